@@ -1,0 +1,102 @@
+"""The decision and what it consists of: effect, stage, rule, reason, obligations."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from authz.core.errors import NOWHERE, Location
+
+
+class Effect(StrEnum):
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Stage(StrEnum):
+    """What decided, in the order of evaluation (EV-1). Values are those of the conformance format."""
+
+    PEER_AUTHENTICATION = "peer-authentication"
+    NORMALIZATION = "normalization"
+    CUSTOM = "custom"
+    JWT = "jwt"
+    DENY = "deny"
+    ALLOW = "allow"
+    """With effect DENY: ALLOW policies apply but none fired (EV-4)."""
+    DEFAULT = "default"
+    """Allowed because no enforced ALLOW policy applies to the workload (AP-2)."""
+    IDENTITY = "identity"
+    """Ours: the peer's or the asking workload's identity is not what it claims to be."""
+    INTERNAL = "internal"
+    """Ours: we failed, and a failure is a denial (CS-13)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReference:
+    """A rule of a policy as written; dropped rules keep their index (AP-92)."""
+
+    namespace: str
+    policy: str
+    index: int
+    name: str
+    """Exactly as Istio reports it: ``ns[default]-policy[p]-rule[0]``, prefix and suffix of CUSTOM included."""
+    location: Location = NOWHERE
+
+    @property
+    def short(self) -> str:
+        """``namespace/policy/index``, the form of the conformance corpus."""
+        return f"{self.namespace}/{self.policy}/{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class DryRunResult:
+    """What a dry-run set would have answered (AP-88). ``effect`` is the set's result, ALLOW = ``allowed``."""
+
+    effect: Effect
+    rule: RuleReference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Obligations:
+    """What Envoy must do with an accepted request. Names are lower-case."""
+
+    headers_to_set: tuple[tuple[str, str], ...] = ()
+    headers_to_remove: tuple[str, ...] = ()
+    query_parameters_to_remove: tuple[str, ...] = ()
+    rewritten_path: str | None = None
+    response_headers_to_add: tuple[tuple[str, str], ...] = ()
+
+
+NO_OBLIGATIONS = Obligations()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """
+    The answer to one request, and why.
+
+    ``status``, ``body`` and ``headers`` are what the client is told on a denial; for TCP they are ignored by Envoy.
+    """
+
+    effect: Effect
+    stage: Stage
+    reason: str
+    """One line for people and the audit record; never contains a token or header value of the request."""
+    rule: RuleReference | None = None
+    status: int = 0
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Response headers of a denial, for example ``www-authenticate``."""
+    obligations: Obligations = NO_OBLIGATIONS
+    audit: bool | None = None
+    """Value of ``access_log_hint``; None when no AUDIT policy applies or the stage was not reached (AP-90)."""
+    audit_rule: RuleReference | None = None
+    dry_run_allow: DryRunResult | None = None
+    dry_run_deny: DryRunResult | None = None
+    policy_version: str = field(default="")
+
+    @property
+    def is_allowed(self) -> bool:
+        return self.effect is Effect.ALLOW
+
+
+FORBIDDEN_BODY = "RBAC: access denied"
+"""Exactly 19 bytes, no newline (AP-94)."""
