@@ -195,10 +195,14 @@ class AttributeContext:
         A rejected token changes nothing.
         """
         http = self.http
-        if http is not None and authentication.outcome is not AuthenticationOutcome.REJECTED and (
-            authentication.headers_to_remove
-            or authentication.headers_to_set
-            or authentication.rewritten_path is not None
+        if (
+            http is not None
+            and authentication.outcome is not AuthenticationOutcome.REJECTED
+            and (
+                authentication.headers_to_remove
+                or authentication.headers_to_set
+                or authentication.rewritten_path is not None
+            )
         ):
             headers = dict(http.headers)
             for name in authentication.headers_to_remove:

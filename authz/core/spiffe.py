@@ -17,9 +17,7 @@ class TrustDomain:
 
     def __post_init__(self) -> None:
         if not _TRUST_DOMAIN.fullmatch(self.name):
-            raise ValueError(
-                f"`{self.name}` is not a trust domain: expected 1 to 255 of the characters a-z 0-9 . - _"
-            )
+            raise ValueError(f"`{self.name}` is not a trust domain: expected 1 to 255 of the characters a-z 0-9 . - _")
 
     def __str__(self) -> str:
         return self.name

@@ -1,0 +1,190 @@
+"""
+Resources to an ``Engine``. All problems are collected, none is swallowed.
+
+``policy`` has checked the documents before; a value that cannot be compiled all the same refuses the whole set,
+because dropping it would widen a DENY or empty an ALLOW (RE-24, AP-73, AP-74).
+"""
+
+from collections.abc import Iterator
+
+from authz.core.catalog import (
+    OPERATION_FIELDS,
+    SOURCE_FIELDS,
+    Attribute,
+    CompileContext,
+    condition_attribute,
+)
+from authz.core.decision import RuleReference
+from authz.core.engine import CompiledPolicy, CompiledRule, Engine, Entry, Predicate
+from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.core.matchers import Matcher
+from authz.core.resources import (
+    Action,
+    AuthorizationPolicy,
+    Condition,
+    MeshConfig,
+    Operation,
+    Resources,
+    Rule,
+    Source,
+)
+
+
+def compile_engine(resources: Resources, mesh: MeshConfig) -> Engine:
+    """
+    Compile everything that was read.
+
+    Raises:
+        LoadError: some value cannot be used; carries every problem.
+    """
+    compiler = _Compiler(mesh)
+    policies = [compiler.policy(policy) for policy in resources.authorization_policies]
+    if compiler.problems:
+        raise LoadError(compiler.problems)
+    return Engine(resources, mesh, policies)
+
+
+class _Compiler:
+    """Collects problems while it walks; one instance a set."""
+
+    def __init__(self, mesh: MeshConfig) -> None:
+        self.problems: list[Problem] = []
+        self._trust_domains = mesh.trust_domains
+        self._resource = ""
+
+    def policy(self, policy: AuthorizationPolicy) -> CompiledPolicy:
+        metadata = policy.metadata
+        self._resource = f"AuthorizationPolicy {metadata.namespace}/{metadata.name}"
+        http = tuple(self._rule(policy, index, rule) for index, rule in enumerate(policy.rules))
+        return CompiledPolicy(
+            metadata.namespace,
+            metadata.name,
+            policy.target,
+            policy.action,
+            policy.provider,
+            policy.dry_run,
+            http,
+            tuple(_for_tcp(http, policy.action)),
+        )
+
+    def _rule(self, policy: AuthorizationPolicy, index: int, rule: Rule) -> CompiledRule:
+        metadata = policy.metadata
+        name = f"ns[{metadata.namespace}]-policy[{metadata.name}]-rule[{index}]"
+        context = CompileContext(metadata.namespace, self._trust_domains)
+        unknown_holds = policy.action is not Action.ALLOW
+        place = f"spec.rules[{index}]"
+
+        def entry(written: Source | Operation, fields: dict[str, Attribute], inside: str, location: Location) -> Entry:
+            predicates = (
+                self._predicate(
+                    attribute,
+                    getattr(written, _snake(field)),
+                    getattr(written, "not_" + _snake(field)),
+                    f"{inside}.{field}",
+                    context,
+                    unknown_holds,
+                    location,
+                    place,
+                )
+                for field, attribute in fields.items()
+            )
+            return tuple(predicate for predicate in predicates if predicate is not None)
+
+        return CompiledRule(
+            RuleReference(metadata.namespace, metadata.name, index, name, rule.location),
+            tuple(
+                entry(source, SOURCE_FIELDS, f"from[{position}].source", rule.location)
+                for position, source in enumerate(rule.sources)
+            ),
+            tuple(
+                entry(operation, OPERATION_FIELDS, f"to[{position}].operation", rule.location)
+                for position, operation in enumerate(rule.operations)
+            ),
+            tuple(
+                predicate
+                for position, condition in enumerate(rule.conditions)
+                if (predicate := self._condition(condition, position, context, unknown_holds, place)) is not None
+            ),
+        )
+
+    def _condition(
+        self, condition: Condition, position: int, context: CompileContext, unknown_holds: bool, place: str
+    ) -> Predicate | None:
+        path = f"when[{position}]"
+        try:
+            attribute = condition_attribute(condition.key)
+        except ValueError as error:
+            self._problem(str(error), condition.location, f"{place}.{path}.key", "AP-74")
+            return None
+        return self._predicate(
+            attribute,
+            condition.values,
+            condition.not_values,
+            path,
+            context,
+            unknown_holds,
+            condition.location,
+            place,
+        )
+
+    def _predicate(  # one call site shape for from, to and when; a parameter object would only rename these
+        self,
+        attribute: Attribute,
+        values: tuple[str, ...],
+        not_values: tuple[str, ...],
+        path: str,
+        context: CompileContext,
+        unknown_holds: bool,
+        location: Location,
+        place: str,
+    ) -> Predicate | None:
+        if not values and not not_values:
+            return None
+
+        def compiled(written: tuple[str, ...]) -> Matcher | None:
+            if not written:
+                return None
+            try:
+                return attribute.compile(written, context)
+            except ValueError as error:
+                self._problem(str(error), location, f"{place}.{path}", "AP-73")
+                return None
+
+        return Predicate(attribute, compiled(values), compiled(not_values), path, unknown_holds)
+
+    def _problem(self, message: str, location: Location, path: str, code: str) -> None:
+        self.problems.append(Problem(Severity.ERROR, code, message, location, resource=self._resource, path=path))
+
+
+def _for_tcp(rules: tuple[CompiledRule, ...], action: Action) -> Iterator[CompiledRule]:
+    """
+    The rules as they stand for TCP.
+
+    ALLOW: "a rule that mentions any HTTP-only attribute … is dropped as a whole" (AP-69).
+    Other actions: "each HTTP-only attribute is removed from the rule and the rest of the rule is kept"; an entry left
+    with nothing matches everything, and so does the OR it is part of (AP-70).
+    """
+    for rule in rules:
+        entries = (*rule.sources, *rule.operations, rule.conditions)
+        if not any(predicate.attribute.http_only for entry in entries for predicate in entry):
+            yield rule
+        elif action is not Action.ALLOW:
+            yield CompiledRule(
+                rule.reference,
+                _strip_entries(rule.sources),
+                _strip_entries(rule.operations),
+                _strip(rule.conditions),
+            )
+
+
+def _strip(entry: Entry) -> Entry:
+    return tuple(predicate for predicate in entry if not predicate.attribute.http_only)
+
+
+def _strip_entries(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    stripped = tuple(_strip(entry) for entry in entries)
+    return () if any(not entry for entry in stripped) else stripped
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

@@ -1,0 +1,310 @@
+"""
+The stages in order: PeerAuthentication, CUSTOM, RequestAuthentication, AUDIT, DENY, ALLOW (EV-1, EV-5).
+
+The one evaluator of the house: service, offline check, test and replay all come through here. It is a generator that
+yields the question to an external provider and is sent the answer, so it never waits itself.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+from authz.core.attributes import (
+    AttributeContext,
+    Authentication,
+    AuthenticationOutcome,
+    HttpRequest,
+    Source,
+)
+from authz.core.decision import (
+    FORBIDDEN_BODY,
+    NO_OBLIGATIONS,
+    Decision,
+    DryRunResult,
+    Effect,
+    Obligations,
+    RuleReference,
+    Stage,
+)
+from authz.core.engine import ActionSets, CustomSet, RuleSet, WorkloadPolicies
+from authz.core.resources import ExtensionProvider, JwtRule, MtlsMode
+
+Authenticate = Callable[[AttributeContext, tuple[JwtRule, ...]], Authentication]
+"""The RequestAuthentication stage (RA); ``tokens`` provides it. Never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderQuestion:
+    """A CUSTOM rule fired: ask this provider about this request (AP-77)."""
+
+    provider: ExtensionProvider
+    rule: RuleReference
+    attributes: AttributeContext
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAnswer:
+    """
+    What the provider said. ``error`` is set when it could not be asked; ``failOpen`` and ``statusOnError`` are then
+    applied here (AP-83), except that ``is_final`` errors (a body beyond its limit) refuse whatever ``failOpen`` says.
+    """
+
+    allowed: bool
+    status: int = 403
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Response headers of a refusal."""
+    headers_to_set: tuple[tuple[str, str], ...] = ()
+    headers_to_append: tuple[tuple[str, str], ...] = ()
+    """Joined with ``,`` to the first occurrence; without effect on an absent header, as in Envoy (XA-82)."""
+    headers_to_remove: tuple[str, ...] = ()
+    response_headers_to_add: tuple[tuple[str, str], ...] = ()
+    error: str = ""
+    is_final: bool = False
+
+
+Steps = Generator[ProviderQuestion, ProviderAnswer, tuple[AttributeContext, Decision]]
+
+
+def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authenticate: Authenticate) -> Steps:
+    """
+    Decide one request.
+
+    Returns:
+        The request as the last stage saw it (EV-6), and the decision.
+
+    Raises:
+        Nothing of its own; what ``authenticate`` raises passes through and is denied at the edge.
+    """
+    mode = policies.mtls_mode(attributes.destination.port)
+    if mode is MtlsMode.STRICT and not attributes.is_mtls:
+        return attributes, _refusal(policies, Stage.PEER_AUTHENTICATION, "plaintext to a port that is STRICT (PA-9)")
+    if mode is MtlsMode.DISABLE and attributes.source.identities:
+        attributes = replace(attributes, source=_anonymous(attributes.source))  # "never an identity" (PA-11)
+    http = attributes.http
+    if http is None:
+        sets = policies.tcp
+    else:
+        sets = policies.http
+        if http.path and not http.path.startswith("/"):
+            return attributes, unusable_path(policies.version)  # [Q] of RA-9
+
+    gained = NO_OBLIGATIONS
+    for custom in sets.custom:
+        rule = custom.rules.first(attributes)
+        if rule is None:
+            continue
+        if custom.provider is None:
+            return attributes, _refusal(policies, Stage.CUSTOM, custom.problem, rule.reference, FORBIDDEN_BODY)
+        answer = yield ProviderQuestion(custom.provider, rule.reference, attributes)
+        refusal = _judge(policies, custom, rule.reference, answer)
+        if refusal is not None:
+            return attributes, refusal
+        if not answer.error:
+            attributes, gained = _apply(attributes, gained, answer)
+
+    if http is not None:
+        authentication = authenticate(attributes, policies.jwt_rules)
+        if authentication.outcome is AuthenticationOutcome.REJECTED:
+            return attributes.after(authentication), _rejection(policies, authentication)
+        attributes = attributes.after(authentication)
+        gained = _with_authentication(gained, authentication)
+    return attributes, authorize(policies, sets, attributes, gained)
+
+
+def decide(
+    policies: WorkloadPolicies,
+    attributes: AttributeContext,
+    authenticate: Authenticate,
+    ask: Callable[[ProviderQuestion], ProviderAnswer],
+) -> tuple[AttributeContext, Decision]:
+    """Drive ``evaluate`` with providers that answer at once: offline commands and tests."""
+    steps = evaluate(policies, attributes, authenticate)
+    try:
+        question = next(steps)
+        while True:
+            question = steps.send(ask(question))
+    except StopIteration as stop:
+        result: tuple[AttributeContext, Decision] = stop.value
+        return result
+
+
+def authorize(
+    policies: WorkloadPolicies, sets: ActionSets, attributes: AttributeContext, gained: Obligations
+) -> Decision:
+    """
+    AUDIT, then DENY, then ALLOW, on one view of the request (EV-4, EV-7).
+
+    Within a stage the dry-run set comes before the enforced one (AP-89).
+    """
+    audit: bool | None = None
+    audit_rule = None
+    if sets.audit is not None:
+        fired = sets.audit.first(attributes)
+        audit, audit_rule = fired is not None, fired.reference if fired else None
+    would_deny = _dry_run(sets.dry_run_deny, attributes, Effect.DENY)
+    would_allow = None
+
+    if sets.deny is not None and (rule := sets.deny.first(attributes)) is not None:
+        effect, stage, reference = Effect.DENY, Stage.DENY, rule.reference
+        reason = f"DENY rule {reference.short} matched"
+    else:
+        would_allow = _dry_run(sets.dry_run_allow, attributes, Effect.ALLOW)
+        if sets.allow is None:
+            effect, stage, reference = Effect.ALLOW, Stage.DEFAULT, None
+            reason = "no ALLOW policy applies to the workload"
+        elif (rule := sets.allow.first(attributes)) is not None:
+            effect, stage, reference = Effect.ALLOW, Stage.ALLOW, rule.reference
+            reason = f"ALLOW rule {reference.short} matched"
+        else:
+            effect, stage, reference = Effect.DENY, Stage.ALLOW, None
+            reason = "no ALLOW rule matched"
+    denied = effect is Effect.DENY
+    return Decision(
+        effect,
+        stage,
+        reason,
+        reference,
+        403 if denied else 0,
+        FORBIDDEN_BODY if denied else "",
+        (),
+        NO_OBLIGATIONS if denied else gained,
+        audit,
+        audit_rule,
+        would_allow,
+        would_deny,
+        policies.version,
+    )
+
+
+def unusable_path(policy_version: str) -> Decision:
+    """Refuse a path that cannot be normalised (PN-10) or does not begin with a slash (RA-9)."""
+    return Decision(
+        Effect.DENY, Stage.NORMALIZATION, "the path cannot be normalised", status=400, policy_version=policy_version
+    )
+
+
+def _refusal(
+    policies: WorkloadPolicies, stage: Stage, reason: str, rule: RuleReference | None = None, body: str = ""
+) -> Decision:
+    return Decision(Effect.DENY, stage, reason, rule, 403, body, policy_version=policies.version)
+
+
+def _rejection(policies: WorkloadPolicies, authentication: Authentication) -> Decision:
+    """The answer to a token that was not accepted (RA-40, RA-41)."""
+    challenge = authentication.challenge
+    return Decision(
+        Effect.DENY,
+        Stage.JWT,
+        authentication.reason or authentication.body,
+        None,
+        authentication.status,
+        authentication.body,
+        (("www-authenticate", challenge),) if challenge else (),
+        policy_version=policies.version,
+    )
+
+
+def _judge(
+    policies: WorkloadPolicies, custom: CustomSet, rule: RuleReference, answer: ProviderAnswer
+) -> Decision | None:
+    """A provider's refusal is final, its acceptance only lets the request go on (AP-77, AP-83)."""
+    provider = custom.provider
+    assert provider is not None
+    if answer.error:
+        if provider.fail_open and not answer.is_final:
+            return None
+        status = answer.status if answer.is_final else provider.status_on_error
+        reason = f"provider `{provider.name}` could not be asked: {answer.error}"
+        return Decision(Effect.DENY, Stage.CUSTOM, reason, rule, status, answer.body, policy_version=policies.version)
+    if answer.allowed:
+        return None
+    return Decision(
+        Effect.DENY,
+        Stage.CUSTOM,
+        f"provider `{provider.name}` refused",
+        rule,
+        answer.status,
+        answer.body,
+        answer.headers,
+        policy_version=policies.version,
+    )
+
+
+def _apply(
+    attributes: AttributeContext, gained: Obligations, answer: ProviderAnswer
+) -> tuple[AttributeContext, Obligations]:
+    """Later stages and the upstream see the headers that the provider set."""
+    http = attributes.http
+    if http is None:
+        return attributes, gained
+    headers = dict(http.headers)
+    changed: list[tuple[str, str]] = []
+    for name, value in answer.headers_to_set:
+        headers[name] = (value,)
+        changed.append((name, value))
+    for name, value in answer.headers_to_append:
+        if headers.get(name):
+            headers[name] = (f"{headers[name][0]},{value}", *headers[name][1:])
+            changed.append((name, headers[name][0]))
+    for name in answer.headers_to_remove:
+        headers.pop(name, None)
+    path = headers.get(":path", (http.path,))[0]
+    http = HttpRequest(http.method, http.host, path, headers, http.scheme, http.id, http.protocol, http.size)
+    return replace(attributes, http=http), Obligations(
+        _last_of_each((*gained.headers_to_set, *changed), without=answer.headers_to_remove),
+        (*gained.headers_to_remove, *answer.headers_to_remove),
+        gained.query_parameters_to_remove,
+        gained.rewritten_path,
+        (*gained.response_headers_to_add, *answer.response_headers_to_add),
+    )
+
+
+def _with_authentication(gained: Obligations, authentication: Authentication) -> Obligations:
+    """Add what the JWT stage asks of Envoy; its output headers win over a provider's (RA-49, RA-50)."""
+    if gained is NO_OBLIGATIONS:
+        if not (
+            authentication.headers_to_set
+            or authentication.headers_to_remove
+            or authentication.query_parameters_to_remove
+            or authentication.rewritten_path is not None
+        ):
+            return gained
+        return Obligations(
+            authentication.headers_to_set,
+            authentication.headers_to_remove,
+            authentication.query_parameters_to_remove,
+            authentication.rewritten_path,
+        )
+    set_now = {name for name, _ in authentication.headers_to_set}
+    return Obligations(
+        _last_of_each(
+            (*gained.headers_to_set, *authentication.headers_to_set), without=authentication.headers_to_remove
+        ),
+        tuple(
+            dict.fromkeys(
+                (*(n for n in gained.headers_to_remove if n not in set_now), *authentication.headers_to_remove)
+            )
+        ),
+        authentication.query_parameters_to_remove,
+        authentication.rewritten_path,
+        gained.response_headers_to_add,
+    )
+
+
+def _last_of_each(headers: tuple[tuple[str, str], ...], *, without: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """One value a name: Envoy takes the last (XA-82), and a name set and removed is removed (XA-84)."""
+    return tuple((name, value) for name, value in dict(headers).items() if name not in without)
+
+
+def _dry_run(rules: RuleSet | None, attributes: AttributeContext, fires: Effect) -> DryRunResult | None:
+    """AP-88: ALLOW is ``allowed`` iff a rule fired, DENY is ``denied`` iff a rule fired."""
+    if rules is None:
+        return None
+    rule = rules.first(attributes)
+    if rule is None:
+        return DryRunResult(Effect.DENY if fires is Effect.ALLOW else Effect.ALLOW)
+    return DryRunResult(fires, rule.reference)
+
+
+def _anonymous(source: Source) -> Source:
+    return replace(source, identities=())
