@@ -1,0 +1,248 @@
+"""
+Read a mesh description: Istio's kinds in YAML files become one ``Mesh``, or problems with their places.
+
+Understood kinds: ConfigMap ``istio`` (MeshConfig), WorkloadEntry, Sidecar, ServiceEntry, DestinationRule, Gateway and
+VirtualService. Where Istio has no field, annotations that begin with ``mesh.authz/`` say it:
+
+- ``mesh.authz/compose-address`` on WorkloadEntry and ServiceEntry: its IP address among containers.
+- ``mesh.authz/compose-app`` on WorkloadEntry: address and port of the application among containers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from authz.core.errors import NOWHERE, Location, Problem, Severity, sort_problems
+from authz.core.resources import MeshConfig, PathNormalization
+from authz.core.spiffe import SpiffeId
+from authz.mesh.kinds import READERS, Gateway, Written, compose_app
+from authz.mesh.nouns import (
+    GatewayServer,
+    InboundPort,
+    Mesh,
+    MeshService,
+    MeshWorkload,
+    OutboundPort,
+    Place,
+    Protocol,
+    RouteHost,
+    RouteRule,
+)
+from authz.mesh.parts import Part
+from authz.policy.documents import Document, Mapping, read_documents
+
+
+def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
+    """
+    Read (file name, content) pairs. Never raises on content.
+
+    The mesh is meaningful only if no problem ``is_error``. The order of files and of documents does not matter.
+    """
+    written = Written()
+    for file, data in files:
+        for document in read_documents(file, data, written.problems):
+            _read_document(document, data, written)
+    return _link(written), sort_problems(written.problems)
+
+
+def _read_document(document: Document, data: bytes, written: Written) -> None:
+    if not isinstance(document.root, Mapping):
+        place = Location(document.file, document.root.line, document.root.column)
+        message = "a document of a mesh description is a mapping with `kind`"
+        written.problems.append(Problem(Severity.ERROR, "ME-1", message, place, document.number))
+        return
+    part = Part(document, document.root, document.prefix, "", written.problems)
+    kind = part.text("kind", required=True)
+    metadata = part.part("metadata")
+    if metadata:
+        part.resource = f"{kind} {metadata.text('namespace', 'default')}/{metadata.text('name')}"
+    if kind == "ConfigMap":
+        if written.config_at is not NOWHERE:
+            part.note("ME-5", f"the mesh settings are given twice, first at {written.config_at}")
+            return
+        written.config, written.config_at = _read_config(part), part.location
+    elif kind in READERS:
+        READERS[kind](part, written)
+    elif kind:
+        kinds = ", ".join(("ConfigMap", *READERS))
+        part.note("ME-6", f"the kind `{kind}` does not describe a mesh here", "kind", f"understood: {kinds}")
+
+
+def _read_config(part: Part) -> MeshConfig:
+    """Interim: the fields that rendering needs, until ``policy.reader.read_mesh`` is there."""
+    data = part.part("data", required=True)
+    text = data.text("mesh", required=True) if data else ""
+    for document in read_documents(part.document.file, text.encode(), part.problems):
+        if isinstance(document.root, Mapping):
+            mesh = Part(document, document.root, "data.mesh", part.resource, part.problems)
+            paths = mesh.part("pathNormalization")
+            mode = paths.choice("normalization", PathNormalization, PathNormalization.BASE) if paths else None
+            return MeshConfig(
+                root_namespace=mesh.text("rootNamespace", "istio-system"),
+                trust_domain=mesh.text("trustDomain", "cluster.local"),
+                trust_domain_aliases=mesh.texts("trustDomainAliases"),
+                path_normalization=mode or PathNormalization.BASE,
+            )
+    return MeshConfig()
+
+
+def _link(written: Written) -> Mesh:
+    """Tie the documents together: ports to workloads, routes to gateways, TLS to hosts; and note what clashes."""
+    services = tuple(sorted((_with_rules(s, written) for s, _ in written.services), key=lambda s: (s.host, s.name)))
+    _note_twice(((service.host, part) for service, part in written.services), "the host")
+    _note_twice(((workload.name, part) for workload, part in written.workloads), "the workload name")
+    parts = {id(workload): part for workload, part in written.workloads}
+    workloads = []
+    for workload, part in written.workloads:
+        linked = replace(workload, spiffe_id=_identity(workload, written))
+        linked = _with_gateways(_with_sidecar(linked, part, written, services), written)
+        if not linked.is_gateway and not linked.inbound and not linked.outbound:
+            part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
+        workloads.append(linked)
+        parts[id(linked)] = part
+    mesh = Mesh(written.config, tuple(sorted(workloads, key=lambda w: w.name)), services)
+    _check_ports(mesh, parts)
+    _check_targets(mesh, written)
+    return mesh
+
+
+_SIDECAR_HELP = "add a Sidecar whose `workloadSelector.labels` are among the labels of this workload"
+
+
+def _identity(workload: MeshWorkload, written: Written) -> SpiffeId:
+    return SpiffeId.for_workload(written.config.trust_domain, workload.namespace, workload.service_account)
+
+
+def _with_rules(service: MeshService, written: Written) -> MeshService:
+    tls = next((tls for host, tls, _ in written.rules if host == service.host), None)
+    return replace(service, tls=tls)
+
+
+def _with_sidecar(
+    workload: MeshWorkload, part: Part, written: Written, services: tuple[MeshService, ...]
+) -> MeshWorkload:
+    """Several Sidecars may select a workload; their ports add up, and clashes of numbers are noted later."""
+    app = compose_app(part)
+    inbound: list[InboundPort] = []
+    outbound: list[OutboundPort] = []
+    for sidecar in written.sidecars:
+        if sidecar.namespace != workload.namespace or not sidecar.labels.items() <= workload.labels.items():
+            continue
+        for port, at in sidecar.inbound:
+            if port.number not in workload.ports.values() and port.number:
+                at.note("ME-4", f"the port {port.number} is not among `spec.ports` of {workload.name}", "port")
+            inbound.append(replace(port, app=Place(port.app.process, app)) if app else port)
+        for target, at in sidecar.outbound:
+            outbound.append(_resolve(target, at, services))
+    return replace(workload, inbound=tuple(inbound), outbound=tuple(outbound))
+
+
+def _resolve(port: OutboundPort, at: Part, services: tuple[MeshService, ...]) -> OutboundPort:
+    """Find the service port: the first of the same sort, bytes to bytes and requests to requests."""
+    if port.protocol is Protocol.HTTP_PROXY or not port.host:
+        return port
+    service = next((s for s in services if s.host == port.host), None)
+    if service is None:
+        at.note("ME-4", f"no ServiceEntry has the host `{port.host}`", "hosts")
+        return port
+    fitting = next((p for p in service.ports if p.protocol.is_http == port.protocol.is_http), None)
+    if fitting is None:
+        at.note("ME-4", f"`{port.host}` has no port that speaks {port.protocol}", "port")
+        return port
+    return replace(port, service_port=fitting.number)
+
+
+def _with_gateways(workload: MeshWorkload, written: Written) -> MeshWorkload:
+    servers = [
+        replace(server, routes=_routes(gateway, server, written))
+        for gateway in sorted(written.gateways, key=lambda g: (g.namespace, g.name))
+        if gateway.labels.items() <= workload.labels.items() and gateway.namespace == workload.namespace
+        for server in gateway.servers
+    ]
+    return replace(workload, servers=tuple(servers))
+
+
+def _routes(gateway: Gateway, server: GatewayServer, written: Written) -> tuple[RouteHost, ...]:
+    own = f"{gateway.namespace}/{gateway.name}"
+    bound = (service.routes for service in written.virtual_services if own in service.gateways)
+    return tuple(_with_ports(routes, written) for routes in bound)
+
+
+def _with_ports(routes: RouteHost, written: Written) -> RouteHost:
+    """A destination without a port means the only port of its service."""
+
+    def port(host: str, number: int) -> int:
+        service = next((s for s, _ in written.services if s.host == host), None)
+        return number or (service.ports[0].number if service and service.ports else 0)
+
+    rules = tuple(
+        RouteRule(
+            rule.match,
+            rule.path,
+            tuple((host, port(host, number), weight) for host, number, weight in rule.destinations),
+        )
+        for rule in routes.rules
+    )
+    return RouteHost(routes.hosts, rules)
+
+
+def _note_twice(names: "Iterable[tuple[str, Part]]", what: str) -> None:
+    first: dict[str, Part] = {}
+    for name, part in names:
+        other = first.setdefault(name, part)
+        if other is not part and name:
+            part.note("ME-5", f"{what} `{name}` is given twice, first at {other.location}")
+
+
+def _check_ports(mesh: Mesh, parts: dict[int, Part]) -> None:
+    """
+    Proxies bind all addresses, so that one set of files serves processes and containers.
+
+    Hence every port is unique in the mesh (XA-190), applications' ports included.
+    """
+    owner: dict[int, str] = {}
+    for workload in mesh.workloads:
+        part = parts[id(workload)]
+        for number in (*workload.listening, *sorted({port.app.process.port for port in workload.inbound})):
+            other = owner.setdefault(number, workload.name)
+            if other != workload.name and number:
+                part.note("ME-5", f"the port {number} of {workload.name} is also one of {other}", "", _UNIQUE)
+        if len(set(workload.listening)) != len(workload.listening):
+            part.note("ME-5", f"two listeners of {workload.name} have the same port", "", _UNIQUE)
+
+
+_UNIQUE = "ports are unique in the whole mesh, so that it can run on one machine"
+
+
+def _check_targets(mesh: Mesh, written: Written) -> None:
+    hosts = {service.host: service for service in mesh.services}
+    for service, part in written.services:
+        if not service.external and not mesh.workloads_of(service):
+            part.note("ME-4", "no workload has the labels of `workloadSelector`", "spec")
+    for virtual in written.virtual_services:
+        for rule in virtual.routes.rules:
+            for host, number, _ in rule.destinations:
+                if host and host not in hosts:
+                    virtual.part.note("ME-4", f"no ServiceEntry has the host `{host}`", "spec")
+                elif host and number and hosts[host].port(number) is None:
+                    virtual.part.note("ME-4", f"`{host}` has no port {number}", "spec")
+        known = {f"{gateway.namespace}/{gateway.name}" for gateway in written.gateways}
+        for name in virtual.gateways:
+            if name not in known:
+                virtual.part.note("ME-4", f"no Gateway is called `{name}`", "spec")
+    for host, _, part in written.rules:
+        if host not in hosts or not hosts[host].external:
+            part.note("ME-4", f"`{host}` is not the host of a MESH_EXTERNAL ServiceEntry", "spec", _RULE_HELP)
+    if mesh.egress_gateway is None:
+        for sidecar in written.sidecars:
+            for port, at in sidecar.outbound:
+                if port.protocol is Protocol.HTTP_PROXY or (port.host in hosts and hosts[port.host].external):
+                    at.note(
+                        "ME-4",
+                        "external hosts are reached through an egress gateway, and there is none",
+                        "port",
+                        _EGRESS_HELP,
+                    )
+
+
+_RULE_HELP = "inside the mesh TLS is not configured: it follows from PeerAuthentication"
+_EGRESS_HELP = "add a Gateway with `tls: {mode: ISTIO_MUTUAL}` and a WorkloadEntry with the labels of its selector"

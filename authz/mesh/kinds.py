@@ -1,0 +1,374 @@
+"""
+One reader per kind of a mesh description: a document becomes nouns as written, not yet tied to other documents.
+
+Fields that Istio knows and this rendering does not do are problems, never silently ignored.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from authz.core.errors import NOWHERE, Location, Problem
+from authz.core.resources import MeshConfig
+from authz.core.spiffe import SpiffeId
+from authz.mesh.nouns import (
+    Address,
+    GatewayServer,
+    InboundPort,
+    MeshService,
+    MeshWorkload,
+    OriginatedTls,
+    OutboundPort,
+    Place,
+    Protocol,
+    RouteHost,
+    RouteRule,
+    ServicePort,
+    TlsMode,
+)
+from authz.mesh.parts import MAX_PORT, Part
+
+COMPOSE_ADDRESS = "mesh.authz/compose-address"
+COMPOSE_APP = "mesh.authz/compose-app"
+_BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP"}
+"""Istio's names for what is forwarded as bytes here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A Sidecar as written: which workloads, and their ports."""
+
+    namespace: str
+    labels: dict[str, str]
+    inbound: tuple[tuple[InboundPort, Part], ...]
+    outbound: tuple[tuple[OutboundPort, Part], ...]
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A Gateway as written; routes come from VirtualServices."""
+
+    namespace: str
+    name: str
+    labels: dict[str, str]
+    servers: tuple[GatewayServer, ...]
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualService:
+    """A VirtualService as written; ``gateways`` are ``namespace/name``."""
+
+    gateways: tuple[str, ...]
+    routes: RouteHost
+    part: Part
+
+
+@dataclass(slots=True)
+class Written:
+    """Everything that was read, before the documents are tied together."""
+
+    config: MeshConfig = field(default_factory=MeshConfig)
+    config_at: Location = NOWHERE
+    workloads: list[tuple[MeshWorkload, Part]] = field(default_factory=list)
+    services: list[tuple[MeshService, Part]] = field(default_factory=list)
+    sidecars: list[Sidecar] = field(default_factory=list)
+    gateways: list[Gateway] = field(default_factory=list)
+    virtual_services: list[VirtualService] = field(default_factory=list)
+    rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_workload_entry(part: Part, written: Written) -> None:
+    name, namespace, annotations = _metadata(part, COMPOSE_ADDRESS, COMPOSE_APP)
+    spec = _spec(part)
+    spec.only("address", "ports", "labels", "serviceAccount", "network", "locality", "weight")
+    address = _ip(spec, "address")
+    account = spec.text("serviceAccount", "default")
+    try:
+        identity = SpiffeId.for_workload("cluster.local", namespace, account)
+    except ValueError as error:
+        spec.note("ME-1", str(error), "serviceAccount")
+        identity = SpiffeId.for_workload("cluster.local", "default", "default")
+    ports = spec.part("ports")
+    workload = MeshWorkload(
+        name=name,
+        namespace=namespace,
+        service_account=account,
+        spiffe_id=identity,
+        labels=spec.strings("labels"),
+        address=address,
+        compose_address=_compose_address(annotations, address),
+        ports={key: ports.port(key) for key in ports.node.entries} if ports else {},
+        location=part.location,
+    )
+    written.workloads.append((workload, part))
+
+
+def read_service_entry(part: Part, written: Written) -> None:
+    name, namespace, annotations = _metadata(part, COMPOSE_ADDRESS)
+    spec = _spec(part)
+    spec.only("hosts", "ports", "location", "resolution", "endpoints", "workloadSelector", "exportTo", "addresses")
+    ports = []
+    for port in spec.parts("ports"):
+        port.only("number", "name", "protocol", "targetPort")
+        number, port_name = port.port("number", required=True), port.text("name", required=True)
+        ports.append(ServicePort(number, port_name, _protocol(port)))
+    selector = spec.part("workloadSelector")
+    external = spec.text("location", "MESH_EXTERNAL") == "MESH_EXTERNAL"
+    if not external and selector is None:
+        spec.note("ME-3", "`workloadSelector` is missing", help_text="a MESH_INTERNAL service is its workloads")
+    compose = annotations.text(COMPOSE_ADDRESS) if annotations else ""
+    endpoints = _endpoints(spec, compose) if external else {}
+    for host in spec.texts("hosts", required=True):
+        service = MeshService(
+            name=name,
+            namespace=namespace,
+            host=host,
+            ports=tuple(ports),
+            selector=selector.strings("labels") if selector else {},
+            external=external,
+            endpoints=endpoints,
+            location=part.location,
+        )
+        written.services.append((service, part))
+
+
+def _endpoints(spec: Part, compose: str) -> dict[str, tuple[Place, ...]]:
+    found: dict[str, tuple[Place, ...]] = {}
+    for endpoint in spec.parts("endpoints"):
+        endpoint.only("address", "ports", "labels", "weight", "locality", "network", "serviceAccount")
+        host, ports = _ip(endpoint, "address"), endpoint.part("ports", required=True)
+        for name in ports.node.entries if ports else ():
+            number = ports.port(name) if ports else 0
+            place = Place(Address(host, number), Address(compose or host, number))
+            found[name] = (*found.get(name, ()), place)
+    return found
+
+
+def read_sidecar(part: Part, written: Written) -> None:
+    _, namespace, _ = _metadata(part)
+    spec = _spec(part)
+    spec.only("workloadSelector", "ingress", "egress", "outboundTrafficPolicy")
+    selector = spec.part("workloadSelector", required=True)
+    inbound = []
+    for listener in spec.parts("ingress"):
+        listener.only("port", "bind", "captureMode", "defaultEndpoint")
+        number, name, protocol = _listener_port(listener)
+        app = _host_port(listener, "defaultEndpoint", listener.text("defaultEndpoint", required=True))
+        inbound.append((InboundPort(number, name, protocol, Place(app, app)), listener))
+    outbound = []
+    for listener in spec.parts("egress"):
+        listener.only("port", "bind", "captureMode", "hosts")
+        if listener.text("bind", "127.0.0.1") != "127.0.0.1":
+            listener.note(
+                "ME-6", "outbound ports are bound to 127.0.0.1 only", "bind", "anybody could use this identity"
+            )
+        number, _, protocol = _listener_port(listener)
+        hosts = listener.texts("hosts", required=True)
+        outbound.append((OutboundPort(number, protocol, _egress_host(listener, hosts, protocol)), listener))
+    labels = selector.strings("labels") if selector else {}
+    written.sidecars.append(Sidecar(namespace, labels, tuple(inbound), tuple(outbound), part))
+
+
+def _egress_host(listener: Part, hosts: tuple[str, ...], protocol: Protocol) -> str:
+    """``./host`` and ``namespace/host`` name one service; ``*/*`` belongs to the forward proxy."""
+    if protocol is Protocol.HTTP_PROXY:
+        if hosts != ("*/*",):
+            listener.note(
+                "ME-1", "an HTTP_PROXY port leads everywhere", "hosts", 'write `hosts: ["*/*"]`; policies decide'
+            )
+        return ""
+    if len(hosts) != 1 or "*" in hosts[0]:
+        listener.note(
+            "ME-6", "an outbound port leads to exactly one service", "hosts", "write one port for each service"
+        )
+        return ""
+    return hosts[0].partition("/")[2] or hosts[0]
+
+
+def read_gateway(part: Part, written: Written) -> None:
+    name, namespace, _ = _metadata(part)
+    spec = _spec(part)
+    spec.only("selector", "servers")
+    servers = []
+    for server in spec.parts("servers"):
+        server.only("port", "hosts", "tls", "name", "bind")
+        port = server.part("port", required=True)
+        if port:
+            port.only("number", "name", "protocol", "targetPort")
+        tls = server.part("tls")
+        if tls:
+            tls.only("mode", "credentialName", "minProtocolVersion", "cipherSuites")
+        mode = tls.choice("mode", TlsMode, TlsMode.SIMPLE) if tls else TlsMode.DISABLE
+        needs_name = tls is not None and mode in (TlsMode.SIMPLE, TlsMode.MUTUAL)
+        servers.append(
+            GatewayServer(
+                port=port.port("number", required=True) if port else 0,
+                name=port.text("name", required=True) if port else "",
+                hosts=tuple(host.rpartition("/")[2] for host in server.texts("hosts", required=True)),
+                tls=mode,
+                credential=tls.text("credentialName", required=needs_name) if tls else "",
+                minimum_protocol=_tls_version(tls),
+                ciphers=tls.texts("cipherSuites") if tls else (),
+            )
+        )
+    written.gateways.append(Gateway(namespace, name, spec.strings("selector"), tuple(servers), part))
+
+
+def _tls_version(tls: Part | None) -> str:
+    written = tls.text("minProtocolVersion", "TLSV1_2") if tls else "TLSV1_2"
+    if written not in ("TLSV1_2", "TLSV1_3") and tls:
+        tls.note("ME-1", f"`{written}` is none of TLSV1_2, TLSV1_3", "minProtocolVersion", "older versions are unsafe")
+        return "TLSV1_2"
+    return written
+
+
+def read_virtual_service(part: Part, written: Written) -> None:
+    _, namespace, _ = _metadata(part)
+    spec = _spec(part)
+    spec.only("hosts", "gateways", "http", "exportTo")
+    gateways = tuple(name if "/" in name else f"{namespace}/{name}" for name in spec.texts("gateways", required=True))
+    rules: list[RouteRule] = []
+    for http in spec.parts("http"):
+        http.only("match", "route", "name")
+        destinations = tuple(_destination(route) for route in http.parts("route"))
+        if not destinations:
+            http.note("ME-3", "`route` is missing", "route")
+        matches = [_path_match(match) for match in http.parts("match")] or [("prefix", "/")]
+        rules.extend(RouteRule(kind, path, destinations) for kind, path in matches)
+    hosts = spec.texts("hosts", required=True)
+    written.virtual_services.append(VirtualService(gateways, RouteHost(hosts, tuple(rules)), part))
+
+
+def _destination(route: Part) -> tuple[str, int, int]:
+    route.only("destination", "weight")
+    destination = route.part("destination", required=True)
+    if destination is None:
+        return ("", 0, 1)
+    destination.only("host", "port")
+    port = destination.part("port")
+    number = port.port("number", required=True) if port else 0
+    return (destination.text("host", required=True), number, route.number("weight", 1))
+
+
+def _path_match(match: Part) -> tuple[str, str]:
+    match.only("uri", "name")
+    uri = match.part("uri", required=True)
+    if uri is None:
+        return ("prefix", "/")
+    uri.only("exact", "prefix")
+    return ("exact", uri.text("exact")) if uri.has("exact") else ("prefix", uri.text("prefix", "/"))
+
+
+def read_destination_rule(part: Part, written: Written) -> None:
+    _metadata(part)
+    spec = _spec(part)
+    spec.only("host", "trafficPolicy", "exportTo")
+    policy = spec.part("trafficPolicy")
+    tls = policy.part("tls") if policy else None
+    if policy:
+        policy.only("tls")
+    if tls:
+        tls.only("mode", "caCertificates", "sni", "subjectAltNames")
+        originated = OriginatedTls(
+            tls.choice("mode", TlsMode, TlsMode.SIMPLE),
+            tls.text("caCertificates"),
+            tls.text("sni"),
+            tls.texts("subjectAltNames"),
+        )
+        if originated.mode not in (TlsMode.SIMPLE, TlsMode.DISABLE):
+            tls.note("ME-6", f"`{originated.mode}` is not done here", "mode", "write SIMPLE or DISABLE")
+        written.rules.append((spec.text("host", required=True), originated, part))
+
+
+READERS: dict[str, Callable[[Part, Written], None]] = {
+    "WorkloadEntry": read_workload_entry,
+    "ServiceEntry": read_service_entry,
+    "Sidecar": read_sidecar,
+    "Gateway": read_gateway,
+    "VirtualService": read_virtual_service,
+    "DestinationRule": read_destination_rule,
+}
+"""Every kind of ``networking.istio.io`` that is understood."""
+
+
+def _metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]:
+    """Name, namespace and annotations; of ours only the given ones exist, foreign ones are left alone."""
+    part.only("apiVersion", "kind", "metadata", "spec")
+    metadata = part.part("metadata")
+    if metadata is None:
+        return "", "default", None
+    found = metadata.part("annotations")
+    if found:
+        for key in found.node.keys:
+            if key.value.startswith("mesh.authz/") and key.value not in annotations:
+                known = ", ".join(f"`{name}`" for name in annotations) or "none"
+                found.note("ME-2", f"unknown annotation `{key.value}`", key.value, f"understood here: {known}", key)
+    return metadata.text("name", required=True), metadata.text("namespace", "default"), found
+
+
+def _spec(part: Part) -> Part:
+    found = part.part("spec", required=True)
+    if found is not None:
+        return found
+    empty = type(part.node)({}, [], part.node.line, part.node.column)
+    return Part(part.document, empty, "spec", part.resource, [])
+
+
+def _listener_port(listener: Part) -> tuple[int, str, Protocol]:
+    if listener.text("captureMode", "NONE") != "NONE":
+        listener.note(
+            "ME-6", "traffic is not captured here", "captureMode", "write `captureMode: NONE` or leave it out"
+        )
+    port = listener.part("port", required=True)
+    if port is None:
+        return 0, "", Protocol.HTTP
+    port.only("number", "name", "protocol")
+    return port.port("number", required=True), port.text("name"), _protocol(port)
+
+
+def _protocol(port: Part) -> Protocol:
+    written = port.text("protocol", "HTTP").upper()
+    try:
+        return Protocol(_BYTES.get(written, written))
+    except ValueError:
+        port.note("ME-6", f"the protocol `{written}` is not done here", "protocol", f"one of {', '.join(Protocol)}")
+        return Protocol.HTTP
+
+
+def _ip(part: Part, name: str) -> str:
+    written = part.text(name, required=True)
+    try:
+        return str(ipaddress.ip_address(written))
+    except ValueError:
+        if part.has(name):
+            part.note("ME-1", f"`{written}` is not an IP address", name, "endpoint files hold addresses, not names")
+        return "127.0.0.1"
+
+
+def _compose_address(annotations: Part | None, default: str) -> str:
+    return _ip(annotations, COMPOSE_ADDRESS) if annotations and annotations.has(COMPOSE_ADDRESS) else default
+
+
+def compose_app(part: Part) -> Address | None:
+    """The annotation ``mesh.authz/compose-app`` of a WorkloadEntry."""
+    metadata = part.part("metadata")
+    annotations = metadata.part("annotations") if metadata else None
+    if annotations is None or not annotations.has(COMPOSE_APP):
+        return None
+    return _host_port(annotations, COMPOSE_APP, annotations.text(COMPOSE_APP))
+
+
+def _host_port(part: Part, name: str, written: str) -> Address:
+    host, _, port = written.rpartition(":")
+    try:
+        address = str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        address = ""
+    if address and port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT:
+        return Address(address, int(port))
+    if written:
+        part.note("ME-1", f"`{written}` is not an address and a port", name, "write for instance 127.0.0.1:9080")
+    return Address("127.0.0.1", 0)

@@ -1,0 +1,256 @@
+"""
+The mesh as frozen nouns: workloads, services, gateways, and who may call whom.
+
+Built by ``description`` from Istio's kinds and read by ``render`` and the demo.
+Nothing here knows YAML or Envoy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from authz.core.attributes import Workload
+from authz.core.errors import NOWHERE, Location
+from authz.core.resources import MeshConfig
+from authz.core.spiffe import SpiffeId
+
+
+class Protocol(StrEnum):
+    """What is spoken on a port. ``GRPC`` and ``HTTP2`` differ from ``HTTP`` only in the way to the application."""
+
+    HTTP = "HTTP"
+    HTTP2 = "HTTP2"
+    GRPC = "GRPC"
+    TCP = "TCP"
+    HTTPS = "HTTPS"
+    """Of external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
+    HTTP_PROXY = "HTTP_PROXY"
+    """Of outbound ports only: a forward proxy for any external host, by way of the egress gateway."""
+
+    @property
+    def is_http(self) -> bool:
+        return self is not Protocol.TCP
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """An IP address (or, for external services resolved by DNS, a host name) and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One address in each of the two worlds: processes of one machine, and containers (XA-190)."""
+
+    process: Address
+    compose: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a service; ``name`` ties it to the workloads' ports."""
+
+    number: int
+    name: str
+    protocol: Protocol
+
+
+class TlsMode(StrEnum):
+    """Istio's ``tls.mode``: of a gateway's server or of the way out to an external host."""
+
+    DISABLE = "DISABLE"
+    SIMPLE = "SIMPLE"
+    MUTUAL = "MUTUAL"
+    ISTIO_MUTUAL = "ISTIO_MUTUAL"
+
+
+@dataclass(frozen=True, slots=True)
+class OriginatedTls:
+    """How the egress gateway reaches an external host (``DestinationRule.trafficPolicy.tls``)."""
+
+    mode: TlsMode = TlsMode.SIMPLE
+    ca_certificates: str = ""
+    """Path of a PEM bundle, relative to the state directory; empty: the system's roots."""
+    sni: str = ""
+    """Empty: the requested host."""
+    subject_alt_names: tuple[str, ...] = ()
+    """Empty: the requested host must be in the certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshService:
+    """A ServiceEntry: a name that workloads call."""
+
+    name: str
+    namespace: str
+    host: str
+    """``reviews.bookinfo.svc.cluster.local``, or the external host name."""
+    ports: tuple[ServicePort, ...]
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the workloads behind it, same namespace; empty for external services."""
+    external: bool = False
+    endpoints: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
+    """Of external services: port name to addresses; empty: the host itself, resolved by DNS."""
+    tls: OriginatedTls | None = None
+    location: Location = NOWHERE
+
+    def port(self, number: int) -> ServicePort | None:
+        return next((port for port in self.ports if port.number == number), None)
+
+
+@dataclass(frozen=True, slots=True)
+class InboundPort:
+    """A port on which a sidecar receives for its application. ``number`` is the workload port of PA-8."""
+
+    number: int
+    name: str
+    protocol: Protocol
+    app: Place
+    """Where the application itself listens."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundPort:
+    """A loopback port of a sidecar that leads to one service, or to every external host (``HTTP_PROXY``)."""
+
+    number: int
+    protocol: Protocol
+    host: str = ""
+    """The service's host; empty for ``HTTP_PROXY``."""
+    service_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRule:
+    """One ``http[]`` of a VirtualService: a path match and weighted destinations."""
+
+    match: str
+    """``exact`` or ``prefix``."""
+    path: str
+    destinations: tuple[tuple[str, int, int], ...]
+    """Service host, service port, weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteHost:
+    """What a gateway's server does for some hosts (``*`` for all)."""
+
+    hosts: tuple[str, ...]
+    rules: tuple[RouteRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayServer:
+    """One ``servers[]`` of a Gateway. ``ISTIO_MUTUAL`` is the mesh's side of an egress gateway."""
+
+    port: int
+    name: str
+    hosts: tuple[str, ...]
+    tls: TlsMode
+    credential: str = ""
+    """Directory below ``certs/`` with ``tls.crt`` and ``tls.key`` (and ``ca.crt`` for MUTUAL)."""
+    minimum_protocol: str = "TLSV1_2"
+    ciphers: tuple[str, ...] = ()
+    routes: tuple[RouteHost, ...] = ()
+
+    @property
+    def is_egress(self) -> bool:
+        return self.tls is TlsMode.ISTIO_MUTUAL
+
+
+@dataclass(frozen=True, slots=True)
+class MeshWorkload:
+    """A WorkloadEntry with its proxy: a sidecar beside an application, or a gateway."""
+
+    name: str
+    """Unique in the mesh; names the proxy's files, sockets and certificates."""
+    namespace: str
+    service_account: str
+    spiffe_id: SpiffeId
+    labels: Mapping[str, str]
+    address: str
+    """IP address in the process mesh."""
+    compose_address: str
+    """IP address in the container mesh."""
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """``WorkloadEntry.spec.ports``: service port name to the port on which the proxy receives it."""
+    inbound: tuple[InboundPort, ...] = ()
+    outbound: tuple[OutboundPort, ...] = ()
+    servers: tuple[GatewayServer, ...] = ()
+    """Not empty for gateways."""
+    location: Location = NOWHERE
+
+    @property
+    def is_gateway(self) -> bool:
+        return bool(self.servers)
+
+    @property
+    def is_egress_gateway(self) -> bool:
+        return any(server.is_egress for server in self.servers)
+
+    @property
+    def workload(self) -> Workload:
+        """The noun by which policies are selected (RE-15 to RE-19)."""
+        return Workload(self.namespace, frozenset(self.labels.items()), self.service_account, self.name)
+
+    @property
+    def listening(self) -> tuple[int, ...]:
+        """Every port that the proxy binds, in order."""
+        ports = (
+            *(port.number for port in self.inbound),
+            *(port.number for port in self.outbound),
+            *(server.port for server in self.servers),
+        )
+        return tuple(sorted(ports))
+
+    def outbound_port(self, host: str) -> int | None:
+        """The loopback port that leads to ``host``; ``""`` asks for the forward proxy."""
+        return next((port.number for port in self.outbound if port.host == host), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Everything that was described. Workloads (gateways too) and services are sorted by name."""
+
+    config: MeshConfig
+    workloads: tuple[MeshWorkload, ...] = ()
+    services: tuple[MeshService, ...] = ()
+
+    def workload(self, name: str) -> MeshWorkload:
+        """Raises KeyError."""
+        for workload in self.workloads:
+            if workload.name == name:
+                return workload
+        raise KeyError(name)
+
+    def service(self, host: str) -> MeshService:
+        """Raises KeyError."""
+        for service in self.services:
+            if service.host == host:
+                return service
+        raise KeyError(host)
+
+    def workloads_of(self, service: MeshService) -> tuple[MeshWorkload, ...]:
+        """The workloads behind a service: same namespace, every label of the selector."""
+        if service.external:
+            return ()
+        wanted = service.selector.items()
+        return tuple(w for w in self.workloads if w.namespace == service.namespace and wanted <= w.labels.items())
+
+    @property
+    def sidecars(self) -> tuple[MeshWorkload, ...]:
+        return tuple(w for w in self.workloads if not w.is_gateway)
+
+    @property
+    def gateways(self) -> tuple[MeshWorkload, ...]:
+        return tuple(w for w in self.workloads if w.is_gateway)
+
+    @property
+    def egress_gateway(self) -> MeshWorkload | None:
+        """The first egress gateway by name; external traffic leaves through it."""
+        return next((w for w in self.workloads if w.is_egress_gateway), None)
