@@ -1,0 +1,282 @@
+"""
+The RequestAuthentication stage: attributes, rules, key sets and a time → ``Authentication`` (RA-1 to RA-13).
+
+Never waits, never fetches, never raises: an unknown key is a refusal and a hint to whoever fetches keys.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from authz.core.attributes import (
+    NOT_AUTHENTICATED,
+    AttributeContext,
+    Authentication,
+    AuthenticationOutcome,
+    HttpRequest,
+)
+from authz.core.resources import JwtRule, Presence
+from authz.tokens.cache import CacheKey, TokenCache, VerifiedToken, token_key
+from authz.tokens.challenge import challenge_for
+from authz.tokens.key_sets import KeySets
+from authz.tokens.locations import cookie_values, parameters_of, path_without, token_in_header
+from authz.tokens.output import output_headers
+from authz.tokens.plan import Place, Plan, PlannedRule, plan_for
+from authz.tokens.verify import (
+    AUDIENCE,
+    BAD_FORMAT,
+    MISSING,
+    ParsedToken,
+    Refusal,
+    accepted_token,
+    check_token,
+    read_token,
+)
+
+DEFAULT_MAX_TOKEN_BYTES = 16 * 1024
+"""Larger than a token should ever be, smaller than Envoy's limit for all headers together (60 KiB)."""
+
+NO_PATH = Refusal(400, "", "the request path does not begin with a slash")
+UNREMOVABLE = Refusal(400, "", "the query cannot be written without its token: a value cannot stand in a header")
+
+_FoundToken = tuple[Place, str]
+
+
+def authenticate(
+    attributes: AttributeContext,
+    jwt_rules: tuple[JwtRule, ...],
+    key_sets: KeySets,
+    now: float,
+    *,
+    cache: TokenCache | None = None,
+    max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES,
+    on_unknown_key: Callable[[str], None] | None = None,
+) -> Authentication:
+    """
+    Judge the tokens of one request.
+
+    Args:
+        jwt_rules: all applicable rules, merged and sorted (RA-1, RA-52); pass the same tuple for the same workload,
+            because what is prepared for it is found by its identity.
+        key_sets: by ``JwtRule.keys_from``; inline sets need not be there.
+        now: seconds since the epoch.
+        cache: verified tokens; None verifies every time.
+        max_token_bytes: a longer token is refused unread.
+        on_unknown_key: called with ``keys_from`` when newer keys might have verified a token; must not block.
+
+    Returns:
+        NONE without rules (RA-2), without tokens (RA-3), for TCP (EV-5), a CORS preflight (RA-44) and a request without
+        path (RA-9); else ACCEPTED or REJECTED. Raises nothing.
+    """
+    http = attributes.http
+    if not jwt_rules or http is None:
+        return NOT_AUTHENTICATED
+    plan = plan_for(jwt_rules)
+    path = http.path
+    if not path.startswith("/"):
+        # A CONNECT request is not examined and its headers stay untouched (RA-9).
+        return NOT_AUTHENTICATED if not path else _rejected(NO_PATH, "")
+    if http.method == "OPTIONS" and _is_preflight(http):
+        return plan.no_token
+    found = _find_tokens(plan, http)
+    if not found and not plan.requires_token:
+        return plan.no_token
+    key: CacheKey | None = None
+    if cache is not None and len(found) == 1:
+        place, text = found[0]
+        if len(text) <= max_token_bytes and text.isascii():
+            key = (token_key(text), plan.cache_names[place])
+            entry = cache.get(key, now)
+            if entry is not None:
+                state = plan.rules[entry.rule_index].state(key_sets)
+                if state is not None and state.key_set is not None and state.key_set.digest == entry.key_set:
+                    answer = entry.answer
+                    return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
+    return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key).judge(cache, key)
+
+
+def _is_preflight(http: HttpRequest) -> bool:
+    """RA-44: both headers must be there and not be empty."""
+    return any(http.headers.get("origin", ())) and any(http.headers.get("access-control-request-method", ()))
+
+
+def _find_tokens(plan: Plan, http: HttpRequest) -> Sequence[_FoundToken]:
+    """Collect the tokens at every place that some rule reads (RA-11)."""
+    found: list[_FoundToken] = []
+    headers = http.headers
+    for place in plan.headers:
+        values = headers.get(place.name)
+        if values:
+            for value in values:
+                text = token_in_header(value, place.prefix)
+                if text is not None:
+                    found.append((place, text))
+    if plan.parameters and "?" in http.path:
+        seen = set()
+        for name, value in parameters_of(http.path):
+            if name in plan.parameters and name not in seen:
+                seen.add(name)
+                found.append((Place("parameter", name), value))
+    if plan.cookies and "cookie" in headers:
+        values_by_name = cookie_values(headers["cookie"], plan.cookies)
+        found.extend((Place("cookie", name), value) for name, value in values_by_name.items())
+    return found
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What came of one rule: no token, a refusal, or the token whose claims are kept (RA-12, RA-13)."""
+
+    planned: PlannedRule
+    found: Sequence[_FoundToken] = ()
+    token: ParsedToken | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(slots=True)
+class _Judge:
+    """One request that has to be looked at closely."""
+
+    plan: Plan
+    http: HttpRequest
+    found: Sequence[_FoundToken]
+    key_sets: KeySets
+    now: float
+    max_token_bytes: int
+    on_unknown_key: Callable[[str], None] | None
+    _read: dict[str, ParsedToken | Refusal] = field(default_factory=dict)
+    """Each token is read once, whatever the number of rules that look at it."""
+
+    def judge(self, cache: TokenCache | None, key: CacheKey | None) -> Authentication:
+        """Try the rules in order; the first that succeeds with a token decides (RA-4, RA-5)."""
+        outcomes: list[_Outcome] = []
+        for planned in self.plan.rules:
+            outcome = self._try(planned)
+            outcomes.append(outcome)
+            if outcome.token is not None:
+                break
+        refusal = self._missing_required(outcomes) if self.plan.requires_token else None
+        last = outcomes[-1]
+        if last.token is None:
+            refusal = refusal_to_report([outcome.refusal for outcome in outcomes]) or refusal
+            return self.plan.no_token if refusal is None else self._refuse(refusal)
+        if refusal is not None:
+            return self._refuse(refusal)
+        answer = self._accept(last, last.token)
+        if cache is not None and key is not None and self._is_settled(outcomes):
+            self._remember(cache, key, len(outcomes) - 1, last, answer)
+        return _with_path(answer, self.plan, self.http) if answer.query_parameters_to_remove else answer
+
+    def _try(self, planned: PlannedRule) -> _Outcome:
+        """Verify every token of the rule's places, from the last to the first (RA-12, RA-13)."""
+        found = [token for place in planned.places for token in self.found if token[0] == place]
+        state = planned.state(self.key_sets)
+        kept: ParsedToken | None = None
+        good = set()
+        for place, text in reversed(found):
+            token = self._read_once(text)
+            refusal: Refusal | None = None
+            if isinstance(token, Refusal):
+                refusal = token
+            else:
+                kept = token
+                if text not in good:
+                    refusal = check_token(token, planned.rule, state, self.now)
+            if refusal is not None:
+                if refusal.is_unknown_key and self.on_unknown_key is not None and planned.inline is None:
+                    self.on_unknown_key(planned.keys_from)
+                reason = f"{refusal.reason} ({place.kind} {place.name}, rule {planned.rule.name})"
+                return _Outcome(planned, found, refusal=replace(refusal, reason=reason))
+            good.add(text)
+        return _Outcome(planned, found, token=kept)
+
+    def _read_once(self, text: str) -> ParsedToken | Refusal:
+        token = self._read.get(text)
+        if token is None:
+            token = self._read[text] = self._oversized(text) or read_token(text)
+        return token
+
+    def _oversized(self, text: str) -> Refusal | None:
+        if len(text) <= self.max_token_bytes:
+            return None
+        return replace(
+            BAD_FORMAT, reason=f"oversized token: {len(text)} bytes, at most {self.max_token_bytes} are read"
+        )
+
+    def _missing_required(self, outcomes: list[_Outcome]) -> Refusal | None:
+        """
+        Find the rule with presence REQUIRED that has no good token (section 10).
+
+        A rule that was not looked at, because an earlier one succeeded, is looked at here.
+        """
+        tried = {id(outcome.planned): outcome for outcome in outcomes}
+        for planned in self.plan.rules:
+            if planned.rule.presence is not Presence.REQUIRED:
+                continue
+            outcome = tried.get(id(planned)) or self._try(planned)
+            if outcome.token is None:
+                refusal = outcome.refusal
+                return MISSING if refusal is None or refusal.is_unknown_issuer else refusal
+        return None
+
+    def _refuse(self, refusal: Refusal) -> Authentication:
+        return _rejected(refusal, challenge_for(self.http, self.plan.parameters))
+
+    def _accept(self, outcome: _Outcome, token: ParsedToken) -> Authentication:
+        """Build the answer, complete but for the rewritten path."""
+        rule = outcome.planned.rule
+        headers_to_set = output_headers(rule, token.claims, token.payload_text)
+        names_set = {name for name, _ in headers_to_set}
+        consumed = () if rule.forward_original_token else outcome.found
+        removed = {place.name for place, _ in consumed if place.kind == "header"}
+        removed.update(name for name in self.plan.output_names if name not in names_set)
+        parameters = {place.name for place, _ in consumed if place.kind == "parameter"}
+        return Authentication(
+            outcome=AuthenticationOutcome.ACCEPTED,
+            token=accepted_token(token, rule),
+            headers_to_set=headers_to_set,
+            headers_to_remove=tuple(sorted(removed)),
+            query_parameters_to_remove=tuple(sorted(parameters)),
+        )
+
+    def _is_settled(self, outcomes: list[_Outcome]) -> bool:
+        """Whether the rules before the accepting one refuse this token for ever, whatever keys and time will be."""
+        earlier = [outcome.refusal for outcome in outcomes[:-1]]
+        is_simple = len(self.plan.rules) == 1 or not self.plan.requires_token
+        return is_simple and all(r is None or r.is_unknown_issuer or r.body == AUDIENCE.body for r in earlier)
+
+    def _remember(self, cache: TokenCache, key: CacheKey, index: int, last: _Outcome, answer: Authentication) -> None:
+        state, token = last.planned.state(self.key_sets), last.token
+        if state is not None and state.key_set is not None and token is not None:
+            cache.put(key, VerifiedToken(answer, index, state.key_set.digest, token.valid_from, token.valid_until))
+
+
+def refusal_to_report(outcomes: Sequence[Refusal | None]) -> Refusal | None:
+    """
+    Choose which failure is reported; None stands for "no token" (RA-8).
+
+    "Unknown issuer" never replaces another failure, any other one replaces what was there.
+    """
+    result: Refusal | None = None
+    first = next((outcome for outcome in outcomes if outcome is not None), None)
+    for outcome in (*outcomes, first):
+        if outcome is not None and (result is None or not outcome.is_unknown_issuer):
+            result = outcome
+    return result
+
+
+def _with_path(answer: Authentication, plan: Plan, http: HttpRequest) -> Authentication:
+    """Add the path the upstream sees, or refuse the request if it cannot be written (RA-45)."""
+    path = path_without(http.path, answer.query_parameters_to_remove)
+    if path is None:
+        return _rejected(UNREMOVABLE, challenge_for(http, plan.parameters))
+    return replace(answer, rewritten_path=path)
+
+
+def _rejected(refusal: Refusal, challenge: str) -> Authentication:
+    return Authentication(
+        outcome=AuthenticationOutcome.REJECTED,
+        status=refusal.status,
+        body=refusal.body,
+        challenge=challenge if refusal.body else "",
+        reason=refusal.reason,
+    )

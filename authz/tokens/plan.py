@@ -1,0 +1,112 @@
+"""What can be said of a list of rules before any request is seen: locations, outputs, inline keys, cache names."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from authz.core.attributes import Authentication
+from authz.core.resources import JwtRule, Presence
+from authz.tokens.jwks import KeySet, read_key_set
+from authz.tokens.key_sets import KeySets, KeySetState
+from authz.tokens.locations import locations_of
+from authz.tokens.output import output_names
+
+MAX_PLANS = 4096
+"""One per distinct list of rules, that is, about one per workload; beyond, all are made anew."""
+
+_PLANS: dict[int, tuple[tuple[JwtRule, ...], "Plan"]] = {}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """One location a token can be found at."""
+
+    kind: str
+    """``header``, ``parameter`` or ``cookie``."""
+    name: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedRule:
+    rule: JwtRule
+    places: tuple[Place, ...]
+    """In the order of RA-13."""
+    keys_from: str
+    inline: KeySetState | None
+
+    def state(self, key_sets: KeySets) -> KeySetState | None:
+        """Return the keys of the rule; None: nobody ever tried to fetch them."""
+        return self.inline if self.inline is not None else key_sets.get(self.keys_from)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    rules: tuple[PlannedRule, ...]
+    headers: tuple[Place, ...]
+    """Places of all rules, each once."""
+    parameters: frozenset[str]
+    cookies: tuple[str, ...]
+    output_names: tuple[str, ...]
+    """Output headers of all rules, removed from every request (RA-49)."""
+    cache_names: Mapping[Place, bytes]
+    """Per place: digest of all rules and the place, the second half of a cache key."""
+    no_token: Authentication
+    """The answer to a request that carries none."""
+    requires_token: bool
+    """Some rule has presence REQUIRED."""
+
+
+def plan_for(jwt_rules: tuple[JwtRule, ...]) -> Plan:
+    """Return the plan of the rules; found by the identity of the tuple, since hashing rules costs more than a check."""
+    known = _PLANS.get(id(jwt_rules))
+    if known is not None and known[0] is jwt_rules:
+        return known[1]
+    plan = make_plan(jwt_rules)
+    if len(_PLANS) >= MAX_PLANS:
+        _PLANS.clear()
+    _PLANS[id(jwt_rules)] = (jwt_rules, plan)  # holding the tuple keeps its id from being given to another
+    return plan
+
+
+def make_plan(jwt_rules: tuple[JwtRule, ...]) -> Plan:
+    """Prepare the rules; an unreadable inline key set becomes one that never was fetched (fails closed)."""
+    outputs = frozenset().union(*(output_names(rule) for rule in jwt_rules))
+    rules = tuple(
+        PlannedRule(rule, _places_of(rule, outputs), rule.keys_from, _inline_keys(rule.jwks) if rule.jwks else None)
+        for rule in jwt_rules
+    )
+    places = sorted({place for rule in rules for place in rule.places})
+    digest = hashlib.sha256(repr(jwt_rules).encode("utf-8", "surrogatepass")).digest()
+    return Plan(
+        rules=rules,
+        headers=tuple(place for place in places if place.kind == "header"),
+        parameters=frozenset(place.name for place in places if place.kind == "parameter"),
+        cookies=tuple(place.name for place in places if place.kind == "cookie"),
+        output_names=tuple(sorted(outputs)),
+        cache_names={place: hashlib.sha256(digest + repr(place).encode()).digest() for place in places},
+        no_token=Authentication(headers_to_remove=tuple(sorted(outputs))),
+        requires_token=any(rule.presence is Presence.REQUIRED for rule in jwt_rules),
+    )
+
+
+def _places_of(rule: JwtRule, outputs: frozenset[str]) -> tuple[Place, ...]:
+    """
+    Places in the order of RA-13.
+
+    Output headers are removed "before anything else" (RA-49), so a token can never be found in one.
+    """
+    locations = locations_of(rule)
+    headers = (Place("header", name, prefix) for name, prefix in locations.headers if name not in outputs)
+    parameters = (Place("parameter", name) for name in locations.parameters)
+    cookies = (Place("cookie", name) for name in locations.cookies if "cookie" not in outputs)
+    return (*headers, *parameters, *cookies)
+
+
+@lru_cache(maxsize=1024)
+def _inline_keys(text: str) -> KeySetState:
+    try:
+        return KeySetState(read_key_set(text))
+    except ValueError as error:
+        return KeySetState(KeySet((), ""), error=str(error))
