@@ -43,8 +43,12 @@ def request(
     workload: Workload | None = None,
     tcp: bool = False,
 ) -> AttributeContext:
-    http = None if tcp else HttpRequest(
-        method, host, path, {":method": (method,), ":path": (path,), ":authority": (host,), **(headers or {})}
+    http = (
+        None
+        if tcp
+        else HttpRequest(
+            method, host, path, {":method": (method,), ":path": (path,), ":authority": (host,), **(headers or {})}
+        )
     )
     authentication = NOT_AUTHENTICATED
     if claims is not None:

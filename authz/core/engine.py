@@ -103,7 +103,7 @@ def _some(entries: tuple[Entry, ...], attributes: AttributeContext) -> bool:
 
 
 def _add_need(needs: Needs, alternatives: Iterable[Predicate]) -> None:
-    """One of the alternatives, all of one attribute, must match; a narrower need already known stays."""
+    """One of the alternatives, all of one attribute, must match; a need already known stays."""
     total = None
     attribute = None
     for predicate in alternatives:
@@ -113,9 +113,7 @@ def _add_need(needs: Needs, alternatives: Iterable[Predicate]) -> None:
         total = terms if total is None else total.union(terms)
         attribute = predicate.attribute
     if attribute is not None and total is not None:
-        known = next((name for name in needs if name.key == attribute.key), None)
-        if known is None:
-            needs[attribute] = total
+        needs.setdefault(attribute.key, (attribute, total))
 
 
 @dataclass(frozen=True, slots=True)

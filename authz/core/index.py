@@ -20,8 +20,8 @@ SMALL = 6
 MAX_DEPTH = 4
 """Attributes filed under one another; more would not pay for its memory."""
 
-Needs = dict[Attribute, Terms]
-"""What a rule needs, by attribute: every entry is a necessary condition."""
+Needs = dict[str, tuple[Attribute, Terms]]
+"""What a rule needs, by key of the attribute: every entry is a necessary condition."""
 
 
 class _Affixes:
@@ -119,8 +119,8 @@ class Index:
             return
         crowd: Counter[tuple[str, object]] = Counter()
         for ordinal in ordinals:
-            for attribute, terms in needs[ordinal].items():
-                crowd.update((attribute.key, term) for term in _each(terms))
+            for key, (_, terms) in needs[ordinal].items():
+                crowd.update((key, term) for term in _each(terms))
         always: list[int] = []
         filed: defaultdict[str, list[int]] = defaultdict(list)
         attributes: dict[str, Attribute] = {}
@@ -137,14 +137,14 @@ class Index:
     def _file(self, attribute: Attribute, members: list[int], needs: Sequence[Needs], depth: int) -> _File:
         buckets: defaultdict[tuple[str, object], list[int]] = defaultdict(list)
         for ordinal in members:
-            for kind_and_term in _each(needs[ordinal][attribute]):
+            for kind_and_term in _each(needs[ordinal][attribute.key][1]):
                 buckets[kind_and_term].append(ordinal)
         crowded = any(len(bucket) > SMALL for bucket in buckets.values())
         rest = needs
         if crowded:
             rest = list(needs)
             for ordinal in members:
-                rest[ordinal] = {name: terms for name, terms in needs[ordinal].items() if name is not attribute}
+                rest[ordinal] = {name: terms for name, terms in needs[ordinal].items() if name != attribute.key}
         exact: dict[str, Index] = {}
         prefixes: dict[str, Index] = {}
         suffixes: dict[str, Index] = {}
@@ -196,8 +196,8 @@ def _each(terms: Terms) -> list[tuple[str, object]]:
 def _most_selective(needs: Needs, crowd: Counter[tuple[str, object]], total: int) -> Attribute | None:
     """The attribute whose fullest bucket is smallest; None when filing would not separate anything."""
     best, best_crowd = None, total
-    for attribute, terms in needs.items():
-        fullest = max((crowd[attribute.key, term] for term in _each(terms)), default=0)
+    for key, (attribute, terms) in needs.items():
+        fullest = max((crowd[key, term] for term in _each(terms)), default=0)
         if fullest < best_crowd:
             best, best_crowd = attribute, fullest
     return best

@@ -274,9 +274,7 @@ def test_terms_are_necessary_for_plain_strings(pattern: str, value: str) -> None
     found = m.plain_strings([pattern])
     if found.terms is not None and found.matches((value,)):
         assert (
-            value in found.terms.exact
-            or value.startswith(found.terms.prefixes)
-            or value.endswith(found.terms.suffixes)
+            value in found.terms.exact or value.startswith(found.terms.prefixes) or value.endswith(found.terms.suffixes)
         )
 
 
