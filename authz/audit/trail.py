@@ -1,0 +1,313 @@
+"""
+The audit trail: decisions are offered on the check path and written by a thread of their own.
+
+``offer`` appends one tuple to a bounded queue: it never waits, never raises, and formats nothing.
+The writer wakes every ``flush_seconds``, builds records, spans and metrics, and hands whole batches to the sinks, which
+write through to the operating system. A killed process therefore loses the records of at most the last
+``flush_seconds`` plus the batch at hand; a lost machine loses more unless the file sink is told to sync.
+A full queue drops and counts, or refuses the request: ``on_full`` says which.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from authz.audit.encode import encode_record
+from authz.audit.record import (
+    DEFAULT_OPTIONS,
+    Offer,
+    Record,
+    RecordOptions,
+    Timing,
+    TraceIds,
+    build_record,
+    rfc3339,
+)
+from authz.core.attributes import AttributeContext
+from authz.core.decision import Decision
+
+_log = logging.getLogger("authz.audit")
+
+BATCH = 256
+"""Most records written with one call of a sink."""
+_BREATH = 8
+"""Records built before the writer lets other threads run: it must not hold the interpreter against a check."""
+_BREATH_SECONDS = 50e-6
+
+
+class OnFull(StrEnum):
+    """What a full queue does to the decision at hand."""
+
+    DROP = "drop"
+    """The request is answered as decided; the record is lost and counted. For those who put traffic first."""
+    DENY = "deny"
+    """``offer`` says False and the caller must refuse. For those who must not decide without a record."""
+
+
+class Entry(NamedTuple):
+    """A record and its JSON line, encoded once for all sinks; the line has no newline."""
+
+    record: Record
+    line: bytes
+
+
+class Sink(Protocol):
+    """Where records go. Only the writer thread calls it."""
+
+    name: str
+    """For people and metrics: ``stdout``, ``file:/var/log/authz/audit.jsonl``."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write a batch through to the operating system. Raises OSError when it could not."""
+
+    def close(self) -> None:
+        """Write what is held back and release everything."""
+
+
+@dataclass(slots=True)
+class SinkStatus:
+    """How one sink is doing; changed by the writer thread only."""
+
+    name: str
+    written: int = 0
+    lost: int = 0
+    """Records it refused for good."""
+    errors: int = 0
+    error: str = ""
+    """Last error, empty again after a success."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrailStatus:
+    """The trail as metrics and readiness see it."""
+
+    queued: int
+    capacity: int
+    written: int
+    """Records handed to the sinks."""
+    dropped: int
+    """Records lost to a full queue."""
+    filtered: int
+    """Records left out on purpose by a drop rule."""
+    failed: int
+    """Records that could not be built: our own mistakes, see the log."""
+    sinks: tuple[SinkStatus, ...]
+    is_running: bool
+
+
+def parent_ids(offer: Offer) -> TraceIds:
+    """Take the trace of the Check call's ``traceparent`` (XA-170) without making a span."""
+    parts = offer.attributes.trace_parent.split("-", 3)
+    if len(parts) == 4 and len(parts[1]) == 32 and len(parts[2]) == 16:
+        return TraceIds(parts[1], parts[2])
+    return TraceIds()
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What the writer does with each offer besides writing; each may be replaced on its own."""
+
+    trace: Callable[[Offer], TraceIds] = parent_ids
+    """Makes the span of the decision when it is sampled and says its ids."""
+    observe: Callable[[Offer], None] = lambda offer: None
+    """Counts. Called for dropped offers too, then on the check path."""
+    select: Callable[[Record], Record | None] = lambda record: record
+    """Redacts; None leaves the record out. Sampling of traces has no say here."""
+    options: RecordOptions = field(default=DEFAULT_OPTIONS)
+
+
+class AuditTrail:
+    """
+    The queue and its writer. ``start`` once, ``offer`` from any thread, ``close`` once.
+
+    ``capacity`` bounds memory: a waiting offer keeps its request alive, some 5 kB each.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        capacity: int = 8192,
+        on_full: OnFull | str = OnFull.DROP,
+        flush_seconds: float = 0.05,
+        retry_seconds: float = 0.5,
+        steps: Steps = Steps(),
+    ) -> None:
+        self._sinks = tuple(zip(sinks, (SinkStatus(sink.name) for sink in sinks), strict=True))
+        self._queue: deque[Offer | threading.Event] = deque()
+        self._capacity = self.capacity = capacity
+        self._denies = OnFull(on_full) is OnFull.DENY
+        self._flush_seconds = flush_seconds
+        self._retry_seconds = retry_seconds
+        self._steps = steps
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._dropped = self._written = self._filtered = self._failed = 0
+        self._thread = threading.Thread(target=self._run, name="authz-audit", daemon=True)
+
+    def start(self) -> None:
+        """Start the writer; offers made before are kept."""
+        self._thread.start()
+
+    def offer(
+        self,
+        attributes: AttributeContext,
+        decision: Decision,
+        decision_id: str,
+        started_at: float,
+        duration_seconds: float,
+        cache_hit: bool | None = None,
+        timings: tuple[Timing, ...] = (),
+    ) -> bool:
+        """
+        Hand over one decision. Never waits, never raises.
+
+        Returns:
+            False when the queue is full and the setting says to deny: the caller must then refuse the request.
+        """
+        if len(self._queue) >= self._capacity:
+            offer = Offer(attributes, decision, decision_id, started_at, duration_seconds, cache_hit, timings)
+            return self._overflow(offer)
+        self._queue.append(Offer(attributes, decision, decision_id, started_at, duration_seconds, cache_hit, timings))
+        return True
+
+    def flush(self, timeout_seconds: float = 5.0) -> bool:
+        """Wait until everything offered so far is written; False when that took too long. Not for the check path."""
+        written = threading.Event()
+        self._queue.append(written)
+        self._wake.set()
+        return written.wait(timeout_seconds)
+
+    def close(self, timeout_seconds: float = 5.0) -> bool:
+        """Write what is queued, close the sinks, stop. Later offers count as dropped. False when time ran out."""
+        self._capacity = 0
+        self._closing.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive() and not self._queue
+
+    def status(self) -> TrailStatus:
+        """Say how the trail is doing, from any thread."""
+        return TrailStatus(
+            queued=len(self._queue),
+            capacity=self.capacity,
+            written=self._written,
+            dropped=self._dropped,
+            filtered=self._filtered,
+            failed=self._failed,
+            sinks=tuple(status for _, status in self._sinks),
+            is_running=self._thread.is_alive(),
+        )
+
+    def _overflow(self, offer: Offer) -> bool:
+        try:
+            with self._lock:  # held for an increment only
+                self._dropped += 1
+            self._steps.observe(offer)
+        except Exception:  # a decision must not fail because counting did
+            _log.exception("an audit record was dropped, and could not be counted")
+        return not self._denies
+
+    def _run(self) -> None:
+        while True:
+            is_closing = self._closing.is_set()
+            try:
+                while self._queue:
+                    self._write_batch()
+            except Exception:  # the writer must survive anything, or the queue fills up and requests are lost
+                _log.exception("the audit writer failed")
+            if is_closing:
+                break
+            self._wake.wait(self._flush_seconds)
+            self._wake.clear()
+        for sink, _ in self._sinks:
+            try:
+                sink.close()
+            except Exception:
+                _log.exception("audit sink %s could not be closed", sink.name)
+
+    def _write_batch(self) -> None:
+        entries: list[Entry] = []
+        waiting: list[threading.Event] = []
+        queue = self._queue
+        try:
+            for number in range(min(len(queue), BATCH)):
+                if number % _BREATH == _BREATH - 1 and len(queue) < self.capacity // 2:
+                    time.sleep(_BREATH_SECONDS)
+                item = queue.popleft()
+                if isinstance(item, threading.Event):
+                    waiting.append(item)
+                    continue
+                entry = self._build(item)
+                if entry is not None:
+                    entries.append(entry)
+            if entries:
+                for sink, status in self._sinks:
+                    self._write(sink, status, entries)
+                self._written += len(entries)
+        finally:
+            for event in waiting:
+                event.set()
+
+    def _build(self, offer: Offer) -> Entry | None:
+        steps = self._steps
+        try:
+            steps.observe(offer)
+        except Exception:
+            _log.exception("metrics of decision %s could not be counted", offer.decision_id)
+        trace = TraceIds()
+        try:
+            trace = steps.trace(offer)
+        except Exception:
+            _log.exception("the span of decision %s could not be made", offer.decision_id)
+        try:
+            record = build_record(offer, trace, steps.options)
+            selected = steps.select(record)
+            if selected is None:
+                self._filtered += 1
+                return None
+            return Entry(selected, encode_record(selected))
+        except Exception:
+            _log.exception("the audit record of decision %s could not be built", offer.decision_id)
+            self._failed += 1
+            record = _bare_record(offer)
+            return Entry(record, encode_record(record))
+
+    def _write(self, sink: Sink, status: SinkStatus, entries: list[Entry]) -> None:
+        """Write to one sink; where records must not be lost, try until it works, and let the queue fill up."""
+        while True:
+            try:
+                sink.write(entries)
+            except Exception as error:
+                if not status.error:
+                    _log.error("audit sink %s failed: %s", sink.name, error)
+                status.errors += 1
+                status.error = str(error) or type(error).__name__
+                if self._denies and not self._closing.wait(self._retry_seconds):
+                    continue
+                status.lost += len(entries)
+                return
+            if status.error:
+                _log.warning("audit sink %s works again", sink.name)
+                status.error = ""
+            status.written += len(entries)
+            return
+
+
+def _bare_record(offer: Offer) -> Record:
+    """What is certain of a decision whose record could not be built: a decision is never without a line."""
+    return {
+        "decision_id": offer.decision_id,
+        "time": rfc3339(offer.started_at),
+        "effect": offer.decision.effect.value,
+        "stage": offer.decision.stage.value,
+        "reason": "the full record could not be built; see the log of the service",
+        "policy_version": offer.decision.policy_version,
+    }

@@ -1,0 +1,165 @@
+import threading
+import timeit
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from authz.audit.record import Offer, Record
+from authz.audit.sinks import RecentSink
+from authz.audit.trail import AuditTrail, Entry, OnFull, Steps
+from authz.core.attributes import AttributeContext
+from authz.core.decision import Decision
+
+MakeOffer = Callable[..., Offer]
+
+
+class StuckSink:
+    """Holds the writer until it is let go."""
+
+    name = "stuck"
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+        self.lines: list[bytes] = []
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        self.entered.set()
+        self.let_go.wait(10)
+        self.lines += [entry.line for entry in entries]
+
+    def close(self) -> None:
+        pass
+
+
+class FailingSink:
+    """Fails as often as told, then works."""
+
+    name = "failing"
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.lines: list[bytes] = []
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(28, "No space left on device")
+        self.lines += [entry.line for entry in entries]
+
+    def close(self) -> None:
+        raise OSError("already gone")
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[[AuditTrail], AuditTrail]]:
+    trails = []
+
+    def start(trail: AuditTrail) -> AuditTrail:
+        trail.start()
+        trails.append(trail)
+        return trail
+
+    yield start
+    for trail in trails:
+        trail.close()
+
+
+Started = Callable[[AuditTrail], AuditTrail]
+
+
+def test_every_sink_gets_every_decision_in_order(started: Started, make_offer: MakeOffer) -> None:
+    first, second = RecentSink(), RecentSink()
+    trail = started(AuditTrail([first, second], flush_seconds=60))
+    assert all(trail.offer(*make_offer(decision_id=f"d-{n}")) for n in range(600))
+    assert trail.flush()
+    assert [e.record["decision_id"] for e in first.entries] == [f"d-{n}" for n in range(600)]
+    assert first.entries == second.entries
+    assert trail.status().written == 600
+
+
+@pytest.mark.parametrize(("on_full", "answer"), [(OnFull.DROP, True), (OnFull.DENY, False), ("deny", False)])
+def test_a_full_queue_drops_and_counts_or_denies(
+    started: Started, make_offer: MakeOffer, on_full: OnFull, answer: bool
+) -> None:
+    sink, observed = StuckSink(), list[str]()
+    steps = Steps(observe=lambda offer: observed.append(offer.decision_id))
+    trail = started(AuditTrail([sink], capacity=3, on_full=on_full, flush_seconds=0.001, steps=steps))
+    trail.offer(*make_offer(decision_id="at-hand"))
+    assert sink.entered.wait(10)
+    answers = [trail.offer(*make_offer(decision_id=f"d-{n}")) for n in range(5)]
+    assert answers == [True, True, True, answer, answer]
+    assert trail.status().dropped == 2
+    sink.let_go.set()
+    assert trail.flush()
+    assert len(sink.lines) == 4
+    assert sorted(observed) == ["at-hand", "d-0", "d-1", "d-2", "d-3", "d-4"], "metrics count dropped decisions too"
+
+
+def test_offer_raises_nothing_even_when_counting_fails(make_offer: MakeOffer) -> None:
+    def fail(offer: Offer) -> None:
+        raise RuntimeError("our mistake")
+
+    trail = AuditTrail([], capacity=0, steps=Steps(observe=fail))
+    assert trail.offer(*make_offer()) is True
+    assert trail.status().dropped == 1
+
+
+def test_a_failing_sink_is_reported_and_harms_no_other(started: Started, make_offer: MakeOffer) -> None:
+    good, bad = RecentSink(), FailingSink(1)
+    trail = started(AuditTrail([bad, good]))
+    trail.offer(*make_offer())
+    assert trail.flush()
+    status = trail.status().sinks[0]
+    assert (status.lost, status.errors, status.error) == (1, 1, "[Errno 28] No space left on device")
+    assert len(good.entries) == 1
+    trail.offer(*make_offer())
+    assert trail.flush()
+    assert trail.status().sinks[0].error == ""
+    assert len(bad.lines) == 1
+
+
+def test_where_records_must_not_be_lost_a_failing_sink_is_tried_again(started: Started, make_offer: MakeOffer) -> None:
+    bad = FailingSink(3)
+    trail = started(AuditTrail([bad], on_full="deny", retry_seconds=0.001))
+    trail.offer(*make_offer())
+    assert trail.flush()
+    assert len(bad.lines) == 1
+    assert trail.status().sinks[0].errors == 3
+
+
+@pytest.mark.parametrize("step", ["trace", "observe", "select"])
+def test_a_step_that_fails_never_costs_the_line(started: Started, make_offer: MakeOffer, step: str) -> None:
+    def fail(_: object) -> Record:
+        raise RuntimeError("our mistake")
+
+    sink = RecentSink()
+    trail = started(AuditTrail([sink], steps=Steps(**{step: fail})))  # type: ignore[arg-type]  # any of three callables
+    trail.offer(*make_offer())
+    assert trail.flush()
+    assert sink.entries[0].record["decision_id"] == "d-1"
+    assert sink.entries[0].record["effect"] == "deny"
+
+
+def test_close_writes_what_is_queued_and_refuses_the_rest(make_offer: MakeOffer) -> None:
+    sink = RecentSink()
+    trail = AuditTrail([sink], flush_seconds=60, on_full="deny")
+    trail.offer(*make_offer())
+    trail.start()
+    assert trail.close()
+    assert len(sink.entries) == 1
+    assert trail.offer(*make_offer()) is False
+
+
+def test_records_left_out_by_a_rule_are_counted(started: Started, make_offer: MakeOffer) -> None:
+    sink = RecentSink()
+    trail = started(AuditTrail([sink], steps=Steps(select=lambda record: None)))
+    trail.offer(*make_offer())
+    assert trail.flush()
+    assert (sink.entries, trail.status().filtered) == ((), 1)
+
+
+def test_an_offer_costs_less_than_three_microseconds(attributes: AttributeContext, denial: Decision) -> None:
+    trail = AuditTrail([], capacity=1_000_000)
+    cost = min(timeit.repeat(lambda: trail.offer(attributes, denial, "d", 1.7e9, 5e-5, True), number=2_000, repeat=7))
+    assert cost / 2_000 < 3e-6
