@@ -1,0 +1,143 @@
+"""
+One authority: a root, the chain down to the certificate that signs, and that certificate's key.
+
+The words are spire's (``localauthority x509``): prepared, active, old, tainted; a retired one is gone.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from authz.core.spiffe import TrustDomain
+from authz.identity.keys import KeyType, PrivateKey, generate_key, key_bytes
+from authz.identity.sign import SERIAL_BYTES, Issuer, read_serial, sign, sign_self
+from authz.identity.template import (
+    INTERMEDIATE_TTL_SECONDS,
+    ROOT_TTL_SECONDS,
+    intermediate_template,
+    root_template,
+)
+
+RandomBytes = Callable[[int], bytes]
+"""``os.urandom`` or, in tests, something that always says the same."""
+
+
+class AuthorityState(StrEnum):
+    """All but a retired authority are in the trust bundle; only the active one signs."""
+
+    PREPARED = "prepared"
+    ACTIVE = "active"
+    OLD = "old"
+    TAINTED = "tainted"
+    """Still trusted, but every SVID of it is renewed at once; the step before it is retired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """``chain`` begins with the signing certificate and ends below the root; empty when the root itself signs."""
+
+    state: AuthorityState
+    root: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    key: PrivateKey = field(repr=False)
+    """Of the signing certificate."""
+    root_key: PrivateKey | None = field(default=None, repr=False)
+    """Kept only when it was generated here; it may be taken away to a safe."""
+
+    @property
+    def id(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the root's certificate."""
+        return hashlib.sha256(self.root.public_bytes(Encoding.DER)).hexdigest()[:16]
+
+    @property
+    def signing(self) -> x509.Certificate:
+        return self.chain[0] if self.chain else self.root
+
+    @property
+    def issuer(self) -> Issuer:
+        return Issuer(self.signing, self.key)
+
+    @property
+    def chain_pem(self) -> bytes:
+        """What follows a leaf on the wire: the intermediates, without the root."""
+        return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in self.chain)
+
+    @property
+    def root_pem(self) -> bytes:
+        return self.root.public_bytes(Encoding.PEM)
+
+
+def create_authority(
+    trust_domain: TrustDomain,
+    now: float,
+    random: RandomBytes,
+    *,
+    key_type: KeyType = KeyType.ECDSA_P256,
+    root_ttl_seconds: float = ROOT_TTL_SECONDS,
+    intermediate_ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
+    state: AuthorityState = AuthorityState.PREPARED,
+) -> Authority:
+    """Make a root and an intermediate."""
+    root_key, key = generate_key(key_type), generate_key(key_type)
+    root = sign_self(root_template(trust_domain, now, root_ttl_seconds), root_key, read_serial(random(SERIAL_BYTES)))
+    intermediate = sign(
+        intermediate_template(trust_domain, now, intermediate_ttl_seconds),
+        key.public_key(),
+        read_serial(random(SERIAL_BYTES)),
+        Issuer(root, root_key),
+    )
+    return Authority(state, root, (intermediate,), key, root_key)
+
+
+def adopt_authority(
+    root: x509.Certificate,
+    chain: tuple[x509.Certificate, ...],
+    key: PrivateKey,
+    now: float,
+    state: AuthorityState = AuthorityState.PREPARED,
+    root_key: PrivateKey | None = None,
+) -> Authority:
+    """
+    Take an authority that somebody else made: a root with its key (``chain`` empty), or an intermediate below a root.
+
+    Raises ValueError, one reason at a time: the files belong to one person who mends them one after the other.
+    """
+    authority = Authority(state, root, chain, key, root_key)
+    for certificate, issuer in zip((*chain, root), (*chain[1:], root, root), strict=True):
+        name = certificate.subject.rfc4514_string()
+        try:
+            certificate.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature):
+            raise ValueError(f"`{name}` was not signed by `{issuer.subject.rfc4514_string()}`") from None
+        _check_authority_certificate(certificate, name, now)
+    public_key = authority.signing.public_key()
+    if key_bytes(key.public_key()) != key_bytes(public_key):  # type: ignore[arg-type]  # unusual keys just differ
+        raise ValueError(f"the private key does not belong to `{authority.signing.subject.rfc4514_string()}`")
+    if root_key is not None and key_bytes(root_key.public_key()) != key_bytes(root.public_key()):  # type: ignore[arg-type]  # as above
+        raise ValueError(f"the root's private key does not belong to `{root.subject.rfc4514_string()}`")
+    return authority
+
+
+def _check_authority_certificate(certificate: x509.Certificate, name: str, now: float) -> None:
+    extensions = certificate.extensions
+    try:
+        is_ca = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound as missing:
+        raise ValueError(f"`{name}` is not an authority: it has no {missing.oid._name}") from None
+    if not is_ca:
+        raise ValueError(f"`{name}` is not an authority: basicConstraints says CA:FALSE")
+    try:
+        if not extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+            raise ValueError(f"`{name}` may not sign certificates: keyUsage lacks keyCertSign")
+    except x509.ExtensionNotFound:
+        raise ValueError(f"`{name}` is not an authority: it has no keyUsage") from None
+    if now < certificate.not_valid_before_utc.timestamp():
+        raise ValueError(f"`{name}` is not yet valid")
+    if now >= certificate.not_valid_after_utc.timestamp():
+        raise ValueError(f"`{name}` has expired")

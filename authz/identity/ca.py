@@ -1,0 +1,219 @@
+"""
+The certificate authority of one trust domain: a value of authorities, one of them active, and what it issues.
+
+It asks neither the clock nor who may have what (``registration`` does). A change gives a new value; ``save`` replaces
+the directory's files by rename, the list of authorities last, so that a reader never sees half a rotation.
+
+    <directory>/authorities.json     trust domain, and the state of each authority
+    <directory>/<authority id>/      root.crt, root.key (may be taken away), signing.crt (chain), signing.key
+    <directory>/bundle.pem           every trusted root
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.identity.authority import (
+    Authority,
+    AuthorityState,
+    RandomBytes,
+    adopt_authority,
+    create_authority,
+)
+from authz.identity.files import SECRET_MODE, read_secret, write_file, write_secret_files
+from authz.identity.keys import KeyType, PublicKey, generate_key, read_key, write_key
+from authz.identity.sign import SERIAL_BYTES, read_serial, sign
+from authz.identity.template import (
+    INTERMEDIATE_TTL_SECONDS,
+    ROOT_TTL_SECONDS,
+    SERVER_TTL_SECONDS,
+    SVID_TTL_SECONDS,
+    Template,
+    server_template,
+    svid_template,
+)
+
+STATE_FILE = "authorities.json"
+BUNDLE_FILE = "bundle.pem"
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate just signed. ``repr`` omits the private key."""
+
+    chain_pem: bytes = field(repr=False)
+    """The leaf first, then the intermediates; no root."""
+    key_pem: bytes = field(repr=False)
+    """PKCS#8; empty when the asker kept its own key."""
+    not_before: float
+    not_after: float
+    serial: int
+    authority_id: str
+    spiffe_id: SpiffeId | None = None
+    """None for a web server's certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateAuthority:
+    """``authorities``: oldest first; exactly one is active."""
+
+    trust_domain: TrustDomain
+    authorities: tuple[Authority, ...]
+    random: RandomBytes = field(default=os.urandom, repr=False)
+
+    def __post_init__(self) -> None:
+        active = sum(authority.state is AuthorityState.ACTIVE for authority in self.authorities)
+        if active != 1:
+            raise ValueError(f"expected exactly one active authority, got {active}")
+
+    @classmethod
+    def create(
+        cls,
+        trust_domain: TrustDomain | str,
+        now: float,
+        *,
+        key_type: KeyType = KeyType.ECDSA_P256,
+        root_ttl_seconds: float = ROOT_TTL_SECONDS,
+        intermediate_ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
+        random: RandomBytes = os.urandom,
+    ) -> "CertificateAuthority":
+        """Make a root and an intermediate in memory; ``save`` writes them. Raises ValueError for a bad trust domain."""
+        domain = TrustDomain(trust_domain) if isinstance(trust_domain, str) else trust_domain
+        authority = create_authority(
+            domain,
+            now,
+            random,
+            key_type=key_type,
+            root_ttl_seconds=root_ttl_seconds,
+            intermediate_ttl_seconds=intermediate_ttl_seconds,
+            state=AuthorityState.ACTIVE,
+        )
+        return cls(domain, (authority,), random)
+
+    @classmethod
+    def load(cls, directory: Path | str, random: RandomBytes = os.urandom) -> "CertificateAuthority":
+        """
+        Read what ``save`` wrote.
+
+        Raises ValueError when the files are not what they should be, OSError when they cannot be read.
+        """
+        path = Path(directory)
+        try:
+            state = json.loads((path / STATE_FILE).read_bytes())
+            trust_domain = TrustDomain(state["trustDomain"])
+            listed = [(str(entry["id"]), AuthorityState(entry["state"])) for entry in state["authorities"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"`{path / STATE_FILE}` is not a list of authorities: {error}") from error
+        return cls(trust_domain, tuple(_read_authority(path / name, name, st) for name, st in listed), random)
+
+    def save(self, directory: Path | str) -> None:
+        """Write everything; directories of authorities that are gone are removed last. Raises OSError."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for authority in self.authorities:
+            place = path / authority.id
+            chain = authority.chain_pem or authority.root_pem
+            write_secret_files(place, "signing", chain, write_key(authority.key))
+            write_file(place / "root.crt", authority.root_pem)
+            if authority.root_key is not None:
+                write_file(place / "root.key", write_key(authority.root_key), SECRET_MODE)
+        listed = [{"id": authority.id, "state": authority.state.value} for authority in self.authorities]
+        state = {"trustDomain": self.trust_domain.name, "authorities": listed}
+        write_file(path / BUNDLE_FILE, self.bundle_pem)
+        write_file(path / STATE_FILE, json.dumps(state, indent=2).encode() + b"\n")
+        kept = {authority.id for authority in self.authorities}
+        for entry in path.iterdir():
+            if entry.is_dir() and (entry / "signing.key").exists() and entry.name not in kept:
+                shutil.rmtree(entry)
+
+    @property
+    def active(self) -> Authority:
+        return next(authority for authority in self.authorities if authority.state is AuthorityState.ACTIVE)
+
+    @property
+    def roots(self) -> tuple[x509.Certificate, ...]:
+        return tuple(authority.root for authority in self.authorities)
+
+    @property
+    def bundle_pem(self) -> bytes:
+        """Every trusted root, prepared and old ones too: rotation overlaps (XA-160)."""
+        return b"".join(authority.root_pem for authority in self.authorities)
+
+    def authority(self, authority_id: str) -> Authority:
+        """Raises ValueError."""
+        for authority in self.authorities:
+            if authority.id == authority_id:
+                return authority
+        raise ValueError(
+            f"there is no authority `{authority_id}`; known are {', '.join(a.id for a in self.authorities)}"
+        )
+
+    def issue_svid(
+        self,
+        spiffe_id: SpiffeId,
+        now: float,
+        *,
+        dns: tuple[str, ...] = (),
+        ttl_seconds: float = SVID_TTL_SECONDS,
+        public_key: PublicKey | None = None,
+        key_type: KeyType = KeyType.ECDSA_P256,
+    ) -> Issued:
+        """
+        Issue a workload's certificate; without ``public_key`` a key pair is made for it.
+
+        Raises ValueError for an ID of another trust domain or without a path.
+        """
+        if spiffe_id.trust_domain != self.trust_domain:
+            raise ValueError(f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`")
+        template = svid_template(spiffe_id, now, ttl_seconds, dns)
+        return replace(self._issue(template, public_key, key_type), spiffe_id=spiffe_id)
+
+    def issue_server_certificate(
+        self,
+        dns_names: tuple[str, ...],
+        now: float,
+        *,
+        addresses: tuple[str, ...] = (),
+        ttl_seconds: float = SERVER_TTL_SECONDS,
+        key_type: KeyType = KeyType.ECDSA_P256,
+    ) -> Issued:
+        """Issue a web server's certificate for a gateway's outer side; it has no SPIFFE ID and is no client's."""
+        return self._issue(server_template(dns_names, now, ttl_seconds, addresses), None, key_type)
+
+    def _issue(self, template: Template, public_key: PublicKey | None, key_type: KeyType) -> Issued:
+        key = generate_key(key_type) if public_key is None else None
+        owner = key.public_key() if key is not None else public_key
+        assert owner is not None
+        serial = read_serial(self.random(SERIAL_BYTES))
+        authority = self.active
+        certificate = sign(template, owner, serial, authority.issuer)
+        return Issued(
+            chain_pem=certificate.public_bytes(Encoding.PEM) + authority.chain_pem,
+            key_pem=write_key(key) if key is not None else b"",
+            not_before=certificate.not_valid_before_utc.timestamp(),
+            not_after=certificate.not_valid_after_utc.timestamp(),
+            serial=serial,
+            authority_id=authority.id,
+        )
+
+
+def _read_authority(place: Path, name: str, state: AuthorityState) -> Authority:
+    root = x509.load_pem_x509_certificate((place / "root.crt").read_bytes())
+    chain = tuple(x509.load_pem_x509_certificates((place / "signing.crt").read_bytes()))
+    root_key_file = place / "root.key"
+    root_key = read_key(read_secret(root_key_file)) if root_key_file.exists() else None
+    # Validity is not judged here: an expired root must still be loaded to be rotated away.
+    midway = root.not_valid_before_utc.timestamp()
+    signing = () if chain == (root,) else chain
+    if signing:
+        midway = max(midway, *(certificate.not_valid_before_utc.timestamp() for certificate in signing))
+    authority = adopt_authority(root, signing, read_key(read_secret(place / "signing.key")), midway, state, root_key)
+    if authority.id != name:
+        raise ValueError(f"`{place}` holds the authority `{authority.id}`, not `{name}`")
+    return authority

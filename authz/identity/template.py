@@ -1,0 +1,111 @@
+"""
+What a certificate shall be, before anybody signs it: plain values, times in seconds since the epoch (UTC).
+
+Each kind of certificate is one function; ``sign`` turns any template into a certificate.
+Source: SPIFFE X.509-SVID sections 2 to 4, RFC 5280 section 4.2.
+"""
+
+import math
+from dataclasses import dataclass
+
+from authz.core.spiffe import SpiffeId, TrustDomain
+
+CLOCK_CUSHION_SECONDS = 10.0
+"""Certificates begin this long before they are issued, for clocks that run late (XA-133; spire's figure)."""
+SVID_TTL_SECONDS = 24 * 3600.0
+"""Istio's default life of a workload certificate."""
+ROOT_TTL_SECONDS = 10 * 365 * 24 * 3600.0
+INTERMEDIATE_TTL_SECONDS = 365 * 24 * 3600.0
+SERVER_TTL_SECONDS = 90 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Everything of a certificate but the key, the serial number and the issuer."""
+
+    organization: str
+    not_before: float
+    not_after: float
+    common_name: str = ""
+    uris: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    """IP addresses."""
+    is_ca: bool = False
+    path_length: int | None = None
+    """Of an authority: how many authorities may stand below it."""
+    is_server: bool = False
+    is_client: bool = False
+    permitted_hosts: tuple[str, ...] = ()
+    """Name constraint of an authority: the only hosts (trust domains) of URIs below it; empty for any."""
+
+
+def root_template(trust_domain: TrustDomain, now: float, ttl_seconds: float = ROOT_TTL_SECONDS) -> Template:
+    """A self-signed authority; its URI is the trust domain's own SPIFFE ID, without a path (X.509-SVID 4.1)."""
+    return Template(
+        organization="authz",
+        common_name=f"{trust_domain} root",
+        not_before=_begin(now),
+        not_after=math.floor(now) + ttl_seconds,
+        uris=(str(SpiffeId(trust_domain)),),
+        is_ca=True,
+        path_length=1,
+    )
+
+
+def intermediate_template(
+    trust_domain: TrustDomain, now: float, ttl_seconds: float = INTERMEDIATE_TTL_SECONDS
+) -> Template:
+    """The authority that signs leaves; name constraints keep it to SPIFFE IDs of its own trust domain."""
+    return Template(
+        organization="authz",
+        common_name=f"{trust_domain} intermediate",
+        not_before=_begin(now),
+        not_after=math.floor(now) + ttl_seconds,
+        uris=(str(SpiffeId(trust_domain)),),
+        is_ca=True,
+        path_length=0,
+        permitted_hosts=(trust_domain.name,),
+    )
+
+
+def svid_template(
+    spiffe_id: SpiffeId, now: float, ttl_seconds: float = SVID_TTL_SECONDS, dns: tuple[str, ...] = ()
+) -> Template:
+    """
+    A workload's certificate: exactly one URI, usable as server and as client (XA-133).
+
+    Raises ValueError for an ID without a path, which is an authority's (X.509-SVID 4.1).
+    """
+    if not spiffe_id.path:
+        raise ValueError(f"`{spiffe_id}` has no path: a workload's SPIFFE ID needs one")
+    return Template(
+        organization="authz",
+        not_before=_begin(now),
+        not_after=math.floor(now) + ttl_seconds,
+        uris=(str(spiffe_id),),
+        dns=dns,
+        is_server=True,
+        is_client=True,
+    )
+
+
+def server_template(
+    dns: tuple[str, ...], now: float, ttl_seconds: float = SERVER_TTL_SECONDS, addresses: tuple[str, ...] = ()
+) -> Template:
+    """A web server's certificate for a gateway's outer side: no SPIFFE ID, so that no peer in the mesh accepts it."""
+    if not dns and not addresses:
+        raise ValueError("a server certificate needs at least one DNS name or IP address")
+    return Template(
+        organization="authz",
+        common_name=dns[0] if dns and len(dns[0]) <= 64 else "",  # 64: the limit of X.520
+        not_before=_begin(now),
+        not_after=math.floor(now) + ttl_seconds,
+        dns=dns,
+        addresses=addresses,
+        is_server=True,
+    )
+
+
+def _begin(now: float) -> float:
+    return math.floor(now) - CLOCK_CUSHION_SECONDS
