@@ -1,0 +1,366 @@
+"""
+YAML text read into light nodes that remember where they stand.
+
+PyYAML's parser events become nodes directly, because composing and resolving tags costs four times as much.
+A plain scalar is typed when somebody asks (``Scalar.kind``), as Kubernetes types it: YAML 1.1 booleans, numbers, null;
+dates and sexagesimal numbers stay text. Wrong text is a ``Problem``, never an exception.
+Bounded: size of a file, depth, and the number of nodes that aliases stand for (a "billion laughs").
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from authz.core.errors import Location, Problem, Severity
+
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""Some hundred thousand policies; beyond it a file was given by mistake."""
+MAX_DEPTH = 64
+"""Twice what the deepest resource of Istio needs."""
+MAX_ALIASED_NODES = 100_000
+"""Nodes that the aliases of one file may stand for altogether."""
+
+_Parser: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Only its events are used; libyaml's are thirty times faster where it is present."""
+
+_TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
+_BOOLEANS = (*_TRUE, "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
+_WORDS = {
+    **dict.fromkeys(_BOOLEANS, "boolean"),
+    **dict.fromkeys(["", "~", "null", "Null", "NULL"], "null"),
+}
+_NUMBER = re.compile(
+    r"[-+]?(0x[0-9a-fA-F_]+|0b[01_]+|0o[0-7_]+|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))"
+    r"|\.(nan|NaN|NAN)"
+)
+_TAG = "tag:yaml.org,2002:"
+
+
+class Kind(StrEnum):
+    """What a scalar is; the values are the words used in messages."""
+
+    TEXT = "string"
+    BOOLEAN = "boolean"
+    NUMBER = "number"
+    NULL = "null"
+
+
+@lru_cache(maxsize=65536)
+def kind_of_plain(text: str) -> Kind:
+    """Type an unquoted scalar (RE-10)."""
+    word = _WORDS.get(text)
+    if word:
+        return Kind(word)
+    return Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
+
+
+class Scalar:
+    """``style`` is empty for an unquoted one; line and column count from 1."""
+
+    __slots__ = ("column", "line", "style", "value")
+
+    def __init__(self, value: str, style: str, line: int, column: int) -> None:
+        self.value = value
+        self.style = style
+        self.line = line
+        self.column = column
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.TEXT if self.style else kind_of_plain(self.value)
+
+    @property
+    def is_true(self) -> bool:
+        """The value of a boolean."""
+        return self.value in _TRUE
+
+    @property
+    def is_null(self) -> bool:
+        return not self.style and self.value in ("", "~", "null", "Null", "NULL")
+
+
+class Sequence:
+    __slots__ = ("column", "items", "line")
+
+    def __init__(self, items: "list[Node]", line: int, column: int) -> None:
+        self.items = items
+        self.line = line
+        self.column = column
+
+    @property
+    def is_null(self) -> bool:
+        return False
+
+
+class Mapping:
+    """``entries`` holds the values by the text of their keys, ``keys`` the keys in order."""
+
+    __slots__ = ("column", "entries", "keys", "line")
+
+    def __init__(self, entries: "dict[str, Node]", keys: list[Scalar], line: int, column: int) -> None:
+        self.entries = entries
+        self.keys = keys
+        self.line = line
+        self.column = column
+
+    @property
+    def is_null(self) -> bool:
+        return False
+
+
+Node = Scalar | Sequence | Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One YAML document, or one item of a ``kind: List`` (RE-12)."""
+
+    file: str
+    number: int
+    """One-based; empty documents are counted."""
+    root: Node
+    prefix: str = ""
+    """Path of the root inside its document, ``items[3]``; empty for whole documents."""
+
+    def paths(self) -> dict[int, str]:
+        """The field path of every node and key, by ``id``; an aliased node keeps its first path."""
+        found: dict[int, str] = {}
+        waiting: list[tuple[Node, str]] = [(self.root, self.prefix)]
+        while waiting:
+            node, path = waiting.pop()
+            if id(node) in found:
+                continue
+            found[id(node)] = path
+            if isinstance(node, Sequence):
+                waiting.extend((item, f"{path}[{i}]") for i, item in reversed(list(enumerate(node.items))))
+            elif isinstance(node, Mapping):
+                for key in node.keys:
+                    below = _below(path, key.value)
+                    found.setdefault(id(key), below)
+                    if key.value in node.entries:
+                        waiting.append((node.entries[key.value], below))
+        return found
+
+
+def _below(path: str, name: str) -> str:
+    if not name or any(c in name for c in ".[]/ "):
+        return f"{path}[{name}]"
+    return f"{path}.{name}" if path else name
+
+
+def read_documents(
+    file: str, data: bytes, problems: list[Problem], *, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[Document]:
+    """
+    Yield the documents of a file, empty ones left out and lists unfolded; after a syntax error, those before it.
+
+    One at a time, so that the nodes of a large file never live together: the garbage collector would walk them all.
+    ``problems`` receives what is wrong with the text.
+    """
+    reading = _Reading(file, problems)
+    if len(data) > max_bytes:
+        reading.note(0, 0, f"the file has {len(data)} bytes, more than the {max_bytes} allowed")
+        return
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line, column = _place_of(data, error.start)
+        message = f"the file is not UTF-8: byte 0x{data[error.start]:02x} is an {error.reason}"
+        reading.note(line, column, message, "save the file as UTF-8")
+        return
+    try:
+        yield from reading.run(data)
+    except yaml.reader.ReaderError as error:
+        line, column = _place_of(data, error.position if isinstance(error.position, int) else 0)
+        reading.note(line, column, f"not YAML: {error.reason}")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        message = " ".join(part for part in (error.context, error.problem) if part)
+        advice = "indent with spaces, YAML allows no tabs" if _is_tab(data, line, column) else ""
+        reading.note(line, column, f"not YAML: {message}", advice)
+    except _TooMuch as error:
+        reading.note(error.line, error.column, error.message)
+
+
+def _place_of(data: bytes, offset: int) -> tuple[int, int]:
+    before = data[:offset]
+    return before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+
+
+def _is_tab(data: bytes, line: int, column: int) -> bool:
+    """Whether a tab stands at the place, or begins its line."""
+    lines = data.decode("utf-8").splitlines()
+    text = lines[line - 1] if 0 < line <= len(lines) else ""
+    return text[column - 1 : column] == "\t" or "\t" in text[: len(text) - len(text.lstrip())]
+
+
+class _TooMuch(Exception):
+    """Ends the reading of a file that exceeds a bound."""
+
+    def __init__(self, line: int, column: int, message: str) -> None:
+        super().__init__(message)
+        self.line, self.column, self.message = line, column, message
+
+
+class _Reading:
+    """Builds nodes from parser events; children of every open collection wait on a stack."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        self.number = 0
+        self.anchors: dict[str, Node] = {}
+        self.weights: dict[int, int] = {}
+        self.aliased = 0
+
+    def note(self, line: int, column: int, message: str, help_text: str = "") -> None:
+        place = Location(self.file, line, column)
+        self.problems.append(Problem(Severity.ERROR, "YAML", message, place, self.number, help=help_text))
+
+    def run(self, data: bytes) -> Iterator[Document]:
+        """Turn the events of the text into documents; one loop in one piece, for this is half the time of loading."""
+        # Any: the stubs know only the slow parser's marks, and give every mark as optional.
+        get_event: Callable[[], Any] = _Parser(data).get_event
+        stack: list[list[Node]] = []
+        opened: list[Any] = []
+        children: list[Node] = []
+        node: Node
+        while True:
+            event = get_event()
+            kind = type(event)
+            if kind is yaml.ScalarEvent:
+                mark = event.start_mark
+                node = Scalar(event.value, event.style or "", mark.line + 1, mark.column + 1)
+                if event.tag is not None:
+                    self._apply_tag(node, event.tag)
+                if event.anchor is not None:
+                    self.anchors[event.anchor] = node
+                children.append(node)
+            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+                stack.append(children)
+                opened.append(event)
+                children = []
+                if len(stack) > MAX_DEPTH:
+                    mark = event.start_mark
+                    raise _TooMuch(mark.line + 1, mark.column + 1, f"nested deeper than {MAX_DEPTH} levels")
+            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                start = opened.pop()
+                mark = start.start_mark
+                if kind is yaml.MappingEndEvent:
+                    node = self._mapping(children, mark.line + 1, mark.column + 1)
+                else:
+                    node = Sequence(children, mark.line + 1, mark.column + 1)
+                if start.tag is not None and start.tag not in (_TAG + "map", _TAG + "seq", "!"):
+                    self.note(node.line, node.column, f"the tag `{start.tag}` is not supported")
+                if start.anchor is not None:
+                    self.anchors[start.anchor] = node
+                children = stack.pop()
+                children.append(node)
+            elif kind is yaml.AliasEvent:
+                children.append(self._aliased(event))
+            elif kind is yaml.DocumentStartEvent:
+                self.number += 1
+                self.anchors = {}
+                self.weights = {}
+                children = []
+            elif kind is yaml.DocumentEndEvent:
+                yield from self._finish(children[0])
+            elif kind is yaml.StreamEndEvent:
+                return
+
+    def _finish(self, root: Node) -> Iterator[Document]:
+        if root.is_null:
+            return
+        if isinstance(root, Mapping) and _is_list(root):
+            items = root.entries.get("items")
+            if isinstance(items, Sequence):
+                for i, item in enumerate(items.items):
+                    yield Document(self.file, self.number, item, f"items[{i}]")
+            elif items is not None and not items.is_null:
+                self.note(items.line, items.column, "`items` of a List is a list of objects")
+            return
+        yield Document(self.file, self.number, root)
+
+    def _apply_tag(self, node: Scalar, tag: str) -> None:
+        if tag in (_TAG + "str", "!"):
+            node.style = node.style or "!"
+            return
+        wanted = {"int": Kind.NUMBER, "float": Kind.NUMBER, "bool": Kind.BOOLEAN, "null": Kind.NULL}
+        if wanted.get(tag.removeprefix(_TAG)) is kind_of_plain(node.value) and tag.startswith(_TAG):
+            node.style = ""
+            return
+        self.note(node.line, node.column, f"the tag `{tag}` is not supported here")
+
+    def _mapping(self, children: "list[Node]", line: int, column: int) -> Mapping:
+        keys = children[::2]
+        values = children[1::2]
+        try:
+            entries = {key.value: value for key, value in zip(keys, values, strict=True)}  # type: ignore[union-attr]  # a key that is no scalar is caught below
+        except AttributeError:
+            odd = next(key for key in keys if not isinstance(key, Scalar))
+            self.note(odd.line, odd.column, "a key of a mapping is a list or a mapping; expected a string")
+            return Mapping({}, [], line, column)
+        node = Mapping(entries, keys, line, column)  # type: ignore[arg-type]  # all are scalars here
+        if len(entries) != len(keys):
+            self._note_duplicates(node)
+        if "<<" in entries and any(key.value == "<<" and not key.style for key in node.keys):
+            self._merge(node)
+        return node
+
+    def _note_duplicates(self, node: Mapping) -> None:
+        first: dict[str, Scalar] = {}
+        for key in node.keys:
+            other = first.setdefault(key.value, key)
+            if other is not key:
+                place = f"{self.file}:{other.line}:{other.column}"
+                self.note(key.line, key.column, f"the key `{key.value}` is given twice, first at {place}", "remove one")
+
+    def _merge(self, node: Mapping) -> None:
+        """Apply ``<<``: keys given in the mapping itself win, earlier merged mappings win over later ones."""
+        merged = node.entries.pop("<<")
+        node.keys = [key for key in node.keys if key.value != "<<"]
+        for source in merged.items if isinstance(merged, Sequence) else [merged]:
+            if not isinstance(source, Mapping):
+                self.note(source.line, source.column, "`<<` merges mappings only")
+                continue
+            for key in source.keys:
+                if key.value not in node.entries:
+                    node.keys.append(key)
+                    node.entries[key.value] = source.entries[key.value]
+
+    def _aliased(self, event: Any) -> Node:
+        mark = event.start_mark
+        node = self.anchors.get(event.anchor)
+        if node is None:
+            self.note(mark.line + 1, mark.column + 1, f"the alias `*{event.anchor}` names no anchor before it")
+            return Scalar("", "!", mark.line + 1, mark.column + 1)
+        self.aliased += self._weight(node)
+        if self.aliased > MAX_ALIASED_NODES:
+            raise _TooMuch(mark.line + 1, mark.column + 1, f"aliases stand for more than {MAX_ALIASED_NODES} values")
+        return node
+
+    def _weight(self, node: Node) -> int:
+        """Count the nodes a node stands for, aliases written out."""
+        known = self.weights.get(id(node))
+        if known is None:
+            known = 1 + sum(self._weight(child) for child in _children(node))
+            self.weights[id(node)] = known
+        return known
+
+
+def _children(node: Node) -> "Iterator[Node]":
+    if isinstance(node, Sequence):
+        yield from node.items
+    elif isinstance(node, Mapping):
+        yield from node.entries.values()
+
+
+def _is_list(root: Mapping) -> bool:
+    kind, version = root.entries.get("kind"), root.entries.get("apiVersion")
+    return isinstance(kind, Scalar) and kind.value == "List" and isinstance(version, Scalar) and version.value == "v1"

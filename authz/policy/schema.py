@@ -1,0 +1,302 @@
+"""
+How YAML nodes become values: declarative shapes of fields, and the notes taken on the way.
+
+A ``Shape`` is a table of field names with a decoder each; every resource is read by walking its tables. Types are
+strict (RE-10), unknown fields are errors with the nearest name offered (RE-6), null elements are errors (RE-11).
+A decoder never raises: it notes what is wrong and answers an empty value, which nobody uses then (RE-24).
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from authz.core.errors import Location, Problem, Severity
+from authz.policy import documents
+from authz.policy.documents import Document, Kind, Node, Scalar, Sequence, kind_of_plain
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+_TEXT, _NULL = Kind.TEXT, Kind.NULL
+
+
+class Fault(NamedTuple):
+    """What a check has against a value; where it stands is added by the decoder."""
+
+    code: str
+    message: str
+    help: str = ""
+    severity: Severity = Severity.ERROR
+
+
+Check = Callable[[str], Fault | None]
+
+
+class Notes:
+    """Collects the problems of one document; field paths are looked up only when there is a problem."""
+
+    def __init__(self, document: Document, problems: list[Problem], resource: str = "") -> None:
+        self.document = document
+        self.problems = problems
+        self.resource = resource
+        self._paths: dict[int, str] | None = None
+
+    def place(self, node: Node) -> Location:
+        return Location(self.document.file, node.line, node.column)
+
+    def path(self, node: Node) -> str:
+        if self._paths is None:
+            self._paths = self.document.paths()
+        return self._paths.get(id(node), "")
+
+    def add(self, severity: Severity, code: str, node: Node, message: str, advice: str = "") -> None:
+        place, number = self.place(node), self.document.number
+        self.problems.append(Problem(severity, code, message, place, number, self.resource, self.path(node), advice))
+
+    def error(self, code: str, node: Node, message: str, advice: str = "") -> None:
+        self.add(Severity.ERROR, code, node, message, advice)
+
+    def warn(self, code: str, node: Node, message: str, advice: str = "") -> None:
+        self.add(Severity.WARNING, code, node, message, advice)
+
+    def fault(self, node: Node, fault: Fault) -> None:
+        self.add(fault.severity, fault.code, node, fault.message, fault.help)
+
+
+Decoder = Callable[[Node, Notes], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """``attribute`` is the keyword handed to the shape's ``build``; empty for a field that is only checked."""
+
+    attribute: str
+    decode: Decoder[Any]
+    null_is_silent: bool = False
+    """Whether a null is read as absent without a word; otherwise with a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape(Generic[T]):
+    """A mapping with known fields, decoded by calling ``build`` with the attributes that are present."""
+
+    what: str
+    """For messages: ``a source``."""
+    fields: Mapping[str, Field]
+    build: Callable[..., T]
+    check: Callable[[documents.Mapping, Notes], None] | None = None
+    """Looks at the written mapping as a whole, whatever its fields decoded to."""
+    is_located: bool = False
+    """Whether ``build`` takes a ``location``."""
+
+    def decode(self, node: Node, notes: Notes) -> T:
+        if not isinstance(node, documents.Mapping):
+            notes.error("RE-10", node, f"expected {self.what}, a mapping, got {describe(node)}")
+            return self.build(**({"location": notes.place(node)} if self.is_located else {}))
+        values: dict[str, Any] = {}
+        fields = self.fields
+        for name, child in node.entries.items():
+            field = fields.get(name)
+            if field is None:
+                note_unknown(name, node, fields, notes)
+            elif child.is_null:
+                if not field.null_is_silent:
+                    notes.warn("RE-8", child, f"`{name}` is null, which is read as absent", "remove it or give a value")
+            elif field.attribute:
+                values[field.attribute] = field.decode(child, notes)
+            else:
+                field.decode(child, notes)
+        if self.check is not None:
+            self.check(node, notes)
+        if self.is_located:
+            values["location"] = notes.place(node)
+        return self.build(**values)
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def describe(node: Node) -> str:
+    """Say what a node is: ``the number `8080```."""
+    if isinstance(node, Scalar):
+        if node.kind is Kind.NULL:
+            return "null"
+        return f"the {node.kind} `{node.value}`" if node.value else "an empty string"
+    return "a list" if isinstance(node, Sequence) else "a mapping"
+
+
+def key_of(node: documents.Mapping, name: str) -> Node:
+    """The key itself, for problems that concern the presence of a field; the mapping where the key is merged in."""
+    return next((key for key in node.keys if key.value == name), node)
+
+
+def given(node: documents.Mapping, name: str) -> Node | None:
+    """The value of a field, None when it is absent or null."""
+    child = node.entries.get(name)
+    return None if child is None or child.is_null else child
+
+
+def filled(node: Node | None, *names: str) -> list[str]:
+    """Those of the named fields (all when none is named) that are present and no empty list (RE-8)."""
+    if not isinstance(node, documents.Mapping):
+        return []
+    return [
+        name
+        for name, child in node.entries.items()
+        if (not names or name in names) and not child.is_null and not (isinstance(child, Sequence) and not child.items)
+    ]
+
+
+def elements(node: Node | None) -> list[Node]:
+    """The elements of a list, none when it is no list."""
+    return node.items if isinstance(node, Sequence) else []
+
+
+def text_of(node: Node | None) -> str | None:
+    """The text of a string, None when it is something else."""
+    return node.value if isinstance(node, Scalar) and node.kind is Kind.TEXT else None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The name meant by a misspelt one; empty when none is near."""
+    by_folded = {known.replace("_", "").lower(): known for known in names}
+    close = difflib.get_close_matches(name.replace("_", "").lower(), by_folded, 1, 0.7)
+    return by_folded[close[0]] if close else ""
+
+
+def note_unknown(
+    name: str, node: documents.Mapping, known: Iterable[str], notes: Notes, code: str = "RE-6", what: str = "field"
+) -> None:
+    """Note an unknown field and offer the nearest name (RE-6, RE-7)."""
+    names = list(known)
+    close = nearest(name, names)
+    if "_" in name and close.lower() == name.replace("_", "").lower():
+        code = "RE-7" if code == "RE-6" else code
+    if close:
+        notes.error(code, key_of(node, name), f"unknown {what} `{name}`; did you mean `{close}`?")
+    else:
+        notes.error(code, key_of(node, name), f"unknown {what} `{name}`", f"expected one of {', '.join(sorted(names))}")
+
+
+# --- decoders --------------------------------------------------------------------------------------------------------
+
+
+def read_text(node: Node, notes: Notes) -> str:
+    """Decode a string; numbers and booleans are not strings (RE-10)."""
+    if type(node) is Scalar:
+        if node.style or kind_of_plain(node.value) is _TEXT:
+            return node.value
+        advice = f'quote it: `"{node.value}"`' if node.kind is not _NULL else ""
+        notes.error("RE-10", node, f"expected a string, got {describe(node)}", advice)
+    else:
+        notes.error("RE-10", node, f"expected a string, got {describe(node)}")
+    return ""
+
+
+def text(check: Check | None = None) -> Decoder[str]:
+    """A string that passes the check."""
+
+    def decode(node: Node, notes: Notes) -> str:
+        value = read_text(node, notes)
+        fault = check(value) if check is not None and text_of(node) is not None else None
+        if fault is not None:
+            notes.fault(node, fault)
+        return value
+
+    return decode
+
+
+def texts(*checks: Check, most: int = 0, most_code: str = "") -> Decoder[tuple[str, ...]]:
+    """A list of strings, every one of which passes the checks in turn until one complains."""
+
+    def decode(node: Node, notes: Notes) -> tuple[str, ...]:
+        if type(node) is not Sequence:
+            notes.error("RE-10", node, f"expected a list of strings, got {describe(node)}", "write it in brackets")
+            return ()
+        if most and len(node.items) > most:
+            notes.error(most_code, node, f"has {len(node.items)} values, at most {most} are allowed")
+        values = []
+        for item in node.items:
+            if item.is_null:
+                notes.error("RE-11", item, "an element of a list is null", "remove it or give a value")
+                continue
+            value = read_text(item, notes)
+            if value or text_of(item) is not None:
+                for check in checks:
+                    fault = check(value)
+                    if fault is not None:
+                        notes.fault(item, fault)
+                        break
+            values.append(value)
+        return tuple(values)
+
+    return decode
+
+
+def choice(names: type[E], what: str, code: str, default: E) -> Decoder[E]:
+    """One of the exact, upper-case names (RE-10)."""
+    members = {member.value: member for member in names}
+
+    def decode(node: Node, notes: Notes) -> E:
+        value = read_text(node, notes)
+        if value in members:
+            return members[value]
+        if text_of(node) is not None:
+            notes.error(code, node, f"`{value}` is not {what}", f"expected one of {', '.join(members)}")
+        return default
+
+    return decode
+
+
+def boolean(node: Node, notes: Notes) -> bool:
+    """A boolean (RE-10)."""
+    if isinstance(node, Scalar) and node.kind is Kind.BOOLEAN:
+        return node.is_true
+    notes.error("RE-10", node, f"expected true or false, got {describe(node)}")
+    return False
+
+
+def anything(node: Node, notes: Notes) -> None:
+    """A field that has no influence here and is not looked at."""
+
+
+def text_map(check: Callable[[str, str], Fault | None] | None = None) -> Decoder[dict[str, str]]:
+    """A mapping of strings to strings; the check gets key and value."""
+
+    def decode(node: Node, notes: Notes) -> dict[str, str]:
+        if not isinstance(node, documents.Mapping):
+            notes.error("RE-10", node, f"expected a mapping of strings, got {describe(node)}")
+            return {}
+        values: dict[str, str] = {}
+        for key in node.keys:
+            child = node.entries.get(key.value, key)
+            read_text(key, notes)
+            value = values[key.value] = read_text(child, notes)
+            fault = check(key.value, value) if check is not None else None
+            if fault is not None:
+                notes.fault(child, fault)
+        return values
+
+    return decode
+
+
+def objects(shape: Shape[T], *, null_code: str = "RE-11", most: int = 0, most_code: str = "") -> Decoder[tuple[T, ...]]:
+    """A list of mappings of one shape; a null element is an error (RE-11)."""
+    decode_one = shape.decode
+
+    def decode(node: Node, notes: Notes) -> tuple[T, ...]:
+        if not isinstance(node, Sequence):
+            notes.error("RE-10", node, f"expected a list, got {describe(node)}")
+            return ()
+        if most and len(node.items) > most:
+            notes.error(most_code, node, f"has {len(node.items)} elements, at most {most} are allowed")
+        values = []
+        for item in node.items:
+            if item.is_null:
+                notes.error(null_code, item, f"an element is null; expected {shape.what}", "remove it or write `{}`")
+            else:
+                values.append(decode_one(item, notes))
+        return tuple(values)
+
+    return decode

@@ -1,0 +1,198 @@
+"""The parts that resources share: metadata, the selector, and target references (RE-2 to RE-4, VA-1 to VA-5)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from authz.core.errors import Location
+from authz.core.resources import DRY_RUN_ANNOTATION, Metadata, Target, TargetRef
+from authz.policy import documents, values
+from authz.policy.documents import Node
+from authz.policy.schema import (
+    Fault,
+    Field,
+    Notes,
+    Shape,
+    anything,
+    filled,
+    given,
+    key_of,
+    nearest,
+    objects,
+    read_text,
+    text,
+    text_map,
+    text_of,
+)
+
+MAX_LABELS = 4096
+MAX_LABEL_VALUE = 63
+MAX_TARGET_REFS = 16
+_FORBIDDEN_ANNOTATIONS = (
+    "internal.istio.io/webhook-always-reject",
+    "internal.istio.io/parents",
+    "internal.istio.io/parent-namespace",
+)
+_TARGETS = {
+    "Service": ("", "core"),
+    "ServiceEntry": ("networking.istio.io",),
+    "Gateway": ("gateway.networking.k8s.io",),
+    "GatewayClass": ("gateway.networking.k8s.io",),
+}
+_NO_TEXT: Mapping[str, str] = {}
+
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+
+
+def _metadata(
+    *,
+    location: Location,
+    name: str = "",
+    namespace: str = "default",
+    creation_timestamp: str = "",
+    annotations: Mapping[str, str] = _NO_TEXT,
+) -> Metadata:
+    return Metadata(name, namespace, creation_timestamp, annotations, location)
+
+
+def _is_misspelt_dry_run(name: str) -> bool:
+    return name != DRY_RUN_ANNOTATION and name.startswith("istio.io/") and bool(nearest(name, [DRY_RUN_ANNOTATION]))
+
+
+def _check_metadata(node: documents.Mapping, notes: Notes) -> None:
+    if given(node, "name") is None:
+        notes.error("RE-2", node, "the object has no name", "give `metadata.name`")
+    annotations = given(node, "annotations")
+    if isinstance(annotations, documents.Mapping):
+        for key in annotations.keys:
+            if key.value in _FORBIDDEN_ANNOTATIONS:
+                notes.error("VA-5", key, f"the annotation `{key.value}` is Istio's own", "remove it")
+            elif _is_misspelt_dry_run(key.value):
+                message = f"the annotation `{key.value}` has no effect; did you mean `{DRY_RUN_ANNOTATION}`?"
+                notes.warn("VA-8", key, message)
+
+
+_IGNORED_METADATA = (
+    *("generateName", "uid", "resourceVersion", "generation", "managedFields", "ownerReferences", "finalizers"),
+    *("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "clusterName"),
+)
+METADATA = Shape(
+    "metadata",
+    {
+        "name": Field("name", text(values.object_name)),
+        "namespace": Field("namespace", text(values.object_name)),
+        "creationTimestamp": Field("creation_timestamp", read_text, null_is_silent=True),
+        "annotations": Field("annotations", text_map(), null_is_silent=True),
+        "labels": Field("", text_map(), null_is_silent=True),
+        **{name: Field("", anything, null_is_silent=True) for name in _IGNORED_METADATA},
+    },
+    _metadata,
+    _check_metadata,
+    is_located=True,
+)
+
+
+# --- selector --------------------------------------------------------------------------------------------------------
+
+
+def _label(key: str, value: str) -> Fault | None:
+    """VA-3."""
+    if not key:
+        return Fault("VA-3", "a label with an empty name")
+    if "*" in key or "*" in value:
+        return Fault("VA-3", f"`{key}: {value}` has a star; labels are compared exactly", "name the label's value")
+    if len(value) > MAX_LABEL_VALUE:
+        return Fault("VA-3", f"a label's value has at most {MAX_LABEL_VALUE} characters, got {len(value)}")
+    return None
+
+
+def _check_selector(node: documents.Mapping, notes: Notes) -> None:
+    labels = given(node, "matchLabels")
+    if labels is None or (isinstance(labels, documents.Mapping) and not labels.entries):
+        notes.warn("VA-2", node, "the selector has no labels, so it selects everything", "remove it if that is meant")
+    elif isinstance(labels, documents.Mapping) and len(labels.entries) > MAX_LABELS:
+        notes.error("VA-3", labels, f"has {len(labels.entries)} labels, at most {MAX_LABELS} are allowed")
+
+
+def _match_labels(match_labels: Mapping[str, str] = _NO_TEXT) -> Mapping[str, str]:
+    return match_labels
+
+
+SELECTOR = Shape("a selector", {"matchLabels": Field("match_labels", text_map(_label))}, _match_labels, _check_selector)
+
+
+# --- targets ---------------------------------------------------------------------------------------------------------
+
+
+class _TargetRef(NamedTuple):
+    """``namespace`` must be empty and is dropped (VA-4)."""
+
+    kind: str = ""
+    name: str = ""
+    group: str = ""
+    namespace: str = ""
+
+
+def _check_target_ref(node: documents.Mapping, notes: Notes) -> None:
+    if not text_of(given(node, "name")):
+        notes.error("VA-4", given(node, "name") or node, "a target without a name")
+    namespace = given(node, "namespace")
+    if text_of(namespace):
+        notes.error("VA-4", namespace or node, "a target in another namespace is not allowed", "remove `namespace`")
+    kind, group = text_of(given(node, "kind")) or "", text_of(given(node, "group")) or ""
+    if group not in _TARGETS.get(kind, ()):
+        known = ", ".join(f"{k} ({g[-1]})" for k, g in _TARGETS.items())
+        notes.error("VA-4", node, f"`{kind}` of the group `{group}` is not a target", f"expected one of {known}")
+
+
+_TARGET_REF = Shape(
+    "a target reference",
+    {name: Field(name, read_text) for name in ("group", "kind", "name", "namespace")},
+    _TargetRef,
+    _check_target_ref,
+)
+TARGET_FIELDS = {
+    "selector": Field("selector", SELECTOR.decode),
+    "targetRef": Field("target_ref", _TARGET_REF.decode),
+    "targetRefs": Field("target_refs", objects(_TARGET_REF, most=MAX_TARGET_REFS, most_code="VA-4")),
+}
+"""Of AuthorizationPolicy and RequestAuthentication."""
+
+
+def check_target(node: documents.Mapping, notes: Notes) -> None:
+    """VA-1, and the remark that a sidecar never obeys target references (RE-16)."""
+    ways = [name for name in ("selector", "targetRef") if given(node, name) is not None]
+    ways += filled(node, "targetRefs")
+    if len(ways) > 1:
+        names = " and ".join(f"`{name}`" for name in ways)
+        notes.error("VA-1", key_of(node, ways[1]), f"{names} are both given, only one is allowed")
+
+
+def target(
+    selector: Mapping[str, str] = _NO_TEXT,
+    target_ref: _TargetRef | None = None,
+    target_refs: tuple[_TargetRef, ...] = (),
+) -> Target:
+    """Build the target; a singular reference is a list of one, the group ``core`` is the empty one (RE-21)."""
+    references = target_refs or ((target_ref,) if target_ref is not None else ())
+    if not references:
+        return Target(selector) if selector else Target()
+    return Target(selector, tuple(TargetRef(r.kind, r.name, "" if r.group == "core" else r.group) for r in references))
+
+
+def annotation(root: Node, name: str) -> tuple[Node, str] | None:
+    """The key and text of an annotation."""
+    metadata = given(root, "metadata") if isinstance(root, documents.Mapping) else None
+    found = given(metadata, "annotations") if isinstance(metadata, documents.Mapping) else None
+    if not isinstance(found, documents.Mapping) or name not in found.entries:
+        return None
+    return found.entries[name], text_of(found.entries[name]) or ""
+
+
+def no_dry_run(root: documents.Mapping, notes: Notes) -> None:
+    """VA-7."""
+    found = annotation(root, DRY_RUN_ANNOTATION)
+    if found is not None:
+        notes.error(
+            "VA-7", found[0], f"`{DRY_RUN_ANNOTATION}` is only for AuthorizationPolicy", "remove the annotation"
+        )

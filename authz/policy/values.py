@@ -1,0 +1,298 @@
+"""
+Checks of single values: each takes the text as written and answers a ``Fault`` or None.
+
+What a value means is core's business; where core can tell that a value is unusable, it is asked. The clauses are the
+rows of the validation table (VA). Lints of our own (VA-47) warn, or only remark where people may mean it.
+"""
+
+import ipaddress
+import json
+import re
+from fractions import Fraction
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from authz.core import catalog, matchers
+from authz.core.errors import Severity
+from authz.policy.schema import Check, Fault, nearest
+
+WARNING, INFO = Severity.WARNING, Severity.INFO
+_TEMPLATE_LITERAL = re.compile(r"[A-Za-z0-9._~%!$&'()+,;:@=-]+")
+_DURATION = re.compile(r"\+?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_SECONDS = {
+    "ns": Fraction(1, 10**9), "us": Fraction(1, 10**6), "µs": Fraction(1, 10**6), "μs": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600),
+}  # fmt: skip
+_HEADER_NAME = re.compile(r"[-_A-Za-z0-9]+")
+_OBJECT_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+MAX_ACCOUNT = 320
+MAX_URI = 2048
+
+
+def not_empty(code: str) -> Check:
+    """The value may not be the empty string."""
+
+    def check(value: str) -> Fault | None:
+        return None if value else Fault(code, "an empty string is not a value", "remove it; an absent list is no limit")
+
+    return check
+
+
+def object_name(value: str) -> Fault | None:
+    """A name of Kubernetes, so far as rule names and paths of metrics need it (RE-2)."""
+    if _OBJECT_NAME.fullmatch(value):
+        return None
+    return Fault("RE-2", f"`{value}` is not a name: expected letters, digits, `-` and `.`, at most 253")
+
+
+# --- source ----------------------------------------------------------------------------------------------------------
+
+
+def principal(value: str) -> Fault | None:
+    """VA-47, AP-26."""
+    if value.startswith("spiffe://"):
+        short = value.removeprefix("spiffe://")
+        return Fault("VA-47", f"`{value}` never matches: principals are written without the scheme",
+                     f"write `{short}`", WARNING)  # fmt: skip
+    return middle_star(value)
+
+
+def request_principal(value: str) -> Fault | None:
+    """VA-47, AP-39."""
+    if value == "*/*":
+        return Fault("VA-47", "`*/*` is any issuer with the subject `*`, not any principal", "write `*`", WARNING)
+    return middle_star(value)
+
+
+def middle_star(value: str) -> Fault | None:
+    """A star that is an ordinary character (VA-47, AP-20)."""
+    inner = value[1:] if value.startswith("*") else value[:-1]
+    if "*" in inner:
+        return Fault("VA-47", f"a star in `{value}` is an ordinary character, not a wildcard",
+                     "a star is a wildcard only at one end", INFO)  # fmt: skip
+    return None
+
+
+def service_account(value: str) -> Fault | None:
+    """VA-19."""
+    if not value:
+        return Fault("VA-19", "an empty string is not a service account")
+    if "*" in value:
+        return Fault("VA-19", f"`{value}` has a star; service accounts have no wildcards", "name each account")
+    parts = value.split("/")
+    if len(parts) > 2 or not all(parts):
+        return Fault("VA-19", f"`{value}` is not a service account", "expected `<namespace>/<account>` or `<account>`")
+    if len(value) > MAX_ACCOUNT:
+        return Fault("VA-19", f"a service account has at most {MAX_ACCOUNT} characters, got {len(value)}")
+    return None
+
+
+def trust_domain_stars(code: str) -> Check:
+    """VA-22 and VA-23: one star, at an end."""
+
+    def check(value: str) -> Fault | None:
+        if value.count("*") > 1:
+            return Fault(code, f"`{value}` has more than one star", "one star, at the beginning or at the end")
+        if "*" in value[1:-1]:
+            return Fault(code, f"`{value}` has a star in the middle", "one star, at the beginning or at the end")
+        return None
+
+    return check
+
+
+def trust_domain_slash(value: str) -> Fault | None:
+    """VA-22."""
+    if "/" in value:
+        return Fault("VA-22", f"`{value}` has a slash; a trust domain has none", "write the part before the slash")
+    return None
+
+
+@lru_cache(maxsize=65536)
+def ip_block(value: str) -> Fault | None:
+    """VA-24."""
+    try:
+        matchers.parse_network(value)
+    except ValueError:
+        address, slash, length = value.partition("/")
+        try:
+            most = ipaddress.ip_address(address).max_prefixlen
+        except ValueError:
+            return Fault("VA-24", f"`{value}` is not an IP address or CIDR block", "for example `10.0.0.0/8` or `::1`")
+        if not slash or "%" in value:
+            return Fault("VA-24", f"`{value}` is not an IP address or CIDR block", "a zone is not supported")
+        return Fault("VA-24", f"`{value}` is not a CIDR block", f"a prefix length is 0 to {most}, got `{length}`")
+    return None
+
+
+# --- operation -------------------------------------------------------------------------------------------------------
+
+
+def port(value: str) -> Fault | None:
+    """VA-25."""
+    if value.isascii() and value.isdigit() and len(value.lstrip("0")) <= 5 and int(value[-5:]) <= 65535:
+        return None
+    return Fault("VA-25", f"`{value}` is not a port", "a port is a decimal number from 0 to 65535, without wildcards")
+
+
+def method(value: str) -> Fault | None:
+    """VA-47, AP-44."""
+    if value != value.upper():
+        return Fault("VA-47", f"`{value}` is not `{value.upper()}`: methods are compared with regard to case",
+                     f"write `{value.upper()}`", WARNING)  # fmt: skip
+    return middle_star(value)
+
+
+@lru_cache(maxsize=65536)
+def path(value: str) -> Fault | None:
+    """VA-26, VA-27, VA-48 for templates, VA-47 for others."""
+    if "{" in value or "}" in value:
+        return _template(value)
+    if value[:1] not in "/*":
+        return Fault("VA-47", f"`{value}` never matches: a path begins with a slash", f"write `/{value}`", WARNING)
+    if "?" in value or "#" in value:
+        return Fault("VA-47", f"`{value}` never matches: the query is cut off before paths are compared",
+                     "match the path alone, or `request.headers[:path]`", WARNING)  # fmt: skip
+    return middle_star(value)
+
+
+def _template(value: str) -> Fault | None:
+    for segment in value.split("/"):
+        if ("{" in segment or "}" in segment) and segment not in ("{*}", "{**}"):
+            advice = "braces stand only as a whole segment, `{*}` or `{**}`"
+            return Fault("VA-26", f"`{value}` is not a path template: `{segment}`", advice)
+    open_ended = False
+    for segment in value.strip("/").split("/"):
+        if segment in ("{*}", "{**}"):
+            if open_ended:
+                return Fault("VA-27", f"`{value}` has a wildcard after `{{**}}`", "`{**}` may stand once, the last one")
+            open_ended = segment == "{**}"
+        elif not segment:
+            return Fault("VA-27", f"`{value}` has an empty segment", "a template has no `//`")
+        elif not _TEMPLATE_LITERAL.fullmatch(segment):
+            advice = "in a template only `{*}` and `{**}` are wildcards" if "*" in segment else ""
+            return Fault("VA-27", f"`{value}` has the segment `{segment}`, which no template may have", advice)
+    if not value.startswith("/") or "//" in value:
+        return Fault("VA-48", f"`{value}` is not a path template the proxy accepts",
+                     "a template begins with one slash and has no `//`")  # fmt: skip
+    try:
+        matchers.compile_template(value)
+    except ValueError as error:
+        return Fault("VA-48", str(error))
+    return None
+
+
+# --- when ------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=65536)
+def condition_key(key: str) -> Fault | None:
+    """VA-28, VA-30, VA-31, VA-48."""
+    if not key:
+        return Fault("VA-28", "a condition without a key", "name the attribute, for example `request.headers[x-role]`")
+    try:
+        catalog.condition_attribute(key)
+    except ValueError:
+        return _bad_key(key)
+    return None
+
+
+_FORMS = {
+    "request.headers": "request.headers[<name>]",
+    "request.auth.claims": "request.auth.claims[<name>]",
+    "experimental.envoy.filters.": "experimental.envoy.filters.<filter>[<key>]",
+}
+
+
+def _bad_key(key: str) -> Fault:
+    for prefix, form in _FORMS.items():
+        if key.startswith(prefix):
+            code = "VA-48" if "[" in key[len(prefix) + 1 :] and key.endswith("]") and key[-2] != "[" else "VA-31"
+            return Fault(code, f"`{key}` is not a condition key", f"expected `{form}`")
+    known = [*catalog.CONDITION_KEYS, *_FORMS.values()]
+    close = nearest(key.partition("[")[0], [name.partition("[")[0] for name in known])
+    advice = next((f"did you mean `{name}`?" for name in known if name.partition("[")[0] == close), "")
+    if not advice:
+        advice = f"expected one of {', '.join(known)}"
+    return Fault("VA-30", f"unknown condition key `{key}`", advice)
+
+
+def server_name(value: str) -> Fault | None:
+    """VA-47, AP-57."""
+    if value != value.lower():
+        return Fault("VA-47", f"`{value}` never matches: server names are compared in lower case",
+                     f"write `{value.lower()}`", WARNING)  # fmt: skip
+    return middle_star(value)
+
+
+# --- jwt rules -------------------------------------------------------------------------------------------------------
+
+
+def jwks_uri(value: str) -> Fault | None:
+    """VA-34, VA-35."""
+    if not value:
+        return Fault("VA-34", "the key set's address is empty", "remove it to use the issuer's discovery document")
+    if len(value) > MAX_URI:
+        return Fault("VA-34", f"the key set's address has {len(value)} characters, at most {MAX_URI} are allowed")
+    try:
+        parts = urlsplit(value)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 0) >= 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or any(character <= " " or character == "\x7f" for character in value):
+        return Fault("VA-35", f"`{value}` is not an address of a key set", "expected `http://` or `https://`, a host "
+                     "and, where needed, a numeric port")  # fmt: skip
+    return None
+
+
+def header_name(value: str) -> Fault | None:
+    """VA-40."""
+    if _HEADER_NAME.fullmatch(value):
+        return None
+    return Fault("VA-40", f"`{value}` is not a header name", "letters, digits, `-` and `_` only")
+
+
+def duration(value: str) -> Fault | None:
+    """VA-41."""
+    seconds = parse_duration(value)
+    if seconds is None:
+        return Fault("VA-41", f"`{value}` is not a duration", "for example `5s`, `10ms` or `1m30s`")
+    if seconds < Fraction(1, 1000):
+        return Fault("VA-41", f"`{value}` is shorter than a millisecond")
+    if (seconds * 1000).denominator != 1:
+        return Fault("VA-41", f"`{value}` is not a whole number of milliseconds")
+    return None
+
+
+def parse_duration(value: str) -> Fraction | None:
+    """Seconds of ``1m30s``; None when it is no duration."""
+    if len(value) > 64 or not _DURATION.fullmatch(value):
+        return None
+    return sum(
+        (Fraction(number.rstrip(".")) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(value)), Fraction()
+    )
+
+
+_PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "oct": ("k",)}
+
+
+def inline_keys(value: str) -> Fault | None:
+    """VA-37, VA-39, RA-37; says nothing of the keys themselves."""
+    if not value:
+        return None
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return Fault("VA-37", "the inline key set is not JSON", 'expected `{"keys": [...]}`')
+    keys = parsed.get("keys", [parsed] if "kty" in parsed else None) if isinstance(parsed, dict) else None
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+        return Fault("VA-37", "the inline key set is not a JWK set", 'expected `{"keys": [...]}`')
+    if any(key.get("kty") == "oct" or "d" in key for key in keys):
+        return Fault("VA-39", "the inline key set holds a private or symmetric key: whoever reads the policy can sign",
+                     "publish the public key only", WARNING)  # fmt: skip
+    if not any(
+        all(isinstance(key.get(m), str) for m in _PUBLIC_MEMBERS.get(str(key.get("kty")), ("",))) for key in keys
+    ):
+        return Fault("RA-37", "the inline key set has no usable key: every token of this rule will be refused",
+                     "give an RSA, EC or Ed25519 key", WARNING)  # fmt: skip
+    return None

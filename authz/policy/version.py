@@ -1,0 +1,51 @@
+"""
+The policy version: a short digest of what the documents and mesh settings mean.
+
+It does not change with the order of files or keys, comments, layout, file names or places, and not with metadata that
+has no influence (RE-4); so two workers that show the same version decide the same.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from enum import StrEnum
+from functools import cache
+from operator import attrgetter
+
+from authz.core.resources import DRY_RUN_ANNOTATION, MeshConfig, Metadata, Resources
+
+LENGTH = 12
+_WITHOUT_INFLUENCE = ("location", "version", "problems")
+
+
+def policy_version(resources: Resources, mesh: MeshConfig) -> str:
+    """The first twelve hexadecimal digits of the SHA-256 of everything that was read."""
+    objects = [*resources.authorization_policies, *resources.request_authentications, *resources.peer_authentications]
+    digest = hashlib.sha256(repr(_facts(mesh)).encode())
+    for line in sorted(repr(_facts(item)) for item in objects):
+        digest.update(b"\n" + line.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:LENGTH]
+
+
+@cache
+def _reader(kind: type) -> Callable[[object], tuple[object, ...]]:
+    names = [field.name for field in fields(kind) if field.name not in _WITHOUT_INFLUENCE]
+    return attrgetter(*names)
+
+
+def _facts(value: object) -> object:
+    if value is None or type(value) in (str, int, float, bool):
+        return value
+    if isinstance(value, tuple):
+        if not value or type(value[0]) is str:
+            return value
+        return tuple(map(_facts, value))
+    if isinstance(value, Metadata):
+        dry_run = value.annotations.get(DRY_RUN_ANNOTATION, "")
+        return (value.name, value.namespace, value.creation_timestamp, dry_run)
+    if isinstance(value, Mapping):
+        return sorted((key, _facts(item)) for key, item in value.items())
+    if isinstance(value, StrEnum):
+        return value.value
+    kind: type = type(value)
+    return (kind.__name__, *map(_facts, _reader(kind)(value)))
