@@ -162,7 +162,7 @@ API = {"app": "api"}
         ([peer("n", "shop", "STRICT"), peer("w", "shop", "DISABLE", labels=API)], 8080, "DISABLE"),
         ([peer("w", ROOT, "STRICT", labels=API)], 8080, "PERMISSIVE"),
         ([peer("b", "shop", "PERMISSIVE"), peer("a", "shop", "STRICT")], 8080, "STRICT"),
-        ([peer("b", "shop", "PERMISSIVE", stamp="2024"), peer("a", "shop", "STRICT", stamp="2025")], 8080, "PERMISSIVE"),
+        ([peer("b", "shop", "PERMISSIVE", stamp="24"), peer("a", "shop", "STRICT", stamp="25")], 8080, "PERMISSIVE"),
         ([peer("b", "shop", "PERMISSIVE", stamp="2024"), peer("a", "shop", "STRICT")], 8080, "STRICT"),
         ([peer("w", "shop", "STRICT", labels=API, ports={9: "DISABLE"})], 9, "DISABLE"),
         ([peer("w", "shop", "STRICT", labels=API, ports={9: "UNSET"})], 9, "STRICT"),
@@ -240,7 +240,8 @@ def values(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, ...
 
 
 SOURCES = st.builds(
-    r.Source, principals=values(PRINCIPAL), not_principals=values(PRINCIPAL), request_principals=values(REQUEST_PRINCIPAL),
+    r.Source, principals=values(PRINCIPAL), not_principals=values(PRINCIPAL),
+    request_principals=values(REQUEST_PRINCIPAL),
     namespaces=values(NAMES), trust_domains=values(st.sampled_from(["td", "*", "t*", "*d"])), ip_blocks=values(BLOCK),
     not_ip_blocks=values(BLOCK), service_accounts=values(st.sampled_from(["a/b", "b", "shop/a"])),
 )  # fmt: skip
