@@ -1,0 +1,49 @@
+# Two commands matter: `make demo` and `make test`. Both set up what they need; nothing else has to be installed first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo check test lint types format protos envoy-configs bench clean system-packages
+
+help:            ## Show the targets
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
+
+demo: $(STAMP)   ## Run Bookinfo behind real Envoys, until Ctrl-C
+	$(BIN)/authz demo
+
+check: $(STAMP)  ## Run the demo's scenarios and print a table of expected and actual
+	$(BIN)/authz demo --check
+
+test: system-packages $(STAMP) lint types  ## Set up and run all tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(STAMP) ## Generate authz/_proto from protos/
+	.ci/protos $(BIN)/python
+
+envoy-configs: $(STAMP) ## Render envoy-configs/ anew
+	$(BIN)/authz mesh render --mesh envoy-configs/mesh.yaml --policies policies --out envoy-configs
+
+bench: $(STAMP)  ## Measure; one report
+	$(BIN)/python benchmarks/run.py
+
+system-packages:
+	@.ci/system-packages
+
+$(STAMP): pyproject.toml
+	@.ci/venv $(PYTHON) $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .authz .mypy_cache .ruff_cache .pytest_cache .hypothesis
