@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from authz.core.errors import Severity
 from authz.core.resources import (
     ClaimToHeader,
     JwtHeader,
@@ -154,7 +153,7 @@ def build_request_authentication(
     no_dry_run(root, notes)
     rules = spec.pop("jwt_rules", ())
     if "target_ref" in spec or "target_refs" in spec:
-        notes.add(Severity.INFO, "RE-16", root, "target references are for gateways; no sidecar obeys this object")
+        notes.info("RE-16", root, "target references are for gateways; no sidecar obeys this object")
     named = tuple(_named(rule, f"{metadata.namespace}/{metadata.name}/{index}") for index, rule in enumerate(rules))
     return RequestAuthentication(metadata, target(**spec), named)
 

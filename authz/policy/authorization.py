@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from authz.core.errors import Severity
 from authz.core.resources import (
     DRY_RUN_ANNOTATION,
     Action,
@@ -365,5 +364,5 @@ def build_authorization_policy(
     dry_run = _check_dry_run(root, action, notes)
     places = {name: spec.pop(name) for name in ("selector", "target_ref", "target_refs") if name in spec}
     if "target_ref" in places or "target_refs" in places:
-        notes.add(Severity.INFO, "RE-16", root, "target references are for gateways; no sidecar obeys this policy")
+        notes.info("RE-16", root, "target references are for gateways; no sidecar obeys this policy")
     return AuthorizationPolicy(metadata, target(**places), dry_run=dry_run, **spec)

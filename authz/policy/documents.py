@@ -154,22 +154,28 @@ def _below(path: str, name: str) -> str:
 
 
 def read_documents(
-    file: str, data: bytes, problems: list[Problem], *, max_bytes: int = MAX_FILE_BYTES
+    file: str,
+    data: bytes,
+    problems: list[Problem],
+    *,
+    max_bytes: int = MAX_FILE_BYTES,
+    origin: tuple[int, int] = (1, 1),
 ) -> Iterator[Document]:
     """
     Yield the documents of a file, empty ones left out and lists unfolded; after a syntax error, those before it.
 
     One at a time, so that the nodes of a large file never live together: the garbage collector would walk them all.
-    ``problems`` receives what is wrong with the text.
+    ``problems`` receives what is wrong with the text. ``origin`` is the line and column at which the text begins,
+    for YAML that stands inside another document.
     """
-    reading = _Reading(file, problems)
+    reading = _Reading(file, problems, *origin)
     if len(data) > max_bytes:
         reading.note(0, 0, f"the file has {len(data)} bytes, more than the {max_bytes} allowed")
         return
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line, column = _place_of(data, error.start)
+        line, column = reading.shift(*_place_of(data, error.start))
         message = f"the file is not UTF-8: byte 0x{data[error.start]:02x} is an {error.reason}"
         reading.note(line, column, message, "save the file as UTF-8")
         return
@@ -177,13 +183,14 @@ def read_documents(
         yield from reading.run(data)
     except yaml.reader.ReaderError as error:
         line, column = _place_of(data, error.position if isinstance(error.position, int) else 0)
+        line, column = reading.shift(line, column)
         reading.note(line, column, f"not YAML: {error.reason}")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         message = " ".join(part for part in (error.context, error.problem) if part)
         advice = "indent with spaces, YAML allows no tabs" if _is_tab(data, line, column) else ""
-        reading.note(line, column, f"not YAML: {message}", advice)
+        reading.note(*reading.shift(line, column), f"not YAML: {message}", advice)
     except _TooMuch as error:
         reading.note(error.line, error.column, error.message)
 
@@ -211,13 +218,19 @@ class _TooMuch(Exception):
 class _Reading:
     """Builds nodes from parser events; children of every open collection wait on a stack."""
 
-    def __init__(self, file: str, problems: list[Problem]) -> None:
+    def __init__(self, file: str, problems: list[Problem], first_line: int = 1, first_column: int = 1) -> None:
         self.file = file
+        self.first_line = first_line
+        self.first_column = first_column
         self.problems = problems
         self.number = 0
         self.anchors: dict[str, Node] = {}
         self.weights: dict[int, int] = {}
         self.aliased = 0
+
+    def shift(self, line: int, column: int) -> tuple[int, int]:
+        """A place in the text as a place in the file; no place at all stays none."""
+        return (line + self.first_line - 1, column + self.first_column - 1) if line else (0, 0)
 
     def note(self, line: int, column: int, message: str, help_text: str = "") -> None:
         place = Location(self.file, line, column)
@@ -227,6 +240,7 @@ class _Reading:
         """Turn the events of the text into documents; one loop in one piece, for this is half the time of loading."""
         # Any: the stubs know only the slow parser's marks, and give every mark as optional.
         get_event: Callable[[], Any] = _Parser(data).get_event
+        first_line, first_column = self.first_line, self.first_column
         stack: list[list[Node]] = []
         opened: list[Any] = []
         children: list[Node] = []
@@ -236,7 +250,7 @@ class _Reading:
             kind = type(event)
             if kind is yaml.ScalarEvent:
                 mark = event.start_mark
-                node = Scalar(event.value, event.style or "", mark.line + 1, mark.column + 1)
+                node = Scalar(event.value, event.style or "", mark.line + first_line, mark.column + first_column)
                 if event.tag is not None:
                     self._apply_tag(node, event.tag)
                 if event.anchor is not None:
@@ -248,14 +262,16 @@ class _Reading:
                 children = []
                 if len(stack) > MAX_DEPTH:
                     mark = event.start_mark
-                    raise _TooMuch(mark.line + 1, mark.column + 1, f"nested deeper than {MAX_DEPTH} levels")
+                    raise _TooMuch(
+                        mark.line + first_line, mark.column + first_column, f"nested deeper than {MAX_DEPTH} levels"
+                    )
             elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
                 start = opened.pop()
                 mark = start.start_mark
                 if kind is yaml.MappingEndEvent:
-                    node = self._mapping(children, mark.line + 1, mark.column + 1)
+                    node = self._mapping(children, mark.line + first_line, mark.column + first_column)
                 else:
-                    node = Sequence(children, mark.line + 1, mark.column + 1)
+                    node = Sequence(children, mark.line + first_line, mark.column + first_column)
                 if start.tag is not None and start.tag not in (_TAG + "map", _TAG + "seq", "!"):
                     self.note(node.line, node.column, f"the tag `{start.tag}` is not supported")
                 if start.anchor is not None:
@@ -335,14 +351,14 @@ class _Reading:
                     node.entries[key.value] = source.entries[key.value]
 
     def _aliased(self, event: Any) -> Node:
-        mark = event.start_mark
+        line, column = self.shift(event.start_mark.line + 1, event.start_mark.column + 1)
         node = self.anchors.get(event.anchor)
         if node is None:
-            self.note(mark.line + 1, mark.column + 1, f"the alias `*{event.anchor}` names no anchor before it")
-            return Scalar("", "!", mark.line + 1, mark.column + 1)
+            self.note(line, column, f"the alias `*{event.anchor}` names no anchor before it")
+            return Scalar("", "!", line, column)
         self.aliased += self._weight(node)
         if self.aliased > MAX_ALIASED_NODES:
-            raise _TooMuch(mark.line + 1, mark.column + 1, f"aliases stand for more than {MAX_ALIASED_NODES} values")
+            raise _TooMuch(line, column, f"aliases stand for more than {MAX_ALIASED_NODES} values")
         return node
 
     def _weight(self, node: Node) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from authz.core.errors import LoadError, Problem, Severity, sort_problems
+from authz.core.errors import LoadError, Problem, sort_problems
 from authz.core.resources import (
     AuthorizationPolicy,
     MeshConfig,
@@ -183,7 +183,7 @@ def _skip(root: documents.Mapping, kind: str, api_version: str, notes: Notes) ->
         message = f"`{kind}` of `{api_version}` is no policy and is skipped; did you mean `{close}`?"
         notes.warn("RE-12", root.entries["kind"], message)
     else:
-        notes.add(Severity.INFO, "RE-12", root, f"`{kind}` of `{api_version}` is no policy and is skipped")
+        notes.info("RE-12", root, f"`{kind}` of `{api_version}` is no policy and is skipped")
 
 
 def _name(root: documents.Mapping, kind: str) -> str:

@@ -57,6 +57,9 @@ class Notes:
     def error(self, code: str, node: Node, message: str, advice: str = "") -> None:
         self.add(Severity.ERROR, code, node, message, advice)
 
+    def info(self, code: str, node: Node, message: str, advice: str = "") -> None:
+        self.add(Severity.INFO, code, node, message, advice)
+
     def warn(self, code: str, node: Node, message: str, advice: str = "") -> None:
         self.add(Severity.WARNING, code, node, message, advice)
 
@@ -255,6 +258,21 @@ def boolean(node: Node, notes: Notes) -> bool:
         return node.is_true
     notes.error("RE-10", node, f"expected true or false, got {describe(node)}")
     return False
+
+
+def integer(least: int, most: int, code: str) -> Decoder[int]:
+    """A decimal number in a range, which may also be written as a string, as protobuf's JSON allows."""
+
+    def decode(node: Node, notes: Notes) -> int:
+        written = node.value if isinstance(node, Scalar) and node.kind in (Kind.NUMBER, Kind.TEXT) else ""
+        value = int(written) if written.isascii() and written.isdigit() and len(written) <= 10 else None
+        if value is None or not least <= value <= most:
+            got = describe(node)
+            notes.error(code, node, f"expected a whole number from {least} to {most}, got {got}")
+            return least
+        return value
+
+    return decode
 
 
 def anything(node: Node, notes: Notes) -> None:

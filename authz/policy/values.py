@@ -46,6 +46,19 @@ def object_name(value: str) -> Fault | None:
     return Fault("RE-2", f"`{value}` is not a name: expected letters, digits, `-` and `.`, at most 253")
 
 
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def is_dns_name(value: str) -> bool:
+    """Dot-separated DNS labels, at most 255 characters; one trailing dot is allowed."""
+    return 0 < len(value) <= 255 and all(_DNS_LABEL.fullmatch(label) for label in value.removesuffix(".").split("."))
+
+
+def is_dns_label(value: str) -> bool:
+    """A single label: a name of a namespace or of an extension provider."""
+    return bool(_DNS_LABEL.fullmatch(value))
+
+
 # --- source ----------------------------------------------------------------------------------------------------------
 
 
