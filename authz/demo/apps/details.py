@@ -1,0 +1,56 @@
+"""
+details: facts about one book, and whether the outside world still sells it.
+
+The second part goes out of the mesh: sidecar, egress gateway, TLS, ``books.example.com``.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from authz.demo.apps.calls import ask, client, forwarded_headers
+from authz.demo.apps.health import health
+
+BOOK: dict[str, object] = {
+    "author": "William Shakespeare",
+    "year": 1595,
+    "type": "paperback",
+    "pages": 200,
+    "publisher": "PublisherA",
+    "language": "English",
+    "ISBN-10": "1234567890",
+    "ISBN-13": "123-1234567890",
+}
+BOOKS_HOST = "books.example.com"
+
+
+def details(books_url: str = "") -> Starlette:
+    """
+    Make the application.
+
+    Args:
+        books_url: the sidecar's loopback port that leads to ``books.example.com``; empty: nobody is asked.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with client() as http:
+            app.state.http = http
+            yield
+
+    async def show(request: Request) -> JSONResponse:
+        number = int(request.path_params["product"])
+        found: dict[str, object] = {"id": number, **BOOK}
+        if books_url:
+            # The token is for Bookinfo; the outside world is not told.
+            headers = {name: v for name, v in forwarded_headers(request).items() if name != "authorization"}
+            url = f"{books_url}/books/v1/volumes?q=isbn:{BOOK['ISBN-10']}"
+            answer = await ask(request.app.state.http, url, headers, host=BOOKS_HOST)
+            found["market"] = answer.content if answer.is_ok else {"error": answer.error, "status": answer.status}
+        return JSONResponse(found)
+
+    return Starlette(routes=[Route("/details/{product:int}", show), Route("/health", health)], lifespan=lifespan)

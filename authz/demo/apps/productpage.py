@@ -1,0 +1,210 @@
+"""
+productpage: the HTML page of Bookinfo and its small JSON API, as in Istio's sample.
+
+It checks no token itself: the ingress gateway does, and hands over ``x-jwt-user`` and ``x-jwt-role``, which a client
+cannot forge because the gateway removes them from every request (RA-49). Only the gateway may call this service.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs, urlencode
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from authz.demo.apps.calls import SESSION_COOKIE, Answer, ask, client, forwarded_headers
+from authz.demo.apps.health import health
+from authz.demo.apps.pages import STYLE, Visitor, admin, landing, product
+from authz.demo.apps.reviews import TEXTS
+
+DETAILS_HOST = "details.bookinfo.svc.cluster.local"
+REVIEWS_HOST = "reviews.bookinfo.svc.cluster.local"
+PRODUCT = {
+    "id": 0,
+    "title": "The Comedy of Errors",
+    "descriptionHtml": "One of William Shakespeare’s early plays, his shortest and one of his most farcical comedies.",
+}
+REVIEWERS = tuple(name for name, _ in TEXTS)
+SEE_OTHER = 303
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#2b4a9b"/>'
+    '<path d="M4 3h4a2 2 0 0 1 0 10H4z" fill="#fff"/></svg>'
+)
+MOST_COOKIE_BYTES = 4000
+SESSION_SECONDS = 3500
+"""A little less than the issuer's tokens live: an expired one would be answered 401 on every page."""
+SAFE_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'",
+    "cache-control": "no-store",
+}
+
+
+class Productpage:
+    """The application's state: who is called, who signs people in, and which reviews are hidden."""
+
+    def __init__(self, details_url: str, reviews_url: str, issuer_url: str) -> None:
+        self.details_url = details_url
+        self.reviews_url = reviews_url
+        self.issuer_url = issuer_url
+        self.hidden: frozenset[str] = frozenset()
+        self.http: httpx.AsyncClient
+
+    # --- pages ------------------------------------------------------------------------------------------------------
+
+    async def landing(self, request: Request) -> Response:
+        return _html(landing(_visitor(request), self._sign_in_url(request)))
+
+    async def product(self, request: Request) -> Response:
+        details = await self._details(request, 0)
+        reviews = await self._reviews(request, 0)
+        request_id = request.headers.get("x-request-id", "")
+        body = product(_visitor(request), self._sign_in_url(request), details, reviews, self.hidden, request_id)
+        return _html(body)
+
+    async def admin(self, request: Request) -> Response:
+        return _html(admin(_visitor(request), self._sign_in_url(request), REVIEWERS, self.hidden))
+
+    async def moderate(self, request: Request) -> Response:
+        form = parse_qs((await request.body()).decode("utf-8", "replace"))
+        self._hide(request.path_params["reviewer"], form.get("hidden") == ["yes"])
+        return RedirectResponse("/admin", SEE_OTHER)
+
+    async def login(self, request: Request) -> Response:
+        """End of OpenID Connect's form_post: the browser brings the token and keeps it as a cookie."""
+        form = parse_qs((await request.body()).decode("ascii", "replace"))
+        token = form.get("id_token", [""])[0]
+        if not token or len(token) > MOST_COOKIE_BYTES:
+            return JSONResponse({"error": "expected `id_token`"}, 400)
+        response = RedirectResponse("/productpage", SEE_OTHER)
+        response.set_cookie(
+            SESSION_COOKIE, token, httponly=True, secure=True, samesite="lax", path="/", max_age=SESSION_SECONDS
+        )
+        return response
+
+    async def logout(self, request: Request) -> Response:
+        response = RedirectResponse("/", SEE_OTHER)
+        response.delete_cookie(SESSION_COOKIE, path="/")
+        return response
+
+    # --- API --------------------------------------------------------------------------------------------------------
+
+    async def products(self, request: Request) -> Response:
+        return JSONResponse([PRODUCT])
+
+    async def api_details(self, request: Request) -> Response:
+        return _passed_on(await self._details(request, request.path_params["product"]))
+
+    async def api_reviews(self, request: Request) -> Response:
+        return _passed_on(await self._reviews(request, request.path_params["product"]))
+
+    async def api_hide(self, request: Request) -> Response:
+        if not self._hide(request.path_params["reviewer"], True):
+            return JSONResponse({"error": "no such reviewer"}, 404)
+        return Response(status_code=204)
+
+    async def order(self, request: Request) -> Response:
+        """What the CUSTOM policy guards: the external provider, not we, says how many copies may be ordered."""
+        return JSONResponse({"ordered": request.query_params.get("quantity", "1"), "by": _visitor(request).name})
+
+    async def whoami(self, request: Request) -> Response:
+        visitor = _visitor(request)
+        return JSONResponse({"user": visitor.name, "role": visitor.role})
+
+    async def internal(self, request: Request) -> Response:
+        """Something nobody outside should see; a DENY policy guards it. Names only: values may be secrets."""
+        return JSONResponse({"header_names": sorted(request.headers.keys())})
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    async def _details(self, request: Request, number: int) -> Answer:
+        url = f"{self.details_url}/details/{number}"
+        return await ask(self.http, url, forwarded_headers(request), host=DETAILS_HOST)
+
+    async def _reviews(self, request: Request, number: int) -> Answer:
+        url = f"{self.reviews_url}/reviews/{number}"
+        return await ask(self.http, url, forwarded_headers(request), host=REVIEWS_HOST)
+
+    def _hide(self, reviewer: str, hide: bool) -> bool:
+        if reviewer not in REVIEWERS:
+            return False
+        self.hidden = self.hidden | {reviewer} if hide else self.hidden - {reviewer}
+        return True
+
+    def _sign_in_url(self, request: Request) -> str:
+        scheme = request.headers.get("x-forwarded-proto", "http")
+        query = {
+            "client_id": "bookinfo",
+            "response_type": "id_token",
+            "response_mode": "form_post",
+            "scope": "openid",
+            "redirect_uri": f"{scheme}://{request.headers.get('host', '')}/login",
+        }
+        return f"{self.issuer_url}/authorize?{urlencode(query)}"
+
+
+def productpage(details_url: str, reviews_url: str, issuer_url: str) -> Starlette:
+    """
+    Make the application.
+
+    Args:
+        details_url, reviews_url: loopback ports of the sidecar that lead to these services.
+        issuer_url: where a browser signs in.
+    """
+    it = Productpage(details_url, reviews_url, issuer_url)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with client() as it.http:
+            yield
+
+    api = "/api/v1/products"
+    routes = [
+        _route("/", it.landing),
+        _route("/index.html", it.landing),
+        _route("/productpage", it.product),
+        _route("/login", it.login, "POST"),
+        _route("/logout", it.logout, "POST"),
+        _route("/admin", it.admin),
+        _route("/admin/reviews/{reviewer}", it.moderate, "POST"),
+        _route(api, it.products),
+        _route(api + "/{product:int}", it.api_details),
+        _route(api + "/{product:int}/reviews", it.api_reviews),
+        _route(api + "/{product:int}/reviews/{reviewer}", it.api_hide, "DELETE"),
+        _route(api + "/{product:int}/orders", it.order, "POST"),
+        _route("/whoami", it.whoami),
+        _route("/internal/headers", it.internal),
+        _route("/static/style.css", _style),
+        _route("/static/icon.svg", _icon),
+        Route("/health", health),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def _route(path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str = "GET") -> Route:
+    return Route(path, endpoint, methods=[method])
+
+
+async def _style(request: Request) -> Response:
+    return Response(STYLE, media_type="text/css")
+
+
+async def _icon(request: Request) -> Response:
+    return Response(ICON, media_type="image/svg+xml")
+
+
+def _html(body: str) -> HTMLResponse:
+    return HTMLResponse(body, headers=SAFE_HEADERS)
+
+
+def _passed_on(answer: Answer) -> JSONResponse:
+    """Hand on what a service said; a refusal keeps its status, no answer becomes 502."""
+    if answer.is_ok:
+        return JSONResponse(answer.content, answer.status)
+    return JSONResponse({"error": answer.error, "decision_id": answer.decision_id}, answer.status or 502)
+
+
+def _visitor(request: Request) -> Visitor:
+    return Visitor(request.headers.get("x-jwt-user", ""), request.headers.get("x-jwt-role", ""))
