@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from authz.core.errors import NOWHERE, Location, Problem, Severity, sort_problems
-from authz.core.resources import MeshConfig, PathNormalization
 from authz.core.spiffe import SpiffeId
 from authz.mesh.kinds import READERS, Gateway, Written, compose_app
 from authz.mesh.nouns import (
@@ -29,6 +28,7 @@ from authz.mesh.nouns import (
 )
 from authz.mesh.parts import Part
 from authz.policy.documents import Document, Mapping, read_documents
+from authz.policy.mesh_config import read_mesh
 
 
 def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
@@ -59,30 +59,15 @@ def _read_document(document: Document, data: bytes, written: Written) -> None:
         if written.config_at is not NOWHERE:
             part.note("ME-5", f"the mesh settings are given twice, first at {written.config_at}")
             return
-        written.config, written.config_at = _read_config(part), part.location
+        written.config, problems = read_mesh(document.file, data)
+        written.config_at = part.location
+        # It reads the whole file again, so what is wrong with the text is already noted.
+        written.problems.extend(problem for problem in problems if problem not in written.problems)
     elif kind in READERS:
         READERS[kind](part, written)
     elif kind:
         kinds = ", ".join(("ConfigMap", *READERS))
         part.note("ME-6", f"the kind `{kind}` does not describe a mesh here", "kind", f"understood: {kinds}")
-
-
-def _read_config(part: Part) -> MeshConfig:
-    """Interim: the fields that rendering needs, until ``policy.reader.read_mesh`` is there."""
-    data = part.part("data", required=True)
-    text = data.text("mesh", required=True) if data else ""
-    for document in read_documents(part.document.file, text.encode(), part.problems):
-        if isinstance(document.root, Mapping):
-            mesh = Part(document, document.root, "data.mesh", part.resource, part.problems)
-            paths = mesh.part("pathNormalization")
-            mode = paths.choice("normalization", PathNormalization, PathNormalization.BASE) if paths else None
-            return MeshConfig(
-                root_namespace=mesh.text("rootNamespace", "istio-system"),
-                trust_domain=mesh.text("trustDomain", "cluster.local"),
-                trust_domain_aliases=mesh.texts("trustDomainAliases"),
-                path_normalization=mode or PathNormalization.BASE,
-            )
-    return MeshConfig()
 
 
 def _link(written: Written) -> Mesh:

@@ -1,0 +1,77 @@
+"""The bootstrap of one proxy: who it is, its admin socket, its clusters, and where its listeners are."""
+
+from envoy_data_plane.envoy.config.bootstrap.v3 import (
+    Admin,
+    Bootstrap,
+    BootstrapDynamicResources,
+    BootstrapStaticResources,
+    LayeredRuntime,
+    RuntimeLayer,
+)
+from envoy_data_plane.envoy.config.core.v3 import Node
+from envoy_data_plane.envoy.config.listener.v3 import Listener
+from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
+from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
+from envoy_data_plane.google.protobuf import Struct
+
+from authz.mesh.check_filter import LABELS_KEY
+from authz.mesh.clusters import clusters
+from authz.mesh.messages import followed_file, pack, pipe
+from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.mesh.options import (
+    LABEL_NAMESPACE,
+    LABEL_PROXY,
+    LABEL_SERVICE_ACCOUNT,
+    LABEL_WORKLOAD,
+    Listeners,
+    RenderOptions,
+)
+
+KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
+"""Istio switches it off: a fragment is cut off instead of answered 400 (PN-2)."""
+
+
+def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:
+    dynamic = options.listeners is Listeners.DYNAMIC
+    return Bootstrap(
+        node=Node(
+            id=workload.name,
+            cluster=workload.labels.get("app", workload.name),
+            metadata=Struct.from_dict({LABELS_KEY: node_labels(workload)}),
+        ),
+        admin=Admin(address=pipe(f"run/{workload.name}.admin.sock")),
+        layered_runtime=LayeredRuntime(
+            layers=[RuntimeLayer(name="istio", static_layer=Struct.from_dict({KEEP_FRAGMENTS_OUT: False}))]
+        ),
+        overload_manager=OverloadManager(
+            resource_monitors=[
+                ResourceMonitor(
+                    name="envoy.resource_monitors.global_downstream_max_connections",
+                    typed_config=pack(
+                        DownstreamConnectionsConfig(
+                            max_active_downstream_connections=options.max_downstream_connections
+                        )
+                    ),
+                )
+            ]
+        ),
+        dynamic_resources=(
+            BootstrapDynamicResources(lds_config=followed_file("lds", f"{workload.name}.yaml", wait_for_ever=True))
+            if dynamic
+            else None
+        ),
+        static_resources=BootstrapStaticResources(
+            listeners=[] if dynamic else listeners, clusters=clusters(mesh, workload, options)
+        ),
+    )
+
+
+def node_labels(workload: MeshWorkload) -> dict[str, str]:
+    """The labels sent as ``destination.labels``: the workload's own, and the reserved ones that say who asks."""
+    labels = dict(sorted(workload.labels.items()))
+    labels[LABEL_NAMESPACE] = workload.namespace
+    labels[LABEL_SERVICE_ACCOUNT] = workload.service_account
+    labels[LABEL_WORKLOAD] = workload.name
+    if workload.is_gateway:
+        labels[LABEL_PROXY] = "gateway"
+    return labels

@@ -1,0 +1,152 @@
+"""
+How a proxy asks the authorization server: the two ext_authz filters and the cluster behind them.
+
+The settings are those of sections 7 and 8 of the facts about Envoy; every one that prevents an outage or a bypass
+says which.
+"""
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterDiscoveryType,
+    ClusterEdsClusterConfig,
+    ClusterLbPolicy,
+    OutlierDetection,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    ApiVersion,
+    BackoffStrategy,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    HeaderValue,
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz as HttpExtAuthz
+from envoy_data_plane.envoy.extensions.filters.network.ext_authz.v3 import ExtAuthz as NetworkExtAuthz
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
+from envoy_data_plane.envoy.type.v3 import HttpStatus, Percent, StatusCode
+
+from authz.mesh.http_options import http2_upstream
+from authz.mesh.messages import followed_file, pack, seconds
+from authz.mesh.options import AUTHZ_CLUSTER, RenderOptions
+
+HTTP_FILTER = "envoy.filters.http.ext_authz"
+NETWORK_FILTER = "envoy.filters.network.ext_authz"
+CHECK_SERVICE = "envoy.service.auth.v3.Authorization"
+LABELS_KEY = "labels"
+"""Key of the node metadata that is sent as ``destination.labels`` (XA-39)."""
+
+
+def http_check_filter(options: RenderOptions) -> HttpFilter:
+    """Ask for every request, refuse when no answer comes."""
+    return HttpFilter(
+        name=HTTP_FILTER,
+        typed_config=pack(
+            HttpExtAuthz(
+                grpc_service=_check_service(options),
+                transport_api_version=ApiVersion.V3,
+                failure_mode_allow=False,
+                status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),  # tells "broken" from "denied" (XA-99)
+                validate_mutations=True,  # no response splitting (XA-88)
+                encode_raw_headers=True,  # every occurrence and every byte stays visible (XA-44)
+                include_tls_session=True,  # connection.sni (CS-7)
+                include_peer_certificate=options.include_peer_certificate,
+                charge_cluster_response_stats=False,  # a denial is no fault of the application (XA-112)
+                emit_filter_state_stats=True,
+                bootstrap_metadata_labels_key=LABELS_KEY,
+            )
+        ),
+    )
+
+
+def network_check_filter(options: RenderOptions, stat_prefix: str) -> Filter:
+    """Ask once for every connection (XA-163)."""
+    return Filter(
+        name=NETWORK_FILTER,
+        typed_config=pack(
+            NetworkExtAuthz(
+                stat_prefix=stat_prefix,
+                grpc_service=_check_service(options),
+                transport_api_version=ApiVersion.V3,
+                failure_mode_allow=False,
+                include_tls_session=True,
+                include_peer_certificate=options.include_peer_certificate,
+                bootstrap_metadata_labels_key=LABELS_KEY,
+                send_tls_alert_on_denial=True,
+            )
+        ),
+    )
+
+
+def _check_service(options: RenderOptions) -> GrpcService:
+    return GrpcService(
+        envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ_CLUSTER),
+        timeout=seconds(options.check_timeout_seconds),
+        retry_policy=RetryPolicy(
+            num_retries=2,
+            retry_on="unavailable,connect-failure,refused-stream,reset-before-request",
+            retry_back_off=BackoffStrategy(
+                base_interval=seconds(0.005),
+                max_interval=seconds(options.check_try_seconds),  # is the limit of one try as well (XA-103)
+            ),
+            retry_host_predicate=[
+                RetryPolicyRetryHostPredicate(
+                    name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(PreviousHostsPredicate())
+                )
+            ],
+            host_selection_retry_max_attempts=5,
+        ),
+        initial_metadata=[
+            # What the check itself does not say, and the client cannot forge (XA-37, XA-58).
+            HeaderValue(key="x-authz-remote-ip", value="%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+            HeaderValue(key="x-authz-direct-ip", value="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),
+        ],
+    )
+
+
+def check_cluster() -> Cluster:
+    """
+    The workers of the authorization server, one endpoint each (XA-122).
+
+    Their number stands in the endpoints file only. Closed when no worker is healthy (XA-126).
+    """
+    return Cluster(
+        name=AUTHZ_CLUSTER,
+        type=ClusterDiscoveryType.EDS,
+        eds_cluster_config=ClusterEdsClusterConfig(
+            service_name=AUTHZ_CLUSTER, eds_config=followed_file("eds", f"{AUTHZ_CLUSTER}.yaml", wait_for_ever=True)
+        ),
+        connect_timeout=seconds(0.25),
+        lb_policy=ClusterLbPolicy.ROUND_ROBIN,
+        # The default of three concurrent retries loses a fifth of the requests when a worker restarts (XA-105).
+        circuit_breakers=CircuitBreakers(
+            thresholds=[CircuitBreakersThresholds(max_requests=10_000, max_pending_requests=10_000, max_retries=1_000)]
+        ),
+        common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
+        outlier_detection=OutlierDetection(
+            consecutive_gateway_failure=3,
+            enforcing_consecutive_gateway_failure=100,
+            consecutive_5xx=3,
+            interval=seconds(1),
+            base_ejection_time=seconds(5),
+            max_ejection_percent=50,
+        ),
+        health_checks=[
+            HealthCheck(
+                timeout=seconds(0.5),
+                interval=seconds(1),
+                no_traffic_interval=seconds(1),
+                unhealthy_threshold=1,
+                healthy_threshold=1,
+                grpc_health_check=HealthCheckGrpcHealthCheck(service_name=CHECK_SERVICE),
+            )
+        ],
+        typed_extension_protocol_options=http2_upstream(keepalive=True),
+    )

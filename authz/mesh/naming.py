@@ -1,0 +1,45 @@
+"""Names of clusters, endpoint files and listeners; Istio's where Istio has them."""
+
+from authz.mesh.nouns import InboundPort, MeshService, MeshWorkload, ServicePort
+
+ANY_OUTSIDE = "outside-any"
+ANY_OUTSIDE_TUNNEL = "outside-any-tunnel"
+DNS_CACHE = "outside"
+
+
+def app_cluster(port: InboundPort) -> str:
+    return f"inbound|{port.number}||"
+
+
+def service_cluster(service: MeshService, port: ServicePort) -> str:
+    return f"outbound|{port.number}||{service.host}"
+
+
+def tunnel_cluster(service: MeshService, port: ServicePort) -> str:
+    """The way of CONNECT: bytes to the host, TLS is the application's own."""
+    return f"tunnel|{port.number}||{service.host}"
+
+
+def egress_cluster(gateway: MeshWorkload) -> str:
+    return f"outbound|{egress_port(gateway)}||{gateway.name}.{gateway.namespace}"
+
+
+def egress_port(gateway: MeshWorkload) -> int:
+    return next(server.port for server in gateway.servers if server.is_egress)
+
+
+def app_endpoints(workload: MeshWorkload, port: InboundPort) -> str:
+    return f"app_{workload.name}_{port.number}"
+
+
+def service_endpoints(service: MeshService, port: ServicePort) -> str:
+    return f"{service.host}_{port.number}"
+
+
+def gateway_endpoints(gateway: MeshWorkload) -> str:
+    return f"{gateway.name}.{gateway.namespace}_{egress_port(gateway)}"
+
+
+def sni(service: MeshService, port: ServicePort) -> str:
+    """Istio's SNI between proxies."""
+    return f"outbound_.{port.number}_._.{service.host}"

@@ -1,0 +1,81 @@
+"""
+What can be chosen when a mesh is rendered, and the layout of the state directory in which every Envoy runs.
+
+All paths are relative to the state directory, the working directory of every process (XA-11):
+
+    envoy/<proxy>.yaml      bootstrap: node, admin socket, clusters
+    lds/<proxy>.yaml        listeners; follow PeerAuthentication without a restart
+    eds/<cluster>.yaml      addresses (``eds-compose/`` is mounted in their place among containers)
+    sds/<proxy>.yaml        where a proxy finds its certificate; ``sds/roots.yaml`` and ``sds/<credential>.yaml``
+    certs/<proxy>/          tls.crt, tls.key: renamed into place, key first (XA-150, XA-151)
+    certs/roots/ca.crt      the trust bundle
+    certs/<credential>/     tls.crt, tls.key (and ca.crt for MUTUAL) of a gateway's server
+    run/authz-<i>.sock      worker i of the authorization server
+    run/sds.sock            the secret discovery server, if secrets come from it
+    run/<proxy>.admin.sock  administration of an Envoy
+    logs/<proxy>.json       access log
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+AUTHZ_CLUSTER = "authz"
+OTLP_CLUSTER = "otlp"
+SDS_CLUSTER = "sds"
+ROOTS_SECRET = "ROOTCA"  # noqa: S105  # the name under which Istio's agents ask for the trust bundle, no secret
+LABEL_NAMESPACE = "authz/namespace"
+LABEL_SERVICE_ACCOUNT = "authz/service-account"
+LABEL_WORKLOAD = "authz/workload"
+LABEL_PROXY = "authz/proxy"
+"""Reserved labels by which the authorization server knows who asks; the service strips them."""
+
+
+class Secrets(StrEnum):
+    """Where certificates come from: files that are renamed into place, or the secret discovery server."""
+
+    FILES = "files"
+    SDS = "sds"
+
+
+class Listeners(StrEnum):
+    """``DYNAMIC``: a file of their own that Envoy follows. ``STATIC``: in the bootstrap, one file for each proxy."""
+
+    DYNAMIC = "dynamic"
+    STATIC = "static"
+
+
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """Everything about the rendering that is neither the mesh nor its policies."""
+
+    workers: int = 2
+    """Endpoints of the authorization server, one socket each (XA-123)."""
+    secrets: Secrets = Secrets.FILES
+    listeners: Listeners = Listeners.DYNAMIC
+    otlp: str = ""
+    """Address of an OpenTelemetry collector, ``host:port`` or the path of a socket; empty: no tracing."""
+    otlp_compose: str = ""
+    """The same among containers; empty: as ``otlp``."""
+    sampling_percent: float = 100.0
+    tls_minimum: str = "TLSv1_3"
+    """Between proxies; TLSv1_2 or TLSv1_3."""
+    tls_ciphers: tuple[str, ...] = ()
+    """Of TLS 1.2; empty: Envoy's default."""
+    check_timeout_seconds: float = 0.5
+    """Of one check with its retries. Envoy's own 0.2 s (XA-101) is short for a cold worker."""
+    check_try_seconds: float = 0.2
+    """Of one try; it is ``retry_back_off.max_interval`` (XA-103)."""
+    max_connection_seconds: int = 600
+    """Bounds how long a connection outlives its certificate (XA-141)."""
+    max_downstream_connections: int = 10_000
+    """Per proxy, refused beyond it."""
+    include_peer_certificate: bool = False
+    """Send the caller's certificate with every check, about 800 bytes (XA-35)."""
+    refuse_underscores: bool = True
+    """Answer 400 to header names with ``_``, which applications confuse with ``-`` (XA-73)."""
+    source_addresses: bool = False
+    """
+    Give each workload its own loopback source address, ``127.0.1.n``, so that IP blocks can be tried (XA-140).
+
+    Only for processes on Linux: container networks refuse it.
+    """
