@@ -7,6 +7,7 @@ the directory's files by rename, the list of authorities last, so that a reader 
     <directory>/authorities.json     trust domain, and the state of each authority
     <directory>/<authority id>/      root.crt, root.key (may be taken away), signing.crt (chain), signing.key
     <directory>/bundle.pem           every trusted root
+    <directory>/intermediates.pem    for the authorization server, which is shown leaves only (XA-35)
 """
 
 import json
@@ -26,6 +27,7 @@ from authz.identity.authority import (
     adopt_authority,
     create_authority,
 )
+from authz.identity.bundle import TrustBundle
 from authz.identity.files import SECRET_MODE, read_secret, write_file, write_secret_files
 from authz.identity.keys import KeyType, PublicKey, generate_key, read_key, write_key
 from authz.identity.sign import SERIAL_BYTES, read_serial, sign
@@ -41,6 +43,7 @@ from authz.identity.template import (
 
 STATE_FILE = "authorities.json"
 BUNDLE_FILE = "bundle.pem"
+INTERMEDIATES_FILE = "intermediates.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ class CertificateAuthority:
                 write_file(place / "root.key", write_key(authority.root_key), SECRET_MODE)
         listed = [{"id": authority.id, "state": authority.state.value} for authority in self.authorities]
         state = {"trustDomain": self.trust_domain.name, "authorities": listed}
+        intermediates = b"".join(authority.chain_pem for authority in self.authorities)
+        write_file(path / INTERMEDIATES_FILE, intermediates)
         write_file(path / BUNDLE_FILE, self.bundle_pem)
         write_file(path / STATE_FILE, json.dumps(state, indent=2).encode() + b"\n")
         kept = {authority.id for authority in self.authorities}
@@ -144,6 +149,12 @@ class CertificateAuthority:
     def bundle_pem(self) -> bytes:
         """Every trusted root, prepared and old ones too: rotation overlaps (XA-160)."""
         return b"".join(authority.root_pem for authority in self.authorities)
+
+    @property
+    def trust_bundle(self) -> TrustBundle:
+        """The roots and, for peers of whom only the leaf is known, the intermediates."""
+        intermediates = tuple(c for authority in self.authorities for c in authority.chain)
+        return TrustBundle(self.trust_domain, self.roots, intermediates)
 
     def authority(self, authority_id: str) -> Authority:
         """Raises ValueError."""

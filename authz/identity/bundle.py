@@ -1,0 +1,57 @@
+"""
+What is trusted for one trust domain: its roots, and intermediates that help to build a path but are not trusted.
+
+Federation is a mapping from trust domain to bundle: no bundle speaks for a trust domain that is not its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from authz.core.spiffe import TrustDomain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrustBundle:
+    """Compared by identity: a bundle is replaced whole, and caches are keyed by it."""
+
+    trust_domain: TrustDomain
+    roots: tuple[x509.Certificate, ...]
+    intermediates: tuple[x509.Certificate, ...] = ()
+    """For peers whose chain is not at hand: Envoy sends only the leaf to the authorization server (XA-35)."""
+
+    @property
+    def pem(self) -> bytes:
+        """The roots."""
+        return b"".join(root.public_bytes(Encoding.PEM) for root in self.roots)
+
+
+Bundles = Mapping[TrustDomain, TrustBundle]
+
+
+def read_bundle(trust_domain: TrustDomain, roots_pem: bytes, intermediates_pem: bytes = b"") -> TrustBundle:
+    """
+    Read PEM bundles. Raises ValueError when there is no root, or when a certificate is not self-issued.
+
+    An intermediate among the roots is refused: trusting it would outlive the root that vouches for it.
+    """
+    roots = _read(roots_pem, "bundle")
+    if not roots:
+        raise ValueError(f"the bundle of `{trust_domain}` is empty")
+    for root in roots:
+        if root.issuer != root.subject:
+            raise ValueError(
+                f"the bundle of `{trust_domain}` holds `{root.subject.rfc4514_string()}`, which is not a root"
+            )
+    return TrustBundle(trust_domain, roots, _read(intermediates_pem, "list of intermediates"))
+
+
+def _read(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    if not pem.strip():
+        return ()
+    try:
+        return tuple(x509.load_pem_x509_certificates(pem))
+    except ValueError as error:
+        raise ValueError(f"the {what} is not a list of PEM certificates: {error}") from error

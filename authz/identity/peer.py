@@ -1,0 +1,65 @@
+"""
+The peer's certificate as evidence: Envoy verified it when the connection began; here it is judged on every request.
+
+So expiry, revocation and a changed trust bundle take effect on connections that live on (XA-159). Envoy sends only the
+leaf (XA-35): the bundles must hold the intermediates.
+"""
+
+from functools import lru_cache
+
+from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.identity.bundle import Bundles, TrustBundle
+from authz.identity.revocation import NO_REVOCATIONS, Revocations
+from authz.identity.validate import Examined, Rejection, examine
+
+CACHED_CERTIFICATES = 4096
+"""About 1 kB each; one per peer and rotation."""
+
+
+def judge_peer(
+    certificate_pem: str,
+    principal: str,
+    bundles: Bundles,
+    revocations: Revocations = NO_REVOCATIONS,
+    now: float = 0.0,
+) -> str | None:
+    """
+    Judge a peer by its certificate. Never raises.
+
+    Args:
+        certificate_pem: PEM of the leaf, percent-decoded; intermediates may follow. Empty: Envoy sent none.
+        principal: ``source.principal`` as Envoy says it, with or without ``spiffe://``; empty for plaintext.
+        bundles: what is trusted, each bundle for its own trust domain.
+        revocations: what is refused before its time.
+        now: seconds since the epoch.
+
+    Returns:
+        Why the request must be denied, or None. Plaintext (neither certificate nor principal) is None: whether it is
+        allowed is a question of PeerAuthentication, not of evidence.
+
+    """
+    if not certificate_pem:
+        return "the peer's certificate was not sent, so its identity has no evidence" if principal else None
+    if not principal:
+        return "there is a peer certificate but no peer identity"
+    claimed = principal if principal.startswith("spiffe://") else f"spiffe://{principal}"
+    try:
+        domain = SpiffeId.parse(claimed).trust_domain
+    except ValueError as error:
+        return str(error)
+    bundle = bundles.get(domain)
+    if bundle is None:
+        return f"the trust domain `{domain}` is not trusted"
+    examined = _examine(certificate_pem, domain, bundle)
+    if isinstance(examined, Rejection):
+        return examined.reason
+    if str(examined.spiffe_id) != claimed:
+        return f"the peer's certificate is `{examined.spiffe_id}`'s, not `{claimed}`'s"
+    rejection = examined.at(now)
+    return rejection.reason if rejection else revocations.judge(examined.spiffe_id, examined.serial)
+
+
+@lru_cache(maxsize=CACHED_CERTIFICATES)
+def _examine(certificate_pem: str, domain: TrustDomain, bundle: TrustBundle) -> Examined | Rejection:
+    """Examine once per certificate and bundle: parsing and signatures cost about a millisecond."""
+    return examine(certificate_pem, {domain: bundle})
