@@ -1,0 +1,348 @@
+"""
+Envoy's ext_authz messages to nouns of the core and back: bytes in, bytes out, nothing else.
+
+Protobuf ends here. Nothing here decides, waits, logs or knows which policies exist. What a request does not tell is
+UNKNOWN, never absent (CS-7, CS-8); what an answer says is always explicit, because an empty answer allows (XA-75).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from urllib.parse import quote, unquote
+
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+
+from authz._proto import ext_authz_pb2 as pb
+from authz.core.attributes import (
+    NOT_AUTHENTICATED,
+    UNKNOWN,
+    AttributeContext,
+    Destination,
+    HttpRequest,
+    Source,
+    Unknown,
+    Workload,
+)
+from authz.core.decision import NO_OBLIGATIONS, Decision, DryRunResult, Effect, Obligations, Stage
+from authz.core.matchers import parse_address
+from authz.core.normalize import client_address
+
+RemoteMetadata = Iterable[tuple[str, str | bytes]]
+"""gRPC metadata of a Check call; unforgeable by the client, because Envoy writes it (XA-58)."""
+
+REMOTE_IP_METADATA = "x-authz-remote-ip"
+"""``%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%``: the client address as Envoy determined it (AP-41)."""
+DIRECT_IP_METADATA = "x-authz-direct-ip"
+"""``%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%``: the physical peer, before PROXY protocol (CS-2)."""
+RESERVED_LABELS = "authz/"
+"""Labels with this prefix say who the workload is; they never select policies."""
+NAMESPACE_LABEL = "authz/namespace"
+SERVICE_ACCOUNT_LABEL = "authz/service-account"
+WORKLOAD_LABEL = "authz/workload"
+PROXY_LABEL = "authz/proxy"
+"""``gateway`` for a gateway-like Envoy, ``use_remote_address: true`` (CS-9)."""
+DECISION_ID_HEADER = "x-authz-decision-id"
+DECISION_ID_LENGTH = 24
+"""Ids of this length are put into remembered answers; others are served by building the answer anew."""
+
+_SPIFFE_WORKLOAD = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
+_HEADER_NAME = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNSAFE = re.compile(r"[^\t\x20-\x7e]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PATH_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
+_PLACEHOLDER = "\x01" * DECISION_ID_LENGTH
+"""Stands for the decision id in remembered answers; control characters occur in no other text of an answer."""
+_NO_EXTENSIONS: Mapping[str, str] = {}
+_OK, _PERMISSION_DENIED, _INTERNAL, _UNAUTHENTICATED = 0, 7, 13, 16
+
+
+def read_attributes(message: bytes, metadata: RemoteMetadata = (), *, trusted_proxies: int = 0) -> AttributeContext:
+    """
+    Read a serialised CheckRequest.
+
+    Args:
+        message: as Envoy sent it; raw headers are preferred, merged ones accepted (CS-5, XA-44).
+        metadata: of the call; gives the addresses and trace that the message lacks (XA-58, XA-170).
+        trusted_proxies: ``numTrustedProxies``, for a gateway that does not send the client address (CS-9).
+
+    Raises:
+        google.protobuf.message.DecodeError: these bytes are no CheckRequest.
+    """
+    attributes = pb.CheckRequest.FromString(message).attributes
+    told = dict(metadata)
+    extensions = _extensions(attributes.context_extensions) if attributes.context_extensions else _NO_EXTENSIONS
+    destination, is_gateway = _destination(
+        attributes.destination,
+        extensions.get("namespace", ""),
+        extensions.get("service_account", ""),
+        extensions.get("workload", ""),
+    )
+    source, certificate = _source(attributes.source, told.get(DIRECT_IP_METADATA), told.get(REMOTE_IP_METADATA))
+    http = _http(attributes.request.http) if attributes.HasField("request") else None
+    if http is not None and REMOTE_IP_METADATA not in told:
+        source = _forwarded(source, http, gateway=is_gateway, trusted_proxies=trusted_proxies)
+    trace_parent = told.get("traceparent")
+    if trace_parent is None:
+        trace_parent = http.headers.get("traceparent", ("",))[0] if http is not None else ""  # XA-172
+    return AttributeContext(
+        source,
+        destination,
+        http,
+        _text(attributes.tls_session.sni).lower() if attributes.HasField("tls_session") else UNKNOWN,
+        NOT_AUTHENTICATED,
+        _metadata(attributes.metadata_context.filter_metadata),
+        extensions,
+        _text(trace_parent),
+        certificate,
+    )
+
+
+def _http(http: pb.HttpRequest) -> HttpRequest:
+    if http.HasField("header_map"):
+        raw = http.header_map.headers
+        headers: dict[str, tuple[str, ...]]
+        try:
+            headers = {header.key: (header.raw_value.decode(),) for header in raw}
+        except UnicodeDecodeError:
+            headers = {}
+        if len(headers) != len(raw):  # several occurrences of a name, or bytes that are no UTF-8
+            headers = {}
+            for header in raw:
+                value = (header.raw_value.decode("utf-8", "surrogateescape"),)
+                headers[header.key] = headers.get(header.key, ()) + value
+    else:
+        headers = {name: (_text(value),) for name, value in http.headers.items()}
+    method, host, path = _text(http.method), _text(http.host), _text(http.path)
+    if ":path" not in headers or ":method" not in headers or ":authority" not in headers:
+        for name, text in ((":method", method), (":authority", host), (":path", path)):
+            if text:  # `allowed_headers` hides pseudo headers too (XA-49)
+                headers.setdefault(name, (text,))
+    return HttpRequest(method, host, path, headers, http.scheme, http.id, http.protocol, http.size)
+
+
+def _extensions(written: Mapping[str, str]) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in written.items()}
+
+
+def _text(value: str | bytes) -> str:
+    """Bytes that are no UTF-8 arrive as bytes; surrogate escapes keep different ones different (CS-5)."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
+
+
+@lru_cache(maxsize=8192)
+def _source(serialised: bytes, direct_ip: str | bytes | None, remote_ip: str | bytes | None) -> tuple[Source, str]:
+    """
+    The peer and its certificate; remembered, because a connection carries many requests.
+
+    Without ``remote_ip`` the remote address is the peer's, as for TCP (AP-41).
+    """
+    peer = pb.Peer.FromString(serialised)
+    socket = peer.address.socket_address  # empty behind a Unix socket (XA-38)
+    ip = _address(direct_ip) if direct_ip is not None else _address(socket.address)
+    remote = _address(remote_ip) if remote_ip is not None else ip
+    principal = _text(peer.principal)
+    certificate = unquote(_text(peer.certificate)) if peer.certificate else ""
+    return Source((principal,) if principal else (), ip, remote, socket.port_value), certificate
+
+
+def _address(text: str | bytes) -> str | Unknown:
+    """UNKNOWN for what is no address, such as the path of a Unix socket."""
+    return text if isinstance(text, str) and parse_address(text) is not None else UNKNOWN
+
+
+def _forwarded(source: Source, http: HttpRequest, *, gateway: bool, trusted_proxies: int) -> Source:
+    """The client address from the delivered x-forwarded-for (CS-9), where Envoy does not send it."""
+    forwarded_for = http.headers.get("x-forwarded-for", ())
+    peer = "" if isinstance(source.ip, Unknown) else source.ip
+    client = client_address(peer, forwarded_for, gateway=gateway, trusted_proxies=trusted_proxies)
+    return replace(source, remote_ip=client or UNKNOWN)
+
+
+@lru_cache(maxsize=4096)
+def _destination(
+    serialised: bytes, namespace: str, service_account: str, workload_name: str
+) -> tuple[Destination, bool]:
+    """
+    The workload that asks, and whether it is a gateway; remembered, because a sidecar says the same every time.
+
+    Who it is: ``context_extensions``, else the reserved labels, else our own certificate. An empty namespace means
+    that nothing told, which the service refuses.
+    """
+    peer = pb.Peer.FromString(serialised)
+    labels = {_text(name): _text(value) for name, value in peer.labels.items()}
+    principal = _text(peer.principal)
+    own = _SPIFFE_WORKLOAD.fullmatch(principal)
+    namespace = namespace or labels.get(NAMESPACE_LABEL, "")
+    service_account = service_account or labels.get(SERVICE_ACCOUNT_LABEL, "")
+    if own is not None:
+        namespace = namespace or own[1]
+        service_account = service_account or own[2]
+    workload = Workload(
+        namespace,
+        frozenset(pair for pair in labels.items() if not pair[0].startswith(RESERVED_LABELS)),
+        service_account,
+        workload_name or labels.get(WORKLOAD_LABEL, ""),
+    )
+    is_gateway = labels.get(PROXY_LABEL) == "gateway"
+    if not peer.address.HasField("socket_address"):
+        return Destination(workload, principal=principal), is_gateway  # a Unix socket (XA-38)
+    socket = peer.address.socket_address
+    return Destination(workload, socket.address or UNKNOWN, socket.port_value, principal), is_gateway
+
+
+def _metadata(written: Mapping[str, Struct]) -> dict[str, dict[str, object]] | Unknown:
+    """
+    Dynamic metadata by namespace (CS-12).
+
+    Envoy sends the same empty message when it was told of no namespace and when no filter wrote any, so nothing at
+    all is UNKNOWN.
+    """
+    if not written:
+        return UNKNOWN
+    return {namespace: _members(struct) for namespace, struct in written.items()}
+
+
+def _members(struct: Struct) -> dict[str, object]:
+    return {name: _value(value) for name, value in struct.fields.items()}
+
+
+def _value(value: Value) -> object:
+    kind = value.WhichOneof("kind")
+    if kind is None or kind == "null_value":
+        return None
+    held = getattr(value, kind)
+    if isinstance(held, Struct):
+        return _members(held)
+    if isinstance(held, ListValue):
+        return [_value(element) for element in held.values]
+    return held
+
+
+# --- the answer --------------------------------------------------------------------------------------------------
+
+
+def write_response(decision: Decision, decision_id: str) -> bytes:
+    """
+    Write the CheckResponse of a decision.
+
+    Status, metadata and id are on every answer, denials included (XA-76, XA-177). Answers differ in little but
+    their id, so they are remembered and only the id is put in (XA-199).
+    """
+    rule = decision.rule
+    obligations = decision.obligations
+    facts = (
+        decision.effect,
+        decision.stage,
+        decision.reason,
+        rule.name if rule is not None else "",
+        decision.status,
+        decision.body,
+        decision.headers,
+        decision.policy_version,
+        decision.audit,
+        decision.dry_run_allow,
+        decision.dry_run_deny,
+    )
+    if len(decision_id) != DECISION_ID_LENGTH or obligations.headers_to_set or obligations.rewritten_path is not None:
+        return _build(decision_id, obligations, *facts).SerializeToString()
+    return decision_id.encode().join(_remembered(obligations, *facts))
+
+
+@lru_cache(maxsize=2048)
+def _remembered(obligations: Obligations, *facts: object) -> tuple[bytes, ...]:
+    """The pieces of an answer between which its id goes."""
+    answer = _build(_PLACEHOLDER, obligations, *facts).SerializeToString()  # type: ignore[arg-type]  # facts of above
+    return tuple(answer.split(_PLACEHOLDER.encode()))
+
+
+def _build(
+    decision_id: str,
+    obligations: Obligations,
+    effect: Effect,
+    stage: Stage,
+    reason: str,
+    rule: str,
+    status: int,
+    body: str,
+    headers: tuple[tuple[str, str], ...],
+    policy_version: str,
+    audit: bool | None,
+    dry_run_allow: DryRunResult | None,
+    dry_run_deny: DryRunResult | None,
+) -> pb.CheckResponse:
+    response = pb.CheckResponse()
+    if effect is Effect.ALLOW:
+        response.status.code = _OK
+        _oblige(response.ok_response, obligations)
+    else:
+        response.status.code = _code(stage, status)
+        denied = response.denied_response
+        denied.status.code = status if 200 <= status <= 599 and status != 204 else 403  # XA-78
+        denied.body = body.encode("utf-8", "replace").decode()
+        for name, value in (*headers, (DECISION_ID_HEADER, decision_id)):
+            if _HEADER_NAME.fullmatch(name):
+                denied.headers.add().header.MergeFrom(_header(name, value, decision_id))
+    told: dict[str, str | bool] = {
+        "decision": effect.name,
+        "decision_id": decision_id,
+        "stage": stage.value,
+        "rule": rule,
+        "reason": _CONTROL.sub(" ", reason).encode("utf-8", "replace").decode(),
+        "policy_version": policy_version,
+    }
+    if audit is not None:
+        told["audit"] = audit
+    for name, result in (("dry_run_allow", dry_run_allow), ("dry_run_deny", dry_run_deny)):
+        if result is not None:
+            told[name] = "allowed" if result.effect is Effect.ALLOW else "denied"
+            if result.rule is not None:
+                told[f"{name}_rule"] = result.rule.name
+    for name, fact in told.items():
+        if isinstance(fact, bool):
+            response.dynamic_metadata.fields[name].bool_value = fact
+        else:
+            response.dynamic_metadata.fields[name].string_value = fact
+    return response
+
+
+def _code(stage: Stage, status: int) -> int:
+    """Any code but 0 denies (XA-77); these let a log be read."""
+    if stage is Stage.INTERNAL:
+        return _INTERNAL
+    return _UNAUTHENTICATED if status == 401 else _PERMISSION_DENIED
+
+
+def _header(name: str, value: str, decision_id: str) -> pb.HeaderValue:
+    """A header towards the client; what cannot stand in one is shown as a question mark (XA-88, XA-90)."""
+    return pb.HeaderValue(key=name, value=value if value is decision_id else _UNSAFE.sub("?", value))
+
+
+def _oblige(answer: pb.OkHttpResponse, obligations: Obligations) -> None:
+    """
+    Write what Envoy must do with an accepted request: plain "set", remove, rewrite (XA-82, XA-84).
+
+    A value that cannot stand in a header removes the header: a client's own must not survive in its place.
+    """
+    answer.SetInParent()
+    if obligations is NO_OBLIGATIONS:
+        return
+    removed = [name for name in obligations.headers_to_remove if _HEADER_NAME.fullmatch(name)]
+    for name, value in obligations.headers_to_set:
+        if not _HEADER_NAME.fullmatch(name):
+            continue
+        if not _UNSAFE.search(value):
+            answer.headers.add().header.MergeFrom(pb.HeaderValue(key=name, value=value))
+        elif name.startswith(":"):
+            raise ValueError(f"the value of `{name}` cannot be written and the header cannot be removed")
+        else:
+            removed.append(name)
+    if obligations.rewritten_path is not None:
+        path = quote(obligations.rewritten_path.encode("utf-8", "surrogateescape"), safe=_PATH_SAFE)
+        answer.headers.add().header.MergeFrom(pb.HeaderValue(key=":path", value=path))
+    else:
+        answer.query_parameters_to_remove.extend(obligations.query_parameters_to_remove)
+    answer.headers_to_remove.extend(removed)
+    for name, value in obligations.response_headers_to_add:
+        if _HEADER_NAME.fullmatch(name) and not _UNSAFE.search(value):
+            answer.response_headers_to_add.add().header.MergeFrom(pb.HeaderValue(key=name, value=value))
