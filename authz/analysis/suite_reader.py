@@ -193,11 +193,8 @@ class _Reader:
                 values["path_normalization"] = read_normalization(child, notes)
             elif name in MESH_CONFIG.fields and not child.is_null:
                 decoded = MESH_CONFIG.fields[name]
-                values[decoded.attribute] = decoded.decode(child, notes)
-        if "path_normalization" in values and not isinstance(values["path_normalization"], PathNormalization):
-            values["path_normalization"] = getattr(
-                values["path_normalization"], "normalization", PathNormalization.BASE
-            )
+                value = decoded.decode(child, notes)
+                values[decoded.attribute] = getattr(value, "normalization", value)
         get = fields.entries(given.get("clientAddress"), ("mode", "numTrustedProxies"), "clientAddress", notes).get
         mode = fields.one_of(get("mode"), ("sidecar", "gateway"), "a mode", notes, "sidecar")
         proxies = fields.number(get("numTrustedProxies"), notes)
