@@ -102,7 +102,7 @@ def _read_int(text: str) -> int | float:
     if len(text) < 16:
         return int(text)
     value = _read_float(text)
-    return int(text) if abs(value) <= MAX_EXACT_INTEGER else value
+    return exact if abs(exact := int(text)) <= MAX_EXACT_INTEGER else value
 
 
 def _read_constant(text: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The JWT cases of the conformance corpus, through ``authenticate`` alone: rejected or not, and what is set and removed."""
+"""The JWT cases of the conformance corpus through ``authenticate`` alone: rejected or not, what is set and removed."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache

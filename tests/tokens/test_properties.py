@@ -1,0 +1,115 @@
+"""Whatever bytes arrive: nothing raises, nothing forged is accepted, nothing unsendable comes out."""
+
+import dataclasses
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz.core.attributes import AuthenticationOutcome
+from authz.core.resources import ClaimToHeader, JwtHeader
+from authz.tokens.cache import TokenCache
+from authz.tokens.key_sets import KeySetState
+from authz.tokens.locations import path_without
+from authz.tokens.signing import sign_text
+from authz.tokens.verify import ParsedToken, read_token
+from tests.tokens.material import KEYS, judge, keys_of, request, rule, token
+
+ACCEPTED, REJECTED = AuthenticationOutcome.ACCEPTED, AuthenticationOutcome.REJECTED
+RULE = rule(
+    from_headers=(JwtHeader("x-raw"), JwtHeader("authorization", "Bearer ")),
+    from_params=("t",),
+    from_cookies=("c",),
+    output_payload_to_header="x-payload",
+    output_claim_to_headers=(ClaimToHeader("x-sub", "sub"),),
+)
+ALGORITHM_OF = {"rsa": "RS256", "ec": "ES256", "ed": "EdDSA", "oct": "HS256"}
+TOKENS = {name: token(name, alg=alg) for name, alg in ALGORITHM_OF.items()}
+STATES = {name: KeySetState(keys_of(name)) for name in ALGORITHM_OF}
+ANY_TEXT = st.text(st.characters(codec=None)) | st.binary().map(lambda data: data.decode("utf-8", "surrogateescape"))
+
+
+def same_token(text: str, name: str) -> bool:
+    """
+    Only ignored empty pieces differ (RA-21), or blanks around the header's value, which HTTP removes.
+
+    Everything that is signed, and the signature, is the same.
+    """
+    return [piece for piece in text.strip(" \t").split(".") if piece] == TOKENS[name].split(".")
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.data())
+def test_mutated_token_is_never_accepted(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(TOKENS)))
+    text = TOKENS[name]
+    start = data.draw(st.integers(0, len(text)))
+    length = data.draw(st.integers(0, 3))
+    inserted = data.draw(st.text("ABCabc019-_.=+/ \n", max_size=3) | ANY_TEXT)
+    mutated = text[:start] + inserted + text[start + length :]
+    answer = judge(request({"x-raw": mutated}), RULE, key_sets={RULE.keys_from: STATES[name]})
+    assert (answer.outcome is ACCEPTED) == same_token(mutated, name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(TOKENS)), st.integers(0, 10_000), st.integers(0, 7))
+def test_flipped_bit_is_never_accepted_from_a_warm_cache(name: str, position: int, bit: int) -> None:
+    cache, text = TokenCache(), TOKENS[name]
+    given_keys = {RULE.keys_from: STATES[name]}
+    assert judge(request({"x-raw": text}), RULE, key_sets=given_keys, cache=cache).outcome is ACCEPTED
+    position %= len(text)
+    mutated = text[:position] + chr(ord(text[position]) ^ (1 << bit)) + text[position + 1 :]
+    assert judge(request({"x-raw": mutated}), RULE, key_sets=given_keys, cache=cache).outcome is REJECTED
+
+
+@settings(max_examples=400, deadline=None)
+@given(ANY_TEXT, ANY_TEXT, ANY_TEXT, ANY_TEXT, ANY_TEXT)
+def test_arbitrary_text_never_raises_and_is_never_accepted(
+    raw: str, authorization: str, query: str, cookie: str, host: str
+) -> None:
+    headers = {"x-raw": raw, "authorization": f"Bearer {authorization}", "cookie": f"c={cookie}"}
+    answer = judge(request(headers, f"/?t={query}", host=host), RULE, cache=TokenCache())
+    assert answer.outcome is REJECTED
+    assert answer.challenge.isascii()
+    assert answer.challenge.isprintable()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_arbitrary_signed_parts_never_raise(header: bytes, payload: bytes) -> None:
+    """Even a holder of the key cannot make us fail."""
+    for head in (header, b'{"alg":"HS256"}'):
+        text = sign_text(head, payload, KEYS["oct"], "HS256")
+        answer = judge(request({"x-raw": text}), RULE, key_sets={RULE.keys_from: STATES["oct"]})
+        assert answer.outcome is REJECTED
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.text(max_size=6), JSON_VALUES, max_size=5), JSON_VALUES)
+def test_any_claims_give_headers_that_can_be_sent(claims: dict[str, object], sub: object) -> None:
+    outputs = tuple(ClaimToHeader(f"x-{index}", name) for index, name in enumerate([*claims, "sub"]))
+    asked = dataclasses.replace(RULE, issuer="", output_claim_to_headers=outputs)
+    text = token(
+        claims={"iss": ..., "exp": ...} | {k: v for k, v in claims.items() if k not in ("iss", "exp")} | {"sub": sub}
+    )
+    parsed = read_token(text)
+    answer = judge(request({"x-raw": text}), asked)
+    assert (answer.outcome is ACCEPTED) == isinstance(parsed, ParsedToken)
+    for _, value in answer.headers_to_set:
+        assert value
+        assert not any(character in value for character in "\r\n\0")
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANY_TEXT)
+def test_rewritten_query_can_stand_in_a_header(query: str) -> None:
+    path = path_without(f"/p?{query}&t=secret", ("t",))
+    if path is not None:
+        assert path.startswith("/p")
+        assert not any(character in path for character in "\r\n\0")
