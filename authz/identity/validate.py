@@ -99,7 +99,7 @@ def read_chain(pem: str | bytes) -> list[x509.Certificate] | Rejection:
     try:
         data = pem.encode("ascii") if isinstance(pem, str) else pem
         chain = x509.load_pem_x509_certificates(data)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         return Rejection("not a PEM certificate")
     if len(chain) > MAX_CHAIN:
         return Rejection(f"the chain has {len(chain)} certificates, at most {MAX_CHAIN} are taken")
