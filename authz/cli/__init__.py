@@ -1,0 +1,106 @@
+"""
+The command ``authz``: one file per command, loaded when it is asked for.
+
+``cli/<command>.py`` holds ``command``, or a click command of the file's name. Exit codes are ``output.Exit``. Every option has a
+twin in the environment, ``AUTHZ_<COMMAND>_<OPTION>``. Answers go to stdout, remarks to stderr.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from authz.core.errors import AuthzError, LoadError
+
+COMMANDS = {
+    "serve": "Answer Envoy's questions: the authorization server.",
+    "validate": "Check policies, every problem at once.",
+    "check": "Decide one request.",
+    "explain": "Decide one request, and say why.",
+    "test": "Run suites of test cases against policies.",
+    "analyze": "Ask a whole set of policies for traps.",
+    "audit": "Read the record of decisions.",
+    "mesh": "Render Envoy configuration from a mesh description.",
+    "ca": "Run and inspect the certificate authority.",
+    "rotation": "Watch and steer the rotation of certificates.",
+    "demo": "Start Bookinfo on real Envoys.",
+}
+"""Every command with its line of help, in the order of ``authz --help``."""
+
+_FOLDER = Path(__file__).parent
+
+
+class LazyGroup(click.Group):
+    """Loads a command's file when the command is run, so that ``authz --help`` reads no other library."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in COMMANDS if (_FOLDER / f"{name}.py").exists() or (_FOLDER / name).is_dir()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = import_module(f"authz.cli.{cmd_name}")
+        command = getattr(module, "command", None) or getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.list_commands(ctx) and not name.startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, 1, 0.5)
+            ctx.fail(f"no such command `{name}`{f'; did you mean `{close[0]}`?' if close else ''}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the world or the user's files did wrong ends in a message, not in a traceback."""
+        from authz.cli import output
+
+        try:
+            return super().invoke(ctx)
+        except LoadError as error:
+            output.print_problems(error.problems, output.remarks())
+            output.remark(str(error))
+        except AuthzError as error:
+            output.remark(f"error: {error}")
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            output.remark(f"error: {place}{error.strerror or error}")
+        raise SystemExit(output.Exit.FAILED)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"auto_envvar_prefix": "AUTHZ", "help_option_names": ["-h", "--help"], "show_default": True},
+    epilog="Exit codes: 0 yes, 3 no (denied, problems found, a test failed), 1 could not answer, 2 wrong usage. "
+    "Every option can be given in the environment as AUTHZ_<COMMAND>_<OPTION>.",
+)
+@click.version_option(package_name="authz", prog_name="authz")
+def application() -> None:
+    """
+    Istio's security policies for any Envoy.
+
+    \b
+    authz validate policies/                    check what you wrote
+    authz check --policies policies/ --namespace shop --path /cart
+    authz explain --policies policies/ --file request.yaml
+    authz test tests/*.yaml --coverage          test what you mean
+    authz serve --policies policies/            enforce it
+    """
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    application(prog_name="authz")
+    sys.exit(0)

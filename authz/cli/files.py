@@ -1,0 +1,67 @@
+"""Files that commands are given: policies and mesh settings, read and compiled as the running service does."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.core.compiler import compile_engine
+from authz.core.engine import Engine
+from authz.core.errors import LoadError, Problem, sort_problems
+from authz.core.resources import MeshConfig
+from authz.policy.mesh_config import read_mesh
+from authz.policy.reader import read_policies
+from authz.sources.directory import read_directory
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Policies in a state to be asked. ``problems`` are warnings and remarks."""
+
+    engine: Engine
+    mesh: MeshConfig
+    files: int
+    problems: tuple[Problem, ...]
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a file, or stdin for ``-``. Raises OSError."""
+    if path == STDIN:
+        return sys.stdin.buffer.read()
+    return Path(path).read_bytes()
+
+
+def read_paths(paths: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Read files, whole directories, or stdin; what is named twice is read once. Raises OSError."""
+    found: dict[str, bytes] = {}
+    for path in paths:
+        if path == STDIN:
+            found.setdefault("<stdin>", read_bytes(path))
+        else:
+            for name, data in read_directory(Path(path)):
+                found.setdefault(name, data)
+    return list(found.items())
+
+
+def read_mesh_file(path: str | None) -> tuple[MeshConfig, tuple[Problem, ...]]:
+    """Read mesh settings; Istio's defaults without a file. Raises OSError."""
+    return read_mesh(path, Path(path).read_bytes()) if path else (MeshConfig(), ())
+
+
+def load(paths: Sequence[str], mesh_file: str | None) -> Loaded:
+    """
+    Read and compile everything.
+
+    Raises:
+        LoadError: carries every problem of all files.
+        OSError: something cannot be read.
+    """
+    mesh, problems = read_mesh_file(mesh_file)
+    files = read_paths(paths)
+    result = read_policies(files, mesh if mesh_file else None)
+    found = sort_problems((*problems, *result.problems))
+    if any(problem.is_error for problem in found):
+        raise LoadError(found)
+    return Loaded(compile_engine(result.resources, mesh), mesh, len(files), found)

@@ -1,0 +1,140 @@
+"""
+What commands print: exit codes, problems, tables, JSON.
+
+Answers go to stdout, remarks to stderr. Colour only on a terminal and never with ``NO_COLOR``. Text of the user's is
+printed as text: no markup, no control characters, and nothing that looks like a token.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from authz.core.attributes import Json
+from authz.core.errors import Problem, Severity
+
+PLAIN_WIDTH = 10_000
+"""Without a terminal nothing is wrapped: lines belong to grep."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_=-]*(?:\.[A-Za-z0-9_=-]*)?")
+"""A JWT begins with ``{"`` in base64url."""
+_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+
+
+class Exit(IntEnum):
+    """Exit codes of every command (users-and-interfaces: conventions)."""
+
+    YES = 0
+    FAILED = 1
+    """Could not answer: unreadable files, refused policies, nothing to do."""
+    USAGE = 2
+    NO = 3
+    """Denied, problems found, a test failed."""
+
+
+def answers() -> Console:
+    """The console of stdout."""
+    return _console(stderr=False)
+
+
+def remarks() -> Console:
+    """The console of stderr."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def clean(text: str) -> str:
+    """Make text of the user's or a client's fit to print: control characters shown, tokens hidden."""
+    text = _TOKEN.sub("(token hidden)", text)
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def say(line: str = "", style: str = "", console: Console | None = None) -> None:
+    """Print one line of the answer, cleaned."""
+    (console or answers()).print(Text(clean(line), style=style))
+
+
+def remark(line: str) -> None:
+    """Print one line to stderr, cleaned."""
+    remarks().print(Text(clean(line)))
+
+
+def print_json(value: Json) -> None:
+    """Print JSON with stable order; tokens in any text are hidden."""
+    text = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    click.echo(_TOKEN.sub("(token hidden)", text.decode("utf-8", "backslashreplace")))
+
+
+def print_problems(problems: Iterable[Problem], console: Console | None = None) -> None:
+    """Print problems in the order given."""
+    console = console or answers()
+    for problem in problems:
+        console.print(render_problem(problem))
+
+
+def render_problem(problem: Problem) -> Text:
+    """Render a problem: where, then what, then what to do."""
+    head = str(problem.location)
+    about = [f"document {problem.document}"] if problem.document else []
+    about += [problem.resource] if problem.resource else []
+    text = Text(clean(f"{head}: {', '.join(about)}{':' if about else ''}".rstrip()), style="bold")
+    text.append("\n  ")
+    text.append(str(problem.severity), style=_STYLES[problem.severity])
+    field = f"{problem.path}: " if problem.path else ""
+    text.append(clean(f": {field}{problem.message} [{problem.code}]"), style="not bold")
+    if problem.help:
+        text.append(clean(f"\n  help: {problem.help}"), style="not bold")
+    return text
+
+
+def problem_json(problem: Problem) -> dict[str, Json]:
+    """A problem with the documented fields."""
+    return {
+        "severity": problem.severity.value,
+        "code": problem.code,
+        "message": clean(problem.message),
+        "file": problem.location.file,
+        "line": problem.location.line or None,
+        "column": problem.location.column or None,
+        "document": problem.document or None,
+        "resource": clean(problem.resource) or None,
+        "path": clean(problem.path) or None,
+        "help": clean(problem.help) or None,
+    }
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], console: Console | None = None) -> None:
+    """Print aligned columns."""
+    console = console or answers()
+    cleaned = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(len(row[at]) for row in (list(heads), *cleaned)) for at in range(len(heads))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    console.print(Text(line(heads), style="bold"))
+    for row in cleaned:
+        console.print(Text(line(row)))
+
+
+def is_terminal() -> bool:
+    """Whether a person watches stderr: the place of progress."""
+    return sys.stderr.isatty()
