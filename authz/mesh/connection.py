@@ -86,7 +86,7 @@ def http_filter(
             idle_timeout=seconds(3600 if not gateway else 300),
             # An application's connection to its own sidecar has no certificate that could expire.
             max_connection_duration=seconds(options.max_connection_seconds) if checked else None,
-            headers_with_underscores_action=_underscores(checked and options.refuse_underscores),
+            headers_with_underscores_action=_underscores(options.refuse_underscores),
         ),
         http2_protocol_options=_http2(gateway),
         request_headers_timeout=seconds(10) if gateway else None,

@@ -14,6 +14,8 @@ All paths are relative to the state directory, the working directory of every pr
     run/sds.sock            the secret discovery server, if secrets come from it
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log
+
+Somebody makes ``run/`` and ``logs/``; ``envoy_arguments`` starts a proxy. This file imports no Envoy library.
 """
 
 from dataclasses import dataclass
@@ -28,6 +30,25 @@ LABEL_SERVICE_ACCOUNT = "authz/service-account"
 LABEL_WORKLOAD = "authz/workload"
 LABEL_PROXY = "authz/proxy"
 """Reserved labels by which the authorization server knows who asks; the service strips them."""
+
+
+RENDERED_DIRECTORIES = ("envoy", "lds", "eds", "eds-compose", "sds")
+HEADER = b"# rendered by `authz mesh render`; do not edit\n"
+"""First line of every rendered file."""
+DRAIN_SECONDS = 5
+"""How long Envoy lets connections of a removed chain live; its default of 600 s would delay a mode's full effect."""
+
+
+def envoy_arguments(proxy: str, concurrency: int = 1, drain_seconds: int = DRAIN_SECONDS) -> tuple[str, ...]:
+    """
+    Arguments after the Envoy binary, for a process in the state directory.
+
+    Without ``--disable-hot-restart`` a second Envoy on the machine dies at once (XA-6).
+    """
+    return (
+        *("-c", f"envoy/{proxy}.yaml", "--concurrency", str(concurrency), "--disable-hot-restart"),
+        *("--drain-time-s", str(drain_seconds), "--log-level", "warning"),
+    )
 
 
 class Secrets(StrEnum):

@@ -13,11 +13,8 @@ from authz.mesh.endpoints import endpoint_files
 from authz.mesh.listeners import MtlsModeOf, listeners
 from authz.mesh.messages import as_json, as_resource
 from authz.mesh.nouns import Mesh, MeshWorkload
-from authz.mesh.options import RenderOptions
+from authz.mesh.options import HEADER, Listeners, RenderOptions
 from authz.mesh.tls import secret_files
-
-HEADER = "# rendered by `authz mesh render`; do not edit\n"
-
 
 DEFAULTS = RenderOptions()
 
@@ -61,7 +58,7 @@ def render_changing(mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions = DE
     Renamed while Envoys run, they change the mode of a port without a restart and without losing a connection.
     """
     files: dict[str, bytes] = {}
-    if options.listeners == "dynamic":
+    if options.listeners is Listeners.DYNAMIC:
         for workload in mesh.workloads:
             found = [as_resource(listener) for listener in listeners(mesh, workload, mode_of, options)]
             files[f"lds/{workload.name}.yaml"] = _resources(found)
@@ -77,4 +74,4 @@ def _resources(resources: list[dict[str, object]]) -> bytes:
 
 def _text(content: dict[str, object]) -> bytes:
     text = yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
-    return (HEADER + text).encode()
+    return HEADER + text.encode()
