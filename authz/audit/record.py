@@ -15,6 +15,7 @@ from typing import NamedTuple
 from authz.core.attributes import AttributeContext, Authentication, HttpRequest, Json, Unknown
 from authz.core.decision import Decision, Effect, RuleReference, Stage
 from authz.core.errors import NOWHERE
+from authz.core.explain import HIDDEN, PredicateNote, RuleNote
 
 Record = dict[str, Json]
 """One audit record; keys in the order of the documentation."""
@@ -23,6 +24,8 @@ MAX_TEXT = 1024
 """Longest text of a field in characters; what a client sends has no other bound."""
 _QUERY_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,48}")
 _ESCAPED = "…"
+_MAX_FAILED = 4
+_MAX_VALUES = 8
 
 NEVER_KEPT = frozenset({"access_token", "id_token", "refresh_token", "token", "jwt", "code", "password", "secret"})
 """Query parameters whose values are not recorded even when asked for: they are credentials."""
@@ -59,6 +62,9 @@ class TraceIds(NamedTuple):
 
     trace_id: str = ""
     span_id: str = ""
+    """Of our own span when it is sampled, else of Envoy's Check span."""
+    parent_id: str = ""
+    is_sampled: bool = False
 
 
 NO_TRACE = TraceIds()
@@ -76,8 +82,21 @@ class RecordOptions:
 DEFAULT_OPTIONS = RecordOptions()
 
 
-def build_record(offer: Offer, trace: TraceIds = NO_TRACE, options: RecordOptions = DEFAULT_OPTIONS) -> Record:
-    """Build the record of one decision. ``trace`` names our own span, or the parent's when none was sampled."""
+def build_record(
+    offer: Offer,
+    trace: TraceIds = NO_TRACE,
+    options: RecordOptions = DEFAULT_OPTIONS,
+    nearest: RuleNote | None = None,
+) -> Record:
+    """
+    Build the record of one decision.
+
+    Args:
+        offer: what the check path handed over.
+        trace: our own span, or the parent's when none was sampled.
+        options: what of the request is recorded.
+        nearest: for a denial because no ALLOW rule matched, the rule that came closest.
+    """
     attributes, decision = offer.attributes, offer.decision
     destination = attributes.destination
     workload = destination.workload
@@ -91,6 +110,7 @@ def build_record(offer: Offer, trace: TraceIds = NO_TRACE, options: RecordOption
         "reason": clean(decision.reason),
         "status": decision.status or None,
         "rule": _rule(decision.rule),
+        "nearest": _nearest(nearest) if nearest is not None else None,
         "source": {
             "principal": clean(source.principal),
             "ip": _known(source.ip),
@@ -176,6 +196,31 @@ def _rule(rule: RuleReference | None) -> Json:
         "index": rule.index,
         "file": rule.location.file if known else None,
         "line": rule.location.line if known else None,
+    }
+
+
+def _nearest(note: RuleNote) -> Json:
+    """The rule that came closest and what failed in it: the answer to "why not?"."""
+    return {
+        "rule": note.reference.short,
+        "file": note.reference.location.file if note.reference.location is not NOWHERE else None,
+        "line": note.reference.location.line or None,
+        "failed": [_failed(failed) for failed in note.failed[:_MAX_FAILED]],
+    }
+
+
+def _failed(note: PredicateNote) -> Json:
+    """A header value is never recorded: any header may carry a credential of somebody's own making."""
+    actual: Json = None
+    if note.actual is not None:
+        is_hidden = note.key.startswith("request.headers[")
+        actual = [HIDDEN if is_hidden else clean(value) for value in note.actual[:_MAX_VALUES]]
+    return {
+        "field": note.path,
+        "key": note.key,
+        "expected": [clean(value) for value in note.expected[:_MAX_VALUES]],
+        "excluded": [clean(value) for value in note.excluded[:_MAX_VALUES]],
+        "actual": actual,
     }
 
 

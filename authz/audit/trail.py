@@ -18,8 +18,10 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from authz.audit.encode import encode_record
+from authz.audit.filters import RecordRules
 from authz.audit.record import (
     DEFAULT_OPTIONS,
+    NO_TRACE,
     Offer,
     Record,
     RecordOptions,
@@ -28,8 +30,11 @@ from authz.audit.record import (
     build_record,
     rfc3339,
 )
+from authz.audit.telemetry import Telemetry
+from authz.audit.trace import DecisionTracer
 from authz.core.attributes import AttributeContext
-from authz.core.decision import Decision
+from authz.core.decision import Decision, Effect, Stage
+from authz.core.explain import RuleNote
 
 _log = logging.getLogger("authz.audit")
 
@@ -54,6 +59,9 @@ class Entry(NamedTuple):
 
     record: Record
     line: bytes
+    at: float
+    """When the decision began, seconds since the epoch."""
+    trace: TraceIds
 
 
 class Sink(Protocol):
@@ -61,6 +69,10 @@ class Sink(Protocol):
 
     name: str
     """For people and metrics: ``stdout``, ``file:/var/log/authz/audit.jsonl``."""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong although ``write`` succeeds, for sinks that deliver later; else empty."""
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Write a batch through to the operating system. Raises OSError when it could not."""
@@ -71,7 +83,7 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class SinkStatus:
-    """How one sink is doing; changed by the writer thread only."""
+    """How one sink is doing. The writer thread changes its own; ``status`` hands out copies."""
 
     name: str
     written: int = 0
@@ -97,28 +109,27 @@ class TrailStatus:
     failed: int
     """Records that could not be built: our own mistakes, see the log."""
     sinks: tuple[SinkStatus, ...]
+    tracing: str
+    """What the export of spans complains of, or empty."""
     is_running: bool
-
-
-def parent_ids(offer: Offer) -> TraceIds:
-    """Take the trace of the Check call's ``traceparent`` (XA-170) without making a span."""
-    parts = offer.attributes.trace_parent.split("-", 3)
-    if len(parts) == 4 and len(parts[1]) == 32 and len(parts[2]) == 16:
-        return TraceIds(parts[1], parts[2])
-    return TraceIds()
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What the writer does with each offer besides writing; each may be replaced on its own."""
+    """What the writer does with each offer besides writing it."""
 
-    trace: Callable[[Offer], TraceIds] = parent_ids
-    """Makes the span of the decision when it is sampled and says its ids."""
-    observe: Callable[[Offer], None] = lambda offer: None
-    """Counts. Called for dropped offers too, then on the check path."""
-    select: Callable[[Record], Record | None] = lambda record: record
-    """Redacts; None leaves the record out. Sampling of traces has no say here."""
-    options: RecordOptions = field(default=DEFAULT_OPTIONS)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    """Counts every decision, those without a record too."""
+    tracer: DecisionTracer = field(default_factory=lambda: DecisionTracer((), root_ratio=0.0))
+    """Without exporters it only reads the ids of the trace. Sampling has no say in what is recorded."""
+    rules: RecordRules = field(default_factory=RecordRules)
+    options: RecordOptions = DEFAULT_OPTIONS
+    nearest: Callable[[AttributeContext, Decision], RuleNote | None] | None = None
+    """
+    Finds the rule that came closest, asked for denials of the ALLOW stage only; None records none.
+
+    It costs as much as the policies are long, so it is left out while the queue is filling up.
+    """
 
 
 class AuditTrail:
@@ -136,7 +147,7 @@ class AuditTrail:
         on_full: OnFull | str = OnFull.DROP,
         flush_seconds: float = 0.05,
         retry_seconds: float = 0.5,
-        steps: Steps = Steps(),
+        steps: Steps | None = None,
     ) -> None:
         self._sinks = tuple(zip(sinks, (SinkStatus(sink.name) for sink in sinks), strict=True))
         self._queue: deque[Offer | threading.Event] = deque()
@@ -144,7 +155,7 @@ class AuditTrail:
         self._denies = OnFull(on_full) is OnFull.DENY
         self._flush_seconds = flush_seconds
         self._retry_seconds = retry_seconds
-        self._steps = steps
+        self._steps = steps or Steps()
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -202,7 +213,10 @@ class AuditTrail:
             dropped=self._dropped,
             filtered=self._filtered,
             failed=self._failed,
-            sinks=tuple(status for _, status in self._sinks),
+            sinks=tuple(
+                SinkStatus(s.name, s.written, s.lost, s.errors, s.error or sink.problem) for sink, s in self._sinks
+            ),
+            tracing=self._steps.tracer.problem,
             is_running=self._thread.is_alive(),
         )
 
@@ -210,7 +224,7 @@ class AuditTrail:
         try:
             with self._lock:  # held for an increment only
                 self._dropped += 1
-            self._steps.observe(offer)
+            self._steps.telemetry.observe(offer)
         except Exception:  # a decision must not fail because counting did
             _log.exception("an audit record was dropped, and could not be counted")
         return not self._denies
@@ -232,6 +246,7 @@ class AuditTrail:
                 sink.close()
             except Exception:
                 _log.exception("audit sink %s could not be closed", sink.name)
+        self._steps.tracer.close()
 
     def _write_batch(self) -> None:
         entries: list[Entry] = []
@@ -257,28 +272,43 @@ class AuditTrail:
                 event.set()
 
     def _build(self, offer: Offer) -> Entry | None:
-        steps = self._steps
+        """Count, choose the span's ids, make the record, end the span; one failing step does not cost the others."""
+        steps, trace = self._steps, NO_TRACE
         try:
-            steps.observe(offer)
+            steps.telemetry.observe(offer)
         except Exception:
             _log.exception("metrics of decision %s could not be counted", offer.decision_id)
-        trace = TraceIds()
         try:
-            trace = steps.trace(offer)
-        except Exception:
-            _log.exception("the span of decision %s could not be made", offer.decision_id)
-        try:
-            record = build_record(offer, trace, steps.options)
-            selected = steps.select(record)
-            if selected is None:
-                self._filtered += 1
-                return None
-            return Entry(selected, encode_record(selected))
+            trace = steps.tracer.begin(offer)
+            record = build_record(offer, trace, steps.options, self._nearest(offer))
+            is_dropped = steps.rules.drops(record)
+            record = steps.rules.redact(record)
+            line = encode_record(record)
         except Exception:
             _log.exception("the audit record of decision %s could not be built", offer.decision_id)
             self._failed += 1
-            record = _bare_record(offer)
-            return Entry(record, encode_record(record))
+            is_dropped, record = False, _bare_record(offer)
+            line = encode_record(record)
+        try:
+            steps.tracer.finish(trace, offer, record)
+        except Exception:
+            _log.exception("the span of decision %s could not be made", offer.decision_id)
+        if is_dropped:
+            self._filtered += 1
+            return None
+        return Entry(record, line, offer.started_at, trace)
+
+    def _nearest(self, offer: Offer) -> RuleNote | None:
+        find, decision = self._steps.nearest, offer.decision
+        if find is None or decision.effect is not Effect.DENY or decision.stage is not Stage.ALLOW:
+            return None
+        if len(self._queue) > self.capacity // 8:
+            return None
+        try:
+            return find(offer.attributes, decision)
+        except Exception:
+            _log.exception("the nearest rule of decision %s could not be found", offer.decision_id)
+            return None
 
     def _write(self, sink: Sink, status: SinkStatus, entries: list[Entry]) -> None:
         """Write to one sink; where records must not be lost, try until it works, and let the queue fill up."""

@@ -35,6 +35,7 @@ def test_a_record_says_who_asked_what_and_why(make_offer: MakeOffer) -> None:
             "file": "policies/deny.yaml",
             "line": 7,
         },
+        "nearest": None,
         "source": {
             "principal": "cluster.local/ns/bookinfo/sa/productpage",
             "ip": "10.0.0.7",

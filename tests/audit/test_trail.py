@@ -1,14 +1,18 @@
 import threading
 import timeit
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
-from authz.audit.record import Offer, Record
+from authz.audit.filters import RecordRules
+from authz.audit.record import Offer, Record, TraceIds
 from authz.audit.sinks import RecentSink
+from authz.audit.telemetry import DECISIONS, Telemetry
+from authz.audit.trace import DecisionTracer
 from authz.audit.trail import AuditTrail, Entry, OnFull, Steps
 from authz.core.attributes import AttributeContext
-from authz.core.decision import Decision
+from authz.core.decision import Decision, Stage
 
 MakeOffer = Callable[..., Offer]
 
@@ -17,6 +21,7 @@ class StuckSink:
     """Holds the writer until it is let go."""
 
     name = "stuck"
+    problem = ""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -36,6 +41,7 @@ class FailingSink:
     """Fails as often as told, then works."""
 
     name = "failing"
+    problem = ""
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
@@ -82,8 +88,8 @@ def test_every_sink_gets_every_decision_in_order(started: Started, make_offer: M
 def test_a_full_queue_drops_and_counts_or_denies(
     started: Started, make_offer: MakeOffer, on_full: OnFull, answer: bool
 ) -> None:
-    sink, observed = StuckSink(), list[str]()
-    steps = Steps(observe=lambda offer: observed.append(offer.decision_id))
+    sink, telemetry = StuckSink(), Telemetry()
+    steps = Steps(telemetry)
     trail = started(AuditTrail([sink], capacity=3, on_full=on_full, flush_seconds=0.001, steps=steps))
     trail.offer(*make_offer(decision_id="at-hand"))
     assert sink.entered.wait(10)
@@ -93,14 +99,26 @@ def test_a_full_queue_drops_and_counts_or_denies(
     sink.let_go.set()
     assert trail.flush()
     assert len(sink.lines) == 4
-    assert sorted(observed) == ["at-hand", "d-0", "d-1", "d-2", "d-3", "d-4"], "metrics count dropped decisions too"
+    assert sum(telemetry.counts[DECISIONS].values()) == 6, "metrics count dropped decisions too"
+
+
+class BrokenTelemetry(Telemetry):
+    def observe(self, offer: Offer) -> None:
+        raise RuntimeError("our mistake")
+
+
+class BrokenTracer(DecisionTracer):
+    def begin(self, offer: Offer) -> TraceIds:
+        raise RuntimeError("our mistake")
+
+
+class BrokenRules(RecordRules):
+    def redact(self, record: Record) -> Record:
+        raise RuntimeError("our mistake")
 
 
 def test_offer_raises_nothing_even_when_counting_fails(make_offer: MakeOffer) -> None:
-    def fail(offer: Offer) -> None:
-        raise RuntimeError("our mistake")
-
-    trail = AuditTrail([], capacity=0, steps=Steps(observe=fail))
+    trail = AuditTrail([], capacity=0, steps=Steps(BrokenTelemetry()))
     assert trail.offer(*make_offer()) is True
     assert trail.status().dropped == 1
 
@@ -128,17 +146,40 @@ def test_where_records_must_not_be_lost_a_failing_sink_is_tried_again(started: S
     assert trail.status().sinks[0].errors == 3
 
 
-@pytest.mark.parametrize("step", ["trace", "observe", "select"])
-def test_a_step_that_fails_never_costs_the_line(started: Started, make_offer: MakeOffer, step: str) -> None:
-    def fail(_: object) -> Record:
-        raise RuntimeError("our mistake")
+def _no_nearest(attributes: AttributeContext, decision: Decision) -> None:
+    raise RuntimeError("our mistake")
 
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        Steps(telemetry=BrokenTelemetry()),
+        Steps(tracer=BrokenTracer(())),
+        Steps(rules=BrokenRules()),
+        Steps(nearest=_no_nearest),
+    ],
+    ids=["telemetry", "tracer", "rules", "nearest"],
+)
+def test_a_step_that_fails_never_costs_the_line(
+    started: Started, make_offer: MakeOffer, denial: Decision, steps: Steps
+) -> None:
     sink = RecentSink()
-    trail = started(AuditTrail([sink], steps=Steps(**{step: fail})))  # type: ignore[arg-type]  # any of three callables
-    trail.offer(*make_offer())
+    trail = started(AuditTrail([sink], steps=steps))
+    trail.offer(*make_offer(decision=replace(denial, stage=Stage.ALLOW)))
     assert trail.flush()
     assert sink.entries[0].record["decision_id"] == "d-1"
     assert sink.entries[0].record["effect"] == "deny"
+
+
+def test_a_record_whose_redaction_failed_holds_nothing_that_could_need_it(
+    started: Started, make_offer: MakeOffer
+) -> None:
+    sink = RecentSink()
+    trail = started(AuditTrail([sink], steps=Steps(rules=BrokenRules())))
+    trail.offer(*make_offer())
+    assert trail.flush()
+    assert "source" not in sink.entries[0].record
+    assert trail.status().failed == 1
 
 
 def test_close_writes_what_is_queued_and_refuses_the_rest(make_offer: MakeOffer) -> None:
@@ -151,10 +192,11 @@ def test_close_writes_what_is_queued_and_refuses_the_rest(make_offer: MakeOffer)
     assert trail.offer(*make_offer()) is False
 
 
-def test_records_left_out_by_a_rule_are_counted(started: Started, make_offer: MakeOffer) -> None:
+def test_records_left_out_by_a_rule_are_counted(started: Started, make_offer: MakeOffer, allowed: Decision) -> None:
     sink = RecentSink()
-    trail = started(AuditTrail([sink], steps=Steps(select=lambda record: None)))
-    trail.offer(*make_offer())
+    rules = RecordRules.parse(drop=("effect=allow,request.path=/health*",))
+    trail = started(AuditTrail([sink], steps=Steps(rules=rules)))
+    trail.offer(*make_offer(decision=allowed, http={"path": "/healthz"}))
     assert trail.flush()
     assert (sink.entries, trail.status().filtered) == ((), 1)
 

@@ -1,0 +1,142 @@
+"""
+The counters rendered for Prometheus when it asks; nothing here runs on the check path.
+
+A part that cannot be read is left out and counted: a broken status must not take the other metrics away.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.process_collector import ProcessCollector
+
+from authz.audit import telemetry as t
+from authz.audit.telemetry import Histogram, Labels, Metric, ServiceStatus, Telemetry
+from authz.audit.trail import TrailStatus
+
+_log = logging.getLogger("authz.audit")
+
+
+def counter(metric: Metric, values: Mapping[Labels, float]) -> Family:
+    """Render one counter."""
+    family = CounterMetricFamily(metric.name.removesuffix("_total"), metric.help, labels=metric.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def gauge(metric: Metric, values: Mapping[Labels, float]) -> Family:
+    """Render one gauge."""
+    family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def histogram(metric: Metric, values: Mapping[Labels, Histogram]) -> Family:
+    """Render one histogram with cumulative buckets."""
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for labels, value in values.items():
+        buckets, so_far = [], 0
+        for bound, count in zip((*value.bounds, float("inf")), tuple(value.counts), strict=True):
+            so_far += count
+            buckets.append((f"{bound:g}" if bound != float("inf") else "+Inf", float(so_far)))
+        family.add_metric(labels, buckets, value.total)
+    return family
+
+
+class TelemetryCollector:
+    """Collects counters, the service's status and the trail's."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        status: Callable[[], ServiceStatus],
+        trail: Callable[[], TrailStatus],
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._telemetry = telemetry
+        self._status = status
+        self._trail = trail
+        self._is_ready = is_ready
+        self._errors = 0
+
+    def describe(self) -> list[Family]:
+        """Describe nothing: registering must not ask the service, which may not be assembled yet."""
+        return []
+
+    def collect(self) -> Iterator[Family]:
+        """Render everything, one part after the other."""
+        for part in (self._counters, self._service, self._audit, self._health):
+            try:
+                families = list(part())
+            except Exception:
+                _log.exception("a part of the metrics could not be read")
+                self._errors += 1
+                continue
+            yield from families
+        yield counter(t.COLLECT_ERRORS, {(): self._errors})
+
+    def _counters(self) -> Iterator[Family]:
+        for metric, counts in self._telemetry.counts.items():
+            yield counter(metric, dict(counts))
+        for metric, histograms in self._telemetry.histograms.items():
+            yield histogram(metric, dict(histograms))
+
+    def _health(self) -> Iterator[Family]:
+        yield gauge(t.READY, {(): float(self._is_ready())})
+        yield gauge(t.BUILD, {(t.program_version(),): 1.0})
+
+    def _service(self) -> Iterator[Family]:
+        status = self._status()
+        reload = status.reload
+        yield counter(t.RELOADS, {("success",): reload.successes, ("failure",): reload.failures})
+        yield gauge(t.RELOAD_OK, {(): float(reload.is_ok)})
+        yield gauge(t.RELOAD_TIME, {(): reload.loaded_at})
+        yield gauge(t.POLICY_INFO, {(reload.policy_version,): 1.0} if reload.policy_version else {})
+        yield gauge(t.POLICIES, {(kind,): float(number) for kind, number in reload.documents})
+        yield gauge(t.KEY_SET_KEYS, {(k.name,): float(k.keys) for k in status.key_sets})
+        yield gauge(t.KEY_SET_FETCHED, {(k.name,): k.fetched_at or 0.0 for k in status.key_sets})
+        yield gauge(t.KEY_SET_STALE, {(k.name,): float(bool(k.error)) for k in status.key_sets})
+        yield counter(t.JWKS_SUCCESS, {(): sum(k.successes for k in status.key_sets)})
+        yield counter(t.JWKS_FAIL, {(): sum(k.failures for k in status.key_sets)})
+        cache = status.token_cache
+        if cache is not None:
+            yield counter(t.CACHE_HITS, {(): cache.hits})
+            yield counter(t.CACHE_MISSES, {(): cache.misses})
+            yield gauge(t.CACHE_ENTRIES, {(): float(cache.entries)})
+            yield gauge(t.CACHE_CAPACITY, {(): float(cache.capacity)})
+        yield gauge(t.CERTIFICATE, {(c.kind, c.namespace, c.workload): c.not_after for c in status.certificates})
+        roots = [c.not_after for c in status.certificates if c.kind == "root"]
+        yield gauge(t.ROOT_EXPIRY, {(): min(roots)} if roots else {})
+
+    def _audit(self) -> Iterator[Family]:
+        trail = self._trail()
+        yield gauge(t.QUEUED, {(): float(trail.queued)})
+        yield gauge(t.QUEUE_CAPACITY, {(): float(trail.capacity)})
+        yield counter(t.DROPPED, {("queue_full",): trail.dropped, ("rule",): trail.filtered, ("failed",): trail.failed})
+        results: dict[Labels, int] = {}
+        for sink in trail.sinks:
+            results[sink.name, "written"] = sink.written
+            results[sink.name, "lost"] = sink.lost
+        yield counter(t.SINK_RECORDS, results)
+        yield gauge(t.SINK_OK, {(sink.name,): float(not sink.error) for sink in trail.sinks})
+
+
+def metrics_registry(collector: TelemetryCollector) -> CollectorRegistry:
+    """Build a registry of our own with the collector, the process' and the garbage collector's metrics."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def render_metrics(registry: CollectorRegistry, accept: str = "") -> tuple[bytes, str]:
+    """Render the page as (body, content type) in the form that ``accept`` prefers."""
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type

@@ -1,0 +1,368 @@
+"""
+Every metric and span name of the house, the counters behind them, and the shapes in which other rooms report.
+
+Counting is adding to plain integers in dictionaries; ``metrics`` renders them when Prometheus asks.
+Labels are few and bounded: workloads, policies and rules yes, paths and principals never.
+Where Istio counts the same thing, its name and labels are used, so that existing dashboards read them.
+"""
+
+import functools
+import importlib.metadata
+import threading
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from authz.audit.record import Offer
+from authz.core.attributes import AuthenticationOutcome, Workload
+from authz.core.decision import RuleReference
+from authz.core.errors import Problem
+from authz.core.spiffe import SpiffeId
+
+SPAN_NAME = "authz.decide"
+LOG_EVENT = "authz.decision"
+SPAN_EVENTS = {"token": "authz.token.verify", "provider": "authz.provider.ask", "stage": "authz.stage"}
+"""First part of a timing's name to the name of its span event."""
+SPAN_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "http.request.method": ("request", "method"),
+    "url.path": ("request", "path"),
+    "url.scheme": ("request", "scheme"),
+    "server.address": ("request", "host"),
+    "server.port": ("destination", "port"),
+    "user_agent.original": ("request", "user_agent"),
+    "client.address": ("source", "remote_ip"),
+    "network.peer.address": ("source", "ip"),
+    "network.peer.port": ("source", "port"),
+    "tls.client.server_name": ("sni",),
+    "enduser.id": ("token", "subject"),
+    "authz.decision_id": ("decision_id",),
+    "authz.effect": ("effect",),
+    "authz.stage": ("stage",),
+    "authz.reason": ("reason",),
+    "authz.status": ("status",),
+    "authz.rule": ("rule", "name"),
+    "authz.rule.file": ("rule", "file"),
+    "authz.rule.line": ("rule", "line"),
+    "authz.source.principal": ("source", "principal"),
+    "authz.source.mtls": ("source", "mtls"),
+    "authz.destination.workload": ("destination", "workload"),
+    "authz.destination.namespace": ("destination", "namespace"),
+    "authz.token.issuer": ("token", "issuer"),
+    "authz.token.key_id": ("token", "key_id"),
+    "authz.token.digest": ("token", "digest"),
+    "authz.token.cached": ("token", "cached"),
+    "authz.audit": ("audit",),
+    "authz.would_deny": ("would_deny",),
+    "authz.would_deny.by": ("by",),
+    "authz.policy_version": ("policy_version",),
+    "authz.x_request_id": ("x_request_id",),
+}
+"""Span attribute to its field in the audit record."""
+
+
+class Metric(NamedTuple):
+    """Name, help and labels of one metric; the kind is counter, gauge or histogram."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_RULE = ("policy_namespace", "policy", "rule")
+_WORKLOAD = ("namespace", "workload")
+_ISTIO = (
+    "reporter",
+    "source_workload",
+    "source_workload_namespace",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_app",
+    "destination_version",
+    "request_protocol",
+    "response_code",
+    "connection_security_policy",
+)
+
+DECISIONS = Metric("authz_decisions_total", "counter", "Decisions made", (*_WORKLOAD, "effect", "stage", *_RULE))
+DURATION = Metric("authz_decision_duration_seconds", "histogram", "Time from request to answer", ("effect",))
+DRY_RUN = Metric(
+    "authz_dry_run_results_total",
+    "counter",
+    "What dry-run policies would have answered",
+    (*_WORKLOAD, "action", "result", *_RULE),
+)
+AUDIT_MATCHES = Metric("authz_audit_policy_matches_total", "counter", "Requests an AUDIT rule matched", _RULE)
+TOKENS = Metric("authz_tokens_total", "counter", "Tokens judged", ("outcome", "cached"))
+PROVIDERS = Metric("authz_provider_duration_seconds", "histogram", "Time an external provider took", ("provider",))
+REQUESTS = Metric(
+    "istio_requests_total",
+    "counter",
+    "HTTP requests asked about; response_code is `unknown` for accepted ones, because the upstream answers them",
+    _ISTIO,
+)
+CONNECTIONS = Metric(
+    "istio_tcp_connections_opened_total",
+    "counter",
+    "TCP connections asked about",
+    tuple(label for label in _ISTIO if label != "response_code"),
+)
+CACHE_HITS = Metric("authz_token_cache_hits_total", "counter", "Tokens found verified in the cache")
+CACHE_MISSES = Metric("authz_token_cache_misses_total", "counter", "Tokens that had to be verified")
+CACHE_ENTRIES = Metric("authz_token_cache_entries", "gauge", "Tokens in the cache")
+CACHE_CAPACITY = Metric("authz_token_cache_capacity", "gauge", "Most tokens the cache holds")
+KEY_SET_KEYS = Metric("authz_key_set_keys", "gauge", "Usable keys of a key set; 0 when it was never read", ("key_set",))
+KEY_SET_FETCHED = Metric(
+    "authz_key_set_fetched_timestamp_seconds",
+    "gauge",
+    "When a key set was last read successfully; 0 when never",
+    ("key_set",),
+)
+KEY_SET_STALE = Metric("authz_key_set_failing", "gauge", "1 while the last read of a key set failed", ("key_set",))
+JWKS_SUCCESS = Metric("pilot_jwks_resolver_network_fetch_success_total", "counter", "Key sets fetched")
+JWKS_FAIL = Metric("pilot_jwks_resolver_network_fetch_fail_total", "counter", "Key sets that could not be fetched")
+RELOADS = Metric("authz_policy_reloads_total", "counter", "Reloads of the policies", ("result",))
+RELOAD_OK = Metric("authz_policy_last_reload_successful", "gauge", "0 while a refused change waits to be repaired")
+RELOAD_TIME = Metric(
+    "authz_policy_last_reload_success_timestamp_seconds", "gauge", "When the policies in force were loaded"
+)
+POLICY_INFO = Metric("authz_policy_info", "gauge", "Version of the policies in force", ("version",))
+POLICIES = Metric("authz_policies", "gauge", "Documents in force", ("kind",))
+QUEUED = Metric("authz_audit_queue_entries", "gauge", "Decisions waiting to be recorded")
+QUEUE_CAPACITY = Metric("authz_audit_queue_capacity", "gauge", "Most decisions that may wait")
+DROPPED = Metric("authz_audit_dropped_total", "counter", "Decisions without a record", ("cause",))
+SINK_RECORDS = Metric("authz_audit_sink_records_total", "counter", "Records by sink", ("sink", "result"))
+SINK_OK = Metric("authz_audit_sink_healthy", "gauge", "0 while a sink fails", ("sink",))
+CERTIFICATE = Metric(
+    "authz_certificate_expiry_timestamp_seconds", "gauge", "When a certificate expires", ("kind", *_WORKLOAD)
+)
+ROOT_EXPIRY = Metric(
+    "citadel_server_root_cert_expiry_timestamp", "gauge", "When the root certificate expires, in seconds"
+)
+READY = Metric("authz_ready", "gauge", "1 when requests are answered", ())
+BUILD = Metric("authz_build_info", "gauge", "Version of this program", ("version",))
+COLLECT_ERRORS = Metric("authz_metrics_errors_total", "counter", "Parts of this page that could not be read")
+
+METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of them, for the documentation and its test."""
+
+DURATION_BUCKETS = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.2, 1.0)
+"""Upper bounds in seconds; a decision takes some tens of microseconds, a provider milliseconds."""
+PROVIDER_BUCKETS = (1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 1.0, 5.0)
+MAX_SERIES = 5_000
+"""Of one metric; what comes beyond is counted under OTHER, so that nobody can fill our memory or Prometheus'."""
+OTHER = "_other"
+UNKNOWN = "unknown"
+"""Istio's word for a label whose value is not known."""
+
+
+@functools.cache
+def program_version() -> str:
+    """Version of the installed package; ``0`` when it runs from a directory that was never installed."""
+    try:
+        return importlib.metadata.version("authz")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadStatus:
+    """The policies in force and how the last reload went. Times in seconds since the epoch."""
+
+    policy_version: str = ""
+    """Empty before the first set was accepted."""
+    loaded_at: float = 0.0
+    is_ok: bool = True
+    """False while the last change is refused and the previous set stays in force."""
+    successes: int = 0
+    failures: int = 0
+    problems: tuple[Problem, ...] = ()
+    """Of the last reload, warnings included."""
+    documents: tuple[tuple[str, int], ...] = ()
+    """(kind, number) of the documents in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySetStatus:
+    """One key set: ``name`` is ``JwtRule.keys_from`` or what people should read instead."""
+
+    name: str
+    keys: int = 0
+    fetched_at: float | None = None
+    """None when it was never read: tokens of its issuer are denied."""
+    error: str = ""
+    """Of the last attempt; empty after a success."""
+    successes: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """The cache of verified tokens."""
+
+    hits: int = 0
+    misses: int = 0
+    entries: int = 0
+    capacity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateStatus:
+    """A certificate that will expire. ``kind`` is ``workload``, ``server``, ``intermediate`` or ``root``."""
+
+    kind: str
+    not_after: float
+    namespace: str = ""
+    workload: str = ""
+    identity: str = ""
+    """SPIFFE ID; for people only, never a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """Everything the service reports about itself; a fresh value for each question, made in microseconds."""
+
+    reload: ReloadStatus = ReloadStatus()
+    key_sets: tuple[KeySetStatus, ...] = ()
+    token_cache: CacheStatus | None = None
+    certificates: tuple[CertificateStatus, ...] = ()
+    is_draining: bool = False
+    """True after SIGTERM: no longer ready, still alive."""
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts by bucket, the last one being everything above, and the sum."""
+
+    bounds: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+Labels = tuple[str, ...]
+Counts = dict[Labels, int]
+
+
+class _WorkloadLabels(NamedTuple):
+    namespace: str
+    name: str
+    app: str
+    version: str
+
+
+class Telemetry:
+    """The counters of decisions. ``observe`` may be called from any thread; readers take copies."""
+
+    def __init__(self, max_series: int = MAX_SERIES) -> None:
+        self._max_series = max_series
+        self._lock = threading.Lock()
+        self._workloads: dict[Workload, _WorkloadLabels] = {}
+        self._peers: dict[str, tuple[str, str]] = {}
+        self.counts: dict[Metric, Counts] = {
+            metric: {} for metric in (DECISIONS, DRY_RUN, AUDIT_MATCHES, TOKENS, REQUESTS, CONNECTIONS)
+        }
+        self.histograms: dict[Metric, dict[Labels, Histogram]] = {DURATION: {}, PROVIDERS: {}}
+
+    def observe(self, offer: Offer) -> None:
+        """Count one decision."""
+        attributes, decision = offer.attributes, offer.decision
+        with self._lock:
+            workload = self._workload(attributes.destination.workload)
+            effect = decision.effect.value
+            place = (workload.namespace, workload.name)
+            self._count(DECISIONS, (*place, effect, decision.stage.value, *_rule(decision.rule)))
+            self._measure(DURATION, (effect,), offer.duration_seconds, DURATION_BUCKETS)
+            self._count_request(offer, workload)
+            outcome = attributes.authentication.outcome
+            if outcome is not AuthenticationOutcome.NONE:
+                self._count(TOKENS, (outcome.value, str(bool(offer.cache_hit)).lower()))
+            if decision.audit_rule is not None:
+                self._count(AUDIT_MATCHES, _rule(decision.audit_rule))
+            for action, result in (("DENY", decision.dry_run_deny), ("ALLOW", decision.dry_run_allow)):
+                if result is not None:
+                    self._count(DRY_RUN, (*place, action, result.effect.value, *_rule(result.rule)))
+            for timing in offer.timings:
+                if timing.name.startswith("provider."):
+                    self._measure(PROVIDERS, (timing.detail,), timing.duration_seconds, PROVIDER_BUCKETS)
+
+    def rule_hits(self) -> dict[tuple[str, str, int], int]:
+        """Count by (namespace, policy, index) how often a rule decided, audited, or would have (dry run)."""
+        hits: dict[tuple[str, str, int], int] = {}
+        for metric in (DECISIONS, DRY_RUN, AUDIT_MATCHES):
+            for labels, count in dict(self.counts[metric]).items():
+                namespace, policy, index = labels[-3:]
+                if index.isdigit():
+                    key = (namespace, policy, int(index))
+                    hits[key] = hits.get(key, 0) + count
+        return hits
+
+    def _count_request(self, offer: Offer, workload: _WorkloadLabels) -> None:
+        attributes = offer.attributes
+        identities = attributes.source.identities
+        account, namespace = self._peer(identities[0]) if identities else (UNKNOWN, UNKNOWN)
+        secured = "mutual_tls" if identities else "none"
+        peers = ("destination", account, namespace, workload.name, workload.namespace, workload.app, workload.version)
+        if attributes.http is None:
+            self._count(CONNECTIONS, (*peers, "tcp", secured))
+            return
+        content = attributes.http.headers.get("content-type", ())
+        protocol = "grpc" if content and content[0].startswith("application/grpc") else "http"
+        code = str(offer.decision.status) if offer.decision.status else UNKNOWN
+        self._count(REQUESTS, (*peers, protocol, code, secured))
+
+    def _count(self, metric: Metric, labels: Labels) -> None:
+        counts = self.counts[metric]
+        number = counts.get(labels)
+        if number is None and len(counts) >= self._max_series:
+            labels = (OTHER,) * len(labels)
+            number = counts.get(labels)
+        counts[labels] = (number or 0) + 1
+
+    def _measure(self, metric: Metric, labels: Labels, seconds: float, bounds: tuple[float, ...]) -> None:
+        histograms = self.histograms[metric]
+        histogram = histograms.get(labels)
+        if histogram is None:
+            if len(histograms) >= self._max_series:
+                labels = (OTHER,) * len(labels)
+            histogram = histograms.setdefault(labels, Histogram(bounds))
+        histogram.add(seconds)
+
+    def _workload(self, workload: Workload) -> _WorkloadLabels:
+        found = self._workloads.get(workload)
+        if found is None:
+            labels = dict(workload.labels)
+            found = _WorkloadLabels(
+                workload.namespace or UNKNOWN,
+                workload.name or workload.service_account or UNKNOWN,
+                labels.get("app", UNKNOWN),
+                labels.get("version", UNKNOWN),
+            )
+            if len(self._workloads) >= self._max_series:
+                self._workloads.clear()
+            self._workloads[workload] = found
+        return found
+
+    def _peer(self, identity: str) -> tuple[str, str]:
+        """Service account and namespace of a peer: as bounded as the certificates a CA signs."""
+        found = self._peers.get(identity)
+        if found is None:
+            try:
+                spiffe = SpiffeId.parse(identity)
+                found = (spiffe.service_account or UNKNOWN, spiffe.namespace or UNKNOWN)
+            except ValueError:
+                found = (UNKNOWN, UNKNOWN)
+            if len(self._peers) >= self._max_series:
+                self._peers.clear()
+            self._peers[identity] = found
+        return found
+
+
+def _rule(rule: RuleReference | None) -> tuple[str, str, str]:
+    return (rule.namespace, rule.policy, str(rule.index)) if rule is not None else ("", "", "")
