@@ -68,8 +68,11 @@ async def fetch_json(url: str, ssl_context: ssl.SSLContext) -> Document:
             from https to http, too large, or no JSON object.
     """
     try:
-        async with httpx.AsyncClient(  # noqa: S113  the caller bounds the time of all requests together
-            transport=GuardedTransport(ssl_context), follow_redirects=True, max_redirects=MAX_REDIRECTS, timeout=None
+        async with httpx.AsyncClient(
+            transport=GuardedTransport(ssl_context),
+            follow_redirects=True,
+            max_redirects=MAX_REDIRECTS,
+            timeout=None,  # noqa: S113  the caller bounds the time of all requests together
         ) as client:
             # An encoding could unfold far beyond the size limit in one step.
             request = client.build_request("GET", url, headers={"accept-encoding": "identity"})

@@ -12,8 +12,8 @@ from authz.tokens.key_sets import KeySets, KeySetState
 from authz.tokens.locations import locations_of
 from authz.tokens.output import output_names
 
-MAX_PLANS = 4096
-"""One per distinct list of rules, that is, about one per workload; beyond, all are made anew."""
+MAX_PLANS = 1024
+"""One per list of rules, that is, about one per workload; beyond, the oldest goes and is made anew when needed."""
 
 _PLANS: dict[int, tuple[tuple[JwtRule, ...], "Plan"]] = {}
 
@@ -65,7 +65,7 @@ def plan_for(jwt_rules: tuple[JwtRule, ...]) -> Plan:
         return known[1]
     plan = make_plan(jwt_rules)
     if len(_PLANS) >= MAX_PLANS:
-        _PLANS.clear()
+        _PLANS.pop(next(iter(_PLANS)), None)
     _PLANS[id(jwt_rules)] = (jwt_rules, plan)  # holding the tuple keeps its id from being given to another
     return plan
 

@@ -1,7 +1,9 @@
 """One valid key set, token and request for all tests of this room; tests change one thing at a time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import pytest
 
 from authz.core.attributes import AttributeContext, Authentication, Destination, HttpRequest, Source, Workload
 from authz.core.normalize import join_headers
@@ -75,3 +77,12 @@ def judge(attributes: AttributeContext, *rules: JwtRule, now: float = NOW, **mor
     given = more.pop("key_sets", None)
     applicable = rules or (rule(),)
     return authenticate(attributes, applicable, key_sets(*applicable) if given is None else given, now, **more)
+
+
+def table(names: str | tuple[str, ...], rows: Iterable[Any]) -> pytest.MarkDecorator:
+    """``parametrize`` whose identifiers hold no long text: tokens differ from run to run, identifiers must not."""
+
+    def name_of(value: object) -> str | None:
+        return "text" if isinstance(value, str | bytes) and len(value) > 60 else None
+
+    return pytest.mark.parametrize(names, list(rows), ids=name_of)

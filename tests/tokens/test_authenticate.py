@@ -3,8 +3,6 @@
 import dataclasses
 from typing import Any
 
-import pytest
-
 from authz.core.attributes import NOT_AUTHENTICATED, AttributeContext, AuthenticationOutcome
 from authz.core.resources import ClaimToHeader, JwtHeader, JwtRule, Presence
 from authz.tokens.authenticate import authenticate, refusal_to_report
@@ -12,7 +10,7 @@ from authz.tokens.cache import TokenCache
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.signing import jwks_text
 from authz.tokens.verify import Refusal
-from tests.tokens.material import ISSUER, KEYS, NOW, bearer, judge, key_sets, keys_of, request, rule, token
+from tests.tokens.material import ISSUER, KEYS, NOW, bearer, judge, key_sets, keys_of, request, rule, table, token
 
 NONE, ACCEPTED, REJECTED = AuthenticationOutcome
 GOOD = token()
@@ -37,7 +35,7 @@ def test_tcp_has_no_jwt_stage() -> None:
     assert judge(dataclasses.replace(request(), http=None)) is NOT_AUTHENTICATED
 
 
-@pytest.mark.parametrize(
+@table(
     "attributes",
     [
         request(),
@@ -69,7 +67,7 @@ def test_refusal_is_complete() -> None:
     assert EXPIRED not in repr(answer)
 
 
-@pytest.mark.parametrize(
+@table(
     ("headers", "path", "outcome", "body"),
     [
         ({"x-a": GOOD, "x-b": GOOD}, "/", ACCEPTED, ""),
@@ -114,7 +112,7 @@ UNKNOWN = Refusal(401, "unknown", is_unknown_issuer=True)
 A, B = Refusal(401, "a"), Refusal(403, "b")
 
 
-@pytest.mark.parametrize(
+@table(
     ("outcomes", "expected"),
     [
         ([None, None], None),
@@ -133,7 +131,7 @@ def test_which_failure_is_reported(outcomes: list[Refusal | None], expected: Ref
     assert refusal_to_report(outcomes) is expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("a", "b", "outcome", "principal"),
     [
         (GOOD, OTHER, ACCEPTED, ISSUER),
@@ -157,8 +155,8 @@ def test_first_rule_that_succeeds_with_a_token_decides(
     assert (answer.token.issuer if answer.token else None) == principal
 
 
-@pytest.mark.parametrize("forward", [False, True])
-@pytest.mark.parametrize(
+@table("forward", [False, True])
+@table(
     ("headers", "path", "removed", "rewritten"),
     [
         ({"x-a": [GOOD, GOOD], "x-c": "v"}, "/?a=%20", ("x-a",), None),
@@ -208,7 +206,7 @@ OUTPUTS = rule(output_payload_to_header="X-Payload", output_claim_to_headers=(Cl
 FORGED_OUTPUTS: dict[str, str | list[str]] = {"x-payload": "forged", "x-sub": ["root", "root"]}
 
 
-@pytest.mark.parametrize("rules", [(OUTPUTS,), (OUTPUTS, rule(issuer="zzz"))])
+@table("rules", [(OUTPUTS,), (OUTPUTS, rule(issuer="zzz"))])
 def test_outputs_carry_verified_values(rules: tuple[JwtRule, ...]) -> None:
     """RA-47, RA-48; forged values are overwritten."""
     attributes = request(FORGED_OUTPUTS | {"authorization": f"Bearer {GOOD}"})
@@ -217,7 +215,7 @@ def test_outputs_carry_verified_values(rules: tuple[JwtRule, ...]) -> None:
     assert after.header("x-sub") == ("alice",)
 
 
-@pytest.mark.parametrize(
+@table(
     ("method", "headers"),
     [
         ("GET", {}),
@@ -242,7 +240,7 @@ def test_token_in_an_output_header_is_removed_before_it_is_seen() -> None:
         assert (answer.outcome, answer.headers_to_remove) == (NONE, ("x-a",))
 
 
-@pytest.mark.parametrize(
+@table(
     ("method", "origin", "asked", "outcome"),
     [
         ("OPTIONS", "o", "GET", NONE),
@@ -266,7 +264,7 @@ def test_preflights_skip_the_stage(
 REQUIRED = Presence.REQUIRED
 
 
-@pytest.mark.parametrize(
+@table(
     ("rules", "headers", "body"),
     [
         ((raw("x-a", presence=REQUIRED),), {"x-a": GOOD}, ""),
@@ -317,7 +315,7 @@ def test_never_fetched_keys_are_named_in_the_reason() -> None:
     assert f"key set of issuer {ISSUER} was never fetched: connection refused" in answer.reason
 
 
-@pytest.mark.parametrize("jwks", ['{"keys":[]}', "not JSON", '{"keys":[{"kty":"RSA"}]}'])
+@table("jwks", ['{"keys":[]}', "not JSON", '{"keys":[{"kty":"RSA"}]}'])
 def test_unusable_inline_set_refuses_tokens_only(jwks: str) -> None:
     """RA-37."""
     answer = judge(bearer(GOOD), rule(jwks=jwks))
@@ -333,7 +331,7 @@ class TestCache:
         assert second.token is first.token
         assert (cache.hits, cache.misses, len(cache)) == (1, 1, 1)
 
-    @pytest.mark.parametrize(
+    @table(
         ("claims", "later", "body"),
         [
             ({"exp": NOW + 10}, 70, ""),
@@ -362,7 +360,7 @@ class TestCache:
             assert judge(bearer(GOOD), asked, cache=cache, key_sets=given).body == "Jwt verification fails"
         assert judge(bearer(GOOD), asked, cache=cache).outcome is ACCEPTED
 
-    @pytest.mark.parametrize(
+    @table(
         "changed",
         [
             rule(audiences=("shop",)),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from authz.tokens.jwks import MAX_KEY_SET_BYTES, MAX_KEYS, read_key_set
-from tests.tokens.material import KEYS, keys_of
+from tests.tokens.material import KEYS, keys_of, table
 
 
 def jwk(name: str, **changes: Any) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def test_single_jwk_is_a_set_of_one() -> None:
     assert [key.kid for key in read_key_set(json.dumps(jwk("ec"))).keys] == ["ec"]
 
 
-@pytest.mark.parametrize(
+@table(
     ("entry", "why"),
     [
         ("text", "not an object"),
@@ -67,7 +67,7 @@ def test_unusable_entry_is_skipped_and_noted(entry: object, why: str) -> None:
     assert why in key_set.skipped[0]
 
 
-@pytest.mark.parametrize(
+@table(
     ("document", "why"),
     [
         ("", "not a JSON object"),

@@ -3,15 +3,13 @@
 import json
 from typing import Any
 
-import pytest
-
 from authz.core.resources import JwtRule
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.signing import jwks_text, make_token, sign_text
 from authz.tokens.strict_json import write_base64url
 from authz.tokens.verify import ParsedToken, Refusal, accepted_token, check_token, read_token
-from tests.tokens.material import ISSUER, KEYS, NOW, keys_of, rule, token
+from tests.tokens.material import ISSUER, KEYS, NOW, keys_of, rule, table, token
 
 BAD_FORMAT = "Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections"
 FAILS = "Jwt verification fails"
@@ -44,7 +42,7 @@ def test_good_token_is_good() -> None:
     assert verify(GOOD) == (0, "")
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     ["", ".", "...", "abc", "a.b", "a.b.", ".a.b", "a.b.c.d", f"{HEADER}.{PAYLOAD}.", f"{HEADER}..{PAYLOAD}"],
 )
@@ -58,7 +56,7 @@ def test_empty_pieces_are_ignored() -> None:
     assert verify(f".{HEADER}..{PAYLOAD}.{SIGNATURE}.") == (0, "")
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "body"),
     [
         (f"{HEADER}=.{PAYLOAD}.{SIGNATURE}", "Jwt header is an invalid Base64url encoded"),
@@ -79,7 +77,7 @@ def test_base64url_is_strict(text: str, body: str) -> None:
     assert verify(text) == (401, body)
 
 
-@pytest.mark.parametrize(
+@table(
     ("header", "body"),
     [
         ("", BAD_FORMAT),
@@ -108,7 +106,7 @@ def test_bad_header(header: str | bytes, body: str) -> None:
     assert verify(signed(header, "not JSON")) == (401, body)
 
 
-@pytest.mark.parametrize(
+@table(
     "text",
     [
         "x",
@@ -143,7 +141,7 @@ def test_brackets_in_strings_do_not_nest() -> None:
     assert verify(payload('"a":"' + '[{\\"' * 200 + '"')) == (0, "")
 
 
-@pytest.mark.parametrize(
+@table(
     ("members", "body"),
     [
         *(
@@ -172,20 +170,18 @@ def test_wrong_payload_types(members: str, body: str) -> None:
     assert verify(payload(members)) == (401, body)
 
 
-@pytest.mark.parametrize("name", ["iss", "sub"])
-@pytest.mark.parametrize("value", ["5", "null", "true", "[]"])
+@table("name", ["iss", "sub"])
+@table("value", ["5", "null", "true", "[]"])
 def test_issuer_and_subject_are_strings(name: str, value: str) -> None:
     assert verify(signed(payload=f'{{"{name}":{value}}}')) == (401, f"Jwt payload [{name}] field is not a string")
 
 
-@pytest.mark.parametrize(
-    "members", ['"iat":1.5', '"exp":4e9', '"exp":0', '"exp":1e10,"nbf":0.5', '"crit":["x"]', '"aud":[]']
-)
+@table("members", ['"iat":1.5', '"exp":4e9', '"exp":0', '"exp":1e10,"nbf":0.5', '"crit":["x"]', '"aud":[]'])
 def test_unusual_but_right_payloads(members: str) -> None:
     assert verify(payload(members)) == (0, "")
 
 
-@pytest.mark.parametrize(
+@table(
     ("issuer", "claims", "expected"),
     [
         (ISSUER, {}, 0),
@@ -205,7 +201,7 @@ def test_issuer(issuer: str, claims: dict[str, Any], expected: int) -> None:
     assert body == ("Jwt issuer is not configured" if expected else "")
 
 
-@pytest.mark.parametrize(
+@table(
     ("claims", "body"),
     [
         ({"exp": NOW - 60}, ""),
@@ -226,7 +222,7 @@ def test_times(claims: dict[str, Any], body: str) -> None:
     assert verify(token(claims=claims)) == (401 if body else 0, body)
 
 
-@pytest.mark.parametrize(
+@table(
     ("allowed", "aud", "is_good"),
     [
         ((), ..., True),
@@ -253,7 +249,7 @@ def test_audiences(allowed: tuple[str, ...], aud: object, is_good: bool) -> None
     assert verify(token(claims={"aud": aud}), of=rule(audiences=allowed)) == expected
 
 
-@pytest.mark.parametrize(
+@table(
     ("claims", "body"),
     [
         ({"iss": "x", "exp": 1, "aud": "x"}, "Jwt issuer is not configured"),
@@ -274,28 +270,28 @@ ALGORITHMS = [
 ]
 
 
-@pytest.mark.parametrize(("key", "alg"), ALGORITHMS)
+@table(("key", "alg"), ALGORITHMS)
 def test_every_algorithm(key: str, alg: str) -> None:
     """RA-22."""
     assert verify(token(key, alg=alg), key) == (0, "")
     assert verify(token(key, alg=alg, sign="corrupt"), key) == (401, FAILS)
 
 
-@pytest.mark.parametrize("key", ["rsa", "ec", "ec384", "ec521", "oct"])
-@pytest.mark.parametrize("alg", [alg for _, alg in ALGORITHMS])
+@table("key", ["rsa", "ec", "ec384", "ec521", "oct"])
+@table("alg", [alg for _, alg in ALGORITHMS])
 def test_algorithm_must_fit_the_key_exactly(key: str, alg: str) -> None:
     """RA-35: what is signed with a key under the name of a foreign algorithm never verifies."""
     expected = (0, "") if (key, alg) in ALGORITHMS else (401, FAILS)
     assert verify(token(key, alg=alg), key) == expected
 
 
-@pytest.mark.parametrize("alg", ["HS256", "HS384", "HS512"])
+@table("alg", ["HS256", "HS384", "HS512"])
 def test_public_key_is_no_hmac_secret(alg: str) -> None:
     """RA-35, SE-43."""
     assert verify(token("rsa", alg=alg, sign="hmac-with-public-key"), "rsa") == (401, FAILS)
 
 
-@pytest.mark.parametrize(
+@table(
     ("key", "kid", "key_set", "expected"),
     [
         ("rsa", "rsa", ("ec", "rsa"), ""),
@@ -343,11 +339,11 @@ def test_set_without_usable_key_refuses() -> None:
     assert (result.status, result.body) == (401, "Jwks doesn't have any valid public key")
 
 
-@pytest.mark.parametrize(
+@table(
     ("state", "cause"),
     [(None, "not fetched yet"), (KeySetState(None, None, "connection refused"), "connection refused")],
 )
-@pytest.mark.parametrize(
+@table(
     ("claims", "body"),
     [
         ({}, FAILS),
@@ -380,7 +376,7 @@ def test_unknown_kid_names_the_failed_refresh() -> None:
     assert len(result.reason) < 300
 
 
-@pytest.mark.parametrize(
+@table(
     ("claim", "value", "expected"),
     [
         ("scope", "read write", ["read", "write"]),
