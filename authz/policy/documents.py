@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import yaml
+from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
 
 from authz.core.errors import Location, Problem, Severity
 
@@ -50,9 +51,25 @@ class Kind(StrEnum):
     NULL = "null"
 
 
-@lru_cache(maxsize=65536)
+MAX_SHOWN = 300
+
+
+def one_line(text: str) -> str:
+    """Text of the user's as it may stand in a message: one line, printable, not longer than a few lines."""
+    if len(text) > MAX_SHOWN:
+        text = text[:MAX_SHOWN] + "…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def kind_of_plain(text: str) -> Kind:
     """Type an unquoted scalar (RE-10)."""
+    return _kind_of_short(text) if len(text) <= 64 else Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
+
+
+@lru_cache(maxsize=16384)
+def _kind_of_short(text: str) -> Kind:
     word = _WORDS.get(text)
     if word:
         return Kind(word)
@@ -234,7 +251,7 @@ class _Reading:
 
     def note(self, line: int, column: int, message: str, help_text: str = "") -> None:
         place = Location(self.file, line, column)
-        self.problems.append(Problem(Severity.ERROR, "YAML", message, place, self.number, help=help_text))
+        self.problems.append(Problem(Severity.ERROR, "YAML", one_line(message), place, self.number, help=help_text))
 
     def run(self, data: bytes) -> Iterator[Document]:
         """Turn the events of the text into documents; one loop in one piece, for this is half the time of loading."""
@@ -248,7 +265,7 @@ class _Reading:
         while True:
             event = get_event()
             kind = type(event)
-            if kind is yaml.ScalarEvent:
+            if kind is ScalarEvent:
                 mark = event.start_mark
                 node = Scalar(event.value, event.style or "", mark.line + first_line, mark.column + first_column)
                 if event.tag is not None:
@@ -256,7 +273,7 @@ class _Reading:
                 if event.anchor is not None:
                     self.anchors[event.anchor] = node
                 children.append(node)
-            elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            elif kind is MappingStartEvent or kind is SequenceStartEvent:
                 stack.append(children)
                 opened.append(event)
                 children = []
@@ -265,10 +282,10 @@ class _Reading:
                     raise _TooMuch(
                         mark.line + first_line, mark.column + first_column, f"nested deeper than {MAX_DEPTH} levels"
                     )
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            elif kind is MappingEndEvent or kind is SequenceEndEvent:
                 start = opened.pop()
                 mark = start.start_mark
-                if kind is yaml.MappingEndEvent:
+                if kind is MappingEndEvent:
                     node = self._mapping(children, mark.line + first_line, mark.column + first_column)
                 else:
                     node = Sequence(children, mark.line + first_line, mark.column + first_column)

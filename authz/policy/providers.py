@@ -191,7 +191,7 @@ def decode_providers(node: Node, notes: Notes) -> tuple[ExtensionProvider, ...]:
         others = [problem for problem in own if problem.code not in _MAKES_UNUSABLE]
         notes.problems.extend(others)
         notes.problems.extend(replace(problem, severity=Severity.WARNING) for problem in unusable)
-        reasons = (*provider.problems, *(problem.message for problem in unusable))
+        reasons = tuple(dict.fromkeys((*provider.problems, *(problem.message for problem in unusable))))
         providers.append(replace(provider, problems=reasons))
     return tuple(providers)
 

@@ -28,7 +28,7 @@ from authz.policy.authentication import (
 from authz.policy.authorization import SPEC, build_authorization_policy
 from authz.policy.documents import Document, read_documents
 from authz.policy.schema import Notes, Shape, given, key_of, nearest, note_unknown, text_of
-from authz.policy.targets import METADATA
+from authz.policy.targets import read_metadata
 from authz.policy.version import policy_version
 
 GROUP = "security.istio.io"
@@ -133,18 +133,12 @@ def _read_document(document: Document, problems: list[Problem]) -> Resource | No
     for name in root.entries:
         if name not in _TOP_LEVEL:
             note_unknown(name, root, _TOP_LEVEL, notes, "VA-6", "top-level field")
-    metadata_node = given(root, "metadata")
-    if metadata_node is None:
-        notes.error("RE-2", root, "the object has no name", "give `metadata.name`")
-        metadata = Metadata("", location=notes.place(root))
-    else:
-        metadata = replace(METADATA.decode(metadata_node, notes), location=notes.place(root))
+    metadata = read_metadata(root, notes)
     spec_node = given(root, "spec")
-    spec = reading.spec.decode(spec_node, notes) if spec_node is not None else {}
     if spec_node is None:
         # "spec may be absent or empty; both mean all fields at their default" (RE-5), which the checks still look at.
-        spec = reading.spec.decode(documents.Mapping({}, [], root.line, root.column), notes)
-    return reading.build(root, metadata, spec, notes)
+        spec_node = documents.Mapping({}, [], root.line, root.column)
+    return reading.build(root, metadata, reading.spec.decode(spec_node, notes), notes)
 
 
 def _kind(root: documents.Mapping, kind: str | None, api_version: str | None, notes: Notes) -> _Reading | None:

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from authz.core.errors import Location, Problem, Severity
 from authz.policy import documents
-from authz.policy.documents import Document, Kind, Node, Scalar, Sequence, kind_of_plain
+from authz.policy.documents import Document, Kind, Node, Scalar, Sequence, kind_of_plain, one_line
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
@@ -52,7 +52,9 @@ class Notes:
 
     def add(self, severity: Severity, code: str, node: Node, message: str, advice: str = "") -> None:
         place, number = self.place(node), self.document.number
-        self.problems.append(Problem(severity, code, message, place, number, self.resource, self.path(node), advice))
+        resource, path = one_line(self.resource), one_line(self.path(node))
+        message, advice = one_line(message), one_line(advice)
+        self.problems.append(Problem(severity, code, message, place, number, resource, path, advice))
 
     def error(self, code: str, node: Node, message: str, advice: str = "") -> None:
         self.add(Severity.ERROR, code, node, message, advice)
@@ -246,7 +248,8 @@ def choice(names: type[E], what: str, code: str, default: E) -> Decoder[E]:
         if value in members:
             return members[value]
         if text_of(node) is not None:
-            notes.error(code, node, f"`{value}` is not {what}", f"expected one of {', '.join(members)}")
+            near = f"write `{value.upper()}`" if value.upper() in members else f"expected one of {', '.join(members)}"
+            notes.error(code, node, f"`{value}` is not {what}", near)
         return default
 
     return decode
@@ -312,7 +315,7 @@ def objects(shape: Shape[T], *, null_code: str = "RE-11", most: int = 0, most_co
         values = []
         for item in node.items:
             if item.is_null:
-                notes.error(null_code, item, f"an element is null; expected {shape.what}", "remove it or write `{}`")
+                notes.error(null_code, item, f"an element is null; expected {shape.what}", "remove it or give a value")
             else:
                 values.append(decode_one(item, notes))
         return tuple(values)

@@ -1,9 +1,8 @@
 """The parts that resources share: metadata, the selector, and target references (RE-2 to RE-4, VA-1 to VA-5)."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from authz.core.errors import Location
 from authz.core.resources import DRY_RUN_ANNOTATION, Metadata, Target, TargetRef
 from authz.policy import documents, values
 from authz.policy.documents import Node
@@ -44,15 +43,8 @@ _NO_TEXT: Mapping[str, str] = {}
 # --- metadata --------------------------------------------------------------------------------------------------------
 
 
-def _metadata(
-    *,
-    location: Location,
-    name: str = "",
-    namespace: str = "default",
-    creation_timestamp: str = "",
-    annotations: Mapping[str, str] = _NO_TEXT,
-) -> Metadata:
-    return Metadata(name, namespace, creation_timestamp, annotations, location)
+def _decoded(**decoded: Any) -> dict[str, Any]:
+    return decoded
 
 
 def _is_misspelt_dry_run(name: str) -> bool:
@@ -76,7 +68,7 @@ _IGNORED_METADATA = (
     *("generateName", "uid", "resourceVersion", "generation", "managedFields", "ownerReferences", "finalizers"),
     *("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "clusterName"),
 )
-METADATA = Shape(
+_METADATA: Shape[dict[str, Any]] = Shape(
     "metadata",
     {
         "name": Field("name", text(values.object_name)),
@@ -86,10 +78,18 @@ METADATA = Shape(
         "labels": Field("", text_map(), null_is_silent=True),
         **{name: Field("", anything, null_is_silent=True) for name in _IGNORED_METADATA},
     },
-    _metadata,
+    _decoded,
     _check_metadata,
-    is_located=True,
 )
+
+
+def read_metadata(root: documents.Mapping, notes: Notes) -> Metadata:
+    """Decode ``metadata``; its place is that of the document."""
+    node = given(root, "metadata")
+    if node is None:
+        notes.error("RE-2", root, "the object has no name", "give `metadata.name`")
+        return Metadata("", location=notes.place(root))
+    return Metadata(**{"name": "", **_METADATA.decode(node, notes)}, location=notes.place(root))
 
 
 # --- selector --------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def not_empty(code: str) -> Check:
     """The value may not be the empty string."""
 
     def check(value: str) -> Fault | None:
-        return None if value else Fault(code, "an empty string is not a value", "remove it; an absent list is no limit")
+        return None if value else Fault(code, "an empty string is not a value", "remove it or give a value")
 
     return check
 
@@ -121,7 +121,7 @@ def trust_domain_slash(value: str) -> Fault | None:
     return None
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def ip_block(value: str) -> Fault | None:
     """VA-24."""
     try:
@@ -156,7 +156,7 @@ def method(value: str) -> Fault | None:
     return middle_star(value)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def path(value: str) -> Fault | None:
     """VA-26, VA-27, VA-48 for templates, VA-47 for others."""
     if "{" in value or "}" in value:
@@ -178,7 +178,9 @@ def _template(value: str) -> Fault | None:
     for segment in value.strip("/").split("/"):
         if segment in ("{*}", "{**}"):
             if open_ended:
-                return Fault("VA-27", f"`{value}` has a wildcard after `{{**}}`", "`{**}` may stand once, the last one")
+                return Fault(
+                    "VA-27", f"`{value}` has a wildcard after `{{**}}`", "`{**}` may stand once, after every `{*}`"
+                )
             open_ended = segment == "{**}"
         elif not segment:
             return Fault("VA-27", f"`{value}` has an empty segment", "a template has no `//`")
@@ -198,7 +200,7 @@ def _template(value: str) -> Fault | None:
 # --- when ------------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def condition_key(key: str) -> Fault | None:
     """VA-28, VA-30, VA-31, VA-48."""
     if not key:
