@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from authz.analysis.coverage import Coverage
 from authz.analysis.request import UNUSABLE_PATH, to_attributes
 from authz.analysis.suite import Case, DocumentCase, Group, PolicyText, Suite, Upstream
 from authz.core.attributes import AttributeContext, Authentication, Json
@@ -16,7 +17,7 @@ from authz.core.compiler import compile_engine
 from authz.core.decision import FORBIDDEN_BODY, Decision, DryRunResult, Effect
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, sort_problems
-from authz.core.explain import StageNote, explain
+from authz.core.explain import Explanation, explain
 from authz.core.pipeline import Authenticate, ProviderAnswer, ProviderQuestion, decide
 from authz.core.resources import JwtRule, MeshConfig
 from authz.policy.reader import read_policies
@@ -58,8 +59,8 @@ class CaseResult:
     problems: tuple[Problem, ...] = ()
     """For an error: why. For a document: what validation said."""
     decision: Decision | None = None
-    stages: tuple[StageNote, ...] = ()
-    """Rules considered; only when they were asked for."""
+    explanation: Explanation | None = None
+    """Of a request that failed: what led to the decision."""
 
     @property
     def name(self) -> str:
@@ -123,7 +124,12 @@ class Select:
 
 
 def run_suite(
-    suite: Suite, now: float, pool: KeyPool | None = None, *, select: Select | None = None, notes: bool = False
+    suite: Suite,
+    now: float,
+    pool: KeyPool | None = None,
+    *,
+    select: Select | None = None,
+    coverage: Coverage | None = None,
 ) -> Iterator[CaseResult]:
     """
     Run the cases of a suite in their order.
@@ -132,7 +138,7 @@ def run_suite(
         now: seconds since the epoch, the time of every token and its verification.
         pool: keys to reuse between suites.
         select: which cases to run; all by default. A group without any is not even prepared.
-        notes: also note every rule that was considered, for coverage; costs more.
+        coverage: counts the rules that were considered and fired; costs more.
     """
     pool = pool or KeyPool()
     for group in suite.groups:
@@ -140,9 +146,11 @@ def run_suite(
         if not cases:
             continue
         prepared = prepare(group, now, pool)
+        if coverage is not None and isinstance(prepared, PreparedGroup):
+            coverage.expect(prepared.engine)
         for case in cases:
             if isinstance(prepared, PreparedGroup):
-                yield run_case(suite.file, prepared, case, notes=notes)
+                yield run_case(suite.file, prepared, case, coverage)
             else:
                 yield _not_run(suite.file, group.id, case, "the group cannot be prepared", prepared)
     for document in suite.documents:
@@ -201,7 +209,7 @@ def _placed(problems: tuple[Problem, ...], texts: list[PolicyText]) -> tuple[Pro
     return sort_problems(moved)
 
 
-def run_case(file: str, prepared: PreparedGroup, case: Case, *, notes: bool = False) -> CaseResult:
+def run_case(file: str, prepared: PreparedGroup, case: Case, coverage: Coverage | None = None) -> CaseResult:
     """Run one request and compare. Raises nothing because of the case."""
     group = prepared.group
     if case.problems:
@@ -209,18 +217,18 @@ def run_case(file: str, prepared: PreparedGroup, case: Case, *, notes: bool = Fa
     request = case.request.substituted(lambda text: substitute_tokens(text, prepared.tokens))
     before = to_attributes(request, case.target, prepared.engine.mesh, gateway=group.is_gateway)
     policies = prepared.engine.for_workload(case.target.workload)
-    stages: tuple[StageNote, ...] = ()
-    if notes:
-        explanation = explain(policies, before, prepared.authenticator(), prepared.ask)
-        decision, stages = explanation.decision, explanation.stages
-    else:
-        decision = decide(policies, before, prepared.authenticator(), prepared.ask)[1]
+    decision = decide(policies, before, prepared.authenticator(), prepared.ask)[1]
     comparisons = (
         *(Comparison(key, expected, _actual(key, expected, decision, before)) for key, expected in case.expect.items()),
         *(_upstream(case.upstream, decision, before, prepared.tokens) if case.upstream is not None else ()),
     )
+    explanation = None
+    if coverage is not None or not all(comparison.agrees for comparison in comparisons):
+        explanation = explain(policies, before, prepared.authenticator(), prepared.ask)
+        if coverage is not None:
+            coverage.note(explanation.stages)
     return CaseResult(
-        file, group.id, case.id, case.location, case.clauses, comparisons, decision=decision, stages=stages
+        file, group.id, case.id, case.location, case.clauses, comparisons, decision=decision, explanation=explanation
     )
 
 

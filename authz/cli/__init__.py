@@ -1,8 +1,8 @@
 """
 The command ``authz``: one file per command, loaded when it is asked for.
 
-``cli/<command>.py`` holds ``command``, or a click command of the file's name. Exit codes are ``output.Exit``. Every option has a
-twin in the environment, ``AUTHZ_<COMMAND>_<OPTION>``. Answers go to stdout, remarks to stderr.
+``cli/<command>.py`` holds ``command``, or a click command of the file's name. Exit codes are ``output.Exit``. Every
+option has a twin in the environment, ``AUTHZ_<COMMAND>_<OPTION>``. Answers go to stdout, remarks to stderr.
 """
 
 import sys

@@ -1,0 +1,131 @@
+"""``authz test``: suites of test cases against policies."""
+
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from rich.progress import Progress
+
+from authz.analysis.cases import Select, run_suite
+from authz.analysis.coverage import Coverage
+from authz.analysis.suite import Suite
+from authz.analysis.suite_reader import LoadFiles, read_suite
+from authz.cli import files, output, report
+from authz.core.errors import sort_problems
+from authz.sources.directory import read_directory
+from authz.tokens.signing import KeyPool
+
+_IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
+"""Tells suites from policies in a directory."""
+
+
+@click.command("test", short_help="Run suites of test cases against policies.")
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["pretty", "json", "junit"]),
+    default="pretty",
+    help="Form of the report.",
+)
+@click.option("--run", "pattern", metavar="PATTERN", help="Only cases whose file/group/case this regex is found in.")
+@click.option("--coverage", is_flag=True, help="Report which rules fired, and which never did.")
+@click.option(
+    "--threshold",
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Least coverage that means yes.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Name every case, and every rule with --coverage.")
+def command(
+    paths: tuple[str, ...], form: str, pattern: str | None, coverage: bool, threshold: float | None, verbose: bool
+) -> None:
+    """
+    Run suites in the conformance format (docs/testing-policies.md), requests and validation documents.
+
+    In a directory every YAML file with `groups` or `documents` is a suite; `-` is stdin.
+
+    \b
+    authz test tests/policies.yaml
+    authz test suites/ --run 'ingress/.*token' -v
+    authz test suites/ --coverage --threshold 90
+    authz test suites/ -o junit > report.xml
+    """
+    try:
+        select = Select(pattern) if pattern else None
+    except re.error as error:
+        raise click.BadParameter(f"`{pattern}` is no regular expression: {error}", param_hint="--run") from error
+    suites = [read_suite(name, data, load) for name, data, load in _found(paths)]
+    collected = Coverage() if coverage or threshold is not None else None
+    run = _run(suites, select, collected, is_pretty=form == "pretty", verbose=verbose)
+    if form == "json":
+        output.print_json(report.as_json(run))
+    elif form == "junit":
+        click.echo(report.as_junit(run))
+    else:
+        if collected is not None:
+            report.print_coverage(collected, verbose=verbose)
+        report.print_summary(run)
+    raise SystemExit(_exit(run, threshold))
+
+
+def _found(paths: Iterable[str]) -> Iterable[tuple[str, bytes, LoadFiles]]:
+    for path in paths:
+        if path == files.STDIN:
+            yield "<stdin>", files.read_bytes(path), _loader(Path())
+            continue
+        is_folder = Path(path).is_dir()
+        for name, data in read_directory(Path(path)):
+            if not is_folder or _IS_SUITE.search(data):
+                yield name, data, _loader(Path(name).parent)
+
+
+def _loader(folder: Path) -> LoadFiles:
+    return lambda name: read_directory(folder / name)
+
+
+def _run(
+    suites: list[Suite], select: Select | None, coverage: Coverage | None, *, is_pretty: bool, verbose: bool
+) -> report.Run:
+    """Run everything; in the pretty form what fails is printed at once."""
+    problems = sort_problems(problem for suite in suites for problem in suite.problems)
+    run = report.Run(problems=problems, coverage=coverage)
+    output.print_problems(problems, output.remarks())
+    pool, now = KeyPool(), time.time()
+    with Progress(console=output.remarks(), transient=True, disable=not output.is_terminal()) as progress:
+        task = progress.add_task("testing", total=sum(_size(suite) for suite in suites))
+        for suite in suites:
+            begun = len(run.results)
+            started = time.perf_counter()
+            for result in run_suite(suite, now, pool, select=select, coverage=coverage):
+                run.results.append(result)
+                run.durations.append(time.perf_counter() - started)
+                progress.advance(task)
+                if is_pretty and (verbose or not result.passed):
+                    report.print_result(result)
+                started = time.perf_counter()
+            if is_pretty and len(run.results) > begun:
+                report.print_file(suite.file, run.results[begun:])
+    return run
+
+
+def _size(suite: Suite) -> int:
+    return sum(len(group.cases) for group in suite.groups) + len(suite.documents)
+
+
+def _exit(run: report.Run, threshold: float | None) -> int:
+    """What could not be run comes first: then nobody knows the answer."""
+    tally = run.tally()
+    if tally["errors"] or any(problem.is_error for problem in run.problems) or not run.results:
+        if not run.results:
+            output.remark("error: no case was run")
+        return output.Exit.FAILED
+    if tally["failed"]:
+        return output.Exit.NO
+    if threshold is not None and run.coverage is not None and run.coverage.percent < threshold:
+        output.remark(f"coverage {run.coverage.percent:.1f} % is below {threshold:g} %")
+        return output.Exit.NO
+    return output.Exit.YES
