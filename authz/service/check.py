@@ -17,7 +17,16 @@ from time import perf_counter
 from traceback import extract_tb
 from typing import Protocol
 
-from authz.core.attributes import AttributeContext, Authentication, Destination, Source, Workload
+from authz.audit.record import Timing
+from authz.core.attributes import (
+    NOT_AUTHENTICATED,
+    AttributeContext,
+    Authentication,
+    AuthenticationOutcome,
+    Destination,
+    Source,
+    Workload,
+)
 from authz.core.decision import FORBIDDEN_BODY, Decision, Effect, Stage
 from authz.core.pipeline import ProviderAnswer, ProviderQuestion, Steps, evaluate
 from authz.core.resources import JwtRule
@@ -45,6 +54,7 @@ class Audit(Protocol):
         started_at: float,
         duration_seconds: float,
         cache_hit: bool | None = None,
+        timings: tuple[Timing, ...] = (),
     ) -> bool:
         """Record without waiting or raising; False when it could not and the request must be refused."""
 
@@ -80,8 +90,8 @@ class Pending:
     """
 
     __slots__ = (
-        "_check", "_hits", "_in_force", "_started", "attributes", "decision_id", "message", "now", "question",
-        "started_at", "steps",
+        "_asked", "_check", "_hits", "_in_force", "_started", "attributes", "decision_id", "message", "now",
+        "question", "started_at", "steps", "timings",
     )  # fmt: skip
 
     def __init__(
@@ -97,9 +107,16 @@ class Pending:
         self.attributes = _NOTHING_KNOWN
         self.steps: Steps
         self.question: ProviderQuestion
+        self.timings: tuple[Timing, ...] = ()
+
+    def ask(self, question: ProviderQuestion) -> None:
+        self.question = question
+        self._asked = perf_counter()
 
     def resume(self, answer: ProviderAnswer, now: float) -> "bytes | Pending":
         """Go on with what the provider said. Never raises."""
+        waited = perf_counter() - self._asked
+        self.timings += (Timing("provider.ask", now - waited, waited, self.question.provider.name),)
         self.now = now
         return self._check.proceed(self, answer)
 
@@ -108,8 +125,11 @@ class Pending:
         self.steps.close()
 
     def authenticate(self, attributes: AttributeContext, jwt_rules: tuple[JwtRule, ...]) -> Authentication:
-        check = self._check
-        return authenticate(
+        """The RequestAuthentication stage, with the keys of this moment."""
+        if not jwt_rules:
+            return NOT_AUTHENTICATED
+        check, started = self._check, perf_counter()
+        result = authenticate(
             attributes,
             jwt_rules,
             check.key_sets(),
@@ -118,6 +138,9 @@ class Pending:
             max_token_bytes=check.max_token_bytes,
             on_unknown_key=check.on_unknown_key,
         )
+        if result.outcome is not AuthenticationOutcome.NONE:
+            self.timings += (Timing("token.verify", self.now, perf_counter() - started, result.outcome.value),)
+        return result
 
     @property
     def duration_seconds(self) -> float:
@@ -209,7 +232,7 @@ class CheckFunction:
     def proceed(self, request: Pending, answer: ProviderAnswer | None) -> bytes | Pending:
         """Run the stages until there is a decision or a question. Never raises."""
         try:
-            request.question = request.steps.send(answer)  # type: ignore[arg-type]  # None starts a generator
+            request.ask(request.steps.send(answer))  # type: ignore[arg-type]  # None starts a generator
             return request
         except StopIteration as stop:
             attributes, decision = stop.value
@@ -229,6 +252,7 @@ class CheckFunction:
             request.started_at,
             request.duration_seconds,
             request.cache_hit(attributes),
+            request.timings,
         ):
             return response
         lost = _refusal(Stage.INTERNAL, "the audit queue is full", INTERNAL_STATUS, decision.policy_version)

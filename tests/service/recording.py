@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from authz.audit.record import Timing
 from authz.core.attributes import AttributeContext
 from authz.core.decision import Decision
 
@@ -13,6 +14,7 @@ class Entry(NamedTuple):
     started_at: float
     duration_seconds: float
     cache_hit: bool | None
+    timings: tuple[Timing, ...]
 
 
 class Recorder:
@@ -28,8 +30,9 @@ class Recorder:
         started_at: float,
         duration_seconds: float,
         cache_hit: bool | None = None,
+        timings: tuple[Timing, ...] = (),
     ) -> bool:
-        self.entries.append(Entry(attributes, decision, decision_id, started_at, duration_seconds, cache_hit))
+        self.entries.append(Entry(attributes, decision, decision_id, started_at, duration_seconds, cache_hit, timings))
         return self._accepts
 
     def clear(self) -> None:

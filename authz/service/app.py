@@ -1,0 +1,222 @@
+"""
+The one assembly place: settings become parts, parts are joined, started in order and stopped in the reverse order.
+
+Nothing is decided here. Everything that knows the time or chooses randomness is given it here.
+"""
+
+import asyncio
+import logging
+import secrets
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from time import time
+
+import grpc
+
+from authz.audit.files import FileSink
+from authz.audit.sinks import OtlpSink, RecentSink, StreamSink, log_exporter
+from authz.audit.telemetry import CacheStatus, KeySetStatus, ServiceStatus, Telemetry
+from authz.audit.trace import DecisionTracer, OtlpTarget, service_resource, span_exporter
+from authz.audit.trail import AuditTrail, Sink, Steps
+from authz.core.errors import LoadError, SettingsError
+from authz.service.check import CheckFunction, DecisionIds
+from authz.service.providers import Providers
+from authz.service.reload import Reloader
+from authz.service.server import CheckServer
+from authz.service.snapshot import Snapshot
+from authz.service.tls import ServerCertificate
+from authz.settings import Settings
+from authz.sources.keys import KeySource
+from authz.tokens.jwks import KeySet, read_key_set
+from authz.tokens.key_sets import KeySetState
+
+_log = logging.getLogger("authz.app")
+Announce = Callable[[str], None]
+"""Told lines for people about the start and the stop."""
+
+
+class App:
+    """All parts of one worker. ``start`` once in a running event loop, then ``stop`` once."""
+
+    def __init__(self, settings: Settings, announce: Announce, clock: Callable[[], float] = time) -> None:
+        self._settings = settings
+        self._announce = announce
+        self._clock = clock
+        self.telemetry = Telemetry()
+        self.recent = RecentSink()
+        self.tracer = DecisionTracer(
+            [span_exporter(_otlp(settings))] if settings.otlp_endpoint else [],
+            resource=service_resource(),
+            root_ratio=1.0 if settings.otlp_endpoint else 0.0,
+        )
+        self.trail = AuditTrail(
+            [self.recent, *_sinks(settings)],
+            capacity=settings.audit_capacity,
+            on_full=settings.audit_on_full,
+            steps=Steps(telemetry=self.telemetry, tracer=self.tracer),
+        )
+        self.keys = KeySource[KeySet, KeySetState](
+            read_key_set,
+            KeySetState,
+            clock=clock,
+            refresh_seconds=settings.jwks_refresh_seconds,
+            ca_bundles=settings.jwks_ca_bundles,
+        )
+        self.function = CheckFunction(
+            self.trail,
+            DecisionIds(clock(), secrets.token_bytes(3)),
+            lambda: self.keys.key_sets,
+            on_unknown_key=self.keys.hint,
+            max_token_bytes=settings.max_token_bytes,
+            token_cache_size=settings.token_cache_size,
+        )
+        self.providers = Providers()
+        self.server = CheckServer(
+            self.function,
+            self.providers.ask,
+            max_message_bytes=settings.max_message_bytes,
+            credentials=_credentials(settings),
+            clock=clock,
+        )
+        self.reloader = Reloader(settings.policies, settings.mesh, self._put_in_force, clock)
+        self.is_draining = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_ready(self) -> bool:
+        return self.server.health.is_serving
+
+    async def start(self) -> None:
+        """
+        Load, then listen, then wait for keys in the background and say SERVING.
+
+        Raises:
+            LoadError: the policies have problems.
+            SettingsError: an address cannot be used.
+        """
+        settings = self._settings
+        self.trail.start()
+        watching = asyncio.Event()
+        self._tasks.append(asyncio.create_task(self.reloader.run(watching), name="reload"))
+        await watching.wait()
+        if not await self.reloader.load():
+            raise LoadError(self.reloader.status.problems)
+        status = self.reloader.status
+        counted = ", ".join(f"{number} {kind}" for kind, number in status.documents)
+        self._announce(f"policies  {settings.policies}: version {status.policy_version}, {counted}")
+        await self.server.start(settings.listen)
+        for address in self.server.addresses:
+            self._announce(f"listening {address}")
+        self._tasks.append(asyncio.create_task(self._become_ready(), name="readiness"))
+
+    async def _become_ready(self) -> None:
+        """Serve once every key set was fetched. Later trouble never takes that back: it would stop the whole mesh."""
+        timeout = self._settings.keys_timeout_seconds
+        while not await self.keys.wait_ready(timeout or 0.1):
+            missing = [key.source for key in self.keys.status() if key.fetched_at is None]
+            self._announce(f"waiting   for the key sets of {', '.join(missing)}")
+        self.server.health.set_serving(True)
+        self._announce("ready     health is SERVING")
+
+    async def stop(self, *, drain: bool = True) -> None:
+        """Drain the server, then stop the parts it needed."""
+        self.is_draining = True
+        if drain:
+            await self.server.drain(self._settings.drain_delay_seconds, self._settings.drain_grace_seconds)
+        else:
+            await self.server.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.providers.close()
+        await self.keys.close()
+        await asyncio.to_thread(self.trail.close)
+        await asyncio.to_thread(self.tracer.close)
+
+    def status(self) -> ServiceStatus:
+        """For health, metrics and the admin page; cheap."""
+        tokens = self.function.tokens
+        return ServiceStatus(
+            reload=self.reloader.status,
+            key_sets=tuple(
+                KeySetStatus(name=key.source, keys=key.keys, fetched_at=key.fetched_at, error=key.last_error)
+                for key in self.keys.status()
+            ),
+            token_cache=None
+            if tokens is None
+            else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.token_cache_size),
+            is_draining=self.is_draining,
+        )
+
+    def _put_in_force(self, snapshot: Snapshot) -> None:
+        self.keys.update(
+            rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules
+        )  # first, so that the rules of the snapshot find their keys
+        self.function.replace(snapshot)
+
+
+async def run(settings: Settings, announce: Announce) -> None:
+    """
+    Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
+
+    Raises:
+        LoadError, SettingsError: the start failed.
+    """
+    app = App(settings, announce)
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def signalled() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    try:
+        await app.start()
+        await stopping.wait()
+        announce("draining  health is NOT_SERVING, press again to stop at once")
+        drained = asyncio.create_task(app.stop())
+        hurried = asyncio.create_task(at_once.wait())
+        await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if drained.done():
+            await drained
+        else:
+            drained.cancel()
+            await app.stop(drain=False)
+        announce("stopped")
+    except BaseException:
+        await app.stop(drain=False)
+        raise
+
+
+def _sinks(settings: Settings) -> list[Sink]:
+    """The sinks named in the settings. Raises SettingsError."""
+    sinks: list[Sink] = []
+    for name in settings.audit:
+        kind, _, argument = name.partition(":")
+        if name == "stdout":
+            sinks.append(StreamSink())
+        elif name == "otlp" and settings.otlp_endpoint:
+            sinks.append(OtlpSink(log_exporter(_otlp(settings))))
+        elif kind == "file" and argument:
+            try:
+                sinks.append(FileSink(Path(argument)))
+            except OSError as error:
+                raise SettingsError(f"setting `audit`: `{argument}` cannot be written: {error.strerror}") from error
+        elif name != "none":
+            raise SettingsError(
+                f"setting `audit`: `{name}` is no sink: expected stdout, file:PATH, otlp (with otlp_endpoint) or none"
+            )
+    return sinks
+
+
+def _otlp(settings: Settings) -> OtlpTarget:
+    return OtlpTarget(settings.otlp_endpoint, settings.otlp_protocol)
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return ServerCertificate(settings.tls_certificate, settings.tls_key, settings.tls_client_ca).credentials()

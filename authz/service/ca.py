@@ -1,0 +1,236 @@
+"""
+The authority as a process: secret discovery on a Unix socket and over mutual TLS, enrolment, renewal, reload.
+
+Files are looked at every second: the authority's directory (rotation), the entries, the revocations, federated bundles.
+What is broken is reported and the last good one kept. When this process dies, Envoys keep what they have (XA-156).
+"""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import grpc
+
+from authz.core.errors import LoadError, Problem, SettingsError
+from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.identity.bundle import TrustBundle, read_bundle
+from authz.identity.ca import BUNDLE_FILE, STATE_FILE, CertificateAuthority
+from authz.identity.files import write_secret_files
+from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.registrar import Issuance, Registrar, SigningLimit
+from authz.identity.registration import UnixPeer, read_entries
+from authz.identity.renewal import renewal_time
+from authz.identity.revocation import read_revocations
+from authz.service.enrolment import Enrolment
+from authz.service.sds import SecretServer
+from authz.service.tls import ServerCertificate
+from authz.service.unix_peers import UnixPeers
+
+log = logging.getLogger(__name__)
+audit = logging.getLogger("authz.issuance")
+"""One JSON line for every certificate issued or refused."""
+
+TOKENS = "join-tokens"
+SERVER = "server"
+LOOK_SECONDS = 1.0
+OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 20)]
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityFiles:
+    """Where everything is that may change while the process runs."""
+
+    directory: Path
+    entries: Path | None = None
+    revocations: Path | None = None
+    federated: tuple[tuple[TrustDomain, Path], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where peers come in; empty: closed."""
+
+    socket: Path | None = None
+    """Local Envoys, known by the kernel's credentials."""
+    listen: str = ""
+    """``host:port`` for holders of an SVID: secret discovery and renewal over mutual TLS."""
+    enrol: str = ""
+    """``host:port`` for bearers of a join token, over TLS with our certificate only."""
+    dns: tuple[str, ...] = ()
+    """Names in our own certificate, by which enrolling workloads check it."""
+
+
+@dataclass(slots=True)
+class AuthorityServer:
+    """Load, open the doors, renew, look for changes."""
+
+    files: AuthorityFiles
+    doors: Doors
+    clock: Callable[[], float] = time.time
+    limit: SigningLimit = field(default_factory=SigningLimit)
+    ports: dict[str, int] = field(default_factory=dict)
+    """What ``listen`` and ``enrol`` were bound to, for port 0."""
+    _registrar: Registrar = field(init=False)
+    secrets: SecretServer = field(init=False)
+    _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    _servers: list[grpc.aio.Server] = field(default_factory=list)
+    _unix: UnixPeers | None = None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _own_renewal: float = 0.0
+
+    async def start(self) -> None:
+        """Raises SettingsError, LoadError, OSError."""
+        try:
+            ca = CertificateAuthority.load(self.files.directory)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        self._registrar = Registrar(ca, limit=self.limit, observe=self._record)
+        self.secrets = SecretServer(self._registrar, self.clock, random.random)  # spreads renewals, guards nothing
+        for path in self._watched():
+            self._seen[path] = _state(path)
+        self._read_rules()
+        await self._open_doors()
+        self._tasks = [asyncio.create_task(self.secrets.keep_current()), asyncio.create_task(self._look())]
+
+    async def stop(self, grace_seconds: float = 0.5) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._unix is not None:
+            await self._unix.stop()
+        for server in self._servers:
+            await server.stop(grace_seconds)
+
+    def look(self) -> None:
+        """Read again what changed; what is broken stays as it was."""
+        changed = set()
+        for path in self._watched():
+            state = _state(path)
+            if self._seen.get(path) != state:
+                self._seen[path] = state
+                changed.add(path)
+        try:
+            if self.files.directory / STATE_FILE in changed:
+                self._registrar.ca = CertificateAuthority.load(self.files.directory)
+                self._own_renewal = 0.0
+                log.info("the authority changed: active is now %s", self._registrar.ca.active.id)
+            if changed:
+                self._read_rules()
+                self.secrets.tell()
+        except (ValueError, OSError) as error:
+            log.error("a change of the authority is not taken, the old one stays: %s", error)
+        except LoadError as error:
+            log.error("a change is not taken, what was in force stays: %s", _listed(error.problems))
+        if self.doors.listen or self.doors.enrol:
+            self._renew_own()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                self.look()
+            except Exception:  # must not end all looking
+                log.exception("looking for changes failed")
+
+    def _read_rules(self) -> None:
+        """Entries, revocations and federated bundles: all or nothing. Raises LoadError, ValueError, OSError."""
+        domain = self._registrar.ca.trust_domain
+        entries, revocations = self._registrar.entries, self._registrar.revocations
+        problems: tuple[Problem, ...] = ()
+        if self.files.entries is not None:
+            entries, found = read_entries(str(self.files.entries), self.files.entries.read_bytes(), domain)
+            problems += found
+        if self.files.revocations is not None:
+            text = self.files.revocations.read_text(errors="replace")
+            revocations, found = read_revocations(str(self.files.revocations), text)
+            problems += found
+        if problems:
+            raise LoadError(problems)
+        federated = [read_federated(trust_domain, path) for trust_domain, path in self.files.federated]
+        self._registrar.entries, self._registrar.revocations = entries, revocations
+        self.secrets.replace_federated(federated)
+
+    def _watched(self) -> list[Path]:
+        named = (self.files.entries, self.files.revocations, *(path for _, path in self.files.federated))
+        return [self.files.directory / STATE_FILE, *(path for path in named if path is not None)]
+
+    async def _open_doors(self) -> None:
+        if self.doors.socket is not None:
+            self._unix = UnixPeers(self.doors.socket, self._admit, self._open_private)
+            await self._unix.start()
+        if self.doors.listen or self.doors.enrol:
+            self._renew_own()
+        enrolment = Enrolment(self._registrar, self.files.directory / TOKENS, self.clock)
+        if self.doors.listen:
+            identify = self.secrets.identify_svid
+            handlers = [self.secrets.handler(identify), enrolment.handler(identify)]
+            await self._serve("listen", self.doors.listen, handlers, is_mutual=True)
+        if self.doors.enrol:
+            await self._serve("enrol", self.doors.enrol, [enrolment.handler(None)], is_mutual=False)
+
+    def _admit(self, peer: UnixPeer) -> bool:
+        if self._registrar.grants(peer):
+            return True
+        self._registrar.refuse(str(peer), "", f"no registration entry is for {peer}", self.clock())
+        return False
+
+    async def _open_private(self, peer: UnixPeer, path: str) -> None:
+        server = grpc.aio.server(options=OPTIONS)
+        server.add_generic_rpc_handlers((self.secrets.handler(lambda _: peer),))
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        self._servers.append(server)
+
+    async def _serve(self, door: str, address: str, handlers: list[grpc.GenericRpcHandler], *, is_mutual: bool) -> None:
+        place = self.files.directory / SERVER
+        bundle = self.files.directory / BUNDLE_FILE if is_mutual else None
+        server = grpc.aio.server(options=OPTIONS)
+        server.add_generic_rpc_handlers(tuple(handlers))
+        credentials = ServerCertificate(place / "tls.crt", place / "tls.key", bundle).credentials()
+        try:
+            port = server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise SettingsError(f"cannot listen on `{address}`") from error
+        self.ports[door] = port
+        await server.start()
+        self._servers.append(server)
+
+    def _renew_own(self) -> None:
+        """Our own certificate for the TLS doors, in files that ``ServerCertificate`` follows."""
+        now = self.clock()
+        if now < self._own_renewal:
+            return
+        own = SpiffeId(self._registrar.ca.trust_domain, "/authz/ca")
+        issued = self._registrar.ca.issue_svid(own, now, dns=self.doors.dns)
+        write_secret_files(self.files.directory / SERVER, "tls", issued.chain_pem, issued.key_pem)
+        self._own_renewal = renewal_time(issued.not_before, issued.not_after, 0.5)
+
+    def _record(self, issuance: Issuance) -> None:
+        level = logging.INFO if issuance.is_issued else logging.WARNING
+        audit.log(level, "%s", json.dumps(asdict(issuance) | {"serial": f"{issuance.serial:x}"}))
+        try:
+            Ledger(self.files.directory / LEDGER_FILE).record(issuance)
+        except OSError as error:
+            log.error("the ledger cannot be written: %s", error)
+
+
+def read_federated(trust_domain: TrustDomain, path: Path) -> TrustBundle:
+    """Read the bundle of another trust domain. Raises ValueError, OSError."""
+    return read_bundle(trust_domain, path.read_bytes())
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_ino)
+
+
+def _listed(problems: tuple[Problem, ...]) -> str:
+    return "; ".join(str(problem) for problem in problems)

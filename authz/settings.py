@@ -1,0 +1,150 @@
+"""
+The service's own settings: one frozen value, read once.
+
+Defaults < file < ``AUTHZ_*`` environment < flags. Flags are derived from the fields; an unknown key is an error.
+Rooms receive the values they need, never the whole. Secrets are named by file only.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from authz.core.errors import SettingsError
+
+PREFIX = "AUTHZ_"
+
+
+class Settings(BaseSettings):
+    """Every setting of ``authz serve``. A field's description is its flag's help."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    policies: Path = Field(Path("policies"), description="directory of policies, read with its subfolders, or one file")
+    mesh: Path | None = Field(None, description="MeshConfig in Istio's form; without it Istio's defaults hold")
+    listen: tuple[str, ...] = Field(
+        ("127.0.0.1:9191",),
+        description="where Envoy asks: host:port, unix:/path or unix-abstract:name; several allowed",
+    )
+    admin: str = Field("", description="host:port of health, metrics and the admin page; empty serves none")
+
+    tls_certificate: Path | None = Field(None, description="PEM chain of the server; reread when it changes")
+    tls_key: Path | None = Field(None, description="PEM key of the server")
+    tls_client_ca: Path | None = Field(None, description="PEM bundle; clients must then show a certificate of it")
+
+    max_message_bytes: int = Field(4 << 20, ge=4096, description="largest CheckRequest, body included (XA-52)")
+    max_token_bytes: int = Field(16 << 10, ge=256, description="a longer token is refused unread")
+    token_cache_size: int = Field(10_000, ge=1, description="verified tokens remembered")
+    jwks_refresh_seconds: float = Field(1200, gt=0, description="refresh of key sets without Cache-Control")
+    jwks_ca_bundles: dict[str, str] = Field(
+        {}, description="PEM bundle by issuer or key URI, as JSON; such a source trusts this bundle only"
+    )
+    keys_timeout_seconds: float = Field(
+        30, ge=0, description="how long the start waits for key sets before it says that it still does"
+    )
+
+    audit: tuple[str, ...] = Field(
+        ("stdout",), description="sinks of decision records: stdout, file:PATH, otlp or none; several allowed"
+    )
+    audit_capacity: int = Field(8192, ge=1, description="records waiting at most")
+    audit_on_full: Literal["drop", "deny"] = Field("drop", description="what a full audit queue does to a request")
+    otlp_endpoint: str = Field("", description="OTLP endpoint of spans, http://host:4317; empty sends none")
+    otlp_protocol: Literal["grpc", "http"] = Field("grpc", description="of the OTLP endpoint")
+
+    drain_delay_seconds: float = Field(
+        2, ge=0, description="NOT_SERVING before stopping: longer than Envoy's health check interval (XA-127)"
+    )
+    drain_grace_seconds: float = Field(5, ge=0, description="for requests that run when the server stops")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="of the operator's log")
+    log_format: Literal["text", "json"] = Field("text", description="of the operator's log")
+
+    @field_validator("listen", "audit", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        """A list, or one text with commas as the environment gives it."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("jwks_ca_bundles", mode="before")
+    @classmethod
+    def _json(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError("expected a JSON object") from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what ``read_settings`` passes: file and flags are one mapping by then."""
+        return (init_settings,)
+
+
+def read_settings(
+    flags: Mapping[str, Any], *, file: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """
+    Read all sources.
+
+    Args:
+        flags: by field name; None means not given.
+        file: YAML mapping by field name.
+        environment: ``AUTHZ_<FIELD>``; None reads the process's.
+
+    Raises:
+        SettingsError: names every unusable or unknown setting.
+    """
+    told: dict[str, Any] = {}
+    if file is not None:
+        told.update(_from_file(file))
+    told.update(_from_environment(os.environ if environment is None else environment))
+    told.update({name: value for name, value in flags.items() if value is not None})
+    try:
+        settings = Settings(**told)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(line) for line in error.errors())) from None
+    if (settings.tls_certificate is None) is not (settings.tls_key is None):
+        raise SettingsError("`tls_certificate` and `tls_key` are given together or not at all")
+    if settings.tls_client_ca is not None and settings.tls_certificate is None:
+        raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
+    return settings
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        told = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"`{file}` cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"`{file}` is not YAML: {str(error).splitlines()[0]}") from error
+    if told is None:
+        return {}
+    if not isinstance(told, dict):
+        raise SettingsError(f"`{file}` is no mapping of settings")
+    return {str(name): value for name, value in told.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An empty variable is not given; the unknown ones are left for the model to name."""
+    return {
+        name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX) and value
+    }
+
+
+def _complaint(line: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in line["loc"])
+    if line["type"] == "extra_forbidden":
+        near = get_close_matches(name, Settings.model_fields, 1)
+        return f"unknown setting `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
+    return f"setting `{name}`: {line['msg'][:1].lower()}{line['msg'][1:]}"
