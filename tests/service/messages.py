@@ -48,7 +48,7 @@ def check_request(
     destination: bytes | None = None,
     extensions: Mapping[str, str] | None = None,
     sni: str | None = "",
-    metadata: Mapping[str, Mapping[str, Any]] | None = None,
+    dynamic: Mapping[str, Mapping[str, Any]] | None = None,
     tcp: bool = False,
 ) -> bytes:
     """``merged`` gives the ``headers`` map instead of raw headers; ``sni`` None leaves the TLS session out."""
@@ -59,7 +59,7 @@ def check_request(
     for name, value in (extensions or {}).items():
         attributes.context_extensions[name] = value
     attributes.metadata_context.SetInParent()
-    for namespace, members in (metadata or {}).items():
+    for namespace, members in (dynamic or {}).items():
         attributes.metadata_context.filter_metadata[namespace].update(members)
     if sni is not None:
         attributes.tls_session.sni = sni

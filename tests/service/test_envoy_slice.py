@@ -159,7 +159,7 @@ async def sidecar(tmp_path: Path) -> AsyncIterator[tuple[str, Recorder, Path]]:
         "1",
     ]
     command += ["-l", "warning", "--log-path", str(tmp_path / "envoy.log"), "--file-flush-interval-msec", "20"]
-    process = subprocess.Popen(command, stdout=sys.stderr)
+    process = subprocess.Popen(command, stdout=sys.stderr)  # noqa: ASYNC220  # starting it does not wait
     try:
         async with httpx.AsyncClient(trust_env=False) as client:
             for _ in range(200):
