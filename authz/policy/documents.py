@@ -2,22 +2,20 @@
 YAML text read into light nodes that remember where they stand.
 
 PyYAML's parser events become nodes directly, because composing and resolving tags costs four times as much.
-A plain scalar is typed when somebody asks (``Scalar.kind``), as Kubernetes types it: YAML 1.1 booleans, numbers, null;
-dates and sexagesimal numbers stay text. Wrong text is a ``Problem``, never an exception.
+Wrong text is a ``Problem``, never an exception.
 Bounded: size of a file, depth, and the number of nodes that aliases stand for (a "billion laughs").
 """
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
 import yaml
 from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
 
 from authz.core.errors import Location, Problem, Severity
+from authz.policy.nodes import Document, Kind, Mapping, Node, Scalar, Sequence, kind_of_plain, one_line
+
+__all__ = ["Document", "Kind", "Mapping", "Node", "Scalar", "Sequence", "kind_of_plain", "one_line", "read_documents"]
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 """Some hundred thousand policies; beyond it a file was given by mistake."""
@@ -29,145 +27,7 @@ MAX_ALIASED_NODES = 100_000
 _Parser: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Only its events are used; libyaml's are thirty times faster where it is present."""
 
-_TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
-_BOOLEANS = (*_TRUE, "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
-_WORDS = {
-    **dict.fromkeys(_BOOLEANS, "boolean"),
-    **dict.fromkeys(["", "~", "null", "Null", "NULL"], "null"),
-}
-_NUMBER = re.compile(
-    r"[-+]?(0x[0-9a-fA-F_]+|0b[01_]+|0o[0-7_]+|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))"
-    r"|\.(nan|NaN|NAN)"
-)
 _TAG = "tag:yaml.org,2002:"
-
-
-class Kind(StrEnum):
-    """What a scalar is; the values are the words used in messages."""
-
-    TEXT = "string"
-    BOOLEAN = "boolean"
-    NUMBER = "number"
-    NULL = "null"
-
-
-MAX_SHOWN = 300
-
-
-def one_line(text: str) -> str:
-    """Text of the user's as it may stand in a message: one line, printable, not longer than a few lines."""
-    if len(text) > MAX_SHOWN:
-        text = text[:MAX_SHOWN] + "…"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def kind_of_plain(text: str) -> Kind:
-    """Type an unquoted scalar (RE-10)."""
-    return _kind_of_short(text) if len(text) <= 64 else Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
-
-
-@lru_cache(maxsize=16384)
-def _kind_of_short(text: str) -> Kind:
-    word = _WORDS.get(text)
-    if word:
-        return Kind(word)
-    return Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
-
-
-class Scalar:
-    """``style`` is empty for an unquoted one; line and column count from 1."""
-
-    __slots__ = ("column", "line", "style", "value")
-
-    def __init__(self, value: str, style: str, line: int, column: int) -> None:
-        self.value = value
-        self.style = style
-        self.line = line
-        self.column = column
-
-    @property
-    def kind(self) -> Kind:
-        return Kind.TEXT if self.style else kind_of_plain(self.value)
-
-    @property
-    def is_true(self) -> bool:
-        """The value of a boolean."""
-        return self.value in _TRUE
-
-    @property
-    def is_null(self) -> bool:
-        return not self.style and self.value in ("", "~", "null", "Null", "NULL")
-
-
-class Sequence:
-    __slots__ = ("column", "items", "line")
-
-    def __init__(self, items: "list[Node]", line: int, column: int) -> None:
-        self.items = items
-        self.line = line
-        self.column = column
-
-    @property
-    def is_null(self) -> bool:
-        return False
-
-
-class Mapping:
-    """``entries`` holds the values by the text of their keys, ``keys`` the keys in order."""
-
-    __slots__ = ("column", "entries", "keys", "line")
-
-    def __init__(self, entries: "dict[str, Node]", keys: list[Scalar], line: int, column: int) -> None:
-        self.entries = entries
-        self.keys = keys
-        self.line = line
-        self.column = column
-
-    @property
-    def is_null(self) -> bool:
-        return False
-
-
-Node = Scalar | Sequence | Mapping
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One YAML document, or one item of a ``kind: List`` (RE-12)."""
-
-    file: str
-    number: int
-    """One-based; empty documents are counted."""
-    root: Node
-    prefix: str = ""
-    """Path of the root inside its document, ``items[3]``; empty for whole documents."""
-
-    def paths(self) -> dict[int, str]:
-        """The field path of every node and key, by ``id``; an aliased node keeps its first path."""
-        found: dict[int, str] = {}
-        waiting: list[tuple[Node, str]] = [(self.root, self.prefix)]
-        while waiting:
-            node, path = waiting.pop()
-            if id(node) in found:
-                continue
-            found[id(node)] = path
-            if isinstance(node, Sequence):
-                waiting.extend((item, f"{path}[{i}]") for i, item in reversed(list(enumerate(node.items))))
-            elif isinstance(node, Mapping):
-                for key in node.keys:
-                    below = _below(path, key.value)
-                    found.setdefault(id(key), below)
-                    if key.value in node.entries:
-                        waiting.append((node.entries[key.value], below))
-        return found
-
-
-def _below(path: str, name: str) -> str:
-    if not name or any(c in name for c in ".[]/ "):
-        return f"{path}[{name}]"
-    return f"{path}.{name}" if path else name
 
 
 def read_documents(

@@ -221,6 +221,7 @@ def texts(*checks: Check, most: int = 0, most_code: str = "") -> Decoder[tuple[s
             return ()
         if most and len(node.items) > most:
             notes.error(most_code, node, f"has {len(node.items)} values, at most {most} are allowed")
+            return ()
         values = []
         for item in node.items:
             if item.is_null:
@@ -312,6 +313,7 @@ def objects(shape: Shape[T], *, null_code: str = "RE-11", most: int = 0, most_co
             return ()
         if most and len(node.items) > most:
             notes.error(most_code, node, f"has {len(node.items)} elements, at most {most} are allowed")
+            return ()
         values = []
         for item in node.items:
             if item.is_null:
