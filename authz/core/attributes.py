@@ -6,7 +6,7 @@ It does not know where a fact came from, and nothing here parses the wire.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -194,16 +194,15 @@ class AttributeContext:
 
         A rejected token changes nothing.
         """
+        if authentication is self.authentication:
+            return self
         http = self.http
-        if (
-            http is not None
-            and authentication.outcome is not AuthenticationOutcome.REJECTED
-            and (
-                authentication.headers_to_remove
-                or authentication.headers_to_set
-                or authentication.rewritten_path is not None
-            )
-        ):
+        changes = authentication.outcome is not AuthenticationOutcome.REJECTED and (
+            authentication.headers_to_remove
+            or authentication.headers_to_set
+            or authentication.rewritten_path is not None
+        )
+        if http is not None and changes:
             headers = dict(http.headers)
             for name in authentication.headers_to_remove:
                 headers.pop(name, None)
@@ -213,5 +212,16 @@ class AttributeContext:
             if authentication.rewritten_path is not None:
                 path = authentication.rewritten_path
                 headers[":path"] = (path,)
-            http = replace(http, headers=headers, path=path)
-        return replace(self, http=http, authentication=authentication)
+            http = HttpRequest(http.method, http.host, path, headers, http.scheme, http.id, http.protocol, http.size)
+        # Spelled out: dataclasses.replace costs three times as much, on every request.
+        return AttributeContext(
+            self.source,
+            self.destination,
+            http,
+            self.sni,
+            authentication,
+            self.metadata,
+            self.context_extensions,
+            self.trace_parent,
+            self.certificate,
+        )

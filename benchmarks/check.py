@@ -1,0 +1,157 @@
+"""
+Cost of the check function: CheckRequest bytes to CheckResponse bytes, as Envoy sends and expects them.
+
+    python benchmarks/check.py [-n CHECKS] [-o table|json]
+
+The request is a real sidecar's: mTLS identity, 19 headers, an RS256 token of 780 bytes that was verified before. CPU
+is that of the whole process, the audit writer's thread included; the records are written to a file as JSON lines.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from authz._proto import ext_authz_pb2 as pb
+from authz.audit.sinks import StreamSink
+from authz.audit.trail import AuditTrail, Sink
+from authz.service.check import CheckFunction, DecisionIds
+from authz.service.snapshot import load_snapshot
+from authz.tokens.jwks import read_key_set
+from authz.tokens.key_sets import KeySetState
+from authz.tokens.signing import jwks_text, make_keys, make_token
+
+POLICIES = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: default, namespace: istio-system}}
+spec: {{mtls: {{mode: STRICT}}}}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: jwt, namespace: bookinfo}}
+spec:
+  jwtRules:
+  - issuer: https://idp.example
+    jwks: '{jwks}'
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: reviews, namespace: bookinfo}}
+spec:
+  selector: {{matchLabels: {{app: reviews}}}}
+  rules:
+  - from: [{{source: {{principals: ["cluster.local/ns/bookinfo/sa/productpage"]}}}}]
+    to: [{{operation: {{methods: ["GET"], paths: ["/reviews/*"]}}}}]
+    when: [{{key: "request.auth.claims[roles]", values: ["reader"]}}]
+"""
+
+
+class Nothing:
+    """No audit at all."""
+
+    def offer(self, *_: object) -> bool:
+        return True
+
+
+def message(token: str) -> bytes:
+    """A CheckRequest of about 2 kB."""
+    request = pb.CheckRequest()
+    attributes = request.attributes
+    source = pb.Peer(principal="spiffe://cluster.local/ns/bookinfo/sa/productpage")
+    source.address.socket_address.address = "10.0.0.7"
+    source.address.socket_address.port_value = 41234
+    attributes.source = source.SerializeToString()
+    destination = pb.Peer(principal="spiffe://cluster.local/ns/bookinfo/sa/reviews")
+    destination.address.socket_address.address = "10.0.0.9"
+    destination.address.socket_address.port_value = 9080
+    for name, value in (
+        ("app", "reviews"), ("version", "v2"), ("authz/namespace", "bookinfo"),
+        ("authz/service-account", "reviews"), ("authz/workload", "reviews-v2"),
+    ):  # fmt: skip
+        destination.labels[name] = value
+    attributes.destination = destination.SerializeToString()
+    attributes.tls_session.sni = "reviews.bookinfo.svc"
+    http = attributes.request.http
+    http.id, http.method, http.host, http.path = "112808664", "GET", "reviews:9080", "/reviews/0?lang=en"
+    http.scheme, http.protocol = "http", "HTTP/1.1"
+    for name, value in (
+        (":authority", "reviews:9080"), (":path", "/reviews/0?lang=en"), (":method", "GET"), (":scheme", "http"),
+        ("user-agent", "python-httpx/0.28.1"), ("accept", "*/*"), ("accept-encoding", "gzip, deflate"),
+        ("x-request-id", "3e507953-bac7-49fb-a1ed-794bd9776248"), ("x-forwarded-proto", "http"),
+        ("x-forwarded-for", "10.0.0.7"), ("authorization", f"Bearer {token}"), ("cookie", "session=abcdef; theme=dark"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), ("x-b3-sampled", "0"),
+        ("x-envoy-attempt-count", "1"), ("cache-control", "no-cache"), ("accept-language", "en-GB,en;q=0.9"),
+        ("x-tenant", "blue"), ("x-forwarded-client-cert", "By=spiffe://cluster.local/ns/bookinfo/sa/reviews;Hash=ab"),
+    ):  # fmt: skip
+        header = http.header_map.headers.add()
+        header.key, header.raw_value = name, value.encode()
+    return request.SerializeToString()
+
+
+def measure(checks: int, *, audited: bool, directory: Path) -> dict[str, float]:
+    """Microseconds per check: CPU of the whole process, and wall time of the calling thread."""
+    keys = make_keys({"main": {"kty": "RSA", "kid": "main"}})
+    now = time.time()
+    filler = {"groups": [f"group-{number}" for number in range(18)], "roles": ["reader"]}
+    claims = {"iss": "https://idp.example", "sub": "alice", "exp": int(now) + 36_000, **filler}
+    token = make_token({"key": "main", "claims": claims}, keys, now)
+    text = jwks_text(keys.values())
+    policies = directory / "policies.yaml"
+    policies.write_text(POLICIES.format(jwks=text))
+    descriptor = os.open(directory / "audit.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sinks: tuple[Sink, ...] = (StreamSink(descriptor, "file"),)
+    trail = AuditTrail(sinks, capacity=2 * checks)
+    snapshot = load_snapshot(policies, None, now)
+    key_sets = {"inline:bookinfo/jwt/0": KeySetState(read_key_set(text), now)}
+    function = CheckFunction(trail if audited else Nothing(), DecisionIds(now, b"abc"), lambda: key_sets)
+    function.replace(snapshot)
+    request = message(token)
+    metadata = (("x-authz-remote-ip", "10.0.0.7"), ("x-authz-direct-ip", "10.0.0.7"))
+    answer = function.check(request, metadata, now)
+    assert isinstance(answer, bytes)
+    assert pb.CheckResponse.FromString(answer).status.code == 0, answer
+    if audited:
+        trail.start()
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(checks):
+        function.check(request, metadata, now)
+    walked = time.perf_counter() - wall
+    if audited:
+        assert trail.flush(120)
+    used = time.process_time() - cpu
+    if audited:
+        trail.close()
+        assert trail.status().dropped == 0
+    os.close(descriptor)
+    return {"cpu_us": used / checks * 1e6, "wall_us": walked / checks * 1e6, "request_bytes": float(len(request))}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=20_000, help="checks a run")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    options = parser.parse_args()
+    results = {}
+    for name, audited in (("no audit", False), ("audit on", True)):
+        runs = []
+        for _ in range(5):
+            with tempfile.TemporaryDirectory() as directory:
+                runs.append(measure(options.n, audited=audited, directory=Path(directory)))
+        results[name] = {key: sorted(run[key] for run in runs)[2] for key in runs[0]}
+    if options.output == "json":
+        print(json.dumps(results))
+        return 0
+    print(
+        f"check function, cached RS256 token, request of {results['no audit']['request_bytes']:.0f} bytes; median of 5"
+    )
+    for name, row in results.items():
+        print(f"{name:10}  {row['cpu_us']:6.1f} µs CPU a check   {row['wall_us']:6.1f} µs wall in the caller")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
