@@ -158,10 +158,11 @@ def _strength(parts: Parts) -> str | None:
         return f"{name} has a key or signature of a kind that is not understood here"
     if algorithm is not None and algorithm.name in WEAK_DIGESTS:
         return f"{name} is signed with {algorithm.name.upper()}, which is too weak"
-    return _weak_key(key, name)
+    return weak_key(key, name)
 
 
-def _weak_key(key: object, name: str) -> str | None:
+def weak_key(key: object, name: str) -> str | None:
+    """Say why a public key is too weak or of an unusual kind, or None."""
     match key:
         case rsa.RSAPublicKey() if key.key_size < MIN_RSA_BITS:
             return f"{name} has an RSA key of {key.key_size} bits, at least {MIN_RSA_BITS} are needed"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -168,10 +169,10 @@ class AuthorityServer:
         enrolment = Enrolment(self._registrar, self.files.directory / TOKENS, self.clock)
         if self.doors.listen:
             identify = self.secrets.identify_svid
-            handlers = [self.secrets.handler(identify), enrolment.handler(identify)]
+            handlers = (self.secrets.handler(identify), enrolment.handler(identify))
             await self._serve("listen", self.doors.listen, handlers, is_mutual=True)
         if self.doors.enrol:
-            await self._serve("enrol", self.doors.enrol, [enrolment.handler(None)], is_mutual=False)
+            await self._serve("enrol", self.doors.enrol, (enrolment.handler(None),), is_mutual=False)
 
     def _admit(self, peer: UnixPeer) -> bool:
         if self._registrar.grants(peer):
@@ -186,11 +187,13 @@ class AuthorityServer:
         await server.start()
         self._servers.append(server)
 
-    async def _serve(self, door: str, address: str, handlers: list[grpc.GenericRpcHandler], *, is_mutual: bool) -> None:
+    async def _serve(
+        self, door: str, address: str, handlers: tuple[grpc.GenericRpcHandler[Any, Any], ...], *, is_mutual: bool
+    ) -> None:
         place = self.files.directory / SERVER
         bundle = self.files.directory / BUNDLE_FILE if is_mutual else None
         server = grpc.aio.server(options=OPTIONS)
-        server.add_generic_rpc_handlers(tuple(handlers))
+        server.add_generic_rpc_handlers(handlers)
         credentials = ServerCertificate(place / "tls.crt", place / "tls.key", bundle).credentials()
         try:
             port = server.add_secure_port(address, credentials)

@@ -14,12 +14,12 @@ from authz.core.spiffe import SpiffeId
 from authz.identity.join_tokens import spend_token
 from authz.identity.registrar import Refused, Registrar, read_certificate_request
 from authz.identity.registration import Evidence, SvidPeer, TokenBearer
+from authz.service.sds import Identify
 
 SERVICE = "authz.identity.v1.Enrolment"
 METHOD = f"/{SERVICE}/Enrol"
 
 Context = grpc.aio.ServicerContext[wire.EnrolRequest, wire.EnrolResponse]
-Identify = Callable[[Context], Evidence | Refused]
 
 
 class Enrolment:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
@@ -42,8 +43,9 @@ MAX_INBOX = 16
 MAX_NAMES = 64
 """Secrets that one stream may ask for."""
 
-Identify = Callable[[grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]], Evidence | Refused]
 Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
+Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]
+"""Who the peer of a call is. Any: the same answer for every kind of call."""
 Clock = Callable[[], float]
 
 
@@ -150,7 +152,7 @@ class SecretServer:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    def identify_svid(self, context: Context) -> Evidence | Refused:
+    def identify_svid(self, context: grpc.aio.ServicerContext[Any, Any]) -> Evidence | Refused:
         """The peer of a mutual TLS connection: judged again here, for expiry and for intermediates (XA-159)."""
         certificates = list(context.auth_context().get("x509_pem_cert", []))
         if not certificates:

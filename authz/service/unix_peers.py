@@ -6,9 +6,9 @@ socket, asks the kernel for the credentials of each connection, and relays its b
 those credentials alone; whatever arrives there comes from that uid and gid.
 
 Why that is sound: the kernel fixes the credentials at ``connect``, and no later ``exec`` or ``setuid`` changes them.
-The private sockets lie in a fresh directory of mode 0700, so nobody else can reach them around the relay (root could, and
-root can read every key anyway). A process that hands its connection to another one hands over its own authority, as it
-could with the key itself. A uid of another user namespace is translated by the kernel or becomes 65534, which should
+The private sockets lie in a fresh directory of mode 0700, so nobody else can reach them around the relay (root could,
+and root can read every key anyway). A process that hands its connection to another one hands over its own authority, as
+it could with the key itself. A uid of another user namespace is translated by the kernel or becomes 65534, which should
 have no entry.
 """
 

@@ -1,0 +1,62 @@
+"""
+The record of what was issued and refused: one JSON line each, public facts only.
+
+``rotation check`` compares it with what proxies serve; people read it to see who got or wanted what.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from authz.identity.registrar import Issuance
+
+LEDGER_FILE = "issued.jsonl"
+MAX_BYTES = 16 << 20
+"""Beyond it a new file is begun, and one older kept."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Appends to a file. Several processes may do so: each line is one write."""
+
+    path: Path
+
+    def record(self, issuance: Issuance) -> None:
+        """Append one line. Raises OSError."""
+        line = json.dumps(asdict(issuance) | {"serial": f"{issuance.serial:x}"}, separators=(",", ":"))
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+            size = os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+        if size > MAX_BYTES:
+            self._rotate()
+
+    def read(self) -> Iterator[Issuance]:
+        """Everything recorded, oldest first; a line that cannot be read is left out (a process may have died in it)."""
+        for path in (self._previous, self.path):
+            if not path.exists():
+                continue
+            for line in path.read_text().splitlines():
+                issuance = _read(line)
+                if issuance is not None:
+                    yield issuance
+
+    @property
+    def _previous(self) -> Path:
+        return self.path.with_suffix(f"{self.path.suffix}.1")
+
+    def _rotate(self) -> None:
+        """Keep one older file. A writer that still has the old one open only lengthens that."""
+        self.path.rename(self._previous)
+
+
+def _read(line: str) -> Issuance | None:
+    try:
+        fields = json.loads(line)
+        return Issuance(**(fields | {"serial": int(fields["serial"], 16)}))
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -1,0 +1,166 @@
+"""
+The one place where it is decided whether a certificate is signed: evidence, entries, revocations, rate.
+
+Every answer, yes or no, is handed to ``observe``; that record never holds a key or a token.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cachetools import LRUCache
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from authz.core.spiffe import SpiffeId
+from authz.identity.ca import CertificateAuthority, Issued
+from authz.identity.keys import KeyType, PublicKey
+from authz.identity.leaf import weak_key
+from authz.identity.registration import Evidence, Grant, RegistrationEntry, SvidPeer, granted
+from authz.identity.revocation import NO_REVOCATIONS, Revocations
+
+REMEMBERED_PEERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why nothing was signed. ``is_temporary``: asking again later may succeed."""
+
+    reason: str
+    is_temporary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Issuance:
+    """The audit record of one request for a certificate."""
+
+    time: float
+    evidence: str
+    spiffe_id: str
+    is_issued: bool
+    reason: str = ""
+    """Why not; empty when it was issued."""
+    serial: int = 0
+    not_before: float = 0.0
+    not_after: float = 0.0
+    authority_id: str = ""
+
+
+class SigningLimit:
+    """Token buckets, one per peer and one for all: a peer that asks in a loop cannot use up the others' share."""
+
+    def __init__(self, per_peer: float = 1.0, burst: int = 20, total: float = 100.0, total_burst: int = 1000) -> None:
+        """``per_peer`` and ``total`` are signatures a second, the bursts what may be asked at once after a pause."""
+        self._rates = (per_peer, total)
+        self._bursts = (float(burst), float(total_burst))
+        self._peers: LRUCache[str, tuple[float, float]] = LRUCache(REMEMBERED_PEERS)
+        self._all = (self._bursts[1], 0.0)
+
+    def take(self, peer: str, now: float) -> bool:
+        """Take one signature's worth, if there is one in both buckets."""
+        mine = self._filled(self._peers.get(peer, (self._bursts[0], now)), 0, now)
+        everyone = self._filled(self._all, 1, now)
+        allowed = mine >= 1 and everyone >= 1
+        spent = 1.0 if allowed else 0.0
+        self._peers[peer] = (mine - spent, now)
+        self._all = (everyone - spent, now)
+        return allowed
+
+    def _filled(self, bucket: tuple[float, float], which: int, now: float) -> float:
+        level, at = bucket
+        return min(self._bursts[which], level + max(0.0, now - at) * self._rates[which])
+
+
+def _observe_nothing(_: Issuance) -> None:
+    """For callers who keep no record."""
+
+
+@dataclass(slots=True)
+class Registrar:
+    """The authority and the rules by which it signs. Its parts are replaced whole when their files change."""
+
+    ca: CertificateAuthority
+    entries: tuple[RegistrationEntry, ...] = ()
+    revocations: Revocations = NO_REVOCATIONS
+    limit: SigningLimit = field(default_factory=SigningLimit)
+    observe: Callable[[Issuance], None] = _observe_nothing
+    key_type: KeyType = KeyType.ECDSA_P256
+    """Of the key pairs that are made for local peers."""
+
+    def grants(self, evidence: Evidence) -> Mapping[str, Grant]:
+        """Every identity that this evidence is good for, by SPIFFE ID."""
+        return granted(self.entries, evidence)
+
+    def judge(self, evidence: Evidence, spiffe_id: SpiffeId) -> Grant | Refused:
+        """Decide whether a peer may have an identity; the rate is not looked at."""
+        if isinstance(evidence, SvidPeer):
+            revoked = self.revocations.judge(evidence.spiffe_id, evidence.serial)
+            if revoked:
+                return Refused(revoked)
+        grant = self.grants(evidence).get(str(spiffe_id))
+        if grant is None:
+            return Refused(f"no registration entry grants `{spiffe_id}` to {evidence}")
+        if str(spiffe_id) in self.revocations.spiffe_ids:
+            return Refused(f"the identity `{spiffe_id}` is revoked")
+        return grant
+
+    def issue(
+        self, evidence: Evidence, spiffe_id: SpiffeId, now: float, public_key: PublicKey | None = None
+    ) -> Issued | Refused:
+        """Sign a certificate, or say why not. Without ``public_key`` a key pair is made."""
+        answer = self._issue(evidence, spiffe_id, now, public_key)
+        if isinstance(answer, Refused):
+            self.refuse(str(evidence), str(spiffe_id), answer.reason, now)
+        else:
+            record = Issuance(
+                now,
+                str(evidence),
+                str(spiffe_id),
+                True,
+                serial=answer.serial,
+                not_before=answer.not_before,
+                not_after=answer.not_after,
+                authority_id=answer.authority_id,
+            )
+            self.observe(record)
+        return answer
+
+    def refuse(self, evidence: str, spiffe_id: str, reason: str, now: float) -> None:
+        """Record a refusal that was decided elsewhere: at the socket, or for a bad token."""
+        self.observe(Issuance(now, evidence, spiffe_id, False, reason))
+
+    def _issue(
+        self, evidence: Evidence, spiffe_id: SpiffeId, now: float, public_key: PublicKey | None
+    ) -> Issued | Refused:
+        grant = self.judge(evidence, spiffe_id)
+        if isinstance(grant, Refused):
+            return grant
+        if not self.limit.take(str(evidence), now):
+            return Refused(f"too many certificates for {evidence}, try again later", is_temporary=True)
+        try:
+            return self.ca.issue_svid(
+                spiffe_id,
+                now,
+                dns=grant.dns,
+                ttl_seconds=grant.ttl_seconds,
+                public_key=public_key,
+                key_type=self.key_type,
+            )
+        except ValueError as error:
+            return Refused(str(error))
+
+
+def read_certificate_request(pem: bytes) -> PublicKey | Refused:
+    """
+    Take the public key from a PKCS#10 request whose signature proves possession of the private one.
+
+    Names and extensions in it are not looked at: the registrar says what the certificate shall be.
+    """
+    try:
+        request = x509.load_pem_x509_csr(pem)
+        key = request.public_key()
+        if not request.is_signature_valid:
+            return Refused("the certificate request is not signed by its own key")
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature, TypeError, x509.InvalidVersion):
+        return Refused("not a PEM certificate request")
+    weak = weak_key(key, "the certificate request")
+    return Refused(weak) if weak else key  # type: ignore[return-value]  # weak_key passes the three kinds of PublicKey only

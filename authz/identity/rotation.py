@@ -1,0 +1,84 @@
+"""
+Rotate the root with overlap: prepare, activate, taint, retire. Each step gives a new authority value, or says why not.
+
+prepare   a second root is trusted everywhere, and signs nothing yet
+activate  it signs; what the old one signed is still trusted (a proxy that lacked the new root would now break)
+taint     everything the old one signed is renewed at once
+retire    the old root is trusted no more (a proxy that still serves its certificates would now break)
+
+Whether every proxy is ready for a step is ``drift``'s question; a step does not look at proxies.
+"""
+
+from dataclasses import replace
+
+from authz.identity.authority import Authority, AuthorityState, create_authority
+from authz.identity.ca import CertificateAuthority
+from authz.identity.keys import KeyType
+from authz.identity.template import INTERMEDIATE_TTL_SECONDS, ROOT_TTL_SECONDS
+
+
+def prepare(
+    ca: CertificateAuthority,
+    now: float,
+    *,
+    key_type: KeyType = KeyType.ECDSA_P256,
+    root_ttl_seconds: float = ROOT_TTL_SECONDS,
+    intermediate_ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
+    adopted: Authority | None = None,
+) -> CertificateAuthority:
+    """Add a root, made here or ``adopted``. Raises ValueError when one is prepared already."""
+    for authority in ca.authorities:
+        if authority.state is AuthorityState.PREPARED:
+            raise ValueError(f"the authority `{authority.id}` is prepared already; activate or retire it first")
+    added = adopted or create_authority(
+        ca.trust_domain,
+        now,
+        ca.random,
+        key_type=key_type,
+        root_ttl_seconds=root_ttl_seconds,
+        intermediate_ttl_seconds=intermediate_ttl_seconds,
+    )
+    if any(authority.id == added.id for authority in ca.authorities):
+        raise ValueError(f"the authority `{added.id}` is here already")
+    return replace(ca, authorities=(*ca.authorities, replace(added, state=AuthorityState.PREPARED)))
+
+
+def activate(ca: CertificateAuthority, authority_id: str = "") -> CertificateAuthority:
+    """Sign with the prepared (or an old) authority; the active one becomes old. Empty: the prepared one."""
+    chosen = ca.authority(authority_id) if authority_id else _only(ca, AuthorityState.PREPARED)
+    if chosen.state is AuthorityState.ACTIVE:
+        raise ValueError(f"the authority `{chosen.id}` is active already")
+    if chosen.state is AuthorityState.TAINTED:
+        raise ValueError(f"the authority `{chosen.id}` is tainted and cannot sign again")
+    states = {ca.active.id: AuthorityState.OLD, chosen.id: AuthorityState.ACTIVE}
+    return _with_states(ca, states)
+
+
+def taint(ca: CertificateAuthority, authority_id: str = "") -> CertificateAuthority:
+    """Have everything renewed that an old authority signed. Empty: the only old one."""
+    chosen = ca.authority(authority_id) if authority_id else _only(ca, AuthorityState.OLD)
+    if chosen.state is not AuthorityState.OLD:
+        raise ValueError(f"the authority `{chosen.id}` is {chosen.state}; only an old one can be tainted")
+    return _with_states(ca, {chosen.id: AuthorityState.TAINTED})
+
+
+def retire(ca: CertificateAuthority, authority_id: str = "") -> CertificateAuthority:
+    """Trust an authority no more; spire's ``revoke``. A prepared one may be given up too. Empty: the tainted one."""
+    chosen = ca.authority(authority_id) if authority_id else _only(ca, AuthorityState.TAINTED)
+    if chosen.state is AuthorityState.ACTIVE:
+        raise ValueError(f"the authority `{chosen.id}` is active; activate another one first")
+    if chosen.state is AuthorityState.OLD:
+        raise ValueError(f"the authority `{chosen.id}` is old but not tainted; certificates of it may be in use")
+    return replace(ca, authorities=tuple(a for a in ca.authorities if a.id != chosen.id))
+
+
+def _only(ca: CertificateAuthority, state: AuthorityState) -> Authority:
+    found = [authority for authority in ca.authorities if authority.state is state]
+    if len(found) != 1:
+        what = "no authority is" if not found else f"{len(found)} authorities are"
+        raise ValueError(f"{what} {state}; name one of {', '.join(f'{a.id} ({a.state})' for a in ca.authorities)}")
+    return found[0]
+
+
+def _with_states(ca: CertificateAuthority, states: dict[str, AuthorityState]) -> CertificateAuthority:
+    return replace(ca, authorities=tuple(replace(a, state=states.get(a.id, a.state)) for a in ca.authorities))
