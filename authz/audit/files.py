@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import queue
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from authz.audit.record import rfc3339
 from authz.audit.trail import Entry
 
 _log = logging.getLogger("authz.audit")
+_STAMP = re.compile(r"\.(\d{8}T\d{6}\.\d{6})Z\.[^.]*(\.gz)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +203,16 @@ class FileSink:
                     file.unlink()
 
     def _aside(self) -> Path:
-        stamp = rfc3339(self._newest).replace("-", "").replace(":", "")
-        path = self._path
-        for number in range(10_000):
-            name = f"{path.stem}.{stamp}{f'-{number:04}' if number else ''}{path.suffix}"
-            aside = path.with_name(name)
-            if not aside.exists() and not path.with_name(f"{name}.gz").exists():
-                return aside
-        raise OSError(f"no free name to rotate {path} to")
+        """Name of the newest record's time, and after every name before: names sort as the files were written."""
+        last = max((rotated_at(file) or 0.0 for file in rotated_files(self._path)), default=0.0)
+        stamp = rfc3339(max(self._newest, last + 2e-6)).replace("-", "").replace(":", "")
+        return self._path.with_name(f"{self._path.stem}.{stamp}{self._path.suffix}")
+
+
+def rotated_at(file: Path) -> float | None:
+    """Time in the name of a rotated file, seconds since the epoch; None for other files."""
+    match = _STAMP.search(file.name)
+    return datetime.strptime(f"{match[1]}+0000", "%Y%m%dT%H%M%S.%f%z").timestamp() if match else None
 
 
 def _first_time(head: bytes) -> float | None:

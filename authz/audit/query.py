@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from authz.audit.files import rotated_files
+from authz.audit.files import rotated_at, rotated_files
 from authz.audit.record import Record, read_field
 
 
@@ -156,12 +156,8 @@ def find(files: Iterable[Path], wanted: RecordFilter, skipped: Skipped | None = 
 
 def _ended_before(file: Path, since: float) -> bool:
     """A rotated file is named after its newest record, give or take the order of concurrent decisions."""
-    stamp = file.name.removesuffix(".gz").rpartition(".")[0].rpartition("Z")[0].rpartition(".")
-    try:
-        seconds = datetime.strptime(f"{stamp[0].rpartition('.')[2]}.{stamp[2]}+0000", "%Y%m%dT%H%M%S.%f%z").timestamp()
-    except ValueError:
-        return False
-    return seconds + 60 < since
+    ended = rotated_at(file)
+    return ended is not None and ended + 60 < since
 
 
 class _Tail:

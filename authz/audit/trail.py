@@ -112,6 +112,8 @@ class TrailStatus:
     tracing: str
     """What the export of spans complains of, or empty."""
     is_running: bool
+    denies: bool = False
+    """Whether a record that cannot be kept refuses the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,7 @@ class AuditTrail:
             ),
             tracing=self._steps.tracer.problem,
             is_running=self._thread.is_alive(),
+            denies=self._denies,
         )
 
     def _overflow(self, offer: Offer) -> bool:

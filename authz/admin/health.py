@@ -1,0 +1,98 @@
+"""
+Alive, ready, healthy: three questions and their causes, computed from statuses; no HTTP here.
+
+Alive: the process answers. Ready: requests are decided with policies, keys and audit as configured.
+Healthy: nothing needs a person's attention either, for example a refused reload or keys that stopped refreshing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from authz.audit.telemetry import ServiceStatus
+from authz.audit.trail import TrailStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One reason why something is not well."""
+
+    part: str
+    """``policies``, ``keys``, ``audit``, ``tracing``, ``certificates``, ``service``."""
+    message: str
+    blocks: bool
+    """True when it makes the service unready; False when it only needs attention."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """All causes; an empty list is perfect health."""
+
+    causes: tuple[Cause, ...] = ()
+
+    @property
+    def is_ready(self) -> bool:
+        return not any(cause.blocks for cause in self.causes)
+
+    @property
+    def is_healthy(self) -> bool:
+        return not self.causes
+
+
+def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Health:
+    """
+    Judge readiness and health.
+
+    A refused reload does not make the service unready: the last good policies stay in force.
+    A failing sink does when it never worked, or where a lost record must deny: requests are refused then anyway.
+    ``now`` is in seconds since the epoch.
+    """
+    return Health((*_service(service), *_keys(service), *_audit(trail), *_certificates(service, now)))
+
+
+def _service(service: ServiceStatus) -> Iterator[Cause]:
+    reload = service.reload
+    if service.is_draining:
+        yield Cause("service", "draining: no new requests are wanted", True)
+    if not reload.policy_version:
+        yield Cause("policies", "no policies are loaded yet", True)
+    if not reload.is_ok:
+        first = next((str(problem).partition("\n")[0] for problem in reload.problems if problem.is_error), "")
+        yield Cause(
+            "policies", f"the last change was refused, version {reload.policy_version or 'none'} stays: {first}", False
+        )
+
+
+def _keys(service: ServiceStatus) -> Iterator[Cause]:
+    """
+    Readiness waits until every key set was tried once.
+
+    One that cannot be read denies its own tokens; keeping the whole service unready for it would deny everybody.
+    """
+    for key_set in service.key_sets:
+        if key_set.fetched_at is None and not key_set.error:
+            yield Cause("keys", f"{key_set.name} is being fetched", True)
+        elif key_set.fetched_at is None:
+            yield Cause("keys", f"{key_set.name} was never read, its tokens are denied: {key_set.error}", False)
+        elif key_set.error:
+            yield Cause("keys", f"{key_set.name} cannot be refreshed, the last good keys stay: {key_set.error}", False)
+
+
+def _audit(trail: TrailStatus) -> Iterator[Cause]:
+    if not trail.is_running:
+        yield Cause("audit", "the audit writer does not run", True)
+    for sink in trail.sinks:
+        if sink.error:
+            yield Cause("audit", f"sink {sink.name} fails: {sink.error}", not sink.written or trail.denies)
+    if trail.capacity and trail.queued >= trail.capacity:
+        yield Cause("audit", f"the queue is full: {trail.dropped} decisions have no record", trail.denies)
+    if trail.tracing:
+        yield Cause("tracing", trail.tracing, False)
+
+
+def _certificates(service: ServiceStatus, now: float) -> Iterator[Cause]:
+    for certificate in service.certificates:
+        if certificate.not_after <= now:
+            who = certificate.identity or f"{certificate.workload}.{certificate.namespace}".strip(".")
+            yield Cause(
+                "certificates", f"the {certificate.kind} certificate of {who or 'this service'} has expired", False
+            )
