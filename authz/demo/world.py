@@ -1,0 +1,270 @@
+"""
+The check's hands and eyes: tokens and certificates of every sort, requests to any proxy, and the decisions made.
+
+What a request came to is told in a few words that are the same every time (``outcome``).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar, cast
+
+from authz.audit.record import Record, read_field
+from authz.core.spiffe import SpiffeId
+from authz.demo.clients import Pair, Reply, Tls, exchange, send
+from authz.demo.layout import DemoError
+from authz.demo.prepare import authority
+from authz.demo.screen import Tail
+from authz.demo.supervisor import Supervisor
+from authz.identity.ca import CertificateAuthority, Issued
+from authz.identity.files import write_secret_files
+from authz.identity.keys import generate_key
+from authz.tokens.signing import SigningKey, jwks_text, sign_text, signing_key
+from authz.tokens.strict_json import read_base64url
+
+HOUR_SECONDS = 3600.0
+PATIENCE_SECONDS = 8.0
+"""For things that must happen but take their time: a restart, a health check."""
+PROMPT_SECONDS = 1.0
+"""A change of policies is in force within this."""
+PAUSE_SECONDS = 0.03
+Headers = Sequence[tuple[str, str]]
+T = TypeVar("T")
+
+
+class World:
+    """One for a whole check; ``prepare`` before the first request."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.layout = supervisor.layout
+        self._tail = Tail(self.layout.audit_log)
+        self._records: list[Record] = []
+        self._tokens: dict[str, str] = {}
+        self._pairs: dict[str, Pair] = {}
+
+    async def prepare(self) -> None:
+        """Make tokens and certificates. Raises DemoError when the issuer gives none."""
+        await asyncio.to_thread(self._make_tokens)
+        await asyncio.to_thread(self._make_certificates)
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    async def visit(
+        self,
+        path: str,
+        token: str = "",
+        *,
+        method: str = "GET",
+        headers: Headers = (),
+        host: str = "localhost",
+        body: bytes = b"",
+    ) -> Reply:
+        """Ask the ingress gateway from outside; ``token`` names one of ``prepare``."""
+        bearer = [("authorization", f"Bearer {self._tokens[token]}")] if token else []
+        tls = Tls(self.layout.state / "certs/web/ca.crt", "localhost")
+        return await asyncio.to_thread(
+            send,
+            self.layout.ingress_port,
+            method,
+            path,
+            headers=[*bearer, *headers],
+            host=host,
+            body=body,
+            tls=tls,
+        )
+
+    async def call(
+        self, caller: str, workload: str, path: str, *, method: str = "GET", headers: Headers = (), body: bytes = b""
+    ) -> Reply:
+        """Ask a sidecar directly with the certificate of ``caller``; ``""``: no certificate, ``plaintext``: no TLS."""
+        port = self.layout.mesh.workload(workload).inbound[0].number
+        tls = None if caller == "plaintext" else self._mesh_tls(caller)
+        return await asyncio.to_thread(
+            send, port, method, path, headers=headers, host=workload.rpartition("-")[0], body=body, tls=tls
+        )
+
+    async def from_app(
+        self, workload: str, service: str, path: str, *, method: str = "GET", host: str = "", headers: Headers = ()
+    ) -> Reply:
+        """Ask as an application does: its own sidecar's loopback port that leads to ``service`` (``""``: the proxy)."""
+        port = self.layout.mesh.workload(workload).outbound_port(service)
+        if port is None:
+            raise DemoError(f"{workload} has no port that leads to `{service or 'the forward proxy'}`")
+        return await asyncio.to_thread(send, port, method, path, host=host or service, headers=headers)
+
+    async def connect(self, caller: str, workload: str, message: bytes) -> Reply:
+        """Send bytes to a TCP sidecar."""
+        port = self.layout.mesh.workload(workload).inbound[0].number
+        tls = None if caller == "plaintext" else self._mesh_tls(caller)
+        return await asyncio.to_thread(exchange, port, message, tls=tls)
+
+    def _mesh_tls(self, caller: str) -> Tls:
+        pair = self._pairs[caller] if caller else None
+        return Tls(self.layout.state / "certs/roots/ca.crt", client=pair, is_mesh=True)
+
+    # --- what came of it --------------------------------------------------------------------------------------------
+
+    async def outcome(self, reply: Reply) -> str:
+        """A status, and what decided a denial of ours: ``403 DENY deny-internal``, ``401 token``, ``403 no ALLOW``."""
+        if not reply.status:
+            return reply.failure or "no answer"
+        if not reply.decision_id:
+            return str(reply.status)
+        record = await self.find(lambda record: record.get("decision_id") == reply.decision_id)
+        if record is None:
+            return f"{reply.status} without a record"
+        stage, policy = record.get("stage"), read_field(record, "rule", "policy")
+        told = {"allow": "no ALLOW", "jwt": "token", "deny": f"DENY {policy}", "custom": f"CUSTOM {policy}"}
+        return f"{reply.status} {told.get(str(stage), stage)}"
+
+    async def find(self, wanted: Callable[[Record], bool]) -> Record | None:
+        """Wait for a decision that is ``wanted``; None when none came in time."""
+
+        async def look() -> Record | None:
+            self._records += self._tail.read()
+            return next((record for record in reversed(self._records) if wanted(record)), None)
+
+        return await self.until(look)
+
+    async def until(self, look: Callable[[], Awaitable[T | None]], seconds: float = PATIENCE_SECONDS) -> T | None:
+        """Look again and again until there is something; None when time is up."""
+        ends = time.monotonic() + seconds
+        while True:
+            found = await look()
+            if found is not None or time.monotonic() > ends:
+                return found
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def becomes(self, wanted: str, ask: Callable[[], Awaitable[str]]) -> str:
+        """Ask until the answer is ``wanted``; tell it, and whether that took longer than a change may."""
+        began = time.monotonic()
+        last = ""
+
+        async def look() -> str | None:
+            nonlocal last
+            last = await ask()
+            return last if last == wanted else None
+
+        found = await self.until(look)
+        seconds = time.monotonic() - began
+        if found is None:
+            return f"{last} even after {seconds:.0f} s"
+        return f"{found} within 1 s" if seconds <= PROMPT_SECONDS else f"{found} after {seconds:.1f} s"
+
+    # --- policies ---------------------------------------------------------------------------------------------------
+
+    def edited(self, file: str, old: str, new: str) -> AbstractAsyncContextManager[None]:
+        """For a while, ``new`` stands in place of ``old`` in a policy file of the copy."""
+        return self._changed(file, lambda text: _replaced(file, text, old, new))
+
+    def written(self, file: str, text: str) -> AbstractAsyncContextManager[None]:
+        """For a while, there is this policy file."""
+        return self._changed(file, lambda _: text)
+
+    @asynccontextmanager
+    async def _changed(self, file: str, change: Callable[[str], str]) -> AsyncIterator[None]:
+        path = self.layout.policies / file
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        _replace_file(path, change(before or ""))
+        try:
+            yield
+        finally:
+            if before is None:
+                path.unlink()
+            else:
+                _replace_file(path, before)
+
+    # --- tokens and certificates ------------------------------------------------------------------------------------
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The signatures of all tokens that were sent: they must not be found in any log."""
+        return tuple(token.rpartition(".")[2] for token in self._tokens.values() if len(token) > 100)
+
+    def token(self, name: str) -> str:
+        return self._tokens[name]
+
+    async def new_token(self, name: str, person: str) -> None:
+        """Get another token from the issuer."""
+        self._tokens[name] = await asyncio.to_thread(self._issued, person)
+
+    async def issuer(self, method: str, path: str) -> Reply:
+        return await asyncio.to_thread(send, self.layout.issuer_port, method, path)
+
+    def _issued(self, query: str) -> str:
+        reply = send(self.layout.issuer_port, "GET", f"/token/{query}")
+        if reply.status != 200:
+            raise DemoError(f"the issuer gave no token: {reply.status or reply.failure}")
+        return reply.body.strip()
+
+    def _make_tokens(self) -> None:
+        alice, bob = self._issued("alice"), self._issued("bob")
+        header, payload, signature = alice.split(".")
+        bobs_payload = bob.split(".")[1]
+        facts, claims = _decode(header), _decode(payload)
+        ours = signing_key(generate_key(), kid=str(facts["kid"]), alg=str(facts["alg"]))
+        published = json.loads(send(self.layout.issuer_port, "GET", "/jwks").body)["keys"][-1]
+        theirs = SigningKey("EC", b"", published)
+        foreign = {**claims, "iss": "https://issuer.invalid"}
+        self._tokens = {
+            "alice": alice,
+            "bob": bob,
+            "expired": self._issued(f"alice?expires_in=-{HOUR_SECONDS:.0f}"),
+            "wrong audience": self._issued("alice?audience=somebody-else"),
+            "forged": sign_text(_encode(facts), _encode(claims), ours, "ES256"),
+            "promoted": f"{header}.{bobs_payload}.{signature}",
+            "alg none": sign_text(_encode({**facts, "alg": "none"}), _encode(claims), ours, "none", "none"),
+            "alg confusion": sign_text(
+                _encode({**facts, "alg": "HS256"}), _encode(claims), theirs, "HS256", "hmac-with-public-key"
+            ),
+            "other issuer": sign_text(_encode(facts), _encode(foreign), ours, "ES256"),
+            "own key inside": sign_text(
+                _encode({**facts, "jwk": json.loads(jwks_text([ours]))["keys"][0]}), _encode(claims), ours, "ES256"
+            ),
+            "garbage": "not-a-token",
+        }
+
+    def _make_certificates(self) -> None:
+        now = time.time()
+        trust_domain = self.layout.mesh.config.trust_domain
+        ca = authority(self.layout, "ca", trust_domain, now)
+        for workload in self.layout.mesh.workloads:
+            self._keep(workload.name, ca.issue_svid(workload.spiffe_id, now))
+        somebody = self.layout.mesh.workload("productpage-v1").spiffe_id
+        namesake = SpiffeId.for_workload(trust_domain, "default", str(somebody.service_account))
+        self._keep("namesake", ca.issue_svid(namesake, now))
+        self._keep("expired", ca.issue_svid(somebody, now - 2 * HOUR_SECONDS, ttl_seconds=HOUR_SECONDS))
+        self._keep("not yet valid", ca.issue_svid(somebody, now + 2 * HOUR_SECONDS, ttl_seconds=HOUR_SECONDS))
+        self._keep("self-made", CertificateAuthority.create(trust_domain, now).issue_svid(somebody, now))
+        foreign = CertificateAuthority.create("elsewhere.example", now)
+        stranger = SpiffeId.for_workload("elsewhere.example", "bookinfo", str(somebody.service_account))
+        self._keep("foreign", foreign.issue_svid(stranger, now))
+
+    def _keep(self, name: str, issued: Issued) -> None:
+        directory = self.layout.state / "check"
+        self._pairs[name] = Pair(*write_secret_files(directory, name, issued.chain_pem, issued.key_pem))
+
+
+def _replaced(file: str, text: str, old: str, new: str) -> str:
+    if old not in text:
+        raise DemoError(f"`{file}` no longer contains `{old}`, which this scenario edits")
+    return text.replace(old, new)
+
+
+def _replace_file(path: Path, text: str) -> None:
+    """As an editor saves: another file, renamed."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _decode(part: str) -> dict[str, object]:
+    return cast("dict[str, object]", json.loads(read_base64url(part)))
+
+
+def _encode(value: dict[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
