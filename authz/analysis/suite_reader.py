@@ -85,7 +85,7 @@ class _Reader:
                 Problem(Severity.ERROR, fields.CODE, "the file is empty", Location(self.file), help=help_text)
             )
         for document in roots:
-            notes = Notes(document, self.problems)
+            notes = Notes(replace(document, number=0), self.problems)  # a suite is one document
             top = fields.entries(document.root, _FILE_KEYS, "a suite", notes)
             self._check_format(top, document.root, notes)
             shared = self._shared(top, notes)

@@ -1,6 +1,6 @@
 """Reports of a test run: for people, as JSON, as JUnit XML."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as Xml  # only written, nothing is parsed
 
@@ -54,12 +54,13 @@ def _shown(value: Json) -> str:
     return "nothing" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def lines(result: CaseResult) -> Iterator[str]:
-    """Say what is wrong with one result, a line each."""
+def lines(result: CaseResult, known: Collection[Problem] = ()) -> Iterator[str]:
+    """Say what is wrong with one result, a line each; problems that are ``known`` already are not said again."""
     if result.error:
         yield result.error
     for problem in result.problems if result.error or result.is_document else ():
-        yield from str(problem).splitlines()
+        if problem not in known:
+            yield from str(problem).splitlines()
     for different in differences(result):
         yield f"{different.key}: expected {_shown(different.expected)}, got {_shown(different.actual)}"
     if result.explanation is not None and result.decision is not None:
@@ -77,8 +78,8 @@ def lines(result: CaseResult) -> Iterator[str]:
 _MARKS = {"pass": ("PASS", "green"), "fail": ("FAIL", "bold red"), "error": ("ERROR", "bold red")}
 
 
-def print_result(result: CaseResult) -> None:
-    """Print one result with everything that is wrong with it."""
+def print_result(result: CaseResult, known: Collection[Problem] = ()) -> None:
+    """Print one result with everything that is wrong with it, but for the problems that are ``known`` already."""
     mark, style = _MARKS[outcome(result)]
     head = Text(f"{mark} ", style=style)
     head.append(output.clean(f"{result.name}"), style="bold")
@@ -86,7 +87,7 @@ def print_result(result: CaseResult) -> None:
     console = output.answers()
     console.print(head)
     if not result.passed:
-        for line in lines(result):
+        for line in lines(result, known):
             output.say(f"  {line}", console=console)
 
 

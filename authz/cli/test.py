@@ -94,6 +94,7 @@ def _run(
     problems = sort_problems(problem for suite in suites for problem in suite.problems)
     run = report.Run(problems=problems, coverage=coverage)
     output.print_problems(problems, output.remarks())
+    known = set(problems)
     pool, now = KeyPool(), time.time()
     with Progress(console=output.remarks(), transient=True, disable=not output.is_terminal()) as progress:
         task = progress.add_task("testing", total=sum(_size(suite) for suite in suites))
@@ -105,7 +106,8 @@ def _run(
                 run.durations.append(time.perf_counter() - started)
                 progress.advance(task)
                 if is_pretty and (verbose or not result.passed):
-                    report.print_result(result)
+                    report.print_result(result, known)
+                    known.update(result.problems if result.error else ())
                 started = time.perf_counter()
             if is_pretty and len(run.results) > begun:
                 report.print_file(suite.file, run.results[begun:])

@@ -1,0 +1,65 @@
+"""``authz explain``: decide one request, and say why."""
+
+from typing import Any
+
+import click
+from rich.text import Text
+
+from authz.analysis.render import explanation_json
+from authz.cli import output
+from authz.cli.check import place, print_decision
+from authz.cli.question import Answer, ask, request_options
+from authz.core.explain import PredicateNote, RuleNote, StageNote
+
+
+@click.command("explain", short_help="Decide one request, and say why.")
+@request_options
+@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+def command(form: str, **options: Any) -> None:
+    """
+    Decide one request and show every stage and every rule that was considered.
+
+    For a denial the rule that came closest is named, with the fields that failed, what they expected and what
+    was there. The exit code is that of check.
+
+    \b
+    authz explain -p policies/ -n shop -l app=cart --method PUT --path /cart
+    authz explain -p policies/ -f request.yaml -o json | jq .nearest
+    """
+    answer = ask(options)
+    if form == "json":
+        output.print_json(explanation_json(answer.explanation))
+    else:
+        print_decision(answer)
+        print_stages(answer)
+    raise SystemExit(output.Exit.YES if answer.explanation.decision.is_allowed else output.Exit.NO)
+
+
+def print_stages(answer: Answer) -> None:
+    """Print the stages in their order, each with its rules and their predicates."""
+    console = output.answers()
+    output.say(console=console)
+    for stage in answer.explanation.stages:
+        console.print(_stage_line(stage))
+        for note in stage.rules:
+            console.print(_rule_line(note))
+            for part in note.parts:
+                for predicate in part:
+                    console.print(_predicate_line(predicate))
+
+
+def _stage_line(stage: StageNote) -> Text:
+    text = Text(f"{stage.name}: ", style="bold" if stage.reached else "dim")
+    return text.append(output.clean(stage.outcome if stage.reached else "not reached"), style="not bold")
+
+
+def _rule_line(note: RuleNote) -> Text:
+    text = Text("  ")
+    text.append("fired    " if note.fired else "no match ", style="green" if note.fired else "dim")
+    return text.append(output.clean(place(note.reference)))
+
+
+def _predicate_line(note: PredicateNote) -> Text:
+    text = Text("    ")
+    text.append("yes " if note.holds else "no  ", style="green" if note.holds else "red")
+    return text.append(output.clean(str(note)))

@@ -1,0 +1,295 @@
+"""
+One offline request from flags and a file: the common part of ``authz check`` and ``authz explain``.
+
+Flags win over the file. The evaluation is the service's own; what it would have to fetch or ask must be given, and
+without it there is no answer.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import click
+
+from authz.analysis import fields
+from authz.analysis.cases import stub_answer
+from authz.analysis.request import (
+    MAX_PORT,
+    REQUEST_KEYS,
+    OfflineRequest,
+    OfflineWorkload,
+    read_request,
+    read_workload,
+    to_attributes,
+)
+from authz.cli import files, output
+from authz.core.attributes import AttributeContext, Authentication, Workload
+from authz.core.engine import WorkloadPolicies
+from authz.core.errors import AuthzError, LoadError, Problem
+from authz.core.explain import Explanation, explain
+from authz.core.pipeline import ProviderAnswer, ProviderQuestion
+from authz.core.resources import JwtRule
+from authz.policy.documents import Mapping as YamlMapping
+from authz.policy.documents import Node, read_documents
+from authz.policy.schema import Notes
+from authz.tokens.authenticate import authenticate
+from authz.tokens.jwks import read_key_set
+from authz.tokens.key_sets import KeySetState
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+_FILE_KEYS = ("workload", "request", "customStub", "clientAddress")
+_ANSWERS = ("allow", "deny", "error")
+
+
+class _Lines(click.ParamType[str]):
+    """Text that may hold spaces: several in one environment variable stand on a line each."""
+
+    name = "text"
+    envvar_list_splitter = "\n"
+
+
+class _Pair(click.ParamType[tuple[str, str]]):
+    """``name=value``."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, separator, rest = str(value).partition("=")
+        if not separator or not name:
+            self.fail(f"`{value}` is not of the form `name=value`", param, ctx)
+        return name, rest
+
+
+_OPTIONS = (
+    click.option(
+        "--policies", "-p", metavar="PATH", multiple=True, required=True,
+        type=click.Path(exists=True, allow_dash=True), help="File or directory of policies; may be repeated.",
+    ),
+    click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig."),
+    click.option(
+        "--file", "-f", "request_file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        help="Request as YAML or JSON, in the form of test cases: `workload`, `request`, `customStub`.",
+    ),
+    click.option("--namespace", "-n", metavar="NAME", help="Namespace of the workload that is asked."),
+    click.option("--labels", "-l", metavar="K=V,...", multiple=True, help="Its labels; may be repeated."),
+    click.option("--service-account", metavar="NAME", help="Its service account."),
+    click.option("--port", metavar="PORT", type=click.IntRange(0, MAX_PORT), help="Its port that is connected to."),
+    click.option("--tcp", is_flag=True, help="A TCP connection instead of an HTTP request."),
+    click.option("--method", metavar="NAME", help="HTTP method (GET)."),
+    click.option("--host", metavar="HOST", help="Host header, port included (api.example.com)."),
+    click.option("--path", metavar="PATH", help="Path and query as the client sends them (/)."),
+    click.option("--scheme", metavar="SCHEME", help="http or https (http)."),
+    click.option("--header", "-H", metavar="'NAME: VALUE'", multiple=True, type=_Lines(), help="May be repeated."),
+    click.option(
+        "--source-principal", metavar="ID",
+        help="Identity of the client certificate; `spiffe://` may be left out of Istio's form.",
+    ),
+    click.option("--source-ip", metavar="IP", help="Direct peer (10.9.9.9)."),
+    click.option("--destination-ip", metavar="IP", help="Address connected to (10.1.0.5)."),
+    click.option("--tls", type=click.Choice(["mtls", "simple", "plaintext"]), help="mtls if there is an identity."),
+    click.option("--sni", metavar="NAME", help="TLS server name."),
+    click.option("--token", metavar="JWT", help="Bearer token; shows in the list of processes, prefer --token-file."),
+    click.option(
+        "--token-file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        help="File with the bearer token.",
+    ),
+    click.option(
+        "--jwks", metavar="[SOURCE=]FILE", multiple=True,
+        help="Key set of a jwksUri or issuer, which offline is not fetched; without SOURCE for all.",
+    ),
+    click.option(
+        "--provider", metavar="NAME=ANSWER", multiple=True, type=_Pair(),
+        help="Answer of a CUSTOM provider, which offline is not asked: allow, deny or error.",
+    ),
+    click.option("--gateway", is_flag=True, help="Find the client address as a gateway does, not as a sidecar."),
+)  # fmt: skip
+
+
+def request_options(command: Command) -> Command:
+    """Add the options that describe a request."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+class Unanswered(AuthzError):
+    """The request needs something that offline is not there; the message says which option gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a question."""
+
+    explanation: Explanation
+    before: AttributeContext
+    policies: WorkloadPolicies
+    total: int
+    """Policies in the whole set."""
+
+
+@dataclass(slots=True)
+class _Keys:
+    """Key sets that were given, and the sources that a token would have needed."""
+
+    given: dict[str, KeySetState] = field(default_factory=dict)
+    needed: list[str] = field(default_factory=list)
+
+
+def ask(options: Mapping[str, Any]) -> Answer:
+    """
+    Decide and explain the request that the options of ``request_options`` describe.
+
+    Raises:
+        LoadError: policies, mesh settings or the request file are refused.
+        Unanswered: keys or a provider's answer are missing.
+        OSError: a file cannot be read.
+    """
+    loaded = files.load(options["policies"], options["mesh"])
+    target, request, stubs, is_gateway = _described(options)
+    request = _with_token(_with_flags(request, options), options)
+    target = _target(target, options)
+    before = to_attributes(request, target, loaded.mesh, gateway=is_gateway or options["gateway"])
+    policies = loaded.engine.for_workload(target.workload)
+    keys = _Keys(_key_sets(policies.jwt_rules, options["jwks"]))
+    now = time.time()
+    unasked: list[str] = []
+
+    def judge(attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
+        return authenticate(attributes, rules, keys.given, now, on_unknown_key=keys.needed.append)
+
+    def provide(question: ProviderQuestion) -> ProviderAnswer:
+        if question.provider.name not in stubs:
+            unasked.append(question.provider.name)
+        return stub_answer(stubs, question)
+
+    explanation = explain(policies, before, judge, provide)
+    for name in unasked:
+        raise Unanswered(f"provider `{name}` is not asked offline; give its answer with `--provider {name}=allow`")
+    for source in keys.needed:
+        if source not in keys.given:
+            name = source.partition(":")[2]
+            raise Unanswered(f"the keys of `{name}` are not fetched offline; give them with `--jwks {name}=FILE`")
+    resources = loaded.engine.resources
+    total = len(resources.authorization_policies) + len(resources.request_authentications)
+    return Answer(explanation, before, policies, total + len(resources.peer_authentications))
+
+
+def _described(
+    options: Mapping[str, Any],
+) -> tuple[OfflineWorkload, OfflineRequest, dict[str, str], bool]:
+    """What the file says: workload, request, answers of providers, and whether it comes through a gateway."""
+    problems: list[Problem] = []
+    stubs: dict[str, str] = {}
+    target, request, is_gateway = OfflineWorkload(Workload("default")), OfflineRequest(), False
+    path = options["request_file"]
+    if path:
+        name = "<stdin>" if path == files.STDIN else path
+        for document in read_documents(name, files.read_bytes(path), problems):
+            notes = Notes(replace(document, number=0), problems)
+            get = fields.entries(document.root, _FILE_KEYS, "a request file", notes).get
+            target = read_workload(get("workload"), notes)
+            request = read_request(fields.entries(get("request"), REQUEST_KEYS, "a request", notes), notes)
+            stubs = _stubs(get("customStub"), notes)
+            address = get("clientAddress")
+            if isinstance(address, YamlMapping):
+                mode = fields.entries(address, ("mode",), "clientAddress", notes).get("mode")
+                is_gateway = fields.one_of(mode, ("sidecar", "gateway"), "a mode", notes) == "gateway"
+    if any(problem.is_error for problem in problems):
+        raise LoadError(problems)
+    for name, answer in options["provider"]:
+        if answer not in _ANSWERS:
+            raise click.BadParameter(f"`{answer}` is not one of {', '.join(_ANSWERS)}", param_hint="--provider")
+        stubs[name] = answer
+    return target, request, stubs, is_gateway
+
+
+def _stubs(node: Node | None, notes: Notes) -> dict[str, str]:
+    named = fields.named(node, "customStub", notes)
+    return {name: fields.one_of(value, _ANSWERS, "an answer", notes, "error") for name, value in named.items()}
+
+
+def _with_flags(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineRequest:
+    """Put the flags that were given over the request."""
+    names = ("method", "host", "path", "scheme", "source_ip", "destination_ip", "tls", "sni")
+    changes: dict[str, Any] = {name: options[name] for name in names if options[name] is not None}
+    if options["tcp"]:
+        changes["protocol"] = "tcp"
+    if options["port"] is not None:
+        changes["destination_port"] = options["port"]
+    if options["source_principal"] is not None:
+        changes["source_principal"] = _identity(options["source_principal"])
+    if options["header"]:
+        pairs = tuple(_header(text) for text in options["header"])
+        replaced = {name.lower() for name, _ in pairs}
+        changes["headers"] = (*(pair for pair in request.headers if pair[0].lower() not in replaced), *pairs)
+    return replace(request, **changes)
+
+
+def _identity(text: str) -> str:
+    """Istio's form is written without its scheme in policies, so people write it so here."""
+    parts = text.split("/")
+    is_istio = len(parts) == 5 and parts[1] == "ns" and parts[3] == "sa"
+    return f"spiffe://{text}" if is_istio else text
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise click.BadParameter("a header has the form `name: value`", param_hint="--header")
+    return name.strip(), value.strip()
+
+
+def _with_token(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineRequest:
+    token = options["token"]
+    if options["token_file"]:
+        if token is not None:
+            raise click.UsageError("--token and --token-file exclude each other")
+        token = files.read_bytes(options["token_file"]).decode("utf-8", "surrogateescape").strip()
+    if token is None:
+        return request
+    kept = tuple(pair for pair in request.headers if pair[0].lower() != "authorization")
+    return replace(request, headers=(*kept, ("authorization", f"Bearer {token.removeprefix('Bearer ')}")))
+
+
+def _target(target: OfflineWorkload, options: Mapping[str, Any]) -> OfflineWorkload:
+    workload = target.workload
+    pairs = [pair for text in options["labels"] for pair in text.split(",") if pair]
+    labels = dict(_label(pair) for pair in pairs) if pairs else dict(workload.labels)
+    return replace(
+        target,
+        workload=Workload(
+            options["namespace"] or workload.namespace,
+            frozenset(labels.items()),
+            options["service_account"] or workload.service_account,
+            workload.name,
+        ),
+    )
+
+
+def _label(pair: str) -> tuple[str, str]:
+    name, separator, value = pair.partition("=")
+    if not separator or not name:
+        raise click.BadParameter(f"`{pair}` is not of the form `name=value`", param_hint="--labels")
+    return name, value
+
+
+def _key_sets(rules: tuple[JwtRule, ...], given: tuple[str, ...]) -> dict[str, KeySetState]:
+    """Read the key sets that were given, by ``JwtRule.keys_from``."""
+    found: dict[str, KeySetState] = {}
+    remote = [rule for rule in rules if not rule.jwks]
+    for text in given:
+        source, _, path = text.rpartition("=")
+        try:
+            state = KeySetState(read_key_set(files.read_bytes(path).decode("utf-8", "replace")), 0.0)
+        except ValueError as error:
+            raise Unanswered(f"{path}: {error}") from error
+        meant = [rule for rule in remote if not source or source in (rule.jwks_uri, rule.issuer)]
+        if not meant:
+            known = ", ".join(sorted({f"`{rule.jwks_uri or rule.issuer}`" for rule in remote})) or "none"
+            output.remark(
+                f"warning: no rule of the workload takes keys from `{source or path}`; those that do: {known}"
+            )
+        found |= {rule.keys_from: state for rule in meant}
+    return found
