@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from authz.core.errors import NOWHERE, Location, Problem, Severity, sort_problems
-from authz.core.spiffe import SpiffeId
+from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.mesh.kinds import READERS, Gateway, Written, compose_app
 from authz.mesh.nouns import (
     GatewayServer,
@@ -76,9 +76,10 @@ def _link(written: Written) -> Mesh:
     _note_twice(((service.host, part) for service, part in written.services), "the host")
     _note_twice(((workload.name, part) for workload, part in written.workloads), "the workload name")
     parts = {id(workload): part for workload, part in written.workloads}
+    trust_domain = _trust_domain(written)
     workloads = []
     for workload, part in written.workloads:
-        linked = replace(workload, spiffe_id=_identity(workload, written))
+        linked = replace(workload, spiffe_id=SpiffeId(trust_domain, workload.spiffe_id.path))
         linked = _with_gateways(_with_sidecar(linked, part, written, services), written)
         if not linked.is_gateway and not linked.inbound and not linked.outbound:
             part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
@@ -93,8 +94,18 @@ def _link(written: Written) -> Mesh:
 _SIDECAR_HELP = "add a Sidecar whose `workloadSelector.labels` are among the labels of this workload"
 
 
-def _identity(workload: MeshWorkload, written: Written) -> SpiffeId:
-    return SpiffeId.for_workload(written.config.trust_domain, workload.namespace, workload.service_account)
+def _trust_domain(written: Written) -> TrustDomain:
+    try:
+        return TrustDomain(written.config.trust_domain)
+    except ValueError as error:
+        place = written.config_at
+        written.problems.append(
+            Problem(Severity.ERROR, "ME-1", str(error), place, path="trustDomain", help=_SPIFFE_HELP)
+        )
+        return TrustDomain("cluster.local")
+
+
+_SPIFFE_HELP = "certificates carry it in a SPIFFE ID, which allows lower case only"
 
 
 def _with_rules(service: MeshService, written: Written) -> MeshService:

@@ -86,11 +86,7 @@ def read_workload_entry(part: Part, written: Written) -> None:
     spec.only("address", "ports", "labels", "serviceAccount", "network", "locality", "weight")
     address = _ip(spec, "address")
     account = spec.text("serviceAccount", "default")
-    try:
-        identity = SpiffeId.for_workload("cluster.local", namespace, account)
-    except ValueError as error:
-        spec.note("ME-1", str(error), "serviceAccount")
-        identity = SpiffeId.for_workload("cluster.local", "default", "default")
+    identity = _identity(spec, namespace, account)
     ports = spec.part("ports")
     workload = MeshWorkload(
         name=name,
@@ -104,6 +100,19 @@ def read_workload_entry(part: Part, written: Written) -> None:
         location=part.location,
     )
     written.workloads.append((workload, part))
+
+
+def _identity(spec: Part, namespace: str, account: str) -> SpiffeId:
+    """The identity in the default trust domain; linking puts the mesh's own in its place."""
+    try:
+        found = SpiffeId.for_workload("cluster.local", namespace, account)
+    except ValueError as error:
+        spec.note("ME-1", str(error), "serviceAccount")
+    else:
+        if (found.namespace, found.service_account) == (namespace, account):
+            return found
+        spec.note("ME-1", f"`{account}` in namespace `{namespace}` makes no SPIFFE ID", "serviceAccount")
+    return SpiffeId.for_workload("cluster.local", "default", "default")
 
 
 def read_service_entry(part: Part, written: Written) -> None:

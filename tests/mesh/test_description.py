@@ -1,0 +1,144 @@
+"""Reading a mesh description: the nouns it becomes, and every mistake with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from authz.core.errors import Problem
+from authz.mesh.description import read_mesh_description
+from authz.mesh.nouns import Address, InboundPort, Mesh, OutboundPort, Place, Protocol, TlsMode
+from tests.mesh.meshes import Ports, description
+
+BOOKINFO = Path(__file__).parents[2] / "envoy-configs" / "mesh.yaml"
+
+
+def read(text: bytes) -> tuple[Mesh, tuple[Problem, ...]]:
+    return read_mesh_description([("mesh.yaml", text)])
+
+
+@pytest.fixture(scope="module")
+def bookinfo() -> Mesh:
+    mesh, problems = read(BOOKINFO.read_bytes())
+    assert problems == ()
+    return mesh
+
+
+def test_bookinfo_has_every_workload_with_its_identity(bookinfo: Mesh) -> None:
+    prefix = "spiffe://cluster.local/ns/"
+    assert {w.name: str(w.spiffe_id).removeprefix(prefix) for w in bookinfo.workloads} == {
+        "details-v1": "bookinfo/sa/bookinfo-details",
+        "egressgateway": "istio-system/sa/istio-egressgateway-service-account",
+        "ingressgateway": "istio-system/sa/istio-ingressgateway-service-account",
+        "productpage-v1": "bookinfo/sa/bookinfo-productpage",
+        "ratings-v1": "bookinfo/sa/bookinfo-ratings",
+        "ratings-v2": "bookinfo/sa/bookinfo-ratings-v2",
+        "ratingsdb-v1": "bookinfo/sa/bookinfo-ratingsdb",
+        "reviews-v1": "bookinfo/sa/bookinfo-reviews",
+        "reviews-v2": "bookinfo/sa/bookinfo-reviews",
+        "reviews-v3": "bookinfo/sa/bookinfo-reviews",
+    }
+
+
+def test_a_workload_knows_its_ports_in_both_worlds(bookinfo: Mesh) -> None:
+    reviews = bookinfo.workload("reviews-v2")
+    app = Place(Address("127.0.0.1", 19140), Address("127.0.0.1", 9080))
+    assert reviews.inbound == (InboundPort(15140, "http", Protocol.HTTP, app),)
+    ratings = "ratings.bookinfo.svc.cluster.local"
+    assert reviews.outbound == (OutboundPort(15141, Protocol.HTTP, ratings, 9080),)
+    assert reviews.outbound_port(ratings) == 15141
+    assert reviews.compose_address == "172.30.0.23"
+    assert reviews.workload.labels == {("app", "reviews"), ("version", "v2")}
+
+
+def test_a_service_is_the_workloads_with_its_labels(bookinfo: Mesh) -> None:
+    service = bookinfo.service("reviews.bookinfo.svc.cluster.local")
+    assert [w.name for w in bookinfo.workloads_of(service)] == ["reviews-v1", "reviews-v2", "reviews-v3"]
+
+
+def test_gateways_are_told_apart_by_their_tls(bookinfo: Mesh) -> None:
+    assert [(w.name, w.servers[0].tls, w.is_egress_gateway) for w in bookinfo.gateways] == [
+        ("egressgateway", TlsMode.ISTIO_MUTUAL, True),
+        ("ingressgateway", TlsMode.SIMPLE, False),
+    ]
+    assert bookinfo.egress_gateway is bookinfo.workload("egressgateway")
+
+
+def test_every_port_of_bookinfo_is_unique(bookinfo: Mesh) -> None:
+    ports = [port for workload in bookinfo.workloads for port in workload.listening]
+    assert len(ports) == len(set(ports))
+
+
+def test_the_order_of_documents_does_not_matter() -> None:
+    text = description(Ports())
+    backwards = b"\n---\n".join(reversed(text.split(b"\n---\n")))
+    assert [w.name for w in read(backwards)[0].workloads] == [w.name for w in read(text)[0].workloads]
+    assert read(backwards)[1] == ()
+    ours, theirs = read(backwards)[0].workload("client-v1"), read(text)[0].workload("client-v1")
+    assert (ours.outbound, ours.spiffe_id) == (theirs.outbound, theirs.spiffe_id)
+
+
+MISTAKES = [
+    # what is written, what stands there instead, the text at the place of the problem, its code and some of its words
+    ("labels: {app: client, ", "labelz: {app: client, ", "labelz", "ME-2", "did you mean `labels`?"),
+    ("address: 127.0.0.1,", "address: client.example,", "client.example", "ME-1", "is not an IP address"),
+    ("serviceAccount: client,", "serviceAccount: a/b,", "a/b", "ME-1", "`a/b`"),
+    ("number: 15001,", "number: 150010,", "150010", "ME-1", "`150010` is not a port"),
+    ("number: 15001,", "number: 15011,", "apiVersion", "ME-5", "the port 15011 of server-v1 is also one of client-v1"),
+    ("15001, protocol: HTTP", "15001, protocol: UDP", "UDP", "ME-6", "the protocol `UDP` is not done here"),
+    ("[./known.example.com]", "[./no.example]", "[./no.example]", "ME-4", "no ServiceEntry has the host `no.example`"),
+    ('["*/*"]', '["./x"]', '["./x"]', "ME-1", "an HTTP_PROXY port leads everywhere"),
+    ("[./server.app.svc.cluster.local]", '["./*"]', '["./*"]', "ME-6", "exactly one service"),
+    ("{labels: {app: server}}\n---", "{labels: {app: nobody}}\n---", "hosts", "ME-4", "no workload has the labels"),
+    ('"127.0.0.1:19011"', '"localhost"', '"localhost"', "ME-1", "`localhost` is not an address and a port"),
+    ("{http: 15011,", "{http: 15999,", "{number: 15011", "ME-4", "is not among `spec.ports` of server-v1"),
+    ("tls: {mode: SIMPLE, credentialName: web}", "tls: {mode: SIMPLE}", "{mode", "ME-3", "`credentialName` is missing"),
+    ("credentialName: web", "minProtocolVersion: TLSV1_0", "TLSV1_0", "ME-1", "older versions are unsafe"),
+    ("gateways: [istio-system/web]", "gateways: [web]", "hosts", "ME-4", "no Gateway is called `app/web`"),
+    ("port: {number: 80}}}]", "port: {number: 81}}}]", "hosts", "ME-4", "has no port 81"),
+    ("mode: ISTIO_MUTUAL", "mode: PASSTHROUGH", "PASSTHROUGH", "ME-1", "`PASSTHROUGH` is none of"),
+    ("kind: DestinationRule", "kind: EnvoyFilter", "EnvoyFilter", "ME-6", "does not describe a mesh here"),
+    ("  host: known.", "  host: other.", "host: other", "ME-4", "is not the host of a MESH_EXTERNAL ServiceEntry"),
+    (
+        "{name: server-v1,",
+        "{name: client-v1,",
+        "apiVersion",
+        "ME-5",
+        "`client-v1` is given twice, first at mesh.yaml:10:1",
+    ),
+    ("{name: client-v1,", "{annotations: {mesh.authz/x: y},", "mesh.authz/x", "ME-2", "unknown annotation"),
+    ("trustDomain: cluster.local", "trustDomain: UPPER", "apiVersion", "ME-1", "`UPPER` is not a trust domain"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "at", "code", "words"), MISTAKES)
+def test_a_mistake_is_named_with_its_place(old: str, new: str, at: str, code: str, words: str) -> None:
+    text = description(Ports()).decode()
+    assert old in text
+    text = text.replace(old, new, 1)
+    problems = [problem for problem in read(text.encode())[1] if problem.code == code]
+    places = [text.splitlines()[p.location.line - 1][p.location.column - 1 :] for p in problems if words in str(p)]
+    assert any(place.startswith(at) for place in places), (places, [str(problem) for problem in problems])
+
+
+@pytest.mark.parametrize("cut", range(0, 4000, 97))
+def test_a_description_cut_short_never_raises(cut: int) -> None:
+    text = description(Ports())
+    mesh, problems = read(text[:cut])
+    assert mesh is not None
+    assert all(problem.message for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "document", [b"1", b"[]", b"kind: 7", b"kind: Sidecar", b"kind: WorkloadEntry\nspec: []", b"kind: [}"]
+)
+def test_nonsense_is_a_problem_and_never_raises(document: bytes) -> None:
+    assert any(problem.is_error for problem in read(document)[1])
+
+
+def test_all_mistakes_are_reported_at_once_and_in_order() -> None:
+    text = description(Ports()).decode()
+    for old, new in (("number: 15001,", "number: 0,"), ("address: 127.0.0.1, serviceAccount: client", "address: x")):
+        text = text.replace(old, new, 1)
+    _, problems = read(text.encode())
+    assert len(problems) >= 2
+    assert list(problems) == sorted(problems, key=lambda p: p.location)
