@@ -14,12 +14,14 @@ from time import time
 
 import grpc
 
+from authz.admin.app import create_app
 from authz.audit.files import FileSink
 from authz.audit.sinks import OtlpSink, RecentSink, StreamSink, log_exporter
 from authz.audit.telemetry import CacheStatus, KeySetStatus, ServiceStatus, Telemetry
 from authz.audit.trace import DecisionTracer, OtlpTarget, service_resource, span_exporter
 from authz.audit.trail import AuditTrail, Sink, Steps
 from authz.core.errors import LoadError, SettingsError
+from authz.service.admin_server import AdminServer
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.providers import Providers
 from authz.service.reload import Reloader
@@ -81,6 +83,7 @@ class App:
         )
         self.reloader = Reloader(settings.policies, settings.mesh, self._put_in_force, clock)
         self.is_draining = False
+        self.admin: AdminServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -108,6 +111,11 @@ class App:
         await self.server.start(settings.listen)
         for address in self.server.addresses:
             self._announce(f"listening {address}")
+        if settings.admin:
+            app = create_app(self.status, self.trail.status, self.telemetry, self._clock)
+            self.admin = AdminServer(app, settings.admin)
+            await self.admin.start()
+            self._announce(f"admin     http://{self.admin.address}/healthz")
         self._tasks.append(asyncio.create_task(self._become_ready(), name="readiness"))
 
     async def _become_ready(self) -> None:
@@ -129,6 +137,8 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.admin is not None:
+            await self.admin.stop()
         await self.providers.close()
         await self.keys.close()
         await asyncio.to_thread(self.trail.close)
