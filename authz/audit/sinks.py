@@ -14,7 +14,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from authz.audit.files import write_fully
 from authz.audit.telemetry import LOG_EVENT, program_version
-from authz.audit.trace import OtlpTarget, service_resource, span_attributes
+from authz.audit.trace import OtlpTarget, nanoseconds, service_resource, span_attributes
 from authz.audit.trail import Entry
 
 
@@ -121,7 +121,7 @@ def _log_record(entry: Entry) -> LogRecord:
         context = set_span_in_context(NonRecordingSpan(span))
     is_denial = entry.record.get("effect") == "deny"
     return LogRecord(
-        timestamp=int(entry.at * 1e9),
+        timestamp=nanoseconds(entry.at),
         context=context,
         severity_text="WARN" if is_denial else "INFO",
         severity_number=SeverityNumber.WARN if is_denial else SeverityNumber.INFO,
