@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
+from authz.cli import output
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
-from authz.core.errors import LoadError, Problem
+from authz.core.errors import LoadError
 from authz.mesh.description import read_mesh_description
 from authz.mesh.files import differences, left_over, write_files
 from authz.mesh.nouns import Mesh
@@ -14,16 +15,13 @@ from authz.mesh.options import Listeners, RenderOptions, Secrets
 from authz.policy.reader import read_policies
 from authz.sources.directory import read_directory
 
-DIFFERENT = 3
-"""Exit code of "no": the files are not what they should be, or the input has errors."""
 
-
-@click.group("mesh")
-def mesh_group() -> None:
+@click.group("mesh", short_help="Render Envoy configuration from a mesh description.")
+def command() -> None:
     """Envoy configuration from a mesh described in Istio's kinds."""
 
 
-@mesh_group.command("render")
+@command.command("render")
 @click.option(
     "--mesh",
     "mesh_path",
@@ -38,8 +36,12 @@ def mesh_group() -> None:
 )
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The directory to write.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 3 if a file is not what it should be.")
-@click.option("--secrets", type=click.Choice(list(Secrets)), default=Secrets.FILES, show_default=True)
-@click.option("--listeners", type=click.Choice(list(Listeners)), default=Listeners.DYNAMIC, show_default=True)
+@click.option(
+    "--secrets", type=click.Choice([s.value for s in Secrets]), default=Secrets.FILES.value, show_default=True
+)
+@click.option(
+    "--listeners", type=click.Choice([s.value for s in Listeners]), default=Listeners.DYNAMIC.value, show_default=True
+)
 @click.option(
     "--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Of the authorization server."
 )
@@ -50,8 +52,8 @@ def render(
     policies: Path | None,
     out: Path,
     check: bool,
-    secrets: Secrets,
-    listeners: Listeners,
+    secrets: str,
+    listeners: str,
     workers: int,
     otlp: str,
     otlp_compose: str,
@@ -61,7 +63,9 @@ def render(
 
     Running Envoys follow changed listeners and endpoints without a restart.
 
-    Exit code: 0 done, 3 the input has errors or (with --check) a file differs, 1 a file cannot be read or written.
+    \b
+    authz mesh render --mesh mesh.yaml --policies policies/ --out state/
+    authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --check
     """
     from authz.mesh.render import modes_of, permissive, render_all  # slow to import: half a second
 
@@ -72,46 +76,29 @@ def render(
         otlp=otlp,
         otlp_compose=otlp_compose,
     )
-    try:
-        mesh = _read(mesh_path)
-        mode_of = permissive if policies is None else modes_of(_engine(policies, mesh))
-        files = render_all(mesh, mode_of, options)
-        if check:
-            found = differences(out, files)
-            for line in found:
-                click.echo(line)
-            click.echo(
-                f"{len(found)} of {len(files)} files to render again" if found else f"{len(files)} files current"
-            )
-            raise SystemExit(DIFFERENT if found else 0)
-        stale = left_over(out, files)
-        written = write_files(out, files)
-        for name in stale:
-            (out / name).unlink()
-    except OSError as error:
-        raise click.ClickException(f"{error.filename or out}: {error.strerror or error}") from error
-    click.echo(f"{len(written)} of {len(files)} files written, {len(stale)} removed, in {out}")
+    mesh = _read(mesh_path)
+    mode_of = permissive if policies is None else modes_of(_engine(policies, mesh))
+    files = render_all(mesh, mode_of, options)
+    if check:
+        found = differences(out, files)
+        for line in found:
+            output.say(line)
+        current = output.count(len(files), "file")
+        output.say(f"{len(found)} of {current} to render again" if found else f"{current} current")
+        raise SystemExit(output.Exit.NO if found else output.Exit.YES)
+    stale = left_over(out, files)
+    written = write_files(out, files)
+    for name in stale:
+        (out / name).unlink()
+    output.say(f"{len(written)} of {output.count(len(files), 'file')} written, {len(stale)} removed, in {out}")
 
 
 def _read(path: Path) -> Mesh:
     mesh, problems = read_mesh_description(read_directory(path))
-    _stop_on_errors(problems)
+    if any(problem.is_error for problem in problems):
+        raise LoadError(problems)
     return mesh
 
 
 def _engine(policies: Path, mesh: Mesh) -> Engine:
-    result = read_policies(read_directory(policies), mesh.config)
-    _stop_on_errors(result.problems)
-    try:
-        return compile_engine(result.resources, mesh.config)
-    except LoadError as error:
-        _stop_on_errors(error.problems)
-        raise
-
-
-def _stop_on_errors(problems: tuple[Problem, ...]) -> None:
-    errors = [problem for problem in problems if problem.is_error]
-    for problem in errors:
-        click.echo(str(problem), err=True)
-    if errors:
-        raise SystemExit(DIFFERENT)
+    return compile_engine(read_policies(read_directory(policies), mesh.config).resources, mesh.config)
