@@ -188,7 +188,7 @@ class AuthorityServer:
         self._servers.append(server)
 
     async def _serve(
-        self, door: str, address: str, handlers: tuple[grpc.GenericRpcHandler[Any, Any], ...], *, is_mutual: bool
+        self, door: str, address: str, handlers: "tuple[grpc.GenericRpcHandler[Any, Any], ...]", *, is_mutual: bool
     ) -> None:
         place = self.files.directory / SERVER
         bundle = self.files.directory / BUNDLE_FILE if is_mutual else None

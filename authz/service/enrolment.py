@@ -30,7 +30,7 @@ class Enrolment:
         self._tokens = tokens
         self._clock = clock
 
-    def handler(self, identify: Identify | None) -> grpc.GenericRpcHandler[wire.EnrolRequest, wire.EnrolResponse]:
+    def handler(self, identify: Identify | None) -> "grpc.GenericRpcHandler[wire.EnrolRequest, wire.EnrolResponse]":
         """The service for holders of an SVID, or, without ``identify``, for bearers of a join token."""
 
         async def enrol(request: wire.EnrolRequest, context: Context) -> wire.EnrolResponse:

@@ -132,7 +132,7 @@ class SecretServer:
 
     # The service
 
-    def handler(self, identify: Identify) -> grpc.GenericRpcHandler[wire.DiscoveryRequest, wire.DiscoveryResponse]:
+    def handler(self, identify: Identify) -> "grpc.GenericRpcHandler[wire.DiscoveryRequest, wire.DiscoveryResponse]":
         """The gRPC service for peers that ``identify`` tells apart."""
 
         async def stream(requests: AsyncIterator[wire.DiscoveryRequest], context: Context) -> AsyncIterator[object]:

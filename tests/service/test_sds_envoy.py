@@ -1,0 +1,192 @@
+"""Real Envoys with secrets from the authority: start, rotation under load, root rotation, the authority's death."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from authz.identity.ca import CertificateAuthority
+from authz.identity.drift import Expected, expected_serials, find_drift, read_served, still_served, trusts
+from authz.identity.keys import KeyType
+from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.registrar import SigningLimit
+from authz.identity.rotation import activate, prepare, retire, taint
+from authz.service.ca import AuthorityFiles, AuthorityServer, Doors
+from tests.service.sds_mesh import (
+    CLIENT_ID,
+    SERVER_ID,
+    admin,
+    client_bootstrap,
+    entries_for_me,
+    free_port,
+    get,
+    is_up,
+    load_on,
+    run_envoy,
+    server_bootstrap,
+    stop_envoy,
+    wait_for,
+)
+
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+PROXIES = ("client", "server")
+LONG = "AUTHZ_LONG_ROTATION"
+"""Set to run the rotation for two minutes instead of eight seconds."""
+
+
+@dataclass
+class Mesh:
+    directory: Path
+    server: AuthorityServer
+    port: int
+    """Plaintext, of the client Envoy."""
+
+    @property
+    def ca_directory(self) -> Path:
+        return self.directory / "ca"
+
+    def change(self, ca: CertificateAuthority) -> None:
+        ca.save(self.ca_directory)
+        self.server.look()
+
+    async def all_trust(self, serial: int) -> bool:
+        texts = [await asyncio.to_thread(admin, self.directory, name, "/certs") for name in PROXIES]
+        return all(trusts(read_served(text), serial) for text in texts)
+
+    async def all_signed_by(self, authority_id: str) -> bool:
+        issued = list(Ledger(self.ca_directory / LEDGER_FILE).read())
+        texts = [await asyncio.to_thread(admin, self.directory, name, "/certs") for name in PROXIES]
+        return not any(still_served(read_served(text), issued, [authority_id]) for text in texts)
+
+    async def drift(self, now: float, ca: CertificateAuthority) -> list[str]:
+        issued = expected_serials(Ledger(self.ca_directory / LEDGER_FILE).read(), now)
+        expected = Expected(issued, frozenset(root.serial_number for root in ca.roots))
+        found = []
+        for name in PROXIES:
+            served = read_served(await asyncio.to_thread(admin, self.directory, name, "/certs"))
+            found += [f"{drift.proxy} {drift.kind}" for drift in find_drift(name, served, expected, now)]
+        return found
+
+
+async def authority(directory: Path) -> AuthorityServer:
+    files = AuthorityFiles(directory / "ca", directory / "entries.yaml")
+    server = AuthorityServer(files, Doors(socket=directory / "sds.sock"), limit=SigningLimit(per_peer=10))
+    await server.start()
+    return server
+
+
+@asynccontextmanager
+async def mesh(
+    directory: Path, *, ttl_seconds: int = 3600, key_type: KeyType = KeyType.ECDSA_P256, per_connection: int = 20
+) -> AsyncIterator[tuple[Mesh, CertificateAuthority]]:
+    ca = CertificateAuthority.create("mesh.test", time.time(), key_type=key_type)
+    ca.save(directory / "ca")
+    (directory / "entries.yaml").write_text(entries_for_me(ttl_seconds))
+    server = await authority(directory)
+    front, back = free_port(), free_port()
+    envoys = [
+        run_envoy(directory, "server", server_bootstrap(directory, back)),
+        run_envoy(directory, "client", client_bootstrap(directory, front, back, per_connection)),
+    ]
+    running = Mesh(directory, server, front)
+    try:
+        for name in PROXIES:
+            await wait_for(lambda name=name: is_up(directory, name))
+        await wait_for(lambda: _answers(front))
+        yield running, ca
+    finally:
+        for envoy in envoys:
+            stop_envoy(envoy)
+        await running.server.stop()
+
+
+async def _answers(port: int) -> bool:
+    return await get(port) == "200"
+
+
+@pytest.mark.parametrize("key_type", list(KeyType))
+async def test_envoy_takes_authorities_of_every_key_type(tmp_path: Path, key_type: KeyType) -> None:
+    async with mesh(tmp_path, key_type=key_type) as (running, ca):
+        assert await get(running.port) == "200"
+        assert await running.drift(time.time(), ca) == []
+        assert running.server.secrets.figures.rejected == 0
+
+
+async def test_leaf_rotation_every_two_seconds_loses_no_request(tmp_path: Path) -> None:
+    """Certificates live for 4 s and are renewed at half life; requests use new connections all the time."""
+    seconds = 120.0 if os.environ.get(LONG) else 8.0
+    async with mesh(tmp_path, ttl_seconds=4) as (running, _):
+        async with load_on(running.port) as load:
+            await asyncio.sleep(seconds)
+        issued = [i for i in Ledger(running.ca_directory / LEDGER_FILE).read() if i.is_issued]
+        print(f"{load.total} requests, {load.failed} failed, {len(issued)} certificates in {seconds:.0f} s")
+        assert load.answers == {"200": load.total}
+        assert load.total > 50 * seconds
+        assert len(issued) >= seconds  # two identities, one renewal each every two seconds
+        assert {i.spiffe_id for i in issued} == {CLIENT_ID, SERVER_ID}
+        assert running.server.secrets.figures.rejected == 0
+
+
+async def test_root_rotation_loses_no_request_and_every_proxy_trusts_the_new_root_first(tmp_path: Path) -> None:
+    async with mesh(tmp_path, per_connection=1) as (running, ca):
+        old = ca.active
+        async with load_on(running.port) as load:
+            ca = prepare(ca, time.time())
+            new = ca.authorities[-1]
+            assert not await running.all_trust(new.root.serial_number)
+            assert not await running.all_signed_by(new.id)
+            running.change(ca)
+            await wait_for(lambda: running.all_trust(new.root.serial_number))
+            running.change(activate(ca))
+            running.change(ca := taint(activate(ca)))
+            await wait_for(lambda: running.all_signed_by(new.id))
+            running.change(ca := retire(ca))
+            await wait_for(lambda: _no_drift(running, ca))
+            await asyncio.sleep(0.5)
+        print(f"{load.total} requests, {load.failed} failed")
+        assert load.answers == {"200": load.total}
+        assert load.total > 50
+        assert not await running.all_trust(old.root.serial_number)
+        assert not (running.ca_directory / old.id).exists()
+
+
+async def _no_drift(running: Mesh, ca: CertificateAuthority) -> bool:
+    """A minute from now, when the grace for superseded certificates is over."""
+    return await running.drift(time.time() + 60, ca) == []
+
+
+async def test_the_death_of_the_authority_changes_nothing_for_running_traffic(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as (running, ca):
+        async with load_on(running.port) as load:
+            await asyncio.sleep(0.3)
+            await running.server.stop(0)
+            await asyncio.sleep(2)
+            assert load.answers == {"200": load.total}
+            running.server = await authority(tmp_path)
+            await wait_for(lambda: _subscribed(running), 20)
+            prepared = prepare(ca, time.time())
+            running.change(prepared)
+            await wait_for(lambda: running.all_trust(prepared.authorities[-1].root.serial_number))
+        assert load.answers == {"200": load.total}
+
+
+async def _subscribed(running: Mesh) -> bool:
+    return running.server.secrets.figures.acknowledged >= 4
+
+
+async def test_envoy_keeps_its_certificate_when_a_new_one_is_refused(tmp_path: Path) -> None:
+    """The registration entry disappears: nothing is renewed any more, what is served goes on."""
+    async with mesh(tmp_path, ttl_seconds=6) as (running, _):
+        (tmp_path / "entries.yaml").write_text("entries: []\n")
+        running.server.look()
+        await wait_for(lambda: _refused(running))
+        assert await get(running.port) == "200"
+
+
+async def _refused(running: Mesh) -> bool:
+    return running.server.secrets.figures.refused > 0
