@@ -20,8 +20,10 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 from envoy_data_plane.envoy.config.core.v3 import BindConfig, SocketAddress, TransportSocket
 from envoy_data_plane.envoy.extensions.clusters.dynamic_forward_proxy.v3 import ClusterConfig
 from envoy_data_plane.envoy.extensions.common.dynamic_forward_proxy.v3 import DnsCacheConfig
+from envoy_data_plane.envoy.type.matcher.v3 import AddressMatcher
 from envoy_data_plane.google.protobuf import Any as PackedAny
 from envoy_data_plane.google.protobuf import Struct
+from envoy_data_plane.xds.core.v3 import CidrRange
 
 from authz.mesh import naming, routes
 from authz.mesh.check_filter import check_cluster
@@ -43,6 +45,18 @@ from authz.mesh.tls import mesh_client, outside_client, plaintext
 
 PLAINTEXT_MARK = {"tlsMode": "disabled"}
 """Endpoint metadata ``envoy.transport_socket_match`` of workloads without mTLS."""
+
+
+INSIDE = (
+    *(("0.0.0.0", 8), ("127.0.0.0", 8), ("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16)),  # noqa: S104  # a range
+    *(("100.64.0.0", 10), ("169.254.0.0", 16), ("::", 127), ("fc00::", 7), ("fe80::", 10), ("::ffff:0:0", 96)),
+)
+"""
+Addresses that a name without a ServiceEntry must not lead to.
+
+A policy allows names; whoever owns the DNS of an allowed name must not thereby reach this host, the mesh, or a cloud's
+metadata service. Hosts on private addresses get a ServiceEntry.
+"""
 
 
 def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
@@ -68,7 +82,13 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
 
 def dns_cache() -> DnsCacheConfig:
     """Shared by the filter and the clusters of hosts that no ServiceEntry names."""
-    return DnsCacheConfig(name=naming.DNS_CACHE, dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED)
+    return DnsCacheConfig(
+        name=naming.DNS_CACHE,
+        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
+        resolved_address_filter=AddressMatcher(
+            ranges=[CidrRange(address_prefix=prefix, prefix_len=length) for prefix, length in INSIDE]
+        ),
+    )
 
 
 def _called(mesh: Mesh, workload: MeshWorkload) -> list[tuple[MeshService, ServicePort]]:

@@ -56,17 +56,16 @@ def http_filter(
     *,
     extra_filters: tuple[HttpFilter, ...] = (),
     upgrades: tuple[str, ...] = ("websocket",),
-    behind_mesh: bool = False,
 ) -> Filter:
     """
     The HTTP connection manager of a listener.
 
     ``extra_filters`` stand between the check and the router.
-    ``behind_mesh`` is a gateway whose clients are workloads: their identity goes into XFCC.
+    A gateway names nobody in XFCC, not even workloads on their way out: the outside has no use for who they are.
     """
     gateway = role is Role.GATEWAY
     checked = role is not Role.OUTBOUND
-    identified = role is Role.INBOUND or behind_mesh
+    identified = role is Role.INBOUND
     mode = mesh.path_normalization if checked else PathNormalization.NONE
     manager = HttpConnectionManager(
         stat_prefix=routes.name,

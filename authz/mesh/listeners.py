@@ -104,7 +104,6 @@ def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: 
             options,
             extra_filters=(_resolve_hosts(),),
             upgrades=("websocket", "CONNECT"),
-            behind_mesh=True,
         )
         chain = FilterChain(name="mtls", transport_socket=mesh_server(workload, mesh.config, options), filters=[http])
     else:

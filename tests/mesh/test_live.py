@@ -236,6 +236,14 @@ def test_a_tunnel_to_a_refused_host_is_answered_403(live: Running) -> None:
     assert status == b"HTTP/1.1 403 Forbidden"
 
 
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_a_name_that_leads_inside_is_not_followed_even_if_allowed(live: Running, name: str) -> None:
+    raw, status = connect(live.ports.out_any, f"{name}:{live.ports.app_http}")
+    raw.close()
+    assert status.startswith(b"HTTP/1.1 503")
+    assert live.app.paths == []
+
+
 def test_bytes_pass_only_after_the_check_allowed_the_connection(live: Running) -> None:
     with socket.create_server(("127.0.0.1", live.ports.app_tcp)) as database:
         database.settimeout(5)
