@@ -8,9 +8,9 @@ from authz.analysis.render import decision_json, rule_note_json
 from authz.analysis.request import UNUSABLE_PATH
 from authz.cli import output
 from authz.cli.question import Answer, ask, request_options
+from authz.cli.report import place
 from authz.core.attributes import AttributeContext, Json, Unknown
 from authz.core.decision import Decision, DryRunResult, Effect, RuleReference
-from authz.core.errors import NOWHERE
 
 
 @click.command("check", short_help="Decide one request.")
@@ -84,12 +84,6 @@ def _dry_run(result: DryRunResult) -> str:
 
 def _by(rule: RuleReference | None) -> str:
     return f" by {place(rule)}" if rule is not None else ""
-
-
-def place(rule: RuleReference) -> str:
-    """``shop/reads/0 at policies/shop.yaml:7``."""
-    known = rule.location is not NOWHERE
-    return f"{rule.short} at {rule.location.file}:{rule.location.line}" if known else rule.short
 
 
 def describe(attributes: AttributeContext) -> str:

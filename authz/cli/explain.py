@@ -7,8 +7,9 @@ from rich.text import Text
 
 from authz.analysis.render import explanation_json
 from authz.cli import output
-from authz.cli.check import place, print_decision
+from authz.cli.check import print_decision
 from authz.cli.question import Answer, ask, request_options
+from authz.cli.report import place
 from authz.core.explain import PredicateNote, RuleNote, StageNote
 
 

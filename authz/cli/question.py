@@ -146,6 +146,8 @@ def ask(options: Mapping[str, Any]) -> Answer:
         Unanswered: keys or a provider's answer are missing.
         OSError: a file cannot be read.
     """
+    if [*options["policies"], options["request_file"], options["token_file"]].count(files.STDIN) > 1:
+        raise click.UsageError("stdin (`-`) can be read only once")
     loaded = files.load(options["policies"], options["mesh"])
     target, request, stubs, is_gateway = _described(options)
     request = _with_token(_with_flags(request, options), options)

@@ -10,7 +10,8 @@ from authz.analysis.cases import CaseResult, Comparison
 from authz.analysis.coverage import Coverage
 from authz.cli import output
 from authz.core.attributes import Json
-from authz.core.errors import Problem
+from authz.core.decision import RuleReference
+from authz.core.errors import NOWHERE, Problem
 
 
 @dataclass(slots=True)
@@ -66,11 +67,17 @@ def lines(result: CaseResult, known: Collection[Problem] = ()) -> Iterator[str]:
     if result.explanation is not None and result.decision is not None:
         yield f"because: {result.decision.reason}"
         if result.decision.rule is not None:
-            yield f"by: {result.decision.rule.short} at {result.decision.rule.location}"
+            yield f"by: {place(result.decision.rule)}"
         nearest = result.explanation.nearest
         if nearest is not None:
-            yield f"closest: {nearest.reference.short} at {nearest.reference.location}"
+            yield f"closest: {place(nearest.reference)}"
             yield from (f"  {note}" for note in nearest.failed)
+
+
+def place(rule: RuleReference) -> str:
+    """``shop/reads/0 at policies/shop.yaml:7``."""
+    known = rule.location is not NOWHERE
+    return f"{rule.short} at {rule.location.file}:{rule.location.line}" if known else rule.short
 
 
 # --- for people ------------------------------------------------------------------------------------------------------
