@@ -1,0 +1,141 @@
+"""Files as they are at one moment, and changes that have come to rest."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from authz.sources.directory import read_directory, watch
+
+
+def names(path: Path) -> list[str]:
+    return [str(Path(name).relative_to(path)) for name, _ in read_directory(path)]
+
+
+def test_a_directory_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
+    (tmp_path / "sub" / "deep").mkdir(parents=True)
+    for name in ("b.yaml", "a.yml", "sub/c.json", "sub/deep/d.yaml", "README.md", ".hidden.yaml", "e.yaml~"):
+        (tmp_path / name).write_text(name)
+    assert names(tmp_path) == ["a.yml", "b.yaml", "sub/c.json", "sub/deep/d.yaml"]
+    assert read_directory(tmp_path)[0] == (f"{tmp_path}/a.yml", b"a.yml")
+
+
+def test_a_single_file_is_a_set_of_one(tmp_path: Path) -> None:
+    (tmp_path / "any.name").write_text("x")
+    assert read_directory(tmp_path / "any.name") == [(f"{tmp_path}/any.name", b"x")]
+
+
+def test_an_empty_directory_is_an_empty_set(tmp_path: Path) -> None:
+    assert read_directory(tmp_path) == []
+
+
+def test_files_of_a_mounted_volume_are_read_once(tmp_path: Path) -> None:
+    (tmp_path / "..2026").mkdir()
+    (tmp_path / "..2026" / "a.yaml").write_text("x")
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "a.yaml").symlink_to("..data/a.yaml")
+    assert names(tmp_path) == ["a.yaml"]
+
+
+def test_a_loop_of_symlinks_ends(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.yaml").write_text("x")
+    (tmp_path / "sub" / "up").symlink_to("..")
+    assert names(tmp_path) == ["sub/a.yaml"]
+
+
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_directory(tmp_path / "none")
+
+
+def test_a_file_renamed_while_reading_is_never_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rename happens between listing and reading: the set is read again."""
+    (tmp_path / "a.yaml").write_text("deny")
+    (tmp_path / "m.yaml").write_text("allow")
+    read, moves = Path.read_bytes, iter([True])
+
+    def read_and_move(path: Path) -> bytes:
+        if next(moves, False):
+            (tmp_path / "a.yaml").rename(tmp_path / "z.yaml")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_move)
+    assert [content for _, content in read_directory(tmp_path)] == [b"allow", b"deny"]
+
+
+def test_a_directory_that_never_rests_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.yaml").write_text("")
+    read = Path.read_bytes
+
+    def read_and_grow(path: Path) -> bytes:
+        with path.open("a") as file:
+            file.write("x")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_grow)
+    with pytest.raises(OSError, match="keep changing"):
+        read_directory(tmp_path)
+
+
+def _write(path: Path) -> None:
+    (path / "p" / "a.yaml").write_text("new")
+
+
+def _replace(path: Path) -> None:
+    (path / "p" / "next").write_text("new")
+    (path / "p" / "next").rename(path / "p" / "a.yaml")
+
+
+def _add_folder(path: Path) -> None:
+    (path / "p" / "sub").mkdir()
+    (path / "p" / "sub" / "b.yaml").write_text("new")
+
+
+def _remove(path: Path) -> None:
+    (path / "p" / "a.yaml").unlink()
+
+
+def _swap_the_directory(path: Path) -> None:
+    (path / "q").mkdir()
+    (path / "p").rename(path / "old")
+    (path / "q").rename(path / "p")
+
+
+def _replace_the_file(path: Path) -> None:
+    (path / "next").write_text("new")
+    (path / "next").rename(path / "mesh.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change", [_write, _replace, _add_folder, _remove, _swap_the_directory, _replace_the_file], ids=lambda f: f.__name__
+)
+async def test_a_change_is_told_once_it_is_at_rest(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.yaml").write_text("old")
+    (tmp_path / "mesh.yaml").write_text("old")
+    ready = asyncio.Event()
+    changes = watch([tmp_path / "p", tmp_path / "mesh.yaml"], ready=ready)
+    told = asyncio.ensure_future(anext(changes))
+    await ready.wait()
+    assert not told.done()
+    change(tmp_path)
+    await asyncio.wait_for(told, 1)
+    await changes.aclose()  # type: ignore[attr-defined]  # it is an async generator
+
+
+@pytest.mark.slow
+async def test_what_happens_beside_a_watched_file_is_not_told(tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("old")
+    ready = asyncio.Event()
+    changes = watch([tmp_path / "mesh.yaml"], ready=ready)
+    told = asyncio.ensure_future(anext(changes))
+    await ready.wait()
+    (tmp_path / "other.yaml").write_text("new")
+    done, _ = await asyncio.wait({told}, timeout=0.3)
+    assert not done
+    (tmp_path / "mesh.yaml").write_text("new")
+    await asyncio.wait_for(told, 1)
+    await changes.aclose()  # type: ignore[attr-defined]  # it is an async generator
