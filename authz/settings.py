@@ -26,43 +26,49 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
-    policies: Path = Field(Path("policies"), description="directory of policies, read with its subfolders, or one file")
-    mesh: Path | None = Field(None, description="MeshConfig in Istio's form; without it Istio's defaults hold")
+    policies: Path = Field(
+        default=Path("policies"), description="directory of policies, read with its subfolders, or one file"
+    )
+    mesh: Path | None = Field(default=None, description="MeshConfig in Istio's form; without it Istio's defaults hold")
     listen: tuple[str, ...] = Field(
-        ("127.0.0.1:9191",),
+        default=("127.0.0.1:9191",),
         description="where Envoy asks: host:port, unix:/path or unix-abstract:name; several allowed",
     )
-    admin: str = Field("", description="host:port of health, metrics and the admin page; empty serves none")
+    admin: str = Field(default="", description="host:port of health, metrics and the admin page; empty serves none")
 
-    tls_certificate: Path | None = Field(None, description="PEM chain of the server; reread when it changes")
-    tls_key: Path | None = Field(None, description="PEM key of the server")
-    tls_client_ca: Path | None = Field(None, description="PEM bundle; clients must then show a certificate of it")
+    tls_certificate: Path | None = Field(default=None, description="PEM chain of the server; reread when it changes")
+    tls_key: Path | None = Field(default=None, description="PEM key of the server")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM bundle; clients must then show a certificate of it"
+    )
 
-    max_message_bytes: int = Field(4 << 20, ge=4096, description="largest CheckRequest, body included (XA-52)")
-    max_token_bytes: int = Field(16 << 10, ge=256, description="a longer token is refused unread")
-    token_cache_size: int = Field(10_000, ge=1, description="verified tokens remembered")
-    jwks_refresh_seconds: float = Field(1200, gt=0, description="refresh of key sets without Cache-Control")
+    max_message_bytes: int = Field(default=4 << 20, ge=4096, description="largest CheckRequest, body included (XA-52)")
+    max_token_bytes: int = Field(default=16 << 10, ge=256, description="a longer token is refused unread")
+    token_cache_size: int = Field(default=10_000, ge=1, description="verified tokens remembered")
+    jwks_refresh_seconds: float = Field(default=1200, gt=0, description="refresh of key sets without Cache-Control")
     jwks_ca_bundles: dict[str, str] = Field(
-        {}, description="PEM bundle by issuer or key URI, as JSON; such a source trusts this bundle only"
+        default={}, description="PEM bundle by issuer or key URI, as JSON; such a source trusts this bundle only"
     )
     keys_timeout_seconds: float = Field(
-        30, ge=0, description="how long the start waits for key sets before it says that it still does"
+        default=30, ge=0, description="how long the start waits for key sets before it says that it still does"
     )
 
     audit: tuple[str, ...] = Field(
-        ("stdout",), description="sinks of decision records: stdout, file:PATH, otlp or none; several allowed"
+        default=("stdout",), description="sinks of decision records: stdout, file:PATH, otlp or none; several allowed"
     )
-    audit_capacity: int = Field(8192, ge=1, description="records waiting at most")
-    audit_on_full: Literal["drop", "deny"] = Field("drop", description="what a full audit queue does to a request")
-    otlp_endpoint: str = Field("", description="OTLP endpoint of spans, http://host:4317; empty sends none")
-    otlp_protocol: Literal["grpc", "http"] = Field("grpc", description="of the OTLP endpoint")
+    audit_capacity: int = Field(default=8192, ge=1, description="records waiting at most")
+    audit_on_full: Literal["drop", "deny"] = Field(
+        default="drop", description="what a full audit queue does to a request"
+    )
+    otlp_endpoint: str = Field(default="", description="OTLP endpoint of spans, http://host:4317; empty sends none")
+    otlp_protocol: Literal["grpc", "http"] = Field(default="grpc", description="of the OTLP endpoint")
 
     drain_delay_seconds: float = Field(
-        2, ge=0, description="NOT_SERVING before stopping: longer than Envoy's health check interval (XA-127)"
+        default=2, ge=0, description="NOT_SERVING before stopping: longer than Envoy's health check interval (XA-127)"
     )
-    drain_grace_seconds: float = Field(5, ge=0, description="for requests that run when the server stops")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="of the operator's log")
-    log_format: Literal["text", "json"] = Field("text", description="of the operator's log")
+    drain_grace_seconds: float = Field(default=5, ge=0, description="for requests that run when the server stops")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the operator's log")
+    log_format: Literal["text", "json"] = Field(default="text", description="of the operator's log")
 
     @field_validator("listen", "audit", mode="before")
     @classmethod

@@ -329,12 +329,15 @@ async def test_a_silent_provider_is_an_error_after_its_timeout() -> None:
         await reader.read()
         writer.close()
         await writer.wait_closed()
+        gone.set()
 
+    gone = asyncio.Event()
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     providers = Providers()
     of = provider(protocol="http", port=server.sockets[0].getsockname()[1], timeout_seconds=0.05)
     told_error = (await providers.ask(pending(of))).error
     await providers.close()
+    await gone.wait()
     server.close()
     await server.wait_closed()
     assert told_error == "no answer within 0.05 s"

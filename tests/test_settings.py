@@ -1,0 +1,84 @@
+"""Settings: defaults < file < environment < flags; unknown keys and bad values are named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from authz.core.errors import SettingsError
+from authz.settings import Settings, read_settings
+
+
+def test_everything_has_a_default() -> None:
+    settings = read_settings({}, environment={})
+    assert settings == Settings()
+    assert settings.listen == ("127.0.0.1:9191",)
+
+
+def test_flags_win_over_environment_and_environment_over_file(tmp_path: Path) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text("policies: from-file\nmesh: from-file\nlog_level: debug\nlisten: [unix:/a, unix:/b]\n")
+    environment = {"AUTHZ_POLICIES": "from-env", "AUTHZ_MESH": "from-env", "AUTHZ_ADMIN": "", "PATH": "/bin"}
+    settings = read_settings({"policies": Path("from-flag"), "mesh": None}, file=file, environment=environment)
+    assert (settings.policies, settings.mesh, settings.log_level) == (Path("from-flag"), Path("from-env"), "debug")
+    assert settings.listen == ("unix:/a", "unix:/b")
+
+
+@pytest.mark.parametrize(
+    ("environment", "field", "expected"),
+    [
+        ({"AUTHZ_LISTEN": "unix:/a, 127.0.0.1:1"}, "listen", ("unix:/a", "127.0.0.1:1")),
+        ({"AUTHZ_MAX_TOKEN_BYTES": "300"}, "max_token_bytes", 300),
+        ({"AUTHZ_JWKS_CA_BUNDLES": '{"https://i": "ca.pem"}'}, "jwks_ca_bundles", {"https://i": "ca.pem"}),
+    ],
+)
+def test_texts_of_the_environment_become_values(environment: dict[str, str], field: str, expected: Any) -> None:
+    assert getattr(read_settings({}, environment=environment), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"AUTHZ_POLICY": "x"}, "unknown setting `policy`; did you mean `policies`?"),
+        ({"AUTHZ_ZZZZ": "x"}, "unknown setting `zzzz`"),
+        ({"AUTHZ_MAX_TOKEN_BYTES": "many"}, "setting `max_token_bytes`: input should be a valid integer"),
+        ({"AUTHZ_MAX_TOKEN_BYTES": "1"}, "setting `max_token_bytes`: input should be greater than or equal to 256"),
+        ({"AUTHZ_AUDIT_ON_FULL": "maybe"}, "setting `audit_on_full`: input should be 'drop' or 'deny'"),
+        ({"AUTHZ_JWKS_CA_BUNDLES": "{"}, "setting `jwks_ca_bundles`: value error, expected a JSON object"),
+        ({"AUTHZ_TLS_KEY": "k"}, "`tls_certificate` and `tls_key` are given together"),
+        ({"AUTHZ_TLS_CLIENT_CA": "k"}, "`tls_client_ca` needs"),
+    ],
+)
+def test_what_is_wrong_is_named(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        read_settings({}, environment=environment)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a", "no mapping"),
+        ("a: [", "is not YAML"),
+        ("polices: x", "did you mean `policies`?"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "authz.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SettingsError, match=r"authz\.yaml|did you mean") as error:
+        read_settings({}, file=file, environment={})
+    assert message in str(error.value)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().log_level = "debug"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_says_what_it_is_for(name: str) -> None:
+    assert Settings.model_fields[name].description
