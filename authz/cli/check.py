@@ -6,7 +6,7 @@ import click
 
 from authz.analysis.render import decision_json, rule_note_json
 from authz.analysis.request import UNUSABLE_PATH
-from authz.cli import output
+from authz.cli import output as out
 from authz.cli.question import Answer, ask, request_options
 from authz.cli.report import place
 from authz.core.attributes import AttributeContext, Json, Unknown
@@ -15,8 +15,8 @@ from authz.core.decision import Decision, DryRunResult, Effect, RuleReference
 
 @click.command("check", short_help="Decide one request.")
 @request_options
-@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
-def command(form: str, **options: Any) -> None:
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+def command(output: str, **options: Any) -> None:
     """
     Decide one request as the running service would (exit 0: allowed, 3: denied).
 
@@ -28,11 +28,11 @@ def command(form: str, **options: Any) -> None:
     """
     answer = ask(options)
     decision = answer.explanation.decision
-    if form == "json":
-        output.print_json(as_json(answer))
+    if output == "json":
+        out.print_json(as_json(answer))
     else:
         print_decision(answer)
-    raise SystemExit(output.Exit.YES if decision.is_allowed else output.Exit.NO)
+    raise SystemExit(out.Exit.YES if decision.is_allowed else out.Exit.NO)
 
 
 def as_json(answer: Answer) -> dict[str, Json]:
@@ -48,9 +48,9 @@ def print_decision(answer: Answer) -> None:
     decision = answer.explanation.decision
     status = f" ({decision.status})" if decision.status else ""
     style = "bold green" if decision.is_allowed else "bold red"
-    output.say(f"{decision.effect}{status} at stage {decision.stage}: {decision.reason}", style)
+    out.say(f"{decision.effect}{status} at stage {decision.stage}: {decision.reason}", style)
     for name, text in _facts(answer, decision):
-        output.say(f"  {name + ':' if name else '':<10}{text}")
+        out.say(f"  {name + ':' if name else '':<10}{text}")
 
 
 def _facts(answer: Answer, decision: Decision) -> list[tuple[str, str]]:
@@ -101,6 +101,6 @@ def describe_workload(answer: Answer) -> str:
     """One line about the workload and how many policies apply to it."""
     workload = answer.before.destination.workload
     labels = ",".join(f"{name}={value}" for name, value in sorted(workload.labels)) or "no labels"
-    applying = output.count(len(answer.policies.policies), "AuthorizationPolicy", "AuthorizationPolicies")
-    jwt_rules = output.count(len(answer.policies.jwt_rules), "JWT rule")
+    applying = out.count(len(answer.policies.policies), "AuthorizationPolicy", "AuthorizationPolicies")
+    jwt_rules = out.count(len(answer.policies.jwt_rules), "JWT rule")
     return f"{workload.namespace} ({labels}), for which {applying} and {jwt_rules} apply"

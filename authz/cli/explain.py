@@ -6,7 +6,7 @@ import click
 from rich.text import Text
 
 from authz.analysis.render import explanation_json
-from authz.cli import output
+from authz.cli import output as out
 from authz.cli.check import print_decision
 from authz.cli.question import Answer, ask, request_options
 from authz.cli.report import place
@@ -15,8 +15,8 @@ from authz.core.explain import PredicateNote, RuleNote, StageNote
 
 @click.command("explain", short_help="Decide one request, and say why.")
 @request_options
-@click.option("-o", "--output", "form", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
-def command(form: str, **options: Any) -> None:
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+def command(output: str, **options: Any) -> None:
     """
     Decide one request and show every stage and every rule that was considered.
 
@@ -28,18 +28,18 @@ def command(form: str, **options: Any) -> None:
     authz explain -p policies/ -f request.yaml -o json | jq .nearest
     """
     answer = ask(options)
-    if form == "json":
-        output.print_json(explanation_json(answer.explanation))
+    if output == "json":
+        out.print_json(explanation_json(answer.explanation))
     else:
         print_decision(answer)
         print_stages(answer)
-    raise SystemExit(output.Exit.YES if answer.explanation.decision.is_allowed else output.Exit.NO)
+    raise SystemExit(out.Exit.YES if answer.explanation.decision.is_allowed else out.Exit.NO)
 
 
 def print_stages(answer: Answer) -> None:
     """Print the stages in their order, each with its rules and their predicates."""
-    console = output.answers()
-    output.say(console=console)
+    console = out.answers()
+    out.say(console=console)
     for stage in answer.explanation.stages:
         console.print(_stage_line(stage))
         for note in stage.rules:
@@ -51,16 +51,16 @@ def print_stages(answer: Answer) -> None:
 
 def _stage_line(stage: StageNote) -> Text:
     text = Text(f"{stage.name}: ", style="bold" if stage.reached else "dim")
-    return text.append(output.clean(stage.outcome if stage.reached else "not reached"), style="not bold")
+    return text.append(out.clean(stage.outcome if stage.reached else "not reached"), style="not bold")
 
 
 def _rule_line(note: RuleNote) -> Text:
     text = Text("  ")
     text.append("fired    " if note.fired else "no match ", style="green" if note.fired else "dim")
-    return text.append(output.clean(place(note.reference)))
+    return text.append(out.clean(place(note.reference)))
 
 
 def _predicate_line(note: PredicateNote) -> Text:
     text = Text("    ")
     text.append("yes " if note.holds else "no  ", style="green" if note.holds else "red")
-    return text.append(output.clean(str(note)))
+    return text.append(out.clean(str(note)))

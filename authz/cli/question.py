@@ -69,7 +69,7 @@ _OPTIONS = (
     ),
     click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig."),
     click.option(
-        "--file", "-f", "request_file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        "--file", "-f", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         help="Request as YAML or JSON, in the form of test cases: `workload`, `request`, `customStub`.",
     ),
     click.option("--namespace", "-n", metavar="NAME", help="Namespace of the workload that is asked."),
@@ -146,7 +146,7 @@ def ask(options: Mapping[str, Any]) -> Answer:
         Unanswered: keys or a provider's answer are missing.
         OSError: a file cannot be read.
     """
-    if [*options["policies"], options["request_file"], options["token_file"]].count(files.STDIN) > 1:
+    if [*options["policies"], options["file"], options["token_file"]].count(files.STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
     loaded = files.load(options["policies"], options["mesh"])
     target, request, stubs, is_gateway = _described(options)
@@ -185,7 +185,7 @@ def _described(
     problems: list[Problem] = []
     stubs: dict[str, str] = {}
     target, request, is_gateway = OfflineWorkload(Workload("default")), OfflineRequest(), False
-    path = options["request_file"]
+    path = options["file"]
     if path:
         name = "<stdin>" if path == files.STDIN else path
         for document in read_documents(name, files.read_bytes(path), problems):

@@ -12,7 +12,8 @@ from authz.analysis.cases import Select, run_suite
 from authz.analysis.coverage import Coverage
 from authz.analysis.suite import Suite
 from authz.analysis.suite_reader import LoadFiles, read_suite
-from authz.cli import files, output, report
+from authz.cli import files, report
+from authz.cli import output as out
 from authz.core.errors import sort_problems
 from authz.sources.directory import read_directory
 from authz.tokens.signing import KeyPool
@@ -26,12 +27,11 @@ _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
 @click.option(
     "-o",
     "--output",
-    "form",
     type=click.Choice(["pretty", "json", "junit"]),
     default="pretty",
     help="Form of the report.",
 )
-@click.option("--run", "pattern", metavar="PATTERN", help="Only cases whose file/group/case this regex is found in.")
+@click.option("--run", metavar="PATTERN", help="Only cases whose file/group/case this regex is found in.")
 @click.option("--coverage", is_flag=True, help="Report which rules fired, and which never did.")
 @click.option(
     "--threshold",
@@ -41,7 +41,7 @@ _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
 )
 @click.option("-v", "--verbose", is_flag=True, help="Name every case, and every rule with --coverage.")
 def command(
-    paths: tuple[str, ...], form: str, pattern: str | None, coverage: bool, threshold: float | None, verbose: bool
+    paths: tuple[str, ...], output: str, run: str | None, coverage: bool, threshold: float | None, verbose: bool
 ) -> None:
     """
     Run suites in the conformance format (docs/testing-policies.md), requests and validation documents.
@@ -55,21 +55,21 @@ def command(
     authz test suites/ -o junit > report.xml
     """
     try:
-        select = Select(pattern) if pattern else None
+        select = Select(run) if run else None
     except re.error as error:
-        raise click.BadParameter(f"`{pattern}` is no regular expression: {error}", param_hint="--run") from error
+        raise click.BadParameter(f"`{run}` is no regular expression: {error}", param_hint="--run") from error
     suites = [read_suite(name, data, load) for name, data, load in _found(paths)]
     collected = Coverage() if coverage or threshold is not None else None
-    run = _run(suites, select, collected, is_pretty=form == "pretty", verbose=verbose)
-    if form == "json":
-        output.print_json(report.as_json(run))
-    elif form == "junit":
-        click.echo(report.as_junit(run))
+    done = _run(suites, select, collected, is_pretty=output == "pretty", verbose=verbose)
+    if output == "json":
+        out.print_json(report.as_json(done))
+    elif output == "junit":
+        click.echo(report.as_junit(done))
     else:
         if collected is not None:
             report.print_coverage(collected, verbose=verbose)
-        report.print_summary(run)
-    raise SystemExit(_exit(run, threshold))
+        report.print_summary(done)
+    raise SystemExit(_exit(done, threshold))
 
 
 def _found(paths: Iterable[str]) -> Iterable[tuple[str, bytes, LoadFiles]]:
@@ -93,10 +93,10 @@ def _run(
     """Run everything; in the pretty form what fails is printed at once."""
     problems = sort_problems(problem for suite in suites for problem in suite.problems)
     run = report.Run(problems=problems, coverage=coverage)
-    output.print_problems(problems, output.remarks())
+    out.print_problems(problems, out.remarks())
     known = set(problems)
     pool, now = KeyPool(), time.time()
-    with Progress(console=output.remarks(), transient=True, disable=not output.is_terminal()) as progress:
+    with Progress(console=out.remarks(), transient=True, disable=not out.is_terminal()) as progress:
         task = progress.add_task("testing", total=sum(_size(suite) for suite in suites))
         for suite in suites:
             begun = len(run.results)
@@ -123,11 +123,11 @@ def _exit(run: report.Run, threshold: float | None) -> int:
     tally = run.tally()
     if tally["errors"] or any(problem.is_error for problem in run.problems) or not run.results:
         if not run.results:
-            output.remark("error: no case was run")
-        return output.Exit.FAILED
+            out.remark("error: no case was run")
+        return out.Exit.FAILED
     if tally["failed"]:
-        return output.Exit.NO
+        return out.Exit.NO
     if threshold is not None and run.coverage is not None and run.coverage.percent < threshold:
-        output.remark(f"coverage {run.coverage.percent:.1f} % is below {threshold:g} %")
-        return output.Exit.NO
-    return output.Exit.YES
+        out.remark(f"coverage {run.coverage.percent:.1f} % is below {threshold:g} %")
+        return out.Exit.NO
+    return out.Exit.YES

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from authz.cli import files, output
+from authz.cli import files
+from authz.cli import output as out
 from authz.core.attributes import Json
 from authz.core.compiler import compile_engine
 from authz.core.errors import LoadError, Problem, Severity, sort_problems
@@ -15,14 +16,12 @@ from authz.policy.reader import read_policies
 @click.command("validate", short_help="Check policies, every problem at once.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", help="Form of the answer."
-)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Form of the answer.")
 @click.option(
     "--fail-on", type=click.Choice(["error", "warning"]), default="error", help="Least severity that means no (exit 3)."
 )
 @click.option("-v", "--verbose", is_flag=True, help="Also print remarks, and list what was read.")
-def command(paths: tuple[str, ...], mesh: str | None, form: str, fail_on: str, verbose: bool) -> None:
+def command(paths: tuple[str, ...], mesh: str | None, output: str, fail_on: str, verbose: bool) -> None:
     """
     Check policy files and directories (`-` is stdin).
 
@@ -36,11 +35,11 @@ def command(paths: tuple[str, ...], mesh: str | None, form: str, fail_on: str, v
     read = files.read_paths(paths)
     resources, problems = inspect(read, mesh)
     is_yes = not any(_is_bad(problem, fail_on) for problem in problems)
-    if form == "json":
-        output.print_json(_as_json(resources, problems, len(read), is_yes))
+    if output == "json":
+        out.print_json(_as_json(resources, problems, len(read), is_yes))
     else:
         _print(resources, problems, len(read), verbose=verbose)
-    raise SystemExit(output.Exit.YES if is_yes else output.Exit.NO)
+    raise SystemExit(out.Exit.YES if is_yes else out.Exit.NO)
 
 
 def inspect(read: Sequence[tuple[str, bytes]], mesh_file: str | None) -> tuple[Resources, tuple[Problem, ...]]:
@@ -63,24 +62,24 @@ def _is_bad(problem: Problem, fail_on: str) -> bool:
 
 def _print(resources: Resources, problems: tuple[Problem, ...], read: int, *, verbose: bool) -> None:
     shown = [problem for problem in problems if verbose or problem.severity is not Severity.INFO]
-    output.print_problems(shown)
+    out.print_problems(shown)
     if shown:
-        output.say()
+        out.say()
     if verbose and (rows := list(_rows(resources))):
-        output.print_table(("KIND", "NAME", "ACTION", "RULES", "PLACE"), rows)
-        output.say()
+        out.print_table(("KIND", "NAME", "ACTION", "RULES", "PLACE"), rows)
+        out.say()
     counts = {severity: sum(problem.severity is severity for problem in problems) for severity in Severity}
     found = ", ".join(
-        output.count(counts[severity], noun)
+        out.count(counts[severity], noun)
         for severity, noun in ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "remark"))
         if counts[severity]
     )
     total = len(list(_rows(resources)))
-    what = f"{output.count(total, 'policy', 'policies')} in {output.count(read, 'file')}"
+    what = f"{out.count(total, 'policy', 'policies')} in {out.count(read, 'file')}"
     style = "bold red" if counts[Severity.ERROR] else "yellow" if counts[Severity.WARNING] else "green"
-    output.say(f"{what}: {found or 'ok'}", style)
+    out.say(f"{what}: {found or 'ok'}", style)
     if counts[Severity.INFO] and not verbose:
-        output.remark("remarks are shown with -v")
+        out.remark("remarks are shown with -v")
 
 
 def _rows(resources: Resources) -> Iterator[tuple[str, str, str, str, str]]:
@@ -115,5 +114,5 @@ def _as_json(resources: Resources, problems: tuple[Problem, ...], read: int, is_
             for kind, name, action, rules, place in _rows(resources)
         ],
         "policy_version": None if has_errors else resources.version,
-        "problems": [output.problem_json(problem) for problem in problems],
+        "problems": [out.problem_json(problem) for problem in problems],
     }

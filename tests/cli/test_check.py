@@ -1,0 +1,227 @@
+"""``authz check`` and ``authz explain``: one request from flags or a file."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from authz.tokens.signing import jwks_text, make_keys, make_token
+from tests.cli.conftest import Run
+
+WEB = "cluster.local/ns/shop/sa/web"
+ASKED = ("-p", "policies", "-n", "shop", "-l", "app=cart", "--port", "8080")
+KEYS = make_keys({"k": {"kty": "EC", "crv": "P-256", "kid": "k"}})
+TOKEN = make_token({"key": "k", "alg": "ES256", "claims": {"iss": "i", "sub": "s"}}, KEYS, time.time())
+AUTHENTICATION = """\
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: shop}
+spec: {jwtRules: [{issuer: i, jwksUri: "https://keys.example.com/jwks"}]}
+"""
+CUSTOM = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: shop}
+spec: {action: CUSTOM, provider: {name: idp}, rules: [{to: [{operation: {paths: ["/cart/pay"]}}]}]}
+"""
+MESH = "extensionProviders: [{name: idp, envoyExtAuthzGrpc: {service: idp.example.com, port: 9000}}]\n"
+
+
+def test_an_allowed_request_ends_with_zero_and_names_its_rule(run: Run, policies: Path) -> None:
+    result = run("check", *ASKED, "--path", "/cart/7", "--source-principal", WEB)
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "allow at stage allow: ALLOW rule shop/reads/0 matched\n"
+        f"  request:  GET api.example.com/cart/7 to port 8080, from {WEB}\n"
+        "  workload: shop (app=cart), for which 2 AuthorizationPolicies and 0 JWT rules apply\n"
+        "  rule:     shop/reads/0 at policies/shop.yaml:7\n"
+    )
+
+
+def test_a_denied_request_ends_with_three_and_names_what_came_closest(run: Run, policies: Path) -> None:
+    result = run("check", *ASKED, "--path", "/cart/7", "--method", "POST", "--source-principal", WEB)
+    assert result.exit_code == 3
+    assert result.stdout == (
+        "deny (403) at stage allow: no ALLOW rule matched\n"
+        f"  request:  POST api.example.com/cart/7 to port 8080, from {WEB}\n"
+        "  workload: shop (app=cart), for which 2 AuthorizationPolicies and 0 JWT rules apply\n"
+        "  closest:  shop/reads/0 at policies/shop.yaml:7\n"
+        "            to[0].operation.methods (methods): expected one of `GET`, got `POST`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "effect", "stage", "rule"),
+    [
+        (["--path", "/admin", "--source-principal", WEB], "deny", "deny", "no-admin"),
+        (["--path", "/x/../cart", "--source-principal", f"spiffe://{WEB}"], "allow", "allow", "reads"),
+        (["--path", "/cart", "--source-principal", "spiffe://other/ns/shop/sa/web"], "deny", "allow", None),
+        (["--path", "/cart", "--source-principal", WEB, "--tls", "simple"], "deny", "allow", None),
+        (["--path", "/cart%00", "--source-principal", WEB], "deny", "normalization", None),
+        (["--tcp", "--source-principal", WEB], "deny", "deny", "no-admin"),
+        (["--tcp", "--source-principal", WEB, "--port", "9"], "deny", "allow", None),
+        (["--path", "/other", "-l", "app=other"], "allow", "default", None),
+        (["--path", "/other", "-n", "elsewhere"], "allow", "default", None),
+    ],
+)
+def test_flags_describe_the_request(
+    run: Run, policies: Path, arguments: list[str], effect: str, stage: str, rule: str | None
+) -> None:
+    labels = [] if "-l" in arguments else ["-l", "app=cart"]
+    result = run("check", "-p", "policies", "-n", "shop", "--port", "8080", *labels, *arguments, "-o", "json")
+    answer = json.loads(result.stdout)
+    assert result.exit_code == (0 if effect == "allow" else 3)
+    assert (answer["effect"], answer["stage"], answer["rule"] and answer["rule"]["policy"]) == (effect, stage, rule)
+
+
+def test_flags_win_over_the_file(run: Run, policies: Path, tmp_path: Path) -> None:
+    (tmp_path / "request.yaml").write_text(
+        "workload: {namespace: shop, labels: {app: cart}, port: 8080}\n"
+        f"request: {{path: /cart, sourcePrincipal: 'spiffe://{WEB}'}}\n"
+    )
+    assert run("check", "-p", "policies", "-f", "request.yaml").exit_code == 0
+    assert run("check", "-p", "policies", "-f", "request.yaml", "--method", "DELETE").exit_code == 3
+    assert run("check", "-p", "policies", "-f", "request.yaml", "-n", "other", "--method", "PUT").exit_code == 0
+
+
+def test_a_malformed_request_file_could_not_be_answered(run: Run, policies: Path) -> None:
+    result = run("check", "-p", "policies", "-f", "-", stdin="request: {mehtod: GET}\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "request.mehtod: unknown key of a request `mehtod`; did you mean `method`? [SUITE]" in result.stderr
+
+
+def test_refused_policies_could_not_be_answered(run: Run, policies: Path) -> None:
+    (policies / "bad.yaml").write_text("kind: AuthorizationPolicy\n")
+    result = run("check", *ASKED)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("policies/bad.yaml:1:1: ")
+
+
+def test_keys_are_not_fetched_but_may_be_given(run: Run, policies: Path, tmp_path: Path) -> None:
+    (policies / "jwt.yaml").write_text(AUTHENTICATION)
+    (tmp_path / "jwks.json").write_text(jwks_text(KEYS.values()))
+    (tmp_path / "token.txt").write_text(f"{TOKEN}\n")
+    asked = ("check", *ASKED, "--method", "PUT", "-H", "x-team: red", "--token-file", "token.txt")
+    unanswered = run(*asked)
+    assert (unanswered.exit_code, unanswered.stdout) == (1, "")
+    assert unanswered.stderr == (
+        "error: the keys of `https://keys.example.com/jwks` are not fetched offline; "
+        "give them with `--jwks https://keys.example.com/jwks=FILE`\n"
+    )
+    for jwks in ("https://keys.example.com/jwks=jwks.json", "i=jwks.json", "jwks.json"):
+        answered = run(*asked, "--jwks", jwks)
+        assert answered.exit_code == 0, answered.output
+        assert "token:    i/s, accepted by shop/jwt/0\n" in answered.stdout
+        assert "forward:  remove authorization\n" in answered.stdout
+    assert "takes keys from `j`" in run(*asked, "--jwks", "j=jwks.json").stderr
+
+
+def test_no_token_is_ever_printed(run: Run, policies: Path, tmp_path: Path) -> None:
+    (policies / "jwt.yaml").write_text(AUTHENTICATION)
+    (tmp_path / "jwks.json").write_text(jwks_text(KEYS.values()))
+    forged = TOKEN[:-8] + "AAAAAAAA"
+    for command in ("check", "explain"):
+        for form in ("text", "json"):
+            for token in (TOKEN, forged, "opaque-secret-token"):
+                path = f"/cart?access_token={token}"
+                given = ("--token", token, "--path", path, "-H", f"x-team: {TOKEN}", "--jwks", "jwks.json")
+                result = run(command, *ASKED, *given, "-o", form)
+                assert result.exit_code == 3
+                for part in (*TOKEN.split("."), forged[-12:], "opaque-secret-token"):
+                    assert part not in result.output
+
+
+def test_providers_are_not_asked_but_their_answer_may_be_given(run: Run, policies: Path, tmp_path: Path) -> None:
+    (policies / "custom.yaml").write_text(CUSTOM)
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    asked = ("check", *ASKED, "--mesh", "mesh.yaml", "--path", "/cart/pay", "--source-principal", WEB)
+    unanswered = run(*asked)
+    assert unanswered.exit_code == 1
+    assert unanswered.stderr == (
+        "error: provider `idp` is not asked offline; give its answer with `--provider idp=allow`\n"
+    )
+    assert run(*asked, "--provider", "idp=allow").exit_code == 0
+    assert "at stage custom" in run(*asked, "--provider", "idp=deny").stdout
+    assert run(*asked, "--provider", "idp=maybe").exit_code == 2
+
+
+def test_explain_shows_every_stage_and_every_rule(run: Run, policies: Path) -> None:
+    result = run("explain", *ASKED, "--path", "/cart", "--method", "PUT", "-H", "x-team: red")
+    assert result.exit_code == 3
+    assert (
+        result.stdout
+        == """\
+deny (403) at stage allow: no ALLOW rule matched
+  request:  PUT api.example.com/cart to port 8080, from no identity
+  workload: shop (app=cart), for which 2 AuthorizationPolicies and 0 JWT rules apply
+  closest:  shop/reads/1 at policies/shop.yaml:9
+            from[0].source.requestPrincipals (request.auth.principal): expected one of `*`, got no value
+
+PeerAuthentication: mode PERMISSIVE, no identity
+RequestAuthentication: no policy applies
+AUDIT: no policy applies
+DENY (dry run): no policy applies
+DENY: no rule fired
+  no match shop/no-admin/0 at policies/shop.yaml:19
+    yes to[0].operation.ports (destination.port): expected one of `8080`, got `8080`
+    no  to[0].operation.paths (paths): expected one of `/admin*`, got `/cart`
+ALLOW (dry run): no policy applies
+ALLOW: no rule fired
+  no match shop/reads/0 at policies/shop.yaml:7
+    no  from[0].source.principals (source.principal): expected one of `cluster.local/ns/shop/sa/web`, got no value
+    no  to[0].operation.methods (methods): expected one of `GET`, got `PUT`
+    yes to[0].operation.paths (paths): expected one of `/cart*`, got `/cart`
+  no match shop/reads/1 at policies/shop.yaml:9
+    no  from[0].source.requestPrincipals (request.auth.principal): expected one of `*`, got no value
+    yes to[0].operation.methods (methods): expected one of `PUT`, got `PUT`
+    yes when[0] (request.headers[x-team]): expected one of `red`, got `red`
+"""
+    )
+
+
+def test_explain_tells_stages_that_were_not_reached(run: Run, policies: Path) -> None:
+    result = run("explain", *ASKED, "--path", "/admin")
+    assert "DENY: shop/no-admin/0 fired\n  fired    shop/no-admin/0" in result.stdout
+    assert result.stdout.endswith("ALLOW (dry run): not reached\nALLOW: not reached\n")
+
+
+def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, policies: Path) -> None:
+    answer = json.loads(run("explain", *ASKED, "--path", "/cart", "-o", "json").stdout)
+    assert answer["nearest"]["rule"] == {
+        "name": "ns[shop]-policy[reads]-rule[0]",
+        "namespace": "shop",
+        "policy": "reads",
+        "index": 0,
+        "file": "policies/shop.yaml",
+        "line": 7,
+    }
+    failed = [predicate for predicate in answer["nearest"]["predicates"] if not predicate["holds"]]
+    assert [(p["path"], p["expected"], p["actual"], p["vouched_by"]) for p in failed] == [
+        ("from[0].source.principals", [WEB], [], "mTLS")
+    ]
+    assert [stage["stage"] for stage in answer["stages"]] == [
+        *("PeerAuthentication", "RequestAuthentication", "AUDIT", "DENY (dry run)", "DENY", "ALLOW (dry run)", "ALLOW")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-H", "no-colon"], "a header has the form `name: value`"),
+        (["-l", "app"], "`app` is not of the form `name=value`"),
+        (["--provider", "idp"], "`idp` is not of the form `name=value`"),
+        (["--token", "a", "--token-file", "-"], "--token and --token-file exclude each other"),
+        (["-f", "-", "--token-file", "-"], "stdin (`-`) can be read only once"),
+        (["--port", "65536"], "65536 is not in the range 0<=x<=65535"),
+    ],
+)
+def test_wrong_usage_is_told(run: Run, policies: Path, arguments: list[str], message: str) -> None:
+    result = run("check", *ASKED, *arguments, stdin="")
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_headers_in_the_environment_stand_on_a_line_each(run: Run, policies: Path) -> None:
+    result = run("explain", *ASKED, "--method", "PUT", AUTHZ_EXPLAIN_HEADER="x-team: red\nx-other: a b")
+    assert "yes when[0] (request.headers[x-team]): expected one of `red`, got `red`" in result.stdout
