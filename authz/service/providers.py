@@ -7,7 +7,7 @@ A provider sees the request as Envoy sent it, with headers in the form an ordina
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import grpc
 import httpx
@@ -34,9 +34,14 @@ _HEADERS_TO_REMOVE = "x-envoy-auth-headers-to-remove"
 
 
 class Providers:
-    """Connections to all providers, opened when first asked; ``close`` once."""
+    """
+    Connections to all providers, opened when first asked; ``close`` once.
 
-    def __init__(self) -> None:
+    ``address_of`` gives ``host:port`` of a provider, for whom the name in the mesh's settings leads nowhere.
+    """
+
+    def __init__(self, address_of: "Callable[[ExtensionProvider], str] | None" = None) -> None:
+        self._address_of = address_of or service_address
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._http = httpx.AsyncClient(follow_redirects=False, trust_env=False, timeout=None)  # noqa: S113  # asyncio.timeout bounds the whole exchange, httpx only its parts
 
@@ -64,7 +69,7 @@ class Providers:
 
     async def _ask_grpc(self, question: ProviderQuestion, message: bytes) -> ProviderAnswer:
         provider = question.provider
-        target = f"dns:///{service_address(provider)}"
+        target = f"dns:///{self._address_of(provider)}"
         channel = self._channels.get(target)
         if channel is None:
             channel = self._channels[target] = grpc.aio.insecure_channel(target)
@@ -82,7 +87,7 @@ class Providers:
             headers.append(("content-length", str(len(body))))
         request = httpx.Request(
             http.method,
-            httpx.URL(f"http://{service_address(provider)}").copy_with(
+            httpx.URL(f"http://{self._address_of(provider)}").copy_with(
                 raw_path=_wire(provider.path_prefix.rstrip("/") + http.path)
             ),
             headers=[(name.encode(), _wire(value)) for name, value in headers],

@@ -1,0 +1,28 @@
+"""The conformance corpus through a real Envoy with real certificates, tokens, key servers and providers."""
+
+from pathlib import Path
+
+import pytest
+
+from authz.analysis.suite_reader import read_suite
+from tests.envoy.corpus import name_of, run
+
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+
+CORPUS = Path(__file__).parents[1] / "conformance"
+FILES = sorted(path.name for path in CORPUS.glob("[0-9]*.yaml"))
+
+NOT_RUNNABLE: dict[str, str] = {}
+"""Case (file/group/case) to the reason why it cannot be sent through an Envoy."""
+
+
+@pytest.mark.parametrize("file", FILES)
+async def test_real_envoy_answers_as_expected(file: str, tmp_path: Path) -> None:
+    pytest.importorskip("envoy")
+    suite = read_suite(file, (CORPUS / file).read_bytes())
+    assert suite.problems == ()
+    cases = {name_of(suite, group, case) for group in suite.groups for case in group.cases}
+    outcomes = await run(suite, tmp_path, NOT_RUNNABLE)
+    wrong = [f"{one.name}: {difference}" for one in outcomes for difference in one.differences]
+    assert wrong == []
+    assert {one.name for one in outcomes} == cases - NOT_RUNNABLE.keys()
