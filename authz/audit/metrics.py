@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.utils import floatToGoString
 
 from authz.audit import telemetry as t
 from authz.audit.telemetry import Histogram, Labels, Metric, ServiceStatus, Telemetry
@@ -44,7 +45,8 @@ def histogram(metric: Metric, values: Mapping[Labels, Histogram]) -> Family:
         buckets, so_far = [], 0
         for bound, count in zip((*value.bounds, float("inf")), tuple(value.counts), strict=True):
             so_far += count
-            buckets.append((f"{bound:g}" if bound != float("inf") else "+Inf", float(so_far)))
+            name = floatToGoString(bound)  # type: ignore[no-untyped-call]  # the library left it bare
+            buckets.append((name, float(so_far)))
         family.add_metric(labels, buckets, value.total)
     return family
 

@@ -58,10 +58,10 @@ class RecentSink:
 
 
 def log_exporter(target: OtlpTarget) -> LogRecordExporter:
-    """Build the exporter of one target; for HTTP its URL ends with ``/v1/logs``. Raises OSError."""
+    """Build the exporter of one target. Raises OSError when a TLS file cannot be read."""
     if target.protocol == "http":
         return otlp_http.OTLPLogExporter(
-            target.endpoint,
+            target.url("logs"),
             certificate_file=target.ca_file or None,
             client_key_file=target.client_key_file or None,
             client_certificate_file=target.client_certificate_file or None,

@@ -9,6 +9,7 @@ The attributes come from the redacted record, so that what is kept out of the au
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import grpc  # the exporter takes TLS credentials only as grpc's own type
 from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as otlp_grpc
@@ -47,7 +48,7 @@ class OtlpTarget:
     """Where and how to export by OTLP. The same shape serves spans and logs."""
 
     endpoint: str
-    """``http://host:4317`` or ``https://…`` for gRPC, the full URL with ``/v1/traces`` for HTTP."""
+    """``http://host:4317`` or ``https://…``; for HTTP ``/v1/traces`` or ``/v1/logs`` is added when it has no path."""
     protocol: str = "grpc"
     """``grpc`` or ``http``."""
     headers: Mapping[str, str] | None = None
@@ -56,6 +57,11 @@ class OtlpTarget:
     client_key_file: str = ""
     client_certificate_file: str = ""
     timeout_seconds: float = 10.0
+
+    def url(self, signal: str) -> str:
+        """URL of ``traces`` or ``logs`` for HTTP."""
+        has_path = urlsplit(self.endpoint).path not in ("", "/")
+        return self.endpoint if has_path else f"{self.endpoint.rstrip('/')}/v1/{signal}"
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Read the TLS files for gRPC; None for a plaintext endpoint. Raises OSError."""
@@ -77,7 +83,7 @@ def span_exporter(target: OtlpTarget) -> SpanExporter:
     """Build the exporter of one target. Raises OSError when a TLS file cannot be read."""
     if target.protocol == "http":
         return otlp_http.OTLPSpanExporter(
-            target.endpoint,
+            target.url("traces"),
             certificate_file=target.ca_file or None,
             client_key_file=target.client_key_file or None,
             client_certificate_file=target.client_certificate_file or None,
@@ -196,8 +202,9 @@ class DecisionTracer:
         return all(done)
 
     def close(self) -> None:
-        """Export what is waiting and stop."""
-        for processor in self._processors:
+        """Export what is waiting and stop; once more does nothing."""
+        processors, self._processors = self._processors, []
+        for processor in processors:
             processor.shutdown()  # type: ignore[no-untyped-call]  # the SDK left it bare
 
 

@@ -202,7 +202,9 @@ class AuditTrail:
         self._capacity = 0
         self._closing.set()
         self._wake.set()
-        if self._thread.ident is not None:
+        if self._thread.ident is None:  # never started: nobody else closes what was opened
+            self._close_all()
+        else:
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive() and not self._queue
 
@@ -244,6 +246,9 @@ class AuditTrail:
                 break
             self._wake.wait(self._flush_seconds)
             self._wake.clear()
+        self._close_all()
+
+    def _close_all(self) -> None:
         for sink, _ in self._sinks:
             try:
                 sink.close()

@@ -1,6 +1,7 @@
 """``authz audit``: read the audit trail back — tail it, search it by time and by what it says, verify its chain."""
 
 import json
+import os
 import re
 import sys
 import time
@@ -55,6 +56,12 @@ class _Time(click.ParamType[float]):
 WHEN = _Time()
 
 
+def _configured_file() -> Path:
+    """The file sink of the service's own setting, when it is in the environment."""
+    sinks = [name.strip().partition(":") for name in os.environ.get("AUTHZ_AUDIT", "").split(",")]
+    return next((Path(path) for kind, _, path in sinks if kind == "file" and path), Path("audit.jsonl"))
+
+
 def _reading(command: Command) -> Command:
     """Options of every command that reads records."""
     for option in reversed(
@@ -63,10 +70,8 @@ def _reading(command: Command) -> Command:
                 "--log",
                 "path",
                 type=click.Path(path_type=Path),
-                envvar="AUTHZ_AUDIT_FILE",
-                default="audit.jsonl",
-                show_default=True,
-                show_envvar=True,
+                default=_configured_file,
+                show_default="the file of AUTHZ_AUDIT, else audit.jsonl",
                 help="Audit file (its rotated files are read too), or a directory of them.",
             ),
             click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True),
@@ -169,8 +174,6 @@ def show(path: Path, output: str, decision_id: str) -> None:
 @click.option(
     "--public-key",
     type=click.File("rb"),
-    envvar="AUTHZ_AUDIT_PUBLIC_KEY",
-    show_envvar=True,
     help="Ed25519 key in PEM that must have signed the checkpoints. Without it only accidents are found.",
 )
 @click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -208,7 +211,7 @@ def _filter(chosen: dict[str, str | None], *, since: float | None = None, until:
 def _require(path: Path, is_following: bool = False) -> None:
     """An absent file is no empty answer: it is the wrong path, except for one that is about to be written."""
     if not audit_files(path) and (not is_following or path.is_dir()):
-        raise click.ClickException(f"no audit file at {path}; name it with --log or AUTHZ_AUDIT_FILE")
+        raise click.ClickException(f"no audit file at {path}; name it with --log")
 
 
 def _records(path: Path, wanted: RecordFilter) -> Iterator[Record]:

@@ -46,10 +46,9 @@ def test_records_reach_a_real_collector_as_logs(
     make_offer: MakeOffer, allowed: Decision, protocol: str, secret: str
 ) -> None:
     collector: GrpcCollector | HttpCollector = GrpcCollector() if protocol == "grpc" else HttpCollector()
-    endpoint = collector.endpoint if protocol == "grpc" else f"{collector.endpoint}/v1/logs"
     recent = RecentSink()
     try:
-        sink = OtlpSink(log_exporter(OtlpTarget(endpoint, protocol)), delay_seconds=60)
+        sink = OtlpSink(log_exporter(OtlpTarget(collector.endpoint, protocol)), delay_seconds=60)
         trail = AuditTrail([sink, recent])
         trail.start()
         trail.offer(*make_offer())

@@ -242,7 +242,7 @@ def test_spans_reach_a_real_collector(tmp_path: Path, make_offer: MakeOffer, kin
     headers = {"x-team": "bookinfo"}
     if kind == "http":
         collector = HttpCollector()
-        target = OtlpTarget(f"{collector.endpoint}/v1/traces", "http", headers)
+        target = OtlpTarget(collector.endpoint, "http", headers)
     else:
         collector = GrpcCollector((key, chain) if kind == "grpc-tls" else None)
         target = OtlpTarget(collector.endpoint, "grpc", headers, str(ca_file) if kind == "grpc-tls" else "")
