@@ -72,7 +72,7 @@ def read_attributes(message: bytes, metadata: RemoteMetadata = (), *, trusted_pr
     attributes = pb.CheckRequest.FromString(message).attributes
     told = dict(metadata)
     extensions = _extensions(attributes.context_extensions) if attributes.context_extensions else _NO_EXTENSIONS
-    destination, is_gateway = _destination(
+    destination = _destination(
         attributes.destination,
         extensions.get("namespace", ""),
         extensions.get("service_account", ""),
@@ -81,7 +81,7 @@ def read_attributes(message: bytes, metadata: RemoteMetadata = (), *, trusted_pr
     source, certificate = _source(attributes.source, told.get(DIRECT_IP_METADATA), told.get(REMOTE_IP_METADATA))
     http = _http(attributes.request.http) if attributes.HasField("request") else None
     if http is not None and REMOTE_IP_METADATA not in told:
-        source = _forwarded(source, http, gateway=is_gateway, trusted_proxies=trusted_proxies)
+        source = _forwarded(source, http, gateway=destination.is_gateway, trusted_proxies=trusted_proxies)
     trace_parent = told.get("traceparent")
     if trace_parent is None:
         trace_parent = http.headers.get("traceparent", ("",))[0] if http is not None else ""  # XA-172
@@ -162,7 +162,7 @@ def _forwarded(source: Source, http: HttpRequest, *, gateway: bool, trusted_prox
 @lru_cache(maxsize=4096)
 def _destination(
     serialised: bytes, namespace: str, service_account: str, workload_name: str
-) -> tuple[Destination, bool]:
+) -> Destination:
     """
     The workload that asks, and whether it is a gateway; remembered, because a sidecar says the same every time.
 
@@ -186,9 +186,9 @@ def _destination(
     )
     is_gateway = labels.get(PROXY_LABEL) == "gateway"
     if not peer.address.HasField("socket_address"):
-        return Destination(workload, principal=principal), is_gateway  # a Unix socket (XA-38)
+        return Destination(workload, principal=principal, is_gateway=is_gateway)  # a Unix socket (XA-38)
     socket = peer.address.socket_address
-    return Destination(workload, socket.address or UNKNOWN, socket.port_value, principal), is_gateway
+    return Destination(workload, socket.address or UNKNOWN, socket.port_value, principal, is_gateway)
 
 
 def _metadata(written: Mapping[str, Struct]) -> dict[str, dict[str, object]] | Unknown:

@@ -75,6 +75,8 @@ class Destination:
     port: int | Unknown = UNKNOWN
     principal: str = ""
     """Identity of our own certificate, ``spiffe://`` included; empty on plaintext."""
+    is_gateway: bool = False
+    """The proxy is a gateway: its own servers say how TLS is spoken, PeerAuthentication does not (PA-14)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from authz.core.attributes import AttributeContext, AuthenticationOutcome, Unkno
 from authz.core.decision import Decision, Effect, RuleReference, Stage
 from authz.core.engine import Entry, Predicate, RuleSet, WorkloadPolicies
 from authz.core.matchers import SCALAR
-from authz.core.pipeline import Authenticate, ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import Authenticate, ProviderAnswer, ProviderQuestion, decide, peer_mode
 from authz.core.resources import Action
 
 HIDDEN = "(hidden)"
@@ -137,7 +137,7 @@ def _stages(
     def reached(stage: Stage) -> bool:
         return _ORDER.index(stage) <= stopped
 
-    mode = policies.mtls_mode(before.destination.port)
+    mode = peer_mode(policies, before.destination)
     peer = f"identity {before.source.principal}" if before.is_mtls else "no identity"
     yield StageNote("PeerAuthentication", True, f"mode {mode}, {peer}")
     asked = reached(Stage.CUSTOM)

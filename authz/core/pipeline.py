@@ -12,6 +12,7 @@ from authz.core.attributes import (
     AttributeContext,
     Authentication,
     AuthenticationOutcome,
+    Destination,
     HttpRequest,
     Source,
 )
@@ -75,7 +76,7 @@ def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authentic
     Raises:
         Nothing of its own; what ``authenticate`` raises passes through and is denied at the edge.
     """
-    mode = policies.mtls_mode(attributes.destination.port)
+    mode = peer_mode(policies, attributes.destination)
     if mode is MtlsMode.STRICT and not attributes.is_mtls:
         return attributes, _refusal(policies, Stage.PEER_AUTHENTICATION, "plaintext to a port that is STRICT (PA-9)")
     if mode is MtlsMode.DISABLE and attributes.source.identities:
@@ -109,6 +110,11 @@ def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authentic
         attributes = attributes.after(authentication)
         gained = _with_authentication(gained, authentication)
     return attributes, authorize(policies, sets, attributes, gained)
+
+
+def peer_mode(policies: WorkloadPolicies, destination: Destination) -> MtlsMode:
+    """The mode of PeerAuthentication in force: "never applies to gateways' own TLS settings" (PA-14)."""
+    return MtlsMode.PERMISSIVE if destination.is_gateway else policies.mtls_mode(destination.port)
 
 
 def decide(

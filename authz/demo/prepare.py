@@ -24,8 +24,8 @@ from authz.mesh.render import modes_of, render_all, render_changing
 from authz.policy.reader import read_policies
 
 DIRECTORIES = ("certs", "envoy", "lds", "eds", "sds", "run", "logs", "ca", "web", "outside", "issuer")
-OPTIONS = RenderOptions(workers=1)
-"""One worker of the authorization server is enough for one user."""
+OPTIONS = RenderOptions(workers=1, poll_seconds=0.25)
+"""One worker of the authorization server is enough for one user, who has other uses for inotify."""
 WEB_NAMES = ("localhost", "bookinfo.example")
 OUTSIDE_NAMES = ("books.example.com",)
 CERTIFICATE_TTL_SECONDS = 24 * 3600.0
@@ -116,14 +116,16 @@ def render(layout: Layout) -> None:
         write_file(path, content)
 
 
-def render_again(layout: Layout) -> tuple[str, ...]:
-    """
-    Write what follows the policies anew and return the names of files that changed.
+def modes(layout: Layout, engine: Engine) -> dict[tuple[str, int], str]:
+    """The PeerAuthentication mode of every port with an application: all that rendering takes from the policies."""
+    mode_of = modes_of(engine)
+    return {(w.name, port.number): mode_of(w, port.number) for w in layout.mesh.sidecars for port in w.inbound}
 
-    Raises LoadError when the policies are broken; then nothing is written.
-    """
+
+def render_again(layout: Layout, engine: Engine) -> tuple[str, ...]:
+    """Write what follows the policies anew and return the names of files that changed."""
     changed = []
-    for name, content in render_changing(layout.mesh, modes_of(read_engine(layout)), OPTIONS).items():
+    for name, content in render_changing(layout.mesh, modes_of(engine), OPTIONS).items():
         path = layout.state / name
         if not path.exists() or path.read_bytes() != content:
             write_file(path, content)

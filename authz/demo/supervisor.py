@@ -17,7 +17,15 @@ from typing import IO
 from authz.core.errors import LoadError
 from authz.demo.commands import all_commands
 from authz.demo.layout import DemoError, Layout, busy_ports, ports_of
-from authz.demo.prepare import CERTIFICATE_TTL_SECONDS, clear_sockets, issue_certificates, render, render_again
+from authz.demo.prepare import (
+    CERTIFICATE_TTL_SECONDS,
+    clear_sockets,
+    issue_certificates,
+    modes,
+    read_engine,
+    render,
+    render_again,
+)
 from authz.demo.processes import Child, Command, last_lines, start, stop
 from authz.demo.ready import wait_until_ready
 
@@ -148,6 +156,7 @@ class Supervisor:
     async def _follow_policies(self) -> None:
         """PeerAuthentication is enforced by listeners, which the proxies follow without a restart."""
         seen = self._fingerprint()
+        known = modes(self.layout, read_engine(self.layout))
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             found = self._fingerprint()
@@ -155,12 +164,14 @@ class Supervisor:
                 continue
             seen = found
             try:
-                changed = render_again(self.layout)
+                engine = await asyncio.to_thread(read_engine, self.layout)
             except (LoadError, OSError):
                 continue  # the authorization server reports what is wrong, with its place
-            if changed:
-                names = ", ".join(name.removesuffix(".yaml") for name in changed)
-                self._report(Event("rendered", f"listeners follow PeerAuthentication: {names}"))
+            found_modes = modes(self.layout, engine)
+            if found_modes != known:
+                known = found_modes
+                changed = await asyncio.to_thread(render_again, self.layout, engine)
+                self._report(Event("rendered", f"PeerAuthentication changed: {len(changed)} listeners follow"))
 
     def _fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         found = []

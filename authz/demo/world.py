@@ -183,7 +183,9 @@ class World:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The signatures of all tokens that were sent: they must not be found in any log."""
-        return tuple(token.rpartition(".")[2] for token in self._tokens.values() if len(token) > 100)
+        return tuple(
+            token.rpartition(".")[2] for token in self._tokens.values() if len(token) > 100 and not token.endswith(".")
+        )
 
     def token(self, name: str) -> str:
         return self._tokens[name]

@@ -90,6 +90,13 @@ class RenderOptions:
     """Bounds how long a connection outlives its certificate (XA-141)."""
     max_downstream_connections: int = 10_000
     """Per proxy, refused beyond it."""
+    poll_seconds: float = 0
+    """
+    Look at followed files this often instead of watching them; 0 watches.
+
+    Each watch takes an inotify instance, eight for a proxy, and a user has 128 of them by default: a whole mesh of
+    processes on a desktop exhausts them, and Envoy then aborts.
+    """
     include_peer_certificate: bool = False
     """Send the caller's certificate with every check, about 800 bytes (XA-35)."""
     refuse_underscores: bool = True
