@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import TrustDomain
-from authz.identity.keys import KeyType, PrivateKey, generate_key, key_bytes
+from authz.identity.keys import KeyType, PrivateKey, generate_key, key_bytes, read_key
 from authz.identity.sign import SERIAL_BYTES, Issuer, read_serial, sign, sign_self
 from authz.identity.template import (
     INTERMEDIATE_TTL_SECONDS,
@@ -121,6 +121,18 @@ def adopt_authority(
     if root_key is not None and key_bytes(root_key.public_key()) != key_bytes(root.public_key()):  # type: ignore[arg-type]  # as above
         raise ValueError(f"the root's private key does not belong to `{root.subject.rfc4514_string()}`")
     return authority
+
+
+def read_authority(root_pem: bytes, chain_pem: bytes, key_pem: bytes, now: float) -> Authority:
+    """Read an authority that somebody else made from PEM. Raises ValueError."""
+    try:
+        root = x509.load_pem_x509_certificate(root_pem)
+        chain = tuple(x509.load_pem_x509_certificates(chain_pem)) if chain_pem.strip() else ()
+    except ValueError as error:
+        raise ValueError(f"the certificates are not readable as PEM: {error}") from error
+    chain = tuple(certificate for certificate in chain if certificate != root)
+    key = read_key(key_pem)
+    return adopt_authority(root, chain, key, now, AuthorityState.ACTIVE, None if chain else key)
 
 
 def _check_authority_certificate(certificate: x509.Certificate, name: str, now: float) -> None:

@@ -107,7 +107,8 @@ def expected_serials(issued: Iterable[Issuance], now: float) -> dict[str, frozen
     current: dict[tuple[str, str], list[Issuance]] = {}
     for issuance in issued:
         if issuance.is_issued:
-            current.setdefault((issuance.spiffe_id, issuance.evidence), []).append(issuance)
+            holder = issuance.evidence.removeprefix("join-token:")  # whoever joined by a token renews by its SVID
+            current.setdefault((issuance.spiffe_id, holder), []).append(issuance)
     serials: dict[str, set[int]] = {}
     for (spiffe_id, _), history in current.items():
         last = history[-1]

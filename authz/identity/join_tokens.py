@@ -15,6 +15,8 @@ from authz.core.spiffe import SpiffeId
 from authz.identity.files import SECRET_MODE, write_file
 from authz.identity.validate import Rejection
 
+TOKENS_DIRECTORY = "join-tokens"
+"""Below the authority's directory."""
 TOKEN_BYTES = 32
 TOKEN_TTL_SECONDS = 600.0
 """Spire's default."""

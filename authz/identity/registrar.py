@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from cachetools import LRUCache
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.keys import KeyType, PublicKey
+from authz.identity.keys import KeyType, PrivateKey, PublicKey, signature_hash
 from authz.identity.leaf import weak_key
 from authz.identity.registration import Evidence, Grant, RegistrationEntry, SvidPeer, granted
 from authz.identity.revocation import NO_REVOCATIONS, Revocations
@@ -164,3 +165,9 @@ def read_certificate_request(pem: bytes) -> PublicKey | Refused:
         return Refused("not a PEM certificate request")
     weak = weak_key(key, "the certificate request")
     return Refused(weak) if weak else key  # type: ignore[return-value]  # weak_key passes the three kinds of PublicKey only
+
+
+def write_certificate_request(key: PrivateKey) -> bytes:
+    """A PKCS#10 request that says nothing but the key: PEM."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, signature_hash(key)).public_bytes(Encoding.PEM)

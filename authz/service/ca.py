@@ -22,6 +22,7 @@ from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.bundle import TrustBundle, read_bundle
 from authz.identity.ca import BUNDLE_FILE, STATE_FILE, CertificateAuthority
 from authz.identity.files import write_secret_files
+from authz.identity.join_tokens import TOKENS_DIRECTORY
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance, Registrar, SigningLimit
 from authz.identity.registration import UnixPeer, read_entries
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 audit = logging.getLogger("authz.issuance")
 """One JSON line for every certificate issued or refused."""
 
-TOKENS = "join-tokens"
 SERVER = "server"
 LOOK_SECONDS = 1.0
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 20)]
@@ -166,7 +166,7 @@ class AuthorityServer:
             await self._unix.start()
         if self.doors.listen or self.doors.enrol:
             self._renew_own()
-        enrolment = Enrolment(self._registrar, self.files.directory / TOKENS, self.clock)
+        enrolment = Enrolment(self._registrar, self.files.directory / TOKENS_DIRECTORY, self.clock)
         if self.doors.listen:
             identify = self.secrets.identify_svid
             handlers = (self.secrets.handler(identify), enrolment.handler(identify))

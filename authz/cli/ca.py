@@ -1,0 +1,439 @@
+"""``authz ca``: the certificate authority from the command line. Private keys go to files (0600) and nowhere else."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from authz.cli import output
+from authz.cli.proxies import read_proxies
+from authz.core.attributes import Json
+from authz.core.errors import LoadError, SettingsError
+from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.identity.authority import Authority, AuthorityState, read_authority
+from authz.identity.ca import CertificateAuthority, Issued
+from authz.identity.drift import still_served, trusts
+from authz.identity.files import read_secret, write_file, write_secret_files
+from authz.identity.join_tokens import TOKEN_BYTES, TOKEN_TTL_SECONDS, TOKENS_DIRECTORY, make_token, store_token
+from authz.identity.keys import KeyType
+from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.registrar import Issuance
+from authz.identity.registration import read_entries
+from authz.identity.rotation import activate, prepare, retire, taint
+from authz.identity.template import (
+    INTERMEDIATE_TTL_SECONDS,
+    ROOT_TTL_SECONDS,
+    SERVER_TTL_SECONDS,
+    SVID_TTL_SECONDS,
+)
+from authz.identity.validate import Rejection, validate_svid
+
+if TYPE_CHECKING:
+    from authz.service.ca import AuthorityServer  # grpc is slow to import
+
+DIRECTORY = click.option(
+    "--ca",
+    "directory",
+    default="ca",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The authority's directory.",
+)
+KEY_TYPE = click.option("--key-type", type=click.Choice(list(KeyType)), default=KeyType.ECDSA_P256)
+PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def ca() -> None:
+    """Run and inspect the certificate authority."""
+
+
+@ca.command()
+@DIRECTORY
+@click.option("--trust-domain", default="cluster.local")
+@KEY_TYPE
+@click.option("--root-ttl", type=click.FloatRange(1), default=ROOT_TTL_SECONDS, help="Seconds.")
+@click.option("--intermediate-ttl", type=click.FloatRange(1), default=INTERMEDIATE_TTL_SECONDS, help="Seconds.")
+@click.option("--root", type=PEM_FILE, help="Bring your own: the root's certificate (PEM).")
+@click.option("--chain", type=PEM_FILE, help="Your own intermediate first, further ones after it, without the root.")
+@click.option("--key", type=PEM_FILE, help="The key of the intermediate, or of the root when there is none.")
+def init(
+    directory: Path,
+    trust_domain: str,
+    key_type: str,
+    root_ttl: float,
+    intermediate_ttl: float,
+    root: Path | None,
+    chain: Path | None,
+    key: Path | None,
+) -> None:
+    """Make an authority: a root and an intermediate, or your own from files."""
+    if (directory / "authorities.json").exists():
+        raise SettingsError(f"`{directory}` holds an authority already; rotate it with `authz ca root prepare`")
+    now = time.time()
+    domain = _trust_domain(trust_domain)
+    adopted = _adopted(root, chain, key, now)
+    if adopted is not None:
+        made = CertificateAuthority(domain, (adopted,))
+    else:
+        made = CertificateAuthority.create(
+            domain,
+            now,
+            key_type=KeyType(key_type),
+            root_ttl_seconds=root_ttl,
+            intermediate_ttl_seconds=intermediate_ttl,
+        )
+    made.save(directory)
+    output.say(f"authority {made.active.id} of {domain} in {directory}; trust {directory / 'bundle.pem'}")
+
+
+@ca.command()
+@click.argument("spiffe_id", required=False)
+@DIRECTORY
+@click.option("--dns", multiple=True, help="A DNS name in it. Repeat it.")
+@click.option("--ip", "addresses", multiple=True, help="An IP address in a server certificate. Repeat it.")
+@click.option("--server", is_flag=True, help="A web server's certificate for --dns, without a SPIFFE ID.")
+@click.option("--ttl", type=click.FloatRange(1), help="Seconds; without: a day, for a web server 90 days.")
+@KEY_TYPE
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory to write to.")
+@click.option("--name", default="tls", help="<name>.crt and <name>.key are written, the key first.")
+def issue(
+    spiffe_id: str | None,
+    directory: Path,
+    dns: tuple[str, ...],
+    addresses: tuple[str, ...],
+    server: bool,
+    ttl: float | None,
+    key_type: str,
+    out: Path,
+    name: str,
+) -> None:
+    """Issue a certificate to files: for SPIFFE_ID, or with --server for a web server."""
+    if bool(spiffe_id) == server:
+        raise click.UsageError("give a SPIFFE ID, or --server with --dns")
+    authority, now = _load(directory), time.time()
+    try:
+        if spiffe_id:
+            issued = authority.issue_svid(
+                SpiffeId.parse(spiffe_id), now, dns=dns, ttl_seconds=ttl or SVID_TTL_SECONDS, key_type=KeyType(key_type)
+            )
+        else:
+            issued = authority.issue_server_certificate(
+                dns, now, addresses=addresses, ttl_seconds=ttl or SERVER_TTL_SECONDS, key_type=KeyType(key_type)
+            )
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    Ledger(directory / LEDGER_FILE).record(_issuance(issued, f"file:{out / name}", now))
+    certificate, key = write_secret_files(out, name, issued.chain_pem, issued.key_pem)
+    write_file(out / "ca.crt", authority.bundle_pem)
+    output.say(f"{certificate} and {key}, valid until {_time(issued.not_after)}")
+
+
+@ca.command()
+@DIRECTORY
+@click.option("-o", "--output", "form", type=click.Choice(["table", "json", "bundle"]), default="table")
+def show(directory: Path, form: str) -> None:
+    """Show the authorities, or print the trust bundle (-o bundle)."""
+    authority = _load(directory)
+    if form == "bundle":
+        click.echo(authority.bundle_pem.decode("ascii"), nl=False)
+        return
+    rows = [_row(a) for a in authority.authorities]
+    if form == "json":
+        keys = ("id", "state", "root_expires", "signing_expires", "root_serial")
+        found: list[Json] = [dict(zip(keys, row, strict=True)) for row in rows]
+        output.print_json({"trust_domain": authority.trust_domain.name, "authorities": found})
+        return
+    output.say(f"trust domain {authority.trust_domain}")
+    output.print_table(("authority", "state", "root expires", "signing expires", "root serial"), rows)
+
+
+@ca.command()
+@click.argument("certificate", type=PEM_FILE)
+@DIRECTORY
+def verify(certificate: Path, directory: Path) -> None:
+    """Validate an X.509-SVID chain. Exit code: 0 valid, 3 not, and why."""
+    bundle = _load(directory).trust_bundle
+    answer = validate_svid(certificate.read_bytes(), {bundle.trust_domain: bundle}, time.time())
+    if isinstance(answer, Rejection):
+        output.say(answer.reason)
+        sys.exit(output.Exit.NO)
+    output.say(f"{answer.spiffe_id} serial {answer.serial:x}, valid until {_time(min(w.end for w in answer.windows))}")
+
+
+@ca.command()
+@DIRECTORY
+@click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
+@click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
+@click.option("--federate", multiple=True, metavar="DOMAIN=FILE", help="Another trust domain's bundle. Repeat it.")
+@click.option("--socket", type=click.Path(path_type=Path), help="Secret discovery for local Envoys.")
+@click.option("--listen", default="", help="host:port, mutual TLS: secret discovery and renewal for SVID holders.")
+@click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
+@click.option("--dns", multiple=True, default=("localhost",), help="Name in this server's certificate. Repeat it.")
+def serve(
+    directory: Path,
+    entries: Path | None,
+    revocations: Path | None,
+    federate: tuple[str, ...],
+    socket: Path | None,
+    listen: str,
+    enrol: str,
+    dns: tuple[str, ...],
+) -> None:
+    """Hand out and renew certificates until SIGTERM. Envoys keep what they have while this is down."""
+    from authz.service.ca import AuthorityFiles, AuthorityServer, Doors  # grpc is slow to import
+
+    if not (socket or listen or enrol):
+        raise click.UsageError("at least one of --socket, --listen and --enrol is needed")
+    pairs = [item.partition("=") for item in federate]
+    federated = tuple((_trust_domain(domain), Path(file)) for domain, _, file in pairs)
+    files = AuthorityFiles(directory, entries, revocations, federated)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    asyncio.run(_serve(AuthorityServer(files, Doors(socket, listen, enrol, dns))))
+
+
+async def _serve(server: "AuthorityServer") -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await server.start()
+    ports = ", ".join(f"{door} port {port}" for door, port in server.ports.items())
+    output.remark(f"serving secrets{f' ({ports})' if ports else ''}")
+    try:
+        await stopping.wait()
+    finally:
+        await server.stop()
+
+
+@ca.command()
+@click.option("--server", required=True, help="host:port of `authz ca serve --enrol`, or --listen for a renewal.")
+@click.option("--bundle", required=True, type=PEM_FILE, help="The roots by which the server is checked.")
+@click.option("--token-file", type=PEM_FILE, help="A join token; without: renew with the SVID in --out.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--name", default="tls")
+@KEY_TYPE
+@click.option("--server-name", default="", help="Name in the server's certificate, if it is not that of --server.")
+@click.option("--watch", is_flag=True, help="Go on renewing at half life.")
+def join(
+    server: str,
+    bundle: Path,
+    token_file: Path | None,
+    out: Path,
+    name: str,
+    key_type: str,
+    server_name: str,
+    watch: bool,
+) -> None:
+    """Get this workload's certificate, or renew it. The private key is made here and never leaves."""
+    from authz.cli.enrolment import Enrolling, keep_renewed
+
+    token = token_file.read_text().strip() if token_file else ""
+    enrolling = Enrolling(server, bundle.read_bytes(), out, name, KeyType(key_type), server_name)
+    issued_until = enrolling.enrol(token)
+    output.say(f"{out / name}.crt, valid until {_time(issued_until)}")
+    if watch:
+        keep_renewed(enrolling)
+
+
+@ca.group()
+def root() -> None:
+    """Change the root with overlap: prepare, activate, taint, retire."""
+
+
+@root.command("prepare")
+@DIRECTORY
+@KEY_TYPE
+@click.option("--root", "root_file", type=PEM_FILE, help="Bring your own root.")
+@click.option("--chain", type=PEM_FILE)
+@click.option("--key", type=PEM_FILE)
+def root_prepare(directory: Path, key_type: str, root_file: Path | None, chain: Path | None, key: Path | None) -> None:
+    """Trust a second root; it signs nothing yet."""
+    now = time.time()
+    adopted = _adopted(root_file, chain, key, now)
+    changed = _step(lambda: prepare(_load(directory), now, key_type=KeyType(key_type), adopted=adopted))
+    changed.save(directory)
+    output.say(f"prepared {changed.authorities[-1].id}; activate it when every proxy trusts it")
+
+
+ADMIN = click.option("--admin", "admins", multiple=True, help="An Envoy to be looked at first. Repeat it.")
+UNCHECKED = click.option("--unchecked", is_flag=True, help="Do not look at any Envoy first.")
+
+
+@root.command("activate")
+@DIRECTORY
+@click.argument("authority_id", default="")
+@ADMIN
+@UNCHECKED
+def root_activate(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
+    """Sign with the prepared authority. Exit code 3: an Envoy does not trust it yet."""
+    _require_look(admins, unchecked)
+    before = _load(directory)
+    changed = _step(lambda: activate(before, authority_id))
+    serial = changed.active.root.serial_number
+    blind = [name for name, served in read_proxies(admins).items() if not trusts(served, serial)]
+    _refuse_if(blind, f"does not trust {changed.active.id} yet")
+    changed.save(directory)
+    output.say(f"active is {changed.active.id}; {before.active.id} is old")
+
+
+@root.command("taint")
+@DIRECTORY
+@click.argument("authority_id", default="")
+def root_taint(directory: Path, authority_id: str) -> None:
+    """Have everything renewed that an old authority signed."""
+    changed = _step(lambda: taint(_load(directory), authority_id))
+    changed.save(directory)
+    output.say("tainted; retire it when no proxy serves its certificates any more")
+
+
+@root.command("retire")
+@DIRECTORY
+@click.argument("authority_id", default="")
+@ADMIN
+@UNCHECKED
+def root_retire(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
+    """Trust an authority no more. Exit code 3: an Envoy still serves certificates of it."""
+    _require_look(admins, unchecked)
+    changed = _step(lambda: retire(_load(directory), authority_id))
+    kept = [authority.id for authority in changed.authorities if authority.state is not AuthorityState.PREPARED]
+    issued = list(Ledger(directory / LEDGER_FILE).read())
+    late = [name for name, served in read_proxies(admins).items() if still_served(served, issued, kept)]
+    _refuse_if(late, "still serves certificates of it")
+    changed.save(directory)
+    output.say(f"retired; trusted are {', '.join(a.id for a in changed.authorities)}")
+
+
+@ca.group()
+def token() -> None:
+    """Join tokens: the first certificate of a workload that has no other proof."""
+
+
+@token.command("create")
+@click.argument("spiffe_id")
+@DIRECTORY
+@click.option("--ttl", type=click.FloatRange(1), default=TOKEN_TTL_SECONDS, help="Seconds.")
+def token_create(spiffe_id: str, directory: Path, ttl: float) -> None:
+    """Make a token for SPIFFE_ID, good once. It is shown now and never again."""
+    authority = _load(directory)
+    try:
+        wanted = SpiffeId.parse(spiffe_id)
+        if wanted.trust_domain != authority.trust_domain:
+            raise ValueError(f"`{wanted}` is not of the trust domain `{authority.trust_domain}`")
+        text, kept = make_token(os.urandom(TOKEN_BYTES), wanted, time.time(), ttl)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    store_token(directory / TOKENS_DIRECTORY, kept)
+    click.echo(text)
+    output.remark(f"for {wanted}, until {_time(kept.expires_at)}")
+
+
+@ca.group()
+def entry() -> None:
+    """Registration entries: who may have which identity."""
+
+
+@entry.command("validate")
+@click.argument("file", type=PEM_FILE)
+@click.option("--trust-domain", default="cluster.local")
+def entry_validate(file: Path, trust_domain: str) -> None:
+    """Check a file of entries, every problem at once. Exit code: 0 good, 3 not."""
+    entries, problems = read_entries(str(file), file.read_bytes(), _trust_domain(trust_domain))
+    output.print_problems(problems)
+    if problems:
+        sys.exit(output.Exit.NO)
+    output.say(output.count(len(entries), "entry", "entries"))
+
+
+@entry.command("show")
+@click.argument("file", type=PEM_FILE)
+@click.option("--trust-domain", default="cluster.local")
+def entry_show(file: Path, trust_domain: str) -> None:
+    """Show who may have what."""
+    entries, problems = read_entries(str(file), file.read_bytes(), _trust_domain(trust_domain))
+    if problems:
+        raise LoadError(problems)
+    rows = [
+        (
+            str(e.grant.spiffe_id),
+            ", ".join(sorted(e.selectors)) or f"holder of {e.parent_id}",
+            f"{e.grant.ttl_seconds:.0f} s",
+            ", ".join(e.grant.dns),
+        )
+        for e in entries
+    ]
+    output.print_table(("identity", "for", "life", "DNS names"), rows)
+
+
+def _load(directory: Path) -> CertificateAuthority:
+    try:
+        return CertificateAuthority.load(directory)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _trust_domain(text: str) -> TrustDomain:
+    try:
+        return TrustDomain(text)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _adopted(root_file: Path | None, chain: Path | None, key: Path | None, now: float) -> Authority | None:
+    if root_file is None and chain is None and key is None:
+        return None
+    if root_file is None or key is None:
+        raise click.UsageError("your own authority needs --root and --key, and --chain if --key is an intermediate's")
+    try:
+        intermediates = chain.read_bytes() if chain else b""
+        return read_authority(root_file.read_bytes(), intermediates, read_secret(key), now)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _step(change: Callable[[], CertificateAuthority]) -> CertificateAuthority:
+    try:
+        return change()
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _require_look(admins: tuple[str, ...], unchecked: bool) -> None:
+    if bool(admins) == unchecked:
+        raise click.UsageError("give --admin for every Envoy, or --unchecked")
+
+
+def _refuse_if(names: list[str], what: str) -> None:
+    if names:
+        for name in names:
+            output.say(f"{name} {what}")
+        sys.exit(output.Exit.NO)
+
+
+def _row(authority: Authority) -> tuple[str, str, str, str, str]:
+    root_end = authority.root.not_valid_after_utc.timestamp()
+    end = authority.signing.not_valid_after_utc.timestamp()
+    return (authority.id, authority.state.value, _time(root_end), _time(end), f"{authority.root.serial_number:x}")
+
+
+def _issuance(issued: Issued, evidence: str, now: float) -> Issuance:
+    return Issuance(
+        now,
+        evidence,
+        str(issued.spiffe_id or ""),
+        True,
+        serial=issued.serial,
+        not_before=issued.not_before,
+        not_after=issued.not_after,
+        authority_id=issued.authority_id,
+    )
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,49 @@
+"""Ask Envoys, by their administration, what they serve: an address is a socket's path or ``host:port``."""
+
+import http.client
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from authz.core.errors import FetchError
+from authz.identity.drift import Served, read_served
+
+TIMEOUT_SECONDS = 5.0
+
+
+def read_proxies(addresses: Sequence[str]) -> dict[str, tuple[Served, ...]]:
+    """What every proxy serves and trusts, by its name. Raises FetchError for the first that cannot be asked."""
+    return {proxy_name(address): read_proxy(address) for address in addresses}
+
+
+def proxy_name(address: str) -> str:
+    """``reviews-v2`` for ``run/reviews-v2.admin.sock``; a network address as it is."""
+    path = Path(address)
+    return path.name.removesuffix(".sock").removesuffix(".admin") if "/" in address or path.exists() else address
+
+
+def read_proxy(address: str) -> tuple[Served, ...]:
+    """Raises FetchError."""
+    try:
+        return read_served(_get(address, "/certs"))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise FetchError(f"the proxy at `{address}` cannot be asked: {error}") from error
+
+
+def _get(address: str, path: str) -> str:
+    if "/" in address or Path(address).exists():
+        connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_SECONDS)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(TIMEOUT_SECONDS)
+    else:
+        connection = http.client.HTTPConnection(address, timeout=TIMEOUT_SECONDS)
+    try:
+        if connection.sock is not None:
+            connection.sock.connect(address)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            raise ValueError(f"status {answer.status}")
+        return answer.read().decode()
+    finally:
+        connection.close()

@@ -1,0 +1,214 @@
+"""``authz rotation``: does every proxy serve what was issued, and a drill that changes the root."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from authz.cli import output
+from authz.cli.proxies import proxy_name, read_proxies
+from authz.core.attributes import Json
+from authz.core.errors import FetchError, SettingsError
+from authz.identity.authority import AuthorityState
+from authz.identity.ca import CertificateAuthority
+from authz.identity.drift import (
+    Drift,
+    DriftKind,
+    Expected,
+    Served,
+    expected_serials,
+    find_drift,
+    serials_of_files,
+    still_served,
+    trusts,
+)
+from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.rotation import activate, prepare, retire, taint
+
+ADMIN = click.option(
+    "--admin", "admins", multiple=True, help="An Envoy's administration: its socket's path or host:port. Repeat it."
+)
+CA = click.option("--ca", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+
+
+@click.group()
+def rotation() -> None:
+    """Watch and steer the rotation of certificates."""
+
+
+@rotation.command()
+@ADMIN
+@CA
+@click.option(
+    "--certs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Certificates delivered as files, below this directory; without the authority's own record.",
+)
+@click.option("--expiring-within", type=click.FloatRange(0), help="Seconds; without: a third of each life.")
+@click.option("-o", "--output", "form", type=click.Choice(["table", "json", "metrics"]), default="table")
+def check(
+    admins: tuple[str, ...], directory: Path | None, certs: Path | None, expiring_within: float | None, form: str
+) -> None:
+    """
+    Compare what was issued with what each Envoy serves and trusts.
+
+    Exit code: 0 all as it should be, 3 drift or approaching expiry (also: a proxy cannot be asked), 1 no answer.
+    """
+    if not admins:
+        raise click.UsageError("at least one --admin is needed")
+    now = time.time()
+    expected = _expected(directory, certs, now)
+    found: list[Drift] = []
+    served: dict[str, tuple[Served, ...]] = {}
+    for address in admins:
+        name = proxy_name(address)
+        try:
+            served |= read_proxies([address])
+            found += find_drift(name, served[name], expected, now, expiring_within)
+        except FetchError as error:
+            found.append(Drift(name, DriftKind.UNREADABLE, "", str(error)))
+    _print(form, served, found, now)
+    sys.exit(output.Exit.NO if found else output.Exit.YES)
+
+
+@rotation.command()
+@ADMIN
+@click.option("--ca", "directory", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--timeout", type=click.FloatRange(1), default=60.0, help="Seconds for each step.")
+def drill(admins: tuple[str, ...], directory: Path, timeout: float) -> None:
+    """
+    Change the root with overlap: prepare, activate, taint, retire, each when every Envoy is ready for it.
+
+    The authority must be served (authz ca serve). Exit code: 0 done, 3 an Envoy was not ready in time (the steps done
+    so far stay and do no harm), 1 no answer.
+    """
+    if not admins:
+        raise click.UsageError("at least one --admin is needed: the drill is about seeing that proxies follow")
+    ca = _load(directory)
+    steps = Steps(ca, directory, admins, timeout)
+    try:
+        steps.run()
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+class Steps:
+    """The drill. Every step is written before it is waited for, so that it can be taken up again."""
+
+    def __init__(self, ca: CertificateAuthority, directory: Path, admins: tuple[str, ...], timeout: float) -> None:
+        self.ca = ca
+        self.directory = directory
+        self.admins = admins
+        self.timeout = timeout
+
+    def run(self) -> None:
+        """Raises ValueError when the authority is in no state to begin."""
+        old = self.ca.active
+        prepared = [a for a in self.ca.authorities if a.state is AuthorityState.PREPARED]
+        if not prepared:
+            self._save(prepare(self.ca, time.time()))
+        new = next(a for a in self.ca.authorities if a.state is AuthorityState.PREPARED)
+        output.say(f"prepared   {new.id}: trusted besides {old.id}")
+        self._wait(lambda served: trusts(served, new.root.serial_number), "trusts the new root")
+        self._save(activate(self.ca))
+        output.say(f"activated  {new.id}: it signs from now on")
+        self._save(taint(self.ca, old.id))
+        output.say(f"tainted    {old.id}: what it signed is renewed")
+        ledger = Ledger(self.directory / LEDGER_FILE)
+        self._wait(
+            lambda served: not still_served(served, ledger.read(), [new.id]), "serves certificates of the new authority"
+        )
+        self._save(retire(self.ca, old.id))
+        output.say(f"retired    {old.id}: it is trusted no more")
+        self._wait(lambda served: not trusts(served, old.root.serial_number), "has dropped the old root")
+
+    def _save(self, ca: CertificateAuthority) -> None:
+        self.ca = ca
+        ca.save(self.directory)
+
+    def _wait(self, holds: Callable[[tuple[Served, ...]], bool], what: str) -> None:
+        deadline = time.monotonic() + self.timeout
+        waiting = list(self.admins)
+        while waiting:
+            served = read_proxies(waiting)
+            for address in list(waiting):
+                if holds(served[proxy_name(address)]):
+                    waiting.remove(address)
+                    output.say(f"             {proxy_name(address)} {what}")
+            if waiting and time.monotonic() > deadline:
+                names = ", ".join(proxy_name(address) for address in waiting)
+                output.remark(f"not in {self.timeout:.0f} s: {names} {what}; the drill stops here")
+                sys.exit(output.Exit.NO)
+            time.sleep(0.2 if waiting else 0)
+
+
+def _expected(directory: Path | None, certs: Path | None, now: float) -> Expected:
+    serials = None
+    roots = None
+    if directory is not None:
+        ca = _load(directory)
+        roots = frozenset(root.serial_number for root in ca.roots)
+        serials = expected_serials(Ledger(directory / LEDGER_FILE).read(), now)
+    if certs is not None:
+        serials = serials_of_files(path.read_bytes() for path in sorted(certs.rglob("*.crt")))
+    return Expected(serials, roots)
+
+
+def _load(directory: Path) -> CertificateAuthority:
+    try:
+        return CertificateAuthority.load(directory)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _print(form: str, served: dict[str, tuple[Served, ...]], found: list[Drift], now: float) -> None:
+    if form == "metrics":
+        click.echo("\n".join(metric_lines(served, found)))
+    elif form == "json":
+        drifts: list[Json] = [
+            {"proxy": d.proxy, "kind": d.kind.value, "subject": d.subject, "message": d.message} for d in found
+        ]
+        output.print_json({"drift": drifts, "proxies": len(served)})
+    else:
+        rows = [
+            (name, certificate.identity, f"{certificate.serial:x}"[:12], f"{certificate.end - now:.0f} s")
+            for name, contexts in served.items()
+            for context in contexts
+            for certificate in context.certificates
+        ]
+        output.print_table(("proxy", "serves", "serial", "expires in"), sorted(set(rows)))
+        for drift in found:
+            output.say(f"{drift.proxy}: {drift.kind}: {f'`{drift.subject}` ' if drift.subject else ''}{drift.message}")
+
+
+def metric_lines(served: dict[str, tuple[Served, ...]], found: list[Drift]) -> list[str]:
+    """Prometheus text: when each served certificate expires, and how much drift of each kind there is, zeros too."""
+    lines = [
+        "# HELP authz_certificate_expiration_timestamp_seconds End of a certificate that a proxy serves.",
+        "# TYPE authz_certificate_expiration_timestamp_seconds gauge",
+    ]
+    ends = {
+        (name, certificate.identity): certificate.end
+        for name, contexts in served.items()
+        for context in contexts
+        for certificate in context.certificates
+    }
+    for (name, identity), end in sorted(ends.items()):
+        labels = f'proxy="{_escaped(name)}",identity="{_escaped(identity)}"'
+        lines.append(f"authz_certificate_expiration_timestamp_seconds{{{labels}}} {end:.0f}")
+    lines += [
+        "# HELP authz_certificate_drift Things that differ from what was issued.",
+        "# TYPE authz_certificate_drift gauge",
+    ]
+    proxies = sorted({*served, *(drift.proxy for drift in found)})
+    for name in proxies:
+        for kind in DriftKind:
+            count = sum(drift.proxy == name and drift.kind is kind for drift in found)
+            lines.append(f'authz_certificate_drift{{proxy="{_escaped(name)}",kind="{kind}"}} {count}')
+    return lines
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
