@@ -5,6 +5,7 @@ Nothing is decided here. Everything that knows the time or chooses randomness is
 """
 
 import asyncio
+import gc
 import logging
 import secrets
 import signal
@@ -105,6 +106,7 @@ class App:
         await watching.wait()
         if not await self.reloader.load():
             raise LoadError(self.reloader.status.problems)
+        gc.freeze()  # policies live long: the collector need not walk them again and again while requests wait
         status = self.reloader.status
         counted = ", ".join(f"{number} {kind}" for kind, number in status.documents)
         self._announce(f"policies  {settings.policies}: version {status.policy_version}, {counted}")
