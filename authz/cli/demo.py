@@ -100,10 +100,12 @@ async def _run(layout: Layout, console: Console, *, check: bool, pattern: str, k
         if not check:
             return await _stay(supervisor, console, stopping)
         results: list[Result] = []
+        screen.is_quiet = True
         if not await _unless(stopping, lambda: _check(supervisor, pattern, results, console)):
             return Exit.FAILED
         _print(results, form)
         if keep:
+            screen.is_quiet = False
             await _stay(supervisor, console, stopping)
         if not results:
             raise DemoError(f"no scenario contains `{pattern}`")

@@ -98,6 +98,15 @@ def exchange(port: int, message: bytes, *, tls: Tls | None = None) -> Reply:
         return Reply(failure=how_it_ended(error))
 
 
+def shown_certificate(port: int, tls: Tls) -> bytes:
+    """The other side's certificate as DER; empty when the handshake fails."""
+    try:
+        with socket.create_connection((LOOPBACK, port), TIMEOUT_SECONDS) as raw, _wrap(raw, tls) as stream:
+            return stream.getpeercert(binary_form=True) or b""
+    except OSError:
+        return b""
+
+
 def how_it_ended(error: Exception) -> str:
     """One or two words that are the same every time."""
     if isinstance(error, ssl.SSLError) and "ACCESS_DENIED" in (error.reason or ""):

@@ -3,11 +3,12 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 
 from authz.audit.record import Record, read_field
 from authz.demo.commands import AUTHZ
-from authz.demo.prepare import read_engine, render_again
+from authz.demo.prepare import issue_certificates, read_engine, render_again
 from authz.demo.scenarios import Scenario
 from authz.demo.world import World
 from authz.identity.files import write_file
@@ -56,6 +57,7 @@ def incidents() -> Iterator[Scenario]:
 
     group = "Things that fail"
     yield Scenario(group, "keys rotate: old and new tokens are good", "200, 200", _rotation)
+    yield Scenario(group, "certificates are renewed, nothing is restarted", "a new certificate, 200", _renewal)
     yield Scenario(group, "details led astray: secure naming refuses", "503", _astray)
     yield Scenario(group, "details dies: it is started again", "died, 200", _application_dies)
     yield Scenario(group, "the external authorizer is gone: CUSTOM denies", "403 CUSTOM custom-orders", _no_provider)
@@ -73,7 +75,8 @@ async def _two_ids(world: World) -> str:
     return "two ids, two records" if (distinct, found) == (2, 2) else f"{distinct} ids, {found} records"
 
 
-JOINED = "details, egressgateway, ingressgateway, productpage, reviews"
+JOINED = "details, ingressgateway, productpage, reviews"
+"""Not the egress gateway: like every edge it gives requests an id of its own. Traces join there."""
 
 
 async def _one_request_id(world: World) -> str:
@@ -208,6 +211,18 @@ async def _rotation(world: World) -> str:
 
     new = await world.until(fresh) or "the new one is refused"
     return f"{await _product_page(world)}, {new}"
+
+
+async def _renewal(world: World) -> str:
+    before = await world.certificate("details-v1")
+    issue_certificates(world.layout, time.time())
+
+    async def renewed() -> str | None:
+        found = await world.certificate("details-v1")
+        return "a new certificate" if found and found != before else None
+
+    told = await world.until(renewed) or "the old certificate"
+    return f"{told}, {await world.outcome(await world.call('productpage-v1', 'details-v1', '/details/0'))}"
 
 
 async def _astray(world: World) -> str:

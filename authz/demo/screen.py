@@ -9,14 +9,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from authz.audit.record import Record
-from authz.audit.render import EFFECT_STYLES, render_parts
+from authz.audit.record import Record, read_field
+from authz.audit.render import EFFECT_STYLES, render_parts, short_principal, text
 from authz.demo.commands import all_commands
 from authz.demo.layout import Layout
 from authz.demo.supervisor import Event
 
 POLL_SECONDS = 0.1
-_STYLES = {"died": "bold yellow", "gave-up": "bold red", "problem": "bold red", "rendered": "cyan"}
+_STYLES = {"died": "bold yellow", "gave-up": "bold red", "problem": "bold red", "rendered": "cyan", "policies": "cyan"}
 
 
 class Screen:
@@ -24,6 +24,8 @@ class Screen:
 
     def __init__(self, console: Console, layout: Layout) -> None:
         self._console = console
+        self.is_quiet = False
+        """Tell only what nobody planned: the check edits, breaks and kills on purpose."""
         self._total = sum(len(wave) for wave in all_commands(layout)) + 2  # certificates and configuration
         self._progress = Progress(
             SpinnerColumn(),
@@ -51,7 +53,7 @@ class Screen:
             self._progress.update(self._task, description=escape(event.text))
         elif event.kind == "wave":
             self._console.print(f"[green]✓[/green] {escape(event.text)} [dim]{event.seconds:.1f} s[/dim]")
-        else:
+        elif not self.is_quiet or event.kind == "gave-up":
             self._console.print(Text(event.text, style=_STYLES.get(event.kind, "")))
 
 
@@ -88,13 +90,27 @@ def invitation(layout: Layout) -> str:
     return "\n".join(lines)
 
 
-def decision_line(record: Record) -> Text:
+def callers(layout: Layout) -> dict[str, str]:
+    """Principal to a name for people: versions of one service share an account, so the application's name."""
+    named = {}
+    for workload in layout.mesh.workloads:
+        principal = str(workload.spiffe_id).removeprefix("spiffe://")
+        named[principal] = workload.name if workload.is_gateway else workload.labels.get("app", workload.name)
+    return named
+
+
+def decision_line(record: Record, layout: Layout) -> Text:
     """One decision in columns: time, effect, source → destination, request, why."""
-    time, effect, who, asked, why, _ = render_parts(record)
-    line = Text(f"{time:12} ", style="dim", no_wrap=True)
-    line.append(f"{effect:5} ", style=EFFECT_STYLES.get(effect.strip().lower(), ""))
-    line.append(f"{who:62} ", style="")
-    line.append(f"{asked:34} ", style="bold")
+    time, effect, _, asked, why, _ = render_parts(record)
+    principal = text(read_field(record, "source", "principal"))
+    source = callers(layout).get(principal) or short_principal(principal)
+    visitor = text(read_field(record, "token", "subject"))
+    to = text(read_field(record, "destination", "workload"))
+    why = why.replace(f"({layout.policies}/", f"({layout.policies.name}/")
+    line = Text(f"{time:12}  ", style="dim", no_wrap=True)
+    line.append(f"{effect:5}  ", style=EFFECT_STYLES.get(effect.strip().lower(), ""))
+    line.append(f"{source or visitor or 'anonymous'} → {to}".ljust(34) + "  ")
+    line.append(f"{asked:30}  ", style="bold")
     line.append(why, style="dim")
     return line
 
@@ -134,7 +150,7 @@ async def show_decisions(console: Console, layout: Layout) -> None:
     tail = Tail(layout.audit_log)
     while True:
         for record in tail.read():
-            console.print(decision_line(record), soft_wrap=True)
+            console.print(decision_line(record, layout), soft_wrap=True)
         await asyncio.sleep(POLL_SECONDS)
 
 

@@ -16,7 +16,7 @@ from typing import IO
 
 from authz.core.errors import LoadError
 from authz.demo.commands import all_commands
-from authz.demo.layout import DemoError, Layout, busy_ports, ports_of
+from authz.demo.layout import DemoError, Layout, busy_ports, describe, ports_of
 from authz.demo.prepare import (
     CERTIFICATE_TTL_SECONDS,
     clear_sockets,
@@ -37,7 +37,7 @@ WATCH_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something worth telling: ``step`` and ``wave`` of starting up, ``died``, ``gave-up``, ``rendered``."""
+    """Something worth telling; kinds: step, wave (starting up), died, gave-up, policies, rendered, problem."""
 
     kind: str
     text: str
@@ -165,8 +165,16 @@ class Supervisor:
             seen = found
             try:
                 engine = await asyncio.to_thread(read_engine, self.layout)
-            except (LoadError, OSError):
-                continue  # the authorization server reports what is wrong, with its place
+            except LoadError as error:
+                # The authorization server finds the same with the same reader, and keeps what it has.
+                told = describe(error.problems)
+                self._report(
+                    Event("problem", f"the policies cannot be used, the last good ones stay in force:\n{told}")
+                )
+                continue
+            except OSError:
+                continue  # a file vanished while it was read; the next round sees why
+            self._report(Event("policies", f"policies changed: version {engine.version}"))
             found_modes = modes(self.layout, engine)
             if found_modes != known:
                 known = found_modes

@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 
 from authz.audit.record import Record, read_field
 from authz.core.spiffe import SpiffeId
-from authz.demo.clients import Pair, Reply, Tls, exchange, send
+from authz.demo.clients import Pair, Reply, Tls, exchange, send, shown_certificate
 from authz.demo.layout import DemoError
 from authz.demo.prepare import authority
 from authz.demo.screen import Tail
@@ -101,6 +101,11 @@ class World:
         port = self.layout.mesh.workload(workload).inbound[0].number
         tls = None if caller == "plaintext" else self._mesh_tls(caller)
         return await asyncio.to_thread(exchange, port, message, tls=tls)
+
+    async def certificate(self, workload: str) -> bytes:
+        """The certificate that a sidecar shows, as DER; empty when it shows none."""
+        port = self.layout.mesh.workload(workload).inbound[0].number
+        return await asyncio.to_thread(shown_certificate, port, self._mesh_tls("ingressgateway"))
 
     def _mesh_tls(self, caller: str) -> Tls:
         pair = self._pairs[caller] if caller else None
