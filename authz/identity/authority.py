@@ -108,7 +108,8 @@ def adopt_authority(
     Raises ValueError, one reason at a time: the files belong to one person who mends them one after the other.
     """
     authority = Authority(state, root, chain, key, root_key)
-    for certificate, issuer in zip((*chain, root), (*chain[1:], root, root), strict=True):
+    path = (*chain, root)
+    for certificate, issuer in zip(path, (*path[1:], root), strict=True):
         name = certificate.subject.rfc4514_string()
         try:
             certificate.verify_directly_issued_by(issuer)

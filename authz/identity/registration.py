@@ -142,7 +142,8 @@ class _Reader:
         root = self._mapping(node, "", ("entries",))
         items = root.get("entries")
         if items is None:
-            self.note(node.start_mark, "", "there is no list `entries`")
+            if not self.problems:
+                self.note(node.start_mark, "", "there is no list `entries`")
             return ()
         if not isinstance(items, yaml.SequenceNode):
             self.note(items.start_mark, "entries", "expected a list")
@@ -153,6 +154,8 @@ class _Reader:
     def _entry(self, node: yaml.Node, path: str) -> RegistrationEntry | None:
         before = len(self.problems)
         fields = self._mapping(node, path, FIELDS)
+        if not isinstance(node, yaml.MappingNode):
+            return None
         spiffe_id = self._spiffe_id(fields, "spiffeID", path)
         if "spiffeID" not in fields:
             self.note(node.start_mark, path, "`spiffeID` is missing")
@@ -163,7 +166,7 @@ class _Reader:
             self.note(fields["spiffeID"].start_mark, f"{path}.spiffeID", message)
         parent_id = self._spiffe_id(fields, "parentID", path)
         selectors = frozenset(self._selector(text, at, path) for text, at in self._texts(fields, "selectors", path))
-        if ("parentID" in fields) == bool(selectors):
+        if ("parentID" in fields) == ("selectors" in fields):
             message = "exactly one of `selectors` (local processes) and `parentID` (a holder of that SVID) is needed"
             self.note(node.start_mark, path, message)
         grant = Grant(
@@ -198,6 +201,8 @@ class _Reader:
         if not isinstance(node, yaml.SequenceNode) or not all(isinstance(i, yaml.ScalarNode) for i in node.value):
             self.note(node.start_mark, f"{path}.{name}", "expected a list of strings")
             return []
+        if name == "selectors" and not node.value:
+            self.note(node.start_mark, f"{path}.{name}", "an empty list would be for nobody")
         return [(item.value, item) for item in node.value]
 
     def _spiffe_id(self, fields: Mapping[str, yaml.Node], name: str, path: str) -> SpiffeId | None:
