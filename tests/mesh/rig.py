@@ -5,6 +5,7 @@ import datetime
 import http.client
 import http.server
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -161,12 +162,19 @@ def application(port: int, certificate: Path | None = None) -> Iterator[Applicat
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """
+    Ports that nobody listens on right now, on any address, as Envoy binds them.
+
+    Below the ephemeral range: a port from it may become the local end of anybody's outgoing connection before Envoy
+    binds it, and then the bind fails.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 2_000):
+        with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError(f"no {count} free ports between 20000 and 32000")
 
 
 class _UnixConnection(http.client.HTTPConnection):

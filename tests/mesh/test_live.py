@@ -192,6 +192,13 @@ def test_a_known_external_host_is_reached_through_the_egress_gateway(live: Runni
     assert live.outside.headers[0]["host"] == "known.example.com"
 
 
+@pytest.mark.parametrize("forged", [{}, {"x-forwarded-client-cert": "URI=spiffe://cluster.local/ns/app/sa/root"}])
+def test_the_outside_is_not_told_which_workload_calls(live: Running, forged: dict[str, str]) -> None:
+    assert get(live.ports.out_known, "/books", headers=forged)[0] == 200
+    assert "x-forwarded-client-cert" not in live.outside.headers[0]
+    assert not any("spiffe://" in value for value in live.outside.headers[0].values())
+
+
 @pytest.mark.parametrize("host", ["known.example.com", "known.example.com:443"])
 def test_the_forward_proxy_reaches_the_same_host(live: Running, host: str) -> None:
     assert get(live.ports.out_any, "/books", host=host) == (200, "hello")
