@@ -54,7 +54,8 @@ class Applications:
             while (request := await read_head(reader)) is not None:
                 method, target, headers = request
                 seen = json.dumps({"method": method, "path": target, "headers": headers})
-                writer.write(answer("200 OK", seen.encode(), "content-type: application/json"))
+                told = answer("200 OK", seen.encode(), "content-type: application/json")
+                writer.write(told if method != "HEAD" else told[: told.index(b"\r\n\r\n") + 4])
                 await writer.drain()
         writer.close()
 

@@ -117,9 +117,7 @@ def read_http1(connection: socket.socket, method: str = "GET") -> Answer:
 
 
 def _http2(connection: socket.socket, request: OfflineRequest) -> Answer:
-    config = H2Configuration(
-        header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False
-    )
+    config = H2Configuration(header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False)
     state = H2Connection(config)
     state.initiate_connection()
     pseudo = ((":method", request.method), (":scheme", request.scheme), (":authority", request.host))
@@ -144,7 +142,7 @@ def _http2(connection: socket.socket, request: OfflineRequest) -> Answer:
 
 
 def _answer(status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> Answer:
-    if ("content-type", "application/json") not in headers:
+    if ("content-type", "application/json") not in headers or not body:
         return Answer(status, headers, body)
     echo = json.loads(body)
     forwarded: dict[str, tuple[str, ...]] = {":path": (echo["path"],), ":method": (echo["method"],)}

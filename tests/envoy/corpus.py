@@ -32,12 +32,15 @@ from authz.tokens.authenticate import authenticate
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.signing import KeyPool, make_keys, make_tokens, substitute_keys, substitute_tokens
+from authz.wire import DECISION_ID_HEADER
 from tests.envoy import sidecar as envoy
 from tests.envoy.applications import Applications, applications
 from tests.envoy.certificates import Identities
 from tests.envoy.client import Answer, Endpoints, send
 from tests.service.recording import Entry, Recorder
 
+KEYS = KeyPool()
+"""Made once for all suites: a key costs more than a case."""
 _RULE = re.compile(r"ns\[(.*?)\]-policy\[(.*?)\]-rule\[(\d+)\]")
 DOWN = "/down"
 
@@ -73,11 +76,11 @@ class Outcome:
 class Bench:
     """The service and everything around the sidecar."""
 
-    def __init__(self, around: Applications, state: Path) -> None:
+    def __init__(self, around: Applications, state: Path, audit: Recorder) -> None:
         self.around = around
         self.state = state
         self.identities = Identities(state / "identities")
-        self.audit = Recorder()
+        self.audit = audit
         self.stubs: Mapping[str, str] = {}
         self.keys = KeySource[KeySet, KeySetState](read_key_set, KeySetState, clock=time, on_change=self._changed)
         self._fetched = asyncio.Event()
@@ -86,7 +89,6 @@ class Bench:
         )
         self.providers = Providers(lambda provider: around.address_of(provider, self.stubs[provider.name]))
         self.server = CheckServer(self.function, self.providers.ask, max_message_bytes=1 << 20)
-        self._pool = KeyPool()
 
     def _changed(self, states: Mapping[str, KeySetState]) -> None:
         if all(state.key_set is not None or state.error for state in states.values()):
@@ -97,7 +99,7 @@ class Bench:
     def prepare(self, group: Group, now: float) -> Ready:
         """Compile policies with the group's keys in them; its ``jwksUri`` lead to the key server."""
         assert not group.problems
-        keys = make_keys(group.keys, self._pool)
+        keys = make_keys(group.keys, KEYS)
         base = f"http://127.0.0.1:{self.around.keys}"
         texts = []
         for policies in group.policies:
@@ -133,13 +135,15 @@ class Bench:
         if ready.group.is_gateway:
             request = replace(request, headers=tuple(_as_sent(request.headers, request.source_ip)))
         tls = request.tls in ("mtls", "simple") or bool(request.source_principal and not request.tls)
-        trusted = any(request.source_principal.startswith(f"spiffe://{td}/") for td in ready.snapshot.mesh.trust_domains)
+        trusted = any(
+            request.source_principal.startswith(f"spiffe://{td}/") for td in ready.snapshot.mesh.trust_domains
+        )
         if request.is_tcp:
-            listener = envoy.TCP if trusted or not tls else envoy.TCP_ANY
+            listener = envoy.TCP if trusted else envoy.TCP_ANY
         elif request.tls == "simple":
             listener = envoy.HTTP_SIMPLE
         else:
-            listener = envoy.HTTP if trusted or not tls else envoy.HTTP_ANY
+            listener = envoy.HTTP if trusted else envoy.HTTP_ANY
         ends = Endpoints(request.source_ip, request.destination_ip, port or 80)
         address = (envoy.own_address(), listener)
         answer = await asyncio.to_thread(send, address, ends, self.identities, request, tls=tls)
@@ -171,10 +175,11 @@ def _as_sent(headers: tuple[tuple[str, str], ...], peer: str) -> Iterator[tuple[
 
 
 @contextlib.asynccontextmanager
-async def bench(state: Path) -> AsyncIterator[Bench]:
+async def bench(state: Path, audit: Recorder | None = None) -> AsyncIterator[Bench]:
+    """Start the service and the applications; Envoy comes later."""
     (state / "run").mkdir()
     async with applications() as around:
-        found = Bench(around, state)
+        found = Bench(around, state, audit or Recorder())
         await found.server.start([f"unix:{state}/run/authz-0.sock"])
         found.server.health.set_serving(True)
         try:
@@ -223,17 +228,22 @@ def name_of(suite: Suite, group: Group, case: Case) -> str:
 
 
 def _against_expectation(ready: Ready, case: Case, seen: Seen) -> Iterator[str]:
+    answer = seen.answer
     for key, expected in case.expect.items():
         actual = _actual(key, expected, case, seen)
         if actual != expected:
-            yield f"{key}: expected {expected!r}, Envoy gives {actual!r} ({seen.answer.status} {seen.answer.body[:200]!r})"
+            yield f"{key}: expected {expected!r}, Envoy gives {actual!r} ({answer.status} {answer.body[:200]!r})"
+    if seen.entry is not None and answer.status and answer.forwarded is None:
+        told = answer.header(DECISION_ID_HEADER)
+        if told != seen.entry.decision_id:
+            yield f"{DECISION_ID_HEADER}: expected {seen.entry.decision_id}, the client got {told}"
     if case.upstream is None:
         return
-    forwarded = seen.answer.forwarded or {}
+    forwarded = answer.forwarded or {}
     for name, value in case.upstream.present.items():
-        expected = (substitute_tokens(value, ready.tokens),)
-        if forwarded.get(name) != expected:
-            yield f"upstream {name}: expected {expected}, the upstream saw {forwarded.get(name)}"
+        wanted = (substitute_tokens(value, ready.tokens),)
+        if forwarded.get(name) != wanted:
+            yield f"upstream {name}: expected {wanted}, the upstream saw {forwarded.get(name)}"
     for name in case.upstream.absent:
         if name in forwarded:
             yield f"upstream {name}: expected nothing, the upstream saw {forwarded[name]}"

@@ -12,8 +12,19 @@ pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 CORPUS = Path(__file__).parents[1] / "conformance"
 FILES = sorted(path.name for path in CORPUS.glob("[0-9]*.yaml"))
 
-NOT_RUNNABLE: dict[str, str] = {}
+NOT_RUNNABLE = {
+    "12-jwt-conditions/claims/metadata-absent-negative": (
+        "an Envoy that was told of no metadata namespace sends the same empty message as one where no filter wrote "
+        "any: the service takes it for unknown and fails closed (CS-8, CS-12)"
+    ),
+}
 """Case (file/group/case) to the reason why it cannot be sent through an Envoy."""
+ALL_CASES = 663
+
+
+def names(file: str) -> set[str]:
+    suite = read_suite(file, (CORPUS / file).read_bytes())
+    return {name_of(suite, group, case) for group in suite.groups for case in group.cases}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -21,8 +32,13 @@ async def test_real_envoy_answers_as_expected(file: str, tmp_path: Path) -> None
     pytest.importorskip("envoy")
     suite = read_suite(file, (CORPUS / file).read_bytes())
     assert suite.problems == ()
-    cases = {name_of(suite, group, case) for group in suite.groups for case in group.cases}
     outcomes = await run(suite, tmp_path, NOT_RUNNABLE)
     wrong = [f"{one.name}: {difference}" for one in outcomes for difference in one.differences]
     assert wrong == []
-    assert {one.name for one in outcomes} == cases - NOT_RUNNABLE.keys()
+    assert {one.name for one in outcomes} == names(file) - NOT_RUNNABLE.keys()
+
+
+def test_every_case_runs_but_those_with_a_reason() -> None:
+    cases = {name for file in FILES for name in names(file)}
+    assert cases >= NOT_RUNNABLE.keys()
+    assert len(cases - NOT_RUNNABLE.keys()) >= ALL_CASES - 1
