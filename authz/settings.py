@@ -7,10 +7,12 @@ Rooms receive the values they need, never the whole. Secrets are named by file o
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -33,6 +35,11 @@ class Settings(BaseSettings):
     listen: tuple[str, ...] = Field(
         default=("127.0.0.1:9191",),
         description="where Envoy asks: host:port, unix:/path or unix-abstract:name; several allowed",
+    )
+    socket_mode: str = Field(
+        default="660",
+        pattern="^0?[0-7]{3}$",
+        description="permissions of Unix sockets, octal; 666 for Envoys of any user",
     )
     admin: str = Field(default="", description="host:port of health, metrics and the admin page; empty serves none")
 
@@ -95,6 +102,38 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what ``read_settings`` passes: file and flags are one mapping by then."""
         return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One setting as a command line shows it."""
+
+    name: str
+    kind: type
+    """Of one value: str, int, float or Path."""
+    several: bool
+    choices: tuple[str, ...]
+    help: str
+
+
+def setting_flags() -> Iterator[Flag]:
+    """One flag for each setting, in the order of the fields."""
+    for name, field in Settings.model_fields.items():
+        kind: Any = field.annotation
+        if get_origin(kind) in (Union, UnionType):  # `Path | None`
+            kind = next(part for part in get_args(kind) if part is not type(None))
+        several = get_origin(kind) is tuple
+        if several:
+            kind = get_args(kind)[0]
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        shown = ",".join(field.default) if several else str(field.default or "none")
+        yield Flag(
+            name,
+            kind if kind in (int, float, Path) else str,
+            several,
+            choices,
+            f"{field.description}.  [{PREFIX}{name.upper()}; default: {shown}]",
+        )
 
 
 def read_settings(

@@ -3,63 +3,51 @@
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import click
-from pydantic.fields import FieldInfo
 
+from authz.cli import COMMANDS
 from authz.core.errors import LoadError, SettingsError
 from authz.service.app import run
-from authz.settings import PREFIX, Settings, read_settings
+from authz.settings import PREFIX, Settings, read_settings, setting_flags
 
 Command = Callable[..., None]
+_OTHERS = tuple(f"{PREFIX}{command.upper()}_" for command in COMMANDS)
+"""Environment of the options of single commands, ``AUTHZ_SERVE_LISTEN`` among them, which click reads itself."""
 
 
-def setting_flags(command: Command) -> Command:
+def with_setting_flags(command: Command) -> Command:
     """Add one flag for each setting, in the order of the fields."""
-    for name, field in reversed(Settings.model_fields.items()):
-        command = _flag(name, field)(command)
+    for flag in reversed(list(setting_flags())):
+        kind: Any = click.Choice(flag.choices) if flag.choices else flag.kind
+        option = click.option(
+            f"--{flag.name.replace('_', '-')}",
+            flag.name,
+            type=click.Path(path_type=Path) if kind is Path else kind,
+            multiple=flag.several,
+            help=flag.help,
+        )
+        command = option(command)
     return command
 
 
-def _flag(name: str, field: FieldInfo) -> Callable[[Command], Command]:
-    kind = _plain(field.annotation)
-    several = get_origin(kind) is tuple
-    if several:
-        kind = get_args(kind)[0]
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
-    return click.option(
-        f"--{name.replace('_', '-')}",
-        name,
-        type=click.Choice(choices) if choices else _TYPES.get(kind, str),
-        multiple=several,
-        help=f"{field.description}.  [{PREFIX}{name.upper()}; default: {_shown(field.default)}]",
-    )
-
-
-_TYPES: dict[Any, Any] = {int: int, float: float, Path: click.Path(path_type=Path)}
-
-
-def _plain(annotation: Any) -> Any:
-    """``Path`` of ``Path | None``."""
-    if get_origin(annotation) in (Union, UnionType):
-        return next(part for part in get_args(annotation) if part is not type(None))
-    return annotation
-
-
-def _shown(default: object) -> str:
-    if isinstance(default, tuple):
-        return ",".join(default)
-    return str(default) if default not in (None, "", {}) else "none"
+def environment() -> dict[str, str]:
+    """The process's environment without the options of single commands; a setting's own name always counts."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.removeprefix(PREFIX).lower() in Settings.model_fields or not name.startswith(_OTHERS)
+    }
 
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="YAML file of settings by name.")
-@setting_flags
+@with_setting_flags
 def serve(config: Path | None, **flags: Any) -> None:
     """
     Answer Envoy's authorization checks.
@@ -69,16 +57,14 @@ def serve(config: Path | None, **flags: Any) -> None:
     """
     told = {name: value for name, value in flags.items() if value is not None and value != ()}
     try:
-        settings = read_settings(told, file=config)
+        settings = read_settings(told, file=config, environment=environment())
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     _log_to_stderr(settings)
     try:
         asyncio.run(run(settings, lambda line: click.echo(f"authz: {line}", err=True)))
     except LoadError as error:
-        for problem in error.problems:
-            click.echo(str(problem), err=True)
-        click.echo(f"authz: {error}; nothing is served", err=True)
+        click.echo(f"authz: {error}; nothing is served", err=True)  # each problem is in the log
         sys.exit(1)
     except SettingsError as error:
         click.echo(f"authz: {error}", err=True)

@@ -1,13 +1,16 @@
 """The operator's HTTP side hosted in the same event loop: uvicorn without its own signals and logs."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
 
 from authz.core.errors import SettingsError
+
+Application = Callable[..., Awaitable[Any]]
+"""An ASGI application; which framework made it does not matter here."""
 
 
 class _Hosted(uvicorn.Server):
@@ -20,7 +23,7 @@ class _Hosted(uvicorn.Server):
 class AdminServer:
     """``start`` once, ``stop`` once. ``address`` is where it listens, a port chosen by the system filled in."""
 
-    def __init__(self, app: Starlette, listen: str) -> None:
+    def __init__(self, app: Application, listen: str) -> None:
         host, _, port = listen.rpartition(":")
         if not host or not port.isdigit():
             raise SettingsError(f"setting `admin`: `{listen}` is not host:port")

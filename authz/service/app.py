@@ -80,6 +80,7 @@ class App:
             self.providers.ask,
             max_message_bytes=settings.max_message_bytes,
             credentials=_credentials(settings),
+            socket_mode=int(settings.socket_mode, 8),
             clock=clock,
         )
         self.reloader = Reloader(settings.policies, settings.mesh, self._put_in_force, clock)

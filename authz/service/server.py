@@ -51,23 +51,27 @@ class Health:
             self._changed.set()
             self._changed = asyncio.Event()
 
-    def _answer(self, request: bytes) -> bytes:
-        service = health_pb2.HealthCheckRequest.FromString(request).service
-        if service not in ("", AUTHORIZATION):
-            return _Status(status=_Status.SERVICE_UNKNOWN).SerializeToString()
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set at the next change, and then replaced."""
+        return self._changed
+
+    def answer(self, request: bytes) -> tuple[bytes, bool]:
+        """Answer a serialised HealthCheckRequest; False when its service is unknown. Raises DecodeError."""
+        is_known = health_pb2.HealthCheckRequest.FromString(request).service in ("", AUTHORIZATION)
         status = _Status.SERVING if self._serving else _Status.NOT_SERVING
-        return _Status(status=status).SerializeToString()
+        return _Status(status=status if is_known else _Status.SERVICE_UNKNOWN).SerializeToString(), is_known
 
     async def check(self, request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        answer = self._answer(request)
-        if _Status.FromString(answer).status == _Status.SERVICE_UNKNOWN:
+        answer, is_known = self.answer(request)
+        if not is_known:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return answer
 
     async def watch(self, request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> AsyncIterator[bytes]:
         while True:
             changed = self._changed
-            yield self._answer(request)
+            yield self.answer(request)[0]
             await changed.wait()
 
     def handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
@@ -85,6 +89,7 @@ class CheckServer:
     One worker's server. ``start``, then ``drain`` once; health is told from outside.
 
     ``credentials`` None serves plaintext: for Unix sockets and loopback.
+    ``socket_mode`` lets members of the group connect to Unix sockets, and no stranger, unless told otherwise.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class CheckServer:
         *,
         max_message_bytes: int,
         credentials: grpc.ServerCredentials | None = None,
+        socket_mode: int = 0o660,
         clock: Callable[[], float] = time,
     ) -> None:
         if api_implementation.Type() != "upb":
@@ -102,6 +108,7 @@ class CheckServer:
         self._ask = ask
         self._clock = clock
         self._credentials = credentials
+        self._socket_mode = socket_mode
         self.health = Health()
         self._server = grpc.aio.server(
             options=[*OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)],
@@ -142,7 +149,7 @@ class CheckServer:
         except RuntimeError as error:
             raise SettingsError(f"cannot listen on `{address}`: it is in use or not an address of this host") from error
         if path:
-            Path(path).chmod(0o660)  # group members may connect, strangers may not
+            Path(path).chmod(self._socket_mode)
         return f"{address.rpartition(':')[0]}:{port}" if address.rpartition(":")[2] == "0" else address
 
     async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:

@@ -4,10 +4,12 @@ import asyncio
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import jwt
 import pytest
 import yaml
 
@@ -23,7 +25,17 @@ metadata: {name: open-door, namespace: shop}
 spec:
   rules:
   - to: [{operation: {paths: ["/open*"]}}]
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: shop}
+spec:
+  jwtRules:
+  - issuer: https://issuer.test
+    jwks: '{"keys":[{"kty":"oct","alg":"HS256","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}]}'
+    outputClaimToHeaders: [{header: x-subject, claim: sub}]
 """
+KEY = b"secret-secret-secret-secret-secret"
 
 
 def envoy_config(port: int, authz: str, log: str) -> str:
@@ -38,6 +50,9 @@ def envoy_config(port: int, authz: str, log: str) -> str:
         "status": "%RESPONSE_CODE%",
         "decision": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision)%",
         "rule": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:rule)%",
+        "path": "%REQ(:PATH)%",
+        "subject": "%REQ(X-SUBJECT)%",
+        "authorization": "%REQ(AUTHORIZATION)%",
         "id": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:decision_id)%",
     }
     manager = {
@@ -143,7 +158,7 @@ async def sidecar(tmp_path: Path) -> AsyncIterator[tuple[str, Recorder, Path]]:
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "open.yaml").write_text(POLICY)
     audit = Recorder()
-    function = CheckFunction(audit, DecisionIds(0, b"abc"))
+    function = CheckFunction(audit, DecisionIds(time.time(), b"abc"))
     function.replace(load_snapshot(tmp_path / "policies", None, 0.0))
     server = CheckServer(function, no_provider, max_message_bytes=1 << 20)  # type: ignore[arg-type]  # never answers
     await server.start([f"unix:{tmp_path}/authz.sock"])
@@ -194,11 +209,43 @@ async def test_envoy_enforces_what_the_service_decides(sidecar: tuple[str, Recor
     assert attributes.source.remote_ip == "127.0.0.1"
     assert attributes.destination.workload.namespace == "shop"
     assert attributes.destination.workload.labels == frozenset({("app", "api")})
+    lines = await access_log(log, 2)
+    assert [line["decision"] for line in lines] == ["ALLOW", "DENY"]
+    assert [line["id"] for line in lines] == ids
+    assert lines[0]["rule"] == "ns[shop]-policy[open-door]-rule[0]"
+
+
+@pytest.mark.envoy
+@pytest.mark.slow
+async def test_envoy_rewrites_a_request_as_the_token_stage_asks(sidecar: tuple[str, Recorder, Path]) -> None:
+    """Token and forged header gone, claim set, query written anew (RA-45, RA-48), with validated mutations."""
+    url, audit, log = sidecar
+    token = jwt.encode({"iss": "https://issuer.test", "sub": "alice", "exp": time.time() + 60}, KEY, "HS256")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        by_query = await client.get(f"{url}/open?b=%20x%C3%A9&access_token={token}&a=1", headers={"x-subject": "eve"})
+        by_header = await client.get(f"{url}/open?a=1", headers={"authorization": f"Bearer {token}"})
+        forged = await client.get(f"{url}/open?a=1", headers={"x-subject": "eve"})
+        refused = await client.get(f"{url}/open", headers={"authorization": f"Bearer {token[:-2]}"})
+    assert [answer.status_code for answer in (by_query, by_header, forged, refused)] == [200, 200, 200, 401]
+    assert refused.headers["www-authenticate"].startswith("Bearer realm=")
+    lines = await access_log(log, 4)
+    assert [(line["path"], line["subject"], line["authorization"]) for line in lines[:3]] == [
+        ("/open?a=1&b=%20x%C3%A9", "alice", None),
+        ("/open?a=1", "alice", None),
+        ("/open?a=1", None, None),
+    ]
+    assert len(audit.entries) == 4
+
+
+async def access_log(log: Path, number: int) -> list[dict[str, str | None]]:
+    """The last lines, once the requests before those and they themselves are written."""
     for _ in range(100):
-        lines = [yaml.safe_load(line) for line in log.read_text().splitlines()] if log.exists() else []
-        if len(lines) >= 3:
-            break
+        lines = written(log)
+        if len(lines) > number:
+            return lines[-number:]
         await asyncio.sleep(0.05)
-    assert [line["decision"] for line in lines[-2:]] == ["ALLOW", "DENY"]
-    assert [line["id"] for line in lines[-2:]] == ids
-    assert lines[-2]["rule"] == "ns[shop]-policy[open-door]-rule[0]"
+    raise AssertionError(f"Envoy wrote {len(lines)} lines")
+
+
+def written(log: Path) -> list[dict[str, str | None]]:
+    return [yaml.safe_load(line) for line in log.read_text().splitlines()] if log.exists() else []
