@@ -109,6 +109,10 @@ class RecordRules:
         drops = tuple(DropRule.parse(text) for text in drop)
         return cls(redactions, drops, hash_key) if hash_key else cls(redactions, drops)
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.redactions and not self.drop
+
     def drops(self, record: Record) -> bool:
         """Say whether the record is left out; asked before redaction, so that rules see what happened."""
         if not self.drop or record.get("effect") != "allow" or record.get("audit") or record.get("would_deny"):

@@ -85,9 +85,9 @@ class TelemetryCollector:
 
     def _counters(self) -> Iterator[Family]:
         for metric, counts in self._telemetry.counts.items():
-            yield counter(metric, dict(counts))
+            yield counter(metric, counts)
         for metric, histograms in self._telemetry.histograms.items():
-            yield histogram(metric, dict(histograms))
+            yield histogram(metric, histograms)
 
     def _health(self) -> Iterator[Family]:
         yield gauge(t.READY, {(): float(self._is_ready())})

@@ -6,13 +6,24 @@ INVARIANT: it never holds a token, a cookie, an authorization header, or a query
 This file knows neither sinks nor threads.
 """
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from json.encoder import encode_basestring_ascii
+from typing import Generic, NamedTuple, TypeVar
 
-from authz.core.attributes import AttributeContext, Authentication, HttpRequest, Json, Unknown
+from authz.core.attributes import (
+    AttributeContext,
+    Authentication,
+    Destination,
+    HttpRequest,
+    Json,
+    Source,
+    Token,
+    Unknown,
+)
 from authz.core.decision import Decision, Effect, RuleReference, Stage
 from authz.core.errors import NOWHERE
 from authz.core.explain import HIDDEN, PredicateNote, RuleNote
@@ -24,6 +35,8 @@ MAX_TEXT = 1024
 """Longest text of a field in characters; what a client sends has no other bound."""
 _QUERY_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,48}")
 _ESCAPED = "…"
+_LITERALS: dict[bool | None, str] = {None: "null", True: "true", False: "false"}
+_MAX_REMEMBERED = 4096
 _MAX_FAILED = 4
 _MAX_VALUES = 8
 
@@ -82,63 +95,83 @@ class RecordOptions:
 DEFAULT_OPTIONS = RecordOptions()
 
 
+class RecordWriter:
+    """
+    Writes decisions as JSON lines; the one place that knows the shape.
+
+    It writes text and no dictionary, because this runs once a decision: what several decisions share (source,
+    destination, rule, token) is written once and remembered by identity. Used by one thread.
+    """
+
+    def __init__(self, options: RecordOptions = DEFAULT_OPTIONS) -> None:
+        self._options = options
+        self._source = _Remembered(_source)
+        self._destination = _Remembered(_destination)
+        self._rule = _Remembered(_rule)
+        self._token = _Remembered(_token)
+        self._second = -1
+        self._time = ""
+
+    def write(self, offer: Offer, trace: TraceIds = NO_TRACE, nearest: RuleNote | None = None) -> str:
+        """
+        Write the record of one decision, ASCII without a newline.
+
+        Args:
+            offer: what the check path handed over.
+            trace: our own span, or the parent's when none was sampled.
+            nearest: for a denial because no ALLOW rule matched, the rule that came closest.
+        """
+        attributes, decision = offer.attributes, offer.decision
+        http, token = attributes.http, attributes.authentication.token
+        rule, audit_rule = decision.rule, decision.audit_rule
+        would_deny, by = would_be(decision)
+        sni = attributes.sni
+        request_id = http.headers.get("x-request-id") if http is not None else None
+        return (
+            f'{{"decision_id":{_quote(offer.decision_id)},"time":"{self._when(offer.started_at)}",'
+            f'"effect":"{decision.effect.value}","stage":"{decision.stage.value}",'
+            f'"reason":{_quote(decision.reason)},"status":{decision.status or "null"},'
+            f'"rule":{self._rule(rule) if rule is not None else "null"},'
+            f'"nearest":{json.dumps(_nearest(nearest)) if nearest is not None else "null"},'
+            f'"source":{self._source(attributes.source)},"destination":{self._destination(attributes.destination)},'
+            f'"request":{self._request(http, attributes.authentication) if http is not None else "null"},'
+            f'"sni":{_quote(sni) if isinstance(sni, str) else "null"},'
+            f'"token":{self._token(token) + _LITERALS[offer.cache_hit] + "}" if token is not None else "null"},'
+            f'"audit":{_LITERALS[decision.audit]},'
+            f'"audit_rule":{self._rule(audit_rule) if audit_rule is not None else "null"},'
+            f'"would_deny":{_LITERALS[would_deny]},"by":{_quote(by) if by is not None else "null"},'
+            f'"policy_version":{_quote(decision.policy_version)},'
+            f'"trace_id":"{trace.trace_id}","span_id":"{trace.span_id}",'
+            f'"x_request_id":{_quote(request_id[0][:128]) if request_id else "null"},'
+            f'"duration_us":{offer.duration_seconds * 1e6:.1f}}}'
+        )
+
+    def _when(self, seconds: float) -> str:
+        """RFC 3339; the part down to the second is remembered, since thousands of decisions share it."""
+        whole = int(seconds)
+        if whole != self._second:
+            self._second, self._time = whole, rfc3339(whole)[:-7]
+        return f"{self._time}{min(round((seconds - whole) * 1e6), 999_999):06d}Z"
+
+    def _request(self, http: HttpRequest, authentication: Authentication) -> str:
+        agent = http.headers.get("user-agent") if self._options.user_agent else None
+        return (
+            f'{{"method":{_quote(http.method)},"host":{_quote(http.host)},'
+            f'"path":{_quote(_path(http.path, authentication, self._options.query_values))},'
+            f'"scheme":{_quote(http.scheme)},"protocol":{_quote(http.protocol)},"id":{_quote(http.id)},'
+            f'"size":{http.size},"user_agent":{_quote(agent[0][:256]) if agent else "null"}}}'
+        )
+
+
 def build_record(
     offer: Offer,
     trace: TraceIds = NO_TRACE,
     options: RecordOptions = DEFAULT_OPTIONS,
     nearest: RuleNote | None = None,
 ) -> Record:
-    """
-    Build the record of one decision.
-
-    Args:
-        offer: what the check path handed over.
-        trace: our own span, or the parent's when none was sampled.
-        options: what of the request is recorded.
-        nearest: for a denial because no ALLOW rule matched, the rule that came closest.
-    """
-    attributes, decision = offer.attributes, offer.decision
-    destination = attributes.destination
-    workload = destination.workload
-    source = attributes.source
-    would_deny, would_by = would_be(decision)
-    return {
-        "decision_id": offer.decision_id,
-        "time": rfc3339(offer.started_at),
-        "effect": decision.effect.value,
-        "stage": decision.stage.value,
-        "reason": clean(decision.reason),
-        "status": decision.status or None,
-        "rule": _rule(decision.rule),
-        "nearest": _nearest(nearest) if nearest is not None else None,
-        "source": {
-            "principal": clean(source.principal),
-            "ip": _known(source.ip),
-            "remote_ip": _known(source.remote_ip),
-            "port": source.port or None,
-            "mtls": bool(source.identities),
-        },
-        "destination": {
-            "workload": clean(workload.name),
-            "namespace": clean(workload.namespace),
-            "service_account": clean(workload.service_account),
-            "principal": clean(destination.principal.removeprefix("spiffe://")),
-            "ip": _known(destination.ip),
-            "port": None if isinstance(destination.port, Unknown) else destination.port,
-        },
-        "request": _request(attributes.http, attributes.authentication, options) if attributes.http else None,
-        "sni": clean(attributes.sni) if isinstance(attributes.sni, str) else None,
-        "token": _token(attributes.authentication, offer.cache_hit),
-        "audit": decision.audit,
-        "audit_rule": _rule(decision.audit_rule),
-        "would_deny": would_deny,
-        "by": would_by,
-        "policy_version": decision.policy_version,
-        "trace_id": trace.trace_id,
-        "span_id": trace.span_id,
-        "x_request_id": _x_request_id(attributes),
-        "duration_us": round(offer.duration_seconds * 1e6, 1),
-    }
+    """Build the record of one decision as an object, for those that do not write lines."""
+    record: Record = json.loads(RecordWriter(options).write(offer, trace, nearest))
+    return record
 
 
 def would_be(decision: Decision) -> tuple[bool | None, str | None]:
@@ -181,22 +214,69 @@ def clean(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _known(address: str | Unknown) -> str | None:
-    return address if isinstance(address, str) else None
+Noun = TypeVar("Noun")
 
 
-def _rule(rule: RuleReference | None) -> Json:
-    if rule is None:
-        return None
+class _Remembered(Generic[Noun]):
+    """What was written for a noun, by identity: hashing one costs as much as writing it."""
+
+    def __init__(self, write: Callable[[Noun], str]) -> None:
+        self._write = write
+        self._known: dict[int, tuple[Noun, str]] = {}
+
+    def __call__(self, noun: Noun) -> str:
+        found = self._known.get(id(noun))
+        if found is not None:  # the reference that is kept makes the id unique
+            return found[1]
+        if len(self._known) >= _MAX_REMEMBERED:
+            self._known.clear()
+        text = self._write(noun)
+        self._known[id(noun)] = (noun, text)
+        return text
+
+
+def _quote(text: str) -> str:
+    return encode_basestring_ascii(text if len(text) <= MAX_TEXT and text.isascii() else clean(text))
+
+
+def _address(address: str | Unknown) -> str:
+    return _quote(address) if isinstance(address, str) else "null"
+
+
+def _source(source: Source) -> str:
+    return (
+        f'{{"principal":{_quote(source.principal)},"ip":{_address(source.ip)},'
+        f'"remote_ip":{_address(source.remote_ip)},"port":{source.port or "null"},'
+        f'"mtls":{_LITERALS[bool(source.identities)]}}}'
+    )
+
+
+def _destination(destination: Destination) -> str:
+    workload = destination.workload
+    return (
+        f'{{"workload":{_quote(workload.name)},"namespace":{_quote(workload.namespace)},'
+        f'"service_account":{_quote(workload.service_account)},'
+        f'"principal":{_quote(destination.principal.removeprefix("spiffe://"))},"ip":{_address(destination.ip)},'
+        f'"port":{"null" if isinstance(destination.port, Unknown) else destination.port}}}'
+    )
+
+
+def _rule(rule: RuleReference) -> str:
     known = rule.location is not NOWHERE
-    return {
-        "name": rule.name,
-        "namespace": rule.namespace,
-        "policy": rule.policy,
-        "index": rule.index,
-        "file": rule.location.file if known else None,
-        "line": rule.location.line if known else None,
-    }
+    return (
+        f'{{"name":{_quote(rule.name)},"namespace":{_quote(rule.namespace)},"policy":{_quote(rule.policy)},'
+        f'"index":{rule.index},"file":{_quote(rule.location.file) if known else "null"},'
+        f'"line":{rule.location.line if known else "null"}}}'
+    )
+
+
+def _token(token: Token) -> str:
+    """All but the last value, which says whether the token was cached."""
+    return (
+        f'{{"issuer":{_quote(token.issuer)},"subject":{_quote(token.subject)},"key_id":{_quote(token.key_id)},'
+        f'"digest":{_quote(token.digest)},"expires_at":{_expiry(token.expires_at)},"rule":{_quote(token.rule)},'
+        f'"cached":'
+    )
 
 
 def _nearest(note: RuleNote) -> Json:
@@ -224,21 +304,10 @@ def _failed(note: PredicateNote) -> Json:
     }
 
 
-def _request(http: HttpRequest, authentication: Authentication, options: RecordOptions) -> Json:
-    path, mark, query = http.path.partition("?")
-    if mark:
-        path = f"{path.partition('#')[0]}?{_query(query, authentication, options.query_values)}"
-    agent = http.headers.get("user-agent", ()) if options.user_agent else ()
-    return {
-        "method": clean(http.method),
-        "host": clean(http.host),
-        "path": clean(path.partition("#")[0]),
-        "scheme": clean(http.scheme),
-        "protocol": clean(http.protocol),
-        "id": clean(http.id),
-        "size": http.size,
-        "user_agent": clean(agent[0][:256]) if agent else None,
-    }
+def _path(path: str, authentication: Authentication, kept: frozenset[str]) -> str:
+    path, mark, query = path.partition("?")
+    path = path.partition("#")[0]
+    return f"{path}?{_query(query, authentication, kept)}" if mark else path
 
 
 def _query(query: str, authentication: Authentication, kept: frozenset[str]) -> str:
@@ -256,34 +325,14 @@ def _query(query: str, authentication: Authentication, kept: frozenset[str]) -> 
     return "&".join(pieces)
 
 
-def _token(authentication: Authentication, cache_hit: bool | None) -> Json:
-    token = authentication.token
-    if token is None:
-        return None
-    return {
-        "issuer": clean(token.issuer),
-        "subject": clean(token.subject),
-        "key_id": clean(token.key_id),
-        "digest": token.digest,
-        "expires_at": _expiry(token.expires_at),
-        "rule": token.rule,
-        "cached": cache_hit,
-    }
-
-
-def _expiry(expires_at: float | None) -> str | None:
-    """An ``exp`` beyond the calendar is legal in a token; it is recorded as a number."""
+def _expiry(expires_at: float | None) -> str:
+    """An ``exp`` beyond the calendar is legal in a token; it is recorded as a number in text."""
     if expires_at is None:
-        return None
+        return "null"
     try:
-        return rfc3339(expires_at)
+        return f'"{rfc3339(expires_at)}"'
     except (ValueError, OverflowError, OSError):
-        return f"{expires_at:g}"
-
-
-def _x_request_id(attributes: AttributeContext) -> str | None:
-    values = attributes.header("x-request-id")
-    return clean(values[0][:128]) if values else None
+        return f'"{expires_at:g}"'
 
 
 def read_field(record: Mapping[str, Json], *path: str) -> Json:

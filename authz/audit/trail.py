@@ -8,6 +8,7 @@ write through to the operating system. A killed process therefore loses the reco
 A full queue drops and counts, or refuses the request: ``on_full`` says which.
 """
 
+import json
 import logging
 import threading
 import time
@@ -15,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from authz.audit.encode import encode_record
 from authz.audit.filters import RecordRules
@@ -25,9 +26,9 @@ from authz.audit.record import (
     Offer,
     Record,
     RecordOptions,
+    RecordWriter,
     Timing,
     TraceIds,
-    build_record,
     rfc3339,
 )
 from authz.audit.telemetry import Telemetry
@@ -40,7 +41,7 @@ _log = logging.getLogger("authz.audit")
 
 BATCH = 256
 """Most records written with one call of a sink."""
-_BREATH = 8
+_BREATH = 16
 """Records built before the writer lets other threads run: it must not hold the interpreter against a check."""
 _BREATH_SECONDS = 50e-6
 
@@ -54,14 +55,25 @@ class OnFull(StrEnum):
     """``offer`` says False and the caller must refuse. For those who must not decide without a record."""
 
 
-class Entry(NamedTuple):
-    """A record and its JSON line, encoded once for all sinks; the line has no newline."""
+class Entry:
+    """One record for the sinks. Most of them need the line only, so the object is parsed when it is asked for."""
 
-    record: Record
-    line: bytes
-    at: float
-    """When the decision began, seconds since the epoch."""
-    trace: TraceIds
+    __slots__ = ("_record", "at", "line", "trace")
+
+    def __init__(self, line: bytes, at: float, trace: TraceIds = NO_TRACE) -> None:
+        self.line = line
+        """JSON without a newline."""
+        self.at = at
+        """When the decision began, seconds since the epoch."""
+        self.trace = trace
+        self._record: Record | None = None
+
+    @property
+    def record(self) -> Record:
+        """The record as an object; do not change it."""
+        if self._record is None:
+            self._record = json.loads(self.line)
+        return self._record
 
 
 class Sink(Protocol):
@@ -158,6 +170,7 @@ class AuditTrail:
         self._flush_seconds = flush_seconds
         self._retry_seconds = retry_seconds
         self._steps = steps or Steps()
+        self._writer = RecordWriter(self._steps.options)
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -286,25 +299,28 @@ class AuditTrail:
             steps.telemetry.observe(offer)
         except Exception:
             _log.exception("metrics of decision %s could not be counted", offer.decision_id)
+        is_dropped = False
         try:
             trace = steps.tracer.begin(offer)
-            record = build_record(offer, trace, steps.options, self._nearest(offer))
-            is_dropped = steps.rules.drops(record)
-            record = steps.rules.redact(record)
-            line = encode_record(record)
+            line = self._writer.write(offer, trace, self._nearest(offer)).encode()
+            if not steps.rules.is_empty:
+                record: Record = json.loads(line)
+                is_dropped = steps.rules.drops(record)
+                line = encode_record(steps.rules.redact(record))
         except Exception:
             _log.exception("the audit record of decision %s could not be built", offer.decision_id)
             self._failed += 1
-            is_dropped, record = False, _bare_record(offer)
-            line = encode_record(record)
-        try:
-            steps.tracer.finish(trace, offer, record)
-        except Exception:
-            _log.exception("the span of decision %s could not be made", offer.decision_id)
+            is_dropped, line = False, encode_record(_bare_record(offer))
+        entry = Entry(line, offer.started_at, trace)
+        if trace.is_sampled:
+            try:
+                steps.tracer.finish(trace, offer, entry.record)
+            except Exception:
+                _log.exception("the span of decision %s could not be made", offer.decision_id)
         if is_dropped:
             self._filtered += 1
             return None
-        return Entry(record, line, offer.started_at, trace)
+        return entry
 
     def _nearest(self, offer: Offer) -> RuleNote | None:
         find, decision = self._steps.nearest, offer.decision

@@ -14,7 +14,7 @@ import pytest
 from authz.audit.encode import encode_record
 from authz.audit.files import FileSink, Rotation, compress_file, rotated_files
 from authz.audit.query import RecordFilter, Skipped, audit_files, find
-from authz.audit.record import NO_TRACE, Offer, build_record
+from authz.audit.record import Offer, build_record
 from authz.audit.trail import AuditTrail, Entry
 
 MakeOffer = Callable[..., Offer]
@@ -23,7 +23,7 @@ NEVER = Rotation(0, 0)
 
 def entries(make_offer: MakeOffer, *ids: str, at: float = 1_700_000_000.0) -> Sequence[Entry]:
     records = [build_record(make_offer(decision_id=one, started_at=at)) for one in ids]
-    return [Entry(record, encode_record(record), at, NO_TRACE) for record in records]
+    return [Entry(encode_record(record), at) for record in records]
 
 
 def ids(path: Path) -> list[object]:

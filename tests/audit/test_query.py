@@ -13,7 +13,7 @@ from authz.audit.chain import Chain
 from authz.audit.encode import encode_record
 from authz.audit.files import FileSink, Rotation
 from authz.audit.query import RecordFilter, audit_files, find, follow
-from authz.audit.record import NO_TRACE, Offer, Record, build_record
+from authz.audit.record import Offer, Record, build_record
 from authz.audit.trail import Entry
 from authz.cli.audit import audit, parse_time
 from authz.core.decision import Decision
@@ -80,7 +80,7 @@ def written(path: Path, make_offer: MakeOffer, count: int, **changes: Any) -> No
     for number in range(count):
         at = BEGIN + number
         record = build_record(make_offer(decision_id=f"d-{number}", started_at=at, **changes))
-        sink.write([Entry(record, encode_record(record), at, NO_TRACE)])
+        sink.write([Entry(encode_record(record), at)])
     sink.close()
 
 
@@ -276,7 +276,7 @@ def test_verification_says_intact_or_where_it_is_not(tmp_path: Path, make_offer:
     sink = FileSink(path, chain=Chain(key, "c1", every=2))
     for number in range(5):
         record = build_record(make_offer(decision_id=f"d-{number}"))
-        sink.write([Entry(record, encode_record(record), BEGIN, NO_TRACE)])
+        sink.write([Entry(encode_record(record), BEGIN)])
     sink.close()
     code, out, _ = run("verify", path, "--public-key", public)
     assert code == 0

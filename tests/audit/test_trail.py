@@ -80,7 +80,7 @@ def test_every_sink_gets_every_decision_in_order(started: Started, make_offer: M
     assert all(trail.offer(*make_offer(decision_id=f"d-{n}")) for n in range(600))
     assert trail.flush()
     assert [e.record["decision_id"] for e in first.entries] == [f"d-{n}" for n in range(600)]
-    assert first.entries == second.entries
+    assert [e.line for e in first.entries] == [e.line for e in second.entries]
     assert trail.status().written == 600
 
 
@@ -113,6 +113,8 @@ class BrokenTracer(DecisionTracer):
 
 
 class BrokenRules(RecordRules):
+    is_empty = False
+
     def redact(self, record: Record) -> Record:
         raise RuntimeError("our mistake")
 
