@@ -24,7 +24,7 @@ from authz.policy.reader import read_policies
 from authz.tokens.authenticate import authenticate
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySets, KeySetState
-from authz.tokens.signing import KeyPool, make_keys, make_tokens, substitute_keys, substitute_tokens
+from authz.tokens.signing import KeyPool, jwks_text, make_keys, make_tokens, substitute_keys, substitute_tokens
 
 URI_DOWN = "https://down.jwks.invalid/"
 ISTIO_WARNINGS = frozenset({"VA-2", "VA-32", "VA-39"})
@@ -178,6 +178,9 @@ def prepare(group: Group, now: float, pool: KeyPool) -> PreparedGroup | tuple[Pr
         return compiled
     key_sets = {f"uri:{uri}": KeySetState(read_key_set(text), now) for uri, text in documents.items()}
     key_sets[f"uri:{URI_DOWN}"] = KeySetState(None, None, "the stand-in for an unreachable key set")
+    for source, names in group.key_sets.items():
+        state = KeySetState(read_key_set(jwks_text(keys[name] for name in names)), now)
+        key_sets |= {f"uri:{source}": state, f"oidc:{source}": state}
     return PreparedGroup(group, compiled, tokens, key_sets, now)
 
 

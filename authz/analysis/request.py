@@ -142,7 +142,7 @@ def to_attributes(
     Answer what Envoy would ask about.
 
     Args:
-        gateway: how the client address is found, as a gateway does or as a sidecar does (CS-9).
+        gateway: the proxy is a gateway: it finds the client address as one (CS-9) and has its own TLS (PA-14).
 
     Returns:
         The attributes. ``http.path`` is UNUSABLE_PATH where Envoy answers 400. Without any port the port is UNKNOWN,
@@ -164,7 +164,7 @@ def to_attributes(
     known_port: int | Unknown = port if port is not None else UNKNOWN
     return AttributeContext(
         Source((request.source_principal,) if is_mtls else (), request.source_ip, remote_ip),
-        Destination(target.workload, request.destination_ip, known_port),
+        Destination(target.workload, request.destination_ip, known_port, is_gateway=gateway),
         http,
         "" if is_plaintext else request.sni.lower(),
         metadata=request.metadata if request.metadata is not None else {},

@@ -59,6 +59,8 @@ class Group:
     policies: tuple[PolicyText, ...]
     keys: Mapping[str, Mapping[str, object]]
     tokens: Mapping[str, Mapping[str, object]]
+    key_sets: Mapping[str, tuple[str, ...]]
+    """``jwksUri`` or issuer → names of the keys that are found there; ours, for policies that are not inline."""
     stubs: Mapping[str, str]
     """Provider name → ``allow``, ``deny`` or ``error`` (cannot be asked)."""
     cases: tuple[Case, ...]

@@ -40,6 +40,15 @@ def read_keys(node: Node | None, notes: Notes) -> dict[str, dict[str, object]]:
     return found
 
 
+def read_key_sets(node: Node | None, keys: Mapping[str, object], notes: Notes) -> dict[str, tuple[str, ...]]:
+    """Read which keys are found at a ``jwksUri``, or by discovery from an issuer."""
+    found: dict[str, tuple[str, ...]] = {}
+    for source, child in fields.named(node, "keySets", notes).items():
+        names = fields.texts(child, "a list of keys", notes)
+        found[source] = tuple(name for name in names if fields.reference(name, keys, child, "key", notes))
+    return found
+
+
 def read_tokens(node: Node | None, keys: Mapping[str, object], notes: Notes) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for name, child in fields.named(node, "tokens", notes).items():

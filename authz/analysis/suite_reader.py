@@ -3,7 +3,7 @@ Suites as written, read with line and column.
 
 Everything wrong with a suite is a ``Problem``. A problem spoils the smallest thing it is in, a case or a group, so that
 the others can still be run; whoever runs a suite must not call it passed then. Ours beyond the format:
-``policyFiles`` and ``meshFile`` (of a group or of the whole file), and ``metadata`` of a request.
+``policyFiles`` and ``meshFile`` (of a group or of the whole file), ``keySets``, and ``metadata`` of a request.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +15,7 @@ from authz.analysis.suite import VALIDATION_RESULTS, Case, DocumentCase, Group, 
 from authz.analysis.suite_parts import (
     check_placeholders,
     read_expect,
+    read_key_sets,
     read_keys,
     read_normalization,
     read_tokens,
@@ -32,7 +33,7 @@ LoadFiles = Callable[[str], Iterable[tuple[str, bytes]]]
 FORMAT = 1
 _FILE_KEYS = ("format", "groups", "documents", "policyFiles", "meshFile")
 _GROUP_KEYS = (
-    *("id", "about", "clauses", "workload", "mesh", "meshFile", "keys", "tokens", "customStub"),
+    *("id", "about", "clauses", "workload", "mesh", "meshFile", "keys", "keySets", "tokens", "customStub"),
     *("policies", "policyFiles", "request", "cases"),
 )
 _CASE_KEYS = ("id", "about", "clauses", "request", "workload", "expect")
@@ -155,6 +156,7 @@ class _Reader:
         mesh, is_gateway = self._mesh(get("mesh"), self._mesh_file(get("meshFile"), notes) or shared.mesh, notes)
         target = read_workload(get("workload"), notes)
         keys = read_keys(get("keys"), notes)
+        key_sets = read_key_sets(get("keySets"), keys, notes)
         tokens = read_tokens(get("tokens"), keys, notes)
         stubs = {
             provider: fields.one_of(value, _STUBS, "an answer of a provider", notes, "error")
@@ -170,7 +172,17 @@ class _Reader:
         if get("cases") is None and isinstance(node, documents.Mapping):
             notes.error(fields.CODE, node, f"the group `{name}` has no `cases`")
         return Group(
-            name, notes.place(node), mesh, is_gateway, policies or shared.policies, keys, tokens, stubs, cases, problems
+            name,
+            notes.place(node),
+            mesh,
+            is_gateway,
+            policies or shared.policies,
+            keys,
+            tokens,
+            key_sets,
+            stubs,
+            cases,
+            problems,
         )
 
     def _id(self, node: Node | None, owner: Node, seen: dict[str, Location], what: str, notes: Notes) -> str:

@@ -23,7 +23,8 @@ def command(output: str, **options: Any) -> None:
     \b
     authz check -p policies/ -n shop -l app=cart --method POST --path /cart \\
         --source-principal cluster.local/ns/shop/sa/web
-    authz check -p policies/ -n shop --path /cart --token-file token.txt
+    authz check -p policies/ --mesh mesh.yaml --to cart-v1 --from web-v1 --path /cart
+    authz check -p policies/ -n shop --path /cart --claims '{"iss": "https://idp", "sub": "ann"}'
     authz check -p policies/ -f request.yaml -o json
     """
     answer = ask(options)

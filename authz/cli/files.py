@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
@@ -12,6 +13,9 @@ from authz.core.resources import MeshConfig
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import read_policies
 from authz.sources.directory import read_directory
+
+if TYPE_CHECKING:
+    from authz.mesh.nouns import Mesh
 
 STDIN = "-"
 
@@ -48,6 +52,22 @@ def read_paths(paths: Sequence[str]) -> list[tuple[str, bytes]]:
 def read_mesh_file(path: str | None) -> tuple[MeshConfig, tuple[Problem, ...]]:
     """Read mesh settings; Istio's defaults without a file. Raises OSError."""
     return read_mesh(path, Path(path).read_bytes()) if path else (MeshConfig(), ())
+
+
+def read_workloads(mesh_file: str) -> "Mesh":
+    """
+    Read the workloads that a mesh description names.
+
+    Raises:
+        LoadError: the description is refused.
+        OSError: it cannot be read.
+    """
+    from authz.mesh.description import read_mesh_description  # only where workloads are asked for by name
+
+    mesh, problems = read_mesh_description([(mesh_file, Path(mesh_file).read_bytes())])
+    if any(problem.is_error for problem in problems):
+        raise LoadError(problems)
+    return mesh
 
 
 def load(paths: Sequence[str], mesh_file: str | None) -> Loaded:

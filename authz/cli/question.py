@@ -5,10 +5,9 @@ Flags win over the file. The evaluation is the service's own; what it would have
 without it there is no answer.
 """
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,19 +22,19 @@ from authz.analysis.request import (
     read_workload,
     to_attributes,
 )
-from authz.cli import files, output
-from authz.core.attributes import AttributeContext, Authentication, Workload
+from authz.cli import files
+from authz.cli.credentials import Credentials, Unanswered
+from authz.core.attributes import AttributeContext, Workload
 from authz.core.engine import WorkloadPolicies
-from authz.core.errors import AuthzError, LoadError, Problem
+from authz.core.errors import LoadError, Problem
 from authz.core.explain import Explanation, explain
 from authz.core.pipeline import ProviderAnswer, ProviderQuestion
-from authz.core.resources import JwtRule
 from authz.policy.documents import Mapping as YamlMapping
 from authz.policy.documents import Node, read_documents
-from authz.policy.schema import Notes
-from authz.tokens.authenticate import authenticate
-from authz.tokens.jwks import read_key_set
-from authz.tokens.key_sets import KeySetState
+from authz.policy.schema import Notes, nearest
+
+if TYPE_CHECKING:
+    from authz.mesh.nouns import MeshWorkload
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -72,6 +71,8 @@ _OPTIONS = (
         "--file", "-f", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         help="Request as YAML or JSON, in the form of test cases: `workload`, `request`, `customStub`.",
     ),
+    click.option("--to", metavar="WORKLOAD", help="The workload that is asked, by its name in the mesh description."),
+    click.option("--from", metavar="WORKLOAD", help="The workload that asks, by its name in the mesh description."),
     click.option("--namespace", "-n", metavar="NAME", help="Namespace of the workload that is asked."),
     click.option("--labels", "-l", metavar="K=V,...", multiple=True, help="Its labels; may be repeated."),
     click.option("--service-account", metavar="NAME", help="Its service account."),
@@ -96,6 +97,10 @@ _OPTIONS = (
         help="File with the bearer token.",
     ),
     click.option(
+        "--claims", metavar="JSON|@FILE",
+        help="Claims of a bearer token whose signature is taken as good; the rest of it is judged.",
+    ),
+    click.option(
         "--jwks", metavar="[SOURCE=]FILE", multiple=True,
         help="Key set of a jwksUri or issuer, which offline is not fetched; without SOURCE for all.",
     ),
@@ -103,7 +108,7 @@ _OPTIONS = (
         "--provider", metavar="NAME=ANSWER", multiple=True, type=_Pair(),
         help="Answer of a CUSTOM provider, which offline is not asked: allow, deny or error.",
     ),
-    click.option("--gateway", is_flag=True, help="Find the client address as a gateway does, not as a sidecar."),
+    click.option("--gateway", is_flag=True, help="The proxy is a gateway, not a sidecar."),
 )  # fmt: skip
 
 
@@ -114,10 +119,6 @@ def request_options(command: Command) -> Command:
     return command
 
 
-class Unanswered(AuthzError):
-    """The request needs something that offline is not there; the message says which option gives it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came of a question."""
@@ -125,16 +126,6 @@ class Answer:
     explanation: Explanation
     before: AttributeContext
     policies: WorkloadPolicies
-    total: int
-    """Policies in the whole set."""
-
-
-@dataclass(slots=True)
-class _Keys:
-    """Key sets that were given, and the sources that a token would have needed."""
-
-    given: dict[str, KeySetState] = field(default_factory=dict)
-    needed: list[str] = field(default_factory=list)
 
 
 def ask(options: Mapping[str, Any]) -> Answer:
@@ -149,33 +140,25 @@ def ask(options: Mapping[str, Any]) -> Answer:
     if [*options["policies"], options["file"], options["token_file"]].count(files.STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
     loaded = files.load(options["policies"], options["mesh"])
-    target, request, stubs, is_gateway = _described(options)
-    request = _with_token(_with_flags(request, options), options)
+    target, request, stubs, is_gateway = _named(*_described(options), options)
+    credentials = Credentials(options)
+    request = credentials.attach(_with_flags(request, options))
     target = _target(target, options)
     before = to_attributes(request, target, loaded.mesh, gateway=is_gateway or options["gateway"])
     policies = loaded.engine.for_workload(target.workload)
-    keys = _Keys(_key_sets(policies.jwt_rules, options["jwks"]))
-    now = time.time()
+    credentials.prepare(policies.jwt_rules)
     unasked: list[str] = []
-
-    def judge(attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
-        return authenticate(attributes, rules, keys.given, now, on_unknown_key=keys.needed.append)
 
     def provide(question: ProviderQuestion) -> ProviderAnswer:
         if question.provider.name not in stubs:
             unasked.append(question.provider.name)
         return stub_answer(stubs, question)
 
-    explanation = explain(policies, before, judge, provide)
+    explanation = explain(policies, before, credentials.judge, provide)
     for name in unasked:
         raise Unanswered(f"provider `{name}` is not asked offline; give its answer with `--provider {name}=allow`")
-    for source in keys.needed:
-        if source not in keys.given:
-            name = source.partition(":")[2]
-            raise Unanswered(f"the keys of `{name}` are not fetched offline; give them with `--jwks {name}=FILE`")
-    resources = loaded.engine.resources
-    total = len(resources.authorization_policies) + len(resources.request_authentications)
-    return Answer(explanation, before, policies, total + len(resources.peer_authentications))
+    credentials.check_answered()
+    return Answer(explanation, before, policies)
 
 
 def _described(
@@ -205,6 +188,38 @@ def _described(
             raise click.BadParameter(f"`{answer}` is not one of {', '.join(_ANSWERS)}", param_hint="--provider")
         stubs[name] = answer
     return target, request, stubs, is_gateway
+
+
+def _named(
+    target: OfflineWorkload,
+    request: OfflineRequest,
+    stubs: dict[str, str],
+    is_gateway: bool,
+    options: Mapping[str, Any],
+) -> tuple[OfflineWorkload, OfflineRequest, dict[str, str], bool]:
+    """Put the workloads that are named by ``--to`` and ``--from`` over what the file says."""
+    to, caller = (_find(options, flag) if options[flag] else None for flag in ("to", "from"))
+    if to is not None:
+        ports = [*(port.number for port in to.inbound), *(server.port for server in to.servers)]
+        target, is_gateway = OfflineWorkload(to.workload, ports[0] if ports else None), to.is_gateway
+    if caller is not None:
+        request = replace(request, source_principal=str(caller.spiffe_id), source_ip=caller.address)
+    return target, request, stubs, is_gateway
+
+
+def _find(options: Mapping[str, Any], flag: str) -> "MeshWorkload":
+    if not options["mesh"]:
+        raise click.UsageError(f"--{flag} needs --mesh, a mesh description with workloads")
+    mesh = files.read_workloads(options["mesh"])
+    name = options[flag]
+    try:
+        return mesh.workload(name)
+    except KeyError:
+        close = nearest(name, [workload.name for workload in mesh.workloads])
+        known = ", ".join(workload.name for workload in mesh.workloads) or "none"
+        hint = f"did you mean `{close}`?" if close else f"it describes {known}"
+        message = f"`{options['mesh']}` describes no workload `{name}`; {hint}"
+        raise click.BadParameter(message, param_hint=f"--{flag}") from None
 
 
 def _stubs(node: Node | None, notes: Notes) -> dict[str, str]:
@@ -243,18 +258,6 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _with_token(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineRequest:
-    token = options["token"]
-    if options["token_file"]:
-        if token is not None:
-            raise click.UsageError("--token and --token-file exclude each other")
-        token = files.read_bytes(options["token_file"]).decode("utf-8", "surrogateescape").strip()
-    if token is None:
-        return request
-    kept = tuple(pair for pair in request.headers if pair[0].lower() != "authorization")
-    return replace(request, headers=(*kept, ("authorization", f"Bearer {token.removeprefix('Bearer ')}")))
-
-
 def _target(target: OfflineWorkload, options: Mapping[str, Any]) -> OfflineWorkload:
     workload = target.workload
     pairs = [pair for text in options["labels"] for pair in text.split(",") if pair]
@@ -275,23 +278,3 @@ def _label(pair: str) -> tuple[str, str]:
     if not separator or not name:
         raise click.BadParameter(f"`{pair}` is not of the form `name=value`", param_hint="--labels")
     return name, value
-
-
-def _key_sets(rules: tuple[JwtRule, ...], given: tuple[str, ...]) -> dict[str, KeySetState]:
-    """Read the key sets that were given, by ``JwtRule.keys_from``."""
-    found: dict[str, KeySetState] = {}
-    remote = [rule for rule in rules if not rule.jwks]
-    for text in given:
-        source, _, path = text.rpartition("=")
-        try:
-            state = KeySetState(read_key_set(files.read_bytes(path).decode("utf-8", "replace")), 0.0)
-        except ValueError as error:
-            raise Unanswered(f"{path}: {error}") from error
-        meant = [rule for rule in remote if not source or source in (rule.jwks_uri, rule.issuer)]
-        if not meant:
-            known = ", ".join(sorted({f"`{rule.jwks_uri or rule.issuer}`" for rule in remote})) or "none"
-            output.remark(
-                f"warning: no rule of the workload takes keys from `{source or path}`; those that do: {known}"
-            )
-        found |= {rule.keys_from: state for rule in meant}
-    return found

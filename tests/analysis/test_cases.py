@@ -197,3 +197,14 @@ def test_rules_of_a_stage_that_was_not_reached_are_not_considered() -> None:
 
 def test_a_run_without_rules_is_covered() -> None:
     assert Coverage().percent == 100.0
+
+
+def test_key_sets_stand_for_what_would_be_fetched() -> None:
+    for given in ("jwksUri: https://idp.example/jwks", "issuer: i"):
+        text = SUITE.replace(
+            "{issuer: i, jwks: '${JWKS:k}'", "{issuer: i, " + given.replace("issuer: i", "audiences: []")
+        )
+        text = text.replace("  tokens:", "  keySets: {https://idp.example/jwks: [k], i: [k]}\n  tokens:")
+        expect = "{decision: allow, upstream: {present: {x-payload: '${PAYLOAD:good}'}}}"
+        result = run("{path: /a/b, " + BEARER + "}", expect, text)
+        assert result.passed, list(lines(result))

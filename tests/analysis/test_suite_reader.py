@@ -80,6 +80,7 @@ def test_the_valid_suite_passes() -> None:
         ("P-256", "P-257", "`P-257` is not a curve; did you mean `P-256`?", "error error pass"),
         ("key: main,", "key: mian,", "there is no key `mian`; did you mean `main`?", "error error pass"),
         ("key: main, ", "", "the token `good` names no `key`", "error error pass"),
+        ("  tokens:", "  keySets: {i: [mian]}\n  tokens:", "there is no key `mian`", "error error pass"),
         ("$now: 60", "$now: soon", "`$now` takes a whole number of seconds", "error error pass"),
         ("JWKS:main", "JWKS:other", "there is no key `other`", "error error pass"),
         ("TOKEN:good", "TOKEN:god", "there is no token `god`; did you mean `good`?", "error error pass"),

@@ -211,7 +211,7 @@ def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, polici
         (["-H", "no-colon"], "a header has the form `name: value`"),
         (["-l", "app"], "`app` is not of the form `name=value`"),
         (["--provider", "idp"], "`idp` is not of the form `name=value`"),
-        (["--token", "a", "--token-file", "-"], "--token and --token-file exclude each other"),
+        (["--token", "a", "--token-file", "-"], "--token, --token-file and --claims exclude each other"),
         (["-f", "-", "--token-file", "-"], "stdin (`-`) can be read only once"),
         (["--port", "65536"], "65536 is not in the range 0<=x<=65535"),
     ],
@@ -225,3 +225,71 @@ def test_wrong_usage_is_told(run: Run, policies: Path, arguments: list[str], mes
 def test_headers_in_the_environment_stand_on_a_line_each(run: Run, policies: Path) -> None:
     result = run("explain", *ASKED, "--method", "PUT", AUTHZ_EXPLAIN_HEADER="x-team: red\nx-other: a b")
     assert "yes when[0] (request.headers[x-team]): expected one of `red`, got `red`" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("claims", "code", "text"),
+    [
+        ('{"iss": "i", "sub": "s"}', 0, "token:    i/s, accepted by shop/jwt/0"),
+        ('{"iss": "j", "sub": "s"}', 3, "deny (401) at stage jwt: "),
+        ('{"iss": "i", "sub": "s", "exp": 1}', 3, "deny (401) at stage jwt: "),
+        ('{"iss": "i"}', 3, "got no value"),
+        ("{", 2, "not JSON"),
+        ("[]", 2, "claims are a JSON object"),
+    ],
+)
+def test_claims_stand_for_a_token_whose_signature_is_good(
+    run: Run, policies: Path, claims: str, code: int, text: str
+) -> None:
+    (policies / "jwt.yaml").write_text(AUTHENTICATION)
+    result = run("check", *ASKED, "--method", "PUT", "-H", "x-team: red", "--claims", claims)
+    assert result.exit_code == code
+    assert text in result.output
+
+
+def test_claims_may_come_from_a_file(run: Run, policies: Path, tmp_path: Path) -> None:
+    (policies / "jwt.yaml").write_text(AUTHENTICATION)
+    (tmp_path / "claims.json").write_text('{"iss": "i", "sub": "s"}')
+    assert run("check", *ASKED, "--method", "PUT", "-H", "x-team: red", "--claims", "@claims.json").exit_code == 0
+    missing = run("check", *ASKED, "--claims", "@nowhere.json")
+    assert (missing.exit_code, missing.stderr) == (1, "error: nowhere.json: No such file or directory\n")
+
+
+MESH_DESCRIPTION = """\
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: cart-v1, namespace: shop}
+spec: {address: 10.0.0.5, serviceAccount: cart, labels: {app: cart}, ports: {http: 8080}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: cart-v1, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: cart}}
+  ingress: [{port: {number: 8080, name: http, protocol: HTTP}, defaultEndpoint: "127.0.0.1:9000"}]
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: web-v1, namespace: shop}
+spec: {address: 10.0.0.6, serviceAccount: web, labels: {app: web}, ports: {http: 8080}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: web-v1, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: web}}
+  ingress: [{port: {number: 8081, name: http, protocol: HTTP}, defaultEndpoint: "127.0.0.1:9001"}]
+"""
+
+
+def test_workloads_may_be_named_where_the_mesh_is_described(run: Run, policies: Path, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text(MESH_DESCRIPTION)
+    asked = ("check", "-p", "policies", "--mesh", "mesh.yaml", "--path", "/cart")
+    result = run(*asked, "--to", "cart-v1", "--from", "web-v1")
+    assert result.exit_code == 0, result.output
+    assert f"  request:  GET api.example.com/cart to port 8080, from {WEB}\n" in result.stdout
+    assert run(*asked, "--to", "cart-v1", "--from", "cart-v1").exit_code == 3
+    misspelt = run(*asked, "--to", "cart-v2")
+    assert misspelt.exit_code == 2
+    assert "`mesh.yaml` describes no workload `cart-v2`; did you mean `cart-v1`?" in misspelt.stderr
+    assert run("check", "-p", "policies", "--to", "cart-v1").exit_code == 2
