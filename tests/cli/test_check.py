@@ -271,7 +271,7 @@ spec:
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: web-v1, namespace: shop}
-spec: {address: 10.0.0.6, serviceAccount: web, labels: {app: web}, ports: {http: 8080}}
+spec: {address: 10.0.0.6, serviceAccount: web, labels: {app: web}, ports: {http: 8081}}
 ---
 apiVersion: networking.istio.io/v1
 kind: Sidecar
