@@ -208,6 +208,8 @@ def _note(predicate: Predicate, attributes: AttributeContext) -> PredicateNote:
         actual = tuple(value[1:] if value.startswith(SCALAR) else f"[{value[1:]}]" for value in values)
     elif key == "request.auth.principal":
         actual = ("/".join(values),) if values else ()
+    elif key == "source.principal":
+        actual = tuple(value.removeprefix("spiffe://") for value in values)  # as policies write it (AP-25)
     else:
         actual = values
     return PredicateNote(
