@@ -5,6 +5,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -53,6 +55,7 @@ class InRedis:
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
             decode_responses=True,
+            retry=Retry(NoBackoff(), 0),  # a refusal is shown, not waited for
             single_connection_client=True,
         )
 

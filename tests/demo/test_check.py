@@ -1,0 +1,102 @@
+"""``authz demo`` as a user runs it: the check from end to end, two demos at once, and a clean end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from authz.demo.layout import Layout, busy_ports, ports_of
+from authz.demo.prepare import plan
+
+ROOT = Path(__file__).parent.parent.parent
+ARGUMENTS = ("--policies", str(ROOT / "policies"), "--mesh", str(ROOT / "envoy-configs" / "mesh.yaml"))
+LONGEST_SECONDS = 120
+
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """Ports that nothing else uses: tests run beside each other, and beside a demo."""
+    first = 1000 + os.getpid() % 40 * 100
+    for offset in range(first, first + 8000, 100):
+        found = plan(tmp_path / "state", ROOT / "policies", ROOT / "envoy-configs" / "mesh.yaml", offset=offset)
+        if not busy_ports(ports_of(found.mesh, offset)):
+            return found
+    pytest.fail("no free ports")
+
+
+def command(layout: Layout, *more: str) -> list[str]:
+    state = ("--state", str(layout.state), "--port-offset", str(layout.offset))
+    return [sys.executable, "-m", "authz", "demo", *ARGUMENTS, *state, *more]
+
+
+def children(layout: Layout) -> Iterator[int]:
+    """Every process that works in the state directory."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").readlink() == layout.state:
+                yield int(entry.name)
+        except OSError:
+            continue
+
+
+def nobody_left(layout: Layout) -> bool:
+    ends = time.monotonic() + 5
+    while list(children(layout)) and time.monotonic() < ends:
+        time.sleep(0.05)
+    return not list(children(layout))
+
+
+def until(process: "subprocess.Popen[str]", text: str) -> str:
+    """Read the output until a line has this text."""
+    assert process.stdout is not None
+    read = ""
+    for line in process.stdout:
+        read += line
+        if text in line:
+            return read
+    raise AssertionError(f"ended without `{text}`:\n{read}")
+
+
+def test_every_scenario_holds_on_real_envoys(layout: Layout) -> None:
+    done = subprocess.run(
+        command(layout, "--check", "-o", "json"), capture_output=True, text=True, timeout=LONGEST_SECONDS
+    )
+    assert done.stdout, done.stderr
+    answer = json.loads(done.stdout)
+    failed = [
+        f"{scenario['group']}: {scenario['name']}: expected {scenario['expected']}, got {scenario['actual']}"
+        for scenario in answer["scenarios"]
+        if not scenario["ok"]
+    ]
+    assert failed == []
+    assert done.returncode == 0
+    assert len(answer["scenarios"]) >= 100
+    assert nobody_left(layout)
+
+
+def test_the_demo_says_what_to_try_and_ends_cleanly(layout: Layout) -> None:
+    with subprocess.Popen(command(layout), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        said = until(demo, "Decisions")
+        assert f"https://localhost:{layout.ingress_port}/" in said
+        assert len(list(children(layout))) == 22
+        second = subprocess.run(command(layout), capture_output=True, text=True, timeout=30)
+        assert second.returncode == 1
+        assert "another demo runs in" in second.stdout + second.stderr
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(20) == 0
+    assert nobody_left(layout)
+
+
+def test_nothing_is_left_when_the_demo_is_killed(layout: Layout) -> None:
+    with subprocess.Popen(command(layout), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        until(demo, "Decisions")
+        demo.kill()
+    assert nobody_left(layout)
