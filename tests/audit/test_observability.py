@@ -194,7 +194,10 @@ def prometheus(tmp_path: Path, admin: str) -> Iterator[str]:
 
 
 def ask(url: str, expression: str) -> list[dict[str, Any]]:
-    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}).json()
+    response = httpx.get(f"{url}/api/v1/query", params={"query": expression})
+    if response.status_code == 503:  # Prometheus is still starting
+        return []
+    answer = response.json()
     assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
     found: list[dict[str, Any]] = answer["data"]["result"]
     return found

@@ -12,7 +12,11 @@ from authz.audit.telemetry import DECISIONS, Telemetry
 from authz.audit.trace import DecisionTracer
 from authz.audit.trail import AuditTrail, Entry, OnFull, Steps
 from authz.core.attributes import AttributeContext
+from authz.core.compiler import compile_engine
 from authz.core.decision import Decision, Stage
+from authz.core.explain import nearest_miss
+from authz.core.resources import MeshConfig
+from authz.policy.reader import read_policies
 
 MakeOffer = Callable[..., Offer]
 
@@ -207,3 +211,40 @@ def test_an_offer_costs_less_than_three_microseconds(attributes: AttributeContex
     trail = AuditTrail([], capacity=1_000_000)
     cost = min(timeit.repeat(lambda: trail.offer(attributes, denial, "d", 1.7e9, 5e-5, True), number=2_000, repeat=7))
     assert cost / 2_000 < 3e-6
+
+
+def test_a_denial_without_a_rule_names_the_rule_that_came_closest(
+    started: Started, make_offer: MakeOffer, denial: Decision
+) -> None:
+    """With the real engine: the newcomer with a 403 in hand finds rule and field in the record."""
+    text = b"""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: viewers, namespace: bookinfo}
+spec:
+  rules:
+  - from: [{source: {principals: ["cluster.local/ns/bookinfo/sa/productpage"]}}]
+    to: [{operation: {methods: [POST]}}]
+"""
+    engine = compile_engine(read_policies([("policies/viewers.yaml", text)]).resources, MeshConfig())
+    steps = Steps(nearest=lambda a, d: nearest_miss(engine.for_workload(a.destination.workload), a))
+    sink = RecentSink()
+    trail = started(AuditTrail([sink], steps=steps))
+    trail.offer(*make_offer(decision=replace(denial, stage=Stage.ALLOW, rule=None)))
+    trail.offer(*make_offer())
+    assert trail.flush()
+    assert sink.entries[0].record["nearest"] == {
+        "rule": "bookinfo/viewers/0",
+        "file": "policies/viewers.yaml",
+        "line": 7,
+        "failed": [
+            {
+                "field": "to[0].operation.methods",
+                "key": "methods",
+                "expected": ["POST"],
+                "excluded": [],
+                "actual": ["GET"],
+            }
+        ],
+    }
+    assert sink.entries[1].record["nearest"] is None, "a DENY rule that matched needs no nearest miss"
