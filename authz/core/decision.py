@@ -64,6 +64,11 @@ class Obligations:
     rewritten_path: str | None = None
     response_headers_to_add: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether they differ from request to request, so that remembering them is of no use."""
+        return bool(self.headers_to_set) or self.rewritten_path is not None or bool(self.response_headers_to_add)
+
 
 NO_OBLIGATIONS = Obligations()
 

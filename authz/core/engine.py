@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from authz.core.attributes import AttributeContext, Unknown, Workload
 from authz.core.catalog import Attribute
-from authz.core.decision import RuleReference
+from authz.core.decision import Decision, Obligations, RuleReference
 from authz.core.index import Index, Needs
 from authz.core.matchers import Matcher
 from authz.core.resources import (
@@ -191,6 +191,8 @@ class WorkloadPolicies:
     port_modes: dict[int, MtlsMode]
     http: ActionSets
     _tcp: ActionSets | None = field(default=None)
+    remembered: dict[tuple[str, Obligations], Decision] = field(default_factory=dict)
+    """Decisions made before, by name of the rule; ``pipeline`` fills it."""
 
     @property
     def tcp(self) -> ActionSets:

@@ -12,6 +12,7 @@ from authz.core.matchers import parse_address
 from authz.core.resources import PathNormalization
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_HEX_PAIR = re.compile("[0-9A-Fa-f]{2}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPED_RAW = {ord(letter): f"%{ord(letter):02X}" for letter in '"<>{}|^`'}
 _ENCODED_SLASH = re.compile("%2[fF]")
@@ -46,25 +47,54 @@ def normalize_path(path: str, mode: PathNormalization) -> str | None:
     if normal is None:
         return None
     if mode is not PathNormalization.BASE:
-        normal = _SLASHES.sub("/", normal) if normal != "//" else normal  # a lone `//` stays (PN-9)
+        is_slashes = len(normal) > 1 and not normal.strip("/")
+        normal = "//" if is_slashes else _SLASHES.sub("/", normal)  # nothing but slashes becomes `//`, as Envoy (PN-9)
     return normal + question + query
 
 
 def _base(path: str) -> str | None:
     """PN-5, in its order (0), (a), (b), (c), (d)."""
-    if any(letter <= " " or letter >= "\x7f" for letter in path) or "%00" in path:
+    if any(letter <= " " or letter >= "\x7f" for letter in path):
         return None
     path = "/".join(
         ".." if segment.startswith("..;") else "." if segment.startswith(".;") else segment
         for segment in path.split("/")
     )
-    path = _ESCAPE.sub(_decode_unreserved, path).replace("\\", "/")
+    if "%00" in path:  # after (0), which may have cut it off
+        return None
+    path = _decode_unreserved(path).replace("\\", "/")
     return _remove_dot_segments(path).translate(_ESCAPED_RAW)
 
 
-def _decode_unreserved(escape: re.Match[str]) -> str:
-    letter = chr(int(escape[1], 16))
-    return letter if letter in _UNRESERVED else escape[0]
+def _decode_unreserved(path: str) -> str:
+    """
+    Decode unreserved characters once.
+
+    A ``%`` that begins no escape stays, but becomes ``%25`` where decoding would make it begin one: ``%2%61`` is
+    ``%252a`` and not ``%2a``, as Envoy's URL library has it.
+    """
+    decoded: list[str] = []
+    loose, position = -3, 0  # place in ``decoded`` of the last `%` that begins no escape
+    while position < len(path):
+        escape = _ESCAPE.match(path, position)
+        if escape is None:
+            if path[position] == "%":
+                loose = len(decoded)
+            decoded.append(path[position])
+            position += 1
+            continue
+        position = escape.end()
+        letter = chr(int(escape[1], 16))
+        if letter not in _UNRESERVED:
+            decoded += escape[0]
+            continue
+        decoded.append(letter)
+        behind = "".join(decoded[loose + 1 :]) if loose >= len(decoded) - 3 else ""
+        if len(behind) == 1:
+            behind += path[position : position + 1]
+        if _HEX_PAIR.fullmatch(behind):
+            decoded[loose] = "%25"
+    return "".join(decoded)
 
 
 def _remove_dot_segments(path: str) -> str:

@@ -7,6 +7,7 @@ yields the question to an external provider and is sent the answer, so it never 
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from authz.core.attributes import (
     AttributeContext,
@@ -151,25 +152,53 @@ def authorize(
     would_allow = None
 
     if sets.deny is not None and (rule := sets.deny.first(attributes)) is not None:
-        effect, stage, reference = Effect.DENY, Stage.DENY, rule.reference
-        reason = f"DENY rule {reference.short} matched"
+        reference, stage = rule.reference, Stage.DENY
     else:
         would_allow = _dry_run(sets.dry_run_allow, attributes, Effect.ALLOW)
         if sets.allow is None:
-            effect, stage, reference = Effect.ALLOW, Stage.DEFAULT, None
-            reason = "no ALLOW policy applies to the workload"
-        elif (rule := sets.allow.first(attributes)) is not None:
-            effect, stage, reference = Effect.ALLOW, Stage.ALLOW, rule.reference
-            reason = f"ALLOW rule {reference.short} matched"
+            reference, stage = None, Stage.DEFAULT
         else:
-            effect, stage, reference = Effect.DENY, Stage.ALLOW, None
-            reason = "no ALLOW rule matched"
-    denied = effect is Effect.DENY
+            found = sets.allow.first(attributes)
+            reference, stage = found.reference if found is not None else None, Stage.ALLOW
+
+    if audit is not None or would_deny is not None or would_allow is not None or gained.is_personal:
+        return _decision(policies, stage, reference, gained, audit, audit_rule, would_allow, would_deny)
+    # Most decisions of a workload are one of few: making the value costs more than finding it.
+    key = (reference.name if reference is not None else stage.value, gained)
+    decision = policies.remembered.get(key)
+    if decision is None:
+        decision = _decision(policies, stage, reference, gained)
+        if len(policies.remembered) >= MAX_REMEMBERED:
+            policies.remembered.clear()
+        policies.remembered[key] = decision
+    return decision
+
+
+MAX_REMEMBERED = 4096
+"""Decisions remembered for one workload."""
+
+
+def _decision(
+    policies: WorkloadPolicies,
+    stage: Stage,
+    rule: RuleReference | None,
+    gained: Obligations,
+    audit: bool | None = None,
+    audit_rule: RuleReference | None = None,
+    would_allow: DryRunResult | None = None,
+    would_deny: DryRunResult | None = None,
+) -> Decision:
+    """The answer of the native actions: DENY fired, no ALLOW policy, an ALLOW rule fired, or none did (EV-4)."""
+    denied = stage is Stage.DENY or (stage is Stage.ALLOW and rule is None)
+    if rule is not None:
+        reason = f"{stage.name} rule {rule.short} matched"
+    else:
+        reason = "no ALLOW rule matched" if denied else "no ALLOW policy applies to the workload"
     return Decision(
-        effect,
+        Effect.DENY if denied else Effect.ALLOW,
         stage,
         reason,
-        reference,
+        rule,
         403 if denied else 0,
         FORBIDDEN_BODY if denied else "",
         (),
@@ -275,7 +304,7 @@ def _with_authentication(gained: Obligations, authentication: Authentication) ->
             or authentication.rewritten_path is not None
         ):
             return gained
-        return Obligations(
+        return _obligations(
             authentication.headers_to_set,
             authentication.headers_to_remove,
             authentication.query_parameters_to_remove,
@@ -295,6 +324,16 @@ def _with_authentication(gained: Obligations, authentication: Authentication) ->
         authentication.rewritten_path,
         gained.response_headers_to_add,
     )
+
+
+@lru_cache(maxsize=1024)
+def _obligations(
+    headers_to_set: tuple[tuple[str, str], ...],
+    headers_to_remove: tuple[str, ...],
+    query_parameters_to_remove: tuple[str, ...],
+    rewritten_path: str | None,
+) -> Obligations:
+    return Obligations(headers_to_set, headers_to_remove, query_parameters_to_remove, rewritten_path)
 
 
 def _last_of_each(headers: tuple[tuple[str, str], ...], *, without: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
