@@ -4,6 +4,8 @@ Render a mesh: every file that its Envoys read, as bytes, in a fixed order.
 Pure: nothing is read or written here. ``options`` documents the layout of the state directory.
 """
 
+import re
+
 import yaml
 
 from authz.core.engine import Engine
@@ -72,10 +74,17 @@ def _resources(resources: list[dict[str, object]], options: RenderOptions) -> by
     return _text({"resources": resources}, options)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes a lone ``y`` or ``n``, too: Envoy's reader takes them for booleans, and a label would be lost."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), list("yYnN"))
+
+
 def _text(content: dict[str, object], options: RenderOptions) -> bytes:
     if options.poll_seconds:
         _poll(content, f"{options.poll_seconds:g}s")
-    text = yaml.safe_dump(content, sort_keys=False, width=120, allow_unicode=True)
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
     return HEADER + text.encode()
 
 

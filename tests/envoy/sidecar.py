@@ -8,6 +8,7 @@ TLS without a certificate; and the access log names the rules of dry runs too.
 
 import contextlib
 import copy
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -113,9 +114,10 @@ def sidecar(
     options = RenderOptions(workers=1, check_timeout_seconds=5.0, check_try_seconds=4.0)  # a busy machine is no refusal
     files = render_all(mesh, options=options)
     listeners = yaml.safe_load(files[f"lds/{name}.yaml"])["resources"]
-    bootstrap = yaml.safe_load(files[f"envoy/{name}.yaml"])
     if flavour.is_gateway:
+        bootstrap = yaml.safe_load(files[f"envoy/{name}.yaml"])
         bootstrap["node"]["metadata"]["labels"][LABEL_PROXY] = "gateway"
+        files[f"envoy/{name}.yaml"] = json.dumps(bootstrap).encode()
         table = routes.to_cluster("gateway", naming.app_cluster(workload.inbound[0]))
         manager = as_json(http_filter(Role.GATEWAY, table, workload, mesh.config, options))
         for chain in listeners[0]["filter_chains"]:
@@ -130,8 +132,7 @@ def sidecar(
         if failure_mode_allow:
             for check in _members(listener, "validate_mutations"):
                 check["failure_mode_allow"] = True
-    files[f"lds/{name}.yaml"] = yaml.safe_dump({"resources": listeners}).encode()
-    files[f"envoy/{name}.yaml"] = yaml.safe_dump(bootstrap).encode()
+    files[f"lds/{name}.yaml"] = json.dumps({"resources": listeners}).encode()  # JSON is YAML
     for directory in ("run", "logs"):
         (state / directory).mkdir(exist_ok=True)
     write_files(state, files)

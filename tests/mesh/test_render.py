@@ -394,3 +394,10 @@ def test_files_are_replaced_and_not_written_over(tmp_path: Path) -> None:
     assert write_files(tmp_path, {"eds/a.yaml": b"2"}) == ("eds/a.yaml",)
     assert (tmp_path / "eds" / "a.yaml").stat().st_ino != before
     assert differences(tmp_path, {"eds/a.yaml": b"2"}) == ()
+
+
+def test_labels_that_envoy_would_read_as_booleans_are_quoted() -> None:
+    mesh = tiny("labels: {app: server, version: v1}", "labels: {app: server, version: 'n', y: 'Y'}")
+    text = render_all(mesh)["envoy/server-v1.yaml"].decode()
+    assert "version: 'n'\n" in text
+    assert "'y': 'Y'\n" in text
