@@ -47,7 +47,11 @@ class Issuance:
 
 
 class SigningLimit:
-    """Token buckets, one per peer and one for all: a peer that asks in a loop cannot use up the others' share."""
+    """
+    Token buckets, one for each asker and one for all: who asks in a loop cannot use up the others' share.
+
+    An asker is a peer with one of its identities, so that a host with many workloads is not slowed down.
+    """
 
     def __init__(self, per_peer: float = 1.0, burst: int = 20, total: float = 100.0, total_burst: int = 1000) -> None:
         """``per_peer`` and ``total`` are signatures a second, the bursts what may be asked at once after a pause."""
@@ -135,7 +139,7 @@ class Registrar:
         grant = self.judge(evidence, spiffe_id)
         if isinstance(grant, Refused):
             return grant
-        if not self.limit.take(str(evidence), now):
+        if not self.limit.take(f"{evidence} {spiffe_id}", now):
             return Refused(f"too many certificates for {evidence}, try again later", is_temporary=True)
         try:
             return self.ca.issue_svid(

@@ -76,6 +76,10 @@ class AuthorityServer:
     limit: SigningLimit = field(default_factory=SigningLimit)
     ports: dict[str, int] = field(default_factory=dict)
     """What ``listen`` and ``enrol`` were bound to, for port 0."""
+    unrecorded: int = 0
+    """Refusals left out of the record because there were too many."""
+    _refusals: SigningLimit = field(default_factory=lambda: SigningLimit(1.0, 10, 20.0, 200))
+    """The same buckets, for records instead of signatures: a stranger who knocks in a loop must not fill the disk."""
     _registrar: Registrar = field(init=False)
     secrets: SecretServer = field(init=False)
     _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
@@ -214,6 +218,10 @@ class AuthorityServer:
         self._own_renewal = renewal_time(issued.not_before, issued.not_after, 0.5)
 
     def _record(self, issuance: Issuance) -> None:
+        """Certificates always; refusals as long as nobody floods the record with them."""
+        if not issuance.is_issued and not self._refusals.take(issuance.evidence, issuance.time):
+            self.unrecorded += 1
+            return
         level = logging.INFO if issuance.is_issued else logging.WARNING
         audit.log(level, "%s", json.dumps(asdict(issuance) | {"serial": f"{issuance.serial:x}"}))
         try:

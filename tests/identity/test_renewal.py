@@ -86,7 +86,7 @@ def test_a_failed_renewal_keeps_the_old_certificate_and_is_tried_again() -> None
     desk = registrar(limit=SigningLimit(per_peer=0.01, burst=1))
     kept = shelf(desk)
     first = got(kept.get(PEER, REVIEWS, NOW))
-    desk.limit.take(str(PEER), NOW + 499)  # spends what had filled up
+    desk.limit.take(f"{PEER} {REVIEWS}", NOW + 499)  # spends what had filled up
     assert kept.renew_due(NOW + 500, {HOLDER}) == ()
     assert kept.kept[HOLDER].failure.startswith("too many certificates")
     assert kept.get(PEER, REVIEWS, NOW + 501) is first

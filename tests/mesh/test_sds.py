@@ -169,3 +169,38 @@ def test_federated_bundles_are_each_for_their_own_trust_domain() -> None:
 
 def test_a_single_answer_needs_no_stream() -> None:
     assert [secret.name for secret in opened(respond([FIRST, BUNDLE]))] == [REVIEWS, ROOTS]
+
+
+def test_the_field_numbers_are_envoys() -> None:
+    """What is written here means the same in messages generated from Envoy's own files."""
+    from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import Secret as EnvoySecret
+    from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import SpiffeCertValidatorConfig
+    from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryRequest, DiscoveryResponse
+
+    secret = EnvoySecret.parse(FIRST.message.SerializeToString())
+    assert secret.name == REVIEWS
+    assert secret.tls_certificate is not None
+    assert secret.tls_certificate.certificate_chain is not None
+    assert secret.tls_certificate.private_key is not None
+    assert secret.tls_certificate.certificate_chain.inline_bytes == b"chain one"
+    assert secret.tls_certificate.private_key.inline_bytes == b"key one"
+    context = EnvoySecret.parse(BUNDLE.message.SerializeToString()).validation_context
+    assert context is not None
+    assert context.trusted_ca is not None
+    assert context.trusted_ca.inline_bytes == b"roots"
+    federated = federated_roots_secret("ALL", {"a.test": b"a roots"})
+    context = EnvoySecret.parse(federated.message.SerializeToString()).validation_context
+    assert context is not None
+    assert context.custom_validator_config is not None
+    assert context.custom_validator_config.typed_config is not None
+    config = SpiffeCertValidatorConfig.parse(context.custom_validator_config.typed_config.value)
+    assert config.trust_domains[0].name == "a.test"
+    request = DiscoveryRequest.parse(ask(version="v", nonce="n", error="no", node="reviews-v1").SerializeToString())
+    assert (request.version_info, request.response_nonce, request.resource_names) == ("v", "n", [REVIEWS])
+    assert request.node is not None
+    assert request.node.id == "reviews-v1"
+    assert request.error_detail is not None
+    assert (request.error_detail.code, request.error_detail.message) == (13, "no")
+    response = DiscoveryResponse.parse(respond([FIRST], "7").SerializeToString())
+    assert (response.version_info, response.nonce, response.type_url) == (FIRST.version, "7", SECRET_TYPE)
+    assert response.resources[0].type_url == SECRET_TYPE

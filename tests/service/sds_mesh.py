@@ -85,6 +85,23 @@ CLIENT_CLUSTER = """  - name: next
           {common}"""
 
 
+REMOTE_SDS_TLS = """    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        common_tls_context:
+          alpn_protocols: [h2]
+          tls_certificates:
+          - certificate_chain: {{ filename: {certs}/tls.crt }}
+            private_key: {{ filename: {certs}/tls.key }}
+            watched_directory: {{ path: {certs} }}
+          validation_context:
+            trusted_ca: {{ filename: {certs}/ca.crt }}
+            match_typed_subject_alt_names:
+            - {{ san_type: URI, matcher: {{ exact: "spiffe://mesh.test/authz/ca" }} }}"""
+"""Secrets from afar: the SVID in files is the proof, the authority is known by its own SPIFFE ID."""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -261,6 +261,14 @@ async def test_signing_is_limited(directory: Path) -> None:
         assert reason.startswith("too many certificates for unix:uid:")
 
 
+async def test_refusals_in_a_loop_do_not_fill_the_record(directory: Path) -> None:
+    async with running(directory) as authority, local(directory) as channel:
+        for _ in range(30):
+            await refusal(fetch(channel, STRANGER))
+        assert 10 <= len(authority.refusals()) < 20
+        assert authority.server.unrecorded == 30 - len(authority.refusals())
+
+
 async def test_too_many_names_on_one_stream_are_refused(directory: Path) -> None:
     async with running(directory), local(directory) as channel:
         names = [f"{REVIEWS}-{i}" for i in range(65)]

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from authz.identity.ca import CertificateAuthority
+from authz.core.spiffe import SpiffeId
+from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.drift import Expected, expected_serials, find_drift, read_served, still_served, trusts
+from authz.identity.files import write_secret_files
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
-from authz.identity.registrar import SigningLimit
 from authz.identity.rotation import activate, prepare, retire, taint
 from authz.service.ca import AuthorityFiles, AuthorityServer, Doors
 from tests.service.sds_mesh import (
     CLIENT_ID,
+    REMOTE_SDS_TLS,
     SERVER_ID,
     admin,
     client_bootstrap,
@@ -73,9 +77,9 @@ class Mesh:
         return found
 
 
-async def authority(directory: Path) -> AuthorityServer:
+async def authority(directory: Path, doors: Doors | None = None) -> AuthorityServer:
     files = AuthorityFiles(directory / "ca", directory / "entries.yaml")
-    server = AuthorityServer(files, Doors(socket=directory / "sds.sock"), limit=SigningLimit(per_peer=10))
+    server = AuthorityServer(files, doors or Doors(socket=directory / "sds.sock"))
     await server.start()
     return server
 
@@ -190,3 +194,80 @@ async def test_envoy_keeps_its_certificate_when_a_new_one_is_refused(tmp_path: P
 
 async def _refused(running: Mesh) -> bool:
     return running.server.secrets.figures.refused > 0
+
+
+async def test_a_remote_envoy_gets_and_renews_its_secrets_over_mutual_tls(tmp_path: Path) -> None:
+    """It begins with an SVID in files, as a join token gives; from there it is served like a local one."""
+    ca = CertificateAuthority.create("mesh.test", time.time())
+    ca.save(tmp_path / "ca")
+    (tmp_path / "entries.yaml").write_text(entries_for_me(4))
+    server = await authority(tmp_path, Doors(tmp_path / "sds.sock", "127.0.0.1:0"))
+    begun = ca.issue_svid(SpiffeId.parse(CLIENT_ID), time.time())
+    write_secret_files(tmp_path / "certs", "tls", begun.chain_pem, begun.key_pem)
+    (tmp_path / "certs/ca.crt").write_bytes(ca.bundle_pem)
+    remote = f"{{ socket_address: {{ address: 127.0.0.1, port_value: {server.ports['listen']} }} }}"
+    tls = REMOTE_SDS_TLS.format(certs=tmp_path / "certs")
+    front, back = free_port(), free_port()
+    envoys = [
+        run_envoy(tmp_path, "server", server_bootstrap(tmp_path, back)),
+        run_envoy(tmp_path, "client", client_bootstrap(tmp_path, front, back, 1, sds=remote, sds_tls=tls)),
+    ]
+    try:
+        await wait_for(lambda: _answers(front))
+        async with load_on(front) as load:
+            await asyncio.sleep(4)
+        assert load.answers == {"200": load.total}
+        issued = [i.evidence for i in Ledger(tmp_path / "ca" / LEDGER_FILE).read() if i.spiffe_id == CLIENT_ID]
+        assert set(issued) == {CLIENT_ID}
+        assert len(issued) >= 2
+    finally:
+        for envoy in envoys:
+            stop_envoy(envoy)
+        await server.stop(0)
+
+
+def _handshake(port: int, held: Issued | None, directory: Path, minimum: ssl.TLSVersion) -> str:
+    """What a client gets: an answer, or the alert. With TLS 1.3 a refusal shows on the first read (XA-132)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = minimum
+    if held is not None:
+        context.load_cert_chain(*write_secret_files(directory, "held", held.chain_pem, held.key_pem))
+    try:
+        with socket.create_connection(("127.0.0.1", port), 3) as plain, context.wrap_socket(plain) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            return connection.recv(12).decode() or "closed"
+    except ssl.SSLError as error:
+        return error.reason or "refused"
+    except OSError as error:
+        return type(error).__name__
+
+
+async def test_only_the_rightful_holder_of_a_certificate_gets_an_answer(tmp_path: Path) -> None:
+    """Python's TLS against Envoy: another workload's, expired, foreign, self-made and no certificate get nothing."""
+    async with mesh(tmp_path) as (running, ca):
+        text = await asyncio.to_thread((tmp_path / "server.yaml").read_text)
+        port = int(text.split("address: 127.0.0.1, port_value: ")[1].split()[0])
+        now = time.time()
+        rightful = SpiffeId.parse(CLIENT_ID)
+        holders = {
+            "rightful": ca.issue_svid(rightful, now),
+            "rsa": ca.issue_svid(rightful, now, key_type=KeyType.RSA_2048),
+            "another workload": ca.issue_svid(SpiffeId.parse(SERVER_ID), now),
+            "expired": ca.issue_svid(rightful, now - 3600, ttl_seconds=60),
+            "not yet valid": ca.issue_svid(rightful, now + 3600),
+            "another trust domain": CertificateAuthority.create("other.test", now).issue_svid(
+                SpiffeId.parse("spiffe://other.test/ns/shop/sa/front"), now
+            ),
+            "self-made": CertificateAuthority.create("mesh.test", now).issue_svid(rightful, now),
+            "web server": ca.issue_server_certificate(("front",), now),
+            "none": None,
+        }
+        answers = {
+            name: await asyncio.to_thread(_handshake, port, held, tmp_path / "held", ssl.TLSVersion.TLSv1_3)
+            for name, held in holders.items()
+        }
+        got = {name for name, answer in answers.items() if answer == "HTTP/1.1 200"}
+        assert got == {"rightful", "rsa"}, answers
+        assert await get(running.port) == "200"

@@ -1,0 +1,164 @@
+"""``authz ca`` from init to retire, without a server."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from authz.identity.keys import write_key
+from authz.identity.ledger import LEDGER_FILE, Ledger
+from tests.cli.conftest import Run
+from tests.identity.certificates import INTERMEDIATE, KEYS, ROOT, changed, pem
+
+FRONT = "spiffe://mesh.test/ns/shop/sa/front"
+
+
+@pytest.fixture
+def authority(run: Run, tmp_path: Path) -> Path:
+    """An authority named ``ca`` in the directory that commands run in."""
+    assert run("ca", "init", "--trust-domain", "mesh.test").exit_code == 0
+    return tmp_path / "ca"
+
+
+def states(run: Run) -> list[str]:
+    shown = json.loads(run("ca", "show", "-o", "json").stdout)
+    return [authority["state"] for authority in shown["authorities"]]
+
+
+def failed(result: Result, code: int) -> str:
+    assert result.exit_code == code, result.output
+    return result.stdout + result.stderr
+
+
+def test_an_authority_is_made_once(run: Run, authority: Path) -> None:
+    assert states(run) == ["active"]
+    assert run("ca", "show", "-o", "bundle").stdout.encode() == (authority / "bundle.pem").read_bytes()
+    assert "holds an authority already" in failed(run("ca", "init"), 1)
+
+
+def test_a_bad_trust_domain_is_said(run: Run) -> None:
+    assert "`UPPER` is not a trust domain" in failed(run("ca", "init", "--trust-domain", "UPPER"), 1)
+
+
+def test_a_certificate_is_issued_to_files_verified_and_recorded(run: Run, authority: Path, tmp_path: Path) -> None:
+    result = run("ca", "issue", FRONT, "--dns", "front.shop.svc", "--out", "certs/front")
+    assert result.exit_code == 0, result.output
+    assert "PRIVATE" not in result.output
+    assert sorted(path.name for path in (tmp_path / "certs/front").iterdir()) == ["ca.crt", "tls.crt", "tls.key"]
+    assert (tmp_path / "certs/front/tls.key").stat().st_mode & 0o777 == 0o600
+    assert f"{FRONT} serial" in run("ca", "verify", "certs/front/tls.crt").stdout
+    (record,) = Ledger(authority / LEDGER_FILE).read()
+    assert (record.spiffe_id, record.evidence) == (FRONT, "file:certs/front/tls")
+
+
+def test_a_web_servers_certificate_is_issued_and_is_no_svid(run: Run, authority: Path) -> None:
+    assert run("ca", "issue", "--server", "--dns", "shop.example", "--ip", "127.0.0.1", "--out", "web").exit_code == 0
+    assert failed(run("ca", "verify", "web/tls.crt"), 3) == "the certificate's extendedKeyUsage lacks clientAuth\n"
+
+
+WRONG = [
+    (("issue", "--out", "x"), 2, "give a SPIFFE ID, or --server with --dns"),
+    (("issue", FRONT, "--server", "--out", "x"), 2, "give a SPIFFE ID, or --server with --dns"),
+    (("issue", "--server", "--out", "x"), 1, "at least one DNS name or IP address"),
+    (("issue", "nonsense", "--out", "x"), 1, "`nonsense` is not a SPIFFE ID"),
+    (("issue", "spiffe://other.test/a", "--out", "x"), 1, "is not of the trust domain `mesh.test`"),
+    (("issue", FRONT, "--ca", "nowhere", "--out", "x"), 1, "nowhere/authorities.json: No such file or directory"),
+    (("root", "activate"), 2, "give --admin for every Envoy, or --unchecked"),
+    (("root", "activate", "--unchecked"), 1, "no authority is prepared"),
+    (("root", "taint"), 1, "no authority is old"),
+    (("root", "retire", "--unchecked"), 1, "no authority is tainted"),
+    (("token", "create", "spiffe://mesh.test"), 1, "has no path"),
+    (("token", "create", "spiffe://other.test/a"), 1, "is not of the trust domain `mesh.test`"),
+    (("serve",), 2, "at least one of --socket, --listen and --enrol is needed"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), WRONG)
+@pytest.mark.usefixtures("authority")
+def test_what_cannot_be_done_says_why(run: Run, arguments: tuple[str, ...], code: int, message: str) -> None:
+    assert message in failed(run("ca", *arguments), code)
+
+
+@pytest.mark.usefixtures("authority")
+def test_the_root_is_rotated_in_four_steps(run: Run) -> None:
+    assert run("ca", "root", "prepare").exit_code == 0
+    assert states(run) == ["active", "prepared"]
+    assert run("ca", "root", "activate", "--unchecked").exit_code == 0
+    assert states(run) == ["old", "active"]
+    assert "old but not tainted" in failed(run("ca", "root", "retire", "--unchecked", first_id(run)), 1)
+    assert run("ca", "root", "taint").exit_code == 0
+    assert run("ca", "root", "retire", "--unchecked").exit_code == 0
+    assert states(run) == ["active"]
+
+
+def first_id(run: Run) -> str:
+    shown = json.loads(run("ca", "show", "-o", "json").stdout)
+    identity = shown["authorities"][0]["id"]
+    assert isinstance(identity, str)
+    return identity
+
+
+@pytest.mark.usefixtures("authority")
+def test_a_proxy_that_cannot_be_asked_stops_a_step(run: Run) -> None:
+    run("ca", "root", "prepare")
+    assert "cannot be asked" in failed(run("ca", "root", "activate", "--admin", "./nowhere.sock"), 1)
+    assert states(run) == ["active", "prepared"]
+
+
+def test_a_token_is_shown_once_and_kept_as_a_digest(run: Run, authority: Path) -> None:
+    result = run("ca", "token", "create", FRONT)
+    token = result.stdout.strip()
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token)
+    (kept,) = (authority / "join-tokens").iterdir()
+    assert token not in kept.read_text()
+
+
+def own_files(tmp_path: Path) -> list[str]:
+    """Certificates of the tests' own chain, valid today."""
+    lives = {"begin": 1.0e9, "end": 3.9e9}
+    files = {
+        "root.pem": pem(changed(ROOT, **lives).certificate()),
+        "chain.pem": pem(changed(INTERMEDIATE, **lives).certificate()),
+        "key.pem": write_key(KEYS["intermediate"]),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        os.chmod(tmp_path / name, 0o600)
+    return ["--root", "root.pem", "--chain", "chain.pem", "--key", "key.pem"]
+
+
+def test_one_may_bring_an_intermediate_of_ones_own(run: Run, tmp_path: Path) -> None:
+    files = own_files(tmp_path)
+    assert run("ca", "init", "--trust-domain", "mesh.test", *files).exit_code == 0
+    assert run("ca", "issue", FRONT, "--out", "certs").exit_code == 0
+    assert run("ca", "verify", "certs/tls.crt").exit_code == 0
+
+
+def test_half_an_authority_of_ones_own_is_refused(run: Run, tmp_path: Path) -> None:
+    files = own_files(tmp_path)
+    assert "needs --root and --key" in failed(run("ca", "init", *files[:4]), 2)
+    (tmp_path / "key.pem").chmod(0o644)
+    assert "others may read" in failed(run("ca", "init", *files), 1)
+
+
+@pytest.mark.usefixtures("authority")
+def test_a_prepared_root_may_be_ones_own(run: Run, tmp_path: Path) -> None:
+    assert run("ca", "root", "prepare", *own_files(tmp_path)).exit_code == 0
+    assert states(run) == ["active", "prepared"]
+
+
+ENTRIES = f"entries:\n- {{ spiffeID: {FRONT}, selectors: ['unix:uid:1'], dns: [front] }}\n"
+
+
+def test_entries_are_checked_and_shown(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "entries.yaml").write_text(ENTRIES)
+    assert run("ca", "entry", "validate", "entries.yaml", "--trust-domain", "mesh.test").stdout == "1 entry\n"
+    shown = run("ca", "entry", "show", "entries.yaml", "--trust-domain", "mesh.test").stdout.splitlines()
+    assert shown[1].split() == [FRONT, "unix:uid:1", "86400", "s", "front"]
+    answer = failed(run("ca", "entry", "validate", "entries.yaml"), 3)
+    assert "entries.yaml:2:15" in answer
+    assert "is not of the trust domain `cluster.local`" in answer
+    assert "is not of the trust domain" in failed(run("ca", "entry", "show", "entries.yaml"), 1)
