@@ -41,7 +41,18 @@ class Settings(BaseSettings):
         pattern="^0?[0-7]{3}$",
         description="permissions of Unix sockets, octal; 666 for Envoys of any user",
     )
-    admin: str = Field(default="", description="host:port of health, metrics and the admin page; empty serves none")
+    server: Literal["grpcio", "envoy"] = Field(
+        default="grpcio", description="what answers: grpcio in Python, or an Envoy that hosts the workers"
+    )
+    workers: int = Field(
+        default=1,
+        ge=0,
+        le=256,
+        description="processes, 0: one for each core; of several each has an address of its own: port + 0, NAME-0",
+    )
+    admin: str = Field(
+        default="", description="host:port or unix:/path of health, metrics and the admin page; empty serves none"
+    )
 
     tls_certificate: Path | None = Field(default=None, description="PEM chain of the server; reread when it changes")
     tls_key: Path | None = Field(default=None, description="PEM key of the server")

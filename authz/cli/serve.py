@@ -1,8 +1,6 @@
 """``authz serve``: the authorization server. Its flags are the settings; what it says goes to standard error."""
 
 import asyncio
-import json
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +11,8 @@ import click
 
 from authz.cli import COMMANDS
 from authz.core.errors import LoadError, SettingsError
-from authz.service.app import run
+from authz.service.log import log_to_stderr
+from authz.service.supervisor import run
 from authz.settings import PREFIX, Settings, read_settings, setting_flags
 
 Command = Callable[..., None]
@@ -60,7 +59,7 @@ def serve(config: Path | None, **flags: Any) -> None:
         settings = read_settings(told, file=config, environment=environment())
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    _log_to_stderr(settings)
+    log_to_stderr(settings)
     try:
         asyncio.run(run(settings, lambda line: click.echo(f"authz: {line}", err=True)))
     except LoadError as error:
@@ -69,20 +68,3 @@ def serve(config: Path | None, **flags: Any) -> None:
     except SettingsError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(1)
-
-
-class _JsonLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        told = {"time": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name}
-        return json.dumps({**told, "message": super().format(record)})
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    line = _JsonLine if settings.log_format == "json" else logging.Formatter
-    handler.setFormatter(
-        line("%(message)s" if line is _JsonLine else "%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    for library in ("httpx", "watchfiles"):  # whole URLs, and every change of a file
-        logging.getLogger(library).setLevel(logging.WARNING)

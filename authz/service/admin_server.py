@@ -1,8 +1,10 @@
 """The operator's HTTP side hosted in the same event loop: uvicorn without its own signals and logs."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -24,20 +26,26 @@ class AdminServer:
     """``start`` once, ``stop`` once. ``address`` is where it listens, a port chosen by the system filled in."""
 
     def __init__(self, app: Application, listen: str) -> None:
+        """``listen`` is ``host:port`` or ``unix:/path``. Raises SettingsError."""
+        self._path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
         host, _, port = listen.rpartition(":")
-        if not host or not port.isdigit():
-            raise SettingsError(f"setting `admin`: `{listen}` is not host:port")
-        self._listen = listen
+        if self._path is None and not (host and port.isdigit()):
+            raise SettingsError(f"setting `admin`: `{listen}` is neither host:port nor unix:/path")
+        number = 0 if self._path is not None else int(port)
         config = uvicorn.Config(
-            app, host.strip("[]"), int(port), log_config=None, access_log=False, lifespan="off", ws="none"
+            app, host.strip("[]"), number, log_config=None, access_log=False, lifespan="off", ws="none"
         )
         config.load()
         self._server = _Hosted(config)
-        try:
-            self._socket = config.bind_socket()
-        except SystemExit as error:  # uvicorn ends the process where it cannot bind
-            raise SettingsError(f"setting `admin`: cannot listen on `{listen}`") from error
-        self.address = f"{host}:{self._socket.getsockname()[1]}"
+        if self._path is not None:
+            self._socket = _unix_socket(self._path)
+            self.address = listen
+        else:
+            try:
+                self._socket = config.bind_socket()
+            except SystemExit as error:  # uvicorn ends the process where it cannot bind
+                raise SettingsError(f"setting `admin`: cannot listen on `{listen}`") from error
+            self.address = f"{host}:{self._socket.getsockname()[1]}"
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -48,3 +56,20 @@ class AdminServer:
         if self._task is not None:
             await self._task
         self._socket.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """A socket for its owner and group; one that a crashed process left is replaced."""
+    found = socket.socket(socket.AF_UNIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_socket():
+            path.unlink()
+        found.bind(str(path))
+        path.chmod(0o660)
+    except OSError as error:
+        found.close()
+        raise SettingsError(f"setting `admin`: cannot listen on `unix:{path}`: {error.strerror or error}") from error
+    return found

@@ -26,7 +26,7 @@ from authz.service.admin_server import AdminServer
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.providers import Providers
 from authz.service.reload import Reloader
-from authz.service.server import CheckServer
+from authz.service.server import AskProvider, CheckServer, Server
 from authz.service.snapshot import Snapshot
 from authz.service.tls import ServerCertificate
 from authz.settings import Settings
@@ -37,12 +37,22 @@ from authz.tokens.key_sets import KeySetState
 _log = logging.getLogger("authz.app")
 Announce = Callable[[str], None]
 """Told lines for people about the start and the stop."""
+ServerOf = Callable[[CheckFunction, AskProvider], Server]
 
 
 class App:
     """All parts of one worker. ``start`` once in a running event loop, then ``stop`` once."""
 
-    def __init__(self, settings: Settings, announce: Announce, clock: Callable[[], float] = time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        announce: Announce,
+        clock: Callable[[], float] = time,
+        *,
+        server: ServerOf | None = None,
+        stdout: Sink | None = None,
+    ) -> None:
+        """``server`` None is grpcio's; ``stdout`` None writes records to standard output unguarded."""
         self._settings = settings
         self._announce = announce
         self._clock = clock
@@ -54,7 +64,7 @@ class App:
             root_ratio=1.0 if settings.otlp_endpoint else 0.0,
         )
         self.trail = AuditTrail(
-            [self.recent, *_sinks(settings)],
+            [self.recent, *_sinks(settings, stdout or StreamSink())],
             capacity=settings.audit_capacity,
             on_full=settings.audit_on_full,
             steps=Steps(telemetry=self.telemetry, tracer=self.tracer),
@@ -75,13 +85,17 @@ class App:
             token_cache_size=settings.token_cache_size,
         )
         self.providers = Providers()
-        self.server = CheckServer(
-            self.function,
-            self.providers.ask,
-            max_message_bytes=settings.max_message_bytes,
-            credentials=_credentials(settings),
-            socket_mode=int(settings.socket_mode, 8),
-            clock=clock,
+        self.server: Server = (
+            server(self.function, self.providers.ask)
+            if server is not None
+            else CheckServer(
+                self.function,
+                self.providers.ask,
+                max_message_bytes=settings.max_message_bytes,
+                credentials=_credentials(settings),
+                socket_mode=int(settings.socket_mode, 8),
+                clock=clock,
+            )
         )
         self.reloader = Reloader(settings.policies, settings.mesh, self._put_in_force, clock)
         self.is_draining = False
@@ -204,13 +218,13 @@ async def run(settings: Settings, announce: Announce) -> None:
         raise
 
 
-def _sinks(settings: Settings) -> list[Sink]:
+def _sinks(settings: Settings, stdout: Sink) -> list[Sink]:
     """The sinks named in the settings. Raises SettingsError."""
     sinks: list[Sink] = []
     for name in settings.audit:
         kind, _, argument = name.partition(":")
         if name == "stdout":
-            sinks.append(StreamSink())
+            sinks.append(stdout)
         elif name == "otlp" and settings.otlp_endpoint:
             sinks.append(OtlpSink(log_exporter(_otlp(settings))))
         elif kind == "file" and argument:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from time import time
+from typing import Protocol
 
 import grpc
 from google.protobuf.internal import api_implementation
@@ -82,6 +83,23 @@ class Health:
                 "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
             },
         )
+
+
+class Server(Protocol):
+    """What serves one worker: grpcio, or the Envoy that hosts it."""
+
+    health: Health
+    addresses: tuple[str, ...]
+    """Where it listens, ports chosen by the system filled in; empty when Envoy does."""
+
+    async def start(self, listen: Sequence[str]) -> None:
+        """Listen. Raises SettingsError for an address that is taken or unusable."""
+
+    async def drain(self, delay_seconds: float, grace_seconds: float) -> None:
+        """Say NOT_SERVING, let the proxies notice, finish what runs, stop (XA-127)."""
+
+    async def stop(self, grace_seconds: float | None = None) -> None:
+        """Stop, waiting so long for the calls that run."""
 
 
 class CheckServer:
@@ -186,7 +204,8 @@ class SocketLock:
     A socket left by a crashed server is removed; the lock went with its process.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, tidy: bool = True) -> None:
+        """``tidy`` removes the socket of a crashed server; Envoy does that itself. Raises SettingsError."""
         self._path = path
         self._lock_path = path.with_name(path.name + ".lock")
         try:
@@ -200,7 +219,7 @@ class SocketLock:
             os.close(self._lock)
             raise SettingsError(f"cannot listen on `unix:{path}`: another server holds it") from error
         try:
-            if stat.S_ISSOCK(path.lstat().st_mode):
+            if tidy and stat.S_ISSOCK(path.lstat().st_mode):
                 path.unlink()
         except FileNotFoundError:
             pass

@@ -1,0 +1,30 @@
+"""The operator's log: one form for the command and all of its workers."""
+
+import json
+import logging
+import sys
+
+from authz.settings import Settings
+
+
+class _JsonLine(logging.Formatter):
+    def __init__(self, worker: int | None) -> None:
+        super().__init__("%(message)s")
+        self.worker = worker
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {"time": self.formatTime(record), "level": record.levelname.lower(), "logger": record.name}
+        if self.worker is not None:
+            told["worker"] = str(self.worker)
+        return json.dumps({**told, "message": super().format(record)})
+
+
+def log_to_stderr(settings: Settings, worker: int | None = None) -> None:
+    """Send the log of every library there, in the form of the settings; ``worker`` numbers one of several."""
+    handler = logging.StreamHandler(sys.stderr)
+    place = "" if worker is None else f" worker {worker}"
+    text = logging.Formatter(f"%(asctime)s %(levelname)s %(name)s{place}: %(message)s")
+    handler.setFormatter(_JsonLine(worker) if settings.log_format == "json" else text)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    for library in ("httpx", "watchfiles"):  # whole URLs, and every change of a file
+        logging.getLogger(library).setLevel(logging.WARNING)

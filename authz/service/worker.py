@@ -1,0 +1,182 @@
+"""
+One worker under the supervisor: its order, the line on which the two talk, and the grpcio worker's process.
+
+Both kinds of worker, grpcio's and Envoy's, are the same ``App`` and obey the same words: ``not-serving``, then
+``finish``. A worker whose supervisor is gone ends itself.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from authz.audit.sinks import StreamSink
+from authz.audit.trail import Entry
+from authz.core.errors import AuthzError, LoadError
+from authz.service.app import App, ServerOf
+from authz.service.log import log_to_stderr
+from authz.settings import Settings
+
+ORDER = "_AUTHZ_WORKER"
+"""Environment variable of a worker's order; not with the prefix of settings, which it carries."""
+NOT_SERVING, FINISH = "not-serving", "finish"
+LAST_SECONDS = 30
+"""What a worker without a supervisor has left, whatever it is doing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the supervisor tells a worker when it starts it."""
+
+    settings: Settings
+    """Of this worker: its own addresses and administration."""
+    index: int
+    control: int
+    """Descriptor of the line to the supervisor."""
+    stdout_lock: int
+    """Descriptor of a file whose lock guards standard output."""
+
+    def write(self) -> str:
+        told = self.settings.model_dump(mode="json")
+        return json.dumps([told, self.index, self.control, self.stdout_lock])
+
+    @classmethod
+    def read(cls, text: str) -> "Order":
+        told, index, control, stdout_lock = json.loads(text)
+        return cls(Settings(**told), index, control, stdout_lock)
+
+
+class GuardedStdout(StreamSink):
+    """
+    Standard output shared by workers.
+
+    A full pipe would let a batch of one worker end up within another's line, so each holds a lock while it writes.
+    """
+
+    def __init__(self, lock: int) -> None:
+        super().__init__()
+        self._lock = lock
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            super().write(entries)
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+
+
+class Line:
+    """JSON lines between worker and supervisor over a socket pair; either side sees the end of the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, end: socket.socket) -> "Line":
+        return cls(*await asyncio.open_connection(sock=end))
+
+    def tell(self, word: str, **facts: Any) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps({"word": word, **facts}).encode() + b"\n")
+
+    async def told(self) -> AsyncIterator[dict[str, Any]]:
+        """What the other side says, until it is gone."""
+        with suppress(OSError):
+            while line := await self._reader.readline():
+                yield json.loads(line)
+
+    async def close(self) -> None:
+        with suppress(OSError):
+            await self._writer.drain()
+            self._writer.close()
+            await self._writer.wait_closed()
+
+
+class SupervisedApp:
+    """An ``App`` that reports to a supervisor and does what it is told."""
+
+    def __init__(self, order: Order, line: Line, server: ServerOf | None) -> None:
+        self._line = line
+        settings = order.settings
+        stdout = GuardedStdout(order.stdout_lock)
+        self.app = App(settings, lambda text: line.tell("say", text=text), server=server, stdout=stdout)
+        self._is_stopped = False
+
+    async def start(self) -> None:
+        """Raises what ``App.start`` does."""
+        await self.app.start()
+        self._line.tell("started", addresses=self.app.server.addresses)
+        self._reporting = asyncio.create_task(self._report_health(), name="report")
+
+    async def obey(self) -> bool:
+        """Do what is told until the worker has finished; False when the supervisor is gone instead."""
+        async for message in self._line.told():
+            if message["word"] == NOT_SERVING:
+                self.app.is_draining = True
+                self.app.server.health.set_serving(False)
+            elif message["word"] == FINISH:
+                await self.stop(drain=True)
+                self._line.tell("finished")
+                return True
+        return False
+
+    async def stop(self, *, drain: bool) -> None:
+        """Stop the parts; a second time does nothing."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._reporting.cancel()
+            await self.app.stop(drain=drain)
+
+    async def _report_health(self) -> None:
+        health = self.app.server.health
+        while True:
+            changed = health.changed
+            self._line.tell("serving" if health.is_serving else "not-serving")
+            await changed.wait()
+
+
+def tell_failure(line: Line, error: AuthzError) -> None:
+    """Say why the worker does not start; every problem of the policies is in the log already."""
+    line.tell("failed", text=str(error), is_load=isinstance(error, LoadError))
+
+
+async def serve(order: Order) -> int:
+    """A grpcio worker, until it has finished. Returns the exit code."""
+    line = await Line.over(socket.socket(fileno=order.control))
+    try:
+        worker = SupervisedApp(order, line, None)
+        await worker.start()
+    except AuthzError as error:
+        tell_failure(line, error)
+        await line.close()
+        return 1
+    obeying = asyncio.create_task(worker.obey())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, obeying.cancel)
+    try:
+        if not await obeying:
+            signal.alarm(LAST_SECONDS)
+            await worker.stop(drain=True)
+    except asyncio.CancelledError:  # told by a signal, not by the supervisor
+        signal.alarm(LAST_SECONDS)
+        await worker.stop(drain=True)
+    await line.close()
+    return 0
+
+
+def main() -> int:
+    order = Order.read(os.environ.pop(ORDER))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's
+    log_to_stderr(order.settings, order.index)
+    return asyncio.run(serve(order))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

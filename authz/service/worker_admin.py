@@ -1,0 +1,55 @@
+"""The operator's side of several workers: asks each over its own Unix socket, one address for all."""
+
+from typing import TYPE_CHECKING
+
+import httpx
+
+from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app
+from authz.service.admin_server import AdminServer
+
+if TYPE_CHECKING:
+    from authz.service.supervisor import Supervisor
+
+_ASK_SECONDS = 2.0
+_PASSED = ("content-type", "cache-control", "location", "content-security-policy", "x-content-type-options")
+
+
+class WorkersAdmin:
+    """``start`` once, ``stop`` once. Raises SettingsError when it cannot listen."""
+
+    def __init__(self, supervisor: "Supervisor", listen: str) -> None:
+        self._clients = [
+            httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(uds=str(worker.admin_socket)),
+                base_url="http://worker",
+                timeout=_ASK_SECONDS,
+            )
+            for worker in supervisor.workers
+        ]
+
+        def statuses() -> list[WorkerStatus]:
+            return [
+                WorkerStatus(w.index, w.serving.is_set(), w.restarts, w.process.pid if w.process else None)
+                for w in supervisor.workers
+            ]
+
+        self._server = AdminServer(create_workers_app(statuses, self._fetch, lambda: supervisor.is_draining), listen)
+        self.address = self._server.address
+
+    async def _fetch(self, index: int, request: WorkerRequest) -> WorkerAnswer:
+        try:
+            answer = await self._clients[index].request(
+                request.method, request.target, headers=list(request.headers), content=request.body
+            )
+        except httpx.HTTPError:
+            return WorkerAnswer()
+        headers = tuple((k, v) for k, v in answer.headers.items() if k in _PASSED)
+        return WorkerAnswer(answer.status_code, headers, answer.content)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+        for client in self._clients:
+            await client.aclose()
