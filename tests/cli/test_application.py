@@ -104,7 +104,7 @@ def test_text_of_others_is_printed_as_text(text: str, printed: str) -> None:
     assert clean(text) == printed
 
 
-@pytest.mark.parametrize("name", ["validate", "check", "explain", "test"])
+@pytest.mark.parametrize("name", ["validate", "check", "explain", "test", "analyze"])
 def test_the_environment_twin_of_an_option_is_named_like_its_flag(name: str) -> None:
     command = application.get_command(click.Context(application), name)
     assert command is not None
