@@ -248,9 +248,11 @@ def certificates(directory: Path, name: str) -> list[dict[str, object]]:
     return found
 
 
-def entries_for_me(ttl_seconds: int = 3600) -> str:
+def entries_for_me(ttl_seconds: int = 3600, federates_with: tuple[str, ...] = ()) -> str:
     """Both identities for the user who runs the tests."""
+    domains = ", ".join(federates_with)
     return "entries:\n" + "".join(
-        f"- {{ spiffeID: '{spiffe_id}', selectors: ['unix:uid:{os.getuid()}'], x509SVIDTTL: {ttl_seconds} }}\n"
+        f"- {{ spiffeID: '{spiffe_id}', selectors: ['unix:uid:{os.getuid()}'], x509SVIDTTL: {ttl_seconds}, "
+        f"federatesWith: [{domains}] }}\n"
         for spiffe_id in (CLIENT_ID, SERVER_ID)
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.core.spiffe import SpiffeId
+from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.identity.authority import Authority, AuthorityState
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.drift import Expected, expected_serials, find_drift, read_served, still_served, trusts
 from authz.identity.files import write_secret_files
@@ -77,8 +78,10 @@ class Mesh:
         return found
 
 
-async def authority(directory: Path, doors: Doors | None = None) -> AuthorityServer:
-    files = AuthorityFiles(directory / "ca", directory / "entries.yaml")
+async def authority(
+    directory: Path, doors: Doors | None = None, federated: tuple[tuple[TrustDomain, Path], ...] = ()
+) -> AuthorityServer:
+    files = AuthorityFiles(directory / "ca", directory / "entries.yaml", federated=federated)
     server = AuthorityServer(files, doors or Doors(socket=directory / "sds.sock"))
     await server.start()
     return server
@@ -86,15 +89,21 @@ async def authority(directory: Path, doors: Doors | None = None) -> AuthoritySer
 
 @asynccontextmanager
 async def mesh(
-    directory: Path, *, ttl_seconds: int = 3600, key_type: KeyType = KeyType.ECDSA_P256, per_connection: int = 20
+    directory: Path,
+    *,
+    ttl_seconds: int = 3600,
+    key_type: KeyType = KeyType.ECDSA_P256,
+    per_connection: int = 20,
+    federated: tuple[tuple[TrustDomain, Path], ...] = (),
 ) -> AsyncIterator[tuple[Mesh, CertificateAuthority]]:
     ca = CertificateAuthority.create("mesh.test", time.time(), key_type=key_type)
     ca.save(directory / "ca")
-    (directory / "entries.yaml").write_text(entries_for_me(ttl_seconds))
-    server = await authority(directory)
+    domains = tuple(domain.name for domain, _ in federated)
+    (directory / "entries.yaml").write_text(entries_for_me(ttl_seconds, domains))
+    server = await authority(directory, federated=federated)
     front, back = free_port(), free_port()
     envoys = [
-        run_envoy(directory, "server", server_bootstrap(directory, back)),
+        run_envoy(directory, "server", server_bootstrap(directory, back, roots="ALL" if federated else "ROOTCA")),
         run_envoy(directory, "client", client_bootstrap(directory, front, back, per_connection)),
     ]
     running = Mesh(directory, server, front)
@@ -247,8 +256,7 @@ def _handshake(port: int, held: Issued | None, directory: Path, minimum: ssl.TLS
 async def test_only_the_rightful_holder_of_a_certificate_gets_an_answer(tmp_path: Path) -> None:
     """Python's TLS against Envoy: another workload's, expired, foreign, self-made and no certificate get nothing."""
     async with mesh(tmp_path) as (running, ca):
-        text = await asyncio.to_thread((tmp_path / "server.yaml").read_text)
-        port = int(text.split("address: 127.0.0.1, port_value: ")[1].split()[0])
+        port = await _port_of_server(tmp_path)
         now = time.time()
         rightful = SpiffeId.parse(CLIENT_ID)
         holders = {
@@ -271,3 +279,28 @@ async def test_only_the_rightful_holder_of_a_certificate_gets_an_answer(tmp_path
         got = {name for name, answer in answers.items() if answer == "HTTP/1.1 200"}
         assert got == {"rightful", "rsa"}, answers
         assert await get(running.port) == "200"
+
+
+async def test_a_federated_authority_speaks_for_its_own_trust_domain_only(tmp_path: Path) -> None:
+    """The server's Envoy trusts both roots by the secret ``ALL``; the other one must not vouch for our identities."""
+    now, rightful = time.time(), SpiffeId.parse(CLIENT_ID)
+    other = CertificateAuthority.create("other.test", now)
+    (tmp_path / "other.pem").write_bytes(other.bundle_pem)
+    without_constraints = Authority(
+        AuthorityState.ACTIVE, other.active.root, (), other.active.root_key or other.active.key
+    )
+    forger = CertificateAuthority(TrustDomain("mesh.test"), (without_constraints,))
+    async with mesh(tmp_path, federated=((TrustDomain("other.test"), tmp_path / "other.pem"),)) as (running, ca):
+        port = await _port_of_server(tmp_path)
+        answers = [
+            await asyncio.to_thread(_handshake, port, held, tmp_path / "held", ssl.TLSVersion.TLSv1_3)
+            for held in (ca.issue_svid(rightful, now), forger.issue_svid(rightful, now))
+        ]
+        assert answers[0] == "HTTP/1.1 200"
+        assert answers[1] != "HTTP/1.1 200"
+        assert await get(running.port) == "200"
+
+
+async def _port_of_server(directory: Path) -> int:
+    text = await asyncio.to_thread((directory / "server.yaml").read_text)
+    return int(text.split("address: 127.0.0.1, port_value: ")[1].split()[0])
