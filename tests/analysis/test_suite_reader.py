@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from authz.analysis.cases import run_suite
 from authz.analysis.suite_reader import read_suite
+from authz.cli.report import lines
 from authz.core.resources import MeshConfig, PathNormalization
 
 NOW = 1_800_000_000.0
@@ -184,3 +187,35 @@ groups:
         "  help: paths are relative to the suite"
     ]
     assert [bool(result.error) for result in run_suite(missing, NOW)] == [True]
+
+
+FRAGMENTS = [
+    "null",
+    "[]",
+    "{}",
+    '"\\ud800"',
+    "-1",
+    "1e400",
+    ".nan",
+    "${TOKEN:x}",
+    "${JWKS:}",
+    "\0",
+    "é",
+    "&a ",
+    "*a",
+    "!!x ",
+    "- ",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    at=st.integers(0, len(SUITE)),
+    cut=st.integers(0, 25),
+    fragment=st.sampled_from(["", *FRAGMENTS]) | st.text(max_size=4),
+)
+def test_no_mutilated_suite_raises(at: int, cut: int, fragment: str) -> None:
+    text = SUITE[:at] + fragment + SUITE[at + cut :]
+    suite = read_suite("s.yaml", text.encode("utf-8", "surrogatepass"))
+    for result in run_suite(suite, NOW):
+        assert list(lines(result)) or result.passed
