@@ -75,6 +75,8 @@ async def _two_ids(world: World) -> str:
     return "two ids, two records" if (distinct, found) == (2, 2) else f"{distinct} ids, {found} records"
 
 
+KEY_REFRESH_SECONDS = 15.0
+"""An unknown kid asks for the keys anew, but not more often than every ten seconds: forged ones are tried before."""
 JOINED = "details, ingressgateway, productpage, reviews"
 """Not the egress gateway: like every edge it gives requests an id of its own. Traces join there."""
 
@@ -209,7 +211,7 @@ async def _rotation(world: World) -> str:
         told = await world.outcome(await world.visit("/productpage", "alice, new key"))
         return told if told == "200" else None
 
-    new = await world.until(fresh) or "the new one is refused"
+    new = await world.until(fresh, KEY_REFRESH_SECONDS) or "the new one is refused"
     return f"{await _product_page(world)}, {new}"
 
 
