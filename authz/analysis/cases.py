@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from authz.analysis.coverage import Coverage
-from authz.analysis.request import UNUSABLE_PATH, to_attributes
-from authz.analysis.suite import Case, DocumentCase, Group, PolicyText, Suite, Upstream
-from authz.core.attributes import AttributeContext, Authentication, Json
+from authz.analysis.expectations import Comparison, compare
+from authz.analysis.request import to_attributes
+from authz.analysis.suite import Case, DocumentCase, Group, PolicyText, Suite
+from authz.core.attributes import AttributeContext, Authentication
 from authz.core.compiler import compile_engine
-from authz.core.decision import FORBIDDEN_BODY, Decision, DryRunResult, Effect
+from authz.core.decision import FORBIDDEN_BODY, Decision
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, sort_problems
 from authz.core.explain import Explanation, explain
@@ -29,19 +30,6 @@ from authz.tokens.signing import KeyPool, jwks_text, make_keys, make_tokens, sub
 URI_DOWN = "https://down.jwks.invalid/"
 ISTIO_WARNINGS = frozenset({"VA-2", "VA-32", "VA-39"})
 """Warnings that Istio's own validation gives; ``expect: ok`` leaves room for our lints only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One expected key. Values are JSON; ``actual`` of a header that is not there is None."""
-
-    key: str
-    expected: Json
-    actual: Json
-
-    @property
-    def agrees(self) -> bool:
-        return self.expected == self.actual
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +209,7 @@ def run_case(file: str, prepared: PreparedGroup, case: Case, coverage: Coverage 
     before = to_attributes(request, case.target, prepared.engine.mesh, gateway=group.is_gateway)
     policies = prepared.engine.for_workload(case.target.workload)
     decision = decide(policies, before, prepared.authenticator(), prepared.ask)[1]
-    comparisons = (
-        *(Comparison(key, expected, _actual(key, expected, decision, before)) for key, expected in case.expect.items()),
-        *(_upstream(case.upstream, decision, before, prepared.tokens) if case.upstream is not None else ()),
-    )
+    comparisons = tuple(compare(case, decision, before, prepared.tokens))
     explanation = None
     if coverage is not None or not all(comparison.agrees for comparison in comparisons):
         explanation = explain(policies, before, prepared.authenticator(), prepared.ask)
@@ -233,76 +218,6 @@ def run_case(file: str, prepared: PreparedGroup, case: Case, coverage: Coverage 
     return CaseResult(
         file, group.id, case.id, case.location, case.clauses, comparisons, decision=decision, explanation=explanation
     )
-
-
-def _actual(key: str, expected: Json, decision: Decision, before: AttributeContext) -> Json:
-    """The value of one key of ``expect``."""
-    match key:
-        case "decision":
-            return decision.effect.value
-        case "status":
-            return decision.status
-        case "stage":
-            return decision.stage.value
-        case "by":
-            return decision.rule.short if decision.rule else None
-        case "reported":
-            return decision.rule.name if decision.rule else None
-        case "body":
-            return decision.body
-        case "wwwAuthenticate":
-            return dict(decision.headers).get("www-authenticate")
-        case "audit":
-            return decision.audit
-        case "dryRunAllow":
-            return _dry_run(decision.dry_run_allow, expected)
-        case "dryRunDeny":
-            return _dry_run(decision.dry_run_deny, expected)
-        case "normalizedPath":
-            path = before.http.path if before.http is not None else None
-            return None if path == UNUSABLE_PATH else path
-        case _:
-            raise AssertionError(f"unknown key of expect: {key}")
-
-
-def _dry_run(result: DryRunResult | None, expected: Json) -> Json:
-    """AP-88; only the members that are expected."""
-    if result is None:
-        return None
-    actual: dict[str, Json] = {
-        "result": "allowed" if result.effect is Effect.ALLOW else "denied",
-        "by": result.rule.short if result.rule else None,
-    }
-    return {name: actual[name] for name in expected} if isinstance(expected, dict) and expected else actual
-
-
-def _upstream(
-    upstream: Upstream, decision: Decision, before: AttributeContext, tokens: Mapping[str, str]
-) -> Iterator[Comparison]:
-    """Compare what Envoy would forward, made from the request and the obligations as Envoy applies them."""
-    seen = forwarded_headers(decision, before)
-    for name, value in upstream.present.items():
-        expected = substitute_tokens(value, tokens)
-        values = seen.get(name)
-        yield Comparison(f"upstream.present.{name}", expected, ",".join(values) if values is not None else None)
-    for name in upstream.absent:
-        values = seen.get(name)
-        yield Comparison(f"upstream.absent.{name}", None, ",".join(values) if values is not None else None)
-
-
-def forwarded_headers(decision: Decision, before: AttributeContext) -> dict[str, tuple[str, ...]]:
-    """The headers the upstream sees: obligations applied to the request; nothing is forwarded on a denial."""
-    if before.http is None or not decision.is_allowed:
-        return {}
-    duties = decision.obligations
-    headers = dict(before.http.headers)
-    for name, value in duties.headers_to_set:
-        headers[name] = (value,)
-    for name in duties.headers_to_remove:
-        headers.pop(name, None)
-    if duties.rewritten_path is not None:
-        headers[":path"] = (duties.rewritten_path,)
-    return headers
 
 
 def run_document(file: str, document: DocumentCase) -> CaseResult:
