@@ -26,7 +26,7 @@ MIN_RSA_BITS = 2048
 
 
 class KeyType(StrEnum):
-    """``ED25519`` is for authorities only: Envoy takes RSA and ECDSA keys for a proxy's own certificate."""
+    """``ED25519`` is for authorities: Envoy takes their signatures, but refuses a peer whose own key is Ed25519."""
 
     ECDSA_P256 = "ecdsa-p256"
     RSA_2048 = "rsa-2048"

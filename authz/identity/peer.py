@@ -7,7 +7,7 @@ leaf (XA-35): the bundles must hold the intermediates.
 
 from functools import lru_cache
 
-from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.core.spiffe import SpiffeId
 from authz.identity.bundle import Bundles, TrustBundle
 from authz.identity.revocation import NO_REVOCATIONS, Revocations
 from authz.identity.validate import Examined, Rejection, examine
@@ -42,24 +42,31 @@ def judge_peer(
         return "the peer's certificate was not sent, so its identity has no evidence" if principal else None
     if not principal:
         return "there is a peer certificate but no peer identity"
-    claimed = principal if principal.startswith("spiffe://") else f"spiffe://{principal}"
-    try:
-        domain = SpiffeId.parse(claimed).trust_domain
-    except ValueError as error:
-        return str(error)
-    bundle = bundles.get(domain)
+    claimed = _parse(principal)
+    if isinstance(claimed, str):
+        return claimed
+    bundle = bundles.get(claimed.trust_domain)
     if bundle is None:
-        return f"the trust domain `{domain}` is not trusted"
-    examined = _examine(certificate_pem, domain, bundle)
+        return f"the trust domain `{claimed.trust_domain}` is not trusted"
+    examined = _examine(certificate_pem, bundle)
     if isinstance(examined, Rejection):
         return examined.reason
-    if str(examined.spiffe_id) != claimed:
+    if examined.spiffe_id != claimed:
         return f"the peer's certificate is `{examined.spiffe_id}`'s, not `{claimed}`'s"
     rejection = examined.at(now)
     return rejection.reason if rejection else revocations.judge(examined.spiffe_id, examined.serial)
 
 
 @lru_cache(maxsize=CACHED_CERTIFICATES)
-def _examine(certificate_pem: str, domain: TrustDomain, bundle: TrustBundle) -> Examined | Rejection:
+def _examine(certificate_pem: str, bundle: TrustBundle) -> Examined | Rejection:
     """Examine once per certificate and bundle: parsing and signatures cost about a millisecond."""
-    return examine(certificate_pem, {domain: bundle})
+    return examine(certificate_pem, {bundle.trust_domain: bundle})
+
+
+@lru_cache(maxsize=CACHED_CERTIFICATES)
+def _parse(principal: str) -> SpiffeId | str:
+    """The identity, or why it is none."""
+    try:
+        return SpiffeId.parse(principal if principal.startswith("spiffe://") else f"spiffe://{principal}")
+    except ValueError as error:
+        return str(error)

@@ -370,6 +370,16 @@ async def test_the_holder_of_an_svid_renews_it_and_gets_nobody_elses(directory: 
         assert str(examined.spiffe_id) == answer.spiffe_id == REVIEWS
 
 
+async def test_the_doors_own_certificate_follows_a_rotation(directory: Path) -> None:
+    """Who trusts only the new root can connect, without a restart."""
+    async with running(directory) as authority:
+        async with authority.channel("listen", authority.issue(REVIEWS)) as channel:
+            assert set(await fetch(channel, ROOTS)) == {ROOTS}
+        authority.change(retire(taint(activate(prepare(authority.ca, time.time())))))
+        async with authority.channel("listen", authority.issue(REVIEWS)) as channel:
+            assert set(await fetch(channel, REVIEWS)) == {REVIEWS}
+
+
 async def test_a_revoked_svid_renews_nothing(directory: Path) -> None:
     async with running(directory) as authority:
         held = authority.issue(REVIEWS)

@@ -270,6 +270,7 @@ async def test_only_the_rightful_holder_of_a_certificate_gets_an_answer(tmp_path
             ),
             "self-made": CertificateAuthority.create("mesh.test", now).issue_svid(rightful, now),
             "web server": ca.issue_server_certificate(("front",), now),
+            "an Ed25519 key of its own": ca.issue_svid(rightful, now, key_type=KeyType.ED25519),
             "none": None,
         }
         answers = {
