@@ -78,8 +78,43 @@ class Settings(BaseSettings):
     audit_on_full: Literal["drop", "deny"] = Field(
         default="drop", description="what a full audit queue does to a request"
     )
+    audit_flush_seconds: float = Field(
+        default=0.05, gt=0, le=60, description="records reach the sinks this often: what a killed process loses at most"
+    )
+    audit_redact: tuple[str, ...] = Field(
+        default=(), description="fields to hide, as $.token.subject:hash (or :mask, :remove); several allowed"
+    )
+    audit_drop: tuple[str, ...] = Field(
+        default=(),
+        description="allowed requests not to record: request.path=/healthz*; denials are kept; several allowed",
+    )
+    audit_hash_key: Path | None = Field(default=None, description="file with the key of hashed fields")
+    audit_query_values: tuple[str, ...] = Field(
+        default=(), description="query parameters whose values are recorded; of others only the names are"
+    )
+    audit_rotate_bytes: int = Field(default=100_000_000, ge=0, description="size of a file sink at most; 0: any")
+    audit_rotate_seconds: float = Field(default=86_400, ge=0, description="age of a file sink at most; 0: any")
+    audit_keep: int = Field(default=0, ge=0, description="rotated files kept; 0 keeps all")
+    audit_compress: Literal["gzip", "none"] = Field(default="gzip", description="of rotated files")
+    audit_sync: Literal["system", "disk"] = Field(
+        default="system", description="disk waits for the disk at every flush, so that a lost machine loses no more"
+    )
+    audit_chain: Literal["off", "on"] = Field(
+        default="off", description="link the records of file sinks by digests, for `authz audit verify`"
+    )
+    audit_signing_key: Path | None = Field(
+        default=None, description="Ed25519 key, PEM, that signs checkpoints of the chain"
+    )
+
     otlp_endpoint: str = Field(default="", description="OTLP endpoint of spans, http://host:4317; empty sends none")
     otlp_protocol: Literal["grpc", "http"] = Field(default="grpc", description="of the OTLP endpoint")
+    otlp_headers: Path | None = Field(default=None, description="file with headers of OTLP calls, `name: value` lines")
+    otlp_ca: Path | None = Field(default=None, description="PEM bundle that vouches for the OTLP endpoint")
+    otlp_certificate: Path | None = Field(default=None, description="PEM client certificate for the OTLP endpoint")
+    otlp_key: Path | None = Field(default=None, description="PEM key of that certificate")
+    trace_root_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="share of decisions traced that came without a trace; others as the parent"
+    )
 
     drain_delay_seconds: float = Field(
         default=2, ge=0, description="NOT_SERVING before stopping: longer than Envoy's health check interval (XA-127)"
@@ -88,11 +123,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the operator's log")
     log_format: Literal["text", "json"] = Field(default="text", description="of the operator's log")
 
-    @field_validator("listen", "audit", mode="before")
+    @field_validator("listen", "audit", "audit_redact", "audit_query_values", mode="before")
     @classmethod
     def _several(cls, value: object) -> object:
         """A list, or one text with commas as the environment gives it."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("audit_drop", mode="before")
+    @classmethod
+    def _several_rules(cls, value: object) -> object:
+        """A list, or one text with semicolons: a rule has commas inside."""
+        return tuple(part.strip() for part in value.split(";") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("jwks_ca_bundles", mode="before")
     @classmethod

@@ -10,21 +10,19 @@ import logging
 import secrets
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from time import time
 
 import grpc
 
 from authz.admin.app import create_app
-from authz.audit.files import FileSink
-from authz.audit.sinks import OtlpSink, RecentSink, StreamSink, log_exporter
+from authz.audit.sinks import RecentSink, StreamSink
 from authz.audit.telemetry import CacheStatus, KeySetStatus, ServiceStatus, Telemetry
-from authz.audit.trace import DecisionTracer, OtlpTarget, service_resource, span_exporter
-from authz.audit.trail import AuditTrail, Sink, Steps
-from authz.core.errors import LoadError, SettingsError
+from authz.audit.trail import Sink
+from authz.core.errors import LoadError
 from authz.service.admin_server import AdminServer
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.providers import Providers
+from authz.service.recording import make_tracer, make_trail
 from authz.service.reload import Reloader
 from authz.service.server import AskProvider, CheckServer, Server
 from authz.service.snapshot import Snapshot
@@ -58,16 +56,14 @@ class App:
         self._clock = clock
         self.telemetry = Telemetry()
         self.recent = RecentSink()
-        self.tracer = DecisionTracer(
-            [span_exporter(_otlp(settings))] if settings.otlp_endpoint else [],
-            resource=service_resource(),
-            root_ratio=1.0 if settings.otlp_endpoint else 0.0,
-        )
-        self.trail = AuditTrail(
-            [self.recent, *_sinks(settings, stdout or StreamSink())],
-            capacity=settings.audit_capacity,
-            on_full=settings.audit_on_full,
-            steps=Steps(telemetry=self.telemetry, tracer=self.tracer),
+        self.tracer = make_tracer(settings)
+        self.trail = make_trail(
+            settings,
+            self.recent,
+            stdout or StreamSink(),
+            self.telemetry,
+            self.tracer,
+            lambda: self.function.snapshot,
         )
         self.keys = KeySource[KeySet, KeySetState](
             read_key_set,
@@ -216,31 +212,6 @@ async def run(settings: Settings, announce: Announce) -> None:
     except BaseException:
         await app.stop(drain=False)
         raise
-
-
-def _sinks(settings: Settings, stdout: Sink) -> list[Sink]:
-    """The sinks named in the settings. Raises SettingsError."""
-    sinks: list[Sink] = []
-    for name in settings.audit:
-        kind, _, argument = name.partition(":")
-        if name == "stdout":
-            sinks.append(stdout)
-        elif name == "otlp" and settings.otlp_endpoint:
-            sinks.append(OtlpSink(log_exporter(_otlp(settings))))
-        elif kind == "file" and argument:
-            try:
-                sinks.append(FileSink(Path(argument)))
-            except OSError as error:
-                raise SettingsError(f"setting `audit`: `{argument}` cannot be written: {error.strerror}") from error
-        elif name != "none":
-            raise SettingsError(
-                f"setting `audit`: `{name}` is no sink: expected stdout, file:PATH, otlp (with otlp_endpoint) or none"
-            )
-    return sinks
-
-
-def _otlp(settings: Settings) -> OtlpTarget:
-    return OtlpTarget(settings.otlp_endpoint, settings.otlp_protocol)
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

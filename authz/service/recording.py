@@ -1,0 +1,160 @@
+"""
+From settings to the audit trail: sinks, rules of what is recorded, spans, and the nearest miss of a denial.
+
+Whatever is unusable is said by name before anything is served.
+"""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from authz.audit.chain import Chain, read_signing_key
+from authz.audit.files import FileSink, Rotation
+from authz.audit.filters import RecordRules
+from authz.audit.record import RecordOptions
+from authz.audit.sinks import OtlpSink, log_exporter
+from authz.audit.telemetry import Telemetry
+from authz.audit.trace import DecisionTracer, OtlpTarget, service_resource, span_exporter
+from authz.audit.trail import AuditTrail, Sink, Steps
+from authz.core.attributes import AttributeContext
+from authz.core.decision import Decision
+from authz.core.errors import SettingsError
+from authz.core.explain import RuleNote, nearest_miss
+from authz.service.snapshot import Snapshot
+from authz.settings import Settings
+
+MOST_RULES_WALKED = 200
+"""
+A workload with more ALLOW rules has its nearest miss found on demand only (``authz explain``, the page): it walks all
+of them, and the writer's time is the checks' time.
+"""
+
+
+def make_tracer(settings: Settings) -> DecisionTracer:
+    """Spans go out only with an endpoint; ids of the trace are recorded always."""
+    return DecisionTracer(
+        [span_exporter(_otlp(settings))] if settings.otlp_endpoint else [],
+        resource=service_resource(),
+        root_ratio=settings.trace_root_ratio if settings.otlp_endpoint else 0.0,
+    )
+
+
+def make_trail(
+    settings: Settings,
+    first: Sink,
+    stdout: Sink,
+    telemetry: Telemetry,
+    tracer: DecisionTracer,
+    snapshot: Callable[[], Snapshot | None],
+) -> AuditTrail:
+    """
+    Build the trail; it is not started.
+
+    Args:
+        first: a sink that is always there, of recent records.
+        snapshot: the one in force, asked when a denial is explained.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+
+    def nearest(attributes: AttributeContext, decision: Decision) -> RuleNote | None:
+        current = snapshot()
+        if current is None or current.version != decision.policy_version:
+            return None  # the policies that decided are gone; a guess by others would mislead
+        policies = current.engine.for_workload(attributes.destination.workload)
+        sets = policies.http if attributes.http is not None else policies.tcp
+        if sets.allow is None or len(sets.allow.rules) > MOST_RULES_WALKED:
+            return None
+        return nearest_miss(policies, attributes)
+
+    return AuditTrail(
+        [first, *_sinks(settings, stdout)],
+        capacity=settings.audit_capacity,
+        on_full=settings.audit_on_full,
+        flush_seconds=settings.audit_flush_seconds,
+        steps=Steps(
+            telemetry=telemetry,
+            tracer=tracer,
+            rules=_rules(settings),
+            options=RecordOptions(query_values=frozenset(settings.audit_query_values)),
+            nearest=nearest,
+        ),
+    )
+
+
+def _rules(settings: Settings) -> RecordRules:
+    key = b""
+    if settings.audit_hash_key is not None:
+        key = _read("audit_hash_key", settings.audit_hash_key).strip()
+        if len(key) < 16:
+            raise SettingsError(f"setting `audit_hash_key`: `{settings.audit_hash_key}` holds less than 16 bytes")
+    try:
+        return RecordRules.parse(settings.audit_redact, settings.audit_drop, key)
+    except ValueError as error:
+        raise SettingsError(f"setting `audit_redact` or `audit_drop`: {error}") from error
+
+
+def _sinks(settings: Settings, stdout: Sink) -> list[Sink]:
+    sinks: list[Sink] = []
+    for name in settings.audit:
+        kind, _, argument = name.partition(":")
+        if name == "stdout":
+            sinks.append(stdout)
+        elif name == "otlp" and settings.otlp_endpoint:
+            sinks.append(OtlpSink(log_exporter(_otlp(settings))))
+        elif kind == "file" and argument:
+            sinks.append(_file(settings, Path(argument)))
+        elif name != "none":
+            raise SettingsError(
+                f"setting `audit`: `{name}` is no sink: expected stdout, file:PATH, otlp (with otlp_endpoint) or none"
+            )
+    return sinks
+
+
+def _file(settings: Settings, path: Path) -> FileSink:
+    chain = None
+    if settings.audit_chain != "off":
+        key = None
+        if settings.audit_signing_key is not None:
+            try:
+                key = read_signing_key(_read("audit_signing_key", settings.audit_signing_key))
+            except (ValueError, TypeError) as error:  # TypeError: the key is encrypted
+                raise SettingsError(f"setting `audit_signing_key`: {error}") from error
+        chain = Chain(key, secrets.token_hex(8))
+    rotation = Rotation(
+        max_bytes=settings.audit_rotate_bytes,
+        max_age_seconds=settings.audit_rotate_seconds,
+        keep=settings.audit_keep,
+        compress=settings.audit_compress == "gzip",
+    )
+    try:
+        return FileSink(path, rotation=rotation, chain=chain, sync=settings.audit_sync == "disk")
+    except OSError as error:
+        raise SettingsError(f"setting `audit`: `{path}` cannot be written: {error.strerror}") from error
+
+
+def _otlp(settings: Settings) -> OtlpTarget:
+    headers = {}
+    if settings.otlp_headers is not None:
+        for line in _read("otlp_headers", settings.otlp_headers).decode("utf-8", "replace").splitlines():
+            name, colon, value = line.partition(":")
+            if line.strip() and not colon:
+                raise SettingsError(f"setting `otlp_headers`: `{settings.otlp_headers}` has a line without a colon")
+            if colon:
+                headers[name.strip().lower()] = value.strip()
+    return OtlpTarget(
+        settings.otlp_endpoint,
+        settings.otlp_protocol,
+        headers or None,
+        str(settings.otlp_ca or ""),
+        str(settings.otlp_key or ""),
+        str(settings.otlp_certificate or ""),
+    )
+
+
+def _read(setting: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"setting `{setting}`: `{path}` cannot be read: {error.strerror}") from error
