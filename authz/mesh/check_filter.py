@@ -27,6 +27,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     RetryPolicyRetryHostPredicate,
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import BufferSettings
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz as HttpExtAuthz
 from envoy_data_plane.envoy.extensions.filters.network.ext_authz.v3 import ExtAuthz as NetworkExtAuthz
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
@@ -44,14 +45,23 @@ LABELS_KEY = "labels"
 """Key of the node metadata that is sent as ``destination.labels`` (XA-39)."""
 
 
-def http_check_filter(options: RenderOptions) -> HttpFilter:
-    """Ask for every request, refuse when no answer comes."""
+def http_check_filter(options: RenderOptions, body_bytes: int = 0) -> HttpFilter:
+    """
+    Ask for every request, refuse when no answer comes.
+
+    ``body_bytes``: how much of the body the check waits for and carries; 0 for none (XA-50, XA-51).
+    """
+    body = None
+    if body_bytes:
+        # Partial, because it is the service that refuses what a provider finds too long (AP-83).
+        body = BufferSettings(max_request_bytes=body_bytes, allow_partial_message=True, pack_as_bytes=True)
     return HttpFilter(
         name=HTTP_FILTER,
         typed_config=pack(
             HttpExtAuthz(
                 grpc_service=_check_service(options),
                 transport_api_version=ApiVersion.V3,
+                with_request_body=body,
                 failure_mode_allow=False,
                 status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),  # tells "broken" from "denied" (XA-99)
                 validate_mutations=True,  # no response splitting (XA-88)

@@ -70,7 +70,7 @@ def http_filter(
     manager = HttpConnectionManager(
         stat_prefix=routes.name,
         route_config=routes,
-        http_filters=[*([http_check_filter(options)] if checked else []), *extra_filters, _router()],
+        http_filters=[*([http_check_filter(options, _body_bytes(mesh))] if checked else []), *extra_filters, _router()],
         use_remote_address=gateway,  # CS-9, XA-201
         xff_num_trusted_hops=mesh.num_trusted_proxies if gateway else 0,
         normalize_path=mode is not PathNormalization.NONE,
@@ -122,6 +122,16 @@ _XFCC = HttpConnectionManagerForwardClientCertDetails
 
 def _router() -> HttpFilter:
     return HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router()))
+
+
+def _body_bytes(mesh: MeshConfig) -> int:
+    """
+    What the most demanding provider wants to see of a body, and one byte more, which shows that there is more (AP-83).
+
+    A provider that was not shown the body would accept what it should refuse.
+    """
+    wanted = max((provider.max_request_bytes for provider in mesh.extension_providers), default=0)
+    return min(wanted + 1, 2**32 - 1) if wanted else 0
 
 
 def _escaped_slashes(mode: PathNormalization) -> HttpConnectionManagerPathWithEscapedSlashesAction:

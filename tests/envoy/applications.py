@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import grpc
 
@@ -15,8 +16,15 @@ from authz.service.server import AUTHORIZATION
 Pairs = list[tuple[str, str]]
 
 
-async def read_head(reader: asyncio.StreamReader) -> tuple[str, str, Pairs] | None:
-    """Method, target and headers of one HTTP/1.1 request, with its body read; bytes as surrogate escapes."""
+class Request(NamedTuple):
+    method: str
+    target: str
+    headers: Pairs
+    body: bytes
+
+
+async def read_request(reader: asyncio.StreamReader) -> Request | None:
+    """One HTTP/1.1 request, bytes of its head as surrogate escapes; None at the end."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -24,9 +32,8 @@ async def read_head(reader: asyncio.StreamReader) -> tuple[str, str, Pairs] | No
     first, *lines = head.decode("utf-8", "surrogateescape").removesuffix("\r\n\r\n").split("\r\n")
     method, _, rest = first.partition(" ")
     headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    length = dict(headers).get("content-length", "0")
-    await reader.readexactly(int(length))
-    return method, rest.rpartition(" ")[0], headers
+    body = await reader.readexactly(int(dict(headers).get("content-length", "0")))
+    return Request(method, rest.rpartition(" ")[0], headers, body)
 
 
 def answer(status: str, body: bytes, *headers: str) -> bytes:
@@ -45,17 +52,19 @@ class Applications:
     """Path to the text of a JWKS; every other path answers 500."""
     providers: dict[tuple[str, str], int] = field(default_factory=dict)
     """Protocol and answer (``allow``, ``deny``, ``error``) to port."""
+    bodies: list[bytes] = field(default_factory=list)
+    """Of the requests that arrived at the upstream."""
     asked: list[str] = field(default_factory=list)
     """Targets (HTTP) or methods (gRPC) that providers were asked about."""
 
     async def echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Tell as JSON what arrived."""
         with contextlib.suppress(ConnectionError):
-            while (request := await read_head(reader)) is not None:
-                method, target, headers = request
-                seen = json.dumps({"method": method, "path": target, "headers": headers})
+            while (request := await read_request(reader)) is not None:
+                self.bodies.append(request.body)
+                seen = json.dumps({"method": request.method, "path": request.target, "headers": request.headers})
                 told = answer("200 OK", seen.encode(), "content-type: application/json")
-                writer.write(told if method != "HEAD" else told[: told.index(b"\r\n\r\n") + 4])
+                writer.write(told if request.method != "HEAD" else told[: told.index(b"\r\n\r\n") + 4])
                 await writer.drain()
         writer.close()
 
@@ -68,8 +77,8 @@ class Applications:
 
     async def serve_keys(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            while (request := await read_head(reader)) is not None:
-                text = self.key_sets.get(request[1])
+            while (request := await read_request(reader)) is not None:
+                text = self.key_sets.get(request.target)
                 writer.write(answer("200 OK", text.encode()) if text is not None else answer("500 Broken", b""))
                 await writer.drain()
         writer.close()
@@ -77,8 +86,8 @@ class Applications:
     def provider(self, told: str) -> "object":
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with contextlib.suppress(ConnectionError):
-                while (request := await read_head(reader)) is not None:
-                    self.asked.append(request[1])
+                while (request := await read_request(reader)) is not None:
+                    self.asked.append(request.target)
                     status = {"allow": "200 OK", "deny": "403 Forbidden"}.get(told, "500 Broken")
                     writer.write(answer(status, b""))
                     await writer.drain()

@@ -1,33 +1,19 @@
 """What must hold when things go wrong or somebody tries to make them go wrong (section 0 of the facts about Envoy)."""
 
-import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
 import pytest
 
-from authz.analysis.cases import compile_texts
-from authz.analysis.request import OfflineRequest
-from authz.analysis.suite import PolicyText
-from authz.core.attributes import AttributeContext, Workload
 from authz.core.decision import Stage
-from authz.core.engine import Engine
-from authz.core.resources import MeshConfig
-from authz.service.snapshot import Snapshot
 from authz.tokens.signing import jwks_text, make_keys, sign_text
-from tests.envoy import sidecar as envoy
-from tests.envoy.client import Answer, Endpoints, connect, read_http1, send
-from tests.envoy.corpus import KEYS, Bench, bench
+from tests.envoy.corpus import KEYS
+from tests.envoy.live import running
 from tests.service.recording import Recorder
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
-WORKLOAD = Workload("shop", frozenset({("app", "api")}), "api")
-ENDS = Endpoints("10.9.9.9", "10.1.0.5", 8080)
 OPEN = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -38,64 +24,11 @@ spec:
 """
 
 
-@dataclass(frozen=True)
-class Live:
-    """A sidecar that runs, and the service it asks."""
-
-    bench: Bench
-
-    async def ask(self, path: str = "/", *headers: tuple[str, str], method: str = "GET", host: str = "api") -> Answer:
-        request = OfflineRequest(method=method, host=host, path=path, headers=headers)
-        address = (envoy.own_address(), envoy.HTTP)
-        return await asyncio.to_thread(send, address, ENDS, self.bench.identities, request, tls=False)
-
-    async def ask_bytes(self, data: bytes, source: str = "", ends: Endpoints | None = ENDS) -> Answer:
-        def exchange() -> Answer:
-            with connect((envoy.own_address(), envoy.HTTP), ends, None, "", source) as connection:
-                connection.sendall(data)
-                return read_http1(connection)
-
-        return await asyncio.to_thread(exchange)
-
-    @property
-    def last(self) -> AttributeContext:
-        return self.bench.audit.entries[-1].attributes
-
-
-@contextlib.asynccontextmanager
-async def running(
-    state: Path,
-    policies: str = OPEN,
-    *,
-    audit: Recorder | None = None,
-    failure_mode_allow: bool = False,
-    behind_proxy_protocol: bool = True,
-) -> AsyncIterator[Live]:
-    pytest.importorskip("envoy")
-    async with bench(state, audit) as found:
-        if policies:
-            engine = compile_texts([PolicyText("policies.yaml", policies)], MeshConfig())
-            assert isinstance(engine, Engine)
-            found.function.replace(Snapshot(engine, MeshConfig(), engine.version, time()))
-        with contextlib.ExitStack() as stack:
-            process = envoy.sidecar(
-                state,
-                "sidecar",
-                envoy.Flavour.of(WORKLOAD, MeshConfig(), is_gateway=False),
-                envoy.Upstreams(found.around.http, found.around.tcp),
-                found.identities,
-                failure_mode_allow=failure_mode_allow,
-                behind_proxy_protocol=behind_proxy_protocol,
-            )
-            await asyncio.to_thread(stack.enter_context, process)
-            yield Live(found)
-
-
 # --- the service fails -------------------------------------------------------------------------------------------
 
 
 async def test_without_the_service_every_request_is_refused_with_503(tmp_path: Path) -> None:
-    async with running(tmp_path) as live:
+    async with running(tmp_path, OPEN) as live:
         assert (await live.ask("/open")).status == 200
         await live.bench.server.stop()
         refused = await live.ask("/open")
@@ -110,7 +43,7 @@ class Broken(Recorder):
 
 
 async def test_own_failure_is_a_denial_that_failure_mode_allow_cannot_open(tmp_path: Path) -> None:
-    async with running(tmp_path, audit=Broken(), failure_mode_allow=True) as live:
+    async with running(tmp_path, OPEN, audit=Broken(), failure_mode_allow=True) as live:
         refused = await live.ask("/open")
         assert (refused.status, refused.forwarded) == (503, None)
         assert live.bench.function.failures == 1
@@ -120,13 +53,13 @@ async def test_own_failure_is_a_denial_that_failure_mode_allow_cannot_open(tmp_p
 
 
 async def test_full_audit_queue_is_a_denial_that_failure_mode_allow_cannot_open(tmp_path: Path) -> None:
-    async with running(tmp_path, audit=Recorder(accepts=False), failure_mode_allow=True) as live:
+    async with running(tmp_path, OPEN, audit=Recorder(accepts=False), failure_mode_allow=True) as live:
         refused = await live.ask("/open")
         assert (refused.status, refused.forwarded) == (503, None)
 
 
 async def test_service_without_policies_refuses_even_with_failure_mode_allow(tmp_path: Path) -> None:
-    async with running(tmp_path, "", failure_mode_allow=True) as live:
+    async with running(tmp_path, None, failure_mode_allow=True) as live:
         refused = await live.ask("/open")
         assert (refused.status, refused.forwarded) == (503, None)
 
@@ -221,7 +154,7 @@ async def test_claim_becomes_one_header_or_none_and_never_leaves_the_clients_own
 
 
 async def test_grpc_denial_is_a_grpc_status(tmp_path: Path) -> None:
-    async with running(tmp_path) as live:
+    async with running(tmp_path, OPEN) as live:
         refused = await live.ask("/pkg.Service/Method", ("content-type", "application/grpc"), method="POST")
         assert refused.status == 200
         assert refused.header("grpc-status") == "7"
@@ -231,7 +164,7 @@ async def test_grpc_denial_is_a_grpc_status(tmp_path: Path) -> None:
 
 
 async def test_head_is_decided_like_any_other_method(tmp_path: Path) -> None:
-    async with running(tmp_path) as live:
+    async with running(tmp_path, OPEN) as live:
         assert (await live.ask("/open", method="HEAD")).status == 200
         refused = await live.ask("/closed", method="HEAD")
         assert (refused.status, refused.body, refused.header("content-length")) == (403, b"", "19")
@@ -278,7 +211,7 @@ async def test_bytes_of_headers_are_compared_as_they_are(value: bytes, status: i
 
 
 async def test_denial_of_unprintable_things_is_an_ordinary_denial(tmp_path: Path) -> None:
-    async with running(tmp_path) as live:
+    async with running(tmp_path, OPEN) as live:
         data = b"GET /x%0d%0ax-injected:%201 HTTP/1.1\r\nhost: api\r\nx-a: \xff\x80\r\nx-a: \xc5\xbe\r\n\r\n"
         answer = await live.ask_bytes(data)
         assert (answer.status, answer.forwarded, answer.header("x-injected")) == (403, None, None)

@@ -4,32 +4,19 @@ What the offline commands believe Envoy does to a request before it asks, agains
 Random requests from fixed seeds: the same ones in every run.
 """
 
-import asyncio
-import contextlib
 import random
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from time import time
 
 import pytest
 
-from authz.analysis.cases import compile_texts
-from authz.analysis.request import OfflineRequest
-from authz.analysis.suite import PolicyText
-from authz.core.attributes import AttributeContext, Workload
-from authz.core.engine import Engine
+from authz.core.attributes import Workload
 from authz.core.normalize import JOINED_HEADERS, client_address, join_headers, normalize_path
 from authz.core.resources import MeshConfig, PathNormalization
-from authz.service.snapshot import Snapshot
-from tests.envoy import sidecar as envoy
-from tests.envoy.client import Answer, Endpoints, send
-from tests.envoy.corpus import Bench, bench
+from tests.envoy.live import PEER, running
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
-PEER = "10.9.9.9"
-ENDS = Endpoints(PEER, "10.1.0.5", 8080)
 LABELS = frozenset({("app", "api"), ("version", "y"), ("tier", "N"), ("build", "0x10"), ("on", "on"), ("null", "null")})
 PIECES = (
     *("a", "b", "A", "1", "30", "/", "/", "/", "//", ".", "..", "...", "%2e", "%2E", "%2f", "%2F", "%5C", "%5c", "\\"),
@@ -39,43 +26,14 @@ PIECES = (
 )
 
 
-class Running:
-    def __init__(self, found: Bench) -> None:
-        self._found = found
-
-    async def ask(self, path: str, *headers: tuple[str, str]) -> tuple[Answer, AttributeContext | None]:
-        """The answer and what the service saw; None when it was not asked."""
-        self._found.audit.clear()
-        request = OfflineRequest(host="api", path=path, headers=headers)
-        address = (envoy.own_address(), envoy.HTTP)
-        answer = await asyncio.to_thread(send, address, ENDS, self._found.identities, request, tls=False)
-        entries = self._found.audit.entries
-        return answer, entries[0].attributes if entries else None
-
-
-@contextlib.asynccontextmanager
-async def running(state: Path, mesh: MeshConfig, *, is_gateway: bool = False) -> AsyncIterator[Running]:
-    pytest.importorskip("envoy")
-    async with bench(state) as found:
-        engine = compile_texts([PolicyText("policies.yaml", "")], mesh)
-        assert isinstance(engine, Engine)
-        found.function.replace(Snapshot(engine, mesh, engine.version, time()))
-        flavour = envoy.Flavour.of(Workload("n", LABELS, "y"), mesh, is_gateway=is_gateway)
-        upstreams = envoy.Upstreams(found.around.http, found.around.tcp)
-        with contextlib.ExitStack() as stack:
-            process = envoy.sidecar(state, "sidecar", flavour, upstreams, found.identities)
-            await asyncio.to_thread(stack.enter_context, process)
-            yield Running(found)
-
-
 @pytest.mark.parametrize("mode", PathNormalization)
 async def test_paths_are_normalised_as_offline(mode: PathNormalization, tmp_path: Path) -> None:
     choose = random.Random(9)
     paths = ["/" + "".join(choose.choices(PIECES, k=choose.randint(1, 9))) for _ in range(250)]
     known = ["///", "//?x", "/%2%61", "/%%30%30", "/%%41B", "/a/..;%00/b", "/a/.;%00", "/a%00/../b", "/%2%2e/x"]
-    async with running(tmp_path, MeshConfig(path_normalization=mode)) as live:
+    async with running(tmp_path, "", mesh=MeshConfig(path_normalization=mode)) as live:
         for path in (*known, *paths):
-            answer, seen = await live.ask(path)
+            answer, seen = await live.look(path)
             expected = normalize_path(path, mode)
             if expected is None:
                 assert (path, answer.status, seen) == (path, 400, None)
@@ -102,11 +60,11 @@ async def test_headers_are_joined_as_offline(tmp_path: Path) -> None:
     names = sorted(name for name in JOINED_HEADERS if name not in own and not name.startswith("x-envoy-"))
     names += ["cookie", "x-user", "X-User", "x-forwarded-client-id", "accept-language", "set-cookie", "date", "te-x"]
     values = ["", "a", " b ", "a,b", ",", "é", "\udcff\udc80", "x\ty", '"q"', "Bearer t"]
-    async with running(tmp_path, MeshConfig()) as live:
+    async with running(tmp_path, "") as live:
         for _ in range(150):
             pairs = [(choose.choice(names), choose.choice(values)) for _ in range(choose.randint(1, 6))]
             pairs += choose.choices(pairs, k=choose.randint(0, 3))
-            answer, seen = await live.ask("/", *pairs)
+            answer, seen = await live.look("/", *pairs)
             assert answer.status == 200, (pairs, answer)
             assert seen is not None
             assert seen.http is not None
@@ -128,13 +86,13 @@ async def test_client_address_is_found_as_offline(is_gateway: bool, proxies: int
         "10.0.0.256",
     ]
     mesh = replace(MeshConfig(), num_trusted_proxies=proxies)
-    async with running(tmp_path, mesh, is_gateway=is_gateway) as live:
+    async with running(tmp_path, "", mesh=mesh, is_gateway=is_gateway) as live:
         for _ in range(100):
             sent = [
                 choose.choice((", ", ",", " , ")).join(choose.choices(elements, k=choose.randint(1, 4)))
                 for _ in range(choose.randint(0, 2))
             ]
-            _, seen = await live.ask("/", *(("x-forwarded-for", value) for value in sent))
+            _, seen = await live.look("/", *(("x-forwarded-for", value) for value in sent))
             assert seen is not None
             assert seen.http is not None
             delivered = seen.http.headers.get("x-forwarded-for", ())
@@ -143,8 +101,8 @@ async def test_client_address_is_found_as_offline(is_gateway: bool, proxies: int
 
 
 async def test_labels_that_look_like_other_things_arrive_as_they_are(tmp_path: Path) -> None:
-    async with running(tmp_path, MeshConfig()) as live:
-        _, seen = await live.ask("/")
+    async with running(tmp_path, "", workload=Workload("n", LABELS, "y")) as live:
+        _, seen = await live.look("/")
         assert seen is not None
         workload = seen.destination.workload
         assert (workload.namespace, workload.service_account, workload.labels) == ("n", "y", LABELS)
