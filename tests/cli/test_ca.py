@@ -5,11 +5,14 @@ import os
 import re
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import Result
 
+from authz.cli import application
 from authz.identity.keys import write_key
 from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.revocation import read_revocations
 from tests.cli.conftest import Run
 from tests.identity.certificates import INTERMEDIATE, KEYS, ROOT, changed, pem
 
@@ -162,3 +165,32 @@ def test_entries_are_checked_and_shown(run: Run, tmp_path: Path) -> None:
     assert "entries.yaml:2:15" in answer
     assert "is not of the trust domain `cluster.local`" in answer
     assert "is not of the trust domain" in failed(run("ca", "entry", "show", "entries.yaml"), 1)
+
+
+# The documentation
+
+GUIDE = (Path(__file__).parent.parent.parent / "docs/identity.md").read_text()
+COMMAND_LINES = re.findall(r"^(?:`)?authz ((?:ca|rotation) [^#`\n]*)", GUIDE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_every_command_of_the_guide_exists_with_its_options(line: str) -> None:
+    words = line.split()
+    command: click.Command = application
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), words.pop(0))
+        assert found is not None, line
+        command = found
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= options
+
+
+def test_the_guides_entries_are_good(run: Run, tmp_path: Path) -> None:
+    assert len(COMMAND_LINES) > 10
+    (tmp_path / "entries.yaml").write_text(GUIDE.split("```yaml\n")[1].split("```")[0])
+    assert run("ca", "entry", "validate", "entries.yaml").stdout == "2 entries\n"
+
+
+def test_the_guides_revocations_are_good() -> None:
+    _, problems = read_revocations("revoked.txt", GUIDE.rsplit("```\n", 2)[1])
+    assert problems == ()
