@@ -68,7 +68,9 @@ class Settings(BaseSettings):
         default={}, description="PEM bundle by issuer or key URI, as JSON; such a source trusts this bundle only"
     )
     keys_timeout_seconds: float = Field(
-        default=30, ge=0, description="how long the start waits for key sets before it says that it still does"
+        default=30,
+        ge=0,
+        description="how long the start waits for key sets; then their tokens are refused; 0: for ever",
     )
 
     audit: tuple[str, ...] = Field(

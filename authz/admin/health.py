@@ -64,15 +64,16 @@ def _service(service: ServiceStatus) -> Iterator[Cause]:
 
 def _keys(service: ServiceStatus) -> Iterator[Cause]:
     """
-    Readiness waits until every key set was tried once.
+    The start waits for every key set, as gRPC health does, but not for ever.
 
-    One that cannot be read denies its own tokens; keeping the whole service unready for it would deny everybody.
+    Then one that cannot be read denies its own tokens; keeping the whole service unready for it would deny everybody.
     """
     for key_set in service.key_sets:
         if key_set.fetched_at is None and not key_set.error:
             yield Cause("keys", f"{key_set.name} is being fetched", True)
         elif key_set.fetched_at is None:
-            yield Cause("keys", f"{key_set.name} was never read, its tokens are denied: {key_set.error}", False)
+            why = f"{key_set.name} was never read, its tokens are denied: {key_set.error}"
+            yield Cause("keys", why, service.is_starting)
         elif key_set.error:
             yield Cause("keys", f"{key_set.name} cannot be refreshed, the last good keys stay: {key_set.error}", False)
 

@@ -228,6 +228,8 @@ class ServiceStatus:
     key_sets: tuple[KeySetStatus, ...] = ()
     token_cache: CacheStatus | None = None
     certificates: tuple[CertificateStatus, ...] = ()
+    is_starting: bool = False
+    """True until gRPC health says SERVING for the first time: key sets are still waited for."""
     is_draining: bool = False
     """True after SIGTERM: no longer ready, still alive."""
 

@@ -132,13 +132,25 @@ class App:
         self._tasks.append(asyncio.create_task(self._become_ready(), name="readiness"))
 
     async def _become_ready(self) -> None:
-        """Serve once every key set was fetched. Later trouble never takes that back: it would stop the whole mesh."""
-        timeout = self._settings.keys_timeout_seconds
-        while not await self.keys.wait_ready(timeout or 0.1):
-            missing = [key.source for key in self.keys.status() if key.fetched_at is None]
-            self._announce(f"waiting   for the key sets of {', '.join(missing)}")
+        """
+        Serve once every key set was fetched, or after ``keys_timeout_seconds`` with those that were.
+
+        One dead issuer must not keep a whole mesh down: its own tokens are refused, and health says so. Later trouble
+        never takes readiness back.
+        """
+        patience = self._settings.keys_timeout_seconds
+        if not await self.keys.wait_ready(min(patience, 1.0) if patience else 1.0):
+            self._announce(f"waiting   for the key sets of {self._missing_keys()}")
+            while not await self.keys.wait_ready(patience or 60.0):
+                if patience:
+                    _log.error("serving without the key sets of %s: their tokens are refused", self._missing_keys())
+                    self._announce(f"missing   the key sets of {self._missing_keys()}: their tokens are refused")
+                    break
         self.server.health.set_serving(True)
         self._announce("ready     health is SERVING")
+
+    def _missing_keys(self) -> str:
+        return ", ".join(key.source for key in self.keys.status() if key.fetched_at is None)
 
     async def stop(self, *, drain: bool = True) -> None:
         """Drain the server, then stop the parts it needed."""
@@ -169,6 +181,7 @@ class App:
             token_cache=None
             if tokens is None
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.token_cache_size),
+            is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
         )
 
