@@ -77,7 +77,7 @@ def outside(layout: Layout) -> Command:
         for places in service.endpoints.values()
         for place in places
     )
-    pair = ("--certificate", "certs/outside/tls.crt", "--key", "certs/outside/tls.key")
+    pair = ("--certificate", "certs/outside-server/tls.crt", "--key", "certs/outside-server/tls.key")
     return Command(
         "outside", "outside world", _python("authz.demo.apps", "outside", "--port", str(port), *pair), f"tcp:{port}"
     )

@@ -244,6 +244,7 @@ def _form_post_page(target: str, token: str, state: str) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM: ``python -m authz.demo.issuer --port 19191``."""
     parser = argparse.ArgumentParser(prog="python -m authz.demo.issuer", description="The demo's OIDC issuer.")
+    parser.add_argument("--host", default="127.0.0.1", help="among containers, where a port is published: 0.0.0.0")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--url", help="issuer identifier; default: http://127.0.0.1:PORT")
     parser.add_argument("--keys", type=Path, help="directory that keeps the signing keys; default: memory only")
@@ -251,7 +252,7 @@ def main(arguments: Sequence[str]) -> None:
     issuer = Issuer(given.url or f"http://127.0.0.1:{given.port}", given.keys)
     uvicorn.run(
         application(issuer),
-        host="127.0.0.1",
+        host=given.host,
         port=given.port,
         log_level="warning",
         access_log=False,

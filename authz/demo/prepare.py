@@ -175,7 +175,7 @@ def issue_certificates(layout: Layout, now: float) -> None:
     outside = authority(layout, "outside", "outside.demo", now)
     _write_bundle(certs / "outside", outside.bundle_pem)
     issued = outside.issue_server_certificate(OUTSIDE_NAMES, now, ttl_seconds=CERTIFICATE_TTL_SECONDS)
-    _write_pair(certs / "outside", issued)
+    _write_pair(certs / "outside-server", issued)  # apart from the bundle, which is the egress gateway's
 
 
 def _write_bundle(directory: Path, bundle: bytes) -> None:

@@ -30,7 +30,9 @@ def endpoint_files(
     def world(place: Place) -> Address:
         return place.compose if compose else place.process
 
-    workers = [endpoint(pipe(f"run/authz-{i}.sock")) for i in range(options.workers)]
+    # Among containers each proxy's run/ is its own, and only this folder is shared with the authorization server.
+    sockets = "run/authz" if compose else "run"
+    workers = [endpoint(pipe(f"{sockets}/authz-{i}.sock")) for i in range(options.workers)]
     found = {AUTHZ_CLUSTER: workers}
     if options.otlp:
         found[OTLP_CLUSTER] = [_collector(options.otlp_compose if compose and options.otlp_compose else options.otlp)]

@@ -10,7 +10,7 @@ All paths are relative to the state directory, the working directory of every pr
     certs/<proxy>/          tls.crt, tls.key: renamed into place, key first (XA-150, XA-151)
     certs/roots/ca.crt      the trust bundle
     certs/<credential>/     tls.crt, tls.key (and ca.crt for MUTUAL) of a gateway's server
-    run/authz-<i>.sock      worker i of the authorization server
+    run/authz-<i>.sock      worker i of the authorization server; among containers run/authz/authz-<i>.sock
     run/sds.sock            the secret discovery server, if secrets come from it
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log

@@ -1,7 +1,8 @@
 """
 Run one Bookinfo service: ``python -m authz.demo.apps reviews --version v2 --port 19140 --to ratings=http://…``.
 
-The listener is always on loopback: what reaches a service from elsewhere has passed its sidecar.
+The listener is on loopback: what reaches a service from elsewhere has passed its sidecar. Only what has none, and runs
+in a container of its own, is given another ``--host``.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m authz.demo.apps", description="Run one service of Bookinfo.")
     parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--version", default="v1")
     parser.add_argument("--to", action="append", default=[], metavar="NAME=URL", help="where a called service is")
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     to = dict(pair.partition("=")[::2] for pair in given.to)
     uvicorn.run(
         build(given.name, given.version, to),
-        host="127.0.0.1",
+        host=given.host,
         port=given.port,
         log_level="warning",
         access_log=False,
