@@ -6,7 +6,6 @@ Source: SPIFFE X.509-SVID sections 2 to 5, SPIFFE-ID section 2, RFC 5280.
 """
 
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,7 +13,6 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from authz.core.spiffe import MAX_ID_BYTES, SpiffeId
@@ -61,11 +59,9 @@ class Parts:
 def read_parts(certificate: x509.Certificate, name: str) -> Parts | str:
     """Decode a certificate's extensions, or say why that cannot be done."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # odd values are judged, not warned of
-            if certificate.version is not x509.Version.v3:
-                return f"{name} is an X.509 {certificate.version.name} certificate, which cannot say who it is for"
-            extensions = certificate.extensions
+        if certificate.version is not x509.Version.v3:
+            return f"{name} is an X.509 {certificate.version.name} certificate, which cannot say who it is for"
+        extensions = certificate.extensions
     except x509.DuplicateExtension as error:
         return f"{name} has the extension {error.oid._name} twice"
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
@@ -142,9 +138,7 @@ def _strength(parts: Parts) -> str | None:
     certificate, name = parts.certificate, parts.name
     if parts.unknown_critical:
         return f"{name} has the critical extension {parts.unknown_critical[0]}, which is not understood here"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # a serial number of zero is judged here
-        serial = certificate.serial_number
+    serial = certificate.serial_number
     if serial <= 0:
         return f"{name} has a serial number that is not positive"
     if serial.bit_length() > MAX_SERIAL_BITS:

@@ -117,6 +117,9 @@ def read_entries(
     reader = _Reader(file, trust_domain)
     try:
         node = yaml.compose(data, Loader=yaml.SafeLoader)
+    except RecursionError:
+        reader.note(None, "", "not readable as YAML: nested too deeply")
+        return (), tuple(reader.problems)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "the file is not UTF-8"

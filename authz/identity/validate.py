@@ -5,10 +5,12 @@ Spire's three steps: read the certificate and its one SPIFFE ID, choose the bund
 the path to one of its roots. What does not depend on time is ``examine``, so that its answer can be cached.
 """
 
+import warnings
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID
 
 from authz.core.spiffe import SpiffeId
@@ -71,6 +73,12 @@ def validate_svid(chain_pem: str | bytes, bundles: Bundles, now: float) -> Exami
 
 def examine(chain_pem: str | bytes, bundles: Bundles) -> Examined | Rejection:
     """Do everything of ``validate_svid`` that does not depend on time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # odd values are judged here, not warned of
+        return _examine(chain_pem, bundles)
+
+
+def _examine(chain_pem: str | bytes, bundles: Bundles) -> Examined | Rejection:
     chain = read_chain(chain_pem)
     if isinstance(chain, Rejection):
         return chain
@@ -101,6 +109,11 @@ def read_chain(pem: str | bytes) -> list[x509.Certificate] | Rejection:
         chain = x509.load_pem_x509_certificates(data)
     except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         return Rejection("not a PEM certificate")
+    try:
+        for certificate in chain:
+            _ = (certificate.subject, certificate.issuer)  # decoded only when they are asked for
+    except ValueError:
+        return Rejection("the chain has a certificate whose names cannot be decoded")
     if len(chain) > MAX_CHAIN:
         return Rejection(f"the chain has {len(chain)} certificates, at most {MAX_CHAIN} are taken")
     return chain

@@ -95,6 +95,7 @@ GOOD = "spiffeID: spiffe://mesh.test/a, selectors: ['unix:uid:1']"
 BROKEN = [
     (b"entries: [", 1, "not readable as YAML: expected the node content, but found '<stream end>'"),
     (b"\xff", 0, "not readable as YAML: the file is not UTF-8"),
+    (b"[" * 5000, 0, "not readable as YAML: nested too deeply"),
     (b"[]", 1, "expected a mapping"),
     (b"entrys: []", 1, "unknown field `entrys`; did you mean `entries`?"),
     (b"entries: 3", 1, "expected a list"),
