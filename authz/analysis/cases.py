@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from authz.analysis.coverage import Coverage
 from authz.analysis.expectations import Comparison, compare
-from authz.analysis.request import to_attributes
+from authz.analysis.request import passed_through, to_attributes
 from authz.analysis.suite import Case, DocumentCase, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.compiler import compile_engine
@@ -208,6 +208,7 @@ def run_case(file: str, prepared: PreparedGroup, case: Case, coverage: Coverage 
     request = case.request.substituted(lambda text: substitute_tokens(text, prepared.tokens))
     before = to_attributes(request, case.target, prepared.engine.mesh, gateway=group.is_gateway)
     policies = prepared.engine.for_workload(case.target.workload)
+    before = passed_through(request, before, policies)
     decision = decide(policies, before, prepared.authenticator(), prepared.ask)[1]
     comparisons = tuple(compare(case, decision, before, prepared.tokens))
     explanation = None

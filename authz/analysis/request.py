@@ -18,8 +18,10 @@ from authz.core.attributes import (
     Unknown,
     Workload,
 )
+from authz.core.engine import WorkloadPolicies
 from authz.core.normalize import client_address, join_headers, normalize_path
-from authz.core.resources import MeshConfig
+from authz.core.pipeline import peer_mode
+from authz.core.resources import MeshConfig, MtlsMode
 from authz.policy.documents import Node, Sequence
 from authz.policy.schema import Notes
 
@@ -169,6 +171,23 @@ def to_attributes(
         "" if is_plaintext else request.sni.lower(),
         metadata=request.metadata if request.metadata is not None else {},
     )
+
+
+def passed_through(
+    request: OfflineRequest, attributes: AttributeContext, policies: WorkloadPolicies
+) -> AttributeContext:
+    """
+    Answer the request as the proxy sees it when it does not terminate the client's TLS.
+
+    PERMISSIVE: "TLS that is not Istio mTLS is passed through to the application as opaque TCP, with no identity and
+    only TCP rules applied" (PA-10). DISABLE terminates none at all (PA-11). A gateway terminates its own (PA-14).
+    """
+    tls = request.tls or ("mtls" if request.source_principal else "plaintext")
+    mode = peer_mode(policies, attributes.destination)
+    is_opaque = (tls == "simple" and mode is not MtlsMode.STRICT) or (tls == "mtls" and mode is MtlsMode.DISABLE)
+    if not is_opaque or attributes.destination.is_gateway:
+        return attributes
+    return replace(attributes, source=replace(attributes.source, identities=()), http=None)
 
 
 def _http(request: OfflineRequest, mesh: MeshConfig) -> HttpRequest:

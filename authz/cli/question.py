@@ -18,6 +18,7 @@ from authz.analysis.request import (
     REQUEST_KEYS,
     OfflineRequest,
     OfflineWorkload,
+    passed_through,
     read_request,
     read_workload,
     to_attributes,
@@ -146,6 +147,7 @@ def ask(options: Mapping[str, Any]) -> Answer:
     target = _target(target, options)
     before = to_attributes(request, target, loaded.mesh, gateway=is_gateway or options["gateway"])
     policies = loaded.engine.for_workload(target.workload)
+    before = passed_through(request, before, policies)
     credentials.prepare(policies.jwt_rules)
     unasked: list[str] = []
 
