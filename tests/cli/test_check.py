@@ -57,7 +57,7 @@ def test_a_denied_request_ends_with_three_and_names_what_came_closest(run: Run, 
         (["--path", "/admin", "--source-principal", WEB], "deny", "deny", "no-admin"),
         (["--path", "/x/../cart", "--source-principal", f"spiffe://{WEB}"], "allow", "allow", "reads"),
         (["--path", "/cart", "--source-principal", "spiffe://other/ns/shop/sa/web"], "deny", "allow", None),
-        (["--path", "/cart", "--source-principal", WEB, "--tls", "simple"], "deny", "allow", None),
+        (["--path", "/cart", "--source-principal", WEB, "--tls", "simple"], "deny", "deny", "no-admin"),  # PA-10: TCP
         (["--path", "/cart%00", "--source-principal", WEB], "deny", "normalization", None),
         (["--tcp", "--source-principal", WEB], "deny", "deny", "no-admin"),
         (["--tcp", "--source-principal", WEB, "--port", "9"], "deny", "allow", None),
