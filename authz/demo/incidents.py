@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from authz.audit.record import Record, read_field
 from authz.demo.commands import AUTHZ
-from authz.demo.prepare import issue_certificates, read_engine, render_again
+from authz.demo.prepare import issue_certificates
 from authz.demo.scenarios import Scenario
 from authz.demo.world import World
 from authz.identity.files import write_file
@@ -244,7 +244,6 @@ async def _astray(world: World) -> str:
         told = await world.becomes("503", ask)
     finally:
         write_file(path, before)
-        render_again(layout, read_engine(layout))
     await world.becomes("200", ask)
     return told.partition(" within")[0].partition(" after")[0]
 

@@ -20,7 +20,7 @@ from authz.identity.files import write_file, write_secret_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from authz.mesh.options import RenderOptions
-from authz.mesh.render import modes_of, render_all, render_changing
+from authz.mesh.render import modes_of, render_all, render_endpoints, render_listeners
 from authz.policy.reader import read_policies
 
 DIRECTORIES = ("certs", "envoy", "lds", "eds", "sds", "run", "logs", "ca", "web", "outside", "issuer")
@@ -93,6 +93,21 @@ def policy_files(directory: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path), path.read_bytes()
 
 
+def policy_state(directory: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of every policy file: different when something was edited."""
+    found = []
+    for root, _, names in os.walk(directory):
+        for name in names:
+            if name.endswith((".yaml", ".yml")):
+                path = os.path.join(root, name)
+                try:
+                    facts = os.stat(path)
+                except OSError:
+                    continue
+                found.append((path, facts.st_mtime_ns, facts.st_size))
+    return tuple(sorted(found))
+
+
 def read_engine(layout: Layout) -> Engine:
     """
     Compile the policies in force; the supervisor needs their PeerAuthentication.
@@ -116,21 +131,42 @@ def render(layout: Layout) -> None:
         write_file(path, content)
 
 
-def modes(layout: Layout, engine: Engine) -> dict[tuple[str, int], str]:
-    """The PeerAuthentication mode of every port with an application: all that rendering takes from the policies."""
+Modes = dict[tuple[str, int], str]
+"""The PeerAuthentication mode of every port with an application: all that rendering takes from the policies."""
+
+
+def modes(layout: Layout, engine: Engine) -> Modes:
+    """Read the modes of a compiled policy set."""
     mode_of = modes_of(engine)
     return {(w.name, port.number): mode_of(w, port.number) for w in layout.mesh.sidecars for port in w.inbound}
 
 
-def render_again(layout: Layout, engine: Engine) -> tuple[str, ...]:
-    """Write what follows the policies anew and return the names of files that changed."""
+def render_again(layout: Layout, engine: Engine, before: Modes) -> tuple[str, ...]:
+    """
+    Write what follows the policies anew, each file as soon as it is rendered, and return the names that changed.
+
+    Args:
+        before: modes that the files were rendered for; only what differs is rendered.
+    """
+    mesh, mode_of, now = layout.mesh, modes_of(engine), modes(layout, engine)
+    concerned = {name for name, port in now if now[name, port] != before.get((name, port))}
+    changed: list[str] = []
+    for workload in mesh.sidecars:
+        if workload.name in concerned:
+            changed += _write_changed(layout, render_listeners(mesh, workload, mode_of, OPTIONS))
+    if concerned:  # callers speak plaintext to a port that is DISABLE
+        changed += _write_changed(layout, render_endpoints(mesh, mode_of, OPTIONS))
+    return tuple(changed)
+
+
+def _write_changed(layout: Layout, files: dict[str, bytes]) -> list[str]:
     changed = []
-    for name, content in render_changing(layout.mesh, modes_of(engine), OPTIONS).items():
+    for name, content in files.items():
         path = layout.state / name
         if not path.exists() or path.read_bytes() != content:
             write_file(path, content)
             changed.append(name)
-    return tuple(changed)
+    return changed
 
 
 # --- certificates ------------------------------------------------------------------------------------------------

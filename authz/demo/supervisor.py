@@ -7,7 +7,6 @@ anew when PeerAuthentication changes. It prints nothing itself: whoever runs it 
 
 import asyncio
 import fcntl
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -22,6 +21,7 @@ from authz.demo.prepare import (
     clear_sockets,
     issue_certificates,
     modes,
+    policy_state,
     read_engine,
     render,
     render_again,
@@ -155,11 +155,11 @@ class Supervisor:
 
     async def _follow_policies(self) -> None:
         """PeerAuthentication is enforced by listeners, which the proxies follow without a restart."""
-        seen = self._fingerprint()
+        seen = policy_state(self.layout.policies)
         known = modes(self.layout, read_engine(self.layout))
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            found = self._fingerprint()
+            found = policy_state(self.layout.policies)
             if found == seen:
                 continue
             seen = found
@@ -177,22 +177,11 @@ class Supervisor:
             self._report(Event("policies", f"policies changed: version {engine.version}"))
             found_modes = modes(self.layout, engine)
             if found_modes != known:
+                changed = await asyncio.to_thread(render_again, self.layout, engine, known)
                 known = found_modes
-                changed = await asyncio.to_thread(render_again, self.layout, engine)
-                self._report(Event("rendered", f"PeerAuthentication changed: {len(changed)} listeners follow"))
-
-    def _fingerprint(self) -> tuple[tuple[str, int, int], ...]:
-        found = []
-        for root, _, names in os.walk(self.layout.policies):
-            for name in names:
-                if name.endswith((".yaml", ".yml")):
-                    path = os.path.join(root, name)
-                    try:
-                        facts = os.stat(path)
-                    except OSError:
-                        continue
-                    found.append((path, facts.st_mtime_ns, facts.st_size))
-        return tuple(sorted(found))
+                self._report(
+                    Event("rendered", f"PeerAuthentication changed: {len(changed)} files rendered, the proxies follow")
+                )
 
     def _take_lock(self) -> None:
         """Two demos in one state directory would overwrite each other's sockets."""

@@ -62,12 +62,27 @@ def render_changing(mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions = DE
     files: dict[str, bytes] = {}
     if options.listeners is Listeners.DYNAMIC:
         for workload in mesh.workloads:
-            found = [as_resource(listener) for listener in listeners(mesh, workload, mode_of, options)]
-            files[f"lds/{workload.name}.yaml"] = _resources(found, options)
-    for directory, compose in (("eds", False), ("eds-compose", True)):
-        for name, content in endpoint_files(mesh, mode_of, options, compose=compose).items():
-            files[f"{directory}/{name}"] = _resources([as_resource(content)], options)
+            files |= render_listeners(mesh, workload, mode_of, options)
+    for compose in (False, True):
+        files |= render_endpoints(mesh, mode_of, options, compose=compose)
     return files
+
+
+def render_listeners(
+    mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions = DEFAULTS
+) -> dict[str, bytes]:
+    """Render the listeners of one proxy."""
+    found = [as_resource(listener) for listener in listeners(mesh, workload, mode_of, options)]
+    return {f"lds/{workload.name}.yaml": _resources(found, options)}
+
+
+def render_endpoints(
+    mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions = DEFAULTS, *, compose: bool = False
+) -> dict[str, bytes]:
+    """Render the addresses, of one machine or of containers."""
+    directory = "eds-compose" if compose else "eds"
+    files = endpoint_files(mesh, mode_of, options, compose=compose)
+    return {f"{directory}/{name}": _resources([as_resource(content)], options) for name, content in files.items()}
 
 
 def _resources(resources: list[dict[str, object]], options: RenderOptions) -> bytes:

@@ -95,13 +95,15 @@ def test_the_authorities_are_kept_and_a_damaged_one_is_replaced(layout: Layout) 
 def test_listeners_follow_peer_authentication(layout: Layout) -> None:
     render(layout)
     engine = read_engine(layout)
-    assert render_again(layout, engine) == ()
+    strictly = modes(layout, engine)
+    assert render_again(layout, engine, strictly) == ()
+    assert render_again(layout, engine, {}) == ()
     assert set(modes(layout, engine).values()) == {"STRICT"}
     mesh = layout.policies / "00-mesh.yaml"
     strict = mesh.read_text()
     mesh.write_text(strict.replace("STRICT", "PERMISSIVE"))
     engine = read_engine(layout)
-    changed = render_again(layout, engine)
+    changed = render_again(layout, engine, strictly)
     mesh.write_text(strict)
     assert set(modes(layout, engine).values()) == {"PERMISSIVE"}
     assert "lds/ratings-v1.yaml" in changed
