@@ -6,27 +6,25 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from authz.cli import output
-from authz.cli.proxies import read_proxies
+from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, trust_domain_of
+from authz.cli.ca_root import root
 from authz.core.attributes import Json
 from authz.core.errors import LoadError, SettingsError
-from authz.core.spiffe import SpiffeId, TrustDomain
-from authz.identity.authority import Authority, AuthorityState, read_authority
+from authz.core.spiffe import SpiffeId
+from authz.identity.authority import Authority
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.drift import still_served, trusts
-from authz.identity.files import read_secret, write_file, write_secret_files
+from authz.identity.files import write_file, write_secret_files
 from authz.identity.join_tokens import TOKEN_BYTES, TOKEN_TTL_SECONDS, TOKENS_DIRECTORY, make_token, store_token
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance
 from authz.identity.registration import read_entries
-from authz.identity.rotation import activate, prepare, retire, taint
 from authz.identity.template import (
     INTERMEDIATE_TTL_SECONDS,
     ROOT_TTL_SECONDS,
@@ -37,16 +35,6 @@ from authz.identity.validate import Rejection, validate_svid
 
 if TYPE_CHECKING:
     from authz.service.ca import AuthorityServer  # grpc is slow to import
-
-DIRECTORY = click.option(
-    "--ca",
-    "directory",
-    default="ca",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The authority's directory.",
-)
-KEY_TYPE = click.option("--key-type", type=click.Choice(list(KeyType)), default=KeyType.ECDSA_P256)
-PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -77,8 +65,8 @@ def init(
     if (directory / "authorities.json").exists():
         raise SettingsError(f"`{directory}` holds an authority already; rotate it with `authz ca root prepare`")
     now = time.time()
-    domain = _trust_domain(trust_domain)
-    adopted = _adopted(root, chain, key, now)
+    domain = trust_domain_of(trust_domain)
+    adopted = adopted_authority(root, chain, key, now)
     if adopted is not None:
         made = CertificateAuthority(domain, (adopted,))
     else:
@@ -117,7 +105,7 @@ def issue(
     """Issue a certificate to files: for SPIFFE_ID, or with --server for a web server."""
     if bool(spiffe_id) == server:
         raise click.UsageError("give a SPIFFE ID, or --server with --dns")
-    authority, now = _load(directory), time.time()
+    authority, now = load(directory), time.time()
     try:
         if spiffe_id:
             issued = authority.issue_svid(
@@ -140,7 +128,7 @@ def issue(
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json", "bundle"]), default="table")
 def show(directory: Path, form: str) -> None:
     """Show the authorities, or print the trust bundle (-o bundle)."""
-    authority = _load(directory)
+    authority = load(directory)
     if form == "bundle":
         click.echo(authority.bundle_pem.decode("ascii"), nl=False)
         return
@@ -159,7 +147,7 @@ def show(directory: Path, form: str) -> None:
 @DIRECTORY
 def verify(certificate: Path, directory: Path) -> None:
     """Validate an X.509-SVID chain. Exit code: 0 valid, 3 not, and why."""
-    bundle = _load(directory).trust_bundle
+    bundle = load(directory).trust_bundle
     answer = validate_svid(certificate.read_bytes(), {bundle.trust_domain: bundle}, time.time())
     if isinstance(answer, Rejection):
         output.say(answer.reason)
@@ -192,7 +180,7 @@ def serve(
     if not (socket or listen or enrol):
         raise click.UsageError("at least one of --socket, --listen and --enrol is needed")
     pairs = [item.partition("=") for item in federate]
-    federated = tuple((_trust_domain(domain), Path(file)) for domain, _, file in pairs)
+    federated = tuple((trust_domain_of(domain), Path(file)) for domain, _, file in pairs)
     files = AuthorityFiles(directory, entries, revocations, federated)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     asyncio.run(_serve(AuthorityServer(files, Doors(socket, listen, enrol, dns))))
@@ -242,72 +230,7 @@ def join(
         keep_renewed(enrolling)
 
 
-@ca.group()
-def root() -> None:
-    """Change the root with overlap: prepare, activate, taint, retire."""
-
-
-@root.command("prepare")
-@DIRECTORY
-@KEY_TYPE
-@click.option("--root", "root_file", type=PEM_FILE, help="Bring your own root.")
-@click.option("--chain", type=PEM_FILE)
-@click.option("--key", type=PEM_FILE)
-def root_prepare(directory: Path, key_type: str, root_file: Path | None, chain: Path | None, key: Path | None) -> None:
-    """Trust a second root; it signs nothing yet."""
-    now = time.time()
-    adopted = _adopted(root_file, chain, key, now)
-    changed = _step(lambda: prepare(_load(directory), now, key_type=KeyType(key_type), adopted=adopted))
-    changed.save(directory)
-    output.say(f"prepared {changed.authorities[-1].id}; activate it when every proxy trusts it")
-
-
-ADMIN = click.option("--admin", "admins", multiple=True, help="An Envoy to be looked at first. Repeat it.")
-UNCHECKED = click.option("--unchecked", is_flag=True, help="Do not look at any Envoy first.")
-
-
-@root.command("activate")
-@DIRECTORY
-@click.argument("authority_id", default="")
-@ADMIN
-@UNCHECKED
-def root_activate(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
-    """Sign with the prepared authority. Exit code 3: an Envoy does not trust it yet."""
-    _require_look(admins, unchecked)
-    before = _load(directory)
-    changed = _step(lambda: activate(before, authority_id))
-    serial = changed.active.root.serial_number
-    blind = [name for name, served in read_proxies(admins).items() if not trusts(served, serial)]
-    _refuse_if(blind, f"does not trust {changed.active.id} yet")
-    changed.save(directory)
-    output.say(f"active is {changed.active.id}; {before.active.id} is old")
-
-
-@root.command("taint")
-@DIRECTORY
-@click.argument("authority_id", default="")
-def root_taint(directory: Path, authority_id: str) -> None:
-    """Have everything renewed that an old authority signed."""
-    changed = _step(lambda: taint(_load(directory), authority_id))
-    changed.save(directory)
-    output.say("tainted; retire it when no proxy serves its certificates any more")
-
-
-@root.command("retire")
-@DIRECTORY
-@click.argument("authority_id", default="")
-@ADMIN
-@UNCHECKED
-def root_retire(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
-    """Trust an authority no more. Exit code 3: an Envoy still serves certificates of it."""
-    _require_look(admins, unchecked)
-    changed = _step(lambda: retire(_load(directory), authority_id))
-    kept = [authority.id for authority in changed.authorities if authority.state is not AuthorityState.PREPARED]
-    issued = list(Ledger(directory / LEDGER_FILE).read())
-    late = [name for name, served in read_proxies(admins).items() if still_served(served, issued, kept)]
-    _refuse_if(late, "still serves certificates of it")
-    changed.save(directory)
-    output.say(f"retired; trusted are {', '.join(a.id for a in changed.authorities)}")
+ca.add_command(root)
 
 
 @ca.group()
@@ -321,7 +244,7 @@ def token() -> None:
 @click.option("--ttl", type=click.FloatRange(1), default=TOKEN_TTL_SECONDS, help="Seconds.")
 def token_create(spiffe_id: str, directory: Path, ttl: float) -> None:
     """Make a token for SPIFFE_ID, good once. It is shown now and never again."""
-    authority = _load(directory)
+    authority = load(directory)
     try:
         wanted = SpiffeId.parse(spiffe_id)
         if wanted.trust_domain != authority.trust_domain:
@@ -344,7 +267,7 @@ def entry() -> None:
 @click.option("--trust-domain", default="cluster.local")
 def entry_validate(file: Path, trust_domain: str) -> None:
     """Check a file of entries, every problem at once. Exit code: 0 good, 3 not."""
-    entries, problems = read_entries(str(file), file.read_bytes(), _trust_domain(trust_domain))
+    entries, problems = read_entries(str(file), file.read_bytes(), trust_domain_of(trust_domain))
     output.print_problems(problems)
     if problems:
         sys.exit(output.Exit.NO)
@@ -356,7 +279,7 @@ def entry_validate(file: Path, trust_domain: str) -> None:
 @click.option("--trust-domain", default="cluster.local")
 def entry_show(file: Path, trust_domain: str) -> None:
     """Show who may have what."""
-    entries, problems = read_entries(str(file), file.read_bytes(), _trust_domain(trust_domain))
+    entries, problems = read_entries(str(file), file.read_bytes(), trust_domain_of(trust_domain))
     if problems:
         raise LoadError(problems)
     rows = [
@@ -369,51 +292,6 @@ def entry_show(file: Path, trust_domain: str) -> None:
         for e in entries
     ]
     output.print_table(("identity", "for", "life", "DNS names"), rows)
-
-
-def _load(directory: Path) -> CertificateAuthority:
-    try:
-        return CertificateAuthority.load(directory)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def _trust_domain(text: str) -> TrustDomain:
-    try:
-        return TrustDomain(text)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def _adopted(root_file: Path | None, chain: Path | None, key: Path | None, now: float) -> Authority | None:
-    if root_file is None and chain is None and key is None:
-        return None
-    if root_file is None or key is None:
-        raise click.UsageError("your own authority needs --root and --key, and --chain if --key is an intermediate's")
-    try:
-        intermediates = chain.read_bytes() if chain else b""
-        return read_authority(root_file.read_bytes(), intermediates, read_secret(key), now)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def _step(change: Callable[[], CertificateAuthority]) -> CertificateAuthority:
-    try:
-        return change()
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def _require_look(admins: tuple[str, ...], unchecked: bool) -> None:
-    if bool(admins) == unchecked:
-        raise click.UsageError("give --admin for every Envoy, or --unchecked")
-
-
-def _refuse_if(names: list[str], what: str) -> None:
-    if names:
-        for name in names:
-            output.say(f"{name} {what}")
-        sys.exit(output.Exit.NO)
 
 
 def _row(authority: Authority) -> tuple[str, str, str, str, str]:

@@ -1,0 +1,51 @@
+"""What the commands of ``authz ca`` share: options, and authorities read from files."""
+
+from pathlib import Path
+
+import click
+
+from authz.core.errors import SettingsError
+from authz.core.spiffe import TrustDomain
+from authz.identity.authority import Authority, read_authority
+from authz.identity.ca import CertificateAuthority
+from authz.identity.files import read_secret
+from authz.identity.keys import KeyType
+
+DIRECTORY = click.option(
+    "--ca",
+    "directory",
+    default="ca",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The authority's directory.",
+)
+KEY_TYPE = click.option("--key-type", type=click.Choice(list(KeyType)), default=KeyType.ECDSA_P256)
+PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def load(directory: Path) -> CertificateAuthority:
+    """Read an authority. Raises SettingsError, OSError."""
+    try:
+        return CertificateAuthority.load(directory)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def trust_domain_of(text: str) -> TrustDomain:
+    """Raises SettingsError."""
+    try:
+        return TrustDomain(text)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def adopted_authority(root_file: Path | None, chain: Path | None, key: Path | None, now: float) -> Authority | None:
+    """An authority of one\'s own, if files were given. Raises SettingsError, click.UsageError, OSError."""
+    if root_file is None and chain is None and key is None:
+        return None
+    if root_file is None or key is None:
+        raise click.UsageError("your own authority needs --root and --key, and --chain if --key is an intermediate's")
+    try:
+        intermediates = chain.read_bytes() if chain else b""
+        return read_authority(root_file.read_bytes(), intermediates, read_secret(key), now)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
