@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     max_message_bytes: int = Field(default=4 << 20, ge=4096, description="largest CheckRequest, body included (XA-52)")
     max_token_bytes: int = Field(default=16 << 10, ge=256, description="a longer token is refused unread")
     token_cache_size: int = Field(default=10_000, ge=1, description="verified tokens remembered")
+    metadata_namespaces: tuple[str, ...] = Field(
+        default=(),
+        description="dynamic metadata that Envoy is told to send (metadata_context_namespaces); of other namespaces "
+        "nothing is known, which never admits; several allowed",
+    )
     jwks_refresh_seconds: float = Field(default=1200, gt=0, description="refresh of key sets without Cache-Control")
     jwks_ca_bundles: dict[str, str] = Field(
         default={}, description="PEM bundle by issuer or key URI, as JSON; such a source trusts this bundle only"
@@ -125,7 +130,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the operator's log")
     log_format: Literal["text", "json"] = Field(default="text", description="of the operator's log")
 
-    @field_validator("listen", "audit", "audit_redact", "audit_query_values", mode="before")
+    @field_validator("listen", "audit", "audit_redact", "audit_query_values", "metadata_namespaces", mode="before")
     @classmethod
     def _several(cls, value: object) -> object:
         """A list, or one text with commas as the environment gives it."""

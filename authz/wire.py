@@ -31,6 +31,9 @@ from authz.core.normalize import client_address
 RemoteMetadata = Iterable[tuple[str, str | bytes]]
 """gRPC metadata of a Check call; unforgeable by the client, because Envoy writes it (XA-58)."""
 
+DeliveredMetadata = Mapping[str, Mapping[str, object]]
+"""Dynamic metadata by namespace; a namespace that is missing was not delivered."""
+
 REMOTE_IP_METADATA = "x-authz-remote-ip"
 """``%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%``: the client address as Envoy determined it (AP-41)."""
 DIRECT_IP_METADATA = "x-authz-direct-ip"
@@ -54,16 +57,24 @@ _PATH_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
 _PLACEHOLDER = "\x01" * DECISION_ID_LENGTH
 """Stands for the decision id in remembered answers; control characters occur in no other text of an answer."""
 _NO_EXTENSIONS: Mapping[str, str] = {}
+_NOTHING_DELIVERED: DeliveredMetadata = {}
 _OK, _PERMISSION_DENIED, _INTERNAL, _UNAUTHENTICATED = 0, 7, 13, 16
 
 
-def read_attributes(message: bytes, metadata: RemoteMetadata = (), *, trusted_proxies: int = 0) -> AttributeContext:
+def read_attributes(
+    message: bytes,
+    metadata: RemoteMetadata = (),
+    *,
+    trusted_proxies: int = 0,
+    delivered: DeliveredMetadata = _NOTHING_DELIVERED,
+) -> AttributeContext:
     """
     Read a serialised CheckRequest.
 
     Args:
         message: as Envoy sent it; raw headers are preferred, merged ones accepted (CS-5, XA-44).
         metadata: of the call; gives the addresses and trace that the message lacks (XA-58, XA-170).
+        delivered: namespaces of dynamic metadata that Envoy is told to send, each empty (CS-12).
         trusted_proxies: ``numTrustedProxies``, for a gateway that does not send the client address (CS-9).
 
     Raises:
@@ -91,7 +102,7 @@ def read_attributes(message: bytes, metadata: RemoteMetadata = (), *, trusted_pr
         http,
         _text(attributes.tls_session.sni).lower() if attributes.HasField("tls_session") else UNKNOWN,
         NOT_AUTHENTICATED,
-        _metadata(attributes.metadata_context.filter_metadata),
+        _metadata(attributes.metadata_context.filter_metadata, delivered),
         extensions,
         _text(trace_parent),
         certificate,
@@ -160,9 +171,7 @@ def _forwarded(source: Source, http: HttpRequest, *, gateway: bool, trusted_prox
 
 
 @lru_cache(maxsize=4096)
-def _destination(
-    serialised: bytes, namespace: str, service_account: str, workload_name: str
-) -> Destination:
+def _destination(serialised: bytes, namespace: str, service_account: str, workload_name: str) -> Destination:
     """
     The workload that asks, and whether it is a gateway; remembered, because a sidecar says the same every time.
 
@@ -191,16 +200,16 @@ def _destination(
     return Destination(workload, socket.address or UNKNOWN, socket.port_value, principal, is_gateway)
 
 
-def _metadata(written: Mapping[str, Struct]) -> dict[str, dict[str, object]] | Unknown:
+def _metadata(written: Mapping[str, Struct], delivered: DeliveredMetadata) -> DeliveredMetadata:
     """
     Dynamic metadata by namespace (CS-12).
 
-    Envoy sends the same empty message when it was told of no namespace and when no filter wrote any, so nothing at
-    all is UNKNOWN.
+    Envoy sends nothing of a namespace that no filter wrote, and nothing of one that it was not told to send: only the
+    deployment knows which, so what it did not name stays out of the mapping and is UNKNOWN.
     """
     if not written:
-        return UNKNOWN
-    return {namespace: _members(struct) for namespace, struct in written.items()}
+        return delivered
+    return {**delivered, **{namespace: _members(struct) for namespace, struct in written.items()}}
 
 
 def _members(struct: Struct) -> dict[str, object]:

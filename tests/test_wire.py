@@ -65,7 +65,7 @@ def test_a_whole_request_is_read() -> None:
         "x-b": ("2",),
     }
     assert attributes.sni == "api.example.com"
-    assert attributes.metadata is UNKNOWN
+    assert attributes.metadata == {}
     assert attributes.context_extensions == {"any": "thing"}
     assert attributes.trace_parent == "00-aa-bb-01"
 
@@ -171,8 +171,12 @@ def test_metadata_of_filters_is_read_as_plain_values() -> None:
     assert read(dynamic=metadata).metadata == metadata
 
 
-def test_no_metadata_at_all_is_unknown_not_absent() -> None:
-    assert read(dynamic={}).metadata is UNKNOWN
+def test_only_namespaces_that_are_delivered_are_known() -> None:
+    """CS-8, CS-12: what Envoy was not told to send is not in the mapping, and so unknown."""
+    message = check_request(dynamic={"sent": {"a": "b"}})
+
+    assert read_attributes(message, delivered={"told": {}}).metadata == {"told": {}, "sent": {"a": "b"}}
+    assert read_attributes(check_request(), delivered={"told": {}}).metadata == {"told": {}}
 
 
 def test_the_certificate_is_decoded() -> None:

@@ -5,6 +5,7 @@ The shape is that of the conformance format (tests/conformance/README.md). What 
 (path normalisation, joined headers, client address, lower-case SNI) is done here, exactly once.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -169,7 +170,7 @@ def to_attributes(
         Destination(target.workload, request.destination_ip, known_port, is_gateway=gateway),
         http,
         "" if is_plaintext else request.sni.lower(),
-        metadata=request.metadata if request.metadata is not None else {},
+        metadata=defaultdict(dict, request.metadata or {}),  # every namespace is known here
     )
 
 

@@ -174,7 +174,10 @@ class AttributeContext:
     """TLS server name, lower-cased (AP-57); empty for plaintext; UNKNOWN when Envoy was not told to send it."""
     authentication: Authentication = NOT_AUTHENTICATED
     metadata: Mapping[str, Mapping[str, object]] | Unknown = UNKNOWN
-    """Dynamic metadata by namespace (AP-66, CS-12)."""
+    """
+    Dynamic metadata by namespace (AP-66, CS-12). A namespace that is not in the mapping is not delivered, which is not
+    the same as empty (CS-8); offline requests use a mapping that has every namespace.
+    """
     context_extensions: Mapping[str, str] = field(default_factory=dict)
     trace_parent: str = ""
     """W3C ``traceparent`` of Envoy's Check span (XA-170), or of the request (XA-172); may be empty."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from authz.core import matchers
-from authz.core.attributes import AttributeContext, Json, Unknown
+from authz.core.attributes import UNKNOWN, AttributeContext, Json, Unknown
 from authz.core.matchers import LISTED, SCALAR, Matcher
 
 Values = tuple[str, ...] | Unknown
@@ -179,7 +179,10 @@ def _filter_metadata(namespace: str, member: str) -> Read:
         metadata = attributes.metadata
         if isinstance(metadata, Unknown):
             return metadata
-        value = metadata.get(namespace, {}).get(member)
+        try:
+            value = metadata[namespace].get(member)
+        except KeyError:
+            return UNKNOWN  # Envoy was not told to send this namespace (CS-8, CS-12)
         if isinstance(value, str):
             return (SCALAR + value,)
         if isinstance(value, list):

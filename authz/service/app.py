@@ -79,6 +79,7 @@ class App:
             on_unknown_key=self.keys.hint,
             max_token_bytes=settings.max_token_bytes,
             token_cache_size=settings.token_cache_size,
+            metadata_namespaces=settings.metadata_namespaces,
         )
         self.providers = Providers()
         self.server: Server = (

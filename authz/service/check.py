@@ -9,7 +9,7 @@ Synchronous and without I/O, so any adapter can host it. Only a CUSTOM provider 
 import itertools
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,7 +34,7 @@ from authz.service.snapshot import Snapshot
 from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES, authenticate
 from authz.tokens.cache import DEFAULT_CACHE_SIZE, TokenCache
 from authz.tokens.key_sets import KeySets
-from authz.wire import RemoteMetadata, read_attributes, write_response
+from authz.wire import DeliveredMetadata, RemoteMetadata, read_attributes, write_response
 
 _log = logging.getLogger("authz.check")
 _OWN_IDENTITY = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
@@ -171,6 +171,7 @@ class CheckFunction:
         on_unknown_key: Callable[[str], None] | None = None,
         max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES,
         token_cache_size: int = DEFAULT_CACHE_SIZE,
+        metadata_namespaces: Iterable[str] = (),
     ) -> None:
         self._audit = audit
         self._ids = ids
@@ -179,6 +180,7 @@ class CheckFunction:
         self.max_token_bytes = max_token_bytes
         self._token_cache_size = token_cache_size
         self._in_force: InForce | None = None
+        self._delivered: DeliveredMetadata = {namespace: {} for namespace in metadata_namespaces}
         self.failures = 0
         self.refused_identities = 0
 
@@ -214,7 +216,9 @@ class CheckFunction:
         request = Pending(self, in_force, message, decision_id, now, started)
         try:
             snapshot = in_force.snapshot
-            attributes = read_attributes(message, metadata, trusted_proxies=snapshot.mesh.num_trusted_proxies)
+            attributes = read_attributes(
+                message, metadata, trusted_proxies=snapshot.mesh.num_trusted_proxies, delivered=self._delivered
+            )
             request.attributes = attributes
             destination = attributes.destination
             problem = identity_problem(

@@ -101,7 +101,8 @@ def test_metadata_members_are_strings_or_lists_of_strings() -> None:
     assert attribute.read(build.request(metadata=metadata)) == ("[a", "[b")
     assert attribute.read(build.request(metadata={"envoy.filters.http.x": {"k": "v"}})) == ("=v",)
     assert attribute.read(build.request(metadata={"envoy.filters.http.x": {"k": 5}})) == ()
-    assert attribute.read(build.request(metadata={})) == ()
+    assert attribute.read(build.request(metadata={"envoy.filters.http.x": {}})) == ()
+    assert attribute.read(build.request(metadata={})) is UNKNOWN
 
 
 def test_the_host_header_is_the_authority() -> None:
