@@ -14,7 +14,7 @@ from rich.text import Text
 
 import authz
 from authz.cli.output import Exit
-from authz.demo.check import Result, run_check
+from authz.demo.checks.run import Result, run_check
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.screen import Screen, invitation, show_decisions

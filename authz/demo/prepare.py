@@ -93,7 +93,11 @@ def policy_files(directory: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path), path.read_bytes()
 
 
-def policy_state(directory: Path) -> tuple[tuple[str, int, int], ...]:
+PolicyState = tuple[tuple[str, int, int], ...]
+"""Path, time of change and size of every policy file: differs when something changed."""
+
+
+def policy_state(directory: Path) -> PolicyState:
     """Name, time and size of every policy file: different when something was edited."""
     found = []
     for root, _, names in os.walk(directory):
@@ -119,12 +123,16 @@ def read_engine(layout: Layout) -> Engine:
     )
 
 
-def render(layout: Layout) -> None:
-    """Write Envoy's configuration. Raises DemoError with the problems of the policies."""
+def read_engine_or_stop(layout: Layout) -> Engine:
+    """As ``read_engine``, when there is no last good one to keep: raises DemoError with the problems."""
     try:
-        engine = read_engine(layout)
+        return read_engine(layout)
     except LoadError as error:
         raise DemoError(f"the policies cannot be used:\n{describe(error.problems)}") from error
+
+
+def render(layout: Layout, engine: Engine) -> None:
+    """Write Envoy's whole configuration."""
     for name, content in render_all(layout.mesh, modes_of(engine), OPTIONS).items():
         path = layout.state / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,16 +13,20 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import IO
 
+from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.commands import all_commands
 from authz.demo.layout import DemoError, Layout, busy_ports, describe, ports_of
 from authz.demo.prepare import (
     CERTIFICATE_TTL_SECONDS,
+    Modes,
+    PolicyState,
     clear_sockets,
     issue_certificates,
     modes,
     policy_state,
     read_engine,
+    read_engine_or_stop,
     render,
     render_again,
 )
@@ -75,12 +79,15 @@ class Supervisor:
         try:
             self._check_ports()
             clear_sockets(self.layout)
-            issue_certificates(self.layout, self._clock())
+            seen = policy_state(self.layout.policies)
+            engine = read_engine_or_stop(self.layout)
+            await asyncio.to_thread(issue_certificates, self.layout, self._clock())
             self._step("certificates", began)
-            began = time.monotonic()
-            render(self.layout)
-            self._step("Envoy configuration", began)
+            rendering = asyncio.create_task(asyncio.to_thread(render, self.layout, engine))
             for commands in all_commands(self.layout):
+                if commands[0].ready.startswith("envoy:"):
+                    await rendering
+                    self._step("Envoy configuration", began)
                 began = time.monotonic()
                 await asyncio.gather(*(self._start(command) for command in commands))
                 kinds = Counter(command.kind for command in commands)
@@ -90,7 +97,7 @@ class Supervisor:
             await self.stop()
             raise
         self._background(self._renew_certificates())
-        self._background(self._follow_policies())
+        self._background(self._follow_policies(seen, engine))
 
     async def stop(self) -> None:
         """Stop everything: proxies first, so that nobody sees a half-dead mesh. Safe to call twice."""
@@ -153,10 +160,9 @@ class Supervisor:
             issue_certificates(self.layout, self._clock())
             self._report(Event("rendered", "certificates renewed"))
 
-    async def _follow_policies(self) -> None:
+    async def _follow_policies(self, seen: PolicyState, engine: Engine) -> None:
         """PeerAuthentication is enforced by listeners, which the proxies follow without a restart."""
-        seen = policy_state(self.layout.policies)
-        known = modes(self.layout, read_engine(self.layout))
+        known: Modes = modes(self.layout, engine)
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             found = policy_state(self.layout.policies)

@@ -11,7 +11,7 @@ from cryptography import x509
 from authz.core.errors import LoadError
 from authz.demo.commands import all_commands
 from authz.demo.layout import DemoError, Layout, busy_ports, ports_of, shift_ports
-from authz.demo.prepare import issue_certificates, modes, plan, read_engine, render, render_again
+from authz.demo.prepare import issue_certificates, modes, plan, read_engine, read_engine_or_stop, render, render_again
 
 ROOT = Path(__file__).parent.parent.parent
 MESH, POLICIES = ROOT / "envoy-configs" / "mesh.yaml", ROOT / "policies"
@@ -93,8 +93,8 @@ def test_the_authorities_are_kept_and_a_damaged_one_is_replaced(layout: Layout) 
 
 
 def test_listeners_follow_peer_authentication(layout: Layout) -> None:
-    render(layout)
     engine = read_engine(layout)
+    render(layout, engine)
     strictly = modes(layout, engine)
     assert render_again(layout, engine, strictly) == ()
     assert render_again(layout, engine, {}) == ()
@@ -112,7 +112,7 @@ def test_listeners_follow_peer_authentication(layout: Layout) -> None:
 
 def test_files_are_polled_not_watched(layout: Layout) -> None:
     """Ten proxies that watch would take 80 of a user's 128 inotify instances."""
-    render(layout)
+    render(layout, read_engine(layout))
     followed = (layout.state / "envoy" / "ratings-v1.yaml").read_text()
     assert "poll_interval: 0.25s" in followed
     assert "watched_directory" not in followed
@@ -125,7 +125,7 @@ def test_a_broken_policy_stops_the_start_with_its_place(layout: Layout) -> None:
     )
     try:
         with pytest.raises(DemoError, match=r"99-broken\.yaml:4:8.*did you mean `action`"):
-            render(layout)
+            read_engine_or_stop(layout)
         with pytest.raises(LoadError):
             read_engine(layout)
     finally:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 
 from authz.audit.record import Record, read_field
+from authz.demo.checks.scenario import Scenario
+from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
 from authz.demo.prepare import issue_certificates
-from authz.demo.scenarios import Scenario
-from authz.demo.world import World
 from authz.identity.files import write_file
 
 INGRESS, DRY_RUN, MESH = "10-ingress.yaml", "40-dry-run.yaml", "00-mesh.yaml"

@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 
 from authz.audit.record import Record, read_field
 from authz.core.spiffe import SpiffeId
-from authz.demo.clients import Pair, Reply, Tls, exchange, send, shown_certificate
+from authz.demo.checks.clients import Pair, Reply, Tls, exchange, send, shown_certificate
 from authz.demo.layout import DemoError
 from authz.demo.prepare import authority
 from authz.demo.screen import Tail
@@ -199,8 +199,8 @@ class World:
         """Get another token from the issuer."""
         self._tokens[name] = await asyncio.to_thread(self._issued, person)
 
-    async def issuer(self, method: str, path: str) -> Reply:
-        return await asyncio.to_thread(send, self.layout.issuer_port, method, path)
+    async def issuer(self, method: str, path: str, body: bytes = b"") -> Reply:
+        return await asyncio.to_thread(send, self.layout.issuer_port, method, path, body=body)
 
     def _issued(self, query: str) -> str:
         reply = send(self.layout.issuer_port, "GET", f"/token/{query}")

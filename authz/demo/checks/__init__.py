@@ -1,0 +1,1 @@
+"""The check: scenarios through the real Envoys, what was expected of each and what happened."""
