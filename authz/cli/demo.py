@@ -17,6 +17,7 @@ from authz.cli.output import Exit
 from authz.demo.checks.run import Result, run_check
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
+from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
 from authz.demo.supervisor import Supervisor
 
@@ -132,9 +133,11 @@ async def _unless(stopping: asyncio.Event, work: Callable[[], Awaitable[None]]) 
 
 async def _stay(supervisor: Supervisor, console: Console, stopping: asyncio.Event) -> int:
     console.print()
-    console.print(invitation(supervisor.layout), soft_wrap=True)
+    layout = supervisor.layout
+    has_page = not await ask(f"http:{layout.admin_port}/", layout.state)
+    console.print(invitation(layout, has_page=has_page), soft_wrap=True)
     console.print("\n[bold]Decisions[/bold]")
-    tail = asyncio.create_task(show_decisions(console, supervisor.layout))
+    tail = asyncio.create_task(show_decisions(console, layout))
     await stopping.wait()
     tail.cancel()
     return Exit.YES

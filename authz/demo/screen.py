@@ -57,8 +57,13 @@ class Screen:
             self._console.print(Text(event.text, style=_STYLES.get(event.kind, "")))
 
 
-def invitation(layout: Layout) -> str:
-    """What to open and try, as rich markup."""
+def invitation(layout: Layout, *, has_page: bool = False) -> str:
+    """
+    What to open and try, as rich markup.
+
+    Args:
+        has_page: the authorization server serves the operator's page.
+    """
     base = f"https://localhost:{layout.ingress_port}"
     state, policies = _near(layout.state), _near(layout.policies)
     ratings = next((w.listening[0] for w in layout.mesh.sidecars if w.labels.get("app") == "ratings"), 0)
@@ -84,6 +89,13 @@ def invitation(layout: Layout) -> str:
     lines += [
         "",
         f"[bold]Edit[/bold]    a file in {policies}/ and try again: it is in force within a second.",
+        f"[bold]Ask[/bold]     authz audit show --log {state}/logs/audit.jsonl ID",
+        "        [dim]# ID: the x-authz-decision-id of a 403, in its headers and on the product page[/dim]",
+        *(
+            [f"[bold]Watch[/bold]   http://127.0.0.1:{layout.admin_port}/   the live graph and decisions"]
+            if has_page
+            else []
+        ),
         f"[bold]Look[/bold]    {state}/logs/ has every process's log; audit.jsonl there has every decision.",
         "[bold]Stop[/bold]    Ctrl-C",
     ]

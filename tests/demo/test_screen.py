@@ -86,6 +86,8 @@ def test_the_invitation_names_the_ports_in_force(layout: Layout) -> None:
     assert "https://localhost:15443/productpage   # 403: no token" in text
     assert "http://127.0.0.1:19191/token/alice" in text
     assert "curl http://127.0.0.1:15160/ratings/0" in text
+    assert "the live graph" not in text
+    assert "http://127.0.0.1:19192/   the live graph" in Text.from_markup(invitation(layout, has_page=True)).plain
 
 
 def test_events_are_told_and_the_check_is_quiet_about_what_it_does(layout: Layout) -> None:
