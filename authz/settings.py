@@ -53,6 +53,19 @@ class Settings(BaseSettings):
     admin: str = Field(
         default="", description="host:port or unix:/path of health, metrics and the admin page; empty serves none"
     )
+    admin_token_file: Path | None = Field(
+        default=None, description="file with the token that readers of `admin` must show; needed beyond loopback"
+    )
+    admin_tls_certificate: Path | None = Field(
+        default=None, description="PEM chain of `admin`, which then speaks HTTPS"
+    )
+    admin_tls_key: Path | None = Field(default=None, description="PEM key of `admin`")
+    admin_tls_client_ca: Path | None = Field(
+        default=None, description="PEM bundle; readers of `admin` must then show a certificate of it"
+    )
+    certificates: Path | None = Field(
+        default=None, description="directory of certificates, NAME/tls.crt, whose expiry is shown and measured"
+    )
 
     tls_certificate: Path | None = Field(default=None, description="PEM chain of the server; reread when it changes")
     tls_key: Path | None = Field(default=None, description="PEM key of the server")
@@ -220,6 +233,10 @@ def read_settings(
         raise SettingsError("; ".join(_complaint(line) for line in error.errors())) from None
     if (settings.tls_certificate is None) is not (settings.tls_key is None):
         raise SettingsError("`tls_certificate` and `tls_key` are given together or not at all")
+    if (settings.admin_tls_certificate is None) is not (settings.admin_tls_key is None):
+        raise SettingsError("`admin_tls_certificate` and `admin_tls_key` are given together or not at all")
+    if settings.admin_tls_client_ca is not None and settings.admin_tls_certificate is None:
+        raise SettingsError("`admin_tls_client_ca` needs `admin_tls_certificate` and `admin_tls_key`")
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
         raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
     return settings

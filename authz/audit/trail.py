@@ -144,6 +144,8 @@ class Steps:
 
     It costs as much as the policies are long, so it is left out while the queue is filling up.
     """
+    watch: Callable[[Offer, TraceIds], None] | None = None
+    """Told of every decision besides the sinks, with its request: the operator's page explains from it."""
 
 
 class AuditTrail:
@@ -311,6 +313,11 @@ class AuditTrail:
             _log.exception("the audit record of decision %s could not be built", offer.decision_id)
             self._failed += 1
             is_dropped, line = False, encode_record(_bare_record(offer))
+        if steps.watch is not None:
+            try:
+                steps.watch(offer, trace)
+            except Exception:
+                _log.exception("decision %s could not be watched", offer.decision_id)
         entry = Entry(line, offer.started_at, trace)
         if trace.is_sampled:
             try:

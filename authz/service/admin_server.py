@@ -1,18 +1,73 @@
-"""The operator's HTTP side hosted in the same event loop: uvicorn without its own signals and logs."""
+"""
+The operator's HTTP side hosted in the same event loop: uvicorn without its own signals and logs.
+
+Who may read is decided when it is built: an address that others can reach without showing anything refuses to start.
+"""
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from authz.admin.access import Guard, judge_access
 from authz.core.errors import SettingsError
+from authz.settings import Settings
 
 Application = Callable[..., Awaitable[Any]]
 """An ASGI application; which framework made it does not matter here."""
+
+
+_LAST_SECONDS = 2
+"""Connections that are still open then are cut, so that a browser cannot hold up the end of the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """HTTPS with these files; ``client_ca`` asks readers for a certificate."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def options(self) -> dict[str, Any]:
+        """As uvicorn names them."""
+        found: dict[str, Any] = {"ssl_certfile": str(self.certificate), "ssl_keyfile": str(self.key)}
+        if self.client_ca is not None:
+            found |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+        return found
+
+
+def make_admin_server(app: Application, settings: Settings) -> "AdminServer":
+    """
+    Host an application at the address of the setting ``admin``, guarded.
+
+    A Unix socket is guarded by its permissions, and asks neither token nor certificate.
+
+    Raises:
+        SettingsError: the address is unusable, or others could read without showing anything.
+    """
+    listen = settings.admin
+    if listen.startswith("unix:"):
+        return AdminServer(Guard(app, judge_access(listen)), listen)
+    token, tls = "", None
+    if settings.admin_token_file is not None:
+        try:
+            token = settings.admin_token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise SettingsError(f"setting `admin_token_file`: cannot be read: {reason}") from error
+        if not token:
+            raise SettingsError(f"setting `admin_token_file`: `{settings.admin_token_file}` is empty")
+    if settings.admin_tls_certificate is not None and settings.admin_tls_key is not None:
+        tls = Tls(settings.admin_tls_certificate, settings.admin_tls_key, settings.admin_tls_client_ca)
+    asks_certificate = tls is not None and tls.client_ca is not None
+    return AdminServer(Guard(app, judge_access(listen, token, asks_certificate=asks_certificate)), listen, tls)
 
 
 class _Hosted(uvicorn.Server):
@@ -25,17 +80,22 @@ class _Hosted(uvicorn.Server):
 class AdminServer:
     """``start`` once, ``stop`` once. ``address`` is where it listens, a port chosen by the system filled in."""
 
-    def __init__(self, app: Application, listen: str) -> None:
-        """``listen`` is ``host:port`` or ``unix:/path``. Raises SettingsError."""
+    def __init__(self, app: Application, listen: str, tls: "Tls | None" = None) -> None:
+        """``listen`` is ``host:port`` or ``unix:/path``; ``tls`` None speaks plain HTTP. Raises SettingsError."""
         self._path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
         host, _, port = listen.rpartition(":")
         if self._path is None and not (host and port.isdigit()):
             raise SettingsError(f"setting `admin`: `{listen}` is neither host:port nor unix:/path")
         number = 0 if self._path is not None else int(port)
         config = uvicorn.Config(
-            app, host.strip("[]"), number, log_config=None, access_log=False, lifespan="off", ws="none"
-        )
-        config.load()
+            app, host.strip("[]"), number, log_config=None, access_log=False, lifespan="off", ws="none",
+            server_header=False, timeout_graceful_shutdown=_LAST_SECONDS, **(tls.options() if tls else {}),
+        )  # fmt: skip
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"settings `admin_tls_…`: the files cannot be used: {error.strerror}") from error
+        self._scheme = "https" if tls is not None else "http"
         self._server = _Hosted(config)
         if self._path is not None:
             self._socket = _unix_socket(self._path)
@@ -47,6 +107,11 @@ class AdminServer:
                 raise SettingsError(f"setting `admin`: cannot listen on `{listen}`") from error
             self.address = f"{host}:{self._socket.getsockname()[1]}"
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """For people: ``http://127.0.0.1:9000``, or the path of the socket."""
+        return self.address if self._path is not None else f"{self._scheme}://{self.address}"
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="admin")

@@ -14,12 +14,18 @@ from time import time
 
 import grpc
 
+from authz.admin.api import PageFacts
 from authz.admin.app import create_app
+from authz.admin.explained import Sources
+from authz.admin.page import Page
+from authz.admin.watch import Watch
 from authz.audit.sinks import RecentSink, StreamSink
 from authz.audit.telemetry import CacheStatus, KeySetStatus, ServiceStatus, Telemetry
 from authz.audit.trail import Sink
+from authz.core.engine import Engine
 from authz.core.errors import LoadError
-from authz.service.admin_server import AdminServer
+from authz.service.admin_server import AdminServer, make_admin_server
+from authz.service.certificates import CertificateFiles
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
@@ -56,6 +62,7 @@ class App:
         self._clock = clock
         self.telemetry = Telemetry()
         self.recent = RecentSink()
+        self.watch = Watch(clock())
         self.tracer = make_tracer(settings)
         self.trail = make_trail(
             settings,
@@ -64,6 +71,7 @@ class App:
             self.telemetry,
             self.tracer,
             lambda: self.function.snapshot,
+            self.watch.observe if settings.admin else None,
         )
         self.keys = KeySource[KeySet, KeySetState](
             read_key_set,
@@ -97,6 +105,8 @@ class App:
         self.reloader = Reloader(settings.policies, settings.mesh, self._put_in_force, clock)
         self.is_draining = False
         self.admin: AdminServer | None = None
+        self.page: Page | None = None
+        self.certificates = CertificateFiles(settings.certificates)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -122,15 +132,19 @@ class App:
         status = self.reloader.status
         counted = ", ".join(f"{number} {kind}" for kind, number in status.documents)
         self._announce(f"policies  {settings.policies}: version {status.policy_version}, {counted}")
+        if settings.admin:  # before anything is served, because it refuses an address that is open to everybody
+            self.page = Page(self._facts())
+            app = create_app(self.status, self.trail.status, self.telemetry, self._clock, routes=self.page.routes)
+            self.admin = make_admin_server(app, settings)
         await self.server.start(settings.listen)
         for address in self.server.addresses:
             self._announce(f"listening {address}")
-        if settings.admin:
-            app = create_app(self.status, self.trail.status, self.telemetry, self._clock)
-            self.admin = AdminServer(app, settings.admin)
+        if self.admin is not None:
             await self.admin.start()
-            self._announce(f"admin     http://{self.admin.address}/healthz")
+            self._announce(f"admin     {self.admin.url}/healthz")
         self._tasks.append(asyncio.create_task(self._become_ready(), name="readiness"))
+        if settings.certificates is not None:
+            self._tasks.append(asyncio.create_task(self.certificates.run(), name="certificates"))
 
     async def _become_ready(self) -> None:
         """
@@ -163,6 +177,8 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.page is not None:
+            self.page.close()
         if self.admin is not None:
             await self.admin.stop()
         await self.providers.close()
@@ -182,9 +198,20 @@ class App:
             token_cache=None
             if tokens is None
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.token_cache_size),
+            certificates=self.certificates.status,
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
         )
+
+    def _facts(self) -> PageFacts:
+        """What the page is made of; it asks when somebody looks."""
+
+        def engine() -> Engine | None:
+            snapshot = self.function.snapshot
+            return snapshot.engine if snapshot is not None else None
+
+        sources = Sources(str(self._settings.policies), str(self._settings.mesh or ""))
+        return PageFacts(self.watch, engine, self.status, self.trail.status, self.telemetry, self._clock, sources)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
         self.keys.update(

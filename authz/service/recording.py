@@ -11,7 +11,7 @@ from pathlib import Path
 from authz.audit.chain import Chain, read_signing_key
 from authz.audit.files import FileSink, Rotation
 from authz.audit.filters import RecordRules
-from authz.audit.record import RecordOptions
+from authz.audit.record import Offer, RecordOptions, TraceIds
 from authz.audit.sinks import OtlpSink, log_exporter
 from authz.audit.telemetry import Telemetry
 from authz.audit.trace import DecisionTracer, OtlpTarget, service_resource, span_exporter
@@ -46,6 +46,7 @@ def make_trail(
     telemetry: Telemetry,
     tracer: DecisionTracer,
     snapshot: Callable[[], Snapshot | None],
+    watch: Callable[[Offer, TraceIds], None] | None = None,
 ) -> AuditTrail:
     """
     Build the trail; it is not started.
@@ -53,6 +54,7 @@ def make_trail(
     Args:
         first: a sink that is always there, of recent records.
         snapshot: the one in force, asked when a denial is explained.
+        watch: told of every decision, for the page.
 
     Raises:
         SettingsError: names the setting.
@@ -79,6 +81,7 @@ def make_trail(
             rules=_rules(settings),
             options=RecordOptions(query_values=frozenset(settings.audit_query_values)),
             nearest=nearest,
+            watch=watch,
         ),
     )
 

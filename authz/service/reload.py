@@ -95,7 +95,7 @@ class Reloader:
         if self._mesh_file is None:
             return ()
         mesh, _ = read_mesh_description([(str(self._mesh_file), self._mesh_file.read_bytes())])
-        return [Workload(w.namespace, frozenset(w.labels.items())) for w in mesh.workloads]
+        return [w.workload for w in mesh.workloads]
 
     def _keep(self, problems: tuple[Problem, ...]) -> None:
         self.status = replace(self.status, is_ok=False, failures=self.status.failures + 1, problems=problems)

@@ -360,7 +360,7 @@ async def run(settings: Settings, announce: Announce) -> None:
     _on_signals(lambda: (at_once if stopping.is_set() else stopping).set(), supervisor.roll_soon)
     try:
         if settings.admin:
-            admin = WorkersAdmin(supervisor, settings.admin)
+            admin = WorkersAdmin(supervisor)
             await admin.start()
             announce(f"admin     {admin.address}")
         if await _first(supervisor.start(), stopping.wait()):

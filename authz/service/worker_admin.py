@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app
-from authz.service.admin_server import AdminServer
+from authz.service.admin_server import make_admin_server
 
 if TYPE_CHECKING:
     from authz.service.supervisor import Supervisor
@@ -17,7 +17,7 @@ _PASSED = ("content-type", "cache-control", "location", "content-security-policy
 class WorkersAdmin:
     """``start`` once, ``stop`` once. Raises SettingsError when it cannot listen."""
 
-    def __init__(self, supervisor: "Supervisor", listen: str) -> None:
+    def __init__(self, supervisor: "Supervisor") -> None:
         self._clients = [
             httpx.AsyncClient(
                 transport=httpx.AsyncHTTPTransport(uds=str(worker.admin_socket)),
@@ -33,7 +33,8 @@ class WorkersAdmin:
                 for w in supervisor.workers
             ]
 
-        self._server = AdminServer(create_workers_app(statuses, self._fetch, lambda: supervisor.is_draining), listen)
+        app = create_workers_app(statuses, self._fetch, lambda: supervisor.is_draining)
+        self._server = make_admin_server(app, supervisor.settings)
         self.address = self._server.address
 
     async def _fetch(self, index: int, request: WorkerRequest) -> WorkerAnswer:

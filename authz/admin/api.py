@@ -1,0 +1,278 @@
+"""
+What the page shows, as JSON: plain functions of what the service knows, run in a thread of their own.
+
+The answers are documented in docs/page.md. Nothing here waits, and nothing here changes anything.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+
+from authz.admin.explained import Sources, decision_json, row_json
+from authz.admin.health import judge_health
+from authz.admin.watch import WINDOW_SECONDS, Watch
+from authz.analysis.graph import Grouping, build_graph, merge_workloads
+from authz.analysis.kiali import graph_json
+from authz.analysis.permitted import Permit, permits
+from authz.audit.telemetry import ReloadStatus, ServiceStatus, Telemetry, program_version
+from authz.audit.trail import TrailStatus
+from authz.core.attributes import Json, Workload
+from authz.core.decision import Effect
+from authz.core.engine import Engine
+from authz.core.errors import NOWHERE, Location, Problem
+from authz.core.resources import AuthorizationPolicy, Operation, Resources, Rule, Source
+
+MAX_WORKLOADS = 300
+"""In the graph, of workloads and of callers each; a larger mesh is looked at by namespace."""
+MAX_DOCUMENTS = 2_000
+MAX_ROWS = 500
+GRAPH_SECONDS = 1.0
+"""A graph is made anew at most so often, however many look at it."""
+
+
+@dataclass(slots=True)
+class PageFacts:
+    """What the service knows, each asked for when it is needed."""
+
+    watch: Watch
+    engine: Callable[[], Engine | None]
+    status: Callable[[], ServiceStatus]
+    trail: Callable[[], TrailStatus]
+    telemetry: Telemetry
+    clock: Callable[[], float]
+    sources: Sources = field(default_factory=Sources)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _graphs: dict[tuple[object, ...], tuple[float, dict[str, Json]]] = field(default_factory=dict)
+    _permits: tuple[tuple[object, ...], tuple[Permit, ...]] = ((), ())
+
+    def overview(self) -> dict[str, Json]:
+        """What stands in the head of the page."""
+        status, trail, now = self.status(), self.trail(), self.clock()
+        health = judge_health(status, trail, now)
+        return {
+            "version": program_version(),
+            "now": now,
+            "started_at": self.watch.started_at,
+            "policy_version": status.reload.policy_version or None,
+            "loaded_at": status.reload.loaded_at or None,
+            "reload_ok": status.reload.is_ok,
+            "problems": sum(problem.is_error for problem in status.reload.problems),
+            "ready": health.is_ready,
+            "causes": [{"part": c.part, "message": c.message, "blocks": c.blocks} for c in health.causes],
+            "records": {"written": trail.written, "dropped": trail.dropped, "queued": trail.queued},
+            "sequence": self.watch.sequence,
+        }
+
+    def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> dict[str, Json]:
+        """The security graph; at most one is made at a time."""
+        now = self.clock()
+        window_seconds = min(max(window_seconds, 5.0), WINDOW_SECONDS)
+        key = (window_seconds, grouping, namespaces)
+        with self._lock:
+            kept = self._graphs.get(key)
+            if kept is not None and 0 <= now - kept[0] < GRAPH_SECONDS:
+                return kept[1]
+            made = self._graph(now, window_seconds, grouping, namespaces)
+            if len(self._graphs) >= 16:
+                self._graphs.clear()
+            self._graphs[key] = (now, made)
+            return made
+
+    def _graph(
+        self, now: float, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]
+    ) -> dict[str, Json]:
+        engine = self.engine()
+        if engine is None:
+            return {"timestamp": int(now), "elements": {"nodes": [], "edges": []}, "graphType": grouping.value}
+        traffic = self.watch.traffic(now, window_seconds)
+        everything = merge_workloads((*engine.known_workloads(), *(seen.workload for seen in traffic)))
+        known = everything[:MAX_WORKLOADS]
+        found = self._permitted(engine, known, frozenset(seen.principal for seen in traffic if seen.principal))
+        graph = build_graph(traffic, known, found, grouping=grouping, namespaces=namespaces)
+        seconds = max(1.0, min(window_seconds, now - self.watch.started_at))
+        made = graph_json(
+            graph, engine.for_workload, self.watch.rules(), now=now, window_seconds=seconds, grouping=grouping
+        )
+        made["policyVersion"] = engine.version
+        made["namespaces"] = [*sorted({workload.namespace for workload in everything})]
+        made["truncated"] = len(everything) > len(known) or self.watch.uncounted > 0
+        return made
+
+    def _permitted(self, engine: Engine, known: tuple[Workload, ...], seen: frozenset[str]) -> tuple[Permit, ...]:
+        """Permits change with policies and workloads only, so they are remembered."""
+        domain = engine.mesh.trust_domain
+        accounts = {f"{domain}/ns/{w.namespace}/sa/{w.service_account}" for w in known if w.service_account}
+        callers = sorted(accounts | seen | set(named_principals(engine.resources)))[:MAX_WORKLOADS]
+        key = (engine.version, known, tuple(callers))
+        if self._permits[0] != key:
+            self._permits = (key, tuple(permits(engine, known, callers)))
+        return self._permits[1]
+
+    def decisions(self, *, after: int = 0, limit: int = 200, effect: Effect | None = None) -> dict[str, Json]:
+        """Recent decisions, newest first."""
+        engine = self.engine()
+        rows: list[Json] = [
+            row_json(kept, engine) for kept in self.watch.newest(after=after, limit=min(limit, MAX_ROWS), effect=effect)
+        ]
+        return {"decisions": rows, "sequence": self.watch.sequence}
+
+    def decision(self, decision_id: str) -> dict[str, Json] | None:
+        """One decision with its explanation; None when it is not kept."""
+        kept = self.watch.find(decision_id)
+        return decision_json(kept, self.engine(), self.sources) if kept is not None else None
+
+    def policies(self) -> dict[str, Json]:
+        """What is in force, what was wrong with the last change, and which rules were ever hit."""
+        engine, reload = self.engine(), self.status().reload
+        hits = self.telemetry.rule_hits()
+        documents = policies_json(engine.resources, hits) if engine is not None else {}
+        return {**_reload_json(reload), "started_at": self.watch.started_at, **documents}
+
+    def identity(self) -> dict[str, Json]:
+        """Certificates, key sets, and who was seen with which identity."""
+        status, now = self.status(), self.clock()
+        peers: list[Json] = [
+            {"principal": principal, "last_at": last_at} for principal, last_at in sorted(self._last_seen(now).items())
+        ]
+        return {
+            "now": now,
+            "certificates": [
+                {
+                    "kind": c.kind,
+                    "identity": c.identity,
+                    "namespace": c.namespace,
+                    "workload": c.workload,
+                    "not_after": c.not_after,
+                }
+                for c in sorted(status.certificates, key=lambda c: c.not_after)
+            ],
+            "key_sets": [
+                {"name": k.name, "keys": k.keys, "fetched_at": k.fetched_at, "error": k.error} for k in status.key_sets
+            ],
+            "peers": peers,
+        }
+
+    def _last_seen(self, now: float) -> dict[str, float]:
+        seen: dict[str, float] = {}
+        for traffic in self.watch.traffic(now, WINDOW_SECONDS):
+            seen[traffic.principal] = max(traffic.last_at, seen.get(traffic.principal, 0.0))
+        return seen
+
+
+def named_principals(resources: Resources) -> tuple[str, ...]:
+    """Callers that ALLOW policies name in full, so that a permission of somebody who does not exist shows."""
+    return tuple(
+        principal
+        for policy in resources.authorization_policies
+        for rule in policy.rules
+        for source in rule.sources
+        for principal in source.principals
+        if "*" not in principal and principal.count("/") == 4
+    )
+
+
+def problem_json(problem: Problem) -> dict[str, Json]:
+    """A problem with its place, as the command line tells it."""
+    return {
+        "severity": problem.severity.value,
+        "code": problem.code,
+        "message": problem.message,
+        "resource": problem.resource,
+        "path": problem.path,
+        "help": problem.help,
+        **_place(problem.location),
+    }
+
+
+def policies_json(resources: Resources, hits: Mapping[tuple[str, str, int], int]) -> dict[str, Json]:
+    """The documents in force, rules as written with their hits since the start."""
+    return {
+        "authorization": [_policy_json(policy, hits) for policy in resources.authorization_policies[:MAX_DOCUMENTS]],
+        "authentication": [
+            {
+                "namespace": item.metadata.namespace,
+                "name": item.metadata.name,
+                "selector": dict(item.target.match_labels),
+                "rules": [
+                    {"issuer": rule.issuer, "audiences": list(rule.audiences), "keys": rule.keys_from.partition(":")[0]}
+                    for rule in item.jwt_rules
+                ],
+                **_place(item.metadata.location),
+            }
+            for item in resources.request_authentications[:MAX_DOCUMENTS]
+        ],
+        "peers": [
+            {
+                "namespace": item.metadata.namespace,
+                "name": item.metadata.name,
+                "selector": dict(item.match_labels),
+                "mode": item.mode.value,
+                "ports": {str(port): mode.value for port, mode in (item.port_level_mtls or {}).items()},
+                **_place(item.metadata.location),
+            }
+            for item in resources.peer_authentications[:MAX_DOCUMENTS]
+        ],
+        "truncated": len(resources.authorization_policies) > MAX_DOCUMENTS,
+    }
+
+
+def _policy_json(policy: AuthorizationPolicy, hits: Mapping[tuple[str, str, int], int]) -> dict[str, Json]:
+    metadata = policy.metadata
+    return {
+        "namespace": metadata.namespace,
+        "name": metadata.name,
+        "action": policy.action.value,
+        "provider": policy.provider or None,
+        "dry_run": policy.dry_run,
+        "selector": dict(policy.target.match_labels),
+        "target_refs": [f"{ref.kind}/{ref.name}" for ref in policy.target.target_refs],
+        "rules": [
+            {
+                "index": index,
+                "hits": hits.get((metadata.namespace, metadata.name, index), 0),
+                **_rule_as_written(rule),
+                **_place(rule.location),
+            }
+            for index, rule in enumerate(policy.rules)
+        ],
+        **_place(metadata.location),
+    }
+
+
+def _rule_as_written(rule: Rule) -> dict[str, Json]:
+    return {
+        "from": [_fields_json(source) for source in rule.sources],
+        "to": [_fields_json(operation) for operation in rule.operations],
+        "when": [{"key": c.key, "values": list(c.values), "notValues": list(c.not_values)} for c in rule.conditions],
+    }
+
+
+def _fields_json(written: Source | Operation) -> dict[str, Json]:
+    """Fields that are given, under Istio's names."""
+    found: dict[str, Json] = {}
+    for one in fields(written):
+        values = getattr(written, one.name)
+        if values:
+            head, *rest = one.name.split("_")
+            found[head + "".join(word.capitalize() for word in rest)] = list(values)
+    return found
+
+
+def _reload_json(reload: ReloadStatus) -> dict[str, Json]:
+    return {
+        "policy_version": reload.policy_version or None,
+        "loaded_at": reload.loaded_at or None,
+        "reload_ok": reload.is_ok,
+        "reloads": {"successes": reload.successes, "failures": reload.failures},
+        "problems": [problem_json(problem) for problem in reload.problems],
+        "documents": dict(reload.documents),
+    }
+
+
+def _place(location: Location) -> dict[str, Json]:
+    is_known = location is not NOWHERE
+    return {
+        "file": location.file if is_known else None,
+        "line": location.line or None,
+        "column": location.column or None,
+    }
