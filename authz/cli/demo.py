@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import authz
 from authz.cli.output import Exit
 from authz.demo.checks.run import Result, run_check
 from authz.demo.layout import DemoError, Layout
@@ -21,7 +20,7 @@ from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
 from authz.demo.supervisor import Supervisor
 
-ROOT = Path(authz.__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 """The checkout, where policies/ and envoy-configs/ are, when one works on it."""
 
 
@@ -40,6 +39,7 @@ ROOT = Path(authz.__file__).parent.parent
     help="The mesh description.  [default: envoy-configs/mesh.yaml]",
 )  # fmt: skip
 @click.option("--port-offset", metavar="N", type=int, default=0, help="Add N to every port (policies are copied then).")
+@click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to logs/spans.jsonl.")
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
 @click.option("--keep", is_flag=True, help="With --check: leave the demo running afterwards, until Ctrl-C.")
 @click.option(
@@ -51,6 +51,7 @@ def command(
     policies: Path | None,
     mesh: Path | None,
     port_offset: int,
+    tracing: bool,
     pattern: str,
     keep: bool,
     form: str,
@@ -75,6 +76,7 @@ def command(
         mesh or _default("envoy-configs/mesh.yaml", "--mesh"),
         offset=port_offset,
         copy=check,
+        tracing=tracing,
     )
     raise SystemExit(asyncio.run(_run(layout, console, check=check, pattern=pattern, keep=keep, form=form)))
 

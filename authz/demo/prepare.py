@@ -8,13 +8,24 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
+from authz.core.resources import MtlsMode
 from authz.core.spiffe import TrustDomain
-from authz.demo.layout import LOOPBACK, DemoError, Layout, describe, ports_of, provider_ports, shift_ports
+from authz.demo.layout import (
+    LOOPBACK,
+    OTLP_SOCKET,
+    DemoError,
+    Layout,
+    describe,
+    ports_of,
+    provider_ports,
+    shift_ports,
+)
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_file, write_secret_files
 from authz.mesh.description import read_mesh_description
@@ -31,13 +42,16 @@ OUTSIDE_NAMES = ("books.example.com",)
 CERTIFICATE_TTL_SECONDS = 24 * 3600.0
 
 
-def plan(state: Path, policies: Path, mesh_file: Path, *, offset: int = 0, copy: bool = False) -> Layout:
+def plan(
+    state: Path, policies: Path, mesh_file: Path, *, offset: int = 0, copy: bool = False, tracing: bool = True
+) -> Layout:
     """
     Read the mesh, make the state directory, and copy into it what must not be changed where it is.
 
     Args:
         offset: added to every port.
         copy: work on a copy of the policies.
+        tracing: run a collector, and send it spans.
 
     Raises:
         DemoError: with every problem of the mesh description.
@@ -67,7 +81,7 @@ def plan(state: Path, policies: Path, mesh_file: Path, *, offset: int = 0, copy:
             target = in_force / Path(path).relative_to(policies)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(shift_ports(content.decode("utf-8", "replace"), ports, offset), encoding="utf-8")
-    return Layout(state, in_force, mesh, offset)
+    return Layout(state, in_force, mesh, offset, tracing)
 
 
 def _read_mesh(name: str, text: str) -> Mesh:
@@ -131,9 +145,14 @@ def read_engine_or_stop(layout: Layout) -> Engine:
         raise DemoError(f"the policies cannot be used:\n{describe(error.problems)}") from error
 
 
+def options(layout: Layout) -> RenderOptions:
+    """How Envoy's configuration is rendered."""
+    return replace(OPTIONS, otlp=OTLP_SOCKET) if layout.tracing else OPTIONS
+
+
 def render(layout: Layout, engine: Engine) -> None:
     """Write Envoy's whole configuration."""
-    for name, content in render_all(layout.mesh, modes_of(engine), OPTIONS).items():
+    for name, content in render_all(layout.mesh, modes_of(engine), options(layout)).items():
         path = layout.state / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
@@ -157,13 +176,14 @@ def render_again(layout: Layout, engine: Engine, before: Modes) -> tuple[str, ..
         before: modes that the files were rendered for; only what differs is rendered.
     """
     mesh, mode_of, now = layout.mesh, modes_of(engine), modes(layout, engine)
-    concerned = {name for name, port in now if now[name, port] != before.get((name, port))}
+    differ = {port for port in now if now[port] != before.get(port)}
+    concerned = {name for name, _ in differ}
     changed: list[str] = []
     for workload in mesh.sidecars:
         if workload.name in concerned:
-            changed += _write_changed(layout, render_listeners(mesh, workload, mode_of, OPTIONS))
-    if concerned:  # callers speak plaintext to a port that is DISABLE
-        changed += _write_changed(layout, render_endpoints(mesh, mode_of, OPTIONS))
+            changed += _write_changed(layout, render_listeners(mesh, workload, mode_of, options(layout)))
+    if any(MtlsMode.DISABLE in (now[port], before.get(port)) for port in differ):  # callers then speak plaintext
+        changed += _write_changed(layout, render_endpoints(mesh, mode_of, options(layout)))
     return tuple(changed)
 
 

@@ -104,8 +104,12 @@ def test_listeners_follow_peer_authentication(layout: Layout) -> None:
     mesh.write_text(strict.replace("STRICT", "PERMISSIVE"))
     engine = read_engine(layout)
     changed = render_again(layout, engine, strictly)
+    mesh.write_text(strict.replace("STRICT", "DISABLE"))
+    disabled = render_again(layout, read_engine(layout), modes(layout, engine))
     mesh.write_text(strict)
     assert set(modes(layout, engine).values()) == {"PERMISSIVE"}
+    assert not any(name.startswith("eds/") for name in changed)
+    assert any(name.startswith("eds/ratings.") for name in disabled)
     assert "lds/ratings-v1.yaml" in changed
     assert "lds/ingressgateway.yaml" not in changed
 
