@@ -37,6 +37,7 @@ _QUERY_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,48}")
 _ESCAPED = "…"
 _LITERALS: dict[bool | None, str] = {None: "null", True: "true", False: "false"}
 _MAX_REMEMBERED = 4096
+_MAX_WORD = 256
 _MAX_FAILED = 4
 _MAX_VALUES = 8
 
@@ -100,15 +101,18 @@ class RecordWriter:
     Writes decisions as JSON lines; the one place that knows the shape.
 
     It writes text and no dictionary, because this runs once a decision: what several decisions share (source,
-    destination, rule, token) is written once and remembered by identity. Used by one thread.
+    destination, rule, token, the decision itself) is written once and remembered by identity. Used by one thread at a
+    time.
     """
 
     def __init__(self, options: RecordOptions = DEFAULT_OPTIONS) -> None:
         self._options = options
         self._source = _Remembered(_source)
         self._destination = _Remembered(_destination)
-        self._rule = _Remembered(_rule)
+        self._decided = _Remembered(_decided)
+        self._judged = _Remembered(_judged)
         self._token = _Remembered(_token)
+        self._word = _Words()
         self._second = -1
         self._time = ""
 
@@ -123,24 +127,17 @@ class RecordWriter:
         """
         attributes, decision = offer.attributes, offer.decision
         http, token = attributes.http, attributes.authentication.token
-        rule, audit_rule = decision.rule, decision.audit_rule
-        would_deny, by = would_be(decision)
         sni = attributes.sni
         request_id = http.headers.get("x-request-id") if http is not None else None
         return (
             f'{{"decision_id":{_quote(offer.decision_id)},"time":"{self._when(offer.started_at)}",'
-            f'"effect":"{decision.effect.value}","stage":"{decision.stage.value}",'
-            f'"reason":{_quote(decision.reason)},"status":{decision.status or "null"},'
-            f'"rule":{self._rule(rule) if rule is not None else "null"},'
+            f"{self._decided(decision)}"
             f'"nearest":{json.dumps(_nearest(nearest)) if nearest is not None else "null"},'
             f'"source":{self._source(attributes.source)},"destination":{self._destination(attributes.destination)},'
             f'"request":{self._request(http, attributes.authentication) if http is not None else "null"},'
-            f'"sni":{_quote(sni) if isinstance(sni, str) else "null"},'
+            f'"sni":{self._word[sni] if isinstance(sni, str) else "null"},'
             f'"token":{self._token(token) + _LITERALS[offer.cache_hit] + "}" if token is not None else "null"},'
-            f'"audit":{_LITERALS[decision.audit]},'
-            f'"audit_rule":{self._rule(audit_rule) if audit_rule is not None else "null"},'
-            f'"would_deny":{_LITERALS[would_deny]},"by":{_quote(by) if by is not None else "null"},'
-            f'"policy_version":{_quote(decision.policy_version)},'
+            f"{self._judged(decision)}"
             f'"trace_id":"{trace.trace_id}","span_id":"{trace.span_id}",'
             f'"x_request_id":{_quote(request_id[0][:128]) if request_id else "null"},'
             f'"duration_us":{offer.duration_seconds * 1e6:.1f}}}'
@@ -154,12 +151,12 @@ class RecordWriter:
         return f"{self._time}{min(round((seconds - whole) * 1e6), 999_999):06d}Z"
 
     def _request(self, http: HttpRequest, authentication: Authentication) -> str:
-        agent = http.headers.get("user-agent") if self._options.user_agent else None
+        agent, word = http.headers.get("user-agent") if self._options.user_agent else None, self._word
         return (
-            f'{{"method":{_quote(http.method)},"host":{_quote(http.host)},'
+            f'{{"method":{word[http.method]},"host":{word[http.host]},'
             f'"path":{_quote(_path(http.path, authentication, self._options.query_values))},'
-            f'"scheme":{_quote(http.scheme)},"protocol":{_quote(http.protocol)},"id":{_quote(http.id)},'
-            f'"size":{http.size},"user_agent":{_quote(agent[0][:256]) if agent else "null"}}}'
+            f'"scheme":{word[http.scheme]},"protocol":{word[http.protocol]},"id":{_quote(http.id)},'
+            f'"size":{http.size},"user_agent":{word[agent[0][:256]] if agent else "null"}}}'
         )
 
 
@@ -235,6 +232,18 @@ class _Remembered(Generic[Noun]):
         return text
 
 
+class _Words(dict[str, str]):
+    """Short texts that requests have in common, quoted; longer ones are quoted each time."""
+
+    def __missing__(self, text: str) -> str:
+        quoted = _quote(text)
+        if len(text) <= _MAX_WORD:
+            if len(self) >= _MAX_REMEMBERED:
+                self.clear()
+            self[text] = quoted
+        return quoted
+
+
 def _quote(text: str) -> str:
     return encode_basestring_ascii(text if len(text) <= MAX_TEXT and text.isascii() else clean(text))
 
@@ -261,7 +270,27 @@ def _destination(destination: Destination) -> str:
     )
 
 
-def _rule(rule: RuleReference) -> str:
+def _decided(decision: Decision) -> str:
+    """The members that say what was decided, as they follow the time."""
+    return (
+        f'"effect":"{decision.effect.value}","stage":"{decision.stage.value}",'
+        f'"reason":{_quote(decision.reason)},"status":{decision.status or "null"},"rule":{_rule(decision.rule)},'
+    )
+
+
+def _judged(decision: Decision) -> str:
+    """The members that say what AUDIT and dry-run policies found, as they follow the token."""
+    would_deny, by = would_be(decision)
+    return (
+        f'"audit":{_LITERALS[decision.audit]},"audit_rule":{_rule(decision.audit_rule)},'
+        f'"would_deny":{_LITERALS[would_deny]},"by":{_quote(by) if by is not None else "null"},'
+        f'"policy_version":{_quote(decision.policy_version)},'
+    )
+
+
+def _rule(rule: RuleReference | None) -> str:
+    if rule is None:
+        return "null"
     known = rule.location is not NOWHERE
     return (
         f'{{"name":{_quote(rule.name)},"namespace":{_quote(rule.namespace)},"policy":{_quote(rule.policy)},'

@@ -28,7 +28,10 @@ from authz.audit.record import NO_TRACE, Offer, Record, Timing, TraceIds, read_f
 from authz.audit.telemetry import SPAN_ATTRIBUTES, SPAN_EVENTS, SPAN_NAME, program_version
 from authz.core.decision import Stage
 
-_TRACE_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACE_PARENT = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?"
+)
+_SAMPLED_DIGITS = frozenset("13579bdf")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _NANOSECONDS = 1_000_000_000
 STAGES = (
@@ -113,9 +116,9 @@ def parse_trace_parent(text: str) -> tuple[str, str, bool] | None:
     if match is None:
         return None
     version, trace_id, span_id, flags, rest = match.groups()
-    if version == "ff" or (version == "00" and rest) or not trace_id.strip("0") or not span_id.strip("0"):
+    if rest and version == "00":
         return None
-    return trace_id, span_id, bool(int(flags, 16) & 1)
+    return trace_id, span_id, flags in _SAMPLED_DIGITS
 
 
 def nanoseconds(seconds: float) -> int:

@@ -191,8 +191,8 @@ class WorkloadPolicies:
     port_modes: dict[int, MtlsMode]
     http: ActionSets
     _tcp: ActionSets | None = field(default=None)
-    remembered: dict[tuple[str, Obligations], Decision] = field(default_factory=dict)
-    """Decisions made before, by name of the rule; ``pipeline`` fills it."""
+    remembered: dict[str | tuple[str, Obligations], Decision] = field(default_factory=dict)
+    """Decisions made before, by name of the rule and what the request gained; ``pipeline`` fills it."""
 
     @property
     def tcp(self) -> ActionSets:
