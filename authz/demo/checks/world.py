@@ -26,7 +26,7 @@ from authz.tokens.signing import SigningKey, jwks_text, sign_text, signing_key
 from authz.tokens.strict_json import read_base64url
 
 HOUR_SECONDS = 3600.0
-PATIENCE_SECONDS = 8.0
+PATIENCE_SECONDS = 20.0
 """For things that must happen but take their time: a restart, a health check."""
 PROMPT_SECONDS = 1.0
 """A change of policies is in force within this."""
