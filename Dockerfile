@@ -1,0 +1,26 @@
+# One image for everything of ours: the authorization server, the certificate authority, the demo's services.
+#
+#   docker build -t authz:0.1.0 .
+#   docker run --read-only --cap-drop ALL -v ./policies:/policies:ro -p 127.0.0.1:9191:9191 \
+#     authz:0.1.0 serve --policies /policies --listen 0.0.0.0:9191
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /build
+RUN python -m venv --without-pip /opt/authz
+# Dependencies first, so that a change of the code alone does not fetch them again; wheels only, nothing is compiled.
+COPY pyproject.toml ./
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['image'], sep='\n')" > requirements.txt \
+    && pip --python /opt/authz/bin/python install --no-cache-dir --disable-pip-version-check --only-binary :all: -r requirements.txt
+COPY README.md ./
+COPY authz ./authz
+RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --wheel-dir dist . \
+    && pip --python /opt/authz/bin/python install --no-cache-dir --disable-pip-version-check --no-deps dist/*.whl
+
+FROM python:3.11-slim-bookworm
+COPY --from=build /opt/authz /opt/authz
+ENV PATH=/opt/authz/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Named volumes take the owner of the directory that they cover when they are new.
+RUN mkdir -m 0755 /mesh && cd /mesh && mkdir -m 0700 audit ca web outside issuer && chown -R 10001:10001 /mesh
+WORKDIR /mesh
+USER 10001:10001
+ENTRYPOINT ["authz"]
+CMD ["--help"]

@@ -1,0 +1,176 @@
+"""
+The compose file against the mesh it claims to be: hardening, addresses, and who is given which key.
+
+What only a Docker daemon can show is at the end, and skipped where there is none.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from authz.demo.containers import rendered
+from authz.demo.layout import Layout
+from authz.demo.prepare import read_engine
+from authz.mesh.description import read_mesh_description
+from authz.mesh.nouns import Mesh, MeshWorkload
+
+ROOT = Path(__file__).parent.parent
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+TEXT = (ROOT / "envoy-configs" / "mesh.yaml").read_bytes()
+MESH: Mesh = read_mesh_description([("mesh.yaml", TEXT)])[0]
+MORE = ("docker-compose.override.example.yaml", "docs/compose/check.yaml")
+CERTIFICATES = "certificates"
+"""The one service that writes keys."""
+KEYS = {"ingressgateway": {"ingressgateway", "bookinfo-web"}, "outside": {"outside-server"}}
+"""Who reads keys besides the sidecars, which read their own."""
+
+
+def mounts(service: dict[str, Any]) -> dict[str, str]:
+    """Target to source with its mode, ``certs-x:ro``."""
+    found = {}
+    for text in service.get("volumes", ()):
+        source, target, *mode = re.sub(r"\$\{[^}]*\}", "POLICIES", text).split(":")
+        found[target] = ":".join([source, *mode])
+    return found
+
+
+def proxies() -> dict[str, MeshWorkload]:
+    return {w.name if w.is_gateway else f"{w.name}-proxy": w for w in MESH.workloads}
+
+
+def files() -> list[str]:
+    return ["docker-compose.yaml", *(name for name in MORE if (ROOT / name).exists())]
+
+
+def all_services() -> list[Any]:
+    found = []
+    for file in files():
+        for name, service in yaml.safe_load((ROOT / file).read_text())["services"].items():
+            found.append(pytest.param(name, SERVICES.get(name, {}) | service, id=f"{file}:{name}"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "service"), all_services())
+def test_every_container_is_hardened(name: str, service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert "privileged" not in service
+    assert "docker.sock" not in str(service.get("volumes"))
+    if name.endswith("-fence"):  # sets the rules of a network and ends; nothing runs beside it with its rights
+        assert (service["cap_add"], service["restart"]) == (["NET_ADMIN"], "no")
+        return
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]), "root"
+    assert "cap_add" not in service
+    assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    assert service["pids_limit"] <= 1000
+
+
+@pytest.mark.parametrize(("name", "service"), all_services())
+def test_every_image_has_a_version(name: str, service: dict[str, Any]) -> None:
+    assert re.search(r":v?\d+\.\d+\.\d+[\w.-]*$", service["image"])
+
+
+def test_base_images_have_versions_and_nobody_is_root() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    bases = re.findall(r"^FROM (\S+)", text, re.M)
+    assert bases == ["python:3.11-slim-bookworm"] * 2
+    assert re.findall(r"^USER (\S+)", text, re.M) == ["10001:10001"]
+    assert 'ENTRYPOINT ["authz"]' in text
+
+
+@pytest.mark.parametrize("workload", MESH.sidecars, ids=lambda w: w.name)
+def test_every_workload_has_application_and_sidecar_on_one_address(workload: MeshWorkload) -> None:
+    pod = SERVICES[workload.name]
+    assert pod["networks"] == {"mesh": {"ipv4_address": workload.compose_address}}
+    for part in ("app", "proxy"):
+        assert SERVICES[f"{workload.name}-{part}"]["network_mode"] == f"service:{workload.name}"
+    assert SERVICES[f"{workload.name}-app"]["user"] != SERVICES[f"{workload.name}-proxy"]["user"]
+    port = str(workload.inbound[0].app.compose.port)
+    assert port in SERVICES[f"{workload.name}-app"]["command"], "eds-compose leads to another port"
+
+
+def test_every_service_of_the_mesh_is_there() -> None:
+    assert set(proxies()) == {name for name, service in SERVICES.items() if service["image"].startswith("envoy")}
+
+
+@pytest.mark.parametrize(("name", "workload"), proxies().items(), ids=proxies())
+def test_a_proxy_runs_the_configuration_of_its_workload(name: str, workload: MeshWorkload) -> None:
+    command = SERVICES[name]["command"]
+    assert command[command.index("-c") + 1] == f"envoy/{workload.name}.yaml"
+    assert command[command.index("--service-node") + 1] == workload.name
+    if workload.is_gateway:
+        assert SERVICES[name]["networks"]["mesh"]["ipv4_address"] == workload.compose_address
+    for target, source in mounts(SERVICES[name]).items():
+        assert source.endswith(":ro") or target == "/mesh/logs", f"{name} could change {target}"
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_private_keys_are_given_only_to_those_who_need_them(name: str) -> None:
+    if name == CERTIFICATES:
+        return
+    workload = proxies().get(name)
+    own = KEYS.get(name, {workload.name} if workload else set())
+    found = {target.rpartition("/")[2] for target in mounts(SERVICES[name]) if target.startswith("/mesh/certs/")}
+    public = {"roots", "outside", "web"}
+    assert found - public == own
+    assert not {"ca", "ca-web", "ca-outside"} & {source.partition(":")[0] for source in mounts(SERVICES[name]).values()}
+
+
+def test_keys_and_sockets_are_in_memory() -> None:
+    for name, volume in COMPOSE["volumes"].items():
+        if name.startswith("certs-") or name == "authz":
+            assert volume["driver_opts"]["type"] == "tmpfs"
+            assert "mode=0700" in volume["driver_opts"]["o"]
+
+
+def test_endpoints_of_envoy_are_the_addresses_of_the_containers() -> None:
+    known = {
+        network["ipv4_address"]
+        for service in SERVICES.values()
+        if isinstance(service.get("networks"), dict)
+        for network in service["networks"].values()
+        if network and "ipv4_address" in network
+    }
+    for path in sorted((ROOT / "envoy-configs" / "eds-compose").iterdir()):
+        for address in re.findall(r"address: (\d[\d.]*)", path.read_text()):
+            assert address in known | {"127.0.0.1"}, f"{path.name} leads to nobody"
+
+
+def test_both_replicas_are_asked_on_the_sockets_they_listen_on() -> None:
+    asked = re.findall(r"path: (\S+)", (ROOT / "envoy-configs" / "eds-compose" / "authz.yaml").read_text())
+    served = []
+    for name in ("authz-0", "authz-1"):
+        listen = SERVICES[name]["command"][SERVICES[name]["command"].index("--listen") + 1]
+        assert mounts(SERVICES[name])["/mesh/run"] == "authz"
+        served.append(listen.removeprefix("unix:").replace("run/", "run/authz/"))
+    assert asked == served
+    for name in proxies():
+        assert mounts(SERVICES[name])["/mesh/run/authz"] == "authz:ro"
+
+
+def test_only_endpoint_files_differ_from_those_of_the_repository() -> None:
+    """Followed files are polled, as in the process demo; all else is what ``make envoy-configs`` wrote (XA-190)."""
+    layout = Layout(ROOT, ROOT / "policies", MESH)
+    for name, content in rendered(layout, read_engine(layout)).items():
+        written = (ROOT / "envoy-configs" / name.replace("eds/", "eds-compose/")).read_text()
+        watched = re.sub(r"^( *)watched_directory:\n +path: \w+\n", r"\1poll_interval: 0.25s\n", written, flags=re.M)
+        assert sorted(content.decode().splitlines()) == sorted(watched.splitlines()), name
+
+
+def test_the_mesh_has_no_way_out_but_the_egress_gateway() -> None:
+    assert COMPOSE["networks"]["mesh"]["internal"] is True
+    on = {name: set(service.get("networks", ())) for name, service in SERVICES.items()}
+    assert {name for name, networks in on.items() if "outside" in networks} == {"egressgateway", "outside"}
+    assert {name for name, networks in on.items() if "front" in networks} == {"ingressgateway"}
+    assert {name for name, networks in on.items() if {"mesh", "control"} <= networks} == set()
+
+
+def test_only_the_front_door_is_open_to_other_machines() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published.pop("ingressgateway") == ["15443:15443"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
