@@ -46,7 +46,7 @@ DOORS: dict[str, frozenset[str]] = {
     "jwt": frozenset({"tokens"}),
     "cryptography": frozenset({"tokens", "identity", "audit"}),
     "google": frozenset({"wire", "_proto", "service", "mesh"}),
-    "opentelemetry": frozenset({"audit", "service"}),
+    "opentelemetry": frozenset({"audit", "service", "demo"}),  # demo: its collector reads OTLP
     "prometheus_client": frozenset({"audit", "admin"}),
     "httpx": frozenset({"sources", "service", "demo", "cli"}),
     "watchfiles": frozenset({"sources"}),

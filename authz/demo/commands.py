@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from authz.demo.layout import AUDIT_LOG, LOOPBACK, DemoError, Layout
+from authz.demo.layout import AUDIT_LOG, LOOPBACK, OTLP_SOCKET, SPANS, DemoError, Layout
 from authz.demo.processes import Command
 from authz.mesh.nouns import MeshWorkload
 
@@ -27,7 +27,7 @@ def all_commands(layout: Layout) -> list[list[Command]]:
     Keys before the server that fetches them, the server before the proxies that ask it.
     """
     return [
-        [issuer(layout), *applications(layout), outside(layout), *custom(layout)],
+        [issuer(layout), *applications(layout), outside(layout), *custom(layout), *collector(layout)],
         [authorization_server(layout)],
         [proxy(workload) for workload in layout.mesh.workloads],
     ]
@@ -92,6 +92,14 @@ def custom(layout: Layout) -> list[Command]:
     return [Command("custom", "external authorizer", _python("authz.demo.apps", *arguments), ready)]
 
 
+def collector(layout: Layout) -> list[Command]:
+    """The stand-in for an OpenTelemetry collector."""
+    if not layout.tracing:
+        return []
+    arguments = ("--listen", f"unix:{OTLP_SOCKET}", "--out", SPANS)
+    return [Command("collector", "span collector", _python("authz.demo.collector", *arguments), f"unix:{OTLP_SOCKET}")]
+
+
 def authorization_server(layout: Layout) -> Command:
     options = {
         "--policies": str(layout.policies),
@@ -99,8 +107,11 @@ def authorization_server(layout: Layout) -> Command:
         "--listen": "unix:run/authz-0.sock",
         "--admin": f"{LOOPBACK}:{layout.admin_port}",
         "--audit": f"file:{AUDIT_LOG}",
+        "--certificates": "certs",
         "--drain-delay-seconds": "0",  # everything stops together: there is nobody to drain for
     }
+    if layout.tracing:
+        options["--otlp-endpoint"] = f"unix:{OTLP_SOCKET}"
     arguments = (part for pair in options.items() for part in pair)
     ready = f"http:{layout.admin_port}/readyz"
     return Command(AUTHZ, "authorization server", (*_cli(), "serve", *arguments), ready)

@@ -7,7 +7,7 @@ documents the part of it that Envoys read. Here are the demo's own parts:
     mesh.yaml, policies/    what is in force; policies/ only if a copy is used (``--check``, ``--port-offset``)
     ca/                     the mesh's certificate authority, kept between starts; web/ and outside/ beside it
     issuer/                 signing keys of the OIDC issuer
-    logs/<process>.log      what each process printed; logs/audit.jsonl the decisions
+    logs/<process>.log      what each process printed; logs/audit.jsonl the decisions, logs/spans.jsonl the traces
 """
 
 import re
@@ -26,6 +26,9 @@ ADMIN_PORT = 19192
 """Of the authorization server's operator side: readiness, metrics."""
 LOOPBACK = "127.0.0.1"
 AUDIT_LOG = "logs/audit.jsonl"
+SPANS = "logs/spans.jsonl"
+OTLP_SOCKET = "run/otlp.sock"
+"""Of the demo's collector; as every path relative to the state directory."""
 MOST_SOCKET_PATH_BYTES = 100
 """Unix socket paths end at about 107 bytes (XA-116)."""
 
@@ -45,6 +48,8 @@ class Layout:
     mesh: Mesh
     offset: int = 0
     """What every port was shifted by, those of ``mesh`` too."""
+    tracing: bool = True
+    """Whether proxies and the authorization server send spans to a collector of the demo's own."""
 
     @property
     def issuer_port(self) -> int:
@@ -66,6 +71,10 @@ class Layout:
     @property
     def audit_log(self) -> Path:
         return self.state / AUDIT_LOG
+
+    @property
+    def spans(self) -> Path:
+        return self.state / SPANS
 
     @property
     def ingress_port(self) -> int:

@@ -28,7 +28,7 @@ class Command:
     kind: str
     arguments: tuple[str, ...]
     ready: str = ""
-    """How to see that it serves: ``http:PORT/path``, ``tcp:PORT`` or ``envoy:SOCKET``; empty: at once."""
+    """How to see that it serves: ``http:PORT/path``, ``tcp:PORT``, ``unix:PATH`` or ``envoy:PATH``; empty: at once."""
 
 
 @dataclass(slots=True)

@@ -39,6 +39,8 @@ async def ask(question: str, state: Path) -> str:
     try:
         if kind == "tcp":
             await _close(await asyncio.open_connection(LOOPBACK, int(rest)))
+        elif kind == "unix":
+            await _close(await asyncio.open_unix_connection(str(state / rest)))
         elif kind == "http":
             port, slash, path = rest.partition("/")
             return await _http(await asyncio.open_connection(LOOPBACK, int(port)), slash + path)

@@ -27,6 +27,8 @@ from authz.mesh.options import (
     RenderOptions,
 )
 
+EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
+"""Spans are exported after a second, where Envoy waits five."""
 KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
 """Istio switches it off: a fragment is cut off instead of answered 400 (PN-2)."""
 
@@ -41,7 +43,7 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
         ),
         admin=Admin(address=pipe(f"run/{workload.name}.admin.sock")),
         layered_runtime=LayeredRuntime(
-            layers=[RuntimeLayer(name="istio", static_layer=Struct.from_dict({KEEP_FRAGMENTS_OUT: False}))]
+            layers=[RuntimeLayer(name="istio", static_layer=Struct.from_dict(_runtime(options)))]
         ),
         overload_manager=OverloadManager(
             resource_monitors=[
@@ -64,6 +66,11 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
             listeners=[] if dynamic else listeners, clusters=clusters(mesh, workload, options)
         ),
     )
+
+
+def _runtime(options: RenderOptions) -> dict[str, bool | int]:
+    runtime: dict[str, bool | int] = {KEEP_FRAGMENTS_OUT: False}
+    return runtime | {EXPORT_MILLISECONDS: 1000} if options.otlp else runtime
 
 
 def node_labels(workload: MeshWorkload) -> dict[str, str]:

@@ -29,6 +29,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpFilter,
 )
 from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import TcpProxy, UpstreamConnectMode
+from envoy_data_plane.envoy.type.tracing.v3 import CustomTag
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from authz.core.resources import MeshConfig, PathNormalization
@@ -157,8 +158,15 @@ def _http2(gateway: bool) -> Http2ProtocolOptions:
     )
 
 
+_URL = "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ:PATH)%"
+
+
 def _tracing(workload: MeshWorkload, options: RenderOptions) -> HttpConnectionManagerTracing | None:
-    """Export spans, so that the audit span has a parent (XA-169, XA-170)."""
+    """
+    Export spans, so that the audit span has a parent (XA-169, XA-170).
+
+    The URL is told without its query, which may hold a token.
+    """
     if not options.otlp:
         return None
     config = OpenTelemetryConfig(
@@ -167,6 +175,7 @@ def _tracing(workload: MeshWorkload, options: RenderOptions) -> HttpConnectionMa
     )
     return HttpConnectionManagerTracing(
         random_sampling=Percent(value=options.sampling_percent),
+        custom_tags=[CustomTag(tag="http.url", value=_URL)],
         provider=TracingHttp(name="envoy.tracers.opentelemetry", typed_config=pack(config)),
     )
 
