@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,8 @@ class Worker:
             case "finished":
                 self._finished.set()
             case "failed":
-                self.failure = LoadError([]) if message["is_load"] else SettingsError(message["text"])
+                self.failure = LoadError(()) if message["is_load"] else SettingsError("")
+                self.failure.args = (message["text"],)  # the problems themselves are in the worker's log
 
     def _heard_serving(self, is_serving: bool) -> None:
         self.is_serving = is_serving
@@ -260,13 +261,13 @@ class Supervisor:
         self._tasks = [
             asyncio.create_task(self._keep(worker), name=f"worker {worker.index}") for worker in self.workers
         ]
-        ready = asyncio.gather(*(worker.serving.wait() for worker in self.workers))
-        waited: set[asyncio.Future[Any]] = {ready, self._first_failure}
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if self._first_failure.done():
-            ready.cancel()
+        if not await _first(self._all_serving(), self._first_failure):
             raise self._first_failure.result()
         self._first_failure = None
+
+    async def _all_serving(self) -> None:
+        for worker in self.workers:
+            await worker.serving.wait()
 
     async def _keep(self, worker: Worker) -> None:
         """Keep one place filled until the end."""
@@ -385,7 +386,7 @@ def _on_signals(stop: Callable[[], object], roll: Callable[[], None]) -> None:
     loop.add_signal_handler(signal.SIGHUP, roll)
 
 
-async def _first(work: Coroutine[Any, Any, object], other: Coroutine[Any, Any, object]) -> bool:
+async def _first(work: Awaitable[object], other: Awaitable[object]) -> bool:
     """Do both until one is done; True when that is ``work``, whose exceptions pass."""
     tasks = [asyncio.ensure_future(work), asyncio.ensure_future(other)]
     try:
@@ -396,5 +397,5 @@ async def _first(work: Coroutine[Any, Any, object], other: Coroutine[Any, Any, o
         return False
     finally:
         for task in tasks:
-            task.cancel()
+            task.cancel()  # does nothing to what is done
         await asyncio.gather(*tasks, return_exceptions=True)
