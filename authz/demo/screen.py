@@ -52,9 +52,11 @@ class Screen:
             self._progress.advance(self._task)
             self._progress.update(self._task, description=escape(event.text))
         elif event.kind == "wave":
-            self._console.print(f"[green]✓[/green] {escape(event.text)} [dim]{event.seconds:.1f} s[/dim]")
+            self._console.print(
+                f"[green]✓[/green] {escape(event.text)} [dim]{event.seconds:.1f} s[/dim]", soft_wrap=True
+            )
         elif not self.is_quiet or event.kind == "gave-up":
-            self._console.print(Text(event.text, style=_STYLES.get(event.kind, "")))
+            self._console.print(Text(event.text, style=_STYLES.get(event.kind, "")), soft_wrap=True)
 
 
 def invitation(layout: Layout, *, has_page: bool = False) -> str:
