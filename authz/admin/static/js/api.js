@@ -1,0 +1,80 @@
+// The service: JSON by GET, and the live stream of decisions.
+
+export class Gone extends Error {}
+
+/** Read JSON. Throws Gone for 404, Error otherwise. */
+export async function get(path) {
+  const answer = await fetch(path, { headers: { accept: "application/json" }, cache: "no-store" });
+  if (answer.status === 404) throw new Gone("not kept any more");
+  if (!answer.ok) throw new Error(`the service answered ${answer.status}`);
+  return answer.json();
+}
+
+const POLL_MS = 1000;
+
+/**
+ * Follow decisions after a sequence number. `told` gets each, oldest first; `state` "live" or "lost".
+ * Where a stream cannot pass (several workers behind one address), it asks again and again.
+ */
+export function follow(after, told, state) {
+  let last = after;
+  let timer = 0;
+  let source = new EventSource(`/api/decisions/stream?after=${after}`);
+  const next = (row) => {
+    if (row.sequence > last) {
+      last = row.sequence;
+      told(row);
+    }
+  };
+  source.onopen = () => state("live");
+  source.onmessage = (event) => next(JSON.parse(event.data));
+  source.onerror = () => {
+    state("lost");
+    if (source.readyState === EventSource.CLOSED && !timer) timer = setTimeout(poll, POLL_MS);
+  };
+  async function poll() {
+    try {
+      const found = await get(`/api/decisions?after=${last}&limit=100`);
+      state("live");
+      if (found.sequence < last) last = 0; // started again
+      found.decisions.reverse().forEach(next);
+    } catch {
+      state("lost");
+    }
+    if (source) timer = setTimeout(poll, POLL_MS);
+  }
+  return () => {
+    source.close();
+    source = null;
+    clearTimeout(timer);
+  };
+}
+
+/** Call `work` now and every `ms`, not while the page is hidden; answers a stop function. */
+export function every(ms, work) {
+  let timer = 0;
+  let stopped = false;
+  const run = async () => {
+    if (!document.hidden) {
+      try {
+        await work();
+      } catch (error) {
+        if (!(error instanceof TypeError)) throw error; // the service is away: the head of the page says so
+      }
+    }
+    if (!stopped) timer = setTimeout(run, ms);
+  };
+  const seen = () => {
+    if (!document.hidden && !stopped) {
+      clearTimeout(timer);
+      run();
+    }
+  };
+  document.addEventListener("visibilitychange", seen);
+  run();
+  return () => {
+    stopped = true;
+    clearTimeout(timer);
+    document.removeEventListener("visibilitychange", seen);
+  };
+}

@@ -1,0 +1,228 @@
+// The drawn graph: cytoscape draws shapes and lines; names and edge labels are elements above it, so that they can be
+// read, focused and pressed like any others.
+
+import cytoscape from "../vendor/cytoscape.esm.min.js";
+import { glyph, h } from "./dom.js";
+import { NARROW, WIDE, curve, place, runsForward } from "./layout.js";
+import { rate } from "./text.js";
+
+const FAR = 0.55; // below this zoom only labels that matter are shown
+const probe = document.createElement("span");
+
+function colour(name) {
+  probe.style.color = `var(--${name})`;
+  document.body.append(probe);
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}
+
+function style() {
+  const c = Object.fromEntries(["surface", "raised", "line", "strong-line", "allow", "deny", "warn", "quiet", "accent", "bg"].map((name) => [name, colour(name)]));
+  const edge = (selector, css) => ({ selector, css });
+  return [
+    { selector: "node", css: { shape: "round-rectangle", "corner-radius": 10, width: "data(width)", height: "data(height)", "background-color": c.surface, "border-width": 1.4, "border-color": c["strong-line"], "overlay-opacity": 0, "z-index-compare": "manual", "z-index": 3 } },
+    { selector: "node[?isFrame]", css: { "background-color": c.raised, "background-opacity": 0.75, "border-color": c.line, "border-width": 1.4, "z-index": 0, "corner-radius": 14 } },
+    { selector: "node[?isOutside]", css: { "border-style": "dashed", "background-color": c.bg } },
+    { selector: "node[?isOpen]", css: { "border-color": c.warn } },
+    { selector: "node.chosen", css: { "border-color": c.accent, "border-width": 2.6 } },
+    edge("edge", { "curve-style": "bezier", width: "data(weight)", "line-color": c.allow, "target-arrow-color": c.allow, "target-arrow-shape": "triangle", "arrow-scale": 1.05, "overlay-opacity": 0, "z-index-compare": "manual", "z-index": 2, "source-endpoint": "outside-to-node", "target-endpoint": "outside-to-node" }),
+    edge("edge[?curved]", { "curve-style": "unbundled-bezier", "control-point-distances": "data(distances)", "control-point-weights": "data(weights)", "source-endpoint": "data(leaves)", "target-endpoint": "data(arrives)", "edge-distances": "endpoints" }),
+    edge("edge[state = 'mixed']", { "line-color": c.warn, "target-arrow-color": c.warn }),
+    edge("edge[state = 'denied']", { "line-color": c.deny, "target-arrow-color": c.deny, "line-style": "dashed", "line-dash-pattern": [8, 5], "target-arrow-shape": "tee", "arrow-scale": 1.3 }),
+    edge("edge[state = 'unused'], edge[state = 'idle']", { "line-color": c.quiet, "target-arrow-color": c.quiet, "line-style": "dashed", "line-dash-pattern": [2, 5], "line-cap": "round", "target-arrow-shape": "vee", opacity: 0.85 }),
+    edge("edge.chosen", { "line-color": c.accent, "target-arrow-color": c.accent, "z-index": 4 }),
+    edge(".faded", { opacity: 0.22 }),
+  ];
+}
+
+/** Draws into `wrap`; `chosen(element)` is told what was pressed: data of a node or an edge, or null. */
+export function canvas(wrap, chosen) {
+  const ground = h("div", { class: "canvas", "aria-hidden": "true" });
+  const overlay = h("div", { class: "overlay" });
+  wrap.prepend(ground, overlay);
+  const cy = cytoscape({ container: ground, style: style(), minZoom: 0.2, maxZoom: 2.5, boxSelectionEnabled: false, autoungrabify: true });
+  let signature = "";
+  let labels = new Map();
+  let shown = null;
+  let selected = "";
+  let isFitted = true;
+  const form = () => (wrap.clientWidth < 640 ? NARROW : WIDE);
+
+  const follow = () => {
+    const pan = cy.pan();
+    overlay.style.transform = `translate(${pan.x}px, ${pan.y}px) scale(${cy.zoom()})`;
+    overlay.classList.toggle("far", cy.zoom() < FAR);
+  };
+  cy.on("viewport", follow);
+  cy.on("tap", (event) => {
+    if (event.target === cy) choose("");
+    else choose(event.target.id());
+  });
+  const fit = () => {
+    isFitted = true;
+    cy.fit(undefined, wrap.clientWidth < 640 ? 12 : 36);
+    if (cy.zoom() > 1.15) {
+      cy.zoom(1.15);
+      cy.center();
+    }
+    if (wrap.clientWidth < 640 && cy.zoom() < 0.72) { // a narrow screen scrolls instead of shrinking letters
+      cy.zoom(0.72);
+      cy.center();
+      cy.pan({ x: cy.pan().x, y: 16 });
+    }
+    follow();
+  };
+  cy.on("scrollzoom dragpan pinchzoom", () => (isFitted = false));
+
+  function choose(id) {
+    selected = selected === id ? "" : id;
+    mark();
+    const data = selected && shown ? [...shown.nodes, ...shown.edges].find((one) => one.id === selected) : null;
+    chosen(data ?? null);
+  }
+
+  function mark() {
+    cy.elements().removeClass("chosen faded");
+    const one = selected ? cy.getElementById(selected) : null;
+    if (one?.nonempty()) {
+      const near = one.isEdge() ? one.union(one.connectedNodes()) : one.union(one.connectedEdges()).union(one.connectedEdges().connectedNodes());
+      cy.edges().difference(near).addClass("faded");
+      one.addClass("chosen");
+    }
+    for (const [id, label] of labels) if (label.hasAttribute("aria-pressed")) label.setAttribute("aria-pressed", String(id === selected));
+  }
+
+  /** Show a graph; where nothing came or went only numbers change. */
+  function update(graph) {
+    shown = graph;
+    const now = `${wrap.clientWidth < 640}|${graph.nodes.map((node) => node.id)}|${graph.edges.map((edge) => edge.id)}`;
+    if (now !== signature) {
+      signature = now;
+      rebuild(graph);
+    }
+    cy.batch(() => {
+      for (const node of graph.nodes) cy.getElementById(node.id).data({ isOpen: node.policy?.isOpen ?? false });
+      for (const edge of graph.edges) cy.getElementById(edge.id).data({ state: edge.policy.state, weight: Math.min(6, 1.6 + Math.log10(1 + 10 * edge.policy.rate)) });
+    });
+    for (const node of graph.nodes) relabel(labels.get(node.id), nodeWords(node, graph));
+    for (const edge of graph.edges) {
+      const label = labels.get(edge.id);
+      label.className = `edge-label ${edge.policy.state}`;
+      relabel(label, edgeWords(edge), edgeSentence(edge, graph));
+    }
+    mark();
+  }
+
+  function rebuild(graph) {
+    const shape = form();
+    const places = place(graph.nodes, graph.edges, shape);
+    const frames = new Set(graph.nodes.map((node) => node.parent).filter(Boolean));
+    cy.elements().remove();
+    cy.add(graph.nodes.map((node) => {
+      const { x, y, width, height } = places.get(node.id);
+      return { group: "nodes", data: { id: node.id, width, height, isFrame: frames.has(node.id), isOutside: node.isOutside }, position: { x, y } };
+    }));
+    cy.add(graph.edges.map((edge) => ({ group: "edges", data: { id: edge.id, source: edge.source, target: edge.target, state: edge.policy.state, weight: 2, ...bend(places.get(edge.source), places.get(edge.target), shape) } })));
+    labels = new Map();
+    overlay.replaceChildren();
+    for (const node of graph.nodes) {
+      const { x, y, width, height } = places.get(node.id);
+      const isFrame = frames.has(node.id);
+      const label = h("button", { class: isFrame ? "box-label" : "node-label", type: "button", "aria-pressed": "false", onclick: () => choose(node.id) });
+      Object.assign(label.style, { left: `${x - width / 2}px`, top: `${y - height / 2}px`, width: `${width}px`, height: isFrame ? "auto" : `${height}px` });
+      labels.set(node.id, label);
+      overlay.append(label);
+    }
+    for (const edge of graph.edges) {
+      const middle = cy.getElementById(edge.id).midpoint();
+      const label = h("button", { class: "edge-label", type: "button", "aria-pressed": "false", onclick: () => choose(edge.id) });
+      Object.assign(label.style, { left: `${middle.x}px`, top: `${middle.y}px` });
+      labels.set(edge.id, label);
+      overlay.append(label);
+    }
+    if (isFitted || !cy.elements().length) fit();
+    else follow();
+  }
+
+  const resized = new ResizeObserver(() => {
+    cy.resize();
+    if (shown) update(shown);
+    if (isFitted) fit();
+  });
+  resized.observe(wrap);
+  const rethemed = () => cy.style(style());
+  addEventListener("themechange", rethemed);
+
+  return {
+    update, fit, choose,
+    get selected() { return selected; },
+    zoom(factor) {
+      isFitted = false;
+      cy.zoom({ level: cy.zoom() * factor, renderedPosition: { x: cy.width() / 2, y: cy.height() / 2 } });
+    },
+    close() {
+      resized.disconnect();
+      removeEventListener("themechange", rethemed);
+      cy.destroy();
+    },
+  };
+}
+
+function bend(from, to, shape) {
+  if (!runsForward(from, to, shape)) return {};
+  const points = curve(from, to, shape);
+  if (!points) return {};
+  const ends = shape.direction === "LR" ? { leaves: "50% 0%", arrives: "-50% 0%" } : { leaves: "0% 50%", arrives: "0% -50%" };
+  return { curved: true, ...ends, distances: points.map((point) => point.distance), weights: points.map((point) => point.weight) };
+}
+
+/** Replace a label's content only when it says something else: it may have the focus. */
+function relabel(label, words, sentence) {
+  const text = words.map((word) => (typeof word === "string" ? word : word.outerHTML)).join("|");
+  if (label.dataset.text !== text) {
+    label.dataset.text = text;
+    label.replaceChildren(...words);
+  }
+  if (sentence) label.setAttribute("aria-label", sentence);
+}
+
+function nodeWords(node, graph) {
+  const isFrame = graph.nodes.some((other) => other.parent === node.id);
+  if (isFrame) return [node.name];
+  const marks = [];
+  if (node.nodeType === "unknown") marks.push(glyph("globe"), "no identity");
+  else {
+    if (node.isGateway) marks.push(glyph("gate"));
+    marks.push(node.isOutside ? "not in the mesh" : node.nodeType === "box" ? "namespace" : node.namespace);
+    if (node.version && !node.name.endsWith(node.version)) marks.push(node.version);
+    const modes = node.policy?.mtlsModes ?? [];
+    if (modes.length === 1 && modes[0] === "STRICT" && !node.isGateway) marks.push(mark("lock", "strict", "mTLS only"));
+    if (node.policy?.isOpen) marks.push(mark("unlock", "open", "open: no ALLOW policy"));
+  }
+  return [h("b", {}, node.name), h("small", {}, marks)];
+}
+
+const mark = (name, kind, words) => h("span", { class: kind, title: words }, glyph(name), h("span", { class: "sr" }, words));
+
+/** What stands on an edge: the padlock, the rate, the share that is denied. */
+export function edgeWords(edge) {
+  const { state, mtlsPercent: percent, rate: perSecond, deniedPercent } = edge.policy;
+  if (state === "unused" || state === "idle") return [state];
+  const lock = h("span", { class: `lock ${percent >= 100 ? "" : percent > 0 ? "part" : "none"}` }, glyph(percent > 0 ? "lock" : "unlock"));
+  const words = [lock];
+  if (percent > 0 && percent < 100) words.push(`${Math.round(percent)} %`);
+  words.push(rate(perSecond));
+  if (state === "denied") words.push(glyph("cross"));
+  if (state === "mixed") words.push(h("span", { class: "share" }, `${deniedPercent < 1 ? "<1" : Math.round(deniedPercent)} % denied`));
+  return words;
+}
+
+export function edgeSentence(edge, graph) {
+  const name = (id) => graph.nodes.find((node) => node.id === id)?.name ?? id;
+  const { state, mtlsPercent, rate: perSecond, deniedPercent } = edge.policy;
+  const words = `${name(edge.source)} to ${name(edge.target)}: `;
+  if (state === "unused") return `${words}permitted, never used`;
+  if (state === "idle") return `${words}permitted, no traffic now`;
+  return `${words}${state}, ${rate(perSecond)}, ${Math.round(deniedPercent)} percent denied, ${Math.round(mtlsPercent)} percent mTLS`;
+}
