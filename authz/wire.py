@@ -106,6 +106,7 @@ def read_attributes(
         extensions,
         _text(trace_parent),
         certificate,
+        _text(told.get("tracestate", "")),
     )
 
 

@@ -198,6 +198,13 @@ def test_the_trace_is_that_of_the_call_before_that_of_the_request(
     assert read(metadata, headers=headers).trace_parent == expected
 
 
+def test_the_state_of_the_trace_is_that_of_the_call_alone() -> None:
+    assert (
+        read((("traceparent", "p"), ("tracestate", "rojo=1")), headers=[("tracestate", "h=2")]).trace_state == "rojo=1"
+    )
+    assert read((), headers=[("traceparent", "h"), ("tracestate", "h=2")]).trace_state == ""
+
+
 def test_bytes_that_are_no_utf8_are_kept_apart_in_every_text() -> None:
     message = check_request(path="/AAAA", source=peer("spiffe://td/ns/n/sa/BBBB"))
     message = message.replace(b"/AAAA", b"/\xff\xfe\xfd\xfc").replace(b"BBBB", b"\xff\xfe\xfd\xfc")

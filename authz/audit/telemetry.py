@@ -29,6 +29,7 @@ SPAN_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "url.scheme": ("request", "scheme"),
     "server.address": ("request", "host"),
     "server.port": ("destination", "port"),
+    "network.protocol.version": ("request", "protocol"),
     "user_agent.original": ("request", "user_agent"),
     "client.address": ("source", "remote_ip"),
     "network.peer.address": ("source", "ip"),
@@ -58,6 +59,12 @@ SPAN_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "authz.x_request_id": ("x_request_id",),
 }
 """Span attribute to its field in the audit record."""
+SPAN_CONSTANTS = {
+    "rpc.system": "grpc",
+    "rpc.service": "envoy.service.auth.v3.Authorization",
+    "rpc.method": "Check",
+}
+"""Of every span: it is the server's side of Envoy's call."""
 
 
 class Metric(NamedTuple):

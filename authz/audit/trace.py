@@ -21,11 +21,11 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision as SamplingDecision
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, format_span_id, format_trace_id
+from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState, format_span_id, format_trace_id
 from opentelemetry.trace.status import Status, StatusCode
 
 from authz.audit.record import NO_TRACE, Offer, Record, Timing, TraceIds, read_field
-from authz.audit.telemetry import SPAN_ATTRIBUTES, SPAN_EVENTS, SPAN_NAME, program_version
+from authz.audit.telemetry import SPAN_ATTRIBUTES, SPAN_CONSTANTS, SPAN_EVENTS, SPAN_NAME, program_version
 from authz.core.decision import Stage
 
 _TRACE_PARENT = re.compile(
@@ -33,6 +33,8 @@ _TRACE_PARENT = re.compile(
 )
 _SAMPLED_DIGITS = frozenset("13579bdf")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_DETAILS = {"stage": "authz.stage.result", "token": "authz.token.outcome", "provider": "authz.provider.name"}
+"""First part of a timing's name to the attribute that its detail is."""
 _NANOSECONDS = 1_000_000_000
 STAGES = (
     Stage.IDENTITY,
@@ -158,6 +160,11 @@ class DecisionTracer:
         """What the last export complained of; empty when all is well."""
         return next((exporter.problem for exporter in self._exporters if exporter.problem), "")
 
+    @property
+    def is_exporting(self) -> bool:
+        """Whether a span that is sampled goes anywhere."""
+        return bool(self._processors)
+
     def begin(self, offer: Offer) -> TraceIds:
         """Choose the ids of a decision: a new span below a sampled parent, else the parent itself."""
         parent = parse_trace_parent(offer.attributes.trace_parent)
@@ -177,21 +184,21 @@ class DecisionTracer:
             return
         trace_id, start = int(trace.trace_id, 16), nanoseconds(offer.started_at)
         end = start + nanoseconds(offer.duration_seconds)
-        parent = None
+        parent, written = None, offer.attributes.trace_state
+        state = TraceState.from_header([written]) if written and trace.parent_id else None
         if trace.parent_id:
-            parent = SpanContext(trace_id, int(trace.parent_id, 16), is_remote=True, trace_flags=_SAMPLED)
+            parent = SpanContext(trace_id, int(trace.parent_id, 16), True, _SAMPLED, state)
+        failed = offer.decision.stage is Stage.INTERNAL
         span = ReadableSpan(
             SPAN_NAME,
-            SpanContext(trace_id, int(trace.span_id, 16), is_remote=False, trace_flags=_SAMPLED),
+            SpanContext(trace_id, int(trace.span_id, 16), False, _SAMPLED, state),
             parent,
             self._resource,
-            span_attributes(record),
+            SPAN_CONSTANTS | span_attributes(record) | ({"error.type": "internal"} if failed else {}),
             span_events(offer, start),
             kind=SpanKind.SERVER,
             # A denial is an answer, not an error; only our own failure is one.
-            status=Status(StatusCode.ERROR, offer.decision.reason)
-            if offer.decision.stage is Stage.INTERNAL
-            else Status(StatusCode.UNSET),
+            status=Status(StatusCode.ERROR, offer.decision.reason) if failed else Status(StatusCode.UNSET),
             start_time=start,
             end_time=end,
             instrumentation_scope=self._scope,
@@ -220,7 +227,19 @@ def span_attributes(record: Record) -> dict[str, str | bool | int | float]:
             attributes[name] = value
     if "url.path" in attributes:
         attributes["url.path"] = str(attributes["url.path"]).partition("?")[0]
+    if "server.address" in attributes:
+        attributes["server.address"] = _without_port(str(attributes["server.address"]))
+    if "network.protocol.version" in attributes:  # `HTTP/1.1`, and for gRPC `HTTP/2`
+        name, _, version = str(attributes["network.protocol.version"]).partition("/")
+        attributes["network.protocol.name"] = name.lower()
+        attributes["network.protocol.version"] = version
     return attributes
+
+
+def _without_port(host: str) -> str:
+    """``reviews`` of ``reviews:9080``; brackets of an IPv6 address go too."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() and (":" not in name or host[:1] == "[") else host).strip("[]")
 
 
 def span_events(offer: Offer, start: int) -> list[Event]:
@@ -245,7 +264,7 @@ def _event(timing: Timing) -> Event:
     if name == "stage":
         attributes["authz.stage"] = rest
     if timing.detail:
-        attributes["authz.stage.result" if name == "stage" else f"authz.{name}.name"] = timing.detail
+        attributes[_DETAILS.get(name, f"authz.{name}.detail")] = timing.detail
     return Event(SPAN_EVENTS.get(name, timing.name), attributes, nanoseconds(timing.started_at))
 
 

@@ -196,6 +196,8 @@ class AttributeContext:
     """W3C ``traceparent`` of Envoy's Check span (XA-170), or of the request (XA-172); may be empty."""
     certificate: str = ""
     """PEM of the peer's leaf certificate when Envoy sends it (XA-35), decoded; else empty."""
+    trace_state: str = ""
+    """W3C ``tracestate`` that came with a ``traceparent`` of Envoy's (XA-170); mostly empty."""
 
     @property
     def is_mtls(self) -> bool:
@@ -242,4 +244,5 @@ class AttributeContext:
             self.context_extensions,
             self.trace_parent,
             self.certificate,
+            self.trace_state,
         )

@@ -58,6 +58,10 @@ class KeySourceStatus:
     """Why the last attempt failed; empty when it succeeded."""
     next_refresh_at: float | None
     """Seconds since the epoch; None while an attempt is under way."""
+    fetches: int = 0
+    """Attempts that gave a key set, since the source is needed."""
+    failures: int = 0
+    """Attempts that did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ class _Source(Generic[K]):
     fetched_at: float | None = None
     error: str = ""
     failures: int = 0
+    """In a row."""
+    fetches: int = 0
+    all_failures: int = 0
     attempted_at: float = float("-inf")
     next_at: float | None = None
     is_hinted: bool = False
@@ -189,6 +196,8 @@ class KeySource(Generic[K, S]):
                 age_seconds=None if source.fetched_at is None else max(0.0, now - source.fetched_at),
                 last_error=source.error,
                 next_refresh_at=source.next_at,
+                fetches=source.fetches,
+                failures=source.all_failures,
             )
             for _, source in sorted(self._sources.items())
         )
@@ -231,11 +240,13 @@ class KeySource(Generic[K, S]):
             if source.failures:
                 _LOG.info("key set of %s is available again", source.keys_from)
             source.keys, source.fetched_at, source.error, source.failures = keys, self._clock(), "", 0
+            source.fetches += 1
             source.next_at = source.fetched_at + refresh_delay(headers, self._refresh_seconds)
 
     def _failed(self, source: _Source[K], reason: str) -> None:
         now = self._clock()
         source.failures += 1
+        source.all_failures += 1
         source.error = reason
         source.next_at = now + retry_delay(source.failures)
         _LOG.warning("key set of %s not refreshed, attempt %d: %s", source.keys_from, source.failures, reason)

@@ -89,7 +89,7 @@ def test_every_metric_is_documented() -> None:
 
 def test_every_span_attribute_and_event_is_documented() -> None:
     text = (DOCS / "README.md").read_text()
-    for name in (t.SPAN_NAME, t.LOG_EVENT, *t.SPAN_ATTRIBUTES, *t.SPAN_EVENTS.values()):
+    for name in (t.SPAN_NAME, t.LOG_EVENT, *t.SPAN_ATTRIBUTES, *t.SPAN_CONSTANTS, *t.SPAN_EVENTS.values()):
         assert f"`{name}`" in text, name
 
 

@@ -16,13 +16,14 @@ from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from authz.audit.filters import RecordRules
-from authz.audit.record import Offer, Timing, TraceIds, read_field
+from authz.audit.record import Offer, Timing, TraceIds, build_record, read_field
 from authz.audit.sinks import RecentSink
 from authz.audit.trace import (
     DecisionTracer,
     OtlpTarget,
     parse_trace_parent,
     service_resource,
+    span_attributes,
     span_exporter,
 )
 from authz.audit.trail import AuditTrail, Steps
@@ -113,12 +114,55 @@ def test_a_span_speaks_the_semantic_conventions(
     assert attributes["http.request.method"] == "GET"
     assert attributes["url.path"] == "/reviews/1"
     assert attributes["client.address"] == "203.0.113.9"
-    assert attributes["server.port"] == 9080
+    assert (attributes["server.address"], attributes["server.port"]) == ("reviews", 9080)
+    assert (attributes["network.protocol.name"], attributes["network.protocol.version"]) == ("http", "1.1")
+    assert attributes["rpc.service"] == "envoy.service.auth.v3.Authorization"
+    assert "error.type" not in attributes
     assert attributes["authz.effect"] == "deny"
     assert attributes["authz.rule"] == "ns[bookinfo]-policy[deny-ratings]-rule[0]"
     assert attributes["authz.source.mtls"] is True
     assert "authz.would_deny" not in attributes
     assert secret not in span.to_json()
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("reviews", "reviews"),
+        ("reviews:9080", "reviews"),
+        ("10.0.0.1:80", "10.0.0.1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("reviews:", "reviews:"),
+    ],
+)
+def test_the_servers_address_has_no_port(make_offer: MakeOffer, host: str, expected: str) -> None:
+    assert span_attributes(build_record(make_offer(http={"host": host})))["server.address"] == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"), [("rojo=1,congo=2", {"rojo": "1", "congo": "2"}), ("", {}), ("not a state", {})]
+)
+def test_the_state_of_the_trace_is_passed_on(
+    exporter: InMemorySpanExporter,
+    tracer: DecisionTracer,
+    make_offer: MakeOffer,
+    attributes: AttributeContext,
+    written: str,
+    expected: dict[str, str],
+) -> None:
+    run(tracer, make_offer(attributes=replace(attributes, trace_state=written)))
+    (span,) = exporter.get_finished_spans()
+    assert span.context is not None
+    assert dict(span.context.trace_state) == expected
+
+
+def test_a_failure_of_ours_is_an_error(
+    exporter: InMemorySpanExporter, tracer: DecisionTracer, make_offer: MakeOffer
+) -> None:
+    run(tracer, make_offer(decision=Decision(Effect.DENY, Stage.INTERNAL, "internal error", status=503)))
+    assert dict(exporter.get_finished_spans()[0].attributes or {})["error.type"] == "internal"
 
 
 def test_what_is_redacted_in_the_trail_is_redacted_in_the_span(
@@ -199,11 +243,14 @@ def test_a_span_has_an_event_for_each_stage_that_was_reached(
 def test_what_was_timed_becomes_an_event_at_its_time(
     exporter: InMemorySpanExporter, tracer: DecisionTracer, make_offer: MakeOffer
 ) -> None:
-    timings = (Timing("token.verify", 1_700_000_000.5, 0.00012), Timing("provider.ask", 1_700_000_001.0, 0.02, "opa"))
+    timings = (
+        Timing("token.verify", 1_700_000_000.5, 0.00012, "accepted"),
+        Timing("provider.ask", 1_700_000_001.0, 0.02, "opa"),
+    )
     run(tracer, make_offer(timings=timings))
     token, provider = exporter.get_finished_spans()[0].events[:2]
     assert (token.name, token.timestamp) == ("authz.token.verify", 1_700_000_000_500_000_000)
-    assert dict(token.attributes or {}) == {"authz.duration_us": 120.0}
+    assert dict(token.attributes or {}) == {"authz.duration_us": 120.0, "authz.token.outcome": "accepted"}
     assert provider.name == "authz.provider.ask"
     assert dict(provider.attributes or {}) == {"authz.duration_us": 20_000.0, "authz.provider.name": "opa"}
 

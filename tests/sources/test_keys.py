@@ -167,7 +167,7 @@ async def test_keys_are_fetched_when_rules_come(server: Server, clock: Clock, ma
     assert await source.wait_ready(PATIENCE)
     assert kids(source, rule) == ["one"]
     assert await clock.next_sleep() == 1200
-    assert source.status() == (KeySourceStatus(rule.keys_from, ("i", "j"), 1, START, 0, "", START + 1200),)
+    assert source.status() == (KeySourceStatus(rule.keys_from, ("i", "j"), 1, START, 0, "", START + 1200, 1),)
     assert server.asked == ["/keys"], "one source, however many rules use it"
     assert seen[-1] is source.key_sets
 
@@ -283,6 +283,7 @@ async def test_last_good_keys_stay_while_refreshes_fail(server: Server, clock: C
     assert await clock.next_sleep() == 1200
     assert kids(source, rule) == ["two"]
     assert (row(source).age_seconds, row(source).last_error) == (0, "")
+    assert (row(source).fetches, row(source).failures) == (2, 8)
 
 
 async def test_keys_not_refreshed_for_a_week_are_discarded(server: Server, clock: Clock, make: Make) -> None:

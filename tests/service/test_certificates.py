@@ -1,0 +1,71 @@
+"""The certificates whose expiry is shown: a mesh's directory, and the server's own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from authz.core.spiffe import SpiffeId
+from authz.identity.ca import CertificateAuthority
+from authz.service.certificates import CertificateFiles
+
+NOW = 1_800_000_000.0
+HOUR = 3600.0
+REVIEWS = SpiffeId.for_workload("mesh.test", "shop", "reviews")
+
+
+@pytest.fixture(scope="module")
+def authority() -> CertificateAuthority:
+    return CertificateAuthority.create("mesh.test", NOW)
+
+
+def keep(directory: Path, name: str, pem: bytes) -> Path:
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).write_bytes(pem)
+    return directory / name
+
+
+def test_each_certificate_of_a_directory_is_shown_with_its_end(tmp_path: Path, authority: CertificateAuthority) -> None:
+    keep(tmp_path, "reviews-v1/tls.crt", authority.issue_svid(REVIEWS, NOW, ttl_seconds=HOUR).chain_pem)
+    keep(tmp_path, "web/tls.crt", authority.issue_server_certificate(("shop.example",), NOW).chain_pem)
+    keep(tmp_path, "roots/ca.crt", authority.bundle_pem)
+    keep(tmp_path, "broken/tls.crt", b"no certificate")
+    files = CertificateFiles(tmp_path)
+    files.read()
+    found = {status.workload: status for status in files.status}
+    assert {name: status.kind for name, status in found.items()} == {
+        "reviews-v1": "workload",
+        "web": "server",
+        "roots": "root",
+    }
+    reviews = found["reviews-v1"]
+    assert (reviews.not_after, reviews.namespace, reviews.identity) == (NOW + HOUR, "shop", str(REVIEWS))
+
+
+def test_the_servers_own_certificate_is_shown_by_its_name(tmp_path: Path, authority: CertificateAuthority) -> None:
+    file = keep(tmp_path, "authz/tls.crt", authority.issue_svid(REVIEWS, NOW, ttl_seconds=HOUR).chain_pem)
+    files = CertificateFiles(None, {"authz": file, "authz-admin": None})
+    files.read()
+    (status,) = files.status
+    assert (status.kind, status.workload, status.not_after) == ("server", "authz", NOW + HOUR)
+
+
+def test_a_renewed_certificate_is_read_anew_and_a_removed_one_forgotten(
+    tmp_path: Path, authority: CertificateAuthority
+) -> None:
+    file = keep(tmp_path, "a/tls.crt", authority.issue_svid(REVIEWS, NOW, ttl_seconds=HOUR).chain_pem)
+    files = CertificateFiles(tmp_path)
+    files.read()
+    keep(tmp_path, "a/tls.crt", authority.issue_svid(REVIEWS, NOW + HOUR, ttl_seconds=HOUR).chain_pem)
+    os.utime(file, (NOW, NOW))
+    files.read()
+    assert [status.not_after for status in files.status] == [NOW + 2 * HOUR]
+    file.unlink()
+    files.read()
+    assert files.status == ()
+
+
+async def test_nothing_to_look_at_is_not_looked_at() -> None:
+    files = CertificateFiles(None, {"authz": None})
+    await files.run()
+    assert files.status == ()
