@@ -73,6 +73,19 @@ class Settings(BaseSettings):
         default=None, description="PEM bundle; clients must then show a certificate of it"
     )
 
+    peer_certificate: Literal["off", "optional", "required"] = Field(
+        default="off",
+        description="judge the caller's certificate on every request (include_peer_certificate); required refuses "
+        "identities that come without one",
+    )
+    peer_trust_bundles: dict[str, str] = Field(
+        default={},
+        description="trust domain to its PEM files, roots and intermediates, separated by commas, as JSON; followed",
+    )
+    peer_revocations: Path | None = Field(
+        default=None, description="serial numbers and SPIFFE IDs to refuse at once, one a line; followed"
+    )
+
     max_message_bytes: int = Field(default=4 << 20, ge=4096, description="largest CheckRequest, body included (XA-52)")
     max_token_bytes: int = Field(default=16 << 10, ge=256, description="a longer token is refused unread")
     token_cache_size: int = Field(default=10_000, ge=1, description="verified tokens remembered")
@@ -155,7 +168,7 @@ class Settings(BaseSettings):
         """A list, or one text with semicolons: a rule has commas inside."""
         return tuple(part.strip() for part in value.split(";") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("jwks_ca_bundles", mode="before")
+    @field_validator("jwks_ca_bundles", "peer_trust_bundles", mode="before")
     @classmethod
     def _json(cls, value: object) -> object:
         try:
@@ -239,6 +252,8 @@ def read_settings(
         raise SettingsError("`admin_tls_client_ca` needs `admin_tls_certificate` and `admin_tls_key`")
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
         raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
+    if settings.peer_certificate != "off" and not settings.peer_trust_bundles:
+        raise SettingsError("`peer_certificate` needs `peer_trust_bundles`: nobody would be trusted")
     return settings
 
 

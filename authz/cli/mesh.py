@@ -45,6 +45,7 @@ def command() -> None:
 @click.option(
     "--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Of the authorization server."
 )
+@click.option("--peer-certificate", is_flag=True, help="Send callers' certificates, for the setting `peer_certificate`.")
 @click.option("--otlp", default="", help="OpenTelemetry collector, host:port or a socket; without: no tracing.")
 @click.option("--otlp-compose", default="", help="The same among containers.")
 def render(
@@ -55,6 +56,7 @@ def render(
     secrets: str,
     listeners: str,
     workers: int,
+    peer_certificate: bool,
     otlp: str,
     otlp_compose: str,
 ) -> None:
@@ -71,6 +73,7 @@ def render(
 
     options = RenderOptions(
         workers=workers,
+        include_peer_certificate=peer_certificate,
         secrets=Secrets(secrets),
         listeners=Listeners(listeners),
         otlp=otlp,

@@ -48,6 +48,19 @@ def read_bundle(trust_domain: TrustDomain, roots_pem: bytes, intermediates_pem: 
     return TrustBundle(trust_domain, roots, _read(intermediates_pem, "list of intermediates"))
 
 
+def split_bundle(trust_domain: TrustDomain, pem: bytes) -> TrustBundle:
+    """
+    Read roots and intermediates from one PEM text: what is self-issued is a root, all else only helps to build paths.
+
+    For judges of lone leaves (XA-35). Raises ValueError when there is no root.
+    """
+    found = _read(pem, "bundle")
+    roots = tuple(certificate for certificate in found if certificate.issuer == certificate.subject)
+    if not roots:
+        raise ValueError(f"the bundle of `{trust_domain}` holds no root")
+    return TrustBundle(trust_domain, roots, tuple(certificate for certificate in found if certificate not in roots))
+
+
 def _read(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
     if not pem.strip():
         return ()

@@ -5,6 +5,7 @@ So expiry, revocation and a changed trust bundle take effect on connections that
 leaf (XA-35): the bundles must hold the intermediates.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from authz.core.spiffe import SpiffeId
@@ -14,6 +15,22 @@ from authz.identity.validate import Examined, Rejection, examine
 
 CACHED_CERTIFICATES = 4096
 """About 1 kB each; one per peer and rotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Who was found in order, and while nothing but time passes: ``begin <= now < end``, seconds since the epoch."""
+
+    principal: str
+    begin: float
+    end: float
+
+    def holds(self, principal: str, now: float) -> bool:
+        return self.principal == principal and self.begin <= now < self.end
+
+
+NOBODY = Accepted("", 0.0, 0.0)
+"""Plaintext: there is nothing to judge, and nothing to remember."""
 
 
 def judge_peer(
@@ -38,8 +55,20 @@ def judge_peer(
         allowed is a question of PeerAuthentication, not of evidence.
 
     """
+    answer = examine_peer(certificate_pem, principal, bundles, revocations, now)
+    return answer if isinstance(answer, str) else None
+
+
+def examine_peer(
+    certificate_pem: str,
+    principal: str,
+    bundles: Bundles,
+    revocations: Revocations = NO_REVOCATIONS,
+    now: float = 0.0,
+) -> Accepted | str:
+    """As ``judge_peer``, for those who remember: until when the answer holds, or why the request must be denied."""
     if not certificate_pem:
-        return "the peer's certificate was not sent, so its identity has no evidence" if principal else None
+        return "the peer's certificate was not sent, so its identity has no evidence" if principal else NOBODY
     if not principal:
         return "there is a peer certificate but no peer identity"
     claimed = _parse(principal)
@@ -54,7 +83,13 @@ def judge_peer(
     if examined.spiffe_id != claimed:
         return f"the peer's certificate is `{examined.spiffe_id}`'s, not `{claimed}`'s"
     rejection = examined.at(now)
-    return rejection.reason if rejection else revocations.judge(examined.spiffe_id, examined.serial)
+    if rejection is not None:
+        return rejection.reason
+    revoked = revocations.judge(examined.spiffe_id, examined.serial)
+    if revoked is not None:
+        return revoked
+    begin, end = max(w.begin for w in examined.windows), min(w.end for w in examined.windows)
+    return Accepted(principal, begin, end)
 
 
 @lru_cache(maxsize=CACHED_CERTIFICATES)

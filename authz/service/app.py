@@ -27,6 +27,7 @@ from authz.core.errors import LoadError
 from authz.service.admin_server import AdminServer, make_admin_server
 from authz.service.certificates import CertificateFiles
 from authz.service.check import CheckFunction, DecisionIds
+from authz.service.evidence import PeerEvidence
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.reload import Reloader
@@ -80,6 +81,7 @@ class App:
             refresh_seconds=settings.jwks_refresh_seconds,
             ca_bundles=settings.jwks_ca_bundles,
         )
+        self.evidence = PeerEvidence.of(settings)
         self.function = CheckFunction(
             self.trail,
             DecisionIds(clock(), secrets.token_bytes(3)),
@@ -88,6 +90,7 @@ class App:
             max_token_bytes=settings.max_token_bytes,
             token_cache_size=settings.token_cache_size,
             metadata_namespaces=settings.metadata_namespaces,
+            judge_peer=self.evidence.judge if self.evidence is not None else None,
         )
         self.providers = Providers()
         self.server: Server = (
@@ -132,6 +135,8 @@ class App:
         status = self.reloader.status
         counted = ", ".join(f"{number} {kind}" for kind, number in status.documents)
         self._announce(f"policies  {settings.policies}: version {status.policy_version}, {counted}")
+        if self.evidence is not None:
+            await self._begin_evidence(self.evidence)
         if settings.admin:  # before anything is served, because it refuses an address that is open to everybody
             self.page = Page(self._facts())
             app = create_app(self.status, self.trail.status, self.telemetry, self._clock, routes=self.page.routes)
@@ -145,6 +150,12 @@ class App:
         self._tasks.append(asyncio.create_task(self._become_ready(), name="readiness"))
         if settings.certificates is not None:
             self._tasks.append(asyncio.create_task(self.certificates.run(), name="certificates"))
+
+    async def _begin_evidence(self, evidence: PeerEvidence) -> None:
+        watching = asyncio.Event()
+        self._tasks.append(asyncio.create_task(evidence.run(watching), name="evidence"))
+        await watching.wait()
+        evidence.load()  # after the watch began, so that no revocation falls in between
 
     async def _become_ready(self) -> None:
         """

@@ -39,6 +39,8 @@ from authz.wire import DeliveredMetadata, RemoteMetadata, read_attributes, write
 _log = logging.getLogger("authz.check")
 _OWN_IDENTITY = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
 _NOTHING_KNOWN = AttributeContext(Source(), Destination(Workload("")))
+JudgePeer = Callable[[AttributeContext, float], str]
+"""Why a caller is not believed at that time; empty when it is. ``service.evidence`` has one."""
 INTERNAL_STATUS = 503
 """Our own failures, as ``status_on_error`` of the recommended configuration: a client can tell them from a 403."""
 
@@ -159,7 +161,8 @@ class CheckFunction:
     """
     The check service without a transport. ``replace`` puts a snapshot in force; requests under way keep theirs.
 
-    ``failures`` counts denials that were our own fault, ``refused_identities`` sidecars that are not who they claim.
+    ``failures`` counts denials that were our own fault, ``refused_identities`` sidecars that are not who they claim,
+    ``refused_peers`` callers whose certificate is no evidence.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class CheckFunction:
         max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES,
         token_cache_size: int = DEFAULT_CACHE_SIZE,
         metadata_namespaces: Iterable[str] = (),
+        judge_peer: JudgePeer | None = None,
     ) -> None:
         self._audit = audit
         self._ids = ids
@@ -181,8 +185,10 @@ class CheckFunction:
         self._token_cache_size = token_cache_size
         self._in_force: InForce | None = None
         self._delivered: DeliveredMetadata = {namespace: {} for namespace in metadata_namespaces}
+        self._judge_peer = judge_peer
         self.failures = 0
         self.refused_identities = 0
+        self.refused_peers = 0
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -226,6 +232,9 @@ class CheckFunction:
             )
             if problem:
                 self.refused_identities += 1
+                return self._answer(request, attributes, _refusal(Stage.IDENTITY, problem, 403, snapshot.version))
+            if self._judge_peer is not None and (problem := self._judge_peer(attributes, now)):
+                self.refused_peers += 1
                 return self._answer(request, attributes, _refusal(Stage.IDENTITY, problem, 403, snapshot.version))
             policies = snapshot.engine.for_workload(destination.workload)
             request.steps = evaluate(policies, attributes, request.authenticate)

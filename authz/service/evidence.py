@@ -1,101 +1,147 @@
 """
-The files behind ``identity.peer``: trust bundles and the revocation list, read again when they change.
+The peer's certificate as evidence in the check: bundles and revocations as files, followed, and the answers remembered.
 
-A broken change keeps what was in force and is reported; a missing file at the start refuses to start.
+What Envoy verified when a connection began is judged again on every request, so that a revocation or an expiry takes
+effect on connections that live on (XA-159). What is broken in a changed file is reported and the last good set kept.
 """
 
+import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from authz.core.attributes import AttributeContext
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import TrustDomain
-from authz.identity.bundle import Bundles, read_bundle
-from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE
-from authz.identity.peer import judge_peer
+from authz.identity.bundle import Bundles, TrustBundle, split_bundle
+from authz.identity.peer import Accepted, examine_peer
 from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocations
+from authz.service.check import where_it_failed
+from authz.settings import Settings
+from authz.sources.directory import watch
 
-log = logging.getLogger(__name__)
-
-State = tuple[int, int, int]
+_log = logging.getLogger("authz.evidence")
+MAX_REMEMBERED = 4096
+"""Accepted certificates, about 1 kB each; then all are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
-class BundleFiles:
-    """What is trusted for one trust domain. Envoy sends leaves only (XA-35), so intermediates are needed too."""
+class EvidenceFiles:
+    """Where bundles and revocations are; a bundle may be several files, roots and intermediates in any order."""
 
-    trust_domain: TrustDomain
-    roots: Path
-    intermediates: Path | None = None
+    bundles: tuple[tuple[TrustDomain, tuple[Path, ...]], ...]
+    revocations: Path | None = None
 
-    @classmethod
-    def of_authority(cls, trust_domain: TrustDomain, directory: Path) -> "BundleFiles":
-        """The files that ``authz ca`` keeps."""
-        return cls(trust_domain, directory / BUNDLE_FILE, directory / INTERMEDIATES_FILE)
+    def paths(self) -> list[Path]:
+        found = [path for _, paths in self.bundles for path in paths]
+        return [*found, self.revocations] if self.revocations is not None else found
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """One set of bundles and revocations, and who was accepted under it: a new set begins with nobody."""
+
+    bundles: Bundles
+    revocations: Revocations
+    accepted: dict[str, Accepted]
+    """By certificate, PEM: a whole certificate is its own best key, and wire hands out the same text every time."""
 
 
 class PeerEvidence:
-    """Judges peers by the files' present content. ``look`` is for a timer; ``judge`` reads no file."""
+    """``load`` once, then ``judge`` for every request while ``run`` follows the files."""
 
-    def __init__(self, bundles: Sequence[BundleFiles], revocations: Path | None = None) -> None:
-        """Raises SettingsError, LoadError."""
-        self._files = tuple(bundles)
-        self._revocations_file = revocations
-        self._seen = self._states()
+    def __init__(self, files: EvidenceFiles, *, is_required: bool) -> None:
+        self._files = files
+        self._is_required = is_required
+        self._trusted = Trusted({}, NO_REVOCATIONS, {})
+        self.problem = ""
+        """Why the files as they are now are not in force; empty when they are."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "PeerEvidence | None":
+        """None when the settings ask for no evidence. Raises SettingsError."""
+        if settings.peer_certificate == "off":
+            return None
+        bundles = []
+        for name, paths in settings.peer_trust_bundles.items():
+            try:
+                bundles.append((TrustDomain(name), tuple(Path(path.strip()) for path in paths.split(","))))
+            except ValueError as error:
+                raise SettingsError(f"setting `peer_trust_bundles`: {error}") from error
+        files = EvidenceFiles(tuple(bundles), settings.peer_revocations)
+        return cls(files, is_required=settings.peer_certificate == "required")
+
+    def load(self) -> None:
+        """
+        Read everything and put it in force.
+
+        Raises:
+            SettingsError: a bundle cannot be used, or a file cannot be read.
+            LoadError: the revocation list has problems.
+        """
         try:
-            self._bundles, self._revocations = self._read()
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"the trust bundles cannot be used: {error}") from error
+            bundles = {domain: _read_bundle(domain, paths) for domain, paths in self._files.bundles}
+            revocations = self._read_revocations()
+        except OSError as error:
+            raise SettingsError(f"`{error.filename}` cannot be read: {error.strerror}") from error
+        self._trusted = Trusted(bundles, revocations, {})
+        self.problem = ""
 
-    def judge(self, attributes: AttributeContext, now: float) -> str | None:
-        """Say why the peer must be denied, or None. Never raises."""
-        identities = attributes.source.identities
-        return judge_peer(
-            attributes.certificate, identities[0] if identities else "", self._bundles, self._revocations, now
-        )
+    async def run(self, ready: asyncio.Event | None = None) -> None:
+        """Follow the files until cancelled; ``ready`` is set when no change is missed any more."""
+        async for _ in watch(self._files.paths(), ready=ready):
+            self._load_again()
 
-    def look(self) -> bool:
-        """Read again if a file changed; answer whether something new is in force."""
-        states = self._states()
-        if states == self._seen:
-            return False
-        self._seen = states
+    def _load_again(self) -> None:
         try:
-            self._bundles, self._revocations = self._read()
-        except (OSError, ValueError) as error:
-            log.error("a change of the trust bundles is not taken, the old ones stay: %s", error)
-            return False
+            self.load()
+            _log.info("trust bundles and revocations are in force as they are now")
         except LoadError as error:
-            listed = "; ".join(str(problem) for problem in error.problems)
-            log.error("a change of the revocations is not taken, the old ones stay: %s", listed)
-            return False
-        return True
+            self.problem = "; ".join(str(problem) for problem in error.problems)
+        except SettingsError as error:
+            self.problem = str(error)
+        except Exception as error:  # a mistake of ours must not end the watch
+            self.problem = where_it_failed(error)
+        if self.problem:
+            _log.error("trust bundles and revocations stay as they were: %s", self.problem)
 
-    def _read(self) -> tuple[Bundles, Revocations]:
-        bundles = {}
-        for files in self._files:
-            intermediates = files.intermediates.read_bytes() if files.intermediates else b""
-            bundles[files.trust_domain] = read_bundle(files.trust_domain, files.roots.read_bytes(), intermediates)
-        revocations = NO_REVOCATIONS
-        if self._revocations_file is not None:
-            text = self._revocations_file.read_text(errors="replace")
-            revocations, problems = read_revocations(str(self._revocations_file), text)
-            if problems:
-                raise LoadError(problems)
-        return bundles, revocations
+    def judge(self, attributes: AttributeContext, now: float) -> str:
+        """
+        Why the peer is not believed; empty when it is. Never raises.
 
-    def _states(self) -> tuple[State, ...]:
-        paths = [path for files in self._files for path in (files.roots, files.intermediates) if path is not None]
-        if self._revocations_file is not None:
-            paths.append(self._revocations_file)
-        return tuple(_state(path) for path in paths)
+        A peer that was accepted before costs one lookup. Plaintext is no question of evidence; nor, at a gateway, is a
+        client whose identity is no SPIFFE ID: the gateway's own authority vouches for it.
+        """
+        trusted = self._trusted  # one read: what belongs together
+        certificate, principal = attributes.certificate, attributes.source.identities
+        known = trusted.accepted.get(certificate)
+        if known is not None and principal and known.holds(principal[0], now):
+            return ""
+        if not certificate and (not principal or not self._is_required):
+            return ""
+        if attributes.destination.is_gateway and not any(name.startswith("spiffe://") for name in principal):
+            return ""
+        claimed = principal[0] if principal else ""
+        answer = examine_peer(certificate, claimed, trusted.bundles, trusted.revocations, now)
+        if isinstance(answer, str):
+            return answer
+        if len(trusted.accepted) >= MAX_REMEMBERED:
+            trusted.accepted.clear()
+        trusted.accepted[certificate] = answer
+        return ""
+
+    def _read_revocations(self) -> Revocations:
+        path = self._files.revocations
+        if path is None:
+            return NO_REVOCATIONS
+        revocations, problems = read_revocations(str(path), path.read_text(encoding="utf-8", errors="replace"))
+        if problems:
+            raise LoadError(problems)
+        return revocations
 
 
-def _state(path: Path) -> State:
+def _read_bundle(domain: TrustDomain, paths: tuple[Path, ...]) -> TrustBundle:
     try:
-        status = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (status.st_mtime_ns, status.st_ino, status.st_size)
+        return split_bundle(domain, b"\n".join(path.read_bytes() for path in paths))
+    except ValueError as error:
+        raise SettingsError(f"setting `peer_trust_bundles`: {error}") from error
