@@ -21,9 +21,9 @@ def test_tls_that_the_proxy_does_not_terminate_is_opaque_tcp(mode: str, tls: str
     """PA-10, PA-11."""
     peer = r.PeerAuthentication(r.Metadata("m", "istio-system"), mode=r.MtlsMode(mode))
     policies = build.policies_for(peer)
-    caller = build.CALLER if tls == "mtls" else None
+    caller = build.CALLER if tls == "mtls" else ""
     described = OfflineRequest(tls=tls, source_principal=caller)
-    seen = passed_through(described, build.request(caller=caller), policies)
+    seen = passed_through(described, build.request(caller=caller or None), policies)
 
     assert (seen.http is None) is opaque
     assert bool(seen.source.identities) is (tls == "mtls" and not opaque)
