@@ -12,6 +12,9 @@ from authz.core.compiler import compile_engine
 from authz.core.decision import Stage
 from authz.core.errors import LoadError, SettingsError
 from authz.core.resources import Action, AuthorizationPolicy, MeshConfig, Metadata, Resources, Rule, Target
+from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, CertificateAuthority, Issued
+from authz.identity.rotation import activate, prepare, retire, taint
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.evidence import PeerEvidence
 from authz.service.snapshot import Snapshot
@@ -214,3 +217,28 @@ def test_what_cannot_be_used_stops_the_start(tmp_path: Path, change: dict[str, s
 def test_a_broken_revocation_list_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(LoadError):
         evidence_of(tmp_path, revoked="not-an-entry\n")
+
+
+def test_a_retired_root_is_trusted_no_more(tmp_path: Path) -> None:
+    """With the files that ``authz ca`` keeps."""
+    domain, reviews = TrustDomain("mesh.test"), SpiffeId.parse(REVIEWS)
+    before = CertificateAuthority.create(domain, NOW)
+    folder = tmp_path / "ca"
+    before.save(folder)
+    told: dict[str, object] = {
+        "peer_trust_bundles": json.dumps({"mesh.test": f"{folder / BUNDLE_FILE},{folder / INTERMEDIATES_FILE}"})
+    }
+    evidence = start(told)
+    check = function(evidence)
+
+    def lone_leaf(issued: Issued) -> str:
+        end = "-----END CERTIFICATE-----\n"
+        return issued.chain_pem.decode().partition(end)[0] + end
+
+    old = lone_leaf(before.issue_svid(reviews, NOW))
+    assert ask(check, REVIEWS, old) == "allowed"
+    rotated = retire(taint(activate(prepare(before, NOW))))
+    rotated.save(folder)
+    evidence.load()
+    assert "but not its signature" in ask(check, REVIEWS, old)
+    assert ask(check, REVIEWS, lone_leaf(rotated.issue_svid(reviews, NOW))) == "allowed"
