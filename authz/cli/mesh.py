@@ -1,5 +1,7 @@
 """``authz mesh``: the Envoy configuration of a described mesh."""
 
+import os
+import shlex
 from pathlib import Path
 
 import click
@@ -11,7 +13,7 @@ from authz.core.errors import LoadError
 from authz.mesh.description import read_mesh_description
 from authz.mesh.files import differences, left_over, write_files
 from authz.mesh.nouns import Mesh
-from authz.mesh.options import Listeners, RenderOptions, Secrets
+from authz.mesh.options import Authz, Listeners, RenderOptions, Secrets
 from authz.policy.reader import read_policies
 from authz.sources.directory import read_directory
 
@@ -43,9 +45,18 @@ def command() -> None:
     "--listeners", type=click.Choice([s.value for s in Listeners]), default=Listeners.DYNAMIC.value, show_default=True
 )
 @click.option(
+    "--authz",
+    type=click.Choice([a.value for a in Authz]),
+    default=Authz.SERVER.value,
+    show_default=True,
+    help="Who answers checks: a server of its own, or every proxy itself (see `authz mesh environment`).",
+)
+@click.option(
     "--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Of the authorization server."
 )
-@click.option("--peer-certificate", is_flag=True, help="Send callers' certificates, for the setting `peer_certificate`.")
+@click.option(
+    "--peer-certificate", is_flag=True, help="Send callers' certificates, for the setting `peer_certificate`."
+)
 @click.option("--otlp", default="", help="OpenTelemetry collector, host:port or a socket; without: no tracing.")
 @click.option("--otlp-compose", default="", help="The same among containers.")
 def render(
@@ -55,6 +66,7 @@ def render(
     check: bool,
     secrets: str,
     listeners: str,
+    authz: str,
     workers: int,
     peer_certificate: bool,
     otlp: str,
@@ -72,6 +84,7 @@ def render(
     from authz.mesh.render import modes_of, permissive, render_all  # slow to import: half a second
 
     options = RenderOptions(
+        authz=Authz(authz),
         workers=workers,
         include_peer_certificate=peer_certificate,
         secrets=Secrets(secrets),
@@ -94,6 +107,41 @@ def render(
     for name in stale:
         (out / name).unlink()
     output.say(f"{len(written)} of {output.count(len(files), 'file')} written, {len(stale)} removed, in {out}")
+
+
+@command.command("environment")
+@click.option(
+    "--state",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The rendered directory, in which the proxies run.",
+)
+@click.option("--format", "form", type=click.Choice(["shell", "json"]), default="shell", show_default=True)
+@click.argument("program", nargs=-1, type=click.UNPROCESSED)
+def environment(state: Path, form: str, program: tuple[str, ...]) -> None:
+    """
+    Prepare proxies that answer their own checks, and run PROGRAM with the environment that they need.
+
+    For `render --authz embedded`. Without PROGRAM the environment is printed; it is for Envoy only, since it says
+    which Python is embedded. What such a proxy decides by are the settings of `authz serve` as AUTHZ_* variables,
+    AUTHZ_CONFIG being their file. Fails when this Python cannot be hosted in Envoy, and says why.
+
+    \b
+    AUTHZ_POLICIES=policies authz mesh environment --state state/ -- envoy -c envoy/reviews-v1.yaml
+    """
+    from authz.service.envoy_host import embed
+
+    found = embed(state)
+    if program:
+        try:
+            os.execvpe(program[0], program, {**os.environ, **found})  # noqa: S606  # the very purpose; signals reach it
+        except OSError as error:
+            raise click.ClickException(f"`{program[0]}` cannot be run: {error.strerror}") from error
+    if form == "json":
+        output.print_json(dict(found))
+        return
+    for name, value in found.items():
+        output.say(f"{name}={shlex.quote(value)}")
 
 
 def _read(path: Path) -> Mesh:

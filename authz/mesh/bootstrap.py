@@ -14,7 +14,7 @@ from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceM
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
 from envoy_data_plane.google.protobuf import Struct
 
-from authz.mesh.check_filter import LABELS_KEY
+from authz.mesh.check_filter import LABELS_KEY, embedded_listener
 from authz.mesh.clusters import clusters
 from authz.mesh.messages import followed_file, pack, pipe
 from authz.mesh.nouns import Mesh, MeshWorkload
@@ -23,6 +23,7 @@ from authz.mesh.options import (
     LABEL_PROXY,
     LABEL_SERVICE_ACCOUNT,
     LABEL_WORKLOAD,
+    Authz,
     Listeners,
     RenderOptions,
 )
@@ -35,6 +36,7 @@ KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
 
 def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:
     dynamic = options.listeners is Listeners.DYNAMIC
+    own = [embedded_listener(workload.name)] if options.authz is Authz.EMBEDDED else []
     return Bootstrap(
         node=Node(
             id=workload.name,
@@ -63,7 +65,7 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
             else None
         ),
         static_resources=BootstrapStaticResources(
-            listeners=[] if dynamic else listeners, clusters=clusters(mesh, workload, options)
+            listeners=[*own, *([] if dynamic else listeners)], clusters=clusters(mesh, workload, options)
         ),
     )
 

@@ -26,7 +26,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     RetryPolicy,
     RetryPolicyRetryHostPredicate,
 )
-from envoy_data_plane.envoy.config.listener.v3 import Filter
+from envoy_data_plane.envoy.config.listener.v3 import Filter, Listener
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import BufferSettings
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz as HttpExtAuthz
 from envoy_data_plane.envoy.extensions.filters.network.ext_authz.v3 import ExtAuthz as NetworkExtAuthz
@@ -34,13 +34,18 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.type.v3 import HttpStatus, Percent, StatusCode
 
+from authz.mesh.hosting import hosting_address, hosting_listener
 from authz.mesh.http_options import http2_upstream
-from authz.mesh.messages import followed_file, pack, seconds
-from authz.mesh.options import AUTHZ_CLUSTER, RenderOptions
+from authz.mesh.messages import assignment, endpoint, followed_file, pack, pipe, seconds
+from authz.mesh.options import AUTHZ_CLUSTER, HOST_MODULE, RenderOptions, embedded_socket
 
 HTTP_FILTER = "envoy.filters.http.ext_authz"
 NETWORK_FILTER = "envoy.filters.network.ext_authz"
 CHECK_SERVICE = "envoy.service.auth.v3.Authorization"
+OWN_SOCKET_MODE = 0o600
+"""Of the socket of embedded authorization: only the proxy itself connects."""
+MOST_CHECK_BYTES = 4 << 20
+"""The service's own default of ``max_message_bytes``."""
 LABELS_KEY = "labels"
 """Key of the node metadata that is sent as ``destination.labels`` (XA-39)."""
 
@@ -128,12 +133,45 @@ def check_cluster() -> Cluster:
 
     Their number stands in the endpoints file only. Closed when no worker is healthy (XA-126).
     """
+    cluster = _authz_cluster()
+    cluster.type = ClusterDiscoveryType.EDS
+    cluster.eds_cluster_config = ClusterEdsClusterConfig(
+        service_name=AUTHZ_CLUSTER, eds_config=followed_file("eds", f"{AUTHZ_CLUSTER}.yaml", wait_for_ever=True)
+    )
+    cluster.outlier_detection = OutlierDetection(
+        consecutive_gateway_failure=3,
+        enforcing_consecutive_gateway_failure=100,
+        consecutive_5xx=3,
+        interval=seconds(1),
+        base_ejection_time=seconds(5),
+        max_ejection_percent=50,
+    )
+    return cluster
+
+
+def embedded_check_cluster(proxy: str) -> Cluster:
+    """The proxy itself, on a socket of its own. There is no other endpoint, so none is ever avoided."""
+    cluster = _authz_cluster()
+    cluster.type = ClusterDiscoveryType.STATIC
+    cluster.load_assignment = assignment(AUTHZ_CLUSTER, [endpoint(pipe(embedded_socket(proxy)))])
+    return cluster
+
+
+def embedded_listener(proxy: str) -> Listener:
+    """
+    The authorization server inside the proxy.
+
+    It does not count as a connection from outside, so a proxy at its limit still asks itself.
+    """
+    path = hosting_address(f"unix:{embedded_socket(proxy)}", OWN_SOCKET_MODE)
+    listener = hosting_listener("authz", [path], HOST_MODULE, max_message_bytes=MOST_CHECK_BYTES)
+    listener.ignore_global_conn_limit = True
+    return listener
+
+
+def _authz_cluster() -> Cluster:
     return Cluster(
         name=AUTHZ_CLUSTER,
-        type=ClusterDiscoveryType.EDS,
-        eds_cluster_config=ClusterEdsClusterConfig(
-            service_name=AUTHZ_CLUSTER, eds_config=followed_file("eds", f"{AUTHZ_CLUSTER}.yaml", wait_for_ever=True)
-        ),
         connect_timeout=seconds(0.25),
         lb_policy=ClusterLbPolicy.ROUND_ROBIN,
         # The default of three concurrent retries loses a fifth of the requests when a worker restarts (XA-105).
@@ -141,14 +179,6 @@ def check_cluster() -> Cluster:
             thresholds=[CircuitBreakersThresholds(max_requests=10_000, max_pending_requests=10_000, max_retries=1_000)]
         ),
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0)),
-        outlier_detection=OutlierDetection(
-            consecutive_gateway_failure=3,
-            enforcing_consecutive_gateway_failure=100,
-            consecutive_5xx=3,
-            interval=seconds(1),
-            base_ejection_time=seconds(5),
-            max_ejection_percent=50,
-        ),
         health_checks=[
             HealthCheck(
                 timeout=seconds(0.5),

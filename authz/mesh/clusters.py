@@ -26,7 +26,7 @@ from envoy_data_plane.google.protobuf import Struct
 from envoy_data_plane.xds.core.v3 import CidrRange
 
 from authz.mesh import naming, routes
-from authz.mesh.check_filter import check_cluster
+from authz.mesh.check_filter import check_cluster, embedded_check_cluster
 from authz.mesh.http_options import http1_upstream, http2_upstream, outside_upstream
 from authz.mesh.messages import assignment, at, endpoint, followed_file, pack, pipe, seconds
 from authz.mesh.nouns import (
@@ -40,7 +40,7 @@ from authz.mesh.nouns import (
     ServicePort,
     TlsMode,
 )
-from authz.mesh.options import OTLP_CLUSTER, SDS_CLUSTER, RenderOptions, Secrets
+from authz.mesh.options import OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
 from authz.mesh.tls import mesh_client, outside_client, plaintext
 
 PLAINTEXT_MARK = {"tlsMode": "disabled"}
@@ -61,7 +61,7 @@ metadata service. Hosts on private addresses get a ServiceEntry.
 
 def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
     """Every cluster of a proxy: the authorization server first, then by use."""
-    found = [check_cluster()]
+    found = [embedded_check_cluster(workload.name) if options.authz is Authz.EMBEDDED else check_cluster()]
     if options.secrets is Secrets.SDS:
         found.append(_sds())
     if options.otlp:

@@ -16,7 +16,7 @@ from authz.mesh.clusters import PLAINTEXT_MARK
 from authz.mesh.listeners import MtlsModeOf
 from authz.mesh.messages import assignment, at, endpoint, pipe
 from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Place, ServicePort
-from authz.mesh.options import AUTHZ_CLUSTER, OTLP_CLUSTER, RenderOptions
+from authz.mesh.options import AUTHZ_CLUSTER, OTLP_CLUSTER, Authz, RenderOptions
 
 World = Callable[[Place], Address]
 """Which of the two addresses of a place."""
@@ -32,8 +32,9 @@ def endpoint_files(
 
     # Among containers each proxy's run/ is its own, and only this folder is shared with the authorization server.
     sockets = "run/authz" if compose else "run"
-    workers = [endpoint(pipe(f"{sockets}/authz-{i}.sock")) for i in range(options.workers)]
-    found = {AUTHZ_CLUSTER: workers}
+    found: dict[str, list[LbEndpoint]] = {}
+    if options.authz is Authz.SERVER:
+        found[AUTHZ_CLUSTER] = [endpoint(pipe(f"{sockets}/authz-{i}.sock")) for i in range(options.workers)]
     if options.otlp:
         found[OTLP_CLUSTER] = [_collector(options.otlp_compose if compose and options.otlp_compose else options.otlp)]
     for workload in mesh.workloads:

@@ -24,6 +24,8 @@ from enum import StrEnum
 AUTHZ_CLUSTER = "authz"
 OTLP_CLUSTER = "otlp"
 SDS_CLUSTER = "sds"
+HOST_MODULE = "run/authz-host.so"
+"""The hosting module of embedded authorization, or a link to it: ``authz mesh environment`` makes one."""
 ROOTS_SECRET = "ROOTCA"  # noqa: S105  # the name under which Istio's agents ask for the trust bundle, no secret
 LABEL_NAMESPACE = "authz/namespace"
 LABEL_SERVICE_ACCOUNT = "authz/service-account"
@@ -37,6 +39,11 @@ HEADER = b"# rendered by `authz mesh render`; do not edit\n"
 """First line of every rendered file."""
 DRAIN_SECONDS = 5
 """How long Envoy lets connections of a removed chain live; its default of 600 s would delay a mode's full effect."""
+
+
+def embedded_socket(proxy: str) -> str:
+    """Where a proxy with the authorization server inside asks itself."""
+    return f"run/{proxy}.authz.sock"
 
 
 def envoy_arguments(proxy: str, concurrency: int = 1, drain_seconds: int = DRAIN_SECONDS) -> tuple[str, ...]:
@@ -58,6 +65,13 @@ class Secrets(StrEnum):
     SDS = "sds"
 
 
+class Authz(StrEnum):
+    """Who answers the checks: the authorization server's workers, or the proxy itself with the server inside."""
+
+    SERVER = "server"
+    EMBEDDED = "embedded"
+
+
 class Listeners(StrEnum):
     """``DYNAMIC``: a file of their own that Envoy follows. ``STATIC``: in the bootstrap, one file for each proxy."""
 
@@ -69,8 +83,9 @@ class Listeners(StrEnum):
 class RenderOptions:
     """Everything about the rendering that is neither the mesh nor its policies."""
 
+    authz: Authz = Authz.SERVER
     workers: int = 2
-    """Endpoints of the authorization server, one socket each (XA-123)."""
+    """Endpoints of the authorization server, one socket each (XA-123); none when it is embedded."""
     secrets: Secrets = Secrets.FILES
     listeners: Listeners = Listeners.DYNAMIC
     otlp: str = ""

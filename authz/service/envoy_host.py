@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz.core.errors import SettingsError
+from authz.mesh.options import HOST_MODULE
 
 _INSTALL = "install authz[hosted], or choose --server grpcio"
 _ASK_SECONDS = 5.0
@@ -43,6 +44,23 @@ class Hosting:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PYTHONSAFEPATH": "1",
         }
+
+
+def embed(state: Path) -> dict[str, str]:
+    """
+    Prepare a state directory whose proxies answer their own checks; return what their environment needs.
+
+    Raises:
+        SettingsError: this machine cannot host; says why.
+    """
+    hosting = find_hosting()
+    link = state / HOST_MODULE
+    link.parent.mkdir(parents=True, exist_ok=True)
+    aside = link.with_name(f".{link.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(hosting.module)
+    aside.rename(link)  # proxies that run keep the old one
+    return hosting.environment()
 
 
 def find_hosting() -> Hosting:

