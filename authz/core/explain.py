@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from authz.core.attributes import AttributeContext, AuthenticationOutcome, Unknown
+from authz.core.catalog import Voucher
 from authz.core.decision import Decision, Effect, RuleReference, Stage
 from authz.core.engine import Entry, Predicate, RuleSet, WorkloadPolicies
 from authz.core.matchers import SCALAR
@@ -20,6 +21,10 @@ _CREDENTIALS = frozenset(
     for name in ("authorization", "cookie", "proxy-authorization", "set-cookie", "x-api-key", ":path")
 )
 """Header values that may hold a credential are never shown; ``:path`` may carry a token in its query."""
+
+
+_WHOLE = frozenset({Voucher.MTLS.value, Voucher.TOKEN.value})
+"""Vouchers that are there with all they say, or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ class Explanation:
     """The request as the last stage saw it (EV-6)."""
     stages: tuple[StageNote, ...]
     nearest: RuleNote | None
-    """For a denial because no ALLOW rule matched: the rule that failed in the fewest fields."""
+    """For a denial because no ALLOW rule matched: the rule that failed for the fewest reasons."""
 
 
 def explain(
@@ -117,7 +122,7 @@ def explain(
 
 def nearest_miss(policies: WorkloadPolicies, attributes: AttributeContext) -> RuleNote | None:
     """
-    The ALLOW rule that failed in the fewest fields, for a request that no ALLOW rule admitted.
+    The ALLOW rule that failed for the fewest reasons, for a request that no ALLOW rule admitted.
 
     ``attributes`` are those the ALLOW stage saw.
     """
@@ -224,5 +229,11 @@ def _note(predicate: Predicate, attributes: AttributeContext) -> PredicateNote:
 
 
 def _distance(note: RuleNote) -> tuple[int, int, bytes]:
-    """Fewest failed fields first, then most fields that held, then the name."""
-    return (len(note.failed), -len(note.held), note.reference.name.encode())
+    """
+    Fewest reasons first, then most fields that held, then the name.
+
+    A missing token is one reason, however many fields ask for something of it; so is a missing certificate. Otherwise
+    an unrelated rule with a single field would always seem closer than the one the caller only has to sign in for.
+    """
+    reasons = {note.path if note.actual or note.voucher not in _WHOLE else note.voucher for note in note.failed}
+    return (len(reasons), -len(note.held), note.reference.name.encode())

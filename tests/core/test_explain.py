@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +50,25 @@ def test_the_nearest_miss_is_the_rule_that_failed_in_the_fewest_fields() -> None
     assert [str(note) for note in found.nearest.failed] == [
         "to[0].operation.methods (methods): expected one of `GET`, got `PUT`"
     ]
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_a_missing_token_is_one_reason_however_many_fields_need_it(signed_in: bool) -> None:
+    """A rule for this operation that only wants a token is closer than a rule for another operation."""
+    readers = r.Rule(
+        (r.Source(request_principals=("issuer/*",)),),
+        (r.Operation(paths=("/page",), methods=("GET",)),),
+        (r.Condition("request.auth.claims[role]", ("reader",)),),
+    )
+    other = r.Rule((), (r.Operation(paths=("/health",)),))
+    asked = build.request(
+        path="/page", claims={"iss": "issuer", "sub": "alice", "role": "guest"} if signed_in else None
+    )
+    found = nearest_miss(build.policies_for(policy(other, readers)), asked)
+
+    assert found is not None
+    assert found.reference.short == "shop/p/1"
+    assert len(found.failed) == (1 if signed_in else 2)
 
 
 def test_nearest_miss_answers_without_a_full_explanation() -> None:
