@@ -22,6 +22,7 @@ COMMANDS = {
     "test": "Run suites of test cases against policies.",
     "analyze": "Ask a whole set of policies for traps.",
     "audit": "Read the record of decisions.",
+    "mtls": "Find out where STRICT mutual TLS is safe.",
     "mesh": "Render Envoy configuration from a mesh description.",
     "ca": "Run and inspect the certificate authority.",
     "rotation": "Watch and steer the rotation of certificates.",

@@ -1,0 +1,196 @@
+"""``authz mtls``: on the way to STRICT, from what was recorded."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from authz.analysis.plaintext import DAY_SECONDS, Known, Plan, Seen, Workload, address_names, plan_strict, span
+from authz.audit.query import RecordFilter, Skipped, audit_files, find, record_time
+from authz.audit.record import Record, read_field
+from authz.cli import output
+from authz.core.attributes import Json
+from authz.core.errors import LoadError
+from authz.mesh.description import read_mesh_description
+from authz.mesh.nouns import Mesh
+from authz.sources.directory import read_directory
+
+_SPAN = re.compile(r"(\d+)([smhd])")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_SECONDS}
+
+
+class _Span(click.ParamType[float]):
+    name = "span"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        if not re.fullmatch(f"({_SPAN.pattern})+", str(value)):
+            self.fail(f"`{value}` is no span of time: expected `90s`, `30m`, `1d12h`", param, ctx)
+        return sum(int(number) * _SECONDS[unit] for number, unit in _SPAN.findall(str(value)))
+
+
+@click.group("mtls", short_help="Find out where STRICT mutual TLS is safe.")
+def command() -> None:
+    """Mutual TLS: who does not speak it yet."""
+
+
+@command.command()
+@click.argument("audit", nargs=-1, required=True, metavar="AUDIT...", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--mesh",
+    "mesh_path",
+    type=click.Path(exists=True, path_type=Path),
+    help="Mesh description: names senders, leaves gateways out, and finds workloads that nobody called.",
+)
+@click.option("--min-window", type=_Span(), default="1d", help="A shorter observation proves nothing.")
+@click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), default="table")
+def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, form: str) -> None:
+    """
+    Say who still sends without mutual TLS to what, and where STRICT is safe. AUDIT: files, or directories of them.
+
+    Exit 0 when it is safe for every workload, 3 when not. No data is not safe, and what `audit_drop` leaves out of the
+    record is no data. Plaintext to a port that is STRICT already ends in the handshake and is in no record.
+
+    \b
+    authz mtls plan audit.jsonl
+    authz mtls plan audit/ --mesh mesh.yaml --min-window 7d
+    """
+    mesh = _read(mesh_path) if mesh_path is not None else None
+    skipped = Skipped()
+    found = plan_strict(_requests(audit, skipped), _known(mesh), _names(mesh), min_window)
+    if form == "json":
+        output.print_json(_json(found))
+    else:
+        _print(found)
+    if skipped.lines:
+        output.remark(f"{output.count(skipped.lines, 'line')} skipped, no records: {', '.join(skipped.places)}")
+    raise SystemExit(output.Exit.YES if found.is_safe else output.Exit.NO)
+
+
+def _requests(paths: tuple[Path, ...], skipped: Skipped) -> Iterator[Seen]:
+    files = [file for path in paths for file in audit_files(path)]
+    for one in find(files, RecordFilter(), skipped):
+        seen = _seen(one.record)
+        if seen is None:
+            skipped.add(one.file, one.line)
+        else:
+            yield seen
+
+
+def _seen(record: Record) -> Seen | None:
+    """None for a record that does not say when, or whether it was mutual TLS: nothing may be concluded from it."""
+    time, is_mtls = record_time(record), read_field(record, "source", "mtls")
+    if time is None or not isinstance(is_mtls, bool):
+        return None
+    port, ip = read_field(record, "destination", "port"), read_field(record, "source", "ip")
+    account = read_field(record, "destination", "service_account")
+    return Seen(
+        time,
+        str(read_field(record, "destination", "namespace") or ""),
+        str(read_field(record, "destination", "workload") or account or ""),
+        port if isinstance(port, int) else 0,
+        ip if isinstance(ip, str) else "",
+        is_mtls,
+        record.get("effect") == "allow",
+    )
+
+
+def _read(path: Path) -> Mesh:
+    mesh, problems = read_mesh_description(read_directory(path))
+    if any(problem.is_error for problem in problems):
+        raise LoadError(problems)
+    return mesh
+
+
+def _known(mesh: Mesh | None) -> Iterator[Known]:
+    for workload in mesh.workloads if mesh is not None else ():
+        yield Known(workload.namespace, workload.name, workload.is_gateway)
+
+
+def _names(mesh: Mesh | None) -> dict[str, str]:
+    workloads = mesh.workloads if mesh is not None else ()
+    pairs = [(address, w.name) for w in workloads for address in {w.address, w.compose_address} if address]
+    return address_names(pairs, _is_loopback)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _print(found: Plan) -> None:
+    rows = [
+        (
+            f"{workload.namespace}/{workload.name or '(unnamed)'}",
+            str(sender.port or "?"),
+            f"{sender.source_ip or 'unknown'}{f' ({sender.source})' if sender.source else ''}",
+            str(sender.allowed),
+            str(sender.refused),
+            _time(sender.last_seen),
+        )
+        for workload in found.workloads
+        for sender in workload.senders
+    ]
+    if rows:
+        output.print_table(("WITHOUT MTLS TO", "PORT", "FROM", "ALLOWED", "REFUSED", "LAST SEEN"), rows)
+        output.say()
+    verdicts = [
+        (f"{w.namespace}/{w.name or '(unnamed)'}", "safe" if w.is_safe else "NOT safe", str(w.mtls), w.problem)
+        for w in found.workloads
+    ]
+    if verdicts:
+        output.print_table(("WORKLOAD", "STRICT", "WITH MTLS", "WHY NOT"), verdicts)
+        output.say()
+    for namespace, is_safe in found.namespaces().items():
+        output.say(f"namespace {namespace}: STRICT is {'safe' if is_safe else 'NOT safe'}")
+    if not found.end:
+        output.say("no requests were recorded, so nothing is known to be safe")
+        return
+    output.say(f"observed for {span(found.window_seconds)}, {_time(found.begin)} to {_time(found.end)}")
+
+
+def _json(found: Plan) -> Json:
+    return {
+        "safe": found.is_safe,
+        "window": {
+            "begin": _time(found.begin) if found.end else None,
+            "end": _time(found.end) if found.end else None,
+            "seconds": round(found.window_seconds, 3),
+        },
+        "namespaces": dict(found.namespaces()),
+        "workloads": [_workload(workload) for workload in found.workloads],
+    }
+
+
+def _workload(workload: Workload) -> Json:
+    return {
+        "namespace": workload.namespace,
+        "workload": workload.name,
+        "safe": workload.is_safe,
+        "problem": workload.problem or None,
+        "with_mtls": workload.mtls,
+        "without_mtls": workload.plaintext,
+        "first_seen": _time(workload.first_seen) if workload.last_seen else None,
+        "last_seen": _time(workload.last_seen) if workload.last_seen else None,
+        "senders": [
+            {
+                "source_ip": sender.source_ip or None,
+                "source_workload": sender.source or None,
+                "port": sender.port or None,
+                "allowed": sender.allowed,
+                "refused": sender.refused,
+                "last_seen": _time(sender.last_seen),
+            }
+            for sender in workload.senders
+        ],
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
