@@ -46,7 +46,8 @@ class RecordFilter:
 
     since: float | None = None
     until: float | None = None
-    decision_id: str = ""
+    any_id: str = ""
+    """Of the decision, of its trace, or Envoy's of the request."""
     workload: str = ""
     """``reviews-v2`` or ``reviews-v2.bookinfo``; ``*`` matches anything."""
     principal: str = ""
@@ -61,7 +62,9 @@ class RecordFilter:
         """Say whether the record is wanted. Checkpoints of the chain are no records."""
         if "decision_id" not in record:
             return False
-        if self.decision_id and record.get("decision_id") != self.decision_id:
+        if self.any_id and self.any_id not in (
+            record.get(name) for name in ("decision_id", "trace_id", "x_request_id")
+        ):
             return False
         if self.effect and record.get("effect") != self.effect:
             return False

@@ -154,19 +154,22 @@ def between(path: Path, output: str, begin: float, end: float, **chosen: str | N
 
 @audit.command()
 @_reading
-@click.argument("decision_id", metavar="ID")
-def show(path: Path, output: str, decision_id: str) -> None:
-    """Show one decision by its id, the `x-authz-decision-id` of a denied response."""
+@click.argument("wanted_id", metavar="ID")
+def show(path: Path, output: str, wanted_id: str) -> None:
+    """
+    Show one decision by its id, the `x-authz-decision-id` of a denied response.
+
+    ID may also be a trace id or an `x-request-id`: of several decisions that share it a table is shown.
+    """
     _require(path)
-    found = list(_records(path, RecordFilter(decision_id=decision_id)))
+    found = list(_records(path, RecordFilter(any_id=wanted_id)))
     if not found:
-        click.echo(f"no record of decision `{decision_id}` in {path}", err=True)
+        click.echo(f"no record of decision, trace or request `{wanted_id}` in {path}", err=True)
         sys.exit(NO)
-    for record in found:
-        if output == "json":
-            click.echo(_line(record, output))
-        else:
-            _print_record(record)
+    if len(found) == 1 and output == "table":
+        _print_record(found[0])
+    else:
+        _print(found, output)
 
 
 @audit.command()

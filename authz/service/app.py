@@ -5,7 +5,6 @@ Nothing is decided here. Everything that knows the time or chooses randomness is
 """
 
 import asyncio
-import gc
 import logging
 import secrets
 import signal
@@ -28,6 +27,7 @@ from authz.service.admin_server import AdminServer, make_admin_server
 from authz.service.certificates import CertificateFiles
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.evidence import PeerEvidence
+from authz.service.garbage import settle
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.reload import Reloader
@@ -109,7 +109,8 @@ class App:
         self.is_draining = False
         self.admin: AdminServer | None = None
         self.page: Page | None = None
-        self.certificates = CertificateFiles(settings.certificates)
+        own = {"authz": settings.tls_certificate, "authz-admin": settings.admin_tls_certificate}
+        self.certificates = CertificateFiles(settings.certificates, own)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -125,13 +126,13 @@ class App:
             SettingsError: an address cannot be used.
         """
         settings = self._settings
-        self.trail.start()
+        self.trail.start(asyncio.get_running_loop().call_soon)
         watching = asyncio.Event()
         self._tasks.append(asyncio.create_task(self.reloader.run(watching), name="reload"))
         await watching.wait()
         if not await self.reloader.load():
             raise LoadError(self.reloader.status.problems)
-        gc.freeze()  # policies live long: the collector need not walk them again and again while requests wait
+        settle()
         status = self.reloader.status
         counted = ", ".join(f"{number} {kind}" for kind, number in status.documents)
         self._announce(f"policies  {settings.policies}: version {status.policy_version}, {counted}")
@@ -148,8 +149,7 @@ class App:
             await self.admin.start()
             self._announce(f"admin     {self.admin.url}/healthz")
         self._tasks.append(asyncio.create_task(self._become_ready(), name="readiness"))
-        if settings.certificates is not None:
-            self._tasks.append(asyncio.create_task(self.certificates.run(), name="certificates"))
+        self._tasks.append(asyncio.create_task(self.certificates.run(), name="certificates"))
 
     async def _begin_evidence(self, evidence: PeerEvidence) -> None:
         watching = asyncio.Event()
@@ -203,7 +203,7 @@ class App:
         return ServiceStatus(
             reload=self.reloader.status,
             key_sets=tuple(
-                KeySetStatus(name=key.source, keys=key.keys, fetched_at=key.fetched_at, error=key.last_error)
+                KeySetStatus(key.source, key.keys, key.fetched_at, key.last_error, key.fetches, key.failures)
                 for key in self.keys.status()
             ),
             token_cache=None

@@ -13,7 +13,7 @@ from authz.audit.chain import Chain
 from authz.audit.encode import encode_record
 from authz.audit.files import FileSink, Rotation
 from authz.audit.query import RecordFilter, audit_files, find, follow
-from authz.audit.record import Offer, Record, build_record
+from authz.audit.record import Offer, Record, TraceIds, build_record
 from authz.audit.trail import Entry
 from authz.cli.audit import audit, parse_time
 from authz.core.decision import Decision
@@ -33,8 +33,9 @@ def record(make_offer: MakeOffer) -> Record:
     ("wanted", "holds"),
     [
         ({}, True),
-        ({"decision_id": "d-1"}, True),
-        ({"decision_id": "d"}, False),
+        ({"any_id": "d-1"}, True),
+        ({"any_id": "abd51d17-12f1-9d0a-9ce4-000000000000"}, True),
+        ({"any_id": "d"}, False),
         ({"effect": "deny"}, True),
         ({"effect": "allow"}, False),
         ({"workload": "reviews-v2"}, True),
@@ -225,10 +226,24 @@ def test_one_decision_is_shown_with_the_rule_that_came_closest(
     assert "  token.subject               jason" in out.splitlines()
 
 
+@pytest.mark.parametrize("shared", ["a" * 32, "abd51d17-12f1-9d0a-9ce4-000000000000"], ids=["trace", "request"])
+def test_decisions_of_one_trace_or_request_are_shown_as_a_table(
+    tmp_path: Path, make_offer: MakeOffer, shared: str
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    trace = TraceIds("a" * 32, "b" * 16)
+    path.write_bytes(
+        b"".join(encode_record(build_record(make_offer(decision_id=f"d-{i}"), trace)) + b"\n" for i in (1, 2))
+    )
+    code, out, _ = run("show", shared, "--log", path)
+    assert code == 0
+    assert [line.split()[-1] for line in out.splitlines()] == ["DECISION", "d-1", "d-2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("show", "nothing"), 3, "no record of decision `nothing` in "),
+        (("show", "nothing"), 3, "no record of decision, trace or request `nothing` in "),
         (("since", "soon"), 2, "`soon` is no time: expected `10m`, `2h30m` or `2026-01-31T12:00:00Z`"),
         (("between", "1m", "2m"), 2, "BEGIN is later than END"),
     ],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from authz.core.errors import AuthzError
 from authz.demo.checks.door import door_scenarios
+from authz.demo.checks.findings import findings
 from authz.demo.checks.incidents import incidents
 from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.scenario import Scenario
@@ -26,10 +27,11 @@ class Result:
         return self.actual == self.scenario.expected
 
 
-def all_scenarios() -> Iterator[Scenario]:
+def all_scenarios(*, tracing: bool = True) -> Iterator[Scenario]:
     """In the order of the table; the rough ones come last."""
     yield from door_scenarios()
     yield from mesh_scenarios()
+    yield from findings(tracing=tracing)
     yield from incidents()
 
 
@@ -41,7 +43,7 @@ async def run_check(supervisor: Supervisor, pattern: str = "") -> AsyncIterator[
     """
     world = World(supervisor)
     await world.prepare()
-    for scenario in all_scenarios():
+    for scenario in all_scenarios(tracing=supervisor.layout.tracing):
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():
             continue
         began = time.monotonic()

@@ -1,0 +1,121 @@
+"""Scenarios of finding out afterwards: one trace through everything, and a refusal explained by one command."""
+
+import asyncio
+import json
+import re
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from authz.audit.record import read_field
+from authz.core.attributes import Json
+from authz.demo.checks.scenario import Scenario
+from authz.demo.checks.world import World
+
+DECIDED, CHECKED = "authz.decide", "Authorization.Check"
+TRACED = "details, egressgateway, ingressgateway, productpage, reviews"
+"""Not ratings: one version of reviews does without them."""
+Facts = dict[str, Json]
+
+
+def findings(*, tracing: bool = True) -> Iterator[Scenario]:
+    """All of them; without ``tracing`` those that need no spans."""
+    if tracing:
+        yield Scenario("Traces", "one trace joins spans, access logs and records of every hop", TRACED, _one_trace)
+        yield Scenario("Traces", "a client that does not sample is not traced, but recorded", "a record", _unsampled)
+    group = "A 403 explained by `authz audit show ID`"
+    yield Scenario(
+        group, "no token", "istio-system/allow-readers/0: from[0].source.requestPrincipals: got no value", _no_token
+    )
+    yield Scenario(group, "Alice at /admin", "istio-system/allow-moderators/0: when[0]: got `reader`", _reader_at_admin)
+    yield Scenario(group, "/internal", "istio-system/deny-internal/0", _denied)
+
+
+async def _one_trace(world: World) -> str:
+    """Names the workloads of whose part in the request everything is found under its trace id."""
+    trace_id = secrets.token_hex(16)
+    await world.visit("/productpage", "alice", headers=[("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01")])
+    complete: set[str] = set()
+
+    async def look() -> bool | None:
+        complete.update(await asyncio.to_thread(joined, world.layout.state / "logs", trace_id))
+        return complete >= set(TRACED.split(", ")) or None
+
+    await world.until(look)
+    return ", ".join(sorted(complete - {"ratings"}))
+
+
+def joined(logs: Path, trace_id: str) -> set[str]:
+    """
+    Return the workloads whose spans, access log and record agree about a trace, without their versions.
+
+    A proxy's span of the request; its span of the check, which is a child of it; below that the span of the decision,
+    whose id the record has; and a line of the access log with the decision's id.
+    """
+    spans = _lines(logs / "spans.jsonl", trace_id)
+    by_id = {str(span["span_id"]): span for span in spans}
+    records = {str(record["span_id"]): record for record in _lines(logs / "audit.jsonl", trace_id)}
+    found = set()
+    for span in spans:
+        check = by_id.get(str(span["parent_id"]), {})
+        request = by_id.get(str(check.get("parent_id")), {})
+        record = records.get(str(span["span_id"]), {})
+        workload = str(read_field(record, "destination", "workload"))
+        services = {str(part.get("service")).partition(".")[0] for part in (check, request)}
+        if span["name"] != DECIDED or CHECKED not in str(check.get("name")) or services != {workload}:
+            continue
+        if any(line["decision_id"] == record["decision_id"] for line in _lines(logs / f"{workload}.json", trace_id)):
+            found.add(re.sub(r"-v\d+$", "", workload))
+    return found
+
+
+def _lines(path: Path, trace_id: str) -> list[Facts]:
+    """Objects of a file of JSON lines that belong to a trace; a line being written is left for later."""
+    if not path.exists():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [
+        found for line in lines if trace_id.encode() in line and (found := json.loads(line))["trace_id"] == trace_id
+    ]
+
+
+async def _unsampled(world: World) -> str:
+    """XA-173: the client's flag is respected, and the record is kept all the same."""
+    trace_id = secrets.token_hex(16)
+    await world.visit("/", headers=[("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-00")])
+    record = await world.find(lambda found: found.get("trace_id") == trace_id)
+    spans = await asyncio.to_thread(_lines, world.layout.spans, trace_id)
+    return f"{'a record' if record else 'no record'}{f' and {len(spans)} spans' if spans else ''}"
+
+
+async def _explained(world: World, path: str, token: str = "") -> str:
+    """What a newcomer reads: one command, given nothing but the id of the refusal."""
+    reply = await world.visit(path, token)
+    await world.outcome(reply)  # waits for the record
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "authz", "audit", "show", reply.decision_id, "--log", str(world.layout.audit_log)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    told = (await process.communicate())[0].decode()
+    return told if process.returncode == 0 else f"exit code {process.returncode}"
+
+
+async def _nearest(world: World, path: str, token: str = "") -> str:
+    told = await _explained(world, path, token)
+    rule = re.search(r"nearest miss: (\S+)", told)
+    field = re.search(r"\n    (\S+) \(.*, (got .*)", told)
+    return f"{rule[1]}: {field[1]}: {field[2]}" if rule and field else told
+
+
+async def _no_token(world: World) -> str:
+    return await _nearest(world, "/productpage")
+
+
+async def _reader_at_admin(world: World) -> str:
+    return await _nearest(world, "/admin", "alice")
+
+
+async def _denied(world: World) -> str:
+    told = await _explained(world, "/internal", "bob")
+    return re.sub(r".*DENY rule (\S+) matched.*", r"\1", told.splitlines()[0])
