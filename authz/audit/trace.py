@@ -28,9 +28,8 @@ from authz.audit.record import NO_TRACE, Offer, Record, Timing, TraceIds, read_f
 from authz.audit.telemetry import SPAN_ATTRIBUTES, SPAN_CONSTANTS, SPAN_EVENTS, SPAN_NAME, program_version
 from authz.core.decision import Stage
 
-_TRACE_PARENT = re.compile(
-    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?"
-)
+_TRACE_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?")
+_ZEROS = frozenset({"0" * 32, "0" * 16})
 _SAMPLED_DIGITS = frozenset("13579bdf")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _DETAILS = {"stage": "authz.stage.result", "token": "authz.token.outcome", "provider": "authz.provider.name"}
@@ -118,7 +117,7 @@ def parse_trace_parent(text: str) -> tuple[str, str, bool] | None:
     if match is None:
         return None
     version, trace_id, span_id, flags, rest = match.groups()
-    if rest and version == "00":
+    if version == "ff" or (rest and version == "00") or trace_id in _ZEROS or span_id in _ZEROS:
         return None
     return trace_id, span_id, flags in _SAMPLED_DIGITS
 

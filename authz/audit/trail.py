@@ -5,6 +5,8 @@ The audit trail: decisions are offered on the check path and written by a thread
 The writer wakes every ``flush_seconds``, builds records, spans and metrics, and hands whole batches to the sinks, which
 write through to the operating system. A killed process therefore loses the records of at most the last
 ``flush_seconds`` plus the batch at hand; a lost machine loses more unless the file sink is told to sync.
+Given an event loop's ``call_soon``, plain records are built there, after the answers: two threads that both want the
+interpreter cost a third more than one that does the work of both. Writing is the writer's in any case.
 A full queue drops and counts, or refuses the request: ``on_full`` says which.
 """
 
@@ -41,6 +43,8 @@ _log = logging.getLogger("authz.audit")
 
 BATCH = 256
 """Most records written with one call of a sink."""
+CallSoon = Callable[[Callable[[], None]], object]
+"""As of an event loop: run this when what is under way is done."""
 _BREATH = 16
 """Records built before the writer lets other threads run: it must not hold the interpreter against a check."""
 _BREATH_SECONDS = 50e-6
@@ -167,6 +171,15 @@ class AuditTrail:
     ) -> None:
         self._sinks = tuple(zip(sinks, (SinkStatus(sink.name) for sink in sinks), strict=True))
         self._queue: deque[Offer | threading.Event] = deque()
+        self._built: deque[Entry | Offer | threading.Event] = deque()
+        """What the event loop has been through, in order; an offer that it left to the writer is there as it was."""
+        self._call_soon: CallSoon | None = None
+        self._is_called = False
+        self._passes = 0
+        """How often the event loop has built; when that stands still, the writer builds."""
+        self._is_urgent = False
+        self._building = threading.Lock()
+        """Held by whoever takes from ``_queue`` or builds; the event loop never waits for it."""
         self._capacity = self.capacity = capacity
         self._denies = OnFull(on_full) is OnFull.DENY
         self._flush_seconds = flush_seconds
@@ -179,8 +192,13 @@ class AuditTrail:
         self._dropped = self._written = self._filtered = self._failed = 0
         self._thread = threading.Thread(target=self._run, name="authz-audit", daemon=True)
 
-    def start(self) -> None:
-        """Start the writer; offers made before are kept."""
+    def start(self, call_soon: CallSoon | None = None) -> None:
+        """
+        Start the writer; offers made before are kept.
+
+        ``call_soon`` is of the event loop whose thread makes all offers from now on; None builds in the writer.
+        """
+        self._call_soon = call_soon
         self._thread.start()
 
     def offer(
@@ -199,16 +217,23 @@ class AuditTrail:
         Returns:
             False when the queue is full and the setting says to deny: the caller must then refuse the request.
         """
-        if len(self._queue) >= self._capacity:
-            offer = Offer(attributes, decision, decision_id, started_at, duration_seconds, cache_hit, timings)
+        offer = Offer(attributes, decision, decision_id, started_at, duration_seconds, cache_hit, timings)
+        if len(self._queue) + len(self._built) >= self._capacity:
             return self._overflow(offer)
-        self._queue.append(Offer(attributes, decision, decision_id, started_at, duration_seconds, cache_hit, timings))
+        self._queue.append(offer)
+        if not self._is_called and self._call_soon is not None:
+            self._is_called = True
+            try:
+                self._call_soon(self._build_soon)
+            except RuntimeError:  # the loop is closed: from now on the writer builds
+                self._call_soon = None
         return True
 
     def flush(self, timeout_seconds: float = 5.0) -> bool:
         """Wait until everything offered so far is written; False when that took too long. Not for the check path."""
         written = threading.Event()
         self._queue.append(written)
+        self._is_urgent = True
         self._wake.set()
         return written.wait(timeout_seconds)
 
@@ -221,12 +246,12 @@ class AuditTrail:
             self._close_all()
         else:
             self._thread.join(timeout_seconds)
-        return not self._thread.is_alive() and not self._queue
+        return not self._thread.is_alive() and not self._queue and not self._built
 
     def status(self) -> TrailStatus:
         """Say how the trail is doing, from any thread."""
         return TrailStatus(
-            queued=len(self._queue),
+            queued=len(self._queue) + len(self._built),
             capacity=self.capacity,
             written=self._written,
             dropped=self._dropped,
@@ -250,11 +275,17 @@ class AuditTrail:
         return not self._denies
 
     def _run(self) -> None:
+        passes = -1
         while True:
             is_closing = self._closing.is_set()
+            builds = is_closing or self._call_soon is None or self._is_urgent or self._passes == passes
+            passes, self._is_urgent = self._passes, False
             try:
-                while self._queue:
-                    self._write_batch()
+                # Where the loop builds, only what is there now: chasing it would take the interpreter from it.
+                left = len(self._built)
+                while (builds and self._queue) or (self._built and (builds or left > 0)):
+                    left -= BATCH
+                    self._write_batch(builds=builds)
             except Exception:  # the writer must survive anything, or the queue fills up and requests are lost
                 _log.exception("the audit writer failed")
             if is_closing:
@@ -271,19 +302,55 @@ class AuditTrail:
                 _log.exception("audit sink %s could not be closed", sink.name)
         self._steps.tracer.close()
 
-    def _write_batch(self) -> None:
+    def _build_soon(self) -> None:
+        """In the event loop: build what waits, but leave to the writer what takes long."""
+        self._is_called = False
+        if not self._building.acquire(blocking=False):
+            self._is_urgent = True  # the writer is at it and will take the rest too
+            return
+        try:
+            self._passes += 1
+            self._build_waiting(len(self._queue), is_loop=True)
+        finally:
+            self._building.release()
+
+    def _build_waiting(self, most: int, *, is_loop: bool) -> None:
+        """Move from the queue to what is built, in order. The lock is held."""
+        queue, built = self._queue, self._built
+        for number in range(min(most, len(queue))):
+            if not is_loop and number % _BREATH == _BREATH - 1 and len(queue) < self.capacity // 2:
+                time.sleep(_BREATH_SECONDS)
+            item = queue.popleft()
+            if isinstance(item, threading.Event) or (is_loop and self._takes_long(item)):
+                built.append(item)
+            elif (entry := self._build(item)) is not None:
+                built.append(entry)
+
+    def _takes_long(self, offer: Offer) -> bool:
+        """Redaction, spans, and finding the nearest rule: several times the work of a plain record."""
+        steps = self._steps
+        if not steps.rules.is_empty or (steps.nearest is not None and _needs_nearest(offer.decision)):
+            return True
+        return steps.tracer.is_exporting and not offer.attributes.trace_parent.endswith("-00")
+
+    def _write_batch(self, *, builds: bool) -> None:
         entries: list[Entry] = []
         waiting: list[threading.Event] = []
-        queue = self._queue
         try:
-            for number in range(min(len(queue), BATCH)):
-                if number % _BREATH == _BREATH - 1 and len(queue) < self.capacity // 2:
-                    time.sleep(_BREATH_SECONDS)
-                item = queue.popleft()
+            if builds and self._queue:
+                with self._building:
+                    self._build_waiting(BATCH, is_loop=False)
+            built = self._built
+            for _ in range(min(len(built), BATCH)):
+                item = built.popleft()
                 if isinstance(item, threading.Event):
                     waiting.append(item)
                     continue
-                entry = self._build(item)
+                if isinstance(item, Offer):
+                    with self._building:
+                        entry = self._build(item)
+                else:
+                    entry = item
                 if entry is not None:
                     entries.append(entry)
             if entries:
@@ -319,7 +386,7 @@ class AuditTrail:
             except Exception:
                 _log.exception("decision %s could not be watched", offer.decision_id)
         entry = Entry(line, offer.started_at, trace)
-        if trace.is_sampled:
+        if trace.is_sampled and steps.tracer.is_exporting:
             try:
                 steps.tracer.finish(trace, offer, entry.record)
             except Exception:
@@ -331,9 +398,7 @@ class AuditTrail:
 
     def _nearest(self, offer: Offer) -> RuleNote | None:
         find, decision = self._steps.nearest, offer.decision
-        if find is None or decision.effect is not Effect.DENY or decision.stage is not Stage.ALLOW:
-            return None
-        if len(self._queue) > self.capacity // 8:
+        if find is None or not _needs_nearest(decision) or len(self._queue) + len(self._built) > self.capacity // 8:
             return None
         try:
             return find(offer.attributes, decision)
@@ -360,6 +425,10 @@ class AuditTrail:
                 status.error = ""
             status.written += len(entries)
             return
+
+
+def _needs_nearest(decision: Decision) -> bool:
+    return decision.effect is Effect.DENY and decision.stage is Stage.ALLOW
 
 
 def _bare_record(offer: Offer) -> Record:

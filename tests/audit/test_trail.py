@@ -248,3 +248,118 @@ spec:
         ],
     }
     assert sink.entries[1].record["nearest"] is None, "a DENY rule that matched needs no nearest miss"
+
+
+class Loop:
+    """An event loop that turns when it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self.calls.append(call)
+
+    def turn(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+@pytest.fixture
+def looped() -> Iterator[Callable[[AuditTrail, Loop], AuditTrail]]:
+    trails = []
+
+    def start(trail: AuditTrail, loop: Loop) -> AuditTrail:
+        trail.start(loop.call_soon)
+        trails.append(trail)
+        return trail
+
+    yield start
+    for trail in trails:
+        trail.close()
+
+
+Looped = Callable[[AuditTrail, Loop], AuditTrail]
+
+
+def test_the_event_loop_builds_after_the_answers_and_the_writer_writes(
+    looped: Looped, make_offer: MakeOffer, allowed: Decision
+) -> None:
+    threads = set()
+
+    class Observed(Telemetry):
+        def observe(self, offer: Offer) -> None:
+            threads.add(threading.current_thread())
+            super().observe(offer)
+
+    sink, loop, telemetry = RecentSink(), Loop(), Observed()
+    trail = looped(AuditTrail([sink], flush_seconds=60, steps=Steps(telemetry)), loop)
+    for number in range(20):
+        trail.offer(*make_offer(decision=allowed, decision_id=f"d-{number}"))
+    assert len(loop.calls) == 1, "called once for all that wait"
+    assert not telemetry.counts[DECISIONS]
+    loop.turn()
+    assert sum(telemetry.counts[DECISIONS].values()) == 20
+    assert threads == {threading.current_thread()}
+    assert trail.status().queued == 20, "not written yet"
+    assert trail.flush()
+    assert [e.record["decision_id"] for e in sink.entries] == [f"d-{number}" for number in range(20)]
+
+
+def test_the_writer_builds_what_an_event_loop_does_not_get_to(
+    looped: Looped, make_offer: MakeOffer, allowed: Decision
+) -> None:
+    sink = RecentSink()
+    trail = looped(AuditTrail([sink], flush_seconds=0.001), Loop())
+    trail.offer(*make_offer(decision=allowed))
+    assert trail.flush()
+    assert len(sink.entries) == 1
+
+
+def test_what_takes_long_is_left_to_the_writer_and_keeps_its_place(
+    looped: Looped, make_offer: MakeOffer, denial: Decision, allowed: Decision
+) -> None:
+    finders = []
+
+    def nearest(attributes: AttributeContext, decision: Decision) -> None:
+        finders.append(threading.current_thread())
+
+    sink, loop = RecentSink(), Loop()
+    trail = looped(AuditTrail([sink], flush_seconds=60, steps=Steps(nearest=nearest)), loop)
+    decisions = [allowed, replace(denial, stage=Stage.ALLOW, rule=None), denial]
+    for number, decision in enumerate(decisions):
+        trail.offer(*make_offer(decision=decision, decision_id=f"d-{number}"))
+    loop.turn()
+    assert finders == []
+    assert trail.flush()
+    assert [e.record["decision_id"] for e in sink.entries] == ["d-0", "d-1", "d-2"]
+    assert len(finders) == 1
+    assert finders[0] is not threading.current_thread()
+
+
+def test_what_is_built_counts_as_queued(looped: Looped, make_offer: MakeOffer, allowed: Decision) -> None:
+    sink, loop = StuckSink(), Loop()
+    trail = looped(AuditTrail([sink], capacity=3, on_full="deny", flush_seconds=0.001), loop)
+    trail.offer(*make_offer(decision=allowed))
+    assert sink.entered.wait(10)
+    answers = []
+    for _ in range(5):
+        answers.append(trail.offer(*make_offer(decision=allowed)))
+        loop.turn()
+    assert answers == [True, True, True, False, False]
+    sink.let_go.set()
+    assert trail.flush()
+    assert len(sink.lines) == 4
+
+
+def test_a_closed_event_loop_leaves_the_work_to_the_writer(started: Started, make_offer: MakeOffer) -> None:
+    def closed(call: Callable[[], None]) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    sink = RecentSink()
+    trail = AuditTrail([sink], flush_seconds=0.001)
+    trail.start(closed)
+    assert trail.offer(*make_offer())
+    assert trail.flush()
+    assert trail.close()
+    assert len(sink.entries) == 1
