@@ -221,7 +221,8 @@ class App:
             snapshot = self.function.snapshot
             return snapshot.engine if snapshot is not None else None
 
-        sources = Sources(str(self._settings.policies), str(self._settings.mesh or ""))
+        mesh = self._settings.mesh  # absolute: the command is copied to another terminal
+        sources = Sources(str(self._settings.policies.absolute()), str(mesh.absolute()) if mesh is not None else "")
         return PageFacts(self.watch, engine, self.status, self.trail.status, self.telemetry, self._clock, sources)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:

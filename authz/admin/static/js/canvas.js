@@ -3,7 +3,7 @@
 
 import cytoscape from "../vendor/cytoscape.esm.min.js";
 import { glyph, h } from "./dom.js";
-import { NARROW, WIDE, curve, place, runsForward } from "./layout.js";
+import { NARROW, WIDE, curve, place } from "./layout.js";
 import { rate } from "./text.js";
 
 const FAR = 0.55; // below this zoom only labels that matter are shown
@@ -80,6 +80,17 @@ export function canvas(wrap, chosen) {
     mark();
     const data = selected && shown ? [...shown.nodes, ...shown.edges].find((one) => one.id === selected) : null;
     chosen(data ?? null);
+    if (data) uncover(cy.getElementById(selected));
+  }
+
+  /** Move what was chosen out from under the panel, where that lies over the canvas. */
+  function uncover(one) {
+    const covered = wrap.parentElement.querySelector(".side:not([hidden])")?.offsetWidth ?? 0;
+    if (!one?.nonempty() || covered >= wrap.clientWidth) return;
+    const box = one.renderedBoundingBox();
+    const over = box.x2 - (wrap.clientWidth - covered - 24);
+    if (over > 0) cy.panBy({ x: -Math.min(over, Math.max(0, box.x1 - 24)), y: 0 });
+    follow();
   }
 
   function mark() {
@@ -123,7 +134,7 @@ export function canvas(wrap, chosen) {
       const { x, y, width, height } = places.get(node.id);
       return { group: "nodes", data: { id: node.id, width, height, isFrame: frames.has(node.id), isOutside: node.isOutside }, position: { x, y } };
     }));
-    cy.add(graph.edges.map((edge) => ({ group: "edges", data: { id: edge.id, source: edge.source, target: edge.target, state: edge.policy.state, weight: 2, ...bend(places.get(edge.source), places.get(edge.target), shape) } })));
+    cy.add(graph.edges.map((edge) => ({ group: "edges", data: { id: edge.id, source: edge.source, target: edge.target, state: edge.policy.state, weight: 2, ...curve(places.get(edge.source), places.get(edge.target), shape) } })));
     labels = new Map();
     overlay.replaceChildren();
     for (const node of graph.nodes) {
@@ -169,14 +180,6 @@ export function canvas(wrap, chosen) {
   };
 }
 
-function bend(from, to, shape) {
-  if (!runsForward(from, to, shape)) return {};
-  const points = curve(from, to, shape);
-  if (!points) return {};
-  const ends = shape.direction === "LR" ? { leaves: "50% 0%", arrives: "-50% 0%" } : { leaves: "0% 50%", arrives: "0% -50%" };
-  return { curved: true, ...ends, distances: points.map((point) => point.distance), weights: points.map((point) => point.weight) };
-}
-
 /** Replace a label's content only when it says something else: it may have the focus. */
 function relabel(label, words, sentence) {
   const text = words.map((word) => (typeof word === "string" ? word : word.outerHTML)).join("|");
@@ -195,7 +198,7 @@ function nodeWords(node, graph) {
   else {
     if (node.isGateway) marks.push(glyph("gate"));
     marks.push(node.isOutside ? "not in the mesh" : node.nodeType === "box" ? "namespace" : node.namespace);
-    if (node.version && !node.name.endsWith(node.version)) marks.push(node.version);
+    if (node.version && node.version !== "*" && !node.name.endsWith(node.version)) marks.push(`· ${node.version}`);
     const modes = node.policy?.mtlsModes ?? [];
     if (modes.length === 1 && modes[0] === "STRICT" && !node.isGateway) marks.push(mark("lock", "strict", "mTLS only"));
     if (node.policy?.isOpen) marks.push(mark("unlock", "open", "open: no ALLOW policy"));
@@ -214,7 +217,7 @@ export function edgeWords(edge) {
   if (percent > 0 && percent < 100) words.push(`${Math.round(percent)} %`);
   words.push(rate(perSecond));
   if (state === "denied") words.push(glyph("cross"));
-  if (state === "mixed") words.push(h("span", { class: "share" }, `${deniedPercent < 1 ? "<1" : Math.round(deniedPercent)} % denied`));
+  if (state === "mixed") return [h("span", { class: "first" }, words), h("span", { class: "share" }, `${deniedPercent < 1 ? "<1" : Math.round(deniedPercent)} % denied`)];
   return words;
 }
 

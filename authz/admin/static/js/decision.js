@@ -77,7 +77,7 @@ function missed(note) {
     h("div", { class: "scroll" }, h("table", { class: "stacked" },
       h("thead", {}, h("tr", {}, ["Field", "Expected", "Actual", "Vouched for by"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, failed.map((predicate) => h("tr", {},
-        h("td", {}, mono(predicate.path), h("div", { class: "muted small" }, predicate.key)),
+        h("td", {}, mono(predicate.path), predicate.path.endsWith(predicate.key) ? null : h("div", { class: "muted small" }, predicate.key)),
         h("td", { class: "want", "data-label": "Expected" }, wanted(predicate)),
         h("td", { class: "got", "data-label": "Actual" }, values(predicate.actual, "nothing")),
         h("td", { class: "muted", "data-label": "Vouched for by" }, predicate.vouched_by)))))));
@@ -95,23 +95,22 @@ function stages(found) {
       h("span", { class: "mark" }, glyph(mark, "")),
       h("div", { class: "line" }, h("b", {}, stage.stage), h("span", { class: "muted" }, stage.reached ? stage.outcome : "not reached"),
         isHere ? chip(found.effect, word) : null),
-      stage.rules.map((note) => ruleNote(note, note.fired || stage.rules.length === 1))));
+      stage.rules.map((note) => ruleNote(note, isHere && (note.fired || stage.rules.length === 1)))));
   }
   return h("div", { class: "card" }, h("h2", {}, "Stages"), list);
 }
 
 function ruleNote(note, isOpen) {
   const failed = note.predicates.filter((predicate) => !predicate.holds).length;
-  const word = note.fired ? h("span", { class: "fails" }, "") : null;
-  return h("details", { class: "rule-note", open: isOpen && (note.fired || failed > 0) },
-    h("summary", {}, word, mono(ruleName(note.rule)), " ", chip(note.fired ? (note.action === "ALLOW" ? "allow" : "deny") : "", note.fired ? "matched" : failed ? `${failed} failed` : "matches nothing"),
+  return h("details", { class: "rule-note", open: isOpen },
+    h("summary", {}, mono(ruleName(note.rule)), " ", chip(note.fired ? (note.action === "ALLOW" ? "allow" : "deny") : "", note.fired ? "matched" : failed ? `${failed} failed` : "matches nothing"),
       " ", place(note.rule) ? h("span", { class: "muted small mono" }, place(note.rule)) : ""),
-    note.predicates.length ? h("div", { class: "scroll" }, h("table", {},
+    note.predicates.length ? h("div", { class: "scroll" }, h("table", { class: "stacked" },
       h("thead", {}, h("tr", {}, ["Field", "", "Expected", "Actual"].map((name) => h("th", { scope: "col" }, name || h("span", { class: "sr" }, "Holds"))))),
       h("tbody", {}, note.predicates.map((predicate) => h("tr", {},
         h("td", {}, mono(predicate.path), predicate.path.startsWith("when") ? h("div", { class: "muted" }, predicate.key) : null),
         h("td", { class: predicate.holds ? "holds" : "fails" }, glyph(predicate.holds ? "check" : "cross"), h("span", { class: "sr" }, predicate.holds ? "holds" : "fails")),
-        h("td", {}, wanted(predicate)), h("td", {}, values(predicate.actual, "nothing")))))))
+        h("td", { "data-label": "Expected" }, wanted(predicate)), h("td", { "data-label": "Actual" }, values(predicate.actual, "nothing")))))))
       : h("p", { class: "muted small" }, "Asks nothing: it matches every request."));
 }
 
@@ -140,7 +139,7 @@ function sides(found) {
     card("Token", token ? [
       ["Issuer", mono(token.issuer)], ["Subject", mono(token.subject)], ["Accepted by", mono(token.rule)], ["Key", token.key_id && mono(token.key_id)],
       ["Digest", token.digest && mono(token.digest)], ["Expires", token.expires_at ? expiry(token.expires_at) : "never"], ["Verified", token.cached ? "before, remembered" : "now"],
-    ] : [["", found.authentication.outcome === "rejected" ? found.authentication.reason || "refused" : "none"]]),
+    ] : [["Presented", found.authentication.outcome === "rejected" ? `refused: ${found.authentication.reason || "not accepted"}` : "none that a policy asks for"]]),
     card("Trace", [
       ["Trace id", found.trace_id ? mono(found.trace_id) : "none"], ["x-request-id", found.x_request_id && mono(found.x_request_id)],
       ["Took", `${found.duration_us.toFixed(0)} µs`],

@@ -115,7 +115,7 @@ function line(row, fresh = false) {
   return h("li", {}, h("a", { class: `row${fresh ? " fresh" : ""}`, href: `#/decisions/${encodeURIComponent(row.decision_id)}`, "aria-label": words },
     h("span", { class: "effect" }, chip(row.effect, WORDS[row.effect])),
     h("time", { datetime: row.time }, clock(row.time)),
-    h("span", { class: "who" }, who(row.source?.principal), h("span", { class: "arrow" }, "→"), h("b", {}, target(row))),
+    h("span", { class: "who" }, h("span", {}, who(row.source?.principal)), h("span", { class: "arrow" }, "→"), h("b", {}, target(row))),
     h("span", { class: "what mono", title: asked(row) }, asked(row)),
     h("span", { class: "why" }, why(row))));
 }

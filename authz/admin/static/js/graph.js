@@ -12,7 +12,7 @@ export const STATES = {
   allowed: ["allow", "allowed"], mixed: ["warn", "partly denied"], denied: ["deny", "denied"], idle: ["", "permitted, idle"], unused: ["", "permitted, unused"],
 };
 const REFRESH_MS = 2000;
-const kept = { group: "versionedApp", window: "5m", namespace: "", unused: true };
+const kept = { group: matchMedia("(max-width: 720px)").matches ? "app" : "versionedApp", window: "5m", namespace: "", unused: true };
 
 export function graphView(main) {
   let found = null;

@@ -16,7 +16,7 @@ export function identityView(main) {
 }
 
 function table(title, names, rows, empty) {
-  return h("div", { class: "card" }, h("h2", {}, title), h("div", { class: "body" }), rows.length
+  return h("div", { class: "card" }, h("h2", {}, title), h("div", { class: "gap" }), rows.length
     ? h("div", { class: "scroll" }, h("table", { class: "stacked" }, h("caption", { class: "sr" }, title),
       h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, index) => h("td", { "data-label": index ? names[index] : null }, cell)))))))
@@ -31,7 +31,7 @@ function certificates(found) {
       chip(kind, left > 0 ? `${span(left)} left` : `expired ${span(-left)} ago`), h("span", { class: "num muted" }, new Date(item.not_after * 1000).toISOString().slice(0, 16).replace("T", " "))];
   });
   return table(`Certificates (${rows.length})`, ["Workload", "Kind", "Identity", "Time left", "Expires (UTC)"], rows,
-    "None known. Name the directory of the mesh's certificates with the setting `certificates`.");
+    "None known. Name the directory of the mesh's certificates with the setting “certificates”.");
 }
 
 function keySets(found) {

@@ -24,7 +24,7 @@ export function edgePanel(side, edge, graph, close, isNew) {
   const recent = isNew || side.dataset.of !== edge.id ? h("ul", { "aria-label": "Recent decisions" }, h("li", { class: "muted" }, total ? "Loading…" : "None in this period.")) : side.querySelector("[data-recent]");
   recent.setAttribute("data-recent", "");
   side.dataset.of = edge.id;
-  side.replaceChildren(
+  side.replaceChildren(...[
     h("header", {}, h("h2", {}, from?.name ?? "?", " → ", to?.name ?? "?"), close),
     h("p", {}, chip(kind, word), " ", ...policy.protocols.map((protocol) => chip("", protocol))),
     total ? h("div", { class: "tiles" }, tile(rate(policy.rate), count(total, "request")), tile(`${trim(100 - policy.deniedPercent)} %`, "allowed"), tile([glyph(policy.mtlsPercent > 0 ? "lock" : "unlock"), ` ${trim(policy.mtlsPercent)} %`], "mTLS"))
@@ -36,7 +36,8 @@ export function edgePanel(side, edge, graph, close, isNew) {
       chip(one.effect, one.effect), " ", one.rule ? mono(ruleName(one.rule)) : one.name ? mono(one.name) : STAGES[one.stage] ?? one.stage,
       h("span", { class: "place" }, [count(one.requests, "decision"), place(one.rule)].filter(Boolean).join(" · ")))))) : null,
     policy.permittedBy.length ? part("Permitted by", h("ul", {}, policy.permittedBy.map((rule) => h("li", {}, mono(ruleName(rule)), h("span", { class: "place" }, place(rule) ?? ""))))) : null,
-    part("Recent decisions", recent));
+    part("Recent decisions", recent),
+  ].filter(Boolean));
   if (total) fillRecent(recent, policy.principals.map((one) => one.principal), to);
 }
 

@@ -52,13 +52,14 @@ function problems(found) {
   const serious = found.problems.filter((problem) => problem.severity !== "info");
   if (!serious.length) return null;
   const errors = serious.filter((problem) => problem.severity === "error").length;
+  serious.sort((a, b) => (b.severity === "error") - (a.severity === "error")); // stable: places stay in order
   const title = found.reload_ok ? "Remarks" : `The last change was refused: ${count(errors, "problem")}. Version ${found.policy_version ?? "none"} stays in force.`;
   const list = serious.map((problem) => h("div", { class: `problem ${problem.severity}` },
     h("span", { class: "where mono" }, place(problem) ?? ""),
     h("span", {}, problem.path ? [mono(problem.path), ": "] : "", problem.message),
     h("span", { class: "muted small" }, [problem.resource, problem.code, problem.help].filter(Boolean).join(" · "))));
-  if (found.reload_ok) return h("details", { class: "card" }, h("summary", { class: "title pad-s" }, h("b", {}, `${count(serious.length, "remark")} on the policies in force`)), list);
-  return h("div", { class: "card", role: "alert" }, h("h2", { class: "fails-title" }, title), h("div", { class: "body" }), list);
+  if (found.reload_ok) return h("details", { class: "card" }, h("summary", { class: "pad-s" }, h("b", {}, `${count(serious.length, "remark")} on the policies in force`)), list);
+  return h("div", { class: "card", role: "alert" }, h("h2", { class: "fails-title" }, title), h("div", { class: "gap" }), list);
 }
 
 const selector = (labels) => Object.entries(labels).map(([name, value]) => h("span", { class: "value" }, `${name}=${value}`));
@@ -94,7 +95,7 @@ function authorization(found, text, neverOnly) {
         h("div", { class: "hits" }, rule.hits ? count(rule.hits, "hit") : h("span", { class: "muted" }, "never hit"), h("span", { class: "bar" }, share(rule.hits / most))))))
         : h("p", { class: "muted small" }, "No rules: it matches nothing.")));
   }
-  return h("div", { class: "card" }, h("h2", {}, `Authorization (${found.authorization?.length ?? 0})`), h("div", { class: "body" }),
+  return h("div", { class: "card" }, h("h2", {}, `Authorization (${found.authorization?.length ?? 0})`), h("div", { class: "gap" }),
     cards.length ? cards : h("div", { class: "empty" }, "No policy matches."));
 }
 
@@ -106,7 +107,7 @@ function share(part) {
 
 function authentication(found) {
   if (!found.authentication?.length) return "";
-  return h("div", { class: "card" }, h("h2", {}, `Request authentication (${found.authentication.length})`), h("div", { class: "body" }), found.authentication.map((item) =>
+  return h("div", { class: "card" }, h("h2", {}, `Request authentication (${found.authentication.length})`), h("div", { class: "gap" }), found.authentication.map((item) =>
     h("article", { class: "policy" }, h("h3", {}, h("span", {}, h("span", { class: "muted" }, `${item.namespace}/`), item.name), selector(item.selector), h("span", { class: "muted small mono" }, place(item) ?? "")),
       h("ol", {}, item.rules.map((rule, index) => h("li", {}, h("span", { class: "muted" }, `#${index}`),
         h("div", { class: "rule-text" }, h("span", {}, h("span", { class: "key" }, "issuer "), h("span", { class: "value" }, rule.issuer || "any")),
@@ -116,7 +117,7 @@ function authentication(found) {
 
 function peers(found) {
   if (!found.peers?.length) return "";
-  return h("div", { class: "card" }, h("h2", {}, `Peer authentication (${found.peers.length})`), h("div", { class: "body" }), found.peers.map((item) =>
+  return h("div", { class: "card" }, h("h2", {}, `Peer authentication (${found.peers.length})`), h("div", { class: "gap" }), found.peers.map((item) =>
     h("article", { class: "policy" }, h("h3", {}, chip(item.mode === "STRICT" ? "allow" : "warn", item.mode), h("span", {}, h("span", { class: "muted" }, `${item.namespace}/`), item.name), selector(item.selector),
       Object.entries(item.ports).map(([port, mode]) => h("span", { class: "value" }, `${port}: ${mode}`)), h("span", { class: "muted small mono" }, place(item) ?? "")))));
 }
