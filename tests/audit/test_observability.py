@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -16,7 +15,6 @@ import httpx
 import pytest
 import uvicorn
 
-import authz
 from authz.admin.app import create_app
 from authz.audit import telemetry as t
 from authz.audit.record import Offer, Timing, build_record
@@ -24,12 +22,8 @@ from authz.audit.telemetry import CacheStatus, CertificateStatus, KeySetStatus, 
 from authz.audit.trail import SinkStatus, TrailStatus
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decision import Decision, DryRunResult, Effect
+from tests.prometheus import DOCS, ask, needs_prometheus, scraping, wait_for
 
-DOCS = Path(authz.__file__).parent.parent / "docs" / "observability"
-needs_prometheus = pytest.mark.skipif(
-    shutil.which("promtool") is None or shutil.which("prometheus") is None,
-    reason="Prometheus is not installed; `apt-get install prometheus` brings it and promtool",
-)
 MakeOffer = Callable[..., Offer]
 OTHERS = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
 """Metrics of others that the files use."""
@@ -172,48 +166,8 @@ def test_promtool_accepts_the_metrics_page(admin: str) -> None:
 @pytest.fixture
 def prometheus(tmp_path: Path, admin: str) -> Iterator[str]:
     """A real Prometheus that scrapes the admin server; its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    shutil.copy(DOCS / "alerts.yml", tmp_path)
-    text = (DOCS / "prometheus.yml").read_text().replace("15s", "200ms").replace("127.0.0.1:15014", admin)
-    (tmp_path / "prometheus.yml").write_text(text)
-    with (tmp_path / "log").open("wb") as log:
-        running = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={tmp_path / 'prometheus.yml'}",
-                f"--storage.tsdb.path={tmp_path / 'data'}",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    yield f"http://127.0.0.1:{port}"
-    running.terminate()
-    running.wait(20)
-
-
-def ask(url: str, expression: str) -> list[dict[str, Any]]:
-    response = httpx.get(f"{url}/api/v1/query", params={"query": expression})
-    if response.status_code == 503:  # Prometheus is still starting
-        return []
-    answer = response.json()
-    assert answer["status"] == "success", f"{expression}: {answer.get('error')}"
-    found: list[dict[str, Any]] = answer["data"]["result"]
-    return found
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Poll another program that has no event to wait for."""
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.1)):
-        try:
-            if condition():
-                return
-        except httpx.TransportError:
-            pass
-        pause.wait(0.1)
-    raise AssertionError("it did not happen")
+    with scraping(tmp_path, admin) as url:
+        yield url
 
 
 @needs_prometheus

@@ -319,7 +319,11 @@ def test_without_a_certificate_a_proxy_stays_closed() -> None:
 def test_tracing_is_there_only_when_a_collector_is_named() -> None:
     assert not list(every(parsed(render_all(tiny()), "lds/server-v1.yaml"), "tracing"))
     files = render_all(tiny(), options=RenderOptions(otlp="127.0.0.1:4317", otlp_compose="172.30.0.50:4317"))
-    assert list(every(parsed(files, "lds/server-v1.yaml"), "tracing"))
+    (tracing, *_) = every(parsed(files, "lds/server-v1.yaml"), "tracing")
+    (tag,) = tracing["custom_tags"]
+    assert tag["tag"] == "http.url"
+    assert tag["value"].endswith("%PATH(NQ:PATH)%"), "a query may hold a token"
+    assert list(every(parsed(files, "envoy/server-v1.yaml"), "tracing.opentelemetry.flush_interval_ms")) == [1000]
     assert b"172.30.0.50" in files["eds-compose/otlp.yaml"]
     assert b"127.0.0.1" in files["eds/otlp.yaml"]
 

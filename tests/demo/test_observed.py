@@ -1,0 +1,118 @@
+"""The running demo seen from outside: one curl followed everywhere, and a real Prometheus with a real alert."""
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from authz.demo.checks.findings import joined
+from authz.demo.layout import Layout, busy_ports, ports_of
+from authz.demo.prepare import plan
+from tests.prometheus import ask, needs_prometheus, scraping, wait_for
+
+ROOT = Path(__file__).parent.parent.parent
+POLICIES, MESH = ROOT / "policies", ROOT / "envoy-configs" / "mesh.yaml"
+
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Ports that nothing else uses, neither those of the demo's other tests."""
+    first = 1050 + os.getpid() % 40 * 100
+    for offset in range(first, first + 8000, 100):
+        found = plan(tmp_path_factory.mktemp("demo"), POLICIES, MESH, offset=offset)
+        if not busy_ports(ports_of(found.mesh, offset)):
+            return found
+    pytest.fail("no free ports")
+
+
+@pytest.fixture(scope="module")
+def demo(layout: Layout) -> Iterator[Layout]:
+    """``authz demo``, as a user starts it."""
+    arguments = ("--policies", str(POLICIES), "--mesh", str(MESH), "--state", str(layout.state))
+    with subprocess.Popen(
+        [sys.executable, "-m", "authz", "demo", *arguments, "--port-offset", str(layout.offset)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        said = ""
+        for line in running.stdout:
+            said += line
+            if line.startswith("Decisions"):
+                break
+        else:
+            pytest.fail(f"the demo did not start:\n{said}")
+        try:
+            yield layout
+        finally:
+            running.send_signal(signal.SIGINT)
+            running.communicate(timeout=30)
+
+
+def curl(layout: Layout, path: str, *options: str) -> str:
+    """A real curl through the ingress gateway: the headers of the answer."""
+    url = f"https://localhost:{layout.ingress_port}{path}"
+    command = ["curl", "-s", "--noproxy", "*", "-D", "-", "-o", "/dev/null"]
+    roots = ("--cacert", str(layout.state / "certs/web/ca.crt"))
+    return subprocess.run([*command, *roots, *options, url], capture_output=True, text=True, check=True).stdout
+
+
+def test_one_curl_is_found_in_spans_access_logs_and_records_of_every_hop(demo: Layout) -> None:
+    """XA-169 to XA-173: the trace id finds Envoy's spans, ours below them, the access-log lines and the records."""
+    token = subprocess.run(
+        ["curl", "-s", "--noproxy", "*", f"{demo.issuer_url}/token/alice"], capture_output=True, text=True, check=True
+    ).stdout
+    trace_id = secrets.token_hex(16)
+    answer = curl(
+        demo,
+        "/productpage?note=said-in-the-query",
+        *("-H", f"authorization: Bearer {token.strip()}", "-H", f"traceparent: 00-{trace_id}-{'1' * 16}-01"),
+    )
+    assert answer.startswith("HTTP/2 200")
+    hops = {"ingressgateway", "productpage", "details", "reviews", "egressgateway"}
+    wait_for(lambda: hops <= joined(demo.state / "logs", trace_id))
+    told = "".join(path.read_text() for path in (demo.state / "logs").glob("*.json*"))
+    assert "said-in-the-query" not in told, "a query may hold a token"
+
+
+def test_the_id_of_a_refusal_is_all_that_is_needed_to_find_the_rule_and_the_field(demo: Layout) -> None:
+    found = re.search(r"x-authz-decision-id: (\S+)", curl(demo, "/productpage"))
+    assert found is not None
+
+    def told() -> str:
+        command = [sys.executable, "-m", "authz", "audit", "show", found[1], "--log", str(demo.audit_log)]
+        return subprocess.run(command, capture_output=True, text=True).stdout
+
+    wait_for(told)
+    assert "403 no ALLOW rule matched" in told()
+    assert "nearest miss: istio-system/allow-readers/0" in told()
+    assert "from[0].source.requestPrincipals" in told()
+
+
+@needs_prometheus
+def test_a_real_prometheus_scrapes_the_demo_and_raises_an_alert(demo: Layout, tmp_path: Path) -> None:
+    """Policies that were refused raise it, and their repair ends it."""
+    curl(demo, "/")
+    refused = 'ALERTS{alertname="AuthzReloadRefused"}'
+    with scraping(tmp_path, f"127.0.0.1:{demo.admin_port}") as prometheus:
+        wait_for(
+            lambda: ask(prometheus, 'authz_decisions_total{workload="ingressgateway", policy="allow-everybody"} > 0')
+        )
+        assert ask(prometheus, 'authz_certificate_expiry_timestamp_seconds{kind="workload"} - time() > 3600')
+        assert ask(prometheus, "pilot_jwks_resolver_network_fetch_success_total > 0")
+        assert not ask(prometheus, 'ALERTS{alertstate="firing"}')
+        assert not ask(prometheus, refused)
+        broken = demo.policies / "99-broken.yaml"
+        broken.write_text("kind: AuthorizationPolicy\n")
+        wait_for(lambda: ask(prometheus, refused))
+        broken.unlink()
+        wait_for(lambda: not ask(prometheus, refused))
