@@ -4,16 +4,20 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from authz.cli.output import Exit
 from authz.demo.checks.run import Result, run_check
+from authz.demo.checks.world import World
+from authz.demo.compose import Containers, copy_policies
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.ready import ask
@@ -41,6 +45,8 @@ ROOT = Path(__file__).parents[2]
 @click.option("--port-offset", metavar="N", type=int, default=0, help="Add N to every port (policies are copied then).")
 @click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to logs/spans.jsonl.")
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
+@click.option("--compose", is_flag=True, help="With --check: start the containers of docker-compose.yaml instead.")
+@click.option("--build/--no-build", default=True, help="With --compose: build the image, or take it as it is.")
 @click.option("--keep", is_flag=True, help="With --check: leave the demo running afterwards, until Ctrl-C.")
 @click.option(
     "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", help="Form of the check's answer."
@@ -53,6 +59,8 @@ def command(
     port_offset: int,
     tracing: bool,
     pattern: str,
+    compose: bool,
+    build: bool,
     keep: bool,
     form: str,
 ) -> None:
@@ -66,10 +74,16 @@ def command(
     authz demo                       until Ctrl-C
     authz demo --check               about 70 scenarios, expected and actual; exit 0 or 3
     authz demo --check --run egress  some of them
+    authz demo --check --compose     the same, among containers
     """
-    if not check and (keep or pattern or form != "table"):
-        raise click.UsageError("--keep, --run and --output belong to --check")
+    if not check and (keep or pattern or compose or form != "table"):
+        raise click.UsageError("--keep, --run, --compose and --output belong to --check")
     console = Console(stderr=check, highlight=False, emoji=False)
+    if compose:
+        root = _default("docker-compose.yaml", "the checkout as the working directory").parent
+        containers = Containers(root, copy_policies(policies or root / "policies", state))
+        checking = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
+        raise SystemExit(asyncio.run(checking))
     layout = plan(
         state,
         policies or _default("policies", "--policies"),
@@ -119,6 +133,41 @@ async def _run(layout: Layout, console: Console, *, check: bool, pattern: str, k
         await supervisor.stop()
 
 
+async def _check_containers(
+    containers: Containers, console: Console, *, pattern: str, build: bool, keep: bool, form: str
+) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stopping.set)
+    results: list[Result] = []
+
+    async def work() -> None:
+        with console.status("starting containers …"):
+            began = time.monotonic()
+            await containers.up(build=build)
+        told = f"{len(containers.ids)} containers healthy [dim]{time.monotonic() - began:.1f} s[/dim]"
+        console.print(f"[green]✓[/green] {told}")
+        with console.status("checking …") as status:
+            async for result in containers.check(pattern):
+                results.append(result)
+                status.update(f"checking … {len(results)}: {escape(result.scenario.name)}")
+
+    try:
+        if not await _unless(stopping, work):
+            return Exit.FAILED
+        _print(results, form)
+        if keep:
+            console.print("the containers stay until Ctrl-C")
+            await stopping.wait()
+    finally:
+        with console.status("stopping …"):
+            await containers.down()
+    if not results:
+        raise DemoError(f"no scenario contains `{pattern}`")
+    return Exit.YES if all(result.is_ok for result in results) else Exit.NO
+
+
 async def _unless(stopping: asyncio.Event, work: Callable[[], Awaitable[None]]) -> bool:
     """Do the work; False when a signal came first."""
     task = asyncio.ensure_future(work())
@@ -147,7 +196,7 @@ async def _stay(supervisor: Supervisor, console: Console, stopping: asyncio.Even
 
 async def _check(supervisor: Supervisor, pattern: str, results: list[Result], console: Console) -> None:
     with console.status("checking …") as status:
-        async for result in run_check(supervisor, pattern):
+        async for result in run_check(World(supervisor.layout, supervisor), pattern):
             results.append(result)
             status.update(f"checking … {len(results)}: {result.scenario.name}")
 

@@ -7,9 +7,12 @@ anew when PeerAuthentication changes. It prints nothing itself: whoever runs it 
 
 import asyncio
 import fcntl
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -37,6 +40,8 @@ MOST_RESTARTS = 5
 """Of one process within ``RESTART_WINDOW_SECONDS``; then it stays down and is reported."""
 RESTART_WINDOW_SECONDS = 30.0
 WATCH_SECONDS = 0.2
+CRASH_SECONDS = 5.0
+"""How long a killed process may take to be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +123,17 @@ class Supervisor:
         await stop(self._children[name], kill=True)
 
     async def revive(self, name: str) -> None:
-        """Start a killed process again and wait until it is ready. Raises DemoError."""
-        await self._start(self._children[name].command)
+        """Start a killed process again, unless it runs, and wait until it is ready. Raises DemoError."""
+        if not self._children[name].is_running:
+            await self._start(self._children[name].command)
+
+    async def crash(self, name: str) -> bool:
+        """Kill one process as if it had ended by itself, so that it is started again; True when it ended."""
+        child = self._children[name]
+        os.kill(child.pid, signal.SIGKILL)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.process.wait(), CRASH_SECONDS)
+        return not child.is_running
 
     async def _start(self, command: Command) -> None:
         began = time.monotonic()

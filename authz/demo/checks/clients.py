@@ -17,6 +17,16 @@ TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where something listens, as seen from the check."""
+
+    port: int
+    address: str = LOOPBACK
+    relay: Path | None = None
+    """Socket of a relay (``demo.relay``) beside it: the loopback of another container."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """A client certificate: paths of chain and key."""
 
@@ -54,7 +64,7 @@ class Tls:
 
 
 def send(
-    port: int,
+    place: Place,
     method: str,
     path: str,
     *,
@@ -63,10 +73,10 @@ def send(
     body: bytes = b"",
     tls: Tls | None = None,
 ) -> Reply:
-    """Send one request to a loopback port and read the answer. Never raises because of the other side."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_SECONDS)
+    """Send one request and read the answer. Never raises because of the other side."""
+    connection = http.client.HTTPConnection(place.address, place.port, timeout=TIMEOUT_SECONDS)
     try:
-        raw = socket.create_connection((LOOPBACK, port), TIMEOUT_SECONDS)
+        raw = _connect(place)
         connection.sock = _wrap(raw, tls) if tls else raw
         # http.client refuses control characters in a target; nothing else is looked at or changed.
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -85,10 +95,10 @@ def send(
         connection.close()
 
 
-def exchange(port: int, message: bytes, *, tls: Tls | None = None) -> Reply:
+def exchange(place: Place, message: bytes, *, tls: Tls | None = None) -> Reply:
     """Send bytes and read until the other side pauses or closes; ``body`` is what came. Never raises as ``send``."""
     try:
-        with socket.create_connection((LOOPBACK, port), TIMEOUT_SECONDS) as raw:
+        with _connect(place) as raw:
             stream = _wrap(raw, tls) if tls else raw
             with stream:
                 stream.sendall(message)
@@ -98,10 +108,10 @@ def exchange(port: int, message: bytes, *, tls: Tls | None = None) -> Reply:
         return Reply(failure=how_it_ended(error))
 
 
-def shown_certificate(port: int, tls: Tls) -> bytes:
+def shown_certificate(place: Place, tls: Tls) -> bytes:
     """The other side's certificate as DER; empty when the handshake fails."""
     try:
-        with socket.create_connection((LOOPBACK, port), TIMEOUT_SECONDS) as raw, _wrap(raw, tls) as stream:
+        with _connect(place) as raw, _wrap(raw, tls) as stream:
             return stream.getpeercert(binary_form=True) or b""
     except OSError:
         return b""
@@ -120,6 +130,16 @@ def how_it_ended(error: Exception) -> str:
     if isinstance(error, ConnectionError | http.client.RemoteDisconnected | http.client.BadStatusLine):
         return "closed"
     return type(error).__name__
+
+
+def _connect(place: Place) -> socket.socket:
+    if place.relay is None:
+        return socket.create_connection((place.address, place.port), TIMEOUT_SECONDS)
+    relayed = socket.socket(socket.AF_UNIX)
+    relayed.settimeout(TIMEOUT_SECONDS)
+    relayed.connect(str(place.relay))
+    relayed.sendall(f"{place.port}\n".encode())
+    return relayed
 
 
 def _wrap(raw: socket.socket, tls: Tls) -> ssl.SSLSocket:

@@ -94,7 +94,7 @@ async def _explained(world: World, path: str, token: str = "") -> str:
     reply = await world.visit(path, token)
     await world.outcome(reply)  # waits for the record
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "authz", "audit", "show", reply.decision_id, "--log", str(world.layout.audit_log)),
+        *(sys.executable, "-m", "authz", "audit", "show", reply.decision_id, "--log", str(world.audit_log)),
         stdout=asyncio.subprocess.PIPE,
     )
     told = (await process.communicate())[0].decode()

@@ -1,8 +1,6 @@
 """Scenarios in which something happens: policies are edited or broken, keys rotate, processes die, records are read."""
 
-import os
 import re
-import signal
 import time
 from collections.abc import Iterator
 
@@ -132,9 +130,7 @@ async def _dry_run(world: World) -> str:
 
 async def _no_token_in_logs(world: World) -> str:
     places = [
-        path.name
-        for path in sorted((world.layout.state / "logs").iterdir())
-        if any(secret.encode() in path.read_bytes() for secret in world.secrets)
+        name async for name, content in world.logs() if any(secret.encode() in content for secret in world.secrets)
     ]
     return ", ".join(places) or "none of them"
 
@@ -173,11 +169,10 @@ async def _enforced(world: World) -> str:
 
 async def _broken(world: World) -> str:
     """Health has the place of what is wrong, and the page is served as before."""
-    log = world.layout.state / "logs" / f"{AUTHZ}.log"
-    began = log.stat().st_size
+    began = len(await world.operator_log())
 
     async def reported() -> str | None:
-        text = log.read_bytes()[began:].decode("utf-8", "replace")
+        text = (await world.operator_log())[began:]
         return "reported with its line" if re.search(r"99-broken\.yaml:8:\d+.*10\.0\.0\.0/33", text, re.S) else None
 
     async with world.written("99-broken.yaml", BROKEN):
@@ -229,17 +224,17 @@ async def _renewal(world: World) -> str:
 
 async def _astray(world: World) -> str:
     """Somebody gives productpage's proxy the address of reviews for details: the wrong certificate is shown."""
-    layout = world.layout
-    mesh = layout.mesh
-    path = layout.state / "eds" / "details.bookinfo.svc.cluster.local_9080.yaml"
+    path = world.layout.state / "eds" / "details.bookinfo.svc.cluster.local_9080.yaml"
     before = path.read_bytes()
-    right, wrong = (str(mesh.workload(name).inbound[0].number).encode() for name in ("details-v1", "reviews-v1"))
+    right, wrong = world.inbound("details-v1"), world.inbound("reviews-v1")
+    astray = before.replace(f" {right.address}\n".encode(), f" {wrong.address}\n".encode())
+    astray = astray.replace(f" {right.port}\n".encode(), f" {wrong.port}\n".encode())
     host = "details.bookinfo.svc.cluster.local"
 
     async def ask() -> str:
         return await world.outcome(await world.from_app("productpage-v1", host, "/details/0"))
 
-    write_file(path, before.replace(right, wrong))
+    write_file(path, astray)
     try:
         told = await world.becomes("503", ask)
     finally:
@@ -249,13 +244,7 @@ async def _astray(world: World) -> str:
 
 
 async def _application_dies(world: World) -> str:
-    child = world.supervisor.children["details-v1-app"]
-    os.kill(child.pid, signal.SIGKILL)
-
-    async def ended() -> str | None:
-        return None if child.is_running else "died"
-
-    died = await world.until(ended) or "lives"
+    died = "died" if await world.processes.crash("details-v1-app") else "lives"
 
     async def again() -> str | None:
         told = await world.outcome(await world.call("productpage-v1", "details-v1", "/details/0"))
@@ -265,12 +254,12 @@ async def _application_dies(world: World) -> str:
 
 
 async def _no_provider(world: World) -> str:
-    await world.supervisor.kill("custom")
+    await world.processes.kill("custom")
     try:
         reply = await world.visit("/api/v1/products/0/orders?quantity=1", "alice", method="POST")
         return await world.outcome(reply)
     finally:
-        await world.supervisor.revive("custom")
+        await world.processes.revive("custom")
 
 
 async def _both(world: World, page: str, database: str) -> str:
@@ -288,11 +277,10 @@ async def _both(world: World, page: str, database: str) -> str:
 
 
 async def _authz_killed(world: World) -> str:
-    await world.supervisor.kill(AUTHZ)
+    await world.processes.kill(AUTHZ)
     return await _both(world, "503", "closed")
 
 
 async def _authz_back(world: World) -> str:
-    if not world.supervisor.children[AUTHZ].is_running:
-        await world.supervisor.revive(AUTHZ)
+    await world.processes.revive(AUTHZ)
     return await _both(world, "200", "answers")

@@ -11,7 +11,6 @@ from authz.demo.checks.incidents import incidents
 from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
-from authz.demo.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +34,14 @@ def all_scenarios(*, tracing: bool = True) -> Iterator[Scenario]:
     yield from incidents()
 
 
-async def run_check(supervisor: Supervisor, pattern: str = "") -> AsyncIterator[Result]:
+async def run_check(world: World, pattern: str = "") -> AsyncIterator[Result]:
     """
     Yield a result for each scenario whose group or name contains ``pattern``.
 
     A scenario that fails to run is a result too. Raises DemoError when the check itself cannot begin.
     """
-    world = World(supervisor)
     await world.prepare()
-    for scenario in all_scenarios(tracing=supervisor.layout.tracing):
+    for scenario in all_scenarios(tracing=world.layout.tracing):
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():
             continue
         began = time.monotonic()

@@ -10,15 +10,15 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from authz.audit.record import Record, read_field
 from authz.core.spiffe import SpiffeId
-from authz.demo.checks.clients import Pair, Reply, Tls, exchange, send, shown_certificate
-from authz.demo.layout import DemoError
+from authz.demo.checks.clients import Pair, Place, Reply, Tls, exchange, send, shown_certificate
+from authz.demo.commands import AUTHZ
+from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import authority
 from authz.demo.screen import Tail
-from authz.demo.supervisor import Supervisor
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_secret_files
 from authz.identity.keys import generate_key
@@ -35,13 +35,30 @@ Headers = Sequence[tuple[str, str]]
 T = TypeVar("T")
 
 
-class World:
-    """One for a whole check; ``prepare`` before the first request."""
+class Processes(Protocol):
+    """Who can end things and start them again, by the names of ``demo.commands``."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.layout = supervisor.layout
-        self._tail = Tail(self.layout.audit_log)
+    async def kill(self, name: str) -> None:
+        """End it at once and leave it down."""
+
+    async def revive(self, name: str) -> None:
+        """Start it again and wait until it is ready."""
+
+    async def crash(self, name: str) -> bool:
+        """Let it end as if by itself; True when it did."""
+
+
+class World:
+    """
+    One for a whole check; ``prepare`` before the first request.
+
+    Places and logs are those of processes on this machine; ``ContainerWorld`` has others.
+    """
+
+    def __init__(self, layout: Layout, processes: Processes) -> None:
+        self.layout = layout
+        self.processes = processes
+        self._tails = [Tail(path) for path in self.audit_logs()]
         self._records: list[Record] = []
         self._tokens: dict[str, str] = {}
         self._pairs: dict[str, Pair] = {}
@@ -50,6 +67,39 @@ class World:
         """Make tokens and certificates. Raises DemoError when the issuer gives none."""
         await asyncio.to_thread(self._make_tokens)
         await asyncio.to_thread(self._make_certificates)
+
+    # --- where things are -------------------------------------------------------------------------------------------
+
+    def ingress(self) -> Place:
+        return Place(self.layout.ingress_port)
+
+    def issuers(self) -> Place:
+        return Place(self.layout.issuer_port)
+
+    def inbound(self, workload: str) -> Place:
+        """Where the sidecar of a workload receives."""
+        return Place(self.layout.mesh.workload(workload).inbound[0].number)
+
+    def outbound(self, workload: str, port: int) -> Place:
+        """A loopback port of a sidecar, as its application sees it."""
+        return Place(port)
+
+    @property
+    def audit_log(self) -> Path:
+        """A file, or a directory of them."""
+        return self.layout.audit_log
+
+    def audit_logs(self) -> list[Path]:
+        return [self.audit_log]
+
+    async def operator_log(self) -> str:
+        """What the authorization server told its operator so far."""
+        return (self.layout.state / "logs" / f"{AUTHZ}.log").read_text(encoding="utf-8", errors="replace")
+
+    async def logs(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Name and content of everything that was written about requests, by anybody."""
+        for path in sorted((self.layout.state / "logs").iterdir()):
+            yield path.name, path.read_bytes()
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -68,7 +118,7 @@ class World:
         tls = Tls(self.layout.state / "certs/web/ca.crt", "localhost")
         return await asyncio.to_thread(
             send,
-            self.layout.ingress_port,
+            self.ingress(),
             method,
             path,
             headers=[*bearer, *headers],
@@ -81,10 +131,16 @@ class World:
         self, caller: str, workload: str, path: str, *, method: str = "GET", headers: Headers = (), body: bytes = b""
     ) -> Reply:
         """Ask a sidecar directly with the certificate of ``caller``; ``""``: no certificate, ``plaintext``: no TLS."""
-        port = self.layout.mesh.workload(workload).inbound[0].number
         tls = None if caller == "plaintext" else self._mesh_tls(caller)
         return await asyncio.to_thread(
-            send, port, method, path, headers=headers, host=workload.rpartition("-")[0], body=body, tls=tls
+            send,
+            self.inbound(workload),
+            method,
+            path,
+            headers=headers,
+            host=workload.rpartition("-")[0],
+            body=body,
+            tls=tls,
         )
 
     async def from_app(
@@ -94,18 +150,17 @@ class World:
         port = self.layout.mesh.workload(workload).outbound_port(service)
         if port is None:
             raise DemoError(f"{workload} has no port that leads to `{service or 'the forward proxy'}`")
-        return await asyncio.to_thread(send, port, method, path, host=host or service, headers=headers)
+        place = self.outbound(workload, port)
+        return await asyncio.to_thread(send, place, method, path, host=host or service, headers=headers)
 
     async def connect(self, caller: str, workload: str, message: bytes) -> Reply:
         """Send bytes to a TCP sidecar."""
-        port = self.layout.mesh.workload(workload).inbound[0].number
         tls = None if caller == "plaintext" else self._mesh_tls(caller)
-        return await asyncio.to_thread(exchange, port, message, tls=tls)
+        return await asyncio.to_thread(exchange, self.inbound(workload), message, tls=tls)
 
     async def certificate(self, workload: str) -> bytes:
         """The certificate that a sidecar shows, as DER; empty when it shows none."""
-        port = self.layout.mesh.workload(workload).inbound[0].number
-        return await asyncio.to_thread(shown_certificate, port, self._mesh_tls("ingressgateway"))
+        return await asyncio.to_thread(shown_certificate, self.inbound(workload), self._mesh_tls("ingressgateway"))
 
     def _mesh_tls(self, caller: str) -> Tls:
         pair = self._pairs[caller] if caller else None
@@ -130,7 +185,8 @@ class World:
         """Wait for a decision that is ``wanted``; None when none came in time."""
 
         async def look() -> Record | None:
-            self._records += self._tail.read()
+            for tail in self._tails:
+                self._records += tail.read()
             return next((record for record in reversed(self._records) if wanted(record)), None)
 
         return await self.until(look)
@@ -200,10 +256,10 @@ class World:
         self._tokens[name] = await asyncio.to_thread(self._issued, person)
 
     async def issuer(self, method: str, path: str, body: bytes = b"") -> Reply:
-        return await asyncio.to_thread(send, self.layout.issuer_port, method, path, body=body)
+        return await asyncio.to_thread(send, self.issuers(), method, path, body=body)
 
     def _issued(self, query: str) -> str:
-        reply = send(self.layout.issuer_port, "GET", f"/token/{query}")
+        reply = send(self.issuers(), "GET", f"/token/{query}")
         if reply.status != 200:
             raise DemoError(f"the issuer gave no token: {reply.status or reply.failure}")
         return reply.body.strip()
@@ -214,7 +270,7 @@ class World:
         bobs_payload = bob.split(".")[1]
         facts, claims = _decode(header), _decode(payload)
         ours = signing_key(generate_key(), kid=str(facts["kid"]), alg=str(facts["alg"]))
-        published = json.loads(send(self.layout.issuer_port, "GET", "/jwks").body)["keys"][-1]
+        published = json.loads(send(self.issuers(), "GET", "/jwks").body)["keys"][-1]
         theirs = SigningKey("EC", b"", published)
         foreign = {**claims, "iss": "https://issuer.invalid"}
         self._tokens = {

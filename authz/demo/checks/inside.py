@@ -1,0 +1,115 @@
+"""
+The check among containers: the same scenarios, run by a container that has the mesh's network and volumes.
+
+It cannot end or start other containers. It asks whoever started it, by one JSON line on stdout, and is answered by one
+on stdin: ``{"ask": "kill", "name": "custom"}``. Results are lines too; ``demo.compose`` is the other side.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from authz.core.attributes import Json
+from authz.demo.checks.clients import Place
+from authz.demo.checks.run import run_check
+from authz.demo.checks.world import World
+from authz.demo.commands import AUTHZ
+from authz.demo.containers import read_layout
+from authz.demo.layout import DemoError, Layout
+
+PROBES = Path("/probe")
+"""Sockets of the relays, by workload."""
+CONTROL = "control"
+"""The container whose address issuer and authorization server share."""
+
+
+class Outside:
+    """The side that can end and start containers. One question at a time."""
+
+    async def kill(self, name: str) -> None:
+        await self.ask("kill", name)
+
+    async def revive(self, name: str) -> None:
+        await self.ask("revive", name)
+
+    async def crash(self, name: str) -> bool:
+        return await self.ask("crash", name) == "ended"
+
+    async def ask(self, what: str, name: str = "") -> str:
+        """Raises DemoError."""
+        say({"ask": what, "name": name})
+        line = await asyncio.to_thread(sys.stdin.readline)
+        answer = json.loads(line) if line else {"error": "nobody answers"}
+        if "error" in answer:
+            raise DemoError(f"{what} {name}: {answer['error']}")
+        return str(answer["answer"])
+
+
+class ContainerWorld(World):
+    """Places are addresses of containers, loopback ports are reached by relays, and operators' logs are Docker's."""
+
+    def __init__(self, layout: Layout, outside: Outside) -> None:
+        self._outside = outside
+        super().__init__(layout, outside)
+
+    def ingress(self) -> Place:
+        gateway = next(workload for workload in self.layout.mesh.gateways if workload.labels.get("istio") != "egress")
+        return Place(self.layout.ingress_port, gateway.compose_address)
+
+    def issuers(self) -> Place:
+        return Place(self.layout.issuer_port, CONTROL)
+
+    def inbound(self, workload: str) -> Place:
+        found = self.layout.mesh.workload(workload)
+        return Place(found.inbound[0].number, found.compose_address)
+
+    def outbound(self, workload: str, port: int) -> Place:
+        return Place(port, relay=PROBES / f"{workload}.sock")
+
+    @property
+    def audit_log(self) -> Path:
+        return self.layout.state / "audit"
+
+    def audit_logs(self) -> list[Path]:
+        return sorted(self.audit_log.glob("*.jsonl"))
+
+    async def operator_log(self) -> str:
+        return await self._outside.ask("log", AUTHZ)
+
+    async def logs(self) -> AsyncIterator[tuple[str, bytes]]:
+        for directory in (self.layout.state / "logs", self.audit_log):
+            for path in sorted(directory.iterdir()):
+                yield path.name, path.read_bytes()
+        for name in json.loads(await self._outside.ask("names")):
+            yield name, (await self._outside.ask("log", name)).encode()
+
+
+def say(line: dict[str, Json]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+async def check(pattern: str) -> None:
+    """Run the scenarios; each result is a line."""
+    world = ContainerWorld(read_layout(), Outside())
+    async for result in run_check(world, pattern):
+        scenario = result.scenario
+        say(
+            {
+                "group": scenario.group,
+                "name": scenario.name,
+                "expected": scenario.expected,
+                "actual": result.actual,
+                "seconds": result.seconds,
+            }
+        )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``python -m authz.demo.checks.inside [PATTERN]``."""
+    asyncio.run(check(arguments[0] if arguments else ""))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,197 @@
+"""
+The demo as containers, from the outside: start them, wait until all are healthy, run the check, take them away.
+
+Nothing but the ``docker`` command line is used. The check itself runs in a container (``checks.inside``); what it
+cannot do from there, ending and starting other containers, is done here at its word.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from authz.core.attributes import Json
+from authz.demo.checks.run import Result
+from authz.demo.checks.scenario import Scenario
+from authz.demo.checks.world import World
+from authz.demo.commands import AUTHZ
+from authz.demo.layout import DemoError
+from authz.demo.prepare import policy_files
+
+PROJECT = "bookinfo-check"
+FILES = ("docker-compose.yaml", "docs/compose/check.yaml")
+CHECK, BUILT = "check", "certificates"
+"""Services: where the check runs, and the one with the build that all of the image share."""
+REPLICAS = ("authz-0", "authz-1")
+HEALTHY_SECONDS = 240.0
+CRASH_SECONDS = 20.0
+PAUSE_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Containers:
+    """The project of the check. ``up`` once, then ``down``."""
+
+    root: Path
+    """The checkout: where docker-compose.yaml is."""
+    policies: Path
+    """A copy that the check may change, absolute."""
+    _compose: tuple[str, ...] = ()
+    ids: dict[str, str] = field(default_factory=dict)
+    """Service to container."""
+
+    async def up(self, *, build: bool) -> None:
+        """Build if asked to, start, and wait until every container is healthy. Raises DemoError."""
+        self._compose = await _compose_command()
+        if build:
+            await self._run("build", BUILT)
+        await self._run("up", "-d", "--no-build")
+        await self._wait_until_healthy()
+
+    async def down(self) -> None:
+        """Take everything away, the volumes of this project too."""
+        if self._compose:
+            await self._run("down", "-v", "--remove-orphans", "-t", "2")
+
+    async def check(self, pattern: str) -> AsyncIterator[Result]:
+        """Run the scenarios in the container ``check`` and yield results as they come. Raises DemoError."""
+        process = await asyncio.create_subprocess_exec(
+            *("docker", "exec", "-i", self.ids[CHECK], "python", "-m", "authz.demo.checks.inside", pattern),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=1 << 24,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            while line := await process.stdout.readline():
+                told = json.loads(line)
+                if "ask" not in told:
+                    yield _result(told)
+                    continue
+                process.stdin.write(json.dumps(await self._answer(told["ask"], told["name"])).encode() + b"\n")
+                await process.stdin.drain()
+        finally:
+            if process.returncode is None and process.stdout.at_eof():
+                await process.wait()
+            elif process.returncode is None:
+                process.kill()
+        if process.returncode:
+            raise DemoError(f"the check ended with code {process.returncode}")
+
+    async def _answer(self, what: str, name: str) -> dict[str, Json]:
+        services = REPLICAS if name == AUTHZ else (name,)
+        try:
+            if what == "kill":
+                await _output("docker", "kill", *(self.ids[service] for service in services))
+                return {"answer": "killed"}
+            if what == "revive":
+                await _output("docker", "start", *(self.ids[service] for service in services))
+                return {"answer": "started"}
+            if what == "crash":
+                return {"answer": await self._crash(self.ids[name])}
+            if what == "log":
+                return {"answer": await _output("docker", "logs", self.ids[services[0]], merged=True)}
+            return {"answer": json.dumps(sorted(self.ids))}
+        except (DemoError, KeyError) as error:
+            return {"error": str(error)}
+
+    async def _crash(self, container: str) -> str:
+        """
+        End the process from inside: Docker starts it again, which it does not after ``docker kill``.
+
+        SIGTERM, since the first process of a container is immune to what it has no handler for.
+        """
+        started = ("docker", "inspect", "-f", "{{.State.StartedAt}}", container)
+        before = await _output(*started)
+        await _output("docker", "exec", container, "sh", "-c", "kill -TERM 1")
+        for _ in range(int(CRASH_SECONDS / PAUSE_SECONDS)):
+            if await _output(*started) != before:
+                return "ended"
+            await asyncio.sleep(PAUSE_SECONDS)
+        return "lives"
+
+    async def _wait_until_healthy(self) -> None:
+        label = '{{.Label "com.docker.compose.service"}}'
+        told: list[str] = []
+        for _ in range(int(HEALTHY_SECONDS / PAUSE_SECONDS)):
+            lines = await _output(
+                *("docker", "ps", "-a", "--no-trunc", "--filter", f"label=com.docker.compose.project={PROJECT}"),
+                *("--format", f"{label}\t{{{{.ID}}}}\t{{{{.Status}}}}"),
+            )
+            rows = [line.split("\t") for line in lines.splitlines()]
+            self.ids = {name: container for name, container, _ in rows}
+            told = [f"{name}: {status}" for name, _, status in rows if "(healthy)" not in status]
+            if rows and not told:
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
+        raise DemoError(f"not healthy after {HEALTHY_SECONDS:.0f} s: {', '.join(told)}; see docker logs")
+
+    async def _run(self, *arguments: str) -> None:
+        await _output(*self._compose, *arguments, root=self.root, policies=self.policies, merged=True)
+
+
+def copy_policies(policies: Path, state: Path) -> Path:
+    """
+    Copy policies where the check may change them.
+
+    Its container has another user than we: it may write there, and nothing else of ours.
+    """
+    target = (state / "compose-policies").absolute()
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name, content in policy_files(policies):
+        path = target / Path(name).relative_to(policies)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o644)
+    target.chmod(0o777)  # see above
+    return target
+
+
+async def _compose_command() -> tuple[str, ...]:
+    """Compose v2, else the older program. Raises DemoError."""
+    if shutil.which("docker") is None:
+        raise DemoError("there is no `docker` on the PATH")
+    options = tuple(part for file in FILES for part in ("-f", file))
+    for command in (("docker", "compose"), ("docker-compose",)):
+        if shutil.which(command[0]) and await _succeeds(*command, "version"):
+            return (*command, *options, "--project-directory", ".", "-p", PROJECT)
+    raise DemoError("there is neither `docker compose` nor `docker-compose`")
+
+
+async def _succeeds(*command: str) -> bool:
+    quiet = asyncio.subprocess.DEVNULL
+    process = await asyncio.create_subprocess_exec(*command, stdout=quiet, stderr=quiet)
+    return await process.wait() == 0
+
+
+async def _output(*command: str, root: Path | None = None, policies: Path | None = None, merged: bool = False) -> str:
+    """Run to the end and return what it printed. Raises DemoError with the end of it."""
+    environment = dict(os.environ) | ({"BOOKINFO_POLICIES": str(policies)} if policies is not None else {})
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=root,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT if merged else asyncio.subprocess.PIPE,
+    )
+    printed, complained = await process.communicate()
+    if process.returncode:
+        said = (printed + (complained or b"")).decode("utf-8", "replace").strip().splitlines()[-8:]
+        raise DemoError(f"`{' '.join(command[:6])} …` failed:\n" + "\n".join(said))
+    return printed.decode("utf-8", "replace").strip("\n")
+
+
+async def _not_again(_: World) -> str:
+    raise DemoError("this scenario ran in a container")
+
+
+def _result(told: dict[str, Json]) -> Result:
+    scenario = Scenario(str(told["group"]), str(told["name"]), str(told["expected"]), _not_again)
+    seconds = told["seconds"]
+    return Result(scenario, str(told["actual"]), float(seconds) if isinstance(seconds, int | float) else 0.0)
