@@ -101,6 +101,14 @@ def application() -> None:
     """
 
 
+def variables(command: click.Command, prefix: str) -> frozenset[str]:
+    """Name the variables of the environment that hold a command's options, those of its commands included."""
+    found = {f"{prefix}_{option.name.upper()}" for option in command.params if option.name is not None}
+    for name, inner in command.commands.items() if isinstance(command, click.Group) else ():
+        found |= variables(inner, f"{prefix}_{name.upper().replace('-', '_')}")
+    return frozenset(found)
+
+
 def main() -> None:
     """Run the command line; the entry point of the package."""
     application(prog_name="authz")

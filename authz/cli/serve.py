@@ -9,15 +9,13 @@ from typing import Any
 
 import click
 
-from authz.cli import COMMANDS
+from authz.cli import COMMANDS, application, variables
 from authz.core.errors import LoadError, SettingsError
 from authz.service.log import log_to_stderr
 from authz.service.supervisor import run
 from authz.settings import PREFIX, Settings, read_settings, setting_flags
 
 Command = Callable[..., None]
-_OTHERS = tuple(f"{PREFIX}{command.upper()}_" for command in COMMANDS)
-"""Environment of the options of single commands, ``AUTHZ_SERVE_LISTEN`` among them, which click reads itself."""
 
 
 def with_setting_flags(command: Command) -> Command:
@@ -36,12 +34,23 @@ def with_setting_flags(command: Command) -> Command:
 
 
 def environment() -> dict[str, str]:
-    """The process's environment without the options of single commands; a setting's own name always counts."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.removeprefix(PREFIX).lower() in Settings.model_fields or not name.startswith(_OTHERS)
-    }
+    """
+    The process's environment without the options of commands, ``AUTHZ_AUDIT_TAIL_LOG``, which click reads itself.
+
+    A setting's own name always counts. What is neither stays, so that a misspelt setting is named and not ignored.
+    """
+    return {name: value for name, value in os.environ.items() if not _is_option(name)}
+
+
+def _is_option(name: str) -> bool:
+    """Only the command that a variable seems to belong to is loaded."""
+    if name.removeprefix(PREFIX).lower() in Settings.model_fields:
+        return False
+    command = next((command for command in COMMANDS if name.startswith(f"{PREFIX}{command.upper()}_")), None)
+    if command is None:
+        return False
+    found = application.get_command(click.Context(application), command)
+    return found is not None and name in variables(found, f"{PREFIX}{command.upper()}")
 
 
 @click.command()
