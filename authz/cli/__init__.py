@@ -45,6 +45,7 @@ class LazyGroup(click.Group):
         module = import_module(f"authz.cli.{cmd_name}")
         command = getattr(module, "command", None) or getattr(module, cmd_name)
         assert isinstance(command, click.Command)
+        name_variables(command, f"AUTHZ_{_constant(cmd_name)}")
         return command
 
     def resolve_command(
@@ -101,12 +102,27 @@ def application() -> None:
     """
 
 
-def variables(command: click.Command, prefix: str) -> frozenset[str]:
-    """Name the variables of the environment that hold a command's options, those of its commands included."""
-    found = {f"{prefix}_{option.name.upper()}" for option in command.params if option.name is not None}
+def name_variables(command: click.Command, prefix: str) -> frozenset[str]:
+    """
+    Name the variables of the environment after the options as they are written: click takes the names of arguments.
+
+    Returns:
+        The variables of the command's options, those of its commands included.
+    """
+    found: set[str] = set()
+    for option in command.params:
+        if not isinstance(option, click.Option):
+            continue
+        written = next((name for name in option.opts if name.startswith("--")), option.name or "")
+        option.envvar = f"{prefix}_{_constant(written)}"
+        found.add(option.envvar)
     for name, inner in command.commands.items() if isinstance(command, click.Group) else ():
-        found |= variables(inner, f"{prefix}_{name.upper().replace('-', '_')}")
+        found |= name_variables(inner, f"{prefix}_{_constant(name)}")
     return frozenset(found)
+
+
+def _constant(name: str) -> str:
+    return name.lstrip("-").upper().replace("-", "_")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from authz.cli import COMMANDS, application, variables
+from authz.cli import COMMANDS, application, name_variables
 from authz.core.errors import LoadError, SettingsError
 from authz.service.log import log_to_stderr
 from authz.service.supervisor import run
@@ -50,7 +50,7 @@ def _is_option(name: str) -> bool:
     if command is None:
         return False
     found = application.get_command(click.Context(application), command)
-    return found is not None and name in variables(found, f"{PREFIX}{command.upper()}")
+    return found is not None and name in name_variables(found, f"{PREFIX}{command.upper()}")
 
 
 @click.command()

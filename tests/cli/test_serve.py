@@ -1,7 +1,11 @@
 """``authz serve``: which variables of the environment are settings."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from authz.cli import application
 from authz.cli.serve import environment
 from authz.core.errors import SettingsError
 from authz.settings import read_settings
@@ -39,3 +43,10 @@ def test_a_misspelt_setting_is_named_although_a_command_begins_alike(
     monkeypatch.setenv(name, "deny")
     with pytest.raises(SettingsError, match=f"did you mean `{near}`"):
         read_settings({}, environment=environment())
+
+
+def test_a_variable_is_named_after_the_option_as_it_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``--log`` of ``authz audit tail``, whatever its argument is called in the code."""
+    monkeypatch.setenv("AUTHZ_AUDIT_TAIL_LOG", str(tmp_path / "named.jsonl"))
+    result = CliRunner().invoke(application, ["audit", "tail"])
+    assert "named.jsonl" in result.output
