@@ -34,7 +34,7 @@ def peer(
         message.certificate = certificate
     for name, value in (labels or {}).items():
         message.labels[name] = value
-    return message.SerializeToString()
+    return message.SerializeToString(deterministic=True)
 
 
 def check_request(
@@ -64,18 +64,18 @@ def check_request(
     if sni is not None:
         attributes.tls_session.sni = sni
     if tcp:
-        return message.SerializeToString()
+        return message.SerializeToString(deterministic=True)
     http = attributes.request.http
     http.method, http.path, http.host, http.scheme, http.protocol = method, path, host, "http", "HTTP/1.1"
     http.id = "11280866086404753152"
     if merged is not None:
         for name, value in merged.items():
             http.headers[name] = value
-        return message.SerializeToString()
+        return message.SerializeToString(deterministic=True)
     pseudo = [(":authority", host), (":path", path), (":method", method), (":scheme", "http")]
     for name, text in (*pseudo, *headers):
         http.header_map.headers.add(key=name, raw_value=text.encode() if isinstance(text, str) else text)
-    return message.SerializeToString()
+    return message.SerializeToString(deterministic=True)
 
 
 def response(answer: object) -> pb.CheckResponse:
