@@ -6,6 +6,7 @@ because dropping it would widen a DENY or empty an ALLOW (RE-24, AP-73, AP-74).
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 from authz.core.catalog import (
     OPERATION_FIELDS,
@@ -186,5 +187,6 @@ def _strip_entries(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     return () if any(not entry for entry in stripped) else stripped
 
 
+@cache
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

@@ -227,6 +227,11 @@ class _Selectable:
             else:
                 self._for_all.append(policy)
 
+    def __iter__(self) -> Iterator[CompiledPolicy]:
+        yield from self._for_all
+        for policies in self._by_pair.values():
+            yield from policies
+
     def candidates(self, labels: Iterable[tuple[str, str]]) -> Iterator[CompiledPolicy]:
         yield from self._for_all
         for pair in labels:
@@ -272,6 +277,14 @@ class Engine:
     def known_workloads(self) -> tuple[Workload, ...]:
         """The workloads asked for so far: what the next snapshot prepares before it is put in force."""
         return tuple(policies.workload for policies in list(self._workloads.values()))
+
+    def parts(self) -> Iterator[object]:
+        """What the memory of this engine consists of, in pieces that belong to few others: policies and rules."""
+        for selectable in self._policies.values():
+            for policy in selectable:
+                yield policy
+                yield from policy.http_rules
+                yield from policy.tcp_rules
 
     def _select(self, workload: Workload) -> WorkloadPolicies:
         labels = dict(workload.labels)

@@ -34,6 +34,7 @@ from authz.service.snapshot import Snapshot
 from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES, authenticate
 from authz.tokens.cache import DEFAULT_CACHE_SIZE, TokenCache
 from authz.tokens.key_sets import KeySets
+from authz.tokens.plan import forget_plans
 from authz.wire import DeliveredMetadata, RemoteMetadata, read_attributes, write_response
 
 _log = logging.getLogger("authz.check")
@@ -201,6 +202,7 @@ class CheckFunction:
     def replace(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force, whole and at once."""
         self._in_force = InForce(snapshot, TokenCache(self._token_cache_size))
+        forget_plans()
 
     def check(self, message: bytes, metadata: RemoteMetadata, now: float) -> bytes | Pending:
         """

@@ -70,6 +70,11 @@ def plan_for(jwt_rules: tuple[JwtRule, ...]) -> Plan:
     return plan
 
 
+def forget_plans() -> None:
+    """Drop every plan, for when policies are replaced: each keeps its rules alive."""
+    _PLANS.clear()
+
+
 def make_plan(jwt_rules: tuple[JwtRule, ...]) -> Plan:
     """Prepare the rules; an unreadable inline key set becomes one that never was fetched (fails closed)."""
     outputs = frozenset().union(*(output_names(rule) for rule in jwt_rules))

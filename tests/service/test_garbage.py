@@ -1,10 +1,11 @@
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
-from authz.service.garbage import THRESHOLDS, pause, settle
+from authz.service.garbage import LOADING, SERVING, SWITCH_SECONDS, beside_checks, settle
 
 
 @pytest.fixture(autouse=True)
@@ -18,19 +19,14 @@ def _restored() -> Iterator[None]:
 
 def test_what_lives_is_set_aside_and_the_rest_is_walked_seldom() -> None:
     settle()
-    assert gc.get_threshold() == THRESHOLDS
+    assert gc.get_threshold() == SERVING
     assert gc.get_freeze_count() > 1_000
 
 
-def test_a_pause_ends_even_when_something_fails() -> None:
-    with suppress(ValueError), pause():
-        assert not gc.isenabled()
+def test_thresholds_and_turns_are_as_before_even_when_something_fails() -> None:
+    before = gc.get_threshold(), sys.getswitchinterval()
+    with suppress(ValueError), beside_checks():
+        assert gc.get_threshold() == LOADING
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_SECONDS)
         raise ValueError("broken")
-    assert gc.isenabled()
-
-
-def test_a_collector_that_was_off_stays_off() -> None:
-    gc.disable()
-    with pause():
-        pass
-    assert not gc.isenabled()
+    assert (gc.get_threshold(), sys.getswitchinterval()) == before
