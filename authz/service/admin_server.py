@@ -55,6 +55,7 @@ def make_admin_server(app: Application, settings: Settings) -> "AdminServer":
     listen = settings.admin
     if listen.startswith("unix:"):
         return AdminServer(Guard(app, judge_access(listen)), listen)
+    host_and_port(listen)  # what is no address at all is said before who may read there
     token, tls = "", None
     if settings.admin_token_file is not None:
         try:
@@ -70,6 +71,14 @@ def make_admin_server(app: Application, settings: Settings) -> "AdminServer":
     return AdminServer(Guard(app, judge_access(listen, token, asks_certificate=asks_certificate)), listen, tls)
 
 
+def host_and_port(listen: str) -> tuple[str, str]:
+    """Cut ``host:port``. Raises SettingsError."""
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingsError(f"setting `admin`: `{listen}` is neither host:port nor unix:/path")
+    return host, port
+
+
 class _Hosted(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -83,9 +92,7 @@ class AdminServer:
     def __init__(self, app: Application, listen: str, tls: "Tls | None" = None) -> None:
         """``listen`` is ``host:port`` or ``unix:/path``; ``tls`` None speaks plain HTTP. Raises SettingsError."""
         self._path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
-        host, _, port = listen.rpartition(":")
-        if self._path is None and not (host and port.isdigit()):
-            raise SettingsError(f"setting `admin`: `{listen}` is neither host:port nor unix:/path")
+        host, port = ("", "") if self._path is not None else host_and_port(listen)
         number = 0 if self._path is not None else int(port)
         config = uvicorn.Config(
             app, host.strip("[]"), number, log_config=None, access_log=False, lifespan="off", ws="none",

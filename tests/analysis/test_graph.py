@@ -184,9 +184,7 @@ def test_a_workload_without_allow_policies_is_open_instead_of_permitting_everybo
 
 
 def as_json(graph: SecurityGraph, compiled: Engine, grouping: Grouping = Grouping.VERSION) -> dict[str, Any]:
-    return graph_json(
-        graph, compiled.for_workload, {RULE.name: RULE}, now=1000.5, window_seconds=60, grouping=grouping
-    )
+    return graph_json(graph, compiled.for_workload, {RULE.name: RULE}, now=1000.5, window_seconds=60, grouping=grouping)
 
 
 def test_the_json_has_kialis_shape() -> None:
