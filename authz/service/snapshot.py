@@ -53,12 +53,25 @@ def load_snapshot(policies: Path, mesh_file: Path | None, now: float) -> Snapsho
         files = read_directory(policies)
     except OSError as error:
         raise LoadError([_unreadable(error, policies)]) from error
+    if not files:
+        raise LoadError([_empty(policies)])
     result = read_policies(files, mesh)
     found = (*problems, *result.problems)
     if any(problem.is_error for problem in found):
         raise LoadError(found)
     engine = compile_engine(result.resources, mesh)
     return Snapshot(engine, mesh, engine.version, now, found)
+
+
+def _empty(policies: Path) -> Problem:
+    """No policy at all allows everything: a volume that is not mounted must not look like that."""
+    return Problem(
+        Severity.ERROR,
+        "empty",
+        "there is no policy file, and without policies everything would be allowed",
+        Location(str(policies)),
+        help="mount or write the policies; a file with nothing but a comment says that there are none on purpose",
+    )
 
 
 def _unreadable(error: OSError, policies: Path) -> Problem:

@@ -136,6 +136,24 @@ async def test_a_missing_directory_is_a_problem_with_a_place(tmp_path: Path) -> 
     assert str(tmp_path / "none") in str(reloader.status.problems[0])
 
 
+@pytest.mark.slow
+async def test_a_directory_that_lost_its_files_keeps_the_last_good_set(policies: Path) -> None:
+    """A volume that is not mounted looks like this, and no policies would allow everything."""
+    (policies / "allow.yaml").write_text(policy("deny", "DENY", "/*"))
+    async with watched(policies) as (reloader, function):
+        (policies / "allow.yaml").unlink()
+        await until(lambda: not reloader.status.is_ok)
+        assert not is_allowed(function)
+        assert "everything would be allowed" in reloader.status.problems[0].message
+        (policies / "none.yaml").write_text("# none on purpose\n")
+        await until(lambda: reloader.status.is_ok)
+        assert is_allowed(function)
+
+
+async def test_a_start_without_any_policy_file_is_refused(tmp_path: Path) -> None:
+    assert not await Reloader(tmp_path, None, lambda snapshot: None, lambda: NOW).load()
+
+
 async def test_the_workloads_that_asked_are_prepared_before_the_swap(policies: Path) -> None:
     function = CheckFunction(Recorder(), DecisionIds(NOW, b"abc"))
     reloader = Reloader(policies, None, function.replace, lambda: NOW)
