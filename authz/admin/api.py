@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
+from starlette.concurrency import run_in_threadpool
+
 from authz.admin.explained import Sources, decision_json, row_json
 from authz.admin.health import judge_health
 from authz.admin.watch import WINDOW_SECONDS, Watch
@@ -25,7 +27,6 @@ from authz.core.resources import AuthorizationPolicy, Operation, Resources, Rule
 MAX_WORKLOADS = 300
 """In the graph, of workloads and of callers each; a larger mesh is looked at by namespace."""
 MAX_DOCUMENTS = 2_000
-MAX_ROWS = 500
 GRAPH_SECONDS = 1.0
 """A graph is made anew at most so often, however many look at it."""
 
@@ -60,7 +61,6 @@ class PageFacts:
             "ready": health.is_ready,
             "causes": [{"part": c.part, "message": c.message, "blocks": c.blocks} for c in health.causes],
             "records": {"written": trail.written, "dropped": trail.dropped, "queued": trail.queued},
-            "sequence": self.watch.sequence,
         }
 
     def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> dict[str, Json]:
@@ -109,12 +109,13 @@ class PageFacts:
         return self._permits[1]
 
     def decisions(self, *, after: int = 0, limit: int = 200, effect: Effect | None = None) -> dict[str, Json]:
-        """Recent decisions, newest first."""
-        engine = self.engine()
+        """Recent decisions after a sequence number, newest first; one from the future is of an earlier process."""
+        engine, newest = self.engine(), self.watch.sequence
+        after = after if after <= newest else 0
         rows: list[Json] = [
-            row_json(kept, engine) for kept in self.watch.newest(after=after, limit=min(limit, MAX_ROWS), effect=effect)
+            row_json(kept, engine) for kept in self.watch.newest(after=after, limit=limit, effect=effect)
         ]
-        return {"decisions": rows, "sequence": self.watch.sequence}
+        return {"decisions": rows, "cursor": str(newest)}
 
     def decision(self, decision_id: str) -> dict[str, Json] | None:
         """One decision with its explanation; None when it is not kept."""
@@ -157,6 +158,34 @@ class PageFacts:
         for traffic in self.watch.traffic(now, WINDOW_SECONDS):
             seen[traffic.principal] = max(traffic.last_at, seen.get(traffic.principal, 0.0))
         return seen
+
+
+class LocalSource:
+    """The page of one process: the work is done in threads, whose number starlette bounds."""
+
+    def __init__(self, facts: PageFacts) -> None:
+        self._facts = facts
+
+    async def overview(self) -> dict[str, Json]:
+        return await run_in_threadpool(self._facts.overview)
+
+    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> dict[str, Json]:
+        return await run_in_threadpool(self._facts.graph, window_seconds, grouping, namespaces)
+
+    async def decisions(self, after: str, limit: int, effect: Effect | None) -> dict[str, Json]:
+        if after == str(self._facts.watch.sequence):  # no news, the usual answer, is not worth a thread
+            return {"decisions": [], "cursor": after}
+        number = int(after) if after.isdigit() else 0
+        return await run_in_threadpool(self._facts.decisions, after=number, limit=limit, effect=effect)
+
+    async def decision(self, decision_id: str) -> dict[str, Json] | None:
+        return await run_in_threadpool(self._facts.decision, decision_id)
+
+    async def policies(self) -> dict[str, Json]:
+        return await run_in_threadpool(self._facts.policies)
+
+    async def identity(self) -> dict[str, Json]:
+        return await run_in_threadpool(self._facts.identity)
 
 
 def named_principals(resources: Resources) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{)?(.*)", re.DOTALL)
 _NO_STORE = {"cache-control": "no-store"}
@@ -52,7 +52,11 @@ Fetch = Callable[[int, WorkerRequest], Awaitable[WorkerAnswer]]
 
 
 def create_workers_app(
-    workers: Callable[[], Sequence[WorkerStatus]], fetch: Fetch, is_draining: Callable[[], bool]
+    workers: Callable[[], Sequence[WorkerStatus]],
+    fetch: Fetch,
+    is_draining: Callable[[], bool],
+    *,
+    routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
     """
     Build the application.
@@ -61,6 +65,7 @@ def create_workers_app(
         workers: all of them, fresh at each call.
         fetch: asks one; never raises.
         is_draining: true after SIGTERM.
+        routes: more of them, for example the page.
     """
 
     async def asked(target: str) -> list[tuple[WorkerStatus, WorkerAnswer]]:
@@ -115,6 +120,7 @@ def create_workers_app(
             Route("/readyz", readyz),
             Route("/healthz", healthz),
             Route("/metrics", metrics),
+            *routes,
             Route("/{path:path}", other, methods=["GET", "POST"]),
         ]
     )

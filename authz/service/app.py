@@ -13,7 +13,7 @@ from time import time
 
 import grpc
 
-from authz.admin.api import PageFacts
+from authz.admin.api import LocalSource, PageFacts
 from authz.admin.app import create_app
 from authz.admin.explained import Sources
 from authz.admin.page import Page
@@ -139,7 +139,7 @@ class App:
         if self.evidence is not None:
             await self._begin_evidence(self.evidence)
         if settings.admin:  # before anything is served, because it refuses an address that is open to everybody
-            self.page = Page(self._facts())
+            self.page = Page(LocalSource(self._facts()))
             app = create_app(self.status, self.trail.status, self.telemetry, self._clock, routes=self.page.routes)
             self.admin = make_admin_server(app, settings)
         await self.server.start(settings.listen)

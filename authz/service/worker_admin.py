@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from authz.admin.page import Page
+from authz.admin.page_workers import WorkersSource
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app
 from authz.service.admin_server import make_admin_server
 
@@ -33,9 +35,10 @@ class WorkersAdmin:
                 for w in supervisor.workers
             ]
 
-        app = create_workers_app(statuses, self._fetch, lambda: supervisor.is_draining)
+        self._page = Page(WorkersSource(lambda: range(len(self._clients)), self._fetch))
+        app = create_workers_app(statuses, self._fetch, lambda: supervisor.is_draining, routes=self._page.routes)
         self._server = make_admin_server(app, supervisor.settings)
-        self.address = self._server.address
+        self.url = self._server.url
 
     async def _fetch(self, index: int, request: WorkerRequest) -> WorkerAnswer:
         try:
@@ -51,6 +54,7 @@ class WorkersAdmin:
         await self._server.start()
 
     async def stop(self) -> None:
+        self._page.close()
         await self._server.stop()
         for client in self._clients:
             await client.aclose()

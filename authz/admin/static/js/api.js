@@ -11,20 +11,22 @@ export async function get(path) {
 }
 
 const POLL_MS = 1000;
+const MAX_KNOWN = 5000;
 
 /**
- * Follow decisions after a sequence number. `told` gets each, oldest first; `state` "live" or "lost".
- * Where a stream cannot pass (several workers behind one address), it asks again and again.
+ * Follow decisions after a cursor. `told` gets each once, oldest first; `state` "live" or "lost".
+ * Where a stream cannot pass, it asks again and again.
  */
 export function follow(after, told, state) {
   let last = after;
   let timer = 0;
-  let source = new EventSource(`/api/decisions/stream?after=${after}`);
+  let source = new EventSource(`/api/decisions/stream?after=${encodeURIComponent(after)}`);
+  let known = new Set();
   const next = (row) => {
-    if (row.sequence > last) {
-      last = row.sequence;
-      told(row);
-    }
+    if (known.has(row.decision_id)) return;
+    if (known.size > MAX_KNOWN) known = new Set();
+    known.add(row.decision_id);
+    told(row);
   };
   source.onopen = () => state("live");
   source.onmessage = (event) => next(JSON.parse(event.data));
@@ -34,9 +36,9 @@ export function follow(after, told, state) {
   };
   async function poll() {
     try {
-      const found = await get(`/api/decisions?after=${last}&limit=100`);
+      const found = await get(`/api/decisions?after=${encodeURIComponent(last)}&limit=100`);
       state("live");
-      if (found.sequence < last) last = 0; // started again
+      last = found.cursor;
       found.decisions.reverse().forEach(next);
     } catch {
       state("lost");

@@ -85,7 +85,7 @@ export function decisionsView(main, query) {
     if (left) return;
     rows.push(...found.decisions);
     render();
-    stop = follow(found.sequence, (row) => {
+    stop = follow(found.cursor, (row) => {
       if (paused) {
         waiting.push(row);
         waiting = waiting.slice(-MAX_ROWS);

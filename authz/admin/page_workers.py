@@ -1,0 +1,88 @@
+"""The page of several workers: all are asked, each over its own socket, and their answers are merged."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from urllib.parse import quote, urlencode
+
+from authz.admin.merge import (
+    Answer,
+    merge_decisions,
+    merge_graphs,
+    merge_identities,
+    merge_overviews,
+    merge_policies,
+)
+from authz.admin.workers import Fetch, WorkerRequest
+from authz.analysis.graph import Grouping
+from authz.core.decision import Effect
+
+_NOBODY: Answer = {
+    "ready": False,
+    "reload_ok": True,
+    "policy_version": None,
+    "problems": 0,
+    "causes": [{"part": "workers", "message": "no worker answers", "blocks": True}],
+}
+
+
+class WorkersSource:
+    """What ``page.Page`` shows, asked of all workers. One that does not answer is left out."""
+
+    def __init__(self, workers: Callable[[], Sequence[int]], fetch: Fetch) -> None:
+        self._workers = workers
+        self._fetch = fetch
+
+    async def overview(self) -> Answer:
+        found = await self._ask("/api/overview")
+        return merge_overviews([answer for _, answer in found]) if found else _NOBODY
+
+    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> Answer:
+        asked = {"duration": f"{window_seconds:.0f}s", "graphType": grouping.value, "namespaces": ",".join(namespaces)}
+        found = await self._ask(f"/api/namespaces/graph?{urlencode(asked)}")
+        if not found:
+            return {"graphType": grouping.value, "elements": {"nodes": [], "edges": []}}
+        return merge_graphs([answer for _, answer in found])
+
+    async def decisions(self, after: str, limit: int, effect: Effect | None) -> Answer:
+        """The cursor is one number a worker, in their order; a worker that does not answer keeps its own."""
+        workers = self._workers()
+        cursors = after.split(".") if after else []
+        cursors += [""] * (len(workers) - len(cursors))
+        asked = {"limit": str(limit), "effect": effect.value if effect is not None else ""}
+        targets = [f"/api/decisions?{urlencode({**asked, 'after': cursors[index]})}" for index in workers]
+        found = await self._ask(*targets)
+        for index, answer in found:
+            cursors[index] = answer["cursor"]
+        cursor = ".".join(text or "0" for text in cursors[: len(workers)])
+        return {"decisions": merge_decisions(found, limit), "cursor": cursor}
+
+    async def decision(self, decision_id: str) -> Answer | None:
+        found = await self._ask(f"/api/decisions/{quote(decision_id, safe='')}")
+        return {**found[0][1], "worker": found[0][0]} if found else None
+
+    async def policies(self) -> Answer:
+        found = await self._ask("/api/policies")
+        if not found:
+            return {"policy_version": None, "loaded_at": None, "reload_ok": True, "problems": [], "documents": {},
+                    "reloads": {"successes": 0, "failures": 0}, "started_at": 0.0}  # fmt: skip
+        return merge_policies([answer for _, answer in found])
+
+    async def identity(self) -> Answer:
+        found = await self._ask("/api/identity")
+        if not found:
+            return {"now": 0.0, "certificates": [], "key_sets": [], "peers": []}
+        return merge_identities([answer for _, answer in found])
+
+    async def _ask(self, *targets: str) -> list[tuple[int, Answer]]:
+        """Ask every worker, with one target for all or one for each; answers with their worker, in order."""
+        workers = self._workers()
+        each = targets if len(targets) == len(workers) else targets * len(workers)
+        answers = await asyncio.gather(
+            *(self._fetch(index, WorkerRequest("GET", target)) for index, target in zip(workers, each, strict=True))
+        )
+        return [
+            (index, json.loads(answer.body))
+            for index, answer in zip(workers, answers, strict=True)
+            if answer.status == 200
+        ]
