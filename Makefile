@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo check test lint types format protos envoy-configs bench clean system-packages
+.PHONY: help demo check test lint types format protos envoy-configs bench bench-servers clean system-packages
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -34,6 +34,9 @@ protos: $(STAMP) ## Generate authz/_proto from protos/
 
 envoy-configs: $(STAMP) ## Render envoy-configs/ anew
 	$(BIN)/authz mesh render --mesh envoy-configs/mesh.yaml --policies policies --out envoy-configs
+
+bench-servers: $(STAMP)  ## Measure grpcio and hosted workers at saturation
+	$(BIN)/python -m benchmarks.servers
 
 bench: $(STAMP)  ## Measure; one report
 	$(BIN)/python benchmarks/run.py

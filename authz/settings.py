@@ -45,10 +45,10 @@ class Settings(BaseSettings):
         default="grpcio", description="what answers: grpcio in Python, or an Envoy that hosts the workers"
     )
     workers: int = Field(
-        default=1,
+        default=0,
         ge=0,
         le=256,
-        description="processes, 0: one for each core; of several each has an address of its own: port + 0, NAME-0",
+        description="processes; 0: one for each core. The first has the addresses given, the next port + 1 or NAME-1",
     )
     admin: str = Field(
         default="", description="host:port or unix:/path of health, metrics and the admin page; empty serves none"

@@ -106,8 +106,9 @@ def _check_service(options: RenderOptions) -> GrpcService:
         timeout=seconds(options.check_timeout_seconds),
         retry_policy=RetryPolicy(
             num_retries=2,
-            # A check changes nothing, so what a dying worker left unanswered is asked again as well: reset.
-            retry_on="unavailable,connect-failure,refused-stream,reset",
+            # A check changes nothing, so what a worker left unanswered as it died (reset) or went (cancelled, as grpcio
+            # calls it) is asked again as well.
+            retry_on="unavailable,cancelled,connect-failure,refused-stream,reset",
             retry_back_off=BackoffStrategy(
                 base_interval=seconds(0.005),
                 max_interval=seconds(options.check_try_seconds),  # is the limit of one try as well (XA-103)

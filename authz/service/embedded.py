@@ -20,8 +20,9 @@ from authz.service.app import App, ServerOf
 from authz.service.check import CheckFunction, where_it_failed
 from authz.service.hosted import HostedServer, Receive, Scope, Send
 from authz.service.log import log_to_stderr
+from authz.service.order import ORDER, Line, Order
 from authz.service.server import AskProvider
-from authz.service.worker import LAST_SECONDS, ORDER, Line, Order, SupervisedApp, tell_failure
+from authz.service.worker import LAST_SECONDS, SupervisedApp, tell_failure
 from authz.settings import PREFIX, Settings, read_settings
 
 _log = logging.getLogger("authz.embedded")

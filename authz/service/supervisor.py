@@ -8,6 +8,7 @@ growing pauses, and ends with its supervisor: told by the kernel, and by the end
 import asyncio
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,11 +17,9 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from authz.core.errors import AuthzError, LoadError, SettingsError
-from authz.service.app import Announce
-from authz.service.app import run as run_in_process
 from authz.service.envoy_host import (
     HostedAt,
     Hosting,
@@ -29,12 +28,15 @@ from authz.service.envoy_host import (
     hosting_command,
     stop_listening,
 )
+from authz.service.order import FINISH, NOT_SERVING, ORDER, Line, Order
 from authz.service.processes import die_with_parent
-from authz.service.tls import ServerCertificate
-from authz.service.worker import FINISH, NOT_SERVING, ORDER, Line, Order
 from authz.settings import Settings
 
+if TYPE_CHECKING:
+    from authz.service.app import Announce
+
 _log = logging.getLogger("authz.supervisor")
+_NUMBERED = re.compile(r"(.*?)(?:-(\d{1,6}))?(\.[^./]*)?", re.DOTALL)
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 STEADY_SECONDS = 10.0
@@ -50,21 +52,22 @@ def worker_count(settings: Settings) -> int:
     return settings.workers or len(os.sched_getaffinity(0))
 
 
-def worker_address(listen: str, index: int, count: int) -> str:
+def worker_address(listen: str, index: int) -> str:
     """
-    The address of one of several workers: ``port + index``, ``run/authz-<index>.sock``, ``name-<index>``.
+    The address of one of several workers: they count on from the address given, which is the first one's.
 
-    A port chosen by the system stays 0. A single worker has the address itself.
+    ``127.0.0.1:9191``, ``:9192``; ``run/authz-0.sock``, ``run/authz-1.sock``; ``authz.sock``, ``authz-1.sock``;
+    ``unix-abstract:authz``, ``authz-1``. A port chosen by the system is each worker's own.
     """
-    if count == 1:
+    if not index:
         return listen
-    if listen.startswith("unix:"):
-        path = Path(listen.removeprefix("unix:"))
-        return f"unix:{path.with_name(f'{path.stem}-{index}{path.suffix}')}"
-    if listen.startswith("unix-abstract:"):
-        return f"{listen}-{index}"
-    host, _, port = listen.rpartition(":")
-    return f"{host}:{int(port) + index}" if port.isdigit() and int(port) else listen
+    if not listen.startswith(("unix:", "unix-abstract:")):
+        host, _, port = listen.rpartition(":")
+        return f"{host}:{int(port) + index}" if port.isdigit() and int(port) else listen
+    match = _NUMBERED.fullmatch(listen)
+    assert match is not None, "the pattern takes every text"
+    name, number, ending = match.groups()
+    return f"{name}-{int(number or 0) + index}{ending or ''}"
 
 
 class Worker:
@@ -91,7 +94,7 @@ class Worker:
     def admin_socket(self) -> Path:
         return Path(self.settings.admin.removeprefix("unix:"))
 
-    async def live(self, announce: Announce) -> int:
+    async def live(self, announce: "Announce") -> int:
         """Run one process to its end; returns its exit code. Raises OSError or SettingsError when it cannot start."""
         ours, theirs = socket.socketpair()
         try:
@@ -144,7 +147,7 @@ class Worker:
             preexec_fn=die_with_parent,
         )
 
-    def _hear(self, message: dict[str, Any], announce: Announce) -> None:
+    def _hear(self, message: dict[str, Any], announce: "Announce") -> None:
         match message["word"]:
             case "say":
                 announce(f"worker {self.index}  {message['text']}")
@@ -165,7 +168,7 @@ class Worker:
         self.is_serving = is_serving
         self._note()
 
-    def _listens(self, addresses: tuple[str, ...], announce: Announce) -> None:
+    def _listens(self, addresses: tuple[str, ...], announce: "Announce") -> None:
         self.addresses = addresses
         if self._hosting is not None:
             for address in addresses:
@@ -179,7 +182,7 @@ class Worker:
         else:
             self.serving.clear()
 
-    async def _wait_for_envoy(self, announce: Announce) -> None:
+    async def _wait_for_envoy(self, announce: "Announce") -> None:
         for _ in range(int(ADDRESS_SECONDS / 0.05)):
             try:
                 self._listens(await hosted_addresses(self._at), announce)
@@ -220,12 +223,14 @@ class Worker:
 class Supervisor:
     """All workers. ``start`` once, then ``stop`` once; ``roll`` in between."""
 
-    def __init__(self, settings: Settings, announce: Announce) -> None:
+    def __init__(self, settings: Settings, announce: "Announce") -> None:
         """Raises SettingsError when the workers cannot be hosted here or their certificate cannot be used."""
         self.settings = settings
         self._announce = announce
         self._hosting = find_hosting() if settings.server == "envoy" else None
         if settings.tls_certificate is not None and settings.tls_key is not None:
+            from authz.service.tls import ServerCertificate  # takes grpc, which only its workers may need
+
             ServerCertificate(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)  # tried, not used
         self._directory = Path(tempfile.mkdtemp(prefix="authz-"))
         self._lock = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115  # until stop
@@ -238,11 +243,10 @@ class Supervisor:
         self._first_failure: asyncio.Future[AuthzError] | None = None
 
     def _worker(self, index: int) -> Worker:
-        count = worker_count(self.settings)
         own = self._directory / str(index)
         settings = self.settings.model_copy(
             update={
-                "listen": tuple(worker_address(address, index, count) for address in self.settings.listen),
+                "listen": tuple(worker_address(address, index) for address in self.settings.listen),
                 "admin": f"unix:{own / 'admin.sock'}" if self.settings.admin else "",
                 "workers": 1,
                 "drain_delay_seconds": 0.0,  # the supervisor waits
@@ -343,7 +347,7 @@ class Supervisor:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-async def run(settings: Settings, announce: Announce) -> None:
+async def run(settings: Settings, announce: "Announce") -> None:
     """
     Serve until SIGTERM or SIGINT, with as many workers as the settings say; SIGHUP rolls them.
 
@@ -351,6 +355,8 @@ async def run(settings: Settings, announce: Announce) -> None:
         LoadError, SettingsError: the start failed.
     """
     if settings.server == "grpcio" and worker_count(settings) == 1:
+        from authz.service.app import run as run_in_process  # 40 MB that a supervisor never uses
+
         await run_in_process(settings, announce)
         return
     from authz.service.worker_admin import WorkersAdmin  # needs httpx, which a single worker may never
@@ -363,7 +369,7 @@ async def run(settings: Settings, announce: Announce) -> None:
         if settings.admin:
             admin = WorkersAdmin(supervisor)
             await admin.start()
-            announce(f"admin     {admin.address}")
+            announce(f"admin     {admin.url}/healthz")
         if await _first(supervisor.start(), stopping.wait()):
             announce(f"ready     {len(supervisor.workers)} workers serve")
             await stopping.wait()

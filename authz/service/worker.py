@@ -7,50 +7,21 @@ Both kinds of worker, grpcio's and Envoy's, are the same ``App`` and obey the sa
 
 import asyncio
 import fcntl
-import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from authz.audit.sinks import StreamSink
 from authz.audit.trail import Entry
 from authz.core.errors import AuthzError, LoadError
 from authz.service.app import App, ServerOf
 from authz.service.log import log_to_stderr
-from authz.settings import Settings
+from authz.service.order import FINISH, NOT_SERVING, ORDER, Line, Order
 
-ORDER = "_AUTHZ_WORKER"
-"""Environment variable of a worker's order; not with the prefix of settings, which it carries."""
-NOT_SERVING, FINISH = "not-serving", "finish"
 LAST_SECONDS = 30
 """What a worker without a supervisor has left, whatever it is doing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the supervisor tells a worker when it starts it."""
-
-    settings: Settings
-    """Of this worker: its own addresses and administration."""
-    index: int
-    control: int
-    """Descriptor of the line to the supervisor."""
-    stdout_lock: int
-    """Descriptor of a file whose lock guards standard output."""
-
-    def write(self) -> str:
-        told = self.settings.model_dump(mode="json")
-        return json.dumps([told, self.index, self.control, self.stdout_lock])
-
-    @classmethod
-    def read(cls, text: str) -> "Order":
-        told, index, control, stdout_lock = json.loads(text)
-        return cls(Settings(**told), index, control, stdout_lock)
 
 
 class GuardedStdout(StreamSink):
@@ -70,34 +41,6 @@ class GuardedStdout(StreamSink):
             super().write(entries)
         finally:
             fcntl.lockf(self._lock, fcntl.LOCK_UN)
-
-
-class Line:
-    """JSON lines between worker and supervisor over a socket pair; either side sees the end of the other."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def over(cls, end: socket.socket) -> "Line":
-        return cls(*await asyncio.open_connection(sock=end))
-
-    def tell(self, word: str, **facts: Any) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(json.dumps({"word": word, **facts}).encode() + b"\n")
-
-    async def told(self) -> AsyncIterator[dict[str, Any]]:
-        """What the other side says, until it is gone."""
-        with suppress(OSError):
-            while line := await self._reader.readline():
-                yield json.loads(line)
-
-    async def close(self) -> None:
-        with suppress(OSError):
-            await self._writer.drain()
-            self._writer.close()
-            await self._writer.wait_closed()
 
 
 class SupervisedApp:

@@ -49,7 +49,7 @@ class Worker:
 async def worker(*flags: str) -> AsyncIterator[Worker]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *flags, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *COMMAND, "--workers", "1", *flags, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         yield Worker(process)
@@ -133,7 +133,10 @@ def test_what_stops_it_from_starting_is_said_without_a_traceback(
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "broken.yaml").write_text(policy("broken", "DENI", "/"))
     done = subprocess.run(
-        [*COMMAND, *(flag.format(tmp_path) for flag in flags)], capture_output=True, text=True, timeout=30
+        [*COMMAND, "--workers", "1", *(flag.format(tmp_path) for flag in flags)],
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert done.returncode == code, done.stderr
     assert said in done.stderr

@@ -28,6 +28,8 @@ from tests.service.test_tls import Pair
 
 COMMAND = [sys.executable, "-c", "from authz.cli.serve import serve; serve()"]
 LIMIT = 8192
+PATIENCE_SECONDS = 90
+"""For a process to start on a busy machine."""
 SERVERS = ["grpcio", "envoy"]
 
 
@@ -70,7 +72,7 @@ class Service:
             return [match[match.lastindex or 0] for match in matches if match]
 
         with self._said:
-            assert self._said.wait_for(lambda: len(found()) >= count, 30), f"{pattern}: {self.lines}"
+            assert self._said.wait_for(lambda: len(found()) >= count, PATIENCE_SECONDS), f"{pattern}: {self.lines}"
         return found()
 
     async def says_soon(self, pattern: str, count: int = 1) -> list[str]:
@@ -93,9 +95,13 @@ def start(kind: str, folder: Path, *flags: str, listen: str = "127.0.0.1:0") -> 
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
     told = ["--policies", str(policies), "--listen", listen, "--server", kind, "--drain-delay-seconds", "0.3"]
-    told += ["--audit", f"file:{folder}/audit.jsonl", "--max-message-bytes", str(LIMIT), *flags]
+    told += ["--audit", f"file:{folder}/audit.jsonl", "--max-message-bytes", str(LIMIT), "--workers", "1"]
     process = subprocess.Popen(
-        [*COMMAND, *told], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        [*COMMAND, *told, *flags],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     service = Service(process, folder, kind)
     threading.Thread(target=service.listen, daemon=True).start()
@@ -348,7 +354,17 @@ async def test_a_unix_socket_is_served_and_guarded(kind: str, tmp_path: Path) ->
         assert (tmp_path / "run" / "authz.sock").stat().st_mode & 0o777 == 0o660
         second = await asyncio.to_thread(
             subprocess.run,
-            [*COMMAND, "--policies", str(tmp_path / "policies"), "--listen", address, "--server", kind],
+            [
+                *COMMAND,
+                "--policies",
+                str(tmp_path / "policies"),
+                "--listen",
+                address,
+                "--server",
+                kind,
+                "--workers",
+                "1",
+            ],
             capture_output=True,
             timeout=30,
             check=False,

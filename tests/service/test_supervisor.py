@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -25,20 +26,19 @@ from tests.service.test_both_servers import COMMAND, GOOD, Service, both_servers
 
 
 @pytest.mark.parametrize(
-    ("listen", "index", "count", "expected"),
+    ("listen", "addresses"),
     [
-        ("127.0.0.1:9191", 0, 1, "127.0.0.1:9191"),
-        ("127.0.0.1:9191", 2, 3, "127.0.0.1:9193"),
-        ("[::1]:9191", 1, 2, "[::1]:9192"),
-        ("127.0.0.1:0", 1, 2, "127.0.0.1:0"),
-        ("unix:run/authz.sock", 0, 1, "unix:run/authz.sock"),
-        ("unix:run/authz.sock", 0, 2, "unix:run/authz-0.sock"),
-        ("unix:/run/x/authz", 1, 2, "unix:/run/x/authz-1"),
-        ("unix-abstract:authz", 1, 2, "unix-abstract:authz-1"),
+        ("127.0.0.1:9191", ("127.0.0.1:9191", "127.0.0.1:9192", "127.0.0.1:9193")),
+        ("[::1]:9191", ("[::1]:9191", "[::1]:9192", "[::1]:9193")),
+        ("127.0.0.1:0", ("127.0.0.1:0",) * 3),
+        ("unix:run/authz-0.sock", ("unix:run/authz-0.sock", "unix:run/authz-1.sock", "unix:run/authz-2.sock")),
+        ("unix:run/authz.sock", ("unix:run/authz.sock", "unix:run/authz-1.sock", "unix:run/authz-2.sock")),
+        ("unix:/run/x.d/authz-7", ("unix:/run/x.d/authz-7", "unix:/run/x.d/authz-8", "unix:/run/x.d/authz-9")),
+        ("unix-abstract:authz", ("unix-abstract:authz", "unix-abstract:authz-1", "unix-abstract:authz-2")),
     ],
 )
-def test_every_worker_has_an_address_of_its_own(listen: str, index: int, count: int, expected: str) -> None:
-    assert worker_address(listen, index, count) == expected
+def test_workers_count_on_from_the_address_given(listen: str, addresses: tuple[str, ...]) -> None:
+    assert tuple(worker_address(listen, index) for index in range(3)) == addresses
 
 
 def test_as_many_workers_as_told_or_as_there_are_cores() -> None:
@@ -100,7 +100,7 @@ def is_alive(pid: int) -> bool:
 @contextmanager
 def workers(kind: str, folder: Path, count: int, *flags: str) -> Iterator[Service]:
     """``count`` workers at ``run/authz-<i>.sock``, all of them serving."""
-    listen = f"unix:{folder}/run/authz.sock"
+    listen = f"unix:{folder}/run/authz-0.sock"
     service = start(kind, folder, "--workers", str(count), "--admin", "127.0.0.1:0", *flags, listen=listen)
     try:
         service.says(f"{count} workers serve")
@@ -117,7 +117,7 @@ def address(folder: Path, index: int) -> str:
 @pytest.mark.slow
 async def test_workers_share_one_administration_and_one_audit_file(kind: str, tmp_path: Path) -> None:
     with workers(kind, tmp_path, 2) as service:
-        admin = service.says(r"admin     (127\S+)")[0]
+        admin = service.says(r"admin     http://(127\S+)/healthz")[0]
         for index in (0, 1):
             async with grpc.aio.insecure_channel(address(tmp_path, index)) as channel:
                 assert await health_of(channel) == "SERVING"
@@ -203,7 +203,7 @@ async def test_rolling_loses_no_request_of_a_caller_that_obeys_health(kind: str,
         await asyncio.gather(*tasks)
         after = children(service.process.pid)
     assert not set(before) & set(after)
-    assert set(refused) <= {grpc.StatusCode.UNAVAILABLE}
+    assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}, "what a proxy asks again"
     assert set(answered) == {0, 7}
     assert min(answered.values()) > 20
 
@@ -230,7 +230,9 @@ def sidecar(folder: Path, count: int) -> dict[str, object]:
     endpoints = assignment(AUTHZ_CLUSTER, [endpoint(pipe(f"run/authz-{index}.sock")) for index in range(count)])
     (folder / "eds").mkdir()
     (folder / "eds" / f"{AUTHZ_CLUSTER}.yaml").write_text(yaml.safe_dump({"resources": [as_resource(endpoints)]}))
-    return proxy(as_json(check_cluster()))
+    cluster = check_cluster()
+    cluster.health_checks[0].timeout = timedelta(seconds=5)  # the machine may be busy with other tests
+    return proxy(as_json(cluster))
 
 
 def proxy(check_cluster: dict[str, object], *listeners: dict[str, object]) -> dict[str, object]:
@@ -239,6 +241,7 @@ def proxy(check_cluster: dict[str, object], *listeners: dict[str, object]) -> di
     from authz.mesh.messages import as_json
     from authz.mesh.options import RenderOptions
 
+    patient = RenderOptions(check_timeout_seconds=4.5, check_try_seconds=2)  # the machine may be busy with other tests
     types = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -255,7 +258,7 @@ def proxy(check_cluster: dict[str, object], *listeners: dict[str, object]) -> di
             ]
         },
         "http_filters": [
-            as_json(http_check_filter(RenderOptions())),
+            as_json(http_check_filter(patient)),
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}},
         ],
     }

@@ -1,0 +1,69 @@
+"""
+What supervisor and worker say to each other: the order at the start, and JSON lines over a socket pair afterwards.
+
+No part of the server is here, so that a supervisor need not load it.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from authz.settings import Settings
+
+ORDER = "_AUTHZ_WORKER"
+"""Environment variable of a worker's order; not with the prefix of settings, which it carries."""
+NOT_SERVING, FINISH = "not-serving", "finish"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the supervisor tells a worker when it starts it."""
+
+    settings: Settings
+    """Of this worker: its own addresses and administration."""
+    index: int
+    control: int
+    """Descriptor of the line to the supervisor."""
+    stdout_lock: int
+    """Descriptor of a file whose lock guards standard output."""
+
+    def write(self) -> str:
+        told = self.settings.model_dump(mode="json")
+        return json.dumps([told, self.index, self.control, self.stdout_lock])
+
+    @classmethod
+    def read(cls, text: str) -> "Order":
+        told, index, control, stdout_lock = json.loads(text)
+        return cls(Settings(**told), index, control, stdout_lock)
+
+
+class Line:
+    """JSON lines between worker and supervisor over a socket pair; either side sees the end of the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, end: socket.socket) -> "Line":
+        return cls(*await asyncio.open_connection(sock=end))
+
+    def tell(self, word: str, **facts: Any) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(json.dumps({"word": word, **facts}).encode() + b"\n")
+
+    async def told(self) -> AsyncIterator[dict[str, Any]]:
+        """What the other side says, until it is gone."""
+        with suppress(OSError):
+            while line := await self._reader.readline():
+                yield json.loads(line)
+
+    async def close(self) -> None:
+        with suppress(OSError):
+            await self._writer.drain()
+            self._writer.close()
+            await self._writer.wait_closed()
