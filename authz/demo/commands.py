@@ -105,6 +105,7 @@ def authorization_server(layout: Layout) -> Command:
         "--policies": str(layout.policies),
         "--mesh": "mesh.yaml",
         "--listen": "unix:run/authz-0.sock",
+        "--workers": "1",
         "--admin": f"{LOOPBACK}:{layout.admin_port}",
         "--audit": f"file:{AUDIT_LOG}",
         "--certificates": "certs",
@@ -114,7 +115,7 @@ def authorization_server(layout: Layout) -> Command:
         options["--otlp-endpoint"] = f"unix:{OTLP_SOCKET}"
     arguments = (part for pair in options.items() for part in pair)
     ready = f"http:{layout.admin_port}/readyz"
-    return Command(AUTHZ, "authorization server", (*_cli(), "serve", *arguments), ready)
+    return Command(AUTHZ, "authorization server", (*_cli(), "serve", *arguments, *layout.evidence), ready)
 
 
 def proxy(workload: MeshWorkload) -> Command:
