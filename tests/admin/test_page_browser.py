@@ -314,7 +314,8 @@ def test_landmarks_headings_and_names_are_there(serving: Serving, open_page: Ope
     assert page.get_by_role("heading", level=1).count() == 1
     assert page.locator("nav a[aria-current=page]").count() == 1
     nameless = page.evaluate("""() => [...document.querySelectorAll("button, a, input, select")]
-        .filter((e) => e.checkVisibility() && !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length))
+        .filter((e) => e.checkVisibility())
+        .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length))
         .map((e) => e.outerHTML)""")
     assert nameless == []
 
@@ -340,8 +341,12 @@ def test_it_fits_every_width_and_theme(
     decision_id = serving.ask(path="/cart/1", method="POST")["decision_id"]
     page = open_page(f"decisions/{decision_id}" if view == "decision" else view, width, 844, scheme)
     wanted = {
-        "graph": ".edge-label", "decisions": "a.row", "decision": "#nearest", "policies": ".policy", "identity": "table",
-    }[view]  # fmt: skip
+        "graph": ".edge-label",
+        "decisions": "a.row",
+        "decision": "#nearest",
+        "policies": ".policy",
+        "identity": "table",
+    }[view]
     page.locator(wanted).first.wait_for()
     overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert overflow <= 0
@@ -373,8 +378,8 @@ CONTRAST = """(scheme) => {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
   const pairs = [["text", "bg"], ["text", "surface"], ["muted", "bg"], ["muted", "surface"], ["muted", "raised"],
-    ["accent", "surface"], ["accent", "accent-soft"], ["allow", "allow-soft"], ["deny", "deny-soft"], ["warn", "warn-soft"],
-    ["deny", "surface"], ["allow", "surface"]];
+    ["accent", "surface"], ["accent", "accent-soft"], ["allow", "allow-soft"], ["deny", "deny-soft"],
+    ["warn", "warn-soft"], ["deny", "surface"], ["allow", "surface"]];
   return Object.fromEntries(pairs.map(([a, b]) => {
     const [x, y] = [rgb(a), rgb(b)].sort((m, n) => n - m);
     return [`${a} on ${b}`, (x + 0.05) / (y + 0.05)];
