@@ -248,6 +248,8 @@ async def run(settings: Settings, announce: Announce) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
+    # Several workers are rolled by it; unhandled it would end the only one.
+    loop.add_signal_handler(signal.SIGHUP, announce, "SIGHUP    changes nothing here: policies are followed without it")
     try:
         await app.start()
         await stopping.wait()

@@ -94,6 +94,9 @@ async def test_a_unix_socket_is_served_too(tmp_path: Path) -> None:
         await service.says("health is SERVING")
         async with grpc.aio.insecure_channel(address) as channel:
             assert response(await check_call(channel)(check_request(path="/open"))).status.code == 0
+            service.process.send_signal(signal.SIGHUP)  # which ends a process that does not know it
+            await service.says("SIGHUP")
+            assert response(await check_call(channel)(check_request(path="/open"))).status.code == 0
 
 
 @pytest.mark.slow
