@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import Issued
 from authz.identity.registrar import Refused, Registrar
-from authz.identity.registration import Evidence
+from authz.identity.registration import Evidence, Grant
 
 JITTER = 0.1
 """Renewals are spread over this share of the life around its half, so that a mesh does not renew at one instant."""
@@ -31,6 +31,8 @@ class Kept:
     """One SVID in use."""
 
     svid: Issued
+    grant: Grant
+    """By which it was issued."""
     renew_at: float
     failure: str = ""
     """Why the last renewal failed; empty when it did not."""
@@ -45,16 +47,23 @@ class Shelf:
         self._kept: dict[Holder, Kept] = {}
 
     def get(self, evidence: Evidence, spiffe_id: SpiffeId, now: float) -> Issued | Refused:
-        """The SVID in use, issued when there is none, judged again each time: entries and revocations change."""
+        """
+        The SVID in use, issued when there is none, judged again each time: entries and revocations change.
+
+        A changed entry and a revoked serial number replace it at once; for a changed entry the limit may delay that.
+        """
         judged = self._registrar.judge(evidence, spiffe_id)
         if isinstance(judged, Refused):
             self._kept.pop((evidence, spiffe_id), None)
             self._registrar.refuse(str(evidence), str(spiffe_id), judged.reason, now)
             return judged
         kept = self._kept.get((evidence, spiffe_id))
-        if kept is not None and now < kept.svid.not_after:
+        if kept is None or now >= kept.svid.not_after or kept.svid.serial in self._registrar.revocations.serials:
+            return self._issue(evidence, spiffe_id, now)
+        if kept.grant == judged:
             return kept.svid
-        return self._issue(evidence, spiffe_id, now)
+        answer = self._issue(evidence, spiffe_id, now)
+        return kept.svid if isinstance(answer, Refused) else answer
 
     def renew_due(self, now: float, wanted: Collection[Holder], condemned: Collection[str] = ()) -> tuple[Holder, ...]:
         """
@@ -88,9 +97,10 @@ class Shelf:
 
     def _issue(self, evidence: Evidence, spiffe_id: SpiffeId, now: float) -> Issued | Refused:
         answer = self._registrar.issue(evidence, spiffe_id, now)
-        if not isinstance(answer, Refused):
+        grant = self._registrar.judge(evidence, spiffe_id)
+        if not isinstance(answer, Refused) and not isinstance(grant, Refused):
             renew_at = renewal_time(answer.not_before, answer.not_after, self._jitter())
             # The cushion before a very short life must not make it due at once: half of what is left is enough.
             renew_at = max(renew_at, now + (answer.not_after - now) * (0.5 - JITTER / 2))
-            self._kept[(evidence, spiffe_id)] = Kept(answer, renew_at)
+            self._kept[(evidence, spiffe_id)] = Kept(answer, grant, renew_at)
         return answer

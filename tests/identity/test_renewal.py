@@ -21,6 +21,7 @@ from authz.identity.drift import (
 from authz.identity.registrar import Issuance, Refused, Registrar, SigningLimit
 from authz.identity.registration import Grant, RegistrationEntry, UnixPeer
 from authz.identity.renewal import Shelf, renewal_time
+from authz.identity.revocation import Revocations
 from authz.identity.rotation import activate, prepare, retire, taint
 from authz.identity.validate import Examined, Rejection, validate_svid
 from tests.identity.certificates import NOW
@@ -102,6 +103,37 @@ def test_an_entry_that_is_gone_ends_the_service() -> None:
     desk.entries = ()
     assert isinstance(kept.get(PEER, REVIEWS, NOW + 1), Refused)
     assert kept.next_due() is None
+
+
+def test_a_changed_entry_takes_effect_at_once() -> None:
+    desk = registrar()
+    kept = shelf(desk)
+    first = got(kept.get(PEER, REVIEWS, NOW))
+    desk.entries = registrar(ttl_seconds=500).entries
+    second = got(kept.get(PEER, REVIEWS, NOW + 1))
+    assert (second.serial != first.serial, second.not_after) == (True, NOW + 501)
+    assert kept.get(PEER, REVIEWS, NOW + 2) is second
+
+
+def test_a_changed_entry_waits_for_the_limit_with_the_old_certificate() -> None:
+    desk = registrar(limit=SigningLimit(per_peer=0.01, burst=1))
+    kept = shelf(desk)
+    first = got(kept.get(PEER, REVIEWS, NOW))
+    desk.entries = registrar(ttl_seconds=500).entries
+    assert kept.get(PEER, REVIEWS, NOW + 1) is first
+    assert got(kept.get(PEER, REVIEWS, NOW + 101)).not_after == NOW + 601
+
+
+def test_a_revoked_serial_number_is_replaced_and_a_revoked_identity_is_not() -> None:
+    desk = registrar()
+    kept = shelf(desk)
+    first = got(kept.get(PEER, REVIEWS, NOW))
+    desk.revocations = Revocations(frozenset({first.serial}))
+    second = got(kept.get(PEER, REVIEWS, NOW + 1))
+    assert second.serial != first.serial
+    assert kept.get(PEER, REVIEWS, NOW + 2) is second
+    desk.revocations = Revocations(spiffe_ids=frozenset({str(REVIEWS)}))
+    assert isinstance(kept.get(PEER, REVIEWS, NOW + 3), Refused)
 
 
 def test_what_a_tainted_authority_signed_is_renewed_at_once() -> None:
