@@ -67,8 +67,12 @@ AT_ONCE = 16
 """Checks between two turns of the event loop: as many as callers wait at saturation."""
 
 
-def message(token: str, number: int = 0) -> bytes:
-    """A CheckRequest of about 2 kB; ``number`` makes it differ from others as requests do."""
+def message(token: str, number: int = 0, *, path: str = "", merged: bool = False) -> bytes:
+    """
+    A CheckRequest of about 2 kB; ``number`` makes it differ from others as requests do.
+
+    ``merged`` writes headers as most servers want them, a map of text, instead of raw ones.
+    """
     request = pb.CheckRequest()
     attributes = request.attributes
     source = pb.Peer(principal="spiffe://cluster.local/ns/bookinfo/sa/productpage")
@@ -86,7 +90,7 @@ def message(token: str, number: int = 0) -> bytes:
     attributes.destination = destination.SerializeToString()
     attributes.tls_session.sni = "reviews.bookinfo.svc"
     http = attributes.request.http
-    path = f"/reviews/{number}?lang=en"
+    path = path or f"/reviews/{number}?lang=en"
     http.id, http.method, http.host, http.path = f"{11280866400 + number}", "GET", "reviews:9080", path
     http.scheme, http.protocol = "http", "HTTP/1.1"
     for name, value in (
@@ -98,8 +102,10 @@ def message(token: str, number: int = 0) -> bytes:
         ("x-envoy-attempt-count", "1"), ("cache-control", "no-cache"), ("accept-language", "en-GB,en;q=0.9"),
         ("x-tenant", "blue"), ("x-forwarded-client-cert", "By=spiffe://cluster.local/ns/bookinfo/sa/reviews;Hash=ab"),
     ):  # fmt: skip
-        header = http.header_map.headers.add()
-        header.key, header.raw_value = name, value.encode()
+        if merged:
+            http.headers[name] = value
+        else:
+            http.header_map.headers.add(key=name, raw_value=value.encode())
     return request.SerializeToString()
 
 

@@ -1,0 +1,192 @@
+"""
+What loading policies costs: time and memory of 10,000, a thousand reloads, and the latency of checks meanwhile.
+
+    python -m benchmarks.loading [--only NAME]
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from authz._proto import ext_authz_pb2 as pb
+from authz.core.attributes import Workload
+from authz.service.check import CheckFunction, DecisionIds
+from authz.service.garbage import beside_checks, settle
+from authz.service.reload import Reloader
+from authz.service.snapshot import load_snapshot
+from benchmarks.check import METADATA, Nothing
+from benchmarks.clients import CHECK, WARM_SECONDS, Target, percentiles, read_log, run_load
+from benchmarks.contenders import Field, free_port, serving
+from benchmarks.subject import POLICY, make_subject
+
+MANY = 10_000
+RELOADS = 1_000
+RATE = 500
+WORKLOAD = Workload("bookinfo", frozenset({("app", "reviews"), ("version", "v2")}))
+TEAM = """---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: team-{number}, namespace: team-{namespace}}}
+spec:
+  selector: {{matchLabels: {{app: app-{number}}}}}
+  rules:
+  - from: [{{source: {{principals: ["cluster.local/ns/team-{namespace}/sa/caller-{number}"]}}}}]
+    to: [{{operation: {{methods: ["GET", "HEAD"], paths: ["/svc-{number}/*"]}}}}]
+    when: [{{key: "request.auth.claims[roles]", values: ["reader"]}}]
+"""
+
+
+def write_many(folder: Path, count: int) -> None:
+    """Policies of a large mesh: a hundred files, fifty namespaces, one workload each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in range(0, count, 100):
+        texts = (TEAM.format(number=number, namespace=number % 50) for number in range(file, min(file + 100, count)))
+        (folder / f"team-{file}.yaml").write_text("".join(texts))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def load_many(folder: Path) -> dict[str, float]:
+    """Seconds and memory of 10,000 policies, in a process that holds nothing else."""
+    write_many(folder / "many", MANY)
+    load_snapshot(folder / "many" / "team-0.yaml", None, 0.0)  # imports and tables
+    gc.collect()
+    before = resident_bytes()
+    began, cpu = time.perf_counter(), time.process_time()
+    with beside_checks():
+        snapshot = load_snapshot(folder / "many", None, 0.0)
+        snapshot.engine.for_workload(Workload("team-7", frozenset({("app", "app-7")})))
+    took, used = time.perf_counter() - began, time.process_time() - cpu
+    gc.collect()
+    return {
+        "policies": MANY,
+        "seconds": took,
+        "cpu_seconds": used,
+        "bytes_each": (resident_bytes() - before) / MANY,
+    }
+
+
+def reload_often(folder: Path) -> dict[str, float]:
+    """A thousand reloads of 20 changing policies, with checks between; memory after 200 and after all."""
+    logging.disable(logging.WARNING)
+    subject = make_subject(20)
+    file = folder / "policies.yaml"
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = [subject.istio(), subject.istio() + POLICY.format(number=20)]
+    function = CheckFunction(Nothing(), DecisionIds(0.0, b"abc"), dict)
+    request, sizes = subject.check_request(), {}
+
+    async def run() -> None:
+        reloader = Reloader(folder, None, function.replace, time.time)
+        for number in range(1, RELOADS + 1):
+            file.write_text(texts[number % 2])
+            assert await reloader.load()
+            if number == 1:
+                settle()
+            for _ in range(5):
+                answer = function.check(request, METADATA, time.time())
+            assert isinstance(answer, bytes)
+            assert pb.CheckResponse.FromString(answer).status.code == 0
+            if number in (200, RELOADS):
+                gc.collect()
+                sizes[number] = (resident_bytes(), sys.getallocatedblocks())
+
+    asyncio.run(run())
+    reloads = RELOADS - 200
+    return {
+        "reloads": RELOADS,
+        "bytes_each": (sizes[RELOADS][0] - sizes[200][0]) / reloads,
+        "blocks_each": (sizes[RELOADS][1] - sizes[200][1]) / reloads,
+        "megabytes": sizes[RELOADS][0] / 1e6,
+    }
+
+
+def latency_meanwhile(folder: Path, server: str) -> dict[str, float]:
+    """Checks at a fixed rate straight at a server, quiet, and while 10,000 more policies are put in force."""
+    place = Field(make_subject(1), folder / server, frozenset(), None)
+    write_many(folder / server / "new", MANY)
+    port, log = free_port(), folder / server / "requests.log"
+    with serving(place, server, port) as running:
+        target = Target(f"http://127.0.0.1:{port}{CHECK}", place.folder / "raw")
+        command = ["h2load", "-D", "30", "-c", "1", "-m", "200", f"--rps={RATE}", f"--log-file={log}"]
+        run_load(
+            [*command[:1], "-D", "2", *command[3:], *target.body(), *target.headers(), target.url], frozenset()
+        )  # warm
+        log.unlink()
+        load = subprocess.Popen(  # noqa: S603  # our own command
+            [*command, *target.body(), *target.headers(), target.url], stdout=subprocess.DEVNULL
+        )
+        time.sleep(8)
+        began = time.time()
+        os.rename(folder / server / "new", place.folder / "policies" / "new")
+        pattern = re.compile(rf"in force: {MANY + 1} AuthorizationPolicy")
+        while not pattern.search(running.log.read_text()):
+            if load.poll() is not None:
+                raise SystemExit(f"the policies did not come in force in time:\n{running.log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        ended = time.time()
+        load.wait()
+    requests = read_log(log)
+    quiet = percentiles([r for r in requests if r[0] < began], began - requests[0][0] - WARM_SECONDS)
+    # The old policies are let go of right after: that belongs to it. percentiles() leaves out the first half second,
+    # in which the watcher waits for quiet.
+    meanwhile = percentiles([r for r in requests if began <= r[0] <= ended + 0.5], ended - began)
+    return {
+        "rate": RATE,
+        "seconds": ended - began,
+        "quiet_p50": quiet.p50,
+        "quiet_p99": quiet.p99,
+        "loading_p50": meanwhile.p50,
+        "loading_p99": meanwhile.p99,
+        "loading_p999": meanwhile.p999,
+    }
+
+
+PARTS: dict[str, Callable[[Path], dict[str, float]]] = {
+    "10,000 policies": load_many,
+    "1,000 reloads": reload_often,
+    "latency, grpcio": lambda folder: latency_meanwhile(folder, "grpcio"),
+    "latency, hosted": lambda folder: latency_meanwhile(folder, "envoy"),
+}
+
+
+def measure_loading(folder: Path) -> dict[str, Any]:
+    """Every part in a process of its own."""
+    found = {}
+    for name in PARTS:
+        command = [sys.executable, "-m", "benchmarks.loading", "--only", name, "--folder", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own
+        if done.returncode:
+            raise SystemExit(f"{name} failed:\n{done.stderr}")
+        found[name] = json.loads(done.stdout)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=tuple(PARTS))
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="authz-bench-") as name:
+        folder = Path(options.folder or name)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = PARTS[options.only](folder) if options.only else measure_loading(folder)
+        print(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""The report: tables in Markdown, which read well as text too, and one SVG picture; both from the JSON alone."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+KEPT_UP = 0.98
+"""A contender that answers a smaller share of a rate does not keep up, and its latency says nothing."""
+OURS, OTHERS = "#2f6f4f", "#8d99ae"
+_LINES = ("#2f6f4f", "#57a773", "#9bd1a8", "#c1121f", "#3d5a80", "#8d99ae", "#b08968")
+Result = Mapping[str, Any]
+
+
+def markdown(result: Result) -> str:
+    """All tables."""
+    cores = result["cores"]
+    place = f"servers on core {cores['servers'][0]}, load on {cores['load']}" if cores["servers"] else "nothing pinned"
+    plan = result["plan"]
+    lines = [
+        f"Run of {result['began']}, {result['took_seconds']} s; {place}; medians of {plan['rounds']} runs of "
+        f"{plan['seconds']:g} s ({plan['growth_rounds']} for growth).",
+        "",
+        ", ".join(f"{name} {value}" for name, value in result["machine"].items()) + ".",
+        "",
+    ]
+    lines += [f"Left out: {name}: {reason}." for name, reason in result["missing"].items()]
+    check = result["check"]
+    lines += [
+        "**The check function, bytes to bytes**",
+        "",
+        *_table(
+            ("", "CPU µs", "wall µs"),
+            [(name, f"{row['cpu_us']:.1f}", f"{row['wall_us']:.1f}") for name, row in check.items()],
+        ),
+    ]
+    for name, title in (
+        ("straight", "Straight at the server, 64 requests waiting"),
+        ("through", "Through an Envoy, 32 requests waiting"),
+    ):
+        if name in result:
+            lines += [f"**{title}**", "", *_saturated(result[name])]
+            lines += _paced(result[name])
+    for name, title in (
+        ("growth straight", "Growth with policies on one workload, straight: requests/s"),
+        ("growth through", "Growth with policies on one workload, through an Envoy: requests/s"),
+    ):
+        if result.get(name):
+            lines += [f"**{title}**", "", *_growth(result[name])]
+    if "loading" in result:
+        lines += ["**Loading**", "", *_loading(result["loading"])]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rows = list(rows)
+    widths = [max(len(cells[at]) for cells in (head, *rows)) for at in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return f"| {first[0]:<{first[1]}} | " + " | ".join(f"{cell:>{width}}" for cell, width in others) + " |"
+
+    rule = f"|{'-' * (widths[0] + 2)}|" + "|".join("-" * (width + 1) + ":" for width in widths[1:]) + "|"
+    return [line(head), rule, *map(line, rows), ""]
+
+
+def _saturated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return _table(
+        ("", "requests/s", "CPU µs", "MB", "start s"),
+        [
+            (
+                row["contender"],
+                f"{row['requests_per_second']:,.0f}",
+                f"{row['cpu_us']:.0f}",
+                f"{row['megabytes']:.0f}",
+                f"{row['started_seconds']:.1f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _paced(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    rates = list(rows[0]["paced"]) if rows else []
+    if not rates:
+        return []
+
+    def cell(paced: Mapping[str, float], rate: str | int) -> str:
+        if paced["achieved"] < KEPT_UP * int(rate):
+            return "does not keep up"
+        return f"{paced['p50']:.2f} / {paced['p99']:.2f} / {paced['p999']:.2f}"
+
+    return [
+        "Latency in ms at a fixed rate, p50 / p99 / p99.9:",
+        "",
+        *_table(
+            ("", *(f"{int(rate):,}/s" for rate in rates)),
+            [(row["contender"], *(cell(row["paced"][rate], rate) for rate in rates)) for row in rows],
+        ),
+    ]
+
+
+def _growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    sizes = list(dict.fromkeys(row["policies"] for row in rows))
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    found = {(row["contender"], row["policies"]): row for row in rows}
+
+    def cells(name: str) -> list[str]:
+        return [f"{found[name, size]['requests_per_second']:,.0f}" if (name, size) in found else "" for size in sizes]
+
+    def last(name: str) -> list[str]:
+        row = found.get((name, sizes[-1]))
+        return [f"{row['started_seconds']:.1f}", f"{row['megabytes']:.0f}"] if row else ["", ""]
+
+    head = ("policies", *(f"{size:,}" for size in sizes), f"start s at {sizes[-1]:,}", "MB")
+    return _table(head, [(name, *cells(name), *last(name)) for name in names])
+
+
+def _loading(found: Mapping[str, Any]) -> list[str]:
+    many, often = found["10,000 policies"], found["1,000 reloads"]
+    lines = [
+        f"- {many['policies']:,} policies: read and compiled in {many['seconds']:.2f} s "
+        f"({many['cpu_seconds']:.2f} s of CPU), {many['bytes_each'] / 1e3:.1f} kB each.",
+        f"- {often['reloads']:,} reloads of 20 policies: {often['bytes_each']:+.0f} bytes and "
+        f"{often['blocks_each']:+.2f} blocks a reload after the first 200; {often['megabytes']:.0f} MB at the end.",
+    ]
+    for name in ("latency, grpcio", "latency, hosted"):
+        row = found[name]
+        lines.append(
+            f"- {name.partition(', ')[2]}, {row['rate']} checks/s while 10,000 policies come in force "
+            f"({row['seconds']:.1f} s): p50 {row['quiet_p50']:.2f} → {row['loading_p50']:.2f} ms, "
+            f"p99 {row['quiet_p99']:.2f} → {row['loading_p99']:.2f} ms."
+        )
+    return [*lines, ""]
+
+
+# --- the picture -------------------------------------------------------------------------------------------------
+
+WIDTH, BAR, GAP, LABEL = 900, 16, 5, 190
+
+
+def picture(result: Result) -> str:
+    """Bars of throughput and of p99 at a fixed rate, and lines of growth; one under another."""
+    panels: list[tuple[int, str]] = []
+    for name, title in (("straight", "straight at the server"), ("through", "through an Envoy")):
+        if name in result:
+            rows = [(row["contender"], row["requests_per_second"]) for row in result[name]]
+            panels.append(_bars(f"requests/s, {title}", rows, "{:,.0f}"))
+            if rows and "2000" in _rates(result[name]):
+                late = [
+                    (row["contender"], row["paced"][rate]["p99"])
+                    for row in result[name]
+                    for rate in row["paced"]
+                    if str(rate) == "2000" and row["paced"][rate]["achieved"] >= KEPT_UP * 2000
+                ]
+                panels.append(_bars(f"p99 in ms at 2,000 requests/s, {title} (only who keeps up)", late, "{:.2f}"))
+    grown = [*result.get("growth straight", ()), *result.get("growth through", ())]
+    if grown:
+        panels.append(_lines("requests/s by number of policies, both axes logarithmic", grown))
+    parts, top = [], 30
+    for height, drawn in panels:
+        parts.append(f'<g transform="translate(20,{top})">{drawn}</g>')
+        top += height + 30
+    machine = escape(f"{result['machine']['cpu']}, {result['began']}, medians of {result['plan']['rounds']} runs")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top + 10}" '
+        'font-family="system-ui, sans-serif" font-size="12" fill="#222">'
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}'
+        f'<text x="20" y="{top}" fill="#666">{machine}</text></svg>\n'
+    )
+
+
+def _rates(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(rate) for rate in rows[0]["paced"]]
+
+
+def _bars(title: str, rows: Sequence[tuple[str, float]], form: str) -> tuple[int, str]:
+    most = max((value for _, value in rows), default=1.0)
+    room = WIDTH - LABEL - 120
+    parts = [f'<text font-weight="bold">{escape(title)}</text>']
+    for number, (name, value) in enumerate(rows):
+        y = 10 + number * (BAR + GAP)
+        colour = OURS if "authz" in name else OTHERS
+        length = max(1.0, value / most * room)
+        parts.append(
+            f'<text x="{LABEL - 8}" y="{y + 12}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="{LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{colour}"/>'
+            f'<text x="{LABEL + length + 6:.1f}" y="{y + 12}">{form.format(value)}</text>'
+        )
+    return 10 + len(rows) * (BAR + GAP), "".join(parts)
+
+
+def _lines(title: str, rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    height, left, right = 260, 60, WIDTH - 260
+    sizes = sorted({row["policies"] for row in rows})
+    rates = [row["requests_per_second"] for row in rows]
+    low, high = math.floor(math.log10(min(rates))), math.ceil(math.log10(max(rates)))
+
+    def x(size: int) -> float:
+        span = math.log10(sizes[-1]) - math.log10(sizes[0]) or 1.0
+        return left + (math.log10(size) - math.log10(sizes[0])) / span * (right - left)
+
+    def y(rate: float) -> float:
+        return 15 + (high - math.log10(rate)) / ((high - low) or 1) * (height - 45)
+
+    parts = [f'<text font-weight="bold">{escape(title)}</text>']
+    for power in range(low, high + 1):
+        at = y(10**power)
+        parts.append(
+            f'<line x1="{left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}" stroke="#ddd"/>'
+            f'<text x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{10**power:,}</text>'
+        )
+    parts += [f'<text x="{x(size):.1f}" y="{height - 8}" text-anchor="middle">{size:,}</text>' for size in sizes]
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    for number, name in enumerate(names):
+        own = [row for row in rows if row["contender"] == name]
+        points = " ".join(f"{x(row['policies']):.1f},{y(row['requests_per_second']):.1f}" for row in own)
+        colour = _LINES[number % len(_LINES)]
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+            f'<rect x="{right + 20}" y="{20 + number * 20}" width="14" height="4" fill="{colour}"/>'
+            f'<text x="{right + 40}" y="{26 + number * 20}">{escape(name)}</text>'
+        )
+    return height, "".join(parts)
