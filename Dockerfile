@@ -19,7 +19,7 @@ FROM python:3.11-slim-bookworm
 COPY --from=build /opt/authz /opt/authz
 ENV PATH=/opt/authz/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Named volumes take the owner of the directory that they cover when they are new.
-RUN mkdir -m 0755 /mesh && cd /mesh && mkdir -m 0700 audit ca web outside issuer && chown -R 10001:10001 /mesh
+RUN mkdir -m 0755 /mesh && cd /mesh && mkdir -m 0700 audit ca web outside issuer revocations && chown -R 10001:10001 /mesh
 WORKDIR /mesh
 USER 10001:10001
 ENTRYPOINT ["authz"]

@@ -9,11 +9,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from authz.demo.layout import AUDIT_LOG, LOOPBACK, OTLP_SOCKET, SPANS, DemoError, Layout
+from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, DemoError, Layout
 from authz.demo.processes import Command
 from authz.mesh.nouns import MeshWorkload
+from authz.mesh.options import Secrets
 
-AUTHZ = "authz"
+AUTHZ, CA = "authz", "ca"
 ADMIN_SOCKET = "run/{name}.admin.sock"
 DATABASE = "ratingsdb"
 CALLED_AS = {"ratingsdb": "database"}
@@ -27,7 +28,14 @@ def all_commands(layout: Layout) -> list[list[Command]]:
     Keys before the server that fetches them, the server before the proxies that ask it.
     """
     return [
-        [issuer(layout), *applications(layout), outside(layout), *custom(layout), *collector(layout)],
+        [
+            issuer(layout),
+            *applications(layout),
+            outside(layout),
+            *custom(layout),
+            *collector(layout),
+            *certificate_authority(layout),
+        ],
         [authorization_server(layout)],
         [proxy(workload) for workload in layout.mesh.workloads],
     ]
@@ -98,6 +106,23 @@ def collector(layout: Layout) -> list[Command]:
         return []
     arguments = ("--listen", f"unix:{OTLP_SOCKET}", "--out", SPANS)
     return [Command("collector", "span collector", _python("authz.demo.collector", *arguments), f"unix:{OTLP_SOCKET}")]
+
+
+def certificate_authority(layout: Layout) -> list[Command]:
+    """What gives the proxies their certificates, unless files do."""
+    if layout.secrets is Secrets.FILES:
+        return []
+    options = {
+        "--ca": "ca",
+        "--entries": ENTRIES,
+        "--revocations": REVOCATIONS,
+        "--socket": "run/sds.sock",
+        "--listen": f"{LOOPBACK}:{layout.ca_port}",
+        "--admin": f"{LOOPBACK}:{layout.ca_admin_port}",
+    }
+    arguments = (part for pair in options.items() for part in pair)
+    ready = f"http:{layout.ca_admin_port}/readyz"
+    return [Command(CA, "certificate authority", (*_cli(), "ca", "serve", *arguments), ready)]
 
 
 def authorization_server(layout: Layout) -> Command:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
-from authz.demo.layout import DemoError, Layout, describe
-from authz.demo.prepare import CERTIFICATE_TTL_SECONDS, OPTIONS, issue_certificates, policy_state, read_engine
+from authz.demo.layout import OTLP_SOCKET, DemoError, Layout, describe
+from authz.demo.prepare import CERTIFICATE_TTL_SECONDS, issue_certificates, options, policy_state, read_engine
 from authz.mesh.description import read_mesh_description
 from authz.mesh.files import write_files
 from authz.mesh.render import modes_of, render_all
@@ -29,6 +29,8 @@ STATE = Path("/mesh")
 READY = Path("/tmp/ready")  # noqa: S108  # a tmpfs of the container's own
 WORKERS = 2
 """Replicas of the authorization server in docker-compose.yaml."""
+OTLP = f"run/authz/{Path(OTLP_SOCKET).name}"
+"""The collector's socket as proxies see it: beside the authorization server's."""
 LOOK_SECONDS = 0.2
 DESCRIPTION, POLICIES = "envoy-configs/mesh.yaml", "policies"
 """Below the state directory, mounted from the checkout."""
@@ -45,7 +47,11 @@ def read_layout(state: Path = STATE) -> Layout:
 
 def rendered(layout: Layout, engine: Engine) -> dict[str, bytes]:
     """The files of the process demo, except that the containers' addresses are in ``eds/`` (XA-190)."""
-    files = render_all(layout.mesh, modes_of(engine), replace(OPTIONS, workers=WORKERS))
+    files = render_all(
+        layout.mesh,
+        modes_of(engine),
+        replace(options(layout), workers=WORKERS, otlp_compose=OTLP),
+    )
     here = {name: content for name, content in files.items() if not name.startswith(("eds/", "eds-compose/"))}
     places = {name: content for name, content in files.items() if name.startswith("eds-compose/")}
     return here | {name.replace("eds-compose/", "eds/"): content for name, content in places.items()}

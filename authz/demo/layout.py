@@ -6,10 +6,13 @@ documents the part of it that Envoys read. Here are the demo's own parts:
 
     mesh.yaml, policies/    what is in force; policies/ only if a copy is used (``--check``, ``--port-offset``)
     ca/                     the mesh's certificate authority, kept between starts; web/ and outside/ beside it
+    entries.yaml            who may have which certificate by SDS
+    revocations/list.txt    identities and certificates that are refused at once
     issuer/                 signing keys of the OIDC issuer
     logs/<process>.log      what each process printed; logs/audit.jsonl the decisions, logs/spans.jsonl the traces
 """
 
+import json
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -18,14 +21,20 @@ from pathlib import Path
 
 from authz.core.errors import AuthzError, Problem
 from authz.core.resources import MeshConfig
+from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE
 from authz.mesh.nouns import Mesh
+from authz.mesh.options import Secrets
 
 ISSUER_PORT = 19191
 """Named in policies/ as the issuer's address."""
 ADMIN_PORT = 19192
 """Of the authorization server's operator side: readiness, metrics."""
+CA_PORT, CA_ADMIN_PORT = 19194, 19195
+"""Of the certificate authority: secrets for holders of a certificate, over mutual TLS; its metrics."""
 LOOPBACK = "127.0.0.1"
 AUDIT_LOG = "logs/audit.jsonl"
+ENTRIES = "entries.yaml"
+REVOCATIONS = "revocations/list.txt"
 SPANS = "logs/spans.jsonl"
 OTLP_SOCKET = "run/otlp.sock"
 """Of the demo's collector; as every path relative to the state directory."""
@@ -50,6 +59,8 @@ class Layout:
     """What every port was shifted by, those of ``mesh`` too."""
     tracing: bool = True
     """Whether proxies and the authorization server send spans to a collector of the demo's own."""
+    secrets: Secrets = Secrets.FILES
+    """How proxies get their certificates; by SDS, the authority runs as a process of its own."""
 
     @property
     def issuer_port(self) -> int:
@@ -64,6 +75,14 @@ class Layout:
         return ADMIN_PORT + self.offset
 
     @property
+    def ca_port(self) -> int:
+        return CA_PORT + self.offset
+
+    @property
+    def ca_admin_port(self) -> int:
+        return CA_ADMIN_PORT + self.offset
+
+    @property
     def custom_port(self) -> int:
         """Of the external authorizer; 0 when the mesh configuration names none."""
         return next((provider.port for provider in self.mesh.config.extension_providers), 0)
@@ -73,8 +92,31 @@ class Layout:
         return self.state / AUDIT_LOG
 
     @property
+    def revocations(self) -> Path:
+        return self.state / REVOCATIONS
+
+    @property
+    def entries(self) -> Path:
+        return self.state / ENTRIES
+
+    @property
+    def roots(self) -> Path:
+        """The mesh's trust bundle as it is now."""
+        return self.state / ("ca/bundle.pem" if self.secrets is Secrets.SDS else "certs/roots/ca.crt")
+
+    @property
     def spans(self) -> Path:
         return self.state / SPANS
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Flags of ``authz serve`` by which the certificate of every caller is judged on every request."""
+        pair = "certs/roots/ca.crt,certs/roots/intermediates.crt"
+        if self.secrets is Secrets.SDS:
+            pair = f"ca/{BUNDLE_FILE},ca/{INTERMEDIATES_FILE}"  # written by whoever changes the root
+        bundles = {self.mesh.config.trust_domain: pair}
+        files = ("--peer-trust-bundles", json.dumps(bundles), "--peer-revocations", REVOCATIONS)
+        return ("--peer-certificate", "required", *files)
 
     @property
     def ingress_port(self) -> int:
@@ -88,7 +130,7 @@ class Layout:
 
 def ports_of(mesh: Mesh, offset: int = 0) -> tuple[int, ...]:
     """Every port that the demo binds, in order; ``offset`` is the one that ``mesh`` was shifted by."""
-    ports = {ISSUER_PORT + offset, ADMIN_PORT + offset}
+    ports = {port + offset for port in (ISSUER_PORT, ADMIN_PORT, CA_PORT, CA_ADMIN_PORT)}
     for workload in mesh.workloads:
         ports.update(workload.listening)
         ports.update(port.app.process.port for port in workload.inbound)

@@ -30,20 +30,36 @@ from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_file, write_secret_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
-from authz.mesh.options import RenderOptions
+from authz.mesh.options import RenderOptions, Secrets
 from authz.mesh.render import modes_of, render_all, render_endpoints, render_listeners
 from authz.policy.reader import read_policies
 
-DIRECTORIES = ("certs", "envoy", "lds", "eds", "sds", "run", "logs", "ca", "web", "outside", "issuer")
-OPTIONS = RenderOptions(workers=1, poll_seconds=0.25)
+DIRECTORIES = ("certs", "envoy", "lds", "eds", "sds", "run", "logs", "ca", "web", "outside", "issuer", "revocations")
+CONNECTION_SECONDS = 5
+"""
+Connections between proxies are young here: one that began with a certificate of an old root is refused once that root
+is retired, so retiring waits this long, and nobody wants to watch that for ten minutes.
+"""
+OPTIONS = RenderOptions(
+    workers=1, poll_seconds=0.25, include_peer_certificate=True, max_connection_seconds=CONNECTION_SECONDS
+)
 """One worker of the authorization server is enough for one user, who has other uses for inotify."""
 WEB_NAMES = ("localhost", "bookinfo.example")
 OUTSIDE_NAMES = ("books.example.com",)
 CERTIFICATE_TTL_SECONDS = 24 * 3600.0
+SVID_TTL_SECONDS = 3600
+"""Of a proxy's certificate by SDS, renewed at half of it."""
 
 
 def plan(
-    state: Path, policies: Path, mesh_file: Path, *, offset: int = 0, copy: bool = False, tracing: bool = True
+    state: Path,
+    policies: Path,
+    mesh_file: Path,
+    *,
+    offset: int = 0,
+    copy: bool = False,
+    tracing: bool = True,
+    secrets: Secrets = Secrets.SDS,
 ) -> Layout:
     """
     Read the mesh, make the state directory, and copy into it what must not be changed where it is.
@@ -52,6 +68,7 @@ def plan(
         offset: added to every port.
         copy: work on a copy of the policies.
         tracing: run a collector, and send it spans.
+        secrets: how proxies get their certificates.
 
     Raises:
         DemoError: with every problem of the mesh description.
@@ -81,7 +98,7 @@ def plan(
             target = in_force / Path(path).relative_to(policies)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(shift_ports(content.decode("utf-8", "replace"), ports, offset), encoding="utf-8")
-    return Layout(state, in_force, mesh, offset, tracing)
+    return Layout(state, in_force, mesh, offset, tracing, secrets)
 
 
 def _read_mesh(name: str, text: str) -> Mesh:
@@ -147,7 +164,7 @@ def read_engine_or_stop(layout: Layout) -> Engine:
 
 def options(layout: Layout) -> RenderOptions:
     """How Envoy's configuration is rendered."""
-    return replace(OPTIONS, otlp=OTLP_SOCKET) if layout.tracing else OPTIONS
+    return replace(OPTIONS, otlp=OTLP_SOCKET if layout.tracing else "", secrets=layout.secrets)
 
 
 def render(layout: Layout, engine: Engine) -> None:
@@ -225,8 +242,15 @@ def issue_certificates(layout: Layout, now: float) -> None:
     certs = layout.state / "certs"
     mesh_ca = authority(layout, "ca", layout.mesh.config.trust_domain, now)
     _write_bundle(certs / "roots", mesh_ca.bundle_pem)
-    for workload in layout.mesh.workloads:
-        _write_pair(certs / workload.name, mesh_ca.issue_svid(workload.spiffe_id, now))
+    intermediates = b"".join(authority.chain_pem for authority in mesh_ca.authorities)
+    write_file(certs / "roots" / "intermediates.crt", intermediates)  # for judges of lone leaves (XA-35)
+    if not layout.revocations.exists():
+        write_file(layout.revocations, b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n")
+    if layout.secrets is Secrets.SDS:
+        write_file(layout.entries, registration_entries(layout).encode())
+    else:
+        for workload in layout.mesh.workloads:
+            _write_pair(certs / workload.name, mesh_ca.issue_svid(workload.spiffe_id, now))
     web = authority(layout, "web", "web.demo", now)
     _write_bundle(certs / "web", web.bundle_pem)
     for gateway in layout.mesh.gateways:
@@ -240,6 +264,26 @@ def issue_certificates(layout: Layout, now: float) -> None:
     _write_bundle(certs / "outside", outside.bundle_pem)
     issued = outside.issue_server_certificate(OUTSIDE_NAMES, now, ttl_seconds=CERTIFICATE_TTL_SECONDS)
     _write_pair(certs / "outside-server", issued)  # apart from the bundle, which is the egress gateway's
+
+
+def registration_entries(layout: Layout) -> str:
+    """
+    Grant every identity of the mesh to the user who runs the demo.
+
+    All proxies are processes of one user, so the kernel can vouch for no more than that: docs/demo.md says what is
+    proved and what is not.
+    """
+    lines = [
+        "# Who may have which certificate. Edited, it is in force within a second; the next start writes it anew.",
+        "entries:",
+    ]
+    for spiffe_id in sorted({str(workload.spiffe_id) for workload in layout.mesh.workloads}):
+        lines += [
+            f"- spiffeID: {spiffe_id}",
+            f"  selectors: [unix:uid:{os.getuid()}, unix:gid:{os.getgid()}]",
+            f"  x509SVIDTTL: {SVID_TTL_SECONDS}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def _write_bundle(directory: Path, bundle: bytes) -> None:

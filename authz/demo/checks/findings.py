@@ -39,14 +39,14 @@ async def _one_trace(world: World) -> str:
     complete: set[str] = set()
 
     async def look() -> bool | None:
-        complete.update(await asyncio.to_thread(joined, world.layout.state / "logs", trace_id))
+        complete.update(await asyncio.to_thread(joined, world.layout.state / "logs", trace_id, world.audit_logs()))
         return complete >= set(TRACED.split(", ")) or None
 
     await world.until(look)
     return ", ".join(sorted(complete - {"ratings"}))
 
 
-def joined(logs: Path, trace_id: str) -> set[str]:
+def joined(logs: Path, trace_id: str, audit: list[Path] | None = None) -> set[str]:
     """
     Return the workloads whose spans, access log and record agree about a trace, without their versions.
 
@@ -55,7 +55,9 @@ def joined(logs: Path, trace_id: str) -> set[str]:
     """
     spans = _lines(logs / "spans.jsonl", trace_id)
     by_id = {str(span["span_id"]): span for span in spans}
-    records = {str(record["span_id"]): record for record in _lines(logs / "audit.jsonl", trace_id)}
+    records = {
+        str(record["span_id"]): record for path in audit or [logs / "audit.jsonl"] for record in _lines(path, trace_id)
+    }
     found = set()
     for span in spans:
         check = by_id.get(str(span["parent_id"]), {})

@@ -56,6 +56,12 @@ def incidents() -> Iterator[Scenario]:
     group = "Things that fail"
     yield Scenario(group, "keys rotate: old and new tokens are good", "200, 200", _rotation)
     yield Scenario(group, "certificates are renewed, nothing is restarted", "a new certificate, 200", _renewal)
+    yield Scenario(
+        group,
+        "productpage is revoked: its open connections are refused",
+        "403 identity within 1 s, 200 later",
+        _revoked,
+    )
     yield Scenario(group, "details led astray: secure naming refuses", "503", _astray)
     yield Scenario(group, "details dies: it is started again", "died, 200", _application_dies)
     yield Scenario(group, "the external authorizer is gone: CUSTOM denies", "403 CUSTOM custom-orders", _no_provider)
@@ -220,6 +226,23 @@ async def _renewal(world: World) -> str:
 
     told = await world.until(renewed) or "the old certificate"
     return f"{told}, {await world.outcome(await world.call('productpage-v1', 'details-v1', '/details/0'))}"
+
+
+async def _revoked(world: World) -> str:
+    """Its sidecar keeps its connection to details: the handshake was long ago (XA-159)."""
+    path, host = world.layout.revocations, "details.bookinfo.svc.cluster.local"
+    before = path.read_bytes()
+
+    async def ask() -> str:
+        return await world.outcome(await world.from_app("productpage-v1", host, "/details/0"))
+
+    await world.becomes("200", ask)
+    write_file(path, f"{world.layout.mesh.workload('productpage-v1').spiffe_id}\n".encode())
+    try:
+        told = await world.becomes("403 identity", ask)
+    finally:
+        write_file(path, before)
+    return f"{told}, {(await world.becomes('200', ask)).partition(' ')[0]} later"
 
 
 async def _astray(world: World) -> str:

@@ -55,7 +55,7 @@ class ContainerWorld(World):
         super().__init__(layout, outside)
 
     def ingress(self) -> Place:
-        gateway = next(workload for workload in self.layout.mesh.gateways if workload.labels.get("istio") != "egress")
+        gateway = next(workload for workload in self.layout.mesh.gateways if not workload.is_egress_gateway)
         return Place(self.layout.ingress_port, gateway.compose_address)
 
     def issuers(self) -> Place:

@@ -164,7 +164,7 @@ class World:
 
     def _mesh_tls(self, caller: str) -> Tls:
         pair = self._pairs[caller] if caller else None
-        return Tls(self.layout.state / "certs/roots/ca.crt", client=pair, is_mesh=True)
+        return Tls(self.layout.roots, client=pair, is_mesh=True)
 
     # --- what came of it --------------------------------------------------------------------------------------------
 
