@@ -248,8 +248,17 @@ async def test_an_id_that_is_not_kept_is_not_found(service: Service) -> None:
     assert (answer.status_code, answer.json()) == (404, {"error": "not kept any more"})
 
 
-@pytest.mark.parametrize("path", ["/api/decisions?effect=maybe", "/api/decisions?limit=x", "/api/namespaces/graph?graphType=x",
-                                  "/api/namespaces/graph?duration=1y"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/decisions?effect=maybe",
+        "/api/decisions?limit=x",
+        "/api/decisions?after=-1",
+        "/api/decisions/stream?after=%0a",
+        "/api/namespaces/graph?graphType=x",
+        "/api/namespaces/graph?duration=1y",
+    ],
+)
 async def test_a_question_that_makes_no_sense_is_refused(service: Service, path: str) -> None:
     assert (await service.get(path)).status_code == 400
 

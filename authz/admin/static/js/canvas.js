@@ -127,14 +127,14 @@ export function canvas(wrap, chosen) {
 
   function rebuild(graph) {
     const shape = form();
-    const places = place(graph.nodes, graph.edges, shape);
+    const { positions: places, via } = place(graph.nodes, graph.edges, shape);
     const frames = new Set(graph.nodes.map((node) => node.parent).filter(Boolean));
     cy.elements().remove();
     cy.add(graph.nodes.map((node) => {
       const { x, y, width, height } = places.get(node.id);
       return { group: "nodes", data: { id: node.id, width, height, isFrame: frames.has(node.id), isOutside: node.isOutside }, position: { x, y } };
     }));
-    cy.add(graph.edges.map((edge) => ({ group: "edges", data: { id: edge.id, source: edge.source, target: edge.target, state: edge.policy.state, weight: 2, ...curve(places.get(edge.source), places.get(edge.target), shape) } })));
+    cy.add(graph.edges.map((edge) => ({ group: "edges", data: { id: edge.id, source: edge.source, target: edge.target, state: edge.policy.state, weight: 2, ...curve(places.get(edge.source), places.get(edge.target), shape, via(edge)) } })));
     labels = new Map();
     overlay.replaceChildren();
     for (const node of graph.nodes) {
@@ -197,8 +197,8 @@ function nodeWords(node, graph) {
   if (node.nodeType === "unknown") marks.push(glyph("globe"), "no identity");
   else {
     if (node.isGateway) marks.push(glyph("gate"));
-    marks.push(node.isOutside ? "not in the mesh" : node.nodeType === "box" ? "namespace" : node.namespace);
-    if (node.version && node.version !== "*" && !node.name.endsWith(node.version)) marks.push(`· ${node.version}`);
+    const isVersioned = node.version && node.version !== "*" && !node.name.endsWith(node.version);
+    marks.push(node.isOutside ? "not in the mesh" : node.nodeType === "box" ? "namespace" : `${node.namespace}${isVersioned ? ` · ${node.version}` : ""}`);
     const modes = node.policy?.mtlsModes ?? [];
     if (modes.length === 1 && modes[0] === "STRICT" && !node.isGateway) marks.push(mark("lock", "strict", "mTLS only"));
     if (node.policy?.isOpen) marks.push(mark("unlock", "open", "open: no ALLOW policy"));

@@ -28,7 +28,7 @@ function certificates(found) {
     const left = item.not_after - found.now;
     const kind = left <= 0 ? "deny" : left < WARN_SECONDS ? "warn" : "allow";
     return [h("b", {}, item.workload || item.identity), item.kind, item.identity ? mono(item.identity) : h("span", { class: "muted" }, "not a workload"),
-      chip(kind, left > 0 ? `${span(left)} left` : `expired ${span(-left)} ago`), h("span", { class: "num muted" }, new Date(item.not_after * 1000).toISOString().slice(0, 16).replace("T", " "))];
+      chip(kind, left > 0 ? `${span(left)} left` : `expired ${span(-left)} ago`), h("span", { class: "num muted nowrap" }, new Date(item.not_after * 1000).toISOString().slice(0, 16).replace("T", " "))];
   });
   return table(`Certificates (${rows.length})`, ["Workload", "Kind", "Identity", "Time left", "Expires (UTC)"], rows,
     "None known. Name the directory of the mesh's certificates with the setting “certificates”.");

@@ -2,13 +2,14 @@
 
 import * as dagre from "../vendor/dagre.esm.js";
 
-export const WIDE = { direction: "LR", width: 148, height: 54, gap: 16, header: 30, pad: 12, rank: 34, node: 48, label: 88 };
-export const NARROW = { direction: "TB", width: 124, height: 50, gap: 10, header: 26, pad: 8, rank: 40, node: 22, label: 60 };
+export const WIDE = { direction: "LR", width: 148, height: 54, gap: 26, header: 30, pad: 12, rank: 34, node: 64, label: 88 };
+export const NARROW = { direction: "TB", width: 124, height: 50, gap: 10, header: 26, pad: 8, rank: 40, node: 40, label: 60 };
 
 /**
  * Place the elements of the service's graph.
  *
- * Answers positions by id (centres) and the size of every box by id; the same graph is always placed the same.
+ * Answers `positions` by id (centres and sizes), and `via(edge)`: the points by which an edge gets around what stands
+ * between its ends. The same graph is always placed the same.
  */
 export function place(nodes, edges, form) {
   const byId = new Map(nodes.map((node) => [node.id, node]));
@@ -40,7 +41,13 @@ export function place(nodes, edges, form) {
       width: form.width, height: form.height,
     }));
   }
-  return positions;
+  const ways = new Map(graph.edges().map(({ v, w }) => [`${v} ${w}`, graph.edge(v, w).points]));
+  const usual = Math.min(...[...ways.values()].map((points) => points.length));
+  const via = (edge) => {
+    const points = ways.get(`${top(edge.source)} ${top(edge.target)}`) ?? [];
+    return points.length > usual ? points.slice(1, -1) : [];
+  };
+  return { positions, via };
 }
 
 function size(inside, form) {
@@ -59,7 +66,7 @@ const BOW = 64; // how far an edge that does not run forward swings out
  * An edge between two places as cytoscape draws curves: where it leaves and arrives, and control points as distances
  * from the straight line and weights along it. Forward it is an S; else it leaves and arrives on the same side.
  */
-export function curve(from, to, form) {
+export function curve(from, to, form, via = []) {
   const isWide = form.direction === "LR";
   const right = (place) => ({ x: place.x + place.width / 2, y: place.y });
   const left = (place) => ({ x: place.x - place.width / 2, y: place.y });
@@ -71,7 +78,8 @@ export function curve(from, to, form) {
   const runsForward = isWide ? b.x > a.x + 8 : b.y > a.y + 8;
   if (runsForward) {
     const [dx, dy] = [b.x - a.x, b.y - a.y];
-    points = isWide ? [{ x: a.x + dx * BEND, y: a.y }, { x: b.x - dx * BEND, y: b.y }] : [{ x: a.x, y: a.y + dy * BEND }, { x: b.x, y: b.y - dy * BEND }];
+    const between = via.filter((point) => (isWide ? point.x > a.x + 8 && point.x < b.x - 8 : point.y > a.y + 8 && point.y < b.y - 8));
+    points = between.length ? between : isWide ? [{ x: a.x + dx * BEND, y: a.y }, { x: b.x - dx * BEND, y: b.y }] : [{ x: a.x, y: a.y + dy * BEND }, { x: b.x, y: b.y - dy * BEND }];
   } else {
     b = isWide ? right(to) : below(to);
     const far = (isWide ? Math.max(a.x, b.x) : Math.max(a.y, b.y)) + BOW;
