@@ -164,6 +164,7 @@ def verify(certificate: Path, directory: Path) -> None:
 @click.option("--listen", default="", help="host:port, mutual TLS: secret discovery and renewal for SVID holders.")
 @click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
 @click.option("--dns", multiple=True, default=("localhost",), help="Name in this server's certificate. Repeat it.")
+@click.option("--admin", default="", help="host:port on loopback, or unix:PATH: /metrics, /healthz and /readyz.")
 def serve(
     directory: Path,
     entries: Path | None,
@@ -173,6 +174,7 @@ def serve(
     listen: str,
     enrol: str,
     dns: tuple[str, ...],
+    admin: str,
 ) -> None:
     """Hand out and renew certificates until SIGTERM. Envoys keep what they have while this is down."""
     from authz.service.ca import AuthorityFiles, AuthorityServer, Doors  # grpc is slow to import
@@ -183,7 +185,7 @@ def serve(
     federated = tuple((trust_domain_of(domain), Path(file)) for domain, _, file in pairs)
     files = AuthorityFiles(directory, entries, revocations, federated)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    asyncio.run(_serve(AuthorityServer(files, Doors(socket, listen, enrol, dns))))
+    asyncio.run(_serve(AuthorityServer(files, Doors(socket, listen, enrol, dns, admin))))
 
 
 async def _serve(server: "AuthorityServer") -> None:

@@ -23,6 +23,7 @@ from authz.demo.prepare import plan
 from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
 from authz.demo.supervisor import Supervisor
+from authz.mesh.options import Secrets
 
 ROOT = Path(__file__).parents[2]
 """The checkout, where policies/ and envoy-configs/ are, when one works on it."""
@@ -43,6 +44,10 @@ ROOT = Path(__file__).parents[2]
     help="The mesh description.  [default: envoy-configs/mesh.yaml]",
 )  # fmt: skip
 @click.option("--port-offset", metavar="N", type=int, default=0, help="Add N to every port (policies are copied then).")
+@click.option(
+    "--secrets", type=click.Choice(list(Secrets)), default=Secrets.SDS,
+    help="How proxies get certificates: from the authority over SDS, or as files.",
+)  # fmt: skip
 @click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to logs/spans.jsonl.")
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
 @click.option("--compose", is_flag=True, help="With --check: start the containers of docker-compose.yaml instead.")
@@ -57,6 +62,7 @@ def command(
     policies: Path | None,
     mesh: Path | None,
     port_offset: int,
+    secrets: Secrets,
     tracing: bool,
     pattern: str,
     compose: bool,
@@ -91,6 +97,7 @@ def command(
         offset=port_offset,
         copy=check,
         tracing=tracing,
+        secrets=secrets,
     )
     raise SystemExit(asyncio.run(_run(layout, console, check=check, pattern=pattern, keep=keep, form=form)))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 
+from authz.admin.access import Guard, judge_access
 from authz.core.errors import LoadError, Problem, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.bundle import TrustBundle, read_bundle
@@ -28,6 +29,8 @@ from authz.identity.registrar import Issuance, Registrar, SigningLimit
 from authz.identity.registration import UnixPeer, read_entries
 from authz.identity.renewal import renewal_time
 from authz.identity.revocation import read_revocations
+from authz.service.admin_server import AdminServer
+from authz.service.ca_admin import Facts, Issuances, make_app
 from authz.service.enrolment import Enrolment
 from authz.service.sds import SecretServer
 from authz.service.tls import ServerCertificate
@@ -64,6 +67,8 @@ class Doors:
     """``host:port`` for bearers of a join token, over TLS with our certificate only."""
     dns: tuple[str, ...] = ()
     """Names in our own certificate, by which enrolling workloads check it."""
+    admin: str = ""
+    """``host:port`` on loopback, or ``unix:PATH``: metrics and health for operators."""
 
 
 @dataclass(slots=True)
@@ -76,8 +81,7 @@ class AuthorityServer:
     limit: SigningLimit = field(default_factory=SigningLimit)
     ports: dict[str, int] = field(default_factory=dict)
     """What ``listen`` and ``enrol`` were bound to, for port 0."""
-    unrecorded: int = 0
-    """Refusals left out of the record because there were too many."""
+    issuances: Issuances = field(default_factory=Issuances)
     _refusals: SigningLimit = field(default_factory=lambda: SigningLimit(1.0, 10, 20.0, 200))
     """The same buckets, for records instead of signatures: a stranger who knocks in a loop must not fill the disk."""
     _registrar: Registrar = field(init=False)
@@ -85,6 +89,7 @@ class AuthorityServer:
     _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
     _servers: list[grpc.aio.Server] = field(default_factory=list)
     _unix: UnixPeers | None = None
+    _admin: AdminServer | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _own_renewal: float = 0.0
 
@@ -106,6 +111,8 @@ class AuthorityServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._admin is not None:
+            await self._admin.stop()
         if self._unix is not None:
             await self._unix.stop()
         for server in self._servers:
@@ -177,6 +184,13 @@ class AuthorityServer:
             await self._serve("listen", self.doors.listen, handlers, is_mutual=True)
         if self.doors.enrol:
             await self._serve("enrol", self.doors.enrol, (enrolment.handler(None),), is_mutual=False)
+        if self.doors.admin:
+            guarded = Guard(make_app(self._facts), judge_access(self.doors.admin))
+            self._admin = AdminServer(guarded, self.doors.admin)
+            await self._admin.start()  # last: whoever answers here serves
+
+    def _facts(self) -> Facts:
+        return Facts(self._registrar.ca, self.secrets, self.issuances)
 
     def _admit(self, peer: UnixPeer) -> bool:
         if self._registrar.grants(peer):
@@ -219,8 +233,12 @@ class AuthorityServer:
 
     def _record(self, issuance: Issuance) -> None:
         """Certificates always; refusals as long as nobody floods the record with them."""
+        if issuance.is_issued:
+            self.issuances.issued += 1
+        else:
+            self.issuances.refused += 1
         if not issuance.is_issued and not self._refusals.take(issuance.evidence, issuance.time):
-            self.unrecorded += 1
+            self.issuances.unrecorded += 1
             return
         level = logging.INFO if issuance.is_issued else logging.WARNING
         audit.log(level, "%s", json.dumps(asdict(issuance) | {"serial": f"{issuance.serial:x}"}))

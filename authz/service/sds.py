@@ -86,6 +86,11 @@ class SecretServer:
         self.shelf = Shelf(registrar, jitter)
         self.figures = Figures()
 
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._listeners)
+
     # What changes
 
     def replace_authority(self, ca: CertificateAuthority) -> None:

@@ -86,7 +86,7 @@ def test_the_demo_says_what_to_try_and_ends_cleanly(layout: Layout) -> None:
     with subprocess.Popen(command(layout), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         said = until(demo, "Decisions")
         assert f"https://localhost:{layout.ingress_port}/" in said
-        assert len(list(children(layout))) == 23
+        assert len(list(children(layout))) == 24
         second = subprocess.run(command(layout), capture_output=True, text=True, timeout=30)
         assert second.returncode == 1
         assert "another demo runs in" in second.stdout + second.stderr

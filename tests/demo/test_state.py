@@ -1,18 +1,23 @@
 """The state directory: ports, copies, certificates, configuration, and what is said when something is wrong."""
 
+import os
 import socket
 import stat
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
 from authz.core.errors import LoadError
+from authz.core.spiffe import TrustDomain
 from authz.demo.commands import all_commands
 from authz.demo.layout import DemoError, Layout, busy_ports, ports_of, shift_ports
 from authz.demo.prepare import issue_certificates, modes, plan, read_engine, read_engine_or_stop, render, render_again
+from authz.identity.registration import UnixPeer, read_entries
+from authz.mesh.options import Secrets
 
 ROOT = Path(__file__).parent.parent.parent
 MESH, POLICIES = ROOT / "envoy-configs" / "mesh.yaml", ROOT / "policies"
@@ -74,7 +79,7 @@ def test_external_authorizers_are_found_on_this_machine(layout: Layout) -> None:
 
 
 def test_each_proxy_gets_its_own_identity_and_nobody_else_reads_the_key(layout: Layout) -> None:
-    issue_certificates(layout, time.time())
+    issue_certificates(replace(layout, secrets=Secrets.FILES), time.time())
     for workload in layout.mesh.workloads:
         directory = layout.state / "certs" / workload.name
         certificate = x509.load_pem_x509_certificate((directory / "tls.crt").read_bytes())
@@ -82,6 +87,23 @@ def test_each_proxy_gets_its_own_identity_and_nobody_else_reads_the_key(layout: 
         assert names.get_values_for_type(x509.UniformResourceIdentifier) == [str(workload.spiffe_id)]
         assert stat.S_IMODE((directory / "tls.key").stat().st_mode) == 0o600
     assert stat.S_IMODE(layout.state.stat().st_mode) == 0o700
+
+
+def test_entries_grant_the_mesh_to_the_user_of_the_demo_and_to_nobody_else(layout: Layout) -> None:
+    issue_certificates(layout, time.time())
+    entries, problems = read_entries("entries.yaml", layout.entries.read_bytes(), TrustDomain("cluster.local"))
+    assert problems == ()
+    assert {str(entry.grant.spiffe_id) for entry in entries} == {str(w.spiffe_id) for w in layout.mesh.workloads}
+    me = UnixPeer(os.getuid(), os.getgid())
+    assert all(entry.is_for(me) and entry.grant.ttl_seconds == 3600 for entry in entries)
+    assert not any(entry.is_for(UnixPeer(me.uid + 1, me.gid)) for entry in entries)
+
+
+def test_without_sds_there_is_no_authority_among_the_processes(layout: Layout) -> None:
+    def names(secrets: Secrets) -> set[str]:
+        return {command.name for wave in all_commands(replace(layout, secrets=secrets)) for command in wave}
+
+    assert names(Secrets.SDS) - names(Secrets.FILES) == {"ca"}
 
 
 def test_the_authorities_are_kept_and_a_damaged_one_is_replaced(layout: Layout) -> None:

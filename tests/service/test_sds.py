@@ -266,7 +266,7 @@ async def test_refusals_in_a_loop_do_not_fill_the_record(directory: Path) -> Non
         for _ in range(30):
             await refusal(fetch(channel, STRANGER))
         assert 10 <= len(authority.refusals()) < 20
-        assert authority.server.unrecorded == 30 - len(authority.refusals())
+        assert authority.server.issuances.unrecorded == 30 - len(authority.refusals())
 
 
 async def test_too_many_names_on_one_stream_are_refused(directory: Path) -> None:
