@@ -1,7 +1,21 @@
-"""One setting for all property tests."""
+"""What holds for all tests."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A busy machine is no finding: examples have no deadline, and slow generation is not an error.
 settings.register_profile("authz", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("authz")
+
+REAL_PROCESSES = frozenset({"admin", "demo", "envoy", "mesh", "service"})
+"""Rooms whose tests start real Envoys, servers and browsers on a machine that others use too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Such a test may fail once for want of time; a test that fails twice has found something."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).parts[0] in REAL_PROCESSES:
+            item.add_marker(pytest.mark.flaky(reruns=1))
