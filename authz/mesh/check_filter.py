@@ -151,8 +151,15 @@ def check_cluster() -> Cluster:
 
 
 def embedded_check_cluster(proxy: str) -> Cluster:
-    """The proxy itself, on a socket of its own. There is no other endpoint, so none is ever avoided."""
+    """
+    The proxy itself, on a socket of its own. There is no other endpoint, so none is ever avoided.
+
+    A starting proxy asks for health before its own listener is open, so it asks again soon.
+    """
     cluster = _authz_cluster()
+    (health,) = cluster.health_checks
+    health.unhealthy_interval = health.no_traffic_interval = seconds(0.05)
+    health.no_traffic_healthy_interval = seconds(1)
     cluster.type = ClusterDiscoveryType.STATIC
     cluster.load_assignment = assignment(AUTHZ_CLUSTER, [endpoint(pipe(embedded_socket(proxy)))])
     return cluster
