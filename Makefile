@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo check test lint types format protos envoy-configs bench bench-servers clean system-packages
+.PHONY: help demo check test lint types format protos envoy-configs bench bench-quick bench-servers clean system-packages
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -38,8 +38,11 @@ envoy-configs: $(STAMP) ## Render envoy-configs/ anew
 bench-servers: $(STAMP)  ## Measure grpcio and hosted workers at saturation
 	$(BIN)/python -m benchmarks.servers
 
-bench: $(STAMP)  ## Measure; one report
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP)  ## Measure all contenders in one run, 20 minutes; one report
+	$(BIN)/python -m benchmarks.run --docs docs/performance.md
+
+bench-quick: $(STAMP)  ## Measure for two minutes; fail when a ratio got worse
+	$(BIN)/python -m benchmarks.run --quick
 
 system-packages:
 	@.ci/system-packages

@@ -1,7 +1,7 @@
 """
 Measure everything, in one run, and write one report.
 
-    python -m benchmarks.run [--quick] [--out DIRECTORY]        (make bench)
+    python -m benchmarks.run [--quick] [--out DIRECTORY] [--docs FILE]        (make bench, make bench-quick)
 
 Straight at the servers (h2load) and through an Envoy (wrk): throughput and CPU at saturation, latency at fixed rates,
 growth with the number of policies, memory; then what happens while policies are loaded. Contenders have the same
@@ -246,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two minutes, and guard ratios")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="directory of the report")
+    parser.add_argument("--docs", type=Path, help="page to put the report into, and the picture beside it")
     options = parser.parse_args(arguments)
     for program, package in (("h2load", "nghttp2-client"), ("wrk", "wrk"), ("taskset", "util-linux")):
         if shutil.which(program) is None:
@@ -261,6 +262,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.quick:
         return 3 if guard(result) else 0
     (options.out / "report.svg").write_text(report.picture(result))
+    if options.docs is not None:
+        options.docs.write_text(report.inserted(options.docs.read_text(), text))
+        images = options.docs.parent / "images"
+        images.mkdir(exist_ok=True)
+        (images / "performance.svg").write_text(report.picture(result))
     return 0
 
 
