@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Sequence
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,7 @@ from authz.admin.workers import Fetch, WorkerRequest
 from authz.analysis.graph import Grouping
 from authz.core.decision import Effect
 
+_log = logging.getLogger("authz.admin")
 _NOBODY: Answer = {
     "ready": False,
     "reload_ok": True,
@@ -78,11 +80,14 @@ class WorkersSource:
         """Ask every worker, with one target for all or one for each; answers with their worker, in order."""
         workers = self._workers()
         each = targets if len(targets) == len(workers) else targets * len(workers)
-        answers = await asyncio.gather(
-            *(self._fetch(index, WorkerRequest("GET", target)) for index, target in zip(workers, each, strict=True))
-        )
-        return [
-            (index, json.loads(answer.body))
-            for index, answer in zip(workers, answers, strict=True)
-            if answer.status == 200
-        ]
+        answers = await asyncio.gather(*(self._one(index, target) for index, target in zip(workers, each, strict=True)))
+        return [(index, answer) for index, answer in zip(workers, answers, strict=True) if answer is not None]
+
+    async def _one(self, index: int, target: str) -> Answer | None:
+        try:
+            answer = await self._fetch(index, WorkerRequest("GET", target))
+            found: Answer | None = json.loads(answer.body) if answer.status == 200 else None
+        except Exception:  # the page shows what the others know, rather than nothing
+            _log.warning("worker %s could not be asked for %s", index, target.partition("?")[0], exc_info=True)
+            return None
+        return found

@@ -1,12 +1,19 @@
 // The service: JSON by GET, and the live stream of decisions.
 
-export class Gone extends Error {}
+/** The service gave no answer that can be shown; the head of the page says how it is. */
+export class Unanswered extends Error {}
+export class Gone extends Unanswered {}
 
-/** Read JSON. Throws Gone for 404, Error otherwise. */
+/** Read JSON. Throws Gone for 404, Unanswered otherwise. */
 export async function get(path) {
-  const answer = await fetch(path, { headers: { accept: "application/json" }, cache: "no-store" });
+  let answer;
+  try {
+    answer = await fetch(path, { headers: { accept: "application/json" }, cache: "no-store" });
+  } catch {
+    throw new Unanswered("the service cannot be reached");
+  }
   if (answer.status === 404) throw new Gone("not kept any more");
-  if (!answer.ok) throw new Error(`the service answered ${answer.status}`);
+  if (!answer.ok) throw new Unanswered(`the service answered ${answer.status}`);
   return answer.json();
 }
 
@@ -57,14 +64,13 @@ export function every(ms, work) {
   let timer = 0;
   let stopped = false;
   const run = async () => {
-    if (!document.hidden) {
-      try {
-        await work();
-      } catch (error) {
-        if (!(error instanceof TypeError)) throw error; // the service is away: the head of the page says so
-      }
+    try {
+      if (!document.hidden) await work();
+    } catch (error) {
+      if (!(error instanceof Unanswered)) throw error;
+    } finally {
+      if (!stopped) timer = setTimeout(run, ms);
     }
-    if (!stopped) timer = setTimeout(run, ms);
   };
   const seen = () => {
     if (!document.hidden && !stopped) {
