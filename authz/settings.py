@@ -139,7 +139,9 @@ class Settings(BaseSettings):
         default=None, description="Ed25519 key, PEM, that signs checkpoints of the chain"
     )
 
-    otlp_endpoint: str = Field(default="", description="OTLP endpoint of spans: http://host:4317, or unix:PATH for grpc; empty sends none")
+    otlp_endpoint: str = Field(
+        default="", description="OTLP endpoint of spans: http://host:4317, or unix:PATH for grpc; empty sends none"
+    )
     otlp_protocol: Literal["grpc", "http"] = Field(default="grpc", description="of the OTLP endpoint")
     otlp_headers: Path | None = Field(default=None, description="file with headers of OTLP calls, `name: value` lines")
     otlp_ca: Path | None = Field(default=None, description="PEM bundle that vouches for the OTLP endpoint")
