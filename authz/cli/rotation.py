@@ -77,17 +77,26 @@ def check(
 @ADMIN
 @click.option("--ca", "directory", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--timeout", type=click.FloatRange(1), default=60.0, help="Seconds for each step.")
-def drill(admins: tuple[str, ...], directory: Path, timeout: float) -> None:
+@click.option(
+    "--settle",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Seconds before the old root goes, for connections that began with its certificates.",
+)
+def drill(admins: tuple[str, ...], directory: Path, timeout: float, settle: float) -> None:
     """
     Change the root with overlap: prepare, activate, taint, retire, each when every Envoy is ready for it.
 
     The authority must be served (authz ca serve). Exit code: 0 done, 3 an Envoy was not ready in time (the steps done
     so far stay and do no harm), 1 no answer.
+
+    Where the authorization server judges the caller's certificate on every request, set --settle to how long a
+    connection may live (`authz mesh render`: 600 s): a request on one that is older than its root is refused.
     """
     if not admins:
         raise click.UsageError("at least one --admin is needed: the drill is about seeing that proxies follow")
     ca = _load(directory)
-    steps = Steps(ca, directory, admins, timeout)
+    steps = Steps(ca, directory, admins, timeout, settle)
     try:
         steps.run()
     except ValueError as error:
@@ -97,8 +106,11 @@ def drill(admins: tuple[str, ...], directory: Path, timeout: float) -> None:
 class Steps:
     """The drill. Every step is written before it is waited for, so that it can be taken up again."""
 
-    def __init__(self, ca: CertificateAuthority, directory: Path, admins: tuple[str, ...], timeout: float) -> None:
+    def __init__(
+        self, ca: CertificateAuthority, directory: Path, admins: tuple[str, ...], timeout: float, settle: float
+    ) -> None:
         self.ca = ca
+        self.settle = settle
         self.directory = directory
         self.admins = admins
         self.timeout = timeout
@@ -120,6 +132,9 @@ class Steps:
         self._wait(
             lambda served: not still_served(served, ledger.read(), [new.id]), "serves certificates of the new authority"
         )
+        if self.settle:
+            output.say(f"settling   {self.settle:.0f} s: connections that began with the old one end")
+            time.sleep(self.settle)
         self._save(retire(self.ca, old.id))
         output.say(f"retired    {old.id}: it is trusted no more")
         self._wait(lambda served: not trusts(served, old.root.serial_number), "has dropped the old root")

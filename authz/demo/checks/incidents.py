@@ -1,14 +1,12 @@
 """Scenarios in which something happens: policies are edited or broken, keys rotate, processes die, records are read."""
 
 import re
-import time
 from collections.abc import Iterator
 
 from authz.audit.record import Record, read_field
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
-from authz.demo.prepare import issue_certificates
 from authz.identity.files import write_file
 
 INGRESS, DRY_RUN, MESH = "10-ingress.yaml", "40-dry-run.yaml", "00-mesh.yaml"
@@ -218,7 +216,7 @@ async def _rotation(world: World) -> str:
 
 async def _renewal(world: World) -> str:
     before = await world.certificate("details-v1")
-    issue_certificates(world.layout, time.time())
+    world.renew_certificates()
 
     async def renewed() -> str | None:
         found = await world.certificate("details-v1")

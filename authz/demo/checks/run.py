@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from authz.core.errors import AuthzError
 from authz.demo.checks.door import door_scenarios
 from authz.demo.checks.findings import findings
+from authz.demo.checks.identity import identity_scenarios
 from authz.demo.checks.incidents import incidents
 from authz.demo.checks.mesh import mesh_scenarios
+from authz.demo.checks.modes import mode_scenarios
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
+from authz.mesh.options import Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +29,14 @@ class Result:
         return self.actual == self.scenario.expected
 
 
-def all_scenarios(*, tracing: bool = True) -> Iterator[Scenario]:
+def all_scenarios(*, tracing: bool = True, secrets: Secrets = Secrets.SDS) -> Iterator[Scenario]:
     """In the order of the table; the rough ones come last."""
     yield from door_scenarios()
     yield from mesh_scenarios()
     yield from findings(tracing=tracing)
+    if secrets is Secrets.SDS:
+        yield from identity_scenarios()
+        yield from mode_scenarios()
     yield from incidents()
 
 
@@ -41,7 +47,7 @@ async def run_check(world: World, pattern: str = "") -> AsyncIterator[Result]:
     A scenario that fails to run is a result too. Raises DemoError when the check itself cannot begin.
     """
     await world.prepare()
-    for scenario in all_scenarios(tracing=world.layout.tracing):
+    for scenario in all_scenarios(tracing=world.layout.tracing, secrets=world.layout.secrets):
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():
             continue
         began = time.monotonic()

@@ -6,6 +6,8 @@ What a request came to is told in a few words that are the same every time (``ou
 
 import asyncio
 import json
+import re
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,11 +19,12 @@ from authz.core.spiffe import SpiffeId
 from authz.demo.checks.clients import Pair, Place, Reply, Tls, exchange, send, shown_certificate
 from authz.demo.commands import AUTHZ
 from authz.demo.layout import DemoError, Layout
-from authz.demo.prepare import authority
+from authz.demo.prepare import authority, issue_certificates
 from authz.demo.screen import Tail
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_secret_files
 from authz.identity.keys import generate_key
+from authz.mesh.options import Secrets
 from authz.tokens.signing import SigningKey, jwks_text, sign_text, signing_key
 from authz.tokens.strict_json import read_base64url
 
@@ -131,7 +134,7 @@ class World:
         self, caller: str, workload: str, path: str, *, method: str = "GET", headers: Headers = (), body: bytes = b""
     ) -> Reply:
         """Ask a sidecar directly with the certificate of ``caller``; ``""``: no certificate, ``plaintext``: no TLS."""
-        tls = None if caller == "plaintext" else self._mesh_tls(caller)
+        tls = None if caller == "plaintext" else self.mesh_tls(caller)
         return await asyncio.to_thread(
             send,
             self.inbound(workload),
@@ -155,14 +158,15 @@ class World:
 
     async def connect(self, caller: str, workload: str, message: bytes) -> Reply:
         """Send bytes to a TCP sidecar."""
-        tls = None if caller == "plaintext" else self._mesh_tls(caller)
+        tls = None if caller == "plaintext" else self.mesh_tls(caller)
         return await asyncio.to_thread(exchange, self.inbound(workload), message, tls=tls)
 
     async def certificate(self, workload: str) -> bytes:
         """The certificate that a sidecar shows, as DER; empty when it shows none."""
-        return await asyncio.to_thread(shown_certificate, self.inbound(workload), self._mesh_tls("ingressgateway"))
+        return await asyncio.to_thread(shown_certificate, self.inbound(workload), self.mesh_tls("ingressgateway"))
 
-    def _mesh_tls(self, caller: str) -> Tls:
+    def mesh_tls(self, caller: str) -> Tls:
+        """How to speak to the mesh as ``caller``; ``""``: without a certificate."""
         pair = self._pairs[caller] if caller else None
         return Tls(self.layout.roots, client=pair, is_mesh=True)
 
@@ -180,6 +184,18 @@ class World:
         stage, policy = record.get("stage"), read_field(record, "rule", "policy")
         told = {"allow": "no ALLOW", "jwt": "token", "deny": f"DENY {policy}", "custom": f"CUSTOM {policy}"}
         return f"{reply.status} {told.get(str(stage), stage)}"
+
+    async def authz(self, *arguments: str) -> tuple[int, str]:
+        """Run a command in the state directory: exit code and output."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "authz", *arguments),
+            cwd=self.layout.state,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        told = (await process.communicate())[0].decode()
+        assert process.returncode is not None
+        return process.returncode, told
 
     async def find(self, wanted: Callable[[Record], bool]) -> Record | None:
         """Wait for a decision that is ``wanted``; None when none came in time."""
@@ -306,6 +322,23 @@ class World:
         foreign = CertificateAuthority.create("elsewhere.example", now)
         stranger = SpiffeId.for_workload("elsewhere.example", "bookinfo", str(somebody.service_account))
         self._keep("foreign", foreign.issue_svid(stranger, now))
+
+    def pair(self, name: str) -> Pair:
+        """A certificate of ``prepare``."""
+        return self._pairs[name]
+
+    async def renew_callers(self) -> None:
+        """Make the certificates anew: the root may have changed."""
+        await asyncio.to_thread(self._make_certificates)
+
+    def renew_certificates(self) -> None:
+        """Let every proxy have a new one: other files, or another life in every registration entry."""
+        if self.layout.secrets is Secrets.FILES:
+            issue_certificates(self.layout, time.time())
+            return
+        text = self.layout.entries.read_text(encoding="utf-8")
+        shorter = re.sub(r"(x509SVIDTTL: )(\d+)", lambda match: f"{match[1]}{int(match[2]) - 1}", text)
+        _replace_file(self.layout.entries, shorter)
 
     def _keep(self, name: str, issued: Issued) -> None:
         directory = self.layout.state / "check"

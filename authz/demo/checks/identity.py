@@ -1,0 +1,305 @@
+"""
+Scenarios of certificates: who gets one, renewal and root rotation while requests run, the authority's death.
+
+They need the authority as a process of its own (``--secrets sds``).
+"""
+
+import asyncio
+import http.client
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from authz.demo.checks.clients import Place, exchange
+from authz.demo.checks.scenario import Scenario
+from authz.demo.checks.world import World
+from authz.demo.commands import ADMIN_SOCKET, CA, envoy_binary
+from authz.demo.layout import LOOPBACK
+from authz.demo.prepare import CONNECTION_SECONDS
+from authz.identity.drift import read_served
+from authz.identity.ledger import LEDGER_FILE, Ledger
+
+REFUSED = "refused in the handshake"
+BAD = ("expired", "not yet valid", "self-made", "foreign")
+FETCH = "/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets"
+SETTLE_SECONDS = CONNECTION_SECONDS + 1
+OUTAGE_SECONDS = 3.0
+PAUSE_SECONDS = 0.02
+CALL_SECONDS = 5.0
+EDGES = (
+    ("productpage-v1", "details.bookinfo.svc.cluster.local", "/details/0"),
+    ("productpage-v1", "reviews.bookinfo.svc.cluster.local", "/reviews/0"),
+    ("reviews-v2", "ratings.bookinfo.svc.cluster.local", "/ratings/0"),
+)
+"""On which requests run all the while."""
+IMPOSTOR = """
+admin: {{address: {{pipe: {{path: run/impostor.admin.sock}}}}}}
+static_resources:
+  listeners:
+  - name: impostor
+    address: {{pipe: {{path: run/impostor.sock}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.direct_response
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificates:
+            - certificate_chain: {{filename: {certificate}}}
+              private_key: {{filename: {key}}}
+"""
+
+
+def identity_scenarios() -> Iterator[Scenario]:
+    """All of them; each leaves the mesh as it found it, the drill with another root."""
+    group = "Certificates by SDS"
+    yield Scenario(group, "expired, self-made and foreign ones, at every proxy", "all refused", _at_every_hop)
+    yield Scenario(
+        group, "the same at the authority", "UNAVAILABLE, recorded nowhere, nothing given", _at_the_authority
+    )
+    yield Scenario(group, "productpage asks for its own", "OK", _own)
+    yield Scenario(group, "productpage asks for details'", "PERMISSION_DENIED, recorded", _somebody_elses)
+    yield Scenario(group, "a local process asks for what no entry grants", "PERMISSION_DENIED, recorded", _unregistered)
+    yield Scenario(group, "authz rotation check", "exit code 0", _check)
+    yield Scenario(
+        group, "and with an Envoy that serves something else", "exit code 3: superseded, nothing else", _impostor
+    )
+
+    group = "Rotation while requests run"
+    yield Scenario(group, "every certificate is renewed", "all new, no request lost", _leaves)
+    yield Scenario(group, "the authority is dead for 3 s, and back", "all new, renewed again, no request lost", _outage)
+    yield Scenario(
+        group, "authz rotation drill: another root", "exit code 0, no request lost, the old root is refused", _drill
+    )
+    yield Scenario(group, "authz rotation check after it", "exit code 0", _check)
+
+
+@dataclass
+class Load:
+    """What the requests came to."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        total, failed = self.answers.total(), self.answers.total() - self.answers["200"]
+        if not total:
+            return "no request made"
+        return f"{failed} of {total} requests lost: {dict(self.answers)}" if failed else "no request lost"
+
+
+@asynccontextmanager
+async def requests_running(world: World) -> AsyncIterator[Load]:
+    """One caller on each edge asks as fast as it is answered."""
+    load, is_over = Load(), asyncio.Event()
+
+    async def ask(workload: str, host: str, path: str) -> None:
+        while not is_over.is_set():
+            reply = await world.from_app(workload, host, path)
+            load.answers[str(reply.status) if reply.status else reply.failure] += 1
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    tasks = [asyncio.create_task(ask(*edge)) for edge in EDGES]
+    try:
+        yield load
+    finally:
+        is_over.set()
+        await asyncio.gather(*tasks)
+
+
+# --- who gets one ------------------------------------------------------------------------------------------------
+
+
+async def _at_every_hop(world: World) -> str:
+    mesh = world.layout.mesh
+    places = [world.inbound(workload.name) for workload in mesh.sidecars]
+    if mesh.egress_gateway is not None:
+        places += [Place(server.port) for server in mesh.egress_gateway.servers]
+    told = Counter[str]()
+    for place in places:
+        for bad in BAD:
+            reply = await asyncio.to_thread(exchange, place, b"PING\r\n", tls=world.mesh_tls(bad))
+            told[reply.body or reply.failure] += 1
+    return "all refused" if set(told) == {REFUSED} else str(dict(told))
+
+
+async def _fetched(world: World, caller: str, secret: str) -> str:
+    """How the authority answers: the name of a gRPC status. ``""``: no certificate, ``unix``: by the socket."""
+    return await asyncio.to_thread(_fetch, world, caller, secret)
+
+
+def _fetch(world: World, caller: str, secret: str) -> str:
+    request = b"\x1a" + bytes([len(secret)]) + secret.encode()  # DiscoveryRequest.resource_names, below 128 bytes
+    if caller == "unix":
+        channel = grpc.insecure_channel(f"unix:{world.layout.state}/run/sds.sock")
+    else:
+        pair = world.pair(caller) if caller else None
+        files = (pair.key.read_bytes(), pair.certificate.read_bytes()) if pair else (None, None)
+        credentials = grpc.ssl_channel_credentials(world.layout.roots.read_bytes(), *files)
+        override = (("grpc.ssl_target_name_override", "localhost"),)
+        channel = grpc.secure_channel(f"{LOOPBACK}:{world.layout.ca_port}", credentials, options=override)
+    with channel:
+        try:
+            call = channel.unary_unary(FETCH, request_serializer=bytes, response_deserializer=bytes)
+            answer = call(request, timeout=CALL_SECONDS)
+        except grpc.RpcError as error:
+            code = error.code() if isinstance(error, grpc.Call) else None
+            return code.name if code is not None else "an error"
+    return "OK" if secret.encode() in answer else "OK without it"
+
+
+def _refusals(world: World) -> int:
+    return sum(not issuance.is_issued for issuance in Ledger(world.layout.state / "ca" / LEDGER_FILE).read())
+
+
+def _is_recorded(world: World, evidence: str, secret: str) -> bool:
+    issuances = Ledger(world.layout.state / "ca" / LEDGER_FILE).read()
+    return any(not i.is_issued and i.spiffe_id == secret and i.evidence.startswith(evidence) for i in issuances)
+
+
+async def _at_the_authority(world: World) -> str:
+    """The handshake ends before anybody asks for anything, so there is nothing to record."""
+    before, own = _refusals(world), _id(world, "productpage-v1")
+    told = {await _fetched(world, caller, own) for caller in (*BAD, "")}
+    recorded = "recorded nowhere, nothing given" if _refusals(world) == before else "recorded"
+    return f"{', '.join(sorted(told))}, {recorded}"
+
+
+async def _own(world: World) -> str:
+    return await _fetched(world, "productpage-v1", _id(world, "productpage-v1"))
+
+
+async def _somebody_elses(world: World) -> str:
+    own, wanted = _id(world, "productpage-v1"), _id(world, "details-v1")
+    told = await _fetched(world, "productpage-v1", wanted)
+    return f"{told}, {'recorded' if _is_recorded(world, own, wanted) else 'not recorded'}"
+
+
+async def _unregistered(world: World) -> str:
+    wanted = f"spiffe://{world.layout.mesh.config.trust_domain}/ns/bookinfo/sa/nobody"
+    told = await _fetched(world, "unix", wanted)
+    return f"{told}, {'recorded' if _is_recorded(world, 'unix:uid:', wanted) else 'not recorded'}"
+
+
+def _id(world: World, workload: str) -> str:
+    return str(world.layout.mesh.workload(workload).spiffe_id)
+
+
+# --- what is served ----------------------------------------------------------------------------------------------
+
+
+def _admins(world: World) -> list[str]:
+    places = [ADMIN_SOCKET.format(name=workload.name) for workload in world.layout.mesh.workloads]
+    return [part for place in places for part in ("--admin", place)]
+
+
+async def _check(world: World) -> str:
+    code, told = await world.authz("rotation", "check", "--ca", "ca", *_admins(world))
+    drifts = "; ".join(line for line in told.splitlines() if ": " in line)
+    return f"exit code {code}" + (f": {drifts}" if code else "")
+
+
+async def _impostor(world: World) -> str:
+    """A proxy with a certificate of details that the authority did not give it."""
+    pair = world.pair("details-v1")
+    path = world.layout.state / "check" / "impostor.yaml"
+    path.write_text(IMPOSTOR.format(certificate=pair.certificate, key=pair.key))
+    envoy = await asyncio.create_subprocess_exec(
+        *(envoy_binary(), "-c", str(path), "--disable-hot-restart", "--concurrency", "1", "-l", "critical"),
+        cwd=world.layout.state,
+    )
+    try:
+
+        async def serves() -> bool | None:
+            try:
+                found = await asyncio.to_thread(_certs, world.layout.state / "run/impostor.admin.sock")
+                return "cert_chain" in found or None
+            except OSError:
+                return None
+
+        await world.until(serves)
+        sockets = [*_admins(world), "--admin", "run/impostor.admin.sock"]
+        code, told = await world.authz("rotation", "check", "--ca", "ca", *sockets)
+    finally:
+        envoy.kill()
+        await envoy.wait()
+    found = [line for line in told.splitlines() if "impostor: " in line]
+    others = "nothing else" if told.count(": superseded: ") == 1 else told
+    return f"exit code {code}: {'superseded' if any('superseded' in line for line in found) else told}, {others}"
+
+
+async def _serials(world: World) -> dict[str, frozenset[int]]:
+    """Of the SVIDs that each proxy serves."""
+    found = {}
+    for workload in world.layout.mesh.workloads:
+        text = await asyncio.to_thread(_certs, world.layout.state / ADMIN_SOCKET.format(name=workload.name))
+        served = [certificate for context in read_served(text) for certificate in context.certificates]
+        found[workload.name] = frozenset(certificate.serial for certificate in served if certificate.is_svid)
+    return found
+
+
+def _certs(path: Path) -> str:
+    connection = http.client.HTTPConnection("admin")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(CALL_SECONDS)
+    try:
+        connection.sock.connect(str(path))
+        connection.request("GET", "/certs")
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+async def _all_new(world: World, before: dict[str, frozenset[int]]) -> str:
+    """Wait until no proxy serves any of these any more."""
+    late: list[str] = []
+
+    async def look() -> str | None:
+        now = await _serials(world)
+        late[:] = [name for name in before if not now[name] or now[name] & before[name]]
+        return "all new" if not late else None
+
+    return await world.until(look) or f"old at {', '.join(late)}"
+
+
+# --- rotation ----------------------------------------------------------------------------------------------------
+
+
+async def _leaves(world: World) -> str:
+    before = await _serials(world)
+    async with requests_running(world) as load:
+        world.renew_certificates()
+        told = await _all_new(world, before)
+    return f"{told}, {load}"
+
+
+async def _outage(world: World) -> str:
+    before = await _serials(world)
+    async with requests_running(world) as load:
+        await world.processes.kill(CA)
+        await asyncio.sleep(OUTAGE_SECONDS)
+        await world.processes.revive(CA)
+        told = await _all_new(world, before)
+        before = await _serials(world)
+        world.renew_certificates()
+        again = "renewed again" if await _all_new(world, before) == "all new" else "not renewed again"
+    return f"{told}, {again}, {load}"
+
+
+async def _drill(world: World) -> str:
+    settle = ("--settle", str(SETTLE_SECONDS))
+    async with requests_running(world) as load:
+        code, told = await world.authz("rotation", "drill", "--ca", "ca", *settle, *_admins(world))
+    if code:
+        return f"exit code {code}: {told}"
+    old = await world.outcome(await world.call("productpage-v1", "details-v1", "/details/0"))
+    await world.renew_callers()
+    return f"exit code {code}, {load}, {'the old root is refused' if old == REFUSED else f'the old root: {old}'}"
