@@ -148,6 +148,8 @@ def test_both_replicas_are_asked_on_the_sockets_they_listen_on() -> None:
     for name in ("authz-0", "authz-1"):
         listen = SERVICES[name]["command"][SERVICES[name]["command"].index("--listen") + 1]
         assert mounts(SERVICES[name])["/mesh/run"] == "authz"
+        # One worker each: several would add an index of their own to the name of the socket.
+        assert SERVICES[name]["command"][SERVICES[name]["command"].index("--workers") + 1] == "1"
         served.append(listen.removeprefix("unix:").replace("run/", "run/authz/"))
     assert asked == served
     for name in proxies():

@@ -26,7 +26,7 @@ FILES = ("docker-compose.yaml", "docs/compose/check.yaml")
 CHECK, BUILT = "check", "certificates"
 """Services: where the check runs, and the one with the build that all of the image share."""
 REPLICAS = ("authz-0", "authz-1")
-HEALTHY_SECONDS = 240.0
+HEALTHY_SECONDS = 300.0
 CRASH_SECONDS = 20.0
 PAUSE_SECONDS = 0.5
 
@@ -128,7 +128,14 @@ class Containers:
             if rows and not told:
                 return
             await asyncio.sleep(PAUSE_SECONDS)
-        raise DemoError(f"not healthy after {HEALTHY_SECONDS:.0f} s: {', '.join(told)}; see docker logs")
+        said = [await self._last_lines(line.partition(":")[0]) for line in told[:3]]
+        raise DemoError(f"not healthy after {HEALTHY_SECONDS:.0f} s: {', '.join(told)}\n" + "\n".join(said))
+
+    async def _last_lines(self, service: str) -> str:
+        try:
+            return await _output("docker", "logs", "--tail", "4", self.ids[service], merged=True)
+        except (DemoError, KeyError):
+            return ""
 
     async def _run(self, *arguments: str) -> None:
         await _output(*self._compose, *arguments, root=self.root, policies=self.policies, merged=True)
