@@ -57,6 +57,14 @@ def command() -> None:
 @click.option(
     "--peer-certificate", is_flag=True, help="Send callers' certificates, for the setting `peer_certificate`."
 )
+@click.option(
+    "--tls-minimum",
+    type=click.Choice(["TLSv1_2", "TLSv1_3"]),
+    default="TLSv1_3",
+    show_default=True,
+    help="Between proxies.",
+)
+@click.option("--tls-cipher", multiple=True, help="Of TLS 1.2, between proxies; without: Envoy's. Repeat it.")
 @click.option("--otlp", default="", help="OpenTelemetry collector, host:port or a socket; without: no tracing.")
 @click.option("--otlp-compose", default="", help="The same among containers.")
 def render(
@@ -69,6 +77,8 @@ def render(
     authz: str,
     workers: int,
     peer_certificate: bool,
+    tls_minimum: str,
+    tls_cipher: tuple[str, ...],
     otlp: str,
     otlp_compose: str,
 ) -> None:
@@ -89,6 +99,8 @@ def render(
         include_peer_certificate=peer_certificate,
         secrets=Secrets(secrets),
         listeners=Listeners(listeners),
+        tls_minimum=tls_minimum,
+        tls_ciphers=tls_cipher,
         otlp=otlp,
         otlp_compose=otlp_compose,
     )

@@ -1,0 +1,87 @@
+"""The authority's figures: names of istiod, and what an operator must be warned of."""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from authz._proto import sds_pb2 as wire
+from authz.core.errors import SettingsError
+from authz.identity.ca import CertificateAuthority
+from authz.service.ca import AuthorityFiles, AuthorityServer, Doors
+
+REVIEWS, STRANGER = "spiffe://mesh.test/ns/shop/sa/reviews", "spiffe://mesh.test/ns/shop/sa/stranger"
+FETCH = "/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets"
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[AuthorityServer]:
+    CertificateAuthority.create("mesh.test", time.time()).save(tmp_path / "ca")
+    entries = tmp_path / "entries.yaml"
+    entries.write_text(f"entries: [{{spiffeID: '{REVIEWS}', selectors: ['unix:uid:{os.getuid()}']}}]")
+    doors = Doors(socket=tmp_path / "sds.sock", admin=f"unix:{tmp_path}/admin.sock")
+    running = AuthorityServer(AuthorityFiles(tmp_path / "ca", entries), doors)
+    await running.start()
+    yield running
+    await running.stop()
+
+
+async def get(server: AuthorityServer, path: str) -> httpx.Response:
+    transport = httpx.AsyncHTTPTransport(uds=server.doors.admin.removeprefix("unix:"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        return await client.get(path)
+
+
+async def metrics(server: AuthorityServer) -> dict[str, float]:
+    text = (await get(server, "/metrics")).text
+    return {name: float(value) for name, value in re.findall(r"^([^#\s]\S*) (\S+)$", text, re.M)}
+
+
+async def fetch(server: AuthorityServer, name: str) -> bool:
+    async with grpc.aio.insecure_channel(f"unix:{server.doors.socket}") as channel:
+        request = wire.DiscoveryRequest(resource_names=[name])
+        call = channel.unary_unary(FETCH, wire.DiscoveryRequest.SerializeToString, wire.DiscoveryResponse.FromString)
+        try:
+            await call(request)
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+
+async def test_issued_and_refused_certificates_are_counted(server: AuthorityServer) -> None:
+    before = await metrics(server)
+    assert await fetch(server, REVIEWS)
+    assert not await fetch(server, STRANGER)
+    after = await metrics(server)
+    grown = {name: after[name] - before[name] for name in before if after[name] != before[name]}
+    assert grown == {
+        "citadel_server_csr_count": 2,
+        "citadel_server_success_cert_issuance_count": 1,
+        "citadel_server_authentication_failure_count": 1,
+        "authz_sds_refused_total": 1,
+    }
+    end = after[f'authz_ca_svid_expiration_timestamp_seconds{{identity="{REVIEWS}"}}']
+    assert end == pytest.approx(time.time() + 24 * 3600, abs=60)
+
+
+async def test_the_expiry_of_root_and_chain_is_told(server: AuthorityServer) -> None:
+    told, now = await metrics(server), time.time()
+    assert told["citadel_server_root_cert_expiry_timestamp"] > told["citadel_server_cert_chain_expiry_timestamp"] > now
+
+
+async def test_health_is_answered_and_nothing_else(server: AuthorityServer) -> None:
+    answers = await asyncio.gather(*(get(server, path) for path in ("/healthz", "/readyz", "/issued.jsonl")))
+    assert [answer.status_code for answer in answers] == [200, 200, 404]
+
+
+async def test_figures_are_not_for_other_machines(tmp_path: Path) -> None:
+    CertificateAuthority.create("mesh.test", time.time()).save(tmp_path / "ca")
+    server = AuthorityServer(AuthorityFiles(tmp_path / "ca"), Doors(admin="0.0.0.0:0"))  # it is refused
+    with pytest.raises(SettingsError, match="can be reached from other machines"):
+        await server.start()
