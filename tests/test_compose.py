@@ -4,7 +4,11 @@ The compose file against the mesh it claims to be: hardening, addresses, and who
 What only a Docker daemon can show is at the end, and skipped where there is none.
 """
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 import yaml
 
 from authz.demo.containers import rendered
+from authz.demo.issuer import AUDIENCE, PEOPLE
 from authz.demo.layout import Layout
 from authz.demo.prepare import options, read_engine
 from authz.mesh.description import read_mesh_description
@@ -65,7 +70,7 @@ def test_every_container_is_hardened(name: str, service: dict[str, Any]) -> None
     if name.endswith("-fence"):  # sets the rules of a network and ends; nothing runs beside it with its rights
         assert (service["cap_add"], service["restart"]) == (["NET_ADMIN"], "no")
         return
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["user"]), "root"
+    assert re.fullmatch(r"[1-9]\d*:\d+", service["user"]), "root"
     assert "cap_add" not in service
     assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
     assert service["pids_limit"] <= 1000
@@ -193,3 +198,86 @@ def test_only_the_front_door_is_open_to_other_machines() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published.pop("ingressgateway") == ["15443:15443"]
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+# --- the override file and the check's -------------------------------------------------------------------------------
+
+OVERRIDE: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / MORE[0]).read_text())["services"]
+CHECK: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / MORE[1]).read_text())["services"]
+
+
+@pytest.mark.parametrize("name", [name for name in OVERRIDE if "istio" in str(OVERRIDE[name].get("image"))])
+def test_an_application_that_listens_on_every_address_is_fenced_in_first(name: str) -> None:
+    workload = name.removesuffix("-app")
+    fence = OVERRIDE[f"{workload}-fence"]
+    assert fence["network_mode"] == f"service:{workload}"
+    assert OVERRIDE[name]["depends_on"] == {f"{workload}-fence": {"condition": "service_completed_successfully"}}
+    assert OVERRIDE[name]["user"].partition(":")[0] != SERVICES[f"{workload}-proxy"]["user"].partition(":")[0]
+    rules = (ROOT / "docs/compose/fence/fence.nft").read_text()
+    assert f"meta skuid {SERVICES[f'{workload}-proxy']['user'].partition(':')[0]} accept" in rules
+    outbound = {port.host.partition(".")[0]: port.number for port in MESH.workload(workload).outbound if port.host}
+    for service, address in (("details", "127.0.1.1"), ("reviews", "127.0.1.2"), ("ratings", "127.0.1.3")):
+        port = outbound.get(service, 1)
+        assert f"{service}={port}" in fence["command"], "the name leads to another port than the sidecar's"
+        assert f"ip daddr {address} tcp dport 9080 dnat to 127.0.0.1:${service}" in rules
+        if service in outbound:
+            assert f"{service}:{address}" in OVERRIDE[workload]["extra_hosts"]
+
+
+def test_the_policy_for_keycloak_differs_in_its_issuer_only() -> None:
+    ours = (ROOT / "policies/10-ingress.yaml").read_text().splitlines()
+    _, *theirs = (ROOT / "docs/compose/keycloak/10-ingress.yaml").read_text().splitlines()
+    changed = [(mine, other) for mine, other in zip(ours, theirs, strict=True) if mine != other]
+    assert [(mine.split()[2], other.split()[2]) for mine, other in changed] == [
+        ("http://127.0.0.1:19191", "http://127.0.0.1:19191/realms/bookinfo")
+    ]
+
+
+def test_the_realm_has_the_people_of_our_issuer() -> None:
+    realm = json.loads((ROOT / "docs/compose/keycloak/realm.json").read_text())
+    people = {user["username"]: user for user in realm["users"]}
+    assert set(people) == set(PEOPLE)
+    for name, claims in PEOPLE.items():
+        assert people[name]["realmRoles"] == claims["roles"]
+        assert people[name]["attributes"]["role"] == [claims["role"]]
+        assert f"{people[name]['firstName']} {people[name]['lastName']}" == claims["name"]
+    told = {mapper["config"].get("claim.name", "aud") for mapper in realm["clients"][0]["protocolMappers"]}
+    assert told == {"aud", "roles", "role"}
+    assert realm["clients"][0]["protocolMappers"][0]["config"]["included.custom.audience"] == AUDIENCE
+
+
+def test_the_check_has_a_way_into_every_application_it_plays() -> None:
+    sources = [ROOT / "authz/demo/checks" / name for name in ("mesh.py", "incidents.py")]
+    asks = re.compile(r'from_app\(\s*"([^"]+)"|"(\S+-v\d)", (?:""|books)')
+    used = {pair for path in sources for pair in asks.findall(path.read_text())}
+    names = {part for pair in used for part in pair if part}
+    assert {"details-v1", "reviews-v1", "productpage-v1"} <= names
+    assert {f"{name}-relay" for name in names} <= set(CHECK)
+
+
+# --- with Docker -----------------------------------------------------------------------------------------------------
+
+
+def missing_for_a_real_run() -> str:
+    """Why the containers cannot be started here; empty when they can."""
+    if shutil.which("docker") is None:
+        return "there is no docker"
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return "no Docker daemon answers"
+    images = sorted({service["image"] for service in SERVICES.values()})
+    found = subprocess.run(["docker", "image", "inspect", *images], capture_output=True, check=False)
+    return "" if not found.returncode else f"images are missing; get {', '.join(images)} first"
+
+
+@pytest.mark.slow
+@pytest.mark.envoy
+def test_every_scenario_holds_among_containers(tmp_path: Path) -> None:
+    """With the image as it was built last."""
+    if reason := missing_for_a_real_run():
+        pytest.skip(reason)
+    command = [sys.executable, "-m", "authz", "demo", "--check", "--compose", "--no-build", "--state", str(tmp_path)]
+    ran = subprocess.run([*command, "-o", "json"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert ran.stdout, ran.stderr
+    told = json.loads(ran.stdout)
+    assert [row for row in told["scenarios"] if not row["ok"]] == []
+    assert told["passed"] >= 100

@@ -2,7 +2,7 @@
 A small OpenID Connect issuer for the demo: discovery, key set, tokens for two people, key rotation.
 
 It believes whoever asks and signs what they ask for, wrong audiences and past expiry included, so that refusals can
-be tried by hand. It listens on loopback only and must never be more than a demo.
+be tried by hand. It listens on loopback unless told otherwise, and must never be more than a demo.
 It imports ``tokens`` beyond the rule for ``demo``: signing lives there, beside the verification that it must fit.
 """
 
