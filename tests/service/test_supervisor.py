@@ -145,6 +145,7 @@ async def test_a_dead_worker_is_replaced_and_the_other_serves_meanwhile(kind: st
         async with grpc.aio.insecure_channel(address(tmp_path, 1)) as channel:
             assert response(await check_call(channel)(GOOD)).status.code == 0
         await service.says_soon("health is SERVING", 3)
+        await service.says_soon("listening ", 3)
         assert victim not in children(service.process.pid)
         async with grpc.aio.insecure_channel(address(tmp_path, 0)) as channel:
             assert response(await check_call(channel)(GOOD)).status.code == 0
@@ -334,6 +335,7 @@ async def test_killing_workers_at_random_loses_nothing_and_allows_nothing(kind: 
             for turn in range(4):
                 os.kill(chance.choice(children(service.process.pid)), signal.SIGKILL)
                 await service.says_soon("health is SERVING", 4 + turn)
+                await service.says_soon("listening ", 4 + turn)
                 await asyncio.sleep(1.2)  # the sidecar asks for health once a second
             stop.set()
             await asyncio.gather(*tasks)
