@@ -54,7 +54,7 @@ def rotated_files(path: Path) -> list[Path]:
     """Rotated files of ``path``, oldest first; a file and its compressed copy count once."""
     found = [
         file
-        for file in path.parent.glob(f"{glob_escape(path.stem)}.*{path.suffix}*")
+        for file in path.parent.glob(f"{glob_escape(path.stem)}.*")  # without the suffix, which may be empty
         if file.name.endswith((path.suffix, f"{path.suffix}.gz")) and file != path
     ]
     names = {file.name for file in found}

@@ -213,3 +213,12 @@ def test_an_orderly_end_loses_nothing(tmp_path: Path, make_offer: MakeOffer) -> 
         trail.offer(*make_offer(decision_id=str(number)))
     assert trail.close()
     assert ids(path) == [str(number) for number in range(1000)]
+
+
+def test_a_file_without_suffix_is_written_and_rotated(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    FileSink(path).close()
+    (tmp_path / "audit.20260101T000000.000000Z").touch()
+
+    assert path.exists()
+    assert rotated_files(path) == [tmp_path / "audit.20260101T000000.000000Z"]
