@@ -11,10 +11,12 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiConfigSource,
     ApiConfigSourceApiType,
     ApiVersion,
+    BackoffStrategy,
     ConfigSource,
     DataSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
+    RetryPolicy,
     TransportSocket,
     WatchedDirectory,
 )
@@ -181,7 +183,17 @@ def _mesh_secret(name: str, options: RenderOptions) -> ConfigSource:
             api_type=ApiConfigSourceApiType.GRPC,
             transport_api_version=ApiVersion.V3,
             set_node_on_first_message_only=True,
-            grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=SDS_CLUSTER))],
+            grpc_services=[
+                GrpcService(
+                    envoy_grpc=GrpcServiceEnvoyGrpc(
+                        cluster_name=SDS_CLUSTER,
+                        # Envoy's own maximum of 30 s would be the delay of everything after an outage.
+                        retry_policy=RetryPolicy(
+                            retry_back_off=BackoffStrategy(base_interval=seconds(0.5), max_interval=seconds(4))
+                        ),
+                    )
+                )
+            ],
         ),
     )
 

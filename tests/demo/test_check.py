@@ -16,7 +16,7 @@ from authz.demo.prepare import plan
 
 ROOT = Path(__file__).parent.parent.parent
 ARGUMENTS = ("--policies", str(ROOT / "policies"), "--mesh", str(ROOT / "envoy-configs" / "mesh.yaml"))
-LONGEST_SECONDS = 120
+LONGEST_SECONDS = 240
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
