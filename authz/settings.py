@@ -63,8 +63,10 @@ class Settings(BaseSettings):
     admin_tls_client_ca: Path | None = Field(
         default=None, description="PEM bundle; readers of `admin` must then show a certificate of it"
     )
-    certificates: Path | None = Field(
-        default=None, description="directory of certificates, NAME/tls.crt, whose expiry is shown and measured"
+    certificates: tuple[Path, ...] = Field(
+        default=(),
+        description="certificates whose expiry is shown and measured: directories of NAME/tls.crt, and an authority's "
+        "issued.jsonl; several allowed",
     )
 
     tls_certificate: Path | None = Field(default=None, description="PEM chain of the server; reread when it changes")
@@ -158,7 +160,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the operator's log")
     log_format: Literal["text", "json"] = Field(default="text", description="of the operator's log")
 
-    @field_validator("listen", "audit", "audit_redact", "audit_query_values", "metadata_namespaces", mode="before")
+    @field_validator(
+        "listen", "audit", "audit_redact", "audit_query_values", "metadata_namespaces", "certificates", mode="before"
+    )
     @classmethod
     def _several(cls, value: object) -> object:
         """A list, or one text with commas as the environment gives it."""

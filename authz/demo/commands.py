@@ -11,6 +11,7 @@ from pathlib import Path
 
 from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, DemoError, Layout
 from authz.demo.processes import Command
+from authz.identity.ledger import LEDGER_FILE
 from authz.mesh.nouns import MeshWorkload
 from authz.mesh.options import Secrets
 
@@ -138,7 +139,9 @@ def authorization_server(layout: Layout) -> Command:
     }
     if layout.tracing:
         options["--otlp-endpoint"] = f"unix:{OTLP_SOCKET}"
-    arguments = (part for pair in options.items() for part in pair)
+    arguments = [part for pair in options.items() for part in pair]
+    if layout.secrets is Secrets.SDS:
+        arguments += ["--certificates", f"ca/{LEDGER_FILE}"]
     ready = f"http:{layout.admin_port}/readyz"
     return Command(AUTHZ, "authorization server", (*_cli(), "serve", *arguments, *layout.evidence), ready)
 

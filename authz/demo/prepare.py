@@ -248,6 +248,8 @@ def issue_certificates(layout: Layout, now: float) -> None:
         write_file(layout.revocations, b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n")
     if layout.secrets is Secrets.SDS:
         write_file(layout.entries, registration_entries(layout).encode())
+        for workload in layout.mesh.workloads:  # of a run with files: nobody renews them any more
+            shutil.rmtree(certs / workload.name, ignore_errors=True)
     else:
         for workload in layout.mesh.workloads:
             _write_pair(certs / workload.name, mesh_ca.issue_svid(workload.spiffe_id, now))

@@ -110,7 +110,7 @@ class App:
         self.admin: AdminServer | None = None
         self.page: Page | None = None
         own = {"authz": settings.tls_certificate, "authz-admin": settings.admin_tls_certificate}
-        self.certificates = CertificateFiles(settings.certificates, own)
+        self.certificates = CertificateFiles(settings.certificates, own, clock=clock)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property

@@ -1,12 +1,13 @@
 """
-When certificates expire: those of a directory, ``NAME/tls.crt`` as the mesh keeps them, and the server's own.
+When certificates expire: those of directories, ``NAME/tls.crt``, those an authority issued, and the server's own.
 
-Looked at every ten seconds in a thread; only changed files are read.
+Looked at every ten seconds in a thread; only what is new is read.
 """
 
 import asyncio
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from authz.audit.telemetry import CertificateStatus
@@ -17,22 +18,34 @@ from authz.identity.validate import Rejection, read_chain
 _log = logging.getLogger(__name__)
 AGAIN_SECONDS = 10.0
 MAX_CERTIFICATES = 1_000
+"""Of one directory or ledger."""
+GONE_SECONDS = 3600.0
+"""So long after its end, what an authority issued and did not renew belongs to a workload that is no more."""
 
 
 class CertificateFiles:
     """``status`` is replaced whole, so it may be read from any thread."""
 
-    def __init__(self, directory: Path | None, own: Mapping[str, Path | None] | None = None) -> None:
-        """``own`` are files by the name they are shown under; None is none."""
-        self._directory = directory
+    def __init__(
+        self, places: Sequence[Path], own: Mapping[str, Path | None] | None = None, *, clock: Callable[[], float]
+    ) -> None:
+        """
+        Args:
+            places: directories of certificates, and ledgers of authorities (``issued.jsonl``).
+            own: files by the name they are shown under; None is none.
+            clock: seconds since the epoch.
+        """
+        self._directories = [place for place in places if place.suffix != ".jsonl"]
+        self._ledgers = [LedgerTail(place) for place in places if place.suffix == ".jsonl"]
         self._own = {file: name for name, file in (own or {}).items() if file is not None}
+        self._clock = clock
         self._known: dict[Path, tuple[int, CertificateStatus | None]] = {}
         self.status: tuple[CertificateStatus, ...] = ()
         """Every certificate that can be read."""
 
     async def run(self) -> None:
         """Look again and again, until cancelled; not at all when there is nothing to look at."""
-        while self._directory is not None or self._own:
+        while self._directories or self._ledgers or self._own:
             try:
                 await asyncio.to_thread(self.read)
             except Exception:  # what is shown must not end because of one file that nobody thought of
@@ -52,13 +65,57 @@ class CertificateFiles:
             except OSError:  # it went between listing and reading
                 continue
         self._known = known
-        self.status = tuple(status for _, status in known.values() if status is not None)
+        now = self._clock()
+        issued = [status for ledger in self._ledgers for status in ledger.read(now)]
+        self.status = (*(status for _, status in known.values() if status is not None), *issued)
 
-    def _files(self) -> list[Path]:
+    def _files(self) -> Iterator[Path]:
+        for directory in self._directories:
+            try:
+                yield from sorted(directory.glob("*/*.crt"))[:MAX_CERTIFICATES]
+            except OSError:
+                continue
+
+
+class LedgerTail:
+    """The newest certificate of each identity in an authority's ledger, which grows and is rotated."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = self._position = 0
+        self._newest: dict[str, CertificateStatus] = {}
+
+    def read(self, now: float) -> tuple[CertificateStatus, ...]:
+        """Read what was appended, and return what is in use. What cannot be read is left out."""
         try:
-            return sorted(self._directory.glob("*/*.crt"))[:MAX_CERTIFICATES] if self._directory is not None else []
+            with self._path.open("rb") as file:
+                facts = self._path.stat()
+                if facts.st_ino != self._file or facts.st_size < self._position:
+                    self._file, self._position = facts.st_ino, 0
+                file.seek(self._position)
+                *lines, rest = file.read().split(b"\n")
+                self._position = file.tell() - len(rest)
         except OSError:
-            return []
+            lines = []
+        for line in lines:
+            if (status := _read_issuance(line)) is not None:
+                self._newest.pop(status.identity, None)  # so that the last one stands last
+                self._newest[status.identity] = status
+        kept = (item for item in self._newest.items() if item[1].not_after + GONE_SECONDS > now)
+        self._newest = dict(list(kept)[-MAX_CERTIFICATES:])
+        return tuple(self._newest.values())
+
+
+def _read_issuance(line: bytes) -> CertificateStatus | None:
+    try:
+        told = json.loads(line)
+        if not told["is_issued"]:
+            return None
+        identity = SpiffeId.parse(told["spiffe_id"])
+        account = identity.service_account or identity.path
+        return CertificateStatus("workload", float(told["not_after"]), identity.namespace or "", account, str(identity))
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _read_file(file: Path, own: str) -> CertificateStatus | None:
@@ -69,10 +126,14 @@ def _read_file(file: Path, own: str) -> CertificateStatus | None:
     name, not_after = own or file.parent.name, leaf.not_valid_after_utc.timestamp()
     if own:
         return CertificateStatus("server", not_after, workload=own)
-    if file.name.startswith("ca"):
-        return CertificateStatus("root", not_after, workload=name)
     parts = read_parts(leaf, name)
-    identity = read_identity(parts) if not isinstance(parts, str) and len(parts.uris) == 1 else ""
+    if isinstance(parts, str):
+        return CertificateStatus("server", not_after, workload=name)
+    if parts.basic_constraints is not None and parts.basic_constraints.ca:
+        # A bundle lasts as long as the first of it to end: what that one signed is then trusted by nobody.
+        kind = "root" if leaf.subject == leaf.issuer else "intermediate"
+        return CertificateStatus(kind, min(one.not_valid_after_utc.timestamp() for one in chain), workload=name)
+    identity = read_identity(parts) if len(parts.uris) == 1 else ""
     if isinstance(identity, SpiffeId):
         return CertificateStatus("workload", not_after, identity.namespace or "", name, str(identity))
     return CertificateStatus("server", not_after, workload=name)

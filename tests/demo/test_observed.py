@@ -107,7 +107,7 @@ def test_a_real_prometheus_scrapes_the_demo_and_raises_an_alert(demo: Layout, tm
         wait_for(
             lambda: ask(prometheus, 'authz_decisions_total{workload="ingressgateway", policy="allow-everybody"} > 0')
         )
-        assert ask(prometheus, 'authz_certificate_expiry_timestamp_seconds{kind="workload"} - time() > 3600')
+        wait_for(lambda: ask(prometheus, 'authz_certificate_expiry_timestamp_seconds{kind="workload"} - time() > 900'))
         assert ask(prometheus, "pilot_jwks_resolver_network_fetch_success_total > 0")
         assert not ask(prometheus, 'ALERTS{alertstate="firing"}')
         assert not ask(prometheus, refused)
