@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[2]
 )  # fmt: skip
 @click.option("--port-offset", metavar="N", type=int, default=0, help="Add N to every port (policies are copied then).")
 @click.option(
-    "--secrets", type=click.Choice(list(Secrets)), default=Secrets.SDS,
+    "--secrets", type=click.Choice([s.value for s in Secrets]), default=Secrets.SDS.value, show_default=True,
     help="How proxies get certificates: from the authority over SDS, or as files.",
 )  # fmt: skip
 @click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to logs/spans.jsonl.")
@@ -62,7 +62,7 @@ def command(
     policies: Path | None,
     mesh: Path | None,
     port_offset: int,
-    secrets: Secrets,
+    secrets: str,
     tracing: bool,
     pattern: str,
     compose: bool,
@@ -97,7 +97,7 @@ def command(
         offset=port_offset,
         copy=check,
         tracing=tracing,
-        secrets=secrets,
+        secrets=Secrets(secrets),
     )
     raise SystemExit(asyncio.run(_run(layout, console, check=check, pattern=pattern, keep=keep, form=form)))
 
