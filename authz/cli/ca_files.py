@@ -18,7 +18,9 @@ DIRECTORY = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="The authority's directory.",
 )
-KEY_TYPE = click.option("--key-type", type=click.Choice(list(KeyType)), default=KeyType.ECDSA_P256)
+KEY_TYPE = click.option(
+    "--key-type", type=click.Choice([kind.value for kind in KeyType]), default=KeyType.ECDSA_P256.value
+)
 PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 

@@ -194,3 +194,9 @@ def test_the_guides_entries_are_good(run: Run, tmp_path: Path) -> None:
 def test_the_guides_revocations_are_good() -> None:
     _, problems = read_revocations("revoked.txt", GUIDE.rsplit("```\n", 2)[1])
     assert problems == ()
+
+
+def test_key_types_are_named_as_they_are_documented(run: Run, tmp_path: Path) -> None:
+    result = run("ca", "init", "--ca", str(tmp_path / "ca"), "--trust-domain", "td", "--key-type", "rsa-2048")
+
+    assert result.exit_code == 0, result.output
