@@ -263,7 +263,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3 if guard(result) else 0
     (options.out / "report.svg").write_text(report.picture(result))
     if options.docs is not None:
-        options.docs.write_text(report.inserted(options.docs.read_text(), text))
+        shown = f"![Throughput, latency and growth](images/performance.svg)\n\n{text}"
+        options.docs.write_text(report.inserted(options.docs.read_text(), shown))
         images = options.docs.parent / "images"
         images.mkdir(exist_ok=True)
         (images / "performance.svg").write_text(report.picture(result))

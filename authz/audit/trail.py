@@ -186,6 +186,7 @@ class AuditTrail:
         self._retry_seconds = retry_seconds
         self._steps = steps or Steps()
         self._writer = RecordWriter(self._steps.options)
+        self._has_rules = not self._steps.rules.is_empty
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -329,7 +330,7 @@ class AuditTrail:
     def _takes_long(self, offer: Offer) -> bool:
         """Redaction, spans, and finding the nearest rule: several times the work of a plain record."""
         steps = self._steps
-        if not steps.rules.is_empty or (steps.nearest is not None and _needs_nearest(offer.decision)):
+        if self._has_rules or (steps.nearest is not None and _needs_nearest(offer.decision)):
             return True
         return steps.tracer.is_exporting and not offer.attributes.trace_parent.endswith("-00")
 
@@ -372,7 +373,7 @@ class AuditTrail:
         try:
             trace = steps.tracer.begin(offer)
             line = self._writer.write(offer, trace, self._nearest(offer)).encode()
-            if not steps.rules.is_empty:
+            if self._has_rules:
                 record: Record = json.loads(line)
                 is_dropped = steps.rules.drops(record)
                 line = encode_record(steps.rules.redact(record))

@@ -164,7 +164,7 @@ def authorize(
     if audit is not None or would_deny is not None or would_allow is not None or gained.is_personal:
         return _decision(policies, stage, reference, gained, audit, audit_rule, would_allow, would_deny)
     # Most decisions of a workload are one of few: making the value costs more than finding it.
-    name = reference.name if reference is not None else stage.value
+    name = reference.name if reference is not None else stage
     key = name if gained is NO_OBLIGATIONS else (name, gained)
     decision = policies.remembered.get(key)
     if decision is None:
