@@ -1,18 +1,21 @@
 """
-The load: h2load for gRPC and for fixed rates, wrk for an Envoy at saturation. Both run on cores of their own.
+The load: h2load (gRPC) and wrk (through an Envoy) at saturation, benchmarks/pacer.py at fixed rates.
 
-A fixed rate is one HTTP/2 connection on which h2load begins a request at every tick, whether the last one was answered
-or not (up to 200 wait), so that a slow answer does not hide those behind it; percentiles are of every single request.
+All run on cores of their own. Percentiles are of every single request.
 """
 
+import json
 import math
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from benchmarks.check import METADATA
+from benchmarks.pacer import Answers, Order
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 WARM_SECONDS = 0.5
@@ -42,21 +45,22 @@ class Target:
     frame: Path | None = None
     token: str = ""
 
-    def headers(self) -> list[str]:
+    def pairs(self) -> list[tuple[str, str]]:
         if self.frame is None:
-            pairs: Sequence[tuple[str, str]] = (("authorization", f"Bearer {self.token}"),)
-        else:
-            pairs = (("content-type", "application/grpc"), ("te", "trailers"), *METADATA)
-        return [part for name, value in pairs for part in ("-H", f"{name}: {value}")]
+            return [("authorization", f"Bearer {self.token}")]
+        return [("content-type", "application/grpc"), ("te", "trailers"), *METADATA]
+
+    def headers(self) -> list[str]:
+        return [part for name, value in self.pairs() for part in ("-H", f"{name}: {value}")]
 
     def body(self) -> list[str]:
         return ["-d", str(self.frame)] if self.frame is not None else []
 
 
-def run_load(command: Sequence[str], cores: frozenset[int]) -> str:
+def run_load(command: Sequence[str], cores: frozenset[int], told: str = "") -> str:
     taskset = ["taskset", "-c", ",".join(map(str, sorted(cores)))] if cores else []
     done = subprocess.run(  # noqa: S603  # our own command
-        [*taskset, *command], capture_output=True, text=True, timeout=120, check=False
+        [*taskset, *command], input=told, capture_output=True, text=True, timeout=120, check=False
     )
     if done.returncode:
         raise SystemExit(f"{command[0]} failed: {done.stderr or done.stdout}")
@@ -95,33 +99,34 @@ def saturate(target: Target, seconds: float, cores: frozenset[int]) -> Saturated
     return Saturated(float(rate[1]), int(total[1]))
 
 
-def pace(target: Target, rate: int, seconds: float, cores: frozenset[int], log: Path) -> Paced:
+def pace(target: Target, rate: int, seconds: float, cores: frozenset[int]) -> Paced:
     """Requests at a fixed rate."""
-    log.unlink(missing_ok=True)
-    run_load(
-        [
-            *("h2load", "-D", f"{math.ceil(seconds + WARM_SECONDS)}", "-c", "1", "-m", "200", f"--rps={rate}"),
-            *(f"--log-file={log}", *target.body(), *target.headers(), target.url),
-        ],
-        cores,
-    )
-    return percentiles(read_log(log), seconds)
+    return percentiles(requests_at(target, rate, seconds + WARM_SECONDS, cores), seconds)
 
 
-def read_log(log: Path) -> list[tuple[float, float]]:
-    """(begin in seconds since the epoch, milliseconds) of every request, in order."""
-    lines = [line.split("\t") for line in log.read_text().splitlines()]
-    if any(line[1] != "200" for line in lines):
-        raise SystemExit(f"a request failed, see {log}")
-    return sorted((int(line[0]) / 1e6, int(line[2]) / 1e3) for line in lines)
+def requests_at(target: Target, rate: int, seconds: float, cores: frozenset[int]) -> list[tuple[float, float]]:
+    """(due in seconds since the epoch, milliseconds it took) of every request, in order."""
+    url = urlsplit(target.url)
+    assert url.port is not None
+    path = f"{url.path}?{url.query}" if url.query else url.path
+    method = "POST" if target.frame is not None else "GET"
+    pseudo = [(":method", method), (":scheme", "http"), (":path", path), (":authority", url.netloc)]
+    body = target.frame.read_bytes().hex() if target.frame is not None else ""
+    order = Order(url.port, [*pseudo, *target.pairs()], body, rate, seconds)
+    command = [sys.executable, "-m", "benchmarks.pacer"]
+    answers = Answers(**json.loads(run_load(command, cores, json.dumps(asdict(order)))))
+    if answers.refused or len(answers.due) < 0.5 * answers.sent:
+        raise SystemExit(f"{target.url}: {answers.refused} refused, {len(answers.due)} of {answers.sent} answered")
+    return sorted(zip(answers.due, answers.took, strict=True))
 
 
 def percentiles(requests: Sequence[tuple[float, float]], seconds: float) -> Paced:
-    """Of those that began after the warm-up."""
+    """Of those due after the warm-up; ``achieved`` counts answers that came in the same time."""
     begin = requests[0][0] + WARM_SECONDS
-    taken = sorted(took for at, took in requests if begin <= at < begin + seconds)
+    taken = sorted(took for due, took in requests if begin <= due < begin + seconds)
+    answered = sum(begin <= due + took / 1e3 < begin + seconds for due, took in requests)
 
     def at(share: float) -> float:
         return taken[min(int(len(taken) * share), len(taken) - 1)]
 
-    return Paced(len(taken) / seconds, at(0.5), at(0.99), at(0.999))
+    return Paced(answered / seconds, at(0.5), at(0.99), at(0.999))

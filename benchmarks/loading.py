@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ from authz.service.garbage import beside_checks, settle
 from authz.service.reload import Reloader
 from authz.service.snapshot import load_snapshot
 from benchmarks.check import METADATA, Nothing
-from benchmarks.clients import CHECK, WARM_SECONDS, Target, percentiles, read_log, run_load
+from benchmarks.clients import CHECK, WARM_SECONDS, Target, percentiles, requests_at
 from benchmarks.contenders import Field, free_port, serving
 from benchmarks.subject import POLICY, make_subject
 
 MANY = 10_000
 RELOADS = 1_000
 RATE = 500
+LOAD_SECONDS = 20.0
 WORKLOAD = Workload("bookinfo", frozenset({("app", "reviews"), ("version", "v2")}))
 TEAM = """---
 apiVersion: security.istio.io/v1
@@ -118,28 +120,21 @@ def latency_meanwhile(folder: Path, server: str) -> dict[str, float]:
     """Checks at a fixed rate straight at a server, quiet, and while 10,000 more policies are put in force."""
     place = Field(make_subject(1), folder / server, frozenset(), None)
     write_many(folder / server / "new", MANY)
-    port, log = free_port(), folder / server / "requests.log"
-    with serving(place, server, port) as running:
+    port = free_port()
+    with serving(place, server, port) as running, ThreadPoolExecutor(1) as pool:
         target = Target(f"http://127.0.0.1:{port}{CHECK}", place.folder / "raw")
-        command = ["h2load", "-D", "30", "-c", "1", "-m", "200", f"--rps={RATE}", f"--log-file={log}"]
-        run_load(
-            [*command[:1], "-D", "2", *command[3:], *target.body(), *target.headers(), target.url], frozenset()
-        )  # warm
-        log.unlink()
-        load = subprocess.Popen(  # noqa: S603  # our own command
-            [*command, *target.body(), *target.headers(), target.url], stdout=subprocess.DEVNULL
-        )
+        requests_at(target, RATE, 2, frozenset())  # warm
+        load = pool.submit(requests_at, target, RATE, LOAD_SECONDS, frozenset())
         time.sleep(8)
         began = time.time()
         os.rename(folder / server / "new", place.folder / "policies" / "new")
         pattern = re.compile(rf"in force: {MANY + 1} AuthorizationPolicy")
         while not pattern.search(running.log.read_text()):
-            if load.poll() is not None:
+            if load.done():
                 raise SystemExit(f"the policies did not come in force in time:\n{running.log.read_text()[-2000:]}")
             time.sleep(0.05)
         ended = time.time()
-        load.wait()
-    requests = read_log(log)
+        requests = load.result()
     quiet = percentiles([r for r in requests if r[0] < began], began - requests[0][0] - WARM_SECONDS)
     # The old policies are let go of right after: that belongs to it. percentiles() leaves out the first half second,
     # in which the watcher waits for quiet.

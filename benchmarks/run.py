@@ -118,8 +118,7 @@ class Bench:
                 for one in found:
                     saturated[one.name].append(self._saturate(one))
                     for rate in rates:
-                        log = place.folder / "requests.log"
-                        paced[one.name][rate].append(pace(one.target, rate, plan.seconds, self.clients, log))
+                        paced[one.name][rate].append(pace(one.target, rate, plan.seconds, self.clients))
             return [
                 Row(
                     one.name,
