@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from authz.cli.output import Exit
+from authz.demo.checks.identity import OUTAGE_SECONDS
 from authz.demo.checks.run import Result, run_check
 from authz.demo.checks.world import World
 from authz.demo.compose import Containers, copy_policies
@@ -23,10 +25,12 @@ from authz.demo.prepare import plan
 from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
 from authz.demo.supervisor import Supervisor
-from authz.mesh.options import Secrets
+from authz.mesh.options import Authz, Secrets
 
 ROOT = Path(__file__).parents[2]
 """The checkout, where policies/ and envoy-configs/ are, when one works on it."""
+SERVERS = ("grpcio", "envoy")
+"""As ``authz serve --server``; the first is the default."""
 
 
 @click.command("demo", short_help="Start Bookinfo on real Envoys.")
@@ -48,8 +52,19 @@ ROOT = Path(__file__).parents[2]
     "--secrets", type=click.Choice([s.value for s in Secrets]), default=Secrets.SDS.value, show_default=True,
     help="How proxies get certificates: from the authority over SDS, or as files.",
 )  # fmt: skip
+@click.option(
+    "--authz", type=click.Choice([a.value for a in Authz]), default=Authz.SERVER.value, show_default=True,
+    help="Who answers checks: a server of its own, or every proxy itself.",
+)  # fmt: skip
+@click.option(
+    "--server", type=click.Choice(SERVERS), help=f"What hosts the server of its own.  [default: {SERVERS[0]}]"
+)
 @click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to logs/spans.jsonl.")
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
+@click.option(
+    "--outage", metavar="SECONDS", type=click.FloatRange(1), default=OUTAGE_SECONDS, show_default=True,
+    help="With --check: how long the certificate authority is dead.",
+)  # fmt: skip
 @click.option("--compose", is_flag=True, help="With --check: start the containers of docker-compose.yaml instead.")
 @click.option("--build/--no-build", default=True, help="With --compose: build the image, or take it as it is.")
 @click.option("--keep", is_flag=True, help="With --check: leave the demo running afterwards, until Ctrl-C.")
@@ -63,8 +78,11 @@ def command(
     mesh: Path | None,
     port_offset: int,
     secrets: str,
+    authz: str,
+    server: str | None,
     tracing: bool,
     pattern: str,
+    outage: float,
     compose: bool,
     build: bool,
     keep: bool,
@@ -80,10 +98,18 @@ def command(
     authz demo                       until Ctrl-C
     authz demo --check               about 70 scenarios, expected and actual; exit 0 or 3
     authz demo --check --run egress  some of them
+    authz demo --check --run "authority is dead" --outage 600
     authz demo --check --compose     the same, among containers
+    authz demo --authz embedded      without a server: every proxy decides by itself
     """
-    if not check and (keep or pattern or compose or form != "table"):
-        raise click.UsageError("--keep, --run, --compose and --output belong to --check")
+    if not check and (keep or pattern or compose or form != "table" or outage != OUTAGE_SECONDS):
+        raise click.UsageError("--keep, --run, --outage, --compose and --output belong to --check")
+    if outage != OUTAGE_SECONDS and (compose or secrets != Secrets.SDS.value):
+        raise click.UsageError("--outage needs the authority as a process: --secrets sds without --compose")
+    if server is not None and authz == Authz.EMBEDDED.value:
+        raise click.UsageError("--server is of a server of its own, which --authz embedded leaves out")
+    if compose and (server is not None or authz == Authz.EMBEDDED.value):
+        raise click.UsageError("--authz and --server are not for --compose: its containers run what their file says")
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
         root = _default("docker-compose.yaml", "the checkout as the working directory").parent
@@ -98,8 +124,11 @@ def command(
         copy=check,
         tracing=tracing,
         secrets=Secrets(secrets),
+        authz=Authz(authz),
+        server=server or SERVERS[0],
     )
-    raise SystemExit(asyncio.run(_run(layout, console, check=check, pattern=pattern, keep=keep, form=form)))
+    wanted = Checking(pattern, outage) if check else None
+    raise SystemExit(asyncio.run(_run(layout, console, wanted, keep=keep, form=form)))
 
 
 def _default(name: str, option: str) -> Path:
@@ -110,7 +139,15 @@ def _default(name: str, option: str) -> Path:
     raise click.UsageError(f"there is no `{name}` here: name one with {option}")
 
 
-async def _run(layout: Layout, console: Console, *, check: bool, pattern: str, keep: bool, form: str) -> int:
+@dataclass(frozen=True, slots=True)
+class Checking:
+    """Which scenarios, and how long the authority is dead in one of them."""
+
+    pattern: str
+    outage_seconds: float
+
+
+async def _run(layout: Layout, console: Console, checking: Checking | None, *, keep: bool, form: str) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -121,18 +158,18 @@ async def _run(layout: Layout, console: Console, *, check: bool, pattern: str, k
         with screen:
             if not await _unless(stopping, supervisor.start):
                 return Exit.FAILED
-        if not check:
+        if checking is None:
             return await _stay(supervisor, console, stopping)
         results: list[Result] = []
         screen.is_quiet = True
-        if not await _unless(stopping, lambda: _check(supervisor, pattern, results, console)):
+        if not await _unless(stopping, lambda: _check(supervisor, checking, results, console)):
             return Exit.FAILED
         _print(results, form)
         if keep:
             screen.is_quiet = False
             await _stay(supervisor, console, stopping)
         if not results:
-            raise DemoError(f"no scenario contains `{pattern}`")
+            raise DemoError(f"no scenario contains `{checking.pattern}`")
         return Exit.YES if all(result.is_ok for result in results) else Exit.NO
     finally:
         if console.is_terminal:
@@ -201,9 +238,10 @@ async def _stay(supervisor: Supervisor, console: Console, stopping: asyncio.Even
     return Exit.YES
 
 
-async def _check(supervisor: Supervisor, pattern: str, results: list[Result], console: Console) -> None:
+async def _check(supervisor: Supervisor, checking: Checking, results: list[Result], console: Console) -> None:
+    world = World(supervisor.layout, supervisor)
     with console.status("checking …") as status:
-        async for result in run_check(World(supervisor.layout, supervisor), pattern):
+        async for result in run_check(world, checking.pattern, checking.outage_seconds):
             results.append(result)
             status.update(f"checking … {len(results)}: {result.scenario.name}")
 
@@ -223,6 +261,7 @@ def _print(results: list[Result], form: str) -> None:
                     "actual": result.actual,
                     "ok": result.is_ok,
                     "seconds": round(result.seconds, 3),
+                    "remark": result.remark,
                 }
                 for result in results
             ],
@@ -242,6 +281,8 @@ def _print(results: list[Result], form: str) -> None:
             table.add_row("", Text(group, style="bold cyan"))
         mark = Text("✓", style="green") if result.is_ok else Text("✗", style="bold red")
         actual = Text(result.actual, style="" if result.is_ok else "bold red")
+        if result.remark:
+            actual.append(f" ({result.remark})", style="dim")
         table.add_row(mark, Text(result.scenario.name), Text(result.scenario.expected), actual)
     console.print(table)
     seconds = sum(result.seconds for result in results)

@@ -8,14 +8,15 @@ import asyncio
 import http.client
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
 
-from authz.demo.checks.clients import Place, exchange
+from authz.demo.checks.clients import Place, Reply, exchange
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import ADMIN_SOCKET, CA, envoy_binary
@@ -29,7 +30,15 @@ BAD = ("expired", "not yet valid", "self-made", "foreign")
 FETCH = "/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets"
 SETTLE_SECONDS = CONNECTION_SECONDS + 1
 OUTAGE_SECONDS = 3.0
+"""How long the authority is dead, unless the check was told otherwise."""
+LONG_SECONDS = 60.0
+"""From here on an outage is planned so that every certificate falls due for renewal in the middle of it."""
+LIFE_FACTOR = 1.5
+"""Life of a certificate by the length of a long outage: half of it passes during the outage, its end does not."""
 PAUSE_SECONDS = 0.02
+LONG_PAUSE_SECONDS = 0.2
+"""Between two requests of one caller, where they go on for minutes."""
+HANDSHAKES = "/stats?filter=%5Elistener%5C..*%5C.ssl%5C.handshake$"
 CALL_SECONDS = 5.0
 EDGES = (
     ("productpage-v1", "details.bookinfo.svc.cluster.local", "/details/0"),
@@ -59,7 +68,7 @@ static_resources:
 """
 
 
-def identity_scenarios() -> Iterator[Scenario]:
+def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS) -> Iterator[Scenario]:
     """All of them; each leaves the mesh as it found it, the drill with another root."""
     group = "Certificates by SDS"
     yield Scenario(group, "expired, self-made and foreign ones, at every proxy", "all refused", _at_every_hop)
@@ -76,7 +85,12 @@ def identity_scenarios() -> Iterator[Scenario]:
 
     group = "Rotation while requests run"
     yield Scenario(group, "every certificate is renewed", "all new, no request lost", _leaves)
-    yield Scenario(group, "the authority is dead for 3 s, and back", "all new, renewed again, no request lost", _outage)
+    yield Scenario(
+        group,
+        f"the authority is dead for {outage_seconds:.0f} s, and back",
+        "all new, renewed again, no request lost",
+        lambda world: _outage(world, outage_seconds),
+    )
     yield Scenario(
         group, "authz rotation drill: another root", "exit code 0, no request lost, the old root is refused", _drill
     )
@@ -97,17 +111,26 @@ class Load:
 
 
 @asynccontextmanager
-async def requests_running(world: World) -> AsyncIterator[Load]:
-    """One caller on each edge asks as fast as it is answered."""
+async def requests_running(
+    world: World, *, pause_seconds: float = PAUSE_SECONDS, newcomer: str = ""
+) -> AsyncIterator[Load]:
+    """
+    One caller on each edge asks as fast as it is answered, by the connections that its sidecar keeps.
+
+    ``newcomer``: the name of a certificate; its holder asks details beside them, each time by a new TLS connection.
+    """
     load, is_over = Load(), asyncio.Event()
 
-    async def ask(workload: str, host: str, path: str) -> None:
+    async def ask(once: Callable[[], Awaitable[Reply]]) -> None:
         while not is_over.is_set():
-            reply = await world.from_app(workload, host, path)
+            reply = await once()
             load.answers[str(reply.status) if reply.status else reply.failure] += 1
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)
 
-    tasks = [asyncio.create_task(ask(*edge)) for edge in EDGES]
+    callers = [partial(world.from_app, *edge) for edge in EDGES]
+    if newcomer:
+        callers.append(partial(world.call, newcomer, "details-v1", "/details/0"))
+    tasks = [asyncio.create_task(ask(caller)) for caller in callers]
     try:
         yield load
     finally:
@@ -247,12 +270,16 @@ async def _serials(world: World) -> dict[str, frozenset[int]]:
 
 
 def _certs(path: Path) -> str:
+    return _ask_admin(path, "/certs")
+
+
+def _ask_admin(path: Path, target: str) -> str:
     connection = http.client.HTTPConnection("admin")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(CALL_SECONDS)
     try:
         connection.sock.connect(str(path))
-        connection.request("GET", "/certs")
+        connection.request("GET", target)
         return connection.getresponse().read().decode()
     finally:
         connection.close()
@@ -281,17 +308,40 @@ async def _leaves(world: World) -> str:
     return f"{told}, {load}"
 
 
-async def _outage(world: World) -> str:
+async def _outage(world: World, seconds: float) -> str:
+    is_long = seconds >= LONG_SECONDS
     before = await _serials(world)
-    async with requests_running(world) as load:
+    if is_long:
+        world.renew_certificates(life_seconds=int(seconds * LIFE_FACTOR))
+        if (told := await _all_new(world, before)) != "all new":
+            return f"before the outage: {told}"
+        before = await _serials(world)
+    pause = LONG_PAUSE_SECONDS if is_long else PAUSE_SECONDS
+    async with requests_running(world, pause_seconds=pause, newcomer="productpage-v1") as load:
+        handshakes = await _handshakes(world)
         await world.processes.kill(CA)
-        await asyncio.sleep(OUTAGE_SECONDS)
+        await asyncio.sleep(seconds)
+        handshakes = await _handshakes(world) - handshakes
+        asked, are_kept = load.answers.total(), await _serials(world) == before
         await world.processes.revive(CA)
+        world.remark(f"{asked} requests and {handshakes} TLS handshakes while the authority was dead")
+        if not are_kept:
+            return "certificates changed while nobody could sign any"
         told = await _all_new(world, before)
         before = await _serials(world)
         world.renew_certificates()
         again = "renewed again" if await _all_new(world, before) == "all new" else "not renewed again"
     return f"{told}, {again}, {load}"
+
+
+async def _handshakes(world: World) -> int:
+    """How many TLS connections the listeners of all proxies have accepted so far."""
+    found = 0
+    for workload in world.layout.mesh.workloads:
+        place = world.layout.state / ADMIN_SOCKET.format(name=workload.name)
+        told = await asyncio.to_thread(_ask_admin, place, HANDSHAKES)
+        found += sum(int(line.rpartition(": ")[2]) for line in told.splitlines() if line)
+    return found
 
 
 async def _drill(world: World) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from authz.core.errors import AuthzError
 from authz.demo.checks.door import door_scenarios
 from authz.demo.checks.findings import findings
-from authz.demo.checks.identity import identity_scenarios
+from authz.demo.checks.identity import OUTAGE_SECONDS, identity_scenarios
 from authz.demo.checks.incidents import incidents
 from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.modes import mode_scenarios
@@ -23,31 +23,36 @@ class Result:
     scenario: Scenario
     actual: str
     seconds: float
+    remark: str = ""
+    """Figures that belong to it."""
 
     @property
     def is_ok(self) -> bool:
         return self.actual == self.scenario.expected
 
 
-def all_scenarios(*, tracing: bool = True, secrets: Secrets = Secrets.SDS) -> Iterator[Scenario]:
+def all_scenarios(
+    *, tracing: bool = True, secrets: Secrets = Secrets.SDS, outage_seconds: float = OUTAGE_SECONDS
+) -> Iterator[Scenario]:
     """In the order of the table; the rough ones come last."""
     yield from door_scenarios()
     yield from mesh_scenarios()
     yield from findings(tracing=tracing)
     if secrets is Secrets.SDS:
-        yield from identity_scenarios()
+        yield from identity_scenarios(outage_seconds)
         yield from mode_scenarios()
     yield from incidents()
 
 
-async def run_check(world: World, pattern: str = "") -> AsyncIterator[Result]:
+async def run_check(world: World, pattern: str = "", outage_seconds: float = OUTAGE_SECONDS) -> AsyncIterator[Result]:
     """
     Yield a result for each scenario whose group or name contains ``pattern``.
 
     A scenario that fails to run is a result too. Raises DemoError when the check itself cannot begin.
     """
     await world.prepare()
-    for scenario in all_scenarios(tracing=world.layout.tracing, secrets=world.layout.secrets):
+    layout = world.layout
+    for scenario in all_scenarios(tracing=layout.tracing, secrets=layout.secrets, outage_seconds=outage_seconds):
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():
             continue
         began = time.monotonic()
@@ -55,4 +60,4 @@ async def run_check(world: World, pattern: str = "") -> AsyncIterator[Result]:
             actual = await scenario.run(world)
         except (AuthzError, OSError, KeyError, ValueError) as error:
             actual = f"could not be tried: {error}"
-        yield Result(scenario, actual, time.monotonic() - began)
+        yield Result(scenario, actual, time.monotonic() - began, world.take_remarks())

@@ -65,6 +65,15 @@ class World:
         self._records: list[Record] = []
         self._tokens: dict[str, str] = {}
         self._pairs: dict[str, Pair] = {}
+        self._remarks: list[str] = []
+
+    def remark(self, text: str) -> None:
+        """Figures of the scenario that runs, shown beside what came of it."""
+        self._remarks.append(text)
+
+    def take_remarks(self) -> str:
+        taken, self._remarks = "; ".join(self._remarks), []
+        return taken
 
     async def prepare(self) -> None:
         """Make tokens and certificates. Raises DemoError when the issuer gives none."""
@@ -331,13 +340,17 @@ class World:
         """Make the certificates anew: the root may have changed."""
         await asyncio.to_thread(self._make_certificates)
 
-    def renew_certificates(self) -> None:
-        """Let every proxy have a new one: other files, or another life in every registration entry."""
+    def renew_certificates(self, life_seconds: int | None = None) -> None:
+        """
+        Let every proxy have a new one: other files, or another life in every registration entry.
+
+        ``life_seconds`` is that life, for certificates by SDS; None: a second less than before.
+        """
         if self.layout.secrets is Secrets.FILES:
             issue_certificates(self.layout, time.time())
             return
         text = self.layout.entries.read_text(encoding="utf-8")
-        shorter = re.sub(r"(x509SVIDTTL: )(\d+)", lambda match: f"{match[1]}{int(match[2]) - 1}", text)
+        shorter = re.sub(r"(x509SVIDTTL: )(\d+)", lambda match: f"{match[1]}{life_seconds or int(match[2]) - 1}", text)
         _replace_file(self.layout.entries, shorter)
 
     def _keep(self, name: str, issued: Issued) -> None:
