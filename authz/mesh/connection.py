@@ -223,7 +223,7 @@ def _tcp_log(workload: MeshWorkload) -> AccessLog:
 
 
 def _decision_fields(namespace: str) -> dict[str, str]:
-    """What the authorization server says with every answer, as dynamic metadata (XA-176, XA-177)."""
+    """What the authorization server says with every answer, as dynamic metadata (AP-88, XA-176, XA-177)."""
     names = (
         "decision",
         "decision_id",
@@ -233,6 +233,8 @@ def _decision_fields(namespace: str) -> dict[str, str]:
         "policy_version",
         "audit",
         "dry_run_allow",
+        "dry_run_allow_rule",
         "dry_run_deny",
+        "dry_run_deny_rule",
     )
     return {name: f"%DYNAMIC_METADATA({namespace}:{name})%" for name in names}

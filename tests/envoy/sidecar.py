@@ -126,7 +126,6 @@ def sidecar(
     listeners.append(_without_client_certificate(listeners[0], HTTP_SIMPLE))
     for listener in listeners:
         listener["address"]["socket_address"]["address"] = own_address()
-        _log_dry_run_rules(listener)
         if behind_proxy_protocol:
             _take_proxy_protocol(listener)
         if failure_mode_allow:
@@ -170,12 +169,6 @@ def _take_proxy_protocol(listener: dict[str, Json]) -> None:
         told = service["initial_metadata"]
         assert isinstance(told, list)
         service["initial_metadata"] = [pair for pair in told if isinstance(pair, dict) and pair["key"] != DIRECT_IP]
-
-
-def _log_dry_run_rules(listener: dict[str, Json]) -> None:
-    for fields in _members(listener, "dry_run_allow"):
-        for name in ("dry_run_allow", "dry_run_deny"):
-            fields[f"{name}_rule"] = str(fields[name]).replace(f":{name})", f":{name}_rule)")
 
 
 def _twin(listener: dict[str, Json], port: int) -> dict[str, Json]:
