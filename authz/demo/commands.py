@@ -13,10 +13,13 @@ from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCAT
 from authz.demo.processes import Command
 from authz.identity.ledger import LEDGER_FILE
 from authz.mesh.nouns import MeshWorkload
-from authz.mesh.options import Secrets
+from authz.mesh.options import Authz, Secrets
+from authz.settings import PREFIX
 
 AUTHZ, CA = "authz", "ca"
 ADMIN_SOCKET = "run/{name}.admin.sock"
+EMBEDDED_ADMIN_SOCKET = "run/{name}.authz-admin.sock"
+"""Health and metrics of the authorization server inside a proxy."""
 DATABASE = "ratingsdb"
 CALLED_AS = {"ratingsdb": "database"}
 """Names by which an application knows a service, where it is not the service's own."""
@@ -28,18 +31,17 @@ def all_commands(layout: Layout) -> list[list[Command]]:
 
     Keys before the server that fetches them, the server before the proxies that ask it.
     """
-    return [
-        [
-            issuer(layout),
-            *applications(layout),
-            outside(layout),
-            *custom(layout),
-            *collector(layout),
-            *certificate_authority(layout),
-        ],
-        [authorization_server(layout)],
-        [proxy(workload) for workload in layout.mesh.workloads],
+    first = [
+        issuer(layout),
+        *applications(layout),
+        outside(layout),
+        *custom(layout),
+        *collector(layout),
+        *certificate_authority(layout),
     ]
+    if layout.authz is Authz.EMBEDDED:
+        return [first, [embedding_proxy(layout, workload) for workload in layout.mesh.workloads]]
+    return [first, [authorization_server(layout)], [proxy(workload) for workload in layout.mesh.workloads]]
 
 
 def issuer(layout: Layout) -> Command:
@@ -126,24 +128,46 @@ def certificate_authority(layout: Layout) -> list[Command]:
     return [Command(CA, "certificate authority", (*_cli(), "ca", "serve", *arguments), ready)]
 
 
+def decides_by(layout: Layout) -> tuple[str, ...]:
+    """Flags of ``authz serve``, wherever it runs: what it decides by and where it records; each has one value."""
+    told = ["--policies", str(layout.policies), "--mesh", "mesh.yaml", "--audit", f"file:{AUDIT_LOG}"]
+    told += ["--certificates", "certs"]
+    if layout.secrets is Secrets.SDS:
+        told += ["--certificates", f"ca/{LEDGER_FILE}"]
+    if layout.tracing:
+        told += ["--otlp-endpoint", f"unix:{OTLP_SOCKET}"]
+    return (*told, *layout.evidence)
+
+
 def authorization_server(layout: Layout) -> Command:
     options = {
-        "--policies": str(layout.policies),
-        "--mesh": "mesh.yaml",
+        "--server": layout.server,
         "--listen": "unix:run/authz-0.sock",
         "--workers": "1",
         "--admin": f"{LOOPBACK}:{layout.admin_port}",
-        "--audit": f"file:{AUDIT_LOG}",
-        "--certificates": "certs",
         "--drain-delay-seconds": "0",  # everything stops together: there is nobody to drain for
     }
-    if layout.tracing:
-        options["--otlp-endpoint"] = f"unix:{OTLP_SOCKET}"
-    arguments = [part for pair in options.items() for part in pair]
-    if layout.secrets is Secrets.SDS:
-        arguments += ["--certificates", f"ca/{LEDGER_FILE}"]
+    arguments = (part for pair in options.items() for part in pair)
+    kind = "authorization server" + (" in an Envoy" if layout.server == "envoy" else "")
     ready = f"http:{layout.admin_port}/readyz"
-    return Command(AUTHZ, "authorization server", (*_cli(), "serve", *arguments, *layout.evidence), ready)
+    return Command(AUTHZ, kind, (*_cli(), "serve", *arguments, *decides_by(layout)), ready)
+
+
+def embedding_proxy(layout: Layout, workload: MeshWorkload) -> Command:
+    """
+    A proxy that answers its own checks: the same flags, as the variables that its inner server reads.
+
+    All of them append to one audit file, which is whole lines whoever writes (``audit.files``).
+    """
+    command, admin = proxy(workload), EMBEDDED_ADMIN_SOCKET.format(name=workload.name)
+    flags = (*decides_by(layout), "--admin", f"unix:{admin}")
+    environment: dict[str, str] = {}
+    for flag, value in zip(flags[::2], flags[1::2], strict=True):
+        name = PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+        environment[name] = f"{environment[name]},{value}" if name in environment else value
+    arguments = (*_cli(), "mesh", "environment", "--state", ".", "--", *command.arguments)
+    ready = f"{command.ready} authz:{admin}"
+    return Command(command.name, f"{command.kind} that decides itself", arguments, ready, environment)
 
 
 def proxy(workload: MeshWorkload) -> Command:

@@ -23,7 +23,7 @@ from authz.core.errors import AuthzError, Problem
 from authz.core.resources import MeshConfig
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE
 from authz.mesh.nouns import Mesh
-from authz.mesh.options import Secrets
+from authz.mesh.options import Authz, Secrets
 
 ISSUER_PORT = 19191
 """Named in policies/ as the issuer's address."""
@@ -61,6 +61,10 @@ class Layout:
     """Whether proxies and the authorization server send spans to a collector of the demo's own."""
     secrets: Secrets = Secrets.FILES
     """How proxies get their certificates; by SDS, the authority runs as a process of its own."""
+    authz: Authz = Authz.SERVER
+    """Who answers checks: the authorization server as a process of its own, or every proxy itself."""
+    server: str = "grpcio"
+    """``--server`` of the authorization server, when it is a process of its own."""
 
     @property
     def issuer_port(self) -> int:

@@ -30,7 +30,7 @@ from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_file, write_secret_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
-from authz.mesh.options import RenderOptions, Secrets
+from authz.mesh.options import Authz, RenderOptions, Secrets
 from authz.mesh.render import modes_of, render_all, render_endpoints, render_listeners
 from authz.policy.reader import read_policies
 
@@ -60,6 +60,8 @@ def plan(
     copy: bool = False,
     tracing: bool = True,
     secrets: Secrets = Secrets.SDS,
+    authz: Authz = Authz.SERVER,
+    server: str = "grpcio",
 ) -> Layout:
     """
     Read the mesh, make the state directory, and copy into it what must not be changed where it is.
@@ -69,6 +71,8 @@ def plan(
         copy: work on a copy of the policies.
         tracing: run a collector, and send it spans.
         secrets: how proxies get their certificates.
+        authz: who answers checks.
+        server: what hosts the authorization server, when it is a process of its own.
 
     Raises:
         DemoError: with every problem of the mesh description.
@@ -98,7 +102,7 @@ def plan(
             target = in_force / Path(path).relative_to(policies)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(shift_ports(content.decode("utf-8", "replace"), ports, offset), encoding="utf-8")
-    return Layout(state, in_force, mesh, offset, tracing, secrets)
+    return Layout(state, in_force, mesh, offset, tracing, secrets, authz, server)
 
 
 def _read_mesh(name: str, text: str) -> Mesh:
@@ -164,7 +168,8 @@ def read_engine_or_stop(layout: Layout) -> Engine:
 
 def options(layout: Layout) -> RenderOptions:
     """How Envoy's configuration is rendered."""
-    return replace(OPTIONS, otlp=OTLP_SOCKET if layout.tracing else "", secrets=layout.secrets)
+    otlp = OTLP_SOCKET if layout.tracing else ""
+    return replace(OPTIONS, otlp=otlp, secrets=layout.secrets, authz=layout.authz)
 
 
 def render(layout: Layout, engine: Engine) -> None:

@@ -9,8 +9,9 @@ import asyncio
 import ctypes
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -28,7 +29,10 @@ class Command:
     kind: str
     arguments: tuple[str, ...]
     ready: str = ""
-    """How to see that it serves: ``http:PORT/path``, ``tcp:PORT``, ``unix:PATH`` or ``envoy:PATH``; empty: at once."""
+    """How to see that it serves: ``http:PORT/path``, ``tcp:PORT``, ``unix:PATH``, ``envoy:PATH``
+    or ``authz:PATH``; several, separated by spaces, must all be so; empty: at once."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables besides ours."""
 
 
 @dataclass(slots=True)
@@ -71,7 +75,7 @@ async def start(command: Command, state: Path) -> Child:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=_environment(),
+            env={**_environment(), **command.environment},
             start_new_session=True,
             preexec_fn=die_with_parent,
         )

@@ -26,11 +26,19 @@ async def wait_until_ready(child: Child, state: Path) -> float:
         if not child.is_running:
             code = child.process.returncode
             raise DemoError(f"{name} ended with code {code} while it started:\n{last_lines(state, name)}")
-        why = await ask(question, state)
+        why = await ask_all(question, state)
         if not why:
             return time.monotonic() - began
         await asyncio.sleep(PAUSE_SECONDS)
     raise DemoError(f"{name} is not ready after {PATIENCE_SECONDS:.0f} seconds: {why}\n{last_lines(state, name)}")
+
+
+async def ask_all(questions: str, state: Path) -> str:
+    """Ask everything that is asked of a command; empty when it is ready, else the first reason why not."""
+    for question in questions.split():
+        if why := await ask(question, state):
+            return why
+    return ""
 
 
 async def ask(question: str, state: Path) -> str:
@@ -44,8 +52,9 @@ async def ask(question: str, state: Path) -> str:
         elif kind == "http":
             port, slash, path = rest.partition("/")
             return await _http(await asyncio.open_connection(LOOPBACK, int(port)), slash + path)
-        elif kind == "envoy":
-            return await _http(await asyncio.open_unix_connection(str(state / rest)), "/ready")
+        elif kind in ("envoy", "authz"):
+            path = "/ready" if kind == "envoy" else "/readyz"
+            return await _http(await asyncio.open_unix_connection(str(state / rest)), path)
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
         return str(error) or type(error).__name__
     return ""
