@@ -30,6 +30,8 @@ from authz.mesh.options import (
 
 EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
 """Spans are exported after a second, where Envoy waits five."""
+ADMIN_SOCKET_MODE = 0o660
+"""Of the owner and its group: ``authz rotation check`` may run as another user (XA-194)."""
 KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
 """Istio switches it off: a fragment is cut off instead of answered 400 (PN-2)."""
 
@@ -43,7 +45,7 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
             cluster=workload.labels.get("app", workload.name),
             metadata=Struct.from_dict({LABELS_KEY: node_labels(workload)}),
         ),
-        admin=Admin(address=pipe(f"run/{workload.name}.admin.sock")),
+        admin=Admin(address=pipe(f"run/{workload.name}.admin.sock", ADMIN_SOCKET_MODE)),
         layered_runtime=LayeredRuntime(
             layers=[RuntimeLayer(name="istio", static_layer=Struct.from_dict(_runtime(options)))]
         ),

@@ -28,7 +28,7 @@ from envoy_data_plane.xds.core.v3 import CidrRange
 from authz.mesh import naming, routes
 from authz.mesh.check_filter import check_cluster, embedded_check_cluster
 from authz.mesh.http_options import http1_upstream, http2_upstream, outside_upstream
-from authz.mesh.messages import assignment, at, endpoint, followed_file, pack, pipe, seconds
+from authz.mesh.messages import assignment, at, followed_file, pack, seconds
 from authz.mesh.nouns import (
     Address,
     InboundPort,
@@ -223,13 +223,10 @@ def _forward_proxy(name: str) -> Cluster:
 
 
 def _sds() -> Cluster:
-    return Cluster(
-        name=SDS_CLUSTER,
-        type=ClusterDiscoveryType.STATIC,
-        connect_timeout=seconds(1),
-        load_assignment=assignment(SDS_CLUSTER, [endpoint(pipe("run/sds.sock"))]),
-        typed_extension_protocol_options=http2_upstream(keepalive=True),
-    )
+    """Its socket is in an endpoint file, as every address is: among containers it lies elsewhere (XA-190)."""
+    cluster = _eds(SDS_CLUSTER, SDS_CLUSTER, http2_upstream(keepalive=True))
+    cluster.connect_timeout = seconds(1)
+    return cluster
 
 
 def _eds(name: str, file: str, options: dict[str, PackedAny] | None) -> Cluster:

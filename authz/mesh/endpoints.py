@@ -16,7 +16,7 @@ from authz.mesh.clusters import PLAINTEXT_MARK
 from authz.mesh.listeners import MtlsModeOf
 from authz.mesh.messages import assignment, at, endpoint, pipe
 from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Place, ServicePort
-from authz.mesh.options import AUTHZ_CLUSTER, OTLP_CLUSTER, Authz, RenderOptions
+from authz.mesh.options import AUTHZ_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
 
 World = Callable[[Place], Address]
 """Which of the two addresses of a place."""
@@ -30,11 +30,13 @@ def endpoint_files(
     def world(place: Place) -> Address:
         return place.compose if compose else place.process
 
-    # Among containers each proxy's run/ is its own, and only this folder is shared with the authorization server.
+    # Among containers each proxy's run/ is its own; these folders in it are shared with who made their sockets.
     sockets = "run/authz" if compose else "run"
     found: dict[str, list[LbEndpoint]] = {}
     if options.authz is Authz.SERVER:
         found[AUTHZ_CLUSTER] = [endpoint(pipe(f"{sockets}/authz-{i}.sock")) for i in range(options.workers)]
+    if options.secrets is Secrets.SDS:
+        found[SDS_CLUSTER] = [endpoint(pipe("run/ca/sds.sock" if compose else "run/sds.sock"))]
     if options.otlp:
         found[OTLP_CLUSTER] = [_collector(options.otlp_compose if compose and options.otlp_compose else options.otlp)]
     for workload in mesh.workloads:

@@ -51,8 +51,9 @@ def socket_address(host: str, port: int) -> Address:
     return Address(socket_address=SocketAddress(address=host, port_value=port))
 
 
-def pipe(path: str) -> Address:
-    return Address(pipe=Pipe(path=path))
+def pipe(path: str, mode: int = 0) -> Address:
+    """A Unix socket; ``mode`` is for one that Envoy makes, 0: as its umask says."""
+    return Address(pipe=Pipe(path=path, mode=mode))
 
 
 def endpoint(address: Address) -> LbEndpoint:

@@ -11,7 +11,7 @@ All paths are relative to the state directory, the working directory of every pr
     certs/roots/ca.crt      the trust bundle
     certs/<credential>/     tls.crt, tls.key (and ca.crt for MUTUAL) of a gateway's server
     run/authz-<i>.sock      worker i of the authorization server; among containers run/authz/authz-<i>.sock
-    run/sds.sock            the secret discovery server, if secrets come from it
+    run/sds.sock            the secret discovery server, if secrets come from it; among containers run/ca/sds.sock
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log
 
