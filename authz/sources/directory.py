@@ -6,7 +6,9 @@ volumes (``..data``) and files replaced by rename count as changes. What is in t
 """
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -33,15 +35,21 @@ def read_directory(path: Path) -> list[tuple[str, bytes]]:
     and are sorted. A set that changed while it was read is read again, so that a renamed file is never missed.
 
     Raises:
-        OSError: a file cannot be read, the path is not there, or it never comes to rest.
+        OSError: a file cannot be read, a link leads nowhere, the path is not there, or it never comes to rest.
+            A file that is left out could be the one that denies, so nothing is skipped that may hold policies.
     """
+    lost: FileNotFoundError | None = None
     for _ in range(_ATTEMPTS):
         before = _listing(path)
-        with suppress(FileNotFoundError):  # renamed or removed in between: the listing has changed
+        try:
             files = [(name, Path(name).read_bytes()) for name, *_ in before]
-            if _listing(path) == before:
-                return files
-    raise OSError(None, "the files keep changing while they are read", str(path))
+        except FileNotFoundError as error:  # renamed or removed in between, or a link that leads nowhere
+            lost = error
+            continue
+        if _listing(path) == before:
+            return files
+        lost = None
+    raise lost or OSError(None, "the files keep changing while they are read", str(path))
 
 
 def _listing(path: Path) -> list[_Entry]:
@@ -65,9 +73,11 @@ def _walk(folder: str, found: list[_Entry], above: frozenset[str]) -> None:
                 continue
             if entry.is_dir():
                 _walk(entry.path, found, above | {real})
-            elif entry.name.endswith(SUFFIXES):
+            elif (is_lost := entry.is_symlink() and not os.path.exists(entry.path)) or entry.name.endswith(SUFFIXES):
                 with suppress(FileNotFoundError):  # gone again: the second listing tells
-                    status = entry.stat()
+                    status = entry.stat(follow_symlinks=not is_lost)  # listed all the same, so that reading it fails
+                    if not is_lost and not stat.S_ISREG(status.st_mode):
+                        raise OSError(errno.EINVAL, "no regular file", entry.path)  # reading a pipe would never end
                     found.append((entry.path, status.st_ino, status.st_size, status.st_mtime_ns))
 
 

@@ -1,6 +1,7 @@
 """Files as they are at one moment, and changes that have come to rest."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,21 @@ def test_a_loop_of_symlinks_ends(tmp_path: Path) -> None:
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_directory(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["deny.yaml", "team"])
+def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path, name: str) -> None:
+    """What it led to may have been the file, or the folder of files, that denies."""
+    (tmp_path / "allow.yaml").write_text("x")
+    (tmp_path / name).symlink_to(tmp_path / "unmounted" / name)
+    with pytest.raises(FileNotFoundError, match=name):
+        read_directory(tmp_path)
+
+
+def test_a_pipe_among_the_files_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(OSError, match="no regular file"):
+        read_directory(tmp_path)
 
 
 def test_a_file_renamed_while_reading_is_never_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
