@@ -11,9 +11,10 @@ from rich.text import Text
 
 from authz.audit.record import Record, read_field
 from authz.audit.render import EFFECT_STYLES, render_parts, short_principal, text
-from authz.demo.commands import all_commands
+from authz.demo.commands import EMBEDDED_ADMIN_SOCKET, all_commands
 from authz.demo.layout import Layout
 from authz.demo.supervisor import Event
+from authz.mesh.options import Authz
 
 POLL_SECONDS = 0.1
 _STYLES = {"died": "bold yellow", "gave-up": "bold red", "problem": "bold red", "rendered": "cyan", "policies": "cyan"}
@@ -93,15 +94,21 @@ def invitation(layout: Layout, *, has_page: bool = False) -> str:
         f"[bold]Edit[/bold]    a file in {policies}/ and try again: it is in force within a second.",
         f"[bold]Ask[/bold]     authz audit show --log {state}/logs/audit.jsonl ID",
         "        [dim]# ID: the x-authz-decision-id of a 403, in its headers and on the product page[/dim]",
-        *(
-            [f"[bold]Watch[/bold]   http://127.0.0.1:{layout.admin_port}/   the live graph and decisions"]
-            if has_page
-            else []
-        ),
+        *_where_to_watch(layout, state, has_page=has_page),
         f"[bold]Look[/bold]    {state}/logs/ has every process's log; audit.jsonl there has every decision.",
         "[bold]Stop[/bold]    Ctrl-C",
     ]
     return "\n".join(lines)
+
+
+def _where_to_watch(layout: Layout, state: str, *, has_page: bool) -> list[str]:
+    if layout.authz is Authz.EMBEDDED:
+        socket = f"{state}/{EMBEDDED_ADMIN_SOCKET.format(name=layout.mesh.workloads[0].name)}"
+        return [
+            f"[bold]Watch[/bold]   curl --unix-socket {socket} http://localhost/metrics   [dim]# each has one[/dim]"
+        ]
+    page = f"http://127.0.0.1:{layout.admin_port}/"
+    return [f"[bold]Watch[/bold]   {page}   the live graph and decisions"] if has_page else []
 
 
 def callers(layout: Layout) -> dict[str, str]:

@@ -4,10 +4,12 @@ import re
 from collections.abc import Iterator
 
 from authz.audit.record import Record, read_field
+from authz.demo.checks.embedded import embedded_incidents
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
 from authz.identity.files import write_file
+from authz.mesh.options import Authz
 
 INGRESS, DRY_RUN, MESH = "10-ingress.yaml", "40-dry-run.yaml", "00-mesh.yaml"
 BROKEN = """apiVersion: security.istio.io/v1
@@ -30,8 +32,8 @@ spec:
 """
 
 
-def incidents() -> Iterator[Scenario]:
-    """All of them; each leaves the mesh as it found it."""
+def incidents(*, authz: Authz = Authz.SERVER) -> Iterator[Scenario]:
+    """All of them; each leaves the mesh as it found it. How checks fail depends on who answers them."""
     group = "Records"
     yield Scenario(group, "two denials have two ids, both in the audit log", "two ids, two records", _two_ids)
     yield Scenario(group, "one request id joins every hop of a page", JOINED, _one_request_id)
@@ -63,6 +65,9 @@ def incidents() -> Iterator[Scenario]:
     yield Scenario(group, "details led astray: secure naming refuses", "503", _astray)
     yield Scenario(group, "details dies: it is started again", "died, 200", _application_dies)
     yield Scenario(group, "the external authorizer is gone: CUSTOM denies", "403 CUSTOM custom-orders", _no_provider)
+    if authz is Authz.EMBEDDED:
+        yield from embedded_incidents(group)
+        return
     yield Scenario(group, "the authorization server is killed", "503, and the database closed", _authz_killed)
     yield Scenario(group, "and is back", "200, and the database answers", _authz_back)
 
@@ -172,12 +177,13 @@ async def _enforced(world: World) -> str:
 
 
 async def _broken(world: World) -> str:
-    """Health has the place of what is wrong, and the page is served as before."""
-    began = len(await world.operator_log())
+    """Whoever decides tells the place of what is wrong, and the page is served as before."""
+    began = [len(log) for log in await world.operator_logs()]
 
     async def reported() -> str | None:
-        text = (await world.operator_log())[began:]
-        return "reported with its line" if re.search(r"99-broken\.yaml:8:\d+.*10\.0\.0\.0/33", text, re.S) else None
+        new = [log[start:] for start, log in zip(began, await world.operator_logs(), strict=True)]
+        is_told = all(re.search(r"99-broken\.yaml:8:\d+.*10\.0\.0\.0/33", text, re.S) for text in new)
+        return "reported with its line" if is_told else None
 
     async with world.written("99-broken.yaml", BROKEN):
         told = await world.until(reported) or "not reported"

@@ -75,8 +75,8 @@ class ContainerWorld(World):
     def audit_logs(self) -> list[Path]:
         return sorted(self.audit_log.glob("*.jsonl"))
 
-    async def operator_log(self) -> str:
-        return await self._outside.ask("log", AUTHZ)
+    async def operator_logs(self) -> list[str]:
+        return [await self._outside.ask("log", AUTHZ)]
 
     async def logs(self) -> AsyncIterator[tuple[str, bytes]]:
         for directory in (self.layout.state / "logs", self.audit_log):

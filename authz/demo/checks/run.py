@@ -13,7 +13,7 @@ from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.modes import mode_scenarios
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
-from authz.mesh.options import Secrets
+from authz.mesh.options import Authz, Secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,11 @@ class Result:
 
 
 def all_scenarios(
-    *, tracing: bool = True, secrets: Secrets = Secrets.SDS, outage_seconds: float = OUTAGE_SECONDS
+    *,
+    tracing: bool = True,
+    secrets: Secrets = Secrets.SDS,
+    authz: Authz = Authz.SERVER,
+    outage_seconds: float = OUTAGE_SECONDS,
 ) -> Iterator[Scenario]:
     """In the order of the table; the rough ones come last."""
     yield from door_scenarios()
@@ -41,7 +45,7 @@ def all_scenarios(
     if secrets is Secrets.SDS:
         yield from identity_scenarios(outage_seconds)
         yield from mode_scenarios()
-    yield from incidents()
+    yield from incidents(authz=authz)
 
 
 async def run_check(world: World, pattern: str = "", outage_seconds: float = OUTAGE_SECONDS) -> AsyncIterator[Result]:
@@ -52,7 +56,10 @@ async def run_check(world: World, pattern: str = "", outage_seconds: float = OUT
     """
     await world.prepare()
     layout = world.layout
-    for scenario in all_scenarios(tracing=layout.tracing, secrets=layout.secrets, outage_seconds=outage_seconds):
+    chosen = all_scenarios(
+        tracing=layout.tracing, secrets=layout.secrets, authz=layout.authz, outage_seconds=outage_seconds
+    )
+    for scenario in chosen:
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():
             continue
         began = time.monotonic()

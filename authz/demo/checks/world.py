@@ -24,7 +24,7 @@ from authz.demo.screen import Tail
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_secret_files
 from authz.identity.keys import generate_key
-from authz.mesh.options import Secrets
+from authz.mesh.options import Authz, Secrets
 from authz.tokens.signing import SigningKey, jwks_text, sign_text, signing_key
 from authz.tokens.strict_json import read_base64url
 
@@ -104,9 +104,12 @@ class World:
     def audit_logs(self) -> list[Path]:
         return [self.audit_log]
 
-    async def operator_log(self) -> str:
-        """What the authorization server told its operator so far."""
-        return (self.layout.state / "logs" / f"{AUTHZ}.log").read_text(encoding="utf-8", errors="replace")
+    async def operator_logs(self) -> list[str]:
+        """What the authorization server told its operator so far; of every proxy, when each has one inside."""
+        embedded = [workload.name for workload in self.layout.mesh.workloads]
+        names = embedded if self.layout.authz is Authz.EMBEDDED else [AUTHZ]
+        logs = (self.layout.state / "logs" / f"{name}.log" for name in names)
+        return [log.read_text(encoding="utf-8", errors="replace") for log in logs]
 
     async def logs(self) -> AsyncIterator[tuple[str, bytes]]:
         """Name and content of everything that was written about requests, by anybody."""
