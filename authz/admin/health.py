@@ -17,7 +17,7 @@ class Cause:
     """One reason why something is not well."""
 
     part: str
-    """``policies``, ``keys``, ``audit``, ``tracing``, ``certificates``, ``service``."""
+    """``policies``, ``keys``, ``audit``, ``tracing``, ``certificates``, ``peers``, ``service``."""
     message: str
     blocks: bool
     """True when it makes the service unready; False when it only needs attention."""
@@ -46,7 +46,7 @@ def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Heal
     A failing sink does when it never worked, or where a lost record must deny: requests are refused then anyway.
     ``now`` is in seconds since the epoch.
     """
-    return Health((*_service(service), *_keys(service), *_audit(trail), *_certificates(service, now)))
+    return Health((*_service(service), *_keys(service), *_peers(service), *_audit(trail), *_certificates(service, now)))
 
 
 def _service(service: ServiceStatus) -> Iterator[Cause]:
@@ -76,6 +76,14 @@ def _keys(service: ServiceStatus) -> Iterator[Cause]:
             yield Cause("keys", why, service.is_starting)
         elif key_set.error:
             yield Cause("keys", f"{key_set.name} cannot be refreshed, the last good keys stay: {key_set.error}", False)
+
+
+def _peers(service: ServiceStatus) -> Iterator[Cause]:
+    """The last good bundles and revocations still judge, so requests are decided; a revocation may be missing."""
+    problem = service.peer_trust.problem if service.peer_trust is not None else ""
+    if problem:
+        what = "a change of trust bundles or revocations was refused, the last good ones stay"
+        yield Cause("peers", f"{what}: {problem}", False)
 
 
 def _audit(trail: TrailStatus) -> Iterator[Cause]:

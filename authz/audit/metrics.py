@@ -113,6 +113,11 @@ class TelemetryCollector:
             yield gauge(t.CACHE_ENTRIES, {(): float(cache.entries)})
             yield gauge(t.CACHE_CAPACITY, {(): float(cache.capacity)})
         yield gauge(t.CERTIFICATE, {(c.kind, c.namespace, c.workload): c.not_after for c in status.certificates})
+        trust = status.peer_trust
+        if trust is not None:
+            yield counter(t.PEER_TRUST_RELOADS, {("success",): trust.successes, ("failure",): trust.failures})
+            yield gauge(t.PEER_TRUST_OK, {(): float(not trust.problem)})
+            yield gauge(t.PEER_TRUST_TIME, {(): trust.loaded_at})
         roots = [c.not_after for c in status.certificates if c.kind == "root"]
         yield gauge(t.ROOT_EXPIRY, {(): min(roots)} if roots else {})
 

@@ -135,6 +135,19 @@ RELOAD_TIME = Metric(
 )
 POLICY_INFO = Metric("authz_policy_info", "gauge", "Version of the policies in force", ("version",))
 POLICIES = Metric("authz_policies", "gauge", "Documents in force", ("kind",))
+PEER_TRUST_RELOADS = Metric(
+    "authz_peer_trust_reloads_total", "counter", "Readings of trust bundles and the revocation list", ("result",)
+)
+PEER_TRUST_OK = Metric(
+    "authz_peer_trust_last_reload_successful",
+    "gauge",
+    "0 while a change of trust bundles or revocations is refused and the last good one stays",
+)
+PEER_TRUST_TIME = Metric(
+    "authz_peer_trust_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When the trust bundles and revocations in force were read",
+)
 QUEUED = Metric("authz_audit_queue_entries", "gauge", "Decisions waiting to be recorded")
 QUEUE_CAPACITY = Metric("authz_audit_queue_capacity", "gauge", "Most decisions that may wait")
 DROPPED = Metric("authz_audit_dropped_total", "counter", "Decisions without a record", ("cause",))
@@ -192,6 +205,17 @@ class ReloadStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerTrustStatus:
+    """The trust bundles and revocations by which peers' certificates are judged. Times in seconds since the epoch."""
+
+    loaded_at: float = 0.0
+    problem: str = ""
+    """Why the files as they are now are not in force; empty when they are."""
+    successes: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class KeySetStatus:
     """One key set: ``name`` is ``JwtRule.keys_from`` or what people should read instead."""
 
@@ -225,6 +249,8 @@ class CertificateStatus:
     workload: str = ""
     identity: str = ""
     """SPIFFE ID; for people only, never a label."""
+    not_before: float = 0.0
+    """0 when it is not known: how much of its life is left can then not be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +261,8 @@ class ServiceStatus:
     key_sets: tuple[KeySetStatus, ...] = ()
     token_cache: CacheStatus | None = None
     certificates: tuple[CertificateStatus, ...] = ()
+    peer_trust: PeerTrustStatus | None = None
+    """None where peers' certificates are not judged."""
     is_starting: bool = False
     """True until gRPC health says SERVING for the first time: key sets are still waited for."""
     is_draining: bool = False

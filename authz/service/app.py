@@ -81,7 +81,7 @@ class App:
             refresh_seconds=settings.jwks_refresh_seconds,
             ca_bundles=settings.jwks_ca_bundles,
         )
-        self.evidence = PeerEvidence.of(settings)
+        self.evidence = PeerEvidence.of(settings, clock)
         self.function = CheckFunction(
             self.trail,
             DecisionIds(clock(), secrets.token_bytes(3)),
@@ -210,6 +210,7 @@ class App:
             if tokens is None
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.token_cache_size),
             certificates=self.certificates.status,
+            peer_trust=self.evidence.status if self.evidence is not None else None,
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
         )

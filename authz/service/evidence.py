@@ -7,9 +7,11 @@ effect on connections that live on (XA-159). What is broken in a changed file is
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from authz.audit.telemetry import PeerTrustStatus
 from authz.core.attributes import AttributeContext
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import TrustDomain
@@ -23,6 +25,8 @@ from authz.sources.directory import watch
 _log = logging.getLogger("authz.evidence")
 MAX_REMEMBERED = 4096
 """Accepted certificates, about 1 kB each; then all are forgotten."""
+MAX_TOLD = 3
+"""Problems of one file that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +54,17 @@ class Trusted:
 class PeerEvidence:
     """``load`` once, then ``judge`` for every request while ``run`` follows the files."""
 
-    def __init__(self, files: EvidenceFiles, *, is_required: bool) -> None:
+    def __init__(self, files: EvidenceFiles, *, is_required: bool, clock: Callable[[], float]) -> None:
+        """``clock``: seconds since the epoch, for the status only; judging is told the time."""
         self._files = files
         self._is_required = is_required
+        self._clock = clock
         self._trusted = Trusted({}, NO_REVOCATIONS, {})
-        self.problem = ""
-        """Why the files as they are now are not in force; empty when they are."""
+        self.status = PeerTrustStatus()
+        """Replaced whole, so it may be read from any thread."""
 
     @classmethod
-    def of(cls, settings: Settings) -> "PeerEvidence | None":
+    def of(cls, settings: Settings, clock: Callable[[], float]) -> "PeerEvidence | None":
         """None when the settings ask for no evidence. Raises SettingsError."""
         if settings.peer_certificate == "off":
             return None
@@ -69,7 +75,7 @@ class PeerEvidence:
             except ValueError as error:
                 raise SettingsError(f"setting `peer_trust_bundles`: {error}") from error
         files = EvidenceFiles(tuple(bundles), settings.peer_revocations)
-        return cls(files, is_required=settings.peer_certificate == "required")
+        return cls(files, is_required=settings.peer_certificate == "required", clock=clock)
 
     def load(self) -> None:
         """
@@ -85,7 +91,8 @@ class PeerEvidence:
         except OSError as error:
             raise SettingsError(f"`{error.filename}` cannot be read: {error.strerror}") from error
         self._trusted = Trusted(bundles, revocations, {})
-        self.problem = ""
+        now = self._clock()
+        self.status = PeerTrustStatus(now, "", self.status.successes + 1, self.status.failures)
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Follow the files until cancelled; ``ready`` is set when no change is missed any more."""
@@ -96,14 +103,15 @@ class PeerEvidence:
         try:
             self.load()
             _log.info("trust bundles and revocations are in force as they are now")
+            return
         except LoadError as error:
-            self.problem = "; ".join(str(problem) for problem in error.problems)
+            problem = _shortened(error)
         except SettingsError as error:
-            self.problem = str(error)
+            problem = str(error)
         except Exception as error:  # a mistake of ours must not end the watch
-            self.problem = where_it_failed(error)
-        if self.problem:
-            _log.error("trust bundles and revocations stay as they were: %s", self.problem)
+            problem = where_it_failed(error)
+        self.status = replace(self.status, problem=problem, failures=self.status.failures + 1)
+        _log.error("trust bundles and revocations stay as they were: %s", problem)
 
     def judge(self, attributes: AttributeContext, now: float) -> str:
         """
@@ -138,6 +146,13 @@ class PeerEvidence:
         if problems:
             raise LoadError(problems)
         return revocations
+
+
+def _shortened(error: LoadError) -> str:
+    """The first problems in a line; a list with a thousand bad lines has its first ones mended first."""
+    lines = [str(problem).partition("\n")[0] for problem in error.problems[:MAX_TOLD]]
+    more = len(error.problems) - len(lines)
+    return "; ".join(lines) + (f"; and {more} more" if more else "")
 
 
 def _read_bundle(domain: TrustDomain, paths: tuple[Path, ...]) -> TrustBundle:

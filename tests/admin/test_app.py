@@ -9,7 +9,14 @@ from starlette.routing import Route
 
 from authz.admin.app import create_app
 from authz.admin.health import judge_health
-from authz.audit.telemetry import CertificateStatus, KeySetStatus, ReloadStatus, ServiceStatus, Telemetry
+from authz.audit.telemetry import (
+    CertificateStatus,
+    KeySetStatus,
+    PeerTrustStatus,
+    ReloadStatus,
+    ServiceStatus,
+    Telemetry,
+)
 from authz.audit.trail import SinkStatus, TrailStatus
 from authz.core.errors import Location, Problem, Severity
 
@@ -74,6 +81,16 @@ async def get(path: str, status: Callable[[], ServiceStatus], trail: TrailStatus
             ["the workload certificate of reviews-v2.bookinfo has expired"],
         ),
         ({"certificates": (CertificateStatus("root", NOW + 1),)}, {}, True, []),
+        ({"peer_trust": PeerTrustStatus(NOW, "", 1)}, {}, True, []),
+        (
+            {"peer_trust": PeerTrustStatus(NOW, "revoked.txt:1:1: no serial number", 1, 1)},
+            {},
+            True,
+            [
+                "a change of trust bundles or revocations was refused, the last good ones stay: "
+                "revoked.txt:1:1: no serial number"
+            ],
+        ),
     ],
 )
 def test_health_names_its_causes_and_what_blocks(

@@ -18,7 +18,15 @@ import uvicorn
 from authz.admin.app import create_app
 from authz.audit import telemetry as t
 from authz.audit.record import Offer, Timing, build_record
-from authz.audit.telemetry import CacheStatus, CertificateStatus, KeySetStatus, ReloadStatus, ServiceStatus, Telemetry
+from authz.audit.telemetry import (
+    CacheStatus,
+    CertificateStatus,
+    KeySetStatus,
+    PeerTrustStatus,
+    ReloadStatus,
+    ServiceStatus,
+    Telemetry,
+)
 from authz.audit.trail import SinkStatus, TrailStatus
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decision import Decision, DryRunResult, Effect
@@ -130,6 +138,7 @@ STATUS = ServiceStatus(
     (KeySetStatus("oidc:https://issuer", 2, 1_700_000_000.0, "timeout", 3, 1),),
     CacheStatus(10, 2, 3, 100),
     (CertificateStatus("workload", 1_900_000_000.0, "bookinfo", "reviews-v2"), CertificateStatus("root", 2e9)),
+    PeerTrustStatus(1_700_000_000.0, "", 2, 1),
 )
 TRAIL = TrailStatus(0, 100, 5, 1, 1, 0, (SinkStatus("stdout", 5),), "", True)
 

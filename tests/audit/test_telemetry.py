@@ -14,6 +14,7 @@ from authz.audit.telemetry import (
     CertificateStatus,
     KeySetStatus,
     Metric,
+    PeerTrustStatus,
     ReloadStatus,
     ServiceStatus,
     Telemetry,
@@ -32,6 +33,7 @@ STATUS = ServiceStatus(
     ),
     CacheStatus(70, 30, 20, 10_000),
     (CertificateStatus("workload", 1_800_000_000.0, "bookinfo", "reviews-v2"), CertificateStatus("root", 1.9e9)),
+    PeerTrustStatus(1_700_000_000.0, "revoked.txt cannot be read", 2, 1),
 )
 
 
@@ -138,6 +140,9 @@ def test_the_page_shows_everything_that_is_named(make_offer: MakeOffer, denial: 
 def test_the_page_shows_the_statuses() -> None:
     shown = page(Telemetry())
     expected = {
+        ("authz_peer_trust_reloads_total", (("result", "failure"),)): 1,
+        ("authz_peer_trust_last_reload_successful", ()): 0,
+        ("authz_peer_trust_last_reload_success_timestamp_seconds", ()): 1.7e9,
         ("authz_policy_info", (("version", "v7"),)): 1,
         ("authz_policy_last_reload_successful", ()): 0,
         ("authz_policy_last_reload_success_timestamp_seconds", ()): 1.7e9,

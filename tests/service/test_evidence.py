@@ -44,7 +44,7 @@ def evidence_of(folder: Path, mode: str = "required", revoked: str = "") -> Peer
 
 
 def start(told: dict[str, object], mode: str = "required") -> PeerEvidence:
-    evidence = PeerEvidence.of(read_settings({"peer_certificate": mode, **told}, environment={}))
+    evidence = PeerEvidence.of(read_settings({"peer_certificate": mode, **told}, environment={}), lambda: NOW)
     assert evidence is not None
     evidence.load()
     return evidence
@@ -136,7 +136,7 @@ def test_optional_evidence_is_judged_where_there_is_some(tmp_path: Path) -> None
 
 
 def test_without_the_setting_nothing_is_judged() -> None:
-    assert PeerEvidence.of(read_settings({}, environment={})) is None
+    assert PeerEvidence.of(read_settings({}, environment={}), lambda: NOW) is None
     assert ask(function(None), RATINGS, OWN) == "allowed"
 
 
@@ -185,16 +185,25 @@ async def test_changed_files_are_in_force_at_once_and_broken_ones_are_not(tmp_pa
     (tmp_path / "revoked.txt").write_text(f"{REVIEWS}\n")
     await becomes(f"the identity `{REVIEWS}` is revoked")
     (tmp_path / "revoked.txt").write_text(f"{REVIEWS}\nserial:xyz\n")
-    await until(lambda: "not a serial number" in evidence.problem)
+    await until(lambda: "not a serial number" in evidence.status.problem)
     await becomes(f"the identity `{REVIEWS}` is revoked")
     (tmp_path / "revoked.txt").write_text(f"serial:{LEAF.serial:x}\n")
     await becomes("the certificate with serial number 1234 is revoked")
     (tmp_path / "revoked.txt").write_text("")
     await becomes("allowed")
-    assert evidence.problem == ""
+    assert evidence.status.problem == ""
+    assert (evidence.status.failures, evidence.status.loaded_at) == (1, NOW)
     (tmp_path / "roots.pem").write_bytes(pem(OTHER_ROOT.certificate()))
     await becomes("the intermediate `CN=intermediate` was issued by `CN=root`, which is unknown")
     following.cancel()
+
+
+def test_only_the_first_of_many_problems_are_told(tmp_path: Path) -> None:
+    evidence = evidence_of(tmp_path)
+    (tmp_path / "revoked.txt").write_text("serial:x\n" * 1000)
+    evidence._load_again()
+    assert evidence.status.problem.count("is not a serial number") == 3
+    assert evidence.status.problem.endswith("; and 997 more")
 
 
 UNUSABLE = [
