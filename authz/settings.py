@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from authz.core.errors import SettingsError
 
 PREFIX = "AUTHZ_"
+MAX_PORT = 65_535
 
 
 class Settings(BaseSettings):
@@ -182,6 +183,23 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError("expected a JSON object") from error
 
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("expected at least one address")
+        for address in value:
+            if not _is_address(address):
+                raise ValueError(f"`{address}` is none of host:port, unix:/path and unix-abstract:name")
+        return value
+
+    @field_validator("admin")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value and (value.startswith("unix-abstract:") or not _is_address(value)):
+            raise ValueError(f"`{value}` is neither host:port nor unix:/path")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -193,6 +211,15 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what ``read_settings`` passes: file and flags are one mapping by then."""
         return (init_settings,)
+
+
+def _is_address(text: str) -> bool:
+    """Whether one can listen there; gRPC would take port 99999 for 34463."""
+    kind, _, rest = text.partition(":")
+    if kind in ("unix", "unix-abstract"):
+        return bool(rest)
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and int(port) <= MAX_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +234,10 @@ class Flag:
     help: str
 
 
+_NOTHING = ("", "None", "{}")
+"""Defaults that are not worth showing."""
+
+
 def setting_flags() -> Iterator[Flag]:
     """One flag for each setting, in the order of the fields."""
     for name, field in Settings.model_fields.items():
@@ -217,13 +248,13 @@ def setting_flags() -> Iterator[Flag]:
         if several:
             kind = get_args(kind)[0]
         choices = get_args(kind) if get_origin(kind) is Literal else ()
-        shown = ",".join(field.default) if several else str(field.default or "none")
+        shown = ",".join(field.default) if several else str(field.default)
         yield Flag(
             name,
             kind if kind in (int, float, Path) else str,
             several,
             choices,
-            f"{field.description}.  [{PREFIX}{name.upper()}; default: {shown}]",
+            f"{field.description}.  [{PREFIX}{name.upper()}{f'; default: {shown}' if shown not in _NOTHING else ''}]",
         )
 
 
@@ -269,7 +300,10 @@ def _from_file(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"`{file}` cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"`{file}` is not YAML: {str(error).splitlines()[0]}") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f"`{file}`:{mark.line + 1}:{mark.column + 1}" if mark else f"`{file}`"
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SettingsError(f"{place} is not YAML: {what}") from error
     if told is None:
         return {}
     if not isinstance(told, dict):
@@ -289,4 +323,5 @@ def _complaint(line: Mapping[str, Any]) -> str:
     if line["type"] == "extra_forbidden":
         near = get_close_matches(name, Settings.model_fields, 1)
         return f"unknown setting `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
-    return f"setting `{name}`: {line['msg'][:1].lower()}{line['msg'][1:]}"
+    said = line["msg"].removeprefix("Value error, ")  # pydantic's name for what a check of ours says
+    return f"setting `{name}`: {said[:1].lower()}{said[1:]}"

@@ -15,6 +15,9 @@ from authz.service.log import log_to_stderr
 from authz.service.supervisor import run
 from authz.settings import PREFIX, Settings, read_settings, setting_flags
 
+CONFIG = f"{PREFIX}CONFIG"
+"""Names the file of settings, here as in an embedded server: it is no setting of its own."""
+
 Command = Callable[..., None]
 
 
@@ -39,7 +42,11 @@ def environment() -> dict[str, str]:
 
     A setting's own name always counts. What is neither stays, so that a misspelt setting is named and not ignored.
     """
-    return {name: value for name, value in os.environ.items() if not _is_option(name)}
+    return {name: value for name, value in os.environ.items() if name != CONFIG and not _is_option(name)}
+
+
+def _config_of_environment() -> Path | None:
+    return Path(os.environ[CONFIG]) if os.environ.get(CONFIG) else None
 
 
 def _is_option(name: str) -> bool:
@@ -54,7 +61,9 @@ def _is_option(name: str) -> bool:
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="YAML file of settings by name.")
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="YAML file of settings by name.  [AUTHZ_CONFIG]"
+)
 @with_setting_flags
 def serve(config: Path | None, **flags: Any) -> None:
     """
@@ -62,10 +71,16 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     Every flag has a twin in the environment and in the file of --config; a flag wins over the environment, and that
     over the file. SIGTERM drains: health says NOT_SERVING, running checks are answered, then the server stops.
+
+    \b
+    authz serve --policies policies/
+    authz serve --policies policies/ --mesh mesh.yaml --listen unix:/run/authz/authz.sock --admin 127.0.0.1:15014
+    authz serve --config authz.yaml --audit file:/var/log/authz/audit.jsonl
+    AUTHZ_POLICIES=policies AUTHZ_WORKERS=1 authz serve
     """
     told = {name: value for name, value in flags.items() if value is not None and value != ()}
     try:
-        settings = read_settings(told, file=config, environment=environment())
+        settings = read_settings(told, file=config or _config_of_environment(), environment=environment())
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     log_to_stderr(settings)

@@ -50,3 +50,11 @@ def test_a_variable_is_named_after_the_option_as_it_is_written(monkeypatch: pyte
     monkeypatch.setenv("AUTHZ_AUDIT_TAIL_LOG", str(tmp_path / "named.jsonl"))
     result = CliRunner().invoke(application, ["audit", "tail"])
     assert "named.jsonl" in result.output
+
+
+def test_the_file_of_settings_can_be_named_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "authz.yaml").write_text("worker: 1\n")
+    monkeypatch.setenv("AUTHZ_CONFIG", str(tmp_path / "authz.yaml"))
+    result = CliRunner().invoke(application, ["serve"])
+    assert result.exit_code == 2
+    assert "unknown setting `worker`; did you mean `workers`?" in result.output

@@ -123,7 +123,7 @@ spec: {jwtRules: [{issuer: a, jwksUri: "http://127.0.0.1:1/keys"}]}
         (["--policies", "{}/policies"], 1, ":6:"),
         (["--policies", "{}/none"], 1, "cannot be read"),
         (["--policies", "{}/good", "--listen", "unix:/proc/none/a.sock"], 1, "cannot listen on"),
-        (["--policies", "{}/good", "--listen", "127.0.0.1:0", "--admin", "nonsense"], 1, "is neither host:port nor"),
+        (["--policies", "{}/good", "--listen", "127.0.0.1:0", "--admin", "nonsense"], 2, "is neither host:port nor"),
         (["--policies", "{}/good", "--audit", "nonsense"], 1, "`nonsense` is no sink"),
         (["--max-token-bytes", "1"], 2, "max_token_bytes"),
         (["--nonsense"], 2, "No such option"),
