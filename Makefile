@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo check test lint types format protos envoy-configs bench bench-quick bench-servers clean system-packages
+.PHONY: help demo check test lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -43,6 +43,9 @@ bench: $(STAMP)  ## Measure all contenders in one run, 20 minutes; one report
 
 bench-quick: $(STAMP)  ## Measure for two minutes; fail when a ratio got worse
 	$(BIN)/python -m benchmarks.run --quick
+
+soak: $(STAMP)   ## Run at half of saturation for 30 minutes, reloading and rotating keys
+	$(BIN)/python -m benchmarks.soak
 
 system-packages:
 	@.ci/system-packages

@@ -211,6 +211,11 @@ def _hosting() -> Hosting:
         raise Missing(str(error)) from error
 
 
+def find_envoy() -> Path:
+    """The Envoy that asks. Raises Missing when there is none."""
+    return _hosting().envoy
+
+
 def _empty_hosted(place: Field, port: int) -> tuple[Sequence[str], Mapping[str, str]]:
     hosting = _hosting()
     at = HostedAt((f"127.0.0.1:{port}",), place.folder / "empty")
@@ -288,7 +293,7 @@ def _start_envoy(  # the parts of a configuration are these; an object would onl
     environment: Mapping[str, str],
     server: Contender | None,
 ) -> Contender:
-    envoy, port = _hosting().envoy, free_port()
+    envoy, port = find_envoy(), free_port()
     file = place.folder / f"{name}.json"
     file.write_text(json.dumps(checking_envoy(port, filters, clusters, listeners)))
     url = f"http://127.0.0.1:{port}{place.subject.path}"

@@ -191,8 +191,8 @@ def check_filter(*, raw_headers: bool) -> Json:
     return {"name": "envoy.filters.http.ext_authz", "typed_config": config}
 
 
-def check_cluster(address: Json) -> Json:
-    """The server that is asked; ``address`` as Envoy writes it."""
+def check_cluster(*addresses: Json) -> Json:
+    """The server that is asked, each worker at an address as Envoy writes it."""
     http2 = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
@@ -206,6 +206,6 @@ def check_cluster(address: Json) -> Json:
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
         "load_assignment": {
             "cluster_name": "authz",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}],
         },
     }
