@@ -1,42 +1,36 @@
 """
 Cases of the conformance format through a real Envoy: the service, Envoy and the applications are started for a suite.
 
-One Envoy for every flavour of sidecar that the cases need; the policies of a group are put in force by ``replace``, as
-after a reload. What is compared comes from outside the service: the client's answer, what the upstream saw, and the
-dynamic metadata in Envoy's access log.
+One Envoy for every flavour of sidecar that the cases need; the policies of a group are put in force as after a reload,
+in a service in this process or hosted in Envoy (``hosting``). What is compared comes from outside the service: the
+client's answer, what the upstream saw, and the dynamic metadata in Envoy's access log.
 """
 
 import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 
-from authz.analysis.cases import compile_texts
 from authz.analysis.request import to_attributes
-from authz.analysis.suite import Case, Group, Suite
+from authz.analysis.suite import Case, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision
-from authz.core.engine import Engine
 from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
 from authz.core.resources import JwtRule
-from authz.service.check import CheckFunction, DecisionIds
-from authz.service.providers import Providers
 from authz.service.server import CheckServer
 from authz.service.snapshot import Snapshot
-from authz.sources.keys import KeySource
 from authz.tokens.authenticate import authenticate
-from authz.tokens.jwks import KeySet, read_key_set
-from authz.tokens.key_sets import KeySetState
 from authz.tokens.signing import KeyPool, make_keys, make_tokens, substitute_keys, substitute_tokens
 from authz.wire import DECISION_ID_HEADER
 from tests.envoy import sidecar as envoy
 from tests.envoy.applications import Applications, applications
 from tests.envoy.certificates import Identities
 from tests.envoy.client import Answer, Endpoints, send
+from tests.envoy.deciding import LARGEST_MESSAGE_BYTES, Deciding
 from tests.service.recording import Entry, Recorder
 
 KEYS = KeyPool()
@@ -50,6 +44,8 @@ class Ready:
     """A group as it is put in force."""
 
     group: Group
+    texts: tuple[PolicyText, ...]
+    """With keys in them."""
     snapshot: Snapshot
     tokens: Mapping[str, str]
 
@@ -73,30 +69,25 @@ class Outcome:
     differences: tuple[str, ...]
 
 
-class Bench:
-    """The service and everything around the sidecar."""
+class Bench(Deciding):
+    """The service, which is in this process, and everything around the sidecar."""
 
     def __init__(self, around: Applications, state: Path, audit: Recorder) -> None:
-        self.around = around
+        super().__init__(around, audit)
         self.state = state
         self.identities = Identities(state / "identities")
-        self.audit = audit
-        self.stubs: Mapping[str, str] = {}
-        self.keys = KeySource[KeySet, KeySetState](read_key_set, KeySetState, clock=time, on_change=self._changed)
-        self._fetched = asyncio.Event()
-        self.function = CheckFunction(
-            self.audit, DecisionIds(time(), b"env"), lambda: self.keys.key_sets, on_unknown_key=self.keys.hint
-        )
-        self.providers = Providers(lambda provider: around.address_of(provider, self.stubs[provider.name]))
-        self.server = CheckServer(self.function, self.providers.ask, max_message_bytes=1 << 20)
+        self.server = CheckServer(self.function, self.providers.ask, max_message_bytes=LARGEST_MESSAGE_BYTES)
 
-    def _changed(self, states: Mapping[str, KeySetState]) -> None:
-        if all(state.key_set is not None or state.error for state in states.values()):
-            self._fetched.set()
-        else:
-            self._fetched.clear()
+    async def start(self) -> None:
+        await self.server.start([f"unix:{self.state}/run/authz-0.sock"])
+        self.server.health.set_serving(True)
 
-    def prepare(self, group: Group, now: float) -> Ready:
+    async def stop(self) -> None:
+        await self.keys.close()
+        await self.server.stop()
+        await self.providers.close()
+
+    def ready(self, group: Group, now: float) -> Ready:
         """Compile policies with the group's keys in them; its ``jwksUri`` lead to the key server."""
         assert not group.problems
         keys = make_keys(group.keys, KEYS)
@@ -108,28 +99,23 @@ class Bench:
             )
             self.around.key_sets |= {uri.removeprefix(base): text for uri, text in written.documents.items()}
             texts.append(replace(policies, text=written.text))
-        engine = compile_texts(texts, group.mesh)
-        assert isinstance(engine, Engine)
-        return Ready(group, Snapshot(engine, group.mesh, engine.version, now), make_tokens(group.tokens, keys, now))
+        snapshot = self.prepare(group.id, texts, group.mesh, group.stubs, now)
+        return Ready(group, tuple(texts), snapshot, make_tokens(group.tokens, keys, now))
 
-    async def fetch_keys(self, groups: list[Ready]) -> None:
-        self.keys.update(
-            rule
-            for ready in groups
-            for item in ready.snapshot.resources.request_authentications
-            for rule in item.jwt_rules
-        )
-        async with asyncio.timeout(20):
-            await self._fetched.wait()
+    async def begin(self, groups: list[Ready]) -> None:
+        """Have the policies of all groups at hand, and their keys."""
+        await self.fetch_keys()
 
-    def enforce(self, ready: Ready) -> None:
-        self.function.replace(ready.snapshot)
-        self.stubs = ready.group.stubs
+    async def put_in_force(self, ready: Ready) -> None:
+        self.enforce(ready.group.id)
+
+    async def recorded(self) -> list[Entry]:
+        """Since the last group was put in force."""
+        return self.take()
 
     async def ask(self, ready: Ready, case: Case) -> tuple[Answer, Entry | None]:
         """Send one case through the Envoy that runs."""
-        self.enforce(ready)
-        self.audit.clear()
+        await self.put_in_force(ready)
         request = case.request.substituted(lambda text: substitute_tokens(text, ready.tokens))
         port = request.destination_port if request.destination_port is not None else case.target.port
         if ready.group.is_gateway:
@@ -147,8 +133,9 @@ class Bench:
         ends = Endpoints(request.source_ip, request.destination_ip, port or 80)
         address = (envoy.own_address(), listener)
         answer = await asyncio.to_thread(send, address, ends, self.identities, request, tls=tls)
-        assert len(self.audit.entries) <= 1, "one request is one check (XA-61)"
-        return answer, self.audit.entries[0] if self.audit.entries else None
+        entries = await self.recorded()
+        assert len(entries) <= 1, "one request is one check (XA-61)"
+        return answer, entries[0] if entries else None
 
     async def log_lines(self, name: str, ids: set[str]) -> dict[str, Mapping[str, Json]]:
         """Lines of the access log by decision id, once all are written."""
@@ -174,28 +161,28 @@ def _as_sent(headers: tuple[tuple[str, str], ...], peer: str) -> Iterator[tuple[
             yield name, value
 
 
+MakeBench = Callable[[Applications, Path, Recorder], Bench]
+
+
 @contextlib.asynccontextmanager
-async def bench(state: Path, audit: Recorder | None = None) -> AsyncIterator[Bench]:
+async def bench(state: Path, audit: Recorder | None = None, make: MakeBench = Bench) -> AsyncIterator[Bench]:
     """Start the service and the applications; Envoy comes later."""
     (state / "run").mkdir()
     async with applications() as around:
-        found = Bench(around, state, audit or Recorder())
-        await found.server.start([f"unix:{state}/run/authz-0.sock"])
-        found.server.health.set_serving(True)
+        found = make(around, state, audit or Recorder())
+        await found.start()
         try:
             yield found
         finally:
-            await found.keys.close()
-            await found.server.stop()
-            await found.providers.close()
+            await found.stop()
 
 
-async def run(suite: Suite, state: Path, not_runnable: Mapping[str, str]) -> list[Outcome]:
-    """Send every case that can run, sidecar by sidecar."""
+async def run(suite: Suite, state: Path, not_runnable: Mapping[str, str], make: MakeBench = Bench) -> list[Outcome]:
+    """Send every case that can run, sidecar by sidecar; ``make`` says what answers the checks."""
     outcomes: list[Outcome] = []
-    async with bench(state) as found:
-        groups = [found.prepare(group, time()) for group in suite.groups]
-        await found.fetch_keys(groups)
+    async with bench(state, make=make) as found:
+        groups = [found.ready(group, time()) for group in suite.groups]
+        await found.begin(groups)
         plan: dict[envoy.Flavour, list[tuple[Ready, Case]]] = {}
         for ready in groups:
             for case in ready.group.cases:
