@@ -8,7 +8,7 @@ option has a twin in the environment, ``AUTHZ_<COMMAND>_<OPTION>``. Answers go t
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -69,17 +69,30 @@ class LazyGroup(click.Group):
 
         try:
             return super().invoke(ctx)
+        except click.BadParameter as error:
+            kind = error.param.type if error.param is not None else None
+            if isinstance(error, click.MissingParameter) or not isinstance(kind, click.Path | click.File):
+                raise
+            _fail(f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}", error)  # no matter of usage
         except LoadError as error:
             output.print_problems(error.problems, output.remarks())
             output.remark(str(error))
+            raise SystemExit(output.Exit.FAILED) from error
         except AuthzError as error:
-            output.remark(f"error: {error}")
+            _fail(str(error), error)
         except BrokenPipeError:
             raise  # click ends quietly
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            output.remark(f"error: {place}{error.strerror or error}")
-        raise SystemExit(output.Exit.FAILED)
+            _fail(f"{place}{error.strerror or error}", error)
+
+
+def _fail(message: str, cause: Exception) -> NoReturn:
+    """End without an answer."""
+    from authz.cli import output
+
+    output.remark(f"error: {message}")
+    raise SystemExit(output.Exit.FAILED) from cause
 
 
 @click.group(

@@ -10,7 +10,7 @@ from authz.cli import output as out
 from authz.cli.question import Answer, ask, request_options
 from authz.cli.report import place
 from authz.core.attributes import AttributeContext, Json, Unknown
-from authz.core.decision import Decision, DryRunResult, Effect, RuleReference
+from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
 
 
 @click.command("check", short_help="Decide one request.")
@@ -52,6 +52,8 @@ def print_decision(answer: Answer) -> None:
     out.say(f"{decision.effect}{status} at stage {decision.stage}: {decision.reason}", style)
     for name, text in _facts(answer, decision):
         out.say(f"  {name + ':' if name else '':<10}{text}")
+    if decision.stage is Stage.PEER_AUTHENTICATION and not answer.before.source.identities:
+        out.remark("help: the request has no identity; say who asks with --source-principal, or --from with --mesh")
 
 
 def _facts(answer: Answer, decision: Decision) -> list[tuple[str, str]]:

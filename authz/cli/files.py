@@ -12,6 +12,7 @@ from authz.core.errors import LoadError, Problem, sort_problems
 from authz.core.resources import MeshConfig
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import read_policies
+from authz.service.snapshot import no_policies
 from authz.sources.directory import read_directory
 
 if TYPE_CHECKING:
@@ -37,16 +38,27 @@ def read_bytes(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def read_paths(paths: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Read files, whole directories, or stdin; what is named twice is read once. Raises OSError."""
+def read_paths(paths: Sequence[str]) -> tuple[list[tuple[str, bytes]], list[Problem]]:
+    """
+    Read files, whole directories, or stdin; what is named twice is read once.
+
+    Returns:
+        The files, and the directories without any: with them the service would not start either.
+
+    Raises:
+        OSError: something cannot be read.
+    """
     found: dict[str, bytes] = {}
+    empty: list[Problem] = []
     for path in paths:
         if path == STDIN:
             found.setdefault("<stdin>", read_bytes(path))
-        else:
-            for name, data in read_directory(Path(path)):
-                found.setdefault(name, data)
-    return list(found.items())
+            continue
+        held = read_directory(Path(path))
+        found |= {name: data for name, data in held if name not in found}
+        if not held:
+            empty.append(no_policies(Path(path)))
+    return list(found.items()), empty
 
 
 def read_mesh_file(path: str | None) -> tuple[MeshConfig, tuple[Problem, ...]]:
@@ -79,9 +91,9 @@ def load(paths: Sequence[str], mesh_file: str | None) -> Loaded:
         OSError: something cannot be read.
     """
     mesh, problems = read_mesh_file(mesh_file)
-    files = read_paths(paths)
+    files, empty = read_paths(paths)
     result = read_policies(files, mesh if mesh_file else None)
-    found = sort_problems((*problems, *result.problems))
+    found = sort_problems((*problems, *empty, *result.problems))
     if any(problem.is_error for problem in found):
         raise LoadError(found)
     return Loaded(compile_engine(result.resources, mesh), mesh, len(files), found)

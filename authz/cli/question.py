@@ -5,6 +5,7 @@ Flags win over the file. The evaluation is the service's own; what it would have
 without it there is no answer.
 """
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,12 +25,14 @@ from authz.analysis.request import (
     to_attributes,
 )
 from authz.cli import files
+from authz.cli import output as out
 from authz.cli.credentials import Credentials, Unanswered
 from authz.core.attributes import AttributeContext, Workload
 from authz.core.engine import WorkloadPolicies
 from authz.core.errors import LoadError, Problem
 from authz.core.explain import Explanation, explain
 from authz.core.pipeline import ProviderAnswer, ProviderQuestion
+from authz.core.resources import MeshConfig
 from authz.policy.documents import Mapping as YamlMapping
 from authz.policy.documents import Node, read_documents
 from authz.policy.schema import Notes, nearest
@@ -141,6 +144,7 @@ def ask(options: Mapping[str, Any]) -> Answer:
     if [*options["policies"], options["file"], options["token_file"]].count(files.STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
     loaded = files.load(options["policies"], options["mesh"])
+    _check_flags(options, loaded.mesh)
     target, request, stubs, is_gateway = _named(*_described(options), options)
     credentials = Credentials(options)
     request = credentials.attach(_with_flags(request, options))
@@ -227,6 +231,32 @@ def _find(options: Mapping[str, Any], flag: str) -> "MeshWorkload":
 def _stubs(node: Node | None, notes: Notes) -> dict[str, str]:
     named = fields.named(node, "customStub", notes)
     return {name: fields.one_of(value, _ANSWERS, "an answer", notes, "error") for name, value in named.items()}
+
+
+_HTTP_FLAGS = ("method", "host", "path", "scheme", "header", "token", "token_file", "claims")
+
+
+def _check_flags(options: Mapping[str, Any], mesh: MeshConfig) -> None:
+    """Refuse or remark what can only be a slip: it would be judged as something else than was meant."""
+    given = [f"--{name.replace('_', '-')}" for name in _HTTP_FLAGS if options[name] not in (None, ())]
+    if options["tcp"] and given:
+        raise click.UsageError(f"{', '.join(given)}: of HTTP requests only, not of --tcp")
+    for name in ("source_ip", "destination_ip"):
+        address, flag = options[name], f"--{name.replace('_', '-')}"
+        try:
+            ipaddress.ip_address(address or "::")
+        except ValueError:
+            raise click.BadParameter(f"`{address}` is no IP address", param_hint=flag) from None
+    principal = options["source_principal"]
+    if principal and not _identity(principal).startswith("spiffe://"):
+        form = "Istio's form is `cluster.local/ns/NAMESPACE/sa/NAME`"
+        out.remark(f"remark: `{principal}` is no SPIFFE identity, so it has no namespace; {form}")
+    known = [provider.name for provider in mesh.extension_providers]
+    for name, _ in options["provider"]:
+        if name not in known:
+            close = nearest(name, known)
+            hint = f"did you mean `{close}`?" if close else f"it knows {', '.join(known) or 'none'}"
+            out.remark(f"remark: the mesh knows no provider `{name}`; {hint}")
 
 
 def _with_flags(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineRequest:

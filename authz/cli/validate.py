@@ -32,8 +32,9 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, fail_on: str,
     authz validate policies/ --mesh mesh.yaml --fail-on warning
     authz validate -o json policies/ | jq .problems
     """
-    read = files.read_paths(paths)
+    read, empty = files.read_paths(paths)
     resources, problems = inspect(read, mesh)
+    problems = sort_problems((*problems, *empty))
     is_yes = not any(_is_bad(problem, fail_on) for problem in problems)
     if output == "json":
         out.print_json(_as_json(resources, problems, len(read), is_yes))

@@ -6,6 +6,7 @@ Wrong text is a ``Problem``, never an exception.
 Bounded: size of a file, depth, and the number of nodes that aliases stand for (a "billion laughs").
 """
 
+import codecs
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,16 @@ _Parser: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Only its events are used; libyaml's are thirty times faster where it is present."""
 
 _TAG = "tag:yaml.org,2002:"
+
+_ADVICE = (
+    ("parsing a flow", "close every bracket, and quote text that holds one of `,` `:` `[` `]` `{` `}`"),
+    ("parsing a block", "indent what belongs together alike, and quote text as a whole"),
+    ("mapping values are not allowed", "quote text that holds a colon and a space, and check the indentation"),
+    ("cannot start any token", "quote text that begins with one of `@` `%` and the backquote"),
+    ("scanning an alias", "quote text that begins with `*`"),
+    ("scanning a quoted scalar found unexpected end", "close the quote"),
+)
+"""What to do about libyaml's complaints, the first whose words are in it."""
 
 
 def read_documents(
@@ -54,7 +65,8 @@ def read_documents(
     except UnicodeDecodeError as error:
         line, column = reading.shift(*_place_of(data, error.start))
         message = f"the file is not UTF-8: byte 0x{data[error.start]:02x} is an {error.reason}"
-        reading.note(line, column, message, "save the file as UTF-8")
+        looks = "it looks like UTF-16; " if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
+        reading.note(line, column, message, f"{looks}save the file as UTF-8")
         return
     try:
         yield from reading.run(data)
@@ -66,7 +78,9 @@ def read_documents(
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         message = " ".join(part for part in (error.context, error.problem) if part)
-        advice = "indent with spaces, YAML allows no tabs" if _is_tab(data, line, column) else ""
+        advice = next((advice for words, advice in _ADVICE if words in message), "")
+        if _is_tab(data, line, column):
+            advice = "indent with spaces, YAML allows no tabs"
         reading.note(*reading.shift(line, column), f"not YAML: {message}", advice)
     except _TooMuch as error:
         reading.note(error.line, error.column, error.message)

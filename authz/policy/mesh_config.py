@@ -200,11 +200,19 @@ def read_mesh(
     if mesh is None:
         mesh = MeshConfig()
         if not any(problem.is_error for problem in problems) and data.strip():
-            message = "no MeshConfig found; Istio's defaults hold"
-            problems.append(Problem(Severity.INFO, "RE-14", message, Location(file)))
+            problems.append(_nothing_found(file, data))
     if multiple_custom_providers is not None:
         mesh = replace(mesh, multiple_custom_providers=multiple_custom_providers)
     return mesh, sort_problems(problems)
+
+
+def _nothing_found(file: str, data: bytes) -> Problem:
+    """A description of workloads may do without settings; a file without both was hardly meant."""
+    message = "no MeshConfig found; Istio's defaults hold"
+    if b"networking.istio.io/" in data:
+        return Problem(Severity.INFO, "RE-14", message, Location(file))
+    advice = "expected its fields, the ConfigMap `istio`, an IstioOperator, or Helm values with `meshConfig`"
+    return Problem(Severity.WARNING, "RE-14", message, Location(file), help=advice)
 
 
 def _search(file: str, data: bytes, problems: list[Problem]) -> Iterator[_Found]:

@@ -146,7 +146,10 @@ def _kind(root: documents.Mapping, kind: str | None, api_version: str | None, no
     if not kind or api_version is None:
         missing = "kind" if not kind else "apiVersion"
         advice = f"a policy begins with `apiVersion: {GROUP}/v1` and its `kind`"
-        notes.error("RE-1", root.entries.get(missing, root), f"the document has no `{missing}`", advice)
+        alike = next((name for name in root.entries if name != missing and name.lower() == missing.lower()), "")
+        hint = f"; `{alike}` is written `{missing}`" if alike else ""
+        node = key_of(root, alike) if alike else root.entries.get(missing, root)
+        notes.error("RE-1", node, f"the document has no `{missing}`{hint}", advice)
         return None
     group, _, version = api_version.rpartition("/")
     if kind in KINDS and group == GROUP and version in VERSIONS:

@@ -165,7 +165,7 @@ def text_of(node: Node | None) -> str | None:
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """The name meant by a misspelt one; empty when none is near."""
-    by_folded = {known.replace("_", "").lower(): known for known in names}
+    by_folded = {known.replace("_", "").lower(): known for known in sorted(names, reverse=True)}  # `aB` before `a_b`
     close = difflib.get_close_matches(name.replace("_", "").lower(), by_folded, 1, 0.7)
     return by_folded[close[0]] if close else ""
 

@@ -54,7 +54,7 @@ def load_snapshot(policies: Path, mesh_file: Path | None, now: float) -> Snapsho
     except OSError as error:
         raise LoadError([_unreadable(error, policies)]) from error
     if not files:
-        raise LoadError([_empty(policies)])
+        raise LoadError([no_policies(policies)])
     result = read_policies(files, mesh)
     found = (*problems, *result.problems)
     if any(problem.is_error for problem in found):
@@ -63,7 +63,7 @@ def load_snapshot(policies: Path, mesh_file: Path | None, now: float) -> Snapsho
     return Snapshot(engine, mesh, engine.version, now, found)
 
 
-def _empty(policies: Path) -> Problem:
+def no_policies(policies: Path) -> Problem:
     """No policy at all allows everything: a volume that is not mounted must not look like that."""
     return Problem(
         Severity.ERROR,

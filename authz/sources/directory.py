@@ -49,7 +49,11 @@ def read_directory(path: Path) -> list[tuple[str, bytes]]:
         if _listing(path) == before:
             return files
         lost = None
-    raise lost or OSError(None, "the files keep changing while they are read", str(path))
+    if lost is None:
+        raise OSError(None, "the files keep changing while they are read", str(path))
+    if Path(lost.filename).is_symlink():
+        raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", lost.filename) from lost
+    raise lost
 
 
 def _listing(path: Path) -> list[_Entry]:

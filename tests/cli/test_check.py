@@ -214,12 +214,35 @@ def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, polici
         (["--token", "a", "--token-file", "-"], "--token, --token-file and --claims exclude each other"),
         (["-f", "-", "--token-file", "-"], "stdin (`-`) can be read only once"),
         (["--port", "65536"], "65536 is not in the range 0<=x<=65535"),
+        (["--source-ip", "10.0.0"], "Invalid value for --source-ip: `10.0.0` is no IP address"),
+        (["--tcp", "--path", "/x", "-H", "a: b"], "--path, --header: of HTTP requests only, not of --tcp"),
     ],
 )
 def test_wrong_usage_is_told(run: Run, policies: Path, arguments: list[str], message: str) -> None:
     result = run("check", *ASKED, *arguments, stdin="")
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remark"),
+    [
+        (["--source-principal", "web"], "remark: `web` is no SPIFFE identity, so it has no namespace; Istio's form is"),
+        (["--provider", "ipd=deny"], "remark: the mesh knows no provider `ipd`; it knows none"),
+    ],
+)
+def test_what_is_hardly_meant_is_remarked(run: Run, policies: Path, arguments: list[str], remark: str) -> None:
+    result = run("check", *ASKED, *arguments)
+    assert result.exit_code == 3
+    assert result.stderr.startswith(remark)
+
+
+def test_a_request_without_identity_to_a_strict_port_is_told_how_to_have_one(run: Run, policies: Path) -> None:
+    strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\n"
+    (policies / "mtls.yaml").write_text(f"{strict}spec: {{mtls: {{mode: STRICT}}}}\n")
+    result = run("check", *ASKED)
+    assert result.exit_code == 3
+    assert "say who asks with --source-principal" in result.stderr
 
 
 def test_headers_in_the_environment_stand_on_a_line_each(run: Run, policies: Path) -> None:

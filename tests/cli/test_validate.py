@@ -109,3 +109,13 @@ def test_whatever_a_file_holds_it_is_never_a_traceback(run: Run, tmp_path: Path,
     assert result.exit_code in (0, 3)
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("command", [("validate",), ("analyze",), ("check", "-p")])
+def test_a_directory_without_policies_is_refused_as_the_service_does(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "unmounted").mkdir()
+    result = run(*command, "unmounted")
+    assert result.exit_code == (3 if command == ("validate",) else 1)
+    assert "unmounted:\n  error: there is no policy file" in result.output

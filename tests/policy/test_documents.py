@@ -25,15 +25,16 @@ def plain(node: documents.Node) -> object:
 SYNTAX = [
     ("a: b\n\tc: d", "f.yaml:2:1", "indent with spaces, YAML allows no tabs"),
     ("a:\n\t- b", "f.yaml:2:1", "indent with spaces, YAML allows no tabs"),
-    ("a: [1, 2\n", "f.yaml:2:1", ""),
-    ("a: @x", "f.yaml:1:4", ""),
-    ("ü: 'é' x", "f.yaml:1:8", ""),
-    ("a: 'open", "f.yaml:1:9", ""),
-    ("a: b: c", "f.yaml:1:5", ""),
+    ("a: [1, 2\n", "f.yaml:2:1", "close every bracket, and quote text that holds one of `,` `:` `[` `]` `{` `}`"),
+    ("a: @x", "f.yaml:1:4", "quote text that begins with one of `@` `%` and the backquote"),
+    ("a: *", "f.yaml:1:5", "quote text that begins with `*`"),
+    ("ü: 'é' x", "f.yaml:1:8", "indent what belongs together alike, and quote text as a whole"),
+    ("a: 'open", "f.yaml:1:9", "close the quote"),
+    ("a: b: c", "f.yaml:1:5", "quote text that holds a colon and a space, and check the indentation"),
     ("a: 1\nb: 2\x07", "f.yaml:2:5", ""),
     ("a: \x00", "f.yaml:1:4", ""),
     (b"a: b\nc: \xc3\xa9\xff", "f.yaml:2:5", "save the file as UTF-8"),
-    ("a: b".encode("utf-16"), "f.yaml:1:1", "save the file as UTF-8"),
+    ("a: b".encode("utf-16"), "f.yaml:1:1", "it looks like UTF-16; save the file as UTF-8"),
     ("%YAML 3.0\n---\na: b", "f.yaml:1:1", ""),
 ]
 

@@ -49,6 +49,14 @@ def test_a_file_without_settings_says_so() -> None:
     assert [str(p) for p in problems] == ["mesh.yaml: info: no MeshConfig found; Istio's defaults hold [RE-14]"]
 
 
+def test_a_file_with_neither_settings_nor_workloads_is_warned_about() -> None:
+    """Most likely it is another file than was meant."""
+    _, problems = read_mesh("mesh.yaml", b"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n")
+    assert [str(p).splitlines()[0] for p in problems] == [
+        "mesh.yaml: warning: no MeshConfig found; Istio's defaults hold [RE-14]"
+    ]
+
+
 NORMALIZATIONS = [("DEFAULT", PathNormalization.BASE), *[(mode.value, mode) for mode in PathNormalization]]
 
 

@@ -262,7 +262,11 @@ ENVELOPES = [
     ),
     ("kind: AuthorizationPolicy", "error", "the document has no `apiVersion`"),
     ("apiVersion: security.istio.io/v1", "error", "the document has no `kind`"),
-    ("apiVersion: security.istio.io/v1\nKind: AuthorizationPolicy", "error", "the document has no `kind`"),
+    (
+        "apiVersion: security.istio.io/v1\nKind: AuthorizationPolicy",
+        "error",
+        "the document has no `kind`; `Kind` is written `kind`",
+    ),
     ("- a", "error", "a document is no object"),
     ("hello", "error", "a document is no object"),
     ("apiVersion: apps/v1\nkind: Deployment", "info", "`Deployment` of `apps/v1` is no policy and is skipped"),
