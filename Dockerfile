@@ -18,8 +18,9 @@ RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --wheel-dir d
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/authz /opt/authz
 ENV PATH=/opt/authz/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Named volumes take the owner of the directory that they cover when they are new.
-RUN mkdir -m 0755 /mesh && cd /mesh && mkdir -m 0700 audit ca web outside issuer revocations && chown -R 10001:10001 /mesh
+# Named volumes take owner and mode of the directory that they cover when they are new: docker-compose.yaml has the users.
+RUN mkdir -m 0755 /mesh && cd /mesh && mkdir -m 0700 ca web outside issuer && mkdir -m 0750 audit revocations \
+    && chown 10001:10001 . audit issuer && chown 10003:10001 ca revocations && chown 10110:10001 web && chown 10004:10001 outside
 WORKDIR /mesh
 USER 10001:10001
 ENTRYPOINT ["authz"]

@@ -9,30 +9,48 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from authz.core.spiffe import TrustDomain
 from authz.demo.containers import rendered
 from authz.demo.issuer import AUDIENCE, PEOPLE
 from authz.demo.layout import Layout
 from authz.demo.prepare import options, read_engine
+from authz.identity.registration import UnixPeer, granted, read_entries
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.mesh.options import Secrets
 from authz.mesh.render import modes_of, render_all
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 TEXT = (ROOT / "envoy-configs" / "mesh.yaml").read_bytes()
 MESH: Mesh = read_mesh_description([("mesh.yaml", TEXT)])[0]
 MORE = ("docker-compose.override.example.yaml", "docs/compose/check.yaml")
-CERTIFICATES = "certificates"
-"""The one service that writes keys."""
-KEYS = {"ingressgateway": {"ingressgateway", "bookinfo-web"}, "outside": {"outside-server"}}
-"""Who reads keys besides the sidecars, which read their own."""
+OURS = "10001"
+"""User and group that others share; a proxy has a user of its own."""
+KEYS = {
+    "ca": {"certificates", "ca"},
+    "web": {"web-certificates"},
+    "outside": {"outside"},
+    "certs-bookinfo-web": {"web-certificates", "ingressgateway"},
+    "issuer": {"issuer"},
+}
+"""Volumes with private keys: who mounts them."""
+SOCKETS = {
+    "authz": {"authz-0", "authz-1", "collector"},
+    "ca-socket": {"ca"},
+}
+"""Volumes with sockets that every proxy may connect to: who makes them."""
+ENTRIES = ROOT / "docs/compose/identities/entries.yaml"
 
 
 def mounts(service: dict[str, Any]) -> dict[str, str]:
@@ -82,7 +100,7 @@ def test_every_image_has_a_version(name: str, service: dict[str, Any]) -> None:
 
 
 def test_base_images_have_versions_and_nobody_is_root() -> None:
-    text = (ROOT / "Dockerfile").read_text()
+    text = DOCKERFILE
     bases = re.findall(r"^FROM (\S+)", text, re.M)
     assert bases == ["python:3.11-slim-bookworm"] * 2
     assert re.findall(r"^USER (\S+)", text, re.M) == ["10001:10001"]
@@ -95,7 +113,6 @@ def test_every_workload_has_application_and_sidecar_on_one_address(workload: Mes
     assert pod["networks"] == {"mesh": {"ipv4_address": workload.compose_address}}
     for part in ("app", "proxy"):
         assert SERVICES[f"{workload.name}-{part}"]["network_mode"] == f"service:{workload.name}"
-    assert SERVICES[f"{workload.name}-app"]["user"] != SERVICES[f"{workload.name}-proxy"]["user"]
     port = str(workload.inbound[0].app.compose.port)
     assert port in SERVICES[f"{workload.name}-app"]["command"], "eds-compose leads to another port"
 
@@ -112,26 +129,97 @@ def test_a_proxy_runs_the_configuration_of_its_workload(name: str, workload: Mes
     if workload.is_gateway:
         assert SERVICES[name]["networks"]["mesh"]["ipv4_address"] == workload.compose_address
     for target, source in mounts(SERVICES[name]).items():
-        assert source.endswith(":ro") or target == "/mesh/logs", f"{name} could change {target}"
+        own = (target, source) in (("/mesh/logs", "logs"), ("/mesh/run", f"run-{workload.name}"))
+        assert source.endswith(":ro") or own, f"{name} could change {target}"
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES))
-def test_private_keys_are_given_only_to_those_who_need_them(name: str) -> None:
-    if name == CERTIFICATES:
-        return
-    workload = proxies().get(name)
-    own = KEYS.get(name, {workload.name} if workload else set())
-    found = {target.rpartition("/")[2] for target in mounts(SERVICES[name]) if target.startswith("/mesh/certs/")}
-    public = {"roots", "outside", "web"}
-    assert found - public == own
-    assert not {"ca", "ca-web", "ca-outside"} & {source.partition(":")[0] for source in mounts(SERVICES[name]).values()}
+def user(name: str) -> str:
+    uid: str = SERVICES[name]["user"].partition(":")[0]
+    return uid
+
+
+def test_every_proxy_is_a_user_of_its_own() -> None:
+    """Else the socket would prove no more than that somebody asks."""
+    users = {name: user(name) for name in proxies()}
+    shared = {"web-certificates"}  # writes what the ingress gateway reads
+    others = {user(name) for name in SERVICES if name not in {*users, *shared}}
+    assert len(set(users.values())) == len(users)
+    assert not set(users.values()) & others
+    assert user("web-certificates") == users["ingressgateway"]
+    assert {SERVICES[name]["user"].partition(":")[2] for name in users} == {OURS}
+
+
+def test_a_user_is_given_the_identity_of_its_workload_and_no_other() -> None:
+    entries, problems = read_entries(str(ENTRIES), ENTRIES.read_bytes(), TrustDomain(MESH.config.trust_domain))
+    assert not problems
+    for name, workload in proxies().items():
+        peer = UnixPeer(int(user(name)), int(OURS))
+        assert set(granted(entries, peer)) == {str(workload.spiffe_id)}, name
+    assert len(entries) == len(proxies()), "an entry is for nobody"
+    for name in set(SERVICES) - set(proxies()) - {"web-certificates"}:
+        assert not granted(entries, UnixPeer(int(user(name)), int(OURS))), name
+
+
+def test_the_authority_reads_those_entries_and_serves_the_socket_that_proxies_ask() -> None:
+    ca = SERVICES["ca"]
+    told = dict(pairwise(ca["command"]))
+    assert ca["volumes"][0].endswith("-./docs/compose/identities}:/mesh/identities:ro")
+    assert told["--entries"] == f"identities/{ENTRIES.name}"
+    assert mounts(ca)["/mesh/run"] == "ca-socket"
+    asked = re.findall(r"path: (\S+)", rendered_here()["eds/sds.yaml"].decode())
+    assert asked == [told["--socket"].replace("run/", "run/ca/")]
+    for name in proxies():
+        assert mounts(SERVICES[name])["/mesh/run/ca"] == "ca-socket:ro"
+
+
+@pytest.mark.parametrize(("volume", "holders"), KEYS.items(), ids=KEYS)
+def test_private_keys_are_given_only_to_those_who_need_them(volume: str, holders: set[str]) -> None:
+    found = {n for n in SERVICES if volume in {s.partition(":")[0] for s in mounts(SERVICES[n]).values()}}
+    assert found == holders
+
+
+def test_the_key_of_a_proxy_is_in_no_file() -> None:
+    """Envoy gets it by SDS: there is no volume for it."""
+    names = {w.name for w in MESH.workloads}
+    assert not {volume for volume in COMPOSE["volumes"] if volume.removeprefix("certs-") in names}
+    assert {name for name in rendered_here() if name.startswith("sds/")} == {"sds/bookinfo-web.yaml"}
+
+
+@pytest.mark.parametrize(("volume", "makers"), SOCKETS.items(), ids=SOCKETS)
+def test_sockets_are_where_only_their_makers_can_write(volume: str, makers: set[str]) -> None:
+    """Else a proxy could put a false authority in the place of a stopped one."""
+    sources = {name: set(mounts(service).values()) for name, service in SERVICES.items()}
+    assert {name for name, found in sources.items() if volume in found} == makers
+    owner = re.search(r"uid=(\d+),.*mode=0750", COMPOSE["volumes"][volume]["driver_opts"]["o"])
+    assert owner is not None
+    assert {user(name) for name in makers} == {owner[1]}
+
+
+def test_a_proxy_is_administered_by_itself_and_the_authority() -> None:
+    for name, workload in proxies().items():
+        volume = f"run-{workload.name}"
+        assert f"uid={user(name)},gid={OURS},mode=0750" in COMPOSE["volumes"][volume]["driver_opts"]["o"]
+        found = {n for n in SERVICES if volume in {s.partition(":")[0] for s in mounts(SERVICES[n]).values()}}
+        assert found == {name, "ca"}
+        assert mounts(SERVICES["ca"])[f"/mesh/proxies/{workload.name}"] == f"{volume}:ro"
 
 
 def test_keys_and_sockets_are_in_memory() -> None:
     for name, volume in COMPOSE["volumes"].items():
-        if name.startswith("certs-") or name == "authz":
+        if name.startswith(("certs-", "run-")) or name in SOCKETS:
             assert volume["driver_opts"]["type"] == "tmpfs"
-            assert "mode=0700" in volume["driver_opts"]["o"]
+            assert re.search(r"mode=07[05]0", volume["driver_opts"]["o"])
+
+
+def test_directories_in_the_image_belong_to_those_who_write_there() -> None:
+    """A new volume takes owner and mode from there."""
+    told = re.findall(r"chown (\d+):10001 ([a-z. ]+)", DOCKERFILE)
+    owners = {directory: owner for owner, names in told for directory in names.split()}
+    kept = {name for name, volume in COMPOSE["volumes"].items() if not volume}
+    assert kept == set(owners) - {"."}
+    for name in kept:
+        writers = {n for n in SERVICES if name in mounts(SERVICES[n]).values()}
+        assert {user(n) for n in writers} == {owners[name]}, name
 
 
 def test_endpoints_of_envoy_are_the_addresses_of_the_containers() -> None:
@@ -161,15 +249,21 @@ def test_both_replicas_are_asked_on_the_sockets_they_listen_on() -> None:
         assert mounts(SERVICES[name])["/mesh/run/authz"] == "authz:ro"
 
 
+@cache
+def rendered_here() -> dict[str, bytes]:
+    """What the service ``configuration`` writes."""
+    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS)
+    return rendered(layout, read_engine(layout))
+
+
 def test_only_endpoint_files_differ_from_those_of_the_process_demo() -> None:
     """Byte by byte (XA-190)."""
-    layout = Layout(ROOT, ROOT / "policies", MESH)
-    engine = read_engine(layout)
-    processes, containers = render_all(MESH, modes_of(engine), options(layout)), rendered(layout, engine)
-    for name, content in containers.items():
+    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS)
+    processes = render_all(MESH, modes_of(read_engine(layout)), options(layout))
+    for name, content in rendered_here().items():
         if not name.startswith("eds/"):
             assert content == processes[name], name
-    assert {name.partition("/")[0] for name in containers} == {"envoy", "lds", "eds", "sds"}
+    assert {name.partition("/")[0] for name in rendered_here()} == {"envoy", "lds", "eds", "sds"}
 
 
 def test_endpoints_are_those_of_the_repository() -> None:
@@ -214,7 +308,8 @@ def test_an_application_that_listens_on_every_address_is_fenced_in_first(name: s
     assert OVERRIDE[name]["depends_on"] == {f"{workload}-fence": {"condition": "service_completed_successfully"}}
     assert OVERRIDE[name]["user"].partition(":")[0] != SERVICES[f"{workload}-proxy"]["user"].partition(":")[0]
     rules = (ROOT / "docs/compose/fence/fence.nft").read_text()
-    assert f"meta skuid {SERVICES[f'{workload}-proxy']['user'].partition(':')[0]} accept" in rules
+    assert "meta skuid $proxy accept" in rules
+    assert f"proxy={user(f'{workload}-proxy')}" in fence["command"]
     outbound = {port.host.partition(".")[0]: port.number for port in MESH.workload(workload).outbound if port.host}
     for service, address in (("details", "127.0.1.1"), ("reviews", "127.0.1.2"), ("ratings", "127.0.1.3")):
         port = outbound.get(service, 1)

@@ -19,7 +19,7 @@ from authz.cli.output import Exit
 from authz.demo.checks.identity import OUTAGE_SECONDS
 from authz.demo.checks.run import Result, run_check
 from authz.demo.checks.world import World
-from authz.demo.compose import Containers, copy_policies
+from authz.demo.compose import Containers, copy_inputs
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.ready import ask
@@ -113,7 +113,7 @@ def command(
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
         root = _default("docker-compose.yaml", "the checkout as the working directory").parent
-        containers = Containers(root, copy_policies(policies or root / "policies", state))
+        containers = Containers(root, copy_inputs(root, policies or root / "policies", state))
         checking = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
         raise SystemExit(asyncio.run(checking))
     layout = plan(

@@ -10,6 +10,7 @@ own puts in its place. The newest spans are kept: beyond ``MOST_BYTES`` the file
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--listen", required=True, help="host:port or unix:PATH")
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines")
     given = parser.parse_args(arguments)
+    os.umask(0o007)  # whoever is of the group may send spans, as proxies with users of their own do
     asyncio.run(_serve(given.listen, given.out))
 
 

@@ -25,6 +25,9 @@ PROJECT = "bookinfo-check"
 FILES = ("docker-compose.yaml", "docs/compose/check.yaml")
 CHECK, BUILT = "check", "certificates"
 """Services: where the check runs, and the one with the build that all of the image share."""
+COPIED = {"BOOKINFO_POLICIES": "policies", "BOOKINFO_IDENTITIES": "identities"}
+"""Variables of docker-compose.yaml to the copies that they lead to."""
+IDENTITIES = "docs/compose/identities"
 REPLICAS = ("authz-0", "authz-1")
 HEALTHY_SECONDS = 300.0
 CRASH_SECONDS = 20.0
@@ -37,8 +40,8 @@ class Containers:
 
     root: Path
     """The checkout: where docker-compose.yaml is."""
-    policies: Path
-    """A copy that the check may change, absolute."""
+    copies: Path
+    """Directory with copies that the check may change, absolute: ``copy_inputs`` makes them."""
     _compose: tuple[str, ...] = ()
     ids: dict[str, str] = field(default_factory=dict)
     """Service to container."""
@@ -138,25 +141,27 @@ class Containers:
             return ""
 
     async def _run(self, *arguments: str) -> None:
-        await _output(*self._compose, *arguments, root=self.root, policies=self.policies, merged=True)
+        await _output(*self._compose, *arguments, root=self.root, copies=self.copies, merged=True)
 
 
-def copy_policies(policies: Path, state: Path) -> Path:
+def copy_inputs(root: Path, policies: Path, state: Path) -> Path:
     """
-    Copy policies where the check may change them.
+    Copy policies and registration entries where the check may change them, and return the directory of the copies.
 
     Its container has another user than we: it may write there, and nothing else of ours.
     """
-    target = (state / "compose-policies").absolute()
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for name, content in policy_files(policies):
-        path = target / Path(name).relative_to(policies)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        path.chmod(0o644)
-    target.chmod(0o777)  # see above
-    return target
+    copies = (state / "compose").absolute()
+    for name, source in zip(COPIED.values(), (policies, root / IDENTITIES), strict=True):
+        target = copies / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for file, content in policy_files(source):
+            path = target / Path(file).relative_to(source)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            path.chmod(0o644)
+        target.chmod(0o777)  # see above
+    return copies
 
 
 async def _compose_command() -> tuple[str, ...]:
@@ -176,9 +181,10 @@ async def _succeeds(*command: str) -> bool:
     return await process.wait() == 0
 
 
-async def _output(*command: str, root: Path | None = None, policies: Path | None = None, merged: bool = False) -> str:
+async def _output(*command: str, root: Path | None = None, copies: Path | None = None, merged: bool = False) -> str:
     """Run to the end and return what it printed. Raises DemoError with the end of it."""
-    environment = dict(os.environ) | ({"BOOKINFO_POLICIES": str(policies)} if policies is not None else {})
+    places = {} if copies is None else {name: str(copies / kind) for name, kind in COPIED.items()}
+    environment = dict(os.environ) | places
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=root,

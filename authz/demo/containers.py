@@ -1,11 +1,13 @@
 """
 What containers of the demo's compose file run besides the product itself.
 
-    python -m authz.demo.containers certificates     issues every certificate, and again at half of its life
+    python -m authz.demo.containers certificates     makes the mesh's authority and publishes its roots as they change
+    python -m authz.demo.containers web              issues the gateway's certificate, and again at half of its life
+    python -m authz.demo.containers outside          plays the world outside, with a certificate of its own authority
     python -m authz.demo.containers configuration    renders Envoy's configuration, and again when policies change
 
-Both work in the state directory (``layout``) and rename files into place, which Envoys follow. Each container mounts
-only the parts of it that are its business. ``/tmp/ready`` says that everything was written once.
+All work in the state directory (``layout``), of which each container mounts what is its business, and rename files into
+place, which readers follow. ``/tmp/ready`` says that everything was written once.
 """
 
 import argparse
@@ -19,10 +21,23 @@ from pathlib import Path
 
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
+from authz.demo.apps.__main__ import main as run_app
 from authz.demo.layout import OTLP_SOCKET, DemoError, Layout, describe
-from authz.demo.prepare import CERTIFICATE_TTL_SECONDS, issue_certificates, options, policy_state, read_engine
+from authz.demo.prepare import (
+    CERTIFICATE_TTL_SECONDS,
+    NOTHING_REVOKED,
+    issue_outside,
+    issue_web,
+    options,
+    policy_state,
+    read_engine,
+)
+from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, STATE_FILE, CertificateAuthority
+from authz.identity.files import write_file
+from authz.identity.template import SERVER_TTL_SECONDS
 from authz.mesh.description import read_mesh_description
 from authz.mesh.files import write_files
+from authz.mesh.options import Secrets
 from authz.mesh.render import modes_of, render_all
 
 STATE = Path("/mesh")
@@ -42,7 +57,7 @@ def read_layout(state: Path = STATE) -> Layout:
     mesh, problems = read_mesh_description([(str(path), path.read_bytes())])
     if errors := describe(problems):
         raise DemoError(f"the mesh description cannot be used:\n{errors}")
-    return Layout(state, state / POLICIES, mesh)
+    return Layout(state, state / POLICIES, mesh, secrets=Secrets.SDS)
 
 
 def rendered(layout: Layout, engine: Engine) -> dict[str, bytes]:
@@ -58,12 +73,47 @@ def rendered(layout: Layout, engine: Engine) -> dict[str, bytes]:
 
 
 def certificates(layout: Layout) -> None:
+    """Make the authority unless there is one, which is never replaced, and publish its roots for ever."""
+    kept, roots = layout.state / "ca", layout.state / "certs" / "roots"
+    if not (kept / STATE_FILE).exists():
+        CertificateAuthority.create(layout.mesh.config.trust_domain, time.time()).save(kept)
+    if not layout.revocations.exists():
+        write_file(layout.revocations, NOTHING_REVOKED)
+    published = {kept / INTERMEDIATES_FILE: roots / "intermediates.crt", kept / BUNDLE_FILE: roots / "ca.crt"}
+    seen: dict[Path, bytes] = {}
+    while True:
+        for source, target in published.items():
+            found = source.read_bytes()
+            if seen.get(source) != found:
+                write_file(target, found)
+                seen[source] = found
+                _say(f"{target.relative_to(layout.state)}: {found.count(b'BEGIN CERTIFICATE')} certificates")
+        READY.touch()
+        time.sleep(LOOK_SECONDS)
+
+
+def web(layout: Layout) -> None:
     """Issue for ever."""
     while True:
-        issue_certificates(layout, time.time())
-        _say(f"certificates of {len(layout.mesh.workloads)} proxies issued for {CERTIFICATE_TTL_SECONDS / 3600:.0f} h")
+        issue_web(layout, time.time())
+        _say(f"a web certificate issued for {CERTIFICATE_TTL_SECONDS / 3600:.0f} h")
         READY.touch()
         time.sleep(CERTIFICATE_TTL_SECONDS / 2)
+
+
+def outside(layout: Layout) -> None:
+    """Serve until SIGTERM, with a certificate that outlives a demo."""
+    issue_outside(layout, time.time(), SERVER_TTL_SECONDS)
+    pair = layout.state / "certs" / "outside-server"
+    port = next(
+        place.compose.port
+        for service in layout.mesh.services
+        if service.external
+        for places in service.endpoints.values()
+        for place in places
+    )
+    told = ("--certificate", str(pair / "tls.crt"), "--key", str(pair / "tls.key"))
+    run_app(["outside", "--host", "0.0.0.0", "--port", str(port), *told])  # noqa: S104  # it has no sidecar
 
 
 def configuration(layout: Layout) -> None:
@@ -83,13 +133,16 @@ def configuration(layout: Layout) -> None:
         time.sleep(LOOK_SECONDS)
 
 
+PARTS = {"certificates": certificates, "web": web, "outside": outside, "configuration": configuration}
+
+
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m authz.demo.containers")
-    parser.add_argument("what", choices=("certificates", "configuration"))
+    parser.add_argument("what", choices=tuple(PARTS))
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container has no default for it
     os.umask(0o022)
-    (certificates if given.what == "certificates" else configuration)(read_layout())
+    PARTS[given.what](read_layout())
 
 
 def _say(text: str) -> None:

@@ -47,6 +47,7 @@ OPTIONS = RenderOptions(
 WEB_NAMES = ("localhost", "bookinfo.example")
 OUTSIDE_NAMES = ("books.example.com",)
 CERTIFICATE_TTL_SECONDS = 24 * 3600.0
+NOTHING_REVOKED = b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n"
 SVID_TTL_SECONDS = 3600
 """Of a proxy's certificate by SDS, renewed at half of it."""
 
@@ -250,7 +251,7 @@ def issue_certificates(layout: Layout, now: float) -> None:
     intermediates = b"".join(authority.chain_pem for authority in mesh_ca.authorities)
     write_file(certs / "roots" / "intermediates.crt", intermediates)  # for judges of lone leaves (XA-35)
     if not layout.revocations.exists():
-        write_file(layout.revocations, b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n")
+        write_file(layout.revocations, NOTHING_REVOKED)
     if layout.secrets is Secrets.SDS:
         write_file(layout.entries, registration_entries(layout).encode())
         for workload in layout.mesh.workloads:  # of a run with files: nobody renews them any more
@@ -258,6 +259,13 @@ def issue_certificates(layout: Layout, now: float) -> None:
     else:
         for workload in layout.mesh.workloads:
             _write_pair(certs / workload.name, mesh_ca.issue_svid(workload.spiffe_id, now))
+    issue_web(layout, now)
+    issue_outside(layout, now)
+
+
+def issue_web(layout: Layout, now: float) -> None:
+    """What gateways show to browsers, of an authority of its own."""
+    certs = layout.state / "certs"
     web = authority(layout, "web", "web.demo", now)
     _write_bundle(certs / "web", web.bundle_pem)
     for gateway in layout.mesh.gateways:
@@ -267,9 +275,14 @@ def issue_certificates(layout: Layout, now: float) -> None:
                     WEB_NAMES, now, addresses=(LOOPBACK, "::1"), ttl_seconds=CERTIFICATE_TTL_SECONDS
                 )
                 _write_pair(certs / server.credential, issued)
+
+
+def issue_outside(layout: Layout, now: float, ttl_seconds: float = CERTIFICATE_TTL_SECONDS) -> None:
+    """What the outside world shows, of another authority."""
+    certs = layout.state / "certs"
     outside = authority(layout, "outside", "outside.demo", now)
     _write_bundle(certs / "outside", outside.bundle_pem)
-    issued = outside.issue_server_certificate(OUTSIDE_NAMES, now, ttl_seconds=CERTIFICATE_TTL_SECONDS)
+    issued = outside.issue_server_certificate(OUTSIDE_NAMES, now, ttl_seconds=ttl_seconds)
     _write_pair(certs / "outside-server", issued)  # apart from the bundle, which is the egress gateway's
 
 

@@ -6,6 +6,7 @@ They need the authority as a process of its own (``--secrets sds``).
 
 import asyncio
 import http.client
+import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,11 +17,10 @@ from pathlib import Path
 
 import grpc
 
-from authz.demo.checks.clients import Place, Reply, exchange
+from authz.demo.checks.clients import Reply, exchange
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
-from authz.demo.commands import ADMIN_SOCKET, CA, envoy_binary
-from authz.demo.layout import LOOPBACK
+from authz.demo.commands import CA
 from authz.demo.prepare import CONNECTION_SECONDS
 from authz.identity.drift import read_served
 from authz.identity.ledger import LEDGER_FILE, Ledger
@@ -47,11 +47,11 @@ EDGES = (
 )
 """On which requests run all the while."""
 IMPOSTOR = """
-admin: {{address: {{pipe: {{path: run/impostor.admin.sock}}}}}}
+admin: {{address: {{pipe: {{path: check/impostor.admin.sock}}}}}}
 static_resources:
   listeners:
   - name: impostor
-    address: {{pipe: {{path: run/impostor.sock}}}}
+    address: {{pipe: {{path: check/impostor.sock}}}}
     filter_chains:
     - filters:
       - name: envoy.filters.network.direct_response
@@ -68,8 +68,8 @@ static_resources:
 """
 
 
-def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS) -> Iterator[Scenario]:
-    """All of them; each leaves the mesh as it found it, the drill with another root."""
+def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS, *, has_users: bool = False) -> Iterator[Scenario]:
+    """All of them; each leaves the mesh as it found it, the drill with another root. ``has_users``: as in ``World``."""
     group = "Certificates by SDS"
     yield Scenario(group, "expired, self-made and foreign ones, at every proxy", "all refused", _at_every_hop)
     yield Scenario(
@@ -78,6 +78,10 @@ def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS) -> Iterator[Scena
     yield Scenario(group, "productpage asks for its own", "OK", _own)
     yield Scenario(group, "productpage asks for details'", "PERMISSION_DENIED, recorded", _somebody_elses)
     yield Scenario(group, "a local process asks for what no entry grants", "PERMISSION_DENIED, recorded", _unregistered)
+    if has_users:
+        yield Scenario(group, "productpage's sidecar asks for its own, known by its user", "OK", _own_by_user)
+        yield Scenario(group, "and for details'", "PERMISSION_DENIED, recorded", _somebody_elses_by_user)
+        yield Scenario(group, "a user without an entry asks", "UNAVAILABLE, recorded", _stranger)
     yield Scenario(group, "authz rotation check", "exit code 0", _check)
     yield Scenario(
         group, "and with an Envoy that serves something else", "exit code 3: superseded, nothing else", _impostor
@@ -145,7 +149,7 @@ async def _at_every_hop(world: World) -> str:
     mesh = world.layout.mesh
     places = [world.inbound(workload.name) for workload in mesh.sidecars]
     if mesh.egress_gateway is not None:
-        places += [Place(server.port) for server in mesh.egress_gateway.servers]
+        places += [world.egress(server.port) for server in mesh.egress_gateway.servers]
     told = Counter[str]()
     for place in places:
         for bad in BAD:
@@ -155,20 +159,26 @@ async def _at_every_hop(world: World) -> str:
 
 
 async def _fetched(world: World, caller: str, secret: str) -> str:
-    """How the authority answers: the name of a gRPC status. ``""``: no certificate, ``unix``: by the socket."""
+    """How the authority answers by mutual TLS: the name of a gRPC status. ``""``: without a certificate."""
     return await asyncio.to_thread(_fetch, world, caller, secret)
 
 
+async def _fetched_by_socket(socket_path: Path, secret: str) -> str:
+    """The same by a Unix socket."""
+    return await asyncio.to_thread(_answer, grpc.insecure_channel(f"unix:{socket_path}"), secret)
+
+
 def _fetch(world: World, caller: str, secret: str) -> str:
+    pair = world.pair(caller) if caller else None
+    files = (pair.key.read_bytes(), pair.certificate.read_bytes()) if pair else (None, None)
+    credentials = grpc.ssl_channel_credentials(world.layout.roots.read_bytes(), *files)
+    override = (("grpc.ssl_target_name_override", "localhost"),)
+    place = world.authority()
+    return _answer(grpc.secure_channel(f"{place.address}:{place.port}", credentials, options=override), secret)
+
+
+def _answer(channel: grpc.Channel, secret: str) -> str:
     request = b"\x1a" + bytes([len(secret)]) + secret.encode()  # DiscoveryRequest.resource_names, below 128 bytes
-    if caller == "unix":
-        channel = grpc.insecure_channel(f"unix:{world.layout.state}/run/sds.sock")
-    else:
-        pair = world.pair(caller) if caller else None
-        files = (pair.key.read_bytes(), pair.certificate.read_bytes()) if pair else (None, None)
-        credentials = grpc.ssl_channel_credentials(world.layout.roots.read_bytes(), *files)
-        override = (("grpc.ssl_target_name_override", "localhost"),)
-        channel = grpc.secure_channel(f"{LOOPBACK}:{world.layout.ca_port}", credentials, options=override)
     with channel:
         try:
             call = channel.unary_unary(FETCH, request_serializer=bytes, response_deserializer=bytes)
@@ -208,8 +218,25 @@ async def _somebody_elses(world: World) -> str:
 
 async def _unregistered(world: World) -> str:
     wanted = f"spiffe://{world.layout.mesh.config.trust_domain}/ns/bookinfo/sa/nobody"
-    told = await _fetched(world, "unix", wanted)
+    told = await _fetched_by_socket(world.authority_socket(), wanted)
     return f"{told}, {'recorded' if _is_recorded(world, 'unix:uid:', wanted) else 'not recorded'}"
+
+
+async def _own_by_user(world: World) -> str:
+    return await _fetched_by_socket(world.authority_socket(), _id(world, "productpage-v1"))
+
+
+async def _somebody_elses_by_user(world: World) -> str:
+    """Nothing but the kernel's word is between one sidecar and the key of another."""
+    wanted = _id(world, "details-v1")
+    told = await _fetched_by_socket(world.authority_socket(), wanted)
+    return f"{told}, {'recorded' if _is_recorded(world, 'unix:uid:', wanted) else 'not recorded'}"
+
+
+async def _stranger(world: World) -> str:
+    """This check: it can reach the socket, and the connection is closed before it may ask."""
+    told = await _fetched_by_socket(world.strangers_socket(), _id(world, "details-v1"))
+    return f"{told}, {'recorded' if _is_recorded(world, f'unix:uid:{os.getuid()}', '') else 'not recorded'}"
 
 
 def _id(world: World, workload: str) -> str:
@@ -220,8 +247,9 @@ def _id(world: World, workload: str) -> str:
 
 
 def _admins(world: World) -> list[str]:
-    places = [ADMIN_SOCKET.format(name=workload.name) for workload in world.layout.mesh.workloads]
-    return [part for place in places for part in ("--admin", place)]
+    """Relative to the state directory, as a socket's path must be short (XA-116)."""
+    places = [world.admin(workload.name).relative_to(world.layout.state) for workload in world.layout.mesh.workloads]
+    return [part for place in places for part in ("--admin", str(place))]
 
 
 async def _check(world: World) -> str:
@@ -233,27 +261,19 @@ async def _check(world: World) -> str:
 async def _impostor(world: World) -> str:
     """A proxy with a certificate of details that the authority did not give it."""
     pair = world.pair("details-v1")
-    path = world.layout.state / "check" / "impostor.yaml"
-    path.write_text(IMPOSTOR.format(certificate=pair.certificate, key=pair.key))
-    envoy = await asyncio.create_subprocess_exec(
-        *(envoy_binary(), "-c", str(path), "--disable-hot-restart", "--concurrency", "1", "-l", "critical"),
-        cwd=world.layout.state,
-    )
-    try:
+    admin = world.layout.state / "check" / "impostor.admin.sock"
+    async with world.impostor(IMPOSTOR.format(certificate=pair.certificate, key=pair.key)):
 
         async def serves() -> bool | None:
             try:
-                found = await asyncio.to_thread(_certs, world.layout.state / "run/impostor.admin.sock")
+                found = await asyncio.to_thread(_certs, admin)
                 return "cert_chain" in found or None
             except OSError:
                 return None
 
         await world.until(serves)
-        sockets = [*_admins(world), "--admin", "run/impostor.admin.sock"]
+        sockets = [*_admins(world), "--admin", str(admin.relative_to(world.layout.state))]
         code, told = await world.authz("rotation", "check", "--ca", "ca", *sockets)
-    finally:
-        envoy.kill()
-        await envoy.wait()
     found = [line for line in told.splitlines() if "impostor: " in line]
     others = "nothing else" if told.count(": superseded: ") == 1 else told
     return f"exit code {code}: {'superseded' if any('superseded' in line for line in found) else told}, {others}"
@@ -263,7 +283,7 @@ async def _serials(world: World) -> dict[str, frozenset[int]]:
     """Of the SVIDs that each proxy serves."""
     found = {}
     for workload in world.layout.mesh.workloads:
-        text = await asyncio.to_thread(_certs, world.layout.state / ADMIN_SOCKET.format(name=workload.name))
+        text = await asyncio.to_thread(_certs, world.admin(workload.name))
         served = [certificate for context in read_served(text) for certificate in context.certificates]
         found[workload.name] = frozenset(certificate.serial for certificate in served if certificate.is_svid)
     return found
@@ -338,8 +358,7 @@ async def _handshakes(world: World) -> int:
     """How many TLS connections the listeners of all proxies have accepted so far."""
     found = 0
     for workload in world.layout.mesh.workloads:
-        place = world.layout.state / ADMIN_SOCKET.format(name=workload.name)
-        told = await asyncio.to_thread(_ask_admin, place, HANDSHAKES)
+        told = await asyncio.to_thread(_ask_admin, world.admin(workload.name), HANDSHAKES)
         found += sum(int(line.rpartition(": ")[2]) for line in told.splitlines() if line)
     return found
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from authz.core.attributes import Json
@@ -16,13 +17,14 @@ from authz.demo.checks.clients import Place
 from authz.demo.checks.run import run_check
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
-from authz.demo.containers import read_layout
+from authz.demo.containers import DESCRIPTION, read_layout
 from authz.demo.layout import DemoError, Layout
+from authz.identity.files import write_file
 
 PROBES = Path("/probe")
 """Sockets of the relays, by workload."""
 CONTROL = "control"
-"""The container whose address issuer and authorization server share."""
+"""The container whose address issuer, authority and authorization server share."""
 
 
 class Outside:
@@ -50,6 +52,9 @@ class Outside:
 class ContainerWorld(World):
     """Places are addresses of containers, loopback ports are reached by relays, and operators' logs are Docker's."""
 
+    has_users = True
+    mesh_file = DESCRIPTION
+
     def __init__(self, layout: Layout, outside: Outside) -> None:
         self._outside = outside
         super().__init__(layout, outside)
@@ -67,6 +72,35 @@ class ContainerWorld(World):
 
     def outbound(self, workload: str, port: int) -> Place:
         return Place(port, relay=PROBES / f"{workload}.sock")
+
+    def egress(self, port: int) -> Place:
+        gateway = next(workload for workload in self.layout.mesh.gateways if workload.is_egress_gateway)
+        return Place(port, gateway.compose_address)
+
+    def authority(self) -> Place:
+        return Place(self.layout.ca_port, CONTROL)
+
+    def authority_socket(self) -> Path:
+        return PROBES / "productpage-v1.sds.sock"
+
+    def strangers_socket(self) -> Path:
+        return self.layout.state / "run/ca/sds.sock"
+
+    def admin(self, workload: str) -> Path:
+        return self.layout.state / "proxies" / workload / f"{workload}.admin.sock"
+
+    @property
+    def entries(self) -> Path:
+        return self.layout.state / "identities/entries.yaml"
+
+    @asynccontextmanager
+    async def impostor(self, configuration: str) -> AsyncIterator[None]:
+        """A container waits for this file."""
+        write_file(self.layout.state / "check" / "impostor.yaml", configuration.encode())
+        try:
+            yield
+        finally:
+            await self._outside.kill("impostor")
 
     @property
     def audit_log(self) -> Path:

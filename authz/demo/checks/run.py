@@ -37,13 +37,14 @@ def all_scenarios(
     secrets: Secrets = Secrets.SDS,
     authz: Authz = Authz.SERVER,
     outage_seconds: float = OUTAGE_SECONDS,
+    has_users: bool = False,
 ) -> Iterator[Scenario]:
     """In the order of the table; the rough ones come last."""
     yield from door_scenarios()
     yield from mesh_scenarios()
     yield from findings(tracing=tracing)
     if secrets is Secrets.SDS:
-        yield from identity_scenarios(outage_seconds)
+        yield from identity_scenarios(outage_seconds, has_users=has_users)
         yield from mode_scenarios()
     yield from incidents(authz=authz)
 
@@ -57,7 +58,11 @@ async def run_check(world: World, pattern: str = "", outage_seconds: float = OUT
     await world.prepare()
     layout = world.layout
     chosen = all_scenarios(
-        tracing=layout.tracing, secrets=layout.secrets, authz=layout.authz, outage_seconds=outage_seconds
+        tracing=layout.tracing,
+        secrets=layout.secrets,
+        authz=layout.authz,
+        outage_seconds=outage_seconds,
+        has_users=world.has_users,
     )
     for scenario in chosen:
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():

@@ -17,12 +17,12 @@ from typing import Protocol, TypeVar, cast
 from authz.audit.record import Record, read_field
 from authz.core.spiffe import SpiffeId
 from authz.demo.checks.clients import Pair, Place, Reply, Tls, exchange, send, shown_certificate
-from authz.demo.commands import AUTHZ
+from authz.demo.commands import ADMIN_SOCKET, AUTHZ, envoy_binary
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import authority, issue_certificates
 from authz.demo.screen import Tail
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.files import write_secret_files
+from authz.identity.files import write_file, write_secret_files
 from authz.identity.keys import generate_key
 from authz.mesh.options import Authz, Secrets
 from authz.tokens.signing import SigningKey, jwks_text, sign_text, signing_key
@@ -57,6 +57,11 @@ class World:
 
     Places and logs are those of processes on this machine; ``ContainerWorld`` has others.
     """
+
+    has_users = False
+    """Whether every proxy runs as a user of its own, by which the authority knows it."""
+    mesh_file = "mesh.yaml"
+    """The mesh description, in the state directory."""
 
     def __init__(self, layout: Layout, processes: Processes) -> None:
         self.layout = layout
@@ -95,6 +100,44 @@ class World:
     def outbound(self, workload: str, port: int) -> Place:
         """A loopback port of a sidecar, as its application sees it."""
         return Place(port)
+
+    def egress(self, port: int) -> Place:
+        """A port of the egress gateway inside the mesh."""
+        return Place(port)
+
+    def authority(self) -> Place:
+        """Where the authority takes callers with a certificate."""
+        return Place(self.layout.ca_port)
+
+    def authority_socket(self) -> Path:
+        """The way to the authority that productpage's sidecar has, as its user."""
+        return self.layout.state / "run/sds.sock"
+
+    def strangers_socket(self) -> Path:
+        """The way to the authority of a user without an entry; only where proxies have users of their own."""
+        return self.authority_socket()
+
+    def admin(self, workload: str) -> Path:
+        """The administration of a proxy."""
+        return self.layout.state / ADMIN_SOCKET.format(name=workload)
+
+    @property
+    def entries(self) -> Path:
+        """Registration entries that may be changed."""
+        return self.layout.entries
+
+    @asynccontextmanager
+    async def impostor(self, configuration: str) -> AsyncIterator[None]:
+        """For a while, an Envoy that the mesh knows nothing of runs in the state directory."""
+        path = self.layout.state / "check" / "impostor.yaml"
+        write_file(path, configuration.encode())
+        arguments = ("-c", str(path), "--disable-hot-restart", "--concurrency", "1", "-l", "critical")
+        envoy = await asyncio.create_subprocess_exec(envoy_binary(), *arguments, cwd=self.layout.state)
+        try:
+            yield
+        finally:
+            envoy.kill()
+            await envoy.wait()
 
     @property
     def audit_log(self) -> Path:
@@ -352,9 +395,9 @@ class World:
         if self.layout.secrets is Secrets.FILES:
             issue_certificates(self.layout, time.time())
             return
-        text = self.layout.entries.read_text(encoding="utf-8")
+        text = self.entries.read_text(encoding="utf-8")
         shorter = re.sub(r"(x509SVIDTTL: )(\d+)", lambda match: f"{match[1]}{life_seconds or int(match[2]) - 1}", text)
-        _replace_file(self.layout.entries, shorter)
+        _replace_file(self.entries, shorter)
 
     def _keep(self, name: str, issued: Issued) -> None:
         directory = self.layout.state / "check"
