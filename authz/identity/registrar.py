@@ -6,6 +6,7 @@ Every answer, yes or no, is handed to ``observe``; that record never holds a key
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from cachetools import LRUCache
 from cryptography import x509
@@ -22,12 +23,25 @@ from authz.identity.revocation import NO_REVOCATIONS, Revocations
 REMEMBERED_PEERS = 10_000
 
 
+class Cause(StrEnum):
+    """What kind of refusal it is: istiod counts them apart."""
+
+    DENIED = "denied"
+    """Of whoever asks: no proof, no entry, revoked."""
+    REQUEST = "request"
+    """Of the certificate request, which cannot be used."""
+    LIMIT = "limit"
+    """Of the rate; asking again later may succeed."""
+    SIGNING = "signing"
+    """Ours: it should have been signed, and could not be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why nothing was signed. ``is_temporary``: asking again later may succeed."""
+    """Why nothing was signed."""
 
     reason: str
-    is_temporary: bool = False
+    cause: Cause = Cause.DENIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,8 @@ class Issuance:
     is_issued: bool
     reason: str = ""
     """Why not; empty when it was issued."""
+    cause: str = ""
+    """The kind of refusal, ``Cause``; empty when it was issued."""
     serial: int = 0
     not_before: float = 0.0
     not_after: float = 0.0
@@ -114,7 +130,7 @@ class Registrar:
         """Sign a certificate, or say why not. Without ``public_key`` a key pair is made."""
         answer = self._issue(evidence, spiffe_id, now, public_key)
         if isinstance(answer, Refused):
-            self.refuse(str(evidence), str(spiffe_id), answer.reason, now)
+            self.refuse(str(evidence), str(spiffe_id), answer, now)
         else:
             record = Issuance(
                 now,
@@ -129,9 +145,9 @@ class Registrar:
             self.observe(record)
         return answer
 
-    def refuse(self, evidence: str, spiffe_id: str, reason: str, now: float) -> None:
+    def refuse(self, evidence: str, spiffe_id: str, refused: Refused, now: float) -> None:
         """Record a refusal that was decided elsewhere: at the socket, or for a bad token."""
-        self.observe(Issuance(now, evidence, spiffe_id, False, reason))
+        self.observe(Issuance(now, evidence, spiffe_id, False, refused.reason, refused.cause.value))
 
     def _issue(
         self, evidence: Evidence, spiffe_id: SpiffeId, now: float, public_key: PublicKey | None
@@ -139,8 +155,10 @@ class Registrar:
         grant = self.judge(evidence, spiffe_id)
         if isinstance(grant, Refused):
             return grant
+        if spiffe_id.trust_domain != self.ca.trust_domain:
+            return Refused(f"`{spiffe_id}` is not of the trust domain `{self.ca.trust_domain}`")
         if not self.limit.take(f"{evidence} {spiffe_id}", now):
-            return Refused(f"too many certificates for {evidence}, try again later", is_temporary=True)
+            return Refused(f"too many certificates for {evidence}, try again later", Cause.LIMIT)
         try:
             return self.ca.issue_svid(
                 spiffe_id,
@@ -150,8 +168,8 @@ class Registrar:
                 public_key=public_key,
                 key_type=self.key_type,
             )
-        except ValueError as error:
-            return Refused(str(error))
+        except (ValueError, UnsupportedAlgorithm) as error:
+            return Refused(str(error), Cause.SIGNING)
 
 
 def read_certificate_request(pem: bytes) -> PublicKey | Refused:
@@ -164,11 +182,11 @@ def read_certificate_request(pem: bytes) -> PublicKey | Refused:
         request = x509.load_pem_x509_csr(pem)
         key = request.public_key()
         if not request.is_signature_valid:
-            return Refused("the certificate request is not signed by its own key")
+            return Refused("the certificate request is not signed by its own key", Cause.REQUEST)
     except (ValueError, UnsupportedAlgorithm, InvalidSignature, TypeError, x509.InvalidVersion):
-        return Refused("not a PEM certificate request")
+        return Refused("not a PEM certificate request", Cause.REQUEST)
     weak = weak_key(key, "the certificate request")
-    return Refused(weak) if weak else key  # type: ignore[return-value]  # weak_key passes the three kinds of PublicKey only
+    return Refused(weak, Cause.REQUEST) if weak else key  # type: ignore[return-value]  # weak_key passes the three kinds of PublicKey only
 
 
 def write_certificate_request(key: PrivateKey) -> bytes:

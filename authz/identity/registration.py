@@ -12,8 +12,9 @@ A peer brings evidence that somebody else vouches for: the kernel (Unix credenti
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from math import inf
 
 import yaml
 
@@ -45,6 +46,8 @@ class SvidPeer:
 
     spiffe_id: SpiffeId
     serial: int
+    expires_at: float = field(default=inf, compare=False)
+    """Of the proof, seconds since the epoch: a stream may live longer than the certificate it began with."""
 
     def __str__(self) -> str:
         return str(self.spiffe_id)

@@ -55,7 +55,7 @@ class Shelf:
         judged = self._registrar.judge(evidence, spiffe_id)
         if isinstance(judged, Refused):
             self._kept.pop((evidence, spiffe_id), None)
-            self._registrar.refuse(str(evidence), str(spiffe_id), judged.reason, now)
+            self._registrar.refuse(str(evidence), str(spiffe_id), judged, now)
             return judged
         kept = self._kept.get((evidence, spiffe_id))
         if kept is None or now >= kept.svid.not_after or kept.svid.serial in self._registrar.revocations.serials:

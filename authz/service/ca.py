@@ -25,12 +25,12 @@ from authz.identity.ca import BUNDLE_FILE, STATE_FILE, CertificateAuthority
 from authz.identity.files import write_secret_files
 from authz.identity.join_tokens import TOKENS_DIRECTORY
 from authz.identity.ledger import LEDGER_FILE, Ledger
-from authz.identity.registrar import Issuance, Registrar, SigningLimit
+from authz.identity.registrar import Cause, Issuance, Refused, Registrar, SigningLimit
 from authz.identity.registration import UnixPeer, read_entries
 from authz.identity.renewal import renewal_time
 from authz.identity.revocation import read_revocations
 from authz.service.admin_server import AdminServer
-from authz.service.ca_admin import Facts, Issuances, make_app
+from authz.service.ca_admin import Facts, Issuances, Reload, make_app
 from authz.service.enrolment import Enrolment
 from authz.service.sds import SecretServer
 from authz.service.tls import ServerCertificate
@@ -43,6 +43,13 @@ audit = logging.getLogger("authz.issuance")
 SERVER = "server"
 LOOK_SECONDS = 1.0
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 20)]
+CONNECTION_SECONDS = 300.0
+"""
+Of remote peers: then they prove anew who they are. An Envoy whose SVID expired would come again and again by the
+connection that it began with that SVID, and never be served.
+"""
+CONNECTION_GRACE_SECONDS = 1.0
+"""For calls that are under way then; streams never end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,7 @@ class Doors:
     """Names in our own certificate, by which enrolling workloads check it."""
     admin: str = ""
     """``host:port`` on loopback, or ``unix:PATH``: metrics and health for operators."""
+    connection_seconds: float = CONNECTION_SECONDS
 
 
 @dataclass(slots=True)
@@ -92,6 +100,7 @@ class AuthorityServer:
     _admin: AdminServer | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _own_renewal: float = 0.0
+    reload: Reload = field(default_factory=Reload)
 
     async def start(self) -> None:
         """Raises SettingsError, LoadError, OSError."""
@@ -126,6 +135,9 @@ class AuthorityServer:
             if self._seen.get(path) != state:
                 self._seen[path] = state
                 changed.add(path)
+        # What was refused before is not seen to change again, though it may have become good by another file's change.
+        if changed and self.reload.problem:
+            changed = set(self._watched())
         try:
             if self.files.directory / STATE_FILE in changed:
                 self._registrar.ca = CertificateAuthority.load(self.files.directory)
@@ -133,11 +145,14 @@ class AuthorityServer:
                 log.info("the authority changed: active is now %s", self._registrar.ca.active.id)
             if changed:
                 self._read_rules()
+                self.reload.problem = ""
                 self.secrets.tell()
         except (ValueError, OSError) as error:
+            self.reload.refuse(str(error))
             log.error("a change of the authority is not taken, the old one stays: %s", error)
         except LoadError as error:
-            log.error("a change is not taken, what was in force stays: %s", _listed(error.problems))
+            self.reload.refuse(_listed(error.problems))
+            log.error("a change is not taken, what was in force stays: %s", self.reload.problem)
         if self.doors.listen or self.doors.enrol:
             self._renew_own()
 
@@ -190,12 +205,12 @@ class AuthorityServer:
             await self._admin.start()  # last: whoever answers here serves
 
     def _facts(self) -> Facts:
-        return Facts(self._registrar.ca, self.secrets, self.issuances)
+        return Facts(self._registrar.ca, self.secrets, self.issuances, self.reload)
 
     def _admit(self, peer: UnixPeer) -> bool:
         if self._registrar.grants(peer):
             return True
-        self._registrar.refuse(str(peer), "", f"no registration entry is for {peer}", self.clock())
+        self._registrar.refuse(str(peer), "", Refused(f"no registration entry is for {peer}"), self.clock())
         return False
 
     async def _open_private(self, peer: UnixPeer, path: str) -> None:
@@ -210,7 +225,9 @@ class AuthorityServer:
     ) -> None:
         place = self.files.directory / SERVER
         bundle = self.files.directory / BUNDLE_FILE if is_mutual else None
-        server = grpc.aio.server(options=OPTIONS)
+        ages = (("age", self.doors.connection_seconds), ("age_grace", CONNECTION_GRACE_SECONDS))
+        limits = [(f"grpc.max_connection_{name}_ms", int(seconds * 1000)) for name, seconds in ages]
+        server = grpc.aio.server(options=[*OPTIONS, *limits])
         server.add_generic_rpc_handlers(handlers)
         credentials = ServerCertificate(place / "tls.crt", place / "tls.key", bundle).credentials()
         try:
@@ -236,7 +253,7 @@ class AuthorityServer:
         if issuance.is_issued:
             self.issuances.issued += 1
         else:
-            self.issuances.refused += 1
+            self.issuances.refused[Cause(issuance.cause)] += 1
         if not issuance.is_issued and not self._refusals.take(issuance.evidence, issuance.time):
             self.issuances.unrecorded += 1
             return

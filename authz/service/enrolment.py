@@ -12,9 +12,9 @@ import grpc
 from authz._proto import sds_pb2 as wire
 from authz.core.spiffe import SpiffeId
 from authz.identity.join_tokens import spend_token
-from authz.identity.registrar import Refused, Registrar, read_certificate_request
+from authz.identity.registrar import Cause, Refused, Registrar, read_certificate_request
 from authz.identity.registration import Evidence, SvidPeer, TokenBearer
-from authz.service.sds import Identify
+from authz.service.sds import STATUS, Identify
 
 SERVICE = "authz.identity.v1.Enrolment"
 METHOD = f"/{SERVICE}/Enrol"
@@ -38,9 +38,8 @@ class Enrolment:
             answer = evidence if isinstance(evidence, Refused) else self._sign(evidence, request)
             if isinstance(answer, Refused):
                 if answer is evidence:
-                    self._registrar.refuse(context.peer(), "", answer.reason, self._clock())
-                denied, later = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED
-                await context.abort(later if answer.is_temporary else denied, answer.reason)
+                    self._registrar.refuse(context.peer(), "", answer, self._clock())
+                await context.abort(STATUS[answer.cause], answer.reason)
             return answer
 
         method = grpc.unary_unary_rpc_method_handler(
@@ -49,8 +48,9 @@ class Enrolment:
         return grpc.method_handlers_generic_handler(SERVICE, {"Enrol": method})
 
     def _bearer(self, request: wire.EnrolRequest, context: Context) -> Evidence | Refused:
-        if not self._registrar.limit.take("join-token", self._clock()):
-            return Refused("too many join tokens are tried, try again later", is_temporary=True)
+        # By address, so that a stranger who guesses tokens keeps nobody else from enrolling.
+        if not self._registrar.limit.take(f"join-token {context.peer().rpartition(':')[0]}", self._clock()):
+            return Refused("too many join tokens are tried, try again later", Cause.LIMIT)
         key = read_certificate_request(request.certificate_request)
         if isinstance(key, Refused):
             return key  # judged first, so that a slip does not spend the token
@@ -61,6 +61,7 @@ class Enrolment:
         assert isinstance(evidence, SvidPeer | TokenBearer)
         key = read_certificate_request(request.certificate_request)
         if isinstance(key, Refused):
+            self._registrar.refuse(str(evidence), str(evidence.spiffe_id), key, self._clock())
             return key
         issued = self._registrar.issue(evidence, evidence.spiffe_id, self._clock(), key)
         if isinstance(issued, Refused):

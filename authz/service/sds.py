@@ -18,7 +18,7 @@ from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.authority import AuthorityState
 from authz.identity.bundle import TrustBundle
 from authz.identity.ca import CertificateAuthority
-from authz.identity.registrar import Refused, Registrar
+from authz.identity.registrar import Cause, Refused, Registrar
 from authz.identity.registration import Evidence, SvidPeer
 from authz.identity.renewal import Holder, Shelf
 from authz.identity.validate import Rejection, validate_svid
@@ -36,12 +36,21 @@ from authz.mesh.sds import (
 log = logging.getLogger(__name__)
 
 SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
+STATUS = {
+    Cause.DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Cause.REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    Cause.LIMIT: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Cause.SIGNING: grpc.StatusCode.INTERNAL,
+}
+"""How a refusal is answered."""
 MAX_TICK_SECONDS = 1.0
 MIN_TICK_SECONDS = 0.02
 MAX_INBOX = 16
 """Requests of one stream that wait; further ones wait in the connection."""
 MAX_NAMES = 64
 """Secrets that one stream may ask for."""
+SHOWN_CHARACTERS = 200
+"""Of a name that nobody has heard of."""
 
 Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]
@@ -107,15 +116,20 @@ class SecretServer:
         """Wake the streams that may have something new: all, or those of the holders given."""
         holders = None if renewed is None else set(renewed)
         for listener in self._listeners:
-            if listener.inbox.full():
-                continue  # every request it will take from there looks at the secrets anew
-            if listener.is_told or (holders is not None and not holders & set(_holders(listener))):
-                continue
+            if holders is None or holders & set(_holders(listener)):
+                self._wake(listener)
+
+    def _wake(self, listener: _Listener) -> None:
+        """A full inbox needs no word: every request that is taken from there looks at the secrets anew."""
+        if not listener.is_told and not listener.inbox.full():
             listener.is_told = True
             listener.inbox.put_nowait(None)
 
     def tick(self, now: float) -> None:
-        """Renew what is due, push what was renewed."""
+        """Renew what is due, push what was renewed, end the streams whose proof has expired."""
+        for listener in self._listeners:
+            if _has_expired(listener.evidence, now):
+                self._wake(listener)
         wanted = {holder for listener in self._listeners for holder in _holders(listener)}
         authorities = self._registrar.ca.authorities
         sound = {a.id for a in authorities if a.state is not AuthorityState.TAINTED}
@@ -166,13 +180,13 @@ class SecretServer:
         examined = validate_svid(bytes(certificates[0]), {bundle.trust_domain: bundle}, self._clock())
         if isinstance(examined, Rejection):
             return Refused(examined.reason)
-        return SvidPeer(examined.spiffe_id, examined.serial)
+        return SvidPeer(examined.spiffe_id, examined.serial, min(window.end for window in examined.windows))
 
     async def _identified(self, identify: Identify, context: Context) -> Evidence:
         evidence = identify(context)
         if isinstance(evidence, Refused):
             self.figures.refused += 1
-            self._registrar.refuse(context.peer(), "", evidence.reason, self._clock())
+            self._registrar.refuse(context.peer(), "", evidence, self._clock())
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, evidence.reason)
         return evidence
 
@@ -222,13 +236,16 @@ class SecretServer:
         secrets = self._secrets(evidence, names)
         if isinstance(secrets, Refused):
             self.figures.refused += 1
-            denied, later = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED
-            await context.abort(later if secrets.is_temporary else denied, secrets.reason)
+            await context.abort(STATUS[secrets.cause], secrets.reason)
         return secrets
 
     def _secrets(self, evidence: Evidence, names: tuple[str, ...]) -> dict[str, Secret] | Refused:
         if len(names) > MAX_NAMES:
-            return Refused(f"{len(names)} secrets were asked for, at most {MAX_NAMES} are served on one stream")
+            return self._refuse(
+                evidence, "", f"{len(names)} secrets were asked for, at most {MAX_NAMES} are served on one stream"
+            )
+        if _has_expired(evidence, self._clock()):
+            return self._refuse(evidence, "", "the certificate that opened this stream has expired")
         found = {}
         for name in names:
             secret = self._secret(evidence, name)
@@ -248,12 +265,20 @@ class SecretServer:
         try:
             spiffe_id = SpiffeId.parse(name)
         except ValueError:
-            return Refused(f"there is no secret `{name}`")
+            return self._refuse(evidence, "", f"there is no secret `{name[:SHOWN_CHARACTERS]}`")
         if not spiffe_id.path:
             bundle = bundles.get(spiffe_id.trust_domain)
-            return roots_secret(name, bundle) if bundle else Refused(f"the bundle of `{name}` is not for {evidence}")
+            if bundle is None:
+                return self._refuse(evidence, name, f"the bundle of `{name}` is not for {evidence}")
+            return roots_secret(name, bundle)
         svid = self.shelf.get(evidence, spiffe_id, self._clock())
         return svid if isinstance(svid, Refused) else tls_secret(name, svid.chain_pem, svid.key_pem)
+
+    def _refuse(self, evidence: Evidence, name: str, reason: str) -> Refused:
+        """Refuse what no certificate is asked for; the shelf records its own refusals."""
+        refused = Refused(reason)
+        self._registrar.refuse(str(evidence), name, refused, self._clock())
+        return refused
 
     def _bundles_for(self, evidence: Evidence) -> dict[TrustDomain, bytes]:
         ca = self._registrar.ca
@@ -266,6 +291,10 @@ class SecretServer:
 def _holders(listener: _Listener) -> list[Holder]:
     names = (name for name in listener.conversation.names if name.startswith("spiffe://"))
     return [(listener.evidence, SpiffeId.parse(name)) for name in names]
+
+
+def _has_expired(evidence: Evidence, now: float) -> bool:
+    return isinstance(evidence, SvidPeer) and now >= evidence.expires_at
 
 
 async def _read_into(

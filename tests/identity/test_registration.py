@@ -14,6 +14,7 @@ from authz.identity.join_tokens import make_token, spend_token, store_token
 from authz.identity.keys import PublicKey, generate_key, key_bytes
 from authz.identity.ledger import Ledger
 from authz.identity.registrar import (
+    Cause,
     Issuance,
     Refused,
     Registrar,
@@ -210,7 +211,7 @@ def test_signing_is_limited_for_each_peer() -> None:
     peer = UnixPeer(1000, 100)
     answers = [desk.registrar.issue(peer, REVIEWS, NOW) for _ in range(3)]
     assert [isinstance(answer, Issued) for answer in answers] == [True, True, False]
-    assert answers[2] == Refused("too many certificates for unix:uid:1000,gid:100, try again later", is_temporary=True)
+    assert answers[2] == Refused("too many certificates for unix:uid:1000,gid:100, try again later", Cause.LIMIT)
     assert isinstance(desk.registrar.issue(SvidPeer(REVIEWS, 1), REVIEWS, NOW), Issued)
     assert isinstance(desk.registrar.issue(peer, REVIEWS, NOW + 1), Issued)
 
@@ -263,7 +264,7 @@ BAD_REQUESTS = [
 @pytest.mark.parametrize(("request_pem", "reason"), BAD_REQUESTS)
 def test_a_bad_request_is_refused(request_pem: bytes, reason: str) -> None:
     answer: PublicKey | Refused = read_certificate_request(request_pem)
-    assert answer == Refused(reason)
+    assert answer == Refused(reason, Cause.REQUEST)
 
 
 # Join tokens

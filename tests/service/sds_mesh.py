@@ -91,15 +91,38 @@ REMOTE_SDS_TLS = """    transport_socket:
         "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
         common_tls_context:
           alpn_protocols: [h2]
-          tls_certificates:
-          - certificate_chain: {{ filename: {certs}/tls.crt }}
-            private_key: {{ filename: {certs}/tls.key }}
-            watched_directory: {{ path: {certs} }}
-          validation_context:
-            trusted_ca: {{ filename: {certs}/ca.crt }}
-            match_typed_subject_alt_names:
-            - {{ san_type: URI, matcher: {{ exact: "spiffe://mesh.test/authz/ca" }} }}"""
-"""Secrets from afar: the SVID in files is the proof, the authority is known by its own SPIFFE ID."""
+          tls_certificate_sds_secret_configs:
+          - name: own
+            sds_config: {{ resource_api_version: V3, path_config_source: {{ path: {certs}/own.yaml }} }}
+          combined_validation_context:
+            default_validation_context:
+              match_typed_subject_alt_names:
+              - {{ san_type: URI, matcher: {{ exact: "spiffe://mesh.test/authz/ca" }} }}
+            validation_context_sds_secret_config:
+              name: roots
+              sds_config: {{ resource_api_version: V3, path_config_source: {{ path: {certs}/roots.yaml }} }}"""
+"""
+Secrets from afar: the SVID in files is the proof, the authority is known by its own SPIFFE ID.
+
+The files are followed only by way of a file of SDS; ``tls_certificates`` would be read once (XA-148).
+"""
+REMOTE_SDS_FILES = {
+    "own.yaml": """resources:
+- "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+  name: own
+  tls_certificate:
+    certificate_chain: {{ filename: {certs}/tls.crt }}
+    private_key: {{ filename: {certs}/tls.key }}
+    watched_directory: {{ path: {certs} }}
+""",
+    "roots.yaml": """resources:
+- "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+  name: roots
+  validation_context:
+    trusted_ca: {{ filename: {certs}/ca.crt }}
+    watched_directory: {{ path: {certs} }}
+""",
+}
 
 
 def free_port() -> int:

@@ -270,9 +270,10 @@ async def test_refusals_in_a_loop_do_not_fill_the_record(directory: Path) -> Non
 
 
 async def test_too_many_names_on_one_stream_are_refused(directory: Path) -> None:
-    async with running(directory), local(directory) as channel:
+    async with running(directory) as authority, local(directory) as channel:
         names = [f"{REVIEWS}-{i}" for i in range(65)]
         code, reason = await refusal(fetch(channel, *names))
+        assert authority.refusals() == [reason]
         assert (code, reason) == (
             "PERMISSION_DENIED",
             "65 secrets were asked for, at most 64 are served on one stream",
@@ -415,6 +416,20 @@ async def test_an_expiry_during_a_connection_ends_its_rights(directory: Path) ->
         assert (code, reason.split(" expired")[0]) == ("UNAUTHENTICATED", "the certificate")
 
 
+async def test_a_stream_ends_with_the_certificate_that_opened_it(directory: Path) -> None:
+    """Who holds a stream open must not be given certificates for ever on the strength of one that has expired."""
+    async with running(directory) as authority, authority.channel("listen", authority.issue(REVIEWS, 600)) as channel:
+        call = stream(channel)
+        await call.write(wire.DiscoveryRequest(resource_names=[REVIEWS], type_url=SECRET_TYPE))
+        assert set(opened(await read(call))) == {REVIEWS}
+        later = time.time() + 700
+        authority.server.secrets._clock = lambda: later
+        authority.server.secrets.tick(later)
+        expected = "the certificate that opened this stream has expired"
+        assert await refusal(read(call)) == ("PERMISSION_DENIED", expected)
+        assert authority.refusals() == [expected]
+
+
 async def test_a_join_token_gives_one_certificate_for_its_identity(directory: Path) -> None:
     async with running(directory) as authority, authority.channel("enrol", None) as channel:
         token = authority.token()
@@ -434,7 +449,7 @@ async def test_a_bad_request_does_not_spend_the_token_and_an_old_token_is_refuse
     async with running(directory) as authority, authority.channel("enrol", None) as channel:
         token = authority.token()
         assert await refusal(enrol(channel, token, b"nonsense")) == (
-            "PERMISSION_DENIED",
+            "INVALID_ARGUMENT",
             "not a PEM certificate request",
         )
         assert (await enrol(channel, token)).spiffe_id == RATINGS

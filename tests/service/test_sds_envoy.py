@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from authz.identity.rotation import activate, prepare, retire, taint
 from authz.service.ca import AuthorityFiles, AuthorityServer, Doors
 from tests.service.sds_mesh import (
     CLIENT_ID,
+    REMOTE_SDS_FILES,
     REMOTE_SDS_TLS,
     SERVER_ID,
     admin,
@@ -205,34 +206,67 @@ async def _refused(running: Mesh) -> bool:
     return running.server.secrets.figures.refused > 0
 
 
-async def test_a_remote_envoy_gets_and_renews_its_secrets_over_mutual_tls(tmp_path: Path) -> None:
-    """It begins with an SVID in files, as a join token gives; from there it is served like a local one."""
-    ca = CertificateAuthority.create("mesh.test", time.time())
-    ca.save(tmp_path / "ca")
-    (tmp_path / "entries.yaml").write_text(entries_for_me(4))
-    server = await authority(tmp_path, Doors(tmp_path / "sds.sock", "127.0.0.1:0"))
-    begun = ca.issue_svid(SpiffeId.parse(CLIENT_ID), time.time())
-    write_secret_files(tmp_path / "certs", "tls", begun.chain_pem, begun.key_pem)
-    (tmp_path / "certs/ca.crt").write_bytes(ca.bundle_pem)
+@asynccontextmanager
+async def remote_mesh(
+    directory: Path, ca: CertificateAuthority, deliver: Callable[[], None], connection_seconds: float
+) -> AsyncIterator[tuple[AuthorityServer, int]]:
+    """The client Envoy asks over mutual TLS, with an SVID in files, as a join token gives; the port to ask it at."""
+    ca.save(directory / "ca")
+    (directory / "entries.yaml").write_text(entries_for_me(4))
+    doors = Doors(directory / "sds.sock", "127.0.0.1:0", connection_seconds=connection_seconds)
+    server = await authority(directory, doors)
+    deliver()
+    certs = directory / "certs"
+    (certs / "ca.crt").write_bytes(ca.bundle_pem)
+    for name, text in REMOTE_SDS_FILES.items():
+        (certs / name).write_text(text.format(certs=certs))
     remote = f"{{ socket_address: {{ address: 127.0.0.1, port_value: {server.ports['listen']} }} }}"
-    tls = REMOTE_SDS_TLS.format(certs=tmp_path / "certs")
+    tls = REMOTE_SDS_TLS.format(certs=certs)
     front, back = free_port(), free_port()
     envoys = [
-        run_envoy(tmp_path, "server", server_bootstrap(tmp_path, back)),
-        run_envoy(tmp_path, "client", client_bootstrap(tmp_path, front, back, 1, sds=remote, sds_tls=tls)),
+        run_envoy(directory, "server", server_bootstrap(directory, back)),
+        run_envoy(directory, "client", client_bootstrap(directory, front, back, 1, sds=remote, sds_tls=tls)),
     ]
     try:
         await wait_for(lambda: _answers(front))
+        yield server, front
+    finally:
+        for envoy in envoys:
+            stop_envoy(envoy)
+        await server.stop(0)
+
+
+def delivering(directory: Path, ca: CertificateAuthority, ttl_seconds: float) -> Callable[[], None]:
+    def deliver() -> None:
+        issued = ca.issue_svid(SpiffeId.parse(CLIENT_ID), time.time(), ttl_seconds=ttl_seconds)
+        write_secret_files(directory / "certs", "tls", issued.chain_pem, issued.key_pem)
+
+    return deliver
+
+
+async def test_a_remote_envoy_gets_and_renews_its_secrets_over_mutual_tls(tmp_path: Path) -> None:
+    """From its first SVID on it is served like a local one."""
+    ca = CertificateAuthority.create("mesh.test", time.time())
+    async with remote_mesh(tmp_path, ca, delivering(tmp_path, ca, 3600), 300) as (_, front):
         async with load_on(front) as load:
             await asyncio.sleep(4)
         assert load.answers == {"200": load.total}
         issued = [i.evidence for i in Ledger(tmp_path / "ca" / LEDGER_FILE).read() if i.spiffe_id == CLIENT_ID]
         assert set(issued) == {CLIENT_ID}
         assert len(issued) >= 2
-    finally:
-        for envoy in envoys:
-            stop_envoy(envoy)
-        await server.stop(0)
+
+
+async def test_a_remote_envoy_proves_itself_anew_and_loses_no_request(tmp_path: Path) -> None:
+    """Its first SVIDs end while it runs; it comes again by the newer one in its files, on another connection."""
+    ca = CertificateAuthority.create("mesh.test", time.time())
+    deliver = delivering(tmp_path, ca, 6)
+    async with remote_mesh(tmp_path, ca, deliver, 1.0) as (server, front):
+        async with load_on(front) as load:
+            for _ in range(4):
+                await asyncio.sleep(3)
+                deliver()
+        assert load.answers == {"200": load.total}
+        assert server.issuances.refused.total() == 0
 
 
 def _handshake(port: int, held: Issued | None, directory: Path, minimum: ssl.TLSVersion) -> str:
