@@ -143,6 +143,7 @@ class PageFacts:
                     "identity": c.identity,
                     "namespace": c.namespace,
                     "workload": c.workload,
+                    "not_before": c.not_before or None,
                     "not_after": c.not_after,
                 }
                 for c in sorted(status.certificates, key=lambda c: c.not_after)

@@ -113,7 +113,10 @@ def _read_issuance(line: bytes) -> CertificateStatus | None:
             return None
         identity = SpiffeId.parse(told["spiffe_id"])
         account = identity.service_account or identity.path
-        return CertificateStatus("workload", float(told["not_after"]), identity.namespace or "", account, str(identity))
+        times = float(told["not_before"]), float(told["not_after"])
+        return CertificateStatus(
+            "workload", times[1], identity.namespace or "", account, str(identity), not_before=times[0]
+        )
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -124,16 +127,19 @@ def _read_file(file: Path, own: str) -> CertificateStatus | None:
         return None
     leaf = chain[0]
     name, not_after = own or file.parent.name, leaf.not_valid_after_utc.timestamp()
+    begin = leaf.not_valid_before_utc.timestamp()
     if own:
-        return CertificateStatus("server", not_after, workload=own)
+        return CertificateStatus("server", not_after, workload=own, not_before=begin)
     parts = read_parts(leaf, name)
     if isinstance(parts, str):
-        return CertificateStatus("server", not_after, workload=name)
+        return CertificateStatus("server", not_after, workload=name, not_before=begin)
     if parts.basic_constraints is not None and parts.basic_constraints.ca:
         # A bundle lasts as long as the first of it to end: what that one signed is then trusted by nobody.
         kind = "root" if leaf.subject == leaf.issuer else "intermediate"
-        return CertificateStatus(kind, min(one.not_valid_after_utc.timestamp() for one in chain), workload=name)
+        first = min(chain, key=lambda one: one.not_valid_after_utc)
+        begin, end = first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()
+        return CertificateStatus(kind, end, workload=name, not_before=begin)
     identity = read_identity(parts) if len(parts.uris) == 1 else ""
     if isinstance(identity, SpiffeId):
-        return CertificateStatus("workload", not_after, identity.namespace or "", name, str(identity))
-    return CertificateStatus("server", not_after, workload=name)
+        return CertificateStatus("workload", not_after, identity.namespace or "", name, str(identity), not_before=begin)
+    return CertificateStatus("server", not_after, workload=name, not_before=begin)

@@ -145,9 +145,9 @@ def test_the_graph_appears_after_traffic_and_an_edge_tells_its_rules(serving: Se
     allow(serving, 4)
     serving.ask(path="/cart/1", method="POST")
     page = open_page("graph")
-    edge = page.get_by_role("button", name=re.compile("^front to api-v1: mixed"))
+    edge = page.get_by_role("button", name=re.compile("^front to api-v1: partly denied"))
     edge.wait_for(timeout=5_000)
-    unused = page.get_by_role("button", name=re.compile("nobody to api-v1: permitted, never used"))
+    unused = page.get_by_role("button", name=re.compile("nobody to api-v1: permitted, unused"))
     assert unused.count() == 1
     edge.click()
     panel = page.get_by_role("complementary", name="Details")
@@ -318,6 +318,25 @@ def test_landmarks_headings_and_names_are_there(serving: Serving, open_page: Ope
         .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length))
         .map((e) => e.outerHTML)""")
     assert nameless == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_wrong(serving: Serving, open_page: Open, width: int, scheme: str) -> None:
+    """All rules of axe-core, on every view; the page's own policy stays in force."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    allow(serving)
+    decision_id = serving.ask(path="/cart/1", method="POST")["decision_id"]
+    page = open_page("graph", width, 844, scheme)
+    page.get_by_role("button", name=re.compile("^front to api")).dispatch_event("click")
+    page.get_by_text("Edges as a table").dispatch_event("click")
+    wanted = {"graph": ".side ul", "decisions": "a.row", f"decisions/{decision_id}": "#nearest"}
+    for view, part in {**wanted, "policies": ".policy", "identity": "table"}.items():
+        if view != "graph":
+            page.evaluate("view => location.hash = `#/${view}`", view)
+        page.locator(part).first.wait_for()
+        found = axe.Axe().run(page).response["violations"]
+        assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in found] == [], view
 
 
 def test_the_graph_has_a_table_and_news_are_spoken(serving: Serving, open_page: Open) -> None:

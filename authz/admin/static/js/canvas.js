@@ -3,9 +3,10 @@
 
 import cytoscape from "../vendor/cytoscape.esm.min.js";
 import { glyph, h } from "./dom.js";
-import { NARROW, WIDE, curve, place } from "./layout.js";
+import { NARROW, WIDE, curve, labelPlaces, place } from "./layout.js";
 import { rate } from "./text.js";
 
+const [LONG, LONGER] = [11, 15]; // letters of a name beyond which it is written smaller
 const FAR = 0.55; // below this zoom only labels that matter are shown
 const probe = document.createElement("span");
 
@@ -61,7 +62,7 @@ export function canvas(wrap, chosen) {
   });
   const fit = () => {
     isFitted = true;
-    cy.fit(undefined, wrap.clientWidth < 640 ? 12 : 36);
+    cy.fit(undefined, wrap.clientWidth < 640 ? 12 : 22);
     if (cy.zoom() > 1.15) {
       cy.zoom(1.15);
       cy.center();
@@ -120,7 +121,7 @@ export function canvas(wrap, chosen) {
     for (const edge of graph.edges) {
       const label = labels.get(edge.id);
       label.className = `edge-label ${edge.policy.state}`;
-      relabel(label, edgeWords(edge), edgeSentence(edge, graph));
+      relabel(label, [h("span", { class: "sr" }, edgeNames(edge, graph), SPOKEN[edge.policy.state]), ...edgeWords(edge)]);
     }
     mark();
   }
@@ -145,8 +146,14 @@ export function canvas(wrap, chosen) {
       labels.set(node.id, label);
       overlay.append(label);
     }
+    const solid = graph.nodes.filter((node) => !frames.has(node.id)).map((node) => places.get(node.id));
+    const spots = labelPlaces(graph.edges.map((edge) => {
+      const line = cy.getElementById(edge.id);
+      const isLoop = edge.source === edge.target;
+      return { id: edge.id, source: edge.source, target: edge.target, ends: isLoop ? [line.midpoint(), line.midpoint()] : [line.sourceEndpoint(), line.targetEndpoint()], controls: isLoop ? [] : line.controlPoints() ?? [] };
+    }), solid, shape);
     for (const edge of graph.edges) {
-      const middle = cy.getElementById(edge.id).midpoint();
+      const middle = spots.get(edge.id);
       const label = h("button", { class: "edge-label", type: "button", "aria-pressed": "false", onclick: () => choose(edge.id) });
       Object.assign(label.style, { left: `${middle.x}px`, top: `${middle.y}px` });
       labels.set(edge.id, label);
@@ -181,13 +188,12 @@ export function canvas(wrap, chosen) {
 }
 
 /** Replace a label's content only when it says something else: it may have the focus. */
-function relabel(label, words, sentence) {
+function relabel(label, words) {
   const text = words.map((word) => (typeof word === "string" ? word : word.outerHTML)).join("|");
   if (label.dataset.text !== text) {
     label.dataset.text = text;
     label.replaceChildren(...words);
   }
-  if (sentence) label.setAttribute("aria-label", sentence);
 }
 
 function nodeWords(node, graph) {
@@ -203,7 +209,7 @@ function nodeWords(node, graph) {
     if (modes.length === 1 && modes[0] === "STRICT" && !node.isGateway) marks.push(mark("lock", "strict", "mTLS only"));
     if (node.policy?.isOpen) marks.push(mark("unlock", "open", "open: no ALLOW policy"));
   }
-  return [h("b", {}, node.name), h("small", {}, marks)];
+  return [h("b", { class: node.name.length > LONGER ? "longer" : node.name.length > LONG ? "long" : null, title: node.name }, node.name), h("small", {}, marks)];
 }
 
 const mark = (name, kind, words) => h("span", { class: kind, title: words }, glyph(name), h("span", { class: "sr" }, words));
@@ -212,20 +218,17 @@ const mark = (name, kind, words) => h("span", { class: kind, title: words }, gly
 export function edgeWords(edge) {
   const { state, mtlsPercent: percent, rate: perSecond, deniedPercent } = edge.policy;
   if (state === "unused" || state === "idle") return [state];
-  const lock = h("span", { class: `lock ${percent >= 100 ? "" : percent > 0 ? "part" : "none"}` }, glyph(percent > 0 ? "lock" : "unlock"));
-  const words = [lock];
-  if (percent > 0 && percent < 100) words.push(`${Math.round(percent)} %`);
-  words.push(rate(perSecond));
-  if (state === "denied") words.push(glyph("cross"));
-  if (state === "mixed") return [h("span", { class: "first" }, words), h("span", { class: "share" }, `${deniedPercent < 1 ? "<1" : Math.round(deniedPercent)} % denied`)];
-  return words;
+  const kind = percent >= 100 ? "" : percent > 0 ? "part" : "none";
+  const lock = h("span", { class: `lock ${kind}`, title: `mTLS: ${Math.round(percent)} % of requests` }, glyph(percent > 0 ? "lock" : "unlock"), h("span", { class: "sr" }, " mTLS "), `${Math.round(percent)} %`);
+  const speed = [rate(perSecond), state === "denied" ? glyph("cross") : null];
+  const share = state === "mixed" ? h("span", { class: "share" }, `${deniedPercent < 1 ? "<1" : Math.round(deniedPercent)} % denied`) : null;
+  return [h("span", { class: "first" }, share ? [...speed, lock] : speed), share ? h("span", { class: "sr" }, ", ") : null, share ?? lock].filter(Boolean);
 }
 
-export function edgeSentence(edge, graph) {
+const SPOKEN = { allowed: "allowed, ", mixed: "partly denied, ", denied: "denied, ", idle: "permitted, ", unused: "permitted, " };
+
+/** What a button that stands for an edge says before the words that are seen: between whom, and how it went. */
+export function edgeNames(edge, graph) {
   const name = (id) => graph.nodes.find((node) => node.id === id)?.name ?? id;
-  const { state, mtlsPercent, rate: perSecond, deniedPercent } = edge.policy;
-  const words = `${name(edge.source)} to ${name(edge.target)}: `;
-  if (state === "unused") return `${words}permitted, never used`;
-  if (state === "idle") return `${words}permitted, no traffic now`;
-  return `${words}${state}, ${rate(perSecond)}, ${Math.round(deniedPercent)} percent denied, ${Math.round(mtlsPercent)} percent mTLS`;
+  return `${name(edge.source)} to ${name(edge.target)}: `;
 }

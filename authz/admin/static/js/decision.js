@@ -45,8 +45,8 @@ function verdict(found) {
   const rule = found.rule;
   const version = found.policy_version_in_force;
   return h("div", { class: `card verdict ${found.effect}` },
-    h("h1", { id: "title" }, chip(found.effect, glyph(found.effect === "allow" ? "check" : "cross"), WORDS[found.effect]), mono(asked(found))),
-    h("p", { class: "reason" }, who(found.source?.principal), " → ", h("b", {}, target(found)), ": ", found.reason),
+    h("h1", { id: "title" }, chip(found.effect, glyph(found.effect === "allow" ? "check" : "cross"), WORDS[found.effect]), found.request?.host ? h("span", { class: "mono" }, `${found.request.method} `, h("span", { class: "muted" }, found.request.host), found.request.path) : mono(asked(found))),
+    h("p", { class: "reason" }, who(found), " → ", h("b", {}, target(found)), ": ", found.reason),
     rule ? h("p", {}, "Rule ", mono(ruleName(rule)), place(rule) ? [" at ", mono(place(rule))] : "") : null,
     found.would_deny !== null ? h("p", {}, chip(found.would_deny ? "warn" : "allow", "dry run"), ` would ${found.would_deny ? "be denied" : "be allowed"}${found.by ? ` by ${found.by}` : ""}`) : null,
     found.audit ? h("p", {}, chip("accent", "audited"), found.audit_rule ? ` by ${ruleName(found.audit_rule)}` : "") : null,

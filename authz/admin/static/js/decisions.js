@@ -28,7 +28,7 @@ export function decisionsView(main, query) {
     if (effect.value === "dry" ? row.would_deny !== true : effect.value === "audit" ? row.audit !== true : effect.value && row.effect !== effect.value) return false;
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     if (!words.length) return true;
-    const text = [row.decision_id, row.source?.principal, target(row), row.destination?.namespace, asked(row), row.rule?.name, row.nearest?.rule, row.reason, row.trace_id, row.x_request_id].join(" ").toLowerCase();
+    const text = [row.decision_id, row.source?.principal, row.token?.subject, target(row), row.destination?.namespace, asked(row), row.rule?.name, row.nearest?.rule, row.reason, row.trace_id, row.x_request_id].join(" ").toLowerCase();
     return words.every((word) => text.includes(word));
   };
 
@@ -111,11 +111,10 @@ function why(row) {
 }
 
 function line(row, fresh = false) {
-  const words = `${WORDS[row.effect]}: ${who(row.source?.principal)} to ${target(row)}, ${asked(row)}`;
-  return h("li", {}, h("a", { class: `row${fresh ? " fresh" : ""}`, href: `#/decisions/${encodeURIComponent(row.decision_id)}`, "aria-label": words },
+  return h("li", {}, h("a", { class: `row${fresh ? " fresh" : ""}`, href: `#/decisions/${encodeURIComponent(row.decision_id)}` },
     h("span", { class: "effect" }, chip(row.effect, WORDS[row.effect])),
     h("time", { datetime: row.time }, clock(row.time)),
-    h("span", { class: "who" }, h("span", {}, who(row.source?.principal)), h("span", { class: "arrow" }, "→"), h("b", {}, target(row))),
+    h("span", { class: "who" }, h("span", {}, who(row)), h("span", { class: "arrow", "aria-hidden": "true" }, "→"), h("span", { class: "sr" }, " to "), h("b", {}, target(row))),
     h("span", { class: "what mono", title: asked(row) }, asked(row)),
     h("span", { class: "why" }, why(row))));
 }

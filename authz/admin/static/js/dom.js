@@ -64,7 +64,12 @@ export function sample(className) {
 }
 
 export const chip = (kind, ...content) => h("span", { class: `chip ${kind}` }, ...content);
-export const mono = (text, className = "") => h("span", { class: `mono ${className}` }, text);
+/** Text in fixed width, broken behind a slash where it has to be. */
+export function mono(text, className = "") {
+  const parts = typeof text === "string" ? text.split(/(?<=[/])(?=[^/])/) : [text];
+  return h("span", { class: `mono ${className}` }, parts.flatMap((part, index) => (index ? [h("wbr", {}), part] : [part])));
+}
+
 
 /** Text that can be copied with a button. */
 export function copyable(text, label) {

@@ -1,7 +1,7 @@
 // The view of the security graph: tools, canvas, panel, table.
 
 import { every, get } from "./api.js";
-import { canvas, edgeSentence } from "./canvas.js";
+import { canvas, edgeNames } from "./canvas.js";
 import { glyph, h, sample } from "./dom.js";
 import { edgePanel, nodePanel } from "./panel.js";
 import { rate } from "./text.js";
@@ -83,7 +83,7 @@ export function graphView(main) {
         const [kind, word] = STATES[policy.state];
         const isSeen = policy.allowed + policy.denied > 0;
         return h("tr", {}, h("td", {}, name(edge.source)), h("td", {}, name(edge.target)),
-          h("td", {}, h("button", { class: `chip ${kind}`, type: "button", "aria-label": `Show details: ${edgeSentence(edge, found)}`, onclick: () => drawing.selected === edge.id || drawing.choose(edge.id) }, word)),
+          h("td", {}, h("button", { class: `chip ${kind}`, type: "button", onclick: () => drawing.selected === edge.id || drawing.choose(edge.id) }, h("span", { class: "sr" }, `Show details: ${edgeNames(edge, found)}`), word)),
           h("td", { class: "num" }, isSeen ? rate(policy.rate) : "–"), h("td", { class: "num" }, isSeen ? `${policy.deniedPercent} %` : "–"), h("td", { class: "num" }, isSeen ? `${policy.mtlsPercent} %` : "–"),
           h("td", {}, policy.permittedBy.map((rule) => `${rule.namespace}/${rule.policy}/${rule.index}`).join(", ") || "–"));
       }))));
@@ -123,7 +123,7 @@ function options(list, choices, value) {
 
 function legend() {
   return h("ul", { class: "legend", "aria-label": "Legend" },
-    [["allowed", "allowed"], ["mixed", "partly denied"], ["denied", "tried and denied"], ["unused", "permitted, unused"]].map(([kind, words]) => h("li", {}, sample(kind), words)),
-    h("li", {}, glyph("lock"), "mTLS"), h("li", {}, glyph("unlock"), "no mTLS, or open"));
+    [["allowed", "allowed"], ["mixed", "partly denied"], ["denied", "denied"], ["unused", "permitted, unused"]].map(([kind, words]) => h("li", {}, sample(kind), words)),
+    h("li", {}, glyph("lock"), "mTLS"), h("li", {}, glyph("unlock"), "plaintext, open"));
 }
 

@@ -4,7 +4,8 @@ import { every, get } from "./api.js";
 import { chip, h, mono } from "./dom.js";
 import { account, ago, count, span } from "./text.js";
 
-const WARN_SECONDS = 3600;
+const WARN_PART = 0.25; // of its life: what renews at half of it has failed twice by then
+const WARN_SECONDS = 3600; // where the beginning is not known
 
 export function identityView(main) {
   const body = h("div", { class: "stack" });
@@ -26,12 +27,21 @@ function table(title, names, rows, empty) {
 function certificates(found) {
   const rows = found.certificates.map((item) => {
     const left = item.not_after - found.now;
-    const kind = left <= 0 ? "deny" : left < WARN_SECONDS ? "warn" : "allow";
+    const part = item.not_before ? left / (item.not_after - item.not_before) : null;
+    const kind = left <= 0 ? "deny" : (part === null ? left < WARN_SECONDS : part < WARN_PART) ? "warn" : "allow";
     return [h("b", {}, item.workload || item.identity), item.kind, item.identity ? mono(item.identity) : h("span", { class: "muted" }, "not a workload"),
-      chip(kind, left > 0 ? `${span(left)} left` : `expired ${span(-left)} ago`), h("span", { class: "num muted nowrap" }, new Date(item.not_after * 1000).toISOString().slice(0, 16).replace("T", " "))];
+      life(kind, part, left > 0 ? `${span(left)} left` : `expired ${span(-left)} ago`), h("span", { class: "num muted nowrap" }, new Date(item.not_after * 1000).toISOString().slice(0, 16).replace("T", " "))];
   });
   return table(`Certificates (${rows.length})`, ["Workload", "Kind", "Identity", "Time left", "Expires (UTC)"], rows,
     "None known. Name the directory of the mesh's certificates with the setting “certificates”.");
+}
+
+/** The time left in words, and as the part of the whole life where that is known. */
+function life(kind, part, words) {
+  if (part === null) return chip(kind, words);
+  const bar = h("i", { class: kind });
+  bar.style.width = `${Math.round(100 * Math.min(1, Math.max(0, part)))}%`;
+  return h("div", { class: "life" }, chip(kind, words), h("span", { class: "bar" }, bar));
 }
 
 function keySets(found) {

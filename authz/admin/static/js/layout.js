@@ -2,8 +2,8 @@
 
 import * as dagre from "../vendor/dagre.esm.js";
 
-export const WIDE = { direction: "LR", width: 148, height: 54, gap: 26, header: 30, pad: 12, rank: 34, node: 64, label: 88 };
-export const NARROW = { direction: "TB", width: 124, height: 50, gap: 10, header: 26, pad: 8, rank: 40, node: 40, label: 60 };
+export const WIDE = { direction: "LR", width: 152, height: 58, gap: 30, header: 32, pad: 12, rank: 26, node: 64, label: 92, broad: 78, tall: 44 };
+export const NARROW = { direction: "TB", width: 160, height: 52, gap: 10, header: 28, pad: 8, rank: 14, node: 24, label: 60, broad: 108, tall: 24 };
 
 /**
  * Place the elements of the service's graph.
@@ -59,6 +59,46 @@ function size(inside, form) {
   };
 }
 
+/**
+ * The point at a part of the way along a chain of quadratic curves, as cytoscape draws one through its control points.
+ */
+function along(ends, controls, part) {
+  const stops = [ends[0], ...controls.slice(1).map((next, index) => ({ x: (controls[index].x + next.x) / 2, y: (controls[index].y + next.y) / 2 })), ends[1]];
+  const piece = Math.min(controls.length - 1, Math.floor(part * controls.length));
+  const t = part * controls.length - piece;
+  const at = (axis) => (1 - t) ** 2 * stops[piece][axis] + 2 * t * (1 - t) * controls[piece][axis] + t ** 2 * stops[piece + 1][axis];
+  return { x: at("x"), y: at("y") };
+}
+
+const PARTS = [0.5, 0.7, 0.3, 0.6, 0.4, 0.8, 0.2];
+
+/**
+ * Where the labels of edges stand: on their own curve, near the end where edges that share the other have parted, and
+ * where possible neither on a node nor on another label.
+ *
+ * `lines` are `{id, source, target, ends, controls}`; `boxes` what labels must not cover. Answers points by id.
+ */
+export function labelPlaces(lines, boxes, { broad, tall }) {
+  const number = (key, id) => lines.filter((line) => line[key] === id).length;
+  const taken = [];
+  const places = new Map();
+  const covers = (point, other, width, height) => Math.max(0, (broad + width) / 2 - Math.abs(point.x - other.x)) * Math.max(0, (tall + height) / 2 - Math.abs(point.y - other.y));
+  for (const line of lines) {
+    const [out, into] = [number("source", line.source), number("target", line.target)];
+    const first = out > 1 && into < 2 ? 0.7 : into > 1 && out < 2 ? 0.3 : 0.5;
+    let best = null;
+    for (const part of [first, ...PARTS]) {
+      const point = line.controls.length ? along(line.ends, line.controls, part) : { x: line.ends[0].x + (line.ends[1].x - line.ends[0].x) * part, y: line.ends[0].y + (line.ends[1].y - line.ends[0].y) * part };
+      const covered = taken.reduce((sum, other) => sum + covers(point, other, broad, tall), 0) + boxes.reduce((sum, box) => sum + covers(point, box, box.width, box.height), 0);
+      if (!best || covered < best.covered) best = { point, covered };
+      if (!covered) break;
+    }
+    taken.push(best.point);
+    places.set(line.id, best.point);
+  }
+  return places;
+}
+
 const BEND = 0.45;
 const BOW = 64; // how far an edge that does not run forward swings out
 
@@ -88,13 +128,13 @@ export function curve(from, to, form, via = []) {
   const [dx, dy] = [b.x - a.x, b.y - a.y];
   const length2 = dx * dx + dy * dy;
   if (length2 < 1) return {}; // a loop: cytoscape knows how
-  const along = points.map(({ x, y }) => [x - a.x, y - a.y]);
+  const offsets = points.map(({ x, y }) => [x - a.x, y - a.y]);
   const end = isWide ? ["50% 0%", "-50% 0%"] : ["0% 50%", "0% -50%"];
   return {
     curved: true,
     leaves: end[0],
     arrives: runsForward ? end[1] : end[0],
-    weights: along.map(([x, y]) => (x * dx + y * dy) / length2),
-    distances: along.map(([x, y]) => (dx * y - dy * x) / Math.sqrt(length2)),
+    weights: offsets.map(([x, y]) => (x * dx + y * dy) / length2),
+    distances: offsets.map(([x, y]) => (dx * y - dy * x) / Math.sqrt(length2)),
   };
 }

@@ -6,7 +6,8 @@ export function account(principal) {
   return match ? { namespace: match[1], name: match[2] } : { namespace: "", name: principal || "" };
 }
 
-export const who = (principal) => account(principal).name || "no identity";
+/** Who called: the account of the certificate, else the person of the token. */
+export const who = (record) => account(record.source?.principal).name || record.token?.subject || "no identity";
 
 export function clock(iso) {
   const at = new Date(iso);
@@ -21,6 +22,8 @@ export function span(seconds) {
   if (at < 0) return "0 s";
   const [unit, size] = units[at];
   const head = `${Math.floor(whole / size)} ${unit}`;
+  if (unit === "d" && whole >= 730 * size) return `${Math.round(whole / 365.25 / size)} years`;
+  if (unit === "d" && whole >= 30 * size) return head;
   const next = units[at + 1];
   const rest = next && next[0] !== "s" ? Math.floor((whole % size) / next[1]) : 0;
   return rest ? `${head} ${rest} ${next[0]}` : head;
