@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from authz.demo.layout import DemoError
 from authz.demo.processes import Command, last_lines, start, stop
-from authz.demo.ready import ask, wait_until_ready
+from authz.demo.ready import ask, ask_all, wait_until_ready
 
 SERVER = """
 import http.server, sys
@@ -81,6 +82,14 @@ async def test_settings_of_the_demo_do_not_reach_the_children(state: Path, monke
     assert last_lines(state, "two") == "[]"
 
 
+async def test_a_command_may_have_variables_of_its_own(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTHZ_POLICIES", "of the demo")
+    code = "import os; print(os.environ.get('AUTHZ_POLICIES'), os.environ.get('AUTHZ_MESH'))"
+    child = await start(replace(python("three", code), environment={"AUTHZ_MESH": "mine"}), state)
+    await child.process.wait()
+    assert last_lines(state, "three") == "None mine"
+
+
 async def test_a_child_that_ignores_sigterm_is_killed(state: Path) -> None:
     child = await start(python("stubborn", STUBBORN), state)
     assert await asyncio.to_thread(logged, state, "stubborn", "here") == "here"
@@ -117,6 +126,8 @@ async def test_readiness_is_asked_for_until_it_is_there(state: Path, unused_tcp_
         assert await ask(f"tcp:{unused_tcp_port}", state) == ""
         assert "404" in await ask(f"http:{unused_tcp_port}/nothing", state)
         assert "No such file" in await ask("envoy:run/none.sock", state)
+        assert await ask_all(f"tcp:{unused_tcp_port} http:{unused_tcp_port}/", state) == ""
+        assert "No such file" in await ask_all(f"tcp:{unused_tcp_port} authz:run/none.sock", state)
     finally:
         await stop(child)
 

@@ -1,6 +1,7 @@
 """What is printed: decisions as they come, and what to try."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from authz.demo.layout import Layout
 from authz.demo.prepare import plan
 from authz.demo.screen import Screen, Tail, decision_line, invitation, read_record
 from authz.demo.supervisor import Event
+from authz.mesh.options import Authz
 
 ROOT = Path(__file__).parent.parent.parent
 RECORD: Record = {
@@ -88,6 +90,14 @@ def test_the_invitation_names_the_ports_in_force(layout: Layout) -> None:
     assert "curl http://127.0.0.1:15160/ratings/0" in text
     assert "the live graph" not in text
     assert "http://127.0.0.1:19192/   the live graph" in Text.from_markup(invitation(layout, has_page=True)).plain
+
+
+def test_an_embedded_demo_has_no_page_but_a_place_for_each_proxy(layout: Layout) -> None:
+    embedded = replace(layout, authz=Authz.EMBEDDED)
+    text = Text.from_markup(invitation(embedded, has_page=True)).plain
+    assert "the live graph" not in text
+    first = layout.mesh.workloads[0].name
+    assert f"run/{first}.authz-admin.sock http://localhost/metrics" in text
 
 
 def test_events_are_told_and_the_check_is_quiet_about_what_it_does(layout: Layout) -> None:
