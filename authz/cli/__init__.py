@@ -16,6 +16,7 @@ from authz.core.errors import AuthzError, LoadError
 
 COMMANDS = {
     "serve": "Answer Envoy's questions: the authorization server.",
+    "status": "Ask a running server whether it is ready, and which policies are in force.",
     "validate": "Check policies, every problem at once.",
     "check": "Decide one request.",
     "explain": "Decide one request, and say why.",

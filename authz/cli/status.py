@@ -1,0 +1,171 @@
+"""``authz status``: whether a running server is ready, and given policies in force; its ``admin`` is asked."""
+
+import json
+import re
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import httpx
+
+from authz.cli import files
+from authz.cli import output as out
+from authz.core.attributes import Json
+from authz.core.errors import FetchError
+
+PAUSE_SECONDS = 0.2
+TIMEOUT_SECONDS = 5.0
+_VERSION = re.compile(r'^authz_policy_info\{[^}]*version="([^"]*)"[^}]*\} 1', re.MULTILINE)
+"""One line for each worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a server says of itself."""
+
+    is_ready: bool
+    causes: tuple[dict[str, Json], ...]
+    """Why it is not ready, or not healthy: ``part``, ``message``, ``blocks``."""
+    versions: tuple[str, ...]
+    """Policy version of every worker."""
+
+    def holds(self, version: str) -> bool:
+        """Ready, and the version in force on every worker; an empty one asks for none."""
+        if not version or not self.is_ready:
+            return self.is_ready
+        is_unknown = any(cause.get("part") == "workers" for cause in self.causes)  # one of them does not say
+        return not is_unknown and set(self.versions) == {version}
+
+
+@click.command("status", short_help="Ask a running server whether it is ready.")
+@click.option("--admin", metavar="ADDRESS", default="127.0.0.1:15014", help="Its `admin`: host:port or unix:/path.")
+@click.option(
+    "--policies",
+    "-p",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(exists=True),
+    help="Also ask whether these policies are in force, on every worker; may be repeated.",
+)
+@click.option(
+    "--mesh",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The MeshConfig of these policies, as the server has it.",
+)
+@click.option("--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="Wait so long for a yes.")
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The token of `admin_token_file`.",
+)
+@click.option(
+    "--ca",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PEM bundle that vouches for `admin_tls_certificate`; HTTPS is spoken then.",
+)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Form of the answer.")
+def command(
+    admin: str, policies: tuple[str, ...], mesh: str | None, wait: float, token_file: Path | None, ca: Path | None,
+    output: str,
+) -> None:  # fmt: skip
+    """
+    Ask a running server whether it is ready (exit 0: yes, 3: no, 1: it does not answer).
+
+    With --policies also whether exactly these are in force, on every worker: the end of a roll-out. What needs a
+    person but refuses nobody is listed, and does not change the answer.
+
+    \b
+    authz status --admin unix:/run/authz/admin.sock
+    authz status --policies policies/ --mesh mesh.yaml --wait 10
+    authz status -o json | jq -r '.causes[].message'
+    """
+    version = files.load(policies, mesh).engine.version if policies else ""
+    with _client(admin, token_file, ca) as client:
+        try:
+            status = _await(client, _socket(admin), version, time.monotonic() + wait)
+        except FetchError as error:
+            raise FetchError(f"`{admin}` does not answer: {error}") from error
+    is_yes = status.holds(version)
+    if output == "json":
+        out.print_json(_as_json(status, version, is_yes))
+    else:
+        _print(status, version, is_yes)
+    raise SystemExit(out.Exit.YES if is_yes else out.Exit.NO)
+
+
+def _client(admin: str, token_file: Path | None, ca: Path | None) -> httpx.Client:
+    """Raises OSError for a file, click.BadParameter for the address."""
+    headers = {"authorization": f"Bearer {token_file.read_text().strip()}"} if token_file is not None else {}
+    trust = ssl.create_default_context(cafile=str(ca)) if ca is not None else False
+    path = _socket(admin)
+    transport = httpx.HTTPTransport(uds=str(path) if path is not None else None, verify=trust)
+    base = f"{'https' if ca is not None else 'http'}://{'localhost' if path is not None else admin}"
+    try:
+        return httpx.Client(transport=transport, base_url=base, headers=headers, timeout=TIMEOUT_SECONDS)
+    except httpx.InvalidURL as error:
+        raise click.BadParameter(f"`{admin}` is neither host:port nor unix:/path", param_hint="--admin") from error
+
+
+def _socket(admin: str) -> Path | None:
+    return Path(admin.removeprefix("unix:")) if admin.startswith("unix:") else None
+
+
+def _await(client: httpx.Client, path: Path | None, version: str, until: float) -> Status:
+    """Ask until the answer is yes or the time is over. Raises FetchError when the last question had no answer."""
+    while True:
+        try:
+            status, failure = _ask(client, path), None
+            if status.holds(version):
+                return status
+        except FetchError as error:
+            status, failure = None, error
+        if time.monotonic() >= until:
+            if status is None:
+                raise failure or FetchError("no answer")
+            return status
+        time.sleep(PAUSE_SECONDS)
+
+
+def _ask(client: httpx.Client, path: Path | None) -> Status:
+    """Raises FetchError."""
+    if path is not None and not path.exists():  # httpcore would leave its own socket open
+        raise FetchError("there is no such socket")
+    try:
+        ready, healthy, metrics = (client.get(page) for page in ("/readyz", "/healthz", "/metrics"))
+        if 401 in (ready.status_code, metrics.status_code):
+            raise FetchError("it asks for a token, which --token-file shows")
+        causes = healthy.json()["causes"] or ready.json()["causes"]
+        return Status(ready.status_code == httpx.codes.OK, tuple(causes), tuple(_VERSION.findall(metrics.text)))
+    except (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise FetchError(str(error) or type(error).__name__) from error
+
+
+def _print(status: Status, version: str, is_yes: bool) -> None:
+    workers = out.count(len(status.versions), "worker")
+    out.say(f"{'ready' if status.is_ready else 'not ready'}: {workers}", "bold green" if is_yes else "bold red")
+    out.say(f"  policies: {_versions(status.versions)}")
+    if version:
+        out.say(f"  asked:    {version}, {'in force' if status.holds(version) else 'not in force on every worker'}")
+    for cause in status.causes:
+        out.say(f"  {'blocks' if cause.get('blocks') else 'mind'}: {cause.get('part')}: {cause.get('message')}")
+
+
+def _versions(versions: Sequence[str]) -> str:
+    counted = [f"version {name or 'none'}" for name in sorted(set(versions))]
+    return ", ".join(counted) or "none are loaded"
+
+
+def _as_json(status: Status, version: str, is_yes: bool) -> Json:
+    return {
+        "ok": is_yes,
+        "ready": status.is_ready,
+        "causes": list(status.causes),
+        "policy_versions": list(status.versions),
+        "asked_version": version or None,
+    }
