@@ -7,6 +7,7 @@ volumes (``..data``) and files replaced by rename count as changes. What is in t
 
 import asyncio
 import errno
+import logging
 import os
 import stat
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from watchfiles import Change, awatch
 
+_log = logging.getLogger("authz.directory")
 SUFFIXES = (".yaml", ".yml", ".json")
 QUIET_SECONDS = 0.1
 """A change is at rest when nothing moved for so long: longer than an editor or ``cp -r`` takes between two files."""
@@ -134,6 +136,7 @@ class _Watcher:
         self._path = path.absolute()
         self._changed = changed
         self._renamed = asyncio.Event()
+        self._is_told = False
         self.started = asyncio.Event()
         self._tasks = [asyncio.create_task(self._watch_name(), name=f"watch name {path}")]
         self._tasks.append(asyncio.create_task(self._watch_tree(), name=f"watch tree {path}"))
@@ -141,6 +144,15 @@ class _Watcher:
     def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
+
+    async def _do_without(self) -> None:
+        """No watch is to be had, for example because all inotify instances of this user are taken: look regularly."""
+        if not self._is_told and self._path.is_dir():
+            self._is_told = True
+            _log.warning("`%s` cannot be watched; it is read every %.1f s", self._path, _RETRY_SECONDS)
+        self.started.set()
+        await asyncio.sleep(_RETRY_SECONDS)
+        self._changed.set()
 
     async def _watch_name(self) -> None:
         name = str(self._path)
@@ -179,6 +191,8 @@ class _Watcher:
                         self.started.set()
                         if self._renamed.is_set():
                             break
+                if not self._renamed.is_set():
+                    await self._do_without()
                 is_watched = False
             else:
                 self.started.set()

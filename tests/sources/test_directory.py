@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +157,39 @@ async def test_what_happens_beside_a_watched_file_is_not_told(tmp_path: Path) ->
     (tmp_path / "mesh.yaml").write_text("new")
     await asyncio.wait_for(told, 1)
     await changes.aclose()  # type: ignore[attr-defined]  # it is an async generator
+
+
+WITHOUT_WATCHES = """
+import asyncio, os, resource, sys
+from pathlib import Path
+from authz.sources.directory import watch
+
+async def main():
+    folder, ready = Path(sys.argv[1]), asyncio.Event()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    taken = []
+    try:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        os.close(taken.pop())  # for writing the file
+    async def changed():
+        async for _ in watch([folder], ready=ready):
+            if (folder / "new.yaml").exists():
+                return
+    waiting = asyncio.create_task(changed())
+    await ready.wait()
+    (folder / "new.yaml").write_text("x")
+    await waiting
+
+asyncio.run(asyncio.wait_for(main(), 10))
+"""
+
+
+def test_what_cannot_be_watched_is_looked_at_regularly(tmp_path: Path) -> None:
+    """Watches are few: a user has 128 by default, and many sidecars that decide themselves take them all."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_WATCHES, str(tmp_path)], capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cannot be watched") == 1
