@@ -113,7 +113,7 @@ def _read_issuance(line: bytes) -> CertificateStatus | None:
             return None
         identity = SpiffeId.parse(told["spiffe_id"])
         account = identity.service_account or identity.path
-        times = float(told["not_before"]), float(told["not_after"])
+        times = float(told.get("not_before", 0.0)), float(told["not_after"])
         return CertificateStatus(
             "workload", times[1], identity.namespace or "", account, str(identity), not_before=times[0]
         )

@@ -14,21 +14,11 @@ import grpc
 import pytest
 
 from authz.service.server import AUTHORIZATION
+from tests.browser import chromium, needs_chromium, open_context
 from tests.service.messages import CALLER, check_request, peer, response, told
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-CHROMIUM = next((p for p in (os.environ.get("CHROMIUM", ""), "/usr/bin/chromium") if p and Path(p).exists()), "")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium, or set CHROMIUM to its path"),
-]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 POLICIES = """\
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -98,10 +88,8 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 Open = Callable[..., Any]
@@ -120,13 +108,8 @@ def open_page(browser: Any, serving: Serving, complaints: list[str]) -> Iterator
 
     def open_view(view: str, width: int = 1280, height: int = 800, scheme: str = "light", **options: Any) -> Any:
         base = options.pop("base", serving.admin)
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda r: None if r.url.startswith((base, "data:")) else complaints.append(r.url))
+        page = open_context(browser, base, complaints, width=width, height=height, color_scheme=scheme, **options)
+        contexts.append(page.context)
         page.goto(f"{base}/#/{view}")
         return page
 

@@ -14,6 +14,7 @@ import pytest
 from authz.demo.checks.findings import joined
 from authz.demo.layout import Layout, busy_ports, ports_of
 from authz.demo.prepare import plan
+from tests.browser import chromium, needs_chromium, open_context
 from tests.prometheus import ask, needs_prometheus, scraping, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -68,14 +69,11 @@ def curl(layout: Layout, path: str, *options: str) -> str:
 
 def test_one_curl_is_found_in_spans_access_logs_and_records_of_every_hop(demo: Layout) -> None:
     """XA-169 to XA-173: the trace id finds Envoy's spans, ours below them, the access-log lines and the records."""
-    token = subprocess.run(
-        ["curl", "-s", "--noproxy", "*", f"{demo.issuer_url}/token/alice"], capture_output=True, text=True, check=True
-    ).stdout
     trace_id = secrets.token_hex(16)
     answer = curl(
         demo,
         "/productpage?note=said-in-the-query",
-        *("-H", f"authorization: Bearer {token.strip()}", "-H", f"traceparent: 00-{trace_id}-{'1' * 16}-01"),
+        *("-H", f"authorization: Bearer {token_of(demo, 'alice')}", "-H", f"traceparent: 00-{trace_id}-{'1' * 16}-01"),
     )
     assert answer.startswith("HTTP/2 200")
     hops = {"ingressgateway", "productpage", "details", "reviews", "egressgateway"}
@@ -96,6 +94,72 @@ def test_the_id_of_a_refusal_is_all_that_is_needed_to_find_the_rule_and_the_fiel
     assert "403 no ALLOW rule matched" in told()
     assert "nearest miss: istio-system/allow-readers/0" in told()
     assert "from[0].source.requestPrincipals" in told()
+
+
+def token_of(layout: Layout, name: str) -> str:
+    command = ["curl", "-s", "--noproxy", "*", f"{layout.issuer_url}/token/{name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+SECONDS_TO_SHOW = 2_000
+"""Milliseconds within which a denial must be on the page."""
+EDGES = (
+    "outside to ingressgateway: (partly denied|allowed)",
+    "ingressgateway to productpage-v1: allowed",
+    "productpage-v1 to details-v1: allowed",
+    "details-v1 to egressgateway: allowed",
+    *(f"productpage-v1 to reviews-v{version}: allowed" for version in (1, 2, 3)),
+    "reviews to ratings-v1: allowed",
+    "reviews to ratings-v2: allowed",
+    "ratings-v2 to ratingsdb-v1: allowed",
+)
+
+
+@needs_chromium
+def test_the_page_shows_the_running_demo(demo: Layout) -> None:
+    """All services with rates and padlocks, a refusal at once, its rule in two clicks, and where a policy is broken."""
+    bearer = ("-H", f"authorization: Bearer {token_of(demo, 'alice')}")
+    complaints: list[str] = []
+    base = f"http://127.0.0.1:{demo.admin_port}"
+    for _ in range(12):
+        curl(demo, "/productpage", *bearer)
+    with chromium() as browser:
+        page = open_context(browser, base, complaints)
+        page.goto(f"{base}/#/graph")
+        for edge in EDGES:
+            inside = not edge.startswith("outside")
+            words = rf"^{edge}, [\d.]+.(s|min).* mTLS {100 if inside else 0} %"
+            page.get_by_role("button", name=re.compile(words)).wait_for(timeout=20_000)
+
+        page.goto(f"{base}/#/decisions")
+        page.get_by_text("live", exact=True).wait_for()
+        found = re.search(r"x-authz-decision-id: (\S+)", curl(demo, "/productpage"))
+        assert found is not None
+        row = page.locator(f'a[href="#/decisions/{found[1]}"]')
+        row.wait_for(timeout=SECONDS_TO_SHOW)
+        assert "closest istio-system/allow-readers/0: requestPrincipals must be" in row.inner_text()
+
+        curl(demo, "/productpage", *bearer)
+        page.get_by_role("searchbox").click()
+        page.keyboard.insert_text(found[1])
+        page.locator("a.row").click()
+        miss = page.locator("#nearest")
+        miss.wait_for()
+        assert re.search(r"10-ingress\.yaml:\d+", miss.inner_text())
+        assert "from[0].source.requestPrincipals" in miss.inner_text()
+
+        page.goto(f"{base}/#/policies")
+        page.get_by_text("istio-system/allow-readers").first.wait_for()
+        broken = demo.policies / "99-broken.yaml"
+        broken.write_text("kind: AuthorizationPolicy\napiVersion: security.istio.io/v1\nmetadata: {nmae: x}\n")
+        try:
+            alert = page.get_by_role("alert")
+            alert.wait_for(timeout=15_000)
+            assert f"{broken}:3:" in alert.inner_text()
+        finally:
+            broken.unlink()
+        alert.wait_for(state="detached", timeout=15_000)
+    assert complaints == []
 
 
 @needs_prometheus

@@ -23,11 +23,11 @@ from tests.service.test_check import ALLOW_OPEN, function
 class Pair:
     """A certificate with its key; one that signs itself is a CA."""
 
-    def __init__(self, name: str, by: "Pair | None" = None) -> None:
+    def __init__(self, name: str, by: "Pair | None" = None, began: datetime | None = None) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = by or self
-        now = datetime.now(UTC)
+        now = began or datetime.now(UTC)
         self.certificate = (
             x509.CertificateBuilder()
             .subject_name(self.name)
