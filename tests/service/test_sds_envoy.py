@@ -41,8 +41,9 @@ from tests.service.sds_mesh import (
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 PROXIES = ("client", "server")
-LONG = "AUTHZ_LONG_ROTATION"
-"""Set to run the rotation for two minutes instead of eight seconds."""
+ROTATION_SECONDS = float(os.environ.get("AUTHZ_ROTATION_SECONDS", "120"))
+"""How long leaves are rotated while requests run. Shorten it while you work on something else."""
+LEAF_SECONDS = 2.0
 
 
 @dataclass
@@ -131,14 +132,58 @@ async def test_envoy_takes_authorities_of_every_key_type(tmp_path: Path, key_typ
         assert running.server.secrets.figures.rejected == 0
 
 
-async def test_leaf_rotation_every_two_seconds_loses_no_request(tmp_path: Path) -> None:
-    """Certificates live for 4 s and are renewed at half life; requests use new connections all the time."""
-    seconds = 120.0 if os.environ.get(LONG) else 8.0
+async def test_two_minutes_of_leaf_rotation_and_a_new_root_lose_no_request(tmp_path: Path) -> None:
+    """
+    Both proxies get another certificate every two seconds, and another root midway. Half of the requests make the
+    proxies open a new connection.
+
+    The entries are changed, which replaces certificates at once: their life of a minute leaves a busy machine time.
+    """
+    async with mesh(tmp_path, ttl_seconds=60, per_connection=2) as (running, ca):
+        begin, seen = time.monotonic(), set[int]()
+        rotated: asyncio.Task[CertificateAuthority] | None = None
+        async with load_on(running.port, pause=0.01) as load:
+            for turn in range(int(ROTATION_SECONDS / LEAF_SECONDS)):
+                (tmp_path / "entries.yaml").write_text(entries_for_me(60 + turn % 2))
+                running.server.look()
+                if rotated is None and turn * LEAF_SECONDS >= ROTATION_SECONDS / 2:
+                    rotated = asyncio.create_task(_rotate_root(running, ca))
+                await asyncio.sleep(max(0.0, begin + (turn + 1) * LEAF_SECONDS - time.monotonic()))
+                seen |= {serial for name in PROXIES for serial in await asyncio.to_thread(_serials, tmp_path, name)}
+            assert rotated is not None
+            ca = await rotated
+        print(f"{load.total} requests, {load.failed} failed, {len(seen)} certificates in {ROTATION_SECONDS:.0f} s")
+        assert load.answers == {"200": load.total}
+        assert load.total > 20 * ROTATION_SECONDS
+        assert len(seen) >= len(PROXIES) * (ROTATION_SECONDS / LEAF_SECONDS) * 0.8  # served, not only issued
+        assert running.server.secrets.figures.rejected == 0
+        assert await running.drift(time.time() + 31, ca) == []
+
+
+def _serials(directory: Path, name: str) -> set[int]:
+    served = read_served(admin(directory, name, "/certs"))
+    return {certificate.serial for context in served for certificate in context.certificates}
+
+
+async def _rotate_root(running: Mesh, ca: CertificateAuthority) -> CertificateAuthority:
+    """Each step when every proxy is ready for it."""
+    running.change(ca := prepare(ca, time.time()))
+    new = ca.authorities[-1]
+    await wait_for(lambda: running.all_trust(new.root.serial_number), 20)
+    running.change(ca := activate(ca))
+    running.change(ca := taint(ca))
+    await wait_for(lambda: running.all_signed_by(new.id), 20)
+    running.change(ca := retire(ca))
+    return ca
+
+
+async def test_leaves_of_four_seconds_are_renewed_in_time(tmp_path: Path) -> None:
+    """At half of their life, by themselves; requests use new connections all the time."""
+    seconds = 8.0
     async with mesh(tmp_path, ttl_seconds=4) as (running, _):
         async with load_on(running.port) as load:
             await asyncio.sleep(seconds)
         issued = [i for i in Ledger(running.ca_directory / LEDGER_FILE).read() if i.is_issued]
-        print(f"{load.total} requests, {load.failed} failed, {len(issued)} certificates in {seconds:.0f} s")
         assert load.answers == {"200": load.total}
         assert load.total > 50 * seconds
         assert len(issued) >= seconds  # two identities, one renewal each every two seconds
