@@ -137,6 +137,7 @@ class _Watcher:
         self._changed = changed
         self._renamed = asyncio.Event()
         self._is_told = False
+        self._seen: object = self  # equal to no listing: what happened before the first look is a change too
         self.started = asyncio.Event()
         self._tasks = [asyncio.create_task(self._watch_name(), name=f"watch name {path}")]
         self._tasks.append(asyncio.create_task(self._watch_tree(), name=f"watch tree {path}"))
@@ -149,10 +150,19 @@ class _Watcher:
         """No watch is to be had, for example because all inotify instances of this user are taken: look regularly."""
         if not self._is_told and self._path.is_dir():
             self._is_told = True
-            _log.warning("`%s` cannot be watched; it is read every %.1f s", self._path, _RETRY_SECONDS)
+            _log.warning("`%s` cannot be watched; it is looked at every %.1f s", self._path, _RETRY_SECONDS)
         self.started.set()
+        await self._look_again()
+
+    async def _look_again(self) -> None:
+        """Wait a little and tell if the files are others than last time."""
         await asyncio.sleep(_RETRY_SECONDS)
-        self._changed.set()
+        found: list[_Entry] | None = None
+        with suppress(OSError):
+            found = _listing(self._path)
+        if found != self._seen:
+            self._seen = found
+            self._changed.set()
 
     async def _watch_name(self) -> None:
         name = str(self._path)
@@ -167,8 +177,7 @@ class _Watcher:
                 ):
                     self._renamed.set()
                     self._changed.set()
-            await asyncio.sleep(_RETRY_SECONDS)
-            self._changed.set()
+            await self._look_again()
 
     async def _watch_tree(self) -> None:
         is_watched = True  # the caller reads once when all watches have started
