@@ -38,6 +38,7 @@ _ESCAPED = "…"
 _LITERALS: dict[bool | None, str] = {None: "null", True: "true", False: "false"}
 _MAX_REMEMBERED = 4096
 _MAX_WORD = 256
+_MAX_FORM = 1024
 _MAX_FAILED = 4
 _MAX_VALUES = 8
 
@@ -100,9 +101,9 @@ class RecordWriter:
     """
     Writes decisions as JSON lines; the one place that knows the shape.
 
-    It writes text and no dictionary, because this runs once a decision: what several decisions share (source,
-    destination, rule, token, the decision itself) is written once and remembered by identity. Used by one thread at a
-    time.
+    It writes text and no dictionary, because this runs once a decision: what several decisions share (peers, rule,
+    token, the decision itself) is written once and remembered by identity, what requests share by value. Used by one
+    thread at a time.
     """
 
     def __init__(self, options: RecordOptions = DEFAULT_OPTIONS) -> None:
@@ -112,8 +113,10 @@ class RecordWriter:
         self._decided = _Remembered(_decided)
         self._judged = _Remembered(_judged)
         self._token = _Remembered(_token)
-        self._word = _Words()
-        self._second = -1
+        self._kinds: dict[tuple[object, ...], _Kind] = {}
+        self._forms: dict[tuple[str | None, ...], tuple[str, str, str]] = {}
+        self._paths = _Paths(options.query_values)
+        self._second = ""
         self._time = ""
 
     def write(self, offer: Offer, trace: TraceIds = NO_TRACE, nearest: RuleNote | None = None) -> str:
@@ -125,39 +128,70 @@ class RecordWriter:
             trace: our own span, or the parent's when none was sampled.
             nearest: for a denial because no ALLOW rule matched, the rule that came closest.
         """
-        attributes, decision = offer.attributes, offer.decision
-        http, token = attributes.http, attributes.authentication.token
-        sni = attributes.sni
-        request_id = http.headers.get("x-request-id") if http is not None else None
+        attributes, decision, decision_id, started_at, duration_seconds, cache_hit, _ = offer
+        http, token, sni = attributes.http, attributes.authentication.token, attributes.sni
+        kind = self._kinds.get(
+            (id(decision), id(attributes.source), id(attributes.destination), id(token), cache_hit, sni)
+        )  # the references that a kind keeps make the ids unique
+        if kind is None:
+            kind = self._kind(offer)
+        _, head, middle, tail = kind
+        request, request_id = "null", None
+        if http is not None:
+            request_id = http.headers.get("x-request-id")
+            request = self._request(http, attributes.authentication)
+        at = f"{started_at:.6f}"
+        if at[:-7] != self._second:  # thousands of decisions share a second
+            self._second, self._time = at[:-7], rfc3339(int(at[:-7]))[:-8]
         return (
-            f'{{"decision_id":{_quote(offer.decision_id)},"time":"{self._when(offer.started_at)}",'
-            f"{self._decided(decision)}"
-            f'"nearest":{json.dumps(_nearest(nearest)) if nearest is not None else "null"},'
-            f'"source":{self._source(attributes.source)},"destination":{self._destination(attributes.destination)},'
-            f'"request":{self._request(http, attributes.authentication) if http is not None else "null"},'
-            f'"sni":{self._word[sni] if isinstance(sni, str) else "null"},'
-            f'"token":{self._token(token) + _LITERALS[offer.cache_hit] + "}" if token is not None else "null"},'
-            f"{self._judged(decision)}"
-            f'"trace_id":"{trace.trace_id}","span_id":"{trace.span_id}",'
+            f'{{"decision_id":{_quote(decision_id)},"time":"{self._time}{at[-7:]}Z",'
+            f"{head}{json.dumps(_nearest(nearest)) if nearest is not None else 'null'}"
+            f"{middle}{request}{tail}{trace.trace_id}"
+            f'","span_id":"{trace.span_id}",'
             f'"x_request_id":{_quote(request_id[0][:128]) if request_id else "null"},'
-            f'"duration_us":{offer.duration_seconds * 1e6:.1f}}}'
+            f'"duration_us":{duration_seconds * 1e6:.1f}}}'
         )
 
-    def _when(self, seconds: float) -> str:
-        """RFC 3339; the part down to the second is remembered, since thousands of decisions share it."""
-        whole = int(seconds)
-        if whole != self._second:
-            self._second, self._time = whole, rfc3339(whole)[:-7]
-        return f"{self._time}{min(round((seconds - whole) * 1e6), 999_999):06d}Z"
+    def _kind(self, offer: Offer) -> "_Kind":
+        """What stands before and after the three parts that are of this decision alone: nearest, request, trace."""
+        attributes, decision, cache_hit = offer.attributes, offer.decision, offer.cache_hit
+        source, destination, sni = attributes.source, attributes.destination, attributes.sni
+        token = attributes.authentication.token
+        kind = (
+            (decision, source, destination, token),
+            f'{self._decided(decision)}"nearest":',
+            f',"source":{self._source(source)},"destination":{self._destination(destination)},"request":',
+            f',"sni":{_quote(sni) if isinstance(sni, str) else "null"},'
+            f'"token":{self._token(token) + _LITERALS[cache_hit] + "}" if token is not None else "null"},'
+            f'{self._judged(decision)}"trace_id":"',
+        )
+        if len(self._kinds) >= _MAX_REMEMBERED:
+            self._kinds.clear()
+        self._kinds[id(decision), id(source), id(destination), id(token), cache_hit, sni] = kind
+        return kind
 
     def _request(self, http: HttpRequest, authentication: Authentication) -> str:
-        agent, word = http.headers.get("user-agent") if self._options.user_agent else None, self._word
-        return (
-            f'{{"method":{word[http.method]},"host":{word[http.host]},'
-            f'"path":{_quote(_path(http.path, authentication, self._options.query_values))},'
-            f'"scheme":{word[http.scheme]},"protocol":{word[http.protocol]},"id":{_quote(http.id)},'
-            f'"size":{http.size},"user_agent":{word[agent[0][:256]] if agent else "null"}}}'
+        agent = http.headers.get("user-agent") if self._options.user_agent else None
+        form = (http.method, http.host, http.scheme, http.protocol, agent[0] if agent else None)
+        parts = self._forms.get(form)
+        if parts is None:
+            parts = self._form(http, form[4])
+        taken = authentication.query_parameters_to_remove
+        path = self._paths[http.path] if not taken else _quote(_path(http.path, taken, self._options.query_values))
+        return f'{parts[0]}{path}{parts[1]}{_quote(http.id)},"size":{http.size}{parts[2]}'
+
+    def _form(self, http: HttpRequest, agent: str | None) -> tuple[str, str, str]:
+        """The request but for path, id and size."""
+        parts = (
+            f'{{"method":{_quote(http.method)},"host":{_quote(http.host)},"path":',
+            f',"scheme":{_quote(http.scheme)},"protocol":{_quote(http.protocol)},"id":',
+            f',"user_agent":{_quote(agent[:256]) if agent is not None else "null"}}}',
         )
+        if len(http.method) + len(http.host) + len(http.protocol) + len(agent or "") <= _MAX_FORM:
+            if len(self._forms) >= _MAX_REMEMBERED:
+                self._forms.clear()
+            self._forms[http.method, http.host, http.scheme, http.protocol, agent] = parts
+        return parts
 
 
 def build_record(
@@ -232,15 +266,23 @@ class _Remembered(Generic[Noun]):
         return text
 
 
-class _Words(dict[str, str]):
-    """Short texts that requests have in common, quoted; longer ones are quoted each time."""
+_Kind = tuple[tuple[object, ...], str, str, str]
+"""The nouns that some decisions share, kept alive, and the three texts that their records have in common."""
 
-    def __missing__(self, text: str) -> str:
-        quoted = _quote(text)
-        if len(text) <= _MAX_WORD:
+
+class _Paths(dict[str, str]):
+    """Paths as they are recorded, quoted; long ones are written each time."""
+
+    def __init__(self, kept: frozenset[str]) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def __missing__(self, path: str) -> str:
+        quoted = _quote(_path(path, (), self._kept))
+        if len(path) <= _MAX_WORD:
             if len(self) >= _MAX_REMEMBERED:
                 self.clear()
-            self[text] = quoted
+            self[path] = quoted
         return quoted
 
 
@@ -333,16 +375,15 @@ def _failed(note: PredicateNote) -> Json:
     }
 
 
-def _path(path: str, authentication: Authentication, kept: frozenset[str]) -> str:
+def _path(path: str, taken: tuple[str, ...], kept: frozenset[str]) -> str:
     path, mark, query = path.partition("?")
     path = path.partition("#")[0]
-    return f"{path}?{_query(query, authentication, kept)}" if mark else path
+    return f"{path}?{_query(query, taken, kept)}" if mark else path
 
 
-def _query(query: str, authentication: Authentication, kept: frozenset[str]) -> str:
+def _query(query: str, taken: tuple[str, ...], kept: frozenset[str]) -> str:
     """Names without values, ``page=…``; a piece that is no plain name could itself be a secret and becomes ``…``."""
     pieces = []
-    taken = authentication.query_parameters_to_remove
     for piece in query.partition("#")[0].split("&", 32)[:32]:
         name, equals, value = piece.partition("=")
         if not equals or not _QUERY_NAME.fullmatch(name):

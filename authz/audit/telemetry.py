@@ -348,7 +348,7 @@ class Telemetry:
             decision.status,
             attributes.authentication.outcome,
             cache_hit,
-            None if http is None else _is_grpc(http),
+            None if http is None else "content-type" in http.headers and _is_grpc(http),
             id(decision.audit_rule),
             decision.dry_run_deny,
             decision.dry_run_allow,
@@ -360,9 +360,11 @@ class Telemetry:
                     self._fold()
                 alike = self._alike[key] = _Alike(offer)
             alike.count += 1
-            alike.seconds.add(duration)
+            seconds = alike.seconds
+            seconds.counts[bisect_left(DURATION_BUCKETS, duration)] += 1
+            seconds.total += duration
             for timing in timings:
-                if timing.name.startswith("provider."):
+                if timing[0].startswith("provider."):
                     self._measure(PROVIDERS, (timing.detail,), PROVIDER_BUCKETS).add(timing.duration_seconds)
 
     @property

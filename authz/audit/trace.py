@@ -28,7 +28,9 @@ from authz.audit.record import NO_TRACE, Offer, Record, Timing, TraceIds, read_f
 from authz.audit.telemetry import SPAN_ATTRIBUTES, SPAN_CONSTANTS, SPAN_EVENTS, SPAN_NAME, program_version
 from authz.core.decision import Stage
 
-_TRACE_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?")
+_TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+_TRACE_PARENT_LENGTH = 55
+"""Of version 00; later versions may be longer."""
 _ZEROS = frozenset({"0" * 32, "0" * 16})
 _SAMPLED_DIGITS = frozenset("13579bdf")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -113,13 +115,13 @@ def service_resource(instance: str = "", attributes: Mapping[str, str] | None = 
 
 def parse_trace_parent(text: str) -> tuple[str, str, bool] | None:
     """Read a W3C ``traceparent`` as (trace id, span id, sampled); None when it is not valid (XA-172)."""
-    match = _TRACE_PARENT.fullmatch(text)
-    if match is None:
+    if _TRACE_PARENT.fullmatch(text) is None:
         return None
-    version, trace_id, span_id, flags, rest = match.groups()
-    if version == "ff" or (rest and version == "00") or trace_id in _ZEROS or span_id in _ZEROS:
+    # By place, because every part has its length: groups of the match would cost as much as the match.
+    trace_id, span_id = text[3:35], text[36:52]
+    if trace_id in _ZEROS or span_id in _ZEROS or (len(text) > _TRACE_PARENT_LENGTH and text[:2] == "00"):
         return None
-    return trace_id, span_id, flags in _SAMPLED_DIGITS
+    return trace_id, span_id, text[54] in _SAMPLED_DIGITS
 
 
 def nanoseconds(seconds: float) -> int:

@@ -187,6 +187,8 @@ class AuditTrail:
         self._steps = steps or Steps()
         self._writer = RecordWriter(self._steps.options)
         self._has_rules = not self._steps.rules.is_empty
+        self._finds_nearest = self._steps.nearest is not None
+        self._is_tracing = self._steps.tracer.is_exporting
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -322,17 +324,16 @@ class AuditTrail:
             if not is_loop and number % _BREATH == _BREATH - 1 and len(queue) < self.capacity // 2:
                 time.sleep(_BREATH_SECONDS)
             item = queue.popleft()
-            if isinstance(item, threading.Event) or (is_loop and self._takes_long(item)):
+            if item.__class__ is not Offer or (is_loop and self._takes_long(item)):
                 built.append(item)
             elif (entry := self._build(item)) is not None:
                 built.append(entry)
 
     def _takes_long(self, offer: Offer) -> bool:
         """Redaction, spans, and finding the nearest rule: several times the work of a plain record."""
-        steps = self._steps
-        if self._has_rules or (steps.nearest is not None and _needs_nearest(offer.decision)):
+        if self._has_rules or (self._finds_nearest and _needs_nearest(offer.decision)):
             return True
-        return steps.tracer.is_exporting and not offer.attributes.trace_parent.endswith("-00")
+        return self._is_tracing and not offer.attributes.trace_parent.endswith("-00")
 
     def _write_batch(self, *, builds: bool) -> None:
         entries: list[Entry] = []
@@ -372,7 +373,8 @@ class AuditTrail:
         is_dropped = False
         try:
             trace = steps.tracer.begin(offer)
-            line = self._writer.write(offer, trace, self._nearest(offer)).encode()
+            nearest = self._nearest(offer) if self._finds_nearest and _needs_nearest(offer.decision) else None
+            line = self._writer.write(offer, trace, nearest).encode()
             if self._has_rules:
                 record: Record = json.loads(line)
                 is_dropped = steps.rules.drops(record)
@@ -387,7 +389,7 @@ class AuditTrail:
             except Exception:
                 _log.exception("decision %s could not be watched", offer.decision_id)
         entry = Entry(line, offer.started_at, trace)
-        if trace.is_sampled and steps.tracer.is_exporting:
+        if self._is_tracing and trace.is_sampled:
             try:
                 steps.tracer.finish(trace, offer, entry.record)
             except Exception:
@@ -398,11 +400,11 @@ class AuditTrail:
         return entry
 
     def _nearest(self, offer: Offer) -> RuleNote | None:
-        find, decision = self._steps.nearest, offer.decision
-        if find is None or not _needs_nearest(decision) or len(self._queue) + len(self._built) > self.capacity // 8:
+        find = self._steps.nearest
+        if find is None or len(self._queue) + len(self._built) > self.capacity // 8:
             return None
         try:
-            return find(offer.attributes, decision)
+            return find(offer.attributes, offer.decision)
         except Exception:
             _log.exception("the nearest rule of decision %s could not be found", offer.decision_id)
             return None

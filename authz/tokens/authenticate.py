@@ -4,7 +4,7 @@ The RequestAuthentication stage: attributes, rules, key sets and a time → ``Au
 Never waits, never fetches, never raises: an unknown key is a refusal and a hint to whoever fetches keys.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from authz.core.attributes import (
@@ -110,7 +110,7 @@ def _find_tokens(plan: Plan, http: HttpRequest) -> Sequence[_FoundToken]:
                 text = token_in_header(value, place.prefix)
                 if text is not None:
                     found.append((place, text))
-    if plan.parameters and "?" in http.path:
+    if plan.parameters and "?" in http.path and _may_have(http.path, plan.parameters):
         seen = set()
         for name, value in parameters_of(http.path):
             if name in plan.parameters and name not in seen:
@@ -120,6 +120,11 @@ def _find_tokens(plan: Plan, http: HttpRequest) -> Sequence[_FoundToken]:
         values_by_name = cookie_values(headers["cookie"], plan.cookies)
         found.extend((Place("cookie", name), value) for name, value in values_by_name.items())
     return found
+
+
+def _may_have(path: str, names: Iterable[str]) -> bool:
+    """Whether a parameter of these names can be in the query: unless percent-encoded, a name stands there as it is."""
+    return "%" in path or any(name in path for name in names)
 
 
 @dataclass(slots=True)

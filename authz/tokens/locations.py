@@ -18,6 +18,7 @@ UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """Characters that cannot stand in a header value."""
 
 _TOKEN_CHARACTER = re.compile(r"[A-Za-z0-9\-_.]")
+_TOKEN_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
@@ -54,7 +55,10 @@ def token_in_header(value: str, prefix: str) -> str | None:
     start = value.find(prefix)
     if start < 0:
         return None
-    match = _TOKEN_CHARACTER.search(value, start + len(prefix))
+    behind = start + len(prefix)
+    if value[behind : behind + 1] in _TOKEN_CHARACTERS:  # nearly always, and sooner known than by the expression
+        return value[behind:]
+    match = _TOKEN_CHARACTER.search(value, behind)
     return value[match.start() :] if match else value
 
 
