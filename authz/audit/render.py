@@ -32,9 +32,11 @@ def render_parts(record: Record) -> tuple[str, str, str, str, str, str]:
 
 
 def text(value: Json) -> str:
-    """Show a scalar; None is empty, and control characters are escaped."""
+    """Show a scalar as JSON has it, without quotes; None is empty, and control characters are escaped."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     shown = value if isinstance(value, str) else str(value)
     if shown.isprintable():
         return shown
@@ -46,7 +48,8 @@ def _source(record: Record) -> str:
     if principal:
         return short_principal(principal)
     address = text(read_field(record, "source", "ip"))
-    return f"anonymous({address})" if address else "anonymous"
+    name = text(read_field(record, "token", "subject")) or "anonymous"
+    return f"{name}({address})" if address else name
 
 
 def short_principal(principal: str) -> str:
@@ -84,6 +87,9 @@ def _why(record: Record) -> str:
     file, line = text(read_field(record, "rule", "file")), text(read_field(record, "rule", "line"))
     if file:
         parts.append(f"({file}:{line})" if line not in ("", "0") else f"({file})")
+    nearest = text(read_field(record, "nearest", "rule"))
+    if nearest:
+        parts.append(f"[nearest: {nearest}]")
     if record.get("audit"):
         parts.append("[audited]")
     effect, would_deny = record.get("effect"), record.get("would_deny")

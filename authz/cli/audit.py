@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeVar
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,7 @@ from authz.core.attributes import Json
 NO, COULD_NOT = 3, 1
 _SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_INDENT = 14  # below the effect, so that the times stand out
 _COLUMNS = ("TIME", "EFFECT", "WHO", "WHAT", "WHY", "DECISION")
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -121,11 +123,11 @@ def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: 
     last = deque(_records(path, wanted), maxlen=number)
     shown = {text(record.get("decision_id")) for record in last}
     for record in last:
-        click.echo(_line(record, output))
+        _say(record, output)
     sys.stdout.flush()
     for record in appended:
         if text(record.get("decision_id")) not in shown:
-            click.echo(_line(record, output))
+            _say(record, output)
             sys.stdout.flush()
 
 
@@ -234,18 +236,33 @@ def _wait() -> bool:
     return True
 
 
-def _line(record: Record, output: str) -> str:
+def _say(record: Record, output: str) -> None:
+    """One record: a line, or for people at a terminal a line and what led to it below."""
     if output == "json":
-        return encode_record(record).decode()
-    line = render_line(record)
+        click.echo(encode_record(record).decode())
+    elif sys.stdout.isatty():
+        _stack(_console(), record)
+    else:
+        click.echo(render_line(record))
+
+
+def _stack(console: Console, record: Record) -> None:
+    """No terminal is as broad as a record; nothing is cut, above all not the id by which one goes on."""
+    time_, effect, who, what, why, decision_id = render_parts(record)
     style = EFFECT_STYLES.get(text(record.get("effect")), "")
-    return click.style(line, fg="red" if "red" in style else None)
+    head = Text.assemble(f"{time_}  ", (effect, style), f"  {who}  ", (what, "bold"))
+    console.print(head, overflow="fold")
+    console.print(Padding(Text.assemble(f"{why}  ", (decision_id, "dim"), overflow="fold"), (0, 0, 0, _INDENT)))
 
 
 def _print(records: Iterable[Record], output: str) -> None:
-    if output == "json":
+    if output == "json" or sys.stdout.isatty():
+        is_none = True
         for record in records:
-            click.echo(_line(record, output))
+            is_none = False
+            _say(record, output)
+        if is_none and output != "json":
+            click.echo("no records", err=True)
         return
     table = Table(*_COLUMNS, box=None, pad_edge=False, header_style="bold")
     rows = 0

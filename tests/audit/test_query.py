@@ -1,5 +1,10 @@
+import contextlib
 import gzip
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +175,37 @@ def test_times_are_written_as_people_write_them(text: str, seconds: float) -> No
 def run(*arguments: object) -> tuple[int, str, str]:
     result = CliRunner().invoke(audit, [str(argument) for argument in arguments])
     return result.exit_code, result.stdout, result.stderr
+
+
+def at_a_terminal(columns: int, *arguments: object) -> str:
+    """What people see on a terminal so broad."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "authz", "audit", *map(str, arguments)]
+    with (
+        os.fdopen(ours, "rb", buffering=0) as screen,
+        subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL, env=environment),
+    ):
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal ends with its last program
+            while piece := screen.read(4096):
+                shown += piece
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_on_a_terminal_nothing_is_cut_above_all_not_the_id(tmp_path: Path, make_offer: MakeOffer, columns: int) -> None:
+    path = tmp_path / "audit.jsonl"
+    decision_id = "6b01b82dfc1bfa0000000d32"
+    offer = make_offer(decision_id=decision_id, http={"path": "/reviews/1"})
+    path.write_bytes(encode_record(build_record(offer)) + b"\n")
+    shown = at_a_terminal(columns, "tail", "--log", path)
+    assert all(len(line) <= columns for line in shown.splitlines())
+    assert decision_id in shown
+    words = "productpage.bookinfo → reviews-v2.bookinfo:9080 GET /reviews/1 403 DENY rule bookinfo/deny-ratings/0"
+    assert "".join(words.split()) in "".join(shown.split())
 
 
 def test_the_newest_records_are_shown_as_a_table(tmp_path: Path, make_offer: MakeOffer) -> None:

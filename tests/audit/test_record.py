@@ -202,6 +202,14 @@ def test_a_line_for_people_shows(make_offer: MakeOffer, allowed: Decision, chang
     assert line.isprintable()
 
 
+def test_a_line_for_people_names_the_person_of_a_token_and_the_rule_that_came_closest(make_offer: MakeOffer) -> None:
+    record = build_record(make_offer())
+    record |= {"source": {"ip": "10.0.0.7"}, "nearest": {"rule": "shop/reads/0", "failed": []}}
+    line = render_line(record)
+    assert "  jason(10.0.0.7) → " in line
+    assert "[nearest: shop/reads/0]" in line
+
+
 def test_a_line_for_people_copes_with_any_record() -> None:
     assert render_line({}) == "       anonymous → ?  TCP"
     assert text("a\x00\u202e") == "a\\x00\\u202e"
