@@ -76,8 +76,8 @@ class _Alone:
         environment = dict(os.environ)
         file = environment.pop(SETTINGS_FILE, "")
         settings = read_settings(
-            {"listen": (), "server": "envoy", "workers": 1}, file=Path(file) if file else None, environment=environment
-        )
+            {"server": "envoy", "workers": 1}, file=Path(file) if file else None, environment=environment
+        ).model_copy(update={"listen": ()})  # Envoy listens
         log_to_stderr(settings)
         self._app = App(settings, lambda line: _log.info("%s", line), server=_server_of(settings))
         await self._app.start()
