@@ -25,7 +25,7 @@ from authz.core.attributes import (
     Workload,
 )
 from authz.core.decision import NO_OBLIGATIONS, Decision, DryRunResult, Effect, Obligations, Stage
-from authz.core.matchers import parse_address
+from authz.core.networks import parse_address
 from authz.core.normalize import client_address
 
 RemoteMetadata = Iterable[tuple[str, str | bytes]]

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from authz.core.attributes import AttributeContext, Json, Unknown
 from authz.core.catalog import claim_path
-from authz.core.engine import CompiledRule, WorkloadPolicies
+from authz.core.engine import WorkloadPolicies
 from authz.core.explain import HIDDEN
+from authz.core.rules import CompiledRule
 
 _HEADER, _CLAIM = "request.headers[", "request.auth.claims["
 _STANDARD_CLAIMS = ("iss", "sub", "aud", "azp")

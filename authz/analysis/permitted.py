@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from authz.core.attributes import AttributeContext, Destination, HttpRequest, Source, Workload
 from authz.core.catalog import Voucher
 from authz.core.decision import RuleReference
-from authz.core.engine import CompiledRule, Engine, Entry, Predicate, WorkloadPolicies
+from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.resources import MtlsMode
+from authz.core.rules import CompiledRule, Entry, Predicate
 
 ANYBODY = ""
 """The caller without an identity."""

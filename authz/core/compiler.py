@@ -16,7 +16,7 @@ from authz.core.catalog import (
     condition_attribute,
 )
 from authz.core.decision import RuleReference
-from authz.core.engine import CompiledPolicy, CompiledRule, Engine, Entry, Predicate
+from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.core.matchers import Matcher
 from authz.core.resources import (
@@ -29,6 +29,7 @@ from authz.core.resources import (
     Rule,
     Source,
 )
+from authz.core.rules import CompiledPolicy, CompiledRule, Entry, Predicate
 
 
 def compile_engine(resources: Resources, mesh: MeshConfig) -> Engine:

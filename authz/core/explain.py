@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from authz.core.attributes import AttributeContext, AuthenticationOutcome, Unknown
 from authz.core.catalog import Voucher
 from authz.core.decision import Decision, Effect, RuleReference, Stage
-from authz.core.engine import Entry, Predicate, RuleSet, WorkloadPolicies
+from authz.core.engine import WorkloadPolicies
 from authz.core.matchers import SCALAR
 from authz.core.pipeline import Authenticate, ProviderAnswer, ProviderQuestion, decide, peer_mode
 from authz.core.resources import Action
+from authz.core.rules import Entry, Predicate, RuleSet
 
 HIDDEN = "(hidden)"
 _CREDENTIALS = frozenset(

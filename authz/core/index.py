@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from authz.core.attributes import AttributeContext, Unknown
 from authz.core.catalog import Attribute
-from authz.core.matchers import Network, Terms, parse_address
+from authz.core.matchers import Network, Terms
+from authz.core.networks import parse_address
 
 SMALL = 6
 """Up to so many rules a walk is cheaper than look-ups."""

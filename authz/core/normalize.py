@@ -8,7 +8,7 @@ because their requests are as a client sent them.
 import re
 from collections.abc import Iterable
 
-from authz.core.matchers import parse_address
+from authz.core.networks import parse_address
 from authz.core.resources import PathNormalization
 
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")

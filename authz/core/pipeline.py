@@ -27,8 +27,10 @@ from authz.core.decision import (
     RuleReference,
     Stage,
 )
-from authz.core.engine import ActionSets, CustomSet, RuleSet, WorkloadPolicies
+from authz.core.engine import WorkloadPolicies
 from authz.core.resources import ExtensionProvider, JwtRule, MtlsMode
+from authz.core.rule_sets import ActionSets, CustomSet
+from authz.core.rules import RuleSet
 
 Authenticate = Callable[[AttributeContext, tuple[JwtRule, ...]], Authentication]
 """The RequestAuthentication stage (RA); ``tokens`` provides it. Never raises."""

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from authz.core import catalog, matchers
+from authz.core import catalog, matchers, networks
 from authz.core.errors import Severity
 from authz.policy.schema import Check, Fault, nearest
 
@@ -125,7 +125,7 @@ def trust_domain_slash(value: str) -> Fault | None:
 def ip_block(value: str) -> Fault | None:
     """VA-24."""
     try:
-        matchers.parse_network(value)
+        networks.parse_network(value)
     except ValueError:
         address, slash, length = value.partition("/")
         try:

@@ -1,7 +1,8 @@
 import pytest
 
 from authz.core.attributes import UNKNOWN
-from authz.core.catalog import claim_path, condition_attribute, rewrite_principal
+from authz.core.catalog import claim_path, condition_attribute
+from authz.core.identities import rewrite_principal
 from tests import build
 
 

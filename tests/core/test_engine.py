@@ -6,9 +6,10 @@ from authz.core import resources as r
 from authz.core.attributes import UNKNOWN, AttributeContext, Unknown, Workload
 from authz.core.compiler import compile_engine
 from authz.core.decision import Effect, Stage
-from authz.core.engine import MAX_WORKLOADS, CompiledRule, RuleSet
+from authz.core.engine import MAX_WORKLOADS
 from authz.core.errors import LoadError
 from authz.core.index import SMALL
+from authz.core.rules import CompiledRule, RuleSet
 from tests import build
 from tests.build import ANYTHING, operation, policy, source, when
 

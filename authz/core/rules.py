@@ -1,0 +1,134 @@
+"""
+Compiled rules as data: predicates, rules of them, and all rules of one action evaluated as one set.
+
+They can be printed, compared and explained. Nothing here reads a clock, logs or waits.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from authz.core.attributes import AttributeContext, Unknown
+from authz.core.catalog import Attribute
+from authz.core.decision import RuleReference
+from authz.core.index import Index, Needs
+from authz.core.matchers import Matcher
+from authz.core.resources import Action, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """One attribute with the values it must have and those it must not have (AP-12 to AP-16)."""
+
+    attribute: Attribute
+    any_of: Matcher | None
+    none_of: Matcher | None
+    path: str = ""
+    """Field path inside the rule: ``from[0].source.principals``, ``when[1]``."""
+    unknown_holds: bool = False
+    """What holds when the attribute is not delivered: never what would admit (CS-7, CS-8)."""
+
+    def holds(self, attributes: AttributeContext) -> bool:
+        """Absent attributes fail ``any_of`` and satisfy ``none_of`` (AP-16)."""
+        values = self.attribute.read(attributes)
+        if isinstance(values, Unknown):
+            return self.unknown_holds
+        if self.none_of is not None and self.none_of.matches(values):
+            return False
+        return self.any_of is None or self.any_of.matches(values)
+
+
+Entry = tuple[Predicate, ...]
+"""One ``source`` or one ``operation``: all predicates are ANDed (AP-11)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """
+    A rule fires iff some source holds (or there is none), some operation holds (or there is none), and every
+    condition holds (AP-10).
+    """
+
+    reference: RuleReference
+    sources: tuple[Entry, ...] = ()
+    operations: tuple[Entry, ...] = ()
+    conditions: Entry = ()
+
+    def fires(self, attributes: AttributeContext) -> bool:
+        for predicate in self.conditions:
+            if not predicate.holds(attributes):
+                return False
+        return _some(self.operations, attributes) and _some(self.sources, attributes)
+
+    def needs(self) -> Needs:
+        """What must be true of the request for the rule to fire, in indexable form."""
+        needs: Needs = {}
+        for predicate in self.conditions:
+            _add_need(needs, (predicate,))
+        for entries in (self.sources, self.operations):
+            if entries:
+                shared = [{p.attribute.key: p for p in entry if p.any_of is not None} for entry in entries]
+                for key in set(shared[0]).intersection(*shared[1:]):
+                    _add_need(needs, [entry[key] for entry in shared])
+        return needs
+
+
+def _some(entries: tuple[Entry, ...], attributes: AttributeContext) -> bool:
+    if not entries:
+        return True
+    for entry in entries:
+        for predicate in entry:
+            if not predicate.holds(attributes):
+                break
+        else:
+            return True
+    return False
+
+
+def _add_need(needs: Needs, alternatives: Iterable[Predicate]) -> None:
+    """One of the alternatives, all of one attribute, must match; a need already known stays."""
+    total = None
+    attribute = None
+    for predicate in alternatives:
+        terms = predicate.any_of.terms if predicate.any_of is not None else None
+        if terms is None:
+            return
+        total = terms if total is None else total.union(terms)
+        attribute = predicate.attribute
+    if attribute is not None and total is not None:
+        needs.setdefault(attribute.key, (attribute, total))
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """One AuthorizationPolicy, for HTTP and, with HTTP-only attributes taken out, for TCP (AP-68 to AP-70)."""
+
+    namespace: str
+    name: str
+    target: Target
+    action: Action
+    provider: str
+    dry_run: bool
+    http_rules: tuple[CompiledRule, ...]
+    tcp_rules: tuple[CompiledRule, ...]
+
+
+class RuleSet:
+    """
+    All rules of one action that apply to a workload, evaluated as one set (EV-7).
+
+    Of several rules that fire the first in byte order of the names is the one that is reported (AP-93).
+    """
+
+    __slots__ = ("_index", "rules")
+
+    def __init__(self, rules: Iterable[CompiledRule], *, unknown_fires: bool) -> None:
+        self.rules = tuple(sorted(rules, key=lambda rule: rule.reference.name.encode()))
+        self._index = Index(range(len(self.rules)), [rule.needs() for rule in self.rules], unknown_fires=unknown_fires)
+
+    def first(self, attributes: AttributeContext) -> CompiledRule | None:
+        """Answer the rule to report, or None when none fires."""
+        for ordinal in self._index.candidates(attributes):
+            rule = self.rules[ordinal]
+            if rule.fires(attributes):
+                return rule
+        return None
