@@ -1,6 +1,5 @@
-"""Where records go besides files: standard output, OTLP logs, memory. Side by side; one that fails harms no other."""
+"""Where records go besides files: standard output, OTLP logs. Side by side; one that fails harms no other."""
 
-from collections import deque
 from collections.abc import Sequence
 
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -33,28 +32,6 @@ class StreamSink:
 
     def close(self) -> None:
         """Leave the descriptor open: it is not ours."""
-
-
-class RecentSink:
-    """The last ``capacity`` entries in memory, for the operator's page and for tests. Read it from any thread."""
-
-    problem = ""
-
-    def __init__(self, capacity: int = 1000, name: str = "recent") -> None:
-        self.name = name
-        self._entries: deque[Entry] = deque(maxlen=capacity)
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """Oldest first."""
-        return tuple(self._entries)
-
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Remember a batch."""
-        self._entries.extend(entries)
-
-    def close(self) -> None:
-        """Keep what is remembered."""
 
 
 def log_exporter(target: OtlpTarget) -> LogRecordExporter:

@@ -189,6 +189,8 @@ class AuditTrail:
         self._has_rules = not self._steps.rules.is_empty
         self._finds_nearest = self._steps.nearest is not None
         self._is_tracing = self._steps.tracer.is_exporting
+        self._is_written = bool(self._sinks) or self._is_tracing
+        """Whether anybody reads records; without sinks and spans decisions are counted and shown only."""
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -365,20 +367,20 @@ class AuditTrail:
 
     def _build(self, offer: Offer) -> Entry | None:
         """Count, choose the span's ids, make the record, end the span; one failing step does not cost the others."""
-        steps, trace = self._steps, NO_TRACE
+        steps, trace, line, is_dropped = self._steps, NO_TRACE, b"", False
         try:
             steps.telemetry.observe(offer)
         except Exception:
             _log.exception("metrics of decision %s could not be counted", offer.decision_id)
-        is_dropped = False
         try:
             trace = steps.tracer.begin(offer)
-            nearest = self._nearest(offer) if self._finds_nearest and _needs_nearest(offer.decision) else None
-            line = self._writer.write(offer, trace, nearest).encode()
-            if self._has_rules:
-                record: Record = json.loads(line)
-                is_dropped = steps.rules.drops(record)
-                line = encode_record(steps.rules.redact(record))
+            if self._is_written:
+                nearest = self._nearest(offer) if self._finds_nearest and _needs_nearest(offer.decision) else None
+                line = self._writer.write(offer, trace, nearest).encode()
+                if self._has_rules:
+                    record: Record = json.loads(line)
+                    is_dropped = steps.rules.drops(record)
+                    line = encode_record(steps.rules.redact(record))
         except Exception:
             _log.exception("the audit record of decision %s could not be built", offer.decision_id)
             self._failed += 1
@@ -396,8 +398,7 @@ class AuditTrail:
                 _log.exception("the span of decision %s could not be made", offer.decision_id)
         if is_dropped:
             self._filtered += 1
-            return None
-        return entry
+        return entry if self._sinks and not is_dropped else None
 
     def _nearest(self, offer: Offer) -> RuleNote | None:
         find = self._steps.nearest

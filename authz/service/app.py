@@ -18,7 +18,7 @@ from authz.admin.app import create_app
 from authz.admin.explained import Sources
 from authz.admin.page import Page
 from authz.admin.watch import Watch
-from authz.audit.sinks import RecentSink, StreamSink
+from authz.audit.sinks import StreamSink
 from authz.audit.telemetry import CacheStatus, KeySetStatus, ServiceStatus, Telemetry
 from authz.audit.trail import Sink
 from authz.core.engine import Engine
@@ -62,12 +62,10 @@ class App:
         self._announce = announce
         self._clock = clock
         self.telemetry = Telemetry()
-        self.recent = RecentSink()
         self.watch = Watch(clock())
         self.tracer = make_tracer(settings)
         self.trail = make_trail(
             settings,
-            self.recent,
             stdout or StreamSink(),
             self.telemetry,
             self.tracer,

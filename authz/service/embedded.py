@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ application.__dict__["_asgi_single_callable"] = True  # it returns coroutines wi
 async def _live(scope: Scope, receive: Receive, send: Send) -> None:
     """The lifespan of a server: start it, keep it, stop it."""
     await receive()  # lifespan.startup
+    _let_envoy_finish()
     order = os.environ.get(ORDER)
     life: _Supervised | _Alone = _Supervised(Order.read(order)) if order is not None else _Alone()
     try:
@@ -60,6 +62,19 @@ async def _live(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()  # lifespan.shutdown
     await life.stop()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+def _let_envoy_finish() -> None:
+    """
+    Make this thread and those it starts batch threads: one that wakes up does not interrupt Envoy's.
+
+    Where both share a core, Envoy would hand over one check and be pushed aside for it; so it reads all that came, and
+    they are answered together, with warm caches. ``benchmarks.servers`` shows a fifth more requests a second of one
+    core. The share of time is the same as before, and so is everything where there are cores enough.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _server_of(settings: Settings) -> ServerOf:

@@ -41,7 +41,6 @@ def make_tracer(settings: Settings) -> DecisionTracer:
 
 def make_trail(
     settings: Settings,
-    first: Sink,
     stdout: Sink,
     telemetry: Telemetry,
     tracer: DecisionTracer,
@@ -52,7 +51,7 @@ def make_trail(
     Build the trail; it is not started.
 
     Args:
-        first: a sink that is always there, of recent records.
+        stdout: the sink of that name, in case it is asked for.
         snapshot: the one in force, asked when a denial is explained.
         watch: told of every decision, for the page.
 
@@ -71,7 +70,7 @@ def make_trail(
         return nearest_miss(policies, attributes)
 
     return AuditTrail(
-        [first, *_sinks(settings, stdout)],
+        _sinks(settings, stdout),
         capacity=settings.audit_capacity,
         on_full=settings.audit_on_full,
         flush_seconds=settings.audit_flush_seconds,

@@ -52,7 +52,7 @@ def metric_names(text: str) -> set[str]:
 
 
 def known() -> set[str]:
-    return {metric.name for metric in t.METRICS} | OTHERS
+    return {metric.name for metric in (*t.METRICS, *t.WORKER_METRICS)} | OTHERS
 
 
 def test_the_dashboard_and_the_alerts_name_only_metrics_that_exist() -> None:
@@ -63,7 +63,7 @@ def test_the_dashboard_and_the_alerts_name_only_metrics_that_exist() -> None:
 
 def test_every_metric_is_on_the_dashboard() -> None:
     used = metric_names((DOCS / "grafana-dashboard.json").read_text())
-    assert {m.name for m in t.METRICS} - used == set()
+    assert {m.name for m in (*t.METRICS, *t.WORKER_METRICS)} - used == set()
 
 
 def test_panels_have_titles_and_do_not_overlap() -> None:
@@ -82,11 +82,21 @@ def test_panels_have_titles_and_do_not_overlap() -> None:
         taken |= cells
 
 
-def test_every_metric_is_documented() -> None:
-    text = (DOCS / "README.md").read_text()
-    for metric in t.METRICS:
+def test_every_metric_is_documented_and_no_other() -> None:
+    rows = re.findall(r"^\| `\w+` \| (?:counter|gauge|histogram) \|.*$", (DOCS / "README.md").read_text(), re.MULTILINE)
+    wanted = []
+    for metric in (*t.METRICS, *t.WORKER_METRICS):
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
-        assert f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |" in text
+        wanted.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
+    assert sorted(rows) == sorted(wanted)
+
+
+def test_what_a_process_exports_is_what_is_documented(admin: str) -> None:
+    """Several workers are in tests/service/test_supervisor.py."""
+    page = httpx.get(f"http://{admin}/metrics").text
+    told = set(re.findall(r"^# TYPE (\S+ \w+)$", page, re.MULTILINE))
+    ours = {one for one in told if not one.startswith(("process_", "python_"))}
+    assert ours == {f"{metric.name} {metric.kind}" for metric in t.METRICS}
 
 
 def test_every_span_attribute_and_event_is_documented() -> None:
@@ -193,7 +203,7 @@ def test_a_real_prometheus_scrapes_the_page_and_answers_every_panel(prometheus: 
             ("$__rate_interval", "1m"), ("$__range", "1h"), ("$namespace", ".*"), ("$workload", ".*"),
         ):  # fmt: skip
             expression = expression.replace(variable, value)
-        if not ask(prometheus, expression) and "> 0)" not in expression:
+        if not ask(prometheus, expression) and "> 0)" not in expression and "authz_worker_" not in expression:
             silent.append(expression)
     assert silent == []
     wait_for(lambda: ask(prometheus, 'ALERTS{alertname="AuthzKeySetStale"}'))

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from authz.audit.record import Offer
-from authz.audit.sinks import OtlpSink, RecentSink, StreamSink, log_exporter
+from authz.audit.sinks import OtlpSink, StreamSink, log_exporter
 from authz.audit.trace import OtlpTarget
 from authz.audit.trail import AuditTrail
 from authz.core.decision import Decision
 from tests.audit.collector import GrpcCollector, HttpCollector
+from tests.audit.recent import RecentSink
 
 MakeOffer = Callable[..., Offer]
 

@@ -17,7 +17,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from authz.audit.filters import RecordRules
 from authz.audit.record import Offer, Timing, TraceIds, build_record, read_field
-from authz.audit.sinks import RecentSink
 from authz.audit.trace import (
     DecisionTracer,
     OtlpTarget,
@@ -30,6 +29,7 @@ from authz.audit.trail import AuditTrail, Steps
 from authz.core.attributes import AttributeContext
 from authz.core.decision import Decision, Effect, Stage
 from tests.audit.collector import GrpcCollector, HttpCollector
+from tests.audit.recent import RecentSink
 
 MakeOffer = Callable[..., Offer]
 TRACE, PARENT = "a" * 32, "b" * 16

@@ -7,7 +7,6 @@ import pytest
 
 from authz.audit.filters import RecordRules
 from authz.audit.record import Offer, Record, TraceIds
-from authz.audit.sinks import RecentSink
 from authz.audit.telemetry import DECISIONS, Telemetry
 from authz.audit.trace import DecisionTracer
 from authz.audit.trail import AuditTrail, Entry, OnFull, Steps
@@ -17,6 +16,7 @@ from authz.core.decision import Decision, Stage
 from authz.core.explain import nearest_miss
 from authz.core.resources import MeshConfig
 from authz.policy.reader import read_policies
+from tests.audit.recent import RecentSink
 
 MakeOffer = Callable[..., Offer]
 
@@ -363,3 +363,18 @@ def test_a_closed_event_loop_leaves_the_work_to_the_writer(started: Started, mak
     assert trail.flush()
     assert trail.close()
     assert len(sink.entries) == 1
+
+
+def test_without_sinks_decisions_are_counted_and_shown_only(make_offer: MakeOffer) -> None:
+    watched: list[tuple[str, str]] = []
+    telemetry = Telemetry()
+    steps = Steps(telemetry=telemetry, watch=lambda offer, trace: watched.append((offer.decision_id, trace.trace_id)))
+    trail = AuditTrail((), steps=steps)
+    trail.start()
+    offer = make_offer(decision_id="one")
+    assert trail.offer(*offer)
+    assert trail.close()
+    assert watched == [("one", offer.attributes.trace_parent[3:35])]
+    assert sum(telemetry.counts[DECISIONS].values()) == 1
+    status = trail.status()
+    assert (status.written, status.filtered, status.failed, status.sinks) == (0, 0, 0, ())
