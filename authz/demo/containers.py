@@ -73,23 +73,38 @@ def rendered(layout: Layout, engine: Engine) -> dict[str, bytes]:
 
 
 def certificates(layout: Layout) -> None:
-    """Make the authority unless there is one, which is never replaced, and publish its roots for ever."""
-    kept, roots = layout.state / "ca", layout.state / "certs" / "roots"
-    if not (kept / STATE_FILE).exists():
-        CertificateAuthority.create(layout.mesh.config.trust_domain, time.time()).save(kept)
-    if not layout.revocations.exists():
-        write_file(layout.revocations, NOTHING_REVOKED)
-    published = {kept / INTERMEDIATES_FILE: roots / "intermediates.crt", kept / BUNDLE_FILE: roots / "ca.crt"}
-    seen: dict[Path, bytes] = {}
+    """Make the authority, and publish its roots for ever."""
+    make_authority(layout, time.time())
+    seen: dict[str, bytes] = {}
     while True:
-        for source, target in published.items():
-            found = source.read_bytes()
-            if seen.get(source) != found:
-                write_file(target, found)
-                seen[source] = found
-                _say(f"{target.relative_to(layout.state)}: {found.count(b'BEGIN CERTIFICATE')} certificates")
+        for name in publish(layout, seen):
+            _say(f"certs/roots/{name} written")
         READY.touch()
         time.sleep(LOOK_SECONDS)
+
+
+def make_authority(layout: Layout, now: float) -> None:
+    """Unless there is one: what is there is never replaced, not even when it is broken."""
+    if not (layout.state / "ca" / STATE_FILE).exists():
+        CertificateAuthority.create(layout.mesh.config.trust_domain, now).save(layout.state / "ca")
+    if not layout.revocations.exists():
+        write_file(layout.revocations, NOTHING_REVOKED)
+
+
+def publish(layout: Layout, seen: dict[str, bytes]) -> list[str]:
+    """
+    Copy what others need to judge certificates, intermediates first, and return what changed.
+
+    ``seen`` is what was published before, by name.
+    """
+    changed = []
+    for source, name in ((INTERMEDIATES_FILE, "intermediates.crt"), (BUNDLE_FILE, "ca.crt")):
+        found = (layout.state / "ca" / source).read_bytes()
+        if seen.get(name) != found:
+            write_file(layout.state / "certs" / "roots" / name, found)
+            seen[name] = found
+            changed.append(name)
+    return changed
 
 
 def web(layout: Layout) -> None:

@@ -81,6 +81,9 @@ def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS, *, has_users: boo
     if has_users:
         yield Scenario(group, "productpage's sidecar asks for its own, known by its user", "OK", _own_by_user)
         yield Scenario(group, "and for details'", "PERMISSION_DENIED, recorded", _somebody_elses_by_user)
+        yield Scenario(
+            group, "and again, with an entry that grants it for a while", "OK, then PERMISSION_DENIED", _granted
+        )
         yield Scenario(group, "a user without an entry asks", "UNAVAILABLE, recorded", _stranger)
     yield Scenario(group, "authz rotation check", "exit code 0", _check)
     yield Scenario(
@@ -231,6 +234,23 @@ async def _somebody_elses_by_user(world: World) -> str:
     wanted = _id(world, "details-v1")
     told = await _fetched_by_socket(world.authority_socket(), wanted)
     return f"{told}, {'recorded' if _is_recorded(world, 'unix:uid:', wanted) else 'not recorded'}"
+
+
+async def _granted(world: World) -> str:
+    """The word of the kernel and the entry, nothing else: it is the same process that asks."""
+    wanted = _id(world, "details-v1")
+
+    async def ask() -> str:
+        return await _fetched_by_socket(world.authority_socket(), wanted)
+
+    async with world.granted(wanted, world.sidecar_selector):
+        granted = await world.becomes("OK", ask)
+    return f"{_untimed(granted)}, then {_untimed(await world.becomes('PERMISSION_DENIED', ask))}"
+
+
+def _untimed(told: str) -> str:
+    """Files are looked at every second, so the time says little."""
+    return told.partition(" within")[0].partition(" after")[0]
 
 
 async def _stranger(world: World) -> str:

@@ -83,6 +83,10 @@ class ContainerWorld(World):
     def authority_socket(self) -> Path:
         return PROBES / "productpage-v1.sds.sock"
 
+    @property
+    def sidecar_selector(self) -> str:
+        return f"unix:uid:{self.authority_socket().stat().st_uid}"
+
     def strangers_socket(self) -> Path:
         return self.layout.state / "run/ca/sds.sock"
 

@@ -6,6 +6,7 @@ What a request came to is told in a few words that are the same every time (``ou
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
@@ -112,6 +113,11 @@ class World:
     def authority_socket(self) -> Path:
         """The way to the authority that productpage's sidecar has, as its user."""
         return self.layout.state / "run/sds.sock"
+
+    @property
+    def sidecar_selector(self) -> str:
+        """What registration entries say of who asks there."""
+        return f"unix:uid:{os.getuid()}"
 
     def strangers_socket(self) -> Path:
         """The way to the authority of a user without an entry; only where proxies have users of their own."""
@@ -291,24 +297,16 @@ class World:
 
     def edited(self, file: str, old: str, new: str) -> AbstractAsyncContextManager[None]:
         """For a while, ``new`` stands in place of ``old`` in a policy file of the copy."""
-        return self._changed(file, lambda text: _replaced(file, text, old, new))
+        return _changed(self.layout.policies / file, lambda text: _replaced(file, text, old, new))
 
     def written(self, file: str, text: str) -> AbstractAsyncContextManager[None]:
         """For a while, there is this policy file."""
-        return self._changed(file, lambda _: text)
+        return _changed(self.layout.policies / file, lambda _: text)
 
-    @asynccontextmanager
-    async def _changed(self, file: str, change: Callable[[str], str]) -> AsyncIterator[None]:
-        path = self.layout.policies / file
-        before = path.read_text(encoding="utf-8") if path.exists() else None
-        _replace_file(path, change(before or ""))
-        try:
-            yield
-        finally:
-            if before is None:
-                path.unlink()
-            else:
-                _replace_file(path, before)
+    def granted(self, spiffe_id: str, selector: str) -> AbstractAsyncContextManager[None]:
+        """For a while, there is this registration entry, too."""
+        entry = f"- spiffeID: {spiffe_id}\n  selectors: [{selector}]\n"
+        return _changed(self.entries, lambda text: text + entry)
 
     # --- tokens and certificates ------------------------------------------------------------------------------------
 
@@ -402,6 +400,27 @@ class World:
     def _keep(self, name: str, issued: Issued) -> None:
         directory = self.layout.state / "check"
         self._pairs[name] = Pair(*write_secret_files(directory, name, issued.chain_pem, issued.key_pem))
+
+
+@asynccontextmanager
+async def _changed(path: Path, change: Callable[[str], str]) -> AsyncIterator[None]:
+    before = _read(path)
+    _replace_file(path, change(before or ""))
+    try:
+        yield
+    finally:
+        _put_back(path, before)
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def _put_back(path: Path, before: str | None) -> None:
+    if before is None:
+        path.unlink()
+    else:
+        _replace_file(path, before)
 
 
 def _replaced(file: str, text: str, old: str, new: str) -> str:

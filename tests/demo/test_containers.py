@@ -1,0 +1,83 @@
+"""What containers run besides the product: the authority's making, its roots as they change, and the check's relays."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from authz.demo.containers import make_authority, publish, read_layout
+from authz.demo.layout import Layout
+from authz.demo.relay import serve
+from authz.identity.ca import STATE_FILE, CertificateAuthority
+from authz.identity.rotation import prepare
+from authz.mesh.options import Secrets
+
+ROOT = Path(__file__).parents[2]
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    (tmp_path / "envoy-configs").symlink_to(ROOT / "envoy-configs")
+    for directory in ("certs/roots", "revocations"):
+        (tmp_path / directory).mkdir(parents=True)
+    return read_layout(tmp_path)
+
+
+def test_containers_have_their_certificates_by_sds(layout: Layout) -> None:
+    assert layout.secrets is Secrets.SDS
+
+
+def test_an_authority_is_made_once_and_kept(layout: Layout) -> None:
+    make_authority(layout, NOW)
+    made = CertificateAuthority.load(layout.state / "ca").active.id
+    make_authority(layout, NOW)
+    assert CertificateAuthority.load(layout.state / "ca").active.id == made
+    assert layout.revocations.read_text().startswith("#")
+
+
+def test_a_broken_authority_is_left_as_it_is(layout: Layout) -> None:
+    """Its keys may be all that is left of a mesh."""
+    make_authority(layout, NOW)
+    state = layout.state / "ca" / STATE_FILE
+    state.write_text("broken")
+    make_authority(layout, NOW)
+    assert state.read_text() == "broken"
+
+
+def test_roots_are_published_when_they_change_and_only_then(layout: Layout) -> None:
+    make_authority(layout, NOW)
+    seen: dict[str, bytes] = {}
+    assert publish(layout, seen) == ["intermediates.crt", "ca.crt"]
+    assert publish(layout, seen) == []
+    prepare(CertificateAuthority.load(layout.state / "ca"), NOW).save(layout.state / "ca")
+    assert publish(layout, seen) == ["intermediates.crt", "ca.crt"]
+    roots = layout.state / "certs" / "roots"
+    assert (roots / "ca.crt").read_bytes() == (layout.state / "ca" / "bundle.pem").read_bytes()
+    assert (roots / "ca.crt").read_bytes().count(b"BEGIN CERTIFICATE") == 2
+    assert not list(roots.glob("*.key"))
+
+
+async def test_a_relay_leads_to_a_port_or_to_the_socket_that_it_was_given(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readline()).upper())
+        writer.close()
+
+    async def ask(path: Path, message: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(message)
+        told = await reader.read()
+        writer.close()
+        return told
+
+    inner = await asyncio.start_server(answer, "127.0.0.1", 0)
+    behind = await asyncio.start_unix_server(answer, str(tmp_path / "inner"))
+    port = inner.sockets[0].getsockname()[1]
+    serving = asyncio.create_task(serve([str(tmp_path / "a"), f"{tmp_path / 'b'}={tmp_path / 'inner'}"]))
+    async with asyncio.timeout(10), inner, behind:
+        for _ in range(100):  # turns of the loop, until both are open
+            await asyncio.sleep(0)
+        assert await ask(tmp_path / "a", f"{port}\nhello\n".encode()) == b"HELLO\n"
+        assert await ask(tmp_path / "b", b"socket\n") == b"SOCKET\n"
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
