@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from authz.audit.telemetry import WORKER_RESTARTS, WORKER_SERVING
+
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{)?(.*)", re.DOTALL)
 _NO_STORE = {"cache-control": "no-store"}
 
@@ -155,19 +157,14 @@ def _labelled(sample: str, index: int) -> str:
 
 
 def _own_metrics(found: Sequence[WorkerStatus]) -> str:
-    up = [f'authz_worker_serving{{worker="{w.index}"}} {int(w.is_serving)}' for w in found]
-    restarts = [f'authz_worker_restarts_total{{worker="{w.index}"}} {w.restarts}' for w in found]
-    return "\n".join(
-        [
-            "# HELP authz_worker_serving 1 while a worker answers checks",
-            "# TYPE authz_worker_serving gauge",
-            *up,
-            "# HELP authz_worker_restarts_total Workers started again after they ended by themselves",
-            "# TYPE authz_worker_restarts_total counter",
-            *restarts,
-            "",
-        ]
-    )
+    told: list[str] = []
+    for metric, values in (
+        (WORKER_SERVING, [int(worker.is_serving) for worker in found]),
+        (WORKER_RESTARTS, [worker.restarts for worker in found]),
+    ):
+        told += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+        told += [f'{metric.name}{{worker="{w.index}"}} {value}' for w, value in zip(found, values, strict=True)]
+    return "\n".join([*told, ""])
 
 
 def _not_serving(found: Sequence[WorkerStatus]) -> list[dict[str, object]]:

@@ -164,7 +164,13 @@ BUILD = Metric("authz_build_info", "gauge", "Version of this program", ("version
 COLLECT_ERRORS = Metric("authz_metrics_errors_total", "counter", "Parts of this page that could not be read")
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""All of them, for the documentation and its test."""
+"""All that a process tells of itself, for the documentation and its test."""
+WORKER_SERVING = Metric("authz_worker_serving", "gauge", "1 while a worker answers checks", ("worker",))
+WORKER_RESTARTS = Metric(
+    "authz_worker_restarts_total", "counter", "Workers started again after they ended by themselves", ("worker",)
+)
+WORKER_METRICS = (WORKER_SERVING, WORKER_RESTARTS)
+"""Told beside them where several workers share an admin port."""
 
 DURATION_BUCKETS = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.2, 1.0)
 """Upper bounds in seconds; a decision takes some tens of microseconds, a provider milliseconds."""

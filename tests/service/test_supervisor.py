@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -18,6 +19,7 @@ import pytest
 import yaml
 
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app, merge_metrics
+from authz.audit.telemetry import METRICS, WORKER_METRICS
 from authz.service.supervisor import worker_address, worker_count
 from authz.settings import Settings
 from tests.service.messages import check_request, response
@@ -128,6 +130,11 @@ async def test_workers_share_one_administration_and_one_audit_file(kind: str, tm
             assert (await client.get("/healthz")).json() == {"status": "healthy", "causes": []}
             page = (await client.get("/metrics")).text
             assert (await client.get("/livez?worker=1")).status_code == 200
+        told = set(re.findall(r"^# TYPE (\S+ \w+)$", page, re.MULTILINE))
+        ours = {one for one in told if not one.startswith(("process_", "python_"))}
+        documented = {f"{metric.name} {metric.kind}" for metric in (*METRICS, *WORKER_METRICS)}
+        assert ours <= documented
+        assert all(one.startswith("authz_peer_trust_") for one in documented - ours)  # told where it is configured
         for index in (0, 1):
             assert f'authz_worker_serving{{worker="{index}"}} 1' in page
             assert f'authz_ready{{worker="{index}"}} 1' in page
