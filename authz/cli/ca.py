@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from authz.cli import output
-from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, trust_domain_of
+from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of, trust_domain_of
+from authz.cli.ca_join import join
 from authz.cli.ca_root import root
 from authz.core.attributes import Json
 from authz.core.errors import LoadError, SettingsError
@@ -120,7 +121,7 @@ def issue(
     Ledger(directory / LEDGER_FILE).record(_issuance(issued, f"file:{out / name}", now))
     certificate, key = write_secret_files(out, name, issued.chain_pem, issued.key_pem)
     write_file(out / "ca.crt", authority.bundle_pem)
-    output.say(f"{certificate} and {key}, valid until {_time(issued.not_after)}")
+    output.say(f"{certificate} and {key}, valid until {time_of(issued.not_after)}")
 
 
 @ca.command()
@@ -152,7 +153,9 @@ def verify(certificate: Path, directory: Path) -> None:
     if isinstance(answer, Rejection):
         output.say(answer.reason)
         sys.exit(output.Exit.NO)
-    output.say(f"{answer.spiffe_id} serial {answer.serial:x}, valid until {_time(min(w.end for w in answer.windows))}")
+    output.say(
+        f"{answer.spiffe_id} serial {answer.serial:x}, valid until {time_of(min(w.end for w in answer.windows))}"
+    )
 
 
 @ca.command()
@@ -185,6 +188,7 @@ def serve(
     federated = tuple((trust_domain_of(domain), Path(file)) for domain, _, file in pairs)
     files = AuthorityFiles(directory, entries, revocations, federated)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     asyncio.run(_serve(AuthorityServer(files, Doors(socket, listen, enrol, dns, admin))))
 
 
@@ -202,36 +206,7 @@ async def _serve(server: "AuthorityServer") -> None:
         await server.stop()
 
 
-@ca.command()
-@click.option("--server", required=True, help="host:port of `authz ca serve --enrol`, or --listen for a renewal.")
-@click.option("--bundle", required=True, type=PEM_FILE, help="The roots by which the server is checked.")
-@click.option("--token-file", type=PEM_FILE, help="A join token; without: renew with the SVID in --out.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--name", default="tls")
-@KEY_TYPE
-@click.option("--server-name", default="", help="Name in the server's certificate, if it is not that of --server.")
-@click.option("--watch", is_flag=True, help="Go on renewing at half life.")
-def join(
-    server: str,
-    bundle: Path,
-    token_file: Path | None,
-    out: Path,
-    name: str,
-    key_type: str,
-    server_name: str,
-    watch: bool,
-) -> None:
-    """Get this workload's certificate, or renew it. The private key is made here and never leaves."""
-    from authz.cli.enrolment import Enrolling, keep_renewed
-
-    token = token_file.read_text().strip() if token_file else ""
-    enrolling = Enrolling(server, bundle.read_bytes(), out, name, KeyType(key_type), server_name)
-    issued_until = enrolling.enrol(token)
-    output.say(f"{out / name}.crt, valid until {_time(issued_until)}")
-    if watch:
-        keep_renewed(enrolling)
-
-
+ca.add_command(join)
 ca.add_command(root)
 
 
@@ -256,7 +231,7 @@ def token_create(spiffe_id: str, directory: Path, ttl: float) -> None:
         raise SettingsError(str(error)) from error
     store_token(directory / TOKENS_DIRECTORY, kept)
     click.echo(text)
-    output.remark(f"for {wanted}, until {_time(kept.expires_at)}")
+    output.remark(f"for {wanted}, until {time_of(kept.expires_at)}")
 
 
 @ca.group()
@@ -299,7 +274,7 @@ def entry_show(file: Path, trust_domain: str) -> None:
 def _row(authority: Authority) -> tuple[str, str, str, str, str]:
     root_end = authority.root.not_valid_after_utc.timestamp()
     end = authority.signing.not_valid_after_utc.timestamp()
-    return (authority.id, authority.state.value, _time(root_end), _time(end), f"{authority.root.serial_number:x}")
+    return (authority.id, authority.state.value, time_of(root_end), time_of(end), f"{authority.root.serial_number:x}")
 
 
 def _issuance(issued: Issued, evidence: str, now: float) -> Issuance:
@@ -313,7 +288,3 @@ def _issuance(issued: Issued, evidence: str, now: float) -> Issuance:
         not_after=issued.not_after,
         authority_id=issued.authority_id,
     )
-
-
-def _time(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,5 +1,6 @@
 """What the commands of ``authz ca`` share: options, and authorities read from files."""
 
+import time
 from pathlib import Path
 
 import click
@@ -51,3 +52,8 @@ def adopted_authority(root_file: Path | None, chain: Path | None, key: Path | No
         return read_authority(root_file.read_bytes(), intermediates, read_secret(key), now)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def time_of(seconds: float) -> str:
+    """For people, in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

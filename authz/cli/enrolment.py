@@ -1,23 +1,41 @@
-"""A workload's side of enrolment: make a key, ask with a token or the SVID at hand, write the files by rename."""
+"""
+A workload's side of enrolment: make a key, ask with a token or the SVID at hand, write the files by rename.
 
+The private key never leaves. Whoever watches renews at half life, and at once when the authority has begun to sign by
+another one, so that a change of the root reaches certificates in files as it reaches those of secret discovery.
+"""
+
+import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported; what went wrong is said in our words
+
 import grpc
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from authz._proto import sds_pb2 as wire
 from authz.cli import output
-from authz.core.errors import FetchError, SettingsError
+from authz.cli.ca_files import time_of
+from authz.core.errors import AuthzError, FetchError, SettingsError
 from authz.identity.files import read_secret, write_file, write_secret_files
-from authz.identity.keys import KeyType, generate_key, write_key
+from authz.identity.keys import KeyType, generate_key, key_bytes, write_key
 from authz.identity.registrar import write_certificate_request
 from authz.identity.renewal import renewal_time
 from authz.identity.validate import Rejection, read_chain
 
 TIMEOUT_SECONDS = 10.0
-RETRY_SECONDS = 5.0
-METHOD = "/authz.identity.v1.Enrolment/Enrol"
+LOOK_SECONDS = 5.0
+"""How often whoever watches asks what is trusted, and tries again what failed."""
+SERVICE = "authz.identity.v1.Enrolment"
+REFUSALS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+class Declined(AuthzError):
+    """The authority said no, or would: asking again in the same way changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,45 +43,89 @@ class Enrolling:
     """Where to ask and where to write."""
 
     server: str
-    bundle_pem: bytes
+    bundle: Path
     out: Path
     name: str
     key_type: KeyType
     server_name: str = ""
 
-    def enrol(self, token: str = "") -> float:
+    def __post_init__(self) -> None:
+        """Raises SettingsError for a bundle that holds no certificate; OSError."""
+        answer = read_chain(self.bundle.read_bytes())
+        if isinstance(answer, Rejection):
+            raise SettingsError(f"`{self.bundle}` is no trust bundle: {answer.reason}")
+
+    def enrol(self, now: float, token: str = "") -> float:
         """
         Get a certificate and answer until when it is valid. Without ``token`` the SVID in ``out`` is the proof.
 
-        Raises FetchError, SettingsError, OSError.
+        Raises Declined, FetchError, SettingsError, OSError.
         """
         key = generate_key(self.key_type)
         request = wire.EnrolRequest(join_token=token, certificate_request=write_certificate_request(key))
-        response = self._ask(request, self._credentials(token))
+        response = self._ask("Enrol", request, self._credentials(now, token))
         chain = read_chain(response.chain)
         if isinstance(chain, Rejection):
             raise FetchError(f"`{self.server}` answered something that is {chain.reason}")
+        if key_bytes(chain[0].public_key()) != key_bytes(key.public_key()):  # type: ignore[arg-type]  # unusual keys just differ
+            raise FetchError(f"`{self.server}` answered a certificate of another key")
         write_secret_files(self.out, self.name, response.chain, write_key(key))
-        write_file(self.out / "ca.crt", response.bundle)
+        self._write_roots(response.bundle)
         return chain[0].not_valid_after_utc.timestamp()
 
+    def follow(self, now: float) -> bool:
+        """
+        Fetch what is trusted; say whether the authority signs by another one than what lies in ``out``.
+
+        Raises what ``enrol`` does.
+        """
+        response = self._ask("Trust", wire.EnrolRequest(), self._credentials(now))
+        self._write_roots(response.bundle)
+        signing = read_chain(response.chain)
+        if isinstance(signing, Rejection):
+            raise FetchError(f"`{self.server}` answered something that is {signing.reason}")
+        return not _is_issued_by(self._own(), signing[0])
+
+    def valid_until(self, now: float) -> float | None:
+        """Of what lies in ``out``; None when there is nothing or it has expired."""
+        try:
+            end = self._own().not_valid_after_utc.timestamp()
+        except (SettingsError, OSError):
+            return None
+        return end if now < end else None
+
     def renew_at(self) -> float:
-        """Half of the life of what lies in ``out``. Raises FetchError, OSError."""
-        chain = read_chain((self.out / f"{self.name}.crt").read_bytes())
-        if isinstance(chain, Rejection):
-            raise FetchError(f"`{self.out / self.name}.crt` is {chain.reason}")
-        leaf = chain[0]
+        """Half of the life of what lies in ``out``. Raises SettingsError, OSError."""
+        leaf = self._own()
         return renewal_time(leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp(), 0.5)
 
-    def _credentials(self, token: str) -> grpc.ChannelCredentials:
-        roots = self.bundle_pem
+    def _own(self) -> x509.Certificate:
+        file = self.out / f"{self.name}.crt"
+        chain = read_chain(file.read_bytes())
+        if isinstance(chain, Rejection):
+            raise SettingsError(f"`{file}` is {chain.reason}")
+        return chain[0]
+
+    def _write_roots(self, pem: bytes) -> None:
+        file = self.out / "ca.crt"
+        if not file.exists() or file.read_bytes() != pem:
+            write_file(file, pem)
+
+    def _roots(self) -> bytes:
+        """The newer one of what we were told at the beginning and what the authority told since."""
+        files = [self.bundle, self.out / "ca.crt"]
+        return max((file for file in files if file.exists()), key=lambda file: file.stat().st_mtime_ns).read_bytes()
+
+    def _credentials(self, now: float, token: str = "") -> grpc.ChannelCredentials:
         if token:
-            return grpc.ssl_channel_credentials(roots)
-        newest = self.out / "ca.crt"
+            return grpc.ssl_channel_credentials(self.bundle.read_bytes())
         try:
-            roots = newest.read_bytes() if newest.exists() else roots  # the root may have changed since the beginning
+            end = self._own().not_valid_after_utc.timestamp()
+            if now >= end:
+                told = f"the SVID in `{self.out}` expired at {time_of(end)}"
+                raise Declined(f"{told} and renews nothing; a join token is needed")
             chain = (self.out / f"{self.name}.crt").read_bytes()
-            return grpc.ssl_channel_credentials(roots, read_secret(self.out / f"{self.name}.key"), chain)
+            return grpc.ssl_channel_credentials(self._roots(), read_secret(self.out / f"{self.name}.key"), chain)
         except FileNotFoundError:
             raise SettingsError(
                 f"there is no SVID `{self.name}` in `{self.out}` to renew; a join token is needed"
@@ -71,30 +133,52 @@ class Enrolling:
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
-    def _ask(self, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials) -> wire.EnrolResponse:
+    def _ask(self, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials) -> wire.EnrolResponse:
         options = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
         with grpc.secure_channel(self.server, credentials, options=options) as channel:
             call = channel.unary_unary(
-                METHOD,
+                f"/{SERVICE}/{method}",
                 request_serializer=wire.EnrolRequest.SerializeToString,
                 response_deserializer=wire.EnrolResponse.FromString,
             )
             try:
                 answer = call(request, timeout=TIMEOUT_SECONDS)
             except grpc.RpcError as error:
-                details = error.details() if isinstance(error, grpc.Call) else str(error)
-                raise FetchError(f"`{self.server}` refused: {details}") from None  # the cause may quote the request
+                code, details = (error.code(), error.details()) if isinstance(error, grpc.Call) else (None, str(error))
+                reason = (details or "").rpartition("last error: ")[2]
+                if code in REFUSALS:
+                    raise Declined(f"`{self.server}` refused: {reason}") from None  # the cause may quote the request
+                raise FetchError(f"`{self.server}` gave no answer: {reason}") from None
         assert isinstance(answer, wire.EnrolResponse)
         return answer
 
 
-def keep_renewed(enrolling: Enrolling) -> None:
-    """Renew at half life, for ever; a failure is reported and tried again."""
-    while True:
-        time.sleep(max(0.1, enrolling.renew_at() - time.time()))
+def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:
+    """
+    Keep certificate and roots current until ``stopping``; a failure is reported and tried again.
+
+    Raises Declined when the SVID has expired meanwhile: then nothing but a token helps.
+    """
+    told = ""
+    while not stopping.wait(max(0.1, min(LOOK_SECONDS, enrolling.renew_at() - time.time()))):
+        now = time.time()
         try:
-            until = enrolling.enrol()
-            output.remark(f"renewed until {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(until))}")
-        except (FetchError, OSError) as error:
-            output.remark(f"not renewed, trying again: {error}")
-            time.sleep(RETRY_SECONDS)
+            if now >= enrolling.renew_at() or enrolling.follow(now):
+                until = enrolling.enrol(now)
+                output.remark(f"renewed until {time_of(until)}")
+            told = ""
+        except (AuthzError, OSError) as error:
+            if enrolling.valid_until(now) is None:
+                raise
+            if str(error) != told:  # once, not every few seconds
+                output.remark(f"not renewed, trying again: {error}")
+            told = str(error)
+            stopping.wait(min(LOOK_SECONDS, max(0.1, (enrolling.valid_until(now) or now) - now)))
+
+
+def _is_issued_by(leaf: x509.Certificate, signing: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(signing)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True

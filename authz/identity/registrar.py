@@ -111,12 +111,14 @@ class Registrar:
         """Every identity that this evidence is good for, by SPIFFE ID."""
         return granted(self.entries, evidence)
 
+    def revoked(self, evidence: Evidence) -> str | None:
+        """Say what of a peer's own proof is revoked, or None: then it gets nothing, not even a bundle."""
+        return self.revocations.judge(evidence.spiffe_id, evidence.serial) if isinstance(evidence, SvidPeer) else None
+
     def judge(self, evidence: Evidence, spiffe_id: SpiffeId) -> Grant | Refused:
         """Decide whether a peer may have an identity; the rate is not looked at."""
-        if isinstance(evidence, SvidPeer):
-            revoked = self.revocations.judge(evidence.spiffe_id, evidence.serial)
-            if revoked:
-                return Refused(revoked)
+        if revoked := self.revoked(evidence):
+            return Refused(revoked)
         grant = self.grants(evidence).get(str(spiffe_id))
         if grant is None:
             return Refused(f"no registration entry grants `{spiffe_id}` to {evidence}")

@@ -42,10 +42,23 @@ class Enrolment:
                 await context.abort(STATUS[answer.cause], answer.reason)
             return answer
 
-        method = grpc.unary_unary_rpc_method_handler(
-            enrol, wire.EnrolRequest.FromString, wire.EnrolResponse.SerializeToString
-        )
-        return grpc.method_handlers_generic_handler(SERVICE, {"Enrol": method})
+        async def trust(_: wire.EnrolRequest, context: Context) -> wire.EnrolResponse:
+            """What is trusted, and by which certificate we sign: by it a holder sees that it should renew."""
+            assert identify is not None
+            evidence = identify(context)
+            refused = evidence if isinstance(evidence, Refused) else None
+            if not isinstance(evidence, Refused) and (revoked := self._registrar.revoked(evidence)):
+                refused = Refused(revoked)
+            if refused is not None:
+                self._registrar.refuse(context.peer(), "", refused, self._clock())
+                await context.abort(STATUS[refused.cause], refused.reason)
+            ca = self._registrar.ca
+            return wire.EnrolResponse(chain=ca.active.chain_pem or ca.active.root_pem, bundle=ca.bundle_pem)
+
+        calls = {"Enrol": enrol} if identify is None else {"Enrol": enrol, "Trust": trust}
+        read, write = wire.EnrolRequest.FromString, wire.EnrolResponse.SerializeToString
+        handlers = {name: grpc.unary_unary_rpc_method_handler(call, read, write) for name, call in calls.items()}
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     def _bearer(self, request: wire.EnrolRequest, context: Context) -> Evidence | Refused:
         # By address, so that a stranger who guesses tokens keeps nobody else from enrolling.

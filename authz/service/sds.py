@@ -246,6 +246,9 @@ class SecretServer:
             )
         if _has_expired(evidence, self._clock()):
             return self._refuse(evidence, "", "the certificate that opened this stream has expired")
+        revoked = self._registrar.revoked(evidence)
+        if revoked:
+            return self._refuse(evidence, "", revoked)
         found = {}
         for name in names:
             secret = self._secret(evidence, name)
