@@ -96,7 +96,7 @@ def command(
 
     \b
     authz demo                       until Ctrl-C
-    authz demo --check               about 70 scenarios, expected and actual; exit 0 or 3
+    authz demo --check               about 130 scenarios, expected and actual; exit 0 or 3
     authz demo --check --run egress  some of them
     authz demo --check --run "authority is dead" --outage 600
     authz demo --check --compose     the same, among containers
