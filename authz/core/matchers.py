@@ -2,7 +2,7 @@
 What a list of policy values matches, as data.
 
 Every matcher answers ``matches(values)``: does at least one of these values match? Absent is the empty tuple, so a
-missing header, a missing claim and a list claim are one case, and negation exists once, in ``engine.Predicate``.
+missing header, a missing claim and a list claim are one case, and negation exists once, in ``rules.Predicate``.
 A matcher also tells its ``terms``: what a value must look like for a match, in a form that ``index`` can look up.
 """
 

@@ -4,13 +4,20 @@ One reader per kind of a mesh description: a document becomes nouns as written, 
 Fields that Istio knows and this rendering does not do are problems, never silently ignored.
 """
 
-import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from authz.core.errors import NOWHERE, Location, Problem
-from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
+from authz.mesh.kind_parts import (
+    COMPOSE_ADDRESS,
+    COMPOSE_APP,
+    read_compose_address,
+    read_host_port,
+    read_ip,
+    read_listener_port,
+    read_metadata,
+    read_protocol,
+    read_spec,
+)
 from authz.mesh.nouns import (
     Address,
     GatewayServer,
@@ -26,65 +33,16 @@ from authz.mesh.nouns import (
     ServicePort,
     TlsMode,
 )
-from authz.mesh.parts import MAX_PORT, Part
-
-COMPOSE_ADDRESS = "mesh.authz/compose-address"
-COMPOSE_APP = "mesh.authz/compose-app"
-_BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP"}
-"""Istio's names for what is forwarded as bytes here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sidecar:
-    """A Sidecar as written: which workloads, and their ports."""
-
-    namespace: str
-    labels: dict[str, str]
-    inbound: tuple[tuple[InboundPort, Part], ...]
-    outbound: tuple[tuple[OutboundPort, Part], ...]
-    part: Part
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """A Gateway as written; routes come from VirtualServices."""
-
-    namespace: str
-    name: str
-    labels: dict[str, str]
-    servers: tuple[GatewayServer, ...]
-    part: Part
-
-
-@dataclass(frozen=True, slots=True)
-class VirtualService:
-    """A VirtualService as written; ``gateways`` are ``namespace/name``."""
-
-    gateways: tuple[str, ...]
-    routes: RouteHost
-    part: Part
-
-
-@dataclass(slots=True)
-class Written:
-    """Everything that was read, before the documents are tied together."""
-
-    config: MeshConfig = field(default_factory=MeshConfig)
-    config_at: Location = NOWHERE
-    workloads: list[tuple[MeshWorkload, Part]] = field(default_factory=list)
-    services: list[tuple[MeshService, Part]] = field(default_factory=list)
-    sidecars: list[Sidecar] = field(default_factory=list)
-    gateways: list[Gateway] = field(default_factory=list)
-    virtual_services: list[VirtualService] = field(default_factory=list)
-    rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+from authz.mesh.parts import Part
+from authz.mesh.written import Gateway, Sidecar, VirtualService, Written
 
 
 def read_workload_entry(part: Part, written: Written) -> None:
-    name, namespace, annotations = _metadata(part, COMPOSE_ADDRESS, COMPOSE_APP)
-    spec = _spec(part)
+    """A workload: address, identity, labels, ports."""
+    name, namespace, annotations = read_metadata(part, COMPOSE_ADDRESS, COMPOSE_APP)
+    spec = read_spec(part)
     spec.only("address", "ports", "labels", "serviceAccount", "network", "locality", "weight")
-    address = _ip(spec, "address")
+    address = read_ip(spec, "address")
     account = spec.text("serviceAccount", "default")
     identity = _identity(spec, namespace, account)
     ports = spec.part("ports")
@@ -95,7 +53,7 @@ def read_workload_entry(part: Part, written: Written) -> None:
         spiffe_id=identity,
         labels=spec.strings("labels"),
         address=address,
-        compose_address=_compose_address(annotations, address),
+        compose_address=read_compose_address(annotations, address),
         ports={key: ports.port(key) for key in ports.node.entries} if ports else {},
         location=part.location,
     )
@@ -116,14 +74,15 @@ def _identity(spec: Part, namespace: str, account: str) -> SpiffeId:
 
 
 def read_service_entry(part: Part, written: Written) -> None:
-    name, namespace, annotations = _metadata(part, COMPOSE_ADDRESS)
-    spec = _spec(part)
+    """A name that workloads call, in the mesh or outside."""
+    name, namespace, annotations = read_metadata(part, COMPOSE_ADDRESS)
+    spec = read_spec(part)
     spec.only("hosts", "ports", "location", "resolution", "endpoints", "workloadSelector", "exportTo", "addresses")
     ports = []
     for port in spec.parts("ports"):
         port.only("number", "name", "protocol", "targetPort")
         number, port_name = port.port("number", required=True), port.text("name", required=True)
-        ports.append(ServicePort(number, port_name, _protocol(port)))
+        ports.append(ServicePort(number, port_name, read_protocol(port)))
     selector = spec.part("workloadSelector")
     external = spec.text("location", "MESH_EXTERNAL") == "MESH_EXTERNAL"
     if not external and selector is None:
@@ -148,7 +107,7 @@ def _endpoints(spec: Part, compose: str) -> dict[str, tuple[Place, ...]]:
     found: dict[str, tuple[Place, ...]] = {}
     for endpoint in spec.parts("endpoints"):
         endpoint.only("address", "ports", "labels", "weight", "locality", "network", "serviceAccount")
-        host, ports = _ip(endpoint, "address"), endpoint.part("ports", required=True)
+        host, ports = read_ip(endpoint, "address"), endpoint.part("ports", required=True)
         for name in ports.node.entries if ports else ():
             number = ports.port(name) if ports else 0
             place = Place(Address(host, number), Address(compose or host, number))
@@ -157,15 +116,16 @@ def _endpoints(spec: Part, compose: str) -> dict[str, tuple[Place, ...]]:
 
 
 def read_sidecar(part: Part, written: Written) -> None:
-    _, namespace, _ = _metadata(part)
-    spec = _spec(part)
+    """The ports of a proxy, inbound and outbound."""
+    _, namespace, _ = read_metadata(part)
+    spec = read_spec(part)
     spec.only("workloadSelector", "ingress", "egress", "outboundTrafficPolicy")
     selector = spec.part("workloadSelector", required=True)
     inbound = []
     for listener in spec.parts("ingress"):
         listener.only("port", "bind", "captureMode", "defaultEndpoint")
-        number, name, protocol = _listener_port(listener)
-        app = _host_port(listener, "defaultEndpoint", listener.text("defaultEndpoint", required=True))
+        number, name, protocol = read_listener_port(listener)
+        app = read_host_port(listener, "defaultEndpoint", listener.text("defaultEndpoint", required=True))
         inbound.append((InboundPort(number, name, protocol, Place(app, app)), listener))
     outbound = []
     for listener in spec.parts("egress"):
@@ -174,7 +134,7 @@ def read_sidecar(part: Part, written: Written) -> None:
             listener.note(
                 "ME-6", "outbound ports are bound to 127.0.0.1 only", "bind", "anybody could use this identity"
             )
-        number, _, protocol = _listener_port(listener)
+        number, _, protocol = read_listener_port(listener)
         hosts = listener.texts("hosts", required=True)
         outbound.append((OutboundPort(number, protocol, _egress_host(listener, hosts, protocol)), listener))
     labels = selector.strings("labels") if selector else {}
@@ -198,8 +158,9 @@ def _egress_host(listener: Part, hosts: tuple[str, ...], protocol: Protocol) -> 
 
 
 def read_gateway(part: Part, written: Written) -> None:
-    name, namespace, _ = _metadata(part)
-    spec = _spec(part)
+    """The ports of a gateway and their TLS."""
+    name, namespace, _ = read_metadata(part)
+    spec = read_spec(part)
     spec.only("selector", "servers")
     servers = []
     for server in spec.parts("servers"):
@@ -235,8 +196,9 @@ def _tls_version(tls: Part | None) -> str:
 
 
 def read_virtual_service(part: Part, written: Written) -> None:
-    _, namespace, _ = _metadata(part)
-    spec = _spec(part)
+    """Where an ingress gateway leads."""
+    _, namespace, _ = read_metadata(part)
+    spec = read_spec(part)
     spec.only("hosts", "gateways", "http", "exportTo")
     gateways = tuple(name if "/" in name else f"{namespace}/{name}" for name in spec.texts("gateways", required=True))
     rules: list[RouteRule] = []
@@ -272,8 +234,9 @@ def _path_match(match: Part) -> tuple[str, str]:
 
 
 def read_destination_rule(part: Part, written: Written) -> None:
-    _metadata(part)
-    spec = _spec(part)
+    """TLS that the egress gateway speaks to an external host."""
+    read_metadata(part)
+    spec = read_spec(part)
     spec.only("host", "trafficPolicy", "exportTo")
     policy = spec.part("trafficPolicy")
     tls = policy.part("tls") if policy else None
@@ -301,83 +264,3 @@ READERS: dict[str, Callable[[Part, Written], None]] = {
     "DestinationRule": read_destination_rule,
 }
 """Every kind of ``networking.istio.io`` that is understood."""
-
-
-def _metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]:
-    """Name, namespace and annotations; of ours only the given ones exist, foreign ones are left alone."""
-    part.only("apiVersion", "kind", "metadata", "spec")
-    metadata = part.part("metadata")
-    if metadata is None:
-        return "", "default", None
-    found = metadata.part("annotations")
-    if found:
-        for key in found.node.keys:
-            if key.value.startswith("mesh.authz/") and key.value not in annotations:
-                known = ", ".join(f"`{name}`" for name in annotations) or "none"
-                found.note("ME-2", f"unknown annotation `{key.value}`", key.value, f"understood here: {known}", key)
-    return metadata.text("name", required=True), metadata.text("namespace", "default"), found
-
-
-def _spec(part: Part) -> Part:
-    found = part.part("spec", required=True)
-    if found is not None:
-        return found
-    empty = type(part.node)({}, [], part.node.line, part.node.column)
-    return Part(part.document, empty, "spec", part.resource, [])
-
-
-def _listener_port(listener: Part) -> tuple[int, str, Protocol]:
-    if listener.text("captureMode", "NONE") != "NONE":
-        listener.note(
-            "ME-6", "traffic is not captured here", "captureMode", "write `captureMode: NONE` or leave it out"
-        )
-    port = listener.part("port", required=True)
-    if port is None:
-        return 0, "", Protocol.HTTP
-    port.only("number", "name", "protocol")
-    return port.port("number", required=True), port.text("name"), _protocol(port)
-
-
-def _protocol(port: Part) -> Protocol:
-    written = port.text("protocol", "HTTP").upper()
-    try:
-        return Protocol(_BYTES.get(written, written))
-    except ValueError:
-        port.note("ME-6", f"the protocol `{written}` is not done here", "protocol", f"one of {', '.join(Protocol)}")
-        return Protocol.HTTP
-
-
-def _ip(part: Part, name: str) -> str:
-    written = part.text(name, required=True)
-    try:
-        return str(ipaddress.ip_address(written))
-    except ValueError:
-        if part.has(name):
-            part.note("ME-1", f"`{written}` is not an IP address", name, "endpoint files hold addresses, not names")
-        return "127.0.0.1"
-
-
-def _compose_address(annotations: Part | None, default: str) -> str:
-    return _ip(annotations, COMPOSE_ADDRESS) if annotations and annotations.has(COMPOSE_ADDRESS) else default
-
-
-def compose_app(part: Part) -> Address | None:
-    """The annotation ``mesh.authz/compose-app`` of a WorkloadEntry."""
-    metadata = part.part("metadata")
-    annotations = metadata.part("annotations") if metadata else None
-    if annotations is None or not annotations.has(COMPOSE_APP):
-        return None
-    return _host_port(annotations, COMPOSE_APP, annotations.text(COMPOSE_APP))
-
-
-def _host_port(part: Part, name: str, written: str) -> Address:
-    host, _, port = written.rpartition(":")
-    try:
-        address = str(ipaddress.ip_address(host.strip("[]")))
-    except ValueError:
-        address = ""
-    if address and port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT:
-        return Address(address, int(port))
-    if written:
-        part.note("ME-1", f"`{written}` is not an address and a port", name, "write for instance 127.0.0.1:9080")
-    return Address("127.0.0.1", 0)

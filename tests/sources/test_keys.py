@@ -19,7 +19,8 @@ from authz.core.attributes import AttributeContext, Destination, HttpRequest, Wo
 from authz.core.attributes import Source as Peer
 from authz.core.resources import JwtRule
 from authz.sources.key_fetch import MAX_BODY_BYTES, is_refused_address
-from authz.sources.keys import HINT_SECONDS, KeySource, KeySourceStatus, refresh_delay, retry_delay
+from authz.sources.key_schedule import refresh_delay, retry_delay
+from authz.sources.keys import HINT_SECONDS, KeySource, KeySourceStatus
 from authz.tokens.authenticate import authenticate
 from authz.tokens.cache import TokenCache
 from authz.tokens.jwks import KeySet, read_key_set

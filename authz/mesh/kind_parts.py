@@ -1,0 +1,97 @@
+"""What documents of several kinds have alike: metadata, ports, addresses; what is wrong with them is noted."""
+
+import ipaddress
+
+from authz.mesh.nouns import Address, Protocol
+from authz.mesh.parts import MAX_PORT, Part
+
+COMPOSE_ADDRESS = "mesh.authz/compose-address"
+COMPOSE_APP = "mesh.authz/compose-app"
+_BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP"}
+"""Istio's names for what is forwarded as bytes here."""
+
+
+def read_metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]:
+    """Name, namespace and annotations; of ours only the given ones exist, foreign ones are left alone."""
+    part.only("apiVersion", "kind", "metadata", "spec")
+    metadata = part.part("metadata")
+    if metadata is None:
+        return "", "default", None
+    found = metadata.part("annotations")
+    if found:
+        for key in found.node.keys:
+            if key.value.startswith("mesh.authz/") and key.value not in annotations:
+                known = ", ".join(f"`{name}`" for name in annotations) or "none"
+                found.note("ME-2", f"unknown annotation `{key.value}`", key.value, f"understood here: {known}", key)
+    return metadata.text("name", required=True), metadata.text("namespace", "default"), found
+
+
+def read_spec(part: Part) -> Part:
+    """The spec; an empty one, noted, where there is none."""
+    found = part.part("spec", required=True)
+    if found is not None:
+        return found
+    empty = type(part.node)({}, [], part.node.line, part.node.column)
+    return Part(part.document, empty, "spec", part.resource, [])
+
+
+def read_listener_port(listener: Part) -> tuple[int, str, Protocol]:
+    """Number, name and protocol of the port of a listener of a Sidecar."""
+    if listener.text("captureMode", "NONE") != "NONE":
+        listener.note(
+            "ME-6", "traffic is not captured here", "captureMode", "write `captureMode: NONE` or leave it out"
+        )
+    port = listener.part("port", required=True)
+    if port is None:
+        return 0, "", Protocol.HTTP
+    port.only("number", "name", "protocol")
+    return port.port("number", required=True), port.text("name"), read_protocol(port)
+
+
+def read_protocol(port: Part) -> Protocol:
+    """The protocol of a port; HTTP, noted, where it is none that is done here."""
+    written = port.text("protocol", "HTTP").upper()
+    try:
+        return Protocol(_BYTES.get(written, written))
+    except ValueError:
+        port.note("ME-6", f"the protocol `{written}` is not done here", "protocol", f"one of {', '.join(Protocol)}")
+        return Protocol.HTTP
+
+
+def read_ip(part: Part, name: str) -> str:
+    """An IP address; one of loopback, noted, where it is none."""
+    written = part.text(name, required=True)
+    try:
+        return str(ipaddress.ip_address(written))
+    except ValueError:
+        if part.has(name):
+            part.note("ME-1", f"`{written}` is not an IP address", name, "endpoint files hold addresses, not names")
+        return "127.0.0.1"
+
+
+def read_compose_address(annotations: Part | None, default: str) -> str:
+    """The address among containers, where an annotation gives one."""
+    return read_ip(annotations, COMPOSE_ADDRESS) if annotations and annotations.has(COMPOSE_ADDRESS) else default
+
+
+def compose_app(part: Part) -> Address | None:
+    """The annotation ``mesh.authz/compose-app`` of a WorkloadEntry."""
+    metadata = part.part("metadata")
+    annotations = metadata.part("annotations") if metadata else None
+    if annotations is None or not annotations.has(COMPOSE_APP):
+        return None
+    return read_host_port(annotations, COMPOSE_APP, annotations.text(COMPOSE_APP))
+
+
+def read_host_port(part: Part, name: str, written: str) -> Address:
+    """``host:port``; noted where it is none."""
+    host, _, port = written.rpartition(":")
+    try:
+        address = str(ipaddress.ip_address(host.strip("[]")))
+    except ValueError:
+        address = ""
+    if address and port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT:
+        return Address(address, int(port))
+    if written:
+        part.note("ME-1", f"`{written}` is not an address and a port", name, "write for instance 127.0.0.1:9080")
+    return Address("127.0.0.1", 0)
