@@ -113,6 +113,15 @@ def _document(body: bytes, response: httpx.Response) -> Document:
     return Document(text, content, {name.lower(): value for name, value in response.headers.items()})
 
 
+async def discover_key_uri(issuer: str, ssl_context: ssl.SSLContext) -> str:
+    """Ask an issuer's discovery document where its keys are. Raises FetchError."""
+    discovery = await fetch_json(f"{issuer.removesuffix('/')}/.well-known/openid-configuration", ssl_context)
+    found = discovery.content.get("jwks_uri")
+    if not isinstance(found, str) or not found.startswith(("http://", "https://")):
+        raise FetchError(f"the discovery document of {issuer} has no http(s) `jwks_uri`")
+    return found
+
+
 class GuardedTransport(httpx.AsyncBaseTransport):
     """Resolves each host itself, refuses bad addresses, and connects to the address that was checked."""
 

@@ -19,7 +19,8 @@ import httpx
 
 from authz.core.errors import FetchError
 from authz.core.resources import JwtRule
-from authz.sources.key_fetch import fetch_json
+from authz.sources.key_fetch import discover_key_uri, fetch_json
+from authz.sources.key_needs import KeyNeed, key_needs
 from authz.sources.key_schedule import REFRESH_SECONDS, refresh_delay, retry_delay
 
 HINT_SECONDS = 10.0
@@ -56,21 +57,10 @@ class KeySourceStatus:
     """Attempts that did not."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Need:
-    """What the rules say of one source."""
-
-    uri: str
-    """Empty: discovery from the issuer."""
-    issuers: tuple[str, ...]
-    timeout_seconds: float
-    """The longest of the rules that share the source."""
-
-
 @dataclass(slots=True, eq=False)
 class _Source(Generic[K]):
     keys_from: str
-    need: _Need
+    need: KeyNeed
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
     keys: K | None = None
@@ -142,7 +132,7 @@ class KeySource(Generic[K, S]):
         issuer to discover it from, so keys never pass to another URI.
         """
         self._loop = asyncio.get_running_loop()
-        needs = _needs(rules)
+        needs = key_needs(rules)
         for keys_from in self._sources.keys() - needs.keys():
             task = self._sources.pop(keys_from).task
             if task is not None:
@@ -247,14 +237,7 @@ class KeySource(Generic[K, S]):
 
     async def _fetch(self, source: _Source[K]) -> tuple[str, Mapping[str, str]]:
         context = await self._trust(source)
-        uri = source.need.uri
-        if not uri:
-            issuer = source.keys_from.removeprefix("oidc:")
-            discovery = await fetch_json(f"{issuer.removesuffix('/')}/.well-known/openid-configuration", context)
-            found = discovery.content.get("jwks_uri")
-            if not isinstance(found, str) or not found.startswith(("http://", "https://")):
-                raise FetchError(f"the discovery document of {issuer} has no http(s) `jwks_uri`")
-            uri = found
+        uri = source.need.uri or await discover_key_uri(source.keys_from.removeprefix("oidc:"), context)
         document = await fetch_json(uri, context)
         if not isinstance(document.content.get("keys"), list):
             raise FetchError(f"{uri}: the document has no list `keys`")
@@ -300,16 +283,3 @@ class KeySource(Generic[K, S]):
             self._ready.clear()
         if self._on_change is not None:
             self._on_change(self.key_sets)
-
-
-def _needs(rules: Iterable[JwtRule]) -> dict[str, _Need]:
-    """What has to be fetched for the rules; inline sets need nothing."""
-    needs: dict[str, _Need] = {}
-    for rule in rules:
-        if rule.jwks:
-            continue
-        known = needs.get(rule.keys_from)
-        issuers = {rule.issuer} - {""} | set(known.issuers if known else ())
-        timeout = max(rule.timeout_seconds, known.timeout_seconds if known else 0.0)
-        needs[rule.keys_from] = _Need(rule.jwks_uri, tuple(sorted(issuers)), timeout)
-    return needs
