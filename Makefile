@@ -39,7 +39,7 @@ bench-servers: $(STAMP)  ## Measure grpcio and hosted workers at saturation
 	$(BIN)/python -m benchmarks.servers
 
 bench: $(STAMP)  ## Measure all contenders in one run, 20 minutes; one report
-	$(BIN)/python -m benchmarks.run --docs docs/performance.md
+	$(BIN)/python -m benchmarks.run --docs docs
 
 bench-quick: $(STAMP)  ## Measure for two minutes; fail when a ratio got worse
 	$(BIN)/python -m benchmarks.run --quick

@@ -115,7 +115,8 @@ def requests_at(target: Target, rate: int, seconds: float, cores: frozenset[int]
     order = Order(url.port, [*pseudo, *target.pairs()], body, rate, seconds)
     command = [sys.executable, "-m", "benchmarks.pacer"]
     answers = Answers(**json.loads(run_load(command, cores, json.dumps(asdict(order)))))
-    if answers.refused or len(answers.due) < 0.5 * answers.sent:
+    # Few answers are a figure as well: who does not keep up. No answer at all is a mistake.
+    if answers.refused or not answers.due:
         raise SystemExit(f"{target.url}: {answers.refused} refused, {len(answers.due)} of {answers.sent} answered")
     return sorted(zip(answers.due, answers.took, strict=True))
 
@@ -125,6 +126,8 @@ def percentiles(requests: Sequence[tuple[float, float]], seconds: float) -> Pace
     begin = requests[0][0] + WARM_SECONDS
     taken = sorted(took for due, took in requests if begin <= due < begin + seconds)
     answered = sum(begin <= due + took / 1e3 < begin + seconds for due, took in requests)
+    if not taken:
+        return Paced(answered / seconds, 0.0, 0.0, 0.0)
 
     def at(share: float) -> float:
         return taken[min(int(len(taken) * share), len(taken) - 1)]

@@ -339,6 +339,9 @@ THROUGH: dict[str, Start] = {
     "Envoy + authz hosted": _envoy("Envoy + authz hosted", _authz("envoy", log=True), _asking),
     "Envoy + authz embedded": _embedded,
     "Envoy + OPA-Envoy": _envoy("Envoy + OPA-Envoy", _opa("OPA-Envoy behind", log=True), _asking_merged),
+    "Envoy + OPA-Envoy, token cache": _envoy(
+        "Envoy + OPA-Envoy, token cache", _opa("OPA-Envoy with cache behind", log=True, cache=True), _asking_merged
+    ),
 }
 
 

@@ -33,6 +33,7 @@ from benchmarks.subject import POLICY, make_subject
 
 MANY = 10_000
 RELOADS = 1_000
+RELOADED = 20
 RATE = 500
 LOAD_SECONDS = 20.0
 WORKLOAD = Workload("bookinfo", frozenset({("app", "reviews"), ("version", "v2")}))
@@ -82,12 +83,12 @@ def load_many(folder: Path) -> dict[str, float]:
 
 
 def reload_often(folder: Path) -> dict[str, float]:
-    """A thousand reloads of 20 changing policies, with checks between; memory after 200 and after all."""
+    """A thousand reloads of some changing policies, with checks between; memory after 200 and after all."""
     logging.disable(logging.WARNING)
-    subject = make_subject(20)
+    subject = make_subject(RELOADED)
     file = folder / "policies.yaml"
     folder.mkdir(parents=True, exist_ok=True)
-    texts = [subject.istio(), subject.istio() + POLICY.format(number=20)]
+    texts = [subject.istio(), subject.istio() + POLICY.format(number=RELOADED)]
     function = CheckFunction(Nothing(), DecisionIds(0.0, b"abc"), dict)
     request, sizes = subject.check_request(), {}
 
@@ -110,6 +111,7 @@ def reload_often(folder: Path) -> dict[str, float]:
     reloads = RELOADS - 200
     return {
         "reloads": RELOADS,
+        "policies": RELOADED,
         "bytes_each": (sizes[RELOADS][0] - sizes[200][0]) / reloads,
         "blocks_each": (sizes[RELOADS][1] - sizes[200][1]) / reloads,
         "megabytes": sizes[RELOADS][0] / 1e6,

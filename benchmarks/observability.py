@@ -3,9 +3,9 @@ What seeing everything costs: CPU of a check without and with audit records, met
 
     python -m benchmarks.observability [-n CHECKS] [-r ROUNDS] [-o table|json]
 
-First the check function alone (benchmarks/check.py), then the same function behind grpcio, loaded by h2load as in
-benchmarks/servers.py, which is what a check costs a host. Variants take turns; shown are medians. Records are built,
-counted and written to a file. Spans are built and serialised, but sent to nobody. CPU is of the whole process.
+First the check function alone (benchmarks/check.py), then the same function hosted in Envoy and behind grpcio, loaded by
+h2load as in benchmarks/servers.py, which is what a check costs a host. Variants take turns; shown are medians. Records
+are built, counted and written to a file. Spans are built and serialised, but sent to nobody. CPU is of the whole process.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,11 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from authz.audit.sinks import StreamSink
 from authz.audit.trace import DecisionTracer
 from authz.audit.trail import AuditTrail, Steps
+from authz.mesh.hosting import APPLICATION
 from authz.service.check import CheckFunction
+from authz.service.embedded import let_envoy_finish
+from authz.service.envoy_host import HostedAt, find_hosting, hosting_command
+from authz.service.hosted import HostedServer, Receive, Scope, Send
 from authz.service.providers import Providers
 from authz.service.server import CheckServer
 from benchmarks.check import AT_ONCE, METADATA, Nothing, Prepared, prepare
@@ -36,6 +40,7 @@ from benchmarks.servers import Contender
 
 UNSAMPLED, SAMPLED = b"b7ad6b7169203331-00", b"b7ad6b7169203331-01"
 PORT = 18_790
+_VARIANT, _DIRECTORY = "BENCHMARK_VARIANT", "BENCHMARK_DIRECTORY"
 VARIANTS = {
     "nothing": "no records, no metrics, no spans",
     "records": "records and metrics, no trace",
@@ -94,29 +99,65 @@ async def measure(variant: str, checks: int, directory: Path) -> float:
     return used / checks * 1e6
 
 
-async def serve(variant: str, directory: Path, port: int) -> None:
-    """One variant behind grpcio; the requests to send are left beside it."""
+def begin(variant: str, directory: Path) -> CheckFunction:
+    """The check function of one variant in a running event loop; the requests to send are left beside it."""
     prepared = prepare(directory, 100_000, audited=False)
     audit = audit_of(variant, directory, 100_000)
     body = messages_of(prepared, variant)[0]
-    (directory / "body").write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
-    server = CheckServer(function_of(prepared, audit), Providers().ask, max_message_bytes=4 << 20)
     if isinstance(audit, AuditTrail):
         audit.start(asyncio.get_running_loop().call_soon)
+    (directory / "body").write_bytes(b"\0" + len(body).to_bytes(4, "big") + body)
+    return function_of(prepared, audit)
+
+
+async def serve(variant: str, directory: Path, port: int) -> None:
+    """One variant behind grpcio."""
+    server = CheckServer(begin(variant, directory), Providers().ask, max_message_bytes=4 << 20)
     await server.start([f"127.0.0.1:{port}"])
     await asyncio.Event().wait()
 
 
-def served(variants: Sequence[str], requests: int, rounds: int) -> dict[str, float]:
-    """Microseconds of CPU for one check served by grpcio, by variant."""
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """One variant hosted in Envoy, which the environment names."""
+    if scope["type"] == "http":
+        await scope["state"]["server"](scope, receive, send)
+        return
+    await receive()
+    let_envoy_finish()
+    function = begin(os.environ[_VARIANT], Path(os.environ[_DIRECTORY]))
+    scope["state"]["server"] = HostedServer(function, Providers().ask, max_message_bytes=4 << 20)
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def by_grpcio(variant: str, directory: Path, port: int) -> Contender:
+    command = [sys.executable, "-m", "benchmarks.observability", "--serve", variant]
+    command += ["--directory", str(directory), "--port", str(port)]
+    return Contender(variant, command, port, {}, directory)
+
+
+def by_envoy(variant: str, directory: Path, port: int) -> Contender:
+    hosting = find_hosting()
+    at = HostedAt((f"127.0.0.1:{port}",), directory / "envoy")
+    command = hosting_command(hosting, at, max_message_bytes=4 << 20, socket_mode=0o600)
+    configuration = at.directory / "envoy.json"
+    configuration.write_text(configuration.read_text().replace(APPLICATION, "benchmarks.observability:application"))
+    environment = hosting.environment() | {_VARIANT: variant, _DIRECTORY: str(directory)}
+    environment["PYTHONPATH"] = f"{Path(__file__).parents[1]}{os.pathsep}{environment['PYTHONPATH']}"
+    return Contender(variant, command, port, environment, directory)
+
+
+def served(
+    start: Callable[[str, Path, int], Contender], variants: Sequence[str], requests: int, rounds: int
+) -> dict[str, float]:
+    """Microseconds of CPU for one check served, by variant."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         found = []
         for number, variant in enumerate(variants):
             (folder / variant).mkdir()
-            command = [sys.executable, "-m", "benchmarks.observability", "--serve", variant]
-            command += ["--directory", str(folder / variant), "--port", str(PORT + number)]
-            found.append(Contender(variant, command, PORT + number, {}, folder))
+            found.append(start(variant, folder / variant, PORT + number))
             stack.callback(found[-1].stop)
         for one in found:
             while not (folder / one.name / "body").exists() and one.process.poll() is None:
@@ -154,16 +195,19 @@ def main() -> int:
         return 0
     results = {"function": called(list(VARIANTS), given.checks, given.rounds)}
     if shutil.which("h2load"):
-        results["served by grpcio"] = served(list(VARIANTS), given.checks, given.rounds)
+        results["hosted in Envoy"] = served(by_envoy, list(VARIANTS), given.checks, given.rounds)
+        results["served by grpcio"] = served(by_grpcio, list(VARIANTS), given.checks, given.rounds)
     if given.output == "json":
         print(json.dumps(results))
         return 0
-    print("µs of CPU for each check, median; in brackets what it adds to a check of which nothing is told")
+    print(
+        "µs of CPU for each check, median; in brackets what is added to a check of which nothing is told, and its share"
+    )
     for name, row in results.items():
         print(f"\n{name}")
         for variant, cost in row.items():
             added = cost - row["nothing"]
-            print(f"  {VARIANTS[variant]:44} {cost:6.1f}   (+{added:.1f} µs, {added / row['nothing']:.0%})")
+            print(f"  {VARIANTS[variant]:44} {cost:6.1f}   (+{added:.1f} µs, {added / cost:.0%} of it)")
     return 0
 
 

@@ -1,7 +1,8 @@
 """
 Measure everything, in one run, and write one report.
 
-    python -m benchmarks.run [--quick] [--out DIRECTORY] [--docs FILE]        (make bench, make bench-quick)
+    python -m benchmarks.run [--quick|--once] [--only PART]... [--out DIRECTORY] [--docs DIRECTORY]
+                                                                              (make bench, make bench-quick)
 
 Straight at the servers (h2load) and through an Envoy (wrk): throughput and CPU at saturation, latency at fixed rates,
 growth with the number of policies, memory; then what happens while policies are loaded. Contenders have the same
@@ -9,7 +10,8 @@ policies, token and request, run at once and take turns; shown are medians. With
 core and the load comes from the others: what is compared is what can be had of one core.
 
 The full run takes some 20 minutes and writes report.json, report.md and report.svg. ``--quick`` takes two and guards:
-it exits with 3 when a ratio between contenders of its own run is worse than RATIOS allows.
+it exits with 3 when a ratio between contenders of its own run is worse than RATIOS allows. ``--once`` takes five: all
+of the full run, but one round of one second each, to see that everything works.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -74,6 +76,9 @@ class Plan:
 
 FULL = Plan(5, 2.0, RATES, SIZES, 3, False)
 SHORT = Plan(3, 1.0, (), (1, 1_000), 3, True)
+ONCE = Plan(1, 1.0, RATES, SIZES, 1, False)
+PARTS = ("check", "straight", "growth straight", "through", "growth through", "loading")
+QUICK_PARTS = ("check", "straight", "growth straight")
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,8 @@ def machine() -> dict[str, str]:
         "load before": f"{os.getloadavg()[0]:.2f}",
         **versions,
         "OPA-Envoy": OPA_VERSION,
-        "h2load": _told("h2load", "--version"),
-        "wrk": _told("wrk", "--version").partition(" Copyright")[0],
+        "h2load": _told("h2load", "--version").removeprefix("h2load "),
+        "wrk": _told("wrk", "--version").partition(" Copyright")[0].removeprefix("wrk "),
     }
 
 
@@ -192,7 +197,7 @@ def check_function(checks: int, runs: int) -> dict[str, Any]:
     return found
 
 
-def measure(plan: Plan, folder: Path, opa_folder: Path) -> dict[str, Any]:
+def measure(plan: Plan, folder: Path, opa_folder: Path, parts: Sequence[str]) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0))
     servers = frozenset(cores[:1]) if len(cores) > 1 else frozenset[int]()
     bench = Bench(plan, folder, None, servers, frozenset(cores) - servers if servers else servers, {})
@@ -204,21 +209,26 @@ def measure(plan: Plan, folder: Path, opa_folder: Path) -> dict[str, Any]:
             bench.say(f"OPA-Envoy is left out: {reason}")
             bench.missing["OPA-Envoy"] = str(reason)
     chosen = {name: start for name, start in STRAIGHT.items() if not plan.is_quick or name in QUICK}
+    growing = {name: STRAIGHT[name] for name in (("authz, hosted",) if plan.is_quick else GROWTH_STRAIGHT)}
+    growing_through = {name: THROUGH[name] for name in GROWTH_THROUGH}
+    measured: dict[str, Callable[[], Any]] = {
+        "check": lambda: check_function(10_000, 3 if plan.is_quick else 5),
+        "straight": lambda: bench.compare(chosen, 1, "straight", rates=plan.rates),
+        "growth straight": lambda: bench.growth(growing, "growth straight"),
+        "through": lambda: bench.compare(THROUGH, 1, "through", rates=plan.rates),
+        "growth through": lambda: bench.growth(growing_through, "growth through"),
+        "loading": lambda: measure_loading(folder / "loading"),
+    }
     result: dict[str, Any] = {
         "began": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(began)),
         "machine": facts,
         "plan": asdict(plan),
         "cores": {"servers": sorted(servers), "load": sorted(bench.clients)},
-        "check": check_function(10_000, 3 if plan.is_quick else 5),
-        "straight": bench.compare(chosen, 1, "straight", rates=plan.rates),
     }
-    growing = ("authz, hosted",) if plan.is_quick else GROWTH_STRAIGHT
-    result["growth straight"] = bench.growth({name: STRAIGHT[name] for name in growing}, "growth straight")
-    if not plan.is_quick:
-        result["through"] = bench.compare(THROUGH, 1, "through", rates=plan.rates)
-        result["growth through"] = bench.growth({name: THROUGH[name] for name in GROWTH_THROUGH}, "growth through")
-        bench.say("loading")
-        result["loading"] = measure_loading(folder / "loading")
+    for part in PARTS:
+        if part in parts:
+            bench.say(part)
+            result[part] = measured[part]()
     result["missing"] = bench.missing
     result["took_seconds"] = round(time.time() - began)
     return {
@@ -228,8 +238,8 @@ def measure(plan: Plan, folder: Path, opa_folder: Path) -> dict[str, Any]:
 
 def guard(result: Mapping[str, Any]) -> list[str]:
     """Ratios that are worse than allowed."""
-    rows: dict[str, Any] = {row["contender"]: row for row in result["straight"]}
-    rows |= {f"{row['contender']} @{row['policies']}": row for row in result["growth straight"]}
+    rows: dict[str, Any] = {row["contender"]: row for row in result.get("straight", ())}
+    rows |= {f"{row['contender']} @{row['policies']}": row for row in result.get("growth straight", ())}
     broken = []
     for ratio in RATIOS:
         if ratio.left in rows and ratio.right in rows:
@@ -243,16 +253,21 @@ def guard(result: Mapping[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two minutes, and guard ratios")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true", help="two minutes, and guard ratios")
+    how.add_argument("--once", action="store_true", help="one short round of everything")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part; several allowed")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="directory of the report")
-    parser.add_argument("--docs", type=Path, help="page to put the report into, and the picture beside it")
+    parser.add_argument("--docs", type=Path, help="directory of pages to put the report into, with its picture")
     options = parser.parse_args(arguments)
     for program, package in (("h2load", "nghttp2-client"), ("wrk", "wrk"), ("taskset", "util-linux")):
         if shutil.which(program) is None:
             print(f"{program} is missing: install the package {package}", file=sys.stderr)
             return 1
+    plan = SHORT if options.quick else ONCE if options.once else FULL
+    parts = options.only or (QUICK_PARTS if options.quick else PARTS)
     with tempfile.TemporaryDirectory(prefix="authz-bench-") as name:
-        result = measure(SHORT if options.quick else FULL, Path(name), options.out / "opa")
+        result = measure(plan, Path(name), options.out / "opa", parts)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "report.json").write_text(json.dumps(result, indent=1) + "\n")
     text = report.markdown(result)
@@ -262,12 +277,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3 if guard(result) else 0
     (options.out / "report.svg").write_text(report.picture(result))
     if options.docs is not None:
-        shown = f"![Throughput, latency and growth](images/performance.svg)\n\n{text}"
-        options.docs.write_text(report.inserted(options.docs.read_text(), shown))
-        images = options.docs.parent / "images"
-        images.mkdir(exist_ok=True)
-        (images / "performance.svg").write_text(report.picture(result))
+        write_pages(options.docs, result)
     return 0
+
+
+def write_pages(folder: Path, result: Mapping[str, Any]) -> None:
+    """The report into performance.md, the servers' rows into servers.md, the picture beside them."""
+    shown = f"![Throughput, latency and growth](images/performance.svg)\n\n{report.markdown(result)}"
+    for page, text in (("performance.md", shown), ("servers.md", report.servers(result))):
+        (folder / page).write_text(report.inserted((folder / page).read_text(), text))
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / "images" / "performance.svg").write_text(report.picture(result))
 
 
 if __name__ == "__main__":
