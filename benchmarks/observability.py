@@ -3,9 +3,10 @@ What seeing everything costs: CPU of a check without and with audit records, met
 
     python -m benchmarks.observability [-n CHECKS] [-r ROUNDS] [-o table|json]
 
-First the check function alone (benchmarks/check.py), then the same function hosted in Envoy and behind grpcio, loaded by
-h2load as in benchmarks/servers.py, which is what a check costs a host. Variants take turns; shown are medians. Records
-are built, counted and written to a file. Spans are built and serialised, but sent to nobody. CPU is of the whole process.
+First the check function alone (benchmarks/check.py), then the same function hosted in Envoy and behind grpcio, loaded
+by h2load as in benchmarks/servers.py, which is what a check costs a host. Variants take turns; shown are medians.
+Records are built, counted and written to a file. Spans are built and serialised, but sent to nobody. CPU is of the
+whole process.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from authz.admin.watch import Watch
 from authz.audit.sinks import StreamSink
 from authz.audit.trace import DecisionTracer
 from authz.audit.trail import AuditTrail, Steps
@@ -44,6 +46,7 @@ _VARIANT, _DIRECTORY = "BENCHMARK_VARIANT", "BENCHMARK_DIRECTORY"
 VARIANTS = {
     "nothing": "no records, no metrics, no spans",
     "records": "records and metrics, no trace",
+    "page": "records, metrics and the page, no trace",
     "unsampled": "records and metrics, unsampled trace",
     "sampled": "records and metrics, a span for each check",
 }
@@ -63,7 +66,8 @@ def audit_of(variant: str, directory: Path, capacity: int) -> AuditTrail | Nothi
         return Nothing()
     tracer = DecisionTracer([Serialised()] if variant in ("unsampled", "sampled") else [], root_ratio=0.0)
     descriptor = os.open(directory / f"{variant}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    return AuditTrail([StreamSink(descriptor, "file")], capacity=capacity, steps=Steps(tracer=tracer))
+    watch = Watch(time.time()).observe if variant == "page" else None
+    return AuditTrail([StreamSink(descriptor, "file")], capacity=capacity, steps=Steps(tracer=tracer, watch=watch))
 
 
 def function_of(prepared: Prepared, audit: AuditTrail | Nothing) -> CheckFunction:

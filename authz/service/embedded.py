@@ -46,7 +46,7 @@ application.__dict__["_asgi_single_callable"] = True  # it returns coroutines wi
 async def _live(scope: Scope, receive: Receive, send: Send) -> None:
     """The lifespan of a server: start it, keep it, stop it."""
     await receive()  # lifespan.startup
-    _let_envoy_finish()
+    let_envoy_finish()
     order = os.environ.get(ORDER)
     life: _Supervised | _Alone = _Supervised(Order.read(order)) if order is not None else _Alone()
     try:
@@ -64,7 +64,7 @@ async def _live(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def _let_envoy_finish() -> None:
+def let_envoy_finish() -> None:
     """
     Make this thread and those it starts batch threads: one that wakes up does not interrupt Envoy's.
 
