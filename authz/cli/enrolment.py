@@ -14,18 +14,15 @@ from pathlib import Path
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported; what went wrong is said in our words
 
 import grpc
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 
 from authz._proto import sds_pb2 as wire
 from authz.cli import output
 from authz.cli.ca_files import time_of
 from authz.core.errors import AuthzError, FetchError, SettingsError
+from authz.identity.delivered import Delivered
 from authz.identity.files import read_secret, write_file, write_secret_files
-from authz.identity.keys import KeyType, generate_key, key_bytes, write_key
+from authz.identity.keys import KeyType, generate_key, write_key
 from authz.identity.registrar import write_certificate_request
-from authz.identity.renewal import renewal_time
-from authz.identity.validate import Rejection, read_chain
 
 TIMEOUT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
@@ -51,9 +48,10 @@ class Enrolling:
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a bundle that holds no certificate; OSError."""
-        answer = read_chain(self.bundle.read_bytes())
-        if isinstance(answer, Rejection):
-            raise SettingsError(f"`{self.bundle}` is no trust bundle: {answer.reason}")
+        try:
+            Delivered.read(self.bundle.read_bytes())
+        except ValueError as error:
+            raise SettingsError(f"`{self.bundle}` is no trust bundle: {error}") from error
 
     def enrol(self, now: float, token: str = "") -> float:
         """
@@ -64,14 +62,12 @@ class Enrolling:
         key = generate_key(self.key_type)
         request = wire.EnrolRequest(join_token=token, certificate_request=write_certificate_request(key))
         response = self._ask("Enrol", request, self._credentials(now, token))
-        chain = read_chain(response.chain)
-        if isinstance(chain, Rejection):
-            raise FetchError(f"`{self.server}` answered something that is {chain.reason}")
-        if key_bytes(chain[0].public_key()) != key_bytes(key.public_key()):  # type: ignore[arg-type]  # unusual keys just differ
+        issued = self._answered(response.chain)
+        if not issued.is_of(key):
             raise FetchError(f"`{self.server}` answered a certificate of another key")
         write_secret_files(self.out, self.name, response.chain, write_key(key))
         self._write_roots(response.bundle)
-        return chain[0].not_valid_after_utc.timestamp()
+        return issued.end
 
     def follow(self, now: float) -> bool:
         """
@@ -81,30 +77,32 @@ class Enrolling:
         """
         response = self._ask("Trust", wire.EnrolRequest(), self._credentials(now))
         self._write_roots(response.bundle)
-        signing = read_chain(response.chain)
-        if isinstance(signing, Rejection):
-            raise FetchError(f"`{self.server}` answered something that is {signing.reason}")
-        return not _is_issued_by(self._own(), signing[0])
+        return not self._own().is_signed_by(self._answered(response.chain))
 
     def valid_until(self, now: float) -> float | None:
         """Of what lies in ``out``; None when there is nothing or it has expired."""
         try:
-            end = self._own().not_valid_after_utc.timestamp()
+            end = self._own().end
         except (SettingsError, OSError):
             return None
         return end if now < end else None
 
     def renew_at(self) -> float:
         """Half of the life of what lies in ``out``. Raises SettingsError, OSError."""
-        leaf = self._own()
-        return renewal_time(leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp(), 0.5)
+        return self._own().renew_at
 
-    def _own(self) -> x509.Certificate:
+    def _own(self) -> Delivered:
         file = self.out / f"{self.name}.crt"
-        chain = read_chain(file.read_bytes())
-        if isinstance(chain, Rejection):
-            raise SettingsError(f"`{file}` is {chain.reason}")
-        return chain[0]
+        try:
+            return Delivered.read(file.read_bytes())
+        except ValueError as error:
+            raise SettingsError(f"`{file}` is {error}") from error
+
+    def _answered(self, pem: bytes) -> Delivered:
+        try:
+            return Delivered.read(pem)
+        except ValueError as error:
+            raise FetchError(f"`{self.server}` answered something that is {error}") from error
 
     def _write_roots(self, pem: bytes) -> None:
         file = self.out / "ca.crt"
@@ -120,7 +118,7 @@ class Enrolling:
         if token:
             return grpc.ssl_channel_credentials(self.bundle.read_bytes())
         try:
-            end = self._own().not_valid_after_utc.timestamp()
+            end = self._own().end
             if now >= end:
                 told = f"the SVID in `{self.out}` expired at {time_of(end)}"
                 raise Declined(f"{told} and renews nothing; a join token is needed")
@@ -174,11 +172,3 @@ def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:
                 output.remark(f"not renewed, trying again: {error}")
             told = str(error)
             stopping.wait(min(LOOK_SECONDS, max(0.1, (enrolling.valid_until(now) or now) - now)))
-
-
-def _is_issued_by(leaf: x509.Certificate, signing: x509.Certificate) -> bool:
-    try:
-        leaf.verify_directly_issued_by(signing)
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return True

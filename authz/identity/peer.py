@@ -7,11 +7,13 @@ leaf (XA-35): the bundles must hold the intermediates.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 
 from authz.core.spiffe import SpiffeId
 from authz.identity.bundle import Bundles, TrustBundle
+from authz.identity.leaf import read_parts
 from authz.identity.revocation import NO_REVOCATIONS, Revocations
-from authz.identity.validate import Examined, Rejection, examine
+from authz.identity.validate import Examined, Rejection, examine, read_chain
 
 CACHED_CERTIFICATES = 4096
 """About 1 kB each; one per peer and rotation."""
@@ -29,6 +31,8 @@ class Accepted:
         return self.principal == principal and self.begin <= now < self.end
 
 
+NO_SVID = Accepted("", -inf, inf)
+"""Of an authority of its own: nothing here judges it."""
 NOBODY = Accepted("", 0.0, 0.0)
 """Plaintext: there is nothing to judge, and nothing to remember."""
 
@@ -90,6 +94,17 @@ def examine_peer(
         return revoked
     begin, end = max(w.begin for w in examined.windows), min(w.end for w in examined.windows)
     return Accepted(principal, begin, end)
+
+
+def spiffe_uri(certificate_pem: str) -> str | Rejection:
+    """The first URI of a certificate that looks like a SPIFFE ID, unjudged; empty when there is none. Never raises."""
+    chain = read_chain(certificate_pem)
+    if isinstance(chain, Rejection):
+        return chain
+    parts = read_parts(chain[0], "the certificate")
+    if isinstance(parts, str):
+        return Rejection(parts)
+    return next((uri for uri in parts.uris if uri.lower().startswith("spiffe:")), "")
 
 
 @lru_cache(maxsize=CACHED_CERTIFICATES)

@@ -101,6 +101,7 @@ class App:
                 credentials=_credentials(settings),
                 socket_mode=int(settings.socket_mode, 8),
                 clock=clock,
+                judge_caller=self.evidence.judge_caller if self.evidence is not None else None,
             )
         )
         self.reloader = Reloader(settings.policies, settings.mesh, self._put_in_force, clock)

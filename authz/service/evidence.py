@@ -8,7 +8,7 @@ effect on connections that live on (XA-159). What is broken in a changed file is
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from authz.audit.telemetry import PeerTrustStatus
@@ -16,8 +16,9 @@ from authz.core.attributes import AttributeContext
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.bundle import Bundles, TrustBundle, split_bundle
-from authz.identity.peer import Accepted, examine_peer
+from authz.identity.peer import NO_SVID, Accepted, examine_peer, spiffe_uri
 from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocations
+from authz.identity.validate import Rejection
 from authz.service.check import where_it_failed
 from authz.settings import Settings
 from authz.sources.directory import watch
@@ -49,6 +50,8 @@ class Trusted:
     revocations: Revocations
     accepted: dict[str, Accepted]
     """By certificate, PEM: a whole certificate is its own best key, and wire hands out the same text every time."""
+    callers: dict[str, Accepted] = field(default_factory=dict)
+    """The same for those who ask us: they are not named by Envoy."""
 
 
 class PeerEvidence:
@@ -136,6 +139,28 @@ class PeerEvidence:
         if len(trusted.accepted) >= MAX_REMEMBERED:
             trusted.accepted.clear()
         trusted.accepted[certificate] = answer
+        return ""
+
+    def judge_caller(self, certificate: str, now: float) -> str:
+        """
+        Why whoever asks *us* over mutual TLS is not answered; empty when it is. Never raises.
+
+        The handshake judged once; this judges expiry, bundle and revocation on every call. A certificate without a
+        SPIFFE ID is of an authority of its own, for which the handshake is all there is.
+        """
+        trusted = self._trusted
+        known = trusted.callers.get(certificate)
+        if known is not None and known.begin <= now < known.end:
+            return ""
+        claimed = spiffe_uri(certificate)
+        if isinstance(claimed, Rejection):
+            return claimed.reason
+        answer = examine_peer(certificate, claimed, trusted.bundles, trusted.revocations, now) if claimed else NO_SVID
+        if isinstance(answer, str):
+            return answer
+        if len(trusted.callers) >= MAX_REMEMBERED:
+            trusted.callers.clear()
+        trusted.callers[certificate] = answer
         return ""
 
     def _read_revocations(self) -> Revocations:

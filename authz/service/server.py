@@ -107,6 +107,7 @@ class CheckServer:
     One worker's server. ``start``, then ``drain`` once; health is told from outside.
 
     ``credentials`` None serves plaintext: for Unix sockets and loopback.
+    ``judge_caller`` says of a certificate (PEM), by which somebody asks over mutual TLS, why it is not answered.
     ``socket_mode`` lets members of the group connect to Unix sockets, and no stranger, unless told otherwise.
     """
 
@@ -119,6 +120,7 @@ class CheckServer:
         credentials: grpc.ServerCredentials | None = None,
         socket_mode: int = 0o660,
         clock: Callable[[], float] = time,
+        judge_caller: Callable[[str, float], str] | None = None,
     ) -> None:
         if api_implementation.Type() != "upb":
             raise SettingsError("protobuf runs without its C library, 50 times slower: reinstall `protobuf` (XA-198)")
@@ -127,6 +129,7 @@ class CheckServer:
         self._clock = clock
         self._credentials = credentials
         self._socket_mode = socket_mode
+        self._judge_caller = judge_caller
         self.health = Health()
         self._server = grpc.aio.server(
             options=[*OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)],
@@ -171,6 +174,10 @@ class CheckServer:
         return f"{address.rpartition(':')[0]}:{port}" if address.rpartition(":")[2] == "0" else address
 
     async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        if self._judge_caller is not None:
+            for certificate in context.auth_context().get("x509_pem_cert", ()):
+                if refusal := self._judge_caller(bytes(certificate).decode("ascii", "replace"), self._clock()):
+                    await context.abort(grpc.StatusCode.UNAUTHENTICATED, refusal)
         answer = self._function.check(message, context.invocation_metadata() or (), self._clock())
         while isinstance(answer, Pending):
             try:

@@ -1,0 +1,50 @@
+"""A certificate as it was delivered: when it ends, when to renew it, whose key it has, who signed it."""
+
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from authz.identity.keys import PrivateKey, key_bytes
+from authz.identity.renewal import renewal_time
+from authz.identity.validate import Rejection, read_chain
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The first certificate of a PEM text."""
+
+    leaf: x509.Certificate
+
+    @classmethod
+    def read(cls, pem: bytes) -> "Delivered":
+        """Raises ValueError with a reason that fits after ``is``."""
+        chain = read_chain(pem)
+        if isinstance(chain, Rejection):
+            raise ValueError(chain.reason)
+        return cls(chain[0])
+
+    @property
+    def end(self) -> float:
+        """Seconds since the epoch."""
+        return self.leaf.not_valid_after_utc.timestamp()
+
+    @property
+    def renew_at(self) -> float:
+        """Half of its life, seconds since the epoch."""
+        return renewal_time(self.leaf.not_valid_before_utc.timestamp(), self.end, 0.5)
+
+    def is_of(self, key: PrivateKey) -> bool:
+        """Whether it is a certificate of this key."""
+        try:
+            return key_bytes(self.leaf.public_key()) == key_bytes(key.public_key())  # type: ignore[arg-type]  # unusual keys just differ
+        except (ValueError, UnsupportedAlgorithm):
+            return False
+
+    def is_signed_by(self, signing: "Delivered") -> bool:
+        """Whether the other one directly signed it."""
+        try:
+            self.leaf.verify_directly_issued_by(signing.leaf)
+        except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+            return False
+        return True
