@@ -40,6 +40,8 @@ RATES = (500, 2_000, 5_000)
 SIZES = (1, 100, 1_000, 10_000)
 GROWTH_STRAIGHT = ("authz, grpcio", "authz, hosted", "OPA-Envoy")
 GROWTH_THROUGH = ("Envoy native filters", "Envoy + authz hosted", "Envoy + authz embedded")
+FEW_REQUESTS, SLOW_SECONDS = 100, 20.0
+"""A contender that answers so few in a second is loaded longer: OPA-Envoy with 10,000 rules, fifteen a second."""
 QUICK = ("empty, grpcio", "authz, grpcio", "authz, grpcio, no log", "authz, hosted")
 
 
@@ -114,14 +116,13 @@ class Bench:
         plan = self.plan
         rounds = plan.rounds if rates or plan.is_quick else plan.growth_rounds
         with started(starts, place, self.missing, self.say) as found:
-            for one in found:
-                saturate(one.target, plan.seconds / 2, self.clients)  # warm
+            seconds = {one.name: self._warm(one) for one in found}
             saturated: dict[str, list[tuple[float, float]]] = {one.name: [] for one in found}
             paced: dict[str, dict[int, list[Paced]]] = {one.name: {rate: [] for rate in rates} for one in found}
             for number in range(rounds):
                 self.say(f"{name}: round {number + 1} of {rounds}")
                 for one in found:
-                    saturated[one.name].append(self._saturate(one))
+                    saturated[one.name].append(self._saturate(one, seconds[one.name]))
                     for rate in rates:
                         paced[one.name][rate].append(pace(one.target, rate, plan.seconds, self.clients))
             return [
@@ -140,9 +141,16 @@ class Bench:
                 for one in found
             ]
 
-    def _saturate(self, one: Contender) -> tuple[float, float]:
+    def _warm(self, one: Contender) -> float:
+        """Seconds that a run of a contender takes: long ones where all that wait are answered only after seconds."""
+        done = saturate(one.target, self.plan.seconds / 2, self.clients)
+        return SLOW_SECONDS if done.requests < FEW_REQUESTS else self.plan.seconds
+
+    def _saturate(self, one: Contender, seconds: float) -> tuple[float, float]:
         before = one.cpu_seconds()
-        done = saturate(one.target, self.plan.seconds, self.clients)
+        done = saturate(one.target, seconds, self.clients)
+        if not done.requests:
+            raise SystemExit(f"{one.name} answered nothing in {seconds:g} s")
         return done.requests_per_second, (one.cpu_seconds() - before) / done.requests * 1e6
 
     def growth(self, starts: Mapping[str, Start], name: str) -> list[Row]:

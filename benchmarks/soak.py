@@ -116,6 +116,7 @@ class Issuer:
 
     def close(self) -> None:
         self._server.shutdown()
+        self._server.server_close()
 
 
 def kinds(issuer: Issuer) -> list[Kind]:

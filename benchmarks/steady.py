@@ -19,7 +19,9 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from time import perf_counter, time
+from typing import TypeVar
 
+K = TypeVar("K")
 CONNECTIONS = 32
 TOLD_SECONDS = 10.0
 LATE_SECONDS = 10.0
@@ -67,9 +69,9 @@ def percentile(bins: Mapping[int, int], share: float) -> float:
     return math.nan
 
 
-def together(parts: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """The bins of several times as one."""
-    found = Counter[int]()
+def together(parts: Iterable[Mapping[K, int]]) -> dict[K, int]:
+    """Counts of several times as one."""
+    found = Counter[K]()
     for part in parts:
         found.update(part)
     return dict(found)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.clients import percentiles
-from benchmarks.report import BEGIN, END, inserted, markdown, picture
+from benchmarks.report import BEGIN, END, in_short, inserted, markdown, picture, servers
 from benchmarks.run import guard
 from benchmarks.subject import check_cluster, check_filter, checking_envoy, make_subject
 
@@ -36,7 +36,7 @@ RESULT = {
     "through": [row("Envoy alone", paced=PACED)],
     "loading": {
         "10,000 policies": {"policies": 10_000, "seconds": 2.0, "cpu_seconds": 2.0, "bytes_each": 8000.0},
-        "1,000 reloads": {"reloads": 1000, "bytes_each": 10.0, "blocks_each": 0.1, "megabytes": 80.0},
+        "1,000 reloads": {"reloads": 1000, "policies": 20, "bytes_each": 10.0, "blocks_each": 0.1, "megabytes": 80.0},
         "latency, grpcio": LATENCY,
         "latency, hosted": LATENCY,
     },
@@ -60,7 +60,32 @@ def test_the_report_says_who_was_left_out_and_who_does_not_keep_up() -> None:
     assert "Left out: OPA-Envoy: there is no Go to build it with." in text
     assert "| authz, grpcio | 1.00 / 2.00 / 3.00 | does not keep up |" in text
     assert "| authz, hosted | 1,000 |   900 |" in text
-    assert "8.0 kB each" in text
+    assert "8.0 kB of memory each" in text
+
+
+def test_the_comparisons_people_ask_for_come_first() -> None:
+    paced = {"2000": {"achieved": 2000.0, "p50": 1.0, "p99": 2.5, "p999": 3.0}}
+    late = {"2000": {"achieved": 900.0, "p50": 1.0, "p99": 2.5, "p999": 3.0}}
+    result = {
+        "straight": [row("authz, hosted", requests_per_second=9000.0), row("OPA-Envoy", requests_per_second=1500.0)],
+        "through": [row("Envoy + authz hosted", paced=paced), row("Envoy + OPA-Envoy", paced=late)],
+        "growth through": [row("Envoy native filters", 10_000, requests_per_second=290.0), row("Envoy native filters")],
+        "growth straight": [row("authz, hosted"), row("authz, hosted", 10_000, cpu_us=110.0)],
+    }
+    assert in_short(result) == [
+        "Requests/s straight, token verified and decision logged on both sides: authz, hosted 9,000, 6.0 times "
+        "OPA-Envoy (1,500).",
+        "p99 through an Envoy at 2,000 requests/s: authz hosted 2.50 ms, OPA-Envoy does not keep up.",
+        "Requests/s through an Envoy with 10,000 policies on one workload: Envoy native filters 290.",
+        "CPU of a request with 10,000 policies against 1: authz, hosted 1.10 times.",
+    ]
+    assert in_short({}) == []
+
+
+def test_the_page_of_servers_gets_its_rows_alone() -> None:
+    text = servers(RESULT | {"machine": {"cpu": "2 cores", "python": "3.11"}})
+    assert text.startswith("2 cores, Python 3.11, 2026-01-01 00:00 UTC:")
+    assert [line.split("|")[1].strip() for line in text.splitlines()[4:] if line] == ["empty, grpcio", "authz, grpcio"]
 
 
 def test_the_picture_is_well_formed() -> None:
