@@ -7,8 +7,9 @@ import click
 from authz.analysis.render import decision_json, rule_note_json
 from authz.analysis.request import UNUSABLE_PATH
 from authz.cli import output as out
-from authz.cli.question import Answer, ask, request_options
+from authz.cli.question import Answer, ask
 from authz.cli.report import place
+from authz.cli.request_options import request_options
 from authz.core.attributes import AttributeContext, Json, Unknown
 from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
 

@@ -8,8 +8,9 @@ from rich.text import Text
 from authz.analysis.render import explanation_json
 from authz.cli import output as out
 from authz.cli.check import print_decision
-from authz.cli.question import Answer, ask, request_options
+from authz.cli.question import Answer, ask
 from authz.cli.report import place
+from authz.cli.request_options import request_options
 from authz.core.explain import PredicateNote, RuleNote, StageNote
 
 

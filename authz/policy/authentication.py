@@ -14,26 +14,10 @@ from authz.core.resources import (
     Presence,
     RequestAuthentication,
 )
-from authz.policy import documents, values
+from authz.policy import documents, jwt_values, values
+from authz.policy.decoders import boolean, choice, objects, read_text, text, texts
 from authz.policy.documents import Node
-from authz.policy.schema import (
-    Fault,
-    Field,
-    Notes,
-    Shape,
-    boolean,
-    choice,
-    describe,
-    elements,
-    filled,
-    given,
-    key_of,
-    objects,
-    read_text,
-    text,
-    text_of,
-    texts,
-)
+from authz.policy.schema import Fault, Field, Notes, Shape, describe, elements, filled, given, key_of, text_of
 from authz.policy.targets import SELECTOR, TARGET_FIELDS, check_target, no_dry_run, target
 
 MAX_JWT_RULES = 4096
@@ -84,11 +68,11 @@ def _seconds(node: Node, notes: Notes) -> float:
     value = read_text(node, notes)
     if text_of(node) is None:
         return 5.0
-    fault = values.duration(value)
+    fault = jwt_values.duration(value)
     if fault is not None:
         notes.fault(node, fault)
         return 5.0
-    return float(values.parse_duration(value) or 5)
+    return float(jwt_values.parse_duration(value) or 5)
 
 
 _FROM_HEADER: Shape[JwtHeader] = Shape(
@@ -100,7 +84,7 @@ _FROM_HEADER: Shape[JwtHeader] = Shape(
 _CLAIM_TO_HEADER: Shape[ClaimToHeader] = Shape(
     "an entry of `outputClaimToHeaders`",
     {
-        "header": Field("header", text(lambda value: values.header_name(value) if value else None)),
+        "header": Field("header", text(lambda value: jwt_values.header_name(value) if value else None)),
         "claim": Field("claim", read_text),
     },
     lambda header="", claim="": ClaimToHeader(header, claim),
@@ -111,15 +95,15 @@ _JWT_RULE: Shape[JwtRule] = Shape(
     {
         "issuer": Field("issuer", text(_issuer)),
         "audiences": Field("audiences", texts(_not_empty)),
-        "jwks": Field("jwks", text(values.inline_keys)),
-        "jwksUri": Field("jwks_uri", text(values.jwks_uri)),
-        "jwks_uri": Field("jwks_uri", text(values.jwks_uri)),
+        "jwks": Field("jwks", text(jwt_values.inline_keys)),
+        "jwksUri": Field("jwks_uri", text(jwt_values.jwks_uri)),
+        "jwks_uri": Field("jwks_uri", text(jwt_values.jwks_uri)),
         "fromHeaders": Field("from_headers", objects(_FROM_HEADER, null_code="VA-38")),
         "fromParams": Field("from_params", texts(_not_empty)),
         "fromCookies": Field("from_cookies", texts(_not_empty)),
         "forwardOriginalToken": Field("forward_original_token", boolean),
         "outputPayloadToHeader": Field(
-            "output_payload_to_header", text(lambda value: values.header_name(value) if value else None)
+            "output_payload_to_header", text(lambda value: jwt_values.header_name(value) if value else None)
         ),
         "outputClaimToHeaders": Field("output_claim_to_headers", objects(_CLAIM_TO_HEADER, null_code="VA-40")),
         "spaceDelimitedClaims": Field(

@@ -4,21 +4,10 @@ from typing import Any
 
 from authz.core.resources import DRY_RUN_ANNOTATION, Action, AuthorizationPolicy, Metadata
 from authz.policy import documents
+from authz.policy.decoders import choice, objects, read_text
 from authz.policy.documents import Node
 from authz.policy.rules import RULE, negated_name
-from authz.policy.schema import (
-    Field,
-    Notes,
-    Shape,
-    choice,
-    elements,
-    filled,
-    given,
-    key_of,
-    objects,
-    read_text,
-    text_of,
-)
+from authz.policy.schema import Field, Notes, Shape, elements, filled, given, key_of, text_of
 from authz.policy.targets import TARGET_FIELDS, annotation, check_target, target
 
 MAX_RULES = 512

@@ -13,21 +13,10 @@ from typing import Any, NamedTuple
 from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.resources import MeshConfig, PathNormalization
 from authz.policy import documents
+from authz.policy.decoders import choice, integer, text, texts
 from authz.policy.documents import Document, Kind, Node, Scalar, read_documents
 from authz.policy.providers import decode_providers
-from authz.policy.schema import (
-    Decoder,
-    Fault,
-    Field,
-    Notes,
-    Shape,
-    choice,
-    given,
-    integer,
-    text,
-    text_of,
-    texts,
-)
+from authz.policy.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
 from authz.policy.values import is_dns_name
 
 _FLAGS = {

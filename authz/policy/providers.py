@@ -14,27 +14,10 @@ from typing import Any, NamedTuple
 
 from authz.core.errors import Location, Problem, Severity
 from authz.core.resources import ExtensionProvider
-from authz.policy import documents, values
+from authz.policy import documents, jwt_values, values
+from authz.policy.decoders import anything, boolean, integer, read_text, text, text_map, texts
 from authz.policy.documents import Kind, Node, Scalar, Sequence
-from authz.policy.schema import (
-    Check,
-    Fault,
-    Field,
-    Notes,
-    Shape,
-    anything,
-    boolean,
-    describe,
-    given,
-    integer,
-    nearest,
-    note_unknown,
-    read_text,
-    text,
-    text_map,
-    text_of,
-    texts,
-)
+from authz.policy.schema import Check, Fault, Field, Notes, Shape, describe, given, nearest, note_unknown, text_of
 
 _MAKES_UNUSABLE = frozenset(f"VA-{number}" for number in range(50, 57)) | {"AP-79"}
 _OTHER_TYPES = (
@@ -94,10 +77,10 @@ def _status(node: Node, notes: Notes) -> int:
 
 def _timeout(node: Node, notes: Notes) -> float:
     value = read_text(node, notes)
-    fault = values.duration(value) if text_of(node) is not None else None
+    fault = jwt_values.duration(value) if text_of(node) is not None else None
     if fault is not None:
         notes.fault(node, fault)
-    return float(values.parse_duration(value) or 0)
+    return float(jwt_values.parse_duration(value) or 0)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -4,20 +4,8 @@ from collections.abc import Callable
 
 from authz.core.resources import Condition, Operation, Rule, Source
 from authz.policy import documents, values
-from authz.policy.schema import (
-    Check,
-    Field,
-    Notes,
-    Shape,
-    elements,
-    filled,
-    given,
-    key_of,
-    objects,
-    text,
-    text_of,
-    texts,
-)
+from authz.policy.decoders import objects, text, texts
+from authz.policy.schema import Check, Field, Notes, Shape, elements, filled, given, key_of, text_of
 
 MAX_SOURCES = 512
 MAX_ACCOUNTS = 16

@@ -5,23 +5,9 @@ from typing import Any, NamedTuple
 
 from authz.core.resources import DRY_RUN_ANNOTATION, Metadata, Target, TargetRef
 from authz.policy import documents, values
+from authz.policy.decoders import anything, objects, read_text, text, text_map
 from authz.policy.documents import Node
-from authz.policy.schema import (
-    Fault,
-    Field,
-    Notes,
-    Shape,
-    anything,
-    filled,
-    given,
-    key_of,
-    nearest,
-    objects,
-    read_text,
-    text,
-    text_map,
-    text_of,
-)
+from authz.policy.schema import Fault, Field, Notes, Shape, filled, given, key_of, nearest, text_of
 
 MAX_LABELS = 4096
 MAX_LABEL_VALUE = 63

@@ -1,0 +1,87 @@
+"""The options that describe one offline request: the same for ``authz check`` and ``authz explain``."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from authz.analysis.request import MAX_PORT
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+class _Lines(click.ParamType[str]):
+    """Text that may hold spaces: several in one environment variable stand on a line each."""
+
+    name = "text"
+    envvar_list_splitter = "\n"
+
+
+class _Pair(click.ParamType[tuple[str, str]]):
+    """``name=value``."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        name, separator, rest = str(value).partition("=")
+        if not separator or not name:
+            self.fail(f"`{value}` is not of the form `name=value`", param, ctx)
+        return name, rest
+
+
+_OPTIONS = (
+    click.option(
+        "--policies", "-p", metavar="PATH", multiple=True, required=True,
+        type=click.Path(exists=True, allow_dash=True), help="File or directory of policies; may be repeated.",
+    ),
+    click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig."),
+    click.option(
+        "--file", "-f", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        help="Request as YAML or JSON, in the form of test cases: `workload`, `request`, `customStub`.",
+    ),
+    click.option("--to", metavar="WORKLOAD", help="The workload that is asked, by its name in the mesh description."),
+    click.option("--from", metavar="WORKLOAD", help="The workload that asks, by its name in the mesh description."),
+    click.option("--namespace", "-n", metavar="NAME", help="Namespace of the workload that is asked."),
+    click.option("--labels", "-l", metavar="K=V,...", multiple=True, help="Its labels; may be repeated."),
+    click.option("--service-account", metavar="NAME", help="Its service account."),
+    click.option("--port", metavar="PORT", type=click.IntRange(0, MAX_PORT), help="Its port that is connected to."),
+    click.option("--tcp", is_flag=True, help="A TCP connection instead of an HTTP request."),
+    click.option("--method", metavar="NAME", help="HTTP method (GET)."),
+    click.option("--host", metavar="HOST", help="Host header, port included (api.example.com)."),
+    click.option("--path", metavar="PATH", help="Path and query as the client sends them (/)."),
+    click.option("--scheme", metavar="SCHEME", help="http or https (http)."),
+    click.option("--header", "-H", metavar="'NAME: VALUE'", multiple=True, type=_Lines(), help="May be repeated."),
+    click.option(
+        "--source-principal", metavar="ID",
+        help="Identity of the client certificate; `spiffe://` may be left out of Istio's form.",
+    ),
+    click.option("--source-ip", metavar="IP", help="Direct peer (10.9.9.9)."),
+    click.option("--destination-ip", metavar="IP", help="Address connected to (10.1.0.5)."),
+    click.option("--tls", type=click.Choice(["mtls", "simple", "plaintext"]), help="mtls if there is an identity."),
+    click.option("--sni", metavar="NAME", help="TLS server name."),
+    click.option("--token", metavar="JWT", help="Bearer token; shows in the list of processes, prefer --token-file."),
+    click.option(
+        "--token-file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        help="File with the bearer token.",
+    ),
+    click.option(
+        "--claims", metavar="JSON|@FILE",
+        help="Claims of a bearer token whose signature is taken as good; the rest of it is judged.",
+    ),
+    click.option(
+        "--jwks", metavar="[SOURCE=]FILE", multiple=True,
+        help="Key set of a jwksUri or issuer, which offline is not fetched; without SOURCE for all.",
+    ),
+    click.option(
+        "--provider", metavar="NAME=ANSWER", multiple=True, type=_Pair(),
+        help="Answer of a CUSTOM provider, which offline is not asked: allow, deny or error.",
+    ),
+    click.option("--gateway", is_flag=True, help="The proxy is a gateway, not a sidecar."),
+)  # fmt: skip
+
+
+def request_options(command: Command) -> Command:
+    """Add the options that describe a request."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

@@ -1,0 +1,88 @@
+"""What a single value of a JWT rule must look like, as checks: None, or the fault. Durations are of providers too."""
+
+import json
+import re
+from fractions import Fraction
+from urllib.parse import urlsplit
+
+from authz.core.errors import Severity
+from authz.policy.schema import Fault
+
+_DURATION = re.compile(r"\+?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_SECONDS = {
+    "ns": Fraction(1, 10**9), "us": Fraction(1, 10**6), "µs": Fraction(1, 10**6), "μs": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600),
+}  # fmt: skip
+_HEADER_NAME = re.compile(r"[-_A-Za-z0-9]+")
+MAX_URI = 2048
+
+
+def jwks_uri(value: str) -> Fault | None:
+    """VA-34, VA-35."""
+    if not value:
+        return Fault("VA-34", "the key set's address is empty", "remove it to use the issuer's discovery document")
+    if len(value) > MAX_URI:
+        return Fault("VA-34", f"the key set's address has {len(value)} characters, at most {MAX_URI} are allowed")
+    try:
+        parts = urlsplit(value)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 0) >= 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or any(character <= " " or character == "\x7f" for character in value):
+        return Fault("VA-35", f"`{value}` is not an address of a key set", "expected `http://` or `https://`, a host "
+                     "and, where needed, a numeric port")  # fmt: skip
+    return None
+
+
+def header_name(value: str) -> Fault | None:
+    """VA-40."""
+    if _HEADER_NAME.fullmatch(value):
+        return None
+    return Fault("VA-40", f"`{value}` is not a header name", "letters, digits, `-` and `_` only")
+
+
+def duration(value: str) -> Fault | None:
+    """VA-41."""
+    seconds = parse_duration(value)
+    if seconds is None:
+        return Fault("VA-41", f"`{value}` is not a duration", "for example `5s`, `10ms` or `1m30s`")
+    if seconds < Fraction(1, 1000):
+        return Fault("VA-41", f"`{value}` is shorter than a millisecond")
+    if (seconds * 1000).denominator != 1:
+        return Fault("VA-41", f"`{value}` is not a whole number of milliseconds")
+    return None
+
+
+def parse_duration(value: str) -> Fraction | None:
+    """Seconds of ``1m30s``; None when it is no duration."""
+    if len(value) > 64 or not _DURATION.fullmatch(value):
+        return None
+    return sum(
+        (Fraction(number.rstrip(".")) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(value)), Fraction()
+    )
+
+
+_PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "oct": ("k",)}
+
+
+def inline_keys(value: str) -> Fault | None:
+    """VA-37, VA-39, RA-37; says nothing of the keys themselves."""
+    if not value:
+        return None
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        return Fault("VA-37", "the inline key set is not JSON", 'expected `{"keys": [...]}`')
+    keys = parsed.get("keys", [parsed] if "kty" in parsed else None) if isinstance(parsed, dict) else None
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+        return Fault("VA-37", "the inline key set is not a JWK set", 'expected `{"keys": [...]}`')
+    if any(key.get("kty") == "oct" or "d" in key for key in keys):
+        return Fault("VA-39", "the inline key set holds a private or symmetric key: whoever reads the policy can sign",
+                     "publish the public key only", Severity.WARNING)  # fmt: skip
+    if not any(
+        all(isinstance(key.get(m), str) for m in _PUBLIC_MEMBERS.get(str(key.get("kty")), ("",))) for key in keys
+    ):
+        return Fault("RA-37", "the inline key set has no usable key: every token of this rule will be refused",
+                     "give an RSA, EC or Ed25519 key", Severity.WARNING)  # fmt: skip
+    return None
