@@ -67,7 +67,7 @@ def init(
         raise SettingsError(f"`{directory}` holds an authority already; rotate it with `authz ca root prepare`")
     now = time.time()
     domain = trust_domain_of(trust_domain)
-    adopted = adopted_authority(root, chain, key, now)
+    adopted = adopted_authority(root, chain, key, now, domain)
     if adopted is not None:
         made = CertificateAuthority(domain, (adopted,))
     else:
@@ -106,6 +106,8 @@ def issue(
     """Issue a certificate to files: for SPIFFE_ID, or with --server for a web server."""
     if bool(spiffe_id) == server:
         raise click.UsageError("give a SPIFFE ID, or --server with --dns")
+    if spiffe_id and addresses:
+        raise click.UsageError("--ip belongs to --server")
     authority, now = load(directory), time.time()
     try:
         if spiffe_id:

@@ -8,7 +8,7 @@ import click
 from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.authority import Authority, read_authority
-from authz.identity.ca import CertificateAuthority
+from authz.identity.ca import STATE_FILE, CertificateAuthority, judge_by_trial
 from authz.identity.files import read_secret
 from authz.identity.keys import KeyType
 
@@ -29,6 +29,10 @@ def load(directory: Path) -> CertificateAuthority:
     """Read an authority. Raises SettingsError, OSError."""
     try:
         return CertificateAuthority.load(directory)
+    except FileNotFoundError as error:
+        if Path(str(error.filename)) != directory / STATE_FILE:
+            raise
+        raise SettingsError(f"there is no authority in `{directory}`; make one with `authz ca init`") from error
     except ValueError as error:
         raise SettingsError(str(error)) from error
 
@@ -41,15 +45,20 @@ def trust_domain_of(text: str) -> TrustDomain:
         raise SettingsError(str(error)) from error
 
 
-def adopted_authority(root_file: Path | None, chain: Path | None, key: Path | None, now: float) -> Authority | None:
-    """An authority of one\'s own, if files were given. Raises SettingsError, click.UsageError, OSError."""
+def adopted_authority(
+    root_file: Path | None, chain: Path | None, key: Path | None, now: float, trust_domain: TrustDomain
+) -> Authority | None:
+    """An authority of one's own, if files were given. Raises SettingsError, click.UsageError, OSError."""
     if root_file is None and chain is None and key is None:
         return None
     if root_file is None or key is None:
         raise click.UsageError("your own authority needs --root and --key, and --chain if --key is an intermediate's")
     try:
         intermediates = chain.read_bytes() if chain else b""
-        return read_authority(root_file.read_bytes(), intermediates, read_secret(key), now)
+        authority = read_authority(root_file.read_bytes(), intermediates, read_secret(key), now)
+        if reason := judge_by_trial(authority, trust_domain, now):
+            raise ValueError(f"nobody would take what this authority signs: {reason}")
+        return authority
     except ValueError as error:
         raise SettingsError(str(error)) from error
 

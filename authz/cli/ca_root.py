@@ -33,8 +33,9 @@ def root() -> None:
 def root_prepare(directory: Path, key_type: str, root_file: Path | None, chain: Path | None, key: Path | None) -> None:
     """Trust a second root; it signs nothing yet."""
     now = time.time()
-    adopted = adopted_authority(root_file, chain, key, now)
-    changed = _step(lambda: prepare(load(directory), now, key_type=KeyType(key_type), adopted=adopted))
+    before = load(directory)
+    adopted = adopted_authority(root_file, chain, key, now, before.trust_domain)
+    changed = _step(lambda: prepare(before, now, key_type=KeyType(key_type), adopted=adopted))
     changed.save(directory)
     output.say(f"prepared {changed.authorities[-1].id}; activate it when every proxy trusts it")
 

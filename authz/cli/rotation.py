@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from authz.cli import output
+from authz.cli.ca_files import load
 from authz.cli.proxies import proxy_name, read_proxies
 from authz.core.attributes import Json
 from authz.core.errors import FetchError, SettingsError
@@ -95,7 +96,7 @@ def drill(admins: tuple[str, ...], directory: Path, timeout: float, settle: floa
     """
     if not admins:
         raise click.UsageError("at least one --admin is needed: the drill is about seeing that proxies follow")
-    ca = _load(directory)
+    ca = load(directory)
     steps = Steps(ca, directory, admins, timeout, settle)
     try:
         steps.run()
@@ -163,19 +164,12 @@ def _expected(directory: Path | None, certs: Path | None, now: float) -> Expecte
     serials = None
     roots = None
     if directory is not None:
-        ca = _load(directory)
+        ca = load(directory)
         roots = frozenset(root.serial_number for root in ca.roots)
         serials = expected_serials(Ledger(directory / LEDGER_FILE).read(), now)
     if certs is not None:
         serials = serials_of_files(path.read_bytes() for path in sorted(certs.rglob("*.crt")))
     return Expected(serials, roots)
-
-
-def _load(directory: Path) -> CertificateAuthority:
-    try:
-        return CertificateAuthority.load(directory)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
 
 
 def _print(form: str, served: dict[str, tuple[Served, ...]], found: list[Drift], now: float) -> None:

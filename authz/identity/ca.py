@@ -40,6 +40,7 @@ from authz.identity.template import (
     server_template,
     svid_template,
 )
+from authz.identity.validate import Rejection, validate_svid
 
 STATE_FILE = "authorities.json"
 BUNDLE_FILE = "bundle.pem"
@@ -212,6 +213,18 @@ class CertificateAuthority:
             serial=serial,
             authority_id=authority.id,
         )
+
+
+def judge_by_trial(authority: Authority, trust_domain: TrustDomain, now: float) -> str | None:
+    """
+    Sign a certificate that nobody gets, and say why it would be refused, or None.
+
+    What somebody else made may be an authority in every respect and yet be for other names, or for none below it.
+    """
+    trial = CertificateAuthority(trust_domain, (replace(authority, state=AuthorityState.ACTIVE),))
+    issued = trial.issue_svid(SpiffeId(trust_domain, "/trial"), now)
+    answer = validate_svid(issued.chain_pem, {trust_domain: trial.trust_bundle}, now)
+    return answer.reason if isinstance(answer, Rejection) else None
 
 
 def _read_authority(place: Path, name: str, state: AuthorityState) -> Authority:

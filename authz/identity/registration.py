@@ -20,7 +20,7 @@ import yaml
 
 from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.spiffe import SpiffeId, TrustDomain
-from authz.identity.template import SVID_TTL_SECONDS
+from authz.identity.template import SVID_TTL_SECONDS, judge_dns_name
 
 MAX_TTL_SECONDS = 30 * 24 * 3600
 
@@ -178,7 +178,7 @@ class _Reader:
         grant = Grant(
             spiffe_id or SpiffeId(self.trust_domain),
             self._ttl(fields, path),
-            tuple(text for text, _ in self._texts(fields, "dns", path)),
+            tuple(self._dns_name(text, at, path) for text, at in self._texts(fields, "dns", path)),
             tuple(self._domains(fields, path)),
         )
         return RegistrationEntry(grant, selectors, parent_id) if len(self.problems) == before else None
@@ -226,6 +226,11 @@ class _Reader:
         if kind not in ("unix:uid", "unix:gid") or not (value.isascii() and value.isdigit()):
             help_text = "write `unix:uid:1000` or `unix:gid:1000`"
             self.note(node.start_mark, f"{path}.selectors", f"`{text}` is not a selector known here", help_text)
+        return text
+
+    def _dns_name(self, text: str, node: yaml.Node, path: str) -> str:
+        if reason := judge_dns_name(text):
+            self.note(node.start_mark, f"{path}.dns", reason)
         return text
 
     def _ttl(self, fields: Mapping[str, yaml.Node], path: str) -> float:

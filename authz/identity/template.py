@@ -5,7 +5,9 @@ Each kind of certificate is one function; ``sign`` turns any template into a cer
 Source: SPIFFE X.509-SVID sections 2 to 4, RFC 5280 section 4.2.
 """
 
+import ipaddress
 import math
+import re
 from dataclasses import dataclass
 
 from authz.core.spiffe import SpiffeId, TrustDomain
@@ -17,6 +19,9 @@ SVID_TTL_SECONDS = 24 * 3600.0
 ROOT_TTL_SECONDS = 10 * 365 * 24 * 3600.0
 INTERMEDIATE_TTL_SECONDS = 365 * 24 * 3600.0
 SERVER_TTL_SECONDS = 90 * 24 * 3600.0
+MAX_DNS_CHARACTERS = 253
+_DNS_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DNS_NAME = re.compile(rf"(?:\*\.)?{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +74,35 @@ def intermediate_template(
     )
 
 
+def judge_dns_name(name: str) -> str | None:
+    """Say why this is no DNS name for a certificate, or None. A leading ``*.`` is a wildcard (RFC 6125 6.4.3)."""
+    if _DNS_NAME.fullmatch(name) and len(name) <= MAX_DNS_CHARACTERS:
+        return None
+    hint = "" if name.isascii() else "; write it as punycode, `xn--…`"
+    return f"`{name if name.isprintable() else repr(name)}` is not a DNS name{hint}"
+
+
+def _check_names(dns: tuple[str, ...], addresses: tuple[str, ...] = ()) -> None:
+    """Raises ValueError."""
+    for name in dns:
+        if reason := judge_dns_name(name):
+            raise ValueError(reason)
+    for address in addresses:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ValueError(f"`{address}` is not an IP address") from None
+
+
 def svid_template(
     spiffe_id: SpiffeId, now: float, ttl_seconds: float = SVID_TTL_SECONDS, dns: tuple[str, ...] = ()
 ) -> Template:
     """
     A workload's certificate: exactly one URI, usable as server and as client (XA-133).
 
-    Raises ValueError for an ID without a path, which is an authority's (X.509-SVID 4.1).
+    Raises ValueError for an ID without a path, which is an authority's (X.509-SVID 4.1), and for a bad DNS name.
     """
+    _check_names(dns)
     if not spiffe_id.path:
         raise ValueError(f"`{spiffe_id}` has no path: a workload's SPIFFE ID needs one")
     return Template(
@@ -96,6 +122,7 @@ def server_template(
     """A web server's certificate for a gateway's outer side: no SPIFFE ID, so that no peer in the mesh accepts it."""
     if not dns and not addresses:
         raise ValueError("a server certificate needs at least one DNS name or IP address")
+    _check_names(dns, addresses)
     return Template(
         organization="authz",
         common_name=dns[0] if dns and len(dns[0]) <= 64 else "",  # 64: the limit of X.520

@@ -68,7 +68,16 @@ WRONG = [
     (("issue", "--server", "--out", "x"), 1, "at least one DNS name or IP address"),
     (("issue", "nonsense", "--out", "x"), 1, "`nonsense` is not a SPIFFE ID"),
     (("issue", "spiffe://other.test/a", "--out", "x"), 1, "is not of the trust domain `mesh.test`"),
-    (("issue", FRONT, "--ca", "nowhere", "--out", "x"), 1, "nowhere/authorities.json: No such file or directory"),
+    (
+        ("issue", FRONT, "--ca", "nowhere", "--out", "x"),
+        1,
+        "there is no authority in `nowhere`; make one with `authz ca init`",
+    ),
+    (("issue", FRONT, "--dns", "a b", "--out", "x"), 1, "`a b` is not a DNS name"),
+    (("issue", FRONT, "--dns", "bücher.example", "--out", "x"), 1, "`bücher.example` is not a DNS name; write it as"),
+    (("issue", FRONT, "--dns", "-a.example", "--out", "x"), 1, "`-a.example` is not a DNS name"),
+    (("issue", FRONT, "--ip", "1.2.3.4", "--out", "x"), 2, "--ip belongs to --server"),
+    (("issue", "--server", "--ip", "999.1.1.1", "--out", "x"), 1, "`999.1.1.1` is not an IP address"),
     (("root", "activate"), 2, "give --admin for every Envoy, or --unchecked"),
     (("root", "activate", "--unchecked"), 1, "no authority is prepared"),
     (("root", "taint"), 1, "no authority is old"),
@@ -145,6 +154,14 @@ def test_half_an_authority_of_ones_own_is_refused(run: Run, tmp_path: Path) -> N
     assert "needs --root and --key" in failed(run("ca", "init", *files[:4]), 2)
     (tmp_path / "key.pem").chmod(0o644)
     assert "others may read" in failed(run("ca", "init", *files), 1)
+
+
+def test_an_authority_for_other_names_is_refused_before_anybody_relies_on_it(run: Run, tmp_path: Path) -> None:
+    """Everything it signs would be refused by every peer."""
+    files = own_files(tmp_path)
+    told = failed(run("ca", "init", "--trust-domain", "other.test", *files), 1)
+    assert "nobody would take what this authority signs: `spiffe://other.test/trial` is outside the name" in told
+    assert not (tmp_path / "ca").exists()
 
 
 @pytest.mark.usefixtures("authority")

@@ -131,6 +131,9 @@ BROKEN = [
     (entry("spiffeID: spiffe://mesh.test/a, selectors: []"), 2, "an empty list would be for nobody"),
     (entry(GOOD + ", x509SVIDTTL: 0"), 2, "expected whole seconds from 1 to 2592000"),
     (entry(GOOD + ", x509SVIDTTL: 1h"), 2, "expected whole seconds from 1 to 2592000"),
+    (entry(GOOD + ", dns: ['a b']"), 2, "`a b` is not a DNS name"),
+    (entry(GOOD + ", dns: ['a..b']"), 2, "`a..b` is not a DNS name"),
+    (entry(GOOD + f", dns: ['{'a' * 64}.b']"), 2, f"`{'a' * 64}.b` is not a DNS name"),
     (entry(GOOD + ", federatesWith: [UPPER]"), 2, "`UPPER` is not a trust domain"),
 ]
 
