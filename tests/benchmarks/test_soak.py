@@ -98,13 +98,14 @@ def test_kinds_are_mixed_by_their_shares() -> None:
 
 
 @contextmanager
-def answering() -> Iterator[int]:
-    """A server that allows everything but closes the connection when asked for /closed."""
+def answering(asked: threading.Semaphore) -> Iterator[int]:
+    """A server that allows everything but closes the connection when asked for /closed; releases for each request."""
 
     class Answer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            asked.release()
             if self.path == "/closed":
                 self.close_connection = True
                 return
@@ -140,7 +141,8 @@ def test_wrong_answers_and_lost_connections_are_counted() -> None:
             {"name": "lost", "status": 200, "share": 1, "requests": ask("/closed")},
         ],
     }
-    with answering() as port:
+    asked = threading.Semaphore(0)
+    with answering(asked) as port:
         load = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.steady", str(port)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -148,8 +150,7 @@ def test_wrong_answers_and_lost_connections_are_counted() -> None:
         assert load.stdin is not None
         load.stdin.write(json.dumps(order) + "\n")
         load.stdin.flush()
-        with pytest.raises(subprocess.TimeoutExpired):
-            load.wait(1.5)
+        assert all(asked.acquire(timeout=30) for _ in range(40))
         out, _ = load.communicate()
     told = [json.loads(line) for line in out.splitlines()]
     answers, wrong = together(one["answers"] for one in told), together(one["wrong"] for one in told)
