@@ -6,6 +6,7 @@ number, but an unknown key is an error with the nearest name, because a misspelt
 A reader never raises: it notes the problem and answers the default.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterable
 
@@ -72,6 +73,19 @@ def text(node: Node | None, notes: Notes, default: str = "") -> str:
 def optional_text(node: Node | None, notes: Notes) -> str | None:
     """Answer a text, None when absent or null."""
     return None if node is None or node.is_null else text(node, notes)
+
+
+def address(node: Node | None, notes: Notes, default: str) -> str:
+    """Answer an IP address: what is none would match no range, in an ALLOW as in a DENY rule."""
+    if node is None or node.is_null:
+        return default
+    value = text(node, notes)
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        notes.error(CODE, node, f"`{value}` is no IP address")
+        return default
+    return value
 
 
 def texts(node: Node | None, what: str, notes: Notes) -> tuple[str, ...]:

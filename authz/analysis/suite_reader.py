@@ -141,7 +141,10 @@ class _Reader:
             notes.error(fields.CODE, node, "files cannot be named here", "write the policies into the suite")
             return ()
         try:
-            return tuple(self.load(name))
+            found = tuple(self.load(name))
+            if not found:
+                notes.error(fields.CODE, node, f"`{name}` holds no policy file", "without policies all is allowed")
+            return found
         except OSError as error:
             reason = error.strerror or type(error).__name__
             notes.error(fields.CODE, node, f"`{name}` cannot be read: {reason}", "paths are relative to the suite")

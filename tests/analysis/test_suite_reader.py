@@ -98,6 +98,7 @@ def test_the_valid_suite_passes() -> None:
         ),
         ("{method: PUT}", "{method: [PUT]}", "expected a text, got a list", "pass error pass"),
         ("{method: PUT}", "{protocol: udp}", "`udp` is not a protocol", "pass error pass"),
+        ("{method: PUT}", "{sourceIp: 10.0.0}", "request.sourceIp: `10.0.0` is no IP address", "pass error pass"),
         ("{method: PUT}", "{destinationPort: 65536}", "`65536` is too large", "pass error pass"),
         ("status: 403", "statsu: 403", "unknown key of expect `statsu`; did you mean `status`?", "pass error pass"),
         ("status: 403", "status: forbidden", "expected a number", "pass error pass"),
@@ -129,6 +130,13 @@ def test_a_mistake_is_named_and_the_rest_still_runs(before: str, after: str, mes
     text = SUITE.replace(before, after, 1)
     assert any(message in problem for problem in problems(text)), problems(text)
     assert outcomes(text) == outcome.split()
+
+
+def test_a_directory_without_policies_is_a_problem() -> None:
+    """Everything would be allowed, and most suites expect that something is."""
+    text = SUITE.replace("  cases:", "  policyFiles: [empty]\n  cases:", 1)
+    suite = read_suite("s.yaml", text.encode(), lambda name: [])
+    assert [problem.message for problem in suite.problems] == ["`empty` holds no policy file"]
 
 
 @pytest.mark.parametrize(
