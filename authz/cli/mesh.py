@@ -20,7 +20,13 @@ from authz.sources.directory import read_directory
 
 @click.group("mesh", short_help="Render Envoy configuration from a mesh description.")
 def command() -> None:
-    """Envoy configuration from a mesh described in Istio's kinds."""
+    """
+    Envoy configuration from a mesh described in Istio's kinds.
+
+    \b
+    authz mesh render --mesh mesh.yaml --policies policies/ --out state/
+    authz mesh environment --state state/ -- envoy -c envoy/reviews-v1.yaml
+    """
 
 
 @command.command("render")
@@ -39,10 +45,18 @@ def command() -> None:
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The directory to write.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 3 if a file is not what it should be.")
 @click.option(
-    "--secrets", type=click.Choice([s.value for s in Secrets]), default=Secrets.FILES.value, show_default=True
+    "--secrets",
+    type=click.Choice([s.value for s in Secrets]),
+    default=Secrets.FILES.value,
+    show_default=True,
+    help="How proxies get certificates: as files, or from the authority over SDS.",
 )
 @click.option(
-    "--listeners", type=click.Choice([s.value for s in Listeners]), default=Listeners.DYNAMIC.value, show_default=True
+    "--listeners",
+    type=click.Choice([s.value for s in Listeners]),
+    default=Listeners.DYNAMIC.value,
+    show_default=True,
+    help="In files that proxies follow while they run, or in the bootstrap: one file a proxy.",
 )
 @click.option(
     "--authz",
@@ -52,7 +66,11 @@ def command() -> None:
     help="Who answers checks: a server of its own, or every proxy itself (see `authz mesh environment`).",
 )
 @click.option(
-    "--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Of the authorization server."
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    help="Of the authorization server: as many addresses are rendered.",
 )
 @click.option(
     "--peer-certificate", is_flag=True, help="Send callers' certificates, for the setting `peer_certificate`."
@@ -62,11 +80,13 @@ def command() -> None:
     type=click.Choice(["TLSv1_2", "TLSv1_3"]),
     default="TLSv1_3",
     show_default=True,
-    help="Between proxies.",
+    help="Least TLS version between proxies.",
 )
-@click.option("--tls-cipher", multiple=True, help="Of TLS 1.2, between proxies; without: Envoy's. Repeat it.")
+@click.option(
+    "--tls-cipher", multiple=True, help="Cipher of TLS 1.2 between proxies; may be repeated. Without: Envoy's."
+)
 @click.option("--otlp", default="", help="OpenTelemetry collector, host:port or a socket; without: no tracing.")
-@click.option("--otlp-compose", default="", help="The same among containers.")
+@click.option("--otlp-compose", default="", help="The collector's address among containers.")
 def render(
     mesh_path: Path,
     policies: Path | None,
@@ -128,7 +148,14 @@ def render(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The rendered directory, in which the proxies run.",
 )
-@click.option("--format", "form", type=click.Choice(["shell", "json"]), default="shell", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["shell", "json"]),
+    default="shell",
+    show_default=True,
+    help="Form of the answer.",
+)
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
 def environment(state: Path, form: str, program: tuple[str, ...]) -> None:
     """
