@@ -30,6 +30,7 @@ COPIED = {"BOOKINFO_POLICIES": "policies", "BOOKINFO_IDENTITIES": "identities"}
 IDENTITIES = "docs/compose/identities"
 REPLICAS = ("authz-0", "authz-1")
 HEALTHY_SECONDS = 300.0
+READY_SECONDS = 60.0
 CRASH_SECONDS = 20.0
 PAUSE_SECONDS = 0.5
 
@@ -92,7 +93,9 @@ class Containers:
                 await _output("docker", "kill", *(self.ids[service] for service in services))
                 return {"answer": "killed"}
             if what == "revive":
-                await _output("docker", "start", *(self.ids[service] for service in services))
+                containers = [self.ids[service] for service in services]
+                await _output("docker", "start", *containers)
+                await asyncio.gather(*(_wait_until_ready(container) for container in containers))
                 return {"answer": "started"}
             if what == "crash":
                 return {"answer": await self._crash(self.ids[name])}
@@ -142,6 +145,16 @@ class Containers:
 
     async def _run(self, *arguments: str) -> None:
         await _output(*self._compose, *arguments, root=self.root, copies=self.copies, merged=True)
+
+
+async def _wait_until_ready(container: str) -> None:
+    """Ask as its health check does, without waiting for Docker to do so. Raises DemoError."""
+    test = json.loads(await _output("docker", "inspect", "-f", "{{json .Config.Healthcheck.Test}}", container))
+    for _ in range(int(READY_SECONDS / PAUSE_SECONDS)):
+        if await _succeeds("docker", "exec", container, *test[1:]):
+            return
+        await asyncio.sleep(PAUSE_SECONDS)
+    raise DemoError(f"not ready {READY_SECONDS:.0f} s after its start")
 
 
 def copy_inputs(root: Path, policies: Path, state: Path) -> Path:
