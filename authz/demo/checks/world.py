@@ -13,23 +13,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 from authz.audit.record import Record, read_field
-from authz.core.spiffe import SpiffeId
 from authz.demo.checks.clients import Pair, Place, Reply, Tls, exchange, send, shown_certificate
+from authz.demo.checks.credentials import make_certificates, make_tokens
 from authz.demo.commands import ADMIN_SOCKET, AUTHZ, envoy_binary
 from authz.demo.layout import DemoError, Layout
-from authz.demo.prepare import authority, issue_certificates
+from authz.demo.prepare import issue_certificates
 from authz.demo.screen import Tail
-from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_file, write_secret_files
-from authz.identity.keys import generate_key
 from authz.mesh.options import Authz, Secrets
-from authz.tokens.signing import SigningKey, jwks_text, sign_text, signing_key
-from authz.tokens.strict_json import read_base64url
 
-HOUR_SECONDS = 3600.0
 PATIENCE_SECONDS = 20.0
 """For things that must happen but take their time: a restart, a health check."""
 PROMPT_SECONDS = 1.0
@@ -334,47 +329,13 @@ class World:
         return reply.body.strip()
 
     def _make_tokens(self) -> None:
-        alice, bob = self._issued("alice"), self._issued("bob")
-        header, payload, signature = alice.split(".")
-        bobs_payload = bob.split(".")[1]
-        facts, claims = _decode(header), _decode(payload)
-        ours = signing_key(generate_key(), kid=str(facts["kid"]), alg=str(facts["alg"]))
         published = json.loads(send(self.issuers(), "GET", "/jwks").body)["keys"][-1]
-        theirs = SigningKey("EC", b"", published)
-        foreign = {**claims, "iss": "https://issuer.invalid"}
-        self._tokens = {
-            "alice": alice,
-            "bob": bob,
-            "expired": self._issued(f"alice?expires_in=-{HOUR_SECONDS:.0f}"),
-            "wrong audience": self._issued("alice?audience=somebody-else"),
-            "forged": sign_text(_encode(facts), _encode(claims), ours, "ES256"),
-            "promoted": f"{header}.{bobs_payload}.{signature}",
-            "alg none": sign_text(_encode({**facts, "alg": "none"}), _encode(claims), ours, "none", "none"),
-            "alg confusion": sign_text(
-                _encode({**facts, "alg": "HS256"}), _encode(claims), theirs, "HS256", "hmac-with-public-key"
-            ),
-            "other issuer": sign_text(_encode(facts), _encode(foreign), ours, "ES256"),
-            "own key inside": sign_text(
-                _encode({**facts, "jwk": json.loads(jwks_text([ours]))["keys"][0]}), _encode(claims), ours, "ES256"
-            ),
-            "garbage": "not-a-token",
-        }
+        self._tokens = make_tokens(self._issued, published)
 
     def _make_certificates(self) -> None:
-        now = time.time()
-        trust_domain = self.layout.mesh.config.trust_domain
-        ca = authority(self.layout, "ca", trust_domain, now)
-        for workload in self.layout.mesh.workloads:
-            self._keep(workload.name, ca.issue_svid(workload.spiffe_id, now))
-        somebody = self.layout.mesh.workload("productpage-v1").spiffe_id
-        namesake = SpiffeId.for_workload(trust_domain, "default", str(somebody.service_account))
-        self._keep("namesake", ca.issue_svid(namesake, now))
-        self._keep("expired", ca.issue_svid(somebody, now - 2 * HOUR_SECONDS, ttl_seconds=HOUR_SECONDS))
-        self._keep("not yet valid", ca.issue_svid(somebody, now + 2 * HOUR_SECONDS, ttl_seconds=HOUR_SECONDS))
-        self._keep("self-made", CertificateAuthority.create(trust_domain, now).issue_svid(somebody, now))
-        foreign = CertificateAuthority.create("elsewhere.example", now)
-        stranger = SpiffeId.for_workload("elsewhere.example", "bookinfo", str(somebody.service_account))
-        self._keep("foreign", foreign.issue_svid(stranger, now))
+        directory = self.layout.state / "check"
+        for name, issued in make_certificates(self.layout, time.time()).items():
+            self._pairs[name] = Pair(*write_secret_files(directory, name, issued.chain_pem, issued.key_pem))
 
     def pair(self, name: str) -> Pair:
         """A certificate of ``prepare``."""
@@ -396,10 +357,6 @@ class World:
         text = self.entries.read_text(encoding="utf-8")
         shorter = re.sub(r"(x509SVIDTTL: )(\d+)", lambda match: f"{match[1]}{life_seconds or int(match[2]) - 1}", text)
         _replace_file(self.entries, shorter)
-
-    def _keep(self, name: str, issued: Issued) -> None:
-        directory = self.layout.state / "check"
-        self._pairs[name] = Pair(*write_secret_files(directory, name, issued.chain_pem, issued.key_pem))
 
 
 @asynccontextmanager
@@ -434,11 +391,3 @@ def _replace_file(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
-
-
-def _decode(part: str) -> dict[str, object]:
-    return cast("dict[str, object]", json.loads(read_base64url(part)))
-
-
-def _encode(value: dict[str, object]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
