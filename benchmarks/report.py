@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import cycle
 from typing import Any
 
 KEPT_UP = 0.98
 """A contender that answers a smaller share of a rate does not keep up, and its latency says nothing."""
 OURS, OTHERS = "#2f6f4f", "#8d99ae"
-_LINES = ("#2f6f4f", "#57a773", "#9bd1a8", "#c1121f", "#3d5a80", "#8d99ae", "#b08968")
+_OUR_LINES, _OTHER_LINES = ("#2f6f4f", "#57a773", "#9bd1a8", "#17a398"), ("#c1121f", "#3d5a80", "#b08968")
 Result = Mapping[str, Any]
 
 
@@ -205,7 +206,7 @@ def _loading(found: Mapping[str, Any]) -> list[str]:
 
 # --- the picture -------------------------------------------------------------------------------------------------
 
-WIDTH, BAR, GAP, LABEL = 900, 16, 5, 190
+WIDTH, BAR, GAP, LABEL = 900, 16, 5, 215
 
 
 def picture(result: Result) -> str:
@@ -281,10 +282,11 @@ def _lines(title: str, rows: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
         )
     parts += [f'<text x="{x(size):.1f}" y="{height - 8}" text-anchor="middle">{size:,}</text>' for size in sizes]
     names = list(dict.fromkeys(row["contender"] for row in rows))
+    ours, others = cycle(_OUR_LINES), cycle(_OTHER_LINES)
     for number, name in enumerate(names):
         own = [row for row in rows if row["contender"] == name]
         points = " ".join(f"{x(row['policies']):.1f},{y(row['requests_per_second']):.1f}" for row in own)
-        colour = _LINES[number % len(_LINES)]
+        colour = next(ours if "authz" in name else others)
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
             f'<rect x="{right + 20}" y="{20 + number * 20}" width="14" height="4" fill="{colour}"/>'

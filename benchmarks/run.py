@@ -268,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="directory of the report")
     parser.add_argument("--docs", type=Path, help="directory of pages to put the report into, with its picture")
     options = parser.parse_args(arguments)
+    if options.docs is not None and (options.only or options.quick):
+        parser.error("--docs wants all parts of one run")
     for program, package in (("h2load", "nghttp2-client"), ("wrk", "wrk"), ("taskset", "util-linux")):
         if shutil.which(program) is None:
             print(f"{program} is missing: install the package {package}", file=sys.stderr)
