@@ -76,7 +76,14 @@ def _reading(command: Command) -> Command:
                 show_default="the file of AUTHZ_AUDIT, else audit.jsonl",
                 help="Audit file (its rotated files are read too), or a directory of them.",
             ),
-            click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True),
+            click.option(
+                "-o",
+                "--output",
+                type=click.Choice(["table", "json"]),
+                default="table",
+                show_default=True,
+                help="Form of the answer.",
+            ),
         )
     ):
         command = option(command)
@@ -91,7 +98,7 @@ def _filtering(command: Command) -> Command:
                 "--workload", default="", help="Destination, `reviews-v2` or `reviews-v2.bookinfo`; * allowed."
             ),
             click.option("--principal", default="", help="Source principal, `*/sa/productpage`; * allowed."),
-            click.option("--effect", type=click.Choice(["allow", "deny"]), default=None),
+            click.option("--effect", type=click.Choice(["allow", "deny"]), default=None, help="What was decided."),
             click.option(
                 "--rule", default="", help="`policy`, `ns/policy`, `ns/policy/index` or Istio's name; * allowed."
             ),
@@ -103,7 +110,14 @@ def _filtering(command: Command) -> Command:
 
 @click.group()
 def audit() -> None:
-    """Read the audit trail: what was decided, for whom, and why."""
+    """
+    Read the audit trail: what was decided, for whom, and why.
+
+    \b
+    authz audit tail -f --log /var/log/authz/audit.jsonl
+    authz audit since 10m --effect deny --workload reviews-v2
+    authz audit show 6b019f90c2eb880000000001
+    """
 
 
 @audit.command()
@@ -112,7 +126,13 @@ def audit() -> None:
 @click.option("-n", "number", type=click.IntRange(0), default=20, show_default=True, help="Records to show first.")
 @click.option("-f", "--follow", "is_following", is_flag=True, help="Go on as decisions are made, until Ctrl-C.")
 def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: str | None) -> None:
-    """Show the newest records."""
+    """
+    Show the newest records.
+
+    \b
+    authz audit tail -n 5
+    authz audit tail -f --effect deny
+    """
     wanted = _filter(chosen)
     _require(path, is_following)
     if not is_following:
@@ -136,7 +156,13 @@ def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: 
 @_filtering
 @click.argument("when", type=WHEN)
 def since(path: Path, output: str, when: float, **chosen: str | None) -> None:
-    """Show records since WHEN: `10m` ago, or a time."""
+    """
+    Show records since WHEN: `10m` ago, or a time.
+
+    \b
+    authz audit since 10m --effect deny
+    authz audit since 2026-11-21T13:00:00Z --principal '*/sa/productpage' -o json
+    """
     _require(path)
     _print(_records(path, _filter(chosen, since=when)), output)
 
@@ -147,7 +173,13 @@ def since(path: Path, output: str, when: float, **chosen: str | None) -> None:
 @click.argument("begin", type=WHEN)
 @click.argument("end", type=WHEN)
 def between(path: Path, output: str, begin: float, end: float, **chosen: str | None) -> None:
-    """Show records from BEGIN to END, both included."""
+    """
+    Show records from BEGIN to END, both included.
+
+    \b
+    authz audit between 2h 1h --workload reviews-v2
+    authz audit between 2026-11-21T13:00:00Z 2026-11-21T13:05:00Z -o json
+    """
     if begin > end:
         raise click.UsageError("BEGIN is later than END")
     _require(path)
@@ -162,6 +194,9 @@ def show(path: Path, output: str, wanted_id: str) -> None:
     Show one decision by its id, the `x-authz-decision-id` of a denied response.
 
     ID may also be a trace id or an `x-request-id`: of several decisions that share it a table is shown.
+
+    \b
+    authz audit show 6b019f90c2eb880000000001 --log /var/log/authz/audit.jsonl
     """
     _require(path)
     found = list(_records(path, RecordFilter(any_id=wanted_id)))
@@ -181,9 +216,21 @@ def show(path: Path, output: str, wanted_id: str) -> None:
     type=click.File("rb"),
     help="Ed25519 key in PEM that must have signed the checkpoints. Without it only accidents are found.",
 )
-@click.option("-o", "output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Form of the answer.",
+)
 def verify(paths: tuple[Path, ...], public_key: BinaryIO | None, output: str) -> None:
-    """Verify that nothing was changed, removed or added in chained audit files."""
+    """
+    Verify that nothing was changed, removed or added in chained audit files.
+
+    \b
+    authz audit verify /var/log/authz/ --public-key audit.pub
+    """
     try:
         key = read_public_key(public_key.read()) if public_key else None
     except ValueError as error:

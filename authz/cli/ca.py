@@ -40,12 +40,19 @@ if TYPE_CHECKING:
 
 @click.group()
 def ca() -> None:
-    """Run and inspect the certificate authority."""
+    """
+    Run and inspect the certificate authority.
+
+    \b
+    authz ca init --ca ca --trust-domain cluster.local
+    authz ca issue spiffe://cluster.local/ns/shop/sa/web --ca ca --out certs/web
+    authz ca serve --ca ca --entries entries.yaml --socket run/sds.sock
+    """
 
 
 @ca.command()
 @DIRECTORY
-@click.option("--trust-domain", default="cluster.local")
+@click.option("--trust-domain", default="cluster.local", help="The trust domain of its identities.")
 @KEY_TYPE
 @click.option("--root-ttl", type=click.FloatRange(1), default=ROOT_TTL_SECONDS, help="Seconds.")
 @click.option("--intermediate-ttl", type=click.FloatRange(1), default=INTERMEDIATE_TTL_SECONDS, help="Seconds.")
@@ -62,7 +69,13 @@ def init(
     chain: Path | None,
     key: Path | None,
 ) -> None:
-    """Make an authority: a root and an intermediate, or your own from files."""
+    """
+    Make an authority: a root and an intermediate, or your own from files.
+
+    \b
+    authz ca init --ca ca --trust-domain cluster.local
+    authz ca init --ca ca --root root.pem --chain intermediate.pem --key intermediate.key
+    """
     if (directory / "authorities.json").exists():
         raise SettingsError(f"`{directory}` holds an authority already; rotate it with `authz ca root prepare`")
     now = time.time()
@@ -103,7 +116,13 @@ def issue(
     out: Path,
     name: str,
 ) -> None:
-    """Issue a certificate to files: for SPIFFE_ID, or with --server for a web server."""
+    """
+    Issue a certificate to files: for SPIFFE_ID, or with --server for a web server.
+
+    \b
+    authz ca issue spiffe://cluster.local/ns/shop/sa/web --out certs/web
+    authz ca issue --server --dns shop.example --out certs/shop
+    """
     if bool(spiffe_id) == server:
         raise click.UsageError("give a SPIFFE ID, or --server with --dns")
     if spiffe_id and addresses:
@@ -128,9 +147,22 @@ def issue(
 
 @ca.command()
 @DIRECTORY
-@click.option("-o", "--output", "form", type=click.Choice(["table", "json", "bundle"]), default="table")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json", "bundle"]),
+    default="table",
+    help="Form of the answer.",
+)
 def show(directory: Path, form: str) -> None:
-    """Show the authorities, or print the trust bundle (-o bundle)."""
+    """
+    Show the authorities, or print the trust bundle (-o bundle).
+
+    \b
+    authz ca show --ca ca
+    authz ca show --ca ca -o bundle > bundle.pem
+    """
     authority = load(directory)
     if form == "bundle":
         click.echo(authority.bundle_pem.decode("ascii"), nl=False)
@@ -149,7 +181,12 @@ def show(directory: Path, form: str) -> None:
 @click.argument("certificate", type=PEM_FILE)
 @DIRECTORY
 def verify(certificate: Path, directory: Path) -> None:
-    """Validate an X.509-SVID chain. Exit code: 0 valid, 3 not, and why."""
+    """
+    Validate an X.509-SVID chain. Exit code: 0 valid, 3 not, and why.
+
+    \b
+    authz ca verify certs/web/tls.crt --ca ca
+    """
     bundle = load(directory).trust_bundle
     answer = validate_svid(certificate.read_bytes(), {bundle.trust_domain: bundle}, time.time())
     if isinstance(answer, Rejection):
@@ -181,12 +218,21 @@ def serve(
     dns: tuple[str, ...],
     admin: str,
 ) -> None:
-    """Hand out and renew certificates until SIGTERM. Envoys keep what they have while this is down."""
+    """
+    Hand out and renew certificates until SIGTERM. Envoys keep what they have while this is down.
+
+    \b
+    authz ca serve --ca ca --entries entries.yaml --socket run/sds.sock
+    authz ca serve --ca ca --entries entries.yaml --listen 0.0.0.0:7443 --enrol 0.0.0.0:7444
+    """
     from authz.service.ca import AuthorityFiles, AuthorityServer, Doors  # grpc is slow to import
 
     if not (socket or listen or enrol):
         raise click.UsageError("at least one of --socket, --listen and --enrol is needed")
     pairs = [item.partition("=") for item in federate]
+    if not all(file for _, _, file in pairs):
+        raise click.UsageError("--federate is DOMAIN=FILE")
+    load(directory)  # so that a missing one is said as everywhere
     federated = tuple((trust_domain_of(domain), Path(file)) for domain, _, file in pairs)
     files = AuthorityFiles(directory, entries, revocations, federated)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
@@ -214,7 +260,12 @@ ca.add_command(root)
 
 @ca.group()
 def token() -> None:
-    """Join tokens: the first certificate of a workload that has no other proof."""
+    """
+    Join tokens: the first certificate of a workload that has no other proof.
+
+    \b
+    authz ca token create spiffe://cluster.local/ns/shop/sa/web --ca ca
+    """
 
 
 @token.command("create")
@@ -222,7 +273,12 @@ def token() -> None:
 @DIRECTORY
 @click.option("--ttl", type=click.FloatRange(1), default=TOKEN_TTL_SECONDS, help="Seconds.")
 def token_create(spiffe_id: str, directory: Path, ttl: float) -> None:
-    """Make a token for SPIFFE_ID, good once. It is shown now and never again."""
+    """
+    Make a token for SPIFFE_ID, good once. It is shown now and never again.
+
+    \b
+    authz ca token create spiffe://cluster.local/ns/shop/sa/web --ca ca --ttl 600
+    """
     authority = load(directory)
     try:
         wanted = SpiffeId.parse(spiffe_id)
@@ -238,14 +294,25 @@ def token_create(spiffe_id: str, directory: Path, ttl: float) -> None:
 
 @ca.group()
 def entry() -> None:
-    """Registration entries: who may have which identity."""
+    """
+    Registration entries: who may have which identity.
+
+    \b
+    authz ca entry validate entries.yaml
+    authz ca entry show entries.yaml
+    """
 
 
 @entry.command("validate")
 @click.argument("file", type=PEM_FILE)
-@click.option("--trust-domain", default="cluster.local")
+@click.option("--trust-domain", default="cluster.local", help="The trust domain of its identities.")
 def entry_validate(file: Path, trust_domain: str) -> None:
-    """Check a file of entries, every problem at once. Exit code: 0 good, 3 not."""
+    """
+    Check a file of entries, every problem at once. Exit code: 0 good, 3 not.
+
+    \b
+    authz ca entry validate entries.yaml --trust-domain cluster.local
+    """
     entries, problems = read_entries(str(file), file.read_bytes(), trust_domain_of(trust_domain))
     output.print_problems(problems)
     if problems:
@@ -255,9 +322,14 @@ def entry_validate(file: Path, trust_domain: str) -> None:
 
 @entry.command("show")
 @click.argument("file", type=PEM_FILE)
-@click.option("--trust-domain", default="cluster.local")
+@click.option("--trust-domain", default="cluster.local", help="The trust domain of its identities.")
 def entry_show(file: Path, trust_domain: str) -> None:
-    """Show who may have what."""
+    """
+    Show who may have what.
+
+    \b
+    authz ca entry show entries.yaml
+    """
     entries, problems = read_entries(str(file), file.read_bytes(), trust_domain_of(trust_domain))
     if problems:
         raise LoadError(problems)

@@ -20,7 +20,10 @@ DIRECTORY = click.option(
     help="The authority's directory.",
 )
 KEY_TYPE = click.option(
-    "--key-type", type=click.Choice([kind.value for kind in KeyType]), default=KeyType.ECDSA_P256.value
+    "--key-type",
+    type=click.Choice([kind.value for kind in KeyType]),
+    default=KeyType.ECDSA_P256.value,
+    help="Kind of the key that is made.",
 )
 PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -18,8 +18,8 @@ from authz.identity.keys import KeyType
 @click.option("--server", required=True, help="host:port of `authz ca serve --enrol`, or --listen for a renewal.")
 @click.option("--bundle", required=True, type=PEM_FILE, help="The roots by which the server is checked.")
 @click.option("--token-file", type=PEM_FILE, help="A join token; without: renew with the SVID in --out.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--name", default="tls")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory to write to.")
+@click.option("--name", default="tls", help="<name>.crt and <name>.key are written, the key first.")
 @KEY_TYPE
 @click.option("--server-name", default="", help="Name in the server's certificate, if it is not that of --server.")
 @click.option("--watch", is_flag=True, help="Go on renewing at half life, and follow changes of the root.")
@@ -42,6 +42,11 @@ def join(
     authority is down, and does not look at the token: one command line serves the first start and all others.
 
     Exit code: 0 done, 3 refused (with --watch: refused until the SVID had expired), 1 no answer.
+
+    \b
+    authz ca join --server ca.example:7444 --bundle bundle.pem --token-file token --out certs/web
+    authz ca join --server ca.example:7444 --renew ca.example:7443 --bundle bundle.pem --token-file token \\
+        --out certs/web --watch
     """
     from authz.cli.enrolment import Declined, Enrolling, keep_renewed  # grpc is slow to import
 

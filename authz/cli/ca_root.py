@@ -21,17 +21,30 @@ from authz.identity.rotation import activate, prepare, retire, taint
 
 @click.group()
 def root() -> None:
-    """Change the root with overlap: prepare, activate, taint, retire."""
+    """
+    Change the root with overlap: prepare, activate, taint, retire.
+
+    \b
+    authz ca root prepare --ca ca
+    authz ca root activate --ca ca --admin run/web.admin.sock
+    authz ca root taint --ca ca
+    authz ca root retire --ca ca --admin run/web.admin.sock
+    """
 
 
 @root.command("prepare")
 @DIRECTORY
 @KEY_TYPE
 @click.option("--root", "root_file", type=PEM_FILE, help="Bring your own root.")
-@click.option("--chain", type=PEM_FILE)
-@click.option("--key", type=PEM_FILE)
+@click.option("--chain", type=PEM_FILE, help="Your own intermediate first, without the root.")
+@click.option("--key", type=PEM_FILE, help="The key of the intermediate, or of the root when there is none.")
 def root_prepare(directory: Path, key_type: str, root_file: Path | None, chain: Path | None, key: Path | None) -> None:
-    """Trust a second root; it signs nothing yet."""
+    """
+    Trust a second root; it signs nothing yet.
+
+    \b
+    authz ca root prepare --ca ca
+    """
     now = time.time()
     before = load(directory)
     adopted = adopted_authority(root_file, chain, key, now, before.trust_domain)
@@ -50,7 +63,12 @@ UNCHECKED = click.option("--unchecked", is_flag=True, help="Do not look at any E
 @ADMIN
 @UNCHECKED
 def root_activate(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
-    """Sign with the prepared authority. Exit code 3: an Envoy does not trust it yet."""
+    """
+    Sign with the prepared authority. Exit code 3: an Envoy does not trust it yet.
+
+    \b
+    authz ca root activate --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
+    """
     _require_look(admins, unchecked)
     before = load(directory)
     changed = _step(lambda: activate(before, authority_id))
@@ -65,7 +83,12 @@ def root_activate(directory: Path, authority_id: str, admins: tuple[str, ...], u
 @DIRECTORY
 @click.argument("authority_id", default="")
 def root_taint(directory: Path, authority_id: str) -> None:
-    """Have everything renewed that an old authority signed."""
+    """
+    Have everything renewed that an old authority signed.
+
+    \b
+    authz ca root taint --ca ca
+    """
     changed = _step(lambda: taint(load(directory), authority_id))
     changed.save(directory)
     output.say("tainted; retire it when no proxy serves its certificates any more")
@@ -77,7 +100,12 @@ def root_taint(directory: Path, authority_id: str) -> None:
 @ADMIN
 @UNCHECKED
 def root_retire(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
-    """Trust an authority no more. Exit code 3: an Envoy still serves certificates of it."""
+    """
+    Trust an authority no more. Exit code 3: an Envoy still serves certificates of it.
+
+    \b
+    authz ca root retire --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
+    """
     _require_look(admins, unchecked)
     changed = _step(lambda: retire(load(directory), authority_id))
     kept = [authority.id for authority in changed.authorities if authority.state is not AuthorityState.PREPARED]

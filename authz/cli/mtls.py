@@ -35,7 +35,12 @@ class _Span(click.ParamType[float]):
 
 @click.group("mtls", short_help="Find out where STRICT mutual TLS is safe.")
 def command() -> None:
-    """Mutual TLS: who does not speak it yet."""
+    """
+    Mutual TLS: who does not speak it yet.
+
+    \b
+    authz mtls plan audit/ --mesh mesh.yaml --min-window 7d
+    """
 
 
 @command.command()
@@ -47,7 +52,9 @@ def command() -> None:
     help="Mesh description: names senders, leaves gateways out, and finds workloads that nobody called.",
 )
 @click.option("--min-window", type=_Span(), default="1d", help="A shorter observation proves nothing.")
-@click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", help="Form of the answer."
+)
 def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, form: str) -> None:
     """
     Say who still sends without mutual TLS to what, and where STRICT is safe. AUDIT: files, or directories of them.

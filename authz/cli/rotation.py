@@ -31,12 +31,23 @@ from authz.identity.rotation import activate, prepare, retire, taint
 ADMIN = click.option(
     "--admin", "admins", multiple=True, help="An Envoy's administration: its socket's path or host:port. Repeat it."
 )
-CA = click.option("--ca", "directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+CA = click.option(
+    "--ca",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The authority's directory.",
+)
 
 
 @click.group()
 def rotation() -> None:
-    """Watch and steer the rotation of certificates."""
+    """
+    Watch and steer the rotation of certificates.
+
+    \b
+    authz rotation check --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
+    authz rotation drill --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
+    """
 
 
 @rotation.command()
@@ -48,7 +59,14 @@ def rotation() -> None:
     help="Certificates delivered as files, below this directory; without the authority's own record.",
 )
 @click.option("--expiring-within", type=click.FloatRange(0), help="Seconds; without: a third of each life.")
-@click.option("-o", "--output", "form", type=click.Choice(["table", "json", "metrics"]), default="table")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json", "metrics"]),
+    default="table",
+    help="Form of the answer.",
+)
 def check(
     admins: tuple[str, ...], directory: Path | None, certs: Path | None, expiring_within: float | None, form: str
 ) -> None:
@@ -56,6 +74,10 @@ def check(
     Compare what was issued with what each Envoy serves and trusts.
 
     Exit code: 0 all as it should be, 3 drift or approaching expiry (also: a proxy cannot be asked), 1 no answer.
+
+    \b
+    authz rotation check --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
+    authz rotation check --certs certs/ --admin 127.0.0.1:9901 -o metrics
     """
     if not admins:
         raise click.UsageError("at least one --admin is needed")
@@ -76,7 +98,13 @@ def check(
 
 @rotation.command()
 @ADMIN
-@click.option("--ca", "directory", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--ca",
+    "directory",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The authority's directory.",
+)
 @click.option("--timeout", type=click.FloatRange(1), default=60.0, help="Seconds for each step.")
 @click.option(
     "--settle",
@@ -93,6 +121,9 @@ def drill(admins: tuple[str, ...], directory: Path, timeout: float, settle: floa
 
     Where the authorization server judges the caller's certificate on every request, set --settle to how long a
     connection may live (`authz mesh render`: 600 s): a request on one that is older than its root is refused.
+
+    \b
+    authz rotation drill --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
     """
     if not admins:
         raise click.UsageError("at least one --admin is needed: the drill is about seeing that proxies follow")

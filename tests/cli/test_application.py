@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -49,6 +50,26 @@ def test_every_command_has_help(run: Run, name: str) -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: authz {name} ")
     assert name in COMMANDS
+
+
+def commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            assert found is not None
+            yield from commands(found, f"{name} {inner}")
+
+
+EVERY = [pytest.param(command, id=name) for name, command in commands(application, "authz")]
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_shows_an_example_and_every_option_says_what_it_does(command: click.Command) -> None:
+    assert "\b\n" in (command.help or ""), "examples stand in a block of their own"
+    without = [option.opts for option in command.params if isinstance(option, click.Option) and not option.help]
+    assert without == []
 
 
 @pytest.mark.parametrize(
