@@ -1,10 +1,11 @@
 // One decision: what it was, why, every stage, and how to decide it again.
 
 import { Gone, get } from "./api.js";
-import { chip, copyable, facts, glyph, h, mono } from "./dom.js";
+import { boxed, chip, copyable, facts, glyph, h, mono } from "./dom.js";
 import { asked, clock, place, ruleName, span, target, who } from "./text.js";
 
 const WORDS = { allow: "Allowed", deny: "Denied" };
+const FIRED = { ALLOW: "allow", AUDIT: "accent", CUSTOM: "warn" };
 const STAGES = { "peer-authentication": "PeerAuthentication", jwt: "RequestAuthentication", custom: "CUSTOM", deny: "DENY", allow: "ALLOW", default: "ALLOW" };
 
 export function decisionView(main, id) {
@@ -57,7 +58,7 @@ function verdict(found) {
       ? h("p", { class: "notice" }, `The policies in force would now answer: ${found.explained.effect}, ${found.explained.reason}. The request is explained as the last stage saw it.`) : null);
 }
 
-const values = (list, none) => (list === null ? h("i", {}, "not delivered") : list.length ? list.map((value) => h("span", { class: "value" }, value || "(empty)")) : h("i", {}, none));
+const values = (list, none) => (list === null ? h("i", {}, "not delivered") : list.length ? list.map((value) => boxed(value || "(empty)")) : h("i", {}, none));
 
 function wanted(predicate) {
   const parts = [];
@@ -103,7 +104,7 @@ function stages(found) {
 function ruleNote(note, isOpen) {
   const failed = note.predicates.filter((predicate) => !predicate.holds).length;
   return h("details", { class: "rule-note", open: isOpen },
-    h("summary", {}, mono(ruleName(note.rule)), " ", chip(note.fired ? (note.action === "ALLOW" ? "allow" : "deny") : "", note.fired ? "matched" : failed ? `${failed} failed` : "matches nothing"),
+    h("summary", {}, mono(ruleName(note.rule)), " ", chip(note.fired ? FIRED[note.action] ?? "deny" : "", note.fired ? "matched" : failed ? `${failed} failed` : "matches nothing"),
       " ", place(note.rule) ? h("span", { class: "muted small mono" }, place(note.rule)) : ""),
     note.predicates.length ? h("div", { class: "scroll" }, h("table", { class: "stacked" },
       h("thead", {}, h("tr", {}, ["Field", "", "Expected", "Actual"].map((name) => h("th", { scope: "col" }, name || h("span", { class: "sr" }, "Holds"))))),
@@ -117,7 +118,7 @@ function ruleNote(note, isOpen) {
 function sides(found) {
   const { source, destination, request, token } = found;
   const card = (title, pairs) => h("div", { class: "card" }, h("h2", {}, title), h("div", { class: "body" }, facts(pairs)));
-  const labels = Object.entries(found.labels ?? {}).map(([name, value]) => h("span", { class: "value" }, `${name}=${value}`));
+  const labels = Object.entries(found.labels ?? {}).map(([name, value]) => boxed(`${name}=${value}`));
   return [
     card("Caller", [
       ["Identity", source.principal ? mono(source.principal) : "none (plaintext, or no client certificate)"],
@@ -134,7 +135,7 @@ function sides(found) {
       ["Method", request.method], ["Host", mono(request.host)], ["Path", mono(request.path)],
       ["User agent", request.user_agent && mono(request.user_agent)],
       ["Status told", found.status ? String(found.status) : null],
-      ["Headers", found.header_names?.length ? h("details", {}, h("summary", {}, `${found.header_names.length} names`), found.header_names.map((name) => h("span", { class: "value" }, name))) : null],
+      ["Headers", found.header_names?.length ? h("details", {}, h("summary", {}, `${found.header_names.length} names`), found.header_names.map((name) => boxed(name))) : null],
     ]) : null,
     card("Token", token ? [
       ["Issuer", mono(token.issuer)], ["Subject", mono(token.subject)], ["Accepted by", mono(token.rule)], ["Key", token.key_id && mono(token.key_id)],

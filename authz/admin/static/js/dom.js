@@ -64,11 +64,14 @@ export function sample(className) {
 }
 
 export const chip = (kind, ...content) => h("span", { class: `chip ${kind}` }, ...content);
-/** Text in fixed width, broken behind a slash where it has to be. */
-export function mono(text, className = "") {
-  const parts = typeof text === "string" ? text.split(/(?<=[/])(?=[^/])/) : [text];
-  return h("span", { class: `mono ${className}` }, parts.flatMap((part, index) => (index ? [h("wbr", {}), part] : [part])));
+/** Text that may be broken behind a slash, if something worth a line of its own follows. */
+function breakable(text) {
+  const parts = typeof text === "string" ? text.split(/(?<=[/])(?=[^/]{3})/) : [text];
+  return parts.flatMap((part, index) => (index ? [h("wbr", {}), part] : [part]));
 }
+
+export const mono = (text, className = "") => h("span", { class: `mono ${className}` }, breakable(text));
+export const boxed = (text) => h("span", { class: "value" }, breakable(text));
 
 
 /** Text that can be copied with a button. */

@@ -2,9 +2,9 @@
 
 import { every, get } from "./api.js";
 import { canvas, edgeNames } from "./canvas.js";
-import { glyph, h, sample } from "./dom.js";
+import { glyph, h, mono, sample } from "./dom.js";
 import { edgePanel, nodePanel } from "./panel.js";
-import { rate } from "./text.js";
+import { rate, ruleName } from "./text.js";
 
 const GROUPS = [["namespace", "Namespace"], ["app", "App"], ["versionedApp", "Version"], ["workload", "Workload"]];
 const WINDOWS = [["1m", "Last minute"], ["5m", "Last 5 minutes"], ["10m", "Last 10 minutes"]];
@@ -76,16 +76,16 @@ export function graphView(main) {
     const text = JSON.stringify(found.edges.map((edge) => [edge.id, edge.policy.state, edge.policy.rate, edge.policy.denied, edge.policy.mtlsPercent]));
     if (table.dataset.text === text) return;
     table.dataset.text = text;
-    table.replaceChildren(h("table", {}, h("caption", { class: "sr" }, "Edges of the security graph"),
-      h("thead", {}, h("tr", {}, ["From", "To", "State", "Rate", "Denied", "mTLS", "Permitted by"].map((title) => h("th", { scope: "col" }, title)))),
+    table.replaceChildren(h("table", { class: "stacked" }, h("caption", { class: "sr" }, "Edges of the security graph"),
+      h("thead", {}, h("tr", {}, ["From", "To", "State", "Rate", "Denied", "mTLS", "Permitted by"].map((title) => h("th", { scope: "col", class: ["Rate", "Denied", "mTLS"].includes(title) ? "num" : null }, title)))),
       h("tbody", {}, found.edges.map((edge) => {
         const { policy } = edge;
         const [kind, word] = STATES[policy.state];
         const isSeen = policy.allowed + policy.denied > 0;
-        return h("tr", {}, h("td", {}, name(edge.source)), h("td", {}, name(edge.target)),
-          h("td", {}, h("button", { class: `chip ${kind}`, type: "button", onclick: () => drawing.selected === edge.id || drawing.choose(edge.id) }, h("span", { class: "sr" }, `Show details: ${edgeNames(edge, found)}`), word)),
-          h("td", { class: "num" }, isSeen ? rate(policy.rate) : "–"), h("td", { class: "num" }, isSeen ? `${policy.deniedPercent} %` : "–"), h("td", { class: "num" }, isSeen ? `${policy.mtlsPercent} %` : "–"),
-          h("td", {}, policy.permittedBy.map((rule) => `${rule.namespace}/${rule.policy}/${rule.index}`).join(", ") || "–"));
+        return h("tr", {}, h("td", {}, h("b", {}, name(edge.source))), h("td", { "data-label": "To" }, h("b", {}, name(edge.target))),
+          h("td", { "data-label": "State" }, h("button", { class: `chip ${kind}`, type: "button", onclick: () => drawing.selected === edge.id || drawing.choose(edge.id) }, h("span", { class: "sr" }, `Show details: ${edgeNames(edge, found)}`), word)),
+          h("td", { class: "num", "data-label": "Rate" }, isSeen ? rate(policy.rate) : "–"), h("td", { class: "num", "data-label": "Denied" }, isSeen ? `${policy.deniedPercent} %` : "–"), h("td", { class: "num", "data-label": "mTLS" }, isSeen ? `${policy.mtlsPercent} %` : "–"),
+          h("td", { "data-label": "Permitted by" }, policy.permittedBy.length ? policy.permittedBy.map((rule, index) => [index ? ", " : "", mono(ruleName(rule))]) : "–"));
       }))));
   }
 

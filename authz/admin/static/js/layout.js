@@ -70,31 +70,35 @@ function along(ends, controls, part) {
   return { x: at("x"), y: at("y") };
 }
 
-const PARTS = [0.5, 0.7, 0.3, 0.6, 0.4, 0.8, 0.2];
+const PARTS = [0.5, 0.7, 0.3, 0.6, 0.4, 0.8, 0.2, 0.88, 0.12];
 
 /**
  * Where the labels of edges stand: on their own curve, near the end where edges that share the other have parted, and
  * where possible neither on a node nor on another label.
  *
- * `lines` are `{id, source, target, ends, controls}`; `boxes` what labels must not cover. Answers points by id.
+ * `lines` are `{id, source, target, ends, controls, isQuiet}`; `boxes` what labels must not cover. Answers points by id.
  */
 export function labelPlaces(lines, boxes, { broad, tall }) {
   const number = (key, id) => lines.filter((line) => line[key] === id).length;
   const taken = [];
   const places = new Map();
-  const covers = (point, other, width, height) => Math.max(0, (broad + width) / 2 - Math.abs(point.x - other.x)) * Math.max(0, (tall + height) / 2 - Math.abs(point.y - other.y));
-  for (const line of lines) {
+  const covers = (one, other) => Math.max(0, (one.width + other.width) / 2 - Math.abs(one.x - other.x)) * Math.max(0, (one.height + other.height) / 2 - Math.abs(one.y - other.y));
+  const length = ({ ends: [a, b] }) => Math.hypot(a.x - b.x, a.y - b.y);
+  // What says more comes first, and of those the short ones, which have the least choice.
+  for (const line of [...lines].sort((a, b) => a.isQuiet - b.isQuiet || length(a) - length(b))) {
+    const size = line.isQuiet ? { width: 58, height: 20 } : { width: broad, height: tall };
     const [out, into] = [number("source", line.source), number("target", line.target)];
     const first = out > 1 && into < 2 ? 0.7 : into > 1 && out < 2 ? 0.3 : 0.5;
     let best = null;
     for (const part of [first, ...PARTS]) {
       const point = line.controls.length ? along(line.ends, line.controls, part) : { x: line.ends[0].x + (line.ends[1].x - line.ends[0].x) * part, y: line.ends[0].y + (line.ends[1].y - line.ends[0].y) * part };
-      const covered = taken.reduce((sum, other) => sum + covers(point, other, broad, tall), 0) + boxes.reduce((sum, box) => sum + covers(point, box, box.width, box.height), 0);
-      if (!best || covered < best.covered) best = { point, covered };
+      const label = { ...point, ...size };
+      const covered = [...taken, ...boxes].reduce((sum, other) => sum + covers(label, other), 0);
+      if (!best || covered < best.covered) best = { label, covered };
       if (!covered) break;
     }
-    taken.push(best.point);
-    places.set(line.id, best.point);
+    taken.push(best.label);
+    places.set(line.id, best.label);
   }
   return places;
 }

@@ -1,7 +1,7 @@
 // What is in force, what was wrong with the last change, and which rules were ever hit.
 
 import { every, get } from "./api.js";
-import { chip, h, mono } from "./dom.js";
+import { boxed, chip, h, mono } from "./dom.js";
 import { ago, count, place, span } from "./text.js";
 
 const KINDS = { ALLOW: "allow", DENY: "deny", AUDIT: "accent", CUSTOM: "warn" };
@@ -62,18 +62,18 @@ function problems(found) {
   return h("div", { class: "card", role: "alert" }, h("h2", { class: "fails-title" }, title), h("div", { class: "gap" }), list);
 }
 
-const selector = (labels) => Object.entries(labels).map(([name, value]) => h("span", { class: "value" }, `${name}=${value}`));
+const selector = (labels) => Object.entries(labels).map(([name, value]) => boxed(`${name}=${value}`));
 
 function words(rule) {
   const parts = [];
   const entry = (title, one) => {
-    for (const [field, values] of Object.entries(one)) parts.push(h("span", {}, h("span", { class: "key" }, `${title} ${field} `), values.map((value) => h("span", { class: "value" }, value))));
+    for (const [field, values] of Object.entries(one)) parts.push(h("span", {}, h("span", { class: "key" }, `${title} ${field} `), values.map((value) => boxed(value))));
   };
   rule.from.forEach((one) => entry("from", one));
   rule.to.forEach((one) => entry("to", one));
   for (const one of rule.when) {
-    parts.push(h("span", {}, h("span", { class: "key" }, `when ${one.key} `), one.values.map((value) => h("span", { class: "value" }, value)),
-      one.notValues.length ? [h("span", { class: "key" }, " not "), one.notValues.map((value) => h("span", { class: "value" }, value))] : ""));
+    parts.push(h("span", {}, h("span", { class: "key" }, `when ${one.key} `), one.values.map((value) => boxed(value)),
+      one.notValues.length ? [h("span", { class: "key" }, " not "), one.notValues.map((value) => boxed(value))] : ""));
   }
   return parts.length ? parts : [h("span", { class: "muted" }, "every request")];
 }
@@ -88,7 +88,7 @@ function authorization(found, text, neverOnly) {
     if (!wanted.every((word) => all.includes(word)) || (neverOnly && !rules.length)) continue;
     cards.push(h("article", { class: "policy" },
       h("h3", {}, chip(KINDS[policy.action] ?? "", policy.action), policy.dry_run ? chip("", "dry run") : null, h("span", {}, h("span", { class: "muted" }, `${policy.namespace}/`), policy.name),
-        selector(policy.selector), policy.target_refs.map((ref) => h("span", { class: "value" }, ref)), policy.provider ? chip("", policy.provider) : null,
+        selector(policy.selector), policy.target_refs.map((ref) => boxed(ref)), policy.provider ? chip("", policy.provider) : null,
         h("span", { class: "muted small mono" }, place(policy) ?? "")),
       policy.rules.length ? h("ol", {}, rules.map((rule) => h("li", { class: rule.hits ? "" : "never" },
         h("span", { class: "muted" }, `#${rule.index}`), h("div", { class: "rule-text" }, words(rule)),
@@ -110,8 +110,8 @@ function authentication(found) {
   return h("div", { class: "card" }, h("h2", {}, `Request authentication (${found.authentication.length})`), h("div", { class: "gap" }), found.authentication.map((item) =>
     h("article", { class: "policy" }, h("h3", {}, h("span", {}, h("span", { class: "muted" }, `${item.namespace}/`), item.name), selector(item.selector), h("span", { class: "muted small mono" }, place(item) ?? "")),
       h("ol", {}, item.rules.map((rule, index) => h("li", {}, h("span", { class: "muted" }, `#${index}`),
-        h("div", { class: "rule-text" }, h("span", {}, h("span", { class: "key" }, "issuer "), h("span", { class: "value" }, rule.issuer || "any")),
-          rule.audiences.length ? h("span", {}, h("span", { class: "key" }, "audiences "), rule.audiences.map((audience) => h("span", { class: "value" }, audience))) : null),
+        h("div", { class: "rule-text" }, h("span", {}, h("span", { class: "key" }, "issuer "), boxed(rule.issuer || "any")),
+          rule.audiences.length ? h("span", {}, h("span", { class: "key" }, "audiences "), rule.audiences.map((audience) => boxed(audience))) : null),
         h("span", { class: "hits muted" }, `keys: ${rule.keys}`)))))));
 }
 
@@ -119,5 +119,5 @@ function peers(found) {
   if (!found.peers?.length) return "";
   return h("div", { class: "card" }, h("h2", {}, `Peer authentication (${found.peers.length})`), h("div", { class: "gap" }), found.peers.map((item) =>
     h("article", { class: "policy" }, h("h3", {}, chip(item.mode === "STRICT" ? "allow" : "warn", item.mode), h("span", {}, h("span", { class: "muted" }, `${item.namespace}/`), item.name), selector(item.selector),
-      Object.entries(item.ports).map(([port, mode]) => h("span", { class: "value" }, `${port}: ${mode}`)), h("span", { class: "muted small mono" }, place(item) ?? "")))));
+      Object.entries(item.ports).map(([port, mode]) => boxed(`${port}: ${mode}`)), h("span", { class: "muted small mono" }, place(item) ?? "")))));
 }
