@@ -165,9 +165,19 @@ def embedding_proxy(layout: Layout, workload: MeshWorkload) -> Command:
     for flag, value in zip(flags[::2], flags[1::2], strict=True):
         name = PREFIX + flag.removeprefix("--").replace("-", "_").upper()
         environment[name] = f"{environment[name]},{value}" if name in environment else value
-    arguments = (*_cli(), "mesh", "environment", "--state", ".", "--", *command.arguments)
+    arguments = (*_prepare_hosting(), "--", *command.arguments)
     ready = f"{command.ready} authz:{admin}"
     return Command(command.name, f"{command.kind} that decides itself", arguments, ready, environment)
+
+
+def hosting_check(layout: Layout) -> tuple[str, ...]:
+    """What fails, and says why, where no Envoy can host a server; empty when none has to."""
+    is_hosted = layout.authz is Authz.EMBEDDED or layout.server == "envoy"
+    return _prepare_hosting() if is_hosted else ()
+
+
+def _prepare_hosting() -> tuple[str, ...]:
+    return (*_cli(), "mesh", "environment", "--state", ".")
 
 
 def proxy(workload: MeshWorkload) -> Command:

@@ -8,7 +8,8 @@ from pathlib import Path
 from authz.demo.layout import LOOPBACK, DemoError
 from authz.demo.processes import Child, last_lines
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
+"""Ten Envoys with a Python in each start side by side, on a busy machine perhaps."""
 PAUSE_SECONDS = 0.05
 READ_SECONDS = 2.0
 

@@ -18,7 +18,7 @@ from typing import IO
 
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
-from authz.demo.commands import all_commands
+from authz.demo.commands import all_commands, hosting_check
 from authz.demo.layout import DemoError, Layout, busy_ports, describe, ports_of
 from authz.demo.prepare import (
     CERTIFICATE_TTL_SECONDS,
@@ -83,6 +83,7 @@ class Supervisor:
         self._take_lock()
         try:
             self._check_ports()
+            await self._check_hosting()
             clear_sockets(self.layout)
             seen = policy_state(self.layout.policies)
             engine = read_engine_or_stop(self.layout)
@@ -221,6 +222,23 @@ class Supervisor:
             listed = ", ".join(map(str, busy[:8])) + (" and more" if len(busy) > 8 else "")
             raise DemoError(
                 f"port {listed} in use by something else; stop it, or shift all ports, for example --port-offset 10000"
+            )
+
+    async def _check_hosting(self) -> None:
+        """Say before anything is started that Envoy cannot host a server on this machine."""
+        arguments = hosting_check(self.layout)
+        if not arguments:
+            return
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            cwd=self.layout.state,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        said = (await process.communicate())[1].decode("utf-8", "replace").strip()
+        if process.returncode:
+            raise DemoError(
+                f"{said.removeprefix('error: ')}; `authz demo` without --authz and --server needs none of it"
             )
 
     def _step(self, text: str, began: float, kind: str = "") -> None:

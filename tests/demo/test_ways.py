@@ -1,6 +1,9 @@
 """Who answers the checks: the plan of processes, what they decide by, what Envoy is told, which scenarios there are."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,6 +113,23 @@ def test_only_scenarios_about_the_process_of_the_server_differ() -> None:
         (fails, "a proxy that decides itself is killed: the others go on"),
         (fails, "with unusable policies it does not start"),
     }
+
+
+def test_a_machine_that_cannot_host_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "nowhere" / "pyvoy").mkdir(parents=True)  # found first, and empty
+    (tmp_path / "nowhere" / "pyvoy" / "__init__.py").touch()
+    found = (str(tmp_path / "nowhere"), *sys.path)
+    where = ("--policies", str(ROOT / "policies"), "--mesh", str(ROOT / "envoy-configs" / "mesh.yaml"))
+    done = subprocess.run(
+        [sys.executable, "-m", "authz", "demo", "--authz", "embedded", "--state", str(tmp_path / "state"), *where]
+        + ["--port-offset", "12725"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(found)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "pyvoy has no module for this machine" in done.stdout + done.stderr
+    assert not list((tmp_path / "state" / "logs").iterdir())
 
 
 @pytest.mark.parametrize(
