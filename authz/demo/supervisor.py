@@ -237,9 +237,7 @@ class Supervisor:
         )
         said = (await process.communicate())[1].decode("utf-8", "replace").strip()
         if process.returncode:
-            raise DemoError(
-                f"{said.removeprefix('error: ')}; `authz demo` without --authz and --server needs none of it"
-            )
+            raise DemoError(said.removeprefix("error: "))
 
     def _step(self, text: str, began: float, kind: str = "") -> None:
         self._report(Event("step", f"{text} ({kind})" if kind else text, time.monotonic() - began))

@@ -120,9 +120,9 @@ def test_a_machine_that_cannot_host_is_told_before_anything_starts(tmp_path: Pat
     (tmp_path / "nowhere" / "pyvoy" / "__init__.py").touch()
     found = (str(tmp_path / "nowhere"), *sys.path)
     where = ("--policies", str(ROOT / "policies"), "--mesh", str(ROOT / "envoy-configs" / "mesh.yaml"))
+    options = ("--authz", "embedded", "--state", str(tmp_path / "state"), "--port-offset", "12725")
     done = subprocess.run(
-        [sys.executable, "-m", "authz", "demo", "--authz", "embedded", "--state", str(tmp_path / "state"), *where]
-        + ["--port-offset", "12725"],
+        [sys.executable, "-m", "authz", "demo", *options, *where],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(found)},
         capture_output=True,
         text=True,
