@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from authz.admin.access import Guard, judge_access
+from authz.admin.access import Access, Guard, judge_access
 from authz.core.errors import LoadError, Problem, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.bundle import TrustBundle, read_bundle
@@ -29,7 +29,7 @@ from authz.identity.registrar import Cause, Issuance, Refused, Registrar, Signin
 from authz.identity.registration import UnixPeer, read_entries
 from authz.identity.renewal import renewal_time
 from authz.identity.revocation import read_revocations
-from authz.service.admin_server import AdminServer
+from authz.service.admin_server import AdminServer, host_and_port
 from authz.service.ca_admin import Facts, Issuances, Reload, make_app
 from authz.service.enrolment import Enrolment
 from authz.service.sds import SecretServer
@@ -42,6 +42,7 @@ audit = logging.getLogger("authz.issuance")
 
 SERVER = "server"
 LOOK_SECONDS = 1.0
+OWN_RETRY_SECONDS = 60.0
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 20)]
 CONNECTION_SECONDS = 300.0
 """
@@ -113,7 +114,13 @@ class AuthorityServer:
         for path in self._watched():
             self._seen[path] = _state(path)
         self._read_rules()
-        await self._open_doors()
+        try:
+            await self._open_doors()
+        except BaseException as error:
+            await self.stop(0)
+            if isinstance(error, ValueError):
+                raise SettingsError(f"the authority cannot sign a certificate for itself: {error}") from error
+            raise
         self._tasks = [asyncio.create_task(self.secrets.keep_current()), asyncio.create_task(self._look())]
 
     async def stop(self, grace_seconds: float = 0.5) -> None:
@@ -153,8 +160,13 @@ class AuthorityServer:
         except LoadError as error:
             self.reload.refuse(_listed(error.problems))
             log.error("a change is not taken, what was in force stays: %s", self.reload.problem)
-        if self.doors.listen or self.doors.enrol:
+        try:
             self._renew_own()
+            self.reload.own_certificate = ""
+        except (ValueError, OSError) as error:  # doors that are open stay so; the others' certificates matter more
+            self._own_renewal = self.clock() + OWN_RETRY_SECONDS
+            self.reload.own_certificate = str(error)
+            log.error("the authority's own certificate is not renewed: %s", error)
 
     async def _look(self) -> None:
         while True:
@@ -190,8 +202,7 @@ class AuthorityServer:
         if self.doors.socket is not None:
             self._unix = UnixPeers(self.doors.socket, self._admit, self._open_private)
             await self._unix.start()
-        if self.doors.listen or self.doors.enrol:
-            self._renew_own()
+        self._renew_own()
         enrolment = Enrolment(self._registrar, self.files.directory / TOKENS_DIRECTORY, self.clock)
         if self.doors.listen:
             identify = self.secrets.identify_svid
@@ -200,7 +211,7 @@ class AuthorityServer:
         if self.doors.enrol:
             await self._serve("enrol", self.doors.enrol, (enrolment.handler(None),), is_mutual=False)
         if self.doors.admin:
-            guarded = Guard(make_app(self._facts), judge_access(self.doors.admin))
+            guarded = Guard(make_app(self._facts), _access(self.doors.admin))
             self._admin = AdminServer(guarded, self.doors.admin)
             await self._admin.start()  # last: whoever answers here serves
 
@@ -233,7 +244,7 @@ class AuthorityServer:
         try:
             port = server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise SettingsError(f"cannot listen on `{address}`") from error
+            raise SettingsError(f"cannot listen on `{address}`: it is in use or not an address of this host") from error
         self.ports[door] = port
         await server.start()
         self._servers.append(server)
@@ -241,7 +252,7 @@ class AuthorityServer:
     def _renew_own(self) -> None:
         """Our own certificate for the TLS doors, in files that ``ServerCertificate`` follows."""
         now = self.clock()
-        if now < self._own_renewal:
+        if now < self._own_renewal or not (self.doors.listen or self.doors.enrol):
             return
         own = SpiffeId(self._registrar.ca.trust_domain, "/authz/ca")
         issued = self._registrar.ca.issue_svid(own, now, dns=self.doors.dns)
@@ -263,6 +274,17 @@ class AuthorityServer:
             Ledger(self.files.directory / LEDGER_FILE).record(issuance)
         except OSError as error:
             log.error("the ledger cannot be written: %s", error)
+
+
+def _access(address: str) -> Access:
+    """Raises SettingsError for an address at which others could read: nobody is asked for anything here."""
+    if not address.startswith("unix:"):
+        host_and_port(address)
+    try:
+        return judge_access(address)
+    except SettingsError:
+        message = f"`{address}` can be reached from other machines; listen on 127.0.0.1 or on unix:PATH"
+        raise SettingsError(message) from None
 
 
 def read_federated(trust_domain: TrustDomain, path: Path) -> TrustBundle:

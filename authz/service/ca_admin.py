@@ -41,6 +41,8 @@ class Reload:
     problem: str = ""
     """Why they are not in force as they are now; empty when they are."""
     failures: int = 0
+    own_certificate: str = ""
+    """Why the authority cannot renew the certificate of its own doors; empty when it can."""
 
     def refuse(self, problem: str) -> None:
         self.problem = problem
@@ -62,6 +64,9 @@ def causes(facts: Facts) -> Iterable[dict[str, object]]:
     if facts.reload.problem:
         message = f"a change was refused, what was in force stays: {facts.reload.problem}"
         yield {"part": "files", "message": message, "blocks": False}
+    if facts.reload.own_certificate:
+        message = f"the authority's own certificate is not renewed: {facts.reload.own_certificate}"
+        yield {"part": "renewal", "message": message, "blocks": False}
     for (_, spiffe_id), held in sorted(facts.secrets.shelf.kept.items(), key=lambda item: str(item[0][1])):
         if held.failure:
             yield {"part": "renewal", "message": f"{spiffe_id} is not renewed: {held.failure}", "blocks": False}

@@ -23,7 +23,9 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from authz.core.errors import SettingsError
 from authz.identity.registration import UnixPeer
+from authz.service.server import SocketLock
 
 log = logging.getLogger(__name__)
 
@@ -55,18 +57,23 @@ class UnixPeers:
         self._private: dict[UnixPeer, str] = {}
         self._opening = asyncio.Lock()
         self._server: asyncio.Server | None = None
+        self._lock: SocketLock | None = None
         self._directory = ""
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen. A socket that a killed predecessor left behind is replaced. Raises OSError."""
+        """Listen. A socket that a killed predecessor left behind is replaced. Raises SettingsError."""
+        self._lock = SocketLock(self._path, tidy=False)
         self._directory = tempfile.mkdtemp(prefix="authz-sds-")  # mode 0700
         # Bound under another name and renamed: the public path always leads to a listening socket of the right mode.
         unready = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         unready.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._accept, path=str(unready))
-        unready.chmod(PUBLIC_SOCKET_MODE)
-        unready.rename(self._path)
+        try:
+            self._server = await asyncio.start_unix_server(self._accept, path=str(unready))
+            unready.chmod(PUBLIC_SOCKET_MODE)
+            unready.rename(self._path)
+        except OSError as error:
+            raise SettingsError(f"cannot listen on `unix:{self._path}`: {error.strerror or error}") from error
 
     async def stop(self) -> None:
         """Close the public socket and every relayed connection."""
@@ -75,7 +82,10 @@ class UnixPeers:
         for task in list(self._connections):
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
-        self._path.unlink(missing_ok=True)
+        if self._server is not None:
+            self._path.unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.release()
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
 

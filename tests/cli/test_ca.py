@@ -84,6 +84,12 @@ WRONG = [
     (("root", "retire", "--unchecked"), 1, "no authority is tainted"),
     (("token", "create", "spiffe://mesh.test"), 1, "has no path"),
     (("token", "create", "spiffe://other.test/a"), 1, "is not of the trust domain `mesh.test`"),
+    (("serve", "--socket", "s", "--federate", "other.test"), 2, "--federate is DOMAIN=FILE"),
+    (("serve", "--socket", "s", "--ca", "nowhere"), 1, "there is no authority in `nowhere`"),
+    (("serve", "--socket", "s", "--admin", "0.0.0.0:80"), 1, "`0.0.0.0:80` can be reached from other machines; listen"),
+    (("serve", "--socket", "/proc/nowhere/s"), 1, "cannot listen on `unix:/proc/nowhere/s`: "),
+    (("serve", "--enrol", "nonsense"), 1, "cannot listen on `nonsense`: it is in use or not an address of this host"),
+    (("serve", "--enrol", "localhost:0", "--dns", "a b"), 1, "`a b` is not a DNS name"),
     (("serve",), 2, "at least one of --socket, --listen and --enrol is needed"),
 ]
 

@@ -134,6 +134,24 @@ async def test_a_refused_change_is_told_until_it_is_mended(server: AuthorityServ
     assert (await metrics(server))["authz_ca_last_reload_successful"] == 1
 
 
+async def test_a_certificate_of_its_own_that_cannot_be_renewed_is_told(server: AuthorityServer) -> None:
+    server.clock = lambda: time.time() + 20 * 365 * 24 * 3600
+    server.look()
+    (cause,) = (await get(server, "/healthz")).json()["causes"]
+    assert cause["message"].startswith("the authority's own certificate is not renewed: ")
+    server.clock = lambda: time.time() + 60
+    server._own_renewal = 0
+    server.look()
+    assert (await get(server, "/healthz")).json()["causes"] == []
+
+
+async def test_an_authority_that_has_expired_says_so_when_it_starts(tmp_path: Path) -> None:
+    CertificateAuthority.create("mesh.test", time.time() - 100, intermediate_ttl_seconds=10).save(tmp_path / "ca")
+    server = AuthorityServer(AuthorityFiles(tmp_path / "ca"), Doors(enrol="localhost:0"))
+    with pytest.raises(SettingsError, match="cannot sign a certificate for itself: the certificate would end"):
+        await server.start()
+
+
 async def test_the_expiry_of_root_and_chain_is_told(server: AuthorityServer) -> None:
     told, now = await metrics(server), time.time()
     assert told["citadel_server_root_cert_expiry_timestamp"] > told["citadel_server_cert_chain_expiry_timestamp"] > now

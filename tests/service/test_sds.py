@@ -250,6 +250,14 @@ async def test_a_socket_left_behind_is_replaced(directory: Path) -> None:
         assert set(await fetch(channel, ROOTS)) == {ROOTS}
 
 
+async def test_a_second_authority_does_not_steal_the_socket(directory: Path) -> None:
+    async with running(directory), local(directory) as channel:
+        second = AuthorityServer(AuthorityFiles(directory / "ca"), Doors(directory / "sds.sock"))
+        with pytest.raises(SettingsError, match="another server holds it"):
+            await second.start()
+        assert set(await fetch(channel, ROOTS)) == {ROOTS}
+
+
 async def test_signing_is_limited(directory: Path) -> None:
     limit = SigningLimit(per_peer=0.001, burst=1)
     async with running(directory, limit) as authority, local(directory) as channel:
