@@ -4,8 +4,7 @@ Half of saturation for a long time, through an Envoy, while policies are reloade
     python -m benchmarks.soak [--minutes 30] [--server envoy|grpcio] [--workers N] [-o table|json]        (make soak)
 
 Policies change every ten seconds: each change lets one path pass and no longer the one before, and is waited for. The
-issuer, asked over HTTP, rotates its key every minute; it publishes keys a minute ahead and keeps the old one for a
-minute. The load, measured for ten seconds at the start, mixes requests that must pass with such that must not, tokens
+issuer, asked over HTTP, rotates its key every minute; it publishes keys a minute ahead and drops them after two. The load, measured for ten seconds at the start, mixes requests that must pass with such that must not, tokens
 of dropped keys and forged ones among them, and compares every answer. Records go to a file that rotates.
 
 Exits with 3 when there was an error, a wrong answer, a lost record, a change that did not come in force, or when memory
@@ -44,6 +43,8 @@ RELOAD_SECONDS, ROTATE_SECONDS, SAMPLE_SECONDS, PART_SECONDS = 10.0, 60.0, 10.0,
 IN_FORCE_SECONDS = 8.0
 """For a change to be in force everywhere."""
 JUDGED_MINUTES = 10.0
+DROPPED = 4
+"""Minutes after which a key is known to be dropped everywhere: it was last published two minutes ago."""
 BOUND = 30.0
 """MB an hour. What Python and Envoy keep for later moves by some MB; a leak of 100 bytes a request would be 600 MB."""
 AUTHENTICATION = """
@@ -68,7 +69,12 @@ Say = Callable[[str], None]
 
 
 class Issuer:
-    """Publishes keys over HTTP. Key ``n`` signs in minute ``n`` and is published from the minute before to the next."""
+    """
+    Publishes keys over HTTP.
+
+    Key ``n`` signs in minute ``n``; it is published from the minute before, and two minutes more: its tokens are used in
+    the next one, to the end of which and a little longer they must pass.
+    """
 
     def __init__(self) -> None:
         self.minute = 0
@@ -91,7 +97,7 @@ class Issuer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
         self.port = int(self._server.server_address[1])
-        for number in range(-3, 2):
+        for number in range(-DROPPED, 2):
             self._make(number)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -102,12 +108,12 @@ class Issuer:
         return self._keys[number]
 
     def published(self) -> tuple[int, ...]:
-        return (self.minute - 1, self.minute, self.minute + 1)
+        return tuple(range(self.minute - 2, self.minute + 2))
 
     def rotate(self) -> None:
         self._make(self.minute + 2)
         self.minute += 1
-        self._keys.pop(self.minute - 4, None)
+        self._keys.pop(self.minute - DROPPED - 1, None)
 
     def token(self, number: int, subject: int, *roles: str) -> str:
         now = time.time()
@@ -132,7 +138,7 @@ def kinds(issuer: Issuer) -> list[Kind]:
     now, all_of = issuer.minute, range(SUBJECTS)
     tokens = [issuer.token(now, number, ROLE, "guest") for number in all_of]
     before = [issuer.token(now - 1, number, ROLE) for number in range(10)]
-    dropped = [issuer.token(now - 3, number, ROLE) for number in range(10)]
+    dropped = [issuer.token(now - DROPPED, number, ROLE) for number in range(10)]
     guests = [issuer.token(now, number, "guest") for number in range(10)]
     signed, _, signature = tokens[0].rpartition(".")
     forged = f"{signed}.{signature[:20]}{'A' if signature[20] != 'A' else 'B'}{signature[21:]}"
