@@ -4,8 +4,9 @@ Half of saturation for a long time, through an Envoy, while policies are reloade
     python -m benchmarks.soak [--minutes 30] [--server envoy|grpcio] [--workers N] [-o table|json]        (make soak)
 
 Policies change every ten seconds: each change lets one path pass and no longer the one before, and is waited for. The
-issuer, asked over HTTP, rotates its key every minute; it publishes keys a minute ahead and drops them after two. The load, measured for ten seconds at the start, mixes requests that must pass with such that must not, tokens
-of dropped keys and forged ones among them, and compares every answer. Records go to a file that rotates.
+issuer, asked over HTTP, rotates its key every minute; it publishes keys a minute ahead and drops them after two. The
+load, measured for ten seconds at the start, mixes requests that must pass with such that must not, tokens of dropped
+keys and forged ones among them, and compares every answer. Records go to a file that rotates.
 
 Exits with 3 when there was an error, a wrong answer, a lost record, a change that did not come in force, or when memory
 of the second half grew by more than ``--bound`` MB an hour (runs of ten minutes or more).
@@ -72,8 +73,8 @@ class Issuer:
     """
     Publishes keys over HTTP.
 
-    Key ``n`` signs in minute ``n``; it is published from the minute before, and two minutes more: its tokens are used in
-    the next one, to the end of which and a little longer they must pass.
+    Key ``n`` signs in minute ``n``; it is published from the minute before, and two minutes more: its tokens are used
+    in the next one, to the end of which and a little longer they must pass.
     """
 
     def __init__(self) -> None:

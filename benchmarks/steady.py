@@ -28,7 +28,7 @@ LATE_SECONDS = 10.0
 """An answer that took longer is an error, and its connection is given up."""
 STEP = 1.02
 """Latencies are counted in bins, each so much wider than the last: no percentile is off by more."""
-SHOWN = 20
+SHOWN = 5
 """Wrong answers told in full."""
 
 
@@ -210,7 +210,7 @@ class Load:
             if len(told.shown) < SHOWN:
                 # Of the request only its first line: a token is nobody's business.
                 line = request.data.partition(b"\r\n")[0].decode()
-                told.shown.append(f"{line}: {head.decode('latin-1')}")
+                told.shown.append(f"{request.kind}: {line}: {' | '.join(head.decode('latin-1').splitlines())}")
 
     def _lose(self, connection: _Connection, why: str) -> None:
         """An error when a request was under way; a server may close an idle connection."""
