@@ -1,8 +1,10 @@
 """``authz test``: suites of test cases against policies."""
 
+import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import click
@@ -16,6 +18,7 @@ from authz.cli import files, report
 from authz.cli import output as out
 from authz.core.errors import sort_problems
 from authz.sources.directory import read_directory
+from authz.sources.directory import watch as changes_of
 from authz.tokens.signing import KeyPool
 
 _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
@@ -39,9 +42,16 @@ _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
     type=click.FloatRange(0, 100),
     help="Least coverage that means yes.",
 )
+@click.option("--watch", is_flag=True, help="Run again at every change of suites and policies, until Ctrl-C.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every case, and every rule with --coverage.")
 def command(
-    paths: tuple[str, ...], output: str, run: str | None, coverage: bool, threshold: float | None, verbose: bool
+    paths: tuple[str, ...],
+    output: str,
+    run: str | None,
+    coverage: bool,
+    threshold: float | None,
+    watch: bool,
+    verbose: bool,
 ) -> None:
     """
     Run suites in the conformance format (docs/testing-policies.md), requests and validation documents.
@@ -52,15 +62,53 @@ def command(
     authz test tests/policies.yaml
     authz test suites/ --run 'ingress/.*token' -v
     authz test suites/ --coverage --threshold 90
+    authz test suites/ --watch
     authz test suites/ -o junit > report.xml
     """
     try:
         select = Select(run) if run else None
     except re.error as error:
         raise click.BadParameter(f"`{run}` is no regular expression: {error}", param_hint="--run") from error
-    suites = [read_suite(name, data, load) for name, data, load in _found(paths)]
-    collected = Coverage() if coverage or threshold is not None else None
-    done = _run(suites, select, collected, is_pretty=output == "pretty", verbose=verbose)
+    if watch and (output != "pretty" or files.STDIN in paths):
+        raise click.UsageError("--watch is for people and files: without -o and without `-`")
+
+    def once(read: set[Path]) -> int:
+        suites = [read_suite(name, data, load) for name, data, load in _found(paths, read)]
+        collected = Coverage() if coverage or threshold is not None else None
+        done = _run(suites, select, collected, is_pretty=output == "pretty", verbose=verbose)
+        _print(done, collected, output, verbose=verbose)
+        return _exit(done, threshold)
+
+    raise SystemExit(_watch(once, paths) if watch else once(set()))
+
+
+def _watch(once: Callable[[set[Path]], int], paths: Sequence[str]) -> int:
+    """Run again and again until Ctrl-C; answers the exit code of the last run."""
+    code: int = out.Exit.FAILED
+    try:
+        while True:
+            read = {Path(path) for path in paths}
+            try:
+                code = once(read)
+            except OSError as error:  # a file is being replaced
+                out.remark(f"error: {error.filename}: {error.strerror}")
+            asyncio.run(_change(sorted(read)))
+            out.say()
+    except KeyboardInterrupt:
+        return code
+
+
+async def _change(paths: Sequence[Path]) -> None:
+    """Wait for one; said when none is missed any more."""
+    ready = asyncio.Event()
+    async with aclosing(changes_of(paths, ready=ready)) as changes:
+        change = asyncio.ensure_future(anext(changes))
+        await ready.wait()
+        out.remark("waiting for a change; Ctrl-C ends")
+        await change
+
+
+def _print(done: report.Run, collected: Coverage | None, output: str, *, verbose: bool) -> None:
     if output == "json":
         out.print_json(report.as_json(done))
     elif output == "junit":
@@ -69,22 +117,26 @@ def command(
         if collected is not None:
             report.print_coverage(collected, verbose=verbose)
         report.print_summary(done)
-    raise SystemExit(_exit(done, threshold))
 
 
-def _found(paths: Iterable[str]) -> Iterable[tuple[str, bytes, LoadFiles]]:
+def _found(paths: Iterable[str], read: set[Path]) -> Iterable[tuple[str, bytes, LoadFiles]]:
+    """Suites; ``read`` receives the paths of the policies that they name."""
     for path in paths:
         if path == files.STDIN:
-            yield "<stdin>", files.read_bytes(path), _loader(Path())
+            yield "<stdin>", files.read_bytes(path), _loader(Path(), read)
             continue
         is_folder = Path(path).is_dir()
         for name, data in read_directory(Path(path)):
             if not is_folder or _IS_SUITE.search(data):
-                yield name, data, _loader(Path(name).parent)
+                yield name, data, _loader(Path(name).parent, read)
 
 
-def _loader(folder: Path) -> LoadFiles:
-    return lambda name: read_directory(folder / name)
+def _loader(folder: Path, read: set[Path]) -> LoadFiles:
+    def load(name: str) -> list[tuple[str, bytes]]:
+        read.add(folder / name)
+        return read_directory(folder / name)
+
+    return load
 
 
 def _run(

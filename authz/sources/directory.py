@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def _walk(folder: str, found: list[_Entry], above: frozenset[str]) -> None:
 
 async def watch(
     paths: Sequence[Path], *, quiet_seconds: float = QUIET_SECONDS, ready: asyncio.Event | None = None
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None]:
     """
     Yield each time that files below some directories, or some files, have changed and are at rest again.
 

@@ -1,6 +1,10 @@
 """``authz test``: reports, exit codes, selection, coverage."""
 
 import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -173,3 +177,42 @@ def test_the_corpus_passes_through_the_command(run: Run) -> None:
     result = run("test", *sorted(str(file) for file in CORPUS.glob("*.yaml")))
     assert result.exit_code == 0
     assert result.stdout.endswith("663 of 663 requests passed; 230 of 230 documents passed\n")
+
+
+@pytest.mark.slow
+def test_watching_runs_again_at_a_change_of_the_policies(suite: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "authz", "test", "suite.yaml", "--watch"],
+        cwd=suite.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert _until_waiting(process.stdout)[-2] == "3 of 3 requests passed; 1 of 1 document passed\n"
+        (suite.parent / "policies" / "shop.yaml").write_text(POLICIES.replace("/admin*", "/root*"))
+        said = _until_waiting(process.stdout)
+        assert "FAIL admin/closed  suite.yaml:12\n" in said
+        assert said[-2] == "2 of 3 requests passed; 1 of 1 document passed\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 3
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _until_waiting(lines: Iterable[str]) -> list[str]:
+    said = []
+    for line in lines:
+        said.append(line)
+        if line.startswith("waiting"):
+            return said
+    raise AssertionError(f"it ended: {said}")
+
+
+@pytest.mark.parametrize("arguments", [("suite.yaml", "-o", "json"), ("-",)])
+def test_watching_is_for_people_and_files(run: Run, suite: Path, arguments: tuple[str, ...]) -> None:
+    result = run("test", "--watch", *arguments, stdin=SUITE)
+    assert result.exit_code == 2
+    assert "--watch is for people and files" in result.stderr
