@@ -99,6 +99,8 @@ def _audit(trail: TrailStatus) -> Iterator[Cause]:
 
 
 def _certificates(service: ServiceStatus, now: float) -> Iterator[Cause]:
+    if service.tls_problem:
+        yield Cause("certificates", f"the last good certificate of the port stays: {service.tls_problem}", False)
     for certificate in service.certificates:
         if certificate.not_after <= now:
             who = certificate.identity or f"{certificate.workload}.{certificate.namespace}".strip(".")

@@ -6,7 +6,7 @@ import { glyph, h } from "./dom.js";
 import { NARROW, WIDE, curve, labelPlaces, place } from "./layout.js";
 import { rate } from "./text.js";
 
-const [LONG, LONGER] = [11, 15]; // letters of a name beyond which it is written smaller
+const [LONG, LONGER, LONGEST] = [11, 15, 22]; // letters of a name beyond which it is written smaller, or without its middle
 const FAR = 0.55; // below this zoom only labels that matter are shown
 const probe = document.createElement("span");
 
@@ -67,10 +67,12 @@ export function canvas(wrap, chosen) {
       cy.zoom(1.15);
       cy.center();
     }
-    if (wrap.clientWidth < 640 && cy.zoom() < 0.72) { // a narrow screen scrolls instead of shrinking letters
-      cy.zoom(0.72);
+    const least = wrap.clientWidth < 640 ? 0.72 : 0.62; // one drags a large graph rather than guesses its letters
+    if (cy.elements().nonempty() && cy.zoom() < least) {
+      cy.zoom(least);
       cy.center();
-      cy.pan({ x: cy.pan().x, y: 16 });
+      const box = cy.elements().renderedBoundingBox();
+      cy.panBy({ x: form() === WIDE && box.w > cy.width() ? 16 - box.x1 : 0, y: box.h > cy.height() ? 16 - box.y1 : 0 });
     }
     follow();
   };
@@ -209,7 +211,10 @@ function nodeWords(node, graph) {
     if (modes.length === 1 && modes[0] === "STRICT" && !node.isGateway) marks.push(mark("lock", "strict", "mTLS only"));
     if (node.policy?.isOpen) marks.push(mark("unlock", "open", "open: no ALLOW policy"));
   }
-  return [h("b", { class: node.name.length > LONGER ? "longer" : node.name.length > LONG ? "long" : null, title: node.name }, node.name), h("small", {}, marks)];
+  const { length } = node.name;
+  const kind = length > LONGER ? "longer" : length > LONG ? "long" : null;
+  const name = length > LONGEST ? [h("span", { class: "sr" }, node.name), h("span", { "aria-hidden": "true" }, `${node.name.slice(0, 9)}…${node.name.slice(-8)}`)] : node.name;
+  return [h("b", { class: kind, title: node.name }, name), h("small", {}, marks)];
 }
 
 const mark = (name, kind, words) => h("span", { class: kind, title: words }, glyph(name), h("span", { class: "sr" }, words));

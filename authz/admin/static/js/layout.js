@@ -5,6 +5,8 @@ import * as dagre from "../vendor/dagre.esm.js";
 export const WIDE = { direction: "LR", width: 152, height: 58, gap: 30, header: 32, pad: 12, rank: 26, node: 64, label: 92, broad: 78, tall: 44 };
 export const NARROW = { direction: "TB", width: 160, height: 52, gap: 10, header: 28, pad: 8, rank: 14, node: 24, label: 60, broad: 108, tall: 24 };
 
+const CROWD = 16; // nodes beyond which they move together
+
 /**
  * Place the elements of the service's graph.
  *
@@ -17,7 +19,7 @@ export function place(nodes, edges, form) {
   for (const node of nodes) if (node.parent) children.set(node.parent, [...(children.get(node.parent) ?? []), node.id]);
   const top = (id) => byId.get(id)?.parent ?? id;
   const graph = new dagre.Graph({ multigraph: false });
-  graph.setGraph({ rankdir: form.direction, ranksep: form.rank, nodesep: form.node, edgesep: 16, marginx: 10, marginy: 10 });
+  graph.setGraph({ rankdir: form.direction, ranksep: form.rank, nodesep: nodes.length > CROWD ? form.node / 2 : form.node, edgesep: 16, marginx: 10, marginy: 10 });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const node of [...nodes].sort((a, b) => (a.name + a.id).localeCompare(b.name + b.id))) {
     if (!node.parent) graph.setNode(node.id, size(children.get(node.id)?.length ?? 0, form));
