@@ -267,6 +267,8 @@ class ServiceStatus:
     key_sets: tuple[KeySetStatus, ...] = ()
     token_cache: CacheStatus | None = None
     certificates: tuple[CertificateStatus, ...] = ()
+    tls_problem: str = ""
+    """Why the certificate of the gRPC port is not the one in its files; empty when it is."""
     peer_trust: PeerTrustStatus | None = None
     """None where peers' certificates are not judged."""
     is_starting: bool = False

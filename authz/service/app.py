@@ -11,8 +11,6 @@ import signal
 from collections.abc import Callable
 from time import time
 
-import grpc
-
 from authz.admin.api import LocalSource, PageFacts
 from authz.admin.app import create_app
 from authz.admin.explained import Sources
@@ -91,6 +89,7 @@ class App:
             judge_peer=self.evidence.judge if self.evidence is not None else None,
         )
         self.providers = Providers()
+        self._tls = _server_certificate(settings) if server is None else None
         self.server: Server = (
             server(self.function, self.providers.ask)
             if server is not None
@@ -98,7 +97,7 @@ class App:
                 self.function,
                 self.providers.ask,
                 max_message_bytes=settings.max_message_bytes,
-                credentials=_credentials(settings),
+                credentials=self._tls.credentials() if self._tls is not None else None,
                 socket_mode=int(settings.socket_mode, 8),
                 clock=clock,
                 judge_caller=self.evidence.judge_caller if self.evidence is not None else None,
@@ -209,6 +208,7 @@ class App:
             if tokens is None
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.token_cache_size),
             certificates=self.certificates.status,
+            tls_problem=self._tls.problem if self._tls is not None else "",
             peer_trust=self.evidence.status if self.evidence is not None else None,
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
@@ -269,7 +269,7 @@ async def run(settings: Settings, announce: Announce) -> None:
         raise
 
 
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+def _server_certificate(settings: Settings) -> ServerCertificate | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
-    return ServerCertificate(settings.tls_certificate, settings.tls_key, settings.tls_client_ca).credentials()
+    return ServerCertificate(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)

@@ -24,6 +24,8 @@ class ServerCertificate:
         self._key = key
         self._client_ca = client_ca
         self._seen = self._signature()
+        self.problem = ""
+        """Why the files as they are now are not in use, as seen at the last new connection; empty when they are."""
         try:
             self._initial = self._read()
         except (OSError, ssl.SSLError) as error:
@@ -43,10 +45,14 @@ class ServerCertificate:
             return None
         self._seen = signature
         try:
-            return self._read()
+            found = self._read()
         except (OSError, ssl.SSLError) as error:
-            _log.error("the server certificate was not replaced, `%s`: %s", self._certificate, _cause(error))
+            files = ", ".join(f"`{file}`" for file in (self._certificate, self._key, self._client_ca) if file)
+            self.problem = f"{files} cannot be used as they are now: {_cause(error)}"
+            _log.error("the server certificate was not replaced: %s", self.problem)
             return None
+        self.problem = ""
+        return found
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
         certificate, key = self._certificate.read_bytes(), self._key.read_bytes()

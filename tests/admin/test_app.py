@@ -82,6 +82,7 @@ async def get(path: str, status: Callable[[], ServiceStatus], trail: TrailStatus
         ),
         ({"certificates": (CertificateStatus("root", NOW + 1),)}, {}, True, []),
         ({"peer_trust": PeerTrustStatus(NOW, "", 1)}, {}, True, []),
+        ({"tls_problem": "no PEM"}, {}, True, ["the last good certificate of the port stays: no PEM"]),
         (
             {"peer_trust": PeerTrustStatus(NOW, "revoked.txt:1:1: no serial number", 1, 1)},
             {},

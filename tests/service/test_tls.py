@@ -90,6 +90,35 @@ async def test_clients_need_a_certificate_where_a_bundle_is_given(tmp_path: Path
         await server.stop()
 
 
+async def test_a_new_bundle_for_clients_is_in_force_without_a_restart(tmp_path: Path, authority: Pair) -> None:
+    """As a root is rotated: first both are trusted, then only the new one."""
+    Pair("server", authority).write(tmp_path)
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    files = ServerCertificate(tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "ca.crt")
+    server = CheckServer(function(ALLOW_OPEN), refuse, max_message_bytes=1 << 20, credentials=files.credentials())
+    await server.start(["127.0.0.1:0"])
+    address, following = server.addresses[0], Pair("following ca")
+    old, new = Pair("client", authority), Pair("client", following)
+    try:
+        for trusted, is_old, is_new in (((authority,), True, False), ((authority, following), True, True),
+                                        ((following,), False, True)):  # fmt: skip
+            (tmp_path / "ca.crt").write_bytes(b"".join(pair.pem for pair in trusted))
+            for client, is_served in ((old, is_old), (new, is_new)):
+                if is_served:
+                    assert await ask(address, authority, client) == 0
+                    continue
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await ask(address, authority, client)
+        (tmp_path / "ca.crt").write_bytes(b"nonsense")
+        assert await ask(address, authority, new) == 0, "a broken bundle keeps the last good one"
+        assert files.problem.endswith("ca.crt` cannot be used as they are now: no certificate or crl found")
+        (tmp_path / "ca.crt").write_bytes(following.pem)
+        assert await ask(address, authority, new) == 0
+        assert files.problem == ""
+    finally:
+        await server.stop()
+
+
 async def test_a_new_certificate_is_served_without_a_restart(
     tmp_path: Path, authority: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
