@@ -5,6 +5,7 @@ Who may read is decided when it is built: an address that others can reach witho
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,6 +24,9 @@ Application = Callable[..., Awaitable[Any]]
 """An ASGI application; which framework made it does not matter here."""
 
 
+_log = logging.getLogger("authz.admin")
+REREAD_SECONDS = 5.0
+"""Between looks at the files of the certificate, which others renew."""
 _LAST_SECONDS = 2
 """Connections that are still open then are cut, so that a browser cannot hold up the end of the service."""
 
@@ -41,6 +45,10 @@ class Tls:
         if self.client_ca is not None:
             found |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         return found
+
+    def facts(self) -> tuple[tuple[int, int], ...]:
+        """What changes when the files are replaced. Raises OSError."""
+        return tuple((one.st_mtime_ns, one.st_ino) for one in (self.certificate.stat(), self.key.stat()))
 
 
 def make_admin_server(app: Application, settings: Settings) -> "AdminServer":
@@ -103,6 +111,10 @@ class AdminServer:
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"settings `admin_tls_…`: the files cannot be used: {error.strerror}") from error
         self._scheme = "https" if tls is not None else "http"
+        self._tls, self._context = tls, config.ssl
+        self._facts: tuple[tuple[int, int], ...] = tls.facts() if tls is not None else ()
+        self._refused: tuple[tuple[int, int], ...] = ()
+        self._following: asyncio.Task[None] | None = None
         self._server = _Hosted(config)
         if self._path is not None:
             self._socket = _unix_socket(self._path)
@@ -122,9 +134,42 @@ class AdminServer:
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="admin")
+        if self._tls is not None:
+            self._following = asyncio.create_task(self._follow(), name="admin certificate")
+
+    def renew(self) -> bool:
+        """
+        Take up certificate files that were replaced; True when they were.
+
+        Files that do not fit together, for example half of a renewal, leave the old certificate in force.
+        """
+        tls, context = self._tls, self._context
+        if tls is None or context is None:
+            return False
+        try:
+            facts = tls.facts()
+            if facts in (self._facts, self._refused):
+                return False
+            self._refused = facts
+            trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            trial.load_cert_chain(tls.certificate, tls.key)  # a context that failed once may have half of each
+            context.load_cert_chain(tls.certificate, tls.key)
+        except (OSError, ssl.SSLError) as error:
+            _log.warning("the renewed `admin_tls_certificate` cannot be used, the old one stays: %s", error)
+            return False
+        self._facts = facts
+        return True
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(REREAD_SECONDS)
+            self.renew()
 
     async def stop(self) -> None:
         self._server.should_exit = True
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         if self._task is not None:
             await self._task
         self._socket.close()

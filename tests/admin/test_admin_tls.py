@@ -1,5 +1,6 @@
 """Who reads the operator's side over TLS: real handshakes, with, without and with foreign client certificates."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -124,6 +125,25 @@ async def test_tls_without_anything_to_show_does_not_start(pki: Path) -> None:
     with pytest.raises(SettingsError, match="can be reached from other machines"):
         async with serving(pki, asks_certificate=False, asks_token=False):
             pass
+
+
+def shown(server: AdminServer) -> bytes:
+    """The server's certificate, as a new connection sees it."""
+    return ssl.get_server_certificate(("127.0.0.1", int(server.address.rpartition(":")[2])), timeout=10).encode()
+
+
+async def test_a_renewed_certificate_is_taken_up_and_half_a_renewal_is_not(pki: Path, authority: Pair) -> None:
+    first, second = (pki / "server/tls.crt").read_bytes(), Pair("server", authority)
+    async with serving(pki, asks_certificate=False, asks_token=True) as server:
+        assert not server.renew()
+        assert await asyncio.to_thread(shown, server) == first
+        (pki / "server/tls.crt").write_bytes(second.pem)
+        assert not server.renew(), "its key is still the old one"
+        assert await asyncio.to_thread(shown, server) == first
+        second.write(pki / "server")
+        assert server.renew()
+        assert await asyncio.to_thread(shown, server) == second.pem
+        assert await read(server, pki, "", TOKEN) == 200
 
 
 @pytest.mark.parametrize(
