@@ -200,7 +200,7 @@ class AuthorityServer:
 
     async def _open_doors(self) -> None:
         if self.doors.socket is not None:
-            self._unix = UnixPeers(self.doors.socket, self._admit, self._open_private)
+            self._unix = UnixPeers(self.doors.socket, self._admit, self._refuse_peer, self._open_private)
             await self._unix.start()
         self._renew_own()
         enrolment = Enrolment(self._registrar, self.files.directory / TOKENS_DIRECTORY, self.clock)
@@ -221,8 +221,11 @@ class AuthorityServer:
     def _admit(self, peer: UnixPeer) -> bool:
         if self._registrar.grants(peer):
             return True
-        self._registrar.refuse(str(peer), "", Refused(f"no registration entry is for {peer}"), self.clock())
+        self._refuse_peer(peer, f"no registration entry is for {peer}")
         return False
+
+    def _refuse_peer(self, peer: UnixPeer, reason: str) -> None:
+        self._registrar.refuse(str(peer), "", Refused(reason), self.clock())
 
     async def _open_private(self, peer: UnixPeer, path: str) -> None:
         server = grpc.aio.server(options=OPTIONS)

@@ -14,7 +14,6 @@ have no entry.
 
 import asyncio
 import contextlib
-import logging
 import os
 import shutil
 import socket
@@ -27,8 +26,6 @@ from authz.core.errors import SettingsError
 from authz.identity.registration import UnixPeer
 from authz.service.server import SocketLock
 
-log = logging.getLogger(__name__)
-
 CHUNK = 65536
 MAX_PEERS = 64
 """Different credentials served at once; each has a private socket."""
@@ -36,6 +33,9 @@ PUBLIC_SOCKET_MODE = 0o666
 """Everybody may connect: the credentials decide, not the socket's mode (XA-194)."""
 
 Admit = Callable[[UnixPeer], bool]
+"""Whether credentials are served at all; it records its own refusals."""
+Refuse = Callable[[UnixPeer, str], None]
+"""Record that a peer is refused, and why."""
 OpenPrivate = Callable[[UnixPeer, str], Awaitable[None]]
 """Start serving one peer at a private path."""
 
@@ -48,11 +48,12 @@ def peer_credentials(connection: socket.socket) -> UnixPeer:
 
 
 class UnixPeers:
-    """The relay. ``admit`` says whether credentials are served at all; ``open_private`` starts their server."""
+    """The relay. ``open_private`` starts the server of one peer."""
 
-    def __init__(self, path: Path, admit: Admit, open_private: OpenPrivate) -> None:
+    def __init__(self, path: Path, admit: Admit, refuse: Refuse, open_private: OpenPrivate) -> None:
         self._path = path
         self._admit = admit
+        self._refuse = refuse
         self._open_private = open_private
         self._private: dict[UnixPeer, str] = {}
         self._opening = asyncio.Lock()
@@ -106,7 +107,7 @@ class UnixPeers:
             return
         path = await self._private_socket(peer)
         if path is None:
-            log.error("more than %d different Unix peers, %s is not served", MAX_PEERS, peer)
+            self._refuse(peer, f"more than {MAX_PEERS} different Unix peers are served already")
             return
         inner_reader, inner_writer = await asyncio.open_unix_connection(path)
         try:

@@ -230,6 +230,15 @@ async def test_the_credentials_are_the_kernels() -> None:
         assert (peer.uid, peer.gid) == (os.getuid(), os.getgid())
 
 
+async def test_more_peers_than_are_served_are_refused_and_recorded(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.service.unix_peers.MAX_PEERS", 0)
+    async with running(directory) as authority, local(directory) as channel:
+        assert (await refusal(fetch(channel, ROOTS)))[0] in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        assert set(authority.refusals()) == {"more than 0 different Unix peers are served already"}
+
+
 async def test_private_sockets_are_out_of_others_reach_and_go_away(directory: Path) -> None:
     async with running(directory) as authority:
         async with local(directory) as channel:
