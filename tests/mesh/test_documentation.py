@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.mesh import kinds
+from authz.mesh import kind_parts, kinds
 from authz.mesh.description import read_mesh_description
 from authz.mesh.options import Listeners, RenderOptions
 from authz.mesh.render import render_all
@@ -21,7 +21,7 @@ def test_the_example_is_one_sidecar() -> None:
     assert "envoy/shop.yaml" in render_all(mesh, options=RenderOptions(listeners=Listeners.STATIC))
 
 
-@pytest.mark.parametrize("name", [*kinds.READERS, kinds.COMPOSE_ADDRESS, kinds.COMPOSE_APP])
+@pytest.mark.parametrize("name", [*kinds.READERS, kind_parts.COMPOSE_ADDRESS, kind_parts.COMPOSE_APP])
 def test_every_kind_and_annotation_is_documented(name: str) -> None:
     assert name in TEXT
 

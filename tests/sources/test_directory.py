@@ -141,7 +141,7 @@ async def test_a_change_is_told_once_it_is_at_rest(tmp_path: Path, change: Calla
     assert not told.done()
     change(tmp_path)
     await asyncio.wait_for(told, 1)
-    await changes.aclose()  # type: ignore[attr-defined]  # it is an async generator
+    await changes.aclose()
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ async def test_what_happens_beside_a_watched_file_is_not_told(tmp_path: Path) ->
     assert not done
     (tmp_path / "mesh.yaml").write_text("new")
     await asyncio.wait_for(told, 1)
-    await changes.aclose()  # type: ignore[attr-defined]  # it is an async generator
+    await changes.aclose()
 
 
 WITHOUT_WATCHES = """
