@@ -1,5 +1,6 @@
 """``authz audit``: read the audit trail back — tail it, search it by time and by what it says, verify its chain."""
 
+import contextlib
 import json
 import os
 import re
@@ -145,10 +146,11 @@ def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: 
     for record in last:
         _say(record, output)
     sys.stdout.flush()
-    for record in appended:
-        if text(record.get("decision_id")) not in shown:
-            _say(record, output)
-            sys.stdout.flush()
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it, and no failure
+        for record in appended:
+            if text(record.get("decision_id")) not in shown:
+                _say(record, output)
+                sys.stdout.flush()
 
 
 @audit.command()

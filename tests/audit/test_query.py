@@ -3,6 +3,7 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -206,6 +207,22 @@ def test_on_a_terminal_nothing_is_cut_above_all_not_the_id(tmp_path: Path, make_
     assert decision_id in shown
     words = "productpage.bookinfo → reviews-v2.bookinfo:9080 GET /reviews/1 403 DENY rule bookinfo/deny-ratings/0"
     assert "".join(words.split()) in "".join(shown.split())
+
+
+@pytest.mark.slow
+def test_following_ends_quietly_with_ctrl_c(tmp_path: Path, make_offer: MakeOffer) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(encode_record(build_record(make_offer())) + b"\n")
+    command = [sys.executable, "-m", "authz", "audit", "tail", "-f", "-o", "json", "--log", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert json.loads(running.stdout.readline())["decision_id"] == "d-1"
+        with path.open("ab") as file:
+            file.write(encode_record(build_record(make_offer(decision_id="d-2"))) + b"\n")
+        assert json.loads(running.stdout.readline())["decision_id"] == "d-2"
+        running.send_signal(signal.SIGINT)
+        assert running.communicate(timeout=30) == (b"", b"")
+    assert running.returncode == 0
 
 
 def test_the_newest_records_are_shown_as_a_table(tmp_path: Path, make_offer: MakeOffer) -> None:
