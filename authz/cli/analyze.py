@@ -20,7 +20,7 @@ from authz.core.errors import Problem, Severity
     type=click.Path(exists=True, dir_okay=False),
     help="Istio's MeshConfig, or a mesh description: then selectors are compared with its workloads.",
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Form of answer.")
+@out.answer_form("table", "json")
 @click.option(
     "--suppress", metavar="CODE[=NAME]", multiple=True,
     help="Leave findings out: `AN-2`, or `AN-2=shop/*` for policies of that name; may be repeated.",

@@ -23,6 +23,7 @@ from authz.audit.encode import encode_record
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, follow, read_lines
 from authz.audit.record import Record
 from authz.audit.render import EFFECT_STYLES, render_line, render_parts, text
+from authz.cli import output as out
 from authz.core.attributes import Json
 
 NO, COULD_NOT = 3, 1
@@ -77,14 +78,7 @@ def _reading(command: Command) -> Command:
                 show_default="the file of AUTHZ_AUDIT, else audit.jsonl",
                 help="Audit file (its rotated files are read too), or a directory of them.",
             ),
-            click.option(
-                "-o",
-                "--output",
-                type=click.Choice(["table", "json"]),
-                default="table",
-                show_default=True,
-                help="Form of the answer.",
-            ),
+            out.answer_form("table", "json"),
         )
     ):
         command = option(command)
@@ -218,14 +212,7 @@ def show(path: Path, output: str, wanted_id: str) -> None:
     type=click.File("rb"),
     help="Ed25519 key in PEM that must have signed the checkpoints. Without it only accidents are found.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Form of the answer.",
-)
+@out.answer_form("table", "json")
 def verify(paths: tuple[Path, ...], public_key: BinaryIO | None, output: str) -> None:
     """
     Verify that nothing was changed, removed or added in chained audit files.

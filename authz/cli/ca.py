@@ -14,7 +14,7 @@ import click
 from authz.cli import output
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of, trust_domain_of
 from authz.cli.ca_join import join
-from authz.cli.ca_root import root
+from authz.cli.ca_root import intermediate, root
 from authz.core.attributes import Json
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import SpiffeId
@@ -147,14 +147,7 @@ def issue(
 
 @ca.command()
 @DIRECTORY
-@click.option(
-    "-o",
-    "--output",
-    "form",
-    type=click.Choice(["table", "json", "bundle"]),
-    default="table",
-    help="Form of the answer.",
-)
+@output.answer_form("table", "json", "bundle", name="form")
 def show(directory: Path, form: str) -> None:
     """
     Show the authorities, or print the trust bundle (-o bundle).
@@ -256,6 +249,7 @@ async def _serve(server: "AuthorityServer") -> None:
 
 ca.add_command(join)
 ca.add_command(root)
+ca.add_command(intermediate)
 
 
 @ca.group()

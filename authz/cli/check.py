@@ -16,7 +16,7 @@ from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, S
 
 @click.command("check", short_help="Decide one request.")
 @request_options
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+@out.answer_form("text", "json")
 def command(output: str, **options: Any) -> None:
     """
     Decide one request as the running service would (exit 0: allowed, 3: denied).

@@ -16,7 +16,7 @@ from authz.core.explain import PredicateNote, RuleNote, StageNote
 
 @click.command("explain", short_help="Decide one request, and say why.")
 @request_options
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the answer.")
+@out.answer_form("text", "json")
 def command(output: str, **options: Any) -> None:
     """
     Decide one request and show every stage and every rule that was considered.

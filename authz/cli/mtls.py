@@ -52,9 +52,7 @@ def command() -> None:
     help="Mesh description: names senders, leaves gateways out, and finds workloads that nobody called.",
 )
 @click.option("--min-window", type=_Span(), default="1d", help="A shorter observation proves nothing.")
-@click.option(
-    "-o", "--output", "form", type=click.Choice(["table", "json"]), default="table", help="Form of the answer."
-)
+@output.answer_form("table", "json", name="form")
 def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, form: str) -> None:
     """
     Say who still sends without mutual TLS to what, and where STRICT is safe. AUDIT: files, or directories of them.

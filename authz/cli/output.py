@@ -8,8 +8,9 @@ printed as text: no markup, no control characters, and nothing that looks like a
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -17,6 +18,8 @@ from rich.text import Text
 
 from authz.core.attributes import Json
 from authz.core.errors import Problem, Severity
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 PLAIN_WIDTH = 10_000
 """Without a terminal nothing is wrapped: lines belong to grep."""
@@ -133,6 +136,19 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], console: Co
     console.print(Text(line(heads), style="bold"))
     for row in cleaned:
         console.print(Text(line(row)))
+
+
+def answer_form(*forms: str, name: str = "output") -> Callable[[Decorated], Decorated]:
+    """The option ``-o``, ``--output`` of every command that answers; the first form is the one for people."""
+    return click.option(
+        "-o",
+        "--output",
+        name,
+        type=click.Choice(forms),
+        default=forms[0],
+        show_default=True,
+        help="Form of the answer.",
+    )
 
 
 def is_terminal() -> bool:

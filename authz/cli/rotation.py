@@ -59,14 +59,7 @@ def rotation() -> None:
     help="Certificates delivered as files, below this directory; without the authority's own record.",
 )
 @click.option("--expiring-within", type=click.FloatRange(0), help="Seconds; without: a third of each life.")
-@click.option(
-    "-o",
-    "--output",
-    "form",
-    type=click.Choice(["table", "json", "metrics"]),
-    default="table",
-    help="Form of the answer.",
-)
+@output.answer_form("table", "json", "metrics", name="form")
 def check(
     admins: tuple[str, ...], directory: Path | None, certs: Path | None, expiring_within: float | None, form: str
 ) -> None:

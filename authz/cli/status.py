@@ -69,7 +69,7 @@ class Status:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="PEM bundle that vouches for `admin_tls_certificate`; HTTPS is spoken then.",
 )
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Form of the answer.")
+@out.answer_form("table", "json")
 def command(
     admin: str, policies: tuple[str, ...], mesh: str | None, wait: float, token_file: Path | None, ca: Path | None,
     output: str,

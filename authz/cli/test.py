@@ -27,13 +27,7 @@ _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
 
 @click.command("test", short_help="Run suites of test cases against policies.")
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["pretty", "json", "junit"]),
-    default="pretty",
-    help="Form of the report.",
-)
+@out.answer_form("pretty", "json", "junit")
 @click.option("--run", metavar="PATTERN", help="Only cases whose file/group/case this regex is found in.")
 @click.option("--coverage", is_flag=True, help="Report which rules fired, and which never did.")
 @click.option(

@@ -16,7 +16,7 @@ from authz.policy.reader import read_policies
 @click.command("validate", short_help="Check policies, every problem at once.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Form of the answer.")
+@out.answer_form("table", "json")
 @click.option(
     "--fail-on", type=click.Choice(["error", "warning"]), default="error", help="Least severity that means no (exit 3)."
 )
