@@ -68,12 +68,12 @@ class Contender:
             ticks += int(fields[11]) + int(fields[12])
         return ticks / _TICK
 
-    def megabytes(self) -> float:
-        """Proportional set size: a page that several share counts in parts."""
+    def megabytes(self, name: str = "Pss") -> float:
+        """Proportional set size: a page that several share counts in parts; ``Pss_Anon`` is without those of files."""
         kilobytes = 0
         for pid in self.pids():
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith(f"{name}:"):
                     kilobytes += int(line.split()[1])
         return kilobytes / 1e3
 

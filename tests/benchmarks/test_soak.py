@@ -24,7 +24,7 @@ def run_of(minutes: float, *, growth: float = 0.0, **changes: object) -> Soak:
     for second in range(0, round(minutes * 60), 10):
         found.told.append(Told(BEGAN + second, 100, bins={bin_of(0.001): 99, bin_of(0.1): 1}, answers={"allowed": 100}))
         size = {"authz": 100 + growth * second / 3600, "envoy": 20.0}
-        found.samples.append(Sample(BEGAN + second, size, {"authz": 5, "envoy": 6}, {"authz": 7, "envoy": 8}))
+        found.samples.append(Sample(BEGAN + second, size, size, {"authz": 5, "envoy": 6}, {"authz": 7, "envoy": 8}))
     for name, value in changes.items():
         setattr(found, name, value)
     return found
