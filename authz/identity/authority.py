@@ -6,11 +6,12 @@ The words are spire's (``localauthority x509``): prepared, active, old, tainted;
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import TrustDomain
@@ -48,6 +49,8 @@ class Authority:
     """Of the signing certificate."""
     root_key: PrivateKey | None = field(default=None, repr=False)
     """Kept only when it was generated here; it may be taken away to a safe."""
+    former: tuple[x509.Certificate, ...] = ()
+    """Intermediates that signed before: judges of lone leaves need them as long as such leaves live (XA-35)."""
 
     @property
     def id(self) -> str:
@@ -57,6 +60,11 @@ class Authority:
     @property
     def signing(self) -> x509.Certificate:
         return self.chain[0] if self.chain else self.root
+
+    @property
+    def files(self) -> str:
+        """What the signing certificate's and key's files are called: another intermediate never overwrites them."""
+        return f"signing-{self.signing.fingerprint(SHA256()).hex()[:16]}" if self.former else "signing"
 
     @property
     def issuer(self) -> Issuer:
@@ -92,6 +100,32 @@ def create_authority(
         Issuer(root, root_key),
     )
     return Authority(state, root, (intermediate,), key, root_key)
+
+
+def renew_intermediate(
+    authority: Authority,
+    trust_domain: TrustDomain,
+    now: float,
+    random: RandomBytes,
+    *,
+    key_type: KeyType = KeyType.ECDSA_P256,
+    ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
+) -> Authority:
+    """Sign by another intermediate of the same root. Raises ValueError when the root's key is not here."""
+    if authority.root_key is None:
+        raise ValueError("the root's key is not here; bring an intermediate that it signed")
+    key = generate_key(key_type)
+    template = intermediate_template(trust_domain, now, ttl_seconds)
+    serial = read_serial(random(SERIAL_BYTES))
+    made = sign(template, key.public_key(), serial, Issuer(authority.root, authority.root_key))
+    return succeed(authority, (made,), key, now)
+
+
+def succeed(authority: Authority, chain: tuple[x509.Certificate, ...], key: PrivateKey, now: float) -> Authority:
+    """Sign by this chain from now on; what signed before is remembered until it expires."""
+    before = (*authority.chain, *authority.former)
+    former = tuple(c for c in before if c not in chain and c.not_valid_after_utc.timestamp() > now)
+    return replace(authority, chain=chain, key=key, former=former)
 
 
 def adopt_authority(

@@ -5,13 +5,15 @@ It asks neither the clock nor who may have what (``registration`` does). A chang
 the directory's files by rename, the list of authorities last, so that a reader never sees half a rotation.
 
     <directory>/authorities.json     trust domain, and the state of each authority
-    <directory>/<authority id>/      root.crt, root.key (may be taken away), signing.crt (chain), signing.key
+    <directory>/<authority id>/      root.crt, root.key (may be taken away), signing….crt (chain), signing….key,
+                                     former.crt (intermediates that signed before)
     <directory>/bundle.pem           every trusted root
     <directory>/intermediates.pem    for the authorization server, which is shown leaves only (XA-35)
 """
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,7 +46,9 @@ from authz.identity.validate import Rejection, validate_svid
 
 STATE_FILE = "authorities.json"
 BUNDLE_FILE = "bundle.pem"
+FORMER_FILE = "former.crt"
 INTERMEDIATES_FILE = "intermediates.pem"
+_FILES = re.compile(r"signing(?:-[0-9a-f]{16})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +115,15 @@ class CertificateAuthority:
         try:
             state = json.loads((path / STATE_FILE).read_bytes())
             trust_domain = TrustDomain(state["trustDomain"])
-            listed = [(str(entry["id"]), AuthorityState(entry["state"])) for entry in state["authorities"]]
+            listed = [
+                (str(entry["id"]), AuthorityState(entry["state"]), str(entry.get("signing", "signing")))
+                for entry in state["authorities"]
+            ]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"`{path / STATE_FILE}` is not a list of authorities: {error}") from error
-        return cls(trust_domain, tuple(_read_authority(path / name, name, st) for name, st in listed), random)
+        return cls(
+            trust_domain, tuple(_read_authority(path / name, name, st, files) for name, st, files in listed), random
+        )
 
     def save(self, directory: Path | str) -> None:
         """Write everything; directories of authorities that are gone are removed last. Raises OSError."""
@@ -123,20 +132,26 @@ class CertificateAuthority:
         for authority in self.authorities:
             place = path / authority.id
             chain = authority.chain_pem or authority.root_pem
-            write_secret_files(place, "signing", chain, write_key(authority.key))
+            write_secret_files(place, authority.files, chain, write_key(authority.key))
+            former = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in authority.former)
+            if former or (place / FORMER_FILE).exists():
+                write_file(place / FORMER_FILE, former)
             write_file(place / "root.crt", authority.root_pem)
             if authority.root_key is not None:
                 write_file(place / "root.key", write_key(authority.root_key), SECRET_MODE)
-        listed = [{"id": authority.id, "state": authority.state.value} for authority in self.authorities]
+        listed = [{"id": a.id, "state": a.state.value, "signing": a.files} for a in self.authorities]
         state = {"trustDomain": self.trust_domain.name, "authorities": listed}
-        intermediates = b"".join(authority.chain_pem for authority in self.authorities)
+        intermediates = b"".join(c.public_bytes(Encoding.PEM) for c in self.trust_bundle.intermediates)
         write_file(path / INTERMEDIATES_FILE, intermediates)
         write_file(path / BUNDLE_FILE, self.bundle_pem)
         write_file(path / STATE_FILE, json.dumps(state, indent=2).encode() + b"\n")
-        kept = {authority.id for authority in self.authorities}
-        for entry in path.iterdir():
-            if entry.is_dir() and (entry / "signing.key").exists() and entry.name not in kept:
-                shutil.rmtree(entry)
+        kept = {authority.id: authority.files for authority in self.authorities}
+        for key in list(path.glob("*/signing*.key")):  # the list is whole before anything of it goes
+            if key.parent.name not in kept:
+                shutil.rmtree(key.parent, ignore_errors=True)  # a second key of it was seen before
+            elif key.stem != kept[key.parent.name]:
+                key.unlink()
+                key.with_suffix(".crt").unlink(missing_ok=True)
 
     @property
     def active(self) -> Authority:
@@ -154,7 +169,7 @@ class CertificateAuthority:
     @property
     def trust_bundle(self) -> TrustBundle:
         """The roots and, for peers of whom only the leaf is known, the intermediates."""
-        intermediates = tuple(c for authority in self.authorities for c in authority.chain)
+        intermediates = tuple(c for authority in self.authorities for c in (*authority.chain, *authority.former))
         return TrustBundle(self.trust_domain, self.roots, intermediates)
 
     def authority(self, authority_id: str) -> Authority:
@@ -227,9 +242,11 @@ def judge_by_trial(authority: Authority, trust_domain: TrustDomain, now: float) 
     return answer.reason if isinstance(answer, Rejection) else None
 
 
-def _read_authority(place: Path, name: str, state: AuthorityState) -> Authority:
+def _read_authority(place: Path, name: str, state: AuthorityState, files: str) -> Authority:
+    if not _FILES.fullmatch(files):
+        raise ValueError(f"`{files}` is no name of a signing certificate's files")
     root = x509.load_pem_x509_certificate((place / "root.crt").read_bytes())
-    chain = tuple(x509.load_pem_x509_certificates((place / "signing.crt").read_bytes()))
+    chain = tuple(x509.load_pem_x509_certificates((place / f"{files}.crt").read_bytes()))
     root_key_file = place / "root.key"
     root_key = read_key(read_secret(root_key_file)) if root_key_file.exists() else None
     # Validity is not judged here: an expired root must still be loaded to be rotated away.
@@ -237,7 +254,8 @@ def _read_authority(place: Path, name: str, state: AuthorityState) -> Authority:
     signing = () if chain == (root,) else chain
     if signing:
         midway = max(midway, *(certificate.not_valid_before_utc.timestamp() for certificate in signing))
-    authority = adopt_authority(root, signing, read_key(read_secret(place / "signing.key")), midway, state, root_key)
+    authority = adopt_authority(root, signing, read_key(read_secret(place / f"{files}.key")), midway, state, root_key)
     if authority.id != name:
         raise ValueError(f"`{place}` holds the authority `{authority.id}`, not `{name}`")
-    return authority
+    former = (place / FORMER_FILE).read_bytes() if (place / FORMER_FILE).exists() else b""
+    return replace(authority, former=tuple(x509.load_pem_x509_certificates(former)) if former.strip() else ())

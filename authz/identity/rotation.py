@@ -11,7 +11,7 @@ Whether every proxy is ready for a step is ``drift``'s question; a step does not
 
 from dataclasses import replace
 
-from authz.identity.authority import Authority, AuthorityState, create_authority
+from authz.identity.authority import Authority, AuthorityState, create_authority, renew_intermediate, succeed
 from authz.identity.ca import CertificateAuthority
 from authz.identity.keys import KeyType
 from authz.identity.template import INTERMEDIATE_TTL_SECONDS, ROOT_TTL_SECONDS
@@ -41,6 +41,30 @@ def prepare(
     if any(authority.id == added.id for authority in ca.authorities):
         raise ValueError(f"the authority `{added.id}` is here already")
     return replace(ca, authorities=(*ca.authorities, replace(added, state=AuthorityState.PREPARED)))
+
+
+def renew(
+    ca: CertificateAuthority,
+    now: float,
+    *,
+    key_type: KeyType = KeyType.ECDSA_P256,
+    adopted: Authority | None = None,
+) -> CertificateAuthority:
+    """
+    Sign by another intermediate, made here or ``adopted``, of the same root: nobody's trust changes.
+
+    Raises ValueError when it is of another root, the one in use, or cannot be made here.
+    """
+    active = ca.active
+    if adopted is None:
+        renewed = renew_intermediate(active, ca.trust_domain, now, ca.random, key_type=key_type)
+    elif adopted.root != active.root:
+        raise ValueError("the intermediate is of another root; change the root with `authz ca root prepare`")
+    elif adopted.signing == active.signing:
+        raise ValueError("the intermediate is in use already")
+    else:
+        renewed = succeed(active, adopted.chain, adopted.key, now)
+    return replace(ca, authorities=tuple(renewed if a is active else a for a in ca.authorities))
 
 
 def activate(ca: CertificateAuthority, authority_id: str = "") -> CertificateAuthority:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import click
@@ -10,9 +11,12 @@ import pytest
 from click.testing import Result
 
 from authz.cli import application
+from authz.core.spiffe import TrustDomain
+from authz.identity.bundle import split_bundle
 from authz.identity.keys import write_key
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.revocation import read_revocations
+from authz.identity.validate import Examined, validate_svid
 from tests.cli.conftest import Run
 from tests.identity.certificates import INTERMEDIATE, KEYS, ROOT, changed, pem
 
@@ -117,6 +121,56 @@ def first_id(run: Run) -> str:
     identity = shown["authorities"][0]["id"]
     assert isinstance(identity, str)
     return identity
+
+
+def signing_key(authority: Path) -> bytes:
+    (key,) = authority.glob("*/signing*.key")
+    assert key.stat().st_mode & 0o777 == 0o600
+    return key.read_bytes()
+
+
+def test_an_intermediate_is_renewed_and_the_former_ones_leaves_stay_good(run: Run, authority: Path) -> None:
+    """Also for the authorization server, which is shown leaves only and needs the former intermediate for them."""
+    keys, bundle = {signing_key(authority)}, (authority / "bundle.pem").read_bytes()
+    for turn in range(3):
+        assert run("ca", "issue", FRONT, "--out", f"certs/{turn}").exit_code == 0
+        assert run("ca", "intermediate", "renew").exit_code == 0
+        keys.add(signing_key(authority))
+    assert len(keys) == 4
+    assert (authority / "bundle.pem").read_bytes() == bundle
+    assert (authority / "intermediates.pem").read_bytes().count(b"BEGIN") == 4
+    trusted = split_bundle(TrustDomain("mesh.test"), bundle + (authority / "intermediates.pem").read_bytes())
+    for turn in range(3):
+        chain = (authority.parent / f"certs/{turn}/tls.crt").read_bytes()
+        leaf = chain[: chain.index(b"-----END") + len(b"-----END CERTIFICATE-----\n")]
+        assert isinstance(validate_svid(leaf, {trusted.trust_domain: trusted}, time.time()), Examined)
+        assert run("ca", "verify", f"certs/{turn}/tls.crt").exit_code == 0
+    assert states(run) == ["active"]
+    assert run("ca", "root", "prepare").exit_code == 0
+    assert run("ca", "root", "activate", "--unchecked").exit_code == 0
+    assert run("ca", "root", "taint").exit_code == 0
+    assert run("ca", "root", "retire", "--unchecked").exit_code == 0
+    assert (authority / "intermediates.pem").read_bytes().count(b"BEGIN") == 1
+    signing_key(authority)
+
+
+def test_an_intermediate_of_ones_own_is_renewed_by_another_of_the_same_root(run: Run, tmp_path: Path) -> None:
+    files = own_files(tmp_path)
+    assert run("ca", "init", "--trust-domain", "mesh.test", *files).exit_code == 0
+    renew = ("ca", "intermediate", "renew")
+    assert "bring an intermediate that it signed" in failed(run(*renew), 1)
+    assert "needs --chain and --key" in failed(run(*renew, "--key", "key.pem"), 2)
+    assert "is in use already" in failed(run(*renew, *files[2:]), 1)
+    second = changed(INTERMEDIATE, begin=1.0e9, end=3.9e9, key=KEYS["other"], name="second", serial=77)
+    (tmp_path / "chain.pem").write_bytes(pem(second.certificate()))
+    assert "the private key does not belong to `CN=second`" in failed(run(*renew, *files[2:]), 1)
+    (tmp_path / "key.pem").write_bytes(write_key(KEYS["other"]))
+    assert run(*renew, *files[2:]).exit_code == 0
+    assert run("ca", "issue", FRONT, "--out", "certs").exit_code == 0
+    assert run("ca", "verify", "certs/tls.crt").exit_code == 0
+    foreign = changed(second, issuer="root", signer=KEYS["leaf"])
+    (tmp_path / "chain.pem").write_bytes(pem(foreign.certificate()))
+    assert "`CN=second` was not signed by `CN=root`" in failed(run(*renew, *files[2:]), 1)
 
 
 @pytest.mark.usefixtures("authority")
