@@ -164,7 +164,11 @@ class Watch:
             return self._denied.find(decision_id) or self._allowed.find(decision_id)
 
     def newest(self, *, after: int = 0, limit: int = 200, effect: Effect | None = None) -> list[Kept]:
-        """Decisions after a sequence number, newest first."""
+        """
+        Decisions after a sequence number, newest first.
+
+        The writer takes up a batch kind by kind, so the sequence says what is news and the time what came first.
+        """
         with self._lock:
             found: list[Kept] = []
             if effect is not Effect.ALLOW:
@@ -172,7 +176,7 @@ class Watch:
             if effect is not Effect.DENY:
                 found.extend(self._allowed.newest(after))
         found.sort(key=lambda kept: -kept.sequence)
-        return found[:limit]
+        return sorted(found[:limit], key=lambda kept: (-kept.offer.started_at, -kept.sequence))
 
     def traffic(self, now: float, window_seconds: float) -> list[Traffic]:
         """Counts by edge within the window; edges without traffic in it are told too, with empty counts."""

@@ -416,6 +416,13 @@ async def test_the_stream_tells_each_decision_once_and_ends_when_the_page_closes
     assert [event async for event in events] == []
 
 
+async def test_decisions_stand_by_their_time_whatever_the_writer_took_up_first(service: Service) -> None:
+    for decision_id, seconds in (("second", -2.0), ("first", -3.0), ("third", -1.0)):
+        service.decide(asking(), decision_id, NOW + seconds)
+    found = (await service.json("/api/decisions"))["decisions"]
+    assert [row["decision_id"] for row in found] == ["third", "second", "first"]
+
+
 # --- who may read ----------------------------------------------------------------------------------------------------
 
 

@@ -152,7 +152,7 @@ export function canvas(wrap, chosen) {
     const spots = labelPlaces(graph.edges.map((edge) => {
       const line = cy.getElementById(edge.id);
       const isLoop = edge.source === edge.target;
-      return { id: edge.id, source: edge.source, target: edge.target, isQuiet: ["unused", "idle"].includes(edge.policy.state), ends: isLoop ? [line.midpoint(), line.midpoint()] : [line.sourceEndpoint(), line.targetEndpoint()], controls: isLoop ? [] : line.controlPoints() ?? [] };
+      return { id: edge.id, source: edge.source, target: edge.target, state: edge.policy.state, ends: isLoop ? [line.midpoint(), line.midpoint()] : [line.sourceEndpoint(), line.targetEndpoint()], controls: isLoop ? [] : line.controlPoints() ?? [] };
     }), solid, shape);
     for (const edge of graph.edges) {
       const middle = spots.get(edge.id);

@@ -43,10 +43,13 @@ export function decisionsView(main, query) {
     empty.replaceChildren(rows.length ? "No decision matches." : "No decisions yet. They appear here as Envoy asks.");
   };
   const add = (row) => {
-    rows.unshift(row);
+    const older = rows.findIndex((other) => other.time <= row.time);
+    const place = older < 0 ? rows.length : older;
+    const before = rows.slice(0, place).filter(matches).length;
+    rows.splice(place, 0, row);
     if (rows.length > 2 * MAX_ROWS) rows.length = MAX_ROWS;
     if (!matches(row)) return;
-    list.prepend(line(row, true));
+    list.insertBefore(line(row, true), list.children[before] ?? null);
     while (list.children.length > MAX_ROWS) list.lastElementChild.remove();
     empty.hidden = true;
     untold.all += 1;

@@ -78,17 +78,18 @@ const PARTS = [0.5, 0.7, 0.3, 0.6, 0.4, 0.8, 0.2, 0.88, 0.12];
  * Where the labels of edges stand: on their own curve, near the end where edges that share the other have parted, and
  * where possible neither on a node nor on another label.
  *
- * `lines` are `{id, source, target, ends, controls, isQuiet}`; `boxes` what labels must not cover. Answers points by id.
+ * `lines` are `{id, source, target, ends, controls, state}`; `boxes` what labels must not cover. Answers points by id.
  */
 export function labelPlaces(lines, boxes, { broad, tall }) {
   const number = (key, id) => lines.filter((line) => line[key] === id).length;
   const taken = [];
   const places = new Map();
   const covers = (one, other) => Math.max(0, (one.width + other.width) / 2 - Math.abs(one.x - other.x)) * Math.max(0, (one.height + other.height) / 2 - Math.abs(one.y - other.y));
+  const isQuiet = ({ state }) => state === "unused" || state === "idle";
   const length = ({ ends: [a, b] }) => Math.hypot(a.x - b.x, a.y - b.y);
   // What says more comes first, and of those the short ones, which have the least choice.
-  for (const line of [...lines].sort((a, b) => a.isQuiet - b.isQuiet || length(a) - length(b))) {
-    const size = line.isQuiet ? { width: 58, height: 20 } : { width: broad, height: tall };
+  for (const line of [...lines].sort((a, b) => isQuiet(a) - isQuiet(b) || length(a) - length(b))) {
+    const size = isQuiet(line) ? { width: 58, height: 20 } : line.state === "mixed" ? { width: Math.max(broad, 108), height: tall + 12 } : { width: broad, height: tall };
     const [out, into] = [number("source", line.source), number("target", line.target)];
     const first = out > 1 && into < 2 ? 0.7 : into > 1 && out < 2 ? 0.3 : 0.5;
     let best = null;
