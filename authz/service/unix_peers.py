@@ -77,7 +77,7 @@ class UnixPeers:
             raise SettingsError(f"cannot listen on `unix:{self._path}`: {error.strerror or error}") from error
 
     async def stop(self) -> None:
-        """Close the public socket and every relayed connection."""
+        """Close the public socket and every relayed connection; a second time does nothing."""
         if self._server is not None:
             self._server.close()
         for task in list(self._connections):
@@ -85,8 +85,10 @@ class UnixPeers:
         await asyncio.gather(*self._connections, return_exceptions=True)
         if self._server is not None:
             self._path.unlink(missing_ok=True)
+            self._server = None
         if self._lock is not None:
             self._lock.release()
+            self._lock = None
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
 
