@@ -105,9 +105,9 @@ class Reloader:
         kept = self.status.policy_version
         errors = [problem for problem in problems if problem.is_error]
         _log.error(
-            "the policies were not loaded, %s: %d errors",
+            "the policies were not loaded, %s: %s",
             f"version {kept} stays in force" if kept else "nothing is in force",
-            len(errors),
+            "1 error" if len(errors) == 1 else f"{len(errors)} errors",
         )
         for problem in errors:
             _log.error("%s", problem)
