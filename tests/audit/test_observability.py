@@ -148,7 +148,7 @@ STATUS = ServiceStatus(
     (KeySetStatus("oidc:https://issuer", 2, 1_700_000_000.0, "timeout", 3, 1),),
     CacheStatus(10, 2, 3, 100),
     (CertificateStatus("workload", 1_900_000_000.0, "bookinfo", "reviews-v2"), CertificateStatus("root", 2e9)),
-    PeerTrustStatus(1_700_000_000.0, "", 2, 1),
+    peer_trust=PeerTrustStatus(1_700_000_000.0, "", 2, 1),
 )
 TRAIL = TrailStatus(0, 100, 5, 1, 1, 0, (SinkStatus("stdout", 5),), "", True)
 

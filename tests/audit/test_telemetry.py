@@ -33,7 +33,7 @@ STATUS = ServiceStatus(
     ),
     CacheStatus(70, 30, 20, 10_000),
     (CertificateStatus("workload", 1_800_000_000.0, "bookinfo", "reviews-v2"), CertificateStatus("root", 1.9e9)),
-    PeerTrustStatus(1_700_000_000.0, "revoked.txt cannot be read", 2, 1),
+    peer_trust=PeerTrustStatus(1_700_000_000.0, "revoked.txt cannot be read", 2, 1),
 )
 
 
