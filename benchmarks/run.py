@@ -76,7 +76,7 @@ class Plan:
     is_quick: bool
 
 
-FULL = Plan(5, 2.0, RATES, SIZES, 3, False)
+FULL = Plan(5, 2.0, RATES, SIZES, 5, False)
 SHORT = Plan(3, 1.0, (), (1, 1_000), 3, True)
 ONCE = Plan(1, 1.0, RATES, SIZES, 1, False)
 PARTS = ("check", "straight", "growth straight", "through", "growth through", "loading")
