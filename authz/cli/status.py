@@ -69,10 +69,22 @@ class Status:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="PEM bundle that vouches for `admin_tls_certificate`; HTTPS is spoken then.",
 )
+@click.option(
+    "--certificate",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PEM chain to show where `admin_tls_client_ca` asks for one; with --ca and --key.",
+)
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PEM key of --certificate.",
+)
 @out.answer_form("table", "json")
 def command(
     admin: str, policies: tuple[str, ...], mesh: str | None, wait: float, token_file: Path | None, ca: Path | None,
-    output: str,
+    certificate: Path | None, key: Path | None, output: str,
 ) -> None:  # fmt: skip
     """
     Ask a running server whether it is ready (exit 0: yes, 3: no, 1: it does not answer).
@@ -86,7 +98,9 @@ def command(
     authz status -o json | jq -r '.causes[].message'
     """
     version = files.load(policies, mesh).engine.version if policies else ""
-    with _client(admin, token_file, ca) as client:
+    if (certificate is None) is not (key is None) or (certificate is not None and ca is None):
+        raise click.UsageError("--ca, --certificate and --key go together")
+    with _client(admin, token_file, _tls(ca, certificate, key)) as client:
         try:
             status = _await(client, _socket(admin), version, time.monotonic() + wait)
         except FetchError as error:
@@ -99,13 +113,22 @@ def command(
     raise SystemExit(out.Exit.YES if is_yes else out.Exit.NO)
 
 
-def _client(admin: str, token_file: Path | None, ca: Path | None) -> httpx.Client:
+def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """None speaks plain HTTP. Raises OSError for files that cannot be used."""
+    if ca is None:
+        return None
+    context = ssl.create_default_context(cafile=str(ca))
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+def _client(admin: str, token_file: Path | None, tls: ssl.SSLContext | None) -> httpx.Client:
     """Raises OSError for a file, click.BadParameter for the address."""
     headers = {"authorization": f"Bearer {token_file.read_text().strip()}"} if token_file is not None else {}
-    trust = ssl.create_default_context(cafile=str(ca)) if ca is not None else False
     path = _socket(admin)
-    transport = httpx.HTTPTransport(uds=str(path) if path is not None else None, verify=trust)
-    base = f"{'https' if ca is not None else 'http'}://{'localhost' if path is not None else admin}"
+    transport = httpx.HTTPTransport(uds=str(path) if path is not None else None, verify=tls or False)
+    base = f"{'https' if tls is not None else 'http'}://{'localhost' if path is not None else admin}"
     try:
         return httpx.Client(transport=transport, base_url=base, headers=headers, timeout=TIMEOUT_SECONDS)
     except httpx.InvalidURL as error:

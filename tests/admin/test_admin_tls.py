@@ -9,11 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from authz.cli import application
 from authz.core.errors import SettingsError
 from authz.service.admin_server import AdminServer, make_admin_server
 from authz.settings import Settings
@@ -64,7 +66,11 @@ async def serving(pki: Path, *, asks_certificate: bool, asks_token: bool) -> Asy
     async def page(request: Request) -> PlainTextResponse:
         return PlainTextResponse("the page")
 
-    server = make_admin_server(Starlette(routes=[Route("/", page)]), settings)
+    async def well(request: Request) -> PlainTextResponse:
+        return PlainTextResponse('{"causes": []}')
+
+    routes = [Route("/", page), *(Route(path, well) for path in ("/readyz", "/healthz", "/metrics"))]
+    server = make_admin_server(Starlette(routes=routes), settings)
     await server.start()
     try:
         yield server
@@ -109,6 +115,26 @@ async def test_only_who_shows_what_is_asked_for_reads(
 ) -> None:
     async with serving(pki, asks_certificate=asks_certificate, asks_token=asks_token) as server:
         assert await read(server, pki, shows, token) == expected
+
+
+@pytest.mark.parametrize(
+    ("shows", "code", "said"),
+    [
+        (("--certificate", "client/tls.crt", "--key", "client/tls.key"), 0, ""),
+        (("--certificate", "foreign/tls.crt", "--key", "foreign/tls.key"), 1, "does not answer"),
+        ((), 1, "does not answer"),
+        (("--certificate", "client/tls.crt"), 2, "--ca, --certificate and --key go together"),
+    ],
+)
+async def test_authz_status_shows_a_client_certificate(
+    pki: Path, monkeypatch: pytest.MonkeyPatch, shows: tuple[str, ...], code: int, said: str
+) -> None:
+    monkeypatch.chdir(pki)
+    async with serving(pki, asks_certificate=True, asks_token=False) as server:
+        address = f"127.0.0.1:{server.address.rpartition(':')[2]}"
+        command = ["status", "--admin", address, "--ca", "ca.crt", *shows]
+        result = await asyncio.to_thread(CliRunner().invoke, application, command)
+    assert (result.exit_code, said in result.stderr) == (code, True), result.output
 
 
 async def test_plain_http_gets_no_answer_from_a_port_that_speaks_tls(pki: Path) -> None:
