@@ -27,6 +27,7 @@ from authz.mesh.options import (
     Listeners,
     RenderOptions,
 )
+from authz.mesh.passthrough import allow_internal_listeners
 
 EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
 """Spans are exported after a second, where Envoy waits five."""
@@ -39,7 +40,7 @@ KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
 def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:
     dynamic = options.listeners is Listeners.DYNAMIC
     own = [embedded_listener(workload.name)] if options.authz is Authz.EMBEDDED else []
-    return Bootstrap(
+    made = Bootstrap(
         node=Node(
             id=workload.name,
             cluster=workload.labels.get("app", workload.name),
@@ -70,6 +71,9 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
             listeners=[*own, *([] if dynamic else listeners)], clusters=clusters(mesh, workload, options)
         ),
     )
+    if workload.is_passthrough:
+        allow_internal_listeners(made)
+    return made
 
 
 def _runtime(options: RenderOptions) -> dict[str, bool | int]:

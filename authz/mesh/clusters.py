@@ -17,7 +17,8 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterTransportSocketMatch,
     OutlierDetection,
 )
-from envoy_data_plane.envoy.config.core.v3 import BindConfig, SocketAddress, TransportSocket
+from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
+from envoy_data_plane.envoy.config.core.v3 import BindConfig, EnvoyInternalAddress, SocketAddress, TransportSocket
 from envoy_data_plane.envoy.extensions.clusters.dynamic_forward_proxy.v3 import ClusterConfig
 from envoy_data_plane.envoy.extensions.common.dynamic_forward_proxy.v3 import DnsCacheConfig
 from envoy_data_plane.envoy.type.matcher.v3 import AddressMatcher
@@ -28,7 +29,7 @@ from envoy_data_plane.xds.core.v3 import CidrRange
 from authz.mesh import naming, routes
 from authz.mesh.check_filter import check_cluster, embedded_check_cluster
 from authz.mesh.http_options import http1_upstream, http2_upstream, outside_upstream
-from authz.mesh.messages import assignment, at, followed_file, pack, seconds
+from authz.mesh.messages import assignment, at, endpoint, followed_file, pack, seconds
 from authz.mesh.nouns import (
     Address,
     InboundPort,
@@ -75,8 +76,15 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
     gateway = mesh.egress_gateway
     if gateway is not None and _leaves(mesh, workload):
         found.append(_egress_gateway(workload, gateway, options, mesh))
-    if workload.is_egress_gateway:
+    if workload.is_egress_gateway or workload.is_passthrough:
         found += _outside(mesh)
+    if workload.is_passthrough:
+        named = {cluster.name for cluster in found}
+        reached = (
+            _reach(service, port, naming.tunnel_cluster(service, port)) for service, port in routes.passed_through(mesh)
+        )
+        found += [cluster for cluster in reached if cluster.name not in named]
+        found.append(_by_name())
     return found
 
 
@@ -207,6 +215,18 @@ def _reach(service: MeshService, port: ServicePort, name: str) -> Cluster:
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(5),
         load_assignment=assignment(name, [at(Address(service.host, port.number))]),
+    )
+
+
+def _by_name() -> Cluster:
+    """The listener in this proxy that asks the DNS for the name of a connection that was allowed."""
+    name = naming.ANY_OUTSIDE_BY_NAME
+    inner = EnvoyAddress(envoy_internal_address=EnvoyInternalAddress(server_listener_name=name))
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.STATIC,
+        connect_timeout=seconds(1),
+        load_assignment=assignment(name, [endpoint(inner)]),
     )
 
 

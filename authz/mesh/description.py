@@ -146,7 +146,12 @@ def _resolve(port: OutboundPort, at: Part, services: tuple[MeshService, ...]) ->
     if fitting is None:
         at.note("ME-4", f"`{port.host}` has no port that speaks {port.protocol}", "port")
         return port
+    if service.external and not port.protocol.is_http:
+        at.note("ME-6", "bytes do not leave the mesh through a sidecar", "port", _BYTES_HELP)
     return replace(port, service_port=fitting.number)
+
+
+_BYTES_HELP = "an application speaks TLS to the gateway's server with `mode: PASSTHROUGH`, or CONNECT to HTTP_PROXY"
 
 
 def _with_gateways(workload: MeshWorkload, written: Written) -> MeshWorkload:

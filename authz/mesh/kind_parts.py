@@ -7,7 +7,7 @@ from authz.mesh.parts import MAX_PORT, Part
 
 COMPOSE_ADDRESS = "mesh.authz/compose-address"
 COMPOSE_APP = "mesh.authz/compose-app"
-_BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP"}
+_BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP", "TLS": "TCP"}
 """Istio's names for what is forwarded as bytes here."""
 
 

@@ -169,9 +169,12 @@ def read_gateway(part: Part, written: Written) -> None:
         if port:
             port.only("number", "name", "protocol", "targetPort")
         tls = server.part("tls")
-        if tls:
-            tls.only("mode", "credentialName", "minProtocolVersion", "cipherSuites")
         mode = tls.choice("mode", TlsMode, TlsMode.SIMPLE) if tls else TlsMode.DISABLE
+        if tls:
+            opened = () if mode is TlsMode.PASSTHROUGH else ("credentialName", "minProtocolVersion", "cipherSuites")
+            tls.only("mode", *opened)
+        if mode is TlsMode.PASSTHROUGH:
+            _check_passthrough(server, port)
         needs_name = tls is not None and mode in (TlsMode.SIMPLE, TlsMode.MUTUAL)
         servers.append(
             GatewayServer(
@@ -185,6 +188,15 @@ def read_gateway(part: Part, written: Written) -> None:
             )
         )
     written.gateways.append(Gateway(namespace, name, spec.strings("selector"), tuple(servers), part))
+
+
+def _check_passthrough(server: Part, port: Part | None) -> None:
+    """TLS of the clients, for any name."""
+    if port and port.text("protocol", "TLS") not in ("TLS", "HTTPS"):
+        port.note("ME-6", "what passes through unopened is TLS", "protocol", "write `protocol: TLS`")
+    if server.texts("hosts") != ("*",):
+        help_text = 'write `hosts: ["*"]` and an AuthorizationPolicy with `when: [{key: connection.sni, values: […]}]`'
+        server.note("ME-6", "the policies decide which names may be asked for, not the gateway", "hosts", help_text)
 
 
 def _tls_version(tls: Part | None) -> str:

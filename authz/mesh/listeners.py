@@ -9,9 +9,8 @@ chains in place when a policy changes.
 from collections.abc import Callable, Iterator
 
 from envoy_data_plane.envoy.config.core.v3 import TrafficDirection
-from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, FilterChainMatch, Listener
 from envoy_data_plane.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import FilterConfig
-from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 import TlsInspector
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 
 from authz.core.resources import MtlsMode
@@ -21,6 +20,7 @@ from authz.mesh.connection import Role, http_filter, tcp_filters
 from authz.mesh.messages import pack, seconds, socket_address
 from authz.mesh.nouns import GatewayServer, InboundPort, Mesh, MeshWorkload, OutboundPort, Protocol, TlsMode
 from authz.mesh.options import RenderOptions
+from authz.mesh.passthrough import HELLO_SECONDS, checked_chains, finding_listener, tls_inspector
 from authz.mesh.tls import mesh_server, web_server
 
 MtlsModeOf = Callable[[MeshWorkload, int], MtlsMode]
@@ -33,7 +33,7 @@ EDGE_BUFFER_BYTES = 32768
 
 
 def listeners(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions) -> list[Listener]:
-    """Every listener of a proxy, by port."""
+    """Every listener of a proxy, by port; last the one without a port, where names are found."""
     by_port = {
         **{
             port.number: _inbound(mesh, workload, port, mode_of(workload, port.number), options)
@@ -42,7 +42,8 @@ def listeners(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: 
         **{port.number: _outbound(mesh, workload, port, options) for port in workload.outbound},
         **{server.port: _server(mesh, workload, server, options) for server in workload.servers},
     }
-    return [by_port[number] for number in sorted(by_port)]
+    inner = [finding_listener(workload, options)] if workload.is_passthrough else []
+    return [*(by_port[number] for number in sorted(by_port)), *inner]
 
 
 def _inbound(mesh: Mesh, workload: MeshWorkload, port: InboundPort, mode: MtlsMode, options: RenderOptions) -> Listener:
@@ -94,8 +95,11 @@ def _outbound(mesh: Mesh, workload: MeshWorkload, port: OutboundPort, options: R
 
 def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: RenderOptions) -> Listener:
     """PeerAuthentication has no say at a gateway (PA-14): the Gateway's own ``tls`` does."""
-    name = f"{'egress' if server.is_egress else 'ingress'}_{server.port}"
-    if server.is_egress:
+    outwards = server.is_egress or server.is_passthrough
+    name = f"{'egress' if outwards else 'ingress'}_{server.port}"
+    if server.is_passthrough:
+        chains = checked_chains(name, mesh, workload, options)
+    elif server.is_egress:
         http = http_filter(
             Role.GATEWAY,
             routes.egress_routes(name, mesh),
@@ -105,12 +109,13 @@ def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: 
             extra_filters=(_resolve_hosts(),),
             upgrades=("websocket", "CONNECT"),
         )
-        chain = FilterChain(name="mtls", transport_socket=mesh_server(workload, mesh.config, options), filters=[http])
+        tls = mesh_server(workload, mesh.config, options)
+        chains = [FilterChain(name="mtls", transport_socket=tls, filters=[http])]
     else:
         http = http_filter(Role.GATEWAY, routes.gateway_routes(name, server), workload, mesh.config, options)
-        tls = web_server(server) if server.tls is not TlsMode.DISABLE else None
-        chain = FilterChain(name="web", transport_socket=tls, filters=[http])
-    listener = _listener(name, ANY_ADDRESS, server.port, [chain], TrafficDirection.INBOUND)
+        web = web_server(server) if server.tls is not TlsMode.DISABLE else None
+        chains = [FilterChain(name="web", transport_socket=web, filters=[http])]
+    listener = _listener(name, ANY_ADDRESS, server.port, chains, TrafficDirection.INBOUND)
     listener.per_connection_buffer_limit_bytes = EDGE_BUFFER_BYTES
     return listener
 
@@ -129,12 +134,13 @@ def _resolve_hosts() -> HttpFilter:
 
 def _listener(name: str, host: str, port: int, chains: list[FilterChain], direction: TrafficDirection) -> Listener:
     inspected = direction is TrafficDirection.INBOUND
-    inspector = ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=pack(TlsInspector()))
     return Listener(
         name=name,
         address=socket_address(host, port),
-        listener_filters=[inspector] if inspected else [],
-        listener_filters_timeout=seconds(5) if inspected else None,  # ends who connects and says nothing (XA-135)
+        listener_filters=[tls_inspector()] if inspected else [],
+        listener_filters_timeout=seconds(HELLO_SECONDS)
+        if inspected
+        else None,  # ends who connects and says nothing (XA-135)
         filter_chains=chains,
         traffic_direction=direction,
         enable_reuse_port=False,  # with it a second process could take the port, and a part of the traffic, unnoticed

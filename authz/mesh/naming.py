@@ -4,6 +4,8 @@ from authz.mesh.nouns import InboundPort, MeshService, MeshWorkload, ServicePort
 
 ANY_OUTSIDE = "outside-any"
 ANY_OUTSIDE_TUNNEL = "outside-any-tunnel"
+ANY_OUTSIDE_BY_NAME = "outside-any-by-name"
+"""Cluster and listener: from the check of a connection to the listener that asks the DNS for its name."""
 DNS_CACHE = "outside"
 
 

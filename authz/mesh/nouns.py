@@ -67,6 +67,8 @@ class TlsMode(StrEnum):
     SIMPLE = "SIMPLE"
     MUTUAL = "MUTUAL"
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
+    PASSTHROUGH = "PASSTHROUGH"
+    """Of a gateway's server only: the client's own TLS, unopened, to the host whose name it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,11 @@ class RouteHost:
 
 @dataclass(frozen=True, slots=True)
 class GatewayServer:
-    """One ``servers[]`` of a Gateway. ``ISTIO_MUTUAL`` is the mesh's side of an egress gateway."""
+    """
+    One ``servers[]`` of a Gateway.
+
+    ``ISTIO_MUTUAL`` and ``PASSTHROUGH`` lead outwards: requests of the mesh, and TLS of the applications' own.
+    """
 
     port: int
     name: str
@@ -161,6 +167,10 @@ class GatewayServer:
     @property
     def is_egress(self) -> bool:
         return self.tls is TlsMode.ISTIO_MUTUAL
+
+    @property
+    def is_passthrough(self) -> bool:
+        return self.tls is TlsMode.PASSTHROUGH
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +202,10 @@ class MeshWorkload:
     @property
     def is_egress_gateway(self) -> bool:
         return any(server.is_egress for server in self.servers)
+
+    @property
+    def is_passthrough(self) -> bool:
+        return any(server.is_passthrough for server in self.servers)
 
     @property
     def workload(self) -> Workload:

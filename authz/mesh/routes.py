@@ -20,7 +20,7 @@ from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import Previ
 
 from authz.mesh import naming
 from authz.mesh.messages import pack, seconds
-from authz.mesh.nouns import GatewayServer, Mesh, MeshService, RouteHost, RouteRule, ServicePort
+from authz.mesh.nouns import GatewayServer, Mesh, MeshService, Protocol, RouteHost, RouteRule, ServicePort
 
 
 def to_cluster(name: str, cluster: str, host: str | None = None) -> RouteConfiguration:
@@ -72,6 +72,21 @@ def outside_port(service: MeshService) -> ServicePort | None:
         return None
     http = [port for port in service.ports if port.protocol.is_http]
     return next((port for port in http if port.protocol == "HTTPS"), http[0] if http else None)
+
+
+def passed_through(mesh: Mesh) -> list[tuple[MeshService, ServicePort]]:
+    """
+    External services with the port for TLS of the applications: the first HTTPS one, else the first of bytes.
+
+    Not those of many names (``*.example.com``) without addresses: there the DNS is asked for the very name.
+    """
+    found = []
+    for service in mesh.services:
+        https = [port for port in service.ports if port.protocol is Protocol.HTTPS]
+        port = next(iter([*https, *(port for port in service.ports if not port.protocol.is_http)]), None)
+        if service.external and port is not None and ("*" not in service.host or port.name in service.endpoints):
+            found.append((service, port))
+    return found
 
 
 def _table(name: str, virtual_hosts: list[VirtualHost]) -> RouteConfiguration:

@@ -94,6 +94,7 @@ spec:
   selector: {istio: egress}
   servers:
   - {port: {number: $egress, name: https, protocol: HTTPS}, hosts: ["*"], tls: {mode: ISTIO_MUTUAL}}
+  - {port: {number: $through, name: tls, protocol: TLS}, hosts: ["*"], tls: {mode: PASSTHROUGH}}
 ---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -128,6 +129,7 @@ class Ports:
     ingress: int = 15021
     egress: int = 15022
     outside: int = 19022
+    through: int = 15023
 
 
 def description(ports: Ports) -> bytes:

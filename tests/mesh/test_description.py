@@ -95,7 +95,12 @@ MISTAKES = [
     ("credentialName: web", "minProtocolVersion: TLSV1_0", "TLSV1_0", "ME-1", "older versions are unsafe"),
     ("gateways: [istio-system/web]", "gateways: [web]", "hosts", "ME-4", "no Gateway is called `app/web`"),
     ("port: {number: 80}}}]", "port: {number: 81}}}]", "hosts", "ME-4", "has no port 81"),
-    ("mode: ISTIO_MUTUAL", "mode: PASSTHROUGH", "PASSTHROUGH", "ME-1", "`PASSTHROUGH` is none of"),
+    ("mode: ISTIO_MUTUAL", "mode: AUTO_PASSTHROUGH", "AUTO", "ME-1", "`AUTO_PASSTHROUGH` is none of"),
+    ("mode: PASSTHROUGH", "mode: PASSTHROUGH, credentialName: x", "credentialName", "ME-2", "here: `mode`"),
+    ("name: tls, protocol: TLS", "name: tls, protocol: HTTP", "HTTP", "ME-6", "what passes through unopened is TLS"),
+    ('TLS}, hosts: ["*"]', "TLS}, hosts: [x.example]", "[x.example]", "ME-6", "the policies decide which names"),
+    ("{mode: SIMPLE, caC", "{mode: PASSTHROUGH, caC", "PASSTHROUGH", "ME-6", "write SIMPLE or DISABLE"),
+    ("location: MESH_INTERNAL", "location: MESH_EXTERNAL", "{number: 15002", "ME-6", "bytes do not leave the mesh"),
     ("kind: DestinationRule", "kind: EnvoyFilter", "EnvoyFilter", "ME-6", "does not describe a mesh here"),
     ("  host: known.", "  host: other.", "host: other", "ME-4", "is not the host of a MESH_EXTERNAL ServiceEntry"),
     (

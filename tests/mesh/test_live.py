@@ -58,7 +58,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(state: Path, wanted: MtlsMode, names: tuple[str, ...] = ALL) -> Iterator[Running]:
-    ports = Ports(*free_ports(11))
+    ports = Ports(*free_ports(12))
     mesh, problems = read_mesh_description([("mesh.yaml", description(ports))])
     assert problems == ()
     write_files(state, render_all(mesh, mode(wanted)))

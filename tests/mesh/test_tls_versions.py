@@ -28,7 +28,7 @@ AES, CHACHA = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"
 @contextlib.contextmanager
 def running(state: Path, options: RenderOptions) -> Iterator[int]:
     """The sidecar of a server that is STRICT: the port on which it receives."""
-    ports = Ports(*free_ports(11))
+    ports = Ports(*free_ports(12))
     mesh, problems = read_mesh_description([("mesh.yaml", description(ports))])
     assert problems == ()
     write_files(state, render_all(mesh, lambda _workload, _port: MtlsMode.STRICT, options))
