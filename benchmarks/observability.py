@@ -32,10 +32,10 @@ from authz.audit.trace import DecisionTracer
 from authz.audit.trail import AuditTrail, Steps
 from authz.mesh.hosting import APPLICATION
 from authz.service.check import CheckFunction
-from authz.service.embedded import let_envoy_finish
 from authz.service.envoy_host import HostedAt, find_hosting, hosting_command
 from authz.service.hosted import HostedServer, Receive, Scope, Send
 from authz.service.providers import Providers
+from authz.service.scheduling import calm_host
 from authz.service.server import CheckServer
 from benchmarks.check import AT_ONCE, METADATA, Nothing, Prepared, prepare
 from benchmarks.servers import Contender
@@ -127,10 +127,10 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await scope["state"]["server"](scope, receive, send)
         return
     await receive()
-    let_envoy_finish()
     function = begin(os.environ[_VARIANT], Path(os.environ[_DIRECTORY]))
     scope["state"]["server"] = HostedServer(function, Providers().ask, max_message_bytes=4 << 20)
     await send({"type": "lifespan.startup.complete"})
+    await calm_host(workers=True)
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
 

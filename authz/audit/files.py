@@ -266,7 +266,7 @@ def compress_file(file: Path) -> None:
     target = file.with_name(f"{file.name}.gz")
     working = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        with open(file, "rb") as source, open(working, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, 0) as packed:
+        with open(file, "rb") as source, open(working, "wb") as raw, gzip.GzipFile("", "wb", 1, raw, 0) as packed:
             shutil.copyfileobj(source, packed, 1 << 20)
         shutil.copymode(file, working)
         os.rename(working, target)

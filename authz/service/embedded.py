@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from authz.service.check import CheckFunction, where_it_failed
 from authz.service.hosted import HostedServer, Receive, Scope, Send
 from authz.service.log import log_to_stderr
 from authz.service.order import ORDER, Line, Order
+from authz.service.scheduling import calm_host
 from authz.service.server import AskProvider
 from authz.service.worker import LAST_SECONDS, SupervisedApp, tell_failure
 from authz.settings import PREFIX, Settings, read_settings
@@ -46,7 +46,6 @@ application.__dict__["_asgi_single_callable"] = True  # it returns coroutines wi
 async def _live(scope: Scope, receive: Receive, send: Send) -> None:
     """The lifespan of a server: start it, keep it, stop it."""
     await receive()  # lifespan.startup
-    let_envoy_finish()
     order = os.environ.get(ORDER)
     life: _Supervised | _Alone = _Supervised(Order.read(order)) if order is not None else _Alone()
     try:
@@ -59,22 +58,11 @@ async def _live(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": "authz does not start: internal error"})
         return
     await send({"type": "lifespan.startup.complete"})
+    calming = asyncio.create_task(calm_host(workers=order is not None), name="calm")
     await receive()  # lifespan.shutdown
+    calming.cancel()
     await life.stop()
     await send({"type": "lifespan.shutdown.complete"})
-
-
-def let_envoy_finish() -> None:
-    """
-    Make this thread and those it starts batch threads: one that wakes up does not interrupt Envoy's.
-
-    Where both share a core, Envoy would hand over one check and be pushed aside for it; so it reads all that came, and
-    they are answered together, with warm caches. ``benchmarks.servers`` shows a fifth more requests a second of one
-    core. The share of time is the same as before, and so is everything where there are cores enough.
-    """
-    if hasattr(os, "SCHED_BATCH"):
-        with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _server_of(settings: Settings) -> ServerOf:

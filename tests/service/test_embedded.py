@@ -4,6 +4,8 @@ import asyncio
 import base64
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 import sysconfig
 from collections import Counter
@@ -110,6 +112,57 @@ async def test_a_sidecar_decides_reloads_records_and_reports_by_itself(state: Pa
     records = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
     assert len(records) >= sum(counted.values()), "the end of Envoy loses no record"
     assert {record["destination"]["workload"] for record in records} <= {"", "api"}
+
+
+def schedulers(pid: int | str = "self") -> dict[str, set[int]]:
+    """Names of the threads of all processes below one, and how they are scheduled."""
+    found: dict[str, set[int]] = {}
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            for thread in Path(f"/proc/{child}/task").iterdir():
+                name = (thread / "comm").read_text().strip()
+                found.setdefault(name, set()).add(os.sched_getscheduler(int(thread.name)))
+            for name, others in schedulers(child).items():
+                found.setdefault(name, set()).update(others)
+    return found
+
+
+only_linux = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has it")
+
+
+@needs_hosting
+@only_linux
+@pytest.mark.envoy
+@pytest.mark.slow
+async def test_handing_over_does_not_interrupt_deciding_in_a_sidecar(state: Path) -> None:
+    async with envoy(state, configuration(), environment(state)):
+
+        async def scheduled() -> set[int]:
+            return schedulers()["envoy"]
+
+        await becomes(scheduled, {os.SCHED_OTHER, os.SCHED_BATCH})
+        assert schedulers()["wrk:worker_0"] == {os.SCHED_OTHER}, "it carries traffic that does not wait for decisions"
+
+
+@needs_hosting
+@only_linux
+@pytest.mark.envoy
+@pytest.mark.slow
+async def test_nor_do_the_workers_of_an_envoy_that_only_hosts(tmp_path: Path) -> None:
+    (tmp_path / "open.yaml").write_text(policy("open", "ALLOW", "/open"))
+    command = [sys.executable, "-m", "authz", "serve", "--server", "envoy", "--workers", "1", "--audit", "none"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--policies", str(tmp_path), "--listen", f"unix:{tmp_path}/authz.sock", stdin=subprocess.DEVNULL
+    )
+
+    async def workers() -> set[int]:
+        return schedulers().get("wrk:worker_0", set())
+
+    try:
+        await becomes(workers, {os.SCHED_BATCH})
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 @needs_hosting
