@@ -45,7 +45,7 @@ OPTIONS = RenderOptions(
 )
 """One worker of the authorization server is enough for one user, who has other uses for inotify."""
 WEB_NAMES = ("localhost", "bookinfo.example")
-OUTSIDE_NAMES = ("books.example.com",)
+OUTSIDE_NAMES = ("books.example.com", "news.example.com")
 CERTIFICATE_TTL_SECONDS = 24 * 3600.0
 NOTHING_REVOKED = b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n"
 SVID_TTL_SECONDS = 3600

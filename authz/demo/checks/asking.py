@@ -45,7 +45,7 @@ async def _at_every_hop(world: World) -> str:
     mesh = world.layout.mesh
     places = [world.inbound(workload.name) for workload in mesh.sidecars]
     if mesh.egress_gateway is not None:
-        places += [world.egress(server.port) for server in mesh.egress_gateway.servers]
+        places += [world.egress(server.port) for server in mesh.egress_gateway.servers if server.is_egress]
     told = Counter[str]()
     for place in places:
         for bad in BAD:

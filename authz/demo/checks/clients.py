@@ -117,6 +117,19 @@ def shown_certificate(place: Place, tls: Tls) -> bytes:
         return b""
 
 
+def ask_admin(path: Path, target: str) -> str:
+    """Ask the administration of a proxy, on its socket. Raises OSError."""
+    connection = http.client.HTTPConnection("admin")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(TIMEOUT_SECONDS)
+    try:
+        connection.sock.connect(str(path))
+        connection.request("GET", target)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
 def how_it_ended(error: Exception) -> str:
     """One or two words that are the same every time."""
     if isinstance(error, ssl.SSLError) and "ACCESS_DENIED" in (error.reason or ""):

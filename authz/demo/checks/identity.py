@@ -5,8 +5,6 @@ They need the authority as a process of its own (``--secrets sds``).
 """
 
 import asyncio
-import http.client
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -15,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from authz.demo.checks.asking import REFUSED, who_gets_one
-from authz.demo.checks.clients import Reply
+from authz.demo.checks.clients import Reply, ask_admin
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import CA
@@ -33,7 +31,6 @@ PAUSE_SECONDS = 0.02
 LONG_PAUSE_SECONDS = 0.2
 """Between two requests of one caller, where they go on for minutes."""
 HANDSHAKES = "/stats?filter=%5Elistener%5C..*%5C.ssl%5C.handshake$"
-CALL_SECONDS = 5.0
 EDGES = (
     ("productpage-v1", "details.bookinfo.svc.cluster.local", "/details/0"),
     ("productpage-v1", "reviews.bookinfo.svc.cluster.local", "/reviews/0"),
@@ -173,19 +170,7 @@ async def _serials(world: World) -> dict[str, frozenset[int]]:
 
 
 def _certs(path: Path) -> str:
-    return _ask_admin(path, "/certs")
-
-
-def _ask_admin(path: Path, target: str) -> str:
-    connection = http.client.HTTPConnection("admin")
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(CALL_SECONDS)
-    try:
-        connection.sock.connect(str(path))
-        connection.request("GET", target)
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
+    return ask_admin(path, "/certs")
 
 
 async def _all_new(world: World, before: dict[str, frozenset[int]]) -> str:
@@ -241,7 +226,7 @@ async def _handshakes(world: World) -> int:
     """How many TLS connections the listeners of all proxies have accepted so far."""
     found = 0
     for workload in world.layout.mesh.workloads:
-        told = await asyncio.to_thread(_ask_admin, world.admin(workload.name), HANDSHAKES)
+        told = await asyncio.to_thread(ask_admin, world.admin(workload.name), HANDSHAKES)
         found += sum(int(line.rpartition(": ")[2]) for line in told.splitlines() if line)
     return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from authz.demo.checks.passthrough import passthrough_scenarios
 from authz.demo.checks.scenario import Run, Scenario, edge
 from authz.demo.checks.world import World
 
@@ -12,6 +13,7 @@ def mesh_scenarios() -> Iterator[Scenario]:
     yield from _identities()
     yield from _database()
     yield from _egress()
+    yield from passthrough_scenarios()
 
 
 def _edges() -> Iterator[Scenario]:
