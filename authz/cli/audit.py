@@ -26,7 +26,7 @@ from authz.audit.render import EFFECT_STYLES, render_line, render_parts, text
 from authz.cli import output as out
 from authz.core.attributes import Json
 
-NO, COULD_NOT = 3, 1
+NO = 3
 _SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _INDENT = 14  # below the effect, so that the times stand out

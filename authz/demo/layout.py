@@ -38,8 +38,6 @@ REVOCATIONS = "revocations/list.txt"
 SPANS = "logs/spans.jsonl"
 OTLP_SOCKET = "run/otlp.sock"
 """Of the demo's collector; as every path relative to the state directory."""
-MOST_SOCKET_PATH_BYTES = 100
-"""Unix socket paths end at about 107 bytes (XA-116)."""
 
 
 class DemoError(AuthzError):

@@ -231,7 +231,7 @@ def authority(layout: Layout, name: str, trust_domain: str, now: float) -> Certi
         ends = min(c.not_valid_after_utc.timestamp() for c in (kept.active.root, *kept.active.chain))
         if kept.trust_domain == TrustDomain(trust_domain) and ends > now + 2 * CERTIFICATE_TTL_SECONDS:
             return kept
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):  # what only cannot be read now must not cost the authority
         pass
     shutil.rmtree(directory, ignore_errors=True)
     made = CertificateAuthority.create(trust_domain, now)

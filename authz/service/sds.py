@@ -17,7 +17,6 @@ from authz._proto import sds_pb2 as wire
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.authority import AuthorityState
 from authz.identity.bundle import TrustBundle
-from authz.identity.ca import CertificateAuthority
 from authz.identity.registrar import Cause, Refused, Registrar
 from authz.identity.registration import Evidence, SvidPeer
 from authz.identity.renewal import Holder, Shelf
@@ -101,11 +100,6 @@ class SecretServer:
         return len(self._listeners)
 
     # What changes
-
-    def replace_authority(self, ca: CertificateAuthority) -> None:
-        """Sign with, and trust, what ``ca`` says from now on."""
-        self._registrar.ca = ca
-        self.tell()
 
     def replace_federated(self, federated: Iterable[TrustBundle]) -> None:
         """Trust these bundles besides our own, each for its own trust domain."""
