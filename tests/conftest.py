@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ from hypothesis import HealthCheck, settings
 # A busy machine is no finding: examples have no deadline, and slow generation is not an error.
 settings.register_profile("authz", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("authz")
+
+# A shell's background job ignores Ctrl-C, and so would everything that tests start and want to interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_PROCESSES = frozenset({"admin", "demo", "envoy", "mesh", "service"})
 """Rooms whose tests start real Envoys, servers and browsers on a machine that others use too."""

@@ -121,6 +121,7 @@ def certificate_authority(layout: Layout) -> list[Command]:
         "--revocations": REVOCATIONS,
         "--socket": "run/sds.sock",
         "--listen": f"{LOOPBACK}:{layout.ca_port}",
+        "--enrol": f"{LOOPBACK}:{layout.ca_enrol_port}",
         "--admin": f"{LOOPBACK}:{layout.ca_admin_port}",
     }
     arguments = (part for pair in options.items() for part in pair)

@@ -29,8 +29,8 @@ ISSUER_PORT = 19191
 """Named in policies/ as the issuer's address."""
 ADMIN_PORT = 19192
 """Of the authorization server's operator side: readiness, metrics."""
-CA_PORT, CA_ADMIN_PORT = 19194, 19195
-"""Of the certificate authority: secrets for holders of a certificate, over mutual TLS; its metrics."""
+CA_PORT, CA_ADMIN_PORT, CA_ENROL_PORT = 19194, 19195, 19196
+"""Of the certificate authority: for holders of a certificate, over mutual TLS; its metrics; for bearers of a token."""
 LOOPBACK = "127.0.0.1"
 AUDIT_LOG = "logs/audit.jsonl"
 ENTRIES = "entries.yaml"
@@ -85,6 +85,10 @@ class Layout:
         return CA_ADMIN_PORT + self.offset
 
     @property
+    def ca_enrol_port(self) -> int:
+        return CA_ENROL_PORT + self.offset
+
+    @property
     def custom_port(self) -> int:
         """Of the external authorizer; 0 when the mesh configuration names none."""
         return next((provider.port for provider in self.mesh.config.extension_providers), 0)
@@ -132,7 +136,7 @@ class Layout:
 
 def ports_of(mesh: Mesh, offset: int = 0) -> tuple[int, ...]:
     """Every port that the demo binds, in order; ``offset`` is the one that ``mesh`` was shifted by."""
-    ports = {port + offset for port in (ISSUER_PORT, ADMIN_PORT, CA_PORT, CA_ADMIN_PORT)}
+    ports = {port + offset for port in (ISSUER_PORT, ADMIN_PORT, CA_PORT, CA_ADMIN_PORT, CA_ENROL_PORT)}
     for workload in mesh.workloads:
         ports.update(workload.listening)
         ports.update(port.app.process.port for port in workload.inbound)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import grpc
 
-from authz.demo.checks.clients import exchange
+from authz.demo.checks.clients import Pair, exchange
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
+from authz.identity.files import write_file
 from authz.identity.ledger import LEDGER_FILE, Ledger
 
 REFUSED = "refused in the handshake"
@@ -32,6 +33,8 @@ def who_gets_one(group: str, *, has_users: bool) -> Iterator[Scenario]:
     yield Scenario(group, "productpage asks for its own", "OK", _own)
     yield Scenario(group, "productpage asks for details'", "PERMISSION_DENIED, recorded", _somebody_elses)
     yield Scenario(group, "a local process asks for what no entry grants", "PERMISSION_DENIED, recorded", _unregistered)
+    yield Scenario(group, "a bearer of a join token for productpage asks details", "exit code 0, 200", _joined)
+    yield Scenario(group, "and joins by it once more", "exit code 3, recorded, nothing written", _joined_again)
     if has_users:
         yield Scenario(group, "productpage's sidecar asks for its own, known by its user", "OK", _own_by_user)
         yield Scenario(group, "and for details'", "PERMISSION_DENIED, recorded", _somebody_elses_by_user)
@@ -116,6 +119,37 @@ async def _unregistered(world: World) -> str:
     wanted = f"spiffe://{world.layout.mesh.config.trust_domain}/ns/bookinfo/sa/nobody"
     told = await _fetched_by_socket(world.authority_socket(), wanted)
     return f"{told}, {'recorded' if _is_recorded(world, 'unix:uid:', wanted) else 'not recorded'}"
+
+
+async def _join(world: World, name: str) -> tuple[int, Pair]:
+    """Join with the token at ``check/token``: exit code, and where the certificate is then."""
+    place, out = world.enrolment(), world.layout.state / "check" / name
+    code, _ = await world.authz(
+        *("ca", "join", "--server", f"{place.address}:{place.port}", "--server-name", "localhost"),
+        *("--bundle", str(world.layout.roots), "--token-file", "check/token", "--out", str(out)),
+    )
+    return code, Pair(out / "tls.crt", out / "tls.key")
+
+
+async def _joined(world: World) -> str:
+    """As a VM does that has no other proof of what it is."""
+    code, told = await world.authz("ca", "token", "create", _id(world, "productpage-v1"), "--ca", "ca")
+    token = next((line for line in told.splitlines() if line and " " not in line), "")  # the rest is for people
+    if code or not token:
+        return f"no token: {told}"
+    write_file(world.layout.state / "check" / "token", token.encode())
+    code, pair = await _join(world, "joined")
+    if code:
+        return f"exit code {code}"
+    reply = await world.call(pair, "details-v1", "/details/0")
+    return f"exit code {code}, {reply.status}"
+
+
+async def _joined_again(world: World) -> str:
+    before = _refusals(world)
+    code, pair = await _join(world, "again")
+    recorded = "recorded" if _refusals(world) > before else "not recorded"
+    return f"exit code {code}, {recorded}, {'a certificate' if pair.certificate.exists() else 'nothing'} written"
 
 
 async def _own_by_user(world: World) -> str:

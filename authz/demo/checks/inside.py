@@ -80,6 +80,9 @@ class ContainerWorld(World):
     def authority(self) -> Place:
         return Place(self.layout.ca_port, CONTROL)
 
+    def enrolment(self) -> Place:
+        return Place(self.layout.ca_enrol_port, CONTROL)
+
     def authority_socket(self) -> Path:
         return PROBES / "productpage-v1.sds.sock"
 

@@ -105,6 +105,10 @@ class World:
         """Where the authority takes callers with a certificate."""
         return Place(self.layout.ca_port)
 
+    def enrolment(self) -> Place:
+        """Where the authority takes bearers of a join token."""
+        return Place(self.layout.ca_enrol_port)
+
     def authority_socket(self) -> Path:
         """The way to the authority that productpage's sidecar has, as its user."""
         return self.layout.state / "run/sds.sock"
@@ -187,7 +191,14 @@ class World:
         )
 
     async def call(
-        self, caller: str, workload: str, path: str, *, method: str = "GET", headers: Headers = (), body: bytes = b""
+        self,
+        caller: str | Pair,
+        workload: str,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: Headers = (),
+        body: bytes = b"",
     ) -> Reply:
         """Ask a sidecar directly with the certificate of ``caller``; ``""``: no certificate, ``plaintext``: no TLS."""
         tls = None if caller == "plaintext" else self.mesh_tls(caller)
@@ -221,9 +232,9 @@ class World:
         """The certificate that a sidecar shows, as DER; empty when it shows none."""
         return await asyncio.to_thread(shown_certificate, self.inbound(workload), self.mesh_tls("ingressgateway"))
 
-    def mesh_tls(self, caller: str) -> Tls:
+    def mesh_tls(self, caller: str | Pair) -> Tls:
         """How to speak to the mesh as ``caller``; ``""``: without a certificate."""
-        pair = self._pairs[caller] if caller else None
+        pair = caller if isinstance(caller, Pair) else self._pairs[caller] if caller else None
         return Tls(self.layout.roots, client=pair, is_mesh=True)
 
     # --- what came of it --------------------------------------------------------------------------------------------
