@@ -17,7 +17,8 @@ from starlette.routing import BaseRoute, Route
 
 from authz.admin.health import Health, judge_health
 from authz.audit.metrics import TelemetryCollector, metrics_registry, render_metrics
-from authz.audit.telemetry import ServiceStatus, Telemetry
+from authz.audit.status import ServiceStatus
+from authz.audit.telemetry import Telemetry
 from authz.audit.trail import TrailStatus
 
 _log = logging.getLogger("authz.admin")

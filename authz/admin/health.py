@@ -8,7 +8,7 @@ Healthy: nothing needs a person's attention either, for example a refused reload
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from authz.audit.telemetry import ServiceStatus
+from authz.audit.status import ServiceStatus
 from authz.audit.trail import TrailStatus
 
 

@@ -16,7 +16,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
 
 from authz.audit import telemetry as t
-from authz.audit.telemetry import Histogram, Labels, Metric, ServiceStatus, Telemetry
+from authz.audit.status import ServiceStatus
+from authz.audit.telemetry import Histogram, Labels, Metric, Telemetry
 from authz.audit.trail import TrailStatus
 
 _log = logging.getLogger("authz.audit")

@@ -165,9 +165,10 @@ class RecordWriter:
             f'"token":{self._token(token) + _LITERALS[cache_hit] + "}" if token is not None else "null"},'
             f'{self._judged(decision)}"trace_id":"',
         )
-        if len(self._kinds) >= _MAX_REMEMBERED:
-            self._kinds.clear()
-        self._kinds[id(decision), id(source), id(destination), id(token), cache_hit, sni] = kind
+        if not isinstance(sni, str) or len(sni) <= _MAX_WORD:
+            if len(self._kinds) >= _MAX_REMEMBERED:
+                self._kinds.clear()
+            self._kinds[id(decision), id(source), id(destination), id(token), cache_hit, sni] = kind
         return kind
 
     def _request(self, http: HttpRequest, authentication: Authentication) -> str:
@@ -187,7 +188,8 @@ class RecordWriter:
             f',"scheme":{_quote(http.scheme)},"protocol":{_quote(http.protocol)},"id":',
             f',"user_agent":{_quote(agent[:256]) if agent is not None else "null"}}}',
         )
-        if len(http.method) + len(http.host) + len(http.protocol) + len(agent or "") <= _MAX_FORM:
+        sizes = map(len, (http.method, http.host, http.scheme, http.protocol, agent or ""))
+        if sum(sizes) <= _MAX_FORM:  # what a client sends has no bound of its own
             if len(self._forms) >= _MAX_REMEMBERED:
                 self._forms.clear()
             self._forms[http.method, http.host, http.scheme, http.protocol, agent] = parts

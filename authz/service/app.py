@@ -17,7 +17,8 @@ from authz.admin.explained import Sources
 from authz.admin.page import Page
 from authz.admin.watch import Watch
 from authz.audit.sinks import StreamSink
-from authz.audit.telemetry import CacheStatus, KeySetStatus, ServiceStatus, Telemetry
+from authz.audit.status import CacheStatus, KeySetStatus, ServiceStatus
+from authz.audit.telemetry import Telemetry
 from authz.audit.trail import Sink
 from authz.core.engine import Engine
 from authz.core.errors import LoadError

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from authz.audit.telemetry import CertificateStatus
+from authz.audit.status import CertificateStatus
 from authz.core.spiffe import SpiffeId
 from authz.identity.leaf import read_identity, read_parts
 from authz.identity.validate import Rejection, read_chain

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from authz.audit.telemetry import PeerTrustStatus
+from authz.audit.status import PeerTrustStatus
 from authz.core.attributes import AttributeContext
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import TrustDomain

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from authz.audit.telemetry import ReloadStatus
+from authz.audit.status import ReloadStatus
 from authz.core.attributes import Workload
 from authz.core.errors import LoadError, Problem, Severity
 from authz.mesh.description import read_mesh_description

@@ -19,7 +19,8 @@ from authz.admin.explained import Sources
 from authz.admin.page import Page
 from authz.admin.watch import ALLOWED_EACH_SECOND, DENIED_KEPT, MAX_EDGES, Watch, without_credentials
 from authz.audit.record import NO_TRACE, Offer, Timing, TraceIds
-from authz.audit.telemetry import KeySetStatus, ReloadStatus, ServiceStatus, Telemetry
+from authz.audit.status import KeySetStatus, ReloadStatus, ServiceStatus
+from authz.audit.telemetry import Telemetry
 from authz.audit.trail import TrailStatus
 from authz.cli import application
 from authz.core.attributes import (

@@ -19,15 +19,15 @@ import uvicorn
 from authz.admin.app import create_app
 from authz.audit import telemetry as t
 from authz.audit.record import Offer, Timing, build_record
-from authz.audit.telemetry import (
+from authz.audit.status import (
     CacheStatus,
     CertificateStatus,
     KeySetStatus,
     PeerTrustStatus,
     ReloadStatus,
     ServiceStatus,
-    Telemetry,
 )
+from authz.audit.telemetry import Telemetry
 from authz.audit.trail import SinkStatus, TrailStatus
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decision import Decision, DryRunResult, Effect

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.audit.encode import encode_record
-from authz.audit.record import Offer, RecordOptions, TraceIds, build_record, read_field, would_be
+from authz.audit.record import Offer, RecordOptions, RecordWriter, TraceIds, build_record, read_field, would_be
 from authz.audit.render import render_line, short_principal, text
-from authz.core.attributes import AttributeContext, Destination, HttpRequest, Source, Workload
+from authz.core.attributes import (
+    NOT_AUTHENTICATED,
+    UNKNOWN,
+    AttributeContext,
+    Destination,
+    HttpRequest,
+    Source,
+    Workload,
+)
 from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
 
 MakeOffer = Callable[..., Offer]
@@ -161,6 +169,61 @@ def test_any_request_gives_one_line_of_strict_json(path: str, size: int, subject
     line = encode_record(build_record(Offer(attributes, Decision(ALLOW, Stage.ALLOW, path), subject, 0.0, 0.0)))
     assert b"\n" not in line
     assert json.loads(line)["decision_id"] == subject
+
+
+def with_text(http: HttpRequest, field: str, text: str) -> HttpRequest:
+    values: dict[str, Any] = {field: text}
+    return replace(http, **values)
+
+
+def test_what_a_writer_remembers_is_never_told_of_another_request(make_offer: MakeOffer, allowed: Decision) -> None:
+    """One writer for everything, as in the service, says what a new one says, the second time as the first."""
+    offer = make_offer()
+    attributes, http = offer.attributes, offer.attributes.http
+    assert http is not None
+    long = "x" * 5_000
+    taken = replace(attributes.authentication, query_parameters_to_remove=("page",))
+    changes: list[dict[str, Any]] = [
+        {},
+        {"sni": "reviews"},
+        {"sni": UNKNOWN},
+        {"sni": long},
+        {"sni": '"}'},
+        {"authentication": NOT_AUTHENTICATED},
+        {"authentication": taken},
+        {"source": Source(("spiffe://a/ns/b/sa/c",), "10.0.0.1")},
+        {"destination": Destination(Workload("other", name="w"))},
+        {"http": None},
+        *({"http": with_text(http, field, text)} for field in ("method", "host", "path", "scheme", "protocol", "id")
+          for text in ("", long, '"quoted"', "/p?page=1&token=2", "\udcff")),
+        *({"http": replace(http, headers={"user-agent": agents})} for agents in ((), ("",), (long,), ("a", "b"))),
+    ]  # fmt: skip
+    options = RecordOptions(query_values=frozenset({"page"}))
+    offers = [
+        offer._replace(attributes=replace(attributes, **change), decision=decision, cache_hit=hit)
+        for change in changes
+        for decision in (offer.decision, allowed)
+        for hit in (None, True, False)
+    ]
+    writer = RecordWriter(options)
+    for _ in range(2):
+        for one in offers:
+            assert writer.write(one) == RecordWriter(options).write(one)
+
+
+def test_a_writer_remembers_a_bounded_number_of_bounded_texts(make_offer: MakeOffer) -> None:
+    offer = make_offer()
+    offer = offer._replace(attributes=replace(offer.attributes, authentication=NOT_AUTHENTICATED))
+    writer = RecordWriter()
+    for number in range(5_000):
+        http = HttpRequest("GET", f"host-{number}", f"/{number}", {"user-agent": (f"agent-{number}",)})
+        writer.write(offer._replace(attributes=replace(offer.attributes, http=http, sni=f"name-{number}")))
+    long = "x" * 100_000
+    http = HttpRequest("GET", long, long, {"user-agent": (long,)}, long)
+    writer.write(offer._replace(attributes=replace(offer.attributes, http=http, sni=long)))
+    remembered: list[Mapping[Any, object]] = [writer._kinds, writer._forms, writer._paths]  # private: nothing shows it
+    assert [0 < len(known) <= 4_096 for known in remembered] == [True] * 3
+    assert not any(long in str(key) for known in remembered for key in known)
 
 
 def test_bytes_that_are_not_utf8_are_shown_and_stay_different(make_offer: MakeOffer) -> None:

@@ -9,16 +9,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from authz.audit import telemetry as t
 from authz.audit.metrics import TelemetryCollector, metrics_registry, render_metrics
 from authz.audit.record import Offer, Timing
-from authz.audit.telemetry import (
+from authz.audit.status import (
     CacheStatus,
     CertificateStatus,
     KeySetStatus,
-    Metric,
     PeerTrustStatus,
     ReloadStatus,
     ServiceStatus,
-    Telemetry,
 )
+from authz.audit.telemetry import Metric, Telemetry
 from authz.audit.trail import SinkStatus, TrailStatus
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decision import Decision, DryRunResult, Effect

@@ -53,6 +53,13 @@ def test_no_token_is_no_refusal(attributes: AttributeContext) -> None:
     assert attributes.after(answer).http == attributes.http
 
 
+@table("name", ["access_token", "%61ccess_token", "access%5Ftoken", "%61%63%63%65%73%73%5f%74%6f%6b%65%6e"])
+def test_a_forged_token_is_refused_however_its_parameter_is_written(name: str) -> None:
+    """RA-18."""
+    answer = judge(request(path=f"/?a=1&{name}={FORGED}"))
+    assert (answer.outcome, answer.status) == (REJECTED, 401)
+
+
 def test_path_without_slash_is_refused() -> None:
     """RA-9."""
     answer = judge(bearer(GOOD, path="*", method="OPTIONS"))
