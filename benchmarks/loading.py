@@ -9,8 +9,9 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import os
-import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from authz.service.garbage import beside_checks, settle
 from authz.service.reload import Reloader
 from authz.service.snapshot import load_snapshot
 from benchmarks.check import METADATA, Nothing
-from benchmarks.clients import CHECK, WARM_SECONDS, Target, percentiles, requests_at
+from benchmarks.clients import CHECK, Target, percentiles, requests_at
 from benchmarks.contenders import Field, free_port, serving
 from benchmarks.subject import POLICY, make_subject
 
@@ -35,7 +36,8 @@ MANY = 10_000
 RELOADS = 1_000
 RELOADED = 20
 RATE = 500
-LOAD_SECONDS = 20.0
+LOADS, QUIET_SECONDS, LET_GO_SECONDS = 5, 3.0, 0.5
+LOAD_SECONDS = 45.0
 WORKLOAD = Workload("bookinfo", frozenset({("app", "reviews"), ("version", "v2")}))
 TEAM = """---
 apiVersion: security.istio.io/v1
@@ -119,33 +121,43 @@ def reload_often(folder: Path) -> dict[str, float]:
 
 
 def latency_meanwhile(folder: Path, server: str) -> dict[str, float]:
-    """Checks at a fixed rate straight at a server, quiet, and while 10,000 more policies are put in force."""
+    """
+    Checks at a fixed rate straight at a server, quiet, and while 10,000 more policies are put in force.
+
+    At first beside the one policy there is, then in the place of 10,000 others, which are let go of.
+    """
     place = Field(make_subject(1), folder / server, frozenset(), None)
-    write_many(folder / server / "new", MANY)
-    port = free_port()
+    new, port = folder / server / "new", free_port()
+    write_many(new, MANY)
     with serving(place, server, port) as running, ThreadPoolExecutor(1) as pool:
         target = Target(f"http://127.0.0.1:{port}{CHECK}", place.folder / "raw")
         requests_at(target, RATE, 2, frozenset())  # warm
         load = pool.submit(requests_at, target, RATE, LOAD_SECONDS, frozenset())
-        time.sleep(8)
-        began = time.time()
-        os.rename(folder / server / "new", place.folder / "policies" / "new")
-        pattern = re.compile(rf"in force: {MANY + 1} AuthorizationPolicy")
-        while not pattern.search(running.log.read_text()):
-            if load.done():
-                raise SystemExit(f"the policies did not come in force in time:\n{running.log.read_text()[-2000:]}")
-            time.sleep(0.05)
-        ended = time.time()
+        windows: list[tuple[float, float]] = []
+        for number in range(1, LOADS + 1):
+            time.sleep(QUIET_SECONDS)
+            old, new, began = new, place.folder / "policies" / f"new-{number}", time.time()
+            os.rename(old, new)
+            while running.log.read_text().count(f"in force: {MANY + 1} AuthorizationPolicy") < number:
+                if load.done():
+                    raise SystemExit(f"the policies did not come in force in time:\n{running.log.read_text()[-2000:]}")
+                time.sleep(0.05)
+            windows.append((began, time.time()))
         requests = load.result()
-    quiet = percentiles([r for r in requests if r[0] < began], began - requests[0][0] - WARM_SECONDS)
-    # The old policies are let go of right after: that belongs to it. percentiles() leaves out the first half second,
-    # in which the watcher waits for quiet.
-    meanwhile = percentiles([r for r in requests if began <= r[0] <= ended + 0.5], ended - began)
+
+    def paced(begin: float, end: float) -> list[tuple[float, float]]:
+        return [request for request in requests if begin <= request[0] < end]
+
+    # The old policies are let go of right after: that belongs to it.
+    loading = [request for began, ended in windows for request in paced(began, ended + LET_GO_SECONDS)]
+    quiet = [request for began, _ in windows for request in paced(began - QUIET_SECONDS + LET_GO_SECONDS, began)]
+    before, meanwhile = percentiles(quiet, math.inf), percentiles(loading, math.inf)
     return {
         "rate": RATE,
-        "seconds": ended - began,
-        "quiet_p50": quiet.p50,
-        "quiet_p99": quiet.p99,
+        "loads": LOADS,
+        "seconds": statistics.median(ended - began for began, ended in windows),
+        "quiet_p50": before.p50,
+        "quiet_p99": before.p99,
         "loading_p50": meanwhile.p50,
         "loading_p99": meanwhile.p99,
         "loading_p999": meanwhile.p999,

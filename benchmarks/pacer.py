@@ -3,8 +3,10 @@ Requests at a fixed rate over one HTTP/2 connection, each begun when it is due, 
 
     python -m benchmarks.pacer < orders.json
 
-A latency counts from the moment a request was due, as in wrk2, so a stall costs everybody who was due meanwhile. h2load
-cannot be used: its ``--rps`` sends in bursts every ten milliseconds. Just enough of HTTP/2 for one prepared request.
+Nothing a server does puts the next request off, so a stall costs everybody who was due meanwhile, as in wrk2. A latency
+counts from the moment of sending, for it is no server's fault when the system wakes this late; and from the moment a
+request was due when there was no room for it. h2load cannot be used: its ``--rps`` sends in bursts every ten
+milliseconds. Just enough of HTTP/2 for one prepared request.
 """
 
 import gc
@@ -89,7 +91,8 @@ class Connection:
         self._window = FIRST_WINDOW
         self._most_streams = 100
         self._stream = 1
-        self._due: dict[int, float] = {}
+        self._due: dict[int, tuple[float, float]] = {}
+        """When each stream was due, and since when it has been waited for."""
         self._answers = Answers([], [])
 
     def run(self) -> Answers:
@@ -99,13 +102,15 @@ class Connection:
         epoch = time() - perf_counter()
         end = begin + self._order.seconds
         self._socket.setblocking(False)
+        had_room = True
         while True:
             now = perf_counter()
             due = begin + number * step
             while due <= now and due < end and self._may_send():
-                self._send(due)
+                self._send(due, now if had_room else due)
                 number += 1
                 due = begin + number * step
+            had_room = due > now
             if due >= end and (not self._due or now > end + LAST_ANSWERS_SECONDS):
                 break
             wait = max(0.0, due - perf_counter()) if due > now else 0.01  # else it waits for room, not for time
@@ -121,9 +126,9 @@ class Connection:
     def _may_send(self) -> bool:
         return len(self._due) < self._most_streams and self._window >= len(self._body)
 
-    def _send(self, due: float) -> None:
+    def _send(self, due: float, since: float) -> None:
         stream, self._stream = self._stream, self._stream + 2
-        self._due[stream] = due
+        self._due[stream] = due, since
         self._out += frame(HEADERS, END_HEADERS | (0 if self._body else END_STREAM), stream, self._block)
         if self._body:
             self._out += frame(DATA, END_STREAM, stream, self._body)
@@ -161,10 +166,10 @@ class Connection:
         if kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM and not self._order.body and not payload):
             self._answers.refused += 1
         if kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
-            due = self._due.pop(stream, None)
-            if due is not None:
-                self._answers.due.append(epoch + due)
-                self._answers.took.append((now - due) * 1e3)
+            sent = self._due.pop(stream, None)
+            if sent is not None:
+                self._answers.due.append(epoch + sent[0])
+                self._answers.took.append((now - sent[1]) * 1e3)
         elif kind == SETTINGS and not flags & ACK:
             for at in range(0, len(payload), 6):
                 name, value = struct.unpack_from(">HI", payload, at)

@@ -5,7 +5,7 @@ Resources to an ``Engine``. All problems are collected, none is swallowed.
 because dropping it would widen a DENY or empty an ALLOW (RE-24, AP-73, AP-74).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from authz.core.catalog import (
@@ -43,7 +43,27 @@ def compile_engine(resources: Resources, mesh: MeshConfig) -> Engine:
     policies = [compiler.policy(policy) for policy in resources.authorization_policies]
     if compiler.problems:
         raise LoadError(compiler.problems)
-    return Engine(resources, mesh, policies)
+    return Engine(resources, mesh, _compile_one(mesh), policies)
+
+
+def compile_as_needed(resources: Resources, mesh: MeshConfig) -> Engine:
+    """
+    The same engine, of resources that ``compile_engine`` has taken before: each policy is compiled when first needed.
+
+    Only for such: what cannot be compiled must refuse the whole set before anything of it is in force.
+    """
+    return Engine(resources, mesh, _compile_one(mesh))
+
+
+def _compile_one(mesh: MeshConfig) -> Callable[[AuthorizationPolicy], CompiledPolicy]:
+    def compile_policy(policy: AuthorizationPolicy) -> CompiledPolicy:
+        compiler = _Compiler(mesh)
+        compiled = compiler.policy(policy)
+        if compiler.problems:
+            raise LoadError(compiler.problems)
+        return compiled
+
+    return compile_policy
 
 
 class _Compiler:
@@ -61,7 +81,6 @@ class _Compiler:
         return CompiledPolicy(
             metadata.namespace,
             metadata.name,
-            policy.target,
             policy.action,
             policy.provider,
             policy.dry_run,

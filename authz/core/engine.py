@@ -4,7 +4,7 @@ The PDP's memory: compiled policies by namespace, and those that apply to a work
 Nothing here reads a clock, logs or waits; ``pipeline`` puts the stages in order.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from authz.core.attributes import Unknown, Workload
 from authz.core.decision import Decision, Obligations
 from authz.core.resources import (
     GATEWAY_NAME_LABEL,
+    AuthorizationPolicy,
     JwtRule,
     MeshConfig,
     MtlsMode,
@@ -71,21 +72,17 @@ class _Selectable:
 
     __slots__ = ("_by_pair", "_for_all")
 
-    def __init__(self, policies: Iterable[CompiledPolicy]) -> None:
-        self._for_all: list[CompiledPolicy] = []
-        self._by_pair: dict[tuple[str, str], list[CompiledPolicy]] = {}
-        for policy in policies:
-            if policy.target.match_labels:
-                self._by_pair.setdefault(min(policy.target.match_labels.items()), []).append(policy)
+    def __init__(self, ordinals: Iterable[int], policies: Sequence[AuthorizationPolicy]) -> None:
+        self._for_all: list[int] = []
+        self._by_pair: dict[tuple[str, str], list[int]] = {}
+        for ordinal in ordinals:
+            match_labels = policies[ordinal].target.match_labels
+            if match_labels:
+                self._by_pair.setdefault(min(match_labels.items()), []).append(ordinal)
             else:
-                self._for_all.append(policy)
+                self._for_all.append(ordinal)
 
-    def __iter__(self) -> Iterator[CompiledPolicy]:
-        yield from self._for_all
-        for policies in self._by_pair.values():
-            yield from policies
-
-    def candidates(self, labels: Iterable[tuple[str, str]]) -> Iterator[CompiledPolicy]:
+    def candidates(self, labels: Iterable[tuple[str, str]]) -> Iterator[int]:
         yield from self._for_all
         for pair in labels:
             yield from self._by_pair.get(pair, ())
@@ -93,19 +90,29 @@ class _Selectable:
 
 class Engine:
     """
-    Compiled policies by namespace, and the policies of each workload, remembered.
+    Policies by namespace, compiled at the latest when a workload needs them, and those of each workload, remembered.
 
     ``for_workload`` may be called from several threads: at worst the same value is built twice.
     """
 
-    def __init__(self, resources: Resources, mesh: MeshConfig, policies: Iterable[CompiledPolicy]) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        mesh: MeshConfig,
+        compile_policy: Callable[[AuthorizationPolicy], CompiledPolicy],
+        compiled: Iterable[CompiledPolicy] = (),
+    ) -> None:
+        """``compiled`` is of all policies in their order, or empty: then each is compiled when it is first needed."""
         self.resources = resources
         self.mesh = mesh
         self.version = resources.version
-        self._policies = {
-            namespace: _Selectable(found)
-            for namespace, found in _by_namespace((policy.namespace, policy) for policy in policies).items()
-        }
+        self._compile = compile_policy
+        policies = resources.authorization_policies
+        self._compiled: list[CompiledPolicy | None] = list(compiled) or [None] * len(policies)
+        self._policies: dict[str, list[int]] = {}
+        for ordinal, policy in enumerate(policies):
+            self._policies.setdefault(policy.metadata.namespace, []).append(ordinal)
+        self._selectable: dict[str, _Selectable] = {}
         self._authentications = _by_namespace(
             (item.metadata.namespace, item)
             for item in sorted(resources.request_authentications, key=lambda item: item.metadata.age_key)
@@ -133,22 +140,37 @@ class Engine:
 
     def parts(self) -> Iterator[object]:
         """What the memory of this engine consists of, in pieces that belong to few others: policies and rules."""
-        for selectable in self._policies.values():
-            for policy in selectable:
+        yield from self.resources.authorization_policies
+        for policy in self._compiled:
+            if policy is not None:
                 yield policy
                 yield from policy.http_rules
                 yield from policy.tcp_rules
+
+    def _in_namespace(self, namespace: str) -> _Selectable:
+        found = self._selectable.get(namespace)
+        if found is None:
+            found = _Selectable(self._policies[namespace], self.resources.authorization_policies)
+            self._selectable[namespace] = found
+        return found
+
+    def _policy(self, ordinal: int) -> CompiledPolicy:
+        found = self._compiled[ordinal]
+        if found is None:
+            found = self._compiled[ordinal] = self._compile(self.resources.authorization_policies[ordinal])
+        return found
 
     def _select(self, workload: Workload) -> WorkloadPolicies:
         labels = dict(workload.labels)
         root = self.mesh.root_namespace
         namespaces = tuple(dict.fromkeys((root, workload.namespace)))
+        written = self.resources.authorization_policies
         policies = tuple(
-            policy
+            self._policy(ordinal)
             for namespace in namespaces
             if namespace in self._policies
-            for policy in self._policies[namespace].candidates(workload.labels)
-            if _applies(policy.target, policy.namespace, workload.namespace, labels)
+            for ordinal in self._in_namespace(namespace).candidates(workload.labels)
+            if _applies(written[ordinal].target, namespace, workload.namespace, labels)
         )
         base, ports = self._modes(workload.namespace, labels)
         return WorkloadPolicies(

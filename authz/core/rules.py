@@ -12,7 +12,7 @@ from authz.core.catalog import Attribute
 from authz.core.decision import RuleReference
 from authz.core.index import Index, Needs
 from authz.core.matchers import Matcher
-from authz.core.resources import Action, Target
+from authz.core.resources import Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,6 @@ class CompiledPolicy:
 
     namespace: str
     name: str
-    target: Target
     action: Action
     provider: str
     dry_run: bool

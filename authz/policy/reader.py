@@ -72,13 +72,19 @@ class ReadResult:
         return self.read
 
 
-def read_policies(files: Iterable[tuple[str, bytes]], mesh: MeshConfig | None = None) -> ReadResult:
+def read_policies(
+    files: Iterable[tuple[str, bytes]],
+    mesh: MeshConfig | None = None,
+    on_resource: Callable[[Resource], None] | None = None,
+) -> ReadResult:
     """
     Read all policies of some files.
 
     Args:
         files: (name, content) pairs in any order; the name appears in places.
         mesh: enters the policy version, and allows remarks on what does not fit it; None leaves these out.
+        on_resource: told of each that could be decoded as soon as it was, in the order of the files. Never to be
+            enforced before the result has no error.
 
     Raises:
         Nothing because of content: everything wrong is a problem of the result.
@@ -90,6 +96,8 @@ def read_policies(files: Iterable[tuple[str, bytes]], mesh: MeshConfig | None = 
             resource = _read_document(document, problems)
             if resource is not None:
                 _keep(resource, found, document, problems)
+                if on_resource is not None:
+                    on_resource(resource)
     resources = _sorted(found)
     problems.extend(lints.lint(resources, mesh))
     resources = replace(resources, version=policy_version(resources, mesh or MeshConfig()))

@@ -4,6 +4,7 @@ What is in force: one compiled policy set with its mesh settings, replaced whole
 ``validate`` and the running service load through the very same function.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.core.resources import MeshConfig, Resources
 from authz.policy.mesh_config import read_mesh
-from authz.policy.reader import read_policies
+from authz.policy.reader import Resource, read_policies
 from authz.sources.directory import read_directory
 
 
@@ -33,7 +34,9 @@ class Snapshot:
         return self.engine.resources
 
 
-def load_snapshot(policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
+def load_snapshot(
+    policies: Path, mesh_file: Path | None, now: float, on_resource: Callable[[Resource], None] | None = None
+) -> Snapshot:
     """
     Read everything, check everything, compile everything.
 
@@ -41,6 +44,7 @@ def load_snapshot(policies: Path, mesh_file: Path | None, now: float) -> Snapsho
         policies: a directory, read with its subfolders, or a single file.
         mesh_file: MeshConfig in Istio's form; None means Istio's defaults.
         now: becomes ``loaded_at``.
+        on_resource: as in ``read_policies``.
 
     Raises:
         LoadError: carries every problem of all files, in order.
@@ -55,7 +59,7 @@ def load_snapshot(policies: Path, mesh_file: Path | None, now: float) -> Snapsho
         raise LoadError([_unreadable(error, policies)]) from error
     if not files:
         raise LoadError([no_policies(policies)])
-    result = read_policies(files, mesh)
+    result = read_policies(files, mesh, on_resource)
     found = (*problems, *result.problems)
     if any(problem.is_error for problem in found):
         raise LoadError(found)

@@ -58,6 +58,14 @@ def read_directory(path: Path) -> list[tuple[str, bytes]]:
     raise lost
 
 
+def directory_bytes(path: Path) -> int:
+    """How much ``read_directory`` would read; 0 when it could not, for that is where it is told."""
+    try:
+        return sum(size for _, _, size, _ in _listing(path))
+    except OSError:
+        return 0
+
+
 def _listing(path: Path) -> list[_Entry]:
     if not path.is_dir():
         status = path.stat()

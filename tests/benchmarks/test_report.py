@@ -21,7 +21,15 @@ def row(contender: str, policies: int = 1, **changes: object) -> dict[str, objec
     return {"contender": contender, "policies": policies, "paced": {}, **figures, **changes}
 
 
-LATENCY = {"rate": 500, "seconds": 3.0, "quiet_p50": 1.0, "quiet_p99": 2.0, "loading_p50": 1.5, "loading_p99": 3.0}
+LATENCY = {
+    "rate": 500,
+    "loads": 5,
+    "seconds": 3.0,
+    "quiet_p50": 1.0,
+    "quiet_p99": 2.0,
+    "loading_p50": 1.5,
+    "loading_p99": 3.0,
+}
 RESULT = {
     "began": "2026-01-01 00:00 UTC",
     "took_seconds": 1,

@@ -19,6 +19,7 @@ import pytest
 from authz._proto import health_pb2
 from authz.core.errors import SettingsError
 from authz.service.envoy_host import find_hosting
+from authz.service.loader import WORTH_BYTES
 from authz.service.server import AUTHORIZATION, HEALTH
 from tests.service.messages import check_request, response, told
 from tests.service.raw_http2 import framed, raw_connection
@@ -442,6 +443,29 @@ async def test_policies_change_under_load_without_a_wrong_answer(kind: str, tmp_
     assert answered > 100
     await asyncio.to_thread(finish, service)
     assert len(service.records) >= answered, "every decision has its record"
+
+
+@both_servers
+@pytest.mark.slow
+async def test_a_large_set_is_read_by_a_process_of_its_own(kind: str, tmp_path: Path) -> None:
+    service = await asyncio.to_thread(start, kind, tmp_path)
+    large = "---".join(policy(f"many-{number}", "ALLOW", f"/many/{number}") for number in range(2_000))
+    assert len(large) > WORTH_BYTES
+    async with grpc.aio.insecure_channel(service.addresses[0]) as channel:
+        for text, said, now in (
+            (large, "in force: 2002 Auth", 0),
+            (large.replace("/many/1999", "/other"), "in force", 7),
+            (large + "---" + policy("broken", "DENI", "/*"), r"large.yaml:\d+:.*AuthorizationPolicy shop/broken", 7),
+        ):
+            (tmp_path / "aside").write_text(text)
+            (tmp_path / "aside").rename(tmp_path / "policies" / "large.yaml")
+            await service.says_soon(said)
+            async with asyncio.timeout(20):
+                await becomes(lambda: code_of(channel, "/many/1999"), now)
+            assert await code_of(channel, "/open") == 0
+            assert await code_of(channel, "/shut") == 7
+    assert "within the server" not in "".join(service.lines), "no process could be started"
+    await asyncio.to_thread(finish, service)
 
 
 @both_servers

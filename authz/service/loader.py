@@ -1,0 +1,114 @@
+"""
+Large sets of policies are read by a process of their own, so that checks do not share the interpreter with that work.
+
+Reading 10,000 policies keeps a processor busy for two seconds. In a thread, every check would wait for it several
+times; a process of lower priority is pushed aside at once. It checks and compiles everything, as ``validate`` does, and
+sends what it has read piece by piece; the server puts the pieces together and compiles what is asked for. What is not
+worth a process is read in the calling thread.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.service.snapshot import Snapshot, load_snapshot
+from authz.service.transfer import receive
+from authz.sources.directory import directory_bytes
+
+_log = logging.getLogger("authz.loader")
+WORTH_BYTES = 256 * 1024
+"""Files from this size on are read by a process: some six hundred policies, or a tenth of a second."""
+_MODULE = "authz.service.loader_process"
+
+
+class _NotStarted(Exception):
+    """This machine does not let the process run; says why."""
+
+
+class Loader:
+    """Reads a set of policies, one set at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopped = False
+        self._is_told = False
+
+    def load(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
+        """
+        As ``load_snapshot``, but in a process if the set is large.
+
+        Raises:
+            LoadError: carries every problem; it may be the only one that the process died.
+        """
+        if directory_bytes(policies) >= WORTH_BYTES:
+            try:
+                return self._load_beside(policies, mesh_file, now)
+            except _NotStarted as error:
+                if not self._is_told:
+                    self._is_told = True
+                    _log.warning("policies are read within the server, which checks may have to wait for: %s", error)
+        return load_snapshot(policies, mesh_file, now)
+
+    def stop(self) -> None:
+        """End a process that still reads; called from another thread."""
+        self._is_stopped = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _load_beside(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
+        command = [_python(), "-S", "-P", "-m", _MODULE, str(policies), *([str(mesh_file)] if mesh_file else [])]
+        # Without `site` it starts faster; where it finds modules is known here.
+        path = os.pathsep.join((str(Path(__file__).parents[2]), *filter(None, sys.path)))
+        with tempfile.TemporaryFile() as said:
+            try:
+                process = subprocess.Popen(  # noqa: S603  # ourselves
+                    command,
+                    env={**os.environ, "PYTHONPATH": path},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                    process_group=0,  # Ctrl-C is the server's
+                )
+            except OSError as error:
+                raise _NotStarted(f"{command[0]}: {error.strerror}") from error
+            with process:
+                self._process = process
+                if self._is_stopped:
+                    process.kill()
+                assert process.stdout is not None, "a pipe was asked for"
+                received = receive(process.stdout)
+            self._process = None
+            said.seek(0)
+            last = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+        end = _end_of(process.returncode) + (f": {last}" if last else "")
+        if received.outcome is not None:
+            return received.snapshot(received.outcome, now)
+        if received.is_ready or self._is_stopped:
+            raise LoadError([_died(policies, end)])
+        raise _NotStarted(f"{command[0]} {end}")
+
+
+def _python() -> str:
+    """The interpreter's command; inside an Envoy ``sys.executable`` is none."""
+    if Path(sys.executable or "/").name.startswith("python"):
+        return sys.executable
+    return str(Path(sys.base_exec_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
+
+
+def _end_of(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _died(policies: Path, end: str) -> Problem:
+    return Problem(
+        Severity.ERROR,
+        "loader",
+        f"the process that reads the policies {end}, before it was done",
+        Location(str(policies)),
+        help="look for a limit of memory: while it lasts, reading takes about 10 kB for each policy",
+    )
