@@ -13,17 +13,21 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.service.snapshot import Snapshot, load_snapshot
-from authz.service.transfer import receive
+from authz.service.transfer import code_digest, receive
 from authz.sources.directory import directory_bytes
 
 _log = logging.getLogger("authz.loader")
 WORTH_BYTES = 256 * 1024
 """Files from this size on are read by a process: some six hundred policies, or a tenth of a second."""
 _MODULE = "authz.service.loader_process"
+_CODE = code_digest()
+"""Of this process, taken when it started."""
 
 
 class _NotStarted(Exception):
@@ -62,35 +66,47 @@ class Loader:
 
     def _load_beside(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
         command = [_python(), "-S", "-P", "-m", _MODULE, str(policies), *([str(mesh_file)] if mesh_file else [])]
-        # Without `site` it starts faster; where it finds modules is known here.
-        path = os.pathsep.join((str(Path(__file__).parents[2]), *filter(None, sys.path)))
-        with tempfile.TemporaryFile() as said:
+        with ExitStack() as stack:
             try:
-                process = subprocess.Popen(  # noqa: S603  # ourselves
-                    command,
-                    env={**os.environ, "PYTHONPATH": path},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=said,
-                    process_group=0,  # Ctrl-C is the server's
-                )
+                said = stack.enter_context(_open_memory())
+                process = stack.enter_context(_start(command, said))
             except OSError as error:
                 raise _NotStarted(f"{command[0]}: {error.strerror}") from error
-            with process:
-                self._process = process
-                if self._is_stopped:
-                    process.kill()
-                assert process.stdout is not None, "a pipe was asked for"
-                received = receive(process.stdout)
+            self._process = process
+            if self._is_stopped:
+                process.kill()
+            assert process.stdout is not None, "a pipe was asked for"
+            received = receive(process.stdout, _CODE)
+            process.stdout.close()
+            end = _end_of(process.wait(), said)
             self._process = None
-            said.seek(0)
-            last = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-        end = _end_of(process.returncode) + (f": {last}" if last else "")
+        if received.ready is not None and received.ready.code != _CODE:
+            raise _NotStarted("another version was installed, restart the server")
         if received.outcome is not None:
             return received.snapshot(received.outcome, now)
-        if received.is_ready or self._is_stopped:
+        if received.ready is not None or self._is_stopped:
             raise LoadError([_died(policies, end)])
         raise _NotStarted(f"{command[0]} {end}")
+
+
+def _start(command: list[str], said: IO[bytes]) -> subprocess.Popen[bytes]:
+    # Without `site` it starts faster; where it finds modules is known here.
+    path = os.pathsep.join((str(Path(__file__).parents[2]), *filter(None, sys.path)))
+    return subprocess.Popen(  # noqa: S603  # ourselves
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        process_group=0,  # Ctrl-C is the server's
+    )
+
+
+def _open_memory() -> IO[bytes]:
+    """A file without a name; in memory where that exists, for a container may have nowhere to write."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("authz-loader"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _python() -> str:
@@ -100,8 +116,12 @@ def _python() -> str:
     return str(Path(sys.base_exec_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
 
-def _end_of(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+def _end_of(code: int, said: IO[bytes]) -> str:
+    """How a process ended, and the last line of what it said."""
+    said.seek(0)
+    last = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+    end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"{end}: {last}" if last else end
 
 
 def _died(policies: Path, end: str) -> Problem:

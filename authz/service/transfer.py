@@ -7,6 +7,7 @@ Pieces are sent while the rest is still being read, so that the server takes the
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
+from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +25,9 @@ PIECE = 5
 @dataclass(frozen=True, slots=True)
 class Ready:
     """The process runs: from now on its end is a failure, not a machine where it cannot be started."""
+
+    code: str
+    """Its ``code_digest``: a server that was replaced on disk while it runs would be sent what it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,14 @@ Message = Ready | Refused | Done | list[Resource]
 """What the process sends: Ready, then any number of pieces, then one of the other two."""
 
 
+def code_digest() -> str:
+    """Tells two installations of the program apart: names, sizes and times of the modules that read policies."""
+    root = Path(__file__).parents[1]
+    files = (file for room in ("core", "policy", "service") for file in sorted((root / room).glob("*.py")))
+    facts = [(file.name, status.st_size, status.st_mtime_ns) for file in files if (status := file.stat())]
+    return sha256(repr(facts).encode()).hexdigest()
+
+
 def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes]) -> None:
     """Read, check and compile everything; write it as messages."""
     piece: list[Resource] = []
@@ -62,7 +74,7 @@ def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes]) -> 
             write_message(piece, stream)
             piece.clear()
 
-    write_message(Ready(), stream)
+    write_message(Ready(code_digest()), stream)
     try:
         snapshot = load_snapshot(policies, mesh_file, 0.0, on_resource)
     except LoadError as error:
@@ -113,7 +125,7 @@ def _reader_of(kind: type) -> Callable[[object], tuple[object, ...]] | None:
 class Received:
     """All that a process has sent so far."""
 
-    is_ready: bool = False
+    ready: Ready | None = None
     resources: list[Any] = field(default_factory=list)
     """Of three kinds, told apart by the numbers of ``Done``."""
     outcome: Done | Refused | None = None
@@ -128,8 +140,8 @@ class Received:
         return Snapshot(engine, outcome.mesh, outcome.version, now, outcome.problems)
 
 
-def receive(stream: IO[bytes]) -> Received:
-    """Take messages until the other side has closed the stream."""
+def receive(stream: IO[bytes], code: str) -> Received:
+    """Take messages until the other side has closed the stream, or turns out to run other code."""
     received = Received()
     while True:
         try:
@@ -139,6 +151,8 @@ def receive(stream: IO[bytes]) -> Received:
         if isinstance(message, list):
             received.resources += message
         elif isinstance(message, Ready):
-            received.is_ready = True
+            received.ready = message
+            if message.code != code:
+                return received
         else:
             received.outcome = message

@@ -21,7 +21,7 @@ from authz.service import loader
 from authz.service.loader import Loader
 from authz.service.reload import Reloader
 from authz.service.snapshot import Snapshot, load_snapshot
-from authz.service.transfer import Done, Ready, receive, send_snapshot, write_message
+from authz.service.transfer import Done, Ready, code_digest, receive, send_snapshot, write_message
 from tests.analysis import test_corpus
 from tests.policy.test_conformance import DOCUMENTS
 from tests.service.test_reload import policy
@@ -64,7 +64,7 @@ def received(resources: Resources, mesh: MeshConfig) -> Engine:
     write_message(list(itertools.chain(*kinds)), stream)
     write_message(Done((policies, requests, peers), mesh, resources.version, ()), stream)
     stream.seek(0)
-    found = receive(stream)
+    found = receive(stream, code_digest())
     assert found.outcome is not None
     return found.snapshot(found.outcome, NOW).engine
 
@@ -84,8 +84,8 @@ def test_every_document_of_the_corpus_gives_the_same_resources_or_problems(
     stream = io.BytesIO()
     send_snapshot(tmp_path, None, stream)
     stream.seek(0)
-    found = receive(stream)
-    assert found.is_ready
+    found = receive(stream, code_digest())
+    assert found.ready is not None
     outcome = found.outcome
     assert outcome is not None
     there, here = taken(lambda: found.snapshot(outcome, NOW)), taken(lambda: load_snapshot(tmp_path, None, NOW))
@@ -154,6 +154,7 @@ def script(tmp_path: Path, text: str) -> Callable[[], str]:
         (None, "No such file or directory"),
         ("sys.exit('no module named yaml')", "ended with exit code 1: no module named yaml"),
         ("os.kill(os.getpid(), signal.SIGSYS)", "was ended by SIGSYS"),
+        (f"os.write(1, {pickle.dumps(Ready('other'))!r})", "another version was installed, restart the server"),
     ],
 )
 def test_where_a_process_cannot_run_the_server_reads_itself_and_says_so_once(
@@ -173,7 +174,7 @@ def test_where_a_process_cannot_run_the_server_reads_itself_and_says_so_once(
     assert [why in record.message for record in caplog.records] == [True]
 
 
-BEGIN = f"os.write(1, {pickle.dumps(Ready())!r})\n"
+BEGIN = f"os.write(1, {pickle.dumps(Ready(code_digest()))!r})\n"
 
 
 @pytest.mark.parametrize(
