@@ -75,6 +75,10 @@ class LazyGroup(click.Group):
             if isinstance(error, click.MissingParameter) or not isinstance(kind, click.Path | click.File):
                 raise
             _fail(f"{error.message[:1].lower()}{error.message[1:].rstrip('.')}", error)  # no matter of usage
+        except click.UsageError:
+            raise
+        except click.ClickException as error:
+            _fail(error.message, error)
         except LoadError as error:
             output.print_problems(error.problems, output.remarks())
             output.remark(str(error))
