@@ -20,8 +20,9 @@ from pathlib import Path
 from statistics import median
 
 from authz._proto import ext_authz_pb2 as pb
+from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
-from authz.audit.trail import AuditTrail, Sink
+from authz.audit.trail import AuditTrail
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.garbage import settle
 from authz.service.snapshot import load_snapshot

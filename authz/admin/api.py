@@ -16,9 +16,9 @@ from authz.admin.watch import WINDOW_SECONDS, Watch
 from authz.analysis.graph import Grouping, build_graph, merge_workloads
 from authz.analysis.kiali import graph_json
 from authz.analysis.permitted import Permit, permits
+from authz.audit.entry import TrailStatus
 from authz.audit.status import ReloadStatus, ServiceStatus
 from authz.audit.telemetry import Telemetry, program_version
-from authz.audit.trail import TrailStatus
 from authz.core.attributes import Json, Workload
 from authz.core.decision import Effect
 from authz.core.engine import Engine

@@ -25,8 +25,8 @@ from datetime import datetime
 from pathlib import Path
 
 from authz.audit.chain import Chain
+from authz.audit.entry import Entry
 from authz.audit.record import rfc3339
-from authz.audit.trail import Entry
 
 _log = logging.getLogger("authz.audit")
 _STAMP = re.compile(r"\.(\d{8}T\d{6}\.\d{6})Z\.[^.]*(\.gz)?$")

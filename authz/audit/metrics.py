@@ -15,10 +15,12 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
 
+from authz.audit import names
 from authz.audit import telemetry as t
+from authz.audit.entry import TrailStatus
+from authz.audit.names import Metric
 from authz.audit.status import ServiceStatus
-from authz.audit.telemetry import Histogram, Labels, Metric, Telemetry
-from authz.audit.trail import TrailStatus
+from authz.audit.telemetry import Histogram, Labels, Telemetry
 
 _log = logging.getLogger("authz.audit")
 
@@ -82,7 +84,7 @@ class TelemetryCollector:
                 self._errors += 1
                 continue
             yield from families
-        yield counter(t.COLLECT_ERRORS, {(): self._errors})
+        yield counter(names.COLLECT_ERRORS, {(): self._errors})
 
     def _counters(self) -> Iterator[Family]:
         for metric, counts in self._telemetry.counts.items():
@@ -91,48 +93,50 @@ class TelemetryCollector:
             yield histogram(metric, histograms)
 
     def _health(self) -> Iterator[Family]:
-        yield gauge(t.READY, {(): float(self._is_ready())})
-        yield gauge(t.BUILD, {(t.program_version(),): 1.0})
+        yield gauge(names.READY, {(): float(self._is_ready())})
+        yield gauge(names.BUILD, {(t.program_version(),): 1.0})
 
     def _service(self) -> Iterator[Family]:
         status = self._status()
         reload = status.reload
-        yield counter(t.RELOADS, {("success",): reload.successes, ("failure",): reload.failures})
-        yield gauge(t.RELOAD_OK, {(): float(reload.is_ok)})
-        yield gauge(t.RELOAD_TIME, {(): reload.loaded_at})
-        yield gauge(t.POLICY_INFO, {(reload.policy_version,): 1.0} if reload.policy_version else {})
-        yield gauge(t.POLICIES, {(kind,): float(number) for kind, number in reload.documents})
-        yield gauge(t.KEY_SET_KEYS, {(k.name,): float(k.keys) for k in status.key_sets})
-        yield gauge(t.KEY_SET_FETCHED, {(k.name,): k.fetched_at or 0.0 for k in status.key_sets})
-        yield gauge(t.KEY_SET_STALE, {(k.name,): float(bool(k.error)) for k in status.key_sets})
-        yield counter(t.JWKS_SUCCESS, {(): sum(k.successes for k in status.key_sets)})
-        yield counter(t.JWKS_FAIL, {(): sum(k.failures for k in status.key_sets)})
+        yield counter(names.RELOADS, {("success",): reload.successes, ("failure",): reload.failures})
+        yield gauge(names.RELOAD_OK, {(): float(reload.is_ok)})
+        yield gauge(names.RELOAD_TIME, {(): reload.loaded_at})
+        yield gauge(names.POLICY_INFO, {(reload.policy_version,): 1.0} if reload.policy_version else {})
+        yield gauge(names.POLICIES, {(kind,): float(number) for kind, number in reload.documents})
+        yield gauge(names.KEY_SET_KEYS, {(k.name,): float(k.keys) for k in status.key_sets})
+        yield gauge(names.KEY_SET_FETCHED, {(k.name,): k.fetched_at or 0.0 for k in status.key_sets})
+        yield gauge(names.KEY_SET_STALE, {(k.name,): float(bool(k.error)) for k in status.key_sets})
+        yield counter(names.JWKS_SUCCESS, {(): sum(k.successes for k in status.key_sets)})
+        yield counter(names.JWKS_FAIL, {(): sum(k.failures for k in status.key_sets)})
         cache = status.token_cache
         if cache is not None:
-            yield counter(t.CACHE_HITS, {(): cache.hits})
-            yield counter(t.CACHE_MISSES, {(): cache.misses})
-            yield gauge(t.CACHE_ENTRIES, {(): float(cache.entries)})
-            yield gauge(t.CACHE_CAPACITY, {(): float(cache.capacity)})
-        yield gauge(t.CERTIFICATE, {(c.kind, c.namespace, c.workload): c.not_after for c in status.certificates})
+            yield counter(names.CACHE_HITS, {(): cache.hits})
+            yield counter(names.CACHE_MISSES, {(): cache.misses})
+            yield gauge(names.CACHE_ENTRIES, {(): float(cache.entries)})
+            yield gauge(names.CACHE_CAPACITY, {(): float(cache.capacity)})
+        yield gauge(names.CERTIFICATE, {(c.kind, c.namespace, c.workload): c.not_after for c in status.certificates})
         trust = status.peer_trust
         if trust is not None:
-            yield counter(t.PEER_TRUST_RELOADS, {("success",): trust.successes, ("failure",): trust.failures})
-            yield gauge(t.PEER_TRUST_OK, {(): float(not trust.problem)})
-            yield gauge(t.PEER_TRUST_TIME, {(): trust.loaded_at})
+            yield counter(names.PEER_TRUST_RELOADS, {("success",): trust.successes, ("failure",): trust.failures})
+            yield gauge(names.PEER_TRUST_OK, {(): float(not trust.problem)})
+            yield gauge(names.PEER_TRUST_TIME, {(): trust.loaded_at})
         roots = [c.not_after for c in status.certificates if c.kind == "root"]
-        yield gauge(t.ROOT_EXPIRY, {(): min(roots)} if roots else {})
+        yield gauge(names.ROOT_EXPIRY, {(): min(roots)} if roots else {})
 
     def _audit(self) -> Iterator[Family]:
         trail = self._trail()
-        yield gauge(t.QUEUED, {(): float(trail.queued)})
-        yield gauge(t.QUEUE_CAPACITY, {(): float(trail.capacity)})
-        yield counter(t.DROPPED, {("queue_full",): trail.dropped, ("rule",): trail.filtered, ("failed",): trail.failed})
+        yield gauge(names.QUEUED, {(): float(trail.queued)})
+        yield gauge(names.QUEUE_CAPACITY, {(): float(trail.capacity)})
+        yield counter(
+            names.DROPPED, {("queue_full",): trail.dropped, ("rule",): trail.filtered, ("failed",): trail.failed}
+        )
         results: dict[Labels, int] = {}
         for sink in trail.sinks:
             results[sink.name, "written"] = sink.written
             results[sink.name, "lost"] = sink.lost
-        yield counter(t.SINK_RECORDS, results)
-        yield gauge(t.SINK_OK, {(sink.name,): float(not sink.error) for sink in trail.sinks})
+        yield counter(names.SINK_RECORDS, results)
+        yield gauge(names.SINK_OK, {(sink.name,): float(not sink.error) for sink in trail.sinks})
 
 
 def metrics_registry(collector: TelemetryCollector) -> CollectorRegistry:

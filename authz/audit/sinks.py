@@ -11,10 +11,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
+from authz.audit.entry import Entry
 from authz.audit.files import write_fully
-from authz.audit.telemetry import LOG_EVENT, program_version
+from authz.audit.names import LOG_EVENT
+from authz.audit.telemetry import program_version
 from authz.audit.trace import OtlpTarget, nanoseconds, service_resource, span_attributes
-from authz.audit.trail import Entry
 
 
 class StreamSink:

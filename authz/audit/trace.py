@@ -24,8 +24,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState, format_span_id, format_trace_id
 from opentelemetry.trace.status import Status, StatusCode
 
+from authz.audit.names import SPAN_ATTRIBUTES, SPAN_CONSTANTS, SPAN_EVENTS, SPAN_NAME
 from authz.audit.record import NO_TRACE, Offer, Record, Timing, TraceIds, read_field
-from authz.audit.telemetry import SPAN_ATTRIBUTES, SPAN_CONSTANTS, SPAN_EVENTS, SPAN_NAME, program_version
+from authz.audit.telemetry import program_version
 from authz.core.decision import Stage
 
 _TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")

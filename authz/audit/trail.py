@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
 
 from authz.audit.encode import encode_record
+from authz.audit.entry import Entry, Sink, SinkStatus, TrailStatus
 from authz.audit.filters import RecordRules
 from authz.audit.record import (
     DEFAULT_OPTIONS,
@@ -57,79 +57,6 @@ class OnFull(StrEnum):
     """The request is answered as decided; the record is lost and counted. For those who put traffic first."""
     DENY = "deny"
     """``offer`` says False and the caller must refuse. For those who must not decide without a record."""
-
-
-class Entry:
-    """One record for the sinks. Most of them need the line only, so the object is parsed when it is asked for."""
-
-    __slots__ = ("_record", "at", "line", "trace")
-
-    def __init__(self, line: bytes, at: float, trace: TraceIds = NO_TRACE) -> None:
-        self.line = line
-        """JSON without a newline."""
-        self.at = at
-        """When the decision began, seconds since the epoch."""
-        self.trace = trace
-        self._record: Record | None = None
-
-    @property
-    def record(self) -> Record:
-        """The record as an object; do not change it."""
-        if self._record is None:
-            self._record = json.loads(self.line)
-        return self._record
-
-
-class Sink(Protocol):
-    """Where records go. Only the writer thread calls it."""
-
-    name: str
-    """For people and metrics: ``stdout``, ``file:/var/log/authz/audit.jsonl``."""
-
-    @property
-    def problem(self) -> str:
-        """What is wrong although ``write`` succeeds, for sinks that deliver later; else empty."""
-
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Write a batch through to the operating system. Raises OSError when it could not."""
-
-    def close(self) -> None:
-        """Write what is held back and release everything."""
-
-
-@dataclass(slots=True)
-class SinkStatus:
-    """How one sink is doing. The writer thread changes its own; ``status`` hands out copies."""
-
-    name: str
-    written: int = 0
-    lost: int = 0
-    """Records it refused for good."""
-    errors: int = 0
-    error: str = ""
-    """Last error, empty again after a success."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrailStatus:
-    """The trail as metrics and readiness see it."""
-
-    queued: int
-    capacity: int
-    written: int
-    """Records handed to the sinks."""
-    dropped: int
-    """Records lost to a full queue."""
-    filtered: int
-    """Records left out on purpose by a drop rule."""
-    failed: int
-    """Records that could not be built: our own mistakes, see the log."""
-    sinks: tuple[SinkStatus, ...]
-    tracing: str
-    """What the export of spans complains of, or empty."""
-    is_running: bool
-    denies: bool = False
-    """Whether a record that cannot be kept refuses the request."""
 
 
 @dataclass(frozen=True, slots=True)

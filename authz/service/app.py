@@ -16,10 +16,10 @@ from authz.admin.app import create_app
 from authz.admin.explained import Sources
 from authz.admin.page import Page
 from authz.admin.watch import Watch
+from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
 from authz.audit.status import CacheStatus, KeySetStatus, ServiceStatus
 from authz.audit.telemetry import Telemetry
-from authz.audit.trail import Sink
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.service.admin_server import AdminServer, make_admin_server

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from authz.audit.chain import Chain, read_signing_key
+from authz.audit.entry import Sink
 from authz.audit.files import FileSink, Rotation
 from authz.audit.filters import RecordRules
 from authz.audit.record import Offer, RecordOptions, TraceIds
 from authz.audit.sinks import OtlpSink, log_exporter
 from authz.audit.telemetry import Telemetry
 from authz.audit.trace import DecisionTracer, OtlpTarget, service_resource, span_exporter
-from authz.audit.trail import AuditTrail, Sink, Steps
+from authz.audit.trail import AuditTrail, Steps
 from authz.core.attributes import AttributeContext
 from authz.core.decision import Decision
 from authz.core.errors import SettingsError

@@ -13,8 +13,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from authz.audit.entry import Entry
 from authz.audit.sinks import StreamSink
-from authz.audit.trail import Entry
 from authz.core.errors import AuthzError, LoadError
 from authz.service.app import App, ServerOf
 from authz.service.log import log_to_stderr

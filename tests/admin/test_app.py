@@ -9,9 +9,9 @@ from starlette.routing import Route
 
 from authz.admin.app import create_app
 from authz.admin.health import judge_health
+from authz.audit.entry import SinkStatus, TrailStatus
 from authz.audit.status import CertificateStatus, KeySetStatus, PeerTrustStatus, ReloadStatus, ServiceStatus
 from authz.audit.telemetry import Telemetry
-from authz.audit.trail import SinkStatus, TrailStatus
 from authz.core.errors import Location, Problem, Severity
 
 NOW = 1_700_000_000.0

@@ -18,10 +18,10 @@ from authz.admin.app import create_app
 from authz.admin.explained import Sources
 from authz.admin.page import Page
 from authz.admin.watch import ALLOWED_EACH_SECOND, DENIED_KEPT, MAX_EDGES, Watch, without_credentials
+from authz.audit.entry import TrailStatus
 from authz.audit.record import NO_TRACE, Offer, Timing, TraceIds
 from authz.audit.status import KeySetStatus, ReloadStatus, ServiceStatus
 from authz.audit.telemetry import Telemetry
-from authz.audit.trail import TrailStatus
 from authz.cli import application
 from authz.core.attributes import (
     AttributeContext,

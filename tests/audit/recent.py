@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 
-from authz.audit.trail import Entry
+from authz.audit.entry import Entry
 
 
 class RecentSink:

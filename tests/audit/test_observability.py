@@ -17,7 +17,8 @@ import pytest
 import uvicorn
 
 from authz.admin.app import create_app
-from authz.audit import telemetry as t
+from authz.audit import names
+from authz.audit.entry import SinkStatus, TrailStatus
 from authz.audit.record import Offer, Timing, build_record
 from authz.audit.status import (
     CacheStatus,
@@ -28,7 +29,6 @@ from authz.audit.status import (
     ServiceStatus,
 )
 from authz.audit.telemetry import Telemetry
-from authz.audit.trail import SinkStatus, TrailStatus
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decision import Decision, DryRunResult, Effect
 from authz.service import ca_admin
@@ -54,7 +54,7 @@ def metric_names(text: str) -> set[str]:
 
 
 def known() -> set[str]:
-    return {metric.name for metric in (*t.METRICS, *t.WORKER_METRICS)} | OTHERS
+    return {metric.name for metric in (*names.METRICS, *names.WORKER_METRICS)} | OTHERS
 
 
 def test_the_dashboard_and_the_alerts_name_only_metrics_that_exist() -> None:
@@ -66,7 +66,7 @@ def test_the_dashboard_and_the_alerts_name_only_metrics_that_exist() -> None:
 
 def test_every_metric_is_on_the_dashboard() -> None:
     used = metric_names((DOCS / "grafana-dashboard.json").read_text())
-    assert {m.name for m in (*t.METRICS, *t.WORKER_METRICS)} - used == set()
+    assert {m.name for m in (*names.METRICS, *names.WORKER_METRICS)} - used == set()
 
 
 def test_panels_have_titles_and_do_not_overlap() -> None:
@@ -88,7 +88,7 @@ def test_panels_have_titles_and_do_not_overlap() -> None:
 def test_every_metric_is_documented_and_no_other() -> None:
     rows = re.findall(r"^\| `\w+` \| (?:counter|gauge|histogram) \|.*$", (DOCS / "README.md").read_text(), re.MULTILINE)
     wanted = []
-    for metric in (*t.METRICS, *t.WORKER_METRICS):
+    for metric in (*names.METRICS, *names.WORKER_METRICS):
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
         wanted.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
     assert sorted(rows) == sorted(wanted)
@@ -99,12 +99,18 @@ def test_what_a_process_exports_is_what_is_documented(admin: str) -> None:
     page = httpx.get(f"http://{admin}/metrics").text
     told = set(re.findall(r"^# TYPE (\S+ \w+)$", page, re.MULTILINE))
     ours = {one for one in told if not one.startswith(("process_", "python_"))}
-    assert ours == {f"{metric.name} {metric.kind}" for metric in t.METRICS}
+    assert ours == {f"{metric.name} {metric.kind}" for metric in names.METRICS}
 
 
 def test_every_span_attribute_and_event_is_documented() -> None:
     text = (DOCS / "README.md").read_text()
-    for name in (t.SPAN_NAME, t.LOG_EVENT, *t.SPAN_ATTRIBUTES, *t.SPAN_CONSTANTS, *t.SPAN_EVENTS.values()):
+    for name in (
+        names.SPAN_NAME,
+        names.LOG_EVENT,
+        *names.SPAN_ATTRIBUTES,
+        *names.SPAN_CONSTANTS,
+        *names.SPAN_EVENTS.values(),
+    ):
         assert f"`{name}`" in text, name
 
 
@@ -197,7 +203,7 @@ def prometheus(tmp_path: Path, admin: str) -> Iterator[str]:
 def test_a_real_prometheus_scrapes_the_page_and_answers_every_panel(prometheus: str) -> None:
     wait_for(lambda: ask(prometheus, "count_over_time(authz_build_info[1m]) > 4"))
     assert ask(prometheus, 'up{job="authz"}')[0]["value"][1] == "1"
-    for metric in t.METRICS:
+    for metric in names.METRICS:
         name = f"{metric.name}_count" if metric.kind == "histogram" else metric.name
         assert ask(prometheus, name), name
     silent = []

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz.audit import telemetry as t
+from authz.audit import names
+from authz.audit.entry import SinkStatus, TrailStatus
 from authz.audit.metrics import TelemetryCollector, metrics_registry, render_metrics
+from authz.audit.names import Metric
 from authz.audit.record import Offer, Timing
 from authz.audit.status import (
     CacheStatus,
@@ -17,8 +19,7 @@ from authz.audit.status import (
     ReloadStatus,
     ServiceStatus,
 )
-from authz.audit.telemetry import Metric, Telemetry
-from authz.audit.trail import SinkStatus, TrailStatus
+from authz.audit.telemetry import Telemetry
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decision import Decision, DryRunResult, Effect
 
@@ -51,7 +52,7 @@ def test_a_decision_is_counted_by_workload_effect_stage_and_rule(make_offer: Mak
     telemetry = Telemetry()
     telemetry.observe(make_offer())
     telemetry.observe(make_offer())
-    assert telemetry.counts[t.DECISIONS] == {
+    assert telemetry.counts[names.DECISIONS] == {
         ("bookinfo", "reviews-v2", "deny", "deny", "bookinfo", "deny-ratings", "0"): 2
     }
 
@@ -61,17 +62,17 @@ def test_a_decision_is_counted_by_workload_effect_stage_and_rule(make_offer: Mak
     [
         (
             {},
-            t.REQUESTS,
+            names.REQUESTS,
             (
                 "destination", "productpage", "bookinfo", "reviews-v2", "bookinfo", "reviews", "v2",
                 "http", "403", "mutual_tls",
             ),
         ),
-        ({"http": {"headers": {"content-type": ("application/grpc+proto",)}}}, t.REQUESTS, ("grpc",)),
-        ({"attributes": AttributeContext(Source(), Destination(Workload("db")))}, t.CONNECTIONS, ("tcp", "none")),
+        ({"http": {"headers": {"content-type": ("application/grpc+proto",)}}}, names.REQUESTS, ("grpc",)),
+        ({"attributes": AttributeContext(Source(), Destination(Workload("db")))}, names.CONNECTIONS, ("tcp", "none")),
         (
             {"attributes": AttributeContext(Source(("spiffe://x",)), Destination(Workload("db")))},
-            t.CONNECTIONS,
+            names.CONNECTIONS,
             ("unknown", "mutual_tls"),
         ),
     ],
@@ -90,19 +91,19 @@ def test_what_istio_counts_is_counted_under_istios_name(
 def test_an_accepted_request_has_a_code_that_only_the_upstream_knows(make_offer: MakeOffer, allowed: Decision) -> None:
     telemetry = Telemetry()
     telemetry.observe(make_offer(decision=allowed))
-    assert next(iter(telemetry.counts[t.REQUESTS]))[-2] == "unknown"
+    assert next(iter(telemetry.counts[names.REQUESTS]))[-2] == "unknown"
 
 
 def test_tokens_dry_runs_audits_and_providers_are_counted(make_offer: MakeOffer, denial: Decision) -> None:
     telemetry = Telemetry()
     decision = replace(denial, audit=True, audit_rule=denial.rule, dry_run_deny=DryRunResult(Effect.DENY, denial.rule))
     telemetry.observe(make_offer(decision=decision, timings=(Timing("provider.ask", 0.0, 0.004, "opa"),)))
-    assert telemetry.counts[t.TOKENS] == {("accepted", "true"): 1}
-    assert telemetry.counts[t.AUDIT_MATCHES] == {("bookinfo", "deny-ratings", "0"): 1}
-    assert telemetry.counts[t.DRY_RUN] == {
+    assert telemetry.counts[names.TOKENS] == {("accepted", "true"): 1}
+    assert telemetry.counts[names.AUDIT_MATCHES] == {("bookinfo", "deny-ratings", "0"): 1}
+    assert telemetry.counts[names.DRY_RUN] == {
         ("bookinfo", "reviews-v2", "DENY", "deny", "bookinfo", "deny-ratings", "0"): 1
     }
-    assert telemetry.histograms[t.PROVIDERS][("opa",)].total == 0.004
+    assert telemetry.histograms[names.PROVIDERS][("opa",)].total == 0.004
     assert telemetry.rule_hits() == {("bookinfo", "deny-ratings", 0): 3}
 
 
@@ -119,7 +120,7 @@ def test_labels_are_bounded_and_nothing_is_lost_beyond(make_offer: MakeOffer) ->
     for number in range(10):
         attributes = AttributeContext(Source(), Destination(Workload(f"ns-{number}")))
         telemetry.observe(make_offer(attributes=attributes))
-    counts = telemetry.counts[t.DECISIONS]
+    counts = telemetry.counts[names.DECISIONS]
     assert len(counts) == 4
     assert sum(counts.values()) == 10
     assert counts[("_other",) * 7] == 7
@@ -131,7 +132,7 @@ def test_the_page_shows_everything_that_is_named(make_offer: MakeOffer, denial: 
     telemetry.observe(make_offer(decision=decision, timings=(Timing("provider.ask", 0.0, 0.004, "opa"),)))
     telemetry.observe(make_offer(attributes=AttributeContext(Source(), Destination(Workload("db"))), decision=allowed))
     shown = page(telemetry)
-    for metric in t.METRICS:
+    for metric in names.METRICS:
         name = f"{metric.name}_bucket" if metric.kind == "histogram" else metric.name
         assert shown[name], metric.name
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from authz.audit.entry import Entry
 from authz.audit.filters import RecordRules
+from authz.audit.names import DECISIONS
 from authz.audit.record import Offer, Record, TraceIds
-from authz.audit.telemetry import DECISIONS, Telemetry
+from authz.audit.telemetry import Telemetry
 from authz.audit.trace import DecisionTracer
-from authz.audit.trail import AuditTrail, Entry, OnFull, Steps
+from authz.audit.trail import AuditTrail, OnFull, Steps
 from authz.core.attributes import AttributeContext
 from authz.core.compiler import compile_engine
 from authz.core.decision import Decision, Stage

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app, merge_metrics
-from authz.audit.telemetry import METRICS, WORKER_METRICS
+from authz.audit.names import METRICS, WORKER_METRICS
 from authz.service.supervisor import worker_address, worker_count
 from authz.settings import Settings
 from tests.service.messages import check_request, response

@@ -1,0 +1,161 @@
+"""
+Every metric and span name of the house.
+
+Labels are few and bounded: workloads, policies and rules yes, paths and principals never.
+Where Istio counts the same thing, its name and labels are used, so that existing dashboards read them.
+"""
+
+from typing import NamedTuple
+
+SPAN_NAME = "authz.decide"
+LOG_EVENT = "authz.decision"
+SPAN_EVENTS = {"token": "authz.token.verify", "provider": "authz.provider.ask", "stage": "authz.stage"}
+"""First part of a timing's name to the name of its span event."""
+SPAN_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "http.request.method": ("request", "method"),
+    "url.path": ("request", "path"),
+    "url.scheme": ("request", "scheme"),
+    "server.address": ("request", "host"),
+    "server.port": ("destination", "port"),
+    "network.protocol.version": ("request", "protocol"),
+    "user_agent.original": ("request", "user_agent"),
+    "client.address": ("source", "remote_ip"),
+    "network.peer.address": ("source", "ip"),
+    "network.peer.port": ("source", "port"),
+    "tls.client.server_name": ("sni",),
+    "enduser.id": ("token", "subject"),
+    "authz.decision_id": ("decision_id",),
+    "authz.effect": ("effect",),
+    "authz.stage": ("stage",),
+    "authz.reason": ("reason",),
+    "authz.status": ("status",),
+    "authz.rule": ("rule", "name"),
+    "authz.rule.file": ("rule", "file"),
+    "authz.rule.line": ("rule", "line"),
+    "authz.source.principal": ("source", "principal"),
+    "authz.source.mtls": ("source", "mtls"),
+    "authz.destination.workload": ("destination", "workload"),
+    "authz.destination.namespace": ("destination", "namespace"),
+    "authz.token.issuer": ("token", "issuer"),
+    "authz.token.key_id": ("token", "key_id"),
+    "authz.token.digest": ("token", "digest"),
+    "authz.token.cached": ("token", "cached"),
+    "authz.audit": ("audit",),
+    "authz.would_deny": ("would_deny",),
+    "authz.would_deny.by": ("by",),
+    "authz.policy_version": ("policy_version",),
+    "authz.x_request_id": ("x_request_id",),
+}
+"""Span attribute to its field in the audit record."""
+SPAN_CONSTANTS = {
+    "rpc.system": "grpc",
+    "rpc.service": "envoy.service.auth.v3.Authorization",
+    "rpc.method": "Check",
+}
+"""Of every span: it is the server's side of Envoy's call."""
+
+
+class Metric(NamedTuple):
+    """Name, help and labels of one metric; the kind is counter, gauge or histogram."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+_RULE = ("policy_namespace", "policy", "rule")
+_WORKLOAD = ("namespace", "workload")
+_ISTIO = (
+    "reporter",
+    "source_workload",
+    "source_workload_namespace",
+    "destination_workload",
+    "destination_workload_namespace",
+    "destination_app",
+    "destination_version",
+    "request_protocol",
+    "response_code",
+    "connection_security_policy",
+)
+
+DECISIONS = Metric("authz_decisions_total", "counter", "Decisions made", (*_WORKLOAD, "effect", "stage", *_RULE))
+DURATION = Metric("authz_decision_duration_seconds", "histogram", "Time from request to answer", ("effect",))
+DRY_RUN = Metric(
+    "authz_dry_run_results_total",
+    "counter",
+    "What dry-run policies would have answered",
+    (*_WORKLOAD, "action", "result", *_RULE),
+)
+AUDIT_MATCHES = Metric("authz_audit_policy_matches_total", "counter", "Requests an AUDIT rule matched", _RULE)
+TOKENS = Metric("authz_tokens_total", "counter", "Tokens judged", ("outcome", "cached"))
+PROVIDERS = Metric("authz_provider_duration_seconds", "histogram", "Time an external provider took", ("provider",))
+REQUESTS = Metric(
+    "istio_requests_total",
+    "counter",
+    "HTTP requests asked about; response_code is `unknown` for accepted ones, because the upstream answers them",
+    _ISTIO,
+)
+CONNECTIONS = Metric(
+    "istio_tcp_connections_opened_total",
+    "counter",
+    "TCP connections asked about",
+    tuple(label for label in _ISTIO if label != "response_code"),
+)
+CACHE_HITS = Metric("authz_token_cache_hits_total", "counter", "Tokens found verified in the cache")
+CACHE_MISSES = Metric("authz_token_cache_misses_total", "counter", "Tokens that had to be verified")
+CACHE_ENTRIES = Metric("authz_token_cache_entries", "gauge", "Tokens in the cache")
+CACHE_CAPACITY = Metric("authz_token_cache_capacity", "gauge", "Most tokens the cache holds")
+KEY_SET_KEYS = Metric("authz_key_set_keys", "gauge", "Usable keys of a key set; 0 when it was never read", ("key_set",))
+KEY_SET_FETCHED = Metric(
+    "authz_key_set_fetched_timestamp_seconds",
+    "gauge",
+    "When a key set was last read successfully; 0 when never",
+    ("key_set",),
+)
+KEY_SET_STALE = Metric("authz_key_set_failing", "gauge", "1 while the last read of a key set failed", ("key_set",))
+JWKS_SUCCESS = Metric("pilot_jwks_resolver_network_fetch_success_total", "counter", "Key sets fetched")
+JWKS_FAIL = Metric("pilot_jwks_resolver_network_fetch_fail_total", "counter", "Key sets that could not be fetched")
+RELOADS = Metric("authz_policy_reloads_total", "counter", "Reloads of the policies", ("result",))
+RELOAD_OK = Metric("authz_policy_last_reload_successful", "gauge", "0 while a refused change waits to be repaired")
+RELOAD_TIME = Metric(
+    "authz_policy_last_reload_success_timestamp_seconds", "gauge", "When the policies in force were loaded"
+)
+POLICY_INFO = Metric("authz_policy_info", "gauge", "Version of the policies in force", ("version",))
+POLICIES = Metric("authz_policies", "gauge", "Documents in force", ("kind",))
+PEER_TRUST_RELOADS = Metric(
+    "authz_peer_trust_reloads_total", "counter", "Readings of trust bundles and the revocation list", ("result",)
+)
+PEER_TRUST_OK = Metric(
+    "authz_peer_trust_last_reload_successful",
+    "gauge",
+    "0 while a change of trust bundles or revocations is refused and the last good one stays",
+)
+PEER_TRUST_TIME = Metric(
+    "authz_peer_trust_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When the trust bundles and revocations in force were read",
+)
+QUEUED = Metric("authz_audit_queue_entries", "gauge", "Decisions waiting to be recorded")
+QUEUE_CAPACITY = Metric("authz_audit_queue_capacity", "gauge", "Most decisions that may wait")
+DROPPED = Metric("authz_audit_dropped_total", "counter", "Decisions without a record", ("cause",))
+SINK_RECORDS = Metric("authz_audit_sink_records_total", "counter", "Records by sink", ("sink", "result"))
+SINK_OK = Metric("authz_audit_sink_healthy", "gauge", "0 while a sink fails", ("sink",))
+CERTIFICATE = Metric(
+    "authz_certificate_expiry_timestamp_seconds", "gauge", "When a certificate expires", ("kind", *_WORKLOAD)
+)
+ROOT_EXPIRY = Metric(
+    "citadel_server_root_cert_expiry_timestamp", "gauge", "When the root certificate expires, in seconds"
+)
+READY = Metric("authz_ready", "gauge", "1 when requests are answered", ())
+BUILD = Metric("authz_build_info", "gauge", "Version of this program", ("version",))
+COLLECT_ERRORS = Metric("authz_metrics_errors_total", "counter", "Parts of this page that could not be read")
+
+METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All that a process tells of itself, for the documentation and its test."""
+WORKER_SERVING = Metric("authz_worker_serving", "gauge", "1 while a worker answers checks", ("worker",))
+WORKER_RESTARTS = Metric(
+    "authz_worker_restarts_total", "counter", "Workers started again after they ended by themselves", ("worker",)
+)
+WORKER_METRICS = (WORKER_SERVING, WORKER_RESTARTS)
+"""Told beside them where several workers share an admin port."""
