@@ -20,8 +20,9 @@ TURN_SECONDS = 0.00025
 
 def main() -> int:
     os.nice(NICE)
-    signal.signal(signal.SIGALRM, lambda *_: os.sched_yield())
-    signal.setitimer(signal.ITIMER_REAL, TURN_SECONDS, TURN_SECONDS)
+    if hasattr(os, "sched_yield"):
+        signal.signal(signal.SIGALRM, lambda *_: os.sched_yield())
+        signal.setitimer(signal.ITIMER_REAL, TURN_SECONDS, TURN_SECONDS)
     import gc  # only now: checks are served while this loads its modules, too
     from pathlib import Path
 
