@@ -9,19 +9,34 @@ Standard output carries pickled messages, for the server that started it and nob
 import os
 import signal
 import sys
+import time
 
-NICE = 5
-"""
-A third of what a check is worth to the scheduler: enough to load under any load, for a new DENY must not wait for ever.
-"""
 TURN_SECONDS = 0.00025
 """How long this keeps a processor from a check that has come; the system alone would let it for three milliseconds."""
+PATIENCE = 3.0
+"""
+Giving way costs a turn each time, so where all processors are busy this would hardly run, and a new DENY must not wait
+for ever: what takes so many times as long as its work gives way no more.
+"""
+NICE = 3
+"""Then, too, a check is worth twice as much to the scheduler."""
+
+
+def gives_way(elapsed_seconds: float, used_seconds: float) -> bool:
+    """Whether a process of that age, with so much work done, still lets everybody go first."""
+    return elapsed_seconds < PATIENCE * used_seconds
 
 
 def main() -> int:
     os.nice(NICE)
+    began = time.monotonic() - time.process_time()
+
+    def give_way(*_: object) -> None:
+        if gives_way(time.monotonic() - began, time.process_time()):
+            os.sched_yield()
+
     if hasattr(os, "sched_yield"):
-        signal.signal(signal.SIGALRM, lambda *_: os.sched_yield())
+        signal.signal(signal.SIGALRM, give_way)
         signal.setitimer(signal.ITIMER_REAL, TURN_SECONDS, TURN_SECONDS)
     import gc  # only now: checks are served while this loads its modules, too
     from pathlib import Path

@@ -99,8 +99,10 @@ class Reloader:
     def _prepare(self, known: Iterable[Workload]) -> Snapshot:
         """Load, and select the policies of every workload that is likely to ask, so that no request waits for it."""
         with beside_checks():
-            load = load_snapshot if self.snapshot is None else self._loader.load  # at the start, no check waits
-            snapshot = load(self._policies, self._mesh_file, self._clock())
+            if self.snapshot is None:  # no check waits yet
+                snapshot = load_snapshot(self._policies, self._mesh_file, self._clock())
+            else:
+                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock())
             for workload in (*known, *self._described_workloads()):
                 snapshot.engine.for_workload(workload)
             return snapshot

@@ -19,6 +19,7 @@ from authz.core.errors import LoadError
 from authz.core.resources import MeshConfig, Resources
 from authz.service import loader
 from authz.service.loader import Loader
+from authz.service.loader_process import gives_way
 from authz.service.reload import Reloader
 from authz.service.snapshot import Snapshot, load_snapshot
 from authz.service.transfer import Done, Ready, code_digest, receive, send_snapshot, write_message
@@ -223,6 +224,11 @@ def test_what_the_process_prints_does_not_fall_among_the_messages() -> None:
     code += "transfer.send_snapshot = lambda *_: print('hello')\nloader_process.main()"
     done = subprocess.run([sys.executable, "-c", code, "policies"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "hello\n")
+
+
+@pytest.mark.parametrize(("elapsed", "used", "expected"), [(0.2, 0.2, True), (2.9, 1.0, True), (3.1, 1.0, False)])
+def test_the_process_gives_way_until_it_is_starved(elapsed: float, used: float, expected: bool) -> None:
+    assert gives_way(elapsed, used) is expected
 
 
 def test_the_process_ends_quietly_when_its_server_is_gone(policies: Path) -> None:
