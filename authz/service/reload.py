@@ -65,7 +65,6 @@ class Reloader:
             return False
         self._put_in_force(snapshot)
         old, self.snapshot = [self.snapshot], snapshot
-        await asyncio.to_thread(let_go, old)
         resources = snapshot.resources
         documents = (
             ("AuthorizationPolicy", len(resources.authorization_policies)),
@@ -85,6 +84,7 @@ class Reloader:
         _log.info("policy version %s is in force: %s", snapshot.version, counted)
         for problem in snapshot.problems:
             _log.log(logging.WARNING if problem.severity is Severity.WARNING else logging.DEBUG, "%s", problem)
+        await asyncio.to_thread(let_go, old)  # last: what is in force is told at once
         return True
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
