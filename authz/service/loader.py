@@ -1,10 +1,10 @@
 """
 Large sets of policies are read by a process of their own, so that checks do not share the interpreter with that work.
 
-Reading 10,000 policies keeps a processor busy for two seconds. In a thread, every check would wait for it several
-times; a process of lower priority is pushed aside at once. It checks and compiles everything, as ``validate`` does, and
-sends what it has read piece by piece; the server puts the pieces together and compiles what is asked for. What is not
-worth a process is read in the calling thread.
+Reading 10,000 policies keeps a processor busy for two seconds. In a thread, every check would wait for the interpreter
+several times; a process only needs a processor, and gives way for it. It checks and compiles everything, as
+``validate`` does, and sends what it has read piece by piece; the server puts the pieces together and compiles what is
+asked for. What is not worth a process is read in the calling thread.
 """
 
 import logging
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.service.garbage import let_go
 from authz.service.snapshot import Snapshot, load_snapshot
-from authz.service.transfer import code_digest, receive
+from authz.service.transfer import Done, Refused, code_digest, receive
 from authz.sources.directory import directory_bytes
 
 _log = logging.getLogger("authz.loader")
@@ -80,10 +81,13 @@ class Loader:
             process.stdout.close()
             end = _end_of(process.wait(), said)
             self._process = None
+        if isinstance(received.outcome, Done):
+            return received.snapshot(received.outcome, now)
+        let_go(received.resources)
+        if isinstance(received.outcome, Refused):
+            raise LoadError(received.outcome.problems)
         if received.ready is not None and received.ready.code != _CODE:
             raise _NotStarted("another version was installed, restart the server")
-        if received.outcome is not None:
-            return received.snapshot(received.outcome, now)
         if received.ready is not None or self._is_stopped:
             raise LoadError([_died(policies, end)])
         raise _NotStarted(f"{command[0]} {end}")
@@ -120,7 +124,8 @@ def _end_of(code: int, said: IO[bytes]) -> str:
     """How a process ended, and the last line of what it said."""
     said.seek(0)
     last = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-    end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    named = {int(number): number.name for number in signal.Signals}
+    end = f"was ended by {named.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
     return f"{end}: {last}" if last else end
 
 

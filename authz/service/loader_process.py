@@ -50,6 +50,11 @@ def main() -> int:
         send_snapshot(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None, stream)
     except BrokenPipeError:  # the server is gone
         os._exit(1)
+    except Exception as error:  # its message may quote a key that stands in a policy
+        from authz.service.check import where_it_failed
+
+        print(where_it_failed(error), file=sys.stderr, flush=True)
+        os._exit(1)
     stream.flush()
     os._exit(0)  # taking everything apart first would take a tenth of a second
 

@@ -9,24 +9,18 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from time import sleep
 
 from authz.audit.status import ReloadStatus
 from authz.core.attributes import Workload
 from authz.core.errors import LoadError, Problem, Severity
 from authz.mesh.description import read_mesh_description
 from authz.service.check import where_it_failed
-from authz.service.garbage import beside_checks
+from authz.service.garbage import beside_checks, let_go
 from authz.service.loader import Loader
 from authz.service.snapshot import Snapshot, load_snapshot
 from authz.sources.directory import watch
 
 _log = logging.getLogger("authz.reload")
-PARTS_AT_ONCE, BREATH_SECONDS = 50, 0.0002
-"""
-How old policies are let go of: so many, a fifth of a millisecond, and as long a rest. A thread that does not rest is
-not interrupted by the system for some three milliseconds, whatever waits for its processor.
-"""
 
 
 class Reloader:
@@ -84,7 +78,7 @@ class Reloader:
         _log.info("policy version %s is in force: %s", snapshot.version, counted)
         for problem in snapshot.problems:
             _log.log(logging.WARNING if problem.severity is Severity.WARNING else logging.DEBUG, "%s", problem)
-        await asyncio.to_thread(let_go, old)  # last: what is in force is told at once
+        await asyncio.to_thread(let_go_of, old)  # last: what is in force is told at once
         return True
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
@@ -127,19 +121,12 @@ class Reloader:
             _log.error("%s", problem)
 
 
-def let_go(snapshots: list[Snapshot | None]) -> None:
-    """
-    Drop snapshots piece by piece, and take them out of the list so that nothing else holds them.
-
-    Dropped whole, 10,000 policies would keep the interpreter for a tenth of a second.
-    """
-    with beside_checks():
-        while snapshots:
-            snapshot = snapshots.pop()
-            if snapshot is None:
-                continue
-            parts = list(snapshot.engine.parts())
-            snapshot = None
-            while parts:
-                del parts[-PARTS_AT_ONCE:]
-                sleep(BREATH_SECONDS)
+def let_go_of(snapshots: list[Snapshot | None]) -> None:
+    """Take snapshots out of a list, so that nothing else holds them, and drop them piece by piece."""
+    while snapshots:
+        snapshot = snapshots.pop()
+        if snapshot is None:
+            continue
+        parts = list(snapshot.engine.parts())
+        snapshot = None
+        let_go(parts)

@@ -131,10 +131,8 @@ class Received:
     outcome: Done | Refused | None = None
     """None: it ended without a word."""
 
-    def snapshot(self, outcome: Done | Refused, now: float) -> Snapshot:
-        """Put the pieces together. Raises LoadError."""
-        if isinstance(outcome, Refused):
-            raise LoadError(outcome.problems)
+    def snapshot(self, outcome: Done, now: float) -> Snapshot:
+        """Put the pieces together."""
         policies, requests, peers = (tuple(map(self.resources.__getitem__, numbers)) for numbers in outcome.numbers)
         engine = compile_as_needed(Resources(policies, requests, peers, outcome.version), outcome.mesh)
         return Snapshot(engine, outcome.mesh, outcome.version, now, outcome.problems)

@@ -99,6 +99,7 @@ def test_a_file_that_is_not_there_leaves_the_question_unanswered(run: Run, argum
     assert result.exit_code == 1
     assert "nowhere" in result.stderr
     assert "Usage" not in result.stderr
+    assert "Error:" not in result.stderr, "errors of the world begin with `error:`"
 
 
 def test_options_can_be_given_in_the_environment(run: Run, policies: Path) -> None:

@@ -1,9 +1,11 @@
 """Large sets of policies, read by a process beside the server: the same policies, and nothing half read in force."""
 
+import asyncio
 import io
 import itertools
 import logging
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,20 +14,24 @@ from pathlib import Path
 import pytest
 
 from authz.analysis import cases
+from authz.core import resources as r
 from authz.core.attributes import Workload
 from authz.core.compiler import compile_as_needed, compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.core.resources import MeshConfig, Resources
 from authz.service import loader
+from authz.service.check import CheckFunction, DecisionIds
 from authz.service.loader import Loader
 from authz.service.loader_process import gives_way
 from authz.service.reload import Reloader
 from authz.service.snapshot import Snapshot, load_snapshot
-from authz.service.transfer import Done, Ready, code_digest, receive, send_snapshot, write_message
+from authz.service.transfer import Done, Ready, Refused, code_digest, receive, send_snapshot, write_message
 from tests.analysis import test_corpus
 from tests.policy.test_conformance import DOCUMENTS
-from tests.service.test_reload import policy
+from tests.service.messages import check_request, response
+from tests.service.recording import Recorder
+from tests.service.test_reload import policy, until
 
 NOW = 1_800_000_000.0
 MESH = (
@@ -66,7 +72,7 @@ def received(resources: Resources, mesh: MeshConfig) -> Engine:
     write_message(Done((policies, requests, peers), mesh, resources.version, ()), stream)
     stream.seek(0)
     found = receive(stream, code_digest())
-    assert found.outcome is not None
+    assert isinstance(found.outcome, Done)
     return found.snapshot(found.outcome, NOW).engine
 
 
@@ -89,8 +95,8 @@ def test_every_document_of_the_corpus_gives_the_same_resources_or_problems(
     assert found.ready is not None
     outcome = found.outcome
     assert outcome is not None
-    there, here = taken(lambda: found.snapshot(outcome, NOW)), taken(lambda: load_snapshot(tmp_path, None, NOW))
-    assert there == here
+    there = outcome.problems if isinstance(outcome, Refused) else facts(found.snapshot(outcome, NOW))
+    assert there == taken(lambda: load_snapshot(tmp_path, None, NOW))
 
 
 def taken(load: Callable[[], Snapshot]) -> tuple[object, ...]:
@@ -182,6 +188,7 @@ BEGIN = f"os.write(1, {pickle.dumps(Ready(code_digest()))!r})\n"
     ("text", "why"),
     [
         (BEGIN + "os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL, before"),
+        (BEGIN + "os.kill(os.getpid(), signal.SIGRTMIN + 2)", f"was ended by signal {signal.SIGRTMIN + 2}, before"),
         (BEGIN + "sys.exit('RuntimeError: oops')", "ended with exit code 1: RuntimeError: oops, before"),
         (BEGIN + f"os.write(1, {pickle.dumps(list(range(99)))[:-5]!r})", "ended with exit code 0, before"),
     ],
@@ -204,6 +211,57 @@ def test_a_loader_that_was_stopped_ends_its_process(policies: Path) -> None:
     with pytest.raises(LoadError) as refused:
         own.load(policies, None, NOW)
     assert "SIGKILL" in refused.value.problems[0].message
+
+
+def test_what_was_read_of_a_set_that_is_refused_is_let_go_of_piece_by_piece(
+    policies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (policies / "c.yaml").write_text(policy("one", "DENI", "/*"))
+    sizes: list[int] = []
+    monkeypatch.setattr(loader, "let_go", lambda parts: sizes.append(len(parts)))
+    with pytest.raises(LoadError):
+        Loader().load(policies, None, NOW)
+    assert sizes == [25], "two pieces are whole: all but the last resources, which were not sent"
+
+
+async def test_the_process_ends_with_the_watch(policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the end of the server would wait for it."""
+    reloader = Reloader(policies, None, lambda snapshot: None, lambda: NOW)
+    ready, done = asyncio.Event(), tmp_path / "begun"
+    watching = asyncio.create_task(reloader.run(ready))
+    await ready.wait()
+    assert await reloader.load()
+    endless = BEGIN + f"open({str(done)!r}, 'w').write(str(os.getpid()))\nsignal.pause()"
+    monkeypatch.setattr(loader, "_python", script(tmp_path, endless))
+    (policies / "b.yaml").write_text(policy("other", "DENY", "/*"))
+    await until(lambda: done.exists() and done.read_text() != "", 10)
+    pid = int(done.read_text())
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await until(lambda: not Path(f"/proc/{pid}").exists(), 10)
+
+
+def test_what_cannot_be_compiled_when_it_is_needed_denies() -> None:
+    """It was compiled before, so this does not happen; if it does, nothing is allowed by it."""
+    unusable = r.Rule(sources=(r.Source(ip_blocks=("10.0.0.0/99",)),))
+    written = r.AuthorizationPolicy(r.Metadata("p", "shop"), r.Target(), r.Action.ALLOW, (unusable, r.Rule()))
+    engine = compile_as_needed(r.Resources((written,), version="v1"), MeshConfig())
+    function = CheckFunction(Recorder(), DecisionIds(NOW, b"abc"))
+    function.replace(Snapshot(engine, MeshConfig(), "v1", NOW))
+    for _ in range(2):
+        answer = response(function.check(check_request(path="/"), (), NOW))
+        assert (answer.status.code, answer.denied_response.status.code) == (13, 503)
+    assert function.failures == 2
+
+
+def test_a_failure_of_the_process_is_told_by_its_place_and_never_by_what_it_quotes() -> None:
+    code = "from authz.service import loader_process, transfer\n"
+    code += "def fail(*_): raise ValueError('a-secret-key')\n"
+    code += "transfer.send_snapshot = fail\nloader_process.main()"
+    done = subprocess.run([sys.executable, "-c", code, "policies"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "ValueError at fail" in done.stderr
+    assert "secret" not in done.stderr
 
 
 async def test_the_last_good_set_stays_in_force_when_the_process_dies(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.sources.directory import read_directory, watch
+from authz.sources.directory import directory_bytes, read_directory, watch
 
 
 def names(path: Path) -> list[str]:
@@ -46,6 +46,15 @@ def test_a_loop_of_symlinks_ends(tmp_path: Path) -> None:
     (tmp_path / "sub" / "a.yaml").write_text("x")
     (tmp_path / "sub" / "up").symlink_to("..")
     assert names(tmp_path) == ["sub/a.yaml"]
+
+
+def test_the_size_of_a_directory_is_what_would_be_read_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name, text in (("a/x.yaml", "12345"), ("y.json", "678"), (".hidden.yaml", "9"), ("notes.txt", "0")):
+        (tmp_path / name).write_text(text)
+    assert directory_bytes(tmp_path) == sum(len(data) for _, data in read_directory(tmp_path)) == 8
+    assert directory_bytes(tmp_path / "y.json") == 3
+    assert directory_bytes(tmp_path / "none") == 0
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
