@@ -24,8 +24,8 @@ from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
 from authz.audit.trail import AuditTrail
 from authz.service.check import CheckFunction, DecisionIds
-from authz.service.garbage import settle
-from authz.service.snapshot import load_snapshot
+from authz.service.loading.garbage import settle
+from authz.service.loading.snapshot import load_snapshot
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.signing import jwks_text, make_keys, make_token

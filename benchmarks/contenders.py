@@ -23,8 +23,8 @@ import httpx
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.core.errors import SettingsError
-from authz.mesh.hosting import APPLICATION, hosting_address, hosting_bootstrap, hosting_listener
-from authz.service.envoy_host import HostedAt, Hosting, find_hosting, hosting_command
+from authz.envoy.hosting import APPLICATION, hosting_address, hosting_bootstrap, hosting_listener
+from authz.service.workers.envoy_host import HostedAt, Hosting, find_hosting, hosting_command
 from benchmarks.check import METADATA
 from benchmarks.clients import CHECK, Target
 from benchmarks.subject import REGO, Json, Subject, check_cluster, check_filter, checking_envoy

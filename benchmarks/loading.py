@@ -24,9 +24,9 @@ from typing import Any
 from authz._proto import ext_authz_pb2 as pb
 from authz.core.attributes import Workload
 from authz.service.check import CheckFunction, DecisionIds
-from authz.service.garbage import beside_checks, settle
-from authz.service.reload import Reloader
-from authz.service.snapshot import load_snapshot
+from authz.service.loading.garbage import beside_checks, settle
+from authz.service.loading.reload import Reloader
+from authz.service.loading.snapshot import load_snapshot
 from benchmarks.check import METADATA, Nothing
 from benchmarks.clients import CHECK, Target, percentiles, requests_at
 from benchmarks.contenders import Field, free_port, serving

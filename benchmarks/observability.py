@@ -28,15 +28,15 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from authz.admin.watch import Watch
 from authz.audit.sinks import StreamSink
-from authz.audit.trace import DecisionTracer
 from authz.audit.trail import AuditTrail, Steps
-from authz.mesh.hosting import APPLICATION
+from authz.envoy.hosting import APPLICATION
 from authz.service.check import CheckFunction
-from authz.service.envoy_host import HostedAt, find_hosting, hosting_command
-from authz.service.hosted import HostedServer, Receive, Scope, Send
 from authz.service.providers import Providers
-from authz.service.scheduling import calm_host
 from authz.service.server import CheckServer
+from authz.service.workers.envoy_host import HostedAt, find_hosting, hosting_command
+from authz.service.workers.hosted import HostedServer, Receive, Scope, Send
+from authz.service.workers.scheduling import calm_host
+from authz.telemetry.spans import DecisionTracer
 from benchmarks.check import AT_ONCE, METADATA, Nothing, Prepared, prepare
 from benchmarks.servers import Contender
 

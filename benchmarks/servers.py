@@ -28,8 +28,8 @@ from statistics import median
 import grpc
 
 from authz._proto import ext_authz_pb2 as pb
-from authz.mesh.hosting import APPLICATION
-from authz.service.envoy_host import HostedAt, find_hosting, hosting_command
+from authz.envoy.hosting import APPLICATION
+from authz.service.workers.envoy_host import HostedAt, find_hosting, hosting_command
 from authz.tokens.signing import jwks_text, make_keys, make_token
 from benchmarks.check import METADATA, POLICIES, message
 from benchmarks.empty import METHOD

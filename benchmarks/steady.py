@@ -3,8 +3,9 @@ Mixed requests at a fixed rate over HTTP/1.1 for as long as wanted, where every 
 
     python -m benchmarks.steady       orders on standard input, one JSON object a line; a new one replaces the last
 
-A latency counts from the moment a request was due, for here it waits until a connection is free. One JSON line on standard output tells of
-every ten seconds; the end of the input ends the run. What is not as ordered is counted, shown, and never tried again.
+A latency counts from the moment a request was due, for here it waits until a connection is free. One JSON line on
+standard output tells of every ten seconds; the end of the input ends the run. What is not as ordered is counted, shown,
+and never tried again.
 """
 
 import gc

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.offers"]
+
 # A busy machine is no finding: examples have no deadline, and slow generation is not an error.
 settings.register_profile("authz", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("authz")
@@ -14,7 +16,7 @@ settings.load_profile("authz")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-REAL_PROCESSES = frozenset({"admin", "demo", "envoy", "mesh", "service"})
+REAL_PROCESSES = frozenset({"admin", "control", "demo", "envoy", "mesh", "service"})
 """Rooms whose tests start real Envoys, servers and browsers on a machine that others use too."""
 
 

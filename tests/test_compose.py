@@ -22,11 +22,11 @@ from authz.demo.containers import rendered
 from authz.demo.issuer import AUDIENCE, PEOPLE
 from authz.demo.layout import Layout
 from authz.demo.prepare import options, read_engine
+from authz.envoy.options import Secrets
+from authz.envoy.render import modes_of, render_all
 from authz.identity.registration import UnixPeer, granted, read_entries
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh, MeshWorkload
-from authz.mesh.options import Secrets
-from authz.mesh.render import modes_of, render_all
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())

@@ -13,17 +13,16 @@ from starlette.concurrency import run_in_threadpool
 from authz.admin.explained import Sources, decision_json, row_json
 from authz.admin.health import judge_health
 from authz.admin.watch import WINDOW_SECONDS, Watch
-from authz.analysis.graph import Grouping, build_graph, merge_workloads
-from authz.analysis.kiali import graph_json
-from authz.analysis.permitted import Permit, permits
-from authz.audit.entry import TrailStatus
-from authz.audit.status import ReloadStatus, ServiceStatus
-from authz.audit.telemetry import Telemetry, program_version
+from authz.analysis.graph.graph import Grouping, build_graph, merge_workloads
+from authz.analysis.graph.kiali import graph_json
+from authz.analysis.graph.permitted import Permit, permits
 from authz.core.attributes import Json, Workload
 from authz.core.decision import Effect
 from authz.core.engine import Engine
 from authz.core.errors import NOWHERE, Location, Problem
 from authz.core.resources import AuthorizationPolicy, Operation, Resources, Rule, Source
+from authz.telemetry.counters import Telemetry, program_version
+from authz.telemetry.status import ReloadStatus, ServiceStatus, TrailStatus
 
 MAX_WORKLOADS = 300
 """In the graph, of workloads and of callers each; a larger mesh is looked at by namespace."""

@@ -16,10 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from authz.admin.health import Health, judge_health
-from authz.audit.entry import TrailStatus
-from authz.audit.metrics import TelemetryCollector, metrics_registry, render_metrics
-from authz.audit.status import ServiceStatus
-from authz.audit.telemetry import Telemetry
+from authz.telemetry.counters import Telemetry
+from authz.telemetry.metrics import TelemetryCollector, metrics_registry, render_metrics
+from authz.telemetry.status import ServiceStatus, TrailStatus
 
 _log = logging.getLogger("authz.admin")
 _NO_STORE = {"cache-control": "no-store"}

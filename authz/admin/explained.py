@@ -8,8 +8,8 @@ taken to have said what the decision says it did.
 from dataclasses import dataclass
 
 from authz.admin.watch import Kept
-from authz.analysis.command import check_command
-from authz.analysis.render import explanation_json, rule_note_json
+from authz.analysis.offline.command import check_command
+from authz.analysis.offline.render import explanation_json, rule_note_json
 from authz.audit.record import build_record, clean
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision, Effect, Stage

@@ -8,8 +8,7 @@ Healthy: nothing needs a person's attention either, for example a refused reload
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from authz.audit.entry import TrailStatus
-from authz.audit.status import ServiceStatus
+from authz.telemetry.status import ServiceStatus, TrailStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from authz.analysis.graph import Grouping
+from authz.analysis.graph.graph import Grouping
 from authz.core.decision import Effect
 
 STATIC = Path(__file__).parent / "static"

@@ -15,7 +15,7 @@ from authz.admin.merge import (
     merge_policies,
 )
 from authz.admin.workers import Fetch, WorkerRequest
-from authz.analysis.graph import Grouping
+from authz.analysis.graph.graph import Grouping
 from authz.core.decision import Effect
 
 _log = logging.getLogger("authz.admin")

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from authz.analysis.graph import Outcome, Traffic
-from authz.audit.record import Offer, TraceIds
+from authz.analysis.graph.graph import Outcome, Traffic
 from authz.core.attributes import AttributeContext, HttpRequest, Workload
+from authz.core.decided import Offer, TraceIds
 from authz.core.decision import Decision, Effect, RuleReference
 from authz.core.explain import HIDDEN
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from authz.audit.names import WORKER_RESTARTS, WORKER_SERVING
+from authz.telemetry.names import WORKER_RESTARTS, WORKER_SERVING
 
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{)?(.*)", re.DOTALL)
 _NO_STORE = {"cache-control": "no-store"}

@@ -2,7 +2,7 @@
 
 import json
 
-from authz.audit.record import Record
+from authz.core.decided import Record
 
 _encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, check_circular=False, allow_nan=False)
 

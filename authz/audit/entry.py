@@ -6,10 +6,9 @@ Neither the queue nor any sink is known here.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from authz.audit.record import NO_TRACE, Record, TraceIds
+from authz.core.decided import NO_TRACE, Record, TraceIds
 
 
 class Entry:
@@ -48,38 +47,3 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Write what is held back and release everything."""
-
-
-@dataclass(slots=True)
-class SinkStatus:
-    """How one sink is doing. The writer thread changes its own; ``status`` hands out copies."""
-
-    name: str
-    written: int = 0
-    lost: int = 0
-    """Records it refused for good."""
-    errors: int = 0
-    error: str = ""
-    """Last error, empty again after a success."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrailStatus:
-    """The trail as metrics and readiness see it."""
-
-    queued: int
-    capacity: int
-    written: int
-    """Records handed to the sinks."""
-    dropped: int
-    """Records lost to a full queue."""
-    filtered: int
-    """Records left out on purpose by a drop rule."""
-    failed: int
-    """Records that could not be built: our own mistakes, see the log."""
-    sinks: tuple[SinkStatus, ...]
-    tracing: str
-    """What the export of spans complains of, or empty."""
-    is_running: bool
-    denies: bool = False
-    """Whether a record that cannot be kept refuses the request."""

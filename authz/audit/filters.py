@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from secrets import token_bytes
 
-from authz.audit.record import Record, read_field
-from authz.core.attributes import Json
+from authz.core.attributes import Json, read_field
+from authz.core.decided import Record
 
 _REDACTION = re.compile(r"\$(?P<path>(?:\.{1,2}[A-Za-z0-9_*]+)+)(?::(?P<how>[a-z]+))?")
 _STEP = re.compile(r"(\.{1,2})([A-Za-z0-9_*]+)")

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from authz.audit.files import rotated_at, rotated_files
-from authz.audit.record import Record, read_field
+from authz.core.attributes import read_field
+from authz.core.decided import Record
 
 
 class Found(NamedTuple):

@@ -8,14 +8,13 @@ This file knows neither sinks nor threads.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from authz.core.attributes import (
-    AttributeContext,
     Authentication,
     Destination,
     HttpRequest,
@@ -24,12 +23,10 @@ from authz.core.attributes import (
     Token,
     Unknown,
 )
-from authz.core.decision import Decision, Effect, RuleReference, Stage
+from authz.core.decided import NO_TRACE, Offer, Record, TraceIds
+from authz.core.decision import Decision, RuleReference, would_be
 from authz.core.errors import NOWHERE
 from authz.core.explain import HIDDEN, PredicateNote, RuleNote
-
-Record = dict[str, Json]
-"""One audit record; keys in the order of the documentation."""
 
 MAX_TEXT = 1024
 """Longest text of a field in characters; what a client sends has no other bound."""
@@ -44,45 +41,6 @@ _MAX_VALUES = 8
 
 NEVER_KEPT = frozenset({"access_token", "id_token", "refresh_token", "token", "jwt", "code", "password", "secret"})
 """Query parameters whose values are not recorded even when asked for: they are credentials."""
-
-
-class Timing(NamedTuple):
-    """Something that took time within a decision: token verification, a provider call, a stage."""
-
-    name: str
-    """``token.verify``, ``provider.ask``, ``stage.deny``."""
-    started_at: float
-    """Seconds since the epoch."""
-    duration_seconds: float
-    detail: str = ""
-    """One word for people: the provider's name, the stage's result."""
-
-
-class Offer(NamedTuple):
-    """What the check path hands over: references only, nothing is copied or formatted there."""
-
-    attributes: AttributeContext
-    decision: Decision
-    decision_id: str
-    started_at: float
-    """Seconds since the epoch."""
-    duration_seconds: float
-    cache_hit: bool | None = None
-    """Whether the token cache knew the token; None without a token."""
-    timings: tuple[Timing, ...] = ()
-
-
-class TraceIds(NamedTuple):
-    """Lower-case hexadecimal ids; empty when there is no trace."""
-
-    trace_id: str = ""
-    span_id: str = ""
-    """Of our own span when it is sampled, else of Envoy's Check span."""
-    parent_id: str = ""
-    is_sampled: bool = False
-
-
-NO_TRACE = TraceIds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,29 +163,6 @@ def build_record(
     """Build the record of one decision as an object, for those that do not write lines."""
     record: Record = json.loads(RecordWriter(options).write(offer, trace, nearest))
     return record
-
-
-def would_be(decision: Decision) -> tuple[bool | None, str | None]:
-    """
-    Say what would have happened with the dry-run policies in force, as one answer.
-
-    Returns:
-        (denied, rule that makes it so as ``namespace/policy/index``); (None, None) when no dry-run policy applies.
-        Dry-run DENY rules come first as they would in force (EV-4); a dry-run ALLOW rule rescues only requests
-        that no ALLOW rule matched, and refuses only requests that no ALLOW policy restricted.
-    """
-    deny, allow = decision.dry_run_deny, decision.dry_run_allow
-    if deny is None and allow is None:
-        return None, None
-    if deny is not None and deny.effect is Effect.DENY:
-        return True, deny.rule.short if deny.rule else None
-    if decision.effect is Effect.DENY:
-        if decision.stage is Stage.ALLOW and allow is not None and allow.effect is Effect.ALLOW:
-            return False, allow.rule.short if allow.rule else None
-        return True, decision.rule.short if decision.rule else None
-    if decision.stage is Stage.DEFAULT and allow is not None and allow.effect is Effect.DENY:
-        return True, None
-    return False, None
 
 
 def rfc3339(seconds: float) -> str:
@@ -405,13 +340,3 @@ def _expiry(expires_at: float | None) -> str:
         return f'"{rfc3339(expires_at)}"'
     except (ValueError, OverflowError, OSError):
         return f'"{expires_at:g}"'
-
-
-def read_field(record: Mapping[str, Json], *path: str) -> Json:
-    """Read ``record[path[0]][path[1]]…``; None when any part is absent."""
-    value: Json = dict(record) if not isinstance(record, dict) else record
-    for name in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
-    return value

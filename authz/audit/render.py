@@ -6,8 +6,8 @@ A record as one line for people: the demo's tail and ``authz audit tail``.
 INVARIANT: what a client sent cannot move the cursor or colour the terminal; control characters are shown escaped.
 """
 
-from authz.audit.record import Record, read_field
-from authz.core.attributes import Json
+from authz.core.attributes import Json, read_field
+from authz.core.decided import Record
 
 EFFECT_STYLES = {"allow": "green", "deny": "bold red"}
 """rich styles of the effect, for callers that colour."""

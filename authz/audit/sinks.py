@@ -13,9 +13,9 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from authz.audit.entry import Entry
 from authz.audit.files import write_fully
-from authz.audit.names import LOG_EVENT
-from authz.audit.telemetry import program_version
-from authz.audit.trace import OtlpTarget, nanoseconds, service_resource, span_attributes
+from authz.telemetry.counters import program_version
+from authz.telemetry.names import LOG_EVENT
+from authz.telemetry.spans import OtlpTarget, nanoseconds, service_resource, span_attributes
 
 
 class StreamSink:

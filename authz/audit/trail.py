@@ -20,24 +20,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from authz.audit.encode import encode_record
-from authz.audit.entry import Entry, Sink, SinkStatus, TrailStatus
+from authz.audit.entry import Entry, Sink
 from authz.audit.filters import RecordRules
-from authz.audit.record import (
-    DEFAULT_OPTIONS,
-    NO_TRACE,
-    Offer,
-    Record,
-    RecordOptions,
-    RecordWriter,
-    Timing,
-    TraceIds,
-    rfc3339,
-)
-from authz.audit.telemetry import Telemetry
-from authz.audit.trace import DecisionTracer
+from authz.audit.record import DEFAULT_OPTIONS, RecordOptions, RecordWriter, rfc3339
 from authz.core.attributes import AttributeContext
+from authz.core.decided import NO_TRACE, Offer, Record, Timing, TraceIds
 from authz.core.decision import Decision, Effect, Stage
 from authz.core.explain import RuleNote
+from authz.telemetry.counters import Telemetry
+from authz.telemetry.spans import DecisionTracer
+from authz.telemetry.status import SinkStatus, TrailStatus
 
 _log = logging.getLogger("authz.audit")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import click
 
-from authz.analysis.findings import CHECKS, find
+from authz.analysis.traps.findings import CHECKS, find
 from authz.cli import files
 from authz.cli import output as out
 from authz.core.attributes import Workload

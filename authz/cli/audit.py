@@ -21,10 +21,10 @@ from rich.text import Text
 from authz.audit.chain import VerifyReport, read_public_key, verify_chain
 from authz.audit.encode import encode_record
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, follow, read_lines
-from authz.audit.record import Record
 from authz.audit.render import EFFECT_STYLES, render_line, render_parts, text
 from authz.cli import output as out
 from authz.core.attributes import Json
+from authz.core.decided import Record
 
 NO = 3
 _SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")

@@ -35,7 +35,7 @@ from authz.identity.template import (
 from authz.identity.validate import Rejection, validate_svid
 
 if TYPE_CHECKING:
-    from authz.service.ca import AuthorityServer  # grpc is slow to import
+    from authz.control.authority.server import AuthorityServer  # grpc is slow to import
 
 
 @click.group()
@@ -218,7 +218,7 @@ def serve(
     authz ca serve --ca ca --entries entries.yaml --socket run/sds.sock
     authz ca serve --ca ca --entries entries.yaml --listen 0.0.0.0:7443 --enrol 0.0.0.0:7444
     """
-    from authz.service.ca import AuthorityFiles, AuthorityServer, Doors  # grpc is slow to import
+    from authz.control.authority.server import AuthorityFiles, AuthorityServer, Doors  # grpc is slow to import
 
     if not (socket or listen or enrol):
         raise click.UsageError("at least one of --socket, --listen and --enrol is needed")

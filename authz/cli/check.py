@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from authz.analysis.render import decision_json, rule_note_json
-from authz.analysis.request import UNUSABLE_PATH
+from authz.analysis.offline.render import decision_json, rule_note_json
+from authz.analysis.offline.request import UNUSABLE_PATH
 from authz.cli import output as out
 from authz.cli.question import Answer, ask
 from authz.cli.report import place

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from authz.analysis.request import OfflineRequest
+from authz.analysis.offline.request import OfflineRequest
 from authz.cli import files, output
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.errors import AuthzError

@@ -25,7 +25,7 @@ from authz.demo.prepare import plan
 from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
 from authz.demo.supervisor import Supervisor
-from authz.mesh.options import Authz, Secrets
+from authz.envoy.options import Authz, Secrets
 
 ROOT = Path(__file__).parents[2]
 """The checkout, where policies/ and envoy-configs/ are, when one works on it."""

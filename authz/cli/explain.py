@@ -5,7 +5,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from authz.analysis.render import explanation_json
+from authz.analysis.offline.render import explanation_json
 from authz.cli import output as out
 from authz.cli.check import print_decision
 from authz.cli.question import Answer, ask

@@ -12,8 +12,8 @@ from authz.core.errors import LoadError, Problem, sort_problems
 from authz.core.resources import MeshConfig
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import read_policies
-from authz.service.snapshot import no_policies
-from authz.sources.directory import read_directory
+from authz.service.loading.snapshot import no_policies
+from authz.sources.policies.directory import read_directory
 
 if TYPE_CHECKING:
     from authz.mesh.nouns import Mesh

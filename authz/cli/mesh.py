@@ -10,12 +10,12 @@ from authz.cli import output
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
+from authz.envoy.files import differences, left_over, write_files
+from authz.envoy.options import Authz, Listeners, RenderOptions, Secrets
 from authz.mesh.description import read_mesh_description
-from authz.mesh.files import differences, left_over, write_files
 from authz.mesh.nouns import Mesh
-from authz.mesh.options import Authz, Listeners, RenderOptions, Secrets
 from authz.policy.reader import read_policies
-from authz.sources.directory import read_directory
+from authz.sources.policies.directory import read_directory
 
 
 @click.group("mesh", short_help="Render Envoy configuration from a mesh description.")
@@ -111,7 +111,7 @@ def render(
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --check
     """
-    from authz.mesh.render import modes_of, permissive, render_all  # slow to import: half a second
+    from authz.envoy.render import modes_of, permissive, render_all  # slow to import: half a second
 
     options = RenderOptions(
         authz=Authz(authz),
@@ -168,7 +168,7 @@ def environment(state: Path, form: str, program: tuple[str, ...]) -> None:
     \b
     AUTHZ_POLICIES=policies authz mesh environment --state state/ -- envoy -c envoy/reviews-v1.yaml
     """
-    from authz.service.envoy_host import embed
+    from authz.service.workers.envoy_host import embed
 
     found = embed(state)
     if program:

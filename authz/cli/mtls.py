@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from authz.analysis.plaintext import DAY_SECONDS, Known, Plan, Seen, Workload, address_names, plan_strict, span
+from authz.analysis.graph.plaintext import DAY_SECONDS, Known, Plan, Seen, Workload, address_names, plan_strict, span
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, record_time
-from authz.audit.record import Record, read_field
 from authz.cli import output
-from authz.core.attributes import Json
+from authz.core.attributes import Json, read_field
+from authz.core.decided import Record
 from authz.core.errors import LoadError
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
-from authz.sources.directory import read_directory
+from authz.sources.policies.directory import read_directory
 
 _SPAN = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_SECONDS}

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from authz.analysis import fields
-from authz.analysis.cases import stub_answer
-from authz.analysis.request import (
+from authz.analysis.offline import fields
+from authz.analysis.offline.request import (
     REQUEST_KEYS,
     OfflineRequest,
     OfflineWorkload,
@@ -23,6 +22,7 @@ from authz.analysis.request import (
     read_workload,
     to_attributes,
 )
+from authz.analysis.suites.run import stub_answer
 from authz.cli import files
 from authz.cli import output as out
 from authz.cli.credentials import Credentials, Unanswered
@@ -32,9 +32,9 @@ from authz.core.errors import LoadError, Problem
 from authz.core.explain import Explanation, explain
 from authz.core.pipeline import ProviderAnswer, ProviderQuestion
 from authz.core.resources import MeshConfig
-from authz.policy.documents import Mapping as YamlMapping
-from authz.policy.documents import Node, read_documents
-from authz.policy.schema import Notes, nearest
+from authz.documents.reading import Mapping as YamlMapping
+from authz.documents.reading import Node, read_documents
+from authz.documents.schema import Notes, nearest
 
 if TYPE_CHECKING:
     from authz.mesh.nouns import MeshWorkload

@@ -6,9 +6,9 @@ from xml.etree import ElementTree as Xml  # only written, nothing is parsed
 
 from rich.text import Text
 
-from authz.analysis.cases import CaseResult
-from authz.analysis.coverage import Coverage
-from authz.analysis.expectations import Comparison
+from authz.analysis.suites.coverage import Coverage
+from authz.analysis.suites.expectations import Comparison
+from authz.analysis.suites.run import CaseResult
 from authz.cli import output
 from authz.core.attributes import Json
 from authz.core.decision import RuleReference

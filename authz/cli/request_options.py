@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
-from authz.analysis.request import MAX_PORT
+from authz.analysis.offline.request import MAX_PORT
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

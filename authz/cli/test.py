@@ -10,15 +10,15 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from authz.analysis.cases import Select, run_suite
-from authz.analysis.coverage import Coverage
-from authz.analysis.suite import Suite
-from authz.analysis.suite_reader import LoadFiles, read_suite
+from authz.analysis.suites.coverage import Coverage
+from authz.analysis.suites.reader import LoadFiles, read_suite
+from authz.analysis.suites.run import Select, run_suite
+from authz.analysis.suites.suite import Suite
 from authz.cli import files, report
 from authz.cli import output as out
 from authz.core.errors import sort_problems
-from authz.sources.directory import read_directory
-from authz.sources.directory import watch as changes_of
+from authz.sources.policies.directory import read_directory
+from authz.sources.policies.directory import watch as changes_of
 from authz.tokens.signing import KeyPool
 
 _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)

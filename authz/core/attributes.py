@@ -246,3 +246,13 @@ class AttributeContext:
             self.certificate,
             self.trace_state,
         )
+
+
+def read_field(record: Mapping[str, Json], *path: str) -> Json:
+    """Read ``record[path[0]][path[1]]…``; None when any part is absent."""
+    value: Json = dict(record) if not isinstance(record, dict) else record
+    for name in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value

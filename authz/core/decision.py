@@ -105,3 +105,26 @@ class Decision:
 
 FORBIDDEN_BODY = "RBAC: access denied"
 """Exactly 19 bytes, no newline (AP-94)."""
+
+
+def would_be(decision: Decision) -> tuple[bool | None, str | None]:
+    """
+    Say what would have happened with the dry-run policies in force, as one answer.
+
+    Returns:
+        (denied, rule that makes it so as ``namespace/policy/index``); (None, None) when no dry-run policy applies.
+        Dry-run DENY rules come first as they would in force (EV-4); a dry-run ALLOW rule rescues only requests
+        that no ALLOW rule matched, and refuses only requests that no ALLOW policy restricted.
+    """
+    deny, allow = decision.dry_run_deny, decision.dry_run_allow
+    if deny is None and allow is None:
+        return None, None
+    if deny is not None and deny.effect is Effect.DENY:
+        return True, deny.rule.short if deny.rule else None
+    if decision.effect is Effect.DENY:
+        if decision.stage is Stage.ALLOW and allow is not None and allow.effect is Effect.ALLOW:
+            return False, allow.rule.short if allow.rule else None
+        return True, decision.rule.short if decision.rule else None
+    if decision.stage is Stage.DEFAULT and allow is not None and allow.effect is Effect.DENY:
+        return True, None
+    return False, None

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, DemoError, Layout
 from authz.demo.processes import Command
+from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
 from authz.mesh.nouns import MeshWorkload
-from authz.mesh.options import Authz, Secrets
 from authz.settings import PREFIX
 
 AUTHZ, CA = "authz", "ca"

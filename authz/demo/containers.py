@@ -32,13 +32,13 @@ from authz.demo.prepare import (
     policy_state,
     read_engine,
 )
+from authz.envoy.files import write_files
+from authz.envoy.options import Secrets
+from authz.envoy.render import modes_of, render_all
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, STATE_FILE, CertificateAuthority
 from authz.identity.files import write_file
 from authz.identity.template import SERVER_TTL_SECONDS
 from authz.mesh.description import read_mesh_description
-from authz.mesh.files import write_files
-from authz.mesh.options import Secrets
-from authz.mesh.render import modes_of, render_all
 
 STATE = Path("/mesh")
 READY = Path("/tmp/ready")  # noqa: S108  # a tmpfs of the container's own

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from authz.core.errors import AuthzError, Problem
 from authz.core.resources import MeshConfig
+from authz.envoy.options import Authz, Secrets
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE
 from authz.mesh.nouns import Mesh
-from authz.mesh.options import Authz, Secrets
 
 ISSUER_PORT = 19191
 """Named in policies/ as the issuer's address."""

@@ -26,12 +26,12 @@ from authz.demo.layout import (
     provider_ports,
     shift_ports,
 )
+from authz.envoy.options import Authz, RenderOptions, Secrets
+from authz.envoy.render import modes_of, render_all, render_endpoints, render_listeners
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_file, write_secret_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
-from authz.mesh.options import Authz, RenderOptions, Secrets
-from authz.mesh.render import modes_of, render_all, render_endpoints, render_listeners
 from authz.policy.reader import read_policies
 
 DIRECTORIES = ("certs", "envoy", "lds", "eds", "sds", "run", "logs", "ca", "web", "outside", "issuer", "revocations")

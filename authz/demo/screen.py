@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from authz.audit.record import Record, read_field
 from authz.audit.render import EFFECT_STYLES, render_parts, short_principal, text
+from authz.core.attributes import read_field
+from authz.core.decided import Record
 from authz.demo.commands import EMBEDDED_ADMIN_SOCKET, all_commands
 from authz.demo.layout import Layout
 from authz.demo.supervisor import Event
-from authz.mesh.options import Authz
+from authz.envoy.options import Authz
 
 POLL_SECONDS = 0.1
 _STYLES = {"died": "bold yellow", "gave-up": "bold red", "problem": "bold red", "rendered": "cyan", "policies": "cyan"}

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from authz.core.errors import NOWHERE, Location, Problem, Severity, sort_problems
 from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.documents.reading import Document, Mapping, read_documents
 from authz.mesh.kind_parts import compose_app
 from authz.mesh.kinds import READERS
 from authz.mesh.nouns import (
@@ -29,7 +30,6 @@ from authz.mesh.nouns import (
 )
 from authz.mesh.parts import Part
 from authz.mesh.written import Gateway, Written
-from authz.policy.documents import Document, Mapping, read_documents
 from authz.policy.mesh_config import read_mesh
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from authz.core.errors import Location, Problem, Severity
-from authz.policy.documents import Document, Kind, Mapping, Node, Scalar, Sequence
+from authz.documents.reading import Document, Kind, Mapping, Node, Scalar, Sequence
 
 E = TypeVar("E", bound=StrEnum)
 

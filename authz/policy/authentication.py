@@ -14,10 +14,11 @@ from authz.core.resources import (
     Presence,
     RequestAuthentication,
 )
-from authz.policy import documents, jwt_values, values
-from authz.policy.decoders import boolean, choice, objects, read_text, text, texts
-from authz.policy.documents import Node
-from authz.policy.schema import Fault, Field, Notes, Shape, describe, elements, filled, given, key_of, text_of
+from authz.documents import reading
+from authz.documents.decoders import boolean, choice, objects, read_text, text, texts
+from authz.documents.reading import Node
+from authz.documents.schema import Fault, Field, Notes, Shape, describe, elements, filled, given, key_of, text_of
+from authz.policy import jwt_values, values
 from authz.policy.targets import SELECTOR, TARGET_FIELDS, check_target, no_dry_run, target
 
 MAX_JWT_RULES = 4096
@@ -33,7 +34,7 @@ _not_empty = values.not_empty("VA-38")
 def _required(code: str, what: str, *names: str) -> Any:
     """The named fields are present and not empty."""
 
-    def check(node: documents.Mapping, notes: Notes) -> None:
+    def check(node: reading.Mapping, notes: Notes) -> None:
         for name in names:
             member = given(node, name)
             if member is None or text_of(member) == "":
@@ -47,7 +48,7 @@ def _issuer(value: str) -> Fault | None:
     return None if value else Fault("VA-34", "the issuer is empty", "remove it to accept any issuer of the key set")
 
 
-def _check_jwt_rule(node: documents.Mapping, notes: Notes) -> None:
+def _check_jwt_rule(node: reading.Mapping, notes: Notes) -> None:
     keys = [name for name in ("jwks", "jwksUri", "jwks_uri") if given(node, name) is not None]
     if given(node, "issuer") is None and not {"jwksUri", "jwks_uri"} & set(keys):
         notes.error("VA-33", node, "a jwt rule needs an `issuer` or a `jwksUri`")
@@ -56,7 +57,7 @@ def _check_jwt_rule(node: documents.Mapping, notes: Notes) -> None:
         notes.error("VA-36", key_of(node, keys[1]), message, "keep the one that holds the current keys")
     headers: dict[str, int] = {}
     for index, entry in enumerate(elements(given(node, "outputClaimToHeaders"))):
-        header = text_of(given(entry, "header")) if isinstance(entry, documents.Mapping) else None
+        header = text_of(given(entry, "header")) if isinstance(entry, reading.Mapping) else None
         if header and headers.setdefault(header.lower(), index) != index:
             before = headers[header.lower()]
             message = f"the header `{header}` is written by outputClaimToHeaders[{before}] too"
@@ -131,7 +132,7 @@ REQUEST_SPEC: Shape[dict[str, Any]] = Shape(
 
 
 def build_request_authentication(
-    root: documents.Mapping, metadata: Metadata, spec: dict[str, Any], notes: Notes
+    root: reading.Mapping, metadata: Metadata, spec: dict[str, Any], notes: Notes
 ) -> RequestAuthentication:
     """Put the decoded parts together."""
     no_dry_run(root, notes)
@@ -158,7 +159,7 @@ _MTLS: Shape[MtlsMode] = Shape(
 
 def _port_modes(node: Node, notes: Notes) -> dict[int, MtlsMode]:
     """VA-43, VA-44; a port may be written as a number or as a string (RE-10)."""
-    if not isinstance(node, documents.Mapping):
+    if not isinstance(node, reading.Mapping):
         notes.error("RE-10", node, f"expected a mapping of ports to modes, got {describe(node)}")
         return {}
     if not node.keys:
@@ -172,12 +173,12 @@ def _port_modes(node: Node, notes: Notes) -> dict[int, MtlsMode]:
     return modes
 
 
-def _check_peer(node: documents.Mapping, notes: Notes) -> None:
+def _check_peer(node: reading.Mapping, notes: Notes) -> None:
     """VA-42."""
     ports = given(node, "portLevelMtls")
-    if isinstance(ports, documents.Mapping) and ports.keys:
+    if isinstance(ports, reading.Mapping) and ports.keys:
         selector = given(node, "selector")
-        labels = given(selector, "matchLabels") if isinstance(selector, documents.Mapping) else None
+        labels = given(selector, "matchLabels") if isinstance(selector, reading.Mapping) else None
         if not filled(labels):
             message = "`portLevelMtls` needs a selector with at least one label"
             notes.error("VA-42", key_of(node, "portLevelMtls"), message, "say which workloads' ports are meant")
@@ -196,7 +197,7 @@ PEER_SPEC: Shape[dict[str, Any]] = Shape(
 
 
 def build_peer_authentication(
-    root: documents.Mapping, metadata: Metadata, spec: dict[str, Any], notes: Notes
+    root: reading.Mapping, metadata: Metadata, spec: dict[str, Any], notes: Notes
 ) -> PeerAuthentication:
     """Put the decoded parts together."""
     no_dry_run(root, notes)

@@ -3,11 +3,11 @@
 from typing import Any
 
 from authz.core.resources import DRY_RUN_ANNOTATION, Action, AuthorizationPolicy, Metadata
-from authz.policy import documents
-from authz.policy.decoders import choice, objects, read_text
-from authz.policy.documents import Node
+from authz.documents import reading
+from authz.documents.decoders import choice, objects, read_text
+from authz.documents.reading import Node
+from authz.documents.schema import Field, Notes, Shape, elements, filled, given, key_of, text_of
 from authz.policy.rules import RULE, negated_name
-from authz.policy.schema import Field, Notes, Shape, elements, filled, given, key_of, text_of
 from authz.policy.targets import TARGET_FIELDS, annotation, check_target, target
 
 MAX_RULES = 512
@@ -27,7 +27,7 @@ _TCP_SOURCES = tuple(
 _TCP_OPERATIONS = ("ports", "notPorts")
 
 
-def _check_spec(node: documents.Mapping, notes: Notes) -> None:
+def _check_spec(node: reading.Mapping, notes: Notes) -> None:
     check_target(node, notes)
     rules = elements(given(node, "rules"))
     action = _action(node)
@@ -46,7 +46,7 @@ def _check_spec(node: documents.Mapping, notes: Notes) -> None:
     _check_repetition(rules, notes)
 
 
-def _action(node: documents.Mapping) -> Action | None:
+def _action(node: reading.Mapping) -> Action | None:
     """The action, None when what is written is none."""
     written = given(node, "action")
     if written is None:
@@ -54,15 +54,15 @@ def _action(node: documents.Mapping) -> Action | None:
     return _ACTIONS.get(text_of(written) or "")
 
 
-def _check_provider(node: documents.Mapping, action: Action, has_rules: bool, notes: Notes) -> None:
+def _check_provider(node: reading.Mapping, action: Action, has_rules: bool, notes: Notes) -> None:
     """VA-13."""
     provider = given(node, "provider")
-    name = given(provider, "name") if isinstance(provider, documents.Mapping) else None
+    name = given(provider, "name") if isinstance(provider, reading.Mapping) else None
     if action is not Action.CUSTOM:
         if provider is not None:
             message = f"`provider` is given with the action {action}"
             notes.error("VA-13", key_of(node, "provider"), message, "it is only for CUSTOM")
-    elif has_rules and (provider is None or (isinstance(provider, documents.Mapping) and name is None)):
+    elif has_rules and (provider is None or (isinstance(provider, reading.Mapping) and name is None)):
         advice = "give `provider.name`, one of the mesh's `extensionProviders`"
         notes.error("VA-13", provider or given(node, "action") or node, "a CUSTOM policy without a provider", advice)
     elif has_rules and text_of(name) == "":
@@ -71,14 +71,14 @@ def _check_provider(node: documents.Mapping, action: Action, has_rules: bool, no
 
 def _check_custom_rule(rule: Node, notes: Notes) -> None:
     """VA-14: what is known only after CUSTOM has run, or is not sent to it."""
-    if not isinstance(rule, documents.Mapping):
+    if not isinstance(rule, reading.Mapping):
         return
     advice = "put the condition into a DENY or ALLOW policy beside this one"
     for source in _members(rule, "from", "source"):
         for name in filled(source, *_NOT_FOR_CUSTOM):
             notes.error("VA-14", key_of(source, name), f"a CUSTOM rule cannot use `{name}`", advice)
     for condition in elements(given(rule, "when")):
-        key_node = given(condition, "key") if isinstance(condition, documents.Mapping) else None
+        key_node = given(condition, "key") if isinstance(condition, reading.Mapping) else None
         key = text_of(key_node) or ""
         if key_node is not None and (key in _KEYS_NOT_FOR_CUSTOM or key.startswith("request.auth.")):
             notes.error("VA-14", key_node, f"a CUSTOM rule cannot use `{key}`", advice)
@@ -86,7 +86,7 @@ def _check_custom_rule(rule: Node, notes: Notes) -> None:
 
 def _check_tcp(rule: Node, notes: Notes) -> None:
     """VA-32: HTTP fields do not exist on TCP, so that the rest of a DENY rule refuses more than is written (AP-70)."""
-    if not isinstance(rule, documents.Mapping):
+    if not isinstance(rule, reading.Mapping):
         return
     sources, operations = _members(rule, "from", "source"), _members(rule, "to", "operation")
     advice = "limit the rule with `ports`, or accept that plain TCP is refused"
@@ -100,11 +100,11 @@ def _check_tcp(rule: Node, notes: Notes) -> None:
         notes.warn("VA-32", key_of(rule, "from"), message, advice)
 
 
-def _members(rule: documents.Mapping, name: str, inner: str) -> list[documents.Mapping]:
+def _members(rule: reading.Mapping, name: str, inner: str) -> list[reading.Mapping]:
     found = []
     for entry in elements(given(rule, name)):
-        member = given(entry, inner) if isinstance(entry, documents.Mapping) else None
-        if isinstance(member, documents.Mapping):
+        member = given(entry, inner) if isinstance(entry, reading.Mapping) else None
+        if isinstance(member, reading.Mapping):
             found.append(member)
     return found
 
@@ -122,14 +122,14 @@ def _check_repetition(rules: list[Node], notes: Notes) -> None:
 
 def _shape_of(node: Node) -> object:
     """What a node says, as a value that can be compared."""
-    if isinstance(node, documents.Mapping):
+    if isinstance(node, reading.Mapping):
         return tuple(sorted((name, _shape_of(child)) for name, child in node.entries.items()))
-    if isinstance(node, documents.Sequence):
+    if isinstance(node, reading.Sequence):
         return ("[]", *map(_shape_of, node.items))
     return ("", node.value)
 
 
-def _check_dry_run(root: documents.Mapping, action: Action | None, notes: Notes) -> bool:
+def _check_dry_run(root: reading.Mapping, action: Action | None, notes: Notes) -> bool:
     """VA-8; answers whether the policy is a dry run (AP-86)."""
     found = annotation(root, DRY_RUN_ANNOTATION)
     if found is None:
@@ -162,11 +162,11 @@ SPEC: Shape[dict[str, Any]] = Shape(
 
 
 def build_authorization_policy(
-    root: documents.Mapping, metadata: Metadata, spec: dict[str, Any], notes: Notes
+    root: reading.Mapping, metadata: Metadata, spec: dict[str, Any], notes: Notes
 ) -> AuthorizationPolicy:
     """Put the decoded parts together."""
     written = given(root, "spec")
-    action = _action(written) if isinstance(written, documents.Mapping) else Action.ALLOW
+    action = _action(written) if isinstance(written, reading.Mapping) else Action.ALLOW
     dry_run = _check_dry_run(root, action, notes)
     places = {name: spec.pop(name) for name in ("selector", "target_ref", "target_refs") if name in spec}
     if "target_ref" in places or "target_refs" in places:

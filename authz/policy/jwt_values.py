@@ -6,7 +6,7 @@ from fractions import Fraction
 from urllib.parse import urlsplit
 
 from authz.core.errors import Severity
-from authz.policy.schema import Fault
+from authz.documents.schema import Fault
 
 _DURATION = re.compile(r"\+?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.resources import MeshConfig, PathNormalization
-from authz.policy import documents
-from authz.policy.decoders import choice, integer, text, texts
-from authz.policy.documents import Document, Kind, Node, Scalar, read_documents
+from authz.documents import reading
+from authz.documents.decoders import choice, integer, text, texts
+from authz.documents.reading import Document, Kind, Node, Scalar, read_documents
+from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
 from authz.policy.providers import decode_providers
-from authz.policy.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
 from authz.policy.values import is_dns_name
 
 _FLAGS = {
@@ -156,7 +156,7 @@ class _Found(NamedTuple):
 
     document: Document
     config: Node | None
-    environment: documents.Mapping | None = None
+    environment: reading.Mapping | None = None
     resource: str = ""
 
 
@@ -207,7 +207,7 @@ def _nothing_found(file: str, data: bytes) -> Problem:
 def _search(file: str, data: bytes, problems: list[Problem]) -> Iterator[_Found]:
     for document in read_documents(file, data, problems):
         root = document.root
-        if not isinstance(root, documents.Mapping):
+        if not isinstance(root, reading.Mapping):
             Notes(document, problems).error("RE-14", root, "a document is no mapping", "expected a MeshConfig")
             continue
         kind = text_of(root.entries.get("kind"))
@@ -215,8 +215,8 @@ def _search(file: str, data: bytes, problems: list[Problem]) -> Iterator[_Found]
             yield from _in_config_map(document, root, data, problems)
         elif kind == "IstioOperator":
             spec = given(root, "spec")
-            values = given(spec, "values") if isinstance(spec, documents.Mapping) else None
-            if isinstance(spec, documents.Mapping):
+            values = given(spec, "values") if isinstance(spec, reading.Mapping) else None
+            if isinstance(spec, reading.Mapping):
                 yield _Found(document, given(spec, "meshConfig"), _environment(values), "IstioOperator")
         elif kind == "ProxyConfig":
             _check_proxy_config(document, root, problems)
@@ -227,13 +227,11 @@ def _search(file: str, data: bytes, problems: list[Problem]) -> Iterator[_Found]
                 yield _Found(document, root)
 
 
-def _in_config_map(
-    document: Document, root: documents.Mapping, data: bytes, problems: list[Problem]
-) -> Iterator[_Found]:
+def _in_config_map(document: Document, root: reading.Mapping, data: bytes, problems: list[Problem]) -> Iterator[_Found]:
     """The ConfigMap ``istio``, or ``istio-<revision>``, with the settings as text."""
     metadata, held = given(root, "metadata"), given(root, "data")
-    name = text_of(given(metadata, "name")) if isinstance(metadata, documents.Mapping) else None
-    mesh = given(held, "mesh") if isinstance(held, documents.Mapping) else None
+    name = text_of(given(metadata, "name")) if isinstance(metadata, reading.Mapping) else None
+    mesh = given(held, "mesh") if isinstance(held, reading.Mapping) else None
     if mesh is None or not name or not (name == "istio" or name.startswith("istio-")):
         return
     if not isinstance(mesh, Scalar) or mesh.kind is not Kind.TEXT:
@@ -256,21 +254,21 @@ def _origin(mesh: Scalar, data: bytes) -> tuple[int, int]:
     return mesh.line + 1, indented + 1
 
 
-def _check_proxy_config(document: Document, root: documents.Mapping, problems: list[Problem]) -> None:
+def _check_proxy_config(document: Document, root: reading.Mapping, problems: list[Problem]) -> None:
     spec = given(root, "spec")
-    settings = given(spec, "connectionSettings") if isinstance(spec, documents.Mapping) else None
+    settings = given(spec, "connectionSettings") if isinstance(spec, reading.Mapping) else None
     if settings is not None:
         _no_connection_settings(settings, Notes(document, problems, "ProxyConfig"))
 
 
-def _environment(values: Node | None) -> documents.Mapping | None:
+def _environment(values: Node | None) -> reading.Mapping | None:
     """``pilot.env`` of Helm values."""
-    pilot = given(values, "pilot") if isinstance(values, documents.Mapping) else None
-    env = given(pilot, "env") if isinstance(pilot, documents.Mapping) else None
-    return env if isinstance(env, documents.Mapping) else None
+    pilot = given(values, "pilot") if isinstance(values, reading.Mapping) else None
+    env = given(pilot, "env") if isinstance(pilot, reading.Mapping) else None
+    return env if isinstance(env, reading.Mapping) else None
 
 
-def _with_flags(mesh: MeshConfig, environment: documents.Mapping | None, notes: Notes) -> MeshConfig:
+def _with_flags(mesh: MeshConfig, environment: reading.Mapping | None, notes: Notes) -> MeshConfig:
     """The control-plane flags, written as booleans or as text."""
     for name, attribute in _FLAGS.items():
         node = given(environment, name) if environment is not None else None

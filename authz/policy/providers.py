@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from authz.core.errors import Location, Problem, Severity
 from authz.core.resources import ExtensionProvider
-from authz.policy import documents, jwt_values, values
-from authz.policy.decoders import anything, boolean, integer, read_text, text, text_map, texts
-from authz.policy.documents import Kind, Node, Scalar, Sequence
-from authz.policy.schema import Check, Fault, Field, Notes, Shape, describe, given, nearest, note_unknown, text_of
+from authz.documents import reading
+from authz.documents.decoders import anything, boolean, integer, read_text, text, text_map, texts
+from authz.documents.reading import Kind, Node, Scalar, Sequence
+from authz.documents.schema import Check, Fault, Field, Notes, Shape, describe, given, nearest, note_unknown, text_of
+from authz.policy import jwt_values, values
 
 _MAKES_UNUSABLE = frozenset(f"VA-{number}" for number in range(50, 57)) | {"AP-79"}
 _OTHER_TYPES = (
@@ -103,7 +104,7 @@ _BODY: Shape[_Body] = Shape(
 )
 
 
-def _check_authorizer(node: documents.Mapping, notes: Notes) -> None:
+def _check_authorizer(node: reading.Mapping, notes: Notes) -> None:
     if given(node, "service") is None:
         notes.error("VA-51", node, "the provider has no `service`", "name the host of the authorizer")
     if given(node, "port") is None:
@@ -162,10 +163,10 @@ def decode_providers(node: Node, notes: Notes) -> tuple[ExtensionProvider, ...]:
     if not isinstance(node, Sequence):
         notes.error("RE-10", node, f"expected a list of providers, got {describe(node)}")
         return ()
-    names = Counter(text_of(given(item, "name")) for item in node.items if isinstance(item, documents.Mapping))
+    names = Counter(text_of(given(item, "name")) for item in node.items if isinstance(item, reading.Mapping))
     providers = []
     for item in node.items:
-        if not isinstance(item, documents.Mapping):
+        if not isinstance(item, reading.Mapping):
             notes.error("RE-11", item, f"expected a provider, a mapping, got {describe(item)}")
             continue
         own: list[Problem] = []
@@ -179,7 +180,7 @@ def decode_providers(node: Node, notes: Notes) -> tuple[ExtensionProvider, ...]:
     return tuple(providers)
 
 
-def _decode_provider(node: documents.Mapping, notes: Notes, names: Counter[str | None]) -> ExtensionProvider:
+def _decode_provider(node: reading.Mapping, notes: Notes, names: Counter[str | None]) -> ExtensionProvider:
     name = _name(node, notes, names)
     for field in node.entries:
         if field not in _FIELDS:
@@ -198,13 +199,13 @@ def _decode_provider(node: documents.Mapping, notes: Notes, names: Counter[str |
     return ExtensionProvider(name, protocol, location=place, **settings)
 
 
-def _other(name: str, kind: str, place: Location, node: documents.Mapping, notes: Notes) -> ExtensionProvider:
+def _other(name: str, kind: str, place: Location, node: reading.Mapping, notes: Notes) -> ExtensionProvider:
     """A provider of logs or traces: fine as such, useless to a CUSTOM policy."""
     anything(node, notes)
     return ExtensionProvider(name, location=place, problems=(f"a provider of type `{kind}` does not authorize",))
 
 
-def _name(node: documents.Mapping, notes: Notes, names: Counter[str | None]) -> str:
+def _name(node: reading.Mapping, notes: Notes, names: Counter[str | None]) -> str:
     """VA-50."""
     written = given(node, "name")
     name = read_text(written, notes) if written is not None else ""

@@ -18,7 +18,10 @@ from authz.core.resources import (
     RequestAuthentication,
     Resources,
 )
-from authz.policy import documents, lints
+from authz.documents import reading
+from authz.documents.reading import Document, read_documents
+from authz.documents.schema import Notes, Shape, given, key_of, nearest, note_unknown, text_of
+from authz.policy import lints
 from authz.policy.authentication import (
     PEER_SPEC,
     REQUEST_SPEC,
@@ -26,8 +29,6 @@ from authz.policy.authentication import (
     build_request_authentication,
 )
 from authz.policy.authorization import SPEC, build_authorization_policy
-from authz.policy.documents import Document, read_documents
-from authz.policy.schema import Notes, Shape, given, key_of, nearest, note_unknown, text_of
 from authz.policy.targets import read_metadata
 from authz.policy.version import policy_version
 
@@ -42,7 +43,7 @@ class _Reading(NamedTuple):
     """How one kind is read."""
 
     spec: Shape[dict[str, Any]]
-    build: Callable[[documents.Mapping, Metadata, dict[str, Any], Notes], Resource]
+    build: Callable[[reading.Mapping, Metadata, dict[str, Any], Notes], Resource]
 
 
 KINDS = {
@@ -130,12 +131,12 @@ def _read_document(document: Document, problems: list[Problem]) -> Resource | No
     """Read one document; None when it is no policy, or too broken to be one."""
     root = document.root
     notes = Notes(document, problems)
-    if not isinstance(root, documents.Mapping):
+    if not isinstance(root, reading.Mapping):
         notes.error("RE-1", root, "a document is no object", "expected `apiVersion`, `kind`, `metadata` and `spec`")
         return None
     kind, api_version = text_of(root.entries.get("kind")), text_of(root.entries.get("apiVersion"))
-    reading = _kind(root, kind, api_version, notes)
-    if reading is None:
+    found = _kind(root, kind, api_version, notes)
+    if found is None:
         return None
     notes.resource = _name(root, kind or "")
     for name in root.entries:
@@ -145,11 +146,11 @@ def _read_document(document: Document, problems: list[Problem]) -> Resource | No
     spec_node = given(root, "spec")
     if spec_node is None:
         # "spec may be absent or empty; both mean all fields at their default" (RE-5), which the checks still look at.
-        spec_node = documents.Mapping({}, [], root.line, root.column)
-    return reading.build(root, metadata, reading.spec.decode(spec_node, notes), notes)
+        spec_node = reading.Mapping({}, [], root.line, root.column)
+    return found.build(root, metadata, found.spec.decode(spec_node, notes), notes)
 
 
-def _kind(root: documents.Mapping, kind: str | None, api_version: str | None, notes: Notes) -> _Reading | None:
+def _kind(root: reading.Mapping, kind: str | None, api_version: str | None, notes: Notes) -> _Reading | None:
     """Tell the kinds apart (RE-1, RE-12); None with a problem noted when it is none of ours."""
     if not kind or api_version is None:
         missing = "kind" if not kind else "apiVersion"
@@ -176,10 +177,10 @@ def _kind(root: documents.Mapping, kind: str | None, api_version: str | None, no
     return None
 
 
-def _skip(root: documents.Mapping, kind: str, api_version: str, notes: Notes) -> None:
+def _skip(root: reading.Mapping, kind: str, api_version: str, notes: Notes) -> None:
     """RE-12: objects of other kinds are reported; a near miss loudly, because a lost policy protects nothing."""
     spec = given(root, "spec")
-    if kind == "ProxyConfig" and isinstance(spec, documents.Mapping) and given(spec, "connectionSettings") is not None:
+    if kind == "ProxyConfig" and isinstance(spec, reading.Mapping) and given(spec, "connectionSettings") is not None:
         message = "`connectionSettings` can change path normalisation for one proxy, which is not supported"
         notes.error("PN-1", key_of(spec, "connectionSettings"), message, "set the mesh's `pathNormalization`")
         return
@@ -191,9 +192,9 @@ def _skip(root: documents.Mapping, kind: str, api_version: str, notes: Notes) ->
         notes.info("RE-12", root, f"`{kind}` of `{api_version}` is no policy and is skipped")
 
 
-def _name(root: documents.Mapping, kind: str) -> str:
+def _name(root: reading.Mapping, kind: str) -> str:
     metadata = given(root, "metadata")
-    if not isinstance(metadata, documents.Mapping):
+    if not isinstance(metadata, reading.Mapping):
         return kind
     name = text_of(metadata.entries.get("name"))
     return f"{kind} {text_of(metadata.entries.get('namespace')) or 'default'}/{name}" if name else kind

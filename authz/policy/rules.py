@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from authz.core.resources import Condition, Operation, Rule, Source
-from authz.policy import documents, values
-from authz.policy.decoders import objects, text, texts
-from authz.policy.schema import Check, Field, Notes, Shape, elements, filled, given, key_of, text_of
+from authz.documents import reading
+from authz.documents.decoders import objects, text, texts
+from authz.documents.schema import Check, Field, Notes, Shape, elements, filled, given, key_of, text_of
+from authz.policy import values
 
 MAX_SOURCES = 512
 MAX_ACCOUNTS = 16
@@ -65,7 +66,7 @@ def _twins(checks: dict[str, tuple[Check, ...]]) -> dict[str, Field]:
     return fields
 
 
-def _check_source(node: documents.Mapping, notes: Notes) -> None:
+def _check_source(node: reading.Mapping, notes: Notes) -> None:
     _check_contradiction(node, _SOURCE_CHECKS, notes)
     accounts = filled(node, "serviceAccounts", "notServiceAccounts")
     others = filled(node, *_WITH_ACCOUNTS)
@@ -74,11 +75,11 @@ def _check_source(node: documents.Mapping, notes: Notes) -> None:
         notes.error("VA-18", key_of(node, accounts[0]), message, "write two entries under `from`")
 
 
-def _check_operation(node: documents.Mapping, notes: Notes) -> None:
+def _check_operation(node: reading.Mapping, notes: Notes) -> None:
     _check_contradiction(node, _OPERATION_CHECKS, notes)
 
 
-def _check_contradiction(node: documents.Mapping, names: dict[str, tuple[Check, ...]], notes: Notes) -> None:
+def _check_contradiction(node: reading.Mapping, names: dict[str, tuple[Check, ...]], notes: Notes) -> None:
     """VA-47: every value of a field is excluded by its negation."""
     entries = node.entries
     for name in names:
@@ -86,7 +87,7 @@ def _check_contradiction(node: documents.Mapping, names: dict[str, tuple[Check, 
             _compare_twins(node, name, negated_name(name), notes)
 
 
-def _compare_twins(node: documents.Mapping, name: str, negated: str, notes: Notes) -> None:
+def _compare_twins(node: reading.Mapping, name: str, negated: str, notes: Notes) -> None:
     wanted = {text_of(item) for item in elements(given(node, name))}
     if wanted and wanted <= {text_of(item) for item in elements(given(node, negated))}:
         message = f"never matches: every value of `{name}` is also in `{negated}`"
@@ -97,15 +98,15 @@ _SOURCE: Shape[Source] = Shape("a source", _twins(_SOURCE_CHECKS), Source, _chec
 _OPERATION: Shape[Operation] = Shape("an operation", _twins(_OPERATION_CHECKS), Operation, _check_operation)
 
 
-def _only(inner: str, what: str, code: str) -> Callable[[documents.Mapping, Notes], None]:
+def _only(inner: str, what: str, code: str) -> Callable[[reading.Mapping, Notes], None]:
     """VA-17 and VA-21: the one member is there and says something."""
 
-    def check(node: documents.Mapping, notes: Notes) -> None:
+    def check(node: reading.Mapping, notes: Notes) -> None:
         member = given(node, inner)
         if member is None:
             if set(node.entries) <= {inner}:
                 notes.error(code, node, f"{what} without `{inner}` would match everything", "remove the whole entry")
-        elif isinstance(member, documents.Mapping) and not filled(member):
+        elif isinstance(member, reading.Mapping) and not filled(member):
             notes.error(code, member, f"an empty {inner} would match everything", f"give the {inner} a field")
 
     return check
@@ -125,7 +126,7 @@ _TO: Shape[Operation] = Shape(
 )
 
 
-def _check_condition(node: documents.Mapping, notes: Notes) -> None:
+def _check_condition(node: reading.Mapping, notes: Notes) -> None:
     key_node = given(node, "key")
     key = text_of(key_node) if key_node is not None else None
     if key_node is None:

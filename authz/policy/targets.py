@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from authz.core.resources import DRY_RUN_ANNOTATION, Metadata, Target, TargetRef
-from authz.policy import documents, values
-from authz.policy.decoders import anything, objects, read_text, text, text_map
-from authz.policy.documents import Node
-from authz.policy.schema import Fault, Field, Notes, Shape, filled, given, key_of, nearest, text_of
+from authz.documents import reading
+from authz.documents.decoders import anything, objects, read_text, text, text_map
+from authz.documents.reading import Node
+from authz.documents.schema import Fault, Field, Notes, Shape, filled, given, key_of, nearest, text_of
+from authz.policy import values
 
 MAX_LABELS = 4096
 MAX_LABEL_VALUE = 63
@@ -37,11 +38,11 @@ def _is_misspelt_dry_run(name: str) -> bool:
     return name != DRY_RUN_ANNOTATION and name.startswith("istio.io/") and bool(nearest(name, [DRY_RUN_ANNOTATION]))
 
 
-def _check_metadata(node: documents.Mapping, notes: Notes) -> None:
+def _check_metadata(node: reading.Mapping, notes: Notes) -> None:
     if given(node, "name") is None:
         notes.error("RE-2", node, "the object has no name", "give `metadata.name`")
     annotations = given(node, "annotations")
-    if isinstance(annotations, documents.Mapping):
+    if isinstance(annotations, reading.Mapping):
         for key in annotations.keys:
             if key.value in _FORBIDDEN_ANNOTATIONS:
                 notes.error("VA-5", key, f"the annotation `{key.value}` is Istio's own", "remove it")
@@ -69,7 +70,7 @@ _METADATA: Shape[dict[str, Any]] = Shape(
 )
 
 
-def read_metadata(root: documents.Mapping, notes: Notes) -> Metadata:
+def read_metadata(root: reading.Mapping, notes: Notes) -> Metadata:
     """Decode ``metadata``; its place is that of the document."""
     node = given(root, "metadata")
     if node is None:
@@ -92,11 +93,11 @@ def _label(key: str, value: str) -> Fault | None:
     return None
 
 
-def _check_selector(node: documents.Mapping, notes: Notes) -> None:
+def _check_selector(node: reading.Mapping, notes: Notes) -> None:
     labels = given(node, "matchLabels")
-    if labels is None or (isinstance(labels, documents.Mapping) and not labels.entries):
+    if labels is None or (isinstance(labels, reading.Mapping) and not labels.entries):
         notes.warn("VA-2", node, "the selector has no labels, so it selects everything", "remove it if that is meant")
-    elif isinstance(labels, documents.Mapping) and len(labels.entries) > MAX_LABELS:
+    elif isinstance(labels, reading.Mapping) and len(labels.entries) > MAX_LABELS:
         notes.error("VA-3", labels, f"has {len(labels.entries)} labels, at most {MAX_LABELS} are allowed")
 
 
@@ -119,7 +120,7 @@ class _TargetRef(NamedTuple):
     namespace: str = ""
 
 
-def _check_target_ref(node: documents.Mapping, notes: Notes) -> None:
+def _check_target_ref(node: reading.Mapping, notes: Notes) -> None:
     if not text_of(given(node, "name")):
         notes.error("VA-4", given(node, "name") or node, "a target without a name")
     namespace = given(node, "namespace")
@@ -145,7 +146,7 @@ TARGET_FIELDS = {
 """Of AuthorizationPolicy and RequestAuthentication."""
 
 
-def check_target(node: documents.Mapping, notes: Notes) -> None:
+def check_target(node: reading.Mapping, notes: Notes) -> None:
     """VA-1, and the remark that a sidecar never obeys target references (RE-16)."""
     ways = [name for name in ("selector", "targetRef") if given(node, name) is not None]
     ways += filled(node, "targetRefs")
@@ -168,14 +169,14 @@ def target(
 
 def annotation(root: Node, name: str) -> tuple[Node, str] | None:
     """The key and text of an annotation."""
-    metadata = given(root, "metadata") if isinstance(root, documents.Mapping) else None
-    found = given(metadata, "annotations") if isinstance(metadata, documents.Mapping) else None
-    if not isinstance(found, documents.Mapping) or name not in found.entries:
+    metadata = given(root, "metadata") if isinstance(root, reading.Mapping) else None
+    found = given(metadata, "annotations") if isinstance(metadata, reading.Mapping) else None
+    if not isinstance(found, reading.Mapping) or name not in found.entries:
         return None
     return found.entries[name], text_of(found.entries[name]) or ""
 
 
-def no_dry_run(root: documents.Mapping, notes: Notes) -> None:
+def no_dry_run(root: reading.Mapping, notes: Notes) -> None:
     """VA-7."""
     found = annotation(root, DRY_RUN_ANNOTATION)
     if found is not None:

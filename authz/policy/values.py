@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from authz.core import catalog, matchers, networks
 from authz.core.errors import Severity
-from authz.policy.schema import Check, Fault, nearest
+from authz.documents.schema import Check, Fault, nearest
 
 WARNING, INFO = Severity.WARNING, Severity.INFO
 _TEMPLATE_LITERAL = re.compile(r"[A-Za-z0-9._~%!$&'()+,;:@=-]+")

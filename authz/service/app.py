@@ -18,23 +18,23 @@ from authz.admin.page import Page
 from authz.admin.watch import Watch
 from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
-from authz.audit.status import CacheStatus, KeySetStatus, ServiceStatus
-from authz.audit.telemetry import Telemetry
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
-from authz.service.admin_server import AdminServer, make_admin_server
-from authz.service.certificates import CertificateFiles
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.evidence import PeerEvidence
-from authz.service.garbage import settle
+from authz.service.loading.garbage import settle
+from authz.service.loading.reload import Reloader
+from authz.service.loading.snapshot import Snapshot
+from authz.service.ports.certificates import CertificateFiles
+from authz.service.ports.http import AdminServer, make_admin_server
+from authz.service.ports.tls import ServerCertificate
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
-from authz.service.reload import Reloader
 from authz.service.server import AskProvider, CheckServer, Server
-from authz.service.snapshot import Snapshot
-from authz.service.tls import ServerCertificate
 from authz.settings import Settings
-from authz.sources.keys import KeySource
+from authz.sources.keys.source import KeySource
+from authz.telemetry.counters import Telemetry
+from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
 

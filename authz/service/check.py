@@ -14,10 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
-from traceback import extract_tb
 from typing import Protocol
 
-from authz.audit.record import Timing
 from authz.core.attributes import (
     NOT_AUTHENTICATED,
     AttributeContext,
@@ -27,15 +25,17 @@ from authz.core.attributes import (
     Source,
     Workload,
 )
+from authz.core.decided import Timing
 from authz.core.decision import FORBIDDEN_BODY, Decision, Effect, Stage
 from authz.core.pipeline import ProviderAnswer, ProviderQuestion, Steps, evaluate
 from authz.core.resources import JwtRule
-from authz.service.snapshot import Snapshot
+from authz.service.loading.snapshot import Snapshot
+from authz.service.ports.failure import where_it_failed
 from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES, authenticate
 from authz.tokens.cache import DEFAULT_CACHE_SIZE, TokenCache
 from authz.tokens.key_sets import KeySets
 from authz.tokens.plan import forget_plans
-from authz.wire import DeliveredMetadata, RemoteMetadata, read_attributes, write_response
+from authz.wire.check import DeliveredMetadata, RemoteMetadata, read_attributes, write_response
 
 _log = logging.getLogger("authz.check")
 _OWN_IDENTITY = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
@@ -313,19 +313,6 @@ def identity_problem(own_principal: str, namespace: str, service_account: str) -
     if service_account and own[2] != service_account:
         return f"the sidecar claims service account `{service_account}`, its certificate says `{own[2]}`"
     return ""
-
-
-def where_it_failed(error: BaseException) -> str:
-    """Types and places of an exception and its causes, without their messages: those may quote a token."""
-    parts = []
-    seen: BaseException | None = error
-    while seen is not None:
-        frames = " < ".join(
-            f"{frame.name} {frame.filename}:{frame.lineno}" for frame in reversed(extract_tb(seen.__traceback__))
-        )
-        parts.append(f"{type(seen).__name__} at {frames or 'unknown'}")
-        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
-    return ", caused by ".join(parts)
 
 
 def _refusal(stage: Stage, reason: str, status: int, policy_version: str) -> Decision:

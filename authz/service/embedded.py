@@ -17,13 +17,14 @@ from typing import Any
 
 from authz.core.errors import AuthzError
 from authz.service.app import App, ServerOf
-from authz.service.check import CheckFunction, where_it_failed
-from authz.service.hosted import HostedServer, Receive, Scope, Send
-from authz.service.log import log_to_stderr
-from authz.service.order import ORDER, Line, Order
-from authz.service.scheduling import calm_host
+from authz.service.check import CheckFunction
+from authz.service.ports.failure import where_it_failed
+from authz.service.ports.log import log_to_stderr
 from authz.service.server import AskProvider
-from authz.service.worker import LAST_SECONDS, SupervisedApp, tell_failure
+from authz.service.workers.hosted import HostedServer, Receive, Scope, Send
+from authz.service.workers.line import ORDER, Line, Order
+from authz.service.workers.scheduling import calm_host
+from authz.service.workers.worker import LAST_SECONDS, SupervisedApp, tell_failure
 from authz.settings import PREFIX, Settings, read_settings
 
 _log = logging.getLogger("authz.embedded")

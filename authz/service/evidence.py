@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from authz.audit.status import PeerTrustStatus
 from authz.core.attributes import AttributeContext
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import TrustDomain
@@ -19,9 +18,10 @@ from authz.identity.bundle import Bundles, TrustBundle, split_bundle
 from authz.identity.peer import NO_SVID, Accepted, examine_peer, spiffe_uri
 from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocations
 from authz.identity.validate import Rejection
-from authz.service.check import where_it_failed
+from authz.service.ports.failure import where_it_failed
 from authz.settings import Settings
-from authz.sources.directory import watch
+from authz.sources.policies.directory import watch
+from authz.telemetry.status import PeerTrustStatus
 
 _log = logging.getLogger("authz.evidence")
 MAX_REMEMBERED = 4096

@@ -18,7 +18,7 @@ from authz.core.pipeline import ProviderAnswer, ProviderQuestion
 from authz.core.resources import ExtensionProvider
 from authz.service.check import Pending
 from authz.service.server import AUTHORIZATION
-from authz.wire import RESERVED_LABELS
+from authz.wire.check import RESERVED_LABELS
 
 _log = logging.getLogger("authz.providers")
 

@@ -12,17 +12,18 @@ from authz.audit.chain import Chain, read_signing_key
 from authz.audit.entry import Sink
 from authz.audit.files import FileSink, Rotation
 from authz.audit.filters import RecordRules
-from authz.audit.record import Offer, RecordOptions, TraceIds
+from authz.audit.record import RecordOptions
 from authz.audit.sinks import OtlpSink, log_exporter
-from authz.audit.telemetry import Telemetry
-from authz.audit.trace import DecisionTracer, OtlpTarget, service_resource, span_exporter
 from authz.audit.trail import AuditTrail, Steps
 from authz.core.attributes import AttributeContext
+from authz.core.decided import Offer, TraceIds
 from authz.core.decision import Decision
 from authz.core.errors import SettingsError
 from authz.core.explain import RuleNote, nearest_miss
-from authz.service.snapshot import Snapshot
+from authz.service.loading.snapshot import Snapshot
 from authz.settings import Settings
+from authz.telemetry.counters import Telemetry
+from authz.telemetry.spans import DecisionTracer, OtlpTarget, service_resource, span_exporter
 
 MOST_RULES_WALKED = 200
 """

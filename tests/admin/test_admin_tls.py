@@ -17,9 +17,9 @@ from starlette.routing import Route
 
 from authz.cli import application
 from authz.core.errors import SettingsError
-from authz.service.admin_server import AdminServer, make_admin_server
+from authz.service.ports.http import AdminServer, make_admin_server
 from authz.settings import Settings
-from tests.service.test_tls import Pair
+from tests.service.ports.test_tls import Pair
 
 TOKEN = "correct-horse-battery"
 LONG_AGO = timedelta(days=2)

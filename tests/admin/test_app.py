@@ -9,10 +9,17 @@ from starlette.routing import Route
 
 from authz.admin.app import create_app
 from authz.admin.health import judge_health
-from authz.audit.entry import SinkStatus, TrailStatus
-from authz.audit.status import CertificateStatus, KeySetStatus, PeerTrustStatus, ReloadStatus, ServiceStatus
-from authz.audit.telemetry import Telemetry
 from authz.core.errors import Location, Problem, Severity
+from authz.telemetry.counters import Telemetry
+from authz.telemetry.status import (
+    CertificateStatus,
+    KeySetStatus,
+    PeerTrustStatus,
+    ReloadStatus,
+    ServiceStatus,
+    SinkStatus,
+    TrailStatus,
+)
 
 NOW = 1_700_000_000.0
 READY = ServiceStatus(ReloadStatus("v1", NOW - 10), (KeySetStatus("oidc:https://issuer", 2, NOW - 5),))

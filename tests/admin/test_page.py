@@ -18,10 +18,6 @@ from authz.admin.app import create_app
 from authz.admin.explained import Sources
 from authz.admin.page import Page
 from authz.admin.watch import ALLOWED_EACH_SECOND, DENIED_KEPT, MAX_EDGES, Watch, without_credentials
-from authz.audit.entry import TrailStatus
-from authz.audit.record import NO_TRACE, Offer, Timing, TraceIds
-from authz.audit.status import KeySetStatus, ReloadStatus, ServiceStatus
-from authz.audit.telemetry import Telemetry
 from authz.cli import application
 from authz.core.attributes import (
     AttributeContext,
@@ -31,6 +27,7 @@ from authz.core.attributes import (
     Workload,
 )
 from authz.core.compiler import compile_engine
+from authz.core.decided import NO_TRACE, Offer, Timing, TraceIds
 from authz.core.decision import Decision, Effect, Stage
 from authz.core.engine import Engine
 from authz.core.errors import Location, Problem, SettingsError, Severity
@@ -38,6 +35,8 @@ from authz.core.explain import HIDDEN
 from authz.core.pipeline import decide
 from authz.core.resources import MeshConfig
 from authz.policy.reader import read_policies
+from authz.telemetry.counters import Telemetry
+from authz.telemetry.status import KeySetStatus, ReloadStatus, ServiceStatus, TrailStatus
 from tests.build import keep_token, refuse_everything, request
 
 NOW = 1_700_000_000.0

@@ -8,7 +8,7 @@ import pytest
 from authz.admin.merge import merge_edges
 from authz.admin.page_workers import WorkersSource
 from authz.admin.workers import WorkerAnswer, WorkerRequest
-from authz.analysis.graph import Grouping
+from authz.analysis.graph.graph import Grouping
 from tests.admin.test_page import NOW, Service, asking
 
 

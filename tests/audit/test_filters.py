@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from authz.audit.filters import RecordRules, RedactionRule
-from authz.audit.record import Offer, build_record, read_field
-from authz.core.attributes import Json
+from authz.audit.record import build_record
+from authz.core.attributes import Json, read_field
+from authz.core.decided import Offer
 from authz.core.decision import Decision, DryRunResult, Effect
 
 MakeOffer = Callable[..., Offer]

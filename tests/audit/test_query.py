@@ -20,8 +20,9 @@ from authz.audit.encode import encode_record
 from authz.audit.entry import Entry
 from authz.audit.files import FileSink, Rotation
 from authz.audit.query import RecordFilter, audit_files, find, follow
-from authz.audit.record import Offer, Record, TraceIds, build_record
+from authz.audit.record import build_record
 from authz.cli.audit import audit, parse_time
+from authz.core.decided import Offer, Record, TraceIds
 from authz.core.decision import Decision
 from authz.core.explain import PredicateNote, RuleNote
 from authz.core.resources import Action

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.audit.encode import encode_record
-from authz.audit.record import Offer, RecordOptions, RecordWriter, TraceIds, build_record, read_field, would_be
+from authz.audit.record import RecordOptions, RecordWriter, build_record
 from authz.audit.render import render_line, short_principal, text
 from authz.core.attributes import (
     NOT_AUTHENTICATED,
@@ -18,8 +18,10 @@ from authz.core.attributes import (
     HttpRequest,
     Source,
     Workload,
+    read_field,
 )
-from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
+from authz.core.decided import Offer, TraceIds
+from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage, would_be
 
 MakeOffer = Callable[..., Offer]
 TRIAL = RuleReference("bookinfo", "trial", 1, "ns[bookinfo]-policy[trial]-rule[1]")

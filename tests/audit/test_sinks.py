@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from authz.audit.record import Offer
 from authz.audit.sinks import OtlpSink, StreamSink, log_exporter
-from authz.audit.trace import OtlpTarget
 from authz.audit.trail import AuditTrail
+from authz.core.decided import Offer
 from authz.core.decision import Decision
+from authz.telemetry.spans import OtlpTarget
 from tests.audit.collector import GrpcCollector, HttpCollector
 from tests.audit.recent import RecentSink
 

@@ -7,17 +7,17 @@ import pytest
 
 from authz.audit.entry import Entry
 from authz.audit.filters import RecordRules
-from authz.audit.names import DECISIONS
-from authz.audit.record import Offer, Record, TraceIds
-from authz.audit.telemetry import Telemetry
-from authz.audit.trace import DecisionTracer
 from authz.audit.trail import AuditTrail, OnFull, Steps
 from authz.core.attributes import AttributeContext
 from authz.core.compiler import compile_engine
+from authz.core.decided import Offer, Record, TraceIds
 from authz.core.decision import Decision, Stage
 from authz.core.explain import nearest_miss
 from authz.core.resources import MeshConfig
 from authz.policy.reader import read_policies
+from authz.telemetry.counters import Telemetry
+from authz.telemetry.names import DECISIONS
+from authz.telemetry.spans import DecisionTracer
 from tests.audit.recent import RecentSink
 
 MakeOffer = Callable[..., Offer]

@@ -14,6 +14,7 @@ import pytest
 from cryptography import x509
 
 from authz.cli.enrolment import Declined, Enrolling, keep_renewed
+from authz.control.authority.server import AuthorityFiles, AuthorityServer, Doors
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.files import write_secret_files
@@ -22,7 +23,6 @@ from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance
 from authz.identity.rotation import activate, prepare, retire, taint
-from authz.service.ca import AuthorityFiles, AuthorityServer, Doors
 
 pytestmark = pytest.mark.slow
 RATINGS = SpiffeId.parse("spiffe://mesh.test/ns/shop/sa/ratings")

@@ -9,8 +9,8 @@ import pytest
 
 from authz.core.spiffe import SpiffeId
 from tests.cli.conftest import Run
-from tests.service.sds_mesh import SERVER_ID, load_on
-from tests.service.test_sds_envoy import mesh
+from tests.control.authority.sds_mesh import SERVER_ID, load_on
+from tests.control.authority.test_sds_envoy import mesh
 
 
 def test_a_proxy_must_be_named(run: Run) -> None:

@@ -8,8 +8,8 @@ from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from authz.audit.trace import OtlpTarget, span_exporter
 from authz.demo.collector import SpanFile, make_server, read_spans
+from authz.telemetry.spans import OtlpTarget, span_exporter
 
 TRACE = "a" * 32
 EXPORT = ParseDict(

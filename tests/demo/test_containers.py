@@ -8,9 +8,9 @@ import pytest
 from authz.demo.containers import make_authority, publish, read_layout
 from authz.demo.layout import Layout
 from authz.demo.relay import serve
+from authz.envoy.options import Secrets
 from authz.identity.ca import STATE_FILE, CertificateAuthority
 from authz.identity.rotation import prepare
-from authz.mesh.options import Secrets
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_800_000_000.0

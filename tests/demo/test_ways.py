@@ -18,8 +18,8 @@ from authz.demo.commands import AUTHZ, EMBEDDED_ADMIN_SOCKET, all_commands
 from authz.demo.layout import AUDIT_LOG, Layout
 from authz.demo.prepare import options, plan
 from authz.demo.processes import Command
-from authz.mesh.options import Authz, Secrets, embedded_socket
-from authz.mesh.render import render_all
+from authz.envoy.options import Authz, Secrets, embedded_socket
+from authz.envoy.render import render_all
 from authz.settings import Settings, read_settings
 
 ROOT = Path(__file__).parent.parent.parent

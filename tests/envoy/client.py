@@ -14,7 +14,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 
-from authz.analysis.request import OfflineRequest
+from authz.analysis.offline.request import OfflineRequest
 from tests.envoy.certificates import Identities
 
 TIMEOUT = 20

@@ -15,17 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 
-from authz.analysis.request import to_attributes
-from authz.analysis.suite import Case, Group, PolicyText, Suite
+from authz.analysis.offline.request import to_attributes
+from authz.analysis.suites.suite import Case, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision
 from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
 from authz.core.resources import JwtRule
+from authz.service.loading.snapshot import Snapshot
 from authz.service.server import CheckServer
-from authz.service.snapshot import Snapshot
 from authz.tokens.authenticate import authenticate
 from authz.tokens.signing import KeyPool, make_keys, make_tokens, substitute_keys, substitute_tokens
-from authz.wire import DECISION_ID_HEADER
+from authz.wire.check import DECISION_ID_HEADER
 from tests.envoy import sidecar as envoy
 from tests.envoy.applications import Applications, applications
 from tests.envoy.certificates import Identities

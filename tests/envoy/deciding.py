@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from time import time
 
-from authz.analysis.cases import compile_texts
-from authz.analysis.suite import PolicyText
+from authz.analysis.suites.run import compile_texts
+from authz.analysis.suites.suite import PolicyText
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
 from authz.service.check import CheckFunction, DecisionIds
+from authz.service.loading.snapshot import Snapshot
 from authz.service.providers import Providers
-from authz.service.snapshot import Snapshot
-from authz.sources.keys import KeySource
+from authz.sources.keys.source import KeySource
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
 from tests.envoy.applications import Applications

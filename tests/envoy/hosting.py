@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from authz.mesh.hosting import APPLICATION
-from authz.service.envoy_host import HostedAt, find_hosting, hosting_command
+from authz.envoy.hosting import APPLICATION
+from authz.service.workers.envoy_host import HostedAt, find_hosting, hosting_command
 from tests.envoy import inside
 from tests.envoy.applications import Applications
 from tests.envoy.corpus import Bench, Ready

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from authz.service.hosted import HostedServer, Receive, Scope, Send
+from authz.service.workers.hosted import HostedServer, Receive, Scope, Send
 from tests.envoy.deciding import LARGEST_MESSAGE_BYTES, Deciding
 from tests.service.recording import Recorder
 

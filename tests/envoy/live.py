@@ -9,13 +9,13 @@ from time import time
 
 import pytest
 
-from authz.analysis.cases import compile_texts
-from authz.analysis.request import OfflineRequest
-from authz.analysis.suite import PolicyText
+from authz.analysis.offline.request import OfflineRequest
+from authz.analysis.suites.run import compile_texts
+from authz.analysis.suites.suite import PolicyText
 from authz.core.attributes import AttributeContext, Workload
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
-from authz.service.snapshot import Snapshot
+from authz.service.loading.snapshot import Snapshot
 from tests.envoy import sidecar as envoy
 from tests.envoy.client import Answer, Endpoints, connect, read_http1, send
 from tests.envoy.corpus import Bench, bench

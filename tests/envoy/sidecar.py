@@ -20,15 +20,15 @@ import yaml
 from authz.core.attributes import Workload
 from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
-from authz.mesh import naming, routes
-from authz.mesh.connection import Role, http_filter
-from authz.mesh.files import write_files
-from authz.mesh.messages import as_json
+from authz.envoy import naming, routes
+from authz.envoy.connection import Role, http_filter
+from authz.envoy.files import write_files
+from authz.envoy.messages import as_json
+from authz.envoy.options import LABEL_PROXY, RenderOptions, envoy_arguments
+from authz.envoy.render import render_all
 from authz.mesh.nouns import Address, InboundPort, Mesh, MeshWorkload, Place, Protocol
-from authz.mesh.options import LABEL_PROXY, RenderOptions, envoy_arguments
-from authz.mesh.render import render_all
 from tests.envoy.certificates import Identities
-from tests.mesh.rig import Proxy
+from tests.envoy.rig import Proxy
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.render import render_all
 from authz.mesh import kind_parts, kinds
 from authz.mesh.description import read_mesh_description
-from authz.mesh.options import Listeners, RenderOptions
-from authz.mesh.render import render_all
 
 TEXT = (Path(__file__).parents[2] / "docs" / "mesh.md").read_text()
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from authz.core.errors import Severity
-from authz.policy import read_policies
+from authz.policy.reader import read_policies
 
 CORPUS = Path(__file__).parents[1] / "conformance"
 DOCUMENTS: list[dict[str, Any]] = yaml.safe_load((CORPUS / "validation.yaml").read_text())["documents"]

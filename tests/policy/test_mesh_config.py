@@ -4,7 +4,7 @@ import pytest
 
 from authz.core.errors import Location, Severity
 from authz.core.resources import ExtensionProvider, MeshConfig, PathNormalization
-from authz.policy import read_mesh
+from authz.policy.mesh_config import read_mesh
 
 
 def read(text: str) -> tuple[MeshConfig, list[tuple[str, str]]]:

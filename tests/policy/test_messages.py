@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from authz.policy import read_policies
+from authz.policy.reader import read_policies
 
 CASES: list[dict[str, str]] = yaml.safe_load(Path(__file__).with_name("messages.yaml").read_text())
 HEADER = "apiVersion: security.istio.io/v1\nkind: {}\nmetadata: {{name: p, namespace: n}}\n"

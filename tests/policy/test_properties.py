@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.core.errors import Severity
-from authz.policy import ReadResult, read_mesh, read_policies
+from authz.policy.mesh_config import read_mesh
+from authz.policy.reader import ReadResult, read_policies
 
 CORPUS = Path(__file__).parents[1] / "conformance" / "validation.yaml"
 TEXTS: list[str] = [document["yaml"] for document in yaml.safe_load(CORPUS.read_text())["documents"]]

@@ -26,7 +26,7 @@ from authz.core.resources import (
     Target,
     TargetRef,
 )
-from authz.policy import ReadResult, read_policies
+from authz.policy.reader import ReadResult, read_policies
 
 
 def read(*texts: str, mesh: MeshConfig | None = None) -> ReadResult:

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from authz.audit.record import Timing
 from authz.core.attributes import AttributeContext
+from authz.core.decided import Timing
 from authz.core.decision import Decision
 
 

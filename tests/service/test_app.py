@@ -14,9 +14,9 @@ import grpc
 import httpx
 import pytest
 
+from tests.service.loading.test_reload import policy
 from tests.service.messages import check_request, response, told
 from tests.service.running import check_call, health_of
-from tests.service.test_reload import policy
 
 COMMAND = [sys.executable, "-c", "from authz.cli.serve import serve; serve()"]
 

@@ -18,14 +18,14 @@ import pytest
 
 from authz._proto import health_pb2
 from authz.core.errors import SettingsError
-from authz.service.envoy_host import find_hosting
-from authz.service.loader import WORTH_BYTES
+from authz.service.loading.loader import WORTH_BYTES
 from authz.service.server import AUTHORIZATION, HEALTH
+from authz.service.workers.envoy_host import find_hosting
+from tests.service.loading.test_reload import policy
 from tests.service.messages import check_request, response, told
+from tests.service.ports.test_tls import Pair
 from tests.service.raw_http2 import framed, raw_connection
 from tests.service.running import check_call, health_of
-from tests.service.test_reload import policy
-from tests.service.test_tls import Pair
 
 COMMAND = [sys.executable, "-c", "from authz.cli.serve import serve; serve()"]
 LIMIT = 8192

@@ -10,7 +10,7 @@ from authz.core.compiler import compile_engine
 from authz.core.decision import FORBIDDEN_BODY
 from authz.core.pipeline import ProviderAnswer
 from authz.service.check import CheckFunction, DecisionIds, Pending, identity_problem
-from authz.service.snapshot import Snapshot
+from authz.service.loading.snapshot import Snapshot
 from tests.service.messages import LABELS, check_request, peer, response, told
 from tests.service.recording import Recorder
 

@@ -17,12 +17,12 @@ import jwt
 import pytest
 
 from authz.core.errors import SettingsError
-from authz.mesh.check_filter import embedded_check_cluster, embedded_listener
-from authz.mesh.messages import as_json
-from authz.service.envoy_host import embed, find_hosting, find_libpython
+from authz.envoy.check_filter import embedded_check_cluster, embedded_listener
+from authz.envoy.messages import as_json
+from authz.service.workers.envoy_host import embed, find_hosting, find_libpython
+from tests.service.loading.test_reload import policy
 from tests.service.test_both_servers import needs_hosting
-from tests.service.test_reload import policy
-from tests.service.test_supervisor import envoy, load, proxy
+from tests.service.workers.test_supervisor import envoy, load, proxy
 
 TOKENS = """
 apiVersion: security.istio.io/v1

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from authz.service.check import CheckFunction, DecisionIds, Pending
+from authz.service.loading.snapshot import load_snapshot
 from authz.service.server import CheckServer
-from authz.service.snapshot import load_snapshot
 from tests.service.recording import Recorder
 
 POLICY = """

@@ -17,7 +17,7 @@ from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, CertificateAuthor
 from authz.identity.rotation import activate, prepare, retire, taint
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.evidence import PeerEvidence
-from authz.service.snapshot import Snapshot
+from authz.service.loading.snapshot import Snapshot
 from authz.settings import read_settings
 from tests.identity.certificates import DAY, INTERMEDIATE, KEYS, LEAF, NOW, REVIEWS, ROOT, changed, pem
 from tests.service.messages import LABELS, check_request, peer, response, told

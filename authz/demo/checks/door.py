@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
-from authz.audit.record import read_field
+from authz.core.attributes import read_field
 from authz.demo.checks.scenario import Scenario, visit
 from authz.demo.checks.world import World
 

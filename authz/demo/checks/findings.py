@@ -8,8 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from authz.audit.record import read_field
-from authz.core.attributes import Json
+from authz.core.attributes import Json, read_field
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 
-from authz.audit.record import Record, read_field
+from authz.core.attributes import read_field
+from authz.core.decided import Record
 from authz.demo.checks.embedded import embedded_incidents
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
+from authz.envoy.options import Authz
 from authz.identity.files import write_file
-from authz.mesh.options import Authz
 
 INGRESS, DRY_RUN, MESH = "10-ingress.yaml", "40-dry-run.yaml", "00-mesh.yaml"
 BROKEN = """apiVersion: security.istio.io/v1

@@ -7,7 +7,8 @@ The certificate is verified to be the outside world's own, by its authority, whi
 import asyncio
 from collections.abc import Iterator
 
-from authz.audit.record import Record, read_field
+from authz.core.attributes import read_field
+from authz.core.decided import Record
 from authz.demo.checks.clients import Place, Reply, Tls, ask_admin, exchange, send
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World

@@ -13,7 +13,7 @@ from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.modes import mode_scenarios
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
-from authz.mesh.options import Authz, Secrets
+from authz.envoy.options import Authz, Secrets
 
 
 @dataclass(frozen=True, slots=True)

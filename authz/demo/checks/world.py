@@ -15,15 +15,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from authz.audit.record import Record, read_field
+from authz.core.attributes import read_field
+from authz.core.decided import Record
 from authz.demo.checks.clients import Pair, Place, Reply, Tls, exchange, send, shown_certificate
 from authz.demo.checks.credentials import make_certificates, make_tokens
 from authz.demo.commands import ADMIN_SOCKET, AUTHZ, envoy_binary
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import issue_certificates
 from authz.demo.screen import Tail
+from authz.envoy.options import Authz, Secrets
 from authz.identity.files import write_file, write_secret_files
-from authz.mesh.options import Authz, Secrets
 
 PATIENCE_SECONDS = 20.0
 """For things that must happen but take their time: a restart, a health check."""

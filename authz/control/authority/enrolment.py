@@ -1,0 +1,84 @@
+"""
+The gRPC shell of enrolment: a join token or a valid SVID, and a certificate request, for a chain and the bundle.
+
+The private key never leaves the workload. Every "no" is audited and answered with the same words as to a local peer.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+from authz._proto import sds_pb2 as wire
+from authz.control.authority.sds import STATUS, Identify
+from authz.core.spiffe import SpiffeId
+from authz.identity.join_tokens import spend_token
+from authz.identity.registrar import Cause, Refused, Registrar, read_certificate_request
+from authz.identity.registration import Evidence, SvidPeer, TokenBearer
+
+SERVICE = "authz.identity.v1.Enrolment"
+METHOD = f"/{SERVICE}/Enrol"
+
+Context = grpc.aio.ServicerContext[wire.EnrolRequest, wire.EnrolResponse]
+
+
+class Enrolment:
+    """``tokens``: the directory of join tokens."""
+
+    def __init__(self, registrar: Registrar, tokens: Path, clock: Callable[[], float]) -> None:
+        self._registrar = registrar
+        self._tokens = tokens
+        self._clock = clock
+
+    def handler(self, identify: Identify | None) -> "grpc.GenericRpcHandler[wire.EnrolRequest, wire.EnrolResponse]":
+        """The service for holders of an SVID, or, without ``identify``, for bearers of a join token."""
+
+        async def enrol(request: wire.EnrolRequest, context: Context) -> wire.EnrolResponse:
+            evidence = self._bearer(request, context) if identify is None else identify(context)
+            answer = evidence if isinstance(evidence, Refused) else self._sign(evidence, request)
+            if isinstance(answer, Refused):
+                if answer is evidence:
+                    self._registrar.refuse(context.peer(), "", answer, self._clock())
+                await context.abort(STATUS[answer.cause], answer.reason)
+            return answer
+
+        async def trust(_: wire.EnrolRequest, context: Context) -> wire.EnrolResponse:
+            """What is trusted, and by which certificate we sign: by it a holder sees that it should renew."""
+            assert identify is not None
+            evidence = identify(context)
+            refused = evidence if isinstance(evidence, Refused) else None
+            if not isinstance(evidence, Refused) and (revoked := self._registrar.revoked(evidence)):
+                refused = Refused(revoked)
+            if refused is not None:
+                self._registrar.refuse(context.peer(), "", refused, self._clock())
+                await context.abort(STATUS[refused.cause], refused.reason)
+            ca = self._registrar.ca
+            return wire.EnrolResponse(chain=ca.active.chain_pem or ca.active.root_pem, bundle=ca.bundle_pem)
+
+        calls = {"Enrol": enrol} if identify is None else {"Enrol": enrol, "Trust": trust}
+        read, write = wire.EnrolRequest.FromString, wire.EnrolResponse.SerializeToString
+        handlers = {name: grpc.unary_unary_rpc_method_handler(call, read, write) for name, call in calls.items()}
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    def _bearer(self, request: wire.EnrolRequest, context: Context) -> Evidence | Refused:
+        # By address, so that a stranger who guesses tokens keeps nobody else from enrolling.
+        if not self._registrar.limit.take(f"join-token {context.peer().rpartition(':')[0]}", self._clock()):
+            return Refused("too many join tokens are tried, try again later", Cause.LIMIT)
+        key = read_certificate_request(request.certificate_request)
+        if isinstance(key, Refused):
+            return key  # judged first, so that a slip does not spend the token
+        spent = spend_token(self._tokens, request.join_token, self._clock())
+        return TokenBearer(spent) if isinstance(spent, SpiffeId) else Refused(spent.reason)
+
+    def _sign(self, evidence: Evidence, request: wire.EnrolRequest) -> wire.EnrolResponse | Refused:
+        assert isinstance(evidence, SvidPeer | TokenBearer)
+        key = read_certificate_request(request.certificate_request)
+        if isinstance(key, Refused):
+            self._registrar.refuse(str(evidence), str(evidence.spiffe_id), key, self._clock())
+            return key
+        issued = self._registrar.issue(evidence, evidence.spiffe_id, self._clock(), key)
+        if isinstance(issued, Refused):
+            return issued
+        return wire.EnrolResponse(
+            chain=issued.chain_pem, bundle=self._registrar.ca.bundle_pem, spiffe_id=str(evidence.spiffe_id)
+        )

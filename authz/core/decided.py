@@ -1,0 +1,55 @@
+"""
+A decision that was made, with what it was made of: what the check hands to the record, counters and spans.
+
+References only; nothing is copied or formatted here.
+"""
+
+from typing import NamedTuple
+
+from authz.core.attributes import (
+    AttributeContext,
+    Json,
+)
+from authz.core.decision import Decision
+
+Record = dict[str, Json]
+"""One audit record; keys in the order of the documentation."""
+
+
+class Timing(NamedTuple):
+    """Something that took time within a decision: token verification, a provider call, a stage."""
+
+    name: str
+    """``token.verify``, ``provider.ask``, ``stage.deny``."""
+    started_at: float
+    """Seconds since the epoch."""
+    duration_seconds: float
+    detail: str = ""
+    """One word for people: the provider's name, the stage's result."""
+
+
+class Offer(NamedTuple):
+    """What the check path hands over: references only, nothing is copied or formatted there."""
+
+    attributes: AttributeContext
+    decision: Decision
+    decision_id: str
+    started_at: float
+    """Seconds since the epoch."""
+    duration_seconds: float
+    cache_hit: bool | None = None
+    """Whether the token cache knew the token; None without a token."""
+    timings: tuple[Timing, ...] = ()
+
+
+class TraceIds(NamedTuple):
+    """Lower-case hexadecimal ids; empty when there is no trace."""
+
+    trace_id: str = ""
+    span_id: str = ""
+    """Of our own span when it is sampled, else of Envoy's Check span."""
+    parent_id: str = ""
+    is_sampled: bool = False
+
+
+NO_TRACE = TraceIds()

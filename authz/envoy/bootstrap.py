@@ -1,0 +1,92 @@
+"""The bootstrap of one proxy: who it is, its admin socket, its clusters, and where its listeners are."""
+
+from envoy_data_plane.envoy.config.bootstrap.v3 import (
+    Admin,
+    Bootstrap,
+    BootstrapDynamicResources,
+    BootstrapStaticResources,
+    LayeredRuntime,
+    RuntimeLayer,
+)
+from envoy_data_plane.envoy.config.core.v3 import Node
+from envoy_data_plane.envoy.config.listener.v3 import Listener
+from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
+from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
+from envoy_data_plane.google.protobuf import Struct
+
+from authz.envoy.check_filter import LABELS_KEY, embedded_listener
+from authz.envoy.clusters import clusters
+from authz.envoy.messages import followed_file, pack, pipe
+from authz.envoy.options import (
+    LABEL_NAMESPACE,
+    LABEL_PROXY,
+    LABEL_SERVICE_ACCOUNT,
+    LABEL_WORKLOAD,
+    Authz,
+    Listeners,
+    RenderOptions,
+)
+from authz.envoy.passthrough import allow_internal_listeners
+from authz.mesh.nouns import Mesh, MeshWorkload
+
+EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
+"""Spans are exported after a second, where Envoy waits five."""
+ADMIN_SOCKET_MODE = 0o660
+"""Of the owner and its group: ``authz rotation check`` may run as another user (XA-194)."""
+KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
+"""Istio switches it off: a fragment is cut off instead of answered 400 (PN-2)."""
+
+
+def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:
+    dynamic = options.listeners is Listeners.DYNAMIC
+    own = [embedded_listener(workload.name)] if options.authz is Authz.EMBEDDED else []
+    made = Bootstrap(
+        node=Node(
+            id=workload.name,
+            cluster=workload.labels.get("app", workload.name),
+            metadata=Struct.from_dict({LABELS_KEY: node_labels(workload)}),
+        ),
+        admin=Admin(address=pipe(f"run/{workload.name}.admin.sock", ADMIN_SOCKET_MODE)),
+        layered_runtime=LayeredRuntime(
+            layers=[RuntimeLayer(name="istio", static_layer=Struct.from_dict(_runtime(options)))]
+        ),
+        overload_manager=OverloadManager(
+            resource_monitors=[
+                ResourceMonitor(
+                    name="envoy.resource_monitors.global_downstream_max_connections",
+                    typed_config=pack(
+                        DownstreamConnectionsConfig(
+                            max_active_downstream_connections=options.max_downstream_connections
+                        )
+                    ),
+                )
+            ]
+        ),
+        dynamic_resources=(
+            BootstrapDynamicResources(lds_config=followed_file("lds", f"{workload.name}.yaml", wait_for_ever=True))
+            if dynamic
+            else None
+        ),
+        static_resources=BootstrapStaticResources(
+            listeners=[*own, *([] if dynamic else listeners)], clusters=clusters(mesh, workload, options)
+        ),
+    )
+    if workload.is_passthrough:
+        allow_internal_listeners(made)
+    return made
+
+
+def _runtime(options: RenderOptions) -> dict[str, bool | int]:
+    runtime: dict[str, bool | int] = {KEEP_FRAGMENTS_OUT: False}
+    return runtime | {EXPORT_MILLISECONDS: 1000} if options.otlp else runtime
+
+
+def node_labels(workload: MeshWorkload) -> dict[str, str]:
+    """The labels sent as ``destination.labels``: the workload's own, and the reserved ones that say who asks."""
+    labels = dict(sorted(workload.labels.items()))
+    labels[LABEL_NAMESPACE] = workload.namespace
+    labels[LABEL_SERVICE_ACCOUNT] = workload.service_account
+    labels[LABEL_WORKLOAD] = workload.name
+    if workload.is_gateway:
+        labels[LABEL_PROXY] = "gateway"
+    return labels

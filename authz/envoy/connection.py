@@ -1,0 +1,240 @@
+"""
+What stands in a filter chain: the HTTP connection manager in its three roles, and the TCP proxy.
+
+Roles: ``INBOUND`` of a sidecar and ``GATEWAY`` ask the authorization server and normalise paths; ``OUTBOUND`` does
+neither, because policies are enforced where a request arrives (EV-9).
+"""
+
+from enum import StrEnum
+
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
+from envoy_data_plane.envoy.config.core.v3 import (
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    HttpProtocolOptionsHeadersWithUnderscoresAction,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
+from envoy_data_plane.envoy.config.trace.v3 import OpenTelemetryConfig, TracingHttp
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerForwardClientCertDetails,
+    HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpConnectionManagerSetCurrentClientCertDetails,
+    HttpConnectionManagerTracing,
+    HttpConnectionManagerUpgradeConfig,
+    HttpFilter,
+)
+from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import TcpProxy, UpstreamConnectMode
+from envoy_data_plane.envoy.type.tracing.v3 import CustomTag
+from envoy_data_plane.envoy.type.v3 import Percent
+
+from authz.core.resources import MeshConfig, PathNormalization
+from authz.envoy.check_filter import HTTP_FILTER, NETWORK_FILTER, http_check_filter, network_check_filter
+from authz.envoy.messages import json_log, pack, seconds
+from authz.envoy.options import OTLP_CLUSTER, RenderOptions
+from authz.mesh.nouns import MeshWorkload
+
+EARLY_DATA_BYTES = 65536
+"""Held back until the check has allowed the connection (XA-165)."""
+
+
+class Role(StrEnum):
+    INBOUND = "inbound"
+    GATEWAY = "gateway"
+    OUTBOUND = "outbound"
+
+
+def http_filter(
+    role: Role,
+    routes: RouteConfiguration,
+    workload: MeshWorkload,
+    mesh: MeshConfig,
+    options: RenderOptions,
+    *,
+    extra_filters: tuple[HttpFilter, ...] = (),
+    upgrades: tuple[str, ...] = ("websocket",),
+) -> Filter:
+    """
+    The HTTP connection manager of a listener.
+
+    ``extra_filters`` stand between the check and the router.
+    A gateway names nobody in XFCC, not even workloads on their way out: the outside has no use for who they are.
+    """
+    gateway = role is Role.GATEWAY
+    checked = role is not Role.OUTBOUND
+    identified = role is Role.INBOUND
+    mode = mesh.path_normalization if checked else PathNormalization.NONE
+    manager = HttpConnectionManager(
+        stat_prefix=routes.name,
+        route_config=routes,
+        http_filters=[*([http_check_filter(options, _body_bytes(mesh))] if checked else []), *extra_filters, _router()],
+        use_remote_address=gateway,  # CS-9, XA-201
+        xff_num_trusted_hops=mesh.num_trusted_proxies if gateway else 0,
+        normalize_path=mode is not PathNormalization.NONE,
+        merge_slashes=mode in (PathNormalization.MERGE_SLASHES, PathNormalization.DECODE_AND_MERGE_SLASHES),
+        path_with_escaped_slashes_action=_escaped_slashes(mode),
+        # A client's own XFCC never passes (XA-142).
+        forward_client_cert_details=_XFCC.SANITIZE_SET if identified else _XFCC.SANITIZE,
+        set_current_client_cert_details=(
+            HttpConnectionManagerSetCurrentClientCertDetails(uri=True) if identified else None
+        ),
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=seconds(3600 if not gateway else 300),
+            # An application's connection to its own sidecar has no certificate that could expire.
+            max_connection_duration=seconds(options.max_connection_seconds) if checked else None,
+            headers_with_underscores_action=_underscores(options.refuse_underscores),
+        ),
+        http2_protocol_options=_http2(gateway),
+        request_headers_timeout=seconds(10) if gateway else None,
+        upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type=name) for name in upgrades],
+        access_log=[_http_log(workload)] if checked else [],
+        tracing=_tracing(workload, options),
+    )
+    return Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
+
+
+def tcp_filters(
+    name: str, cluster: str, workload: MeshWorkload, options: RenderOptions, *, checked: bool
+) -> list[Filter]:
+    """
+    Forward bytes; ``checked`` ones only after the authorization server allowed the connection.
+
+    Then the upstream is dialled on the client's first bytes, so that a refused client never reaches the server nor
+    sees its greeting (XA-164, XA-165). Protocols in which the server speaks first cannot be served this way.
+    """
+    proxy = TcpProxy(
+        stat_prefix=name,
+        cluster=cluster,
+        upstream_connect_mode=UpstreamConnectMode.ON_DOWNSTREAM_DATA if checked else UpstreamConnectMode.IMMEDIATE,
+        max_early_data_bytes=EARLY_DATA_BYTES if checked else None,
+        max_downstream_connection_duration=seconds(options.max_connection_seconds) if checked else None,
+        access_log=[_tcp_log(workload)] if checked else [],
+    )
+    last = Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
+    return [network_check_filter(options, name), last] if checked else [last]
+
+
+_XFCC = HttpConnectionManagerForwardClientCertDetails
+
+
+def _router() -> HttpFilter:
+    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router()))
+
+
+def _body_bytes(mesh: MeshConfig) -> int:
+    """
+    What the most demanding provider wants to see of a body, and one byte more, which shows that there is more (AP-83).
+
+    A provider that was not shown the body would accept what it should refuse.
+    """
+    wanted = max((provider.max_request_bytes for provider in mesh.extension_providers), default=0)
+    return min(wanted + 1, 2**32 - 1) if wanted else 0
+
+
+def _escaped_slashes(mode: PathNormalization) -> HttpConnectionManagerPathWithEscapedSlashesAction:
+    if mode is PathNormalization.DECODE_AND_MERGE_SLASHES:
+        return HttpConnectionManagerPathWithEscapedSlashesAction.UNESCAPE_AND_FORWARD
+    return HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED
+
+
+def _underscores(refuse: bool) -> HttpProtocolOptionsHeadersWithUnderscoresAction:
+    action = HttpProtocolOptionsHeadersWithUnderscoresAction
+    return action.REJECT_REQUEST if refuse else action.ALLOW
+
+
+def _http2(gateway: bool) -> Http2ProtocolOptions:
+    if not gateway:
+        return Http2ProtocolOptions(allow_connect=True)
+    # Envoy's own advice for proxies at the edge.
+    return Http2ProtocolOptions(
+        allow_connect=True,
+        max_concurrent_streams=100,
+        initial_stream_window_size=65536,
+        initial_connection_window_size=1048576,
+    )
+
+
+_URL = "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ:PATH)%"
+
+
+def _tracing(workload: MeshWorkload, options: RenderOptions) -> HttpConnectionManagerTracing | None:
+    """
+    Export spans, so that the audit span has a parent (XA-169, XA-170).
+
+    The URL is told without its query, which may hold a token.
+    """
+    if not options.otlp:
+        return None
+    config = OpenTelemetryConfig(
+        service_name=f"{workload.name}.{workload.namespace}",
+        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=OTLP_CLUSTER), timeout=seconds(1)),
+    )
+    return HttpConnectionManagerTracing(
+        random_sampling=Percent(value=options.sampling_percent),
+        custom_tags=[CustomTag(tag="http.url", value=_URL)],
+        provider=TracingHttp(name="envoy.tracers.opentelemetry", typed_config=pack(config)),
+    )
+
+
+def _http_log(workload: MeshWorkload) -> AccessLog:
+    """The path without its query, which may hold a token (XA-183)."""
+    fields = {
+        "time": "%START_TIME%",
+        "proxy": workload.name,
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "trace_id": "%TRACE_ID%",
+        "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+        "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "client_address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "method": "%REQ(:METHOD)%",
+        "host": "%REQ(:AUTHORITY)%",
+        "path": "%PATH(NQ:PATH)%",
+        "protocol": "%PROTOCOL%",
+        "status": "%RESPONSE_CODE%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "flags": "%RESPONSE_FLAGS%",
+        "duration_ms": "%DURATION%",
+        "upstream": "%UPSTREAM_HOST%",
+        "check_us": f"%FILTER_STATE({HTTP_FILTER}:FIELD:latency_us)%",
+    }
+    return json_log(f"logs/{workload.name}.json", fields | _decision_fields(HTTP_FILTER))
+
+
+def _tcp_log(workload: MeshWorkload) -> AccessLog:
+    fields = {
+        "time": "%START_TIME%",
+        "proxy": workload.name,
+        "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+        "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        "sni": "%REQUESTED_SERVER_NAME%",
+        "details": "%CONNECTION_TERMINATION_DETAILS%",
+        "flags": "%RESPONSE_FLAGS%",
+        "duration_ms": "%DURATION%",
+        "received_bytes": "%BYTES_RECEIVED%",
+        "sent_bytes": "%BYTES_SENT%",
+        "upstream": "%UPSTREAM_HOST%",
+    }
+    return json_log(f"logs/{workload.name}.json", fields | _decision_fields(NETWORK_FILTER))
+
+
+def _decision_fields(namespace: str) -> dict[str, str]:
+    """What the authorization server says with every answer, as dynamic metadata (AP-88, XA-176, XA-177)."""
+    names = (
+        "decision",
+        "decision_id",
+        "stage",
+        "rule",
+        "reason",
+        "policy_version",
+        "audit",
+        "dry_run_allow",
+        "dry_run_allow_rule",
+        "dry_run_deny",
+        "dry_run_deny_rule",
+    )
+    return {name: f"%DYNAMIC_METADATA({namespace}:{name})%" for name in names}

@@ -1,0 +1,224 @@
+"""
+TLS contexts and the secrets behind them.
+
+Between proxies: certificates of the mesh, TLS 1.3 unless told otherwise, the client verified by trust domain and the
+server by the exact identity of the workloads behind the service (secure naming, XA-2).
+"""
+
+from collections.abc import Iterable
+
+from envoy_data_plane.envoy.config.core.v3 import (
+    ApiConfigSource,
+    ApiConfigSourceApiType,
+    ApiVersion,
+    BackoffStrategy,
+    ConfigSource,
+    DataSource,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    RetryPolicy,
+    TransportSocket,
+    WatchedDirectory,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.raw_buffer.v3 import RawBuffer
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CertificateValidationContextSystemRootCerts,
+    CommonTlsContext,
+    CommonTlsContextCombinedCertificateValidationContext,
+    DownstreamTlsContext,
+    SdsSecretConfig,
+    Secret,
+    SubjectAltNameMatcher,
+    SubjectAltNameMatcherSanType,
+    TlsCertificate,
+    TlsParameters,
+    TlsParametersTlsProtocol,
+    UpstreamTlsContext,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+
+from authz.core.resources import MeshConfig
+from authz.envoy.messages import followed_file, seconds, transport_socket
+from authz.envoy.options import ROOTS_SECRET, SDS_CLUSTER, RenderOptions, Secrets
+from authz.mesh.nouns import GatewayServer, MeshWorkload, OriginatedTls, TlsMode
+
+
+def mesh_server(workload: MeshWorkload, mesh: MeshConfig, options: RenderOptions) -> TransportSocket:
+    """Demand a client certificate of one of the mesh's trust domains (PA-13, XA-131)."""
+    prefixes = ["spiffe://"] if mesh.skip_validate_trust_domain else [f"spiffe://{td}/" for td in mesh.trust_domains]
+    return transport_socket(
+        DownstreamTlsContext(
+            require_client_certificate=True,
+            common_tls_context=_mesh_context(
+                workload, [StringMatcher(prefix=prefix) for prefix in prefixes], options, ["h2", "http/1.1"]
+            ),
+        )
+    )
+
+
+def mesh_client(
+    workload: MeshWorkload, server_ids: Iterable[str], sni: str, options: RenderOptions, *, http: bool
+) -> TransportSocket:
+    """Speak mTLS as ``workload`` to nobody but ``server_ids`` (exact URI SANs, XA-2)."""
+    matchers = [StringMatcher(exact=identity) for identity in server_ids]
+    return transport_socket(
+        UpstreamTlsContext(
+            sni=sni,
+            common_tls_context=_mesh_context(workload, matchers, options, ["h2"] if http else []),
+        )
+    )
+
+
+def plaintext() -> TransportSocket:
+    return transport_socket(RawBuffer(), "envoy.transport_sockets.raw_buffer")
+
+
+def web_server(server: GatewayServer) -> TransportSocket:
+    """TLS of a gateway's server towards the outside; MUTUAL asks for a client certificate (XA-137)."""
+    certificate = SdsSecretConfig(name=server.credential, sds_config=_sds_file(server.credential))
+    roots = SdsSecretConfig(name=f"{server.credential}-cacert", sds_config=_sds_file(f"{server.credential}-cacert"))
+    mutual = server.tls is TlsMode.MUTUAL
+    minimum = TlsParametersTlsProtocol.TLSv1_3 if server.minimum_protocol == "TLSV1_3" else _TLS12
+    return transport_socket(
+        DownstreamTlsContext(
+            require_client_certificate=True if mutual else None,
+            common_tls_context=CommonTlsContext(
+                tls_params=TlsParameters(
+                    tls_minimum_protocol_version=minimum,
+                    tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
+                    cipher_suites=list(server.ciphers),
+                ),
+                tls_certificate_sds_secret_configs=[certificate],
+                validation_context_sds_secret_config=roots if mutual else None,
+                alpn_protocols=["h2", "http/1.1"],
+            ),
+        )
+    )
+
+
+def outside_client(tls: OriginatedTls) -> TransportSocket:
+    """TLS to an external host, verified against the given bundle or the system's roots (XA-118, XA-138)."""
+    return transport_socket(
+        UpstreamTlsContext(
+            sni=tls.sni,
+            common_tls_context=CommonTlsContext(
+                tls_params=TlsParameters(
+                    tls_minimum_protocol_version=_TLS12,
+                    tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
+                ),
+                validation_context=CertificateValidationContext(
+                    trusted_ca=DataSource(filename=tls.ca_certificates) if tls.ca_certificates else None,
+                    system_root_certs=None if tls.ca_certificates else CertificateValidationContextSystemRootCerts(),
+                    match_typed_subject_alt_names=[
+                        _san(StringMatcher(exact=name), SubjectAltNameMatcherSanType.DNS)
+                        for name in tls.subject_alt_names
+                    ],
+                ),
+                alpn_protocols=["http/1.1"],
+            ),
+        )
+    )
+
+
+def secret_files(workload: MeshWorkload, options: RenderOptions) -> dict[str, Secret]:
+    """
+    The files below ``sds/`` that a proxy reads: its certificate, the trust bundle, and its servers' credentials.
+
+    With secrets from the discovery server only the last remain files, because they are the user's own.
+    """
+    found: dict[str, Secret] = {}
+    if options.secrets is Secrets.FILES:
+        found[f"{workload.name}.yaml"] = _pair(str(workload.spiffe_id), workload.name)
+        found["roots.yaml"] = _bundle(ROOTS_SECRET, "roots")
+    for server in workload.servers:
+        if server.credential:
+            found[f"{server.credential}.yaml"] = _pair(server.credential, server.credential)
+        if server.tls is TlsMode.MUTUAL:
+            name = f"{server.credential}-cacert"
+            found[f"{name}.yaml"] = _bundle(name, server.credential)
+    return found
+
+
+_TLS12 = TlsParametersTlsProtocol.TLSv1_2
+
+
+def _mesh_context(
+    workload: MeshWorkload, peers: list[StringMatcher], options: RenderOptions, alpn: list[str]
+) -> CommonTlsContext:
+    identity = str(workload.spiffe_id)
+    return CommonTlsContext(
+        tls_params=TlsParameters(
+            tls_minimum_protocol_version=TlsParametersTlsProtocol.from_string(options.tls_minimum),
+            # Upstream TLS ends at 1.2 unless told otherwise (XA-118).
+            tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
+            cipher_suites=list(options.tls_ciphers),
+        ),
+        tls_certificate_sds_secret_configs=[
+            SdsSecretConfig(name=identity, sds_config=_mesh_secret(workload.name, options))
+        ],
+        combined_validation_context=CommonTlsContextCombinedCertificateValidationContext(
+            default_validation_context=CertificateValidationContext(
+                match_typed_subject_alt_names=[_san(peer, SubjectAltNameMatcherSanType.URI) for peer in peers]
+            ),
+            validation_context_sds_secret_config=SdsSecretConfig(
+                name=ROOTS_SECRET, sds_config=_mesh_secret("roots", options)
+            ),
+        ),
+        alpn_protocols=alpn,
+    )
+
+
+def _san(matcher: StringMatcher, san_type: SubjectAltNameMatcherSanType) -> SubjectAltNameMatcher:
+    return SubjectAltNameMatcher(san_type=san_type, matcher=matcher)
+
+
+def _mesh_secret(name: str, options: RenderOptions) -> ConfigSource:
+    if options.secrets is Secrets.FILES:
+        return _sds_file(name)
+    return ConfigSource(
+        resource_api_version=ApiVersion.V3,
+        initial_fetch_timeout=seconds(0),  # closed until the certificate is there (XA-155)
+        api_config_source=ApiConfigSource(
+            api_type=ApiConfigSourceApiType.GRPC,
+            transport_api_version=ApiVersion.V3,
+            set_node_on_first_message_only=True,
+            grpc_services=[
+                GrpcService(
+                    envoy_grpc=GrpcServiceEnvoyGrpc(
+                        cluster_name=SDS_CLUSTER,
+                        # Envoy's own maximum of 30 s would be the delay of everything after an outage.
+                        retry_policy=RetryPolicy(
+                            retry_back_off=BackoffStrategy(base_interval=seconds(0.5), max_interval=seconds(4))
+                        ),
+                    )
+                )
+            ],
+        ),
+    )
+
+
+def _sds_file(name: str) -> ConfigSource:
+    return followed_file("sds", f"{name}.yaml", wait_for_ever=True)
+
+
+def _pair(secret: str, directory: str) -> Secret:
+    """A certificate that is followed when files are renamed into place (XA-148 to XA-150)."""
+    return Secret(
+        name=secret,
+        tls_certificate=TlsCertificate(
+            certificate_chain=DataSource(filename=f"certs/{directory}/tls.crt"),
+            private_key=DataSource(filename=f"certs/{directory}/tls.key"),
+            watched_directory=WatchedDirectory(path=f"certs/{directory}"),
+        ),
+    )
+
+
+def _bundle(secret: str, directory: str) -> Secret:
+    return Secret(
+        name=secret,
+        validation_context=CertificateValidationContext(
+            trusted_ca=DataSource(filename=f"certs/{directory}/ca.crt"),
+            watched_directory=WatchedDirectory(path=f"certs/{directory}"),
+        ),
+    )

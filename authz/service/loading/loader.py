@@ -1,0 +1,139 @@
+"""
+Large sets of policies are read by a process of their own, so that checks do not share the interpreter with that work.
+
+Reading 10,000 policies keeps a processor busy for two seconds. In a thread, every check would wait for the interpreter
+several times; a process only needs a processor, and gives way for it. It checks and compiles everything, as
+``validate`` does, and sends what it has read piece by piece; the server puts the pieces together and compiles what is
+asked for. What is not worth a process is read in the calling thread.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.service.loading.garbage import let_go
+from authz.service.loading.snapshot import Snapshot, load_snapshot
+from authz.service.loading.transfer import Done, Refused, code_digest, receive
+from authz.sources.policies.directory import directory_bytes
+
+_log = logging.getLogger("authz.loader")
+WORTH_BYTES = 256 * 1024
+"""Files from this size on are read by a process: some six hundred policies, or a tenth of a second."""
+_MODULE = "authz.service.loading.loader_process"
+_CODE = code_digest()
+"""Of this process, taken when it started."""
+
+
+class _NotStarted(Exception):
+    """This machine does not let the process run; says why."""
+
+
+class Loader:
+    """Reads a set of policies, one set at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopped = False
+        self._is_told = False
+
+    def load(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
+        """
+        As ``load_snapshot``, but in a process if the set is large.
+
+        Raises:
+            LoadError: carries every problem; it may be the only one that the process died.
+        """
+        if directory_bytes(policies) >= WORTH_BYTES:
+            try:
+                return self._load_beside(policies, mesh_file, now)
+            except _NotStarted as error:
+                if not self._is_told:
+                    self._is_told = True
+                    _log.warning("policies are read within the server, which checks may have to wait for: %s", error)
+        return load_snapshot(policies, mesh_file, now)
+
+    def stop(self) -> None:
+        """End a process that still reads; called from another thread."""
+        self._is_stopped = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _load_beside(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
+        command = [_python(), "-S", "-P", "-m", _MODULE, str(policies), *([str(mesh_file)] if mesh_file else [])]
+        with ExitStack() as stack:
+            try:
+                said = stack.enter_context(_open_memory())
+                process = stack.enter_context(_start(command, said))
+            except OSError as error:
+                raise _NotStarted(f"{command[0]}: {error.strerror}") from error
+            self._process = process
+            if self._is_stopped:
+                process.kill()
+            assert process.stdout is not None, "a pipe was asked for"
+            received = receive(process.stdout, _CODE)
+            process.stdout.close()
+            end = _end_of(process.wait(), said)
+            self._process = None
+        if isinstance(received.outcome, Done):
+            return received.snapshot(received.outcome, now)
+        let_go(received.resources)
+        if isinstance(received.outcome, Refused):
+            raise LoadError(received.outcome.problems)
+        if received.ready is not None and received.ready.code != _CODE:
+            raise _NotStarted("another version was installed, restart the server")
+        if received.ready is not None or self._is_stopped:
+            raise LoadError([_died(policies, end)])
+        raise _NotStarted(f"{command[0]} {end}")
+
+
+def _start(command: list[str], said: IO[bytes]) -> subprocess.Popen[bytes]:
+    # Without `site` it starts faster; where it finds modules is known here.
+    path = os.pathsep.join((str(Path(__file__).parents[3]), *filter(None, sys.path)))
+    return subprocess.Popen(  # noqa: S603  # ourselves
+        command,
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        process_group=0,  # Ctrl-C is the server's
+    )
+
+
+def _open_memory() -> IO[bytes]:
+    """A file without a name; in memory where that exists, for a container may have nowhere to write."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("authz-loader"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _python() -> str:
+    """The interpreter's command; inside an Envoy ``sys.executable`` is none."""
+    if Path(sys.executable or "/").name.startswith("python"):
+        return sys.executable
+    return str(Path(sys.base_exec_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
+
+
+def _end_of(code: int, said: IO[bytes]) -> str:
+    """How a process ended, and the last line of what it said."""
+    said.seek(0)
+    last = said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+    named = {int(number): number.name for number in signal.Signals}
+    end = f"was ended by {named.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
+    return f"{end}: {last}" if last else end
+
+
+def _died(policies: Path, end: str) -> Problem:
+    return Problem(
+        Severity.ERROR,
+        "loader",
+        f"the process that reads the policies {end}, before it was done",
+        Location(str(policies)),
+        help="look for a limit of memory: while it lasts, reading takes about 10 kB for each policy",
+    )

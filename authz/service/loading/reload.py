@@ -1,0 +1,132 @@
+"""
+Hot reload: a changed directory is read whole, compiled whole, prepared, and put in force whole, or not at all.
+
+A broken change keeps the last good snapshot and is reported with its places. All heavy work is done in a thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from authz.core.attributes import Workload
+from authz.core.errors import LoadError, Problem, Severity
+from authz.mesh.description import read_mesh_description
+from authz.service.loading.garbage import beside_checks, let_go
+from authz.service.loading.loader import Loader
+from authz.service.loading.snapshot import Snapshot, load_snapshot
+from authz.service.ports.failure import where_it_failed
+from authz.sources.policies.directory import watch
+from authz.telemetry.status import ReloadStatus
+
+_log = logging.getLogger("authz.reload")
+
+
+class Reloader:
+    """
+    Loads once with ``load``, then follows changes in ``run``. ``status`` is replaced, never edited.
+
+    ``put_in_force`` is called in the event loop with each good snapshot.
+    """
+
+    def __init__(
+        self,
+        policies: Path,
+        mesh_file: Path | None,
+        put_in_force: Callable[[Snapshot], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._policies = policies
+        self._mesh_file = mesh_file
+        self._put_in_force = put_in_force
+        self._clock = clock
+        self._loader = Loader()
+        self.snapshot: Snapshot | None = None
+        self.status = ReloadStatus()
+
+    async def load(self) -> bool:
+        """Try once; False when the last good snapshot was kept. Never raises but for cancellation."""
+        known = self.snapshot.engine.known_workloads() if self.snapshot is not None else ()
+        try:
+            snapshot = await asyncio.to_thread(self._prepare, known)
+        except LoadError as error:
+            self._keep(error.problems)
+            return False
+        except Exception as error:  # a mistake of ours must not end the watch
+            _log.error("loading failed: %s", where_it_failed(error))
+            self._keep(())
+            return False
+        self._put_in_force(snapshot)
+        old, self.snapshot = [self.snapshot], snapshot
+        resources = snapshot.resources
+        documents = (
+            ("AuthorizationPolicy", len(resources.authorization_policies)),
+            ("RequestAuthentication", len(resources.request_authentications)),
+            ("PeerAuthentication", len(resources.peer_authentications)),
+        )
+        self.status = replace(
+            self.status,
+            policy_version=snapshot.version,
+            loaded_at=snapshot.loaded_at,
+            is_ok=True,
+            successes=self.status.successes + 1,
+            problems=snapshot.problems,
+            documents=documents,
+        )
+        counted = ", ".join(f"{number} {kind}" for kind, number in documents)
+        _log.info("policy version %s is in force: %s", snapshot.version, counted)
+        for problem in snapshot.problems:
+            _log.log(logging.WARNING if problem.severity is Severity.WARNING else logging.DEBUG, "%s", problem)
+        await asyncio.to_thread(let_go_of, old)  # last: what is in force is told at once
+        return True
+
+    async def run(self, ready: asyncio.Event | None = None) -> None:
+        """Load at every change, until cancelled."""
+        paths = [self._policies] if self._mesh_file is None else [self._policies, self._mesh_file]
+        try:
+            async for _ in watch(paths, ready=ready):
+                await self.load()
+        finally:
+            self._loader.stop()
+
+    def _prepare(self, known: Iterable[Workload]) -> Snapshot:
+        """Load, and select the policies of every workload that is likely to ask, so that no request waits for it."""
+        with beside_checks():
+            if self.snapshot is None:  # no check waits yet
+                snapshot = load_snapshot(self._policies, self._mesh_file, self._clock())
+            else:
+                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock())
+            for workload in (*known, *self._described_workloads()):
+                snapshot.engine.for_workload(workload)
+            return snapshot
+
+    def _described_workloads(self) -> Iterable[Workload]:
+        """WorkloadEntries beside the MeshConfig; only a convenience here, so what is wrong with them is ignored."""
+        if self._mesh_file is None:
+            return ()
+        mesh, _ = read_mesh_description([(str(self._mesh_file), self._mesh_file.read_bytes())])
+        return [w.workload for w in mesh.workloads]
+
+    def _keep(self, problems: tuple[Problem, ...]) -> None:
+        self.status = replace(self.status, is_ok=False, failures=self.status.failures + 1, problems=problems)
+        kept = self.status.policy_version
+        errors = [problem for problem in problems if problem.is_error]
+        _log.error(
+            "the policies were not loaded, %s: %s",
+            f"version {kept} stays in force" if kept else "nothing is in force",
+            "1 error" if len(errors) == 1 else f"{len(errors)} errors",
+        )
+        for problem in errors:
+            _log.error("%s", problem)
+
+
+def let_go_of(snapshots: list[Snapshot | None]) -> None:
+    """Take snapshots out of a list, so that nothing else holds them, and drop them piece by piece."""
+    while snapshots:
+        snapshot = snapshots.pop()
+        if snapshot is None:
+            continue
+        parts = list(snapshot.engine.parts())
+        snapshot = None
+        let_go(parts)

@@ -1,0 +1,89 @@
+"""
+What is in force: one compiled policy set with its mesh settings, replaced whole or kept.
+
+``validate`` and the running service load through the very same function.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.core.compiler import compile_engine
+from authz.core.engine import Engine
+from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.core.resources import MeshConfig, Resources
+from authz.policy.mesh_config import read_mesh
+from authz.policy.reader import Resource, read_policies
+from authz.sources.policies.directory import read_directory
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An engine and what it was made of. ``problems`` are remarks and warnings only."""
+
+    engine: Engine
+    mesh: MeshConfig
+    version: str
+    """Policy version: the digest of everything that was read."""
+    loaded_at: float
+    """Seconds since the epoch."""
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def resources(self) -> Resources:
+        return self.engine.resources
+
+
+def load_snapshot(
+    policies: Path, mesh_file: Path | None, now: float, on_resource: Callable[[Resource], None] | None = None
+) -> Snapshot:
+    """
+    Read everything, check everything, compile everything.
+
+    Args:
+        policies: a directory, read with its subfolders, or a single file.
+        mesh_file: MeshConfig in Istio's form; None means Istio's defaults.
+        now: becomes ``loaded_at``.
+        on_resource: as in ``read_policies``.
+
+    Raises:
+        LoadError: carries every problem of all files, in order.
+    """
+    mesh = MeshConfig()
+    problems: tuple[Problem, ...] = ()
+    try:
+        if mesh_file is not None:
+            mesh, problems = read_mesh(str(mesh_file), mesh_file.read_bytes())
+        files = read_directory(policies)
+    except OSError as error:
+        raise LoadError([_unreadable(error, policies)]) from error
+    if not files:
+        raise LoadError([no_policies(policies)])
+    result = read_policies(files, mesh, on_resource)
+    found = (*problems, *result.problems)
+    if any(problem.is_error for problem in found):
+        raise LoadError(found)
+    engine = compile_engine(result.resources, mesh)
+    return Snapshot(engine, mesh, engine.version, now, found)
+
+
+def no_policies(policies: Path) -> Problem:
+    """No policy at all allows everything: a volume that is not mounted must not look like that."""
+    return Problem(
+        Severity.ERROR,
+        "empty",
+        "there is no policy file, and without policies everything would be allowed",
+        Location(str(policies)),
+        help="mount or write the policies; a file with nothing but a comment says that there are none on purpose",
+    )
+
+
+def _unreadable(error: OSError, policies: Path) -> Problem:
+    place = str(error.filename or policies)
+    return Problem(
+        Severity.ERROR,
+        "unreadable",
+        f"cannot be read: {error.strerror or type(error).__name__}",
+        Location(place),
+        help="check the path and its permissions",
+    )

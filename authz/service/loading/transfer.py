@@ -1,0 +1,157 @@
+"""
+How a snapshot gets from the process that reads it to the server: pickled messages over a pipe.
+
+Pieces are sent while the rest is still being read, so that the server takes them one by one between its checks.
+"""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from hashlib import sha256
+from operator import attrgetter
+from pathlib import Path
+from typing import IO, Any
+
+from authz.core.compiler import compile_as_needed
+from authz.core.errors import LoadError, Problem
+from authz.core.resources import MeshConfig, Resources
+from authz.policy.reader import Resource
+from authz.service.loading.snapshot import Snapshot, load_snapshot
+
+PIECE = 5
+"""Resources sent at once: taking a piece keeps the server's interpreter for a tenth of a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The process runs: from now on its end is a failure, not a machine where it cannot be started."""
+
+    code: str
+    """Its ``code_digest``: a server that was replaced on disk while it runs would be sent what it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """There are errors."""
+
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Everything was read, checked and compiled."""
+
+    numbers: tuple[list[int], list[int], list[int]]
+    """Of the resources as they were sent, in the order of ``Resources``: its three kinds, each sorted."""
+    mesh: MeshConfig
+    version: str
+    problems: tuple[Problem, ...]
+
+
+Message = Ready | Refused | Done | list[Resource]
+"""What the process sends: Ready, then any number of pieces, then one of the other two."""
+
+
+def code_digest() -> str:
+    """Tells two installations of the program apart: names, sizes and times of the modules that read policies."""
+    root = Path(__file__).parents[2]
+    rooms = ("core", "documents", "policy", "service")
+    files = (file for room in rooms for file in sorted((root / room).rglob("*.py")))
+    facts = [(file.name, status.st_size, status.st_mtime_ns) for file in files if (status := file.stat())]
+    return sha256(repr(facts).encode()).hexdigest()
+
+
+def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes]) -> None:
+    """Read, check and compile everything; write it as messages."""
+    piece: list[Resource] = []
+    kept: list[Resource] = []  # or their identities would be given away again
+    numbers: dict[int, int] = {}
+
+    def on_resource(resource: Resource) -> None:
+        numbers[id(resource)] = len(kept)
+        kept.append(resource)
+        piece.append(resource)
+        if len(piece) == PIECE:
+            write_message(piece, stream)
+            piece.clear()
+
+    write_message(Ready(code_digest()), stream)
+    try:
+        snapshot = load_snapshot(policies, mesh_file, 0.0, on_resource)
+    except LoadError as error:
+        write_message(Refused(error.problems), stream)
+        return
+    write_message(piece, stream)
+    read = snapshot.resources
+    in_order = (
+        [numbers[id(policy)] for policy in read.authorization_policies],
+        [numbers[id(authentication)] for authentication in read.request_authentications],
+        [numbers[id(authentication)] for authentication in read.peer_authentications],
+    )
+    write_message(Done(in_order, snapshot.mesh, snapshot.version, snapshot.problems), stream)
+
+
+def write_message(message: Message, stream: IO[bytes]) -> None:
+    """Send one message at once; ``receive`` takes it."""
+    _Pickler(stream).dump(message)
+    stream.flush()
+
+
+class _Pickler(pickle.Pickler):
+    """Writes a dataclass as a call with its fields: half the work of what dataclasses with slots do by themselves."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(stream, pickle.HIGHEST_PROTOCOL)
+
+    def reducer_override(self, value: object) -> Any:
+        kind = type(value)
+        if kind not in _READERS:
+            _READERS[kind] = _reader_of(kind)
+        read = _READERS[kind]
+        return NotImplemented if read is None else (kind, read(value))
+
+
+_READERS: dict[type, Callable[[object], tuple[object, ...]] | None] = {}
+"""What reads the fields of a dataclass in order; None for other types."""
+
+
+def _reader_of(kind: type) -> Callable[[object], tuple[object, ...]] | None:
+    if not is_dataclass(kind):
+        return None
+    names = [field.name for field in fields(kind)]
+    return attrgetter(*names) if len(names) > 1 else lambda value: tuple(getattr(value, name) for name in names)
+
+
+@dataclass(slots=True)
+class Received:
+    """All that a process has sent so far."""
+
+    ready: Ready | None = None
+    resources: list[Any] = field(default_factory=list)
+    """Of three kinds, told apart by the numbers of ``Done``."""
+    outcome: Done | Refused | None = None
+    """None: it ended without a word."""
+
+    def snapshot(self, outcome: Done, now: float) -> Snapshot:
+        """Put the pieces together."""
+        policies, requests, peers = (tuple(map(self.resources.__getitem__, numbers)) for numbers in outcome.numbers)
+        engine = compile_as_needed(Resources(policies, requests, peers, outcome.version), outcome.mesh)
+        return Snapshot(engine, outcome.mesh, outcome.version, now, outcome.problems)
+
+
+def receive(stream: IO[bytes], code: str) -> Received:
+    """Take messages until the other side has closed the stream, or turns out to run other code."""
+    received = Received()
+    while True:
+        try:
+            message: Message = pickle.load(stream)  # noqa: S301  # from our own process, over a pipe that nobody else has
+        except (EOFError, pickle.UnpicklingError):  # the latter when it was killed in the midst of a piece
+            return received
+        if isinstance(message, list):
+            received.resources += message
+        elif isinstance(message, Ready):
+            received.ready = message
+            if message.code != code:
+                return received
+        else:
+            received.outcome = message

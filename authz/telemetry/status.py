@@ -1,0 +1,124 @@
+"""The shapes in which the rooms report how they are: for metrics, health and the page. Values, nothing else."""
+
+from dataclasses import dataclass
+
+from authz.core.errors import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadStatus:
+    """The policies in force and how the last reload went. Times in seconds since the epoch."""
+
+    policy_version: str = ""
+    """Empty before the first set was accepted."""
+    loaded_at: float = 0.0
+    is_ok: bool = True
+    """False while the last change is refused and the previous set stays in force."""
+    successes: int = 0
+    failures: int = 0
+    problems: tuple[Problem, ...] = ()
+    """Of the last reload, warnings included."""
+    documents: tuple[tuple[str, int], ...] = ()
+    """(kind, number) of the documents in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTrustStatus:
+    """The trust bundles and revocations by which peers' certificates are judged. Times in seconds since the epoch."""
+
+    loaded_at: float = 0.0
+    problem: str = ""
+    """Why the files as they are now are not in force; empty when they are."""
+    successes: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KeySetStatus:
+    """One key set: ``name`` is ``JwtRule.keys_from`` or what people should read instead."""
+
+    name: str
+    keys: int = 0
+    fetched_at: float | None = None
+    """None when it was never read: tokens of its issuer are denied."""
+    error: str = ""
+    """Of the last attempt; empty after a success."""
+    successes: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStatus:
+    """The cache of verified tokens."""
+
+    hits: int = 0
+    misses: int = 0
+    entries: int = 0
+    capacity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateStatus:
+    """A certificate that will expire. ``kind`` is ``workload``, ``server``, ``intermediate`` or ``root``."""
+
+    kind: str
+    not_after: float
+    namespace: str = ""
+    workload: str = ""
+    identity: str = ""
+    """SPIFFE ID; for people only, never a label."""
+    not_before: float = 0.0
+    """0 when it is not known: how much of its life is left can then not be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """Everything the service reports about itself; a fresh value for each question, made in microseconds."""
+
+    reload: ReloadStatus = ReloadStatus()
+    key_sets: tuple[KeySetStatus, ...] = ()
+    token_cache: CacheStatus | None = None
+    certificates: tuple[CertificateStatus, ...] = ()
+    tls_problem: str = ""
+    """Why the certificate of the gRPC port is not the one in its files; empty when it is."""
+    peer_trust: PeerTrustStatus | None = None
+    """None where peers' certificates are not judged."""
+    is_starting: bool = False
+    """True until gRPC health says SERVING for the first time: key sets are still waited for."""
+    is_draining: bool = False
+    """True after SIGTERM: no longer ready, still alive."""
+
+
+@dataclass(slots=True)
+class SinkStatus:
+    """How one sink is doing. The writer thread changes its own; ``status`` hands out copies."""
+
+    name: str
+    written: int = 0
+    lost: int = 0
+    """Records it refused for good."""
+    errors: int = 0
+    error: str = ""
+    """Last error, empty again after a success."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrailStatus:
+    """The trail as metrics and readiness see it."""
+
+    queued: int
+    capacity: int
+    written: int
+    """Records handed to the sinks."""
+    dropped: int
+    """Records lost to a full queue."""
+    filtered: int
+    """Records left out on purpose by a drop rule."""
+    failed: int
+    """Records that could not be built: our own mistakes, see the log."""
+    sinks: tuple[SinkStatus, ...]
+    tracing: str
+    """What the export of spans complains of, or empty."""
+    is_running: bool
+    denies: bool = False
+    """Whether a record that cannot be kept refuses the request."""
