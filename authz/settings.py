@@ -42,8 +42,9 @@ class Settings(BaseSettings):
         pattern="^0?[0-7]{3}$",
         description="permissions of Unix sockets, octal; 666 for Envoys of any user",
     )
-    server: Literal["grpcio", "envoy"] = Field(
-        default="grpcio", description="what answers: grpcio in Python, or an Envoy that hosts the workers"
+    server: Literal["auto", "grpcio", "envoy"] = Field(
+        default="auto",
+        description="what answers: grpcio in Python, an Envoy that hosts the workers, or the faster that works here",
     )
     workers: int = Field(
         default=0,

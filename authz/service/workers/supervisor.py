@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authz.core.errors import AuthzError, LoadError, SettingsError
+from authz.service.workers.choose import choose_server
 from authz.service.workers.envoy_host import (
     HostedAt,
     Hosting,
@@ -354,6 +355,9 @@ async def run(settings: Settings, announce: "Announce") -> None:
     Raises:
         LoadError, SettingsError: the start failed.
     """
+    settings, why = choose_server(settings)
+    if why:
+        announce(f"server    {why}")
     if settings.server == "grpcio" and worker_count(settings) == 1:
         from authz.service.app import run as run_in_process  # 40 MB that a supervisor never uses
 
