@@ -7,14 +7,15 @@ what enforces before what leads to it. A change that cannot be used keeps every 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from authz.core.errors import LoadError
+from authz.core.resources import JwtRule
 from authz.envoy.files import left_over, write_files
 from authz.envoy.options import RenderOptions
-from authz.envoy.render import modes_of, render_all
+from authz.envoy.render import KeyTexts, Native, modes_of, render_all
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from authz.service.loading.reload import Reloader
@@ -34,6 +35,33 @@ class KeyText:
 
     def __len__(self) -> int:
         return self.usable
+
+
+async def fetch_key_texts(
+    rules: Iterable[JwtRule],
+    *,
+    clock: Callable[[], float],
+    ca_bundles: Mapping[str, str] | None = None,
+    timeout_seconds: float = 5.0,
+) -> tuple[KeyTexts, tuple[str, ...]]:
+    """
+    Fetch the key sets that rules need, once.
+
+    Returns:
+        Texts by ``JwtRule.keys_from``, and one line for each source that did not answer in time or in form.
+    """
+    source = KeySource[KeyText, str](read_key_text, _text_of, clock=clock, ca_bundles=ca_bundles)
+    source.update(rules)
+    try:
+        await source.wait_ready(timeout_seconds)
+        missing = tuple(
+            f"{key.source}: {key.last_error or f'no answer within {timeout_seconds:g} s'}"
+            for key in source.status()
+            if key.fetched_at is None
+        )
+        return {name: text for name, text in source.key_sets.items() if text}, missing
+    finally:
+        await source.close()
 
 
 def read_key_text(text: str) -> KeyText:
@@ -145,7 +173,7 @@ class MeshFollower:
 
     def _write(self, snapshot: Snapshot, keys: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         mesh = _read(self._mesh_file)
-        files = render_all(mesh, modes_of(snapshot.engine), self._options)
+        files = render_all(mesh, modes_of(snapshot.engine), self._options, Native(snapshot.engine, keys))
         stale = left_over(self._out, files)
         written = write_files(self._out, files)
         for name in stale:

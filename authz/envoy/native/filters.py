@@ -18,7 +18,7 @@ def linear_http(
     engine: Engine,
     workload: Workload,
     key_sets: Mapping[str, str],
-    gateway: bool = False,  # noqa: FBT001, FBT002
+    gateway: bool = False,
     cluster_of: ClusterOf = istio_cluster,
 ) -> list[Filter]:
     stages = stages_of(engine.written_for(workload), engine.mesh)

@@ -68,7 +68,9 @@ class _Emitter:
             [part for parts in self._operation(operation) for part in parts] + shared for operation in rule.operations
         ]
         shared_ids = [part for condition in on_principal for part in self._principal_condition(condition)]
-        principals = [[part for parts in self._source(source) for part in parts] + shared_ids for source in rule.sources]
+        principals = [
+            [part for parts in self._source(source) for part in parts] + shared_ids for source in rule.sources
+        ]
         return {
             "permissions": [{"and_rules": {"rules": found or [{"any": True}]}} for found in permissions or [shared]],
             "principals": [{"and_ids": {"ids": found or [{"any": True}]}} for found in principals or [shared_ids]],
@@ -78,7 +80,10 @@ class _Emitter:
 
     def _operation(self, operation: Operation) -> Iterator[list[Json]]:
         yield self._permission(
-            operation.hosts, operation.not_hosts, lambda value: {"header": v.header(":authority", value, fold=True)}, True
+            operation.hosts,
+            operation.not_hosts,
+            lambda value: {"header": v.header(":authority", value, fold=True)},
+            True,
         )
         yield self._permission(
             operation.methods, operation.not_methods, lambda value: {"header": v.header(":method", value)}, True
@@ -105,7 +110,7 @@ class _Emitter:
         values: tuple[str, ...],
         not_values: tuple[str, ...],
         one: Callable[[str], Message],
-        http_only: bool = False,  # noqa: FBT001, FBT002  # private, and every call stands above
+        http_only: bool = False,  # private, and every call stands above
     ) -> list[Json]:
         if not self._keeps(values, not_values, http_only=http_only):
             return []

@@ -1,6 +1,7 @@
 """``--server auto``: the fastest that works here, and a line that says why."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,7 +12,7 @@ from authz.settings import Settings
 
 
 @pytest.mark.parametrize("named", ["grpcio", "envoy"])
-def test_a_server_that_was_named_is_never_another(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_was_named_is_never_another(named: Literal["grpcio", "envoy"], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "find_hosting", lambda: pytest.fail("nobody asked"))
     settings = Settings(server=named)
     assert choose.choose_server(settings) == (settings, "")
