@@ -13,7 +13,7 @@ from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCAT
 from authz.demo.processes import Command
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
-from authz.mesh.nouns import MeshWorkload
+from authz.mesh.nouns import Enforce, MeshWorkload
 from authz.settings import PREFIX
 
 AUTHZ, CA = "authz", "ca"
@@ -148,6 +148,9 @@ def authorization_server(layout: Layout) -> Command:
         "--admin": f"{LOOPBACK}:{layout.admin_port}",
         "--drain-delay-seconds": "0",  # everything stops together: there is nobody to drain for
     }
+    if layout.enforce is Enforce.NATIVE:
+        options |= {"--access-logs": "file:logs", "--access-log-admin": f"unix:{ADMIN_SOCKET}"}
+        options["--access-log-admin"] = options["--access-log-admin"].replace("{name}", "{proxy}")
     arguments = (part for pair in options.items() for part in pair)
     kind = "authorization server" + (" in an Envoy" if layout.server == "envoy" else "")
     ready = f"http:{layout.admin_port}/readyz"

@@ -5,7 +5,7 @@ All paths are relative to the state directory, the working directory of every pr
 
     envoy/<proxy>.yaml      bootstrap: node, admin socket, clusters
     lds/<proxy>.yaml        listeners; follow PeerAuthentication without a restart
-    ecds/<proxy>.json       the filters of a proxy that decides by itself; replaced without touching a connection
+    ecds/<proxy>.<slot>.json  the filters of a proxy that decides by itself; replaced without touching a connection
     eds/<cluster>.yaml      addresses (``eds-compose/`` is mounted in their place among containers)
     sds/<proxy>.yaml        where a proxy finds its certificate; ``sds/roots.yaml`` and ``sds/<credential>.yaml``
     certs/<proxy>/          tls.crt, tls.key: renamed into place, key first (XA-150, XA-151)
@@ -46,9 +46,14 @@ DRAIN_SECONDS = 5
 """How long Envoy lets connections of a removed chain live; its default of 600 s would delay a mode's full effect."""
 
 
-def filters_file(proxy: str) -> str:
-    """Where the filters of a proxy that decides by itself are, below the state directory."""
-    return f"ecds/{proxy}.json"
+def log_file(proxy: str) -> str:
+    """The access log of a proxy."""
+    return f"logs/{proxy}.json"
+
+
+def filters_file(proxy: str, slot: str) -> str:
+    """Where one slot's filters of a proxy that decides by itself are; Envoy wants one resource a file."""
+    return f"ecds/{proxy}.{slot}.json"
 
 
 def embedded_socket(proxy: str) -> str:
