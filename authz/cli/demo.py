@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from authz.cli.output import Exit
+from authz.demo.checks.compose import Containers, copy_inputs
 from authz.demo.checks.identity import OUTAGE_SECONDS
 from authz.demo.checks.run import Result, run_check
 from authz.demo.checks.world import World
-from authz.demo.compose import Containers, copy_inputs
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.ready import ask

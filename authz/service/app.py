@@ -7,7 +7,6 @@ Nothing is decided here. Everything that knows the time or chooses randomness is
 import asyncio
 import logging
 import secrets
-import signal
 from collections.abc import Callable
 from time import time
 
@@ -28,6 +27,8 @@ from authz.service.loading.snapshot import Snapshot
 from authz.service.native.record import NativeRecord
 from authz.service.ports.certificates import CertificateFiles
 from authz.service.ports.http import AdminServer, make_admin_server
+from authz.service.ports.log import Announce
+from authz.service.ports.signals import first_done, on_signals
 from authz.service.ports.tls import ServerCertificate
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
@@ -40,8 +41,6 @@ from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
 
 _log = logging.getLogger("authz.app")
-Announce = Callable[[str], None]
-"""Told lines for people about the start and the stop."""
 ServerOf = Callable[[CheckFunction, AskProvider], Server]
 
 
@@ -252,27 +251,16 @@ async def run(settings: Settings, announce: Announce) -> None:
     """
     app = App(settings, announce)
     stopping, at_once = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def signalled() -> None:
-        (at_once if stopping.is_set() else stopping).set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    # Several workers are rolled by it; unhandled it would end the only one.
-    loop.add_signal_handler(signal.SIGHUP, announce, "SIGHUP    changes nothing here: policies are followed without it")
+    on_signals(
+        lambda: (at_once if stopping.is_set() else stopping).set(),
+        # Several workers are rolled by it; unhandled it would end the only one.
+        lambda: announce("SIGHUP    changes nothing here: policies are followed without it"),
+    )
     try:
         await app.start()
         await stopping.wait()
         announce("draining  health is NOT_SERVING, press again to stop at once")
-        drained = asyncio.create_task(app.stop())
-        hurried = asyncio.create_task(at_once.wait())
-        await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if drained.done():
-            await drained
-        else:
-            drained.cancel()
+        if not await first_done(app.stop(), at_once.wait()):
             await app.stop(drain=False)
         announce("stopped")
     except BaseException:

@@ -2,7 +2,7 @@
 The check among containers: the same scenarios, run by a container that has the mesh's network and volumes.
 
 It cannot end or start other containers. It asks whoever started it, by one JSON line on stdout, and is answered by one
-on stdin: ``{"ask": "kill", "name": "custom"}``. Results are lines too; ``demo.compose`` is the other side.
+on stdin: ``{"ask": "kill", "name": "custom"}``. Results are lines too; ``demo.checks.compose`` is the other side.
 """
 
 import asyncio

@@ -14,7 +14,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from authz.service.check import CheckFunction, Pending
-from authz.service.server import AUTHORIZATION, HEALTH, AskProvider, Health, SocketLock
+from authz.service.ports.health import AUTHORIZATION, HEALTH, Health
+from authz.service.ports.sockets import SocketLock
+from authz.service.server import AskProvider
 from authz.wire.check import DIRECT_IP_METADATA, REMOTE_IP_METADATA
 
 Scope = dict[str, Any]
