@@ -12,7 +12,8 @@ from authz.core.catalog import Voucher
 from authz.core.decision import Decision, Effect, RuleReference, Stage
 from authz.core.engine import WorkloadPolicies
 from authz.core.matchers import SCALAR
-from authz.core.pipeline import Authenticate, ProviderAnswer, ProviderQuestion, decide, peer_mode
+from authz.core.pipeline import Authenticate, decide, peer_mode
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import Action
 from authz.core.rules import Entry, Predicate, RuleSet
 

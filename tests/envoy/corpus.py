@@ -19,7 +19,8 @@ from authz.analysis.offline.request import to_attributes
 from authz.analysis.suites.suite import Case, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import decide
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 from authz.service.loading.snapshot import Snapshot
 from authz.service.server import CheckServer

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import grpc
 
 from authz._proto import health_pb2
-from authz.core.pipeline import ProviderAnswer
+from authz.core.providers import ProviderAnswer
 from authz.service.check import CheckFunction, Pending
 from authz.service.ports.health import AUTHORIZATION, HEALTH
 from authz.service.server import CheckServer

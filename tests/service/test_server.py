@@ -10,7 +10,7 @@ import pytest
 from authz._proto import health_pb2
 from authz.core import resources as r
 from authz.core.errors import SettingsError
-from authz.core.pipeline import ProviderAnswer
+from authz.core.providers import ProviderAnswer
 from authz.service.check import Pending
 from authz.service.ports.health import AUTHORIZATION, HEALTH
 from authz.service.server import CheckServer

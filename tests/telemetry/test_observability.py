@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from authz.admin.app import create_app
-from authz.audit.record import build_record
+from authz.audit.writer import build_record
 from authz.control.authority import health
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decided import Offer, Timing

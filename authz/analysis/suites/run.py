@@ -19,7 +19,8 @@ from authz.core.decision import FORBIDDEN_BODY, Decision
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, sort_problems
 from authz.core.explain import Explanation, explain
-from authz.core.pipeline import Authenticate, ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import Authenticate, decide
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule, MeshConfig
 from authz.policy.reader import read_policies
 from authz.tokens.authenticate import authenticate
