@@ -249,8 +249,6 @@ def test_a_record_is_what_the_plain_builder_says(
                         dry_run_deny=DryRunResult(DENY, TRIAL) if hit else None, policy_version=i)  # fmt: skip
     key = "request.headers[x]" if b else "source.ip"
     note = PredicateNote(a, key, False, (c,) * 9, (d,), (e, f) if g else None, "")
-        a, "request.headers[x]" if b else "source.ip", False, (c,) * 9, (d,), (e, f) if g else None, ""
-    )
     nearest = RuleNote(rule, Action.ALLOW, False, False, ((note,) * 5,))
     options = RecordOptions(query_values=frozenset({"page", "token", "x"}), user_agent=bool(c))
     offer, trace = Offer(attributes, decision, a, at, 0.00012345, hit), TraceIds("a" * 32, "b" * 16)
