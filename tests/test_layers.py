@@ -51,14 +51,14 @@ ALLOWED: dict[str, str] = {
     "service.embedded": "core service service.ports service.workers settings",
     "control": "core envoy mesh service.loading sources.keys tokens",
     "control.discovery": "_proto",
-    "control.authority": "_proto admin control.discovery core identity service.ports",
+    "control.authority": "_proto admin control.discovery core identity service.ports telemetry",
     "demo": "audit core demo.apps envoy identity mesh policy settings tokens",
     "demo.apps": "",
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
         "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control.authority "
         "core demo demo.checks documents envoy identity mesh policy service.loading service.ports "
-        "service.workers settings sources.policies tokens"
+        "service.workers settings sources.policies telemetry tokens"
     ),
     "__main__": "cli",
     "_proto": "",
