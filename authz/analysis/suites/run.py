@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from authz.analysis.offline.request import passed_through, to_attributes
 from authz.analysis.suites.coverage import Coverage
 from authz.analysis.suites.expectations import Comparison, compare
+from authz.analysis.suites.keys import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, DocumentCase, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.compiler import compile_engine
@@ -26,7 +27,7 @@ from authz.policy.reader import read_policies
 from authz.tokens.authenticate import authenticate
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySets, KeySetState
-from authz.tokens.signing import KeyPool, jwks_text, make_keys, make_tokens, substitute_keys, substitute_tokens
+from authz.tokens.signing import KeyPool, jwks_text, make_keys, make_tokens
 
 URI_DOWN = "https://down.jwks.invalid/"
 ISTIO_WARNINGS = frozenset({"VA-2", "VA-32", "VA-39"})
