@@ -23,7 +23,7 @@ from authz.settings import PREFIX, Settings, setting_flags
 
 ROOT = Path(authz.__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 OPERATIONS = DOCS / "operations.md"
 HOUSE = DOCS / "architecture.md"
 ROOM = re.compile(r"^\| \[`([\w.]+)`\]\(\S+\) \|[^|]*\| ([^|]*) \|$", re.MULTILINE)
