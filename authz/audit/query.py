@@ -36,6 +36,7 @@ class Skipped:
     """The first few, ``file:line``."""
 
     def add(self, file: Path, number: int) -> None:
+        """Count a line that is no record; the first five keep their place."""
         self.lines += 1
         if len(self.places) < 5:
             self.places.append(f"{file}:{number}")

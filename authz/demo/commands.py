@@ -45,6 +45,7 @@ def all_commands(layout: Layout) -> list[list[Command]]:
 
 
 def issuer(layout: Layout) -> Command:
+    """The OIDC issuer, whose tokens the demo's policies accept."""
     arguments = ("--port", str(layout.issuer_port), "--keys", "issuer")
     return Command(
         "issuer", "OIDC issuer", _python("authz.demo.issuer", *arguments), f"http:{layout.issuer_port}/health"
@@ -60,6 +61,7 @@ def applications(layout: Layout) -> list[Command]:
 
 
 def application(layout: Layout, workload: MeshWorkload) -> Command:
+    """One of Bookinfo's services, listening for its sidecar only."""
     port = _app_port(workload)
     arguments = [workload.labels.get("app", workload.name), "--port", str(port)]
     arguments += ["--version", workload.labels.get("version", "v1")]
@@ -141,6 +143,7 @@ def decides_by(layout: Layout) -> tuple[str, ...]:
 
 
 def authorization_server(layout: Layout) -> Command:
+    """``authz serve`` for all sidecars of the demo."""
     options = {
         "--server": layout.server,
         "--listen": "unix:run/authz-0.sock",
@@ -185,6 +188,7 @@ def _prepare_hosting() -> tuple[str, ...]:
 
 
 def proxy(workload: MeshWorkload) -> Command:
+    """The Envoy of one workload."""
     name = workload.name
     arguments = (
         *(envoy_binary(), "-c", f"envoy/{name}.yaml", "--service-node", name),

@@ -68,26 +68,32 @@ class Layout:
 
     @property
     def issuer_port(self) -> int:
+        """Port of the OIDC issuer."""
         return ISSUER_PORT + self.offset
 
     @property
     def issuer_url(self) -> str:
+        """The ``iss`` of the demo's tokens."""
         return f"http://{LOOPBACK}:{self.issuer_port}"
 
     @property
     def admin_port(self) -> int:
+        """Port of the authorization server's administration."""
         return ADMIN_PORT + self.offset
 
     @property
     def ca_port(self) -> int:
+        """Port of the authority."""
         return CA_PORT + self.offset
 
     @property
     def ca_admin_port(self) -> int:
+        """Port of the authority's administration."""
         return CA_ADMIN_PORT + self.offset
 
     @property
     def ca_enrol_port(self) -> int:
+        """Port at which workloads enrol by a token."""
         return CA_ENROL_PORT + self.offset
 
     @property
@@ -97,14 +103,17 @@ class Layout:
 
     @property
     def audit_log(self) -> Path:
+        """File of audit records."""
         return self.state / AUDIT_LOG
 
     @property
     def revocations(self) -> Path:
+        """File of revoked certificates."""
         return self.state / REVOCATIONS
 
     @property
     def entries(self) -> Path:
+        """File of registration entries."""
         return self.state / ENTRIES
 
     @property
@@ -114,6 +123,7 @@ class Layout:
 
     @property
     def spans(self) -> Path:
+        """File of the spans that the collector got."""
         return self.state / SPANS
 
     @property

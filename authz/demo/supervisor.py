@@ -75,6 +75,7 @@ class Supervisor:
 
     @property
     def children(self) -> dict[str, Child]:
+        """Processes by name; do not change it."""
         return self._children
 
     async def start(self) -> None:

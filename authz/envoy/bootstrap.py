@@ -38,6 +38,7 @@ KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
 
 
 def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:
+    """The whole configuration of one proxy: listeners, clusters, administration."""
     dynamic = options.listeners is Listeners.DYNAMIC
     own = [embedded_listener(workload.name)] if options.authz is Authz.EMBEDDED else []
     made = Bootstrap(

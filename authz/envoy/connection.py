@@ -46,6 +46,8 @@ EARLY_DATA_BYTES = 65536
 
 
 class Role(StrEnum):
+    """Which side of a connection a filter chain stands on."""
+
     INBOUND = "inbound"
     GATEWAY = "gateway"
     OUTBOUND = "outbound"

@@ -28,6 +28,7 @@ class Accepted:
     end: float
 
     def holds(self, principal: str, now: float) -> bool:
+        """Whether the judgement covers this principal at this time, seconds since the epoch."""
         return self.principal == principal and self.begin <= now < self.end
 
 

@@ -34,6 +34,7 @@ class UnixPeer:
 
     @property
     def selectors(self) -> frozenset[str]:
+        """The credentials as SPIRE writes them: ``unix:uid:1000``."""
         return frozenset({f"unix:uid:{self.uid}", f"unix:gid:{self.gid}"})
 
     def __str__(self) -> str:
@@ -86,6 +87,7 @@ class RegistrationEntry:
     parent_id: SpiffeId | None = None
 
     def is_for(self, evidence: Evidence) -> bool:
+        """Whether the evidence entitles to this identity."""
         match evidence:
             case UnixPeer():
                 return bool(self.selectors) and self.selectors <= evidence.selectors

@@ -29,6 +29,7 @@ class Protocol(StrEnum):
 
     @property
     def is_http(self) -> bool:
+        """Whether Envoy reads requests, and not only bytes."""
         return self is not Protocol.TCP
 
 
@@ -109,6 +110,7 @@ class MeshService:
     location: Location = NOWHERE
 
     def port(self, number: int) -> ServicePort | None:
+        """The port with this number; None when there is none."""
         return next((port for port in self.ports if port.number == number), None)
 
 
@@ -173,10 +175,12 @@ class GatewayServer:
 
     @property
     def is_egress(self) -> bool:
+        """Whether sidecars send through it by mTLS of the mesh."""
         return self.tls is TlsMode.ISTIO_MUTUAL
 
     @property
     def is_passthrough(self) -> bool:
+        """Whether TLS passes unopened, by its server name."""
         return self.tls is TlsMode.PASSTHROUGH
 
 
@@ -206,14 +210,17 @@ class MeshWorkload:
 
     @property
     def is_gateway(self) -> bool:
+        """Whether it is a gateway and not a sidecar."""
         return bool(self.servers)
 
     @property
     def is_egress_gateway(self) -> bool:
+        """Whether one of its servers takes what sidecars send out."""
         return any(server.is_egress for server in self.servers)
 
     @property
     def is_passthrough(self) -> bool:
+        """Whether one of its servers lets TLS pass unopened."""
         return any(server.is_passthrough for server in self.servers)
 
     @property
@@ -267,10 +274,12 @@ class Mesh:
 
     @property
     def sidecars(self) -> tuple[MeshWorkload, ...]:
+        """Workloads with an application behind them."""
         return tuple(w for w in self.workloads if not w.is_gateway)
 
     @property
     def gateways(self) -> tuple[MeshWorkload, ...]:
+        """Workloads that are gateways."""
         return tuple(w for w in self.workloads if w.is_gateway)
 
     @property

@@ -58,14 +58,17 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
 
     def add(self, value: float) -> None:
+        """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def merge(self, other: "Histogram") -> None:
+        """Add the counts of another histogram with the same bounds."""
         self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def copy(self) -> "Histogram":
+        """A histogram with the same counts, which changes by itself."""
         copied = Histogram(self.bounds)
         copied.merge(self)
         return copied

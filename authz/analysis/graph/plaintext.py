@@ -67,10 +67,12 @@ class Workload:
 
     @property
     def is_safe(self) -> bool:
+        """Whether STRICT would refuse nobody who is allowed now."""
         return not self.problem
 
     @property
     def plaintext(self) -> int:
+        """Requests that came without mTLS."""
         return sum(sender.allowed + sender.refused for sender in self.senders)
 
 
@@ -85,10 +87,12 @@ class Plan:
 
     @property
     def window_seconds(self) -> float:
+        """How long was looked at."""
         return self.end - self.begin
 
     @property
     def is_safe(self) -> bool:
+        """Whether every workload is safe, and there is at least one."""
         return bool(self.workloads) and all(workload.is_safe for workload in self.workloads)
 
     def namespaces(self) -> dict[str, bool]:

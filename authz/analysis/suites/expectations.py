@@ -20,6 +20,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
+        """Whether what came is what was expected."""
         return self.expected == self.actual
 
 

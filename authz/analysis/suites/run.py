@@ -54,14 +54,17 @@ class CaseResult:
 
     @property
     def name(self) -> str:
+        """The case as it is selected and printed: ``group/case``."""
         return f"{self.group}/{self.case}"
 
     @property
     def is_document(self) -> bool:
+        """Whether a document was validated instead of a request decided."""
         return self.decision is None and self.group == "documents"
 
     @property
     def passed(self) -> bool:
+        """Whether everything that was expected came."""
         return not self.error and all(comparison.agrees for comparison in self.comparisons)
 
 

@@ -30,10 +30,12 @@ class PolicySet:
 
     @property
     def policies(self) -> tuple[AuthorizationPolicy, ...]:
+        """Every AuthorizationPolicy, in the order they were read."""
         return self.engine.resources.authorization_policies
 
     @property
     def root(self) -> str:
+        """The namespace whose policies apply to the whole mesh (RE-15)."""
         return self.engine.mesh.root_namespace
 
 

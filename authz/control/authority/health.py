@@ -46,6 +46,7 @@ class Reload:
     """Why the authority cannot renew the certificate of its own doors; empty when it can."""
 
     def refuse(self, problem: str) -> None:
+        """Note that a change of the files is not in force, and why."""
         self.problem = problem
         self.failures += 1
 

@@ -50,6 +50,7 @@ class Answer:
 
     @property
     def is_ok(self) -> bool:
+        """Whether the status is 2xx."""
         return self.status // 100 == 2
 
 

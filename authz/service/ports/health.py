@@ -21,9 +21,11 @@ class Health:
 
     @property
     def is_serving(self) -> bool:
+        """What health says now."""
         return self._serving
 
     def set_serving(self, serving: bool) -> None:
+        """Say SERVING or NOT_SERVING from now on; watchers are told."""
         if serving is not self._serving:
             self._serving = serving
             self._changed.set()
@@ -41,18 +43,21 @@ class Health:
         return _Status(status=status if is_known else _Status.SERVICE_UNKNOWN).SerializeToString(), is_known
 
     async def check(self, request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        """``grpc.health.v1.Health/Check``; NOT_FOUND for a service that is not here."""
         answer, is_known = self.answer(request)
         if not is_known:
             await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return answer
 
     async def watch(self, request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> AsyncIterator[bytes]:
+        """``grpc.health.v1.Health/Watch``: the state now, and again at each change."""
         while True:
             changed = self._changed
             yield self.answer(request)[0]
             await changed.wait()
 
     def handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
+        """Both methods, to be added to a grpcio server."""
         return grpc.method_handlers_generic_handler(
             HEALTH,
             {

@@ -51,9 +51,11 @@ class WorkersAdmin:
         return WorkerAnswer(answer.status_code, headers, answer.content)
 
     async def start(self) -> None:
+        """Begin to serve."""
         await self._server.start()
 
     async def stop(self) -> None:
+        """Stop serving, and close the connections to the workers."""
         self._page.close()
         await self._server.stop()
         for client in self._clients:

@@ -54,6 +54,7 @@ class Worker:
 
     @property
     def admin_socket(self) -> Path:
+        """Unix socket of the worker's own administration."""
         return Path(self.settings.admin.removeprefix("unix:"))
 
     async def live(self, announce: Announce) -> int:
