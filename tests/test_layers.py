@@ -31,42 +31,48 @@ ALLOWED: dict[str, str] = {
     "sources": "",
     "sources.keys": "core",
     "sources.policies": "",
+    "sources.access_logs": "",
     "analysis": "",
     "analysis.offline": "core documents",
     "analysis.suites": "analysis.offline core documents policy tokens",
     "analysis.traps": "core",
     "analysis.graph": "analysis.offline core",
     "mesh": "core documents policy",
-    "envoy": "core mesh",
     "envoy.native": "core tokens",
+    "envoy": "core envoy.native mesh",
     "settings": "core",
-    "admin": "analysis.graph analysis.offline audit core telemetry",
     "service.ports": "_proto admin core identity settings telemetry",
+    "admin": "analysis.graph analysis.offline audit core telemetry",
     "service.loading": "core mesh policy service.ports sources.policies telemetry",
     "service": (
-        "_proto admin audit core identity service.loading service.ports settings sources.keys "
-        "sources.policies telemetry tokens wire"
+        "_proto audit core identity service.loading service.ports settings sources.policies telemetry tokens wire"
     ),
-    "service.workers": "admin audit core envoy service service.ports settings wire",
-    "service.embedded": "core service service.ports service.workers settings",
-    "control": "core envoy mesh service.loading sources.keys tokens",
+    "service.native": "audit core service service.loading settings sources.access_logs telemetry wire",
+    "service.app": (
+        "admin audit core service service.loading service.native service.ports settings sources.keys telemetry tokens"
+    ),
+    "service.workers": "admin audit core envoy service service.app service.ports settings wire",
+    "service.embedded": "core service service.app service.ports service.workers settings",
     "control.discovery": "_proto",
     "control.authority": "_proto admin control.discovery core identity service.ports telemetry",
-    "demo": "audit core demo.apps envoy identity mesh policy settings tokens",
+    "control": "core envoy mesh service.loading sources.keys tokens",
+    "demo": "audit control core demo.apps envoy identity mesh policy settings tokens",
     "demo.apps": "",
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
-        "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control.authority "
-        "core demo demo.checks documents envoy identity mesh policy service.loading service.ports "
-        "service.workers settings sources.policies telemetry tokens"
+        "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control "
+        "control.authority core demo demo.checks documents envoy identity mesh policy service.loading "
+        "service.ports service.workers settings sources.policies telemetry tokens"
     ),
     "__main__": "cli",
     "_proto": "",
     "authz": "",
 }
 """
-Arrows by room, from the ground up. A folder within a folder is a room of its own (``service.ports``); so are two files:
-``settings``, and ``service.embedded``, whose name stands in the configuration of every Envoy that hosts a server.
+Arrows by room, from the ground up. A folder within a folder is a room of its own (``service.ports``).
+
+So are some files: ``settings``; ``service.app``, the assembly place, which stands above what it assembles;
+``service.embedded``, whose name stands in the configuration of every Envoy that hosts a server.
 """
 
 DOORS: dict[str, str] = {
@@ -78,7 +84,7 @@ DOORS: dict[str, str] = {
     "envoy_data_plane": "envoy",
     "google": "_proto control.discovery service service.workers wire",
     "grpc": "cli control.authority demo demo.checks service service.ports telemetry",
-    "httpx": "cli demo.apps service service.workers sources.keys",
+    "httpx": "cli demo.apps service service.native service.workers sources.keys",
     "jwt": "tokens",
     "opentelemetry": "audit demo telemetry",
     "prometheus_client": "telemetry",
@@ -98,7 +104,7 @@ CORE_STDLIB = frozenset(
 )
 """What a room that decides needs; bisect because the index finds prefixes by it."""
 
-FILES_THAT_ARE_ROOMS = frozenset({"service.embedded"})
+FILES_THAT_ARE_ROOMS = frozenset({"service.app", "service.embedded"})
 MAY_IMPORT = {room: frozenset(names.split()) for room, names in ALLOWED.items()}
 """Read by the test of the documentation."""
 
