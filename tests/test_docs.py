@@ -164,6 +164,7 @@ def test_every_variable_of_the_environment_is_one() -> None:
     assert {name for name in named - fields - others if not _is_option(name)} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "command"),
     sorted(
