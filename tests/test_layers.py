@@ -24,7 +24,7 @@ ALLOWED: dict[str, str] = {
     "documents": "core",
     "policy": "core documents",
     "tokens": "core",
-    "identity": "core",
+    "identity": "core documents",
     "wire": "_proto core",
     "telemetry": "core",
     "audit": "core telemetry",
@@ -95,7 +95,7 @@ DOORS: dict[str, str] = {
     "starlette": "admin demo demo.apps",
     "uvicorn": "demo demo.apps service.ports",
     "watchfiles": "sources.policies",
-    "yaml": "documents envoy identity settings",
+    "yaml": "documents envoy settings",
 }
 """The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``."""
 
