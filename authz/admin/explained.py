@@ -120,5 +120,5 @@ class _AsAnswered:
 
 
 def _said(decision: Decision) -> str:
-    """Of several providers all but the last allowed; one answer for each name is all the command can give."""
+    """All of several providers but the last allowed; one answer for each name is all the command can give."""
     return "deny" if decision.stage is Stage.CUSTOM else "allow"

@@ -39,7 +39,7 @@ class Handover:
         self._passes = 0
         """How often the event loop has built; when that stands still, the writer builds."""
         self._seen_passes = -1
-        """As the writer saw it last."""
+        """What the writer saw last."""
         self._is_urgent = False
         self._building = threading.Lock()
         """Held by whoever takes from ``_queue`` or builds; the event loop never waits for it."""

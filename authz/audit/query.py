@@ -49,7 +49,7 @@ class RecordFilter:
     since: float | None = None
     until: float | None = None
     any_id: str = ""
-    """Of the decision, of its trace, or Envoy's of the request."""
+    """Id of the decision, of its trace, or Envoy's of the request."""
     workload: str = ""
     """``reviews-v2`` or ``reviews-v2.bookinfo``; ``*`` matches anything."""
     principal: str = ""

@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but an unknown name is told what is close to it."""
+        """Resolve like click, and offer a close name for an unknown one."""
         name = args[0]
         if name not in self.list_commands(ctx) and not name.startswith("-"):
             import difflib

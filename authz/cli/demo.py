@@ -31,7 +31,7 @@ from authz.mesh.nouns import Enforce
 ROOT = Path(__file__).parents[2]
 """The checkout, where policies/ and envoy-configs/ are, when one works on it."""
 SERVERS = ("grpcio", "envoy")
-"""As ``authz serve --server``; the first is the default."""
+"""The values of ``authz serve --server``; the first is the default."""
 
 
 @click.command("demo", short_help="Start Bookinfo on real Envoys.")

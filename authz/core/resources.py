@@ -46,7 +46,7 @@ class Metadata:
     name: str
     namespace: str = "default"
     creation_timestamp: str = ""
-    """As written; RFC 3339. Compared as text, absent is the oldest (RE-13)."""
+    """The text as written; RFC 3339. Compared as text, absent is the oldest (RE-13)."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     location: Location = NOWHERE
     """Where the document begins."""
@@ -181,7 +181,7 @@ class JwtRule:
     output_claim_to_headers: tuple[ClaimToHeader, ...] = ()
     space_delimited_claims: tuple[str, ...] = ()
     timeout_seconds: float = 5.0
-    """Of key retrieval, all attempts of a round together (RA-39)."""
+    """Seconds for key retrieval, all attempts of a round together (RA-39)."""
     presence: Presence = Presence.OPTIONAL
     name: str = ""
     """``namespace/name/index``, for people and audit records."""

@@ -28,16 +28,16 @@ from authz.mesh.nouns import Enforce, Mesh
 ISSUER_PORT = 19191
 """Named in policies/ as the issuer's address."""
 ADMIN_PORT = 19192
-"""Of the authorization server's operator side: readiness, metrics."""
+"""Port of the authorization server's operator side: readiness, metrics."""
 CA_PORT, CA_ADMIN_PORT, CA_ENROL_PORT = 19194, 19195, 19196
-"""Of the certificate authority: for holders of a certificate, over mutual TLS; its metrics; for bearers of a token."""
+"""The authority's ports: for holders of a certificate, over mutual TLS; its metrics; for bearers of a token."""
 LOOPBACK = "127.0.0.1"
 AUDIT_LOG = "logs/audit.jsonl"
 ENTRIES = "entries.yaml"
 REVOCATIONS = "revocations/list.txt"
 SPANS = "logs/spans.jsonl"
 OTLP_SOCKET = "run/otlp.sock"
-"""Of the demo's collector; as every path relative to the state directory."""
+"""The Unix socket of the demo's collector; relative to the state directory, like every path here."""
 
 
 class DemoError(AuthzError):
@@ -98,7 +98,7 @@ class Layout:
 
     @property
     def custom_port(self) -> int:
-        """Of the external authorizer; 0 when the mesh configuration names none."""
+        """Port of the external authorizer; 0 when the mesh configuration names none."""
         return next((provider.port for provider in self.mesh.config.extension_providers), 0)
 
     @property

@@ -100,7 +100,7 @@ class RenderOptions:
 
     authz: Authz = Authz.SERVER
     enforce: Enforce = Enforce.CHECK
-    """Of workloads without the annotation ``mesh.authz/enforce``."""
+    """The way of workloads without the annotation ``mesh.authz/enforce``."""
     keep_check: frozenset[str] = frozenset()
     """Names of workloads that ask whatever is said elsewhere: some of their policies are nothing Envoy could decide."""
     workers: int = 2
@@ -115,11 +115,11 @@ class RenderOptions:
     tls_minimum: str = "TLSv1_3"
     """Between proxies; TLSv1_2 or TLSv1_3."""
     tls_ciphers: tuple[str, ...] = ()
-    """Of TLS 1.2; empty: Envoy's default."""
+    """Cipher suites of TLS 1.2; empty: Envoy's default."""
     check_timeout_seconds: float = 0.5
-    """Of one check with its retries. Envoy's own 0.2 s (XA-101) is short for a cold worker."""
+    """Seconds for one check with its retries. Envoy's own 0.2 s (XA-101) is short for a cold worker."""
     check_try_seconds: float = 0.2
-    """Of one try; it is ``retry_back_off.max_interval`` (XA-103)."""
+    """Seconds for one try; it is ``retry_back_off.max_interval`` (XA-103)."""
     max_connection_seconds: int = 600
     """Bounds how long a connection outlives its certificate (XA-141)."""
     max_downstream_connections: int = 10_000

@@ -46,7 +46,7 @@ class Authority:
     root: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     key: PrivateKey = field(repr=False)
-    """Of the signing certificate."""
+    """The key of the signing certificate."""
     root_key: PrivateKey | None = field(default=None, repr=False)
     """Kept only when it was generated here; it may be taken away to a safe."""
     former: tuple[x509.Certificate, ...] = ()

@@ -49,7 +49,7 @@ class SvidPeer:
     spiffe_id: SpiffeId
     serial: int
     expires_at: float = field(default=inf, compare=False)
-    """Of the proof, seconds since the epoch: a stream may live longer than the certificate it began with."""
+    """When the proof ends, seconds since the epoch: a stream may live longer than the certificate it began with."""
 
     def __str__(self) -> str:
         return str(self.spiffe_id)

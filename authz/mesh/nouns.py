@@ -23,9 +23,9 @@ class Protocol(StrEnum):
     GRPC = "GRPC"
     TCP = "TCP"
     HTTPS = "HTTPS"
-    """Of external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
+    """For external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
     HTTP_PROXY = "HTTP_PROXY"
-    """Of outbound ports only: a forward proxy for any external host, by way of the egress gateway."""
+    """For outbound ports only: a forward proxy for any external host, by way of the egress gateway."""
 
     @property
     def is_http(self) -> bool:
@@ -76,7 +76,7 @@ class TlsMode(StrEnum):
     MUTUAL = "MUTUAL"
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
     PASSTHROUGH = "PASSTHROUGH"
-    """Of a gateway's server only: the client's own TLS, unopened, to the host whose name it asks for."""
+    """For a gateway's server only: the client's own TLS, unopened, to the host whose name it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class MeshService:
     """Labels of the workloads behind it, same namespace; empty for external services."""
     external: bool = False
     endpoints: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
-    """Of external services: port name to addresses; empty: the host itself, resolved by DNS."""
+    """Addresses of external services: port name to addresses; empty: the host itself, resolved by DNS."""
     tls: OriginatedTls | None = None
     location: Location = NOWHERE
 

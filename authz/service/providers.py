@@ -29,7 +29,7 @@ _ALWAYS_SHOWN = frozenset({"location", "www-authenticate"})
 _OF_THE_CONNECTION = frozenset(
     {"connection", "content-length", "date", "host", "keep-alive", "server", "trailer", "transfer-encoding", "upgrade"}
 )
-"""Of the provider's own answer as a message; Envoy writes its own."""
+"""Headers of the provider's own answer as a message; Envoy writes its own."""
 _HEADERS_TO_REMOVE = "x-envoy-auth-headers-to-remove"
 
 

@@ -52,7 +52,7 @@ SPAN_CONSTANTS = {
     "rpc.service": "envoy.service.auth.v3.Authorization",
     "rpc.method": "Check",
 }
-"""Of every span: it is the server's side of Envoy's call."""
+"""Attributes of every span: it is the server's side of Envoy's call."""
 
 
 class Metric(NamedTuple):

@@ -28,7 +28,7 @@ from authz.telemetry.otlp import nanoseconds, service_resource
 
 _TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _TRACE_PARENT_LENGTH = 55
-"""Of version 00; later versions may be longer."""
+"""The length in version 00; later versions may be longer."""
 _ZEROS = frozenset({"0" * 32, "0" * 16})
 _SAMPLED_DIGITS = frozenset("13579bdf")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)

@@ -64,7 +64,7 @@ class Traffic:
     outcomes: Mapping[Outcome, int]
     """Within the window; may be empty."""
     last_at: float
-    """Of the last decision ever, in seconds since the epoch."""
+    """When the last decision was made, in seconds since the epoch."""
     ever_allowed: bool = True
 
 

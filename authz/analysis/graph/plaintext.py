@@ -18,7 +18,7 @@ class Seen:
     time: float
     namespace: str
     workload: str
-    """Of the destination; empty when its sidecar gave no name."""
+    """The destination's; empty when its sidecar gave no name."""
     port: int
     """0 when it is not known."""
     source_ip: str
@@ -82,7 +82,7 @@ class Plan:
 
     workloads: tuple[Workload, ...]
     begin: float
-    """Of the window: time of the first record; with ``end`` 0 when there is none."""
+    """Time of the first record of the window; with ``end`` 0 when there is none."""
     end: float
 
     @property

@@ -50,7 +50,7 @@ class CaseResult:
     """For an error: why. For a document: what validation said."""
     decision: Decision | None = None
     explanation: Explanation | None = None
-    """Of a request that failed: what led to the decision."""
+    """What led to the decision of a request that failed."""
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from authz.telemetry.text import CONTENT_TYPE, metric_lines
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-"""As ASGI says; Any: its messages are dictionaries of many kinds."""
+"""The callables of ASGI; Any: its messages are dictionaries of many kinds."""
 SIGN_ERROR = "CERT_GEN_ERROR"
 """istiod's word for it; the record has the reason."""
 

@@ -405,7 +405,7 @@ def _replaced(file: str, text: str, old: str, new: str) -> str:
 
 
 def _replace_file(path: Path, text: str) -> None:
-    """As an editor saves: another file, renamed."""
+    """Write like an editor that saves: another file, renamed."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

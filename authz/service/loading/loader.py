@@ -28,7 +28,7 @@ WORTH_BYTES = 256 * 1024
 """Files from this size on are read by a process: some six hundred policies, or a tenth of a second."""
 _MODULE = "authz.service.loading.loader_process"
 _CODE = code_digest()
-"""Of this process, taken when it started."""
+"""The code of this process, taken when it started."""
 
 
 class _NotStarted(Exception):
@@ -48,7 +48,7 @@ class Loader:
         As ``load_snapshot``, but in a process if the set is large.
 
         Raises:
-            LoadError: carries every problem; it may be the only one that the process died.
+            LoadError: carries every problem; possibly only that the process died.
         """
         if directory_bytes(policies) >= WORTH_BYTES:
             try:

@@ -40,7 +40,7 @@ class Tls:
     client_ca: Path | None = None
 
     def options(self) -> dict[str, Any]:
-        """As uvicorn names them."""
+        """The same by uvicorn's names."""
         found: dict[str, Any] = {"ssl_certfile": str(self.certificate), "ssl_keyfile": str(self.key)}
         if self.client_ca is not None:
             found |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}

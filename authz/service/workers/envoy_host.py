@@ -131,7 +131,7 @@ class HostedAt:
 
     listen: tuple[str, ...]
     directory: Path
-    """Of this worker alone; configuration and the administration socket."""
+    """The directory of this worker alone: configuration and the administration socket."""
 
     @property
     def admin_socket(self) -> Path:

@@ -24,7 +24,7 @@ class Order:
     """What the supervisor tells a worker when it starts it."""
 
     settings: Settings
-    """Of this worker: its own addresses and administration."""
+    """The settings of this worker, with its own addresses and administration."""
     index: int
     control: int
     """Descriptor of the line to the supervisor."""
