@@ -7,6 +7,7 @@ Nothing is decided here. Everything that knows the time or chooses randomness is
 import asyncio
 import logging
 import secrets
+import signal
 from collections.abc import Callable
 from time import time
 
@@ -28,8 +29,8 @@ from authz.service.native.record import NativeRecord
 from authz.service.ports.certificates import CertificateFiles
 from authz.service.ports.http import AdminServer, make_admin_server
 from authz.service.ports.log import Announce
-from authz.service.ports.signals import first_done, on_signals
 from authz.service.ports.tls import ServerCertificate
+from authz.service.ports.waiting import first_done
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server
@@ -251,11 +252,15 @@ async def run(settings: Settings, announce: Announce) -> None:
     """
     app = App(settings, announce)
     stopping, at_once = asyncio.Event(), asyncio.Event()
-    on_signals(
-        lambda: (at_once if stopping.is_set() else stopping).set(),
-        # Several workers are rolled by it; unhandled it would end the only one.
-        lambda: announce("SIGHUP    changes nothing here: policies are followed without it"),
-    )
+    loop = asyncio.get_running_loop()
+
+    def signalled() -> None:
+        (at_once if stopping.is_set() else stopping).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    # Several workers are rolled by it; unhandled it would end the only one.
+    loop.add_signal_handler(signal.SIGHUP, announce, "SIGHUP    changes nothing here: policies are followed without it")
     try:
         await app.start()
         await stopping.wait()

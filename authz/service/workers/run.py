@@ -5,9 +5,11 @@ A supervisor holds no policies, so what only a worker needs is imported late.
 """
 
 import asyncio
+import signal
+from collections.abc import Callable
 
 from authz.service.ports.log import Announce
-from authz.service.ports.signals import first_done, on_signals
+from authz.service.ports.waiting import first_done
 from authz.service.workers.addresses import worker_count
 from authz.service.workers.choose import choose_server
 from authz.service.workers.supervisor import Supervisor
@@ -34,7 +36,7 @@ async def run(settings: Settings, announce: Announce) -> None:
     supervisor = Supervisor(settings, announce)
     admin: WorkersAdmin | None = None
     stopping, at_once = asyncio.Event(), asyncio.Event()
-    on_signals(lambda: (at_once if stopping.is_set() else stopping).set(), supervisor.roll_soon)
+    _on_signals(lambda: (at_once if stopping.is_set() else stopping).set(), supervisor.roll_soon)
     try:
         if settings.admin:
             admin = WorkersAdmin(supervisor.workers, settings, lambda: supervisor.is_draining)
@@ -53,3 +55,10 @@ async def run(settings: Settings, announce: Announce) -> None:
     finally:
         if admin is not None:
             await admin.stop()
+
+
+def _on_signals(stop: Callable[[], object], roll: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, roll)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from authz.core.errors import AuthzError, SettingsError
 from authz.service.ports.log import Announce
-from authz.service.ports.signals import first_done
+from authz.service.ports.waiting import first_done
 from authz.service.workers.addresses import worker_address, worker_count
 from authz.service.workers.envoy_host import (
     find_hosting,

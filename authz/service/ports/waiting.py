@@ -1,16 +1,7 @@
-"""The signals of a process that serves, and waiting for the first of two things."""
+"""Waiting for the first of two things."""
 
 import asyncio
-import signal
-from collections.abc import Awaitable, Callable
-
-
-def on_signals(stop: Callable[[], object], hang_up: Callable[[], object]) -> None:
-    """Call ``stop`` on SIGTERM and SIGINT, and ``hang_up`` on SIGHUP, from the running event loop."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
+from collections.abc import Awaitable
 
 
 async def first_done(work: Awaitable[object], other: Awaitable[object]) -> bool:
