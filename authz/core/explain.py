@@ -73,10 +73,12 @@ class RuleNote:
 
     @property
     def failed(self) -> tuple[PredicateNote, ...]:
+        """The predicates that kept the rule from firing."""
         return tuple(note for part in self.parts for note in part if not note.holds)
 
     @property
     def held(self) -> tuple[PredicateNote, ...]:
+        """The predicates that held."""
         return tuple(note for part in self.parts for note in part if note.holds)
 
 

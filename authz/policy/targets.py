@@ -177,7 +177,7 @@ def annotation(root: Node, name: str) -> tuple[Node, str] | None:
 
 
 def no_dry_run(root: reading.Mapping, notes: Notes) -> None:
-    """VA-7."""
+    """VA-7: only an AuthorizationPolicy can be a dry run."""
     found = annotation(root, DRY_RUN_ANNOTATION)
     if found is not None:
         notes.error(

@@ -116,6 +116,7 @@ class App:
 
     @property
     def is_ready(self) -> bool:
+        """Whether health says SERVING."""
         return self.server.health.is_serving
 
     async def start(self) -> None:

@@ -97,6 +97,7 @@ class Providers:
         return read_http_answer(provider, response.status_code, response.headers.multi_items(), response.text)
 
     async def close(self) -> None:
+        """Close every connection to a provider."""
         for channel in self._channels.values():
             await channel.close(None)
         await self._http.aclose()

@@ -140,6 +140,7 @@ class CheckServer:
         await self.stop(grace_seconds)
 
     async def stop(self, grace_seconds: float | None = None) -> None:
+        """Stop, waiting so long for the calls that run, and release the sockets."""
         await self._server.stop(grace_seconds)
         self._release()
 

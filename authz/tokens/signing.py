@@ -47,6 +47,7 @@ class SigningKey:
 
     @property
     def kid(self) -> str | None:
+        """The key's id; None when the JWK has none."""
         return self.jwk.get("kid")
 
 

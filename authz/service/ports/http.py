@@ -133,6 +133,7 @@ class AdminServer:
         return self.address if self._path is not None else f"{self._scheme}://{self.address}"
 
     async def start(self) -> None:
+        """Begin to serve, and to follow the files of the certificate."""
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="admin")
         if self._tls is not None:
             self._following = asyncio.create_task(self._follow(), name="admin certificate")
@@ -166,6 +167,7 @@ class AdminServer:
             self.renew()
 
     async def stop(self) -> None:
+        """Stop serving, cut what is open after two seconds, and remove the Unix socket."""
         self._server.should_exit = True
         if self._following is not None:
             self._following.cancel()

@@ -135,6 +135,7 @@ class HostedAt:
 
     @property
     def admin_socket(self) -> Path:
+        """Unix socket of that Envoy's administration."""
         return self.directory / "envoy.sock"
 
 
