@@ -75,7 +75,6 @@ class DecisionIds:
         self._count = itertools.count()
 
     def next(self) -> str:
-        """An id that no other decision of this process has."""
         return f"{self._prefix}{next(self._count):010x}"
 
 
@@ -115,7 +114,6 @@ class Pending:
         self.timings: tuple[Timing, ...] = ()
 
     def ask(self, question: ProviderQuestion) -> None:
-        """Take the next question, and note when it was asked."""
         self.question = question
         self._asked = perf_counter()
 
@@ -151,12 +149,10 @@ class Pending:
 
     @property
     def duration_seconds(self) -> float:
-        """How long the decision has taken so far."""
         return perf_counter() - self._started
 
     @property
     def policy_version(self) -> str:
-        """Version of the policies that decide this request."""
         return self._in_force.snapshot.version
 
     def cache_hit(self, attributes: AttributeContext) -> bool | None:
@@ -199,12 +195,10 @@ class CheckFunction:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The policies in force; None before the first load."""
         return self._in_force.snapshot if self._in_force is not None else None
 
     @property
     def tokens(self) -> TokenCache | None:
-        """The cache of verified tokens; None before the first load."""
         return self._in_force.tokens if self._in_force is not None else None
 
     def replace(self, snapshot: Snapshot) -> None:
