@@ -59,6 +59,7 @@ class Enforced(NamedTuple):
 
     @property
     def is_denied(self) -> bool:
+        """Whether one of Envoy's filters refused the request."""
         return self.details.startswith((_JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED))
 
     @property
