@@ -272,6 +272,7 @@ def _failed(note: PredicateNote) -> Json:
         "expected": [clean(value) for value in note.expected[:_MAX_VALUES]],
         "excluded": [clean(value) for value in note.excluded[:_MAX_VALUES]],
         "actual": actual,
+        "note": clean(note.note) or None,
     }
 
 

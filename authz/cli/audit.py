@@ -346,6 +346,8 @@ def _failed(one: Json) -> str:
     wanted += [f"none of {_values(one.get('excluded'))}"] if one.get("excluded") else []
     actual = one.get("actual")
     got = "not delivered" if actual is None else f"got {_values(actual)}" if actual else "got no value"
+    note = text(one.get("note")) if one.get("note") else ""
+    got = note if note.startswith("got ") else f"{got}; {note}" if note else got
     return f"{text(one.get('field'))} ({text(one.get('key'))}): expected {' and '.join(wanted)}, {got}"
 
 

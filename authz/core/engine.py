@@ -47,6 +47,8 @@ class WorkloadPolicies:
     port_modes: dict[int, MtlsMode]
     http: ActionSets
     _tcp: ActionSets | None = field(default=None)
+    peer_authentications: tuple[PeerAuthentication, ...] = ()
+    """Those that were looked at for the mode: mesh-wide, of the namespace, of the workload (PA-4)."""
     remembered: dict[str | tuple[str, Obligations], Decision] = field(default_factory=dict)
     """Decisions made before, by name of the rule and what the request gained."""
 
@@ -188,7 +190,8 @@ class Engine:
         labels = dict(workload.labels)
         namespaces = self._namespaces(workload)
         policies = tuple(self._policy(ordinal) for ordinal in self._ordinals(workload))
-        base, ports = self._modes(workload.namespace, labels)
+        peers = self._peers(workload.namespace, labels)
+        base, ports = _modes(peers)
         return WorkloadPolicies(
             workload=workload,
             version=self.version,
@@ -198,6 +201,7 @@ class Engine:
             base_mode=base,
             port_modes=ports,
             http=action_sets(policies, self.mesh, tcp=False),
+            peer_authentications=tuple(peer for peer in peers if peer is not None),
         )
 
     def _jwt_rules(self, namespaces: tuple[str, ...], own: str, labels: Mapping[str, str]) -> tuple[JwtRule, ...]:
@@ -211,8 +215,8 @@ class Engine:
         rules = [rule for item in applying for rule in item.jwt_rules]
         return tuple(sorted(rules, key=lambda rule: rule.issuer.encode()))
 
-    def _modes(self, namespace: str, labels: Mapping[str, str]) -> tuple[MtlsMode, dict[int, MtlsMode]]:
-        """PA-2 to PA-7. The lists are in the order of RE-13, so the first of a scope wins alone (PA-6)."""
+    def _peers(self, namespace: str, labels: Mapping[str, str]) -> tuple[PeerAuthentication | None, ...]:
+        """PA-2 to PA-6. The lists are in the order of RE-13, so the first of a scope wins alone (PA-6)."""
         root = self.mesh.root_namespace
         mesh_wide = _first(item for item in self._peer_authentications.get(root, ()) if not item.match_labels)
         namespace_wide = workload = None
@@ -220,16 +224,20 @@ class Engine:
             own = self._peer_authentications.get(namespace, ())
             namespace_wide = _first(item for item in own if not item.match_labels)
             workload = _first(item for item in own if item.match_labels and _selects(item.match_labels, labels))
-        mode = MtlsMode.PERMISSIVE
-        for item in (mesh_wide, namespace_wide, workload):
-            if item is not None and item.mode is not MtlsMode.UNSET:
-                mode = item.mode
-        ports = {}
-        if workload is not None and workload.port_level_mtls:
-            ports = {
-                port: mode if listed is MtlsMode.UNSET else listed for port, listed in workload.port_level_mtls.items()
-            }
-        return mode, ports
+        return mesh_wide, namespace_wide, workload
+
+
+def _modes(peers: tuple[PeerAuthentication | None, ...]) -> tuple[MtlsMode, dict[int, MtlsMode]]:
+    """PA-4 and PA-7: the last of the scopes that says a mode, and the ports of the workload's own object."""
+    mode = MtlsMode.PERMISSIVE
+    for item in peers:
+        if item is not None and item.mode is not MtlsMode.UNSET:
+            mode = item.mode
+    workload = peers[-1]
+    if workload is None or not workload.port_level_mtls:
+        return mode, {}
+    listed = workload.port_level_mtls.items()
+    return mode, {port: mode if own is MtlsMode.UNSET else own for port, own in listed}
 
 
 def _applies(target: Target, policy_namespace: str, namespace: str, labels: Mapping[str, str]) -> bool:

@@ -7,15 +7,18 @@ The decision itself comes from ``pipeline``; nothing here matches anything by it
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from authz.core.attributes import AttributeContext, AuthenticationOutcome, Unknown
-from authz.core.catalog import Voucher
+from authz.core import absences, hints
+from authz.core.attributes import AttributeContext, Unknown
+from authz.core.catalog import HOSTS, METHODS, PATHS, Voucher
 from authz.core.decision import Decision, Effect, RuleReference, Stage
 from authz.core.engine import WorkloadPolicies
 from authz.core.matchers import SCALAR
-from authz.core.pipeline import Authenticate, decide, peer_mode
+from authz.core.pipeline import Authenticate, decide
 from authz.core.providers import ProviderAnswer, ProviderQuestion
+from authz.core.reading import Values
 from authz.core.resources import Action
-from authz.core.rules import Entry, Predicate, RuleSet
+from authz.core.rules import CompiledRule, Entry, Predicate, RuleSet
+from authz.core.stage_words import mtls_in_words, token_in_words
 
 HIDDEN = "(hidden)"
 _CREDENTIALS = frozenset(
@@ -46,6 +49,15 @@ class PredicateNote:
     """Values of the request; empty is absent, None is not delivered (CS-8)."""
     voucher: str
     """Who guarantees the actual value."""
+    absence: str = ""
+    """Where no value could match: what is there instead, ``got the boolean true, which never matches …``."""
+    hint: str = ""
+    """What sets the values apart where that is easily overlooked: ``differs by a slash at the end``."""
+
+    @property
+    def note(self) -> str:
+        """What people should know of the actual value, besides the value: its absence, or what sets it apart."""
+        return self.absence or self.hint
 
     def __str__(self) -> str:
         wanted = []
@@ -55,9 +67,12 @@ class PredicateNote:
             wanted.append(f"none of {', '.join(f'`{value}`' for value in self.excluded)}")
         if self.actual is None:
             got = "the value is not delivered by this deployment"
+        elif self.actual:
+            got = f"got {', '.join(f'`{value}`' for value in self.actual)}"
         else:
-            got = f"got {', '.join(f'`{value}`' for value in self.actual)}" if self.actual else "got no value"
-        return f"{self.path} ({self.key}): expected {' and '.join(wanted)}, {got}"
+            got = self.absence or "got no value"
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.path} ({self.key}): expected {' and '.join(wanted)}, {got}{hint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +116,7 @@ class Explanation:
     """The request as the last stage saw it (EV-6)."""
     stages: tuple[StageNote, ...]
     nearest: RuleNote | None
-    """For a denial because no ALLOW rule matched: the rule that failed for the fewest reasons."""
+    """For a denial because no ALLOW rule matched: the rule that shares most with the request."""
 
 
 def explain(
@@ -126,12 +141,17 @@ def explain(
 
 def nearest_miss(policies: WorkloadPolicies, attributes: AttributeContext) -> RuleNote | None:
     """
-    The ALLOW rule that failed for the fewest reasons, for a request that no ALLOW rule admitted.
+    The ALLOW rule that shares most with a request that no ALLOW rule admitted.
 
     ``attributes`` are those the ALLOW stage saw.
     """
     sets = policies.http if attributes.http is not None else policies.tcp
-    return min(_rule_notes(sets.allow, attributes, Action.ALLOW), key=_distance, default=None)
+    best: tuple[CompiledRule, RuleNote] | None = None
+    for rule in sets.allow.rules if sets.allow is not None else ():
+        note = _rule_note(rule, attributes, Action.ALLOW, in_words=False)
+        if best is None or _distance(note) < _distance(best[1]):
+            best = rule, note
+    return _rule_note(best[0], attributes, Action.ALLOW) if best is not None else None
 
 
 _ORDER = (Stage.PEER_AUTHENTICATION, Stage.NORMALIZATION, Stage.CUSTOM, Stage.JWT, Stage.DENY, Stage.ALLOW)
@@ -146,9 +166,8 @@ def _stages(
     def reached(stage: Stage) -> bool:
         return _ORDER.index(stage) <= stopped
 
-    mode = peer_mode(policies, before.destination)
     peer = f"identity {before.source.principal}" if before.is_mtls else "no identity"
-    yield StageNote("PeerAuthentication", True, f"mode {mode}, {peer}")
+    yield StageNote("PeerAuthentication", True, f"mode {mtls_in_words(policies, before)}, {peer}")
     asked = reached(Stage.CUSTOM)
     for custom in sets.custom:
         name = custom.provider.name if custom.provider is not None else "unusable"
@@ -156,7 +175,7 @@ def _stages(
         outcome = custom.problem or ("asked" if any(rule.fired for rule in rules) else "not asked")
         yield StageNote(f"CUSTOM ({name})", asked, outcome, rules)
     if before.http is not None:
-        yield StageNote("RequestAuthentication", reached(Stage.JWT), _token_outcome(policies, after))
+        yield StageNote("RequestAuthentication", reached(Stage.JWT), token_in_words(policies, after))
     deny_reached, allow_reached = reached(Stage.DENY), reached(Stage.ALLOW)
     for label, rule_set, action, is_reached, dry_run in (
         ("AUDIT", sets.audit, Action.AUDIT, deny_reached, False),
@@ -173,71 +192,102 @@ def _stages(
         yield StageNote(label, is_reached, f"{fired.reference.short} fired" if fired else "no rule fired", notes)
 
 
-def _token_outcome(policies: WorkloadPolicies, attributes: AttributeContext) -> str:
-    found = attributes.authentication
-    if not policies.jwt_rules:
-        return "no policy applies"
-    if found.outcome is AuthenticationOutcome.REJECTED:
-        return f"refused: {found.reason or found.body}"
-    if found.token is None:
-        return "no token"
-    return f"accepted {found.token.issuer}/{found.token.subject} by {found.token.rule}"
-
-
 def _rule_notes(
     rule_set: RuleSet | None, attributes: AttributeContext, action: Action, *, dry_run: bool = False
 ) -> Iterator[RuleNote]:
     for rule in rule_set.rules if rule_set is not None else ():
-        parts = (
-            _closest(rule.sources, attributes),
-            _closest(rule.operations, attributes),
-            _notes(rule.conditions, attributes),
-        )
-        yield RuleNote(rule.reference, action, dry_run, rule.fires(attributes), parts)
+        yield _rule_note(rule, attributes, action, dry_run=dry_run)
 
 
-def _closest(entries: tuple[Entry, ...], attributes: AttributeContext) -> tuple[PredicateNote, ...]:
-    notes = [_notes(entry, attributes) for entry in entries]
-    return min(notes, key=lambda part: sum(not note.holds for note in part), default=())
+def _rule_note(
+    rule: CompiledRule, attributes: AttributeContext, action: Action, *, dry_run: bool = False, in_words: bool = True
+) -> RuleNote:
+    """Without ``in_words`` the notes have neither absences nor hints: enough to compare rules."""
+    parts = (
+        _closest(rule.sources, attributes, in_words),
+        _closest(rule.operations, attributes, in_words),
+        _notes(rule.conditions, attributes, in_words),
+    )
+    return RuleNote(rule.reference, action, dry_run, rule.fires(attributes), parts)
 
 
-def _notes(entry: Entry, attributes: AttributeContext) -> tuple[PredicateNote, ...]:
-    return tuple(_note(predicate, attributes) for predicate in entry)
+def _closest(entries: tuple[Entry, ...], attributes: AttributeContext, in_words: bool) -> tuple[PredicateNote, ...]:
+    notes = [_notes(entry, attributes, in_words) for entry in entries]
+    return min(notes, key=_part_distance, default=())
 
 
-def _note(predicate: Predicate, attributes: AttributeContext) -> PredicateNote:
+def _notes(entry: Entry, attributes: AttributeContext, in_words: bool) -> tuple[PredicateNote, ...]:
+    return tuple(_note(predicate, attributes, in_words) for predicate in entry)
+
+
+def _note(predicate: Predicate, attributes: AttributeContext, in_words: bool) -> PredicateNote:
     key = predicate.attribute.key
     values = predicate.attribute.read(attributes)
-    actual: tuple[str, ...] | None
-    if isinstance(values, Unknown):
-        actual = None
-    elif key in _CREDENTIALS:
-        actual = tuple(HIDDEN for _ in values)
-    elif key.startswith("experimental."):
-        actual = tuple(value[1:] if value.startswith(SCALAR) else f"[{value[1:]}]" for value in values)
-    elif key == "request.auth.principal":
-        actual = ("/".join(values),) if values else ()
-    elif key == "source.principal":
-        actual = tuple(value.removeprefix("spiffe://") for value in values)  # as policies write it (AP-25)
-    else:
-        actual = values
+    holds = predicate.holds(attributes)
+    actual = _actual(key, values)
+    says = in_words and actual is not None
     return PredicateNote(
         predicate.path,
         key,
-        predicate.holds(attributes),
+        holds,
         predicate.any_of.written if predicate.any_of is not None else (),
         predicate.none_of.written if predicate.none_of is not None else (),
         actual,
         predicate.attribute.voucher.value,
+        absences.got(predicate, attributes) if says and not actual else "",
+        hints.hint(predicate, actual, attributes) if says and not holds and key not in _CREDENTIALS else "",
     )
 
 
-def _distance(note: RuleNote) -> tuple[int, int, bytes]:
-    """
-    Fewest reasons first, then most fields that held, then the name.
+def _actual(key: str, values: Values) -> tuple[str, ...] | None:
+    """The values as people are shown them."""
+    if isinstance(values, Unknown):
+        return None
+    if key in _CREDENTIALS:
+        return tuple(HIDDEN for _ in values)
+    if key.startswith("experimental."):
+        return tuple(value[1:] if value.startswith(SCALAR) else f"[{value[1:]}]" for value in values)
+    if key == "request.auth.principal":
+        return ("/".join(values),) if values else ()
+    if key == "source.principal":
+        return tuple(value.removeprefix("spiffe://") for value in values)  # as policies write it (AP-25)
+    return values
 
-    A missing token is one reason, however many fields ask for something of it; so is a missing certificate. Otherwise
-    an unrelated rule with a single field would always seem closer than the one the caller only has to sign in for.
+
+def _part_distance(part: tuple[PredicateNote, ...]) -> tuple[int, int, int]:
+    """Of alternatives: the path first, then method and host, then the number of failures."""
+    failed = [note.key for note in part if not note.holds]
+    return (PATHS.key in failed, sum(key in _METHOD_AND_HOST for key in failed), len(failed))
+
+
+_METHOD_AND_HOST = (METHODS.key, HOSTS.key)
+
+
+def _distance(note: RuleNote) -> tuple[int | str | bytes, ...]:
     """
+    Rules whose path held first, then those whose method and host did, then the fewest reasons; last the order of the
+    file, among rules whose paths are equally like that of the request.
+
+    A rule that asks for no path stands between one whose path held and one whose path failed. A missing token is one
+    reason, however many fields ask for something of it; so is a missing certificate. Otherwise an unrelated rule with
+    a single field would always seem closer than the one the caller only has to sign in for.
+    """
+    path, others, likeness = 1, 0, 0
+    for one in note.parts[1]:
+        if one.key == PATHS.key:
+            path = 2 if not one.holds else 0 if one.expected else 1
+            likeness = max((_shared(value, one.actual) for value in one.expected), default=0)
+        elif one.key in _METHOD_AND_HOST:
+            others += 2 if not one.holds else -1 if one.expected else 0
     reasons = {note.path if note.actual or note.voucher not in _WHOLE else note.voucher for note in note.failed}
-    return (len(reasons), -len(note.held), note.reference.name.encode())
+    place = note.reference.location
+    name = note.reference.name.encode()
+    return (path, others, len(reasons), -likeness, -len(note.held), place.file, place.line, place.column, name)
+
+
+def _shared(written: str, actual: tuple[str, ...] | None) -> int:
+    """How many characters a path and that of the request begin with in common."""
+    path = actual[0] if actual else ""
+    return next(
+        (at for at, (a, b) in enumerate(zip(written, path, strict=False)) if a != b), min(len(written), len(path))
+    )

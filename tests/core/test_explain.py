@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.core import resources as r
 from authz.core.attributes import UNKNOWN, AttributeContext
+from authz.core.errors import Location
 from authz.core.explain import HIDDEN, Explanation, explain, nearest_miss
 from authz.core.pipeline import decide
 from tests import build
@@ -71,6 +74,48 @@ def test_a_missing_token_is_one_reason_however_many_fields_need_it(signed_in: bo
     assert len(found.failed) == (1 if signed_in else 2)
 
 
+def _rule(path: str = "", method: str = "", caller: str = "nobody", **more: str) -> r.Rule:
+    fields = {name: (value,) for name, value in (("paths", path), ("methods", method), *more.items()) if value}
+    return r.Rule((r.Source(principals=(caller,)),), (r.Operation(**fields),) if fields else ())
+
+
+@pytest.mark.parametrize(
+    ("nearer", "farther"),
+    [
+        (_rule("/exp"), _rule("/svid-any")),
+        (_rule("/exp"), _rule()),
+        (_rule("/exp", "PUT"), _rule(method="GET")),
+        (_rule("/exp", "GET"), _rule("/exp", "PUT", caller="cluster.local/ns/web/sa/front")),
+        (_rule("/exp", "GET"), _rule("/exp")),
+        (_rule("/exp", hosts="api.example.com"), _rule("/exp", hosts="other.example")),
+        (_rule("/e*"), _rule("/exp", ports="9")),
+        (_rule("/exp"), _rule("/*")),
+        (_rule("/export"), _rule("/other")),
+        (_rule("/exp"), _rule(not_paths="/a")),
+        (_rule(), _rule("/other")),
+    ],
+)
+def test_the_nearest_rule_shares_most_with_the_request(nearer: r.Rule, farther: r.Rule) -> None:
+    """The path first, then method and host, then the number of failures."""
+    for rules in ((nearer, farther), (farther, nearer)):
+        found = nearest_miss(build.policies_for(policy(*rules)), build.request(path="/exp"))
+        assert found is not None
+        assert rules[found.reference.index] is nearer
+
+
+def test_of_equal_rules_the_first_of_the_file_is_nearest() -> None:
+    """Not the first by name: ``rule[10]`` comes before ``rule[2]`` there."""
+    rules = [replace(_rule("/exp"), location=Location("p.yaml", line)) for line in range(1, 13)]
+    found = nearest_miss(
+        build.policies_for(policy(*rules[2:], name="a"), policy(*rules[:2], name="z")), build.request(path="/exp")
+    )
+    assert found is not None
+    assert found.reference.location.line == 1
+    asked = nearest_miss(build.policies_for(policy(*rules)), build.request(path="/exp", caller="nobody"))
+    assert asked is not None
+    assert asked.reference.index == 0
+
+
 def test_nearest_miss_answers_without_a_full_explanation() -> None:
     found = nearest_miss(build.policies_for(policy(when("request.headers[x-role]", "admin"))), build.request())
 
@@ -124,5 +169,6 @@ def test_exclusions_and_undelivered_facts_are_said() -> None:
         "connection.sni": "when[0] (connection.sni): expected none of `a`, "
         "the value is not delivered by this deployment",
         "experimental.envoy.filters.a[k]": "when[0] (experimental.envoy.filters.a[k]): expected one of `x`, got `[v]`",
-        "request.auth.principal": "when[0] (request.auth.principal): expected one of `i/s`, got no value",
+        "request.auth.principal": "when[0] (request.auth.principal): expected one of `i/s`, "
+        "got no value: the request has no accepted token",
     }

@@ -120,5 +120,6 @@ def _predicate_json(note: PredicateNote) -> Json:
         "expected": list(note.expected),
         "excluded": list(note.excluded),
         "actual": list(note.actual) if note.actual is not None else None,
+        "note": note.note or None,
         "vouched_by": note.voucher,
     }

@@ -80,7 +80,7 @@ function missed(note) {
       h("tbody", {}, failed.map((predicate) => h("tr", {},
         h("td", {}, mono(predicate.path), predicate.path.endsWith(predicate.key) ? null : h("div", { class: "muted small" }, predicate.key)),
         h("td", { class: "want", "data-label": "Expected" }, wanted(predicate)),
-        h("td", { class: "got", "data-label": "Actual" }, values(predicate.actual, "nothing")),
+        h("td", { class: "got", "data-label": "Actual" }, values(predicate.actual, "nothing"), predicate.note ? h("div", { class: "muted small" }, predicate.note) : null),
         h("td", { class: "muted", "data-label": "Vouched for by" }, predicate.vouched_by)))))));
 }
 
@@ -111,7 +111,7 @@ function ruleNote(note, isOpen) {
       h("tbody", {}, note.predicates.map((predicate) => h("tr", {},
         h("td", {}, mono(predicate.path), predicate.path.startsWith("when") ? h("div", { class: "muted" }, predicate.key) : null),
         h("td", { class: predicate.holds ? "holds" : "fails" }, glyph(predicate.holds ? "check" : "cross"), h("span", { class: "sr" }, predicate.holds ? "holds" : "fails")),
-        h("td", { "data-label": "Expected" }, wanted(predicate)), h("td", { "data-label": "Actual" }, values(predicate.actual, "nothing")))))))
+        h("td", { "data-label": "Expected" }, wanted(predicate)), h("td", { "data-label": "Actual" }, values(predicate.actual, "nothing"), predicate.note ? h("div", { class: "muted small" }, predicate.note) : null))))))
       : h("p", { class: "muted small" }, "Asks nothing: it matches every request."));
 }
 

@@ -66,7 +66,8 @@ export function failure(one) {
   if (one.expected?.length) wanted.push(one.expected.join(" or "));
   if (one.excluded?.length) wanted.push(`not ${one.excluded.join(" or ")}`);
   const got = one.actual === null ? "not delivered" : one.actual?.length ? `got ${one.actual.join(", ")}` : "got nothing";
-  return `${fieldName(one.field ?? one.path, one.key)} must be ${wanted.join(", ")}; ${got}`;
+  const told = one.note?.startsWith("got ") ? one.note : one.note ? `${got}; ${one.note}` : got;
+  return `${fieldName(one.field ?? one.path, one.key)} must be ${wanted.join(", ")}; ${told}`;
 }
 
 /** The last part of a field's path, or the condition's key. */

@@ -1,0 +1,64 @@
+"""
+Objects that do not apply to a workload, though whoever wrote them may think so: nearest first, each with its reason.
+
+What applies is ``core.engine``'s business; here its complement is told.
+"""
+
+import difflib
+from collections.abc import Iterator
+
+from authz.core.attributes import Workload
+from authz.core.engine import Engine
+from authz.core.resources import (
+    GATEWAY_NAME_LABEL,
+    AuthorizationPolicy,
+    PeerAuthentication,
+    RequestAuthentication,
+    Target,
+)
+
+Item = AuthorizationPolicy | RequestAuthentication | PeerAuthentication
+MAX_COMPARED = 1000
+"""Objects whose likeness is measured; beyond, a set is too large for a list to help."""
+
+
+def passed_over(engine: Engine, workload: Workload) -> list[str]:
+    """
+    Say of each object of the workload's namespace, the root namespace, or with its labels elsewhere, why it does not
+    apply: ``AuthorizationPolicy shop/deny: its selector wants app=carts, the workload has app=cart``.
+    """
+    resources = engine.resources
+    items: tuple[Item, ...] = (
+        *resources.authorization_policies,
+        *resources.request_authentications,
+        *resources.peer_authentications,
+    )
+    found = []
+    for item in items:
+        for distance, reason in _reasons(item, workload, engine.mesh.root_namespace):
+            metadata = item.metadata
+            found.append((distance, f"{type(item).__name__} {metadata.namespace}/{metadata.name}: {reason}"))
+        if len(found) >= MAX_COMPARED:
+            break
+    return [text for _, text in sorted(found, key=lambda pair: pair[0])]
+
+
+def _reasons(item: Item, workload: Workload, root: str) -> Iterator[tuple[float, str]]:
+    """At most one reason, with how far the object is from applying: 0 is nearest."""
+    namespace, labels = item.metadata.namespace, dict(workload.labels)
+    target = Target(item.match_labels) if isinstance(item, PeerAuthentication) else item.target
+    wanted = target.match_labels
+    if namespace not in (root, workload.namespace):
+        if wanted and wanted.items() <= labels.items():
+            yield 0.1, f"it is of namespace `{namespace}`, the workload of `{workload.namespace}`"
+        elif namespace == "default" and not wanted:
+            yield 0.3, f"it is of namespace `default`, the workload of `{workload.namespace}`"
+    elif target.target_refs and GATEWAY_NAME_LABEL not in labels:
+        yield 0.0, "it has targetRefs, which no sidecar obeys (RE-16): give it a `selector`"
+    elif isinstance(item, PeerAuthentication) and namespace == root and wanted:
+        yield 0.2, "a selector in the root namespace makes Istio ignore it (PA-5)"
+    elif different := [name for name in wanted if labels.get(name) != wanted[name]]:
+        name = different[0]
+        likeness = difflib.SequenceMatcher(None, wanted[name], labels.get(name, "")).ratio()
+        has = f"has {name}={labels[name]}" if name in labels else f"has no label `{name}`"
+        yield len(different) - likeness, f"its selector wants {name}={wanted[name]}, the workload {has}"
