@@ -21,6 +21,7 @@ from authz.tokens.key_sets import KeySets
 from authz.tokens.locations import cookie_values, parameters_of, path_without, token_in_header
 from authz.tokens.output import output_headers
 from authz.tokens.plan import Place, Plan, PlannedRule, plan_for
+from authz.tokens.reasons import in_words, unknown_issuer
 from authz.tokens.verify import (
     AUDIENCE,
     BAD_FORMAT,
@@ -135,6 +136,8 @@ class _Outcome:
     found: Sequence[_FoundToken] = ()
     token: ParsedToken | None = None
     refusal: Refusal | None = None
+    refused: ParsedToken | None = None
+    """The token that the refusal is of, where it could be read."""
 
 
 @dataclass(slots=True)
@@ -163,7 +166,7 @@ class _Judge:
         last = outcomes[-1]
         if last.token is None:
             refusal = refusal_to_report([outcome.refusal for outcome in outcomes]) or refusal
-            return self.plan.no_token if refusal is None else self._refuse(refusal)
+            return self.plan.no_token if refusal is None else self._refuse(_all_issuers(refusal, outcomes))
         if refusal is not None:
             return self._refuse(refusal)
         answer = self._accept(last, last.token)
@@ -189,8 +192,10 @@ class _Judge:
             if refusal is not None:
                 if refusal.is_unknown_key and self.on_unknown_key is not None and planned.inline is None:
                     self.on_unknown_key(planned.keys_from)
-                reason = f"{refusal.reason} ({place.kind} {place.name}, rule {planned.rule.name})"
-                return _Outcome(planned, found, refusal=replace(refusal, reason=reason))
+                parsed = None if isinstance(token, Refusal) else token
+                said = in_words(refusal, text, parsed, planned.rule, self.now)
+                reason = f"{said} ({place.kind} {place.name}, rule {planned.rule.name})"
+                return _Outcome(planned, found, refused=parsed, refusal=replace(refusal, reason=reason))
             good.add(text)
         return _Outcome(planned, found, token=kept)
 
@@ -267,6 +272,16 @@ def refusal_to_report(outcomes: Sequence[Refusal | None]) -> Refusal | None:
         if outcome is not None and (result is None or not outcome.is_unknown_issuer):
             result = outcome
     return result
+
+
+def _all_issuers(refusal: Refusal, outcomes: Sequence[_Outcome]) -> Refusal:
+    """Name the issuers of all rules that did not know the token, not of one of them at random."""
+    strangers = [outcome for outcome in outcomes if outcome.refusal is not None and outcome.refusal.is_unknown_issuer]
+    refused = strangers[0].refused if strangers else None
+    if not refusal.is_unknown_issuer or refused is None:
+        return refusal
+    rules = [o.planned.rule for o in strangers if o.refused is not None and o.refused.issuer == refused.issuer]
+    return replace(refusal, reason=unknown_issuer(refused, rules))
 
 
 def _with_path(answer: Authentication, plan: Plan, http: HttpRequest) -> Authentication:

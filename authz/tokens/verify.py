@@ -173,7 +173,7 @@ def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, no
         None when the token is good.
     """
     if rule.issuer and token.issuer != rule.issuer:
-        reason = f"token {token.digest} is of issuer {_clip(token.issuer)}, rule {rule.name} expects {rule.issuer}"
+        reason = f"token {token.digest} is of issuer {clip(token.issuer)}, rule {rule.name} expects {rule.issuer}"
         return Refusal(401, UNKNOWN_ISSUER_BODY, reason, is_unknown_issuer=True)
     if refusal := check_time(token.valid_from, token.valid_until, now):
         return refusal
@@ -224,7 +224,7 @@ def _check_signature(token: ParsedToken, key_set: KeySet, error: str) -> Refusal
             return None
     if was_tried:
         return Refusal(401, VERIFICATION_FAILS_BODY, f"{VERIFICATION_FAILS_BODY}: token {token.digest}")
-    reason = f"{NO_MATCHING_KEY_BODY}: token {token.digest}, kid {_clip(token.kid)}, alg {token.alg}"
+    reason = f"{NO_MATCHING_KEY_BODY}: token {token.digest}, kid {clip(token.kid)}, alg {token.alg}"
     if error:
         reason += f"; the last refresh of the key set failed: {error}"
     return Refusal(401, NO_MATCHING_KEY_BODY, reason, is_unknown_key=True)
@@ -249,7 +249,7 @@ def accepted_token(token: ParsedToken, rule: JwtRule) -> Token:
     )
 
 
-def _clip(text: str) -> str:
+def clip(text: str) -> str:
     """Show text that a client chose: printable, at most 64 characters, in backticks."""
     shown = "".join(character if character.isprintable() else "?" for character in text[:64])
     return f"`{shown}{'…' if len(text) > 64 else ''}`"

@@ -70,7 +70,7 @@ def test_refusal_is_complete() -> None:
     answer = judge(bearer(EXPIRED, path="/orders?id=7&access_token=x", host="shop"))
     assert (answer.outcome, answer.status, answer.token) == (REJECTED, 401, None)
     assert answer.challenge == 'Bearer realm="http://shop/orders?id=7&access_token=redacted", error="invalid_token"'
-    assert answer.reason == f"{BAD_FORMAT} (parameter access_token, rule ns/jwt/0)"
+    assert answer.reason == f"{BAD_FORMAT}: 1 section, so it is opaque: no JWT (parameter access_token, rule ns/jwt/0)"
     assert EXPIRED not in repr(answer)
 
 

@@ -1,0 +1,107 @@
+"""
+Why a token was refused, for people: both sides of what was compared, the nearest first.
+
+The client is told Envoy's body and nothing else. No reason holds a token; what a client chose is cut and printable.
+"""
+
+from collections.abc import Iterable
+
+from authz.core.hints import difference
+from authz.core.resources import JwtRule
+from authz.tokens.verify import (
+    AUDIENCE,
+    BAD_FORMAT,
+    EXPIRED,
+    NOT_YET_VALID,
+    UNKNOWN_ISSUER_BODY,
+    UNSUPPORTED_ALG,
+    ParsedToken,
+    Refusal,
+    clip,
+)
+
+MAX_NAMED = 32
+"""Issuers or audiences named in one reason."""
+MAX_COMPARED = 512
+"""Characters of a text that likeness is measured on: the text is a client's."""
+_PREFIXES = ("bearer ", "basic ", "jwt ", "token ")
+
+
+def in_words(refusal: Refusal, text: str, token: ParsedToken | None, rule: JwtRule, now: float) -> str:
+    """Say the reason of a refusal with what the token has and what the rule wants; ``text`` is never repeated."""
+    if refusal.body == AUDIENCE.body and token is not None:
+        return f"{refusal.reason}: {audience(token, rule)}"
+    if refusal.body == EXPIRED.body and token is not None:
+        return f"{refusal.reason}: token {token.digest} was good until {_span(now - token.valid_until)} ago"
+    if refusal.body == NOT_YET_VALID.body and token is not None:
+        return f"{refusal.reason}: token {token.digest} is good in {_span(token.valid_from - now)}"
+    if token is not None:
+        return refusal.reason
+    prefix = next((prefix for prefix in _PREFIXES if text.lower().startswith(prefix)), "")
+    if prefix:
+        shown = text[: len(prefix)]
+        return f"{refusal.reason}: the value begins with `{shown}`; give `fromHeaders` the prefix `{shown}`"
+    if refusal is BAD_FORMAT:
+        return f"{refusal.reason}: {_sections(text)}"
+    if refusal.body == UNSUPPORTED_ALG.body:
+        return f"{refusal.reason}: neither `none` nor encryption is"
+    return refusal.reason
+
+
+def _sections(text: str) -> str:
+    pieces = len([piece for piece in text.split(".") if piece])
+    if pieces == 5:
+        return "5 sections, so it is encrypted (JWE), which Envoy does not read"
+    if pieces <= 1:
+        return f"{'1 section, so it is opaque' if pieces else 'it is empty'}: no JWT"
+    return f"{pieces} sections"
+
+
+def audience(token: ParsedToken, rule: JwtRule) -> str:
+    """Say what the token has and what the rule wants (RA-30, RA-31)."""
+    wanted = _listed(rule.audiences)
+    if token.audiences is None:
+        return f"the token has no aud, rule {rule.name} wants {'one of ' if len(rule.audiences) > 1 else ''}{wanted}"
+    has = _listed(token.audiences) or "an empty list"
+    found = next((apart for a in token.audiences for b in rule.audiences if (apart := difference(b, a))), "")
+    one_of = "one of " if len(rule.audiences) > 1 else ""
+    return f"the token has aud {has}, rule {rule.name} wants {one_of}{wanted}{f'; {found}' if found else ''}"
+
+
+def unknown_issuer(token: ParsedToken, rules: Iterable[JwtRule]) -> str:
+    """Say the token's issuer and those of all rules that looked at it, nearest first (RA-24)."""
+    issuer = token.issuer[:MAX_COMPARED]
+    names = {rule.issuer: rule.name for rule in reversed(list(rules))}
+    ordered = sorted(names, key=lambda name: (not difference(name, issuer), -_likeness(name, issuer), name))
+    told = []
+    for name in ordered[:MAX_NAMED]:
+        apart = difference(name, issuer)
+        told.append(f"{clip(name)}{f' (rule {names[name]}, {apart})' if apart else ''}")
+    more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
+    is_of = f"is of issuer {clip(token.issuer)}" if token.issuer else "names no issuer"
+    return f"{UNKNOWN_ISSUER_BODY}: token {token.digest} {is_of}; the rules expect {', '.join(told)}{more}"
+
+
+def _likeness(one: str, other: str) -> int:
+    """How many characters two texts share at their beginning and at their end."""
+    start = _shared(one, other)
+    return start + _shared(one[start:][::-1], other[start:][::-1])
+
+
+def _shared(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _listed(values: Iterable[str]) -> str:
+    named = list(values)
+    more = f" and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+    return ", ".join(clip(value) for value in named[:MAX_NAMED]) + more
+
+
+def _span(seconds: float) -> str:
+    """``45 s``, ``3 min``, ``5 h``, ``12 days``."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
