@@ -5,47 +5,27 @@ Each check is one function from the set to problems with a stable code (``AN-1``
 A finding never says more than can be known from the policies, the mesh settings and, if given, the workloads.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator
 
 from authz.analysis.traps.cover import covered_rules
+from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, may_meet, rules_of, uses_of
+from authz.analysis.traps.reach import REACH_CHECKS
+from authz.analysis.traps.values import VALUE_CHECKS
 from authz.core.attributes import Workload
-from authz.core.catalog import OPERATION_FIELDS, SOURCE_FIELDS, Attribute, Voucher, condition_attribute
+from authz.core.catalog import OPERATION_FIELDS, Voucher
 from authz.core.engine import Engine
-from authz.core.errors import Location, Problem, Severity, sort_problems
+from authz.core.errors import Problem, sort_problems
 from authz.core.resources import (
     Action,
     AuthorizationPolicy,
     Metadata,
     MtlsMode,
-    Operation,
     PathNormalization,
     RequestAuthentication,
-    Rule,
-    Source,
     Target,
 )
 
-_HEADER = "request.headers["
 _WEAK = (PathNormalization.NONE, PathNormalization.BASE)
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySet:
-    """What is looked at. Without ``workloads`` nothing is said about selectors that select nobody."""
-
-    engine: Engine
-    workloads: tuple[Workload, ...] = ()
-    output_headers: frozenset[str] = field(default_factory=frozenset)
-    """Lower-case headers that hold verified claims: forged ones are removed (RA-49)."""
-
-    @property
-    def policies(self) -> tuple[AuthorizationPolicy, ...]:
-        return self.engine.resources.authorization_policies
-
-    @property
-    def root(self) -> str:
-        return self.engine.mesh.root_namespace
 
 
 def find(engine: Engine, workloads: Iterable[Workload] = ()) -> tuple[Problem, ...]:
@@ -61,68 +41,17 @@ def find(engine: Engine, workloads: Iterable[Workload] = ()) -> tuple[Problem, .
     return sort_problems(problem for check in CHECKS.values() for problem in check(whole))
 
 
-def _finding(
-    code: str,
-    policy: AuthorizationPolicy | RequestAuthentication,
-    message: str,
-    advice: str,
-    *,
-    location: Location | None = None,
-    path: str = "",
-    severity: Severity = Severity.WARNING,
-) -> Problem:
-    metadata = policy.metadata
-    resource = f"{type(policy).__name__} {metadata.namespace}/{metadata.name}"
-    place = location or metadata.location
-    return Problem(severity, code, message, place, resource=resource, path=path, help=advice)
-
-
-def _rules(whole: PolicySet, *actions: Action) -> Iterator[tuple[AuthorizationPolicy, int, Rule]]:
-    for policy in whole.policies:
-        if policy.action in actions:
-            for index, rule in enumerate(policy.rules):
-                yield policy, index, rule
-
-
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """One field of a rule: the attribute it asks, and its values."""
-
-    attribute: Attribute
-    values: tuple[str, ...]
-    not_values: tuple[str, ...]
-    path: str
-
-
-def _uses(rule: Rule) -> Iterator[_Use]:
-    """Every attribute that a rule asks about."""
-    for position, source in enumerate(rule.sources):
-        yield from _entry(source, SOURCE_FIELDS, f"from[{position}].source")
-    for position, operation in enumerate(rule.operations):
-        yield from _entry(operation, OPERATION_FIELDS, f"to[{position}].operation")
-    for position, condition in enumerate(rule.conditions):
-        yield _Use(condition_attribute(condition.key), condition.values, condition.not_values, f"when[{position}]")
-
-
-def _entry(entry: Source | Operation, names: Mapping[str, Attribute], inside: str) -> Iterator[_Use]:
-    written = {f.name.replace("_", ""): getattr(entry, f.name) for f in fields(entry)}
-    for name, attribute in names.items():
-        values, not_values = written[name.lower()], written[f"not{name.lower()}"]
-        if values or not_values:
-            yield _Use(attribute, values, not_values, f"{inside}.{name}")
-
-
 def _forgeable_allow(whole: PolicySet) -> Iterator[Problem]:
     """AN-1: an ALLOW rule rests on a header that anyone can send."""
-    for policy, index, rule in _rules(whole, Action.ALLOW):
-        uses = list(_uses(rule))
+    for policy, index, rule in rules_of(whole, Action.ALLOW):
+        uses = list(uses_of(rule))
         if any(use.attribute.voucher is not Voucher.CLIENT and use.values for use in uses):
             continue
         for use in uses:
-            name = use.attribute.key.removeprefix(_HEADER).removesuffix("]")
-            is_header = use.attribute.key.startswith(_HEADER) and not name.startswith(":") and name != "host"
+            name = use.attribute.key.removeprefix(HEADER).removesuffix("]")
+            is_header = use.attribute.key.startswith(HEADER) and not name.startswith(":") and name != "host"
             if is_header and use.values and name not in whole.output_headers:
-                yield _finding(
+                yield finding(
                     "AN-1",
                     policy,
                     f"this ALLOW rule rests on the header `{name}`, which anyone can send",
@@ -137,11 +66,11 @@ def _weak_normalization(whole: PolicySet) -> Iterator[Problem]:
     mode = whole.engine.mesh.path_normalization
     if mode not in _WEAK:
         return
-    for policy, index, rule in _rules(whole, Action.DENY, Action.CUSTOM):
-        for use in _uses(rule):
+    for policy, index, rule in rules_of(whole, Action.DENY, Action.CUSTOM):
+        for use in uses_of(rule):
             if use.attribute is OPERATION_FIELDS["paths"] and any(value != "*" for value in use.values):
                 example = next(value for value in use.values if value != "*")
-                yield _finding(
+                yield finding(
                     "AN-2",
                     policy,
                     f"`/{example.removeprefix('*').lstrip('/')}` written with two slashes escapes this {policy.action} "
@@ -154,8 +83,8 @@ def _weak_normalization(whole: PolicySet) -> Iterator[Problem]:
 
 def _hosts_without_port(whole: PolicySet) -> Iterator[Problem]:
     """AN-3: a host without a port does not match the same host with one, which is routed the same way."""
-    for policy, index, rule in _rules(whole, Action.DENY, Action.CUSTOM, Action.ALLOW):
-        for use in _uses(rule):
+    for policy, index, rule in rules_of(whole, Action.DENY, Action.CUSTOM, Action.ALLOW):
+        for use in uses_of(rule):
             if use.attribute is not OPERATION_FIELDS["hosts"]:
                 continue
             values = use.not_values if policy.action is Action.ALLOW else use.values
@@ -163,7 +92,7 @@ def _hosts_without_port(whole: PolicySet) -> Iterator[Problem]:
             for value in values:
                 has_port = ":" in value or value.endswith("*")
                 if not has_port and f"{value.lower()}:*" not in known:
-                    yield _finding(
+                    yield finding(
                         "AN-3",
                         policy,
                         f"`{value}` does not match `{value}:80`, which is routed the same way",
@@ -177,7 +106,7 @@ def _covered(whole: PolicySet) -> Iterator[Problem]:
     """AN-4: a rule can be removed, because another one matches everything that it matches."""
     for policy, index, other, other_index in covered_rules(whole.policies, whole.root):
         name = f"{other.metadata.namespace}/{other.metadata.name}/{other_index}"
-        yield _finding(
+        yield finding(
             "AN-4",
             policy,
             f"rule {name} at {other.rules[other_index].location} matches everything that this rule matches",
@@ -200,7 +129,7 @@ def _selects_nobody(whole: PolicySet) -> Iterator[Problem]:
             inside = [w for w in whole.workloads if scope in (whole.root, w.namespace)]
             if not any(labels <= dict(workload.labels).items() for workload in inside):
                 where = "the mesh" if scope == whole.root else f"namespace `{scope}`"
-                yield _finding(
+                yield finding(
                     "AN-5",
                     item,
                     f"no workload of {where} is selected",
@@ -212,10 +141,10 @@ def _selects_nobody(whole: PolicySet) -> Iterator[Problem]:
 def _needs_token_without_rule(whole: PolicySet) -> Iterator[Problem]:
     """AN-6: a rule asks for claims where no RequestAuthentication verifies tokens, so it never sees any."""
     authentications = whole.engine.resources.request_authentications
-    for policy, index, rule in _rules(whole, Action.ALLOW, Action.DENY, Action.AUDIT):
-        use = next((use for use in _uses(rule) if use.attribute.voucher is Voucher.TOKEN), None)
-        if use is not None and not any(_may_meet(policy, other, whole.root) for other in authentications):
-            yield _finding(
+    for policy, index, rule in rules_of(whole, Action.ALLOW, Action.DENY, Action.AUDIT):
+        use = next((use for use in uses_of(rule) if use.attribute.voucher is Voucher.TOKEN), None)
+        if use is not None and not any(may_meet(policy, other, whole.root) for other in authentications):
+            yield finding(
                 "AN-6",
                 policy,
                 "no RequestAuthentication applies where this rule does, so no request ever has claims",
@@ -225,25 +154,16 @@ def _needs_token_without_rule(whole: PolicySet) -> Iterator[Problem]:
             )
 
 
-def _may_meet(policy: AuthorizationPolicy, other: RequestAuthentication, root: str) -> bool:
-    """Whether some workload can be under both."""
-    namespaces = {policy.metadata.namespace, other.metadata.namespace}
-    if len(namespaces) > 1 and root not in namespaces:
-        return False
-    one, two = policy.target.match_labels, other.target.match_labels
-    return all(two.get(name, value) == value for name, value in one.items())
-
-
 def _admits_strangers(whole: PolicySet) -> Iterator[Problem]:
     """AN-7: an ALLOW rule only says who may not come in, so callers who show nothing may."""
     vouched = (Voucher.MTLS, Voucher.TOKEN)
-    for policy, index, rule in _rules(whole, Action.ALLOW):
-        uses = [use for use in _uses(rule) if use.attribute.voucher in vouched]
+    for policy, index, rule in rules_of(whole, Action.ALLOW):
+        uses = [use for use in uses_of(rule) if use.attribute.voucher in vouched]
         negative = [use for use in uses if use.not_values and not use.values]
         if negative and not any(use.values for use in uses):
             use = negative[0]
             who = "a token" if use.attribute.voucher is Voucher.TOKEN else "an identity"
-            yield _finding(
+            yield finding(
                 "AN-7",
                 policy,
                 f"this ALLOW rule only says who may not come in: a request without {who} may",
@@ -255,17 +175,17 @@ def _admits_strangers(whole: PolicySet) -> Iterator[Problem]:
 
 def _plaintext_evades_deny(whole: PolicySet) -> Iterator[Problem]:
     """AN-8: a DENY rule names an identity where plaintext is accepted, so a caller without a certificate evades it."""
-    for policy, index, rule in _rules(whole, Action.DENY):
-        use = next((u for u in _uses(rule) if u.attribute.voucher is Voucher.MTLS and u.values), None)
+    for policy, index, rule in rules_of(whole, Action.DENY):
+        use = next((u for u in uses_of(rule) if u.attribute.voucher is Voucher.MTLS and u.values), None)
         if use is None or policy.target.target_refs:
             continue
         labels = frozenset(policy.target.match_labels.items())
         mode = whole.engine.for_workload(Workload(policy.metadata.namespace, labels)).base_mode
         if mode is not MtlsMode.STRICT:
-            yield _finding(
+            yield finding(
                 "AN-8",
                 policy,
-                f"mTLS is {mode} here: a caller without a certificate is not matched by this DENY rule",
+                f"mTLS is {mode} here: who leaves out the certificate is not matched by this DENY rule",
                 "make mTLS STRICT with a PeerAuthentication, or say in ALLOW rules who may",
                 location=rule.location,
                 path=f"spec.rules[{index}].{use.path}",
@@ -275,13 +195,13 @@ def _plaintext_evades_deny(whole: PolicySet) -> Iterator[Problem]:
 def _open_beside_closed(whole: PolicySet) -> Iterator[Problem]:
     """AN-9: a rule that allows everything makes a policy that allows nothing ineffective."""
     closed = [p for p in whole.policies if p.action is Action.ALLOW and not p.rules and not p.dry_run]
-    for policy, index, rule in _rules(whole, Action.ALLOW):
+    for policy, index, rule in rules_of(whole, Action.ALLOW):
         if rule.sources or rule.operations or rule.conditions or policy.dry_run:
             continue
         for other in closed:
             if _reaches(policy.metadata, policy.target, other, whole.root):
                 name = f"{other.metadata.namespace}/{other.metadata.name}"
-                yield _finding(
+                yield finding(
                     "AN-9",
                     policy,
                     f"this rule allows everything, so that {name}, which allows nothing, has no effect",
@@ -313,5 +233,7 @@ CHECKS: dict[str, Callable[[PolicySet], Iterator[Problem]]] = {
     "AN-7": _admits_strangers,
     "AN-8": _plaintext_evades_deny,
     "AN-9": _open_beside_closed,
+    **VALUE_CHECKS,
+    **REACH_CHECKS,
 }
 """Every check by its code; each code has a section in docs/findings.md."""

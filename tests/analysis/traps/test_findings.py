@@ -35,6 +35,7 @@ def other(kind: str, spec: str, namespace: str = "shop") -> str:
 
 
 JWT = other("RequestAuthentication", "{jwtRules: [{issuer: i, outputClaimToHeaders: [{header: x-role, claim: role}]}]}")
+WITH_WEB = JWT.replace("shop", "web") + allow('{from: [{source: {requestPrincipals: ["*"]}}]}', "web", "web")
 STRICT = other("PeerAuthentication", "{mtls: {mode: STRICT}}")
 SELECT = ", selector: {matchLabels: {app: cart}}"
 
@@ -61,7 +62,7 @@ def findings(text: str, mesh: MeshConfig = MERGE, workloads: tuple[Workload, ...
         ),
         (
             "AN-6",
-            allow('{when: [{key: "request.auth.claims[a]", values: [b]}]}') + JWT.replace("shop", "web"),
+            allow('{when: [{key: "request.auth.claims[a]", values: [b]}]}') + WITH_WEB,
             "spec.rules[0].when[0]",
         ),
         (
@@ -99,6 +100,145 @@ def test_a_trap_is_found(code: str, text: str, path: str) -> None:
 )
 def test_what_is_meant_is_no_finding(text: str) -> None:
     assert findings(text) == ()
+
+
+ISSUER = "https://idp.example/realms/main"
+IDP = other("RequestAuthentication", f"{{jwtRules: [{{issuer: '{ISSUER}'}}, {{issuer: 'https://other.example/'}}]}}")
+EGRESS = ", selector: {matchLabels: {istio: egressgateway}}"
+SNI = '{when: [{key: "connection.sni", values: [a.example]}]}'
+
+
+def principals(*values: str) -> str:
+    listed = ", ".join(f'"{value}"' for value in values)
+    return IDP + allow(f"{{from: [{{source: {{requestPrincipals: [{listed}]}}}}]}}")
+
+
+def output(claim: str) -> str:
+    needed = allow('{from: [{source: {requestPrincipals: ["*"]}}]}')
+    rule = f"{{issuer: i, outputClaimToHeaders: [{{header: x-a, claim: '{claim}'}}]}}"
+    return needed + other("RequestAuthentication", f"{{jwtRules: [{rule}]}}")
+
+
+def claim(name: str) -> str:
+    return JWT + allow(f'{{when: [{{key: "request.auth.claims{name}", values: [a]}}]}}')
+
+
+def to(field: str, value: str) -> str:
+    return allow(f"{{to: [{{operation: {{{field}: ['{value}']}}}}]}}")
+
+
+def source(field: str, value: str) -> str:
+    return allow(f"{{from: [{{source: {{{field}: ['{value}']}}}}]}}")
+
+
+def target(kind: str, group: str = "") -> str:
+    refs = f"[{{kind: {kind}, group: '{group}', name: x}}]"
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: t, namespace: shop}\n"
+        f"spec: {{action: DENY, targetRefs: {refs}, rules: [{{from: [{{source: {{ipBlocks: [10.0.0.1]}}}}]}}]}}\n---\n"
+    )
+
+
+def custom(provider: str, name: str) -> str:
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        f"metadata: {{name: {name}, namespace: shop}}\n"
+        f"spec: {{action: CUSTOM, provider: {{name: {provider}}}, "
+        "rules: [{to: [{operation: {ports: ['1']}}]}]}\n---\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "said"),
+    [
+        ("AN-10", principals(f"{ISSUER}//*"), f"`{ISSUER}` differs by a slash at the end | write `{ISSUER}/*`"),
+        ("AN-10", principals("https://other.example/*"), "differs by a slash at the end | write `https://other.example//*`"),
+        ("AN-10", principals(ISSUER), f"split at its last slash, into the issuer | write `{ISSUER}/*`"),
+        ("AN-10", principals("https://idp*"), f"into the issuer `https:/` | write `{ISSUER}/*`"),
+        ("AN-10", principals("https://idp.example/*"), f"only the beginning of `{ISSUER}` | write `{ISSUER}/*`"),
+        ("AN-10", principals("HTTPS://idp.example/realms/main/*"), "differs by upper and lower case"),
+        ("AN-10", principals("https://nobody.example/ann"), f"the issuers are `{ISSUER}`, `https://other.example/`"),
+        ("AN-11", output("https://example.com/roles"), "the member `com/roles` in `https://example`"),
+        ("AN-11", output("a.b") + claim("[a.b]").replace(JWT, "").replace("name: p", "name: q"), "member `b` in `a`"),
+        ("AN-12", claim("[exp]"), "`exp` is a number, so that no value matches it | checked with every token"),
+        ("AN-12", claim("[email_verified]"), "is a boolean"),
+        ("AN-12", claim("[realm_access]"), "is an object | request.auth.claims[realm_access][<member>]"),
+        ("AN-12", claim("[realm_access.roles]"), "dots included | write `request.auth.claims[realm_access][roles]`"),
+        ("AN-13", to("hosts", "https://a.example"), "neither scheme nor slash | write `a.example`"),
+        ("AN-13", to("hosts", "a.example/api"), "write `a.example`"),
+        ("AN-13", to("hosts", "a.example/"), "write `a.example`"),
+        ("AN-14", to("methods", "GET,POST"), 'is one value | write `["GET", "POST"]`'),
+        ("AN-14", to("methods", "GET, POST"), 'write `["GET", "POST"]`'),
+        ("AN-14", to("methods", "GET|POST"), 'write `["GET", "POST"]`'),
+        ("AN-14", source("namespaces", "a,b"), 'write `["a", "b"]`'),
+        ("AN-14", source("namespaces", "a "), 'write `["a"]`'),
+        ("AN-14", to("hosts", "a.example, b.example"), 'write `["a.example", "b.example"]`'),
+        ("AN-15", source("principals", "sleep"), "no identity of a mesh | <trust domain>/ns/<namespace>/sa/"),
+        ("AN-15", source("principals", "default/sleep"), "no identity of a mesh"),
+        ("AN-15", source("principals", "ns/default/sa/sleep"), "no identity of a mesh"),
+        ("AN-15", source("principals", "cluster.local/ns/default"), "no identity of a mesh"),
+        ("AN-15", source("principals", "system:serviceaccount:default:sleep"), "no identity of a mesh"),
+        ("AN-16", source("principals", "*/ns/default/*"), "ordinary character | use `namespaces`"),
+        ("AN-16", to("hosts", "api.*.example"), "ordinary character"),
+        ("AN-17", JWT + allow('{when: [{key: "request.headers[Authorization]", values: ["Bearer *"]}], '
+                             'from: [{source: {requestPrincipals: ["*"]}}]}'), "the header is gone"),
+        ("AN-18", allow(SNI, more=EGRESS), "rests on the server name"),
+        ("AN-19", target("Service"), "nobody obeys this DENY policy"),
+        ("AN-20", JWT, "no policy asks for a token"),
+        ("AN-21", allow("{from: [{source: {ipBlocks: [10.0.0.1]}}]}", more=EGRESS.replace("egress", "ingress")),
+         "the direct peer"),
+        ("AN-22", STRICT + STRICT.replace("name: x", "name: y"), "it has no effect: shop/x has the same scope"),
+        ("AN-23", custom("a", "one") + custom("b", "two"), "two providers, `a` and `b`"),
+    ],
+)  # fmt: skip
+def test_a_trap_is_told_with_its_way_out(code: str, text: str, said: str) -> None:
+    found = [problem for problem in findings(text) if problem.code == code]
+    assert len(found) == 1
+    assert {problem.code for problem in findings(text)} <= {code, "AN-1"}
+    for part in said.split(" | "):
+        assert part in f"{found[0].message}\n{found[0].help}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        principals("*", f"{ISSUER}/*", f"{ISSUER}/ann", "*/ann", "*main/ann", "https://other.example//x"),
+        IDP.replace("issuer: 'https://other.example/'", "jwksUri: 'https://k.example'")
+        + allow('{from: [{source: {requestPrincipals: ["any/x"]}}]}'),
+        output("realm_access.roles"),
+        output("role"),
+        claim("[realm_access][roles]"),
+        claim("[role]"),
+        claim("[https://example.com/role]"),
+        to("hosts", "*.example.com"),
+        to("hosts", "a.example:8080"),
+        to("methods", "*"),
+        source("namespaces", "*-prod-*"),
+        source("principals", "*"),
+        source("principals", "cluster.local/ns/a/*"),
+        source("principals", "*/sa/reader"),
+        source("principals", "other.example/path/of/a/machine"),
+        source("serviceAccounts", "default/sleep"),
+        source("trustDomains", "*.example"),
+        allow('{when: [{key: "request.headers[authorization]", notValues: ["*"]}]}'),
+        allow(SNI),
+        allow(SNI.replace("{when", '{to: [{operation: {ports: ["8443"]}}], when'), more=EGRESS),
+        target("Gateway", "gateway.networking.k8s.io"),
+        JWT + allow(""),
+        JWT + deny('{from: [{source: {notRequestPrincipals: ["*"]}}]}'),
+        STRICT + other("PeerAuthentication", "{selector: {matchLabels: {app: a}}}").replace("name: x", "name: y"),
+        custom("a", "one") + custom("a", "two").replace("['1']", "['2']"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_trap_is_no_finding(text: str) -> None:
+    assert findings(text) == ()
+
+
+def test_a_target_is_looked_for_among_known_workloads() -> None:
+    text = target("Gateway", "gateway.networking.k8s.io")
+    gateway = Workload("shop", frozenset({("gateway.networking.k8s.io/gateway-name", "x")}))
+    assert [problem.code for problem in findings(text, workloads=WORKLOADS)] == ["AN-19"]
+    assert findings(text, workloads=(*WORKLOADS, gateway)) == ()
 
 
 @pytest.mark.parametrize(("mode", "count"), [("NONE", 1), ("BASE", 1), ("MERGE_SLASHES", 0)])
