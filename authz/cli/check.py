@@ -1,17 +1,24 @@
 """``authz check``: decide one request."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from authz.analysis.offline.passed_over import passed_over
 from authz.analysis.offline.render import decision_json, rule_note_json
 from authz.analysis.offline.request import UNUSABLE_PATH
 from authz.cli import output as out
+from authz.cli.near_findings import near_findings
 from authz.cli.question import Answer, ask
 from authz.cli.report import place
 from authz.cli.request_options import request_options
 from authz.core.attributes import AttributeContext, Json, Unknown
+from authz.core.catalog import Voucher
 from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
+from authz.core.explain import PredicateNote
+from authz.core.resources import Action
+from authz.core.stage_words import mtls_in_words, token_in_words
 
 
 @click.command("check", short_help="Decide one request.")
@@ -51,7 +58,7 @@ def print_decision(answer: Answer) -> None:
     status = f" ({decision.status})" if decision.status else ""
     style = "bold green" if decision.is_allowed else "bold red"
     out.say(f"{decision.effect}{status} at stage {decision.stage}: {decision.reason}", style)
-    for name, text in _facts(answer, decision):
+    for name, text in (*_facts(answer, decision), *_context(answer, decision)):
         out.say(f"  {name + ':' if name else '':<10}{text}")
     if decision.stage is Stage.PEER_AUTHENTICATION and not answer.before.source.identities:
         out.remark("help: the request has no identity; say who asks with --source-principal, or --from with --mesh")
@@ -61,10 +68,13 @@ def _facts(answer: Answer, decision: Decision) -> list[tuple[str, str]]:
     facts = [("request", describe(answer.before)), ("workload", describe_workload(answer))]
     if decision.rule is not None:
         facts.append(("rule", place(decision.rule)))
+        facts.extend(("because" if at == 0 else "", text) for at, text in enumerate(_because(answer, decision)))
     nearest = answer.explanation.nearest
     if nearest is not None:
         facts.append(("closest", place(nearest.reference)))
         facts.extend(("", str(note)) for note in nearest.failed)
+    elif decision.stage is Stage.ALLOW and not decision.is_allowed:
+        facts.append(("closest", _no_rules(answer)))
     token = answer.explanation.attributes.authentication.token
     if token is not None:
         facts.append(("token", f"{token.issuer}/{token.subject}, accepted by {token.rule}"))
@@ -80,6 +90,64 @@ def _facts(answer: Answer, decision: Decision) -> list[tuple[str, str]]:
         if result is not None:
             facts.append(("dry run", f"{name} policies would have {_dry_run(result)}"))
     return facts
+
+
+def _no_rules(answer: Answer) -> str:
+    """Why there is no rule to be close to."""
+    if answer.before.http is None:
+        return "none: on TCP an ALLOW rule that asks for anything of HTTP is left out (AP-69)"
+    allow = [policy for policy in answer.policies.policies if policy.action is Action.ALLOW and not policy.dry_run]
+    names = ", ".join(f"{policy.namespace}/{policy.name}" for policy in allow)
+    return f"none: {names} has no rules and so allows nothing; only another ALLOW policy admits (AP-4)"
+
+
+def _context(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
+    """What is not of the decision itself but may be the cause: mTLS, a token that nobody wants, absent policies."""
+    policies, before = answer.policies, answer.before
+    if policies.port_modes or decision.stage is Stage.PEER_AUTHENTICATION:
+        yield "mTLS", mtls_in_words(policies, before)
+    if policies.jwt_rules and before.http is not None and answer.explanation.attributes.authentication.token is None:
+        if decision.stage is Stage.DEFAULT:
+            yield "token", "none, and none is required: RequestAuthentication alone admits requests without (RA-3)"
+        elif _asks_for_token(answer, decision):
+            yield "token", token_in_words(policies, answer.explanation.attributes)
+    for problem in near_findings(answer):
+        yield "finding", f"{problem.message} [{problem.code}]{f'; {problem.help}' if problem.help else ''}"
+    if decision.stage is Stage.NORMALIZATION:
+        yield "path", "Envoy answers 400 to a raw blank, a control character or text that is not ASCII; encode it"
+    if decision.stage is Stage.DENY and before.http is None:
+        yield "TCP", "on TCP what a DENY rule asks of HTTP is left out, and the rest of it stands (AP-70)"
+    if decision.stage is Stage.DEFAULT or not policies.policies:
+        over = passed_over(answer.engine, before.destination.workload)
+        for at, text in enumerate(over[:MAX_PASSED_OVER]):
+            yield "" if at else "not here", text
+        if len(over) > MAX_PASSED_OVER:
+            yield "", f"and {len(over) - MAX_PASSED_OVER} more that do not apply"
+
+
+def _asks_for_token(answer: Answer, decision: Decision) -> bool:
+    """Whether the rule that decided or came closest asks for something of a token."""
+    nearest = answer.explanation.nearest
+    asked = nearest.failed if nearest is not None else _fired(answer, decision)
+    return any(note.voucher == Voucher.TOKEN.value for note in asked)
+
+
+MAX_PASSED_OVER = 5
+"""Objects that do not apply and are named."""
+
+
+def _because(answer: Answer, decision: Decision) -> Iterator[str]:
+    """What a DENY rule found; of an ALLOW rule only what held because nothing of a kind was there (AP-16)."""
+    for note in _fired(answer, decision):
+        if decision.stage is Stage.DENY or note.absence or not note.expected:
+            yield str(note)
+
+
+def _fired(answer: Answer, decision: Decision) -> tuple[PredicateNote, ...]:
+    """What held in the rule that decided."""
+    notes = [note for stage in answer.explanation.stages for note in stage.rules]
+    fired = next((note for note in notes if note.fired and note.reference == decision.rule), None)
+    return fired.held if fired is not None else ()
 
 
 def _dry_run(result: DryRunResult) -> str:

@@ -5,7 +5,6 @@ Options win over the file. The evaluation is the service's own; what it would ha
 without it there is no answer.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,14 +23,13 @@ from authz.analysis.offline.request import (
 )
 from authz.analysis.suites.run import stub_answer
 from authz.cli import files
-from authz.cli import output as out
 from authz.cli.credentials import Credentials, Unanswered
+from authz.cli.slips import check_flags, check_request, check_token, identity
 from authz.core.attributes import AttributeContext, Workload
-from authz.core.engine import WorkloadPolicies
+from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.errors import LoadError, Problem
 from authz.core.explain import Explanation, explain
 from authz.core.providers import ProviderAnswer, ProviderQuestion
-from authz.core.resources import MeshConfig
 from authz.documents.reading import Mapping as YamlMapping
 from authz.documents.reading import Node, read_documents
 from authz.documents.schema import Notes, nearest
@@ -50,6 +48,9 @@ class Answer:
     explanation: Explanation
     before: AttributeContext
     policies: WorkloadPolicies
+    engine: Engine
+    problems: tuple[Problem, ...]
+    """Warnings and remarks of all that was read."""
 
 
 def ask(options: Mapping[str, Any]) -> Answer:
@@ -64,14 +65,17 @@ def ask(options: Mapping[str, Any]) -> Answer:
     if [*options["policies"], options["file"], options["token_file"]].count(files.STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
     loaded = files.load(options["policies"], options["mesh"])
-    _check_flags(options, loaded.mesh)
+    check_flags(options, loaded.mesh)
     target, request, stubs, is_gateway = _named(*_described(options), options)
     credentials = Credentials(options)
-    request = credentials.attach(_with_flags(request, options))
+    request = _with_flags(request, options)
+    check_request(request, options)
+    request = credentials.attach(request)
     target = _target(target, options)
     before = to_attributes(request, target, loaded.mesh, gateway=is_gateway or options["gateway"])
     policies = loaded.engine.for_workload(target.workload)
     before = passed_through(request, before, policies)
+    check_token(options, request, before, policies)
     credentials.prepare(policies.jwt_rules)
     unasked: list[str] = []
 
@@ -84,7 +88,7 @@ def ask(options: Mapping[str, Any]) -> Answer:
     for name in unasked:
         raise Unanswered(f"provider `{name}` is not asked offline; give its answer with `--provider {name}=allow`")
     credentials.check_answered()
-    return Answer(explanation, before, policies)
+    return Answer(explanation, before, policies, loaded.engine, loaded.problems)
 
 
 def _described(
@@ -153,32 +157,6 @@ def _stubs(node: Node | None, notes: Notes) -> dict[str, str]:
     return {name: fields.one_of(value, _ANSWERS, "an answer", notes, "error") for name, value in named.items()}
 
 
-_HTTP_FLAGS = ("method", "host", "path", "scheme", "header", "token", "token_file", "claims")
-
-
-def _check_flags(options: Mapping[str, Any], mesh: MeshConfig) -> None:
-    """Refuse or remark what can only be a slip: it would be judged as something else than was meant."""
-    given = [f"--{name.replace('_', '-')}" for name in _HTTP_FLAGS if options[name] not in (None, ())]
-    if options["tcp"] and given:
-        raise click.UsageError(f"{', '.join(given)}: of HTTP requests only, not of --tcp")
-    for name in ("source_ip", "destination_ip"):
-        address, flag = options[name], f"--{name.replace('_', '-')}"
-        try:
-            ipaddress.ip_address(address or "::")
-        except ValueError:
-            raise click.BadParameter(f"`{address}` is no IP address", param_hint=flag) from None
-    principal = options["source_principal"]
-    if principal and not _identity(principal).startswith("spiffe://"):
-        form = "Istio's form is `cluster.local/ns/NAMESPACE/sa/NAME`"
-        out.remark(f"remark: `{principal}` is no SPIFFE identity, so it has no namespace; {form}")
-    known = [provider.name for provider in mesh.extension_providers]
-    for name, _ in options["provider"]:
-        if name not in known:
-            close = nearest(name, known)
-            hint = f"did you mean `{close}`?" if close else f"it knows {', '.join(known) or 'none'}"
-            out.remark(f"remark: the mesh knows no provider `{name}`; {hint}")
-
-
 def _with_flags(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineRequest:
     """Put the flags that were given over the request."""
     names = ("method", "host", "path", "scheme", "source_ip", "destination_ip", "tls", "sni")
@@ -188,19 +166,12 @@ def _with_flags(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineR
     if options["port"] is not None:
         changes["destination_port"] = options["port"]
     if options["source_principal"] is not None:
-        changes["source_principal"] = _identity(options["source_principal"])
+        changes["source_principal"] = identity(options["source_principal"])
     if options["header"]:
         pairs = tuple(_header(text) for text in options["header"])
         replaced = {name.lower() for name, _ in pairs}
         changes["headers"] = (*(pair for pair in request.headers if pair[0].lower() not in replaced), *pairs)
     return replace(request, **changes)
-
-
-def _identity(text: str) -> str:
-    """Istio's form is written without its scheme in policies, so people write it so here."""
-    parts = text.split("/")
-    is_istio = len(parts) == 5 and parts[1] == "ns" and parts[3] == "sa"
-    return f"spiffe://{text}" if is_istio else text
 
 
 def _header(text: str) -> tuple[str, str]:

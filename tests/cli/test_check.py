@@ -155,8 +155,9 @@ def test_explain_shows_every_stage_and_every_rule(run: Run, policies: Path) -> N
 deny (403) at stage allow: no ALLOW rule matched
   request:  PUT api.example.com/cart to port 8080, from no identity
   workload: shop (app=cart), for which 2 AuthorizationPolicies and 0 JWT rules apply
-  closest:  shop/reads/1 at policies/shop.yaml:9
-            from[0].source.requestPrincipals (request.auth.principal): expected one of `*`, got no value
+  closest:  shop/reads/0 at policies/shop.yaml:7
+            from[0].source.principals (source.principal): expected one of `cluster.local/ns/shop/sa/web`, NOBODY
+            to[0].operation.methods (methods): expected one of `GET`, got `PUT`
 
 PeerAuthentication: mode PERMISSIVE, no identity
 RequestAuthentication: no policy applies
@@ -169,14 +170,16 @@ DENY: no rule fired
 ALLOW (dry run): no policy applies
 ALLOW: no rule fired
   no match shop/reads/0 at policies/shop.yaml:7
-    no  from[0].source.principals (source.principal): expected one of `cluster.local/ns/shop/sa/web`, got no value
+    no  from[0].source.principals (source.principal): expected one of `cluster.local/ns/shop/sa/web`, NOBODY
     no  to[0].operation.methods (methods): expected one of `GET`, got `PUT`
     yes to[0].operation.paths (paths): expected one of `/cart*`, got `/cart`
   no match shop/reads/1 at policies/shop.yaml:9
-    no  from[0].source.requestPrincipals (request.auth.principal): expected one of `*`, got no value
+    no  from[0].source.requestPrincipals (request.auth.principal): expected one of `*`, NO TOKEN
     yes to[0].operation.methods (methods): expected one of `PUT`, got `PUT`
     yes when[0] (request.headers[x-team]): expected one of `red`, got `red`
-"""
+""".replace("NOBODY", "got no value: the caller has no mTLS identity").replace(
+            "NO TOKEN", "got no value: the request has no accepted token"
+        )
     )
 
 

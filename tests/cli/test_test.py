@@ -55,7 +55,7 @@ def test_a_failure_ends_with_three_and_is_explained(run: Run, suite: Path) -> No
         "  because: no ALLOW rule matched\n"
         "  closest: shop/reads/0 at policies/shop.yaml:7\n"
         "    from[0].source.principals (source.principal): "
-        "expected one of `cluster.local/ns/shop/sa/web`, got no value\n"
+        "expected one of `cluster.local/ns/shop/sa/web`, got no value: the caller has no mTLS identity\n"
         "suite.yaml: 3 passed, 1 failed\n"
         "2 of 3 requests passed; 1 of 1 document passed\n"
     )
