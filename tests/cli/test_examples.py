@@ -15,7 +15,7 @@ BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def examples() -> Iterator[tuple[str, str, str]]:
     """Document, command, printed output (empty: not compared)."""
-    for name in ("cli.md", "findings.md", "testing-policies.md"):
+    for name in ("cli.md", "findings.md", "testing-policies.md", "why-was-i-denied.md"):
         for block in BLOCK.findall((ROOT / "docs" / name).read_text()):
             for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command, _, printed = part.partition("\n")
