@@ -319,3 +319,65 @@ def test_workloads_may_be_named_where_the_mesh_is_described(run: Run, policies: 
     assert misspelt.exit_code == 2
     assert "`mesh.yaml` describes no workload `cart-v2`; did you mean `cart-v1`?" in misspelt.stderr
     assert run("check", "-p", "policies", "--to", "cart-v1").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sni", "a.example", "--tls", "plaintext"], "--sni: a plaintext connection has no server name"),
+        (["--tcp", "--token", "x"], "--token: of HTTP requests only, not of --tcp"),
+        (["--tcp", "--claims", "{}", "--path", "/"], "--path, --claims: of HTTP requests only"),
+        (["-f", "tcp.yaml", "--token", "x"], "--token: of HTTP requests only, not of `protocol: tcp`"),
+        (["-f", "tcp.yaml", "--method", "PUT"], "--method: of HTTP requests only, not of `protocol: tcp`"),
+        (["-H", "Host: a.example"], "the host is given with --host"),
+        (["-H", "authorization: x", "--claims", "{}"], "--claims goes into the header `authorization`"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    run: Run, policies: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "tcp.yaml").write_text("request: {protocol: tcp}\n")
+    result = run("check", *ASKED, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--sni", "a.example"], "the server name (SNI) is not used"),
+        (["--sni", "a.example", "-f", "plain.yaml"], "the server name (SNI) is not used"),
+        (["--source-principal", WEB, "--tls", "plaintext"], "the identity is not used"),
+        (["--tls", "mtls"], "TLS `mtls` without an identity is judged as plaintext"),
+        (["--tls", "simple", "--token", "x"], "judged as a TCP connection, without identity, and --token is not read"),
+        (["--claims", "{}"], "--claims is not read: no RequestAuthentication applies"),
+        (["--claims", "{}", "-l", "app=own"], "but tokens are read from header `x-jwt` only"),
+        (["--jwks", "keys.json"], "--jwks is not used: the request carries no token"),
+        (["--host", "https://a.example"], "has a scheme or a slash"),
+        (["--method", "get"], "`get` is not `GET`"),
+    ],
+)
+def test_options_without_effect_are_said(
+    run: Run, policies: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "plain.yaml").write_text("request: {tls: plaintext}\n")
+    (tmp_path / "keys.json").write_text(jwks_text(KEYS.values()))
+    own = "selector: {matchLabels: {app: own}}, jwtRules: [{issuer: i, jwksUri: 'https://k', fromHeaders: [{name: x-jwt}]}]"
+    (policies / "jwt.yaml").write_text(AUTHENTICATION.partition("spec:")[0] + f"spec: {{{own}}}\n")
+    labels = [] if "-l" in arguments else ["-l", "app=cart"]
+    result = run("check", "-p", "policies", "-n", "shop", *labels, "--port", "8080", *arguments)
+    assert result.exit_code in (0, 3), result.output
+    assert said in result.stderr
+    assert result.stderr.startswith("warning: ")
+
+
+def test_what_does_not_apply_is_told_where_nothing_does(run: Run, policies: Path) -> None:
+    result = run("check", "-p", "policies", "-n", "shop", "-l", "app=Cart")
+    assert "not here: AuthorizationPolicy shop/reads: its selector wants app=cart, the workload has app=Cart\n" in (
+        result.stdout
+    )
+    elsewhere = run("check", "-p", "policies", "-n", "shopp", "-l", "app=cart")
+    assert elsewhere.stdout.endswith(
+        "  not here: no object is of namespace `shopp`; they are of shop\n"
+        "            AuthorizationPolicy shop/reads: it is of namespace `shop`, the workload of `shopp`\n"
+    )

@@ -40,7 +40,11 @@ def passed_over(engine: Engine, workload: Workload) -> list[str]:
             found.append((distance, f"{type(item).__name__} {metadata.namespace}/{metadata.name}: {reason}"))
         if len(found) >= MAX_COMPARED:
             break
-    return [text for _, text in sorted(found, key=lambda pair: pair[0])]
+    told = [text for _, text in sorted(found, key=lambda pair: pair[0])]
+    namespaces = sorted({item.metadata.namespace for item in items})
+    if items and not {workload.namespace, engine.mesh.root_namespace} & set(namespaces):
+        told.insert(0, f"no object is of namespace `{workload.namespace}`; they are of {', '.join(namespaces[:8])}")
+    return told
 
 
 def _reasons(item: Item, workload: Workload, root: str) -> Iterator[tuple[float, str]]:
