@@ -41,8 +41,15 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
             raise click.BadParameter(f"there is no finding `{code}`", param_hint="--suppress")
     loaded = files.load(paths, mesh)
     workloads = _workloads(mesh)
-    warnings = (problem for problem in loaded.problems if problem.severity is Severity.WARNING)
-    found = [problem for problem in (*find(loaded.engine, workloads), *warnings) if not _is_out(problem, suppress)]
+    traps = find(loaded.engine, workloads)
+    obeyed_by_nobody = {problem.resource for problem in traps if problem.code == "AN-19"}  # which says more than RE-16
+    warnings = (
+        problem
+        for problem in loaded.problems
+        if problem.severity is Severity.WARNING
+        and not (problem.code == "RE-16" and problem.resource in obeyed_by_nobody)
+    )
+    found = [problem for problem in (*traps, *warnings) if not _is_out(problem, suppress)]
     found.sort(key=lambda problem: (problem.location, problem.path, problem.code))
     if output == "json":
         out.print_json({"ok": not found, "findings": [out.problem_json(problem) for problem in found]})

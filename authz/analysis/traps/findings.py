@@ -8,7 +8,7 @@ A finding never says more than can be known from the policies, the mesh settings
 from collections.abc import Callable, Iterable, Iterator
 
 from authz.analysis.traps.cover import covered_rules
-from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, may_meet, rules_of, uses_of
+from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, rules_of, uses_of
 from authz.analysis.traps.reach import REACH_CHECKS
 from authz.analysis.traps.values import VALUE_CHECKS
 from authz.core.attributes import Workload
@@ -140,10 +140,9 @@ def _selects_nobody(whole: PolicySet) -> Iterator[Problem]:
 
 def _needs_token_without_rule(whole: PolicySet) -> Iterator[Problem]:
     """AN-6: a rule asks for claims where no RequestAuthentication verifies tokens, so it never sees any."""
-    authentications = whole.engine.resources.request_authentications
     for policy, index, rule in rules_of(whole, Action.ALLOW, Action.DENY, Action.AUDIT):
         use = next((use for use in uses_of(rule) if use.attribute.voucher is Voucher.TOKEN), None)
-        if use is not None and not any(may_meet(policy, other, whole.root) for other in authentications):
+        if use is not None and not any(True for _ in whole.authentications_with(policy)):
             yield finding(
                 "AN-6",
                 policy,

@@ -1,6 +1,6 @@
 """The set of policies that is asked for traps, and how its rules are walked: the common ground of all checks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 
 from authz.core.attributes import Workload
@@ -28,6 +28,31 @@ class PolicySet:
     workloads: tuple[Workload, ...] = ()
     output_headers: frozenset[str] = field(default_factory=frozenset)
     """Lower-case headers that hold verified claims: forged ones are removed (RA-49)."""
+    _authentications: dict[str, list[RequestAuthentication]] = field(default_factory=dict)
+    _policies: dict[str, list[AuthorizationPolicy]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for authentication in self.engine.resources.request_authentications:
+            self._authentications.setdefault(authentication.metadata.namespace, []).append(authentication)
+        for policy in self.policies:
+            self._policies.setdefault(policy.metadata.namespace, []).append(policy)
+
+    def authentications_with(self, policy: AuthorizationPolicy) -> Iterator[RequestAuthentication]:
+        """The RequestAuthentications that some workload can be under together with the policy."""
+        for namespace in self._namespaces(policy.metadata.namespace, self._authentications):
+            for one in self._authentications.get(namespace, ()):
+                if may_meet(policy, one, self.root):
+                    yield one
+
+    def policies_with(self, authentication: RequestAuthentication) -> Iterator[AuthorizationPolicy]:
+        """The AuthorizationPolicies that some workload can be under together with the RequestAuthentication."""
+        for namespace in self._namespaces(authentication.metadata.namespace, self._policies):
+            for policy in self._policies.get(namespace, ()):
+                if may_meet(policy, authentication, self.root):
+                    yield policy
+
+    def _namespaces(self, own: str, known: Iterable[str]) -> Iterable[str]:
+        return known if own == self.root else (own, self.root)
 
     @property
     def policies(self) -> tuple[AuthorizationPolicy, ...]:

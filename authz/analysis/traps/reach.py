@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, may_meet, rules_of, uses_of
+from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, rules_of, uses_of
 from authz.core.attributes import Workload
 from authz.core.catalog import CONDITION_KEYS, Voucher
 from authz.core.errors import Problem
@@ -77,8 +77,7 @@ def _token_is_optional(whole: PolicySet) -> Iterator[Problem]:
     for item in whole.engine.resources.request_authentications:
         if not item.jwt_rules or item.target.target_refs or any(rule.presence == "REQUIRED" for rule in item.jwt_rules):
             continue
-        met = [policy for policy in whole.policies if may_meet(policy, item, whole.root)]
-        if not any(_asks_for_token(policy, whole) for policy in met):
+        if not any(_asks_for_token(policy, whole) for policy in whole.policies_with(item)):
             yield finding(
                 "AN-20",
                 item,
@@ -133,9 +132,9 @@ def _outweighed(whole: PolicySet) -> Iterator[Problem]:
 
 def _two_providers(whole: PolicySet) -> Iterator[Problem]:
     """AN-23."""
-    if whole.engine.mesh.multiple_custom_providers:
-        return
     custom = [policy for policy in whole.policies if policy.action is Action.CUSTOM and not policy.target.target_refs]
+    if whole.engine.mesh.multiple_custom_providers or len({policy.provider for policy in custom}) < 2:
+        return
     for at, policy in enumerate(custom):
         other = next((o for o in custom[:at] if o.provider != policy.provider and _share(o, policy, whole.root)), None)
         if other is not None:

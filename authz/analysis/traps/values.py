@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 
-from authz.analysis.traps.policy_set import PolicySet, Use, finding, may_meet, rules_of, uses_of
+from authz.analysis.traps.policy_set import PolicySet, Use, finding, rules_of, uses_of
 from authz.core.catalog import CONDITION_KEYS, HOSTS, METHODS, SOURCE_FIELDS, claim_path
 from authz.core.errors import Problem
 from authz.core.hints import difference
@@ -34,7 +34,7 @@ def _no_such_issuer(whole: PolicySet) -> Iterator[Problem]:
     for policy, index, rule, use in _each_use(whole, *_ALL):
         if use.attribute is not CONDITION_KEYS["request.auth.principal"]:
             continue
-        met = [a for a in whole.engine.resources.request_authentications if may_meet(policy, a, whole.root)]
+        met = whole.authentications_with(policy)
         issuers = list(dict.fromkeys(r.issuer for authentication in met for r in authentication.jwt_rules))
         if not issuers or "" in issuers:
             continue  # AN-6 says so, or any issuer will do
@@ -183,7 +183,7 @@ def _consumed_header(whole: PolicySet) -> Iterator[Problem]:
     for policy, index, rule, use in _each_use(whole, Action.ALLOW, Action.DENY, Action.AUDIT):
         if use.attribute.key != "request.headers[authorization]" or not use.values:
             continue
-        met = [a for a in whole.engine.resources.request_authentications if may_meet(policy, a, whole.root)]
+        met = whole.authentications_with(policy)
         taken = next((a for a in met if any(_takes_authorization(r) for r in a.jwt_rules)), None)
         if taken is not None:
             message = f"the header is gone when rules see the request: {_named(taken)} takes accepted tokens out of it"
