@@ -247,6 +247,7 @@ spec:
                 "expected": ["POST"],
                 "excluded": [],
                 "actual": ["GET"],
+                "note": None,
             }
         ],
     }

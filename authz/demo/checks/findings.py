@@ -105,7 +105,7 @@ async def _explained(world: World, path: str, token: str = "") -> str:
 async def _nearest(world: World, path: str, token: str = "") -> str:
     told = await _explained(world, path, token)
     rule = re.search(r"nearest miss: (\S+)", told)
-    field = re.search(r"\n    (\S+) \(.*, (got .*)", told)
+    field = re.search(r"\n    (\S+) \(.*, (got [^:\n]*)", told)
     return f"{rule[1]}: {field[1]}: {field[2]}" if rule and field else told
 
 
