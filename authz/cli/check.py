@@ -113,16 +113,23 @@ def _context(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
             yield "token", token_in_words(policies, answer.explanation.attributes)
     for problem in near_findings(answer):
         yield "finding", f"{problem.message} [{problem.code}]{f'; {problem.help}' if problem.help else ''}"
+    asked = {note.key for note in (answer.explanation.nearest.failed if answer.explanation.nearest else ())}
+    if isinstance(before.destination.port, Unknown) and ("destination.port" in asked or policies.port_modes):
+        yield "port", "not given, and unknown is not absent; say which with --port"
     if decision.stage is Stage.NORMALIZATION:
         yield "path", "Envoy answers 400 to a raw blank, a control character or text that is not ASCII; encode it"
     if decision.stage is Stage.DENY and before.http is None:
         yield "TCP", "on TCP what a DENY rule asks of HTTP is left out, and the rest of it stands (AP-70)"
+    over: list[str] = []
     if decision.stage is Stage.DEFAULT or not policies.policies:
         over = passed_over(answer.engine, before.destination.workload)
-        for at, text in enumerate(over[:MAX_PASSED_OVER]):
-            yield "" if at else "not here", text
-        if len(over) > MAX_PASSED_OVER:
-            yield "", f"and {len(over) - MAX_PASSED_OVER} more that do not apply"
+    elif not policies.jwt_rules and _asks_for_token(answer, decision):
+        everything = passed_over(answer.engine, before.destination.workload)
+        over = [text for text in everything if text.startswith("RequestAuthentication ")]
+    for at, text in enumerate(over[:MAX_PASSED_OVER]):
+        yield "" if at else "not here", text
+    if len(over) > MAX_PASSED_OVER:
+        yield "", f"and {len(over) - MAX_PASSED_OVER} more that do not apply"
 
 
 def _asks_for_token(answer: Answer, decision: Decision) -> bool:
@@ -137,10 +144,21 @@ MAX_PASSED_OVER = 5
 
 
 def _because(answer: Answer, decision: Decision) -> Iterator[str]:
-    """What a DENY rule found; of an ALLOW rule only what held because nothing of a kind was there (AP-16)."""
+    """What a DENY rule found, or one with alternatives; of others only what held by absence (AP-16)."""
+    explains_all = decision.stage is Stage.DENY or _has_alternatives(answer, decision.rule)
     for note in _fired(answer, decision):
-        if decision.stage is Stage.DENY or note.absence or not note.expected:
+        if explains_all or note.absence or not note.expected:
             yield str(note)
+
+
+def _has_alternatives(answer: Answer, rule: RuleReference | None) -> bool:
+    """Whether the rule has several entries under `from` or `to`, so that one does not see at once which held."""
+    return any(
+        len(compiled.sources) > 1 or len(compiled.operations) > 1
+        for policy in answer.policies.policies
+        for compiled in policy.http_rules
+        if rule is not None and compiled.reference == rule
+    )
 
 
 def _fired(answer: Answer, decision: Decision) -> tuple[PredicateNote, ...]:

@@ -9,8 +9,8 @@ from authz.core.decision import RuleReference
 from authz.core.errors import Problem, Severity
 from authz.core.resources import Resources
 
-_NOT_OF_A_MATCH = frozenset({"AN-1", "AN-2", "AN-3", "AN-4", "AN-5"})
-"""Findings that say how a rule is evaded or that it is needless, which no single request asks."""
+_NOT_OF_A_MATCH = frozenset({"AN-1", "AN-2", "AN-3", "AN-4", "AN-5", "AN-8", "VA-32"})
+"""Findings that say how a rule is evaded, what else it meets or that it is needless, which no single request asks."""
 
 
 def near_findings(answer: Answer) -> Iterator[Problem]:

@@ -75,7 +75,7 @@ def unknown_issuer(token: ParsedToken, rules: Iterable[JwtRule]) -> str:
     ordered = sorted(names, key=lambda name: (not difference(name, issuer), -_likeness(name, issuer), name))
     told = []
     for name in ordered[:MAX_NAMED]:
-        apart = difference(name, issuer)
+        apart = difference(name, issuer) or ("a star is an ordinary character" if "*" in name else "")
         told.append(f"{clip(name)}{f' (rule {names[name]}, {apart})' if apart else ''}")
     more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
     is_of = f"is of issuer {clip(token.issuer)}" if token.issuer else "names no issuer"

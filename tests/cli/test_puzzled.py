@@ -420,6 +420,33 @@ PUZZLES = [
         check("-H", "x-role: user, admin"),
         ("compared whole, commas included",),
     ),
+    # what is written means something else
+    Puzzle(
+        "two entries under from are either, not both",
+        ap('{from: [{source: {namespaces: [web]}}, {source: {requestPrincipals: ["*"]}}]}'),
+        check("--source-principal", "cluster.local/ns/web/sa/x"),
+        ("because:  from[0].source.namespaces",),
+    ),
+    Puzzle(
+        "the namespace is the ingress gateway's",
+        ap(source("namespaces", "default")),
+        check("--source-principal", "cluster.local/ns/istio-system/sa/ingressgateway"),
+        ("the caller's namespace is `istio-system`",),
+    ),
+    Puzzle(
+        "an issuer with a star",
+        ra("issuer: 'https://*.okta.example'") + ap(SIGNED_IN),
+        check(*token(iss="https://dev.okta.example")),
+        ("a star is an ordinary character",),
+    ),
+    Puzzle(
+        "DENY with notValues hits those without a token",
+        ra() + ap(when("request.auth.claims[role]", "admin", field="notValues"), action="DENY"),
+        check(),
+        ("expected none of `admin`, got no value: the request has no accepted token",),
+    ),
+    Puzzle("ports, and none was given", ap(to(ports="8080")), ("check", "-p", "p.yaml", "-n", "shop"), ("--port",)),
+    Puzzle("a mesh-wide object elsewhere", ra(namespace="auth") + ap(SIGNED_IN), check(), ("[AN-6]",)),
     # addresses
     Puzzle(
         "ipBlocks with the office's address",
