@@ -56,10 +56,12 @@ class PolicySet:
 
     @property
     def policies(self) -> tuple[AuthorizationPolicy, ...]:
+        """All AuthorizationPolicies, as written."""
         return self.engine.resources.authorization_policies
 
     @property
     def root(self) -> str:
+        """The root namespace of the mesh."""
         return self.engine.mesh.root_namespace
 
 

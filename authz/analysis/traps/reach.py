@@ -25,7 +25,7 @@ def _is_of(item: AuthorizationPolicy, word: str) -> bool:
 
 
 def _server_name_without_port(whole: PolicySet) -> Iterator[Problem]:
-    """AN-18."""
+    """AN-18: an egress gateway's ALLOW rule rests on the server name at every port."""
     for policy, index, rule in rules_of(whole, Action.ALLOW):
         uses = list(uses_of(rule))
         sni = next((use for use in uses if use.attribute is _SNI and use.values), None)
@@ -42,7 +42,7 @@ def _server_name_without_port(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _targets_nobody(whole: PolicySet) -> Iterator[Problem]:
-    """AN-19."""
+    """AN-19: targetRefs that nobody obeys."""
     items: tuple[AuthorizationPolicy | RequestAuthentication, ...] = (
         *whole.policies,
         *whole.engine.resources.request_authentications,
@@ -73,7 +73,7 @@ def _may_obey(ref: TargetRef, namespace: str, workloads: tuple[Workload, ...]) -
 
 
 def _token_is_optional(whole: PolicySet) -> Iterator[Problem]:
-    """AN-20."""
+    """AN-20: tokens are verified and nothing asks for one."""
     for item in whole.engine.resources.request_authentications:
         if not item.jwt_rules or item.target.target_refs or any(rule.presence == "REQUIRED" for rule in item.jwt_rules):
             continue
@@ -98,7 +98,7 @@ def _asks_for_token(policy: AuthorizationPolicy, whole: PolicySet) -> bool:
 
 
 def _direct_peer_of_a_gateway(whole: PolicySet) -> Iterator[Problem]:
-    """AN-21."""
+    """AN-21: an ingress gateway's rule asks for the direct peer."""
     for policy, index, rule in rules_of(whole, Action.ALLOW, Action.DENY, Action.CUSTOM):
         if not _is_of(policy, "ingress"):
             continue
@@ -115,7 +115,7 @@ def _direct_peer_of_a_gateway(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _outweighed(whole: PolicySet) -> Iterator[Problem]:
-    """AN-22."""
+    """AN-22: a PeerAuthentication stands behind another of the same scope."""
     first: dict[tuple[str, frozenset[tuple[str, str]]], PeerAuthentication] = {}
     for item in sorted(whole.engine.resources.peer_authentications, key=lambda item: item.metadata.age_key):
         scope = item.metadata.namespace, frozenset(item.match_labels.items())
@@ -131,7 +131,7 @@ def _outweighed(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _two_providers(whole: PolicySet) -> Iterator[Problem]:
-    """AN-23."""
+    """AN-23: two CUSTOM providers meet at one workload."""
     custom = [policy for policy in whole.policies if policy.action is Action.CUSTOM and not policy.target.target_refs]
     if whole.engine.mesh.multiple_custom_providers or len({policy.provider for policy in custom}) < 2:
         return

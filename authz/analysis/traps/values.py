@@ -30,7 +30,7 @@ def _problem(
 
 
 def _no_such_issuer(whole: PolicySet) -> Iterator[Problem]:
-    """AN-10."""
+    """AN-10: a request principal has an issuer that no RequestAuthentication knows."""
     for policy, index, rule, use in _each_use(whole, *_ALL):
         if use.attribute is not CONDITION_KEYS["request.auth.principal"]:
             continue
@@ -60,7 +60,7 @@ def _issuer_text(value: str, issuers: list[str]) -> tuple[str, str]:
 
 
 def _dotted_claims(whole: PolicySet) -> Iterator[Problem]:
-    """AN-11."""
+    """AN-11: dots of a claim's name are taken for steps into objects."""
     literal = {
         path[0]
         for _, _, _, use in _each_use(whole, *_ALL)
@@ -82,7 +82,7 @@ def _dotted_claims(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _claims_without_text(whole: PolicySet) -> Iterator[Problem]:
-    """AN-12."""
+    """AN-12: a condition asks for a claim that is no text."""
     for policy, index, rule, use in _each_use(whole, *_ALL):
         if not use.attribute.key.startswith(_CLAIMS):
             continue
@@ -110,7 +110,7 @@ _ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//(?P<host>[^/]*).*|(?P<bare>[^/]
 
 
 def _hosts_as_addresses(whole: PolicySet) -> Iterator[Problem]:
-    """AN-13."""
+    """AN-13: a host has a scheme or a slash."""
     for policy, index, rule, use in _each_use(whole, *_ALL):
         if use.attribute is not HOSTS and use.attribute.key not in _HOST_HEADERS:
             continue
@@ -131,7 +131,7 @@ _LISTED = (
 
 
 def _several_in_one(whole: PolicySet) -> Iterator[Problem]:
-    """AN-14."""
+    """AN-14: several values stand in one string."""
     for policy, index, rule, use in _each_use(whole, *_ALL):
         if use.attribute not in _LISTED:
             continue
@@ -150,7 +150,7 @@ _FORM = "<trust domain>/ns/<namespace>/sa/<service account>"
 
 
 def _strange_principals(whole: PolicySet) -> Iterator[Problem]:
-    """AN-15."""
+    """AN-15: a principal has the shape of another system."""
     for policy, index, rule, use in _each_use(whole, *_ALL):
         if use.attribute is not CONDITION_KEYS["source.principal"]:
             continue
@@ -164,7 +164,7 @@ _GLOBS = frozenset({"paths", "source.namespace", "source.trustDomain", "source.s
 
 
 def _inner_stars(whole: PolicySet) -> Iterator[Problem]:
-    """AN-16."""
+    """AN-16: a star stands where it is an ordinary character."""
     for policy, index, rule, use in _each_use(whole, *_ALL):
         if use.attribute.key in _GLOBS:
             continue
@@ -179,7 +179,7 @@ def _inner_stars(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _consumed_header(whole: PolicySet) -> Iterator[Problem]:
-    """AN-17."""
+    """AN-17: a condition asks for the header that an accepted token is taken out of."""
     for policy, index, rule, use in _each_use(whole, Action.ALLOW, Action.DENY, Action.AUDIT):
         if use.attribute.key != "request.headers[authorization]" or not use.values:
             continue
