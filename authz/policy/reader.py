@@ -19,7 +19,8 @@ from authz.core.resources import (
     Resources,
 )
 from authz.documents import reading
-from authz.documents.reading import Document, read_documents
+from authz.documents.decoders import is_letter
+from authz.documents.reading import Document, Node, read_documents
 from authz.documents.schema import Notes, Shape, given, key_of, nearest, note_unknown, text_of
 from authz.policy import lints
 from authz.policy.authentication import (
@@ -29,7 +30,7 @@ from authz.policy.authentication import (
     build_request_authentication,
 )
 from authz.policy.authorization import SPEC, build_authorization_policy
-from authz.policy.targets import read_metadata
+from authz.policy.object_meta import check_status, read_metadata
 from authz.policy.version import policy_version
 
 GROUP = "security.istio.io"
@@ -144,6 +145,7 @@ def _read_document(document: Document, problems: list[Problem]) -> Resource | No
         if name not in _TOP_LEVEL:
             note_unknown(name, root, _TOP_LEVEL, notes, "VA-6", "top-level field")
     metadata = read_metadata(root, notes)
+    check_status(root, notes)
     spec_node = given(root, "spec")
     if spec_node is None:
         # "spec may be absent or empty; both mean all fields at their default" (RE-5), which the checks still look at.
@@ -197,5 +199,9 @@ def _name(root: reading.Mapping, kind: str) -> str:
     metadata = given(root, "metadata")
     if not isinstance(metadata, reading.Mapping):
         return kind
-    name = text_of(metadata.entries.get("name"))
-    return f"{kind} {text_of(metadata.entries.get('namespace')) or 'default'}/{name}" if name else kind
+    name, namespace = (_shown(metadata.entries.get(field)) for field in ("name", "namespace"))
+    return f"{kind} {namespace or 'default'}/{name}" if name else kind
+
+
+def _shown(node: Node | None) -> str | None:
+    return node.value if isinstance(node, reading.Scalar) and is_letter(node) else text_of(node)

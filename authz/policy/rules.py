@@ -68,8 +68,9 @@ def _twins(checks: dict[str, tuple[Check, ...]]) -> dict[str, Field]:
 
 def _check_source(node: reading.Mapping, notes: Notes) -> None:
     _check_contradiction(node, _SOURCE_CHECKS, notes)
-    accounts = filled(node, "serviceAccounts", "notServiceAccounts")
-    others = filled(node, *_WITH_ACCOUNTS)
+    # By presence, as the CRD's rule has it: an empty list counts.
+    accounts = [name for name in ("serviceAccounts", "notServiceAccounts") if given(node, name) is not None]
+    others = [name for name in _WITH_ACCOUNTS if given(node, name) is not None]
     if accounts and others:
         message = f"`{accounts[0]}` and `{others[0]}` cannot be combined in one source"
         notes.error("VA-18", key_of(node, accounts[0]), message, "write two entries under `from`")
