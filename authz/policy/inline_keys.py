@@ -16,7 +16,7 @@ from typing import Any
 from authz.core.errors import Severity
 from authz.documents.schema import Fault
 
-_TEXTS = ("kty", "alg", "kid", "use", "x5t", "x5t#S256", "x5u")
+_TEXTS = ("kty", "alg", "kid", "use", "x5t", "x5t#S256")
 _MATERIAL = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",), "oct": ("k",)}
 """Members that hold bytes, by type; all of them are required."""
 _PRIVATE = {"RSA": ("d", "p", "q", "dp", "dq", "qi"), "EC": ("d",), "OKP": ("d",), "oct": ()}

@@ -30,7 +30,8 @@ from authz.policy.reader import ReadResult, read_policies
 
 
 def read(*texts: str, mesh: MeshConfig | None = None) -> ReadResult:
-    return read_policies([(f"{index}.yaml", text.encode()) for index, text in enumerate(texts)], mesh)
+    files = [(f"{index}.yaml", text.encode()) for index, text in enumerate(texts)]
+    return read_policies(files, mesh, allow_empty=True)
 
 
 def policy(spec: str, *, kind: str = "AuthorizationPolicy", name: str = "p", namespace: str = "n") -> str:
