@@ -14,7 +14,7 @@ _LIST = "List"
 
 
 def unfold(document: Document, note: Callable[[Node, str], None]) -> Iterator[Document]:
-    """Yield the document, or in place of a list what it holds. ``note`` takes what is wrong with it and where."""
+    """Yield the document, or in place of a list with items what it holds. ``note`` takes what is wrong and where."""
     root = document.root
     listed = _items(root) if isinstance(root, Mapping) else None
     if listed is None or not isinstance(root, Mapping):
@@ -24,6 +24,9 @@ def unfold(document: Document, note: Callable[[Node, str], None]) -> Iterator[Do
     if not isinstance(items, Sequence):
         if not items.is_null:
             note(items, f"`items` of a {kind.value} is a list of objects")
+        return
+    if not items.items and "items" in root.entries:
+        yield document  # said to be empty, which a file without anything is not
         return
     own = kind.value.removesuffix(_LIST)
     for index, item in enumerate(items.items):

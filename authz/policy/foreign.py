@@ -119,7 +119,7 @@ def tool_input(document: Document) -> Input | None:
 
 def may_hold_variables(data: bytes) -> bool:
     """Cheap: whether it is worth looking at every value."""
-    return b"$" in data or b"{{" in data
+    return b"$" in data or b"{{" in data or b"{%" in data
 
 
 def hold_actions(documents: list[Document]) -> bool:

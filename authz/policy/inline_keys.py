@@ -42,7 +42,7 @@ def inline_keys(value: str) -> Fault | None:
     if not value:
         return None
     try:
-        parsed = json.loads(value, object_pairs_hook=_Object, parse_constant=_no_constant)
+        parsed = _DECODER.decode(value)
     except (ValueError, RecursionError):
         return Fault("VA-37", "the inline key set is not JSON", 'expected `{"keys": [...]}`')
     keys = _keys(parsed)
@@ -57,6 +57,10 @@ def inline_keys(value: str) -> Fault | None:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"`{name}` is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_constant)
+"""One for all: a decoder is a reference cycle, which a reload must not leave behind."""
 
 
 def _keys(parsed: object) -> list[tuple[str, Any]] | None:

@@ -236,6 +236,8 @@ def _kind(root: reading.Mapping, kind: str | None, api_version: str | None, note
         message = f"`{api_version}` is not an API version of {kind}"
         advice = f"expected {' or '.join(f'`{GROUP}/{v}`' for v in VERSIONS)}"
         notes.error("RE-1", root.entries["apiVersion"], message, advice)
+    elif group == GROUP and kind.removesuffix("List") in KINDS:
+        notes.info("RE-12", root, f"an empty {kind}")  # with items it would have been taken apart
     elif group == GROUP or api_version == GROUP:
         close = nearest(kind, KINDS)
         hint = f"; did you mean `{close}`?" if close else ""

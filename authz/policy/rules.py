@@ -95,8 +95,15 @@ def _compare_twins(node: reading.Mapping, name: str, negated: str, notes: Notes)
         notes.warn("VA-47", key_of(node, negated), message)
 
 
-_SOURCE: Shape[Source] = Shape("a source", _twins(_SOURCE_CHECKS), Source, _check_source)
-_OPERATION: Shape[Operation] = Shape("an operation", _twins(_OPERATION_CHECKS), Operation, _check_operation)
+_NEGATED_FIELDS = "every field has its negation, for example `notPrincipals` or `notPaths`"
+_NEGATED_SOURCE = "to negate write `source: {notPrincipals: …}`, or another field that begins with `not`"
+_NEGATED_OPERATION = "to negate write `operation: {notPaths: …}`, or another field that begins with `not`"
+_NEGATED_RULE = "to negate write `notPrincipals`, `notPaths` or `notValues` inside `from`, `to` or `when`"
+_NEGATED_CONDITION = "to negate write `notValues`"
+_SOURCE: Shape[Source] = Shape("a source", _twins(_SOURCE_CHECKS), Source, _check_source, negation=_NEGATED_FIELDS)
+_OPERATION: Shape[Operation] = Shape(
+    "an operation", _twins(_OPERATION_CHECKS), Operation, _check_operation, negation=_NEGATED_FIELDS
+)
 
 
 def _only(inner: str, what: str, code: str) -> Callable[[reading.Mapping, Notes], None]:
@@ -118,12 +125,14 @@ _FROM: Shape[Source] = Shape(
     {"source": Field("source", _SOURCE.decode)},
     lambda source=Source(): source,  # noqa: B008  # a frozen value
     _only("source", "an entry of `from`", "VA-17"),
+    negation=_NEGATED_SOURCE,
 )
 _TO: Shape[Operation] = Shape(
     "an entry of `to`",
     {"operation": Field("operation", _OPERATION.decode)},
     lambda operation=Operation(): operation,  # noqa: B008  # a frozen value
     _only("operation", "an entry of `to`", "VA-21"),
+    negation=_NEGATED_OPERATION,
 )
 
 
@@ -161,6 +170,7 @@ _CONDITION: Shape[Condition] = Shape(
     lambda key="", **others: Condition(key, **others),
     _check_condition,
     is_located=True,
+    negation=_NEGATED_CONDITION,
 )
 RULE: Shape[Rule] = Shape(
     "a rule",
@@ -171,4 +181,5 @@ RULE: Shape[Rule] = Shape(
     },
     Rule,
     is_located=True,
+    negation=_NEGATED_RULE,
 )

@@ -47,7 +47,13 @@ def _match_labels(match_labels: Mapping[str, str] = _NO_TEXT) -> Mapping[str, st
     return match_labels
 
 
-SELECTOR = Shape("a selector", {"matchLabels": Field("match_labels", text_map(_label))}, _match_labels, _check_selector)
+SELECTOR = Shape(
+    "a selector",
+    {"matchLabels": Field("match_labels", text_map(_label))},
+    _match_labels,
+    _check_selector,
+    negation="a selector only names labels; write one policy for each group of workloads that is meant",
+)
 
 
 # --- targets ---------------------------------------------------------------------------------------------------------
