@@ -58,7 +58,8 @@ REFUSED = {
     + "}}",
     "text in a Secret": f'{{apiVersion: v1, kind: Secret, metadata: {{name: c}}, stringData: {{a.yaml: "{TEXT}"}}}}',
     "OCM": "{apiVersion: policy.open-cluster-management.io/v1, kind: Policy, spec: "
-    "{policy-templates: [{objectDefinition: {apiVersion: policy.open-cluster-management.io/v1, kind: ConfigurationPolicy, spec: {object-templates: "
+    "{policy-templates: [{objectDefinition: {apiVersion: policy.open-cluster-management.io/v1, "
+    "kind: ConfigurationPolicy, spec: {object-templates: "
     f"[{{complianceType: musthave, objectDefinition: {DENY}}}]}}}}}}]}}}}",
     "ManifestWork": "{apiVersion: work.open-cluster-management.io/v1, kind: ManifestWork, spec: {workload: "
     f"{{manifests: [{DENY}]}}}}}}",

@@ -1,4 +1,4 @@
-"""Metadata and status are typed as Go's structs are; the answers are those of istiod's webhook and CRDs of 2026-08-27."""
+"""Metadata and status are typed as Go's structs are; the answers are those of istiod's webhook and CRDs (2026-08-27)."""
 
 import pytest
 
@@ -67,8 +67,8 @@ def test_what_is_no_time_is_refused(written: str) -> None:
 
 
 STATUSES = [
-    ("x", False), ("1", False), ("[]", False), ("true", False), ("{conditions: 1}", False), 
-    ("{conditions: [1]}", False), ("{validationMessages: x}", False), 
+    ("x", False), ("1", False), ("[]", False), ("true", False), ("{conditions: 1}", False),
+    ("{conditions: [1]}", False), ("{validationMessages: x}", False),
     ("{validationMessages: [{level: LOW}]}", False), ("{observedGeneration: []}", False),
     ("{}", True), ("null", True), ("{other: [1]}", True), ("{conditions: [{type: a, status: 'True'}]}", True),
     ("{observedGeneration: '1'}", True), ("{observedGeneration: 1}", True),
