@@ -5,7 +5,6 @@ import json
 import pytest
 
 from authz.policy.reader import read_policies
-from authz.policy.values import path
 
 BARE = "{metadata: {name: d}, spec: {action: DENY, rules: [{}]}}"
 DENY = BARE.replace("{", "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, ", 1)
@@ -224,40 +223,6 @@ def test_many_variables_are_one_warning_a_file() -> None:
 
 def test_a_comment_is_no_variable_and_no_template() -> None:
     assert said(f"# {{{{ .Values.a }}}} ${{B}}\n{DENY}") == []
-
-
-PATHS = [
-    ("/service/*health", "write `/service/*`, which is wider"),
-    ("/api/**", "write `/api/*`"),
-    ("/api/*/items", "write the template `/api/{*}/items`"),
-    ("/api/**/items", "write the template `/api/{**}/items`"),
-    ("**/items", "write `*/items`"),
-    ("^/api/.*$", "write `/api/*`"),
-    ("/api/.*", "write `/api/*`"),
-    ("/api/(.*)", "write `/api/*`"),
-    ("^/health$", "write `/health`"),
-    (r"/users/\d+", "write the template `/users/{*}`"),
-    ("/users/[0-9]+/orders", "write the template `/users/{*}/orders`"),
-    ("/(a|b)/c", "list the paths"),
-    ("https://a.test/x", 'write `hosts: ["a.test"]` and `paths: ["/x"]` in one `operation`'),
-    ("a.test/x", 'write `hosts: ["a.test"]` and `paths: ["/x"]` in one `operation`'),
-    ("https://a.test/api/**", "`paths` (write `/api/*`)"),
-    ("api/x", "write `/api/x`"),
-    ("/a?b=c", "match the path alone"),
-]
-
-
-@pytest.mark.parametrize(("value", "advice"), PATHS)
-def test_a_path_that_never_matches_is_a_warning_with_help_that_works(value: str, advice: str) -> None:
-    fault = path(value)
-    assert fault is not None
-    assert (fault.code, fault.severity.value) == ("VA-47", "warning")
-    assert advice in fault.help
-
-
-@pytest.mark.parametrize("value", ["*", "/*", "*.css", "/a*", "/index.*", "/v1.0/x", "/a+b", "/a(b)", "/a$b", "/%2a"])
-def test_a_path_that_says_what_it_means_is_taken(value: str) -> None:
-    assert path(value) is None
 
 
 @pytest.mark.parametrize("version", ["a/b/c", "security.istio.io/v1/x"])

@@ -1,4 +1,4 @@
-"""Metadata and status are typed as Go's structs are; the answers are those of istiod's webhook and CRDs (2026-08-27)."""
+"""Metadata and status are typed as Go's structs are; the answers are those of istiod's webhook and CRDs, 2026-08."""
 
 import pytest
 
