@@ -33,6 +33,10 @@ class Settings(BaseSettings):
         default=Path("policies"), description="directory of policies, read with its subfolders, or one file"
     )
     mesh: Path | None = Field(default=None, description="MeshConfig in Istio's form; without it Istio's defaults hold")
+    allow_empty: bool = Field(
+        default=False,
+        description="take empty files, a set without a policy, and a change that loses all policies or a mesh setting",
+    )
     listen: tuple[str, ...] = Field(
         default=("127.0.0.1:9191",),
         description="where Envoy asks: host:port, unix:/path or unix-abstract:name; several allowed",
@@ -258,13 +262,13 @@ class Flag:
 
     name: str
     kind: type
-    """The type of one value: str, int, float or Path."""
+    """The type of one value: str, bool, int, float or Path."""
     several: bool
     choices: tuple[str, ...]
     help: str
 
 
-_NOTHING = ("", "None", "{}")
+_NOTHING = ("", "None", "{}", "False")
 """Defaults that are not worth showing."""
 
 
@@ -281,7 +285,7 @@ def setting_flags() -> Iterator[Flag]:
         shown = ",".join(field.default) if several else str(field.default)
         yield Flag(
             name,
-            kind if kind in (int, float, Path) else str,
+            kind if kind in (bool, int, float, Path) else str,
             several,
             choices,
             f"{field.description}.  [{PREFIX}{name.upper()}{f'; default: {shown}' if shown not in _NOTHING else ''}]",

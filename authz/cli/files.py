@@ -38,9 +38,13 @@ def read_bytes(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def read_paths(paths: Sequence[str]) -> tuple[list[tuple[str, bytes]], list[Problem]]:
+def read_paths(paths: Sequence[str], *, allow_empty: bool = False) -> tuple[list[tuple[str, bytes]], list[Problem]]:
     """
     Read files, whole directories, or stdin; what is named twice is read once.
+
+    Args:
+        paths: as given on the command line.
+        allow_empty: take directories without any file.
 
     Returns:
         The files, and the directories without any: with them the service would not start either.
@@ -56,7 +60,7 @@ def read_paths(paths: Sequence[str]) -> tuple[list[tuple[str, bytes]], list[Prob
             continue
         held = read_directory(Path(path))
         found |= {name: data for name, data in held if name not in found}
-        if not held:
+        if not held and not allow_empty:
             empty.append(no_policies(Path(path)))
     return list(found.items()), empty
 

@@ -25,13 +25,12 @@ def with_setting_flags(command: Command) -> Command:
     """Add one flag for each setting, in the order of the fields."""
     for flag in reversed(list(setting_flags())):
         kind: Any = click.Choice(flag.choices) if flag.choices else flag.kind
-        option = click.option(
-            f"--{flag.name.replace('_', '-')}",
-            flag.name,
-            type=click.Path(path_type=Path) if kind is Path else kind,
-            multiple=flag.several,
-            help=flag.help,
-        )
+        name = f"--{flag.name.replace('_', '-')}"
+        if kind is bool:
+            option = click.option(name, flag.name, is_flag=True, default=None, help=flag.help)
+        else:
+            kind = click.Path(path_type=Path) if kind is Path else kind
+            option = click.option(name, flag.name, type=kind, multiple=flag.several, help=flag.help)
         command = option(command)
     return command
 

@@ -20,8 +20,11 @@ from authz.policy.reader import read_policies
 @click.option(
     "--fail-on", type=click.Choice(["error", "warning"]), default="error", help="Least severity that means no (exit 3)."
 )
+@click.option("--allow-empty", is_flag=True, help="Take empty files and a set without a policy, as `authz serve` can.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print remarks, and list what was read.")
-def command(paths: tuple[str, ...], mesh: str | None, output: str, fail_on: str, verbose: bool) -> None:
+def command(
+    paths: tuple[str, ...], mesh: str | None, output: str, fail_on: str, allow_empty: bool, verbose: bool
+) -> None:
     """
     Check policy files and directories (`-` is stdin).
 
@@ -32,8 +35,8 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, fail_on: str,
     authz validate policies/ --mesh mesh.yaml --fail-on warning
     authz validate -o json policies/ | jq .problems
     """
-    read, empty = files.read_paths(paths)
-    resources, problems = inspect(read, mesh)
+    read, empty = files.read_paths(paths, allow_empty=allow_empty)
+    resources, problems = inspect(read, mesh, allow_empty=allow_empty)
     problems = sort_problems((*problems, *empty))
     is_yes = not any(_is_bad(problem, fail_on) for problem in problems)
     if output == "json":
@@ -43,11 +46,13 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, fail_on: str,
     raise SystemExit(out.Exit.YES if is_yes else out.Exit.NO)
 
 
-def inspect(read: Sequence[tuple[str, bytes]], mesh_file: str | None) -> tuple[Resources, tuple[Problem, ...]]:
+def inspect(
+    read: Sequence[tuple[str, bytes]], mesh_file: str | None, *, allow_empty: bool = False
+) -> tuple[Resources, tuple[Problem, ...]]:
     """Answer what was read and everything that is wrong with it. Raises OSError for the mesh file."""
     mesh, problems = files.read_mesh_file(mesh_file)
     is_usable = mesh_file is not None and not any(problem.is_error for problem in problems)
-    result = read_policies(read, mesh if is_usable else None)
+    result = read_policies(read, mesh if is_usable else None, allow_empty=allow_empty)
     found = (*problems, *result.problems)
     if not result.has_errors:
         try:

@@ -278,6 +278,8 @@ class MeshConfig:
     """The control-plane flag PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS (AP-81, AP-82)."""
     skip_validate_trust_domain: bool = False
     """PILOT_SKIP_VALIDATE_TRUST_DOMAIN (PA-13)."""
+    written: frozenset[str] = field(default=frozenset(), compare=False)
+    """Names of these attributes that were given, be it with Istio's default: what a later reading has lost shows."""
 
     @property
     def trust_domains(self) -> tuple[str, ...]:

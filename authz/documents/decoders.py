@@ -42,6 +42,26 @@ def text(check: Check | None = None) -> Decoder[str]:
     return decode
 
 
+def text_or_letter(check: Check | None = None) -> Decoder[str]:
+    """
+    As ``text``, and a single unquoted ``y`` or ``n`` is the letter.
+
+    A cluster takes it for a boolean and refuses the object, as it does everywhere else (RE-10). Only for fields where
+    nothing but the letter can be meant: a name, a namespace, a claim.
+    """
+    decode = text(check)
+
+    def decode_letter(node: Node, notes: Notes) -> str:
+        return node.value if isinstance(node, Scalar) and is_letter(node) else decode(node, notes)
+
+    return decode_letter
+
+
+def is_letter(node: Node | None) -> bool:
+    """Whether it is an unquoted ``y``, ``Y``, ``n`` or ``N``."""
+    return isinstance(node, Scalar) and not node.style and node.value in ("y", "Y", "n", "N")
+
+
 def texts(*checks: Check, most: int = 0, most_code: str = "") -> Decoder[tuple[str, ...]]:
     """A list of strings, every one of which passes the checks in turn until one complains."""
 

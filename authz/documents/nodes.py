@@ -1,25 +1,28 @@
 """
 The nodes of a YAML document: light values that remember where they stand.
 
-A plain scalar is typed when somebody asks (``Scalar.kind``), as Kubernetes types it: YAML 1.1 booleans, numbers, null;
-dates and sexagesimal numbers stay text (RE-10). Lines and columns count from 1.
+A plain scalar is typed when somebody asks (``Scalar.kind``), as the API server types it (RE-10): by the reader of
+sigs.k8s.io/yaml 1.6.0, go.yaml.in/yaml/v2 2.4.4. Lines and columns count from 1.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-_TRUE = ("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON")
-_BOOLEANS = (*_TRUE, "false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF")
+_TRUE = ("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON")
+_FALSE = ("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF")
 _WORDS = {
-    **dict.fromkeys(_BOOLEANS, "boolean"),
+    **dict.fromkeys((*_TRUE, *_FALSE), "boolean"),
     **dict.fromkeys(["", "~", "null", "Null", "NULL"], "null"),
+    **dict.fromkeys([".nan", ".NaN", ".NAN"], "number"),
+    **dict.fromkeys([sign + word for sign in ("", "+", "-") for word in (".inf", ".Inf", ".INF")], "number"),
 }
-_NUMBER = re.compile(
-    r"[-+]?(0x[0-9a-fA-F_]+|0b[01_]+|0o[0-7_]+|(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))"
-    r"|\.(nan|NaN|NAN)"
-)
+_INTEGER = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)|0b[-+][01]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_STRAY_UNDERSCORE = re.compile("(?<![0-9])_|_(?![0-9])")
+_BASES = {"0x": 16, "0b": 2, "0o": 8}
 
 
 class Kind(StrEnum):
@@ -45,7 +48,7 @@ def one_line(text: str) -> str:
 
 def kind_of_plain(text: str) -> Kind:
     """Type an unquoted scalar (RE-10)."""
-    return _kind_of_short(text) if len(text) <= 64 else Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
+    return _kind_of_short(text) if len(text) <= 64 else Kind.NUMBER if _is_number(text) else Kind.TEXT
 
 
 @lru_cache(maxsize=16384)
@@ -53,7 +56,34 @@ def _kind_of_short(text: str) -> Kind:
     word = _WORDS.get(text)
     if word:
         return Kind(word)
-    return Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
+    return Kind.NUMBER if _is_number(text) else Kind.TEXT
+
+
+def _is_number(text: str) -> bool:
+    """
+    Whether Go's reader sees a number: underscores are dropped first, `0o17`, `0B1` and `00080` are numbers.
+
+    What fits neither 64 bits nor a double stays text, `0xFFFFFFFFFFFFFFFFFF` and `1e400`; there are no dates and no
+    numbers of base 60.
+    """
+    if not text.isascii() or text[:1] not in "+-.0123456789":
+        return False
+    if text[0] == "." and _STRAY_UNDERSCORE.search(text):
+        return False
+    digits = text.replace("_", "")
+    if _INTEGER.fullmatch(digits) and _fits(digits):
+        return True
+    return bool(_FLOAT.fullmatch(digits)) and float(digits) not in (math.inf, -math.inf)
+
+
+def _fits(digits: str) -> bool:
+    """Whether a whole number fits 64 bits; without a sign it may use all of them."""
+    if len(digits) > 80:
+        return False
+    unsigned = digits.lstrip("+-")
+    base = _BASES.get(unsigned[:2].lower(), 8 if unsigned[0] == "0" else 10)
+    value = int(unsigned[2:] if unsigned[:2].lower() in _BASES else unsigned, base)
+    return value < 2**64 if unsigned == digits else abs(value) < 2**63 or (digits[0] == "-" and value == 2**63)
 
 
 class Scalar:

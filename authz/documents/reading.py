@@ -14,6 +14,7 @@ import yaml
 from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
 
 from authz.core.errors import Location, Problem, Severity
+from authz.documents.containers import unfold
 from authz.documents.nodes import Document, Kind, Mapping, Node, Scalar, Sequence, kind_of_plain, one_line
 
 __all__ = ["Document", "Kind", "Mapping", "Node", "Scalar", "Sequence", "kind_of_plain", "one_line", "read_documents"]
@@ -182,17 +183,9 @@ class _Reading:
                 return
 
     def _finish(self, root: Node) -> Iterator[Document]:
-        if root.is_null:
-            return
-        if isinstance(root, Mapping) and _is_list(root):
-            items = root.entries.get("items")
-            if isinstance(items, Sequence):
-                for i, item in enumerate(items.items):
-                    yield Document(self.file, self.number, item, f"items[{i}]")
-            elif items is not None and not items.is_null:
-                self.note(items.line, items.column, "`items` of a List is a list of objects")
-            return
-        yield Document(self.file, self.number, root)
+        if not root.is_null:
+            document = Document(self.file, self.number, root)
+            yield from unfold(document, lambda node, message: self.note(node.line, node.column, message))
 
     def _apply_tag(self, node: Scalar, tag: str) -> None:
         if tag in (_TAG + "str", "!"):
@@ -266,8 +259,3 @@ def _children(node: Node) -> "Iterator[Node]":
         yield from node.items
     elif isinstance(node, Mapping):
         yield from node.entries.values()
-
-
-def _is_list(root: Mapping) -> bool:
-    kind, version = root.entries.get("kind"), root.entries.get("apiVersion")
-    return isinstance(kind, Scalar) and kind.value == "List" and isinstance(version, Scalar) and version.value == "v1"

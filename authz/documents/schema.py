@@ -98,6 +98,8 @@ class Shape(Generic[T]):
     """Looks at the written mapping as a whole, whatever its fields decoded to."""
     is_located: bool = False
     """Whether ``build`` takes a ``location``."""
+    negation: str = ""
+    """How to negate, for who writes `notSource`: the nearest name would say the opposite."""
 
     def decode(self, node: Node, notes: Notes) -> T:
         """Read a mapping by the table of its fields; every problem goes to ``notes``."""
@@ -109,7 +111,10 @@ class Shape(Generic[T]):
         for name, child in node.entries.items():
             field = fields.get(name)
             if field is None:
-                note_unknown(name, node, fields, notes)
+                if self.negation and _is_negation(name, fields):
+                    notes.error("RE-6", key_of(node, name), f"unknown field `{name}`", self.negation)
+                else:
+                    note_unknown(name, node, fields, notes)
             elif child.is_null:
                 if not field.null_is_silent:
                     notes.warn("RE-8", child, f"`{name}` is null, which is read as absent", "remove it or give a value")
@@ -173,6 +178,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     by_folded = {known.replace("_", "").lower(): known for known in sorted(names, reverse=True)}  # `aB` before `a_b`
     close = difflib.get_close_matches(name.replace("_", "").lower(), by_folded, 1, 0.7)
     return by_folded[close[0]] if close else ""
+
+
+_NEGATIONS = ("not", "no", "non", "except", "exclude", "excluded", "unless", "without", "negate", "!")
+
+
+def _is_negation(name: str, known: Iterable[str]) -> bool:
+    """Whether an unknown name negates, and no known negation is near it."""
+    folded = name.replace("_", "").replace("-", "").lower()
+    begins = folded in _NEGATIONS or folded.startswith(("not", "except", "exclude", "!"))
+    return begins and not nearest(name, known).startswith("not")
 
 
 def note_unknown(

@@ -42,9 +42,18 @@ def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tup
     """
     written = Written()
     for file, data in files:
+        before = len(written.problems)
+        is_empty = True
         for document in read_documents(file, data, written.problems):
+            is_empty = False
             _read_document(document, data, written)
+        if is_empty and len(written.problems) == before:
+            message = "the file holds no document; what is missing may be the mesh settings"
+            written.problems.append(Problem(Severity.ERROR, "empty", message, Location(file), help=_EMPTY_HELP))
     return _link(written), sort_problems(written.problems)
+
+
+_EMPTY_HELP = "write the description, or leave the file out"
 
 
 def _read_document(document: Document, data: bytes, written: Written) -> None:

@@ -15,10 +15,11 @@ from authz.core.resources import (
     RequestAuthentication,
 )
 from authz.documents import reading
-from authz.documents.decoders import boolean, choice, objects, read_text, text, texts
+from authz.documents.decoders import boolean, choice, objects, read_text, text, text_or_letter, texts
 from authz.documents.reading import Node
 from authz.documents.schema import Fault, Field, Notes, Shape, describe, elements, filled, given, key_of, text_of
 from authz.policy import jwt_values, values
+from authz.policy.inline_keys import inline_keys
 from authz.policy.targets import SELECTOR, TARGET_FIELDS, check_target, no_dry_run, target
 
 MAX_JWT_RULES = 4096
@@ -86,7 +87,7 @@ _CLAIM_TO_HEADER: Shape[ClaimToHeader] = Shape(
     "an entry of `outputClaimToHeaders`",
     {
         "header": Field("header", text(lambda value: jwt_values.header_name(value) if value else None)),
-        "claim": Field("claim", read_text),
+        "claim": Field("claim", text_or_letter()),
     },
     lambda header="", claim="": ClaimToHeader(header, claim),
     _required("VA-40", "an entry of `outputClaimToHeaders`", "header", "claim"),
@@ -96,7 +97,7 @@ _JWT_RULE: Shape[JwtRule] = Shape(
     {
         "issuer": Field("issuer", text(_issuer)),
         "audiences": Field("audiences", texts(_not_empty)),
-        "jwks": Field("jwks", text(jwt_values.inline_keys)),
+        "jwks": Field("jwks", text(inline_keys)),
         "jwksUri": Field("jwks_uri", text(jwt_values.jwks_uri)),
         "jwks_uri": Field("jwks_uri", text(jwt_values.jwks_uri)),
         "fromHeaders": Field("from_headers", objects(_FROM_HEADER, null_code="VA-38")),

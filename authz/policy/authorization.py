@@ -158,6 +158,7 @@ SPEC: Shape[dict[str, Any]] = Shape(
     },
     _spec,
     _check_spec,
+    negation="there is no negation of a whole policy; write the opposite `action`",
 )
 
 
@@ -170,5 +171,10 @@ def build_authorization_policy(
     dry_run = _check_dry_run(root, action, notes)
     places = {name: spec.pop(name) for name in ("selector", "target_ref", "target_refs") if name in spec}
     if "target_ref" in places or "target_refs" in places:
-        notes.info("RE-16", root, "target references are for gateways; no sidecar obeys this policy")
+        message = "target references are for gateways; no sidecar obeys this policy"
+        if action is Action.DENY and not dry_run:
+            advice = "select workloads with `selector`, unless Envoys of the Gateway API ask"
+            notes.warn("RE-16", root, f"{message}, and nothing is denied by it", advice)
+        else:
+            notes.info("RE-16", root, message)
     return AuthorizationPolicy(metadata, target(**places), dry_run=dry_run, **spec)

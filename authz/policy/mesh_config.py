@@ -1,12 +1,12 @@
 """
 Istio's MeshConfig as written, in any of its own wrappings.
 
-A bare mapping, the ConfigMap ``istio`` with the text under ``data.mesh``, an IstioOperator, or Helm values with
-``meshConfig``. Other documents of the file are skipped: the same file may describe workloads. What Istio knows and this
-product does not consult is accepted with a remark; a name that Istio does not know is an error.
+A bare mapping, the ConfigMap ``istio`` with the text under ``data.mesh``, an IstioOperator, the sail operator's Istio,
+or Helm values with ``meshConfig``. Other documents of the file are skipped: the same file may describe workloads. What
+Istio knows and this product does not consult is accepted with a remark; a name that Istio does not know is an error,
+and so is a file in which no settings are found, unless it describes workloads.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.resources import MeshConfig, PathNormalization
 from authz.documents import reading
 from authz.documents.decoders import choice, integer, text, texts
-from authz.documents.reading import Document, Kind, Node, Scalar, read_documents
+from authz.documents.reading import Node, Scalar, read_documents
 from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
+from authz.policy import foreign
+from authz.policy.mesh_wrappings import Found, no_connection_settings, search
 from authz.policy.providers import decode_providers
 from authz.policy.values import is_dns_name
 
@@ -92,12 +94,6 @@ _NORMALIZATIONS: Decoder[PathNormalization] = choice(
 )
 
 
-def _no_connection_settings(node: Node, notes: Notes) -> None:
-    """Section 10: it could override the mesh's normalisation for one proxy."""
-    message = "`connectionSettings` can change path normalisation for one proxy, which is not supported"
-    notes.error("PN-1", node, message, "remove it and set `pathNormalization` for the mesh")
-
-
 _TOPOLOGY: Shape[_Topology] = Shape(
     "a gateway topology",
     {
@@ -111,7 +107,7 @@ _PROXY_CONFIG: Shape[_ProxyConfig] = Shape(
     "a proxy configuration",
     {
         "gatewayTopology": Field("topology", _TOPOLOGY.decode),
-        "connectionSettings": Field("", _no_connection_settings),
+        "connectionSettings": Field("", no_connection_settings),
         **{name: _ignored(name) for name in _IGNORED_PROXY},
     },
     _ProxyConfig,
@@ -148,16 +144,7 @@ MESH_CONFIG: Shape[MeshConfig] = Shape(
 )
 
 
-# --- where it stands -------------------------------------------------------------------------------------------------
-
-
-class _Found(NamedTuple):
-    """A mapping that is a MeshConfig, and the environment of istiod beside it."""
-
-    document: Document
-    config: Node | None
-    environment: reading.Mapping | None = None
-    resource: str = ""
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def read_mesh(
@@ -168,16 +155,20 @@ def read_mesh(
 
     Args:
         file: name that appears in places.
-        data: YAML in one of Istio's forms; without a MeshConfig in it Istio's defaults hold, which is remarked.
+        data: YAML in one of Istio's forms. Without a MeshConfig it is an error, and only a remark where workloads are
+            described: Istio's defaults hold then.
         multiple_custom_providers: the control-plane flag of AP-81, winning over what the file says.
 
     Returns:
         The settings, meaningful only if no problem is an error, and the sorted problems. Raises nothing.
     """
+    pointer = foreign.pointer(file, data)
+    if pointer is not None:
+        return MeshConfig(), (pointer,)
     problems: list[Problem] = []
     mesh: MeshConfig | None = None
-    first: _Found | None = None
-    for found in _search(file, data, problems):
+    first: Found | None = None
+    for found in search(file, data, problems):
         notes = Notes(found.document, problems, found.resource)
         if first is not None:
             before = notes.place(first.document.root)
@@ -186,86 +177,62 @@ def read_mesh(
         first = found
         mesh = MESH_CONFIG.decode(found.config, notes) if found.config is not None else MeshConfig()
         mesh = _with_flags(mesh, found.environment, notes)
+        mesh = replace(mesh, written=_written(found))
     if mesh is None:
         mesh = MeshConfig()
-        if not any(problem.is_error for problem in problems) and data.strip():
+        if not any(problem.is_error for problem in problems):
             problems.append(_nothing_found(file, data))
+    if foreign.may_hold_variables(data):
+        template = foreign.template(file, data) if any(problem.code == "YAML" for problem in problems) else None
+        if template is not None:
+            return MeshConfig(), (template,)
+        if first is not None and first.config is not None:
+            foreign.warn_of_variables([replace(first.document, root=first.config)], problems)
     if multiple_custom_providers is not None:
         mesh = replace(mesh, multiple_custom_providers=multiple_custom_providers)
     return mesh, sort_problems(problems)
 
 
 def _nothing_found(file: str, data: bytes) -> Problem:
-    """A description of workloads may do without settings; a file without both was hardly meant."""
-    message = "no MeshConfig found; Istio's defaults hold"
-    if b"networking.istio.io/" in data:
-        return Problem(Severity.INFO, "RE-14", message, Location(file))
-    advice = "expected its fields, the ConfigMap `istio`, an IstioOperator, or Helm values with `meshConfig`"
-    return Problem(Severity.WARNING, "RE-14", message, Location(file), help=advice)
+    """A description of workloads may do without settings; a file without both is empty, or another than was meant."""
+    kinds = [_kind_of(document.root) for document in read_documents(file, data, [])]
+    if "WorkloadEntry" in kinds:
+        return Problem(Severity.INFO, "RE-14", "no MeshConfig found; Istio's defaults hold", Location(file))
+    if not kinds:
+        message = "the file holds no mesh settings; what is missing may be a root namespace or a trust domain"
+        return Problem(Severity.ERROR, "empty", message, Location(file), help="write them, or leave the file out")
+    advice = (
+        "expected its fields, the ConfigMap `istio`, an IstioOperator, the sail operator's Istio, or Helm values with "
+    )
+    return Problem(Severity.ERROR, "RE-14", "no MeshConfig found", Location(file), help=f"{advice}`meshConfig`")
 
 
-def _search(file: str, data: bytes, problems: list[Problem]) -> Iterator[_Found]:
-    for document in read_documents(file, data, problems):
-        root = document.root
-        if not isinstance(root, reading.Mapping):
-            Notes(document, problems).error("RE-14", root, "a document is no mapping", "expected a MeshConfig")
-            continue
-        kind = text_of(root.entries.get("kind"))
-        if kind == "ConfigMap":
-            yield from _in_config_map(document, root, data, problems)
-        elif kind == "IstioOperator":
-            spec = given(root, "spec")
-            values = given(spec, "values") if isinstance(spec, reading.Mapping) else None
-            if isinstance(spec, reading.Mapping):
-                yield _Found(document, given(spec, "meshConfig"), _environment(values), "IstioOperator")
-        elif kind == "ProxyConfig":
-            _check_proxy_config(document, root, problems)
-        elif "kind" not in root.entries and "apiVersion" not in root.entries:
-            if "meshConfig" in root.entries or "pilot" in root.entries:
-                yield _Found(document, given(root, "meshConfig"), _environment(root))
-            else:
-                yield _Found(document, root)
+def _kind_of(root: Node) -> str:
+    return (text_of(root.entries.get("kind")) or "") if isinstance(root, reading.Mapping) else ""
 
 
-def _in_config_map(document: Document, root: reading.Mapping, data: bytes, problems: list[Problem]) -> Iterator[_Found]:
-    """The ConfigMap ``istio``, or ``istio-<revision>``, with the settings as text."""
-    metadata, held = given(root, "metadata"), given(root, "data")
-    name = text_of(given(metadata, "name")) if isinstance(metadata, reading.Mapping) else None
-    mesh = given(held, "mesh") if isinstance(held, reading.Mapping) else None
-    if mesh is None or not name or not (name == "istio" or name.startswith("istio-")):
-        return
-    if not isinstance(mesh, Scalar) or mesh.kind is not Kind.TEXT:
-        Notes(document, problems, f"ConfigMap {name}").error("RE-14", mesh, "`data.mesh` is a text with YAML in it")
-        return
-    prefix = f"{document.prefix}.data.mesh" if document.prefix else "data.mesh"
-    embedded = read_documents(document.file, mesh.value.encode(), problems, origin=_origin(mesh, data))
-    for inner in embedded:
-        yield _Found(replace(inner, number=document.number, prefix=prefix), inner.root, None, f"ConfigMap {name}")
+_PLACES = {
+    "root_namespace": ("rootNamespace",),
+    "trust_domain": ("trustDomain",),
+    "trust_domain_aliases": ("trustDomainAliases",),
+    "path_normalization": ("pathNormalization", "normalization"),
+    "extension_providers": ("extensionProviders",),
+    "num_trusted_proxies": ("defaultConfig", "gatewayTopology", "numTrustedProxies"),
+}
+"""Where the attributes of MeshConfig are written."""
 
 
-def _origin(mesh: Scalar, data: bytes) -> tuple[int, int]:
-    """Where an embedded text begins: below its ``|``, indented; a quoted text only tells its line."""
-    if mesh.style not in ("|", ">"):
-        return mesh.line, 1
-    lines = data.decode("utf-8").splitlines()
-    written = next((line for line in lines[mesh.line :] if line.strip()), "")
-    text_line = next((line for line in mesh.value.splitlines() if line.strip()), "")
-    indented = len(written) - len(written.lstrip()) - (len(text_line) - len(text_line.lstrip()))
-    return mesh.line + 1, indented + 1
+def _written(found: Found) -> frozenset[str]:
+    """The attributes that are given, be it with Istio's default or empty."""
+    names = {name for name, path in _PLACES.items() if _given_below(found.config, path)}
+    names |= {attribute for name, attribute in _FLAGS.items() if _given_below(found.environment, (name,))}
+    return frozenset(names)
 
 
-def _check_proxy_config(document: Document, root: reading.Mapping, problems: list[Problem]) -> None:
-    spec = given(root, "spec")
-    settings = given(spec, "connectionSettings") if isinstance(spec, reading.Mapping) else None
-    if settings is not None:
-        _no_connection_settings(settings, Notes(document, problems, "ProxyConfig"))
-
-
-def _environment(values: Node | None) -> reading.Mapping | None:
-    """``pilot.env`` of Helm values."""
-    pilot = given(values, "pilot") if isinstance(values, reading.Mapping) else None
-    env = given(pilot, "env") if isinstance(pilot, reading.Mapping) else None
-    return env if isinstance(env, reading.Mapping) else None
+def _given_below(node: Node | None, path: tuple[str, ...]) -> bool:
+    for name in path:
+        node = given(node, name) if isinstance(node, reading.Mapping) else None
+    return node is not None
 
 
 def _with_flags(mesh: MeshConfig, environment: reading.Mapping | None, notes: Notes) -> MeshConfig:

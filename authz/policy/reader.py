@@ -5,11 +5,13 @@ Files of policies read as a whole: documents found, kinds told apart, identities
 gets a ``LoadError`` instead: an invalid DENY policy is never dropped silently (RE-24).
 """
 
+import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from authz.core.errors import LoadError, Problem, sort_problems
+from authz.core.errors import LoadError, Location, Problem, Severity, sort_problems
 from authz.core.resources import (
     AuthorizationPolicy,
     MeshConfig,
@@ -19,9 +21,10 @@ from authz.core.resources import (
     Resources,
 )
 from authz.documents import reading
-from authz.documents.reading import Document, read_documents
+from authz.documents.decoders import is_letter
+from authz.documents.reading import Document, Node, read_documents
 from authz.documents.schema import Notes, Shape, given, key_of, nearest, note_unknown, text_of
-from authz.policy import lints
+from authz.policy import foreign, lints
 from authz.policy.authentication import (
     PEER_SPEC,
     REQUEST_SPEC,
@@ -29,14 +32,17 @@ from authz.policy.authentication import (
     build_request_authentication,
 )
 from authz.policy.authorization import SPEC, build_authorization_policy
-from authz.policy.targets import read_metadata
+from authz.policy.object_meta import check_status, read_metadata
+from authz.policy.other_kinds import GROUP, skip
 from authz.policy.version import policy_version
 
-GROUP = "security.istio.io"
 VERSIONS = ("v1", "v1beta1")
+_NO_KIND = "the document has no `kind`"
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 
 Resource = AuthorizationPolicy | RequestAuthentication | PeerAuthentication
+_Found = dict[tuple[str, str, str], Resource]
+"""By kind, namespace and name."""
 
 
 class _Reading(NamedTuple):
@@ -78,6 +84,8 @@ def read_policies(
     files: Iterable[tuple[str, bytes]],
     mesh: MeshConfig | None = None,
     on_resource: Callable[[Resource], None] | None = None,
+    *,
+    allow_empty: bool = False,
 ) -> ReadResult:
     """
     Read all policies of some files.
@@ -87,26 +95,77 @@ def read_policies(
         mesh: enters the policy version, and allows remarks on what does not fit it; None leaves these out.
         on_resource: told of each that could be decoded as soon as it was, in the order of the files. Never to be
             enforced before the result has no error.
+        allow_empty: take files without a document, and a set without a policy. Otherwise these are errors, because
+            what is missing may be what denies.
 
     Raises:
         Nothing because of content: everything wrong is a problem of the result.
     """
     problems: list[Problem] = []
-    found: dict[tuple[str, str, str], Resource] = {}
-    for file, data in sorted(files, key=lambda pair: pair[0]):
-        for document in read_documents(file, data, problems):
-            resource = _read_document(document, problems)
-            if resource is not None:
-                _keep(resource, found, document, problems)
-                if on_resource is not None:
-                    on_resource(resource)
+    found: _Found = {}
+    files = sorted(files, key=lambda pair: pair[0])
+    for file, data in files:
+        problems.extend(_read_file(file, data, found, on_resource, allow_empty=allow_empty))
+    if not found and files and not allow_empty and not any(problem.is_error for problem in problems):
+        problems.append(_no_policy([file for file, _ in files]))
     resources = _sorted(found)
     problems.extend(lints.lint(resources, mesh))
     resources = replace(resources, version=policy_version(resources, mesh or MeshConfig()))
     return ReadResult(resources, sort_problems(problems))
 
 
-def _sorted(found: dict[tuple[str, str, str], Resource]) -> Resources:
+def _read_file(
+    file: str, data: bytes, found: _Found, on_resource: Callable[[Resource], None] | None, *, allow_empty: bool
+) -> list[Problem]:
+    pointer = foreign.pointer(file, data)
+    if pointer is not None:
+        return [pointer]
+    problems: list[Problem] = []
+    looked_at: list[Document] = []
+    """Policies in which a template or a variable may stand; others are let go of at once."""
+    may_hold_variables = foreign.may_hold_variables(data)
+    is_empty = True
+    for document in read_documents(file, data, problems):
+        is_empty = False
+        resource = _read_document(document, problems)
+        if resource is None:
+            continue
+        if may_hold_variables:
+            looked_at.append(document)
+        _keep(resource, found, document, problems)
+        if on_resource is not None:
+            on_resource(resource)
+    if is_empty and not problems and not allow_empty:
+        message = "the file holds no document, and what is missing may be what denies"
+        return [
+            Problem(Severity.ERROR, "empty", message, Location(file), help="write the policies, or remove the file")
+        ]
+    is_no_yaml = any(problem.code == "YAML" for problem in problems)
+    if may_hold_variables and (is_no_yaml or foreign.hold_actions(looked_at)):
+        template = foreign.template(file, data)
+        if template is not None:
+            return [template]
+    foreign.warn_of_variables(looked_at, problems)
+    return problems
+
+
+def _no_policy(files: list[str]) -> Problem:
+    """Files of other things only, or kinds that nothing reads any more: everything would be allowed."""
+    place = files[0]
+    if len(files) > 1:
+        with suppress(ValueError):  # files of different roots
+            place = os.path.commonpath(files) or place
+    what = "the file holds" if len(files) == 1 else f"{len(files)} files hold"
+    return Problem(
+        Severity.ERROR,
+        "empty",
+        f"{what} no policy, and without policies everything would be allowed",
+        Location(place),
+        help=f"expected {', '.join(KINDS)} of {GROUP}",
+    )
+
+
+def _sorted(found: _Found) -> Resources:
     """In the order of namespace and name, so that the order of files does not matter."""
     ordered = [found[identity] for identity in sorted(found)]
     return Resources(
@@ -116,9 +175,7 @@ def _sorted(found: dict[tuple[str, str, str], Resource]) -> Resources:
     )
 
 
-def _keep(
-    resource: Resource, found: dict[tuple[str, str, str], Resource], document: Document, problems: list[Problem]
-) -> None:
+def _keep(resource: Resource, found: _Found, document: Document, problems: list[Problem]) -> None:
     """RE-2."""
     kind, metadata = type(resource).__name__, resource.metadata
     before = found.setdefault((kind, metadata.namespace, metadata.name), resource)
@@ -144,6 +201,7 @@ def _read_document(document: Document, problems: list[Problem]) -> Resource | No
         if name not in _TOP_LEVEL:
             note_unknown(name, root, _TOP_LEVEL, notes, "VA-6", "top-level field")
     metadata = read_metadata(root, notes)
+    check_status(root, notes)
     spec_node = given(root, "spec")
     if spec_node is None:
         # "spec may be absent or empty; both mean all fields at their default" (RE-5), which the checks still look at.
@@ -153,7 +211,15 @@ def _read_document(document: Document, problems: list[Problem]) -> Resource | No
 
 def _kind(root: reading.Mapping, kind: str | None, api_version: str | None, notes: Notes) -> _Reading | None:
     """Tell the kinds apart (RE-1, RE-12); None with a problem noted when it is none of ours."""
+    tools = (
+        foreign.tool_input(notes.document) if not kind or api_version is None or "kustomize" in api_version else None
+    )
+    if tools is not None:
+        notes.add(Severity.ERROR if tools.is_error else Severity.WARNING, foreign.CODE, root, tools.message, tools.help)
+        return None
     if not kind or api_version is None:
+        if not kind and api_version is None and any(problem.message == _NO_KIND for problem in notes.problems):
+            return None  # said once for the file
         missing = "kind" if not kind else "apiVersion"
         advice = f"a policy begins with `apiVersion: {GROUP}/v1` and its `kind`"
         alike = next((name for name in root.entries if name != missing and name.lower() == missing.lower()), "")
@@ -164,38 +230,31 @@ def _kind(root: reading.Mapping, kind: str | None, api_version: str | None, note
     group, _, version = api_version.rpartition("/")
     if kind in KINDS and group == GROUP and version in VERSIONS:
         return KINDS[kind]
-    if kind in KINDS:
+    if kind in KINDS and group == "rbac.istio.io":
+        skip(root, kind, api_version, notes)
+    elif kind in KINDS:
         message = f"`{api_version}` is not an API version of {kind}"
         advice = f"expected {' or '.join(f'`{GROUP}/{v}`' for v in VERSIONS)}"
         notes.error("RE-1", root.entries["apiVersion"], message, advice)
+    elif group == GROUP and kind.removesuffix("List") in KINDS:
+        notes.info("RE-12", root, f"an empty {kind}")  # with items it would have been taken apart
     elif group == GROUP or api_version == GROUP:
         close = nearest(kind, KINDS)
         hint = f"; did you mean `{close}`?" if close else ""
         advice = f"expected one of {', '.join(KINDS)}"
         notes.error("RE-1", root.entries["kind"], f"unknown kind `{kind}` of {GROUP}{hint}", advice)
     else:
-        _skip(root, kind, api_version, notes)
+        skip(root, kind, api_version, notes)
     return None
-
-
-def _skip(root: reading.Mapping, kind: str, api_version: str, notes: Notes) -> None:
-    """RE-12: objects of other kinds are reported; a near miss loudly, because a lost policy protects nothing."""
-    spec = given(root, "spec")
-    if kind == "ProxyConfig" and isinstance(spec, reading.Mapping) and given(spec, "connectionSettings") is not None:
-        message = "`connectionSettings` can change path normalisation for one proxy, which is not supported"
-        notes.error("PN-1", key_of(spec, "connectionSettings"), message, "set the mesh's `pathNormalization`")
-        return
-    close = nearest(kind, KINDS)
-    if close:
-        message = f"`{kind}` of `{api_version}` is no policy and is skipped; did you mean `{close}`?"
-        notes.warn("RE-12", root.entries["kind"], message)
-    else:
-        notes.info("RE-12", root, f"`{kind}` of `{api_version}` is no policy and is skipped")
 
 
 def _name(root: reading.Mapping, kind: str) -> str:
     metadata = given(root, "metadata")
     if not isinstance(metadata, reading.Mapping):
         return kind
-    name = text_of(metadata.entries.get("name"))
-    return f"{kind} {text_of(metadata.entries.get('namespace')) or 'default'}/{name}" if name else kind
+    name, namespace = (_shown(metadata.entries.get(field)) for field in ("name", "namespace"))
+    return f"{kind} {namespace or 'default'}/{name}" if name else kind
+
+
+def _shown(node: Node | None) -> str | None:
+    return node.value if isinstance(node, reading.Scalar) and is_letter(node) else text_of(node)

@@ -68,8 +68,9 @@ def _twins(checks: dict[str, tuple[Check, ...]]) -> dict[str, Field]:
 
 def _check_source(node: reading.Mapping, notes: Notes) -> None:
     _check_contradiction(node, _SOURCE_CHECKS, notes)
-    accounts = filled(node, "serviceAccounts", "notServiceAccounts")
-    others = filled(node, *_WITH_ACCOUNTS)
+    # By presence, as the CRD's rule has it: an empty list counts.
+    accounts = [name for name in ("serviceAccounts", "notServiceAccounts") if given(node, name) is not None]
+    others = [name for name in _WITH_ACCOUNTS if given(node, name) is not None]
     if accounts and others:
         message = f"`{accounts[0]}` and `{others[0]}` cannot be combined in one source"
         notes.error("VA-18", key_of(node, accounts[0]), message, "write two entries under `from`")
@@ -94,8 +95,15 @@ def _compare_twins(node: reading.Mapping, name: str, negated: str, notes: Notes)
         notes.warn("VA-47", key_of(node, negated), message)
 
 
-_SOURCE: Shape[Source] = Shape("a source", _twins(_SOURCE_CHECKS), Source, _check_source)
-_OPERATION: Shape[Operation] = Shape("an operation", _twins(_OPERATION_CHECKS), Operation, _check_operation)
+_NEGATED_FIELDS = "every field has its negation, for example `notPrincipals` or `notPaths`"
+_NEGATED_SOURCE = "to negate write `source: {notPrincipals: …}`, or another field that begins with `not`"
+_NEGATED_OPERATION = "to negate write `operation: {notPaths: …}`, or another field that begins with `not`"
+_NEGATED_RULE = "to negate write `notPrincipals`, `notPaths` or `notValues` inside `from`, `to` or `when`"
+_NEGATED_CONDITION = "to negate write `notValues`"
+_SOURCE: Shape[Source] = Shape("a source", _twins(_SOURCE_CHECKS), Source, _check_source, negation=_NEGATED_FIELDS)
+_OPERATION: Shape[Operation] = Shape(
+    "an operation", _twins(_OPERATION_CHECKS), Operation, _check_operation, negation=_NEGATED_FIELDS
+)
 
 
 def _only(inner: str, what: str, code: str) -> Callable[[reading.Mapping, Notes], None]:
@@ -117,12 +125,14 @@ _FROM: Shape[Source] = Shape(
     {"source": Field("source", _SOURCE.decode)},
     lambda source=Source(): source,  # noqa: B008  # a frozen value
     _only("source", "an entry of `from`", "VA-17"),
+    negation=_NEGATED_SOURCE,
 )
 _TO: Shape[Operation] = Shape(
     "an entry of `to`",
     {"operation": Field("operation", _OPERATION.decode)},
     lambda operation=Operation(): operation,  # noqa: B008  # a frozen value
     _only("operation", "an entry of `to`", "VA-21"),
+    negation=_NEGATED_OPERATION,
 )
 
 
@@ -160,6 +170,7 @@ _CONDITION: Shape[Condition] = Shape(
     lambda key="", **others: Condition(key, **others),
     _check_condition,
     is_located=True,
+    negation=_NEGATED_CONDITION,
 )
 RULE: Shape[Rule] = Shape(
     "a rule",
@@ -170,4 +181,5 @@ RULE: Shape[Rule] = Shape(
     },
     Rule,
     is_located=True,
+    negation=_NEGATED_RULE,
 )

@@ -1,23 +1,17 @@
-"""The parts that resources share: metadata, the selector, and target references (RE-2 to RE-4, VA-1 to VA-5)."""
+"""The parts that resources share: the selector, target references, annotations (VA-1 to VA-4, VA-7)."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from authz.core.resources import DRY_RUN_ANNOTATION, Metadata, Target, TargetRef
+from authz.core.resources import DRY_RUN_ANNOTATION, Target, TargetRef
 from authz.documents import reading
-from authz.documents.decoders import anything, objects, read_text, text, text_map
+from authz.documents.decoders import objects, read_text, text, text_map
 from authz.documents.reading import Node
-from authz.documents.schema import Fault, Field, Notes, Shape, filled, given, key_of, nearest, text_of
-from authz.policy import values
+from authz.documents.schema import Fault, Field, Notes, Shape, given, key_of, text_of
 
 MAX_LABELS = 4096
 MAX_LABEL_VALUE = 63
 MAX_TARGET_REFS = 16
-_FORBIDDEN_ANNOTATIONS = (
-    "internal.istio.io/webhook-always-reject",
-    "internal.istio.io/parents",
-    "internal.istio.io/parent-namespace",
-)
 _TARGETS = {
     "Service": ("", "core"),
     "ServiceEntry": ("networking.istio.io",),
@@ -25,58 +19,6 @@ _TARGETS = {
     "GatewayClass": ("gateway.networking.k8s.io",),
 }
 _NO_TEXT: Mapping[str, str] = {}
-
-
-# --- metadata --------------------------------------------------------------------------------------------------------
-
-
-def _decoded(**decoded: Any) -> dict[str, Any]:
-    return decoded
-
-
-def _is_misspelt_dry_run(name: str) -> bool:
-    return name != DRY_RUN_ANNOTATION and name.startswith("istio.io/") and bool(nearest(name, [DRY_RUN_ANNOTATION]))
-
-
-def _check_metadata(node: reading.Mapping, notes: Notes) -> None:
-    if given(node, "name") is None:
-        notes.error("RE-2", node, "the object has no name", "give `metadata.name`")
-    annotations = given(node, "annotations")
-    if isinstance(annotations, reading.Mapping):
-        for key in annotations.keys:
-            if key.value in _FORBIDDEN_ANNOTATIONS:
-                notes.error("VA-5", key, f"the annotation `{key.value}` is Istio's own", "remove it")
-            elif _is_misspelt_dry_run(key.value):
-                message = f"the annotation `{key.value}` has no effect; did you mean `{DRY_RUN_ANNOTATION}`?"
-                notes.warn("VA-8", key, message)
-
-
-_IGNORED_METADATA = (
-    *("generateName", "uid", "resourceVersion", "generation", "managedFields", "ownerReferences", "finalizers"),
-    *("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "clusterName"),
-)
-_METADATA: Shape[dict[str, Any]] = Shape(
-    "metadata",
-    {
-        "name": Field("name", text(values.object_name)),
-        "namespace": Field("namespace", text(values.object_name)),
-        "creationTimestamp": Field("creation_timestamp", read_text, null_is_silent=True),
-        "annotations": Field("annotations", text_map(), null_is_silent=True),
-        "labels": Field("", text_map(), null_is_silent=True),
-        **{name: Field("", anything, null_is_silent=True) for name in _IGNORED_METADATA},
-    },
-    _decoded,
-    _check_metadata,
-)
-
-
-def read_metadata(root: reading.Mapping, notes: Notes) -> Metadata:
-    """Decode ``metadata``; its place is that of the document."""
-    node = given(root, "metadata")
-    if node is None:
-        notes.error("RE-2", root, "the object has no name", "give `metadata.name`")
-        return Metadata("", location=notes.place(root))
-    return Metadata(**{"name": "", **_METADATA.decode(node, notes)}, location=notes.place(root))
 
 
 # --- selector --------------------------------------------------------------------------------------------------------
@@ -105,10 +47,25 @@ def _match_labels(match_labels: Mapping[str, str] = _NO_TEXT) -> Mapping[str, st
     return match_labels
 
 
-SELECTOR = Shape("a selector", {"matchLabels": Field("match_labels", text_map(_label))}, _match_labels, _check_selector)
+SELECTOR = Shape(
+    "a selector",
+    {"matchLabels": Field("match_labels", text_map(_label))},
+    _match_labels,
+    _check_selector,
+    negation="a selector only names labels; write one policy for each group of workloads that is meant",
+)
 
 
 # --- targets ---------------------------------------------------------------------------------------------------------
+
+
+MAX_TARGET_NAME = 253
+
+
+def _target_name(value: str) -> Fault | None:
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_TARGET_NAME:
+        return Fault("VA-4", f"the name of a target has at most {MAX_TARGET_NAME} bytes")
+    return None
 
 
 class _TargetRef(NamedTuple):
@@ -134,7 +91,10 @@ def _check_target_ref(node: reading.Mapping, notes: Notes) -> None:
 
 _TARGET_REF = Shape(
     "a target reference",
-    {name: Field(name, read_text) for name in ("group", "kind", "name", "namespace")},
+    {
+        "name": Field("name", text(_target_name)),
+        **{name: Field(name, read_text) for name in ("group", "kind", "namespace")},
+    },
     _TargetRef,
     _check_target_ref,
 )
@@ -147,9 +107,8 @@ TARGET_FIELDS = {
 
 
 def check_target(node: reading.Mapping, notes: Notes) -> None:
-    """VA-1, and the remark that a sidecar never obeys target references (RE-16)."""
-    ways = [name for name in ("selector", "targetRef") if given(node, name) is not None]
-    ways += filled(node, "targetRefs")
+    """VA-1: by presence, as the CRD's rule has it; an empty `targetRefs` counts beside another."""
+    ways = [name for name in ("selector", "targetRef", "targetRefs") if given(node, name) is not None]
     if len(ways) > 1:
         names = " and ".join(f"`{name}`" for name in ways)
         notes.error("VA-1", key_of(node, ways[1]), f"{names} are both given, only one is allowed")

@@ -106,7 +106,9 @@ class App:
                 judge_caller=self.evidence.judge_caller if self.evidence is not None else None,
             )
         )
-        self.reloader = Reloader(settings.policies, settings.mesh, self._put_in_force, clock)
+        self.reloader = Reloader(
+            settings.policies, settings.mesh, self._put_in_force, clock, allow_empty=settings.allow_empty
+        )
         self.is_draining = False
         self.admin: AdminServer | None = None
         self.page: Page | None = None

@@ -99,21 +99,35 @@ def test_paths_are_those_of_fields() -> None:
     assert sorted(set(found[0].paths().values())) == ["", "a", "a[0]", "a[1]", "a[1][b.c]", "a[1][b.c][]"]
 
 
-KINDS = [
-    *[(word, Kind.BOOLEAN) for word in ("true", "yes", "no", "on", "Off", "FALSE")],
-    *[(word, Kind.NULL) for word in ("~", "null", "NULL", "")],
-    *[
-        (word, Kind.NUMBER)
-        for word in ("8080", "-1", "+80", "0x1F", "0o17", "0b1", "1_000", "1.0", ".5", "1e3", "0080")
-    ],
-    *[(word, Kind.NUMBER) for word in (".inf", "-.Inf", ".nan", "9" * 100)],
-    *[(word, Kind.TEXT) for word in ("y", "n", "N", "nil", "1.2.3.4", "10:20", "2024-01-01T00:00:00Z", "2024-01-01")],
-    *[(word, Kind.TEXT) for word in ("80-90", "1.2.3", "yEs", "0xg", "x" * 100, ".", "-", "<<")],
-]
+# What each unquoted scalar becomes in a cluster, as JSON: the answers of sigs.k8s.io/yaml 1.6.0 (YAMLToJSONStrict, with
+# go.yaml.in/yaml/v2 2.4.4 behind it), which kubectl, the API server's clients and istioctl read with; 2026-11-29. A
+# number that JSON cannot hold is an error there.
+AS_IN_A_CLUSTER = {
+    "boolean": """
+        y Y yes Yes YES on On ON true True TRUE n N no No NO off Off OFF false False FALSE
+    """,
+    "null": "~ null Null NULL",
+    "number": """
+        0 7 80 8080 +80 -1 -0 00 000 007 08 09 018 0080 00080 017 -017 0777 0888 0o17 0O17 -0o17 0o_7 0x1F 0X1F -0x1f
+        +0x1F 0x_1 0x1_F 0b1 0B1 -0b1 +0b1 0b_1 0b-1 0b+1 1_000 1_ 1__0 0_7 0_ 1_000.5 -_1 +_1 09_1 00_1 1.0 1. 1.5 .5
+        -.5 +.5 0. 08.5 1e3 1E3 1e+3 1e-3 1.e3 .5e1 01e3 1e1_0 1e_3 1._5 .1_9 .09_281 0e0 12e03 685.230_15e+03
+        9223372036854775807 9223372036854775808 18446744073709551615 18446744073709551616 -9223372036854775809
+        0777777777777777777777777 .inf .Inf .INF +.inf -.inf -.Inf .nan .NaN .NAN
+    """,
+    "string": """
+        yEs tRUE nULL nil none Y1 ye oN 0o18 0o 0x 0xg 0b2 0b 0x_ 0b_ 0o_ _1 _ 1e 1E e3 1e1.5 0x1p3 0x1.8 1e400 1e999
+        -0b-1 0xFFFFFFFFFFFFFFFFFF 0o777777777777777777777777 .iNF -.nan +.nan inf -inf NaN Infinity . -- + -a = << ._5
+        1.2.3 1.2.3.4 1.0.0 1:2 10:20 12:30 12:30:00 190:20:30 190:20:30.15 2024-01-01 2024-01-01T00:00:00Z 2024-1-1
+        2001-12-14t21:59:43.10-05:00 80-90 1-2 1,000 1a v1 ０ ٣
+    """,
+}
+KINDS = [(word, Kind(kind)) for kind, words in AS_IN_A_CLUSTER.items() for word in words.split()]
+KINDS += [("", Kind.NULL), ("9" * 100, Kind.NUMBER), ("9" * 400, Kind.TEXT), ("x" * 100, Kind.TEXT)]
+KINDS += [("2024-01-01 10:00:00", Kind.TEXT), ("1 000", Kind.TEXT), ("0b" + "1" * 70, Kind.TEXT)]
 
 
 @pytest.mark.parametrize(("written", "kind"), KINDS)
-def test_plain_scalars_are_typed_as_kubernetes_types_them(written: str, kind: Kind) -> None:
+def test_plain_scalars_are_typed_as_a_cluster_types_them(written: str, kind: Kind) -> None:
     assert reading.kind_of_plain(written) is kind
 
 

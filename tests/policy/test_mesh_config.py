@@ -21,6 +21,10 @@ def indented(text: str, by: int) -> str:
 SETTINGS = "trustDomain: td1\ntrustDomainAliases: [td2, td3.example]\nrootNamespace: root\n"
 EXPECTED = MeshConfig(root_namespace="root", trust_domain="td1", trust_domain_aliases=("td2", "td3.example"))
 CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |-\n"
+SAIL = (
+    "apiVersion: sailoperator.io/{}\nkind: {}\nmetadata: {{name: default}}\n"
+    "spec:\n  version: v1.28.0\n  namespace: istio-system\n  values:\n    meshConfig:\n"
+)
 OTHERS = "---\nkind: WorkloadEntry\napiVersion: networking.istio.io/v1\n---\nkind: ServiceEntry\n---\nkind: Gateway\n"
 WRAPPINGS = {
     "bare": SETTINGS,
@@ -28,6 +32,12 @@ WRAPPINGS = {
     "config map of a revision": CONFIG_MAP.replace("istio,", "istio-1-28,") + indented(SETTINGS, 4),
     "config map in a list": f"kind: List\napiVersion: v1\nitems:\n-\n{indented(CONFIG_MAP + indented(SETTINGS, 4), 2)}",
     "operator": f"kind: IstioOperator\nspec:\n  meshConfig:\n{indented(SETTINGS, 4)}",
+    "values of an operator": f"kind: IstioOperator\nspec:\n  values:\n    meshConfig:\n{indented(SETTINGS, 6)}",
+    **{
+        f"sail operator {version} {kind}": SAIL.format(version, kind) + indented(SETTINGS, 6)
+        for version in ("v1", "v1alpha1")
+        for kind in ("Istio", "IstioRevision")
+    },
     "helm values": f"pilot: {{}}\nmeshConfig:\n{indented(SETTINGS, 2)}",
     "among other kinds": f"{OTHERS}---\n{CONFIG_MAP}{indented(SETTINGS, 4)}{OTHERS}",
 }
@@ -38,23 +48,33 @@ def test_settings_are_found_in_every_wrapping(text: str) -> None:
     assert read(text) == (EXPECTED, [])
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
-def test_an_empty_file_means_istios_defaults(text: str) -> None:
-    assert read_mesh("mesh.yaml", text.encode())[0] == MeshConfig()
+@pytest.mark.parametrize("text", ["", " \n\n", "# nothing\n", "---\n", "---\n# nothing\n---\n...\n", "null\n"])
+def test_an_empty_file_is_an_error(text: str) -> None:
+    """It was truncated, most likely, and the root namespace whose policies deny is missing."""
+    assert [problem[0] for problem in read(text)[1]] == ["error empty"]
 
 
-def test_a_file_without_settings_says_so() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {}\n",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\n",
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\ndata: {mesh: 'rootNamespace: a'}\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata: {}\n",
+        "apiVersion: v1\nkind: List\nitems: []\n",
+        "apiVersion: sailoperator.io/v1\nkind: IstioCNI\nspec: {values: {}}\n",
+    ],
+)
+def test_a_file_with_neither_settings_nor_workloads_is_an_error(text: str) -> None:
+    """Another file than was meant: policies of another root namespace would apply to nobody."""
+    assert [code.partition(" ")[0] for code, _ in read(text)[1]] == ["error"]
+
+
+def test_a_description_of_workloads_may_do_without_settings() -> None:
     mesh, problems = read_mesh("mesh.yaml", OTHERS.encode())
     assert mesh == MeshConfig()
     assert [str(p) for p in problems] == ["mesh.yaml: info: no MeshConfig found; Istio's defaults hold [RE-14]"]
-
-
-def test_a_file_with_neither_settings_nor_workloads_is_warned_about() -> None:
-    """Most likely it is another file than was meant."""
-    _, problems = read_mesh("mesh.yaml", b"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n")
-    assert [str(p).splitlines()[0] for p in problems] == [
-        "mesh.yaml: warning: no MeshConfig found; Istio's defaults hold [RE-14]"
-    ]
 
 
 NORMALIZATIONS = [("DEFAULT", PathNormalization.BASE), *[(mode.value, mode) for mode in PathNormalization]]
@@ -74,7 +94,12 @@ FLAG = "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS"
 
 @pytest.mark.parametrize(("value", "expected"), [('"true"', True), ("true", True), ('"1"', True), ("false", False)])
 @pytest.mark.parametrize(
-    "wrap", ["kind: IstioOperator\nspec: {{values: {{pilot: {{env: {{{}: {}}}}}}}}}", "pilot: {{env: {{{}: {}}}}}"]
+    "wrap",
+    [
+        "apiVersion: sailoperator.io/v1\nkind: Istio\nspec: {{values: {{pilot: {{env: {{{}: {}}}}}}}}}",
+        "kind: IstioOperator\nspec: {{values: {{pilot: {{env: {{{}: {}}}}}}}}}",
+        "pilot: {{env: {{{}: {}}}}}",
+    ],
 )
 def test_flags_of_the_control_plane(wrap: str, value: str, expected: bool) -> None:
     assert read(wrap.format(FLAG, value)) == (MeshConfig(multiple_custom_providers=expected), [])
@@ -133,6 +158,23 @@ WRONG = [
     ),
     (f"pilot: {{env: {{{FLAG}: maybe}}}}", "error RE-14", f"`{FLAG}` is true or false"),
     ("trustDomain: a\ntrustDomain: b", "error YAML", "the key `trustDomain` is given twice, first at mesh.yaml:1:1"),
+    (
+        "kind: IstioOperator\nspec: {meshConfig: {trustDomain: a}, values: {meshConfig: {trustDomain: b}}}",
+        "error RE-14",
+        "`spec.meshConfig` and `spec.values.meshConfig` are both given",
+    ),
+    (
+        "apiVersion: sailoperator.io/v1\nkind: Istio\nspec: {meshConfig: {trustDomain: a}}",
+        "error RE-14",
+        "`spec.meshConfig` is not a field of Istio",
+    ),
+    ("trustDomain: {{ .Values.domain }}", "error file", "a Helm template, not a policy yet"),
+    (
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12",
+        "error file",
+        "a Git LFS pointer, not the file it stands for",
+    ),
+    ("rootNamespace: ${ROOT}", "warning file", "`${ROOT}` looks like a variable that nobody replaced"),
     ("a: [", "error YAML", "not YAML: while parsing a flow node did not find expected node content"),
 ]
 
@@ -311,3 +353,21 @@ PROVIDER_ERRORS = [
 @pytest.mark.parametrize(("text", "code", "message"), PROVIDER_ERRORS)
 def test_a_misspelt_or_mistyped_field_of_a_provider_is_an_error(text: str, code: str, message: str) -> None:
     assert provider(text)[1] == [(code, message)]
+
+
+WRITTEN = [
+    ("trustDomain: td", {"trust_domain"}),
+    ("rootNamespace: istio-system", {"root_namespace"}),
+    ("trustDomainAliases: []", {"trust_domain_aliases"}),
+    ("pathNormalization: {normalization: DEFAULT}", {"path_normalization"}),
+    ("pathNormalization: {}", set()),
+    ("trustDomain: null", set()),
+    ("extensionProviders: []", {"extension_providers"}),
+    ("defaultConfig: {gatewayTopology: {numTrustedProxies: 0}}", {"num_trusted_proxies"}),
+    (f"pilot: {{env: {{{FLAG}: false}}}}", {"multiple_custom_providers"}),
+]
+
+
+@pytest.mark.parametrize(("text", "names"), WRITTEN)
+def test_what_is_given_is_known_even_when_it_is_the_default(text: str, names: set[str]) -> None:
+    assert read(text)[0].written == names

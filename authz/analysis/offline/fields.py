@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from authz.core.attributes import Json
+from authz.documents.decoders import is_letter
 from authz.documents.reading import Kind, Mapping, Node, Scalar, Sequence
 from authz.documents.schema import Notes, describe, nearest, note_unknown
 
@@ -164,7 +165,7 @@ def plain(node: Node | None, notes: Notes, level: int = 0) -> Json:
 
 def _scalar(node: Scalar) -> Json:
     value = node.value
-    if node.style:
+    if node.style or is_letter(node):  # no object of a cluster: `y` is the letter here
         return value
     if node.kind is Kind.BOOLEAN:
         return node.is_true

@@ -179,7 +179,7 @@ def prepare(group: Group, now: float, pool: KeyPool) -> PreparedGroup | tuple[Pr
 
 def compile_texts(texts: list[PolicyText], mesh: MeshConfig) -> Engine | tuple[Problem, ...]:
     """Compile policies written inside another file; places are those of that file."""
-    result = read_policies([_padded(policies) for policies in texts], mesh)
+    result = read_policies([_padded(policies) for policies in texts], mesh, allow_empty=True)
     problems = _placed(result.problems, texts)
     if result.has_errors:
         return problems
@@ -231,7 +231,7 @@ def run_document(file: str, document: DocumentCase) -> CaseResult:
     if document.problems:
         return _not_run(file, "documents", document, "the document is malformed", document.problems)
     texts = [document.policies]
-    result = read_policies([_padded(document.policies)])
+    result = read_policies([_padded(document.policies)], allow_empty=True)
     problems = _placed(result.problems, texts)
     if not result.has_errors:
         try:

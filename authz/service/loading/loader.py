@@ -20,7 +20,7 @@ from typing import IO
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.service.loading.garbage import let_go
 from authz.service.loading.snapshot import Snapshot, load_snapshot
-from authz.service.loading.transfer import Done, Refused, code_digest, receive
+from authz.service.loading.transfer import ALLOW_EMPTY, Done, Refused, code_digest, receive
 from authz.sources.policies.directory import directory_bytes
 
 _log = logging.getLogger("authz.loader")
@@ -38,7 +38,8 @@ class _NotStarted(Exception):
 class Loader:
     """Reads a set of policies, one set at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_empty: bool = False) -> None:
+        self._allow_empty = allow_empty
         self._process: subprocess.Popen[bytes] | None = None
         self._is_stopped = False
         self._is_told = False
@@ -57,7 +58,7 @@ class Loader:
                 if not self._is_told:
                     self._is_told = True
                     _log.warning("policies are read within the server, which checks may have to wait for: %s", error)
-        return load_snapshot(policies, mesh_file, now)
+        return load_snapshot(policies, mesh_file, now, allow_empty=self._allow_empty)
 
     def stop(self) -> None:
         """End a process that still reads; called from another thread."""
@@ -67,6 +68,8 @@ class Loader:
 
     def _load_beside(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
         command = [_python(), "-S", "-P", "-m", _MODULE, str(policies), *([str(mesh_file)] if mesh_file else [])]
+        if self._allow_empty:
+            command.append(ALLOW_EMPTY)
         with ExitStack() as stack:
             try:
                 said = stack.enter_context(_open_memory())

@@ -1,7 +1,7 @@
 """
 The process that reads a large set of policies for a server: ``loader`` starts it and takes what it sends.
 
-    python -m authz.service.loading.loader_process POLICIES [MESH]
+    python -m authz.service.loading.loader_process POLICIES [MESH] [--allow-empty]
 
 Standard output carries pickled messages, for the server that started it and nobody else.
 """
@@ -42,13 +42,15 @@ def main() -> int:
     import gc  # only now: checks are served while this loads its modules, too
     from pathlib import Path
 
-    from authz.service.loading.transfer import send_snapshot
+    from authz.service.loading.transfer import ALLOW_EMPTY, send_snapshot
 
     gc.disable()  # what is read has no cycles, and this does not live long
     stream = sys.stdout.buffer
     sys.stdout = sys.stderr  # whatever else is printed must not fall among the messages
     try:
-        send_snapshot(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None, stream)
+        paths = [Path(argument) for argument in sys.argv[1:] if argument != ALLOW_EMPTY]
+        mesh_file = paths[1] if len(paths) > 1 else None
+        send_snapshot(paths[0], mesh_file, stream, allow_empty=ALLOW_EMPTY in sys.argv)
     except BrokenPipeError:  # the server is gone
         os._exit(1)
     except Exception as error:  # its message may quote a key that stands in a policy

@@ -15,6 +15,7 @@ from authz.core.errors import LoadError, Problem, Severity
 from authz.mesh.description import read_mesh_description
 from authz.service.loading.garbage import beside_checks, let_go
 from authz.service.loading.loader import Loader
+from authz.service.loading.losses import losses
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.ports.failure import where_it_failed
 from authz.sources.policies.directory import watch
@@ -27,7 +28,8 @@ class Reloader:
     """
     Loads once with ``load``, then follows changes in ``run``. ``status`` is replaced, never edited.
 
-    ``put_in_force`` is called in the event loop with each good snapshot.
+    ``put_in_force`` is called in the event loop with each good snapshot. With ``allow_empty`` files without a document,
+    a set without a policy, and the loss of all policies or of a mesh setting are taken as they are.
     """
 
     def __init__(
@@ -36,12 +38,15 @@ class Reloader:
         mesh_file: Path | None,
         put_in_force: Callable[[Snapshot], None],
         clock: Callable[[], float],
+        *,
+        allow_empty: bool = False,
     ) -> None:
         self._policies = policies
         self._mesh_file = mesh_file
         self._put_in_force = put_in_force
         self._clock = clock
-        self._loader = Loader()
+        self._allow_empty = allow_empty
+        self._loader = Loader(allow_empty=allow_empty)
         self.snapshot: Snapshot | None = None
         self.status = ReloadStatus()
 
@@ -94,12 +99,20 @@ class Reloader:
         """Load, and select the policies of every workload that is likely to ask, so that no request waits for it."""
         with beside_checks():
             if self.snapshot is None:  # no check waits yet
-                snapshot = load_snapshot(self._policies, self._mesh_file, self._clock())
+                snapshot = load_snapshot(self._policies, self._mesh_file, self._clock(), allow_empty=self._allow_empty)
             else:
                 snapshot = self._loader.load(self._policies, self._mesh_file, self._clock())
+                self._refuse_losses(self.snapshot, snapshot)
             for workload in (*known, *self._described_workloads()):
                 snapshot.engine.for_workload(workload)
             return snapshot
+
+    def _refuse_losses(self, before: Snapshot, after: Snapshot) -> None:
+        if self._allow_empty:
+            return
+        lost = tuple(losses(before, after, self._policies, self._mesh_file))
+        if lost:
+            raise LoadError(lost)
 
     def _described_workloads(self) -> Iterable[Workload]:
         """WorkloadEntries beside the MeshConfig; only a convenience here, so what is wrong with them is ignored."""

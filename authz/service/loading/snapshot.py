@@ -36,7 +36,12 @@ class Snapshot:
 
 
 def load_snapshot(
-    policies: Path, mesh_file: Path | None, now: float, on_resource: Callable[[Resource], None] | None = None
+    policies: Path,
+    mesh_file: Path | None,
+    now: float,
+    on_resource: Callable[[Resource], None] | None = None,
+    *,
+    allow_empty: bool = False,
 ) -> Snapshot:
     """
     Read everything, check everything, compile everything.
@@ -46,6 +51,8 @@ def load_snapshot(
         mesh_file: MeshConfig in Istio's form; None means Istio's defaults.
         now: becomes ``loaded_at``.
         on_resource: as in ``read_policies``.
+        allow_empty: take files without a document, and a set without a policy; never an empty mesh file, which need
+            not be named.
 
     Raises:
         LoadError: carries every problem of all files, in order.
@@ -58,9 +65,9 @@ def load_snapshot(
         files = read_directory(policies)
     except OSError as error:
         raise LoadError([_unreadable(error, policies)]) from error
-    if not files:
+    if not files and not allow_empty:
         raise LoadError([no_policies(policies)])
-    result = read_policies(files, mesh, on_resource)
+    result = read_policies(files, mesh, on_resource, allow_empty=allow_empty)
     found = (*problems, *result.problems)
     if any(problem.is_error for problem in found):
         raise LoadError(found)
@@ -75,7 +82,7 @@ def no_policies(policies: Path) -> Problem:
         "empty",
         "there is no policy file, and without policies everything would be allowed",
         Location(str(policies)),
-        help="mount or write the policies; a file with nothing but a comment says that there are none on purpose",
+        help="mount or write the policies; if none is what you mean, say so with `--allow-empty`",
     )
 
 

@@ -18,6 +18,8 @@ from authz.core.resources import MeshConfig, Resources
 from authz.policy.reader import Resource
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 
+ALLOW_EMPTY = "--allow-empty"
+"""The process's last argument, for ``load_snapshot``."""
 PIECE = 5
 """Resources sent at once: taking a piece keeps the server's interpreter for a tenth of a millisecond."""
 
@@ -61,7 +63,7 @@ def code_digest() -> str:
     return sha256(repr(facts).encode()).hexdigest()
 
 
-def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes]) -> None:
+def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes], *, allow_empty: bool = False) -> None:
     """Read, check and compile everything; write it as messages."""
     piece: list[Resource] = []
     kept: list[Resource] = []  # or their identities would be given away again
@@ -77,7 +79,7 @@ def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes]) -> 
 
     write_message(Ready(code_digest()), stream)
     try:
-        snapshot = load_snapshot(policies, mesh_file, 0.0, on_resource)
+        snapshot = load_snapshot(policies, mesh_file, 0.0, on_resource, allow_empty=allow_empty)
     except LoadError as error:
         write_message(Refused(error.problems), stream)
         return

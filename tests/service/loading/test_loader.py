@@ -256,7 +256,7 @@ def test_what_cannot_be_compiled_when_it_is_needed_denies() -> None:
 
 def test_a_failure_of_the_process_is_told_by_its_place_and_never_by_what_it_quotes() -> None:
     code = "from authz.service.loading import loader_process, transfer\n"
-    code += "def fail(*_): raise ValueError('a-secret-key')\n"
+    code += "def fail(*_, **__): raise ValueError('a-secret-key')\n"
     code += "transfer.send_snapshot = fail\nloader_process.main()"
     done = subprocess.run([sys.executable, "-c", code, "policies"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
@@ -279,7 +279,7 @@ async def test_the_last_good_set_stays_in_force_when_the_process_dies(
 
 def test_what_the_process_prints_does_not_fall_among_the_messages() -> None:
     code = "from authz.service.loading import loader_process, transfer\n"
-    code += "transfer.send_snapshot = lambda *_: print('hello')\nloader_process.main()"
+    code += "transfer.send_snapshot = lambda *_, **__: print('hello')\nloader_process.main()"
     done = subprocess.run([sys.executable, "-c", code, "policies"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "hello\n")
 

@@ -146,12 +146,139 @@ async def test_a_directory_that_lost_its_files_keeps_the_last_good_set(policies:
         assert not is_allowed(function)
         assert "everything would be allowed" in reloader.status.problems[0].message
         (policies / "none.yaml").write_text("# none on purpose\n")
-        await until(lambda: reloader.status.is_ok)
-        assert is_allowed(function)
+        await until(lambda: reloader.status.failures == 2)
+        assert not is_allowed(function)
 
 
 async def test_a_start_without_any_policy_file_is_refused(tmp_path: Path) -> None:
     assert not await Reloader(tmp_path, None, lambda snapshot: None, lambda: NOW).load()
+
+
+async def test_a_start_without_policies_can_be_meant(tmp_path: Path) -> None:
+    assert await Reloader(tmp_path, None, lambda snapshot: None, lambda: NOW, allow_empty=True).load()
+
+
+DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n"
+PEER = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: shop}\n"
+TRUNCATED = {
+    "no byte": ("", "the file holds no document"),
+    "blanks": (" \n\n  \n", "the file holds no document"),
+    "comments only": ("# nothing\n# more\n", "the file holds no document"),
+    "a separator": ("---\n", "the file holds no document"),
+    "an empty list": ("apiVersion: v1\nkind: List\nitems: []\n", "no policy"),
+    "another kind": (DEPLOYMENT, "no policy"),
+    "other policies": (PEER, "the only AuthorizationPolicy is gone"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), TRUNCATED.values(), ids=TRUNCATED)
+@pytest.mark.parametrize("is_large", [False, True], ids=["in the server", "in a process"])
+async def test_what_has_lost_its_policies_keeps_the_last_good_set(
+    policies: Path, text: str, message: str, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A truncated file looks like this while a server runs; so does a start from one."""
+    if is_large:
+        monkeypatch.setattr("authz.service.loading.loader.WORTH_BYTES", 0)
+    (policies / "allow.yaml").write_text(policy("deny", "DENY", "/*"))
+    function = CheckFunction(Recorder(), DecisionIds(NOW, b"abc"))
+    reloader = Reloader(policies, None, function.replace, lambda: NOW)
+    assert await reloader.load()
+    (policies / "allow.yaml").write_text(text)
+    assert not await reloader.load()
+    assert not is_allowed(function)
+    assert message in reloader.status.problems[0].message
+    assert await Reloader(policies, None, function.replace, lambda: NOW).load() is (text == PEER)
+    meant = Reloader(policies, None, function.replace, lambda: NOW, allow_empty=True)
+    assert await meant.load()
+    assert await meant.load()
+    assert is_allowed(function)
+
+
+async def test_one_file_among_others_that_became_empty_is_refused(policies: Path) -> None:
+    (policies / "deny.yaml").write_text(policy("deny", "DENY", "/*"))
+    reloader = Reloader(policies, None, lambda snapshot: None, lambda: NOW)
+    assert await reloader.load()
+    (policies / "deny.yaml").write_text("")
+    assert not await reloader.load()
+    assert [str(problem.location) for problem in reloader.status.problems] == [str(policies / "deny.yaml")]
+    (policies / "deny.yaml").unlink()
+    assert await reloader.load()
+
+
+MESH = """\
+rootNamespace: root
+trustDomain: td
+trustDomainAliases: [old]
+pathNormalization: {normalization: MERGE_SLASHES}
+extensionProviders: [{name: x, envoyExtAuthzGrpc: {service: x.example, port: 9000}}]
+defaultConfig: {gatewayTopology: {numTrustedProxies: 1}}
+"""
+LOST = [
+    ("rootNamespace", "rootNamespace", "`root`"),
+    ("trustDomain:", "trustDomain", "`td`"),
+    ("trustDomainAliases", "trustDomainAliases", "`old`"),
+    ("pathNormalization", "pathNormalization.normalization", "`MERGE_SLASHES`"),
+    ("extensionProviders", "extensionProviders", "`x`"),
+    ("defaultConfig", "defaultConfig.gatewayTopology.numTrustedProxies", "`1`"),
+]
+
+
+@pytest.mark.parametrize(("line", "name", "value"), LOST)
+async def test_a_mesh_file_that_lost_a_setting_is_refused(
+    policies: Path, tmp_path: Path, line: str, name: str, value: str
+) -> None:
+    mesh = tmp_path / "mesh.yaml"
+    mesh.write_text(MESH)
+    reloader = Reloader(policies, mesh, lambda snapshot: None, lambda: NOW)
+    assert await reloader.load()
+    mesh.write_text("".join(f"{text}\n" for text in MESH.splitlines() if not text.startswith(line)))
+    assert not await reloader.load()
+    problems = [(str(problem.location), problem.message) for problem in reloader.status.problems]
+    assert problems == [(str(mesh), f"`{name}` is no longer given; until now it was {value}")]
+    assert reloader.snapshot is not None
+    assert reloader.snapshot.mesh.root_namespace == "root"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n"])
+async def test_a_mesh_file_that_lost_all_settings_is_refused(policies: Path, tmp_path: Path, text: str) -> None:
+    mesh = tmp_path / "mesh.yaml"
+    mesh.write_text(MESH)
+    reloader = Reloader(policies, mesh, lambda snapshot: None, lambda: NOW)
+    assert await reloader.load()
+    mesh.write_text(text)
+    assert not await reloader.load()
+    assert reloader.snapshot is not None
+    assert reloader.snapshot.mesh.trust_domain == "td"
+    assert not await Reloader(policies, mesh, lambda snapshot: None, lambda: NOW).load()
+
+
+MEANT = [
+    MESH.replace("root\n", "istio-system\n"),
+    MESH.replace("td\n", "cluster.local\n"),
+    MESH.replace("[old]", "[]"),
+    MESH.replace("MERGE_SLASHES", "DEFAULT"),
+    MESH.replace("numTrustedProxies: 1", "numTrustedProxies: 0"),
+    MESH.replace("td\n", "other\n"),
+]
+
+
+@pytest.mark.parametrize("text", MEANT)
+async def test_a_mesh_setting_that_is_written_is_meant(policies: Path, tmp_path: Path, text: str) -> None:
+    mesh = tmp_path / "mesh.yaml"
+    mesh.write_text(MESH)
+    reloader = Reloader(policies, mesh, lambda snapshot: None, lambda: NOW)
+    assert await reloader.load()
+    mesh.write_text(text)
+    assert await reloader.load()
+
+
+async def test_a_lost_mesh_setting_can_be_meant(policies: Path, tmp_path: Path) -> None:
+    mesh = tmp_path / "mesh.yaml"
+    mesh.write_text(MESH)
+    reloader = Reloader(policies, mesh, lambda snapshot: None, lambda: NOW, allow_empty=True)
+    assert await reloader.load()
+    mesh.write_text("trustDomain: td\n")
+    assert await reloader.load()
 
 
 async def test_the_workloads_that_asked_are_prepared_before_the_swap(policies: Path) -> None:

@@ -1,0 +1,154 @@
+"""
+Files that are no policies yet: templates, pointers, inputs of Helm and kustomize, variables that nobody replaced.
+
+One clear line for a file instead of whatever YAML makes of it.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import NamedTuple
+
+from authz.core.errors import Location, Problem, Severity
+from authz.documents import reading
+from authz.documents.reading import Document, Node, Scalar, Sequence
+from authz.documents.schema import Notes, text_of
+
+CODE = "file"
+_POINTERS = (
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "a Git LFS pointer, not the file it stands for",
+        "run `git lfs pull`",
+    ),
+    (b"/annex/objects/", "a git-annex pointer, not the file it stands for", "run `git annex get`"),
+    (b"../.git/annex/objects/", "a git-annex pointer, not the file it stands for", "run `git annex get`"),
+    (b"\0GITCRYPT\0", "encrypted by git-crypt", "run `git-crypt unlock`"),
+    (
+        b"$ANSIBLE_VAULT;",
+        "encrypted by Ansible Vault",
+        "validate it decrypted: `ansible-vault view FILE | authz validate -`",
+    ),
+)
+_CONFLICT = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+_HELM = "a Helm template"
+_HELM_HELP = "validate its output, `helm template . | authz validate -`"
+_KUSTOMIZE_HELP = "validate its output, `kustomize build . | authz validate -`"
+_GO_ACTION = re.compile(
+    r"\{\{-?\s*(?:[.$(\"`]|(?:if|else|end|range|with|define|template|block|include|tpl|toYaml|quote|default|required|printf"
+    r"|lookup|index|not|and|or|eq|ne|fail|nindent|indent|/\*)\b|/\*)"
+)
+_BLOCK = re.compile(r"\{%.*?%\}", re.DOTALL)
+_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
+_VARIABLE = re.compile(
+    r"\$\{\{?[ ]*[A-Za-z_][A-Za-z0-9_.]*(?::?[-=?+][^}]*)?[ ]*\}\}?"  # ${A}, ${A:-b}, ${{A}}
+    r"|\$\([A-Za-z_][A-Za-z0-9_.]*\)|\$[A-Z_][A-Z0-9_]{2,}\b|\{\{.*?\}\}"  # $(A), $NAME, {{ a }}
+)
+_KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml")
+_ONLY_NAMES = frozenset(["apiVersion", "kind", "metadata", "resources", "bases", "openapi", "crds", "configurations"])
+"""What a kustomization may have without changing what it names."""
+
+
+def pointer(file: str, data: bytes) -> Problem | None:
+    """A file that only stands for another, or is not finished; found without reading it as YAML."""
+    for beginning, message, advice in _POINTERS:
+        if data.startswith(beginning):
+            return _problem(file, message, advice)
+    conflict = _CONFLICT.search(data)
+    if conflict is not None:
+        line = data.count(b"\n", 0, conflict.start()) + 1
+        return _problem(file, "a merge conflict that nobody has resolved", "keep one of the two sides", line, 1)
+    return None
+
+
+def template(file: str, data: bytes) -> Problem | None:
+    """A template of Helm, Go or Jinja; for files that are no YAML, or policies that hold such text."""
+    text = _COMMENT.sub("", data.decode("utf-8", "replace"))
+    for pattern, what, advice in (
+        (_GO_ACTION, _HELM, _HELM_HELP),
+        (_BLOCK, "a Jinja template", "validate what is made of it: `… | authz validate -`"),
+        (re.compile(r"\{\{.*?\}\}"), "a template", "validate what is made of it: `… | authz validate -`"),
+    ):
+        found = pattern.search(text)
+        if found is not None:
+            line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
+            return _problem(file, f"{what}, not a policy yet", advice, line, column)
+    return None
+
+
+def _problem(file: str, message: str, advice: str, line: int = 0, column: int = 0) -> Problem:
+    return Problem(Severity.ERROR, CODE, message, Location(file, line, column), help=advice)
+
+
+# --- documents without a kind ----------------------------------------------------------------------------------------
+
+
+class Input(NamedTuple):
+    """A document that Helm or kustomize reads."""
+
+    message: str
+    help: str
+    is_error: bool = True
+
+
+def tool_input(document: Document) -> Input | None:
+    """Say what a document is that is no Kubernetes object, or a kustomization; None when nothing is known of it."""
+    root = document.root
+    if not isinstance(root, reading.Mapping):
+        return None
+    name = PurePath(document.file).name.lower()
+    kind, version = text_of(root.entries.get("kind")), text_of(root.entries.get("apiVersion")) or ""
+    is_kustomization = name in _KUSTOMIZATIONS or name == "kustomization"
+    if version.startswith("kustomize.config.k8s.io/") or (is_kustomization and kind is None):
+        if root.entries.keys() <= _ONLY_NAMES:
+            return Input(
+                "a kustomization, which is not run; what it names is read only if it lies here", _KUSTOMIZE_HELP, False
+            )
+        return Input("a kustomization changes what it names, and it is not run", _KUSTOMIZE_HELP)
+    if kind is not None:
+        return None
+    if name in ("chart.yaml", "chart.yml") or (version in ("v1", "v2") and {"name", "version"} <= root.entries.keys()):
+        return Input("a Helm chart's description, not a policy", _HELM_HELP)
+    if name.startswith("values") and not version:
+        return Input("values of a Helm chart, not a policy", _HELM_HELP)
+    return None
+
+
+# --- variables -------------------------------------------------------------------------------------------------------
+
+
+def may_hold_variables(data: bytes) -> bool:
+    """Cheap: whether it is worth looking at every value."""
+    return b"$" in data or b"{{" in data or b"{%" in data
+
+
+def hold_actions(documents: list[Document]) -> bool:
+    """Whether an action of a Go template stands in a value: quoted it is YAML, and still no policy."""
+    return any(_GO_ACTION.search(name) for document in documents for _, name in _variables(document.root))
+
+
+def warn_of_variables(documents: list[Document], problems: list[Problem]) -> None:
+    """One warning for a file whose policies hold variables that look as if somebody should have replaced them."""
+    found = [(document, node, name) for document in documents for node, name in _variables(document.root)]
+    if not found:
+        return
+    names = list(dict.fromkeys(name for _, _, name in found))
+    document, node, _ = found[0]
+    shown = ", ".join(f"`{name}`" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    verb = "looks like a variable" if len(names) == 1 else "look like variables"
+    notes = Notes(document, problems)
+    notes.warn(CODE, node, f"{shown} {verb} that nobody replaced", "replace it first, for example with `envsubst`")
+
+
+def _variables(root: Node) -> Iterator[tuple[Node, str]]:
+    if isinstance(root, Scalar):
+        for match in _VARIABLE.finditer(root.value) if "$" in root.value or "{{" in root.value else ():
+            yield root, match[0]
+    elif isinstance(root, Sequence):
+        for item in root.items:
+            yield from _variables(item)
+    elif isinstance(root, reading.Mapping):
+        for key in root.keys:
+            yield from _variables(key)
+        for child in root.entries.values():
+            yield from _variables(child)

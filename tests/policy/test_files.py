@@ -1,0 +1,230 @@
+"""Files around policies: what is unpacked, what is refused, what is passed over, and what one line says of it."""
+
+import json
+
+import pytest
+
+from authz.policy.reader import read_policies
+
+BARE = "{metadata: {name: d}, spec: {action: DENY, rules: [{}]}}"
+DENY = BARE.replace("{", "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, ", 1)
+EMPTY_LIST = "{apiVersion: v1, kind: List, items: []}"
+TEXT = "apiVersion: security.istio.io/v1\\nkind: AuthorizationPolicy\\nmetadata: {name: d}\\n"
+OTHER = "{apiVersion: v1, kind: Service, metadata: {name: s}}"
+
+
+def said(text: str, file: str = "f.yaml") -> list[tuple[str, str, str]]:
+    """Severity, code and message of everything but remarks."""
+    problems = read_policies([(file, text.encode())]).problems
+    return [(p.severity.value, p.code, p.message) for p in problems if p.severity.value != "info"]
+
+
+UNPACKED = {
+    "a list": f"{{apiVersion: v1, kind: List, items: [{DENY}]}}",
+    "a list in a list": f"{{apiVersion: v1, kind: List, items: [{{apiVersion: v1, kind: List, items: [{DENY}]}}]}}",
+    "beside an empty list": f"{{apiVersion: v1, kind: List, items: [{EMPTY_LIST}, {DENY}]}}",
+    "a list of the kind": f"{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicyList, items: [{BARE}]}}",
+    "items that say it": f"{{apiVersion: security.istio.io/v1, kind: AuthorizationPolicyList, items: [{DENY}]}}",
+    "a list of the kind in a list": "{apiVersion: v1, kind: List, items: ["
+    f"{{apiVersion: security.istio.io/v1beta1, kind: AuthorizationPolicyList, items: [{BARE}]}}]}}",
+    "kpt": f"{{apiVersion: config.kubernetes.io/v1, kind: ResourceList, items: [{OTHER}, {DENY}]}}",
+    "another list": f"{{apiVersion: example.com/v1, kind: Bundle, items: [{DENY}]}}",
+}
+
+
+@pytest.mark.parametrize("text", UNPACKED.values(), ids=UNPACKED)
+def test_lists_are_taken_apart_as_kubectl_does(text: str) -> None:
+    result = read_policies([("f.yaml", text.encode())])
+    assert [policy.action.value for policy in result.resources.authorization_policies] == ["DENY"]
+
+
+@pytest.mark.parametrize("kind", ["RequestAuthentication", "PeerAuthentication"])
+def test_lists_of_the_other_kinds_are_taken_apart_too(kind: str) -> None:
+    items = "[{metadata: {name: a}}, {metadata: {name: b}}]"
+    text = f"{{apiVersion: security.istio.io/v1, kind: {kind}List, items: {items}}}"
+    read = read_policies([("f.yaml", text.encode())]).resources
+    assert len(read.request_authentications) + len(read.peer_authentications) == 2
+
+
+REFUSED = {
+    "OpenShift": f"{{apiVersion: template.openshift.io/v1, kind: Template, objects: [{DENY}]}}",
+    "OpenShift, old": f"{{apiVersion: v1, kind: Template, objects: [{DENY}], parameters: []}}",
+    "a list of OpenShift's": "{apiVersion: v1, kind: List, items: ["
+    f"{{apiVersion: template.openshift.io/v1, kind: Template, objects: [{DENY}]}}]}}",
+    "text in a ConfigMap": f'{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c}}, data: {{a.yaml: "{TEXT}"}}}}',
+    "JSON in a ConfigMap": "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a.json: "
+    + json.dumps(json.dumps({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}))
+    + "}}",
+    "text in a Secret": f'{{apiVersion: v1, kind: Secret, metadata: {{name: c}}, stringData: {{a.yaml: "{TEXT}"}}}}',
+    "OCM": "{apiVersion: policy.open-cluster-management.io/v1, kind: Policy, spec: "
+    "{policy-templates: [{objectDefinition: {apiVersion: policy.open-cluster-management.io/v1, "
+    "kind: ConfigurationPolicy, spec: {object-templates: "
+    f"[{{complianceType: musthave, objectDefinition: {DENY}}}]}}}}}}]}}}}",
+    "ManifestWork": "{apiVersion: work.open-cluster-management.io/v1, kind: ManifestWork, spec: {workload: "
+    f"{{manifests: [{DENY}]}}}}}}",
+    "Crossplane": "{apiVersion: kubernetes.crossplane.io/v1alpha2, kind: Object, spec: {forProvider: "
+    f"{{manifest: {DENY}}}}}}}",
+    "Kyverno": "{apiVersion: kyverno.io/v1, kind: ClusterPolicy, spec: {rules: [{generate: {apiVersion: "
+    "security.istio.io/v1, kind: AuthorizationPolicy, name: a, data: {spec: {}}}}]}}",
+    "a patch of Flux": "{apiVersion: kustomize.toolkit.fluxcd.io/v1, kind: Kustomization, spec: {patches: "
+    f'[{{patch: "{TEXT}"}}]}}}}',
+}
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(
+    "beside", ["", f"\n---\n{DENY.replace('name: d', 'name: e')}"], ids=["alone", "beside a policy"]
+)
+def test_a_container_that_holds_a_policy_is_never_passed_over(text: str, beside: str) -> None:
+    (problem,) = said(text + beside)
+    assert problem[:2] == ("error", "RE-12")
+    assert problem[2].endswith("holds a policy, which would be lost")
+
+
+PASSED_OVER = {
+    "a service": OTHER,
+    "a definition of the kind": "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, spec: {group: "
+    "security.istio.io, names: {kind: AuthorizationPolicy, listKind: AuthorizationPolicyList}}}",
+    "a role": "{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, rules: [{apiGroups: [security.istio.io], "
+    "resources: [authorizationpolicies]}]}",
+    "an owner": "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, ownerReferences: "
+    "[{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, name: a, uid: b}]}, data: {a: b}}",
+    "a reference": "{apiVersion: v1, kind: Event, involvedObject: {apiVersion: security.istio.io/v1, kind: "
+    "AuthorizationPolicy, name: a}}",
+    "other settings": "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a.yaml: 'apiVersion: v1'}}",
+    "a template of others": "{apiVersion: template.openshift.io/v1, kind: Template, objects: [{kind: Service}]}",
+    "an alert with a template": "{apiVersion: monitoring.coreos.com/v1, kind: PrometheusRule, a: '{{ $labels.x }}'}",
+    "an empty list": "{apiVersion: security.istio.io/v1, kind: PeerAuthenticationList, items: []}",
+    "KEDA": "{apiVersion: keda.sh/v1alpha1, kind: TriggerAuthentication, metadata: {name: a}}",
+    "Linkerd": "{apiVersion: policy.linkerd.io/v1alpha1, kind: MeshTLSAuthentication, metadata: {name: a}}",
+    "Linkerd too": "{apiVersion: policy.linkerd.io/v1alpha1, kind: NetworkAuthentication, metadata: {name: a}}",
+}
+
+
+@pytest.mark.parametrize("text", PASSED_OVER.values(), ids=PASSED_OVER)
+def test_other_kinds_beside_policies_are_passed_over(text: str) -> None:
+    assert said(f"{text}\n---\n{DENY}") == []
+
+
+@pytest.mark.parametrize("text", PASSED_OVER.values(), ids=PASSED_OVER)
+def test_other_kinds_alone_are_refused(text: str) -> None:
+    assert said(text) == [
+        ("error", "empty", "the file holds no policy, and without policies everything would be allowed")
+    ]
+
+
+def test_a_folder_of_other_kinds_is_refused_by_its_name() -> None:
+    result = read_policies([("p/a.yaml", OTHER.encode()), ("p/b/c.yaml", OTHER.encode())])
+    assert [str(p).splitlines()[0] for p in result.problems if p.is_error] == [
+        "p: error: 2 files hold no policy, and without policies everything would be allowed [empty]"
+    ]
+
+
+EMPTY = ["", " ", "\n \n", "# a\n  # b\n", "---\n", "---\n---\n", "--- # a\n...\n", "null\n", "~", "\ufeff"]
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_an_empty_file_is_refused_alone_and_among_others(text: str) -> None:
+    message = ("error", "empty", "the file holds no document, and what is missing may be what denies")
+    assert said(text) == [message]
+    result = read_policies([("a.yaml", text.encode()), ("b.yaml", DENY.encode())])
+    assert [p.location.file for p in result.problems if p.is_error] == ["a.yaml"]
+    assert not read_policies([("a.yaml", text.encode())], allow_empty=True).has_errors
+
+
+OLD = [
+    ("authentication.istio.io/v1alpha1", "MeshPolicy", "PeerAuthentication in the root namespace"),
+    ("authentication.istio.io/v1alpha1", "Policy", "PeerAuthentication"),
+    ("rbac.istio.io/v1alpha1", "ClusterRbacConfig", "`spec: {}`"),
+    ("rbac.istio.io/v1alpha1", "RbacConfig", "`spec: {}`"),
+    ("rbac.istio.io/v1alpha1", "ServiceRole", "`to` and `when`"),
+    ("rbac.istio.io/v1alpha1", "ServiceRoleBinding", "`from`"),
+    ("rbac.istio.io/v1alpha1", "AuthorizationPolicy", "security.istio.io/v1"),
+    ("config.istio.io/v1alpha2", "rule", "CUSTOM"),
+]
+
+
+@pytest.mark.parametrize(("version", "kind", "new"), OLD)
+def test_kinds_of_old_istios_are_refused_with_what_replaces_them(version: str, kind: str, new: str) -> None:
+    result = read_policies(
+        [("f.yaml", f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n---\n{DENY}".encode())]
+    )
+    (problem,) = result.problems
+    assert problem.is_error
+    assert f"`{kind}` of {version.partition('/')[0]} is of Istio before 1.6" in problem.message
+    assert new in problem.help
+
+
+POLICY = (
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+    "metadata:\n  name: a\n  namespace: {}\nspec: {{rules: [{{}}]}}\n"
+)
+ONE_LINE = {
+    "a Helm template": ("t.yaml", "{{- if .Values.on }}\n" + POLICY.format("x") + "{{- end }}\n", "a Helm template"),
+    "a value of Helm": ("t.yaml", POLICY.format("{{ .Release.Namespace }}"), "a Helm template"),
+    "a quoted value of Helm": ("t.yaml", POLICY.format('"{{ .Values.ns | quote }}"'), "a Helm template"),
+    "a helper of Helm": ("t.yaml", POLICY.format('{{ include "a.ns" . }}'), "a Helm template"),
+    "Jinja": ("t.yaml", "{% if a %}\n" + POLICY.format("x") + "{% endif %}\n", "a Jinja template"),
+    "a chart": ("Chart.yaml", "apiVersion: v2\nname: a\nversion: 0.1.0\n", "a Helm chart's description"),
+    "values": ("values.yaml", "image: a\nreplicas: 2\n", "values of a Helm chart"),
+    "values of a stage": ("values-prod.yaml", "image: a\n", "values of a Helm chart"),
+    "a kustomization": ("kustomization.yaml", "namespace: a\nresources: [b.yaml]\n", "a kustomization"),
+    "a kustomization with its kind": (
+        "k.yaml",
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\npatches: [{path: b.yaml}]\n",
+        "a kustomization",
+    ),
+    "a component": (
+        "c.yaml", "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches: []\n", "a kustomization"
+    ),
+    "Git LFS": ("p.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n", "a Git LFS pointer"),
+    "git-annex": ("p.yaml", "/annex/objects/SHA256E-s1--a.yaml\n", "a git-annex pointer"),
+    "a merge conflict": ("p.yaml", f"<<<<<<< HEAD\n{DENY}\n=======\n>>>>>>> b\n", "a merge conflict"),
+    "other documents": ("x.yaml", "a: 1\n---\nb: 2\n---\nc: 3\n", "the document has no `kind`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "text", "message"), ONE_LINE.values(), ids=ONE_LINE)
+def test_what_is_no_policy_yet_is_one_clear_line(file: str, text: str, message: str) -> None:
+    (problem,) = said(text, file)
+    assert problem[0] == "error"
+    assert problem[2].startswith(message)
+
+
+def test_a_kustomization_that_only_names_files_is_a_warning() -> None:
+    files = [("kustomization.yaml", b"resources: [a.yaml]\n"), ("a.yaml", DENY.encode())]
+    assert [(p.severity.value, p.location.file) for p in read_policies(files).problems] == [
+        ("warning", "kustomization.yaml")
+    ]
+
+
+VARIABLES = [
+    ("'${NS}'", "`${NS}` looks like a variable that nobody replaced"),
+    ("'${NS:-shop}'", "`${NS:-shop}` looks like a variable that nobody replaced"),
+    ("$(NS)", "`$(NS)` looks like a variable that nobody replaced"),
+    ("$NAMESPACE", "`$NAMESPACE` looks like a variable that nobody replaced"),
+    ("'${{ ns }}'", "`${{ ns }}` looks like a variable that nobody replaced"),
+    ("'{{ ns }}'", "`{{ ns }}` looks like a variable that nobody replaced"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), VARIABLES)
+def test_a_variable_that_nobody_replaced_is_a_warning(value: str, message: str) -> None:
+    text = DENY.replace("rules: [{}]", f"rules: [{{when: [{{key: 'request.headers[x]', values: [{value}]}}]}}]")
+    assert said(text) == [("warning", "file", message)]
+
+
+def test_many_variables_are_one_warning_a_file() -> None:
+    text = DENY.replace("[{}]", "[{when: [{key: 'request.headers[x]', values: ['${A}', '${B}', '${C}', '${D}']}]}]")
+    assert said(text) == [
+        ("warning", "file", "`${A}`, `${B}`, `${C}` and 1 more look like variables that nobody replaced")
+    ]
+
+
+def test_a_comment_is_no_variable_and_no_template() -> None:
+    assert said(f"# {{{{ .Values.a }}}} ${{B}}\n{DENY}") == []
+
+
+@pytest.mark.parametrize("version", ["a/b/c", "security.istio.io/v1/x"])
+def test_an_api_version_has_one_slash_at_most(version: str) -> None:
+    assert said(f"apiVersion: {version}\nkind: Foo\n---\n{DENY}")[0][:2] == ("error", "RE-1")
