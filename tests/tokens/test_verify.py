@@ -7,7 +7,7 @@ from authz.core.resources import JwtRule
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.signing import jwks_text, make_token, sign_text
-from authz.tokens.strict_json import write_base64url
+from authz.tokens.base64url import write_base64url
 from authz.tokens.verify import ParsedToken, Refusal, accepted_token, check_token, read_token
 from tests.tokens.material import ISSUER, KEYS, NOW, keys_of, rule, table, token
 

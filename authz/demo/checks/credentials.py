@@ -10,7 +10,7 @@ from authz.demo.prepare import authority
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.keys import generate_key
 from authz.tokens.signing import SigningKey, jwks_text, sign_text, signing_key
-from authz.tokens.strict_json import read_base64url
+from authz.tokens.base64url import read_base64url
 
 HOUR_SECONDS = 3600.0
 
