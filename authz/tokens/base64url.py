@@ -8,6 +8,7 @@ signature itself can be respelt.
 
 import binascii
 import re
+from contextlib import suppress
 
 _STANDARD = bytes(
     b"+/"[b"-_".index(byte)] if byte in b"-_" else 0x21 if byte in b"+/" else byte  # `!` is in no alphabet
@@ -27,11 +28,10 @@ def read_base64url(text: str | bytes) -> bytes:
     that no bytes have.
     """
     data = text.encode("ascii") if isinstance(text, str) else text  # UnicodeEncodeError is a ValueError
-    try:
-        # Nearly every text is unpadded; what is not is read with more care below.
-        return binascii.a2b_base64(data.translate(_STANDARD) + _PADDING[len(data) & 3], strict_mode=True)
-    except binascii.Error:
-        return _read_with_care(data)
+    if b"=" not in data:  # nearly every text; of too much padding Python's own strictness says nothing
+        with suppress(binascii.Error):
+            return binascii.a2b_base64(data.translate(_STANDARD) + _PADDING[len(data) & 3], strict_mode=True)
+    return _read_with_care(data)
 
 
 def _read_with_care(data: bytes) -> bytes:
