@@ -23,7 +23,7 @@ from authz.tokens.base64url import read_base64url, write_base64url
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.signing import sign_text, signing_key
-from tests.envoy.native import Native, running
+from tests.envoy.jwt_rig import Native, running
 from tests.tokens.material import ISSUER, KEYS, request, rule
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
