@@ -120,7 +120,8 @@ class _LenientReader:
         return value
 
     def _refuse(self) -> NoReturn:
-        raise ValueError("not JSON" if isinstance(self._error, UnicodeEncodeError) else str(self._error)) from self._error
+        shown = "a surrogate alone" if isinstance(self._error, UnicodeEncodeError) else str(self._error)
+        raise ValueError(shown) from self._error
 
     def _skip_space(self) -> None:
         self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing at least

@@ -102,7 +102,7 @@ def read_key_set(text: str) -> KeySet:
     entries = document.get("keys")
     if "keys" not in document:
         if "kty" in document:
-            return KeySet((), digest, ("a single key is no key set: write it as `{\"keys\": [...]}`",))
+            return KeySet((), digest, ('a single key is no key set: write it as `{"keys": [...]}`',))
         return KeySet(_read_certificates(document), digest)
     if not isinstance(entries, list):
         raise ValueError("the key set has no list `keys`")
@@ -119,8 +119,8 @@ def read_key_set(text: str) -> KeySet:
 
 def _name_of(index: int, entry: Json) -> str:
     """Where an entry stands, and what it is called; never more of it, for it may be a secret."""
-    kid = entry.get("kid") if isinstance(entry, dict) else None
-    shown = "".join(character if character.isprintable() else "?" for character in kid[:64]) if _is_text(kid) else ""
+    kid = entry.get("kid") if isinstance(entry, dict) else ""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in kid[:64]) if isinstance(kid, str) else ""
     return f"keys[{index}] (kid `{shown}`)" if shown else f"keys[{index}]"
 
 
@@ -157,10 +157,6 @@ def _read_key(entry: Json) -> Key:
     name, algorithm = kid if isinstance(kid, str) else "", alg if isinstance(alg, str) else ""
     family, material = read(entry, algorithm)
     return Key(family, name, algorithm, material)
-
-
-def _is_text(value: Json) -> bool:
-    return isinstance(value, str)
 
 
 def _text_member(entry: Mapping[str, Json], name: str) -> str:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from authz.core.attributes import Json, Token
 from authz.core.resources import JwtRule
-from authz.tokens.jwks import ED25519_SIGNATURE_BYTES, SUPPORTED_ALGORITHMS, KeySet
-from authz.tokens.key_sets import KeySetState
 from authz.tokens.base64url import read_base64url
 from authz.tokens.json_text import read_object
+from authz.tokens.jwks import ED25519_SIGNATURE_BYTES, SUPPORTED_ALGORITHMS, KeySet
+from authz.tokens.key_sets import KeySetState
 
 CLOCK_SKEW_SECONDS = 60
 """Fixed by Envoy (RA-25)."""

@@ -7,6 +7,7 @@ One Envoy has a listener for every shape; a shape that it refuses has none. Isti
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -141,7 +142,8 @@ class Native:
 
     def ask(self, name: str, path: str = "/", headers: Sequence[tuple[str, bytes]] = ()) -> tuple[int, str]:
         """One request to a listener: status and body."""
-        head = [f"GET {path} HTTP/1.1".encode(), b"host: api", *(key.encode() + b": " + value for key, value in headers)]
+        lines = [key.encode() + b": " + value for key, value in headers]
+        head = [f"GET {path} HTTP/1.1".encode(), b"host: api", *lines]
         connection = self._open.get(name)
         if connection is None:
             connection = self._open[name] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -152,11 +154,11 @@ class Native:
         while b"\r\n\r\n" not in answer:
             answer += _piece(connection)
         told, _, body = answer.partition(b"\r\n\r\n")
-        lines = [line.lower() for line in told.split(b"\r\n")]
-        length = next((int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:")), 0)
+        said = [line.lower() for line in told.split(b"\r\n")]
+        length = next((int(line.partition(b":")[2]) for line in said if line.startswith(b"content-length:")), 0)
         while len(body) < length:
             body += _piece(connection)
-        if b"connection: close" in lines:
+        if b"connection: close" in said:
             self._open.pop(name).close()
         return int(told.split(b" ", 2)[1]), body.decode()
 
@@ -173,8 +175,6 @@ def _piece(connection: socket.socket) -> bytes:
 
 def _connect(connection: socket.socket, state: Path, name: str) -> None:
     # The path of a Unix socket is short: name it relative to a directory that is open.
-    import os
-
     descriptor = os.open(state, os.O_RDONLY)
     try:
         connection.connect(f"/proc/self/fd/{descriptor}/{name}")

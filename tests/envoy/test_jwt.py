@@ -4,7 +4,7 @@ import base64
 import datetime
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,16 @@ pytest.importorskip("envoy")
 
 ALGS = {"rsa": "RS256", "ec": "ES256", "ec384": "ES384", "ec521": "ES512", "ed": "EdDSA", "oct": "HS256"}
 VALUES: dict[str, Any] = {
-    "missing": ..., "null": None, "number": 5, "list": [], "texts": ["x"], "object": {}, "empty": "", "true": True,
+    "missing": ...,
+    "null": None,
+    "number": 5,
+    "list": [],
+    "texts": ["x"],
+    "object": {},
+    "empty": "",
+    "true": True,
     "other": "x",
-}  # fmt: skip
+}
 PLAIN = rule()
 NOW = time.time()
 MISMATCH = "an `alg` that does not fit the key"
@@ -110,13 +117,25 @@ def _number_of(value: int) -> bytes:
 
 def _spelt() -> Iterator[tuple[str, Shape]]:
     """What is the same number or text in another spelling."""
-    for name, key, member in (("n", "rsa", "n"), ("e", "rsa", "e"), ("x", "ec", "x"), ("k", "oct", "k"), ("okp", "ed", "x")):
+    for name, key, member in (
+        ("n", "rsa", "n"),
+        ("e", "rsa", "e"),
+        ("x", "ec", "x"),
+        ("k", "oct", "k"),
+        ("okp", "ed", "x"),
+    ):
         data, text = _number(key, member), KEYS[key].jwk[member]
         for how, value in {
-            "zeros": write_base64url(b"\0\0" + data), "padded": text + "=" * (-len(text) % 4), "overpadded": text + "===",
-            "spaced": f" {text[:3]}\n{text[3:]} ", "standard": base64.b64encode(data).decode(), "cut": text[:-2],
-            "bits": text[:-1] + chr(ord(text[-1]) + 1), "not base64": text + "!", "not ascii": text + "é",
-        }.items():  # fmt: skip
+            "zeros": write_base64url(b"\0\0" + data),
+            "padded": text + "=" * (-len(text) % 4),
+            "overpadded": text + "===",
+            "spaced": f" {text[:3]}\n{text[3:]} ",
+            "standard": base64.b64encode(data).decode(),
+            "cut": text[:-2],
+            "bits": text[:-1] + chr(ord(text[-1]) + 1),
+            "not base64": text + "!",
+            "not ascii": text + "é",
+        }.items():
             yield f"{name}-{how}", Shape(jwks(jwk(key, **{member: value})), (token(key),))
     short, of_short = _zero_key()
     yield "ec-short-x", Shape(jwks(short), (of_short,))
@@ -142,10 +161,31 @@ def _algorithms() -> Iterator[tuple[str, Shape]]:
             yield f"alg-{key}-{alg}", Shape(jwks(jwk(key, alg=alg)), (token(key),))
         for key in ("ec", "ec384", "ec521"):
             yield f"alg-{key}-{alg}-no-crv", Shape(jwks(jwk(key, alg=alg, crv=...)), (token(key),))
-    for key, curve in (("ec384", "P-256"), ("ec", "P-384"), ("ec", "P-521"), ("ec", "secp256k1"), ("ed", "Ed448"), ("ed", "X25519")):
+    for key, curve in (
+        ("ec384", "P-256"),
+        ("ec", "P-384"),
+        ("ec", "P-521"),
+        ("ec", "secp256k1"),
+        ("ed", "Ed448"),
+        ("ed", "X25519"),
+    ):
         yield f"crv-{key}-{curve}", Shape(jwks(jwk(key, crv=curve)), (token(key),))
     for key in ("rsa", "ec", "ec384", "oct"):
-        for alg in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "HS256", "HS384", "HS512", "EdDSA"):
+        for alg in (
+            "RS256",
+            "RS384",
+            "RS512",
+            "PS256",
+            "PS384",
+            "PS512",
+            "ES256",
+            "ES384",
+            "ES512",
+            "HS256",
+            "HS384",
+            "HS512",
+            "EdDSA",
+        ):
             fits = ALGS[key][:1] == alg[:1] or (key == "rsa" and alg[:1] == "P")
             if key.startswith("ec"):
                 fits = ALGS[key] == alg
@@ -172,29 +212,60 @@ def _documents() -> Iterator[tuple[str, Shape]]:
     der = "".join(pem.split("\n")[1:-2])
     good = json.dumps(jwk("rsa"))
     documents = {
-        "firebase": json.dumps({"rsa": pem}), "firebase-two": json.dumps({"a": pem, "rsa": pem}),
-        "firebase-other-kid": json.dumps({"other": pem}), "firebase-ec": json.dumps({"rsa": pem, "ec": of_ec}),
-        "firebase-number": json.dumps({"rsa": pem, "n": 5}), "firebase-no-kid": json.dumps({"": pem}),
-        "firebase-no-newline": json.dumps({"rsa": pem.strip()}), "firebase-crlf": json.dumps({"rsa": pem.replace("\n", "\r\n")}),
-        "firebase-broken": json.dumps({"rsa": pem.replace("M", "", 3)}), "firebase-public": json.dumps({"rsa": public.decode()}),
-        "firebase-two-in-one": json.dumps({"rsa": pem + pem}), "firebase-text-before": json.dumps({"rsa": "x" + pem}),
-        "pem": pem, "public-pem": public.decode(), "x5c-only": jwks({"kty": "RSA", "kid": "rsa", "x5c": [der]}),
-        "single": good, "list": f"[{good}]", "blank": " \n", "null": "null", "text": '"x"', "object": "{}",
-        "no-keys": jwks(), "keys-twice": f'{{"keys":[{good}],"keys":[{good}]}}', "trailing": jwks(jwk("rsa")) + " x",
-        "comma": f'{{"keys":[{good},],}}', "bare": f"{{keys:[{good}]}}", "single-quotes": f"{{'keys':[{good}]}}",
-        "space": f" \n{jwks(jwk('rsa'))}\n\t", "bom": "\ufeff" + jwks(jwk("rsa")), "comment": f'{{"keys":[{good}]/**/}}',
-        "member-twice": '{"keys":[{"kty":"RSA",' + good[1:] + "]}", "more-members": json.dumps({"keys": [jwk("rsa")], "x": {"y": None}}),
-        "huge-number": jwks(jwk("rsa", x=10**300)) , "infinite": '{"keys":[' + good + '],"x":1e400}',
-        "deep": '{"keys":[' + good + '],"x":' + "[" * 100 + "]" * 100 + "}", "newline-in-text": f'{{"keys":[{good}],"x":"\n"}}',
-        "surrogate": f'{{"keys":[{good}],"x":"\\ud800"}}', "private": jwks(jwk("rsa", d="AQAB", p="AQAB", q=5)),
-        "kid-twice": jwks(jwk("rogue"), jwk("rsa")), "kid-twice-ec": jwks(jwk("ec", kid="rsa"), jwk("rsa")),
-        "unknown-first": jwks({"kty": "XYZ", "kid": "rsa"}, jwk("rsa")), "ed-first": jwks(jwk("ed", kid=...), jwk("rsa")),
-        "ed-last": jwks(jwk("rsa"), jwk("ed", kid=...)), "nested": json.dumps({"jwks": {"keys": [jwk("rsa")]}}),
-        "enc": jwks(jwk("rsa", use="enc", key_ops=["encrypt"])), "kid-of-other": jwks(jwk("rsa", kid="other")),
-        "kid-case": jwks(jwk("rsa", kid="RSA")), "crv-of-rsa": jwks(jwk("rsa", crv="P-256", x="AAAA")),
-    }  # fmt: skip
+        "firebase": json.dumps({"rsa": pem}),
+        "firebase-two": json.dumps({"a": pem, "rsa": pem}),
+        "firebase-other-kid": json.dumps({"other": pem}),
+        "firebase-ec": json.dumps({"rsa": pem, "ec": of_ec}),
+        "firebase-number": json.dumps({"rsa": pem, "n": 5}),
+        "firebase-no-kid": json.dumps({"": pem}),
+        "firebase-no-newline": json.dumps({"rsa": pem.strip()}),
+        "firebase-crlf": json.dumps({"rsa": pem.replace("\n", "\r\n")}),
+        "firebase-broken": json.dumps({"rsa": pem.replace("M", "", 3)}),
+        "firebase-public": json.dumps({"rsa": public.decode()}),
+        "firebase-two-in-one": json.dumps({"rsa": pem + pem}),
+        "firebase-text-before": json.dumps({"rsa": "x" + pem}),
+        "pem": pem,
+        "public-pem": public.decode(),
+        "x5c-only": jwks({"kty": "RSA", "kid": "rsa", "x5c": [der]}),
+        "single": good,
+        "list": f"[{good}]",
+        "blank": " \n",
+        "null": "null",
+        "text": '"x"',
+        "object": "{}",
+        "no-keys": jwks(),
+        "keys-twice": f'{{"keys":[{good}],"keys":[{good}]}}',
+        "trailing": jwks(jwk("rsa")) + " x",
+        "comma": f'{{"keys":[{good},],}}',
+        "bare": f"{{keys:[{good}]}}",
+        "single-quotes": f"{{'keys':[{good}]}}",
+        "space": f" \n{jwks(jwk('rsa'))}\n\t",
+        "bom": "\ufeff" + jwks(jwk("rsa")),
+        "comment": f'{{"keys":[{good}]/**/}}',
+        "member-twice": '{"keys":[{"kty":"RSA",' + good[1:] + "]}",
+        "more-members": json.dumps({"keys": [jwk("rsa")], "x": {"y": None}}),
+        "huge-number": jwks(jwk("rsa", x=10**300)),
+        "infinite": '{"keys":[' + good + '],"x":1e400}',
+        "deep": '{"keys":[' + good + '],"x":' + "[" * 100 + "]" * 100 + "}",
+        "newline-in-text": f'{{"keys":[{good}],"x":"\n"}}',
+        "surrogate": f'{{"keys":[{good}],"x":"\\ud800"}}',
+        "private": jwks(jwk("rsa", d="AQAB", p="AQAB", q=5)),
+        "kid-twice": jwks(jwk("rogue"), jwk("rsa")),
+        "kid-twice-ec": jwks(jwk("ec", kid="rsa"), jwk("rsa")),
+        "unknown-first": jwks({"kty": "XYZ", "kid": "rsa"}, jwk("rsa")),
+        "ed-first": jwks(jwk("ed", kid=...), jwk("rsa")),
+        "ed-last": jwks(jwk("rsa"), jwk("ed", kid=...)),
+        "nested": json.dumps({"jwks": {"keys": [jwk("rsa")]}}),
+        "enc": jwks(jwk("rsa", use="enc", key_ops=["encrypt"])),
+        "kid-of-other": jwks(jwk("rsa", kid="other")),
+        "kid-case": jwks(jwk("rsa", kid="RSA")),
+        "crv-of-rsa": jwks(jwk("rsa", crv="P-256", x="AAAA")),
+    }
     for name, text in documents.items():
-        yield f"document-{name}", Shape(text, (token(), token(header={"kid": ...}), token(header={"kid": ""}), token("rogue")))
+        yield (
+            f"document-{name}",
+            Shape(text, (token(), token(header={"kid": ...}), token(header={"kid": ""}), token("rogue"))),
+        )
 
 
 KEY_SETS = dict([*_of_members(), *_spelt(), *_algorithms(), *_documents()])
@@ -205,7 +276,7 @@ class Both:
     """Envoy and ourselves, asked the same."""
 
     native: Native
-    shapes: dict[str, tuple[tuple[JwtRule, str], ...]]
+    shapes: Mapping[str, Sequence[tuple[JwtRule, str]]]
 
     def ask(self, name: str, path: str = "/", **headers: str | list[str]) -> tuple[tuple[int, str], tuple[int, str]]:
         """Status and body of Envoy, then ours; 200 and nothing for a request that passes."""
@@ -254,7 +325,7 @@ def _raw(header: str | bytes, payload: str | bytes, key: str = "rsa", alg: str =
 
 def _tokens() -> Iterator[tuple[str, str]]:
     """Tokens for a rule with audiences and a set with a key of every kind."""
-    good = {"aud": "api"}
+    good: dict[str, Any] = {"aud": "api"}
     for member in ("alg", "kid", "typ", "cty", "crit", "b64", "jku", "x5c", "zip", "enc"):
         for kind, value in VALUES.items():
             yield f"header {member} {kind}", token(header={member: value}, **good)
@@ -264,15 +335,65 @@ def _tokens() -> Iterator[tuple[str, str]]:
             yield f"claim {member} {kind}", token(**good | {member: value})
     now = int(NOW)
     for member in ("exp", "nbf", "iat"):
-        for number in (0, -1, -0.0, 0.5, -0.5, 1, now - 3600, now - 55, now + 55, now + 3600, now + 3600.7, 1e18, 2**63, 2**64 - 1025,
-                       2**64 - 1024, 2**64, 1e300, str(now + 3600), True, [now]):  # fmt: skip
+        for number in (
+            0,
+            -1,
+            -0.0,
+            0.5,
+            -0.5,
+            1,
+            now - 3600,
+            now - 55,
+            now + 55,
+            now + 3600,
+            now + 3600.7,
+            1e18,
+            2**63,
+            2**64 - 1025,
+            2**64 - 1024,
+            2**64,
+            1e300,
+            str(now + 3600),
+            True,
+            [now],
+        ):
             yield f"claim {member} {number}", token(**good | {member: number})
-    for audience in ("api", "API", "api/", "http://api", "https://api/", "api//", "http://https://api", "other", ["other", "api"],
-                     ["api", 5], [["api"]], ["api", None], [" api"], {"api": 1}, "https://", "/"):  # fmt: skip
+    for audience in (
+        "api",
+        "API",
+        "api/",
+        "http://api",
+        "https://api/",
+        "api//",
+        "http://https://api",
+        "other",
+        ["other", "api"],
+        ["api", 5],
+        [["api"]],
+        ["api", None],
+        [" api"],
+        {"api": 1},
+        "https://",
+        "/",
+    ):
         yield f"audience {audience}", token(aud=audience)
     for issuer in (ISSUER + "/", ISSUER.upper(), " " + ISSUER, "", "http" + ISSUER[5:]):
         yield f"issuer {issuer}", token(iss=issuer, **good)
-    for alg in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "none", "None", "RS1", "ES256K", "rs256", "HS256 ", "Ed25519"):
+    for alg in (
+        "RS256",
+        "RS384",
+        "RS512",
+        "PS256",
+        "PS384",
+        "PS512",
+        "none",
+        "None",
+        "RS1",
+        "ES256K",
+        "rs256",
+        "HS256 ",
+        "Ed25519",
+    ):
         yield f"alg {alg}", token(header={"alg": alg}, **good)
     for key in ("ec", "ec384", "ec521", "ed", "oct", "rogue", "rsa-nokid"):
         yield f"key {key}", token(key, **good)
@@ -285,15 +406,66 @@ def _tokens() -> Iterator[tuple[str, str]]:
 
 def _json_texts() -> Iterator[tuple[str, str]]:
     head, body = '{"alg":"RS256"}', f'"iss":"{ISSUER}","aud":"api"'
-    members = ("'a':'x'", "a:1", '"a":1,', '"a":[1,]', '"a":[1,,2]', '"a":01', '"a":1.', '"a":.5', '"a":+1', '"a":1e5', '"a":1e400',
-               '"a":1e-400', '"a":NaN', '"a":Infinity', '"a":"\n"', '"a":"\x01"', '"a":"\\x41"', '"a":"\\\'"', '"a":"\\ud800"',
-               '"a":"\\ud83d\\ude00"', '"a":"\\ud83d \\ude00"', '"a":1,"a":1', '"a":{"b":1,"b":2}', '"a":tru', '"a":True', "null:1",
-               '"":1', '"a":/**/1', '"a":' + "[" * 99 + "]" * 99, '"a":' + "[" * 100 + "]" * 100, '"a":' + "9" * 400, '"a":00',
-               '"a":-', '"a":0x1', "a.b:1", "$a:1", "_a1:1", '"iss":"x"', '"a":"\x7f"', '"a":undefined')  # fmt: skip
+    members = (
+        "'a':'x'",
+        "a:1",
+        '"a":1,',
+        '"a":[1,]',
+        '"a":[1,,2]',
+        '"a":01',
+        '"a":1.',
+        '"a":.5',
+        '"a":+1',
+        '"a":1e5',
+        '"a":1e400',
+        '"a":1e-400',
+        '"a":NaN',
+        '"a":Infinity',
+        '"a":"\n"',
+        '"a":"\x01"',
+        '"a":"\\x41"',
+        '"a":"\\\'"',
+        '"a":"\\ud800"',
+        '"a":"\\ud83d\\ude00"',
+        '"a":"\\ud83d \\ude00"',
+        '"a":1,"a":1',
+        '"a":{"b":1,"b":2}',
+        '"a":tru',
+        '"a":True',
+        "null:1",
+        '"":1',
+        '"a":/**/1',
+        '"a":' + "[" * 99 + "]" * 99,
+        '"a":' + "[" * 100 + "]" * 100,
+        '"a":' + "9" * 400,
+        '"a":00',
+        '"a":-',
+        '"a":0x1',
+        "a.b:1",
+        "$a:1",
+        "_a1:1",
+        '"iss":"x"',
+        '"a":"\x7f"',
+        '"a":undefined',
+    )
     for text in members:
         yield f"payload {text[:30]}", _raw(head, "{" + body + "," + text + "}")
         yield f"header {text[:30]}", _raw(head[:-1] + "," + text + "}", "{" + body + "}")
-    whole = ("null", "[]", "1", '"x"', "x", "{", "{}", "\ufeff{}", "{} x", " {} ", "{}\x00", b'{"a":"\xff"}', b'{"a":"\xed\xa0\x80"}')
+    whole = (
+        "null",
+        "[]",
+        "1",
+        '"x"',
+        "x",
+        "{",
+        "{}",
+        "\ufeff{}",
+        "{} x",
+        " {} ",
+        "{}\x00",
+        b'{"a":"\xff"}',
+        b'{"a":"\xed\xa0\x80"}',
+    )
     for document in whole:
         yield f"payload whole {document!r}", _raw(head, document)
         yield f"header whole {document!r}", _raw(document, "{" + body + "}")
@@ -309,7 +481,17 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
         yield f"signature end {how!r}", f"{head}.{body}.{signature}{how}"
         yield f"signature inside {how!r}", f"{head}.{body}.{signature[:7]}{how}{signature[7:]}"
         yield f"signed {how!r}", _resigned(f"{head}{how}", f"{body}{how}")
-    for joined in (f".{text}", f"{text}.", f"{head}..{body}.{signature}", f"{head}.{body}.", f"{head}.{body}", head, ".", "", f"{text}.x"):
+    for joined in (
+        f".{text}",
+        f"{text}.",
+        f"{head}..{body}.{signature}",
+        f"{head}.{body}.",
+        f"{head}.{body}",
+        head,
+        ".",
+        "",
+        f"{text}.x",
+    ):
         yield f"dots {joined[:5]} {len(joined)}", joined
     for last in "ABCDwxyz019":
         yield f"last of signature {last}", text[:-1] + last
@@ -335,16 +517,25 @@ def _signatures() -> Iterator[tuple[str, str]]:
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         order = (1 << (8 * size)) - 1
         for how, data in {
-            "longer": r.to_bytes(size + 3, "big") + s.to_bytes(size + 3, "big"), "odd": raw + b"x", "two more": raw + b"xx",
-            "shorter": raw[:-1], "empty half": raw[:size], "der": private.sign(text.encode(), ec.ECDSA(hashes.SHA256())),
-            "swapped": raw[size:] + raw[:size], "zero": bytes(2 * size), "beyond": order.to_bytes(size, "big") * 2, "one": b"x",
-        }.items():  # fmt: skip
+            "longer": r.to_bytes(size + 3, "big") + s.to_bytes(size + 3, "big"),
+            "odd": raw + b"x",
+            "two more": raw + b"xx",
+            "shorter": raw[:-1],
+            "empty half": raw[:size],
+            "der": private.sign(text.encode(), ec.ECDSA(hashes.SHA256())),
+            "swapped": raw[size:] + raw[:size],
+            "zero": bytes(2 * size),
+            "beyond": order.to_bytes(size, "big") * 2,
+            "one": b"x",
+        }.items():
             yield f"{alg} {how}", f"{text}.{write_base64url(data)}"
         assert decode_dss_signature(private.sign(b"", ec.ECDSA(hashes.SHA256())))
     private = KEYS["rsa"].private
     assert isinstance(private, rsa.RSAPrivateKey)
     for salt in (0, 20, 32, 64, 222):
-        text = f"{write_base64url(json.dumps({'alg': 'PS256', 'kid': 'rsa'}).encode())}.{write_base64url(body.encode())}"
+        text = (
+            f"{write_base64url(json.dumps({'alg': 'PS256', 'kid': 'rsa'}).encode())}.{write_base64url(body.encode())}"
+        )
         scheme = padding.PSS(padding.MGF1(hashes.SHA256()), salt)
         yield f"PS256 salt {salt}", f"{text}.{write_base64url(private.sign(text.encode(), scheme, hashes.SHA256()))}"
     for length in (0, 1, 63, 64, 65, 256, 257):
@@ -393,8 +584,10 @@ RULES: dict[str, tuple[tuple[JwtRule, str], ...]] = {
         (rule(issuer="other", from_headers=(JwtHeader("x-b"), JwtHeader("x-c"))), jwks(jwk("ec"))),
         (rule(issuer="third", from_params=("access_token",)), jwks(jwk("ed"))),
     ),
-    "one rule, two places": ((rule(from_headers=(JwtHeader("x-a"),), from_params=("access_token",)), jwks(jwk("rsa"))),),
-}  # fmt: skip
+    "one rule, two places": (
+        (rule(from_headers=(JwtHeader("x-a"),), from_params=("access_token",)), jwks(jwk("rsa"))),
+    ),
+}
 CONSUMED = "Envoy accepts, because the good token of a rule was consumed before its bad one was looked at again"
 
 
