@@ -41,7 +41,7 @@ def read_object(data: bytes | str) -> dict[str, Json]:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     value: Json
     try:
-        value = _DECODER.decode(text)
+        value = _scan(text)
         if _SURROGATE.search(text):  # a pair is one character by now; what is left of one is not UTF-8
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (json.JSONDecodeError, UnicodeEncodeError) as error:
@@ -51,6 +51,15 @@ def read_object(data: bytes | str) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
+
+
+def _scan(text: str) -> Json:
+    """Read plain JSON. Raises JSONDecodeError; the common way needs one call."""
+    try:
+        value, end = _DECODER.scan_once(text, 0)  # type: ignore[attr-defined]  # typeshed does not know it
+    except StopIteration:
+        return _DECODER.decode(text)  # type: ignore[no-any-return]  # white space before it, or nothing at all
+    return value if end == len(text) else _DECODER.decode(text)  # type: ignore[no-any-return]
 
 
 def _depth_of(text: str) -> int:

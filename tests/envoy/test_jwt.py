@@ -142,8 +142,8 @@ def _spelt() -> Iterator[tuple[str, Shape]]:
     for exponent in (1, 2, 3, 5, 17, 257, 65535, 65539, 2**64 + 1):
         yield f"e-{exponent}", Shape(jwks(jwk("rsa", e=write_base64url(_number_of(exponent)))), (token(),))
     modulus = int.from_bytes(_number("rsa", "n"), "big")
-    for how, value in {"even": modulus * 2, "more": modulus << 16 | 1, "huge": modulus**9, "one": 1}.items():
-        yield f"n-{how}", Shape(jwks(jwk("rsa", n=write_base64url(_number_of(value)))), (token(),))
+    for how, number in {"even": modulus * 2, "more": modulus << 16 | 1, "huge": modulus**9, "one": 1}.items():
+        yield f"n-{how}", Shape(jwks(jwk("rsa", n=write_base64url(_number_of(number)))), (token(),))
     weak = signing_key(rsa.generate_private_key(65537, 1024))
     for bits, named in ((1024, ""), (1016, WEAK)):
         of_weak = weak if bits == 1024 else None
