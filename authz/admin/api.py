@@ -149,7 +149,14 @@ class PageFacts:
                 for c in sorted(status.certificates, key=lambda c: c.not_after)
             ],
             "key_sets": [
-                {"name": k.name, "keys": k.keys, "fetched_at": k.fetched_at, "error": k.error} for k in status.key_sets
+                {
+                    "name": k.name,
+                    "keys": k.keys,
+                    "fetched_at": k.fetched_at,
+                    "error": k.error,
+                    "skipped": list(k.skipped),
+                }
+                for k in status.key_sets
             ],
             "peers": peers,
         }

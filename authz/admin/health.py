@@ -77,6 +77,8 @@ def _keys(service: ServiceStatus) -> Iterator[Cause]:
             yield Cause("keys", why, service.is_starting)
         elif key_set.error:
             yield Cause("keys", f"{key_set.name} cannot be refreshed, the last good keys stay: {key_set.error}", False)
+        if key_set.skipped:
+            yield Cause("keys", f"of {key_set.name} is not used: {'; '.join(key_set.skipped)}", False)
 
 
 def _peers(service: ServiceStatus) -> Iterator[Cause]:

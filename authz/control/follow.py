@@ -33,6 +33,8 @@ class KeyText:
 
     text: str
     usable: int
+    skipped: tuple[str, ...] = ()
+    """Which keys of the set are not used and why, one line each."""
 
     def __len__(self) -> int:
         return self.usable

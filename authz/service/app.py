@@ -8,7 +8,7 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from time import time
 
 from authz.admin.api import LocalSource, PageFacts
@@ -20,6 +20,7 @@ from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
+from authz.core.resources import JwtRule
 from authz.service.check import CheckFunction, DecisionIds
 from authz.service.evidence import PeerEvidence
 from authz.service.loading.garbage import settle
@@ -40,6 +41,7 @@ from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
+from authz.tokens.plan import faulty_inline_keys
 
 _log = logging.getLogger("authz.app")
 ServerOf = Callable[[CheckFunction, AskProvider], Server]
@@ -115,6 +117,7 @@ class App:
         own = {"authz": settings.tls_certificate, "authz-admin": settings.admin_tls_certificate}
         self.certificates = CertificateFiles(settings.certificates, own, clock=clock)
         self._tasks: list[asyncio.Task[None]] = []
+        self._inline_keys: tuple[KeySetStatus, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -212,9 +215,12 @@ class App:
         return ServiceStatus(
             reload=self.reloader.status,
             key_sets=tuple(
-                KeySetStatus(key.source, key.keys, key.fetched_at, key.last_error, key.fetches, key.failures)
+                KeySetStatus(
+                    key.source, key.keys, key.fetched_at, key.last_error, key.fetches, key.failures, key.skipped
+                )
                 for key in self.keys.status()
-            ),
+            )
+            + self._inline_keys,
             token_cache=None
             if tokens is None
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.token_cache_size),
@@ -238,12 +244,21 @@ class App:
         return PageFacts(self.watch, engine, self.status, self.trail.status, self.telemetry, self._clock, sources)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
-        self.keys.update(
-            rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules
-        )  # first, so that the rules of the snapshot find their keys
+        rules = [rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules]
+        self.keys.update(rules)  # first, so that the rules of the snapshot find their keys
+        self._inline_keys = tuple(_inline_status(rules, snapshot.loaded_at))
         self.function.replace(snapshot)
         if self.native is not None:
             self.native.replace(snapshot)
+
+
+def _inline_status(rules: Iterable[JwtRule], loaded_at: float) -> Iterator[KeySetStatus]:
+    """Key sets within policies are shown where something of them is not used."""
+    for name, state in faulty_inline_keys(rules).items():
+        keys = state.key_set.keys if state.key_set is not None else ()
+        skipped = state.key_set.skipped if state.key_set is not None else ()
+        _log.warning("key set %s: not used: %s", name, "; ".join(skipped) or state.error)
+        yield KeySetStatus(name, len(keys), loaded_at, state.error, skipped=skipped)
 
 
 async def run(settings: Settings, announce: Announce) -> None:

@@ -46,6 +46,8 @@ class KeySetStatus:
     """What the last attempt failed of; empty after a success."""
     successes: int = 0
     failures: int = 0
+    skipped: tuple[str, ...] = ()
+    """Which keys of the set are not used and why, one line each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from authz.tokens.reasons import in_words, unknown_issuer
 from authz.tokens.verify import (
     AUDIENCE,
     BAD_FORMAT,
+    DIGEST_DIGITS,
     MISSING,
     ParsedToken,
     Refusal,
@@ -59,7 +60,7 @@ def authenticate(
         jwt_rules: all applicable rules, merged and sorted (RA-1, RA-52); pass the same tuple for the same workload,
             because what is prepared for it is found by its identity.
         key_sets: by ``JwtRule.keys_from``; inline sets need not be there.
-        now: seconds since the epoch.
+        now: seconds since the epoch; a fraction is cut, as Envoy does.
         cache: verified tokens; None verifies every time.
         max_token_bytes: a longer token is refused unread.
         on_unknown_key: called with ``keys_from`` when newer keys might have verified a token; must not block.
@@ -71,7 +72,7 @@ def authenticate(
     http = attributes.http
     if not jwt_rules or http is None:
         return NOT_AUTHENTICATED
-    plan = plan_for(jwt_rules)
+    plan, now = plan_for(jwt_rules), int(now)
     path = http.path
     if not path.startswith("/"):
         # A CONNECT request is not examined and its headers stay untouched (RA-9).
@@ -92,7 +93,8 @@ def authenticate(
                 if state is not None and state.key_set is not None and state.key_set.digest == entry.key_set:
                     answer = entry.answer
                     return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
-    return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key).judge(cache, key)
+    digest = key[0].hex()[:DIGEST_DIGITS] if key is not None else ""
+    return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, digest).judge(cache, key)
 
 
 def _is_preflight(http: HttpRequest) -> bool:
@@ -151,8 +153,12 @@ class _Judge:
     now: float
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
+    digest: str = ""
+    """Of the only token, where it is known already."""
     _read: dict[str, ParsedToken | Refusal] = field(default_factory=dict)
     """Each token is read once, whatever the number of rules that look at it."""
+    _taken: set[tuple[str, str]] = field(default_factory=set)
+    """Kinds and names of places whose token verified and was taken from the request: later rules do not see it."""
 
     def judge(self, cache: TokenCache | None, key: CacheKey | None) -> Authentication:
         """Try the rules in order; the first that succeeds with a token decides (RA-4, RA-5)."""
@@ -162,10 +168,11 @@ class _Judge:
             outcomes.append(outcome)
             if outcome.token is not None:
                 break
-        refusal = self._missing_required(outcomes) if self.plan.requires_token else None
         last = outcomes[-1]
+        refusal = self._refusal_of(outcomes) if last.token is None else None
+        if refusal is None and self.plan.requires_token:
+            refusal = self._missing_required(outcomes)
         if last.token is None:
-            refusal = refusal_to_report([outcome.refusal for outcome in outcomes]) or refusal
             return self.plan.no_token if refusal is None else self._refuse(_all_issuers(refusal, outcomes))
         if refusal is not None:
             return self._refuse(refusal)
@@ -174,9 +181,27 @@ class _Judge:
             self._remember(cache, key, len(outcomes) - 1, last, answer)
         return _with_path(answer, self.plan, self.http) if answer.query_parameters_to_remove else answer
 
+    def _refusal_of(self, outcomes: list[_Outcome]) -> Refusal | None:
+        """
+        Choose the failure to report when no rule succeeded (RA-8).
+
+        Envoy asks several rules a second time, without the tokens that verified for one of them, and the first failure
+        of that round has the last word. It accepts when nothing is left to fail; we do not (RA-5).
+        """
+        refusals = [outcome.refusal for outcome in outcomes]
+        again: Refusal | None = None
+        if len(refusals) > 1:
+            for planned in self.plan.rules if self._taken else ():
+                again = self._try(planned).refusal
+                if again is not None:
+                    break
+        return refusal_to_report(refusals, again)
+
     def _try(self, planned: PlannedRule) -> _Outcome:
         """Verify every token of the rule's places, from the last to the first (RA-12, RA-13)."""
         found = [token for place in planned.places for token in self.found if token[0] == place]
+        if self._taken:
+            found = [token for token in found if (token[0].kind, token[0].name) not in self._taken]
         state = planned.state(self.key_sets)
         kept: ParsedToken | None = None
         good = set()
@@ -197,12 +222,14 @@ class _Judge:
                 reason = f"{said} ({place.kind} {place.name}, rule {planned.rule.name})"
                 return _Outcome(planned, found, refused=parsed, refusal=replace(refusal, reason=reason))
             good.add(text)
+            if not planned.rule.forward_original_token and place.kind != "cookie" and len(found) > 1:
+                self._taken.add((place.kind, place.name))
         return _Outcome(planned, found, token=kept)
 
     def _read_once(self, text: str) -> ParsedToken | Refusal:
         token = self._read.get(text)
         if token is None:
-            token = self._read[text] = self._oversized(text) or read_token(text)
+            token = self._read[text] = self._oversized(text) or read_token(text, self.digest)
         return token
 
     def _oversized(self, text: str) -> Refusal | None:
@@ -219,6 +246,7 @@ class _Judge:
         A rule that was not looked at, because an earlier one succeeded, is looked at here.
         """
         tried = {id(outcome.planned): outcome for outcome in outcomes}
+        taken, self._taken = self._taken, set()
         for planned in self.plan.rules:
             if planned.rule.presence is not Presence.REQUIRED:
                 continue
@@ -226,6 +254,7 @@ class _Judge:
             if outcome.token is None:
                 refusal = outcome.refusal
                 return MISSING if refusal is None or refusal.is_unknown_issuer else refusal
+        self._taken = taken
         return None
 
     def _refuse(self, refusal: Refusal) -> Authentication:
@@ -240,6 +269,8 @@ class _Judge:
         removed = {place.name for place, _ in consumed if place.kind == "header"}
         removed.update(name for name in self.plan.output_names if name not in names_set)
         parameters = {place.name for place, _ in consumed if place.kind == "parameter"}
+        for kind, name in self._taken:  # by rules that then failed for another token
+            (removed if kind == "header" else parameters).add(name)
         return Authentication(
             outcome=AuthenticationOutcome.ACCEPTED,
             token=accepted_token(token, rule),
@@ -260,14 +291,17 @@ class _Judge:
             cache.put(key, VerifiedToken(answer, index, state.key_set.digest, token.valid_from, token.valid_until))
 
 
-def refusal_to_report(outcomes: Sequence[Refusal | None]) -> Refusal | None:
+def refusal_to_report(outcomes: Sequence[Refusal | None], again: Refusal | None = None) -> Refusal | None:
     """
     Choose which failure is reported; None stands for "no token" (RA-8).
+
+    Args:
+        again: the first failure when the rules are asked a second time; None: the same as the first time.
 
     "Unknown issuer" never replaces another failure, any other one replaces what was there.
     """
     result: Refusal | None = None
-    first = next((outcome for outcome in outcomes if outcome is not None), None)
+    first = again or next((outcome for outcome in outcomes if outcome is not None), None)
     for outcome in (*outcomes, first):
         if outcome is not None and (result is None or not outcome.is_unknown_issuer):
             result = outcome

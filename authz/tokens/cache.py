@@ -7,10 +7,9 @@ Safe to share between threads: every operation holds the lock.
 """
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
-
-from cachetools import LRUCache
 
 from authz.core.attributes import Authentication
 
@@ -38,10 +37,12 @@ class VerifiedToken:
 class TokenCache:
     """Bounded cache of verified tokens; ``hits`` and ``misses`` only ever grow."""
 
-    __slots__ = ("_entries", "_lock", "hits", "misses")
+    __slots__ = ("_entries", "_lock", "_max_entries", "hits", "misses")
 
     def __init__(self, max_entries: int = DEFAULT_CACHE_SIZE) -> None:
-        self._entries: LRUCache[CacheKey, VerifiedToken] = LRUCache(maxsize=max_entries)
+        # A bare ordered dictionary: what a general cache adds costs as much as reading a token.
+        self._entries: OrderedDict[CacheKey, VerifiedToken] = OrderedDict()
+        self._max_entries = max_entries
         self._lock = Lock()
         self.hits = 0
         self.misses = 0
@@ -52,12 +53,12 @@ class TokenCache:
     def get(self, key: CacheKey, now: float) -> VerifiedToken | None:
         """Return the entry if it is there and its times allow ``now``; an expired one is dropped."""
         with self._lock:
-            try:
-                entry = self._entries[key]
-            except KeyError:
+            entry = self._entries.get(key)
+            if entry is None:
                 self.misses += 1
                 return None
             if entry.valid_from <= now <= entry.valid_until:
+                self._entries.move_to_end(key)
                 self.hits += 1
                 return entry
             del self._entries[key]
@@ -68,6 +69,9 @@ class TokenCache:
         """Store a token that verified just now."""
         with self._lock:
             self._entries[key] = entry
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""

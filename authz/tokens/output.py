@@ -1,11 +1,11 @@
 """What a verified token writes into the request: the payload header and claim headers (RA-47, RA-48)."""
 
 import base64
-import json
 from collections.abc import Mapping
 
 from authz.core.attributes import Json
 from authz.core.resources import JwtRule
+from authz.tokens.json_text import write_json
 from authz.tokens.locations import UNSENDABLE
 
 MAX_UNSIGNED_64 = 2**64
@@ -23,10 +23,11 @@ def output_headers(rule: JwtRule, claims: Mapping[str, Json], payload_text: str)
     """
     Return the headers to set, names lower-case; of two outputs to one header the later wins.
 
-    A text that cannot stand in a header (line feed, NUL and the like) leaves its header unset, as an empty one does.
+    A text that cannot stand in a header (a control character but the tab) leaves its header unset, as an empty one
+    does; Envoy answers 503 to such a request.
     """
     headers: dict[str, str] = {}
-    if rule.output_payload_to_header:
+    if rule.output_payload_to_header and not UNSENDABLE.search(payload_text):
         headers[rule.output_payload_to_header.lower()] = payload_text
     for output in rule.output_claim_to_headers:
         text = claim_text(claim_at(claims, output.claim))
@@ -46,7 +47,11 @@ def claim_at(claims: Mapping[str, Json], path: str) -> Json:
 
 
 def claim_text(value: Json) -> str:
-    """Write a claim as header text; empty for a missing claim (RA-48)."""
+    """
+    Write a claim as header text, byte for byte Envoy's; empty for a missing claim (RA-48).
+
+    Numbers are doubles. An object's members keep the order of the token; Envoy's own order is another each time.
+    """
     match value:
         case None:
             return ""
@@ -55,20 +60,7 @@ def claim_text(value: Json) -> str:
         case bool():
             return "true" if value else "false"
         case int() | float():
-            return str(int(value)) if value == int(value) and 0 <= value < MAX_UNSIGNED_64 else f"{value:f}"
+            number = float(value)
+            return str(int(number)) if 0 <= number < MAX_UNSIGNED_64 and number.is_integer() else f"{number:f}"
         case _:
-            text = json.dumps(_whole_numbers(value), separators=(",", ":"), ensure_ascii=False)
-            return base64.b64encode(text.encode()).decode("ascii")
-
-
-def _whole_numbers(value: Json) -> Json:
-    """Write 5.0 as 5, as Envoy's JSON does, whose only number type is the double."""
-    match value:
-        case float() if value == int(value) and abs(value) < MAX_UNSIGNED_64:
-            return int(value)
-        case list():
-            return [_whole_numbers(item) for item in value]
-        case dict():
-            return {name: _whole_numbers(item) for name, item in value.items()}
-        case _:
-            return value
+            return base64.b64encode(write_json(value).encode()).decode("ascii")

@@ -1,7 +1,7 @@
 """What can be said of a list of rules before any request is seen: locations, outputs, inline keys, cache names."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -111,6 +111,16 @@ def _places_of(rule: JwtRule, outputs: frozenset[str]) -> tuple[Place, ...]:
     parameters = (Place("parameter", name) for name in locations.parameters)
     cookies = (Place("cookie", name) for name in locations.cookies if "cookie" not in outputs)
     return (*headers, *parameters, *cookies)
+
+
+def faulty_inline_keys(rules: Iterable[JwtRule]) -> dict[str, KeySetState]:
+    """Key sets that are part of their rule and of which something is not used, by ``keys_from``."""
+    states = {rule.keys_from: _inline_keys(rule.jwks) for rule in rules if rule.jwks}
+    return {
+        name: state
+        for name, state in states.items()
+        if state.error or (state.key_set is not None and state.key_set.skipped)
+    }
 
 
 @lru_cache(maxsize=1024)

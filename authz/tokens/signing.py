@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from authz.core.attributes import Json
-from authz.tokens.strict_json import write_base64url
+from authz.tokens.base64url import write_base64url
 
 Description = Mapping[str, object]
 """One entry of ``keys`` or ``tokens`` in a conformance file."""

@@ -9,16 +9,26 @@ No reason holds a token; text that a client chose is cut and printable.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from authz.core.attributes import Json, Token
 from authz.core.resources import JwtRule
+from authz.tokens.base64url import read_base64url
+from authz.tokens.json_text import read_object
 from authz.tokens.jwks import ED25519_SIGNATURE_BYTES, SUPPORTED_ALGORITHMS, KeySet
 from authz.tokens.key_sets import KeySetState
-from authz.tokens.strict_json import read_base64url, read_object
 
 CLOCK_SKEW_SECONDS = 60
 """Fixed by Envoy (RA-25)."""
 MAX_UNSIGNED_64 = float(2**64)
+NO_BEGIN, NO_END = float("-inf"), float("inf")
+DIGEST_DIGITS = 8
+"""Of the SHA-256 of a token: enough to find it again, of no use to anybody else."""
+MAX_SKIPPED_TOLD = 3
+"""Keys a reason names that are not used."""
+MAX_KNOWN_HEADER = 512
+"""Bytes of a header that is remembered; longer ones are read each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +71,7 @@ NO_USABLE_KEY_BODY = "Jwks doesn't have any valid public key"
 WRONG_LENGTH_BODY = "Jwt ED25519 signature is wrong length"
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedToken:
+class ParsedToken(NamedTuple):
     """A well-formed token, nothing about it verified yet."""
 
     alg: str
@@ -82,16 +91,21 @@ class ParsedToken:
     digest: str
 
 
-def read_token(text: str) -> ParsedToken | Refusal:
-    """Read a token as RA-21 to RA-23 demand: format, header, algorithm, payload and its types, signature's coding."""
-    pieces = [piece for piece in text.split(".") if piece]
+def read_token(text: str, digest: str = "") -> ParsedToken | Refusal:
+    """
+    Read a token as RA-21 to RA-23 demand: format, header, algorithm, payload and its types, signature's coding.
+
+    Args:
+        digest: the first digits of the text's SHA-256, if they are known.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    pieces = [piece for piece in data.split(b".") if piece]
     if len(pieces) != 3:
         return BAD_FORMAT
     header_text, payload_text, signature_text = pieces
-    header = _read_header(header_text)
+    header = _known_header(header_text) if len(header_text) <= MAX_KNOWN_HEADER else _read_header(header_text)
     if isinstance(header, Refusal):
         return header
-    alg, kid = header
     try:
         payload = read_base64url(payload_text)
     except ValueError:
@@ -106,31 +120,33 @@ def read_token(text: str) -> ParsedToken | Refusal:
         signature = read_base64url(signature_text)
     except ValueError:
         return BAD_SIGNATURE_BASE64
-    exp, nbf, aud = claims.get("exp", 0), claims.get("nbf"), claims.get("aud")
+    exp, nbf, aud = claims.get("exp"), claims.get("nbf"), claims.get("aud")
+    issuer = claims.get("iss")
+    # Envoy cuts the fractions, and an `exp` of zero means "none" (RA-25).
+    until = int(_number(exp)) if exp is not None else 0
     return ParsedToken(
-        alg=alg,
-        kid=kid,
-        claims=claims,
-        payload_text=payload_text,
-        signing_input=f"{header_text}.{payload_text}".encode("ascii"),
-        signature=signature,
-        audiences=None if "aud" not in claims else (aud,) if isinstance(aud, str) else _strings(aud),
-        issuer=_string(claims.get("iss")),
-        valid_from=float("-inf") if nbf is None else _number(nbf) - CLOCK_SKEW_SECONDS,
-        # Envoy cuts the fraction of `exp`, which is the strict side; zero means "none" (RA-25).
-        valid_until=int(_number(exp)) + CLOCK_SKEW_SECONDS if exp else float("inf"),
-        digest=hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8],
+        header[0],
+        header[1],
+        claims,
+        payload_text.decode("ascii"),
+        b"%b.%b" % (header_text, payload_text),
+        signature,
+        None if aud is None else (aud,) if isinstance(aud, str) else _strings(aud),
+        issuer if isinstance(issuer, str) else "",
+        NO_BEGIN if nbf is None else int(_number(nbf)) - CLOCK_SKEW_SECONDS,
+        until + CLOCK_SKEW_SECONDS if until else NO_END,
+        digest or hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS],
     )
 
 
-def _read_header(text: str) -> tuple[str, str] | Refusal:
+def _read_header(data: bytes) -> tuple[str, str] | Refusal:
     """Return ``alg`` and ``kid``; an absent ``kid`` is empty, as Envoy treats both alike."""
     try:
-        data = read_base64url(text)
+        text = read_base64url(data)
     except ValueError:
         return BAD_HEADER_BASE64
     try:
-        header = read_object(data)
+        header = read_object(text)
     except (ValueError, RecursionError):
         return BAD_HEADER_JSON
     alg, kid = header.get("alg"), header.get("kid", "")
@@ -141,6 +157,10 @@ def _read_header(text: str) -> tuple[str, str] | Refusal:
     if not isinstance(kid, str):
         return BAD_KID
     return alg, kid
+
+
+_known_header = lru_cache(maxsize=512)(_read_header)
+"""An issuer writes the same header into every token of a key."""
 
 
 def _check_types(claims: Mapping[str, Json]) -> Refusal | None:
@@ -157,9 +177,11 @@ def _check_types(claims: Mapping[str, Json]) -> Refusal | None:
                 return _refusal(f"Jwt payload [{name}] field is not a positive 64 bit integer")
     if "jti" in claims and not isinstance(claims["jti"], str):
         return _refusal("Jwt payload [jti] field is not a string")
-    aud = claims.get("aud", "")
-    is_list = isinstance(aud, list) and all(isinstance(value, str) for value in aud)
-    return None if isinstance(aud, str) or is_list else BAD_AUDIENCE_TYPE
+    if "aud" in claims:
+        aud = claims["aud"]
+        if not isinstance(aud, str) and not (isinstance(aud, list) and all(isinstance(item, str) for item in aud)):
+            return BAD_AUDIENCE_TYPE
+    return None
 
 
 def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, now: float) -> Refusal | None:
@@ -188,7 +210,8 @@ def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, no
 
 
 def check_time(valid_from: float, valid_until: float, now: float) -> Refusal | None:
-    """RA-25; exactly 60 s late is still valid."""
+    """RA-25; exactly 60 s late is still valid. Whole seconds count, as in Envoy."""
+    now = int(now)
     if now < valid_from:
         return NOT_YET_VALID
     return EXPIRED if now > valid_until else None
@@ -212,7 +235,10 @@ def _plain_audience(audience: str) -> str:
 def _check_signature(token: ParsedToken, key_set: KeySet, error: str) -> Refusal | None:
     """RA-34, RA-35. ``error`` is the last failed fetch, which explains a missing key better than the body does."""
     if not key_set.keys:
-        return Refusal(401, NO_USABLE_KEY_BODY, NO_USABLE_KEY_BODY, is_unknown_key=True)
+        reason = f"{NO_USABLE_KEY_BODY}{_skipped(key_set)}"
+        if error:
+            reason += f"; the key set cannot be used: {error}"
+        return Refusal(401, NO_USABLE_KEY_BODY, reason, is_unknown_key=True)
     was_tried = False
     for key in key_set.keys:
         if not key.is_tried_for(token.kid, token.alg):
@@ -223,11 +249,21 @@ def _check_signature(token: ParsedToken, key_set: KeySet, error: str) -> Refusal
         if key.verifies(token.signing_input, token.alg, token.signature):
             return None
     if was_tried:
-        return Refusal(401, VERIFICATION_FAILS_BODY, f"{VERIFICATION_FAILS_BODY}: token {token.digest}")
+        reason = f"{VERIFICATION_FAILS_BODY}: token {token.digest}{_skipped(key_set)}"
+        return Refusal(401, VERIFICATION_FAILS_BODY, reason)
     reason = f"{NO_MATCHING_KEY_BODY}: token {token.digest}, kid {clip(token.kid)}, alg {token.alg}"
+    reason += _skipped(key_set)
     if error:
         reason += f"; the last refresh of the key set failed: {error}"
     return Refusal(401, NO_MATCHING_KEY_BODY, reason, is_unknown_key=True)
+
+
+def _skipped(key_set: KeySet) -> str:
+    """Which keys of the set are not used, and why: one of them may be what the token was signed with."""
+    if not key_set.skipped:
+        return ""
+    more = len(key_set.skipped) - MAX_SKIPPED_TOLD
+    return f"; skipped {'; '.join(key_set.skipped[:MAX_SKIPPED_TOLD])}{f'; and {more} more' if more > 0 else ''}"
 
 
 def accepted_token(token: ParsedToken, rule: JwtRule) -> Token:

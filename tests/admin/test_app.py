@@ -56,6 +56,12 @@ async def get(path: str, status: Callable[[], ServiceStatus], trail: TrailStatus
         ),
         ({"key_sets": (KeySetStatus("uri:x"),)}, {}, False, ["uri:x is being fetched"]),
         (
+            {"key_sets": (KeySetStatus("uri:x", 1, NOW, skipped=("keys[0] (kid `a`): `n` is missing",)),)},
+            {},
+            True,
+            ["of uri:x is not used: keys[0] (kid `a`): `n` is missing"],
+        ),
+        (
             {"key_sets": (KeySetStatus("uri:x", error="refused"),)},
             {},
             True,

@@ -380,7 +380,9 @@ async def test_a_refused_change_is_told_with_its_place(service: Service) -> None
 async def test_identity_tells_key_sets_and_callers(service: Service) -> None:
     service.decide(asking())
     found = await service.json("/api/identity")
-    assert found["key_sets"] == [{"name": "oidc:https://idp", "keys": 2, "fetched_at": NOW - 5, "error": ""}]
+    assert found["key_sets"] == [
+        {"name": "oidc:https://idp", "keys": 2, "fetched_at": NOW - 5, "error": "", "skipped": []}
+    ]
     assert [peer["principal"] for peer in found["peers"]] == ["cluster.local/ns/web/sa/front"]
 
 

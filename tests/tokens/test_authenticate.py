@@ -342,7 +342,8 @@ class TestCache:
         ("claims", "later", "body"),
         [
             ({"exp": NOW + 10}, 70, ""),
-            ({"exp": NOW + 10}, 70.5, "Jwt is expired"),
+            ({"exp": NOW + 10}, 70.9, ""),
+            ({"exp": NOW + 10}, 71, "Jwt is expired"),
             ({"nbf": NOW}, -60, ""),
             ({"nbf": NOW}, -61, "Jwt not yet valid"),
             ({"exp": 0}, 1e9, ""),

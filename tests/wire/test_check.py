@@ -314,7 +314,9 @@ def test_headers_of_a_denial_cannot_split_the_answer(name: str, value: str, writ
             ["access_token"],
         ),
         (Obligations((("x-a", "1\r\nx-b: 2"),)), [], ["x-a"], []),
-        (Obligations((("x-a", "é"),)), [], ["x-a"], []),
+        (Obligations((("x-a", "é"),)), [("x-a", "é")], [], []),
+        (Obligations((("x-a", "\x7f"),)), [], ["x-a"], []),
+        (Obligations((("x-a", "\udcff"),)), [], ["x-a"], []),
         (Obligations((("bad name", "1"),)), [], [], []),
         (Obligations((), ("bad name", "x-a")), [], ["x-a"], []),
         (

@@ -9,8 +9,8 @@ from authz.demo.layout import Layout
 from authz.demo.prepare import authority
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.keys import generate_key
+from authz.tokens.base64url import read_base64url
 from authz.tokens.signing import SigningKey, jwks_text, sign_text, signing_key
-from authz.tokens.strict_json import read_base64url
 
 HOUR_SECONDS = 3600.0
 

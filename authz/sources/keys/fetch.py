@@ -39,11 +39,21 @@ _NAT64 = ip_network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A fetched JSON object, its text, and the response's lower-case headers."""
+    """A fetched text and the response's lower-case headers."""
 
     text: str
-    content: Mapping[str, object]
     headers: Mapping[str, str]
+
+    @property
+    def content(self) -> Mapping[str, object]:
+        """The JSON object of a discovery document; key sets have a reader of their own. Raises FetchError."""
+        try:
+            content = json.loads(self.text)
+        except (ValueError, RecursionError) as error:
+            raise FetchError("the body is not JSON") from error
+        if not isinstance(content, dict):
+            raise FetchError("the body is not a JSON object")
+        return content
 
 
 def is_refused_address(text: str) -> bool:
@@ -61,11 +71,11 @@ def is_refused_address(text: str) -> bool:
 
 async def fetch_json(url: str, ssl_context: ssl.SSLContext) -> Document:
     """
-    GET a JSON object. The caller bounds the time.
+    GET a document, which is not read yet. The caller bounds the time.
 
     Raises:
         FetchError: no http(s) URL, refused address, no connection, bad certificate, status other than 2xx, a redirect
-            from https to http, too large, or no JSON object.
+            from https to http, too large, or not UTF-8.
     """
     try:
         async with httpx.AsyncClient(
@@ -105,12 +115,9 @@ async def _read_body(response: httpx.Response) -> bytes:
 def _document(body: bytes, response: httpx.Response) -> Document:
     try:
         text = body.decode("utf-8")
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError("the body is not JSON") from error
-    if not isinstance(content, dict):
-        raise ValueError("the body is not a JSON object")
-    return Document(text, content, {name.lower(): value for name, value in response.headers.items()})
+    return Document(text, {name.lower(): value for name, value in response.headers.items()})
 
 
 async def discover_key_uri(issuer: str, ssl_context: ssl.SSLContext) -> str:

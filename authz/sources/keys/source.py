@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sized
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import httpx
 
@@ -31,7 +31,17 @@ MAX_PARALLEL_FETCHES = 8
 
 _LOG = logging.getLogger(__name__)
 
-K = TypeVar("K", bound=Sized)
+
+class Keys(Protocol):
+    """A key set: how many keys can be used, and why others cannot."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def skipped(self) -> tuple[str, ...]: ...
+
+
+K = TypeVar("K", bound=Keys)
 S = TypeVar("S")
 
 
@@ -55,6 +65,8 @@ class KeySourceStatus:
     """Attempts that gave a key set, since the source is needed."""
     failures: int = 0
     """Attempts that did not."""
+    skipped: tuple[str, ...] = ()
+    """Which keys of the set are not used and why, one line each."""
 
 
 @dataclass(slots=True, eq=False)
@@ -180,6 +192,7 @@ class KeySource(Generic[K, S]):
                 next_refresh_at=source.next_at,
                 fetches=source.fetches,
                 failures=source.all_failures,
+                skipped=source.keys.skipped if source.keys is not None else (),
             )
             for _, source in sorted(self._sources.items())
         )
@@ -209,11 +222,13 @@ class KeySource(Generic[K, S]):
             keys = self._read(text)
             if not len(keys) and source.keys:
                 # In a cluster Envoy refuses such a set and keeps the previous one (RA-37).
-                raise FetchError(f"{source.keys_from}: the key set has no usable key")
+                why = f": {'; '.join(keys.skipped)}" if keys.skipped else ""
+                raise FetchError(f"{source.keys_from}: the key set has no usable key{why}")
         except TimeoutError:
             self._failed(source, f"{source.keys_from}: no answer within {source.need.timeout_seconds:g} s")
         except (FetchError, ValueError) as error:
-            self._failed(source, str(error))
+            text = str(error)
+            self._failed(source, text if isinstance(error, FetchError) else f"{source.keys_from}: {text}")
         except Exception as error:
             # A refresh that dies for good is worse than one that failed for a reason nobody thought of.
             _LOG.exception("fetching the key set of %s", source.keys_from)
@@ -221,6 +236,8 @@ class KeySource(Generic[K, S]):
         else:
             if source.failures:
                 _LOG.info("key set of %s is available again", source.keys_from)
+            if keys.skipped and (source.keys is None or source.keys.skipped != keys.skipped):
+                _LOG.warning("key set of %s: not used: %s", source.keys_from, "; ".join(keys.skipped))
             source.keys, source.fetched_at, source.error, source.failures = keys, self._clock(), "", 0
             source.fetches += 1
             source.next_at = source.fetched_at + refresh_delay(headers, self._refresh_seconds)
@@ -239,8 +256,6 @@ class KeySource(Generic[K, S]):
         context = await self._trust(source)
         uri = source.need.uri or await discover_key_uri(source.keys_from.removeprefix("oidc:"), context)
         document = await fetch_json(uri, context)
-        if not isinstance(document.content.get("keys"), list):
-            raise FetchError(f"{uri}: the document has no list `keys`")
         return document.text, document.headers
 
     async def _trust(self, source: _Source[K]) -> ssl.SSLContext:

@@ -215,9 +215,9 @@ async def test_bad_discovery(server: Server, clock: Clock, make: Make, discovery
     [
         (Reply("", 404), "status 404, expected 2xx"),
         (Reply(ONE, 500), "status 500, expected 2xx"),
-        (Reply("no JSON"), "the body is not JSON"),
+        (Reply("no JSON"), "the key set is not a JSON object"),
         (Reply(b"\xff"), "the body is not JSON"),
-        (Reply("[]"), "the body is not a JSON object"),
+        (Reply("[]"), "not a JSON object"),
         (Reply("{}"), "has no list `keys`"),
         (Reply('{"keys": {}}'), "has no list `keys`"),
         (Reply('{"keys": [], "x": 1, "x": 2}'), "repeated member name"),

@@ -46,8 +46,8 @@ function life(kind, part, words) {
 
 function keySets(found) {
   const rows = found.key_sets.map((item) => [mono(item.name), item.keys ? count(item.keys, "key") : chip("deny", "no keys"),
-    item.fetched_at ? ago(item.fetched_at, found.now) : "never", item.error ? h("span", { class: "fails-text" }, item.error) : chip("allow", "well")]);
-  return table(`Key sets (${rows.length})`, ["Source", "Keys", "Read", "Last error"], rows, "No policy needs keys from the network.");
+    item.fetched_at ? ago(item.fetched_at, found.now) : "never", item.skipped.length ? h("span", { class: "fails-text" }, item.skipped.join("; ")) : "none", item.error ? h("span", { class: "fails-text" }, item.error) : chip("allow", "well")]);
+  return table(`Key sets (${rows.length})`, ["Source", "Keys", "Read", "Not used", "Last error"], rows, "No policy needs keys from the network.");
 }
 
 function peers(found) {

@@ -1,0 +1,90 @@
+"""
+Signatures of tokens: which algorithms fit which family of keys, and how each is verified (RA-35).
+
+Answers only yes or no; a key never sees an algorithm that is not of its family.
+"""
+
+import hmac
+from collections.abc import Callable, Mapping
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+Material = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | bytes
+"""A public key, or the secret of an ``oct`` key."""
+Verify = Callable[[Material, bytes, bytes], bool]
+"""Key, signed bytes and signature to yes or no."""
+
+_PKCS1 = padding.PKCS1v15()
+
+
+def _rsa(hash_algorithm: hashes.HashAlgorithm, *, is_pss: bool = False) -> Verify:
+    scheme: padding.AsymmetricPadding = _PKCS1
+    if is_pss:
+        scheme = padding.PSS(padding.MGF1(hash_algorithm), hash_algorithm.digest_size)
+
+    def verify(key: Material, signed: bytes, signature: bytes) -> bool:
+        assert isinstance(key, rsa.RSAPublicKey)
+        try:
+            key.verify(signature, signed, scheme, hash_algorithm)
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+            return False
+        return True
+
+    return verify
+
+
+def _ecdsa(hash_algorithm: hashes.HashAlgorithm) -> Verify:
+    algorithm = ec.ECDSA(hash_algorithm)
+
+    def verify(key: Material, signed: bytes, signature: bytes) -> bool:
+        """Envoy halves the signature, however long it is; of an odd number of bytes the last one is left over."""
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        half = len(signature) // 2
+        r, s = int.from_bytes(signature[:half], "big"), int.from_bytes(signature[half : 2 * half], "big")
+        try:
+            key.verify(encode_dss_signature(r, s), signed, algorithm)
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+            return False
+        return True
+
+    return verify
+
+
+def _ed25519(key: Material, signed: bytes, signature: bytes) -> bool:
+    assert isinstance(key, ed25519.Ed25519PublicKey)
+    try:
+        key.verify(signature, signed)
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+        return False
+    return True
+
+
+def _hmac(digest: str) -> Verify:
+    def verify(key: Material, signed: bytes, signature: bytes) -> bool:
+        assert isinstance(key, bytes)
+        return hmac.compare_digest(hmac.digest(key, signed, digest), signature)
+
+    return verify
+
+
+_SHA256, _SHA384, _SHA512 = hashes.SHA256(), hashes.SHA384(), hashes.SHA512()
+
+VERIFIERS: Mapping[str, Mapping[str, Verify]] = {
+    "RSA": {
+        "RS256": _rsa(_SHA256),
+        "RS384": _rsa(_SHA384),
+        "RS512": _rsa(_SHA512),
+        "PS256": _rsa(_SHA256, is_pss=True),
+        "PS384": _rsa(_SHA384, is_pss=True),
+        "PS512": _rsa(_SHA512, is_pss=True),
+    },
+    "P-256": {"ES256": _ecdsa(_SHA256)},
+    "P-384": {"ES384": _ecdsa(_SHA384)},
+    "P-521": {"ES512": _ecdsa(_SHA512)},
+    "Ed25519": {"EdDSA": _ed25519},
+    "oct": {"HS256": _hmac("sha256"), "HS384": _hmac("sha384"), "HS512": _hmac("sha512")},
+}
+"""By family of keys, then by algorithm: the table that makes algorithm confusion impossible."""
