@@ -147,6 +147,7 @@ class Remarks:
         self._told: set[tuple[str, object]] = set()
 
     def hidden_headers(self, attributes: AttributeContext) -> None:
+        """Count a request whose headers are not all delivered, and say once what that means."""
         self.counts[HIDDEN_HEADERS] += 1
         workload = attributes.destination.workload
         if self._is_new(HIDDEN_HEADERS, workload):

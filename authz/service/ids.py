@@ -15,4 +15,5 @@ class DecisionIds:
         self._count = itertools.count()
 
     def next(self) -> str:
+        """Return the id of one more decision."""
         return f"{self._prefix}{next(self._count):010x}"
