@@ -106,6 +106,11 @@ class Settings(BaseSettings):
     jwks_ca_bundles: dict[str, str] = Field(
         default={}, description="PEM bundle by issuer or key URI, as JSON; such a source trusts this bundle only"
     )
+    jwks_proxy: str = Field(
+        default="",
+        description="proxy for key sets and discovery, http://host:port; `none` uses none; by default that of the "
+        "environment, HTTPS_PROXY and NO_PROXY",
+    )
     keys_timeout_seconds: float = Field(
         default=30,
         ge=0,

@@ -23,7 +23,8 @@ from typing import Any
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.core.attributes import Workload
-from authz.service.check import CheckFunction, DecisionIds
+from authz.service.check import CheckFunction
+from authz.service.ids import DecisionIds
 from authz.service.loading.garbage import beside_checks, settle
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import load_snapshot

@@ -65,16 +65,20 @@ def create_app(
         body, content_type = render_metrics(registry, request.headers.get("accept", ""))
         return Response(body, media_type=None, headers={"content-type": content_type, **_NO_STORE})
 
-    return Starlette(
-        routes=[
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/healthz", healthz),
-            Route("/metrics", metrics),
-            *routes,
-        ],
-        exception_handlers={Exception: _failed},
-    )
+    found: list[BaseRoute] = [
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/healthz", healthz),
+        Route("/metrics", metrics),
+        *routes,
+    ]
+    paths = [route.path for route in found if isinstance(route, Route)]
+
+    async def unknown(request: Request, error: Exception) -> Response:
+        """Names differ from program to program: `/health`, `/ready`; here are ours."""
+        return JSONResponse({"error": "there is no such path", "paths": paths}, 404, headers=_NO_STORE)
+
+    return Starlette(routes=found, exception_handlers={404: unknown, Exception: _failed})
 
 
 def _answer(word: str, health: Health, *, is_well: bool) -> Response:

@@ -239,8 +239,7 @@ def without_credentials(attributes: AttributeContext) -> tuple[AttributeContext,
     if not hidden:
         return attributes, size
     headers = {**http.headers, **{name: (HIDDEN,) * len(http.headers[name]) for name in hidden}}
-    http = HttpRequest(http.method, http.host, http.path, headers, http.scheme, http.id, http.protocol, http.size)
-    return replace(attributes, http=http), size
+    return replace(attributes, http=http.changed(headers, http.path)), size
 
 
 def _protocol(http: HttpRequest | None) -> str:

@@ -127,6 +127,11 @@ class FileSink:
                 chain.reset(mark)
                 raise
 
+    def reopen(self) -> None:
+        """Open the file at its path, which may be a new one; the chain goes on. Raises OSError, and nothing changed."""
+        with self._locked():
+            self._open()
+
     def close(self) -> None:
         """Seal the chain, wait for compression, close."""
         last = self._chain.seal(self._newest, is_final=True) if self._chain else None

@@ -59,6 +59,7 @@ class AuditTrail:
         self._denies = OnFull(on_full) is OnFull.DENY
         self._flush_seconds = flush_seconds
         self._retry_seconds = retry_seconds
+        self._reopens = False
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -108,6 +109,11 @@ class AuditTrail:
         self._wake.set()
         return written.wait(timeout_seconds)
 
+    def reopen(self) -> None:
+        """Let sinks that write files open them anew, before the next batch at the latest; from any thread."""
+        self._reopens = True
+        self._wake.set()
+
     def close(self, timeout_seconds: float = 5.0) -> bool:
         """Write what is queued, close the sinks, stop. Later offers count as dropped. False when time ran out."""
         self._capacity = 0
@@ -148,6 +154,9 @@ class AuditTrail:
     def _run(self) -> None:
         while True:
             is_closing = self._closing.is_set()
+            if self._reopens:
+                self._reopens = False
+                self._reopen_all()
             try:
                 for entries, waiting in self._handover.batches(everything=is_closing):
                     self._write_batch(entries, waiting)
@@ -158,6 +167,17 @@ class AuditTrail:
             self._wake.wait(self._flush_seconds)
             self._wake.clear()
         self._close_all()
+
+    def _reopen_all(self) -> None:
+        for sink, _ in self._sinks:
+            reopen = getattr(sink, "reopen", None)
+            if reopen is None:
+                continue
+            try:
+                reopen()
+                _log.info("audit sink %s is open anew", sink.name)
+            except OSError as error:
+                _log.error("audit sink %s could not be opened anew, the old file stays: %s", sink.name, error)
 
     def _close_all(self) -> None:
         for sink, _ in self._sinks:

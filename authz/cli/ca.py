@@ -232,10 +232,14 @@ def serve(
 
 
 async def _serve(server: "AuthorityServer") -> None:
+    from authz.service.ports.handshakes import HANDSHAKES
+    from authz.service.ports.log import other_log_level, set_log_level  # with it come the settings
+    from authz.service.ports.signals import on_signals
+
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    on_signals(stopping.set, {signal.SIGUSR2: lambda: set_log_level(other_log_level("info"))}, output.remark)
+    if server.doors.listen or server.doors.enrol:
+        HANDSHAKES.of_grpc()
     await server.start()
     ports = ", ".join(f"{door} port {port}" for door, port in server.ports.items())
     output.remark(f"serving secrets{f' ({ports})' if ports else ''}")

@@ -12,6 +12,7 @@ import click
 from authz.cli import output
 from authz.cli.ca_files import KEY_TYPE, PEM_FILE, time_of
 from authz.identity.keys import KeyType
+from authz.service.ports.signals import STOPPING, ignore_ending
 
 
 @click.command()
@@ -69,6 +70,7 @@ def join(
 
 def _stop_on_signals() -> threading.Event:
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    ignore_ending()
+    for number in STOPPING:
         signal.signal(number, lambda *_: stopping.set())
     return stopping

@@ -15,6 +15,7 @@ from authz.cli import files
 from authz.cli import output as out
 from authz.core.attributes import Json
 from authz.core.errors import FetchError
+from authz.identity.pem import refuse_encrypted_key
 
 PAUSE_SECONDS = 0.2
 TIMEOUT_SECONDS = 5.0
@@ -119,6 +120,7 @@ def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSL
         return None
     context = ssl.create_default_context(cafile=str(ca))
     if certificate is not None:
+        refuse_encrypted_key(key or certificate)
         context.load_cert_chain(certificate, key)
     return context
 

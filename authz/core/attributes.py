@@ -106,6 +106,14 @@ class HttpRequest:
     id: str = ""
     protocol: str = ""
     size: int = 0
+    is_partial: bool = False
+    """Some headers are not delivered: what is not in ``headers`` is unknown (CS-7), what is ``()`` is absent."""
+
+    def changed(self, headers: Headers, path: str) -> "HttpRequest":
+        """The same request with other headers and another path."""
+        return HttpRequest(
+            self.method, self.host, path, headers, self.scheme, self.id, self.protocol, self.size, self.is_partial
+        )
 
     @property
     def url_path(self) -> str:
@@ -225,14 +233,17 @@ class AttributeContext:
         if http is not None and changes:
             headers = dict(http.headers)
             for name in authentication.headers_to_remove:
-                headers.pop(name, None)
+                if http.is_partial:
+                    headers[name] = ()  # absent from now on, whatever there was
+                else:
+                    headers.pop(name, None)
             for name, value in authentication.headers_to_set:
                 headers[name] = (value,)
             path = http.path
             if authentication.rewritten_path is not None:
                 path = authentication.rewritten_path
                 headers[":path"] = (path,)
-            http = HttpRequest(http.method, http.host, path, headers, http.scheme, http.id, http.protocol, http.size)
+            http = http.changed(headers, path)
         # Spelled out: dataclasses.replace costs three times as much, on every request.
         return AttributeContext(
             self.source,

@@ -66,6 +66,9 @@ def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authentic
             continue
         if custom.provider is None:
             return attributes, _refusal(policies, Stage.CUSTOM, custom.problem, rule.reference, FORBIDDEN_BODY)
+        if http is not None and http.is_partial:  # the provider would judge another request than the one that goes on
+            reason = f"provider `{custom.provider.name}` is not asked about a request whose headers are not all known"
+            return attributes, _refusal(policies, Stage.CUSTOM, reason, rule.reference, FORBIDDEN_BODY)
         answer = yield ProviderQuestion(custom.provider, rule.reference, attributes)
         refusal = _judge(policies, custom, rule.reference, answer)
         if refusal is not None:

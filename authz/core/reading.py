@@ -142,7 +142,13 @@ def header(name: str) -> Read:
     name = ":authority" if name == "host" else name
 
     def read(attributes: AttributeContext) -> Values:
-        return attributes.http.headers.get(name, ()) if attributes.http is not None else ()
+        http = attributes.http
+        if http is None:
+            return ()
+        found = http.headers.get(name)
+        if found is None:
+            return UNKNOWN if http.is_partial else ()
+        return found
 
     return read
 

@@ -28,6 +28,8 @@ from envoy_data_plane.envoy.extensions.filters.http.dynamic_modules.v3 import Dy
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
     HttpConnectionManagerCodecType,
+    HttpConnectionManagerForwardClientCertDetails,
+    HttpConnectionManagerSetCurrentClientCertDetails,
     HttpFilter,
 )
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
@@ -79,12 +81,14 @@ def hosting_listener(
     *,
     max_message_bytes: int,
     transport: TransportSocket | None = None,
+    is_mutual: bool = False,
     drain_seconds: float = 1.0,
 ) -> Listener:
     """
     One listener on all ``addresses``: each listener would load the application once more.
 
     ``module`` is the path of the shared library, absolute or relative to the directory in which Envoy runs.
+    ``is_mutual``: clients show a certificate, whose SPIFFE ID the application is told.
     """
     first, *others = addresses
     return Listener(
@@ -93,11 +97,13 @@ def hosting_listener(
         additional_addresses=[AdditionalAddress(address=address) for address in others],
         enable_reuse_port=False,  # a second process on the port must fail, not take a part of the traffic (XA-123)
         per_connection_buffer_limit_bytes=max_message_bytes + (64 << 10),
-        filter_chains=[FilterChain(transport_socket=transport, filters=[_manager(name, module, drain_seconds)])],
+        filter_chains=[
+            FilterChain(transport_socket=transport, filters=[_manager(name, module, drain_seconds, is_mutual)])
+        ],
     )
 
 
-def _manager(name: str, module: str, drain_seconds: float) -> Filter:
+def _manager(name: str, module: str, drain_seconds: float, is_mutual: bool) -> Filter:
     manager = HttpConnectionManager(
         stat_prefix=name,
         codec_type=HttpConnectionManagerCodecType.HTTP2,  # gRPC is nothing else
@@ -111,6 +117,9 @@ def _manager(name: str, module: str, drain_seconds: float) -> Filter:
         stream_flush_timeout=seconds(UPLOAD_SECONDS),
         drain_timeout=seconds(drain_seconds),
     )
+    if is_mutual:  # else Envoy removes the header, whoever wrote it
+        manager.forward_client_cert_details = HttpConnectionManagerForwardClientCertDetails.SANITIZE_SET
+        manager.set_current_client_cert_details = HttpConnectionManagerSetCurrentClientCertDetails(uri=True)
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
 
 

@@ -8,6 +8,8 @@ Envoy follows renames only (XA-150), and a certificate that is renamed before it
 import os
 from pathlib import Path
 
+from authz.identity.pem import encrypted_key, is_encrypted_key
+
 SECRET_MODE = 0o600
 PUBLIC_MODE = 0o644
 
@@ -47,7 +49,7 @@ def write_secret_files(directory: Path, name: str, chain_pem: bytes, key_pem: by
 
 def read_secret(path: Path) -> bytes:
     """
-    Read a private key's file. Raises ValueError when others than the owner may read it, OSError.
+    Read a private key's file. Raises ValueError when others than the owner may read it or it is encrypted, OSError.
 
     The mode is taken from the opened file, so that it cannot be exchanged in between.
     """
@@ -56,4 +58,7 @@ def read_secret(path: Path) -> bytes:
         mode = os.fstat(descriptor).st_mode & 0o777
         if mode & 0o077:
             raise ValueError(f"`{path}` is a private key that others may read (mode {mode:04o}); run chmod 600")
-        return file.read()
+        found = file.read()
+    if is_encrypted_key(found):
+        raise ValueError(encrypted_key(path))
+    return found

@@ -49,27 +49,55 @@ def store_token(directory: Path, token: JoinToken) -> None:
     write_file(directory / token.digest, json.dumps(kept).encode() + b"\n", SECRET_MODE)
 
 
-def spend_token(directory: Path, text: str, now: float) -> SpiffeId | Rejection:
-    """
-    Spend a token and say whom it was for. An expired one is spent as well.
+@dataclass(frozen=True, slots=True)
+class TakenToken:
+    """A token that nobody else can take any more; ``spend`` it, or ``give_back`` where nothing came of it."""
 
-    Raises OSError when the directory cannot be written.
+    spiffe_id: SpiffeId
+    """Whom it is for."""
+    place: Path
+    aside: Path
+
+    def spend(self) -> None:
+        """For good. Raises OSError."""
+        self.aside.unlink(missing_ok=True)
+
+    def give_back(self) -> None:
+        """It can be used as if it never had been. Raises OSError."""
+        self.aside.rename(self.place)
+
+
+def take_token(directory: Path, text: str, now: float) -> TakenToken | Rejection:
     """
-    unknown = Rejection("the join token is unknown or was used before")
+    Take a token aside. An expired one, and one whose record cannot be read, are spent by that.
+
+    What is taken by a process that dies is spent. Raises OSError when the directory cannot be written.
+    """
     place = directory / _digest(text)
-    spent = place.with_suffix(".spent")
+    aside = place.with_suffix(".spent")
     try:
-        place.rename(spent)
+        place.rename(aside)
     except FileNotFoundError:
-        return unknown
+        return Rejection("the join token is unknown or was used before")
     try:
-        kept = json.loads(spent.read_bytes())
+        kept = json.loads(aside.read_bytes())
         spiffe_id, expires_at = SpiffeId.parse(kept["spiffeID"]), float(kept["expiresAt"])
     except (ValueError, KeyError, TypeError):
+        aside.unlink(missing_ok=True)
         return Rejection("the join token's record cannot be read")
-    finally:
-        spent.unlink(missing_ok=True)
-    return spiffe_id if now < expires_at else Rejection("the join token has expired")
+    if now >= expires_at:
+        aside.unlink(missing_ok=True)
+        return Rejection("the join token has expired")
+    return TakenToken(spiffe_id, place, aside)
+
+
+def spend_token(directory: Path, text: str, now: float) -> SpiffeId | Rejection:
+    """Take a token, spend it and say whom it was for. Raises OSError when the directory cannot be written."""
+    taken = take_token(directory, text, now)
+    if isinstance(taken, Rejection):
+        return taken
+    taken.spend()
+    return taken.spiffe_id
 
 
 def _digest(text: str) -> str:

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from authz.identity.pem import is_encrypted_key
+
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
@@ -53,6 +55,8 @@ def read_key(pem: bytes) -> PrivateKey:
 
     Raises ValueError with a reason that repeats nothing of what was given.
     """
+    if is_encrypted_key(pem):
+        raise ValueError("the private key is encrypted: write it plain, `openssl pkey -in KEY -out PLAIN`")
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

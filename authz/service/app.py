@@ -6,6 +6,7 @@ Nothing is decided here. Everything that knows the time or chooses randomness is
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -21,21 +22,25 @@ from authz.audit.sinks import StreamSink
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule
-from authz.service.check import CheckFunction, DecisionIds
+from authz.service.check import CheckFunction
 from authz.service.evidence import PeerEvidence
+from authz.service.ids import DecisionIds
 from authz.service.loading.garbage import settle
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.record import NativeRecord
 from authz.service.ports.certificates import CertificateFiles
+from authz.service.ports.handshakes import HANDSHAKES
 from authz.service.ports.http import AdminServer, make_admin_server
-from authz.service.ports.log import Announce
+from authz.service.ports.log import Announce, other_log_level, set_log_level
+from authz.service.ports.signals import on_signals
 from authz.service.ports.tls import ServerCertificate
 from authz.service.ports.waiting import first_done
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server
 from authz.settings import Settings
+from authz.sources.keys.proxies import Proxies
 from authz.sources.keys.source import KeySource
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus
@@ -74,12 +79,14 @@ class App:
             lambda: self.function.snapshot,
             self.watch.observe if settings.admin else None,
         )
+        self._proxies = Proxies.of(settings.jwks_proxy, os.environ)
         self.keys = KeySource[KeySet, KeySetState](
             read_key_set,
             KeySetState,
             clock=clock,
             refresh_seconds=settings.jwks_refresh_seconds,
             ca_bundles=settings.jwks_ca_bundles,
+            proxies=self._proxies,
         )
         self.evidence = PeerEvidence.of(settings, clock)
         self.function = CheckFunction(
@@ -106,6 +113,7 @@ class App:
                 socket_mode=int(settings.socket_mode, 8),
                 clock=clock,
                 judge_caller=self.evidence.judge_caller if self.evidence is not None else None,
+                is_mutual=settings.tls_client_ca is not None,
             )
         )
         self.reloader = Reloader(
@@ -133,6 +141,8 @@ class App:
             SettingsError: an address cannot be used.
         """
         settings = self._settings
+        if self._proxies:
+            _log.info("key sets and discovery documents are fetched through the proxy %s", self._proxies)
         self.trail.start(asyncio.get_running_loop().call_soon)
         watching = asyncio.Event()
         self._tasks.append(asyncio.create_task(self.reloader.run(watching), name="reload"))
@@ -226,6 +236,8 @@ class App:
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.token_cache_size),
             certificates=self.certificates.status,
             tls_problem=self._tls.problem if self._tls is not None else "",
+            refused_handshakes=HANDSHAKES.refused,
+            sidecar_remarks=tuple(self.function.remarks.counts.items()),
             peer_trust=self.evidence.status if self.evidence is not None else None,
             native=self.native.status() if self.native is not None else None,
             is_starting=not self.is_ready and not self.is_draining,
@@ -263,22 +275,28 @@ def _inline_status(rules: Iterable[JwtRule], loaded_at: float) -> Iterator[KeySe
 
 async def run(settings: Settings, announce: Announce) -> None:
     """
-    Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
+    Serve until SIGTERM, SIGINT or SIGQUIT, then drain; a second signal stops at once.
+
+    SIGUSR1 opens audit files anew, SIGUSR2 switches the log level to debug and back.
 
     Raises:
         LoadError, SettingsError: the start failed.
     """
+    if settings.tls_certificate is not None:
+        HANDSHAKES.of_grpc()
     app = App(settings, announce)
     stopping, at_once = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     def signalled() -> None:
         (at_once if stopping.is_set() else stopping).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    # Several workers are rolled by it; unhandled it would end the only one.
-    loop.add_signal_handler(signal.SIGHUP, announce, "SIGHUP    changes nothing here: policies are followed without it")
+    others: dict[signal.Signals, Callable[[], object]] = {
+        # Several workers are rolled by it.
+        signal.SIGHUP: lambda: announce("SIGHUP    changes nothing here: policies are followed without it"),
+        signal.SIGUSR1: app.trail.reopen,
+        signal.SIGUSR2: lambda: set_log_level(other_log_level(settings.log_level)),
+    }
+    on_signals(signalled, others, announce)
     try:
         await app.start()
         await stopping.wait()

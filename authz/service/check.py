@@ -6,13 +6,10 @@ Synchronous and without I/O, so any adapter can host it. Only a CUSTOM provider 
 ``failure_mode_allow`` cannot turn into an acceptance (CS-13, XA-95): the call itself always succeeds.
 """
 
-import itertools
 import logging
-import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Protocol
 
@@ -30,16 +27,18 @@ from authz.core.decision import FORBIDDEN_BODY, Decision, Effect, Stage
 from authz.core.pipeline import evaluate
 from authz.core.providers import Evaluation, ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
+from authz.service.askers import HIDDEN_CAUSE, Described, Remarks, identity_problem
+from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.failure import where_it_failed
 from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES, authenticate
 from authz.tokens.cache import DEFAULT_CACHE_SIZE, TokenCache
 from authz.tokens.key_sets import KeySets
 from authz.tokens.plan import forget_plans
+from authz.tokens.unseen import refuse_unseen
 from authz.wire.check import DeliveredMetadata, RemoteMetadata, read_attributes, write_response
 
 _log = logging.getLogger("authz.check")
-_OWN_IDENTITY = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
 _NOTHING_KNOWN = AttributeContext(Source(), Destination(Workload("")))
 JudgePeer = Callable[[AttributeContext, float], str]
 """Why a caller is not believed at that time; empty when it is. ``service.evidence`` has one."""
@@ -63,27 +62,19 @@ class Audit(Protocol):
         """Record without waiting or raising; False when it could not and the request must be refused."""
 
 
-class DecisionIds:
-    """
-    Ids of 24 hexadecimal digits: seconds of the start, randomness of the process, a counter.
-
-    Sortable within a process and, by the start, across restarts; far cheaper than a UUID per call.
-    """
-
-    def __init__(self, started_at: float, randomness: bytes) -> None:
-        self._prefix = f"{int(started_at):08x}"[-8:] + randomness.hex()[:6].rjust(6, "0")
-        self._count = itertools.count()
-
-    def next(self) -> str:
-        return f"{self._prefix}{next(self._count):010x}"
-
-
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A snapshot and the tokens verified under it: a new snapshot begins with none."""
+    """
+    What belongs together, replaced whole: a request keeps what was in force when it began.
+
+    ``tokens`` are those verified under the snapshot: a new one begins with none. ``key_sets`` have every set that the
+    snapshot's rules need; a refreshed set is a new value with the same snapshot.
+    """
 
     snapshot: Snapshot
     tokens: TokenCache
+    key_sets: KeySets
+    described: Described
 
 
 class Pending:
@@ -129,14 +120,17 @@ class Pending:
         self.steps.close()
 
     def authenticate(self, attributes: AttributeContext, jwt_rules: tuple[JwtRule, ...]) -> Authentication:
-        """The RequestAuthentication stage, with the keys of this moment."""
+        """The RequestAuthentication stage, with the key sets of the request's beginning."""
         if not jwt_rules:
             return NOT_AUTHENTICATED
+        http = attributes.http
+        if http is not None and http.is_partial and (refused := refuse_unseen(http, jwt_rules)) is not None:
+            return refused
         check, started = self._check, perf_counter()
         result = authenticate(
             attributes,
             jwt_rules,
-            check.key_sets(),
+            self._in_force.key_sets,
             self.now,
             cache=self._in_force.tokens,
             max_token_bytes=check.max_token_bytes,
@@ -155,6 +149,10 @@ class Pending:
     def policy_version(self) -> str:
         return self._in_force.snapshot.version
 
+    @property
+    def described(self) -> Described:
+        return self._in_force.described
+
     def cache_hit(self, attributes: AttributeContext) -> bool | None:
         """Whether a token was known already; None without a token."""
         return self._in_force.tokens.hits > self._hits if attributes.authentication.token is not None else None
@@ -165,7 +163,7 @@ class CheckFunction:
     The check service without a transport. ``replace`` puts a snapshot in force; requests under way keep theirs.
 
     ``failures`` counts denials that were our own fault, ``refused_identities`` sidecars that are not who they claim,
-    ``refused_peers`` callers whose certificate is no evidence.
+    ``refused_peers`` callers whose certificate is no evidence; ``remarks`` what is odd about sidecars.
     """
 
     def __init__(
@@ -182,7 +180,7 @@ class CheckFunction:
     ) -> None:
         self._audit = audit
         self._ids = ids
-        self.key_sets = key_sets
+        self._key_sets = key_sets
         self.on_unknown_key = on_unknown_key
         self.max_token_bytes = max_token_bytes
         self._token_cache_size = token_cache_size
@@ -192,6 +190,7 @@ class CheckFunction:
         self.failures = 0
         self.refused_identities = 0
         self.refused_peers = 0
+        self.remarks = Remarks()
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -203,10 +202,11 @@ class CheckFunction:
 
     def replace(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force, whole and at once."""
-        self._in_force = InForce(snapshot, TokenCache(self._token_cache_size))
+        described = Described(snapshot.workloads, snapshot.engine.for_workload)
+        self._in_force = InForce(snapshot, TokenCache(self._token_cache_size), self._key_sets(), described)
         forget_plans()
 
-    def check(self, message: bytes, metadata: RemoteMetadata, now: float) -> bytes | Pending:
+    def check(self, message: bytes, metadata: RemoteMetadata, now: float, caller: str = "") -> bytes | Pending:
         """
         Answer a serialised CheckRequest with a serialised CheckResponse, or with a question to a provider.
 
@@ -214,15 +214,19 @@ class CheckFunction:
             message: as it came.
             metadata: of the gRPC call.
             now: seconds since the epoch.
+            caller: SPIFFE ID by which the sidecar asks over mutual TLS; empty where it has none.
 
         Raises:
             Nothing.
         """
         started = perf_counter()
         decision_id = self._ids.next()
-        in_force = self._in_force  # one read: engine and tokens that belong together
+        in_force = self._in_force
         if in_force is None:
             return self._refuse_unready(decision_id, now)
+        key_sets = self._key_sets()
+        if key_sets is not in_force.key_sets:  # refreshed; requests under way keep theirs
+            in_force = self._in_force = replace(in_force, key_sets=key_sets)
         request = Pending(self, in_force, message, decision_id, now, started)
         try:
             snapshot = in_force.snapshot
@@ -230,21 +234,35 @@ class CheckFunction:
                 message, metadata, trusted_proxies=snapshot.mesh.num_trusted_proxies, delivered=self._delivered
             )
             request.attributes = attributes
-            destination = attributes.destination
-            problem = identity_problem(
-                destination.principal, destination.workload.namespace, destination.workload.service_account
-            )
-            if problem:
+            if problem := self._misfit(request, caller):
                 self.refused_identities += 1
                 return self._answer(request, attributes, _refusal(Stage.IDENTITY, problem, 403, snapshot.version))
+            attributes = request.attributes
             if self._judge_peer is not None and (problem := self._judge_peer(attributes, now)):
                 self.refused_peers += 1
                 return self._answer(request, attributes, _refusal(Stage.IDENTITY, problem, 403, snapshot.version))
-            policies = snapshot.engine.for_workload(destination.workload)
+            if attributes.http is not None and attributes.http.is_partial:
+                self.remarks.hidden_headers(attributes)
+            policies = snapshot.engine.for_workload(attributes.destination.workload)
             request.steps = evaluate(policies, attributes, request.authenticate)
         except Exception as error:
             return self._fail(request, error)
         return self.proceed(request, None)
+
+    def _misfit(self, request: Pending, caller: str) -> str:
+        """Why the sidecar is not who it claims to be; empty, and its workload as it is described, when it is."""
+        destination = request.attributes.destination
+        said = destination.workload
+        problem = identity_problem(destination.principal, said.namespace, said.service_account, caller)
+        if problem or not request.described:
+            return problem
+        settled = request.described.settle(destination, caller)
+        if isinstance(settled, str):
+            return settled
+        if settled is not destination:
+            self.remarks.labels(said, settled.workload)
+            request.attributes = replace(request.attributes, destination=settled)
+        return ""
 
     def proceed(self, request: Pending, answer: ProviderAnswer | None) -> bytes | Pending:
         """Run the stages until there is a decision or a question. Never raises."""
@@ -261,6 +279,8 @@ class CheckFunction:
             return self._fail(request, error)
 
     def _answer(self, request: Pending, attributes: AttributeContext, decision: Decision) -> bytes:
+        if not decision.is_allowed and attributes.http is not None and attributes.http.is_partial:
+            decision = replace(decision, reason=f"{decision.reason}; {HIDDEN_CAUSE}")
         response = write_response(decision, request.decision_id)
         if self._audit.offer(
             attributes,
@@ -291,29 +311,6 @@ class CheckFunction:
         with suppress(Exception):
             self._audit.offer(_NOTHING_KNOWN, decision, decision_id, now, 0.0)
         return write_response(decision, decision_id)
-
-
-@lru_cache(maxsize=4096)
-def identity_problem(own_principal: str, namespace: str, service_account: str) -> str:
-    """
-    Why the asking workload is not believed; empty when it is.
-
-    A sidecar may only ask for itself: where its certificate has Istio's form, namespace and service account must be
-    those claimed.
-    """
-    if not namespace:
-        return (
-            "the sidecar does not say which workload it is: set the node metadata label authz/namespace, the context "
-            "extension `namespace`, or serve a SPIFFE certificate"
-        )
-    own = _OWN_IDENTITY.fullmatch(own_principal)
-    if own is None:
-        return ""
-    if own[1] != namespace:
-        return f"the sidecar claims namespace `{namespace}`, its certificate says `{own[1]}`"
-    if service_account and own[2] != service_account:
-        return f"the sidecar claims service account `{service_account}`, its certificate says `{own[2]}`"
-    return ""
 
 
 def _refusal(stage: Stage, reason: str, status: int, policy_version: str) -> Decision:

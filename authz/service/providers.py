@@ -30,6 +30,8 @@ _OF_THE_CONNECTION = frozenset(
     {"connection", "content-length", "date", "host", "keep-alive", "server", "trailer", "transfer-encoding", "upgrade"}
 )
 """Headers of the provider's own answer as a message; Envoy writes its own."""
+_DIRECT = (("grpc.enable_http_proxy", 0),)
+"""Providers are part of the mesh: gRPC would go through the proxy of the environment by itself."""
 _HEADERS_TO_REMOVE = "x-envoy-auth-headers-to-remove"
 
 
@@ -72,7 +74,7 @@ class Providers:
         target = f"dns:///{self._address_of(provider)}"
         channel = self._channels.get(target)
         if channel is None:
-            channel = self._channels[target] = grpc.aio.insecure_channel(target)
+            channel = self._channels[target] = grpc.aio.insecure_channel(target, _DIRECT)
         call = channel.unary_unary(f"/{AUTHORIZATION}/Check", request_serializer=bytes, response_deserializer=bytes)
         told = await call(grpc_request(question, message))
         return read_grpc_answer(told)

@@ -21,6 +21,7 @@ from authz.core.decided import Offer, TraceIds
 from authz.core.decision import Decision
 from authz.core.errors import SettingsError
 from authz.core.explain import RuleNote, nearest_miss
+from authz.identity.pem import refuse_encrypted_key
 from authz.service.loading.snapshot import Snapshot
 from authz.settings import Settings
 from authz.telemetry.counters import Telemetry
@@ -124,8 +125,11 @@ def _file(settings: Settings, path: Path) -> FileSink:
         key = None
         if settings.audit_signing_key is not None:
             try:
+                refuse_encrypted_key(settings.audit_signing_key)
                 key = read_signing_key(_read("audit_signing_key", settings.audit_signing_key))
-            except (ValueError, TypeError) as error:  # TypeError: the key is encrypted
+            except OSError as error:
+                raise SettingsError(f"setting `audit_signing_key`: {error.strerror}") from error
+            except (ValueError, TypeError) as error:
                 raise SettingsError(f"setting `audit_signing_key`: {error}") from error
         chain = Chain(key, secrets.token_hex(8))
     rotation = Rotation(
@@ -141,6 +145,11 @@ def _file(settings: Settings, path: Path) -> FileSink:
 
 
 def _otlp(settings: Settings) -> OtlpTarget:
+    if settings.otlp_key is not None:
+        try:
+            refuse_encrypted_key(settings.otlp_key)
+        except OSError as error:
+            raise SettingsError(f"setting `otlp_key`: `{settings.otlp_key}`: {error.strerror}") from error
     headers = {}
     if settings.otlp_headers is not None:
         for line in _read("otlp_headers", settings.otlp_headers).decode("utf-8", "replace").splitlines():

@@ -6,7 +6,7 @@ It moves bytes between gRPC and ``CheckFunction`` and knows nothing of either's 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from time import time
 from typing import Protocol
@@ -52,6 +52,7 @@ class CheckServer:
     One worker's server. ``start``, then ``drain`` once; health is told from outside.
 
     ``credentials`` None serves plaintext: for Unix sockets and loopback.
+    ``is_mutual``: the credentials ask for a certificate, whose SPIFFE ID is held against the workload asked for.
     ``judge_caller`` says of a certificate (PEM), by which somebody asks over mutual TLS, why it is not answered.
     ``socket_mode`` lets members of the group connect to Unix sockets, and no stranger, unless told otherwise.
     """
@@ -66,6 +67,7 @@ class CheckServer:
         socket_mode: int = 0o660,
         clock: Callable[[], float] = time,
         judge_caller: Callable[[str, float], str] | None = None,
+        is_mutual: bool = False,
     ) -> None:
         if api_implementation.Type() != "upb":
             raise SettingsError("protobuf runs without its C library, 50 times slower: reinstall `protobuf` (XA-198)")
@@ -75,6 +77,7 @@ class CheckServer:
         self._credentials = credentials
         self._socket_mode = socket_mode
         self._judge_caller = judge_caller
+        self._is_mutual = is_mutual
         self.health = Health()
         self._server = grpc.aio.server(
             options=[*OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)],
@@ -123,7 +126,8 @@ class CheckServer:
             for certificate in context.auth_context().get("x509_pem_cert", ()):
                 if refusal := self._judge_caller(bytes(certificate).decode("ascii", "replace"), self._clock()):
                     await context.abort(grpc.StatusCode.UNAUTHENTICATED, refusal)
-        answer = self._function.check(message, context.invocation_metadata() or (), self._clock())
+        caller = _caller(context.auth_context().get("peer_uri", ())) if self._is_mutual else ""
+        answer = self._function.check(message, context.invocation_metadata() or (), self._clock(), caller)
         while isinstance(answer, Pending):
             try:
                 told = await self._ask(answer)
@@ -148,3 +152,8 @@ class CheckServer:
         for lock in self._locks:
             lock.release()
         self._locks.clear()
+
+
+def _caller(uris: Iterable[bytes]) -> str:
+    """The identity in a certificate that the handshake accepted; several make one that is nobody's."""
+    return " ".join(uri.decode("utf-8", "replace") for uri in uris if uri.startswith(b"spiffe://"))

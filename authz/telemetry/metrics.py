@@ -115,6 +115,8 @@ class TelemetryCollector:
             yield gauge(names.CACHE_ENTRIES, {(): float(cache.entries)})
             yield gauge(names.CACHE_CAPACITY, {(): float(cache.capacity)})
         yield gauge(names.CERTIFICATE, {(c.kind, c.namespace, c.workload): c.not_after for c in status.certificates})
+        yield counter(names.HANDSHAKES_REFUSED, {(): status.refused_handshakes})
+        yield counter(names.SIDECAR_REMARKS, {(kind,): number for kind, number in status.sidecar_remarks})
         trust = status.peer_trust
         if trust is not None:
             yield counter(names.PEER_TRUST_RELOADS, {("success",): trust.successes, ("failure",): trust.failures})

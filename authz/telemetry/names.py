@@ -136,6 +136,15 @@ PEER_TRUST_TIME = Metric(
     "gauge",
     "When the trust bundles and revocations in force were read",
 )
+HANDSHAKES_REFUSED = Metric(
+    "authz_tls_handshakes_refused_total", "counter", "TLS handshakes that our own ports refused; the log has reasons"
+)
+SIDECAR_REMARKS = Metric(
+    "authz_sidecar_remarks_total",
+    "counter",
+    "Requests whose sidecar hides headers, or sends other labels than the mesh description has",
+    ("kind",),
+)
 QUEUED = Metric("authz_audit_queue_entries", "gauge", "Decisions waiting to be recorded")
 QUEUE_CAPACITY = Metric("authz_audit_queue_capacity", "gauge", "Most decisions that may wait")
 DROPPED = Metric("authz_audit_dropped_total", "counter", "Decisions without a record", ("cause",))

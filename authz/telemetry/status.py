@@ -106,6 +106,10 @@ class ServiceStatus:
     certificates: tuple[CertificateStatus, ...] = ()
     tls_problem: str = ""
     """Why the certificate of the gRPC port is not the one in its files; empty when it is."""
+    refused_handshakes: int = 0
+    """TLS handshakes that our own ports refused."""
+    sidecar_remarks: tuple[tuple[str, int], ...] = (("hidden_headers", 0), ("other_labels", 0))
+    """(kind, number) of requests whose sidecar hides headers or sends other labels than the mesh description has."""
     peer_trust: PeerTrustStatus | None = None
     """None where peers' certificates are not judged."""
     native: NativeStatus | None = None

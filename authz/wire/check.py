@@ -128,11 +128,14 @@ def _http(http: pb.HttpRequest) -> HttpRequest:
     else:
         headers = {name: (_text(value),) for name, value in http.headers.items()}
     method, host, path = _text(http.method), _text(http.host), _text(http.path)
-    if ":path" not in headers or ":method" not in headers or ":authority" not in headers:
+    is_partial = False
+    if ":path" not in headers or ":method" not in headers or ":authority" not in headers or ":scheme" not in headers:
+        # The fields have what pseudo headers say; where only the headers lack it, the sidecar hides headers (XA-49).
+        is_partial = bool(http.scheme) and ":scheme" not in headers
         for name, text in ((":method", method), (":authority", host), (":path", path)):
-            if text:  # `allowed_headers` hides pseudo headers too (XA-49)
-                headers.setdefault(name, (text,))
-    return HttpRequest(method, host, path, headers, http.scheme, http.id, http.protocol, http.size)
+            if text and name not in headers:
+                headers[name], is_partial = (text,), True
+    return HttpRequest(method, host, path, headers, http.scheme, http.id, http.protocol, http.size, is_partial)
 
 
 def _extensions(written: Mapping[str, str]) -> dict[str, str]:
@@ -168,6 +171,8 @@ def _address(text: str | bytes) -> str | Unknown:
 def _forwarded(source: Source, http: HttpRequest, *, gateway: bool, trusted_proxies: int) -> Source:
     """The client address from the delivered x-forwarded-for (CS-9), where Envoy does not send it."""
     forwarded_for = http.headers.get("x-forwarded-for", ())
+    if http.is_partial and not forwarded_for and not (gateway and trusted_proxies == 0):
+        return replace(source, remote_ip=UNKNOWN)  # it may have been there (CS-8)
     peer = "" if isinstance(source.ip, Unknown) else source.ip
     client = client_address(peer, forwarded_for, gateway=gateway, trusted_proxies=trusted_proxies)
     return replace(source, remote_ip=client or UNKNOWN)

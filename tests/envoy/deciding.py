@@ -8,7 +8,8 @@ from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
-from authz.service.check import CheckFunction, DecisionIds
+from authz.service.check import CheckFunction
+from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
 from authz.service.providers import Providers
 from authz.sources.keys.source import KeySource

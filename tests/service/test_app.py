@@ -37,7 +37,7 @@ class Worker:
     async def says(self, pattern: str) -> str:
         """Wait for a line; answer its first group or the whole."""
         assert self.process.stderr is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while line := (await self.process.stderr.readline()).decode():
                 self.lines.append(line)
                 if match := re.search(pattern, line):

@@ -13,7 +13,8 @@ import jwt
 import pytest
 import yaml
 
-from authz.service.check import CheckFunction, DecisionIds, Pending
+from authz.service.check import CheckFunction, Pending
+from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import load_snapshot
 from authz.service.server import CheckServer
 from tests.service.recording import Recorder

@@ -15,8 +15,9 @@ from authz.core.resources import Action, AuthorizationPolicy, MeshConfig, Metada
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, CertificateAuthority, Issued
 from authz.identity.rotation import activate, prepare, retire, taint
-from authz.service.check import CheckFunction, DecisionIds
+from authz.service.check import CheckFunction
 from authz.service.evidence import PeerEvidence
+from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
 from authz.settings import read_settings
 from tests.identity.certificates import DAY, INTERMEDIATE, KEYS, LEAF, NOW, REVIEWS, ROOT, changed, pem

@@ -11,8 +11,7 @@ import grpc
 
 from authz._proto import sds_pb2 as wire
 from authz.control.authority.sds import STATUS, Identify
-from authz.core.spiffe import SpiffeId
-from authz.identity.join_tokens import spend_token
+from authz.identity.join_tokens import TakenToken, take_token
 from authz.identity.registrar import Cause, Refused, Registrar, read_certificate_request
 from authz.identity.registration import Evidence, SvidPeer, TokenBearer
 
@@ -34,8 +33,11 @@ class Enrolment:
         """The service for holders of an SVID, or, without ``identify``, for bearers of a join token."""
 
         async def enrol(request: wire.EnrolRequest, context: Context) -> wire.EnrolResponse:
-            evidence = self._bearer(request, context) if identify is None else identify(context)
-            answer = evidence if isinstance(evidence, Refused) else self._sign(evidence, request)
+            if identify is None:
+                evidence, answer = self._join(request, context)
+            else:
+                evidence = identify(context)
+                answer = evidence if isinstance(evidence, Refused) else self._sign(evidence, request)
             if isinstance(answer, Refused):
                 if answer is evidence:
                     self._registrar.refuse(context.peer(), "", answer, self._clock())
@@ -60,15 +62,35 @@ class Enrolment:
         handlers = {name: grpc.unary_unary_rpc_method_handler(call, read, write) for name, call in calls.items()}
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    def _bearer(self, request: wire.EnrolRequest, context: Context) -> Evidence | Refused:
+    def _join(
+        self, request: wire.EnrolRequest, context: Context
+    ) -> "tuple[Evidence | Refused, wire.EnrolResponse | Refused]":
+        """
+        Sign for the bearer of a token: who that is, and the answer.
+
+        The token is spent by a certificate and by a refusal that would come again. Where there were too many requests,
+        or we could not sign, the bearer has it still.
+        """
+        taken = self._bearer(request, context)
+        if isinstance(taken, Refused):
+            return taken, taken
+        evidence = TokenBearer(taken.spiffe_id)
+        answer = self._sign(evidence, request)
+        if isinstance(answer, Refused) and answer.cause in (Cause.LIMIT, Cause.SIGNING):
+            taken.give_back()
+        else:
+            taken.spend()
+        return evidence, answer
+
+    def _bearer(self, request: wire.EnrolRequest, context: Context) -> TakenToken | Refused:
         # By address, so that a stranger who guesses tokens keeps nobody else from enrolling.
         if not self._registrar.limit.take(f"join-token {context.peer().rpartition(':')[0]}", self._clock()):
             return Refused("too many join tokens are tried, try again later", Cause.LIMIT)
         key = read_certificate_request(request.certificate_request)
         if isinstance(key, Refused):
             return key  # judged first, so that a slip does not spend the token
-        spent = spend_token(self._tokens, request.join_token, self._clock())
-        return TokenBearer(spent) if isinstance(spent, SpiffeId) else Refused(spent.reason)
+        taken = take_token(self._tokens, request.join_token, self._clock())
+        return taken if isinstance(taken, TakenToken) else Refused(taken.reason)
 
     def _sign(self, evidence: Evidence, request: wire.EnrolRequest) -> wire.EnrolResponse | Refused:
         assert isinstance(evidence, SvidPeer | TokenBearer)

@@ -13,6 +13,7 @@ from typing import Any
 from authz.control.authority.sds import SecretServer
 from authz.identity.ca import CertificateAuthority
 from authz.identity.registrar import Cause
+from authz.service.ports.handshakes import HANDSHAKES
 from authz.telemetry import names
 from authz.telemetry.names import Metric
 from authz.telemetry.text import CONTENT_TYPE, metric_lines
@@ -90,6 +91,7 @@ def figures(facts: Facts) -> Iterable[tuple[Metric, Mapping[tuple[str, ...], flo
     yield names.CA_CHAIN_EXPIRY, min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
     yield names.CA_RELOAD_OK, not facts.reload.problem
     yield names.CA_RELOAD_FAILURES, facts.reload.failures
+    yield names.HANDSHAKES_REFUSED, HANDSHAKES.refused
     yield names.SDS_PUSHES, sent.pushes
     yield names.SDS_ACKNOWLEDGED, sent.acknowledged
     yield names.SDS_REJECTED, sent.rejected

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from authz.core.attributes import Workload
 from authz.core.errors import LoadError, Problem, Severity
-from authz.mesh.description import read_mesh_description
+from authz.service.loading.described import described_workloads
 from authz.service.loading.garbage import beside_checks, let_go
 from authz.service.loading.loader import Loader
 from authz.service.loading.losses import losses
@@ -103,9 +103,10 @@ class Reloader:
             else:
                 snapshot = self._loader.load(self._policies, self._mesh_file, self._clock())
                 self._refuse_losses(self.snapshot, snapshot)
-            for workload in (*known, *self._described_workloads()):
+            described = described_workloads(self._mesh_file)
+            for workload in (*known, *described):
                 snapshot.engine.for_workload(workload)
-            return snapshot
+            return replace(snapshot, workloads=described)
 
     def _refuse_losses(self, before: Snapshot, after: Snapshot) -> None:
         if self._allow_empty:
@@ -113,13 +114,6 @@ class Reloader:
         lost = tuple(losses(before, after, self._policies, self._mesh_file))
         if lost:
             raise LoadError(lost)
-
-    def _described_workloads(self) -> Iterable[Workload]:
-        """WorkloadEntries beside the MeshConfig; only a convenience here, so what is wrong with them is ignored."""
-        if self._mesh_file is None:
-            return ()
-        mesh, _ = read_mesh_description([(str(self._mesh_file), self._mesh_file.read_bytes())])
-        return [w.workload for w in mesh.workloads]
 
     def _keep(self, problems: tuple[Problem, ...]) -> None:
         self.status = replace(self.status, is_ok=False, failures=self.status.failures + 1, problems=problems)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from authz.core.attributes import Workload
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, Severity
@@ -28,6 +29,8 @@ class Snapshot:
     loaded_at: float
     """Seconds since the epoch."""
     problems: tuple[Problem, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+    """As the mesh description has them; empty without one."""
 
     @property
     def resources(self) -> Resources:

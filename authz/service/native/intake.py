@@ -17,7 +17,8 @@ from authz.audit.entry import Entry
 from authz.audit.record import rfc3339
 from authz.core.attributes import Json
 from authz.core.decision import Decision, RuleReference
-from authz.service.check import Audit, identity_problem
+from authz.service.askers import identity_problem
+from authz.service.check import Audit
 from authz.service.native.judge import Judge, Judged, Verdict
 from authz.telemetry.status import NativeStatus, TrailStatus
 from authz.wire.access_log import LogEntry, NotAnEntry, is_torn, read_line

@@ -18,6 +18,8 @@ import uvicorn
 
 from authz.admin.access import Guard, judge_access
 from authz.core.errors import SettingsError
+from authz.identity.pem import refuse_encrypted_key
+from authz.service.ports.handshakes import HANDSHAKES
 from authz.settings import Settings
 
 Application = Callable[..., Awaitable[Any]]
@@ -107,9 +109,13 @@ class AdminServer:
             server_header=False, timeout_graceful_shutdown=_LAST_SECONDS, **(tls.options() if tls else {}),
         )  # fmt: skip
         try:
+            if tls is not None:
+                refuse_encrypted_key(tls.key)
             config.load()
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"settings `admin_tls_…`: the files cannot be used: {error.strerror}") from error
+        if config.ssl is not None:
+            HANDSHAKES.watch(config.ssl, "admin port")
         self._scheme = "https" if tls is not None else "http"
         self._tls, self._context = tls, config.ssl
         self._facts: tuple[tuple[int, int], ...] = tls.facts() if tls is not None else ()
@@ -152,6 +158,7 @@ class AdminServer:
             if facts in (self._facts, self._refused):
                 return False
             self._refused = facts
+            refuse_encrypted_key(tls.key)
             trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             trial.load_cert_chain(tls.certificate, tls.key)  # a context that failed once may have half of each
             context.load_cert_chain(tls.certificate, tls.key)

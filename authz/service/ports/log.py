@@ -9,6 +9,7 @@ from authz.settings import Settings
 
 Announce = Callable[[str], None]
 """Called with one line of progress for people, at the start and the stop."""
+_log = logging.getLogger("authz.log")
 
 
 class _JsonLine(logging.Formatter):
@@ -21,6 +22,19 @@ class _JsonLine(logging.Formatter):
         if self.worker is not None:
             told["worker"] = str(self.worker)
         return json.dumps({**told, "message": super().format(record)})
+
+
+def set_log_level(level: str) -> None:
+    """Change the level while the process runs: ``debug``, ``info``, ``warning`` or ``error``."""
+    logging.getLogger().setLevel(level.upper())
+    _log.log(max(logging.WARNING, logging.getLogger().level), "the log level is now %s", level)
+
+
+def other_log_level(configured: str) -> str:
+    """The level that SIGUSR2 brings: ``debug``, or back to the configured one."""
+    if logging.getLogger().level == logging.DEBUG:
+        return configured if configured != "debug" else "info"
+    return "debug"
 
 
 def log_to_stderr(settings: Settings, worker: int | None = None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 
 from authz.core.errors import SettingsError
+from authz.identity.pem import refuse_encrypted_key
 
 _log = logging.getLogger("authz.tls")
 
@@ -56,6 +57,7 @@ class ServerCertificate:
         return found
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
+        refuse_encrypted_key(self._key)
         certificate, key = self._certificate.read_bytes(), self._key.read_bytes()
         roots = self._client_ca.read_bytes() if self._client_ca is not None else None
         probe = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # gRPC would only say so when the first client fails

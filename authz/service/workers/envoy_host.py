@@ -177,7 +177,12 @@ def hosting_command(
     except ValueError as error:
         raise SettingsError(f"setting `listen`: {error}") from error
     listener = mesh.hosting_listener(
-        "authz", addresses, str(hosting.module), max_message_bytes=max_message_bytes, transport=transport
+        "authz",
+        addresses,
+        str(hosting.module),
+        max_message_bytes=max_message_bytes,
+        transport=transport,
+        is_mutual=any(tls_files[2:]),
     )
     configuration = at.directory / "envoy.json"
     configuration.write_text(json.dumps(mesh.hosting_bootstrap(listener, str(at.admin_socket))))

@@ -6,6 +6,7 @@ It has no socket and starts no process: ``hosting`` finds what Envoy needs, ``em
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from time import time
@@ -35,6 +36,7 @@ DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 4, 5
 
 _METADATA = {name.encode(): name for name in (REMOTE_IP_METADATA, DIRECT_IP_METADATA, "traceparent")}
 """What ``wire`` reads of a call's metadata; the rest is left undecoded."""
+_URI = re.compile(r'(?:^|;)URI=(?:"([^"]*)"|([^;,"]*))')
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _START: Event = {
     "type": "http.response.start",
@@ -122,7 +124,7 @@ class HostedServer:
             if message is None:
                 return
             headers = scope["headers"]
-            answer = self._function.check(message, _metadata(headers), self._clock())
+            answer = self._function.check(message, _metadata(headers), self._clock(), _caller(headers))
             if isinstance(answer, Pending):
                 answer = await self._asked(answer, _timeout(headers))
             await _reply(send, answer)
@@ -256,6 +258,20 @@ def _must_be_grpc(scope: Scope) -> None:
 
 def _metadata(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(_METADATA[name], value.decode("latin-1")) for name, value in headers if name in _METADATA]
+
+
+def _caller(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """
+    The identity by which the caller asks, as the hosting Envoy saw it; empty without mutual TLS.
+
+    Envoy removes the header that a caller sends itself and, where it asks for certificates, writes its own. Several
+    identities make one that is nobody's.
+    """
+    for name, value in headers:
+        if name == b"x-forwarded-client-cert":
+            found = (uri or bare for uri, bare in _URI.findall(value.decode("latin-1")))
+            return " ".join(uri for uri in found if uri.startswith("spiffe://"))
+    return ""
 
 
 def _timeout(headers: Iterable[tuple[bytes, bytes]]) -> float | None:

@@ -17,6 +17,7 @@ from authz.settings import Settings
 ORDER = "_AUTHZ_WORKER"
 """Environment variable of a worker's order; not with the prefix of settings, which it carries."""
 NOT_SERVING, FINISH = "not-serving", "finish"
+REOPEN, LOG_LEVEL = "reopen", "log-level"
 
 
 @dataclass(frozen=True, slots=True)

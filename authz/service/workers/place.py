@@ -15,6 +15,7 @@ from typing import Any
 
 from authz.core.errors import AuthzError, LoadError, SettingsError
 from authz.service.ports.log import Announce
+from authz.service.ports.signals import ignore_ending
 from authz.service.workers.envoy_host import (
     HostedAt,
     Hosting,
@@ -107,7 +108,7 @@ class Worker:
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(control.fileno(), self._lock),
             start_new_session=True,  # Ctrl-C reaches the supervisor only, which drains
-            preexec_fn=die_with_parent,
+            preexec_fn=_before_exec,
         )
 
     def _hear(self, message: dict[str, Any], announce: Announce) -> None:
@@ -154,6 +155,11 @@ class Worker:
                 await asyncio.sleep(0.05)
         announce(f"worker {self.index}  does not listen: see Envoy's message above")
 
+    def tell(self, word: str, **facts: Any) -> None:
+        """Say something to the process, if there is one."""
+        if self._line is not None:
+            self._line.tell(word, **facts)
+
     async def stop(self, delay_seconds: float, grace_seconds: float) -> None:
         """Drain: NOT_SERVING, let the proxies notice, finish what runs, end (XA-127)."""
         process, line = self.process, self._line
@@ -181,3 +187,9 @@ class Worker:
             return
         with suppress(ProcessLookupError):
             process.kill()
+
+
+def _before_exec() -> None:
+    """In the child: end with the parent; signals that Envoy does not know are not to end it, SIGALRM excepted."""
+    die_with_parent()
+    ignore_ending(leave=(signal.SIGALRM,))

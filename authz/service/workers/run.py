@@ -9,16 +9,20 @@ import signal
 from collections.abc import Callable
 
 from authz.service.ports.log import Announce
+from authz.service.ports.signals import on_signals
 from authz.service.ports.waiting import first_done
 from authz.service.workers.addresses import worker_count
 from authz.service.workers.choose import choose_server
+from authz.service.workers.line import REOPEN
 from authz.service.workers.supervisor import Supervisor
 from authz.settings import Settings
 
 
 async def run(settings: Settings, announce: Announce) -> None:
     """
-    Serve until SIGTERM or SIGINT, with as many workers as the settings say; SIGHUP rolls them.
+    Serve until SIGTERM, SIGINT or SIGQUIT, with as many workers as the settings say; SIGHUP rolls them.
+
+    SIGUSR1 lets all workers open audit files anew, SIGUSR2 switches the log level of all to debug and back.
 
     Raises:
         LoadError, SettingsError: the start failed.
@@ -36,7 +40,12 @@ async def run(settings: Settings, announce: Announce) -> None:
     supervisor = Supervisor(settings, announce)
     admin: WorkersAdmin | None = None
     stopping, at_once = asyncio.Event(), asyncio.Event()
-    _on_signals(lambda: (at_once if stopping.is_set() else stopping).set(), supervisor.roll_soon)
+    others: dict[signal.Signals, Callable[[], object]] = {
+        signal.SIGHUP: supervisor.roll_soon,
+        signal.SIGUSR1: lambda: supervisor.tell(REOPEN),
+        signal.SIGUSR2: supervisor.switch_log_level,
+    }
+    on_signals(lambda: (at_once if stopping.is_set() else stopping).set(), others, announce)
     try:
         if settings.admin:
             admin = WorkersAdmin(supervisor.workers, settings, lambda: supervisor.is_draining)
@@ -55,10 +64,3 @@ async def run(settings: Settings, announce: Announce) -> None:
     finally:
         if admin is not None:
             await admin.stop()
-
-
-def _on_signals(stop: Callable[[], object], roll: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, roll)

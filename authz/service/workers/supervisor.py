@@ -10,14 +10,16 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from authz.core.errors import AuthzError, SettingsError
-from authz.service.ports.log import Announce
+from authz.service.ports.log import Announce, other_log_level, set_log_level
 from authz.service.ports.waiting import first_done
 from authz.service.workers.addresses import worker_address, worker_count
 from authz.service.workers.envoy_host import (
     find_hosting,
 )
+from authz.service.workers.line import LOG_LEVEL
 from authz.service.workers.place import ADDRESS_SECONDS, Worker
 from authz.settings import Settings
 
@@ -135,6 +137,19 @@ class Supervisor:
                 return
             await asyncio.sleep(settings.drain_delay_seconds)
         self._announce(f"rolled    {len(self.workers)} workers")
+
+    def tell(self, word: str, **facts: Any) -> None:
+        """Pass a word on to every worker that runs."""
+        for worker in self.workers:
+            worker.tell(word, **facts)
+
+    def switch_log_level(self) -> None:
+        """To debug and back, here and in all workers, those that start later included."""
+        level = other_log_level(self.settings.log_level)
+        set_log_level(level)
+        for worker in self.workers:
+            worker.settings = worker.settings.model_copy(update={"log_level": level})
+        self.tell(LOG_LEVEL, level=level)
 
     async def stop(self, *, drain: bool = True) -> None:
         """Stop all workers, draining them side by side."""

@@ -11,14 +11,16 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from authz.audit.entry import Entry
 from authz.audit.sinks import StreamSink
 from authz.core.errors import AuthzError, LoadError
 from authz.service.app import App, ServerOf
-from authz.service.ports.log import log_to_stderr
-from authz.service.workers.line import FINISH, NOT_SERVING, ORDER, Line, Order
+from authz.service.ports.handshakes import HANDSHAKES
+from authz.service.ports.log import log_to_stderr, other_log_level, set_log_level
+from authz.service.ports.signals import ignore_ending, on_signals
+from authz.service.workers.line import FINISH, LOG_LEVEL, NOT_SERVING, ORDER, REOPEN, Line, Order
 
 LAST_SECONDS = 30
 """What a worker without a supervisor has left, whatever it is doing."""
@@ -66,6 +68,10 @@ class SupervisedApp:
             if message["word"] == NOT_SERVING:
                 self.app.is_draining = True
                 self.app.server.health.set_serving(False)
+            elif message["word"] == REOPEN:
+                self.app.trail.reopen()
+            elif message["word"] == LOG_LEVEL:
+                set_log_level(message["level"])
             elif message["word"] == FINISH:
                 await self.stop(drain=True)
                 self._line.tell("finished")
@@ -95,6 +101,8 @@ def tell_failure(line: Line, error: AuthzError) -> None:
 async def serve(order: Order) -> int:
     """A grpcio worker, until it has finished. Returns the exit code."""
     line = await Line.over(socket.socket(fileno=order.control))
+    if order.settings.tls_certificate is not None:
+        HANDSHAKES.of_grpc()
     try:
         worker = SupervisedApp(order, line, None)
         await worker.start()
@@ -103,7 +111,12 @@ async def serve(order: Order) -> int:
         await line.close()
         return 1
     obeying = asyncio.create_task(worker.obey())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, obeying.cancel)
+    others: dict[signal.Signals, Callable[[], object]] = {
+        signal.SIGINT: lambda: None,  # Ctrl-C is the supervisor's
+        signal.SIGUSR1: worker.app.trail.reopen,
+        signal.SIGUSR2: lambda: set_log_level(other_log_level(order.settings.log_level)),
+    }
+    on_signals(obeying.cancel, others, lambda text: line.tell("say", text=text), leave=(signal.SIGALRM,))
     try:
         if not await obeying:
             signal.alarm(LAST_SECONDS)
@@ -119,6 +132,7 @@ def main() -> int:
     """Serve by the order in the environment; returns the exit code."""
     order = Order.read(os.environ.pop(ORDER))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's
+    ignore_ending(leave=(signal.SIGALRM,))  # until the worker has started
     log_to_stderr(order.settings, order.index)
     return asyncio.run(serve(order))
 

@@ -2,21 +2,26 @@
 One guarded HTTP GET of a JSON document, as key retrieval needs it (RA-38, RA-39).
 
 Bounded in time and size; link-local and cloud-metadata addresses are refused after name resolution and after every
-redirect, and the connection goes to the very address that was looked at. Proxies of the environment are not used.
-Every failure is a ``FetchError`` that says what, from where, and why.
+redirect, and the connection goes to the very address that was looked at; behind a proxy, which resolves by itself,
+what can be looked at here is. Every failure is a ``FetchError`` that says what, from where, and why.
 """
 
 import asyncio
+import importlib.metadata
 import json
 import socket
 import ssl
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpx
 
 from authz.core.errors import FetchError
+from authz.sources.keys.proxies import NO_PROXIES, Proxies
 
 MAX_BODY_BYTES = 1024 * 1024
 """Discovery documents and key sets have a few kilobytes."""
@@ -69,7 +74,7 @@ def is_refused_address(text: str) -> bool:
     return any(address in network for network in _REFUSED_NETWORKS)
 
 
-async def fetch_json(url: str, ssl_context: ssl.SSLContext) -> Document:
+async def fetch_json(url: str, ssl_context: ssl.SSLContext, proxies: Proxies = NO_PROXIES) -> Document:
     """
     GET a document, which is not read yet. The caller bounds the time.
 
@@ -79,13 +84,13 @@ async def fetch_json(url: str, ssl_context: ssl.SSLContext) -> Document:
     """
     try:
         async with httpx.AsyncClient(
-            transport=GuardedTransport(ssl_context),
+            transport=GuardedTransport(ssl_context, proxies),
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
             timeout=None,  # noqa: S113  the caller bounds the time of all requests together
         ) as client:
-            # An encoding could unfold far beyond the size limit in one step.
-            request = client.build_request("GET", url, headers={"accept-encoding": "identity"})
+            headers = {"accept-encoding": "identity", "user-agent": user_agent()}
+            request = client.build_request("GET", url, headers=headers)
             response = await client.send(request, stream=True)
             try:
                 body = await _read_body(response)
@@ -102,27 +107,58 @@ async def _read_body(response: httpx.Response) -> bytes:
         raise ValueError("redirected from https to http")
     if not response.is_success:
         raise ValueError(f"status {response.status_code}, expected 2xx")
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ValueError("the body is compressed, which was not asked for")
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip"):
+        raise ValueError(f"the body is compressed with `{encoding}`, which was not asked for; gzip is read")
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise ValueError(f"the body has more than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+    is_gzip = body.startswith(_GZIP)
+    if encoding != "identity" and not is_gzip:
+        raise ValueError("the body is said to be compressed with gzip and is not")
+    return _unzipped(bytes(body)) if is_gzip else bytes(body)
+
+
+_GZIP = b"\x1f\x8b"
+"""What a gzipped body begins with, and no JSON does: some servers compress always, and some do not even say so."""
+
+
+def _unzipped(body: bytes) -> bytes:
+    """One gzip member, up to the size limit: an encoding can unfold far beyond it."""
+    unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        found = unzip.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise ValueError("the body is not what gzip makes") from error
+    if len(found) > MAX_BODY_BYTES:
+        raise ValueError(f"the body has more than {MAX_BODY_BYTES} bytes")
+    if not unzip.eof:
+        raise ValueError("the gzipped body ends too early")
+    return found
+
+
+@cache
+def user_agent() -> str:
+    """``authz/VERSION``: firewalls refuse clients that are called after a language."""
+    with suppress(importlib.metadata.PackageNotFoundError):
+        return f"authz/{importlib.metadata.version('authz')}"
+    return "authz/0"
 
 
 def _document(body: bytes, response: httpx.Response) -> Document:
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")  # a byte order mark is no JSON, but some servers send one
     except ValueError as error:
         raise ValueError("the body is not JSON") from error
     return Document(text, {name.lower(): value for name, value in response.headers.items()})
 
 
-async def discover_key_uri(issuer: str, ssl_context: ssl.SSLContext) -> str:
+async def discover_key_uri(issuer: str, ssl_context: ssl.SSLContext, proxies: Proxies = NO_PROXIES) -> str:
     """Ask an issuer's discovery document where its keys are. Raises FetchError."""
-    discovery = await fetch_json(f"{issuer.removesuffix('/')}/.well-known/openid-configuration", ssl_context)
+    url = f"{issuer.removesuffix('/')}/.well-known/openid-configuration"
+    discovery = await fetch_json(url, ssl_context, proxies)
     found = discovery.content.get("jwks_uri")
     if not isinstance(found, str) or not found.startswith(("http://", "https://")):
         raise FetchError(f"the discovery document of {issuer} has no http(s) `jwks_uri`")
@@ -130,18 +166,29 @@ async def discover_key_uri(issuer: str, ssl_context: ssl.SSLContext) -> str:
 
 
 class GuardedTransport(httpx.AsyncBaseTransport):
-    """Resolves each host itself, refuses bad addresses, and connects to the address that was checked."""
+    """
+    Resolves each host itself, refuses bad addresses, and connects to the address that was checked.
 
-    def __init__(self, ssl_context: ssl.SSLContext) -> None:
+    A proxy is asked for the name: where it is to be reached, the proxy alone may know.
+    """
+
+    def __init__(self, ssl_context: ssl.SSLContext, proxies: Proxies = NO_PROXIES) -> None:
+        self._ssl_context = ssl_context
+        self._proxies = proxies
         self._inner = httpx.AsyncHTTPTransport(verify=ssl_context, trust_env=False)
+        self._outer: dict[str, httpx.AsyncHTTPTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request; redirects come back here, so every hop is checked."""
         if request.url.scheme not in ("http", "https") or not request.url.host:
             raise ValueError("not an http or https URL")
-        host = request.url.host
+        host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
+        if proxy := self._proxies.for_url(request.url):
+            with suppress(OSError):  # names of the outer world often have no address behind a proxy
+                await _resolve(host, port)
+            return await self._by(proxy).handle_async_request(request)
         error: httpx.ConnectError | None = None
-        for address in await _resolve(host, request.url.port or (443 if request.url.scheme == "https" else 80)):
+        for address in await _resolve(host, port):
             try:
                 return await self._inner.handle_async_request(
                     httpx.Request(
@@ -158,7 +205,15 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._inner.aclose()
+        for transport in (self._inner, *self._outer.values()):
+            await transport.aclose()
+
+    def _by(self, proxy: str) -> httpx.AsyncHTTPTransport:
+        if proxy not in self._outer:
+            self._outer[proxy] = httpx.AsyncHTTPTransport(
+                verify=self._ssl_context, trust_env=False, proxy=httpx.Proxy(proxy)
+            )
+        return self._outer[proxy]
 
 
 async def _resolve(host: str, port: int) -> list[str]:

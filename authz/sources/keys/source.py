@@ -21,6 +21,7 @@ from authz.core.errors import FetchError
 from authz.core.resources import JwtRule
 from authz.sources.keys.fetch import discover_key_uri, fetch_json
 from authz.sources.keys.needs import KeyNeed, key_needs
+from authz.sources.keys.proxies import NO_PROXIES, Proxies
 from authz.sources.keys.schedule import REFRESH_SECONDS, refresh_delay, retry_delay
 
 HINT_SECONDS = 10.0
@@ -106,6 +107,7 @@ class KeySource(Generic[K, S]):
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         refresh_seconds: float = REFRESH_SECONDS,
         ca_bundles: Mapping[str, str] | None = None,
+        proxies: Proxies = NO_PROXIES,
         on_change: Callable[[Mapping[str, S]], None] | None = None,
     ) -> None:
         """
@@ -114,6 +116,7 @@ class KeySource(Generic[K, S]):
             state: builds what ``key_sets`` holds of keys (None: never fetched), time of the fetch and last error.
             clock: seconds since the epoch.
             ca_bundles: PEM file by issuer or key URI; such a source trusts this bundle only.
+            proxies: by which issuers beyond this machine are reached.
             on_change: told of every new ``key_sets``.
         """
         self.key_sets = MappingProxyType({})
@@ -123,6 +126,7 @@ class KeySource(Generic[K, S]):
         self._sleep = sleep
         self._refresh_seconds = refresh_seconds
         self._ca_bundles = dict(ca_bundles or {})
+        self._proxies = proxies
         self._on_change = on_change
         self._sources: dict[str, _Source[K]] = {}
         self._ready = asyncio.Event()
@@ -254,8 +258,8 @@ class KeySource(Generic[K, S]):
 
     async def _fetch(self, source: _Source[K]) -> tuple[str, Mapping[str, str]]:
         context = await self._trust(source)
-        uri = source.need.uri or await discover_key_uri(source.keys_from.removeprefix("oidc:"), context)
-        document = await fetch_json(uri, context)
+        uri = source.need.uri or await discover_key_uri(source.keys_from.removeprefix("oidc:"), context, self._proxies)
+        document = await fetch_json(uri, context, self._proxies)
         return document.text, document.headers
 
     async def _trust(self, source: _Source[K]) -> ssl.SSLContext:

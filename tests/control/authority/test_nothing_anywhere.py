@@ -24,8 +24,9 @@ from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, CertificateAuthor
 from authz.identity.files import write_secret_files
 from authz.identity.keys import generate_key
 from authz.identity.registrar import write_certificate_request
-from authz.service.check import CheckFunction, DecisionIds
+from authz.service.check import CheckFunction
 from authz.service.evidence import PeerEvidence
+from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.tls import ServerCertificate
 from authz.service.server import CheckServer

@@ -476,6 +476,17 @@ async def test_a_bad_request_does_not_spend_the_token_and_an_old_token_is_refuse
         )
 
 
+async def test_a_rate_limit_does_not_spend_the_token(directory: Path) -> None:
+    limit = SigningLimit(per_peer=0.001, burst=100, total=0.001, total_burst=3)  # one certificate takes two
+    async with running(directory, limit) as authority, authority.channel("enrol", None) as channel:
+        await enrol(channel, authority.token())
+        token = authority.token()
+        assert (await refusal(enrol(channel, token)))[0] == "RESOURCE_EXHAUSTED"
+        authority.server._registrar.limit = SigningLimit()
+        assert (await enrol(channel, token)).spiffe_id == RATINGS
+        assert (await refusal(enrol(channel, token)))[0] == "PERMISSION_DENIED"
+
+
 async def test_the_enrolment_door_serves_no_secrets(directory: Path) -> None:
     async with running(directory) as authority, authority.channel("enrol", authority.issue(REVIEWS)) as channel:
         assert (await refusal(fetch(channel, REVIEWS)))[0] == "UNIMPLEMENTED"

@@ -401,10 +401,10 @@ async def test_close_stops_asking(server: Server, clock: Clock, make: Make) -> N
     assert server.asked == ["/keys"]
 
 
-def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server context for localhost, and the certificate that vouches for it."""
+def certificate(folder: Path, host: str = "localhost") -> tuple[ssl.SSLContext, Path]:
+    """A server context for a host, and the certificate that vouches for it."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
@@ -414,7 +414,7 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

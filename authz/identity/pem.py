@@ -1,0 +1,30 @@
+"""What can be said of a PEM file without a library: whether its private key is encrypted."""
+
+import errno
+from pathlib import Path
+
+_ENCRYPTED = (b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED")
+
+
+def is_encrypted_key(pem: bytes) -> bool:
+    """PKCS#8 says so in its first line, the older forms in a header."""
+    return any(mark in pem for mark in _ENCRYPTED)
+
+
+def refuse_encrypted_key(file: Path | str) -> None:
+    """
+    Refuse a file with an encrypted key: libraries would ask for its pass phrase on the terminal.
+
+    Raises:
+        OSError: its ``strerror`` names the file and says what to do; or the file cannot be read.
+    """
+    if is_encrypted_key(Path(file).read_bytes()):
+        raise OSError(errno.EINVAL, encrypted_key(file))
+
+
+def encrypted_key(file: Path | str) -> str:
+    """What is said of an encrypted key."""
+    return (
+        f"the private key in `{file}` is encrypted, and nobody is asked for a pass phrase: write it without one, "
+        f"`openssl pkey -in {file} -out PLAIN.key`, readable by this user alone"
+    )
