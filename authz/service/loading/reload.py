@@ -17,7 +17,7 @@ from authz.service.loading.garbage import beside_checks, let_go
 from authz.service.loading.loader import Loader
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.ports.failure import where_it_failed
-from authz.sources.policies.directory import watch
+from authz.sources.policies.watching import watch
 from authz.telemetry.status import ReloadStatus
 
 _log = logging.getLogger("authz.reload")
