@@ -1,5 +1,5 @@
 """
-What stands on disk at one moment: the files of a set, what tells two states of them apart, and the way that leads there.
+What stands on disk at one moment: the files of a set, what tells two states apart, and the way that leads there.
 
 A path may lead over links (its folder, a folder above it, a single file), so the way is listed with the files: where a
 link leads, and every folder in which a name of the way could be replaced.
@@ -16,9 +16,10 @@ SUFFIXES = (".yaml", ".yml", ".json")
 MAX_LINKS = 64
 """Links on the way to one file; beyond it is a loop, which reading reports."""
 STALE = (
-    "is mounted by itself and was replaced or removed outside, so its new text cannot be seen here: "
+    "it was replaced or removed outside of this mount, so its new text cannot be seen here; "
     "mount the folder that holds it, or mount it anew"
 )
+"""A file that is bind-mounted by itself, or of an overlay's lower layer: the mount keeps the old one for ever."""
 
 Entry = tuple[str, int, int, int, int, int]
 """Path, device, inode, size, and the times of the last change of text and of anything, in nanoseconds."""
@@ -75,14 +76,17 @@ def _entry(path: str, status: os.stat_result) -> Entry:
 
 
 def _is_cut_off(path: str) -> bool:
-    """Whether a file that has no name any more is mounted here; some file systems count no names at all."""
-    real = os.path.realpath(path)
+    """Whether a file without any name is still shown by a mount or overlay; some file systems count no names at all."""
+    real, nearest, is_cut_off = os.path.realpath(path), "", False
     with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
-            _, _, _, root, place, *_ = line.split(" ")
-            if place.replace("\\040", " ") == real and root.endswith("//deleted"):
-                return True
-    return False
+            before, _, after = line.partition(" - ")
+            _, _, _, root, place, *_ = before.split(" ")
+            place = place.replace("\\040", " ")
+            if len(place) >= len(nearest) and (real == place or real.startswith(place.rstrip("/") + "/")):
+                nearest = place
+                is_cut_off = after.startswith("overlay ") or (real == place and root.endswith("//deleted"))
+    return is_cut_off
 
 
 def _walk(folder: str, found: Listing, above: frozenset[str], *, has_way: bool) -> None:
