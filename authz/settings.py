@@ -42,8 +42,9 @@ class Settings(BaseSettings):
         pattern="^0?[0-7]{3}$",
         description="permissions of Unix sockets, octal; 666 for Envoys of any user",
     )
-    server: Literal["grpcio", "envoy"] = Field(
-        default="grpcio", description="what answers: grpcio in Python, or an Envoy that hosts the workers"
+    server: Literal["auto", "grpcio", "envoy"] = Field(
+        default="auto",
+        description="what answers: grpcio in Python, an Envoy that hosts the workers, or the faster that works here",
     )
     workers: int = Field(
         default=0,
@@ -142,6 +143,23 @@ class Settings(BaseSettings):
         default=None, description="Ed25519 key, PEM, that signs checkpoints of the chain"
     )
 
+    access_logs: tuple[str, ...] = Field(
+        default=(),
+        description="records of proxies that enforce by themselves: file:DIR follows their logs, grpc takes them on "
+        "`listen`; several allowed",
+    )
+    access_log_positions: Path | None = Field(
+        default=None, description="file that says how far the logs were read; without it one in the directory"
+    )
+    access_log_admin: str = Field(
+        default="",
+        description="where {proxy} tells its counters, to find requests without a record: unix:run/{proxy}.admin.sock "
+        "or http://{proxy}:15000; empty compares nothing",
+    )
+    access_log_verify: float = Field(
+        default=1.0, ge=0, le=1, description="share of their entries that the engine decides again and compares"
+    )
+
     otlp_endpoint: str = Field(
         default="", description="OTLP endpoint of spans: http://host:4317, or unix:PATH for grpc; empty sends none"
     )
@@ -162,8 +180,9 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(default="text", description="of the operator's log")
 
     @field_validator(
-        "listen", "audit", "audit_redact", "audit_query_values", "metadata_namespaces", "certificates", mode="before"
-    )
+        "listen", "audit", "audit_redact", "audit_query_values", "metadata_namespaces", "certificates", "access_logs",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _several(cls, value: object) -> object:
         """A list, or one text with commas as the environment gives it."""
@@ -191,6 +210,15 @@ class Settings(BaseSettings):
         for address in value:
             if not _is_address(address):
                 raise ValueError(f"`{address}` is none of host:port, unix:/path and unix-abstract:name")
+        return value
+
+    @field_validator("access_logs")
+    @classmethod
+    def _carriers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            kind, _, directory = name.partition(":")
+            if name != "grpc" and not (kind == "file" and directory):
+                raise ValueError(f"`{name}` is neither file:DIR nor grpc")
         return value
 
     @field_validator("admin")

@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "demo.checks": frozenset({"core", "demo", "envoy", "identity", "mesh", "tokens"}),
     "documents": frozenset({"core"}),
     "envoy": frozenset({"core", "mesh"}),
+    "envoy.native": frozenset({"core"}),
     "identity": frozenset({"core"}),
     "mesh": frozenset({"core", "documents", "policy"}),
     "policy": frozenset({"core", "documents"}),
@@ -62,6 +63,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
             "core",
             "identity",
             "service.loading",
+            "service.native",
             "service.ports",
             "service.workers",
             "settings",
@@ -73,6 +75,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
         }
     ),
     "service.loading": frozenset({"core", "mesh", "policy", "service.ports", "sources.policies", "telemetry"}),
+    "service.native": frozenset(
+        {"audit", "core", "service", "service.loading", "settings", "sources.access_logs", "telemetry", "wire"}
+    ),
     "service.ports": frozenset({"admin", "core", "identity", "service", "settings", "telemetry"}),
     "service.workers": frozenset({"admin", "audit", "core", "envoy", "service", "service.ports", "settings", "wire"}),
     "settings": frozenset({"core"}),
@@ -86,6 +91,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "analysis": frozenset(),
     "control": frozenset(),
     "sources": frozenset(),
+    "sources.access_logs": frozenset(),
     "sources.policies": frozenset(),
     "demo.apps": frozenset(),
 }

@@ -89,7 +89,7 @@ class AuditTrail:
         steps: Steps | None = None,
     ) -> None:
         self._sinks = tuple(zip(sinks, (SinkStatus(sink.name) for sink in sinks), strict=True))
-        self._queue: deque[Offer | threading.Event] = deque()
+        self._queue: deque[Offer | Entry | threading.Event] = deque()
         self._built: deque[Entry | Offer | threading.Event] = deque()
         """What the event loop has been through, in order; an offer that it left to the writer is there as it was."""
         self._call_soon: CallSoon | None = None
@@ -152,6 +152,11 @@ class AuditTrail:
             except RuntimeError:  # the loop is closed: from now on the writer builds
                 self._call_soon = None
         return True
+
+    def note(self, entry: Entry) -> None:
+        """Put a record that is no decision behind those offered so far. It is never dropped: only few are made."""
+        self._queue.append(entry)
+        self._wake.set()
 
     def flush(self, timeout_seconds: float = 5.0) -> bool:
         """Wait until everything offered so far is written; False when that took too long. Not for the check path."""
@@ -245,7 +250,7 @@ class AuditTrail:
             if not is_loop and number % _BREATH == _BREATH - 1 and len(queue) < self.capacity // 2:
                 time.sleep(_BREATH_SECONDS)
             item = queue.popleft()
-            if item.__class__ is not Offer or (is_loop and self._takes_long(item)):
+            if not isinstance(item, Offer) or (is_loop and self._takes_long(item)):
                 built.append(item)
             elif (entry := self._build(item)) is not None:
                 built.append(entry)

@@ -26,6 +26,7 @@ from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
 from authz.demo.supervisor import Supervisor
 from authz.envoy.options import Authz, Secrets
+from authz.mesh.nouns import Enforce
 
 ROOT = Path(__file__).parents[2]
 """The checkout, where policies/ and envoy-configs/ are, when one works on it."""
@@ -57,6 +58,10 @@ SERVERS = ("grpcio", "envoy")
     help="Who answers checks: a server of its own, or every proxy itself.",
 )  # fmt: skip
 @click.option(
+    "--enforce", type=click.Choice([e.value for e in Enforce]), default=Enforce.CHECK.value, show_default=True,
+    help="Who decides: the check, or every Envoy by itself with native filters.",
+)  # fmt: skip
+@click.option(
     "--server", type=click.Choice(SERVERS), help=f"What hosts the server of its own.  [default: {SERVERS[0]}]"
 )
 @click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to logs/spans.jsonl.")
@@ -79,6 +84,7 @@ def command(
     port_offset: int,
     secrets: str,
     authz: str,
+    enforce: str,
     server: str | None,
     tracing: bool,
     pattern: str,
@@ -110,6 +116,8 @@ def command(
         raise click.UsageError("--server is of a server of its own, which --authz embedded leaves out")
     if compose and (server is not None or authz == Authz.EMBEDDED.value):
         raise click.UsageError("--authz and --server are not for --compose: its containers run what their file says")
+    if enforce == Enforce.NATIVE.value and (compose or authz == Authz.EMBEDDED.value):
+        raise click.UsageError("--enforce native is neither for --compose nor for --authz embedded")
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
         root = _default("docker-compose.yaml", "the checkout as the working directory").parent
@@ -126,6 +134,7 @@ def command(
         secrets=Secrets(secrets),
         authz=Authz(authz),
         server=server or SERVERS[0],
+        enforce=Enforce(enforce),
     )
     wanted = Checking(pattern, outage) if check else None
     raise SystemExit(asyncio.run(_run(layout, console, wanted, keep=keep, form=form)))

@@ -1,8 +1,12 @@
 """``authz mesh``: the Envoy configuration of a described mesh."""
 
+import asyncio
 import os
 import shlex
+import signal
+from collections.abc import Mapping
 from pathlib import Path
+from time import time
 
 import click
 
@@ -13,7 +17,7 @@ from authz.core.errors import LoadError
 from authz.envoy.files import differences, left_over, write_files
 from authz.envoy.options import Authz, Listeners, RenderOptions, Secrets
 from authz.mesh.description import read_mesh_description
-from authz.mesh.nouns import Mesh
+from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies
 from authz.sources.policies.directory import read_directory
 
@@ -66,6 +70,23 @@ def command() -> None:
     help="Who answers checks: a server of its own, or every proxy itself (see `authz mesh environment`).",
 )
 @click.option(
+    "--enforce",
+    type=click.Choice([e.value for e in Enforce]),
+    default=Enforce.CHECK.value,
+    show_default=True,
+    help="Who decides: the check, or every Envoy by itself with native filters. `mesh.authz/enforce` on a "
+    "WorkloadEntry says it for one.",
+)
+@click.option(
+    "--jwks-ca-bundle",
+    multiple=True,
+    metavar="ISSUER=FILE",
+    help="PEM bundle that alone vouches for an issuer's or a key URI's server; may be repeated.",
+)
+@click.option(
+    "--watch", is_flag=True, help="Go on: render what changed policies, descriptions and key sets change, until Ctrl-C."
+)
+@click.option(
     "--workers",
     type=click.IntRange(1, 256),
     default=2,
@@ -95,6 +116,9 @@ def render(
     secrets: str,
     listeners: str,
     authz: str,
+    enforce: str,
+    jwks_ca_bundle: tuple[str, ...],
+    watch: bool,
     workers: int,
     peer_certificate: bool,
     tls_minimum: str,
@@ -110,11 +134,13 @@ def render(
     \b
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --check
+    authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --enforce native --watch
     """
-    from authz.envoy.render import modes_of, permissive, render_all  # slow to import: half a second
+    from authz.envoy.render import Native, modes_of, permissive, render_all  # slow to import: half a second
 
     options = RenderOptions(
         authz=Authz(authz),
+        enforce=Enforce(enforce),
         workers=workers,
         include_peer_certificate=peer_certificate,
         secrets=Secrets(secrets),
@@ -124,9 +150,24 @@ def render(
         otlp=otlp,
         otlp_compose=otlp_compose,
     )
+    bundles = _bundles(jwks_ca_bundle)
+    if watch:
+        if check or policies is None or mesh_path.is_dir():
+            raise click.UsageError("--watch needs --policies and a --mesh FILE, and cannot be joined with --check")
+        asyncio.run(_follow(policies, mesh_path, out, options, bundles))
+        return
     mesh = _read(mesh_path)
-    mode_of = permissive if policies is None else modes_of(_engine(policies, mesh))
-    files = render_all(mesh, mode_of, options)
+    native = [workload for workload in mesh.workloads if options.is_native(workload)]
+    if native and policies is None:
+        raise click.UsageError(f"`{native[0].name}` is to decide by itself, which needs --policies")
+    engine = _engine(policies, mesh) if policies is not None else None
+    keys = _keys(engine, bundles) if engine is not None and native else {}
+    files = render_all(
+        mesh,
+        permissive if engine is None else modes_of(engine),
+        options,
+        Native(engine, keys) if engine is not None else None,
+    )
     if check:
         found = differences(out, files)
         for line in found:
@@ -181,6 +222,44 @@ def environment(state: Path, form: str, program: tuple[str, ...]) -> None:
         return
     for name, value in found.items():
         output.say(f"{name}={shlex.quote(value)}")
+
+
+def _bundles(written: tuple[str, ...]) -> dict[str, str]:
+    found = dict(one.rpartition("=")[::2] for one in written)
+    if "" in found:
+        raise click.UsageError("--jwks-ca-bundle is ISSUER=FILE")
+    return found
+
+
+def _keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
+    from authz.control.follow import fetch_key_texts
+
+    rules = [rule for item in engine.resources.request_authentications for rule in item.jwt_rules]
+    keys, missing = asyncio.run(fetch_key_texts(rules, clock=time, ca_bundles=bundles))
+    for line in missing:
+        output.remark(f"warning: no keys of {line}; tokens are refused until it is rendered again")
+    return keys
+
+
+async def _follow(policies: Path, mesh: Path, out: Path, options: RenderOptions, bundles: dict[str, str]) -> None:
+    """Until SIGINT or SIGTERM."""
+    from authz.control.follow import MeshFollower
+
+    follower = MeshFollower(policies, mesh, out, options, clock=time, say=output.remark, ca_bundles=bundles)
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    try:
+        await follower.start()
+        output.remark("watching  policies, description and key sets")
+        running = asyncio.create_task(follower.run())
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (running, waiting):
+            task.cancel()
+        await asyncio.gather(running, waiting, return_exceptions=True)
+    finally:
+        await follower.close()
 
 
 def _read(path: Path) -> Mesh:

@@ -134,6 +134,10 @@ class Engine:
             self._workloads[key] = found
         return found
 
+    def written_for(self, workload: Workload) -> tuple[AuthorizationPolicy, ...]:
+        """The policies that apply to a workload as they were written, in the order of ``WorkloadPolicies.policies``."""
+        return tuple(self.resources.authorization_policies[ordinal] for ordinal in self._ordinals(workload))
+
     def known_workloads(self) -> tuple[Workload, ...]:
         """The workloads asked for so far: what the next snapshot prepares before it is put in force."""
         return tuple(policies.workload for policies in list(self._workloads.values()))
@@ -160,18 +164,22 @@ class Engine:
             found = self._compiled[ordinal] = self._compile(self.resources.authorization_policies[ordinal])
         return found
 
+    def _namespaces(self, workload: Workload) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.mesh.root_namespace, workload.namespace)))
+
+    def _ordinals(self, workload: Workload) -> Iterator[int]:
+        labels = dict(workload.labels)
+        written = self.resources.authorization_policies
+        for namespace in self._namespaces(workload):
+            if namespace in self._policies:
+                for ordinal in self._in_namespace(namespace).candidates(workload.labels):
+                    if _applies(written[ordinal].target, namespace, workload.namespace, labels):
+                        yield ordinal
+
     def _select(self, workload: Workload) -> WorkloadPolicies:
         labels = dict(workload.labels)
-        root = self.mesh.root_namespace
-        namespaces = tuple(dict.fromkeys((root, workload.namespace)))
-        written = self.resources.authorization_policies
-        policies = tuple(
-            self._policy(ordinal)
-            for namespace in namespaces
-            if namespace in self._policies
-            for ordinal in self._in_namespace(namespace).candidates(workload.labels)
-            if _applies(written[ordinal].target, namespace, workload.namespace, labels)
-        )
+        namespaces = self._namespaces(workload)
+        policies = tuple(self._policy(ordinal) for ordinal in self._ordinals(workload))
         base, ports = self._modes(workload.namespace, labels)
         return WorkloadPolicies(
             workload=workload,

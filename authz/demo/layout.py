@@ -23,7 +23,7 @@ from authz.core.errors import AuthzError, Problem
 from authz.core.resources import MeshConfig
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE
-from authz.mesh.nouns import Mesh
+from authz.mesh.nouns import Enforce, Mesh
 
 ISSUER_PORT = 19191
 """Named in policies/ as the issuer's address."""
@@ -63,6 +63,8 @@ class Layout:
     """Who answers checks: the authorization server as a process of its own, or every proxy itself."""
     server: str = "grpcio"
     """``--server`` of the authorization server, when it is a process of its own."""
+    enforce: Enforce = Enforce.CHECK
+    """Who decides: the check, or every Envoy by native filters, whose access logs the server then follows."""
 
     @property
     def issuer_port(self) -> int:

@@ -31,10 +31,24 @@ from authz.envoy.render import modes_of, render_all, render_endpoints, render_li
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_file, write_secret_files
 from authz.mesh.description import read_mesh_description
-from authz.mesh.nouns import Mesh
+from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies
 
-DIRECTORIES = ("certs", "envoy", "lds", "eds", "sds", "run", "logs", "ca", "web", "outside", "issuer", "revocations")
+DIRECTORIES = (
+    "certs",
+    "envoy",
+    "ecds",
+    "lds",
+    "eds",
+    "sds",
+    "run",
+    "logs",
+    "ca",
+    "web",
+    "outside",
+    "issuer",
+    "revocations",
+)
 CONNECTION_SECONDS = 5
 """
 Connections between proxies are young here: one that began with a certificate of an old root is refused once that root
@@ -63,6 +77,7 @@ def plan(
     secrets: Secrets = Secrets.SDS,
     authz: Authz = Authz.SERVER,
     server: str = "grpcio",
+    enforce: Enforce = Enforce.CHECK,
 ) -> Layout:
     """
     Read the mesh, make the state directory, and copy into it what must not be changed where it is.
@@ -74,6 +89,7 @@ def plan(
         secrets: how proxies get their certificates.
         authz: who answers checks.
         server: what hosts the authorization server, when it is a process of its own.
+        enforce: who decides.
 
     Raises:
         DemoError: with every problem of the mesh description.
@@ -103,7 +119,7 @@ def plan(
             target = in_force / Path(path).relative_to(policies)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(shift_ports(content.decode("utf-8", "replace"), ports, offset), encoding="utf-8")
-    return Layout(state, in_force, mesh, offset, tracing, secrets, authz, server)
+    return Layout(state, in_force, mesh, offset, tracing, secrets, authz, server, enforce)
 
 
 def _read_mesh(name: str, text: str) -> Mesh:
@@ -170,7 +186,7 @@ def read_engine_or_stop(layout: Layout) -> Engine:
 def options(layout: Layout) -> RenderOptions:
     """How Envoy's configuration is rendered."""
     otlp = OTLP_SOCKET if layout.tracing else ""
-    return replace(OPTIONS, otlp=otlp, secrets=layout.secrets, authz=layout.authz)
+    return replace(OPTIONS, otlp=otlp, secrets=layout.secrets, authz=layout.authz, enforce=layout.enforce)
 
 
 def render(layout: Layout, engine: Engine) -> None:

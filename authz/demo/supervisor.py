@@ -11,11 +11,12 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
+from authz.control.follow import MeshFollower
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.commands import all_commands, hosting_check
@@ -27,6 +28,7 @@ from authz.demo.prepare import (
     clear_sockets,
     issue_certificates,
     modes,
+    options,
     policy_state,
     read_engine,
     read_engine_or_stop,
@@ -35,6 +37,7 @@ from authz.demo.prepare import (
 )
 from authz.demo.processes import Child, Command, last_lines, start, stop
 from authz.demo.ready import wait_until_ready
+from authz.mesh.nouns import Enforce
 
 MOST_RESTARTS = 5
 """Of one process within ``RESTART_WINDOW_SECONDS``; then it stays down and is reported."""
@@ -68,6 +71,7 @@ class Supervisor:
         self._ends: dict[str, list[float]] = {}
         self._lock: IO[str] | None = None
         self._is_stopping = False
+        self._follower: MeshFollower | None = None
 
     @property
     def children(self) -> dict[str, Child]:
@@ -89,10 +93,13 @@ class Supervisor:
             engine = read_engine_or_stop(self.layout)
             await asyncio.to_thread(issue_certificates, self.layout, self._clock())
             self._step("certificates", began)
-            rendering = asyncio.create_task(asyncio.to_thread(render, self.layout, engine))
+            rendering = self._rendering(engine)
             for commands in all_commands(self.layout):
                 if commands[0].ready.startswith("envoy:"):
                     await rendering
+                    if self._follower is not None:  # the issuer runs by now, whose keys are part of the filters
+                        await self._follower.start()
+                        self._background(self._follower.run())
                     self._step("Envoy configuration", began)
                 began = time.monotonic()
                 await asyncio.gather(*(self._start(command) for command in commands))
@@ -105,6 +112,21 @@ class Supervisor:
         self._background(self._renew_certificates())
         self._background(self._follow_policies(seen, engine))
 
+    def _rendering(self, engine: Engine) -> Awaitable[None]:
+        """Render in the background; where Envoys decide by themselves, a follower does it when the issuer runs."""
+        if self.layout.enforce is Enforce.NATIVE:
+            state = self.layout.state
+            self._follower = MeshFollower(
+                self.layout.policies,
+                state / "mesh.yaml",
+                state,
+                options(self.layout),
+                clock=self._clock,
+                say=lambda line: self._report(Event("rendered", line)),
+            )
+            return asyncio.sleep(0)
+        return asyncio.create_task(asyncio.to_thread(render, self.layout, engine))
+
     async def stop(self) -> None:
         """Stop everything: proxies first, so that nobody sees a half-dead mesh. Safe to call twice."""
         self._is_stopping = True
@@ -112,6 +134,8 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self._follower is not None:
+            await self._follower.close()
         for commands in reversed(all_commands(self.layout)):
             names = [command.name for command in commands if command.name in self._children]
             await asyncio.gather(*(stop(self._children.pop(name)) for name in names))
@@ -197,7 +221,7 @@ class Supervisor:
                 continue  # a file vanished while it was read; the next round sees why
             self._report(Event("policies", f"policies changed: version {engine.version}"))
             found_modes = modes(self.layout, engine)
-            if found_modes != known:
+            if found_modes != known and self._follower is None:
                 changed = await asyncio.to_thread(render_again, self.layout, engine, known)
                 known = found_modes
                 self._report(

@@ -26,6 +26,7 @@ from envoy_data_plane.google.protobuf import Any as PackedAny
 from envoy_data_plane.google.protobuf import Struct
 from envoy_data_plane.xds.core.v3 import CidrRange
 
+from authz.core.resources import ExtensionProvider
 from authz.envoy import naming, routes
 from authz.envoy.check_filter import check_cluster, embedded_check_cluster
 from authz.envoy.http_options import http1_upstream, http2_upstream, outside_upstream
@@ -61,8 +62,11 @@ metadata service. Hosts on private addresses get a ServiceEntry.
 
 
 def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
-    """Every cluster of a proxy: the authorization server first, then by use."""
-    found = [embedded_check_cluster(workload.name) if options.authz is Authz.EMBEDDED else check_cluster()]
+    """Every cluster of a proxy: who is asked for decisions first, then by use."""
+    if options.is_native(workload):
+        found = [_provider(one) for one in mesh.config.extension_providers if one.is_usable]
+    else:
+        found = [embedded_check_cluster(workload.name) if options.authz is Authz.EMBEDDED else check_cluster()]
     if options.secrets is Secrets.SDS:
         found.append(_sds())
     if options.otlp:
@@ -86,6 +90,19 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
         found += [cluster for cluster in reached if cluster.name not in named]
         found.append(_by_name())
     return found
+
+
+def _provider(provider: ExtensionProvider) -> Cluster:
+    """An external authorizer that the proxy asks itself; the host's resolver finds its address."""
+    host = provider.service.rpartition("/")[2]
+    return Cluster(
+        name=naming.provider_cluster(provider),
+        type=ClusterDiscoveryType.STRICT_DNS,
+        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
+        connect_timeout=seconds(1),
+        typed_extension_protocol_options=http2_upstream() if provider.protocol == "grpc" else http1_upstream(),
+        load_assignment=assignment(naming.provider_cluster(provider), [at(Address(host, provider.port))]),
+    )
 
 
 def dns_cache() -> DnsCacheConfig:

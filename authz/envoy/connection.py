@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.core.v3 import (
+    ExtensionConfigSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
     Http2ProtocolOptions,
@@ -34,10 +35,13 @@ from envoy_data_plane.envoy.type.v3 import Percent
 
 from authz.core.resources import MeshConfig, PathNormalization
 from authz.envoy.check_filter import HTTP_FILTER, NETWORK_FILTER, http_check_filter, network_check_filter
-from authz.envoy.messages import json_log, pack, seconds
-from authz.envoy.options import OTLP_CLUSTER, RenderOptions
+from authz.envoy.messages import followed_file, json_log, pack, seconds
+from authz.envoy.native import slots
+from authz.envoy.options import OTLP_CLUSTER, RenderOptions, filters_file
 from authz.mesh.nouns import MeshWorkload
 
+NATIVE_TCP = "authz-native-tcp"
+"""Stands where ``render`` puts the network filters of a workload whose Envoy decides by itself."""
 EARLY_DATA_BYTES = 65536
 """Held back until the check has allowed the connection (XA-165)."""
 
@@ -71,7 +75,7 @@ def http_filter(
     manager = HttpConnectionManager(
         stat_prefix=routes.name,
         route_config=routes,
-        http_filters=[*([http_check_filter(options, _body_bytes(mesh))] if checked else []), *extra_filters, _router()],
+        http_filters=[*(_deciding(workload, mesh, options) if checked else []), *extra_filters, _router()],
         use_remote_address=gateway,  # CS-9, XA-201
         xff_num_trusted_hops=mesh.num_trusted_proxies if gateway else 0,
         normalize_path=mode is not PathNormalization.NONE,
@@ -97,6 +101,18 @@ def http_filter(
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
 
 
+def _deciding(workload: MeshWorkload, mesh: MeshConfig, options: RenderOptions) -> list[HttpFilter]:
+    """The filters that decide: the check, or the slots of what Envoy decides by itself."""
+    if not options.is_native(workload):
+        return [http_check_filter(options, _body_bytes(mesh))]
+    # Without its file a proxy does not start, and one that cannot be used answers 500: nothing is let through.
+    source = followed_file(*filters_file(workload.name).split("/"), wait_for_ever=True)
+    return [
+        HttpFilter(name=name, config_discovery=ExtensionConfigSource(config_source=source, type_urls=list(slots.TYPES)))
+        for name in slots.slot_names(mesh)
+    ]
+
+
 def tcp_filters(
     name: str, cluster: str, workload: MeshWorkload, options: RenderOptions, *, checked: bool
 ) -> list[Filter]:
@@ -115,7 +131,9 @@ def tcp_filters(
         access_log=[_tcp_log(workload)] if checked else [],
     )
     last = Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
-    return [network_check_filter(options, name), last] if checked else [last]
+    if not checked:
+        return [last]
+    return [Filter(name=NATIVE_TCP) if options.is_native(workload) else network_check_filter(options, name), last]
 
 
 _XFCC = HttpConnectionManagerForwardClientCertDetails

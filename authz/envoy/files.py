@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from authz.envoy.options import HEADER, RENDERED_DIRECTORIES
+from authz.envoy.options import FILTERS_HEADER, HEADER, RENDERED_DIRECTORIES
 
 
 def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -42,8 +42,8 @@ def left_over(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     """Files that were rendered once, by their first line, and are no longer. Raises OSError."""
     found = []
     for directory in RENDERED_DIRECTORIES:
-        for path in sorted((out / directory).glob("*.yaml")):
+        for path in sorted((out / directory).glob("*.*")):
             name = f"{directory}/{path.name}"
-            if name not in files and path.read_bytes().startswith(HEADER):
+            if name not in files and path.read_bytes().startswith((HEADER, FILTERS_HEADER)):
                 found.append(name)
     return tuple(found)

@@ -1,5 +1,6 @@
 """Names of clusters, endpoint files and listeners; Istio's where Istio has them."""
 
+from authz.core.resources import ExtensionProvider
 from authz.mesh.nouns import InboundPort, MeshService, MeshWorkload, ServicePort
 
 ANY_OUTSIDE = "outside-any"
@@ -7,6 +8,11 @@ ANY_OUTSIDE_TUNNEL = "outside-any-tunnel"
 ANY_OUTSIDE_BY_NAME = "outside-any-by-name"
 """Cluster and listener: from the check of a connection to the listener that asks the DNS for its name."""
 DNS_CACHE = "outside"
+
+
+def provider_cluster(provider: ExtensionProvider) -> str:
+    """Two providers may share an address and speak different protocols, so the name is the provider's."""
+    return f"provider|{provider.name}"
 
 
 def app_cluster(port: InboundPort) -> str:

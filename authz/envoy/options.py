@@ -5,6 +5,7 @@ All paths are relative to the state directory, the working directory of every pr
 
     envoy/<proxy>.yaml      bootstrap: node, admin socket, clusters
     lds/<proxy>.yaml        listeners; follow PeerAuthentication without a restart
+    ecds/<proxy>.json       the filters of a proxy that decides by itself; replaced without touching a connection
     eds/<cluster>.yaml      addresses (``eds-compose/`` is mounted in their place among containers)
     sds/<proxy>.yaml        where a proxy finds its certificate; ``sds/roots.yaml`` and ``sds/<credential>.yaml``
     certs/<proxy>/          tls.crt, tls.key: renamed into place, key first (XA-150, XA-151)
@@ -21,6 +22,8 @@ Somebody makes ``run/`` and ``logs/``; ``envoy_arguments`` starts a proxy. This 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from authz.mesh.nouns import Enforce, MeshWorkload
+
 AUTHZ_CLUSTER = "authz"
 OTLP_CLUSTER = "otlp"
 SDS_CLUSTER = "sds"
@@ -34,11 +37,18 @@ LABEL_PROXY = "authz/proxy"
 """Reserved labels by which the authorization server knows who asks; the service strips them."""
 
 
-RENDERED_DIRECTORIES = ("envoy", "lds", "eds", "eds-compose", "sds")
+RENDERED_DIRECTORIES = ("envoy", "ecds", "lds", "eds", "eds-compose", "sds")
 HEADER = b"# rendered by `authz mesh render`; do not edit\n"
 """First line of every rendered file."""
+FILTERS_HEADER = b'{"version_info":'
+"""How a file of filters begins, which is JSON and has no comment."""
 DRAIN_SECONDS = 5
 """How long Envoy lets connections of a removed chain live; its default of 600 s would delay a mode's full effect."""
+
+
+def filters_file(proxy: str) -> str:
+    """Where the filters of a proxy that decides by itself are, below the state directory."""
+    return f"ecds/{proxy}.json"
 
 
 def embedded_socket(proxy: str) -> str:
@@ -84,6 +94,10 @@ class RenderOptions:
     """Everything about the rendering that is neither the mesh nor its policies."""
 
     authz: Authz = Authz.SERVER
+    enforce: Enforce = Enforce.CHECK
+    """Of workloads without the annotation ``mesh.authz/enforce``."""
+    keep_check: frozenset[str] = frozenset()
+    """Names of workloads that ask whatever is said elsewhere: some of their policies are nothing Envoy could decide."""
     workers: int = 2
     """Endpoints of the authorization server, one socket each (XA-123); none when it is embedded."""
     secrets: Secrets = Secrets.FILES
@@ -122,3 +136,7 @@ class RenderOptions:
 
     Only for processes on Linux: container networks refuse it.
     """
+
+    def is_native(self, workload: MeshWorkload) -> bool:
+        """Whether the workload's own Envoy decides."""
+        return workload.name not in self.keep_check and (workload.enforce or self.enforce) is Enforce.NATIVE

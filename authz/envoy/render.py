@@ -4,21 +4,32 @@ Render a mesh: every file that its Envoys read, as bytes, in a fixed order.
 Pure: nothing is read or written here. ``options`` documents the layout of the state directory.
 """
 
+import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
 
 import yaml
 
 from authz.core.engine import Engine
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
+from authz.envoy.connection import NATIVE_TCP
 from authz.envoy.endpoints import endpoint_files
 from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json, as_resource
-from authz.envoy.options import HEADER, Listeners, RenderOptions
+from authz.envoy.naming import provider_cluster
+from authz.envoy.native.filters import linear_http, linear_tcp
+from authz.envoy.native.slots import fill_slots
+from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file
 from authz.envoy.tls import secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 DEFAULTS = RenderOptions()
+KeyTexts = Mapping[str, str]
+"""Texts of key sets by ``JwtRule.keys_from``."""
 
 
 def modes_of(engine: Engine) -> MtlsModeOf:
@@ -35,9 +46,25 @@ def permissive(_workload: MeshWorkload, _port: int) -> MtlsMode:
     return MtlsMode.PERMISSIVE
 
 
-def render_all(mesh: Mesh, mode_of: MtlsModeOf = permissive, options: RenderOptions = DEFAULTS) -> dict[str, bytes]:
+@dataclass(frozen=True, slots=True)
+class Native:
+    """What the filters of workloads are made of whose Envoys decide by themselves."""
+
+    engine: Engine
+    key_sets: KeyTexts = field(default_factory=dict)
+
+
+def render_all(
+    mesh: Mesh,
+    mode_of: MtlsModeOf = permissive,
+    options: RenderOptions = DEFAULTS,
+    native: Native | None = None,
+) -> dict[str, bytes]:
     """
     Render every file of a mesh that was read without errors.
+
+    Args:
+        native: needed where a workload's own Envoy decides.
 
     Returns:
         Path below the state directory to content, sorted by path. ``eds-compose/`` takes the place of ``eds/`` among
@@ -46,33 +73,63 @@ def render_all(mesh: Mesh, mode_of: MtlsModeOf = permissive, options: RenderOpti
     files: dict[str, bytes] = {}
     for workload in mesh.workloads:
         found = listeners(mesh, workload, mode_of, options)
-        files[f"envoy/{workload.name}.yaml"] = _text(as_json(bootstrap(mesh, workload, found, options)), options)
+        made = as_json(bootstrap(mesh, workload, found, options))
+        files[f"envoy/{workload.name}.yaml"] = _text(_with_native_tcp(made, workload, options, native), options)
         for name, secret in secret_files(workload, options).items():
             files[f"sds/{name}"] = _resources([as_resource(secret)], options)
-    files |= render_changing(mesh, mode_of, options)
+    files |= render_changing(mesh, mode_of, options, native)
     return dict(sorted(files.items()))
 
 
-def render_changing(mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions = DEFAULTS) -> dict[str, bytes]:
+def render_changing(
+    mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions = DEFAULTS, native: Native | None = None
+) -> dict[str, bytes]:
     """
-    Render only what follows the policies: listeners and endpoints, in the order in which to rename them into place.
+    Render only what follows the policies: filters, listeners, endpoints, in the order in which to rename them.
 
     Renamed while Envoys run, they change the mode of a port without a restart and without losing a connection.
     """
     files: dict[str, bytes] = {}
+    for workload in mesh.workloads:
+        if options.is_native(workload):
+            assert native is not None, "whoever renders for native enforcement gives the policies"
+            files |= render_filters(mesh, workload, native)
     if options.listeners is Listeners.DYNAMIC:
         for workload in mesh.workloads:
-            files |= render_listeners(mesh, workload, mode_of, options)
+            files |= render_listeners(mesh, workload, mode_of, options, native)
     for compose in (False, True):
         files |= render_endpoints(mesh, mode_of, options, compose=compose)
     return files
 
 
+def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[str, bytes]:
+    """
+    Render the filters of one proxy as a file of extension config discovery.
+
+    JSON, which Envoy reads and this writes many times faster than YAML. The version is the digest of the content: a
+    policy that does not concern the workload changes nothing here.
+    """
+    filters = linear_http(
+        native.engine, workload.workload, native.key_sets, gateway=workload.is_gateway, cluster_of=provider_cluster
+    )
+    resources = fill_slots(filters, mesh.config)
+    text = json.dumps(resources, separators=(",", ":"), ensure_ascii=False)
+    version = sha256(text.encode()).hexdigest()[:16]
+    return {filters_file(workload.name): f'{{"version_info":"{version}","resources":{text}}}\n'.encode()}
+
+
 def render_listeners(
-    mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions = DEFAULTS
+    mesh: Mesh,
+    workload: MeshWorkload,
+    mode_of: MtlsModeOf,
+    options: RenderOptions = DEFAULTS,
+    native: Native | None = None,
 ) -> dict[str, bytes]:
     """Render the listeners of one proxy."""
-    found = [as_resource(listener) for listener in listeners(mesh, workload, mode_of, options)]
+    found = [
+        _with_native_tcp(as_resource(listener), workload, options, native)
+        for listener in listeners(mesh, workload, mode_of, options)
+    ]
     return {f"lds/{workload.name}.yaml": _resources(found, options)}
 
 
@@ -83,6 +140,27 @@ def render_endpoints(
     directory = "eds-compose" if compose else "eds"
     files = endpoint_files(mesh, mode_of, options, compose=compose)
     return {f"{directory}/{name}": _resources([as_resource(content)], options) for name, content in files.items()}
+
+
+def _with_native_tcp(
+    content: dict[str, Any], workload: MeshWorkload, options: RenderOptions, native: Native | None
+) -> dict[str, Any]:
+    """
+    Put the network filters of the policies where ``connection`` left a place for them.
+
+    They are plain data, and connections are judged once: a changed policy replaces the filter chains, as in a cluster.
+    """
+    if not options.is_native(workload):
+        return content
+    assert native is not None, "whoever renders for native enforcement gives the policies"
+    filters = [one.as_extension() for one in linear_tcp(native.engine, workload.workload, provider_cluster)]
+    listeners_ = content.get("staticResources", {}).get("listeners", []) if "staticResources" in content else [content]
+    for listener in listeners_:
+        for chain in listener.get("filterChains", listener.get("filter_chains", [])):
+            chain["filters"] = [
+                put for one in chain["filters"] for put in (filters if one["name"] == NATIVE_TCP else [one])
+            ]
+    return content
 
 
 def _resources(resources: list[dict[str, object]], options: RenderOptions) -> bytes:

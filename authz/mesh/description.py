@@ -6,6 +6,7 @@ VirtualService. Where Istio has no field, annotations that begin with ``mesh.aut
 
 - ``mesh.authz/compose-address`` on WorkloadEntry and ServiceEntry: its IP address among containers.
 - ``mesh.authz/compose-app`` on WorkloadEntry: address and port of the application among containers.
+- ``mesh.authz/enforce`` on WorkloadEntry: ``check`` or ``native``, who enforces its policies.
 """
 
 from collections.abc import Iterable

@@ -2,11 +2,12 @@
 
 import ipaddress
 
-from authz.mesh.nouns import Address, Protocol
+from authz.mesh.nouns import Address, Enforce, Protocol
 from authz.mesh.parts import MAX_PORT, Part
 
 COMPOSE_ADDRESS = "mesh.authz/compose-address"
 COMPOSE_APP = "mesh.authz/compose-app"
+ENFORCE = "mesh.authz/enforce"
 _BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP", "TLS": "TCP"}
 """Istio's names for what is forwarded as bytes here."""
 
@@ -72,6 +73,18 @@ def read_ip(part: Part, name: str) -> str:
 def read_compose_address(annotations: Part | None, default: str) -> str:
     """The address among containers, where an annotation gives one."""
     return read_ip(annotations, COMPOSE_ADDRESS) if annotations and annotations.has(COMPOSE_ADDRESS) else default
+
+
+def read_enforce(annotations: Part | None) -> Enforce | None:
+    """Who enforces this workload's policies; None, noted where it is wrong, where no annotation says it."""
+    if annotations is None or not annotations.has(ENFORCE):
+        return None
+    written = annotations.text(ENFORCE)
+    try:
+        return Enforce(written)
+    except ValueError:
+        annotations.note("ME-1", f"`{written}` is no way to enforce policies", ENFORCE, f"one of {', '.join(Enforce)}")
+        return None
 
 
 def compose_app(part: Part) -> Address | None:

@@ -10,7 +10,9 @@ from authz.core.spiffe import SpiffeId
 from authz.mesh.kind_parts import (
     COMPOSE_ADDRESS,
     COMPOSE_APP,
+    ENFORCE,
     read_compose_address,
+    read_enforce,
     read_host_port,
     read_ip,
     read_listener_port,
@@ -39,7 +41,7 @@ from authz.mesh.written import Gateway, Sidecar, VirtualService, Written
 
 def read_workload_entry(part: Part, written: Written) -> None:
     """A workload: address, identity, labels, ports."""
-    name, namespace, annotations = read_metadata(part, COMPOSE_ADDRESS, COMPOSE_APP)
+    name, namespace, annotations = read_metadata(part, COMPOSE_ADDRESS, COMPOSE_APP, ENFORCE)
     spec = read_spec(part)
     spec.only("address", "ports", "labels", "serviceAccount", "network", "locality", "weight")
     address = read_ip(spec, "address")
@@ -55,6 +57,7 @@ def read_workload_entry(part: Part, written: Written) -> None:
         address=address,
         compose_address=read_compose_address(annotations, address),
         ports={key: ports.port(key) for key in ports.node.entries} if ports else {},
+        enforce=read_enforce(annotations),
         location=part.location,
     )
     written.workloads.append((workload, part))

@@ -60,6 +60,13 @@ class ServicePort:
     protocol: Protocol
 
 
+class Enforce(StrEnum):
+    """Who enforces the policies of a workload: the check, or its own Envoy by native filters."""
+
+    CHECK = "check"
+    NATIVE = "native"
+
+
 class TlsMode(StrEnum):
     """Istio's ``tls.mode``: of a gateway's server or of the way out to an external host."""
 
@@ -193,6 +200,8 @@ class MeshWorkload:
     outbound: tuple[OutboundPort, ...] = ()
     servers: tuple[GatewayServer, ...] = ()
     """Not empty for gateways."""
+    enforce: Enforce | None = None
+    """By annotation; None: as the rendering says for all."""
     location: Location = NOWHERE
 
     @property

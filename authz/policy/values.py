@@ -12,6 +12,7 @@ from functools import lru_cache
 from authz.core import catalog, matchers, networks
 from authz.core.errors import Severity
 from authz.documents.schema import Check, Fault, nearest
+from authz.policy.path_shapes import path_shape
 
 WARNING, INFO = Severity.WARNING, Severity.INFO
 _TEMPLATE_LITERAL = re.compile(r"[A-Za-z0-9._~%!$&'()+,;:@=-]+")
@@ -150,12 +151,15 @@ def path(value: str) -> Fault | None:
     """VA-26, VA-27, VA-48 for templates, VA-47 for others."""
     if "{" in value or "}" in value:
         return _template(value)
+    shape = path_shape(value)
+    if shape is not None:
+        return shape
     if value[:1] not in "/*":
         return Fault("VA-47", f"`{value}` never matches: a path begins with a slash", f"write `/{value}`", WARNING)
     if "?" in value or "#" in value:
         return Fault("VA-47", f"`{value}` never matches: the query is cut off before paths are compared",
                      "match the path alone, or `request.headers[:path]`", WARNING)  # fmt: skip
-    return middle_star(value)
+    return None
 
 
 def _template(value: str) -> Fault | None:

@@ -25,6 +25,7 @@ from authz.service.evidence import PeerEvidence
 from authz.service.loading.garbage import settle
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
+from authz.service.native.record import NativeRecord
 from authz.service.ports.certificates import CertificateFiles
 from authz.service.ports.http import AdminServer, make_admin_server
 from authz.service.ports.tls import ServerCertificate
@@ -89,6 +90,7 @@ class App:
             metadata_namespaces=settings.metadata_namespaces,
             judge_peer=self.evidence.judge if self.evidence is not None else None,
         )
+        self.native = NativeRecord(settings, self.trail, clock) if settings.access_logs else None
         self.providers = Providers()
         self._tls = _server_certificate(settings) if server is None else None
         self.server: Server = (
@@ -141,6 +143,9 @@ class App:
             self.page = Page(LocalSource(self._facts()))
             app = create_app(self.status, self.trail.status, self.telemetry, self._clock, routes=self.page.routes)
             self.admin = make_admin_server(app, settings)
+        if self.native is not None:
+            self._announce(f"records   {', '.join(settings.access_logs)}: access logs of proxies that enforce")
+            self._tasks += self.native.start()
         await self.server.start(settings.listen)
         for address in self.server.addresses:
             self._announce(f"listening {address}")
@@ -191,6 +196,8 @@ class App:
             self.page.close()
         if self.admin is not None:
             await self.admin.stop()
+        if self.native is not None:
+            await self.native.close()
         await self.providers.close()
         await self.keys.close()
         await asyncio.to_thread(self.trail.close)
@@ -211,6 +218,7 @@ class App:
             certificates=self.certificates.status,
             tls_problem=self._tls.problem if self._tls is not None else "",
             peer_trust=self.evidence.status if self.evidence is not None else None,
+            native=self.native.status() if self.native is not None else None,
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
         )
@@ -231,6 +239,8 @@ class App:
             rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules
         )  # first, so that the rules of the snapshot find their keys
         self.function.replace(snapshot)
+        if self.native is not None:
+            self.native.replace(snapshot)
 
 
 async def run(settings: Settings, announce: Announce) -> None:

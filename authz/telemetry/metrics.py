@@ -19,7 +19,7 @@ from authz.telemetry import counters as t
 from authz.telemetry import names
 from authz.telemetry.counters import Histogram, Labels, Telemetry
 from authz.telemetry.names import Metric
-from authz.telemetry.status import ServiceStatus, TrailStatus
+from authz.telemetry.status import NativeStatus, ServiceStatus, TrailStatus
 
 _log = logging.getLogger("authz.audit")
 
@@ -120,6 +120,8 @@ class TelemetryCollector:
             yield counter(names.PEER_TRUST_RELOADS, {("success",): trust.successes, ("failure",): trust.failures})
             yield gauge(names.PEER_TRUST_OK, {(): float(not trust.problem)})
             yield gauge(names.PEER_TRUST_TIME, {(): trust.loaded_at})
+        if status.native is not None:
+            yield from _native(status.native)
         roots = [c.not_after for c in status.certificates if c.kind == "root"]
         yield gauge(names.ROOT_EXPIRY, {(): min(roots)} if roots else {})
 
@@ -136,6 +138,17 @@ class TelemetryCollector:
             results[sink.name, "lost"] = sink.lost
         yield counter(names.SINK_RECORDS, results)
         yield gauge(names.SINK_OK, {(sink.name,): float(not sink.error) for sink in trail.sinks})
+
+
+def _native(native: NativeStatus) -> Iterator[Family]:
+    yield counter(names.NATIVE_ENTRIES, {(*key,): number for key, number in native.entries.items()})
+    yield counter(names.NATIVE_VERDICTS, {(result,): number for result, number in native.verdicts.items()})
+    yield counter(names.NATIVE_DISAGREEMENTS, {(*key,): number for key, number in native.disagreements.items()})
+    yield gauge(names.NATIVE_NEWEST, {(): native.newest_at})
+    yield gauge(names.NATIVE_WAITING, {(): float(native.waiting_bytes)})
+    yield gauge(names.NATIVE_FOLLOWING, {(): float(not native.problem)})
+    yield counter(names.NATIVE_MISSING, {(proxy,): number for proxy, number in native.missing.items()})
+    yield gauge(names.NATIVE_UNCOMPARED, {(proxy,): float(bad) for proxy, bad in native.unreachable.items()})
 
 
 def metrics_registry(collector: TelemetryCollector) -> CollectorRegistry:

@@ -147,6 +147,26 @@ CERTIFICATE = Metric(
 ROOT_EXPIRY = Metric(
     "citadel_server_root_cert_expiry_timestamp", "gauge", "When the root certificate expires, in seconds"
 )
+NATIVE_ENTRIES = Metric(
+    "authz_access_log_entries_total", "counter", "Access log entries of proxies that enforce", ("carrier", "result")
+)
+NATIVE_VERDICTS = Metric(
+    "authz_native_verified_total", "counter", "Entries that the engine decided again, by what came of it", ("result",)
+)
+NATIVE_DISAGREEMENTS = Metric(
+    "authz_native_disagreements_total", "counter", "Requests that Envoy decided otherwise than the engine", _WORKLOAD
+)
+NATIVE_NEWEST = Metric(
+    "authz_access_log_newest_timestamp_seconds", "gauge", "When the newest recorded request of the access logs ended"
+)
+NATIVE_WAITING = Metric("authz_access_log_waiting_bytes", "gauge", "Bytes of followed access logs not read yet")
+NATIVE_FOLLOWING = Metric("authz_access_log_following", "gauge", "0 while access logs cannot be followed")
+NATIVE_MISSING = Metric(
+    "authz_access_log_missing_total", "counter", "Requests that a proxy counted and no entry tells of", ("proxy",)
+)
+NATIVE_UNCOMPARED = Metric(
+    "authz_access_log_uncompared", "gauge", "1 while the counters of a proxy cannot be read", ("proxy",)
+)
 READY = Metric("authz_ready", "gauge", "1 when requests are answered", ())
 BUILD = Metric("authz_build_info", "gauge", "Version of this program", ("version",))
 COLLECT_ERRORS = Metric("authz_metrics_errors_total", "counter", "Parts of this page that could not be read")

@@ -1,6 +1,7 @@
 """The shapes in which the rooms report how they are: for metrics, health and the page. Values, nothing else."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from authz.core.errors import Problem
 
@@ -72,6 +73,28 @@ class CertificateStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class NativeStatus:
+    """What came of the access logs of proxies that enforce by themselves."""
+
+    entries: Mapping[tuple[str, str], int]
+    """By carrier and result."""
+    verdicts: Mapping[str, int]
+    """What deciding them again came to."""
+    disagreements: Mapping[tuple[str, str], int]
+    """By namespace and workload."""
+    newest_at: float = 0.0
+    """End of the newest request that was recorded, in seconds since the epoch."""
+    waiting_bytes: int = 0
+    """Of followed files, not yet read."""
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """Requests without a record, by proxy."""
+    unreachable: Mapping[str, bool] = field(default_factory=dict)
+    """By proxy, whether its counters could not be read at the last attempt."""
+    problem: str = ""
+    """Why logs cannot be followed; empty when they can."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """Everything the service reports about itself; a fresh value for each question, made in microseconds."""
 
@@ -83,6 +106,8 @@ class ServiceStatus:
     """Why the certificate of the gRPC port is not the one in its files; empty when it is."""
     peer_trust: PeerTrustStatus | None = None
     """None where peers' certificates are not judged."""
+    native: NativeStatus | None = None
+    """None where no access logs are taken."""
     is_starting: bool = False
     """True until gRPC health says SERVING for the first time: key sets are still waited for."""
     is_draining: bool = False

@@ -16,8 +16,9 @@ DOCUMENTS: list[dict[str, Any]] = yaml.safe_load((CORPUS / "validation.yaml").re
 
 @pytest.mark.parametrize("case", DOCUMENTS, ids=lambda case: str(case["id"]))
 def test_document_has_the_result_of_istios_validation(case: dict[str, Any]) -> None:
+    """Istio says nothing of what VA-47 warns of: lints of our own are free to say more."""
     result = read_policies([("policy.yaml", case["yaml"].encode())])
-    worst = [p for p in result.problems if p.severity is not Severity.INFO]
+    worst = [p for p in result.problems if p.severity is not Severity.INFO and p.code != "VA-47"]
     found = "error" if result.has_errors else "warning" if worst else "ok"
     assert found == case["expect"], [str(problem) for problem in result.problems]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authz.core.errors import AuthzError, LoadError, SettingsError
+from authz.service.workers.choose import choose_server
 from authz.service.workers.envoy_host import (
     HostedAt,
     Hosting,
@@ -249,6 +250,8 @@ class Supervisor:
                 "listen": tuple(worker_address(address, index) for address in self.settings.listen),
                 "admin": f"unix:{own / 'admin.sock'}" if self.settings.admin else "",
                 "workers": 1,
+                # Logs are followed by one worker; streams go to whichever a proxy is connected to.
+                "access_logs": tuple(name for name in self.settings.access_logs if not index or name == "grpc"),
                 "drain_delay_seconds": 0.0,  # the supervisor waits
             }
         )
@@ -354,6 +357,9 @@ async def run(settings: Settings, announce: "Announce") -> None:
     Raises:
         LoadError, SettingsError: the start failed.
     """
+    settings, why = choose_server(settings)
+    if why:
+        announce(f"server    {why}")
     if settings.server == "grpcio" and worker_count(settings) == 1:
         from authz.service.app import run as run_in_process  # 40 MB that a supervisor never uses
 

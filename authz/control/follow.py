@@ -1,0 +1,188 @@
+"""
+A rendered mesh kept as the policies say, while its Envoys run: ``authz mesh render --watch``.
+
+Policies, mesh description and key sets are followed; what they change is rendered in a thread and renamed into place,
+what enforces before what leads to it. A change that cannot be used keeps every file as it is, and says so.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.core.errors import LoadError
+from authz.core.resources import JwtRule
+from authz.envoy.files import left_over, write_files
+from authz.envoy.options import RenderOptions
+from authz.envoy.render import KeyTexts, Native, modes_of, render_all
+from authz.mesh.description import read_mesh_description
+from authz.mesh.nouns import Mesh
+from authz.service.loading.reload import Reloader
+from authz.service.loading.snapshot import Snapshot
+from authz.sources.keys.source import KeySource
+from authz.tokens.jwks import read_key_set
+
+_log = logging.getLogger("authz.render")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyText:
+    """A key set as it was published, and how many usable keys are in it."""
+
+    text: str
+    usable: int
+
+    def __len__(self) -> int:
+        return self.usable
+
+
+async def fetch_key_texts(
+    rules: Iterable[JwtRule],
+    *,
+    clock: Callable[[], float],
+    ca_bundles: Mapping[str, str] | None = None,
+    timeout_seconds: float = 5.0,
+) -> tuple[KeyTexts, tuple[str, ...]]:
+    """
+    Fetch the key sets that rules need, once.
+
+    Returns:
+        Texts by ``JwtRule.keys_from``, and one line for each source that did not answer in time or in form.
+    """
+    source = KeySource[KeyText, str](read_key_text, _text_of, clock=clock, ca_bundles=ca_bundles)
+    source.update(rules)
+    try:
+        await source.wait_ready(timeout_seconds)
+        missing = tuple(
+            f"{key.source}: {key.last_error or f'no answer within {timeout_seconds:g} s'}"
+            for key in source.status()
+            if key.fetched_at is None
+        )
+        return {name: text for name, text in source.key_sets.items() if text}, missing
+    finally:
+        await source.close()
+
+
+def read_key_text(text: str) -> KeyText:
+    """Raises ValueError for what is no key set."""
+    return KeyText(text, len(read_key_set(text)))
+
+
+def _text_of(keys: KeyText | None, _fetched_at: float | None, _error: str) -> str:
+    return keys.text if keys is not None else ""
+
+
+class MeshFollower:
+    """``start`` once in a running event loop, then ``run`` until cancelled, then ``close``."""
+
+    def __init__(
+        self,
+        policies: Path,
+        mesh_file: Path,
+        out: Path,
+        options: RenderOptions,
+        *,
+        clock: Callable[[], float],
+        say: Callable[[str], None],
+        ca_bundles: Mapping[str, str] | None = None,
+        refresh_seconds: float = 1200.0,
+    ) -> None:
+        """
+        Args:
+            policies: a directory, read with its subfolders, or a file.
+            mesh_file: the description.
+            out: the state directory.
+            options: how it is rendered.
+            clock: seconds since the epoch.
+            say: is given one line for people about everything that was written.
+            ca_bundles: PEM file by issuer or key URI, as the setting ``jwks_ca_bundles``.
+            refresh_seconds: how often key sets without Cache-Control are fetched.
+        """
+        self._mesh_file = mesh_file
+        self._out = out
+        self._options = options
+        self._say = say
+        self._changed = asyncio.Event()
+        self._snapshot: Snapshot | None = None
+        self._reloader = Reloader(policies, mesh_file, self._take, clock)
+        self._keys = KeySource[KeyText, str](
+            read_key_text,
+            _text_of,
+            clock=clock,
+            refresh_seconds=refresh_seconds,
+            ca_bundles=ca_bundles,
+            on_change=lambda _: self._changed.set(),
+        )
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self, keys_timeout_seconds: float = 5.0) -> None:
+        """
+        Render everything once.
+
+        Args:
+            keys_timeout_seconds: how long to wait for key sets; tokens of those that did not come are refused until
+                they do.
+
+        Raises:
+            LoadError: policies or description have problems; nothing was written.
+            OSError: a file could not be written.
+        """
+        ready = asyncio.Event()
+        self._watching = asyncio.create_task(self._reloader.run(ready), name="reload")
+        await ready.wait()
+        if not await self._reloader.load():
+            raise LoadError(self._reloader.status.problems)
+        if not await self._keys.wait_ready(keys_timeout_seconds):
+            missing = ", ".join(key.source for key in self._keys.status() if key.fetched_at is None)
+            self._say(f"missing   the key sets of {missing}: their tokens are refused")
+        await self._render()
+
+    async def run(self) -> None:
+        """Render what changes, until cancelled. What cannot be written is said and tried again with the next change."""
+        while True:
+            await self._changed.wait()
+            try:
+                await self._render()
+            except LoadError as error:
+                for problem in error.problems:
+                    _log.error("%s", problem)
+                self._say("kept      every file as it was: the mesh description has problems")
+            except OSError as error:
+                _log.error("cannot write `%s`: %s", error.filename or self._out, error.strerror or error)
+
+    async def close(self) -> None:
+        """Stop following; files stay as they are."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._keys.close()
+
+    def _take(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._keys.update(rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules)
+        self._changed.set()
+
+    async def _render(self) -> None:
+        self._changed.clear()
+        snapshot, keys = self._snapshot, dict(self._keys.key_sets)
+        assert snapshot is not None, "rendered only after a load"
+        written, removed = await asyncio.to_thread(self._write, snapshot, keys)
+        if written or removed:
+            self._say(f"rendered  version {snapshot.version}: {len(written)} files written, {len(removed)} removed")
+
+    def _write(self, snapshot: Snapshot, keys: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        mesh = _read(self._mesh_file)
+        files = render_all(mesh, modes_of(snapshot.engine), self._options, Native(snapshot.engine, keys))
+        stale = left_over(self._out, files)
+        written = write_files(self._out, files)
+        for name in stale:
+            (self._out / name).unlink(missing_ok=True)
+        return written, stale
+
+
+def _read(mesh_file: Path) -> Mesh:
+    mesh, problems = read_mesh_description([(str(mesh_file), mesh_file.read_bytes())])
+    if any(problem.is_error for problem in problems):
+        raise LoadError(problems)
+    return mesh

@@ -1,0 +1,220 @@
+"""
+The record of native enforcement on its way from Envoy: access logs whose entries hold what a check's record holds.
+
+One format, two carriers: a JSON line in a file, or an entry of the gRPC access log service. Everything is plain data
+as Envoy reads it. INVARIANT: no token, cookie or query reaches a file; a query goes to the gRPC carrier inside the
+path, where the receiver takes it out before anything is written.
+What an entry says of a request is what its policies ask for (``core.asked``), so that the engine can decide it again.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from authz.core.asked import CREDENTIALS, Asked
+from authz.core.attributes import Json, Workload
+
+Config = dict[str, Json]
+
+DECISION_ID_HEADER = "x-authz-decision-id"
+VERSION_STATE = "authz.policy_version"
+"""Filter state that tells by which version of the policies a request was decided; nothing needs to set it."""
+WHO = "authz"
+"""First key of every line, in the alphabet too: by it a line is told from another's, and found within a torn one."""
+HTTP_RBAC, TCP_RBAC, JWT = "envoy.filters.http.rbac", "envoy.filters.network.rbac", "envoy.filters.http.jwt_authn"
+COMMON = "envoy.common"
+PAYLOAD, HEADER = "payload", "header"
+"""Members of jwt_authn's metadata: ``payload_in_metadata`` as Istio sets it, ``header_in_metadata`` if it is set."""
+_TYPE = "type.googleapis.com/envoy."
+_FIXED_CLAIMS = (("iss",), ("sub",), ("exp",))
+_UNWRITABLE = frozenset(':)%"\\')
+"""What cannot stand in the argument of a format command."""
+BUFFER_BYTES = 16384
+FLUSH_SECONDS = "0.2s"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose proxy logs, and where: constant parts of every entry."""
+
+    workload: Workload
+    proxy: str
+    """Name of the proxy, as in the mesh: by it records are counted."""
+    listener: str
+    """``stat_prefix`` of the connection manager or TCP proxy, so that records can be compared with its counters."""
+    is_gateway: bool = False
+    asked: Asked = field(default_factory=Asked)
+    query_values: tuple[str, ...] = ()
+    """Query parameters whose values are recorded (setting ``audit_query_values``); of others nothing is logged."""
+
+    def who(self) -> str:
+        """The constant facts as one text, the same in both carriers."""
+        told: dict[str, Json] = {
+            "proxy": self.proxy,
+            "listener": self.listener,
+            "namespace": self.workload.namespace,
+            "workload": self.workload.name,
+            "service_account": self.workload.service_account,
+            "labels": dict(sorted(self.workload.labels)),
+        }
+        if self.is_gateway:
+            told["gateway"] = True
+        return json.dumps(told, separators=(",", ":"))
+
+
+def http_file_log(path: str, subject: Subject) -> Config:
+    """The access log of an HTTP connection manager into a file, one JSON object a line."""
+    return _file(path, {**_shared(subject), **_http_fields(subject)})
+
+
+def tcp_file_log(path: str, subject: Subject) -> Config:
+    """The access log of a TCP proxy; connections that network RBAC closes are in it too."""
+    return _file(path, {**_shared(subject), **_tcp_fields()})
+
+
+def http_grpc_log(cluster: str, subject: Subject) -> Config:
+    """The access log of an HTTP connection manager to the gRPC access log service behind ``cluster``."""
+    headers: list[Json] = [":method", "traceparent", "content-type", *loggable_headers(subject.asked)]
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "typed_config": {
+            "@type": f"{_TYPE}extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "common_config": _common(cluster, subject),
+            "additional_request_headers_to_log": headers,
+        },
+    }
+
+
+def tcp_grpc_log(cluster: str, subject: Subject) -> Config:
+    """The access log of a TCP proxy to the gRPC access log service behind ``cluster``."""
+    return {
+        "name": "envoy.access_loggers.tcp_grpc",
+        "typed_config": {
+            "@type": f"{_TYPE}extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig",
+            "common_config": _common(cluster, subject),
+        },
+    }
+
+
+def denial_replies() -> Config:
+    """
+    ``local_reply_config``: refusals by jwt_authn, RBAC and ext_authz tell their decision id, which is the request id.
+
+    An upstream's own 401 or 403 is no local reply and stays as it is. jwt_authn refuses with 401, or 403 for an
+    audience; ext_authz with any status and the flag UAEX.
+    """
+    refused: list[Json] = [
+        {
+            "status_code_filter": {
+                "comparison": {"op": "EQ", "value": {"default_value": status, "runtime_key": f"authz.reply_{status}"}}
+            }
+        }
+        for status in (401, 403)
+    ]
+    return {
+        "mappers": [
+            {
+                "filter": {"or_filter": {"filters": [*refused, {"response_flag_filter": {"flags": ["UAEX"]}}]}},
+                "headers_to_add": [
+                    {
+                        "header": {"key": DECISION_ID_HEADER, "value": "%REQ(X-REQUEST-ID)%"},
+                        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                    }
+                ],
+            }
+        ]
+    }
+
+
+def loggable_headers(asked: Asked) -> tuple[str, ...]:
+    """Headers that policies ask for and that may be logged: no credentials, and no pseudo headers."""
+    return tuple(
+        name for name in asked.headers if name not in CREDENTIALS and not name.startswith(":") and "'" not in name
+    )
+
+
+def _file(path: str, fields: Mapping[str, Json]) -> Config:
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": f"{_TYPE}extensions.access_loggers.file.v3.FileAccessLog",
+            "path": path,
+            "log_format": {"json_format": dict(fields)},
+        },
+    }
+
+
+def _common(cluster: str, subject: Subject) -> Config:
+    return {
+        "log_name": "authz",
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
+        "buffer_size_bytes": BUFFER_BYTES,
+        "buffer_flush_interval": FLUSH_SECONDS,
+        "filter_state_objects_to_log": [VERSION_STATE],
+        "custom_tags": [{"tag": WHO, "literal": {"value": subject.who()}}],
+    }
+
+
+def _shared(subject: Subject) -> Config:
+    return {
+        WHO: subject.who().replace("%", "%%"),
+        "bytes_in": "%BYTES_RECEIVED%",
+        "bytes_out": "%BYTES_SENT%",
+        "direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+        "dns": "%DOWNSTREAM_PEER_DNS_SAN%",
+        "duration": "%DURATION%",
+        "flags": "%RESPONSE_FLAGS%",
+        "hint": f"%DYNAMIC_METADATA({COMMON}:access_log_hint)%",
+        "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        "own": "%DOWNSTREAM_LOCAL_URI_SAN%",
+        "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+        "peer_subject": "%DOWNSTREAM_PEER_SUBJECT%",
+        "remote": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        "sni": "%REQUESTED_SERVER_NAME%",
+        "start": "%START_TIME(%s.%6f)%",
+        "tls": "%DOWNSTREAM_TLS_VERSION%",
+        "upstream": "%UPSTREAM_HOST%",
+        "version": f"%FILTER_STATE({VERSION_STATE}:PLAIN)%",
+        "metadata": {name: f"%DYNAMIC_METADATA({name})%" for name in subject.asked.metadata},
+    }
+
+
+def _http_fields(subject: Subject) -> Config:
+    asked = subject.asked
+    return {
+        "claims": _claims((*_FIXED_CLAIMS, *asked.claims)),
+        "code": "%RESPONSE_CODE%",
+        "content_type": "%REQ(CONTENT-TYPE)%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        # CEL joins the occurrences of a repeated header; %REQ% would tell the first only.
+        "headers": {name: f"%CEL(request.headers['{name}'])%" for name in loggable_headers(asked)},
+        "host": "%REQ(:AUTHORITY)%",
+        "id": "%REQ(X-REQUEST-ID)%",
+        "kid": f"%DYNAMIC_METADATA({JWT}:{HEADER}:kid)%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%PATH(NQ:PATH)%",
+        "protocol": "%PROTOCOL%",
+        "query": {name: f"%QUERY_PARAM({name})%" for name in subject.query_values if not _UNWRITABLE & set(name)},
+        "rbac": f"%DYNAMIC_METADATA({HTTP_RBAC})%",
+        "route": "%ROUTE_NAME%",
+        "scheme": "%REQ(:SCHEME)%",
+        "trace": "%REQ(TRACEPARENT)%",
+        "user_agent": "%REQ(USER-AGENT)%",
+    }
+
+
+def _tcp_fields() -> Config:
+    return {
+        "details": "%CONNECTION_TERMINATION_DETAILS%",
+        "id": "%STREAM_ID%",
+        "rbac": f"%DYNAMIC_METADATA({TCP_RBAC})%",
+    }
+
+
+def _claims(paths: Iterable[tuple[str, ...]]) -> Json:
+    """Only the claims that somebody asks for; the whole payload where a name cannot stand in a format command."""
+    first = sorted({path[0] for path in paths})
+    if any(_UNWRITABLE & set(name) for name in first):
+        return f"%DYNAMIC_METADATA({JWT}:{PAYLOAD})%"
+    return {name: f"%DYNAMIC_METADATA({JWT}:{PAYLOAD}:{name})%" for name in first}

@@ -1,0 +1,145 @@
+"""
+RequestAuthentication as Envoy's jwt_authn filter, structurally as Istio's builder emits it (RA-4, RA-5).
+
+Key sets are delivered inline; who fetches them passes them in. Every key that is emitted says its ``alg``: a key without
+one becomes one key for each algorithm that fits its type, because Envoy would let the token choose more freely.
+"""
+
+import json
+from collections.abc import Mapping
+
+from authz.core.attributes import Json
+from authz.core.resources import JwtRule
+from authz.envoy.native.values import PAYLOAD, TYPE, Message
+from authz.tokens.jwks import read_key_set
+
+JWT_TYPE = f"{TYPE}envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
+CACHED_TOKENS = 1000
+"""Verified tokens that each worker of Envoy remembers for each rule; without it the signature is checked every time."""
+_SPLIT = ("permission", "scope")
+"""Claims that are lists of words whatever a rule says (RA-33)."""
+_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "oct": ("k",),
+}  # fmt: skip
+_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
+    "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    "P-256": ("ES256",),
+    "P-384": ("ES384",),
+    "P-521": ("ES512",),
+    "Ed25519": ("EdDSA",),
+    "oct": ("HS256", "HS384", "HS512"),
+}
+"""By family of ``tokens.jwks.Key``."""
+_MODULUS = (
+    "nOPQdhK8ww-eCPnj_Fes-QJviPAhhMxZRSrEu7cGIUmtdmKqZSFUi-dOGhQRkVZNSfOWC2tpsqYH6wQxlN2zcwFB578p15NLGh5L"
+    "q_G0ddHoTkHnoKhLZUQrmAphkyyHOk3RVDwr2uFtPJLkkB5TzHxTg0XeVGNFeHUoagvCzBNoy2LJb9X8y35VsHmEcb2TDHJ9f9I0"
+    "4YSlLGtU9x4Tf3ICp2OSsCGLZa27xu3WluTcBmY0ntoi5cTBGkyU1Mo2v8xThhj9NfhjTQckr9h4KXyFo6qZH3HMp6HzrawW7tYi"
+    "wT4TD82OWnsinCQNgTRiCzFZLxnGIZk9l1s8SU_0rw"
+)
+NOBODY: Message = {"kty": "RSA", "alg": "RS256", "e": "AQAB", "n": _MODULUS}
+"""A public key whose private half was thrown away as it was made, and is nowhere: it verifies nothing."""
+
+
+def jwt_filter(rules: tuple[JwtRule, ...], key_sets: Mapping[str, str], *, gateway: bool = False) -> Message | None:
+    """
+    The filter of a workload's merged rules (``WorkloadPolicies.jwt_rules``); None without rules.
+
+    ``key_sets``: texts by ``JwtRule.keys_from``; inline sets need no entry. A rule whose set is missing or without a
+    usable key gets one that verifies nothing: tokens are refused, requests without a token pass (RA-37, RA-39).
+    """
+    if not rules:
+        return None
+    names = [f"origins-{index}" for index in range(len(rules))]
+    one_each: list[Json] = [{"provider_name": name} for name in names]
+    or_missing: list[Json] = [
+        {"requires_any": {"requirements": [{"provider_name": name}, {"allow_missing": {}}]}} for name in names
+    ]
+    requires = or_missing[0]
+    if len(rules) > 1:
+        together: Json = {"requires_all": {"requirements": or_missing}}
+        requires = {"requires_any": {"requirements": [*one_each, together]}}
+    return {
+        "@type": JWT_TYPE,
+        "providers": {
+            name: _provider(rule, key_sets, gateway=gateway) for name, rule in zip(names, rules, strict=True)
+        },
+        "rules": [{"match": {"prefix": "/"}, "requires": requires}],
+        "bypass_cors_preflight": True,
+    }
+
+
+def _provider(rule: JwtRule, key_sets: Mapping[str, str], *, gateway: bool) -> Message:
+    found: Message = {
+        "issuer": rule.issuer,
+        "local_jwks": {"inline_string": emitted_keys(rule.jwks or key_sets.get(rule.keys_from, ""))},
+        "payload_in_metadata": PAYLOAD,
+        "normalize_payload_in_metadata": {
+            "space_delimited_claims": sorted({*_SPLIT, *rule.space_delimited_claims}, key=str.encode)
+        },
+        "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS},
+    }
+    if rule.audiences:
+        found["audiences"] = list(rule.audiences)
+    if rule.forward_original_token:
+        found["forward"] = True
+    if rule.output_payload_to_header:
+        found["forward_payload_header"] = rule.output_payload_to_header
+    if rule.output_claim_to_headers:
+        found["claim_to_headers"] = [
+            {"header_name": one.header, "claim_name": one.claim} for one in rule.output_claim_to_headers
+        ]
+    if rule.from_headers:
+        found["from_headers"] = [
+            {"name": one.name, "value_prefix": one.prefix} if one.prefix else {"name": one.name}
+            for one in rule.from_headers
+        ]
+    if rule.from_params:
+        found["from_params"] = list(rule.from_params)
+    if rule.from_cookies:
+        found["from_cookies"] = list(rule.from_cookies)
+    if gateway:
+        found["clear_route_cache"] = True
+    return found
+
+
+def emitted_keys(text: str) -> str:
+    """
+    The usable keys of a key set, public members only, each with its ``alg``; as text of a JWKS.
+
+    What our reader would skip is left out (RA-37). Never raises: what cannot be read has no usable key.
+    """
+    entries: list[Json] = []
+    for entry in _entries(text):
+        entries += _emitted(entry)
+    return json.dumps({"keys": entries or [NOBODY]}, separators=(",", ":"), sort_keys=True)
+
+
+def has_usable_key(text: str) -> bool:
+    return any(_emitted(entry) for entry in _entries(text))
+
+
+def _entries(text: str) -> list[Json]:
+    try:
+        read_key_set(text)  # its bounds on size and number
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    entries = document.get("keys", [document])
+    return entries if isinstance(entries, list) else []
+
+
+def _emitted(entry: Json) -> list[Json]:
+    try:
+        keys = read_key_set(json.dumps({"keys": [entry]})).keys
+    except ValueError:
+        return []
+    if not keys or not isinstance(entry, dict):
+        return []
+    (key,) = keys
+    kty = str(entry["kty"])
+    shared: Message = {"kty": kty}
+    for name in _MEMBERS[kty]:
+        shared[name] = str(entry[name]).rstrip("=")
+    if key.kid:
+        shared["kid"] = key.kid
+    return [{**shared, "alg": alg} for alg in ((key.alg,) if key.alg else _ALGORITHMS[key.family])]

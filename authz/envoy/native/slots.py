@@ -1,0 +1,68 @@
+"""
+Slots: the places in a listener that hold a workload's filters, which come by extension config discovery.
+
+A slot is filled with one Composite filter whose only chain is always taken, so that everything in it is replaced at
+once: no request is judged by half of a policy set, and open connections are judged by the new one at their next
+request. A filter that waits for an answer (the provider of CUSTOM policies) must be the last one of its chain, because
+Envoy 1.40 does not go on with the chain afterwards; what follows stands in the next slot.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from authz.core.attributes import Json
+from authz.core.resources import MeshConfig
+from authz.envoy.native.linear import HTTP_RBAC_TYPE, Filter
+from authz.envoy.native.values import TYPE, Message
+
+COMPOSITE_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.Composite"
+_ACTION_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.ExecuteFilterAction"
+_EXTENSION_TYPE = f"{TYPE}envoy.config.core.v3.TypedExtensionConfig"
+_WAITS = "envoy.filters.http.ext_authz"
+TYPES = (COMPOSITE_TYPE, HTTP_RBAC_TYPE)
+"""What a slot may be filled with: a Composite filter, or the RBAC filter without rules, which lets everything pass."""
+_CHAIN = "all"
+
+
+def slot_names(mesh: MeshConfig) -> tuple[str, ...]:
+    """
+    The slots of every HTTP listener in a mesh, in their order: one for each provider that can be asked, and the rules.
+
+    They depend on the mesh alone, so that a changed policy changes no listener.
+    """
+    providers = sum(provider.is_usable for provider in mesh.extension_providers)
+    return (*(f"authz-custom-{number + 1}" for number in range(providers)), "authz-rules")
+
+
+def fill_slots(filters: Iterable[Filter], mesh: MeshConfig) -> list[Message]:
+    """
+    Distribute the filters of a workload, in Istio's order, over its slots.
+
+    Returns:
+        One resource of extension config discovery for each of ``slot_names``.
+    """
+    groups: list[list[Filter]] = [[]]
+    for one in filters:
+        groups[-1].append(one)
+        if one.name == _WAITS:
+            groups.append([])
+    names = slot_names(mesh)
+    rules = groups.pop()
+    waiting: list[list[Filter]] = [*groups, *([] for _ in range(len(names) - 1 - len(groups)))]
+    assert len(waiting) == len(names) - 1, "every filter that waits is of a provider of the mesh"
+    return [_resource(name, group) for name, group in zip(names, [*waiting, rules], strict=True)]
+
+
+def _resource(name: str, group: Sequence[Filter]) -> Message:
+    config: Message = {"@type": HTTP_RBAC_TYPE} if not group else _together(group)
+    return {"@type": _EXTENSION_TYPE, "name": name, "typed_config": config}
+
+
+def _together(group: Sequence[Filter]) -> Message:
+    assert not any(one.name == _WAITS for one in group[:-1]), "Envoy would skip what follows"
+    filters: list[Json] = [one.as_extension() for one in group]
+    action: Message = {"name": _CHAIN, "typed_config": {"@type": _ACTION_TYPE, "filter_chain_name": _CHAIN}}
+    return {
+        "@type": COMPOSITE_TYPE,
+        "named_filter_chains": {_CHAIN: {"typed_config": filters}},
+        "matcher": {"on_no_match": {"action": action}},
+    }

@@ -1,0 +1,123 @@
+"""
+Following a directory of access logs: read, hand over, wait until the sinks have it, and only then keep the position.
+
+After an orderly stop reading goes on where it ended. A process that was killed may have written records whose position
+it did not keep: those are found at the end of the audit file and not written again. Sinks that cannot be read back
+(standard output, OTLP) may then get the records of the last half second twice.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from authz.audit.query import audit_files, read_record
+from authz.core.errors import SettingsError
+from authz.service.native.intake import SLICE, Intake, Recorded
+from authz.sources.access_logs.follow import Follower, Lines
+
+_log = logging.getLogger("authz.native")
+POLL_SECONDS = 0.1
+KEEP_SECONDS = 0.5
+TAIL_BYTES = 64 << 20
+"""Of the audit file looked at after a kill: far more than is written between two positions."""
+
+
+class Following:
+    """One directory. ``run`` until cancelled, then ``close``."""
+
+    def __init__(self, intake: Intake, directory: Path, positions: Path | None, audit: Iterable[Path]) -> None:
+        """``audit``: files of the sinks that can be read back. Raises SettingsError."""
+        self.directory = directory
+        self._intake = intake
+        try:
+            self._follower = Follower(directory, positions)
+        except (ValueError, OSError) as error:
+            raise SettingsError(f"setting `access_logs`: {error}") from error
+        if not directory.is_dir():
+            raise SettingsError(f"setting `access_logs`: `{directory}` is no directory")
+        self._repeated = Recorded() if self._follower.was_clean else recorded_before(audit)
+        self._read: dict[str, int] = {}
+        """What was handed over since the position was kept."""
+        self.problem = ""
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self._follower.status.waiting_bytes
+
+    async def run(self) -> None:
+        """Follow for ever. Trouble is told and tried again; nothing is skipped because of it."""
+        loop = asyncio.get_running_loop()
+        kept_at = loop.time()
+        first = True
+        while True:
+            try:
+                if first:
+                    self._follower.keep()
+                has_read = False
+                for lines in self._follower.read():
+                    await self._take(lines)
+                    has_read = True
+                    if loop.time() - kept_at > KEEP_SECONDS:
+                        await self._keep()
+                        kept_at = loop.time()
+                if first:
+                    self._repeated, first = Recorded(), False
+                if loop.time() - kept_at > KEEP_SECONDS:
+                    await self._keep()
+                    kept_at = loop.time()
+                self._say("")
+                if not has_read:
+                    await asyncio.sleep(POLL_SECONDS)
+            except OSError as error:
+                self._say(f"{error.filename or self.directory}: {error.strerror or error}")
+                await asyncio.sleep(KEEP_SECONDS)
+
+    async def _take(self, lines: Lines) -> None:
+        """Hand over slice by slice; wherever this is cancelled, the position is that of what was handed over."""
+        at = lines.end - sum(map(len, lines.lines)) - len(lines.lines)
+        for begin in range(0, len(lines.lines), SLICE):
+            await self._intake.room()
+            piece = lines.lines[begin : begin + SLICE]
+            self._intake.take_lines(piece, self._repeated)
+            at += sum(map(len, piece)) + len(piece)
+            self._read[lines.log] = at
+            self._follower.taken(lines.log, at)
+
+    async def close(self) -> None:
+        """Keep the position of what was handed over. The trail must still be open."""
+        with contextlib.suppress(OSError):
+            await self._keep(clean=True)
+
+    async def _keep(self, *, clean: bool = False) -> None:
+        if (self._read or clean) and await self._intake.flushed():
+            for log, end in self._read.items():
+                self._follower.read_to(log, end)
+            self._read.clear()
+            self._follower.keep(clean=clean)
+
+    def _say(self, problem: str) -> None:
+        if problem != self.problem:
+            if problem:
+                _log.error("access logs cannot be followed: %s", problem)
+            else:
+                _log.warning("access logs are followed again")
+            self.problem = problem
+
+
+def recorded_before(audit: Iterable[Path]) -> Recorded:
+    """What stands at the end of audit files, the newest rotated one included. An unreadable file has nothing."""
+    found = Recorded()
+    for path in audit:
+        for file in audit_files(path)[-2:]:
+            if file.suffix == ".gz":
+                continue
+            with contextlib.suppress(OSError), open(file, "rb") as opened:
+                size = opened.seek(0, 2)
+                opened.seek(max(0, size - TAIL_BYTES))
+                for line in opened:
+                    record = read_record(line)
+                    if record is not None and "decision_id" in record:
+                        found[str(record["decision_id"]), str(record.get("time"))] += 1
+    return found

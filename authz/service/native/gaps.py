@@ -1,0 +1,159 @@
+"""
+Requests without a record: what a proxy counted is compared with the entries it sent, by proxy and minute.
+
+Envoy's counters of written entries are no proof: with a dead receiver it counts as written what nobody got. Its counter
+of requests is one: ``downstream_rq_total`` less those that still run is the number of requests that ended, and each of
+them has an entry. Entries come later than they are counted, so a deficit counts only if it is still there a minute on.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import httpx
+
+from authz.service.native.intake import Intake
+
+_log = logging.getLogger("authz.native")
+MINUTE = 60.0
+TIMEOUT_SECONDS = 5.0
+MAX_PROXIES = 4096
+
+
+class Counted(NamedTuple):
+    """A proxy's counters at one moment."""
+
+    ended: dict[str, int]
+    """Requests that ended, by ``stat_prefix``."""
+    started_at: float
+    """Start of the process by its own uptime, seconds since the epoch: another one counts from zero."""
+
+
+@dataclass(slots=True)
+class _Compared:
+    """One listener of one proxy since the first comparison."""
+
+    base: int
+    """Requests that had ended then."""
+    since: float
+    entries: int = 0
+    """Entries of requests that ended since then, up to the last comparison."""
+    deficit: int = 0
+    """What was missing at the last comparison; entries of it may still have been on their way."""
+    reported: int = 0
+
+
+@dataclass(slots=True)
+class _Proxy:
+    started_at: float
+    listeners: dict[str, _Compared] = field(default_factory=dict)
+
+
+class Gaps:
+    """Compares once a minute. ``where``: address of a proxy's admin with ``{proxy}`` for its name."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        where: str,
+        clock: Callable[[], float],
+        ask: Callable[[str], Awaitable[Counted]] | None = None,
+    ) -> None:
+        self._intake = intake
+        self._where = where
+        self._clock = clock
+        self._ask = ask or self._asked
+        self._proxies: dict[str, _Proxy] = {}
+        self.missing: Counter[str] = Counter()
+        self.unreachable: dict[str, bool] = {}
+
+    async def run(self) -> None:
+        """Compare for ever."""
+        while True:
+            await self.compare()
+            await asyncio.sleep(MINUTE)
+
+    async def compare(self) -> None:
+        """Compare every proxy that ever sent an entry. Never raises."""
+        names = {proxy for proxy, _, _ in self._intake.seen} | set(self._proxies)
+        for proxy in sorted(names)[:MAX_PROXIES]:
+            try:
+                counted = await self._ask(proxy)
+            except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+                if not self.unreachable.get(proxy):
+                    _log.error("the counters of proxy %s cannot be read: %s", proxy, type(error).__name__)
+                self.unreachable[proxy] = True
+                continue
+            self.unreachable[proxy] = False
+            self._compare(proxy, counted)
+
+    def _compare(self, proxy: str, counted: Counted) -> None:
+        now = self._clock()
+        known = self._proxies.get(proxy)
+        if known is None or counted.started_at > known.started_at + 5.0:  # uptime is told in whole seconds
+            known = self._proxies[proxy] = _Proxy(counted.started_at)
+        for listener in sorted({one for name, one, _ in self._intake.seen if name == proxy} | set(known.listeners)):
+            if listener not in counted.ended:
+                continue
+            ended = counted.ended[listener]
+            compared = known.listeners.get(listener)
+            if compared is None:
+                known.listeners[listener] = _Compared(ended, now)
+                self._take(proxy, listener, until=now)
+                continue
+            compared.entries += self._take(proxy, listener, until=now)
+            deficit = ended - compared.base - compared.entries
+            certain = min(deficit, compared.deficit) - compared.reported
+            compared.deficit = deficit
+            if certain > 0:
+                compared.reported += certain
+                self._report(proxy, listener, certain, now)
+
+    def _take(self, proxy: str, listener: str, until: float) -> int:
+        """Take the counts of entries that ended before a time; later ones stay for the next comparison."""
+        seen = self._intake.seen
+        taken = 0
+        for key in [key for key in seen if key[0] == proxy and key[1] == listener and key[2] < until]:
+            taken += seen.pop(key)
+        return taken
+
+    def _report(self, proxy: str, listener: str, number: int, now: float) -> None:
+        self.missing[proxy] += number
+        _log.error("proxy %s served %d requests at %s of which no access log entry came", proxy, number, listener)
+        self._intake.note(
+            "access-log-gap",
+            now,
+            {"proxy": proxy, "listener": listener, "missing": number, "minute": int(now // MINUTE * MINUTE)},
+        )
+
+    async def _asked(self, proxy: str) -> Counted:
+        where = self._where.replace("{proxy}", proxy)
+        transport = None
+        if where.startswith("unix:"):
+            transport = httpx.AsyncHTTPTransport(uds=where.removeprefix("unix:"))
+            where = "http://envoy"
+        async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            answer = await client.get(
+                f"{where}/stats", params={"filter": r"^(http\..*\.downstream_rq_(total|active)|server\.uptime)$"}
+            )
+            answer.raise_for_status()
+        return read_counters(answer.text, self._clock())
+
+
+def read_counters(text: str, now: float) -> Counted:
+    """Read the answer of ``/stats``. Raises ValueError."""
+    totals: dict[str, int] = {}
+    active: dict[str, int] = {}
+    uptime = 0
+    for line in text.splitlines():
+        name, _, value = line.partition(": ")
+        if name == "server.uptime":
+            uptime = int(value)
+        elif name.endswith(".downstream_rq_total"):
+            totals[name[len("http.") : -len(".downstream_rq_total")]] = int(value)
+        elif name.endswith(".downstream_rq_active"):
+            active[name[len("http.") : -len(".downstream_rq_active")]] = int(value)
+    return Counted({name: total - active.get(name, 0) for name, total in totals.items()}, now - uptime)

@@ -1,0 +1,193 @@
+"""
+From access log entries to the audit trail: judged, counted, offered, with back-pressure and notes of what is wrong.
+
+Runs in the event loop, like the checks, a few entries at a time. When the trail is full nothing is read: a file waits,
+and a stream's sender is told to by gRPC's flow control.
+"""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from time import time
+from typing import Protocol
+
+from authz.audit.entry import Entry
+from authz.audit.record import rfc3339
+from authz.core.attributes import Json
+from authz.core.decision import Decision, RuleReference
+from authz.service.check import Audit, identity_problem
+from authz.service.native.judge import Judge, Judged, Verdict
+from authz.telemetry.status import NativeStatus, TrailStatus
+from authz.wire.access_log import LogEntry, NotAnEntry, is_torn, read_line
+
+_log = logging.getLogger("authz.native")
+SLICE = 16
+"""Entries between which checks get their turn."""
+WAIT_SECONDS = 0.005
+COMPLAINTS_SECONDS = 10.0
+"""At most one line in the operator's log for each kind of trouble in this time; metrics and notes have the rest."""
+Recorded = Counter[tuple[str, str]]
+"""(decision id, time) of records that were written before the last stop, and may come once more."""
+
+
+class Trail(Audit, Protocol):
+    """``audit.trail.AuditTrail``, as far as it is used here."""
+
+    def note(self, entry: Entry) -> None: ...
+
+    def status(self) -> TrailStatus: ...
+
+    def flush(self, timeout_seconds: float = 5.0) -> bool: ...
+
+
+class Intake:
+    """One for a service; both carriers feed it. All calls are in one event loop."""
+
+    def __init__(self, trail: Trail, sample: float = 1.0, clock: Callable[[], float] = time) -> None:
+        self._trail = trail
+        self._clock = clock
+        self.judge = Judge(sample)
+        self.verdicts: Counter[str] = Counter()
+        self.results: Counter[tuple[str, str]] = Counter()
+        """(carrier, ``recorded``, ``undecided``, ``unreadable``, ``torn``, ``refused`` or ``repeated``) to a number."""
+        self.disagreements: Counter[tuple[str, str]] = Counter()
+        self.seen: Counter[tuple[str, str, int]] = Counter()
+        """(proxy, listener, second in which it ended) to entries; ``gaps`` takes from it."""
+        self.newest_at = 0.0
+        self._complained: dict[str, float] = {}
+        self._room = 0
+
+    def status(self) -> NativeStatus:
+        return NativeStatus(dict(self.results), dict(self.verdicts), dict(self.disagreements), newest_at=self.newest_at)
+
+    def take_lines(self, lines: Iterable[bytes], repeated: Recorded | None = None) -> None:
+        """Take at most SLICE lines of a file; ``room`` must have been awaited."""
+        for line in lines:
+            if not line:
+                continue
+            try:
+                entry = read_line(line)
+            except NotAnEntry as error:
+                self.results["file", "unreadable"] += 1
+                self._complain("unreadable", "a line of an access log is not recorded: %s", error)
+                continue
+            if is_torn(line):
+                self.results["file", "torn"] += 1
+            if repeated and self._is_repeated(entry, repeated):
+                self._count(entry, "file", "repeated")
+            else:
+                self.take(entry, "file")
+
+    def take(self, entry: LogEntry, carrier: str) -> None:
+        """Take one entry; ``room`` must have been awaited within the last SLICE ones."""
+        if not entry.is_decided:
+            self._count(entry, carrier, "undecided")
+            return
+        destination = entry.attributes.destination
+        problem = identity_problem(
+            destination.principal, destination.workload.namespace, destination.workload.service_account
+        )
+        if problem:
+            self._count(entry, carrier, "refused")
+            self._complain("refused", "an access log entry is not recorded: %s", problem)
+            return
+        judged = self.judge.judge(entry)
+        self.verdicts[judged.verdict.value] += 1
+        self._trail.offer(*judged.offer)
+        if judged.verdict is Verdict.DISAGREED and judged.engine is not None:
+            self._disagree(entry, judged, judged.engine)
+        self._count(entry, carrier, "recorded")
+        self.newest_at = max(self.newest_at, entry.ended_at)
+
+    async def room(self) -> None:
+        """Wait until the trail can take another slice; lets checks have their turn in any case."""
+        self._room -= SLICE
+        if self._room > 0:
+            await asyncio.sleep(0)
+            return
+        while True:
+            status = self._trail.status()
+            free = status.capacity // 2 - status.queued
+            if free >= SLICE or not status.capacity or not status.is_running:
+                self._room = max(SLICE, min(free // 2, 256))
+                await asyncio.sleep(0)
+                return
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def flushed(self) -> bool:
+        """Wait until everything taken so far is with the sinks."""
+        return await asyncio.to_thread(self._trail.flush)
+
+    def note(self, event: str, at: float, told: dict[str, Json]) -> None:
+        """Put a record of our own into the trail: no decision, but what must not be lost about decisions."""
+        line = json.dumps({"event": event, "time": _rfc3339(at), **told}, separators=(",", ":"))
+        self._trail.note(Entry(line.encode(), at))
+
+    def _count(self, entry: LogEntry, carrier: str, result: str) -> None:
+        self.results[carrier, result] += 1
+        self.seen[entry.proxy, entry.listener, int(entry.ended_at)] += 1
+
+    def _is_repeated(self, entry: LogEntry, repeated: Recorded) -> bool:
+        key = (entry.decision_id, _rfc3339(entry.started_at))
+        if repeated[key] <= 0:
+            return False
+        repeated[key] -= 1
+        return True
+
+    def _disagree(self, entry: LogEntry, judged: Judged, engine: Decision) -> None:
+        workload = entry.attributes.destination.workload
+        envoy = judged.offer.decision
+        self.disagreements[workload.namespace, workload.name or workload.service_account] += 1
+        self.note(
+            "native-disagreement",
+            entry.started_at,
+            {
+                "request": entry.decision_id,
+                "proxy": entry.proxy,
+                "namespace": workload.namespace,
+                "workload": workload.name,
+                "envoy": _answer(envoy),
+                "engine": _answer(engine),
+                "details": entry.enforced.details,
+                "policy_version": envoy.policy_version,
+            },
+        )
+        self._complain(
+            "disagreement",
+            "Envoy and the engine disagree about request %s at %s: Envoy says %s, the engine says %s",
+            entry.decision_id, entry.proxy, envoy.reason, engine.reason,
+        )  # fmt: skip
+
+    def _complain(self, kind: str, text: str, *values: object) -> None:
+        now = self._clock()
+        if now - self._complained.get(kind, 0.0) >= COMPLAINTS_SECONDS:
+            self._complained[kind] = now
+            _log.error(text, *values)
+
+
+def _answer(decision: Decision) -> Json:
+    dry_run: dict[str, Json] = {
+        name: None if result is None else {"effect": result.effect.value, "rule": _name(result.rule)}
+        for name, result in (("dry_run_deny", decision.dry_run_deny), ("dry_run_allow", decision.dry_run_allow))
+    }
+    return {
+        "effect": decision.effect.value,
+        "stage": decision.stage.value,
+        "rule": _name(decision.rule),
+        "reason": decision.reason,
+        "status": decision.status or None,
+        "audit": decision.audit,
+        **dry_run,
+    }
+
+
+def _name(rule: RuleReference | None) -> str | None:
+    return rule.name if rule is not None else None
+
+
+def _rfc3339(seconds: float) -> str:
+    """As the record writer does it, from the same text of the number."""
+    at = f"{seconds:.6f}"
+    return f"{rfc3339(int(at[:-7]))[:-8]}{at[-7:]}Z"

@@ -1,0 +1,320 @@
+"""
+One access log entry: decided again by the engine, compared with what Envoy did, and made an offer for the record.
+
+Where the engine agrees, its decision is the one recorded: it names the rule's file and line and what dry-run and AUDIT
+policies found, exactly as for a check. Where it does not, Envoy's answer is recorded, because it is what happened.
+What an entry cannot tell is no disagreement; it is counted apart.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import NamedTuple
+
+from authz.core.asked import blind_rules, header_of, keys_of, rules_of
+from authz.core.attributes import AttributeContext, Authentication
+from authz.core.decided import Offer
+from authz.core.decision import FORBIDDEN_BODY, Decision, DryRunResult, Effect, RuleReference, Stage
+from authz.core.engine import WorkloadPolicies
+from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
+from authz.core.resources import JwtRule
+from authz.service.loading.snapshot import Snapshot
+from authz.wire.access_log import Enforced, LogEntry
+
+GRACE_SECONDS = 60.0
+"""So long after a reload a proxy may still decide by the policies before, if its entries do not say by which."""
+MAX_REMEMBERED = 4096
+_CUSTOM = "istio-ext-authz-"
+_CUSTOM_RESULT = "istio_ext_authz_shadow_effective_policy_id"
+_DRY_RUN = {Effect.ALLOW: "istio_dry_run_allow_shadow_", Effect.DENY: "istio_dry_run_deny_shadow_"}
+_POLICY_ID = "effective_policy_id"
+
+
+class Verdict(StrEnum):
+    """What came of deciding an entry again; the label of the metric."""
+
+    AGREED = "agreed"
+    DISAGREED = "disagreed"
+    UNKNOWN = "unknown"
+    """The rule that made the difference asks for a fact that the entry lacks."""
+    UNVERIFIED = "unverified"
+    """A refused token or a provider's answer: the entry cannot show why."""
+    OTHER_VERSION = "other_version"
+    """Decided by policies that are no longer known here."""
+    SKIPPED = "skipped"
+    """Not in the sample."""
+
+
+class Judged(NamedTuple):
+    """An offer for the record, and how it was come by."""
+
+    offer: Offer
+    verdict: Verdict
+    engine: Decision | None = None
+    """For a disagreement what the engine decided."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is prepared for the policies of one workload."""
+
+    policies: WorkloadPolicies
+    names: dict[str, RuleReference]
+    allow: frozenset[str]
+    blind: frozenset[str]
+
+
+class Judge:
+    """
+    Judges entries by the policies in force, or those before them shortly after a reload. Used by one thread.
+
+    ``sample``: share of entries that are decided again, 0 to 1; the others are recorded as Envoy tells them.
+    """
+
+    def __init__(self, sample: float = 1.0) -> None:
+        self._sample = sample
+        self._due = 0.0
+        self._snapshots: deque[tuple[Snapshot, float]] = deque(maxlen=2)
+        """Newest first, with the time at which each was put in force."""
+        self._known: dict[int, _Known] = {}
+        self._told: dict[tuple[object, ...], Decision] = {}
+        self._tokens: dict[int, tuple[Authentication, WorkloadPolicies, Authentication]] = {}
+
+    def replace(self, snapshot: Snapshot, now: float) -> None:
+        """Put a snapshot in force. The one before is kept until the next, for what is still decided by it."""
+        self._snapshots.appendleft((snapshot, now))
+        self._known.clear()
+        self._told.clear()
+        self._tokens.clear()
+
+    def judge(self, entry: LogEntry) -> Judged:
+        """Judge one entry. Raises LookupError while no policies are in force."""
+        if not self._snapshots:
+            raise LookupError("no policies are in force")
+        candidates = self._candidates(entry)
+        known = self._know(candidates[0] if candidates else self._snapshots[0][0], entry)
+        attributes = self._with_rule(entry.attributes, known.policies)
+        told = self._as_told(entry, known)
+        if not candidates:
+            return Judged(_offer(entry, attributes, replace(told, policy_version=entry.enforced.version)),
+                          Verdict.OTHER_VERSION)  # fmt: skip
+        if not self._is_due():
+            return Judged(_offer(entry, attributes, told), Verdict.SKIPPED)
+        first: Decision | None = None
+        blind = False
+        for snapshot in candidates:
+            ours = self._know(snapshot, entry)
+            decision = _again(ours.policies, attributes, entry.enforced)
+            said = told if snapshot is candidates[0] else self._as_told(entry, ours)
+            if _agree(said, decision, entry):
+                verdict = Verdict.UNVERIFIED if entry.enforced.denied_by in ("jwt", "custom") else Verdict.AGREED
+                return Judged(_offer(entry, attributes, decision), verdict)
+            first = first or decision
+            blind = blind or _is_blind(ours, entry, said, decision)
+        return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, first)
+
+    def _candidates(self, entry: LogEntry) -> list[Snapshot]:
+        """The policies that may have decided: those that the entry names, else those of its time, newest first."""
+        version = entry.enforced.version
+        if version:
+            return [snapshot for snapshot, _ in self._snapshots if snapshot.version == version]
+        (current, since), *older = self._snapshots
+        return [current, *(one for one, _ in older if entry.ended_at < since + GRACE_SECONDS)]
+
+    def _is_due(self) -> bool:
+        self._due += self._sample
+        if self._due < 1.0:
+            return False
+        self._due -= 1.0
+        return True
+
+    def _know(self, snapshot: Snapshot, entry: LogEntry) -> _Known:
+        policies = snapshot.engine.for_workload(entry.attributes.destination.workload)
+        known = self._known.get(id(policies))
+        if known is None:
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+                self._told.clear()  # its keys are ids of what is let go of
+            rules = (*rules_of(policies.http), *rules_of(policies.tcp))
+            allow = [one for one in (policies.http.allow, policies.tcp.allow) if one is not None]
+            known = self._known[id(policies)] = _Known(
+                policies,
+                {rule.reference.name: rule.reference for rule in rules},
+                frozenset(rule.reference.name for one in allow for rule in one.rules),
+                blind_rules(policies),
+            )
+        return known
+
+    def _with_rule(self, attributes: AttributeContext, policies: WorkloadPolicies) -> AttributeContext:
+        """Name the jwtRule that accepted the token: the first of its issuer and audience."""
+        found = attributes.authentication
+        token = found.token
+        if token is None or not policies.jwt_rules:
+            return attributes
+        kept = self._tokens.get(id(found))
+        if kept is None or kept[1] is not policies:
+            if len(self._tokens) >= MAX_REMEMBERED:
+                self._tokens.clear()
+            name = _accepting(policies.jwt_rules, token.issuer, token.claims.get("aud"))
+            kept = self._tokens[id(found)] = (found, policies, replace(found, token=replace(token, rule=name)))
+        return replace(attributes, authentication=kept[2])
+
+    def _as_told(self, entry: LogEntry, known: _Known) -> Decision:
+        """What Envoy did as a decision; remembered, because most entries are alike."""
+        enforced, is_tcp = entry.enforced, entry.attributes.http is None
+        key = (
+            id(known), is_tcp, enforced.details if enforced.is_denied else "", enforced.status,
+            *sorted(enforced.results.items()), enforced.audit, enforced.version,
+        )  # fmt: skip
+        found = self._told.get(key)
+        if found is None:
+            if len(self._told) >= MAX_REMEMBERED:
+                self._told.clear()
+            found = self._told[key] = told_decision(enforced, known.policies, known.names, known.allow, tcp=is_tcp)
+        return found
+
+
+def told_decision(
+    enforced: Enforced,
+    policies: WorkloadPolicies,
+    names: dict[str, RuleReference],
+    allow: frozenset[str],
+    *,
+    tcp: bool = False,
+) -> Decision:
+    """
+    Say what Envoy did in the words of a decision.
+
+    A rule that the policies do not have any more is named as Envoy names it, without file and line.
+    """
+    sets = policies.tcp if tcp else policies.http
+    results = enforced.results
+
+    def rule(name: str) -> RuleReference | None:
+        return (names.get(name) or RuleReference("", "", 0, name)) if name else None
+
+    effect, stage, fired, body = Effect.ALLOW, Stage.DEFAULT if sets.allow is None else Stage.ALLOW, None, ""
+    reason = "no ALLOW policy applies to the workload"
+    match enforced.denied_by:
+        case "rbac":
+            effect, fired, body = Effect.DENY, rule(enforced.matched), FORBIDDEN_BODY
+            stage = Stage.ALLOW if fired is None else Stage.DENY
+            reason = "no ALLOW rule matched" if fired is None else f"DENY rule {fired.short} matched"
+            if fired is not None and fired.name.startswith(_CUSTOM):
+                stage, reason = Stage.CUSTOM, "the provider cannot be asked"
+        case "jwt":
+            effect, stage = Effect.DENY, Stage.JWT
+            reason = body = enforced.details.partition("{")[2][:-1].replace("_", " ")
+        case "custom":
+            effect, stage, fired = Effect.DENY, Stage.CUSTOM, rule(results.get(_CUSTOM_RESULT, ""))
+            refused = enforced.details == "ext_authz_denied"
+            reason = "the provider refused" if refused else f"the provider could not be asked: {enforced.details}"
+        case _ if stage is Stage.ALLOW:
+            named = [value for key, value in results.items() if key.endswith(_POLICY_ID) and value in allow]
+            fired = rule(named[0]) if named else None
+            reason = f"ALLOW rule {fired.short} matched" if fired is not None else "an ALLOW rule matched"
+    return Decision(
+        effect, stage, reason, fired,
+        0 if effect is Effect.ALLOW else enforced.status or 403,
+        body,
+        audit=enforced.audit if sets.audit is not None else None,
+        dry_run_allow=_dry_run(results, Effect.ALLOW, names),
+        dry_run_deny=_dry_run(results, Effect.DENY, names),
+        policy_version=enforced.version or policies.version,
+    )  # fmt: skip
+
+
+def _dry_run(results: Mapping[str, str], kind: Effect, names: dict[str, RuleReference]) -> DryRunResult | None:
+    prefix = _DRY_RUN[kind]
+    result = results.get(f"{prefix}engine_result")
+    if result is None:
+        return None
+    name = results.get(f"{prefix}{_POLICY_ID}", "")
+    reference = (names.get(name) or RuleReference("", "", 0, name)) if name else None
+    return DryRunResult(Effect.ALLOW if result == "allowed" else Effect.DENY, reference)
+
+
+def _again(policies: WorkloadPolicies, attributes: AttributeContext, enforced: Enforced) -> Decision:
+    """The engine's decision, with the token and the provider's answer as Envoy had them."""
+
+    def authenticate(seen: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
+        return attributes.authentication
+
+    def ask(question: ProviderQuestion) -> ProviderAnswer:
+        return ProviderAnswer(enforced.denied_by != "custom", enforced.status or 403)
+
+    return decide(policies, attributes, authenticate, ask)[1]
+
+
+def _agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
+    if told.effect is not engine.effect or told.stage is not engine.stage:
+        return False
+    is_named = told.rule is not None or told.effect is Effect.DENY
+    if is_named and told.stage is not Stage.CUSTOM and _name(told.rule) != _name(engine.rule):
+        return False
+    if entry.attributes.http is None or not entry.enforced.results:  # the metadata says nothing of these
+        return True
+    return (
+        (told.audit is None or told.audit == engine.audit)
+        and _same(told.dry_run_deny, engine.dry_run_deny)
+        and _same(told.dry_run_allow, engine.dry_run_allow)
+    )
+
+
+def _same(told: DryRunResult | None, engine: DryRunResult | None) -> bool:
+    if told is None or engine is None:
+        return True  # not every form of the filters writes both
+    return told.effect is engine.effect and _name(told.rule) == _name(engine.rule)
+
+
+def _name(rule: RuleReference | None) -> str:
+    return rule.name if rule is not None else ""
+
+
+def _is_blind(known: _Known, entry: LogEntry, told: Decision, engine: Decision) -> bool:
+    """Whether a rule that either side names, or would have to, asks for what the entry does not hold."""
+    http = entry.attributes.http
+    doubtful = {
+        name
+        for name, values in (http.headers if http is not None else {}).items()
+        if not name.startswith(":") and any("," in value or not value.isascii() for value in values)
+    }  # occurrences of a repeated header are joined, and bytes beyond ASCII are not told apart
+    named = {
+        _name(rule)
+        for decision in (told, engine)
+        for rule in (
+            decision.rule,
+            decision.audit_rule,
+            decision.dry_run_allow.rule if decision.dry_run_allow is not None else None,
+            decision.dry_run_deny.rule if decision.dry_run_deny is not None else None,
+        )
+    }
+    if named & known.blind:
+        return True
+    if not doubtful:
+        return False
+    sets = known.policies.http
+    return any(
+        rule.reference.name in named and any(header_of(key) in doubtful for key in keys_of(rule))
+        for rule in rules_of(sets)
+    )
+
+
+def _accepting(rules: tuple[JwtRule, ...], issuer: str, audience: object) -> str:
+    held = (
+        {audience}
+        if isinstance(audience, str)
+        else {str(one) for one in audience}
+        if isinstance(audience, list)
+        else set()
+    )
+    for rule in rules:
+        if rule.issuer == issuer and (not rule.audiences or not held or held & set(rule.audiences)):
+            return rule.name
+    return next((rule.name for rule in rules if not rule.issuer), "")
+
+
+def _offer(entry: LogEntry, attributes: AttributeContext, decision: Decision) -> Offer:
+    """How long Envoy took to decide is not in the entry, so that no time is claimed."""
+    return Offer(attributes, decision, entry.decision_id, entry.started_at, 0.0)

@@ -1,0 +1,58 @@
+"""
+The record of native enforcement as one part of the service: carriers, judge and the comparison with Envoy's counters.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from authz.audit.trail import AuditTrail
+from authz.service.loading.snapshot import Snapshot
+from authz.service.native.following import Following
+from authz.service.native.gaps import Gaps
+from authz.service.native.intake import Intake
+from authz.settings import Settings
+from authz.telemetry.status import NativeStatus
+
+
+class NativeRecord:
+    """``start`` when policies are in force, ``close`` while the trail is still open."""
+
+    def __init__(self, settings: Settings, trail: AuditTrail, clock: Callable[[], float]) -> None:
+        """Raises SettingsError when a directory cannot be followed."""
+        self._clock = clock
+        self.intake = Intake(trail, settings.access_log_verify, clock)
+        sinks = [Path(name.partition(":")[2]) for name in settings.audit if name.startswith("file:")]
+        self._following = [
+            Following(self.intake, Path(name.partition(":")[2]), settings.access_log_positions, sinks)
+            for name in settings.access_logs
+            if name.startswith("file:")
+        ]
+        self._gaps = Gaps(self.intake, settings.access_log_admin, clock) if settings.access_log_admin else None
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Put a snapshot in force."""
+        self.intake.judge.replace(snapshot, self._clock())
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """Begin; the tasks run until they are cancelled."""
+        tasks = [asyncio.create_task(one.run(), name="access logs") for one in self._following]
+        if self._gaps is not None:
+            tasks.append(asyncio.create_task(self._gaps.run(), name="gaps"))
+        return tasks
+
+    async def close(self) -> None:
+        """Keep positions, after the tasks have ended."""
+        for one in self._following:
+            await one.close()
+
+    def status(self) -> NativeStatus:
+        told = self.intake.status()
+        return replace(
+            told,
+            waiting_bytes=sum(one.waiting_bytes for one in self._following),
+            problem="; ".join(one.problem for one in self._following if one.problem),
+            missing=dict(self._gaps.missing) if self._gaps is not None else {},
+            unreachable=dict(self._gaps.unreachable) if self._gaps is not None else {},
+        )

@@ -1,0 +1,202 @@
+"""
+Random policies, and requests that come near their values: for comparisons of evaluators.
+
+Everything is drawn from small pools, so that requests hit rules often and by a hair.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+Json = object
+
+PATHS = (
+    "/a", "/a/b", "/a/b/c", "/ab", "/api/v1/users", "/api/v1/users/7", "/api", "/", "/x.y", "/admin", "/admin/", "/A",
+    "/a%2Fb", "/a+b", "/a~b", "/é",
+)  # fmt: skip
+PATH_PATTERNS = (
+    *PATHS, "/a*", "/a/*", "/api/*", "*/users", "*b", "*", "/api/v1/*", "/api/{*}/users", "/api/{**}", "/a/{*}",
+    "/{**}/c", "/ad*", "*/", "/a/b*",
+)  # fmt: skip
+HOSTS = ("a.test", "b.a.test", "A.test", "a.test:8080", "other.test", "a.test.")
+HOST_PATTERNS = ("a.test", "A.TEST", "*.a.test", "a.*", "*", "a.test:*", "other.test", "*.test")
+METHODS = ("GET", "POST", "PUT", "DELETE")
+METHOD_PATTERNS = ("GET", "POST", "get", "P*", "*T", "*")
+PORTS = ("8080", "8081", "080", "9999")
+IDENTITIES = (
+    "", "spiffe://cluster.local/ns/shop/sa/web", "spiffe://cluster.local/ns/shop/sa/web-2",
+    "spiffe://cluster.local/ns/prod/sa/api", "spiffe://td-old/ns/shop/sa/web", "spiffe://td1/ns/prod-eu/sa/api",
+    "spiffe://td-new/ns/a/sa/b",
+)  # fmt: skip
+PRINCIPALS = (
+    "cluster.local/ns/shop/sa/web", "cluster.local/ns/prod/sa/api", "td-old/ns/shop/sa/web", "*", "*/sa/web",
+    "cluster.local/ns/shop/*", "cluster.local/ns/shop/sa/*", "*/ns/prod/sa/api", "td*/ns/shop/sa/web",
+)  # fmt: skip
+NAMESPACES = ("shop", "prod", "prod*", "*", "*op", "s*p", "a")
+ACCOUNTS = ("web", "shop/web", "prod/api", "web-2")
+TRUST_DOMAINS = ("cluster.local", "td1", "td-*", "*", "*.local")
+ADDRESSES = ("10.1.2.3", "10.1.9.9", "192.168.0.7", "10.2.0.1")
+BLOCKS = ("10.1.0.0/16", "10.1.2.3", "192.168.0.0/24", "0.0.0.0/0", "10.1.2.3/8", "2001:db8::/32", "::ffff:10.1.2.3")
+HEADERS = ("x-role", "x-tier")
+HEADER_VALUES = ("admin", "user", "admin,user", "", "adm")
+HEADER_PATTERNS = ("admin", "user", "adm*", "*min", "*", "admin,user")
+ISSUERS = ("https://a.test", "https://b.test/x")
+SUBJECTS = ("alice", "bob", "a/b")
+REQUEST_PRINCIPALS = (
+    "https://a.test/alice", "*", "https://a.test/*", "*/alice", "https://*", "*bob", "https://a.test/al*", "*/*",
+    "https://b.test/x/bob",
+)  # fmt: skip
+CLAIMS = ("role", "scope", "groups")
+CLAIM_VALUES = ("admin", "read", "write", "ops")
+CLAIM_PATTERNS = ("admin", "read", "r*", "*s", "*", "read write")
+SNIS = ("", "a.test", "b.test")
+
+
+@dataclass(frozen=True, slots=True)
+class RandomRequest:
+    """One HTTP request as its facts."""
+
+    method: str
+    host: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    identity: str
+    """Empty: plain text."""
+    source_ip: str
+    forwarded_for: str
+    """Value of X-Forwarded-For; empty: none."""
+    claims: Mapping[str, object] = field(default_factory=dict)
+    """Of the token that is sent; empty: none."""
+
+
+def _some(rng: Random, pool: Sequence[str], most: int = 3) -> list[str]:
+    return rng.sample(pool, rng.randint(1, min(most, len(pool))))
+
+
+def _maybe(rng: Random, entry: dict[str, Json], name: str, pool: Sequence[str], chance: float = 0.3) -> None:
+    if rng.random() < chance:
+        entry[name] = _some(rng, pool)
+    if rng.random() < chance / 3:
+        entry["not" + name[0].upper() + name[1:]] = _some(rng, pool, 2)
+
+
+def _source(rng: Random, *, custom: bool) -> dict[str, Json]:
+    entry: dict[str, Json] = {}
+    while not entry:
+        if not custom:
+            if rng.random() < 0.3:
+                _maybe(rng, entry, "serviceAccounts", ACCOUNTS, 0.7)
+            else:
+                _maybe(rng, entry, "principals", PRINCIPALS)
+                _maybe(rng, entry, "namespaces", NAMESPACES)
+            _maybe(rng, entry, "trustDomains", TRUST_DOMAINS, 0.15)
+            _maybe(rng, entry, "requestPrincipals", REQUEST_PRINCIPALS, 0.2)
+        _maybe(rng, entry, "ipBlocks", BLOCKS, 0.2)
+        _maybe(rng, entry, "remoteIpBlocks", BLOCKS, 0.2)
+    return entry
+
+
+def _operation(rng: Random, paths: Sequence[str]) -> dict[str, Json]:
+    entry: dict[str, Json] = {}
+    while not entry:
+        _maybe(rng, entry, "paths", paths, 0.7)
+        _maybe(rng, entry, "hosts", HOST_PATTERNS, 0.25)
+        _maybe(rng, entry, "methods", METHOD_PATTERNS, 0.25)
+        _maybe(rng, entry, "ports", PORTS, 0.15)
+    return entry
+
+
+def _condition(rng: Random, *, custom: bool) -> dict[str, Json]:
+    keys: list[tuple[str, Sequence[str]]] = [
+        (f"request.headers[{rng.choice(HEADERS)}]", HEADER_PATTERNS),
+        ("source.ip", BLOCKS), ("remote.ip", BLOCKS), ("destination.port", PORTS), ("connection.sni", SNIS[1:]),
+        ("destination.ip", ("10.1.0.5", "10.9.0.0/16")),
+        ("experimental.envoy.filters.none[x]", ("a", "[b]")),
+    ]  # fmt: skip
+    if not custom:
+        keys += [
+            (f"request.auth.claims[{rng.choice(CLAIMS)}]", CLAIM_PATTERNS),
+            ("request.auth.claims[deep][role]", CLAIM_PATTERNS),
+            ("request.auth.audiences", ("web", "api*")), ("request.auth.presenter", ("web", "*")),
+            ("request.auth.principal", REQUEST_PRINCIPALS), ("source.namespace", NAMESPACES),
+            ("source.principal", PRINCIPALS), ("source.serviceAccount", ACCOUNTS),
+            ("source.trustDomain", TRUST_DOMAINS),
+        ]  # fmt: skip
+    key, pool = rng.choice(keys)
+    entry: dict[str, Json] = {"key": key}
+    if rng.random() < 0.75:
+        entry["values"] = _some(rng, pool)
+    if len(entry) == 1 or rng.random() < 0.2:
+        entry["notValues"] = _some(rng, pool, 2)
+    return entry
+
+
+def _rule(rng: Random, paths: Sequence[str], *, custom: bool) -> dict[str, Json]:
+    rule: dict[str, Json] = {}
+    if rng.random() < 0.5:
+        rule["from"] = [{"source": _source(rng, custom=custom)} for _ in range(rng.randint(1, 2))]
+    if rng.random() < 0.75:
+        rule["to"] = [{"operation": _operation(rng, paths)} for _ in range(rng.randint(1, 2))]
+    if rng.random() < 0.3:
+        rule["when"] = [_condition(rng, custom=custom) for _ in range(rng.randint(1, 2))]
+    return rule
+
+
+def random_policy(
+    rng: Random, name: str, actions: Sequence[str] = ("ALLOW", "DENY", "AUDIT"), paths: Sequence[str] = PATH_PATTERNS
+) -> dict[str, Json]:
+    """One AuthorizationPolicy for the workload ``app: api`` of namespace ``shop``."""
+    action = rng.choice(actions)
+    rules = [_rule(rng, paths, custom=action == "CUSTOM") for _ in range(rng.randint(1, 3))]
+    metadata: dict[str, Json] = {"name": name, "namespace": rng.choice(("shop", "shop", "istio-system"))}
+    if action in ("ALLOW", "DENY") and rng.random() < 0.2:
+        metadata["annotations"] = {"istio.io/dry-run": "true"}
+    spec: dict[str, Json] = {"action": action, "rules": rules}
+    if rng.random() < 0.3:
+        spec["selector"] = {"matchLabels": {"app": "api"}}
+    if action == "CUSTOM":
+        spec["provider"] = {"name": "ext"}
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": metadata,
+        "spec": spec,
+    }
+
+
+def policy_text(rng: Random, number: int, **choices: Sequence[str]) -> str:
+    """Documents of JSON, which is YAML that every reader takes the same way."""
+    return "\n---\n".join(json.dumps(random_policy(rng, f"p{index}", **choices)) for index in range(number)) + "\n"
+
+
+def random_claims(rng: Random) -> dict[str, object]:
+    """Claims of a token, or none."""
+    if rng.random() < 0.4:
+        return {}
+    claims: dict[str, object] = {"iss": ISSUERS[0], "sub": rng.choice(SUBJECTS)}
+    if rng.random() < 0.15:
+        del claims["sub"]
+    choices: dict[str, Sequence[object]] = {
+        "role": ("admin", "user", 7, ["admin", 3]), "scope": ("read write", "read"), "groups": (["ops", "read"], []),
+        "aud": ("web", ["api", "web"]), "azp": ("web", "cli"), "deep": ({"role": "admin"}, {"role": ["ops"]}, "x"),
+    }  # fmt: skip
+    for name, values in choices.items():
+        if rng.random() < 0.5:
+            claims[name] = rng.choice(values)
+    return claims
+
+
+def random_request(rng: Random) -> RandomRequest:
+    headers = [(name, value) for name in HEADERS for value in _some(rng, HEADER_VALUES, 2) if rng.random() < 0.4]
+    path = rng.choice(PATHS) if rng.random() < 0.9 else rng.choice(PATH_PATTERNS)
+    return RandomRequest(
+        rng.choice(METHODS),
+        rng.choice(HOSTS),
+        path + rng.choice(("", "", "", "?x=1", "?a/b")),
+        tuple(headers),
+        rng.choice(IDENTITIES),
+        rng.choice(ADDRESSES),
+        rng.choice(("", "", "10.1.2.3", "1.2.3.4, 192.168.0.7")),
+        random_claims(rng),
+    )

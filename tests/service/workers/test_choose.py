@@ -1,0 +1,35 @@
+"""``--server auto``: the fastest that works here, and a line that says why."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from authz.core.errors import SettingsError
+from authz.service.workers import choose
+from authz.service.workers.envoy_host import Hosting
+from authz.settings import Settings
+
+
+@pytest.mark.parametrize("named", ["grpcio", "envoy"])
+def test_a_server_that_was_named_is_never_another(named: Literal["grpcio", "envoy"], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "find_hosting", lambda: pytest.fail("nobody asked"))
+    settings = Settings(server=named)
+    assert choose.choose_server(settings) == (settings, "")
+
+
+def test_envoy_hosts_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "find_hosting", lambda: Hosting(Path("/x/envoy"), Path("/x/m.so"), Path("/x/lib.so")))
+    settings, why = choose.choose_server(Settings(workers=3))
+    assert (settings.server, settings.workers) == ("envoy", 3)
+    assert why.startswith("envoy, which hosts the workers")
+
+
+def test_grpcio_serves_elsewhere_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Hosting:
+        raise SettingsError("this Python has no shared library: install libpython, or choose --server grpcio")
+
+    monkeypatch.setattr(choose, "find_hosting", missing)
+    settings, why = choose.choose_server(Settings())
+    assert settings.server == "grpcio"
+    assert why.endswith("but this Python has no shared library: install libpython")
