@@ -32,15 +32,19 @@ from authz.core.resources import (
 from authz.core.rules import CompiledPolicy, CompiledRule, Entry, Predicate
 
 
-def compile_engine(resources: Resources, mesh: MeshConfig) -> Engine:
+def compile_engine(resources: Resources, mesh: MeshConfig, before: Engine | None = None) -> Engine:
     """
-    Compile everything that was read.
+    Compile everything that was read, save what ``before`` holds of it and has compiled for the same mesh.
 
     Raises:
         LoadError: some value cannot be used; carries every problem.
     """
     compiler = _Compiler(mesh)
-    policies = [compiler.policy(policy) for policy in resources.authorization_policies]
+    known = before.compiled_by_id() if before is not None and before.mesh == mesh else {}
+    policies = [
+        known[id(policy)] if id(policy) in known else compiler.policy(policy)
+        for policy in resources.authorization_policies
+    ]
     if compiler.problems:
         raise LoadError(compiler.problems)
     return Engine(resources, mesh, _compile_one(mesh), policies)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from authz.core.errors import LoadError, Problem, sort_problems
+from authz.core.errors import LoadError, Problem, Severity, sort_problems
 from authz.core.resources import (
     AuthorizationPolicy,
     MeshConfig,
@@ -19,7 +19,7 @@ from authz.core.resources import (
     Resources,
 )
 from authz.documents import reading
-from authz.documents.reading import Document, read_documents
+from authz.documents.reading import Document, one_line
 from authz.documents.schema import Notes, Shape, given, key_of, nearest, note_unknown, text_of
 from authz.policy import lints
 from authz.policy.authentication import (
@@ -29,14 +29,14 @@ from authz.policy.authentication import (
     build_request_authentication,
 )
 from authz.policy.authorization import SPEC, build_authorization_policy
+from authz.policy.memory import File, Found, Memory, Resource
+from authz.policy.pieces import read_file
 from authz.policy.targets import read_metadata
-from authz.policy.version import policy_version
+from authz.policy.version import version_of
 
 GROUP = "security.istio.io"
 VERSIONS = ("v1", "v1beta1")
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
-
-Resource = AuthorizationPolicy | RequestAuthentication | PeerAuthentication
 
 
 class _Reading(NamedTuple):
@@ -77,6 +77,7 @@ def read_policies(
     files: Iterable[tuple[str, bytes]],
     mesh: MeshConfig | None = None,
     on_resource: Callable[[Resource], None] | None = None,
+    memory: Memory | None = None,
 ) -> ReadResult:
     """
     Read all policies of some files.
@@ -86,28 +87,36 @@ def read_policies(
         mesh: enters the policy version, and allows remarks on what does not fit it; None leaves these out.
         on_resource: told of each that could be decoded as soon as it was, in the order of the files. Never to be
             enforced before the result has no error.
+        memory: what was found the last time, by text; read from and brought up to date. The result is the same as
+            without.
 
     Raises:
         Nothing because of content: everything wrong is a problem of the result.
     """
     problems: list[Problem] = []
-    found: dict[tuple[str, str, str], Resource] = {}
-    for file, data in sorted(files, key=lambda pair: pair[0]):
-        for document in read_documents(file, data, problems):
-            resource = _read_document(document, problems)
-            if resource is not None:
-                _keep(resource, found, document, problems)
+    found: dict[tuple[str, str, str], Found] = {}
+    read: dict[str, File] = {}
+    for name, data in sorted(files, key=lambda pair: pair[0]):
+        file = read_file(name, data, memory, _read_document)
+        if name not in read:
+            read[name] = file
+        for piece in file.pieces:
+            problems.extend(piece.problems)
+            for one in piece.found:
+                _keep(one, found, problems)
                 if on_resource is not None:
-                    on_resource(resource)
+                    on_resource(one.resource)
+    if memory is not None:
+        memory.files = read
     resources = _sorted(found)
     problems.extend(lints.lint(resources, mesh))
-    resources = replace(resources, version=policy_version(resources, mesh or MeshConfig()))
-    return ReadResult(resources, sort_problems(problems))
+    version = version_of((one.facts for one in found.values()), mesh or MeshConfig())
+    return ReadResult(replace(resources, version=version), sort_problems(problems))
 
 
-def _sorted(found: dict[tuple[str, str, str], Resource]) -> Resources:
+def _sorted(found: dict[tuple[str, str, str], Found]) -> Resources:
     """In the order of namespace and name, so that the order of files does not matter."""
-    ordered = [found[identity] for identity in sorted(found)]
+    ordered = [found[identity].resource for identity in sorted(found)]
     return Resources(
         tuple(item for item in ordered if isinstance(item, AuthorizationPolicy)),
         tuple(item for item in ordered if isinstance(item, RequestAuthentication)),
@@ -115,16 +124,15 @@ def _sorted(found: dict[tuple[str, str, str], Resource]) -> Resources:
     )
 
 
-def _keep(
-    resource: Resource, found: dict[tuple[str, str, str], Resource], document: Document, problems: list[Problem]
-) -> None:
+def _keep(one: Found, found: dict[tuple[str, str, str], Found], problems: list[Problem]) -> None:
     """RE-2."""
-    kind, metadata = type(resource).__name__, resource.metadata
-    before = found.setdefault((kind, metadata.namespace, metadata.name), resource)
-    if before is not resource and metadata.name:
-        name = f"{kind} {metadata.namespace}/{metadata.name}"
-        notes = Notes(document, problems, name)
-        notes.error("RE-2", document.root, f"`{name}` is already defined at {before.metadata.location}", "rename one")
+    kind, metadata = type(one.resource).__name__, one.resource.metadata
+    before = found.setdefault((kind, metadata.namespace, metadata.name), one)
+    if before is not one and metadata.name:
+        name = one_line(f"{kind} {metadata.namespace}/{metadata.name}")
+        message = one_line(f"`{name}` is already defined at {before.resource.metadata.location}")
+        path = one_line(one.prefix)
+        problems.append(Problem(Severity.ERROR, "RE-2", message, one.place, one.number, name, path, "rename one"))
 
 
 def _read_document(document: Document, problems: list[Problem]) -> Resource | None:

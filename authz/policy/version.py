@@ -6,7 +6,7 @@ has no influence (RE-4); so two workers that show the same version decide the sa
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from enum import StrEnum
 from functools import cache
@@ -21,10 +21,19 @@ _WITHOUT_INFLUENCE = ("location", "version", "problems")
 def policy_version(resources: Resources, mesh: MeshConfig) -> str:
     """The first twelve hexadecimal digits of the SHA-256 of everything that was read."""
     objects = [*resources.authorization_policies, *resources.request_authentications, *resources.peer_authentications]
+    return version_of(map(facts_digest, objects), mesh)
+
+
+def version_of(facts: Iterable[bytes], mesh: MeshConfig) -> str:
+    """The same, when what each resource means is known by ``facts_digest``."""
     digest = hashlib.sha256(repr(_facts(mesh)).encode())
-    for line in sorted(repr(_facts(item)) for item in objects):
-        digest.update(b"\n" + line.encode("utf-8", "surrogatepass"))
+    digest.update(b"".join(sorted(facts)))
     return digest.hexdigest()[:LENGTH]
+
+
+def facts_digest(resource: object) -> bytes:
+    """The SHA-256 of what one resource means."""
+    return hashlib.sha256(repr(_facts(resource)).encode("utf-8", "surrogatepass")).digest()
 
 
 @cache

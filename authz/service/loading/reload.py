@@ -15,7 +15,7 @@ from authz.core.errors import LoadError, Problem, Severity
 from authz.mesh.description import read_mesh_description
 from authz.service.loading.garbage import beside_checks, let_go
 from authz.service.loading.loader import Loader
-from authz.service.loading.snapshot import Snapshot, load_snapshot
+from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.failure import where_it_failed
 from authz.sources.policies.watching import watch
 from authz.telemetry.status import ReloadStatus
@@ -94,9 +94,10 @@ class Reloader:
         """Load, and select the policies of every workload that is likely to ask, so that no request waits for it."""
         with beside_checks():
             if self.snapshot is None:  # no check waits yet
-                snapshot = load_snapshot(self._policies, self._mesh_file, self._clock())
+                snapshot = self._loader.load_here(self._policies, self._mesh_file, self._clock())
             else:
-                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock())
+                before = self.snapshot.engine
+                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock(), before)
             for workload in (*known, *self._described_workloads()):
                 snapshot.engine.for_workload(workload)
             return snapshot

@@ -12,8 +12,9 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.core.resources import MeshConfig, Resources
+from authz.policy.memory import Memory, Resource
 from authz.policy.mesh_config import read_mesh
-from authz.policy.reader import Resource, read_policies
+from authz.policy.reader import read_policies
 from authz.sources.policies.directory import read_directory
 
 
@@ -35,7 +36,13 @@ class Snapshot:
 
 
 def load_snapshot(
-    policies: Path, mesh_file: Path | None, now: float, on_resource: Callable[[Resource], None] | None = None
+    policies: Path,
+    mesh_file: Path | None,
+    now: float,
+    on_resource: Callable[[Resource], None] | None = None,
+    *,
+    memory: Memory | None = None,
+    before: Engine | None = None,
 ) -> Snapshot:
     """
     Read everything, check everything, compile everything.
@@ -44,7 +51,8 @@ def load_snapshot(
         policies: a directory, read with its subfolders, or a single file.
         mesh_file: MeshConfig in Istio's form; None means Istio's defaults.
         now: becomes ``loaded_at``.
-        on_resource: as in ``read_policies``.
+        on_resource, memory: as in ``read_policies``.
+        before: as in ``compile_engine``.
 
     Raises:
         LoadError: carries every problem of all files, in order.
@@ -59,11 +67,11 @@ def load_snapshot(
         raise LoadError([_unreadable(error, policies)]) from error
     if not files:
         raise LoadError([no_policies(policies)])
-    result = read_policies(files, mesh, on_resource)
+    result = read_policies(files, mesh, on_resource, memory)
     found = (*problems, *result.problems)
     if any(problem.is_error for problem in found):
         raise LoadError(found)
-    engine = compile_engine(result.resources, mesh)
+    engine = compile_engine(result.resources, mesh, before)
     return Snapshot(engine, mesh, engine.version, now, found)
 
 

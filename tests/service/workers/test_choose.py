@@ -12,7 +12,9 @@ from authz.settings import Settings
 
 
 @pytest.mark.parametrize("named", ["grpcio", "envoy"])
-def test_a_server_that_was_named_is_never_another(named: Literal["grpcio", "envoy"], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_was_named_is_never_another(
+    named: Literal["grpcio", "envoy"], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(choose, "find_hosting", lambda: pytest.fail("nobody asked"))
     settings = Settings(server=named)
     assert choose.choose_server(settings) == (settings, "")

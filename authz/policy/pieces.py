@@ -1,0 +1,66 @@
+"""
+One file of policies, read part by part: what is remembered of a part is taken, the rest is read.
+
+Where a part cannot be read alone (its YAML is broken, or has aliases, which are counted by file), the file is one part.
+"""
+
+from collections.abc import Callable, Iterator
+
+from authz.core.errors import Location, Problem
+from authz.documents.reading import MAX_FILE_BYTES, Document, Extent, read_documents
+from authz.documents.splitting import Part, split_documents
+from authz.policy.memory import File, Found, Memory, Piece, Resource, digest_of, moved
+from authz.policy.version import facts_digest
+
+ReadDocument = Callable[[Document, list[Problem]], Resource | None]
+"""Reads one document and notes its problems; None when it is no policy."""
+
+
+def read_file(file: str, data: bytes, memory: Memory | None, read_document: ReadDocument) -> File:
+    """
+    Read a file, and only what is not remembered of it.
+
+    The outcome is that of reading the whole file anew, places and numbers of documents included.
+    """
+    digest = digest_of(data)
+    known = memory.files.get(file) if memory is not None else None
+    if known is not None and known.digest == digest:
+        return known
+    parts = split_documents(data) if len(data) <= MAX_FILE_BYTES else None
+    if parts is not None:
+        by_text = {piece.digest: piece for piece in known.pieces} if known is not None and known.is_cut else {}
+        pieces = list(_read_parts(file, parts, by_text, read_document))
+        if pieces[-1] is not None:
+            return File(digest, True, tuple(piece for piece in pieces if piece is not None))
+    piece, _ = _read_part(file, Part(1, data), 0, digest, read_document)
+    return File(digest, False, (piece,))
+
+
+def _read_parts(
+    file: str, parts: list[Part], by_text: dict[bytes, Piece], read_document: ReadDocument
+) -> Iterator[Piece | None]:
+    """Yield a piece for each part; None, and no more, when one cannot be read alone."""
+    number = 0
+    for part in parts:
+        digest = digest_of(part.text)
+        before = by_text.get(digest)
+        piece = moved(before, part.line, number) if before is not None else None
+        if piece is None:
+            piece, extent = _read_part(file, part, number, digest, read_document)
+            if extent.is_broken or extent.has_aliases:
+                yield None
+                return
+        number += piece.documents
+        yield piece
+
+
+def _read_part(file: str, part: Part, number: int, digest: bytes, read_document: ReadDocument) -> tuple[Piece, Extent]:
+    problems: list[Problem] = []
+    found: list[Found] = []
+    extent = Extent()
+    for document in read_documents(file, part.text, problems, origin=(part.line, 1), number=number, extent=extent):
+        resource = read_document(document, problems)
+        if resource is not None:
+            place = Location(file, document.root.line, document.root.column)
+            found.append(Found(resource, facts_digest(resource), place, document.number, document.prefix))
+    return Piece(digest, part.line, number, extent.documents, tuple(found), tuple(problems)), extent
