@@ -12,6 +12,7 @@ from authz.cli.report import place
 from authz.cli.request_options import request_options
 from authz.core.attributes import AttributeContext, Json, Unknown
 from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
+from authz.service.loading.garbage import without_collector
 
 
 @click.command("check", short_help="Decide one request.")
@@ -28,7 +29,8 @@ def command(output: str, **options: Any) -> None:
     authz check -p policies/ -n shop --path /cart --claims '{"iss": "https://idp", "sub": "ann"}'
     authz check -p policies/ -f request.yaml -o json
     """
-    answer = ask(options)
+    with without_collector():
+        answer = ask(options)
     decision = answer.explanation.decision
     if output == "json":
         out.print_json(as_json(answer))

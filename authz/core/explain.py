@@ -190,7 +190,8 @@ def _rule_notes(
             _closest(rule.operations, attributes),
             _notes(rule.conditions, attributes),
         )
-        yield RuleNote(rule.reference, action, dry_run, rule.fires(attributes), parts)
+        fired = all(note.holds for part in parts for note in part)  # of each part the entry that held, if any did
+        yield RuleNote(rule.reference, action, dry_run, fired, parts)
 
 
 def _closest(entries: tuple[Entry, ...], attributes: AttributeContext) -> tuple[PredicateNote, ...]:

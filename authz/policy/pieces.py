@@ -10,57 +10,75 @@ from authz.core.errors import Location, Problem
 from authz.documents.reading import MAX_FILE_BYTES, Document, Extent, read_documents
 from authz.documents.splitting import Part, split_documents
 from authz.policy.memory import File, Found, Memory, Piece, Resource, digest_of, moved
+from authz.policy.templates import Checked, Templates
 from authz.policy.version import facts_digest
 
-ReadDocument = Callable[[Document, list[Problem]], Resource | None]
+ReadDocument = Callable[[Document, list[Problem], Checked | None], Resource | None]
 """Reads one document and notes its problems; None when it is no policy."""
 
 
-def read_file(file: str, data: bytes, memory: Memory | None, read_document: ReadDocument) -> File:
-    """
-    Read a file, and only what is not remembered of it.
+class FileReader:
+    """Reads the files of one set, and only what is not remembered of them."""
 
-    The outcome is that of reading the whole file anew, places and numbers of documents included.
-    """
-    digest = digest_of(data)
-    known = memory.files.get(file) if memory is not None else None
-    if known is not None and known.digest == digest:
-        return known
-    parts = split_documents(data) if len(data) <= MAX_FILE_BYTES else None
-    if parts is not None:
-        by_text = {piece.digest: piece for piece in known.pieces} if known is not None and known.is_cut else {}
-        pieces = list(_read_parts(file, parts, by_text, read_document))
-        if pieces[-1] is not None:
-            return File(digest, True, tuple(piece for piece in pieces if piece is not None))
-    piece, _ = _read_part(file, Part(1, data), 0, digest, read_document)
-    return File(digest, False, (piece,))
+    def __init__(self, memory: Memory | None, read_document: ReadDocument) -> None:
+        self._memory = memory
+        self._read_document = read_document
+        self._templates = Templates()
 
+    def read(self, file: str, data: bytes) -> File:
+        """
+        Read a file.
 
-def _read_parts(
-    file: str, parts: list[Part], by_text: dict[bytes, Piece], read_document: ReadDocument
-) -> Iterator[Piece | None]:
-    """Yield a piece for each part; None, and no more, when one cannot be read alone."""
-    number = 0
-    for part in parts:
-        digest = digest_of(part.text)
-        before = by_text.get(digest)
-        piece = moved(before, part.line, number) if before is not None else None
-        if piece is None:
-            piece, extent = _read_part(file, part, number, digest, read_document)
-            if extent.is_broken or extent.has_aliases:
-                yield None
+        The outcome is that of reading the whole file anew, places and numbers of documents included.
+        """
+        digest = digest_of(data)
+        known = self._memory.files.get(file) if self._memory is not None else None
+        if known is not None and known.digest == digest:
+            return known
+        parts = split_documents(data) if len(data) <= MAX_FILE_BYTES else None
+        if parts is not None:
+            by_text = {piece.digest: piece for piece in known.pieces} if known is not None and known.is_cut else {}
+            pieces = list(self._read_parts(file, parts, by_text))
+            if pieces[-1] is not None:
+                return File(digest, True, tuple(piece for piece in pieces if piece is not None))
+        piece, _ = self._read_part(file, Part(1, data), 0, digest)
+        return File(digest, False, (piece,))
+
+    def _read_parts(self, file: str, parts: list[Part], by_text: dict[bytes, Piece]) -> Iterator[Piece | None]:
+        """Yield a piece for each part; None, and no more, when one cannot be read alone."""
+        number = 0
+        for part in parts:
+            digest = digest_of(part.text)
+            before = by_text.get(digest)
+            piece = moved(before, part.line, number) if before is not None else None
+            if piece is None:
+                piece = self._read_alone(file, part, number, digest)
+            yield piece
+            if piece is None:
                 return
-        number += piece.documents
-        yield piece
+            number += piece.documents
 
+    def _read_alone(self, file: str, part: Part, number: int, digest: bytes) -> Piece | None:
+        found, is_certain = self._templates.read(file, part, number)
+        if found is not None and is_certain:
+            return Piece(digest, part.line, number, 1, (found,), ())
+        checked: Checked = {}
+        piece, extent = self._read_part(file, part, number, digest, checked)
+        if extent.is_broken or extent.has_aliases:
+            return None
+        if extent.documents == len(piece.found) == 1 and not piece.problems:
+            self._templates.learn(file, part, piece.found[0], number, checked, found)
+        return piece
 
-def _read_part(file: str, part: Part, number: int, digest: bytes, read_document: ReadDocument) -> tuple[Piece, Extent]:
-    problems: list[Problem] = []
-    found: list[Found] = []
-    extent = Extent()
-    for document in read_documents(file, part.text, problems, origin=(part.line, 1), number=number, extent=extent):
-        resource = read_document(document, problems)
-        if resource is not None:
-            place = Location(file, document.root.line, document.root.column)
-            found.append(Found(resource, facts_digest(resource), place, document.number, document.prefix))
-    return Piece(digest, part.line, number, extent.documents, tuple(found), tuple(problems)), extent
+    def _read_part(
+        self, file: str, part: Part, number: int, digest: bytes, checked: Checked | None = None
+    ) -> tuple[Piece, Extent]:
+        problems: list[Problem] = []
+        found: list[Found] = []
+        extent = Extent()
+        for document in read_documents(file, part.text, problems, origin=(part.line, 1), number=number, extent=extent):
+            resource = self._read_document(document, problems, checked)
+            if resource is not None:
+                place = Location(file, document.root.line, document.root.column)
+                found.append(Found(resource, facts_digest(resource), place, document.number, document.prefix))
+        return Piece(digest, part.line, number, extent.documents, tuple(found), tuple(problems)), extent

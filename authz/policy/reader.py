@@ -30,8 +30,9 @@ from authz.policy.authentication import (
 )
 from authz.policy.authorization import SPEC, build_authorization_policy
 from authz.policy.memory import File, Found, Memory, Resource
-from authz.policy.pieces import read_file
+from authz.policy.pieces import FileReader
 from authz.policy.targets import read_metadata
+from authz.policy.templates import Checked
 from authz.policy.version import version_of
 
 GROUP = "security.istio.io"
@@ -96,8 +97,9 @@ def read_policies(
     problems: list[Problem] = []
     found: dict[tuple[str, str, str], Found] = {}
     read: dict[str, File] = {}
+    reading_file = FileReader(memory, _read_document)
     for name, data in sorted(files, key=lambda pair: pair[0]):
-        file = read_file(name, data, memory, _read_document)
+        file = reading_file.read(name, data)
         if name not in read:
             read[name] = file
         for piece in file.pieces:
@@ -135,10 +137,10 @@ def _keep(one: Found, found: dict[tuple[str, str, str], Found], problems: list[P
         problems.append(Problem(Severity.ERROR, "RE-2", message, one.place, one.number, name, path, "rename one"))
 
 
-def _read_document(document: Document, problems: list[Problem]) -> Resource | None:
+def _read_document(document: Document, problems: list[Problem], checked: Checked | None = None) -> Resource | None:
     """Read one document; None when it is no policy, or too broken to be one."""
     root = document.root
-    notes = Notes(document, problems)
+    notes = Notes(document, problems, checked=checked)
     if not isinstance(root, reading.Mapping):
         notes.error("RE-1", root, "a document is no object", "expected `apiVersion`, `kind`, `metadata` and `spec`")
         return None
