@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo check test lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages
+.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -17,6 +17,13 @@ check: $(STAMP)  ## Run the demo's scenarios and print a table of expected and a
 
 test: system-packages $(STAMP) lint types  ## Set up and run all tests
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Rooms without other processes; property tests and what is slow by design are left to `make test`.
+FAST := $(addprefix tests/,analysis audit cli core documents identity mesh policy sources telemetry tokens wire) \
+	$(addprefix tests/,test_docs.py test_docstrings.py test_layers.py test_protos.py test_settings.py)
+
+test-fast: $(STAMP) ## Run the tests that need no Envoy, browser or container: about a minute
+	$(BIN)/pytest -q -n 2 -m "not slow and not envoy and not hypothesis" $(FAST) $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

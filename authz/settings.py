@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     audit_rotate_bytes: int = Field(default=100_000_000, ge=0, description="size of a file sink at most; 0: any")
     audit_rotate_seconds: float = Field(default=86_400, ge=0, description="age of a file sink at most; 0: any")
     audit_keep: int = Field(default=0, ge=0, description="rotated files kept; 0 keeps all")
-    audit_compress: Literal["gzip", "none"] = Field(default="gzip", description="of rotated files")
+    audit_compress: Literal["gzip", "none"] = Field(default="gzip", description="compression of rotated files")
     audit_sync: Literal["system", "disk"] = Field(
         default="system", description="disk waits for the disk at every flush, so that a lost machine loses no more"
     )
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
     otlp_endpoint: str = Field(
         default="", description="OTLP endpoint of spans: http://host:4317, or unix:PATH for grpc; empty sends none"
     )
-    otlp_protocol: Literal["grpc", "http"] = Field(default="grpc", description="of the OTLP endpoint")
+    otlp_protocol: Literal["grpc", "http"] = Field(default="grpc", description="protocol of the OTLP endpoint")
     otlp_headers: Path | None = Field(default=None, description="file with headers of OTLP calls, `name: value` lines")
     otlp_ca: Path | None = Field(default=None, description="PEM bundle that vouches for the OTLP endpoint")
     otlp_certificate: Path | None = Field(default=None, description="PEM client certificate for the OTLP endpoint")
@@ -176,8 +176,10 @@ class Settings(BaseSettings):
         default=2, ge=0, description="NOT_SERVING before stopping: longer than Envoy's health check interval (XA-127)"
     )
     drain_grace_seconds: float = Field(default=5, ge=0, description="for requests that run when the server stops")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the operator's log")
-    log_format: Literal["text", "json"] = Field(default="text", description="of the operator's log")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="level of the operator's log"
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="form of the operator's log")
 
     @field_validator(
         "listen", "audit", "audit_redact", "audit_query_values", "metadata_namespaces", "certificates", "access_logs",
@@ -256,7 +258,7 @@ class Flag:
 
     name: str
     kind: type
-    """Of one value: str, int, float or Path."""
+    """The type of one value: str, int, float or Path."""
     several: bool
     choices: tuple[str, ...]
     help: str

@@ -29,7 +29,8 @@ from authz.core.attributes import (
     Workload,
 )
 from authz.core.compiler import compile_engine
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import decide
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 
 SIZES = (1, 100, 1_000, 10_000)
 CALLER = "cluster.local/ns/a/sa/caller"

@@ -27,8 +27,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from authz.admin.watch import Watch
+from authz.audit.builder import RecordSteps
 from authz.audit.sinks import StreamSink
-from authz.audit.trail import AuditTrail, Steps
+from authz.audit.trail import AuditTrail
 from authz.envoy.hosting import APPLICATION
 from authz.service.check import CheckFunction
 from authz.service.providers import Providers
@@ -67,7 +68,9 @@ def audit_of(variant: str, directory: Path, capacity: int) -> AuditTrail | Nothi
     tracer = DecisionTracer([Serialised()] if variant in ("unsampled", "sampled") else [], root_ratio=0.0)
     descriptor = os.open(directory / f"{variant}.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     watch = Watch(time.time()).observe if variant == "page" else None
-    return AuditTrail([StreamSink(descriptor, "file")], capacity=capacity, steps=Steps(tracer=tracer, watch=watch))
+    return AuditTrail(
+        [StreamSink(descriptor, "file")], capacity=capacity, steps=RecordSteps(tracer=tracer, watch=watch)
+    )
 
 
 def function_of(prepared: Prepared, audit: AuditTrail | Nothing) -> CheckFunction:

@@ -84,8 +84,13 @@ class Subject:
         rules = [{"prefix": f"/svc-{number}/", "method": "GET", "role": ROLE} for number in range(self.size)]
         return json.dumps({"jwks": self.jwks, "issuer": ISSUER, "rules": rules})
 
-    def native_filters(self) -> list[Json]:
-        """Envoy's jwt_authn and RBAC filters as Istio configures them: one RBAC policy for each rule."""
+    def native_filters(self, remembered_tokens: int) -> list[Json]:
+        """
+        Envoy's jwt_authn and RBAC filters as Istio configures them: one RBAC policy for each rule.
+
+        Args:
+            remembered_tokens: size of the cache of verified tokens; Istio sets none, which is 0.
+        """
         authn = {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
             "providers": {
@@ -94,7 +99,7 @@ class Subject:
                     "local_jwks": {"inline_string": self.jwks},
                     "payload_in_metadata": "payload",
                     "forward": True,
-                    "jwt_cache_config": {"jwt_cache_size": 1000},
+                    **({"jwt_cache_config": {"jwt_cache_size": remembered_tokens}} if remembered_tokens else {}),
                 }
             },
             "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "idp"}}],

@@ -20,7 +20,8 @@ from authz.core.attributes import (
 from authz.core.compiler import compile_engine
 from authz.core.decision import Decision
 from authz.core.engine import WorkloadPolicies
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import decide
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 
 NAMESPACE = "shop"
 CALLER = "spiffe://cluster.local/ns/web/sa/front"

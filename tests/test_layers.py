@@ -1,7 +1,16 @@
-"""The rule of layers: which room may import which, and which library enters by which door."""
+"""
+The rule of layers: which room may import which, and which library enters by which door.
+
+    python tests/test_layers.py     prints both tables as the code has them
+
+Both tables are exact: what is not allowed fails, and so does what is allowed and not used. Neither files nor rooms
+import each other in a circle, not even late, inside a function.
+"""
 
 import ast
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,122 +19,104 @@ import authz
 
 ROOT = Path(authz.__file__).parent
 
-MAY_IMPORT: dict[str, frozenset[str]] = {
-    "__main__": frozenset({"cli"}),
-    "admin": frozenset({"analysis.graph", "analysis.offline", "audit", "core", "telemetry"}),
-    "analysis.graph": frozenset({"analysis.offline", "core"}),
-    "analysis.offline": frozenset({"core", "documents"}),
-    "analysis.suites": frozenset({"analysis.offline", "core", "documents", "policy", "tokens"}),
-    "analysis.traps": frozenset({"core"}),
-    "audit": frozenset({"core", "telemetry"}),
-    "cli": frozenset(
-        {
-            "_proto",
-            "analysis.graph",
-            "analysis.offline",
-            "analysis.suites",
-            "analysis.traps",
-            "audit",
-            "control.authority",
-            "core",
-            "demo",
-            "demo.checks",
-            "documents",
-            "envoy",
-            "identity",
-            "mesh",
-            "policy",
-            "service.loading",
-            "service.ports",
-            "service.workers",
-            "settings",
-            "sources.policies",
-            "tokens",
-        }
+ALLOWED: dict[str, str] = {
+    "core": "",
+    "documents": "core",
+    "policy": "core documents",
+    "tokens": "core",
+    "identity": "core documents",
+    "wire": "_proto core",
+    "telemetry": "core",
+    "audit": "core telemetry",
+    "sources": "",
+    "sources.keys": "core",
+    "sources.policies": "",
+    "sources.access_logs": "",
+    "analysis": "",
+    "analysis.offline": "core documents",
+    "analysis.suites": "analysis.offline core documents policy tokens",
+    "analysis.traps": "core",
+    "analysis.graph": "analysis.offline core",
+    "mesh": "core documents policy",
+    "envoy.native": "core tokens",
+    "envoy": "core envoy.native mesh",
+    "settings": "core",
+    "service.ports": "_proto admin core identity settings telemetry",
+    "admin": "analysis.graph analysis.offline audit core telemetry",
+    "service.loading": "core mesh policy service.ports sources.policies telemetry",
+    "service": (
+        "_proto audit core identity service.loading service.ports settings sources.policies telemetry tokens wire"
     ),
-    "control.authority": frozenset({"_proto", "admin", "control.discovery", "core", "identity", "service.ports"}),
-    "control.discovery": frozenset({"_proto"}),
-    "demo": frozenset(
-        {"audit", "core", "demo.apps", "demo.checks", "envoy", "identity", "mesh", "policy", "settings", "tokens"}
+    "service.native": "audit core service service.loading settings sources.access_logs telemetry wire",
+    "service.app": (
+        "admin audit core service service.loading service.native service.ports settings sources.keys telemetry tokens"
     ),
-    "demo.checks": frozenset({"core", "demo", "envoy", "identity", "mesh", "tokens"}),
-    "documents": frozenset({"core"}),
-    "envoy": frozenset({"core", "mesh"}),
-    "envoy.native": frozenset({"core"}),
-    "identity": frozenset({"core"}),
-    "mesh": frozenset({"core", "documents", "policy"}),
-    "policy": frozenset({"core", "documents"}),
-    "service": frozenset(
-        {
-            "_proto",
-            "admin",
-            "audit",
-            "core",
-            "identity",
-            "service.loading",
-            "service.native",
-            "service.ports",
-            "service.workers",
-            "settings",
-            "sources.keys",
-            "sources.policies",
-            "telemetry",
-            "tokens",
-            "wire",
-        }
+    "service.workers": "admin audit core envoy service service.app service.ports settings wire",
+    "service.embedded": "core service service.app service.ports service.workers settings",
+    "control.discovery": "_proto",
+    "control.authority": "_proto admin control.discovery core identity service.ports telemetry",
+    "control": "core envoy mesh service.loading sources.keys telemetry tokens",
+    "demo": "audit control core demo.apps envoy identity mesh policy settings tokens",
+    "demo.apps": "",
+    "demo.checks": "core demo envoy identity mesh tokens",
+    "cli": (
+        "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control "
+        "control.authority core demo demo.checks documents envoy identity mesh policy service.loading "
+        "service.ports service.workers settings sources.policies telemetry tokens"
     ),
-    "service.loading": frozenset({"core", "mesh", "policy", "service.ports", "sources.policies", "telemetry"}),
-    "service.native": frozenset(
-        {"audit", "core", "service", "service.loading", "settings", "sources.access_logs", "telemetry", "wire"}
-    ),
-    "service.ports": frozenset({"admin", "core", "identity", "service", "settings", "telemetry"}),
-    "service.workers": frozenset({"admin", "audit", "core", "envoy", "service", "service.ports", "settings", "wire"}),
-    "settings": frozenset({"core"}),
-    "sources.keys": frozenset({"core"}),
-    "telemetry": frozenset({"core"}),
-    "tokens": frozenset({"core"}),
-    "wire": frozenset({"_proto", "core"}),
-    "core": frozenset(),
-    "_proto": frozenset(),
-    "authz": frozenset(),
-    "analysis": frozenset(),
-    "control": frozenset(),
-    "sources": frozenset(),
-    "sources.access_logs": frozenset(),
-    "sources.policies": frozenset(),
-    "demo.apps": frozenset(),
+    "__main__": "cli",
+    "_proto": "",
+    "authz": "",
 }
-"""By room; a room within a room is one of its own (``service.ports``)."""
+"""
+Arrows by room, from the ground up. A folder within a folder is a room of its own (``service.ports``).
+
+So are some files: ``settings``; ``service.app``, the assembly place, which stands above what it assembles;
+``service.embedded``, whose name stands in the configuration of every Envoy that hosts a server.
+"""
+
+DOORS: dict[str, str] = {
+    "betterproto2": "envoy",
+    "cachetools": "identity tokens",
+    "click": "cli",
+    "cryptography": "audit identity tokens",
+    "envoy": "demo service.workers",
+    "envoy_data_plane": "envoy",
+    "google": "_proto control.discovery service service.workers wire",
+    "grpc": "cli control.authority demo demo.checks service service.ports telemetry",
+    "httpx": "cli demo.apps service service.native service.workers sources.keys",
+    "jwt": "tokens",
+    "opentelemetry": "audit demo telemetry",
+    "prometheus_client": "telemetry",
+    "pydantic": "settings",
+    "pydantic_settings": "settings",
+    "redis": "demo.apps",
+    "rich": "cli demo",
+    "starlette": "admin demo demo.apps",
+    "uvicorn": "demo demo.apps service.ports",
+    "watchfiles": "sources.policies",
+    "yaml": "documents envoy settings",
+}
+"""The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``."""
 
 CORE_STDLIB = frozenset(
     "bisect collections dataclasses enum functools ipaddress re types typing __future__".split()  # noqa: SIM905  # read as a list of words
 )
-"""bisect besides the house's nine: the index finds prefixes by it."""
+"""What a room that decides needs; bisect because the index finds prefixes by it."""
 
-DOORS: dict[str, frozenset[str]] = {
-    "yaml": frozenset({"documents", "policy", "analysis", "mesh", "envoy", "settings", "cli", "demo", "identity"}),
-    "jwt": frozenset({"tokens"}),
-    "cryptography": frozenset({"tokens", "identity", "audit"}),
-    "google": frozenset({"wire", "_proto", "service", "control"}),
-    "opentelemetry": frozenset({"telemetry", "audit", "demo"}),  # demo: its collector reads OTLP
-    "prometheus_client": frozenset({"telemetry", "audit", "admin"}),
-    "httpx": frozenset({"sources", "service", "demo", "cli"}),
-    "watchfiles": frozenset({"sources"}),
-    "envoy_data_plane": frozenset({"envoy"}),
-    "betterproto2": frozenset({"envoy"}),
-    "pydantic": frozenset({"settings"}),
-    "pydantic_settings": frozenset({"settings"}),
-    "starlette": frozenset({"admin", "demo"}),
-    "uvicorn": frozenset({"service", "demo", "admin"}),
-    "grpc": frozenset(
-        {"service", "control", "cli", "demo", "telemetry"}
-    ),  # audit: the OTLP exporter takes TLS only as grpc credentials
-    "grpc_health": frozenset({"service"}),
-    "click": frozenset({"cli"}),
-    "rich": frozenset({"cli", "demo"}),
-    "cachetools": frozenset({"tokens", "identity"}),
-    "envoy": frozenset({"demo", "cli", "service"}),
-}
+FILES_THAT_ARE_ROOMS = frozenset({"service.app", "service.embedded"})
+MAY_IMPORT = {room: frozenset(names.split()) for room, names in ALLOWED.items()}
+"""Read by the test of the documentation."""
+
+
+def module_of(path: Path) -> str:
+    parts = ("authz", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> Mapping[str, Path]:
+    return {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def imported(source: str) -> Iterator[str]:
@@ -140,6 +131,8 @@ def imported(source: str) -> Iterator[str]:
 def room_of(name: str) -> str:
     """The innermost folder of a module or of a name in it: ``authz.service.ports.tls.read`` is of ``service.ports``."""
     parts = name.split(".")[1:]
+    if ".".join(parts[:2]) in FILES_THAT_ARE_ROOMS:
+        return ".".join(parts[:2])
     while parts and not (ROOT.joinpath(*parts)).is_dir():
         last = parts.pop()
         if not parts:
@@ -148,24 +141,86 @@ def room_of(name: str) -> str:
 
 
 def breaches(room: str, source: str) -> Iterator[str]:
-    floor = room.partition(".")[0]
     for name in imported(source):
         top = name.partition(".")[0]
         if top == "authz":
             if room_of(name) not in MAY_IMPORT[room] | {room}:
                 yield name
-        elif (room == "core" and top not in CORE_STDLIB) or floor not in DOORS.get(top, {floor}):
+        elif room == "core":
+            if top not in CORE_STDLIB:
+                yield name
+        elif top not in sys.stdlib_module_names and room not in DOORS.get(top, "").split():
             yield name
 
 
-def rooms() -> Iterator[tuple[str, Path]]:
-    for path in sorted(ROOT.rglob("*.py")):
-        yield (room_of(".".join(("authz", *path.relative_to(ROOT).with_suffix("").parts))), path)
+@cache
+def used() -> tuple[Mapping[str, frozenset[str]], Mapping[str, frozenset[str]]]:
+    """As the code is: the rooms that each room imports, and the rooms that import each library."""
+    arrows: dict[str, set[str]] = {}
+    doors: dict[str, set[str]] = {}
+    for module, path in modules().items():
+        room = room_of(module)
+        arrows.setdefault(room, set())
+        for name in imported(path.read_text()):
+            top = name.partition(".")[0]
+            if top == "authz":
+                arrows[room] |= {room_of(name)} - {room}
+            elif top not in sys.stdlib_module_names:
+                doors.setdefault(top, set()).add(room)
+    return {k: frozenset(v) for k, v in arrows.items()}, {k: frozenset(v) for k, v in doors.items()}
 
 
-@pytest.mark.parametrize(("room", "path"), [pytest.param(r, p, id=str(p.relative_to(ROOT))) for r, p in rooms()])
-def test_every_import_goes_downwards(room: str, path: Path) -> None:
-    assert list(breaches(room, path.read_text())) == []
+def circles(arrows: Mapping[str, frozenset[str]]) -> list[str]:
+    """Whoever reaches itself."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = arrows.get(todo.pop(), frozenset()) - seen
+            seen |= new
+            todo += new
+        return seen
+
+    return sorted(name for name in arrows if name in reached(name))
+
+
+def files() -> dict[str, frozenset[str]]:
+    """The modules that each module imports."""
+
+    def target(name: str) -> str:
+        return name if name in modules() else target(name.rpartition(".")[0])
+
+    return {
+        module: frozenset(target(name) for name in imported(path.read_text()) if name.partition(".")[0] == "authz")
+        for module, path in modules().items()
+    }
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in modules().items()])
+def test_every_import_goes_downwards(module: str, path: Path) -> None:
+    assert list(breaches(room_of(module), path.read_text())) == []
+
+
+def test_every_arrow_that_is_allowed_is_used() -> None:
+    assert used()[0] == MAY_IMPORT
+
+
+def test_every_door_that_is_open_is_used() -> None:
+    assert used()[1] == {library: frozenset(rooms.split()) for library, rooms in DOORS.items()}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(files()) == []
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    assert circles(used()[0]) == []
+
+
+def test_a_circle_is_found() -> None:
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}
+    assert circles({name: frozenset(others) for name, others in arrows.items()}) == ["b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +232,15 @@ def test_every_import_goes_downwards(room: str, path: Path) -> None:
         ("policy", "from authz.core import errors\nimport jwt", ["jwt"]),
         ("tokens", "import authz.service.check", ["authz.service.check"]),
         ("audit", "if 1:\n    import httpx", ["httpx"]),
+        ("service", "from authz.service.workers.worker import serve", ["authz.service.workers.worker.serve"]),
+        ("service", "import watchfiles", ["watchfiles"]),
     ],
 )
 def test_a_breach_is_found(room: str, source: str, found: list[str]) -> None:
     assert list(breaches(room, source)) == found
+
+
+if __name__ == "__main__":
+    for table in used():
+        for name, rooms in sorted(table.items()):
+            print(f'    "{name}": "{" ".join(sorted(rooms))}",')

@@ -168,24 +168,30 @@ class LocalSource:
         self._facts = facts
 
     async def overview(self) -> dict[str, Json]:
+        """What the start of the page shows, gathered in a thread."""
         return await run_in_threadpool(self._facts.overview)
 
     async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> dict[str, Json]:
+        """Nodes and edges of the last ``window_seconds``, gathered in a thread."""
         return await run_in_threadpool(self._facts.graph, window_seconds, grouping, namespaces)
 
     async def decisions(self, after: str, limit: int, effect: Effect | None) -> dict[str, Json]:
+        """Decisions newer than the cursor ``after``, newest first, with the next cursor."""
         if after == str(self._facts.watch.sequence):  # no news, the usual answer, is not worth a thread
             return {"decisions": [], "cursor": after}
         number = int(after) if after.isdigit() else 0
         return await run_in_threadpool(self._facts.decisions, after=number, limit=limit, effect=effect)
 
     async def decision(self, decision_id: str) -> dict[str, Json] | None:
+        """One decision with its explanation; None when it is no longer remembered."""
         return await run_in_threadpool(self._facts.decision, decision_id)
 
     async def policies(self) -> dict[str, Json]:
+        """The policies in force and what was found in them."""
         return await run_in_threadpool(self._facts.policies)
 
     async def identity(self) -> dict[str, Json]:
+        """Certificates, key sets and peers with what is wrong with each."""
         return await run_in_threadpool(self._facts.identity)
 
 

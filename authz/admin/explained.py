@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from authz.admin.watch import Kept
 from authz.analysis.offline.command import check_command
 from authz.analysis.offline.render import explanation_json, rule_note_json
-from authz.audit.record import build_record, clean
+from authz.audit.record import clean
+from authz.audit.writer import build_record
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision, Effect, Stage
 from authz.core.engine import Engine
 from authz.core.explain import Explanation, RuleNote, explain, nearest_miss
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 
 MAX_RULES_IN_LISTS = 200
@@ -119,5 +120,5 @@ class _AsAnswered:
 
 
 def _said(decision: Decision) -> str:
-    """Of several providers all but the last allowed; one answer for each name is all the command can give."""
+    """All of several providers but the last allowed; one answer for each name is all the command can give."""
     return "deny" if decision.stage is Stage.CUSTOM else "allow"

@@ -30,10 +30,12 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
+        """Whether requests are answered: no cause blocks."""
         return not any(cause.blocks for cause in self.causes)
 
     @property
     def is_healthy(self) -> bool:
+        """Whether nothing needs attention."""
         return not self.causes
 
 

@@ -44,18 +44,23 @@ Answer = dict[str, Any]
 class PageSource(Protocol):
     """Who knows what the page shows: this process, or several workers together."""
 
-    async def overview(self) -> Answer: ...
+    async def overview(self) -> Answer:
+        """What the start of the page shows."""
 
-    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> Answer: ...
+    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> Answer:
+        """Nodes and edges of the last ``window_seconds``, within these namespaces; an empty set is all."""
 
     async def decisions(self, after: str, limit: int, effect: Effect | None) -> Answer:
         """``decisions`` after a cursor, newest first, and ``cursor`` for the next question; empty is the beginning."""
 
-    async def decision(self, decision_id: str) -> Answer | None: ...
+    async def decision(self, decision_id: str) -> Answer | None:
+        """One decision with its explanation; None when nobody remembers it."""
 
-    async def policies(self) -> Answer: ...
+    async def policies(self) -> Answer:
+        """The policies in force and what was found in them."""
 
-    async def identity(self) -> Answer: ...
+    async def identity(self) -> Answer:
+        """Certificates, key sets and peers."""
 
 
 class Page:
@@ -72,6 +77,7 @@ class Page:
 
     @property
     def routes(self) -> list[BaseRoute]:
+        """The page, its files and its API, to be mounted at the root of an application."""
         source = self._source
         return [
             Route("/", self._index),

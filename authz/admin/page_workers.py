@@ -36,10 +36,12 @@ class WorkersSource:
         self._fetch = fetch
 
     async def overview(self) -> Answer:
+        """The overviews of all workers as one."""
         found = await self._ask("/api/overview")
         return merge_overviews([answer for _, answer in found]) if found else _NOBODY
 
     async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> Answer:
+        """The graphs of all workers added up."""
         asked = {"duration": f"{window_seconds:.0f}s", "graphType": grouping.value, "namespaces": ",".join(namespaces)}
         found = await self._ask(f"/api/namespaces/graph?{urlencode(asked)}")
         if not found:
@@ -60,10 +62,12 @@ class WorkersSource:
         return {"decisions": merge_decisions(found, limit), "cursor": cursor}
 
     async def decision(self, decision_id: str) -> Answer | None:
+        """The decision of whichever worker made it, with the worker's number."""
         found = await self._ask(f"/api/decisions/{quote(decision_id, safe='')}")
         return {**found[0][1], "worker": found[0][0]} if found else None
 
     async def policies(self) -> Answer:
+        """The policies of the workers as one, and whether all are at the same version."""
         found = await self._ask("/api/policies")
         if not found:
             return {"policy_version": None, "loaded_at": None, "reload_ok": True, "problems": [], "documents": {},
@@ -71,6 +75,7 @@ class WorkersSource:
         return merge_policies([answer for _, answer in found])
 
     async def identity(self) -> Answer:
+        """Certificates, key sets and peers of all workers, each once."""
         found = await self._ask("/api/identity")
         if not found:
             return {"now": 0.0, "certificates": [], "key_sets": [], "peers": []}

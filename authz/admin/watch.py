@@ -20,7 +20,7 @@ from authz.core.explain import HIDDEN
 DENIED_KEPT, ALLOWED_KEPT = 1_000, 1_000
 """Kept apart, so that busy traffic does not push out the refusal that somebody is looking for."""
 BYTES_KEPT = 16 << 20
-"""Of each of the two; what a client sends has no other bound here."""
+"""The most of each of the two; what a client sends has no other bound here."""
 DENIED_EACH_SECOND, ALLOWED_EACH_SECOND = 200, 50
 """More are counted, but not kept: nobody can read faster, and the audit log has them all."""
 MAX_EDGES = 2_000
@@ -35,7 +35,7 @@ CREDENTIALS = frozenset(
 )
 _LOOKS_SECRET = ("Bearer ", "bearer ", "Basic ", "basic ", "eyJ")
 _ROUGH_BYTES = 2_048
-"""Of everything about a request that is not a header."""
+"""The most of everything about a request that is not a header."""
 
 
 class Kept(NamedTuple):
@@ -140,7 +140,7 @@ class Watch:
         self._second = 0
         self._this_second = [0, 0]
         self.sequence = 0
-        """Of the newest decision that is kept; comparing it tells cheaply whether there is news."""
+        """The number of the newest decision that is kept; comparing it tells cheaply whether there is news."""
         self.uncounted = 0
         """Decisions on edges beyond MAX_EDGES."""
 

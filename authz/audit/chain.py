@@ -124,7 +124,7 @@ class VerifyReport:
     unchained: int = 0
     """Lines that belong to no chain."""
     problems: list[str] = field(default_factory=list)
-    """Of lines that belong to no chain."""
+    """Lines that belong to no chain."""
 
     @property
     def is_intact(self) -> bool:

@@ -1,5 +1,5 @@
 """
-What the trail hands to sinks, and what trail and sinks tell of themselves.
+What the trail hands to sinks, and a record as bytes: one compact JSON line, plain ASCII so that no reader stumbles.
 
 Neither the queue nor any sink is known here.
 """
@@ -47,3 +47,11 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Write what is held back and release everything."""
+
+
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, check_circular=False, allow_nan=False)
+
+
+def encode_record(record: Record) -> bytes:
+    """Encode one record without a newline."""
+    return _encoder.encode(record).encode()

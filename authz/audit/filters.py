@@ -26,6 +26,8 @@ MASK = "***"
 
 
 class Redaction(StrEnum):
+    """What becomes of a field that must not be recorded as it is."""
+
     MASK = "mask"
     """Replace the value by ``***``; null and absent stay as they are."""
     REMOVE = "remove"
@@ -111,6 +113,7 @@ class RecordRules:
 
     @property
     def is_empty(self) -> bool:
+        """Whether records pass as they are."""
         return not self.redactions and not self.drop
 
     def drops(self, record: Record) -> bool:

@@ -36,6 +36,7 @@ class Skipped:
     """The first few, ``file:line``."""
 
     def add(self, file: Path, number: int) -> None:
+        """Count a line that is no record; the first five keep their place."""
         self.lines += 1
         if len(self.places) < 5:
             self.places.append(f"{file}:{number}")
@@ -48,7 +49,7 @@ class RecordFilter:
     since: float | None = None
     until: float | None = None
     any_id: str = ""
-    """Of the decision, of its trace, or Envoy's of the request."""
+    """Id of the decision, of its trace, or Envoy's of the request."""
     workload: str = ""
     """``reviews-v2`` or ``reviews-v2.bookinfo``; ``*`` matches anything."""
     principal: str = ""

@@ -15,7 +15,8 @@ from authz.audit.entry import Entry
 from authz.audit.files import write_fully
 from authz.telemetry.counters import program_version
 from authz.telemetry.names import LOG_EVENT
-from authz.telemetry.spans import OtlpTarget, nanoseconds, service_resource, span_attributes
+from authz.telemetry.otlp import OtlpTarget, nanoseconds, service_resource
+from authz.telemetry.spans import span_attributes
 
 
 class StreamSink:

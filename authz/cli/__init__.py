@@ -38,9 +38,11 @@ class LazyGroup(click.Group):
     """Loads a command's file when the command is run, so that ``authz --help`` reads no other library."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order of the help."""
         return [name for name in COMMANDS if (_FOLDER / f"{name}.py").exists() or (_FOLDER / name).is_dir()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the file of a command when it is called; None for an unknown one."""
         if cmd_name not in self.list_commands(ctx):
             return None
         module = import_module(f"authz.cli.{cmd_name}")
@@ -52,6 +54,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve like click, and offer a close name for an unknown one."""
         name = args[0]
         if name not in self.list_commands(ctx) and not name.startswith("-"):
             import difflib
@@ -61,6 +64,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help from one line each, without importing any command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 

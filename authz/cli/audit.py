@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from authz.audit.chain import VerifyReport, read_public_key, verify_chain
-from authz.audit.encode import encode_record
+from authz.audit.entry import encode_record
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, follow, read_lines
 from authz.audit.render import EFFECT_STYLES, render_line, render_parts, text
 from authz.cli import output as out

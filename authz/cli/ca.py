@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 import time
@@ -12,20 +11,19 @@ from typing import TYPE_CHECKING
 import click
 
 from authz.cli import output
+from authz.cli.ca_entries import entry, token
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of, trust_domain_of
 from authz.cli.ca_join import join
 from authz.cli.ca_root import intermediate, root
 from authz.core.attributes import Json
-from authz.core.errors import LoadError, SettingsError
+from authz.core.errors import SettingsError
 from authz.core.spiffe import SpiffeId
 from authz.identity.authority import Authority
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.files import write_file, write_secret_files
-from authz.identity.join_tokens import TOKEN_BYTES, TOKEN_TTL_SECONDS, TOKENS_DIRECTORY, make_token, store_token
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance
-from authz.identity.registration import read_entries
 from authz.identity.template import (
     INTERMEDIATE_TTL_SECONDS,
     ROOT_TTL_SECONDS,
@@ -250,93 +248,8 @@ async def _serve(server: "AuthorityServer") -> None:
 ca.add_command(join)
 ca.add_command(root)
 ca.add_command(intermediate)
-
-
-@ca.group()
-def token() -> None:
-    """
-    Join tokens: the first certificate of a workload that has no other proof.
-
-    \b
-    authz ca token create spiffe://cluster.local/ns/shop/sa/web --ca ca
-    """
-
-
-@token.command("create")
-@click.argument("spiffe_id")
-@DIRECTORY
-@click.option("--ttl", type=click.FloatRange(1), default=TOKEN_TTL_SECONDS, help="Seconds.")
-def token_create(spiffe_id: str, directory: Path, ttl: float) -> None:
-    """
-    Make a token for SPIFFE_ID, good once. It is shown now and never again.
-
-    \b
-    authz ca token create spiffe://cluster.local/ns/shop/sa/web --ca ca --ttl 600
-    """
-    authority = load(directory)
-    try:
-        wanted = SpiffeId.parse(spiffe_id)
-        if wanted.trust_domain != authority.trust_domain:
-            raise ValueError(f"`{wanted}` is not of the trust domain `{authority.trust_domain}`")
-        text, kept = make_token(os.urandom(TOKEN_BYTES), wanted, time.time(), ttl)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-    store_token(directory / TOKENS_DIRECTORY, kept)
-    click.echo(text)
-    output.remark(f"for {wanted}, until {time_of(kept.expires_at)}")
-
-
-@ca.group()
-def entry() -> None:
-    """
-    Registration entries: who may have which identity.
-
-    \b
-    authz ca entry validate entries.yaml
-    authz ca entry show entries.yaml
-    """
-
-
-@entry.command("validate")
-@click.argument("file", type=PEM_FILE)
-@click.option("--trust-domain", default="cluster.local", help="The trust domain of its identities.")
-def entry_validate(file: Path, trust_domain: str) -> None:
-    """
-    Check a file of entries, every problem at once. Exit code: 0 good, 3 not.
-
-    \b
-    authz ca entry validate entries.yaml --trust-domain cluster.local
-    """
-    entries, problems = read_entries(str(file), file.read_bytes(), trust_domain_of(trust_domain))
-    output.print_problems(problems)
-    if problems:
-        sys.exit(output.Exit.NO)
-    output.say(output.count(len(entries), "entry", "entries"))
-
-
-@entry.command("show")
-@click.argument("file", type=PEM_FILE)
-@click.option("--trust-domain", default="cluster.local", help="The trust domain of its identities.")
-def entry_show(file: Path, trust_domain: str) -> None:
-    """
-    Show who may have what.
-
-    \b
-    authz ca entry show entries.yaml
-    """
-    entries, problems = read_entries(str(file), file.read_bytes(), trust_domain_of(trust_domain))
-    if problems:
-        raise LoadError(problems)
-    rows = [
-        (
-            str(e.grant.spiffe_id),
-            ", ".join(sorted(e.selectors)) or f"holder of {e.parent_id}",
-            f"{e.grant.ttl_seconds:.0f} s",
-            ", ".join(e.grant.dns),
-        )
-        for e in entries
-    ]
-    output.print_table(("identity", "for", "life", "DNS names"), rows)
+ca.add_command(token)
+ca.add_command(entry)
 
 
 def _row(authority: Authority) -> tuple[str, str, str, str, str]:

@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from authz.cli.output import Exit
+from authz.demo.checks.compose import Containers, copy_inputs
 from authz.demo.checks.identity import OUTAGE_SECONDS
 from authz.demo.checks.run import Result, run_check
 from authz.demo.checks.world import World
-from authz.demo.compose import Containers, copy_inputs
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.ready import ask
@@ -31,7 +31,7 @@ from authz.mesh.nouns import Enforce
 ROOT = Path(__file__).parents[2]
 """The checkout, where policies/ and envoy-configs/ are, when one works on it."""
 SERVERS = ("grpcio", "envoy")
-"""As ``authz serve --server``; the first is the default."""
+"""The values of ``authz serve --server``; the first is the default."""
 
 
 @click.command("demo", short_help="Start Bookinfo on real Envoys.")

@@ -80,7 +80,7 @@ class Enrolling:
         return not self._own().is_signed_by(self._answered(response.chain))
 
     def valid_until(self, now: float) -> float | None:
-        """Of what lies in ``out``; None when there is nothing or it has expired."""
+        """The identity in ``out``; None when there is nothing or it has expired."""
         try:
             end = self._own().end
         except (SettingsError, OSError):

@@ -30,7 +30,7 @@ from authz.core.attributes import AttributeContext, Workload
 from authz.core.engine import WorkloadPolicies
 from authz.core.errors import LoadError, Problem
 from authz.core.explain import Explanation, explain
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import MeshConfig
 from authz.documents.reading import Mapping as YamlMapping
 from authz.documents.reading import Node, read_documents

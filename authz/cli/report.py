@@ -33,10 +33,12 @@ class Run:
 
     @property
     def requests(self) -> list[CaseResult]:
+        """Results of cases that decide a request."""
         return [result for result in self.results if not result.is_document]
 
     @property
     def documents(self) -> list[CaseResult]:
+        """Results of cases that validate a document."""
         return [result for result in self.results if result.is_document]
 
 

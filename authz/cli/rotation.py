@@ -27,6 +27,9 @@ from authz.identity.drift import (
 )
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.rotation import activate, prepare, retire, taint
+from authz.telemetry.counters import Labels
+from authz.telemetry.names import DRIFT, SERVED_EXPIRY
+from authz.telemetry.text import metric_lines
 
 ADMIN = click.option(
     "--admin", "admins", multiple=True, help="An Envoy's administration: its socket's path or host:port. Repeat it."
@@ -198,7 +201,7 @@ def _expected(directory: Path | None, certs: Path | None, now: float) -> Expecte
 
 def _print(form: str, served: dict[str, tuple[Served, ...]], found: list[Drift], now: float) -> None:
     if form == "metrics":
-        click.echo("\n".join(metric_lines(served, found)))
+        click.echo("\n".join(drift_metrics(served, found)))
     elif form == "json":
         drifts: list[Json] = [
             {"proxy": d.proxy, "kind": d.kind.value, "subject": d.subject, "message": d.message} for d in found
@@ -216,32 +219,17 @@ def _print(form: str, served: dict[str, tuple[Served, ...]], found: list[Drift],
             output.say(f"{drift.proxy}: {drift.kind}: {f'`{drift.subject}` ' if drift.subject else ''}{drift.message}")
 
 
-def metric_lines(served: dict[str, tuple[Served, ...]], found: list[Drift]) -> list[str]:
+def drift_metrics(served: dict[str, tuple[Served, ...]], found: list[Drift]) -> list[str]:
     """Prometheus text: when each served certificate expires, and how much drift of each kind there is, zeros too."""
-    lines = [
-        "# HELP authz_certificate_expiration_timestamp_seconds End of a certificate that a proxy serves.",
-        "# TYPE authz_certificate_expiration_timestamp_seconds gauge",
-    ]
-    ends = {
+    ends: dict[Labels, float] = {
         (name, certificate.identity): certificate.end
         for name, contexts in served.items()
         for context in contexts
         for certificate in context.certificates
     }
-    for (name, identity), end in sorted(ends.items()):
-        labels = f'proxy="{_escaped(name)}",identity="{_escaped(identity)}"'
-        lines.append(f"authz_certificate_expiration_timestamp_seconds{{{labels}}} {end:.0f}")
-    lines += [
-        "# HELP authz_certificate_drift Things that differ from what was issued.",
-        "# TYPE authz_certificate_drift gauge",
-    ]
-    proxies = sorted({*served, *(drift.proxy for drift in found)})
-    for name in proxies:
-        for kind in DriftKind:
-            count = sum(drift.proxy == name and drift.kind is kind for drift in found)
-            lines.append(f'authz_certificate_drift{{proxy="{_escaped(name)}",kind="{kind}"}} {count}')
-    return lines
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    drifts: dict[Labels, float] = {
+        (name, kind.value): sum(drift.proxy == name and drift.kind is kind for drift in found)
+        for name in sorted({*served, *(drift.proxy for drift in found)})
+        for kind in DriftKind
+    }
+    return [*metric_lines(SERVED_EXPIRY, dict(sorted(ends.items()))), *metric_lines(DRIFT, drifts)]

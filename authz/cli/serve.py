@@ -12,7 +12,7 @@ import click
 from authz.cli import COMMANDS, application, name_variables
 from authz.core.errors import LoadError, SettingsError
 from authz.service.ports.log import log_to_stderr
-from authz.service.workers.supervisor import run
+from authz.service.workers.run import run
 from authz.settings import PREFIX, Settings, read_settings, setting_flags
 
 CONFIG = f"{PREFIX}CONFIG"

@@ -47,7 +47,7 @@ class TraceIds(NamedTuple):
 
     trace_id: str = ""
     span_id: str = ""
-    """Of our own span when it is sampled, else of Envoy's Check span."""
+    """Id of our own span when it is sampled, else of Envoy's Check span."""
     parent_id: str = ""
     is_sampled: bool = False
 

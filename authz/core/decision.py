@@ -7,6 +7,8 @@ from authz.core.errors import NOWHERE, Location
 
 
 class Effect(StrEnum):
+    """What is answered: the request may go on or not."""
+
     ALLOW = "allow"
     DENY = "deny"
 
@@ -100,6 +102,7 @@ class Decision:
 
     @property
     def is_allowed(self) -> bool:
+        """Whether the request may go on."""
         return self.effect is Effect.ALLOW
 
 

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 MAX_WORKLOADS = 4096
 """Workloads remembered at once; labels come from proxies, so their number must be bounded."""
+MAX_REMEMBERED = 4096
+"""Decisions remembered for one workload."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,13 @@ class WorkloadPolicies:
     http: ActionSets
     _tcp: ActionSets | None = field(default=None)
     remembered: dict[str | tuple[str, Obligations], Decision] = field(default_factory=dict)
-    """Decisions made before, by name of the rule and what the request gained; ``pipeline`` fills it."""
+    """Decisions made before, by name of the rule and what the request gained."""
+
+    def remember(self, key: str | tuple[str, Obligations], decision: Decision) -> None:
+        """Keep a decision for requests that end alike; bounded, because what is gained comes from tokens."""
+        if len(self.remembered) >= MAX_REMEMBERED:
+            self.remembered.clear()
+        self.remembered[key] = decision
 
     @property
     def tcp(self) -> ActionSets:

@@ -61,6 +61,7 @@ class Problem:
 
     @property
     def is_error(self) -> bool:
+        """Whether it refuses the whole set."""
         return self.severity is Severity.ERROR
 
     def __str__(self) -> str:

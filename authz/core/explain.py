@@ -12,7 +12,8 @@ from authz.core.catalog import Voucher
 from authz.core.decision import Decision, Effect, RuleReference, Stage
 from authz.core.engine import WorkloadPolicies
 from authz.core.matchers import SCALAR
-from authz.core.pipeline import Authenticate, ProviderAnswer, ProviderQuestion, decide, peer_mode
+from authz.core.pipeline import Authenticate, decide, peer_mode
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import Action
 from authz.core.rules import Entry, Predicate, RuleSet
 
@@ -72,10 +73,12 @@ class RuleNote:
 
     @property
     def failed(self) -> tuple[PredicateNote, ...]:
+        """The predicates that kept the rule from firing."""
         return tuple(note for part in self.parts for note in part if not note.holds)
 
     @property
     def held(self) -> tuple[PredicateNote, ...]:
+        """The predicates that held."""
         return tuple(note for part in self.parts for note in part if note.holds)
 
 

@@ -96,6 +96,7 @@ class RequestPrincipals:
     terms: Terms | None = None
 
     def matches(self, values: tuple[str, ...]) -> bool:
+        """Whether ``(issuer, subject)`` is one of the written pairs; never without a token (AP-38)."""
         if not values:
             return False
         issuer, subject = values

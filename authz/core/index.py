@@ -168,6 +168,7 @@ class Index:
         )
 
     def candidates(self, attributes: AttributeContext) -> Sequence[int]:
+        """Ordinals of the rules that might fire for the request, ascending; the others cannot."""
         if not self._files:
             return self._always
         found = set(self._always)

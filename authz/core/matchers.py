@@ -58,12 +58,15 @@ class Matcher(Protocol):
     """Written values compiled. ``terms`` is None when some value matches things that no index can look up."""
 
     @property
-    def written(self) -> tuple[str, ...]: ...
+    def written(self) -> tuple[str, ...]:
+        """The values as they were written, for people."""
 
     @property
-    def terms(self) -> Terms | None: ...
+    def terms(self) -> Terms | None:
+        """The values as an index can file them; None when it cannot."""
 
-    def matches(self, values: tuple[str, ...]) -> bool: ...
+    def matches(self, values: tuple[str, ...]) -> bool:
+        """Whether one of the request's values matches; an absent attribute has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Strings:
     terms: Terms | None = None
 
     def matches(self, values: tuple[str, ...]) -> bool:
+        """Whether one of the values is exact, begins or ends as written, or is anything at all where that is enough."""
         for written in values:
             value = ascii_lower(written) if self.fold else written
             if value in self.exact or self.present:
@@ -207,6 +211,7 @@ class MetadataStrings:
     terms: Terms | None = None
 
     def matches(self, values: tuple[str, ...]) -> bool:
+        """Whether one of the values matches, scalars and members of lists each by their own patterns."""
         for value in values:
             strings = self.scalar if value.startswith(SCALAR) else self.listed
             if strings.matches((value[1:],)):

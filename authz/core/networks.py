@@ -50,6 +50,7 @@ class Networks:
     terms: Terms | None = None
 
     def matches(self, values: tuple[str, ...]) -> bool:
+        """Whether one of the values is an address in a written network; what is no address is in none."""
         for value in values:
             address = parse_address(value)
             if address is None:

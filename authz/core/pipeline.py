@@ -5,16 +5,14 @@ The one evaluator of the house: service, offline check, test and replay all come
 yields the question to an external provider and is sent the answer, so it never waits itself.
 """
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import replace
 
 from authz.core.attributes import (
     AttributeContext,
     Authentication,
     AuthenticationOutcome,
     Destination,
-    HttpRequest,
     Source,
 )
 from authz.core.decision import (
@@ -28,7 +26,9 @@ from authz.core.decision import (
     Stage,
 )
 from authz.core.engine import WorkloadPolicies
-from authz.core.resources import ExtensionProvider, JwtRule, MtlsMode
+from authz.core.obligations import after_provider, with_authentication
+from authz.core.providers import Evaluation, ProviderAnswer, ProviderQuestion
+from authz.core.resources import JwtRule, MtlsMode
 from authz.core.rule_sets import ActionSets, CustomSet
 from authz.core.rules import RuleSet
 
@@ -36,40 +36,7 @@ Authenticate = Callable[[AttributeContext, tuple[JwtRule, ...]], Authentication]
 """The RequestAuthentication stage (RA); ``tokens`` provides it. Never raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderQuestion:
-    """A CUSTOM rule fired: ask this provider about this request (AP-77)."""
-
-    provider: ExtensionProvider
-    rule: RuleReference
-    attributes: AttributeContext
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderAnswer:
-    """
-    What the provider said. ``error`` is set when it could not be asked; ``failOpen`` and ``statusOnError`` are then
-    applied here (AP-83), except that ``is_final`` errors (a body beyond its limit) refuse whatever ``failOpen`` says.
-    """
-
-    allowed: bool
-    status: int = 403
-    body: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
-    """Response headers of a refusal."""
-    headers_to_set: tuple[tuple[str, str], ...] = ()
-    headers_to_append: tuple[tuple[str, str], ...] = ()
-    """Joined with ``,`` to the first occurrence; without effect on an absent header, as in Envoy (XA-82)."""
-    headers_to_remove: tuple[str, ...] = ()
-    response_headers_to_add: tuple[tuple[str, str], ...] = ()
-    error: str = ""
-    is_final: bool = False
-
-
-Steps = Generator[ProviderQuestion, ProviderAnswer, tuple[AttributeContext, Decision]]
-
-
-def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authenticate: Authenticate) -> Steps:
+def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authenticate: Authenticate) -> Evaluation:
     """
     Decide one request.
 
@@ -104,14 +71,14 @@ def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authentic
         if refusal is not None:
             return attributes, refusal
         if not answer.error:
-            attributes, gained = _apply(attributes, gained, answer)
+            attributes, gained = after_provider(attributes, gained, answer)
 
     if http is not None:
         authentication = authenticate(attributes, policies.jwt_rules)
         if authentication.outcome is AuthenticationOutcome.REJECTED:
             return attributes.after(authentication), _rejection(policies, authentication)
         attributes = attributes.after(authentication)
-        gained = _with_authentication(gained, authentication)
+        gained = with_authentication(gained, authentication)
     return attributes, authorize(policies, sets, attributes, gained)
 
 
@@ -164,21 +131,24 @@ def authorize(
             reference, stage = found.reference if found is not None else None, Stage.ALLOW
 
     if audit is not None or would_deny is not None or would_allow is not None or gained.is_personal:
-        return _decision(policies, stage, reference, gained, audit, audit_rule, would_allow, would_deny)
+        return _decision(
+            policies,
+            stage,
+            reference,
+            gained,
+            audit=audit,
+            audit_rule=audit_rule,
+            would_allow=would_allow,
+            would_deny=would_deny,
+        )
     # Most decisions of a workload are one of few: making the value costs more than finding it.
     name = reference.name if reference is not None else stage
     key = name if gained is NO_OBLIGATIONS else (name, gained)
     decision = policies.remembered.get(key)
     if decision is None:
         decision = _decision(policies, stage, reference, gained)
-        if len(policies.remembered) >= MAX_REMEMBERED:
-            policies.remembered.clear()
-        policies.remembered[key] = decision
+        policies.remember(key, decision)
     return decision
-
-
-MAX_REMEMBERED = 4096
-"""Decisions remembered for one workload."""
 
 
 def _decision(
@@ -186,6 +156,7 @@ def _decision(
     stage: Stage,
     rule: RuleReference | None,
     gained: Obligations,
+    *,
     audit: bool | None = None,
     audit_rule: RuleReference | None = None,
     would_allow: DryRunResult | None = None,
@@ -198,19 +169,18 @@ def _decision(
     else:
         reason = "no ALLOW rule matched" if denied else "no ALLOW policy applies to the workload"
     return Decision(
-        Effect.DENY if denied else Effect.ALLOW,
-        stage,
-        reason,
-        rule,
-        403 if denied else 0,
-        FORBIDDEN_BODY if denied else "",
-        (),
-        NO_OBLIGATIONS if denied else gained,
-        audit,
-        audit_rule,
-        would_allow,
-        would_deny,
-        policies.version,
+        effect=Effect.DENY if denied else Effect.ALLOW,
+        stage=stage,
+        reason=reason,
+        rule=rule,
+        status=403 if denied else 0,
+        body=FORBIDDEN_BODY if denied else "",
+        obligations=NO_OBLIGATIONS if denied else gained,
+        audit=audit,
+        audit_rule=audit_rule,
+        dry_run_allow=would_allow,
+        dry_run_deny=would_deny,
+        policy_version=policies.version,
     )
 
 
@@ -224,7 +194,7 @@ def unusable_path(policy_version: str) -> Decision:
 def _refusal(
     policies: WorkloadPolicies, stage: Stage, reason: str, rule: RuleReference | None = None, body: str = ""
 ) -> Decision:
-    return Decision(Effect.DENY, stage, reason, rule, 403, body, policy_version=policies.version)
+    return Decision(Effect.DENY, stage, reason, rule=rule, status=403, body=body, policy_version=policies.version)
 
 
 def _rejection(policies: WorkloadPolicies, authentication: Authentication) -> Decision:
@@ -234,10 +204,9 @@ def _rejection(policies: WorkloadPolicies, authentication: Authentication) -> De
         Effect.DENY,
         Stage.JWT,
         authentication.reason or authentication.body,
-        None,
-        authentication.status,
-        authentication.body,
-        (("www-authenticate", challenge),) if challenge else (),
+        status=authentication.status,
+        body=authentication.body,
+        headers=(("www-authenticate", challenge),) if challenge else (),
         policy_version=policies.version,
     )
 
@@ -253,95 +222,27 @@ def _judge(
             return None
         status = answer.status if answer.is_final else provider.status_on_error
         reason = f"provider `{provider.name}` could not be asked: {answer.error}"
-        return Decision(Effect.DENY, Stage.CUSTOM, reason, rule, status, answer.body, policy_version=policies.version)
+        return Decision(
+            Effect.DENY,
+            Stage.CUSTOM,
+            reason,
+            rule=rule,
+            status=status,
+            body=answer.body,
+            policy_version=policies.version,
+        )
     if answer.allowed:
         return None
     return Decision(
         Effect.DENY,
         Stage.CUSTOM,
         f"provider `{provider.name}` refused",
-        rule,
-        answer.status,
-        answer.body,
-        answer.headers,
+        rule=rule,
+        status=answer.status,
+        body=answer.body,
+        headers=answer.headers,
         policy_version=policies.version,
     )
-
-
-def _apply(
-    attributes: AttributeContext, gained: Obligations, answer: ProviderAnswer
-) -> tuple[AttributeContext, Obligations]:
-    """Later stages and the upstream see the headers that the provider set."""
-    http = attributes.http
-    if http is None:
-        return attributes, gained
-    headers = dict(http.headers)
-    changed: list[tuple[str, str]] = []
-    for name, value in answer.headers_to_set:
-        headers[name] = (value,)
-        changed.append((name, value))
-    for name, value in answer.headers_to_append:
-        if headers.get(name):
-            headers[name] = (f"{headers[name][0]},{value}", *headers[name][1:])
-            changed.append((name, headers[name][0]))
-    for name in answer.headers_to_remove:
-        headers.pop(name, None)
-    path = headers.get(":path", (http.path,))[0]
-    http = HttpRequest(http.method, http.host, path, headers, http.scheme, http.id, http.protocol, http.size)
-    return replace(attributes, http=http), Obligations(
-        _last_of_each((*gained.headers_to_set, *changed), without=answer.headers_to_remove),
-        (*gained.headers_to_remove, *answer.headers_to_remove),
-        gained.query_parameters_to_remove,
-        gained.rewritten_path,
-        (*gained.response_headers_to_add, *answer.response_headers_to_add),
-    )
-
-
-def _with_authentication(gained: Obligations, authentication: Authentication) -> Obligations:
-    """Add what the JWT stage asks of Envoy; its output headers win over a provider's (RA-49, RA-50)."""
-    if gained is NO_OBLIGATIONS:
-        if not (
-            authentication.headers_to_set
-            or authentication.headers_to_remove
-            or authentication.query_parameters_to_remove
-            or authentication.rewritten_path is not None
-        ):
-            return gained
-        return _obligations(
-            authentication.headers_to_set,
-            authentication.headers_to_remove,
-            authentication.query_parameters_to_remove,
-            authentication.rewritten_path,
-        )
-    set_now = {name for name, _ in authentication.headers_to_set}
-    return Obligations(
-        _last_of_each(
-            (*gained.headers_to_set, *authentication.headers_to_set), without=authentication.headers_to_remove
-        ),
-        tuple(
-            dict.fromkeys(
-                (*(n for n in gained.headers_to_remove if n not in set_now), *authentication.headers_to_remove)
-            )
-        ),
-        authentication.query_parameters_to_remove,
-        authentication.rewritten_path,
-        gained.response_headers_to_add,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _obligations(
-    headers_to_set: tuple[tuple[str, str], ...],
-    headers_to_remove: tuple[str, ...],
-    query_parameters_to_remove: tuple[str, ...],
-    rewritten_path: str | None,
-) -> Obligations:
-    return Obligations(headers_to_set, headers_to_remove, query_parameters_to_remove, rewritten_path)
-
-
-def _last_of_each(headers: tuple[tuple[str, str], ...], *, without: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """One value a name: Envoy takes the last (XA-82), and a name set and removed is removed (XA-84)."""
-    return tuple((name, value) for name, value in dict(headers).items() if name not in without)
 
 
 def _dry_run(rules: RuleSet | None, attributes: AttributeContext, fires: Effect) -> DryRunResult | None:

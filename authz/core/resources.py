@@ -17,6 +17,8 @@ DRY_RUN_ANNOTATION = "istio.io/dry-run"
 
 
 class Action(StrEnum):
+    """What a firing rule of an AuthorizationPolicy does."""
+
     ALLOW = "ALLOW"
     DENY = "DENY"
     AUDIT = "AUDIT"
@@ -24,6 +26,8 @@ class Action(StrEnum):
 
 
 class MtlsMode(StrEnum):
+    """How plaintext and mTLS are accepted on a port; UNSET inherits (PA-4)."""
+
     UNSET = "UNSET"
     DISABLE = "DISABLE"
     PERMISSIVE = "PERMISSIVE"
@@ -46,7 +50,7 @@ class Metadata:
     name: str
     namespace: str = "default"
     creation_timestamp: str = ""
-    """As written; RFC 3339. Compared as text, absent is the oldest (RE-13)."""
+    """The text as written; RFC 3339. Compared as text, absent is the oldest (RE-13)."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     location: Location = NOWHERE
     """Where the document begins."""
@@ -59,6 +63,8 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class TargetRef:
+    """A reference to the object that a policy is attached to, instead of a selector."""
+
     kind: str
     name: str
     group: str = ""
@@ -131,6 +137,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationPolicy:
+    """An AuthorizationPolicy as a value: its rules are alternatives."""
+
     metadata: Metadata
     target: Target = Target()
     action: Action = Action.ALLOW
@@ -151,6 +159,8 @@ class JwtHeader:
 
 @dataclass(frozen=True, slots=True)
 class ClaimToHeader:
+    """A verified claim that the upstream gets as a header."""
+
     header: str
     claim: str
     """A dot-separated path into nested objects (RA-48)."""
@@ -181,7 +191,7 @@ class JwtRule:
     output_claim_to_headers: tuple[ClaimToHeader, ...] = ()
     space_delimited_claims: tuple[str, ...] = ()
     timeout_seconds: float = 5.0
-    """Of key retrieval, all attempts of a round together (RA-39)."""
+    """Seconds for key retrieval, all attempts of a round together (RA-39)."""
     presence: Presence = Presence.OPTIONAL
     name: str = ""
     """``namespace/name/index``, for people and audit records."""
@@ -201,6 +211,8 @@ class JwtRule:
 
 @dataclass(frozen=True, slots=True)
 class RequestAuthentication:
+    """A RequestAuthentication as a value: which tokens are accepted."""
+
     metadata: Metadata
     target: Target = Target()
     jwt_rules: tuple[JwtRule, ...] = ()
@@ -208,6 +220,8 @@ class RequestAuthentication:
 
 @dataclass(frozen=True, slots=True)
 class PeerAuthentication:
+    """A PeerAuthentication as a value: whether mTLS is required."""
+
     metadata: Metadata
     match_labels: Mapping[str, str] = field(default_factory=dict)
     mode: MtlsMode = MtlsMode.UNSET
@@ -245,6 +259,7 @@ class ExtensionProvider:
 
     @property
     def is_usable(self) -> bool:
+        """Whether it can be asked: nothing is wrong with its description."""
         return not self.problems
 
 

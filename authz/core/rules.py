@@ -54,6 +54,7 @@ class CompiledRule:
     conditions: Entry = ()
 
     def fires(self, attributes: AttributeContext) -> bool:
+        """Whether every part of the rule has an entry that holds."""
         for predicate in self.conditions:
             if not predicate.holds(attributes):
                 return False

@@ -13,7 +13,7 @@ from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCAT
 from authz.demo.processes import Command
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
-from authz.mesh.nouns import MeshWorkload
+from authz.mesh.nouns import Enforce, MeshWorkload
 from authz.settings import PREFIX
 
 AUTHZ, CA = "authz", "ca"
@@ -45,6 +45,7 @@ def all_commands(layout: Layout) -> list[list[Command]]:
 
 
 def issuer(layout: Layout) -> Command:
+    """The OIDC issuer, whose tokens the demo's policies accept."""
     arguments = ("--port", str(layout.issuer_port), "--keys", "issuer")
     return Command(
         "issuer", "OIDC issuer", _python("authz.demo.issuer", *arguments), f"http:{layout.issuer_port}/health"
@@ -60,6 +61,7 @@ def applications(layout: Layout) -> list[Command]:
 
 
 def application(layout: Layout, workload: MeshWorkload) -> Command:
+    """One of Bookinfo's services, listening for its sidecar only."""
     port = _app_port(workload)
     arguments = [workload.labels.get("app", workload.name), "--port", str(port)]
     arguments += ["--version", workload.labels.get("version", "v1")]
@@ -141,6 +143,7 @@ def decides_by(layout: Layout) -> tuple[str, ...]:
 
 
 def authorization_server(layout: Layout) -> Command:
+    """``authz serve`` for all sidecars of the demo."""
     options = {
         "--server": layout.server,
         "--listen": "unix:run/authz-0.sock",
@@ -148,6 +151,9 @@ def authorization_server(layout: Layout) -> Command:
         "--admin": f"{LOOPBACK}:{layout.admin_port}",
         "--drain-delay-seconds": "0",  # everything stops together: there is nobody to drain for
     }
+    if layout.enforce is Enforce.NATIVE:
+        options |= {"--access-logs": "file:logs", "--access-log-admin": f"unix:{ADMIN_SOCKET}"}
+        options["--access-log-admin"] = options["--access-log-admin"].replace("{name}", "{proxy}")
     arguments = (part for pair in options.items() for part in pair)
     kind = "authorization server" + (" in an Envoy" if layout.server == "envoy" else "")
     ready = f"http:{layout.admin_port}/readyz"
@@ -182,6 +188,7 @@ def _prepare_hosting() -> tuple[str, ...]:
 
 
 def proxy(workload: MeshWorkload) -> Command:
+    """The Envoy of one workload."""
     name = workload.name
     arguments = (
         *(envoy_binary(), "-c", f"envoy/{name}.yaml", "--service-node", name),

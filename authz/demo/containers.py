@@ -152,6 +152,7 @@ PARTS = {"certificates": certificates, "web": web, "outside": outside, "configur
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Run one part of the demo, as a container's command."""
     parser = argparse.ArgumentParser(prog="python -m authz.demo.containers")
     parser.add_argument("what", choices=tuple(PARTS))
     given = parser.parse_args(arguments)

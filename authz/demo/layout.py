@@ -28,16 +28,16 @@ from authz.mesh.nouns import Enforce, Mesh
 ISSUER_PORT = 19191
 """Named in policies/ as the issuer's address."""
 ADMIN_PORT = 19192
-"""Of the authorization server's operator side: readiness, metrics."""
+"""Port of the authorization server's operator side: readiness, metrics."""
 CA_PORT, CA_ADMIN_PORT, CA_ENROL_PORT = 19194, 19195, 19196
-"""Of the certificate authority: for holders of a certificate, over mutual TLS; its metrics; for bearers of a token."""
+"""The authority's ports: for holders of a certificate, over mutual TLS; its metrics; for bearers of a token."""
 LOOPBACK = "127.0.0.1"
 AUDIT_LOG = "logs/audit.jsonl"
 ENTRIES = "entries.yaml"
 REVOCATIONS = "revocations/list.txt"
 SPANS = "logs/spans.jsonl"
 OTLP_SOCKET = "run/otlp.sock"
-"""Of the demo's collector; as every path relative to the state directory."""
+"""The Unix socket of the demo's collector; relative to the state directory, like every path here."""
 
 
 class DemoError(AuthzError):
@@ -68,43 +68,52 @@ class Layout:
 
     @property
     def issuer_port(self) -> int:
+        """Port of the OIDC issuer."""
         return ISSUER_PORT + self.offset
 
     @property
     def issuer_url(self) -> str:
+        """The ``iss`` of the demo's tokens."""
         return f"http://{LOOPBACK}:{self.issuer_port}"
 
     @property
     def admin_port(self) -> int:
+        """Port of the authorization server's administration."""
         return ADMIN_PORT + self.offset
 
     @property
     def ca_port(self) -> int:
+        """Port of the authority."""
         return CA_PORT + self.offset
 
     @property
     def ca_admin_port(self) -> int:
+        """Port of the authority's administration."""
         return CA_ADMIN_PORT + self.offset
 
     @property
     def ca_enrol_port(self) -> int:
+        """Port at which workloads enrol by a token."""
         return CA_ENROL_PORT + self.offset
 
     @property
     def custom_port(self) -> int:
-        """Of the external authorizer; 0 when the mesh configuration names none."""
+        """Port of the external authorizer; 0 when the mesh configuration names none."""
         return next((provider.port for provider in self.mesh.config.extension_providers), 0)
 
     @property
     def audit_log(self) -> Path:
+        """File of audit records."""
         return self.state / AUDIT_LOG
 
     @property
     def revocations(self) -> Path:
+        """File of revoked certificates."""
         return self.state / REVOCATIONS
 
     @property
     def entries(self) -> Path:
+        """File of registration entries."""
         return self.state / ENTRIES
 
     @property
@@ -114,6 +123,7 @@ class Layout:
 
     @property
     def spans(self) -> Path:
+        """File of the spans that the collector got."""
         return self.state / SPANS
 
     @property

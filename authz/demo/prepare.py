@@ -63,7 +63,7 @@ OUTSIDE_NAMES = ("books.example.com", "news.example.com")
 CERTIFICATE_TTL_SECONDS = 24 * 3600.0
 NOTHING_REVOKED = b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n"
 SVID_TTL_SECONDS = 3600
-"""Of a proxy's certificate by SDS, renewed at half of it."""
+"""Life of a proxy's certificate by SDS, renewed at half of it."""
 
 
 def plan(
@@ -176,7 +176,7 @@ def read_engine(layout: Layout) -> Engine:
 
 
 def read_engine_or_stop(layout: Layout) -> Engine:
-    """As ``read_engine``, when there is no last good one to keep: raises DemoError with the problems."""
+    """Read like ``read_engine``, but without a last good one to keep: raises DemoError with the problems."""
     try:
         return read_engine(layout)
     except LoadError as error:

@@ -46,10 +46,12 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """Process id, also after it ended."""
         return self.process.pid
 
     @property
     def is_running(self) -> bool:
+        """Whether it has not ended."""
         return self.process.returncode is None
 
 

@@ -50,6 +50,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 def main(arguments: Sequence[str]) -> None:
+    """Relay every ``SOCKET=HOST:PORT`` of the arguments until SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for place in arguments:
         Path(place.partition("=")[0]).unlink(missing_ok=True)  # of one that was killed

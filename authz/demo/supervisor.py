@@ -40,7 +40,7 @@ from authz.demo.ready import wait_until_ready
 from authz.mesh.nouns import Enforce
 
 MOST_RESTARTS = 5
-"""Of one process within ``RESTART_WINDOW_SECONDS``; then it stays down and is reported."""
+"""The most restarts of one process within ``RESTART_WINDOW_SECONDS``; then it stays down and is reported."""
 RESTART_WINDOW_SECONDS = 30.0
 WATCH_SECONDS = 0.2
 CRASH_SECONDS = 5.0
@@ -75,6 +75,7 @@ class Supervisor:
 
     @property
     def children(self) -> dict[str, Child]:
+        """Processes by name; do not change it."""
         return self._children
 
     async def start(self) -> None:

@@ -69,6 +69,7 @@ class Scalar:
 
     @property
     def kind(self) -> Kind:
+        """The YAML type that the text has without a tag: quoted text is always text."""
         return Kind.TEXT if self.style else kind_of_plain(self.value)
 
     @property
@@ -78,10 +79,13 @@ class Scalar:
 
     @property
     def is_null(self) -> bool:
+        """Whether it is YAML's null, written out or left empty."""
         return not self.style and self.value in ("", "~", "null", "Null", "NULL")
 
 
 class Sequence:
+    """A YAML list with the place where it begins; lines and columns count from 1."""
+
     __slots__ = ("column", "items", "line")
 
     def __init__(self, items: "list[Node]", line: int, column: int) -> None:
@@ -91,6 +95,7 @@ class Sequence:
 
     @property
     def is_null(self) -> bool:
+        """A list is never null."""
         return False
 
 
@@ -107,6 +112,7 @@ class Mapping:
 
     @property
     def is_null(self) -> bool:
+        """A mapping is never null."""
         return False
 
 

@@ -53,29 +53,36 @@ class Notes:
             self.checked.setdefault(id(node), (node, []))[1].extend(checks)
 
     def place(self, node: Node) -> Location:
+        """File, line and column of a node."""
         return Location(self.document.file, node.line, node.column)
 
     def path(self, node: Node) -> str:
+        """The path of a node's field, ``spec.rules[0]``; empty for the document itself."""
         if self._paths is None:
             self._paths = self.document.paths()
         return self._paths.get(id(node), "")
 
     def add(self, severity: Severity, code: str, node: Node, message: str, advice: str = "") -> None:
+        """Note a problem at a node; ``advice`` says what to do."""
         place, number = self.place(node), self.document.number
         resource, path = one_line(self.resource), one_line(self.path(node))
         message, advice = one_line(message), one_line(advice)
         self.problems.append(Problem(severity, code, message, place, number, resource, path, advice))
 
     def error(self, code: str, node: Node, message: str, advice: str = "") -> None:
+        """Note what refuses the whole set."""
         self.add(Severity.ERROR, code, node, message, advice)
 
     def info(self, code: str, node: Node, message: str, advice: str = "") -> None:
+        """Note what is worth knowing."""
         self.add(Severity.INFO, code, node, message, advice)
 
     def warn(self, code: str, node: Node, message: str, advice: str = "") -> None:
+        """Note what is valid but hardly meant."""
         self.add(Severity.WARNING, code, node, message, advice)
 
     def fault(self, node: Node, fault: Fault) -> None:
+        """Note what a check of a single value found."""
         self.add(fault.severity, fault.code, node, fault.message, fault.help)
 
 
@@ -106,6 +113,7 @@ class Shape(Generic[T]):
     """Whether ``build`` takes a ``location``."""
 
     def decode(self, node: Node, notes: Notes) -> T:
+        """Read a mapping by the table of its fields; every problem goes to ``notes``."""
         if not isinstance(node, reading.Mapping):
             notes.error("RE-10", node, f"expected {self.what}, a mapping, got {describe(node)}")
             return self.build(**({"location": notes.place(node)} if self.is_located else {}))

@@ -32,12 +32,13 @@ from authz.mesh.nouns import Mesh, MeshWorkload
 EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
 """Spans are exported after a second, where Envoy waits five."""
 ADMIN_SOCKET_MODE = 0o660
-"""Of the owner and its group: ``authz rotation check`` may run as another user (XA-194)."""
+"""For the owner and its group: ``authz rotation check`` may run as another user (XA-194)."""
 KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
 """Istio switches it off: a fragment is cut off instead of answered 400 (PN-2)."""
 
 
 def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:
+    """The whole configuration of one proxy: listeners, clusters, administration."""
     dynamic = options.listeners is Listeners.DYNAMIC
     own = [embedded_listener(workload.name)] if options.authz is Authz.EMBEDDED else []
     made = Bootstrap(

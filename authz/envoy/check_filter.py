@@ -43,7 +43,7 @@ HTTP_FILTER = "envoy.filters.http.ext_authz"
 NETWORK_FILTER = "envoy.filters.network.ext_authz"
 CHECK_SERVICE = "envoy.service.auth.v3.Authorization"
 OWN_SOCKET_MODE = 0o600
-"""Of the socket of embedded authorization: only the proxy itself connects."""
+"""Mode of the socket of embedded authorization: only the proxy itself connects."""
 MOST_CHECK_BYTES = 4 << 20
 """The service's own default of ``max_message_bytes``."""
 LABELS_KEY = "labels"

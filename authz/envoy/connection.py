@@ -37,16 +37,17 @@ from authz.core.resources import MeshConfig, PathNormalization
 from authz.envoy.check_filter import HTTP_FILTER, NETWORK_FILTER, http_check_filter, network_check_filter
 from authz.envoy.messages import followed_file, json_log, pack, seconds
 from authz.envoy.native import slots
-from authz.envoy.options import OTLP_CLUSTER, RenderOptions, filters_file
+from authz.envoy.native.listeners import NATIVE_TCP
+from authz.envoy.options import OTLP_CLUSTER, RenderOptions, filters_file, log_file
 from authz.mesh.nouns import MeshWorkload
 
-NATIVE_TCP = "authz-native-tcp"
-"""Stands where ``render`` puts the network filters of a workload whose Envoy decides by itself."""
 EARLY_DATA_BYTES = 65536
 """Held back until the check has allowed the connection (XA-165)."""
 
 
 class Role(StrEnum):
+    """Which side of a connection a filter chain stands on."""
+
     INBOUND = "inbound"
     GATEWAY = "gateway"
     OUTBOUND = "outbound"
@@ -106,10 +107,15 @@ def _deciding(workload: MeshWorkload, mesh: MeshConfig, options: RenderOptions) 
     if not options.is_native(workload):
         return [http_check_filter(options, _body_bytes(mesh))]
     # Without its file a proxy does not start, and one that cannot be used answers 500: nothing is let through.
-    source = followed_file(*filters_file(workload.name).split("/"), wait_for_ever=True)
     return [
-        HttpFilter(name=name, config_discovery=ExtensionConfigSource(config_source=source, type_urls=list(slots.TYPES)))
-        for name in slots.slot_names(mesh)
+        HttpFilter(
+            name=slot,
+            config_discovery=ExtensionConfigSource(
+                config_source=followed_file(*filters_file(workload.name, slot).split("/"), wait_for_ever=True),
+                type_urls=list(slots.TYPES),
+            ),
+        )
+        for slot in slots.slot_names(mesh)
     ]
 
 
@@ -219,7 +225,7 @@ def _http_log(workload: MeshWorkload) -> AccessLog:
         "upstream": "%UPSTREAM_HOST%",
         "check_us": f"%FILTER_STATE({HTTP_FILTER}:FIELD:latency_us)%",
     }
-    return json_log(f"logs/{workload.name}.json", fields | _decision_fields(HTTP_FILTER))
+    return json_log(log_file(workload.name), fields | _decision_fields(HTTP_FILTER))
 
 
 def _tcp_log(workload: MeshWorkload) -> AccessLog:
@@ -237,7 +243,7 @@ def _tcp_log(workload: MeshWorkload) -> AccessLog:
         "sent_bytes": "%BYTES_SENT%",
         "upstream": "%UPSTREAM_HOST%",
     }
-    return json_log(f"logs/{workload.name}.json", fields | _decision_fields(NETWORK_FILTER))
+    return json_log(log_file(workload.name), fields | _decision_fields(NETWORK_FILTER))
 
 
 def _decision_fields(namespace: str) -> dict[str, str]:

@@ -36,18 +36,22 @@ def pack(message: betterproto2.Message) -> PackedAny:
 
 
 def seconds(number: float) -> datetime.timedelta:
+    """A duration, as Envoy's messages take it."""
     return datetime.timedelta(seconds=number)
 
 
 def extension(name: str, message: betterproto2.Message) -> TypedExtensionConfig:
+    """An extension by name with its configuration packed."""
     return TypedExtensionConfig(name=name, typed_config=pack(message))
 
 
 def transport_socket(message: betterproto2.Message, name: str = "envoy.transport_sockets.tls") -> TransportSocket:
+    """A transport socket with its configuration packed; by default TLS."""
     return TransportSocket(name=name, typed_config=pack(message))
 
 
 def socket_address(host: str, port: int) -> Address:
+    """An IP address or host name with a port."""
     return Address(socket_address=SocketAddress(address=host, port_value=port))
 
 
@@ -57,14 +61,17 @@ def pipe(path: str, mode: int = 0) -> Address:
 
 
 def endpoint(address: Address) -> LbEndpoint:
+    """An endpoint of a cluster at this address."""
     return LbEndpoint(endpoint=Endpoint(address=address))
 
 
 def at(address: MeshAddress) -> LbEndpoint:
+    """An endpoint at a place of the mesh description."""
     return endpoint(socket_address(address.host, address.port))
 
 
 def assignment(cluster: str, endpoints: list[LbEndpoint]) -> ClusterLoadAssignment:
+    """The endpoints of a cluster in one locality; none where there are none."""
     localities = [LocalityLbEndpoints(lb_endpoints=endpoints)] if endpoints else []
     return ClusterLoadAssignment(cluster_name=cluster, endpoints=localities)
 

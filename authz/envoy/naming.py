@@ -16,10 +16,12 @@ def provider_cluster(provider: ExtensionProvider) -> str:
 
 
 def app_cluster(port: InboundPort) -> str:
+    """Istio's name of the cluster of a sidecar's own application."""
     return f"inbound|{port.number}||"
 
 
 def service_cluster(service: MeshService, port: ServicePort) -> str:
+    """Istio's name of the cluster of a service's port."""
     return f"outbound|{port.number}||{service.host}"
 
 
@@ -29,22 +31,27 @@ def tunnel_cluster(service: MeshService, port: ServicePort) -> str:
 
 
 def egress_cluster(gateway: MeshWorkload) -> str:
+    """Name of the cluster by which sidecars reach an egress gateway."""
     return f"outbound|{egress_port(gateway)}||{gateway.name}.{gateway.namespace}"
 
 
 def egress_port(gateway: MeshWorkload) -> int:
+    """The port at which an egress gateway takes what sidecars send."""
     return next(server.port for server in gateway.servers if server.is_egress)
 
 
 def app_endpoints(workload: MeshWorkload, port: InboundPort) -> str:
+    """Name of the file of endpoints of an application's port."""
     return f"app_{workload.name}_{port.number}"
 
 
 def service_endpoints(service: MeshService, port: ServicePort) -> str:
+    """Name of the file of endpoints of a service's port."""
     return f"{service.host}_{port.number}"
 
 
 def gateway_endpoints(gateway: MeshWorkload) -> str:
+    """Name of the file of endpoints of an egress gateway."""
     return f"{gateway.name}.{gateway.namespace}_{egress_port(gateway)}"
 
 

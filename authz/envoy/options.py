@@ -5,7 +5,7 @@ All paths are relative to the state directory, the working directory of every pr
 
     envoy/<proxy>.yaml      bootstrap: node, admin socket, clusters
     lds/<proxy>.yaml        listeners; follow PeerAuthentication without a restart
-    ecds/<proxy>.json       the filters of a proxy that decides by itself; replaced without touching a connection
+    ecds/<proxy>.<slot>.json  the filters of a proxy that decides by itself; replaced without touching a connection
     eds/<cluster>.yaml      addresses (``eds-compose/`` is mounted in their place among containers)
     sds/<proxy>.yaml        where a proxy finds its certificate; ``sds/roots.yaml`` and ``sds/<credential>.yaml``
     certs/<proxy>/          tls.crt, tls.key: renamed into place, key first (XA-150, XA-151)
@@ -46,9 +46,14 @@ DRAIN_SECONDS = 5
 """How long Envoy lets connections of a removed chain live; its default of 600 s would delay a mode's full effect."""
 
 
-def filters_file(proxy: str) -> str:
-    """Where the filters of a proxy that decides by itself are, below the state directory."""
-    return f"ecds/{proxy}.json"
+def log_file(proxy: str) -> str:
+    """The access log of a proxy."""
+    return f"logs/{proxy}.json"
+
+
+def filters_file(proxy: str, slot: str) -> str:
+    """Where one slot's filters of a proxy that decides by itself are; Envoy wants one resource a file."""
+    return f"ecds/{proxy}.{slot}.json"
 
 
 def embedded_socket(proxy: str) -> str:
@@ -95,7 +100,7 @@ class RenderOptions:
 
     authz: Authz = Authz.SERVER
     enforce: Enforce = Enforce.CHECK
-    """Of workloads without the annotation ``mesh.authz/enforce``."""
+    """The way of workloads without the annotation ``mesh.authz/enforce``."""
     keep_check: frozenset[str] = frozenset()
     """Names of workloads that ask whatever is said elsewhere: some of their policies are nothing Envoy could decide."""
     workers: int = 2
@@ -110,11 +115,11 @@ class RenderOptions:
     tls_minimum: str = "TLSv1_3"
     """Between proxies; TLSv1_2 or TLSv1_3."""
     tls_ciphers: tuple[str, ...] = ()
-    """Of TLS 1.2; empty: Envoy's default."""
+    """Cipher suites of TLS 1.2; empty: Envoy's default."""
     check_timeout_seconds: float = 0.5
-    """Of one check with its retries. Envoy's own 0.2 s (XA-101) is short for a cold worker."""
+    """Seconds for one check with its retries. Envoy's own 0.2 s (XA-101) is short for a cold worker."""
     check_try_seconds: float = 0.2
-    """Of one try; it is ``retry_back_off.max_interval`` (XA-103)."""
+    """Seconds for one try; it is ``retry_back_off.max_interval`` (XA-103)."""
     max_connection_seconds: int = 600
     """Bounds how long a connection outlives its certificate (XA-141)."""
     max_downstream_connections: int = 10_000

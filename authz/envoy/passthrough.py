@@ -29,7 +29,7 @@ from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 OUTSIDE_PORT = 443
-"""Of hosts that no ServiceEntry names."""
+"""The port for hosts that no ServiceEntry names."""
 HELLO_SECONDS = 5
 """For the client's first message, in which the name stands."""
 

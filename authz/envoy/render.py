@@ -16,14 +16,14 @@ import yaml
 from authz.core.engine import Engine
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
-from authz.envoy.connection import NATIVE_TCP
 from authz.envoy.endpoints import endpoint_files
 from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json, as_resource
 from authz.envoy.naming import provider_cluster
-from authz.envoy.native.filters import linear_http, linear_tcp
-from authz.envoy.native.slots import fill_slots
-from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file
+from authz.envoy.native.filters import linear_http
+from authz.envoy.native.listeners import complete
+from authz.envoy.native.slots import fill_slots, slot_names
+from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file
 from authz.envoy.tls import secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 
@@ -73,8 +73,10 @@ def render_all(
     files: dict[str, bytes] = {}
     for workload in mesh.workloads:
         found = listeners(mesh, workload, mode_of, options)
-        made = as_json(bootstrap(mesh, workload, found, options))
-        files[f"envoy/{workload.name}.yaml"] = _text(_with_native_tcp(made, workload, options, native), options)
+        made: dict[str, Any] = as_json(bootstrap(mesh, workload, found, options))
+        for listener in made["static_resources"].get("listeners", ()):
+            _completed(listener, workload, options, native)
+        files[f"envoy/{workload.name}.yaml"] = _text(made, options)
         for name, secret in secret_files(workload, options).items():
             files[f"sds/{name}"] = _resources([as_resource(secret)], options)
     files |= render_changing(mesh, mode_of, options, native)
@@ -104,7 +106,7 @@ def render_changing(
 
 def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[str, bytes]:
     """
-    Render the filters of one proxy as a file of extension config discovery.
+    Render the filters of one proxy as files of extension config discovery, in the order in which to rename them.
 
     JSON, which Envoy reads and this writes many times faster than YAML. The version is the digest of the content: a
     policy that does not concern the workload changes nothing here.
@@ -112,10 +114,12 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     filters = linear_http(
         native.engine, workload.workload, native.key_sets, gateway=workload.is_gateway, cluster_of=provider_cluster
     )
-    resources = fill_slots(filters, mesh.config)
-    text = json.dumps(resources, separators=(",", ":"), ensure_ascii=False)
-    version = sha256(text.encode()).hexdigest()[:16]
-    return {filters_file(workload.name): f'{{"version_info":"{version}","resources":{text}}}\n'.encode()}
+    files = {}
+    for slot, resource in zip(slot_names(mesh.config), fill_slots(filters, mesh.config), strict=True):
+        text = json.dumps(resource, separators=(",", ":"), ensure_ascii=False)
+        version = sha256(text.encode()).hexdigest()[:16]
+        files[filters_file(workload.name, slot)] = f'{{"version_info":"{version}","resources":[{text}]}}\n'.encode()
+    return files
 
 
 def render_listeners(
@@ -127,7 +131,7 @@ def render_listeners(
 ) -> dict[str, bytes]:
     """Render the listeners of one proxy."""
     found = [
-        _with_native_tcp(as_resource(listener), workload, options, native)
+        _completed(as_resource(listener), workload, options, native)
         for listener in listeners(mesh, workload, mode_of, options)
     ]
     return {f"lds/{workload.name}.yaml": _resources(found, options)}
@@ -142,24 +146,21 @@ def render_endpoints(
     return {f"{directory}/{name}": _resources([as_resource(content)], options) for name, content in files.items()}
 
 
-def _with_native_tcp(
+def _completed(
     content: dict[str, Any], workload: MeshWorkload, options: RenderOptions, native: Native | None
 ) -> dict[str, Any]:
-    """
-    Put the network filters of the policies where ``connection`` left a place for them.
-
-    They are plain data, and connections are judged once: a changed policy replaces the filter chains, as in a cluster.
-    """
-    if not options.is_native(workload):
-        return content
-    assert native is not None, "whoever renders for native enforcement gives the policies"
-    filters = [one.as_extension() for one in linear_tcp(native.engine, workload.workload, provider_cluster)]
-    listeners_ = content.get("staticResources", {}).get("listeners", []) if "staticResources" in content else [content]
-    for listener in listeners_:
-        for chain in listener.get("filterChains", listener.get("filter_chains", [])):
-            chain["filters"] = [
-                put for one in chain["filters"] for put in (filters if one["name"] == NATIVE_TCP else [one])
-            ]
+    """A listener with what belongs to the policies, where the workload's own Envoy decides."""
+    if options.is_native(workload):
+        assert native is not None, "whoever renders for native enforcement gives the policies"
+        complete(
+            content,
+            workload.name,
+            workload.workload,
+            native.engine,
+            gateway=workload.is_gateway,
+            log_path=log_file(workload.name),
+            cluster_of=provider_cluster,
+        )
     return content
 
 

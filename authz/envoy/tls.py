@@ -71,6 +71,7 @@ def mesh_client(
 
 
 def plaintext() -> TransportSocket:
+    """The transport socket without TLS."""
     return transport_socket(RawBuffer(), "envoy.transport_sockets.raw_buffer")
 
 

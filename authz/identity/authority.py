@@ -46,7 +46,7 @@ class Authority:
     root: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     key: PrivateKey = field(repr=False)
-    """Of the signing certificate."""
+    """The key of the signing certificate."""
     root_key: PrivateKey | None = field(default=None, repr=False)
     """Kept only when it was generated here; it may be taken away to a safe."""
     former: tuple[x509.Certificate, ...] = ()
@@ -59,6 +59,7 @@ class Authority:
 
     @property
     def signing(self) -> x509.Certificate:
+        """The certificate that signs leaves: the first of the chain, or the root itself."""
         return self.chain[0] if self.chain else self.root
 
     @property
@@ -68,6 +69,7 @@ class Authority:
 
     @property
     def issuer(self) -> Issuer:
+        """The signing certificate with its key."""
         return Issuer(self.signing, self.key)
 
     @property
@@ -77,6 +79,7 @@ class Authority:
 
     @property
     def root_pem(self) -> bytes:
+        """The root certificate in PEM."""
         return self.root.public_bytes(Encoding.PEM)
 
 

@@ -155,10 +155,12 @@ class CertificateAuthority:
 
     @property
     def active(self) -> Authority:
+        """The authority that signs now."""
         return next(authority for authority in self.authorities if authority.state is AuthorityState.ACTIVE)
 
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
+        """Roots of all authorities that are still trusted."""
         return tuple(authority.root for authority in self.authorities)
 
     @property

@@ -24,6 +24,8 @@ EXPIRING_SHARE = 1 / 3
 
 
 class DriftKind(StrEnum):
+    """How what a proxy serves differs from what was issued."""
+
     EXPIRED = "expired"
     EXPIRING = "expiring"
     SUPERSEDED = "superseded"
@@ -59,10 +61,12 @@ class ServedCertificate:
 
     @property
     def identity(self) -> str:
+        """Its first name, or its serial number when it has none."""
         return self.names[0] if self.names else f"serial {self.serial:x}"
 
     @property
     def is_svid(self) -> bool:
+        """Whether it carries a SPIFFE ID."""
         return self.identity.startswith("spiffe://")
 
 

@@ -53,6 +53,7 @@ class Parts:
 
     @property
     def uris(self) -> tuple[str, ...]:
+        """URIs among the subject's alternative names; empty without any."""
         return tuple(self.names.get_values_for_type(x509.UniformResourceIdentifier)) if self.names else ()
 
 

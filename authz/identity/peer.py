@@ -28,11 +28,12 @@ class Accepted:
     end: float
 
     def holds(self, principal: str, now: float) -> bool:
+        """Whether the judgement covers this principal at this time, seconds since the epoch."""
         return self.principal == principal and self.begin <= now < self.end
 
 
 NO_SVID = Accepted("", -inf, inf)
-"""Of an authority of its own: nothing here judges it."""
+"""The peer has an authority of its own: nothing here judges it."""
 NOBODY = Accepted("", 0.0, 0.0)
 """Plaintext: there is nothing to judge, and nothing to remember."""
 
@@ -70,7 +71,7 @@ def examine_peer(
     revocations: Revocations = NO_REVOCATIONS,
     now: float = 0.0,
 ) -> Accepted | str:
-    """As ``judge_peer``, for those who remember: until when the answer holds, or why the request must be denied."""
+    """Judge like ``judge_peer``, and say until when the answer holds, or why the request must be denied."""
     if not certificate_pem:
         return "the peer's certificate was not sent, so its identity has no evidence" if principal else NOBODY
     if not principal:

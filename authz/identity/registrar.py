@@ -27,11 +27,11 @@ class Cause(StrEnum):
     """What kind of refusal it is: istiod counts them apart."""
 
     DENIED = "denied"
-    """Of whoever asks: no proof, no entry, revoked."""
+    """Whoever asks has no proof, no entry, or is revoked."""
     REQUEST = "request"
-    """Of the certificate request, which cannot be used."""
+    """The certificate request cannot be used."""
     LIMIT = "limit"
-    """Of the rate; asking again later may succeed."""
+    """There were too many requests; asking again later may succeed."""
     SIGNING = "signing"
     """Ours: it should have been signed, and could not be."""
 
@@ -105,7 +105,7 @@ class Registrar:
     limit: SigningLimit = field(default_factory=SigningLimit)
     observe: Callable[[Issuance], None] = _observe_nothing
     key_type: KeyType = KeyType.ECDSA_P256
-    """Of the key pairs that are made for local peers."""
+    """The kind of key pairs that are made for local peers."""
 
     def grants(self, evidence: Evidence) -> Mapping[str, Grant]:
         """Every identity that this evidence is good for, by SPIFFE ID."""

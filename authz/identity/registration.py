@@ -13,13 +13,14 @@ A peer brings evidence that somebody else vouches for: the kernel (Unix credenti
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from math import inf
-
-import yaml
 
 from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.documents import nodes as documents
+from authz.documents.nodes import Node, Scalar, Sequence
+from authz.documents.reading import read_documents
+from authz.documents.schema import Notes, elements, note_unknown
 from authz.identity.template import SVID_TTL_SECONDS, judge_dns_name
 
 MAX_TTL_SECONDS = 30 * 24 * 3600
@@ -34,6 +35,7 @@ class UnixPeer:
 
     @property
     def selectors(self) -> frozenset[str]:
+        """The credentials as SPIRE writes them: ``unix:uid:1000``."""
         return frozenset({f"unix:uid:{self.uid}", f"unix:gid:{self.gid}"})
 
     def __str__(self) -> str:
@@ -47,7 +49,7 @@ class SvidPeer:
     spiffe_id: SpiffeId
     serial: int
     expires_at: float = field(default=inf, compare=False)
-    """Of the proof, seconds since the epoch: a stream may live longer than the certificate it began with."""
+    """When the proof ends, seconds since the epoch: a stream may live longer than the certificate it began with."""
 
     def __str__(self) -> str:
         return str(self.spiffe_id)
@@ -86,6 +88,7 @@ class RegistrationEntry:
     parent_id: SpiffeId | None = None
 
     def is_for(self, evidence: Evidence) -> bool:
+        """Whether the evidence entitles to this identity."""
         match evidence:
             case UnixPeer():
                 return bool(self.selectors) and self.selectors <= evidence.selectors
@@ -111,142 +114,130 @@ def granted(entries: Iterable[RegistrationEntry], evidence: Evidence) -> dict[st
 
 
 FIELDS = ("spiffeID", "parentID", "selectors", "x509SVIDTTL", "dns", "federatesWith")
+CODE = "ID-2"
+"""Code of every problem of an entry; text that is no YAML has the reader's own."""
 
 
 def read_entries(
     file: str, data: bytes, trust_domain: TrustDomain
 ) -> tuple[tuple[RegistrationEntry, ...], tuple[Problem, ...]]:
     """Read registration entries from YAML or JSON. Never raises on content; any problem is an error."""
-    reader = _Reader(file, trust_domain)
-    try:
-        node = yaml.compose(data, Loader=yaml.SafeLoader)
-    except RecursionError:
-        reader.note(None, "", "not readable as YAML: nested too deeply")
-        return (), tuple(reader.problems)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or "the file is not UTF-8"
-        reader.note(mark, "", f"not readable as YAML: {what}")
-        return (), tuple(reader.problems)
-    entries = reader.entries(node) if node is not None else ()
-    return entries, sort_problems(reader.problems)
+    problems: list[Problem] = []
+    written = list(read_documents(file, data, problems))
+    if problems:
+        return (), sort_problems(problems)
+    for document in written[1:]:
+        place = Location(file, document.root.line, document.root.column)
+        problems.append(Problem(Severity.ERROR, CODE, "expected one document with one list `entries`", place))
+    if not written or problems:
+        return (), tuple(problems)
+    entries = _Reader(Notes(written[0], problems), trust_domain).entries(written[0].root)
+    return entries, sort_problems(problems)
 
 
 class _Reader:
-    """Collects every problem; what is wrong is left out of the entry."""
+    """Collects every problem; an entry with one is left out."""
 
-    def __init__(self, file: str, trust_domain: TrustDomain) -> None:
-        self.file = file
+    def __init__(self, notes: Notes, trust_domain: TrustDomain) -> None:
+        self.notes = notes
         self.trust_domain = trust_domain
-        self.problems: list[Problem] = []
 
-    def note(self, mark: "yaml.Mark | None", path: str, message: str, help_text: str = "") -> None:
-        place = Location(self.file, mark.line + 1, mark.column + 1) if mark is not None else Location(self.file)
-        self.problems.append(Problem(Severity.ERROR, "ID-2", message, place, path=path, help=help_text))
+    def note(self, node: Node, message: str, help_text: str = "") -> None:
+        self.notes.error(CODE, node, message, help_text)
 
-    def entries(self, node: yaml.Node) -> tuple[RegistrationEntry, ...]:
-        root = self._mapping(node, "", ("entries",))
+    def entries(self, node: Node) -> tuple[RegistrationEntry, ...]:
+        root = self._mapping(node, ("entries",))
         items = root.get("entries")
         if items is None:
-            if not self.problems:
-                self.note(node.start_mark, "", "there is no list `entries`")
+            if not self.notes.problems:
+                self.note(node, "there is no list `entries`")
             return ()
-        if not isinstance(items, yaml.SequenceNode):
-            self.note(items.start_mark, "entries", "expected a list")
+        if not isinstance(items, Sequence):
+            self.note(items, "expected a list")
             return ()
-        read = [self._entry(item, f"entries[{i}]") for i, item in enumerate(items.value)]
+        read = [self._entry(item) for item in items.items]
         return tuple(entry for entry in read if entry is not None)
 
-    def _entry(self, node: yaml.Node, path: str) -> RegistrationEntry | None:
-        before = len(self.problems)
-        fields = self._mapping(node, path, FIELDS)
-        if not isinstance(node, yaml.MappingNode):
+    def _entry(self, node: Node) -> RegistrationEntry | None:
+        before = len(self.notes.problems)
+        fields = self._mapping(node, FIELDS)
+        if not isinstance(node, documents.Mapping):
             return None
-        spiffe_id = self._spiffe_id(fields, "spiffeID", path)
+        spiffe_id = self._spiffe_id(fields, "spiffeID")
         if "spiffeID" not in fields:
-            self.note(node.start_mark, path, "`spiffeID` is missing")
+            self.note(node, "`spiffeID` is missing")
         if spiffe_id is not None and not spiffe_id.path:
-            self.note(fields["spiffeID"].start_mark, f"{path}.spiffeID", f"`{spiffe_id}` has no path")
+            self.note(fields["spiffeID"], f"`{spiffe_id}` has no path")
         if spiffe_id is not None and spiffe_id.trust_domain != self.trust_domain:
-            message = f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`"
-            self.note(fields["spiffeID"].start_mark, f"{path}.spiffeID", message)
-        parent_id = self._spiffe_id(fields, "parentID", path)
-        selectors = frozenset(self._selector(text, at, path) for text, at in self._texts(fields, "selectors", path))
+            self.note(fields["spiffeID"], f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`")
+        parent_id = self._spiffe_id(fields, "parentID")
+        selectors = frozenset(self._selector(text, at) for text, at in self._texts(fields, "selectors"))
         if ("parentID" in fields) == ("selectors" in fields):
             message = "exactly one of `selectors` (local processes) and `parentID` (a holder of that SVID) is needed"
-            self.note(node.start_mark, path, message)
+            self.note(node, message)
         grant = Grant(
             spiffe_id or SpiffeId(self.trust_domain),
-            self._ttl(fields, path),
-            tuple(self._dns_name(text, at, path) for text, at in self._texts(fields, "dns", path)),
-            tuple(self._domains(fields, path)),
+            self._ttl(fields),
+            tuple(self._dns_name(text, at) for text, at in self._texts(fields, "dns")),
+            tuple(self._domains(fields)),
         )
-        return RegistrationEntry(grant, selectors, parent_id) if len(self.problems) == before else None
+        return RegistrationEntry(grant, selectors, parent_id) if len(self.notes.problems) == before else None
 
-    def _mapping(self, node: yaml.Node, path: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            self.note(node.start_mark, path, "expected a mapping")
+    def _mapping(self, node: Node, known: tuple[str, ...]) -> dict[str, Node]:
+        if not isinstance(node, documents.Mapping):
+            self.note(node, "expected a mapping")
             return {}
-        found: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            name = str(key.value)
+        for name in node.entries:
             if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"; did you mean `{near[0]}`?" if near else ""
-                self.note(key.start_mark, path, f"unknown field `{name}`{hint}")
-            elif name in found:
-                self.note(key.start_mark, path, f"`{name}` is given twice")
-            else:
-                found[name] = value
-        return found
+                note_unknown(name, node, known, self.notes, CODE)
+        return {name: child for name, child in node.entries.items() if name in known}
 
-    def _texts(self, fields: Mapping[str, yaml.Node], name: str, path: str) -> list[tuple[str, yaml.Node]]:
+    def _texts(self, fields: Mapping[str, Node], name: str) -> list[tuple[str, Node]]:
         node = fields.get(name)
         if node is None:
             return []
-        if not isinstance(node, yaml.SequenceNode) or not all(isinstance(i, yaml.ScalarNode) for i in node.value):
-            self.note(node.start_mark, f"{path}.{name}", "expected a list of strings")
+        found: list[tuple[str, Node]] = [(item.value, item) for item in elements(node) if isinstance(item, Scalar)]
+        if not isinstance(node, Sequence) or len(found) < len(node.items):
+            self.note(node, "expected a list of strings")
             return []
-        if name == "selectors" and not node.value:
-            self.note(node.start_mark, f"{path}.{name}", "an empty list would be for nobody")
-        return [(item.value, item) for item in node.value]
+        if name == "selectors" and not found:
+            self.note(node, "an empty list would be for nobody")
+        return found
 
-    def _spiffe_id(self, fields: Mapping[str, yaml.Node], name: str, path: str) -> SpiffeId | None:
+    def _spiffe_id(self, fields: Mapping[str, Node], name: str) -> SpiffeId | None:
         node = fields.get(name)
         if node is None:
             return None
         try:
-            return SpiffeId.parse(str(node.value) if isinstance(node, yaml.ScalarNode) else "")
+            return SpiffeId.parse(node.value if isinstance(node, Scalar) else "")
         except ValueError as error:
-            self.note(node.start_mark, f"{path}.{name}", str(error))
+            self.note(node, str(error))
             return None
 
-    def _selector(self, text: str, node: yaml.Node, path: str) -> str:
+    def _selector(self, text: str, node: Node) -> str:
         kind, _, value = text.rpartition(":")
         if kind not in ("unix:uid", "unix:gid") or not (value.isascii() and value.isdigit()):
-            help_text = "write `unix:uid:1000` or `unix:gid:1000`"
-            self.note(node.start_mark, f"{path}.selectors", f"`{text}` is not a selector known here", help_text)
+            self.note(node, f"`{text}` is not a selector known here", "write `unix:uid:1000` or `unix:gid:1000`")
         return text
 
-    def _dns_name(self, text: str, node: yaml.Node, path: str) -> str:
+    def _dns_name(self, text: str, node: Node) -> str:
         if reason := judge_dns_name(text):
-            self.note(node.start_mark, f"{path}.dns", reason)
+            self.note(node, reason)
         return text
 
-    def _ttl(self, fields: Mapping[str, yaml.Node], path: str) -> float:
+    def _ttl(self, fields: Mapping[str, Node]) -> float:
         node = fields.get("x509SVIDTTL")
         if node is None:
             return SVID_TTL_SECONDS
-        text = node.value if isinstance(node, yaml.ScalarNode) else ""
+        text = node.value if isinstance(node, Scalar) else ""
         if not (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_TTL_SECONDS):
-            message = f"expected whole seconds from 1 to {MAX_TTL_SECONDS}"
-            self.note(node.start_mark, f"{path}.x509SVIDTTL", message)
+            self.note(node, f"expected whole seconds from 1 to {MAX_TTL_SECONDS}")
             return SVID_TTL_SECONDS
         return float(text)
 
-    def _domains(self, fields: Mapping[str, yaml.Node], path: str) -> Iterable[TrustDomain]:
-        for text, node in self._texts(fields, "federatesWith", path):
+    def _domains(self, fields: Mapping[str, Node]) -> Iterable[TrustDomain]:
+        for text, node in self._texts(fields, "federatesWith"):
             try:
                 yield TrustDomain(text.removeprefix("spiffe://"))
             except ValueError as error:
-                self.note(node.start_mark, f"{path}.federatesWith", str(error))
+                self.note(node, str(error))

@@ -18,6 +18,8 @@ _SERIAL = re.compile(r"[0-9A-Fa-f]{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
+    """Serial numbers and SPIFFE IDs that are no longer accepted."""
+
     serials: frozenset[int] = frozenset()
     spiffe_ids: frozenset[str] = frozenset()
 

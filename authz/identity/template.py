@@ -38,7 +38,7 @@ class Template:
     """IP addresses."""
     is_ca: bool = False
     path_length: int | None = None
-    """Of an authority: how many authorities may stand below it."""
+    """How many authorities may stand below this one."""
     is_server: bool = False
     is_client: bool = False
     permitted_hosts: tuple[str, ...] = ()

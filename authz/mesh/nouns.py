@@ -23,12 +23,13 @@ class Protocol(StrEnum):
     GRPC = "GRPC"
     TCP = "TCP"
     HTTPS = "HTTPS"
-    """Of external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
+    """For external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
     HTTP_PROXY = "HTTP_PROXY"
-    """Of outbound ports only: a forward proxy for any external host, by way of the egress gateway."""
+    """For outbound ports only: a forward proxy for any external host, by way of the egress gateway."""
 
     @property
     def is_http(self) -> bool:
+        """Whether Envoy reads requests, and not only bytes."""
         return self is not Protocol.TCP
 
 
@@ -75,7 +76,7 @@ class TlsMode(StrEnum):
     MUTUAL = "MUTUAL"
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
     PASSTHROUGH = "PASSTHROUGH"
-    """Of a gateway's server only: the client's own TLS, unopened, to the host whose name it asks for."""
+    """For a gateway's server only: the client's own TLS, unopened, to the host whose name it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +105,12 @@ class MeshService:
     """Labels of the workloads behind it, same namespace; empty for external services."""
     external: bool = False
     endpoints: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
-    """Of external services: port name to addresses; empty: the host itself, resolved by DNS."""
+    """Addresses of external services: port name to addresses; empty: the host itself, resolved by DNS."""
     tls: OriginatedTls | None = None
     location: Location = NOWHERE
 
     def port(self, number: int) -> ServicePort | None:
+        """The port with this number; None when there is none."""
         return next((port for port in self.ports if port.number == number), None)
 
 
@@ -173,10 +175,12 @@ class GatewayServer:
 
     @property
     def is_egress(self) -> bool:
+        """Whether sidecars send through it by mTLS of the mesh."""
         return self.tls is TlsMode.ISTIO_MUTUAL
 
     @property
     def is_passthrough(self) -> bool:
+        """Whether TLS passes unopened, by its server name."""
         return self.tls is TlsMode.PASSTHROUGH
 
 
@@ -206,14 +210,17 @@ class MeshWorkload:
 
     @property
     def is_gateway(self) -> bool:
+        """Whether it is a gateway and not a sidecar."""
         return bool(self.servers)
 
     @property
     def is_egress_gateway(self) -> bool:
+        """Whether one of its servers takes what sidecars send out."""
         return any(server.is_egress for server in self.servers)
 
     @property
     def is_passthrough(self) -> bool:
+        """Whether one of its servers lets TLS pass unopened."""
         return any(server.is_passthrough for server in self.servers)
 
     @property
@@ -267,10 +274,12 @@ class Mesh:
 
     @property
     def sidecars(self) -> tuple[MeshWorkload, ...]:
+        """Workloads with an application behind them."""
         return tuple(w for w in self.workloads if not w.is_gateway)
 
     @property
     def gateways(self) -> tuple[MeshWorkload, ...]:
+        """Workloads that are gateways."""
         return tuple(w for w in self.workloads if w.is_gateway)
 
     @property

@@ -30,6 +30,7 @@ class Part:
 
     @property
     def location(self) -> Location:
+        """Where the mapping begins."""
         return Location(self.document.file, self.node.line, self.node.column)
 
     def note(self, code: str, message: str, field: str = "", help_text: str = "", at: Node | None = None) -> None:
@@ -51,10 +52,12 @@ class Part:
                 self.note("ME-2", f"unknown field `{key.value}`{hint}", key.value, f"understood here: {fields}", key)
 
     def has(self, field: str) -> bool:
+        """Whether the field is there and not null."""
         node = self.node.entries.get(field)
         return node is not None and not node.is_null
 
     def text(self, field: str, default: str = "", *, required: bool = False) -> str:
+        """A text, or ``default``; what is missing or of another type is noted."""
         node = self.node.entries.get(field)
         if node is None or node.is_null:
             if required:
@@ -63,6 +66,7 @@ class Part:
         return self._text(node, field, default)
 
     def texts(self, field: str, *, required: bool = False) -> tuple[str, ...]:
+        """A list of texts; empty when it is absent, noted when it is ``required``."""
         found = tuple(self._text(item, f"{field}[{i}]", "") for i, item in enumerate(self._items(field)))
         if required and not found and not self.has(field):
             self.note("ME-3", f"`{field}` is missing", field)
@@ -92,6 +96,7 @@ class Part:
         return default
 
     def choice(self, field: str, kind: type[E], default: E) -> E:
+        """One of an enumeration's values, or ``default``; another value is noted."""
         written = self.text(field)
         if not written:
             return default
@@ -107,6 +112,7 @@ class Part:
         return {key: part.text(key) for key in part.node.entries} if part else {}
 
     def part(self, field: str, *, required: bool = False) -> "Part | None":
+        """A mapping within this one; None when it is absent, noted when it is ``required``."""
         node = self.node.entries.get(field)
         if node is None or node.is_null:
             if required:
@@ -118,6 +124,7 @@ class Part:
         return None
 
     def parts(self, field: str) -> "list[Part]":
+        """A list of mappings; items of another type are noted and left out."""
         found = []
         for i, item in enumerate(self._items(field)):
             name = f"{field}[{i}]"

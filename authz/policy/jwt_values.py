@@ -36,14 +36,14 @@ def jwks_uri(value: str) -> Fault | None:
 
 
 def header_name(value: str) -> Fault | None:
-    """VA-40."""
+    """VA-40: a name of a header has letters that HTTP allows."""
     if _HEADER_NAME.fullmatch(value):
         return None
     return Fault("VA-40", f"`{value}` is not a header name", "letters, digits, `-` and `_` only")
 
 
 def duration(value: str) -> Fault | None:
-    """VA-41."""
+    """VA-41: a duration is a number with a unit."""
     seconds = parse_duration(value)
     if seconds is None:
         return Fault("VA-41", f"`{value}` is not a duration", "for example `5s`, `10ms` or `1m30s`")

@@ -64,6 +64,7 @@ class ReadResult:
 
     @property
     def has_errors(self) -> bool:
+        """Whether the set is refused."""
         return any(problem.is_error for problem in self.problems)
 
     @property

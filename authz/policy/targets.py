@@ -143,7 +143,7 @@ TARGET_FIELDS = {
     "targetRef": Field("target_ref", _TARGET_REF.decode),
     "targetRefs": Field("target_refs", objects(_TARGET_REF, most=MAX_TARGET_REFS, most_code="VA-4")),
 }
-"""Of AuthorizationPolicy and RequestAuthentication."""
+"""The fields that AuthorizationPolicy and RequestAuthentication share."""
 
 
 def check_target(node: reading.Mapping, notes: Notes) -> None:
@@ -177,7 +177,7 @@ def annotation(root: Node, name: str) -> tuple[Node, str] | None:
 
 
 def no_dry_run(root: reading.Mapping, notes: Notes) -> None:
-    """VA-7."""
+    """VA-7: only an AuthorizationPolicy can be a dry run."""
     found = annotation(root, DRY_RUN_ANNOTATION)
     if found is not None:
         notes.error(

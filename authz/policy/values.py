@@ -78,7 +78,7 @@ def middle_star(value: str) -> Fault | None:
 
 
 def service_account(value: str) -> Fault | None:
-    """VA-19."""
+    """VA-19: a service account is a name, or ``namespace/name``, without wildcards."""
     if not value:
         return Fault("VA-19", "an empty string is not a service account")
     if "*" in value:
@@ -105,7 +105,7 @@ def trust_domain_stars(code: str) -> Check:
 
 
 def trust_domain_slash(value: str) -> Fault | None:
-    """VA-22."""
+    """VA-22: a trust domain has no slash."""
     if "/" in value:
         return Fault("VA-22", f"`{value}` has a slash; a trust domain has none", "write the part before the slash")
     return None
@@ -113,7 +113,7 @@ def trust_domain_slash(value: str) -> Fault | None:
 
 @lru_cache(maxsize=4096)
 def ip_block(value: str) -> Fault | None:
-    """VA-24."""
+    """VA-24: an address or a network in CIDR form."""
     try:
         networks.parse_network(value)
     except ValueError:
@@ -132,7 +132,7 @@ def ip_block(value: str) -> Fault | None:
 
 
 def port(value: str) -> Fault | None:
-    """VA-25."""
+    """VA-25: a number up to 65535, in decimal digits."""
     if value.isascii() and value.isdigit() and len(value.lstrip("0")) <= 5 and int(value[-5:]) <= 65535:
         return None
     return Fault("VA-25", f"`{value}` is not a port", "a port is a decimal number from 0 to 65535, without wildcards")

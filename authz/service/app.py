@@ -28,7 +28,9 @@ from authz.service.loading.snapshot import Snapshot
 from authz.service.native.record import NativeRecord
 from authz.service.ports.certificates import CertificateFiles
 from authz.service.ports.http import AdminServer, make_admin_server
+from authz.service.ports.log import Announce
 from authz.service.ports.tls import ServerCertificate
+from authz.service.ports.waiting import first_done
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server
@@ -40,8 +42,6 @@ from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
 
 _log = logging.getLogger("authz.app")
-Announce = Callable[[str], None]
-"""Told lines for people about the start and the stop."""
 ServerOf = Callable[[CheckFunction, AskProvider], Server]
 
 
@@ -116,6 +116,7 @@ class App:
 
     @property
     def is_ready(self) -> bool:
+        """Whether health says SERVING."""
         return self.server.health.is_serving
 
     async def start(self) -> None:
@@ -265,14 +266,7 @@ async def run(settings: Settings, announce: Announce) -> None:
         await app.start()
         await stopping.wait()
         announce("draining  health is NOT_SERVING, press again to stop at once")
-        drained = asyncio.create_task(app.stop())
-        hurried = asyncio.create_task(at_once.wait())
-        await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        if drained.done():
-            await drained
-        else:
-            drained.cancel()
+        if not await first_done(app.stop(), at_once.wait()):
             await app.stop(drain=False)
         announce("stopped")
     except BaseException:

@@ -27,7 +27,8 @@ from authz.core.attributes import (
 )
 from authz.core.decided import Timing
 from authz.core.decision import FORBIDDEN_BODY, Decision, Effect, Stage
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion, Steps, evaluate
+from authz.core.pipeline import evaluate
+from authz.core.providers import Evaluation, ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.failure import where_it_failed
@@ -108,7 +109,7 @@ class Pending:
         self.decision_id = decision_id
         self.started_at = self.now = now
         self.attributes = _NOTHING_KNOWN
-        self.steps: Steps
+        self.steps: Evaluation
         self.question: ProviderQuestion
         self.timings: tuple[Timing, ...] = ()
 

@@ -38,6 +38,7 @@ class EvidenceFiles:
     revocations: Path | None = None
 
     def paths(self) -> list[Path]:
+        """Every file whose change matters."""
         found = [path for _, paths in self.bundles for path in paths]
         return [*found, self.revocations] if self.revocations is not None else found
 

@@ -14,10 +14,10 @@ import httpx
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.core.attributes import HttpRequest
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import ExtensionProvider
 from authz.service.check import Pending
-from authz.service.server import AUTHORIZATION
+from authz.service.ports.health import AUTHORIZATION
 from authz.wire.check import RESERVED_LABELS
 
 _log = logging.getLogger("authz.providers")
@@ -29,7 +29,7 @@ _ALWAYS_SHOWN = frozenset({"location", "www-authenticate"})
 _OF_THE_CONNECTION = frozenset(
     {"connection", "content-length", "date", "host", "keep-alive", "server", "trailer", "transfer-encoding", "upgrade"}
 )
-"""Of the provider's own answer as a message; Envoy writes its own."""
+"""Headers of the provider's own answer as a message; Envoy writes its own."""
 _HEADERS_TO_REMOVE = "x-envoy-auth-headers-to-remove"
 
 
@@ -97,6 +97,7 @@ class Providers:
         return read_http_answer(provider, response.status_code, response.headers.multi_items(), response.text)
 
     async def close(self) -> None:
+        """Close every connection to a provider."""
         for channel in self._channels.values():
             await channel.close(None)
         await self._http.aclose()

@@ -8,13 +8,14 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from authz.audit.builder import RecordSteps
 from authz.audit.chain import Chain, read_signing_key
 from authz.audit.entry import Sink
 from authz.audit.files import FileSink, Rotation
 from authz.audit.filters import RecordRules
 from authz.audit.record import RecordOptions
 from authz.audit.sinks import OtlpSink, log_exporter
-from authz.audit.trail import AuditTrail, Steps
+from authz.audit.trail import AuditTrail
 from authz.core.attributes import AttributeContext
 from authz.core.decided import Offer, TraceIds
 from authz.core.decision import Decision
@@ -23,7 +24,8 @@ from authz.core.explain import RuleNote, nearest_miss
 from authz.service.loading.snapshot import Snapshot
 from authz.settings import Settings
 from authz.telemetry.counters import Telemetry
-from authz.telemetry.spans import DecisionTracer, OtlpTarget, service_resource, span_exporter
+from authz.telemetry.otlp import OtlpTarget, service_resource, span_exporter
+from authz.telemetry.spans import DecisionTracer
 
 MOST_RULES_WALKED = 200
 """
@@ -76,7 +78,7 @@ def make_trail(
         capacity=settings.audit_capacity,
         on_full=settings.audit_on_full,
         flush_seconds=settings.audit_flush_seconds,
-        steps=Steps(
+        steps=RecordSteps(
             telemetry=telemetry,
             tracer=tracer,
             rules=_rules(settings),

@@ -5,11 +5,8 @@ It moves bytes between gRPC and ``CheckFunction`` and knows nothing of either's 
 """
 
 import asyncio
-import fcntl
 import logging
-import os
-import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import time
 from typing import Protocol
@@ -17,72 +14,20 @@ from typing import Protocol
 import grpc
 from google.protobuf.internal import api_implementation
 
-from authz._proto import health_pb2
 from authz.core.errors import SettingsError
-from authz.core.pipeline import ProviderAnswer
+from authz.core.providers import ProviderAnswer
 from authz.service.check import CheckFunction, Pending
+from authz.service.ports.health import AUTHORIZATION, Health
+from authz.service.ports.sockets import SocketLock
 
 _log = logging.getLogger("authz.server")
 
-AUTHORIZATION = "envoy.service.auth.v3.Authorization"
-HEALTH = "grpc.health.v1.Health"
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not starve (XA-123)
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # Envoy's keepalive pings (XA-128)
     ("grpc.http2.max_ping_strikes", 0),
 )
 AskProvider = Callable[[Pending], Awaitable[ProviderAnswer]]
-_Status = health_pb2.HealthCheckResponse
-
-
-class Health:
-    """``grpc.health.v1`` for the server as a whole and the auth service; NOT_SERVING until told otherwise."""
-
-    def __init__(self) -> None:
-        self._serving = False
-        self._changed = asyncio.Event()
-
-    @property
-    def is_serving(self) -> bool:
-        return self._serving
-
-    def set_serving(self, serving: bool) -> None:
-        if serving is not self._serving:
-            self._serving = serving
-            self._changed.set()
-            self._changed = asyncio.Event()
-
-    @property
-    def changed(self) -> asyncio.Event:
-        """Set at the next change, and then replaced."""
-        return self._changed
-
-    def answer(self, request: bytes) -> tuple[bytes, bool]:
-        """Answer a serialised HealthCheckRequest; False when its service is unknown. Raises DecodeError."""
-        is_known = health_pb2.HealthCheckRequest.FromString(request).service in ("", AUTHORIZATION)
-        status = _Status.SERVING if self._serving else _Status.NOT_SERVING
-        return _Status(status=status if is_known else _Status.SERVICE_UNKNOWN).SerializeToString(), is_known
-
-    async def check(self, request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        answer, is_known = self.answer(request)
-        if not is_known:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
-        return answer
-
-    async def watch(self, request: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> AsyncIterator[bytes]:
-        while True:
-            changed = self._changed
-            yield self.answer(request)[0]
-            await changed.wait()
-
-    def handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
-        return grpc.method_handlers_generic_handler(
-            HEALTH,
-            {
-                "Check": grpc.unary_unary_rpc_method_handler(self.check),
-                "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
-            },
-        )
 
 
 class Server(Protocol):
@@ -195,6 +140,7 @@ class CheckServer:
         await self.stop(grace_seconds)
 
     async def stop(self, grace_seconds: float | None = None) -> None:
+        """Stop, waiting so long for the calls that run, and release the sockets."""
         await self._server.stop(grace_seconds)
         self._release()
 
@@ -202,35 +148,3 @@ class CheckServer:
         for lock in self._locks:
             lock.release()
         self._locks.clear()
-
-
-class SocketLock:
-    """
-    A lock file beside a Unix socket: a second server would silently steal the path (XA-123).
-
-    A socket left by a crashed server is removed; the lock went with its process.
-    """
-
-    def __init__(self, path: Path, *, tidy: bool = True) -> None:
-        """``tidy`` removes the socket of a crashed server; Envoy does that itself. Raises SettingsError."""
-        self._path = path
-        self._lock_path = path.with_name(path.name + ".lock")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SettingsError(f"cannot listen on `unix:{path}`: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            raise SettingsError(f"cannot listen on `unix:{path}`: another server holds it") from error
-        try:
-            if tidy and stat.S_ISSOCK(path.lstat().st_mode):
-                path.unlink()
-        except FileNotFoundError:
-            pass
-
-    def release(self) -> None:
-        """The lock file stays: removing it would let two servers hold locks on different files of one name."""
-        os.close(self._lock)

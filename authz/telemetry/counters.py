@@ -29,7 +29,7 @@ DURATION_BUCKETS = (20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-
 """Upper bounds in seconds; a decision takes some tens of microseconds, a provider milliseconds."""
 PROVIDER_BUCKETS = (1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 1.0, 5.0)
 MAX_SERIES = 5_000
-"""Of one metric; what comes beyond is counted under OTHER, so that nobody can fill our memory or Prometheus'."""
+"""The most series of one metric; the rest is counted under OTHER, so that nobody can fill our memory or Prometheus'."""
 _MAX_ALIKE = 1_000
 """Kinds of decisions counted apart before they are folded into labels; each keeps one request alive."""
 OTHER = "_other"
@@ -58,14 +58,17 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
 
     def add(self, value: float) -> None:
+        """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     def merge(self, other: "Histogram") -> None:
+        """Add the counts of another histogram with the same bounds."""
         self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def copy(self) -> "Histogram":
+        """A histogram with the same counts, which changes by itself."""
         copied = Histogram(self.bounds)
         copied.merge(self)
         return copied

@@ -52,7 +52,7 @@ SPAN_CONSTANTS = {
     "rpc.service": "envoy.service.auth.v3.Authorization",
     "rpc.method": "Check",
 }
-"""Of every span: it is the server's side of Envoy's call."""
+"""Attributes of every span: it is the server's side of Envoy's call."""
 
 
 class Metric(NamedTuple):
@@ -179,3 +179,69 @@ WORKER_RESTARTS = Metric(
 )
 WORKER_METRICS = (WORKER_SERVING, WORKER_RESTARTS)
 """Told beside them where several workers share an admin port."""
+
+CA_ASKED = Metric("citadel_server_csr_count", "counter", "Requests for certificates.")
+CA_ISSUED = Metric("citadel_server_success_cert_issuance_count", "counter", "Certificates issued.")
+CA_DENIED = Metric(
+    "citadel_server_authentication_failure_count", "counter", "Requests of somebody without proof or without an entry."
+)
+CA_UNUSABLE = Metric("citadel_server_csr_parsing_err_count", "counter", "Certificate requests that cannot be used.")
+CA_UNSIGNED = Metric(
+    "citadel_server_csr_sign_err_count",
+    "counter",
+    "Certificates that should have been signed and could not be.",
+    ("error",),
+)
+CA_LIMITED = Metric("authz_ca_limited_total", "counter", "Requests refused because there were too many.")
+CA_UNRECORDED = Metric("authz_ca_unrecorded_refusals_total", "counter", "Refusals that no record was written of.")
+CA_ROOT_EXPIRY = ROOT_EXPIRY._replace(help="When the first trusted root expires.")
+CA_CHAIN_EXPIRY = Metric(
+    "citadel_server_cert_chain_expiry_timestamp", "gauge", "When the first certificate of the signing chain expires."
+)
+CA_RELOAD_OK = Metric(
+    "authz_ca_last_reload_successful", "gauge", "0 while a change of the files is refused and the last good one stays."
+)
+CA_RELOAD_FAILURES = Metric("authz_ca_reload_failures_total", "counter", "Refused changes.")
+SDS_PUSHES = Metric("authz_sds_pushes_total", "counter", "Secrets sent.")
+SDS_ACKNOWLEDGED = Metric("authz_sds_acknowledged_total", "counter", "Secrets that a proxy took.")
+SDS_REJECTED = Metric("authz_sds_rejected_total", "counter", "Secrets that a proxy refused.")
+SDS_REFUSED = Metric("authz_sds_refused_total", "counter", "Peers and names that were refused.")
+SDS_STREAMS = Metric("authz_sds_streams", "gauge", "Open streams.")
+CA_FAILING_RENEWALS = Metric("authz_ca_failing_renewals", "gauge", "Certificates in use whose last renewal failed.")
+CA_SVID_EXPIRY = Metric(
+    "authz_ca_svid_expiration_timestamp_seconds",
+    "gauge",
+    "End of the certificate in use that expires first.",
+    ("identity",),
+)
+AUTHORITY_METRICS = (
+    CA_ASKED,
+    CA_ISSUED,
+    CA_DENIED,
+    CA_UNUSABLE,
+    CA_UNSIGNED,
+    CA_LIMITED,
+    CA_UNRECORDED,
+    CA_ROOT_EXPIRY,
+    CA_CHAIN_EXPIRY,
+    CA_RELOAD_OK,
+    CA_RELOAD_FAILURES,
+    SDS_PUSHES,
+    SDS_ACKNOWLEDGED,
+    SDS_REJECTED,
+    SDS_REFUSED,
+    SDS_STREAMS,
+    CA_FAILING_RENEWALS,
+    CA_SVID_EXPIRY,
+)
+"""What the authority tells of itself; istiod's names where it has them."""
+
+SERVED_EXPIRY = Metric(
+    "authz_certificate_expiration_timestamp_seconds",
+    "gauge",
+    "End of a certificate that a proxy serves.",
+    ("proxy", "identity"),
+)
+DRIFT = Metric("authz_certificate_drift", "gauge", "Things that differ from what was issued.", ("proxy", "kind"))
+DRIFT_METRICS = (SERVED_EXPIRY, DRIFT)
+"""What ``authz mtls drift`` found."""

@@ -7,14 +7,9 @@ The attributes come from the redacted record, so that what is kept out of the au
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from collections.abc import Sequence
 
-import grpc  # the exporter takes TLS credentials only as grpc's own type
-from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as otlp_grpc
-from opentelemetry.exporter.otlp.proto.http import trace_exporter as otlp_http
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
@@ -29,16 +24,16 @@ from authz.core.decided import NO_TRACE, Offer, Record, Timing, TraceIds
 from authz.core.decision import Stage
 from authz.telemetry.counters import program_version
 from authz.telemetry.names import SPAN_ATTRIBUTES, SPAN_CONSTANTS, SPAN_EVENTS, SPAN_NAME
+from authz.telemetry.otlp import nanoseconds, service_resource
 
 _TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 _TRACE_PARENT_LENGTH = 55
-"""Of version 00; later versions may be longer."""
+"""The length in version 00; later versions may be longer."""
 _ZEROS = frozenset({"0" * 32, "0" * 16})
 _SAMPLED_DIGITS = frozenset("13579bdf")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _DETAILS = {"stage": "authz.stage.result", "token": "authz.token.outcome", "provider": "authz.provider.name"}
 """First part of a timing's name to the attribute that its detail is."""
-_NANOSECONDS = 1_000_000_000
 STAGES = (
     Stage.IDENTITY,
     Stage.NORMALIZATION,
@@ -51,70 +46,6 @@ STAGES = (
 """Stages in the order of evaluation (EV-1), as far as a decision can end there."""
 
 
-@dataclass(frozen=True, slots=True)
-class OtlpTarget:
-    """Where and how to export by OTLP. The same shape serves spans and logs."""
-
-    endpoint: str
-    """``http://host:4317`` or ``https://…``; for HTTP ``/v1/traces`` or ``/v1/logs`` is added when it has no path."""
-    protocol: str = "grpc"
-    """``grpc`` or ``http``."""
-    headers: Mapping[str, str] | None = None
-    ca_file: str = ""
-    """PEM bundle that vouches for the collector; empty for the system's own."""
-    client_key_file: str = ""
-    client_certificate_file: str = ""
-    timeout_seconds: float = 10.0
-
-    def url(self, signal: str) -> str:
-        """URL of ``traces`` or ``logs`` for HTTP."""
-        has_path = urlsplit(self.endpoint).path not in ("", "/")
-        return self.endpoint if has_path else f"{self.endpoint.rstrip('/')}/v1/{signal}"
-
-    def credentials(self) -> grpc.ChannelCredentials | None:
-        """Read the TLS files for gRPC; None for a plaintext endpoint. Raises OSError."""
-        if not self.endpoint.startswith("https://"):
-            return None
-        return grpc.ssl_channel_credentials(
-            _bytes(self.ca_file), _bytes(self.client_key_file), _bytes(self.client_certificate_file)
-        )
-
-
-def _bytes(file: str) -> bytes | None:
-    if not file:
-        return None
-    with open(file, "rb") as opened:
-        return opened.read()
-
-
-def span_exporter(target: OtlpTarget) -> SpanExporter:
-    """Build the exporter of one target. Raises OSError when a TLS file cannot be read."""
-    if target.protocol == "http":
-        return otlp_http.OTLPSpanExporter(
-            target.url("traces"),
-            certificate_file=target.ca_file or None,
-            client_key_file=target.client_key_file or None,
-            client_certificate_file=target.client_certificate_file or None,
-            headers=dict(target.headers or {}),
-            timeout=target.timeout_seconds,
-        )
-    return otlp_grpc.OTLPSpanExporter(
-        target.endpoint,
-        insecure=not target.endpoint.startswith("https://"),
-        credentials=target.credentials(),
-        headers=dict(target.headers or {}),
-        timeout=target.timeout_seconds,
-    )
-
-
-def service_resource(instance: str = "", attributes: Mapping[str, str] | None = None) -> Resource:
-    """Name this service in spans and logs; ``instance`` tells workers apart."""
-    named = {SERVICE_NAME: "authz", SERVICE_VERSION: program_version()}
-    if instance:
-        named[SERVICE_INSTANCE_ID] = instance
-    return Resource.create({**named, **(attributes or {})})
-
-
 def parse_trace_parent(text: str) -> tuple[str, str, bool] | None:
     """Read a W3C ``traceparent`` as (trace id, span id, sampled); None when it is not valid (XA-172)."""
     if _TRACE_PARENT.fullmatch(text) is None:
@@ -124,12 +55,6 @@ def parse_trace_parent(text: str) -> tuple[str, str, bool] | None:
     if trace_id in _ZEROS or span_id in _ZEROS or (len(text) > _TRACE_PARENT_LENGTH and text[:2] == "00"):
         return None
     return trace_id, span_id, text[54] in _SAMPLED_DIGITS
-
-
-def nanoseconds(seconds: float) -> int:
-    """Convert without the error of multiplying a float by 10^9, which is a quarter microsecond today."""
-    whole = int(seconds)
-    return whole * _NANOSECONDS + round((seconds - whole) * _NANOSECONDS)
 
 
 class DecisionTracer:

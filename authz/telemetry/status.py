@@ -18,7 +18,7 @@ class ReloadStatus:
     successes: int = 0
     failures: int = 0
     problems: tuple[Problem, ...] = ()
-    """Of the last reload, warnings included."""
+    """What the last reload found, warnings included."""
     documents: tuple[tuple[str, int], ...] = ()
     """(kind, number) of the documents in force."""
 
@@ -43,7 +43,7 @@ class KeySetStatus:
     fetched_at: float | None = None
     """None when it was never read: tokens of its issuer are denied."""
     error: str = ""
-    """Of the last attempt; empty after a success."""
+    """What the last attempt failed of; empty after a success."""
     successes: int = 0
     failures: int = 0
 
@@ -85,7 +85,7 @@ class NativeStatus:
     newest_at: float = 0.0
     """End of the newest request that was recorded, in seconds since the epoch."""
     waiting_bytes: int = 0
-    """Of followed files, not yet read."""
+    """Bytes of followed files that are not yet read."""
     missing: Mapping[str, int] = field(default_factory=dict)
     """Requests without a record, by proxy."""
     unreachable: Mapping[str, bool] = field(default_factory=dict)

@@ -30,6 +30,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlannedRule:
+    """One jwtRule with the places where its tokens may stand and where its keys come from."""
+
     rule: JwtRule
     places: tuple[Place, ...]
     """In the order of RA-13."""
@@ -43,6 +45,8 @@ class PlannedRule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
+    """The jwtRules of a workload, prepared once for all of its requests."""
+
     rules: tuple[PlannedRule, ...]
     headers: tuple[Place, ...]
     """Places of all rules, each once."""

@@ -28,7 +28,7 @@ from authz.core.attributes import (
 from authz.core.networks import parse_address
 
 LINE_BEGINS = b'{"authz":'
-"""Of every line: its first key, which is the first in the alphabet, as Envoy sorts them."""
+"""The beginning of every line: its first key, which is the first in the alphabet, as Envoy sorts them."""
 MAX_ID = 128
 _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "jwt_authn_access_denied{",
@@ -47,7 +47,7 @@ class Enforced(NamedTuple):
     """What Envoy did, in Envoy's words."""
 
     status: int = 0
-    """Of the response, an upstream's included; 0 for TCP."""
+    """Status of the response, an upstream's included; 0 for TCP."""
     details: str = ""
     """Response code details, or connection termination details."""
     results: Mapping[str, str] = {}
@@ -59,6 +59,7 @@ class Enforced(NamedTuple):
 
     @property
     def is_denied(self) -> bool:
+        """Whether one of Envoy's filters refused the request."""
         return self.details.startswith((_JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED))
 
     @property

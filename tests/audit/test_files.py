@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from authz.audit.encode import encode_record
-from authz.audit.entry import Entry
+from authz.audit.entry import Entry, encode_record
 from authz.audit.files import FileSink, Rotation, compress_file, rotated_files
 from authz.audit.query import RecordFilter, Skipped, audit_files, find
-from authz.audit.record import build_record
 from authz.audit.trail import AuditTrail
+from authz.audit.writer import build_record
 from authz.core.decided import Offer
 
 MakeOffer = Callable[..., Offer]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from authz.audit.filters import RecordRules, RedactionRule
-from authz.audit.record import build_record
+from authz.audit.writer import build_record
 from authz.core.attributes import Json, read_field
 from authz.core.decided import Offer
 from authz.core.decision import Decision, DryRunResult, Effect

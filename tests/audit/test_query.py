@@ -16,11 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from authz.audit.chain import Chain
-from authz.audit.encode import encode_record
-from authz.audit.entry import Entry
+from authz.audit.entry import Entry, encode_record
 from authz.audit.files import FileSink, Rotation
 from authz.audit.query import RecordFilter, audit_files, find, follow
-from authz.audit.record import build_record
+from authz.audit.writer import build_record
 from authz.cli.audit import audit, parse_time
 from authz.core.decided import Offer, Record, TraceIds
 from authz.core.decision import Decision

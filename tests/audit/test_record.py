@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.audit.encode import encode_record
-from authz.audit.record import RecordOptions, RecordWriter, build_record
+from authz.audit.entry import encode_record
+from authz.audit.record import RecordOptions
 from authz.audit.render import render_line, short_principal, text
+from authz.audit.writer import RecordWriter, build_record
 from authz.core.attributes import (
     NOT_AUTHENTICATED,
     UNKNOWN,
@@ -17,11 +18,16 @@ from authz.core.attributes import (
     Destination,
     HttpRequest,
     Source,
+    Token,
     Workload,
     read_field,
 )
 from authz.core.decided import Offer, TraceIds
 from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage, would_be
+from authz.core.errors import NOWHERE, Location
+from authz.core.explain import PredicateNote, RuleNote
+from authz.core.resources import Action
+from tests.audit.plain_record import plain_record
 
 MakeOffer = Callable[..., Offer]
 TRIAL = RuleReference("bookinfo", "trial", 1, "ns[bookinfo]-policy[trial]-rule[1]")
@@ -211,6 +217,44 @@ def test_what_a_writer_remembers_is_never_told_of_another_request(make_offer: Ma
     for _ in range(2):
         for one in offers:
             assert writer.write(one) == RecordWriter(options).write(one)
+
+
+TEXTS = st.text(alphabet=st.characters(codec=None), max_size=40) | st.sampled_from(["x" * 1025, "ä" * 1024, '"}', ""])
+QUERIES = st.lists(st.sampled_from(["page=1", "token=2", "e", "=", "a b=c", "page", "x=1#y", "?", "page=" + "9" * 130]))
+
+
+@given(
+    st.lists(TEXTS, min_size=9, max_size=9),
+    QUERIES,
+    st.sampled_from([UNKNOWN, "", "10.0.0.1"]),
+    st.floats(0, 4e9).map(lambda seconds: round(seconds, 6)),
+    st.sampled_from([None, True, False]),
+)
+def test_a_record_is_what_the_plain_builder_says(
+    texts: list[str], query: list[str], ip: Any, at: float, hit: bool | None
+) -> None:
+    """Members, their order and their values, against a second way to make them that shares no code."""
+    a, b, c, d, e, f, g, h, i = texts
+    token = Token({}, a, b, c, d, at, e) if hit is not None else None
+    rule = RuleReference(a, b, 3, c, Location(d, 7, 1) if hit else NOWHERE)
+    headers = {"user-agent": (f,), "x-request-id": (g,)} if h else {}
+    attributes = AttributeContext(
+        Source((f"spiffe://{a}",) if b else (), ip, h, len(c)),
+        Destination(Workload(a, name=b, service_account=c), ip, UNKNOWN if d else 9080, f"spiffe://{e}"),
+        HttpRequest(a, b, f"{c}?{'&'.join(query)}" if query else c, headers, d, e, f, len(i)) if i else None,
+        sni=g if d else UNKNOWN,
+        authentication=replace(NOT_AUTHENTICATED, token=token, query_parameters_to_remove=("x",)),
+    )
+    decision = Decision(DENY, Stage.ALLOW, h, rule, len(a), audit=hit, audit_rule=rule if hit else None,
+                        dry_run_deny=DryRunResult(DENY, TRIAL) if hit else None, policy_version=i)  # fmt: skip
+    key = "request.headers[x]" if b else "source.ip"
+    note = PredicateNote(a, key, False, (c,) * 9, (d,), (e, f) if g else None, "")
+    nearest = RuleNote(rule, Action.ALLOW, False, False, ((note,) * 5,))
+    options = RecordOptions(query_values=frozenset({"page", "token", "x"}), user_agent=bool(c))
+    offer, trace = Offer(attributes, decision, a, at, 0.00012345, hit), TraceIds("a" * 32, "b" * 16)
+    written = json.loads(RecordWriter(options).write(offer, trace, nearest))
+    expected = plain_record(offer, trace, options, nearest)
+    assert json.dumps(written) == json.dumps(expected)
 
 
 def test_a_writer_remembers_a_bounded_number_of_bounded_texts(make_offer: MakeOffer) -> None:

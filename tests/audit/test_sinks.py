@@ -8,7 +8,7 @@ from authz.audit.sinks import OtlpSink, StreamSink, log_exporter
 from authz.audit.trail import AuditTrail
 from authz.core.decided import Offer
 from authz.core.decision import Decision
-from authz.telemetry.spans import OtlpTarget
+from authz.telemetry.otlp import OtlpTarget
 from tests.audit.collector import GrpcCollector, HttpCollector
 from tests.audit.recent import RecentSink
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from authz.audit.builder import RecordSteps
 from authz.audit.entry import Entry
 from authz.audit.filters import RecordRules
-from authz.audit.trail import AuditTrail, OnFull, Steps
+from authz.audit.trail import AuditTrail, OnFull
 from authz.core.attributes import AttributeContext
 from authz.core.compiler import compile_engine
 from authz.core.decided import Offer, Record, TraceIds
@@ -95,7 +96,7 @@ def test_a_full_queue_drops_and_counts_or_denies(
     started: Started, make_offer: MakeOffer, on_full: OnFull, answer: bool
 ) -> None:
     sink, telemetry = StuckSink(), Telemetry()
-    steps = Steps(telemetry)
+    steps = RecordSteps(telemetry)
     trail = started(AuditTrail([sink], capacity=3, on_full=on_full, flush_seconds=0.001, steps=steps))
     trail.offer(*make_offer(decision_id="at-hand"))
     assert sink.entered.wait(10)
@@ -126,7 +127,7 @@ class BrokenRules(RecordRules):
 
 
 def test_offer_raises_nothing_even_when_counting_fails(make_offer: MakeOffer) -> None:
-    trail = AuditTrail([], capacity=0, steps=Steps(BrokenTelemetry()))
+    trail = AuditTrail([], capacity=0, steps=RecordSteps(BrokenTelemetry()))
     assert trail.offer(*make_offer()) is True
     assert trail.status().dropped == 1
 
@@ -161,15 +162,15 @@ def _no_nearest(attributes: AttributeContext, decision: Decision) -> None:
 @pytest.mark.parametrize(
     "steps",
     [
-        Steps(telemetry=BrokenTelemetry()),
-        Steps(tracer=BrokenTracer(())),
-        Steps(rules=BrokenRules()),
-        Steps(nearest=_no_nearest),
+        RecordSteps(telemetry=BrokenTelemetry()),
+        RecordSteps(tracer=BrokenTracer(())),
+        RecordSteps(rules=BrokenRules()),
+        RecordSteps(nearest=_no_nearest),
     ],
     ids=["telemetry", "tracer", "rules", "nearest"],
 )
 def test_a_step_that_fails_never_costs_the_line(
-    started: Started, make_offer: MakeOffer, denial: Decision, steps: Steps
+    started: Started, make_offer: MakeOffer, denial: Decision, steps: RecordSteps
 ) -> None:
     sink = RecentSink()
     trail = started(AuditTrail([sink], steps=steps))
@@ -183,7 +184,7 @@ def test_a_record_whose_redaction_failed_holds_nothing_that_could_need_it(
     started: Started, make_offer: MakeOffer
 ) -> None:
     sink = RecentSink()
-    trail = started(AuditTrail([sink], steps=Steps(rules=BrokenRules())))
+    trail = started(AuditTrail([sink], steps=RecordSteps(rules=BrokenRules())))
     trail.offer(*make_offer())
     assert trail.flush()
     assert "source" not in sink.entries[0].record
@@ -203,7 +204,7 @@ def test_close_writes_what_is_queued_and_refuses_the_rest(make_offer: MakeOffer)
 def test_records_left_out_by_a_rule_are_counted(started: Started, make_offer: MakeOffer, allowed: Decision) -> None:
     sink = RecentSink()
     rules = RecordRules.parse(drop=("effect=allow,request.path=/health*",))
-    trail = started(AuditTrail([sink], steps=Steps(rules=rules)))
+    trail = started(AuditTrail([sink], steps=RecordSteps(rules=rules)))
     trail.offer(*make_offer(decision=allowed, http={"path": "/healthz"}))
     assert trail.flush()
     assert (sink.entries, trail.status().filtered) == ((), 1)
@@ -229,7 +230,7 @@ spec:
     to: [{operation: {methods: [POST]}}]
 """
     engine = compile_engine(read_policies([("policies/viewers.yaml", text)]).resources, MeshConfig())
-    steps = Steps(nearest=lambda a, d: nearest_miss(engine.for_workload(a.destination.workload), a))
+    steps = RecordSteps(nearest=lambda a, d: nearest_miss(engine.for_workload(a.destination.workload), a))
     sink = RecentSink()
     trail = started(AuditTrail([sink], steps=steps))
     trail.offer(*make_offer(decision=replace(denial, stage=Stage.ALLOW, rule=None)))
@@ -295,7 +296,7 @@ def test_the_event_loop_builds_after_the_answers_and_the_writer_writes(
             super().observe(offer)
 
     sink, loop, telemetry = RecentSink(), Loop(), Observed()
-    trail = looped(AuditTrail([sink], flush_seconds=60, steps=Steps(telemetry)), loop)
+    trail = looped(AuditTrail([sink], flush_seconds=60, steps=RecordSteps(telemetry)), loop)
     for number in range(20):
         trail.offer(*make_offer(decision=allowed, decision_id=f"d-{number}"))
     assert len(loop.calls) == 1, "called once for all that wait"
@@ -327,7 +328,7 @@ def test_what_takes_long_is_left_to_the_writer_and_keeps_its_place(
         finders.append(threading.current_thread())
 
     sink, loop = RecentSink(), Loop()
-    trail = looped(AuditTrail([sink], flush_seconds=60, steps=Steps(nearest=nearest)), loop)
+    trail = looped(AuditTrail([sink], flush_seconds=60, steps=RecordSteps(nearest=nearest)), loop)
     decisions = [allowed, replace(denial, stage=Stage.ALLOW, rule=None), denial]
     for number, decision in enumerate(decisions):
         trail.offer(*make_offer(decision=decision, decision_id=f"d-{number}"))
@@ -370,7 +371,9 @@ def test_a_closed_event_loop_leaves_the_work_to_the_writer(started: Started, mak
 def test_without_sinks_decisions_are_counted_and_shown_only(make_offer: MakeOffer) -> None:
     watched: list[tuple[str, str]] = []
     telemetry = Telemetry()
-    steps = Steps(telemetry=telemetry, watch=lambda offer, trace: watched.append((offer.decision_id, trace.trace_id)))
+    steps = RecordSteps(
+        telemetry=telemetry, watch=lambda offer, trace: watched.append((offer.decision_id, trace.trace_id))
+    )
     trail = AuditTrail((), steps=steps)
     trail.start()
     offer = make_offer(decision_id="one")

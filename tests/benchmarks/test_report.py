@@ -122,7 +122,8 @@ def test_a_worse_ratio_is_noticed(cpu: float, broken: int) -> None:
 def test_the_envoys_are_configured_for_a_real_one(tmp_path: Path, kind: str) -> None:
     envoy = pytest.importorskip("envoy")
     subject = make_subject(3)
-    filters = {"alone": [], "native": subject.native_filters(), "asking": [check_filter(raw_headers=True)]}[kind]
+    native = subject.native_filters(remembered_tokens=1000)
+    filters = {"alone": [], "native": native, "asking": [check_filter(raw_headers=True)]}[kind]
     clusters = [check_cluster({"pipe": {"path": "/tmp/none.sock"}})] if kind == "asking" else []
     file = tmp_path / "envoy.json"
     file.write_text(json.dumps(checking_envoy(0, filters, clusters, [])))

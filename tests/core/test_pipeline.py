@@ -5,7 +5,8 @@ import pytest
 from authz.core import resources as r
 from authz.core.attributes import AttributeContext, Authentication, AuthenticationOutcome, Token
 from authz.core.decision import Decision, Effect, Stage
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import decide
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from tests import build
 from tests.build import ANYTHING, operation, policy, source, when
 

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from authz.demo.collector import SpanFile, make_server, read_spans
-from authz.telemetry.spans import OtlpTarget, span_exporter
+from authz.telemetry.otlp import OtlpTarget, span_exporter
 
 TRACE = "a" * 32
 EXPORT = ParseDict(

@@ -16,15 +16,17 @@ from pathlib import Path
 from time import time
 
 from authz.analysis.offline.request import to_attributes
+from authz.analysis.suites.keys import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import decide
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 from authz.service.loading.snapshot import Snapshot
 from authz.service.server import CheckServer
 from authz.tokens.authenticate import authenticate
-from authz.tokens.signing import KeyPool, make_keys, make_tokens, substitute_keys, substitute_tokens
+from authz.tokens.signing import KeyPool, make_keys, make_tokens
 from authz.wire.check import DECISION_ID_HEADER
 from tests.envoy import sidecar as envoy
 from tests.envoy.applications import Applications, applications

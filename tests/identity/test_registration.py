@@ -94,15 +94,20 @@ def entry(text: str) -> bytes:
 
 GOOD = "spiffeID: spiffe://mesh.test/a, selectors: ['unix:uid:1']"
 BROKEN = [
-    (b"entries: [", 1, "not readable as YAML: expected the node content, but found '<stream end>'"),
-    (b"\xff", 0, "not readable as YAML: the file is not UTF-8"),
-    (b"[" * 5000, 0, "not readable as YAML: nested too deeply"),
+    (b"entries: [", 2, "not YAML: "),
+    (b"\xff", 1, "the file is not UTF-8: byte 0xff is an invalid start byte"),
+    (b"[" * 65 + b"]" * 65, 1, "nested deeper than 64 levels"),
+    (b"entries: []\n---\nentries: []", 3, "expected one document with one list `entries`"),
     (b"[]", 1, "expected a mapping"),
     (b"entrys: []", 1, "unknown field `entrys`; did you mean `entries`?"),
     (b"entries: 3", 1, "expected a list"),
     (b"entries: [3]", 1, "expected a mapping"),
     (entry("selectors: ['unix:uid:1']"), 2, "`spiffeID` is missing"),
-    (entry(GOOD + ", spiffeID: spiffe://mesh.test/b"), 2, "`spiffeID` is given twice"),
+    (
+        entry(GOOD + ", spiffeID: spiffe://mesh.test/b"),
+        2,
+        "the key `spiffeID` is given twice, first at entries.yaml:2:5",
+    ),
     (entry(GOOD + ", selector: []"), 2, "unknown field `selector`; did you mean `selectors`?"),
     (entry("spiffeID: spiffe://mesh.test, selectors: ['unix:uid:1']"), 2, "`spiffe://mesh.test` has no path"),
     (
@@ -150,7 +155,7 @@ def test_a_broken_file_of_entries_says_where_and_what(data: bytes, line: int, me
 def test_every_problem_is_reported_at_once() -> None:
     data = entry(GOOD + ", x509SVIDTTL: 0") + b"- { selectors: [nonsense] }\n"
     _, problems = read_entries("entries.yaml", data, MESH)
-    assert [problem.path for problem in problems] == ["entries[0].x509SVIDTTL", "entries[1]", "entries[1].selectors"]
+    assert [problem.path for problem in problems] == ["entries[0].x509SVIDTTL", "entries[1]", "entries[1].selectors[0]"]
 
 
 # The registrar

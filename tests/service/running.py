@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 import grpc
 
 from authz._proto import health_pb2
-from authz.core.pipeline import ProviderAnswer
+from authz.core.providers import ProviderAnswer
 from authz.service.check import CheckFunction, Pending
-from authz.service.server import AUTHORIZATION, HEALTH, CheckServer
+from authz.service.ports.health import AUTHORIZATION, HEALTH
+from authz.service.server import CheckServer
 
 NOW = 1_800_000_000.0
 Ask = Callable[[bytes], Coroutine[None, None, bytes]]

@@ -19,7 +19,7 @@ import pytest
 from authz._proto import health_pb2
 from authz.core.errors import SettingsError
 from authz.service.loading.loader import WORTH_BYTES
-from authz.service.server import AUTHORIZATION, HEALTH
+from authz.service.ports.health import AUTHORIZATION, HEALTH
 from authz.service.workers.envoy_host import find_hosting
 from tests.service.loading.test_reload import policy
 from tests.service.messages import check_request, response, told

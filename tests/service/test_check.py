@@ -8,7 +8,7 @@ import pytest
 from authz.core import resources as r
 from authz.core.compiler import compile_engine
 from authz.core.decision import FORBIDDEN_BODY
-from authz.core.pipeline import ProviderAnswer
+from authz.core.providers import ProviderAnswer
 from authz.service.check import CheckFunction, DecisionIds, Pending, identity_problem
 from authz.service.loading.snapshot import Snapshot
 from tests.service.messages import LABELS, check_request, peer, response, told

@@ -10,8 +10,9 @@ import pytest
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.core import resources as r
-from authz.core.pipeline import ProviderAnswer
+from authz.core.providers import ProviderAnswer
 from authz.service.check import Pending
+from authz.service.ports.health import AUTHORIZATION
 from authz.service.providers import (
     Providers,
     grpc_request,
@@ -21,7 +22,6 @@ from authz.service.providers import (
     read_http_answer,
     service_address,
 )
-from authz.service.server import AUTHORIZATION
 from tests.service.messages import check_request, response, told
 from tests.service.test_check import ALLOW_OPEN, CUSTOM, NOW, function
 

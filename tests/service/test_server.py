@@ -10,9 +10,10 @@ import pytest
 from authz._proto import health_pb2
 from authz.core import resources as r
 from authz.core.errors import SettingsError
-from authz.core.pipeline import ProviderAnswer
+from authz.core.providers import ProviderAnswer
 from authz.service.check import Pending
-from authz.service.server import AUTHORIZATION, HEALTH, CheckServer
+from authz.service.ports.health import AUTHORIZATION, HEALTH
+from authz.service.server import CheckServer
 from tests.service.messages import check_request, response
 from tests.service.recording import Recorder
 from tests.service.running import check_call, health_of, refuse, serving

@@ -15,20 +15,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from authz.audit.builder import RecordSteps
 from authz.audit.filters import RecordRules
-from authz.audit.record import build_record
-from authz.audit.trail import AuditTrail, Steps
+from authz.audit.trail import AuditTrail
+from authz.audit.writer import build_record
 from authz.core.attributes import AttributeContext, read_field
 from authz.core.decided import Offer, Timing, TraceIds
 from authz.core.decision import Decision, Effect, Stage
-from authz.telemetry.spans import (
-    DecisionTracer,
-    OtlpTarget,
-    parse_trace_parent,
-    service_resource,
-    span_attributes,
-    span_exporter,
-)
+from authz.telemetry.otlp import OtlpTarget, service_resource, span_exporter
+from authz.telemetry.spans import DecisionTracer, parse_trace_parent, span_attributes
 from tests.audit.collector import GrpcCollector, HttpCollector
 from tests.audit.recent import RecentSink
 
@@ -50,7 +45,7 @@ def tracer(exporter: InMemorySpanExporter) -> Iterator[DecisionTracer]:
 
 def run(tracer: DecisionTracer, offer: Offer, rules: RecordRules | None = None) -> RecentSink:
     sink = RecentSink()
-    trail = AuditTrail([sink], steps=Steps(tracer=tracer, rules=rules or RecordRules()))
+    trail = AuditTrail([sink], steps=RecordSteps(tracer=tracer, rules=rules or RecordRules()))
     trail.start()
     trail.offer(*offer)
     assert trail.close()
@@ -315,7 +310,7 @@ def test_a_collector_that_is_gone_costs_neither_time_nor_records(make_offer: Mak
     target = OtlpTarget(f"{collector.endpoint}/v1/traces", "http", timeout_seconds=0.1)
     tracer = DecisionTracer([span_exporter(target)], delay_seconds=60)
     sink = RecentSink()
-    trail = AuditTrail([sink], steps=Steps(tracer=tracer))
+    trail = AuditTrail([sink], steps=RecordSteps(tracer=tracer))
     trail.start()
     trail.offer(*make_offer())
     assert trail.flush()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from authz.analysis.suites.keys import substitute_keys, substitute_tokens
 from authz.core.attributes import (
     AttributeContext,
     AuthenticationOutcome,
@@ -22,7 +23,7 @@ from authz.tokens.authenticate import authenticate
 from authz.tokens.cache import TokenCache
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySetState
-from authz.tokens.signing import KeyPool, make_keys, make_tokens, substitute_keys, substitute_tokens
+from authz.tokens.signing import KeyPool, make_keys, make_tokens
 
 NOW = 1_800_000_000.0
 CORPUS = Path(__file__).parents[1] / "conformance"

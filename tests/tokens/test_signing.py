@@ -6,17 +6,7 @@ from typing import Any
 
 import pytest
 
-from authz.tokens.jwks import read_key_set
-from authz.tokens.signing import (
-    KeyPool,
-    jwks_text,
-    make_keys,
-    make_token,
-    make_tokens,
-    sign_text,
-    substitute_keys,
-    substitute_tokens,
-)
+from authz.tokens.signing import KeyPool, make_keys, make_token, sign_text
 from tests.tokens.material import KEYS, NOW
 
 
@@ -62,17 +52,6 @@ def test_pool_reuses_keys_between_groups_but_not_within_one() -> None:
 def test_unknown_key_descriptions_are_refused(description: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="unknown"):
         make_keys({"a": description})
-
-
-def test_placeholders_in_requests_and_policies() -> None:
-    tokens = make_tokens({"t": {"raw": "h.p.s"}}, KEYS, NOW)
-    assert substitute_tokens("Bearer ${TOKEN:t} ${PAYLOAD:t}", tokens) == "Bearer h.p.s p"
-    policies = substitute_keys("'${JWKS:rsa,ec}' ${JWKS_URI:ed} ${JWKS_URI:rsa,ec} ${JWKS_URI_DOWN}", KEYS)
-    inline, one, two, down = policies.text.split(" ")
-    assert [key.kid for key in read_key_set(inline.strip("'")).keys] == ["rsa", "ec"]
-    assert policies.documents == {one: jwks_text([KEYS["ed"]]), two: jwks_text([KEYS["rsa"], KEYS["ec"]])}
-    assert down not in policies.documents
-    assert "\n" not in policies.text
 
 
 def test_public_jwk_has_no_private_member() -> None:

@@ -64,7 +64,7 @@ class Traffic:
     outcomes: Mapping[Outcome, int]
     """Within the window; may be empty."""
     last_at: float
-    """Of the last decision ever, in seconds since the epoch."""
+    """When the last decision was made, in seconds since the epoch."""
     ever_allowed: bool = True
 
 
@@ -105,6 +105,7 @@ class GraphEdge:
     ever_allowed: bool = False
 
     def total(self, effect: Effect | None = None) -> int:
+        """Requests on this edge, or those with one effect."""
         return sum(n for outcome, n in self.outcomes.items() if effect is None or outcome.effect is effect)
 
     @property
@@ -115,6 +116,7 @@ class GraphEdge:
 
     @property
     def state(self) -> EdgeState:
+        """Whether the requests were allowed, denied, or both."""
         allowed, denied = self.total(Effect.ALLOW), self.total(Effect.DENY)
         if allowed:
             return EdgeState.MIXED if denied else EdgeState.ALLOWED
@@ -203,6 +205,7 @@ def app_of(workload: Workload) -> str:
 
 
 def version_of(workload: Workload) -> str:
+    """Version of a workload by Istio's labels, the canonical revision first; empty without one."""
     labels = dict(workload.labels)
     return labels.get("service.istio.io/canonical-revision") or labels.get("version", "")
 

@@ -18,7 +18,7 @@ class Seen:
     time: float
     namespace: str
     workload: str
-    """Of the destination; empty when its sidecar gave no name."""
+    """The destination's; empty when its sidecar gave no name."""
     port: int
     """0 when it is not known."""
     source_ip: str
@@ -67,10 +67,12 @@ class Workload:
 
     @property
     def is_safe(self) -> bool:
+        """Whether STRICT would refuse nobody who is allowed now."""
         return not self.problem
 
     @property
     def plaintext(self) -> int:
+        """Requests that came without mTLS."""
         return sum(sender.allowed + sender.refused for sender in self.senders)
 
 
@@ -80,15 +82,17 @@ class Plan:
 
     workloads: tuple[Workload, ...]
     begin: float
-    """Of the window: time of the first record; with ``end`` 0 when there is none."""
+    """Time of the first record of the window; with ``end`` 0 when there is none."""
     end: float
 
     @property
     def window_seconds(self) -> float:
+        """How long was looked at."""
         return self.end - self.begin
 
     @property
     def is_safe(self) -> bool:
+        """Whether every workload is safe, and there is at least one."""
         return bool(self.workloads) and all(workload.is_safe for workload in self.workloads)
 
     def namespaces(self) -> dict[str, bool]:

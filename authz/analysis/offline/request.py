@@ -64,6 +64,7 @@ class OfflineRequest:
 
     @property
     def is_tcp(self) -> bool:
+        """Whether it describes a connection without HTTP."""
         return self.protocol == "tcp"
 
     def substituted(self, substitute: Callable[[str], str]) -> "OfflineRequest":

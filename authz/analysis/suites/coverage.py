@@ -57,6 +57,7 @@ class Coverage:
 
     @property
     def rules(self) -> tuple[RuleCoverage, ...]:
+        """Every rule with what was seen of it, in the order of the files."""
         return tuple(sorted(self._rules.values(), key=lambda rule: (rule.location, rule.rule)))
 
     @property

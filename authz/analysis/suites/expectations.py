@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from authz.analysis.offline.request import UNUSABLE_PATH
+from authz.analysis.suites.keys import substitute_tokens
 from authz.analysis.suites.suite import Case, Upstream
 from authz.core.attributes import AttributeContext, Json
 from authz.core.decision import Decision, DryRunResult, Effect
-from authz.tokens.signing import substitute_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
+        """Whether what came is what was expected."""
         return self.expected == self.actual
 
 

@@ -30,6 +30,7 @@ def read_normalization(node: Scalar, notes: Notes) -> PathNormalization:
 
 
 def read_keys(node: Node | None, notes: Notes) -> dict[str, dict[str, object]]:
+    """Read ``keys``: descriptions of signing keys by name. Problems go to ``notes``."""
     found: dict[str, dict[str, object]] = {}
     for name, child in fields.named(node, "keys", notes).items():
         given = fields.entries(child, _KEY_KEYS, "a key", notes)
@@ -50,6 +51,7 @@ def read_key_sets(node: Node | None, keys: Mapping[str, object], notes: Notes) -
 
 
 def read_tokens(node: Node | None, keys: Mapping[str, object], notes: Notes) -> dict[str, dict[str, object]]:
+    """Read ``tokens``: descriptions of tokens by name, each signed by one of ``keys``. Problems go to ``notes``."""
     found: dict[str, dict[str, object]] = {}
     for name, child in fields.named(node, "tokens", notes).items():
         given = fields.entries(child, _TOKEN_KEYS, "a token", notes)
@@ -105,6 +107,7 @@ def check_placeholders(node: Node | None, known: Mapping[str, Mapping[str, objec
 
 
 def read_expect(node: Node | None, notes: Notes) -> tuple[dict[str, Json], Upstream | None]:
+    """Read ``expect``: expected values by field, and what the upstream must see. Problems go to ``notes``."""
     given = fields.entries(node, EXPECT_KEYS, "expect", notes)
     expect: dict[str, Json] = {}
     upstream = None

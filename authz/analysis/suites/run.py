@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from authz.analysis.offline.request import passed_through, to_attributes
 from authz.analysis.suites.coverage import Coverage
 from authz.analysis.suites.expectations import Comparison, compare
+from authz.analysis.suites.keys import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, DocumentCase, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.compiler import compile_engine
@@ -19,13 +20,14 @@ from authz.core.decision import FORBIDDEN_BODY, Decision
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, sort_problems
 from authz.core.explain import Explanation, explain
-from authz.core.pipeline import Authenticate, ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import Authenticate, decide
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule, MeshConfig
 from authz.policy.reader import read_policies
 from authz.tokens.authenticate import authenticate
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySets, KeySetState
-from authz.tokens.signing import KeyPool, jwks_text, make_keys, make_tokens, substitute_keys, substitute_tokens
+from authz.tokens.signing import KeyPool, jwks_text, make_keys, make_tokens
 
 URI_DOWN = "https://down.jwks.invalid/"
 ISTIO_WARNINGS = frozenset({"VA-2", "VA-32", "VA-39"})
@@ -48,18 +50,21 @@ class CaseResult:
     """For an error: why. For a document: what validation said."""
     decision: Decision | None = None
     explanation: Explanation | None = None
-    """Of a request that failed: what led to the decision."""
+    """What led to the decision of a request that failed."""
 
     @property
     def name(self) -> str:
+        """The case as it is selected and printed: ``group/case``."""
         return f"{self.group}/{self.case}"
 
     @property
     def is_document(self) -> bool:
+        """Whether a document was validated instead of a request decided."""
         return self.decision is None and self.group == "documents"
 
     @property
     def passed(self) -> bool:
+        """Whether everything that was expected came."""
         return not self.error and all(comparison.agrees for comparison in self.comparisons)
 
 

@@ -82,6 +82,8 @@ class DocumentCase:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
+    """One file of test cases, read; with errors among its problems it cannot be run."""
+
     file: str
     groups: tuple[Group, ...]
     documents: tuple[DocumentCase, ...]

@@ -113,7 +113,7 @@ def _entry(entry: Source | Operation, names: Mapping[str, Attribute], inside: st
 
 
 def _forgeable_allow(whole: PolicySet) -> Iterator[Problem]:
-    """AN-1."""
+    """AN-1: an ALLOW rule rests on a header that anyone can send."""
     for policy, index, rule in _rules(whole, Action.ALLOW):
         uses = list(_uses(rule))
         if any(use.attribute.voucher is not Voucher.CLIENT and use.values for use in uses):
@@ -133,7 +133,7 @@ def _forgeable_allow(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _weak_normalization(whole: PolicySet) -> Iterator[Problem]:
-    """AN-2."""
+    """AN-2: a path in a DENY or CUSTOM rule is evaded by writing it with two slashes."""
     mode = whole.engine.mesh.path_normalization
     if mode not in _WEAK:
         return
@@ -153,7 +153,7 @@ def _weak_normalization(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _hosts_without_port(whole: PolicySet) -> Iterator[Problem]:
-    """AN-3."""
+    """AN-3: a host without a port does not match the same host with one, which is routed the same way."""
     for policy, index, rule in _rules(whole, Action.DENY, Action.CUSTOM, Action.ALLOW):
         for use in _uses(rule):
             if use.attribute is not OPERATION_FIELDS["hosts"]:
@@ -174,7 +174,7 @@ def _hosts_without_port(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _covered(whole: PolicySet) -> Iterator[Problem]:
-    """AN-4."""
+    """AN-4: a rule can be removed, because another one matches everything that it matches."""
     for policy, index, other, other_index in covered_rules(whole.policies, whole.root):
         name = f"{other.metadata.namespace}/{other.metadata.name}/{other_index}"
         yield _finding(
@@ -188,7 +188,7 @@ def _covered(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _selects_nobody(whole: PolicySet) -> Iterator[Problem]:
-    """AN-5."""
+    """AN-5: a selector selects none of the known workloads."""
     items: tuple[AuthorizationPolicy | RequestAuthentication, ...] = (
         *whole.policies,
         *whole.engine.resources.request_authentications,
@@ -210,7 +210,7 @@ def _selects_nobody(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _needs_token_without_rule(whole: PolicySet) -> Iterator[Problem]:
-    """AN-6."""
+    """AN-6: a rule asks for claims where no RequestAuthentication verifies tokens, so it never sees any."""
     authentications = whole.engine.resources.request_authentications
     for policy, index, rule in _rules(whole, Action.ALLOW, Action.DENY, Action.AUDIT):
         use = next((use for use in _uses(rule) if use.attribute.voucher is Voucher.TOKEN), None)
@@ -235,7 +235,7 @@ def _may_meet(policy: AuthorizationPolicy, other: RequestAuthentication, root: s
 
 
 def _admits_strangers(whole: PolicySet) -> Iterator[Problem]:
-    """AN-7."""
+    """AN-7: an ALLOW rule only says who may not come in, so callers who show nothing may."""
     vouched = (Voucher.MTLS, Voucher.TOKEN)
     for policy, index, rule in _rules(whole, Action.ALLOW):
         uses = [use for use in _uses(rule) if use.attribute.voucher in vouched]
@@ -254,7 +254,7 @@ def _admits_strangers(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _plaintext_evades_deny(whole: PolicySet) -> Iterator[Problem]:
-    """AN-8."""
+    """AN-8: a DENY rule names an identity where plaintext is accepted, so a caller without a certificate evades it."""
     for policy, index, rule in _rules(whole, Action.DENY):
         use = next((u for u in _uses(rule) if u.attribute.voucher is Voucher.MTLS and u.values), None)
         if use is None or policy.target.target_refs:
@@ -265,7 +265,7 @@ def _plaintext_evades_deny(whole: PolicySet) -> Iterator[Problem]:
             yield _finding(
                 "AN-8",
                 policy,
-                f"mTLS is {mode} here: who leaves out the certificate is not matched by this DENY rule",
+                f"mTLS is {mode} here: a caller without a certificate is not matched by this DENY rule",
                 "make mTLS STRICT with a PeerAuthentication, or say in ALLOW rules who may",
                 location=rule.location,
                 path=f"spec.rules[{index}].{use.path}",
@@ -273,7 +273,7 @@ def _plaintext_evades_deny(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _open_beside_closed(whole: PolicySet) -> Iterator[Problem]:
-    """AN-9."""
+    """AN-9: a rule that allows everything makes a policy that allows nothing ineffective."""
     closed = [p for p in whole.policies if p.action is Action.ALLOW and not p.rules and not p.dry_run]
     for policy, index, rule in _rules(whole, Action.ALLOW):
         if rule.sources or rule.operations or rule.conditions or policy.dry_run:

@@ -6,22 +6,23 @@ Names that istiod has too are its own (``citadel_server_…``), so that its dash
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from authz.control.authority.sds import SecretServer
-from authz.core.spiffe import SpiffeId
 from authz.identity.ca import CertificateAuthority
 from authz.identity.registrar import Cause
+from authz.telemetry import names
+from authz.telemetry.names import Metric
+from authz.telemetry.text import CONTENT_TYPE, metric_lines
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-"""As ASGI says; Any: its messages are dictionaries of many kinds."""
+"""The callables of ASGI; Any: its messages are dictionaries of many kinds."""
 SIGN_ERROR = "CERT_GEN_ERROR"
 """istiod's word for it; the record has the reason."""
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Reload:
     """Why the authority cannot renew the certificate of its own doors; empty when it can."""
 
     def refuse(self, problem: str) -> None:
+        """Note that a change of the files is not in force, and why."""
         self.problem = problem
         self.failures += 1
 
@@ -72,78 +74,37 @@ def causes(facts: Facts) -> Iterable[dict[str, object]]:
             yield {"part": "renewal", "message": f"{spiffe_id} is not renewed: {held.failure}", "blocks": False}
 
 
-def metric_lines(facts: Facts) -> Iterable[str]:
-    """Prometheus text, zeros too."""
+def figures(facts: Facts) -> Iterable[tuple[Metric, Mapping[tuple[str, ...], float] | float]]:
+    """Every metric of the authority with what it is now."""
     ca, secrets, counts = facts.ca, facts.secrets, facts.issuances
-    figures = secrets.figures
-    asked = counts.issued + counts.refused.total()
-    yield from _metric("citadel_server_csr_count", "counter", "Requests for certificates.", asked)
-    yield from _metric("citadel_server_success_cert_issuance_count", "counter", "Certificates issued.", counts.issued)
-    yield from _metric(
-        "citadel_server_authentication_failure_count",
-        "counter",
-        "Requests of somebody without proof or without an entry.",
-        counts.refused[Cause.DENIED],
-    )
-    yield from _metric(
-        "citadel_server_csr_parsing_err_count",
-        "counter",
-        "Certificate requests that cannot be used.",
-        counts.refused[Cause.REQUEST],
-    )
-    yield from _metric(
-        "citadel_server_csr_sign_err_count",
-        "counter",
-        "Certificates that should have been signed and could not be.",
-        counts.refused[Cause.SIGNING],
-        f'{{error="{SIGN_ERROR}"}}',
-    )
-    yield from _metric(
-        "authz_ca_limited_total",
-        "counter",
-        "Requests refused because there were too many.",
-        counts.refused[Cause.LIMIT],
-    )
-    yield from _metric(
-        "authz_ca_unrecorded_refusals_total", "counter", "Refusals that no record was written of.", counts.unrecorded
-    )
-    roots = min(root.not_valid_after_utc.timestamp() for root in ca.roots)
-    chain = min(c.not_valid_after_utc.timestamp() for c in (*ca.active.chain, ca.active.root))
-    yield from _metric(
-        "citadel_server_root_cert_expiry_timestamp", "gauge", "When the first trusted root expires.", roots
-    )
-    yield from _metric(
-        "citadel_server_cert_chain_expiry_timestamp",
-        "gauge",
-        "When the first certificate of the signing chain expires.",
-        chain,
-    )
-    yield from _metric(
-        "authz_ca_last_reload_successful",
-        "gauge",
-        "0 while a change of the files is refused and the last good one stays.",
-        not facts.reload.problem,
-    )
-    yield from _metric("authz_ca_reload_failures_total", "counter", "Refused changes.", facts.reload.failures)
-    yield from _metric("authz_sds_pushes_total", "counter", "Secrets sent.", figures.pushes)
-    yield from _metric("authz_sds_acknowledged_total", "counter", "Secrets that a proxy took.", figures.acknowledged)
-    yield from _metric("authz_sds_rejected_total", "counter", "Secrets that a proxy refused.", figures.rejected)
-    yield from _metric("authz_sds_refused_total", "counter", "Peers and names that were refused.", figures.refused)
-    yield from _metric("authz_sds_streams", "gauge", "Open streams.", secrets.streams)
-    kept = secrets.shelf.kept
-    failing = sum(bool(held.failure) for held in kept.values())
-    yield from _metric("authz_ca_failing_renewals", "gauge", "Certificates in use whose last renewal failed.", failing)
-    yield "# HELP authz_ca_svid_expiration_timestamp_seconds End of the certificate in use that expires first."
-    yield "# TYPE authz_ca_svid_expiration_timestamp_seconds gauge"
-    ends: dict[SpiffeId, float] = {}
+    sent, kept = secrets.figures, secrets.shelf.kept
+    yield names.CA_ASKED, counts.issued + counts.refused.total()
+    yield names.CA_ISSUED, counts.issued
+    yield names.CA_DENIED, counts.refused[Cause.DENIED]
+    yield names.CA_UNUSABLE, counts.refused[Cause.REQUEST]
+    yield names.CA_UNSIGNED, {(SIGN_ERROR,): counts.refused[Cause.SIGNING]}
+    yield names.CA_LIMITED, counts.refused[Cause.LIMIT]
+    yield names.CA_UNRECORDED, counts.unrecorded
+    yield names.CA_ROOT_EXPIRY, min(root.not_valid_after_utc.timestamp() for root in ca.roots)
+    chain = (*ca.active.chain, ca.active.root)
+    yield names.CA_CHAIN_EXPIRY, min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
+    yield names.CA_RELOAD_OK, not facts.reload.problem
+    yield names.CA_RELOAD_FAILURES, facts.reload.failures
+    yield names.SDS_PUSHES, sent.pushes
+    yield names.SDS_ACKNOWLEDGED, sent.acknowledged
+    yield names.SDS_REJECTED, sent.rejected
+    yield names.SDS_REFUSED, sent.refused
+    yield names.SDS_STREAMS, secrets.streams
+    yield names.CA_FAILING_RENEWALS, sum(bool(held.failure) for held in kept.values())
+    ends: dict[str, float] = {}
     for (_, spiffe_id), held in kept.items():
-        ends[spiffe_id] = min(held.svid.not_after, ends.get(spiffe_id, held.svid.not_after))
-    for spiffe_id, end in sorted(ends.items(), key=lambda item: str(item[0])):  # a SPIFFE ID needs no escaping
-        yield f'authz_ca_svid_expiration_timestamp_seconds{{identity="{spiffe_id}"}} {end:.0f}'
+        ends[str(spiffe_id)] = min(held.svid.not_after, ends.get(str(spiffe_id), held.svid.not_after))
+    yield names.CA_SVID_EXPIRY, {(name,): end for name, end in sorted(ends.items())}
 
 
-def _metric(name: str, kind: str, text: str, value: float, labels: str = "") -> Iterable[str]:
-    return (f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name}{labels} {value:.0f}")
+def _page(facts: Facts) -> str:
+    """Prometheus text of every figure."""
+    return "".join(f"{line}\n" for metric, values in figures(facts) for line in metric_lines(metric, values))
 
 
 def make_app(facts: Callable[[], Facts]) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
@@ -151,14 +112,14 @@ def make_app(facts: Callable[[], Facts]) -> Callable[[Scope, Receive, Send], Awa
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         status, body = 404, b"there are /metrics, /healthz and /readyz\n"
-        content_type = CONTENT_TYPE
+        content_type = CONTENT_TYPE.encode()
         if scope["path"] in ("/healthz", "/readyz"):
             found = list(causes(facts())) if scope["path"] == "/healthz" else []
             word = "attention" if found else "healthy" if scope["path"] == "/healthz" else "ready"
             status, body = 200, json.dumps({"status": word, "causes": found}).encode() + b"\n"
             content_type = b"application/json"
         elif scope["path"] == "/metrics":
-            status, body = 200, "".join(f"{line}\n" for line in metric_lines(facts())).encode()
+            status, body = 200, _page(facts()).encode()
         headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -124,6 +124,7 @@ class AuthorityServer:
         self._tasks = [asyncio.create_task(self.secrets.keep_current()), asyncio.create_task(self._look())]
 
     async def stop(self, grace_seconds: float = 0.5) -> None:
+        """Stop all doors, waiting ``grace_seconds`` for calls under way."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

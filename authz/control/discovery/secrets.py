@@ -87,7 +87,7 @@ class SecretStream:
         self.node = ""
         """``node.id`` of the first request: later ones may leave it out (XA-154)."""
         self.accepted_version = ""
-        """Of the last response that Envoy took; also what a reconnecting Envoy says it still has."""
+        """The version of the last response that Envoy took; also what a reconnecting Envoy says it still has."""
         self.rejection = ""
         """Envoy's words when it refused the last response; empty after it took one."""
 

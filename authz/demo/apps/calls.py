@@ -32,7 +32,7 @@ SESSION_COOKIE = "bookinfo_session"
 """Cookie in which a browser keeps its token; the ingress policy reads it from there."""
 
 TIMEOUT_SECONDS = 3.0
-"""As in Istio's productpage."""
+"""The same as in Istio's productpage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Answer:
 
     @property
     def is_ok(self) -> bool:
+        """Whether the status is 2xx."""
         return self.status // 100 == 2
 
 

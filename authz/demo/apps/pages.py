@@ -23,6 +23,7 @@ class Visitor:
 
     @property
     def is_signed_in(self) -> bool:
+        """Whether a verified token named somebody."""
         return bool(self.name)
 
 

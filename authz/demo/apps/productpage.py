@@ -55,9 +55,11 @@ class Productpage:
     # --- pages ------------------------------------------------------------------------------------------------------
 
     async def landing(self, request: Request) -> Response:
+        """``GET /``: the start page."""
         return _html(landing(_visitor(request), self._sign_in_url(request)))
 
     async def product(self, request: Request) -> Response:
+        """``GET /productpage``: the book with its details and reviews."""
         details = await self._details(request, 0)
         reviews = await self._reviews(request, 0)
         request_id = request.headers.get("x-request-id", "")
@@ -65,9 +67,11 @@ class Productpage:
         return _html(body)
 
     async def admin(self, request: Request) -> Response:
+        """``GET /admin``: who may hide reviewers."""
         return _html(admin(_visitor(request), self._sign_in_url(request), REVIEWERS, self.hidden))
 
     async def moderate(self, request: Request) -> Response:
+        """``POST`` of the form there: hide or show a reviewer."""
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
         self._hide(request.path_params["reviewer"], form.get("hidden") == ["yes"])
         return RedirectResponse("/admin", SEE_OTHER)
@@ -85,6 +89,7 @@ class Productpage:
         return response
 
     async def logout(self, request: Request) -> Response:
+        """Forget the session."""
         response = RedirectResponse("/", SEE_OTHER)
         response.delete_cookie(SESSION_COOKIE, path="/")
         return response
@@ -92,15 +97,19 @@ class Productpage:
     # --- API --------------------------------------------------------------------------------------------------------
 
     async def products(self, request: Request) -> Response:
+        """``GET /api/v1/products``: the one book there is."""
         return JSONResponse([PRODUCT])
 
     async def api_details(self, request: Request) -> Response:
+        """Details of a book, as their service answers."""
         return _passed_on(await self._details(request, request.path_params["product"]))
 
     async def api_reviews(self, request: Request) -> Response:
+        """Reviews of a book, as their service answers."""
         return _passed_on(await self._reviews(request, request.path_params["product"]))
 
     async def api_hide(self, request: Request) -> Response:
+        """Hide a reviewer; 404 for an unknown one."""
         if not self._hide(request.path_params["reviewer"], True):
             return JSONResponse({"error": "no such reviewer"}, 404)
         return Response(status_code=204)
@@ -110,6 +119,7 @@ class Productpage:
         return JSONResponse({"ordered": request.query_params.get("quantity", "1"), "by": _visitor(request).name})
 
     async def whoami(self, request: Request) -> Response:
+        """The person and role that the proxy's headers name."""
         visitor = _visitor(request)
         return JSONResponse({"user": visitor.name, "role": visitor.role})
 

@@ -23,9 +23,11 @@ MOST_STARS = 5
 class Store(Protocol):
     """Where ratings are kept. Both may raise RedisError or OSError."""
 
-    async def read(self, product: int) -> dict[str, int]: ...
+    async def read(self, product: int) -> dict[str, int]:
+        """Stars by reviewer; the first ratings when nobody rated."""
 
-    async def write(self, product: int, ratings: dict[str, int]) -> None: ...
+    async def write(self, product: int, ratings: dict[str, int]) -> None:
+        """Replace the stars of a product."""
 
 
 class InMemory:
@@ -35,9 +37,11 @@ class InMemory:
         self._ratings: dict[int, dict[str, int]] = {}
 
     async def read(self, product: int) -> dict[str, int]:
+        """Stars by reviewer, as this process remembers them."""
         return self._ratings.get(product, FIRST_RATINGS)
 
     async def write(self, product: int, ratings: dict[str, int]) -> None:
+        """Remember the stars until the process ends."""
         self._ratings[product] = ratings
 
 
@@ -60,11 +64,13 @@ class InRedis:
         )
 
     async def read(self, product: int) -> dict[str, int]:
+        """Stars by reviewer, as the database has them."""
         async with self._connect() as redis:
             found = await redis.hgetall(f"ratings:{product}")
         return {str(reviewer): int(stars) for reviewer, stars in found.items()} or FIRST_RATINGS
 
     async def write(self, product: int, ratings: dict[str, int]) -> None:
+        """Put the stars into the database."""
         async with self._connect() as redis:
             await redis.hset(f"ratings:{product}", items=[part for pair in ratings.items() for part in pair])
 

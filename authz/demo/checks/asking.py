@@ -132,7 +132,7 @@ async def _join(world: World, name: str) -> tuple[int, Pair]:
 
 
 async def _joined(world: World) -> str:
-    """As a VM does that has no other proof of what it is."""
+    """Ask like a VM that has no other proof of what it is."""
     code, told = await world.authz("ca", "token", "create", _id(world, "productpage-v1"), "--ca", "ca")
     token = next((line for line in told.splitlines() if line and " " not in line), "")  # the rest is for people
     if code or not token:

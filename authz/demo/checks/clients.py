@@ -49,6 +49,7 @@ class Reply:
 
     @property
     def decision_id(self) -> str:
+        """The id that a denial carries; empty without one."""
         return self.headers.get("x-authz-decision-id", "")
 
 

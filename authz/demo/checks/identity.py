@@ -160,7 +160,7 @@ async def _impostor(world: World) -> str:
 
 
 async def _serials(world: World) -> dict[str, frozenset[int]]:
-    """Of the SVIDs that each proxy serves."""
+    """Serial numbers of the SVIDs that each proxy serves."""
     found = {}
     for workload in world.layout.mesh.workloads:
         text = await asyncio.to_thread(_certs, world.admin(workload.name))

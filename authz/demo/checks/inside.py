@@ -2,7 +2,7 @@
 The check among containers: the same scenarios, run by a container that has the mesh's network and volumes.
 
 It cannot end or start other containers. It asks whoever started it, by one JSON line on stdout, and is answered by one
-on stdin: ``{"ask": "kill", "name": "custom"}``. Results are lines too; ``demo.compose`` is the other side.
+on stdin: ``{"ask": "kill", "name": "custom"}``. Results are lines too; ``demo.checks.compose`` is the other side.
 """
 
 import asyncio
@@ -31,12 +31,15 @@ class Outside:
     """The side that can end and start containers. One question at a time."""
 
     async def kill(self, name: str) -> None:
+        """End a container and keep it ended."""
         await self.ask("kill", name)
 
     async def revive(self, name: str) -> None:
+        """Start it again."""
         await self.ask("revive", name)
 
     async def crash(self, name: str) -> bool:
+        """Kill its process; True when it ended."""
         return await self.ask("crash", name) == "ended"
 
     async def ask(self, what: str, name: str = "") -> str:
@@ -128,6 +131,7 @@ class ContainerWorld(World):
 
 
 def say(line: dict[str, Json]) -> None:
+    """Write one line for the other side."""
     print(json.dumps(line), flush=True)
 
 

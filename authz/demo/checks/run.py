@@ -28,6 +28,7 @@ class Result:
 
     @property
     def is_ok(self) -> bool:
+        """Whether what happened is what was expected."""
         return self.actual == self.scenario.expected
 
 

@@ -74,6 +74,7 @@ class World:
         self._remarks.append(text)
 
     def take_remarks(self) -> str:
+        """What scenarios remarked since the last call, as one line."""
         taken, self._remarks = "; ".join(self._remarks), []
         return taken
 
@@ -85,9 +86,11 @@ class World:
     # --- where things are -------------------------------------------------------------------------------------------
 
     def ingress(self) -> Place:
+        """Where the ingress gateway listens."""
         return Place(self.layout.ingress_port)
 
     def issuers(self) -> Place:
+        """Where the OIDC issuer listens."""
         return Place(self.layout.issuer_port)
 
     def inbound(self, workload: str) -> Place:
@@ -151,6 +154,7 @@ class World:
         return self.layout.audit_log
 
     def audit_logs(self) -> list[Path]:
+        """Every file of records."""
         return [self.audit_log]
 
     async def operator_logs(self) -> list[str]:
@@ -325,6 +329,7 @@ class World:
         )
 
     def token(self, name: str) -> str:
+        """One of the tokens made at the start, by name."""
         return self._tokens[name]
 
     async def new_token(self, name: str, person: str) -> None:
@@ -332,6 +337,7 @@ class World:
         self._tokens[name] = await asyncio.to_thread(self._issued, person)
 
     async def issuer(self, method: str, path: str, body: bytes = b"") -> Reply:
+        """Call the issuer's own HTTP side."""
         return await asyncio.to_thread(send, self.issuers(), method, path, body=body)
 
     def _issued(self, query: str) -> str:
@@ -399,7 +405,7 @@ def _replaced(file: str, text: str, old: str, new: str) -> str:
 
 
 def _replace_file(path: Path, text: str) -> None:
-    """As an editor saves: another file, renamed."""
+    """Write like an editor that saves: another file, renamed."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

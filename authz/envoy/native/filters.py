@@ -21,6 +21,7 @@ def linear_http(
     gateway: bool = False,
     cluster_of: ClusterOf = istio_cluster,
 ) -> list[Filter]:
+    """The HTTP filters of one workload in the order of the stages, as Istio's builder emits them."""
     stages = stages_of(engine.written_for(workload), engine.mesh)
     found = [one for rules in stages.custom for one in _custom(rules, cluster_of, tcp=False)]
     jwt = jwt_filter(engine.for_workload(workload).jwt_rules, key_sets, gateway=gateway)
@@ -30,6 +31,7 @@ def linear_http(
 
 
 def linear_tcp(engine: Engine, workload: Workload, cluster_of: ClusterOf = istio_cluster) -> list[Filter]:
+    """The network filters of one workload in the order of the stages."""
     stages = stages_of(engine.written_for(workload), engine.mesh, tcp=True)
     found = [one for rules in stages.custom for one in _custom(rules, cluster_of, tcp=True)]
     return found + [stage_filter(stage, stages.of(stage), tcp=True) for stage in LOCAL if stages.of(stage)]

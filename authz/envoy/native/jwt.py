@@ -115,6 +115,7 @@ def emitted_keys(text: str) -> str:
 
 
 def has_usable_key(text: str) -> bool:
+    """Whether Envoy could verify anything by this key set."""
     return any(_emitted(entry) for entry in _entries(text))
 
 

@@ -23,10 +23,12 @@ class Filter:
     config: Message
 
     def as_extension(self) -> Message:
+        """As it stands in a list of filters or in ECDS."""
         return {"name": self.name, "typed_config": self.config}
 
 
 def rbac_rules(stage: Stage, policies: Policies) -> Message:
+    """The rules of an RBAC filter for one stage."""
     return {"action": ACTIONS[stage], "policies": dict(policies)}
 
 
@@ -58,6 +60,7 @@ def refusing_filter(policies: Policies, *, tcp: bool = False) -> Filter:
 
 
 def dry_run_prefix(stage: Stage) -> str:
+    """What Envoy puts before the names of a stage's dry-run statistics."""
     return _DRY_RUN[stage]
 
 

@@ -46,12 +46,15 @@ class StageRules:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
+    """The rules of one workload by stage, as Envoy's filters take them."""
+
     custom: tuple[ProviderRules, ...]
     audit: StageRules
     deny: StageRules
     allow: StageRules
 
     def of(self, stage: Stage) -> StageRules:
+        """The rules of one stage other than CUSTOM."""
         return {Stage.AUDIT: self.audit, Stage.DENY: self.deny, Stage.ALLOW: self.allow}[stage]
 
 

@@ -28,6 +28,7 @@ def quoted(text: str) -> str:
 
 
 def regex(pattern: str) -> Message:
+    """A matcher of the whole value by a regular expression."""
     return {"safe_regex": {"regex": pattern}}
 
 
@@ -111,6 +112,7 @@ def one_of(matchers: list[Json]) -> Json:
 
 
 def metadata(filter_name: str, keys: tuple[str, ...], value: Json) -> Message:
+    """A matcher of one value of a filter's dynamic metadata."""
     return {"filter": filter_name, "path": [{"key": key} for key in keys], "value": value}
 
 

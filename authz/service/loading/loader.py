@@ -30,7 +30,7 @@ WORTH_BYTES = 256 * 1024
 """Files from this size on are read by a process: some six hundred policies, or a tenth of a second."""
 _MODULE = "authz.service.loading.loader_process"
 _CODE = code_digest()
-"""Of this process, taken when it started."""
+"""The code of this process, taken when it started."""
 
 
 class _NotStarted(Exception):
@@ -59,7 +59,7 @@ class Loader:
             before: the engine in force: what it has compiled is taken from there.
 
         Raises:
-            LoadError: carries every problem; it may be the only one that the process died.
+            LoadError: carries every problem; possibly only that the process died.
         """
         if self._new_bytes(policies, mesh_file) >= WORTH_BYTES:
             try:

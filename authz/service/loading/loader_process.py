@@ -28,6 +28,7 @@ def gives_way(elapsed_seconds: float, used_seconds: float) -> bool:
 
 
 def main() -> int:
+    """Read one set for the server that started this process; returns the exit code."""
     os.nice(NICE)
     began = time.monotonic() - time.process_time()
 

@@ -32,6 +32,7 @@ class Snapshot:
 
     @property
     def resources(self) -> Resources:
+        """The resources that the engine was compiled from."""
         return self.engine.resources
 
 

@@ -46,7 +46,7 @@ class Done:
     """Everything was read, checked and compiled."""
 
     numbers: tuple[list[int], list[int], list[int]]
-    """Of the resources as they were sent, in the order of ``Resources``: its three kinds, each sorted."""
+    """Numbers of the resources as they were sent, in the order of ``Resources``: its three kinds, each sorted."""
     mesh: MeshConfig
     version: str
     problems: tuple[Problem, ...]

@@ -44,6 +44,7 @@ class Following:
 
     @property
     def waiting_bytes(self) -> int:
+        """Bytes of the file that are not yet read."""
         return self._follower.status.waiting_bytes
 
     async def run(self) -> None:

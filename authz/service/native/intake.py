@@ -35,11 +35,14 @@ Recorded = Counter[tuple[str, str]]
 class Trail(Audit, Protocol):
     """``audit.trail.AuditTrail``, as far as it is used here."""
 
-    def note(self, entry: Entry) -> None: ...
+    def note(self, entry: Entry) -> None:
+        """Put a record that is no decision into the trail."""
 
-    def status(self) -> TrailStatus: ...
+    def status(self) -> TrailStatus:
+        """How the trail is doing."""
 
-    def flush(self, timeout_seconds: float = 5.0) -> bool: ...
+    def flush(self, timeout_seconds: float = 5.0) -> bool:
+        """Wait until everything so far is written; False when that took too long."""
 
 
 class Intake:
@@ -60,6 +63,7 @@ class Intake:
         self._room = 0
 
     def status(self) -> NativeStatus:
+        """What was read, judged and disagreed on so far."""
         return NativeStatus(dict(self.results), dict(self.verdicts), dict(self.disagreements), newest_at=self.newest_at)
 
     def take_lines(self, lines: Iterable[bytes], repeated: Recorded | None = None) -> None:

@@ -17,7 +17,8 @@ from authz.core.attributes import AttributeContext, Authentication
 from authz.core.decided import Offer
 from authz.core.decision import FORBIDDEN_BODY, Decision, DryRunResult, Effect, RuleReference, Stage
 from authz.core.engine import WorkloadPolicies
-from authz.core.pipeline import ProviderAnswer, ProviderQuestion, decide
+from authz.core.pipeline import decide
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 from authz.service.loading.snapshot import Snapshot
 from authz.wire.access_log import Enforced, LogEntry

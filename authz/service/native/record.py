@@ -48,6 +48,7 @@ class NativeRecord:
             await one.close()
 
     def status(self) -> NativeStatus:
+        """The status of carriers and judge as one."""
         told = self.intake.status()
         return replace(
             told,

@@ -18,7 +18,7 @@ from authz.telemetry.status import CertificateStatus
 _log = logging.getLogger(__name__)
 AGAIN_SECONDS = 10.0
 MAX_CERTIFICATES = 1_000
-"""Of one directory or ledger."""
+"""The most that are read of one directory or ledger."""
 GONE_SECONDS = 3600.0
 """So long after its end, what an authority issued and did not renew belongs to a workload that is no more."""
 

@@ -40,7 +40,7 @@ class Tls:
     client_ca: Path | None = None
 
     def options(self) -> dict[str, Any]:
-        """As uvicorn names them."""
+        """The same by uvicorn's names."""
         found: dict[str, Any] = {"ssl_certfile": str(self.certificate), "ssl_keyfile": str(self.key)}
         if self.client_ca is not None:
             found |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
@@ -134,6 +134,7 @@ class AdminServer:
         return self.address if self._path is not None else f"{self._scheme}://{self.address}"
 
     async def start(self) -> None:
+        """Begin to serve, and to follow the files of the certificate."""
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="admin")
         if self._tls is not None:
             self._following = asyncio.create_task(self._follow(), name="admin certificate")
@@ -167,6 +168,7 @@ class AdminServer:
             self.renew()
 
     async def stop(self) -> None:
+        """Stop serving, cut what is open after two seconds, and remove the Unix socket."""
         self._server.should_exit = True
         if self._following is not None:
             self._following.cancel()

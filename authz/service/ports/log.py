@@ -3,8 +3,12 @@
 import json
 import logging
 import sys
+from collections.abc import Callable
 
 from authz.settings import Settings
+
+Announce = Callable[[str], None]
+"""Called with one line of progress for people, at the start and the stop."""
 
 
 class _JsonLine(logging.Formatter):

@@ -32,6 +32,7 @@ class ServerCertificate:
             raise SettingsError(f"`{certificate}` and `{key}` are no usable certificate: {_cause(error)}") from error
 
     def credentials(self) -> grpc.ServerCredentials:
+        """Credentials that look for renewed files at each new connection."""
         return grpc.dynamic_ssl_server_credentials(
             self._initial,
             self._fetch,  # type: ignore[arg-type]  # the stubs do not know that None means "no change"

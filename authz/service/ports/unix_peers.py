@@ -24,7 +24,7 @@ from pathlib import Path
 
 from authz.core.errors import SettingsError
 from authz.identity.registration import UnixPeer
-from authz.service.server import SocketLock
+from authz.service.ports.sockets import SocketLock
 
 CHUNK = 65536
 MAX_PEERS = 64

@@ -1,6 +1,6 @@
 """The operator's side of several workers: asks each over its own Unix socket, one address for all."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import httpx
 
@@ -8,9 +8,8 @@ from authz.admin.page import Page
 from authz.admin.page_workers import WorkersSource
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app
 from authz.service.ports.http import make_admin_server
-
-if TYPE_CHECKING:
-    from authz.service.workers.supervisor import Supervisor
+from authz.service.workers.place import Worker
+from authz.settings import Settings
 
 _ASK_SECONDS = 2.0
 _PASSED = ("content-type", "cache-control", "location", "content-security-policy", "x-content-type-options")
@@ -19,25 +18,26 @@ _PASSED = ("content-type", "cache-control", "location", "content-security-policy
 class WorkersAdmin:
     """``start`` once, ``stop`` once. Raises SettingsError when it cannot listen."""
 
-    def __init__(self, supervisor: "Supervisor") -> None:
+    def __init__(self, workers: Sequence[Worker], settings: Settings, is_draining: Callable[[], bool]) -> None:
+        """``settings`` are the supervisor's, whose address answers for all; ``is_draining`` is asked each time."""
         self._clients = [
             httpx.AsyncClient(
                 transport=httpx.AsyncHTTPTransport(uds=str(worker.admin_socket)),
                 base_url="http://worker",
                 timeout=_ASK_SECONDS,
             )
-            for worker in supervisor.workers
+            for worker in workers
         ]
 
         def statuses() -> list[WorkerStatus]:
             return [
                 WorkerStatus(w.index, w.serving.is_set(), w.restarts, w.process.pid if w.process else None)
-                for w in supervisor.workers
+                for w in workers
             ]
 
         self._page = Page(WorkersSource(lambda: range(len(self._clients)), self._fetch))
-        app = create_workers_app(statuses, self._fetch, lambda: supervisor.is_draining, routes=self._page.routes)
-        self._server = make_admin_server(app, supervisor.settings)
+        app = create_workers_app(statuses, self._fetch, is_draining, routes=self._page.routes)
+        self._server = make_admin_server(app, settings)
         self.url = self._server.url
 
     async def _fetch(self, index: int, request: WorkerRequest) -> WorkerAnswer:
@@ -51,9 +51,11 @@ class WorkersAdmin:
         return WorkerAnswer(answer.status_code, headers, answer.content)
 
     async def start(self) -> None:
+        """Begin to serve."""
         await self._server.start()
 
     async def stop(self) -> None:
+        """Stop serving, and close the connections to the workers."""
         self._page.close()
         await self._server.stop()
         for client in self._clients:

@@ -131,10 +131,11 @@ class HostedAt:
 
     listen: tuple[str, ...]
     directory: Path
-    """Of this worker alone; configuration and the administration socket."""
+    """The directory of this worker alone: configuration and the administration socket."""
 
     @property
     def admin_socket(self) -> Path:
+        """Unix socket of that Envoy's administration."""
         return self.directory / "envoy.sock"
 
 

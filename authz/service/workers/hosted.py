@@ -14,7 +14,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from authz.service.check import CheckFunction, Pending
-from authz.service.server import AUTHORIZATION, HEALTH, AskProvider, Health, SocketLock
+from authz.service.ports.health import AUTHORIZATION, HEALTH, Health
+from authz.service.ports.sockets import SocketLock
+from authz.service.server import AskProvider
 from authz.wire.check import DIRECT_IP_METADATA, REMOTE_IP_METADATA
 
 Scope = dict[str, Any]
@@ -26,7 +28,7 @@ CHECK_PATH = f"/{AUTHORIZATION}/Check"
 HEALTH_CHECK_PATH = f"/{HEALTH}/Check"
 HEALTH_WATCH_PATH = f"/{HEALTH}/Watch"
 PREFIX_BYTES = 5
-"""Of every gRPC message: one byte that says whether it is compressed, four of its length."""
+"""The prefix of every gRPC message: one byte that says whether it is compressed, four of its length."""
 WATCH_REPEAT_SECONDS = 30.0
 """How often a watcher is told the same again: sending is how a vanished one is noticed."""
 DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 4, 5, 8, 12, 13

@@ -24,7 +24,7 @@ class Order:
     """What the supervisor tells a worker when it starts it."""
 
     settings: Settings
-    """Of this worker: its own addresses and administration."""
+    """The settings of this worker, with its own addresses and administration."""
     index: int
     control: int
     """Descriptor of the line to the supervisor."""
@@ -32,11 +32,13 @@ class Order:
     """Descriptor of a file whose lock guards standard output."""
 
     def write(self) -> str:
+        """As the value of the environment variable ``ORDER``."""
         told = self.settings.model_dump(mode="json")
         return json.dumps([told, self.index, self.control, self.stdout_lock])
 
     @classmethod
     def read(cls, text: str) -> "Order":
+        """Read what ``write`` wrote."""
         told, index, control, stdout_lock = json.loads(text)
         return cls(Settings(**told), index, control, stdout_lock)
 
@@ -50,9 +52,11 @@ class Line:
 
     @classmethod
     async def over(cls, end: socket.socket) -> "Line":
+        """Make the line from one end of a socket pair, which it owns from now on."""
         return cls(*await asyncio.open_connection(sock=end))
 
     def tell(self, word: str, **facts: Any) -> None:
+        """Say a word with its facts to the other side; nothing happens when that is gone."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps({"word": word, **facts}).encode() + b"\n")
 
@@ -63,6 +67,7 @@ class Line:
                 yield json.loads(line)
 
     async def close(self) -> None:
+        """Send what is buffered and close; the other side sees the end."""
         with suppress(OSError):
             await self._writer.drain()
             self._writer.close()

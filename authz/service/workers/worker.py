@@ -36,6 +36,7 @@ class GuardedStdout(StreamSink):
         self._lock = lock
 
     def write(self, entries: Sequence[Entry]) -> None:
+        """Write a batch while holding the lock that all workers share."""
         fcntl.lockf(self._lock, fcntl.LOCK_EX)
         try:
             super().write(entries)
@@ -115,6 +116,7 @@ async def serve(order: Order) -> int:
 
 
 def main() -> int:
+    """Serve by the order in the environment; returns the exit code."""
     order = Order.read(os.environ.pop(ORDER))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's
     log_to_stderr(order.settings, order.index)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app, merge_metrics
-from authz.service.workers.supervisor import worker_address, worker_count
+from authz.service.workers.addresses import worker_address, worker_count
 from authz.settings import Settings
 from authz.telemetry.names import METRICS, WORKER_METRICS
 from tests.service.messages import check_request, response

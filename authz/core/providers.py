@@ -1,0 +1,47 @@
+"""The one question that a decision asks of the network, and its answer: an external authorizer (CUSTOM)."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from authz.core.attributes import (
+    AttributeContext,
+)
+from authz.core.decision import (
+    Decision,
+    RuleReference,
+)
+from authz.core.resources import ExtensionProvider
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderQuestion:
+    """A CUSTOM rule fired: ask this provider about this request (AP-77)."""
+
+    provider: ExtensionProvider
+    rule: RuleReference
+    attributes: AttributeContext
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAnswer:
+    """
+    What the provider said. ``error`` is set when it could not be asked; ``failOpen`` and ``statusOnError`` are then
+    applied here (AP-83), except that ``is_final`` errors (a body beyond its limit) refuse whatever ``failOpen`` says.
+    """
+
+    allowed: bool
+    status: int = 403
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Response headers of a refusal."""
+    headers_to_set: tuple[tuple[str, str], ...] = ()
+    headers_to_append: tuple[tuple[str, str], ...] = ()
+    """Joined with ``,`` to the first occurrence; without effect on an absent header, as in Envoy (XA-82)."""
+    headers_to_remove: tuple[str, ...] = ()
+    response_headers_to_add: tuple[tuple[str, str], ...] = ()
+    error: str = ""
+    is_final: bool = False
+
+
+Evaluation = Generator[ProviderQuestion, ProviderAnswer, tuple[AttributeContext, Decision]]
+"""A decision under way: it yields questions, is sent answers, and returns the request as last seen and the decision."""

@@ -1,0 +1,56 @@
+"""
+What a listener of a proxy that decides by itself has beside its slots: network filters, records, and decision ids.
+
+Listeners are typed messages; what belongs to policies is plain data and takes the places that were left for it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from authz.core.asked import asked_of
+from authz.core.attributes import Workload
+from authz.core.engine import Engine
+from authz.envoy.native import access_log
+from authz.envoy.native.filters import linear_tcp
+from authz.envoy.native.providers import ClusterOf
+
+NATIVE_TCP = "authz-native-tcp"
+"""Name of the filter in whose place the network filters go."""
+_MANAGER = "envoy.filters.network.http_connection_manager"
+_TCP_PROXY = "envoy.filters.network.tcp_proxy"
+
+
+def complete(
+    listener: dict[str, Any],
+    proxy: str,
+    workload: Workload,
+    engine: Engine,
+    *,
+    gateway: bool,
+    log_path: str,
+    cluster_of: ClusterOf,
+) -> None:
+    """
+    Put the policies' part into a listener, in the JSON form of Envoy's message, in place.
+
+    Only what decides is touched: outbound listeners of a sidecar have no access log, and stay as they are.
+    Connections are judged once: a changed policy replaces the filter chains of a TCP port, as in a cluster.
+    """
+    tcp = [one.as_extension() for one in linear_tcp(engine, workload, cluster_of)]
+    asked = asked_of(engine.for_workload(workload))
+    for chain in _chains(listener):
+        chain["filters"] = [put for one in chain["filters"] for put in (tcp if one["name"] == NATIVE_TCP else [one])]
+        for one in chain["filters"]:
+            config: dict[str, Any] = one.get("typed_config", {})
+            if "access_log" not in config:
+                continue
+            subject = access_log.Subject(workload, proxy, config["stat_prefix"], is_gateway=gateway, asked=asked)
+            if one["name"] == _MANAGER:
+                config["access_log"] = [access_log.http_file_log(log_path, subject)]
+                config["local_reply_config"] = access_log.denial_replies()
+            elif one["name"] == _TCP_PROXY:
+                config["access_log"] = [access_log.tcp_file_log(log_path, subject)]
+
+
+def _chains(listener: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [*listener.get("filter_chains", ()), *filter(None, [listener.get("default_filter_chain")])]

@@ -1,0 +1,64 @@
+"""
+What ``authz serve`` runs: one worker in this process, or a supervisor with its workers and their administration.
+
+A supervisor holds no policies, so what only a worker needs is imported late.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from authz.service.ports.log import Announce
+from authz.service.ports.waiting import first_done
+from authz.service.workers.addresses import worker_count
+from authz.service.workers.choose import choose_server
+from authz.service.workers.supervisor import Supervisor
+from authz.settings import Settings
+
+
+async def run(settings: Settings, announce: Announce) -> None:
+    """
+    Serve until SIGTERM or SIGINT, with as many workers as the settings say; SIGHUP rolls them.
+
+    Raises:
+        LoadError, SettingsError: the start failed.
+    """
+    settings, why = choose_server(settings)
+    if why:
+        announce(f"server    {why}")
+    if settings.server == "grpcio" and worker_count(settings) == 1:
+        from authz.service.app import run as run_in_process  # 40 MB that a supervisor never uses
+
+        await run_in_process(settings, announce)
+        return
+    from authz.service.workers.admin import WorkersAdmin  # needs httpx, which a single worker may never
+
+    supervisor = Supervisor(settings, announce)
+    admin: WorkersAdmin | None = None
+    stopping, at_once = asyncio.Event(), asyncio.Event()
+    _on_signals(lambda: (at_once if stopping.is_set() else stopping).set(), supervisor.roll_soon)
+    try:
+        if settings.admin:
+            admin = WorkersAdmin(supervisor.workers, settings, lambda: supervisor.is_draining)
+            await admin.start()
+            announce(f"admin     {admin.url}/healthz")
+        if await first_done(supervisor.start(), stopping.wait()):
+            announce(f"ready     {len(supervisor.workers)} workers serve")
+            await stopping.wait()
+        announce("draining  health is NOT_SERVING, press again to stop at once")
+        if not await first_done(supervisor.stop(), at_once.wait()):
+            await supervisor.stop(drain=False)
+        announce("stopped")
+    except BaseException:
+        await supervisor.stop(drain=False)
+        raise
+    finally:
+        if admin is not None:
+            await admin.stop()
+
+
+def _on_signals(stop: Callable[[], object], roll: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, roll)

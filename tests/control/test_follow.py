@@ -1,0 +1,134 @@
+"""A rendered mesh follows policies, description and key sets, all at once or not at all."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from authz.control.follow import MeshFollower, fetch_key_texts
+from authz.core.errors import LoadError
+from authz.core.resources import JwtRule
+from authz.envoy.options import RenderOptions
+from authz.mesh.nouns import Enforce
+from authz.tokens.signing import jwks_text, make_keys
+from tests.mesh.meshes import Ports, description
+
+KEYS = jwks_text(list(make_keys({"one": {"kty": "EC", "kid": "one"}}).values()))
+OPTIONS = RenderOptions(enforce=Enforce.NATIVE)
+
+
+def policy(name: str, path: str, action: str = "ALLOW") -> str:
+    return (
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        f"metadata: {{name: {name}, namespace: app}}\n"
+        f"spec: {{action: {action}, selector: {{matchLabels: {{app: server}}}}, "
+        f'rules: [{{to: [{{operation: {{paths: ["{path}"]}}}}]}}]}}\n'
+    )
+
+
+def jwt(uri: str) -> str:
+    return (
+        "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt, namespace: app}\n"
+        f"spec: {{jwtRules: [{{issuer: https://issuer.example, jwksUri: '{uri}'}}]}}\n"
+    )
+
+
+class Followed:
+    def __init__(self, folder: Path) -> None:
+        self.policies, self.mesh, self.out = folder / "policies", folder / "mesh.yaml", folder / "state"
+        self.policies.mkdir()
+        self.mesh.write_bytes(description(Ports()))
+        self.write("a.yaml", policy("one", "/one"))
+        self.said: list[str] = []
+        self.follower = MeshFollower(self.policies, self.mesh, self.out, OPTIONS, clock=time, say=self.said.append)
+
+    def write(self, name: str, text: str) -> None:
+        fresh = self.policies.parent / name
+        fresh.write_text(text)
+        fresh.replace(self.policies / name)
+
+    def filters(self, proxy: str = "server-v1") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.out / "ecds" / f"{proxy}.authz-rules.json").read_bytes())
+        return found
+
+    async def becomes(self, text: str, proxy: str = "server-v1") -> None:
+        async with asyncio.timeout(20):
+            while text not in json.dumps(self.filters(proxy)):  # noqa: ASYNC110  # a file tells nobody
+                await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def following(folder: Path) -> AsyncIterator[Followed]:
+    found = Followed(folder)
+    await found.follower.start(keys_timeout_seconds=0.1)
+    running = asyncio.create_task(found.follower.run())
+    try:
+        yield found
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await found.follower.close()
+
+
+async def test_a_changed_policy_reaches_the_workloads_that_it_concerns_and_no_others(tmp_path: Path) -> None:
+    async with following(tmp_path) as mesh:
+        before = mesh.filters(), mesh.filters("client-v1")
+        mesh.write("b.yaml", policy("two", "/two", "DENY"))
+        await mesh.becomes("ns[app]-policy[two]-rule[0]")
+        assert mesh.filters()["version_info"] != before[0]["version_info"]
+        assert mesh.filters("client-v1") == before[1]
+
+
+async def test_a_broken_policy_keeps_every_file(tmp_path: Path) -> None:
+    async with following(tmp_path) as mesh:
+        before = {path: path.read_bytes() for path in mesh.out.rglob("*") if path.is_file()}
+        mesh.write("b.yaml", policy("two", "/two", "DENI"))
+        async with asyncio.timeout(20):
+            while mesh.follower.reload_status.is_ok:  # noqa: ASYNC110  # nothing is written, so nothing tells
+                await asyncio.sleep(0.02)
+        assert {path: path.read_bytes() for path in mesh.out.rglob("*") if path.is_file()} == before
+
+
+async def test_nothing_is_written_when_the_first_set_is_broken(tmp_path: Path) -> None:
+    mesh = Followed(tmp_path)
+    mesh.write("a.yaml", policy("one", "/one", "DENI"))
+    with pytest.raises(LoadError):
+        await mesh.follower.start()
+    await mesh.follower.close()
+    assert not mesh.out.exists()
+
+
+async def test_keys_that_come_later_are_rendered_when_they_come(tmp_path: Path) -> None:
+    """Until then tokens are refused, and requests without one pass."""
+    answered = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = KEYS if answered.is_set() else ""
+        writer.write(f"HTTP/1.1 {'200' if body else '503'} -\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        uri = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys"
+        (tmp_path / "x").mkdir()
+        mesh = Followed(tmp_path / "x")
+        mesh.write("jwt.yaml", jwt(uri))
+        await mesh.follower.start(keys_timeout_seconds=0.1)
+        assert any(line.startswith("missing") and uri in line for line in mesh.said)
+        assert '\\"kid\\":\\"one\\"' not in json.dumps(mesh.filters())
+        running = asyncio.create_task(mesh.follower.run())
+        answered.set()
+        await mesh.becomes('\\"kid\\":\\"one\\"')
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await mesh.follower.close()
+
+        rule = JwtRule(issuer="https://issuer.example", jwks_uri=uri)
+        texts, missing = await fetch_key_texts([rule], clock=time)
+        assert (texts, missing) == ({rule.keys_from: KEYS}, ())
