@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.documents.reading import read_documents
 from authz.documents.splitting import split_documents
 from authz.policy import pieces
 from authz.policy.memory import Memory
@@ -107,7 +108,7 @@ def test_odd_documents_beside_one_another_are_read_in_parts_as_in_one(first: str
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of the document of each text that is read."""
     read: list[int] = []
-    real: Callable[..., object] = pieces.read_documents
+    real: Callable[..., object] = read_documents
 
     def reading(file: str, data: bytes, problems: list[object], **options: int) -> object:
         read.append(options["number"] + 1)

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from authz.core.errors import Problem
+from authz.documents.reading import read_documents
 from authz.policy import pieces
 from authz.policy.memory import Found
 from authz.policy.reader import ReadResult, read_policies
@@ -48,7 +49,7 @@ spec:
 
 def without_templates(text: str) -> ReadResult:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces.Templates, "read", lambda *_: (None, False))
+        patch.setattr(Templates, "read", lambda *_: (None, False))
         return read_policies([("a.yaml", text.encode())])
 
 
@@ -64,7 +65,7 @@ def named(text: str, number: int) -> str:
 
 def test_most_of_many_documents_that_are_alike_are_not_read_as_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    real = pieces.read_documents
+    real = read_documents
 
     def reading(file: str, data: bytes, problems: list[Problem], **options: object) -> object:
         read.append(file)
