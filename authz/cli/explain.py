@@ -1,5 +1,6 @@
 """``authz explain``: decide one request, and say why."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from authz.cli.question import Answer, ask
 from authz.cli.report import place
 from authz.cli.request_options import request_options
 from authz.core.explain import PredicateNote, RuleNote, StageNote
+from authz.service.loading.garbage import without_collector
 
 
 @click.command("explain", short_help="Decide one request, and say why.")
@@ -28,12 +30,13 @@ def command(output: str, **options: Any) -> None:
     authz explain -p policies/ -n shop -l app=cart --method PUT --path /cart
     authz explain -p policies/ -f request.yaml -o json | jq .nearest
     """
-    answer = ask(options)
-    if output == "json":
-        out.print_json(explanation_json(answer.explanation))
-    else:
-        print_decision(answer)
-        print_stages(answer)
+    with without_collector():
+        answer = ask(options)
+        if output == "json":
+            out.print_json(explanation_json(answer.explanation))
+        else:
+            print_decision(answer)
+            print_stages(answer)
     raise SystemExit(out.Exit.YES if answer.explanation.decision.is_allowed else out.Exit.NO)
 
 
@@ -41,13 +44,17 @@ def print_stages(answer: Answer) -> None:
     """Print the stages in their order, each with its rules and their predicates."""
     console = out.answers()
     out.say(console=console)
+    out.print_lines(_lines(answer), console)
+
+
+def _lines(answer: Answer) -> Iterator[Text]:
     for stage in answer.explanation.stages:
-        console.print(_stage_line(stage))
+        yield _stage_line(stage)
         for note in stage.rules:
-            console.print(_rule_line(note))
+            yield _rule_line(note)
             for part in note.parts:
                 for predicate in part:
-                    console.print(_predicate_line(predicate))
+                    yield _predicate_line(predicate)
 
 
 def _stage_line(stage: StageNote) -> Text:

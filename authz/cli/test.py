@@ -18,7 +18,7 @@ from authz.cli import files, report
 from authz.cli import output as out
 from authz.core.errors import sort_problems
 from authz.sources.policies.directory import read_directory
-from authz.sources.policies.directory import watch as changes_of
+from authz.sources.policies.watching import watch as changes_of
 from authz.tokens.signing import KeyPool
 
 _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)

@@ -6,7 +6,6 @@ because dropping it would widen a DENY or empty an ALLOW (RE-24, AP-73, AP-74).
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache
 
 from authz.core.catalog import (
     OPERATION_FIELDS,
@@ -31,16 +30,35 @@ from authz.core.resources import (
 )
 from authz.core.rules import CompiledPolicy, CompiledRule, Entry, Predicate
 
+Fields = tuple[tuple[str, Attribute, Callable[[object], tuple[tuple[str, ...], tuple[str, ...]]]], ...]
+"""Istio's name of a field, what it asks, and what reads its values and those of its negation."""
 
-def compile_engine(resources: Resources, mesh: MeshConfig) -> Engine:
+
+def _pair(name: str, negation: str) -> Callable[[object], tuple[tuple[str, ...], tuple[str, ...]]]:
+    return lambda written: (getattr(written, name), getattr(written, negation))
+
+
+def _fields(attributes: dict[str, Attribute]) -> Fields:
+    names = {field: "".join(f"_{c.lower()}" if c.isupper() else c for c in field) for field in attributes}
+    return tuple((field, attributes[field], _pair(name, f"not_{name}")) for field, name in names.items())
+
+
+_SOURCE, _OPERATION = _fields(SOURCE_FIELDS), _fields(OPERATION_FIELDS)
+
+
+def compile_engine(resources: Resources, mesh: MeshConfig, before: Engine | None = None) -> Engine:
     """
-    Compile everything that was read.
+    Compile everything that was read, save what ``before`` holds of it and has compiled for the same mesh.
 
     Raises:
         LoadError: some value cannot be used; carries every problem.
     """
     compiler = _Compiler(mesh)
-    policies = [compiler.policy(policy) for policy in resources.authorization_policies]
+    known = before.compiled_by_id() if before is not None and before.mesh == mesh else {}
+    policies = [
+        known[id(policy)] if id(policy) in known else compiler.policy(policy)
+        for policy in resources.authorization_policies
+    ]
     if compiler.problems:
         raise LoadError(compiler.problems)
     return Engine(resources, mesh, _compile_one(mesh), policies)
@@ -95,30 +113,25 @@ class _Compiler:
         unknown_holds = policy.action is not Action.ALLOW
         place = f"spec.rules[{index}]"
 
-        def entry(written: Source | Operation, fields: dict[str, Attribute], inside: str, location: Location) -> Entry:
-            predicates = (
-                self._predicate(
-                    attribute,
-                    getattr(written, _snake(field)),
-                    getattr(written, "not_" + _snake(field)),
-                    f"{inside}.{field}",
-                    context,
-                    unknown_holds,
-                    location,
-                    place,
-                )
-                for field, attribute in fields.items()
-            )
+        def entry(written: Source | Operation, fields: Fields, inside: str, location: Location) -> Entry:
+            predicates = []
+            for field, attribute, read in fields:
+                values, not_values = read(written)
+                if values or not_values:  # of two dozen fields one or two are given
+                    path = f"{inside}.{field}"
+                    predicates.append(
+                        self._predicate(attribute, values, not_values, path, context, unknown_holds, location, place)
+                    )
             return tuple(predicate for predicate in predicates if predicate is not None)
 
         return CompiledRule(
             RuleReference(metadata.namespace, metadata.name, index, name, rule.location),
             tuple(
-                entry(source, SOURCE_FIELDS, f"from[{position}].source", rule.location)
+                entry(source, _SOURCE, f"from[{position}].source", rule.location)
                 for position, source in enumerate(rule.sources)
             ),
             tuple(
-                entry(operation, OPERATION_FIELDS, f"to[{position}].operation", rule.location)
+                entry(operation, _OPERATION, f"to[{position}].operation", rule.location)
                 for position, operation in enumerate(rule.operations)
             ),
             tuple(
@@ -205,8 +218,3 @@ def _strip(entry: Entry) -> Entry:
 def _strip_entries(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     stripped = tuple(_strip(entry) for entry in entries)
     return () if any(not entry for entry in stripped) else stripped
-
-
-@cache
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)

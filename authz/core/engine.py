@@ -110,9 +110,9 @@ class Engine:
         resources: Resources,
         mesh: MeshConfig,
         compile_policy: Callable[[AuthorizationPolicy], CompiledPolicy],
-        compiled: Iterable[CompiledPolicy] = (),
+        compiled: Iterable[CompiledPolicy | None] = (),
     ) -> None:
-        """``compiled`` is of all policies in their order, or empty: then each is compiled when it is first needed."""
+        """``compiled`` is of all policies in their order, or empty; None is compiled when it is first needed."""
         self.resources = resources
         self.mesh = mesh
         self.version = resources.version
@@ -151,6 +151,11 @@ class Engine:
     def known_workloads(self) -> tuple[Workload, ...]:
         """The workloads asked for so far: what the next snapshot prepares before it is put in force."""
         return tuple(policies.workload for policies in list(self._workloads.values()))
+
+    def compiled_by_id(self) -> dict[int, CompiledPolicy | None]:
+        """What was compiled of each policy here, by its ``id``; None for one that was not needed yet."""
+        written = self.resources.authorization_policies
+        return {id(policy): compiled for policy, compiled in zip(written, self._compiled, strict=True)}
 
     def parts(self) -> Iterator[object]:
         """What the memory of this engine consists of, in pieces that belong to few others: policies and rules."""

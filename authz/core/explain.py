@@ -208,7 +208,8 @@ def _rule_note(
         _closest(rule.operations, attributes, in_words),
         _notes(rule.conditions, attributes, in_words),
     )
-    return RuleNote(rule.reference, action, dry_run, rule.fires(attributes), parts)
+    fired = all(note.holds for part in parts for note in part)  # of each part the entry that held, if any did
+    return RuleNote(rule.reference, action, dry_run, fired, parts)
 
 
 def _closest(entries: tuple[Entry, ...], attributes: AttributeContext, in_words: bool) -> tuple[PredicateNote, ...]:

@@ -6,6 +6,7 @@ They never raise: what is wrong is noted, and an empty value answered, which nob
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar
 
 from authz.documents import reading
@@ -37,6 +38,7 @@ def text(check: Check | None = None) -> Decoder[str]:
         fault = check(value) if check is not None and text_of(node) is not None else None
         if fault is not None:
             notes.fault(node, fault)
+        notes.passed(node, (check,) if check is not None else ())
         return value
 
     return decode
@@ -84,6 +86,8 @@ def texts(*checks: Check, most: int = 0, most_code: str = "") -> Decoder[tuple[s
                     if fault is not None:
                         notes.fault(item, fault)
                         break
+            if notes.checked is not None:
+                notes.passed(item, checks)
             values.append(value)
         return tuple(values)
 
@@ -148,6 +152,8 @@ def text_map(check: Callable[[str, str], Fault | None] | None = None) -> Decoder
             fault = check(key.value, value) if check is not None else None
             if fault is not None:
                 notes.fault(child, fault)
+            if notes.checked is not None:
+                notes.passed(child, (partial(check, key.value),) if check is not None else ())
         return values
 
     return decode

@@ -8,6 +8,7 @@ Bounded: size of a file, depth, and the number of nodes that aliases stand for (
 
 import codecs
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -42,6 +43,17 @@ _ADVICE = (
 """What to do about libyaml's complaints, the first whose words are in it."""
 
 
+@dataclass(slots=True)
+class Extent:
+    """What reading a text has come to, for whoever reads a file in pieces."""
+
+    documents: int = 0
+    """Documents begun, empty ones too."""
+    has_aliases: bool = False
+    is_broken: bool = False
+    """Whether reading ended before the text did."""
+
+
 def read_documents(
     file: str,
     data: bytes,
@@ -49,15 +61,21 @@ def read_documents(
     *,
     max_bytes: int = MAX_FILE_BYTES,
     origin: tuple[int, int] = (1, 1),
+    number: int = 0,
+    extent: Extent | None = None,
 ) -> Iterator[Document]:
     """
     Yield the documents of a file, empty ones left out and lists unfolded; after a syntax error, those before it.
 
     One at a time, so that the nodes of a large file never live together: the garbage collector would walk them all.
     ``problems`` receives what is wrong with the text. ``origin`` is the line and column at which the text begins,
-    for YAML that stands inside another document.
+    for YAML that stands inside another document. ``number`` documents of the file stand before the text.
+    ``extent`` is told how far reading came.
     """
     reading = _Reading(file, problems, *origin)
+    reading.number = number
+    extent = extent if extent is not None else Extent()
+    extent.is_broken = True
     if len(data) > max_bytes:
         reading.note(0, 0, f"the file has {len(data)} bytes, more than the {max_bytes} allowed")
         return
@@ -71,6 +89,8 @@ def read_documents(
         return
     try:
         yield from reading.run(data)
+        extent.is_broken, extent.documents = False, reading.number - number
+        extent.has_aliases = reading.aliased > 0
     except yaml.reader.ReaderError as error:
         line, column = _place_of(data, error.position if isinstance(error.position, int) else 0)
         line, column = reading.shift(line, column)

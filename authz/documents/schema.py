@@ -33,11 +33,24 @@ Check = Callable[[str], Fault | None]
 class Notes:
     """Collects the problems of one document; field paths are looked up only when there is a problem."""
 
-    def __init__(self, document: Document, problems: list[Problem], resource: str = "") -> None:
+    def __init__(
+        self,
+        document: Document,
+        problems: list[Problem],
+        resource: str = "",
+        checked: dict[int, tuple[Scalar, list[Check]]] | None = None,
+    ) -> None:
+        """``checked`` receives each text that only has to pass some checks, by the ``id`` of its node."""
         self.document = document
+        self.checked = checked
         self.problems = problems
         self.resource = resource
         self._paths: dict[int, str] | None = None
+
+    def passed(self, node: Node, checks: Iterable[Check]) -> None:
+        """Remember that a text has passed checks: any other that passes them can stand in its place."""
+        if self.checked is not None and isinstance(node, Scalar):
+            self.checked.setdefault(id(node), (node, []))[1].extend(checks)
 
     def place(self, node: Node) -> Location:
         """File, line and column of a node."""

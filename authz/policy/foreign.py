@@ -83,6 +83,10 @@ def _problem(file: str, message: str, advice: str, line: int = 0, column: int = 
 # --- documents without a kind ----------------------------------------------------------------------------------------
 
 
+NO_KIND = "the document has no `kind`"
+"""Said once for a file, where `apiVersion` is missing too."""
+
+
 class Input(NamedTuple):
     """A document that Helm or kustomize reads."""
 

@@ -22,7 +22,7 @@ from authz.core.resources import (
 )
 from authz.documents import reading
 from authz.documents.decoders import is_letter
-from authz.documents.reading import Document, Node, read_documents
+from authz.documents.reading import Document, Node, one_line
 from authz.documents.schema import Notes, Shape, given, key_of, nearest, note_unknown, text_of
 from authz.policy import foreign, lints
 from authz.policy.authentication import (
@@ -32,16 +32,17 @@ from authz.policy.authentication import (
     build_request_authentication,
 )
 from authz.policy.authorization import SPEC, build_authorization_policy
+from authz.policy.memory import File, Found, Memory, Resource
 from authz.policy.object_meta import check_status, read_metadata
 from authz.policy.other_kinds import GROUP, skip
-from authz.policy.version import policy_version
+from authz.policy.pieces import FileReader
+from authz.policy.templates import Checked
+from authz.policy.version import version_of
 
 VERSIONS = ("v1", "v1beta1")
-_NO_KIND = "the document has no `kind`"
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 
-Resource = AuthorizationPolicy | RequestAuthentication | PeerAuthentication
-_Found = dict[tuple[str, str, str], Resource]
+_Found = dict[tuple[str, str, str], Found]
 """By kind, namespace and name."""
 
 
@@ -84,6 +85,7 @@ def read_policies(
     files: Iterable[tuple[str, bytes]],
     mesh: MeshConfig | None = None,
     on_resource: Callable[[Resource], None] | None = None,
+    memory: Memory | None = None,
     *,
     allow_empty: bool = False,
 ) -> ReadResult:
@@ -95,6 +97,8 @@ def read_policies(
         mesh: enters the policy version, and allows remarks on what does not fit it; None leaves these out.
         on_resource: told of each that could be decoded as soon as it was, in the order of the files. Never to be
             enforced before the result has no error.
+        memory: what was found the last time, by text; read from and brought up to date. The result is the same as
+            without.
         allow_empty: take files without a document, and a set without a policy. Otherwise these are errors, because
             what is missing may be what denies.
 
@@ -103,50 +107,32 @@ def read_policies(
     """
     problems: list[Problem] = []
     found: _Found = {}
-    files = sorted(files, key=lambda pair: pair[0])
-    for file, data in files:
-        problems.extend(_read_file(file, data, found, on_resource, allow_empty=allow_empty))
-    if not found and files and not allow_empty and not any(problem.is_error for problem in problems):
-        problems.append(_no_policy([file for file, _ in files]))
+    read: dict[str, File] = {}
+    reading_file = FileReader(memory, _read_document)
+    for name, data in sorted(files, key=lambda pair: pair[0]):
+        file = reading_file.read(name, data)
+        read.setdefault(name, file)
+        if file.is_empty and not allow_empty:
+            problems.append(_empty_file(name))
+        for piece in file.pieces:
+            problems.extend(piece.problems)
+            for one in piece.found:
+                _keep(one, found, problems)
+                if on_resource is not None:
+                    on_resource(one.resource)
+    if memory is not None:
+        memory.files = read
+    if not found and read and not allow_empty and not any(problem.is_error for problem in problems):
+        problems.append(_no_policy(list(read)))
     resources = _sorted(found)
     problems.extend(lints.lint(resources, mesh))
-    resources = replace(resources, version=policy_version(resources, mesh or MeshConfig()))
-    return ReadResult(resources, sort_problems(problems))
+    version = version_of((one.facts for one in found.values()), mesh or MeshConfig())
+    return ReadResult(replace(resources, version=version), sort_problems(problems))
 
 
-def _read_file(
-    file: str, data: bytes, found: _Found, on_resource: Callable[[Resource], None] | None, *, allow_empty: bool
-) -> list[Problem]:
-    pointer = foreign.pointer(file, data)
-    if pointer is not None:
-        return [pointer]
-    problems: list[Problem] = []
-    looked_at: list[Document] = []
-    """Policies in which a template or a variable may stand; others are let go of at once."""
-    may_hold_variables = foreign.may_hold_variables(data)
-    is_empty = True
-    for document in read_documents(file, data, problems):
-        is_empty = False
-        resource = _read_document(document, problems)
-        if resource is None:
-            continue
-        if may_hold_variables:
-            looked_at.append(document)
-        _keep(resource, found, document, problems)
-        if on_resource is not None:
-            on_resource(resource)
-    if is_empty and not problems and not allow_empty:
-        message = "the file holds no document, and what is missing may be what denies"
-        return [
-            Problem(Severity.ERROR, "empty", message, Location(file), help="write the policies, or remove the file")
-        ]
-    is_no_yaml = any(problem.code == "YAML" for problem in problems)
-    if may_hold_variables and (is_no_yaml or foreign.hold_actions(looked_at)):
-        template = foreign.template(file, data)
-        if template is not None:
-            return [template]
-    foreign.warn_of_variables(looked_at, problems)
-    return problems
+def _empty_file(file: str) -> Problem:
+    message = "the file holds no document, and what is missing may be what denies"
+    return Problem(Severity.ERROR, "empty", message, Location(file), help="write the policies, or remove the file")
 
 
 def _no_policy(files: list[str]) -> Problem:
@@ -167,7 +153,7 @@ def _no_policy(files: list[str]) -> Problem:
 
 def _sorted(found: _Found) -> Resources:
     """In the order of namespace and name, so that the order of files does not matter."""
-    ordered = [found[identity] for identity in sorted(found)]
+    ordered = [found[identity].resource for identity in sorted(found)]
     return Resources(
         tuple(item for item in ordered if isinstance(item, AuthorizationPolicy)),
         tuple(item for item in ordered if isinstance(item, RequestAuthentication)),
@@ -175,20 +161,21 @@ def _sorted(found: _Found) -> Resources:
     )
 
 
-def _keep(resource: Resource, found: _Found, document: Document, problems: list[Problem]) -> None:
+def _keep(one: Found, found: _Found, problems: list[Problem]) -> None:
     """RE-2."""
-    kind, metadata = type(resource).__name__, resource.metadata
-    before = found.setdefault((kind, metadata.namespace, metadata.name), resource)
-    if before is not resource and metadata.name:
-        name = f"{kind} {metadata.namespace}/{metadata.name}"
-        notes = Notes(document, problems, name)
-        notes.error("RE-2", document.root, f"`{name}` is already defined at {before.metadata.location}", "rename one")
+    kind, metadata = type(one.resource).__name__, one.resource.metadata
+    before = found.setdefault((kind, metadata.namespace, metadata.name), one)
+    if before is not one and metadata.name:
+        name = one_line(f"{kind} {metadata.namespace}/{metadata.name}")
+        message = one_line(f"`{name}` is already defined at {before.resource.metadata.location}")
+        path = one_line(one.prefix)
+        problems.append(Problem(Severity.ERROR, "RE-2", message, one.place, one.number, name, path, "rename one"))
 
 
-def _read_document(document: Document, problems: list[Problem]) -> Resource | None:
+def _read_document(document: Document, problems: list[Problem], checked: Checked | None = None) -> Resource | None:
     """Read one document; None when it is no policy, or too broken to be one."""
     root = document.root
-    notes = Notes(document, problems)
+    notes = Notes(document, problems, checked=checked)
     if not isinstance(root, reading.Mapping):
         notes.error("RE-1", root, "a document is no object", "expected `apiVersion`, `kind`, `metadata` and `spec`")
         return None
@@ -218,7 +205,7 @@ def _kind(root: reading.Mapping, kind: str | None, api_version: str | None, note
         notes.add(Severity.ERROR if tools.is_error else Severity.WARNING, foreign.CODE, root, tools.message, tools.help)
         return None
     if not kind or api_version is None:
-        if not kind and api_version is None and any(problem.message == _NO_KIND for problem in notes.problems):
+        if not kind and api_version is None and any(problem.message == foreign.NO_KIND for problem in notes.problems):
             return None  # said once for the file
         missing = "kind" if not kind else "apiVersion"
         advice = f"a policy begins with `apiVersion: {GROUP}/v1` and its `kind`"

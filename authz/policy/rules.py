@@ -152,6 +152,7 @@ def _check_condition(node: reading.Mapping, notes: Notes) -> None:
             notes.error("VA-19", node.entries[name], message)
         for item in listed:
             value = text_of(item)
+            notes.passed(item, checks)
             for check in checks if value else ():
                 fault = check(value or "")
                 if fault is not None:

@@ -6,7 +6,7 @@ has no influence (RE-4); so two workers that show the same version decide the sa
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from enum import StrEnum
 from functools import cache
@@ -21,10 +21,19 @@ _WITHOUT_INFLUENCE = ("location", "version", "problems", "written")
 def policy_version(resources: Resources, mesh: MeshConfig) -> str:
     """The first twelve hexadecimal digits of the SHA-256 of everything that was read."""
     objects = [*resources.authorization_policies, *resources.request_authentications, *resources.peer_authentications]
-    digest = hashlib.sha256(repr(_facts(mesh)).encode())
-    for line in sorted(repr(_facts(item)) for item in objects):
-        digest.update(b"\n" + line.encode("utf-8", "surrogatepass"))
+    return version_of(map(facts_digest, objects), mesh)
+
+
+def version_of(facts: Iterable[bytes], mesh: MeshConfig) -> str:
+    """The same, when what each resource means is known by ``facts_digest``."""
+    digest = hashlib.sha256(repr(facts_of(mesh)).encode())
+    digest.update(b"".join(sorted(facts)))
     return digest.hexdigest()[:LENGTH]
+
+
+def facts_digest(resource: object) -> bytes:
+    """The SHA-256 of what one resource means."""
+    return hashlib.sha256(repr(facts_of(resource)).encode("utf-8", "surrogatepass")).digest()
 
 
 @cache
@@ -33,19 +42,20 @@ def _reader(kind: type) -> Callable[[object], tuple[object, ...]]:
     return attrgetter(*names)
 
 
-def _facts(value: object) -> object:
+def facts_of(value: object) -> object:
+    """What a value means, as plain values; the texts in it are the very same objects."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, tuple):
         if not value or type(value[0]) is str:
             return value
-        return tuple(map(_facts, value))
+        return tuple(map(facts_of, value))
     if isinstance(value, Metadata):
         dry_run = value.annotations.get(DRY_RUN_ANNOTATION, "")
         return (value.name, value.namespace, value.creation_timestamp, dry_run)
     if isinstance(value, Mapping):
-        return sorted((key, _facts(item)) for key, item in value.items())
+        return sorted((key, facts_of(item)) for key, item in value.items())
     if isinstance(value, StrEnum):
         return value.value
     kind: type = type(value)
-    return (kind.__name__, *map(_facts, _reader(kind)(value)))
+    return (kind.__name__, *map(facts_of, _reader(kind)(value)))

@@ -20,7 +20,7 @@ from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocati
 from authz.identity.validate import Rejection
 from authz.service.ports.failure import where_it_failed
 from authz.settings import Settings
-from authz.sources.policies.directory import watch
+from authz.sources.policies.watching import watch
 from authz.telemetry.status import PeerTrustStatus
 
 _log = logging.getLogger("authz.evidence")

@@ -95,7 +95,7 @@ class AuthorityServer:
     """The same buckets, for records instead of signatures: a stranger who knocks in a loop must not fill the disk."""
     _registrar: Registrar = field(init=False)
     secrets: SecretServer = field(init=False)
-    _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    _seen: dict[Path, tuple[int, ...]] = field(default_factory=dict)
     _servers: list[grpc.aio.Server] = field(default_factory=list)
     _unix: UnixPeers | None = None
     _admin: AdminServer | None = None
@@ -296,12 +296,12 @@ def read_federated(trust_domain: TrustDomain, path: Path) -> TrustBundle:
     return read_bundle(trust_domain, path.read_bytes())
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
     except OSError:
-        return (0, 0)
-    return (status.st_mtime_ns, status.st_ino)
+        return ()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _listed(problems: tuple[Problem, ...]) -> str:

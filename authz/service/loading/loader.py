@@ -4,7 +4,7 @@ Large sets of policies are read by a process of their own, so that checks do not
 Reading 10,000 policies keeps a processor busy for two seconds. In a thread, every check would wait for the interpreter
 several times; a process only needs a processor, and gives way for it. It checks and compiles everything, as
 ``validate`` does, and sends what it has read piece by piece; the server puts the pieces together and compiles what is
-asked for. What is not worth a process is read in the calling thread.
+asked for. What is not worth a process, like one changed document among many, is read in the calling thread.
 """
 
 import logging
@@ -17,11 +17,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
+from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.policy.memory import Memory, digest_of
 from authz.service.loading.garbage import let_go
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.loading.transfer import ALLOW_EMPTY, Done, Refused, code_digest, receive
-from authz.sources.policies.directory import directory_bytes
+from authz.sources.policies.directory import directory_bytes, read_directory
 
 _log = logging.getLogger("authz.loader")
 WORTH_BYTES = 256 * 1024
@@ -36,29 +38,57 @@ class _NotStarted(Exception):
 
 
 class Loader:
-    """Reads a set of policies, one set at a time."""
+    """
+    Reads a set of policies, one set at a time, and remembers what each document came to.
+
+    The memory holds the digests of the texts beside the resources that are in force anyway, 300 bytes for a policy.
+    """
 
     def __init__(self, *, allow_empty: bool = False) -> None:
         self._allow_empty = allow_empty
+        self._memory = Memory()
+        self._mesh = b""
         self._process: subprocess.Popen[bytes] | None = None
         self._is_stopped = False
         self._is_told = False
 
-    def load(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
+    def load(self, policies: Path, mesh_file: Path | None, now: float, before: Engine | None = None) -> Snapshot:
         """
-        As ``load_snapshot``, but in a process if the set is large.
+        As ``load_snapshot``, but only what is new is read, and in a process if that is much.
+
+        Args:
+            before: the engine in force: what it has compiled is taken from there.
 
         Raises:
             LoadError: carries every problem; possibly only that the process died.
         """
-        if directory_bytes(policies) >= WORTH_BYTES:
+        if self._new_bytes(policies, mesh_file) >= WORTH_BYTES:
             try:
                 return self._load_beside(policies, mesh_file, now)
             except _NotStarted as error:
                 if not self._is_told:
                     self._is_told = True
                     _log.warning("policies are read within the server, which checks may have to wait for: %s", error)
-        return load_snapshot(policies, mesh_file, now, allow_empty=self._allow_empty)
+        return self.load_here(policies, mesh_file, now, before)
+
+    def load_here(self, policies: Path, mesh_file: Path | None, now: float, before: Engine | None = None) -> Snapshot:
+        """The same without a process: nothing waits when the server starts."""
+        mesh = _mesh_digest(mesh_file)
+        snapshot = load_snapshot(
+            policies, mesh_file, now, allow_empty=self._allow_empty, memory=self._memory, before=before
+        )
+        self._mesh = mesh
+        return snapshot
+
+    def _new_bytes(self, policies: Path, mesh_file: Path | None) -> int:
+        """How much there is to be read; a new mesh concerns every policy. 0 when it cannot be told: loading tells."""
+        total = directory_bytes(policies)
+        if total < WORTH_BYTES or self._mesh != _mesh_digest(mesh_file):
+            return total
+        try:
+            return sum(self._memory.new_bytes(name, data) for name, data in read_directory(policies))
+        except OSError:
+            return 0
 
     def stop(self) -> None:
         """End a process that still reads; called from another thread."""
@@ -80,11 +110,13 @@ class Loader:
             if self._is_stopped:
                 process.kill()
             assert process.stdout is not None, "a pipe was asked for"
+            mesh = _mesh_digest(mesh_file)
             received = receive(process.stdout, _CODE)
             process.stdout.close()
             end = _end_of(process.wait(), said)
             self._process = None
         if isinstance(received.outcome, Done):
+            self._memory, self._mesh = received.memory(), mesh
             return received.snapshot(received.outcome, now)
         let_go(received.resources)
         if isinstance(received.outcome, Refused):
@@ -94,6 +126,16 @@ class Loader:
         if received.ready is not None or self._is_stopped:
             raise LoadError([_died(policies, end)])
         raise _NotStarted(f"{command[0]} {end}")
+
+
+def _mesh_digest(mesh_file: Path | None) -> bytes:
+    """Empty without a file that can be read."""
+    if mesh_file is None:
+        return b""
+    try:
+        return digest_of(mesh_file.read_bytes())
+    except OSError:
+        return b""
 
 
 def _start(command: list[str], said: IO[bytes]) -> subprocess.Popen[bytes]:

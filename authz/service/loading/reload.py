@@ -16,9 +16,9 @@ from authz.service.loading.described import described_workloads
 from authz.service.loading.garbage import beside_checks, let_go
 from authz.service.loading.loader import Loader
 from authz.service.loading.losses import losses
-from authz.service.loading.snapshot import Snapshot, load_snapshot
+from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.failure import where_it_failed
-from authz.sources.policies.directory import watch
+from authz.sources.policies.watching import watch
 from authz.telemetry.status import ReloadStatus
 
 _log = logging.getLogger("authz.reload")
@@ -99,9 +99,10 @@ class Reloader:
         """Load, and select the policies of every workload that is likely to ask, so that no request waits for it."""
         with beside_checks():
             if self.snapshot is None:  # no check waits yet
-                snapshot = load_snapshot(self._policies, self._mesh_file, self._clock(), allow_empty=self._allow_empty)
+                snapshot = self._loader.load_here(self._policies, self._mesh_file, self._clock())
             else:
-                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock())
+                before = self.snapshot.engine
+                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock(), before)
                 self._refuse_losses(self.snapshot, snapshot)
             described = described_workloads(self._mesh_file)
             for workload in (*known, *described):

@@ -13,8 +13,9 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.core.resources import MeshConfig, Resources
+from authz.policy.memory import Memory, Resource
 from authz.policy.mesh_config import read_mesh
-from authz.policy.reader import Resource, read_policies
+from authz.policy.reader import read_policies
 from authz.sources.policies.directory import read_directory
 
 
@@ -45,6 +46,8 @@ def load_snapshot(
     on_resource: Callable[[Resource], None] | None = None,
     *,
     allow_empty: bool = False,
+    memory: Memory | None = None,
+    before: Engine | None = None,
 ) -> Snapshot:
     """
     Read everything, check everything, compile everything.
@@ -53,9 +56,10 @@ def load_snapshot(
         policies: a directory, read with its subfolders, or a single file.
         mesh_file: MeshConfig in Istio's form; None means Istio's defaults.
         now: becomes ``loaded_at``.
-        on_resource: as in ``read_policies``.
+        on_resource, memory: as in ``read_policies``.
         allow_empty: take files without a document, and a set without a policy; never an empty mesh file, which need
             not be named.
+        before: as in ``compile_engine``.
 
     Raises:
         LoadError: carries every problem of all files, in order.
@@ -70,11 +74,11 @@ def load_snapshot(
         raise LoadError([_unreadable(error, policies)]) from error
     if not files and not allow_empty:
         raise LoadError([no_policies(policies)])
-    result = read_policies(files, mesh, on_resource, allow_empty=allow_empty)
+    result = read_policies(files, mesh, on_resource, memory, allow_empty=allow_empty)
     found = (*problems, *result.problems)
     if any(problem.is_error for problem in found):
         raise LoadError(found)
-    engine = compile_engine(result.resources, mesh)
+    engine = compile_engine(result.resources, mesh, before)
     return Snapshot(engine, mesh, engine.version, now, found)
 
 

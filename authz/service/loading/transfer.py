@@ -5,7 +5,7 @@ Pieces are sent while the rest is still being read, so that the server takes the
 """
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from operator import attrgetter
@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from authz.core.compiler import compile_as_needed
-from authz.core.errors import LoadError, Problem
+from authz.core.errors import LoadError, Location, Problem
 from authz.core.resources import MeshConfig, Resources
-from authz.policy.reader import Resource
+from authz.policy.memory import File, Found, Memory, Piece, Resource
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 
 ALLOW_EMPTY = "--allow-empty"
 """The process's last argument, for ``load_snapshot``."""
 PIECE = 5
 """Resources sent at once: taking a piece keeps the server's interpreter for a tenth of a millisecond."""
+
+
+KNOWN_PIECES = 20
+"""Pieces of files told at once, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,21 @@ class Done:
     problems: tuple[Problem, ...]
 
 
-Message = Ready | Refused | Done | list[Resource]
-"""What the process sends: Ready, then any number of pieces, then one of the other two."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Some pieces of a file, for the server's memory; ``numbers`` of their resources stand for these."""
+
+    name: str
+    digest: bytes
+    is_cut: bool
+    pieces: list[Piece]
+    """Without what was found in them."""
+    found: list[list[tuple[int, bytes, Location, int, str]]]
+    """Of each piece: the number of the resource as it was sent, and the rest of ``Found``."""
+
+
+Message = Ready | Refused | Done | Known | list[Resource]
+"""What the process sends: Ready, any number of resources and of what is known of files, then one of the other two."""
 
 
 def code_digest() -> str:
@@ -78,12 +95,15 @@ def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes], *, 
             piece.clear()
 
     write_message(Ready(code_digest()), stream)
+    memory = Memory()
     try:
-        snapshot = load_snapshot(policies, mesh_file, 0.0, on_resource, allow_empty=allow_empty)
+        snapshot = load_snapshot(policies, mesh_file, 0.0, on_resource, allow_empty=allow_empty, memory=memory)
     except LoadError as error:
         write_message(Refused(error.problems), stream)
         return
     write_message(piece, stream)
+    for known in _known(memory, numbers):
+        write_message(known, stream)
     read = snapshot.resources
     in_order = (
         [numbers[id(policy)] for policy in read.authorization_policies],
@@ -91,6 +111,15 @@ def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes], *, 
         [numbers[id(authentication)] for authentication in read.peer_authentications],
     )
     write_message(Done(in_order, snapshot.mesh, snapshot.version, snapshot.problems), stream)
+
+
+def _known(memory: Memory, numbers: dict[int, int]) -> Iterator[Known]:
+    for name, file in memory.files.items():
+        for begin in range(0, len(file.pieces), KNOWN_PIECES):
+            pieces = file.pieces[begin : begin + KNOWN_PIECES]
+            found = [[(numbers[id(one.resource)], *one[1:]) for one in piece.found] for piece in pieces]
+            bare = [piece._replace(found=()) for piece in pieces]
+            yield Known(name, file.digest, file.is_cut, bare, found)
 
 
 def write_message(message: Message, stream: IO[bytes]) -> None:
@@ -131,6 +160,7 @@ class Received:
     ready: Ready | None = None
     resources: list[Any] = field(default_factory=list)
     """Of three kinds, told apart by the numbers of ``Done``."""
+    known: list[Known] = field(default_factory=list)
     outcome: Done | Refused | None = None
     """None: it ended without a word."""
 
@@ -139,6 +169,18 @@ class Received:
         policies, requests, peers = (tuple(map(self.resources.__getitem__, numbers)) for numbers in outcome.numbers)
         engine = compile_as_needed(Resources(policies, requests, peers, outcome.version), outcome.mesh)
         return Snapshot(engine, outcome.mesh, outcome.version, now, outcome.problems)
+
+    def memory(self) -> Memory:
+        """What the process knows of the files, with the resources that it sent."""
+        pieces: dict[str, list[Piece]] = {}
+        for known in self.known:
+            pieces.setdefault(known.name, []).extend(
+                piece._replace(found=tuple(Found(self.resources[one[0]], *one[1:]) for one in found))
+                for piece, found in zip(known.pieces, known.found, strict=True)
+            )
+        facts = {known.name: known for known in self.known}
+        files = {name: File(one.digest, one.is_cut, tuple(pieces[name])) for name, one in facts.items()}
+        return Memory(files)
 
 
 def receive(stream: IO[bytes], code: str) -> Received:
@@ -151,6 +193,8 @@ def receive(stream: IO[bytes], code: str) -> Received:
             return received
         if isinstance(message, list):
             received.resources += message
+        elif isinstance(message, Known):
+            received.known.append(message)
         elif isinstance(message, Ready):
             received.ready = message
             if message.code != code:

@@ -39,7 +39,7 @@ class CertificateFiles:
         self._ledgers = [LedgerTail(place) for place in places if place.suffix == ".jsonl"]
         self._own = {file: name for name, file in (own or {}).items() if file is not None}
         self._clock = clock
-        self._known: dict[Path, tuple[int, CertificateStatus | None]] = {}
+        self._known: dict[Path, tuple[tuple[int, ...], CertificateStatus | None]] = {}
         self.status: tuple[CertificateStatus, ...] = ()
         """Every certificate that can be read."""
 
@@ -54,10 +54,11 @@ class CertificateFiles:
 
     def read(self) -> None:
         """Look once."""
-        known: dict[Path, tuple[int, CertificateStatus | None]] = {}
+        known: dict[Path, tuple[tuple[int, ...], CertificateStatus | None]] = {}
         for file in (*self._own, *self._files()):
             try:
-                changed = file.stat().st_mtime_ns
+                facts = file.stat()
+                changed = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
                 before = self._known.get(file)
                 if before is None or before[0] != changed:
                     before = (changed, _read_file(file, self._own.get(file, "")))

@@ -48,9 +48,10 @@ class Tls:
             found |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         return found
 
-    def facts(self) -> tuple[tuple[int, int], ...]:
-        """What changes when the files are replaced. Raises OSError."""
-        return tuple((one.st_mtime_ns, one.st_ino) for one in (self.certificate.stat(), self.key.stat()))
+    def facts(self) -> tuple[tuple[int, ...], ...]:
+        """What changes when the files are replaced or edited, links followed. Raises OSError."""
+        found = (self.certificate.stat(), self.key.stat())
+        return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
 
 
 def make_admin_server(app: Application, settings: Settings) -> "AdminServer":
@@ -118,8 +119,8 @@ class AdminServer:
             HANDSHAKES.watch(config.ssl, "admin port")
         self._scheme = "https" if tls is not None else "http"
         self._tls, self._context = tls, config.ssl
-        self._facts: tuple[tuple[int, int], ...] = tls.facts() if tls is not None else ()
-        self._refused: tuple[tuple[int, int], ...] = ()
+        self._facts: tuple[tuple[int, ...], ...] = tls.facts() if tls is not None else ()
+        self._refused: tuple[tuple[int, ...], ...] = ()
         self._following: asyncio.Task[None] | None = None
         self._server = _Hosted(config)
         if self._path is not None:

@@ -66,16 +66,16 @@ class ServerCertificate:
             probe.load_verify_locations(self._client_ca)
         return grpc.ssl_server_certificate_configuration([(key, certificate)], roots)
 
-    def _signature(self) -> tuple[tuple[int, int, int] | None, ...]:
+    def _signature(self) -> tuple[tuple[int, ...] | None, ...]:
         return tuple(_state(file) for file in (self._certificate, self._key, self._client_ca) if file is not None)
 
 
-def _state(file: Path) -> tuple[int, int, int] | None:
+def _state(file: Path) -> tuple[int, ...] | None:
     try:
         status = file.stat()
     except OSError:
         return None
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _cause(error: OSError) -> str:

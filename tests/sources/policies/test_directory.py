@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.sources.policies.directory import directory_bytes, read_directory, watch
+from authz.sources.policies.directory import directory_bytes, read_directory
+from authz.sources.policies.watching import watch
 
 
 def names(path: Path) -> list[str]:
@@ -171,7 +172,7 @@ async def test_what_happens_beside_a_watched_file_is_not_told(tmp_path: Path) ->
 WITHOUT_WATCHES = """
 import asyncio, os, resource, sys
 from pathlib import Path
-from authz.sources.policies.directory import watch
+from authz.sources.policies.watching import watch
 
 async def main():
     folder, ready = Path(sys.argv[1]), asyncio.Event()

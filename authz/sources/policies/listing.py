@@ -1,0 +1,138 @@
+"""
+What stands on disk at one moment: the files of a set, what tells two states apart, and the way that leads there.
+
+A path may lead over links (its folder, a folder above it, a single file), so the way is listed with the files: where a
+link leads, and every folder in which a name of the way could be replaced.
+"""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUFFIXES = (".yaml", ".yml", ".json")
+MAX_LINKS = 64
+"""Links on the way to one file; beyond it is a loop, which reading reports."""
+STALE = (
+    "it was replaced or removed outside of this mount, so its new text cannot be seen here; "
+    "mount the folder that holds it, or mount it anew"
+)
+"""A file that is bind-mounted by itself, or of an overlay's lower layer: the mount keeps the old one for ever."""
+
+Entry = tuple[str, int, int, int, int, int]
+"""Path, device, inode, size, and the times of the last change of text and of anything, in nanoseconds."""
+Folder = tuple[str, int, int]
+"""Real path, device and inode: a folder that was replaced under the same name is another one."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """One look at a path. ``entries`` and ``links`` are what is compared; the rest says where changes would show."""
+
+    entries: list[Entry] = field(default_factory=list)
+    links: list[tuple[str, str]] = field(default_factory=list)
+    """Every link of the way, and what is written in it."""
+    tree: set[str] = field(default_factory=set)
+    """Real paths of the folders in which any change counts."""
+    names: set[str] = field(default_factory=set)
+    """Names outside of them whose replacement changes where the way leads."""
+
+
+def list_files(path: Path, listing: Listing | None = None) -> list[Entry]:
+    """
+    List the files of a set, sorted; ``listing``, if given, receives the way to each of them besides.
+
+    Raises:
+        OSError: something cannot be listed, is no regular file, or is mounted and was replaced outside.
+    """
+    found = listing if listing is not None else Listing()
+    if listing is not None:
+        _follow(str(path.absolute()), found)
+    if path.is_dir():
+        _walk(str(path), found, frozenset(), has_way=listing is not None)
+        found.entries.sort()
+    else:
+        found.entries.append(_entry(str(path), path.stat()))
+    return found.entries
+
+
+def folders_of(listing: Listing) -> frozenset[Folder]:
+    """The folders to be watched for a listing, those left out that are gone or may not be read."""
+    found = set()
+    for name in listing.tree | {os.path.dirname(name) for name in listing.names}:
+        with suppress(OSError):
+            status = os.stat(name)
+            if stat.S_ISDIR(status.st_mode) and os.access(name, os.R_OK):
+                found.add((name, status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
+def _entry(path: str, status: os.stat_result) -> Entry:
+    if status.st_nlink == 0 and _is_cut_off(path):
+        raise OSError(errno.ESTALE, STALE, path)
+    return (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _is_cut_off(path: str) -> bool:
+    """Whether a file without any name is still shown by a mount or overlay; some file systems count no names at all."""
+    real, nearest, is_cut_off = os.path.realpath(path), "", False
+    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            before, _, after = line.partition(" - ")
+            _, _, _, root, place, *_ = before.split(" ")
+            place = place.replace("\\040", " ")
+            if len(place) >= len(nearest) and (real == place or real.startswith(place.rstrip("/") + "/")):
+                nearest = place
+                is_cut_off = after.startswith("overlay ") or (real == place and root.endswith("//deleted"))
+    return is_cut_off
+
+
+def _walk(folder: str, found: Listing, above: frozenset[str], *, has_way: bool) -> None:
+    """``above`` holds the real paths of the folders on the way down: a symlink to one of them is a loop."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    found.tree.add(real)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            is_link = entry.is_symlink()
+            if is_link and has_way:
+                _follow(entry.path, found)
+            if entry.is_dir():
+                _walk(entry.path, found, above | {real}, has_way=has_way)
+            elif (is_lost := is_link and not os.path.exists(entry.path)) or entry.name.endswith(SUFFIXES):
+                with suppress(FileNotFoundError):  # gone again: the second listing tells
+                    status = entry.stat(follow_symlinks=not is_lost)  # listed all the same, so that reading it fails
+                    if not is_lost and not stat.S_ISREG(status.st_mode):
+                        raise OSError(errno.EINVAL, "no regular file", entry.path)  # reading a pipe would never end
+                    found.entries.append(_entry(entry.path, status))
+
+
+def _follow(path: str, found: Listing) -> None:
+    """Note every name that a path leads over, links written out."""
+    waiting = list(reversed(os.path.abspath(path).split("/")))
+    here, left = "/", MAX_LINKS
+    while waiting:
+        part = waiting.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            here = os.path.dirname(here)
+            continue
+        name = os.path.join(here, part)
+        found.names.add(name)
+        try:
+            target = os.readlink(name)
+        except OSError:  # no link, or not there
+            here = name
+            continue
+        found.links.append((name, target))
+        left -= 1
+        if not left:
+            return
+        here = "/" if target.startswith("/") else here
+        waiting.extend(reversed(target.split("/")))

@@ -1,0 +1,88 @@
+"""
+Whether files are others than at the last look, found by looking: what the system notifies is only a reason to look.
+
+Compared are where the way leads, device, inode, size and times. Where these can lie (a text written twice within the
+clock's grain, file systems that keep no honest times), a digest of the text is compared as well: always of what was
+changed lately, in turns of the rest.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+from authz.sources.policies.listing import Entry, Folder, Listing, folders_of, list_files
+
+RECENT_SECONDS = 3.0
+"""The coarsest time that a usual file system keeps is two seconds: what is younger may change without a new time."""
+TURN_FILES, TURN_BYTES = 100, 4_000_000
+"""Files digested at one look, beside the recent ones, and where their bytes end it: some five milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What one look has seen; two are equal when nothing has changed."""
+
+    entries: tuple[Entry, ...]
+    links: tuple[tuple[str, str], ...]
+    lies: int
+    """How often a text was found to be another one while everything else about its file was the same."""
+    problem: str
+    """Why a path could not be looked at; empty when all could."""
+    tree: frozenset[str] = field(compare=False)
+    names: frozenset[str] = field(compare=False)
+    folders: frozenset[Folder] = field(compare=False)
+
+
+class Looker:
+    """Looks at some paths again and again, one look at a time; knows the texts by their digests."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = [path.absolute() for path in paths]
+        self._digests: dict[str, tuple[Entry, bytes]] = {}
+        self._next = 0
+        self._lies = 0
+
+    def look(self) -> State:
+        """Look once. Never raises OSError: what cannot be looked at is a state, too."""
+        listing, problems = Listing(), []
+        for path in self._paths:
+            try:
+                list_files(path, listing)
+            except OSError as error:
+                problems.append(f"{error.filename}: {error.strerror}")
+        self._compare_texts(listing.entries)
+        return State(
+            tuple(sorted(listing.entries)),
+            tuple(sorted(set(listing.links))),
+            self._lies,
+            "; ".join(problems),
+            frozenset(listing.tree),
+            frozenset(listing.names),
+            folders_of(listing),
+        )
+
+    def _compare_texts(self, entries: list[Entry]) -> None:
+        latest = time.time_ns() - int(RECENT_SECONDS * 1e9)
+        due = {entry[0]: entry for entry in entries if max(entry[4], entry[5]) > latest}
+        read = 0
+        for _ in range(min(TURN_FILES, len(entries))):
+            if read > TURN_BYTES:
+                break
+            self._next = (self._next + 1) % len(entries)
+            entry = entries[self._next]
+            due[entry[0]] = entry
+            read += entry[3]
+        for path, entry in due.items():
+            try:
+                digest = blake2b(Path(path).read_bytes(), digest_size=16).digest()
+            except OSError:  # reading the set tells it
+                continue
+            before = self._digests.get(path)
+            if before is not None and before[0] == entry and before[1] != digest:
+                self._lies += 1
+            self._digests[path] = (entry, digest)
+        if len(self._digests) > 2 * len(entries) + TURN_FILES:
+            present = {entry[0] for entry in entries}
+            self._digests = {path: known for path, known in self._digests.items() if path in present}

@@ -1,0 +1,94 @@
+"""
+When files have changed: found by looking at them, and early where the system notifies.
+
+A notice only makes the next look come at once. Without any (a parent folder's link is swapped, a mounted file is edited
+outside, a network file system), files are looked at every two seconds all the same.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from authz.sources.policies.looking import Looker, State
+from authz.sources.policies.notices import NOTICES, Follower
+
+_log = logging.getLogger("authz.directory")
+QUIET_SECONDS = 0.1
+"""A change is at rest when nothing moved for so long: longer than an editor or ``cp -r`` takes between two files."""
+MAX_UNREST_SECONDS = 0.5
+"""Endless small changes are read all the same after so long, so that one second is kept."""
+LOOK_SECONDS = 2.0
+"""How often files are looked at when the system notifies: so that what it cannot see is in force within three."""
+UNWATCHED_SECONDS = 0.5
+"""How often where no watch is to be had, for example because all inotify instances of this user are taken."""
+_START_SECONDS = 2.0
+
+
+async def watch(
+    paths: Sequence[Path], *, quiet_seconds: float = QUIET_SECONDS, ready: asyncio.Event | None = None
+) -> AsyncGenerator[None]:
+    """
+    Yield each time that files below some directories, or some files, have changed and are at rest again.
+
+    Args:
+        paths: directories are watched with everything below them, files by name.
+        quiet_seconds: how long nothing must move.
+        ready: set when the watchers run; a change after that is not missed.
+
+    A path that vanishes is waited for.
+    """
+    loop, hint = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop has just ended
+            loop.call_soon_threadsafe(hint.set)
+
+    looker, follower = Looker(paths), Follower(wake)
+    is_told = False
+
+    async def look() -> State:
+        state = await asyncio.to_thread(looker.look)
+        NOTICES.renew(follower, state.tree, state.names, state.folders)
+        return state
+
+    with NOTICES.following(follower):
+        await look()
+        await _begun(follower, hint)
+        seen = await look()  # what changed before the watch began
+        if ready is not None:
+            ready.set()
+        while True:
+            is_watched = follower.is_covered or not follower.is_answered
+            if not is_watched and not is_told and seen.tree:
+                is_told = True
+                _log.warning("`%s` cannot be watched; it is looked at every %.1f s", paths[0], UNWATCHED_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(hint.wait(), LOOK_SECONDS if is_watched else UNWATCHED_SECONDS)
+            hint.clear()
+            found = await look()
+            if found == seen:
+                continue
+            latest = loop.time() + MAX_UNREST_SECONDS
+            while loop.time() < latest:
+                hint.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(hint.wait(), quiet_seconds)
+                before, found = found, await look()
+                if found == before and not hint.is_set():
+                    break
+            seen = found
+            yield
+
+
+async def _begun(follower: Follower, hint: asyncio.Event) -> None:
+    """Wait until it is known whether the folders can be watched."""
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + _START_SECONDS
+    while not follower.is_answered and (left := latest - loop.time()) > 0:
+        hint.clear()
+        if follower.is_answered:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hint.wait(), left)
