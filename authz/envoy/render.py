@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from authz.core.asked import asked_of
 from authz.core.engine import Engine
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
@@ -20,7 +21,7 @@ from authz.envoy.endpoints import endpoint_files
 from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json, as_resource
 from authz.envoy.naming import provider_cluster
-from authz.envoy.native.filters import linear_http
+from authz.envoy.native.filters import linear_http, linear_tcp
 from authz.envoy.native.listeners import complete
 from authz.envoy.native.slots import fill_slots, slot_names
 from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file
@@ -120,6 +121,12 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
         version = sha256(text.encode()).hexdigest()[:16]
         files[filters_file(workload.name, slot)] = f'{{"version_info":"{version}","resources":[{text}]}}\n'.encode()
     return files
+
+
+def listener_rules(workload: MeshWorkload, native: Native) -> str:
+    """All that the listeners of a workload that decides by itself take from its rules; equal texts, equal listeners."""
+    tcp = [one.as_extension() for one in linear_tcp(native.engine, workload.workload, provider_cluster)]
+    return json.dumps([tcp, repr(asked_of(native.engine.for_workload(workload.workload)))])
 
 
 def render_listeners(
