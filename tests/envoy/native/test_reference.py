@@ -48,7 +48,9 @@ def comparable(node: Any, *, names: bool = False) -> Any:
     without a usable one.
     """
     if isinstance(node, list):
-        return [comparable(one) for one in node]
+        found_list = [comparable(one) for one in node]
+        # Beside several `from` entries Istio repeats the aliased values of a `when` on source.principal.
+        return [one for index, one in enumerate(found_list) if one not in found_list[:index]]
     if not isinstance(node, dict):
         return node
     found = {}
@@ -93,3 +95,17 @@ def test_linear_filters_are_those_of_istio(name: str) -> None:
     for protocol in ("http", "tcp"):
         found = [(one.name, comparable(one.config)) for one in ours(case, tcp=protocol == "tcp")]
         assert found == [(one["name"], comparable(one["typedConfig"])) for one in case["answer"][protocol]]
+
+
+def test_the_answers_say_which_istio_gave_them() -> None:
+    assert ANSWERS["source"].startswith("istio.io/istio v0.0.0-20260827124520-")
+    assert len(CASES) >= 250
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Istio uses fields that Envoy calls deprecated
+@pytest.mark.parametrize("name", [name for index, name in enumerate(CASES) if index % 9 == 0])
+def test_filters_are_messages_that_envoy_knows(name: str) -> None:
+    """A part of the cases: the typed messages take seconds for what plain data does in milliseconds."""
+    for tcp in (False, True):
+        for one in ours(CASES[name], tcp=tcp):
+            assert typed(one.config).to_dict()
