@@ -19,7 +19,8 @@ from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
-from authz.envoy.native.filters import linear_http, linear_tcp
+from authz.envoy.native.filters import http_filters, tcp_filters
+from authz.envoy.native.indexed import Form
 from authz.envoy.native.jwt import NOBODY
 from authz.envoy.native.linear import Filter
 from authz.policy.mesh_config import read_mesh
@@ -85,8 +86,9 @@ def ours(case: dict[str, Any], *, tcp: bool) -> list[Filter]:
     assert isinstance(engine, Engine), engine
     workload = Workload(case["workload"]["namespace"], frozenset(case["workload"]["labels"].items()))
     if tcp:
-        return linear_tcp(engine, workload)
-    return linear_http(engine, workload, {f"uri:{uri}": text for uri, text in case["jwks"].items()}, case["gateway"])
+        return list(tcp_filters(engine, workload).filters)
+    keys = {f"uri:{uri}": text for uri, text in case["jwks"].items()}
+    return list(http_filters(engine, workload, keys, form=Form.LINEAR, gateway=case["gateway"]).filters)
 
 
 @pytest.mark.parametrize("name", CASES)
