@@ -131,9 +131,10 @@ class Running:
 
     def ask(self, name: str, requests: Sequence[bytes], *, identity: str = "", ends: Endpoints | None = None) -> list[Told]:
         """Send requests one after the other over one connection."""
-        with socket.create_connection(("127.0.0.1", self.ports[name]), 30) as plain:
+        ends = ends or Endpoints("127.0.0.1", "10.1.0.5", 8080)
+        with socket.create_connection(("127.0.0.1", self.ports[name]), 30, (ends.source, 0)) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.sendall((ends or Endpoints("10.9.9.9", "10.1.0.5", 8080)).header())
+            plain.sendall(ends.header())
             connection: socket.socket = plain
             if identity:
                 context: ssl.SSLContext = self.identities.client(identity)

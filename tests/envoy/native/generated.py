@@ -38,8 +38,9 @@ PRINCIPALS = (
 NAMESPACES = ("shop", "prod", "prod*", "*", "*op", "s*p", "a")
 ACCOUNTS = ("web", "shop/web", "prod/api", "web-2")
 TRUST_DOMAINS = ("cluster.local", "td1", "td-*", "*", "*.local")
-ADDRESSES = ("10.1.2.3", "10.1.9.9", "192.168.0.7", "10.2.0.1")
-BLOCKS = ("10.1.0.0/16", "10.1.2.3", "192.168.0.0/24", "0.0.0.0/0", "10.1.2.3/8", "2001:db8::/32", "::ffff:10.1.2.3")
+ADDRESSES = ("127.1.2.3", "127.1.9.9", "127.9.0.7", "127.2.0.1")
+"""Of this machine: the direct peer of RBAC is the physical one, whatever the PROXY protocol says."""
+BLOCKS = ("127.1.0.0/16", "127.1.2.3", "127.9.0.0/24", "0.0.0.0/0", "127.1.2.3/8", "2001:db8::/32", "::ffff:127.1.2.3")
 HEADERS = ("x-role", "x-tier")
 HEADER_VALUES = ("admin", "user", "admin,user", "", "adm")
 HEADER_PATTERNS = ("admin", "user", "adm*", "*min", "*", "admin,user")
@@ -199,6 +200,6 @@ def random_request(rng: Random) -> RandomRequest:
         tuple(headers),
         rng.choice(IDENTITIES),
         rng.choice(ADDRESSES),
-        rng.choice(("", "", "10.1.2.3", "1.2.3.4, 192.168.0.7")),
+        rng.choice(("", "", "127.1.2.3", "1.2.3.4, 127.9.0.7")),
         random_claims(rng),
     )
