@@ -1,8 +1,8 @@
 """
 Everything that decides for one workload, as filters of its Envoy, in Istio's order (EV-1, EV-5).
 
-``http_filters`` and ``tcp_filters`` are pure: policies and key sets in, filters out. ``resource`` gives the HTTP filters
-as one resource of extension config discovery, which a running Envoy takes without closing a connection.
+``http_filters`` and ``tcp_filters`` are pure: policies and key sets in, filters out. ``resource`` gives the HTTP
+filters as one resource of extension config discovery, which a running Envoy takes without closing a connection.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from authz.core.engine import Engine
 from authz.core.index import Needs
 from authz.core.resources import Action
 from authz.envoy.native import providers
-from authz.envoy.native.jwt import jwt_filter
 from authz.envoy.native.indexed import Form, StageSize, indexed_stage
+from authz.envoy.native.jwt import jwt_filter
 from authz.envoy.native.linear import Filter, custom_filter, dry_run_prefix, refusing_filter, stage_filter
 from authz.envoy.native.lookup import MAX_WALK
 from authz.envoy.native.matcher_tree import COMPOSITE_TYPE, as_one_filter
@@ -76,7 +76,7 @@ def http_filters(
 
 
 def tcp_filters(engine: Engine, workload: Workload, *, cluster_of: ClusterOf = istio_cluster) -> NativeFilters:
-    """The network filters of a workload's TCP ports, to stand before the TCP proxy; always linear, once a connection."""
+    """The network filters of TCP ports, to stand before the TCP proxy; always linear, asked once a connection."""
     stages = stages_of(engine.written_for(workload), engine.mesh, tcp=True)
     filters: list[Filter] = []
     sizes = []

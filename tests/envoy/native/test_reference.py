@@ -30,7 +30,7 @@ ANSWERS = json.loads(gzip.decompress((Path(__file__).parent / "istio.json.gz").r
 CASES = {case["name"]: case for case in ANSWERS["cases"]}
 NAMES = ("policies", "providers")
 """Maps whose keys are names, not fields."""
-MESSAGES = {
+MESSAGES: dict[str, Any] = {
     "envoy.extensions.filters.http.rbac.v3.RBAC": http_rbac.Rbac,
     "envoy.extensions.filters.network.rbac.v3.RBAC": network_rbac.Rbac,
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication": jwt_authn.JwtAuthentication,
