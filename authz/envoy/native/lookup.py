@@ -19,6 +19,8 @@ MAX_WALK = 70
 """Rules that Envoy walks faster than it looks them up (measured; docs/native.md)."""
 MAX_DEPTH = 3
 """Look-ups within look-ups."""
+FRAGMENT = "#"
+"""Policies see a path without its fragment: no value with one ever matches (AP-46)."""
 Bucket = tuple[int, ...]
 """Ordinals of rules, ascending."""
 
@@ -115,9 +117,11 @@ def _lookup(ordinals: Bucket, rules: Sequence[Needs], key: str, keys: Sequence[s
             always.append(ordinal)
             continue
         for text in terms.exact:
-            exact.setdefault(text, set()).add(ordinal)
+            if key != PATH or FRAGMENT not in text:
+                exact.setdefault(text, set()).add(ordinal)
         for text in terms.prefixes:
-            prefixes.setdefault(text, set()).add(ordinal)
+            if key != PATH or FRAGMENT not in text:
+                prefixes.setdefault(text, set()).add(ordinal)
         if terms.suffixes:
             suffixes.append((ordinal, terms.suffixes))
     for text, members in exact.items():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from authz.core.attributes import Json
 from authz.envoy.native.linear import Filter
-from authz.envoy.native.lookup import HOST, IDENTITY, PATH, PORT, Bucket, Lookup
+from authz.envoy.native.lookup import FRAGMENT, HOST, IDENTITY, PATH, PORT, Bucket, Lookup
 from authz.envoy.native.values import TYPE, Message
 
 COMPOSITE = "envoy.filters.http.composite"
@@ -111,7 +111,11 @@ def _matcher(lookup: Lookup, chains: _Chains) -> Message:
     key = lookup.key
     end = _NO_DNS_NAME if key == IDENTITY else ""
     found = _on_match(lookup.otherwise, chains)
-    for kind, table, ending in (("prefix_match_map", lookup.prefixes, ""), ("exact_match_map", lookup.exact, end)):
+    prefixes = dict(lookup.prefixes)
+    if key == PATH:
+        # Envoy's text of a path keeps a fragment (which only another filter can put there), policies look before it.
+        prefixes |= {text + FRAGMENT: below for text, below in lookup.exact.items()}
+    for kind, table, ending in (("prefix_match_map", prefixes, ""), ("exact_match_map", lookup.exact, end)):
         if table:
             entries: Message = {text + ending: _on_match(below, chains) for text, below in table.items()}
             tree: Message = {"input": _input(key), kind: {"map": entries}}
