@@ -5,6 +5,8 @@ Everything that decides for one workload, as filters of its Envoy, in Istio's or
 filters as one resource of extension config discovery, which a running Envoy takes without closing a connection.
 """
 
+import contextlib
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +63,32 @@ def http_filters(
     ``key_sets``: texts of JWKS by ``JwtRule.keys_from``. ``walk``: rules of one stage, or of one bucket, that need no
     look-up. What Envoy cannot decide by itself ``limits`` says; these filters know nothing of it.
     """
+    with _uncollected():
+        return _http_filters(engine, workload, key_sets, form, walk, gateway=gateway, cluster_of=cluster_of)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Ten thousand policies are a million small objects, all of them kept: looking for garbage takes twice the work."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _http_filters(
+    engine: Engine,
+    workload: Workload,
+    key_sets: Mapping[str, str],
+    form: Form,
+    walk: int,
+    *,
+    gateway: bool,
+    cluster_of: ClusterOf,
+) -> NativeFilters:
     stages = stages_of(engine.written_for(workload), engine.mesh)
     writer = _Writer(form, walk, _needs(engine, workload))
     filters: list[Filter] = []

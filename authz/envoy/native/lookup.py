@@ -76,18 +76,20 @@ def plan(rules: Sequence[Needs], *, may_split: bool, walk: int = MAX_WALK) -> li
 
 def _groups(ordinals: Iterable[int], rules: Sequence[Needs], keys: Sequence[str] = KEYS) -> dict[str, list[int]]:
     """Each rule under the attribute by which it stands with the fewest others; under "" where there is none."""
-    crowd: Counter[tuple[str, str, str]] = Counter()
     ordinals = tuple(ordinals)
-    for ordinal in ordinals:
-        for key in keys:
-            for kind, text in _terms(rules[ordinal], key):
-                crowd[key, kind, text] += 1
+    needed = [
+        [(key, found) for key in keys if key in rules[ordinal] and (found := _terms(rules[ordinal], key))]
+        for ordinal in ordinals
+    ]
+    crowd: Counter[tuple[str, tuple[str, str]]] = Counter()
+    for one in needed:
+        for key, found in one:
+            crowd.update([(key, term) for term in found])
     groups: dict[str, list[int]] = defaultdict(list)
-    for ordinal in ordinals:
+    for ordinal, one in zip(ordinals, needed, strict=True):
         best, fewest = "", len(ordinals)
-        for key in keys:
-            found = _terms(rules[ordinal], key)
-            fullest = max((crowd[key, kind, text] for kind, text in found), default=len(ordinals))
+        for key, found in one:
+            fullest = max(crowd[key, term] for term in found)
             if fullest < fewest and not any(kind == "suffix" for kind, _ in found):
                 best, fewest = key, fullest
         groups[best].append(ordinal)
@@ -95,8 +97,6 @@ def _groups(ordinals: Iterable[int], rules: Sequence[Needs], keys: Sequence[str]
 
 
 def _terms(needs: Needs, key: str) -> list[tuple[str, str]]:
-    if key not in needs:
-        return []
     terms = needs[key][1]
     return [
         *(("exact", text) for text in terms.exact),
@@ -124,13 +124,14 @@ def _lookup(ordinals: Bucket, rules: Sequence[Needs], key: str, keys: Sequence[s
                 prefixes.setdefault(text, set()).add(ordinal)
         if terms.suffixes:
             suffixes.append((ordinal, terms.suffixes))
+    lengths = sorted({len(text) for text in prefixes})
     for text, members in exact.items():
-        members.update(_of_prefixes(text, prefixes), always)
+        members.update(_of_prefixes(text, prefixes, lengths), always)
         members.update(ordinal for ordinal, ends in suffixes if text.endswith(ends))
     own = {text: frozenset(members) for text, members in prefixes.items()}
     rest = {*always, *(ordinal for ordinal, _ in suffixes)}
     for text, members in prefixes.items():
-        members.update(_of_prefixes(text, own), rest)
+        members.update(_of_prefixes(text, own, lengths), rest)
     below = _Below(rules, tuple(other for other in keys if other != key), depth.deeper())
     return Lookup(
         key,
@@ -141,8 +142,9 @@ def _lookup(ordinals: Bucket, rules: Sequence[Needs], key: str, keys: Sequence[s
     )
 
 
-def _of_prefixes(text: str, prefixes: Mapping[str, Iterable[int]]) -> Iterable[int]:
-    return [ordinal for end in range(len(text) + 1) for ordinal in prefixes.get(text[:end], ())]
+def _of_prefixes(text: str, prefixes: Mapping[str, Iterable[int]], lengths: Sequence[int]) -> Iterable[int]:
+    longest = len(text)
+    return [ordinal for end in lengths if end <= longest for ordinal in prefixes.get(text[:end], ())]
 
 
 @dataclass(frozen=True, slots=True)

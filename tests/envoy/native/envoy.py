@@ -216,5 +216,5 @@ def _ready(admin: int) -> bool:
 
 
 def _get(admin: int, path: str) -> Any:
-    with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=10) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin}{path}", timeout=60) as response:
         return json.loads(response.read())
