@@ -86,7 +86,7 @@ def command(
         features=frozenset(limits.Feature(need) for need in needs),
         answered_here=frozenset(answered_here),
     )
-    http = filters.http_filters(engine, workload, key_sets, form=Form(form))
+    http = filters.http_filters(engine, workload, key_sets, form=Form(form), gateway=bool(target.servers))
     _remark(engine, workload, key_sets, http)
     if only_report:
         _print_report(report, http, output)

@@ -13,7 +13,14 @@ MESH = """
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: api-v1, namespace: shop}
-spec: {address: 127.0.0.1, labels: {app: api}, serviceAccount: api}
+spec: {address: 127.0.0.1, labels: {app: api}, serviceAccount: api, ports: {http: 15080}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: api, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: api}}
+  ingress: [{port: {number: 15080, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:19080"}]
 """
 POLICIES = """
 apiVersion: security.istio.io/v1

@@ -22,6 +22,8 @@ SPLIT_PREFIX = "authz_allow_"
 """With the number of the look-up: prefix of the shadow results of an ALLOW stage that is split."""
 SPLIT_POLICY = "authz-allowed-by-a-lookup"
 """Name that the last filter of such a stage reports; Istio's is the first, by bytes, of those the look-ups report."""
+MAX_COPIES = 100_000
+"""Rules in all buckets of a stage together, some 50 MiB of configuration; beyond, Envoy walks every rule."""
 _Make = Callable[[Policies], Message]
 
 
@@ -66,7 +68,10 @@ def indexed_stage(
     names = [one for one in policies if one in needs]  # a policy without rules matches nothing
     may_split = stage in (Stage.DENY, Stage.ALLOW) and not shadow_prefix
     parts = plan([needs[one] for one in names], may_split=may_split, walk=walk)
-    buckets = {bucket for part in parts for bucket in ([part] if isinstance(part, tuple) else part.buckets())}
+    buckets = _buckets(parts)
+    if sum(map(len, buckets)) > MAX_COPIES:
+        parts = [tuple(range(len(names)))]
+        buckets = _buckets(parts)
     size = StageSize(
         name,
         len(policies),
@@ -78,6 +83,10 @@ def indexed_stage(
     if len(parts) > 1 and stage is Stage.ALLOW:
         return _split_allow(parts, names, policies), size
     return [one for part in parts for one in _part(part, names, policies, _make(stage, shadow_prefix))], size
+
+
+def _buckets(parts: Sequence[Lookup | Bucket]) -> set[Bucket]:
+    return {bucket for part in parts for bucket in ([part] if isinstance(part, tuple) else part.buckets())}
 
 
 def _make(stage: Stage, shadow_prefix: str) -> _Make:

@@ -94,7 +94,7 @@ def remarks(sizes: tuple[StageSize, ...]) -> Iterator[str]:
         if size.lookups and size.largest > LARGE_BUCKET:
             yield (
                 f"{size.stage}: {size.largest} of {size.rules} rules need no path, host, principal or port by which "
-                "they could be looked up: Envoy walks them for every request"
+                "they could be looked up apart: Envoy walks them for every request"
             )
 
 
