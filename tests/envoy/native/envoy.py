@@ -22,7 +22,9 @@ ROUTER: Message = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": f"{TYPE}envoy.extensions.filters.http.router.v3.Router"},
 }
-NUMBER = "x-n"
+FRAGMENTS = "envoy.reloadable_features.http_reject_path_with_fragment"
+"""Istio has fragments cut off, not refused (PN-2)."""
+NUMBER = "x-number-of-the-request"
 """Header by which a request is found in the access log."""
 LOGGED: dict[str, Json] = {
     "n": f"%REQ({NUMBER.upper()})%",
@@ -130,17 +132,24 @@ class Running:
         raise AssertionError(f"{number} lines expected, {len(lines)} found")
 
     def ask(
-        self, name: str, requests: Sequence[bytes], *, identity: str = "", ends: Endpoints | None = None
+        self,
+        name: str,
+        requests: Sequence[bytes],
+        *,
+        identity: str = "",
+        ends: Endpoints | None = None,
+        sni: str = "a.test",
+        bind: bool = True,
     ) -> list[Told]:
-        """Send requests one after the other over one connection."""
+        """Send requests one after the other over one connection; ``bind``: from the address that ``ends`` tells."""
         ends = ends or Endpoints("127.0.0.1", "10.1.0.5", 8080)
-        with socket.create_connection(("127.0.0.1", self.ports[name]), 30, (ends.source, 0)) as plain:
+        with socket.create_connection(("127.0.0.1", self.ports[name]), 30, (ends.source, 0) if bind else None) as plain:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plain.sendall(ends.header())
             connection: socket.socket = plain
             if identity:
                 context: ssl.SSLContext = self.identities.client(identity)
-                connection = context.wrap_socket(plain, server_hostname="a.test")
+                connection = context.wrap_socket(plain, server_hostname=sni or None)
             reader = connection.makefile("rb")
             try:
                 answers: list[Told] = []
@@ -175,6 +184,7 @@ def running(
         "node": {"id": "native", "cluster": "native"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "static_resources": {"listeners": list(listeners)},
+        "layered_runtime": {"layers": [{"name": "as-istio", "static_layer": {FRAGMENTS: False}}]},
     }
     (directory / "envoy.json").write_text(json.dumps(config))
     told = directory / "admin"
