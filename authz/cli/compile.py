@@ -13,6 +13,7 @@ from authz.cli import output as out
 from authz.core.attributes import Json, Workload
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
+from authz.core.resources import MeshConfig
 from authz.policy.reader import read_policies
 from authz.sources.policies.directory import read_directory
 
@@ -98,7 +99,7 @@ def command(
         raise SystemExit(out.Exit.NO)
     tcp = filters.tcp_filters(engine, workload)
     if directory is not None:
-        _write(directory, name, http, tcp)
+        _write(directory, engine.mesh, http, tcp)
         return
     found: dict[str, Json] = {
         "http_filters": [one.as_extension() for one in http.filters],
@@ -202,15 +203,15 @@ def _as_json(report: "Report", http: "NativeFilters") -> Json:
     }
 
 
-def _write(directory: Path, name: str, http: "NativeFilters", tcp: "NativeFilters") -> None:
-    """Write the filters, and the HTTP ones as a resource that a running Envoy follows; each renamed into place."""
+def _write(directory: Path, mesh: MeshConfig, http: "NativeFilters", tcp: "NativeFilters") -> None:
+    """Write the filters, and the HTTP ones as resources that a running Envoy follows; each renamed into place."""
     from authz.envoy.files import write_files
-    from authz.envoy.native.filters import resource
+    from authz.envoy.native.slots import fill_slots
 
     contents: dict[str, Json] = {
         HTTP: [one.as_extension() for one in http.filters],
         TCP: [one.as_extension() for one in tcp.filters],
-        DISCOVERY: {"resources": [resource(name, http.filters)]},
+        DISCOVERY: {"resources": list(fill_slots(http.filters, mesh))},
     }
     data = {file: (json.dumps(content, ensure_ascii=False) + "\n").encode() for file, content in contents.items()}
     written = write_files(directory, data)

@@ -74,7 +74,7 @@ def test_files_are_written_with_one_that_a_running_envoy_follows(files: Path) ->
         "discovery.json", "http-filters.json", "network-filters.json",
     ]  # fmt: skip
     (resource,) = json.loads((files / "out" / "discovery.json").read_text())["resources"]
-    assert resource["name"] == "authz/api-v1/http"
+    assert resource["name"] == "authz-rules"
 
 
 @pytest.mark.parametrize(

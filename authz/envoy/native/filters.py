@@ -1,13 +1,13 @@
 """
 Everything that decides for one workload, as filters of its Envoy, in Istio's order (EV-1, EV-5).
 
-``http_filters`` and ``tcp_filters`` are pure: policies and key sets in, filters out. ``resource`` gives the HTTP
-filters as one resource of extension config discovery, which a running Envoy takes without closing a connection.
+``http_filters`` and ``tcp_filters`` are pure: policies and key sets in, filters out. ``slots`` makes of the HTTP
+filters what a running Envoy takes without closing a connection.
 """
 
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from authz.core.attributes import Workload
@@ -19,15 +19,12 @@ from authz.envoy.native.indexed import Form, StageSize, indexed_stage
 from authz.envoy.native.jwt import jwt_filter
 from authz.envoy.native.linear import Filter, custom_filter, dry_run_prefix, refusing_filter, stage_filter
 from authz.envoy.native.lookup import MAX_WALK
-from authz.envoy.native.matcher_tree import COMPOSITE_TYPE, as_one_filter
 from authz.envoy.native.providers import SHADOW_PREFIX, ClusterOf, istio_cluster
 from authz.envoy.native.rbac import Policies
 from authz.envoy.native.stages import ProviderRules, Stage, StageRules, stages_of
-from authz.envoy.native.values import JWT_FILTER, TYPE, Message
+from authz.envoy.native.values import JWT_FILTER
 
 LOCAL = (Stage.AUDIT, Stage.DENY, Stage.ALLOW)
-RESOURCE_TYPE_URLS = (COMPOSITE_TYPE,)
-"""What ``resource`` may hold: the ``type_urls`` of the filter that discovers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +33,21 @@ class NativeFilters:
     sizes: tuple[StageSize, ...]
 
 
-def resource_name(workload: str) -> str:
-    """Name of a workload's HTTP filters in extension config discovery; never changes while the workload exists."""
-    return f"authz/{workload}/http"
+def linear_http(
+    engine: Engine,
+    workload: Workload,
+    key_sets: Mapping[str, str],
+    gateway: bool = False,
+    cluster_of: ClusterOf = istio_cluster,
+) -> list[Filter]:
+    """The HTTP filters of one workload in the order of the stages, as Istio's builder emits them."""
+    found = http_filters(engine, workload, key_sets, form=Form.LINEAR, gateway=gateway, cluster_of=cluster_of)
+    return list(found.filters)
 
 
-def resource(workload: str, filters: Sequence[Filter]) -> Message:
-    """The HTTP filters as one resource: Envoy replaces all stages at once, no request is judged by half a set."""
-    extension: Message = {"@type": f"{TYPE}envoy.config.core.v3.TypedExtensionConfig", "name": resource_name(workload)}
-    return {**extension, "typed_config": as_one_filter(filters).config}
+def linear_tcp(engine: Engine, workload: Workload, cluster_of: ClusterOf = istio_cluster) -> list[Filter]:
+    """The network filters of one workload in the order of the stages."""
+    return list(tcp_filters(engine, workload, cluster_of=cluster_of).filters)
 
 
 def http_filters(

@@ -61,6 +61,7 @@ def as_one_filter(filters: Sequence[Filter]) -> Filter:
 
     Without filters it is one that lets everything pass.
     """
+    assert all(one.name != "envoy.filters.http.ext_authz" for one in filters), "Envoy would skip what follows"
     chain: list[Json] = [one.as_extension() for one in filters] or [_nothing().as_extension()]
     action: Message = {"@type": _ACTION_TYPE, "filter_chain": {"typed_config": chain}}
     otherwise: Json = {"action": {"name": "decide", "typed_config": action}}

@@ -20,7 +20,8 @@ from authz.analysis.suites.suite import PolicyText
 from authz.core.attributes import AttributeContext, Authentication, Workload
 from authz.core.decision import Decision, DryRunResult
 from authz.core.engine import Engine
-from authz.core.pipeline import ProviderAnswer, decide
+from authz.core.pipeline import decide
+from authz.core.providers import ProviderAnswer
 from authz.core.resources import JwtRule, MeshConfig
 from authz.envoy.native.filters import NativeFilters, http_filters
 from authz.envoy.native.indexed import SPLIT_POLICY, SPLIT_PREFIX, Form

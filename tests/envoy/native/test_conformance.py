@@ -13,6 +13,7 @@ from time import time
 
 import pytest
 
+from authz.analysis.suites.keys import substitute_keys, substitute_tokens
 from authz.analysis.suites.reader import read_suite
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import Case, Group, PolicyText
@@ -22,7 +23,7 @@ from authz.core.resources import MeshConfig, PathNormalization
 from authz.envoy.native.filters import http_filters
 from authz.envoy.native.indexed import SPLIT_POLICY, Form
 from authz.envoy.native.linear import Filter
-from authz.tokens.signing import KeyPool, make_keys, make_tokens, substitute_keys, substitute_tokens
+from authz.tokens.signing import KeyPool, make_keys, make_tokens
 from tests.envoy.certificates import Identities
 from tests.envoy.client import Endpoints, http1_bytes
 from tests.envoy.native.envoy import NUMBER, Running, Told, listener, running
