@@ -61,7 +61,7 @@ ALLOWED: dict[str, str] = {
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
         "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control "
-        "control.authority core demo demo.checks documents envoy identity mesh policy service.loading "
+        "control.authority core demo demo.checks documents envoy envoy.native identity mesh policy service.loading "
         "service.ports service.workers settings sources.policies telemetry tokens"
     ),
     "__main__": "cli",

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import yaml
 
 from authz.cli import files
 from authz.cli import output as out
@@ -75,6 +74,7 @@ def command(
     """
     from authz.envoy.native import filters, limits
     from authz.envoy.native.indexed import Form
+    from authz.envoy.native.written import as_yaml
 
     described = files.read_workloads(mesh)
     target = _find(described.workloads, name)
@@ -108,14 +108,7 @@ def command(
     if output == "json":
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
     else:
-        click.echo(yaml.dump(found, Dumper=_Plain, sort_keys=False, allow_unicode=True), nl=False)
-
-
-class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the fast one is not always built
-    """Envoy's own reader of YAML knows no anchors worth reading by people."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
+        click.echo(as_yaml(found), nl=False)
 
 
 def _find(workloads: Sequence["MeshWorkload"], name: str) -> "MeshWorkload":
