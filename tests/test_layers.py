@@ -95,7 +95,7 @@ DOORS: dict[str, str] = {
     "starlette": "admin demo demo.apps",
     "uvicorn": "demo demo.apps service.ports",
     "watchfiles": "sources.policies",
-    "yaml": "documents envoy settings",
+    "yaml": "documents envoy envoy.native settings",
 }
 """The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``."""
 
