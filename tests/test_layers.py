@@ -61,7 +61,7 @@ ALLOWED: dict[str, str] = {
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
         "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control "
-        "control.authority core demo demo.checks documents envoy identity mesh policy service.loading "
+        "control.authority core demo demo.checks documents envoy envoy.native identity mesh policy service.loading "
         "service.ports service.workers settings sources.policies telemetry tokens"
     ),
     "__main__": "cli",
@@ -95,7 +95,7 @@ DOORS: dict[str, str] = {
     "starlette": "admin demo demo.apps",
     "uvicorn": "demo demo.apps service.ports",
     "watchfiles": "sources.policies",
-    "yaml": "documents envoy settings",
+    "yaml": "documents envoy envoy.native settings",
 }
 """The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``."""
 
