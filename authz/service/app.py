@@ -33,7 +33,7 @@ from authz.service.ports.tls import ServerCertificate
 from authz.service.ports.waiting import first_done
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
-from authz.service.server import AskProvider, CheckServer, Server
+from authz.service.server import AskProvider, CheckServer, Server, TakeStream
 from authz.settings import Settings
 from authz.sources.keys.source import KeySource
 from authz.telemetry.counters import Telemetry
@@ -104,6 +104,7 @@ class App:
                 socket_mode=int(settings.socket_mode, 8),
                 clock=clock,
                 judge_caller=self.evidence.judge_caller if self.evidence is not None else None,
+                take_stream=self._take_stream(),
             )
         )
         self.reloader = Reloader(
@@ -225,6 +226,10 @@ class App:
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
         )
+
+    def _take_stream(self) -> TakeStream | None:
+        stream = self.native.stream if self.native is not None else None
+        return stream.take if stream is not None else None
 
     def _facts(self) -> PageFacts:
         """What the page is made of; it asks when somebody looks."""

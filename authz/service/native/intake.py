@@ -74,8 +74,7 @@ class Intake:
             try:
                 entry = read_line(line)
             except NotAnEntry as error:
-                self.results["file", "unreadable"] += 1
-                self._complain("unreadable", "a line of an access log is not recorded: %s", error)
+                self.refuse("file", error)
                 continue
             if is_torn(line):
                 self.results["file", "torn"] += 1
@@ -104,6 +103,11 @@ class Intake:
             self._disagree(entry, judged, judged.engine)
         self._count(entry, carrier, "recorded")
         self.newest_at = max(self.newest_at, entry.ended_at)
+
+    def refuse(self, carrier: str, error: NotAnEntry) -> None:
+        """Count what is no entry of ours, and say so."""
+        self.results[carrier, "unreadable"] += 1
+        self._complain("unreadable", "an entry of an access log is not recorded: %s", error)
 
     async def room(self) -> None:
         """Wait until the trail can take another slice; lets checks have their turn in any case."""

@@ -12,6 +12,7 @@ from authz.service.loading.snapshot import Snapshot
 from authz.service.native.following import Following
 from authz.service.native.gaps import Gaps
 from authz.service.native.intake import Intake
+from authz.service.native.stream import AccessLogStream
 from authz.settings import Settings
 from authz.telemetry.status import NativeStatus
 
@@ -29,6 +30,8 @@ class NativeRecord:
             for name in settings.access_logs
             if name.startswith("file:")
         ]
+        self.stream = AccessLogStream(self.intake) if "grpc" in settings.access_logs else None
+        """What the server takes streams with; None where none are taken."""
         self._gaps = Gaps(self.intake, settings.access_log_admin, clock) if settings.access_log_admin else None
 
     def replace(self, snapshot: Snapshot) -> None:
