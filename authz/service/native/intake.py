@@ -26,6 +26,8 @@ _log = logging.getLogger("authz.native")
 SLICE = 16
 """Entries between which checks get their turn."""
 WAIT_SECONDS = 0.005
+TENTHS = 10
+"""Entries are counted by tenths of a second for the comparison with Envoy's counters."""
 COMPLAINTS_SECONDS = 10.0
 """At most one line in the operator's log for each kind of trouble in this time; metrics and notes have the rest."""
 Recorded = Counter[tuple[str, str]]
@@ -57,7 +59,8 @@ class Intake:
         """(carrier, ``recorded``, ``undecided``, ``unreadable``, ``torn``, ``refused`` or ``repeated``) to a number."""
         self.disagreements: Counter[tuple[str, str]] = Counter()
         self.seen: Counter[tuple[str, str, int]] = Counter()
-        """(proxy, listener, second in which it ended) to entries; ``gaps`` takes from it."""
+        """(proxy, listener, tenth of a second in which it ended) to entries; ``gaps`` takes from it."""
+        self.counts_seen = False
         self.newest_at = 0.0
         self._complained: dict[str, float] = {}
         self._room = 0
@@ -135,7 +138,8 @@ class Intake:
 
     def _count(self, entry: LogEntry, carrier: str, result: str) -> None:
         self.results[carrier, result] += 1
-        self.seen[entry.proxy, entry.listener, int(entry.ended_at)] += 1
+        if self.counts_seen and entry.attributes.http is not None:
+            self.seen[entry.proxy, entry.listener, int(entry.ended_at * TENTHS)] += 1
 
     def _is_repeated(self, entry: LogEntry, repeated: Recorded) -> bool:
         key = (entry.decision_id, _rfc3339(entry.started_at))
