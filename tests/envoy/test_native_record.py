@@ -1,5 +1,6 @@
 """A proxy that enforces by itself, its access log, and ``authz serve`` that makes the record of it."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -17,9 +18,14 @@ from typing import Any
 
 import pytest
 
+from authz.service.loading.snapshot import load_snapshot
+from authz.service.native.gaps import Counted, Gaps
+from authz.service.native.intake import Intake
 from tests.envoy.native_rig import CALLER, NativeMesh, rule, token
+from tests.service.native.test_gaps import Trail
 
 pytest.importorskip("envoy")
+pytestmark = pytest.mark.envoy
 
 COMMAND = [sys.executable, "-c", "from authz.cli.serve import serve; serve()"]
 
@@ -302,3 +308,43 @@ def test_a_killed_proxy_loses_at_most_what_it_had_not_flushed(mesh: NativeMesh) 
             get(mesh.http, "/ok/again")
             wait_for(lambda: "/ok/again" in ids(server))
         assert len(set(ids(server))) == len(ids(server))
+
+
+async def test_requests_that_a_real_proxy_counted_and_nobody_recorded_are_found(
+    mesh: NativeMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mesh.state)  # the path of a Unix socket is short
+    later = 0.0
+    trail = Trail()
+    intake = Intake(trail)
+
+    async def ask(proxy: str) -> Counted:
+        connected = Gaps(Intake(trail), "unix:run/{proxy}.admin.sock", time.time)
+        return (await connected.asked(proxy))._replace(started_at=0.0)  # the clock of this test jumps
+
+    gaps = Gaps(intake, "", lambda: time.time() + later, ask=ask)
+    intake.judge.replace(load_snapshot(mesh.state / "policies", None, 0.0), 0.0)
+    log = mesh.state / "logs" / "reviews-v1.json"
+
+    def recorded(number: int) -> list[bytes]:
+        wait_for(lambda: log.exists() and log.read_bytes().count(b"\n") >= number)
+        return log.read_bytes().splitlines()
+
+    with mesh.envoy():
+        get(mesh.http, "/ok/first")
+        intake.take_lines(recorded(1))
+        later = 1.0  # the first comparison comes after the first request, whatever the clock's grain
+        await gaps.compare()
+        await asyncio.sleep(1.1)
+        for number in range(10):
+            get(mesh.http, f"/ok/{number}")
+        with socket.create_connection(("127.0.0.1", mesh.http), 5) as broken:
+            broken.sendall(b"NONSENSE\r\n\r\n")  # refused by the codec, counted, and in the log
+            assert broken.recv(100).startswith(b"HTTP/1.1 400")
+        intake.take_lines(recorded(12)[1 : 12 - 3])
+        for minute in (1, 2):
+            later = minute * 60.0
+            await gaps.compare()
+    assert gaps.unreachable == {"reviews-v1": False}
+    assert gaps.missing["reviews-v1"] == 3
+    assert [note.record["missing"] for note in trail.notes if note.record["event"] == "access-log-gap"] == [3]

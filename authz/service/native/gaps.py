@@ -78,7 +78,7 @@ class Gaps:
         self._where = where
         self._clock = clock
         self._kept = kept
-        self._ask = ask or self._asked
+        self._ask = ask or self.asked
         self._proxies: dict[str, _Proxy] = {}
         self.missing: Counter[str] = Counter()
         self.unreachable: dict[str, bool] = {}
@@ -193,7 +193,8 @@ class Gaps:
             {"proxy": proxy, "listener": listener, "missing": number, "minute": int(now // MINUTE * MINUTE)},
         )
 
-    async def _asked(self, proxy: str) -> Counted:
+    async def asked(self, proxy: str) -> Counted:
+        """Ask a proxy's admin. Raises OSError, ValueError, httpx's errors."""
         where = self._where.replace("{proxy}", proxy)
         transport = None
         if where.startswith("unix:"):
