@@ -323,6 +323,8 @@ def read_settings(
         raise SettingsError("`admin_tls_client_ca` needs `admin_tls_certificate` and `admin_tls_key`")
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
         raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
+    if "grpc" in settings.access_logs and settings.server == "envoy":
+        raise SettingsError("`access_logs: grpc` needs `server: grpcio`; hosted in Envoy only files are followed")
     if settings.peer_certificate != "off" and not settings.peer_trust_bundles:
         raise SettingsError("`peer_certificate` needs `peer_trust_bundles`: nobody would be trusted")
     return settings
