@@ -19,6 +19,7 @@ from authz.core.attributes import Json
 from authz.core.decision import Decision, RuleReference
 from authz.service.check import Audit, identity_problem
 from authz.service.native.judge import Judge, Judged, Verdict
+from authz.service.ports.failure import where_it_failed
 from authz.telemetry.status import NativeStatus, TrailStatus
 from authz.wire.access_log import LogEntry, NotAnEntry, is_torn, read_line
 
@@ -56,7 +57,7 @@ class Intake:
         self.judge = Judge(sample)
         self.verdicts: Counter[str] = Counter()
         self.results: Counter[tuple[str, str]] = Counter()
-        """(carrier, ``recorded``, ``undecided``, ``unreadable``, ``torn``, ``refused`` or ``repeated``) to a number."""
+        """By carrier and result: recorded, undecided, unreadable, torn, refused, failed or repeated."""
         self.disagreements: Counter[tuple[str, str]] = Counter()
         self.seen: Counter[tuple[str, str, int]] = Counter()
         """(proxy, listener, tenth of a second in which it ended) to entries; ``gaps`` takes from it."""
@@ -99,7 +100,14 @@ class Intake:
             self._count(entry, carrier, "refused")
             self._complain("refused", "an access log entry is not recorded: %s", problem)
             return
-        judged = self.judge.judge(entry)
+        try:
+            judged = self.judge.judge(entry)
+        except Exception as error:  # our mistake: the entry must not be lost without a trace, nor stop the others
+            self._count(entry, carrier, "failed")
+            self._complain("failed", "an access log entry could not be judged: %s", where_it_failed(error))
+            told: dict[str, Json] = {"request": entry.decision_id, "proxy": entry.proxy}
+            self.note("access-log-failed", entry.started_at, told)
+            return
         self.verdicts[judged.verdict.value] += 1
         self._trail.offer(*judged.offer)
         if judged.verdict is Verdict.DISAGREED and judged.engine is not None:
