@@ -49,7 +49,7 @@ def told_decision(
             reason = "the provider refused" if refused else f"the provider could not be asked: {enforced.details}"
         case _ if stage is Stage.ALLOW:
             named = [value for key, value in results.items() if key.endswith(_POLICY_ID) and value in allow]
-            fired = rule(named[0]) if named else None
+            fired = rule(min(named, key=str.encode)) if named else None  # of a stage in parts several may say so
             reason = f"ALLOW rule {fired.short} matched" if fired is not None else "an ALLOW rule matched"
     return Decision(
         effect, stage, reason, fired,

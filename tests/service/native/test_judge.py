@@ -93,6 +93,10 @@ AUDITED = {
         (entry("/ok/secret", **refused(rule("deny"))), Verdict.AGREED),
         (entry("/ok/audit", rbac=AUDITED, hint=True), Verdict.AGREED),
         (entry("/no", allowed_by=rule("some", 1), headers={"x-team": "red"}), Verdict.AGREED),
+        # A stage in parts may name another rule that fires, or several:
+        (entry(allowed_by=rule("some", 1), headers={"x-team": "red"}), Verdict.AGREED),
+        (entry(rbac={"part_1_shadow_effective_policy_id": rule("some", 1),
+                     "part_0_shadow_effective_policy_id": rule("some")}, headers={"x-team": "red"}), Verdict.AGREED),
         # Envoy says otherwise:
         (entry("/no", allowed_by=rule("some")), Verdict.DISAGREED),
         (entry(**refused()), Verdict.DISAGREED),
@@ -107,7 +111,7 @@ AUDITED = {
         (entry("/no", allowed_by=rule("some", 1), headers={"x-team": "blue,red"}), Verdict.UNKNOWN),
         (entry("/no", code=401, details="jwt_authn_access_denied{Jwt_is_expired}", rbac=None), Verdict.UNVERIFIED),
     ],
-)
+)  # fmt: skip
 def test_the_verdict_of_an_entry(judge: Judge, written: bytes, verdict: Verdict) -> None:
     found = judged(judge, written)
     assert found.verdict is verdict
