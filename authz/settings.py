@@ -324,6 +324,8 @@ def read_settings(
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
         raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
     _check_access_logs(settings)
+    if "grpc" in settings.access_logs and settings.server == "auto":
+        settings = settings.model_copy(update={"server": "grpcio"})  # the only one that takes streams
     if settings.peer_certificate != "off" and not settings.peer_trust_bundles:
         raise SettingsError("`peer_certificate` needs `peer_trust_bundles`: nobody would be trusted")
     return settings

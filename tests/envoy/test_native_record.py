@@ -65,7 +65,7 @@ def serving(mesh: NativeMesh, *flags: str) -> Iterator[Serving]:
     log = open(mesh.state / "authz.txt", "ab")  # noqa: SIM115  # the process' until it ends
     process = subprocess.Popen(
         [
-            *COMMAND, "--policies", "policies", "--workers", "1", "--listen", "unix:run/authz.sock",
+            *COMMAND, "--policies", "policies", "--workers", "1", "--server", "grpcio", "--listen", "unix:run/authz.sock",
             "--admin", "127.0.0.1:0", "--audit", "file:audit.jsonl", "--audit-query-values", "page",
             "--drain-delay-seconds", "0",
             *(flags or ("--access-logs", "file:logs")),
