@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -27,9 +28,12 @@ def read_message(message: bytes) -> Iterator[LogEntry | NotAnEntry]:
     Read a serialised StreamAccessLogsMessage; what is no entry of ours stands in its place as an error.
 
     Raises:
-        google.protobuf.message.DecodeError: these bytes are no such message.
+        ValueError: these bytes are no such message.
     """
-    told = pb.StreamAccessLogsMessage.FromString(message)
+    try:
+        told = pb.StreamAccessLogsMessage.FromString(message)
+    except DecodeError as error:
+        raise ValueError("not a StreamAccessLogsMessage") from error
     for entry in told.http_logs.log_entry:
         yield _read(entry.common_properties, entry)
     for connection in told.tcp_logs.log_entry:
