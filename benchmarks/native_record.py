@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from authz._proto import access_log_pb2 as pb
+from authz.audit.builder import RecordSteps
 from authz.audit.files import FileSink
-from authz.audit.trail import AuditTrail, Steps
+from authz.audit.trail import AuditTrail
 from authz.service.loading.snapshot import load_snapshot
 from authz.service.native.intake import SLICE, Intake
 from authz.service.native.stream import AccessLogStream
@@ -81,7 +82,8 @@ def as_messages(lines: list[bytes]) -> list[bytes]:
 
 async def measure(policies: Path, directory: Path, take: Callable[[Intake], object], sample: float) -> float:
     """CPU seconds from the carrier to the audit file."""
-    trail = AuditTrail([FileSink(directory / f"audit-{time.monotonic_ns()}.jsonl")], steps=Steps(telemetry=Telemetry()))
+    sink = FileSink(directory / f"audit-{time.monotonic_ns()}.jsonl")
+    trail = AuditTrail([sink], steps=RecordSteps(telemetry=Telemetry()))
     trail.start(asyncio.get_running_loop().call_soon)
     intake = Intake(trail, sample)
     intake.judge.replace(load_snapshot(policies, None, 0.0), 0.0)

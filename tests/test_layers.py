@@ -77,7 +77,7 @@ So are some files: ``settings``; ``service.app``, the assembly place, which stan
 
 DOORS: dict[str, str] = {
     "betterproto2": "envoy",
-    "cachetools": "identity tokens",
+    "cachetools": "identity",
     "click": "cli",
     "cryptography": "audit identity tokens",
     "envoy": "demo service.workers",

@@ -19,6 +19,7 @@ from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.render import (
     KeyTexts,
     Native,
+    keep_check,
     listener_rules,
     modes_of,
     render_all,
@@ -194,16 +195,19 @@ class MeshFollower:
         """Filters first: they take milliseconds, and what follows seconds, so it is rendered only where it differs."""
         mesh = _read(self._mesh_file)
         native = Native(snapshot.engine, keys)
+        options, kept = keep_check(mesh, snapshot.engine, self._options)
+        for name, reasons in kept.items():
+            self._say(f"check     `{name}` asks the authorization server: {'; '.join(reasons)}")
         written: tuple[str, ...] = ()
         for workload in mesh.workloads:
-            if self._options.is_native(workload):
+            if options.is_native(workload):
                 written += write_files(self._out, render_filters(mesh, workload, native))
         mode_of = modes_of(snapshot.engine)
-        shapes = {w.name: _shape(mesh, w, mode_of, native, self._options) for w in mesh.workloads}
+        shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
         before, self._rendered = self._rendered, _Rendered(mesh, shapes)
-        is_dynamic = self._options.listeners is Listeners.DYNAMIC
+        is_dynamic = options.listeners is Listeners.DYNAMIC
         if before is None or before.mesh != mesh or (before.shapes != shapes and not is_dynamic):
-            files = render_all(mesh, mode_of, self._options, native)
+            files = render_all(mesh, mode_of, options, native)
             stale = left_over(self._out, files)
             written += write_files(self._out, files)
             for name in stale:
@@ -211,10 +215,10 @@ class MeshFollower:
             return written, stale
         for workload in mesh.workloads:
             if shapes[workload.name] != before.shapes.get(workload.name):
-                written += write_files(self._out, render_listeners(mesh, workload, mode_of, self._options, native))
+                written += write_files(self._out, render_listeners(mesh, workload, mode_of, options, native))
         if any(shape.plaintext != before.shapes[name].plaintext for name, shape in shapes.items()):
             for compose in (False, True):  # callers then speak plaintext, or no longer
-                written += write_files(self._out, render_endpoints(mesh, mode_of, self._options, compose=compose))
+                written += write_files(self._out, render_endpoints(mesh, mode_of, options, compose=compose))
         return written, ()
 
 
@@ -239,7 +243,7 @@ class _Rendered:
 
 def _shape(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, native: Native, options: RenderOptions) -> _Shape:
     modes = tuple((port.number, mode_of(workload, port.number)) for port in workload.inbound)
-    return _Shape(modes, listener_rules(workload, native) if options.is_native(workload) else "")
+    return _Shape(modes, listener_rules(workload, native) if options.is_native(workload) else "check")
 
 
 def _read(mesh_file: Path) -> Mesh:

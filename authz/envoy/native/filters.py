@@ -29,6 +29,8 @@ LOCAL = (Stage.AUDIT, Stage.DENY, Stage.ALLOW)
 
 @dataclass(frozen=True, slots=True)
 class NativeFilters:
+    """The filters of one workload in Istio's order, and how large each stage became."""
+
     filters: tuple[Filter, ...]
     sizes: tuple[StageSize, ...]
 

@@ -39,17 +39,21 @@ class RuleReport:
 
     @property
     def is_native(self) -> bool:
+        """Whether Envoy decides this rule by itself."""
         return not self.reason
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
+    """What Envoy decides by itself for one workload, rule by rule."""
+
     rules: tuple[RuleReport, ...]
     workload: tuple[str, ...]
     """Reasons that are not one rule's."""
 
     @property
     def is_native(self) -> bool:
+        """Whether nothing stays with the check."""
         return not self.workload and all(rule.is_native for rule in self.rules)
 
     @property

@@ -13,4 +13,5 @@ class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mis
 
 
 def as_yaml(value: Json) -> str:
+    """Write plain data as YAML that Envoy reads as it was."""
     return str(yaml.dump(value, Dumper=_Plain, sort_keys=False, allow_unicode=True))

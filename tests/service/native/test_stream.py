@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from authz._proto import access_log_pb2 as pb
-from authz.service.check import CheckFunction, DecisionIds
+from authz.service.check import CheckFunction
+from authz.service.ids import DecisionIds
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
 from authz.service.server import ACCESS_LOG, STREAM_ACCESS_LOGS, CheckServer
