@@ -11,7 +11,7 @@ import authz
 
 ROOT = Path(authz.__file__).parent
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if "_proto" not in path.parts]
-OWED = frozenset({"service/check.py"})
+OWED: frozenset[str] = frozenset()
 """Files that still owe docstrings; one that owes none any more leaves the list."""
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 

@@ -47,7 +47,7 @@ ALLOWED: dict[str, str] = {
     "service": (
         "_proto audit core identity service.loading service.ports settings sources.policies telemetry tokens wire"
     ),
-    "service.native": "audit core service service.loading settings sources.access_logs telemetry wire",
+    "service.native": "audit core service service.loading service.ports settings sources.access_logs telemetry wire",
     "service.app": (
         "admin audit core service service.loading service.native service.ports settings sources.keys telemetry tokens"
     ),
@@ -61,7 +61,7 @@ ALLOWED: dict[str, str] = {
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
         "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control "
-        "control.authority core demo demo.checks documents envoy identity mesh policy service.loading "
+        "control.authority core demo demo.checks documents envoy envoy.native identity mesh policy service.loading "
         "service.ports service.workers settings sources.policies telemetry tokens"
     ),
     "__main__": "cli",
@@ -77,7 +77,7 @@ So are some files: ``settings``; ``service.app``, the assembly place, which stan
 
 DOORS: dict[str, str] = {
     "betterproto2": "envoy",
-    "cachetools": "identity tokens",
+    "cachetools": "identity",
     "click": "cli",
     "cryptography": "audit identity tokens",
     "envoy": "demo service.workers",
@@ -95,7 +95,7 @@ DOORS: dict[str, str] = {
     "starlette": "admin demo demo.apps",
     "uvicorn": "demo demo.apps service.ports",
     "watchfiles": "sources.policies",
-    "yaml": "documents envoy settings",
+    "yaml": "documents envoy envoy.native settings",
 }
 """The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``."""
 

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
-from authz._proto import ext_authz_pb2, health_pb2
+from authz._proto import access_log_pb2, ext_authz_pb2, health_pb2
 
 ROOT = Path(__file__).parent.parent
 FILES = {
@@ -25,14 +25,28 @@ FILES = {
     "envoy/config/core/v3/address.proto": ("Address", "Pipe", "SocketAddress"),
     "envoy/config/core/v3/base.proto": ("HeaderMap", "HeaderValue", "HeaderValueOption", "Metadata"),
     "envoy/type/v3/http_status.proto": ("HttpStatus",),
+    "envoy/data/accesslog/v3/accesslog.proto": (
+        "AccessLogCommon",
+        "HTTPAccessLogEntry",
+        "HTTPRequestProperties",
+        "HTTPResponseProperties",
+        "TCPAccessLogEntry",
+        "TLSProperties",
+    ),
+    "envoy/service/accesslog/v3/als.proto": ("StreamAccessLogsMessage",),
     "google/rpc/status.proto": ("Status",),
     "google/protobuf/wrappers.proto": ("BoolValue",),
 }
-NESTED = ("Peer", "Request", "HttpRequest", "TLSSession")
+NESTED = (
+    *("Peer", "Request", "HttpRequest", "TLSSession"),
+    *("CertificateProperties", "SubjectAltName", "HTTPAccessLogEntries", "TCPAccessLogEntries"),
+)
 VARINT = frozenset(
-    {FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_BOOL,
-     FieldDescriptor.TYPE_ENUM}
-)  # fmt: skip
+    {
+        *(FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT32),
+        *(FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_BOOL, FieldDescriptor.TYPE_ENUM),
+    }
+)
 
 
 def test_the_generated_files_are_those_of_the_protos(tmp_path: Path) -> None:
@@ -64,8 +78,15 @@ def of_envoy() -> dict[str, DescriptorProto]:
             for message in _embedded(image, name).message_type:
                 if message.name in messages:
                     found[message.name] = message
-                    found.update({nested.name: nested for nested in message.nested_type if nested.name in NESTED})
+                    found.update(_nested(message))
     return found
+
+
+def _nested(message: DescriptorProto) -> Iterator[tuple[str, DescriptorProto]]:
+    for nested in message.nested_type:
+        if nested.name in NESTED:
+            yield nested.name, nested
+            yield from _nested(nested)
 
 
 def _embedded(image: mmap.mmap, name: str) -> FileDescriptorProto:
@@ -100,7 +121,10 @@ def _varint(image: mmap.mmap, at: int) -> tuple[int, int]:
 
 
 OURS: list[Descriptor] = [
-    message for message in ext_authz_pb2.DESCRIPTOR.message_types_by_name.values() if not message.GetOptions().map_entry
+    message
+    for file in (ext_authz_pb2, access_log_pb2)
+    for message in file.DESCRIPTOR.message_types_by_name.values()
+    if not message.GetOptions().map_entry
 ]
 
 

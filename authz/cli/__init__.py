@@ -24,6 +24,7 @@ COMMANDS = {
     "analyze": "Ask a whole set of policies for traps.",
     "audit": "Read the record of decisions.",
     "mtls": "Find out where STRICT mutual TLS is safe.",
+    "compile": "Compile policies to filters that Envoy decides by itself.",
     "mesh": "Render Envoy configuration from a mesh description.",
     "ca": "Run and inspect the certificate authority.",
     "rotation": "Watch and steer the rotation of certificates.",

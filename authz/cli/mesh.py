@@ -136,7 +136,7 @@ def render(
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --check
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --enforce native --watch
     """
-    from authz.envoy.render import Native, modes_of, permissive, render_all  # slow to import: half a second
+    from authz.envoy.render import Native, keep_check, modes_of, permissive, render_all  # slow to import: half a second
 
     options = RenderOptions(
         authz=Authz(authz),
@@ -162,6 +162,10 @@ def render(
         raise click.UsageError(f"`{native[0].name}` is to decide by itself, which needs --policies")
     engine = _engine(policies, mesh) if policies is not None else None
     keys = _keys(engine, bundles) if engine is not None and native else {}
+    if engine is not None:
+        options, kept = keep_check(mesh, engine, options)
+        for name, reasons in kept.items():
+            output.remark(f"`{name}` asks the authorization server: {'; '.join(reasons)}")
     files = render_all(
         mesh,
         permissive if engine is None else modes_of(engine),

@@ -12,12 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz.core.errors import LoadError
-from authz.core.resources import JwtRule
+from authz.core.resources import JwtRule, MtlsMode
 from authz.envoy.files import left_over, write_files
-from authz.envoy.options import RenderOptions
-from authz.envoy.render import KeyTexts, Native, modes_of, render_all
+from authz.envoy.listeners import MtlsModeOf
+from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.render import (
+    KeyTexts,
+    Native,
+    keep_check,
+    listener_rules,
+    modes_of,
+    render_all,
+    render_endpoints,
+    render_filters,
+    render_listeners,
+)
 from authz.mesh.description import read_mesh_description
-from authz.mesh.nouns import Mesh
+from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from authz.sources.keys.source import KeySource
@@ -108,6 +119,7 @@ class MeshFollower:
         self._say = say
         self._changed = asyncio.Event()
         self._snapshot: Snapshot | None = None
+        self._rendered: _Rendered | None = None
         self._reloader = Reloader(policies, mesh_file, self._take, clock)
         self._keys = KeySource[KeyText, str](
             read_key_text,
@@ -179,14 +191,59 @@ class MeshFollower:
         if written or removed:
             self._say(f"rendered  version {snapshot.version}: {len(written)} files written, {len(removed)} removed")
 
-    def _write(self, snapshot: Snapshot, keys: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _write(self, snapshot: Snapshot, keys: KeyTexts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Filters first: they take milliseconds, and what follows seconds, so it is rendered only where it differs."""
         mesh = _read(self._mesh_file)
-        files = render_all(mesh, modes_of(snapshot.engine), self._options, Native(snapshot.engine, keys))
-        stale = left_over(self._out, files)
-        written = write_files(self._out, files)
-        for name in stale:
-            (self._out / name).unlink(missing_ok=True)
-        return written, stale
+        native = Native(snapshot.engine, keys)
+        options, kept = keep_check(mesh, snapshot.engine, self._options)
+        for name, reasons in kept.items():
+            self._say(f"check     `{name}` asks the authorization server: {'; '.join(reasons)}")
+        written: tuple[str, ...] = ()
+        for workload in mesh.workloads:
+            if options.is_native(workload):
+                written += write_files(self._out, render_filters(mesh, workload, native))
+        mode_of = modes_of(snapshot.engine)
+        shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
+        before, self._rendered = self._rendered, _Rendered(mesh, shapes)
+        is_dynamic = options.listeners is Listeners.DYNAMIC
+        if before is None or before.mesh != mesh or (before.shapes != shapes and not is_dynamic):
+            files = render_all(mesh, mode_of, options, native)
+            stale = left_over(self._out, files)
+            written += write_files(self._out, files)
+            for name in stale:
+                (self._out / name).unlink(missing_ok=True)
+            return written, stale
+        for workload in mesh.workloads:
+            if shapes[workload.name] != before.shapes.get(workload.name):
+                written += write_files(self._out, render_listeners(mesh, workload, mode_of, options, native))
+        if any(shape.plaintext != before.shapes[name].plaintext for name, shape in shapes.items()):
+            for compose in (False, True):  # callers then speak plaintext, or no longer
+                written += write_files(self._out, render_endpoints(mesh, mode_of, options, compose=compose))
+        return written, ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """All that the listeners of a workload take from policies."""
+
+    modes: tuple[tuple[int, MtlsMode], ...]
+    rest: str
+    """Network filters and what the access log must show, as text."""
+
+    @property
+    def plaintext(self) -> tuple[int, ...]:
+        return tuple(port for port, mode in self.modes if mode is MtlsMode.DISABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    mesh: Mesh
+    shapes: Mapping[str, _Shape]
+
+
+def _shape(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, native: Native, options: RenderOptions) -> _Shape:
+    modes = tuple((port.number, mode_of(workload, port.number)) for port in workload.inbound)
+    return _Shape(modes, listener_rules(workload, native) if options.is_native(workload) else "check")
 
 
 def _read(mesh_file: Path) -> Mesh:

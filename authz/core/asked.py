@@ -29,6 +29,14 @@ class Asked:
     """Paths into the payload of the token; ``iss`` and ``sub`` are always asked for and not listed."""
     metadata: tuple[str, ...] = ()
     """Namespaces of dynamic metadata."""
+    tokens: bool = True
+    """Whether tokens are verified at all; without that there are no claims."""
+    audits: bool = True
+    """Whether an AUDIT policy applies."""
+    dry_run_allow: bool = True
+    dry_run_deny: bool = True
+    custom: bool = True
+    """Whether such policies apply; what cannot be the result of any need not be told."""
 
 
 def asked_of(policies: WorkloadPolicies) -> Asked:
@@ -46,7 +54,17 @@ def asked_of(policies: WorkloadPolicies) -> Asked:
                 claims.add(_FIXED_CLAIMS[key])
             elif key.startswith(_CLAIMS):
                 claims.add(claim_path(key))
-    return Asked(tuple(sorted(headers)), tuple(sorted(claims)), tuple(sorted(metadata)))
+    both = (policies.http, policies.tcp)
+    return Asked(
+        tuple(sorted(headers)),
+        tuple(sorted(claims)),
+        tuple(sorted(metadata)),
+        tokens=bool(policies.jwt_rules),
+        audits=any(sets.audit is not None for sets in both),
+        dry_run_allow=any(sets.dry_run_allow is not None for sets in both),
+        dry_run_deny=any(sets.dry_run_deny is not None for sets in both),
+        custom=any(bool(sets.custom) for sets in both),
+    )
 
 
 def rules_of(sets: ActionSets) -> Iterator[CompiledRule]:

@@ -139,7 +139,8 @@ def decides_by(layout: Layout) -> tuple[str, ...]:
         told += ["--certificates", f"ca/{LEDGER_FILE}"]
     if layout.tracing:
         told += ["--otlp-endpoint", f"unix:{OTLP_SOCKET}"]
-    return (*told, *layout.evidence)
+    # An access log tells no certificate: it is evidence for the check alone.
+    return (*told, *(layout.evidence if layout.enforce is Enforce.CHECK else ()))
 
 
 def authorization_server(layout: Layout) -> Command:

@@ -186,7 +186,15 @@ def read_engine_or_stop(layout: Layout) -> Engine:
 def options(layout: Layout) -> RenderOptions:
     """How Envoy's configuration is rendered."""
     otlp = OTLP_SOCKET if layout.tracing else ""
-    return replace(OPTIONS, otlp=otlp, secrets=layout.secrets, authz=layout.authz, enforce=layout.enforce)
+    is_checked = layout.enforce is Enforce.CHECK  # certificates are evidence for the check alone
+    return replace(
+        OPTIONS,
+        otlp=otlp,
+        secrets=layout.secrets,
+        authz=layout.authz,
+        enforce=layout.enforce,
+        include_peer_certificate=is_checked,
+    )
 
 
 def render(layout: Layout, engine: Engine) -> None:

@@ -35,6 +35,7 @@ from authz.envoy.options import OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions,
 from authz.envoy.tls import mesh_client, outside_client, plaintext
 from authz.mesh.nouns import (
     Address,
+    Enforce,
     InboundPort,
     Mesh,
     MeshService,
@@ -63,10 +64,10 @@ metadata service. Hosts on private addresses get a ServiceEntry.
 
 def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
     """Every cluster of a proxy: who is asked for decisions first, then by use."""
-    if options.is_native(workload):
-        found = [_provider(one) for one in mesh.config.extension_providers if one.is_usable]
-    else:
-        found = [embedded_check_cluster(workload.name) if options.authz is Authz.EMBEDDED else check_cluster()]
+    # Also where Envoy decides by itself: a policy may come that it cannot decide, and a bootstrap stays.
+    found = [embedded_check_cluster(workload.name) if options.authz is Authz.EMBEDDED else check_cluster()]
+    if (workload.enforce or options.enforce) is Enforce.NATIVE:
+        found += [_provider(one) for one in mesh.config.extension_providers if one.is_usable]
     if options.secrets is Secrets.SDS:
         found.append(_sds())
     if options.otlp:

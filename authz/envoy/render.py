@@ -7,12 +7,13 @@ Pure: nothing is read or written here. ``options`` documents the layout of the s
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 import yaml
 
+from authz.core.asked import asked_of
 from authz.core.engine import Engine
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
@@ -20,7 +21,8 @@ from authz.envoy.endpoints import endpoint_files
 from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json, as_resource
 from authz.envoy.naming import provider_cluster
-from authz.envoy.native.filters import linear_http
+from authz.envoy.native.filters import http_filters, linear_tcp
+from authz.envoy.native.limits import Feature, report
 from authz.envoy.native.listeners import complete
 from authz.envoy.native.slots import fill_slots, slot_names
 from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file
@@ -52,6 +54,23 @@ class Native:
 
     engine: Engine
     key_sets: KeyTexts = field(default_factory=dict)
+
+
+def keep_check(mesh: Mesh, engine: Engine, options: RenderOptions) -> tuple[RenderOptions, dict[str, tuple[str, ...]]]:
+    """
+    Let those workloads ask whose policies Envoy could not decide by itself.
+
+    Returns:
+        The options for these policies, and the reasons by name of the workload.
+    """
+    features = frozenset({Feature.PEER_CERTIFICATE}) if options.include_peer_certificate else frozenset[Feature]()
+    kept: dict[str, tuple[str, ...]] = {}
+    for workload in mesh.workloads:
+        if options.is_native(workload):
+            found = report(engine, workload.workload, features=features)
+            if not found.is_native:
+                kept[workload.name] = found.reasons
+    return replace(options, keep_check=options.keep_check | kept.keys()), kept
 
 
 def render_all(
@@ -111,15 +130,23 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     JSON, which Envoy reads and this writes many times faster than YAML. The version is the digest of the content: a
     policy that does not concern the workload changes nothing here.
     """
-    filters = linear_http(
+    filters = http_filters(
         native.engine, workload.workload, native.key_sets, gateway=workload.is_gateway, cluster_of=provider_cluster
-    )
+    ).filters
     files = {}
     for slot, resource in zip(slot_names(mesh.config), fill_slots(filters, mesh.config), strict=True):
         text = json.dumps(resource, separators=(",", ":"), ensure_ascii=False)
         version = sha256(text.encode()).hexdigest()[:16]
         files[filters_file(workload.name, slot)] = f'{{"version_info":"{version}","resources":[{text}]}}\n'.encode()
     return files
+
+
+def listener_rules(workload: MeshWorkload, native: Native) -> str:
+    """All that the listeners of a workload that decides by itself take from its rules; equal texts, equal listeners."""
+    speaks_tcp = workload.is_passthrough or any(not port.protocol.is_http for port in workload.inbound)
+    filters = linear_tcp(native.engine, workload.workload, provider_cluster) if speaks_tcp else []
+    tcp = [one.as_extension() for one in filters]
+    return json.dumps([tcp, repr(asked_of(native.engine.for_workload(workload.workload)))])
 
 
 def render_listeners(

@@ -38,7 +38,7 @@ from authz.service.ports.tls import ServerCertificate
 from authz.service.ports.waiting import first_done
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
-from authz.service.server import AskProvider, CheckServer, Server
+from authz.service.server import AskProvider, CheckServer, Server, TakeStream
 from authz.settings import Settings
 from authz.sources.keys.proxies import Proxies
 from authz.sources.keys.source import KeySource
@@ -114,6 +114,7 @@ class App:
                 clock=clock,
                 judge_caller=self.evidence.judge_caller if self.evidence is not None else None,
                 is_mutual=settings.tls_client_ca is not None,
+                take_stream=self._take_stream(),
             )
         )
         self.reloader = Reloader(
@@ -243,6 +244,10 @@ class App:
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
         )
+
+    def _take_stream(self) -> TakeStream | None:
+        stream = self.native.stream if self.native is not None else None
+        return stream.take if stream is not None else None
 
     def _facts(self) -> PageFacts:
         """What the page is made of; it asks when somebody looks."""

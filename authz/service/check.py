@@ -105,6 +105,7 @@ class Pending:
         self.timings: tuple[Timing, ...] = ()
 
     def ask(self, question: ProviderQuestion) -> None:
+        """Take the next question, and note when it was asked."""
         self.question = question
         self._asked = perf_counter()
 
@@ -143,14 +144,17 @@ class Pending:
 
     @property
     def duration_seconds(self) -> float:
+        """How long the decision has taken so far."""
         return perf_counter() - self._started
 
     @property
     def policy_version(self) -> str:
+        """Version of the policies that decide this request."""
         return self._in_force.snapshot.version
 
     @property
     def described(self) -> Described:
+        """The workloads of the description that was in force when the request came."""
         return self._in_force.described
 
     def cache_hit(self, attributes: AttributeContext) -> bool | None:
@@ -194,10 +198,12 @@ class CheckFunction:
 
     @property
     def snapshot(self) -> Snapshot | None:
+        """The policies in force; None before the first load."""
         return self._in_force.snapshot if self._in_force is not None else None
 
     @property
     def tokens(self) -> TokenCache | None:
+        """The cache of verified tokens; None before the first load."""
         return self._in_force.tokens if self._in_force is not None else None
 
     def replace(self, snapshot: Snapshot) -> None:

@@ -6,7 +6,7 @@ It moves bytes between gRPC and ``CheckFunction`` and knows nothing of either's 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from time import time
 from typing import Protocol
@@ -28,6 +28,10 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 AskProvider = Callable[[Pending], Awaitable[ProviderAnswer]]
+TakeStream = Callable[[AsyncIterator[bytes]], Awaitable[None]]
+"""Takes the messages of one stream of access log entries; raises ValueError for bytes that are none."""
+ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
+STREAM_ACCESS_LOGS = "StreamAccessLogs"
 
 
 class Server(Protocol):
@@ -68,6 +72,7 @@ class CheckServer:
         clock: Callable[[], float] = time,
         judge_caller: Callable[[str, float], str] | None = None,
         is_mutual: bool = False,
+        take_stream: TakeStream | None = None,
     ) -> None:
         if api_implementation.Type() != "upb":
             raise SettingsError("protobuf runs without its C library, 50 times slower: reinstall `protobuf` (XA-198)")
@@ -86,6 +91,12 @@ class CheckServer:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(AUTHORIZATION, {"Check": check}), self.health.handler())
         )
+        self._take_stream = take_stream
+        if take_stream is not None:
+            stream = grpc.stream_unary_rpc_method_handler(self._stream)
+            self._server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(ACCESS_LOG, {STREAM_ACCESS_LOGS: stream}),)
+            )
         self._locks: list[SocketLock] = []
         self.addresses: tuple[str, ...] = ()
         """Where it listens, ports chosen by the system filled in."""
@@ -121,11 +132,25 @@ class CheckServer:
             Path(path).chmod(self._socket_mode)
         return f"{address.rpartition(':')[0]}:{port}" if address.rpartition(":")[2] == "0" else address
 
-    async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+    async def _stream(self, messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        """Access log entries; the caller must be somebody who may ask."""
+        assert self._take_stream is not None
+        await self._refuse_caller(context)
+        try:
+            await self._take_stream(messages)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INTERNAL, str(error))
+        return b""
+
+    async def _refuse_caller(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         if self._judge_caller is not None:
             for certificate in context.auth_context().get("x509_pem_cert", ()):
                 if refusal := self._judge_caller(bytes(certificate).decode("ascii", "replace"), self._clock()):
                     await context.abort(grpc.StatusCode.UNAUTHENTICATED, refusal)
+
+    async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
+        if self._judge_caller is not None:
+            await self._refuse_caller(context)
         caller = _caller(context.auth_context().get("peer_uri", ())) if self._is_mutual else ""
         answer = self._function.check(message, context.invocation_metadata() or (), self._clock(), caller)
         while isinstance(answer, Pending):

@@ -141,8 +141,9 @@ class Telemetry:
                 alike = self._alike[key] = _Alike(offer)
             alike.count += 1
             seconds = alike.seconds
-            seconds.counts[bisect_left(DURATION_BUCKETS, duration)] += 1
-            seconds.total += duration
+            if duration > 0.0:  # of a decision that Envoy made nobody knows how long it took
+                seconds.counts[bisect_left(DURATION_BUCKETS, duration)] += 1
+                seconds.total += duration
             for timing in timings:
                 if timing[0].startswith("provider."):
                     self._measure(PROVIDERS, (timing.detail,), PROVIDER_BUCKETS).add(timing.duration_seconds)

@@ -156,6 +156,18 @@ CERTIFICATE = Metric(
 ROOT_EXPIRY = Metric(
     "citadel_server_root_cert_expiry_timestamp", "gauge", "When the root certificate expires, in seconds"
 )
+READY = Metric("authz_ready", "gauge", "1 when requests are answered", ())
+BUILD = Metric("authz_build_info", "gauge", "Version of this program", ("version",))
+COLLECT_ERRORS = Metric("authz_metrics_errors_total", "counter", "Parts of this page that could not be read")
+
+METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All that a process tells of itself, for the documentation and its test."""
+WORKER_SERVING = Metric("authz_worker_serving", "gauge", "1 while a worker answers checks", ("worker",))
+WORKER_RESTARTS = Metric(
+    "authz_worker_restarts_total", "counter", "Workers started again after they ended by themselves", ("worker",)
+)
+WORKER_METRICS = (WORKER_SERVING, WORKER_RESTARTS)
+"""Told beside them where several workers share an admin port."""
 NATIVE_ENTRIES = Metric(
     "authz_access_log_entries_total", "counter", "Access log entries of proxies that enforce", ("carrier", "result")
 )
@@ -176,18 +188,11 @@ NATIVE_MISSING = Metric(
 NATIVE_UNCOMPARED = Metric(
     "authz_access_log_uncompared", "gauge", "1 while the counters of a proxy cannot be read", ("proxy",)
 )
-READY = Metric("authz_ready", "gauge", "1 when requests are answered", ())
-BUILD = Metric("authz_build_info", "gauge", "Version of this program", ("version",))
-COLLECT_ERRORS = Metric("authz_metrics_errors_total", "counter", "Parts of this page that could not be read")
-
-METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""All that a process tells of itself, for the documentation and its test."""
-WORKER_SERVING = Metric("authz_worker_serving", "gauge", "1 while a worker answers checks", ("worker",))
-WORKER_RESTARTS = Metric(
-    "authz_worker_restarts_total", "counter", "Workers started again after they ended by themselves", ("worker",)
+NATIVE_METRICS = (
+    *(NATIVE_ENTRIES, NATIVE_VERDICTS, NATIVE_DISAGREEMENTS, NATIVE_NEWEST),
+    *(NATIVE_WAITING, NATIVE_FOLLOWING, NATIVE_MISSING, NATIVE_UNCOMPARED),
 )
-WORKER_METRICS = (WORKER_SERVING, WORKER_RESTARTS)
-"""Told beside them where several workers share an admin port."""
+"""Told where access logs of proxies that enforce are taken."""
 
 CA_ASKED = Metric("citadel_server_csr_count", "counter", "Requests for certificates.")
 CA_ISSUED = Metric("citadel_server_success_cert_issuance_count", "counter", "Certificates issued.")

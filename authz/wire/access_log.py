@@ -158,7 +158,7 @@ def _entry(told: Mapping[str, Any]) -> LogEntry:
     enforced = Enforced(
         int(told.get("code") or 0),
         told.get("details") or "",
-        told.get("rbac") or {},
+        {name: value for name, value in (told.get("rbac") or {}).items() if value is not None},
         told.get("hint"),
         told.get("version") or "",
     )

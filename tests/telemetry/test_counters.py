@@ -17,6 +17,7 @@ from authz.telemetry.status import (
     CacheStatus,
     CertificateStatus,
     KeySetStatus,
+    NativeStatus,
     PeerTrustStatus,
     ReloadStatus,
     ServiceStatus,
@@ -35,6 +36,15 @@ STATUS = ServiceStatus(
     CacheStatus(70, 30, 20, 10_000),
     (CertificateStatus("workload", 1_800_000_000.0, "bookinfo", "reviews-v2"), CertificateStatus("root", 1.9e9)),
     peer_trust=PeerTrustStatus(1_700_000_000.0, "revoked.txt cannot be read", 2, 1),
+    native=NativeStatus(
+        {("file", "recorded"): 9},
+        {"agreed": 8},
+        {("bookinfo", "reviews-v1"): 1},
+        1_700_000_100.0,
+        512,
+        {"p": 3},
+        {"p": True},
+    ),
 )
 
 
@@ -141,6 +151,14 @@ def test_the_page_shows_everything_that_is_named(make_offer: MakeOffer, denial: 
 def test_the_page_shows_the_statuses() -> None:
     shown = page(Telemetry())
     expected = {
+        ("authz_access_log_entries_total", (("carrier", "file"), ("result", "recorded"))): 9,
+        ("authz_native_verified_total", (("result", "agreed"),)): 8,
+        ("authz_native_disagreements_total", (("namespace", "bookinfo"), ("workload", "reviews-v1"))): 1,
+        ("authz_access_log_newest_timestamp_seconds", ()): 1_700_000_100.0,
+        ("authz_access_log_waiting_bytes", ()): 512,
+        ("authz_access_log_following", ()): 1,
+        ("authz_access_log_missing_total", (("proxy", "p"),)): 3,
+        ("authz_access_log_uncompared", (("proxy", "p"),)): 1,
         ("authz_peer_trust_reloads_total", (("result", "failure"),)): 1,
         ("authz_peer_trust_last_reload_successful", ()): 0,
         ("authz_peer_trust_last_reload_success_timestamp_seconds", ()): 1.7e9,

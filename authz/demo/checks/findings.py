@@ -11,6 +11,7 @@ from pathlib import Path
 from authz.core.attributes import Json, read_field
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
+from authz.mesh.nouns import Enforce
 
 DECIDED, CHECKED = "authz.decide", "Authorization.Check"
 TRACED = "details, egressgateway, ingressgateway, productpage, reviews"
@@ -18,10 +19,11 @@ TRACED = "details, egressgateway, ingressgateway, productpage, reviews"
 Facts = dict[str, Json]
 
 
-def findings(*, tracing: bool = True) -> Iterator[Scenario]:
+def findings(*, tracing: bool = True, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
     """All of them; without ``tracing`` those that need no spans."""
     if tracing:
-        yield Scenario("Traces", "one trace joins spans, access logs and records of every hop", TRACED, _one_trace)
+        name = "one trace joins spans, access logs and records of every hop"
+        yield Scenario("Traces", name, TRACED, _one_trace if enforce is Enforce.CHECK else _one_native_trace)
         yield Scenario("Traces", "a client that does not sample is not traced, but recorded", "a record", _unsampled)
     group = "A 403 explained by `authz audit show ID`"
     yield Scenario(
@@ -69,6 +71,24 @@ def joined(logs: Path, trace_id: str, audit: list[Path] | None = None) -> set[st
         if any(line["decision_id"] == record["decision_id"] for line in _lines(logs / f"{workload}.json", trace_id)):
             found.add(re.sub(r"-v\d+$", "", workload))
     return found
+
+
+async def _one_native_trace(world: World) -> str:
+    """Names the workloads whose proxy's spans and records agree; where Envoy decides there is no span of a check."""
+    trace_id = secrets.token_hex(16)
+    await world.visit("/productpage", "alice", headers=[("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01")])
+    complete: set[str] = set()
+
+    async def look() -> bool | None:
+        spans = await asyncio.to_thread(_lines, world.layout.spans, trace_id)
+        records = await asyncio.to_thread(_lines, world.audit_log, trace_id)
+        spanned = {str(span.get("service")).partition(".")[0] for span in spans}
+        recorded = {str(read_field(record, "destination", "workload")) for record in records}
+        complete.update(re.sub(r"-v\d+$", "", name) for name in spanned & recorded)
+        return complete >= set(TRACED.split(", ")) or None
+
+    await world.until(look)
+    return ", ".join(sorted(complete - {"ratings"}))
 
 
 def _lines(path: Path, trace_id: str) -> list[Facts]:

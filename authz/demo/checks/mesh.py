@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from authz.demo.checks.passthrough import passthrough_scenarios
 from authz.demo.checks.scenario import Run, Scenario, edge
 from authz.demo.checks.world import World
+from authz.mesh.nouns import Enforce
 
 
-def mesh_scenarios() -> Iterator[Scenario]:
-    """All of them, in the order of the table."""
+def mesh_scenarios(*, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
+    """All of them, in the order of the table. Only the check tells a TLS client why its connection ends."""
     yield from _edges()
     yield from _identities()
-    yield from _database()
+    yield from _database("access denied" if enforce is Enforce.CHECK else "closed")
     yield from _egress()
     yield from passthrough_scenarios()
 
@@ -55,7 +56,7 @@ async def _forged_certificate(world: World) -> str:
     return await world.outcome(await world.call("reviews-v1", "details-v1", "/details/0", headers=headers))
 
 
-def _database() -> Iterator[Scenario]:
+def _database(refused: str) -> Iterator[Scenario]:
     group = "The database, over TCP"
 
     def bytes_from(caller: str) -> Run:
@@ -66,8 +67,8 @@ def _database() -> Iterator[Scenario]:
         return run
 
     yield Scenario(group, "ratings v2 → database", "+PONG", bytes_from("ratings-v2"))
-    yield Scenario(group, "ratings v1 → database", "access denied", bytes_from("ratings-v1"))
-    yield Scenario(group, "reviews → database", "access denied", bytes_from("reviews-v2"))
+    yield Scenario(group, "ratings v1 → database", refused, bytes_from("ratings-v1"))
+    yield Scenario(group, "reviews → database", refused, bytes_from("reviews-v2"))
     yield Scenario(group, "plaintext → database", "closed", bytes_from("plaintext"))
 
 

@@ -14,6 +14,7 @@ from authz.demo.checks.modes import mode_scenarios
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.envoy.options import Authz, Secrets
+from authz.mesh.nouns import Enforce
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,18 @@ def all_scenarios(
     tracing: bool = True,
     secrets: Secrets = Secrets.SDS,
     authz: Authz = Authz.SERVER,
+    enforce: Enforce = Enforce.CHECK,
     outage_seconds: float = OUTAGE_SECONDS,
     has_users: bool = False,
 ) -> Iterator[Scenario]:
     """In the order of the table; the rough ones come last."""
     yield from door_scenarios()
-    yield from mesh_scenarios()
-    yield from findings(tracing=tracing)
+    yield from mesh_scenarios(enforce=enforce)
+    yield from findings(tracing=tracing, enforce=enforce)
     if secrets is Secrets.SDS:
         yield from identity_scenarios(outage_seconds, has_users=has_users)
         yield from mode_scenarios()
-    yield from incidents(authz=authz)
+    yield from incidents(authz=authz, enforce=enforce)
 
 
 async def run_check(world: World, pattern: str = "", outage_seconds: float = OUTAGE_SECONDS) -> AsyncIterator[Result]:
@@ -62,6 +64,7 @@ async def run_check(world: World, pattern: str = "", outage_seconds: float = OUT
         tracing=layout.tracing,
         secrets=layout.secrets,
         authz=layout.authz,
+        enforce=layout.enforce,
         outage_seconds=outage_seconds,
         has_users=world.has_users,
     )

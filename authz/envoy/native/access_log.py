@@ -18,7 +18,7 @@ Config = dict[str, Json]
 
 DECISION_ID_HEADER = "x-authz-decision-id"
 VERSION_STATE = "authz.policy_version"
-"""Filter state that tells by which version of the policies a request was decided; nothing needs to set it."""
+"""Filter state that tells by which version of the policies a request was decided, if a filter sets it."""
 WHO = "authz"
 """First key of every line, in the alphabet too: by it a line is told from another's, and found within a torn one."""
 HTTP_RBAC, TCP_RBAC, JWT = "envoy.filters.http.rbac", "envoy.filters.network.rbac", "envoy.filters.http.jwt_authn"
@@ -47,6 +47,9 @@ class Subject:
     query_values: tuple[str, ...] = ()
     """Query parameters whose values are recorded (setting ``audit_query_values``); of others nothing is logged."""
 
+    tells_version: bool = False
+    """Whether a filter sets VERSION_STATE."""
+
     def who(self) -> str:
         """The constant facts as one text, the same in both carriers."""
         told: dict[str, Json] = {
@@ -69,7 +72,7 @@ def http_file_log(path: str, subject: Subject) -> Config:
 
 def tcp_file_log(path: str, subject: Subject) -> Config:
     """The access log of a TCP proxy; connections that network RBAC closes are in it too."""
-    return _file(path, {**_shared(subject), **_tcp_fields()})
+    return _file(path, {**_shared(subject), **_tcp_fields(subject.asked)})
 
 
 def http_grpc_log(cluster: str, subject: Subject) -> Config:
@@ -160,12 +163,10 @@ def _shared(subject: Subject) -> Config:
     return {
         WHO: subject.who().replace("%", "%%"),
         "bytes_in": "%BYTES_RECEIVED%",
-        "bytes_out": "%BYTES_SENT%",
         "direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
         "dns": "%DOWNSTREAM_PEER_DNS_SAN%",
         "duration": "%DURATION%",
-        "flags": "%RESPONSE_FLAGS%",
-        "hint": f"%DYNAMIC_METADATA({COMMON}:access_log_hint)%",
+        **({"hint": f"%DYNAMIC_METADATA({COMMON}:access_log_hint)%"} if subject.asked.audits else {}),
         "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
         "own": "%DOWNSTREAM_LOCAL_URI_SAN%",
         "peer": "%DOWNSTREAM_PEER_URI_SAN%",
@@ -173,9 +174,7 @@ def _shared(subject: Subject) -> Config:
         "remote": "%DOWNSTREAM_REMOTE_ADDRESS%",
         "sni": "%REQUESTED_SERVER_NAME%",
         "start": "%START_TIME(%s.%6f)%",
-        "tls": "%DOWNSTREAM_TLS_VERSION%",
-        "upstream": "%UPSTREAM_HOST%",
-        "version": f"%FILTER_STATE({VERSION_STATE}:PLAIN)%",
+        **({"version": f"%FILTER_STATE({VERSION_STATE}:PLAIN)%"} if subject.tells_version else {}),
         "metadata": {name: f"%DYNAMIC_METADATA({name})%" for name in subject.asked.metadata},
     }
 
@@ -183,7 +182,7 @@ def _shared(subject: Subject) -> Config:
 def _http_fields(subject: Subject) -> Config:
     asked = subject.asked
     return {
-        "claims": _claims((*_FIXED_CLAIMS, *asked.claims)),
+        **(_token(asked.claims) if asked.tokens else {}),
         "code": "%RESPONSE_CODE%",
         "content_type": "%REQ(CONTENT-TYPE)%",
         "details": "%RESPONSE_CODE_DETAILS%",
@@ -191,24 +190,44 @@ def _http_fields(subject: Subject) -> Config:
         "headers": {name: f"%CEL(request.headers['{name}'])%" for name in loggable_headers(asked)},
         "host": "%REQ(:AUTHORITY)%",
         "id": "%REQ(X-REQUEST-ID)%",
-        "kid": f"%DYNAMIC_METADATA({JWT}:{HEADER}:kid)%",
         "method": "%REQ(:METHOD)%",
         "path": "%PATH(NQ:PATH)%",
         "protocol": "%PROTOCOL%",
         "query": {name: f"%QUERY_PARAM({name})%" for name in subject.query_values if not _UNWRITABLE & set(name)},
-        "rbac": f"%DYNAMIC_METADATA({HTTP_RBAC})%",
-        "route": "%ROUTE_NAME%",
+        "rbac": _results(HTTP_RBAC, asked),
         "scheme": "%REQ(:SCHEME)%",
         "trace": "%REQ(TRACEPARENT)%",
         "user_agent": "%REQ(USER-AGENT)%",
     }
 
 
-def _tcp_fields() -> Config:
+def _tcp_fields(asked: Asked) -> Config:
     return {
         "details": "%CONNECTION_TERMINATION_DETAILS%",
         "id": "%STREAM_ID%",
-        "rbac": f"%DYNAMIC_METADATA({TCP_RBAC})%",
+        "rbac": _results(TCP_RBAC, asked),
+    }
+
+
+def _results(namespace: str, asked: Asked) -> Config:
+    """
+    What the RBAC filters found, name by name: writing their whole metadata costs Envoy more than all the other fields.
+    """
+    names = ["enforced_effective_policy_id", "enforced_engine_result"] if namespace == HTTP_RBAC else []
+    for prefix, applies in (
+        ("istio_dry_run_allow", asked.dry_run_allow),
+        ("istio_dry_run_deny", asked.dry_run_deny),
+        ("istio_ext_authz", asked.custom),
+    ):
+        if applies:
+            names += [f"{prefix}_shadow_effective_policy_id", f"{prefix}_shadow_engine_result"]
+    return {name: f"%DYNAMIC_METADATA({namespace}:{name})%" for name in names}
+
+
+def _token(paths: Iterable[tuple[str, ...]]) -> Config:
+    return {
+        "claims": _claims((*_FIXED_CLAIMS, *paths)),
+        "kid": f"%DYNAMIC_METADATA({JWT}:{HEADER}:kid)%",
     }
 
 

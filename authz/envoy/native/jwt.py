@@ -1,8 +1,8 @@
 """
 RequestAuthentication as Envoy's jwt_authn filter, structurally as Istio's builder emits it (RA-4, RA-5).
 
-Key sets are delivered inline; who fetches them passes them in. Every key that is emitted says its ``alg``: a key without
-one becomes one key for each algorithm that fits its type, because Envoy would let the token choose more freely.
+Key sets are delivered inline; who fetches them passes them in. Every key that is emitted says its ``alg``: a key
+without one becomes one key for each algorithm that fits its type, because Envoy would let the token choose more freely.
 """
 
 import json
@@ -73,9 +73,7 @@ def _provider(rule: JwtRule, key_sets: Mapping[str, str], *, gateway: bool) -> M
         "issuer": rule.issuer,
         "local_jwks": {"inline_string": emitted_keys(rule.jwks or key_sets.get(rule.keys_from, ""))},
         "payload_in_metadata": PAYLOAD,
-        "normalize_payload_in_metadata": {
-            "space_delimited_claims": sorted({*_SPLIT, *rule.space_delimited_claims}, key=str.encode)
-        },
+        "normalize_payload_in_metadata": {"space_delimited_claims": _words({*_SPLIT, *rule.space_delimited_claims})},
         "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS},
     }
     if rule.audiences:
@@ -100,6 +98,10 @@ def _provider(rule: JwtRule, key_sets: Mapping[str, str], *, gateway: bool) -> M
     if gateway:
         found["clear_route_cache"] = True
     return found
+
+
+def _words(words: set[str]) -> list[Json]:
+    return [*sorted(words, key=str.encode)]
 
 
 def emitted_keys(text: str) -> str:

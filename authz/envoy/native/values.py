@@ -1,8 +1,9 @@
 """
 Envoy's matchers of single values, in the forms that Istio's builder gives them.
 
-Everything here is plain data, the JSON form of Envoy's messages with Envoy's field names: ten thousand policies as typed
-messages would take minutes. ``tests/envoy/native`` holds every form against the typed messages and Istio's own answers.
+Everything here is plain data, the JSON form of Envoy's messages with Envoy's field names: ten thousand policies as
+typed messages would take minutes. ``tests/envoy/native`` holds every form against the typed messages and against
+Istio's own answers.
 """
 
 import ipaddress

@@ -7,20 +7,24 @@ them has an entry. Entries come later than they are counted, so a deficit counts
 """
 
 import asyncio
+import json
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 
-from authz.service.native.intake import Intake
+from authz.service.native.intake import TENTHS, Intake
 
 _log = logging.getLogger("authz.native")
 MINUTE = 60.0
 TIMEOUT_SECONDS = 5.0
 MAX_PROXIES = 4096
+RESTARTED_SECONDS = 5.0
+"""Uptime is told in whole seconds, and a clock may be set a little."""
 
 
 class Counted(NamedTuple):
@@ -39,6 +43,7 @@ class _Compared:
     base: int
     """Requests that had ended then."""
     since: float
+    """When that was; entries of requests that ended earlier do not count."""
     entries: int = 0
     """Entries of requests that ended since then, up to the last comparison."""
     deficit: int = 0
@@ -53,22 +58,31 @@ class _Proxy:
 
 
 class Gaps:
-    """Compares once a minute. ``where``: address of a proxy's admin with ``{proxy}`` for its name."""
+    """
+    Compares once a minute. ``where``: address of a proxy's admin with ``{proxy}`` for its name.
+
+    ``kept``: a file by which an orderly stop is remembered, so that what proxies served meanwhile is compared as well;
+    None remembers nothing.
+    """
 
     def __init__(
         self,
         intake: Intake,
         where: str,
         clock: Callable[[], float],
+        kept: Path | None = None,
         ask: Callable[[str], Awaitable[Counted]] | None = None,
     ) -> None:
         self._intake = intake
+        intake.counts_seen = True
         self._where = where
         self._clock = clock
-        self._ask = ask or self._asked
+        self._kept = kept
+        self._ask = ask or self.asked
         self._proxies: dict[str, _Proxy] = {}
         self.missing: Counter[str] = Counter()
         self.unreachable: dict[str, bool] = {}
+        self._restore()
 
     async def run(self) -> None:
         """Compare for ever."""
@@ -86,14 +100,52 @@ class Gaps:
                 if not self.unreachable.get(proxy):
                     _log.error("the counters of proxy %s cannot be read: %s", proxy, type(error).__name__)
                 self.unreachable[proxy] = True
+                self._settle(proxy)
                 continue
             self.unreachable[proxy] = False
             self._compare(proxy, counted)
 
+    def close(self) -> None:
+        """Remember the counts for the next life. An orderly stop took every entry that it acknowledged."""
+        if self._kept is not None:
+            proxies = {name: asdict(proxy) for name, proxy in self._proxies.items()}
+            seen = [[*key, number] for key, number in self._intake.seen.items()]
+            self._write({"version": 1, "clean": True, "proxies": proxies, "seen": seen})
+
+    def _restore(self) -> None:
+        if self._kept is None:
+            return
+        try:
+            told = json.loads(self._kept.read_bytes())
+            if told["clean"]:
+                for name, proxy in told["proxies"].items():
+                    listeners = {one: _Compared(**compared) for one, compared in proxy["listeners"].items()}
+                    self._proxies[name] = _Proxy(proxy["started_at"], listeners)
+                for proxy, listener, tenth, number in told["seen"]:
+                    self._intake.seen[proxy, listener, tenth] += number
+            else:
+                _log.warning("the last stop was not orderly: requests served meanwhile cannot be compared with records")
+                self._intake.note("access-log-uncompared", self._clock(), {"reason": "the last stop was not orderly"})
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            _log.error("`%s` does not hold counts, they begin anew: %s", self._kept, type(error).__name__)
+        self._write({"version": 1, "clean": False})
+
+    def _write(self, told: dict[str, Any]) -> None:
+        assert self._kept is not None
+        temporary = self._kept.with_name(self._kept.name + ".new")
+        try:
+            temporary.write_text(json.dumps(told), encoding="ascii")
+            temporary.replace(self._kept)
+        except OSError as error:
+            _log.error("`%s` cannot be written: %s", self._kept, error.strerror)
+
     def _compare(self, proxy: str, counted: Counted) -> None:
         now = self._clock()
         known = self._proxies.get(proxy)
-        if known is None or counted.started_at > known.started_at + 5.0:  # uptime is told in whole seconds
+        is_restarted = known is not None and counted.started_at > known.started_at + RESTARTED_SECONDS
+        if known is None or is_restarted:
             known = self._proxies[proxy] = _Proxy(counted.started_at)
         for listener in sorted({one for name, one, _ in self._intake.seen if name == proxy} | set(known.listeners)):
             if listener not in counted.ended:
@@ -101,10 +153,10 @@ class Gaps:
             ended = counted.ended[listener]
             compared = known.listeners.get(listener)
             if compared is None:
-                known.listeners[listener] = _Compared(ended, now)
-                self._take(proxy, listener, until=now)
-                continue
-            compared.entries += self._take(proxy, listener, until=now)
+                # A proxy that started again counts from zero, and everything since then had to come.
+                base, since = (0, counted.started_at) if is_restarted else (ended, now)
+                compared = known.listeners[listener] = _Compared(base, since)
+            compared.entries += self._take(proxy, listener, compared.since, until=now)
             deficit = ended - compared.base - compared.entries
             certain = min(deficit, compared.deficit) - compared.reported
             compared.deficit = deficit
@@ -112,12 +164,24 @@ class Gaps:
                 compared.reported += certain
                 self._report(proxy, listener, certain, now)
 
-    def _take(self, proxy: str, listener: str, until: float) -> int:
-        """Take the counts of entries that ended before a time; later ones stay for the next comparison."""
+    def _settle(self, proxy: str) -> None:
+        """Take the counts of a proxy that cannot be asked, so that they do not pile up."""
+        known = self._proxies.get(proxy)
+        for listener in {one for name, one, _ in self._intake.seen if name == proxy}:
+            compared = known.listeners.get(listener) if known is not None else None
+            until = self._clock()
+            taken = self._take(proxy, listener, compared.since if compared is not None else 0.0, until)
+            if compared is not None:
+                compared.entries += taken
+
+    def _take(self, proxy: str, listener: str, since: float, until: float) -> int:
+        """Take the entries that ended in a time; later ones stay for the next comparison, earlier ones are dropped."""
         seen = self._intake.seen
         taken = 0
-        for key in [key for key in seen if key[0] == proxy and key[1] == listener and key[2] < until]:
-            taken += seen.pop(key)
+        for key in [key for key in seen if key[0] == proxy and key[1] == listener and key[2] < until * TENTHS]:
+            number = seen.pop(key)
+            if key[2] >= int(since * TENTHS):
+                taken += number
         return taken
 
     def _report(self, proxy: str, listener: str, number: int, now: float) -> None:
@@ -129,7 +193,8 @@ class Gaps:
             {"proxy": proxy, "listener": listener, "missing": number, "minute": int(now // MINUTE * MINUTE)},
         )
 
-    async def _asked(self, proxy: str) -> Counted:
+    async def asked(self, proxy: str) -> Counted:
+        """Ask a proxy's admin. Raises OSError, ValueError, httpx's errors."""
         where = self._where.replace("{proxy}", proxy)
         transport = None
         if where.startswith("unix:"):

@@ -20,6 +20,7 @@ from authz.core.decision import Decision, RuleReference
 from authz.service.askers import identity_problem
 from authz.service.check import Audit
 from authz.service.native.judge import Judge, Judged, Verdict
+from authz.service.ports.failure import where_it_failed
 from authz.telemetry.status import NativeStatus, TrailStatus
 from authz.wire.access_log import LogEntry, NotAnEntry, is_torn, read_line
 
@@ -27,6 +28,8 @@ _log = logging.getLogger("authz.native")
 SLICE = 16
 """Entries between which checks get their turn."""
 WAIT_SECONDS = 0.005
+TENTHS = 10
+"""Entries are counted by tenths of a second for the comparison with Envoy's counters."""
 COMPLAINTS_SECONDS = 10.0
 """At most one line in the operator's log for each kind of trouble in this time; metrics and notes have the rest."""
 Recorded = Counter[tuple[str, str]]
@@ -55,10 +58,11 @@ class Intake:
         self.judge = Judge(sample)
         self.verdicts: Counter[str] = Counter()
         self.results: Counter[tuple[str, str]] = Counter()
-        """(carrier, ``recorded``, ``undecided``, ``unreadable``, ``torn``, ``refused`` or ``repeated``) to a number."""
+        """By carrier and result: recorded, undecided, unreadable, torn, refused, failed or repeated."""
         self.disagreements: Counter[tuple[str, str]] = Counter()
         self.seen: Counter[tuple[str, str, int]] = Counter()
-        """(proxy, listener, second in which it ended) to entries; ``gaps`` takes from it."""
+        """(proxy, listener, tenth of a second in which it ended) to entries; ``gaps`` takes from it."""
+        self.counts_seen = False
         self.newest_at = 0.0
         self._complained: dict[str, float] = {}
         self._room = 0
@@ -75,8 +79,7 @@ class Intake:
             try:
                 entry = read_line(line)
             except NotAnEntry as error:
-                self.results["file", "unreadable"] += 1
-                self._complain("unreadable", "a line of an access log is not recorded: %s", error)
+                self.refuse("file", error)
                 continue
             if is_torn(line):
                 self.results["file", "torn"] += 1
@@ -98,13 +101,25 @@ class Intake:
             self._count(entry, carrier, "refused")
             self._complain("refused", "an access log entry is not recorded: %s", problem)
             return
-        judged = self.judge.judge(entry)
+        try:
+            judged = self.judge.judge(entry)
+        except Exception as error:  # our mistake: the entry must not be lost without a trace, nor stop the others
+            self._count(entry, carrier, "failed")
+            self._complain("failed", "an access log entry could not be judged: %s", where_it_failed(error))
+            told: dict[str, Json] = {"request": entry.decision_id, "proxy": entry.proxy}
+            self.note("access-log-failed", entry.started_at, told)
+            return
         self.verdicts[judged.verdict.value] += 1
         self._trail.offer(*judged.offer)
         if judged.verdict is Verdict.DISAGREED and judged.engine is not None:
             self._disagree(entry, judged, judged.engine)
         self._count(entry, carrier, "recorded")
         self.newest_at = max(self.newest_at, entry.ended_at)
+
+    def refuse(self, carrier: str, error: NotAnEntry) -> None:
+        """Count what is no entry of ours, and say so."""
+        self.results[carrier, "unreadable"] += 1
+        self._complain("unreadable", "an entry of an access log is not recorded: %s", error)
 
     async def room(self) -> None:
         """Wait until the trail can take another slice; lets checks have their turn in any case."""
@@ -132,7 +147,8 @@ class Intake:
 
     def _count(self, entry: LogEntry, carrier: str, result: str) -> None:
         self.results[carrier, result] += 1
-        self.seen[entry.proxy, entry.listener, int(entry.ended_at)] += 1
+        if self.counts_seen and entry.attributes.http is not None:
+            self.seen[entry.proxy, entry.listener, int(entry.ended_at * TENTHS)] += 1
 
     def _is_repeated(self, entry: LogEntry, repeated: Recorded) -> bool:
         key = (entry.decision_id, _rfc3339(entry.started_at))

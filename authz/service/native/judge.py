@@ -7,7 +7,6 @@ What an entry cannot tell is no disagreement; it is counted apart.
 """
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
@@ -15,21 +14,18 @@ from typing import NamedTuple
 from authz.core.asked import blind_rules, header_of, keys_of, rules_of
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.decided import Offer
-from authz.core.decision import FORBIDDEN_BODY, Decision, DryRunResult, Effect, RuleReference, Stage
+from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
 from authz.core.engine import WorkloadPolicies
 from authz.core.pipeline import decide
 from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 from authz.service.loading.snapshot import Snapshot
+from authz.service.native.told import told_decision
 from authz.wire.access_log import Enforced, LogEntry
 
 GRACE_SECONDS = 60.0
 """So long after a reload a proxy may still decide by the policies before, if its entries do not say by which."""
 MAX_REMEMBERED = 4096
-_CUSTOM = "istio-ext-authz-"
-_CUSTOM_RESULT = "istio_ext_authz_shadow_effective_policy_id"
-_DRY_RUN = {Effect.ALLOW: "istio_dry_run_allow_shadow_", Effect.DENY: "istio_dry_run_deny_shadow_"}
-_POLICY_ID = "effective_policy_id"
 
 
 class Verdict(StrEnum):
@@ -80,14 +76,20 @@ class Judge:
         """Newest first, with the time at which each was put in force."""
         self._known: dict[int, _Known] = {}
         self._told: dict[tuple[object, ...], Decision] = {}
+        self._agreed: dict[tuple[int, str, str], Decision] = {}
+        """By the remembered decision of Envoy, so cleared together with those."""
         self._tokens: dict[int, tuple[Authentication, WorkloadPolicies, Authentication]] = {}
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Put a snapshot in force. The one before is kept until the next, for what is still decided by it."""
         self._snapshots.appendleft((snapshot, now))
         self._known.clear()
-        self._told.clear()
+        self._forget()
         self._tokens.clear()
+
+    def _forget(self) -> None:
+        self._told.clear()
+        self._agreed.clear()
 
     def judge(self, entry: LogEntry) -> Judged:
         """Judge one entry. Raises LookupError while no policies are in force."""
@@ -106,14 +108,22 @@ class Judge:
         blind = False
         for snapshot in candidates:
             ours = self._know(snapshot, entry)
-            decision = _again(ours.policies, attributes, entry.enforced)
+            seen, decision = _again(ours.policies, attributes, entry.enforced)
             said = told if snapshot is candidates[0] else self._as_told(entry, ours)
+            if _is_other_of_many(said, decision, ours.policies, seen):
+                return Judged(_offer(entry, attributes, said), Verdict.AGREED)
             if _agree(said, decision, entry):
                 verdict = Verdict.UNVERIFIED if entry.enforced.denied_by in ("jwt", "custom") else Verdict.AGREED
-                return Judged(_offer(entry, attributes, decision), verdict)
+                return Judged(_offer(entry, attributes, self._same(said, decision)), verdict)
             first = first or decision
             blind = blind or _is_blind(ours, entry, said, decision)
         return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, first)
+
+    def _same(self, told: Decision, decision: Decision) -> Decision:
+        """One value for all decisions that are recorded alike: what is the same object is written only once."""
+        rule, audit_rule = decision.rule, decision.audit_rule
+        key = (id(told), rule.name if rule is not None else "", audit_rule.name if audit_rule is not None else "")
+        return self._agreed.setdefault(key, decision)
 
     def _candidates(self, entry: LogEntry) -> list[Snapshot]:
         """The policies that may have decided: those that the entry names, else those of its time, newest first."""
@@ -136,7 +146,7 @@ class Judge:
         if known is None:
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
-                self._told.clear()  # its keys are ids of what is let go of
+                self._forget()  # their keys are ids of what is let go of
             rules = (*rules_of(policies.http), *rules_of(policies.tcp))
             allow = [one for one in (policies.http.allow, policies.tcp.allow) if one is not None]
             known = self._known[id(policies)] = _Known(
@@ -171,73 +181,15 @@ class Judge:
         found = self._told.get(key)
         if found is None:
             if len(self._told) >= MAX_REMEMBERED:
-                self._told.clear()
+                self._forget()
             found = self._told[key] = told_decision(enforced, known.policies, known.names, known.allow, tcp=is_tcp)
         return found
 
 
-def told_decision(
-    enforced: Enforced,
-    policies: WorkloadPolicies,
-    names: dict[str, RuleReference],
-    allow: frozenset[str],
-    *,
-    tcp: bool = False,
-) -> Decision:
-    """
-    Say what Envoy did in the words of a decision.
-
-    A rule that the policies do not have any more is named as Envoy names it, without file and line.
-    """
-    sets = policies.tcp if tcp else policies.http
-    results = enforced.results
-
-    def rule(name: str) -> RuleReference | None:
-        return (names.get(name) or RuleReference("", "", 0, name)) if name else None
-
-    effect, stage, fired, body = Effect.ALLOW, Stage.DEFAULT if sets.allow is None else Stage.ALLOW, None, ""
-    reason = "no ALLOW policy applies to the workload"
-    match enforced.denied_by:
-        case "rbac":
-            effect, fired, body = Effect.DENY, rule(enforced.matched), FORBIDDEN_BODY
-            stage = Stage.ALLOW if fired is None else Stage.DENY
-            reason = "no ALLOW rule matched" if fired is None else f"DENY rule {fired.short} matched"
-            if fired is not None and fired.name.startswith(_CUSTOM):
-                stage, reason = Stage.CUSTOM, "the provider cannot be asked"
-        case "jwt":
-            effect, stage = Effect.DENY, Stage.JWT
-            reason = body = enforced.details.partition("{")[2][:-1].replace("_", " ")
-        case "custom":
-            effect, stage, fired = Effect.DENY, Stage.CUSTOM, rule(results.get(_CUSTOM_RESULT, ""))
-            refused = enforced.details == "ext_authz_denied"
-            reason = "the provider refused" if refused else f"the provider could not be asked: {enforced.details}"
-        case _ if stage is Stage.ALLOW:
-            named = [value for key, value in results.items() if key.endswith(_POLICY_ID) and value in allow]
-            fired = rule(named[0]) if named else None
-            reason = f"ALLOW rule {fired.short} matched" if fired is not None else "an ALLOW rule matched"
-    return Decision(
-        effect, stage, reason, fired,
-        0 if effect is Effect.ALLOW else enforced.status or 403,
-        body,
-        audit=enforced.audit if sets.audit is not None else None,
-        dry_run_allow=_dry_run(results, Effect.ALLOW, names),
-        dry_run_deny=_dry_run(results, Effect.DENY, names),
-        policy_version=enforced.version or policies.version,
-    )  # fmt: skip
-
-
-def _dry_run(results: Mapping[str, str], kind: Effect, names: dict[str, RuleReference]) -> DryRunResult | None:
-    prefix = _DRY_RUN[kind]
-    result = results.get(f"{prefix}engine_result")
-    if result is None:
-        return None
-    name = results.get(f"{prefix}{_POLICY_ID}", "")
-    reference = (names.get(name) or RuleReference("", "", 0, name)) if name else None
-    return DryRunResult(Effect.ALLOW if result == "allowed" else Effect.DENY, reference)
-
-
-def _again(policies: WorkloadPolicies, attributes: AttributeContext, enforced: Enforced) -> Decision:
-    """The engine's decision, with the token and the provider's answer as Envoy had them."""
+def _again(
+    policies: WorkloadPolicies, attributes: AttributeContext, enforced: Enforced
+) -> tuple[AttributeContext, Decision]:
+    """The request as the last stage saw it and the decision; token and provider's answer are those that Envoy had."""
 
     def authenticate(seen: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
         return attributes.authentication
@@ -245,7 +197,7 @@ def _again(policies: WorkloadPolicies, attributes: AttributeContext, enforced: E
     def ask(question: ProviderQuestion) -> ProviderAnswer:
         return ProviderAnswer(enforced.denied_by != "custom", enforced.status or 403)
 
-    return decide(policies, attributes, authenticate, ask)[1]
+    return decide(policies, attributes, authenticate, ask)
 
 
 def _agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
@@ -261,6 +213,24 @@ def _agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
         and _same(told.dry_run_deny, engine.dry_run_deny)
         and _same(told.dry_run_allow, engine.dry_run_allow)
     )
+
+
+def _is_other_of_many(
+    told: Decision, engine: Decision, policies: WorkloadPolicies, attributes: AttributeContext
+) -> bool:
+    """
+    Whether Envoy names another rule than the engine, and that rule fires as well.
+
+    A stage that is looked up in parts names the first rule of the first part that has one (AP-93 names the first of
+    all). Both are true, and what is decided is the same.
+    """
+    if told.effect is not engine.effect or told.stage is not engine.stage or told.rule is None or engine.rule is None:
+        return False
+    sets = policies.http if attributes.http is not None else policies.tcp
+    rules = {Stage.DENY: sets.deny, Stage.ALLOW: sets.allow}.get(told.stage)
+    if rules is None or told.rule.name == engine.rule.name:
+        return False
+    return any(rule.reference.name == told.rule.name and rule.fires(attributes) for rule in rules.rules)
 
 
 def _same(told: DryRunResult | None, engine: DryRunResult | None) -> bool:

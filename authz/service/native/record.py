@@ -12,6 +12,7 @@ from authz.service.loading.snapshot import Snapshot
 from authz.service.native.following import Following
 from authz.service.native.gaps import Gaps
 from authz.service.native.intake import Intake
+from authz.service.native.stream import AccessLogStream
 from authz.settings import Settings
 from authz.telemetry.status import NativeStatus
 
@@ -29,7 +30,11 @@ class NativeRecord:
             for name in settings.access_logs
             if name.startswith("file:")
         ]
-        self._gaps = Gaps(self.intake, settings.access_log_admin, clock) if settings.access_log_admin else None
+        self.stream = AccessLogStream(self.intake) if "grpc" in settings.access_logs else None
+        """What the server takes streams with; None where none are taken."""
+        self._gaps = None
+        if settings.access_log_admin:
+            self._gaps = Gaps(self.intake, settings.access_log_admin, clock, _counts(settings))
 
     def replace(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force."""
@@ -46,6 +51,8 @@ class NativeRecord:
         """Keep positions, after the tasks have ended."""
         for one in self._following:
             await one.close()
+        if self._gaps is not None:
+            self._gaps.close()
 
     def status(self) -> NativeStatus:
         """The status of carriers and judge as one."""
@@ -57,3 +64,11 @@ class NativeRecord:
             missing=dict(self._gaps.missing) if self._gaps is not None else {},
             unreachable=dict(self._gaps.unreachable) if self._gaps is not None else {},
         )
+
+
+def _counts(settings: Settings) -> Path | None:
+    """Beside the positions; None where streams only are taken and no place is named."""
+    if settings.access_log_positions is not None:
+        return settings.access_log_positions.with_name(settings.access_log_positions.name + ".counts")
+    directories = [name.partition(":")[2] for name in settings.access_logs if name.startswith("file:")]
+    return Path(directories[0]) / ".authz-counts.json" if directories else None

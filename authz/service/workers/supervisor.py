@@ -61,6 +61,7 @@ class Supervisor:
                 "workers": 1,
                 # Logs are followed by one worker; streams go to whichever a proxy is connected to.
                 "access_logs": tuple(name for name in self.settings.access_logs if not index or name == "grpc"),
+                "access_log_admin": "" if index else self.settings.access_log_admin,
                 "drain_delay_seconds": 0.0,  # the supervisor waits
             }
         )

@@ -41,6 +41,8 @@ class _Seen:
 
     identity: str
     size: int
+    changed_at: int
+    """Nanoseconds."""
 
 
 @dataclass(slots=True)
@@ -129,11 +131,11 @@ class Follower:
             status = item.stat()
             key = (item.name, status.st_ino)
             known = self._seen.get(key)
-            if known is None or known.size != status.st_size or status.st_size == 0:
+            if known is None or (known.size, known.changed_at) != (status.st_size, status.st_mtime_ns):
                 identity = _identity(Path(item.path))
                 if not identity:
                     continue
-                known = _Seen(identity, status.st_size)
+                known = _Seen(identity, status.st_size, status.st_mtime_ns)
             seen[key] = known
             size = status.st_size
             if item.name.endswith(".gz"):

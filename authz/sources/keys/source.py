@@ -39,7 +39,8 @@ class Keys(Protocol):
     def __len__(self) -> int: ...
 
     @property
-    def skipped(self) -> tuple[str, ...]: ...
+    def skipped(self) -> tuple[str, ...]:
+        """Keys that are not used, one line of why for each."""
 
 
 K = TypeVar("K", bound=Keys)

@@ -1,0 +1,211 @@
+"""``authz compile``: policies as filters of Envoy, for people with their own Envoy."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from authz.cli import files
+from authz.cli import output as out
+from authz.core.attributes import Json, Workload
+from authz.core.compiler import compile_engine
+from authz.core.engine import Engine
+from authz.core.resources import MeshConfig
+from authz.policy.reader import read_policies
+from authz.sources.policies.directory import read_directory
+
+if TYPE_CHECKING:
+    from authz.envoy.native.filters import NativeFilters
+    from authz.envoy.native.limits import Report
+    from authz.mesh.nouns import MeshWorkload
+
+HTTP, TCP, DISCOVERY = "http-filters.json", "network-filters.json", "discovery.json"
+"""Files of ``--out``; JSON is YAML, and much faster to write."""
+
+
+@click.command("compile", short_help="Compile policies to filters that Envoy decides by itself.")
+@click.option(
+    "--policies", required=True, type=click.Path(exists=True, path_type=Path), help="A file or directory of policies."
+)
+@click.option("--mesh", required=True, type=click.Path(exists=True, dir_okay=False), help="The mesh description.")
+@click.option("--to", "name", required=True, help="Name of the workload.")
+@click.option(
+    "--form",
+    type=click.Choice(["linear", "indexed", "auto"]),
+    default="auto",
+    help="Every rule in turn as Istio has it, looked up, or looked up where there are many.",
+)
+@click.option(
+    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri (or of an issuer without one); repeatable."
+)
+@click.option(
+    "--needs",
+    multiple=True,
+    type=click.Choice(["revocation", "peer-certificate"]),
+    help="What the server does for requests besides policies; it stays with the check. Repeatable.",
+)
+@click.option("--answered-here", multiple=True, metavar="PROVIDER", help="A provider that is this server; repeatable.")
+@click.option("--report", "only_report", is_flag=True, help="Say rule by rule what is native, or why not.")
+@out.answer_form("yaml", "json")
+@click.option("--out", "directory", type=click.Path(file_okay=False, path_type=Path), help="Write files there instead.")
+def command(
+    policies: Path,
+    mesh: str,
+    name: str,
+    form: str,
+    jwks: tuple[str, ...],
+    needs: tuple[str, ...],
+    answered_here: tuple[str, ...],
+    only_report: bool,
+    output: str,
+    directory: Path | None,
+) -> None:
+    """
+    Compile the policies of one workload to Envoy's own filters.
+
+    HTTP filters stand before the router, network filters before the TCP proxy. Where something must stay with the
+    check nothing is written, the reasons are told, and the exit code is 3: filters without it would decide otherwise.
+
+    \b
+    authz compile --policies policies/ --mesh mesh.yaml --to reviews-v1 --report
+    authz compile --policies policies/ --mesh mesh.yaml --to reviews-v1 --out filters/
+    """
+    from authz.envoy.native import filters, limits
+    from authz.envoy.native.indexed import Form
+    from authz.envoy.native.written import as_yaml
+
+    described = files.read_workloads(mesh)
+    target = _find(described.workloads, name)
+    engine = compile_engine(read_policies(read_directory(policies), described.config).resources, described.config)
+    workload = Workload(target.namespace, frozenset(target.labels.items()), target.service_account, target.name)
+    key_sets = _key_sets(jwks)
+    report = limits.report(
+        engine,
+        workload,
+        features=frozenset(limits.Feature(need) for need in needs),
+        answered_here=frozenset(answered_here),
+    )
+    http = filters.http_filters(engine, workload, key_sets, form=Form(form), gateway=bool(target.servers))
+    _remark(engine, workload, key_sets, http)
+    if only_report:
+        _print_report(report, http, output)
+        raise SystemExit(out.Exit.YES if report.is_native else out.Exit.NO)
+    if not report.is_native:
+        out.remark(f"`{name}` stays with the check:")
+        for reason in report.reasons:
+            out.remark(f"  {reason}")
+        raise SystemExit(out.Exit.NO)
+    tcp = filters.tcp_filters(engine, workload)
+    if directory is not None:
+        _write(directory, engine.mesh, http, tcp)
+        return
+    found: dict[str, Json] = {
+        "http_filters": [one.as_extension() for one in http.filters],
+        "network_filters": [one.as_extension() for one in tcp.filters],
+    }
+    if output == "json":
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        click.echo(as_yaml(found), nl=False)
+
+
+def _find(workloads: Sequence["MeshWorkload"], name: str) -> "MeshWorkload":
+    for workload in workloads:
+        if workload.name == name:
+            return workload
+    known = ", ".join(sorted(workload.name for workload in workloads))
+    raise click.ClickException(f"the mesh has no workload `{name}`; it has {known or 'none'}")
+
+
+def _key_sets(written: Sequence[str]) -> dict[str, str]:
+    """Texts by ``JwtRule.keys_from``: what is given may be a ``jwksUri`` or an issuer whose keys are discovered."""
+    found: dict[str, str] = {}
+    for one in written:
+        uri, equals, path = one.rpartition("=")
+        if not equals or not uri:
+            raise click.UsageError(f"`--jwks {one}` is not of the form URI=FILE")
+        text = Path(path).read_text(encoding="utf-8")
+        found |= {f"uri:{uri}": text, f"oidc:{uri}": text}
+    return found
+
+
+def _remark(engine: Engine, workload: Workload, key_sets: dict[str, str], http: "NativeFilters") -> None:
+    from authz.envoy.native import jwt, limits
+
+    for rule in engine.for_workload(workload).jwt_rules:
+        text = rule.jwks or key_sets.get(rule.keys_from)
+        where = f"{rule.location}: {rule.name}"
+        if text is None:
+            _, _, address = rule.keys_from.partition(":")
+            out.remark(f"{where}: no keys: every token is refused; give them with `--jwks {address}=FILE`")
+        elif not jwt.has_usable_key(text):
+            out.remark(f"{where}: the key set has no usable key: every token is refused")
+    for line in limits.remarks(http.sizes):
+        out.remark(line)
+
+
+def _print_report(report: "Report", http: "NativeFilters", output: str) -> None:
+    if output == "json":
+        out.print_json(_as_json(report, http))
+        return
+    rows = [
+        (f"{one.resource} rules[{one.rule}]", one.stage, "check" if one.reason else "native", one.reason)
+        for one in report.rules
+    ]
+    if rows:
+        out.print_table(("RULE", "STAGE", "DECIDED BY", "WHY"), rows)
+        out.say()
+    for size in http.sizes:
+        looked = f", {size.lookups} look-ups, largest bucket {size.largest}" if size.lookups else ""
+        out.say(f"{size.stage}: {out.count(size.rules, 'rule')}, {size.form}{looked}")
+    for reason in report.workload:
+        out.say(f"stays with the check: {reason}")
+    native = sum(one.is_native for one in report.rules)
+    verdict = "Envoy decides by itself" if report.is_native else "the workload stays with the check"
+    out.say(f"{native} of {out.count(len(report.rules), 'rule')} native: {verdict}")
+
+
+def _as_json(report: "Report", http: "NativeFilters") -> Json:
+    return {
+        "native": report.is_native,
+        "reasons": list(report.reasons),
+        "rules": [
+            {
+                "resource": one.resource,
+                "rule": one.rule,
+                "stage": one.stage,
+                "native": one.is_native,
+                "reason": one.reason or None,
+                "place": f"{one.location.file}:{one.location.line}",
+            }
+            for one in report.rules
+        ],
+        "stages": [
+            {
+                "stage": size.stage,
+                "rules": size.rules,
+                "form": size.form.value,
+                "lookups": size.lookups,
+                "largest_bucket": size.largest,
+                "copies": size.copies,
+            }
+            for size in http.sizes
+        ],
+    }
+
+
+def _write(directory: Path, mesh: MeshConfig, http: "NativeFilters", tcp: "NativeFilters") -> None:
+    """Write the filters, and the HTTP ones as resources that a running Envoy follows; each renamed into place."""
+    from authz.envoy.files import write_files
+    from authz.envoy.native.slots import fill_slots
+
+    contents: dict[str, Json] = {
+        HTTP: [one.as_extension() for one in http.filters],
+        TCP: [one.as_extension() for one in tcp.filters],
+        DISCOVERY: {"resources": list(fill_slots(http.filters, mesh))},
+    }
+    data = {file: (json.dumps(content, ensure_ascii=False) + "\n").encode() for file, content in contents.items()}
+    written = write_files(directory, data)
+    out.say(f"{len(written)} of {out.count(len(data), 'file')} written in {directory}")

@@ -1,0 +1,30 @@
+"""
+The gRPC access log service: proxies on other machines send their entries to the port on which they would ask.
+
+A stream is read only while the trail has room; then gRPC's flow control holds the sender back. Envoy never waits for
+it: it buffers, and then drops. That is why ``gaps`` counts requests, and not what Envoy says it sent.
+"""
+
+from collections.abc import AsyncIterator
+
+from authz.service.native.intake import SLICE, Intake
+from authz.wire.access_log import NotAnEntry
+from authz.wire.access_stream import read_message
+
+
+class AccessLogStream:
+    """Takes streams of entries, on whichever server they come."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    async def take(self, messages: AsyncIterator[bytes]) -> None:
+        """Take all messages of a stream, as long as it lives. Raises ValueError for bytes that are no message."""
+        async for message in messages:
+            for number, entry in enumerate(read_message(message)):
+                if number % SLICE == 0:
+                    await self._intake.room()
+                if isinstance(entry, NotAnEntry):
+                    self._intake.refuse("grpc", entry)
+                else:
+                    self._intake.take(entry, "grpc")

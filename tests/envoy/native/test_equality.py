@@ -1,0 +1,20 @@
+"""No disagreement between Istio's linear filters, the looked-up filters and our engine, on a real Envoy."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.envoy.native.equality import compare
+
+pytestmark = [pytest.mark.envoy, pytest.mark.slow]
+
+SETS, REQUESTS = 25, 100
+
+
+@pytest.mark.parametrize("first_seed", range(0, 200, SETS))
+def test_three_evaluators_agree(first_seed: int, tmp_path: Path) -> None:
+    pytest.importorskip("envoy")
+    compared = compare(tmp_path, first_seed, SETS, REQUESTS)
+    assert compared.disagreements == []
+    assert compared.pairs == SETS * REQUESTS
+    assert 0.05 * compared.pairs < compared.allowed < 0.95 * compared.pairs

@@ -1,0 +1,200 @@
+"""Deciding entries again: agreement, disagreement, and what is neither."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.service.loading.snapshot import Snapshot, load_snapshot
+from authz.service.native.intake import Intake
+from authz.service.native.judge import GRACE_SECONDS, Judge, Judged, Verdict
+from authz.wire.access_log import read_line
+from tests.service.native.test_gaps import Trail
+from tests.wire.test_access_log import line
+
+START = 1_700_000_000.25
+"""Of the entries."""
+ALLOW = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: some, namespace: bookinfo}
+spec:
+  action: ALLOW
+  rules:
+  - to: [{operation: {paths: ["/ok*"]}}]
+  - when: [{key: "request.headers[x-team]", values: [red]}]
+  - when: [{key: "request.headers[cookie]", values: [red]}]
+"""
+OTHERS = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: bookinfo}
+spec: {action: DENY, rules: [{to: [{operation: {paths: ["/ok/secret"]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: look, namespace: bookinfo}
+spec: {action: AUDIT, rules: [{to: [{operation: {paths: ["/ok/audit"]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: planned, namespace: bookinfo, annotations: {istio.io/dry-run: "true"}}
+spec: {action: DENY, rules: [{to: [{operation: {paths: ["/ok/audit"]}}]}]}
+"""
+
+
+def rule(name: str, index: int = 0) -> str:
+    return f"ns[bookinfo]-policy[{name}]-rule[{index}]"
+
+
+def snapshot(folder: Path, text: str = ALLOW + OTHERS) -> Snapshot:
+    file = folder / "policies.yaml"
+    file.write_text(text)
+    return load_snapshot(file, None, 0.0)
+
+
+def entry(path: str = "/ok", allowed_by: str = "", **facts: Any) -> bytes:
+    """An entry of which the filters said what Envoy's do; ``allowed_by`` is the ALLOW rule."""
+    results = {"istio_dry_run_deny_shadow_engine_result": "allowed", "enforced_engine_result": "allowed"}
+    if allowed_by:
+        results["enforced_effective_policy_id"] = allowed_by
+    return line(**{"path": path, "rbac": results, "hint": False, **facts})
+
+
+def refused(by: str = "none") -> dict[str, Any]:
+    return {"code": 403, "details": f"rbac_access_denied_matched_policy[{by}]"}
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Judge:
+    judge = Judge()
+    judge.replace(snapshot(tmp_path), 0.0)
+    return judge
+
+
+def judged(judge: Judge, written: bytes) -> Judged:
+    return judge.judge(read_line(written))
+
+
+AUDITED = {
+    "enforced_engine_result": "allowed",
+    "enforced_effective_policy_id": rule("some"),
+    "istio_dry_run_deny_shadow_engine_result": "denied",
+    "istio_dry_run_deny_shadow_effective_policy_id": rule("planned"),
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "verdict"),
+    [
+        (entry(allowed_by=rule("some")), Verdict.AGREED),
+        (entry("/no", **refused()), Verdict.AGREED),
+        (entry("/ok/secret", **refused(rule("deny"))), Verdict.AGREED),
+        (entry("/ok/audit", rbac=AUDITED, hint=True), Verdict.AGREED),
+        (entry("/no", allowed_by=rule("some", 1), headers={"x-team": "red"}), Verdict.AGREED),
+        # A stage in parts may name another rule that fires, or several:
+        (entry(allowed_by=rule("some", 1), headers={"x-team": "red"}), Verdict.AGREED),
+        (entry(rbac={"part_1_shadow_effective_policy_id": rule("some", 1),
+                     "part_0_shadow_effective_policy_id": rule("some")}, headers={"x-team": "red"}), Verdict.AGREED),
+        # Envoy says otherwise:
+        (entry("/no", allowed_by=rule("some")), Verdict.DISAGREED),
+        (entry(**refused()), Verdict.DISAGREED),
+        (entry("/ok/secret", allowed_by=rule("some")), Verdict.DISAGREED),
+        (entry(**refused(rule("deny"))), Verdict.DISAGREED),
+        (entry(**refused(rule("gone"))), Verdict.DISAGREED),
+        (entry(allowed_by=rule("some", 1), headers={"x-team": "blue"}), Verdict.DISAGREED),
+        (entry("/ok/audit", allowed_by=rule("some")), Verdict.DISAGREED),  # neither AUDIT nor the dry run fired
+        (entry("/no", rbac={}, hint=None), Verdict.DISAGREED),  # the filters are not there at all
+        # The entry cannot tell:
+        (entry("/no", allowed_by=rule("some", 2)), Verdict.UNKNOWN),
+        (entry("/no", allowed_by=rule("some", 1), headers={"x-team": "blue,red"}), Verdict.UNKNOWN),
+        (entry("/no", code=401, details="jwt_authn_access_denied{Jwt_is_expired}", rbac=None), Verdict.UNVERIFIED),
+    ],
+)  # fmt: skip
+def test_the_verdict_of_an_entry(judge: Judge, written: bytes, verdict: Verdict) -> None:
+    found = judged(judge, written)
+    assert found.verdict is verdict
+    assert (found.engine is not None) is (verdict in (Verdict.DISAGREED, Verdict.UNKNOWN))
+
+
+def test_what_agrees_is_recorded_with_file_and_line(judge: Judge) -> None:
+    decision = judged(judge, entry("/ok/audit", rbac=AUDITED, hint=True)).offer.decision
+    assert decision.rule is not None
+    assert decision.rule.location.line > 0
+    assert decision.audit_rule is not None
+    assert decision.audit_rule.name == rule("look")
+    assert decision.dry_run_deny is not None
+    assert decision.dry_run_deny.rule is not None
+    assert decision.dry_run_deny.rule.name == rule("planned")
+
+
+def test_what_disagrees_is_recorded_as_it_happened(judge: Judge) -> None:
+    found = judged(judge, entry(**refused(rule("gone"))))
+    decision = found.offer.decision
+    assert (decision.effect, decision.status, decision.rule and decision.rule.name) == ("deny", 403, rule("gone"))
+    assert found.engine is not None
+    assert found.engine.effect == "allow"
+
+
+def test_an_unverified_refusal_of_a_token_has_envoys_reason(judge: Judge) -> None:
+    written = entry("/no", code=401, details="jwt_authn_access_denied{Jwt_is_expired}", rbac=None)
+    decision = judged(judge, written).offer.decision
+    assert (decision.stage, decision.reason, decision.status) == ("jwt", "Jwt is expired", 401)
+
+
+def test_after_a_reload_the_old_policies_count_for_a_minute(judge: Judge, tmp_path: Path) -> None:
+    written = entry(allowed_by=rule("some"))
+    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START - GRACE_SECONDS + 1)
+    assert judged(judge, written).verdict is Verdict.AGREED
+    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/newer*")), START - GRACE_SECONDS - 1)
+    assert judged(judge, written).verdict is Verdict.DISAGREED
+
+
+def test_an_entry_that_names_its_policies_is_judged_by_them(judge: Judge, tmp_path: Path) -> None:
+    before = snapshot(tmp_path)
+    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START - 10 * GRACE_SECONDS)
+    found = judged(judge, entry(allowed_by=rule("some"), version=before.version))
+    assert found.verdict is Verdict.AGREED
+    assert found.offer.decision.policy_version == before.version
+    unknown = judged(judge, entry(allowed_by=rule("some"), version="other"))
+    assert unknown.verdict is Verdict.OTHER_VERSION
+    assert unknown.offer.decision.policy_version == "other"
+
+
+def test_a_share_is_decided_again_and_the_rest_recorded(tmp_path: Path) -> None:
+    judge = Judge(0.25)
+    judge.replace(snapshot(tmp_path), 0.0)
+    verdicts = [judged(judge, entry(allowed_by=rule("some"))) for _ in range(100)]
+    assert sum(one.verdict is Verdict.AGREED for one in verdicts) == 25
+    assert {one.offer.decision.rule and one.offer.decision.rule.name for one in verdicts} == {rule("some")}
+
+
+def test_without_policies_nothing_is_judged() -> None:
+    with pytest.raises(LookupError):
+        judged(Judge(), entry())
+
+
+def test_a_disagreement_is_a_note_with_both_answers(tmp_path: Path) -> None:
+    trail = Trail()
+    intake = Intake(trail)
+    intake.judge.replace(snapshot(tmp_path), 0.0)
+    intake.take_lines([entry("/no", allowed_by=rule("some")), b"no entry", entry(allowed_by=rule("some")), b""])
+    (note,) = trail.notes
+    assert note.record["event"] == "native-disagreement"
+    assert (note.record["request"], note.record["proxy"]) == ("38a37674", "reviews-v1")
+    assert isinstance(note.record["envoy"], dict)
+    assert isinstance(note.record["engine"], dict)
+    assert (note.record["envoy"]["rule"], note.record["engine"]["rule"]) == (rule("some"), None)
+    assert intake.results == {("file", "recorded"): 2, ("file", "unreadable"): 1}
+    assert intake.disagreements == {("bookinfo", "reviews-v1"): 1}
+    assert len(trail.entries) == 2
+
+
+def test_an_entry_of_a_proxy_that_is_somebody_else_is_not_recorded(tmp_path: Path) -> None:
+    trail = Trail()
+    intake = Intake(trail)
+    intake.judge.replace(snapshot(tmp_path), 0.0)
+    intake.take_lines([entry(allowed_by=rule("some"), own="spiffe://cluster.local/ns/other/sa/reviews")])
+    assert intake.results == {("file", "refused"): 1}
+    assert trail.entries == []

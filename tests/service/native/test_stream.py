@@ -1,0 +1,126 @@
+"""The access log service on the real gRPC server: entries, nonsense, and a trail that is full."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from authz._proto import access_log_pb2 as pb
+from authz.service.check import CheckFunction
+from authz.service.ids import DecisionIds
+from authz.service.native.intake import Intake
+from authz.service.native.stream import AccessLogStream
+from authz.service.server import ACCESS_LOG, STREAM_ACCESS_LOGS, CheckServer
+from authz.telemetry.status import TrailStatus
+from tests.service.native.test_gaps import Trail
+from tests.service.native.test_judge import rule, snapshot
+from tests.service.running import refuse
+from tests.wire.test_access_log import SUBJECT
+
+
+class FullTrail(Trail):
+    """A trail that says how full it is."""
+
+    queued = 0
+
+    def status(self) -> TrailStatus:
+        return TrailStatus(self.queued, 100, 0, 0, 0, 0, (), "", True)
+
+
+def message(*paths: str, **changes: Any) -> bytes:
+    told = pb.StreamAccessLogsMessage()
+    for path in paths:
+        entry = told.http_logs.log_entry.add()
+        common = entry.common_properties
+        common.custom_tags["authz"] = SUBJECT.who()
+        common.start_time.seconds = 1_700_000_000
+        common.downstream_direct_remote_address.socket_address.address = "10.0.0.7"
+        common.downstream_direct_remote_address.socket_address.port_value = 41000
+        common.metadata.filter_metadata["envoy.filters.http.rbac"].update(
+            {"enforced_engine_result": "allowed", "enforced_effective_policy_id": rule("some")}
+        )
+        entry.protocol_version = 2
+        entry.request.path, entry.request.authority, entry.request.request_id = path, "reviews", "id"
+        entry.request.request_headers[":method"] = "GET"
+        entry.response.response_code.value = 200
+        entry.response.response_code_details = "via_upstream"
+    for name, value in changes.items():
+        setattr(told.http_logs.log_entry[0].request, name, value)
+    return told.SerializeToString()
+
+
+@asynccontextmanager
+async def taking(intake: Intake) -> AsyncIterator[Any]:
+    function = CheckFunction(Trail(), DecisionIds(0.0, b"abc"))
+    server = CheckServer(
+        function, refuse, max_message_bytes=1 << 20, take_stream=AccessLogStream(intake).take
+    )  # fmt: skip
+    await server.start(["127.0.0.1:0"])
+    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
+        yield channel.stream_unary(
+            f"/{ACCESS_LOG}/{STREAM_ACCESS_LOGS}", request_serializer=bytes, response_deserializer=bytes
+        )
+    await server.stop()
+
+
+@pytest.fixture
+def trail() -> FullTrail:
+    return FullTrail()
+
+
+@pytest.fixture
+def intake(trail: FullTrail, tmp_path: Path) -> Intake:
+    intake = Intake(trail)
+    intake.judge.replace(snapshot(tmp_path), 0.0)
+    return intake
+
+
+async def test_entries_of_a_stream_are_recorded(intake: Intake, trail: FullTrail) -> None:
+    async with taking(intake) as call:
+        assert await call(iter([message("/ok/1", "/ok/2?page=1"), message("/ok/3")])) == b""
+    assert [one.attributes.http and one.attributes.http.path for one in trail.entries] == [
+        "/ok/1", "/ok/2?page=1", "/ok/3",
+    ]  # fmt: skip
+    assert intake.results == {("grpc", "recorded"): 3}
+    assert intake.verdicts == {"agreed": 3}
+
+
+async def test_bytes_that_are_no_message_end_the_stream_with_an_error(intake: Intake) -> None:
+    async with taking(intake) as call:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(iter([message("/ok/1"), b"\xff\xff"]))
+    assert refused.value.code() is grpc.StatusCode.INTERNAL
+    assert intake.results == {("grpc", "recorded"): 1}
+
+
+async def test_an_entry_of_another_format_is_counted_and_the_rest_recorded(intake: Intake) -> None:
+    foreign = pb.StreamAccessLogsMessage()
+    foreign.http_logs.log_entry.add().request.path = "/ok"
+    async with taking(intake) as call:
+        await call(iter([foreign.SerializeToString(), message("/ok/1")]))
+    assert intake.results == {("grpc", "unreadable"): 1, ("grpc", "recorded"): 1}
+
+
+async def test_a_full_trail_holds_the_stream_back(intake: Intake, trail: FullTrail) -> None:
+    trail.queued = 50
+    async with taking(intake) as call:
+        running = asyncio.ensure_future(call(iter([message("/ok/1")])))
+        done, _ = await asyncio.wait([running], timeout=0.3)
+        assert not done
+        assert trail.entries == []
+        trail.queued = 0
+        await asyncio.wait_for(running, 10)
+    assert len(trail.entries) == 1
+
+
+async def test_a_failure_of_our_own_is_noted_and_stops_nothing(trail: FullTrail) -> None:
+    intake = Intake(trail)  # without policies it cannot judge
+    async with taking(intake) as call:
+        await call(iter([message("/ok/1"), message("/ok/2")]))
+    assert intake.results == {("grpc", "failed"): 2}
+    assert [json.loads(note.line)["event"] for note in trail.notes] == ["access-log-failed"] * 2
