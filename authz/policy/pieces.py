@@ -11,8 +11,9 @@ from authz.core.errors import Location, Problem
 from authz.documents.reading import MAX_FILE_BYTES, Document, Extent, read_documents
 from authz.documents.splitting import Part, split_documents
 from authz.policy import foreign
+from authz.policy.learning import Checked
 from authz.policy.memory import File, Found, Memory, Piece, Resource, digest_of, moved
-from authz.policy.templates import Checked, Templates
+from authz.policy.templates import Templates
 from authz.policy.version import facts_digest
 
 ReadDocument = Callable[[Document, list[Problem], Checked | None], Resource | None]

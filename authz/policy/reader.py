@@ -32,11 +32,11 @@ from authz.policy.authentication import (
     build_request_authentication,
 )
 from authz.policy.authorization import SPEC, build_authorization_policy
+from authz.policy.learning import Checked
 from authz.policy.memory import File, Found, Memory, Resource
 from authz.policy.object_meta import check_status, read_metadata
 from authz.policy.other_kinds import GROUP, skip
 from authz.policy.pieces import FileReader
-from authz.policy.templates import Checked
 from authz.policy.version import version_of
 
 VERSIONS = ("v1", "v1beta1")

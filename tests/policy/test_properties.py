@@ -4,11 +4,15 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authz.core.compiler import compile_engine
 from authz.core.errors import Severity
+from authz.core.resources import MeshConfig
+from authz.policy import rules
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import ReadResult, read_policies
 
@@ -115,6 +119,91 @@ def test_any_value_anywhere_never_raises(text: str, data: st.DataObject) -> None
     target[last] = data.draw(JSON)
     written = yaml.safe_dump(document, allow_unicode=True)
     assert_well_formed(read_policies([("f.yaml", written.encode("utf-8", "replace"))]))
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_what_the_reader_accepts_can_be_compiled(text: str) -> None:
+    compile_engine(read_policies([("f.yaml", text.encode())]).resources, MeshConfig())
+
+
+VALUES = st.sampled_from(
+    (
+        *(
+            "*",
+            "",
+            "**",
+            "a*",
+            "*a",
+            "*a*",
+            "/a/{*}",
+            "/{**}",
+            "/{*}/b/{**}",
+            "/{",
+            "{**}/a",
+            "/a\\",
+            "80",
+            "0",
+            "65536",
+        ),
+        *(
+            "1.2.3.4",
+            "::1",
+            "1.2.3.4/33",
+            "::/0",
+            "01.2.3.4",
+            "fe80::1%eth0",
+            "::ffff:1.2.3.4/96",
+            "GET",
+            "ns/sa",
+            "a/b/c",
+        ),
+        *("spiffe://td/ns/a/sa/b", "td/ns/a/sa/b", "*/ns/a/sa/b", "cluster.local/*", "a.b:80", "é", "\u2028", "true"),
+    )
+) | st.text(max_size=12)
+KEYS = st.sampled_from(
+    (
+        *("source.ip", "remote.ip", "destination.ip", "destination.port", "connection.sni", "source.namespace"),
+        *("source.principal", "source.serviceAccount", "request.auth.principal", "request.auth.audiences"),
+        *("request.auth.presenter", "request.auth.claims[a]", "request.auth.claims[a][b]", "request.headers[x]"),
+        *("request.headers[:path]", "experimental.envoy.filters.a.b[c]", "experimental.envoy.filters.a[b][c]"),
+    )
+) | VALUES.map("request.headers[{}]".format)
+LISTS = st.lists(VALUES, min_size=1, max_size=2)
+
+
+def some_of(names: tuple[str, ...]) -> st.SearchStrategy[dict[str, list[str]]]:
+    return st.dictionaries(st.sampled_from(names), LISTS, min_size=1, max_size=2)
+
+
+RULES = st.fixed_dictionaries(
+    {},
+    optional={
+        "from": some_of((*rules._SOURCE_CHECKS, "notPrincipals", "notIpBlocks", "notNamespaces")).map(
+            lambda source: [{"source": source}]
+        ),
+        "to": some_of((*rules._OPERATION_CHECKS, "notPaths", "notPorts", "notHosts")).map(
+            lambda operation: [{"operation": operation}]
+        ),
+        "when": st.tuples(KEYS, LISTS, st.sampled_from(("values", "notValues"))).map(
+            lambda drawn: [{"key": drawn[0], drawn[2]: drawn[1]}]
+        ),
+    },
+).filter(bool)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(RULES, st.sampled_from(("ALLOW", "DENY", "AUDIT")))
+def test_rules_of_any_values_are_refused_by_the_reader_or_can_be_compiled(rule: dict[str, Any], action: str) -> None:
+    """So a command that compiles only what the asked workload needs refuses what the service refuses."""
+    document = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "p"},
+        "spec": {"action": action, "rules": [rule]},
+    }
+    result = read_policies([("f.yaml", yaml.safe_dump(document).encode("utf-8", "surrogatepass"))])
+    if not result.has_errors:
+        compile_engine(result.resources, MeshConfig())
 
 
 def renamed(texts: list[str]) -> list[str]:

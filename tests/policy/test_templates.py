@@ -119,6 +119,16 @@ def test_what_has_no_template_or_fails_its_checks_is_read_as_ever(line: str) -> 
     assert_alike("---\n".join(texts))
 
 
+def test_texts_of_one_character_that_were_equal_so_far_are_told_apart() -> None:
+    """Python has such a text once, whatever fields hold it."""
+    head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: %s, namespace: n%d}\n"
+    body = "spec: {selector: {matchLabels: {app: %s}}}\n"
+    pairs = [(one, one) for one in "abcdefg"] + [("x", "z"), ("xx", "zz")]
+    texts = [(head + body) % (name, number, app) for number, (name, app) in enumerate(pairs)]
+    read = read_policies([("a.yaml", "---\n".join(texts).encode())]).read.authorization_policies
+    assert [(policy.metadata.name, policy.target.match_labels["app"]) for policy in read] == pairs
+
+
 def test_a_template_that_reads_otherwise_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Templates.read
 
