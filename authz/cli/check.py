@@ -37,7 +37,7 @@ def command(output: str, **options: Any) -> None:
     authz check -p policies/ -f request.yaml -o json
     """
     with without_collector():
-        answer = ask(options)
+        answer = ask(options, every_rule=False)
     decision = answer.explanation.decision
     if output == "json":
         out.print_json(as_json(answer))

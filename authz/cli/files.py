@@ -87,7 +87,7 @@ def read_workloads(mesh_file: str) -> "Mesh":
     return mesh
 
 
-def load(paths: Sequence[str], mesh_file: str | None) -> Loaded:
+def load(paths: Sequence[str], mesh_file: str | None, *, for_one_request: bool = False) -> Loaded:
     """
     Read and check everything; compiled is what the asked workload needs.
 
@@ -105,4 +105,4 @@ def load(paths: Sequence[str], mesh_file: str | None) -> Loaded:
     found = sort_problems((*problems, *empty, *result.problems))
     if any(problem.is_error for problem in found):
         raise LoadError(found)
-    return Loaded(compile_as_needed(result.resources, mesh), mesh, len(files), found)
+    return Loaded(compile_as_needed(result.resources, mesh, indexed=not for_one_request), mesh, len(files), found)

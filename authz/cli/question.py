@@ -53,9 +53,11 @@ class Answer:
     """Warnings and remarks of all that was read."""
 
 
-def ask(options: Mapping[str, Any]) -> Answer:
+def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Answer:
     """
     Decide and explain the request that the options of ``request_options`` describe.
+
+    Without ``every_rule`` only the rules that fired and the one that came closest are noted, as in ``explain``.
 
     Raises:
         LoadError: policies, mesh settings or the request file are refused.
@@ -64,7 +66,7 @@ def ask(options: Mapping[str, Any]) -> Answer:
     """
     if [*options["policies"], options["file"], options["token_file"]].count(files.STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
-    loaded = files.load(options["policies"], options["mesh"])
+    loaded = files.load(options["policies"], options["mesh"], for_one_request=True)
     check_flags(options, loaded.mesh)
     target, request, stubs, is_gateway = _named(*_described(options), options)
     credentials = Credentials(options)
@@ -84,7 +86,7 @@ def ask(options: Mapping[str, Any]) -> Answer:
             unasked.append(question.provider.name)
         return stub_answer(stubs, question)
 
-    explanation = explain(policies, before, credentials.judge, provide)
+    explanation = explain(policies, before, credentials.judge, provide, every_rule=every_rule)
     for name in unasked:
         raise Unanswered(f"provider `{name}` is not asked offline; give its answer with `--provider {name}=allow`")
     credentials.check_answered()

@@ -64,13 +64,14 @@ def compile_engine(resources: Resources, mesh: MeshConfig, before: Engine | None
     return Engine(resources, mesh, _compile_one(mesh), policies)
 
 
-def compile_as_needed(resources: Resources, mesh: MeshConfig) -> Engine:
+def compile_as_needed(resources: Resources, mesh: MeshConfig, *, indexed: bool = True) -> Engine:
     """
     The same engine, of resources that ``compile_engine`` has taken before: each policy is compiled when first needed.
 
-    Only for such: what cannot be compiled must refuse the whole set before anything of it is in force.
+    Only for such: what cannot be compiled must refuse the whole set before anything of it is in force. Without
+    ``indexed`` it is for a single request.
     """
-    return Engine(resources, mesh, _compile_one(mesh))
+    return Engine(resources, mesh, _compile_one(mesh), indexed=indexed)
 
 
 def _compile_one(mesh: MeshConfig) -> Callable[[AuthorizationPolicy], CompiledPolicy]:

@@ -49,6 +49,8 @@ class WorkloadPolicies:
     _tcp: ActionSets | None = field(default=None)
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     """Those that were looked at for the mode: mesh-wide, of the namespace, of the workload (PA-4)."""
+    is_indexed: bool = True
+    """Whether the sets have an index; without it a single request costs less, and any other more."""
     remembered: dict[str | tuple[str, Obligations], Decision] = field(default_factory=dict)
     """Decisions made before, by name of the rule and what the request gained."""
 
@@ -62,7 +64,7 @@ class WorkloadPolicies:
     def tcp(self) -> ActionSets:
         """The sets for TCP, built when first asked for: most workloads never serve plain TCP."""
         if self._tcp is None:
-            self._tcp = action_sets(self.policies, self.mesh, tcp=True)
+            self._tcp = action_sets(self.policies, self.mesh, tcp=True, indexed=self.is_indexed)
         return self._tcp
 
     def mtls_mode(self, port: int | Unknown) -> MtlsMode:
@@ -111,8 +113,15 @@ class Engine:
         mesh: MeshConfig,
         compile_policy: Callable[[AuthorizationPolicy], CompiledPolicy],
         compiled: Iterable[CompiledPolicy | None] = (),
+        *,
+        indexed: bool = True,
     ) -> None:
-        """``compiled`` is of all policies in their order, or empty; None is compiled when it is first needed."""
+        """
+        ``compiled`` is of all policies in their order, or empty; None is compiled when it is first needed.
+
+        Without ``indexed`` the rules of a workload are asked in turn: less work for a single request.
+        """
+        self._is_indexed = indexed
         self.resources = resources
         self.mesh = mesh
         self.version = resources.version
@@ -205,7 +214,8 @@ class Engine:
             jwt_rules=self._jwt_rules(tuple(reversed(namespaces)), workload.namespace, labels),
             base_mode=base,
             port_modes=ports,
-            http=action_sets(policies, self.mesh, tcp=False),
+            http=action_sets(policies, self.mesh, tcp=False, indexed=self._is_indexed),
+            is_indexed=self._is_indexed,
             peer_authentications=tuple(peer for peer in peers if peer is not None),
         )
 

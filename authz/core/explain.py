@@ -124,18 +124,19 @@ def explain(
     attributes: AttributeContext,
     authenticate: Authenticate,
     ask: Callable[[ProviderQuestion], ProviderAnswer],
+    *,
+    every_rule: bool = True,
 ) -> Explanation:
     """
-    Explain the decision of one request.
+    Explain the decision of one request; without ``every_rule`` a stage has no more than the rule that fired.
 
     ``explain(...).decision`` equals ``decide(...)`` for all requests; a property test keeps it so.
     """
     seen, decision = decide(policies, attributes, authenticate, ask)
-    stages = tuple(_stages(policies, attributes, seen, decision))
+    stages = tuple(_stages(policies, attributes, seen, decision, every_rule=every_rule))
     nearest = None
     if decision.effect is Effect.DENY and decision.stage is Stage.ALLOW:
-        allow = next(stage for stage in stages if stage.name == "ALLOW")
-        nearest = min(allow.rules, key=_distance, default=None)
+        nearest = nearest_miss(policies, seen)
     return Explanation(decision, seen, stages, nearest)
 
 
@@ -148,6 +149,10 @@ def nearest_miss(policies: WorkloadPolicies, attributes: AttributeContext) -> Ru
     sets = policies.http if attributes.http is not None else policies.tcp
     best: tuple[CompiledRule, RuleNote] | None = None
     for rule in sets.allow.rules if sets.allow is not None else ():
+        if best is not None:
+            operation = _closest(rule.operations, attributes, in_words=False)
+            if _path_and_others(operation)[:2] > _path_and_others(best[1].parts[1])[:2]:
+                continue  # further away, whatever else it asks for
         note = _rule_note(rule, attributes, Action.ALLOW, in_words=False)
         if best is None or _distance(note) < _distance(best[1]):
             best = rule, note
@@ -158,7 +163,12 @@ _ORDER = (Stage.PEER_AUTHENTICATION, Stage.NORMALIZATION, Stage.CUSTOM, Stage.JW
 
 
 def _stages(
-    policies: WorkloadPolicies, before: AttributeContext, after: AttributeContext, decision: Decision
+    policies: WorkloadPolicies,
+    before: AttributeContext,
+    after: AttributeContext,
+    decision: Decision,
+    *,
+    every_rule: bool,
 ) -> Iterator[StageNote]:
     sets = policies.http if before.http is not None else policies.tcp
     stopped = _ORDER.index(decision.stage) if decision.stage in _ORDER else len(_ORDER)
@@ -171,7 +181,7 @@ def _stages(
     asked = reached(Stage.CUSTOM)
     for custom in sets.custom:
         name = custom.provider.name if custom.provider is not None else "unusable"
-        rules = tuple(_rule_notes(custom.rules, before, Action.CUSTOM)) if asked else ()
+        rules = tuple(_rule_notes(custom.rules, before, Action.CUSTOM, every_rule=every_rule)) if asked else ()
         outcome = custom.problem or ("asked" if any(rule.fired for rule in rules) else "not asked")
         yield StageNote(f"CUSTOM ({name})", asked, outcome, rules)
     if before.http is not None:
@@ -187,15 +197,24 @@ def _stages(
         if rule_set is None:
             yield StageNote(label, is_reached, "no policy applies")
             continue
-        notes = tuple(_rule_notes(rule_set, after, action, dry_run=dry_run)) if is_reached else ()
+        noted = _rule_notes(rule_set, after, action, dry_run=dry_run, every_rule=every_rule)
+        notes = tuple(noted) if is_reached else ()
         fired = next((note for note in notes if note.fired), None)
         yield StageNote(label, is_reached, f"{fired.reference.short} fired" if fired else "no rule fired", notes)
 
 
 def _rule_notes(
-    rule_set: RuleSet | None, attributes: AttributeContext, action: Action, *, dry_run: bool = False
+    rule_set: RuleSet | None,
+    attributes: AttributeContext,
+    action: Action,
+    *,
+    dry_run: bool = False,
+    every_rule: bool,
 ) -> Iterator[RuleNote]:
-    for rule in rule_set.rules if rule_set is not None else ():
+    if rule_set is None:
+        return
+    fired = None if every_rule else rule_set.first(attributes)
+    for rule in rule_set.rules if every_rule else () if fired is None else (fired,):
         yield _rule_note(rule, attributes, action, dry_run=dry_run)
 
 
@@ -273,17 +292,23 @@ def _distance(note: RuleNote) -> tuple[int | str | bytes, ...]:
     reason, however many fields ask for something of it; so is a missing certificate. Otherwise an unrelated rule with
     a single field would always seem closer than the one the caller only has to sign in for.
     """
+    path, others, likeness = _path_and_others(note.parts[1])
+    reasons = {note.path if note.actual or note.voucher not in _WHOLE else note.voucher for note in note.failed}
+    place = note.reference.location
+    name = note.reference.name.encode()
+    return (path, others, len(reasons), -likeness, -len(note.held), place.file, place.line, place.column, name)
+
+
+def _path_and_others(operation: tuple[PredicateNote, ...]) -> tuple[int, int, int]:
+    """How far the path and then method and host are from the request, and how much of the path is like its own."""
     path, others, likeness = 1, 0, 0
-    for one in note.parts[1]:
+    for one in operation:
         if one.key == PATHS.key:
             path = 2 if not one.holds else 0 if one.expected else 1
             likeness = max((_shared(value, one.actual) for value in one.expected), default=0)
         elif one.key in _METHOD_AND_HOST:
             others += 2 if not one.holds else -1 if one.expected else 0
-    reasons = {note.path if note.actual or note.voucher not in _WHOLE else note.voucher for note in note.failed}
-    place = note.reference.location
-    name = note.reference.name.encode()
-    return (path, others, len(reasons), -likeness, -len(note.held), place.file, place.line, place.column, name)
+    return path, others, likeness
 
 
 def _shared(written: str, actual: tuple[str, ...] | None) -> int:

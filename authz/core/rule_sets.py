@@ -32,7 +32,7 @@ class ActionSets:
     dry_run_allow: RuleSet | None
 
 
-def action_sets(policies: Iterable[CompiledPolicy], mesh: MeshConfig, *, tcp: bool) -> ActionSets:
+def action_sets(policies: Iterable[CompiledPolicy], mesh: MeshConfig, *, tcp: bool, indexed: bool = True) -> ActionSets:
     """Sort the applicable policies into the sets of the stages (EV-4, AP-87, AP-88)."""
     policies = tuple(policies)
 
@@ -41,10 +41,12 @@ def action_sets(policies: Iterable[CompiledPolicy], mesh: MeshConfig, *, tcp: bo
         if not chosen:
             return None
         rules = [rule for policy in chosen for rule in (policy.tcp_rules if tcp else policy.http_rules)]
-        return RuleSet(rules, unknown_fires=action is not Action.ALLOW)
+        return RuleSet(rules, unknown_fires=action is not Action.ALLOW, indexed=indexed)
 
     return ActionSets(
-        custom=_custom_sets([policy for policy in policies if policy.action is Action.CUSTOM], mesh, tcp=tcp),
+        custom=_custom_sets(
+            [policy for policy in policies if policy.action is Action.CUSTOM], mesh, tcp=tcp, indexed=indexed
+        ),
         audit=rule_set(Action.AUDIT, dry_run=False),
         deny=rule_set(Action.DENY, dry_run=False),
         allow=rule_set(Action.ALLOW, dry_run=False),
@@ -53,7 +55,9 @@ def action_sets(policies: Iterable[CompiledPolicy], mesh: MeshConfig, *, tcp: bo
     )
 
 
-def _custom_sets(policies: list[CompiledPolicy], mesh: MeshConfig, *, tcp: bool) -> tuple[CustomSet, ...]:
+def _custom_sets(
+    policies: list[CompiledPolicy], mesh: MeshConfig, *, tcp: bool, indexed: bool
+) -> tuple[CustomSet, ...]:
     """One set a provider, in ascending name order (AP-82); what cannot be asked refuses (AP-80, AP-81)."""
     providers = {provider.name: provider for provider in mesh.extension_providers}
     names = sorted({policy.provider for policy in policies}, key=str.encode)
@@ -82,11 +86,11 @@ def _custom_sets(policies: list[CompiledPolicy], mesh: MeshConfig, *, tcp: bool)
             refusing += rules
             problems.append(problem)
         elif problem:
-            sets.append(CustomSet(None, RuleSet(rules, unknown_fires=True), problem))
+            sets.append(CustomSet(None, RuleSet(rules, unknown_fires=True, indexed=indexed), problem))
         else:
-            sets.append(CustomSet(provider, RuleSet(rules, unknown_fires=True)))
+            sets.append(CustomSet(provider, RuleSet(rules, unknown_fires=True, indexed=indexed)))
     if refusing:
-        sets.append(CustomSet(None, RuleSet(refusing, unknown_fires=True), problems[0]))
+        sets.append(CustomSet(None, RuleSet(refusing, unknown_fires=True, indexed=indexed), problems[0]))
     return tuple(sets)
 
 

@@ -121,13 +121,17 @@ class RuleSet:
 
     __slots__ = ("_index", "rules")
 
-    def __init__(self, rules: Iterable[CompiledRule], *, unknown_fires: bool) -> None:
+    def __init__(self, rules: Iterable[CompiledRule], *, unknown_fires: bool, indexed: bool = True) -> None:
+        """Without ``indexed`` each rule is asked in turn: for one request that is less work than an index."""
         self.rules = tuple(sorted(rules, key=lambda rule: rule.reference.name.encode()))
-        self._index = Index(range(len(self.rules)), [rule.needs() for rule in self.rules], unknown_fires=unknown_fires)
+        self._index: Index | None = None
+        if indexed:
+            needs = [rule.needs() for rule in self.rules]
+            self._index = Index(range(len(self.rules)), needs, unknown_fires=unknown_fires)
 
     def first(self, attributes: AttributeContext) -> CompiledRule | None:
         """Answer the rule to report, or None when none fires."""
-        for ordinal in self._index.candidates(attributes):
+        for ordinal in self._index.candidates(attributes) if self._index is not None else range(len(self.rules)):
             rule = self.rules[ordinal]
             if rule.fires(attributes):
                 return rule
