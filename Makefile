@@ -10,7 +10,7 @@ help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
 
 demo: $(STAMP)   ## Run Bookinfo behind real Envoys, until Ctrl-C
-	$(BIN)/authz demo
+	$(BIN)/authz demo --enforce native
 
 check: $(STAMP)  ## Run the demo's scenarios and print a table of expected and actual
 	$(BIN)/authz demo --check

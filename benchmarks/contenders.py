@@ -294,13 +294,15 @@ def _start_envoy(  # the parts of a configuration are these; an object would onl
     listeners: list[Json],
     environment: Mapping[str, str],
     server: Contender | None,
+    log: Json | None = None,
 ) -> Contender:
     envoy, port = find_envoy(), free_port()
     file = place.folder / f"{name}.json"
-    file.write_text(json.dumps(checking_envoy(port, filters, clusters, listeners)))
+    file.write_text(json.dumps(checking_envoy(port, filters, clusters, listeners, log)))
     url = f"http://127.0.0.1:{port}{place.subject.path}"
     began = time.monotonic()
     command = [str(envoy), "-c", str(file), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    command += ["--file-flush-interval-msec", "100"]
     running = place.run(name, command, environment).wait(lambda: _passes(url, place.subject.token))
     processes = [running.process, *(server.processes if server is not None else ())]
     waited = server.started_seconds if server is not None else 0.0
@@ -311,12 +313,30 @@ def _no_filters(subject: Subject) -> list[Json]:
     return []
 
 
-def _native(subject: Subject) -> list[Json]:
-    return subject.native_filters(remembered_tokens=0)
+def _istio(subject: Subject) -> list[Json]:
+    return subject.istio_filters(remembers_tokens=False)
 
 
-def _native_remembering(subject: Subject) -> list[Json]:
-    return subject.native_filters(remembered_tokens=1000)
+def _istio_remembering(subject: Subject) -> list[Json]:
+    return subject.istio_filters(remembers_tokens=True)
+
+
+def _slots(subject: Subject) -> list[Json]:
+    return subject.slots()
+
+
+def _native(place: Field) -> Contender:
+    """Envoy decides; a server that answers no check makes the record of its access log."""
+    logs = place.folder / "logs"
+    logs.mkdir()
+    command = [
+        *_serve(place, "grpcio", free_port(), f"file:{place.folder}/audit-native.jsonl"),
+        *("--access-logs", f"file:{logs}"),
+    ]
+    recorder = place.run("recorder", command).wait(lambda: "SERVING" in (place.folder / "recorder.log").read_text())
+    server = Contender("recorder", Target(""), [recorder.process])
+    log = place.subject.access_log(str(logs / "bench.json"))
+    return _start_envoy("Envoy + authz native", place, place.subject.slots(), [], [], {}, server, log)
 
 
 def _asking(subject: Subject) -> list[Json]:
@@ -340,8 +360,10 @@ STRAIGHT: dict[str, Start] = {
 }
 THROUGH: dict[str, Start] = {
     "Envoy alone": _envoy("Envoy alone", None, _no_filters),
-    "Envoy native filters": _envoy("Envoy native filters", None, _native),
-    "Envoy native filters, token cache": _envoy("Envoy native filters, token cache", None, _native_remembering),
+    "Istio's filters": _envoy("Istio's filters", None, _istio),
+    "Istio's filters, token cache": _envoy("Istio's filters, token cache", None, _istio_remembering),
+    "Envoy + authz native": _native,
+    "Envoy + authz native, no log": _envoy("Envoy + authz native, no log", None, _slots),
     "Envoy + authz grpcio": _envoy("Envoy + authz grpcio", _authz("grpcio", log=True), _asking),
     "Envoy + authz hosted": _envoy("Envoy + authz hosted", _authz("envoy", log=True), _asking),
     "Envoy + authz embedded": _embedded,

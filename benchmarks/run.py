@@ -39,7 +39,13 @@ from benchmarks.subject import make_subject
 RATES = (500, 2_000, 5_000)
 SIZES = (1, 100, 1_000, 10_000)
 GROWTH_STRAIGHT = ("authz, grpcio", "authz, hosted", "OPA-Envoy")
-GROWTH_THROUGH = ("Envoy native filters", "Envoy + authz hosted", "Envoy + authz embedded")
+GROWTH_THROUGH = (
+    "Istio's filters",
+    "Envoy + authz native",
+    "Envoy + authz native, no log",
+    "Envoy + authz hosted",
+    "Envoy + authz embedded",
+)
 FEW_REQUESTS, SLOW_SECONDS = 100, 20.0
 """A contender that answers so few in a second is loaded longer: OPA-Envoy with 10,000 rules, fifteen a second."""
 QUICK = ("empty, grpcio", "authz, grpcio", "authz, grpcio, no log", "authz, hosted")

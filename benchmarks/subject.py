@@ -9,6 +9,17 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from authz.core.asked import asked_of
+from authz.core.attributes import Workload
+from authz.core.compiler import compile_engine
+from authz.core.engine import Engine
+from authz.core.resources import MeshConfig
+from authz.envoy.native import access_log
+from authz.envoy.native.access_log import http_file_log
+from authz.envoy.native.filters import http_filters
+from authz.envoy.native.indexed import Form
+from authz.envoy.native.slots import fill_slots
+from authz.policy.reader import read_policies
 from authz.tokens.signing import jwks_text, make_keys, make_token
 from benchmarks.check import message
 
@@ -56,6 +67,7 @@ allow if {
 }
 """
 Json = dict[str, Any]
+WORKLOAD = Workload("bookinfo", frozenset({("app", "reviews")}), "reviews", "reviews")
 _NETWORK = "type.googleapis.com/envoy.extensions.filters.network"
 
 
@@ -84,58 +96,38 @@ class Subject:
         rules = [{"prefix": f"/svc-{number}/", "method": "GET", "role": ROLE} for number in range(self.size)]
         return json.dumps({"jwks": self.jwks, "issuer": ISSUER, "rules": rules})
 
-    def native_filters(self, remembered_tokens: int) -> list[Json]:
+    def engine(self) -> Engine:
+        """Our policies, compiled."""
+        return compile_engine(
+            read_policies([("policies.yaml", self.istio().encode())], MeshConfig()).resources, MeshConfig()
+        )
+
+    def istio_filters(self, *, remembers_tokens: bool) -> list[Json]:
         """
-        Envoy's jwt_authn and RBAC filters as Istio configures them: one RBAC policy for each rule.
+        jwt_authn and RBAC as Istio's own builder emits them: every rule in turn.
 
         Args:
-            remembered_tokens: size of the cache of verified tokens; Istio sets none, which is 0.
+            remembers_tokens: with a cache of verified tokens, which Istio does not set.
         """
-        authn = {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
-            "providers": {
-                "idp": {
-                    "issuer": ISSUER,
-                    "local_jwks": {"inline_string": self.jwks},
-                    "payload_in_metadata": "payload",
-                    "forward": True,
-                    **({"jwt_cache_config": {"jwt_cache_size": remembered_tokens}} if remembered_tokens else {}),
-                }
-            },
-            "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "idp"}}],
-        }
-        role = {
-            "sourced_metadata": {
-                "metadata_matcher": {
-                    "filter": "envoy.filters.http.jwt_authn",
-                    "path": [{"key": "payload"}, {"key": "roles"}],
-                    "value": {"list_match": {"one_of": {"string_match": {"exact": ROLE}}}},
-                }
-            }
-        }
+        found = http_filters(self.engine(), WORKLOAD, {}, form=Form.LINEAR).filters
+        filters: list[Json] = [one.as_extension() for one in found]
+        if not remembers_tokens:
+            for provider in filters[0]["typed_config"]["providers"].values():
+                del provider["jwt_cache_config"]
+        return filters
 
-        def operation(number: int) -> Json:
-            method = {"header": {"name": ":method", "string_match": {"exact": "GET"}}}
-            path = {"url_path": {"path": {"prefix": f"/svc-{number}/"}}}
-            return {"and_rules": {"rules": [method, path]}}
-
-        rbac = {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-            "rules": {
-                "action": "ALLOW",
-                "policies": {
-                    f"ns[bookinfo]-policy[service-{number}]-rule[0]": {
-                        "permissions": [operation(number)],
-                        "principals": [role],
-                    }
-                    for number in range(self.size)
-                },
-            },
-        }
+    def slots(self) -> list[Json]:
+        """What the same policies are compiled to for a proxy that decides by itself, as it comes by discovery."""
+        engine = self.engine()
+        filters = http_filters(engine, WORKLOAD, {}).filters
         return [
-            {"name": "envoy.filters.http.jwt_authn", "typed_config": authn},
-            {"name": "envoy.filters.http.rbac", "typed_config": rbac},
+            {"name": slot["name"], "typed_config": slot["typed_config"]} for slot in fill_slots(filters, engine.mesh)
         ]
+
+    def access_log(self, path: str) -> Json:
+        """The log from which the record of every decision is made."""
+        asked = asked_of(self.engine().for_workload(WORKLOAD))
+        return http_file_log(path, access_log.Subject(WORKLOAD, "bench", "bench", asked=asked))
 
 
 def make_subject(size: int) -> Subject:
@@ -147,7 +139,9 @@ def make_subject(size: int) -> Subject:
     return Subject(size, jwks_text(keys.values()), make_token({"key": "main", "claims": claims}, keys, now))
 
 
-def checking_envoy(port: int, filters: list[Json], clusters: list[Json], listeners: list[Json]) -> Json:
+def checking_envoy(
+    port: int, filters: list[Json], clusters: list[Json], listeners: list[Json], log: Json | None = None
+) -> Json:
     """An Envoy on a port that answers 200 itself, after its ``filters`` allowed that."""
     router = {
         "name": "envoy.filters.http.router",
@@ -159,6 +153,7 @@ def checking_envoy(port: int, filters: list[Json], clusters: list[Json], listene
         "stat_prefix": "bench",
         "normalize_path": True,
         "http_filters": [*filters, router],
+        "access_log": [log] if log is not None else [],
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [answer]}]},
     }
     listener = {

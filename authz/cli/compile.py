@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from authz.envoy.native.limits import Report
     from authz.mesh.nouns import MeshWorkload
 
-HTTP, TCP, DISCOVERY = "http-filters.json", "network-filters.json", "discovery.json"
-"""Files of ``--out``; JSON is YAML, and much faster to write."""
+HTTP, TCP = "http-filters.json", "network-filters.json"
+"""Files of ``--out``, beside one for each slot; JSON is YAML, and much faster to write."""
 
 
 @click.command("compile", short_help="Compile policies to filters that Envoy decides by itself.")
@@ -204,7 +204,7 @@ def _write(directory: Path, mesh: MeshConfig, http: "NativeFilters", tcp: "Nativ
     contents: dict[str, Json] = {
         HTTP: [one.as_extension() for one in http.filters],
         TCP: [one.as_extension() for one in tcp.filters],
-        DISCOVERY: {"resources": list(fill_slots(http.filters, mesh))},
+        **{f"{slot['name']}.json": {"resources": [slot]} for slot in fill_slots(http.filters, mesh)},
     }
     data = {file: (json.dumps(content, ensure_ascii=False) + "\n").encode() for file, content in contents.items()}
     written = write_files(directory, data)

@@ -40,7 +40,7 @@ RESULT = {
     "check": {"audit on": {"cpu_us": 40.0, "wall_us": 41.0}},
     "straight": [row("authz, grpcio", paced=PACED), row("empty, grpcio", paced=PACED, cpu_us=90.0)],
     "growth straight": [row("authz, hosted", 1), row("authz, hosted", 1000, requests_per_second=900.0)],
-    "growth through": [row("Envoy native filters", 1), row("Envoy native filters", 1000, requests_per_second=90.0)],
+    "growth through": [row("Istio's filters", 1), row("Istio's filters", 1000, requests_per_second=90.0)],
     "through": [row("Envoy alone", paced=PACED)],
     "loading": {
         "10,000 policies": {"policies": 10_000, "seconds": 2.0, "cpu_seconds": 2.0, "bytes_each": 8000.0},
@@ -77,14 +77,14 @@ def test_the_comparisons_people_ask_for_come_first() -> None:
     result = {
         "straight": [row("authz, hosted", requests_per_second=9000.0), row("OPA-Envoy", requests_per_second=1500.0)],
         "through": [row("Envoy + authz hosted", paced=paced), row("Envoy + OPA-Envoy", paced=late)],
-        "growth through": [row("Envoy native filters", 10_000, requests_per_second=290.0), row("Envoy native filters")],
+        "growth through": [row("Istio's filters", 10_000, requests_per_second=290.0), row("Istio's filters")],
         "growth straight": [row("authz, hosted"), row("authz, hosted", 10_000, cpu_us=110.0)],
     }
     assert in_short(result) == [
         "Requests/s straight, token verified and decision logged on both sides: authz, hosted 9,000, 6.0 times "
         "OPA-Envoy (1,500).",
         "p99 through an Envoy at 2,000 requests/s: authz hosted 2.50 ms, OPA-Envoy does not keep up.",
-        "Requests/s through an Envoy with 10,000 policies on one workload: Envoy native filters 290.",
+        "Requests/s through an Envoy with 10,000 policies on one workload: Istio's filters 290.",
         "CPU of a request with 10,000 policies against 1: authz, hosted 1.10 times.",
     ]
     assert in_short({}) == []
@@ -122,7 +122,7 @@ def test_a_worse_ratio_is_noticed(cpu: float, broken: int) -> None:
 def test_the_envoys_are_configured_for_a_real_one(tmp_path: Path, kind: str) -> None:
     envoy = pytest.importorskip("envoy")
     subject = make_subject(3)
-    native = subject.native_filters(remembered_tokens=1000)
+    native = [*subject.istio_filters(remembers_tokens=True), *subject.slots()]
     filters = {"alone": [], "native": native, "asking": [check_filter(raw_headers=True)]}[kind]
     clusters = [check_cluster({"pipe": {"path": "/tmp/none.sock"}})] if kind == "asking" else []
     file = tmp_path / "envoy.json"

@@ -71,9 +71,9 @@ def test_filters_are_printed_in_istios_order(files: Path, form: str) -> None:
 def test_files_are_written_with_one_that_a_running_envoy_follows(files: Path) -> None:
     assert run(files, "--out", str(files / "out"))[0] == 0
     assert sorted(path.name for path in (files / "out").iterdir()) == [
-        "discovery.json", "http-filters.json", "network-filters.json",
+        "authz-rules.json", "http-filters.json", "network-filters.json",
     ]  # fmt: skip
-    (resource,) = json.loads((files / "out" / "discovery.json").read_text())["resources"]
+    (resource,) = json.loads((files / "out" / "authz-rules.json").read_text())["resources"]
     assert resource["name"] == "authz-rules"
 
 

@@ -23,8 +23,9 @@ WAYS = [
     pytest.param((), id="server"),
     pytest.param(("--server", "envoy"), id="hosted", marks=needs_hosting),
     pytest.param(("--authz", "embedded"), id="embedded", marks=needs_hosting),
+    pytest.param(("--enforce", "native"), id="native"),
 ]
-"""Who answers the checks: a server of its own, one hosted in Envoy, every proxy itself."""
+"""Who decides: a server of its own, one hosted in Envoy, every proxy with a server inside, every Envoy's own filters."""
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
