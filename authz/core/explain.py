@@ -148,11 +148,10 @@ def nearest_miss(policies: WorkloadPolicies, attributes: AttributeContext) -> Ru
     """
     sets = policies.http if attributes.http is not None else policies.tcp
     best: tuple[CompiledRule, RuleNote] | None = None
-    for rule in sets.allow.rules if sets.allow is not None else ():
-        if best is not None:
-            operation = _closest(rule.operations, attributes, in_words=False)
-            if _path_and_others(operation)[:2] > _path_and_others(best[1].parts[1])[:2]:
-                continue  # further away, whatever else it asks for
+    rules = sets.allow.rules if sets.allow is not None else ()
+    operations = [_path_and_others(_closest(rule.operations, attributes, in_words=False)) for rule in rules]
+    least = min(operations, default=None)  # who is further away by this is so whatever else it asks for
+    for rule in (rule for rule, operation in zip(rules, operations, strict=True) if operation == least):
         note = _rule_note(rule, attributes, Action.ALLOW, in_words=False)
         if best is None or _distance(note) < _distance(best[1]):
             best = rule, note
@@ -292,23 +291,24 @@ def _distance(note: RuleNote) -> tuple[int | str | bytes, ...]:
     reason, however many fields ask for something of it; so is a missing certificate. Otherwise an unrelated rule with
     a single field would always seem closer than the one the caller only has to sign in for.
     """
-    path, others, likeness = _path_and_others(note.parts[1])
+    path, others = _path_and_others(note.parts[1])
+    pairs = [(value, one.actual) for one in note.parts[1] if one.key == PATHS.key for value in one.expected]
+    likeness = max((_shared(*pair) for pair in pairs), default=0)
     reasons = {note.path if note.actual or note.voucher not in _WHOLE else note.voucher for note in note.failed}
     place = note.reference.location
     name = note.reference.name.encode()
     return (path, others, len(reasons), -likeness, -len(note.held), place.file, place.line, place.column, name)
 
 
-def _path_and_others(operation: tuple[PredicateNote, ...]) -> tuple[int, int, int]:
-    """How far the path and then method and host are from the request, and how much of the path is like its own."""
-    path, others, likeness = 1, 0, 0
+def _path_and_others(operation: tuple[PredicateNote, ...]) -> tuple[int, int]:
+    """How far the path, and then method and host are from those of the request."""
+    path, others = 1, 0
     for one in operation:
         if one.key == PATHS.key:
             path = 2 if not one.holds else 0 if one.expected else 1
-            likeness = max((_shared(value, one.actual) for value in one.expected), default=0)
         elif one.key in _METHOD_AND_HOST:
             others += 2 if not one.holds else -1 if one.expected else 0
-    return path, others, likeness
+    return path, others
 
 
 def _shared(written: str, actual: tuple[str, ...] | None) -> int:
