@@ -39,10 +39,12 @@ def split_documents(data: bytes) -> list[Part] | None:
 
 def _parts(data: bytes) -> Iterator[Part]:
     line, begin = 1, 0
-    for mark in _MARK.finditer(data):
+    mark = _MARK.search(data)
+    while mark is not None:  # finditer costs a block of memory for good now and then (CPython 3.11)
         end = mark.start()
         if end > begin:
             yield Part(line, data[begin:end])
             line += data.count(b"\n", begin, end)
             begin = end
+        mark = _MARK.search(data, mark.end())
     yield Part(line, data[begin:])

@@ -4,7 +4,6 @@ How a document that was read becomes a template: which of its texts may differ, 
 Checks that look at several texts at once must not be passed over by this: ``_TEXTS`` and ``_differing`` say which.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
@@ -45,7 +44,7 @@ class Learning:
         self._file, self._words, self._part, self._found, self._number = file, words, part, found, number
         self._checked = checked
         self._ends = [0, *accumulate(map(len, words))]
-        self._lines = [0, *(match.end() for match in re.finditer("\n", "".join(words)))]
+        self._lines = [0, *accumulate(len(line) + 1 for line in "".join(words).split("\n")[:-1])]
         self._slots: list[Slot] = []
         self._columns: list[Column] = []
         self._constants: list[object] = []

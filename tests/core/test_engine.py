@@ -304,6 +304,7 @@ def test_a_large_bucket_is_filed_again_under_another_attribute() -> None:
     attributes = build.request(caller="spiffe://td/ns/a/sa/s7", path="/p3/x")
 
     assert found.first(attributes) == walk(found.rules, attributes)
+    assert found._index is not None
     assert len(found._index.candidates(attributes)) <= SMALL
 
 

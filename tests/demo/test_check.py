@@ -25,7 +25,7 @@ WAYS = [
     pytest.param(("--authz", "embedded"), id="embedded", marks=needs_hosting),
     pytest.param(("--enforce", "native"), id="native"),
 ]
-"""Who decides: a server of its own, one hosted in Envoy, every proxy with a server inside, every Envoy's own filters."""
+"""Who decides: a server of its own, one hosted in Envoy, every proxy with a server inside, or Envoy's own filters."""
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
