@@ -20,7 +20,7 @@ from authz.tokens.challenge import challenge_for
 from authz.tokens.key_sets import KeySets
 from authz.tokens.locations import cookie_values, parameters_of, path_without, token_in_header
 from authz.tokens.output import output_headers
-from authz.tokens.plan import Place, Plan, PlannedRule, plan_for
+from authz.tokens.plan import Alone, Place, Plan, PlannedRule, plan_for
 from authz.tokens.reasons import in_words, unknown_issuer
 from authz.tokens.verify import (
     AUDIENCE,
@@ -93,8 +93,11 @@ def authenticate(
                 if state is not None and state.key_set is not None and state.key_set.digest == entry.key_set:
                     answer = entry.answer
                     return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
-    digest = key[0].hex()[:DIGEST_DIGITS] if key is not None else ""
-    return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, digest).judge(cache, key)
+    if key is None or cache is None:
+        return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key).judge()
+    judge = _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, key[0].hex()[:DIGEST_DIGITS])
+    alone = plan.alone.get(found[0][0])
+    return judge.judge(cache, key) if alone is None else judge.judge_alone(alone, cache, key)
 
 
 def _is_preflight(http: HttpRequest) -> bool:
@@ -160,7 +163,33 @@ class _Judge:
     _taken: set[tuple[str, str]] = field(default_factory=set)
     """Kinds and names of places whose token verified and was taken from the request: later rules do not see it."""
 
-    def judge(self, cache: TokenCache | None, key: CacheKey | None) -> Authentication:
+    _refused: Refusal | None = None
+    """What the only rule says of the only token, where that is known already."""
+
+    def judge_alone(self, alone: Alone, cache: TokenCache, key: CacheKey) -> Authentication:
+        """
+        Judge the one token of a request where there is one rule: nearly every request, and what ``judge`` answers.
+
+        A token that is not good goes the general way, but is not verified twice.
+        """
+        text, planned, now = self.found[0][1], alone.planned, self.now
+        state = planned.state(self.key_sets)
+        token = self._read[text] = read_token(text, self.digest)
+        if isinstance(token, Refusal):
+            return self.judge(cache, key)
+        self._refused = check_token(token, planned.rule, state, now)
+        if self._refused is not None or state is None or state.key_set is None:
+            return self.judge(cache, key)
+        answer = Authentication(
+            AuthenticationOutcome.ACCEPTED,
+            accepted_token(token, planned.rule),
+            headers_to_remove=alone.headers_to_remove,
+            query_parameters_to_remove=alone.parameters_to_remove,
+        )
+        cache.put(key, VerifiedToken(answer, 0, state.key_set.digest, token.valid_from, token.valid_until))
+        return _with_path(answer, self.plan, self.http) if alone.parameters_to_remove else answer
+
+    def judge(self, cache: TokenCache | None = None, key: CacheKey | None = None) -> Authentication:
         """Try the rules in order; the first that succeeds with a token decides (RA-4, RA-5)."""
         outcomes: list[_Outcome] = []
         for planned in self.plan.rules:
@@ -213,7 +242,7 @@ class _Judge:
             else:
                 kept = token
                 if text not in good:
-                    refusal = check_token(token, planned.rule, state, self.now)
+                    refusal = self._refused or check_token(token, planned.rule, state, self.now)
             if refusal is not None:
                 if refusal.is_unknown_key and self.on_unknown_key is not None and planned.inline is None:
                     self.on_unknown_key(planned.keys_from)
