@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from authz.core.attributes import Authentication
+from authz.core.attributes import Authentication, AuthenticationOutcome, Token
 from authz.core.resources import JwtRule, Presence
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySets, KeySetState
@@ -50,6 +50,11 @@ class Alone(NamedTuple):
     planned: PlannedRule
     headers_to_remove: tuple[str, ...]
     parameters_to_remove: tuple[str, ...]
+
+    def accept(self, token: Token) -> Authentication:
+        """The answer to a good token, complete but for the rewritten path."""
+        accepted = AuthenticationOutcome.ACCEPTED
+        return Authentication(accepted, token, 0, "", "", "", (), self.headers_to_remove, self.parameters_to_remove)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
