@@ -31,7 +31,7 @@ def per_request(noun: type[T]) -> type[T]:
 
     It is not frozen at run time: the constructor of a frozen class takes four times as long.
     """
-    return dataclass(slots=True)(noun)
+    return dataclass(slots=True, unsafe_hash=True)(noun)
 
 
 class Unknown:
@@ -126,7 +126,7 @@ class HttpRequest:
         return path
 
 
-@dataclass(frozen=True, slots=True)
+@per_request
 class Token:
     """A verified token. ``claims`` is the whole payload; nothing here can be used to replay the token."""
 
@@ -152,7 +152,7 @@ class AuthenticationOutcome(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
+@per_request
 class Authentication:
     """
     Result of the RequestAuthentication stage (RA), as a value: an invalid token is an expected "no".

@@ -115,7 +115,7 @@ def _claim_values(claim: Json) -> tuple[str, ...]:
     if isinstance(claim, str):
         return (claim,)
     if isinstance(claim, list):
-        return tuple(element for element in claim if isinstance(element, str))
+        return tuple([element for element in claim if isinstance(element, str)])  # a generator costs twice as much
     return ()
 
 

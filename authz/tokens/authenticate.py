@@ -4,7 +4,7 @@ The RequestAuthentication stage: attributes, rules, key sets and a time → ``Au
 Never waits, never fetches, never raises: an unknown key is a refusal and a hint to whoever fetches keys.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from authz.core.attributes import (
@@ -17,11 +17,12 @@ from authz.core.attributes import (
 from authz.core.resources import JwtRule, Presence
 from authz.tokens.cache import CacheKey, TokenCache, VerifiedToken, token_key
 from authz.tokens.challenge import challenge_for
+from authz.tokens.finding import FoundToken, find_tokens, is_preflight
 from authz.tokens.key_sets import KeySets
-from authz.tokens.locations import cookie_values, parameters_of, path_without, token_in_header
+from authz.tokens.locations import path_without
 from authz.tokens.output import output_headers
-from authz.tokens.plan import Place, Plan, PlannedRule, plan_for
-from authz.tokens.reasons import in_words, unknown_issuer
+from authz.tokens.plan import Alone, Plan, PlannedRule, plan_for
+from authz.tokens.reasons import in_words, refusal_to_report, unknown_issuer
 from authz.tokens.verify import (
     AUDIENCE,
     BAD_FORMAT,
@@ -39,8 +40,6 @@ DEFAULT_MAX_TOKEN_BYTES = 16 * 1024
 
 NO_PATH = Refusal(400, "", "the request path does not begin with a slash")
 UNREMOVABLE = Refusal(400, "", "the query cannot be written without its token: a value cannot stand in a header")
-
-_FoundToken = tuple[Place, str]
 
 
 def authenticate(
@@ -77,9 +76,9 @@ def authenticate(
     if not path.startswith("/"):
         # A CONNECT request is not examined and its headers stay untouched (RA-9).
         return NOT_AUTHENTICATED if not path else _rejected(NO_PATH, "")
-    if http.method == "OPTIONS" and _is_preflight(http):
+    if http.method == "OPTIONS" and is_preflight(http):
         return plan.no_token
-    found = _find_tokens(plan, http)
+    found = find_tokens(plan, http)
     if not found and not plan.requires_token:
         return plan.no_token
     key: CacheKey | None = None
@@ -93,41 +92,16 @@ def authenticate(
                 if state is not None and state.key_set is not None and state.key_set.digest == entry.key_set:
                     answer = entry.answer
                     return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
-    digest = key[0].hex()[:DIGEST_DIGITS] if key is not None else ""
-    return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, digest).judge(cache, key)
-
-
-def _is_preflight(http: HttpRequest) -> bool:
-    """RA-44: both headers must be there and not be empty."""
-    return any(http.headers.get("origin", ())) and any(http.headers.get("access-control-request-method", ()))
-
-
-def _find_tokens(plan: Plan, http: HttpRequest) -> Sequence[_FoundToken]:
-    """Collect the tokens at every place that some rule reads (RA-11)."""
-    found: list[_FoundToken] = []
-    headers = http.headers
-    for place in plan.headers:
-        values = headers.get(place.name)
-        if values:
-            for value in values:
-                text = token_in_header(value, place.prefix)
-                if text is not None:
-                    found.append((place, text))
-    if plan.parameters and "?" in http.path and _may_have(http.path, plan.parameters):
-        seen = set()
-        for name, value in parameters_of(http.path):
-            if name in plan.parameters and name not in seen:
-                seen.add(name)
-                found.append((Place("parameter", name), value))
-    if plan.cookies and "cookie" in headers:
-        values_by_name = cookie_values(headers["cookie"], plan.cookies)
-        found.extend((Place("cookie", name), value) for name, value in values_by_name.items())
-    return found
-
-
-def _may_have(path: str, names: Iterable[str]) -> bool:
-    """Whether a parameter of these names can be in the query: unless percent-encoded, a name stands there as it is."""
-    return "%" in path or any(name in path for name in names)
+    if key is None or cache is None:
+        return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key).judge()
+    judge = _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, key[0].hex()[:DIGEST_DIGITS])
+    if (alone := plan.alone.get(place)) is not None:
+        accepted = judge.judge_alone(alone, text)
+        if accepted is not None:
+            cache.put(key, accepted)
+            answer = accepted.answer
+            return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
+    return judge.judge(cache, key)
 
 
 @dataclass(slots=True)
@@ -135,7 +109,7 @@ class _Outcome:
     """What came of one rule: no token, a refusal, or the token whose claims are kept (RA-12, RA-13)."""
 
     planned: PlannedRule
-    found: Sequence[_FoundToken] = ()
+    found: Sequence[FoundToken] = ()
     token: ParsedToken | None = None
     refusal: Refusal | None = None
     refused: ParsedToken | None = None
@@ -148,19 +122,38 @@ class _Judge:
 
     plan: Plan
     http: HttpRequest
-    found: Sequence[_FoundToken]
+    found: Sequence[FoundToken]
     key_sets: KeySets
     now: float
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
     digest: str = ""
     """Of the only token, where it is known already."""
+    refused: Refusal | None = None
+    """What the only rule says of the only token, where that is known already."""
     _read: dict[str, ParsedToken | Refusal] = field(default_factory=dict)
     """Each token is read once, whatever the number of rules that look at it."""
     _taken: set[tuple[str, str]] = field(default_factory=set)
     """Kinds and names of places whose token verified and was taken from the request: later rules do not see it."""
 
-    def judge(self, cache: TokenCache | None, key: CacheKey | None) -> Authentication:
+    def judge_alone(self, alone: Alone, text: str) -> VerifiedToken | None:
+        """
+        Judge the one token of a request by the one rule there is, in fewer steps than ``judge``: nearly every request.
+
+        Returns:
+            What ``judge`` would remember; None for a token that is not good, which ``judge`` does not verify again.
+        """
+        state = alone.planned.state(self.key_sets)
+        token = read_token(text, self.digest)
+        if not isinstance(token, Refusal):
+            self.refused = check_token(token, alone.planned.rule, state, self.now)
+            if self.refused is None and state is not None and state.key_set is not None:
+                answer = alone.accept(accepted_token(token, alone.planned.rule))
+                return VerifiedToken(answer, 0, state.key_set.digest, token.valid_from, token.valid_until)
+        self._read[text] = token
+        return None
+
+    def judge(self, cache: TokenCache | None = None, key: CacheKey | None = None) -> Authentication:
         """Try the rules in order; the first that succeeds with a token decides (RA-4, RA-5)."""
         outcomes: list[_Outcome] = []
         for planned in self.plan.rules:
@@ -213,7 +206,7 @@ class _Judge:
             else:
                 kept = token
                 if text not in good:
-                    refusal = check_token(token, planned.rule, state, self.now)
+                    refusal = self.refused or check_token(token, planned.rule, state, self.now)
             if refusal is not None:
                 if refusal.is_unknown_key and self.on_unknown_key is not None and planned.inline is None:
                     self.on_unknown_key(planned.keys_from)
@@ -289,23 +282,6 @@ class _Judge:
         state, token = last.planned.state(self.key_sets), last.token
         if state is not None and state.key_set is not None and token is not None:
             cache.put(key, VerifiedToken(answer, index, state.key_set.digest, token.valid_from, token.valid_until))
-
-
-def refusal_to_report(outcomes: Sequence[Refusal | None], again: Refusal | None = None) -> Refusal | None:
-    """
-    Choose which failure is reported; None stands for "no token" (RA-8).
-
-    Args:
-        again: the first failure when the rules are asked a second time; None: the same as the first time.
-
-    "Unknown issuer" never replaces another failure, any other one replaces what was there.
-    """
-    result: Refusal | None = None
-    first = again or next((outcome for outcome in outcomes if outcome is not None), None)
-    for outcome in (*outcomes, first):
-        if outcome is not None and (result is None or not outcome.is_unknown_issuer):
-            result = outcome
-    return result
 
 
 def _all_issuers(refusal: Refusal, outcomes: Sequence[_Outcome]) -> Refusal:

@@ -8,8 +8,8 @@ Safe to share between threads: every operation holds the lock.
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 from authz.core.attributes import Authentication
 
@@ -20,8 +20,7 @@ DEFAULT_CACHE_SIZE = 10_000
 """Some 40 MB with payloads of one kilobyte."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class VerifiedToken:
+class VerifiedToken(NamedTuple):
     """A token that verified, and the finished answer for requests whose only token it is."""
 
     answer: Authentication

@@ -42,7 +42,9 @@ def read_object(data: bytes | str) -> dict[str, Json]:
     value: Json
     try:
         value = _scan(text)
-        if _SURROGATE.search(text):  # a pair is one character by now; what is left of one is not UTF-8
+        if "\\u" in text and _SURROGATE.search(
+            text
+        ):  # a pair is one character by now; what is left of one is not UTF-8
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (json.JSONDecodeError, UnicodeEncodeError) as error:
         value = _LenientReader(text, error).read()

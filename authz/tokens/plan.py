@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from authz.core.attributes import Authentication
+from authz.core.attributes import Authentication, AuthenticationOutcome, Token
 from authz.core.resources import JwtRule, Presence
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySets, KeySetState
@@ -43,6 +44,19 @@ class PlannedRule:
         return self.inline if self.inline is not None else key_sets.get(self.keys_from)
 
 
+class Alone(NamedTuple):
+    """The only rule of a workload, if it writes no headers, and what its only token is taken from."""
+
+    planned: PlannedRule
+    headers_to_remove: tuple[str, ...]
+    parameters_to_remove: tuple[str, ...]
+
+    def accept(self, token: Token) -> Authentication:
+        """The answer to a good token, complete but for the rewritten path."""
+        accepted = AuthenticationOutcome.ACCEPTED
+        return Authentication(accepted, token, 0, "", "", "", (), self.headers_to_remove, self.parameters_to_remove)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """The jwtRules of a workload, prepared once for all of its requests."""
@@ -60,6 +74,8 @@ class Plan:
     """The answer to a request that carries none."""
     requires_token: bool
     """Some rule has presence REQUIRED."""
+    alone: Mapping[Place, Alone]
+    """Per place, what becomes of a token if it is the only one; empty where more than one rule has a say."""
 
 
 def plan_for(jwt_rules: tuple[JwtRule, ...]) -> Plan:
@@ -97,7 +113,14 @@ def make_plan(jwt_rules: tuple[JwtRule, ...]) -> Plan:
         cache_names={place: hashlib.sha256(digest + repr(place).encode()).digest() for place in places},
         no_token=Authentication(headers_to_remove=tuple(sorted(outputs))),
         requires_token=any(rule.presence is Presence.REQUIRED for rule in jwt_rules),
+        alone={place: _alone(rules[0], place) for place in places} if len(rules) == 1 and not outputs else {},
     )
+
+
+def _alone(planned: PlannedRule, place: Place) -> Alone:
+    """A token that is forwarded is taken from nowhere, one in a cookie stays there (RA-45)."""
+    names = () if planned.rule.forward_original_token else (place.name,)
+    return Alone(planned, names if place.kind == "header" else (), names if place.kind == "parameter" else ())
 
 
 def _places_of(rule: JwtRule, outputs: frozenset[str]) -> tuple[Place, ...]:

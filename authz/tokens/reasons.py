@@ -4,7 +4,7 @@ Why a token was refused, for people: both sides of what was compared, the neares
 The client is told Envoy's body and nothing else. No reason holds a token; what a client chose is cut and printable.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from authz.core.hints import difference
 from authz.core.resources import JwtRule
@@ -105,3 +105,20 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def refusal_to_report(outcomes: Sequence[Refusal | None], again: Refusal | None = None) -> Refusal | None:
+    """
+    Choose which failure is reported; None stands for "no token" (RA-8).
+
+    Args:
+        again: the first failure when the rules are asked a second time; None: the same as the first time.
+
+    "Unknown issuer" never replaces another failure, any other one replaces what was there.
+    """
+    result: Refusal | None = None
+    first = again or next((outcome for outcome in outcomes if outcome is not None), None)
+    for outcome in (*outcomes, first):
+        if outcome is not None and (result is None or not outcome.is_unknown_issuer):
+            result = outcome
+    return result

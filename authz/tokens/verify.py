@@ -22,6 +22,8 @@ from authz.tokens.key_sets import KeySetState
 CLOCK_SKEW_SECONDS = 60
 """Fixed by Envoy (RA-25)."""
 MAX_UNSIGNED_64 = float(2**64)
+MAX_PLAIN_TIME = 2**40
+"""Seconds: further than any real token; larger times are looked at with care."""
 NO_BEGIN, NO_END = float("-inf"), float("inf")
 DIGEST_DIGITS = 8
 """Of the SHA-256 of a token: enough to find it again, of no use to anybody else."""
@@ -99,9 +101,11 @@ def read_token(text: str, digest: str = "") -> ParsedToken | Refusal:
         digest: the first digits of the text's SHA-256, if they are known.
     """
     data = text.encode("utf-8", "surrogatepass")
-    pieces = [piece for piece in data.split(b".") if piece]
-    if len(pieces) != 3:
-        return BAD_FORMAT
+    pieces = data.split(b".")
+    if len(pieces) != 3 or not all(pieces):
+        pieces = [piece for piece in pieces if piece]
+        if len(pieces) != 3:
+            return BAD_FORMAT
     header_text, payload_text, signature_text = pieces
     header = _known_header(header_text) if len(header_text) <= MAX_KNOWN_HEADER else _read_header(header_text)
     if isinstance(header, Refusal):
@@ -114,7 +118,7 @@ def read_token(text: str, digest: str = "") -> ParsedToken | Refusal:
         claims = read_object(payload)
     except (ValueError, RecursionError):
         return BAD_PAYLOAD_JSON
-    if refusal := _check_types(claims):
+    if not _are_plain(claims) and (refusal := _check_types(claims)):
         return refusal
     try:
         signature = read_base64url(signature_text)
@@ -161,6 +165,18 @@ def _read_header(data: bytes) -> tuple[str, str] | Refusal:
 
 _known_header = lru_cache(maxsize=512)(_read_header)
 """An issuer writes the same header into every token of a key."""
+
+
+def _are_plain(claims: Mapping[str, Json]) -> bool:
+    """Whether the types are those of nearly every token: what ``_check_types`` says otherwise needs no question."""
+    claim = claims.get
+    return (
+        type(claim("iss", "")) is type(claim("sub", "")) is type(claim("jti", "")) is type(claim("aud", "")) is str
+        and type(exp := claim("exp", 0)) is type(nbf := claim("nbf", 0)) is type(iat := claim("iat", 0)) is int
+        and 0 <= exp < MAX_PLAIN_TIME
+        and 0 <= nbf < MAX_PLAIN_TIME
+        and 0 <= iat < MAX_PLAIN_TIME
+    )
 
 
 def _check_types(claims: Mapping[str, Json]) -> Refusal | None:
@@ -268,21 +284,16 @@ def _skipped(key_set: KeySet) -> str:
 
 def accepted_token(token: ParsedToken, rule: JwtRule) -> Token:
     """Build the noun policies see of a token that was checked: space-delimited claims split (RA-33)."""
-    claims = dict(token.claims)
-    for name in ("scope", "permission", *rule.space_delimited_claims):
-        value = claims.get(name)
-        if isinstance(value, str) and (pieces := [piece for piece in value.split(" ") if piece]):
-            claims[name] = list[Json](pieces)
+    claims = token.claims
+    if "scope" in claims or "permission" in claims or rule.space_delimited_claims:
+        claims = dict(claims)
+        for name in ("scope", "permission", *rule.space_delimited_claims):
+            value = claims.get(name)
+            if isinstance(value, str) and (pieces := [piece for piece in value.split(" ") if piece]):
+                claims[name] = list[Json](pieces)
     exp = token.claims.get("exp")
-    return Token(
-        claims=claims,
-        issuer=token.issuer,
-        subject=_string(claims.get("sub")),
-        key_id=token.kid,
-        digest=token.digest,
-        expires_at=_number(exp) if exp else None,
-        rule=rule.name,
-    )
+    expires_at = _number(exp) if exp else None
+    return Token(claims, token.issuer, _string(claims.get("sub")), token.kid, token.digest, expires_at, rule.name)
 
 
 def clip(text: str) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 
 from authz.core.attributes import NOT_AUTHENTICATED, AttributeContext, AuthenticationOutcome
 from authz.core.resources import ClaimToHeader, JwtHeader, JwtRule, Presence
-from authz.tokens.authenticate import authenticate, refusal_to_report
+from authz.tokens.authenticate import authenticate
 from authz.tokens.cache import TokenCache
 from authz.tokens.key_sets import KeySetState
+from authz.tokens.reasons import refusal_to_report
 from authz.tokens.signing import jwks_text
 from authz.tokens.verify import Refusal
 from tests.tokens.material import ISSUER, KEYS, NOW, bearer, judge, key_sets, keys_of, request, rule, table, token

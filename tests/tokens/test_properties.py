@@ -2,18 +2,21 @@
 
 import dataclasses
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.core.attributes import AuthenticationOutcome
-from authz.core.resources import ClaimToHeader, JwtHeader
+from authz.core.attributes import AttributeContext, Authentication, AuthenticationOutcome
+from authz.core.resources import ClaimToHeader, JwtHeader, JwtRule, Presence
+from authz.tokens import authenticate as stage
 from authz.tokens.base64url import read_base64url
 from authz.tokens.cache import TokenCache
-from authz.tokens.key_sets import KeySetState
+from authz.tokens.key_sets import KeySets, KeySetState
 from authz.tokens.locations import path_without
-from authz.tokens.signing import sign_text
+from authz.tokens.plan import plan_for
+from authz.tokens.signing import jwks_text, sign_text
 from authz.tokens.verify import ParsedToken, read_token
-from tests.tokens.material import KEYS, judge, keys_of, request, rule, token
+from tests.tokens.material import ISSUER, KEYS, NOW, judge, keys_of, request, rule, token
 
 ACCEPTED, REJECTED = AuthenticationOutcome.ACCEPTED, AuthenticationOutcome.REJECTED
 RULE = rule(
@@ -130,3 +133,71 @@ def test_rewritten_query_can_stand_in_a_header(query: str) -> None:
     if path is not None:
         assert path.startswith("/p")
         assert not any(character in path for character in "\r\n\0")
+
+
+ONE_RULE = st.builds(
+    rule,
+    issuer=st.sampled_from([ISSUER, ISSUER, "https://other.example", ""]),
+    audiences=st.sampled_from([(), (), ("https://a.example/",), ("b",)]),
+    jwks=st.sampled_from(["", "", jwks_text([KEYS["rsa"]]), "no JSON"]),
+    forward_original_token=st.booleans(),
+    from_headers=st.sampled_from([(), (JwtHeader("authorization", "Bearer "), JwtHeader("x-raw"))]),
+    from_params=st.sampled_from([(), ("t", "access_token")]),
+    from_cookies=st.sampled_from([(), ("c",)]),
+    output_payload_to_header=st.sampled_from(["", "", "", "x-payload"]),
+    output_claim_to_headers=st.sampled_from([(), (), (ClaimToHeader("x-sub", "sub"),)]),
+    space_delimited_claims=st.sampled_from([(), ("groups",)]),
+    presence=st.sampled_from(list(Presence)),
+)
+CLAIMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "iss": st.sampled_from([ISSUER, "https://other.example", 1, None]),
+        "sub": st.sampled_from(["bob", None, True, [], {"a": "b"}]),
+        "aud": st.sampled_from(["a.example", ["b", "c"], ["b", 1], 7, None, []]),
+        "exp": st.sampled_from(
+            [0, int(NOW), int(NOW) - 60, int(NOW) - 61, NOW + 0.5, -1, 2**40, 2**64, "1", True, None]
+        ),
+        "nbf": st.sampled_from([0, int(NOW) + 60, int(NOW) + 61, -0.0, 1.5, 2**63, "1", False, None]),
+        "iat": st.sampled_from([0, -1, 1.5, "1", True, None]),
+        "jti": st.sampled_from(["x", "", 1, None, []]),
+        "scope": st.sampled_from(["read write", "", " ", 3, ["read"]]),
+        "groups": st.sampled_from(["a b", ["a b"]]),
+    },
+)
+SIGNERS = st.sampled_from(["rsa", "rsa", "rsa", "rogue", "ec", "oct"])
+KEY_SETS = st.sampled_from(
+    [KeySetState(keys_of("rsa", "ec")), KeySetState(keys_of()), KeySetState(None, error="x"), None]
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    ONE_RULE, SIGNERS, CLAIMS, KEY_SETS, st.sampled_from(["authorization", "x-raw", "cookie", "t", "access_token"]),
+    st.sampled_from(["", "", "", "x", "..", "é"]),
+)  # fmt: skip
+def test_the_way_of_the_only_token_leads_where_the_general_one_does(
+    asked: JwtRule, signer: str, claims: dict[str, object], state: KeySetState | None, place: str, spoilt: str
+) -> None:
+    """The answer, what is remembered, and the hints to whoever fetches keys."""
+    text = token(signer, alg={"ec": "ES256", "oct": "HS256"}.get(signer, "RS256"), claims=claims) + spoilt
+    given_keys: KeySets = {} if state is None else {asked.keys_from: state}
+    attributes = {
+        "authorization": lambda: request({"authorization": f"Bearer {text}"}),
+        "x-raw": lambda: request({"x-raw": text}),
+        "cookie": lambda: request({"cookie": f"c={text}"}),
+    }.get(place, lambda: request(path=f"/?a=b&{place}={text}"))()
+    short = _judged(attributes, asked, given_keys)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stage, "plan_for", lambda rules: dataclasses.replace(plan_for(rules), alone={}))
+        assert _judged(attributes, asked, given_keys) == short
+    assert judge(attributes, asked, key_sets=given_keys) == short[0]
+
+
+def _judged(
+    attributes: AttributeContext, asked: JwtRule, given_keys: KeySets
+) -> tuple[Authentication, list[object], list[str]]:
+    cache, hints = TokenCache(), list[str]()
+    answer = judge(attributes, asked, key_sets=given_keys, cache=cache, on_unknown_key=hints.append)
+    assert judge(attributes, asked, key_sets=given_keys, cache=cache) == answer
+    return answer, list(cache._entries.items()), hints
