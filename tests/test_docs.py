@@ -19,7 +19,9 @@ import pytest
 
 import authz
 from authz.cli import COMMANDS, application
-from authz.settings import PREFIX, Settings, setting_flags
+from authz.settings.fields import Settings
+from authz.settings.flags import setting_flags
+from authz.settings.reading import PREFIX
 
 ROOT = Path(authz.__file__).parent.parent
 DOCS = ROOT / "docs"

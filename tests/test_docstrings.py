@@ -27,13 +27,19 @@ def says(node: Definition) -> bool:
 
 @cache
 def inherited() -> dict[str, set[str]]:
-    """The documented methods of every class of the package by its name."""
-    found: dict[str, set[str]] = {}
+    """The documented methods of every class of the package by its name, those of its bases with them."""
+    own: dict[str, set[str]] = {}
+    bases: dict[str, set[str]] = {}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
-                found.setdefault(node.name, set()).update(one.name for one in definitions(node.body) if says(one))
-    return found
+                own.setdefault(node.name, set()).update(one.name for one in definitions(node.body) if says(one))
+                bases.setdefault(node.name, set()).update(base.id for base in node.bases if isinstance(base, ast.Name))
+
+    def methods(name: str) -> set[str]:
+        return own.get(name, set()).union(*(methods(base) for base in bases.get(name, ()) if base != name))
+
+    return {name: methods(name) for name in own}
 
 
 def undocumented(source: str) -> list[str]:

@@ -71,7 +71,7 @@ ALLOWED: dict[str, str] = {
 """
 Arrows by room, from the ground up. A folder within a folder is a room of its own (``service.ports``).
 
-So are some files: ``settings``; ``service.app``, the assembly place, which stands above what it assembles;
+So are some files: ``service.app``, the assembly place, which stands above what it assembles;
 ``service.embedded``, whose name stands in the configuration of every Envoy that hosts a server.
 """
 

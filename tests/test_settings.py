@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from authz.core.errors import SettingsError
-from authz.settings import Settings, read_settings
+from authz.settings.fields import Settings
+from authz.settings.reading import read_settings
 
 
 def test_everything_has_a_default() -> None:

@@ -5,13 +5,14 @@ The answers are documented in docs/page.md. Nothing here waits, and nothing here
 """
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
 
 from authz.admin.explained import Sources, decision_json, row_json
 from authz.admin.health import judge_health
+from authz.admin.policies import policies_json, reload_json
 from authz.admin.watch import WINDOW_SECONDS, Watch
 from authz.analysis.graph.graph import Grouping, build_graph, merge_workloads
 from authz.analysis.graph.kiali import graph_json
@@ -19,14 +20,12 @@ from authz.analysis.graph.permitted import Permit, permits
 from authz.core.attributes import Json, Workload
 from authz.core.decision import Effect
 from authz.core.engine import Engine
-from authz.core.errors import NOWHERE, Location, Problem
-from authz.core.resources import AuthorizationPolicy, Operation, Resources, Rule, Source
+from authz.core.resources import Resources
 from authz.telemetry.counters import Telemetry, program_version
-from authz.telemetry.status import ReloadStatus, ServiceStatus, TrailStatus
+from authz.telemetry.status import ServiceStatus, TrailStatus
 
 MAX_WORKLOADS = 300
 """In the graph, of workloads and of callers each; a larger mesh is looked at by namespace."""
-MAX_DOCUMENTS = 2_000
 GRAPH_SECONDS = 1.0
 """A graph is made anew at most so often, however many look at it."""
 
@@ -127,7 +126,7 @@ class PageFacts:
         engine, reload = self.engine(), self.status().reload
         hits = self.telemetry.rule_hits()
         documents = policies_json(engine.resources, hits) if engine is not None else {}
-        return {**_reload_json(reload), "started_at": self.watch.started_at, **documents}
+        return {**reload_json(reload), "started_at": self.watch.started_at, **documents}
 
     def identity(self) -> dict[str, Json]:
         """Certificates, key sets, and who was seen with which identity."""
@@ -212,110 +211,3 @@ def named_principals(resources: Resources) -> tuple[str, ...]:
         for principal in source.principals
         if "*" not in principal and principal.count("/") == 4
     )
-
-
-def problem_json(problem: Problem) -> dict[str, Json]:
-    """A problem with its place, as the command line tells it."""
-    return {
-        "severity": problem.severity.value,
-        "code": problem.code,
-        "message": problem.message,
-        "resource": problem.resource,
-        "path": problem.path,
-        "help": problem.help,
-        **_place(problem.location),
-    }
-
-
-def policies_json(resources: Resources, hits: Mapping[tuple[str, str, int], int]) -> dict[str, Json]:
-    """The documents in force, rules as written with their hits since the start."""
-    return {
-        "authorization": [_policy_json(policy, hits) for policy in resources.authorization_policies[:MAX_DOCUMENTS]],
-        "authentication": [
-            {
-                "namespace": item.metadata.namespace,
-                "name": item.metadata.name,
-                "selector": dict(item.target.match_labels),
-                "rules": [
-                    {"issuer": rule.issuer, "audiences": list(rule.audiences), "keys": rule.keys_from.partition(":")[0]}
-                    for rule in item.jwt_rules
-                ],
-                **_place(item.metadata.location),
-            }
-            for item in resources.request_authentications[:MAX_DOCUMENTS]
-        ],
-        "peers": [
-            {
-                "namespace": item.metadata.namespace,
-                "name": item.metadata.name,
-                "selector": dict(item.match_labels),
-                "mode": item.mode.value,
-                "ports": {str(port): mode.value for port, mode in (item.port_level_mtls or {}).items()},
-                **_place(item.metadata.location),
-            }
-            for item in resources.peer_authentications[:MAX_DOCUMENTS]
-        ],
-        "truncated": len(resources.authorization_policies) > MAX_DOCUMENTS,
-    }
-
-
-def _policy_json(policy: AuthorizationPolicy, hits: Mapping[tuple[str, str, int], int]) -> dict[str, Json]:
-    metadata = policy.metadata
-    return {
-        "namespace": metadata.namespace,
-        "name": metadata.name,
-        "action": policy.action.value,
-        "provider": policy.provider or None,
-        "dry_run": policy.dry_run,
-        "selector": dict(policy.target.match_labels),
-        "target_refs": [f"{ref.kind}/{ref.name}" for ref in policy.target.target_refs],
-        "rules": [
-            {
-                "index": index,
-                "hits": hits.get((metadata.namespace, metadata.name, index), 0),
-                **_rule_as_written(rule),
-                **_place(rule.location),
-            }
-            for index, rule in enumerate(policy.rules)
-        ],
-        **_place(metadata.location),
-    }
-
-
-def _rule_as_written(rule: Rule) -> dict[str, Json]:
-    return {
-        "from": [_fields_json(source) for source in rule.sources],
-        "to": [_fields_json(operation) for operation in rule.operations],
-        "when": [{"key": c.key, "values": list(c.values), "notValues": list(c.not_values)} for c in rule.conditions],
-    }
-
-
-def _fields_json(written: Source | Operation) -> dict[str, Json]:
-    """Fields that are given, under Istio's names."""
-    found: dict[str, Json] = {}
-    for one in fields(written):
-        values = getattr(written, one.name)
-        if values:
-            head, *rest = one.name.split("_")
-            found[head + "".join(word.capitalize() for word in rest)] = list(values)
-    return found
-
-
-def _reload_json(reload: ReloadStatus) -> dict[str, Json]:
-    return {
-        "policy_version": reload.policy_version or None,
-        "loaded_at": reload.loaded_at or None,
-        "reload_ok": reload.is_ok,
-        "reloads": {"successes": reload.successes, "failures": reload.failures},
-        "problems": [problem_json(problem) for problem in reload.problems],
-        "documents": dict(reload.documents),
-    }
-
-
-def _place(location: Location) -> dict[str, Json]:
-    is_known = location is not NOWHERE
-    return {
-        "file": location.file if is_known else None,
-        "line": location.line or None,
-        "column": location.column or None,
-    }

@@ -7,30 +7,23 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import click
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
-from authz.audit.chain import VerifyReport, read_public_key, verify_chain
-from authz.audit.entry import encode_record
+from authz.audit.chain import read_public_key, verify_chain
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, follow, read_lines
-from authz.audit.render import EFFECT_STYLES, render_line, render_parts, text
+from authz.audit.render import text
 from authz.cli import output as out
-from authz.core.attributes import Json
+from authz.cli.records import print_record, print_records, print_report, report_json, say
 from authz.core.decided import Record
 
 NO = 3
 _SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_INDENT = 14  # below the effect, so that the times stand out
-_COLUMNS = ("TIME", "EFFECT", "WHO", "WHAT", "WHY", "DECISION")
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -131,19 +124,19 @@ def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: 
     wanted = _filter(chosen)
     _require(path, is_following)
     if not is_following:
-        _print(deque(_records(path, wanted), maxlen=number), output)
+        print_records(deque(_records(path, wanted), maxlen=number), output)
         return
     # Opened before the older records are read, so that none falls in between; what both see is shown once.
     appended = follow(path if not path.is_dir() else audit_files(path)[-1], wanted, _wait)
     last = deque(_records(path, wanted), maxlen=number)
     shown = {text(record.get("decision_id")) for record in last}
     for record in last:
-        _say(record, output)
+        say(record, output)
     sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it, and no failure
         for record in appended:
             if text(record.get("decision_id")) not in shown:
-                _say(record, output)
+                say(record, output)
                 sys.stdout.flush()
 
 
@@ -160,7 +153,7 @@ def since(path: Path, output: str, when: float, **chosen: str | None) -> None:
     authz audit since 2026-11-21T13:00:00Z --principal '*/sa/productpage' -o json
     """
     _require(path)
-    _print(_records(path, _filter(chosen, since=when)), output)
+    print_records(_records(path, _filter(chosen, since=when)), output)
 
 
 @audit.command()
@@ -179,7 +172,7 @@ def between(path: Path, output: str, begin: float, end: float, **chosen: str | N
     if begin > end:
         raise click.UsageError("BEGIN is later than END")
     _require(path)
-    _print(_records(path, _filter(chosen, since=begin, until=end)), output)
+    print_records(_records(path, _filter(chosen, since=begin, until=end)), output)
 
 
 @audit.command()
@@ -200,9 +193,9 @@ def show(path: Path, output: str, wanted_id: str) -> None:
         click.echo(f"no record of decision, trace or request `{wanted_id}` in {path}", err=True)
         sys.exit(NO)
     if len(found) == 1 and output == "table":
-        _print_record(found[0])
+        print_record(found[0])
     else:
-        _print(found, output)
+        print_records(found, output)
 
 
 @audit.command()
@@ -231,9 +224,9 @@ def verify(paths: tuple[Path, ...], public_key: BinaryIO | None, output: str) ->
     except OSError as error:
         raise click.ClickException(str(error)) from error
     if output == "json":
-        click.echo(json.dumps(_report_json(report)))
+        click.echo(json.dumps(report_json(report)))
     else:
-        _print_report(report, is_signed=key is not None)
+        print_report(report, is_signed=key is not None)
     if not report.is_intact:
         sys.exit(NO)
 
@@ -270,129 +263,3 @@ def _records(path: Path, wanted: RecordFilter) -> Iterator[Record]:
 def _wait() -> bool:
     time.sleep(0.2)
     return True
-
-
-def _say(record: Record, output: str) -> None:
-    """One record: a line, or for people at a terminal a line and what led to it below."""
-    if output == "json":
-        click.echo(encode_record(record).decode())
-    elif sys.stdout.isatty():
-        _stack(_console(), record)
-    else:
-        click.echo(render_line(record))
-
-
-def _stack(console: Console, record: Record) -> None:
-    """No terminal is as broad as a record; nothing is cut, above all not the id by which one goes on."""
-    time_, effect, who, what, why, decision_id = render_parts(record)
-    style = EFFECT_STYLES.get(text(record.get("effect")), "")
-    head = Text.assemble(f"{time_}  ", (effect, style), f"  {who}  ", (what, "bold"))
-    console.print(head, overflow="fold")
-    console.print(Padding(Text.assemble(f"{why}  ", (decision_id, "dim"), overflow="fold"), (0, 0, 0, _INDENT)))
-
-
-def _print(records: Iterable[Record], output: str) -> None:
-    if output == "json" or sys.stdout.isatty():
-        is_none = True
-        for record in records:
-            is_none = False
-            _say(record, output)
-        if is_none and output != "json":
-            click.echo("no records", err=True)
-        return
-    table = Table(*_COLUMNS, box=None, pad_edge=False, header_style="bold")
-    rows = 0
-    for record in records:
-        rows += 1
-        parts = render_parts(record)
-        style = EFFECT_STYLES.get(text(record.get("effect")), "")
-        table.add_row(
-            *(
-                Text(part, style=style if column == "EFFECT" else "")
-                for column, part in zip(_COLUMNS, parts, strict=True)
-            )
-        )
-    if rows:
-        _console().print(table)
-    else:
-        click.echo("no records", err=True)
-
-
-def _console() -> Console:
-    """A pipe gets whole lines: only a terminal has a width."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(width=1000, highlight=False, soft_wrap=True)
-
-
-def _print_record(record: Record) -> None:
-    """The line, then every field that says something, then what came closest."""
-    console = _console()
-    style = EFFECT_STYLES.get(text(record.get("effect")), "")
-    console.print(Text(render_line(record), style=style))
-    for name, value in _flat(record):
-        console.print(Text(f"  {name:<28}{text(value)}"))
-    nearest = record.get("nearest")
-    if isinstance(nearest, dict):
-        place = f" ({text(nearest.get('file'))}:{text(nearest.get('line'))})" if nearest.get("file") else ""
-        console.print(Text(f"  nearest miss: {text(nearest.get('rule'))}{place}", style="bold"))
-        failed = nearest.get("failed")
-        for one in failed if isinstance(failed, list) else []:
-            console.print(Text(f"    {_failed(one)}"))
-
-
-def _failed(one: Json) -> str:
-    if not isinstance(one, dict):
-        return ""
-    wanted = [f"one of {_values(one.get('expected'))}"] if one.get("expected") else []
-    wanted += [f"none of {_values(one.get('excluded'))}"] if one.get("excluded") else []
-    actual = one.get("actual")
-    got = "not delivered" if actual is None else f"got {_values(actual)}" if actual else "got no value"
-    note = text(one.get("note")) if one.get("note") else ""
-    got = note if note.startswith("got ") else f"{got}; {note}" if note else got
-    return f"{text(one.get('field'))} ({text(one.get('key'))}): expected {' and '.join(wanted)}, {got}"
-
-
-def _values(values: Json) -> str:
-    return ", ".join(f"`{text(value)}`" for value in values) if isinstance(values, list) else ""
-
-
-def _flat(value: Json, prefix: str = "") -> Iterator[tuple[str, Json]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if prefix or name not in ("nearest", "chain"):
-                yield from _flat(inner, f"{prefix}.{name}" if prefix else name)
-    elif value is not None and value != "":
-        yield prefix, value
-
-
-def _print_report(report: VerifyReport, *, is_signed: bool) -> None:
-    for chain in report.chains.values():
-        ending = "ended in order" if chain.is_final else f"{chain.unsealed} lines after the last checkpoint not sealed"
-        sealed = f"{chain.checkpoints} checkpoints{'' if is_signed else ' (signatures not checked: no --public-key)'}"
-        click.echo(f"chain {chain.chain_id} from {chain.first}: {chain.lines} lines, {sealed}, {ending}")
-        for problem in chain.problems:
-            click.echo(f"  {problem}")
-    for problem in report.problems:
-        click.echo(problem)
-    if not report.chains:
-        click.echo("no chained lines: the service writes a chain when an audit signing key is set")
-    click.echo("intact" if report.is_intact else "NOT intact")
-
-
-def _report_json(report: VerifyReport) -> dict[str, Json]:
-    return {
-        "intact": report.is_intact,
-        "unchained_lines": report.unchained,
-        "problems": list(report.problems),
-        "chains": [
-            {
-                "id": c.chain_id,
-                "first": c.first,
-                "lines": c.lines,
-                "checkpoints": c.checkpoints,
-                "unsealed": c.unsealed,
-                "final": c.is_final,
-                "problems": list(c.problems),
-            }
-            for c in report.chains.values()
-        ],
-    }

@@ -112,12 +112,7 @@ def command(
         raise click.UsageError("--keep, --run, --outage, --compose and --output belong to --check")
     if outage != OUTAGE_SECONDS and (compose or secrets != Secrets.SDS.value):
         raise click.UsageError("--outage needs the authority as a process: --secrets sds without --compose")
-    if server is not None and authz == Authz.EMBEDDED.value:
-        raise click.UsageError("--server is of a server of its own, which --authz embedded leaves out")
-    if compose and (server is not None or authz == Authz.EMBEDDED.value):
-        raise click.UsageError("--authz and --server are not for --compose: its containers run what their file says")
-    if enforce == Enforce.NATIVE.value and (compose or authz == Authz.EMBEDDED.value):
-        raise click.UsageError("--enforce native is neither for --compose nor for --authz embedded")
+    _refuse_mixed(authz, enforce, server, compose=compose)
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
         root = _default("docker-compose.yaml", "the checkout as the working directory").parent
@@ -138,6 +133,16 @@ def command(
     )
     wanted = Checking(pattern, outage) if check else None
     raise SystemExit(asyncio.run(_run(layout, console, wanted, keep=keep, form=form)))
+
+
+def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool) -> None:
+    """Refuse options that leave each other nothing to do."""
+    if server is not None and authz == Authz.EMBEDDED.value:
+        raise click.UsageError("--server is of a server of its own, which --authz embedded leaves out")
+    if compose and (server is not None or authz == Authz.EMBEDDED.value):
+        raise click.UsageError("--authz and --server are not for --compose: its containers run what their file says")
+    if enforce == Enforce.NATIVE.value and (compose or authz == Authz.EMBEDDED.value):
+        raise click.UsageError("--enforce native is neither for --compose nor for --authz embedded")
 
 
 def _default(name: str, option: str) -> Path:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 from time import time
+from typing import NoReturn
 
 import click
 
@@ -173,12 +174,22 @@ def render(
         Native(engine, keys) if engine is not None else None,
     )
     if check:
-        found = differences(out, files)
-        for line in found:
-            output.say(line)
-        current = output.count(len(files), "file")
-        output.say(f"{len(found)} of {current} to render again" if found else f"{current} current")
-        raise SystemExit(output.Exit.NO if found else output.Exit.YES)
+        _compare(out, files)
+    _write(out, files)
+
+
+def _compare(out: Path, files: dict[str, bytes]) -> NoReturn:
+    """Say what would be written; exit 3 where something would."""
+    found = differences(out, files)
+    for line in found:
+        output.say(line)
+    current = output.count(len(files), "file")
+    output.say(f"{len(found)} of {current} to render again" if found else f"{current} current")
+    raise SystemExit(output.Exit.NO if found else output.Exit.YES)
+
+
+def _write(out: Path, files: dict[str, bytes]) -> None:
+    """Write what differs, and remove what an earlier run left over."""
     stale = left_over(out, files)
     written = write_files(out, files)
     for name in stale:

@@ -13,7 +13,9 @@ from authz.cli import COMMANDS, application, name_variables
 from authz.core.errors import LoadError, SettingsError
 from authz.service.ports.log import log_to_stderr
 from authz.service.workers.run import run
-from authz.settings import PREFIX, Settings, read_settings, setting_flags
+from authz.settings.fields import Settings
+from authz.settings.flags import setting_flags
+from authz.settings.reading import PREFIX, read_settings
 
 CONFIG = f"{PREFIX}CONFIG"
 """Names the file of settings, here as in an embedded server: it is no setting of its own."""

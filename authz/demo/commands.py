@@ -14,7 +14,7 @@ from authz.demo.processes import Command
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
 from authz.mesh.nouns import Enforce, MeshWorkload
-from authz.settings import PREFIX
+from authz.settings.reading import PREFIX
 
 AUTHZ, CA = "authz", "ca"
 ADMIN_SOCKET = "run/{name}.admin.sock"

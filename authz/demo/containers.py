@@ -22,16 +22,9 @@ from pathlib import Path
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.apps.__main__ import main as run_app
+from authz.demo.certificates import CERTIFICATE_TTL_SECONDS, NOTHING_REVOKED, issue_outside, issue_web
 from authz.demo.layout import OTLP_SOCKET, DemoError, Layout, describe
-from authz.demo.prepare import (
-    CERTIFICATE_TTL_SECONDS,
-    NOTHING_REVOKED,
-    issue_outside,
-    issue_web,
-    options,
-    policy_state,
-    read_engine,
-)
+from authz.demo.prepare import options, policy_state, read_engine
 from authz.envoy.files import write_files
 from authz.envoy.options import Secrets
 from authz.envoy.render import modes_of, render_all

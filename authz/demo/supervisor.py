@@ -19,14 +19,13 @@ from typing import IO
 from authz.control.follow import MeshFollower
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
+from authz.demo.certificates import CERTIFICATE_TTL_SECONDS, issue_certificates
 from authz.demo.commands import all_commands, hosting_check
 from authz.demo.layout import DemoError, Layout, busy_ports, describe, ports_of
 from authz.demo.prepare import (
-    CERTIFICATE_TTL_SECONDS,
     Modes,
     PolicyState,
     clear_sockets,
-    issue_certificates,
     modes,
     options,
     policy_state,

@@ -39,7 +39,7 @@ from authz.service.ports.waiting import first_done
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server, TakeStream
-from authz.settings import Settings
+from authz.settings.fields import Settings
 from authz.sources.keys.proxies import Proxies
 from authz.sources.keys.source import KeySource
 from authz.telemetry.counters import Telemetry

@@ -9,37 +9,30 @@ Synchronous and without I/O, so any adapter can host it. Only a CUSTOM provider 
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
 
 from authz.core.attributes import (
-    NOT_AUTHENTICATED,
     AttributeContext,
-    Authentication,
-    AuthenticationOutcome,
-    Destination,
-    Source,
-    Workload,
 )
 from authz.core.decided import Timing
 from authz.core.decision import FORBIDDEN_BODY, Decision, Effect, Stage
 from authz.core.pipeline import evaluate
-from authz.core.providers import Evaluation, ProviderAnswer, ProviderQuestion
-from authz.core.resources import JwtRule
+from authz.core.providers import ProviderAnswer
 from authz.service.askers import HIDDEN_CAUSE, Described, Remarks, identity_problem
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
+from authz.service.pending import NOTHING_KNOWN, InForce, Pending
 from authz.service.ports.failure import where_it_failed
-from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES, authenticate
+from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES
 from authz.tokens.cache import DEFAULT_CACHE_SIZE, TokenCache
 from authz.tokens.key_sets import KeySets
 from authz.tokens.plan import forget_plans
-from authz.tokens.unseen import refuse_unseen
-from authz.wire.check import DeliveredMetadata, RemoteMetadata, read_attributes, write_response
+from authz.wire.answer import write_response
+from authz.wire.check import DeliveredMetadata, RemoteMetadata, read_attributes
 
 _log = logging.getLogger("authz.check")
-_NOTHING_KNOWN = AttributeContext(Source(), Destination(Workload("")))
 JudgePeer = Callable[[AttributeContext, float], str]
 """Why a caller is not believed at that time; empty when it is. ``service.evidence`` has one."""
 INTERNAL_STATUS = 503
@@ -60,106 +53,6 @@ class Audit(Protocol):
         timings: tuple[Timing, ...] = (),
     ) -> bool:
         """Record without waiting or raising; False when it could not and the request must be refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """
-    What belongs together, replaced whole: a request keeps what was in force when it began.
-
-    ``tokens`` are those verified under the snapshot: a new one begins with none. ``key_sets`` have every set that the
-    snapshot's rules need; a refreshed set is a new value with the same snapshot.
-    """
-
-    snapshot: Snapshot
-    tokens: TokenCache
-    key_sets: KeySets
-    described: Described
-
-
-class Pending:
-    """
-    A request that waits for an external provider; ``resume`` it once, or ``abandon`` it.
-
-    Also what is known of the request on its way, so that nothing else has to be passed on.
-    """
-
-    __slots__ = (
-        "_asked", "_check", "_hits", "_in_force", "_started", "attributes", "decision_id", "message", "now",
-        "question", "started_at", "steps", "timings",
-    )  # fmt: skip
-
-    def __init__(
-        self, check: "CheckFunction", in_force: InForce, message: bytes, decision_id: str, now: float, started: float
-    ) -> None:
-        self._check = check
-        self._in_force = in_force
-        self._hits = in_force.tokens.hits
-        self._started = started
-        self.message = message
-        self.decision_id = decision_id
-        self.started_at = self.now = now
-        self.attributes = _NOTHING_KNOWN
-        self.steps: Evaluation
-        self.question: ProviderQuestion
-        self.timings: tuple[Timing, ...] = ()
-
-    def ask(self, question: ProviderQuestion) -> None:
-        """Take the next question, and note when it was asked."""
-        self.question = question
-        self._asked = perf_counter()
-
-    def resume(self, answer: ProviderAnswer, now: float) -> "bytes | Pending":
-        """Go on with what the provider said. Never raises."""
-        waited = perf_counter() - self._asked
-        self.timings += (Timing("provider.ask", now - waited, waited, self.question.provider.name),)
-        self.now = now
-        return self._check.proceed(self, answer)
-
-    def abandon(self) -> None:
-        """The caller is gone: nobody will hear the decision, so none is made."""
-        self.steps.close()
-
-    def authenticate(self, attributes: AttributeContext, jwt_rules: tuple[JwtRule, ...]) -> Authentication:
-        """The RequestAuthentication stage, with the key sets of the request's beginning."""
-        if not jwt_rules:
-            return NOT_AUTHENTICATED
-        http = attributes.http
-        if http is not None and http.is_partial and (refused := refuse_unseen(http, jwt_rules)) is not None:
-            return refused
-        check, started = self._check, perf_counter()
-        result = authenticate(
-            attributes,
-            jwt_rules,
-            self._in_force.key_sets,
-            self.now,
-            cache=self._in_force.tokens,
-            max_token_bytes=check.max_token_bytes,
-            on_unknown_key=check.on_unknown_key,
-        )
-        # For spans only, so not where there will be none; nor where nothing was verified.
-        if result.outcome is not AuthenticationOutcome.NONE and not attributes.trace_parent.endswith("-00"):
-            self.timings += (Timing("token.verify", self.now, perf_counter() - started, result.outcome.value),)
-        return result
-
-    @property
-    def duration_seconds(self) -> float:
-        """How long the decision has taken so far."""
-        return perf_counter() - self._started
-
-    @property
-    def policy_version(self) -> str:
-        """Version of the policies that decide this request."""
-        return self._in_force.snapshot.version
-
-    @property
-    def described(self) -> Described:
-        """The workloads of the description that was in force when the request came."""
-        return self._in_force.described
-
-    def cache_hit(self, attributes: AttributeContext) -> bool | None:
-        """Whether a token was known already; None without a token."""
-        return self._in_force.tokens.hits > self._hits if attributes.authentication.token is not None else None
 
 
 class CheckFunction:
@@ -315,7 +208,7 @@ class CheckFunction:
     def _refuse_unready(self, decision_id: str, now: float) -> bytes:
         decision = _refusal(Stage.INTERNAL, "no policies are loaded yet", INTERNAL_STATUS, "")
         with suppress(Exception):
-            self._audit.offer(_NOTHING_KNOWN, decision, decision_id, now, 0.0)
+            self._audit.offer(NOTHING_KNOWN, decision, decision_id, now, 0.0)
         return write_response(decision, decision_id)
 
 

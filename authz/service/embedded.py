@@ -25,7 +25,8 @@ from authz.service.workers.hosted import HostedServer, Receive, Scope, Send
 from authz.service.workers.line import ORDER, Line, Order
 from authz.service.workers.scheduling import calm_host
 from authz.service.workers.worker import LAST_SECONDS, SupervisedApp, tell_failure
-from authz.settings import PREFIX, Settings, read_settings
+from authz.settings.fields import Settings
+from authz.settings.reading import PREFIX, read_settings
 
 _log = logging.getLogger("authz.embedded")
 _SERVER = "authz.server"

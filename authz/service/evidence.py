@@ -19,7 +19,7 @@ from authz.identity.peer import NO_SVID, Accepted, examine_peer, spiffe_uri
 from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocations
 from authz.identity.validate import Rejection
 from authz.service.ports.failure import where_it_failed
-from authz.settings import Settings
+from authz.settings.fields import Settings
 from authz.sources.policies.watching import watch
 from authz.telemetry.status import PeerTrustStatus
 

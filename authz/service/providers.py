@@ -16,7 +16,7 @@ from authz._proto import ext_authz_pb2 as pb
 from authz.core.attributes import HttpRequest
 from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import ExtensionProvider
-from authz.service.check import Pending
+from authz.service.pending import Pending
 from authz.service.ports.health import AUTHORIZATION
 from authz.wire.check import RESERVED_LABELS
 

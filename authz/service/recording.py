@@ -23,7 +23,7 @@ from authz.core.errors import SettingsError
 from authz.core.explain import RuleNote, nearest_miss
 from authz.identity.pem import refuse_encrypted_key
 from authz.service.loading.snapshot import Snapshot
-from authz.settings import Settings
+from authz.settings.fields import Settings
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.otlp import OtlpTarget, service_resource, span_exporter
 from authz.telemetry.spans import DecisionTracer

@@ -16,7 +16,8 @@ from google.protobuf.internal import api_implementation
 
 from authz.core.errors import SettingsError
 from authz.core.providers import ProviderAnswer
-from authz.service.check import CheckFunction, Pending
+from authz.service.check import CheckFunction
+from authz.service.pending import Pending
 from authz.service.ports.health import AUTHORIZATION, Health
 from authz.service.ports.sockets import SocketLock
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from authz.cli import application
 from authz.core.errors import SettingsError
 from authz.service.ports.http import AdminServer, make_admin_server
-from authz.settings import Settings
+from authz.settings.fields import Settings
 from tests.service.ports.test_tls import Pair
 
 TOKEN = "correct-horse-battery"

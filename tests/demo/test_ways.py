@@ -20,7 +20,8 @@ from authz.demo.prepare import options, plan
 from authz.demo.processes import Command
 from authz.envoy.options import Authz, Secrets, embedded_socket
 from authz.envoy.render import render_all
-from authz.settings import Settings, read_settings
+from authz.settings.fields import Settings
+from authz.settings.reading import read_settings
 
 ROOT = Path(__file__).parent.parent.parent
 

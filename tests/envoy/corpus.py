@@ -27,7 +27,7 @@ from authz.service.loading.snapshot import Snapshot
 from authz.service.server import CheckServer
 from authz.tokens.authenticate import authenticate
 from authz.tokens.signing import KeyPool, make_keys, make_tokens
-from authz.wire.check import DECISION_ID_HEADER
+from authz.wire.answer import DECISION_ID_HEADER
 from tests.envoy import sidecar as envoy
 from tests.envoy.applications import Applications, applications
 from tests.envoy.certificates import Identities

@@ -17,7 +17,7 @@ from authz.core.resources import ClaimToHeader, JwtRule
 from authz.tokens.json_text import read_object
 from authz.tokens.output import output_headers
 from authz.tokens.signing import jwks_text, sign_text
-from authz.wire.check import write_response
+from authz.wire.answer import write_response
 from tests.envoy.jwt_rig import Native, running
 from tests.envoy.live import running as live_running
 from tests.tokens.material import ISSUER, KEYS, token

@@ -7,7 +7,8 @@ import grpc
 
 from authz._proto import health_pb2
 from authz.core.providers import ProviderAnswer
-from authz.service.check import CheckFunction, Pending
+from authz.service.check import CheckFunction
+from authz.service.pending import Pending
 from authz.service.ports.health import AUTHORIZATION, HEALTH
 from authz.service.server import CheckServer
 

@@ -10,9 +10,10 @@ from authz.core.attributes import Workload
 from authz.core.compiler import compile_engine
 from authz.core.providers import ProviderAnswer
 from authz.service.askers import HIDDEN_CAUSE, identity_problem
-from authz.service.check import CheckFunction, Pending
+from authz.service.check import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
+from authz.service.pending import Pending
 from authz.tokens.key_sets import KeySetState
 from tests.service.messages import OWN, check_request, peer, response, told
 from tests.service.recording import Recorder

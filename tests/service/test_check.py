@@ -10,9 +10,10 @@ from authz.core.compiler import compile_engine
 from authz.core.decision import FORBIDDEN_BODY
 from authz.core.providers import ProviderAnswer
 from authz.service.askers import identity_problem
-from authz.service.check import CheckFunction, Pending
+from authz.service.check import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
+from authz.service.pending import Pending
 from tests.service.messages import LABELS, check_request, peer, response, told
 from tests.service.recording import Recorder
 

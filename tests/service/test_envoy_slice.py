@@ -13,9 +13,10 @@ import jwt
 import pytest
 import yaml
 
-from authz.service.check import CheckFunction, Pending
+from authz.service.check import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import load_snapshot
+from authz.service.pending import Pending
 from authz.service.server import CheckServer
 from tests.service.recording import Recorder
 

@@ -19,7 +19,7 @@ from authz.service.check import CheckFunction
 from authz.service.evidence import PeerEvidence
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
-from authz.settings import read_settings
+from authz.settings.reading import read_settings
 from tests.identity.certificates import DAY, INTERMEDIATE, KEYS, LEAF, NOW, REVIEWS, ROOT, changed, pem
 from tests.service.messages import LABELS, check_request, peer, response, told
 from tests.service.recording import Recorder

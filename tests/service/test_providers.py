@@ -11,7 +11,7 @@ import pytest
 from authz._proto import ext_authz_pb2 as pb
 from authz.core import resources as r
 from authz.core.providers import ProviderAnswer
-from authz.service.check import Pending
+from authz.service.pending import Pending
 from authz.service.ports.health import AUTHORIZATION
 from authz.service.providers import (
     Providers,

@@ -11,7 +11,7 @@ from authz._proto import health_pb2
 from authz.core import resources as r
 from authz.core.errors import SettingsError
 from authz.core.providers import ProviderAnswer
-from authz.service.check import Pending
+from authz.service.pending import Pending
 from authz.service.ports.health import AUTHORIZATION, HEALTH
 from authz.service.server import CheckServer
 from tests.service.messages import check_request, response

@@ -16,7 +16,8 @@ from authz.core.decision import (
     RuleReference,
     Stage,
 )
-from authz.wire.check import read_attributes, write_response
+from authz.wire.answer import write_response
+from authz.wire.check import read_attributes
 from tests.service.messages import CALLER, LABELS, OWN, check_request, peer, response, told
 
 ID = "0123456789abcdef01234567"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import cast
 
 from authz.core.spiffe import SpiffeId
+from authz.demo.certificates import authority
 from authz.demo.layout import Layout
-from authz.demo.prepare import authority
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.keys import generate_key
 from authz.tokens.base64url import read_base64url

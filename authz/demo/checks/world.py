@@ -6,24 +6,24 @@ What a request came to is told in a few words that are the same every time (``ou
 
 import asyncio
 import json
-import os
 import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 from authz.core.attributes import read_field
 from authz.core.decided import Record
-from authz.demo.checks.clients import Pair, Place, Reply, Tls, exchange, send, shown_certificate
+from authz.demo.certificates import issue_certificates
+from authz.demo.checks.clients import Pair, Reply, Tls, exchange, send, shown_certificate
 from authz.demo.checks.credentials import make_certificates, make_tokens
-from authz.demo.commands import ADMIN_SOCKET, AUTHZ, envoy_binary
+from authz.demo.checks.edits import changed, replace_file, replaced
+from authz.demo.checks.places import Places
+from authz.demo.commands import envoy_binary
 from authz.demo.layout import DemoError, Layout
-from authz.demo.prepare import issue_certificates
 from authz.demo.screen import Tail
-from authz.envoy.options import Authz, Secrets
+from authz.envoy.options import Secrets
 from authz.identity.files import write_file, write_secret_files
 
 PATIENCE_SECONDS = 20.0
@@ -48,20 +48,15 @@ class Processes(Protocol):
         """Let it end as if by itself; True when it did."""
 
 
-class World:
+class World(Places):
     """
     One for a whole check; ``prepare`` before the first request.
 
     Places and logs are those of processes on this machine; ``ContainerWorld`` has others.
     """
 
-    has_users = False
-    """Whether every proxy runs as a user of its own, by which the authority knows it."""
-    mesh_file = "mesh.yaml"
-    """The mesh description, in the state directory."""
-
     def __init__(self, layout: Layout, processes: Processes) -> None:
-        self.layout = layout
+        super().__init__(layout)
         self.processes = processes
         self._tails = [Tail(path) for path in self.audit_logs()]
         self._records: list[Record] = []
@@ -83,58 +78,6 @@ class World:
         await asyncio.to_thread(self._make_tokens)
         await asyncio.to_thread(self._make_certificates)
 
-    # --- where things are -------------------------------------------------------------------------------------------
-
-    def ingress(self) -> Place:
-        """Where the ingress gateway listens."""
-        return Place(self.layout.ingress_port)
-
-    def issuers(self) -> Place:
-        """Where the OIDC issuer listens."""
-        return Place(self.layout.issuer_port)
-
-    def inbound(self, workload: str) -> Place:
-        """Where the sidecar of a workload receives."""
-        return Place(self.layout.mesh.workload(workload).inbound[0].number)
-
-    def outbound(self, workload: str, port: int) -> Place:
-        """A loopback port of a sidecar, as its application sees it."""
-        return Place(port)
-
-    def egress(self, port: int) -> Place:
-        """A port of the egress gateway inside the mesh."""
-        return Place(port)
-
-    def authority(self) -> Place:
-        """Where the authority takes callers with a certificate."""
-        return Place(self.layout.ca_port)
-
-    def enrolment(self) -> Place:
-        """Where the authority takes bearers of a join token."""
-        return Place(self.layout.ca_enrol_port)
-
-    def authority_socket(self) -> Path:
-        """The way to the authority that productpage's sidecar has, as its user."""
-        return self.layout.state / "run/sds.sock"
-
-    @property
-    def sidecar_selector(self) -> str:
-        """What registration entries say of who asks there."""
-        return f"unix:uid:{os.getuid()}"
-
-    def strangers_socket(self) -> Path:
-        """The way to the authority of a user without an entry; only where proxies have users of their own."""
-        return self.authority_socket()
-
-    def admin(self, workload: str) -> Path:
-        """The administration of a proxy."""
-        return self.layout.state / ADMIN_SOCKET.format(name=workload)
-
-    @property
-    def entries(self) -> Path:
-        """Registration entries that may be changed."""
-        return self.layout.entries
-
     @asynccontextmanager
     async def impostor(self, configuration: str) -> AsyncIterator[None]:
         """For a while, an Envoy that the mesh knows nothing of runs in the state directory."""
@@ -147,27 +90,6 @@ class World:
         finally:
             envoy.kill()
             await envoy.wait()
-
-    @property
-    def audit_log(self) -> Path:
-        """A file, or a directory of them."""
-        return self.layout.audit_log
-
-    def audit_logs(self) -> list[Path]:
-        """Every file of records."""
-        return [self.audit_log]
-
-    async def operator_logs(self) -> list[str]:
-        """What the authorization server told its operator so far; of every proxy, when each has one inside."""
-        embedded = [workload.name for workload in self.layout.mesh.workloads]
-        names = embedded if self.layout.authz is Authz.EMBEDDED else [AUTHZ]
-        logs = (self.layout.state / "logs" / f"{name}.log" for name in names)
-        return [log.read_text(encoding="utf-8", errors="replace") for log in logs]
-
-    async def logs(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Name and content of everything that was written about requests, by anybody."""
-        for path in sorted((self.layout.state / "logs").iterdir()):
-            yield path.name, path.read_bytes()
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -308,16 +230,16 @@ class World:
 
     def edited(self, file: str, old: str, new: str) -> AbstractAsyncContextManager[None]:
         """For a while, ``new`` stands in place of ``old`` in a policy file of the copy."""
-        return _changed(self.layout.policies / file, lambda text: _replaced(file, text, old, new))
+        return changed(self.layout.policies / file, lambda text: replaced(file, text, old, new))
 
     def written(self, file: str, text: str) -> AbstractAsyncContextManager[None]:
         """For a while, there is this policy file."""
-        return _changed(self.layout.policies / file, lambda _: text)
+        return changed(self.layout.policies / file, lambda _: text)
 
     def granted(self, spiffe_id: str, selector: str) -> AbstractAsyncContextManager[None]:
         """For a while, there is this registration entry, too."""
         entry = f"- spiffeID: {spiffe_id}\n  selectors: [{selector}]\n"
-        return _changed(self.entries, lambda text: text + entry)
+        return changed(self.entries, lambda text: text + entry)
 
     # --- tokens and certificates ------------------------------------------------------------------------------------
 
@@ -374,38 +296,4 @@ class World:
             return
         text = self.entries.read_text(encoding="utf-8")
         shorter = re.sub(r"(x509SVIDTTL: )(\d+)", lambda match: f"{match[1]}{life_seconds or int(match[2]) - 1}", text)
-        _replace_file(self.entries, shorter)
-
-
-@asynccontextmanager
-async def _changed(path: Path, change: Callable[[str], str]) -> AsyncIterator[None]:
-    before = _read(path)
-    _replace_file(path, change(before or ""))
-    try:
-        yield
-    finally:
-        _put_back(path, before)
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
-
-
-def _put_back(path: Path, before: str | None) -> None:
-    if before is None:
-        path.unlink()
-    else:
-        _replace_file(path, before)
-
-
-def _replaced(file: str, text: str, old: str, new: str) -> str:
-    if old not in text:
-        raise DemoError(f"`{file}` no longer contains `{old}`, which this scenario edits")
-    return text.replace(old, new)
-
-
-def _replace_file(path: Path, text: str) -> None:
-    """Write like an editor that saves: another file, renamed."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+        replace_file(self.entries, shorter)

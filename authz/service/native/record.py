@@ -13,7 +13,7 @@ from authz.service.native.following import Following
 from authz.service.native.gaps import Gaps
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
-from authz.settings import Settings
+from authz.settings.fields import Settings
 from authz.telemetry.status import NativeStatus
 
 

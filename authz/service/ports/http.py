@@ -20,7 +20,7 @@ from authz.admin.access import Guard, judge_access
 from authz.core.errors import SettingsError
 from authz.identity.pem import refuse_encrypted_key
 from authz.service.ports.handshakes import HANDSHAKES
-from authz.settings import Settings
+from authz.settings.fields import Settings
 
 Application = Callable[..., Awaitable[Any]]
 """An ASGI application; which framework made it does not matter here."""

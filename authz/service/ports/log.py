@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from authz.settings import Settings
+from authz.settings.fields import Settings
 
 Announce = Callable[[str], None]
 """Called with one line of progress for people, at the start and the stop."""

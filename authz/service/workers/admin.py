@@ -9,7 +9,7 @@ from authz.admin.page_workers import WorkersSource
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app
 from authz.service.ports.http import make_admin_server
 from authz.service.workers.place import Worker
-from authz.settings import Settings
+from authz.settings.fields import Settings
 
 _ASK_SECONDS = 2.0
 _PASSED = ("content-type", "cache-control", "location", "content-security-policy", "x-content-type-options")

@@ -14,7 +14,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from authz.service.check import CheckFunction, Pending
+from authz.service.check import CheckFunction
+from authz.service.pending import Pending
 from authz.service.ports.health import AUTHORIZATION, HEALTH, Health
 from authz.service.ports.sockets import SocketLock
 from authz.service.server import AskProvider

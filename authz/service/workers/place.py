@@ -25,7 +25,7 @@ from authz.service.workers.envoy_host import (
 )
 from authz.service.workers.line import FINISH, NOT_SERVING, ORDER, Line, Order
 from authz.service.workers.processes import die_with_parent
-from authz.settings import Settings
+from authz.settings.fields import Settings
 
 ADDRESS_SECONDS = 10.0
 """For an Envoy to open its addresses after the application started."""

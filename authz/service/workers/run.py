@@ -15,7 +15,7 @@ from authz.service.workers.addresses import worker_count
 from authz.service.workers.choose import choose_server
 from authz.service.workers.line import REOPEN
 from authz.service.workers.supervisor import Supervisor
-from authz.settings import Settings
+from authz.settings.fields import Settings
 
 
 async def run(settings: Settings, announce: Announce) -> None:

@@ -21,7 +21,7 @@ from authz.service.workers.envoy_host import (
 )
 from authz.service.workers.line import LOG_LEVEL
 from authz.service.workers.place import ADDRESS_SECONDS, Worker
-from authz.settings import Settings
+from authz.settings.fields import Settings
 
 _log = logging.getLogger("authz.supervisor")
 FIRST_PAUSE_SECONDS = 0.1

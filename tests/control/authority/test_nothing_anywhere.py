@@ -30,7 +30,7 @@ from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.tls import ServerCertificate
 from authz.service.server import CheckServer
-from authz.settings import read_settings
+from authz.settings.reading import read_settings
 from tests.service.messages import LABELS, check_request, peer, response
 from tests.service.recording import Recorder
 from tests.service.running import check_call, refuse

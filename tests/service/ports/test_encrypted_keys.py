@@ -14,7 +14,7 @@ from authz.identity.files import read_secret
 from authz.service.ports.http import make_admin_server
 from authz.service.ports.tls import ServerCertificate
 from authz.service.recording import make_tracer, make_trail
-from authz.settings import Settings
+from authz.settings.fields import Settings
 from authz.telemetry.counters import Telemetry
 from tests.service.ports.test_tls import Pair
 

@@ -1,0 +1,114 @@
+"""Issue what the demo's proxies, gateways and outside world show, and say who may have which."""
+
+import os
+import shutil
+from pathlib import Path
+
+from authz.core.spiffe import TrustDomain
+from authz.demo.layout import (
+    LOOPBACK,
+    Layout,
+)
+from authz.envoy.options import Secrets
+from authz.identity.ca import CertificateAuthority, Issued
+from authz.identity.files import write_file, write_secret_files
+
+WEB_NAMES = ("localhost", "bookinfo.example")
+OUTSIDE_NAMES = ("books.example.com", "news.example.com")
+CERTIFICATE_TTL_SECONDS = 24 * 3600.0
+NOTHING_REVOKED = b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n"
+SVID_TTL_SECONDS = 3600
+"""Life of a proxy's certificate by SDS, renewed at half of it."""
+
+
+def authority(layout: Layout, name: str, trust_domain: str, now: float) -> CertificateAuthority:
+    """Load the authority kept in ``<state>/<name>``, or make one and keep it; a damaged or foreign one is replaced."""
+    directory = layout.state / name
+    try:
+        kept = CertificateAuthority.load(directory)
+        ends = min(c.not_valid_after_utc.timestamp() for c in (kept.active.root, *kept.active.chain))
+        if kept.trust_domain == TrustDomain(trust_domain) and ends > now + 2 * CERTIFICATE_TTL_SECONDS:
+            return kept
+    except (FileNotFoundError, ValueError):  # what only cannot be read now must not cost the authority
+        pass
+    shutil.rmtree(directory, ignore_errors=True)
+    made = CertificateAuthority.create(trust_domain, now)
+    made.save(directory)
+    return made
+
+
+def issue_certificates(layout: Layout, now: float) -> None:
+    """
+    Issue a certificate for every proxy, the ingress gateway's web side, and the stand-in for the outside world.
+
+    Running Envoys follow the renamed files (XA-148), so this also renews them.
+    """
+    certs = layout.state / "certs"
+    mesh_ca = authority(layout, "ca", layout.mesh.config.trust_domain, now)
+    _write_bundle(certs / "roots", mesh_ca.bundle_pem)
+    intermediates = b"".join(authority.chain_pem for authority in mesh_ca.authorities)
+    write_file(certs / "roots" / "intermediates.crt", intermediates)  # for judges of lone leaves (XA-35)
+    if not layout.revocations.exists():
+        write_file(layout.revocations, NOTHING_REVOKED)
+    if layout.secrets is Secrets.SDS:
+        write_file(layout.entries, registration_entries(layout).encode())
+        for workload in layout.mesh.workloads:  # of a run with files: nobody renews them any more
+            shutil.rmtree(certs / workload.name, ignore_errors=True)
+    else:
+        for workload in layout.mesh.workloads:
+            _write_pair(certs / workload.name, mesh_ca.issue_svid(workload.spiffe_id, now))
+    issue_web(layout, now)
+    issue_outside(layout, now)
+
+
+def issue_web(layout: Layout, now: float) -> None:
+    """What gateways show to browsers, of an authority of its own."""
+    certs = layout.state / "certs"
+    web = authority(layout, "web", "web.demo", now)
+    _write_bundle(certs / "web", web.bundle_pem)
+    for gateway in layout.mesh.gateways:
+        for server in gateway.servers:
+            if server.credential:
+                issued = web.issue_server_certificate(
+                    WEB_NAMES, now, addresses=(LOOPBACK, "::1"), ttl_seconds=CERTIFICATE_TTL_SECONDS
+                )
+                _write_pair(certs / server.credential, issued)
+
+
+def issue_outside(layout: Layout, now: float, ttl_seconds: float = CERTIFICATE_TTL_SECONDS) -> None:
+    """What the outside world shows, of another authority."""
+    certs = layout.state / "certs"
+    outside = authority(layout, "outside", "outside.demo", now)
+    _write_bundle(certs / "outside", outside.bundle_pem)
+    issued = outside.issue_server_certificate(OUTSIDE_NAMES, now, ttl_seconds=ttl_seconds)
+    _write_pair(certs / "outside-server", issued)  # apart from the bundle, which is the egress gateway's
+
+
+def registration_entries(layout: Layout) -> str:
+    """
+    Grant every identity of the mesh to the user who runs the demo.
+
+    All proxies are processes of one user, so the kernel can vouch for no more than that: docs/demo.md says what is
+    proved and what is not.
+    """
+    lines = [
+        "# Who may have which certificate. Edited, it is in force within a second; the next start writes it anew.",
+        "entries:",
+    ]
+    for spiffe_id in sorted({str(workload.spiffe_id) for workload in layout.mesh.workloads}):
+        lines += [
+            f"- spiffeID: {spiffe_id}",
+            f"  selectors: [unix:uid:{os.getuid()}, unix:gid:{os.getgid()}]",
+            f"  x509SVIDTTL: {SVID_TTL_SECONDS}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_bundle(directory: Path, bundle: bytes) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    write_file(directory / "ca.crt", bundle)
+
+
+def _write_pair(directory: Path, issued: Issued) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    write_secret_files(directory, "tls", issued.chain_pem, issued.key_pem)

@@ -1,0 +1,93 @@
+"""Where things of the demo are: ports, sockets, logs and files, on this machine; containers have others."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from authz.demo.checks.clients import Place
+from authz.demo.commands import ADMIN_SOCKET, AUTHZ
+from authz.demo.layout import Layout
+from authz.envoy.options import Authz
+
+
+class Places:
+    """Places and logs of processes on this machine; ``ContainerWorld`` has others."""
+
+    has_users = False
+    """Whether every proxy runs as a user of its own, by which the authority knows it."""
+    mesh_file = "mesh.yaml"
+    """The mesh description, in the state directory."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def ingress(self) -> Place:
+        """Where the ingress gateway listens."""
+        return Place(self.layout.ingress_port)
+
+    def issuers(self) -> Place:
+        """Where the OIDC issuer listens."""
+        return Place(self.layout.issuer_port)
+
+    def inbound(self, workload: str) -> Place:
+        """Where the sidecar of a workload receives."""
+        return Place(self.layout.mesh.workload(workload).inbound[0].number)
+
+    def outbound(self, workload: str, port: int) -> Place:
+        """A loopback port of a sidecar, as its application sees it."""
+        return Place(port)
+
+    def egress(self, port: int) -> Place:
+        """A port of the egress gateway inside the mesh."""
+        return Place(port)
+
+    def authority(self) -> Place:
+        """Where the authority takes callers with a certificate."""
+        return Place(self.layout.ca_port)
+
+    def enrolment(self) -> Place:
+        """Where the authority takes bearers of a join token."""
+        return Place(self.layout.ca_enrol_port)
+
+    def authority_socket(self) -> Path:
+        """The way to the authority that productpage's sidecar has, as its user."""
+        return self.layout.state / "run/sds.sock"
+
+    @property
+    def sidecar_selector(self) -> str:
+        """What registration entries say of who asks there."""
+        return f"unix:uid:{os.getuid()}"
+
+    def strangers_socket(self) -> Path:
+        """The way to the authority of a user without an entry; only where proxies have users of their own."""
+        return self.authority_socket()
+
+    def admin(self, workload: str) -> Path:
+        """The administration of a proxy."""
+        return self.layout.state / ADMIN_SOCKET.format(name=workload)
+
+    @property
+    def entries(self) -> Path:
+        """Registration entries that may be changed."""
+        return self.layout.entries
+
+    @property
+    def audit_log(self) -> Path:
+        """A file, or a directory of them."""
+        return self.layout.audit_log
+
+    def audit_logs(self) -> list[Path]:
+        """Every file of records."""
+        return [self.audit_log]
+
+    async def operator_logs(self) -> list[str]:
+        """What the authorization server told its operator so far; of every proxy, when each has one inside."""
+        embedded = [workload.name for workload in self.layout.mesh.workloads]
+        names = embedded if self.layout.authz is Authz.EMBEDDED else [AUTHZ]
+        logs = (self.layout.state / "logs" / f"{name}.log" for name in names)
+        return [log.read_text(encoding="utf-8", errors="replace") for log in logs]
+
+    async def logs(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Name and content of everything that was written about requests, by anybody."""
+        for path in sorted((self.layout.state / "logs").iterdir()):
+            yield path.name, path.read_bytes()

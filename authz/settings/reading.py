@@ -1,0 +1,100 @@
+"""Read settings from all their sources: defaults < file < environment < flags."""
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from authz.core.errors import SettingsError
+from authz.settings.fields import Settings
+
+PREFIX = "AUTHZ_"
+
+
+def read_settings(
+    flags: Mapping[str, Any], *, file: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """
+    Read all sources.
+
+    Args:
+        flags: by field name; None means not given.
+        file: YAML mapping by field name.
+        environment: ``AUTHZ_<FIELD>``; None reads the process's.
+
+    Raises:
+        SettingsError: names every unusable or unknown setting.
+    """
+    told: dict[str, Any] = {}
+    if file is not None:
+        told.update(_from_file(file))
+    told.update(_from_environment(os.environ if environment is None else environment))
+    told.update({name: value for name, value in flags.items() if value is not None})
+    try:
+        settings = Settings(**told)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(line) for line in error.errors())) from None
+    if (settings.tls_certificate is None) is not (settings.tls_key is None):
+        raise SettingsError("`tls_certificate` and `tls_key` are given together or not at all")
+    if (settings.admin_tls_certificate is None) is not (settings.admin_tls_key is None):
+        raise SettingsError("`admin_tls_certificate` and `admin_tls_key` are given together or not at all")
+    if settings.admin_tls_client_ca is not None and settings.admin_tls_certificate is None:
+        raise SettingsError("`admin_tls_client_ca` needs `admin_tls_certificate` and `admin_tls_key`")
+    if settings.tls_client_ca is not None and settings.tls_certificate is None:
+        raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
+    _check_access_logs(settings)
+    if "grpc" in settings.access_logs and settings.server == "auto":
+        settings = settings.model_copy(update={"server": "grpcio"})  # the only one that takes streams
+    if settings.peer_certificate != "off" and not settings.peer_trust_bundles:
+        raise SettingsError("`peer_certificate` needs `peer_trust_bundles`: nobody would be trusted")
+    return settings
+
+
+def _check_access_logs(settings: Settings) -> None:
+    """Refuse what could not be counted or kept rightly."""
+    takes_streams = "grpc" in settings.access_logs
+    if takes_streams and settings.server == "envoy":
+        raise SettingsError("`access_logs: grpc` needs `server: grpcio`; hosted in Envoy only files are followed")
+    if takes_streams and settings.access_log_admin and settings.workers != 1:
+        raise SettingsError(
+            "`access_log_admin` with `access_logs: grpc` needs `workers: 1`: each of several workers sees a part"
+        )
+    if settings.access_log_positions is not None and sum(name != "grpc" for name in settings.access_logs) > 1:
+        raise SettingsError("`access_log_positions` is of one directory; without it each keeps its own")
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        told = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"`{file}` cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"`{file}`:{mark.line + 1}:{mark.column + 1}" if mark else f"`{file}`"
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SettingsError(f"{place} is not YAML: {what}") from error
+    if told is None:
+        return {}
+    if not isinstance(told, dict):
+        raise SettingsError(f"`{file}` is no mapping of settings")
+    return {str(name): value for name, value in told.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An empty variable is not given; the unknown ones are left for the model to name."""
+    return {
+        name[len(PREFIX) :].lower(): value for name, value in environment.items() if name.startswith(PREFIX) and value
+    }
+
+
+def _complaint(line: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in line["loc"])
+    if line["type"] == "extra_forbidden":
+        near = get_close_matches(name, Settings.model_fields, 1)
+        return f"unknown setting `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
+    said = line["msg"].removeprefix("Value error, ")  # pydantic's name for what a check of ours says
+    return f"setting `{name}`: {said[:1].lower()}{said[1:]}"
