@@ -1,7 +1,7 @@
 """Settings: defaults < file < environment < flags; unknown keys and bad values are named."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from pydantic import ValidationError
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from authz.core.errors import SettingsError
 from authz.settings.fields import Settings
 from authz.settings.reading import read_settings
+from authz.settings.sections import SECTIONS, AccessLogSettings, AuditSettings, Section
 
 
 def test_everything_has_a_default() -> None:
@@ -98,3 +99,43 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_says_what_it_is_for(name: str) -> None:
     assert Settings.model_fields[name].description
+
+
+@pytest.mark.parametrize("section", SECTIONS.values())
+def test_every_field_of_a_section_is_a_setting_of_the_same_type(section: type[Section]) -> None:
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    assert {flat: get_type_hints(section)[name] for name, flat in section.flat_names().items()} == {
+        flat: kinds[flat] for flat in section.flat_names().values()
+    }
+
+
+@pytest.mark.parametrize(("name", "section"), SECTIONS.items())
+def test_a_section_has_all_settings_of_its_prefix(name: str, section: type[Section]) -> None:
+    wanted = {flat for flat in Settings.model_fields if flat == name or flat.startswith(f"{section.PREFIX}_")}
+    assert wanted <= set(section.flat_names().values())
+
+
+def test_a_file_may_write_a_section_or_flat_names(tmp_path: Path) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text("audit: {sinks: [none], capacity: 5}\naccess_logs: {carriers: [file:logs]}\nlog_level: debug\n")
+    settings = read_settings({}, file=file, environment={"AUTHZ_AUDIT_CAPACITY": "6"})
+    audit = AuditSettings.of(settings)
+    assert (audit.sinks, audit.capacity, settings.log_level) == (("none",), 6, "debug")
+    assert AccessLogSettings.of(settings).directories == (Path("logs"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("audit: {sink: [none]}", "unknown setting `audit.sink`"),
+        ("audit: {capacity: 5}\naudit_capacity: 6", "`audit_capacity` is given twice"),
+        ("tls: {key: k}", "`tls_certificate` and `tls_key` are given together"),
+        ("otlp: {protocol: udp}", "setting `otlp_protocol`: input should be 'grpc' or 'http'"),
+    ],
+)
+def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text(content)
+    with pytest.raises(SettingsError) as error:
+        read_settings({}, file=file, environment={})
+    assert message in str(error.value)

@@ -40,6 +40,7 @@ from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server, TakeStream
 from authz.settings.fields import Settings
+from authz.settings.sections import AccessLogSettings, AuditSettings, OtlpSettings, TlsSettings
 from authz.sources.keys.proxies import Proxies
 from authz.sources.keys.source import KeySource
 from authz.telemetry.counters import Telemetry
@@ -70,9 +71,11 @@ class App:
         self._clock = clock
         self.telemetry = Telemetry()
         self.watch = Watch(clock())
-        self.tracer = make_tracer(settings)
+        audit = AuditSettings.of(settings)
+        self.tracer = make_tracer(OtlpSettings.of(settings))
         self.trail = make_trail(
-            settings,
+            audit,
+            OtlpSettings.of(settings),
             stdout or StreamSink(),
             self.telemetry,
             self.tracer,
@@ -99,9 +102,10 @@ class App:
             metadata_namespaces=settings.metadata_namespaces,
             judge_peer=self.evidence.judge if self.evidence is not None else None,
         )
-        self.native = NativeRecord(settings, self.trail, clock) if settings.access_logs else None
+        logs = AccessLogSettings.of(settings)
+        self.native = NativeRecord(logs, audit.files, self.trail, clock) if logs.carriers else None
         self.providers = Providers()
-        self._tls = _server_certificate(settings) if server is None else None
+        self._tls = ServerCertificate.of(TlsSettings.of(settings)) if server is None else None
         self.server: Server = (
             server(self.function, self.providers.ask)
             if server is not None
@@ -312,9 +316,3 @@ async def run(settings: Settings, announce: Announce) -> None:
     except BaseException:
         await app.stop(drain=False)
         raise
-
-
-def _server_certificate(settings: Settings) -> ServerCertificate | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    return ServerCertificate(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)

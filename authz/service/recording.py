@@ -23,7 +23,7 @@ from authz.core.errors import SettingsError
 from authz.core.explain import RuleNote, nearest_miss
 from authz.identity.pem import refuse_encrypted_key
 from authz.service.loading.snapshot import Snapshot
-from authz.settings.fields import Settings
+from authz.settings.sections import AuditSettings, OtlpSettings
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.otlp import OtlpTarget, service_resource, span_exporter
 from authz.telemetry.spans import DecisionTracer
@@ -35,17 +35,18 @@ of them, and the writer's time is the checks' time.
 """
 
 
-def make_tracer(settings: Settings) -> DecisionTracer:
+def make_tracer(otlp: OtlpSettings) -> DecisionTracer:
     """Spans go out only with an endpoint; ids of the trace are recorded always."""
     return DecisionTracer(
-        [span_exporter(_otlp(settings))] if settings.otlp_endpoint else [],
+        [span_exporter(_target(otlp))] if otlp.endpoint else [],
         resource=service_resource(),
-        root_ratio=settings.trace_root_ratio if settings.otlp_endpoint else 0.0,
+        root_ratio=otlp.root_ratio if otlp.endpoint else 0.0,
     )
 
 
 def make_trail(
-    settings: Settings,
+    audit: AuditSettings,
+    otlp: OtlpSettings,
     stdout: Sink,
     telemetry: Telemetry,
     tracer: DecisionTracer,
@@ -75,43 +76,43 @@ def make_trail(
         return nearest_miss(policies, attributes)
 
     return AuditTrail(
-        _sinks(settings, stdout),
-        capacity=settings.audit_capacity,
-        on_full=settings.audit_on_full,
-        flush_seconds=settings.audit_flush_seconds,
+        _sinks(audit, otlp, stdout),
+        capacity=audit.capacity,
+        on_full=audit.on_full,
+        flush_seconds=audit.flush_seconds,
         steps=RecordSteps(
             telemetry=telemetry,
             tracer=tracer,
-            rules=_rules(settings),
-            options=RecordOptions(query_values=frozenset(settings.audit_query_values)),
+            rules=_rules(audit),
+            options=RecordOptions(query_values=frozenset(audit.query_values)),
             nearest=nearest,
             watch=watch,
         ),
     )
 
 
-def _rules(settings: Settings) -> RecordRules:
+def _rules(audit: AuditSettings) -> RecordRules:
     key = b""
-    if settings.audit_hash_key is not None:
-        key = _read("audit_hash_key", settings.audit_hash_key).strip()
+    if audit.hash_key is not None:
+        key = _read("audit_hash_key", audit.hash_key).strip()
         if len(key) < 16:
-            raise SettingsError(f"setting `audit_hash_key`: `{settings.audit_hash_key}` holds less than 16 bytes")
+            raise SettingsError(f"setting `audit_hash_key`: `{audit.hash_key}` holds less than 16 bytes")
     try:
-        return RecordRules.parse(settings.audit_redact, settings.audit_drop, key)
+        return RecordRules.parse(audit.redact, audit.drop, key)
     except ValueError as error:
         raise SettingsError(f"setting `audit_redact` or `audit_drop`: {error}") from error
 
 
-def _sinks(settings: Settings, stdout: Sink) -> list[Sink]:
+def _sinks(audit: AuditSettings, otlp: OtlpSettings, stdout: Sink) -> list[Sink]:
     sinks: list[Sink] = []
-    for name in settings.audit:
+    for name in audit.sinks:
         kind, _, argument = name.partition(":")
         if name == "stdout":
             sinks.append(stdout)
-        elif name == "otlp" and settings.otlp_endpoint:
-            sinks.append(OtlpSink(log_exporter(_otlp(settings))))
+        elif name == "otlp" and otlp.endpoint:
+            sinks.append(OtlpSink(log_exporter(_target(otlp))))
         elif kind == "file" and argument:
-            sinks.append(_file(settings, Path(argument)))
+            sinks.append(_file(audit, Path(argument)))
         elif name != "none":
             raise SettingsError(
                 f"setting `audit`: `{name}` is no sink: expected stdout, file:PATH, otlp (with otlp_endpoint) or none"
@@ -119,52 +120,52 @@ def _sinks(settings: Settings, stdout: Sink) -> list[Sink]:
     return sinks
 
 
-def _file(settings: Settings, path: Path) -> FileSink:
+def _file(audit: AuditSettings, path: Path) -> FileSink:
     chain = None
-    if settings.audit_chain != "off":
+    if audit.chain != "off":
         key = None
-        if settings.audit_signing_key is not None:
+        if audit.signing_key is not None:
             try:
-                refuse_encrypted_key(settings.audit_signing_key)
-                key = read_signing_key(_read("audit_signing_key", settings.audit_signing_key))
+                refuse_encrypted_key(audit.signing_key)
+                key = read_signing_key(_read("audit_signing_key", audit.signing_key))
             except OSError as error:
                 raise SettingsError(f"setting `audit_signing_key`: {error.strerror}") from error
             except (ValueError, TypeError) as error:
                 raise SettingsError(f"setting `audit_signing_key`: {error}") from error
         chain = Chain(key, secrets.token_hex(8))
     rotation = Rotation(
-        max_bytes=settings.audit_rotate_bytes,
-        max_age_seconds=settings.audit_rotate_seconds,
-        keep=settings.audit_keep,
-        compress=settings.audit_compress == "gzip",
+        max_bytes=audit.rotate_bytes,
+        max_age_seconds=audit.rotate_seconds,
+        keep=audit.keep,
+        compress=audit.compress == "gzip",
     )
     try:
-        return FileSink(path, rotation=rotation, chain=chain, sync=settings.audit_sync == "disk")
+        return FileSink(path, rotation=rotation, chain=chain, sync=audit.sync == "disk")
     except OSError as error:
         raise SettingsError(f"setting `audit`: `{path}` cannot be written: {error.strerror}") from error
 
 
-def _otlp(settings: Settings) -> OtlpTarget:
-    if settings.otlp_key is not None:
+def _target(otlp: OtlpSettings) -> OtlpTarget:
+    if otlp.key is not None:
         try:
-            refuse_encrypted_key(settings.otlp_key)
+            refuse_encrypted_key(otlp.key)
         except OSError as error:
-            raise SettingsError(f"setting `otlp_key`: `{settings.otlp_key}`: {error.strerror}") from error
+            raise SettingsError(f"setting `otlp_key`: `{otlp.key}`: {error.strerror}") from error
     headers = {}
-    if settings.otlp_headers is not None:
-        for line in _read("otlp_headers", settings.otlp_headers).decode("utf-8", "replace").splitlines():
+    if otlp.headers is not None:
+        for line in _read("otlp_headers", otlp.headers).decode("utf-8", "replace").splitlines():
             name, colon, value = line.partition(":")
             if line.strip() and not colon:
-                raise SettingsError(f"setting `otlp_headers`: `{settings.otlp_headers}` has a line without a colon")
+                raise SettingsError(f"setting `otlp_headers`: `{otlp.headers}` has a line without a colon")
             if colon:
                 headers[name.strip().lower()] = value.strip()
     return OtlpTarget(
-        settings.otlp_endpoint,
-        settings.otlp_protocol,
+        otlp.endpoint,
+        otlp.protocol,
         headers or None,
-        str(settings.otlp_ca or ""),
-        str(settings.otlp_key or ""),
-        str(settings.otlp_certificate or ""),
+        str(otlp.ca or ""),
+        str(otlp.key or ""),
+        str(otlp.certificate or ""),
     )
 
 

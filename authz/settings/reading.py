@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from authz.core.errors import SettingsError
 from authz.settings.fields import Settings
+from authz.settings.sections import flatten
 
 PREFIX = "AUTHZ_"
 
@@ -23,7 +24,7 @@ def read_settings(
 
     Args:
         flags: by field name; None means not given.
-        file: YAML mapping by field name.
+        file: YAML mapping by field name, or in sections (``settings.sections``).
         environment: ``AUTHZ_<FIELD>``; None reads the process's.
 
     Raises:
@@ -81,7 +82,10 @@ def _from_file(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(told, dict):
         raise SettingsError(f"`{file}` is no mapping of settings")
-    return {str(name): value for name, value in told.items()}
+    try:
+        return flatten({str(name): value for name, value in told.items()})
+    except ValueError as error:
+        raise SettingsError(f"`{file}`: {error}") from error
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,7 @@ The record of native enforcement as one part of the service: carriers, judge and
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,28 +13,37 @@ from authz.service.native.following import Following
 from authz.service.native.gaps import Gaps
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
-from authz.settings.fields import Settings
+from authz.settings.sections import AccessLogSettings
 from authz.telemetry.status import NativeStatus
 
 
 class NativeRecord:
     """``start`` when policies are in force, ``close`` while the trail is still open."""
 
-    def __init__(self, settings: Settings, trail: AuditTrail, clock: Callable[[], float]) -> None:
-        """Raises SettingsError when a directory cannot be followed."""
+    def __init__(
+        self, settings: AccessLogSettings, sinks: Iterable[Path], trail: AuditTrail, clock: Callable[[], float]
+    ) -> None:
+        """
+        Make the parts; none runs yet.
+
+        Args:
+            settings: their section.
+            sinks: the audit's own files, which must not be followed.
+
+        Raises:
+            SettingsError: a directory cannot be followed.
+        """
         self._clock = clock
-        self.intake = Intake(trail, settings.access_log_verify, clock)
-        sinks = [Path(name.partition(":")[2]) for name in settings.audit if name.startswith("file:")]
+        self.intake = Intake(trail, settings.verify, clock)
+        own = list(sinks)
         self._following = [
-            Following(self.intake, Path(name.partition(":")[2]), settings.access_log_positions, sinks)
-            for name in settings.access_logs
-            if name.startswith("file:")
+            Following(self.intake, directory, settings.positions, own) for directory in settings.directories
         ]
-        self.stream = AccessLogStream(self.intake) if "grpc" in settings.access_logs else None
+        self.stream = AccessLogStream(self.intake) if settings.takes_streams else None
         """What the server takes streams with; None where none are taken."""
         self._gaps = None
-        if settings.access_log_admin:
-            self._gaps = Gaps(self.intake, settings.access_log_admin, clock, _counts(settings))
+        if settings.admin:
+            self._gaps = Gaps(self.intake, settings.admin, clock, _counts(settings))
 
     def replace(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force."""
@@ -66,9 +75,8 @@ class NativeRecord:
         )
 
 
-def _counts(settings: Settings) -> Path | None:
+def _counts(settings: AccessLogSettings) -> Path | None:
     """Beside the positions; None where streams only are taken and no place is named."""
-    if settings.access_log_positions is not None:
-        return settings.access_log_positions.with_name(settings.access_log_positions.name + ".counts")
-    directories = [name.partition(":")[2] for name in settings.access_logs if name.startswith("file:")]
-    return Path(directories[0]) / ".authz-counts.json" if directories else None
+    if settings.positions is not None:
+        return settings.positions.with_name(settings.positions.name + ".counts")
+    return settings.directories[0] / ".authz-counts.json" if settings.directories else None

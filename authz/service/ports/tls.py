@@ -12,12 +12,20 @@ import grpc
 
 from authz.core.errors import SettingsError
 from authz.identity.pem import refuse_encrypted_key
+from authz.settings.sections import TlsSettings
 
 _log = logging.getLogger("authz.tls")
 
 
 class ServerCertificate:
     """Certificate, key and, for mTLS, the bundle that vouches for clients. Existing connections are untouched."""
+
+    @classmethod
+    def of(cls, tls: TlsSettings) -> "ServerCertificate | None":
+        """Read the files of the settings; None where they name none. Raises SettingsError as the constructor does."""
+        if tls.certificate is None or tls.key is None:
+            return None
+        return cls(tls.certificate, tls.key, tls.client_ca)
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
         """Raises SettingsError when the files do not make a usable pair."""

@@ -15,6 +15,7 @@ from authz.service.ports.http import make_admin_server
 from authz.service.ports.tls import ServerCertificate
 from authz.service.recording import make_tracer, make_trail
 from authz.settings.fields import Settings
+from authz.settings.sections import AuditSettings, OtlpSettings
 from authz.telemetry.counters import Telemetry
 from tests.service.ports.test_tls import Pair
 
@@ -24,7 +25,8 @@ async def _app(*_: object) -> None:
 
 
 def _trail(settings: Settings) -> AuditTrail:
-    return make_trail(settings, None, Telemetry(), make_tracer(settings), lambda: None, None)  # type: ignore[arg-type]
+    otlp = OtlpSettings.of(settings)
+    return make_trail(AuditSettings.of(settings), otlp, None, Telemetry(), make_tracer(otlp), lambda: None, None)  # type: ignore[arg-type]
 
 
 DOORS: dict[str, Callable[[Path, Path], object]] = {
@@ -36,7 +38,7 @@ DOORS: dict[str, Callable[[Path, Path], object]] = {
         ),
     ),
     "otlp": lambda certificate, key: make_tracer(
-        Settings(otlp_endpoint="https://127.0.0.1:1", otlp_certificate=certificate, otlp_key=key)
+        OtlpSettings.of(Settings(otlp_endpoint="https://127.0.0.1:1", otlp_certificate=certificate, otlp_key=key))
     ),
     "audit": lambda certificate, key: _trail(
         Settings(audit=(f"file:{key}.jsonl",), audit_chain="on", audit_signing_key=key)
