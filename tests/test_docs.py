@@ -19,7 +19,7 @@ import pytest
 
 import authz
 from authz.cli import COMMANDS, application
-from authz.settings.fields import Settings
+from authz.settings.fields import TUNING, Settings
 from authz.settings.flags import setting_flags
 from authz.settings.reading import PREFIX
 
@@ -39,9 +39,11 @@ NEVER_RUN = re.compile(r"\b(serve|demo|ca serve|pip|make|curl|docker|openssl|sud
 
 
 def settings_table() -> str:
-    """Every setting of ``authz serve`` with its default, in the order of the fields."""
+    """Every setting of ``authz serve`` with its default, in the order of the fields, tuning last."""
     rows = ["| setting | default | what it does |", "|---|---|---|"]
-    for flag in setting_flags():
+    for flag in sorted(setting_flags(), key=lambda flag: flag.name in TUNING):
+        if flag.name in TUNING and "| **tuning** | | |" not in rows:
+            rows.append("| **tuning** | | |")
         default = Settings.model_fields[flag.name].default
         shown = ", ".join(f"`{value}`" for value in default) if flag.several else f"`{default}`"
         empty = default is None or default == "" or default == () or default == {}

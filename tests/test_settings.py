@@ -33,6 +33,12 @@ def test_flags_win_over_environment_and_environment_over_file(tmp_path: Path) ->
         ({"AUTHZ_LISTEN": "unix:/a, 127.0.0.1:1"}, "listen", ("unix:/a", "127.0.0.1:1")),
         ({"AUTHZ_MAX_TOKEN_BYTES": "300"}, "max_token_bytes", 300),
         ({"AUTHZ_JWKS_CA_BUNDLES": '{"https://i": "ca.pem"}'}, "jwks_ca_bundles", {"https://i": "ca.pem"}),
+        (
+            {"AUTHZ_JWKS_CA_BUNDLES": "https://i?a=b=ca.pem; j=k.pem"},
+            "jwks_ca_bundles",
+            {"https://i?a=b": "ca.pem", "j": "k.pem"},
+        ),
+        ({"AUTHZ_PEER_TRUST_BUNDLES": "mesh.test=a.pem,b.pem"}, "peer_trust_bundles", {"mesh.test": "a.pem,b.pem"}),
     ],
 )
 def test_texts_of_the_environment_become_values(environment: dict[str, str], field: str, expected: Any) -> None:
@@ -48,6 +54,8 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_MAX_TOKEN_BYTES": "1"}, "setting `max_token_bytes`: input should be greater than or equal to 256"),
         ({"AUTHZ_AUDIT_ON_FULL": "maybe"}, "setting `audit_on_full`: input should be 'drop' or 'deny'"),
         ({"AUTHZ_JWKS_CA_BUNDLES": "{"}, "setting `jwks_ca_bundles`: expected a JSON object"),
+        ({"AUTHZ_JWKS_CA_BUNDLES": "ca.pem"}, "setting `jwks_ca_bundles`: `ca.pem` is neither NAME=FILE nor"),
+        ({"AUTHZ_PEER_TRUST_BUNDLES": "a=x;a=y"}, "setting `peer_trust_bundles`: `a` is given twice"),
         ({"AUTHZ_LISTEN": "authz"}, "setting `listen`: `authz` is none of host:port, unix:/path and"),
         ({"AUTHZ_LISTEN": ":9191"}, "setting `listen`: `:9191` is none of"),
         ({"AUTHZ_LISTEN": "127.0.0.1:99999"}, "setting `listen`: `127.0.0.1:99999` is none of"),

@@ -6,6 +6,7 @@ Rooms receive the values they need, never the whole. Secrets are named by file o
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,8 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 MAX_PORT = 65_535
+TUNING = frozenset({"audit_capacity", "audit_flush_seconds", "max_token_bytes", "token_cache_size"})
+"""Settings whose defaults hardly anybody changes; the documentation lists them last."""
 
 
 class Settings(BaseSettings):
@@ -79,7 +82,8 @@ class Settings(BaseSettings):
     )
     peer_trust_bundles: dict[str, str] = Field(
         default={},
-        description="trust domain to its PEM files, roots and intermediates, separated by commas, as JSON; followed",
+        description="DOMAIN=FILE,FILE: PEM files of a trust domain, roots and intermediates; followed; "
+        "several allowed, with semicolons or as JSON",
     )
     peer_revocations: Path | None = Field(
         default=None, description="serial numbers and SPIFFE IDs to refuse at once, one a line; followed"
@@ -95,7 +99,9 @@ class Settings(BaseSettings):
     )
     jwks_refresh_seconds: float = Field(default=1200, gt=0, description="refresh of key sets without Cache-Control")
     jwks_ca_bundles: dict[str, str] = Field(
-        default={}, description="PEM bundle by issuer or key URI, as JSON; such a source trusts this bundle only"
+        default={},
+        description="ISSUER=FILE or KEY-URI=FILE: such a source trusts this PEM bundle only; "
+        "several allowed, with semicolons or as JSON",
     )
     jwks_proxy: str = Field(
         default="",
@@ -198,11 +204,18 @@ class Settings(BaseSettings):
 
     @field_validator("jwks_ca_bundles", "peer_trust_bundles", mode="before")
     @classmethod
-    def _json(cls, value: object) -> object:
-        try:
-            return json.loads(value) if isinstance(value, str) else value
-        except ValueError as error:
-            raise ValueError("expected a JSON object") from error
+    def _bundles(cls, value: object) -> object:
+        """``NAME=FILE``, several with semicolons or as a list, or a JSON object; the last ``=`` divides."""
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list | tuple):
+            return value
+        found: dict[str, object] = {}
+        for text in texts:
+            for name, file in _bundle(str(text)):
+                if name in found:
+                    raise ValueError(f"`{name}` is given twice")
+                found[name] = file
+        return found
 
     @field_validator("listen")
     @classmethod
@@ -241,6 +254,20 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what ``read_settings`` passes: file and flags are one mapping by then."""
         return (init_settings,)
+
+
+def _bundle(text: str) -> Iterator[tuple[str, object]]:
+    if text.lstrip().startswith("{"):
+        try:
+            yield from json.loads(text).items()
+        except ValueError as error:
+            raise ValueError("expected a JSON object") from error
+        return
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, file = (one.strip() for one in part.rpartition("="))
+        if not (name and equals and file):
+            raise ValueError(f"`{part}` is neither NAME=FILE nor a JSON object")
+        yield name, file
 
 
 def _is_address(text: str) -> bool:

@@ -32,7 +32,7 @@ def setting_flags() -> Iterator[Flag]:
         kind: Any = field.annotation
         if get_origin(kind) in (Union, UnionType):  # `Path | None`
             kind = next(part for part in get_args(kind) if part is not type(None))
-        several = get_origin(kind) is tuple
+        several = get_origin(kind) in (tuple, dict)
         if several:
             kind = get_args(kind)[0]
         choices = get_args(kind) if get_origin(kind) is Literal else ()
