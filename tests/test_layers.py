@@ -36,6 +36,7 @@ ALLOWED: dict[str, str] = {
     "analysis.offline": "core documents",
     "analysis.suites": "analysis.offline core documents policy tokens",
     "analysis.traps": "core",
+    "analysis.verify": "analysis.offline core envoy.native tokens",
     "analysis.graph": "analysis.offline core",
     "mesh": "core documents policy",
     "envoy.native": "core tokens",
@@ -60,7 +61,7 @@ ALLOWED: dict[str, str] = {
     "demo.apps": "",
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
-        "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control "
+        "_proto analysis.graph analysis.offline analysis.suites analysis.traps analysis.verify audit control "
         "control.authority core demo demo.checks documents envoy envoy.native identity mesh policy service.loading "
         "service.ports service.workers settings sources.policies telemetry tokens"
     ),
@@ -79,8 +80,8 @@ DOORS: dict[str, str] = {
     "betterproto2": "envoy",
     "cachetools": "identity",
     "click": "cli",
-    "cryptography": "audit identity tokens",
-    "envoy": "demo service.workers",
+    "cryptography": "analysis.verify audit identity tokens",
+    "envoy": "analysis.verify demo service.workers",
     "envoy_data_plane": "envoy",
     "google": "_proto control.discovery service service.workers wire",
     "grpc": "cli control.authority demo demo.checks service service.ports telemetry",
