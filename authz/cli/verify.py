@@ -77,9 +77,9 @@ def command(
     authz verify --policies policies/ --mesh mesh.yaml --to reviews-v1 -o json
     """
     from authz.analysis.offline.request import OfflineWorkload
-    from authz.analysis.verify.proxy import find_envoy
     from authz.analysis.verify.sides import Subject
     from authz.analysis.verify.trial import try_workload
+    from authz.envoy.native.binary import find_envoy
     from authz.envoy.native.indexed import Form
 
     described = files.read_workloads(mesh)

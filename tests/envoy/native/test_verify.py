@@ -86,7 +86,7 @@ def test_filters_that_are_right_agree_and_every_rule_is_accounted_for(form: str,
     assert [name for name, one in rules.items() if not one["hit"]] == ["shop/some/3"]
     assert "no client of this machine has a direct address that is one of 10.0.0.0/8" in rules["shop/some/3"]["why"]
     assert workload["hit"] == len(rules) - 1 == 6
-    assert workload["requests"] > 100
+    assert workload["requests"] > 80
     assert 0 < workload["allowed"] < workload["requests"]
 
 
