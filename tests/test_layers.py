@@ -48,7 +48,9 @@ ALLOWED: dict[str, str] = {
     "service": (
         "_proto audit core identity service.loading service.ports settings sources.policies telemetry tokens wire"
     ),
-    "service.native": "audit core service service.loading service.ports settings sources.access_logs telemetry wire",
+    "service.native": (
+        "audit core envoy.native service service.loading service.ports settings sources.access_logs telemetry wire"
+    ),
     "service.app": (
         "admin audit core service service.loading service.native service.ports settings sources.keys telemetry tokens"
     ),
