@@ -81,6 +81,8 @@ def _joined(text: str, key: SigningKey) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
+    """One request that was sent, and Envoy's answer; None where it closed without one."""
+
     index: int
     """Of the request among those that were chosen."""
     facts: Facts
@@ -88,6 +90,7 @@ class Asked:
 
     @property
     def number(self) -> str:
+        """Of the request, as the log has it."""
         return str(self.index)
 
     @property
@@ -98,6 +101,8 @@ class Asked:
 
 @dataclass(slots=True)
 class Decided:
+    """The engine's answer to one request, and the providers that it asked."""
+
     decision: Decision
     attributes: AttributeContext
     asked: list[ProviderQuestion]
@@ -112,11 +117,13 @@ class Decided:
 
     @property
     def answers(self) -> dict[str, str]:
+        """What the stand-in said, by provider."""
         return {one.provider.name: "allow" for one in self.asked}
 
     def differences(
         self, told: Mapping[str, object], splits_deny: frozenset[str], *, has_body: bool
     ) -> tuple[tuple[str, object, object], ...]:
+        """Facts that differ: what, Envoy's, the engine's; a HEAD request has no body to compare."""
         ours = facts_of_engine(self.decision)
         if not has_body:
             del ours["body"]
@@ -126,6 +133,8 @@ class Decided:
 
 
 class Trial:
+    """The filters of one workload, ready to be run, and the engine that they are held against."""
+
     def __init__(self, engine: Engine, subject: Subject, key: SigningKey) -> None:
         self._engine = engine
         self._subject = subject
