@@ -14,15 +14,15 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # the package carries no types
 
 from authz.analysis.offline.request import OfflineRequest
+from authz.analysis.verify.certificates import Identities
+from authz.analysis.verify.proxy import listener, running
 from authz.core.attributes import Workload
 from authz.core.compiler import compile_as_needed
 from authz.core.engine import Engine
 from authz.core.resources import Action, AuthorizationPolicy, MeshConfig, Metadata, Operation, Resources, Rule, Source
 from authz.envoy.native.filters import http_filters
 from authz.envoy.native.indexed import Form
-from tests.envoy.certificates import Identities
 from tests.envoy.client import http1_bytes
-from tests.envoy.native.envoy import listener, running
 
 NUMBERS = (1, 10, 35, 70, 140, 1000, 10_000)
 """Policies in the measurement without arguments, half of them DENY and half of them ALLOW."""

@@ -36,6 +36,7 @@ ALLOWED: dict[str, str] = {
     "analysis.offline": "core documents",
     "analysis.suites": "analysis.offline core documents policy tokens",
     "analysis.traps": "core",
+    "analysis.verify": "analysis.offline core envoy.native tokens",
     "analysis.graph": "analysis.offline core",
     "mesh": "core documents policy",
     "envoy.native": "core tokens",
@@ -47,7 +48,9 @@ ALLOWED: dict[str, str] = {
     "service": (
         "_proto audit core identity service.loading service.ports settings sources.policies telemetry tokens wire"
     ),
-    "service.native": "audit core service service.loading service.ports settings sources.access_logs telemetry wire",
+    "service.native": (
+        "audit core envoy.native service service.loading service.ports settings sources.access_logs telemetry wire"
+    ),
     "service.app": (
         "admin audit core service service.loading service.native service.ports settings sources.keys telemetry tokens"
     ),
@@ -55,12 +58,12 @@ ALLOWED: dict[str, str] = {
     "service.embedded": "core service service.app service.ports service.workers settings",
     "control.discovery": "_proto",
     "control.authority": "_proto admin control.discovery core identity service.ports telemetry",
-    "control": "core envoy mesh service.loading sources.keys telemetry tokens",
+    "control": "core envoy envoy.native mesh service.loading sources.keys telemetry tokens",
     "demo": "audit control core demo.apps envoy identity mesh policy settings tokens",
     "demo.apps": "",
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
-        "_proto analysis.graph analysis.offline analysis.suites analysis.traps audit control "
+        "_proto analysis.graph analysis.offline analysis.suites analysis.traps analysis.verify audit control "
         "control.authority core demo demo.checks documents envoy envoy.native identity mesh policy service.loading "
         "service.ports service.workers settings sources.policies telemetry tokens"
     ),
@@ -79,8 +82,8 @@ DOORS: dict[str, str] = {
     "betterproto2": "envoy",
     "cachetools": "identity",
     "click": "cli",
-    "cryptography": "audit identity tokens",
-    "envoy": "demo service.workers",
+    "cryptography": "analysis.verify audit identity tokens",
+    "envoy": "demo envoy.native service.workers",
     "envoy_data_plane": "envoy",
     "google": "_proto control.discovery service service.workers wire",
     "grpc": "cli control.authority demo demo.checks service service.ports telemetry",

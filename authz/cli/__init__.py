@@ -25,6 +25,7 @@ COMMANDS = {
     "audit": "Read the record of decisions.",
     "mtls": "Find out where STRICT mutual TLS is safe.",
     "compile": "Compile policies to filters that Envoy decides by itself.",
+    "verify": "Try your policies on a real Envoy.",
     "mesh": "Render Envoy configuration from a mesh description.",
     "ca": "Run and inspect the certificate authority.",
     "rotation": "Watch and steer the rotation of certificates.",

@@ -9,6 +9,7 @@ import click
 
 from authz.cli import files
 from authz.cli import output as out
+from authz.cli.key_sets import read_key_sets
 from authz.core.attributes import Json, Workload
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
@@ -80,7 +81,7 @@ def command(
     target = _find(described.workloads, name)
     engine = compile_engine(read_policies(read_directory(policies), described.config).resources, described.config)
     workload = Workload(target.namespace, frozenset(target.labels.items()), target.service_account, target.name)
-    key_sets = _key_sets(jwks)
+    key_sets = read_key_sets(jwks)
     report = limits.report(
         engine,
         workload,
@@ -117,18 +118,6 @@ def _find(workloads: Sequence["MeshWorkload"], name: str) -> "MeshWorkload":
             return workload
     known = ", ".join(sorted(workload.name for workload in workloads))
     raise click.ClickException(f"the mesh has no workload `{name}`; it has {known or 'none'}")
-
-
-def _key_sets(written: Sequence[str]) -> dict[str, str]:
-    """Texts by ``JwtRule.keys_from``: what is given may be a ``jwksUri`` or an issuer whose keys are discovered."""
-    found: dict[str, str] = {}
-    for one in written:
-        uri, equals, path = one.rpartition("=")
-        if not equals or not uri:
-            raise click.UsageError(f"`--jwks {one}` is not of the form URI=FILE")
-        text = Path(path).read_text(encoding="utf-8")
-        found |= {f"uri:{uri}": text, f"oidc:{uri}": text}
-    return found
 
 
 def _remark(engine: Engine, workload: Workload, key_sets: dict[str, str], http: "NativeFilters") -> None:

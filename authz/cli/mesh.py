@@ -88,6 +88,14 @@ def command() -> None:
     "--watch", is_flag=True, help="Go on: render what changed policies, descriptions and key sets change, until Ctrl-C."
 )
 @click.option(
+    "--validate",
+    metavar="auto|off|PATH",
+    default="auto",
+    show_default=True,
+    help="Show changed native filters to an Envoy before they are written: that of this machine if there is one and "
+    "they are not too large, none, or this one.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1, 256),
     default=2,
@@ -120,6 +128,7 @@ def render(
     enforce: str,
     jwks_ca_bundle: tuple[str, ...],
     watch: bool,
+    validate: str,
     workers: int,
     peer_certificate: bool,
     tls_minimum: str,
@@ -155,7 +164,7 @@ def render(
     if watch:
         if check or policies is None or mesh_path.is_dir():
             raise click.UsageError("--watch needs --policies and a --mesh FILE, and cannot be joined with --check")
-        asyncio.run(_follow(policies, mesh_path, out, options, bundles))
+        asyncio.run(_follow(policies, mesh_path, out, options, bundles, validate))
         return
     mesh = _read(mesh_path)
     native = [workload for workload in mesh.workloads if options.is_native(workload)]
@@ -175,6 +184,7 @@ def render(
     )
     if check:
         _compare(out, files)
+    _validate(validate, out, files)
     _write(out, files)
 
 
@@ -256,11 +266,32 @@ def _keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
     return keys
 
 
-async def _follow(policies: Path, mesh: Path, out: Path, options: RenderOptions, bundles: dict[str, str]) -> None:
+def _validate(how: str, out: Path, files: Mapping[str, bytes]) -> None:
+    """Raises EnvoyError, and then nothing is written."""
+    from authz.control.validate import Validator
+
+    validator = Validator.of(how)
+    if validator is not None and (why := validator.validate(out, files)):
+        output.remark(f"unchecked {why}")
+
+
+async def _follow(
+    policies: Path, mesh: Path, out: Path, options: RenderOptions, bundles: dict[str, str], validate: str
+) -> None:
     """Until SIGINT or SIGTERM."""
     from authz.control.follow import MeshFollower
+    from authz.control.validate import Validator
 
-    follower = MeshFollower(policies, mesh, out, options, clock=time, say=output.remark, ca_bundles=bundles)
+    follower = MeshFollower(
+        policies,
+        mesh,
+        out,
+        options,
+        clock=time,
+        say=output.remark,
+        ca_bundles=bundles,
+        validator=Validator.of(validate),
+    )
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

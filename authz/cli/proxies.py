@@ -25,7 +25,15 @@ def proxy_name(address: str) -> str:
 def read_proxy(address: str) -> tuple[Served, ...]:
     """Raises FetchError."""
     try:
-        return read_served(_get(address, "/certs"))
+        return read_served(get(address, "/certs"))
+    except ValueError as error:
+        raise FetchError(f"the proxy at `{address}` cannot be asked: {error}") from error
+
+
+def get(address: str, path: str) -> str:
+    """Ask one page of a proxy's administration. Raises FetchError."""
+    try:
+        return _get(address, path)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise FetchError(f"the proxy at `{address}` cannot be asked: {error}") from error
 

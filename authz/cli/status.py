@@ -82,10 +82,23 @@ class Status:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="PEM key of --certificate.",
 )
+@click.option(
+    "--proxies",
+    metavar="ADDRESS",
+    multiple=True,
+    help="Ask proxies instead whether they run the filters rendered for them: host:port, a socket, or a quoted pattern "
+    "of sockets; may be repeated.",
+)
+@click.option(
+    "--state",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="With --proxies: the directory of `authz mesh render`.",
+)
 @out.answer_form("table", "json")
 def command(
     admin: str, policies: tuple[str, ...], mesh: str | None, wait: float, token_file: Path | None, ca: Path | None,
-    certificate: Path | None, key: Path | None, output: str,
+    certificate: Path | None, key: Path | None, proxies: tuple[str, ...], state: Path | None, output: str,
 ) -> None:  # fmt: skip
     """
     Ask a running server whether it is ready (exit 0: yes, 3: no, 1: it does not answer).
@@ -97,7 +110,14 @@ def command(
     authz status --admin unix:/run/authz/admin.sock
     authz status --policies policies/ --mesh mesh.yaml --wait 10
     authz status -o json | jq -r '.causes[].message'
+    authz status --proxies 'state/run/*.admin.sock' --state state/
     """
+    if bool(proxies) is not (state is not None):
+        raise click.UsageError("--proxies and --state go together")
+    if state is not None:
+        from authz.cli import proxy_status
+
+        raise SystemExit(proxy_status.answer(proxies, state, wait, output))
     version = files.load(policies, mesh).engine.version if policies else ""
     if (certificate is None) is not (key is None) or (certificate is not None and ca is None):
         raise click.UsageError("--ca, --certificate and --key go together")

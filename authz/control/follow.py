@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from authz.control.validate import Validator
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule, MtlsMode
 from authz.envoy.files import left_over, write_files
 from authz.envoy.listeners import MtlsModeOf
+from authz.envoy.native.binary import EnvoyError
 from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.render import (
     KeyTexts,
@@ -101,6 +103,7 @@ class MeshFollower:
         say: Callable[[str], None],
         ca_bundles: Mapping[str, str] | None = None,
         refresh_seconds: float = 1200.0,
+        validator: Validator | None = None,
     ) -> None:
         """
         Args:
@@ -112,11 +115,13 @@ class MeshFollower:
             say: is given one line for people about everything that was written.
             ca_bundles: PEM file by issuer or key URI, as the setting ``jwks_ca_bundles``.
             refresh_seconds: how often key sets without Cache-Control are fetched.
+            validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
         """
         self._mesh_file = mesh_file
         self._out = out
         self._options = options
         self._say = say
+        self._validator = validator
         self._changed = asyncio.Event()
         self._snapshot: Snapshot | None = None
         self._rendered: _Rendered | None = None
@@ -146,6 +151,7 @@ class MeshFollower:
 
         Raises:
             LoadError: policies or description have problems; nothing was written.
+            EnvoyError: Envoy refuses the filters; no file was touched.
             OSError: a file could not be written.
         """
         ready = asyncio.Event()
@@ -168,6 +174,9 @@ class MeshFollower:
                 for problem in error.problems:
                     _log.error("%s", problem)
                 self._say("kept      every file as it was: the mesh description has problems")
+            except EnvoyError as error:
+                _log.error("%s", error)
+                self._say(f"kept      every file as it was: {error}")
             except OSError as error:
                 _log.error("cannot write `%s`: %s", error.filename or self._out, error.strerror or error)
 
@@ -198,10 +207,13 @@ class MeshFollower:
         options, kept = keep_check(mesh, snapshot.engine, self._options)
         for name, reasons in kept.items():
             self._say(f"check     `{name}` asks the authorization server: {'; '.join(reasons)}")
-        written: tuple[str, ...] = ()
+        filters: dict[str, bytes] = {}
         for workload in mesh.workloads:
             if options.is_native(workload):
-                written += write_files(self._out, render_filters(mesh, workload, native))
+                filters |= render_filters(mesh, workload, native)
+        if self._validator is not None and (why := self._validator.validate(self._out, filters)):
+            self._say(f"unchecked {why}")
+        written = write_files(self._out, filters)
         mode_of = modes_of(snapshot.engine)
         shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
         before, self._rendered = self._rendered, _Rendered(mesh, shapes)

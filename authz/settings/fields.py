@@ -162,6 +162,11 @@ class Settings(BaseSettings):
         description="where {proxy} tells its counters, to find requests without a record: unix:run/{proxy}.admin.sock "
         "or http://{proxy}:15000; empty compares nothing",
     )
+    access_log_state: Path | None = Field(
+        default=None,
+        description="directory of `authz mesh render --enforce native`, with `access_log_admin`: a metric tells of "
+        "proxies that run other filters than it holds",
+    )
     access_log_verify: float = Field(
         default=1.0, ge=0, le=1, description="share of their entries that the engine decides again and compares"
     )

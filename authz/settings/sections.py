@@ -95,6 +95,7 @@ class AccessLogSettings(Section):
     carriers: tuple[str, ...]
     positions: Path | None
     admin: str
+    state: Path | None
     verify: float
 
     @property

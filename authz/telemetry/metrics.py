@@ -151,6 +151,7 @@ def _native(native: NativeStatus) -> Iterator[Family]:
     yield gauge(names.NATIVE_FOLLOWING, {(): float(not native.problem)})
     yield counter(names.NATIVE_MISSING, {(proxy,): number for proxy, number in native.missing.items()})
     yield gauge(names.NATIVE_UNCOMPARED, {(proxy,): float(bad) for proxy, bad in native.unreachable.items()})
+    yield gauge(names.NATIVE_IN_FORCE, {(proxy,): float(good) for proxy, good in native.in_force.items()})
 
 
 def metrics_registry(collector: TelemetryCollector) -> CollectorRegistry:

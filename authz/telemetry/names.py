@@ -188,9 +188,12 @@ NATIVE_MISSING = Metric(
 NATIVE_UNCOMPARED = Metric(
     "authz_access_log_uncompared", "gauge", "1 while the counters of a proxy cannot be read", ("proxy",)
 )
+NATIVE_IN_FORCE = Metric(
+    "authz_native_filters_in_force", "gauge", "1 while a proxy runs the filters rendered for it", ("proxy",)
+)
 NATIVE_METRICS = (
     *(NATIVE_ENTRIES, NATIVE_VERDICTS, NATIVE_DISAGREEMENTS, NATIVE_NEWEST),
-    *(NATIVE_WAITING, NATIVE_FOLLOWING, NATIVE_MISSING, NATIVE_UNCOMPARED),
+    *(NATIVE_WAITING, NATIVE_FOLLOWING, NATIVE_MISSING, NATIVE_UNCOMPARED, NATIVE_IN_FORCE),
 )
 """Told where access logs of proxies that enforce are taken."""
 

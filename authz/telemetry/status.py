@@ -92,6 +92,8 @@ class NativeStatus:
     """Requests without a record, by proxy."""
     unreachable: Mapping[str, bool] = field(default_factory=dict)
     """By proxy, whether its counters could not be read at the last attempt."""
+    in_force: Mapping[str, bool] = field(default_factory=dict)
+    """By proxy that answered, whether it runs the filters that were rendered for it."""
     problem: str = ""
     """Why logs cannot be followed; empty when they can."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from authz.control.follow import MeshFollower, fetch_key_texts
+from authz.control.validate import Validator
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule
 from authz.envoy.options import RenderOptions
@@ -39,13 +40,15 @@ def jwt(uri: str) -> str:
 
 
 class Followed:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, validator: Validator | None = None) -> None:
         self.policies, self.mesh, self.out = folder / "policies", folder / "mesh.yaml", folder / "state"
         self.policies.mkdir()
         self.mesh.write_bytes(description(Ports()))
         self.write("a.yaml", policy("one", "/one"))
         self.said: list[str] = []
-        self.follower = MeshFollower(self.policies, self.mesh, self.out, OPTIONS, clock=time, say=self.said.append)
+        self.follower = MeshFollower(
+            self.policies, self.mesh, self.out, OPTIONS, clock=time, say=self.said.append, validator=validator
+        )
 
     def write(self, name: str, text: str) -> None:
         fresh = self.policies.parent / name

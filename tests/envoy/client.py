@@ -15,7 +15,8 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 
 from authz.analysis.offline.request import OfflineRequest
-from tests.envoy.certificates import Identities
+from authz.analysis.verify.certificates import Identities
+from authz.analysis.verify.proxy import Endpoints
 
 TIMEOUT = 20
 _OVER_HTTP1 = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")
@@ -36,22 +37,6 @@ class Answer:
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """A connection's ends as the PROXY header tells them; None: no PROXY header."""
-
-    source: str
-    destination: str
-    port: int
-
-    def header(self) -> bytes:
-        source, destination = self.source, self.destination
-        family = "TCP6" if ":" in source + destination else "TCP4"
-        if family == "TCP6":
-            source, destination = (one if ":" in one else f"::ffff:{one}" for one in (source, destination))
-        return f"PROXY {family} {source} {destination} 40000 {self.port}\r\n".encode()
 
 
 def connect(

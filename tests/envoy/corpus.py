@@ -18,6 +18,8 @@ from time import time
 from authz.analysis.offline.request import to_attributes
 from authz.analysis.suites.keys import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, Group, PolicyText, Suite
+from authz.analysis.verify.certificates import Identities
+from authz.analysis.verify.proxy import Endpoints
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision
 from authz.core.pipeline import decide
@@ -30,8 +32,7 @@ from authz.tokens.signing import KeyPool, make_keys, make_tokens
 from authz.wire.answer import DECISION_ID_HEADER
 from tests.envoy import sidecar as envoy
 from tests.envoy.applications import Applications, applications
-from tests.envoy.certificates import Identities
-from tests.envoy.client import Answer, Endpoints, send
+from tests.envoy.client import Answer, send
 from tests.envoy.deciding import LARGEST_MESSAGE_BYTES, Deciding
 from tests.service.recording import Entry, Recorder
 

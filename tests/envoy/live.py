@@ -12,12 +12,13 @@ import pytest
 from authz.analysis.offline.request import OfflineRequest
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
+from authz.analysis.verify.proxy import Endpoints
 from authz.core.attributes import AttributeContext, Workload
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
 from authz.service.loading.snapshot import Snapshot
 from tests.envoy import sidecar as envoy
-from tests.envoy.client import Answer, Endpoints, connect, read_http1, send
+from tests.envoy.client import Answer, connect, read_http1, send
 from tests.envoy.corpus import Bench, bench
 from tests.service.recording import Recorder
 

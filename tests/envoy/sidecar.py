@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from authz.analysis.verify.certificates import Identities
 from authz.core.attributes import Workload
 from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
@@ -27,7 +28,6 @@ from authz.envoy.messages import as_json
 from authz.envoy.options import LABEL_PROXY, RenderOptions, envoy_arguments
 from authz.envoy.render import render_all
 from authz.mesh.nouns import Address, InboundPort, Mesh, MeshWorkload, Place, Protocol
-from tests.envoy.certificates import Identities
 from tests.envoy.rig import Proxy
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None

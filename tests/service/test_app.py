@@ -49,7 +49,15 @@ class Worker:
 async def worker(*flags: str) -> AsyncIterator[Worker]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "--workers", "1", *flags, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *COMMAND,
+        "--server",
+        "grpcio",
+        "--workers",
+        "1",
+        *flags,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     try:
         yield Worker(process)
@@ -64,7 +72,7 @@ async def test_the_service_starts_answers_and_drains(tmp_path: Path) -> None:
     flags = ["--policies", str(write_policies(tmp_path)), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     flags += ["--listen", f"unix:{tmp_path}/authz.sock", "--drain-delay-seconds", "0.3"]
     async with worker(*flags) as service:
-        address = await service.says(r"listening (127\S+)")
+        address = await service.says(r"listening (127[^\s,]+)")
         admin = await service.says(r"admin     (\S+)/healthz")
         await service.says("health is SERVING")
         async with grpc.aio.insecure_channel(address) as channel, httpx.AsyncClient(trust_env=False) as http:
@@ -110,7 +118,7 @@ spec: {jwtRules: [{issuer: a, jwksUri: "http://127.0.0.1:1/keys"}]}
 """)
     flags = ["--policies", str(policies), "--listen", "127.0.0.1:0", "--keys-timeout-seconds", "0.2"]
     async with worker(*flags) as service:
-        address = await service.says(r"listening (127\S+)")
+        address = await service.says(r"listening (127[^\s,]+)")
         assert "127.0.0.1:1/keys" in await service.says("waiting .*")
         async with grpc.aio.insecure_channel(address) as channel:
             assert await health_of(channel) == "NOT_SERVING"

@@ -44,6 +44,7 @@ STATUS = ServiceStatus(
         512,
         {"p": 3},
         {"p": True},
+        in_force={"p": False},
     ),
 )
 
@@ -159,6 +160,7 @@ def test_the_page_shows_the_statuses() -> None:
         ("authz_access_log_following", ()): 1,
         ("authz_access_log_missing_total", (("proxy", "p"),)): 3,
         ("authz_access_log_uncompared", (("proxy", "p"),)): 1,
+        ("authz_native_filters_in_force", (("proxy", "p"),)): 0,
         ("authz_peer_trust_reloads_total", (("result", "failure"),)): 1,
         ("authz_peer_trust_last_reload_successful", ()): 0,
         ("authz_peer_trust_last_reload_success_timestamp_seconds", ()): 1.7e9,

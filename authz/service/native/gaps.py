@@ -14,14 +14,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import httpx
 
 from authz.service.native.intake import TENTHS, Intake
+from authz.service.native.proxies import ask_admin
 
 _log = logging.getLogger("authz.native")
 MINUTE = 60.0
-TIMEOUT_SECONDS = 5.0
+_COUNTERS = quote(r"^(http\..*\.downstream_rq_(total|active)|server\.uptime)$")
 MAX_PROXIES = 4096
 RESTARTED_SECONDS = 5.0
 """Uptime is told in whole seconds, and a clock may be set a little."""
@@ -195,17 +197,8 @@ class Gaps:
 
     async def asked(self, proxy: str) -> Counted:
         """Ask a proxy's admin. Raises OSError, ValueError, httpx's errors."""
-        where = self._where.replace("{proxy}", proxy)
-        transport = None
-        if where.startswith("unix:"):
-            transport = httpx.AsyncHTTPTransport(uds=where.removeprefix("unix:"))
-            where = "http://envoy"
-        async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-            answer = await client.get(
-                f"{where}/stats", params={"filter": r"^(http\..*\.downstream_rq_(total|active)|server\.uptime)$"}
-            )
-            answer.raise_for_status()
-        return read_counters(answer.text, self._clock())
+        text = await ask_admin(self._where, proxy, f"/stats?filter={_COUNTERS}")
+        return read_counters(text, self._clock())
 
 
 def read_counters(text: str, now: float) -> Counted:

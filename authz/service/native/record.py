@@ -11,6 +11,7 @@ from authz.audit.trail import AuditTrail
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.following import Following
 from authz.service.native.gaps import Gaps
+from authz.service.native.in_force import InForce
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
 from authz.settings.sections import AccessLogSettings
@@ -44,6 +45,9 @@ class NativeRecord:
         self._gaps = None
         if settings.admin:
             self._gaps = Gaps(self.intake, settings.admin, clock, _counts(settings))
+        self._in_force = None
+        if settings.admin and settings.state is not None:
+            self._in_force = InForce(settings.state, settings.admin)
 
     def replace(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force."""
@@ -54,6 +58,8 @@ class NativeRecord:
         tasks = [asyncio.create_task(one.run(), name="access logs") for one in self._following]
         if self._gaps is not None:
             tasks.append(asyncio.create_task(self._gaps.run(), name="gaps"))
+        if self._in_force is not None:
+            tasks.append(asyncio.create_task(self._in_force.run(), name="filters in force"))
         return tasks
 
     async def close(self) -> None:
@@ -71,6 +77,7 @@ class NativeRecord:
             waiting_bytes=sum(one.waiting_bytes for one in self._following),
             problem="; ".join(one.problem for one in self._following if one.problem),
             missing=dict(self._gaps.missing) if self._gaps is not None else {},
+            in_force=dict(self._in_force.proxies) if self._in_force is not None else {},
             unreachable=dict(self._gaps.unreachable) if self._gaps is not None else {},
         )
 

@@ -6,7 +6,6 @@ A pair is one policy set and one request; a disagreement is told with all that i
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,21 +16,22 @@ from typing import Any
 from authz.analysis.offline.request import OfflineRequest, OfflineWorkload, to_attributes
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
+from authz.analysis.verify.certificates import Identities
+from authz.analysis.verify.proxy import NUMBER, Endpoints, Running, Told, listener, running
+from authz.analysis.verify.told import OK, facts_of_engine, facts_of_envoy
 from authz.core.attributes import AttributeContext, Authentication, Workload
-from authz.core.decision import Decision, DryRunResult
+from authz.core.decision import Decision
 from authz.core.engine import Engine
 from authz.core.pipeline import decide
 from authz.core.providers import ProviderAnswer
 from authz.core.resources import JwtRule, MeshConfig
 from authz.envoy.native.filters import NativeFilters, http_filters
-from authz.envoy.native.indexed import SPLIT_POLICY, SPLIT_PREFIX, Form
+from authz.envoy.native.indexed import Form
 from authz.envoy.native.matcher_tree import as_one_filter
 from authz.envoy.native.stages import Stage
 from authz.tokens.authenticate import authenticate
 from authz.tokens.signing import SigningKey, jwks_text, make_keys, make_token
-from tests.envoy.certificates import Identities
-from tests.envoy.client import Endpoints, http1_bytes
-from tests.envoy.native.envoy import NUMBER, Running, Told, listener, running
+from tests.envoy.client import http1_bytes
 from tests.envoy.native.generated import ISSUERS, PATH_PATTERNS, RandomRequest, policy_text, random_request
 
 WORKLOAD = Workload("shop", frozenset({("app", "api")}), "api")
@@ -42,8 +42,6 @@ MESHES = (
     MeshConfig(trust_domain="td1", trust_domain_aliases=("cluster.local",)),
 )
 PER_CONNECTION = 10
-OK = 200
-_MATCHED = re.compile(r"rbac_access_denied_matched_policy\[(.*)\]")
 KEY: dict[str, SigningKey] = make_keys({"main": {"kty": "oct", "kid": "main"}, "rogue": {"kty": "oct", "kid": "main"}})
 
 
@@ -138,8 +136,8 @@ class _Asked:
 
     def differences(self, log: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, object, object, object], ...]:
         restricted = self.policies.engine.for_workload(WORKLOAD).http.allow is not None
-        linear = _facts(self.linear, log[f"l{self.number}"], restricted=restricted)
-        indexed = _facts(self.indexed, log[f"i{self.number}"], restricted=restricted)
+        linear = facts_of_envoy(self.linear, log[f"l{self.number}"], restricted=restricted)
+        indexed = facts_of_envoy(self.indexed, log[f"i{self.number}"], restricted=restricted)
         ours = _facts_of_engine(self.policies.engine, self.sent)
         if indexed["rule"] != linear["rule"] and self.policies.splits_deny and indexed["rule"] in self._denying():
             indexed["rule"] = linear["rule"]  # another rule that fires, as documented
@@ -199,39 +197,6 @@ def _offline(base: RandomRequest, request: RandomRequest, rng: Random) -> Offlin
     )
 
 
-def _facts(told: Told, line: Mapping[str, Any], *, restricted: bool) -> dict[str, object]:
-    """
-    What an answer of Envoy and its log line say; a split stage tells the names of the rules that fired elsewhere.
-
-    ``restricted``: the workload has ALLOW policies.
-    """
-    metadata: Mapping[str, str] = line["rbac"] or {}
-    rule = metadata.get("enforced_effective_policy_id", "")
-    if (denied := _MATCHED.fullmatch(line["details"])) is not None:
-        rule = "" if denied[1] == "none" else denied[1]
-    elif told.status != OK or not restricted:
-        rule = ""  # what is there is of AUDIT, whose rules are written to the same place
-    if rule == SPLIT_POLICY:
-        names = [
-            value for name, value in metadata.items() if name.startswith(SPLIT_PREFIX) and name.endswith("_policy_id")
-        ]
-        rule = min(names, key=str.encode)
-    return {
-        "status": told.status,
-        "body": told.body,
-        "rule": rule,
-        "audit": line["audit"],
-        "www-authenticate": told.headers.get("www-authenticate"),
-        "dry run deny": _shadow(metadata, "istio_dry_run_deny_"),
-        "dry run allow": _shadow(metadata, "istio_dry_run_allow_"),
-    }
-
-
-def _shadow(metadata: Mapping[str, str], prefix: str) -> tuple[str, str] | None:
-    result = metadata.get(f"{prefix}shadow_engine_result")
-    return (result, metadata.get(f"{prefix}shadow_effective_policy_id", "")) if result else None
-
-
 def _judged(engine: Engine, request: OfflineRequest) -> tuple[AttributeContext, Decision]:
     def judge(attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
         return authenticate(attributes, rules, {}, time())
@@ -241,20 +206,4 @@ def _judged(engine: Engine, request: OfflineRequest) -> tuple[AttributeContext, 
 
 
 def _facts_of_engine(engine: Engine, request: OfflineRequest) -> dict[str, object]:
-    decision = _judged(engine, request)[1]
-    return {
-        "status": decision.status if not decision.is_allowed else 200,
-        "body": decision.body if not decision.is_allowed else "ok",
-        "rule": decision.rule.name if decision.rule is not None else "",
-        "audit": decision.audit,
-        "www-authenticate": dict(decision.headers).get("www-authenticate"),
-        "dry run deny": _dry_run(decision.dry_run_deny, decision),
-        "dry run allow": _dry_run(decision.dry_run_allow, decision),
-    }
-
-
-def _dry_run(result: DryRunResult | None, decision: Decision) -> tuple[str, str] | None:
-    if result is None:
-        return None
-    effect = {"allow": "allowed", "deny": "denied"}[result.effect.value.lower()]
-    return effect, result.rule.name if result.rule is not None else ""
+    return facts_of_engine(_judged(engine, request)[1])

@@ -17,6 +17,8 @@ from authz.analysis.suites.keys import substitute_keys, substitute_tokens
 from authz.analysis.suites.reader import read_suite
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import Case, Group, PolicyText
+from authz.analysis.verify.certificates import Identities
+from authz.analysis.verify.proxy import NUMBER, Endpoints, Running, Told, listener, running
 from authz.core.attributes import Json, Workload
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig, PathNormalization
@@ -24,9 +26,7 @@ from authz.envoy.native.filters import http_filters
 from authz.envoy.native.indexed import SPLIT_POLICY, Form
 from authz.envoy.native.linear import Filter
 from authz.tokens.signing import KeyPool, make_keys, make_tokens
-from tests.envoy.certificates import Identities
-from tests.envoy.client import Endpoints, http1_bytes
-from tests.envoy.native.envoy import NUMBER, Running, Told, listener, running
+from tests.envoy.client import http1_bytes
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 

@@ -11,6 +11,8 @@ import pytest
 from authz.analysis.offline.request import OfflineRequest
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
+from authz.analysis.verify.certificates import Identities
+from authz.analysis.verify.proxy import NUMBER, listener, running
 from authz.core.attributes import Json
 from authz.core.catalog import CONDITION_KEYS, HOSTS, PATHS, Attribute
 from authz.core.engine import Engine
@@ -23,9 +25,7 @@ from authz.envoy.native.linear import Filter
 from authz.envoy.native.lookup import HOST, IDENTITY, PATH, PORT, Bucket, Lookup, plan
 from authz.envoy.native.matcher_tree import COMPOSITE_TYPE, SET_FILTER_STATE, composite_filters
 from authz.envoy.native.values import TYPE
-from tests.envoy.certificates import Identities
 from tests.envoy.client import http1_bytes
-from tests.envoy.native.envoy import NUMBER, listener, running
 from tests.envoy.native.equality import WORKLOAD, policy_set
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"

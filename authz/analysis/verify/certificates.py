@@ -8,23 +8,25 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID
-
-from tests.envoy.rig import Authority
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 class Identities:
     """Certificates of one authority. All share one key: it is the names that matter here."""
 
     def __init__(self, directory: Path) -> None:
+        """Write ``ca.crt`` into a directory that is there; the key of the authority stays in memory."""
         self._directory = directory
-        self._authority = Authority.new()
+        self._authority_key = ec.generate_private_key(ec.SECP256R1())
+        self._authority = _authority(self._authority_key)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._contexts: dict[str, ssl.SSLContext] = {}
         self.publish(directory / "ca.crt")
 
     def publish(self, file: Path) -> None:
-        self._authority.publish(file)
+        """Write the authority's certificate."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(self._authority.public_bytes(serialization.Encoding.PEM))
 
     def write(self, directory: Path, identity: str) -> None:
         """Write ``tls.key`` and ``tls.crt``."""
@@ -58,7 +60,7 @@ class Identities:
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(self._authority.certificate.subject)
+            .issuer_name(self._authority.subject)
             .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=1))
@@ -67,7 +69,23 @@ class Identities:
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
-        return builder.sign(self._authority.key, hashes.SHA256())
+        return builder.sign(self._authority_key, hashes.SHA256())
+
+
+def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root of a trial")])
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
 
 
 def _names(identity: str) -> Iterator[x509.GeneralName]:

