@@ -47,9 +47,18 @@ class Worker:
 
 @asynccontextmanager
 async def worker(*flags: str) -> AsyncIterator[Worker]:
+    """``authz serve`` with one worker of grpcio, unless the flags say otherwise: `auto` depends on the machine."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "--workers", "1", *flags, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        *COMMAND,
+        "--workers",
+        "1",
+        "--server",
+        "grpcio",
+        *flags,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     try:
         yield Worker(process)
