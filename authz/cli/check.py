@@ -51,7 +51,23 @@ def as_json(answer: Answer) -> dict[str, Json]:
     nearest = answer.explanation.nearest
     found = decision_json(answer.explanation.decision)
     found["nearest"] = rule_note_json(nearest) if nearest is not None else None
-    return found
+    return {**found, **help_json(answer)}
+
+
+def help_json(answer: Answer) -> dict[str, Json]:
+    """What people are told beside the decision, as text for each field; empty lists where there is nothing to tell."""
+    decision = answer.explanation.decision
+    told: dict[str, list[Json]] = {}
+    about = ""
+    for name, text in _notes(answer, decision):
+        about = name or about
+        told.setdefault(about, []).append(text)
+    return {
+        "because": list(_because(answer, decision)) if decision.rule is not None else [],
+        "findings": [out.problem_json(problem) for problem in near_findings(answer)],
+        "not_here": list(_not_here(answer, decision)),
+        "notes": dict(told),
+    }
 
 
 def print_decision(answer: Answer) -> None:
@@ -105,6 +121,20 @@ def _no_rules(answer: Answer) -> str:
 
 def _context(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
     """What is not of the decision itself but may be the cause: mTLS, a token that nobody wants, absent policies."""
+    notes = list(_notes(answer, decision))
+    yield from (note for note in notes if note[0] in ("mTLS", "token"))
+    for problem in near_findings(answer):
+        yield "finding", f"{problem.message} [{problem.code}]{f'; {problem.help}' if problem.help else ''}"
+    yield from (note for note in notes if note[0] not in ("mTLS", "token"))
+    over = _not_here(answer, decision)
+    for at, text in enumerate(over[:MAX_PASSED_OVER]):
+        yield "" if at else "not here", text
+    if len(over) > MAX_PASSED_OVER:
+        yield "", f"and {len(over) - MAX_PASSED_OVER} more that do not apply"
+
+
+def _notes(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
+    """What is to be known of mTLS, tokens, ports and paths, each by its name."""
     policies, before = answer.policies, answer.before
     if policies.port_modes or decision.stage is Stage.PEER_AUTHENTICATION:
         yield "mTLS", mtls_in_words(policies, before)
@@ -113,8 +143,6 @@ def _context(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
             yield "token", "none, and none is required: RequestAuthentication alone admits requests without (RA-3)"
         elif _asks_for_token(answer, decision):
             yield "token", token_in_words(policies, answer.explanation.attributes)
-    for problem in near_findings(answer):
-        yield "finding", f"{problem.message} [{problem.code}]{f'; {problem.help}' if problem.help else ''}"
     asked = {note.key for note in (answer.explanation.nearest.failed if answer.explanation.nearest else ())}
     if isinstance(before.destination.port, Unknown) and ("destination.port" in asked or policies.port_modes):
         yield "port", "not given, and unknown is not absent; say which with --port"
@@ -122,16 +150,16 @@ def _context(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
         yield "path", "Envoy answers 400 to a raw blank, a control character or text that is not ASCII; encode it"
     if decision.stage is Stage.DENY and before.http is None:
         yield "TCP", "on TCP what a DENY rule asks of HTTP is left out, and the rest of it stands (AP-70)"
-    over: list[str] = []
+
+
+def _not_here(answer: Answer, decision: Decision) -> list[str]:
+    """Objects that do not apply, where that may be what puzzles; nearest first."""
+    policies, workload = answer.policies, answer.before.destination.workload
     if decision.stage is Stage.DEFAULT or not policies.policies:
-        over = passed_over(answer.engine, before.destination.workload)
-    elif not policies.jwt_rules and _asks_for_token(answer, decision):
-        everything = passed_over(answer.engine, before.destination.workload)
-        over = [text for text in everything if text.startswith("RequestAuthentication ")]
-    for at, text in enumerate(over[:MAX_PASSED_OVER]):
-        yield "" if at else "not here", text
-    if len(over) > MAX_PASSED_OVER:
-        yield "", f"and {len(over) - MAX_PASSED_OVER} more that do not apply"
+        return passed_over(answer.engine, workload)
+    if not policies.jwt_rules and _asks_for_token(answer, decision):
+        return [text for text in passed_over(answer.engine, workload) if text.startswith("RequestAuthentication ")]
+    return []
 
 
 def _asks_for_token(answer: Answer, decision: Decision) -> bool:

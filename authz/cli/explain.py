@@ -8,7 +8,7 @@ from rich.text import Text
 
 from authz.analysis.offline.render import explanation_json
 from authz.cli import output as out
-from authz.cli.check import print_decision
+from authz.cli.check import help_json, print_decision
 from authz.cli.question import Answer, ask
 from authz.cli.report import place
 from authz.cli.request_options import request_options
@@ -33,7 +33,7 @@ def command(output: str, **options: Any) -> None:
     with without_collector():
         answer = ask(options)
         if output == "json":
-            out.print_json(explanation_json(answer.explanation))
+            out.print_json({**explanation_json(answer.explanation), **help_json(answer)})
         else:
             print_decision(answer)
             print_stages(answer)

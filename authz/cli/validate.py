@@ -1,6 +1,7 @@
 """``authz validate``: every problem of some policies at once."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import click
 
@@ -8,6 +9,7 @@ from authz.cli import files
 from authz.cli import output as out
 from authz.core.attributes import Json
 from authz.core.compiler import compile_engine
+from authz.core.engine import Engine
 from authz.core.errors import LoadError, Problem, Severity, sort_problems
 from authz.core.resources import MeshConfig, Metadata, Resources
 from authz.policy.reader import read_policies
@@ -58,10 +60,20 @@ def inspect(
         found = (*problems, *result.problems)
         if not result.has_errors:
             try:
-                compile_engine(result.resources, mesh if is_usable else MeshConfig())
+                engine = compile_engine(result.resources, mesh if is_usable else MeshConfig())
+                if is_usable:
+                    found = (*found, *_unselecting(engine, mesh_file))
             except LoadError as error:
                 found = (*found, *error.problems)
     return result.read, sort_problems(found)
+
+
+def _unselecting(engine: Engine, mesh_file: str | None) -> tuple[Problem, ...]:
+    """Objects that apply to none of the described workloads. Raises LoadError for workloads that cannot be used."""
+    from authz.analysis.traps.findings import find_unselecting  # only with a description
+    from authz.service.loading.described import described_workloads
+
+    return find_unselecting(engine, described_workloads(Path(mesh_file) if mesh_file else None))
 
 
 def _is_bad(problem: Problem, fail_on: str) -> bool:

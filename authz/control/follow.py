@@ -82,7 +82,8 @@ async def fetch_key_texts(
 
 def read_key_text(text: str) -> KeyText:
     """Raises ValueError for what is no key set."""
-    return KeyText(text, len(read_key_set(text)))
+    keys = read_key_set(text)
+    return KeyText(text, len(keys), keys.skipped)
 
 
 def _text_of(keys: KeyText | None, _fetched_at: float | None, _error: str) -> str:

@@ -82,13 +82,14 @@ def hosting_listener(
     max_message_bytes: int,
     transport: TransportSocket | None = None,
     is_mutual: bool = False,
+    is_judged: bool = False,
     drain_seconds: float = 1.0,
 ) -> Listener:
     """
     One listener on all ``addresses``: each listener would load the application once more.
 
     ``module`` is the path of the shared library, absolute or relative to the directory in which Envoy runs.
-    ``is_mutual``: clients show a certificate, whose SPIFFE ID the application is told.
+    ``is_mutual``: clients show a certificate, whose SPIFFE ID the application is told; ``is_judged``: the whole of it.
     """
     first, *others = addresses
     return Listener(
@@ -98,12 +99,14 @@ def hosting_listener(
         enable_reuse_port=False,  # a second process on the port must fail, not take a part of the traffic (XA-123)
         per_connection_buffer_limit_bytes=max_message_bytes + (64 << 10),
         filter_chains=[
-            FilterChain(transport_socket=transport, filters=[_manager(name, module, drain_seconds, is_mutual)])
+            FilterChain(
+                transport_socket=transport, filters=[_manager(name, module, drain_seconds, (is_mutual, is_judged))]
+            )
         ],
     )
 
 
-def _manager(name: str, module: str, drain_seconds: float, is_mutual: bool) -> Filter:
+def _manager(name: str, module: str, drain_seconds: float, certificates: tuple[bool, bool]) -> Filter:
     manager = HttpConnectionManager(
         stat_prefix=name,
         codec_type=HttpConnectionManagerCodecType.HTTP2,  # gRPC is nothing else
@@ -117,9 +120,12 @@ def _manager(name: str, module: str, drain_seconds: float, is_mutual: bool) -> F
         stream_flush_timeout=seconds(UPLOAD_SECONDS),
         drain_timeout=seconds(drain_seconds),
     )
+    is_mutual, is_judged = certificates
     if is_mutual:  # else Envoy removes the header, whoever wrote it
         manager.forward_client_cert_details = HttpConnectionManagerForwardClientCertDetails.SANITIZE_SET
-        manager.set_current_client_cert_details = HttpConnectionManagerSetCurrentClientCertDetails(uri=True)
+        manager.set_current_client_cert_details = HttpConnectionManagerSetCurrentClientCertDetails(
+            uri=True, cert=is_judged
+        )
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
 
 

@@ -52,6 +52,9 @@ def inline_keys(value: str) -> Fault | None:
         fault = _key_fault(place, key)
         if fault is not None:
             return fault
+    if not parsed.has("keys"):
+        message = "a single key without `keys`, which Istio takes and Envoy refuses: tokens of this rule are refused"
+        return Fault("RA-39", message, 'put it into a set: `{"keys": [...]}`', Severity.WARNING)
     return _lint([key for _, key in keys])
 
 

@@ -146,6 +146,28 @@ def _decoded(**decoded: Any) -> dict[str, Any]:
     return decoded
 
 
+_NAME, _TEXT_MAP = text_or_letter(values.object_name), text_map()
+
+
+def _namespace(node: Node, notes: Notes) -> str:
+    """An empty one is none, as for the API server: charts write it where nobody gave a value."""
+    return "default" if text_of(node) == "" else _NAME(node, notes)
+
+
+def _map_of_texts(node: Node, notes: Notes) -> dict[str, str]:
+    """Labels or annotations: a null is an empty text to Go, except where the text means something."""
+    return _TEXT_MAP(_without_nulls(node), notes)
+
+
+def _without_nulls(node: Node) -> Node:
+    if not isinstance(node, reading.Mapping) or not any(child.is_null for child in node.entries.values()):
+        return node
+    kept = [key for key in node.keys if key.value == DRY_RUN_ANNOTATION or not node.entries.get(key.value, key).is_null]
+    names = {key.value for key in kept}
+    entries = {name: child for name, child in node.entries.items() if name in names}
+    return reading.Mapping(entries, kept, node.line, node.column)
+
+
 def _is_misspelt_dry_run(name: str) -> bool:
     return name != DRY_RUN_ANNOTATION and name.startswith("istio.io/") and bool(nearest(name, [DRY_RUN_ANNOTATION]))
 
@@ -166,11 +188,11 @@ def _check_metadata(node: reading.Mapping, notes: Notes) -> None:
 _METADATA: Shape[dict[str, Any]] = Shape(
     "metadata",
     {
-        "name": Field("name", text_or_letter(values.object_name)),
-        "namespace": Field("namespace", text_or_letter(values.object_name)),
+        "name": Field("name", _NAME),
+        "namespace": Field("namespace", _namespace),
         "creationTimestamp": Field("creation_timestamp", _time, null_is_silent=True),
-        "annotations": Field("annotations", text_map(), null_is_silent=True),
-        "labels": Field("", text_map(), null_is_silent=True),
+        "annotations": Field("annotations", _map_of_texts, null_is_silent=True),
+        "labels": Field("", _map_of_texts, null_is_silent=True),
         **{name: Field("", decode, null_is_silent=True) for name, decode in _WITHOUT_INFLUENCE.items()},
     },
     _decoded,

@@ -38,7 +38,7 @@ from authz.service.ports.tls import ServerCertificate
 from authz.service.ports.waiting import first_done
 from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
-from authz.service.server import AskProvider, CheckServer, Server, TakeStream
+from authz.service.server import AskProvider, CheckServer, JudgeCaller, Server, TakeStream
 from authz.settings.fields import Settings
 from authz.settings.sections import AccessLogSettings, AuditSettings, OtlpSettings, TlsSettings
 from authz.sources.keys.proxies import Proxies
@@ -50,7 +50,7 @@ from authz.tokens.key_sets import KeySetState
 from authz.tokens.plan import faulty_inline_keys
 
 _log = logging.getLogger("authz.app")
-ServerOf = Callable[[CheckFunction, AskProvider], Server]
+ServerOf = Callable[[CheckFunction, AskProvider, JudgeCaller | None], Server]
 
 
 class App:
@@ -106,8 +106,9 @@ class App:
         self.native = NativeRecord(logs, audit.files, self.trail, clock) if logs.carriers else None
         self.providers = Providers()
         self._tls = ServerCertificate.of(TlsSettings.of(settings)) if server is None else None
+        judge_caller = self.evidence.judge_caller if self.evidence is not None else None
         self.server: Server = (
-            server(self.function, self.providers.ask)
+            server(self.function, self.providers.ask, judge_caller)
             if server is not None
             else CheckServer(
                 self.function,
@@ -116,7 +117,7 @@ class App:
                 credentials=self._tls.credentials() if self._tls is not None else None,
                 socket_mode=int(settings.socket_mode, 8),
                 clock=clock,
-                judge_caller=self.evidence.judge_caller if self.evidence is not None else None,
+                judge_caller=judge_caller,
                 is_mutual=settings.tls_client_ca is not None,
                 take_stream=self._take_stream(),
             )
@@ -257,8 +258,7 @@ class App:
         """What the page is made of; it asks when somebody looks."""
 
         def engine() -> Engine | None:
-            snapshot = self.function.snapshot
-            return snapshot.engine if snapshot is not None else None
+            return snapshot.engine if (snapshot := self.function.snapshot) is not None else None
 
         mesh = self._settings.mesh  # absolute: the command is copied to another terminal
         sources = Sources(str(self._settings.policies.absolute()), str(mesh.absolute()) if mesh is not None else "")

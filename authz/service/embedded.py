@@ -20,9 +20,10 @@ from authz.service.app import App, ServerOf
 from authz.service.check import CheckFunction
 from authz.service.ports.failure import where_it_failed
 from authz.service.ports.log import log_to_stderr
-from authz.service.server import AskProvider
+from authz.service.server import AskProvider, JudgeCaller
 from authz.service.workers.hosted import HostedServer, Receive, Scope, Send
 from authz.service.workers.line import ORDER, Line, Order
+from authz.service.workers.refusals import follow_refusals
 from authz.service.workers.scheduling import calm_host
 from authz.service.workers.worker import LAST_SECONDS, SupervisedApp, tell_failure
 from authz.settings.fields import Settings
@@ -68,8 +69,8 @@ async def _live(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _server_of(settings: Settings) -> ServerOf:
-    def make(function: CheckFunction, ask: AskProvider) -> HostedServer:
-        return HostedServer(function, ask, max_message_bytes=settings.max_message_bytes)
+    def make(function: CheckFunction, ask: AskProvider, judge_caller: JudgeCaller | None) -> HostedServer:
+        return HostedServer(function, ask, max_message_bytes=settings.max_message_bytes, judge_caller=judge_caller)
 
     return make
 
@@ -111,6 +112,7 @@ class _Supervised:
             await line.close()
             raise
         self._obeying = asyncio.create_task(self._obey(), name="obey")
+        self._refusals = asyncio.create_task(follow_refusals(order.tls_host), name="refusals")
         assert isinstance(self._worker.app.server, HostedServer)
         return self._worker.app.server
 
@@ -122,4 +124,5 @@ class _Supervised:
 
     async def stop(self) -> None:
         self._obeying.cancel()
+        self._refusals.cancel()
         await self._worker.stop(drain=False)

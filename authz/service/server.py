@@ -29,6 +29,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 AskProvider = Callable[[Pending], Awaitable[ProviderAnswer]]
+JudgeCaller = Callable[[str, float], str]
+"""Why a certificate (PEM), by which somebody asks over mutual TLS, is not answered at this time; empty: it is."""
 TakeStream = Callable[[AsyncIterator[bytes]], Awaitable[None]]
 """Takes the messages of one stream of access log entries; raises ValueError for bytes that are none."""
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
@@ -58,7 +60,6 @@ class CheckServer:
 
     ``credentials`` None serves plaintext: for Unix sockets and loopback.
     ``is_mutual``: the credentials ask for a certificate, whose SPIFFE ID is held against the workload asked for.
-    ``judge_caller`` says of a certificate (PEM), by which somebody asks over mutual TLS, why it is not answered.
     ``socket_mode`` lets members of the group connect to Unix sockets, and no stranger, unless told otherwise.
     """
 
@@ -71,7 +72,7 @@ class CheckServer:
         credentials: grpc.ServerCredentials | None = None,
         socket_mode: int = 0o660,
         clock: Callable[[], float] = time,
-        judge_caller: Callable[[str, float], str] | None = None,
+        judge_caller: JudgeCaller | None = None,
         is_mutual: bool = False,
         take_stream: TakeStream | None = None,
     ) -> None:

@@ -46,7 +46,17 @@ class Serving:
         (self.policies / "shop.yaml").write_text(POLICIES)
         self._log = folder / "log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
-        arguments = ["serve", "--policies", str(self.policies), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        arguments = [
+            "serve",
+            "--server",
+            "grpcio",
+            "--policies",
+            str(self.policies),
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]
         arguments += ["--audit", "none", "--drain-delay-seconds", "0", "--workers", str(workers), *flags]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "authz", *arguments], env=environment, stderr=log)

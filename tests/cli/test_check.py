@@ -189,6 +189,38 @@ def test_explain_tells_stages_that_were_not_reached(run: Run, policies: Path) ->
     assert result.stdout.endswith("ALLOW (dry run): not reached\nALLOW: not reached\n")
 
 
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_json_has_what_people_are_told(run: Run, tmp_path: Path, command: str) -> None:
+    (tmp_path / "p.yaml").write_text("""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: deny, namespace: shop}
+spec:
+  action: DENY
+  rules: [{from: [{source: {notRequestPrincipals: ["*"]}}], to: [{operation: {paths: ["/a*"], hosts: ["https://a"]}}]},
+          {from: [{source: {notRequestPrincipals: ["*"]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: shop}
+spec: {selector: {matchLabels: {app: other}}, jwtRules: [{issuer: a, jwksUri: "https://a.test/keys"}]}
+""")
+    answer = json.loads(run(command, "-p", "p.yaml", "-n", "shop", "--path", "/a", "-o", "json").stdout)
+    assert len(answer["because"]) == 1
+    assert "the request has no accepted token" in answer["because"][0]
+    assert answer["not_here"] == [
+        "RequestAuthentication shop/jwt: its selector wants app=other, the workload has no label `app`"
+    ]
+    assert (answer["findings"], answer["notes"]) == ([], {})
+    text = (tmp_path / "p.yaml").read_text().replace('notRequestPrincipals: ["*"]', "notNamespaces: ['a,b']")
+    (tmp_path / "q.yaml").write_text(text)
+    trapped = json.loads(run(command, "-p", "q.yaml", "-n", "shop", "--path", "/a", "-o", "json").stdout)
+    assert [finding["code"] for finding in trapped["findings"]] == ["AN-14"]
+    told = json.loads(run(command, "-p", "p.yaml", "-n", "nowhere", "--path", "/a", "-o", "json").stdout)
+    assert (told["because"], told["findings"]) == ([], [])
+    assert told["not_here"][0].startswith("no object is of namespace `nowhere`")
+
+
 def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, policies: Path) -> None:
     answer = json.loads(run("explain", *ASKED, "--path", "/cart", "-o", "json").stdout)
     assert answer["nearest"]["rule"] == {

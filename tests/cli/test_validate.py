@@ -100,6 +100,22 @@ def test_the_mesh_file_is_checked_too(run: Run, policies: Path, tmp_path: Path) 
     assert "did you mean `trustDomain`?" in result.stdout
 
 
+def test_a_deny_that_reaches_no_described_workload_is_a_warning(run: Run, policies: Path, tmp_path: Path) -> None:
+    entry = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n"
+    entry += "metadata: {name: cart, namespace: shop}\nspec: {address: 10.0.0.1, labels: {app: cart}}\n"
+    (tmp_path / "mesh.yaml").write_text(f"rootNamespace: istio-system\n---\n{entry}")
+    deny = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: NAME, namespace: shop}\n"
+    deny += "spec: {action: DENY, selector: {matchLabels: {app: APP}}, rules: [{}]}\n"
+    good, lost = (deny.replace("NAME", app).replace("APP", app) for app in ("cart", "crat"))
+    (tmp_path / "p.yaml").write_text(f"{good}---\n{lost}")
+    result = run("validate", "p.yaml", "--mesh", "mesh.yaml")
+    assert result.exit_code == 0
+    assert "AuthorizationPolicy shop/crat" in result.stdout
+    assert "nothing is denied by this policy [AN-5]" in result.stdout
+    assert "1 warning" in result.stdout
+    assert run("validate", "p.yaml").stdout == "2 policies in 1 file: ok\n"
+
+
 @pytest.mark.parametrize(
     "content", ["", "# nothing", "---\n---\n", "{", "\t", "\xff", "[1, 2]", "a: &a [*a]", POLICIES[:200], "\x00"]
 )

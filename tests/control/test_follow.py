@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from authz.control.follow import MeshFollower, fetch_key_texts
+from authz.control.follow import MeshFollower, fetch_key_texts, read_key_text
 from authz.control.validate import Validator
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule
@@ -135,3 +135,10 @@ async def test_keys_that_come_later_are_rendered_when_they_come(tmp_path: Path) 
         rule = JwtRule(issuer="https://issuer.example", jwks_uri=uri)
         texts, missing = await fetch_key_texts([rule], clock=time)
         assert (texts, missing) == ({rule.keys_from: KEYS}, ())
+
+
+def test_a_fetched_set_keeps_why_keys_of_it_are_not_used() -> None:
+    keys = read_key_text('{"keys": [{"kty": "RSA", "kid": "small", "n": "AQAB", "e": "AQAB"}]}')
+    assert len(keys) == 0
+    assert len(keys.skipped) == 1
+    assert "small" in keys.skipped[0]

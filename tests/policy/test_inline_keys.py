@@ -83,7 +83,6 @@ TAKEN = {
     "a set": one(RSA),
     "a curve": one(EC),
     "Ed25519": one(OKP),
-    "a key alone": json.dumps(RSA),
     "spaces around": f" \n{one(RSA)}\n",
     "padded base64": one({**RSA, "n": "AQ=="}),
     "the other alphabet": one({**RSA, "n": "+/+/"}),
@@ -106,6 +105,7 @@ WARNED = [
     ('{"keys": []}', "RA-37"),
     ('{"keys": null}', "RA-37"),
     (one({**RSA, "n": None}), "RA-37"),
+    (json.dumps(RSA), "RA-39"),
 ]
 
 

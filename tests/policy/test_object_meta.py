@@ -36,6 +36,24 @@ def test_metadata_that_go_can_hold_is_taken(member: str) -> None:
     assert errors(f"{{name: p, {member}}}") == []
 
 
+@pytest.mark.parametrize("member", ["labels: {a: null}", "labels: {a: }", "annotations: {x: null, b: c}"])
+def test_a_null_among_labels_is_an_empty_text(member: str) -> None:
+    assert errors(f"{{name: p, {member}}}") == []
+
+
+def test_a_null_where_a_text_means_something_is_refused() -> None:
+    assert errors("{name: p, annotations: {istio.io/dry-run: null}}")[0] == "expected a string, got null"
+
+
+@pytest.mark.parametrize("namespace", ["''", '""', "null"])
+def test_an_empty_namespace_is_none(namespace: str) -> None:
+    text = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n"
+    text += f"metadata: {{name: p, namespace: {namespace}}}\n"
+    result = read_policies([("f.yaml", text.encode())])
+    assert not result.has_errors
+    assert [item.metadata.namespace for item in result.read.peer_authentications] == ["default"]
+
+
 TIMES = {
     "2024-01-01T00:00:00Z": "2024-01-01T00:00:00Z",
     "2024-01-01T02:00:00+02:00": "2024-01-01T00:00:00Z",

@@ -307,7 +307,7 @@ METADATA = [
     ("[]", "expected metadata, a mapping, got a list"),
     ("{name: p, labels: {a: 1}}", "expected a string, got the number `1`"),
     ("{name: p, labels: {1: a}}", "expected a string, got the number `1`"),
-    ("{name: p, annotations: {a: null}}", "expected a string, got null"),
+    ("{name: p, annotations: {istio.io/dry-run: null}}", "expected a string, got null"),
     (
         "{name: p, annotations: {internal.istio.io/parents: a}}",
         "the annotation `internal.istio.io/parents` is Istio's own",

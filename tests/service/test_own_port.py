@@ -1,5 +1,7 @@
 """Mutual TLS of the server's own port: a sidecar asks for itself, whichever server answers."""
 
+import json
+import time
 from pathlib import Path
 
 import grpc
@@ -7,6 +9,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from authz.core.spiffe import SpiffeId
+from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, CertificateAuthority
+from authz.identity.files import write_secret_files
 from tests.service.messages import CALLER, OWN, check_request, peer, response, told
 from tests.service.ports.test_handshakes import _write
 from tests.service.ports.test_tls import Pair
@@ -73,3 +78,43 @@ async def test_an_svid_asks_for_its_own_workload_alone(tmp_path: Path, server: s
             assert await ask(other, message, forged) == (7, "identity")
             assert await ask(Svid(authority, OWN, CALLER), message) == (7, "identity")
             assert await ask(Svid(authority), message) == (0, "allow")  # no SPIFFE ID: nothing to compare
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["grpcio", "envoy"])
+async def test_a_revoked_caller_is_answered_no_more_on_the_connection_it_has(tmp_path: Path, server: str) -> None:
+    if server == "envoy":
+        pytest.importorskip("pyvoy")
+    now = time.time()
+    authority = CertificateAuthority.create("cluster.local", now)
+    authority.save(tmp_path / "ca")
+    ca = tmp_path / "ca" / BUNDLE_FILE
+    server_id = SpiffeId.parse("spiffe://cluster.local/authz/server")
+    own = authority.issue_svid(server_id, now, dns=("localhost",))
+    certificate, key = write_secret_files(tmp_path / "own", "tls", own.chain_pem, own.key_pem)
+    revoked = tmp_path / "revoked.txt"
+    revoked.write_text("# nobody\n")
+    flags = ["--policies", str(write_policies(tmp_path)), "--listen", "127.0.0.1:0", "--server", server]
+    flags += ["--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(ca)]
+    flags += [
+        "--peer-certificate",
+        "optional",
+        "--peer-trust-bundles",
+        json.dumps({"cluster.local": f"{ca},{tmp_path / 'ca' / INTERMEDIATES_FILE}"}),
+    ]
+    flags += ["--peer-revocations", str(revoked), "--audit", "none", "--drain-delay-seconds", "0"]
+    async with worker(*flags) as service:
+        address = await service.says(r"listening (127[^\s,]+)")
+        port = address.rpartition(":")[2]
+        await service.says("health is SERVING" if server == "grpcio" else "workers serve")
+        svid = authority.issue_svid(SpiffeId.parse(OWN), now)
+        credentials = grpc.ssl_channel_credentials(ca.read_bytes(), svid.key_pem, svid.chain_pem)
+        message = check_request(path="/open", destination=peer("", "10.1.0.5", 8080, NAMED))
+        async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
+            assert response(await check_call(channel)(message)).status.code == 0
+            revoked.write_text(f"{OWN}\n")
+            await service.says("trust bundles and revocations are in force as they are now")
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await check_call(channel)(message)
+            assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert "revo" in str(raised.value.details())

@@ -39,9 +39,7 @@ async def test_signals_of_operators(tmp_path: Path, flags: tuple[str, ...]) -> N
         pytest.importorskip("pyvoy")
     file, aside = tmp_path / "audit.jsonl", tmp_path / "audit.old"
     own = ["--policies", str(write_policies(tmp_path)), "--listen", f"unix:{tmp_path}/a.sock", "--log-level", "info"]
-    async with worker(
-        *own, "--audit", f"file:{file}", "--drain-delay-seconds", "0", *(flags or ("--server", "grpcio"))
-    ) as service:
+    async with worker(*own, "--audit", f"file:{file}", "--drain-delay-seconds", "0", *flags) as service:
         await service.says("workers serve" if flags else "health is SERVING")
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/a.sock") as channel:
             ask = check_call(channel)

@@ -130,11 +130,15 @@ class _Reader:
         return None
 
     def _policy_files(self, node: Node | None, notes: Notes) -> tuple[PolicyText, ...]:
-        return tuple(
-            PolicyText(file, data.decode("utf-8", "replace"))
-            for item in fields.items(node, "policyFiles", notes)
-            for file, data in self._loaded(fields.text(item, notes), item, notes)
-        )
+        found = []
+        for item in fields.items(node, "policyFiles", notes):
+            for file, data in self._loaded(fields.text(item, notes), item, notes):
+                unread: list[Problem] = []
+                if not any(True for _ in read_documents(file, data, unread)) and not unread:
+                    message = f"`{file}` holds no document, and what is missing may be what denies"
+                    notes.error(fields.CODE, item, message, "write the policies, or remove the file")
+                found.append(PolicyText(file, data.decode("utf-8", "replace")))
+        return tuple(found)
 
     def _loaded(self, name: str, node: Node, notes: Notes) -> Iterable[tuple[str, bytes]]:
         if self.load is None:

@@ -21,6 +21,7 @@ from authz.core.resources import (
     Metadata,
     MtlsMode,
     PathNormalization,
+    PeerAuthentication,
     RequestAuthentication,
     Target,
 )
@@ -39,6 +40,11 @@ def find(engine: Engine, workloads: Iterable[Workload] = ()) -> tuple[Problem, .
     )
     whole = PolicySet(engine, tuple(workloads), headers)
     return sort_problems(problem for check in CHECKS.values() for problem in check(whole))
+
+
+def find_unselecting(engine: Engine, workloads: Iterable[Workload]) -> tuple[Problem, ...]:
+    """Answer AN-5 alone, the finding that is right of any object in any mesh; sorted by place."""
+    return sort_problems(_selects_nobody(PolicySet(engine, tuple(workloads), frozenset())))
 
 
 def _forgeable_allow(whole: PolicySet) -> Iterator[Problem]:
@@ -118,21 +124,25 @@ def _covered(whole: PolicySet) -> Iterator[Problem]:
 
 def _selects_nobody(whole: PolicySet) -> Iterator[Problem]:
     """AN-5: a selector selects none of the known workloads."""
-    items: tuple[AuthorizationPolicy | RequestAuthentication, ...] = (
+    items: tuple[AuthorizationPolicy | RequestAuthentication | PeerAuthentication, ...] = (
         *whole.policies,
         *whole.engine.resources.request_authentications,
+        *whole.engine.resources.peer_authentications,
     )
     for item in items:
         scope = item.metadata.namespace
-        if whole.workloads and not item.target.target_refs:
-            labels = item.target.match_labels.items()
+        target = Target(item.match_labels) if isinstance(item, PeerAuthentication) else item.target
+        if whole.workloads and not target.target_refs:
+            labels = target.match_labels.items()
             inside = [w for w in whole.workloads if scope in (whole.root, w.namespace)]
             if not any(labels <= dict(workload.labels).items() for workload in inside):
+                is_deny = isinstance(item, AuthorizationPolicy) and item.action is Action.DENY
+                is_lost = ", and nothing is denied by this policy" if is_deny else ""
                 where = "the mesh" if scope == whole.root else f"namespace `{scope}`"
                 yield finding(
                     "AN-5",
                     item,
-                    f"no workload of {where} is selected",
+                    f"no workload of {where} is selected{is_lost}",
                     "compare `selector.matchLabels` with the labels of the workloads",
                     path="spec.selector",
                 )

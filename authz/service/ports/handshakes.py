@@ -4,6 +4,7 @@ TLS handshakes that a port of ours refused: counted and logged, with the reason.
 gRPC tells nobody of them but its own log on standard error, without the peer. So the process's standard error passes
 through here when it has such a port: gRPC's lines about handshakes become lines of our log, all others go on as they
 are. ``GRPC_VERBOSITY=ERROR`` silences gRPC, and then nothing is counted. For HTTPS, OpenSSL is asked.
+Where Envoy terminates TLS, its statistics tell how many there were of each kind.
 """
 
 import logging
@@ -28,13 +29,14 @@ class Handshakes:
         self._lock = threading.Lock()
         self._is_reading = False
 
-    def note(self, port: str, reason: str) -> None:
-        """One handshake failed; from any thread."""
+    def note(self, port: str, reason: str, times: int = 1) -> None:
+        """So many handshakes failed in the same way; from any thread."""
         with self._lock:
-            self.refused += 1
+            self.refused += times
             count = self.refused
-        if count <= LOGGED_AT_MOST or not count % LOGGED_AT_MOST:
-            _log.warning("%s: TLS handshake %d refused: %s", port, count, reason)
+        if count <= LOGGED_AT_MOST or count // LOGGED_AT_MOST > (count - times) // LOGGED_AT_MOST:
+            more = f" ({times} of them since the last line)" if times > 1 else ""
+            _log.warning("%s: TLS handshake %d refused: %s%s", port, count, reason, more)
 
     def of_grpc(self) -> None:
         """Read what gRPC writes to standard error from now on; a second time does nothing."""

@@ -12,15 +12,18 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from authz.core.errors import SettingsError
 from authz.envoy.options import HOST_MODULE
 
 _INSTALL = "install authz[hosted], or choose --server grpcio"
 _ASK_SECONDS = 5.0
+_REFUSALS = quote(r"^listener\..*\.ssl\.(connection_error|fail_verify_[a-z_]+)$", safe="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ def hosting_command(
     max_message_bytes: int,
     socket_mode: int,
     tls_files: Sequence[Path | None] = (),
+    is_judged: bool = False,
 ) -> list[str]:
     """
     Write the configuration of a hosting Envoy and return the command that starts it.
@@ -156,6 +160,7 @@ def hosting_command(
         max_message_bytes: the largest message that is answered.
         socket_mode: of Unix sockets.
         tls_files: certificate, key and, for mTLS, the bundle that vouches for clients; empty serves plaintext.
+        is_judged: whether the application is told the clients' certificates.
 
     Raises:
         SettingsError: an address is none.
@@ -183,6 +188,7 @@ def hosting_command(
         max_message_bytes=max_message_bytes,
         transport=transport,
         is_mutual=any(tls_files[2:]),
+        is_judged=is_judged,
     )
     configuration = at.directory / "envoy.json"
     configuration.write_text(json.dumps(mesh.hosting_bootstrap(listener, str(at.admin_socket))))
@@ -215,6 +221,21 @@ async def hosted_addresses(at: HostedAt) -> tuple[str, ...]:
 async def stop_listening(at: HostedAt) -> None:
     """Accept no more connections, and tell the others to go elsewhere with their next answer. Raises OSError."""
     await _ask(at, "POST", "/drain_listeners?graceful&skip_exit")
+
+
+async def refused_handshakes(at: HostedAt) -> dict[str, int]:
+    """
+    How many TLS handshakes a hosting Envoy's port has refused so far, by the name of its own statistic.
+
+    Names are ``connection_error``, ``fail_verify_no_cert``, ``fail_verify_error`` and their like; each refusal is in
+    one of them. Raises OSError or ValueError while it does not say.
+    """
+    told = json.loads(await _ask(at, "GET", f"/stats?format=json&filter={_REFUSALS}"))
+    counts: Counter[str] = Counter()
+    for stat in told.get("stats", ()):
+        if "value" in stat:
+            counts[stat["name"].rpartition(".")[2]] += int(stat["value"])
+    return dict(counts)
 
 
 async def _ask(at: HostedAt, method: str, target: str) -> bytes:

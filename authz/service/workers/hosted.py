@@ -6,7 +6,6 @@ It has no socket and starts no process: ``hosting`` finds what Envoy needs, ``em
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from time import time
@@ -18,7 +17,8 @@ from authz.service.check import CheckFunction
 from authz.service.pending import Pending
 from authz.service.ports.health import AUTHORIZATION, HEALTH, Health
 from authz.service.ports.sockets import SocketLock
-from authz.service.server import AskProvider
+from authz.service.server import AskProvider, JudgeCaller
+from authz.service.workers.callers import caller_identity, caller_refusal
 from authz.wire.check import DIRECT_IP_METADATA, REMOTE_IP_METADATA
 
 Scope = dict[str, Any]
@@ -33,11 +33,10 @@ PREFIX_BYTES = 5
 """The prefix of every gRPC message: one byte that says whether it is compressed, four of its length."""
 WATCH_REPEAT_SECONDS = 30.0
 """How often a watcher is told the same again: sending is how a vanished one is noticed."""
-DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 4, 5, 8, 12, 13
+DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAUTHENTICATED = 4, 5, 8, 12, 13, 16
 
 _METADATA = {name.encode(): name for name in (REMOTE_IP_METADATA, DIRECT_IP_METADATA, "traceparent")}
 """What ``wire`` reads of a call's metadata; the rest is left undecoded."""
-_URI = re.compile(r'(?:^|;)URI=(?:"([^"]*)"|([^;,"]*))')
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _START: Event = {
     "type": "http.response.start",
@@ -72,11 +71,13 @@ class HostedServer:
         ask: AskProvider,
         *,
         max_message_bytes: int,
+        judge_caller: JudgeCaller | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
         self._function = function
         self._ask = ask
         self._max_message_bytes = max_message_bytes
+        self._judge_caller = judge_caller
         self._clock = clock
         self._running = 0
         self._idle = asyncio.Event()
@@ -125,7 +126,10 @@ class HostedServer:
             if message is None:
                 return
             headers = scope["headers"]
-            answer = self._function.check(message, _metadata(headers), self._clock(), _caller(headers))
+            now = self._clock()
+            if self._judge_caller is not None and (refusal := caller_refusal(headers, self._judge_caller, now)):
+                raise Refused(UNAUTHENTICATED, refusal)
+            answer = self._function.check(message, _metadata(headers), now, caller_identity(headers))
             if isinstance(answer, Pending):
                 answer = await self._asked(answer, _timeout(headers))
             await _reply(send, answer)
@@ -259,20 +263,6 @@ def _must_be_grpc(scope: Scope) -> None:
 
 def _metadata(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(_METADATA[name], value.decode("latin-1")) for name, value in headers if name in _METADATA]
-
-
-def _caller(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """
-    The identity by which the caller asks, as the hosting Envoy saw it; empty without mutual TLS.
-
-    Envoy removes the header that a caller sends itself and, where it asks for certificates, writes its own. Several
-    identities make one that is nobody's.
-    """
-    for name, value in headers:
-        if name == b"x-forwarded-client-cert":
-            found = (uri or bare for uri, bare in _URI.findall(value.decode("latin-1")))
-            return " ".join(uri for uri in found if uri.startswith("spiffe://"))
-    return ""
 
 
 def _timeout(headers: Iterable[tuple[bytes, bytes]]) -> float | None:

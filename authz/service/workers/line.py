@@ -31,17 +31,19 @@ class Order:
     """Descriptor of the line to the supervisor."""
     stdout_lock: int
     """Descriptor of a file whose lock guards standard output."""
+    tls_host: str = ""
+    """Directory of the Envoy that hosts the worker and terminates its TLS; empty where none does."""
 
     def write(self) -> str:
         """As the value of the environment variable ``ORDER``."""
         told = self.settings.model_dump(mode="json")
-        return json.dumps([told, self.index, self.control, self.stdout_lock])
+        return json.dumps([told, self.index, self.control, self.stdout_lock, self.tls_host])
 
     @classmethod
     def read(cls, text: str) -> "Order":
         """Read what ``write`` wrote."""
-        told, index, control, stdout_lock = json.loads(text)
-        return cls(Settings(**told), index, control, stdout_lock)
+        told, *others = json.loads(text)
+        return cls(Settings(**told), *others)
 
 
 class Line:

@@ -88,7 +88,10 @@ class Worker:
 
     async def _spawn(self, control: socket.socket) -> asyncio.subprocess.Process:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
-        environment[ORDER] = Order(self.settings, self.index, control.fileno(), self._lock).write()
+        host = (
+            str(self._at.directory) if self._hosting is not None and self.settings.tls_certificate is not None else ""
+        )
+        environment[ORDER] = Order(self.settings, self.index, control.fileno(), self._lock, host).write()
         if self._hosting is None:
             command = [sys.executable, "-m", "authz.service.workers.worker"]
         else:
@@ -100,6 +103,7 @@ class Worker:
                 max_message_bytes=settings.max_message_bytes,
                 socket_mode=int(settings.socket_mode, 8),
                 tls_files=files if settings.tls_certificate else (),
+                is_judged=settings.peer_certificate != "off",
             )
             environment |= self._hosting.environment()
         return await asyncio.create_subprocess_exec(

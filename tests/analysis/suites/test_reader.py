@@ -139,6 +139,15 @@ def test_a_directory_without_policies_is_a_problem() -> None:
     assert [problem.message for problem in suite.problems] == ["`empty` holds no policy file"]
 
 
+@pytest.mark.parametrize("content", ["", "# nothing left\n", "---\n---\n"])
+def test_a_policy_file_that_became_empty_is_a_problem(content: str) -> None:
+    text = SUITE.replace("  cases:", "  policyFiles: [p.yaml]\n  cases:", 1)
+    suite = read_suite("s.yaml", text.encode(), lambda name: [(name, content.encode())])
+    assert [problem.message for problem in suite.problems] == [
+        "`p.yaml` holds no document, and what is missing may be what denies"
+    ]
+
+
 @pytest.mark.parametrize(
     "text", ["", "- 1", "format: 1", "groups: [", "5", "format: 1\ngroups: 7\n", "\x00", "a: &a [*a]"]
 )

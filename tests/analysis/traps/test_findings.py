@@ -265,6 +265,21 @@ def test_selectors_are_compared_with_workloads_that_are_known(text: str, count: 
     assert findings(text) == ()
 
 
+def test_a_deny_and_a_mode_that_reach_nobody_are_found() -> None:
+    lost = deny("{}", more=SELECT.replace("cart", "crat"))
+    assert [p.message for p in findings(lost, workloads=WORKLOADS) if p.code == "AN-5"] == [
+        "no workload of namespace `shop` is selected, and nothing is denied by this policy"
+    ]
+    strict = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: p, namespace: shop}
+spec: {selector: {matchLabels: {app: APP}}, mtls: {mode: STRICT}}
+"""
+    for app, found in (("cart", []), ("crat", ["AN-5"])):
+        assert [p.code for p in findings(strict.replace("APP", app), workloads=WORKLOADS)] == found
+
+
 def test_a_rule_is_covered_by_many_without_being_compared_with_all() -> None:
     rules = ", ".join(f"{{to: [{{operation: {{ports: ['{number}']}}}}]}}" for number in range(500))
     policies = read_policies([("p.yaml", allow(rules + ", {}").encode())]).resources.authorization_policies

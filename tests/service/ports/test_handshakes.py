@@ -70,3 +70,32 @@ async def test_refused_handshakes_are_counted_and_logged(tmp_path: Path, workers
             page = (await client.get(f"{admin}/metrics")).text
         counted = [line for line in page.splitlines() if line.startswith("authz_tls_handshakes_refused_total")]
         assert sum(float(line.rpartition(" ")[2]) for line in counted) == (3 if workers == "1" else 2)
+
+
+@pytest.mark.slow
+async def test_handshakes_that_a_hosting_envoy_refuses_are_counted_and_logged(tmp_path: Path) -> None:
+    pytest.importorskip("pyvoy")
+    authority = Pair("authority")
+    ca, _ = _write(authority, tmp_path, "ca")
+    certificate, key = _write(Pair("server", authority), tmp_path, "server")
+    stranger = _write(Pair("stranger"), tmp_path, "stranger")
+    flags = ["--policies", str(write_policies(tmp_path)), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    flags += ["--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(ca)]
+    async with worker(*flags, "--server", "envoy", "--drain-delay-seconds", "0") as service:
+        admin = await service.says(r"admin     (\S+)/healthz")
+        address = await service.says(r"listening (127[^\s,]+)")
+        await service.says("workers serve")
+        for own, protocol, reason in (
+            (None, "h2", "did not return a certificate .Envoy's fail_verify_no_cert"),
+            (stranger, "h2", "not vouched for, or not valid now .Envoy's fail_verify_error"),
+        ):
+            await asyncio.to_thread(_knock, address, ca, own, protocol)
+            await service.says(rf"gRPC port: TLS handshake \d+ refused: .*{reason}")
+        with socket.create_connection((address.rpartition(":")[0], int(address.rpartition(":")[2])), timeout=10) as raw:
+            raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            await asyncio.to_thread(raw.recv, 10)
+        await service.says(r"gRPC port: TLS handshake 3 refused: no TLS, .*Envoy's connection_error")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            page = (await client.get(f"{admin}/metrics")).text
+        counted = [line for line in page.splitlines() if line.startswith("authz_tls_handshakes_refused_total")]
+        assert sum(float(line.rpartition(" ")[2]) for line in counted) == 3
