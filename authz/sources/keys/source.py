@@ -57,12 +57,8 @@ class KeySourceStatus:
     """Issuers of the rules that use it, sorted; a rule without issuer adds none."""
     keys: int
     fetched_at: float | None
-    age_seconds: float | None
-    """Since the last successful fetch; None: never fetched."""
     last_error: str
     """Why the last attempt failed; empty when it succeeded."""
-    next_refresh_at: float | None
-    """Seconds since the epoch; None while an attempt is under way."""
     fetches: int = 0
     """Attempts that gave a key set, since the source is needed."""
     failures: int = 0
@@ -185,16 +181,13 @@ class KeySource(Generic[K, S]):
 
     def status(self) -> tuple[KeySourceStatus, ...]:
         """Return one row per needed source, sorted by source."""
-        now = self._clock()
         return tuple(
             KeySourceStatus(
                 source=source.keys_from,
                 issuers=source.need.issuers,
                 keys=0 if source.keys is None else len(source.keys),
                 fetched_at=source.fetched_at,
-                age_seconds=None if source.fetched_at is None else max(0.0, now - source.fetched_at),
                 last_error=source.error,
-                next_refresh_at=source.next_at,
                 fetches=source.fetches,
                 failures=source.all_failures,
                 skipped=source.keys.skipped if source.keys is not None else (),
