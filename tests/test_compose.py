@@ -18,15 +18,15 @@ import pytest
 import yaml
 
 from authz.core.spiffe import TrustDomain
-from authz.demo.containers import rendered
+from authz.demo.containers import rendered, rendering
 from authz.demo.issuer import AUDIENCE, PEOPLE
 from authz.demo.layout import Layout
-from authz.demo.prepare import options, read_engine
+from authz.demo.prepare import DIRECTORIES, options, read_engine
 from authz.envoy.options import Secrets
-from authz.envoy.render import modes_of, render_all
+from authz.envoy.render import Native, modes_of, render_all
 from authz.identity.registration import UnixPeer, granted, read_entries
 from authz.mesh.description import read_mesh_description
-from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.mesh.nouns import Enforce, Mesh, MeshWorkload
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
@@ -34,7 +34,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 TEXT = (ROOT / "envoy-configs" / "mesh.yaml").read_bytes()
 MESH: Mesh = read_mesh_description([("mesh.yaml", TEXT)])[0]
-MORE = ("docker-compose.override.example.yaml", "docs/compose/check.yaml")
+MORE = ("docker-compose.override.example.yaml", "docs/compose/check.yaml", "docker-compose.native.yaml")
 OURS = "10001"
 """User and group that others share; a proxy has a user of its own."""
 KEYS = {
@@ -350,6 +350,123 @@ def test_the_check_has_a_way_into_every_application_it_plays() -> None:
     assert {f"{name}-relay" for name in names} <= set(CHECK)
 
 
+# --- native enforcement ----------------------------------------------------------------------------------------------
+
+NATIVE_FILE: dict[str, Any] = yaml.safe_load((ROOT / MORE[2]).read_text())
+NATIVE: dict[str, dict[str, Any]] = NATIVE_FILE["services"]
+FOLLOWER = "authz-0"
+
+
+def native(name: str) -> dict[str, Any]:
+    """A service as Compose joins it: volumes by target, tables by key, anything else replaced."""
+    base, over = SERVICES[name], NATIVE.get(name, {})
+    volumes = {**mounts(base), **mounts(over)}
+    joined = (
+        base | over | {"volumes": [f"{s.split(':')[0]}:{t}{':ro' * s.endswith(':ro')}" for t, s in volumes.items()]}
+    )
+    return joined | {"depends_on": base.get("depends_on", {}) | over.get("depends_on", {})}
+
+
+def native_holders(volume: str) -> dict[str, str]:
+    """Service to how it has a volume: ``x`` or ``x:ro``."""
+    return {
+        name: source
+        for name in SERVICES
+        for source in mounts(native(name)).values()
+        if source.partition(":")[0] == volume
+    }
+
+
+def test_native_enforcement_changes_services_and_adds_none() -> None:
+    """Neither who they are nor what they may: only what they run, wait for and mount."""
+    assert set(NATIVE) <= set(SERVICES)
+    told = {key for service in NATIVE.values() for key in service}
+    assert told == {"entrypoint", "command", "network_mode", "depends_on", "volumes"}
+    assert {name for name, service in NATIVE.items() if "network_mode" in service} == {"configuration"}
+
+
+def test_no_proxy_starts_before_its_filters_are_there() -> None:
+    """Rendered once, with the issuer's keys: then the renderer is healthy, and then proxies start."""
+    renderer = native("configuration")
+    assert renderer["entrypoint"][-3:] == ["configuration", "--enforce", "native"]
+    assert renderer["healthcheck"]["test"] == ["CMD", "test", "-e", "/tmp/ready"]
+    assert renderer["depends_on"]["issuer"] == {"condition": "service_healthy"}
+    assert renderer["network_mode"] == SERVICES["issuer"]["network_mode"], "the issuer is named by its loopback"
+    for name in proxies():
+        assert native(name)["depends_on"]["configuration"] == {"condition": "service_healthy"}, name
+
+
+def test_filters_are_written_by_the_renderer_and_read_by_every_proxy() -> None:
+    assert native_holders("ecds") == {"configuration": "ecds"} | dict.fromkeys(proxies(), "ecds:ro")
+    for name in proxies():
+        assert mounts(native(name))["/mesh/ecds"] == "ecds:ro"
+    owner = re.search(r"uid=(\d+),gid=(\d+),mode=0750", NATIVE_FILE["volumes"]["ecds"]["driver_opts"]["o"])
+    assert owner is not None
+    assert owner.groups() == (user("configuration"), OURS)
+
+
+def test_the_renderer_can_write_whatever_it_renders_and_proxies_get_the_addresses_of_containers() -> None:
+    found = mounts(native("configuration"))
+    assert {f"/mesh/{name.partition('/')[0]}" for name in native_files()} <= set(found)
+    assert not any(source.endswith(":ro") for target, source in found.items() if target[6:] in DIRECTORIES)
+    for name in proxies():
+        assert mounts(native(name))["/mesh/eds"].partition(":")[0] == found["/mesh/eds-compose"]
+    assert set(native_holders(found["/mesh/eds"])) == {"configuration"}, "somebody reads the other world's addresses"
+
+
+@cache
+def native_files() -> dict[str, bytes]:
+    """What ``configuration`` writes, less the issuer's keys."""
+    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, enforce=Enforce.NATIVE)
+    engine = read_engine(layout)
+    return render_all(MESH, modes_of(engine), rendering(layout), Native(engine))
+
+
+def test_native_configuration_is_that_of_the_process_demo_byte_by_byte() -> None:
+    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, enforce=Enforce.NATIVE)
+    engine = read_engine(layout)
+    processes = render_all(MESH, modes_of(engine), options(layout), Native(engine))
+    assert {name for name, content in native_files().items() if content != processes[name]} == {
+        f"{directory}/{cluster}.yaml" for directory in ("eds-compose", "eds") for cluster in ("authz", "otlp")
+    } - {"eds/otlp.yaml"}
+    assert {name.partition(".")[0] for name in native_files() if name.startswith("ecds/")} == {
+        f"ecds/{workload.name}" for workload in MESH.workloads
+    }
+
+
+def test_one_replica_follows_the_access_logs_so_that_no_record_is_double() -> None:
+    followers = {name for name in SERVICES if "--access-logs" in native(name).get("command", ())}
+    assert followers == {FOLLOWER}
+    told = dict(pairwise(native(FOLLOWER)["command"]))
+    assert (told["--workers"], told["--access-logs"]) == ("1", "file:logs")
+    assert mounts(native(FOLLOWER))["/mesh/logs"] == "logs:ro"
+    kept = Path(told["--access-log-positions"])
+    assert mounts(native(FOLLOWER))[f"/mesh/{kept.parent}"] in COMPOSE["volumes"]
+    assert not COMPOSE["volumes"][str(kept.parent)], "gone with its container, and read again"
+
+
+def test_who_makes_the_records_asks_each_proxy_for_its_counters_and_nobody_else_does() -> None:
+    where = dict(pairwise(native(FOLLOWER)["command"]))["--access-log-admin"]
+    for name, workload in proxies().items():
+        socket = f"/mesh/{where.removeprefix('unix:').format(proxy=workload.name)}"
+        directory, _, file = socket.rpartition("/")
+        assert f"run/{file}" in native_files()[f"envoy/{workload.name}.yaml"].decode()
+        volume = f"run-{workload.name}"
+        assert mounts(native(FOLLOWER))[directory] == f"{volume}:ro"
+        assert native_holders(volume) == {name: volume, "ca": f"{volume}:ro", FOLLOWER: f"{volume}:ro"}
+
+
+def test_replicas_differ_from_those_of_the_check_by_the_logs_and_the_evidence_alone() -> None:
+    """An access log tells no certificate."""
+    logs = ("--access-logs", "--access-log-positions", "--access-log-admin")
+    for name in ("authz-0", "authz-1"):
+        before, after = SERVICES[name]["command"], native(name)["command"]
+        first = before.index("--peer-certificate")
+        assert before[:first] + before[first + 6 :] == [
+            part for index, part in enumerate(after) if part not in logs and after[index - 1] not in logs
+        ]
+
+
 # --- with Docker -----------------------------------------------------------------------------------------------------
 
 
@@ -366,11 +483,13 @@ def missing_for_a_real_run() -> str:
 
 @pytest.mark.slow
 @pytest.mark.envoy
-def test_every_scenario_holds_among_containers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("enforce", list(Enforce))
+def test_every_scenario_holds_among_containers(tmp_path: Path, enforce: Enforce) -> None:
     """With the image as it was built last."""
     if reason := missing_for_a_real_run():
         pytest.skip(reason)
     command = [sys.executable, "-m", "authz", "demo", "--check", "--compose", "--no-build", "--state", str(tmp_path)]
+    command += ["--enforce", enforce]
     ran = subprocess.run([*command, "-o", "json"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert ran.stdout, ran.stderr
     told = json.loads(ran.stdout)

@@ -116,7 +116,7 @@ def command(
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
         root = _default("docker-compose.yaml", "the checkout as the working directory").parent
-        containers = Containers(root, copy_inputs(root, policies or root / "policies", state))
+        containers = Containers(root, copy_inputs(root, policies or root / "policies", state), Enforce(enforce))
         checking = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
         raise SystemExit(asyncio.run(checking))
     layout = plan(
@@ -141,8 +141,8 @@ def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool
         raise click.UsageError("--server is of a server of its own, which --authz embedded leaves out")
     if compose and (server is not None or authz == Authz.EMBEDDED.value):
         raise click.UsageError("--authz and --server are not for --compose: its containers run what their file says")
-    if enforce == Enforce.NATIVE.value and (compose or authz == Authz.EMBEDDED.value):
-        raise click.UsageError("--enforce native is neither for --compose nor for --authz embedded")
+    if enforce == Enforce.NATIVE.value and authz == Authz.EMBEDDED.value:
+        raise click.UsageError("--enforce native is not for --authz embedded: no proxy has anything to ask itself")
 
 
 def _default(name: str, option: str) -> Path:

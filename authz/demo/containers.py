@@ -6,11 +6,14 @@ What containers of the demo's compose file run besides the product itself.
     python -m authz.demo.containers outside          plays the world outside, with a certificate of its own authority
     python -m authz.demo.containers configuration    renders Envoy's configuration, and again when policies change
 
+With ``--enforce native`` the last one renders native filters, too, and follows the issuer's keys, which belong to them.
+
 All work in the state directory (``layout``), of which each container mounts what is its business, and rename files into
 place, which readers follow. ``/tmp/ready`` says that everything was written once.
 """
 
 import argparse
+import asyncio
 import os
 import signal
 import sys
@@ -19,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from authz.control.follow import MeshFollower
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.apps.__main__ import main as run_app
@@ -26,12 +30,13 @@ from authz.demo.certificates import CERTIFICATE_TTL_SECONDS, NOTHING_REVOKED, is
 from authz.demo.layout import OTLP_SOCKET, DemoError, Layout, describe
 from authz.demo.prepare import options, policy_state, read_engine
 from authz.envoy.files import write_files
-from authz.envoy.options import Secrets
+from authz.envoy.options import RenderOptions, Secrets
 from authz.envoy.render import modes_of, render_all
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, STATE_FILE, CertificateAuthority
 from authz.identity.files import write_file
 from authz.identity.template import SERVER_TTL_SECONDS
 from authz.mesh.description import read_mesh_description
+from authz.mesh.nouns import Enforce
 
 STATE = Path("/mesh")
 READY = Path("/tmp/ready")  # noqa: S108  # a tmpfs of the container's own
@@ -44,22 +49,23 @@ DESCRIPTION, POLICIES = "envoy-configs/mesh.yaml", "policies"
 """Below the state directory, mounted from the checkout."""
 
 
-def read_layout(state: Path = STATE) -> Layout:
+def read_layout(state: Path = STATE, enforce: Enforce = Enforce.CHECK) -> Layout:
     """Raises DemoError, OSError."""
     path = state / DESCRIPTION
     mesh, problems = read_mesh_description([(str(path), path.read_bytes())])
     if errors := describe(problems):
         raise DemoError(f"the mesh description cannot be used:\n{errors}")
-    return Layout(state, state / POLICIES, mesh, secrets=Secrets.SDS)
+    return Layout(state, state / POLICIES, mesh, secrets=Secrets.SDS, enforce=enforce)
+
+
+def rendering(layout: Layout) -> RenderOptions:
+    """The options of the process demo, with the sockets of these containers."""
+    return replace(options(layout), workers=WORKERS, otlp_compose=OTLP)
 
 
 def rendered(layout: Layout, engine: Engine) -> dict[str, bytes]:
     """The files of the process demo, except that the containers' addresses are in ``eds/`` (XA-190)."""
-    files = render_all(
-        layout.mesh,
-        modes_of(engine),
-        replace(options(layout), workers=WORKERS, otlp_compose=OTLP),
-    )
+    files = render_all(layout.mesh, modes_of(engine), rendering(layout))
     here = {name: content for name, content in files.items() if not name.startswith(("eds/", "eds-compose/"))}
     places = {name: content for name, content in files.items() if name.startswith("eds-compose/")}
     return here | {name.replace("eds-compose/", "eds/"): content for name, content in places.items()}
@@ -126,6 +132,9 @@ def outside(layout: Layout) -> None:
 
 def configuration(layout: Layout) -> None:
     """Render for ever: listeners follow PeerAuthentication. Broken policies change nothing and are reported."""
+    if layout.enforce is Enforce.NATIVE:
+        asyncio.run(follow(layout))
+        return
     seen: tuple[tuple[str, int, int], ...] = ()
     while True:
         found = policy_state(layout.policies)
@@ -141,6 +150,27 @@ def configuration(layout: Layout) -> None:
         time.sleep(LOOK_SECONDS)
 
 
+async def follow(layout: Layout) -> None:
+    """
+    Do for ever what ``authz mesh render --enforce native --watch`` does.
+
+    It writes the addresses of both worlds: containers mount ``eds-compose/`` where proxies look for ``eds/``.
+
+    Exits with 1 where the policies cannot be used and there is nothing yet to keep: no proxy starts then.
+    """
+    description = layout.state / DESCRIPTION
+    follower = MeshFollower(layout.policies, description, layout.state, rendering(layout), clock=time.time, say=_say)
+    try:
+        await follower.start()
+        await asyncio.to_thread(READY.touch)
+        await follower.run()
+    except LoadError as error:
+        _say(f"the policies cannot be used, nothing was rendered:\n{describe(error.problems)}")
+        raise SystemExit(1) from None
+    finally:
+        await follower.close()
+
+
 PARTS = {"certificates": certificates, "web": web, "outside": outside, "configuration": configuration}
 
 
@@ -148,10 +178,11 @@ def main(arguments: Sequence[str]) -> None:
     """Run one part of the demo, as a container's command."""
     parser = argparse.ArgumentParser(prog="python -m authz.demo.containers")
     parser.add_argument("what", choices=tuple(PARTS))
+    parser.add_argument("--enforce", choices=[way.value for way in Enforce], default=Enforce.CHECK.value)
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container has no default for it
     os.umask(0o022)
-    PARTS[given.what](read_layout())
+    PARTS[given.what](read_layout(enforce=Enforce(given.enforce)))
 
 
 def _say(text: str) -> None:

@@ -5,15 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.containers import make_authority, publish, read_layout
+from authz.demo import containers
+from authz.demo.containers import follow, make_authority, publish, read_layout
 from authz.demo.layout import Layout
 from authz.demo.relay import serve
 from authz.envoy.options import Secrets
 from authz.identity.ca import STATE_FILE, CertificateAuthority
 from authz.identity.rotation import prepare
+from authz.mesh.nouns import Enforce
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_800_000_000.0
+POLICY = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: one, namespace: bookinfo}
+spec: {action: DENY, rules: [{to: [{operation: {paths: [/closed]}}]}]}
+"""
 
 
 @pytest.fixture
@@ -56,6 +63,57 @@ def test_roots_are_published_when_they_change_and_only_then(layout: Layout) -> N
     assert (roots / "ca.crt").read_bytes() == (layout.state / "ca" / "bundle.pem").read_bytes()
     assert (roots / "ca.crt").read_bytes().count(b"BEGIN CERTIFICATE") == 2
     assert not list(roots.glob("*.key"))
+
+
+class Ready:
+    """In the place of the file that the health check looks for: what was there when it was made."""
+
+    def __init__(self, state: Path) -> None:
+        self.done = asyncio.Event()
+        self.found: set[str] = set()
+        self._loop = asyncio.get_running_loop()
+        self._state = state
+
+    def touch(self) -> None:
+        self.found = {str(path.relative_to(self._state)) for path in self._state.glob("*/*.*")}
+        self._loop.call_soon_threadsafe(self.done.set)
+
+
+@pytest.fixture
+def native(layout: Layout) -> Layout:
+    layout.policies.mkdir()
+    (layout.policies / "one.yaml").write_text(POLICY)
+    return read_layout(layout.state, Enforce.NATIVE)
+
+
+async def test_who_renders_native_filters_is_healthy_when_all_are_there(
+    native: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = Ready(native.state)
+    monkeypatch.setattr(containers, "READY", ready)
+    following = asyncio.create_task(follow(native))
+    async with asyncio.timeout(60):
+        await ready.done.wait()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    for workload in native.mesh.workloads:
+        assert {f"envoy/{workload.name}.yaml", f"lds/{workload.name}.yaml"} <= ready.found
+        assert any(name.startswith(f"ecds/{workload.name}.") for name in ready.found), workload.name
+    assert "path: run/authz/authz-1.sock" in (native.state / "eds-compose/authz.yaml").read_text()
+
+
+async def test_without_usable_policies_nothing_is_rendered_and_no_proxy_starts(
+    native: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = Ready(native.state)
+    monkeypatch.setattr(containers, "READY", ready)
+    (native.policies / "one.yaml").write_text(POLICY.replace("rules", "rulez"))
+    with pytest.raises(SystemExit) as ended:
+        await follow(native)
+    assert ended.value.code == 1
+    assert "one.yaml:4" in capsys.readouterr().err
+    assert not ready.done.is_set()
+    assert not (native.state / "ecds").exists()
 
 
 async def test_a_relay_leads_to_a_port_or_to_the_socket_that_it_was_given(tmp_path: Path) -> None:

@@ -20,9 +20,13 @@ from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
 from authz.demo.layout import DemoError
 from authz.demo.prepare import policy_files
+from authz.mesh.nouns import Enforce
 
 PROJECT = "bookinfo-check"
-FILES = ("docker-compose.yaml", "docs/compose/check.yaml")
+FILES = {
+    Enforce.CHECK: ("docker-compose.yaml", "docs/compose/check.yaml"),
+    Enforce.NATIVE: ("docker-compose.yaml", "docker-compose.native.yaml", "docs/compose/check.yaml"),
+}
 CHECK, BUILT = "check", "certificates"
 """Services: where the check runs, and the one with the build that all of the image share."""
 COPIED = {"BOOKINFO_POLICIES": "policies", "BOOKINFO_IDENTITIES": "identities"}
@@ -43,13 +47,15 @@ class Containers:
     """The checkout: where docker-compose.yaml is."""
     copies: Path
     """Directory with copies that the check may change, absolute: ``copy_inputs`` makes them."""
+    enforce: Enforce = Enforce.CHECK
+    """Who decides: the check, or every Envoy by itself."""
     _compose: tuple[str, ...] = ()
     ids: dict[str, str] = field(default_factory=dict)
     """Service to container."""
 
     async def up(self, *, build: bool) -> None:
         """Build if asked to, start, and wait until every container is healthy. Raises DemoError."""
-        self._compose = await _compose_command()
+        self._compose = await _compose_command(FILES[self.enforce])
         if build:
             await self._run("build", BUILT)
         await self._run("up", "-d", "--no-build")
@@ -62,8 +68,9 @@ class Containers:
 
     async def check(self, pattern: str) -> AsyncIterator[Result]:
         """Run the scenarios in the container ``check`` and yield results as they come. Raises DemoError."""
+        inside = ("python", "-m", "authz.demo.checks.inside", "--enforce", self.enforce.value, "--", pattern)
         process = await asyncio.create_subprocess_exec(
-            *("docker", "exec", "-i", self.ids[CHECK], "python", "-m", "authz.demo.checks.inside", pattern),
+            *("docker", "exec", "-i", self.ids[CHECK], *inside),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=1 << 24,
@@ -177,11 +184,11 @@ def copy_inputs(root: Path, policies: Path, state: Path) -> Path:
     return copies
 
 
-async def _compose_command() -> tuple[str, ...]:
+async def _compose_command(files: tuple[str, ...]) -> tuple[str, ...]:
     """Compose v2, else the older program. Raises DemoError."""
     if shutil.which("docker") is None:
         raise DemoError("there is no `docker` on the PATH")
-    options = tuple(part for file in FILES for part in ("-f", file))
+    options = tuple(part for file in files for part in ("-f", file))
     for command in (("docker", "compose"), ("docker-compose",)):
         if shutil.which(command[0]) and await _succeeds(*command, "version"):
             return (*command, *options, "--project-directory", ".", "-p", PROJECT)

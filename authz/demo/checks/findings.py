@@ -81,7 +81,7 @@ async def _one_native_trace(world: World) -> str:
 
     async def look() -> bool | None:
         spans = await asyncio.to_thread(_lines, world.layout.spans, trace_id)
-        records = await asyncio.to_thread(_lines, world.audit_log, trace_id)
+        records = [line for path in world.audit_logs() for line in await asyncio.to_thread(_lines, path, trace_id)]
         spanned = {str(span.get("service")).partition(".")[0] for span in spans}
         recorded = {str(read_field(record, "destination", "workload")) for record in records}
         complete.update(re.sub(r"-v\d+$", "", name) for name in spanned & recorded)

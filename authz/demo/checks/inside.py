@@ -5,6 +5,7 @@ It cannot end or start other containers. It asks whoever started it, by one JSON
 on stdin: ``{"ask": "kill", "name": "custom"}``. Results are lines too; ``demo.checks.compose`` is the other side.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -20,6 +21,7 @@ from authz.demo.commands import AUTHZ
 from authz.demo.containers import DESCRIPTION, read_layout
 from authz.demo.layout import DemoError, Layout
 from authz.identity.files import write_file
+from authz.mesh.nouns import Enforce
 
 PROBES = Path("/probe")
 """Sockets of the relays, by workload."""
@@ -125,6 +127,8 @@ class ContainerWorld(World):
     async def logs(self) -> AsyncIterator[tuple[str, bytes]]:
         for directory in (self.layout.state / "logs", self.audit_log):
             for path in sorted(directory.iterdir()):
+                if path.suffix == ".new":  # about to be renamed
+                    continue
                 yield path.name, path.read_bytes()
         for name in json.loads(await self._outside.ask("names")):
             yield name, (await self._outside.ask("log", name)).encode()
@@ -135,9 +139,9 @@ def say(line: dict[str, Json]) -> None:
     print(json.dumps(line), flush=True)
 
 
-async def check(pattern: str) -> None:
+async def check(pattern: str, enforce: Enforce) -> None:
     """Run the scenarios; each result is a line."""
-    world = ContainerWorld(read_layout(), Outside())
+    world = ContainerWorld(read_layout(enforce=enforce), Outside())
     async for result in run_check(world, pattern):
         scenario = result.scenario
         say(
@@ -152,8 +156,12 @@ async def check(pattern: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``python -m authz.demo.checks.inside [PATTERN]``."""
-    asyncio.run(check(arguments[0] if arguments else ""))
+    """``python -m authz.demo.checks.inside [--enforce native] [PATTERN]``."""
+    parser = argparse.ArgumentParser(prog="python -m authz.demo.checks.inside")
+    parser.add_argument("pattern", nargs="?", default="")
+    parser.add_argument("--enforce", choices=[way.value for way in Enforce], default=Enforce.CHECK.value)
+    given = parser.parse_args(arguments)
+    asyncio.run(check(given.pattern, Enforce(given.enforce)))
 
 
 if __name__ == "__main__":
