@@ -105,7 +105,7 @@ def command(
     authz demo --check               about 130 scenarios, expected and actual; exit 0 or 3
     authz demo --check --run egress  some of them
     authz demo --check --run "authority is dead" --outage 600
-    authz demo --check --compose     the same, among containers
+    authz demo --check --compose     the same, among containers; with --enforce native, too
     authz demo --authz embedded      without a server: every proxy decides by itself
     """
     if not check and (keep or pattern or compose or form != "table" or outage != OUTAGE_SECONDS):
