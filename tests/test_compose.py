@@ -445,6 +445,11 @@ def test_one_replica_follows_the_access_logs_so_that_no_record_is_double() -> No
     assert not COMPOSE["volumes"][str(kept.parent)], "gone with its container, and read again"
 
 
+def test_there_is_nothing_but_access_logs_where_they_are_followed() -> None:
+    """A line of anything else would be counted as unreadable."""
+    assert {name for name, source in native_holders("logs").items() if source == "logs"} == set(proxies())
+
+
 def test_who_makes_the_records_asks_each_proxy_for_its_counters_and_nobody_else_does() -> None:
     where = dict(pairwise(native(FOLLOWER)["command"]))["--access-log-admin"]
     for name, workload in proxies().items():

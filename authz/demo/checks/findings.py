@@ -40,21 +40,23 @@ async def _one_trace(world: World) -> str:
     complete: set[str] = set()
 
     async def look() -> bool | None:
-        complete.update(await asyncio.to_thread(joined, world.layout.state / "logs", trace_id, world.audit_logs()))
+        complete.update(
+            await asyncio.to_thread(joined, world.layout.state / "logs", trace_id, world.audit_logs(), world.spans)
+        )
         return complete >= set(TRACED.split(", ")) or None
 
     await world.until(look)
     return ", ".join(sorted(complete - {"ratings"}))
 
 
-def joined(logs: Path, trace_id: str, audit: list[Path] | None = None) -> set[str]:
+def joined(logs: Path, trace_id: str, audit: list[Path] | None = None, spans_file: Path | None = None) -> set[str]:
     """
     Return the workloads whose spans, access log and record agree about a trace, without their versions.
 
     A proxy's span of the request; its span of the check, which is a child of it; below that the span of the decision,
     whose id the record has; and a line of the access log with the decision's id.
     """
-    spans = _lines(logs / "spans.jsonl", trace_id)
+    spans = _lines(spans_file or logs / "spans.jsonl", trace_id)
     by_id = {str(span["span_id"]): span for span in spans}
     records = {
         str(record["span_id"]): record for path in audit or [logs / "audit.jsonl"] for record in _lines(path, trace_id)
@@ -80,7 +82,7 @@ async def _one_native_trace(world: World) -> str:
     complete: set[str] = set()
 
     async def look() -> bool | None:
-        spans = await asyncio.to_thread(_lines, world.layout.spans, trace_id)
+        spans = await asyncio.to_thread(_lines, world.spans, trace_id)
         records = [line for path in world.audit_logs() for line in await asyncio.to_thread(_lines, path, trace_id)]
         spanned = {str(span.get("service")).partition(".")[0] for span in spans}
         recorded = {str(read_field(record, "destination", "workload")) for record in records}
@@ -106,7 +108,7 @@ async def _unsampled(world: World) -> str:
     trace_id = secrets.token_hex(16)
     await world.visit("/", headers=[("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-00")])
     record = await world.find(lambda found: found.get("trace_id") == trace_id)
-    spans = await asyncio.to_thread(_lines, world.layout.spans, trace_id)
+    spans = await asyncio.to_thread(_lines, world.spans, trace_id)
     return f"{'a record' if record else 'no record'}{f' and {len(spans)} spans' if spans else ''}"
 
 

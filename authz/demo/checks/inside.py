@@ -118,6 +118,10 @@ class ContainerWorld(World):
     def audit_log(self) -> Path:
         return self.layout.state / "audit"
 
+    @property
+    def spans(self) -> Path:
+        return self.layout.state / "spans/spans.jsonl"
+
     def audit_logs(self) -> list[Path]:
         return sorted(self.audit_log.glob("*.jsonl"))
 
@@ -125,7 +129,7 @@ class ContainerWorld(World):
         return [await self._outside.ask("log", AUTHZ)]
 
     async def logs(self) -> AsyncIterator[tuple[str, bytes]]:
-        for directory in (self.layout.state / "logs", self.audit_log):
+        for directory in (self.layout.state / "logs", self.spans.parent, self.audit_log):
             for path in sorted(directory.iterdir()):
                 if path.suffix == ".new":  # about to be renamed
                     continue

@@ -80,6 +80,11 @@ class Places:
         """Every file of records."""
         return [self.audit_log]
 
+    @property
+    def spans(self) -> Path:
+        """The collector's file."""
+        return self.layout.spans
+
     async def operator_logs(self) -> list[str]:
         """What the authorization server told its operator so far; of every proxy, when each has one inside."""
         embedded = [workload.name for workload in self.layout.mesh.workloads]
