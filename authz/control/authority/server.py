@@ -43,7 +43,12 @@ audit = logging.getLogger("authz.issuance")
 SERVER = "server"
 LOOK_SECONDS = 1.0
 OWN_RETRY_SECONDS = 60.0
-OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 20)]
+OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # Envoy's keepalive pings (XA-128)
+    ("grpc.http2.max_ping_strikes", 0),  # else a quiet stream ends with the fourth ping, and comes back for a new SVID
+]
 CONNECTION_SECONDS = 300.0
 """
 Of remote peers: then they prove anew who they are. An Envoy whose SVID expired would come again and again by the
