@@ -381,8 +381,18 @@ def test_native_enforcement_changes_services_and_adds_none() -> None:
     """Neither who they are nor what they may: only what they run, wait for and mount."""
     assert set(NATIVE) <= set(SERVICES)
     told = {key for service in NATIVE.values() for key in service}
-    assert told == {"entrypoint", "command", "network_mode", "depends_on", "volumes"}
+    assert told == {"entrypoint", "command", "network_mode", "networks", "depends_on", "volumes"}
     assert {name for name, service in NATIVE.items() if "network_mode" in service} == {"configuration"}
+    assert {name for name, service in NATIVE.items() if "networks" in service} == {"custom"}
+
+
+def test_every_proxy_can_ask_the_external_authorizer_by_its_name() -> None:
+    networks = NATIVE["custom"]["networks"]
+    assert set(networks) == {"mesh"}, "proxies, and not the authorization server, are given a way to it"
+    hosts = {provider.service.rpartition("/")[2] for provider in MESH.config.extension_providers}
+    assert hosts == set(networks["mesh"]["aliases"])
+    taken = {workload.compose_address for workload in MESH.workloads}
+    assert networks["mesh"]["ipv4_address"] not in taken
 
 
 def test_no_proxy_starts_before_its_filters_are_there() -> None:
