@@ -64,7 +64,7 @@ SERVERS = ("grpcio", "envoy")
 @click.option(
     "--server", type=click.Choice(SERVERS), help=f"What hosts the server of its own.  [default: {SERVERS[0]}]"
 )
-@click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to logs/spans.jsonl.")
+@click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to spans/spans.jsonl.")
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
 @click.option(
     "--outage", metavar="SECONDS", type=click.FloatRange(1), default=OUTAGE_SECONDS, show_default=True,

@@ -1,7 +1,7 @@
 """
 What stands in for an OpenTelemetry collector in the demo: takes spans by OTLP/gRPC, writes each as one JSON line.
 
-    python -m authz.demo.collector --listen unix:run/otlp.sock --out logs/spans.jsonl
+    python -m authz.demo.collector --listen unix:run/otlp.sock --out spans/spans.jsonl
 
 Envoys and the authorization server send to it exactly what they would send to a real collector, which a mesh of one's
 own puts in its place. The newest spans are kept: beyond ``MOST_BYTES`` the file is renamed to ``<name>.1``.

@@ -9,7 +9,7 @@ documents the part of it that Envoys read. Here are the demo's own parts:
     entries.yaml            who may have which certificate by SDS
     revocations/list.txt    identities and certificates that are refused at once
     issuer/                 signing keys of the OIDC issuer
-    logs/<process>.log      what each process printed; logs/audit.jsonl the decisions, logs/spans.jsonl the traces
+    logs/<process>.log      what each process printed; logs/audit.jsonl the decisions, spans/spans.jsonl traces
 """
 
 import json
@@ -35,7 +35,7 @@ LOOPBACK = "127.0.0.1"
 AUDIT_LOG = "logs/audit.jsonl"
 ENTRIES = "entries.yaml"
 REVOCATIONS = "revocations/list.txt"
-SPANS = "logs/spans.jsonl"
+SPANS = "spans/spans.jsonl"
 OTLP_SOCKET = "run/otlp.sock"
 """The Unix socket of the demo's collector; relative to the state directory, like every path here."""
 

@@ -41,6 +41,7 @@ DIRECTORIES = (
     "sds",
     "run",
     "logs",
+    "spans",
     "ca",
     "web",
     "outside",

@@ -106,7 +106,7 @@ def _deciding(workload: MeshWorkload, mesh: MeshConfig, options: RenderOptions) 
     """The filters that decide: the check, or the slots of what Envoy decides by itself."""
     if not options.is_native(workload):
         return [http_check_filter(options, _body_bytes(mesh))]
-    # Without its file a proxy does not start, and one that cannot be used answers 500: nothing is let through.
+    # Without its file a proxy opens no port, and one that cannot be used answers 500: nothing is let through.
     return [
         HttpFilter(
             name=slot,

@@ -77,8 +77,8 @@ def test_one_curl_is_found_in_spans_access_logs_and_records_of_every_hop(demo: L
     )
     assert answer.startswith("HTTP/2 200")
     hops = {"ingressgateway", "productpage", "details", "reviews", "egressgateway"}
-    wait_for(lambda: hops <= joined(demo.state / "logs", trace_id))
-    told = "".join(path.read_text() for path in (demo.state / "logs").glob("*.json*"))
+    wait_for(lambda: hops <= joined(demo.state / "logs", trace_id, [demo.audit_log], demo.spans))
+    told = "".join(path.read_text() for path in [demo.spans, *(demo.state / "logs").glob("*.json*")])
     assert "said-in-the-query" not in told, "a query may hold a token"
 
 

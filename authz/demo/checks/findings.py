@@ -49,18 +49,16 @@ async def _one_trace(world: World) -> str:
     return ", ".join(sorted(complete - {"ratings"}))
 
 
-def joined(logs: Path, trace_id: str, audit: list[Path] | None = None, spans_file: Path | None = None) -> set[str]:
+def joined(logs: Path, trace_id: str, audit: list[Path], spans_file: Path) -> set[str]:
     """
     Return the workloads whose spans, access log and record agree about a trace, without their versions.
 
     A proxy's span of the request; its span of the check, which is a child of it; below that the span of the decision,
     whose id the record has; and a line of the access log with the decision's id.
     """
-    spans = _lines(spans_file or logs / "spans.jsonl", trace_id)
+    spans = _lines(spans_file, trace_id)
     by_id = {str(span["span_id"]): span for span in spans}
-    records = {
-        str(record["span_id"]): record for path in audit or [logs / "audit.jsonl"] for record in _lines(path, trace_id)
-    }
+    records = {str(record["span_id"]): record for path in audit for record in _lines(path, trace_id)}
     found = set()
     for span in spans:
         check = by_id.get(str(span["parent_id"]), {})
