@@ -97,6 +97,7 @@ def closest(note: RuleNote | None) -> Json:
                     "(hidden)" if failed.key.startswith("request.headers[") else shortened(value)
                     for value in failed.actual[:8]
                 ],
+                "note": shortened(failed.note) or None,
             }
             for failed in note.failed[:4]
         ],

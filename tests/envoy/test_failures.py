@@ -131,7 +131,7 @@ spec:
         ("a\r\nx-injected: 1", 200, None),
         ("a\nb", 200, None),
         ("a\0b", 200, None),
-        ("žluťoučký", 200, None),
+        ("žluťoučký", 200, "žluťoučký"),
         ("\ud800", 401, None),
     ],
 )

@@ -13,6 +13,7 @@ import re
 import ssl
 import sys
 import threading
+from typing import TextIO
 
 _log = logging.getLogger("authz.tls")
 _FAILED = re.compile(rb"ssl_transport_security\.cc:\d+\] Handshake failed with error (.*)")
@@ -28,6 +29,7 @@ class Handshakes:
         self.refused = 0
         self._lock = threading.Lock()
         self._is_reading = False
+        self._ours: TextIO | None = None
 
     def note(self, port: str, reason: str, times: int = 1) -> None:
         """So many handshakes failed in the same way; from any thread."""
@@ -54,7 +56,9 @@ class Handshakes:
         for handler in logging.getLogger().handlers:  # our own lines need no detour
             if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
                 handler.setStream(ours)
-        sys.stderr = ours
+        self._ours = ours
+        if sys.stderr is sys.__stderr__:  # somebody else's stream is no detour
+            sys.stderr = ours
         threading.Thread(target=self._pass_on, args=(read, real), name="authz-stderr", daemon=True).start()
 
     def _pass_on(self, read: int, real: int) -> None:

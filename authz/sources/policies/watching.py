@@ -64,8 +64,7 @@ async def watch(
             if not is_watched and not is_told and seen.tree:
                 is_told = True
                 _log.warning("`%s` cannot be watched; it is looked at every %.1f s", paths[0], UNWATCHED_SECONDS)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(hint.wait(), LOOK_SECONDS if is_watched else UNWATCHED_SECONDS)
+            await _hinted(hint, LOOK_SECONDS if is_watched else UNWATCHED_SECONDS)
             hint.clear()
             found = await look()
             if found == seen:
@@ -73,8 +72,7 @@ async def watch(
             latest = loop.time() + MAX_UNREST_SECONDS
             while loop.time() < latest:
                 hint.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(hint.wait(), quiet_seconds)
+                await _hinted(hint, quiet_seconds)
                 before, found = found, await look()
                 if found == before and not hint.is_set():
                     break
@@ -90,5 +88,11 @@ async def _begun(follower: Follower, hint: asyncio.Event) -> None:
         hint.clear()
         if follower.is_answered:
             return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(hint.wait(), left)
+        await _hinted(hint, left)
+
+
+async def _hinted(hint: asyncio.Event, seconds: float) -> None:
+    """Wait for a hint, so long at most; ``wait_for`` would forget a cancellation that comes together with the hint."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await hint.wait()

@@ -52,11 +52,14 @@ async def test_refused_handshakes_are_counted_and_logged(tmp_path: Path, workers
     flags += ["--drain-delay-seconds", "0"]
     async with worker(*flags) as service:
         if workers == "1":
-            address, admin = await service.says(r"listening (127\S+)"), await service.says(r"admin     (\S+)/healthz")
+            address, admin = (
+                await service.says(r"listening (127[^\s,]+)"),
+                await service.says(r"admin     (\S+)/healthz"),
+            )
             await service.says("health is SERVING")
         else:
             admin = await service.says(r"admin     (\S+)/healthz")
-            address = await service.says(r"listening (127\S+)")
+            address = await service.says(r"listening (127[^\s,]+)")
             await service.says("workers serve")
         await asyncio.to_thread(_knock, address, ca, None, "h2")
         assert "peer did not return a certificate" in await service.says(r"gRPC port: TLS handshake \d+ refused: .*")
