@@ -194,7 +194,7 @@ def proxy(workload: MeshWorkload) -> Command:
     arguments = (
         *(envoy_binary(), "-c", f"envoy/{name}.yaml", "--service-node", name),
         *("--service-cluster", workload.labels.get("app", name), "--concurrency", "1"),
-        *("--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "500"),  # XA-6, XA-8, XA-176
+        *("--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "100"),  # XA-6, XA-8, XA-176
     )
     kind = "gateway" if workload.is_gateway else "sidecar"
     return Command(name, f"Envoy {kind}", arguments, f"envoy:{ADMIN_SOCKET.format(name=name)}")
