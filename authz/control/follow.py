@@ -38,6 +38,8 @@ from authz.telemetry.status import ReloadStatus
 from authz.tokens.jwks import read_key_set
 
 _log = logging.getLogger("authz.render")
+AGAIN_SECONDS = 1.0
+"""After files could not be written, a full disk for instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class MeshFollower:
         await self._render()
 
     async def run(self) -> None:
-        """Render what changes, until cancelled. What cannot be written is said and tried again with the next change."""
+        """Render what changes, until cancelled. What cannot be written is said and tried again."""
         while True:
             await self._changed.wait()
             try:
@@ -180,6 +182,8 @@ class MeshFollower:
                 self._say(f"kept      every file as it was: {error}")
             except OSError as error:
                 _log.error("cannot write `%s`: %s", error.filename or self._out, error.strerror or error)
+                await asyncio.sleep(AGAIN_SECONDS)
+                self._changed.set()  # otherwise what denies would wait for somebody to change something else
 
     async def close(self) -> None:
         """Stop following; files stay as they are."""
@@ -217,7 +221,7 @@ class MeshFollower:
         written = write_files(self._out, filters)
         mode_of = modes_of(snapshot.engine)
         shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
-        before, self._rendered = self._rendered, _Rendered(mesh, shapes)
+        before, self._rendered = self._rendered, None  # what is written in part is written again whole
         is_dynamic = options.listeners is Listeners.DYNAMIC
         if before is None or before.mesh != mesh or (before.shapes != shapes and not is_dynamic):
             files = render_all(mesh, mode_of, options, native)
@@ -225,6 +229,7 @@ class MeshFollower:
             written += write_files(self._out, files)
             for name in stale:
                 (self._out / name).unlink(missing_ok=True)
+            self._rendered = _Rendered(mesh, shapes)
             return written, stale
         for workload in mesh.workloads:
             if shapes[workload.name] != before.shapes.get(workload.name):
@@ -232,6 +237,7 @@ class MeshFollower:
         if any(shape.plaintext != before.shapes[name].plaintext for name, shape in shapes.items()):
             for compose in (False, True):  # callers then speak plaintext, or no longer
                 written += write_files(self._out, render_endpoints(mesh, mode_of, options, compose=compose))
+        self._rendered = _Rendered(mesh, shapes)
         return written, ()
 
 

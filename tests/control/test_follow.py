@@ -142,3 +142,29 @@ def test_a_fetched_set_keeps_why_keys_of_it_are_not_used() -> None:
     assert len(keys) == 0
     assert len(keys.skipped) == 1
     assert "small" in keys.skipped[0]
+
+
+async def test_what_could_not_be_written_is_written_when_it_can_be(tmp_path: Path) -> None:
+    """Without anybody changing anything else: it may be what denies."""
+    async with following(tmp_path) as mesh:
+        listeners, aside = mesh.out / "lds", mesh.out / "aside"
+        before = (listeners / "server-v1.yaml").read_bytes()
+        listeners.rename(aside)
+        listeners.write_text("no folder")
+        mesh.write("mode.yaml", MODE)
+        async with asyncio.timeout(20):
+            while mesh.follower.reload_status.successes < 2:  # noqa: ASYNC110  # nothing is written, so nothing tells
+                await asyncio.sleep(0.02)
+        listeners.unlink()
+        aside.rename(listeners)
+        async with asyncio.timeout(20):
+            while (listeners / "server-v1.yaml").read_bytes() == before:  # noqa: ASYNC110  # a file tells nobody
+                await asyncio.sleep(0.02)
+
+
+MODE = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: app}
+spec: {mtls: {mode: STRICT}}
+"""
