@@ -3,11 +3,16 @@ A directory of files as it is at one moment: the bytes of a whole, untorn set. W
 """
 
 import errno
+import time
 from pathlib import Path
 
-from authz.sources.policies.listing import list_files
+from authz.sources.policies.listing import Listing, list_files
 
 _ATTEMPTS = 20
+_GRAIN_NANOSECONDS = 20_000_000
+"""Changes of a folder within the clock's grain leave the same time; a kernel's tick is at most half of this."""
+_PAUSE_SECONDS = 0.005
+"""After an attempt that met a change; as often as there were attempts, so that a second passes in all."""
 
 
 def read_directory(path: Path) -> list[tuple[str, bytes]]:
@@ -15,7 +20,8 @@ def read_directory(path: Path) -> list[tuple[str, bytes]]:
     Read every YAML and JSON file below a directory, or one file.
 
     Names that begin with a dot are skipped; symlinks are followed. Names in the result begin with ``path`` as given
-    and are sorted. A set that changed while it was read is read again, so that a renamed file is never missed.
+    and are sorted. A set that changed while it was read is read again, so that a renamed file is never missed: also
+    one that was on its way at both ends of the reading, for then the time of its folder has moved.
 
     Raises:
         OSError: a file cannot be read, a link leads nowhere, the path is not there, it never comes to rest, or it is
@@ -23,21 +29,35 @@ def read_directory(path: Path) -> list[tuple[str, bytes]]:
             A file that is left out could be the one that denies, so nothing is skipped that may hold policies.
     """
     lost: FileNotFoundError | None = None
-    for _ in range(_ATTEMPTS):
-        before = list_files(path)
+    for attempt in range(_ATTEMPTS):
         try:
-            files = [(name, Path(name).read_bytes()) for name, *_ in before]
+            before, lost = _look(path), None
+            if _is_at_rest(before):
+                files = [(name, Path(name).read_bytes()) for name, *_ in before.entries]
+                after = _look(path)
+                if (after.entries, after.shapes) == (before.entries, before.shapes):
+                    return files
         except FileNotFoundError as error:  # renamed or removed in between, or a link that leads nowhere
             lost = error
-            continue
-        if list_files(path) == before:
-            return files
-        lost = None
+        time.sleep(_PAUSE_SECONDS if lost else _PAUSE_SECONDS * attempt)
     if lost is None:
         raise OSError(None, "the files keep changing while they are read", str(path))
     if Path(lost.filename).is_symlink():
         raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", lost.filename) from lost
     raise lost
+
+
+def _look(path: Path) -> Listing:
+    listing = Listing()
+    list_files(path, listing)
+    listing.shapes.sort()
+    return listing
+
+
+def _is_at_rest(listing: Listing) -> bool:
+    """Whether any further change of a folder must leave another time than the one that was listed."""
+    now = time.time_ns()
+    return all(abs(now - changed) > _GRAIN_NANOSECONDS for *_, changed in listing.shapes)
 
 
 def directory_bytes(path: Path) -> int:

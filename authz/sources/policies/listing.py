@@ -23,6 +23,8 @@ STALE = (
 
 Entry = tuple[str, int, int, int, int, int]
 """Path, device, inode, size, and the times of the last change of text and of anything, in nanoseconds."""
+Shape = tuple[str, int, int, int]
+"""A folder's path, device, inode and the time at which a name in it last came, went or changed, in nanoseconds."""
 Folder = tuple[str, int, int]
 """Real path, device and inode: a folder that was replaced under the same name is another one."""
 
@@ -38,20 +40,24 @@ class Listing:
     """Real paths of the folders in which any change counts."""
     names: set[str] = field(default_factory=set)
     """Names outside of them whose replacement changes where the way leads."""
+    shapes: list[Shape] = field(default_factory=list)
+    """The folders as they were before their names were listed."""
 
 
-def list_files(path: Path, listing: Listing | None = None) -> list[Entry]:
+def list_files(path: Path, listing: Listing | None = None, *, has_way: bool = False) -> list[Entry]:
     """
-    List the files of a set, sorted; ``listing``, if given, receives the way to each of them besides.
+    List the files of a set, sorted; ``listing``, if given, receives them too, and ``has_way`` the way to each of them.
+
+    A file that goes while the folder is read is listed with no inode: it may stand under a name that was passed.
 
     Raises:
         OSError: something cannot be listed, is no regular file, or is mounted and was replaced outside.
     """
     found = listing if listing is not None else Listing()
-    if listing is not None:
+    if has_way:
         _follow(str(path.absolute()), found)
     if path.is_dir():
-        _walk(str(path), found, frozenset(), has_way=listing is not None)
+        _walk(str(path), found, frozenset(), has_way=has_way)
         found.entries.sort()
     else:
         found.entries.append(_entry(str(path), path.stat()))
@@ -95,6 +101,8 @@ def _walk(folder: str, found: Listing, above: frozenset[str], *, has_way: bool) 
     if real in above:
         return
     found.tree.add(real)
+    shape = os.stat(folder)
+    found.shapes.append((folder, shape.st_dev, shape.st_ino, shape.st_mtime_ns))
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -105,11 +113,14 @@ def _walk(folder: str, found: Listing, above: frozenset[str], *, has_way: bool) 
             if entry.is_dir():
                 _walk(entry.path, found, above | {real}, has_way=has_way)
             elif (is_lost := is_link and not os.path.exists(entry.path)) or entry.name.endswith(SUFFIXES):
-                with suppress(FileNotFoundError):  # gone again: the second listing tells
+                try:
                     status = entry.stat(follow_symlinks=not is_lost)  # listed all the same, so that reading it fails
-                    if not is_lost and not stat.S_ISREG(status.st_mode):
-                        raise OSError(errno.EINVAL, "no regular file", entry.path)  # reading a pipe would never end
-                    found.entries.append(_entry(entry.path, status))
+                except FileNotFoundError:
+                    found.entries.append((entry.path, 0, 0, 0, 0, 0))
+                    continue
+                if not is_lost and not stat.S_ISREG(status.st_mode):
+                    raise OSError(errno.EINVAL, "no regular file", entry.path)  # reading a pipe would never end
+                found.entries.append(_entry(entry.path, status))
 
 
 def _follow(path: str, found: Listing) -> None:

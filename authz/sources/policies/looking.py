@@ -49,7 +49,7 @@ class Looker:
         listing, problems = Listing(), []
         for path in self._paths:
             try:
-                list_files(path, listing)
+                list_files(path, listing, has_way=True)
             except OSError as error:
                 problems.append(f"{error.filename}: {error.strerror}")
         self._compare_texts(listing.entries)

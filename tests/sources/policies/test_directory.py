@@ -1,9 +1,11 @@
 """Files as they are at one moment, and changes that have come to rest."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,3 +205,45 @@ def test_what_cannot_be_watched_is_looked_at_regularly(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("cannot be watched") == 1
+
+
+class Wanderer:
+    """A file that has another name at every look into its folder, so that no listing need ever show it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, file: Path, moves: int) -> None:
+        self.places, self.moves, self.looks = [file, file.with_name("z.yaml")], moves, 0
+        self._scan = os.scandir
+        monkeypatch.setattr("os.scandir", self._listing)
+
+    def _listing(self, folder: str) -> object:
+        """List the folder in the instant in which neither name stands, as a listing that a rename overtakes may."""
+        self.looks += 1
+        if self.looks > self.moves:
+            return self._scan(folder)
+        away = self.places[0].with_name(".on-its-way")
+        self.places[(self.looks - 1) % 2].rename(away)
+        entries = self._scan(folder)
+        listed = list(entries)
+        away.rename(self.places[self.looks % 2])
+        return contextlib.nullcontext(listed)
+
+
+def test_a_file_that_is_renamed_at_both_ends_of_the_reading_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two equal listings do not tell: a file that was on its way in both of them is in neither."""
+    for name in ("allow.yaml", "deny.yaml"):
+        (tmp_path / name).write_text(name)
+    old = time.time() - 60
+    os.utime(tmp_path, (old, old))  # at rest, so that the first listing is believed
+    wanderer = Wanderer(monkeypatch, tmp_path / "deny.yaml", moves=2)
+    assert [data for _, data in read_directory(tmp_path)] == [b"allow.yaml", b"deny.yaml"]
+    assert wanderer.looks > wanderer.moves
+
+
+def test_a_file_that_never_rests_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("allow.yaml", "deny.yaml"):
+        (tmp_path / name).write_text(name)
+    Wanderer(monkeypatch, tmp_path / "deny.yaml", moves=10_000)
+    with pytest.raises(OSError, match="keep changing"):
+        read_directory(tmp_path)

@@ -248,7 +248,7 @@ def test_a_way_with_a_loop_of_links_ends(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     listing = Listing()
     with pytest.raises(OSError, match="symbolic links"):
-        list_files(tmp_path / "a", listing)
+        list_files(tmp_path / "a", listing, has_way=True)
     assert listing.names >= {str(tmp_path / "a"), str(tmp_path / "b")}
 
 
