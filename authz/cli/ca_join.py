@@ -1,5 +1,6 @@
 """``authz ca join``: a workload's certificate as files, once or kept current."""
 
+import os
 import signal
 import sys
 import threading
@@ -49,6 +50,7 @@ def join(
     authz ca join --server ca.example:7444 --renew ca.example:7443 --bundle bundle.pem --token-file token \\
         --out certs/web --watch
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc begins; what went wrong is said in our words
     from authz.cli.enrolment import Declined, Enrolling, keep_renewed  # grpc is slow to import
 
     if watch and token_file is not None and not renew:

@@ -5,13 +5,10 @@ The private key never leaves. Whoever watches renews at half life, and at once w
 another one, so that a change of the root reaches certificates in files as it reaches those of secret discovery.
 """
 
-import os
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported; what went wrong is said in our words
 
 import grpc
 

@@ -61,7 +61,7 @@ class Serving:
 
 @contextmanager
 def serving(mesh: NativeMesh, *flags: str) -> Iterator[Serving]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "GRPC_"))}
     log = open(mesh.state / "authz.txt", "ab")  # noqa: SIM115  # the process' until it ends
     process = subprocess.Popen(
         [

@@ -48,7 +48,7 @@ class Worker:
 @asynccontextmanager
 async def worker(*flags: str) -> AsyncIterator[Worker]:
     """``authz serve`` with one worker of grpcio, unless the flags say otherwise: `auto` depends on the machine."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "GRPC_"))}
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         "--server",

@@ -94,7 +94,7 @@ def start(kind: str, folder: Path, *flags: str, listen: str = "127.0.0.1:0") -> 
     (policies / "allow.yaml").write_text(
         policy("allow", "ALLOW", "/open") + "---" + policy("custom", "ALLOW", "/custom")
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "GRPC_"))}
     told = ["--policies", str(policies), "--listen", listen, "--server", kind, "--drain-delay-seconds", "0.3"]
     told += ["--audit", f"file:{folder}/audit.jsonl", "--max-message-bytes", str(LIMIT), "--workers", "1"]
     process = subprocess.Popen(
