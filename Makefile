@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Rooms that two processes may share a machine for; the others measure time or start whole meshes, and run alone.
-TOGETHER := tests/analysis tests/core tests/documents tests/envoy tests/identity tests/mesh tests/policy tests/tokens tests/wire
+# Two processes share the machine, a file of tests each, and those that wait longest go first. Rooms that start a whole
+# mesh or measure run alone.
+ALONE := tests/demo tests/benchmarks
+FIRST := tests/service/workers tests/control tests/service tests/admin tests/envoy
 
 .PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages
 
@@ -18,8 +20,8 @@ check: $(STAMP)  ## Run the demo's scenarios and print a table of expected and a
 	$(BIN)/authz demo --check
 
 test: system-packages $(STAMP) lint types  ## Set up and run all tests
-	$(BIN)/pytest $(PYTEST_ARGS) -n 2 --dist loadfile $(TOGETHER) || [ $$? -eq 5 ]
-	$(BIN)/pytest $(PYTEST_ARGS) tests $(TOGETHER:%=--ignore=%) || [ $$? -eq 5 ]
+	$(BIN)/pytest $(PYTEST_ARGS) -n 2 --dist loadfile --no-loadscope-reorder $(FIRST) tests $(ALONE:%=--ignore=%) || [ $$? -eq 5 ]
+	$(BIN)/pytest $(PYTEST_ARGS) $(ALONE) || [ $$? -eq 5 ]
 
 # Rooms without other processes; property tests and what is slow by design are left to `make test`.
 FAST := $(addprefix tests/,analysis audit cli core documents identity mesh policy sources telemetry tokens wire) \
