@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from authz.core.errors import SettingsError
 from authz.settings.fields import Settings
 from authz.settings.reading import read_settings
-from authz.settings.sections import SECTIONS, AccessLogSettings, AuditSettings, Section
+from authz.settings.sections import PATHS, SECTIONS, AccessLogSettings, AuditSettings, Section, Sections, flatten
 
 
 def test_everything_has_a_default() -> None:
@@ -117,10 +117,21 @@ def test_every_field_of_a_section_is_a_setting_of_the_same_type(section: type[Se
     }
 
 
+def test_every_setting_is_in_one_section() -> None:
+    flat_names = [flat for section in SECTIONS.values() for flat in section.flat_names().values()]
+    assert sorted(flat_names) == sorted(Settings.model_fields)
+
+
 @pytest.mark.parametrize(("name", "section"), SECTIONS.items())
 def test_a_section_has_all_settings_of_its_prefix(name: str, section: type[Section]) -> None:
     wanted = {flat for flat in Settings.model_fields if flat == name or flat.startswith(f"{section.PREFIX}_")}
     assert wanted <= set(section.flat_names().values())
+
+
+@pytest.mark.parametrize(("flat", "path"), PATHS.items())
+def test_a_file_may_write_every_setting_by_both_of_its_names(flat: str, path: str) -> None:
+    section, field = path.split(".")
+    assert flatten({section: {field: "x"}}) == flatten({flat: "x"}) == {flat: "x"}
 
 
 def test_a_file_may_write_a_section_or_flat_names(tmp_path: Path) -> None:
@@ -132,10 +143,25 @@ def test_a_file_may_write_a_section_or_flat_names(tmp_path: Path) -> None:
     assert AccessLogSettings.of(settings).directories == (Path("logs"),)
 
 
+def test_every_section_of_a_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text(
+        "policies: {path: p, mesh: m}\nserver: {listen: [unix:/a], kind: grpcio}\nadmin: {address: unix:/b}\n"
+        "peer: {certificate: optional, trust_bundles: {mesh.test: a.pem}}\ntokens: {max_bytes: 300}\n"
+        "keys: {timeout_seconds: 1}\ndrain: {delay_seconds: 3}\nlog: {level: debug}\n"
+    )
+    parts = Sections.of(read_settings({}, file=file, environment={}))
+    assert (parts.policies.path, parts.policies.mesh) == (Path("p"), Path("m"))
+    assert (parts.server.listen, parts.server.kind, parts.admin.address) == (("unix:/a",), "grpcio", "unix:/b")
+    assert (parts.peer.certificate, parts.peer.trust_bundles) == ("optional", {"mesh.test": "a.pem"})
+    assert (parts.tokens.max_bytes, parts.keys.timeout_seconds) == (300, 1)
+    assert (parts.drain.delay_seconds, parts.log.level) == (3, "debug")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("audit: {sink: [none]}", "unknown setting `audit.sink`"),
+        ("audit: {sink: [none]}", "unknown setting `audit.sink`; did you mean `audit.sinks`?"),
         ("audit: {capacity: 5}\naudit_capacity: 6", "`audit_capacity` is given twice"),
         ("tls: {key: k}", "`tls_certificate` and `tls_key` are given together"),
         ("otlp: {protocol: udp}", "setting `otlp_protocol`: input should be 'grpc' or 'http'"),

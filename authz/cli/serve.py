@@ -16,6 +16,7 @@ from authz.service.workers.run import run
 from authz.settings.fields import Settings
 from authz.settings.flags import setting_flags
 from authz.settings.reading import PREFIX, read_settings
+from authz.settings.sections import LogSettings
 
 CONFIG = f"{PREFIX}CONFIG"
 """Names the file of settings, here as in an embedded server: it is no setting of its own."""
@@ -86,7 +87,7 @@ def serve(config: Path | None, **flags: Any) -> None:
         settings = read_settings(told, file=config or _config_of_environment(), environment=environment())
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    log_to_stderr(settings)
+    log_to_stderr(LogSettings.of(settings))
     try:
         asyncio.run(run(settings, lambda line: click.echo(f"authz: {line}", err=True)))
     except LoadError as error:

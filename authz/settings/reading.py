@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from authz.core.errors import SettingsError
 from authz.settings.fields import Settings
-from authz.settings.sections import flatten
+from authz.settings.sections import PATHS, flatten
 
 PREFIX = "AUTHZ_"
 
@@ -98,7 +98,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _complaint(line: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in line["loc"])
     if line["type"] == "extra_forbidden":
-        near = get_close_matches(name, Settings.model_fields, 1)
+        near = get_close_matches(name, PATHS.values() if "." in name else Settings.model_fields, 1)
         return f"unknown setting `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
     said = line["msg"].removeprefix("Value error, ")  # pydantic's name for what a check of ours says
     return f"setting `{name}`: {said[:1].lower()}{said[1:]}"
