@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from authz.analysis.offline import fields
 from authz.analysis.offline.request import (
     REQUEST_KEYS,
+    SUITE,
     OfflineRequest,
     OfflineWorkload,
     passed_through,
@@ -30,6 +30,7 @@ from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.errors import LoadError, Problem
 from authz.core.explain import Explanation, explain
 from authz.core.providers import ProviderAnswer, ProviderQuestion
+from authz.documents import fields
 from authz.documents.reading import Mapping as YamlMapping
 from authz.documents.reading import Node, read_documents
 from authz.documents.schema import Notes, nearest
@@ -104,7 +105,7 @@ def _described(
     if path:
         name = "<stdin>" if path == files.STDIN else path
         for document in read_documents(name, files.read_bytes(path), problems):
-            notes = Notes(replace(document, number=0), problems)
+            notes = Notes(replace(document, number=0), problems, code=SUITE)
             get = fields.entries(document.root, _FILE_KEYS, "a request file", notes).get
             target = read_workload(get("workload"), notes)
             request = read_request(fields.entries(get("request"), REQUEST_KEYS, "a request", notes), notes)

@@ -7,6 +7,7 @@ Fields that Istio knows and this rendering does not do are problems, never silen
 from collections.abc import Callable
 
 from authz.core.spiffe import SpiffeId
+from authz.documents.accessors import Part
 from authz.mesh.kind_parts import (
     COMPOSE_ADDRESS,
     COMPOSE_APP,
@@ -35,7 +36,6 @@ from authz.mesh.nouns import (
     ServicePort,
     TlsMode,
 )
-from authz.mesh.parts import Part
 from authz.mesh.written import Gateway, Sidecar, VirtualService, Written
 
 

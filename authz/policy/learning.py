@@ -14,7 +14,7 @@ from authz.core.errors import Location
 from authz.core.resources import AuthorizationPolicy, Condition, Metadata, Operation, Source, Target
 from authz.documents.nodes import Scalar
 from authz.documents.schema import Check
-from authz.documents.splitting import Part
+from authz.documents.splitting import Slice
 from authz.policy.memory import Found
 from authz.policy.template import Column, Slot, Template, getter, pattern_of
 from authz.policy.version import facts_of
@@ -40,7 +40,7 @@ class Unfit(Exception):
 class Learning:
     """Makes a template of one document."""
 
-    def __init__(self, file: str, words: list[str], part: Part, found: Found, number: int, checked: Checked) -> None:
+    def __init__(self, file: str, words: list[str], part: Slice, found: Found, number: int, checked: Checked) -> None:
         self._file, self._words, self._part, self._found, self._number = file, words, part, found, number
         self._checked = checked
         self._ends = [0, *accumulate(map(len, words))]

@@ -14,7 +14,7 @@ from typing import Any
 from authz.core.errors import Location
 from authz.documents.nodes import Kind, kind_of_plain
 from authz.documents.schema import Check
-from authz.documents.splitting import Part
+from authz.documents.splitting import Slice
 from authz.policy.memory import Found
 
 TRIALS = 2
@@ -60,7 +60,7 @@ class Template:
     number: int
     trials: int = TRIALS
 
-    def read(self, file: str, words: list[str], part: Part, number: int) -> Found | None:
+    def read(self, file: str, words: list[str], part: Slice, number: int) -> Found | None:
         """The resource of a document; None when a text of it does not pass."""
         ends, text = [0, *accumulate(map(len, words))], "".join(words)
         values: list[Any] = []
