@@ -25,7 +25,7 @@ NO = 3
 _SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
-Command = TypeVar("Command", bound=Callable[..., object])
+_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 def parse_time(value: str, now: float) -> float:
@@ -59,7 +59,7 @@ def _configured_file() -> Path:
     return next((Path(path) for kind, _, path in sinks if kind == "file" and path), Path("audit.jsonl"))
 
 
-def _reading(command: Command) -> Command:
+def _reading(command: _Command) -> _Command:
     """Options of every command that reads records."""
     for option in reversed(
         (
@@ -78,7 +78,7 @@ def _reading(command: Command) -> Command:
     return command
 
 
-def _filtering(command: Command) -> Command:
+def _filtering(command: _Command) -> _Command:
     """Options that choose among records."""
     for option in reversed(
         (

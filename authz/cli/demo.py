@@ -24,7 +24,7 @@ from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
-from authz.demo.supervisor import Supervisor
+from authz.demo.supervisor import DemoSupervisor
 from authz.envoy.options import Authz, Secrets
 from authz.mesh.nouns import Enforce
 
@@ -167,7 +167,7 @@ async def _run(layout: Layout, console: Console, checking: Checking | None, *, k
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     screen = Screen(console, layout)
-    supervisor = Supervisor(layout, screen.report)
+    supervisor = DemoSupervisor(layout, screen.report)
     try:
         with screen:
             if not await _unless(stopping, supervisor.start):
@@ -240,7 +240,7 @@ async def _unless(stopping: asyncio.Event, work: Callable[[], Awaitable[None]]) 
     return True
 
 
-async def _stay(supervisor: Supervisor, console: Console, stopping: asyncio.Event) -> int:
+async def _stay(supervisor: DemoSupervisor, console: Console, stopping: asyncio.Event) -> int:
     console.print()
     layout = supervisor.layout
     has_page = not await ask(f"http:{layout.admin_port}/", layout.state)
@@ -252,7 +252,7 @@ async def _stay(supervisor: Supervisor, console: Console, stopping: asyncio.Even
     return Exit.YES
 
 
-async def _check(supervisor: Supervisor, checking: Checking, results: list[Result], console: Console) -> None:
+async def _check(supervisor: DemoSupervisor, checking: Checking, results: list[Result], console: Console) -> None:
     world = World(supervisor.layout, supervisor)
     with console.status("checking …") as status:
         async for result in run_check(world, checking.pattern, checking.outage_seconds):

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import click
 
-from authz.analysis.graph.plaintext import DAY_SECONDS, Known, Plan, Seen, Workload, address_names, plan_strict, span
+from authz.analysis.graph.plaintext import (
+    DAY_SECONDS,
+    KnownWorkload,
+    ObservedWorkload,
+    Seen,
+    StrictPlan,
+    address_names,
+    plan_strict,
+    span,
+)
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, record_time
 from authz.cli import output
 from authz.core.attributes import Json, read_field
@@ -111,9 +120,9 @@ def _read(path: Path) -> Mesh:
     return mesh
 
 
-def _known(mesh: Mesh | None) -> Iterator[Known]:
+def _known(mesh: Mesh | None) -> Iterator[KnownWorkload]:
     for workload in mesh.workloads if mesh is not None else ():
-        yield Known(workload.namespace, workload.name, workload.is_gateway)
+        yield KnownWorkload(workload.namespace, workload.name, workload.is_gateway)
 
 
 def _names(mesh: Mesh | None) -> dict[str, str]:
@@ -129,7 +138,7 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def _print(found: Plan) -> None:
+def _print(found: StrictPlan) -> None:
     rows = [
         (
             f"{workload.namespace}/{workload.name or '(unnamed)'}",
@@ -160,7 +169,7 @@ def _print(found: Plan) -> None:
     output.say(f"observed for {span(found.window_seconds)}, {_time(found.begin)} to {_time(found.end)}")
 
 
-def _json(found: Plan) -> Json:
+def _json(found: StrictPlan) -> Json:
     return {
         "safe": found.is_safe,
         "window": {
@@ -173,7 +182,7 @@ def _json(found: Plan) -> Json:
     }
 
 
-def _workload(workload: Workload) -> Json:
+def _workload(workload: ObservedWorkload) -> Json:
     return {
         "namespace": workload.namespace,
         "workload": workload.name,

@@ -43,7 +43,7 @@ _ANSWERS = ("allow", "deny", "error")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Explained:
     """What came of a question."""
 
     explanation: Explanation
@@ -54,7 +54,7 @@ class Answer:
     """Warnings and remarks of all that was read."""
 
 
-def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Answer:
+def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Explained:
     """
     Decide and explain the request that the options of ``request_options`` describe.
 
@@ -91,7 +91,7 @@ def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Answer:
     for name in unasked:
         raise Unanswered(f"provider `{name}` is not asked offline; give its answer with `--provider {name}=allow`")
     credentials.check_answered()
-    return Answer(explanation, before, policies, loaded.engine, loaded.problems)
+    return Explained(explanation, before, policies, loaded.engine, loaded.problems)
 
 
 def _described(

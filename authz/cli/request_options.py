@@ -7,7 +7,7 @@ import click
 
 from authz.analysis.offline.request import MAX_PORT
 
-Command = TypeVar("Command", bound=Callable[..., object])
+_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 class _Lines(click.ParamType[str]):
@@ -80,7 +80,7 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def request_options(command: Command) -> Command:
+def request_options(command: _Command) -> _Command:
     """Add the options that describe a request."""
     for option in reversed(_OPTIONS):
         command = option(command)

@@ -21,10 +21,10 @@ from authz.settings.sections import LogSettings
 CONFIG = f"{PREFIX}CONFIG"
 """Names the file of settings, here as in an embedded server: it is no setting of its own."""
 
-Command = Callable[..., None]
+_Command = Callable[..., None]
 
 
-def with_setting_flags(command: Command) -> Command:
+def with_setting_flags(command: _Command) -> _Command:
     """Add one flag for each setting, in the order of the fields."""
     for flag in reversed(list(setting_flags())):
         kind: Any = click.Choice(flag.choices) if flag.choices else flag.kind

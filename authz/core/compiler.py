@@ -28,7 +28,7 @@ from authz.core.resources import (
     Rule,
     Source,
 )
-from authz.core.rules import CompiledPolicy, CompiledRule, Entry, Predicate
+from authz.core.rules import CompiledPolicy, CompiledRule, Predicate, Predicates
 
 Fields = tuple[tuple[str, Attribute, Callable[[object], tuple[tuple[str, ...], tuple[str, ...]]]], ...]
 """Istio's name of a field, what it asks, and what reads its values and those of its negation."""
@@ -114,7 +114,7 @@ class _Compiler:
         unknown_holds = policy.action is not Action.ALLOW
         place = f"spec.rules[{index}]"
 
-        def entry(written: Source | Operation, fields: Fields, inside: str, location: Location) -> Entry:
+        def entry(written: Source | Operation, fields: Fields, inside: str, location: Location) -> Predicates:
             predicates = []
             for field, attribute, read in fields:
                 values, not_values = read(written)
@@ -212,10 +212,10 @@ def _for_tcp(rules: tuple[CompiledRule, ...], action: Action) -> Iterator[Compil
             )
 
 
-def _strip(entry: Entry) -> Entry:
+def _strip(entry: Predicates) -> Predicates:
     return tuple(predicate for predicate in entry if not predicate.attribute.http_only)
 
 
-def _strip_entries(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+def _strip_entries(entries: tuple[Predicates, ...]) -> tuple[Predicates, ...]:
     stripped = tuple(_strip(entry) for entry in entries)
     return () if any(not entry for entry in stripped) else stripped

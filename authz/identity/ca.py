@@ -38,7 +38,7 @@ from authz.identity.template import (
     ROOT_TTL_SECONDS,
     SERVER_TTL_SECONDS,
     SVID_TTL_SECONDS,
-    Template,
+    CertificateTemplate,
     server_template,
     svid_template,
 )
@@ -215,7 +215,7 @@ class CertificateAuthority:
         """Issue a web server's certificate for a gateway's outer side; it has no SPIFFE ID and is no client's."""
         return self._issue(server_template(dns_names, now, ttl_seconds, addresses), None, key_type)
 
-    def _issue(self, template: Template, public_key: PublicKey | None, key_type: KeyType) -> Issued:
+    def _issue(self, template: CertificateTemplate, public_key: PublicKey | None, key_type: KeyType) -> Issued:
         key = generate_key(key_type) if public_key is None else None
         owner = key.public_key() if key is not None else public_key
         assert owner is not None

@@ -22,7 +22,7 @@ TRIALS = 2
 
 
 @dataclass(slots=True)
-class Slot:
+class TemplateSlot:
     """A text that may differ: words ``first`` to ``last`` of the document, and some characters around them."""
 
     first: int
@@ -48,7 +48,7 @@ class Column:
 class Template:
     """How a resource is built of the words of a document: texts, places and constants, then step by step."""
 
-    slots: list[Slot]
+    slots: list[TemplateSlot]
     pattern: tuple[int, ...]
     """Which of the texts are equal, the position of the first that is; empty for one rule, which cannot be repeated."""
     columns: list[Column]

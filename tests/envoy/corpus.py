@@ -16,7 +16,7 @@ from pathlib import Path
 from time import time
 
 from authz.analysis.offline.request import to_attributes
-from authz.analysis.suites.keys import substitute_keys, substitute_tokens
+from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, Group, PolicyText, Suite
 from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import Endpoints

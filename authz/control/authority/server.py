@@ -19,7 +19,7 @@ import grpc
 
 from authz.admin.access import Access, Guard, judge_access
 from authz.control.authority.enrolment import Enrolment
-from authz.control.authority.health import Facts, Issuances, Reload, make_app
+from authz.control.authority.health import AuthorityFacts, Issuances, Reload, make_app
 from authz.control.authority.sds import SecretServer
 from authz.core.errors import LoadError, Problem, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
@@ -221,8 +221,8 @@ class AuthorityServer:
             self._admin = AdminServer(guarded, self.doors.admin)
             await self._admin.start()  # last: whoever answers here serves
 
-    def _facts(self) -> Facts:
-        return Facts(self._registrar.ca, self.secrets, self.issuances, self.reload)
+    def _facts(self) -> AuthorityFacts:
+        return AuthorityFacts(self._registrar.ca, self.secrets, self.issuances, self.reload)
 
     def _admit(self, peer: UnixPeer) -> bool:
         if self._registrar.grants(peer):

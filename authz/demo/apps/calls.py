@@ -36,7 +36,7 @@ TIMEOUT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AppReply:
     """
     What another service said. ``status`` is 0 when there was no answer at all.
 
@@ -70,7 +70,7 @@ def client() -> httpx.AsyncClient:
 
 async def ask(
     http: httpx.AsyncClient, url: str, headers: Mapping[str, str], *, host: str = "", method: str = "GET"
-) -> Answer:
+) -> AppReply:
     """
     Ask another service for a JSON object; never raises.
 
@@ -81,14 +81,14 @@ async def ask(
     try:
         response = await http.request(method, url, headers=sent)
     except httpx.HTTPError as error:
-        return Answer(0, {}, f"no answer: {type(error).__name__}")
+        return AppReply(0, {}, f"no answer: {type(error).__name__}")
     decision_id = response.headers.get("x-authz-decision-id", "")
     if response.status_code // 100 != 2:
-        return Answer(response.status_code, {}, response.text[:200] or response.reason_phrase, decision_id)
+        return AppReply(response.status_code, {}, response.text[:200] or response.reason_phrase, decision_id)
     try:
         content = response.json()
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        return Answer(502, {}, "the answer is not a JSON object")
-    return Answer(response.status_code, content)
+        return AppReply(502, {}, "the answer is not a JSON object")
+    return AppReply(response.status_code, content)

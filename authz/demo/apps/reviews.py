@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from authz.demo.apps.calls import Answer, ask, client, forwarded_headers
+from authz.demo.apps.calls import AppReply, ask, client, forwarded_headers
 from authz.demo.apps.health import health
 
 COLOURS = {"v2": "black", "v3": "red"}
@@ -58,7 +58,7 @@ def reviews(version: str, ratings_url: str = "") -> Starlette:
     return Starlette(routes=[Route("/reviews/{product:int}", show), Route("/health", health)], lifespan=lifespan)
 
 
-def _review(reviewer: str, text: str, version: str, ratings: Answer | None) -> dict[str, object]:
+def _review(reviewer: str, text: str, version: str, ratings: AppReply | None) -> dict[str, object]:
     review: dict[str, object] = {"reviewer": reviewer, "text": text}
     if ratings is None:
         return review

@@ -16,7 +16,7 @@ from authz.mesh.nouns import Enforce
 DECIDED, CHECKED = "authz.decide", "Authorization.Check"
 TRACED = "details, egressgateway, ingressgateway, productpage, reviews"
 """Not ratings: one version of reviews does without them."""
-Facts = dict[str, Json]
+_Facts = dict[str, Json]
 
 
 def findings(*, tracing: bool = True, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
@@ -91,7 +91,7 @@ async def _one_native_trace(world: World) -> str:
     return ", ".join(sorted(complete - {"ratings"}))
 
 
-def _lines(path: Path, trace_id: str) -> list[Facts]:
+def _lines(path: Path, trace_id: str) -> list[_Facts]:
     """Objects of a file of JSON lines that belong to a trace; a line being written is left for later."""
     if not path.exists():
         return []

@@ -21,10 +21,10 @@ from authz.envoy.native.linear import Filter, custom_filter, dry_run_prefix, ref
 from authz.envoy.native.lookup import MAX_WALK
 from authz.envoy.native.providers import SHADOW_PREFIX, ClusterOf, istio_cluster
 from authz.envoy.native.rbac import Policies
-from authz.envoy.native.stages import ProviderRules, Stage, StageRules, stages_of
+from authz.envoy.native.stages import FilterStage, ProviderRules, StageRules, stages_of
 from authz.envoy.native.values import JWT_FILTER
 
-LOCAL = (Stage.AUDIT, Stage.DENY, Stage.ALLOW)
+LOCAL = (FilterStage.AUDIT, FilterStage.DENY, FilterStage.ALLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class _Writer:
         self._needs = needs
         self.sizes: list[StageSize] = []
 
-    def stage(self, stage: Stage, rules: StageRules) -> Iterator[Filter]:
+    def stage(self, stage: FilterStage, rules: StageRules) -> Iterator[Filter]:
         if not self._looks_up(_number(rules)):
             self.sizes.append(StageSize(stage, _number(rules), Form.LINEAR))
             yield stage_filter(stage, rules)
@@ -177,13 +177,13 @@ class _Writer:
             self.sizes.append(StageSize(name, len(rules.policies), Form.LINEAR))
             yield from _custom(rules, cluster_of, tcp=False)
             return
-        yield from self._indexed(Stage.CUSTOM, name, rules.policies, SHADOW_PREFIX)
+        yield from self._indexed(FilterStage.CUSTOM, name, rules.policies, SHADOW_PREFIX)
         yield _asking(rules, cluster_of, tcp=False)
 
     def _looks_up(self, rules: int) -> bool:
         return self._form is Form.INDEXED or (self._form is Form.AUTO and rules > self._walk)
 
-    def _indexed(self, stage: Stage, name: str, policies: Policies, shadow_prefix: str = "") -> list[Filter]:
+    def _indexed(self, stage: FilterStage, name: str, policies: Policies, shadow_prefix: str = "") -> list[Filter]:
         filters, size = indexed_stage(stage, name, policies, self._needs, walk=self._walk, shadow_prefix=shadow_prefix)
         self.sizes.append(size)
         return filters

@@ -15,7 +15,7 @@ from authz.envoy.native.linear import ACTIONS, HTTP_RBAC, HTTP_RBAC_TYPE, Filter
 from authz.envoy.native.lookup import Bucket, Lookup, plan
 from authz.envoy.native.matcher_tree import composite_filters
 from authz.envoy.native.rbac import Policies
-from authz.envoy.native.stages import Stage
+from authz.envoy.native.stages import FilterStage
 from authz.envoy.native.values import Message, metadata
 
 SPLIT_PREFIX = "authz_allow_"
@@ -51,7 +51,7 @@ class StageSize:
 
 
 def indexed_stage(
-    stage: Stage,
+    stage: FilterStage,
     name: str,
     policies: Policies,
     needs: Mapping[str, Needs],
@@ -66,7 +66,7 @@ def indexed_stage(
     over what the first has found.
     """
     names = [one for one in policies if one in needs]  # a policy without rules matches nothing
-    may_split = stage in (Stage.DENY, Stage.ALLOW) and not shadow_prefix
+    may_split = stage in (FilterStage.DENY, FilterStage.ALLOW) and not shadow_prefix
     parts = plan([needs[one] for one in names], may_split=may_split, walk=walk)
     buckets = _buckets(parts)
     if sum(map(len, buckets)) > MAX_COPIES:
@@ -80,7 +80,7 @@ def indexed_stage(
         max(map(len, buckets), default=0),
         sum(map(len, buckets)),
     )
-    if len(parts) > 1 and stage is Stage.ALLOW:
+    if len(parts) > 1 and stage is FilterStage.ALLOW:
         return _split_allow(parts, names, policies), size
     return [one for part in parts for one in _part(part, names, policies, _make(stage, shadow_prefix))], size
 
@@ -89,7 +89,7 @@ def _buckets(parts: Sequence[Lookup | Bucket]) -> set[Bucket]:
     return {bucket for part in parts for bucket in ([part] if isinstance(part, tuple) else part.buckets())}
 
 
-def _make(stage: Stage, shadow_prefix: str) -> _Make:
+def _make(stage: FilterStage, shadow_prefix: str) -> _Make:
     def make(policies: Policies) -> Message:
         rules = rbac_rules(stage, policies)
         if shadow_prefix:
@@ -111,9 +111,9 @@ def _split_allow(parts: Sequence[Lookup | Bucket], names: Sequence[str], policie
     results: list[Json] = []
     for number, part in enumerate(parts):
         prefix = f"{SPLIT_PREFIX}{number}_"
-        filters += _part(part, names, policies, _make(Stage.ALLOW, prefix))
+        filters += _part(part, names, policies, _make(FilterStage.ALLOW, prefix))
         said = metadata(HTTP_RBAC, (f"{prefix}shadow_engine_result",), {"string_match": {"exact": "allowed"}})
         results.append({"metadata": said})
     last: Message = {"permissions": [{"any": True}], "principals": [{"or_ids": {"ids": results}}]}
-    rules: Message = {"action": ACTIONS[Stage.ALLOW], "policies": {SPLIT_POLICY: last}}
+    rules: Message = {"action": ACTIONS[FilterStage.ALLOW], "policies": {SPLIT_POLICY: last}}
     return [*filters, Filter(HTTP_RBAC, {"@type": HTTP_RBAC_TYPE, "rules": rules})]

@@ -34,7 +34,7 @@ _LAST_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class AdminTls:
     """HTTPS with these files; ``client_ca`` asks readers for a certificate."""
 
     certificate: Path
@@ -77,7 +77,7 @@ def make_admin_server(app: Application, settings: AdminSettings) -> "AdminServer
         if not token:
             raise SettingsError(f"setting `admin_token_file`: `{settings.token_file}` is empty")
     if settings.tls_certificate is not None and settings.tls_key is not None:
-        tls = Tls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+        tls = AdminTls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     asks_certificate = tls is not None and tls.client_ca is not None
     return AdminServer(Guard(app, judge_access(listen, token, asks_certificate=asks_certificate)), listen, tls)
 
@@ -100,7 +100,7 @@ class _Hosted(uvicorn.Server):
 class AdminServer:
     """``start`` once, ``stop`` once. ``address`` is where it listens, a port chosen by the system filled in."""
 
-    def __init__(self, app: Application, listen: str, tls: "Tls | None" = None) -> None:
+    def __init__(self, app: Application, listen: str, tls: "AdminTls | None" = None) -> None:
         """``listen`` is ``host:port`` or ``unix:/path``; ``tls`` None speaks plain HTTP. Raises SettingsError."""
         self._path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
         host, port = ("", "") if self._path is not None else host_and_port(listen)

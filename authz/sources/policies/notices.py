@@ -21,7 +21,7 @@ AGAIN_SECONDS = 5.0
 
 
 @dataclass(slots=True, eq=False)
-class Follower:
+class Subscriber:
     """One who follows files. ``wake`` is called from the watcher's thread, also when watching begins or fails."""
 
     wake: Callable[[], None]
@@ -43,12 +43,12 @@ class Notices:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._followers: list[Follower] = []
+        self._followers: list[Subscriber] = []
         self._again = threading.Event()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def following(self, follower: Follower) -> Iterator[None]:
+    def following(self, follower: Subscriber) -> Iterator[None]:
         """Tell a follower from now on."""
         with self._lock:
             self._followers.append(follower)
@@ -64,7 +64,7 @@ class Notices:
                 self._again.set()
 
     def renew(
-        self, follower: Follower, tree: frozenset[str], names: frozenset[str], folders: frozenset[Folder]
+        self, follower: Subscriber, tree: frozenset[str], names: frozenset[str], folders: frozenset[Folder]
     ) -> None:
         """Watch other folders for a follower."""
         with self._lock:

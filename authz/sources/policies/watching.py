@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from authz.sources.policies.looking import Looker, State
-from authz.sources.policies.notices import NOTICES, Follower
+from authz.sources.policies.notices import NOTICES, Subscriber
 
 _log = logging.getLogger("authz.directory")
 QUIET_SECONDS = 0.1
@@ -45,7 +45,7 @@ async def watch(
         with suppress(RuntimeError):  # the loop has just ended
             loop.call_soon_threadsafe(hint.set)
 
-    looker, follower = Looker(paths), Follower(wake)
+    looker, follower = Looker(paths), Subscriber(wake)
     is_told = False
 
     async def look() -> State:
@@ -80,7 +80,7 @@ async def watch(
             yield
 
 
-async def _begun(follower: Follower, hint: asyncio.Event) -> None:
+async def _begun(follower: Subscriber, hint: asyncio.Event) -> None:
     """Wait until it is known whether the folders can be watched."""
     loop = asyncio.get_running_loop()
     latest = loop.time() + _START_SECONDS

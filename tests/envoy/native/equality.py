@@ -28,7 +28,7 @@ from authz.core.resources import JwtRule, MeshConfig
 from authz.envoy.native.filters import NativeFilters, http_filters
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.matcher_tree import as_one_filter
-from authz.envoy.native.stages import Stage
+from authz.envoy.native.stages import FilterStage
 from authz.tokens.authenticate import authenticate
 from authz.tokens.signing import SigningKey, jwks_text, make_keys, make_token
 from tests.envoy.client import http1_bytes
@@ -57,7 +57,7 @@ class PolicySet:
 
     @property
     def splits_deny(self) -> bool:
-        return any(size.stage == Stage.DENY and size.lookups > 1 for size in self.indexed.sizes)
+        return any(size.stage == FilterStage.DENY and size.lookups > 1 for size in self.indexed.sizes)
 
 
 def policy_set(seed: int) -> PolicySet:
