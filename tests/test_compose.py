@@ -267,7 +267,7 @@ def test_only_endpoint_files_differ_from_those_of_the_process_demo() -> None:
 
 
 def test_endpoints_are_those_of_the_repository() -> None:
-    layout = Layout(ROOT, ROOT / "policies", MESH, tracing=False)
+    layout = Layout(ROOT, ROOT / "policies", MESH)
     for name, content in rendered(layout, read_engine(layout)).items():
         if name.startswith("eds/"):
             assert content == (ROOT / "envoy-configs" / name.replace("eds/", "eds-compose/")).read_bytes(), name

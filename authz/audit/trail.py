@@ -16,9 +16,7 @@ from enum import StrEnum
 from authz.audit.builder import EntryBuilder, RecordSteps
 from authz.audit.entry import Entry, Sink
 from authz.audit.handover import CallSoon, Handover
-from authz.core.attributes import AttributeContext
-from authz.core.decided import Offer, Timing
-from authz.core.decision import Decision
+from authz.core.decided import Offer
 from authz.telemetry.status import SinkStatus, TrailStatus
 
 _log = logging.getLogger("authz.audit")
@@ -75,23 +73,13 @@ class AuditTrail:
         self._handover.use_loop(call_soon)
         self._thread.start()
 
-    def offer(
-        self,
-        attributes: AttributeContext,
-        decision: Decision,
-        decision_id: str,
-        started_at: float,
-        duration_seconds: float,
-        cache_hit: bool | None = None,
-        timings: tuple[Timing, ...] = (),
-    ) -> bool:
+    def record(self, offer: Offer) -> bool:
         """
         Hand over one decision. Never waits, never raises.
 
         Returns:
             False when the queue is full and the setting says to deny: the caller must then refuse the request.
         """
-        offer = Offer(attributes, decision, decision_id, started_at, duration_seconds, cache_hit, timings)
         if len(self._handover) >= self._capacity:
             return self._overflow(offer)
         self._handover.put(offer)

@@ -12,6 +12,7 @@ import click
 
 from authz.cli import output
 from authz.cli.ca_files import KEY_TYPE, PEM_FILE, time_of
+from authz.identity.files import FILE_NAME
 from authz.identity.keys import KeyType
 from authz.service.ports.signals import STOPPING, ignore_ending
 
@@ -20,8 +21,12 @@ from authz.service.ports.signals import STOPPING, ignore_ending
 @click.option("--server", required=True, help="host:port of `authz ca serve --enrol`, or --listen for a renewal.")
 @click.option("--bundle", required=True, type=PEM_FILE, help="The roots by which the server is checked.")
 @click.option("--token-file", type=PEM_FILE, help="A join token; without: renew with the SVID in --out.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory to write to.")
-@click.option("--name", default="tls", help="<name>.crt and <name>.key are written, the key first.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory to write `tls.crt` and `tls.key` to.",
+)
 @KEY_TYPE
 @click.option("--server-name", default="", help="Name in the server's certificate, if it is not that of --server.")
 @click.option("--watch", is_flag=True, help="Go on renewing at half life, and follow changes of the root.")
@@ -31,7 +36,6 @@ def join(
     bundle: Path,
     token_file: Path | None,
     out: Path,
-    name: str,
     key_type: str,
     server_name: str,
     watch: bool,
@@ -57,12 +61,12 @@ def join(
         raise click.UsageError("--watch with --token-file needs --renew: the door for tokens renews nothing")
     if renew and not watch:
         raise click.UsageError("--renew belongs to --watch")
-    enrolling = Enrolling(server, bundle, out, name, KeyType(key_type), server_name)
+    enrolling = Enrolling(server, bundle, out, KeyType(key_type), server_name)
     try:
         until = enrolling.valid_until(time.time()) if watch else None
         if until is None:
             until = enrolling.enrol(time.time(), token_file.read_text().strip() if token_file else "")
-        output.say(f"{out / name}.crt, valid until {time_of(until)}")
+        output.say(f"{out / FILE_NAME}.crt, valid until {time_of(until)}")
         if watch:
             keep_renewed(replace(enrolling, server=renew or server), _stop_on_signals())
     except Declined as error:

@@ -64,7 +64,6 @@ SERVERS = ("grpcio", "envoy")
 @click.option(
     "--server", type=click.Choice(SERVERS), help=f"What hosts the server of its own.  [default: {SERVERS[0]}]"
 )
-@click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to spans/spans.jsonl.")
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
 @click.option(
     "--outage", metavar="SECONDS", type=click.FloatRange(1), default=OUTAGE_SECONDS, show_default=True,
@@ -86,7 +85,6 @@ def command(
     authz: str,
     enforce: str,
     server: str | None,
-    tracing: bool,
     pattern: str,
     outage: float,
     compose: bool,
@@ -125,7 +123,6 @@ def command(
         mesh or _default("envoy-configs/mesh.yaml", "--mesh"),
         offset=port_offset,
         copy=check,
-        tracing=tracing,
         secrets=Secrets(secrets),
         authz=Authz(authz),
         server=server or SERVERS[0],

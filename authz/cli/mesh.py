@@ -116,7 +116,6 @@ def command() -> None:
     "--tls-cipher", multiple=True, help="Cipher of TLS 1.2 between proxies; may be repeated. Without: Envoy's."
 )
 @click.option("--otlp", default="", help="OpenTelemetry collector, host:port or a socket; without: no tracing.")
-@click.option("--otlp-compose", default="", help="The collector's address among containers.")
 def render(
     mesh_path: Path,
     policies: Path | None,
@@ -134,7 +133,6 @@ def render(
     tls_minimum: str,
     tls_cipher: tuple[str, ...],
     otlp: str,
-    otlp_compose: str,
 ) -> None:
     """
     Write the configuration of every sidecar and gateway of a mesh.
@@ -158,7 +156,6 @@ def render(
         tls_minimum=tls_minimum,
         tls_ciphers=tls_cipher,
         otlp=otlp,
-        otlp_compose=otlp_compose,
     )
     bundles = _bundles(jwks_ca_bundle)
     if watch:

@@ -162,7 +162,7 @@ def _stubs(node: Node | None, notes: Notes) -> dict[str, str]:
 
 def _with_flags(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineRequest:
     """Put the flags that were given over the request."""
-    names = ("method", "host", "path", "scheme", "source_ip", "destination_ip", "tls", "sni")
+    names = ("method", "host", "path", "source_ip", "destination_ip", "tls", "sni")
     changes: dict[str, Any] = {name: options[name] for name in names if options[name] is not None}
     if options["tcp"]:
         changes["protocol"] = "tcp"

@@ -49,7 +49,6 @@ _OPTIONS = (
     click.option("--method", metavar="NAME", help="HTTP method (GET)."),
     click.option("--host", metavar="HOST", help="Host header, port included (api.example.com)."),
     click.option("--path", metavar="PATH", help="Path and query as the client sends them (/)."),
-    click.option("--scheme", metavar="SCHEME", help="http or https (http)."),
     click.option("--header", "-H", metavar="'NAME: VALUE'", multiple=True, type=_Lines(), help="May be repeated."),
     click.option(
         "--source-principal", metavar="ID",

@@ -72,7 +72,7 @@ class Running:
 
     def enrolling(self) -> Enrolling:
         where = f"localhost:{self.server.ports['listen']}"
-        return Enrolling(where, self.directory / "ca" / BUNDLE_FILE, self.out, "tls", KeyType.ECDSA_P256)
+        return Enrolling(where, self.directory / "ca" / BUNDLE_FILE, self.out, KeyType.ECDSA_P256)
 
     def deliver(self, ttl_seconds: float = 3600, age_seconds: float = 0) -> None:
         issued = self.ca.issue_svid(RATINGS, time.time() - age_seconds, ttl_seconds=ttl_seconds)

