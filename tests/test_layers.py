@@ -103,7 +103,7 @@ DOORS: dict[str, str] = {
 """The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``."""
 
 CORE_STDLIB = frozenset(
-    "bisect collections dataclasses enum functools ipaddress re types typing __future__".split()  # noqa: SIM905  # read as a list of words
+    "bisect collections dataclasses enum functools gc ipaddress re types typing __future__".split()  # noqa: SIM905  # read as a list of words
 )
 """What a room that decides needs; bisect because the index finds prefixes by it."""
 

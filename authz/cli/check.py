@@ -19,7 +19,7 @@ from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, S
 from authz.core.explain import PredicateNote
 from authz.core.resources import Action
 from authz.core.stage_words import mtls_in_words, token_in_words
-from authz.service.loading.garbage import without_collector
+from authz.core.uncollected import WithoutCollector
 
 
 @click.command("check", short_help="Decide one request.")
@@ -36,7 +36,7 @@ def command(output: str, **options: Any) -> None:
     authz check -p policies/ -n shop --path /cart --claims '{"iss": "https://idp", "sub": "ann"}'
     authz check -p policies/ -f request.yaml -o json
     """
-    with without_collector():
+    with WithoutCollector():
         answer = ask(options, every_rule=False)
     decision = answer.explanation.decision
     if output == "json":

@@ -13,7 +13,7 @@ from authz.cli.question import Explained, ask
 from authz.cli.report import place
 from authz.cli.request_options import request_options
 from authz.core.explain import PredicateNote, RuleNote, StageNote
-from authz.service.loading.garbage import without_collector
+from authz.core.uncollected import WithoutCollector
 
 
 @click.command("explain", short_help="Decide one request, and say why.")
@@ -30,7 +30,7 @@ def command(output: str, **options: Any) -> None:
     authz explain -p policies/ -n shop -l app=cart --method PUT --path /cart
     authz explain -p policies/ -f request.yaml -o json | jq .nearest
     """
-    with without_collector():
+    with WithoutCollector():
         answer = ask(options)
         if output == "json":
             out.print_json({**explanation_json(answer.explanation), **help_json(answer)})

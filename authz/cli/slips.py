@@ -17,7 +17,7 @@ from authz.core.resources import MeshConfig
 from authz.core.stage_words import token_places
 from authz.documents.schema import nearest
 
-_HTTP_FLAGS = ("method", "host", "path", "scheme", "header", "token", "token_file", "claims")
+_HTTP_FLAGS = ("method", "host", "path", "header", "token", "token_file", "claims")
 _TOKEN_FLAGS = ("token", "token_file", "claims")
 
 

@@ -141,7 +141,7 @@ def test_a_mistake_of_ours_denies_and_logs_the_place_but_no_values(caplog: pytes
     with caplog.at_level(logging.ERROR, "authz.check"):
         answer = response(check.check(check_request(path="/open"), (), NOW))
     assert answer.denied_response.status.code == 503
-    assert "RuntimeError at offer" in caplog.text
+    assert "RuntimeError at record" in caplog.text
     assert "secret" not in caplog.text
     assert check.failures == 1
 

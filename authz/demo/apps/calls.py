@@ -5,10 +5,12 @@ Every call carries on the trace headers and the end user's token of the request 
 applications: a sidecar cannot know which incoming request an outgoing one belongs to.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
+from starlette.applications import Starlette
 from starlette.requests import Request
 
 FORWARDED = (
@@ -66,6 +68,14 @@ def forwarded_headers(request: Request) -> dict[str, str]:
 def client() -> httpx.AsyncClient:
     """Make a client that goes straight to the sidecar: no proxy of the environment, no redirects."""
     return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
+
+
+@asynccontextmanager
+async def with_client(app: Starlette) -> AsyncIterator[None]:
+    """The lifespan of an application that calls others: ``app.state.http`` is its client."""
+    async with client() as http:
+        app.state.http = http
+        yield
 
 
 async def ask(

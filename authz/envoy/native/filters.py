@@ -5,8 +5,6 @@ Everything that decides for one workload, as filters of its Envoy, in Istio's or
 filters what a running Envoy takes without closing a connection.
 """
 
-import contextlib
-import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.core.index import Needs
 from authz.core.resources import Action
+from authz.core.uncollected import WithoutCollector
 from authz.envoy.native import providers
 from authz.envoy.native.indexed import Form, StageSize, indexed_stage
 from authz.envoy.native.jwt import jwt_filter
@@ -68,20 +67,8 @@ def http_filters(
     ``key_sets``: texts of JWKS by ``JwtRule.keys_from``. ``walk``: rules of one stage, or of one bucket, that need no
     look-up. What Envoy cannot decide by itself ``limits`` says; these filters know nothing of it.
     """
-    with _uncollected():
+    with WithoutCollector():
         return _http_filters(engine, workload, key_sets, form, walk, gateway=gateway, cluster_of=cluster_of)
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Ten thousand policies are a million small objects, all of them kept: looking for garbage takes twice the work."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _http_filters(

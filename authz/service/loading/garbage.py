@@ -53,18 +53,6 @@ def beside_checks() -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """For a command that reads policies and ends: they have no cycles, and walking them is a fifth of its time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def let_go(parts: list[object]) -> None:
     """Empty a list piece by piece: at once, 10,000 policies would keep the interpreter for a tenth of a second."""
     with beside_checks():
