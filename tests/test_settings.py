@@ -56,7 +56,7 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_JWKS_CA_BUNDLES": "{"}, "setting `jwks_ca_bundles`: expected a JSON object"),
         ({"AUTHZ_JWKS_CA_BUNDLES": "ca.pem"}, "setting `jwks_ca_bundles`: `ca.pem` is neither NAME=FILE nor"),
         ({"AUTHZ_PEER_TRUST_BUNDLES": "a=x;a=y"}, "setting `peer_trust_bundles`: `a` is given twice"),
-        ({"AUTHZ_LISTEN": "authz"}, "setting `listen`: `authz` is none of host:port, unix:/path and"),
+        ({"AUTHZ_LISTEN": "authz"}, "setting `listen`: `authz` is not one of host:port, unix:/path and"),
         ({"AUTHZ_LISTEN": ":9191"}, "setting `listen`: `:9191` is none of"),
         ({"AUTHZ_LISTEN": "127.0.0.1:99999"}, "setting `listen`: `127.0.0.1:99999` is none of"),
         ({"AUTHZ_LISTEN": "localhost:http"}, "setting `listen`: `localhost:http` is none of"),
@@ -69,7 +69,7 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_ACCESS_LOGS": "grpc", "AUTHZ_ACCESS_LOG_ADMIN": "http://{proxy}:15000"}, "needs `workers: 1`"),
         (
             {"AUTHZ_ACCESS_LOGS": "file:a,file:b", "AUTHZ_ACCESS_LOG_POSITIONS": "p"},
-            "`access_log_positions` is of one directory",
+            "`access_log_positions` is for one directory",
         ),
         ({"AUTHZ_TLS_KEY": "k"}, "`tls_certificate` and `tls_key` are given together"),
         ({"AUTHZ_TLS_CLIENT_CA": "k"}, "`tls_client_ca` needs"),

@@ -167,5 +167,5 @@ def _seconds(text: str) -> float:
 def _cursor(text: str) -> str:
     """One number a worker, joined by points. Raises ValueError."""
     if text and not _CURSOR.fullmatch(text):
-        raise ValueError("`after` is no cursor of an earlier answer")
+        raise ValueError("`after` is not a cursor of an earlier answer")
     return text

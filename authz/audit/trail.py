@@ -98,7 +98,7 @@ class AuditTrail:
         return written.wait(timeout_seconds)
 
     def reopen(self) -> None:
-        """Let sinks that write files open them anew, before the next batch at the latest; from any thread."""
+        """Let sinks that write files reopen them, before the next batch at the latest; from any thread."""
         self._reopens = True
         self._wake.set()
 
@@ -163,9 +163,9 @@ class AuditTrail:
                 continue
             try:
                 reopen()
-                _log.info("audit sink %s is open anew", sink.name)
+                _log.info("audit sink %s was reopened", sink.name)
             except OSError as error:
-                _log.error("audit sink %s could not be opened anew, the old file stays: %s", sink.name, error)
+                _log.error("audit sink %s could not be reopened, the old file stays in use: %s", sink.name, error)
 
     def _close_all(self) -> None:
         for sink, _ in self._sinks:

@@ -35,7 +35,7 @@ def parse_time(value: str, now: float) -> float:
     try:
         return datetime.fromisoformat(value).timestamp()
     except ValueError:
-        raise ValueError(f"`{value}` is no time: expected `10m`, `2h30m` or `2026-01-31T12:00:00Z`") from None
+        raise ValueError(f"`{value}` is not a time: expected `10m`, `2h30m` or `2026-01-31T12:00:00Z`") from None
 
 
 class _Time(click.ParamType[float]):
@@ -86,7 +86,9 @@ def _filtering(command: _Command) -> _Command:
                 "--workload", default="", help="Destination, `reviews-v2` or `reviews-v2.bookinfo`; * allowed."
             ),
             click.option("--principal", default="", help="Source principal, `*/sa/productpage`; * allowed."),
-            click.option("--effect", type=click.Choice(["allow", "deny"]), default=None, help="What was decided."),
+            click.option(
+                "--effect", type=click.Choice(["allow", "deny"]), default=None, help="Only decisions with this result."
+            ),
             click.option(
                 "--rule", default="", help="`policy`, `ns/policy`, `ns/policy/index` or Istio's name; * allowed."
             ),
@@ -112,7 +114,9 @@ def audit() -> None:
 @_reading
 @_filtering
 @click.option("-n", "number", type=click.IntRange(0), default=20, show_default=True, help="Records to show first.")
-@click.option("-f", "--follow", "is_following", is_flag=True, help="Go on as decisions are made, until Ctrl-C.")
+@click.option(
+    "-f", "--follow", "is_following", is_flag=True, help="Keep printing decisions as they are made, until Ctrl-C."
+)
 def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: str | None) -> None:
     """
     Show the newest records.

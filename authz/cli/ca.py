@@ -96,10 +96,10 @@ def init(
 @ca.command()
 @click.argument("spiffe_id", required=False)
 @DIRECTORY
-@click.option("--dns", multiple=True, help="A DNS name in it. Repeat it.")
-@click.option("--ip", "addresses", multiple=True, help="An IP address in a server certificate. Repeat it.")
+@click.option("--dns", multiple=True, help="A DNS name in the certificate; may be repeated.")
+@click.option("--ip", "addresses", multiple=True, help="An IP address in a server certificate; may be repeated.")
 @click.option("--server", is_flag=True, help="A web server's certificate for --dns, without a SPIFFE ID.")
-@click.option("--ttl", type=click.FloatRange(1), help="Seconds; without: a day, for a web server 90 days.")
+@click.option("--ttl", type=click.FloatRange(1), help="Life in seconds. By default a day; for a web server 90 days.")
 @KEY_TYPE
 @click.option(
     "--out",
@@ -195,11 +195,15 @@ def verify(certificate: Path, directory: Path) -> None:
 @DIRECTORY
 @click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
 @click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
-@click.option("--federate", multiple=True, metavar="DOMAIN=FILE", help="Another trust domain's bundle. Repeat it.")
+@click.option(
+    "--federate", multiple=True, metavar="DOMAIN=FILE", help="Another trust domain's bundle; may be repeated."
+)
 @click.option("--socket", type=click.Path(path_type=Path), help="Secret discovery for local Envoys.")
 @click.option("--listen", default="", help="host:port, mutual TLS: secret discovery and renewal for SVID holders.")
 @click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
-@click.option("--dns", multiple=True, default=("localhost",), help="Name in this server's certificate. Repeat it.")
+@click.option(
+    "--dns", multiple=True, default=("localhost",), help="Name in this server's certificate; may be repeated."
+)
 @click.option("--admin", default="", help="host:port on loopback, or unix:PATH: /metrics, /healthz and /readyz.")
 def serve(
     directory: Path,

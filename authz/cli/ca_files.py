@@ -23,7 +23,7 @@ KEY_TYPE = click.option(
     "--key-type",
     type=click.Choice([kind.value for kind in KeyType]),
     default=KeyType.ECDSA_P256.value,
-    help="Kind of the key that is made.",
+    help="Type of the new key.",
 )
 PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -79,7 +79,7 @@ def print_decision(answer: Explained) -> None:
     for name, text in (*_facts(answer, decision), *_context(answer, decision)):
         out.say(f"  {name + ':' if name else '':<10}{text}")
     if decision.stage is Stage.PEER_AUTHENTICATION and not answer.before.source.identities:
-        out.remark("help: the request has no identity; say who asks with --source-principal, or --from with --mesh")
+        out.remark("help: the request has no identity; name the caller with --source-principal, or --from with --mesh")
 
 
 def _facts(answer: Explained, decision: Decision) -> list[tuple[str, str]]:

@@ -55,19 +55,19 @@ SERVERS = ("grpcio", "envoy")
 )  # fmt: skip
 @click.option(
     "--authz", type=click.Choice([a.value for a in Authz]), default=Authz.SERVER.value, show_default=True,
-    help="Who answers checks: a server of its own, or every proxy itself.",
+    help="Who answers checks: a separate server, or every proxy itself.",
 )  # fmt: skip
 @click.option(
     "--enforce", type=click.Choice([e.value for e in Enforce]), default=Enforce.CHECK.value, show_default=True,
     help="Who decides: the check, or every Envoy by itself with native filters.",
 )  # fmt: skip
 @click.option(
-    "--server", type=click.Choice(SERVERS), help=f"What hosts the server of its own.  [default: {SERVERS[0]}]"
+    "--server", type=click.Choice(SERVERS), help=f"What hosts the authorization server.  [default: {SERVERS[0]}]"
 )
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
 @click.option(
     "--outage", metavar="SECONDS", type=click.FloatRange(1), default=OUTAGE_SECONDS, show_default=True,
-    help="With --check: how long the certificate authority is dead.",
+    help="With --check: how many seconds the certificate authority is down.",
 )  # fmt: skip
 @click.option("--compose", is_flag=True, help="With --check: start the containers of docker-compose.yaml instead.")
 @click.option("--build/--no-build", default=True, help="With --compose: build the image, or take it as it is.")
@@ -135,7 +135,7 @@ def command(
 def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool) -> None:
     """Refuse options that leave each other nothing to do."""
     if server is not None and authz == Authz.EMBEDDED.value:
-        raise click.UsageError("--server is of a server of its own, which --authz embedded leaves out")
+        raise click.UsageError("--server is for a separate server, which --authz embedded does not start")
     if compose and (server is not None or authz == Authz.EMBEDDED.value):
         raise click.UsageError("--authz and --server are not for --compose: its containers run what their file says")
     if enforce == Enforce.NATIVE.value and authz == Authz.EMBEDDED.value:

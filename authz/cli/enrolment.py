@@ -47,7 +47,7 @@ class Enrolling:
         try:
             Delivered.read(self.bundle.read_bytes())
         except ValueError as error:
-            raise SettingsError(f"`{self.bundle}` is no trust bundle: {error}") from error
+            raise SettingsError(f"`{self.bundle}` is not a trust bundle: {error}") from error
 
     def enrol(self, now: float, token: str = "") -> float:
         """
@@ -60,7 +60,7 @@ class Enrolling:
         response = self._ask("Enrol", request, self._credentials(now, token))
         issued = self._answered(response.chain)
         if not issued.is_of(key):
-            raise FetchError(f"`{self.server}` answered a certificate of another key")
+            raise FetchError(f"`{self.server}` answered with a certificate for another key")
         write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
         self._write_roots(response.bundle)
         return issued.end
@@ -98,7 +98,7 @@ class Enrolling:
         try:
             return Delivered.read(pem)
         except ValueError as error:
-            raise FetchError(f"`{self.server}` answered something that is {error}") from error
+            raise FetchError(f"`{self.server}` answered with something that is {error}") from error
 
     def _write_roots(self, pem: bytes) -> None:
         file = self.out / "ca.crt"

@@ -38,7 +38,7 @@ class _Span(click.ParamType[float]):
         if isinstance(value, float):
             return value
         if not re.fullmatch(f"({_SPAN.pattern})+", str(value)):
-            self.fail(f"`{value}` is no span of time: expected `90s`, `30m`, `1d12h`", param, ctx)
+            self.fail(f"`{value}` is not a span of time: expected `90s`, `30m`, `1d12h`", param, ctx)
         return sum(int(number) * _SECONDS[unit] for number, unit in _SPAN.findall(str(value)))
 
 
@@ -58,7 +58,7 @@ def command() -> None:
     "--mesh",
     "mesh_path",
     type=click.Path(exists=True, path_type=Path),
-    help="Mesh description: names senders, leaves gateways out, and finds workloads that nobody called.",
+    help="Mesh description: it names senders, leaves gateways out, and shows workloads that nobody called.",
 )
 @click.option("--min-window", type=_Span(), default="1d", help="A shorter observation proves nothing.")
 @output.answer_form("table", "json", name="form")

@@ -30,7 +30,7 @@ def near_findings(answer: Explained) -> Iterator[Problem]:
 
 
 def _findings(answer: Explained, rule: RuleReference) -> tuple[Problem, ...]:
-    """Of a set that is as small as it can be: the policy, and what it must be seen beside."""
+    """Find traps in the smallest set that shows them: the policy, and what it must be seen beside."""
     resources, mesh = answer.engine.resources, answer.engine.mesh
     namespaces = {rule.namespace, answer.before.destination.workload.namespace, mesh.root_namespace}
     beside = Resources(

@@ -73,7 +73,7 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     Every flag has a twin in the environment and in the file of --config; a flag wins over the environment, and that
     over the file. SIGTERM drains: health says NOT_SERVING, running checks are answered, then the server stops.
-    SIGHUP replaces several workers one after another, SIGUSR1 opens audit files anew after they were rotated, SIGUSR2
+    SIGHUP replaces several workers one after another, SIGUSR1 reopens audit files after they were rotated, SIGUSR2
     switches the log to debug and back.
 
     \b

@@ -21,7 +21,7 @@ from authz.policy.reader import read_policies
 @click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig.")
 @out.answer_form("table", "json")
 @click.option(
-    "--fail-on", type=click.Choice(["error", "warning"]), default="error", help="Least severity that means no (exit 3)."
+    "--fail-on", type=click.Choice(["error", "warning"]), default="error", help="Minimum severity for a no (exit 3)."
 )
 @click.option("--allow-empty", is_flag=True, help="Take empty files and a set without a policy, as `authz serve` can.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print remarks, and list what was read.")

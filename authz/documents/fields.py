@@ -81,7 +81,7 @@ def address(node: Node | None, notes: Notes, default: str) -> str:
     try:
         ipaddress.ip_address(value)
     except ValueError:
-        notes.error(notes.code, node, f"`{value}` is no IP address")
+        notes.error(notes.code, node, f"`{value}` is not an IP address")
         return default
     return value
 

@@ -246,7 +246,7 @@ def judge_by_trial(authority: Authority, trust_domain: TrustDomain, now: float) 
 
 def _read_authority(place: Path, name: str, state: AuthorityState, files: str) -> Authority:
     if not _FILES.fullmatch(files):
-        raise ValueError(f"`{files}` is no name of a signing certificate's files")
+        raise ValueError(f"`{files}` is not the name of a signing certificate's files")
     root = x509.load_pem_x509_certificate((place / "root.crt").read_bytes())
     chain = tuple(x509.load_pem_x509_certificates((place / f"{files}.crt").read_bytes()))
     root_key_file = place / "root.key"

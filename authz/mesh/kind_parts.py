@@ -86,7 +86,9 @@ def read_enforce(annotations: Part | None) -> Enforce | None:
     try:
         return Enforce(written)
     except ValueError:
-        annotations.note("ME-1", f"`{written}` is no way to enforce policies", ENFORCE, f"one of {', '.join(Enforce)}")
+        annotations.note(
+            "ME-1", f"`{written}` is not a way to enforce policies", ENFORCE, f"one of {', '.join(Enforce)}"
+        )
         return None
 
 

@@ -205,7 +205,9 @@ def _check_passthrough(server: Part, port: Part | None) -> None:
 def _tls_version(tls: Part | None) -> str:
     written = tls.text("minProtocolVersion", "TLSV1_2") if tls else "TLSV1_2"
     if written not in ("TLSV1_2", "TLSV1_3") and tls:
-        tls.note("ME-1", f"`{written}` is none of TLSV1_2, TLSV1_3", "minProtocolVersion", "older versions are unsafe")
+        tls.note(
+            "ME-1", f"`{written}` is not one of TLSV1_2, TLSV1_3", "minProtocolVersion", "older versions are unsafe"
+        )
         return "TLSV1_2"
     return written
 

@@ -29,7 +29,7 @@ class Found(NamedTuple):
     """Its part in the policy version."""
     place: Location
     number: int
-    """Of the document, one-based within the file."""
+    """The document's number, one-based within the file."""
     prefix: str
 
 

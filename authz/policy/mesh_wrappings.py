@@ -14,7 +14,7 @@ from authz.documents.reading import Document, Kind, Node, Scalar, read_documents
 from authz.documents.schema import Notes, given, text_of
 
 _SAIL_KINDS = ("Istio", "IstioRevision")
-"""Of ``sailoperator.io``."""
+"""The kinds of ``sailoperator.io``."""
 
 
 class WrittenMesh(NamedTuple):

@@ -99,7 +99,7 @@ class FileReader:
         checked: Checked | None = None,
         looked_at: list[Document] | None = None,
     ) -> tuple[Piece, Extent]:
-        """``looked_at`` receives the documents that are policies; otherwise each is let go of at once."""
+        """``looked_at`` receives the documents that are policies; otherwise each is freed at once."""
         problems: list[Problem] = []
         found: list[Found] = []
         extent = Extent()

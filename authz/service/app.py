@@ -286,7 +286,7 @@ async def run(settings: Settings, announce: Announce) -> None:
     """
     Serve until SIGTERM, SIGINT or SIGQUIT, then drain; a second signal stops at once.
 
-    SIGUSR1 opens audit files anew, SIGUSR2 switches the log level to debug and back.
+    SIGUSR1 reopens audit files, SIGUSR2 switches the log level to debug and back.
 
     Raises:
         LoadError, SettingsError: the start failed.

@@ -65,7 +65,7 @@ def _check_access_logs(settings: Settings) -> None:
             "`access_log_admin` with `access_logs: grpc` needs `workers: 1`: each of several workers sees a part"
         )
     if settings.access_log_positions is not None and sum(name != "grpc" for name in settings.access_logs) > 1:
-        raise SettingsError("`access_log_positions` is of one directory; without it each keeps its own")
+        raise SettingsError("`access_log_positions` is for one directory; without it each directory keeps its own")
 
 
 def _from_file(file: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     if told is None:
         return {}
     if not isinstance(told, dict):
-        raise SettingsError(f"`{file}` is no mapping of settings")
+        raise SettingsError(f"`{file}` is not a mapping of settings")
     try:
         return flatten({str(name): value for name, value in told.items()})
     except ValueError as error:

@@ -249,7 +249,7 @@ def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, polici
         (["--token", "a", "--token-file", "-"], "--token, --token-file and --claims exclude each other"),
         (["-f", "-", "--token-file", "-"], "stdin (`-`) can be read only once"),
         (["--port", "65536"], "65536 is not in the range 0<=x<=65535"),
-        (["--source-ip", "10.0.0"], "Invalid value for --source-ip: `10.0.0` is no IP address"),
+        (["--source-ip", "10.0.0"], "Invalid value for --source-ip: `10.0.0` is not an IP address"),
         (["--tcp", "--path", "/x", "-H", "a: b"], "--path, --header: of HTTP requests only, not of --tcp"),
     ],
 )

@@ -167,7 +167,7 @@ def test_a_bundle_that_holds_no_certificate_is_said(running: Running) -> None:
     arguments[5] = str(running.directory / "empty.pem")
     code, told = authz(*arguments)
     assert code == 1
-    assert "empty.pem` is no trust bundle: not a PEM certificate" in told
+    assert "empty.pem` is not a trust bundle: not a PEM certificate" in told
 
 
 @pytest.mark.parametrize(

@@ -104,4 +104,4 @@ def test_lines_from_which_nothing_follows_are_told(run: Run, tmp_path: Path) -> 
 
 def test_a_wrong_span_is_wrong_usage(run: Run, tmp_path: Path) -> None:
     result = run("mtls", "plan", write(tmp_path), "--min-window", "soon")
-    assert (result.exit_code, "`soon` is no span of time" in result.stderr) == (2, True)
+    assert (result.exit_code, "`soon` is not a span of time" in result.stderr) == (2, True)

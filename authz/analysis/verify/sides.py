@@ -84,13 +84,13 @@ class SentRequest:
     """One request that was sent, and Envoy's answer; None where it closed without one."""
 
     index: int
-    """Of the request among those that were chosen."""
+    """The request's number among those that were chosen."""
     facts: Facts
     told: Told | None
 
     @property
     def number(self) -> str:
-        """Of the request, as the log has it."""
+        """The request's number as the log writes it."""
         return str(self.index)
 
     @property

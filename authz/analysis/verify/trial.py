@@ -31,7 +31,7 @@ class Disagreement:
     attributes: AttributeContext
     policies: WorkloadPolicies
     answers: Mapping[str, str]
-    """Of CUSTOM providers, by name."""
+    """The answers of CUSTOM providers, by name."""
 
 
 @dataclass(frozen=True, slots=True)

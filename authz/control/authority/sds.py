@@ -49,7 +49,7 @@ MAX_INBOX = 16
 MAX_NAMES = 64
 """Secrets that one stream may ask for."""
 SHOWN_CHARACTERS = 200
-"""Of a name that nobody has heard of."""
+"""The version of a name that nobody has heard of."""
 
 _Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]

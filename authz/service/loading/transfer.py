@@ -64,7 +64,7 @@ class Known:
     pieces: list[Piece]
     """Without what was found in them."""
     found: list[list[tuple[int, bytes, Location, int, str]]]
-    """Of each piece: the number of the resource as it was sent, and the rest of ``Found``."""
+    """For each piece: the number of the resource as it was sent, and the rest of ``Found``."""
 
 
 LoaderMessage = Ready | LoadRefused | Done | Known | list[Resource]
@@ -159,7 +159,7 @@ class Received:
 
     ready: Ready | None = None
     resources: list[Any] = field(default_factory=list)
-    """Of three kinds, told apart by the numbers of ``Done``."""
+    """Resources of three kinds; the numbers of ``Done`` tell them apart."""
     known: list[Known] = field(default_factory=list)
     outcome: Done | LoadRefused | None = None
     """None: it ended without a word."""

@@ -2,7 +2,7 @@
 From access log entries to the audit trail: judged, counted, offered, with back-pressure and notes of what is wrong.
 
 Runs in the event loop, like the checks, a few entries at a time. When the trail is full nothing is read: a file waits,
-and a stream's sender is told to by gRPC's flow control.
+and gRPC's flow control makes a stream's sender wait.
 """
 
 import asyncio

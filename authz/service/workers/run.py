@@ -23,7 +23,7 @@ async def run(settings: Settings, announce: Announce) -> None:
     """
     Serve until SIGTERM, SIGINT or SIGQUIT, with as many workers as the settings say; SIGHUP rolls them.
 
-    SIGUSR1 lets all workers open audit files anew, SIGUSR2 switches the log level of all to debug and back.
+    SIGUSR1 lets all workers reopen audit files, SIGUSR2 switches the log level of all to debug and back.
 
     Raises:
         LoadError, SettingsError: the start failed.

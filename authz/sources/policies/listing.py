@@ -17,7 +17,7 @@ MAX_LINKS = 64
 """Links on the way to one file; beyond it is a loop, which reading reports."""
 STALE = (
     "it was replaced or removed outside of this mount, so its new text cannot be seen here; "
-    "mount the folder that holds it, or mount it anew"
+    "mount the folder that holds it, or mount it again"
 )
 """A file that is bind-mounted by itself, or of an overlay's lower layer: the mount keeps the old one for ever."""
 

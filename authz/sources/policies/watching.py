@@ -22,7 +22,7 @@ MAX_UNREST_SECONDS = 0.5
 LOOK_SECONDS = 2.0
 """How often files are looked at when the system notifies: so that what it cannot see is in force within three."""
 UNWATCHED_SECONDS = 0.5
-"""How often where no watch is to be had, for example because all inotify instances of this user are taken."""
+"""How often files are looked at where none can be watched: all inotify instances of this user may be taken."""
 _START_SECONDS = 2.0
 
 
