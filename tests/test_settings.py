@@ -57,10 +57,10 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_JWKS_CA_BUNDLES": "ca.pem"}, "setting `jwks_ca_bundles`: `ca.pem` is neither NAME=FILE nor"),
         ({"AUTHZ_PEER_TRUST_BUNDLES": "a=x;a=y"}, "setting `peer_trust_bundles`: `a` is given twice"),
         ({"AUTHZ_LISTEN": "authz"}, "setting `listen`: `authz` is not one of host:port, unix:/path and"),
-        ({"AUTHZ_LISTEN": ":9191"}, "setting `listen`: `:9191` is none of"),
-        ({"AUTHZ_LISTEN": "127.0.0.1:99999"}, "setting `listen`: `127.0.0.1:99999` is none of"),
-        ({"AUTHZ_LISTEN": "localhost:http"}, "setting `listen`: `localhost:http` is none of"),
-        ({"AUTHZ_LISTEN": "unix:"}, "setting `listen`: `unix:` is none of"),
+        ({"AUTHZ_LISTEN": ":9191"}, "setting `listen`: `:9191` is not one of"),
+        ({"AUTHZ_LISTEN": "127.0.0.1:99999"}, "setting `listen`: `127.0.0.1:99999` is not one of"),
+        ({"AUTHZ_LISTEN": "localhost:http"}, "setting `listen`: `localhost:http` is not one of"),
+        ({"AUTHZ_LISTEN": "unix:"}, "setting `listen`: `unix:` is not one of"),
         ({"AUTHZ_LISTEN": ","}, "setting `listen`: expected at least one address"),
         ({"AUTHZ_ADMIN": "15014"}, "setting `admin`: `15014` is neither host:port nor unix:/path"),
         ({"AUTHZ_ADMIN": "unix-abstract:authz"}, "setting `admin`: `unix-abstract:authz` is neither"),
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_named(environment: dict[str, str], message: str) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- a", "no mapping"),
+        ("- a", "not a mapping"),
         ("listen:\n- a: [", "authz.yaml`:2:7 is not YAML: "),
         ("polices: x", "did you mean `policies`?"),
         (None, "cannot be read"),

@@ -151,7 +151,7 @@ def _read_key(entry: Json) -> Key:
     kty = entry.get("kty")
     read = _READERS.get(kty) if isinstance(kty, str) else None
     if read is None:
-        raise ValueError("`kty` is not one of RSA, EC, OKP, oct")
+        raise ValueError("`kty` is none of RSA, EC, OKP, oct")
     kid, alg = entry.get("kid"), entry.get("alg")
     # What is no text counts as absent (RA-39).
     name, algorithm = kid if isinstance(kid, str) else "", alg if isinstance(alg, str) else ""
@@ -209,7 +209,7 @@ def _read_ec(entry: Mapping[str, Json], alg: str) -> tuple[str, Material]:
         raise ValueError("`alg` does not fit `crv`")
     curve = curve or (_CURVE_OF_ALG.get(alg, "") if alg else "P-256")
     if curve not in _CURVES:
-        raise ValueError("`crv` is not one of P-256, P-384, P-521")
+        raise ValueError("`crv` is none of P-256, P-384, P-521")
     numbers = ec.EllipticCurvePublicNumbers(_number_member(entry, "x"), _number_member(entry, "y"), _CURVES[curve][1])
     try:
         return curve, numbers.public_key()

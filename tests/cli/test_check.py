@@ -277,7 +277,7 @@ def test_a_request_without_identity_to_a_strict_port_is_told_how_to_have_one(run
     (policies / "mtls.yaml").write_text(f"{strict}spec: {{mtls: {{mode: STRICT}}}}\n")
     result = run("check", *ASKED)
     assert result.exit_code == 3
-    assert "say who asks with --source-principal" in result.stderr
+    assert "name the caller with --source-principal" in result.stderr
 
 
 def test_headers_in_the_environment_stand_on_a_line_each(run: Run, policies: Path) -> None:
