@@ -80,7 +80,7 @@ def _keys(service: ServiceStatus) -> Iterator[HealthCause]:
                 "keys", f"{key_set.name} cannot be refreshed, the last good keys stay: {key_set.error}", False
             )
         if key_set.skipped:
-            yield HealthCause("keys", f"of {key_set.name} is not used: {'; '.join(key_set.skipped)}", False)
+            yield HealthCause("keys", f"not all of {key_set.name} is used: {'; '.join(key_set.skipped)}", False)
 
 
 def _peers(service: ServiceStatus) -> Iterator[HealthCause]:

@@ -169,7 +169,7 @@ class Steps:
             output.say(f"settling   {self.settle:.0f} s: connections that began with the old one end")
             time.sleep(self.settle)
         self._save(retire(self.ca, old.id))
-        output.say(f"retired    {old.id}: it is trusted no more")
+        output.say(f"retired    {old.id}: it is no longer trusted")
         self._wait(lambda served: not trusts(served, old.root.serial_number), "has dropped the old root")
 
     def _save(self, ca: CertificateAuthority) -> None:

@@ -44,7 +44,7 @@ def check_flags(options: Mapping[str, Any], mesh: MeshConfig) -> None:
     principal = options["source_principal"]
     if principal and not identity(principal).startswith("spiffe://"):
         form = "Istio's form is `cluster.local/ns/NAMESPACE/sa/NAME`"
-        out.remark(f"remark: `{principal}` is no SPIFFE identity, so it has no namespace; {form}")
+        out.remark(f"remark: `{principal}` is not a SPIFFE identity, so it has no namespace; {form}")
     known = [provider.name for provider in mesh.extension_providers]
     for name, _ in options["provider"]:
         if name not in known:

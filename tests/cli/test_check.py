@@ -218,7 +218,7 @@ spec: {selector: {matchLabels: {app: other}}, jwtRules: [{issuer: a, jwksUri: "h
     assert [finding["code"] for finding in trapped["findings"]] == ["AN-14"]
     told = json.loads(run(command, "-p", "p.yaml", "-n", "nowhere", "--path", "/a", "-o", "json").stdout)
     assert (told["because"], told["findings"]) == ([], [])
-    assert told["not_here"][0].startswith("no object is of namespace `nowhere`")
+    assert told["not_here"][0].startswith("no object is in namespace `nowhere`")
 
 
 def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, policies: Path) -> None:
@@ -262,7 +262,10 @@ def test_wrong_usage_is_told(run: Run, policies: Path, arguments: list[str], mes
 @pytest.mark.parametrize(
     ("arguments", "remark"),
     [
-        (["--source-principal", "web"], "remark: `web` is no SPIFFE identity, so it has no namespace; Istio's form is"),
+        (
+            ["--source-principal", "web"],
+            "remark: `web` is not a SPIFFE identity, so it has no namespace; Istio's form is",
+        ),
         (["--provider", "ipd=deny"], "remark: the mesh knows no provider `ipd`; it knows none"),
     ],
 )
@@ -410,6 +413,6 @@ def test_what_does_not_apply_is_told_where_nothing_does(run: Run, policies: Path
     )
     elsewhere = run("check", "-p", "policies", "-n", "shopp", "-l", "app=cart")
     assert elsewhere.stdout.endswith(
-        "  not here: no object is of namespace `shopp`; they are of shop\n"
-        "            AuthorizationPolicy shop/reads: it is of namespace `shop`, the workload of `shopp`\n"
+        "  not here: no object is in namespace `shopp`; they are in shop\n"
+        "            AuthorizationPolicy shop/reads: it is in namespace `shop`, the workload in `shopp`\n"
     )

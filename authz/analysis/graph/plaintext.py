@@ -161,7 +161,7 @@ def _problem(workload: ObservedWorkload, window_seconds: float, minimum_seconds:
     if not workload.last_seen:
         return "no request was recorded"
     if window_seconds < minimum_seconds:
-        return f"observed for {span(window_seconds)} only, {span(minimum_seconds)} are asked for"
+        return f"observed for only {span(window_seconds)}; {span(minimum_seconds)} are required"
     return ""
 
 

@@ -43,7 +43,7 @@ def passed_over(engine: Engine, workload: Workload) -> list[str]:
     told = [text for _, text in sorted(found, key=lambda pair: pair[0])]
     namespaces = sorted({item.metadata.namespace for item in items})
     if items and not {workload.namespace, engine.mesh.root_namespace} & set(namespaces):
-        told.insert(0, f"no object is of namespace `{workload.namespace}`; they are of {', '.join(namespaces[:8])}")
+        told.insert(0, f"no object is in namespace `{workload.namespace}`; they are in {', '.join(namespaces[:8])}")
     return told
 
 
@@ -54,9 +54,9 @@ def _reasons(item: Item, workload: Workload, root: str) -> Iterator[tuple[float,
     wanted = target.match_labels
     if namespace not in (root, workload.namespace):
         if wanted and wanted.items() <= labels.items():
-            yield 0.1, f"it is of namespace `{namespace}`, the workload of `{workload.namespace}`"
+            yield 0.1, f"it is in namespace `{namespace}`, the workload in `{workload.namespace}`"
         elif namespace == "default" and not wanted:
-            yield 0.3, f"it is of namespace `default`, the workload of `{workload.namespace}`"
+            yield 0.3, f"it is in namespace `default`, the workload in `{workload.namespace}`"
     elif target.target_refs and GATEWAY_NAME_LABEL not in labels:
         yield 0.0, "it has targetRefs, which no sidecar obeys (RE-16): give it a `selector`"
     elif isinstance(item, PeerAuthentication) and namespace == root and wanted:

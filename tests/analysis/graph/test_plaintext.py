@@ -31,8 +31,8 @@ VERDICTS = [
         "1 request without mutual TLS would be refused, port 8080",
     ),
     ("what is refused already changes nothing", (*LONG, seen(5, mtls=False, allowed=False)), ""),
-    ("too short", (seen(0), seen(600)), "observed for 10m only, 1d are asked for"),
-    ("one moment", (seen(0),), "observed for 0s only, 1d are asked for"),
+    ("too short", (seen(0), seen(600)), "observed for only 10m; 1d are required"),
+    ("one moment", (seen(0),), "observed for only 0s; 1d are required"),
     ("nothing", (), "no request was recorded"),
     ("only others were called", tuple(seen(t, to=("shop", "web")) for t in (0, 2 * DAY_SECONDS)), "no request was"),
 ]
