@@ -135,7 +135,7 @@ def test_a_machine_that_cannot_host_is_told_before_anything_starts(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--authz", "embedded", "--server", "envoy"), "--server is of a server of its own"),
+        (("--authz", "embedded", "--server", "envoy"), "--server is for a separate server"),
         (("--check", "--compose", "--authz", "embedded"), "--authz and --server are not for --compose"),
         (("--check", "--compose", "--server", "envoy"), "--authz and --server are not for --compose"),
     ],
