@@ -128,7 +128,7 @@ class _Judge:
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
     digest: str = ""
-    """The outcome of the only token, where it is known already."""
+    """Of the only token, where it is known already."""
     refused: Refusal | None = None
     """What the only rule says of the only token, where that is known already."""
     _read: dict[str, ParsedToken | Refusal] = field(default_factory=dict)

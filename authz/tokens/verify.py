@@ -26,7 +26,7 @@ MAX_PLAIN_TIME = 2**40
 """Seconds: further than any real token; larger times are looked at with care."""
 NO_BEGIN, NO_END = float("-inf"), float("inf")
 DIGEST_DIGITS = 8
-"""Bytes kept of the SHA-256 of a token: enough to find it again, of no use to anybody else."""
+"""Of the SHA-256 of a token: enough to find it again, of no use to anybody else."""
 MAX_SKIPPED_TOLD = 3
 """Keys a reason names that are not used."""
 MAX_KNOWN_HEADER = 512
