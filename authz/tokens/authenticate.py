@@ -21,19 +21,11 @@ from authz.tokens.finding import FoundToken, find_tokens, is_preflight
 from authz.tokens.key_sets import KeySets
 from authz.tokens.locations import path_without
 from authz.tokens.output import output_headers
-from authz.tokens.plan import Alone, Plan, PlannedRule, plan_for
+from authz.tokens.parsed import DIGEST_DIGITS, ParsedToken, read_token
+from authz.tokens.plan import Plan, PlannedRule, plan_for
 from authz.tokens.reasons import in_words, refusal_to_report, unknown_issuer
-from authz.tokens.verify import (
-    AUDIENCE,
-    BAD_FORMAT,
-    DIGEST_DIGITS,
-    MISSING,
-    ParsedToken,
-    Refusal,
-    accepted_token,
-    check_token,
-    read_token,
-)
+from authz.tokens.refusals import AUDIENCE, BAD_FORMAT, MISSING, Refusal
+from authz.tokens.verify import accepted_token, check_token
 
 DEFAULT_MAX_TOKEN_BYTES = 16 * 1024
 """Larger than a token should ever be, smaller than Envoy's limit for all headers together (60 KiB)."""
@@ -94,13 +86,17 @@ def authenticate(
                     return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
     if key is None or cache is None:
         return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key).judge()
-    judge = _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, key[0].hex()[:DIGEST_DIGITS])
-    if (alone := plan.alone.get(place)) is not None:
-        accepted = judge.judge_alone(alone, text)
-        if accepted is not None:
-            cache.put(key, accepted)
-            answer = accepted.answer
+    token = read_token(text, key[0][: DIGEST_DIGITS // 2].hex())
+    refused: Refusal | None = None
+    if not isinstance(token, Refusal) and (alone := plan.alone.get(place)) is not None:
+        # The one token of a request and the one rule there is, in fewer steps than below: nearly every request.
+        rule, state = alone.planned.rule, alone.planned.state(key_sets)
+        refused = check_token(token, rule, state, now)
+        if refused is None and state is not None and state.key_set is not None:
+            answer = alone.accept(accepted_token(token, rule))
+            cache.put(key, VerifiedToken(answer, 0, state.key_set.digest, token.valid_from, token.valid_until))
             return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
+    judge = _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, refused, {text: token})
     return judge.judge(cache, key)
 
 
@@ -127,31 +123,12 @@ class _Judge:
     now: float
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
-    digest: str = ""
-    """Of the only token, where it is known already."""
     refused: Refusal | None = None
     """What the only rule says of the only token, where that is known already."""
     _read: dict[str, ParsedToken | Refusal] = field(default_factory=dict)
     """Each token is read once, whatever the number of rules that look at it."""
     _taken: set[tuple[str, str]] = field(default_factory=set)
     """Kinds and names of places whose token verified and was taken from the request: later rules do not see it."""
-
-    def judge_alone(self, alone: Alone, text: str) -> VerifiedToken | None:
-        """
-        Judge the one token of a request by the one rule there is, in fewer steps than ``judge``: nearly every request.
-
-        Returns:
-            What ``judge`` would remember; None for a token that is not good, which ``judge`` does not verify again.
-        """
-        state = alone.planned.state(self.key_sets)
-        token = read_token(text, self.digest)
-        if not isinstance(token, Refusal):
-            self.refused = check_token(token, alone.planned.rule, state, self.now)
-            if self.refused is None and state is not None and state.key_set is not None:
-                answer = alone.accept(accepted_token(token, alone.planned.rule))
-                return VerifiedToken(answer, 0, state.key_set.digest, token.valid_from, token.valid_until)
-        self._read[text] = token
-        return None
 
     def judge(self, cache: TokenCache | None = None, key: CacheKey | None = None) -> Authentication:
         """Try the rules in order; the first that succeeds with a token decides (RA-4, RA-5)."""
@@ -222,7 +199,7 @@ class _Judge:
     def _read_once(self, text: str) -> ParsedToken | Refusal:
         token = self._read.get(text)
         if token is None:
-            token = self._read[text] = self._oversized(text) or read_token(text, self.digest)
+            token = self._read[text] = self._oversized(text) or read_token(text)
         return token
 
     def _oversized(self, text: str) -> Refusal | None:

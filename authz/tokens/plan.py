@@ -19,8 +19,7 @@ MAX_PLANS = 1024
 _PLANS: dict[int, tuple[tuple[JwtRule, ...], "Plan"]] = {}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TokenPlace:
+class TokenPlace(NamedTuple):
     """One location a token can be found at."""
 
     kind: str
