@@ -36,7 +36,7 @@ def command(output: str, **options: Any) -> None:
     authz check -p policies/ -n shop --path /cart --claims '{"iss": "https://idp", "sub": "ann"}'
     authz check -p policies/ -f request.yaml -o json
     """
-    with WithoutCollector():
+    with WithoutCollector(for_good=True):
         answer = ask(options, every_rule=False)
     decision = answer.explanation.decision
     if output == "json":
@@ -158,7 +158,7 @@ def _not_here(answer: Explained, decision: Decision) -> list[str]:
     if decision.stage is Stage.DEFAULT or not policies.policies:
         return passed_over(answer.engine, workload)
     if not policies.jwt_rules and _asks_for_token(answer, decision):
-        return [text for text in passed_over(answer.engine, workload) if text.startswith("RequestAuthentication ")]
+        return passed_over(answer.engine, workload, only_tokens=True)
     return []
 
 

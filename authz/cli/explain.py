@@ -30,7 +30,7 @@ def command(output: str, **options: Any) -> None:
     authz explain -p policies/ -n shop -l app=cart --method PUT --path /cart
     authz explain -p policies/ -f request.yaml -o json | jq .nearest
     """
-    with WithoutCollector():
+    with WithoutCollector(for_good=True):
         answer = ask(options)
         if output == "json":
             out.print_json({**explanation_json(answer.explanation), **help_json(answer)})

@@ -100,7 +100,7 @@ def load(paths: Sequence[str], mesh_file: str | None, *, for_one_request: bool =
     """
     mesh, problems = read_mesh_file(mesh_file)
     files, empty = read_paths(paths)
-    with WithoutCollector():
+    with WithoutCollector(for_good=True):
         result = read_policies(files, mesh if mesh_file else None)
     found = sort_problems((*problems, *empty, *result.problems))
     if any(problem.is_error for problem in found):

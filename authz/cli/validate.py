@@ -55,7 +55,7 @@ def inspect(
     """Answer what was read and everything that is wrong with it. Raises OSError for the mesh file."""
     mesh, problems = files.read_mesh_file(mesh_file)
     is_usable = mesh_file is not None and not any(problem.is_error for problem in problems)
-    with WithoutCollector():
+    with WithoutCollector(for_good=True):
         result = read_policies(read, mesh if is_usable else None, allow_empty=allow_empty)
         found = (*problems, *result.problems)
         if not result.has_errors:

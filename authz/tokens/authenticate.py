@@ -77,7 +77,8 @@ def authenticate(
     if cache is not None and len(found) == 1:
         place, text = found[0]
         if len(text) <= max_token_bytes and text.isascii():
-            key = (token_key(text), plan.cache_names[place])
+            data = text.encode()
+            key = (token_key(data), plan.cache_names[place])
             entry = cache.get(key, now)
             if entry is not None:
                 state = plan.rules[entry.rule_index].state(key_sets)
@@ -86,7 +87,7 @@ def authenticate(
                     return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
     if key is None or cache is None:
         return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key).judge()
-    token = read_token(text, key[0][: DIGEST_DIGITS // 2].hex())
+    token = read_token(data, key[0][: DIGEST_DIGITS // 2].hex())
     refused: Refusal | None = None
     if not isinstance(token, Refusal) and (alone := plan.alone.get(place)) is not None:
         # The one token of a request and the one rule there is, in fewer steps than below: nearly every request.

@@ -63,14 +63,14 @@ class ParsedToken(NamedTuple):
     digest: str
 
 
-def read_token(text: str, digest: str = "") -> ParsedToken | Refusal:
+def read_token(text: str | bytes, digest: str = "") -> ParsedToken | Refusal:
     """
     Read a token as RA-21 to RA-23 demand: format, header, algorithm, payload and its types, signature's coding.
 
     Args:
         digest: the first digits of the text's SHA-256, if they are known.
     """
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     pieces = data.split(b".")
     if len(pieces) != 3 or not all(pieces):
         pieces = [piece for piece in pieces if piece]

@@ -22,17 +22,17 @@ MAX_COMPARED = 1000
 """Objects whose likeness is measured; beyond, a set is too large for a list to help."""
 
 
-def passed_over(engine: Engine, workload: Workload) -> list[str]:
+def passed_over(engine: Engine, workload: Workload, *, only_tokens: bool = False) -> list[str]:
     """
     Say of each object of the workload's namespace, the root namespace, or with its labels elsewhere, why it does not
     apply: ``AuthorizationPolicy shop/deny: its selector wants app=carts, the workload has app=cart``.
+
+    With ``only_tokens`` only of each RequestAuthentication.
     """
     resources = engine.resources
-    items: tuple[Item, ...] = (
-        *resources.authorization_policies,
-        *resources.request_authentications,
-        *resources.peer_authentications,
-    )
+    items: tuple[Item, ...] = resources.request_authentications
+    if not only_tokens:
+        items = (*resources.authorization_policies, *items, *resources.peer_authentications)
     found = []
     for item in items:
         for distance, reason in _reasons(item, workload, engine.mesh.root_namespace):
@@ -42,7 +42,7 @@ def passed_over(engine: Engine, workload: Workload) -> list[str]:
             break
     told = [text for _, text in sorted(found, key=lambda pair: pair[0])]
     namespaces = sorted({item.metadata.namespace for item in items})
-    if items and not {workload.namespace, engine.mesh.root_namespace} & set(namespaces):
+    if items and not only_tokens and not {workload.namespace, engine.mesh.root_namespace} & set(namespaces):
         told.insert(0, f"no object is in namespace `{workload.namespace}`; they are in {', '.join(namespaces[:8])}")
     return told
 
