@@ -19,8 +19,8 @@ from authz.policy.memory import Found
 from authz.policy.template import Template, getter
 
 _WORDS = re.compile("([A-Za-z0-9][A-Za-z0-9_-]*)")
-_NEVER = re.compile(r"[\\&!%|>?\t]|[^\n -~]")
-"""Escapes, anchors, tags, directives, texts of several lines; anything but ASCII."""
+_ALWAYS = bytes(byte for byte in b"\n" + bytes(range(0x20, 0x7F)) if byte not in rb"\&!%|>?")
+"""No escapes, anchors, tags, directives, texts of several lines; nothing but ASCII."""
 MAX_LINE = 1_000
 """YAML looks no further than 1,024 characters for the colon after a key."""
 MAX_SHAPES, MAX_TEMPLATES = 4_096, 32
@@ -90,8 +90,10 @@ class Templates:
     @staticmethod
     def _cut(part: Slice) -> list[str]:
         """The words of a document and what stands between, in turn; nothing when it can have no template."""
-        text = part.text.decode("utf-8")
-        if _NEVER.search(text) or (len(text) >= MAX_LINE and max(map(len, text.split("\n"))) >= MAX_LINE):
+        if part.text.translate(None, _ALWAYS):
+            return []
+        text = part.text.decode("ascii")
+        if len(text) >= MAX_LINE and max(map(len, text.split("\n"))) >= MAX_LINE:
             return []
         return _WORDS.split(text)
 

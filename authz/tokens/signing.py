@@ -15,7 +15,6 @@ from typing import cast
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from authz.core.attributes import Json
 from authz.tokens.base64url import write_base64url
@@ -104,6 +103,9 @@ def make_keys(descriptions: Mapping[str, Description], pool: KeyPool | None = No
 
 def signing_key(private: _PrivateKey, *, kid: str | None = None, alg: str | None = None) -> SigningKey:
     """Wrap a private key (bytes are an HMAC secret); ``kid`` and ``alg`` go into the JWK if given."""
+    # Here, because it takes a tenth of a second that every command would wait for.
+    from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
+
     if isinstance(private, bytes):
         kty, jwk = "oct", HMACAlgorithm.to_jwk(private, as_dict=True)
     elif isinstance(private, rsa.RSAPrivateKey):
