@@ -12,7 +12,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
 Material = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | bytes
 """A public key, or the secret of an ``oct`` key."""
@@ -38,25 +38,16 @@ def _rsa_pss(hash_algorithm: hashes.HashAlgorithm) -> Verify:
     return verify
 
 
-def _rsa_pkcs1(digest: str, digest_info: str) -> Verify:
-    """
-    RSASSA-PKCS1-v1_5 by RFC 8017, 8.2.2: what the signature must hold is written down and compared whole.
-
-    The library opens the signature and takes the padding off, every byte of which it checks; what is left must be the
-    DigestInfo and nothing else. Its ``verify`` does the same, but prepares for any algorithm each time: a tenth of what
-    a new token costs. Like it, this refuses a signature that is not as long as the modulus.
-    """
-    prefix = bytes.fromhex(digest_info)
-    calculate = getattr(hashlib, digest)
+def _rsa_pkcs1(digest: str, hash_algorithm: hashes.HashAlgorithm) -> Verify:
+    """The digest is taken by ``hashlib``: the library would look it up anew, an eighth of the cost."""
+    calculate, prehashed = getattr(hashlib, digest), Prehashed(hash_algorithm)
 
     def verify(key: rsa.RSAPublicKey, signed: bytes, signature: bytes) -> bool:
-        if len(signature) != (key.key_size + 7) >> 3:
-            return False
         try:
-            held = key.recover_data_from_signature(signature, _PKCS1, None)
+            key.verify(signature, calculate(signed).digest(), _PKCS1, prehashed)
         except (InvalidSignature, UnsupportedAlgorithm, ValueError):
             return False
-        return held == prefix + calculate(signed).digest()  # type: ignore[no-any-return]  # of bytes
+        return True
 
     return verify
 
@@ -96,9 +87,9 @@ _SHA256, _SHA384, _SHA512 = hashes.SHA256(), hashes.SHA384(), hashes.SHA512()
 
 VERIFIERS: Mapping[str, Mapping[str, Verify]] = {
     "RSA": {
-        "RS256": _rsa_pkcs1("sha256", "3031300d060960864801650304020105000420"),
-        "RS384": _rsa_pkcs1("sha384", "3041300d060960864801650304020205000430"),
-        "RS512": _rsa_pkcs1("sha512", "3051300d060960864801650304020305000440"),
+        "RS256": _rsa_pkcs1("sha256", _SHA256),
+        "RS384": _rsa_pkcs1("sha384", _SHA384),
+        "RS512": _rsa_pkcs1("sha512", _SHA512),
         "PS256": _rsa_pss(_SHA256),
         "PS384": _rsa_pss(_SHA384),
         "PS512": _rsa_pss(_SHA512),
