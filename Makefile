@@ -42,7 +42,7 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 
 protos: $(STAMP) ## Generate authz/_proto from protos/
-	.ci/protos $(BIN)/python
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --pyi_out=. protos/authz/_proto/*.proto
 
 envoy-configs: $(STAMP) ## Render envoy-configs/ anew
 	$(BIN)/authz mesh render --mesh envoy-configs/mesh.yaml --policies policies --out envoy-configs
