@@ -33,6 +33,7 @@ _Parser: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 
 _ADVICE = (
+    ("find expected <document start>", "begin every document with a line `---`"),
     ("parsing a flow", "close every bracket, and quote text that holds one of `,` `:` `[` `]` `{` `}`"),
     ("parsing a block", "indent what belongs together alike, and quote text as a whole"),
     ("mapping values are not allowed", "quote text that holds a colon and a space, and check the indentation"),
@@ -193,6 +194,7 @@ class _Reading:
             elif kind is yaml.AliasEvent:
                 children.append(self._aliased(event))
             elif kind is yaml.DocumentStartEvent:
+                self._refuse_directive(event)
                 self.number += 1
                 self.anchors = {}
                 self.weights = {}
@@ -201,6 +203,12 @@ class _Reading:
                 yield from self._finish(children[0])
             elif kind is yaml.StreamEndEvent:
                 return
+
+    def _refuse_directive(self, event: Any) -> None:
+        """`kubectl` cuts a file at `---`, and a piece of nothing but directives is no YAML."""
+        if event.version or event.tags:
+            line, column = self.shift(event.start_mark.line + 1, event.start_mark.column + 1)
+            self.note(line, column, "a directive, which `kubectl` refuses", "remove the line that begins with `%`")
 
     def _finish(self, root: Node) -> Iterator[Document]:
         if not root.is_null:

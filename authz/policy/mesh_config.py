@@ -16,7 +16,7 @@ from authz.documents import reading
 from authz.documents.decoders import choice, integer, text, texts
 from authz.documents.reading import Node, Scalar, read_documents
 from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
-from authz.policy import foreign
+from authz.policy import foreign, variables
 from authz.policy.mesh_wrappings import WrittenMesh, no_connection_settings, search
 from authz.policy.providers import decode_providers
 from authz.policy.values import is_dns_name
@@ -182,12 +182,12 @@ def read_mesh(
         mesh = MeshConfig()
         if not any(problem.is_error for problem in problems):
             problems.append(_nothing_found(file, data))
-    if foreign.may_hold_variables(data):
+    if variables.may_hold_variables(data):
         template = foreign.template(file, data) if any(problem.code == "YAML" for problem in problems) else None
         if template is not None:
             return MeshConfig(), (template,)
         if first is not None and first.config is not None:
-            foreign.warn_of_variables([replace(first.document, root=first.config)], problems)
+            variables.warn_of_variables([replace(first.document, root=first.config)], problems)
     if multiple_custom_providers is not None:
         mesh = replace(mesh, multiple_custom_providers=multiple_custom_providers)
     return mesh, sort_problems(problems)

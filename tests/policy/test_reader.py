@@ -252,8 +252,8 @@ ENVELOPES = [
     ),
     (
         "apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy",
-        "error",
-        "`policy.linkerd.io/v1alpha1` is not an API version of AuthorizationPolicy",
+        "info",
+        "`AuthorizationPolicy` of `policy.linkerd.io/v1alpha1` is no policy and is skipped",
     ),
     (
         "apiVersion: security.istio.io\nkind: AuthorizationPolicy",
