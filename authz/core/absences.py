@@ -71,6 +71,9 @@ def _absent(path: tuple[str, ...], depth: int, inside: dict[str, Json]) -> str:
     if len(pieces) > 1 and found is not None:
         nested = "".join(f"[{part}]" for part in (*path[:depth], *pieces))
         return f"{where} has no claim named `{name}`; a nested one is written `request.auth.claims{nested}`"
+    bare = name.strip(" '\"")
+    if bare != name and bare in inside:
+        return f"{where} has no claim `{name}` but `{bare}`: write it without quotes and blanks"
     alike = next((known for known in inside if ascii_lower(known) == ascii_lower(name)), "")
     if alike:
         return f"{where} has no claim `{name}` but `{alike}`"
