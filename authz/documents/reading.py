@@ -7,6 +7,7 @@ Bounded: size of a file, depth, and the number of nodes that aliases stand for (
 """
 
 import codecs
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,10 @@ MAX_ALIASED_NODES = 100_000
 
 _Parser: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Only its events are used; libyaml's are thirty times faster where it is present."""
+
+_AFTER_MARK = re.compile(rb"^(---[^\n]*\n)\xef\xbb\xbf", re.MULTILINE)
+"""Where files were joined: Go's reader begins anew at each `---`, and a byte order mark may stand at a beginning."""
+_STRAY_MARK = re.compile(rb"(?<=\n)[ \t]*\xef\xbb\xbf")
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -88,6 +93,15 @@ def read_documents(
         looks = "it looks like UTF-16; " if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
         reading.note(line, column, message, f"{looks}save the file as UTF-8")
         return
+    if codecs.BOM_UTF8 in data[1:]:
+        data = _AFTER_MARK.sub(rb"\1", data)
+        stray = _STRAY_MARK.search(data)
+        if stray is not None:
+            line, column = reading.shift(*_place_of(data, stray.start()))
+            reading.note(
+                line, column, "a byte order mark amid the text, which `kubectl` refuses", "remove it; it is invisible"
+            )
+            return
     try:
         yield from reading.run(data)
         extent.is_broken, extent.documents = False, reading.number - number

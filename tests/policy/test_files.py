@@ -281,6 +281,12 @@ NEVER_READ = {
     "a version later": (f"{DENY}\n...\n%YAML 1.1\n---\n{OTHER}", "a directive, which `kubectl` refuses"),
     "after the end": (f"{DENY}\n...\n{OTHER}", NO_START),
     "after the end of another": (f"{OTHER}\n---\n{OTHER}\n...\n# a\n{DENY}", NO_START),
+    "a byte order mark amid it": (
+        DENY.replace("spec", "\n\ufeffspec"), "a byte order mark amid the text, which `kubectl` refuses"
+    ),
+    "a byte order mark on a line of its own": (
+        f"{OTHER}\n---\n{DENY}\n  \ufeff\n", "a byte order mark amid the text, which `kubectl` refuses"
+    ),
     "JSON after JSON": (json.dumps({"kind": "A", "apiVersion": "v1"}) * 2 + f"\n---\n{DENY}", NO_START),
 }  # fmt: skip
 
@@ -294,6 +300,12 @@ def test_what_kubectl_refuses_or_never_reads_of_a_file_is_refused(text: str, mes
 @pytest.mark.parametrize("text", [f"---\n{DENY}\n...\n", f"{DENY}\n...\n---\n{OTHER}\n...\n", f"# a\n---\n{DENY}\n..."])
 def test_the_end_of_a_document_may_be_marked(text: str) -> None:
     assert said(text) == []
+
+
+@pytest.mark.parametrize("mark", ["---\n", "--- # a\n", "---\r\n"])
+def test_a_byte_order_mark_may_stand_where_files_were_joined(mark: str) -> None:
+    """Values of k8s.io/apimachinery's YAML reader and go.yaml.in/yaml/v2 2.4.4."""
+    assert said(f"\ufeff{OTHER}\n{mark}\ufeff{DENY}\n") == []
 
 
 def test_many_variables_are_one_warning_a_file() -> None:
