@@ -33,7 +33,21 @@ _Parser: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _AFTER_MARK = re.compile(rb"^(---[^\n]*\n)\xef\xbb\xbf", re.MULTILINE)
 """Where files were joined: Go's reader begins anew at each `---`, and a byte order mark may stand at a beginning."""
-_STRAY_MARK = re.compile(rb"(?<=\n)[ \t]*\xef\xbb\xbf")
+_NOT_OF_GO = (
+    (
+        codecs.BOM_UTF8,
+        re.compile(rb"(?<=\n)[ \t]*\xef\xbb\xbf"),
+        "a byte order mark amid the text, which `kubectl` refuses",
+        "remove it; it is invisible",
+    ),
+    (
+        b"---",
+        re.compile(rb"(?:\r|\xc2\x85|\xe2\x80[\xa8\xa9])(?=---(?:\s|$))"),
+        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+        "save the file with line feeds",
+    ),
+)
+"""What has to be there, the shape, what is wrong with it, and what to do."""
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -93,15 +107,9 @@ def read_documents(
         looks = "it looks like UTF-16; " if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
         reading.note(line, column, message, f"{looks}save the file as UTF-8")
         return
-    if codecs.BOM_UTF8 in data[1:]:
-        data = _AFTER_MARK.sub(rb"\1", data)
-        stray = _STRAY_MARK.search(data)
-        if stray is not None:
-            line, column = reading.shift(*_place_of(data, stray.start()))
-            reading.note(
-                line, column, "a byte order mark amid the text, which `kubectl` refuses", "remove it; it is invisible"
-            )
-            return
+    data = _AFTER_MARK.sub(rb"\1", data) if codecs.BOM_UTF8 in data[1:] else data
+    if reading.refuses_strays(data):
+        return
     try:
         yield from reading.run(data)
         extent.is_broken, extent.documents = False, reading.number - number
@@ -162,6 +170,15 @@ class _Reading:
     def note(self, line: int, column: int, message: str, help_text: str = "") -> None:
         place = Location(self.file, line, column)
         self.problems.append(Problem(Severity.ERROR, "YAML", one_line(message), place, self.number, help=help_text))
+
+    def refuses_strays(self, data: bytes) -> bool:
+        """Whether the text is to Go's reader another one than to libyaml; noted then."""
+        for needed, shape, message, advice in _NOT_OF_GO:
+            stray = shape.search(data) if needed in data else None
+            if stray is not None:
+                self.note(*self.shift(*_place_of(data, stray.end())), message, advice)
+                return True
+        return False
 
     def run(self, data: bytes) -> Iterator[Document]:
         """Turn the events of the text into documents; one loop in one piece, for this is half the time of loading."""

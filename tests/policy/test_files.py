@@ -287,6 +287,14 @@ NEVER_READ = {
     "a byte order mark on a line of its own": (
         f"{OTHER}\n---\n{DENY}\n  \ufeff\n", "a byte order mark amid the text, which `kubectl` refuses"
     ),
+    "carriage returns": (
+        f"{DENY}\r---\r{OTHER}\r",
+        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+    ),
+    "a line separator": (
+        f"{OTHER}\n---\n{OTHER}\u2028---\n{DENY}",
+        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+    ),
     "JSON after JSON": (json.dumps({"kind": "A", "apiVersion": "v1"}) * 2 + f"\n---\n{DENY}", NO_START),
 }  # fmt: skip
 
@@ -300,6 +308,10 @@ def test_what_kubectl_refuses_or_never_reads_of_a_file_is_refused(text: str, mes
 @pytest.mark.parametrize("text", [f"---\n{DENY}\n...\n", f"{DENY}\n...\n---\n{OTHER}\n...\n", f"# a\n---\n{DENY}\n..."])
 def test_the_end_of_a_document_may_be_marked(text: str) -> None:
     assert said(text) == []
+
+
+def test_any_line_ends_may_stand_within_a_document() -> None:
+    assert said(f"{OTHER}\r\n---\r\n{DENY}\r\n") == said(f"# a\r{DENY}\r# ---\r") == []
 
 
 @pytest.mark.parametrize("mark", ["---\n", "--- # a\n", "---\r\n"])
