@@ -209,7 +209,7 @@ def _swap_folder(folder: Path, text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mounted", ["the file", "the folder", "a folder above", "a folder below"])
+@pytest.mark.parametrize("mounted", ["the file", "the only file", "the folder", "a folder above", "a folder below"])
 def test_what_is_mounted_and_renamed_outside_is_refused_too(tmp_path: Path, mounted: str) -> None:
     inside, outside = tmp_path / "in" / "policies", tmp_path / "out" / "policies"
     for folder in (inside, outside):
@@ -218,11 +218,13 @@ def test_what_is_mounted_and_renamed_outside_is_refused_too(tmp_path: Path, moun
     (inside / "sub").mkdir()
     source, place, change = {
         "the file": (outside / "a.yaml", inside / "a.yaml", lambda: _set_aside(outside / "a.yaml", "new")),
+        "the only file": (outside / "a.yaml", inside / "a.yaml", lambda: _set_aside(outside / "a.yaml", "new")),
         "the folder": (outside, inside, lambda: _swap_folder(outside, "new")),
         "a folder above": (outside.parent, inside.parent, lambda: outside.parent.rename(tmp_path / "old")),
         "a folder below": (outside, inside / "sub", lambda: _swap_folder(outside, "new")),
     }[mounted]
-    found, seconds = _mounted(f"mount --bind '{source}' '{place}'", inside, change)
+    followed = inside / "a.yaml" if mounted == "the only file" else inside
+    found, seconds = _mounted(f"mount --bind '{source}' '{place}'", followed, change)
     assert "renamed or removed outside" in found
     assert seconds < EVERYWHERE
 
