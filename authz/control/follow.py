@@ -34,7 +34,6 @@ from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from authz.sources.keys.source import KeySource
-from authz.sources.policies.directory import read_file
 from authz.telemetry.status import ReloadStatus
 from authz.tokens.jwks import read_key_set
 
@@ -267,7 +266,7 @@ def _shape(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, native: Nati
 
 
 def _read(mesh_file: Path) -> Mesh:
-    mesh, problems = read_mesh_description([(str(mesh_file), read_file(mesh_file))])
+    mesh, problems = read_mesh_description([(str(mesh_file), mesh_file.read_bytes())])
     if any(problem.is_error for problem in problems):
         raise LoadError(problems)
     return mesh

@@ -513,7 +513,7 @@ MISPLACED = [
 @pytest.mark.parametrize(("spec", "advice"), MISPLACED)
 def test_a_field_at_the_wrong_place_is_told_the_right_one(spec: str, advice: str) -> None:
     text = f"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}"
-    assert [p.help for p in read(text).problems if p.is_error][0] == advice
+    assert next(p.help for p in read(text).problems if p.is_error) == advice
 
 
 def test_a_dry_run_that_is_a_label_is_a_warning() -> None:
