@@ -553,6 +553,24 @@ PUZZLES = [
         check("--path", "/debugger"),
         ("istio-system/debug is of the root namespace", "expected one of `/debug*`, got `/debugger`"),
     ),
+    Puzzle(
+        "my dry-run policy refuses",
+        ap("{}", action="DENY").replace("namespace: shop}", "namespace: shop, labels: {istio.io/dry-run: 'true'}}"),
+        check(),
+        ("`istio.io/dry-run` is an annotation; as a label it has no effect",),
+    ),
+    Puzzle(
+        "the pipeline filled in the namespace",
+        ap(source("namespaces", "@NAMESPACE@")),
+        check(*AS_WEB),
+        ("`@NAMESPACE@` looks like a variable that nobody replaced",),
+    ),
+    Puzzle(
+        "the header is sent, see for yourself",
+        ap(when("request.headers[x_user]", "ann")),
+        check("-H", "x-user: ann"),
+        ("the request has no header `x_user` but `x-user`",),
+    ),
     Puzzle("AUDIT refuses nothing", ap("{}", action="AUDIT"), check(), ("it only marks the request",)),
     Puzzle(
         "not yet valid, and it was issued yesterday",
