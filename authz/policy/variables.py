@@ -45,7 +45,9 @@ _ALONE = re.compile(
 
 _IN_PATHS = re.compile("|".join(_ANYWHERE))
 _ELSEWHERE = re.compile("|".join((*_ANYWHERE, *_OUTSIDE_OF_PATHS)))
-_MARKS = (b"$", b"{{", b"{%", b"%%", b"%(", b"%{", b"__", b"<<", b"<%", b"#{", b"((", b"[[", b"YOUR", b"FIXME", b"TBD")
+_MARKS = (b"$", b"YOUR", b"FIXME", b"TBD")
+_PAIRS = (b"%%", b"%(", b"%{", b"<<", b"<%", b"#{", b"((", b"__", b"[[", b"{{", b"{%")
+"""Asked for by their first byte first, which costs a thirtieth where there is none."""
 _SHAPES = (
     (b"@", re.compile(rb"@[A-Za-z_][A-Za-z0-9_.-]*@")),
     (b"%", re.compile(rb"%[A-Z_][A-Z0-9_]+%")),
@@ -64,8 +66,10 @@ _MAX_VALUE = 4_096
 
 def may_hold_variables(data: bytes) -> bool:
     """Cheap: whether it is worth looking at every value."""
-    return any(mark in data for mark in _MARKS) or any(
-        mark in data and shape.search(data) is not None for mark, shape in _SHAPES
+    return (
+        any(mark in data for mark in _MARKS)
+        or any(pair[:1] in data and pair in data for pair in _PAIRS)
+        or any(mark in data and shape.search(data) is not None for mark, shape in _SHAPES)
     )
 
 
