@@ -148,8 +148,26 @@ def _notes(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:
         yield "port", "not given, and unknown is not absent; say which with --port"
     if decision.stage is Stage.NORMALIZATION:
         yield "path", "Envoy answers 400 to a raw blank, a control character or text that is not ASCII; encode it"
+    if not decision.is_allowed and (wide := _mesh_wide(answer, decision)):
+        yield "scope", f"{wide} is of the root namespace and has no selector, so it applies to every workload (RE-15)"
+    if decision.stage is Stage.DEFAULT and decision.audit:
+        yield "AUDIT", "it only marks the request; to refuse it takes a DENY policy"
     if decision.stage is Stage.DENY and before.http is None:
         yield "TCP", "on TCP what a DENY rule asks of HTTP is left out, and the rest of it stands (AP-70)"
+
+
+def _mesh_wide(answer: Explained, decision: Decision) -> str:
+    """The policy that decided or came closest, if it stands for the whole mesh and the workload is of elsewhere."""
+    nearest, root = answer.explanation.nearest, answer.engine.mesh.root_namespace
+    rule = decision.rule or (nearest.reference if nearest is not None else None)
+    if answer.before.destination.workload.namespace == root or (rule is not None and rule.namespace != root):
+        return ""
+    for policy in answer.engine.resources.authorization_policies:
+        name, target = policy.metadata.name, policy.target
+        is_it = policy.action is Action.ALLOW and not policy.rules if rule is None else name == rule.policy
+        if policy.metadata.namespace == root and is_it and not (target.match_labels or target.target_refs):
+            return f"{root}/{name}"
+    return ""
 
 
 def _not_here(answer: Explained, decision: Decision) -> list[str]:

@@ -12,6 +12,11 @@ from authz.core.resources import Resources
 _NOT_OF_A_MATCH = frozenset({"AN-1", "AN-2", "AN-3", "AN-4", "AN-5", "AN-8", "VA-32"})
 """Findings that say how a rule is evaded, what else it meets or that it is needless, which no single request asks."""
 
+_OF_ITS_POLICY = frozenset({"VA-8"})
+"""A dry run that is none concerns every rule of a policy."""
+_OF_ITS_FILE = frozenset({"file"})
+"""So do variables that nobody replaced, and templates."""
+
 
 def near_findings(answer: Explained) -> Iterator[Problem]:
     """Yield the findings and warnings of the rule that decided or came closest, of no other."""
@@ -22,7 +27,10 @@ def near_findings(answer: Explained) -> Iterator[Problem]:
     resource, path = f"AuthorizationPolicy {rule.namespace}/{rule.policy}", f"spec.rules[{rule.index}]"
     seen: set[str] = set()
     for problem in (*_findings(answer, rule), *answer.problems):
-        is_here = problem.resource == resource and f"{problem.path}.".startswith((f"{path}.", f"{path}["))
+        is_here = problem.code in _OF_ITS_FILE and problem.location.file == rule.location.file
+        is_here |= problem.resource == resource and (
+            problem.code in _OF_ITS_POLICY or f"{problem.path}.".startswith((f"{path}.", f"{path}["))
+        )
         if is_here and problem.severity is Severity.WARNING and problem.code not in _NOT_OF_A_MATCH:
             if problem.message not in seen:
                 yield problem

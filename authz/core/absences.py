@@ -8,7 +8,7 @@ from authz.core.matchers import ascii_lower
 from authz.core.rules import Predicate
 
 NEVER = "which never matches: only strings and lists of strings do"
-_CLAIMS = "request.auth.claims["
+_CLAIMS, _HEADERS = "request.auth.claims[", "request.headers["
 _FIXED_CLAIMS = {"request.auth.audiences": ("aud",), "request.auth.presenter": ("azp",)}
 MAX_NAMES = 12
 """Claims that are named at most."""
@@ -25,6 +25,8 @@ def got(predicate: Predicate, attributes: AttributeContext) -> str:
         return "" if attributes.source.identities else "got no value: the caller has no mTLS identity"
     if key == "request.headers[authorization]" and token is not None and not attributes.header("authorization"):
         return "got no value: the header of an accepted token is removed unless `forwardOriginalToken`"
+    if key.startswith(_HEADERS):
+        return _header(key[len(_HEADERS) : -1], attributes)
     if predicate.attribute.voucher is not Voucher.TOKEN:
         return ""
     if token is None:
@@ -34,6 +36,15 @@ def got(predicate: Predicate, attributes: AttributeContext) -> str:
         names = " and ".join(f"`{name}`" for name in missing)
         return f"got no value: the token has no {names}, so it has no principal" if missing else ""
     return _claim(path_of(key), token.claims)
+
+
+def _header(name: str, attributes: AttributeContext) -> str:
+    """A header that is not there, where one is that differs in nothing but hyphens and underscores."""
+    if attributes.http is None or attributes.header(name):
+        return ""
+    plain = name.replace("_", "-")
+    alike = next((known for known in attributes.http.headers if known.replace("_", "-") == plain), "")
+    return f"got no value: the request has no header `{name}` but `{alike}`" if alike else ""
 
 
 def path_of(key: str) -> tuple[str, ...]:
@@ -71,6 +82,9 @@ def _absent(path: tuple[str, ...], depth: int, inside: dict[str, Json]) -> str:
     if len(pieces) > 1 and found is not None:
         nested = "".join(f"[{part}]" for part in (*path[:depth], *pieces))
         return f"{where} has no claim named `{name}`; a nested one is written `request.auth.claims{nested}`"
+    bare = name.strip(" '\"")
+    if bare != name and bare in inside:
+        return f"{where} has no claim `{name}` but `{bare}`: write it without quotes and blanks"
     alike = next((known for known in inside if ascii_lower(known) == ascii_lower(name)), "")
     if alike:
         return f"{where} has no claim `{name}` but `{alike}`"

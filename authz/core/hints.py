@@ -46,8 +46,12 @@ def difference(expected: str, actual: str) -> str:
         return ""
     if expected.rstrip("/") == actual.rstrip("/"):
         return "differs by a slash at the end"
+    if expected.lstrip("/") == actual.lstrip("/"):
+        return "differs by a slash at the beginning"
     if expected.strip() == actual.strip():
         return "differs by blanks"
+    if expected.strip("'\"") == actual.strip("'\""):
+        return "differs by quotes"
     if ascii_lower(expected) == ascii_lower(actual):
         return "differs by upper and lower case"
     if _without_scheme(expected) == _without_scheme(actual):
@@ -63,10 +67,32 @@ def _without_scheme(text: str) -> str:
 
 def _alike(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
     for value in written:
-        found = difference(value, actual) or _star(value, actual)
+        found = difference(value, actual) or _cased(value, actual) or _star(value, actual) or _regular(value)
         if found:
             return f"`{value}` {found}"
     return ""
+
+
+def _cased(value: str, actual: str) -> str:
+    """A wildcard at one end whose fixed part has other letters than the text there."""
+    fixed, lower = ascii_lower(value), ascii_lower(actual)
+    is_met = (len(value) > 1 and fixed[-1] == "*" and lower.startswith(fixed[:-1])) or (
+        len(value) > 1 and fixed[0] == "*" and lower.endswith(fixed[1:])
+    )
+    return "differs by upper and lower case" if is_met else ""
+
+
+NO_EXPRESSIONS = "is compared as it stands: there are no regular expressions"
+_REGULAR = (".+", "\\d", "\\w", "\\.", "[a-z", "[A-Z", "[0-9", "(?")
+
+
+def is_expression(value: str) -> bool:
+    """Whether a regular expression seems to be meant, of which there are none (AP-20)."""
+    return any(sign in value for sign in _REGULAR) or (len(value) > 1 and (value[0] == "^" or value[-1] == "$"))
+
+
+def _regular(value: str) -> str:
+    return NO_EXPRESSIONS if ".*" in value or is_expression(value) else ""
 
 
 def _star(value: str, actual: str) -> str:
@@ -92,6 +118,8 @@ def _path_text(predicate: Predicate, written: tuple[str, ...], actual: str, attr
             return f"`{value}` begins with a slash more than `{actual}`: list both"
         if value.endswith("/{**}") and actual == value[:-5]:
             return f"`{value}` does not match `{actual}` itself: list both"
+    if predicate.any_of is not None and actual.endswith("/") and predicate.any_of.matches((actual.rstrip("/"),)):
+        return f"`{actual}` has a slash at its end, which makes it another path"
     squeezed = _squeezed(actual)
     if squeezed != actual and predicate.any_of is not None and predicate.any_of.matches((squeezed,)):
         return "the path has doubled slashes, which the mesh's path normalisation keeps: see MERGE_SLASHES"
@@ -207,7 +235,16 @@ def _header(predicate: Predicate, written: tuple[str, ...], actual: str, attribu
     return ""
 
 
+def _mapped(predicate: Predicate, actual: str) -> str:
+    short = actual.removeprefix("::ffff:")
+    if short != actual and "." in short and predicate.any_of is not None and predicate.any_of.matches((short,)):
+        return f"the address is IPv4 in the form of IPv6, which is another one: add `{actual}` or its block"
+    return ""
+
+
 def _source_ip_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
+    if mapped := _mapped(predicate, actual):
+        return mapped
     remote = attributes.source.remote_ip
     if predicate.any_of is not None and not isinstance(remote, Unknown) and predicate.any_of.matches((remote,)):
         return f"this is the direct peer; the client is `{remote}`: use `remoteIpBlocks` (`remote.ip`)"
@@ -217,6 +254,8 @@ def _source_ip_text(predicate: Predicate, written: tuple[str, ...], actual: str,
 
 
 def _remote_ip_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
+    if mapped := _mapped(predicate, actual):
+        return mapped
     if predicate.any_of is not None and any(predicate.any_of.matches((one,)) for one in _forwarded(attributes)):
         return (
             "an address of x-forwarded-for would match, but the mesh trusts too few proxies to take it: "

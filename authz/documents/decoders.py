@@ -165,7 +165,8 @@ def objects(shape: Shape[T], *, null_code: str = "RE-11", most: int = 0, most_co
 
     def decode(node: Node, notes: Notes) -> tuple[T, ...]:
         if not isinstance(node, Sequence):
-            notes.error("RE-10", node, f"expected a list, got {describe(node)}")
+            advice = "begin each element with `- `" if isinstance(node, reading.Mapping) else ""
+            notes.error("RE-10", node, f"expected a list, got {describe(node)}", advice)
             return ()
         if most and len(node.items) > most:
             notes.error(most_code, node, f"has {len(node.items)} elements, at most {most} are allowed")

@@ -7,6 +7,7 @@ Bounded: size of a file, depth, and the number of nodes that aliases stand for (
 """
 
 import codecs
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,9 +31,28 @@ MAX_ALIASED_NODES = 100_000
 _Parser: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Only its events are used; libyaml's are thirty times faster where it is present."""
 
+_AFTER_MARK = re.compile(rb"^(---[^\n]*\n)\xef\xbb\xbf", re.MULTILINE)
+"""Where files were joined: Go's reader begins anew at each `---`, and a byte order mark may stand at a beginning."""
+_NOT_OF_GO = (
+    (
+        codecs.BOM_UTF8,
+        re.compile(rb"(?<=\n)[ \t]*\xef\xbb\xbf"),
+        "a byte order mark amid the text, which `kubectl` refuses",
+        "remove it; it is invisible",
+    ),
+    (
+        b"---",
+        re.compile(rb"(?:\r|\xc2\x85|\xe2\x80[\xa8\xa9])(?=---(?:\s|$))"),
+        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+        "save the file with line feeds",
+    ),
+)
+"""What has to be there, the shape, what is wrong with it, and what to do."""
+
 _TAG = "tag:yaml.org,2002:"
 
 _ADVICE = (
+    ("find expected <document start>", "begin every document with a line `---`"),
     ("parsing a flow", "close every bracket, and quote text that holds one of `,` `:` `[` `]` `{` `}`"),
     ("parsing a block", "indent what belongs together alike, and quote text as a whole"),
     ("mapping values are not allowed", "quote text that holds a colon and a space, and check the indentation"),
@@ -86,6 +106,9 @@ def read_documents(
         message = f"the file is not UTF-8: byte 0x{data[error.start]:02x} is an {error.reason}"
         looks = "it looks like UTF-16; " if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
         reading.note(line, column, message, f"{looks}save the file as UTF-8")
+        return
+    data = _AFTER_MARK.sub(rb"\1", data) if codecs.BOM_UTF8 in data[1:] else data
+    if reading.refuses_strays(data):
         return
     try:
         yield from reading.run(data)
@@ -148,6 +171,15 @@ class _Reading:
         place = Location(self.file, line, column)
         self.problems.append(Problem(Severity.ERROR, "YAML", one_line(message), place, self.number, help=help_text))
 
+    def refuses_strays(self, data: bytes) -> bool:
+        """Whether the text is to Go's reader another one than to libyaml; noted then."""
+        for needed, shape, message, advice in _NOT_OF_GO:
+            stray = shape.search(data) if needed in data else None
+            if stray is not None:
+                self.note(*self.shift(*_place_of(data, stray.end())), message, advice)
+                return True
+        return False
+
     def run(self, data: bytes) -> Iterator[Document]:
         """Turn the events of the text into documents; one loop in one piece, for this is half the time of loading."""
         # Any: the stubs know only the slow parser's marks, and give every mark as optional.
@@ -193,6 +225,7 @@ class _Reading:
             elif kind is yaml.AliasEvent:
                 children.append(self._aliased(event))
             elif kind is yaml.DocumentStartEvent:
+                self._refuse_directive(event)
                 self.number += 1
                 self.anchors = {}
                 self.weights = {}
@@ -201,6 +234,12 @@ class _Reading:
                 yield from self._finish(children[0])
             elif kind is yaml.StreamEndEvent:
                 return
+
+    def _refuse_directive(self, event: Any) -> None:
+        """`kubectl` cuts a file at `---`, and a piece of nothing but directives is no YAML."""
+        if event.version or event.tags:
+            line, column = self.shift(event.start_mark.line + 1, event.start_mark.column + 1)
+            self.note(line, column, "a directive, which `kubectl` refuses", "remove the line that begins with `%`")
 
     def _finish(self, root: Node) -> Iterator[Document]:
         if not root.is_null:

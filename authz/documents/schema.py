@@ -8,7 +8,7 @@ Decoders of single fields are in ``decoders``.
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from authz.core.errors import Location, Problem, Severity
@@ -122,6 +122,8 @@ class Shape(Generic[T]):
     """Whether ``build`` takes a ``location``."""
     negation: str = ""
     """How to negate, for who writes `notSource`: the nearest name would say the opposite."""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Names of fields that belong to another mapping, with where."""
 
     def decode(self, node: Node, notes: Notes) -> T:
         """Read a mapping by the table of its fields; every problem goes to ``notes``."""
@@ -131,19 +133,21 @@ class Shape(Generic[T]):
         values: dict[str, Any] = {}
         fields = self.fields
         for name, child in node.entries.items():
-            field = fields.get(name)
-            if field is None:
-                if self.negation and _is_negation(name, fields):
+            known = fields.get(name)
+            if known is None:
+                if name in self.elsewhere:
+                    notes.error("RE-6", key_of(node, name), f"unknown field `{name}`", self.elsewhere[name])
+                elif self.negation and _is_negation(name, fields):
                     notes.error("RE-6", key_of(node, name), f"unknown field `{name}`", self.negation)
                 else:
                     note_unknown(name, node, fields, notes)
             elif child.is_null:
-                if not field.null_is_silent:
+                if not known.null_is_silent:
                     notes.warn("RE-8", child, f"`{name}` is null, which is read as absent", "remove it or give a value")
-            elif field.attribute:
-                values[field.attribute] = field.decode(child, notes)
+            elif known.attribute:
+                values[known.attribute] = known.decode(child, notes)
             else:
-                field.decode(child, notes)
+                known.decode(child, notes)
         if self.check is not None:
             self.check(node, notes)
         if self.is_located:

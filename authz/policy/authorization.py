@@ -7,7 +7,7 @@ from authz.documents import reading
 from authz.documents.decoders import choice, objects, read_text
 from authz.documents.reading import Node
 from authz.documents.schema import Field, Notes, Shape, elements, filled, given, key_of, text_of
-from authz.policy.rules import RULE, negated_name
+from authz.policy.rules import IN_RULES, RULE, negated_name
 from authz.policy.targets import TARGET_FIELDS, annotation, check_target, target
 
 MAX_RULES = 512
@@ -159,6 +159,7 @@ SPEC: Shape[dict[str, Any]] = Shape(
     _spec,
     _check_spec,
     negation="there is no negation of a whole policy; write the opposite `action`",
+    elsewhere=IN_RULES,
 )
 
 

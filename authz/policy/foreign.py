@@ -1,18 +1,19 @@
 """
-Files that are no policies yet: templates, pointers, inputs of Helm and kustomize, variables that nobody replaced.
+Files that are no policies yet: templates, pointers, inputs of Helm and kustomize, what is encrypted.
 
 One clear line for a file instead of whatever YAML makes of it.
 """
 
 import re
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePath
 from typing import NamedTuple
 
 from authz.core.errors import Location, Problem, Severity
 from authz.documents import reading
-from authz.documents.reading import Document, Node, Scalar, Sequence
-from authz.documents.schema import Notes, text_of
+from authz.documents.reading import Document, Scalar
+from authz.documents.schema import text_of
+from authz.policy.variables import variables
 
 CODE = "file"
 _POINTERS = (
@@ -39,11 +40,10 @@ _GO_ACTION = re.compile(
     r"|lookup|index|not|and|or|eq|ne|fail|nindent|indent|/\*)\b|/\*)"
 )
 _BLOCK = re.compile(r"\{%.*?%\}", re.DOTALL)
-_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
-_VARIABLE = re.compile(
-    r"\$\{\{?[ ]*[A-Za-z_][A-Za-z0-9_.]*(?::?[-=?+][^}]*)?[ ]*\}\}?"  # ${A}, ${A:-b}, ${{A}}
-    r"|\$\([A-Za-z_][A-Za-z0-9_.]*\)|\$[A-Z_][A-Z0-9_]{2,}\b|\{\{.*?\}\}"  # $(A), $NAME, {{ a }}
-)
+_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+_YTT = re.compile(r"^[ ]*#@", re.MULTILINE)
+_YTT_VALUE = re.compile(r"(?:^|[ ])[^ #\n][^#\n]*:[ ]+#@[ ]", re.MULTILINE)
+_YTT_HELP = "validate its output, `ytt -f . | authz validate -`"
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml")
 _ONLY_NAMES = frozenset(["apiVersion", "kind", "metadata", "resources", "bases", "openapi", "crds", "configurations"])
 """What a kustomization may have without changing what it names."""
@@ -76,8 +76,30 @@ def template(file: str, data: bytes) -> Problem | None:
     return None
 
 
+def ytt(file: str, data: bytes, *, is_refused: bool) -> Problem | None:
+    """
+    A template of ytt, whose instructions are comments to YAML.
+
+    An error where it is refused anyway or a value is one, which to YAML is null; else it is a policy as it stands.
+    """
+    text = data.decode("utf-8", "replace") if b"#@" in data else ""
+    value = _YTT_VALUE.search(text)
+    found = value or _YTT.search(text)
+    if found is None:
+        return None
+    at = text.index("#@", found.start())
+    line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+    problem = _problem(file, "a ytt template, not a policy yet", _YTT_HELP, line, column)
+    return problem if is_refused or value else replace(problem, severity=Severity.WARNING)
+
+
 def _problem(file: str, message: str, advice: str, line: int = 0, column: int = 0) -> Problem:
     return Problem(Severity.ERROR, CODE, message, Location(file, line, column), help=advice)
+
+
+def hold_actions(documents: list[Document]) -> bool:
+    """Whether an action of a Go template stands in a value: quoted it is YAML, and still no policy."""
+    return any(_GO_ACTION.search(name) for document in documents for _, name in variables(document.root))
 
 
 # --- documents without a kind ----------------------------------------------------------------------------------------
@@ -88,7 +110,7 @@ NO_KIND = "the document has no `kind`"
 
 
 class Input(NamedTuple):
-    """A document that Helm or kustomize reads."""
+    """A document that Helm, kustomize or SOPS reads."""
 
     message: str
     help: str
@@ -109,6 +131,8 @@ def tool_input(document: Document) -> Input | None:
                 "a kustomization, which is not run; what it names is read only if it lies here", _KUSTOMIZE_HELP, False
             )
         return Input("a kustomization changes what it names, and it is not run", _KUSTOMIZE_HELP)
+    if is_encrypted(root):
+        return Input("encrypted by SOPS", "validate it decrypted: `sops decrypt FILE | authz validate -`")
     if kind is not None:
         return None
     if name in ("chart.yaml", "chart.yml") or (version in ("v1", "v2") and {"name", "version"} <= root.entries.keys()):
@@ -118,41 +142,11 @@ def tool_input(document: Document) -> Input | None:
     return None
 
 
-# --- variables -------------------------------------------------------------------------------------------------------
-
-
-def may_hold_variables(data: bytes) -> bool:
-    """Cheap: whether it is worth looking at every value."""
-    return b"$" in data or b"{{" in data or b"{%" in data
-
-
-def hold_actions(documents: list[Document]) -> bool:
-    """Whether an action of a Go template stands in a value: quoted it is YAML, and still no policy."""
-    return any(_GO_ACTION.search(name) for document in documents for _, name in _variables(document.root))
-
-
-def warn_of_variables(documents: list[Document], problems: list[Problem]) -> None:
-    """One warning for a file whose policies hold variables that look as if somebody should have replaced them."""
-    found = [(document, node, name) for document in documents for node, name in _variables(document.root)]
-    if not found:
-        return
-    names = list(dict.fromkeys(name for _, _, name in found))
-    document, node, _ = found[0]
-    shown = ", ".join(f"`{name}`" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    verb = "looks like a variable" if len(names) == 1 else "look like variables"
-    notes = Notes(document, problems)
-    notes.warn(CODE, node, f"{shown} {verb} that nobody replaced", "replace it first, for example with `envsubst`")
-
-
-def _variables(root: Node) -> Iterator[tuple[Node, str]]:
-    if isinstance(root, Scalar):
-        for match in _VARIABLE.finditer(root.value) if "$" in root.value or "{{" in root.value else ():
-            yield root, match[0]
-    elif isinstance(root, Sequence):
-        for item in root.items:
-            yield from _variables(item)
-    elif isinstance(root, reading.Mapping):
-        for key in root.keys:
-            yield from _variables(key)
-        for child in root.entries.values():
-            yield from _variables(child)
+def is_encrypted(root: reading.Mapping) -> bool:
+    """Whether SOPS has encrypted a document so that it may be a policy: its kind, or values of one of ours."""
+    sops, kind = root.entries.get("sops"), root.entries.get("kind")
+    if not isinstance(sops, reading.Mapping) or not {"mac", "version", "lastmodified"} & sops.entries.keys():
+        return False
+    version = text_of(root.entries.get("apiVersion")) or ""
+    is_hidden = not isinstance(kind, Scalar) or kind.value.startswith("ENC[")
+    return is_hidden or version.startswith(("security.istio.io/", "ENC["))

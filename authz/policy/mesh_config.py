@@ -16,10 +16,10 @@ from authz.documents import reading
 from authz.documents.decoders import choice, integer, text, texts
 from authz.documents.reading import Node, Scalar, read_documents
 from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
-from authz.policy import foreign
+from authz.policy import foreign, variables
 from authz.policy.mesh_wrappings import WrittenMesh, no_connection_settings, search
 from authz.policy.providers import decode_providers
-from authz.policy.values import is_dns_name
+from authz.policy.values import is_dns_name, object_name
 
 _FLAGS = {
     "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS": "multiple_custom_providers",
@@ -79,7 +79,13 @@ def _trust_domain(value: str) -> Fault | None:
 
 
 def _namespace(value: str) -> Fault | None:
-    return None if value else Fault("RE-14", "the root namespace is empty", "remove it for `istio-system`")
+    if not value:
+        return Fault("RE-14", "the root namespace is empty", "remove it for `istio-system`")
+    if object_name(value) is None:
+        return None
+    return Fault(
+        "RE-14", f"`{value}` is not a namespace, so that no policy would be of it", "expected a-z, 0-9 and `-`"
+    )
 
 
 def _normalization(node: Node, notes: Notes) -> PathNormalization:
@@ -182,12 +188,15 @@ def read_mesh(
         mesh = MeshConfig()
         if not any(problem.is_error for problem in problems):
             problems.append(_nothing_found(file, data))
-    if foreign.may_hold_variables(data):
+    ytt = foreign.ytt(file, data, is_refused=any(problem.is_error for problem in problems))
+    if ytt is not None:
+        return MeshConfig(), (replace(ytt, severity=Severity.ERROR, message="a ytt template, not mesh settings yet"),)
+    if variables.may_hold_variables(data):
         template = foreign.template(file, data) if any(problem.code == "YAML" for problem in problems) else None
         if template is not None:
             return MeshConfig(), (template,)
         if first is not None and first.config is not None:
-            foreign.warn_of_variables([replace(first.document, root=first.config)], problems)
+            variables.warn_of_variables([replace(first.document, root=first.config)], problems)
     if multiple_custom_providers is not None:
         mesh = replace(mesh, multiple_custom_providers=multiple_custom_providers)
     return mesh, sort_problems(problems)

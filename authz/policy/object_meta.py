@@ -14,7 +14,7 @@ from authz.core.resources import DRY_RUN_ANNOTATION, Metadata
 from authz.documents import reading
 from authz.documents.decoders import anything, boolean, read_text, text_map, text_or_letter
 from authz.documents.reading import Kind, Node, Scalar, Sequence
-from authz.documents.schema import Decoder, Field, Notes, Shape, describe, elements, given, nearest, text_of
+from authz.documents.schema import Decoder, Field, Notes, Shape, describe, elements, given, key_of, nearest, text_of
 from authz.policy import values
 
 _FORBIDDEN_ANNOTATIONS = (
@@ -175,6 +175,10 @@ def _is_misspelt_dry_run(name: str) -> bool:
 def _check_metadata(node: reading.Mapping, notes: Notes) -> None:
     if given(node, "name") is None:
         notes.error("RE-2", node, "the object has no name", "give `metadata.name`")
+    labels = given(node, "labels")
+    if isinstance(labels, reading.Mapping) and DRY_RUN_ANNOTATION in labels.entries:
+        message = f"`{DRY_RUN_ANNOTATION}` is an annotation; as a label it has no effect"
+        notes.warn("VA-8", key_of(labels, DRY_RUN_ANNOTATION), message, "write it under `metadata.annotations`")
     annotations = given(node, "annotations")
     if isinstance(annotations, reading.Mapping):
         for key in annotations.keys:

@@ -6,7 +6,9 @@ kind": what they were to deny would be allowed.
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import suppress
 
 from authz.documents import reading
 from authz.documents.reading import Node, Scalar, Sequence
@@ -49,14 +51,24 @@ _OTHERS = re.compile(
     r"|(networking|extensions|telemetry|install|operator)\.istio\.io)|"
 )
 """Groups of others: their kinds are theirs, however much they look like ours."""
+_API_VERSION = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9]+([-.][A-Za-z0-9]+)*")
+_KIND = re.compile(r"[A-Za-z]([-A-Za-z0-9]*[A-Za-z0-9])?")
+"""What no API server could know may be one of ours that was encrypted, or whose variable nobody replaced."""
+
+
+def is_of_others(group: str) -> bool:
+    """Whether a kind of one of our names is somebody else's: Linkerd has an AuthorizationPolicy too."""
+    return "." in group and not group.endswith(("istio.io", "k8s.io")) and bool(_OTHERS.fullmatch(group))
 
 
 def skip(root: reading.Mapping, kind: str, api_version: str, notes: Notes) -> None:
     """Note what becomes of an object that is no policy; it is an error where a policy may be lost with it."""
     group = api_version.rpartition("/")[0]
-    if api_version.count("/") > 1:
+    if not _API_VERSION.fullmatch(api_version):
         message = f"`{api_version}` is not an API version"
         notes.error("RE-1", root.entries["apiVersion"], message, f"expected a group and a version, as `{GROUP}/v1`")
+    elif not _KIND.fullmatch(kind):
+        notes.error("RE-1", root.entries["kind"], f"`{kind}` is not a kind", f"expected one of {', '.join(KINDS)}")
     elif group in _OLD_GROUPS:
         _refuse_old(root, kind, group, notes)
     elif (held := _held_policy(root)) is not None:
@@ -134,5 +146,17 @@ _IN_TEXT = re.compile(rf"""["']?apiVersion["']?\s*:\s*["']?{re.escape(GROUP)}/""
 _KIND_IN_TEXT = re.compile(rf"""["']?kind["']?\s*:\s*["']?({"|".join(KINDS)})(List)?\b""")
 
 
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{60,}={0,2}\s*")
+"""Base64 of what is long enough for a policy; `data` of a Secret and `binaryData` of a ConfigMap are."""
+
+
 def _is_policy_text(text: str) -> bool:
-    return GROUP in text and bool(_IN_TEXT.search(text)) and bool(_KIND_IN_TEXT.search(text))
+    if GROUP in text:
+        return bool(_IN_TEXT.search(text)) and bool(_KIND_IN_TEXT.search(text))
+    encoded = text.rpartition("base64,")[2]  # a data URL, as Ignition writes files
+    if not _BASE64.fullmatch(encoded):
+        return False
+    with suppress(ValueError):
+        inside = b64decode("".join(encoded.split()), validate=True).decode("utf-8", "replace")
+        return GROUP in inside and _is_policy_text(inside)
+    return False

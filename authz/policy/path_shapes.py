@@ -20,6 +20,9 @@ _EXPRESSION = re.compile(
 )
 """Not a dot and a star at the end of a name: `/favicon.*` is a prefix, and means what it says."""
 _GROUP = re.compile(r"\([^()]*\)[*+?]?|\[[^\]]*\][*+?]?|\\[dwsDWS][*+?]?|\.[*+]\??")
+_ALTERNATIVES = re.compile(
+    r"(?P<start>/[^()\[\]*+?\\|]*)\((?P<choice>[^()\[\]*+?\\|]*(?:\|[^()\[\]*+?\\|]*)+)\)(?P<end>[^()\[\]*+?\\|]*?(?:\.\*)?)"
+)
 _PARAMETER = re.compile(r":[A-Za-z_]\w*|<[\w:]+>")
 _ESCAPED_PLAIN = re.compile(r"%(?:[46][1-9A-Fa-f]|[57][0-9Aa]|3[0-9]|2[DdEe]|5[Ff]|7[Ee])")
 """An escape of a letter, a digit or one of ``-._~``: Envoy decodes it before policies see the path (PN-5)."""
@@ -77,15 +80,38 @@ def _expression(value: str) -> _Found:
     before = _GROUP.split(plain, maxsplit=1)[0].replace("\\.", ".")
     if before == plain and before.startswith("/"):
         return f"`{value}` is compared as it stands: {_NO_EXPRESSIONS}", f"write `{plain}`"
-    segments = _GROUP.sub("{*}", plain)
-    advice = f"write `{before}*`" if before.startswith("/") else "write a path that begins with a slash or a star"
-    if segments.count("{*}") == 1 and "/{*}/" in segments and segments.startswith("/"):
-        advice = f"write `{segments}`, where `{{*}}` is one segment, or `{before}*`"
+    advice = _listed(plain) or _segments(plain)
+    if not advice and before.startswith("/"):
+        advice = f"write `{before}*`" + (", and in `notPaths` what it shall not match" if "(?!" in plain else "")
     if plain.startswith(".*"):
         rest = plain[2:].replace("\\.", ".")
         if not re.search(r"[()\[\]*+?\\]", rest):
             advice = f"write `*{rest}`"
+    advice = advice or "write a path that begins with a slash or a star"
     return f"`{value}` is compared as it stands: {_NO_EXPRESSIONS}", advice
+
+
+def _listed(plain: str) -> str:
+    """Alternatives written out, which a star in their place would widen."""
+    found = _ALTERNATIVES.fullmatch(plain.replace("(?:", "(").replace("\\.", "."))
+    if found is None:
+        return ""
+    end = "*" if found["end"] in (".*", "/.*") else ""
+    after = found["end"].removesuffix(".*")
+    return "write " + ", ".join(f'"{found["start"]}{one}{after}{end}"' for one in found["choice"].split("|"))
+
+
+def _segments(plain: str) -> str:
+    """A template, where what varies is whole segments."""
+    template = _GROUP.sub(lambda group: "{.}" if group[0].startswith(".") else "{*}", plain).replace("\\.", ".")
+    varying = [segment for segment in template.split("/") if "{" in segment]
+    if not template.startswith("/") or any(segment not in ("{*}", "{.}") for segment in varying) or "(?" in plain:
+        return ""
+    open_end = template.endswith("/{.}")
+    if varying == ["{.}"]:
+        return "" if open_end else f"write `{template.replace('{.}', '{*}')}`, where `{{*}}` is one segment"
+    written = (template[:-3] + "{**}" if open_end else template).replace("{.}", "{*}")
+    return f"write `{written}`, where `{{*}}` is one segment"
 
 
 def _stars(value: str) -> _Found:

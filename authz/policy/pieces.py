@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from authz.core.errors import Location, Problem
 from authz.documents.reading import MAX_FILE_BYTES, Document, Extent, read_documents
 from authz.documents.splitting import Slice, split_documents
-from authz.policy import foreign
+from authz.policy import foreign, variables
 from authz.policy.learning import Checked
 from authz.policy.memory import File, Found, Memory, Piece, Resource, digest_of, moved
 from authz.policy.templates import Templates
@@ -41,7 +41,7 @@ class FileReader:
         pointer = foreign.pointer(file, data)
         if pointer is not None:
             return File(digest, False, (Piece(digest, 1, 0, 0, False, (), (pointer,)),))
-        may_hold_variables = foreign.may_hold_variables(data)
+        may_hold_variables = b"#@" in data or variables.may_hold_variables(data)
         parts = split_documents(data) if len(data) <= MAX_FILE_BYTES and not may_hold_variables else None
         if parts is not None:
             by_text = {piece.digest: piece for piece in known.pieces} if known is not None and known.is_cut else {}
@@ -60,8 +60,12 @@ class FileReader:
             template = foreign.template(file, data)
             if template is not None:
                 return piece._replace(found=(), problems=(template,))
-        problems = list(piece.problems)
-        foreign.warn_of_variables(looked_at, problems)
+        is_refused = any(problem.is_error for problem in piece.problems)
+        ytt = foreign.ytt(file, data, is_refused=is_refused)
+        if ytt is not None and ytt.is_error:
+            return piece._replace(found=(), problems=(ytt,))
+        problems = [*piece.problems, ytt] if ytt is not None else list(piece.problems)
+        variables.warn_of_variables(looked_at, problems)
         return piece._replace(problems=tuple(problems))
 
     def _read_parts(self, file: str, parts: list[Slice], by_text: dict[bytes, Piece]) -> Iterator[Piece | None]:

@@ -35,7 +35,7 @@ from authz.policy.authorization import SPEC, build_authorization_policy
 from authz.policy.learning import Checked
 from authz.policy.memory import File, Found, Memory, Resource
 from authz.policy.object_meta import check_status, read_metadata
-from authz.policy.other_kinds import GROUP, skip
+from authz.policy.other_kinds import GROUP, is_of_others, skip
 from authz.policy.pieces import FileReader
 from authz.policy.version import version_of
 
@@ -198,9 +198,8 @@ def _read_document(document: Document, problems: list[Problem], checked: Checked
 
 def _kind(root: reading.Mapping, kind: str | None, api_version: str | None, notes: Notes) -> _Reading | None:
     """Tell the kinds apart (RE-1, RE-12); None with a problem noted when it is none of ours."""
-    tools = (
-        foreign.tool_input(notes.document) if not kind or api_version is None or "kustomize" in api_version else None
-    )
+    is_odd = not kind or api_version is None or "kustomize" in api_version or "sops" in root.entries
+    tools = foreign.tool_input(notes.document) if is_odd else None
     if tools is not None:
         notes.add(Severity.ERROR if tools.is_error else Severity.WARNING, foreign.CODE, root, tools.message, tools.help)
         return None
@@ -219,7 +218,7 @@ def _kind(root: reading.Mapping, kind: str | None, api_version: str | None, note
         return KINDS[kind]
     if kind in KINDS and group == "rbac.istio.io":
         skip(root, kind, api_version, notes)
-    elif kind in KINDS:
+    elif kind in KINDS and not is_of_others(group):
         message = f"`{api_version}` is not an API version of {kind}"
         advice = f"expected {' or '.join(f'`{GROUP}/{v}`' for v in VERSIONS)}"
         notes.error("RE-1", root.entries["apiVersion"], message, advice)

@@ -1,6 +1,6 @@
 """A rule of an AuthorizationPolicy as written: `from`, `to` and `when`, field after field."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from authz.core.resources import Condition, Operation, Rule, Source
 from authz.documents import reading
@@ -100,9 +100,30 @@ _NEGATED_SOURCE = "to negate write `source: {notPrincipals: …}`, or another fi
 _NEGATED_OPERATION = "to negate write `operation: {notPaths: …}`, or another field that begins with `not`"
 _NEGATED_RULE = "to negate write `notPrincipals`, `notPaths` or `notValues` inside `from`, `to` or `when`"
 _NEGATED_CONDITION = "to negate write `notValues`"
-_SOURCE: Shape[Source] = Shape("a source", _twins(_SOURCE_CHECKS), Source, _check_source, negation=_NEGATED_FIELDS)
+
+
+def _belongs(checks: Iterable[str], where: str) -> dict[str, str]:
+    """Where each of some fields, and its negation, is written."""
+    names = [name for check in checks for name in (check, negated_name(check))]
+    return {name: f"it belongs to `{where.format(name)}`" for name in names}
+
+
+_IN_FROM = _belongs(_SOURCE_CHECKS, "from: [{{source: {{{}: …}}}}]")
+_IN_TO = _belongs(_OPERATION_CHECKS, "to: [{{operation: {{{}: …}}}}]")
+_IN_WHEN = dict.fromkeys(("key", "values", "notValues"), "it belongs to `when: [{key: …, values: …}]`")
+_IN_SPEC = dict.fromkeys(
+    ("selector", "action", "provider", "targetRef", "targetRefs"), "it belongs to `spec`, beside `rules`"
+)
+_SOURCE: Shape[Source] = Shape(
+    "a source", _twins(_SOURCE_CHECKS), Source, _check_source, negation=_NEGATED_FIELDS, elsewhere=_IN_TO | _IN_WHEN
+)
 _OPERATION: Shape[Operation] = Shape(
-    "an operation", _twins(_OPERATION_CHECKS), Operation, _check_operation, negation=_NEGATED_FIELDS
+    "an operation",
+    _twins(_OPERATION_CHECKS),
+    Operation,
+    _check_operation,
+    negation=_NEGATED_FIELDS,
+    elsewhere=_IN_FROM | _IN_WHEN,
 )
 
 
@@ -126,6 +147,7 @@ _FROM: Shape[Source] = Shape(
     lambda source=Source(): source,  # noqa: B008  # a frozen value
     _only("source", "an entry of `from`", "VA-17"),
     negation=_NEGATED_SOURCE,
+    elsewhere=_IN_TO | _IN_FROM | _IN_WHEN,
 )
 _TO: Shape[Operation] = Shape(
     "an entry of `to`",
@@ -133,6 +155,7 @@ _TO: Shape[Operation] = Shape(
     lambda operation=Operation(): operation,  # noqa: B008  # a frozen value
     _only("operation", "an entry of `to`", "VA-21"),
     negation=_NEGATED_OPERATION,
+    elsewhere=_IN_TO | _IN_FROM | _IN_WHEN,
 )
 
 
@@ -183,4 +206,7 @@ RULE: Shape[Rule] = Shape(
     Rule,
     is_located=True,
     negation=_NEGATED_RULE,
+    elsewhere=_IN_TO | _IN_FROM | _IN_WHEN | _IN_SPEC,
 )
+IN_RULES = dict.fromkeys((*_IN_TO, *_IN_FROM, *_IN_WHEN, "from", "to", "when"), "it belongs to an element of `rules`")
+"""What may be written beside `rules` by mistake."""

@@ -22,6 +22,8 @@ from authz.tokens.refusals import (
 
 MAX_NAMED = 32
 """Issuers or audiences named in one reason."""
+MILLISECONDS = 100_000_000_000
+"""Seconds since 1970 that no clock will show for 3,000 years."""
 MAX_COMPARED = 512
 """Characters of a text that likeness is measured on: the text is a client's."""
 _PREFIXES = ("bearer ", "basic ", "jwt ", "token ")
@@ -34,7 +36,8 @@ def in_words(refusal: Refusal, text: str, token: ParsedToken | None, rule: JwtRu
     if refusal.body == EXPIRED.body and token is not None:
         return f"{refusal.reason}: token {token.digest} was good until {_span(now - token.valid_until)} ago"
     if refusal.body == NOT_YET_VALID.body and token is not None:
-        return f"{refusal.reason}: token {token.digest} is good in {_span(token.valid_from - now)}"
+        unit = "; `nbf` is in seconds, and this looks like milliseconds" if token.valid_from > MILLISECONDS else ""
+        return f"{refusal.reason}: token {token.digest} is good in {_span(token.valid_from - now)}{unit}"
     if token is not None:
         return refusal.reason
     prefix = next((prefix for prefix in _PREFIXES if text.lower().startswith(prefix)), "")

@@ -485,6 +485,99 @@ PUZZLES = [
         ("warning: the server name (SNI) is not used",),
     ),
     Puzzle("--claims without RequestAuthentication", ap("{}"), check(*token()), ("warning: --claims is not read",)),
+    # what is nearly alike
+    Puzzle(
+        "Keycloak's groups: admins, and the token has it",
+        ra() + ap(when("request.auth.claims[groups]", "admins")),
+        check(*token(groups=["/admins"])),
+        ("differs by a slash at the beginning",),
+    ),
+    Puzzle(
+        "*@example.com refuses Ann",
+        ra() + ap(when("request.auth.claims[email]", "*@example.com")),
+        check(*token(email="Ann@Example.com")),
+        ("`*@example.com` differs by upper and lower case",),
+    ),
+    Puzzle(
+        "/Shop/* refuses", ap(to(paths="/Shop/*")), check("--path", "/shop/a"), ("differs by upper and lower case",)
+    ),
+    Puzzle(
+        "a slash after the template",
+        ap(to(paths="/users/{*}")),
+        check("--path", "/users/1/"),
+        ("`/users/1/` has a slash at its end, which makes it another path",),
+    ),
+    Puzzle(
+        "the claim's name in quotes",
+        ra() + ap("{when: [{key: 'request.auth.claims[\"groups\"]', values: [a]}]}"),
+        check(*token(groups=["a"])),
+        ("but `groups`: write it without quotes", "write `request.auth.claims[groups]`"),
+    ),
+    Puzzle(
+        "the value in quotes",
+        ap("{when: [{key: 'request.headers[x-env]', values: ['\"prod\"']}]}"),
+        check("-H", "x-env: prod"),
+        ("differs by quotes",),
+    ),
+    Puzzle(
+        "a regular expression for the browser",
+        ap(when("request.headers[user-agent]", "Mozilla/.*")),
+        check("-H", "user-agent: Mozilla/5.0"),
+        ("there are no regular expressions",),
+    ),
+    Puzzle(
+        "a regular expression for the host", ap(to(hosts=r"^api\\d+$")), ANALYZE, ("AN-16", "no regular expressions")
+    ),
+    Puzzle(
+        "10.0.0.0/8 refuses 10.1.1.1",
+        ap(source("ipBlocks", "10.0.0.0/8")),
+        check("--source-ip", "::ffff:10.1.1.1"),
+        ("IPv4 in the form of IPv6",),
+    ),
+    # where it comes from
+    Puzzle(
+        "since the gateway has a policy everything is refused",
+        ap(to(paths="/public"), name="gateway", namespace="istio-system"),
+        check("--path", "/cart", *AS_WEB),
+        ("istio-system/gateway is of the root namespace and has no selector, so it applies to every workload",),
+    ),
+    Puzzle(
+        "everything is refused, and my namespace has no policy",
+        ap("", name="nothing", namespace="istio-system"),
+        check(*AS_WEB),
+        ("istio-system/nothing is of the root namespace",),
+    ),
+    Puzzle(
+        "a DENY of somebody hits me",
+        ap(to(paths="/debug*"), name="debug", namespace="istio-system", action="DENY"),
+        check("--path", "/debugger"),
+        ("istio-system/debug is of the root namespace", "expected one of `/debug*`, got `/debugger`"),
+    ),
+    Puzzle(
+        "my dry-run policy refuses",
+        ap("{}", action="DENY").replace("namespace: shop}", "namespace: shop, labels: {istio.io/dry-run: 'true'}}"),
+        check(),
+        ("`istio.io/dry-run` is an annotation; as a label it has no effect",),
+    ),
+    Puzzle(
+        "the pipeline filled in the namespace",
+        ap(source("namespaces", "@NAMESPACE@")),
+        check(*AS_WEB),
+        ("`@NAMESPACE@` looks like a variable that nobody replaced",),
+    ),
+    Puzzle(
+        "the header is sent, see for yourself",
+        ap(when("request.headers[x_user]", "ann")),
+        check("-H", "x-user: ann"),
+        ("the request has no header `x_user` but `x-user`",),
+    ),
+    Puzzle("AUDIT refuses nothing", ap("{}", action="AUDIT"), check(), ("it only marks the request",)),
+    Puzzle(
+        "not yet valid, and it was issued yesterday",
+        ra() + ap(SIGNED_IN),
+        check(*token(nbf=1700000000000)),
+        ("this looks like milliseconds",),
+    ),
 ]
 
 

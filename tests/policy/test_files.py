@@ -1,6 +1,7 @@
 """Files around policies: what is unpacked, what is refused, what is passed over, and what one line says of it."""
 
 import json
+from base64 import b64encode
 
 import pytest
 
@@ -10,6 +11,7 @@ BARE = "{metadata: {name: d}, spec: {action: DENY, rules: [{}]}}"
 DENY = BARE.replace("{", "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, ", 1)
 EMPTY_LIST = "{apiVersion: v1, kind: List, items: []}"
 TEXT = "apiVersion: security.istio.io/v1\\nkind: AuthorizationPolicy\\nmetadata: {name: d}\\n"
+BASE64 = b64encode(TEXT.replace("\\n", "\n").encode()).decode()
 OTHER = "{apiVersion: v1, kind: Service, metadata: {name: s}}"
 
 
@@ -56,6 +58,12 @@ REFUSED = {
     + json.dumps(json.dumps({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}))
     + "}}",
     "text in a Secret": f'{{apiVersion: v1, kind: Secret, metadata: {{name: c}}, stringData: {{a.yaml: "{TEXT}"}}}}',
+    "base64 in a Secret": f"{{apiVersion: v1, kind: Secret, metadata: {{name: c}}, data: {{a.yaml: {BASE64}}}}}",
+    "base64 in a ConfigMap": f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c}}, binaryData: {{a: {BASE64}}}}}",
+    "base64 of two lines": "apiVersion: v1\nkind: Secret\nmetadata: {name: c}\ndata:\n  a.yaml: |\n"
+    f"    {BASE64[:40]}\n    {BASE64[40:]}\n",
+    "a file of Ignition": "{apiVersion: machineconfiguration.openshift.io/v1, kind: MachineConfig, spec: {config: "
+    f"{{storage: {{files: [{{path: /a, contents: {{source: 'data:;base64,{BASE64}'}}}}]}}}}}}}}",
     "OCM": "{apiVersion: policy.open-cluster-management.io/v1, kind: Policy, spec: "
     "{policy-templates: [{objectDefinition: {apiVersion: policy.open-cluster-management.io/v1, "
     "kind: ConfigurationPolicy, spec: {object-templates: "
@@ -93,10 +101,13 @@ PASSED_OVER = {
     "AuthorizationPolicy, name: a}}",
     "other settings": "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a.yaml: 'apiVersion: v1'}}",
     "a template of others": "{apiVersion: template.openshift.io/v1, kind: Template, objects: [{kind: Service}]}",
+    "a Secret of others": f"{{apiVersion: v1, kind: Secret, data: {{a: {b64encode(bytes(90)).decode()}, b: ===}}}}",
+    "a Secret that SOPS encrypted": "{apiVersion: v1, kind: Secret, data: {a: 'ENC[A]'}, sops: {mac: x, version: '3'}}",
     "an alert with a template": "{apiVersion: monitoring.coreos.com/v1, kind: PrometheusRule, a: '{{ $labels.x }}'}",
     "an empty list": "{apiVersion: security.istio.io/v1, kind: PeerAuthenticationList, items: []}",
     "KEDA": "{apiVersion: keda.sh/v1alpha1, kind: TriggerAuthentication, metadata: {name: a}}",
     "Linkerd": "{apiVersion: policy.linkerd.io/v1alpha1, kind: MeshTLSAuthentication, metadata: {name: a}}",
+    "Linkerd's own": "{apiVersion: policy.linkerd.io/v1alpha1, kind: AuthorizationPolicy, metadata: {name: a}}",
     "Linkerd too": "{apiVersion: policy.linkerd.io/v1alpha1, kind: NetworkAuthentication, metadata: {name: a}}",
 }
 
@@ -180,6 +191,17 @@ ONE_LINE = {
     "Git LFS": ("p.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n", "a Git LFS pointer"),
     "git-annex": ("p.yaml", "/annex/objects/SHA256E-s1--a.yaml\n", "a git-annex pointer"),
     "a merge conflict": ("p.yaml", f"<<<<<<< HEAD\n{DENY}\n=======\n>>>>>>> b\n", "a merge conflict"),
+    "ytt": ("t.yaml", "#@ load('@ytt:data', 'data')\n---\n" + POLICY.format("#@ data.values.ns"), "a ytt template"),
+    "a value of ytt": ("t.yaml", POLICY.format("x").replace("name: a", "name: #@ name()"), "a ytt template"),
+    "values of ytt": ("v.yaml", "#@data/values\n---\nns: a\n", "a ytt template"),
+    "an overlay of ytt": ("o.yaml", "#@overlay/match by=overlay.all\n---\nspec: {}\n", "a ytt template"),
+    "SOPS": ("p.yaml", POLICY.format("x") + "sops: {mac: 'ENC[A]', version: 3.9.0}\n", "encrypted by SOPS"),
+    "SOPS, all of it": (
+        "p.yaml", "apiVersion: ENC[A]\nkind: ENC[B]\nsops: {lastmodified: x, mac: y}\n", "encrypted by SOPS"
+    ),
+    "no kind of any cluster": ("p.yaml", f"apiVersion: v1\nkind: ${{KIND}}\n---\n{DENY}", "`${KIND}` is not a kind"),
+    "a kind in brackets": ("p.yaml", f"apiVersion: v1\nkind: <kind>\n---\n{DENY}", "`<kind>` is not a kind"),
+    "no group of any cluster": ("p.yaml", f"apiVersion: $G/v1\nkind: A\n---\n{DENY}", "`$G/v1` is not an API version"),
     "other documents": ("x.yaml", "a: 1\n---\nb: 2\n---\nc: 3\n", "the document has no `kind`"),
 }  # fmt: skip
 
@@ -205,13 +227,97 @@ VARIABLES = [
     ("$NAMESPACE", "`$NAMESPACE` looks like a variable that nobody replaced"),
     ("'${{ ns }}'", "`${{ ns }}` looks like a variable that nobody replaced"),
     ("'{{ ns }}'", "`{{ ns }}` looks like a variable that nobody replaced"),
-]
+    *(
+        (f"'a/{name}-b'", f"`{name}` looks like a variable that nobody replaced")
+        for name in (
+            "$NS", "%%NS%%", "%%ns%%", "%NS%", "%NAMESPACE%", "%(ns)s", "%{ns}", "__NS__", "__THE_NS__", "<<ns>>",
+            "<ns>", "<your namespace>", "<%= ns %>", "{{ns}}", "{ns}", "#{ns}", "#{NS}#", "((ns))", "((a.ns))",
+            "[[ns]]", "$[NS]", "@ns@", "@NS@", "@@NS@@", "@project.ns@", "REPLACE_ME", "CHANGEME", "YOUR_NAMESPACE",
+        )
+    ),
+    *((name, f"`{name}` looks like a variable that nobody replaced") for name in ("$ns", "__ns__", "change-me", "TBD")),
+]  # fmt: skip
+NO_VARIABLES = [
+    "/odata/$metadata", "/$batch", "/a/__health__", "/__webpack_hmr", "/%AB%CD%20", "/100%25/%E4%BD%A0", "/users/<x",
+    "a@b.c", "a@b.c@d.e", "__Host-session", "a__b__c", "_a_", "50%", "a << b", "a < b > c", "/todo", "/@scope/a",
+    "@scope/a@1.2.3", "$5", "US$AB", "c#", "(a)", "((a) b)", "[a]", "{}", "/{*}/a/{**}", "{\"a\": 1}",
+    "todo list", "mytodo", "your-api", "cluster.local/ns/my-app/sa/my-app",
+    "https://idp.example/realms/todo", "my_claim", "changeme2",
+    "a|b", "~a~", "!a!",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "message"), VARIABLES)
 def test_a_variable_that_nobody_replaced_is_a_warning(value: str, message: str) -> None:
     text = DENY.replace("rules: [{}]", f"rules: [{{when: [{{key: 'request.headers[x]', values: [{value}]}}]}}]")
     assert said(text) == [("warning", "file", message)]
+
+
+@pytest.mark.parametrize("value", NO_VARIABLES)
+def test_what_may_be_meant_is_no_variable(value: str) -> None:
+    text = DENY.replace(
+        "rules: [{}]", f"rules: [{{when: [{{key: 'request.headers[x]', values: [{json.dumps(value)}]}}]}}]"
+    )
+    assert said(text) == []
+
+
+def test_a_file_of_ytt_that_is_a_policy_already_is_a_warning() -> None:
+    assert said(f"#@ if True:\n{DENY}\n#@ end\n") == [("warning", "file", "a ytt template, not a policy yet")]
+
+
+@pytest.mark.parametrize(
+    "text", [f"\n\n# a\n\n{{{{- if .Values.a }}}}\n{DENY}\n{{{{ end }}}}", f"\n\n\n\n  #@ a\n- b\n{DENY}"]
+)
+def test_a_template_is_found_at_its_line(text: str) -> None:
+    (problem,) = read_policies([("f.yaml", text.encode())]).problems
+    assert problem.location.line == 5
+
+
+NO_START = "not YAML: did not find expected <document start>"
+NEVER_READ = {
+    "a version": (f"%YAML 1.1\n---\n{DENY}", "a directive, which `kubectl` refuses"),
+    "another version": (f"%YAML 1.2\n---\n{DENY}", "a directive, which `kubectl` refuses"),
+    "a tag's handle": (f"%TAG !e! tag:example.com,2000:\n---\n{DENY}", "a directive, which `kubectl` refuses"),
+    "a version later": (f"{DENY}\n...\n%YAML 1.1\n---\n{OTHER}", "a directive, which `kubectl` refuses"),
+    "after the end": (f"{DENY}\n...\n{OTHER}", NO_START),
+    "after the end of another": (f"{OTHER}\n---\n{OTHER}\n...\n# a\n{DENY}", NO_START),
+    "a byte order mark amid it": (
+        DENY.replace("spec", "\n\ufeffspec"), "a byte order mark amid the text, which `kubectl` refuses"
+    ),
+    "a byte order mark on a line of its own": (
+        f"{OTHER}\n---\n{DENY}\n  \ufeff\n", "a byte order mark amid the text, which `kubectl` refuses"
+    ),
+    "carriage returns": (
+        f"{DENY}\r---\r{OTHER}\r",
+        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+    ),
+    "a line separator": (
+        f"{OTHER}\n---\n{OTHER}\u2028---\n{DENY}",
+        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+    ),
+    "JSON after JSON": (json.dumps({"kind": "A", "apiVersion": "v1"}) * 2 + f"\n---\n{DENY}", NO_START),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), NEVER_READ.values(), ids=NEVER_READ)
+def test_what_kubectl_refuses_or_never_reads_of_a_file_is_refused(text: str, message: str) -> None:
+    """Values of k8s.io/apimachinery's YAML reader and go.yaml.in/yaml/v2 2.4.4."""
+    assert ("error", "YAML", message) in said(text)
+
+
+@pytest.mark.parametrize("text", [f"---\n{DENY}\n...\n", f"{DENY}\n...\n---\n{OTHER}\n...\n", f"# a\n---\n{DENY}\n..."])
+def test_the_end_of_a_document_may_be_marked(text: str) -> None:
+    assert said(text) == []
+
+
+def test_any_line_ends_may_stand_within_a_document() -> None:
+    assert said(f"{OTHER}\r\n---\r\n{DENY}\r\n") == said(f"# a\r{DENY}\r# ---\r") == []
+
+
+@pytest.mark.parametrize("mark", ["---\n", "--- # a\n", "---\r\n"])
+def test_a_byte_order_mark_may_stand_where_files_were_joined(mark: str) -> None:
+    """Values of k8s.io/apimachinery's YAML reader and go.yaml.in/yaml/v2 2.4.4."""
+    assert said(f"\ufeff{OTHER}\n{mark}\ufeff{DENY}\n") == []
 
 
 def test_many_variables_are_one_warning_a_file() -> None:

@@ -174,7 +174,16 @@ WRONG = [
         "error file",
         "a Git LFS pointer, not the file it stands for",
     ),
-    ("rootNamespace: ${ROOT}", "warning file", "`${ROOT}` looks like a variable that nobody replaced"),
+    ("accessLogFile: ${LOG}", "warning file", "`${LOG}` looks like a variable that nobody replaced"),
+    ("rootNamespace: a b", "error RE-14", "`a b` is not a namespace, so that no policy would be of it"),
+    (
+        "rootNamespace: istio-system/x",
+        "error RE-14",
+        "`istio-system/x` is not a namespace, so that no policy would be of it",
+    ),
+    ("rootNamespace: #@ data.values.ns\ntrustDomain: a", "error file", "a ytt template, not mesh settings yet"),
+    ("#@ if True:\nrootNamespace: a\n#@ end", "error file", "a ytt template, not mesh settings yet"),
+    ("%YAML 1.1\n---\nrootNamespace: a", "error YAML", "a directive, which `kubectl` refuses"),
     ("a: [", "error YAML", "not YAML: while parsing a flow node did not find expected node content"),
 ]
 

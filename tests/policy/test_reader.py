@@ -252,8 +252,8 @@ ENVELOPES = [
     ),
     (
         "apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy",
-        "error",
-        "`policy.linkerd.io/v1alpha1` is not an API version of AuthorizationPolicy",
+        "info",
+        "`AuthorizationPolicy` of `policy.linkerd.io/v1alpha1` is no policy and is skipped",
     ),
     (
         "apiVersion: security.istio.io\nkind: AuthorizationPolicy",
@@ -492,3 +492,34 @@ def test_two_thousand_policies_are_read_in_a_second_or_two() -> None:
     begun = time.process_time()
     assert len(read(text).resources.authorization_policies) == 2000
     assert time.process_time() - begun < 3
+
+
+MISPLACED = [
+    ("rules: [{principals: [a]}]", "it belongs to `from: [{source: {principals: …}}]`"),
+    ("rules: [{from: [{notPrincipals: [a]}]}]", "it belongs to `from: [{source: {notPrincipals: …}}]`"),
+    ("rules: [{to: [{methods: [GET]}]}]", "it belongs to `to: [{operation: {methods: …}}]`"),
+    ("rules: [{from: [{source: {paths: [/a]}}]}]", "it belongs to `to: [{operation: {paths: …}}]`"),
+    ("rules: [{to: [{operation: {ipBlocks: [10.0.0.1]}}]}]", "it belongs to `from: [{source: {ipBlocks: …}}]`"),
+    ("rules: [{key: source.ip}]", "it belongs to `when: [{key: …, values: …}]`"),
+    ("rules: [{selector: {matchLabels: {app: a}}}]", "it belongs to `spec`, beside `rules`"),
+    ("rules: [{action: DENY}]", "it belongs to `spec`, beside `rules`"),
+    ("from: [{source: {namespaces: [a]}}]", "it belongs to an element of `rules`"),
+    ("paths: [/a]", "it belongs to an element of `rules`"),
+    ("rules: {from: [{source: {namespaces: [a]}}]}", "begin each element with `- `"),
+    ("rules: [{from: {source: {namespaces: [a]}}}]", "begin each element with `- `"),
+]
+
+
+@pytest.mark.parametrize(("spec", "advice"), MISPLACED)
+def test_a_field_at_the_wrong_place_is_told_the_right_one(spec: str, advice: str) -> None:
+    text = f"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}"
+    assert next(p.help for p in read(text).problems if p.is_error) == advice
+
+
+def test_a_dry_run_that_is_a_label_is_a_warning() -> None:
+    text = (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        "metadata: {name: p, labels: {istio.io/dry-run: 'true'}}\nspec: {action: DENY, rules: [{}]}"
+    )
+    messages = [(p.severity, p.code, p.message) for p in read(text).problems if p.code == "VA-8"]
+    assert messages == [("warning", "VA-8", "`istio.io/dry-run` is an annotation; as a label it has no effect")]

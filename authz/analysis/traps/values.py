@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from authz.analysis.traps.policy_set import PolicySet, Use, finding, rules_of, uses_of
 from authz.core.catalog import CONDITION_KEYS, HOSTS, METHODS, SOURCE_FIELDS, claim_path
 from authz.core.errors import Problem
-from authz.core.hints import difference
+from authz.core.hints import NO_EXPRESSIONS, difference, is_expression
 from authz.core.identities import request_principals
 from authz.core.resources import Action, AuthorizationPolicy, JwtRule, RequestAuthentication, Rule
 
@@ -14,6 +14,7 @@ _ALL = (Action.ALLOW, Action.DENY, Action.AUDIT, Action.CUSTOM)
 _CLAIMS = "request.auth.claims["
 _NUMBERS = frozenset({"exp", "iat", "nbf", "auth_time", "updated_at"})
 _BOOLEANS = frozenset({"email_verified", "phone_number_verified"})
+QUOTES = " '\""
 _OBJECTS = frozenset({"realm_access", "resource_access", "address", "cnf", "act"})
 
 
@@ -88,6 +89,11 @@ def _claims_without_text(whole: PolicySet) -> Iterator[Problem]:
             continue
         path = claim_path(use.attribute.key)
         name = path[0]
+        if any(piece != piece.strip(QUOTES) for piece in path):
+            bare = "".join(f"[{piece.strip(QUOTES)}]" for piece in path)
+            message = f"quotes and blanks are part of the claim's name in `{use.attribute.key}`"
+            yield _problem("AN-12", policy, index, rule, use, message, f"write `request.auth.claims{bare}`")
+            continue
         then = "so that no value matches it" if use.values else "so that it is never among the values"
         advice = "only strings and lists of strings match"
         if len(path) > 1:
@@ -176,6 +182,10 @@ def _inner_stars(whole: PolicySet) -> Iterator[Problem]:
                 if use.attribute is CONDITION_KEYS["source.principal"]:
                     advice = "to admit a namespace use `namespaces`, for accounts `serviceAccounts`"
                 yield _problem("AN-16", policy, index, rule, use, message, advice)
+            elif is_expression(value):
+                yield _problem(
+                    "AN-16", policy, index, rule, use, f"`{value}` {NO_EXPRESSIONS}", "a star at one end is all"
+                )
 
 
 def _consumed_header(whole: PolicySet) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from authz.core.resources import MeshConfig, Resources
 from authz.policy.memory import Memory, Resource
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import read_policies
-from authz.sources.policies.directory import read_directory
+from authz.sources.policies.directory import read_directory, read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def load_snapshot(
     problems: tuple[Problem, ...] = ()
     try:
         if mesh_file is not None:
-            mesh, problems = read_mesh(str(mesh_file), mesh_file.read_bytes())
+            mesh, problems = read_mesh(str(mesh_file), read_file(mesh_file))
         files = read_directory(policies)
     except OSError as error:
         raise LoadError([_unreadable(error, policies)]) from error

@@ -47,6 +47,19 @@ def read_directory(path: Path) -> list[tuple[str, bytes]]:
     raise lost
 
 
+def read_file(path: Path) -> bytes:
+    """
+    Read one file, untorn as a set is. What is no regular file is read as it comes, for a pipe can be read only once.
+
+    Raises:
+        OSError: as for a set; ``path`` is a directory.
+    """
+    if not path.is_file():
+        return path.read_bytes()
+    ((_, data),) = read_directory(path)
+    return data
+
+
 def _look(path: Path) -> Listing:
     listing = Listing()
     list_files(path, listing)

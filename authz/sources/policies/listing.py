@@ -12,14 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from authz.sources.policies.mounts import is_cut_off, renamed_source
+
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_LINKS = 64
 """Links on the way to one file; beyond it is a loop, which reading reports."""
 STALE = (
-    "it was replaced or removed outside of this mount, so its new text cannot be seen here; "
+    "it was replaced, renamed or removed outside of this mount, so its new text cannot be seen here; "
     "mount the folder that holds it, or mount it again"
 )
-"""A file that is bind-mounted by itself, or of an overlay's lower layer: the mount keeps the old one for ever."""
+"""A mounted file or folder, or a file of an overlay's lower layer: the mount keeps the old one for ever."""
 
 FileState = tuple[str, int, int, int, int, int]
 """Path, device, inode, size, and the times of the last change of text and of anything, in nanoseconds."""
@@ -54,6 +56,9 @@ def list_files(path: Path, listing: Listing | None = None, *, has_way: bool = Fa
         OSError: something cannot be listed, is no regular file, or is mounted and was replaced outside.
     """
     found = listing if listing is not None else Listing()
+    renamed = renamed_source(str(path))
+    if renamed:
+        raise OSError(errno.ESTALE, STALE, renamed)
     if has_way:
         _follow(str(path.absolute()), found)
     if path.is_dir():
@@ -76,23 +81,9 @@ def folders_of(listing: Listing) -> frozenset[Folder]:
 
 
 def _entry(path: str, status: os.stat_result) -> FileState:
-    if status.st_nlink == 0 and _is_cut_off(path):
+    if status.st_nlink == 0 and is_cut_off(path):
         raise OSError(errno.ESTALE, STALE, path)
     return (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _is_cut_off(path: str) -> bool:
-    """Whether a file without any name is still shown by a mount or overlay; some file systems count no names at all."""
-    real, nearest, is_cut_off = os.path.realpath(path), "", False
-    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            before, _, after = line.partition(" - ")
-            _, _, _, root, place, *_ = before.split(" ")
-            place = place.replace("\\040", " ")
-            if len(place) >= len(nearest) and (real == place or real.startswith(place.rstrip("/") + "/")):
-                nearest = place
-                is_cut_off = after.startswith("overlay ") or (real == place and root.endswith("//deleted"))
-    return is_cut_off
 
 
 def _walk(folder: str, found: Listing, above: frozenset[str], *, has_way: bool) -> None:

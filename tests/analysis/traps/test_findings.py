@@ -164,6 +164,8 @@ def custom(provider: str, name: str) -> str:
         ("AN-12", claim("[email_verified]"), "is a boolean"),
         ("AN-12", claim("[realm_access]"), "is an object | request.auth.claims[realm_access][<member>]"),
         ("AN-12", claim("[realm_access.roles]"), "dots included | write `request.auth.claims[realm_access][roles]`"),
+        ("AN-12", claim("['groups']"), "quotes and blanks are part | write `request.auth.claims[groups]`"),
+        ("AN-12", claim("[ groups ]"), "quotes and blanks are part | write `request.auth.claims[groups]`"),
         ("AN-13", to("hosts", "https://a.example"), "neither scheme nor slash | write `a.example`"),
         ("AN-13", to("hosts", "a.example/api"), "write `a.example`"),
         ("AN-13", to("hosts", "a.example/"), "write `a.example`"),
@@ -180,6 +182,8 @@ def custom(provider: str, name: str) -> str:
         ("AN-15", source("principals", "system:serviceaccount:default:sleep"), "not an identity of a mesh"),
         ("AN-16", source("principals", "*/ns/default/*"), "ordinary character | use `namespaces`"),
         ("AN-16", to("hosts", "api.*.example"), "ordinary character"),
+        ("AN-16", to("hosts", "^api$"), "there are no regular expressions"),
+        ("AN-16", to("hosts", "api.+example"), "there are no regular expressions"),
         ("AN-17", JWT + allow('{when: [{key: "request.headers[Authorization]", values: ["Bearer *"]}], '
                              'from: [{source: {requestPrincipals: ["*"]}}]}'), "the header is gone"),
         ("AN-18", allow(SNI, more=EGRESS), "rests on the server name"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.sources.policies.directory import directory_bytes, read_directory
+from authz.sources.policies.directory import directory_bytes, read_directory, read_file
 from authz.sources.policies.watching import watch
 
 
@@ -58,6 +58,18 @@ def test_the_size_of_a_directory_is_what_would_be_read_of_it(tmp_path: Path) -> 
     assert directory_bytes(tmp_path) == sum(len(data) for _, data in read_directory(tmp_path)) == 8
     assert directory_bytes(tmp_path / "y.json") == 3
     assert directory_bytes(tmp_path / "none") == 0
+
+
+def test_one_file_is_read_as_a_set_is_and_a_pipe_only_once(tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("a: b")
+    assert read_file(tmp_path / "mesh.yaml") == b"a: b"
+    reader, writer = os.pipe()
+    os.write(writer, b"c: d")
+    os.close(writer)
+    assert read_file(Path(f"/dev/fd/{reader}")) == b"c: d"
+    os.close(reader)
+    with pytest.raises(IsADirectoryError):
+        read_file(tmp_path)
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:

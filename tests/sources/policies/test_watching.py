@@ -192,7 +192,40 @@ def test_a_mounted_file_replaced_outside_is_refused_because_its_new_text_cannot_
     found, seconds = _mounted(
         f"mount --bind '{outside}' '{inside}'", inside.parent, lambda: (tmp_path / "next").rename(outside)
     )
-    assert "replaced or removed outside" in found
+    assert "renamed or removed outside" in found
+    assert seconds < EVERYWHERE
+
+
+def _set_aside(path: Path, text: str) -> None:
+    """As an editor does that keeps a backup: the old file has a name still."""
+    path.rename(path.with_suffix(".bak"))
+    path.write_text(text)
+
+
+def _swap_folder(folder: Path, text: str) -> None:
+    folder.rename(folder.with_suffix(".old"))
+    folder.mkdir()
+    (folder / "a.yaml").write_text(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mounted", ["the file", "the only file", "the folder", "a folder above", "a folder below"])
+def test_what_is_mounted_and_renamed_outside_is_refused_too(tmp_path: Path, mounted: str) -> None:
+    inside, outside = tmp_path / "in" / "policies", tmp_path / "out" / "policies"
+    for folder in (inside, outside):
+        folder.mkdir(parents=True)
+        (folder / "a.yaml").write_text("old")
+    (inside / "sub").mkdir()
+    source, place, change = {
+        "the file": (outside / "a.yaml", inside / "a.yaml", lambda: _set_aside(outside / "a.yaml", "new")),
+        "the only file": (outside / "a.yaml", inside / "a.yaml", lambda: _set_aside(outside / "a.yaml", "new")),
+        "the folder": (outside, inside, lambda: _swap_folder(outside, "new")),
+        "a folder above": (outside.parent, inside.parent, lambda: outside.parent.rename(tmp_path / "old")),
+        "a folder below": (outside, inside / "sub", lambda: _swap_folder(outside, "new")),
+    }[mounted]
+    followed = inside / "a.yaml" if mounted == "the only file" else inside
+    found, seconds = _mounted(f"mount --bind '{source}' '{place}'", followed, change)
+    assert "renamed or removed outside" in found
     assert seconds < EVERYWHERE
 
 
@@ -213,7 +246,7 @@ def test_a_lower_layer_of_an_overlay_is_told_within_three_seconds(tmp_path: Path
         "replaced": lambda: (lower / "next").rename(lower / "a.yaml"),
     }
     found, seconds = _mounted(mount, tmp_path / "merged", changes[way])
-    assert found == "new" or (way == "replaced" and "replaced or removed outside" in found)  # as the kernel shows it
+    assert found == "new" or (way == "replaced" and "renamed or removed outside" in found)  # as the kernel shows it
     assert seconds < EVERYWHERE
 
 
