@@ -90,11 +90,6 @@ _FEATURES = {
 def remarks(sizes: tuple[StageSize, ...]) -> Iterator[str]:
     """What is worth knowing of how the stages are written."""
     for size in sizes:
-        if size.lookups > 1 and size.stage == "deny":
-            yield (
-                f"{size.stage}: {size.lookups} look-ups share the stage; of several rules that fire, a refusal may "
-                "name another than Istio would"
-            )
         if size.lookups and size.largest > LARGE_BUCKET:
             yield (
                 f"{size.stage}: {size.largest} of {size.rules} rules need no path, host, principal or port by which "

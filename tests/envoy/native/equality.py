@@ -28,7 +28,6 @@ from authz.core.resources import JwtRule, MeshConfig
 from authz.envoy.native.filters import NativeFilters, http_filters
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.matcher_tree import as_one_filter
-from authz.envoy.native.stages import Stage
 from authz.tokens.authenticate import authenticate
 from authz.tokens.signing import SigningKey, jwks_text, make_keys, make_token
 from tests.envoy.client import http1_bytes
@@ -54,10 +53,6 @@ class PolicySet:
     engine: Engine
     linear: NativeFilters
     indexed: NativeFilters
-
-    @property
-    def splits_deny(self) -> bool:
-        return any(size.stage == Stage.DENY and size.lookups > 1 for size in self.indexed.sizes)
 
 
 def policy_set(seed: int) -> PolicySet:
@@ -139,19 +134,11 @@ class _Asked:
         linear = facts_of_envoy(self.linear, log[f"l{self.number}"], restricted=restricted)
         indexed = facts_of_envoy(self.indexed, log[f"i{self.number}"], restricted=restricted)
         ours = _facts_of_engine(self.policies.engine, self.sent)
-        if indexed["rule"] != linear["rule"] and self.policies.splits_deny and indexed["rule"] in self._denying():
-            indexed["rule"] = linear["rule"]  # another rule that fires, as documented
         return tuple(
             (name, value, indexed[name], ours[name])
             for name, value in linear.items()
             if not value == indexed[name] == ours[name]
         )
-
-    def _denying(self) -> set[str]:
-        """Names of all DENY rules that fire."""
-        attributes = _judged(self.policies.engine, self.sent)[0]
-        deny = self.policies.engine.for_workload(WORKLOAD).http.deny
-        return {rule.reference.name for rule in deny.rules if rule.fires(attributes)} if deny is not None else set()
 
 
 def _ask(one: PolicySet, envoy: Running, requests: int) -> Iterator[_Asked]:
