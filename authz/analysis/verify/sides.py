@@ -120,9 +120,7 @@ class Decided:
         """What the stand-in said, by provider."""
         return {one.provider.name: "allow" for one in self.asked}
 
-    def differences(
-        self, told: Mapping[str, object], *, has_body: bool
-    ) -> tuple[tuple[str, object, object], ...]:
+    def differences(self, told: Mapping[str, object], *, has_body: bool) -> tuple[tuple[str, object, object], ...]:
         """Facts that differ: what, Envoy's, the engine's; a HEAD request has no body to compare."""
         ours = facts_of_engine(self.decision)
         if not has_body:

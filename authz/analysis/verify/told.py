@@ -30,6 +30,8 @@ def facts_of_envoy(told: Told, line: Mapping[str, Any], *, restricted: bool) -> 
     rule = metadata.get("enforced_effective_policy_id", "")
     if (denied := _MATCHED.fullmatch(line["details"])) is not None:
         rule = "" if denied[1] == "none" else denied[1]
+    elif line["details"].startswith("ext_authz_"):
+        rule = metadata.get("istio_ext_authz_shadow_effective_policy_id", "")
     elif told.status != OK or not restricted:
         rule = ""  # what is there is of AUDIT, whose rules are written to the same place
     return {

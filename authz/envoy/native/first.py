@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from authz.core.attributes import Json
 from authz.envoy.native.linear import ACTIONS, HTTP_RBAC, HTTP_RBAC_TYPE, Filter, rbac_rules
-from authz.envoy.native.matcher_tree import COMPOSITE, COMPOSITE_TYPE, SET_FILTER_STATE, run_chain, state_input, values
+from authz.envoy.native.matcher_tree import COMPOSITE, COMPOSITE_TYPE, run_chain, state_input, values
 from authz.envoy.native.rbac import Policies
 from authz.envoy.native.stages import Stage
 from authz.envoy.native.values import Message
@@ -54,8 +54,8 @@ def first_of_all(stage: Stage, parts: int, names: Sequence[str], policies: Polic
         run = _rbac(rbac_rules(stage, {name: policies[name] for name in chosen}))
         chains[f"block-{block}"] = [run, _refuse()] if stage is Stage.DENY else [run]
     lowest = _lowest([f"{block:0{_width(len(names))}}" for block in blocks], "")
-    unfound: Json = {run_text: run_chain(_NOTHING) for run_text in (" -" * parts,)}
-    tree: Message = {"input": state_input(STATE), "exact_match_map": {"map": unfound}}
+    unfound: Message = {"map": {" -" * parts: run_chain(_NOTHING)}}
+    tree: Message = {"input": state_input(STATE), "exact_match_map": unfound}
     named: Message = {name: {"typed_config": [one.as_extension() for one in chain]} for name, chain in chains.items()}
     config: Message = {
         "@type": COMPOSITE_TYPE,

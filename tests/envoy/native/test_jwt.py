@@ -60,7 +60,9 @@ def test_private_members_are_left_out() -> None:
 SINGLE = json.dumps(json.loads(jwks_text([KEYS["rs512"]]))["keys"][0])
 
 
-@pytest.mark.parametrize("text", [SINGLE, "", "no json", "[]", '{"keys": []}', '{"keys": [{"kty": "RSA"}]}', '{"keys": 1}'])
+@pytest.mark.parametrize(
+    "text", [SINGLE, "", "no json", "[]", '{"keys": []}', '{"keys": [{"kty": "RSA"}]}', '{"keys": 1}']
+)
 def test_a_set_without_a_usable_key_verifies_nothing(text: str) -> None:
     assert json.loads(emitted_keys(text)) == {"keys": [NOBODY]}
     assert not has_usable_key(text)

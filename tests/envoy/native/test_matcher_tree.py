@@ -27,7 +27,8 @@ from authz.envoy.native.lookup import HOST, IDENTITY, PATH, PORT, Bucket, Lookup
 from authz.envoy.native.matcher_tree import COMPOSITE_TYPE, SET_FILTER_STATE, composite_filters
 from authz.envoy.native.values import TYPE
 from tests.envoy.client import http1_bytes
-from tests.envoy.native.equality import WORKLOAD, policy_set
+from tests.envoy.native.equality import policy_set
+from tests.envoy.native.worlds import WORKLOAD
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 ATTRIBUTES: Mapping[str, Attribute] = {

@@ -72,7 +72,7 @@ def comparable(node: Any, *, names: bool = False) -> Any:
 def nobody(key: dict[str, str]) -> bool:
     if {name: value for name, value in key.items() if name != "kid"} in (NOBODY, NOBODY_ED25519):
         return True
-    return (key["kty"] == "RSA" and key["n"].startswith("0xObjM0UvS_oaazjpEYlAbwctEJ4L8pH3OuTb7qt"))
+    return key["kty"] == "RSA" and key["n"].startswith("0xObjM0UvS_oaazjpEYlAbwctEJ4L8pH3OuTb7qt")
 
 
 def typed(message: dict[str, Any]) -> Any:
