@@ -24,6 +24,7 @@ from authz.envoy.render import (
     keep_check,
     listener_rules,
     modes_of,
+    network_filters,
     render_all,
     render_endpoints,
     render_filters,
@@ -216,12 +217,20 @@ class MeshFollower:
         for workload in mesh.workloads:
             if options.is_native(workload):
                 filters |= render_filters(mesh, workload, native)
-        if self._validator is not None and (why := self._validator.validate(self._out, filters)):
-            self._say(f"unchecked {why}")
-        written = write_files(self._out, filters)
         mode_of = modes_of(snapshot.engine)
         shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
-        before, self._rendered = self._rendered, None  # what is written in part is written again whole
+        before = self._rendered
+        if self._validator is not None:
+            known = {} if before is None else before.shapes
+            network = {
+                w.name: network_filters(w, native)
+                for w in mesh.workloads
+                if options.is_native(w) and known.get(w.name) != shapes[w.name]
+            }
+            if why := self._validator.validate(self._out, filters, network):
+                self._say(f"unchecked {why}")
+        self._rendered = None  # what is written in part is written again whole
+        written = write_files(self._out, filters)
         is_dynamic = options.listeners is Listeners.DYNAMIC
         if before is None or before.mesh != mesh or (before.shapes != shapes and not is_dynamic):
             files = render_all(mesh, mode_of, options, native)

@@ -53,14 +53,14 @@ def first_of_all(stage: Stage, parts: int, names: Sequence[str], policies: Polic
         chosen = names[block * BLOCK : (block + 1) * BLOCK]
         run = _rbac(rbac_rules(stage, {name: policies[name] for name in chosen}))
         chains[f"block-{block}"] = [run, _refuse()] if stage is Stage.DENY else [run]
-    lowest = _lowest([f"{block:0{_width(len(names))}}" for block in blocks], "")
+    lowest: Message = {"matcher": _lowest([f"{block:0{_width(len(names))}}" for block in blocks], "")}
     unfound: Message = {"map": {" -" * parts: run_chain(_NOTHING)}}
     tree: Message = {"input": state_input(STATE), "exact_match_map": unfound}
     named: Message = {name: {"typed_config": [one.as_extension() for one in chain]} for name, chain in chains.items()}
     config: Message = {
         "@type": COMPOSITE_TYPE,
         "named_filter_chains": named,
-        "matcher": {"matcher_tree": tree, "on_no_match": {"matcher": lowest}},
+        "matcher": {"matcher_tree": tree, "on_no_match": lowest},
     }
     return [values(((STATE, found),)), Filter(COMPOSITE, config)]
 
@@ -76,7 +76,7 @@ def _lowest(blocks: Sequence[str], begin: str) -> Message:
         prefix = begin + digit
         below = [block for block in blocks if block.startswith(prefix)]
         is_whole = len(below[0]) == len(prefix)
-        on_match = run_chain(f"block-{int(prefix)}") if is_whole else {"matcher": _lowest(below, prefix)}
+        on_match: Json = run_chain(f"block-{int(prefix)}") if is_whole else {"matcher": _lowest(below, prefix)}
         predicate: Message = {"input": state_input(STATE), "value_match": {"contains": f" {prefix}"}}
         matchers.append({"predicate": {"single_predicate": predicate}, "on_match": on_match})
     return {"matcher_list": {"matchers": matchers}, "on_no_match": run_chain(_REFUSE)}

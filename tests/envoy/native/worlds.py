@@ -19,7 +19,7 @@ from tests.envoy.native.providers import PROVIDERS, VERDICT, VERDICTS
 
 WORKLOAD = Workload("shop", frozenset({("app", "api")}), "api")
 GATEWAY = Workload("shop", frozenset({("app", "api"), ("gateway.networking.k8s.io/gateway-name", "front")}), "api")
-_ASCII = "".join(map(chr, range(128)))
+ASCII = "".join(map(chr, range(128)))
 _TRUST: tuple[Mapping[str, object], ...] = (
     {},
     {"trust_domain": "td-new", "trust_domain_aliases": ("td-old",)},
@@ -180,7 +180,7 @@ def as_judged(world: World, request: OfflineRequest, *, is_http2: bool) -> Offli
     A path that is not ASCII is refused in HTTP/1.1, and escaped in HTTP/2 where paths are normalised at all.
     """
     if is_http2 and request.path is not None and world.mesh.path_normalization is not PathNormalization.NONE:
-        request = replace(request, path=quote(request.path, safe=_ASCII))
+        request = replace(request, path=quote(request.path, safe=ASCII))
     if not world.is_gateway:
         return request
     kept = [pair for pair in request.headers if pair[0] != "x-forwarded-for"]
