@@ -17,6 +17,7 @@ from authz.core.resources import JwtRule, MtlsMode
 from authz.envoy.files import left_over, write_files
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.binary import EnvoyError
+from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
 from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.render import (
     KeyTexts,
@@ -170,6 +171,21 @@ class MeshFollower:
 
     async def run(self) -> None:
         """Render what changes, until cancelled. What cannot be written is said and tried again."""
+        hinting = asyncio.create_task(self._follow_hints(), name="key hints")
+        try:
+            await self._render_changes()
+        finally:
+            hinting.cancel()
+
+    async def _follow_hints(self) -> None:
+        """A refused token may have a key that was published since: those who read the access logs say so."""
+        hinted = Hinted(self._out)
+        while True:
+            for source in hinted.new(self._keys.key_sets):
+                self._keys.hint(source)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _render_changes(self) -> None:
         while True:
             await self._changed.wait()
             try:

@@ -117,6 +117,12 @@ class Judge:
             blind = blind or _is_blind(ours, entry, said, decision)
         return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, first)
 
+    def jwt_rules(self, entry: LogEntry) -> tuple[JwtRule, ...]:
+        """The token rules of the entry's workload; none while no policies are in force."""
+        if not self._snapshots:
+            return ()
+        return self._know(self._snapshots[0][0], entry).policies.jwt_rules
+
     def _same(self, told: Decision, decision: Decision) -> Decision:
         """One value for all decisions that are recorded alike: what is the same object is written only once."""
         rule, audit_rule = decision.rule, decision.audit_rule

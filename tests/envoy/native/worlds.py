@@ -179,6 +179,10 @@ def as_judged(world: World, request: OfflineRequest, *, is_http2: bool) -> Offli
 
     A path that is not ASCII is refused in HTTP/1.1, and escaped in HTTP/2 where paths are normalised at all.
     """
+    if is_http2:  # cookies are one header, and an empty one is none
+        others = [pair for pair in request.headers if pair[0] != "cookie"]
+        cookies = "; ".join(value for name, value in request.headers if name == "cookie" and value)
+        request = replace(request, headers=(*others, ("cookie", cookies)) if cookies else tuple(others))
     if is_http2 and request.path is not None and world.mesh.path_normalization is not PathNormalization.NONE:
         request = replace(request, path=quote(request.path, safe=ASCII))
     if not world.is_gateway:
