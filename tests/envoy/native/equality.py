@@ -178,7 +178,7 @@ class _Asked:
         return _comparable(found, self.sent) if found is not None else None
 
     def _is_looked_at_twice(self) -> bool:
-        """Several rules see several tokens: Envoy may have removed a good one when it meets a bad one; we refuse (RA-5)."""
+        """Of several rules: Envoy may have removed a good token when it meets a bad one, and we refuse (RA-5)."""
         rules = self.policies.engine.for_workload(self.policies.world.target.workload).jwt_rules
         tokens = len(_A_TOKEN.findall(str((self.sent.path, self.sent.headers))))
         return len(rules) > 1 and tokens > 1
