@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz.core.attributes import Json
-from authz.envoy.native.binary import EnvoyError, envoy_text, find_envoy
+from authz.envoy.native.binary import RUNTIME, EnvoyError, envoy_text, find_envoy
 
 AUTO, OFF = "auto", "off"
 MAX_BYTES = 1_000_000
@@ -145,6 +145,7 @@ def bootstrap(changed: Mapping[str, Shown]) -> dict[str, Json]:
             listeners.append(_listener(f"{proxy} (TCP)", [*one.network, _ECHO]))
     return {
         "node": {"id": "validate", "cluster": "validate"},
+        "layered_runtime": {"layers": [{"name": "as-istio", "static_layer": dict(RUNTIME)}]},
         "static_resources": {
             "listeners": listeners,
             "clusters": [{"name": name, "type": "STATIC"} for name in sorted(clusters)],

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from authz.analysis.verify.certificates import Identities
 from authz.core.attributes import Json
-from authz.envoy.native.binary import EnvoyError, envoy_text, find_envoy
+from authz.envoy.native.binary import RUNTIME, EnvoyError, envoy_text, find_envoy
 from authz.envoy.native.linear import Filter
 from authz.envoy.native.values import TYPE, Message
 
@@ -23,8 +23,6 @@ ROUTER: Message = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": f"{TYPE}envoy.extensions.filters.http.router.v3.Router"},
 }
-FRAGMENTS = "envoy.reloadable_features.http_reject_path_with_fragment"
-"""Istio has fragments cut off, not refused (PN-2)."""
 NUMBER = "x-number-of-the-request"
 """Header by which a request is found in the access log."""
 LOGGED: dict[str, Json] = {
@@ -247,7 +245,7 @@ def running(
         "node": {"id": "native", "cluster": "native"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
-        "layered_runtime": {"layers": [{"name": "as-istio", "static_layer": {FRAGMENTS: False}}]},
+        "layered_runtime": {"layers": [{"name": "as-istio", "static_layer": dict(RUNTIME)}]},
     }
     (directory / "envoy.json").write_text(json.dumps(config))
     told, errors = directory / "admin", directory / "envoy.log"
