@@ -130,9 +130,15 @@ def _listener_filter(name: str, kind: str) -> Message:
 
 
 class Connection:
-    """One connection to a listener; a context manager. Raises OSError when it cannot be made or breaks."""
+    """
+    One connection to a listener; a context manager.
+
+    Raises OSError when it cannot be made or breaks, ValueError for a server name that no hello can have.
+    """
 
     def __init__(self, port: int, ends: Endpoints, context: ssl.SSLContext | None, sni: str, source: str) -> None:
+        if "\0" in sni or b"\0" in sni.encode("idna"):  # looked at first: a half-made TLS socket would stay open
+            raise ValueError("a server name has no null byte")
         plain = socket.create_connection(("127.0.0.1", port), 30, (source, 0) if source else None)
         self._socket: socket.socket = plain
         try:
