@@ -25,7 +25,7 @@ test: system-packages $(STAMP) lint types  ## Set up and run all tests
 
 # Rooms without other processes; property tests and what is slow by design are left to `make test`.
 FAST := $(addprefix tests/,analysis audit cli core documents identity mesh policy sources telemetry tokens wire) \
-	$(addprefix tests/,test_docs.py test_docstrings.py test_layers.py test_protos.py test_settings.py test_sizes.py)
+	$(addprefix tests/,test_docs.py test_docstrings.py test_layers.py test_names.py test_protos.py test_settings.py test_sizes.py)
 
 test-fast: $(STAMP) ## Run the tests that need no Envoy, browser or container: about a minute
 	$(BIN)/pytest -q -n 2 -m "not slow and not envoy and not hypothesis" $(FAST) $(PYTEST_ARGS)
@@ -42,7 +42,7 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 
 protos: $(STAMP) ## Generate authz/_proto from protos/
-	.ci/protos $(BIN)/python
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --pyi_out=. protos/authz/_proto/*.proto
 
 envoy-configs: $(STAMP) ## Render envoy-configs/ anew
 	$(BIN)/authz mesh render --mesh envoy-configs/mesh.yaml --policies policies --out envoy-configs

@@ -60,7 +60,7 @@ spec:
 class Nothing:
     """No audit at all."""
 
-    def offer(self, *_: object) -> bool:
+    def record(self, *_: object) -> bool:
         return True
 
 

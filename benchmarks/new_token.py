@@ -4,8 +4,9 @@ Cost of a check whose RS256 token nobody has seen before, side by side with anot
     git worktree add --detach ../before COMMIT
     python benchmarks/new_token.py ../before [--rounds N] [-o table|json]
 
-Both builds run in processes of their own and take turns, one batch each, so that a busy machine slows both alike. CPU
-is that of the process that checks. ``known`` is the same request with a token that was verified before.
+Both builds run in processes of their own and take turns, one batch each, so that a busy machine slows both alike. Every
+check is timed by itself: what else runs interrupts few of them. ``known`` is the same request with a token that was
+verified before.
 """
 
 import argparse
@@ -15,8 +16,10 @@ import sys
 from pathlib import Path
 from statistics import quantiles
 
-BATCH = 100
+BATCH = 50
 """Checks a turn; every one of them has a token of its own."""
+COLD = 5
+"""First checks of a turn that are left out: making the tokens has filled the processor's caches."""
 
 WORKER = """
 import os, sys, tempfile, time
@@ -48,12 +51,13 @@ with tempfile.TemporaryDirectory() as directory:
                 token = make_token({"key": "main", "claims": {**claims, "jti": f"{issued:08d}"}}, made, now)
                 messages.append(check.message(token, issued))
         ask = prepared.function.check
-        began = time.process_time()
+        taken = []
         for message in messages:
+            began = time.perf_counter()
             answer = ask(message, check.METADATA, now)
-        used = time.process_time() - began
+            taken.append((time.perf_counter() - began) * 1e6)
         assert check.pb.CheckResponse.FromString(answer).status.code == 0
-        print(used / len(messages) * 1e6, flush=True)
+        print(*taken, flush=True)
 """
 
 
@@ -66,11 +70,11 @@ class Build:
         self.seen: dict[str, list[float]] = {"known": [], "new": []}
 
     def turn(self, kind: str) -> None:
-        """Check one batch and keep the microseconds of CPU a check took."""
+        """Check one batch and keep the microseconds that each check took."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(kind, BATCH, file=self._process.stdin, flush=True)
-        self.seen[kind].append(float(self._process.stdout.readline()))
+        self.seen[kind] += map(float, self._process.stdout.readline().split()[COLD:])
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -80,9 +84,9 @@ class Build:
 
 def measure(here: Path, other: Path, rounds: int) -> dict[str, dict[str, float]]:
     """
-    Lower quartiles by kind of check: microseconds of CPU of both builds, and this one's share of the other's.
+    Lower quartiles by kind of check: microseconds of both builds, and this one's share of the other's.
 
-    What else runs on the machine makes a turn dearer by filling the caches, never cheaper.
+    What else runs on the machine makes a check dearer, never cheaper.
     """
     builds = {"other": Build(other), "this": Build(here)}
     for number in range(rounds + 1):

@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import signal
 from pathlib import Path
 
@@ -18,6 +19,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 REAL_PROCESSES = frozenset({"admin", "control", "demo", "envoy", "mesh", "service"})
 """Rooms whose tests start real Envoys, servers and browsers on a machine that others use too."""
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are kept to the end: nobody need look for garbage among them again and again."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,6 +22,7 @@ from authz.cli import COMMANDS, application
 from authz.settings.fields import TUNING, Settings
 from authz.settings.flags import setting_flags
 from authz.settings.reading import PREFIX
+from authz.settings.sections import PATHS
 
 ROOT = Path(authz.__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -39,17 +40,17 @@ NEVER_RUN = re.compile(r"\b(serve|demo|ca serve|pip|make|curl|docker|openssl|sud
 
 
 def settings_table() -> str:
-    """Every setting of ``authz serve`` with its default, in the order of the fields, tuning last."""
-    rows = ["| setting | default | what it does |", "|---|---|---|"]
+    """Every setting of ``authz serve`` by both of its names, with its default; tuning last."""
+    rows = ["| setting | in a section | default | what it does |", "|---|---|---|---|"]
     for flag in sorted(setting_flags(), key=lambda flag: flag.name in TUNING):
-        if flag.name in TUNING and "| **tuning** | | |" not in rows:
-            rows.append("| **tuning** | | |")
+        if flag.name in TUNING and "| **tuning** | | | |" not in rows:
+            rows.append("| **tuning** | | | |")
         default = Settings.model_fields[flag.name].default
         shown = ", ".join(f"`{value}`" for value in default) if flag.several else f"`{default}`"
         empty = default is None or default == "" or default == () or default == {}
         choices = f" ({' or '.join(f'`{choice}`' for choice in flag.choices)})" if flag.choices else ""
         text = (Settings.model_fields[flag.name].description or "").replace("|", "\\|")
-        rows.append(f"| `{flag.name}` | {'–' if empty else shown} | {text}{choices} |")
+        rows.append(f"| `{flag.name}` | `{PATHS[flag.name]}` | {'–' if empty else shown} | {text}{choices} |")
     return "\n".join(rows) + "\n"
 
 

@@ -103,7 +103,7 @@ DOORS: dict[str, str] = {
 """The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``."""
 
 CORE_STDLIB = frozenset(
-    "bisect collections dataclasses enum functools ipaddress re types typing __future__".split()  # noqa: SIM905  # read as a list of words
+    "bisect collections dataclasses enum functools gc ipaddress re types typing __future__".split()  # noqa: SIM905  # read as a list of words
 )
 """What a room that decides needs; bisect because the index finds prefixes by it."""
 
@@ -122,13 +122,16 @@ def modules() -> Mapping[str, Path]:
     return {module_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
-def imported(source: str) -> Iterator[str]:
+@cache
+def imported(source: str) -> tuple[str, ...]:
+    found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def room_of(name: str) -> str:

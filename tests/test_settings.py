@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from authz.core.errors import SettingsError
 from authz.settings.fields import Settings
 from authz.settings.reading import read_settings
-from authz.settings.sections import SECTIONS, AccessLogSettings, AuditSettings, Section
+from authz.settings.sections import PATHS, SECTIONS, AccessLogSettings, AuditSettings, Section, Sections, flatten
 
 
 def test_everything_has_a_default() -> None:
@@ -56,11 +56,11 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_JWKS_CA_BUNDLES": "{"}, "setting `jwks_ca_bundles`: expected a JSON object"),
         ({"AUTHZ_JWKS_CA_BUNDLES": "ca.pem"}, "setting `jwks_ca_bundles`: `ca.pem` is neither NAME=FILE nor"),
         ({"AUTHZ_PEER_TRUST_BUNDLES": "a=x;a=y"}, "setting `peer_trust_bundles`: `a` is given twice"),
-        ({"AUTHZ_LISTEN": "authz"}, "setting `listen`: `authz` is none of host:port, unix:/path and"),
-        ({"AUTHZ_LISTEN": ":9191"}, "setting `listen`: `:9191` is none of"),
-        ({"AUTHZ_LISTEN": "127.0.0.1:99999"}, "setting `listen`: `127.0.0.1:99999` is none of"),
-        ({"AUTHZ_LISTEN": "localhost:http"}, "setting `listen`: `localhost:http` is none of"),
-        ({"AUTHZ_LISTEN": "unix:"}, "setting `listen`: `unix:` is none of"),
+        ({"AUTHZ_LISTEN": "authz"}, "setting `listen`: `authz` is not one of host:port, unix:/path and"),
+        ({"AUTHZ_LISTEN": ":9191"}, "setting `listen`: `:9191` is not one of"),
+        ({"AUTHZ_LISTEN": "127.0.0.1:99999"}, "setting `listen`: `127.0.0.1:99999` is not one of"),
+        ({"AUTHZ_LISTEN": "localhost:http"}, "setting `listen`: `localhost:http` is not one of"),
+        ({"AUTHZ_LISTEN": "unix:"}, "setting `listen`: `unix:` is not one of"),
         ({"AUTHZ_LISTEN": ","}, "setting `listen`: expected at least one address"),
         ({"AUTHZ_ADMIN": "15014"}, "setting `admin`: `15014` is neither host:port nor unix:/path"),
         ({"AUTHZ_ADMIN": "unix-abstract:authz"}, "setting `admin`: `unix-abstract:authz` is neither"),
@@ -69,7 +69,7 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_ACCESS_LOGS": "grpc", "AUTHZ_ACCESS_LOG_ADMIN": "http://{proxy}:15000"}, "needs `workers: 1`"),
         (
             {"AUTHZ_ACCESS_LOGS": "file:a,file:b", "AUTHZ_ACCESS_LOG_POSITIONS": "p"},
-            "`access_log_positions` is of one directory",
+            "`access_log_positions` is for one directory",
         ),
         ({"AUTHZ_TLS_KEY": "k"}, "`tls_certificate` and `tls_key` are given together"),
         ({"AUTHZ_TLS_CLIENT_CA": "k"}, "`tls_client_ca` needs"),
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_named(environment: dict[str, str], message: str) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- a", "no mapping"),
+        ("- a", "not a mapping"),
         ("listen:\n- a: [", "authz.yaml`:2:7 is not YAML: "),
         ("polices: x", "did you mean `policies`?"),
         (None, "cannot be read"),
@@ -117,10 +117,21 @@ def test_every_field_of_a_section_is_a_setting_of_the_same_type(section: type[Se
     }
 
 
+def test_every_setting_is_in_one_section() -> None:
+    flat_names = [flat for section in SECTIONS.values() for flat in section.flat_names().values()]
+    assert sorted(flat_names) == sorted(Settings.model_fields)
+
+
 @pytest.mark.parametrize(("name", "section"), SECTIONS.items())
 def test_a_section_has_all_settings_of_its_prefix(name: str, section: type[Section]) -> None:
     wanted = {flat for flat in Settings.model_fields if flat == name or flat.startswith(f"{section.PREFIX}_")}
     assert wanted <= set(section.flat_names().values())
+
+
+@pytest.mark.parametrize(("flat", "path"), PATHS.items())
+def test_a_file_may_write_every_setting_by_both_of_its_names(flat: str, path: str) -> None:
+    section, field = path.split(".")
+    assert flatten({section: {field: "x"}}) == flatten({flat: "x"}) == {flat: "x"}
 
 
 def test_a_file_may_write_a_section_or_flat_names(tmp_path: Path) -> None:
@@ -132,10 +143,25 @@ def test_a_file_may_write_a_section_or_flat_names(tmp_path: Path) -> None:
     assert AccessLogSettings.of(settings).directories == (Path("logs"),)
 
 
+def test_every_section_of_a_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "authz.yaml"
+    file.write_text(
+        "policies: {path: p, mesh: m}\nserver: {listen: [unix:/a], kind: grpcio}\nadmin: {address: unix:/b}\n"
+        "peer: {certificate: optional, trust_bundles: {mesh.test: a.pem}}\ntokens: {max_bytes: 300}\n"
+        "keys: {timeout_seconds: 1}\ndrain: {delay_seconds: 3}\nlog: {level: debug}\n"
+    )
+    parts = Sections.of(read_settings({}, file=file, environment={}))
+    assert (parts.policies.path, parts.policies.mesh) == (Path("p"), Path("m"))
+    assert (parts.server.listen, parts.server.kind, parts.admin.address) == (("unix:/a",), "grpcio", "unix:/b")
+    assert (parts.peer.certificate, parts.peer.trust_bundles) == ("optional", {"mesh.test": "a.pem"})
+    assert (parts.tokens.max_bytes, parts.keys.timeout_seconds) == (300, 1)
+    assert (parts.drain.delay_seconds, parts.log.level) == (3, "debug")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("audit: {sink: [none]}", "unknown setting `audit.sink`"),
+        ("audit: {sink: [none]}", "unknown setting `audit.sink`; did you mean `audit.sinks`?"),
         ("audit: {capacity: 5}\naudit_capacity: 6", "`audit_capacity` is given twice"),
         ("tls: {key: k}", "`tls_certificate` and `tls_key` are given together"),
         ("otlp: {protocol: udp}", "setting `otlp_protocol`: input should be 'grpc' or 'http'"),

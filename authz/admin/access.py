@@ -37,9 +37,10 @@ _HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS]
 _NAMES = frozenset(name for name, _ in _HEADERS)
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+_Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[_Message]]
+Send = Callable[[_Message], Awaitable[None]]
+"""The callables of ASGI; Any: its messages are dictionaries of many kinds."""
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -98,7 +99,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
 
-        async def guarded(message: Message) -> None:
+        async def guarded(message: _Message) -> None:
             if message["type"] == "http.response.start":
                 own = [pair for pair in message.get("headers", ()) if pair[0].lower() not in _NAMES]
                 message["headers"] = [*own, *_HEADERS]

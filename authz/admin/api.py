@@ -27,7 +27,7 @@ from authz.telemetry.status import ServiceStatus, TrailStatus
 MAX_WORKLOADS = 300
 """In the graph, of workloads and of callers each; a larger mesh is looked at by namespace."""
 GRAPH_SECONDS = 1.0
-"""A graph is made anew at most so often, however many look at it."""
+"""A graph is made again at most this often, however many look at it."""
 
 
 @dataclass(slots=True)

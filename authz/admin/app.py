@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from authz.admin.answers import NO_STORE, alive, healthiness, readiness
 from authz.admin.health import Health, judge_health
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.metrics import TelemetryCollector, metrics_registry, render_metrics
 from authz.telemetry.status import ServiceStatus, TrailStatus
 
 _log = logging.getLogger("authz.admin")
-_NO_STORE = {"cache-control": "no-store"}
 
 
 def create_app(
@@ -48,25 +48,20 @@ def create_app(
 
     registry = metrics_registry(TelemetryCollector(telemetry, status, trail, lambda: health().is_ready))
 
-    async def livez(request: Request) -> Response:
-        return JSONResponse({"status": "alive"}, headers=_NO_STORE)
-
     async def readyz(request: Request) -> Response:
         found = health()
-        causes = [cause for cause in found.causes if cause.blocks]
-        return _answer("ready" if found.is_ready else "not ready", Health(tuple(causes)), is_well=found.is_ready)
+        return readiness((cause for cause in found.causes if cause.blocks), is_ready=found.is_ready)
 
     async def healthz(request: Request) -> Response:
         found = health()
-        word = "healthy" if found.is_healthy else "attention" if found.is_ready else "not ready"
-        return _answer(word, found, is_well=found.is_ready)
+        return healthiness(found.causes, is_ready=found.is_ready)
 
     async def metrics(request: Request) -> Response:
         body, content_type = render_metrics(registry, request.headers.get("accept", ""))
-        return Response(body, media_type=None, headers={"content-type": content_type, **_NO_STORE})
+        return Response(body, media_type=None, headers={"content-type": content_type, **NO_STORE})
 
     found: list[BaseRoute] = [
-        Route("/livez", livez),
+        Route("/livez", alive),
         Route("/readyz", readyz),
         Route("/healthz", healthz),
         Route("/metrics", metrics),
@@ -76,14 +71,9 @@ def create_app(
 
     async def unknown(request: Request, error: Exception) -> Response:
         """Names differ from program to program: `/health`, `/ready`; here are ours."""
-        return JSONResponse({"error": "there is no such path", "paths": paths}, 404, headers=_NO_STORE)
+        return JSONResponse({"error": "there is no such path", "paths": paths}, 404, headers=NO_STORE)
 
     return Starlette(routes=found, exception_handlers={404: unknown, Exception: _failed})
-
-
-def _answer(word: str, health: Health, *, is_well: bool) -> Response:
-    causes = [{"part": c.part, "message": c.message, "blocks": c.blocks} for c in health.causes]
-    return JSONResponse({"status": word, "causes": causes}, 200 if is_well else 503, headers=_NO_STORE)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -91,4 +81,4 @@ async def _failed(request: Request, error: Exception) -> Response:
     _log.error("%s could not be answered", request.url.path, exc_info=error)
     message = f"the status could not be read: {type(error).__name__}"
     cause = {"part": "admin", "message": message, "blocks": True}
-    return JSONResponse({"status": "unknown", "causes": [cause]}, 500, headers=_NO_STORE)
+    return JSONResponse({"status": "unknown", "causes": [cause]}, 500, headers=NO_STORE)

@@ -12,7 +12,7 @@ from authz.telemetry.status import ServiceStatus, TrailStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class HealthCause:
     """One reason why something is not well."""
 
     part: str
@@ -26,7 +26,7 @@ class Cause:
 class Health:
     """All causes; an empty list is perfect health."""
 
-    causes: tuple[Cause, ...] = ()
+    causes: tuple[HealthCause, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -50,20 +50,20 @@ def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Heal
     return Health((*_service(service), *_keys(service), *_peers(service), *_audit(trail), *_certificates(service, now)))
 
 
-def _service(service: ServiceStatus) -> Iterator[Cause]:
+def _service(service: ServiceStatus) -> Iterator[HealthCause]:
     reload = service.reload
     if service.is_draining:
-        yield Cause("service", "draining: no new requests are wanted", True)
+        yield HealthCause("service", "draining: no new requests are wanted", True)
     if not reload.policy_version:
-        yield Cause("policies", "no policies are loaded yet", True)
+        yield HealthCause("policies", "no policies are loaded yet", True)
     if not reload.is_ok:
         first = next((str(problem).partition("\n")[0] for problem in reload.problems if problem.is_error), "")
-        yield Cause(
+        yield HealthCause(
             "policies", f"the last change was refused, version {reload.policy_version or 'none'} stays: {first}", False
         )
 
 
-def _keys(service: ServiceStatus) -> Iterator[Cause]:
+def _keys(service: ServiceStatus) -> Iterator[HealthCause]:
     """
     The start waits for every key set, as gRPC health does, but not for ever.
 
@@ -71,42 +71,44 @@ def _keys(service: ServiceStatus) -> Iterator[Cause]:
     """
     for key_set in service.key_sets:
         if key_set.fetched_at is None and not key_set.error:
-            yield Cause("keys", f"{key_set.name} is being fetched", True)
+            yield HealthCause("keys", f"{key_set.name} is being fetched", True)
         elif key_set.fetched_at is None:
             why = f"{key_set.name} was never read, its tokens are denied: {key_set.error}"
-            yield Cause("keys", why, service.is_starting)
+            yield HealthCause("keys", why, service.is_starting)
         elif key_set.error:
-            yield Cause("keys", f"{key_set.name} cannot be refreshed, the last good keys stay: {key_set.error}", False)
+            yield HealthCause(
+                "keys", f"{key_set.name} cannot be refreshed, the last good keys stay: {key_set.error}", False
+            )
         if key_set.skipped:
-            yield Cause("keys", f"of {key_set.name} is not used: {'; '.join(key_set.skipped)}", False)
+            yield HealthCause("keys", f"not all of {key_set.name} is used: {'; '.join(key_set.skipped)}", False)
 
 
-def _peers(service: ServiceStatus) -> Iterator[Cause]:
+def _peers(service: ServiceStatus) -> Iterator[HealthCause]:
     """The last good bundles and revocations still judge, so requests are decided; a revocation may be missing."""
     problem = service.peer_trust.problem if service.peer_trust is not None else ""
     if problem:
         what = "a change of trust bundles or revocations was refused, the last good ones stay"
-        yield Cause("peers", f"{what}: {problem}", False)
+        yield HealthCause("peers", f"{what}: {problem}", False)
 
 
-def _audit(trail: TrailStatus) -> Iterator[Cause]:
+def _audit(trail: TrailStatus) -> Iterator[HealthCause]:
     if not trail.is_running:
-        yield Cause("audit", "the audit writer does not run", True)
+        yield HealthCause("audit", "the audit writer does not run", True)
     for sink in trail.sinks:
         if sink.error:
-            yield Cause("audit", f"sink {sink.name} fails: {sink.error}", not sink.written or trail.denies)
+            yield HealthCause("audit", f"sink {sink.name} fails: {sink.error}", not sink.written or trail.denies)
     if trail.capacity and trail.queued >= trail.capacity:
-        yield Cause("audit", f"the queue is full: {trail.dropped} decisions have no record", trail.denies)
+        yield HealthCause("audit", f"the queue is full: {trail.dropped} decisions have no record", trail.denies)
     if trail.tracing:
-        yield Cause("tracing", trail.tracing, False)
+        yield HealthCause("tracing", trail.tracing, False)
 
 
-def _certificates(service: ServiceStatus, now: float) -> Iterator[Cause]:
+def _certificates(service: ServiceStatus, now: float) -> Iterator[HealthCause]:
     if service.tls_problem:
-        yield Cause("certificates", f"the last good certificate of the port stays: {service.tls_problem}", False)
+        yield HealthCause("certificates", f"the last good certificate of the port stays: {service.tls_problem}", False)
     for certificate in service.certificates:
         if certificate.not_after <= now:
             who = certificate.identity or f"{certificate.workload}.{certificate.namespace}".strip(".")
-            yield Cause(
+            yield HealthCause(
                 "certificates", f"the {certificate.kind} certificate of {who or 'this service'} has expired", False
             )

@@ -8,11 +8,11 @@ Pure; nothing here asks a worker.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-Answer = dict[str, Any]
-"""One JSON object as ``api`` makes it."""
+JsonAnswer = dict[str, Any]
+"""One JSON object as ``api`` makes it; docs/page.md names its fields."""
 
 
-def merge_overviews(found: Sequence[Answer]) -> Answer:
+def merge_overviews(found: Sequence[JsonAnswer]) -> JsonAnswer:
     """The worst of all tells how the service is; a policy version that not all share is a cause of its own."""
     first = found[0]
     versions = sorted({str(one["policy_version"]) for one in found})
@@ -32,7 +32,7 @@ def merge_overviews(found: Sequence[Answer]) -> Answer:
     }
 
 
-def merge_policies(found: Sequence[Answer]) -> Answer:
+def merge_policies(found: Sequence[JsonAnswer]) -> JsonAnswer:
     """Hits are added by rule; where one worker refused a change its problems are told."""
     told = next((one for one in found if not one["reload_ok"]), found[0])
     merged = {**told, "reload_ok": all(one["reload_ok"] for one in found)}
@@ -54,7 +54,7 @@ def merge_policies(found: Sequence[Answer]) -> Answer:
     return merged
 
 
-def merge_identities(found: Sequence[Answer]) -> Answer:
+def merge_identities(found: Sequence[JsonAnswer]) -> JsonAnswer:
     """A caller was last seen when any worker saw it; of a key set the one that is in trouble is told."""
     peers: dict[str, float] = {}
     for one in found:
@@ -69,7 +69,7 @@ def merge_identities(found: Sequence[Answer]) -> Answer:
     }
 
 
-def merge_decisions(found: Sequence[tuple[int, Answer]], limit: int) -> list[Answer]:
+def merge_decisions(found: Sequence[tuple[int, JsonAnswer]], limit: int) -> list[JsonAnswer]:
     """Newest first; each row says which worker decided."""
     rows = [{**row, "worker": index} for index, one in found for row in one["decisions"]]
     rows.sort(key=lambda row: row["time"], reverse=True)
@@ -79,10 +79,10 @@ def merge_decisions(found: Sequence[tuple[int, Answer]], limit: int) -> list[Ans
 # --- the graph -------------------------------------------------------------------------------------------------------
 
 
-def merge_graphs(found: Sequence[Answer]) -> Answer:
+def merge_graphs(found: Sequence[JsonAnswer]) -> JsonAnswer:
     """Nodes and edges by id, in the order of the first that has them."""
-    nodes: dict[str, Answer] = {}
-    edges: dict[str, list[Answer]] = {}
+    nodes: dict[str, JsonAnswer] = {}
+    edges: dict[str, list[JsonAnswer]] = {}
     for one in found:
         for node in one["elements"]["nodes"]:
             data = node["data"]
@@ -100,7 +100,7 @@ def merge_graphs(found: Sequence[Answer]) -> Answer:
     }
 
 
-def _merge_nodes(first: Answer, second: Answer) -> Answer:
+def _merge_nodes(first: JsonAnswer, second: JsonAnswer) -> JsonAnswer:
     traffic = {one["protocol"]: dict(one["rates"]) for one in first["traffic"]}
     for one in second["traffic"]:
         _add_rates(traffic.setdefault(one["protocol"], {}), one["rates"])
@@ -109,7 +109,7 @@ def _merge_nodes(first: Answer, second: Answer) -> Answer:
     return merged
 
 
-def merge_edges(found: Sequence[Answer]) -> Answer:
+def merge_edges(found: Sequence[JsonAnswer]) -> JsonAnswer:
     """One edge as several workers saw it."""
     if len(found) == 1:
         return found[0]
@@ -138,7 +138,7 @@ def merge_edges(found: Sequence[Answer]) -> Answer:
     return merged
 
 
-def _state(allowed: int, denied: int, policies: Iterable[Answer]) -> str:
+def _state(allowed: int, denied: int, policies: Iterable[JsonAnswer]) -> str:
     if allowed:
         return "mixed" if denied else "allowed"
     if denied:
@@ -146,7 +146,7 @@ def _state(allowed: int, denied: int, policies: Iterable[Answer]) -> str:
     return "idle" if any(policy["state"] == "idle" for policy in policies) else "unused"
 
 
-def _merge_traffic(found: Sequence[tuple[Answer, Answer]]) -> Answer:
+def _merge_traffic(found: Sequence[tuple[JsonAnswer, JsonAnswer]]) -> JsonAnswer:
     """Rates are added; shares are weighted by the requests that each worker saw."""
     rates: dict[str, str] = {}
     weighted: dict[tuple[str, str], float] = {}
@@ -161,7 +161,7 @@ def _merge_traffic(found: Sequence[tuple[Answer, Answer]]) -> Answer:
     protocol = found[0][0]["protocol"]
     if denied:
         rates[f"{protocol}PercentErr"] = f"{100.0 * denied / total:.1f}"
-    responses: Answer = {}
+    responses: JsonAnswer = {}
     for (code, flag), number in sorted(weighted.items()):
         responses.setdefault(code, {"flags": {}, "hosts": {}})["flags"][flag] = f"{number / total:.1f}"
     return {"protocol": protocol, "rates": rates, "responses": responses}
@@ -172,9 +172,9 @@ def _add_rates(rates: dict[str, str], more: dict[str, str]) -> None:
         rates[name] = f"{float(rates.get(name, 0)) + float(rate):.2f}"
 
 
-def _added(policies: Iterable[Answer], name: str, key: Callable[[Answer], Any]) -> list[Answer]:
+def _added(policies: Iterable[JsonAnswer], name: str, key: Callable[[JsonAnswer], Any]) -> list[JsonAnswer]:
     """Entries that are the same thing, their ``requests`` added, most first."""
-    found: dict[Any, Answer] = {}
+    found: dict[Any, JsonAnswer] = {}
     for policy in policies:
         for one in policy[name]:
             before = found.get(key(one))
@@ -188,5 +188,5 @@ def _added(policies: Iterable[Answer], name: str, key: Callable[[Answer], Any]) 
     return sorted(found.values(), key=lambda one: -one["requests"])
 
 
-def _distinct(found: Iterable[Answer], key: Callable[[Answer], Any]) -> list[Answer]:
+def _distinct(found: Iterable[JsonAnswer], key: Callable[[JsonAnswer], Any]) -> list[JsonAnswer]:
     return list({key(one): one for one in found}.values())

@@ -15,13 +15,14 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from authz.admin.merge import JsonAnswer
 from authz.analysis.graph.graph import Grouping
 from authz.core.decision import Effect
 
@@ -37,29 +38,26 @@ _UNITS = {"s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(\d{1,6})([smh]?)")
 _CURSOR = re.compile(r"\d{1,15}(?:\.\d{1,15}){0,255}")
 
-Answer = dict[str, Any]
-"""One JSON object; docs/page.md names its fields."""
-
 
 class PageSource(Protocol):
     """Who knows what the page shows: this process, or several workers together."""
 
-    async def overview(self) -> Answer:
+    async def overview(self) -> JsonAnswer:
         """What the start of the page shows."""
 
-    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> Answer:
+    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> JsonAnswer:
         """Nodes and edges of the last ``window_seconds``, within these namespaces; an empty set is all."""
 
-    async def decisions(self, after: str, limit: int, effect: Effect | None) -> Answer:
+    async def decisions(self, after: str, limit: int, effect: Effect | None) -> JsonAnswer:
         """``decisions`` after a cursor, newest first, and ``cursor`` for the next question; empty is the beginning."""
 
-    async def decision(self, decision_id: str) -> Answer | None:
+    async def decision(self, decision_id: str) -> JsonAnswer | None:
         """One decision with its explanation; None when nobody remembers it."""
 
-    async def policies(self) -> Answer:
+    async def policies(self) -> JsonAnswer:
         """The policies in force and what was found in them."""
 
-    async def identity(self) -> Answer:
+    async def identity(self) -> JsonAnswer:
         """Certificates, key sets and peers."""
 
 
@@ -94,14 +92,14 @@ class Page:
     async def _index(self, request: Request) -> Response:
         return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
 
-    async def _graph(self, request: Request) -> Answer:
+    async def _graph(self, request: Request) -> JsonAnswer:
         """Kiali's parameters: ``namespaces``, ``graphType``, ``duration``; others are accepted and ignored."""
         asked = request.query_params
         namespaces = frozenset(name for name in asked.get("namespaces", "").split(",") if name)
         grouping = Grouping(asked.get("graphType", Grouping.VERSION))
         return await self._source.graph(_seconds(asked.get("duration", "10m")), grouping, namespaces)
 
-    async def _decisions(self, request: Request) -> Answer:
+    async def _decisions(self, request: Request) -> JsonAnswer:
         asked = request.query_params
         effect = Effect(asked["effect"]) if asked.get("effect") else None
         limit = min(max(1, int(asked.get("limit", "200"))), MAX_ROWS)
@@ -143,7 +141,7 @@ class Page:
             self._streams -= 1
 
 
-def _answering(make: Callable[[Request], Awaitable[Answer | None]]) -> Callable[[Request], Awaitable[Response]]:
+def _answering(make: Callable[[Request], Awaitable[JsonAnswer | None]]) -> Callable[[Request], Awaitable[Response]]:
     """A route that answers JSON."""
 
     async def answer(request: Request) -> Response:
@@ -169,5 +167,5 @@ def _seconds(text: str) -> float:
 def _cursor(text: str) -> str:
     """One number a worker, joined by points. Raises ValueError."""
     if text and not _CURSOR.fullmatch(text):
-        raise ValueError("`after` is no cursor of an earlier answer")
+        raise ValueError("`after` is not a cursor of an earlier answer")
     return text

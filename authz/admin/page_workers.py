@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote, urlencode
 
 from authz.admin.merge import (
-    Answer,
+    JsonAnswer,
     merge_decisions,
     merge_graphs,
     merge_identities,
@@ -19,7 +19,7 @@ from authz.analysis.graph.graph import Grouping
 from authz.core.decision import Effect
 
 _log = logging.getLogger("authz.admin")
-_NOBODY: Answer = {
+_NOBODY: JsonAnswer = {
     "ready": False,
     "reload_ok": True,
     "policy_version": None,
@@ -35,12 +35,12 @@ class WorkersSource:
         self._workers = workers
         self._fetch = fetch
 
-    async def overview(self) -> Answer:
+    async def overview(self) -> JsonAnswer:
         """The overviews of all workers as one."""
         found = await self._ask("/api/overview")
         return merge_overviews([answer for _, answer in found]) if found else _NOBODY
 
-    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> Answer:
+    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> JsonAnswer:
         """The graphs of all workers added up."""
         asked = {"duration": f"{window_seconds:.0f}s", "graphType": grouping.value, "namespaces": ",".join(namespaces)}
         found = await self._ask(f"/api/namespaces/graph?{urlencode(asked)}")
@@ -48,7 +48,7 @@ class WorkersSource:
             return {"graphType": grouping.value, "elements": {"nodes": [], "edges": []}}
         return merge_graphs([answer for _, answer in found])
 
-    async def decisions(self, after: str, limit: int, effect: Effect | None) -> Answer:
+    async def decisions(self, after: str, limit: int, effect: Effect | None) -> JsonAnswer:
         """The cursor is one number a worker, in their order; a worker that does not answer keeps its own."""
         workers = self._workers()
         cursors = after.split(".") if after else []
@@ -61,12 +61,12 @@ class WorkersSource:
         cursor = ".".join(text or "0" for text in cursors[: len(workers)])
         return {"decisions": merge_decisions(found, limit), "cursor": cursor}
 
-    async def decision(self, decision_id: str) -> Answer | None:
+    async def decision(self, decision_id: str) -> JsonAnswer | None:
         """The decision of whichever worker made it, with the worker's number."""
         found = await self._ask(f"/api/decisions/{quote(decision_id, safe='')}")
         return {**found[0][1], "worker": found[0][0]} if found else None
 
-    async def policies(self) -> Answer:
+    async def policies(self) -> JsonAnswer:
         """The policies of the workers as one, and whether all are at the same version."""
         found = await self._ask("/api/policies")
         if not found:
@@ -74,24 +74,24 @@ class WorkersSource:
                     "reloads": {"successes": 0, "failures": 0}, "started_at": 0.0}  # fmt: skip
         return merge_policies([answer for _, answer in found])
 
-    async def identity(self) -> Answer:
+    async def identity(self) -> JsonAnswer:
         """Certificates, key sets and peers of all workers, each once."""
         found = await self._ask("/api/identity")
         if not found:
             return {"now": 0.0, "certificates": [], "key_sets": [], "peers": []}
         return merge_identities([answer for _, answer in found])
 
-    async def _ask(self, *targets: str) -> list[tuple[int, Answer]]:
+    async def _ask(self, *targets: str) -> list[tuple[int, JsonAnswer]]:
         """Ask every worker, with one target for all or one for each; answers with their worker, in order."""
         workers = self._workers()
         each = targets if len(targets) == len(workers) else targets * len(workers)
         answers = await asyncio.gather(*(self._one(index, target) for index, target in zip(workers, each, strict=True)))
         return [(index, answer) for index, answer in zip(workers, answers, strict=True) if answer is not None]
 
-    async def _one(self, index: int, target: str) -> Answer | None:
+    async def _one(self, index: int, target: str) -> JsonAnswer | None:
         try:
             answer = await self._fetch(index, WorkerRequest("GET", target))
-            found: Answer | None = json.loads(answer.body) if answer.status == 200 else None
+            found: JsonAnswer | None = json.loads(answer.body) if answer.status == 200 else None
         except Exception:  # the page shows what the others know, rather than nothing
             _log.warning("worker %s could not be asked for %s", index, target.partition("?")[0], exc_info=True)
             return None

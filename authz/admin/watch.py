@@ -167,7 +167,7 @@ class Watch:
         """
         Decisions after a sequence number, newest first.
 
-        The writer takes up a batch kind by kind, so the sequence says what is news and the time what came first.
+        The writer handles a batch kind by kind, so the sequence says what is news and the time what came first.
         """
         with self._lock:
             found: list[Kept] = []

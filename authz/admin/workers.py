@@ -8,17 +8,20 @@ not. Whatever else is asked for is answered by a worker, the one of ``?worker=``
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from authz.admin.answers import NO_STORE, alive, healthiness, readiness
+from authz.admin.health import HealthCause
+from authz.telemetry.counters import Labels
 from authz.telemetry.names import WORKER_RESTARTS, WORKER_SERVING
+from authz.telemetry.text import CONTENT_TYPE, metric_lines
 
 _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{)?(.*)", re.DOTALL)
-_NO_STORE = {"cache-control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,51 +77,42 @@ def create_workers_app(
         request = WorkerRequest("GET", target, (("accept", "text/plain"),))
         return [(worker, await fetch(worker.index, request)) for worker in workers()]
 
-    async def livez(request: Request) -> Response:
-        return JSONResponse({"status": "alive"}, headers=_NO_STORE)
-
     async def readyz(request: Request) -> Response:
         found = workers()
         is_ready = any(worker.is_serving for worker in found) and not is_draining()
-        causes = [] if is_ready else _not_serving(found)
-        word = "ready" if is_ready else "not ready"
-        return JSONResponse({"status": word, "causes": causes}, 200 if is_ready else 503, headers=_NO_STORE)
+        return readiness([] if is_ready else _not_serving(found), is_ready=is_ready)
 
     async def healthz(request: Request) -> Response:
         found = await asked("/healthz")
         causes = _not_serving([worker for worker, _ in found])
         for worker, answer in found:
-            causes += [
-                {**cause, "message": f"worker {worker.index}: {cause['message']}", "blocks": False}
-                for cause in _causes(answer)
-            ]
+            causes += [replace(one, message=f"worker {worker.index}: {one.message}") for one in _causes(answer)]
         is_ready = any(worker.is_serving for worker, _ in found) and not is_draining()
-        word = "not ready" if not is_ready else "attention" if causes else "healthy"
-        return JSONResponse({"status": word, "causes": causes}, 200 if is_ready else 503, headers=_NO_STORE)
+        return healthiness(causes, is_ready=is_ready)
 
     async def metrics(request: Request) -> Response:
         found = await asked("/metrics")
         pages = [(worker.index, answer.body.decode()) for worker, answer in found if answer.status == 200]
         body = merge_metrics(pages) + _own_metrics([worker for worker, _ in found])
-        return Response(body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8", **_NO_STORE})
+        return Response(body, headers={"content-type": CONTENT_TYPE, **NO_STORE})
 
     async def other(request: Request) -> Response:
         wanted = request.query_params.get("worker", "")
         able = [w.index for w in workers() if (str(w.index) == wanted if wanted else w.is_serving)]
         if not able:
-            return JSONResponse({"error": "no such worker is serving"}, 503, headers=_NO_STORE)
+            return JSONResponse({"error": "no such worker is serving"}, 503, headers=NO_STORE)
         query = f"?{request.url.query}" if request.url.query else ""
         passed = tuple((k, v) for k, v in request.headers.items() if k in ("accept", "content-type", "origin"))
         answer = await fetch(
             able[0], WorkerRequest(request.method, request.url.path + query, passed, await request.body())
         )
         if not answer.status:
-            return JSONResponse({"error": f"worker {able[0]} does not answer"}, 502, headers=_NO_STORE)
+            return JSONResponse({"error": f"worker {able[0]} does not answer"}, 502, headers=NO_STORE)
         return Response(answer.body, answer.status, headers=dict(answer.headers))
 
     return Starlette(
         routes=[
-            Route("/livez", livez),
+            Route("/livez", alive),
             Route("/readyz", readyz),
             Route("/healthz", healthz),
             Route("/metrics", metrics),
@@ -157,29 +151,26 @@ def _labelled(sample: str, index: int) -> str:
 
 
 def _own_metrics(found: Sequence[WorkerStatus]) -> str:
-    told: list[str] = []
-    for metric, values in (
-        (WORKER_SERVING, [int(worker.is_serving) for worker in found]),
-        (WORKER_RESTARTS, [worker.restarts for worker in found]),
-    ):
-        told += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
-        told += [f'{metric.name}{{worker="{w.index}"}} {value}' for w, value in zip(found, values, strict=True)]
-    return "\n".join([*told, ""])
+    serving: dict[Labels, float] = {(str(worker.index),): float(worker.is_serving) for worker in found}
+    restarts: dict[Labels, float] = {(str(worker.index),): float(worker.restarts) for worker in found}
+    lines = (*metric_lines(WORKER_SERVING, serving), *metric_lines(WORKER_RESTARTS, restarts))
+    return "".join(f"{line}\n" for line in lines)
 
 
-def _not_serving(found: Sequence[WorkerStatus]) -> list[dict[str, object]]:
+def _not_serving(found: Sequence[WorkerStatus]) -> list[HealthCause]:
     """Each is a cause; it blocks only when none is left."""
     none_left = not any(worker.is_serving for worker in found)
     return [
-        {"part": "workers", "message": f"worker {worker.index} does not serve", "blocks": none_left}
+        HealthCause("workers", f"worker {worker.index} does not serve", none_left)
         for worker in found
         if not worker.is_serving
     ]
 
 
-def _causes(answer: WorkerAnswer) -> list[dict[str, object]]:
+def _causes(answer: WorkerAnswer) -> list[HealthCause]:
+    """What a worker says of itself; none of it blocks the others."""
     try:
         causes = json.loads(answer.body)["causes"]
-        return [{"part": str(c["part"]), "message": str(c["message"])} for c in causes]
+        return [HealthCause(str(c["part"]), str(c["message"]), False) for c in causes]
     except (ValueError, KeyError, TypeError):
-        return [{"part": "workers", "message": "its health could not be read"}]
+        return [HealthCause("workers", "its health could not be read", False)]

@@ -19,7 +19,7 @@ from authz.core.attributes import read_field
 from authz.core.decided import Record
 
 
-class Found(NamedTuple):
+class FoundRecord(NamedTuple):
     """A record and where it stands."""
 
     record: Record
@@ -145,7 +145,7 @@ def read_record(line: bytes) -> Record | None:
     return record if isinstance(record, dict) else None
 
 
-def find(files: Iterable[Path], wanted: RecordFilter, skipped: Skipped | None = None) -> Iterator[Found]:
+def find(files: Iterable[Path], wanted: RecordFilter, skipped: Skipped | None = None) -> Iterator[FoundRecord]:
     """Find records in files, in the order of the files. Raises OSError for a file that cannot be read."""
     for file in files:
         if wanted.since is not None and _ended_before(file, wanted.since):
@@ -156,7 +156,7 @@ def find(files: Iterable[Path], wanted: RecordFilter, skipped: Skipped | None = 
                 if skipped is not None:
                     skipped.add(file, number)
             elif wanted.holds(record):
-                yield Found(record, file, number)
+                yield FoundRecord(record, file, number)
 
 
 def _ended_before(file: Path, since: float) -> bool:

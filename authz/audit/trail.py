@@ -16,9 +16,7 @@ from enum import StrEnum
 from authz.audit.builder import EntryBuilder, RecordSteps
 from authz.audit.entry import Entry, Sink
 from authz.audit.handover import CallSoon, Handover
-from authz.core.attributes import AttributeContext
-from authz.core.decided import Offer, Timing
-from authz.core.decision import Decision
+from authz.core.decided import Offer
 from authz.telemetry.status import SinkStatus, TrailStatus
 
 _log = logging.getLogger("authz.audit")
@@ -75,23 +73,13 @@ class AuditTrail:
         self._handover.use_loop(call_soon)
         self._thread.start()
 
-    def offer(
-        self,
-        attributes: AttributeContext,
-        decision: Decision,
-        decision_id: str,
-        started_at: float,
-        duration_seconds: float,
-        cache_hit: bool | None = None,
-        timings: tuple[Timing, ...] = (),
-    ) -> bool:
+    def record(self, offer: Offer) -> bool:
         """
         Hand over one decision. Never waits, never raises.
 
         Returns:
             False when the queue is full and the setting says to deny: the caller must then refuse the request.
         """
-        offer = Offer(attributes, decision, decision_id, started_at, duration_seconds, cache_hit, timings)
         if len(self._handover) >= self._capacity:
             return self._overflow(offer)
         self._handover.put(offer)
@@ -110,7 +98,7 @@ class AuditTrail:
         return written.wait(timeout_seconds)
 
     def reopen(self) -> None:
-        """Let sinks that write files open them anew, before the next batch at the latest; from any thread."""
+        """Let sinks that write files reopen them, before the next batch at the latest; from any thread."""
         self._reopens = True
         self._wake.set()
 
@@ -175,9 +163,9 @@ class AuditTrail:
                 continue
             try:
                 reopen()
-                _log.info("audit sink %s is open anew", sink.name)
+                _log.info("audit sink %s was reopened", sink.name)
             except OSError as error:
-                _log.error("audit sink %s could not be opened anew, the old file stays: %s", sink.name, error)
+                _log.error("audit sink %s could not be reopened, the old file stays in use: %s", sink.name, error)
 
     def _close_all(self) -> None:
         for sink, _ in self._sinks:

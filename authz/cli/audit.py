@@ -25,7 +25,7 @@ NO = 3
 _SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
-Command = TypeVar("Command", bound=Callable[..., object])
+_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 def parse_time(value: str, now: float) -> float:
@@ -35,7 +35,7 @@ def parse_time(value: str, now: float) -> float:
     try:
         return datetime.fromisoformat(value).timestamp()
     except ValueError:
-        raise ValueError(f"`{value}` is no time: expected `10m`, `2h30m` or `2026-01-31T12:00:00Z`") from None
+        raise ValueError(f"`{value}` is not a time: expected `10m`, `2h30m` or `2026-01-31T12:00:00Z`") from None
 
 
 class _Time(click.ParamType[float]):
@@ -59,7 +59,7 @@ def _configured_file() -> Path:
     return next((Path(path) for kind, _, path in sinks if kind == "file" and path), Path("audit.jsonl"))
 
 
-def _reading(command: Command) -> Command:
+def _reading(command: _Command) -> _Command:
     """Options of every command that reads records."""
     for option in reversed(
         (
@@ -78,7 +78,7 @@ def _reading(command: Command) -> Command:
     return command
 
 
-def _filtering(command: Command) -> Command:
+def _filtering(command: _Command) -> _Command:
     """Options that choose among records."""
     for option in reversed(
         (
@@ -86,7 +86,9 @@ def _filtering(command: Command) -> Command:
                 "--workload", default="", help="Destination, `reviews-v2` or `reviews-v2.bookinfo`; * allowed."
             ),
             click.option("--principal", default="", help="Source principal, `*/sa/productpage`; * allowed."),
-            click.option("--effect", type=click.Choice(["allow", "deny"]), default=None, help="What was decided."),
+            click.option(
+                "--effect", type=click.Choice(["allow", "deny"]), default=None, help="Only decisions with this result."
+            ),
             click.option(
                 "--rule", default="", help="`policy`, `ns/policy`, `ns/policy/index` or Istio's name; * allowed."
             ),
@@ -112,7 +114,9 @@ def audit() -> None:
 @_reading
 @_filtering
 @click.option("-n", "number", type=click.IntRange(0), default=20, show_default=True, help="Records to show first.")
-@click.option("-f", "--follow", "is_following", is_flag=True, help="Go on as decisions are made, until Ctrl-C.")
+@click.option(
+    "-f", "--follow", "is_following", is_flag=True, help="Keep printing decisions as they are made, until Ctrl-C."
+)
 def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: str | None) -> None:
     """
     Show the newest records.

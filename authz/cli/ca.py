@@ -20,7 +20,7 @@ from authz.core.errors import SettingsError
 from authz.core.spiffe import SpiffeId
 from authz.identity.authority import Authority
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.files import write_file, write_secret_files
+from authz.identity.files import FILE_NAME, write_file, write_secret_files
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance
@@ -96,13 +96,17 @@ def init(
 @ca.command()
 @click.argument("spiffe_id", required=False)
 @DIRECTORY
-@click.option("--dns", multiple=True, help="A DNS name in it. Repeat it.")
-@click.option("--ip", "addresses", multiple=True, help="An IP address in a server certificate. Repeat it.")
+@click.option("--dns", multiple=True, help="A DNS name in the certificate; may be repeated.")
+@click.option("--ip", "addresses", multiple=True, help="An IP address in a server certificate; may be repeated.")
 @click.option("--server", is_flag=True, help="A web server's certificate for --dns, without a SPIFFE ID.")
-@click.option("--ttl", type=click.FloatRange(1), help="Seconds; without: a day, for a web server 90 days.")
+@click.option("--ttl", type=click.FloatRange(1), help="Life in seconds. By default a day; for a web server 90 days.")
 @KEY_TYPE
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory to write to.")
-@click.option("--name", default="tls", help="<name>.crt and <name>.key are written, the key first.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory to write `tls.crt` and `tls.key` to.",
+)
 def issue(
     spiffe_id: str | None,
     directory: Path,
@@ -112,7 +116,6 @@ def issue(
     ttl: float | None,
     key_type: str,
     out: Path,
-    name: str,
 ) -> None:
     """
     Issue a certificate to files: for SPIFFE_ID, or with --server for a web server.
@@ -137,8 +140,8 @@ def issue(
             )
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    Ledger(directory / LEDGER_FILE).record(_issuance(issued, f"file:{out / name}", now))
-    certificate, key = write_secret_files(out, name, issued.chain_pem, issued.key_pem)
+    Ledger(directory / LEDGER_FILE).record(_issuance(issued, f"file:{out / FILE_NAME}", now))
+    certificate, key = write_secret_files(out, FILE_NAME, issued.chain_pem, issued.key_pem)
     write_file(out / "ca.crt", authority.bundle_pem)
     output.say(f"{certificate} and {key}, valid until {time_of(issued.not_after)}")
 
@@ -192,11 +195,15 @@ def verify(certificate: Path, directory: Path) -> None:
 @DIRECTORY
 @click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
 @click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
-@click.option("--federate", multiple=True, metavar="DOMAIN=FILE", help="Another trust domain's bundle. Repeat it.")
+@click.option(
+    "--federate", multiple=True, metavar="DOMAIN=FILE", help="Another trust domain's bundle; may be repeated."
+)
 @click.option("--socket", type=click.Path(path_type=Path), help="Secret discovery for local Envoys.")
 @click.option("--listen", default="", help="host:port, mutual TLS: secret discovery and renewal for SVID holders.")
 @click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
-@click.option("--dns", multiple=True, default=("localhost",), help="Name in this server's certificate. Repeat it.")
+@click.option(
+    "--dns", multiple=True, default=("localhost",), help="Name in this server's certificate; may be repeated."
+)
 @click.option("--admin", default="", help="host:port on loopback, or unix:PATH: /metrics, /healthz and /readyz.")
 def serve(
     directory: Path,

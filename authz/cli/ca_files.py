@@ -23,7 +23,7 @@ KEY_TYPE = click.option(
     "--key-type",
     type=click.Choice([kind.value for kind in KeyType]),
     default=KeyType.ECDSA_P256.value,
-    help="Kind of the key that is made.",
+    help="Type of the new key.",
 )
 PEM_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -60,7 +60,7 @@ def adopted_authority(
         intermediates = chain.read_bytes() if chain else b""
         authority = read_authority(root_file.read_bytes(), intermediates, read_secret(key), now)
         if reason := judge_by_trial(authority, trust_domain, now):
-            raise ValueError(f"nobody would take what this authority signs: {reason}")
+            raise ValueError(f"nobody would accept what this authority signs: {reason}")
         return authority
     except ValueError as error:
         raise SettingsError(str(error)) from error

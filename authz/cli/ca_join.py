@@ -12,26 +12,37 @@ import click
 
 from authz.cli import output
 from authz.cli.ca_files import KEY_TYPE, PEM_FILE, time_of
+from authz.identity.files import FILE_NAME
 from authz.identity.keys import KeyType
 from authz.service.ports.signals import STOPPING, ignore_ending
 
 
 @click.command()
 @click.option("--server", required=True, help="host:port of `authz ca serve --enrol`, or --listen for a renewal.")
-@click.option("--bundle", required=True, type=PEM_FILE, help="The roots by which the server is checked.")
-@click.option("--token-file", type=PEM_FILE, help="A join token; without: renew with the SVID in --out.")
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory to write to.")
-@click.option("--name", default="tls", help="<name>.crt and <name>.key are written, the key first.")
+@click.option("--bundle", required=True, type=PEM_FILE, help="The roots that the server's certificate is checked by.")
+@click.option("--token-file", type=PEM_FILE, help="A join token. Without one, the SVID in --out is renewed.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory to write `tls.crt` and `tls.key` to.",
+)
 @KEY_TYPE
-@click.option("--server-name", default="", help="Name in the server's certificate, if it is not that of --server.")
-@click.option("--watch", is_flag=True, help="Go on renewing at half life, and follow changes of the root.")
-@click.option("--renew", default="", metavar="HOST:PORT", help="With --watch: of `authz ca serve --listen`.")
+@click.option("--server-name", default="", help="Name in the server's certificate, if it differs from --server.")
+@click.option(
+    "--watch", is_flag=True, help="Keep renewing at half of the certificate's life, and follow changes of the root."
+)
+@click.option(
+    "--renew",
+    default="",
+    metavar="HOST:PORT",
+    help="With --watch: the address of `authz ca serve --listen`, where the SVID is renewed.",
+)
 def join(
     server: str,
     bundle: Path,
     token_file: Path | None,
     out: Path,
-    name: str,
     key_type: str,
     server_name: str,
     watch: bool,
@@ -40,7 +51,7 @@ def join(
     """
     Get this workload's certificate, or renew it. The private key is made here and never leaves.
 
-    With --watch it goes on until SIGTERM. Started again it takes up the SVID in --out while that is valid, even if the
+    With --watch it goes on until SIGTERM. Started again, it uses the SVID in --out while that is valid, even if the
     authority is down, and does not look at the token: one command line serves the first start and all others.
 
     Exit code: 0 done, 3 refused (with --watch: refused until the SVID had expired), 1 no answer.
@@ -57,12 +68,12 @@ def join(
         raise click.UsageError("--watch with --token-file needs --renew: the door for tokens renews nothing")
     if renew and not watch:
         raise click.UsageError("--renew belongs to --watch")
-    enrolling = Enrolling(server, bundle, out, name, KeyType(key_type), server_name)
+    enrolling = Enrolling(server, bundle, out, KeyType(key_type), server_name)
     try:
         until = enrolling.valid_until(time.time()) if watch else None
         if until is None:
             until = enrolling.enrol(time.time(), token_file.read_text().strip() if token_file else "")
-        output.say(f"{out / name}.crt, valid until {time_of(until)}")
+        output.say(f"{out / FILE_NAME}.crt, valid until {time_of(until)}")
         if watch:
             keep_renewed(replace(enrolling, server=renew or server), _stop_on_signals())
     except Declined as error:

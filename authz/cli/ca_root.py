@@ -53,7 +53,9 @@ def root_prepare(directory: Path, key_type: str, root_file: Path | None, chain: 
     output.say(f"prepared {changed.authorities[-1].id}; activate it when every proxy trusts it")
 
 
-ADMIN = click.option("--admin", "admins", multiple=True, help="An Envoy to be looked at first. Repeat it.")
+ADMIN = click.option(
+    "--admin", "admins", multiple=True, help="Administration of an Envoy to look at first; may be repeated."
+)
 UNCHECKED = click.option("--unchecked", is_flag=True, help="Do not look at any Envoy first.")
 
 
@@ -148,7 +150,9 @@ def intermediate() -> None:
 @intermediate.command("renew")
 @DIRECTORY
 @KEY_TYPE
-@click.option("--chain", type=PEM_FILE, help="Your own intermediate first, without the root; without: made here.")
+@click.option(
+    "--chain", type=PEM_FILE, help="Your own intermediate first, without the root. By default one is made here."
+)
 @click.option("--key", type=PEM_FILE, help="The key of your own intermediate.")
 def intermediate_renew(directory: Path, key_type: str, chain: Path | None, key: Path | None) -> None:
     """

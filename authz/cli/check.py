@@ -10,7 +10,7 @@ from authz.analysis.offline.render import decision_json, rule_note_json
 from authz.analysis.offline.request import UNUSABLE_PATH
 from authz.cli import output as out
 from authz.cli.near_findings import near_findings
-from authz.cli.question import Answer, ask
+from authz.cli.question import Explained, ask
 from authz.cli.report import place
 from authz.cli.request_options import request_options
 from authz.core.attributes import AttributeContext, Json, Unknown
@@ -19,7 +19,7 @@ from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, S
 from authz.core.explain import PredicateNote
 from authz.core.resources import Action
 from authz.core.stage_words import mtls_in_words, token_in_words
-from authz.service.loading.garbage import without_collector
+from authz.core.uncollected import WithoutCollector
 
 
 @click.command("check", short_help="Decide one request.")
@@ -36,7 +36,7 @@ def command(output: str, **options: Any) -> None:
     authz check -p policies/ -n shop --path /cart --claims '{"iss": "https://idp", "sub": "ann"}'
     authz check -p policies/ -f request.yaml -o json
     """
-    with without_collector():
+    with WithoutCollector(for_good=True):
         answer = ask(options, every_rule=False)
     decision = answer.explanation.decision
     if output == "json":
@@ -46,7 +46,7 @@ def command(output: str, **options: Any) -> None:
     raise SystemExit(out.Exit.YES if decision.is_allowed else out.Exit.NO)
 
 
-def as_json(answer: Answer) -> dict[str, Json]:
+def as_json(answer: Explained) -> dict[str, Json]:
     """The decision with the documented fields (docs/cli.md)."""
     nearest = answer.explanation.nearest
     found = decision_json(answer.explanation.decision)
@@ -54,7 +54,7 @@ def as_json(answer: Answer) -> dict[str, Json]:
     return {**found, **help_json(answer)}
 
 
-def help_json(answer: Answer) -> dict[str, Json]:
+def help_json(answer: Explained) -> dict[str, Json]:
     """What people are told beside the decision, as text for each field; empty lists where there is nothing to tell."""
     decision = answer.explanation.decision
     told: dict[str, list[Json]] = {}
@@ -70,7 +70,7 @@ def help_json(answer: Answer) -> dict[str, Json]:
     }
 
 
-def print_decision(answer: Answer) -> None:
+def print_decision(answer: Explained) -> None:
     """Print the decision for people: the answer first, then what it rests on."""
     decision = answer.explanation.decision
     status = f" ({decision.status})" if decision.status else ""
@@ -79,10 +79,10 @@ def print_decision(answer: Answer) -> None:
     for name, text in (*_facts(answer, decision), *_context(answer, decision)):
         out.say(f"  {name + ':' if name else '':<10}{text}")
     if decision.stage is Stage.PEER_AUTHENTICATION and not answer.before.source.identities:
-        out.remark("help: the request has no identity; say who asks with --source-principal, or --from with --mesh")
+        out.remark("help: the request has no identity; name the caller with --source-principal, or --from with --mesh")
 
 
-def _facts(answer: Answer, decision: Decision) -> list[tuple[str, str]]:
+def _facts(answer: Explained, decision: Decision) -> list[tuple[str, str]]:
     facts = [("request", describe(answer.before)), ("workload", describe_workload(answer))]
     if decision.rule is not None:
         facts.append(("rule", place(decision.rule)))
@@ -110,7 +110,7 @@ def _facts(answer: Answer, decision: Decision) -> list[tuple[str, str]]:
     return facts
 
 
-def _no_rules(answer: Answer) -> str:
+def _no_rules(answer: Explained) -> str:
     """Why there is no rule to be close to."""
     if answer.before.http is None:
         return "none: on TCP an ALLOW rule that asks for anything of HTTP is left out (AP-69)"
@@ -119,7 +119,7 @@ def _no_rules(answer: Answer) -> str:
     return f"none: {names} has no rules and so allows nothing; only another ALLOW policy admits (AP-4)"
 
 
-def _context(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
+def _context(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:
     """What is not of the decision itself but may be the cause: mTLS, a token that nobody wants, absent policies."""
     notes = list(_notes(answer, decision))
     yield from (note for note in notes if note[0] in ("mTLS", "token"))
@@ -133,7 +133,7 @@ def _context(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
         yield "", f"and {len(over) - MAX_PASSED_OVER} more that do not apply"
 
 
-def _notes(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
+def _notes(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:
     """What is to be known of mTLS, tokens, ports and paths, each by its name."""
     policies, before = answer.policies, answer.before
     if policies.port_modes or decision.stage is Stage.PEER_AUTHENTICATION:
@@ -152,17 +152,17 @@ def _notes(answer: Answer, decision: Decision) -> Iterator[tuple[str, str]]:
         yield "TCP", "on TCP what a DENY rule asks of HTTP is left out, and the rest of it stands (AP-70)"
 
 
-def _not_here(answer: Answer, decision: Decision) -> list[str]:
+def _not_here(answer: Explained, decision: Decision) -> list[str]:
     """Objects that do not apply, where that may be what puzzles; nearest first."""
     policies, workload = answer.policies, answer.before.destination.workload
     if decision.stage is Stage.DEFAULT or not policies.policies:
         return passed_over(answer.engine, workload)
     if not policies.jwt_rules and _asks_for_token(answer, decision):
-        return [text for text in passed_over(answer.engine, workload) if text.startswith("RequestAuthentication ")]
+        return passed_over(answer.engine, workload, only_tokens=True)
     return []
 
 
-def _asks_for_token(answer: Answer, decision: Decision) -> bool:
+def _asks_for_token(answer: Explained, decision: Decision) -> bool:
     """Whether the rule that decided or came closest asks for something of a token."""
     nearest = answer.explanation.nearest
     asked = nearest.failed if nearest is not None else _fired(answer, decision)
@@ -173,7 +173,7 @@ MAX_PASSED_OVER = 5
 """Objects that do not apply and are named."""
 
 
-def _because(answer: Answer, decision: Decision) -> Iterator[str]:
+def _because(answer: Explained, decision: Decision) -> Iterator[str]:
     """What a DENY rule found, or one with alternatives; of others only what held by absence (AP-16)."""
     explains_all = decision.stage is Stage.DENY or _has_alternatives(answer, decision.rule)
     for note in _fired(answer, decision):
@@ -181,7 +181,7 @@ def _because(answer: Answer, decision: Decision) -> Iterator[str]:
             yield str(note)
 
 
-def _has_alternatives(answer: Answer, rule: RuleReference | None) -> bool:
+def _has_alternatives(answer: Explained, rule: RuleReference | None) -> bool:
     """Whether the rule has several entries under `from` or `to`, so that one does not see at once which held."""
     return any(
         len(compiled.sources) > 1 or len(compiled.operations) > 1
@@ -191,7 +191,7 @@ def _has_alternatives(answer: Answer, rule: RuleReference | None) -> bool:
     )
 
 
-def _fired(answer: Answer, decision: Decision) -> tuple[PredicateNote, ...]:
+def _fired(answer: Explained, decision: Decision) -> tuple[PredicateNote, ...]:
     """What held in the rule that decided."""
     notes = [note for stage in answer.explanation.stages for note in stage.rules]
     fired = next((note for note in notes if note.fired and note.reference == decision.rule), None)
@@ -217,7 +217,7 @@ def describe(attributes: AttributeContext) -> str:
     return f"{http.method} {http.host}{path} to {port}, from {who}"
 
 
-def describe_workload(answer: Answer) -> str:
+def describe_workload(answer: Explained) -> str:
     """One line about the workload and how many policies apply to it."""
     workload = answer.before.destination.workload
     labels = ",".join(f"{name}={value}" for name, value in sorted(workload.labels)) or "no labels"

@@ -36,19 +36,21 @@ HTTP, TCP = "http-filters.json", "network-filters.json"
     "--form",
     type=click.Choice(["linear", "indexed", "auto"]),
     default="auto",
-    help="Every rule in turn as Istio has it, looked up, or looked up where there are many.",
+    help="linear: every rule in turn, as Istio does it; indexed: looked up; auto: looked up where there are many.",
 )
 @click.option(
-    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri (or of an issuer without one); repeatable."
+    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri, or of an issuer without one; may be repeated."
 )
 @click.option(
     "--needs",
     multiple=True,
     type=click.Choice(["revocation", "peer-certificate"]),
-    help="What the server does for requests besides policies; it stays with the check. Repeatable.",
+    help="What the server does besides policies, which needs the check; may be repeated.",
 )
-@click.option("--answered-here", multiple=True, metavar="PROVIDER", help="A provider that is this server; repeatable.")
-@click.option("--report", "only_report", is_flag=True, help="Say rule by rule what is native, or why not.")
+@click.option(
+    "--answered-here", multiple=True, metavar="PROVIDER", help="A provider that is this server itself; may be repeated."
+)
+@click.option("--report", "only_report", is_flag=True, help="Say for each rule whether it is native, and if not, why.")
 @out.answer_form("yaml", "json")
 @click.option("--out", "directory", type=click.Path(file_okay=False, path_type=Path), help="Write files there instead.")
 def command(

@@ -24,7 +24,7 @@ from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
-from authz.demo.supervisor import Supervisor
+from authz.demo.supervisor import DemoSupervisor
 from authz.envoy.options import Authz, Secrets
 from authz.mesh.nouns import Enforce
 
@@ -55,20 +55,19 @@ SERVERS = ("grpcio", "envoy")
 )  # fmt: skip
 @click.option(
     "--authz", type=click.Choice([a.value for a in Authz]), default=Authz.SERVER.value, show_default=True,
-    help="Who answers checks: a server of its own, or every proxy itself.",
+    help="Who answers checks: a separate server, or every proxy itself.",
 )  # fmt: skip
 @click.option(
     "--enforce", type=click.Choice([e.value for e in Enforce]), default=Enforce.CHECK.value, show_default=True,
     help="Who decides: the check, or every Envoy by itself with native filters.",
 )  # fmt: skip
 @click.option(
-    "--server", type=click.Choice(SERVERS), help=f"What hosts the server of its own.  [default: {SERVERS[0]}]"
+    "--server", type=click.Choice(SERVERS), help=f"What hosts the authorization server.  [default: {SERVERS[0]}]"
 )
-@click.option("--tracing/--no-tracing", default=True, help="Write the spans of every proxy to spans/spans.jsonl.")
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
 @click.option(
     "--outage", metavar="SECONDS", type=click.FloatRange(1), default=OUTAGE_SECONDS, show_default=True,
-    help="With --check: how long the certificate authority is dead.",
+    help="With --check: how many seconds the certificate authority is down.",
 )  # fmt: skip
 @click.option("--compose", is_flag=True, help="With --check: start the containers of docker-compose.yaml instead.")
 @click.option("--build/--no-build", default=True, help="With --compose: build the image, or take it as it is.")
@@ -86,7 +85,6 @@ def command(
     authz: str,
     enforce: str,
     server: str | None,
-    tracing: bool,
     pattern: str,
     outage: float,
     compose: bool,
@@ -125,7 +123,6 @@ def command(
         mesh or _default("envoy-configs/mesh.yaml", "--mesh"),
         offset=port_offset,
         copy=check,
-        tracing=tracing,
         secrets=Secrets(secrets),
         authz=Authz(authz),
         server=server or SERVERS[0],
@@ -138,7 +135,7 @@ def command(
 def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool) -> None:
     """Refuse options that leave each other nothing to do."""
     if server is not None and authz == Authz.EMBEDDED.value:
-        raise click.UsageError("--server is of a server of its own, which --authz embedded leaves out")
+        raise click.UsageError("--server is for a separate server, which --authz embedded does not start")
     if compose and (server is not None or authz == Authz.EMBEDDED.value):
         raise click.UsageError("--authz and --server are not for --compose: its containers run what their file says")
     if enforce == Enforce.NATIVE.value and authz == Authz.EMBEDDED.value:
@@ -167,7 +164,7 @@ async def _run(layout: Layout, console: Console, checking: Checking | None, *, k
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     screen = Screen(console, layout)
-    supervisor = Supervisor(layout, screen.report)
+    supervisor = DemoSupervisor(layout, screen.report)
     try:
         with screen:
             if not await _unless(stopping, supervisor.start):
@@ -240,7 +237,7 @@ async def _unless(stopping: asyncio.Event, work: Callable[[], Awaitable[None]]) 
     return True
 
 
-async def _stay(supervisor: Supervisor, console: Console, stopping: asyncio.Event) -> int:
+async def _stay(supervisor: DemoSupervisor, console: Console, stopping: asyncio.Event) -> int:
     console.print()
     layout = supervisor.layout
     has_page = not await ask(f"http:{layout.admin_port}/", layout.state)
@@ -252,7 +249,7 @@ async def _stay(supervisor: Supervisor, console: Console, stopping: asyncio.Even
     return Exit.YES
 
 
-async def _check(supervisor: Supervisor, checking: Checking, results: list[Result], console: Console) -> None:
+async def _check(supervisor: DemoSupervisor, checking: Checking, results: list[Result], console: Console) -> None:
     world = World(supervisor.layout, supervisor)
     with console.status("checking …") as status:
         async for result in run_check(world, checking.pattern, checking.outage_seconds):

@@ -17,7 +17,7 @@ from authz.cli import output
 from authz.cli.ca_files import time_of
 from authz.core.errors import AuthzError, FetchError, SettingsError
 from authz.identity.delivered import Delivered
-from authz.identity.files import read_secret, write_file, write_secret_files
+from authz.identity.files import FILE_NAME, read_secret, write_file, write_secret_files
 from authz.identity.keys import KeyType, generate_key, write_key
 from authz.identity.registrar import write_certificate_request
 
@@ -39,7 +39,6 @@ class Enrolling:
     server: str
     bundle: Path
     out: Path
-    name: str
     key_type: KeyType
     server_name: str = ""
 
@@ -48,7 +47,7 @@ class Enrolling:
         try:
             Delivered.read(self.bundle.read_bytes())
         except ValueError as error:
-            raise SettingsError(f"`{self.bundle}` is no trust bundle: {error}") from error
+            raise SettingsError(f"`{self.bundle}` is not a trust bundle: {error}") from error
 
     def enrol(self, now: float, token: str = "") -> float:
         """
@@ -61,8 +60,8 @@ class Enrolling:
         response = self._ask("Enrol", request, self._credentials(now, token))
         issued = self._answered(response.chain)
         if not issued.is_of(key):
-            raise FetchError(f"`{self.server}` answered a certificate of another key")
-        write_secret_files(self.out, self.name, response.chain, write_key(key))
+            raise FetchError(f"`{self.server}` answered with a certificate for another key")
+        write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
         self._write_roots(response.bundle)
         return issued.end
 
@@ -89,7 +88,7 @@ class Enrolling:
         return self._own().renew_at
 
     def _own(self) -> Delivered:
-        file = self.out / f"{self.name}.crt"
+        file = self.out / f"{FILE_NAME}.crt"
         try:
             return Delivered.read(file.read_bytes())
         except ValueError as error:
@@ -99,7 +98,7 @@ class Enrolling:
         try:
             return Delivered.read(pem)
         except ValueError as error:
-            raise FetchError(f"`{self.server}` answered something that is {error}") from error
+            raise FetchError(f"`{self.server}` answered with something that is {error}") from error
 
     def _write_roots(self, pem: bytes) -> None:
         file = self.out / "ca.crt"
@@ -119,11 +118,11 @@ class Enrolling:
             if now >= end:
                 told = f"the SVID in `{self.out}` expired at {time_of(end)}"
                 raise Declined(f"{told} and renews nothing; a join token is needed")
-            chain = (self.out / f"{self.name}.crt").read_bytes()
-            return grpc.ssl_channel_credentials(self._roots(), read_secret(self.out / f"{self.name}.key"), chain)
+            chain = (self.out / f"{FILE_NAME}.crt").read_bytes()
+            return grpc.ssl_channel_credentials(self._roots(), read_secret(self.out / f"{FILE_NAME}.key"), chain)
         except FileNotFoundError:
             raise SettingsError(
-                f"there is no SVID `{self.name}` in `{self.out}` to renew; a join token is needed"
+                f"there is no SVID `{FILE_NAME}` in `{self.out}` to renew; a join token is needed"
             ) from None
         except ValueError as error:
             raise SettingsError(str(error)) from error

@@ -9,11 +9,11 @@ from rich.text import Text
 from authz.analysis.offline.render import explanation_json
 from authz.cli import output as out
 from authz.cli.check import help_json, print_decision
-from authz.cli.question import Answer, ask
+from authz.cli.question import Explained, ask
 from authz.cli.report import place
 from authz.cli.request_options import request_options
 from authz.core.explain import PredicateNote, RuleNote, StageNote
-from authz.service.loading.garbage import without_collector
+from authz.core.uncollected import WithoutCollector
 
 
 @click.command("explain", short_help="Decide one request, and say why.")
@@ -30,7 +30,7 @@ def command(output: str, **options: Any) -> None:
     authz explain -p policies/ -n shop -l app=cart --method PUT --path /cart
     authz explain -p policies/ -f request.yaml -o json | jq .nearest
     """
-    with without_collector():
+    with WithoutCollector(for_good=True):
         answer = ask(options)
         if output == "json":
             out.print_json({**explanation_json(answer.explanation), **help_json(answer)})
@@ -40,14 +40,14 @@ def command(output: str, **options: Any) -> None:
     raise SystemExit(out.Exit.YES if answer.explanation.decision.is_allowed else out.Exit.NO)
 
 
-def print_stages(answer: Answer) -> None:
+def print_stages(answer: Explained) -> None:
     """Print the stages in their order, each with its rules and their predicates."""
     console = out.answers()
     out.say(console=console)
     out.print_lines(_lines(answer), console)
 
 
-def _lines(answer: Answer) -> Iterator[Text]:
+def _lines(answer: Explained) -> Iterator[Text]:
     for stage in answer.explanation.stages:
         yield _stage_line(stage)
         for note in stage.rules:

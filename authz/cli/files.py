@@ -10,9 +10,9 @@ from authz.core.compiler import compile_as_needed
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Problem, sort_problems
 from authz.core.resources import MeshConfig
+from authz.core.uncollected import WithoutCollector
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import read_policies
-from authz.service.loading.garbage import without_collector
 from authz.service.loading.snapshot import no_policies
 from authz.sources.policies.directory import read_directory
 
@@ -100,7 +100,7 @@ def load(paths: Sequence[str], mesh_file: str | None, *, for_one_request: bool =
     """
     mesh, problems = read_mesh_file(mesh_file)
     files, empty = read_paths(paths)
-    with without_collector():
+    with WithoutCollector(for_good=True):
         result = read_policies(files, mesh if mesh_file else None)
     found = sort_problems((*problems, *empty, *result.problems))
     if any(problem.is_error for problem in found):

@@ -42,7 +42,7 @@ def command() -> None:
 @click.option(
     "--policies",
     type=click.Path(exists=True, path_type=Path),
-    help="Policies; their PeerAuthentication decides who must speak mTLS. Without: PERMISSIVE.",
+    help="Policies: their PeerAuthentication decides who must speak mTLS. Without them, PERMISSIVE.",
 )
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="The directory to write.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 3 if a file is not what it should be.")
@@ -58,14 +58,14 @@ def command() -> None:
     type=click.Choice([s.value for s in Listeners]),
     default=Listeners.DYNAMIC.value,
     show_default=True,
-    help="In files that proxies follow while they run, or in the bootstrap: one file a proxy.",
+    help="dynamic: in files that running proxies follow; static: in the bootstrap, one file for each proxy.",
 )
 @click.option(
     "--authz",
     type=click.Choice([a.value for a in Authz]),
     default=Authz.SERVER.value,
     show_default=True,
-    help="Who answers checks: a server of its own, or every proxy itself (see `authz mesh environment`).",
+    help="Who answers checks: a separate server, or every proxy itself (see `authz mesh environment`).",
 )
 @click.option(
     "--enforce",
@@ -73,7 +73,7 @@ def command() -> None:
     default=Enforce.CHECK.value,
     show_default=True,
     help="Who decides: the check, or every Envoy by itself with native filters. `mesh.authz/enforce` on a "
-    "WorkloadEntry says it for one.",
+    "WorkloadEntry decides it for one workload.",
 )
 @click.option(
     "--jwks-ca-bundle",
@@ -82,15 +82,15 @@ def command() -> None:
     help="PEM bundle that alone vouches for an issuer's or a key URI's server; may be repeated.",
 )
 @click.option(
-    "--watch", is_flag=True, help="Go on: render what changed policies, descriptions and key sets change, until Ctrl-C."
+    "--watch", is_flag=True, help="Keep rendering as policies, the description and key sets change, until Ctrl-C."
 )
 @click.option(
     "--validate",
     metavar="auto|off|PATH",
     default="auto",
     show_default=True,
-    help="Show changed native filters to an Envoy before they are written: that of this machine if there is one and "
-    "they are not too large, none, or this one.",
+    help="Try changed native filters on an Envoy before they are written: auto uses that of this machine, if there is "
+    "one and they are not too large; off uses none; PATH is the Envoy to use.",
 )
 @click.option(
     "--query-value",
@@ -104,7 +104,7 @@ def command() -> None:
     type=click.IntRange(1, 256),
     default=2,
     show_default=True,
-    help="Of the authorization server: as many addresses are rendered.",
+    help="How many workers the authorization server has: one address is rendered for each.",
 )
 @click.option(
     "--peer-certificate", is_flag=True, help="Send callers' certificates, for the setting `peer_certificate`."
@@ -114,13 +114,16 @@ def command() -> None:
     type=click.Choice(["TLSv1_2", "TLSv1_3"]),
     default="TLSv1_3",
     show_default=True,
-    help="Least TLS version between proxies.",
+    help="Minimum TLS version between proxies.",
 )
 @click.option(
-    "--tls-cipher", multiple=True, help="Cipher of TLS 1.2 between proxies; may be repeated. Without: Envoy's."
+    "--tls-cipher", multiple=True, help="Cipher of TLS 1.2 between proxies; may be repeated. By default Envoy's own."
 )
-@click.option("--otlp", default="", help="OpenTelemetry collector, host:port or a socket; without: no tracing.")
-@click.option("--otlp-compose", default="", help="The collector's address among containers.")
+@click.option(
+    "--otlp",
+    default="",
+    help="OpenTelemetry collector: host:port or the path of a socket. Without one nothing is traced.",
+)
 def render(
     mesh_path: Path,
     policies: Path | None,
@@ -139,7 +142,6 @@ def render(
     tls_minimum: str,
     tls_cipher: tuple[str, ...],
     otlp: str,
-    otlp_compose: str,
 ) -> None:
     """
     Write the configuration of every sidecar and gateway of a mesh.
@@ -171,7 +173,6 @@ def render(
         tls_minimum=tls_minimum,
         tls_ciphers=tls_cipher,
         otlp=otlp,
-        otlp_compose=otlp_compose,
     )
     bundles = _bundles(jwks_ca_bundle)
     if watch:

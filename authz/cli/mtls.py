@@ -8,7 +8,16 @@ from pathlib import Path
 
 import click
 
-from authz.analysis.graph.plaintext import DAY_SECONDS, Known, Plan, Seen, Workload, address_names, plan_strict, span
+from authz.analysis.graph.plaintext import (
+    DAY_SECONDS,
+    KnownWorkload,
+    ObservedWorkload,
+    Seen,
+    StrictPlan,
+    address_names,
+    plan_strict,
+    span,
+)
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, record_time
 from authz.cli import output
 from authz.core.attributes import Json, read_field
@@ -29,7 +38,7 @@ class _Span(click.ParamType[float]):
         if isinstance(value, float):
             return value
         if not re.fullmatch(f"({_SPAN.pattern})+", str(value)):
-            self.fail(f"`{value}` is no span of time: expected `90s`, `30m`, `1d12h`", param, ctx)
+            self.fail(f"`{value}` is not a span of time: expected `90s`, `30m`, `1d12h`", param, ctx)
         return sum(int(number) * _SECONDS[unit] for number, unit in _SPAN.findall(str(value)))
 
 
@@ -49,7 +58,7 @@ def command() -> None:
     "--mesh",
     "mesh_path",
     type=click.Path(exists=True, path_type=Path),
-    help="Mesh description: names senders, leaves gateways out, and finds workloads that nobody called.",
+    help="Mesh description: it names senders, leaves gateways out, and shows workloads that nobody called.",
 )
 @click.option("--min-window", type=_Span(), default="1d", help="A shorter observation proves nothing.")
 @output.answer_form("table", "json", name="form")
@@ -111,9 +120,9 @@ def _read(path: Path) -> Mesh:
     return mesh
 
 
-def _known(mesh: Mesh | None) -> Iterator[Known]:
+def _known(mesh: Mesh | None) -> Iterator[KnownWorkload]:
     for workload in mesh.workloads if mesh is not None else ():
-        yield Known(workload.namespace, workload.name, workload.is_gateway)
+        yield KnownWorkload(workload.namespace, workload.name, workload.is_gateway)
 
 
 def _names(mesh: Mesh | None) -> dict[str, str]:
@@ -129,7 +138,7 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def _print(found: Plan) -> None:
+def _print(found: StrictPlan) -> None:
     rows = [
         (
             f"{workload.namespace}/{workload.name or '(unnamed)'}",
@@ -160,7 +169,7 @@ def _print(found: Plan) -> None:
     output.say(f"observed for {span(found.window_seconds)}, {_time(found.begin)} to {_time(found.end)}")
 
 
-def _json(found: Plan) -> Json:
+def _json(found: StrictPlan) -> Json:
     return {
         "safe": found.is_safe,
         "window": {
@@ -173,7 +182,7 @@ def _json(found: Plan) -> Json:
     }
 
 
-def _workload(workload: Workload) -> Json:
+def _workload(workload: ObservedWorkload) -> Json:
     return {
         "namespace": workload.namespace,
         "workload": workload.name,

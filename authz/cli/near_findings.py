@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from authz.analysis.traps.findings import find
-from authz.cli.question import Answer
+from authz.cli.question import Explained
 from authz.core.compiler import compile_engine
 from authz.core.decision import RuleReference
 from authz.core.errors import Problem, Severity
@@ -13,7 +13,7 @@ _NOT_OF_A_MATCH = frozenset({"AN-1", "AN-2", "AN-3", "AN-4", "AN-5", "AN-8", "VA
 """Findings that say how a rule is evaded, what else it meets or that it is needless, which no single request asks."""
 
 
-def near_findings(answer: Answer) -> Iterator[Problem]:
+def near_findings(answer: Explained) -> Iterator[Problem]:
     """Yield the findings and warnings of the rule that decided or came closest, of no other."""
     nearest = answer.explanation.nearest
     rule = nearest.reference if nearest is not None else answer.explanation.decision.rule
@@ -29,8 +29,8 @@ def near_findings(answer: Answer) -> Iterator[Problem]:
             seen.add(problem.message)
 
 
-def _findings(answer: Answer, rule: RuleReference) -> tuple[Problem, ...]:
-    """Of a set that is as small as it can be: the policy, and what it must be seen beside."""
+def _findings(answer: Explained, rule: RuleReference) -> tuple[Problem, ...]:
+    """Find traps in the smallest set that shows them: the policy, and what it must be seen beside."""
     resources, mesh = answer.engine.resources, answer.engine.mesh
     namespaces = {rule.namespace, answer.before.destination.workload.namespace, mesh.root_namespace}
     beside = Resources(

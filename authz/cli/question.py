@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from authz.analysis.offline import fields
 from authz.analysis.offline.request import (
     REQUEST_KEYS,
+    SUITE,
     OfflineRequest,
     OfflineWorkload,
     passed_through,
@@ -30,6 +30,7 @@ from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.errors import LoadError, Problem
 from authz.core.explain import Explanation, explain
 from authz.core.providers import ProviderAnswer, ProviderQuestion
+from authz.documents import fields
 from authz.documents.reading import Mapping as YamlMapping
 from authz.documents.reading import Node, read_documents
 from authz.documents.schema import Notes, nearest
@@ -42,7 +43,7 @@ _ANSWERS = ("allow", "deny", "error")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Explained:
     """What came of a question."""
 
     explanation: Explanation
@@ -53,7 +54,7 @@ class Answer:
     """Warnings and remarks of all that was read."""
 
 
-def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Answer:
+def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Explained:
     """
     Decide and explain the request that the options of ``request_options`` describe.
 
@@ -90,7 +91,7 @@ def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Answer:
     for name in unasked:
         raise Unanswered(f"provider `{name}` is not asked offline; give its answer with `--provider {name}=allow`")
     credentials.check_answered()
-    return Answer(explanation, before, policies, loaded.engine, loaded.problems)
+    return Explained(explanation, before, policies, loaded.engine, loaded.problems)
 
 
 def _described(
@@ -104,7 +105,7 @@ def _described(
     if path:
         name = "<stdin>" if path == files.STDIN else path
         for document in read_documents(name, files.read_bytes(path), problems):
-            notes = Notes(replace(document, number=0), problems)
+            notes = Notes(replace(document, number=0), problems, code=SUITE)
             get = fields.entries(document.root, _FILE_KEYS, "a request file", notes).get
             target = read_workload(get("workload"), notes)
             request = read_request(fields.entries(get("request"), REQUEST_KEYS, "a request", notes), notes)
@@ -161,7 +162,7 @@ def _stubs(node: Node | None, notes: Notes) -> dict[str, str]:
 
 def _with_flags(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineRequest:
     """Put the flags that were given over the request."""
-    names = ("method", "host", "path", "scheme", "source_ip", "destination_ip", "tls", "sni")
+    names = ("method", "host", "path", "source_ip", "destination_ip", "tls", "sni")
     changes: dict[str, Any] = {name: options[name] for name in names if options[name] is not None}
     if options["tcp"]:
         changes["protocol"] = "tcp"

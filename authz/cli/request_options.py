@@ -7,7 +7,7 @@ import click
 
 from authz.analysis.offline.request import MAX_PORT
 
-Command = TypeVar("Command", bound=Callable[..., object])
+_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 class _Lines(click.ParamType[str]):
@@ -39,17 +39,16 @@ _OPTIONS = (
         "--file", "-f", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         help="Request as YAML or JSON, in the form of test cases: `workload`, `request`, `customStub`.",
     ),
-    click.option("--to", metavar="WORKLOAD", help="The workload that is asked, by its name in the mesh description."),
-    click.option("--from", metavar="WORKLOAD", help="The workload that asks, by its name in the mesh description."),
-    click.option("--namespace", "-n", metavar="NAME", help="Namespace of the workload that is asked."),
+    click.option("--to", metavar="WORKLOAD", help="The workload that is called, by its name in the mesh description."),
+    click.option("--from", metavar="WORKLOAD", help="The calling workload, by its name in the mesh description."),
+    click.option("--namespace", "-n", metavar="NAME", help="Namespace of the workload that is called."),
     click.option("--labels", "-l", metavar="K=V,...", multiple=True, help="Its labels; may be repeated."),
     click.option("--service-account", metavar="NAME", help="Its service account."),
-    click.option("--port", metavar="PORT", type=click.IntRange(0, MAX_PORT), help="Its port that is connected to."),
+    click.option("--port", metavar="PORT", type=click.IntRange(0, MAX_PORT), help="The port connected to."),
     click.option("--tcp", is_flag=True, help="A TCP connection instead of an HTTP request."),
     click.option("--method", metavar="NAME", help="HTTP method (GET)."),
     click.option("--host", metavar="HOST", help="Host header, port included (api.example.com)."),
     click.option("--path", metavar="PATH", help="Path and query as the client sends them (/)."),
-    click.option("--scheme", metavar="SCHEME", help="http or https (http)."),
     click.option("--header", "-H", metavar="'NAME: VALUE'", multiple=True, type=_Lines(), help="May be repeated."),
     click.option(
         "--source-principal", metavar="ID",
@@ -57,7 +56,7 @@ _OPTIONS = (
     ),
     click.option("--source-ip", metavar="IP", help="Direct peer (10.9.9.9)."),
     click.option("--destination-ip", metavar="IP", help="Address connected to (10.1.0.5)."),
-    click.option("--tls", type=click.Choice(["mtls", "simple", "plaintext"]), help="mtls if there is an identity."),
+    click.option("--tls", type=click.Choice(["mtls", "simple", "plaintext"]), help="By default mtls with an identity."),
     click.option("--sni", metavar="NAME", help="TLS server name."),
     click.option("--token", metavar="JWT", help="Bearer token; shows in the list of processes, prefer --token-file."),
     click.option(
@@ -66,21 +65,21 @@ _OPTIONS = (
     ),
     click.option(
         "--claims", metavar="JSON|@FILE",
-        help="Claims of a bearer token whose signature is taken as good; the rest of it is judged.",
+        help="Claims of a bearer token. Its signature is taken as good; everything else is judged.",
     ),
     click.option(
         "--jwks", metavar="[SOURCE=]FILE", multiple=True,
-        help="Key set of a jwksUri or issuer, which offline is not fetched; without SOURCE for all.",
+        help="Key set of a jwksUri or issuer, which is not fetched offline; without SOURCE it is for all.",
     ),
     click.option(
         "--provider", metavar="NAME=ANSWER", multiple=True, type=_Pair(),
-        help="Answer of a CUSTOM provider, which offline is not asked: allow, deny or error.",
+        help="What a CUSTOM provider answers, which is not asked offline: allow, deny or error.",
     ),
     click.option("--gateway", is_flag=True, help="The proxy is a gateway, not a sidecar."),
 )  # fmt: skip
 
 
-def request_options(command: Command) -> Command:
+def request_options(command: _Command) -> _Command:
     """Add the options that describe a request."""
     for option in reversed(_OPTIONS):
         command = option(command)

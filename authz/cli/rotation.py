@@ -32,7 +32,10 @@ from authz.telemetry.names import DRIFT, SERVED_EXPIRY
 from authz.telemetry.text import metric_lines
 
 ADMIN = click.option(
-    "--admin", "admins", multiple=True, help="An Envoy's administration: its socket's path or host:port. Repeat it."
+    "--admin",
+    "admins",
+    multiple=True,
+    help="An Envoy's administration: the path of its socket, or host:port; may be repeated.",
 )
 CA = click.option(
     "--ca",
@@ -59,9 +62,11 @@ def rotation() -> None:
 @click.option(
     "--certs",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Certificates delivered as files, below this directory; without the authority's own record.",
+    help="Certificates delivered as files below this directory, instead of the authority's own record.",
 )
-@click.option("--expiring-within", type=click.FloatRange(0), help="Seconds; without: a third of each life.")
+@click.option(
+    "--expiring-within", type=click.FloatRange(0), help="Seconds. By default a third of each certificate's life."
+)
 @output.answer_form("table", "json", "metrics", name="form")
 def check(
     admins: tuple[str, ...], directory: Path | None, certs: Path | None, expiring_within: float | None, form: str
@@ -106,7 +111,7 @@ def check(
     "--settle",
     type=click.FloatRange(0),
     default=0.0,
-    help="Seconds before the old root goes, for connections that began with its certificates.",
+    help="Seconds to wait before the old root is retired, for connections that began with its certificates.",
 )
 def drill(admins: tuple[str, ...], directory: Path, timeout: float, settle: float) -> None:
     """
@@ -164,7 +169,7 @@ class Steps:
             output.say(f"settling   {self.settle:.0f} s: connections that began with the old one end")
             time.sleep(self.settle)
         self._save(retire(self.ca, old.id))
-        output.say(f"retired    {old.id}: it is trusted no more")
+        output.say(f"retired    {old.id}: it is no longer trusted")
         self._wait(lambda served: not trusts(served, old.root.serial_number), "has dropped the old root")
 
     def _save(self, ca: CertificateAuthority) -> None:

@@ -16,14 +16,15 @@ from authz.service.workers.run import run
 from authz.settings.fields import Settings
 from authz.settings.flags import setting_flags
 from authz.settings.reading import PREFIX, read_settings
+from authz.settings.sections import LogSettings
 
 CONFIG = f"{PREFIX}CONFIG"
 """Names the file of settings, here as in an embedded server: it is no setting of its own."""
 
-Command = Callable[..., None]
+_Command = Callable[..., None]
 
 
-def with_setting_flags(command: Command) -> Command:
+def with_setting_flags(command: _Command) -> _Command:
     """Add one flag for each setting, in the order of the fields."""
     for flag in reversed(list(setting_flags())):
         kind: Any = click.Choice(flag.choices) if flag.choices else flag.kind
@@ -72,7 +73,7 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     Every flag has a twin in the environment and in the file of --config; a flag wins over the environment, and that
     over the file. SIGTERM drains: health says NOT_SERVING, running checks are answered, then the server stops.
-    SIGHUP replaces several workers one after another, SIGUSR1 opens audit files anew after they were rotated, SIGUSR2
+    SIGHUP replaces several workers one after another, SIGUSR1 reopens audit files after they were rotated, SIGUSR2
     switches the log to debug and back.
 
     \b
@@ -86,7 +87,7 @@ def serve(config: Path | None, **flags: Any) -> None:
         settings = read_settings(told, file=config or _config_of_environment(), environment=environment())
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
-    log_to_stderr(settings)
+    log_to_stderr(LogSettings.of(settings))
     try:
         asyncio.run(run(settings, lambda line: click.echo(f"authz: {line}", err=True)))
     except LoadError as error:

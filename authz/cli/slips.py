@@ -17,7 +17,7 @@ from authz.core.resources import MeshConfig
 from authz.core.stage_words import token_places
 from authz.documents.schema import nearest
 
-_HTTP_FLAGS = ("method", "host", "path", "scheme", "header", "token", "token_file", "claims")
+_HTTP_FLAGS = ("method", "host", "path", "header", "token", "token_file", "claims")
 _TOKEN_FLAGS = ("token", "token_file", "claims")
 
 
@@ -40,11 +40,11 @@ def check_flags(options: Mapping[str, Any], mesh: MeshConfig) -> None:
         try:
             ipaddress.ip_address(address or "::")
         except ValueError:
-            raise click.BadParameter(f"`{address}` is no IP address", param_hint=flag) from None
+            raise click.BadParameter(f"`{address}` is not an IP address", param_hint=flag) from None
     principal = options["source_principal"]
     if principal and not identity(principal).startswith("spiffe://"):
         form = "Istio's form is `cluster.local/ns/NAMESPACE/sa/NAME`"
-        out.remark(f"remark: `{principal}` is no SPIFFE identity, so it has no namespace; {form}")
+        out.remark(f"remark: `{principal}` is not a SPIFFE identity, so it has no namespace; {form}")
     known = [provider.name for provider in mesh.extension_providers]
     for name, _ in options["provider"]:
         if name not in known:
@@ -83,7 +83,7 @@ def _ignored(request: OfflineRequest) -> Iterator[str]:
     if has_identity and request.tls in ("simple", "plaintext"):
         yield f"the identity is not used: there is no client certificate with TLS `{request.tls}`"
     if request.tls == "mtls" and not has_identity:
-        yield "TLS `mtls` without an identity is judged as plaintext; say who asks with --source-principal"
+        yield "TLS `mtls` without an identity is judged as plaintext; name the caller with --source-principal"
     if request.sni and (request.tls == "plaintext" or (not request.tls and not has_identity)):
         yield "the server name (SNI) is not used: without an identity or --tls simple the connection is plaintext"
     if request.is_tcp:

@@ -49,15 +49,15 @@ class Status:
     metavar="PATH",
     multiple=True,
     type=click.Path(exists=True),
-    help="Also ask whether these policies are in force, on every worker; may be repeated.",
+    help="Also ask whether every worker has these policies in force; may be repeated.",
 )
 @click.option(
     "--mesh",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="The MeshConfig of these policies, as the server has it.",
+    help="The MeshConfig of these policies, the same as the server's.",
 )
-@click.option("--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="Wait so long for a yes.")
+@click.option("--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="How long to wait for a yes.")
 @click.option(
     "--token-file",
     metavar="FILE",
@@ -68,13 +68,13 @@ class Status:
     "--ca",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="PEM bundle that vouches for `admin_tls_certificate`; HTTPS is spoken then.",
+    help="PEM bundle that vouches for `admin_tls_certificate`; switches to HTTPS.",
 )
 @click.option(
     "--certificate",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="PEM chain to show where `admin_tls_client_ca` asks for one; with --ca and --key.",
+    help="PEM chain to show where `admin_tls_client_ca` asks for one; needs --ca and --key.",
 )
 @click.option(
     "--key",

@@ -28,13 +28,13 @@ _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
 @click.command("test", short_help="Run suites of test cases against policies.")
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @out.answer_form("pretty", "json", "junit")
-@click.option("--run", metavar="PATTERN", help="Only cases whose file/group/case this regex is found in.")
+@click.option("--run", metavar="PATTERN", help="Only cases in whose file/group/case this regular expression matches.")
 @click.option("--coverage", is_flag=True, help="Report which rules fired, and which never did.")
 @click.option(
     "--threshold",
     metavar="PERCENT",
     type=click.FloatRange(0, 100),
-    help="Least coverage that means yes.",
+    help="Minimum coverage for a yes.",
 )
 @click.option("--watch", is_flag=True, help="Run again at every change of suites and policies, until Ctrl-C.")
 @click.option("-v", "--verbose", is_flag=True, help="Name every case, and every rule with --coverage.")
@@ -62,7 +62,7 @@ def command(
     try:
         select = Select(run) if run else None
     except re.error as error:
-        raise click.BadParameter(f"`{run}` is no regular expression: {error}", param_hint="--run") from error
+        raise click.BadParameter(f"`{run}` is not a regular expression: {error}", param_hint="--run") from error
     if watch and (output != "pretty" or files.STDIN in paths):
         raise click.UsageError("--watch is for people and files: without -o and without `-`")
 

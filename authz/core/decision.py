@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from authz.core.errors import NOWHERE, Location
 
@@ -56,9 +57,12 @@ class DryRunResult:
     rule: RuleReference | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Obligations:
-    """What Envoy must do with an accepted request. Names are lower-case."""
+class Obligations(NamedTuple):
+    """
+    What Envoy must do with an accepted request. Names are lower-case.
+
+    A tuple, because decisions and answers are remembered by it: of a dataclass each hash is a call of Python's.
+    """
 
     headers_to_set: tuple[tuple[str, str], ...] = ()
     headers_to_remove: tuple[str, ...] = ()

@@ -79,6 +79,10 @@ class WorkloadPolicies:
         return self.port_modes.get(port, self.base_mode)
 
 
+PoliciesOf = Callable[[Workload], WorkloadPolicies]
+"""Which policies a workload has, as ``Engine.for_workload`` answers."""
+
+
 class _Selectable:
     """The policies of one namespace, filed under one pair of their selector: most workloads see few of them."""
 

@@ -17,7 +17,7 @@ from authz.core.pipeline import Authenticate, decide
 from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.reading import Values
 from authz.core.resources import Action
-from authz.core.rules import CompiledRule, Entry, Predicate, RuleSet
+from authz.core.rules import CompiledRule, Predicate, Predicates, RuleSet
 from authz.core.stage_words import mtls_in_words, token_in_words
 
 HIDDEN = "(hidden)"
@@ -230,12 +230,13 @@ def _rule_note(
     return RuleNote(rule.reference, action, dry_run, fired, parts)
 
 
-def _closest(entries: tuple[Entry, ...], attributes: AttributeContext, in_words: bool) -> tuple[PredicateNote, ...]:
-    notes = [_notes(entry, attributes, in_words) for entry in entries]
-    return min(notes, key=_part_distance, default=())
+def _closest(
+    entries: tuple[Predicates, ...], attributes: AttributeContext, in_words: bool
+) -> tuple[PredicateNote, ...]:
+    return min((_notes(entry, attributes, in_words) for entry in entries), key=_part_distance, default=())
 
 
-def _notes(entry: Entry, attributes: AttributeContext, in_words: bool) -> tuple[PredicateNote, ...]:
+def _notes(entry: Predicates, attributes: AttributeContext, in_words: bool) -> tuple[PredicateNote, ...]:
     return tuple(_note(predicate, attributes, in_words) for predicate in entry)
 
 
@@ -274,7 +275,7 @@ def _actual(key: str, values: Values) -> tuple[str, ...] | None:
 
 
 def _part_distance(part: tuple[PredicateNote, ...]) -> tuple[int, int, int]:
-    """Of alternatives: the path first, then method and host, then the number of failures."""
+    """Rank alternatives: the path first, then method and host, then the number of failures."""
     failed = [note.key for note in part if not note.holds]
     return (PATHS.key in failed, sum(key in _METHOD_AND_HOST for key in failed), len(failed))
 

@@ -5,7 +5,6 @@ A provider's changes are seen by the stages after it and by the upstream (EV-6);
 """
 
 from dataclasses import replace
-from functools import lru_cache
 
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.decision import NO_OBLIGATIONS, Obligations
@@ -31,8 +30,7 @@ def after_provider(
     for name in answer.headers_to_remove:
         headers.pop(name, None)
     path = headers.get(":path", (http.path,))[0]
-    return replace(attributes, http=replace(http, path=path, headers=headers)), replace(
-        gained,
+    return replace(attributes, http=replace(http, path=path, headers=headers)), gained._replace(
         headers_to_set=_last_of_each((*gained.headers_to_set, *changed), without=answer.headers_to_remove),
         headers_to_remove=(*gained.headers_to_remove, *answer.headers_to_remove),
         response_headers_to_add=(*gained.response_headers_to_add, *answer.response_headers_to_add),
@@ -49,11 +47,11 @@ def with_authentication(gained: Obligations, authentication: Authentication) -> 
             or authentication.rewritten_path is not None
         ):
             return gained
-        return _obligations(
-            headers_to_set=authentication.headers_to_set,
-            headers_to_remove=authentication.headers_to_remove,
-            query_parameters_to_remove=authentication.query_parameters_to_remove,
-            rewritten_path=authentication.rewritten_path,
+        return Obligations(
+            authentication.headers_to_set,
+            authentication.headers_to_remove,
+            authentication.query_parameters_to_remove,
+            authentication.rewritten_path,
         )
     set_now = {name for name, _ in authentication.headers_to_set}
     kept_removals = (name for name in gained.headers_to_remove if name not in set_now)
@@ -65,23 +63,6 @@ def with_authentication(gained: Obligations, authentication: Authentication) -> 
         query_parameters_to_remove=authentication.query_parameters_to_remove,
         rewritten_path=authentication.rewritten_path,
         response_headers_to_add=gained.response_headers_to_add,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _obligations(
-    *,
-    headers_to_set: tuple[tuple[str, str], ...],
-    headers_to_remove: tuple[str, ...],
-    query_parameters_to_remove: tuple[str, ...],
-    rewritten_path: str | None,
-) -> Obligations:
-    """One value for equal parts: answers are remembered by it."""
-    return Obligations(
-        headers_to_set=headers_to_set,
-        headers_to_remove=headers_to_remove,
-        query_parameters_to_remove=query_parameters_to_remove,
-        rewritten_path=rewritten_path,
     )
 
 

@@ -120,13 +120,13 @@ def authorize(
     if sets.audit is not None:
         fired = sets.audit.first(attributes)
         audit, audit_rule = fired is not None, fired.reference if fired else None
-    would_deny = _dry_run(sets.dry_run_deny, attributes, Effect.DENY)
+    would_deny = None if sets.dry_run_deny is None else _dry_run(sets.dry_run_deny, attributes, Effect.DENY)
     would_allow = None
 
     if sets.deny is not None and (rule := sets.deny.first(attributes)) is not None:
         reference, stage = rule.reference, Stage.DENY
     else:
-        would_allow = _dry_run(sets.dry_run_allow, attributes, Effect.ALLOW)
+        would_allow = None if sets.dry_run_allow is None else _dry_run(sets.dry_run_allow, attributes, Effect.ALLOW)
         if sets.allow is None:
             reference, stage = None, Stage.DEFAULT
         else:
@@ -248,10 +248,8 @@ def _judge(
     )
 
 
-def _dry_run(rules: RuleSet | None, attributes: AttributeContext, fires: Effect) -> DryRunResult | None:
+def _dry_run(rules: RuleSet, attributes: AttributeContext, fires: Effect) -> DryRunResult:
     """AP-88: ALLOW is ``allowed`` iff a rule fired, DENY is ``denied`` iff a rule fired."""
-    if rules is None:
-        return None
     rule = rules.first(attributes)
     if rule is None:
         return DryRunResult(Effect.DENY if fires is Effect.ALLOW else Effect.ALLOW)

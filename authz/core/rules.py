@@ -37,7 +37,7 @@ class Predicate:
         return self.any_of is None or self.any_of.matches(values)
 
 
-Entry = tuple[Predicate, ...]
+Predicates = tuple[Predicate, ...]
 """One ``source`` or one ``operation``: all predicates are ANDed (AP-11)."""
 
 
@@ -49,9 +49,9 @@ class CompiledRule:
     """
 
     reference: RuleReference
-    sources: tuple[Entry, ...] = ()
-    operations: tuple[Entry, ...] = ()
-    conditions: Entry = ()
+    sources: tuple[Predicates, ...] = ()
+    operations: tuple[Predicates, ...] = ()
+    conditions: Predicates = ()
 
     def fires(self, attributes: AttributeContext) -> bool:
         """Whether every part of the rule has an entry that holds."""
@@ -73,7 +73,7 @@ class CompiledRule:
         return needs
 
 
-def _some(entries: tuple[Entry, ...], attributes: AttributeContext) -> bool:
+def _some(entries: tuple[Predicates, ...], attributes: AttributeContext) -> bool:
     if not entries:
         return True
     for entry in entries:

@@ -36,7 +36,7 @@ def all_commands(layout: Layout) -> list[list[Command]]:
         *applications(layout),
         outside(layout),
         *custom(layout),
-        *collector(layout),
+        *collector(),
         *certificate_authority(layout),
     ]
     if layout.authz is Authz.EMBEDDED:
@@ -105,10 +105,8 @@ def custom(layout: Layout) -> list[Command]:
     return [Command("custom", "external authorizer", _python("authz.demo.apps", *arguments), ready)]
 
 
-def collector(layout: Layout) -> list[Command]:
+def collector() -> list[Command]:
     """The stand-in for an OpenTelemetry collector."""
-    if not layout.tracing:
-        return []
     arguments = ("--listen", f"unix:{OTLP_SOCKET}", "--out", SPANS)
     return [Command("collector", "span collector", _python("authz.demo.collector", *arguments), f"unix:{OTLP_SOCKET}")]
 
@@ -137,8 +135,7 @@ def decides_by(layout: Layout) -> tuple[str, ...]:
     told += ["--certificates", "certs"]
     if layout.secrets is Secrets.SDS:
         told += ["--certificates", f"ca/{LEDGER_FILE}"]
-    if layout.tracing:
-        told += ["--otlp-endpoint", f"unix:{OTLP_SOCKET}"]
+    told += ["--otlp-endpoint", f"unix:{OTLP_SOCKET}"]
     # An access log tells no certificate: it is evidence for the check alone.
     return (*told, *(layout.evidence if layout.enforce is Enforce.CHECK else ()))
 

@@ -37,7 +37,7 @@ PEOPLE: Mapping[str, Mapping[str, object]] = {
 
 
 @dataclass(slots=True)
-class Issuer:
+class TokenIssuer:
     """
     Keys and tokens, without HTTP.
 
@@ -115,7 +115,7 @@ class Issuer:
         return make_token({"key": "current", "alg": ALGORITHM, "claims": claims}, {"current": self.keys[-1]}, now)
 
 
-def application(issuer: Issuer, clock: Callable[[], float] = time.time) -> Starlette:
+def application(issuer: TokenIssuer, clock: Callable[[], float] = time.time) -> Starlette:
     """Make the issuer's HTTP side."""
 
     async def discovery(request: Request) -> Response:
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--url", help="issuer identifier; default: http://127.0.0.1:PORT")
     parser.add_argument("--keys", type=Path, help="directory that keeps the signing keys; default: memory only")
     given = parser.parse_args(arguments)
-    issuer = Issuer(given.url or f"http://127.0.0.1:{given.port}", given.keys)
+    issuer = TokenIssuer(given.url or f"http://127.0.0.1:{given.port}", given.keys)
     uvicorn.run(
         application(issuer),
         host=given.host,

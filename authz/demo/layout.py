@@ -55,8 +55,6 @@ class Layout:
     mesh: Mesh
     offset: int = 0
     """What every port was shifted by, those of ``mesh`` too."""
-    tracing: bool = True
-    """Whether proxies and the authorization server send spans to a collector of the demo's own."""
     secrets: Secrets = Secrets.FILES
     """How proxies get their certificates; by SDS, the authority runs as a process of its own."""
     authz: Authz = Authz.SERVER

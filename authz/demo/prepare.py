@@ -66,7 +66,6 @@ def plan(
     *,
     offset: int = 0,
     copy: bool = False,
-    tracing: bool = True,
     secrets: Secrets = Secrets.SDS,
     authz: Authz = Authz.SERVER,
     server: str = "grpcio",
@@ -78,7 +77,6 @@ def plan(
     Args:
         offset: added to every port.
         copy: work on a copy of the policies.
-        tracing: run a collector, and send it spans.
         secrets: how proxies get their certificates.
         authz: who answers checks.
         server: what hosts the authorization server, when it is a process of its own.
@@ -112,7 +110,7 @@ def plan(
             target = in_force / Path(path).relative_to(policies)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(shift_ports(content.decode("utf-8", "replace"), ports, offset), encoding="utf-8")
-    return Layout(state, in_force, mesh, offset, tracing, secrets, authz, server, enforce)
+    return Layout(state, in_force, mesh, offset, secrets, authz, server, enforce)
 
 
 def _read_mesh(name: str, text: str) -> Mesh:
@@ -178,11 +176,10 @@ def read_engine_or_stop(layout: Layout) -> Engine:
 
 def options(layout: Layout) -> RenderOptions:
     """How Envoy's configuration is rendered."""
-    otlp = OTLP_SOCKET if layout.tracing else ""
     is_checked = layout.enforce is Enforce.CHECK  # certificates are evidence for the check alone
     return replace(
         OPTIONS,
-        otlp=otlp,
+        otlp=OTLP_SOCKET,
         secrets=layout.secrets,
         authz=layout.authz,
         enforce=layout.enforce,

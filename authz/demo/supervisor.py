@@ -2,7 +2,7 @@
 Start Bookinfo, keep it running, stop it.
 
 The supervisor starts processes in waves, starts again what died and says so, renews certificates, and renders listeners
-anew when PeerAuthentication changes. It prints nothing itself: whoever runs it is told by ``Report``.
+anew when PeerAuthentication changes. It prints nothing itself: whoever runs it is told by ``OnEvent``.
 """
 
 import asyncio
@@ -55,13 +55,13 @@ class Event:
     seconds: float = 0.0
 
 
-Report = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 
 
-class Supervisor:
+class DemoSupervisor:
     """The running demo. ``start`` once, then ``stop``; in between ``kill`` and ``revive`` single processes."""
 
-    def __init__(self, layout: Layout, report: Report, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, layout: Layout, report: OnEvent, clock: Callable[[], float] = time.time) -> None:
         self.layout = layout
         self._report = report
         self._clock = clock

@@ -15,8 +15,8 @@ import yaml
 from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent, SequenceStartEvent
 
 from authz.core.errors import Location, Problem, Severity
-from authz.documents.containers import unfold
 from authz.documents.nodes import Document, Kind, Mapping, Node, Scalar, Sequence, kind_of_plain, one_line
+from authz.documents.unfolding import unfold
 
 __all__ = ["Document", "Kind", "Mapping", "Node", "Scalar", "Sequence", "kind_of_plain", "one_line", "read_documents"]
 

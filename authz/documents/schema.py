@@ -39,8 +39,15 @@ class Notes:
         problems: list[Problem],
         resource: str = "",
         checked: dict[int, tuple[Scalar, list[Check]]] | None = None,
+        *,
+        code: str = "",
     ) -> None:
-        """``checked`` receives each text that only has to pass some checks, by the ``id`` of its node."""
+        """
+        ``checked`` receives each text that only has to pass some checks, by the ``id`` of its node.
+
+        ``code`` is that of problems in files whose fields have no clause of their own each (``fields``).
+        """
+        self.code = code
         self.document = document
         self.checked = checked
         self.problems = problems
@@ -62,10 +69,12 @@ class Notes:
             self._paths = self.document.paths()
         return self._paths.get(id(node), "")
 
-    def add(self, severity: Severity, code: str, node: Node, message: str, advice: str = "") -> None:
-        """Note a problem at a node; ``advice`` says what to do."""
+    def add(
+        self, severity: Severity, code: str, node: Node, message: str, advice: str = "", path: str | None = None
+    ) -> None:
+        """Note a problem at a node; ``advice`` says what to do, ``path`` is given where the field has no node."""
         place, number = self.place(node), self.document.number
-        resource, path = one_line(self.resource), one_line(self.path(node))
+        resource, path = one_line(self.resource), one_line(self.path(node) if path is None else path)
         message, advice = one_line(message), one_line(advice)
         self.problems.append(Problem(severity, code, message, place, number, resource, path, advice))
 

@@ -13,7 +13,7 @@ _OTHER_BREAKS = (b"\r", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
 """What YAML 1.1 takes for the end of a line besides the one that is counted here."""
 
 
-class Part(NamedTuple):
+class Slice(NamedTuple):
     """A piece of a file: usually one document, with the comments after it."""
 
     line: int
@@ -21,7 +21,7 @@ class Part(NamedTuple):
     text: bytes
 
 
-def split_documents(data: bytes) -> list[Part] | None:
+def split_documents(data: bytes) -> list[Slice] | None:
     """
     Cut a file before every line that begins a document; None when lines or characters could be counted otherwise.
 
@@ -37,14 +37,14 @@ def split_documents(data: bytes) -> list[Part] | None:
     return list(_parts(data))
 
 
-def _parts(data: bytes) -> Iterator[Part]:
+def _parts(data: bytes) -> Iterator[Slice]:
     line, begin = 1, 0
     mark = _MARK.search(data)
     while mark is not None:  # finditer costs a block of memory for good now and then (CPython 3.11)
         end = mark.start()
         if end > begin:
-            yield Part(line, data[begin:end])
+            yield Slice(line, data[begin:end])
             line += data.count(b"\n", begin, end)
             begin = end
         mark = _MARK.search(data, mark.end())
-    yield Part(line, data[begin:])
+    yield Slice(line, data[begin:])

@@ -18,7 +18,7 @@ from authz.envoy.messages import assignment, at, endpoint, pipe
 from authz.envoy.options import AUTHZ_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
 from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Place, ServicePort
 
-World = Callable[[Place], Address]
+PickAddress = Callable[[Place], Address]
 """Which of the two addresses of a place."""
 
 
@@ -55,7 +55,7 @@ def endpoint_files(
 
 
 def _behind(
-    mesh: Mesh, service: MeshService, port: ServicePort, mode_of: MtlsModeOf, world: World
+    mesh: Mesh, service: MeshService, port: ServicePort, mode_of: MtlsModeOf, world: PickAddress
 ) -> Iterator[LbEndpoint]:
     for place in service.endpoints.get(port.name, ()):
         yield at(world(place))

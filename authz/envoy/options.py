@@ -16,7 +16,7 @@ All paths are relative to the state directory, the working directory of every pr
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log
 
-Somebody makes ``run/`` and ``logs/``; ``envoy_arguments`` starts a proxy. This file imports no Envoy library.
+Somebody makes ``run/`` and ``logs/``. This file imports no Envoy library.
 """
 
 from dataclasses import dataclass
@@ -59,18 +59,6 @@ def filters_file(proxy: str, slot: str) -> str:
 def embedded_socket(proxy: str) -> str:
     """Where a proxy with the authorization server inside asks itself."""
     return f"run/{proxy}.authz.sock"
-
-
-def envoy_arguments(proxy: str, concurrency: int = 1, drain_seconds: int = DRAIN_SECONDS) -> tuple[str, ...]:
-    """
-    Arguments after the Envoy binary, for a process in the state directory.
-
-    Without ``--disable-hot-restart`` a second Envoy on the machine dies at once (XA-6).
-    """
-    return (
-        *("-c", f"envoy/{proxy}.yaml", "--concurrency", str(concurrency), "--disable-hot-restart"),
-        *("--drain-time-s", str(drain_seconds), "--log-level", "warning"),
-    )
 
 
 class Secrets(StrEnum):

@@ -38,7 +38,7 @@ from authz.identity.template import (
     ROOT_TTL_SECONDS,
     SERVER_TTL_SECONDS,
     SVID_TTL_SECONDS,
-    Template,
+    CertificateTemplate,
     server_template,
     svid_template,
 )
@@ -215,7 +215,7 @@ class CertificateAuthority:
         """Issue a web server's certificate for a gateway's outer side; it has no SPIFFE ID and is no client's."""
         return self._issue(server_template(dns_names, now, ttl_seconds, addresses), None, key_type)
 
-    def _issue(self, template: Template, public_key: PublicKey | None, key_type: KeyType) -> Issued:
+    def _issue(self, template: CertificateTemplate, public_key: PublicKey | None, key_type: KeyType) -> Issued:
         key = generate_key(key_type) if public_key is None else None
         owner = key.public_key() if key is not None else public_key
         assert owner is not None
@@ -246,7 +246,7 @@ def judge_by_trial(authority: Authority, trust_domain: TrustDomain, now: float) 
 
 def _read_authority(place: Path, name: str, state: AuthorityState, files: str) -> Authority:
     if not _FILES.fullmatch(files):
-        raise ValueError(f"`{files}` is no name of a signing certificate's files")
+        raise ValueError(f"`{files}` is not the name of a signing certificate's files")
     root = x509.load_pem_x509_certificate((place / "root.crt").read_bytes())
     chain = tuple(x509.load_pem_x509_certificates((place / f"{files}.crt").read_bytes()))
     root_key_file = place / "root.key"

@@ -12,6 +12,8 @@ from authz.identity.pem import encrypted_key, is_encrypted_key
 
 SECRET_MODE = 0o600
 PUBLIC_MODE = 0o644
+FILE_NAME = "tls"
+"""``tls.crt`` and ``tls.key``, as in a Secret of Kubernetes."""
 
 
 def write_file(path: Path, data: bytes, mode: int = PUBLIC_MODE) -> None:

@@ -91,14 +91,5 @@ def take_token(directory: Path, text: str, now: float) -> TakenToken | Rejection
     return TakenToken(spiffe_id, place, aside)
 
 
-def spend_token(directory: Path, text: str, now: float) -> SpiffeId | Rejection:
-    """Take a token, spend it and say whom it was for. Raises OSError when the directory cannot be written."""
-    taken = take_token(directory, text, now)
-    if isinstance(taken, Rejection):
-        return taken
-    taken.spend()
-    return taken.spiffe_id
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -68,7 +68,7 @@ def read_key(pem: bytes) -> PrivateKey:
             return key
         case ed25519.Ed25519PrivateKey():
             return key
-    raise ValueError("the private key is none of ECDSA P-256, ECDSA P-384, RSA of at least 2048 bits, Ed25519")
+    raise ValueError("the private key is not one of ECDSA P-256, ECDSA P-384, RSA of at least 2048 bits, Ed25519")
 
 
 def write_key(key: PrivateKey) -> bytes:

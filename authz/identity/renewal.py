@@ -27,7 +27,7 @@ def renewal_time(begin: float, end: float, jitter: float) -> float:
 
 
 @dataclass(slots=True)
-class Kept:
+class KeptAnswer:
     """One SVID in use."""
 
     svid: Issued
@@ -44,7 +44,7 @@ class Shelf:
     def __init__(self, registrar: Registrar, jitter: Callable[[], float]) -> None:
         self._registrar = registrar
         self._jitter = jitter
-        self._kept: dict[Holder, Kept] = {}
+        self._kept: dict[Holder, KeptAnswer] = {}
 
     def get(self, evidence: Evidence, spiffe_id: SpiffeId, now: float) -> Issued | Refused:
         """
@@ -91,7 +91,7 @@ class Shelf:
         return min((kept.renew_at for kept in self._kept.values()), default=None)
 
     @property
-    def kept(self) -> dict[Holder, Kept]:
+    def kept(self) -> dict[Holder, KeptAnswer]:
         """What is in use, for display."""
         return dict(self._kept)
 
@@ -102,5 +102,5 @@ class Shelf:
             renew_at = renewal_time(answer.not_before, answer.not_after, self._jitter())
             # The cushion before a very short life must not make it due at once: half of what is left is enough.
             renew_at = max(renew_at, now + (answer.not_after - now) * (0.5 - JITTER / 2))
-            self._kept[(evidence, spiffe_id)] = Kept(answer, grant, renew_at)
+            self._kept[(evidence, spiffe_id)] = KeptAnswer(answer, grant, renew_at)
         return answer

@@ -59,7 +59,7 @@ def renew(
     if adopted is None:
         renewed = renew_intermediate(active, ca.trust_domain, now, ca.random, key_type=key_type)
     elif adopted.root != active.root:
-        raise ValueError("the intermediate is of another root; change the root with `authz ca root prepare`")
+        raise ValueError("the intermediate belongs to another root; change the root with `authz ca root prepare`")
     elif adopted.signing == active.signing:
         raise ValueError("the intermediate is in use already")
     else:

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authz.identity.keys import PrivateKey, PublicKey, signature_hash
-from authz.identity.template import Template
+from authz.identity.template import CertificateTemplate
 
 SERIAL_BYTES = 16
 
@@ -33,7 +33,7 @@ def read_serial(random: bytes) -> int:
     return int.from_bytes(random) >> 1 | 1
 
 
-def sign(template: Template, public_key: PublicKey, serial: int, issuer: Issuer) -> x509.Certificate:
+def sign(template: CertificateTemplate, public_key: PublicKey, serial: int, issuer: Issuer) -> x509.Certificate:
     """Sign a certificate by an issuer."""
     end = min(template.not_after, issuer.certificate.not_valid_after_utc.timestamp())
     key_id = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -44,13 +44,13 @@ def sign(template: Template, public_key: PublicKey, serial: int, issuer: Issuer)
     return builder.sign(issuer.key, signature_hash(issuer.key))
 
 
-def sign_self(template: Template, key: PrivateKey, serial: int) -> x509.Certificate:
+def sign_self(template: CertificateTemplate, key: PrivateKey, serial: int) -> x509.Certificate:
     """Sign a root by its own key."""
     builder = _builder(template, key.public_key(), serial, template.not_after)
     return builder.issuer_name(_subject(template)).sign(key, signature_hash(key))
 
 
-def _builder(template: Template, public_key: PublicKey, serial: int, end: float) -> x509.CertificateBuilder:
+def _builder(template: CertificateTemplate, public_key: PublicKey, serial: int, end: float) -> x509.CertificateBuilder:
     if end <= template.not_before:
         raise ValueError("the certificate would end before it begins: its issuer has expired")
     builder = (
@@ -66,7 +66,7 @@ def _builder(template: Template, public_key: PublicKey, serial: int, end: float)
     return builder
 
 
-def _extensions(template: Template, public_key: PublicKey) -> Iterator[tuple[x509.ExtensionType, bool]]:
+def _extensions(template: CertificateTemplate, public_key: PublicKey) -> Iterator[tuple[x509.ExtensionType, bool]]:
     yield x509.BasicConstraints(template.is_ca, template.path_length), True
     yield (
         x509.KeyUsage(
@@ -101,7 +101,7 @@ def _extensions(template: Template, public_key: PublicKey) -> Iterator[tuple[x50
     yield x509.SubjectKeyIdentifier.from_public_key(public_key), False
 
 
-def _subject(template: Template) -> x509.Name:
+def _subject(template: CertificateTemplate) -> x509.Name:
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, template.organization)]
     if template.common_name:
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, template.common_name))

@@ -25,7 +25,7 @@ _DNS_NAME = re.compile(rf"(?:\*\.)?{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class CertificateTemplate:
     """Everything of a certificate but the key, the serial number and the issuer."""
 
     organization: str
@@ -45,9 +45,9 @@ class Template:
     """Name constraint of an authority: the only hosts (trust domains) of URIs below it; empty for any."""
 
 
-def root_template(trust_domain: TrustDomain, now: float, ttl_seconds: float = ROOT_TTL_SECONDS) -> Template:
+def root_template(trust_domain: TrustDomain, now: float, ttl_seconds: float = ROOT_TTL_SECONDS) -> CertificateTemplate:
     """A self-signed authority; its URI is the trust domain's own SPIFFE ID, without a path (X.509-SVID 4.1)."""
-    return Template(
+    return CertificateTemplate(
         organization="authz",
         common_name=f"{trust_domain} root",
         not_before=_begin(now),
@@ -60,9 +60,9 @@ def root_template(trust_domain: TrustDomain, now: float, ttl_seconds: float = RO
 
 def intermediate_template(
     trust_domain: TrustDomain, now: float, ttl_seconds: float = INTERMEDIATE_TTL_SECONDS
-) -> Template:
+) -> CertificateTemplate:
     """The authority that signs leaves; name constraints keep it to SPIFFE IDs of its own trust domain."""
-    return Template(
+    return CertificateTemplate(
         organization="authz",
         common_name=f"{trust_domain} intermediate",
         not_before=_begin(now),
@@ -96,7 +96,7 @@ def _check_names(dns: tuple[str, ...], addresses: tuple[str, ...] = ()) -> None:
 
 def svid_template(
     spiffe_id: SpiffeId, now: float, ttl_seconds: float = SVID_TTL_SECONDS, dns: tuple[str, ...] = ()
-) -> Template:
+) -> CertificateTemplate:
     """
     A workload's certificate: exactly one URI, usable as server and as client (XA-133).
 
@@ -105,7 +105,7 @@ def svid_template(
     _check_names(dns)
     if not spiffe_id.path:
         raise ValueError(f"`{spiffe_id}` has no path: a workload's SPIFFE ID needs one")
-    return Template(
+    return CertificateTemplate(
         organization="authz",
         not_before=_begin(now),
         not_after=math.floor(now) + ttl_seconds,
@@ -118,12 +118,12 @@ def svid_template(
 
 def server_template(
     dns: tuple[str, ...], now: float, ttl_seconds: float = SERVER_TTL_SECONDS, addresses: tuple[str, ...] = ()
-) -> Template:
+) -> CertificateTemplate:
     """A web server's certificate for a gateway's outer side: no SPIFFE ID, so that no peer in the mesh accepts it."""
     if not dns and not addresses:
         raise ValueError("a server certificate needs at least one DNS name or IP address")
     _check_names(dns, addresses)
-    return Template(
+    return CertificateTemplate(
         organization="authz",
         common_name=dns[0] if dns and len(dns[0]) <= 64 else "",  # 64: the limit of X.520
         not_before=_begin(now),

@@ -14,8 +14,10 @@ from dataclasses import replace
 
 from authz.core.errors import NOWHERE, Location, Problem, Severity, sort_problems
 from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.documents.accessors import Part
 from authz.documents.reading import Document, Mapping, read_documents
-from authz.mesh.kind_parts import compose_app
+from authz.documents.schema import Notes
+from authz.mesh.kind_parts import CODES, compose_app
 from authz.mesh.kinds import READERS
 from authz.mesh.nouns import (
     GatewayServer,
@@ -29,7 +31,6 @@ from authz.mesh.nouns import (
     RouteHost,
     RouteRule,
 )
-from authz.mesh.parts import Part
 from authz.mesh.written import Gateway, Written
 from authz.policy.mesh_config import read_mesh
 
@@ -62,11 +63,11 @@ def _read_document(document: Document, data: bytes, written: Written) -> None:
         message = "a document of a mesh description is a mapping with `kind`"
         written.problems.append(Problem(Severity.ERROR, "ME-1", message, place, document.number))
         return
-    part = Part(document, document.root, document.prefix, "", written.problems)
+    part = Part(document.root, document.prefix, Notes(document, written.problems), CODES)
     kind = part.text("kind", required=True)
     metadata = part.part("metadata")
     if metadata:
-        part.resource = f"{kind} {metadata.text('namespace', 'default')}/{metadata.text('name')}"
+        part.notes.resource = f"{kind} {metadata.text('namespace', 'default')}/{metadata.text('name')}"
     if kind == "ConfigMap":
         if written.config_at is not NOWHERE:
             part.note("ME-5", f"the mesh settings are given twice, first at {written.config_at}")

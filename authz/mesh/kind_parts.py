@@ -2,9 +2,12 @@
 
 import ipaddress
 
+from authz.documents.accessors import MAX_PORT, Codes, Part
+from authz.documents.schema import Notes
 from authz.mesh.nouns import Address, Enforce, Protocol
-from authz.mesh.parts import MAX_PORT, Part
 
+CODES = Codes(shape="ME-1", unknown="ME-2", missing="ME-3")
+"""Besides: ``ME-4`` a name that leads nowhere, ``ME-5`` a clash between two documents, ``ME-6`` not done here."""
 COMPOSE_ADDRESS = "mesh.authz/compose-address"
 COMPOSE_APP = "mesh.authz/compose-app"
 ENFORCE = "mesh.authz/enforce"
@@ -33,7 +36,7 @@ def read_spec(part: Part) -> Part:
     if found is not None:
         return found
     empty = type(part.node)({}, [], part.node.line, part.node.column)
-    return Part(part.document, empty, "spec", part.resource, [])
+    return Part(empty, "spec", Notes(part.notes.document, []), part.codes)
 
 
 def read_listener_port(listener: Part) -> tuple[int, str, Protocol]:
@@ -83,7 +86,9 @@ def read_enforce(annotations: Part | None) -> Enforce | None:
     try:
         return Enforce(written)
     except ValueError:
-        annotations.note("ME-1", f"`{written}` is no way to enforce policies", ENFORCE, f"one of {', '.join(Enforce)}")
+        annotations.note(
+            "ME-1", f"`{written}` is not a way to enforce policies", ENFORCE, f"one of {', '.join(Enforce)}"
+        )
         return None
 
 

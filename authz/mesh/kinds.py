@@ -7,6 +7,7 @@ Fields that Istio knows and this rendering does not do are problems, never silen
 from collections.abc import Callable
 
 from authz.core.spiffe import SpiffeId
+from authz.documents.accessors import Part
 from authz.mesh.kind_parts import (
     COMPOSE_ADDRESS,
     COMPOSE_APP,
@@ -35,7 +36,6 @@ from authz.mesh.nouns import (
     ServicePort,
     TlsMode,
 )
-from authz.mesh.parts import Part
 from authz.mesh.written import Gateway, Sidecar, VirtualService, Written
 
 
@@ -205,7 +205,9 @@ def _check_passthrough(server: Part, port: Part | None) -> None:
 def _tls_version(tls: Part | None) -> str:
     written = tls.text("minProtocolVersion", "TLSV1_2") if tls else "TLSV1_2"
     if written not in ("TLSV1_2", "TLSV1_3") and tls:
-        tls.note("ME-1", f"`{written}` is none of TLSV1_2, TLSV1_3", "minProtocolVersion", "older versions are unsafe")
+        tls.note(
+            "ME-1", f"`{written}` is not one of TLSV1_2, TLSV1_3", "minProtocolVersion", "older versions are unsafe"
+        )
         return "TLSV1_2"
     return written
 

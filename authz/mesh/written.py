@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from authz.core.errors import NOWHERE, Location, Problem
 from authz.core.resources import MeshConfig
+from authz.documents.accessors import Part
 from authz.mesh.nouns import (
     GatewayServer,
     InboundPort,
@@ -13,7 +14,6 @@ from authz.mesh.nouns import (
     OutboundPort,
     RouteHost,
 )
-from authz.mesh.parts import Part
 
 
 @dataclass(frozen=True, slots=True)

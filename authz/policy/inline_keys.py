@@ -112,7 +112,7 @@ def _member_problems(kind: str, key: _Object) -> Iterator[str]:
                 yield f"`{name}` is not base64"
         elif name in ("key_ops", "x5c"):
             if not _is_list_of_texts(value):
-                yield f"`{name}` is no list of texts"
+                yield f"`{name}` is not a list of texts"
             elif name == "x5c" and not all(_may_be_certificate(item or "") for item in value or []):
                 yield "`x5c` holds what is no certificate"
     for name in (*_MATERIAL[kind], *(("crv",) if kind in _CURVED else ())):

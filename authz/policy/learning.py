@@ -14,9 +14,9 @@ from authz.core.errors import Location
 from authz.core.resources import AuthorizationPolicy, Condition, Metadata, Operation, Source, Target
 from authz.documents.nodes import Scalar
 from authz.documents.schema import Check
-from authz.documents.splitting import Part
+from authz.documents.splitting import Slice
 from authz.policy.memory import Found
-from authz.policy.template import Column, Slot, Template, getter, pattern_of
+from authz.policy.template import Column, Template, TemplateSlot, getter, pattern_of
 from authz.policy.version import facts_of
 
 Checked = dict[int, tuple[Scalar, list[Check]]]
@@ -40,12 +40,12 @@ class Unfit(Exception):
 class Learning:
     """Makes a template of one document."""
 
-    def __init__(self, file: str, words: list[str], part: Part, found: Found, number: int, checked: Checked) -> None:
+    def __init__(self, file: str, words: list[str], part: Slice, found: Found, number: int, checked: Checked) -> None:
         self._file, self._words, self._part, self._found, self._number = file, words, part, found, number
         self._checked = checked
         self._ends = [0, *accumulate(map(len, words))]
         self._lines = [0, *accumulate(len(line) + 1 for line in "".join(words).split("\n")[:-1])]
-        self._slots: list[Slot] = []
+        self._slots: list[TemplateSlot] = []
         self._columns: list[Column] = []
         self._constants: list[object] = []
         self._steps: list[tuple[Callable[..., Any], list[tuple[str, int]]]] = []
@@ -94,7 +94,7 @@ class Learning:
         }
         return before[kind] + number
 
-    def _text_of(self, slot: Slot) -> str:
+    def _text_of(self, slot: TemplateSlot) -> str:
         return "".join(self._words)[self._ends[slot.first] - slot.before : self._ends[slot.last + 1] + slot.after]
 
     def _slot(self, node: Scalar, checks: tuple[Check, ...]) -> None:
@@ -116,7 +116,7 @@ class Learning:
         first, last = inside[0], inside[-1]
         self._texts[id(node.value)] = len(self._slots)
         self._slots.append(
-            Slot(
+            TemplateSlot(
                 first,
                 self._ends[first] - begin,
                 last,

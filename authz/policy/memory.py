@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from authz.core.errors import Location, Problem
 from authz.core.resources import AuthorizationPolicy, Metadata, PeerAuthentication, RequestAuthentication, Rule
-from authz.documents.splitting import Part, split_documents
+from authz.documents.splitting import Slice, split_documents
 
 Resource = AuthorizationPolicy | RequestAuthentication | PeerAuthentication
 
@@ -29,7 +29,7 @@ class Found(NamedTuple):
     """Its part in the policy version."""
     place: Location
     number: int
-    """Of the document, one-based within the file."""
+    """The document's number, one-based within the file."""
     prefix: str
 
 
@@ -77,7 +77,7 @@ class Memory:
             return 0
         parts = split_documents(data) if known.is_cut else None
         texts = {piece.digest for piece in known.pieces}
-        return sum(len(part.text) for part in parts or [Part(1, data)] if digest_of(part.text) not in texts)
+        return sum(len(part.text) for part in parts or [Slice(1, data)] if digest_of(part.text) not in texts)
 
 
 def moved(piece: Piece, line: int, number: int) -> Piece | None:

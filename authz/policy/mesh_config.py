@@ -17,7 +17,7 @@ from authz.documents.decoders import choice, integer, text, texts
 from authz.documents.reading import Node, Scalar, read_documents
 from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
 from authz.policy import foreign
-from authz.policy.mesh_wrappings import Found, no_connection_settings, search
+from authz.policy.mesh_wrappings import WrittenMesh, no_connection_settings, search
 from authz.policy.providers import decode_providers
 from authz.policy.values import is_dns_name
 
@@ -167,7 +167,7 @@ def read_mesh(
         return MeshConfig(), (pointer,)
     problems: list[Problem] = []
     mesh: MeshConfig | None = None
-    first: Found | None = None
+    first: WrittenMesh | None = None
     for found in search(file, data, problems):
         notes = Notes(found.document, problems, found.resource)
         if first is not None:
@@ -222,7 +222,7 @@ _PLACES = {
 """Where the attributes of MeshConfig are written."""
 
 
-def _written(found: Found) -> frozenset[str]:
+def _written(found: WrittenMesh) -> frozenset[str]:
     """The attributes that are given, be it with Istio's default or empty."""
     names = {name for name, path in _PLACES.items() if _given_below(found.config, path)}
     names |= {attribute for name, attribute in _FLAGS.items() if _given_below(found.environment, (name,))}

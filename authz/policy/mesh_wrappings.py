@@ -14,10 +14,10 @@ from authz.documents.reading import Document, Kind, Node, Scalar, read_documents
 from authz.documents.schema import Notes, given, text_of
 
 _SAIL_KINDS = ("Istio", "IstioRevision")
-"""Of ``sailoperator.io``."""
+"""The kinds of ``sailoperator.io``."""
 
 
-class Found(NamedTuple):
+class WrittenMesh(NamedTuple):
     """A mapping that is a MeshConfig, and the environment of istiod beside it."""
 
     document: Document
@@ -26,7 +26,7 @@ class Found(NamedTuple):
     resource: str = ""
 
 
-def search(file: str, data: bytes, problems: list[Problem]) -> Iterator[Found]:
+def search(file: str, data: bytes, problems: list[Problem]) -> Iterator[WrittenMesh]:
     """Yield every MeshConfig of a file; what is wrong with the documents around them is noted."""
     for document in read_documents(file, data, problems):
         root = document.root
@@ -42,12 +42,14 @@ def search(file: str, data: bytes, problems: list[Problem]) -> Iterator[Found]:
             _check_proxy_config(document, root, problems)
         elif "kind" not in root.entries and "apiVersion" not in root.entries:
             if "meshConfig" in root.entries or "pilot" in root.entries:
-                yield Found(document, given(root, "meshConfig"), _environment(root))
+                yield WrittenMesh(document, given(root, "meshConfig"), _environment(root))
             else:
-                yield Found(document, root)
+                yield WrittenMesh(document, root)
 
 
-def _in_operator(document: Document, root: reading.Mapping, kind: str, problems: list[Problem]) -> Iterator[Found]:
+def _in_operator(
+    document: Document, root: reading.Mapping, kind: str, problems: list[Problem]
+) -> Iterator[WrittenMesh]:
     """
     ``spec.meshConfig`` of an IstioOperator, ``spec.values.meshConfig`` of it or of the sail operator's kinds.
 
@@ -66,10 +68,12 @@ def _in_operator(document: Document, root: reading.Mapping, kind: str, problems:
         message = "`spec.meshConfig` and `spec.values.meshConfig` are both given"
         Notes(document, problems, kind).error("RE-14", held, message, "put all settings into `spec.meshConfig`")
     else:
-        yield Found(document, own or held, _environment(values), kind)
+        yield WrittenMesh(document, own or held, _environment(values), kind)
 
 
-def _in_config_map(document: Document, root: reading.Mapping, data: bytes, problems: list[Problem]) -> Iterator[Found]:
+def _in_config_map(
+    document: Document, root: reading.Mapping, data: bytes, problems: list[Problem]
+) -> Iterator[WrittenMesh]:
     """The ConfigMap ``istio``, or ``istio-<revision>``, with the settings as text."""
     metadata, held = given(root, "metadata"), given(root, "data")
     name = text_of(given(metadata, "name")) if isinstance(metadata, reading.Mapping) else None
@@ -82,7 +86,7 @@ def _in_config_map(document: Document, root: reading.Mapping, data: bytes, probl
     prefix = f"{document.prefix}.data.mesh" if document.prefix else "data.mesh"
     embedded = read_documents(document.file, mesh.value.encode(), problems, origin=_origin(mesh, data))
     for inner in embedded:
-        yield Found(replace(inner, number=document.number, prefix=prefix), inner.root, None, f"ConfigMap {name}")
+        yield WrittenMesh(replace(inner, number=document.number, prefix=prefix), inner.root, None, f"ConfigMap {name}")
 
 
 def _origin(mesh: Scalar, data: bytes) -> tuple[int, int]:

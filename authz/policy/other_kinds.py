@@ -31,7 +31,7 @@ _OLD_GROUPS = {
     "rbac.istio.io": f"an {_AUTHORIZATION}",
     "config.istio.io": f"an {_AUTHORIZATION}, with the action CUSTOM for checks of your own",
 }
-"""Of authentication, of authorization, and of Mixer with its adapters."""
+"""Kinds of authentication, of authorization, and of Mixer with its adapters."""
 
 _SPECIAL = {
     "Template": "process it first: `oc process --local -o yaml -f FILE | authz validate -`",

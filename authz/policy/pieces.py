@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from authz.core.errors import Location, Problem
 from authz.documents.reading import MAX_FILE_BYTES, Document, Extent, read_documents
-from authz.documents.splitting import Part, split_documents
+from authz.documents.splitting import Slice, split_documents
 from authz.policy import foreign
 from authz.policy.learning import Checked
 from authz.policy.memory import File, Found, Memory, Piece, Resource, digest_of, moved
@@ -52,7 +52,7 @@ class FileReader:
 
     def _read_whole(self, file: str, data: bytes, digest: bytes, *, may_hold_variables: bool) -> Piece:
         looked_at: list[Document] | None = [] if may_hold_variables else None
-        piece, _ = self._read_part(file, Part(1, data), 0, digest, looked_at=looked_at)
+        piece, _ = self._read_part(file, Slice(1, data), 0, digest, looked_at=looked_at)
         if looked_at is None:
             return piece
         is_no_yaml = any(problem.code == "YAML" for problem in piece.problems)
@@ -64,7 +64,7 @@ class FileReader:
         foreign.warn_of_variables(looked_at, problems)
         return piece._replace(problems=tuple(problems))
 
-    def _read_parts(self, file: str, parts: list[Part], by_text: dict[bytes, Piece]) -> Iterator[Piece | None]:
+    def _read_parts(self, file: str, parts: list[Slice], by_text: dict[bytes, Piece]) -> Iterator[Piece | None]:
         """Yield a piece for each part; None, and no more, when one cannot be read alone."""
         number = 0
         for part in parts:
@@ -78,7 +78,7 @@ class FileReader:
                 return
             number += piece.documents
 
-    def _read_alone(self, file: str, part: Part, number: int, digest: bytes) -> Piece | None:
+    def _read_alone(self, file: str, part: Slice, number: int, digest: bytes) -> Piece | None:
         found, is_certain = self._templates.read(file, part, number)
         if found is not None and is_certain:
             return Piece(digest, part.line, number, 1, False, (found,), ())
@@ -93,13 +93,13 @@ class FileReader:
     def _read_part(
         self,
         file: str,
-        part: Part,
+        part: Slice,
         number: int,
         digest: bytes,
         checked: Checked | None = None,
         looked_at: list[Document] | None = None,
     ) -> tuple[Piece, Extent]:
-        """``looked_at`` receives the documents that are policies; otherwise each is let go of at once."""
+        """``looked_at`` receives the documents that are policies; otherwise each is freed at once."""
         problems: list[Problem] = []
         found: list[Found] = []
         extent = Extent()

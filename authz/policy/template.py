@@ -14,7 +14,7 @@ from typing import Any
 from authz.core.errors import Location
 from authz.documents.nodes import Kind, kind_of_plain
 from authz.documents.schema import Check
-from authz.documents.splitting import Part
+from authz.documents.splitting import Slice
 from authz.policy.memory import Found
 
 TRIALS = 2
@@ -22,7 +22,7 @@ TRIALS = 2
 
 
 @dataclass(slots=True)
-class Slot:
+class TemplateSlot:
     """A text that may differ: words ``first`` to ``last`` of the document, and some characters around them."""
 
     first: int
@@ -48,7 +48,7 @@ class Column:
 class Template:
     """How a resource is built of the words of a document: texts, places and constants, then step by step."""
 
-    slots: list[Slot]
+    slots: list[TemplateSlot]
     pattern: tuple[int, ...]
     """Which of the texts are equal, the position of the first that is; empty for one rule, which cannot be repeated."""
     columns: list[Column]
@@ -60,7 +60,7 @@ class Template:
     number: int
     trials: int = TRIALS
 
-    def read(self, file: str, words: list[str], part: Part, number: int) -> Found | None:
+    def read(self, file: str, words: list[str], part: Slice, number: int) -> Found | None:
         """The resource of a document; None when a text of it does not pass."""
         ends, text = [0, *accumulate(map(len, words))], "".join(words)
         values: list[Any] = []

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from authz.core.resources import AuthorizationPolicy
-from authz.documents.splitting import Part
+from authz.documents.splitting import Slice
 from authz.policy.learning import Checked, Learning, Unfit
 from authz.policy.memory import Found
 from authz.policy.template import Template, getter
 
 _WORDS = re.compile("([A-Za-z0-9][A-Za-z0-9_-]*)")
-_NEVER = re.compile(r"[\\&!%|>?\t]|[^\n -~]")
-"""Escapes, anchors, tags, directives, texts of several lines; anything but ASCII."""
+_ALWAYS = bytes(byte for byte in b"\n" + bytes(range(0x20, 0x7F)) if byte not in rb"\&!%|>?")
+"""No escapes, anchors, tags, directives, texts of several lines; nothing but ASCII."""
 MAX_LINE = 1_000
 """YAML looks no further than 1,024 characters for the colon after a key."""
 MAX_SHAPES, MAX_TEMPLATES = 4_096, 32
@@ -43,7 +43,7 @@ class Templates:
     def __init__(self) -> None:
         self._shapes: dict[str, _Shape | None] = {}
 
-    def read(self, file: str, part: Part, number: int) -> tuple[Found | None, bool]:
+    def read(self, file: str, part: Slice, number: int) -> tuple[Found | None, bool]:
         """What a document comes to, and whether that is certain; uncertain is what is still on trial."""
         words = self._cut(part)
         shape = self._shapes.get(_shape_of(words)) if words else None
@@ -54,7 +54,7 @@ class Templates:
             return None, False
         return template.read(file, words, part, number), template.trials <= 0
 
-    def learn(self, file: str, part: Part, found: Found, number: int, checked: Checked, tried: Found | None) -> None:
+    def learn(self, file: str, part: Slice, found: Found, number: int, checked: Checked, tried: Found | None) -> None:
         """Take what a document came to that was read without problems; ``tried`` is what a template made of it."""
         words = self._cut(part)
         if not words or not isinstance(found.resource, AuthorizationPolicy):
@@ -88,10 +88,12 @@ class Templates:
         shape.templates.setdefault(shape.fixed(words), template)
 
     @staticmethod
-    def _cut(part: Part) -> list[str]:
+    def _cut(part: Slice) -> list[str]:
         """The words of a document and what stands between, in turn; nothing when it can have no template."""
-        text = part.text.decode("utf-8")
-        if _NEVER.search(text) or (len(text) >= MAX_LINE and max(map(len, text.split("\n"))) >= MAX_LINE):
+        if part.text.translate(None, _ALWAYS):
+            return []
+        text = part.text.decode("ascii")
+        if len(text) >= MAX_LINE and max(map(len, text.split("\n"))) >= MAX_LINE:
             return []
         return _WORDS.split(text)
 

@@ -40,7 +40,7 @@ from authz.service.providers import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, JudgeCaller, Server, TakeStream
 from authz.settings.fields import Settings
-from authz.settings.sections import AccessLogSettings, AuditSettings, OtlpSettings, TlsSettings
+from authz.settings.sections import Sections
 from authz.sources.keys.proxies import Proxies
 from authz.sources.keys.source import KeySource
 from authz.telemetry.counters import Telemetry
@@ -66,46 +66,45 @@ class App:
         stdout: Sink | None = None,
     ) -> None:
         """``server`` None is grpcio's; ``stdout`` None writes records to standard output unguarded."""
-        self._settings = settings
+        self._settings = parts = Sections.of(settings)
         self._announce = announce
         self._clock = clock
         self.telemetry = Telemetry()
         self.watch = Watch(clock())
-        audit = AuditSettings.of(settings)
-        self.tracer = make_tracer(OtlpSettings.of(settings))
+        self.tracer = make_tracer(parts.otlp)
         self.trail = make_trail(
-            audit,
-            OtlpSettings.of(settings),
+            parts.audit,
+            parts.otlp,
             stdout or StreamSink(),
             self.telemetry,
             self.tracer,
             lambda: self.function.snapshot,
-            self.watch.observe if settings.admin else None,
+            self.watch.observe if parts.admin.address else None,
         )
-        self._proxies = Proxies.of(settings.jwks_proxy, os.environ)
+        self._proxies = Proxies.of(parts.keys.proxy, os.environ)
         self.keys = KeySource[KeySet, KeySetState](
             read_key_set,
             KeySetState,
             clock=clock,
-            refresh_seconds=settings.jwks_refresh_seconds,
-            ca_bundles=settings.jwks_ca_bundles,
+            refresh_seconds=parts.keys.refresh_seconds,
+            ca_bundles=parts.keys.ca_bundles,
             proxies=self._proxies,
         )
-        self.evidence = PeerEvidence.of(settings, clock)
+        self.evidence = PeerEvidence.of(parts.peer, clock)
         self.function = CheckFunction(
             self.trail,
             DecisionIds(clock(), secrets.token_bytes(3)),
             lambda: self.keys.key_sets,
             on_unknown_key=self.keys.hint,
-            max_token_bytes=settings.max_token_bytes,
-            token_cache_size=settings.token_cache_size,
-            metadata_namespaces=settings.metadata_namespaces,
+            max_token_bytes=parts.tokens.max_bytes,
+            token_cache_size=parts.tokens.cache_size,
+            metadata_namespaces=parts.server.metadata_namespaces,
             judge_peer=self.evidence.judge if self.evidence is not None else None,
         )
-        logs = AccessLogSettings.of(settings)
-        self.native = NativeRecord(logs, audit.files, self.trail, clock) if logs.carriers else None
+        logs = parts.access_logs
+        self.native = NativeRecord(logs, parts.audit.files, self.trail, clock) if logs.carriers else None
         self.providers = Providers()
-        self._tls = ServerCertificate.of(TlsSettings.of(settings)) if server is None else None
+        self._tls = ServerCertificate.of(parts.tls) if server is None else None
         judge_caller = self.evidence.judge_caller if self.evidence is not None else None
         self.server: Server = (
             server(self.function, self.providers.ask, judge_caller)
@@ -113,23 +112,23 @@ class App:
             else CheckServer(
                 self.function,
                 self.providers.ask,
-                max_message_bytes=settings.max_message_bytes,
+                max_message_bytes=parts.server.max_message_bytes,
                 credentials=self._tls.credentials() if self._tls is not None else None,
-                socket_mode=int(settings.socket_mode, 8),
+                socket_mode=parts.server.socket_permissions,
                 clock=clock,
                 judge_caller=judge_caller,
-                is_mutual=settings.tls_client_ca is not None,
+                is_mutual=parts.tls.client_ca is not None,
                 take_stream=self._take_stream(),
             )
         )
         self.reloader = Reloader(
-            settings.policies, settings.mesh, self._put_in_force, clock, allow_empty=settings.allow_empty
+            parts.policies.path, parts.policies.mesh, self._put_in_force, clock, allow_empty=parts.policies.allow_empty
         )
         self.is_draining = False
         self.admin: AdminServer | None = None
         self.page: Page | None = None
-        own = {"authz": settings.tls_certificate, "authz-admin": settings.admin_tls_certificate}
-        self.certificates = CertificateFiles(settings.certificates, own, clock=clock)
+        own = {"authz": parts.tls.certificate, "authz-admin": parts.admin.tls_certificate}
+        self.certificates = CertificateFiles(parts.admin.certificates, own, clock=clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._inline_keys: tuple[KeySetStatus, ...] = ()
 
@@ -158,17 +157,17 @@ class App:
         settle()
         status = self.reloader.status
         counted = ", ".join(f"{number} {kind}" for kind, number in status.documents)
-        self._announce(f"policies  {settings.policies}: version {status.policy_version}, {counted}")
+        self._announce(f"policies  {settings.policies.path}: version {status.policy_version}, {counted}")
         if self.evidence is not None:
             await self._begin_evidence(self.evidence)
-        if settings.admin:  # before anything is served, because it refuses an address that is open to everybody
+        if settings.admin.address:  # before anything is served, because it refuses an address that is open to everybody
             self.page = Page(LocalSource(self._facts()))
             app = create_app(self.status, self.trail.status, self.telemetry, self._clock, routes=self.page.routes)
-            self.admin = make_admin_server(app, settings)
+            self.admin = make_admin_server(app, settings.admin)
         if self.native is not None:
-            self._announce(f"records   {', '.join(settings.access_logs)}: access logs of proxies that enforce")
+            self._announce(f"records   {', '.join(settings.access_logs.carriers)}: access logs of proxies that enforce")
             self._tasks += self.native.start()
-        await self.server.start(settings.listen)
+        await self.server.start(settings.server.listen)
         for address in self.server.addresses:
             self._announce(f"listening {address}")
         if self.admin is not None:
@@ -190,7 +189,7 @@ class App:
         One dead issuer must not keep a whole mesh down: its own tokens are refused, and health says so. Later trouble
         never takes readiness back.
         """
-        patience = self._settings.keys_timeout_seconds
+        patience = self._settings.keys.timeout_seconds
         if not await self.keys.wait_ready(min(patience, 1.0) if patience else 1.0):
             self._announce(f"waiting   for the key sets of {self._missing_keys()}")
             while not await self.keys.wait_ready(patience or 60.0):
@@ -208,7 +207,7 @@ class App:
         """Drain the server, then stop the parts it needed."""
         self.is_draining = True
         if drain:
-            await self.server.drain(self._settings.drain_delay_seconds, self._settings.drain_grace_seconds)
+            await self.server.drain(self._settings.drain.delay_seconds, self._settings.drain.grace_seconds)
         else:
             await self.server.stop()
         for task in self._tasks:
@@ -239,7 +238,7 @@ class App:
             + self._inline_keys,
             token_cache=None
             if tokens is None
-            else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.token_cache_size),
+            else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.tokens.cache_size),
             certificates=self.certificates.status,
             tls_problem=self._tls.problem if self._tls is not None else "",
             refused_handshakes=HANDSHAKES.refused,
@@ -260,8 +259,9 @@ class App:
         def engine() -> Engine | None:
             return snapshot.engine if (snapshot := self.function.snapshot) is not None else None
 
-        mesh = self._settings.mesh  # absolute: the command is copied to another terminal
-        sources = Sources(str(self._settings.policies.absolute()), str(mesh.absolute()) if mesh is not None else "")
+        path, mesh = self._settings.policies.path, self._settings.policies.mesh
+        # absolute: the command is copied to another terminal
+        sources = Sources(str(path.absolute()), str(mesh.absolute()) if mesh is not None else "")
         return PageFacts(self.watch, engine, self.status, self.trail.status, self.telemetry, self._clock, sources)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
@@ -286,7 +286,7 @@ async def run(settings: Settings, announce: Announce) -> None:
     """
     Serve until SIGTERM, SIGINT or SIGQUIT, then drain; a second signal stops at once.
 
-    SIGUSR1 opens audit files anew, SIGUSR2 switches the log level to debug and back.
+    SIGUSR1 reopens audit files, SIGUSR2 switches the log level to debug and back.
 
     Raises:
         LoadError, SettingsError: the start failed.

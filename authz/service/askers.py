@@ -8,18 +8,17 @@ description where there is one, count for more. What cannot be settled is refuse
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
 from authz.core.attributes import AttributeContext, Destination, Workload
-from authz.core.engine import WorkloadPolicies
+from authz.core.engine import PoliciesOf, WorkloadPolicies
 
 _log = logging.getLogger("authz.check")
 _OWN_IDENTITY = re.compile(r"spiffe://[^/]+/ns/([^/]+)/sa/([^/]+)")
 MAX_REMEMBERED = 4096
 """Sidecars remembered at once; what they say is not bounded."""
-PoliciesOf = Callable[[Workload], WorkloadPolicies]
 
 HIDDEN_HEADERS = "hidden_headers"
 OTHER_LABELS = "other_labels"

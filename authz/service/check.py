@@ -16,7 +16,7 @@ from typing import Protocol
 from authz.core.attributes import (
     AttributeContext,
 )
-from authz.core.decided import Timing
+from authz.core.decided import Offer
 from authz.core.decision import FORBIDDEN_BODY, Decision, Effect, Stage
 from authz.core.pipeline import evaluate
 from authz.core.providers import ProviderAnswer
@@ -42,16 +42,7 @@ INTERNAL_STATUS = 503
 class Audit(Protocol):
     """Where decisions are recorded; ``audit.trail`` is one, a list in a test another."""
 
-    def offer(
-        self,
-        attributes: AttributeContext,
-        decision: Decision,
-        decision_id: str,
-        started_at: float,
-        duration_seconds: float,
-        cache_hit: bool | None = None,
-        timings: tuple[Timing, ...] = (),
-    ) -> bool:
+    def record(self, offer: Offer) -> bool:
         """Record without waiting or raising; False when it could not and the request must be refused."""
 
 
@@ -59,8 +50,7 @@ class CheckFunction:
     """
     The check service without a transport. ``replace`` puts a snapshot in force; requests under way keep theirs.
 
-    ``failures`` counts denials that were our own fault, ``refused_identities`` sidecars that are not who they claim,
-    ``refused_peers`` callers whose certificate is no evidence; ``remarks`` what is odd about sidecars.
+    ``failures`` counts denials that were our own fault, ``remarks`` what is odd about sidecars.
     """
 
     def __init__(
@@ -85,8 +75,6 @@ class CheckFunction:
         self._delivered: DeliveredMetadata = {namespace: {} for namespace in metadata_namespaces}
         self._judge_peer = judge_peer
         self.failures = 0
-        self.refused_identities = 0
-        self.refused_peers = 0
         self.remarks = Remarks()
 
     @property
@@ -134,11 +122,9 @@ class CheckFunction:
             )
             request.attributes = attributes
             if problem := self._misfit(request, caller):
-                self.refused_identities += 1
                 return self._answer(request, attributes, _refusal(Stage.IDENTITY, problem, 403, snapshot.version))
             attributes = request.attributes
             if self._judge_peer is not None and (problem := self._judge_peer(attributes, now)):
-                self.refused_peers += 1
                 return self._answer(request, attributes, _refusal(Stage.IDENTITY, problem, 403, snapshot.version))
             if attributes.http is not None and attributes.http.is_partial:
                 self.remarks.hidden_headers(attributes)
@@ -181,7 +167,7 @@ class CheckFunction:
         if not decision.is_allowed and attributes.http is not None and attributes.http.is_partial:
             decision = replace(decision, reason=f"{decision.reason}; {HIDDEN_CAUSE}")
         response = write_response(decision, request.decision_id)
-        if self._audit.offer(
+        offer = Offer(
             attributes,
             decision,
             request.decision_id,
@@ -189,7 +175,8 @@ class CheckFunction:
             request.duration_seconds,
             request.cache_hit(attributes),
             request.timings,
-        ):
+        )
+        if self._audit.record(offer):
             return response
         lost = _refusal(Stage.INTERNAL, "the audit queue is full", INTERNAL_STATUS, decision.policy_version)
         return write_response(lost, request.decision_id)
@@ -200,15 +187,14 @@ class CheckFunction:
         _log.error("a check failed and was denied, decision %s: %s", request.decision_id, where_it_failed(error))
         decision = _refusal(Stage.INTERNAL, "internal error", INTERNAL_STATUS, request.policy_version)
         with suppress(Exception):  # it may be the audit that failed
-            self._audit.offer(
-                request.attributes, decision, request.decision_id, request.started_at, request.duration_seconds
-            )
+            known = request.attributes, decision, request.decision_id, request.started_at, request.duration_seconds
+            self._audit.record(Offer(*known))
         return write_response(decision, request.decision_id)
 
     def _refuse_unready(self, decision_id: str, now: float) -> bytes:
         decision = _refusal(Stage.INTERNAL, "no policies are loaded yet", INTERNAL_STATUS, "")
         with suppress(Exception):
-            self._audit.offer(NOTHING_KNOWN, decision, decision_id, now, 0.0)
+            self._audit.record(Offer(NOTHING_KNOWN, decision, decision_id, now, 0.0))
         return write_response(decision, decision_id)
 
 

@@ -28,6 +28,7 @@ from authz.service.workers.scheduling import calm_host
 from authz.service.workers.worker import LAST_SECONDS, SupervisedApp, tell_failure
 from authz.settings.fields import Settings
 from authz.settings.reading import PREFIX, read_settings
+from authz.settings.sections import LogSettings
 
 _log = logging.getLogger("authz.embedded")
 _SERVER = "authz.server"
@@ -84,7 +85,7 @@ class _Alone:
         settings = read_settings(
             {"server": "envoy", "workers": 1}, file=Path(file) if file else None, environment=environment
         ).model_copy(update={"listen": ()})  # Envoy listens
-        log_to_stderr(settings)
+        log_to_stderr(LogSettings.of(settings))
         self._app = App(settings, lambda line: _log.info("%s", line), server=_server_of(settings))
         await self._app.start()
         assert isinstance(self._app.server, HostedServer)
@@ -102,7 +103,7 @@ class _Supervised:
 
     async def start(self) -> HostedServer:
         order = self._order
-        log_to_stderr(order.settings, order.index)
+        log_to_stderr(LogSettings.of(order.settings), order.index)
         line = await Line.over(socket.socket(fileno=order.control))
         try:
             self._worker = SupervisedApp(order, line, _server_of(order.settings))

@@ -19,7 +19,7 @@ from authz.identity.peer import NO_SVID, Accepted, examine_peer, spiffe_uri
 from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocations
 from authz.identity.validate import Rejection
 from authz.service.ports.failure import where_it_failed
-from authz.settings.fields import Settings
+from authz.settings.sections import PeerSettings
 from authz.sources.policies.watching import watch
 from authz.telemetry.status import PeerTrustStatus
 
@@ -68,18 +68,18 @@ class PeerEvidence:
         """Replaced whole, so it may be read from any thread."""
 
     @classmethod
-    def of(cls, settings: Settings, clock: Callable[[], float]) -> "PeerEvidence | None":
+    def of(cls, settings: PeerSettings, clock: Callable[[], float]) -> "PeerEvidence | None":
         """None when the settings ask for no evidence. Raises SettingsError."""
-        if settings.peer_certificate == "off":
+        if settings.certificate == "off":
             return None
         bundles = []
-        for name, paths in settings.peer_trust_bundles.items():
+        for name, paths in settings.trust_bundles.items():
             try:
                 bundles.append((TrustDomain(name), tuple(Path(path.strip()) for path in paths.split(","))))
             except ValueError as error:
                 raise SettingsError(f"setting `peer_trust_bundles`: {error}") from error
-        files = EvidenceFiles(tuple(bundles), settings.peer_revocations)
-        return cls(files, is_required=settings.peer_certificate == "required", clock=clock)
+        files = EvidenceFiles(tuple(bundles), settings.revocations)
+        return cls(files, is_required=settings.certificate == "required", clock=clock)
 
     def load(self) -> None:
         """

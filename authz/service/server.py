@@ -18,7 +18,7 @@ from authz.core.errors import SettingsError
 from authz.core.providers import ProviderAnswer
 from authz.service.check import CheckFunction
 from authz.service.pending import Pending
-from authz.service.ports.health import AUTHORIZATION, Health
+from authz.service.ports.health import AUTHORIZATION, GrpcHealth
 from authz.service.ports.sockets import SocketLock
 
 _log = logging.getLogger("authz.server")
@@ -40,7 +40,7 @@ STREAM_ACCESS_LOGS = "StreamAccessLogs"
 class Server(Protocol):
     """What serves one worker: grpcio, or the Envoy that hosts it."""
 
-    health: Health
+    health: GrpcHealth
     addresses: tuple[str, ...]
     """Where it listens, ports chosen by the system filled in; empty when Envoy does."""
 
@@ -85,7 +85,7 @@ class CheckServer:
         self._socket_mode = socket_mode
         self._judge_caller = judge_caller
         self._is_mutual = is_mutual
-        self.health = Health()
+        self.health = GrpcHealth()
         self._server = grpc.aio.server(
             options=[*OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)],
         )

@@ -24,12 +24,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid")
 
     policies: Path = Field(
-        default=Path("policies"), description="directory of policies, read with its subfolders, or one file"
+        default=Path("policies"), description="directory of policies, read with its subfolders, or a single file"
     )
     mesh: Path | None = Field(default=None, description="MeshConfig in Istio's form; without it Istio's defaults hold")
     allow_empty: bool = Field(
         default=False,
-        description="take empty files, a set without a policy, and a change that loses all policies or a mesh setting",
+        description="accept empty files, a set without policies, and changes that lose all policies or a mesh setting",
     )
     listen: tuple[str, ...] = Field(
         default=("127.0.0.1:9191",),
@@ -54,14 +54,14 @@ class Settings(BaseSettings):
         default="", description="host:port or unix:/path of health, metrics and the admin page; empty serves none"
     )
     admin_token_file: Path | None = Field(
-        default=None, description="file with the token that readers of `admin` must show; needed beyond loopback"
+        default=None, description="file with the token that readers of `admin` must present; required beyond loopback"
     )
     admin_tls_certificate: Path | None = Field(
         default=None, description="PEM chain of `admin`, which then speaks HTTPS"
     )
     admin_tls_key: Path | None = Field(default=None, description="PEM key of `admin`")
     admin_tls_client_ca: Path | None = Field(
-        default=None, description="PEM bundle; readers of `admin` must then show a certificate of it"
+        default=None, description="PEM bundle; readers of `admin` must then present a certificate that it vouches for"
     )
     certificates: tuple[Path, ...] = Field(
         default=(),
@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     tls_certificate: Path | None = Field(default=None, description="PEM chain of the server; reread when it changes")
     tls_key: Path | None = Field(default=None, description="PEM key of the server")
     tls_client_ca: Path | None = Field(
-        default=None, description="PEM bundle; clients must then show a certificate of it"
+        default=None, description="PEM bundle; clients must then present a certificate that it vouches for"
     )
 
     peer_certificate: Literal["off", "optional", "required"] = Field(
@@ -94,35 +94,39 @@ class Settings(BaseSettings):
     token_cache_size: int = Field(default=10_000, ge=1, description="verified tokens remembered")
     metadata_namespaces: tuple[str, ...] = Field(
         default=(),
-        description="dynamic metadata that Envoy is told to send (metadata_context_namespaces); of other namespaces "
-        "nothing is known, which never admits; several allowed",
+        description="dynamic metadata that Envoy is configured to send (metadata_context_namespaces); other namespaces "
+        "are unknown, which never admits a request; several allowed",
     )
     jwks_refresh_seconds: float = Field(default=1200, gt=0, description="refresh of key sets without Cache-Control")
     jwks_ca_bundles: dict[str, str] = Field(
         default={},
-        description="ISSUER=FILE or KEY-URI=FILE: such a source trusts this PEM bundle only; "
+        description="ISSUER=FILE or KEY-URI=FILE: that source is verified by this PEM bundle only; "
         "several allowed, with semicolons or as JSON",
     )
     jwks_proxy: str = Field(
         default="",
-        description="proxy for key sets and discovery, http://host:port; `none` uses none; by default that of the "
+        description="proxy for key sets and discovery, http://host:port; `none` for no proxy; by default that of the "
         "environment, HTTPS_PROXY and NO_PROXY",
     )
     keys_timeout_seconds: float = Field(
         default=30,
         ge=0,
-        description="how long the start waits for key sets; then their tokens are refused; 0: for ever",
+        description="how long the start waits for key sets, whose tokens are refused after that; 0 waits for ever",
     )
 
     audit: tuple[str, ...] = Field(
         default=("stdout",), description="sinks of decision records: stdout, file:PATH, otlp or none; several allowed"
     )
-    audit_capacity: int = Field(default=8192, ge=1, description="records waiting at most")
+    audit_capacity: int = Field(default=8192, ge=1, description="how many records may wait in the queue")
     audit_on_full: Literal["drop", "deny"] = Field(
-        default="drop", description="what a full audit queue does to a request"
+        default="drop",
+        description="what happens to a request when the audit queue is full: it goes unrecorded, or is denied",
     )
     audit_flush_seconds: float = Field(
-        default=0.05, gt=0, le=60, description="records reach the sinks this often: what a killed process loses at most"
+        default=0.05,
+        gt=0,
+        le=60,
+        description="how often records reach the sinks: a killed process loses at most this much",
     )
     audit_redact: tuple[str, ...] = Field(
         default=(), description="fields to hide, as $.token.subject:hash (or :mask, :remove); several allowed"
@@ -133,14 +137,19 @@ class Settings(BaseSettings):
     )
     audit_hash_key: Path | None = Field(default=None, description="file with the key of hashed fields")
     audit_query_values: tuple[str, ...] = Field(
-        default=(), description="query parameters whose values are recorded; of others only the names are"
+        default=(), description="query parameters whose values are recorded; for all others only the names are"
     )
-    audit_rotate_bytes: int = Field(default=100_000_000, ge=0, description="size of a file sink at most; 0: any")
-    audit_rotate_seconds: float = Field(default=86_400, ge=0, description="age of a file sink at most; 0: any")
+    audit_rotate_bytes: int = Field(
+        default=100_000_000, ge=0, description="a file sink is rotated at this size; 0 never does"
+    )
+    audit_rotate_seconds: float = Field(
+        default=86_400, ge=0, description="a file sink is rotated at this age; 0 never does"
+    )
     audit_keep: int = Field(default=0, ge=0, description="rotated files kept; 0 keeps all")
     audit_compress: Literal["gzip", "none"] = Field(default="gzip", description="compression of rotated files")
     audit_sync: Literal["system", "disk"] = Field(
-        default="system", description="disk waits for the disk at every flush, so that a lost machine loses no more"
+        default="system",
+        description="`disk` waits for the disk at every flush, so that a lost machine loses no more either",
     )
     audit_chain: Literal["off", "on"] = Field(
         default="off", description="link the records of file sinks by digests, for `authz audit verify`"
@@ -151,15 +160,15 @@ class Settings(BaseSettings):
 
     access_logs: tuple[str, ...] = Field(
         default=(),
-        description="records of proxies that enforce by themselves: file:DIR follows their logs, grpc takes them on "
+        description="records of proxies that enforce by themselves: file:DIR follows their logs, grpc receives them on "
         "`listen`; several allowed",
     )
     access_log_positions: Path | None = Field(
-        default=None, description="file that says how far the logs were read; without it one in the directory"
+        default=None, description="file that keeps how far the logs were read; by default one in the directory"
     )
     access_log_admin: str = Field(
         default="",
-        description="where {proxy} tells its counters, to find requests without a record: unix:run/{proxy}.admin.sock "
+        description="where {proxy} shows its counters, to find requests without a record: unix:run/{proxy}.admin.sock "
         "or http://{proxy}:15000; empty compares nothing",
     )
     access_log_state: Path | None = Field(
@@ -180,13 +189,20 @@ class Settings(BaseSettings):
     otlp_certificate: Path | None = Field(default=None, description="PEM client certificate for the OTLP endpoint")
     otlp_key: Path | None = Field(default=None, description="PEM key of that certificate")
     trace_root_ratio: float = Field(
-        default=1.0, ge=0, le=1, description="share of decisions traced that came without a trace; others as the parent"
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of decisions without a parent trace that are traced; others follow their parent",
     )
 
     drain_delay_seconds: float = Field(
-        default=2, ge=0, description="NOT_SERVING before stopping: longer than Envoy's health check interval (XA-127)"
+        default=2,
+        ge=0,
+        description="seconds of NOT_SERVING before stopping: more than Envoy's health check interval (XA-127)",
     )
-    drain_grace_seconds: float = Field(default=5, ge=0, description="for requests that run when the server stops")
+    drain_grace_seconds: float = Field(
+        default=5, ge=0, description="seconds for requests that are still running when the server stops"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="level of the operator's log"
     )
@@ -229,7 +245,7 @@ class Settings(BaseSettings):
             raise ValueError("expected at least one address")
         for address in value:
             if not _is_address(address):
-                raise ValueError(f"`{address}` is none of host:port, unix:/path and unix-abstract:name")
+                raise ValueError(f"`{address}` is not one of host:port, unix:/path and unix-abstract:name")
         return value
 
     @field_validator("access_logs")

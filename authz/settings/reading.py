@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from authz.core.errors import SettingsError
 from authz.settings.fields import Settings
-from authz.settings.sections import flatten
+from authz.settings.sections import PATHS, flatten
 
 PREFIX = "AUTHZ_"
 
@@ -65,7 +65,7 @@ def _check_access_logs(settings: Settings) -> None:
             "`access_log_admin` with `access_logs: grpc` needs `workers: 1`: each of several workers sees a part"
         )
     if settings.access_log_positions is not None and sum(name != "grpc" for name in settings.access_logs) > 1:
-        raise SettingsError("`access_log_positions` is of one directory; without it each keeps its own")
+        raise SettingsError("`access_log_positions` is for one directory; without it each directory keeps its own")
 
 
 def _from_file(file: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     if told is None:
         return {}
     if not isinstance(told, dict):
-        raise SettingsError(f"`{file}` is no mapping of settings")
+        raise SettingsError(f"`{file}` is not a mapping of settings")
     try:
         return flatten({str(name): value for name, value in told.items()})
     except ValueError as error:
@@ -98,7 +98,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _complaint(line: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in line["loc"])
     if line["type"] == "extra_forbidden":
-        near = get_close_matches(name, Settings.model_fields, 1)
+        near = get_close_matches(name, PATHS.values() if "." in name else Settings.model_fields, 1)
         return f"unknown setting `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
     said = line["msg"].removeprefix("Value error, ")  # pydantic's name for what a check of ours says
     return f"setting `{name}`: {said[:1].lower()}{said[1:]}"

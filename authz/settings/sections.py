@@ -1,14 +1,14 @@
 """
 Settings by room: what a room needs, as one value that it is handed whole.
 
-A section reads the flat names of ``Settings``, which are those of flags, environment and file; a file may also write
-a section, ``audit: {capacity: 100}``.
+Every setting is a field of exactly one section. A section reads the flat names of ``Settings``, which are those of
+flags, environment and file; a file may also write a section, ``audit: {capacity: 100}``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,56 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicySettings(Section):
+    """Where policies and the mesh's own settings are read, and whether their loss is meant."""
+
+    PREFIX = "policies"
+    FLAT = {"path": "policies", "mesh": "mesh", "allow_empty": "allow_empty"}  # noqa: RUF012  # the dataclass has it as a ClassVar
+
+    path: Path
+    mesh: Path | None
+    allow_empty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings(Section):
+    """Where Envoy asks, what answers, in how many processes, and what it may send."""
+
+    PREFIX = "server"
+    FLAT = {  # noqa: RUF012  # the dataclass has it as a ClassVar
+        "kind": "server",
+        **{name: name for name in ("listen", "socket_mode", "workers", "max_message_bytes", "metadata_namespaces")},
+    }
+
+    listen: tuple[str, ...]
+    socket_mode: str
+    kind: Literal["auto", "grpcio", "envoy"]
+    workers: int
+    max_message_bytes: int
+    metadata_namespaces: tuple[str, ...]
+
+    @property
+    def socket_permissions(self) -> int:
+        """``socket_mode`` as a number."""
+        return int(self.socket_mode, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings(Section):
+    """The operator's HTTP side; with an empty ``address`` there is none."""
+
+    PREFIX = "admin"
+    FLAT = {"address": "admin", "certificates": "certificates"}  # noqa: RUF012  # the dataclass has it as a ClassVar
+
+    address: str
+    token_file: Path | None
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
+    certificates: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TlsSettings(Section):
     """The server's certificate on ``listen``; without one it speaks plaintext."""
 
@@ -38,6 +88,41 @@ class TlsSettings(Section):
     certificate: Path | None
     key: Path | None
     client_ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings(Section):
+    """The certificates of callers, judged on every request unless ``certificate`` is off."""
+
+    PREFIX = "peer"
+
+    certificate: Literal["off", "optional", "required"]
+    trust_bundles: dict[str, str]
+    revocations: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSettings(Section):
+    """How large a token may be and how many verified ones are remembered."""
+
+    PREFIX = "tokens"
+    FLAT = {"max_bytes": "max_token_bytes", "cache_size": "token_cache_size"}  # noqa: RUF012  # the dataclass has it as a ClassVar
+
+    max_bytes: int
+    cache_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings(Section):
+    """Key sets that are fetched: how often, by which way, and how long the start waits for them."""
+
+    PREFIX = "jwks"
+    FLAT = {"timeout_seconds": "keys_timeout_seconds"}  # noqa: RUF012  # the dataclass has it as a ClassVar
+
+    refresh_seconds: float
+    ca_bundles: dict[str, str]
+    proxy: str
+    timeout_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +194,55 @@ class AccessLogSettings(Section):
         return "grpc" in self.carriers
 
 
-SECTIONS: Mapping[str, type[Section]] = {
-    "tls": TlsSettings,
-    "audit": AuditSettings,
-    "otlp": OtlpSettings,
-    "access_logs": AccessLogSettings,
+@dataclass(frozen=True, slots=True)
+class DrainSettings(Section):
+    """How a server stops: the delay until callers have gone elsewhere, then the time for requests that run."""
+
+    PREFIX = "drain"
+
+    delay_seconds: float
+    grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings(Section):
+    """The operator's log on standard error."""
+
+    PREFIX = "log"
+
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["text", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """All settings in sections, by the names that a file gives them; every setting is in exactly one."""
+
+    policies: PolicySettings
+    server: ServerSettings
+    admin: AdminSettings
+    tls: TlsSettings
+    peer: PeerSettings
+    tokens: TokenSettings
+    keys: KeySettings
+    audit: AuditSettings
+    access_logs: AccessLogSettings
+    otlp: OtlpSettings
+    drain: DrainSettings
+    log: LogSettings
+
+    @classmethod
+    def of(cls, settings: object) -> "Sections":
+        """Take all settings apart."""
+        parts: dict[str, Any] = {name: section.of(settings) for name, section in SECTIONS.items()}
+        return cls(**parts)
+
+
+SECTIONS: Mapping[str, type[Section]] = get_type_hints(Sections)
+PATHS: Mapping[str, str] = {
+    flat: f"{name}.{field}" for name, section in SECTIONS.items() for field, flat in section.flat_names().items()
 }
-"""By the name that a file of settings gives them."""
+"""Where a file may write a setting instead of by its flat name: ``audit.capacity``."""
 
 
 def flatten(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -137,7 +137,9 @@ PEER_TRUST_TIME = Metric(
     "When the trust bundles and revocations in force were read",
 )
 HANDSHAKES_REFUSED = Metric(
-    "authz_tls_handshakes_refused_total", "counter", "TLS handshakes that our own ports refused; the log has reasons"
+    "authz_tls_handshakes_refused_total",
+    "counter",
+    "TLS handshakes that our own ports refused; the log has the reasons",
 )
 SIDECAR_REMARKS = Metric(
     "authz_sidecar_remarks_total",
@@ -172,10 +174,10 @@ NATIVE_ENTRIES = Metric(
     "authz_access_log_entries_total", "counter", "Access log entries of proxies that enforce", ("carrier", "result")
 )
 NATIVE_VERDICTS = Metric(
-    "authz_native_verified_total", "counter", "Entries that the engine decided again, by what came of it", ("result",)
+    "authz_native_verified_total", "counter", "Entries that the engine decided again, by the result", ("result",)
 )
 NATIVE_DISAGREEMENTS = Metric(
-    "authz_native_disagreements_total", "counter", "Requests that Envoy decided otherwise than the engine", _WORKLOAD
+    "authz_native_disagreements_total", "counter", "Requests that Envoy decided differently from the engine", _WORKLOAD
 )
 NATIVE_NEWEST = Metric(
     "authz_access_log_newest_timestamp_seconds", "gauge", "When the newest recorded request of the access logs ended"
@@ -183,7 +185,7 @@ NATIVE_NEWEST = Metric(
 NATIVE_WAITING = Metric("authz_access_log_waiting_bytes", "gauge", "Bytes of followed access logs not read yet")
 NATIVE_FOLLOWING = Metric("authz_access_log_following", "gauge", "0 while access logs cannot be followed")
 NATIVE_MISSING = Metric(
-    "authz_access_log_missing_total", "counter", "Requests that a proxy counted and no entry tells of", ("proxy",)
+    "authz_access_log_missing_total", "counter", "Requests that a proxy counted and that have no entry", ("proxy",)
 )
 NATIVE_UNCOMPARED = Metric(
     "authz_access_log_uncompared", "gauge", "1 while the counters of a proxy cannot be read", ("proxy",)
@@ -210,7 +212,7 @@ CA_UNSIGNED = Metric(
     ("error",),
 )
 CA_LIMITED = Metric("authz_ca_limited_total", "counter", "Requests refused because there were too many.")
-CA_UNRECORDED = Metric("authz_ca_unrecorded_refusals_total", "counter", "Refusals that no record was written of.")
+CA_UNRECORDED = Metric("authz_ca_unrecorded_refusals_total", "counter", "Refusals without a record.")
 CA_ROOT_EXPIRY = ROOT_EXPIRY._replace(help="When the first trusted root expires.")
 CA_CHAIN_EXPIRY = Metric(
     "citadel_server_cert_chain_expiry_timestamp", "gauge", "When the first certificate of the signing chain expires."

@@ -21,19 +21,11 @@ from authz.tokens.finding import FoundToken, find_tokens, is_preflight
 from authz.tokens.key_sets import KeySets
 from authz.tokens.locations import path_without
 from authz.tokens.output import output_headers
+from authz.tokens.parsed import DIGEST_DIGITS, ParsedToken, read_token
 from authz.tokens.plan import Alone, Plan, PlannedRule, plan_for
 from authz.tokens.reasons import in_words, refusal_to_report, unknown_issuer
-from authz.tokens.verify import (
-    AUDIENCE,
-    BAD_FORMAT,
-    DIGEST_DIGITS,
-    MISSING,
-    ParsedToken,
-    Refusal,
-    accepted_token,
-    check_token,
-    read_token,
-)
+from authz.tokens.refusals import AUDIENCE, BAD_FORMAT, MISSING, Refusal
+from authz.tokens.verify import accepted_token, check_token
 
 DEFAULT_MAX_TOKEN_BYTES = 16 * 1024
 """Larger than a token should ever be, smaller than Envoy's limit for all headers together (60 KiB)."""
@@ -72,10 +64,9 @@ def authenticate(
     if not jwt_rules or http is None:
         return NOT_AUTHENTICATED
     plan, now = plan_for(jwt_rules), int(now)
-    path = http.path
-    if not path.startswith("/"):
+    if not http.path.startswith("/"):
         # A CONNECT request is not examined and its headers stay untouched (RA-9).
-        return NOT_AUTHENTICATED if not path else _rejected(NO_PATH, "")
+        return NOT_AUTHENTICATED if not http.path else _rejected(NO_PATH, "")
     if http.method == "OPTIONS" and is_preflight(http):
         return plan.no_token
     found = find_tokens(plan, http)
@@ -85,23 +76,41 @@ def authenticate(
     if cache is not None and len(found) == 1:
         place, text = found[0]
         if len(text) <= max_token_bytes and text.isascii():
-            key = (token_key(text), plan.cache_names[place])
+            data = text.encode()
+            key = (token_key(data), plan.cache_names[place])
             entry = cache.get(key, now)
             if entry is not None:
                 state = plan.rules[entry.rule_index].state(key_sets)
                 if state is not None and state.key_set is not None and state.key_set.digest == entry.key_set:
-                    answer = entry.answer
-                    return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
+                    return _with_path(entry.answer, plan, http)
     if key is None or cache is None:
         return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key).judge()
-    judge = _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, key[0].hex()[:DIGEST_DIGITS])
-    if (alone := plan.alone.get(place)) is not None:
-        accepted = judge.judge_alone(alone, text)
-        if accepted is not None:
-            cache.put(key, accepted)
-            answer = accepted.answer
-            return answer if not answer.query_parameters_to_remove else _with_path(answer, plan, http)
+    token = read_token(data, key[0][: DIGEST_DIGITS // 2].hex())
+    judged = _judge_alone(plan.alone.get(place), token, key_sets, now)
+    if isinstance(judged, VerifiedToken):
+        cache.put(key, judged)
+        return _with_path(judged.answer, plan, http)
+    judge = _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, judged, {text: token})
     return judge.judge(cache, key)
+
+
+def _judge_alone(
+    alone: Alone | None, token: ParsedToken | Refusal, key_sets: KeySets, now: float
+) -> VerifiedToken | Refusal | None:
+    """
+    Judge the one token of a request by the one rule there is, in fewer steps than ``_Judge``: nearly every request.
+
+    Returns:
+        What ``_Judge`` would remember, or what it need not find out again; None where it has to look.
+    """
+    if alone is None or isinstance(token, Refusal):
+        return None
+    rule, state = alone.planned.rule, alone.planned.state(key_sets)
+    refused = check_token(token, rule, state, now)
+    if refused is not None or state is None or state.key_set is None:
+        return refused
+    answer = alone.accept(accepted_token(token, rule))
+    return VerifiedToken(answer, 0, state.key_set.digest, token.valid_from, token.valid_until)
 
 
 @dataclass(slots=True)
@@ -127,31 +136,12 @@ class _Judge:
     now: float
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
-    digest: str = ""
-    """Of the only token, where it is known already."""
     refused: Refusal | None = None
     """What the only rule says of the only token, where that is known already."""
     _read: dict[str, ParsedToken | Refusal] = field(default_factory=dict)
     """Each token is read once, whatever the number of rules that look at it."""
     _taken: set[tuple[str, str]] = field(default_factory=set)
     """Kinds and names of places whose token verified and was taken from the request: later rules do not see it."""
-
-    def judge_alone(self, alone: Alone, text: str) -> VerifiedToken | None:
-        """
-        Judge the one token of a request by the one rule there is, in fewer steps than ``judge``: nearly every request.
-
-        Returns:
-            What ``judge`` would remember; None for a token that is not good, which ``judge`` does not verify again.
-        """
-        state = alone.planned.state(self.key_sets)
-        token = read_token(text, self.digest)
-        if not isinstance(token, Refusal):
-            self.refused = check_token(token, alone.planned.rule, state, self.now)
-            if self.refused is None and state is not None and state.key_set is not None:
-                answer = alone.accept(accepted_token(token, alone.planned.rule))
-                return VerifiedToken(answer, 0, state.key_set.digest, token.valid_from, token.valid_until)
-        self._read[text] = token
-        return None
 
     def judge(self, cache: TokenCache | None = None, key: CacheKey | None = None) -> Authentication:
         """Try the rules in order; the first that succeeds with a token decides (RA-4, RA-5)."""
@@ -172,7 +162,7 @@ class _Judge:
         answer = self._accept(last, last.token)
         if cache is not None and key is not None and self._is_settled(outcomes):
             self._remember(cache, key, len(outcomes) - 1, last, answer)
-        return _with_path(answer, self.plan, self.http) if answer.query_parameters_to_remove else answer
+        return _with_path(answer, self.plan, self.http)
 
     def _refusal_of(self, outcomes: list[_Outcome]) -> Refusal | None:
         """
@@ -222,7 +212,7 @@ class _Judge:
     def _read_once(self, text: str) -> ParsedToken | Refusal:
         token = self._read.get(text)
         if token is None:
-            token = self._read[text] = self._oversized(text) or read_token(text, self.digest)
+            token = self._read[text] = self._oversized(text) or read_token(text)
         return token
 
     def _oversized(self, text: str) -> Refusal | None:
@@ -295,7 +285,9 @@ def _all_issuers(refusal: Refusal, outcomes: Sequence[_Outcome]) -> Refusal:
 
 
 def _with_path(answer: Authentication, plan: Plan, http: HttpRequest) -> Authentication:
-    """Add the path the upstream sees, or refuse the request if it cannot be written (RA-45)."""
+    """Add the path the upstream sees if it is another, or refuse the request if it cannot be written (RA-45)."""
+    if not answer.query_parameters_to_remove:
+        return answer
     path = path_without(http.path, answer.query_parameters_to_remove)
     if path is None:
         return _rejected(UNREMOVABLE, challenge_for(http, plan.parameters))

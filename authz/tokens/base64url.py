@@ -8,7 +8,6 @@ signature itself can be respelt.
 
 import binascii
 import re
-from contextlib import suppress
 
 _STANDARD = bytes(
     b"+/"[b"-_".index(byte)] if byte in b"-_" else 0x21 if byte in b"+/" else byte  # `!` is in no alphabet
@@ -29,8 +28,10 @@ def read_base64url(text: str | bytes) -> bytes:
     """
     data = text.encode("ascii") if isinstance(text, str) else text  # UnicodeEncodeError is a ValueError
     if b"=" not in data:  # nearly every text; of too much padding Python's own strictness says nothing
-        with suppress(binascii.Error):
+        try:
             return binascii.a2b_base64(data.translate(_STANDARD) + _PADDING[len(data) & 3], strict_mode=True)
+        except binascii.Error:
+            return _read_with_care(data)
     return _read_with_care(data)
 
 

@@ -67,10 +67,12 @@ class TokenCache:
     def put(self, key: CacheKey, entry: VerifiedToken) -> None:
         """Store a token that verified just now."""
         with self._lock:
-            self._entries[key] = entry
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
+            entries = self._entries
+            if key in entries:  # another thread verified it meanwhile
+                entries.move_to_end(key)
+            entries[key] = entry
+            if len(entries) > self._max_entries:
+                entries.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -78,6 +80,6 @@ class TokenCache:
             self._entries.clear()
 
 
-def token_key(token: str) -> bytes:
-    """SHA-256 of a token, which must be ASCII."""
-    return hashlib.sha256(token.encode("ascii")).digest()
+def token_key(token: bytes) -> bytes:
+    """SHA-256 of a token."""
+    return hashlib.sha256(token).digest()

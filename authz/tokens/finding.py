@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from authz.core.attributes import HttpRequest
 from authz.tokens.locations import cookie_values, parameters_of, token_in_header
-from authz.tokens.plan import Place, Plan
+from authz.tokens.plan import Plan, TokenPlace
 
-FoundToken = tuple[Place, str]
+FoundToken = tuple[TokenPlace, str]
 """A token and where it stands."""
 
 
@@ -31,10 +31,10 @@ def find_tokens(plan: Plan, http: HttpRequest) -> Sequence[FoundToken]:
         for name, value in parameters_of(http.path):
             if name in plan.parameters and name not in seen:
                 seen.add(name)
-                found.append((Place("parameter", name), value))
+                found.append((TokenPlace("parameter", name), value))
     if plan.cookies and "cookie" in headers:
         values_by_name = cookie_values(headers["cookie"], plan.cookies)
-        found.extend((Place("cookie", name), value) for name, value in values_by_name.items())
+        found.extend((TokenPlace("cookie", name), value) for name, value in values_by_name.items())
     return found
 
 

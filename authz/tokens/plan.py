@@ -19,8 +19,7 @@ MAX_PLANS = 1024
 _PLANS: dict[int, tuple[tuple[JwtRule, ...], "Plan"]] = {}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class TokenPlace(NamedTuple):
     """One location a token can be found at."""
 
     kind: str
@@ -34,7 +33,7 @@ class PlannedRule:
     """One jwtRule with the places where its tokens may stand and where its keys come from."""
 
     rule: JwtRule
-    places: tuple[Place, ...]
+    places: tuple[TokenPlace, ...]
     """In the order of RA-13."""
     keys_from: str
     inline: KeySetState | None
@@ -62,19 +61,19 @@ class Plan:
     """The jwtRules of a workload, prepared once for all of its requests."""
 
     rules: tuple[PlannedRule, ...]
-    headers: tuple[Place, ...]
+    headers: tuple[TokenPlace, ...]
     """Places of all rules, each once."""
     parameters: frozenset[str]
     cookies: tuple[str, ...]
     output_names: tuple[str, ...]
     """Output headers of all rules, removed from every request (RA-49)."""
-    cache_names: Mapping[Place, bytes]
+    cache_names: Mapping[TokenPlace, bytes]
     """Per place: digest of all rules and the place, the second half of a cache key."""
     no_token: Authentication
     """The answer to a request that carries none."""
     requires_token: bool
     """Some rule has presence REQUIRED."""
-    alone: Mapping[Place, Alone]
+    alone: Mapping[TokenPlace, Alone]
     """Per place, what becomes of a token if it is the only one; empty where more than one rule has a say."""
 
 
@@ -117,22 +116,22 @@ def make_plan(jwt_rules: tuple[JwtRule, ...]) -> Plan:
     )
 
 
-def _alone(planned: PlannedRule, place: Place) -> Alone:
+def _alone(planned: PlannedRule, place: TokenPlace) -> Alone:
     """A token that is forwarded is taken from nowhere, one in a cookie stays there (RA-45)."""
     names = () if planned.rule.forward_original_token else (place.name,)
     return Alone(planned, names if place.kind == "header" else (), names if place.kind == "parameter" else ())
 
 
-def _places_of(rule: JwtRule, outputs: frozenset[str]) -> tuple[Place, ...]:
+def _places_of(rule: JwtRule, outputs: frozenset[str]) -> tuple[TokenPlace, ...]:
     """
     Places in the order of RA-13.
 
     Output headers are removed "before anything else" (RA-49), so a token can never be found in one.
     """
     locations = locations_of(rule)
-    headers = (Place("header", name, prefix) for name, prefix in locations.headers if name not in outputs)
-    parameters = (Place("parameter", name) for name in locations.parameters)
-    cookies = (Place("cookie", name) for name in locations.cookies if "cookie" not in outputs)
+    headers = (TokenPlace("header", name, prefix) for name, prefix in locations.headers if name not in outputs)
+    parameters = (TokenPlace("parameter", name) for name in locations.parameters)
+    cookies = (TokenPlace("cookie", name) for name in locations.cookies if "cookie" not in outputs)
     return (*headers, *parameters, *cookies)
 
 

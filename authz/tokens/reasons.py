@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 
 from authz.core.hints import difference
 from authz.core.resources import JwtRule
-from authz.tokens.verify import (
+from authz.tokens.parsed import ParsedToken
+from authz.tokens.refusals import (
     AUDIENCE,
     BAD_FORMAT,
     EXPIRED,
     NOT_YET_VALID,
     UNKNOWN_ISSUER_BODY,
     UNSUPPORTED_ALG,
-    ParsedToken,
     Refusal,
     clip,
 )

@@ -15,7 +15,6 @@ from typing import cast
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from authz.core.attributes import Json
 from authz.tokens.base64url import write_base64url
@@ -23,7 +22,7 @@ from authz.tokens.base64url import write_base64url
 Description = Mapping[str, object]
 """One entry of ``keys`` or ``tokens`` in a conformance file."""
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | bytes
+_PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | bytes
 
 _CURVES: Mapping[str, Callable[[], ec.EllipticCurve]] = {
     "P-256": ec.SECP256R1,
@@ -42,7 +41,7 @@ class SigningKey:
     """A private key with its public JWK (for ``oct`` the JWK holds the secret itself)."""
 
     kty: str
-    private: PrivateKey = field(repr=False)
+    private: _PrivateKey = field(repr=False)
     jwk: Mapping[str, str] = field(repr=False)
 
     @property
@@ -55,9 +54,9 @@ class SigningKey:
 class KeyPool:
     """Generated keys for reuse: making an RSA key costs more than signing a hundred tokens."""
 
-    _made: dict[tuple[str, str], list[PrivateKey]] = field(default_factory=dict)
+    _made: dict[tuple[str, str], list[_PrivateKey]] = field(default_factory=dict)
 
-    def take(self, kty: str, crv: str, index: int) -> PrivateKey:
+    def take(self, kty: str, crv: str, index: int) -> _PrivateKey:
         """Return the ``index``-th key of its kind, generated when it is asked for the first time."""
         made = self._made.setdefault((kty, crv), [])
         while len(made) <= index:
@@ -65,7 +64,7 @@ class KeyPool:
         return made[index]
 
 
-def _generate(kty: str, crv: str) -> PrivateKey:
+def _generate(kty: str, crv: str) -> _PrivateKey:
     if kty == "RSA":
         return rsa.generate_private_key(public_exponent=65537, key_size=2048)
     if kty == "EC":
@@ -102,8 +101,11 @@ def make_keys(descriptions: Mapping[str, Description], pool: KeyPool | None = No
     return keys
 
 
-def signing_key(private: PrivateKey, *, kid: str | None = None, alg: str | None = None) -> SigningKey:
+def signing_key(private: _PrivateKey, *, kid: str | None = None, alg: str | None = None) -> SigningKey:
     """Wrap a private key (bytes are an HMAC secret); ``kid`` and ``alg`` go into the JWK if given."""
+    # Here, because it takes a tenth of a second that every command would wait for.
+    from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
+
     if isinstance(private, bytes):
         kty, jwk = "oct", HMACAlgorithm.to_jwk(private, as_dict=True)
     elif isinstance(private, rsa.RSAPrivateKey):

@@ -35,7 +35,6 @@ _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "rbac_access_denied_matched_policy[",
     "ext_authz_",
 )
-_SPIFFE = "spiffe://"
 _MICRO = 1e-3
 
 

@@ -91,11 +91,11 @@ def read_attributes(
         http,
         _text(attributes.tls_session.sni).lower() if attributes.HasField("tls_session") else UNKNOWN,
         NOT_AUTHENTICATED,
-        _metadata(attributes.metadata_context.filter_metadata, delivered),
+        _metadata(attributes.metadata_context, delivered) if attributes.HasField("metadata_context") else delivered,
         extensions,
         _text(trace_parent),
         certificate,
-        _text(told.get("tracestate", "")),
+        _text(told["tracestate"]) if "tracestate" in told else "",
     )
 
 
@@ -114,7 +114,9 @@ def _http(http: pb.HttpRequest) -> HttpRequest:
                 headers[header.key] = headers.get(header.key, ()) + value
     else:
         headers = {name: (_text(value),) for name, value in http.headers.items()}
-    method, host, path = _text(http.method), _text(http.host), _text(http.path)
+    method, host, path = http.method, http.host, http.path
+    if not type(method) is type(host) is type(path) is str:
+        method, host, path = _text(method), _text(host), _text(path)
     is_partial = False
     if ":path" not in headers or ":method" not in headers or ":authority" not in headers or ":scheme" not in headers:
         # The fields have what pseudo headers say; where only the headers lack it, the sidecar hides headers (XA-49).
@@ -195,13 +197,14 @@ def _destination(serialised: bytes, namespace: str, service_account: str, worklo
     return Destination(workload, socket.address or UNKNOWN, socket.port_value, principal, is_gateway)
 
 
-def _metadata(written: Mapping[str, Struct], delivered: DeliveredMetadata) -> DeliveredMetadata:
+def _metadata(context: pb.Metadata, delivered: DeliveredMetadata) -> DeliveredMetadata:
     """
     Dynamic metadata by namespace (CS-12).
 
     Envoy sends nothing of a namespace that no filter wrote, and nothing of one that it was not told to send: only the
     deployment knows which, so what it did not name stays out of the mapping and is UNKNOWN.
     """
+    written = context.filter_metadata
     if not written:
         return delivered
     return {**delivered, **{namespace: _members(struct) for namespace, struct in written.items()}}

@@ -19,6 +19,7 @@ from authz.cli import application
 from authz.core.errors import SettingsError
 from authz.service.ports.http import AdminServer, make_admin_server
 from authz.settings.fields import Settings
+from authz.settings.sections import AdminSettings
 from tests.service.ports.test_tls import Pair
 
 TOKEN = "correct-horse-battery"
@@ -70,7 +71,7 @@ async def serving(pki: Path, *, asks_certificate: bool, asks_token: bool) -> Asy
         return PlainTextResponse('{"causes": []}')
 
     routes = [Route("/", page), *(Route(path, well) for path in ("/readyz", "/healthz", "/metrics"))]
-    server = make_admin_server(Starlette(routes=routes), settings)
+    server = make_admin_server(Starlette(routes=routes), AdminSettings.of(settings))
     await server.start()
     try:
         yield server

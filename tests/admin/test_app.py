@@ -59,7 +59,7 @@ async def get(path: str, status: Callable[[], ServiceStatus], trail: TrailStatus
             {"key_sets": (KeySetStatus("uri:x", 1, NOW, skipped=("keys[0] (kid `a`): `n` is missing",)),)},
             {},
             True,
-            ["of uri:x is not used: keys[0] (kid `a`): `n` is missing"],
+            ["not all of uri:x is used: keys[0] (kid `a`): `n` is missing"],
         ),
         (
             {"key_sets": (KeySetStatus("uri:x", error="refused"),)},

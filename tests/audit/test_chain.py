@@ -99,7 +99,7 @@ def test_chains_of_several_processes_in_rotated_files_verify(tmp_path: Path, mak
     for trail in trails:
         trail.start()
     for number in range(60):
-        trails[number % 2].offer(*make_offer(decision_id=str(number)))
+        trails[number % 2].record(make_offer(decision_id=str(number)))
         if number % 10 == 9:
             assert all(trail.flush() for trail in trails)
     assert all(trail.close() for trail in trails)

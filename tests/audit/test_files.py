@@ -170,7 +170,7 @@ decision = Decision(Effect.ALLOW, Stage.DEFAULT, "")
 trail.start()
 number = 0
 while True:
-    trail.offer(attributes, decision, str(number), time.time(), 0.0)
+    trail.record(Offer(attributes, decision, str(number), time.time(), 0.0))
     print(number, time.time(), flush=True)
     number += 1
     time.sleep(0.001)
@@ -211,7 +211,7 @@ def test_an_orderly_end_loses_nothing(tmp_path: Path, make_offer: MakeOffer) -> 
     trail = AuditTrail([FileSink(path, sync=True)], flush_seconds=60)
     trail.start()
     for number in range(1000):
-        trail.offer(*make_offer(decision_id=str(number)))
+        trail.record(make_offer(decision_id=str(number)))
     assert trail.close()
     assert ids(path) == [str(number) for number in range(1000)]
 

@@ -297,7 +297,7 @@ def test_decisions_of_one_trace_or_request_are_shown_as_a_table(
     ("arguments", "code", "message"),
     [
         (("show", "nothing"), 3, "no record of decision, trace or request `nothing` in "),
-        (("since", "soon"), 2, "`soon` is no time: expected `10m`, `2h30m` or `2026-01-31T12:00:00Z`"),
+        (("since", "soon"), 2, "`soon` is not a time: expected `10m`, `2h30m` or `2026-01-31T12:00:00Z`"),
         (("between", "1m", "2m"), 2, "BEGIN is later than END"),
     ],
 )

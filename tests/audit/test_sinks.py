@@ -19,8 +19,8 @@ def test_standard_output_gets_json_lines_and_stays_open(make_offer: MakeOffer) -
     reading, writing = os.pipe()
     trail = AuditTrail([StreamSink(writing)])
     trail.start()
-    trail.offer(*make_offer(decision_id="a"))
-    trail.offer(*make_offer(decision_id="b"))
+    trail.record(make_offer(decision_id="a"))
+    trail.record(make_offer(decision_id="b"))
     assert trail.close()
     os.write(writing, b"still open\n")
     os.close(writing)
@@ -35,7 +35,7 @@ def test_a_reader_that_went_away_is_reported(make_offer: MakeOffer) -> None:
     os.close(reading)
     trail = AuditTrail([StreamSink(writing)])
     trail.start()
-    trail.offer(*make_offer())
+    trail.record(make_offer())
     assert trail.flush()
     assert trail.status().sinks[0].error == "[Errno 32] Broken pipe"
     trail.close()
@@ -52,8 +52,8 @@ def test_records_reach_a_real_collector_as_logs(
         sink = OtlpSink(log_exporter(OtlpTarget(collector.endpoint, protocol)), delay_seconds=60)
         trail = AuditTrail([sink, recent])
         trail.start()
-        trail.offer(*make_offer())
-        trail.offer(*make_offer(decision=allowed))
+        trail.record(make_offer())
+        trail.record(make_offer(decision=allowed))
         assert trail.close()
         received = collector.received
         assert received.arrived.wait(10)
@@ -75,7 +75,7 @@ def test_a_log_collector_that_is_gone_is_reported(make_offer: MakeOffer) -> None
     target = OtlpTarget(f"{collector.endpoint}/v1/logs", "http", timeout_seconds=0.1)
     trail = AuditTrail([OtlpSink(log_exporter(target), delay_seconds=60)])
     trail.start()
-    trail.offer(*make_offer())
+    trail.record(make_offer())
     trail.close()
     assert trail.status().sinks[0].error == "records could not be exported; see the log"
 
@@ -85,6 +85,6 @@ def test_memory_keeps_only_the_newest(make_offer: MakeOffer) -> None:
     trail = AuditTrail([sink])
     trail.start()
     for number in range(3):
-        trail.offer(*make_offer(decision_id=str(number)))
+        trail.record(make_offer(decision_id=str(number)))
     assert trail.close()
     assert [entry.record["decision_id"] for entry in sink.entries] == ["1", "2"]

@@ -85,7 +85,7 @@ Started = Callable[[AuditTrail], AuditTrail]
 def test_every_sink_gets_every_decision_in_order(started: Started, make_offer: MakeOffer) -> None:
     first, second = RecentSink(), RecentSink()
     trail = started(AuditTrail([first, second], flush_seconds=60))
-    assert all(trail.offer(*make_offer(decision_id=f"d-{n}")) for n in range(600))
+    assert all(trail.record(make_offer(decision_id=f"d-{n}")) for n in range(600))
     assert trail.flush()
     assert [e.record["decision_id"] for e in first.entries] == [f"d-{n}" for n in range(600)]
     assert [e.line for e in first.entries] == [e.line for e in second.entries]
@@ -99,9 +99,9 @@ def test_a_full_queue_drops_and_counts_or_denies(
     sink, telemetry = StuckSink(), Telemetry()
     steps = RecordSteps(telemetry)
     trail = started(AuditTrail([sink], capacity=3, on_full=on_full, flush_seconds=0.001, steps=steps))
-    trail.offer(*make_offer(decision_id="at-hand"))
+    trail.record(make_offer(decision_id="at-hand"))
     assert sink.entered.wait(10)
-    answers = [trail.offer(*make_offer(decision_id=f"d-{n}")) for n in range(5)]
+    answers = [trail.record(make_offer(decision_id=f"d-{n}")) for n in range(5)]
     assert answers == [True, True, True, answer, answer]
     assert trail.status().dropped == 2
     sink.let_go.set()
@@ -129,19 +129,19 @@ class BrokenRules(RecordRules):
 
 def test_offer_raises_nothing_even_when_counting_fails(make_offer: MakeOffer) -> None:
     trail = AuditTrail([], capacity=0, steps=RecordSteps(BrokenTelemetry()))
-    assert trail.offer(*make_offer()) is True
+    assert trail.record(make_offer()) is True
     assert trail.status().dropped == 1
 
 
 def test_a_failing_sink_is_reported_and_harms_no_other(started: Started, make_offer: MakeOffer) -> None:
     good, bad = RecentSink(), FailingSink(1)
     trail = started(AuditTrail([bad, good]))
-    trail.offer(*make_offer())
+    trail.record(make_offer())
     assert trail.flush()
     status = trail.status().sinks[0]
     assert (status.lost, status.errors, status.error) == (1, 1, "[Errno 28] No space left on device")
     assert len(good.entries) == 1
-    trail.offer(*make_offer())
+    trail.record(make_offer())
     assert trail.flush()
     assert trail.status().sinks[0].error == ""
     assert len(bad.lines) == 1
@@ -150,7 +150,7 @@ def test_a_failing_sink_is_reported_and_harms_no_other(started: Started, make_of
 def test_where_records_must_not_be_lost_a_failing_sink_is_tried_again(started: Started, make_offer: MakeOffer) -> None:
     bad = FailingSink(3)
     trail = started(AuditTrail([bad], on_full="deny", retry_seconds=0.001))
-    trail.offer(*make_offer())
+    trail.record(make_offer())
     assert trail.flush()
     assert len(bad.lines) == 1
     assert trail.status().sinks[0].errors == 3
@@ -175,7 +175,7 @@ def test_a_step_that_fails_never_costs_the_line(
 ) -> None:
     sink = RecentSink()
     trail = started(AuditTrail([sink], steps=steps))
-    trail.offer(*make_offer(decision=replace(denial, stage=Stage.ALLOW)))
+    trail.record(make_offer(decision=replace(denial, stage=Stage.ALLOW)))
     assert trail.flush()
     assert sink.entries[0].record["decision_id"] == "d-1"
     assert sink.entries[0].record["effect"] == "deny"
@@ -186,7 +186,7 @@ def test_a_record_whose_redaction_failed_holds_nothing_that_could_need_it(
 ) -> None:
     sink = RecentSink()
     trail = started(AuditTrail([sink], steps=RecordSteps(rules=BrokenRules())))
-    trail.offer(*make_offer())
+    trail.record(make_offer())
     assert trail.flush()
     assert "source" not in sink.entries[0].record
     assert trail.status().failed == 1
@@ -195,18 +195,18 @@ def test_a_record_whose_redaction_failed_holds_nothing_that_could_need_it(
 def test_close_writes_what_is_queued_and_refuses_the_rest(make_offer: MakeOffer) -> None:
     sink = RecentSink()
     trail = AuditTrail([sink], flush_seconds=60, on_full="deny")
-    trail.offer(*make_offer())
+    trail.record(make_offer())
     trail.start()
     assert trail.close()
     assert len(sink.entries) == 1
-    assert trail.offer(*make_offer()) is False
+    assert trail.record(make_offer()) is False
 
 
 def test_records_left_out_by_a_rule_are_counted(started: Started, make_offer: MakeOffer, allowed: Decision) -> None:
     sink = RecentSink()
     rules = RecordRules.parse(drop=("effect=allow,request.path=/health*",))
     trail = started(AuditTrail([sink], steps=RecordSteps(rules=rules)))
-    trail.offer(*make_offer(decision=allowed, http={"path": "/healthz"}))
+    trail.record(make_offer(decision=allowed, http={"path": "/healthz"}))
     assert trail.flush()
     assert (sink.entries, trail.status().filtered) == ((), 1)
 
@@ -214,7 +214,11 @@ def test_records_left_out_by_a_rule_are_counted(started: Started, make_offer: Ma
 def test_an_offer_costs_less_than_writing_a_dozen_fields(attributes: AttributeContext, denial: Decision) -> None:
     trail = AuditTrail([], capacity=1_000_000)
     fields = {f"field {number}": ["a value", number] for number in range(12)}
-    cost = min(timeit.repeat(lambda: trail.offer(attributes, denial, "d", 1.7e9, 5e-5, True), number=2_000, repeat=7))
+
+    def record() -> None:
+        trail.record(Offer(attributes, denial, "d", 1.7e9, 5e-5, True))
+
+    cost = min(timeit.repeat(record, number=2_000, repeat=7))
     assert cost < min(timeit.repeat(lambda: json.dumps(fields), number=2_000, repeat=7)) / 2
 
 
@@ -235,8 +239,8 @@ spec:
     steps = RecordSteps(nearest=lambda a, d: nearest_miss(engine.for_workload(a.destination.workload), a))
     sink = RecentSink()
     trail = started(AuditTrail([sink], steps=steps))
-    trail.offer(*make_offer(decision=replace(denial, stage=Stage.ALLOW, rule=None)))
-    trail.offer(*make_offer())
+    trail.record(make_offer(decision=replace(denial, stage=Stage.ALLOW, rule=None)))
+    trail.record(make_offer())
     assert trail.flush()
     assert sink.entries[0].record["nearest"] == {
         "rule": "bookinfo/viewers/0",
@@ -301,7 +305,7 @@ def test_the_event_loop_builds_after_the_answers_and_the_writer_writes(
     sink, loop, telemetry = RecentSink(), Loop(), Observed()
     trail = looped(AuditTrail([sink], flush_seconds=60, steps=RecordSteps(telemetry)), loop)
     for number in range(20):
-        trail.offer(*make_offer(decision=allowed, decision_id=f"d-{number}"))
+        trail.record(make_offer(decision=allowed, decision_id=f"d-{number}"))
     assert len(loop.calls) == 1, "called once for all that wait"
     assert not telemetry.counts[DECISIONS]
     loop.turn()
@@ -317,7 +321,7 @@ def test_the_writer_builds_what_an_event_loop_does_not_get_to(
 ) -> None:
     sink = RecentSink()
     trail = looped(AuditTrail([sink], flush_seconds=0.001), Loop())
-    trail.offer(*make_offer(decision=allowed))
+    trail.record(make_offer(decision=allowed))
     assert trail.flush()
     assert len(sink.entries) == 1
 
@@ -334,7 +338,7 @@ def test_what_takes_long_is_left_to_the_writer_and_keeps_its_place(
     trail = looped(AuditTrail([sink], flush_seconds=60, steps=RecordSteps(nearest=nearest)), loop)
     decisions = [allowed, replace(denial, stage=Stage.ALLOW, rule=None), denial]
     for number, decision in enumerate(decisions):
-        trail.offer(*make_offer(decision=decision, decision_id=f"d-{number}"))
+        trail.record(make_offer(decision=decision, decision_id=f"d-{number}"))
     loop.turn()
     assert finders == []
     assert trail.flush()
@@ -346,11 +350,11 @@ def test_what_takes_long_is_left_to_the_writer_and_keeps_its_place(
 def test_what_is_built_counts_as_queued(looped: Looped, make_offer: MakeOffer, allowed: Decision) -> None:
     sink, loop = StuckSink(), Loop()
     trail = looped(AuditTrail([sink], capacity=3, on_full="deny", flush_seconds=0.001), loop)
-    trail.offer(*make_offer(decision=allowed))
+    trail.record(make_offer(decision=allowed))
     assert sink.entered.wait(10)
     answers = []
     for _ in range(5):
-        answers.append(trail.offer(*make_offer(decision=allowed)))
+        answers.append(trail.record(make_offer(decision=allowed)))
         loop.turn()
     assert answers == [True, True, True, False, False]
     sink.let_go.set()
@@ -365,7 +369,7 @@ def test_a_closed_event_loop_leaves_the_work_to_the_writer(started: Started, mak
     sink = RecentSink()
     trail = AuditTrail([sink], flush_seconds=0.001)
     trail.start(closed)
-    assert trail.offer(*make_offer())
+    assert trail.record(make_offer())
     assert trail.flush()
     assert trail.close()
     assert len(sink.entries) == 1
@@ -380,7 +384,7 @@ def test_without_sinks_decisions_are_counted_and_shown_only(make_offer: MakeOffe
     trail = AuditTrail((), steps=steps)
     trail.start()
     offer = make_offer(decision_id="one")
-    assert trail.offer(*offer)
+    assert trail.record(offer)
     assert trail.close()
     assert watched == [("one", offer.attributes.trace_parent[3:35])]
     assert sum(telemetry.counts[DECISIONS].values()) == 1

@@ -80,7 +80,7 @@ def test_every_command_shows_an_example_and_every_option_says_what_it_does(comma
         (["validate", "--mehs", "x", "."], "Error: No such option '--mehs'. Did you mean '--mesh'?"),
         (["validate"], "Error: Missing argument 'PATH...'."),
         (["check"], "Error: Missing option '--policies' / '-p'."),
-        (["test", "--run", "(", "."], "Error: Invalid value for --run: `(` is no regular expression"),
+        (["test", "--run", "(", "."], "Error: Invalid value for --run: `(` is not a regular expression"),
     ],
 )
 def test_wrong_usage_ends_with_two_and_offers_what_was_meant(run: Run, arguments: list[str], message: str) -> None:

@@ -220,7 +220,7 @@ def test_an_authority_for_other_names_is_refused_before_anybody_relies_on_it(run
     """Everything it signs would be refused by every peer."""
     files = own_files(tmp_path)
     told = failed(run("ca", "init", "--trust-domain", "other.test", *files), 1)
-    assert "nobody would take what this authority signs: `spiffe://other.test/trial` is outside the name" in told
+    assert "nobody would accept what this authority signs: `spiffe://other.test/trial` is outside the name" in told
     assert not (tmp_path / "ca").exists()
 
 

@@ -218,7 +218,7 @@ spec: {selector: {matchLabels: {app: other}}, jwtRules: [{issuer: a, jwksUri: "h
     assert [finding["code"] for finding in trapped["findings"]] == ["AN-14"]
     told = json.loads(run(command, "-p", "p.yaml", "-n", "nowhere", "--path", "/a", "-o", "json").stdout)
     assert (told["because"], told["findings"]) == ([], [])
-    assert told["not_here"][0].startswith("no object is of namespace `nowhere`")
+    assert told["not_here"][0].startswith("no object is in namespace `nowhere`")
 
 
 def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, policies: Path) -> None:
@@ -249,7 +249,7 @@ def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, polici
         (["--token", "a", "--token-file", "-"], "--token, --token-file and --claims exclude each other"),
         (["-f", "-", "--token-file", "-"], "stdin (`-`) can be read only once"),
         (["--port", "65536"], "65536 is not in the range 0<=x<=65535"),
-        (["--source-ip", "10.0.0"], "Invalid value for --source-ip: `10.0.0` is no IP address"),
+        (["--source-ip", "10.0.0"], "Invalid value for --source-ip: `10.0.0` is not an IP address"),
         (["--tcp", "--path", "/x", "-H", "a: b"], "--path, --header: of HTTP requests only, not of --tcp"),
     ],
 )
@@ -262,7 +262,10 @@ def test_wrong_usage_is_told(run: Run, policies: Path, arguments: list[str], mes
 @pytest.mark.parametrize(
     ("arguments", "remark"),
     [
-        (["--source-principal", "web"], "remark: `web` is no SPIFFE identity, so it has no namespace; Istio's form is"),
+        (
+            ["--source-principal", "web"],
+            "remark: `web` is not a SPIFFE identity, so it has no namespace; Istio's form is",
+        ),
         (["--provider", "ipd=deny"], "remark: the mesh knows no provider `ipd`; it knows none"),
     ],
 )
@@ -277,7 +280,7 @@ def test_a_request_without_identity_to_a_strict_port_is_told_how_to_have_one(run
     (policies / "mtls.yaml").write_text(f"{strict}spec: {{mtls: {{mode: STRICT}}}}\n")
     result = run("check", *ASKED)
     assert result.exit_code == 3
-    assert "say who asks with --source-principal" in result.stderr
+    assert "name the caller with --source-principal" in result.stderr
 
 
 def test_headers_in_the_environment_stand_on_a_line_each(run: Run, policies: Path) -> None:
@@ -410,6 +413,6 @@ def test_what_does_not_apply_is_told_where_nothing_does(run: Run, policies: Path
     )
     elsewhere = run("check", "-p", "policies", "-n", "shopp", "-l", "app=cart")
     assert elsewhere.stdout.endswith(
-        "  not here: no object is of namespace `shopp`; they are of shop\n"
-        "            AuthorizationPolicy shop/reads: it is of namespace `shop`, the workload of `shopp`\n"
+        "  not here: no object is in namespace `shopp`; they are in shop\n"
+        "            AuthorizationPolicy shop/reads: it is in namespace `shop`, the workload in `shopp`\n"
     )

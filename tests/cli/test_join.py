@@ -72,7 +72,7 @@ class Running:
 
     def enrolling(self) -> Enrolling:
         where = f"localhost:{self.server.ports['listen']}"
-        return Enrolling(where, self.directory / "ca" / BUNDLE_FILE, self.out, "tls", KeyType.ECDSA_P256)
+        return Enrolling(where, self.directory / "ca" / BUNDLE_FILE, self.out, KeyType.ECDSA_P256)
 
     def deliver(self, ttl_seconds: float = 3600, age_seconds: float = 0) -> None:
         issued = self.ca.issue_svid(RATINGS, time.time() - age_seconds, ttl_seconds=ttl_seconds)
@@ -167,7 +167,7 @@ def test_a_bundle_that_holds_no_certificate_is_said(running: Running) -> None:
     arguments[5] = str(running.directory / "empty.pem")
     code, told = authz(*arguments)
     assert code == 1
-    assert "empty.pem` is no trust bundle: not a PEM certificate" in told
+    assert "empty.pem` is not a trust bundle: not a PEM certificate" in told
 
 
 @pytest.mark.parametrize(

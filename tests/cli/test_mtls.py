@@ -64,7 +64,7 @@ def write(tmp_path: Path, *lines: str) -> str:
     [
         ((line(MONDAY), line(WEDNESDAY)), (), 0, "namespace shop: STRICT is safe"),
         ((line(MONDAY), line(TUESDAY, mtls=False), line(WEDNESDAY)), (), 3, "namespace shop: STRICT is NOT safe"),
-        ((line(MONDAY), line(TUESDAY)), ("--min-window", "7d"), 3, "observed for 1d only, 7d are asked for"),
+        ((line(MONDAY), line(TUESDAY)), ("--min-window", "7d"), 3, "observed for only 1d; 7d are required"),
         ((line(MONDAY), line(TUESDAY)), ("--min-window", "12h30m"), 0, "observed for 1d, 2026-01-05T00:00:00Z"),
         ((), (), 3, "nothing is known to be safe"),
         ((line(MONDAY), line(WEDNESDAY)), ("--mesh", "mesh.yaml"), 3, "shop/cron    NOT safe  0          no request"),
@@ -104,4 +104,4 @@ def test_lines_from_which_nothing_follows_are_told(run: Run, tmp_path: Path) -> 
 
 def test_a_wrong_span_is_wrong_usage(run: Run, tmp_path: Path) -> None:
     result = run("mtls", "plan", write(tmp_path), "--min-window", "soon")
-    assert (result.exit_code, "`soon` is no span of time" in result.stderr) == (2, True)
+    assert (result.exit_code, "`soon` is not a span of time" in result.stderr) == (2, True)

@@ -295,7 +295,7 @@ PUZZLES = [
         "DENY for a namespace, and curl from outside the mesh passes",
         ap(source("namespaces", "evil"), action="DENY"),
         ANALYZE,
-        ("AN-8", "leaves out the certificate"),
+        ("AN-8", "a caller without a certificate"),
     ),
     Puzzle(
         "DENY notPrincipals hits my load balancer",
@@ -314,7 +314,7 @@ PUZZLES = [
         "the policy has no effect: wrong namespace",
         ap("", namespace="policies", more=SELECT),
         check(),
-        ("it is of namespace `policies`, the workload of `shop`",),
+        ("it is in namespace `policies`, the workload in `shop`",),
     ),
     Puzzle(
         "a DENY on the Service by targetRefs",

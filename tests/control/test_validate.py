@@ -133,7 +133,7 @@ def test_how_is_chosen(how: str, expected: str | None) -> None:
 
 
 def test_a_path_that_is_no_program_is_an_error() -> None:
-    with pytest.raises(EnvoyError, match="`/no/envoy` is no program that can be run"):
+    with pytest.raises(EnvoyError, match="`/no/envoy` is not a program that can be run"):
         Validator.of("/no/envoy")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from authz.core.attributes import AttributeContext, AuthenticationOutcome, Destination, HttpRequest, Source, Workload
 from authz.core.resources import JwtRule
-from authz.demo.issuer import Issuer, application, is_allowed_redirect
+from authz.demo.issuer import TokenIssuer, application, is_allowed_redirect
 from authz.tokens.authenticate import authenticate
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySetState
@@ -20,7 +20,7 @@ URL = "http://issuer.test"
 RULE = JwtRule(issuer=URL, audiences=("bookinfo",))
 
 
-def judged(issuer: Issuer, token: str, now: float = NOW) -> tuple[AuthenticationOutcome, str]:
+def judged(issuer: TokenIssuer, token: str, now: float = NOW) -> tuple[AuthenticationOutcome, str]:
     """What the product's own verification says of a token."""
     headers = {"authorization": (f"Bearer {token}",)}
     request = AttributeContext(Source(), Destination(Workload("x")), HttpRequest("GET", "localhost", "/", headers))
@@ -30,21 +30,21 @@ def judged(issuer: Issuer, token: str, now: float = NOW) -> tuple[Authentication
 
 
 def test_tokens_are_accepted_until_they_expire() -> None:
-    issuer = Issuer(URL)
+    issuer = TokenIssuer(URL)
     token = issuer.token("alice", NOW)
     assert judged(issuer, token) == (AuthenticationOutcome.ACCEPTED, "alice")
     assert judged(issuer, token, NOW + 3700) == (AuthenticationOutcome.REJECTED, "Jwt is expired")
 
 
 def test_bad_tokens_can_be_had_for_trying() -> None:
-    issuer = Issuer(URL)
+    issuer = TokenIssuer(URL)
     expired, other = issuer.token("bob", NOW, ttl_seconds=-3600), issuer.token("bob", NOW, audience="other")
     assert judged(issuer, expired)[1] == "Jwt is expired"
     assert judged(issuer, other)[1] == "Audiences in Jwt are not allowed"
 
 
 def test_rotation_keeps_old_tokens_good_until_the_old_key_is_dropped() -> None:
-    issuer = Issuer(URL)
+    issuer = TokenIssuer(URL)
     old = issuer.token("alice", NOW)
     issuer.rotate()
     assert judged(issuer, old)[0] is AuthenticationOutcome.ACCEPTED
@@ -54,19 +54,19 @@ def test_rotation_keeps_old_tokens_good_until_the_old_key_is_dropped() -> None:
 
 
 def test_keys_outlive_a_restart_and_only_the_owner_reads_them(tmp_path: Path) -> None:
-    token = Issuer(URL, tmp_path).token("alice", NOW)
-    again = Issuer(URL, tmp_path)
+    token = TokenIssuer(URL, tmp_path).token("alice", NOW)
+    again = TokenIssuer(URL, tmp_path)
     assert judged(again, token)[0] is AuthenticationOutcome.ACCEPTED
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.key")} == {0o600}
     again.rotate(drop_old=True)
     assert len(list(tmp_path.glob("*.key"))) == 1
-    assert judged(Issuer(URL, tmp_path), token)[0] is AuthenticationOutcome.REJECTED
+    assert judged(TokenIssuer(URL, tmp_path), token)[0] is AuthenticationOutcome.REJECTED
 
 
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
     with (
-        serving(application(Issuer(URL), lambda: NOW)) as url,
+        serving(application(TokenIssuer(URL), lambda: NOW)) as url,
         httpx.Client(base_url=url, trust_env=False) as found,
     ):
         yield found

@@ -59,9 +59,8 @@ def test_an_embedded_demo_has_the_same_processes_but_the_server(layout: Layout, 
 
 
 @pytest.mark.parametrize("secrets", list(Secrets))
-@pytest.mark.parametrize("tracing", [True, False])
-def test_every_proxy_decides_by_what_the_server_would(layout: Layout, secrets: Secrets, tracing: bool) -> None:
-    layout = replace(layout, secrets=secrets, tracing=tracing)
+def test_every_proxy_decides_by_what_the_server_would(layout: Layout, secrets: Secrets) -> None:
+    layout = replace(layout, secrets=secrets)
     server = flags(commands(layout)[AUTHZ])
     inside = commands(replace(layout, authz=Authz.EMBEDDED))
     for workload in layout.mesh.workloads:
@@ -136,7 +135,7 @@ def test_a_machine_that_cannot_host_is_told_before_anything_starts(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--authz", "embedded", "--server", "envoy"), "--server is of a server of its own"),
+        (("--authz", "embedded", "--server", "envoy"), "--server is for a separate server"),
         (("--check", "--compose", "--authz", "embedded"), "--authz and --server are not for --compose"),
         (("--check", "--compose", "--server", "envoy"), "--authz and --server are not for --compose"),
     ],

@@ -16,11 +16,12 @@ from pathlib import Path
 from time import time
 
 from authz.analysis.offline.request import to_attributes
-from authz.analysis.suites.keys import substitute_keys, substitute_tokens
+from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, Group, PolicyText, Suite
 from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import Endpoints
 from authz.core.attributes import AttributeContext, Authentication, Json
+from authz.core.decided import Offer
 from authz.core.decision import Decision
 from authz.core.pipeline import decide
 from authz.core.providers import ProviderAnswer, ProviderQuestion
@@ -34,7 +35,7 @@ from tests.envoy import sidecar as envoy
 from tests.envoy.applications import Applications, applications
 from tests.envoy.client import Answer, send
 from tests.envoy.deciding import LARGEST_MESSAGE_BYTES, Deciding
-from tests.service.recording import Entry, Recorder
+from tests.service.recording import Recorder
 
 KEYS = KeyPool()
 """Made once for all suites: a key costs more than a case."""
@@ -58,7 +59,7 @@ class Seen:
     """Everything that is known of one case after it went through."""
 
     answer: Answer
-    entry: Entry | None
+    entry: Offer | None
     """What the service recorded; None: it was not asked."""
     log: Mapping[str, Json]
     """Envoy's access log line; empty when it was not asked."""
@@ -112,11 +113,11 @@ class Bench(Deciding):
     async def put_in_force(self, ready: Ready) -> None:
         self.enforce(ready.group.id)
 
-    async def recorded(self) -> list[Entry]:
+    async def recorded(self) -> list[Offer]:
         """Since the last group was put in force."""
         return self.take()
 
-    async def ask(self, ready: Ready, case: Case) -> tuple[Answer, Entry | None]:
+    async def ask(self, ready: Ready, case: Case) -> tuple[Answer, Offer | None]:
         """Send one case through the Envoy that runs."""
         await self.put_in_force(ready)
         request = case.request.substituted(lambda text: substitute_tokens(text, ready.tokens))
@@ -196,7 +197,7 @@ async def run(suite: Suite, state: Path, not_runnable: Mapping[str, str], make: 
         upstreams = envoy.Upstreams(found.around.http, found.around.tcp)
         for number, (flavour, cases) in enumerate(plan.items()):
             name = f"sidecar-{number}"
-            asked: list[tuple[Ready, Case, Answer, Entry | None]] = []
+            asked: list[tuple[Ready, Case, Answer, Offer | None]] = []
             with contextlib.ExitStack() as stack:
                 process = envoy.sidecar(state, name, flavour, upstreams, found.identities)
                 await asyncio.to_thread(stack.enter_context, process)

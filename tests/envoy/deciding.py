@@ -6,6 +6,7 @@ from time import time
 
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
+from authz.core.decided import Offer
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
 from authz.service.check import CheckFunction
@@ -16,7 +17,7 @@ from authz.sources.keys.source import KeySource
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
 from tests.envoy.applications import Applications
-from tests.service.recording import Entry, Recorder
+from tests.service.recording import Recorder
 
 LARGEST_MESSAGE_BYTES = 1 << 20
 
@@ -68,7 +69,7 @@ class Deciding:
         self.function.replace(snapshot)
         self.audit.clear()
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[Offer]:
         """What was recorded since the last ``enforce``."""
         return list(self.audit.entries)
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+from authz.core.decided import Offer
 from authz.envoy.hosting import APPLICATION
 from authz.service.workers.envoy_host import HostedAt, find_hosting, hosting_command
 from tests.envoy import inside
 from tests.envoy.applications import Applications
 from tests.envoy.corpus import Bench, Ready
 from tests.envoy.deciding import LARGEST_MESSAGE_BYTES
-from tests.service.recording import Entry, Recorder
+from tests.service.recording import Recorder
 
 LISTENER, CONTROL = "authz.sock", "control.sock"
 STARTED_SECONDS = 60.0
@@ -75,10 +76,10 @@ class HostedBench(Bench):
     async def put_in_force(self, ready: Ready) -> None:
         await self._tell("enforce", ready.group.id)
 
-    async def recorded(self) -> list[Entry]:
+    async def recorded(self) -> list[Offer]:
         return await self._tell("take")
 
-    async def _tell(self, method: str, *arguments: object) -> list[Entry]:
+    async def _tell(self, method: str, *arguments: object) -> list[Offer]:
         """The answer to anything is what was recorded."""
         self._writer.write(inside.frame((method, arguments)))
-        return cast("list[Entry]", await inside.read(self._reader))
+        return cast("list[Offer]", await inside.read(self._reader))

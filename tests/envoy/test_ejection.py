@@ -17,7 +17,7 @@ from authz._proto import ext_authz_pb2 as pb
 from authz.envoy.check_filter import check_cluster, http_check_filter
 from authz.envoy.messages import as_json, as_resource, assignment, endpoint, pipe
 from authz.envoy.options import AUTHZ_CLUSTER, RenderOptions
-from authz.service.ports.health import AUTHORIZATION, Health
+from authz.service.ports.health import AUTHORIZATION, GrpcHealth
 from tests.service.test_envoy_slice import free_port
 
 ALLOWED = pb.CheckResponse(ok_response=pb.OkHttpResponse()).SerializeToString()
@@ -34,7 +34,7 @@ class Workers:
 
     async def start(self) -> None:
         for index in range(len(self.asked)):
-            server, health = grpc.aio.server(), Health()
+            server, health = grpc.aio.server(), GrpcHealth()
             health.set_serving(True)
             handler = grpc.unary_unary_rpc_method_handler(self._check_of(index))
             check = grpc.method_handlers_generic_handler(AUTHORIZATION, {"Check": handler})

@@ -38,7 +38,7 @@ async def test_without_the_service_every_request_is_refused_with_503(tmp_path: P
 class Broken(Recorder):
     """An audit with a defect: the service's own failure, on every request."""
 
-    def offer(self, *_: object, **__: object) -> bool:
+    def record(self, *_: object, **__: object) -> bool:
         raise RuntimeError("a defect")
 
 

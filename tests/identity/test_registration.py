@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.join_tokens import make_token, spend_token, store_token
+from authz.identity.join_tokens import TakenToken, make_token, store_token, take_token
 from authz.identity.keys import PublicKey, generate_key, key_bytes
 from authz.identity.ledger import Ledger
 from authz.identity.registrar import (
@@ -286,8 +286,11 @@ def kept_token(directory: Path, ttl_seconds: float = 60) -> str:
 
 def test_a_token_is_good_once(tmp_path: Path) -> None:
     text = kept_token(tmp_path)
-    assert spend_token(tmp_path, text, NOW) == REVIEWS
-    assert spend_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
+    taken = take_token(tmp_path, text, NOW)
+    assert isinstance(taken, TakenToken)
+    assert taken.spiffe_id == REVIEWS
+    taken.spend()
+    assert take_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,14 +303,14 @@ def test_only_the_digest_of_a_token_is_kept(tmp_path: Path) -> None:
 
 def test_an_expired_token_is_spent_by_the_attempt(tmp_path: Path) -> None:
     text = kept_token(tmp_path)
-    assert spend_token(tmp_path, text, NOW + 60) == Rejection("the join token has expired")
-    assert spend_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
+    assert take_token(tmp_path, text, NOW + 60) == Rejection("the join token has expired")
+    assert take_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
 
 
 @pytest.mark.parametrize("text", ["", "x", "../../etc/passwd", "\ud800", "r" * 10_000])
 def test_a_made_up_token_is_unknown(tmp_path: Path, text: str) -> None:
     kept_token(tmp_path)
-    assert spend_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
+    assert take_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
     assert len(list(tmp_path.iterdir())) == 1
 
 

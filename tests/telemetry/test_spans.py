@@ -47,7 +47,7 @@ def run(tracer: DecisionTracer, offer: Offer, rules: RecordRules | None = None) 
     sink = RecentSink()
     trail = AuditTrail([sink], steps=RecordSteps(tracer=tracer, rules=rules or RecordRules()))
     trail.start()
-    trail.offer(*offer)
+    trail.record(offer)
     assert trail.close()
     return sink
 
@@ -312,7 +312,7 @@ def test_a_collector_that_is_gone_costs_neither_time_nor_records(make_offer: Mak
     sink = RecentSink()
     trail = AuditTrail([sink], steps=RecordSteps(tracer=tracer))
     trail.start()
-    trail.offer(*make_offer())
+    trail.record(make_offer())
     assert trail.flush()
     assert len(sink.entries) == 1
     tracer.flush()

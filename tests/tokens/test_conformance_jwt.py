@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.analysis.suites.keys import substitute_keys, substitute_tokens
+from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.core.attributes import (
     AttributeContext,
     AuthenticationOutcome,

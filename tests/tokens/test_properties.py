@@ -13,9 +13,9 @@ from authz.tokens.base64url import read_base64url
 from authz.tokens.cache import TokenCache
 from authz.tokens.key_sets import KeySets, KeySetState
 from authz.tokens.locations import path_without
+from authz.tokens.parsed import ParsedToken, read_token
 from authz.tokens.plan import plan_for
 from authz.tokens.signing import jwks_text, sign_text
-from authz.tokens.verify import ParsedToken, read_token
 from tests.tokens.material import ISSUER, KEYS, NOW, judge, keys_of, request, rule, token
 
 ACCEPTED, REJECTED = AuthenticationOutcome.ACCEPTED, AuthenticationOutcome.REJECTED

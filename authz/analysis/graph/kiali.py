@@ -7,7 +7,7 @@ Kiali: ``GET /api/namespaces/graph`` answers ``{timestamp, duration, graphType, 
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from authz.analysis.graph.graph import (
     GraphEdge,
@@ -22,10 +22,9 @@ from authz.analysis.graph.permitted import is_open
 from authz.analysis.offline.render import rule_json
 from authz.core.attributes import Json, Workload
 from authz.core.decision import Effect, RuleReference
-from authz.core.engine import WorkloadPolicies
+from authz.core.engine import PoliciesOf, WorkloadPolicies
 from authz.core.resources import Action
 
-PoliciesOf = Callable[[Workload], WorkloadPolicies]
 CLUSTER = "authz"
 """Kiali's nodes name their cluster; a mesh of plain Envoys has but one."""
 

@@ -13,7 +13,7 @@ from authz.core.catalog import Voucher
 from authz.core.decision import RuleReference
 from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.resources import MtlsMode
-from authz.core.rules import CompiledRule, Entry, Predicate
+from authz.core.rules import CompiledRule, Predicate, Predicates
 
 ANYBODY = ""
 """The caller without an identity."""
@@ -89,7 +89,7 @@ def _is_about_identity(predicate: Predicate) -> bool:
 def _names_callers(rule: CompiledRule) -> bool:
     """Whether every way through the rule asks for certain identities; ``*`` asks for any."""
 
-    def names(entry: Entry) -> bool:
+    def names(entry: Predicates) -> bool:
         return any(
             _is_about_identity(predicate) and predicate.any_of is not None and predicate.any_of.terms is not None
             for predicate in entry
@@ -99,14 +99,14 @@ def _names_callers(rule: CompiledRule) -> bool:
 
 
 def _may_fire(rule: CompiledRule, probe: AttributeContext) -> bool:
-    def possible(entry: Entry) -> bool:
+    def possible(entry: Predicates) -> bool:
         return all(predicate.holds(probe) for predicate in entry if _is_about_identity(predicate))
 
     return possible(rule.conditions) and (not rule.sources or any(possible(entry) for entry in rule.sources))
 
 
 def _surely_fires(rule: CompiledRule, probe: AttributeContext) -> bool:
-    def certain(entry: Entry) -> bool:
+    def certain(entry: Predicates) -> bool:
         return all(_is_about_identity(predicate) and predicate.holds(probe) for predicate in entry)
 
     return (

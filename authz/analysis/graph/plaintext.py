@@ -28,7 +28,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownWorkload:
     """A workload of the mesh description."""
 
     namespace: str
@@ -37,7 +37,7 @@ class Known:
 
 
 @dataclass(slots=True)
-class Sender:
+class PlaintextSender:
     """Requests without mutual TLS from one address to one port."""
 
     source_ip: str
@@ -52,7 +52,7 @@ class Sender:
 
 
 @dataclass(slots=True)
-class Workload:
+class ObservedWorkload:
     """What was seen of one destination, and what follows."""
 
     namespace: str
@@ -60,7 +60,7 @@ class Workload:
     mtls: int = 0
     first_seen: float = 0.0
     last_seen: float = 0.0
-    senders: list[Sender] = field(default_factory=list)
+    senders: list[PlaintextSender] = field(default_factory=list)
     """Most requests first."""
     problem: str = "no request was recorded"
     """Why STRICT is not safe; empty when it is."""
@@ -77,10 +77,10 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StrictPlan:
     """Everything, sorted by namespace and name."""
 
-    workloads: tuple[Workload, ...]
+    workloads: tuple[ObservedWorkload, ...]
     begin: float
     """Time of the first record of the window; with ``end`` 0 when there is none."""
     end: float
@@ -105,10 +105,10 @@ class Plan:
 
 def plan_strict(
     requests: Iterable[Seen],
-    known: Iterable[Known] = (),
+    known: Iterable[KnownWorkload] = (),
     names: Mapping[str, str] | None = None,
     minimum_seconds: float = DAY_SECONDS,
-) -> Plan:
+) -> StrictPlan:
     """
     Judge every destination.
 
@@ -120,8 +120,8 @@ def plan_strict(
     """
     known = tuple(known)
     gateways = {(workload.namespace, workload.name) for workload in known if workload.is_gateway}
-    found = {(w.namespace, w.name): Workload(w.namespace, w.name) for w in known if not w.is_gateway}
-    senders: dict[tuple[str, str, int, str], Sender] = {}
+    found = {(w.namespace, w.name): ObservedWorkload(w.namespace, w.name) for w in known if not w.is_gateway}
+    senders: dict[tuple[str, str, int, str], PlaintextSender] = {}
     begin = end = 0.0
     for seen in requests:
         begin, end = min(begin or seen.time, seen.time), max(end, seen.time)
@@ -130,7 +130,7 @@ def plan_strict(
             continue
         workload = found.get(key)
         if workload is None:
-            workload = found[key] = Workload(*key)
+            workload = found[key] = ObservedWorkload(*key)
         workload.first_seen = min(workload.first_seen or seen.time, seen.time)
         workload.last_seen = max(workload.last_seen, seen.time)
         if seen.is_mtls:
@@ -138,7 +138,7 @@ def plan_strict(
             continue
         sender = senders.get((*key, seen.port, seen.source_ip))
         if sender is None:
-            sender = Sender(seen.source_ip, (names or {}).get(seen.source_ip, ""), seen.port)
+            sender = PlaintextSender(seen.source_ip, (names or {}).get(seen.source_ip, ""), seen.port)
             senders[(*key, seen.port, seen.source_ip)] = sender
             workload.senders.append(sender)
         if seen.is_allowed:
@@ -149,10 +149,10 @@ def plan_strict(
     for workload in found.values():
         workload.senders.sort(key=lambda sender: (-sender.allowed - sender.refused, sender.source_ip, sender.port))
         workload.problem = _problem(workload, end - begin, minimum_seconds)
-    return Plan(tuple(sorted(found.values(), key=lambda w: (w.namespace, w.name))), begin, end)
+    return StrictPlan(tuple(sorted(found.values(), key=lambda w: (w.namespace, w.name))), begin, end)
 
 
-def _problem(workload: Workload, window_seconds: float, minimum_seconds: float) -> str:
+def _problem(workload: ObservedWorkload, window_seconds: float, minimum_seconds: float) -> str:
     allowed = sum(sender.allowed for sender in workload.senders)
     if allowed:
         where = ", ".join(str(port) for port in sorted({s.port for s in workload.senders if s.allowed}) if port)
@@ -161,7 +161,7 @@ def _problem(workload: Workload, window_seconds: float, minimum_seconds: float) 
     if not workload.last_seen:
         return "no request was recorded"
     if window_seconds < minimum_seconds:
-        return f"observed for {span(window_seconds)} only, {span(minimum_seconds)} are asked for"
+        return f"observed for only {span(window_seconds)}; {span(minimum_seconds)} are required"
     return ""
 
 

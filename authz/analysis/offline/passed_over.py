@@ -22,17 +22,17 @@ MAX_COMPARED = 1000
 """Objects whose likeness is measured; beyond, a set is too large for a list to help."""
 
 
-def passed_over(engine: Engine, workload: Workload) -> list[str]:
+def passed_over(engine: Engine, workload: Workload, *, only_tokens: bool = False) -> list[str]:
     """
     Say of each object of the workload's namespace, the root namespace, or with its labels elsewhere, why it does not
     apply: ``AuthorizationPolicy shop/deny: its selector wants app=carts, the workload has app=cart``.
+
+    With ``only_tokens`` only of each RequestAuthentication.
     """
     resources = engine.resources
-    items: tuple[Item, ...] = (
-        *resources.authorization_policies,
-        *resources.request_authentications,
-        *resources.peer_authentications,
-    )
+    items: tuple[Item, ...] = resources.request_authentications
+    if not only_tokens:
+        items = (*resources.authorization_policies, *items, *resources.peer_authentications)
     found = []
     for item in items:
         for distance, reason in _reasons(item, workload, engine.mesh.root_namespace):
@@ -42,8 +42,8 @@ def passed_over(engine: Engine, workload: Workload) -> list[str]:
             break
     told = [text for _, text in sorted(found, key=lambda pair: pair[0])]
     namespaces = sorted({item.metadata.namespace for item in items})
-    if items and not {workload.namespace, engine.mesh.root_namespace} & set(namespaces):
-        told.insert(0, f"no object is of namespace `{workload.namespace}`; they are of {', '.join(namespaces[:8])}")
+    if items and not only_tokens and not {workload.namespace, engine.mesh.root_namespace} & set(namespaces):
+        told.insert(0, f"no object is in namespace `{workload.namespace}`; they are in {', '.join(namespaces[:8])}")
     return told
 
 
@@ -54,9 +54,9 @@ def _reasons(item: Item, workload: Workload, root: str) -> Iterator[tuple[float,
     wanted = target.match_labels
     if namespace not in (root, workload.namespace):
         if wanted and wanted.items() <= labels.items():
-            yield 0.1, f"it is of namespace `{namespace}`, the workload of `{workload.namespace}`"
+            yield 0.1, f"it is in namespace `{namespace}`, the workload in `{workload.namespace}`"
         elif namespace == "default" and not wanted:
-            yield 0.3, f"it is of namespace `default`, the workload of `{workload.namespace}`"
+            yield 0.3, f"it is in namespace `default`, the workload in `{workload.namespace}`"
     elif target.target_refs and GATEWAY_NAME_LABEL not in labels:
         yield 0.0, "it has targetRefs, which no sidecar obeys (RE-16): give it a `selector`"
     elif isinstance(item, PeerAuthentication) and namespace == root and wanted:

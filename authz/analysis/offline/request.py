@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from authz.analysis.offline import fields
 from authz.core.attributes import (
     UNKNOWN,
     AttributeContext,
@@ -23,6 +22,7 @@ from authz.core.engine import WorkloadPolicies
 from authz.core.normalize import client_address, join_headers, normalize_path
 from authz.core.pipeline import peer_mode
 from authz.core.resources import MeshConfig, MtlsMode
+from authz.documents import fields
 from authz.documents.reading import Node, Sequence
 from authz.documents.schema import Notes
 
@@ -33,6 +33,8 @@ REQUEST_KEYS = (
 """Keys of ``request``; ``metadata`` (filter namespace → key → value) is ours."""
 WORKLOAD_KEYS = ("namespace", "labels", "serviceAccount", "port", "name")
 
+SUITE = "SUITE"
+"""Code of every problem of a suite or request file."""
 MAX_PORT = 65535
 UNUSABLE_PATH = "*"
 """Stands for a path that Envoy answers 400 (PN-10): the pipeline refuses it at that very stage, after mTLS."""

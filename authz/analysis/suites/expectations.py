@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from authz.analysis.offline.request import UNUSABLE_PATH
-from authz.analysis.suites.keys import substitute_tokens
+from authz.analysis.suites.placeholders import substitute_tokens
 from authz.analysis.suites.suite import Case, Upstream
 from authz.core.attributes import AttributeContext, Json
 from authz.core.decision import Decision, DryRunResult, Effect

@@ -3,12 +3,11 @@
 import re
 from collections.abc import Mapping
 
-from authz.analysis.offline import fields
 from authz.analysis.suites.suite import Upstream
 from authz.core.attributes import Json
 from authz.core.decision import Stage
 from authz.core.resources import PathNormalization
-from authz.documents import reading
+from authz.documents import fields, reading
 from authz.documents.reading import Node, Scalar
 from authz.documents.schema import Notes
 
@@ -59,7 +58,7 @@ def read_tokens(node: Node | None, keys: Mapping[str, object], notes: Notes) -> 
         if "raw" in given:
             token["raw"] = fields.text(given["raw"], notes)
         elif "key" not in given:
-            notes.error(fields.CODE, child, f"the token `{name}` names no `key`", "or give it `raw`")
+            notes.error(notes.code, child, f"the token `{name}` names no `key`", "or give it `raw`")
         else:
             token["key"] = fields.text(given["key"], notes)
             fields.reference(str(token["key"]), keys, given["key"], "key", notes)
@@ -80,7 +79,7 @@ def _check_times(node: Node | None, notes: Notes) -> None:
         if set(node.entries) == {"$now"}:
             value = fields.plain(node.entries["$now"], notes)
             if not isinstance(value, int) or isinstance(value, bool):
-                notes.error(fields.CODE, node.entries["$now"], "`$now` takes a whole number of seconds")
+                notes.error(notes.code, node.entries["$now"], "`$now` takes a whole number of seconds")
             return
         for child in node.entries.values():
             _check_times(child, notes)

@@ -9,8 +9,7 @@ the others can still be run; whoever runs a suite must not call it passed then. 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from authz.analysis.offline import fields
-from authz.analysis.offline.request import REQUEST_KEYS, OfflineWorkload, read_request, read_workload
+from authz.analysis.offline.request import REQUEST_KEYS, SUITE, OfflineWorkload, read_request, read_workload
 from authz.analysis.suites.parts import (
     check_placeholders,
     read_expect,
@@ -22,7 +21,7 @@ from authz.analysis.suites.parts import (
 from authz.analysis.suites.suite import VALIDATION_RESULTS, Case, DocumentCase, Group, PolicyText, Suite
 from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.resources import MeshConfig
-from authz.documents import reading
+from authz.documents import fields, reading
 from authz.documents.reading import Node, Scalar, read_documents
 from authz.documents.schema import Notes
 from authz.policy.mesh_config import MESH_CONFIG, read_mesh
@@ -83,10 +82,10 @@ class _Reader:
         if not roots and not self.problems:
             help_text = "a suite has `format: 1` and `groups` or `documents`"
             self.problems.append(
-                Problem(Severity.ERROR, fields.CODE, "the file is empty", Location(self.file), help=help_text)
+                Problem(Severity.ERROR, SUITE, "the file is empty", Location(self.file), help=help_text)
             )
         for document in roots:
-            notes = Notes(replace(document, number=0), self.problems)  # a suite is one document
+            notes = Notes(replace(document, number=0), self.problems, code=SUITE)  # a suite is one document
             top = fields.entries(document.root, _FILE_KEYS, "a suite", notes)
             self._check_format(top, document.root, notes)
             shared = self._shared(top, notes)
@@ -102,11 +101,11 @@ class _Reader:
         if not isinstance(root, reading.Mapping):
             return
         if "format" not in top:
-            notes.error(fields.CODE, root, "the suite does not say its `format`", f"write `format: {FORMAT}`")
+            notes.error(notes.code, root, "the suite does not say its `format`", f"write `format: {FORMAT}`")
         elif fields.plain(top["format"], notes) != FORMAT:
-            notes.error(fields.CODE, top["format"], "unknown format of suites", f"this version reads format {FORMAT}")
+            notes.error(notes.code, top["format"], "unknown format of suites", f"this version reads format {FORMAT}")
         if "groups" not in top and "documents" not in top:
-            notes.error(fields.CODE, root, "the suite has neither `groups` nor `documents`")
+            notes.error(notes.code, root, "the suite has neither `groups` nor `documents`")
 
     def _since(self, mark: int) -> tuple[Problem, ...]:
         return tuple(problem for problem in self.problems[mark:] if problem.is_error)
@@ -136,22 +135,22 @@ class _Reader:
                 unread: list[Problem] = []
                 if not any(True for _ in read_documents(file, data, unread)) and not unread:
                     message = f"`{file}` holds no document, and what is missing may be what denies"
-                    notes.error(fields.CODE, item, message, "write the policies, or remove the file")
+                    notes.error(notes.code, item, message, "write the policies, or remove the file")
                 found.append(PolicyText(file, data.decode("utf-8", "replace")))
         return tuple(found)
 
     def _loaded(self, name: str, node: Node, notes: Notes) -> Iterable[tuple[str, bytes]]:
         if self.load is None:
-            notes.error(fields.CODE, node, "files cannot be named here", "write the policies into the suite")
+            notes.error(notes.code, node, "files cannot be named here", "write the policies into the suite")
             return ()
         try:
             found = tuple(self.load(name))
             if not found:
-                notes.error(fields.CODE, node, f"`{name}` holds no policy file", "without policies all is allowed")
+                notes.error(notes.code, node, f"`{name}` holds no policy file", "without policies all is allowed")
             return found
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            notes.error(fields.CODE, node, f"`{name}` cannot be read: {reason}", "paths are relative to the suite")
+            notes.error(notes.code, node, f"`{name}` cannot be read: {reason}", "paths are relative to the suite")
             return ()
 
     # --- groups ------------------------------------------------------------------------------------------------
@@ -177,7 +176,7 @@ class _Reader:
         nodes = fields.items(get("cases"), "cases", notes)
         cases = tuple(self._case(item, defaults, target, tokens, seen_cases, notes) for item in nodes)
         if get("cases") is None and isinstance(node, reading.Mapping):
-            notes.error(fields.CODE, node, f"the group `{name}` has no `cases`")
+            notes.error(notes.code, node, f"the group `{name}` has no `cases`")
         return Group(
             name,
             notes.place(node),
@@ -196,11 +195,11 @@ class _Reader:
         name = fields.text(node, notes)
         if not name:
             if isinstance(owner, reading.Mapping):
-                notes.error(fields.CODE, node or owner, f"the {what} has no `id`", "give it one, unique in its list")
+                notes.error(notes.code, node or owner, f"the {what} has no `id`", "give it one, unique in its list")
             return f"line-{owner.line}"
         before = seen.setdefault(name, notes.place(owner))
         if before != notes.place(owner):
-            notes.error(fields.CODE, node or owner, f"the {what} `{name}` is already defined at {before}", "rename one")
+            notes.error(notes.code, node or owner, f"the {what} `{name}` is already defined at {before}", "rename one")
         return name
 
     def _mesh(self, node: Node | None, base: MeshConfig | None, notes: Notes) -> tuple[MeshConfig, bool]:
@@ -256,9 +255,7 @@ class _Reader:
         expect_node = get("expect")
         expect, upstream = read_expect(expect_node, notes)
         if not expect and upstream is None and isinstance(node, reading.Mapping):
-            notes.error(
-                fields.CODE, expect_node or node, f"the case `{name}` expects nothing", "give `expect.decision`"
-            )
+            notes.error(notes.code, expect_node or node, f"the case `{name}` expects nothing", "give `expect.decision`")
         for part in (*nodes.values(), expect_node):
             check_placeholders(part, {"TOKEN": tokens, "PAYLOAD": tokens}, notes)
         return Case(
@@ -280,9 +277,9 @@ class _Reader:
         text = get("yaml")
         if isinstance(node, reading.Mapping):
             if get("expect") is None:
-                notes.error(fields.CODE, node, f"the document `{name}` expects nothing", "give `expect`")
+                notes.error(notes.code, node, f"the document `{name}` expects nothing", "give `expect`")
             if text is None:
-                notes.error(fields.CODE, node, f"the document `{name}` has no `yaml`")
+                notes.error(notes.code, node, f"the document `{name}` has no `yaml`")
         return DocumentCase(
             name,
             notes.place(node),

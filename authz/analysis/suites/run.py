@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from authz.analysis.offline.request import passed_through, to_attributes
 from authz.analysis.suites.coverage import Coverage
 from authz.analysis.suites.expectations import Comparison, compare
-from authz.analysis.suites.keys import substitute_keys, substitute_tokens
+from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, DocumentCase, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.compiler import compile_engine

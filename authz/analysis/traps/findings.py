@@ -194,7 +194,7 @@ def _plaintext_evades_deny(whole: PolicySet) -> Iterator[Problem]:
             yield finding(
                 "AN-8",
                 policy,
-                f"mTLS is {mode} here: who leaves out the certificate is not matched by this DENY rule",
+                f"mTLS is {mode} here: a caller without a certificate is not matched by this DENY rule",
                 "make mTLS STRICT with a PeerAuthentication, or say in ALLOW rules who may",
                 location=rule.location,
                 path=f"spec.rules[{index}].{use.path}",

@@ -156,7 +156,7 @@ def _strange_principals(whole: PolicySet) -> Iterator[Problem]:
             continue
         for value in (*use.values, *use.not_values):
             if _STRANGE.fullmatch(value):
-                message = f"`{value}` is no identity of a mesh"
+                message = f"`{value}` is not an identity of a mesh"
                 yield _problem("AN-15", policy, index, rule, use, message, f"write `{_FORM}`, or use `serviceAccounts`")
 
 

@@ -18,7 +18,7 @@ class Identities:
         """Write ``ca.crt`` into a directory that is there; the key of the authority stays in memory."""
         self._directory = directory
         self._authority_key = ec.generate_private_key(ec.SECP256R1())
-        self._authority = _authority(self._authority_key)
+        self._authority = root_certificate(self._authority_key)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._contexts: dict[str, ssl.SSLContext] = {}
         self.publish(directory / "ca.crt")
@@ -72,7 +72,8 @@ class Identities:
         return builder.sign(self._authority_key, hashes.SHA256())
 
 
-def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def root_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """A root of its own for a trial: good for an hour."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root of a trial")])
     now = datetime.datetime.now(datetime.UTC)
     return (

@@ -25,13 +25,13 @@ class Facts:
     identity: str = ""
     """Empty: plain text."""
     source_ip: str = "127.0.0.1"
-    """Of this machine: Envoy's RBAC looks at the physical peer, whatever the PROXY protocol says."""
+    """An address of this machine: Envoy's RBAC looks at the physical peer, whatever the PROXY protocol says."""
     remote_ip: str = ""
     """Told by the PROXY protocol or ``x-forwarded-for``; empty: the peer."""
     destination_ip: str = DESTINATION
     sni: str = ""
     claims: Mapping[str, Json] | None = None
-    """Of the token; None: none."""
+    """The claims of the token; None without one."""
 
     def put(self, part: str, value: object) -> "Facts":
         """The same request with one part changed: a field, ``header:NAME``, ``claim:PATH`` or ``principal``."""

@@ -16,7 +16,7 @@ from authz.core.attributes import Authentication, AuthenticationOutcome, Json, T
 from authz.core.catalog import claim_path
 from authz.core.engine import WorkloadPolicies
 from authz.core.resources import MtlsMode
-from authz.core.rules import CompiledPolicy, CompiledRule, Entry, Predicate
+from authz.core.rules import CompiledPolicy, CompiledRule, Predicate, Predicates
 
 MAX_ALTERNATIVES = 64
 """Pairs of ``from`` and ``to`` of one rule that are tried."""
@@ -112,7 +112,7 @@ class _Rule:
             self._found.unsendable.append(f"{len(pairs) - MAX_ALTERNATIVES} more pairs of `from` and `to`: too many")
         return self._found
 
-    def _alternative(self, entry: Entry) -> None:
+    def _alternative(self, entry: Predicates) -> None:
         """A witness for one ``from`` with one ``to``, and what lies beside each of its values."""
         parts: dict[str, list[Predicate]] = {}
         for predicate in entry:

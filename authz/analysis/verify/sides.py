@@ -42,7 +42,7 @@ _NORMALIZATION: Mapping[PathNormalization, Message] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class TrialSubject:
     """Whose policies are tried."""
 
     target: OfflineWorkload
@@ -80,17 +80,17 @@ def _joined(text: str, key: SigningKey) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SentRequest:
     """One request that was sent, and Envoy's answer; None where it closed without one."""
 
     index: int
-    """Of the request among those that were chosen."""
+    """The request's number among those that were chosen."""
     facts: Facts
     told: Told | None
 
     @property
     def number(self) -> str:
-        """Of the request, as the log has it."""
+        """The request's number as the log writes it."""
         return str(self.index)
 
     @property
@@ -131,7 +131,7 @@ class Decided:
 class Trial:
     """The filters of one workload, ready to be run, and the engine that they are held against."""
 
-    def __init__(self, engine: Engine, subject: Subject, key: SigningKey) -> None:
+    def __init__(self, engine: Engine, subject: TrialSubject, key: SigningKey) -> None:
         self._engine = engine
         self._subject = subject
         self._key = {"key": key}
@@ -166,7 +166,7 @@ class Trial:
         listeners = [listener("trial", slots, directory, **fields), _stand_in()]
         return running(directory, listeners, identities, clusters=[_cluster()], binary=binary)
 
-    def ask(self, envoy: Running, chosen: Sequence[Facts], say: Callable[[str], None]) -> Iterator[Asked]:
+    def ask(self, envoy: Running, chosen: Sequence[Facts], say: Callable[[str], None]) -> Iterator[SentRequest]:
         """
         Send everything, connection by connection; None is told where Envoy closed without an answer.
 
@@ -177,7 +177,7 @@ class Trial:
         for done, (index, facts) in enumerate([*ordered, (len(chosen), self.sender.base())]):
             if done and done % 1000 == 0:
                 say(f"  {done} of {len(chosen)} sent")
-            yield Asked(index, facts, line.send(facts, index))
+            yield SentRequest(index, facts, line.send(facts, index))
         line.close()
 
     def send_bytes(self, facts: Facts, index: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from authz.analysis.verify.facts import Facts
 from authz.analysis.verify.requests import Sender, Tried, requests_of
-from authz.analysis.verify.sides import KEY_ID, Asked, Decided, Subject, Trial, trial_engine
+from authz.analysis.verify.sides import KEY_ID, Decided, SentRequest, Trial, TrialSubject, trial_engine
 from authz.analysis.verify.told import OK, told_by_envoy
 from authz.core.attributes import AttributeContext
 from authz.core.decision import RuleReference
@@ -31,7 +31,7 @@ class Disagreement:
     attributes: AttributeContext
     policies: WorkloadPolicies
     answers: Mapping[str, str]
-    """Of CUSTOM providers, by name."""
+    """The answers of CUSTOM providers, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class RuleTried:
 
 
 @dataclass(slots=True)
-class Outcome:
+class TrialOutcome:
     """What came of one workload."""
 
     workload: str
@@ -69,12 +69,12 @@ class Outcome:
 
 def try_workload(
     engine: Engine,
-    subject: Subject,
+    subject: TrialSubject,
     key_sets: Mapping[str, str],
     *,
     binary: str = "",
     say: Callable[[str], None] = lambda _: None,
-) -> Outcome:
+) -> TrialOutcome:
     """
     Try everything of one workload on an Envoy that is started for it.
 
@@ -83,7 +83,7 @@ def try_workload(
     key = make_keys({"key": {"kty": "RSA", "kid": KEY_ID, "alg": "RS256"}})["key"]
     compiled = trial_engine(engine, key_sets, key)
     trial = Trial(compiled, subject, key)
-    outcome = Outcome(subject.target.workload.name)
+    outcome = TrialOutcome(subject.target.workload.name)
     tried = list(requests_of(trial.sender))
     chosen, outcome.left_out = _chosen(trial.sender, tried, subject.max_requests)
     rules = f"{len(tried)} rule{'s' if len(tried) != 1 else ''}"
@@ -169,7 +169,7 @@ def _chosen(sender: Sender, tried: Sequence[Tried], most: int) -> tuple[list[_Ch
     return chosen[:most], max(0, len(chosen) - most)
 
 
-def _note(trial: Trial, asked: Asked, logged: Mapping[str, Any], outcome: Outcome, noted: _Noted) -> None:
+def _note(trial: Trial, asked: SentRequest, logged: Mapping[str, Any], outcome: TrialOutcome, noted: _Noted) -> None:
     """Compare one answer with the engine's."""
     outcome.requests += 1
     told = told_by_envoy(asked.told, logged, restricted=trial.is_restricted)

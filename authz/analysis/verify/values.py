@@ -98,7 +98,7 @@ def addresses(written: str) -> Iterator[str]:
 
 
 def loopback(written: str) -> Iterator[str]:
-    """Of ``addresses`` those that a client of this machine can have, and one of the block if there is one."""
+    """The ``addresses`` that a client of this machine can have, and one of the block if there is one."""
     network = parse_network(written)
     if network.version != 4:
         return

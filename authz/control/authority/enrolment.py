@@ -18,7 +18,7 @@ from authz.identity.registration import Evidence, SvidPeer, TokenBearer
 SERVICE = "authz.identity.v1.Enrolment"
 METHOD = f"/{SERVICE}/Enrol"
 
-Context = grpc.aio.ServicerContext[wire.EnrolRequest, wire.EnrolResponse]
+_Context = grpc.aio.ServicerContext[wire.EnrolRequest, wire.EnrolResponse]
 
 
 class Enrolment:
@@ -32,7 +32,7 @@ class Enrolment:
     def handler(self, identify: Identify | None) -> "grpc.GenericRpcHandler[wire.EnrolRequest, wire.EnrolResponse]":
         """The service for holders of an SVID, or, without ``identify``, for bearers of a join token."""
 
-        async def enrol(request: wire.EnrolRequest, context: Context) -> wire.EnrolResponse:
+        async def enrol(request: wire.EnrolRequest, context: _Context) -> wire.EnrolResponse:
             if identify is None:
                 evidence, answer = self._join(request, context)
             else:
@@ -44,7 +44,7 @@ class Enrolment:
                 await context.abort(STATUS[answer.cause], answer.reason)
             return answer
 
-        async def trust(_: wire.EnrolRequest, context: Context) -> wire.EnrolResponse:
+        async def trust(_: wire.EnrolRequest, context: _Context) -> wire.EnrolResponse:
             """What is trusted, and by which certificate we sign: by it a holder sees that it should renew."""
             assert identify is not None
             evidence = identify(context)
@@ -63,7 +63,7 @@ class Enrolment:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     def _join(
-        self, request: wire.EnrolRequest, context: Context
+        self, request: wire.EnrolRequest, context: _Context
     ) -> "tuple[Evidence | Refused, wire.EnrolResponse | Refused]":
         """
         Sign for the bearer of a token: who that is, and the answer.
@@ -82,7 +82,7 @@ class Enrolment:
             taken.spend()
         return evidence, answer
 
-    def _bearer(self, request: wire.EnrolRequest, context: Context) -> TakenToken | Refused:
+    def _bearer(self, request: wire.EnrolRequest, context: _Context) -> TakenToken | Refused:
         # By address, so that a stranger who guesses tokens keeps nobody else from enrolling.
         if not self._registrar.limit.take(f"join-token {context.peer().rpartition(':')[0]}", self._clock()):
             return Refused("too many join tokens are tried, try again later", Cause.LIMIT)

@@ -6,10 +6,10 @@ Names that istiod has too are its own (``citadel_server_…``), so that its dash
 
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from authz.admin.access import Receive, Scope, Send
 from authz.control.authority.sds import SecretServer
 from authz.identity.ca import CertificateAuthority
 from authz.identity.registrar import Cause
@@ -18,10 +18,6 @@ from authz.telemetry import names
 from authz.telemetry.names import Metric
 from authz.telemetry.text import CONTENT_TYPE, metric_lines
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-"""The callables of ASGI; Any: its messages are dictionaries of many kinds."""
 SIGN_ERROR = "CERT_GEN_ERROR"
 """istiod's word for it; the record has the reason."""
 
@@ -53,7 +49,7 @@ class Reload:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class AuthorityFacts:
     """What the authority is at this moment."""
 
     ca: CertificateAuthority
@@ -62,7 +58,7 @@ class Facts:
     reload: Reload = field(default_factory=Reload)
 
 
-def causes(facts: Facts) -> Iterable[dict[str, object]]:
+def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
     """What needs a person's attention, in the shape of the authorization server's health; nothing of it blocks."""
     if facts.reload.problem:
         message = f"a change was refused, what was in force stays: {facts.reload.problem}"
@@ -75,7 +71,7 @@ def causes(facts: Facts) -> Iterable[dict[str, object]]:
             yield {"part": "renewal", "message": f"{spiffe_id} is not renewed: {held.failure}", "blocks": False}
 
 
-def figures(facts: Facts) -> Iterable[tuple[Metric, Mapping[tuple[str, ...], float] | float]]:
+def figures(facts: AuthorityFacts) -> Iterable[tuple[Metric, Mapping[tuple[str, ...], float] | float]]:
     """Every metric of the authority with what it is now."""
     ca, secrets, counts = facts.ca, facts.secrets, facts.issuances
     sent, kept = secrets.figures, secrets.shelf.kept
@@ -104,12 +100,12 @@ def figures(facts: Facts) -> Iterable[tuple[Metric, Mapping[tuple[str, ...], flo
     yield names.CA_SVID_EXPIRY, {(name,): end for name, end in sorted(ends.items())}
 
 
-def _page(facts: Facts) -> str:
+def _page(facts: AuthorityFacts) -> str:
     """Prometheus text of every figure."""
     return "".join(f"{line}\n" for metric, values in figures(facts) for line in metric_lines(metric, values))
 
 
-def make_app(facts: Callable[[], Facts]) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def make_app(facts: Callable[[], AuthorityFacts]) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """``facts`` is asked on every request. Whoever is answered at all finds an authority that serves."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

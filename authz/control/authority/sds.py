@@ -49,9 +49,9 @@ MAX_INBOX = 16
 MAX_NAMES = 64
 """Secrets that one stream may ask for."""
 SHOWN_CHARACTERS = 200
-"""Of a name that nobody has heard of."""
+"""The version of a name that nobody has heard of."""
 
-Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
+_Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]
 """Who the peer of a call is. Any: the same answer for every kind of call."""
 Clock = Callable[[], float]
@@ -148,12 +148,12 @@ class SecretServer:
     def handler(self, identify: Identify) -> "grpc.GenericRpcHandler[wire.DiscoveryRequest, wire.DiscoveryResponse]":
         """The gRPC service for peers that ``identify`` tells apart."""
 
-        async def stream(requests: AsyncIterator[wire.DiscoveryRequest], context: Context) -> AsyncIterator[object]:
+        async def stream(requests: AsyncIterator[wire.DiscoveryRequest], context: _Context) -> AsyncIterator[object]:
             evidence = await self._identified(identify, context)
             async for response in self._converse(evidence, requests, context):
                 yield response
 
-        async def fetch(request: wire.DiscoveryRequest, context: Context) -> wire.DiscoveryResponse:
+        async def fetch(request: wire.DiscoveryRequest, context: _Context) -> wire.DiscoveryResponse:
             evidence = await self._identified(identify, context)
             found = await self._secrets_or_abort(evidence, tuple(request.resource_names), context)
             return respond(list(found.values()))
@@ -176,7 +176,7 @@ class SecretServer:
             return Refused(examined.reason)
         return SvidPeer(examined.spiffe_id, examined.serial, min(window.end for window in examined.windows))
 
-    async def _identified(self, identify: Identify, context: Context) -> Evidence:
+    async def _identified(self, identify: Identify, context: _Context) -> Evidence:
         evidence = identify(context)
         if isinstance(evidence, Refused):
             self.figures.refused += 1
@@ -185,7 +185,7 @@ class SecretServer:
         return evidence
 
     async def _converse(
-        self, evidence: Evidence, requests: AsyncIterator[wire.DiscoveryRequest], context: Context
+        self, evidence: Evidence, requests: AsyncIterator[wire.DiscoveryRequest], context: _Context
     ) -> AsyncIterator[wire.DiscoveryResponse]:
         listener = _Listener(evidence)
         self._listeners.add(listener)
@@ -209,7 +209,7 @@ class SecretServer:
             self._listeners.discard(listener)
 
     async def _receive(
-        self, listener: _Listener, request: wire.DiscoveryRequest, context: Context
+        self, listener: _Listener, request: wire.DiscoveryRequest, context: _Context
     ) -> list[wire.DiscoveryResponse]:
         conversation = listener.conversation
         try:
@@ -225,7 +225,7 @@ class SecretServer:
         return responses
 
     async def _secrets_or_abort(
-        self, evidence: Evidence, names: tuple[str, ...], context: Context
+        self, evidence: Evidence, names: tuple[str, ...], context: _Context
     ) -> dict[str, Secret]:
         secrets = self._secrets(evidence, names)
         if isinstance(secrets, Refused):

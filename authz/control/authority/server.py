@@ -19,13 +19,13 @@ import grpc
 
 from authz.admin.access import Access, Guard, judge_access
 from authz.control.authority.enrolment import Enrolment
-from authz.control.authority.health import Facts, Issuances, Reload, make_app
+from authz.control.authority.health import AuthorityFacts, Issuances, Reload, make_app
 from authz.control.authority.sds import SecretServer
 from authz.core.errors import LoadError, Problem, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.bundle import TrustBundle, read_bundle
 from authz.identity.ca import BUNDLE_FILE, STATE_FILE, CertificateAuthority
-from authz.identity.files import write_secret_files
+from authz.identity.files import FILE_NAME, write_secret_files
 from authz.identity.join_tokens import TOKENS_DIRECTORY
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Cause, Issuance, Refused, Registrar, SigningLimit
@@ -221,8 +221,8 @@ class AuthorityServer:
             self._admin = AdminServer(guarded, self.doors.admin)
             await self._admin.start()  # last: whoever answers here serves
 
-    def _facts(self) -> Facts:
-        return Facts(self._registrar.ca, self.secrets, self.issuances, self.reload)
+    def _facts(self) -> AuthorityFacts:
+        return AuthorityFacts(self._registrar.ca, self.secrets, self.issuances, self.reload)
 
     def _admit(self, peer: UnixPeer) -> bool:
         if self._registrar.grants(peer):
@@ -265,7 +265,7 @@ class AuthorityServer:
             return
         own = SpiffeId(self._registrar.ca.trust_domain, "/authz/ca")
         issued = self._registrar.ca.issue_svid(own, now, dns=self.doors.dns)
-        write_secret_files(self.files.directory / SERVER, "tls", issued.chain_pem, issued.key_pem)
+        write_secret_files(self.files.directory / SERVER, FILE_NAME, issued.chain_pem, issued.key_pem)
         self._own_renewal = renewal_time(issued.not_before, issued.not_after, 0.5)
 
     def _record(self, issuance: Issuance) -> None:

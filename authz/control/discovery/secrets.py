@@ -81,13 +81,10 @@ class SecretStream:
         self._secrets: Mapping[str, Secret] = secrets or {}
         self._sent: dict[str, str] = {}
         self._nonce = 0
-        self._answered = True
         self.names: tuple[str, ...] = ()
         """What the last request asked for."""
         self.node = ""
         """``node.id`` of the first request: later ones may leave it out (XA-154)."""
-        self.accepted_version = ""
-        """The version of the last response that Envoy took; also what a reconnecting Envoy says it still has."""
         self.rejection = ""
         """Envoy's words when it refused the last response; empty after it took one."""
 
@@ -104,10 +101,8 @@ class SecretStream:
         if request.response_nonce and request.response_nonce != str(self._nonce):
             return []  # an answer to a response that a newer one has overtaken
         if request.response_nonce:
-            self._answered = True
             self._note_answer(request)
         else:
-            self.accepted_version = request.version_info
             self._sent.clear()  # "resend anyway": the first request after a reconnect (XA-154, 5)
         names = tuple(dict.fromkeys(request.resource_names))
         self._sent = {name: version for name, version in self._sent.items() if name in names}
@@ -124,7 +119,6 @@ class SecretStream:
             self.rejection = request.error_detail.message or f"code {request.error_detail.code}"
         else:
             self.rejection = ""
-            self.accepted_version = request.version_info
 
     def _due(self) -> list[wire.DiscoveryResponse]:
         """
@@ -138,13 +132,7 @@ class SecretStream:
             return []
         self._sent = {secret.name: secret.version for secret in found}
         self._nonce += 1
-        self._answered = False
         return [respond(found, str(self._nonce))]
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether Envoy has answered everything that was sent."""
-        return self._answered
 
 
 def respond(secrets: list[Secret], nonce: str = "") -> wire.DiscoveryResponse:

@@ -5,10 +5,12 @@ Every call carries on the trace headers and the end user's token of the request 
 applications: a sidecar cannot know which incoming request an outgoing one belongs to.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
+from starlette.applications import Starlette
 from starlette.requests import Request
 
 FORWARDED = (
@@ -36,7 +38,7 @@ TIMEOUT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AppReply:
     """
     What another service said. ``status`` is 0 when there was no answer at all.
 
@@ -68,9 +70,17 @@ def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
 
 
+@asynccontextmanager
+async def with_client(app: Starlette) -> AsyncIterator[None]:
+    """The lifespan of an application that calls others: ``app.state.http`` is its client."""
+    async with client() as http:
+        app.state.http = http
+        yield
+
+
 async def ask(
     http: httpx.AsyncClient, url: str, headers: Mapping[str, str], *, host: str = "", method: str = "GET"
-) -> Answer:
+) -> AppReply:
     """
     Ask another service for a JSON object; never raises.
 
@@ -81,14 +91,14 @@ async def ask(
     try:
         response = await http.request(method, url, headers=sent)
     except httpx.HTTPError as error:
-        return Answer(0, {}, f"no answer: {type(error).__name__}")
+        return AppReply(0, {}, f"no answer: {type(error).__name__}")
     decision_id = response.headers.get("x-authz-decision-id", "")
     if response.status_code // 100 != 2:
-        return Answer(response.status_code, {}, response.text[:200] or response.reason_phrase, decision_id)
+        return AppReply(response.status_code, {}, response.text[:200] or response.reason_phrase, decision_id)
     try:
         content = response.json()
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        return Answer(502, {}, "the answer is not a JSON object")
-    return Answer(response.status_code, content)
+        return AppReply(502, {}, "the answer is not a JSON object")
+    return AppReply(response.status_code, content)

@@ -4,15 +4,12 @@ details: facts about one book, and whether the outside world still sells it.
 The second part goes out of the mesh: sidecar, egress gateway, TLS, ``books.example.com``.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from authz.demo.apps.calls import ask, client, forwarded_headers
+from authz.demo.apps.calls import ask, forwarded_headers, with_client
 from authz.demo.apps.health import health
 
 BOOK: dict[str, object] = {
@@ -36,12 +33,6 @@ def details(books_url: str = "") -> Starlette:
         books_url: the sidecar's loopback port that leads to ``books.example.com``; empty: nobody is asked.
     """
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with client() as http:
-            app.state.http = http
-            yield
-
     async def show(request: Request) -> JSONResponse:
         number = int(request.path_params["product"])
         found: dict[str, object] = {"id": number, **BOOK}
@@ -53,4 +44,4 @@ def details(books_url: str = "") -> Starlette:
             found["market"] = answer.content if answer.is_ok else {"error": answer.error, "status": answer.status}
         return JSONResponse(found)
 
-    return Starlette(routes=[Route("/details/{product:int}", show), Route("/health", health)], lifespan=lifespan)
+    return Starlette(routes=[Route("/details/{product:int}", show), Route("/health", health)], lifespan=with_client)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib import resources
 
-from authz.demo.apps.calls import Answer
+from authz.demo.apps.calls import AppReply
 
 MOST_STARS = 5
 STYLE = resources.files("authz.demo.apps").joinpath("style.css").read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ def landing(visitor: Visitor, sign_in_url: str) -> str:
 
 
 def product(
-    visitor: Visitor, sign_in_url: str, details: Answer, reviews: Answer, hidden: frozenset[str], request_id: str
+    visitor: Visitor, sign_in_url: str, details: AppReply, reviews: AppReply, hidden: frozenset[str], request_id: str
 ) -> str:
     """The product page: a book, its details, and what reviewers say."""
     body = (
@@ -107,7 +107,7 @@ def admin(visitor: Visitor, sign_in_url: str, reviewers: tuple[str, ...], hidden
     return page("Moderation", visitor, sign_in_url, body)
 
 
-def _details(answer: Answer) -> str:
+def _details(answer: AppReply) -> str:
     if not answer.is_ok:
         return _refusal("Error fetching product details!", answer)
     shown = ("type", "pages", "publisher", "language", "ISBN-10", "ISBN-13")
@@ -128,7 +128,7 @@ def _details(answer: Answer) -> str:
     return f"<dl>{facts}</dl>"
 
 
-def _reviews(answer: Answer, hidden: frozenset[str]) -> str:
+def _reviews(answer: AppReply, hidden: frozenset[str]) -> str:
     if not answer.is_ok:
         return _refusal("Error fetching product reviews!", answer)
     found = answer.content.get("reviews")
@@ -164,7 +164,7 @@ def _stars(rating: object) -> str:
     )
 
 
-def _refusal(title: str, answer: Answer) -> str:
+def _refusal(title: str, answer: AppReply) -> str:
     """Istio's Bookinfo says only "currently unavailable"; here the refusal names itself."""
     why = f"Status {answer.status}: {escape(answer.error)}" if answer.status else escape(answer.error)
     found = f"<br>Decision <code>{escape(answer.decision_id)}</code>" if answer.decision_id else ""

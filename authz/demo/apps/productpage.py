@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from authz.demo.apps.calls import SESSION_COOKIE, Answer, ask, client, forwarded_headers
+from authz.demo.apps.calls import SESSION_COOKIE, AppReply, ask, client, forwarded_headers
 from authz.demo.apps.health import health
 from authz.demo.apps.pages import STYLE, Visitor, admin, landing, product
 from authz.demo.apps.reviews import TEXTS
@@ -129,11 +129,11 @@ class Productpage:
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
-    async def _details(self, request: Request, number: int) -> Answer:
+    async def _details(self, request: Request, number: int) -> AppReply:
         url = f"{self.details_url}/details/{number}"
         return await ask(self.http, url, forwarded_headers(request), host=DETAILS_HOST)
 
-    async def _reviews(self, request: Request, number: int) -> Answer:
+    async def _reviews(self, request: Request, number: int) -> AppReply:
         url = f"{self.reviews_url}/reviews/{number}"
         return await ask(self.http, url, forwarded_headers(request), host=REVIEWS_HOST)
 
@@ -209,7 +209,7 @@ def _html(body: str) -> HTMLResponse:
     return HTMLResponse(body, headers=SAFE_HEADERS)
 
 
-def _passed_on(answer: Answer) -> JSONResponse:
+def _passed_on(answer: AppReply) -> JSONResponse:
     """Hand on what a service said; a refusal keeps its status, no answer becomes 502."""
     if answer.is_ok:
         return JSONResponse(answer.content, answer.status)

@@ -1,14 +1,11 @@
 """reviews: two opinions about a book. v1 shows no stars and asks nobody; v2 shows black stars, v3 red, from ratings."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from authz.demo.apps.calls import Answer, ask, client, forwarded_headers
+from authz.demo.apps.calls import AppReply, ask, forwarded_headers, with_client
 from authz.demo.apps.health import health
 
 COLOURS = {"v2": "black", "v3": "red"}
@@ -34,12 +31,6 @@ def reviews(version: str, ratings_url: str = "") -> Starlette:
         ratings_url: the sidecar's loopback port that leads to ratings; not used by v1.
     """
 
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with client() as http:
-            app.state.http = http
-            yield
-
     async def show(request: Request) -> JSONResponse:
         number = int(request.path_params["product"])
         ratings = None
@@ -55,10 +46,10 @@ def reviews(version: str, ratings_url: str = "") -> Starlette:
             }
         )
 
-    return Starlette(routes=[Route("/reviews/{product:int}", show), Route("/health", health)], lifespan=lifespan)
+    return Starlette(routes=[Route("/reviews/{product:int}", show), Route("/health", health)], lifespan=with_client)
 
 
-def _review(reviewer: str, text: str, version: str, ratings: Answer | None) -> dict[str, object]:
+def _review(reviewer: str, text: str, version: str, ratings: AppReply | None) -> dict[str, object]:
     review: dict[str, object] = {"reviewer": reviewer, "text": text}
     if ratings is None:
         return review

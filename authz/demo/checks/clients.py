@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ClientPlace:
     """Where something listens, as seen from the check."""
 
     port: int
@@ -65,7 +65,7 @@ class Tls:
 
 
 def send(
-    place: Place,
+    place: ClientPlace,
     method: str,
     path: str,
     *,
@@ -96,7 +96,7 @@ def send(
         connection.close()
 
 
-def exchange(place: Place, message: bytes, *, tls: Tls | None = None) -> Reply:
+def exchange(place: ClientPlace, message: bytes, *, tls: Tls | None = None) -> Reply:
     """Send bytes and read until the other side pauses or closes; ``body`` is what came. Never raises as ``send``."""
     try:
         with _connect(place) as raw:
@@ -109,7 +109,7 @@ def exchange(place: Place, message: bytes, *, tls: Tls | None = None) -> Reply:
         return Reply(failure=how_it_ended(error))
 
 
-def shown_certificate(place: Place, tls: Tls) -> bytes:
+def shown_certificate(place: ClientPlace, tls: Tls) -> bytes:
     """The other side's certificate as DER; empty when the handshake fails."""
     try:
         with _connect(place) as raw, _wrap(raw, tls) as stream:
@@ -146,7 +146,7 @@ def how_it_ended(error: Exception) -> str:
     return type(error).__name__
 
 
-def _connect(place: Place) -> socket.socket:
+def _connect(place: ClientPlace) -> socket.socket:
     if place.relay is None:
         return socket.create_connection((place.address, place.port), TIMEOUT_SECONDS)
     relayed = socket.socket(socket.AF_UNIX)

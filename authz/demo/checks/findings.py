@@ -16,15 +16,14 @@ from authz.mesh.nouns import Enforce
 DECIDED, CHECKED = "authz.decide", "Authorization.Check"
 TRACED = "details, egressgateway, ingressgateway, productpage, reviews"
 """Not ratings: one version of reviews does without them."""
-Facts = dict[str, Json]
+_Facts = dict[str, Json]
 
 
-def findings(*, tracing: bool = True, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
-    """All of them; without ``tracing`` those that need no spans."""
-    if tracing:
-        name = "one trace joins spans, access logs and records of every hop"
-        yield Scenario("Traces", name, TRACED, _one_trace if enforce is Enforce.CHECK else _one_native_trace)
-        yield Scenario("Traces", "a client that does not sample is not traced, but recorded", "a record", _unsampled)
+def findings(*, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
+    """What records, traces and explanations say, in the order of the table."""
+    name = "one trace joins spans, access logs and records of every hop"
+    yield Scenario("Traces", name, TRACED, _one_trace if enforce is Enforce.CHECK else _one_native_trace)
+    yield Scenario("Traces", "a client that does not sample is not traced, but recorded", "a record", _unsampled)
     group = "A 403 explained by `authz audit show ID`"
     yield Scenario(
         group, "no token", "istio-system/allow-readers/0: from[0].source.requestPrincipals: got no value", _no_token
@@ -91,7 +90,7 @@ async def _one_native_trace(world: World) -> str:
     return ", ".join(sorted(complete - {"ratings"}))
 
 
-def _lines(path: Path, trace_id: str) -> list[Facts]:
+def _lines(path: Path, trace_id: str) -> list[_Facts]:
     """Objects of a file of JSON lines that belong to a trace; a line being written is left for later."""
     if not path.exists():
         return []

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from authz.core.attributes import Json
-from authz.demo.checks.clients import Place
+from authz.demo.checks.clients import ClientPlace
 from authz.demo.checks.run import run_check
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
@@ -64,29 +64,29 @@ class ContainerWorld(World):
         self._outside = outside
         super().__init__(layout, outside)
 
-    def ingress(self) -> Place:
+    def ingress(self) -> ClientPlace:
         gateway = next(workload for workload in self.layout.mesh.gateways if not workload.is_egress_gateway)
-        return Place(self.layout.ingress_port, gateway.compose_address)
+        return ClientPlace(self.layout.ingress_port, gateway.compose_address)
 
-    def issuers(self) -> Place:
-        return Place(self.layout.issuer_port, CONTROL)
+    def issuers(self) -> ClientPlace:
+        return ClientPlace(self.layout.issuer_port, CONTROL)
 
-    def inbound(self, workload: str) -> Place:
+    def inbound(self, workload: str) -> ClientPlace:
         found = self.layout.mesh.workload(workload)
-        return Place(found.inbound[0].number, found.compose_address)
+        return ClientPlace(found.inbound[0].number, found.compose_address)
 
-    def outbound(self, workload: str, port: int) -> Place:
-        return Place(port, relay=PROBES / f"{workload}.sock")
+    def outbound(self, workload: str, port: int) -> ClientPlace:
+        return ClientPlace(port, relay=PROBES / f"{workload}.sock")
 
-    def egress(self, port: int) -> Place:
+    def egress(self, port: int) -> ClientPlace:
         gateway = next(workload for workload in self.layout.mesh.gateways if workload.is_egress_gateway)
-        return Place(port, gateway.compose_address)
+        return ClientPlace(port, gateway.compose_address)
 
-    def authority(self) -> Place:
-        return Place(self.layout.ca_port, CONTROL)
+    def authority(self) -> ClientPlace:
+        return ClientPlace(self.layout.ca_port, CONTROL)
 
-    def enrolment(self) -> Place:
-        return Place(self.layout.ca_enrol_port, CONTROL)
+    def enrolment(self) -> ClientPlace:
+        return ClientPlace(self.layout.ca_enrol_port, CONTROL)
 
     def authority_socket(self) -> Path:
         return PROBES / "productpage-v1.sds.sock"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from authz.demo.checks.passthrough import passthrough_scenarios
-from authz.demo.checks.scenario import Run, Scenario, edge
+from authz.demo.checks.scenario import RunScenario, Scenario, edge
 from authz.demo.checks.world import World
 from authz.mesh.nouns import Enforce
 
@@ -59,7 +59,7 @@ async def _forged_certificate(world: World) -> str:
 def _database(refused: str) -> Iterator[Scenario]:
     group = "The database, over TCP"
 
-    def bytes_from(caller: str) -> Run:
+    def bytes_from(caller: str) -> RunScenario:
         async def run(world: World) -> str:
             reply = await world.connect(caller, "ratingsdb-v1", b"PING\r\n")
             return reply.body.strip() or reply.failure

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from authz.core.attributes import read_field
 from authz.core.decided import Record
-from authz.demo.checks.clients import Place, Reply, Tls, ask_admin, exchange, send
+from authz.demo.checks.clients import ClientPlace, Reply, Tls, ask_admin, exchange, send
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.layout import DemoError
@@ -43,7 +43,7 @@ def _gateway(world: World) -> tuple[MeshWorkload, GatewayServer]:
     raise DemoError("the mesh has no Gateway whose server has `tls.mode: PASSTHROUGH`")
 
 
-def _place(world: World) -> Place:
+def _place(world: World) -> ClientPlace:
     return world.egress(_gateway(world)[1].port)
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from authz.demo.checks.clients import Place
+from authz.demo.checks.clients import ClientPlace
 from authz.demo.commands import ADMIN_SOCKET, AUTHZ
 from authz.demo.layout import Layout
 from authz.envoy.options import Authz
@@ -21,33 +21,33 @@ class Places:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
-    def ingress(self) -> Place:
+    def ingress(self) -> ClientPlace:
         """Where the ingress gateway listens."""
-        return Place(self.layout.ingress_port)
+        return ClientPlace(self.layout.ingress_port)
 
-    def issuers(self) -> Place:
+    def issuers(self) -> ClientPlace:
         """Where the OIDC issuer listens."""
-        return Place(self.layout.issuer_port)
+        return ClientPlace(self.layout.issuer_port)
 
-    def inbound(self, workload: str) -> Place:
+    def inbound(self, workload: str) -> ClientPlace:
         """Where the sidecar of a workload receives."""
-        return Place(self.layout.mesh.workload(workload).inbound[0].number)
+        return ClientPlace(self.layout.mesh.workload(workload).inbound[0].number)
 
-    def outbound(self, workload: str, port: int) -> Place:
+    def outbound(self, workload: str, port: int) -> ClientPlace:
         """A loopback port of a sidecar, as its application sees it."""
-        return Place(port)
+        return ClientPlace(port)
 
-    def egress(self, port: int) -> Place:
+    def egress(self, port: int) -> ClientPlace:
         """A port of the egress gateway inside the mesh."""
-        return Place(port)
+        return ClientPlace(port)
 
-    def authority(self) -> Place:
+    def authority(self) -> ClientPlace:
         """Where the authority takes callers with a certificate."""
-        return Place(self.layout.ca_port)
+        return ClientPlace(self.layout.ca_port)
 
-    def enrolment(self) -> Place:
+    def enrolment(self) -> ClientPlace:
         """Where the authority takes bearers of a join token."""
-        return Place(self.layout.ca_enrol_port)
+        return ClientPlace(self.layout.ca_enrol_port)
 
     def authority_socket(self) -> Path:
         """The way to the authority that productpage's sidecar has, as its user."""

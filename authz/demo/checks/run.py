@@ -35,7 +35,6 @@ class Result:
 
 def all_scenarios(
     *,
-    tracing: bool = True,
     secrets: Secrets = Secrets.SDS,
     authz: Authz = Authz.SERVER,
     enforce: Enforce = Enforce.CHECK,
@@ -45,7 +44,7 @@ def all_scenarios(
     """In the order of the table; the rough ones come last."""
     yield from door_scenarios()
     yield from mesh_scenarios(enforce=enforce)
-    yield from findings(tracing=tracing, enforce=enforce)
+    yield from findings(enforce=enforce)
     if secrets is Secrets.SDS:
         yield from identity_scenarios(outage_seconds, has_users=has_users)
         yield from mode_scenarios()
@@ -61,7 +60,6 @@ async def run_check(world: World, pattern: str = "", outage_seconds: float = OUT
     await world.prepare()
     layout = world.layout
     chosen = all_scenarios(
-        tracing=layout.tracing,
         secrets=layout.secrets,
         authz=layout.authz,
         enforce=layout.enforce,

@@ -7,9 +7,9 @@ Expectations are in the words of ``World.outcome``.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from authz.demo.checks.world import Headers, World
+from authz.demo.checks.world import HeaderList, World
 
-Run = Callable[[World], Awaitable[str]]
+RunScenario = Callable[[World], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Scenario:
     group: str
     name: str
     expected: str
-    run: Run
+    run: RunScenario
 
 
 def visit(
@@ -30,7 +30,7 @@ def visit(
     token: str = "",
     *,
     method: str = "GET",
-    headers: Headers = (),
+    headers: HeaderList = (),
     body: bytes = b"",
 ) -> Scenario:
     """One request to the ingress gateway."""

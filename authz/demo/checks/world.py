@@ -31,7 +31,7 @@ PATIENCE_SECONDS = 20.0
 PROMPT_SECONDS = 1.0
 """A change of policies is in force within this."""
 PAUSE_SECONDS = 0.03
-Headers = Sequence[tuple[str, str]]
+HeaderList = Sequence[tuple[str, str]]
 T = TypeVar("T")
 
 
@@ -99,7 +99,7 @@ class World(Places):
         token: str = "",
         *,
         method: str = "GET",
-        headers: Headers = (),
+        headers: HeaderList = (),
         host: str = "localhost",
         body: bytes = b"",
     ) -> Reply:
@@ -124,7 +124,7 @@ class World(Places):
         path: str,
         *,
         method: str = "GET",
-        headers: Headers = (),
+        headers: HeaderList = (),
         body: bytes = b"",
     ) -> Reply:
         """Ask a sidecar directly with the certificate of ``caller``; ``""``: no certificate, ``plaintext``: no TLS."""
@@ -141,7 +141,7 @@ class World(Places):
         )
 
     async def from_app(
-        self, workload: str, service: str, path: str, *, method: str = "GET", host: str = "", headers: Headers = ()
+        self, workload: str, service: str, path: str, *, method: str = "GET", host: str = "", headers: HeaderList = ()
     ) -> Reply:
         """Ask as an application does: its own sidecar's loopback port that leads to ``service`` (``""``: the proxy)."""
         port = self.layout.mesh.workload(workload).outbound_port(service)

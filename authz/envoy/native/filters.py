@@ -5,8 +5,6 @@ Everything that decides for one workload, as filters of its Envoy, in Istio's or
 filters what a running Envoy takes without closing a connection.
 """
 
-import contextlib
-import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.core.index import Needs
 from authz.core.resources import Action
+from authz.core.uncollected import WithoutCollector
 from authz.envoy.native import providers
 from authz.envoy.native.indexed import Form, StageSize, indexed_stage
 from authz.envoy.native.jwt import jwt_filter
@@ -21,10 +20,10 @@ from authz.envoy.native.linear import Filter, custom_filter, dry_run_prefix, ref
 from authz.envoy.native.lookup import MAX_WALK
 from authz.envoy.native.providers import SHADOW_PREFIX, ClusterOf, istio_cluster
 from authz.envoy.native.rbac import Policies
-from authz.envoy.native.stages import ProviderRules, Stage, StageRules, stages_of
+from authz.envoy.native.stages import FilterStage, ProviderRules, StageRules, stages_of
 from authz.envoy.native.values import JWT_FILTER
 
-LOCAL = (Stage.AUDIT, Stage.DENY, Stage.ALLOW)
+LOCAL = (FilterStage.AUDIT, FilterStage.DENY, FilterStage.ALLOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +67,8 @@ def http_filters(
     ``key_sets``: texts of JWKS by ``JwtRule.keys_from``. ``walk``: rules of one stage, or of one bucket, that need no
     look-up. What Envoy cannot decide by itself ``limits`` says; these filters know nothing of it.
     """
-    with _uncollected():
+    with WithoutCollector():
         return _http_filters(engine, workload, key_sets, form, walk, gateway=gateway, cluster_of=cluster_of)
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Ten thousand policies are a million small objects, all of them kept: looking for garbage takes twice the work."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _http_filters(
@@ -161,7 +148,7 @@ class _Writer:
         self._needs = needs
         self.sizes: list[StageSize] = []
 
-    def stage(self, stage: Stage, rules: StageRules) -> Iterator[Filter]:
+    def stage(self, stage: FilterStage, rules: StageRules) -> Iterator[Filter]:
         if not self._looks_up(_number(rules)):
             self.sizes.append(StageSize(stage, _number(rules), Form.LINEAR))
             yield stage_filter(stage, rules)
@@ -177,13 +164,13 @@ class _Writer:
             self.sizes.append(StageSize(name, len(rules.policies), Form.LINEAR))
             yield from _custom(rules, cluster_of, tcp=False)
             return
-        yield from self._indexed(Stage.CUSTOM, name, rules.policies, SHADOW_PREFIX)
+        yield from self._indexed(FilterStage.CUSTOM, name, rules.policies, SHADOW_PREFIX)
         yield _asking(rules, cluster_of, tcp=False)
 
     def _looks_up(self, rules: int) -> bool:
         return self._form is Form.INDEXED or (self._form is Form.AUTO and rules > self._walk)
 
-    def _indexed(self, stage: Stage, name: str, policies: Policies, shadow: str = "") -> list[Filter]:
+    def _indexed(self, stage: FilterStage, name: str, policies: Policies, shadow: str = "") -> list[Filter]:
         filters, size = indexed_stage(stage, name, policies, self._needs, walk=self._walk, shadow=shadow)
         self.sizes.append(size)
         return filters

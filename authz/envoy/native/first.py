@@ -12,7 +12,7 @@ from authz.core.attributes import Json
 from authz.envoy.native.linear import ACTIONS, HTTP_RBAC, HTTP_RBAC_TYPE, Filter, rbac_rules
 from authz.envoy.native.matcher_tree import COMPOSITE, COMPOSITE_TYPE, run_chain, state_input, values
 from authz.envoy.native.rbac import Policies
-from authz.envoy.native.stages import Stage
+from authz.envoy.native.stages import FilterStage
 from authz.envoy.native.values import Message
 
 BLOCK = 16
@@ -29,12 +29,12 @@ def rank_names(number: int) -> list[str]:
     return [f"{ordinal // BLOCK:0{blocks}}.{ordinal:0{width}}" for ordinal in range(number)]
 
 
-def shadow_prefix(stage: Stage, part: int) -> str:
+def shadow_prefix(stage: FilterStage, part: int) -> str:
     """What a look-up's results begin with."""
     return f"authz_{stage}_{part}_"
 
 
-def first_of_all(stage: Stage, parts: int, names: Sequence[str], policies: Policies) -> list[Filter]:
+def first_of_all(stage: FilterStage, parts: int, names: Sequence[str], policies: Policies) -> list[Filter]:
     """
     The filters behind the shadow look-ups of a stage (DENY or ALLOW), which decide.
 
@@ -52,7 +52,7 @@ def first_of_all(stage: Stage, parts: int, names: Sequence[str], policies: Polic
     for block in blocks:
         chosen = names[block * BLOCK : (block + 1) * BLOCK]
         run = _rbac(rbac_rules(stage, {name: policies[name] for name in chosen}))
-        chains[f"block-{block}"] = [run, _refuse()] if stage is Stage.DENY else [run]
+        chains[f"block-{block}"] = [run, _refuse()] if stage is FilterStage.DENY else [run]
     lowest: Message = {"matcher": _lowest([f"{block:0{_width(len(names))}}" for block in blocks], "")}
     unfound: Message = {"map": {" -" * parts: run_chain(_NOTHING)}}
     tree: Message = {"input": state_input(STATE), "exact_match_map": unfound}
@@ -82,14 +82,14 @@ def _lowest(blocks: Sequence[str], begin: str) -> Message:
     return {"matcher_list": {"matchers": matchers}, "on_no_match": run_chain(_REFUSE)}
 
 
-def _none(stage: Stage) -> Filter:
+def _none(stage: FilterStage) -> Filter:
     """No rule matched: an ALLOW stage refuses as one without rules does, a DENY stage lets pass."""
-    return _rbac({"action": ACTIONS[stage], "policies": {}} if stage is Stage.ALLOW else None)
+    return _rbac({"action": ACTIONS[stage], "policies": {}} if stage is FilterStage.ALLOW else None)
 
 
 def _refuse() -> Filter:
     anything: Mapping[str, Json] = {"permissions": [{"any": True}], "principals": [{"any": True}]}
-    return _rbac({"action": ACTIONS[Stage.DENY], "policies": {UNPROVED: dict(anything)}})
+    return _rbac({"action": ACTIONS[FilterStage.DENY], "policies": {UNPROVED: dict(anything)}})
 
 
 def _rbac(rules: Message | None) -> Filter:

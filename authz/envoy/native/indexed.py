@@ -15,7 +15,7 @@ from authz.envoy.native.linear import HTTP_RBAC, HTTP_RBAC_TYPE, Filter, rbac_ru
 from authz.envoy.native.lookup import Bucket, Lookup, plan
 from authz.envoy.native.matcher_tree import composite_filters
 from authz.envoy.native.rbac import Policies
-from authz.envoy.native.stages import Stage
+from authz.envoy.native.stages import FilterStage
 from authz.envoy.native.values import Message
 
 MAX_COPIES = 100_000
@@ -47,7 +47,7 @@ class StageSize:
 
 
 def indexed_stage(
-    stage: Stage,
+    stage: FilterStage,
     name: str,
     policies: Policies,
     needs: Mapping[str, Needs],
@@ -62,7 +62,7 @@ def indexed_stage(
     second filter would write over what the first has found.
     """
     names = [one for one in policies if one in needs]  # a policy without rules matches nothing
-    may_split = stage in (Stage.DENY, Stage.ALLOW) and not shadow
+    may_split = stage in (FilterStage.DENY, FilterStage.ALLOW) and not shadow
     parts = plan([needs[one] for one in names], may_split=may_split, walk=walk)
     buckets = _buckets(parts)
     if sum(map(len, buckets)) > MAX_COPIES:
@@ -85,7 +85,7 @@ def _buckets(parts: Sequence[Lookup | Bucket]) -> set[Bucket]:
     return {bucket for part in parts for bucket in ([part] if isinstance(part, tuple) else part.buckets())}
 
 
-def _make(stage: Stage, shadow: str) -> _Make:
+def _make(stage: FilterStage, shadow: str) -> _Make:
     def make(policies: Policies) -> Message:
         rules = rbac_rules(stage, policies)
         if shadow:
@@ -102,7 +102,9 @@ def _part(part: Lookup | Bucket, names: Sequence[str], policies: Policies, make:
     return composite_filters(part, filter_of) if isinstance(part, Lookup) else [filter_of(part)]
 
 
-def _split(stage: Stage, parts: Sequence[Lookup | Bucket], names: Sequence[str], policies: Policies) -> list[Filter]:
+def _split(
+    stage: FilterStage, parts: Sequence[Lookup | Bucket], names: Sequence[str], policies: Policies
+) -> list[Filter]:
     ranks = rank_names(len(names))
     by_rank = {rank: policies[name] for rank, name in zip(ranks, names, strict=True)}
     filters: list[Filter] = []

@@ -55,23 +55,6 @@ def composite_filters(lookup: Lookup, make: MakeFilter) -> list[Filter]:
     return [values(VALUES[key] for key in sorted(_keys(lookup))), Filter(COMPOSITE, config)]
 
 
-def as_one_filter(filters: Sequence[Filter]) -> Filter:
-    """
-    Many filters as one: a resource that Envoy replaces whole, so that no request is judged by half a set.
-
-    Without filters it is one that lets everything pass.
-    """
-    assert all(one.name != "envoy.filters.http.ext_authz" for one in filters), "Envoy would skip what follows"
-    chain: list[Json] = [one.as_extension() for one in filters] or [_nothing().as_extension()]
-    action: Message = {"@type": _ACTION_TYPE, "filter_chain": {"typed_config": chain}}
-    otherwise: Json = {"action": {"name": "decide", "typed_config": action}}
-    return Filter(COMPOSITE, {"@type": COMPOSITE_TYPE, "matcher": {"on_no_match": otherwise}})
-
-
-def _nothing() -> Filter:
-    return Filter("envoy.filters.http.rbac", {"@type": f"{TYPE}envoy.extensions.filters.http.rbac.v3.RBAC"})
-
-
 class _Chains:
     """Names of buckets, given as they are first referred to."""
 

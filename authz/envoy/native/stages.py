@@ -10,7 +10,7 @@ from authz.envoy.native.rbac import Policies, rbac_policies
 BAD_CUSTOM = "-deny-due-to-bad-CUSTOM-action"
 
 
-class Stage(StrEnum):
+class FilterStage(StrEnum):
     """In the order in which a request passes them (EV-1)."""
 
     CUSTOM = "custom"
@@ -53,9 +53,9 @@ class Stages:
     deny: StageRules
     allow: StageRules
 
-    def of(self, stage: Stage) -> StageRules:
+    def of(self, stage: FilterStage) -> StageRules:
         """The rules of one stage other than CUSTOM."""
-        return {Stage.AUDIT: self.audit, Stage.DENY: self.deny, Stage.ALLOW: self.allow}[stage]
+        return {FilterStage.AUDIT: self.audit, FilterStage.DENY: self.deny, FilterStage.ALLOW: self.allow}[stage]
 
 
 def stages_of(written: Iterable[AuthorizationPolicy], mesh: MeshConfig, *, tcp: bool = False) -> Stages:

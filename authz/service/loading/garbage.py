@@ -1,5 +1,5 @@
 """
-When Python looks for reference cycles, and how much is made and let go of beside checks that must not wait.
+When Python looks for reference cycles, and how much is made and freed beside checks that must not wait.
 
 Policies have no cycles and die by reference counting; the collector only walks them while everything stands still, half
 a microsecond for each ten objects. It is needed all the same, because grpcio makes a small cycle at every call.
@@ -24,7 +24,7 @@ SWITCH_SECONDS = 0.0001
 
 PARTS_AT_ONCE, REST_SECONDS = 50, 0.0002
 """
-How a large set is let go of: so many parts, a fifth of a millisecond, and as long a rest. A thread that does not rest
+How a large set is freed: so many parts, for a fifth of a millisecond, then a rest as long. A thread that does not rest
 is not interrupted by the system for some three milliseconds, whatever waits for its processor.
 """
 
@@ -51,18 +51,6 @@ def beside_checks() -> Iterator[None]:
     finally:
         sys.setswitchinterval(interval)
         gc.set_threshold(*thresholds)
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """For a command that reads policies and ends: they have no cycles, and walking them is a fifth of its time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def let_go(parts: list[object]) -> None:

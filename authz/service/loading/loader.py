@@ -22,7 +22,7 @@ from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.policy.memory import Memory, digest_of
 from authz.service.loading.garbage import let_go
 from authz.service.loading.snapshot import Snapshot, load_snapshot
-from authz.service.loading.transfer import ALLOW_EMPTY, Done, Refused, code_digest, receive
+from authz.service.loading.transfer import ALLOW_EMPTY, Done, LoadRefused, code_digest, receive
 from authz.sources.policies.directory import directory_bytes, read_directory
 
 _log = logging.getLogger("authz.loader")
@@ -119,7 +119,7 @@ class Loader:
             self._memory, self._mesh = received.memory(), mesh
             return received.snapshot(received.outcome, now)
         let_go(received.resources)
-        if isinstance(received.outcome, Refused):
+        if isinstance(received.outcome, LoadRefused):
             raise LoadError(received.outcome.problems)
         if received.ready is not None and received.ready.code != _CODE:
             raise _NotStarted("another version was installed, restart the server")

@@ -37,7 +37,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class LoadRefused:
     """There are errors."""
 
     problems: tuple[Problem, ...]
@@ -64,10 +64,10 @@ class Known:
     pieces: list[Piece]
     """Without what was found in them."""
     found: list[list[tuple[int, bytes, Location, int, str]]]
-    """Of each piece: the number of the resource as it was sent, and the rest of ``Found``."""
+    """For each piece: the number of the resource as it was sent, and the rest of ``Found``."""
 
 
-Message = Ready | Refused | Done | Known | list[Resource]
+LoaderMessage = Ready | LoadRefused | Done | Known | list[Resource]
 """What the process sends: Ready, any number of resources and of what is known of files, then one of the other two."""
 
 
@@ -99,7 +99,7 @@ def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes], *, 
     try:
         snapshot = load_snapshot(policies, mesh_file, 0.0, on_resource, allow_empty=allow_empty, memory=memory)
     except LoadError as error:
-        write_message(Refused(error.problems), stream)
+        write_message(LoadRefused(error.problems), stream)
         return
     write_message(piece, stream)
     for known in _known(memory, numbers):
@@ -122,7 +122,7 @@ def _known(memory: Memory, numbers: dict[int, int]) -> Iterator[Known]:
             yield Known(name, file.digest, file.is_cut, bare, found)
 
 
-def write_message(message: Message, stream: IO[bytes]) -> None:
+def write_message(message: LoaderMessage, stream: IO[bytes]) -> None:
     """Send one message at once; ``receive`` takes it."""
     _Pickler(stream).dump(message)
     stream.flush()
@@ -159,9 +159,9 @@ class Received:
 
     ready: Ready | None = None
     resources: list[Any] = field(default_factory=list)
-    """Of three kinds, told apart by the numbers of ``Done``."""
+    """Resources of three kinds; the numbers of ``Done`` tell them apart."""
     known: list[Known] = field(default_factory=list)
-    outcome: Done | Refused | None = None
+    outcome: Done | LoadRefused | None = None
     """None: it ended without a word."""
 
     def snapshot(self, outcome: Done, now: float) -> Snapshot:
@@ -188,7 +188,7 @@ def receive(stream: IO[bytes], code: str) -> Received:
     received = Received()
     while True:
         try:
-            message: Message = pickle.load(stream)  # noqa: S301  # from our own process, over a pipe that nobody else has
+            message: LoaderMessage = pickle.load(stream)  # noqa: S301  # from our own process, over a pipe that nobody else has
         except (EOFError, pickle.UnpicklingError):  # the latter when it was killed in the midst of a piece
             return received
         if isinstance(message, list):

@@ -21,7 +21,7 @@ _log = logging.getLogger("authz.native")
 POLL_SECONDS = 0.1
 KEEP_SECONDS = 0.5
 TAIL_BYTES = 64 << 20
-"""Of the audit file looked at after a kill: far more than is written between two positions."""
+"""How much of the audit file is read after a kill: far more than is written between two positions."""
 
 
 class Following:

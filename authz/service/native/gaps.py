@@ -131,7 +131,7 @@ class Gaps:
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError, OSError) as error:
-            _log.error("`%s` does not hold counts, they begin anew: %s", self._kept, type(error).__name__)
+            _log.error("`%s` holds no counts, so counting starts over: %s", self._kept, type(error).__name__)
         self._write({"version": 1, "clean": False})
 
     def _write(self, told: dict[str, Any]) -> None:

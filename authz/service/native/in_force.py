@@ -13,7 +13,7 @@ _log = logging.getLogger("authz.native")
 PAUSE_SECONDS = 30.0
 
 
-class InForce:
+class FiltersInForce:
     """``proxies``: by name of each proxy that has filters in the state directory and answered, whether it runs them."""
 
     def __init__(self, state: Path, where: str) -> None:

@@ -2,7 +2,7 @@
 From access log entries to the audit trail: judged, counted, offered, with back-pressure and notes of what is wrong.
 
 Runs in the event loop, like the checks, a few entries at a time. When the trail is full nothing is read: a file waits,
-and a stream's sender is told to by gRPC's flow control.
+and gRPC's flow control makes a stream's sender wait.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class Intake:
             if self.hinter.problem:
                 self._complain("hint", "nobody is told of key sets that may be too old: %s", self.hinter.problem)
         self.verdicts[judged.verdict.value] += 1
-        self._trail.offer(*judged.offer)
+        self._trail.record(judged.offer)
         if judged.verdict is Verdict.DISAGREED and judged.engine is not None:
             self._disagree(entry, judged, judged.engine)
         self._count(entry, carrier, "recorded")

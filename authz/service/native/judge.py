@@ -150,7 +150,7 @@ class Judge:
         if known is None:
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
-                self._forget()  # their keys are ids of what is let go of
+                self._forget()  # their keys are ids of objects that are freed
             rules = (*rules_of(policies.http), *rules_of(policies.tcp))
             allow = [one for one in (policies.http.allow, policies.tcp.allow) if one is not None]
             known = self._known[id(policies)] = _Known(

@@ -12,7 +12,7 @@ from authz.envoy.native.key_hints import Hinter
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.following import Following
 from authz.service.native.gaps import Gaps
-from authz.service.native.in_force import InForce
+from authz.service.native.in_force import FiltersInForce
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
 from authz.settings.sections import AccessLogSettings
@@ -50,7 +50,7 @@ class NativeRecord:
             self._gaps = Gaps(self.intake, settings.admin, clock, _counts(settings))
         self._in_force = None
         if settings.admin and settings.state is not None:
-            self._in_force = InForce(settings.state, settings.admin)
+            self._in_force = FiltersInForce(settings.state, settings.admin)
 
     def replace(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force."""

@@ -101,4 +101,4 @@ def _words(told: str) -> str:
 
 
 HANDSHAKES = Handshakes()
-"""Of this process: standard error is there once."""
+"""The one of this process, which has one standard error."""

@@ -12,7 +12,7 @@ HEALTH = "grpc.health.v1.Health"
 _Status = health_pb2.HealthCheckResponse
 
 
-class Health:
+class GrpcHealth:
     """``grpc.health.v1`` for the server as a whole and the auth service; NOT_SERVING until told otherwise."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from authz.admin.access import Guard, judge_access
 from authz.core.errors import SettingsError
 from authz.identity.pem import refuse_encrypted_key
 from authz.service.ports.handshakes import HANDSHAKES
-from authz.settings.fields import Settings
+from authz.settings.sections import AdminSettings
 
 Application = Callable[..., Awaitable[Any]]
 """An ASGI application; which framework made it does not matter here."""
@@ -34,7 +34,7 @@ _LAST_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class AdminTls:
     """HTTPS with these files; ``client_ca`` asks readers for a certificate."""
 
     certificate: Path
@@ -54,7 +54,7 @@ class Tls:
         return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
 
 
-def make_admin_server(app: Application, settings: Settings) -> "AdminServer":
+def make_admin_server(app: Application, settings: AdminSettings) -> "AdminServer":
     """
     Host an application at the address of the setting ``admin``, guarded.
 
@@ -63,21 +63,21 @@ def make_admin_server(app: Application, settings: Settings) -> "AdminServer":
     Raises:
         SettingsError: the address is unusable, or others could read without showing anything.
     """
-    listen = settings.admin
+    listen = settings.address
     if listen.startswith("unix:"):
         return AdminServer(Guard(app, judge_access(listen)), listen)
     host_and_port(listen)  # what is no address at all is said before who may read there
     token, tls = "", None
-    if settings.admin_token_file is not None:
+    if settings.token_file is not None:
         try:
-            token = settings.admin_token_file.read_text(encoding="utf-8").strip()
+            token = settings.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             raise SettingsError(f"setting `admin_token_file`: cannot be read: {reason}") from error
         if not token:
-            raise SettingsError(f"setting `admin_token_file`: `{settings.admin_token_file}` is empty")
-    if settings.admin_tls_certificate is not None and settings.admin_tls_key is not None:
-        tls = Tls(settings.admin_tls_certificate, settings.admin_tls_key, settings.admin_tls_client_ca)
+            raise SettingsError(f"setting `admin_token_file`: `{settings.token_file}` is empty")
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        tls = AdminTls(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     asks_certificate = tls is not None and tls.client_ca is not None
     return AdminServer(Guard(app, judge_access(listen, token, asks_certificate=asks_certificate)), listen, tls)
 
@@ -100,7 +100,7 @@ class _Hosted(uvicorn.Server):
 class AdminServer:
     """``start`` once, ``stop`` once. ``address`` is where it listens, a port chosen by the system filled in."""
 
-    def __init__(self, app: Application, listen: str, tls: "Tls | None" = None) -> None:
+    def __init__(self, app: Application, listen: str, tls: "AdminTls | None" = None) -> None:
         """``listen`` is ``host:port`` or ``unix:/path``; ``tls`` None speaks plain HTTP. Raises SettingsError."""
         self._path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
         host, port = ("", "") if self._path is not None else host_and_port(listen)

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from authz.settings.fields import Settings
+from authz.settings.sections import LogSettings
 
 Announce = Callable[[str], None]
 """Called with one line of progress for people, at the start and the stop."""
@@ -37,12 +37,12 @@ def other_log_level(configured: str) -> str:
     return "debug"
 
 
-def log_to_stderr(settings: Settings, worker: int | None = None) -> None:
+def log_to_stderr(settings: LogSettings, worker: int | None = None) -> None:
     """Send the log of every library there, in the form of the settings; ``worker`` numbers one of several."""
     handler = logging.StreamHandler(sys.stderr)
     place = "" if worker is None else f" worker {worker}"
     text = logging.Formatter(f"%(asctime)s %(levelname)s %(name)s{place}: %(message)s")
-    handler.setFormatter(_JsonLine(worker) if settings.log_format == "json" else text)
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    handler.setFormatter(_JsonLine(worker) if settings.format == "json" else text)
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     for library in ("httpx", "watchfiles"):  # whole URLs, and every change of a file
         logging.getLogger(library).setLevel(logging.WARNING)

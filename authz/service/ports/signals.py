@@ -14,12 +14,12 @@ _NAMES = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SI
 ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 """Signals that end a process which does not know them, and that nobody means so; some systems lack some of them."""
 
-Action = Callable[[], object]
+OnSignal = Callable[[], object]
 
 
 def on_signals(
-    stop: Action,
-    others: Mapping[signal.Signals, Action],
+    stop: OnSignal,
+    others: Mapping[signal.Signals, OnSignal],
     say: Callable[[str], object],
     *,
     leave: tuple[signal.Signals, ...] = (),
@@ -50,5 +50,5 @@ def ignore_ending(leave: tuple[signal.Signals, ...] = ()) -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
-def _nothing(number: signal.Signals, say: Callable[[str], object]) -> Action:
+def _nothing(number: signal.Signals, say: Callable[[str], object]) -> OnSignal:
     return lambda: say(f"signal    {number.name} changes nothing here")

@@ -38,7 +38,7 @@ class ServerCertificate:
         try:
             self._initial = self._read()
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"`{certificate}` and `{key}` are no usable certificate: {_cause(error)}") from error
+            raise SettingsError(f"`{certificate}` and `{key}` are not a usable certificate: {_cause(error)}") from error
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that look for renewed files at each new connection."""

@@ -9,7 +9,7 @@ from authz.admin.page_workers import WorkersSource
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app
 from authz.service.ports.http import make_admin_server
 from authz.service.workers.place import Worker
-from authz.settings.fields import Settings
+from authz.settings.sections import AdminSettings
 
 _ASK_SECONDS = 2.0
 _PASSED = ("content-type", "cache-control", "location", "content-security-policy", "x-content-type-options")
@@ -18,7 +18,7 @@ _PASSED = ("content-type", "cache-control", "location", "content-security-policy
 class WorkersAdmin:
     """``start`` once, ``stop`` once. Raises SettingsError when it cannot listen."""
 
-    def __init__(self, workers: Sequence[Worker], settings: Settings, is_draining: Callable[[], bool]) -> None:
+    def __init__(self, workers: Sequence[Worker], settings: AdminSettings, is_draining: Callable[[], bool]) -> None:
         """``settings`` are the supervisor's, whose address answers for all; ``is_draining`` is asked each time."""
         self._clients = [
             httpx.AsyncClient(

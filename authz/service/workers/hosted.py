@@ -15,16 +15,16 @@ from google.protobuf.message import DecodeError
 
 from authz.service.check import CheckFunction
 from authz.service.pending import Pending
-from authz.service.ports.health import AUTHORIZATION, HEALTH, Health
+from authz.service.ports.health import AUTHORIZATION, HEALTH, GrpcHealth
 from authz.service.ports.sockets import SocketLock
 from authz.service.server import AskProvider, JudgeCaller
 from authz.service.workers.callers import caller_identity, caller_refusal
 from authz.wire.check import DIRECT_IP_METADATA, REMOTE_IP_METADATA
 
 Scope = dict[str, Any]
-Event = dict[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
+_Event = dict[str, Any]
+Receive = Callable[[], Awaitable[_Event]]
+Send = Callable[[_Event], Awaitable[None]]
 
 CHECK_PATH = f"/{AUTHORIZATION}/Check"
 HEALTH_CHECK_PATH = f"/{HEALTH}/Check"
@@ -38,16 +38,16 @@ DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAUT
 _METADATA = {name.encode(): name for name in (REMOTE_IP_METADATA, DIRECT_IP_METADATA, "traceparent")}
 """What ``wire`` reads of a call's metadata; the rest is left undecoded."""
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_START: Event = {
+_START: _Event = {
     "type": "http.response.start",
     "status": 200,
     "headers": [(b"content-type", b"application/grpc")],
     "trailers": True,
 }
-_SUCCESS: Event = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")], "more_trailers": False}
+_SUCCESS: _Event = {"type": "http.response.trailers", "headers": [(b"grpc-status", b"0")], "more_trailers": False}
 
 
-class Refused(Exception):
+class _Refused(Exception):
     """A call that is not answered with a message: its gRPC status and why, in plain ASCII."""
 
     def __init__(self, status: int, reason: str, http_status: int = 200) -> None:
@@ -81,7 +81,7 @@ class HostedServer:
         self._clock = clock
         self._running = 0
         self._idle = asyncio.Event()
-        self.health = Health()
+        self.health = GrpcHealth()
         self.addresses: tuple[str, ...] = ()
 
     async def start(self, listen: Sequence[str]) -> None:
@@ -128,12 +128,12 @@ class HostedServer:
             headers = scope["headers"]
             now = self._clock()
             if self._judge_caller is not None and (refusal := caller_refusal(headers, self._judge_caller, now)):
-                raise Refused(UNAUTHENTICATED, refusal)
+                raise _Refused(UNAUTHENTICATED, refusal)
             answer = self._function.check(message, _metadata(headers), now, caller_identity(headers))
             if isinstance(answer, Pending):
                 answer = await self._asked(answer, _timeout(headers))
             await _reply(send, answer)
-        except Refused as refused:
+        except _Refused as refused:
             await _refuse(send, refused)
         finally:
             self._running -= 1
@@ -157,7 +157,7 @@ class HostedServer:
                         raise
                     answer = answer.resume(told, self._clock())
         except TimeoutError:
-            raise Refused(DEADLINE_EXCEEDED, "the caller waits no longer") from None
+            raise _Refused(DEADLINE_EXCEEDED, "the caller waits no longer") from None
         return answer
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,21 +173,21 @@ class HostedServer:
                     await self._watch(message, send)
             else:
                 _must_be_grpc(scope)
-                raise Refused(UNIMPLEMENTED, "unknown method")
-        except Refused as refused:
+                raise _Refused(UNIMPLEMENTED, "unknown method")
+        except _Refused as refused:
             await _refuse(send, refused)
 
     def _health(self, message: bytes) -> bytes:
         answer, is_known = self._status(message)
         if not is_known:
-            raise Refused(NOT_FOUND, "unknown service")
+            raise _Refused(NOT_FOUND, "unknown service")
         return answer
 
     def _status(self, message: bytes) -> tuple[bytes, bool]:
         try:
             return self.health.answer(message)
         except DecodeError:
-            raise Refused(INTERNAL, "not a HealthCheckRequest") from None
+            raise _Refused(INTERNAL, "not a HealthCheckRequest") from None
 
     async def _watch(self, message: bytes, send: Send) -> None:
         self._status(message)
@@ -209,7 +209,7 @@ class HostedServer:
         Receive the one message of a unary call; None when the caller hung up before it was whole.
 
         Raises:
-            Refused: the framing is wrong; its status is the one gRPC prescribes.
+            _Refused: the framing is wrong; its status is the one gRPC prescribes.
         """
         _must_be_grpc(scope)
         event = await receive()
@@ -228,37 +228,39 @@ class HostedServer:
                 parts.append(event["body"])
                 size += len(event["body"])
                 if size > self._max_message_bytes + PREFIX_BYTES:
-                    raise Refused(RESOURCE_EXHAUSTED, "message larger than allowed")
+                    raise _Refused(RESOURCE_EXHAUSTED, "message larger than allowed")
             body = b"".join(parts)
         expected = self._expected(body, scope)
         if len(body) != expected:
-            raise Refused(INTERNAL, "message shorter than it says" if len(body) < expected else "more than one message")
+            raise _Refused(
+                INTERNAL, "message shorter than it says" if len(body) < expected else "more than one message"
+            )
         return body[PREFIX_BYTES:]
 
     def _expected(self, body: bytes, scope: Scope) -> int:
         """Length of the body by its prefix."""
         if len(body) < PREFIX_BYTES:
-            raise Refused(INTERNAL, "no message")
+            raise _Refused(INTERNAL, "no message")
         if body[0]:
             if body[0] == 1:
-                raise Refused(UNIMPLEMENTED, "compressed messages are not read")
-            raise Refused(INTERNAL, "unknown flags of a message")
+                raise _Refused(UNIMPLEMENTED, "compressed messages are not read")
+            raise _Refused(INTERNAL, "unknown flags of a message")
         length = int.from_bytes(body[1:PREFIX_BYTES], "big")
         if length > self._max_message_bytes:
-            raise Refused(RESOURCE_EXHAUSTED, "message larger than allowed")
+            raise _Refused(RESOURCE_EXHAUSTED, "message larger than allowed")
         return PREFIX_BYTES + length
 
 
 def _must_be_grpc(scope: Scope) -> None:
-    """Raise Refused for another method or content type."""
+    """Raise _Refused for another method or content type."""
     if scope["method"] != "POST":
-        raise Refused(UNIMPLEMENTED, "gRPC is POST", 405)
+        raise _Refused(UNIMPLEMENTED, "gRPC is POST", 405)
     for name, value in scope["headers"]:
         if name == b"content-type":
             if value == b"application/grpc" or value.startswith((b"application/grpc+", b"application/grpc;")):
                 return
             break
-    raise Refused(UNIMPLEMENTED, "not a gRPC call", 415)
+    raise _Refused(UNIMPLEMENTED, "not a gRPC call", 415)
 
 
 def _metadata(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
@@ -286,7 +288,7 @@ async def _reply(send: Send, message: bytes) -> None:
         return
 
 
-async def _refuse(send: Send, refused: Refused) -> None:
+async def _refuse(send: Send, refused: _Refused) -> None:
     """Answer with headers only, as gRPC prescribes where there is no message."""
     headers = [
         (b"content-type", b"application/grpc"),

@@ -16,13 +16,14 @@ from authz.service.workers.choose import choose_server
 from authz.service.workers.line import REOPEN
 from authz.service.workers.supervisor import Supervisor
 from authz.settings.fields import Settings
+from authz.settings.sections import AdminSettings
 
 
 async def run(settings: Settings, announce: Announce) -> None:
     """
     Serve until SIGTERM, SIGINT or SIGQUIT, with as many workers as the settings say; SIGHUP rolls them.
 
-    SIGUSR1 lets all workers open audit files anew, SIGUSR2 switches the log level of all to debug and back.
+    SIGUSR1 lets all workers reopen audit files, SIGUSR2 switches the log level of all to debug and back.
 
     Raises:
         LoadError, SettingsError: the start failed.
@@ -48,7 +49,7 @@ async def run(settings: Settings, announce: Announce) -> None:
     on_signals(lambda: (at_once if stopping.is_set() else stopping).set(), others, announce)
     try:
         if settings.admin:
-            admin = WorkersAdmin(supervisor.workers, settings, lambda: supervisor.is_draining)
+            admin = WorkersAdmin(supervisor.workers, AdminSettings.of(settings), lambda: supervisor.is_draining)
             await admin.start()
             announce(f"admin     {admin.url}/healthz")
         if await first_done(supervisor.start(), stopping.wait()):

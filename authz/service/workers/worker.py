@@ -21,6 +21,7 @@ from authz.service.ports.handshakes import HANDSHAKES
 from authz.service.ports.log import log_to_stderr, other_log_level, set_log_level
 from authz.service.ports.signals import ignore_ending, on_signals
 from authz.service.workers.line import FINISH, LOG_LEVEL, NOT_SERVING, ORDER, REOPEN, Line, Order
+from authz.settings.sections import LogSettings
 
 LAST_SECONDS = 30
 """What a worker without a supervisor has left, whatever it is doing."""
@@ -133,7 +134,7 @@ def main() -> int:
     order = Order.read(os.environ.pop(ORDER))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's
     ignore_ending(leave=(signal.SIGALRM,))  # until the worker has started
-    log_to_stderr(order.settings, order.index)
+    log_to_stderr(LogSettings.of(order.settings), order.index)
     return asyncio.run(serve(order))
 
 

@@ -215,4 +215,4 @@ def _read_positions(path: Path) -> tuple[dict[str, int], bool]:
     except FileNotFoundError:
         return {}, True
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"`{path}` does not hold positions; remove it to read every log from its begin") from error
+        raise ValueError(f"`{path}` does not hold positions; remove it to read every log from its beginning") from error

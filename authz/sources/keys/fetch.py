@@ -43,7 +43,7 @@ _NAT64 = ip_network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Fetched:
     """A fetched text and the response's lower-case headers."""
 
     text: str
@@ -74,7 +74,7 @@ def is_refused_address(text: str) -> bool:
     return any(address in network for network in _REFUSED_NETWORKS)
 
 
-async def fetch_json(url: str, ssl_context: ssl.SSLContext, proxies: Proxies = NO_PROXIES) -> Document:
+async def fetch_json(url: str, ssl_context: ssl.SSLContext, proxies: Proxies = NO_PROXIES) -> Fetched:
     """
     GET a document, which is not read yet. The caller bounds the time.
 
@@ -147,12 +147,12 @@ def user_agent() -> str:
     return "authz/0"
 
 
-def _document(body: bytes, response: httpx.Response) -> Document:
+def _document(body: bytes, response: httpx.Response) -> Fetched:
     try:
         text = body.decode("utf-8-sig")  # a byte order mark is no JSON, but some servers send one
     except ValueError as error:
         raise ValueError("the body is not JSON") from error
-    return Document(text, {name.lower(): value for name, value in response.headers.items()})
+    return Fetched(text, {name.lower(): value for name, value in response.headers.items()})
 
 
 async def discover_key_uri(issuer: str, ssl_context: ssl.SSLContext, proxies: Proxies = NO_PROXIES) -> str:

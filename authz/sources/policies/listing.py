@@ -17,13 +17,13 @@ MAX_LINKS = 64
 """Links on the way to one file; beyond it is a loop, which reading reports."""
 STALE = (
     "it was replaced or removed outside of this mount, so its new text cannot be seen here; "
-    "mount the folder that holds it, or mount it anew"
+    "mount the folder that holds it, or mount it again"
 )
 """A file that is bind-mounted by itself, or of an overlay's lower layer: the mount keeps the old one for ever."""
 
-Entry = tuple[str, int, int, int, int, int]
+FileState = tuple[str, int, int, int, int, int]
 """Path, device, inode, size, and the times of the last change of text and of anything, in nanoseconds."""
-Shape = tuple[str, int, int, int]
+FolderState = tuple[str, int, int, int]
 """A folder's path, device, inode and the time at which a name in it last came, went or changed, in nanoseconds."""
 Folder = tuple[str, int, int]
 """Real path, device and inode: a folder that was replaced under the same name is another one."""
@@ -33,18 +33,18 @@ Folder = tuple[str, int, int]
 class Listing:
     """One look at a path. ``entries`` and ``links`` are what is compared; the rest says where changes would show."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[FileState] = field(default_factory=list)
     links: list[tuple[str, str]] = field(default_factory=list)
     """Every link of the way, and what is written in it."""
     tree: set[str] = field(default_factory=set)
     """Real paths of the folders in which any change counts."""
     names: set[str] = field(default_factory=set)
     """Names outside of them whose replacement changes where the way leads."""
-    shapes: list[Shape] = field(default_factory=list)
+    shapes: list[FolderState] = field(default_factory=list)
     """The folders as they were before their names were listed."""
 
 
-def list_files(path: Path, listing: Listing | None = None, *, has_way: bool = False) -> list[Entry]:
+def list_files(path: Path, listing: Listing | None = None, *, has_way: bool = False) -> list[FileState]:
     """
     List the files of a set, sorted; ``listing``, if given, receives them too, and ``has_way`` the way to each of them.
 
@@ -75,7 +75,7 @@ def folders_of(listing: Listing) -> frozenset[Folder]:
     return frozenset(found)
 
 
-def _entry(path: str, status: os.stat_result) -> Entry:
+def _entry(path: str, status: os.stat_result) -> FileState:
     if status.st_nlink == 0 and _is_cut_off(path):
         raise OSError(errno.ESTALE, STALE, path)
     return (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-from authz.sources.policies.listing import Entry, Folder, Listing, folders_of, list_files
+from authz.sources.policies.listing import FileState, Folder, Listing, folders_of, list_files
 
 RECENT_SECONDS = 3.0
 """The coarsest time that a usual file system keeps is two seconds: what is younger may change without a new time."""
@@ -24,7 +24,7 @@ TURN_FILES, TURN_BYTES = 100, 4_000_000
 class State:
     """What one look has seen; two are equal when nothing has changed."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[FileState, ...]
     links: tuple[tuple[str, str], ...]
     lies: int
     """How often a text was found to be another one while everything else about its file was the same."""
@@ -40,7 +40,7 @@ class Looker:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = [path.absolute() for path in paths]
-        self._digests: dict[str, tuple[Entry, bytes]] = {}
+        self._digests: dict[str, tuple[FileState, bytes]] = {}
         self._next = 0
         self._lies = 0
 
@@ -63,7 +63,7 @@ class Looker:
             folders_of(listing),
         )
 
-    def _compare_texts(self, entries: list[Entry]) -> None:
+    def _compare_texts(self, entries: list[FileState]) -> None:
         latest = time.time_ns() - int(RECENT_SECONDS * 1e9)
         due = {entry[0]: entry for entry in entries if max(entry[4], entry[5]) > latest}
         read = 0

@@ -2,7 +2,7 @@
 The system's notices of changed files, for everybody in this process from one watcher: instances are few.
 
 A Linux user has 128 inotify instances by default, and every sidecar that decides by itself is a process of that user.
-Who follows files names folders; the watcher begins anew when the folders change, and where none is to be had nobody is
+Who follows files names folders; the watcher begins anew when the folders change, and where none is available nobody is
 told anything: then files have to be looked at more often.
 """
 
@@ -17,11 +17,11 @@ from authz.sources.policies.listing import Folder
 
 STEP_MS, GROUP_MS, TURN_MS = 25, 100, 200
 AGAIN_SECONDS = 5.0
-"""When no watcher is to be had, the next try."""
+"""Seconds until the next try, when no watcher is available."""
 
 
 @dataclass(slots=True, eq=False)
-class Follower:
+class Subscriber:
     """One who follows files. ``wake`` is called from the watcher's thread, also when watching begins or fails."""
 
     wake: Callable[[], None]
@@ -43,12 +43,12 @@ class Notices:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._followers: list[Follower] = []
+        self._followers: list[Subscriber] = []
         self._again = threading.Event()
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def following(self, follower: Follower) -> Iterator[None]:
+    def following(self, follower: Subscriber) -> Iterator[None]:
         """Tell a follower from now on."""
         with self._lock:
             self._followers.append(follower)
@@ -64,7 +64,7 @@ class Notices:
                 self._again.set()
 
     def renew(
-        self, follower: Follower, tree: frozenset[str], names: frozenset[str], folders: frozenset[Folder]
+        self, follower: Subscriber, tree: frozenset[str], names: frozenset[str], folders: frozenset[Folder]
     ) -> None:
         """Watch other folders for a follower."""
         with self._lock:
@@ -128,4 +128,4 @@ class Notices:
 
 
 NOTICES = Notices()
-"""Of this process: event loops and servers in it share what the system has few of."""
+"""The one of this process: its event loops and servers share what the system has few of."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from authz.sources.policies.looking import Looker, State
-from authz.sources.policies.notices import NOTICES, Follower
+from authz.sources.policies.notices import NOTICES, Subscriber
 
 _log = logging.getLogger("authz.directory")
 QUIET_SECONDS = 0.1
@@ -22,7 +22,7 @@ MAX_UNREST_SECONDS = 0.5
 LOOK_SECONDS = 2.0
 """How often files are looked at when the system notifies: so that what it cannot see is in force within three."""
 UNWATCHED_SECONDS = 0.5
-"""How often where no watch is to be had, for example because all inotify instances of this user are taken."""
+"""How often files are looked at where none can be watched: all inotify instances of this user may be taken."""
 _START_SECONDS = 2.0
 
 
@@ -45,7 +45,7 @@ async def watch(
         with suppress(RuntimeError):  # the loop has just ended
             loop.call_soon_threadsafe(hint.set)
 
-    looker, follower = Looker(paths), Follower(wake)
+    looker, follower = Looker(paths), Subscriber(wake)
     is_told = False
 
     async def look() -> State:
@@ -80,7 +80,7 @@ async def watch(
             yield
 
 
-async def _begun(follower: Follower, hint: asyncio.Event) -> None:
+async def _begun(follower: Subscriber, hint: asyncio.Event) -> None:
     """Wait until it is known whether the folders can be watched."""
     loop = asyncio.get_running_loop()
     latest = loop.time() + _START_SECONDS

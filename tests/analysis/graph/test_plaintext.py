@@ -2,7 +2,15 @@
 
 import pytest
 
-from authz.analysis.graph.plaintext import DAY_SECONDS, Known, Plan, Seen, address_names, plan_strict, span
+from authz.analysis.graph.plaintext import (
+    DAY_SECONDS,
+    KnownWorkload,
+    Seen,
+    StrictPlan,
+    address_names,
+    plan_strict,
+    span,
+)
 
 NOW = 1_800_000_000.0
 API = ("shop", "api")
@@ -23,15 +31,15 @@ VERDICTS = [
         "1 request without mutual TLS would be refused, port 8080",
     ),
     ("what is refused already changes nothing", (*LONG, seen(5, mtls=False, allowed=False)), ""),
-    ("too short", (seen(0), seen(600)), "observed for 10m only, 1d are asked for"),
-    ("one moment", (seen(0),), "observed for 0s only, 1d are asked for"),
+    ("too short", (seen(0), seen(600)), "observed for only 10m; 1d are required"),
+    ("one moment", (seen(0),), "observed for only 0s; 1d are required"),
     ("nothing", (), "no request was recorded"),
     ("only others were called", tuple(seen(t, to=("shop", "web")) for t in (0, 2 * DAY_SECONDS)), "no request was"),
 ]
 
 
 def verdict(requests: tuple[Seen, ...]) -> str:
-    plan = plan_strict(requests, [Known(*API)])
+    plan = plan_strict(requests, [KnownWorkload(*API)])
     return next(w.problem for w in plan.workloads if w.name == "api")
 
 
@@ -51,7 +59,9 @@ def test_senders_are_counted_by_address_and_port_and_named_where_known() -> None
 
 
 def test_gateways_have_no_verdict() -> None:
-    plan = plan_strict([*LONG, seen(1, mtls=False, to=("edge", "gate"))], [Known("edge", "gate", is_gateway=True)])
+    plan = plan_strict(
+        [*LONG, seen(1, mtls=False, to=("edge", "gate"))], [KnownWorkload("edge", "gate", is_gateway=True)]
+    )
     assert [w.name for w in plan.workloads] == ["api"]
     assert plan.is_safe
 
@@ -62,8 +72,8 @@ def test_a_namespace_is_safe_when_all_of_it_is() -> None:
     assert not plan.is_safe
 
 
-@pytest.mark.parametrize("plan", [plan_strict([]), plan_strict([], [Known(*API)])])
-def test_no_data_is_not_safe(plan: Plan) -> None:
+@pytest.mark.parametrize("plan", [plan_strict([]), plan_strict([], [KnownWorkload(*API)])])
+def test_no_data_is_not_safe(plan: StrictPlan) -> None:
     assert not plan.is_safe
     assert plan.window_seconds == 0
 

@@ -1,4 +1,4 @@
-from authz.analysis.suites.keys import substitute_keys, substitute_tokens
+from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.tokens.jwks import read_key_set
 from authz.tokens.signing import jwks_text, make_tokens
 from tests.tokens.material import KEYS, NOW

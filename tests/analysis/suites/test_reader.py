@@ -98,7 +98,7 @@ def test_the_valid_suite_passes() -> None:
         ),
         ("{method: PUT}", "{method: [PUT]}", "expected a text, got a list", "pass error pass"),
         ("{method: PUT}", "{protocol: udp}", "`udp` is not a protocol", "pass error pass"),
-        ("{method: PUT}", "{sourceIp: 10.0.0}", "request.sourceIp: `10.0.0` is no IP address", "pass error pass"),
+        ("{method: PUT}", "{sourceIp: 10.0.0}", "request.sourceIp: `10.0.0` is not an IP address", "pass error pass"),
         ("{method: PUT}", "{destinationPort: 65536}", "`65536` is too large", "pass error pass"),
         ("status: 403", "statsu: 403", "unknown key of expect `statsu`; did you mean `status`?", "pass error pass"),
         ("status: 403", "status: forbidden", "expected a number", "pass error pass"),

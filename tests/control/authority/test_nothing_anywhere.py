@@ -31,6 +31,7 @@ from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.tls import ServerCertificate
 from authz.service.server import CheckServer
 from authz.settings.reading import read_settings
+from authz.settings.sections import PeerSettings
 from tests.service.messages import LABELS, check_request, peer, response
 from tests.service.recording import Recorder
 from tests.service.running import check_call, refuse
@@ -69,7 +70,7 @@ async def world(directory: Path) -> AsyncIterator[World]:
     authority = AuthorityServer(files, Doors(listen="localhost:0", enrol="localhost:0", dns=("localhost",)))
     bundles = {"mesh.test": f"{directory / 'ca' / BUNDLE_FILE},{directory / 'ca' / INTERMEDIATES_FILE}"}
     told = {"peer_certificate": "required", "peer_trust_bundles": json.dumps(bundles), "peer_revocations": str(revoked)}
-    evidence = PeerEvidence.of(read_settings(dict(told), environment={}), time.time)
+    evidence = PeerEvidence.of(PeerSettings.of(read_settings(dict(told), environment={})), time.time)
     assert evidence is not None
     evidence.load()
     check = CheckFunction(Recorder(), DecisionIds(now, b"abc"), judge_peer=evidence.judge)

@@ -58,14 +58,11 @@ def test_a_subscription_is_answered_with_the_secret_under_its_own_name() -> None
     assert secret.tls_certificate.certificate_chain.inline_bytes == b"chain one"
     assert secret.tls_certificate.private_key.inline_bytes == b"key one"
     assert stream.node == "reviews-v1"
-    assert not stream.is_settled
 
 
 def test_after_an_ack_the_server_is_silent_until_there_is_something_new() -> None:
     stream, response = subscribed(FIRST)
     assert stream.receive(ask(version=FIRST.version, nonce=response.nonce)) == []
-    assert stream.is_settled
-    assert stream.accepted_version == FIRST.version
     assert stream.update(table(FIRST)) == []
     (push,) = stream.update(table(SECOND))
     assert push.version_info == SECOND.version
@@ -79,7 +76,6 @@ def test_a_refused_secret_is_not_sent_again_but_a_newer_one_is() -> None:
     nack = ask(version=FIRST.version, nonce=second.nonce, error="KEY_VALUES_MISMATCH")
     assert stream.receive(nack) == []
     assert stream.rejection == "KEY_VALUES_MISMATCH"
-    assert stream.accepted_version == FIRST.version
     assert stream.update(table(SECOND)) == []
     (third,) = stream.update(table(tls_secret(REVIEWS, b"chain three", b"key three")))
     stream.receive(ask(version=third.version_info, nonce=third.nonce))
@@ -99,17 +95,16 @@ def test_a_late_answer_to_an_overtaken_response_is_ignored() -> None:
     stream, first = subscribed(FIRST)
     (second,) = stream.update(table(SECOND))
     assert stream.receive(ask(version=FIRST.version, nonce=first.nonce)) == []
-    assert not stream.is_settled
-    assert stream.accepted_version == ""
-    stream.receive(ask(version=SECOND.version, nonce=second.nonce))
-    assert stream.is_settled
+    assert stream.receive(ask(version=FIRST.version, nonce=first.nonce, error="of the first")) == []
+    assert stream.rejection == ""
+    stream.receive(ask(version=FIRST.version, nonce=second.nonce, error="of the second"))
+    assert stream.rejection == "of the second"
 
 
 def test_after_a_reconnect_the_secret_is_sent_even_if_envoy_still_has_it() -> None:
     stream = SecretStream(table(FIRST))
     (response,) = stream.receive(ask(version=FIRST.version))
     assert response.version_info == FIRST.version
-    assert stream.accepted_version == FIRST.version
 
 
 def test_a_secret_that_does_not_exist_yet_is_waited_for() -> None:

@@ -15,7 +15,7 @@ from time import time
 import pytest
 
 from authz.analysis.offline.request import OfflineRequest
-from authz.analysis.suites.keys import substitute_keys, substitute_tokens
+from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.analysis.suites.reader import read_suite
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import Case, Group, PolicyText

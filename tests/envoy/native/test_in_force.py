@@ -16,7 +16,7 @@ from authz.core.errors import FetchError
 from authz.envoy.files import write_files
 from authz.envoy.native.in_force import last_refusal, read_rendered, rendered_proxies
 from authz.envoy.native.slots import TYPES
-from authz.service.native.in_force import InForce
+from authz.service.native.in_force import FiltersInForce
 
 pytestmark = pytest.mark.envoy
 
@@ -128,7 +128,7 @@ async def test_a_refused_file_is_told_with_versions_and_the_words_of_envoy(state
     ]
     until(lambda: "value must contain at least 1 item" in last_refusal(state / "logs" / "a.v1.log"))
     assert "a.v1: Envoy says: Proto constraint validation failed" in status()[1]
-    metric = InForce(state, f"unix:{state}/run/{{proxy}}.admin.sock")
+    metric = FiltersInForce(state, f"unix:{state}/run/{{proxy}}.admin.sock")
     await metric.compare()
     assert metric.proxies == {"a.v1": False}
     write(state, "a.v1", "good", RBAC)
@@ -145,7 +145,7 @@ async def test_a_proxy_that_does_not_answer_fails_the_question_and_is_not_in_the
     found = CliRunner().invoke(application, ["status", "--proxies", "run/gone.admin.sock", "--state", "."])
     assert found.exit_code == 1
     assert "gone: does not answer: the proxy at `run/gone.admin.sock` cannot be asked" in found.stdout
-    metric = InForce(tmp_path, f"unix:{tmp_path}/run/{{proxy}}.admin.sock")
+    metric = FiltersInForce(tmp_path, f"unix:{tmp_path}/run/{{proxy}}.admin.sock")
     await metric.compare()
     assert metric.proxies == {}
 

@@ -12,7 +12,7 @@ import pytest
 from authz.analysis.offline.request import OfflineWorkload
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
-from authz.analysis.verify.sides import Subject
+from authz.analysis.verify.sides import TrialSubject
 from authz.analysis.verify.trial import try_workload
 from authz.control.validate import Validator
 from authz.core.attributes import Workload
@@ -169,7 +169,7 @@ def test_what_is_taken_decides_as_the_engine_does(action: str, form: Form) -> No
     rule = {"issuer": "https://issuer.test", "jwks": json.dumps({"keys": []})}
     documents = [document("jwt", {"jwtRules": [rule]}, "RequestAuthentication")]
     documents += [document(f"p{n:02}", {"action": action, "rules": [one]}) for n, one in enumerate(NATIVE.values())]
-    subject = Subject(OfflineWorkload(WORKLOAD, 8080), form=form, walk=0, max_requests=500)
+    subject = TrialSubject(OfflineWorkload(WORKLOAD, 8080), form=form, walk=0, max_requests=500)
     outcome = try_workload(engine_of(*documents), subject, {})
     assert outcome.disagreements == []
     assert outcome.requests > 300

@@ -116,7 +116,7 @@ def test_the_limit_of_requests_is_kept_and_said(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--envoy", "./no-envoy"), "error: `./no-envoy` is no program that can be run"),
+        (("--envoy", "./no-envoy"), "error: `./no-envoy` is not a program that can be run"),
         (("--envoy", "false"), "error: Envoy does not start: it says nothing"),
     ],
 )

@@ -27,7 +27,7 @@ from authz.service.loading.loader import Loader
 from authz.service.loading.loader_process import gives_way
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot, load_snapshot
-from authz.service.loading.transfer import Done, Ready, Refused, code_digest, receive, send_snapshot, write_message
+from authz.service.loading.transfer import Done, LoadRefused, Ready, code_digest, receive, send_snapshot, write_message
 from tests.analysis.suites import test_corpus
 from tests.policy.test_conformance import DOCUMENTS
 from tests.service.loading.test_reload import policy, until
@@ -96,7 +96,7 @@ def test_every_document_of_the_corpus_gives_the_same_resources_or_problems(
     assert found.ready is not None
     outcome = found.outcome
     assert outcome is not None
-    there = outcome.problems if isinstance(outcome, Refused) else facts(found.snapshot(outcome, NOW))
+    there = outcome.problems if isinstance(outcome, LoadRefused) else facts(found.snapshot(outcome, NOW))
     assert there == taken(lambda: load_snapshot(tmp_path, None, NOW))
 
 

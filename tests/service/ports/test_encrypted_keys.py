@@ -15,7 +15,7 @@ from authz.service.ports.http import make_admin_server
 from authz.service.ports.tls import ServerCertificate
 from authz.service.recording import make_tracer, make_trail
 from authz.settings.fields import Settings
-from authz.settings.sections import AuditSettings, OtlpSettings
+from authz.settings.sections import AdminSettings, AuditSettings, OtlpSettings
 from authz.telemetry.counters import Telemetry
 from tests.service.ports.test_tls import Pair
 
@@ -33,9 +33,7 @@ DOORS: dict[str, Callable[[Path, Path], object]] = {
     "server": lambda certificate, key: ServerCertificate(certificate, key),
     "admin": lambda certificate, key: make_admin_server(
         _app,
-        Settings(
-            admin="127.0.0.1:0", admin_tls_certificate=certificate, admin_tls_key=key, admin_tls_client_ca=certificate
-        ),
+        AdminSettings("127.0.0.1:0", None, certificate, key, certificate, ()),
     ),
     "otlp": lambda certificate, key: make_tracer(
         OtlpSettings.of(Settings(otlp_endpoint="https://127.0.0.1:1", otlp_certificate=certificate, otlp_key=key))

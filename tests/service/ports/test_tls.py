@@ -149,5 +149,5 @@ def test_files_that_cannot_be_used_stop_the_start(tmp_path: Path, authority: Pai
         os.unlink(tmp_path / broken)
     else:
         (tmp_path / broken).write_text("nonsense")
-    with pytest.raises(SettingsError, match="are no usable certificate"):
+    with pytest.raises(SettingsError, match="are not a usable certificate"):
         ServerCertificate(tmp_path / "tls.crt", tmp_path / "tls.key")

@@ -153,7 +153,7 @@ def test_what_waits_is_told(reader: Reader) -> None:
 
 def test_positions_that_are_none_are_refused_with_what_to_do(reader: Reader) -> None:
     (reader.directory / POSITIONS).write_text("[]")
-    with pytest.raises(ValueError, match="remove it to read every log from its begin"):
+    with pytest.raises(ValueError, match="remove it to read every log from its beginning"):
         Follower(reader.directory)
 
 

@@ -1,9 +1,9 @@
 """
-Fields of suite and request files: YAML nodes to values, leniently typed, strictly named.
+Fields of our own files (suites, requests, registration entries): YAML nodes to values, leniently typed, strictly named.
 
-Policies are read by ``policy.schema``, which is strict about types (RE-10). Here a header value may be an unquoted
-number, but an unknown key is an error with the nearest name, because a misspelt expectation would prove nothing.
-A reader never raises: it notes the problem and answers the default.
+Policies are read by ``schema``, which is strict about types (RE-10). Here a header value may be an unquoted number, but
+an unknown key is an error with the nearest name, because a misspelt expectation would prove nothing.
+A reader never raises: it notes the problem under the code of its ``Notes`` and answers the default.
 """
 
 import ipaddress
@@ -14,9 +14,6 @@ from authz.core.attributes import Json
 from authz.documents.decoders import is_letter
 from authz.documents.reading import Kind, Mapping, Node, Scalar, Sequence
 from authz.documents.schema import Notes, describe, nearest, note_unknown
-
-CODE = "SUITE"
-"""Code of every problem of a suite or request file."""
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
 _RADIX = re.compile(r"[-+]?(?:0x[0-9a-fA-F_]+|0b[01_]+)")
@@ -32,12 +29,12 @@ def entries(node: Node | None, known: Iterable[str], what: str, notes: Notes) ->
     if node is None or node.is_null:
         return {}
     if not isinstance(node, Mapping):
-        notes.error(CODE, node, f"expected {what}, a mapping, got {describe(node)}")
+        notes.error(notes.code, node, f"expected {what}, a mapping, got {describe(node)}")
         return {}
     names = tuple(known)
     for name in node.entries:
         if name not in names:
-            note_unknown(name, node, names, notes, CODE, f"key of {what}")
+            note_unknown(name, node, names, notes, notes.code, f"key of {what}")
     return {name: child for name, child in node.entries.items() if name in names}
 
 
@@ -47,7 +44,7 @@ def items(node: Node | None, what: str, notes: Notes) -> list[Node]:
         return []
     if isinstance(node, Sequence):
         return node.items
-    notes.error(CODE, node, f"expected {what}, a list, got {describe(node)}")
+    notes.error(notes.code, node, f"expected {what}, a list, got {describe(node)}")
     return []
 
 
@@ -57,7 +54,7 @@ def named(node: Node | None, what: str, notes: Notes) -> dict[str, Node]:
         return {}
     if isinstance(node, Mapping):
         return dict(node.entries)
-    notes.error(CODE, node, f"expected {what}, a mapping, got {describe(node)}")
+    notes.error(notes.code, node, f"expected {what}, a mapping, got {describe(node)}")
     return {}
 
 
@@ -67,7 +64,7 @@ def text(node: Node | None, notes: Notes, default: str = "") -> str:
         return default
     if isinstance(node, Scalar):
         return node.value
-    notes.error(CODE, node, f"expected a text, got {describe(node)}")
+    notes.error(notes.code, node, f"expected a text, got {describe(node)}")
     return default
 
 
@@ -84,7 +81,7 @@ def address(node: Node | None, notes: Notes, default: str) -> str:
     try:
         ipaddress.ip_address(value)
     except ValueError:
-        notes.error(CODE, node, f"`{value}` is no IP address")
+        notes.error(notes.code, node, f"`{value}` is not an IP address")
         return default
     return value
 
@@ -104,9 +101,9 @@ def number(node: Node | None, notes: Notes, default: int | None = None, *, most:
         value = int(node.value[:20])
         if most is None or value <= most:
             return value
-        notes.error(CODE, node, f"`{node.value}` is too large", f"at most {most}")
+        notes.error(notes.code, node, f"`{node.value}` is too large", f"at most {most}")
         return default
-    notes.error(CODE, node, f"expected a number, got {describe(node)}")
+    notes.error(notes.code, node, f"expected a number, got {describe(node)}")
     return default
 
 
@@ -116,7 +113,7 @@ def boolean(node: Node | None, notes: Notes) -> bool | None:
         return None
     if isinstance(node, Scalar) and node.kind is Kind.BOOLEAN:
         return node.is_true
-    notes.error(CODE, node, f"expected true or false, got {describe(node)}")
+    notes.error(notes.code, node, f"expected true or false, got {describe(node)}")
     return None
 
 
@@ -132,7 +129,7 @@ def one_of(node: Node | None, names: Iterable[str], what: str, notes: Notes, def
         close = nearest(value, known)
         hint = f"; did you mean `{close}`?" if close else ""
         notes.error(
-            CODE, node, f"`{value}` is not {what}{hint}", "" if close else f"expected one of {', '.join(known)}"
+            notes.code, node, f"`{value}` is not {what}{hint}", "" if close else f"expected one of {', '.join(known)}"
         )
     return default
 
@@ -145,7 +142,7 @@ def reference(name: str, known: Iterable[str], node: Node, what: str, notes: Not
     close = nearest(name, names)
     hint = f"; did you mean `{close}`?" if close else ""
     listed = ", ".join(sorted(names)) or "none"
-    notes.error(CODE, node, f"there is no {what} `{name}`{hint}", "" if close else f"defined here: {listed}")
+    notes.error(notes.code, node, f"there is no {what} `{name}`{hint}", "" if close else f"defined here: {listed}")
     return False
 
 
@@ -156,7 +153,7 @@ def plain(node: Node | None, notes: Notes, level: int = 0) -> Json:
     if isinstance(node, Scalar):
         return _scalar(node)
     if level >= _LEVELS:
-        notes.error(CODE, node, f"nested deeper than {_LEVELS} levels")
+        notes.error(notes.code, node, f"nested deeper than {_LEVELS} levels")
         return None
     if isinstance(node, Sequence):
         return [plain(item, notes, level + 1) for item in node.items]
