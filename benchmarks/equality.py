@@ -7,6 +7,7 @@ Prints every disagreement with its seed and ends with 1 if there was one. N is t
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from tests.envoy.native.equality import compare
@@ -19,18 +20,20 @@ REQUESTS = 100
 def main(arguments: list[str]) -> int:
     wanted = int(arguments[0]) if arguments else 20_000
     seed = int(arguments[1]) if len(arguments) > 1 else 0
-    pairs = allowed = wrong = 0
+    pairs = wrong = 0
+    kinds: Counter[str] = Counter()
     begun = time.monotonic()
     while pairs < wanted:
         with tempfile.TemporaryDirectory() as directory:
             compared = compare(Path(directory), seed, SETS, REQUESTS)
         seed += SETS
         pairs += compared.pairs
-        allowed += compared.allowed
+        kinds += compared.kinds
         wrong += len(compared.disagreements)
         for one in compared.disagreements:
             print(one)
-        print(f"{pairs} pairs, {allowed} allowed, {wrong} disagreements, {time.monotonic() - begun:.0f} s", flush=True)
+        told = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+        print(f"{pairs} pairs, {wrong} disagreements, {time.monotonic() - begun:.0f} s: {told}", flush=True)
     return 1 if wrong else 0
 
 

@@ -133,7 +133,7 @@ def _remark(engine: Engine, workload: Workload, key_sets: dict[str, str], http: 
             out.remark(f"{where}: no keys: every token is refused; give them with `--jwks {address}=FILE`")
         elif not jwt.has_usable_key(text):
             out.remark(f"{where}: the key set has no usable key: every token is refused")
-    for line in limits.remarks(http.sizes):
+    for line in limits.remarks(http):
         out.remark(line)
 
 

@@ -3,15 +3,12 @@
 import asyncio
 import os
 import shlex
-import signal
-from collections.abc import Mapping
 from pathlib import Path
-from time import time
 from typing import NoReturn
 
 import click
 
-from authz.cli import output
+from authz.cli import mesh_native, output
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
@@ -96,6 +93,13 @@ def command() -> None:
     "one and they are not too large; off uses none; PATH is the Envoy to use.",
 )
 @click.option(
+    "--query-value",
+    multiple=True,
+    metavar="NAME",
+    help="Query parameter whose values a proxy that decides by itself writes into its access log; may be repeated. "
+    "As the setting `audit_query_values`.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1, 256),
     default=2,
@@ -132,6 +136,7 @@ def render(
     jwks_ca_bundle: tuple[str, ...],
     watch: bool,
     validate: str,
+    query_value: tuple[str, ...],
     workers: int,
     peer_certificate: bool,
     tls_minimum: str,
@@ -148,12 +153,20 @@ def render(
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --check
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --enforce native --watch
     """
-    from authz.envoy.render import Native, keep_check, modes_of, permissive, render_all  # slow to import: half a second
+    from authz.envoy.render import (  # slow to import
+        Native,
+        keep_check,
+        modes_of,
+        network_filters,
+        permissive,
+        render_all,
+    )
 
     options = RenderOptions(
         authz=Authz(authz),
         enforce=Enforce(enforce),
         workers=workers,
+        query_values=query_value,
         include_peer_certificate=peer_certificate,
         secrets=Secrets(secrets),
         listeners=Listeners(listeners),
@@ -165,27 +178,24 @@ def render(
     if watch:
         if check or policies is None or mesh_path.is_dir():
             raise click.UsageError("--watch needs --policies and a --mesh FILE, and cannot be joined with --check")
-        asyncio.run(_follow(policies, mesh_path, out, options, bundles, validate))
+        asyncio.run(mesh_native.follow(policies, mesh_path, out, options, bundles, validate))
         return
     mesh = _read(mesh_path)
     native = [workload for workload in mesh.workloads if options.is_native(workload)]
     if native and policies is None:
         raise click.UsageError(f"`{native[0].name}` is to decide by itself, which needs --policies")
     engine = _engine(policies, mesh) if policies is not None else None
-    keys = _keys(engine, bundles) if engine is not None and native else {}
+    keys = mesh_native.fetched_keys(engine, bundles) if engine is not None and native else {}
     if engine is not None:
         options, kept = keep_check(mesh, engine, options)
         for name, reasons in kept.items():
             output.remark(f"`{name}` asks the authorization server: {'; '.join(reasons)}")
-    files = render_all(
-        mesh,
-        permissive if engine is None else modes_of(engine),
-        options,
-        Native(engine, keys) if engine is not None else None,
-    )
+    policed = Native(engine, keys) if engine is not None else None
+    files = render_all(mesh, permissive if engine is None else modes_of(engine), options, policed)
     if check:
         _compare(out, files)
-    _validate(validate, out, files)
+    network = {w.name: network_filters(w, policed) for w in mesh.workloads if policed and options.is_native(w)}
+    mesh_native.validate(validate, out, files, network)
     _write(out, files)
 
 
@@ -255,58 +265,6 @@ def _bundles(written: tuple[str, ...]) -> dict[str, str]:
     if "" in found:
         raise click.UsageError("--jwks-ca-bundle is ISSUER=FILE")
     return found
-
-
-def _keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
-    from authz.control.follow import fetch_key_texts
-
-    rules = [rule for item in engine.resources.request_authentications for rule in item.jwt_rules]
-    keys, missing = asyncio.run(fetch_key_texts(rules, clock=time, ca_bundles=bundles))
-    for line in missing:
-        output.remark(f"warning: no keys of {line}; tokens are refused until it is rendered again")
-    return keys
-
-
-def _validate(how: str, out: Path, files: Mapping[str, bytes]) -> None:
-    """Raises EnvoyError, and then nothing is written."""
-    from authz.control.validate import Validator
-
-    validator = Validator.of(how)
-    if validator is not None and (why := validator.validate(out, files)):
-        output.remark(f"unchecked {why}")
-
-
-async def _follow(
-    policies: Path, mesh: Path, out: Path, options: RenderOptions, bundles: dict[str, str], validate: str
-) -> None:
-    """Until SIGINT or SIGTERM."""
-    from authz.control.follow import MeshFollower
-    from authz.control.validate import Validator
-
-    follower = MeshFollower(
-        policies,
-        mesh,
-        out,
-        options,
-        clock=time,
-        say=output.remark,
-        ca_bundles=bundles,
-        validator=Validator.of(validate),
-    )
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    try:
-        await follower.start()
-        output.remark("watching  policies, description and key sets")
-        running = asyncio.create_task(follower.run())
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (running, waiting):
-            task.cancel()
-        await asyncio.gather(running, waiting, return_exceptions=True)
-    finally:
-        await follower.close()
 
 
 def _read(path: Path) -> Mesh:

@@ -17,6 +17,7 @@ from authz.core.resources import JwtRule, MtlsMode
 from authz.envoy.files import left_over, write_files
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.binary import EnvoyError
+from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
 from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.render import (
     KeyTexts,
@@ -24,6 +25,7 @@ from authz.envoy.render import (
     keep_check,
     listener_rules,
     modes_of,
+    network_filters,
     render_all,
     render_endpoints,
     render_filters,
@@ -169,6 +171,21 @@ class MeshFollower:
 
     async def run(self) -> None:
         """Render what changes, until cancelled. What cannot be written is said and tried again."""
+        hinting = asyncio.create_task(self._follow_hints(), name="key hints")
+        try:
+            await self._render_changes()
+        finally:
+            hinting.cancel()
+
+    async def _follow_hints(self) -> None:
+        """A refused token may have a key that was published since: those who read the access logs say so."""
+        hinted = Hinted(self._out)
+        while True:
+            for source in hinted.new(self._keys.key_sets):
+                self._keys.hint(source)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _render_changes(self) -> None:
         while True:
             await self._changed.wait()
             try:
@@ -216,12 +233,20 @@ class MeshFollower:
         for workload in mesh.workloads:
             if options.is_native(workload):
                 filters |= render_filters(mesh, workload, native)
-        if self._validator is not None and (why := self._validator.validate(self._out, filters)):
-            self._say(f"unchecked {why}")
-        written = write_files(self._out, filters)
         mode_of = modes_of(snapshot.engine)
         shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
-        before, self._rendered = self._rendered, None  # what is written in part is written again whole
+        before = self._rendered
+        if self._validator is not None:
+            known = {} if before is None else before.shapes
+            network = {
+                w.name: network_filters(w, native)
+                for w in mesh.workloads
+                if options.is_native(w) and known.get(w.name) != shapes[w.name]
+            }
+            if why := self._validator.validate(self._out, filters, network):
+                self._say(f"unchecked {why}")
+        self._rendered = None  # what is written in part is written again whole
+        written = write_files(self._out, filters)
         is_dynamic = options.listeners is Listeners.DYNAMIC
         if before is None or before.mesh != mesh or (before.shapes != shapes and not is_dynamic):
             files = render_all(mesh, mode_of, options, native)

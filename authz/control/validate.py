@@ -12,13 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz.core.attributes import Json
-from authz.envoy.native.binary import EnvoyError, envoy_text, find_envoy
+from authz.envoy.native.binary import RUNTIME, EnvoyError, envoy_text, find_envoy
 
 AUTO, OFF = "auto", "off"
 MAX_BYTES = 1_000_000
 """Filters of more than this are shown to Envoy only where a binary is named: it would take seconds."""
 TIMEOUT_SECONDS = 120.0
 _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_ECHO: Json = {
+    "name": "end", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo"},
+}  # fmt: skip
+Filters = tuple[dict[str, Json], ...]
+"""Filters as they stand in a listener."""
+_NONE: Mapping[str, Filters] = {}
 _ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 
 
@@ -49,13 +55,14 @@ class Validator:
         except EnvoyError:
             return None
 
-    def validate(self, out: Path, files: Mapping[str, bytes]) -> str:
+    def validate(self, out: Path, files: Mapping[str, bytes], network: Mapping[str, Filters] = _NONE) -> str:
         """
         Show Envoy the filters that differ from those in a state directory.
 
         Args:
             out: the state directory; not written to.
             files: rendered files by path below it; those that are no filters are passed over.
+            network: filters of TCP ports by name of the proxy, those to be shown; in files they are within listeners.
 
         Returns:
             Why nothing was validated, for people; empty where it was, or nothing changed.
@@ -64,17 +71,20 @@ class Validator:
             RefusedError: Envoy refuses filters of at least one workload.
             EnvoyError: the binary cannot be run.
         """
-        changed = _changed(out, files)
-        size = sum(len(data) for slots in changed.values() for data in slots.values())
+        changed = {proxy: Shown(slots) for proxy, slots in _changed(out, files).items()}
+        for proxy, filters in network.items():
+            if filters:
+                changed[proxy] = Shown(changed[proxy].slots if proxy in changed else {}, filters)
+        size = sum(one.size for one in changed.values())
         if self.most is not None and size > self.most:
             return f"{size / 1e6:.1f} MB of filters are more than --validate auto shows to Envoy"
         if not changed or not (text := self._refusal(changed)):
             return ""
-        refused = {proxy: self._refusal({proxy: slots}) for proxy, slots in changed.items()} if len(changed) > 1 else {}
+        refused = {proxy: self._refusal({proxy: one}) for proxy, one in changed.items()} if len(changed) > 1 else {}
         named = {proxy: why for proxy, why in refused.items() if why} or {", ".join(changed): text}
         raise RefusedError("; ".join(f"Envoy refuses the filters of `{proxy}`: {why}" for proxy, why in named.items()))
 
-    def _refusal(self, changed: Mapping[str, Mapping[str, bytes]]) -> str:
+    def _refusal(self, changed: "Mapping[str, Shown]") -> str:
         """Envoy's text; empty when it takes them."""
         with tempfile.TemporaryDirectory(prefix="authz-validate-") as directory:
             file = Path(directory) / "envoy.json"
@@ -105,19 +115,37 @@ def _changed(out: Path, files: Mapping[str, bytes]) -> dict[str, dict[str, bytes
     return {proxy: slots for proxy, slots in found.items() if proxy in different}
 
 
-def bootstrap(changed: Mapping[str, Mapping[str, bytes]]) -> dict[str, Json]:
-    """A configuration with one listener for each workload, whose filters are the resources themselves."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown to Envoy of one workload."""
+
+    slots: Mapping[str, bytes]
+    """Resources by slot."""
+    network: Filters = ()
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(map(len, self.slots.values())) + (len(json.dumps(self.network)) if self.network else 0)
+
+
+def bootstrap(changed: Mapping[str, Shown]) -> dict[str, Json]:
+    """A configuration with listeners for each workload, whose filters are the very ones."""
     listeners: list[Json] = []
     clusters: set[str] = set()
-    for proxy, slots in changed.items():
+    for proxy, one in changed.items():
         filters: list[Json] = []
-        for data in slots.values():
+        for data in one.slots.values():
             for resource in json.loads(data)["resources"]:
                 clusters |= set(_clusters(resource))
                 filters.append({"name": resource["name"], "typed_config": resource["typed_config"]})
-        listeners.append(_listener(proxy, filters))
+        listeners.append(_listener(proxy, [_manager(proxy, filters)]))
+        if one.network:
+            clusters |= {name for network_filter in one.network for name in _clusters(network_filter)}
+            listeners.append(_listener(f"{proxy} (TCP)", [*one.network, _ECHO]))
     return {
         "node": {"id": "validate", "cluster": "validate"},
+        "layered_runtime": {"layers": [{"name": "as-istio", "static_layer": dict(RUNTIME)}]},
         "static_resources": {
             "listeners": listeners,
             "clusters": [{"name": name, "type": "STATIC"} for name in sorted(clusters)],
@@ -125,17 +153,21 @@ def bootstrap(changed: Mapping[str, Mapping[str, bytes]]) -> dict[str, Json]:
     }
 
 
-def _listener(proxy: str, filters: list[Json]) -> Json:
+def _manager(proxy: str, filters: list[Json]) -> Json:
     manager: Json = {
         "@type": _MANAGER,
         "stat_prefix": proxy,
         "route_config": {"virtual_hosts": []},
         "http_filters": [*filters, {"name": "router", "typed_config": {"@type": _ROUTER}}],
     }
+    return {"name": "manager", "typed_config": manager}
+
+
+def _listener(name: str, filters: list[Json]) -> Json:
     return {
-        "name": proxy,
+        "name": name,
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [{"filters": [{"name": "manager", "typed_config": manager}]}],
+        "filter_chains": [{"filters": filters}],
     }
 
 

@@ -151,6 +151,7 @@ def authorization_server(layout: Layout) -> Command:
     }
     if layout.enforce is Enforce.NATIVE:
         options |= {"--access-logs": "file:logs", "--access-log-admin": f"unix:{ADMIN_SOCKET}"}
+        options["--access-log-state"] = "."  # a token with a key that is unknown has the key set fetched
         options["--access-log-admin"] = options["--access-log-admin"].replace("{name}", "{proxy}")
     arguments = (part for pair in options.items() for part in pair)
     kind = "authorization server" + (" in an Envoy" if layout.server == "envoy" else "")

@@ -17,6 +17,7 @@ from envoy_data_plane.google.protobuf import Struct
 from authz.envoy.check_filter import LABELS_KEY, embedded_listener
 from authz.envoy.clusters import clusters
 from authz.envoy.messages import followed_file, pack, pipe
+from authz.envoy.native.binary import RUNTIME
 from authz.envoy.options import (
     LABEL_NAMESPACE,
     LABEL_PROXY,
@@ -33,8 +34,6 @@ EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
 """Spans are exported after a second, where Envoy waits five."""
 ADMIN_SOCKET_MODE = 0o660
 """For the owner and its group: ``authz rotation check`` may run as another user (XA-194)."""
-KEEP_FRAGMENTS_OUT = "envoy.reloadable_features.http_reject_path_with_fragment"
-"""Istio switches it off: a fragment is cut off instead of answered 400 (PN-2)."""
 
 
 def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:
@@ -78,8 +77,7 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
 
 
 def _runtime(options: RenderOptions) -> dict[str, bool | int]:
-    runtime: dict[str, bool | int] = {KEEP_FRAGMENTS_OUT: False}
-    return runtime | {EXPORT_MILLISECONDS: 1000} if options.otlp else runtime
+    return RUNTIME | {EXPORT_MILLISECONDS: 1000} if options.otlp else dict(RUNTIME)
 
 
 def node_labels(workload: MeshWorkload) -> dict[str, str]:

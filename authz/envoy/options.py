@@ -112,6 +112,8 @@ class RenderOptions:
     """Bounds how long a connection outlives its certificate (XA-141)."""
     max_downstream_connections: int = 10_000
     """Per proxy, refused beyond it."""
+    query_values: tuple[str, ...] = ()
+    """Query parameters whose values native proxies log, so that records have them; of others not even the names."""
     poll_seconds: float = 0
     """
     Look at followed files this often instead of watching them; 0 watches.

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from authz.core.asked import asked_of
+from authz.core.attributes import Json
 from authz.core.engine import Engine
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
@@ -141,12 +142,17 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     return files
 
 
-def listener_rules(workload: MeshWorkload, native: Native) -> str:
-    """All that the listeners of a workload that decides by itself take from its rules; equal texts, equal listeners."""
+def network_filters(workload: MeshWorkload, native: Native) -> tuple[dict[str, Json], ...]:
+    """The filters of a workload's TCP ports, as they stand in its listeners; none where it has no such port."""
     speaks_tcp = workload.is_passthrough or any(not port.protocol.is_http for port in workload.inbound)
     filters = linear_tcp(native.engine, workload.workload, provider_cluster) if speaks_tcp else []
-    tcp = [one.as_extension() for one in filters]
-    return json.dumps([tcp, repr(asked_of(native.engine.for_workload(workload.workload)))])
+    return tuple(one.as_extension() for one in filters)
+
+
+def listener_rules(workload: MeshWorkload, native: Native) -> str:
+    """All that the listeners of a workload that decides by itself take from its rules; equal texts, equal listeners."""
+    asked = repr(asked_of(native.engine.for_workload(workload.workload)))
+    return json.dumps([network_filters(workload, native), asked])
 
 
 def render_listeners(
@@ -186,6 +192,7 @@ def _completed(
             native.engine,
             gateway=workload.is_gateway,
             log_path=log_file(workload.name),
+            query_values=options.query_values,
             cluster_of=provider_cluster,
         )
     return content

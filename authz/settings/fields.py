@@ -173,8 +173,8 @@ class Settings(BaseSettings):
     )
     access_log_state: Path | None = Field(
         default=None,
-        description="directory of `authz mesh render --enforce native`, with `access_log_admin`: a metric shows "
-        "proxies that run other filters than it holds",
+        description="directory of `authz mesh render --enforce native`: tokens that are refused for their key have the "
+        "key set fetched; with `access_log_admin` a metric tells of proxies that run other filters than it holds",
     )
     access_log_verify: float = Field(
         default=1.0, ge=0, le=1, description="share of their entries that the engine decides again and compares"

@@ -15,7 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from authz.core.attributes import Json
-from authz.tokens.base64url import read_base64url
+from authz.tokens.base64url import read_base64url, write_base64url
 from authz.tokens.json_text import read_object
 from authz.tokens.signatures import VERIFIERS, Material
 
@@ -62,6 +62,23 @@ class Key:
         """Verify a raw signature. An algorithm that does not fit the key's type exactly never verifies (RA-35)."""
         verify = VERIFIERS[self.family].get(alg)
         return verify is not None and verify(self.material, signing_input, signature)
+
+    def public_members(self) -> dict[str, Json]:
+        """The key as a JWK without ``alg``, in the plainest spelling; the secret of an ``oct`` key included."""
+        material = self.material
+        found: dict[str, Json]
+        if isinstance(material, bytes):
+            found = {"kty": "oct", "k": write_base64url(material)}
+        elif isinstance(material, rsa.RSAPublicKey):
+            rsa_numbers = material.public_numbers()
+            found = {"kty": "RSA", "n": _number_text(rsa_numbers.n), "e": _number_text(rsa_numbers.e)}
+        elif isinstance(material, ec.EllipticCurvePublicKey):
+            numbers, size = material.public_numbers(), (material.key_size + 7) // 8
+            found = {"kty": "EC", "crv": self.family}
+            found |= {"x": _number_text(numbers.x, size), "y": _number_text(numbers.y, size)}
+        else:
+            found = {"kty": "OKP", "crv": self.family, "x": write_base64url(material.public_bytes_raw())}
+        return found | ({"kid": self.kid} if self.kid else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +190,10 @@ def _bytes_member(entry: Mapping[str, Json], name: str) -> bytes:
         raise ValueError(f"`{name}`: not base64url") from error
     except ValueError as error:
         raise ValueError(f"{'' if f'`{name}`' in str(error) else f'`{name}`: '}{error}") from error
+
+
+def _number_text(number: int, size: int = 0) -> str:
+    return write_base64url(number.to_bytes(max(size, (number.bit_length() + 7) // 8), "big"))
 
 
 def _number_member(entry: Mapping[str, Json], name: str) -> int:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from authz.control.validate import RefusedError, Validator
+from authz.control.validate import Filters, RefusedError, Validator
+from authz.core.attributes import Json
 from authz.envoy.native import values
-from authz.envoy.native.binary import EnvoyError
+from authz.envoy.native.binary import EnvoyError, find_envoy
 from tests.control.test_follow import Followed, policy
 
 pytestmark = pytest.mark.envoy
@@ -51,6 +54,66 @@ def test_what_envoy_refuses_is_told_by_workload_in_its_words(tmp_path: Path) -> 
     with pytest.raises(RefusedError, match=r"Envoy refuses the filters of `bad\.v1`: .*Policy") as caught:
         validator.validate(tmp_path, files)
     assert "good" not in str(caught.value)
+
+
+def network(rules: dict[str, object]) -> Filters:
+    kind = f"{TYPE}envoy.extensions.filters.network.rbac.v3.RBAC"
+    asks: dict[str, Json] = {
+        "@type": f"{TYPE}envoy.extensions.filters.network.ext_authz.v3.ExtAuthz",
+        "stat_prefix": "tcp.",
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "outbound|9000||ext"}},
+    }
+    rbac: dict[str, Json] = json.loads(json.dumps({"@type": kind, "stat_prefix": "tcp.", "rules": rules}))
+    return (
+        {"name": "envoy.filters.network.rbac", "typed_config": rbac},
+        {"name": "envoy.filters.network.ext_authz", "typed_config": asks},
+    )
+
+
+def test_filters_of_tcp_ports_are_shown_too(tmp_path: Path) -> None:
+    validator = Validator.of("auto")
+    assert validator is not None
+    good, bad = network({"action": "DENY", "policies": {}}), network({"action": "DENY", "policies": {"p": {}}})
+    files = {"ecds/web.authz-rules.json": GOOD}
+    assert validator.validate(tmp_path, files, {"web": good, "db": good, "none": ()}) == ""
+    with pytest.raises(RefusedError, match=r"Envoy refuses the filters of `db`: .*Policy") as caught:
+        validator.validate(tmp_path, files, {"web": good, "db": bad})
+    assert "web" not in str(caught.value)
+    with pytest.raises(RefusedError, match="`web`"):
+        validator.validate(tmp_path, files, {"web": bad})
+
+
+async def test_a_change_of_the_rules_of_a_tcp_port_is_shown_before_it_is_written(tmp_path: Path) -> None:
+    """And what is not a change is not shown again."""
+    shown: list[Mapping[str, Filters]] = []
+
+    class Looks(Validator):
+        def validate(
+            self, out: Path, files: Mapping[str, bytes], network: Mapping[str, Filters] = MappingProxyType({})
+        ) -> str:
+            shown.append({proxy: filters for proxy, filters in network.items() if filters})
+            return super().validate(out, files, network)
+
+    mesh = Followed(tmp_path, Looks(find_envoy()))
+    ports = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: n, namespace: app}\n"
+    ports += 'spec: {action: DENY, rules: [{to: [{operation: {ports: ["PORT"]}}]}]}\n'
+    mesh.write("tcp.yaml", ports.replace("PORT", "7001"))
+    await mesh.follower.start(keys_timeout_seconds=0.1)
+    running = asyncio.create_task(mesh.follower.run())
+    try:
+        proxies = set(shown[0])
+        assert proxies
+        mesh.write("a.yaml", policy("two", "/two"))
+        await mesh.becomes("/two")
+        mesh.write("tcp.yaml", ports.replace("PORT", "7002"))
+        await mesh.becomes("7002")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await mesh.follower.close()
+    assert proxies == set(shown[-1])
+    assert '"destination_port": 7002' in json.dumps(shown[-1])
 
 
 def test_what_did_not_change_is_not_shown_again(tmp_path: Path) -> None:

@@ -121,3 +121,10 @@ def test_terms_are_necessary_for_request_principals(pattern: str, issuer: str, s
             or joined.startswith(found.terms.prefixes)
             or joined.endswith(found.terms.suffixes)
         )
+
+
+def test_many_stars_take_no_longer_than_one() -> None:
+    """Each star of a plain expression would multiply the time by the length of the identity."""
+    matcher = identities.namespace_strings(["*" * 100, "a*" * 30, "*a*b*c*d*e*f"])
+    assert not matcher.matches(("spiffe://cluster.local/ns/" + "ab" * 2000,))
+    assert matcher.matches(("spiffe://cluster.local/ns/" + "ab" * 2000 + "/sa/x",))

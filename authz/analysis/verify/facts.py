@@ -1,5 +1,6 @@
 """One request of a trial as its facts: for the engine as attributes, for Envoy as bytes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ from authz.core.attributes import AttributeContext, Json
 from authz.core.resources import JwtRule, MeshConfig
 
 DESTINATION = "10.1.0.5"
+_ENDS = re.compile(r"[\r\n\0]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,13 @@ def _with_claim(claims: Mapping[str, Json], path: tuple[str, ...], value: object
 
 
 def request_bytes(request: OfflineRequest, *extra: tuple[str, str]) -> bytes:
-    """HTTP/1.1, byte for byte."""
+    """
+    HTTP/1.1, byte for byte.
+
+    Raises ValueError for what would end a line: it would be another request, and Envoy would wait for its rest.
+    """
     lines = [f"{request.method} {request.path or '/'} HTTP/1.1", f"host: {request.host}"]
     lines += [f"{name}: {value}" for name, value in (*request.headers, *extra)]
+    if any(_ENDS.search(line) for line in lines):
+        raise ValueError("a value with a line feed cannot be sent")
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from authz.analysis.verify.certificates import Identities
 from authz.core.attributes import Json
-from authz.envoy.native.binary import EnvoyError, envoy_text, find_envoy
+from authz.envoy.native.binary import RUNTIME, EnvoyError, envoy_text, find_envoy
 from authz.envoy.native.linear import Filter
 from authz.envoy.native.values import TYPE, Message
 
@@ -23,8 +23,6 @@ ROUTER: Message = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": f"{TYPE}envoy.extensions.filters.http.router.v3.Router"},
 }
-FRAGMENTS = "envoy.reloadable_features.http_reject_path_with_fragment"
-"""Istio has fragments cut off, not refused (PN-2)."""
 NUMBER = "x-number-of-the-request"
 """Header by which a request is found in the access log."""
 LOGGED: dict[str, Json] = {
@@ -132,9 +130,15 @@ def _listener_filter(name: str, kind: str) -> Message:
 
 
 class Connection:
-    """One connection to a listener; a context manager. Raises OSError when it cannot be made or breaks."""
+    """
+    One connection to a listener; a context manager.
+
+    Raises OSError when it cannot be made or breaks, ValueError for a server name that no hello can have.
+    """
 
     def __init__(self, port: int, ends: Endpoints, context: ssl.SSLContext | None, sni: str, source: str) -> None:
+        if "\0" in sni or b"\0" in sni.encode("idna"):  # looked at first: a half-made TLS socket would stay open
+            raise ValueError("a server name has no null byte")
         plain = socket.create_connection(("127.0.0.1", port), 30, (source, 0) if source else None)
         self._socket: socket.socket = plain
         try:
@@ -247,7 +251,7 @@ def running(
         "node": {"id": "native", "cluster": "native"},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "static_resources": {"listeners": list(listeners), "clusters": list(clusters)},
-        "layered_runtime": {"layers": [{"name": "as-istio", "static_layer": {FRAGMENTS: False}}]},
+        "layered_runtime": {"layers": [{"name": "as-istio", "static_layer": dict(RUNTIME)}]},
     }
     (directory / "envoy.json").write_text(json.dumps(config))
     told, errors = directory / "admin", directory / "envoy.log"

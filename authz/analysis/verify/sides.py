@@ -120,15 +120,11 @@ class Decided:
         """What the stand-in said, by provider."""
         return {one.provider.name: "allow" for one in self.asked}
 
-    def differences(
-        self, told: Mapping[str, object], splits_deny: frozenset[str], *, has_body: bool
-    ) -> tuple[tuple[str, object, object], ...]:
+    def differences(self, told: Mapping[str, object], *, has_body: bool) -> tuple[tuple[str, object, object], ...]:
         """Facts that differ: what, Envoy's, the engine's; a HEAD request has no body to compare."""
         ours = facts_of_engine(self.decision)
         if not has_body:
             del ours["body"]
-        if told["rule"] != ours["rule"] and told["rule"] in splits_deny and ours["rule"] in splits_deny:
-            ours["rule"] = told["rule"]  # of several look-ups the first that fires is told (docs/native.md)
         return tuple((name, told[name], ours[name]) for name in ours if told[name] != ours[name])
 
 
@@ -150,14 +146,6 @@ class Trial:
             cluster_of=lambda _: STAND_IN, **more,
         )  # fmt: skip
         self.is_restricted = self.policies.http.allow is not None
-
-    @property
-    def splits_deny(self) -> frozenset[str]:
-        """Names of the DENY rules, where several look-ups share them."""
-        deny = self.policies.http.deny
-        if deny is None or not any(size.stage == "deny" and size.lookups > 1 for size in self._filters.sizes):
-            return frozenset()
-        return frozenset(rule.reference.name for rule in deny.rules)
 
     def running(self, directory: Path, binary: str) -> Any:
         """The Envoy; a context manager."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from authz.analysis.verify.proxy import Told
 from authz.core.decision import Decision, DryRunResult
-from authz.envoy.native.indexed import SPLIT_POLICY, SPLIT_PREFIX
 
 OK = 200
 _MATCHED = re.compile(r"rbac_access_denied_matched_policy\[(.*)\]")
@@ -23,7 +22,7 @@ def told_by_envoy(told: Told | None, line: Mapping[str, Any], *, restricted: boo
 
 def facts_of_envoy(told: Told, line: Mapping[str, Any], *, restricted: bool) -> dict[str, object]:
     """
-    What an answer of Envoy and its log line say; a split stage tells the names of the rules that fired elsewhere.
+    What an answer of Envoy and its log line say.
 
     ``restricted``: the workload has ALLOW policies.
     """
@@ -31,13 +30,10 @@ def facts_of_envoy(told: Told, line: Mapping[str, Any], *, restricted: bool) -> 
     rule = metadata.get("enforced_effective_policy_id", "")
     if (denied := _MATCHED.fullmatch(line["details"])) is not None:
         rule = "" if denied[1] == "none" else denied[1]
+    elif line["details"].startswith("ext_authz_"):
+        rule = metadata.get("istio_ext_authz_shadow_effective_policy_id", "")
     elif told.status != OK or not restricted:
         rule = ""  # what is there is of AUDIT, whose rules are written to the same place
-    if rule == SPLIT_POLICY:
-        names = [
-            value for name, value in metadata.items() if name.startswith(SPLIT_PREFIX) and name.endswith("_policy_id")
-        ]
-        rule = min(names, key=str.encode)
     return {
         "status": told.status,
         "body": told.body,

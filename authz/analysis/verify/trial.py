@@ -179,7 +179,7 @@ def _note(trial: Trial, asked: SentRequest, logged: Mapping[str, Any], outcome: 
         return
     outcome.allowed += told["status"] == OK
     decided = trial.decide(asked.facts)
-    differences = decided.differences(told, trial.splits_deny, has_body=asked.facts.method != "HEAD")
+    differences = decided.differences(told, has_body=asked.facts.method != "HEAD")
     if differences:
         outcome.disagreements.append(
             Disagreement(asked.facts, differences, decided.attributes, trial.policies, decided.answers)

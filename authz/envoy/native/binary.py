@@ -1,9 +1,21 @@
-"""The Envoy of this machine, for trials and validation: where it is, and what it says when it refuses."""
+"""
+The Envoy of this machine, for trials and validation: where it is, what it says when it refuses, what it must be told.
+"""
 
 import contextlib
 import shutil
 
 from authz.core.errors import AuthzError
+
+MAX_PROGRAM = "re2.max_program_size.error_level"
+RUNTIME: dict[str, bool | int] = {
+    "envoy.reloadable_features.http_reject_path_with_fragment": False,
+    MAX_PROGRAM: 32768,
+}
+"""
+What Istio sets for every Envoy: a fragment is cut off, not refused (PN-2), and regular expressions may be as long as
+names are. By its own default Envoy refuses all filters for a service account of some sixty letters.
+"""
 
 
 class EnvoyError(AuthzError):

@@ -170,7 +170,7 @@ class _Writer:
     def _looks_up(self, rules: int) -> bool:
         return self._form is Form.INDEXED or (self._form is Form.AUTO and rules > self._walk)
 
-    def _indexed(self, stage: FilterStage, name: str, policies: Policies, shadow_prefix: str = "") -> list[Filter]:
-        filters, size = indexed_stage(stage, name, policies, self._needs, walk=self._walk, shadow_prefix=shadow_prefix)
+    def _indexed(self, stage: FilterStage, name: str, policies: Policies, shadow: str = "") -> list[Filter]:
+        filters, size = indexed_stage(stage, name, policies, self._needs, walk=self._walk, shadow=shadow)
         self.sizes.append(size)
         return filters

@@ -1,27 +1,23 @@
 """
 A stage of many rules in the looked-up form: one or several look-ups, each an ordinary RBAC filter a bucket.
 
-Several share a stage only where too many rules would belong to every bucket of one. For DENY they follow one another;
-for ALLOW each only says what it found, and a last filter lets pass what one of them allowed.
+Several share a stage only where too many rules would belong to every bucket of one. Then each only says what it found,
+and ``first`` decides by the first of all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from authz.core.attributes import Json
 from authz.core.index import Needs
-from authz.envoy.native.linear import ACTIONS, HTTP_RBAC, HTTP_RBAC_TYPE, Filter, rbac_rules
+from authz.envoy.native.first import first_of_all, rank_names, shadow_prefix
+from authz.envoy.native.linear import HTTP_RBAC, HTTP_RBAC_TYPE, Filter, rbac_rules
 from authz.envoy.native.lookup import Bucket, Lookup, plan
 from authz.envoy.native.matcher_tree import composite_filters
 from authz.envoy.native.rbac import Policies
 from authz.envoy.native.stages import FilterStage
-from authz.envoy.native.values import Message, metadata
+from authz.envoy.native.values import Message
 
-SPLIT_PREFIX = "authz_allow_"
-"""With the number of the look-up: prefix of the shadow results of an ALLOW stage that is split."""
-SPLIT_POLICY = "authz-allowed-by-a-lookup"
-"""Name that the last filter of such a stage reports; Istio's is the first, by bytes, of those the look-ups report."""
 MAX_COPIES = 100_000
 """Rules in all buckets of a stage together, some 50 MiB of configuration; beyond, Envoy walks every rule."""
 _Make = Callable[[Policies], Message]
@@ -57,16 +53,16 @@ def indexed_stage(
     needs: Mapping[str, Needs],
     *,
     walk: int,
-    shadow_prefix: str = "",
+    shadow: str = "",
 ) -> tuple[list[Filter], StageSize]:
     """
     Write the policies of a stage, looked up; ``needs`` by name of the rule.
 
-    With ``shadow_prefix`` they are shadow rules. Shadow rules and AUDIT are never split: the second filter would write
-    over what the first has found.
+    With ``shadow``, the prefix of their results, they are shadow rules. Shadow rules and AUDIT are never split: the
+    second filter would write over what the first has found.
     """
     names = [one for one in policies if one in needs]  # a policy without rules matches nothing
-    may_split = stage in (FilterStage.DENY, FilterStage.ALLOW) and not shadow_prefix
+    may_split = stage in (FilterStage.DENY, FilterStage.ALLOW) and not shadow
     parts = plan([needs[one] for one in names], may_split=may_split, walk=walk)
     buckets = _buckets(parts)
     if sum(map(len, buckets)) > MAX_COPIES:
@@ -80,20 +76,20 @@ def indexed_stage(
         max(map(len, buckets), default=0),
         sum(map(len, buckets)),
     )
-    if len(parts) > 1 and stage is FilterStage.ALLOW:
-        return _split_allow(parts, names, policies), size
-    return [one for part in parts for one in _part(part, names, policies, _make(stage, shadow_prefix))], size
+    if len(parts) > 1:
+        return _split(stage, parts, names, policies), size
+    return [one for part in parts for one in _part(part, names, policies, _make(stage, shadow))], size
 
 
 def _buckets(parts: Sequence[Lookup | Bucket]) -> set[Bucket]:
     return {bucket for part in parts for bucket in ([part] if isinstance(part, tuple) else part.buckets())}
 
 
-def _make(stage: FilterStage, shadow_prefix: str) -> _Make:
+def _make(stage: FilterStage, shadow: str) -> _Make:
     def make(policies: Policies) -> Message:
         rules = rbac_rules(stage, policies)
-        if shadow_prefix:
-            return {"@type": HTTP_RBAC_TYPE, "shadow_rules": rules, "shadow_rules_stat_prefix": shadow_prefix}
+        if shadow:
+            return {"@type": HTTP_RBAC_TYPE, "shadow_rules": rules, "shadow_rules_stat_prefix": shadow}
         return {"@type": HTTP_RBAC_TYPE, "rules": rules}
 
     return make
@@ -106,14 +102,12 @@ def _part(part: Lookup | Bucket, names: Sequence[str], policies: Policies, make:
     return composite_filters(part, filter_of) if isinstance(part, Lookup) else [filter_of(part)]
 
 
-def _split_allow(parts: Sequence[Lookup | Bucket], names: Sequence[str], policies: Policies) -> list[Filter]:
+def _split(
+    stage: FilterStage, parts: Sequence[Lookup | Bucket], names: Sequence[str], policies: Policies
+) -> list[Filter]:
+    ranks = rank_names(len(names))
+    by_rank = {rank: policies[name] for rank, name in zip(ranks, names, strict=True)}
     filters: list[Filter] = []
-    results: list[Json] = []
     for number, part in enumerate(parts):
-        prefix = f"{SPLIT_PREFIX}{number}_"
-        filters += _part(part, names, policies, _make(FilterStage.ALLOW, prefix))
-        said = metadata(HTTP_RBAC, (f"{prefix}shadow_engine_result",), {"string_match": {"exact": "allowed"}})
-        results.append({"metadata": said})
-    last: Message = {"permissions": [{"any": True}], "principals": [{"or_ids": {"ids": results}}]}
-    rules: Message = {"action": ACTIONS[FilterStage.ALLOW], "policies": {SPLIT_POLICY: last}}
-    return [*filters, Filter(HTTP_RBAC, {"@type": HTTP_RBAC_TYPE, "rules": rules})]
+        filters += _part(part, ranks, by_rank, _make(stage, shadow_prefix(stage, number)))
+    return [*filters, *first_of_all(stage, len(parts), names, policies)]

@@ -1,8 +1,10 @@
 """
 RequestAuthentication as Envoy's jwt_authn filter, structurally as Istio's builder emits it (RA-4, RA-5).
 
-Key sets are delivered inline; who fetches them passes them in. Every key that is emitted says its ``alg``: a key
-without one becomes one key for each algorithm that fits its type, because Envoy would let the token choose more freely.
+Key sets are delivered inline; who fetches them passes them in. Every key that verifies says its ``alg``: a key without
+one becomes one key for each algorithm that fits its type, because Envoy would let the token choose more freely. What
+such a key does besides, being tried for every algorithm, is done by a key of nobody's with its ``kid``: so a token is
+refused in the words in which Istio and the check refuse it (RA-34, RA-35), and an Ed25519 key ends the search.
 """
 
 import json
@@ -11,16 +13,13 @@ from collections.abc import Mapping
 from authz.core.attributes import Json
 from authz.core.resources import JwtRule
 from authz.envoy.native.values import PAYLOAD, TYPE, Message
-from authz.tokens.jwks import read_key_set
+from authz.tokens.jwks import Key, read_key_set
 
 JWT_TYPE = f"{TYPE}envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 CACHED_TOKENS = 1000
 """Verified tokens that each worker of Envoy remembers for each rule; without it the signature is checked every time."""
 _SPLIT = ("permission", "scope")
 """Claims that are lists of words whatever a rule says (RA-33)."""
-_MEMBERS: Mapping[str, tuple[str, ...]] = {
-    "RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "oct": ("k",),
-}  # fmt: skip
 _ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     "P-256": ("ES256",),
@@ -36,8 +35,10 @@ _MODULUS = (
     "4YSlLGtU9x4Tf3ICp2OSsCGLZa27xu3WluTcBmY0ntoi5cTBGkyU1Mo2v8xThhj9NfhjTQckr9h4KXyFo6qZH3HMp6HzrawW7tYi"
     "wT4TD82OWnsinCQNgTRiCzFZLxnGIZk9l1s8SU_0rw"
 )
-NOBODY: Message = {"kty": "RSA", "alg": "RS256", "e": "AQAB", "n": _MODULUS}
+NOBODY: Message = {"kty": "RSA", "e": "AQAB", "n": _MODULUS}
 """A public key whose private half was thrown away as it was made, and is nowhere: it verifies nothing."""
+NOBODY_ED25519: Message = {"kty": "OKP", "crv": "Ed25519", "x": "IeO0uIDTbeNfkT7T2umOnhhYrw4eseFmEyhZGLswR5E"}
+"""Another one. Envoy looks no further after an Ed25519 key where the signature has not its length."""
 
 
 def jwt_filter(rules: tuple[JwtRule, ...], key_sets: Mapping[str, str], *, gateway: bool = False) -> Message | None:
@@ -106,43 +107,34 @@ def _words(words: set[str]) -> list[Json]:
 
 def emitted_keys(text: str) -> str:
     """
-    The usable keys of a key set, public members only, each with its ``alg``; as text of a JWKS.
+    The keys of a key set that the check would use, public members only, each with its ``alg``, and nobody's; a JWKS.
 
-    What our reader would skip is left out (RA-37). Never raises: what cannot be read has no usable key.
+    What our reader skips is left out (RA-37). Never raises: what cannot be read has no usable key.
     """
     entries: list[Json] = []
-    for entry in _entries(text):
-        entries += _emitted(entry)
+    free: dict[str, None] = {}  # identifiers of keys that are tried for every algorithm
+    for key in _usable(text):
+        members = key.public_members()
+        entries += [{**members, "alg": alg} for alg in ((key.alg,) if key.alg else _ALGORITHMS[key.family])]
+        if not key.alg:
+            free[key.kid] = None
+            if key.family == "Ed25519":
+                entries.append(_named(NOBODY_ED25519, key.kid))
+    entries += [_named(NOBODY, kid) for kid in ([""] if "" in free else free)]
     return json.dumps({"keys": entries or [NOBODY]}, separators=(",", ":"), sort_keys=True)
 
 
 def has_usable_key(text: str) -> bool:
     """Whether Envoy could verify anything by this key set."""
-    return any(_emitted(entry) for entry in _entries(text))
+    return bool(_usable(text))
 
 
-def _entries(text: str) -> list[Json]:
+def _usable(text: str) -> tuple[Key, ...]:
     try:
-        read_key_set(text)  # its bounds on size and number
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    entries = document.get("keys", [document])
-    return entries if isinstance(entries, list) else []
-
-
-def _emitted(entry: Json) -> list[Json]:
-    try:
-        keys = read_key_set(json.dumps({"keys": [entry]})).keys
+        return read_key_set(text).keys
     except ValueError:
-        return []
-    if not keys or not isinstance(entry, dict):
-        return []
-    (key,) = keys
-    kty = str(entry["kty"])
-    shared: Message = {"kty": kty}
-    for name in _MEMBERS[kty]:
-        shared[name] = str(entry[name]).rstrip("=")
-    if key.kid:
-        shared["kid"] = key.kid
-    return [{**shared, "alg": alg} for alg in ((key.alg,) if key.alg else _ALGORITHMS[key.family])]
+        return ()
+
+
+def _named(key: Message, kid: str) -> Message:
+    return {**key, "kid": kid} if kid else key

@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from authz.core.attributes import Workload
+from authz.core.attributes import Json, Workload
 from authz.core.engine import Engine
 from authz.core.errors import Location
-from authz.core.resources import Action, AuthorizationPolicy, ExtensionProvider, JwtRule, Presence
-from authz.envoy.native.indexed import StageSize
+from authz.core.resources import Action, AuthorizationPolicy, ExtensionProvider, JwtRule, Presence, Rule
+from authz.envoy.native.binary import MAX_PROGRAM, RUNTIME
+from authz.envoy.native.filters import NativeFilters
 
 _REFUSED = re.compile(r"[\x00\n\r]")
 """In the name of a header Envoy refuses these, and with them its whole configuration."""
+MAX_NAME_BYTES = 8192
+"""Of a name that is matched by a regular expression: ``binary.RUNTIME`` bounds its program, some step for a byte."""
 
 
 class Feature(StrEnum):
@@ -87,14 +90,15 @@ _FEATURES = {
 }
 
 
-def remarks(sizes: tuple[StageSize, ...]) -> Iterator[str]:
-    """What is worth knowing of how the stages are written."""
-    for size in sizes:
-        if size.lookups > 1 and size.stage == "deny":
-            yield (
-                f"{size.stage}: {size.lookups} look-ups share the stage; of several rules that fire, a refusal may "
-                "name another than Istio would"
-            )
+def remarks(native: NativeFilters) -> Iterator[str]:
+    """What is worth knowing of how the stages are written, and of the Envoy that is to take them."""
+    longest = max(_expressions([one.config for one in native.filters]), default=0)
+    if longest > LONG_EXPRESSION:
+        yield (
+            f"a regular expression has {longest} bytes: an Envoy of your own takes it where its runtime says "
+            f"`{MAX_PROGRAM}: {RUNTIME[MAX_PROGRAM]}`, as Istio's does"
+        )
+    for size in native.sizes:
         if size.lookups and size.largest > LARGE_BUCKET:
             yield (
                 f"{size.stage}: {size.largest} of {size.rules} rules need no path, host, principal or port by which "
@@ -102,8 +106,23 @@ def remarks(sizes: tuple[StageSize, ...]) -> Iterator[str]:
             )
 
 
+LONG_EXPRESSION = 60
+"""Bytes that are surely within Envoy's own bound of a program of 100 steps."""
 LARGE_BUCKET = 500
 """Rules in one bucket from which on a remark is due: some tenth of a millisecond a request."""
+
+
+def _expressions(content: Json) -> Iterator[int]:
+    """Lengths in bytes of all regular expressions."""
+    if isinstance(content, list):
+        for item in content:
+            yield from _expressions(item)
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            if key == "regex" and isinstance(value, str):
+                yield len(value.encode())
+            elif isinstance(value, dict | list):
+                yield from _expressions(value)
 
 
 def _policy(
@@ -120,17 +139,31 @@ def _policy(
         for condition in rule.conditions:
             if _REFUSED.search(condition.key):
                 reason = f"Envoy refuses the header name in `{condition.key!r}`"
+        if any(len(value.encode()) > MAX_NAME_BYTES for value in _identities(rule)):
+            reason = f"Envoy refuses an expression for a name of more than {MAX_NAME_BYTES} bytes"
         yield RuleReport(resource, index, stage, rule.location, reason)
     if not policy.rules:
         yield RuleReport(resource, 0, stage, metadata.location, shared)
 
 
+def _identities(rule: Rule) -> Iterator[str]:
+    """Values that become regular expressions."""
+    for source in rule.sources:
+        yield from (*source.principals, *source.not_principals, *source.namespaces, *source.not_namespaces)
+        yield from (*source.service_accounts, *source.not_service_accounts)
+        yield from (*source.trust_domains, *source.not_trust_domains)
+    for condition in rule.conditions:
+        if condition.key.startswith("source."):
+            yield from (*condition.values, *condition.not_values)
+
+
 def _jwt(rule: JwtRule) -> RuleReport:
     namespace_and_name, _, index = rule.name.rpartition("/")
     reason = ""
-    names = (*(one.name for one in rule.from_headers), *(one.header for one in rule.output_claim_to_headers))
+    names = [text for one in rule.from_headers for text in (one.name, one.prefix)]
+    names += [one.header for one in rule.output_claim_to_headers]
     if rule.presence is Presence.REQUIRED:
         reason = "Istio's filters do not know `presence: REQUIRED`"
     elif any(_REFUSED.search(name) for name in (*names, rule.output_payload_to_header)):
-        reason = "Envoy refuses the name of a header"
+        reason = "Envoy refuses the name of a header, or a prefix"
     return RuleReport(f"RequestAuthentication {namespace_and_name}", int(index), "jwt", rule.location, reason)

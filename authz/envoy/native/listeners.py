@@ -13,6 +13,7 @@ from authz.core.engine import Engine
 from authz.envoy.native import access_log
 from authz.envoy.native.filters import linear_tcp
 from authz.envoy.native.providers import ClusterOf
+from authz.tokens.locations import DEFAULT_PARAMETER
 
 NATIVE_TCP = "authz-native-tcp"
 """Name of the filter in whose place the network filters go."""
@@ -28,23 +29,31 @@ def complete(
     *,
     gateway: bool,
     log_path: str,
+    query_values: tuple[str, ...],
     cluster_of: ClusterOf,
 ) -> None:
     """
     Put the policies' part into a listener, in the JSON form of Envoy's message, in place.
 
+    ``query_values``: parameters whose values are logged, but for those in which a token may come.
     Only what decides is touched: outbound listeners of a sidecar have no access log, and stay as they are.
     Connections are judged once: a changed policy replaces the filter chains of a TCP port, as in a cluster.
     """
     tcp = [one.as_extension() for one in linear_tcp(engine, workload, cluster_of)]
-    asked = asked_of(engine.for_workload(workload))
+    policies = engine.for_workload(workload)
+    asked = asked_of(policies)
+    # A token may come in any of these, whichever rule reads it: the log is a file, and holds none.
+    credentials = {DEFAULT_PARAMETER, *(name for rule in policies.jwt_rules for name in rule.from_params)}
+    logged = tuple(name for name in query_values if name not in credentials)
     for chain in _chains(listener):
         chain["filters"] = [put for one in chain["filters"] for put in (tcp if one["name"] == NATIVE_TCP else [one])]
         for one in chain["filters"]:
             config: dict[str, Any] = one.get("typed_config", {})
             if "access_log" not in config:
                 continue
-            subject = access_log.Subject(workload, proxy, config["stat_prefix"], is_gateway=gateway, asked=asked)
+            subject = access_log.Subject(
+                workload, proxy, config["stat_prefix"], is_gateway=gateway, asked=asked, query_values=logged
+            )
             if one["name"] == _MANAGER:
                 config["access_log"] = [access_log.http_file_log(log_path, subject)]
                 config["local_reply_config"] = access_log.denial_replies()

@@ -7,7 +7,7 @@ changed the path since the stage before. Certificate inputs of the matching API 
 a certificate such a tree does not end where ``on_no_match`` says.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from authz.core.attributes import Json
 from authz.envoy.native.linear import Filter
@@ -52,24 +52,7 @@ def composite_filters(lookup: Lookup, make: MakeFilter) -> list[Filter]:
     if chains.referred != named.keys():
         raise AssertionError("a matching tree refers to filter chains that are not written")
     config: Message = {"@type": COMPOSITE_TYPE, "named_filter_chains": named, "matcher": tree}
-    return [_values(sorted(_keys(lookup))), Filter(COMPOSITE, config)]
-
-
-def as_one_filter(filters: Sequence[Filter]) -> Filter:
-    """
-    Many filters as one: a resource that Envoy replaces whole, so that no request is judged by half a set.
-
-    Without filters it is one that lets everything pass.
-    """
-    assert all(one.name != "envoy.filters.http.ext_authz" for one in filters), "Envoy would skip what follows"
-    chain: list[Json] = [one.as_extension() for one in filters] or [_nothing().as_extension()]
-    action: Message = {"@type": _ACTION_TYPE, "filter_chain": {"typed_config": chain}}
-    otherwise: Json = {"action": {"name": "decide", "typed_config": action}}
-    return Filter(COMPOSITE, {"@type": COMPOSITE_TYPE, "matcher": {"on_no_match": otherwise}})
-
-
-def _nothing() -> Filter:
-    return Filter("envoy.filters.http.rbac", {"@type": f"{TYPE}envoy.extensions.filters.http.rbac.v3.RBAC"})
+    return [values(VALUES[key] for key in sorted(_keys(lookup))), Filter(COMPOSITE, config)]
 
 
 class _Chains:
@@ -82,7 +65,7 @@ class _Chains:
     def action(self, bucket: Bucket) -> Message:
         name = self.names.setdefault(bucket, f"rules-{len(self.names)}")
         self.referred.add(name)
-        return {"action": {"name": "run", "typed_config": {"@type": _ACTION_TYPE, "filter_chain_name": name}}}
+        return run_chain(name)
 
 
 def _keys(lookup: Lookup) -> set[str]:
@@ -90,17 +73,27 @@ def _keys(lookup: Lookup) -> set[str]:
     return {lookup.key}.union(*(_keys(one) for one in below if isinstance(one, Lookup)))
 
 
-def _values(keys: Sequence[str]) -> Filter:
+def values(wanted: Iterable[tuple[str, str]]) -> Filter:
+    """The filter that puts texts into filter state: name of the object, and the format of its text."""
     state: list[Json] = []
-    for key in keys:
-        name, text = VALUES[key]
+    for name, text in wanted:
         source: Message = {"text_format_source": {"inline_string": text}}
         state.append({"object_key": name, "factory_key": "envoy.string", "format_string": source})
     return Filter(SET_FILTER_STATE, {"@type": _FILTER_STATE_TYPE, "on_request_headers": state})
 
 
+def state_input(name: str) -> Message:
+    """What a matching tree looks at: a text in filter state."""
+    return {"name": "value", "typed_config": {"@type": _INPUT_TYPE, "key": name}}
+
+
+def run_chain(name: str) -> Message:
+    """What a matching tree does: run the filters of a named chain."""
+    return {"action": {"name": "run", "typed_config": {"@type": _ACTION_TYPE, "filter_chain_name": name}}}
+
+
 def _input(key: str) -> Message:
-    return {"name": "value", "typed_config": {"@type": _INPUT_TYPE, "key": VALUES[key][0]}}
+    return state_input(VALUES[key][0])
 
 
 def _on_match(below: Lookup | Bucket, chains: _Chains) -> Message:

@@ -17,6 +17,7 @@ from authz.audit.entry import Entry
 from authz.audit.record import rfc3339
 from authz.core.attributes import Json
 from authz.core.decision import Decision, RuleReference
+from authz.envoy.native.key_hints import Hinter, is_of_unknown_key
 from authz.service.askers import identity_problem
 from authz.service.check import Audit
 from authz.service.native.judge import Judge, Judged, Verdict
@@ -64,6 +65,8 @@ class Intake:
         """(proxy, listener, tenth of a second in which it ended) to entries; ``gaps`` takes from it."""
         self.counts_seen = False
         self.newest_at = 0.0
+        self.hinter: Hinter | None = None
+        """Is told of key sets that may be too old; None: nobody could fetch them."""
         self._complained: dict[str, float] = {}
         self._room = 0
 
@@ -109,6 +112,10 @@ class Intake:
             told: dict[str, Json] = {"request": entry.decision_id, "proxy": entry.proxy}
             self.note("access-log-failed", entry.started_at, told)
             return
+        if self.hinter is not None and is_of_unknown_key(entry.enforced.details):
+            self.hinter.hint(self.judge.jwt_rules(entry))
+            if self.hinter.problem:
+                self._complain("hint", "nobody is told of key sets that may be too old: %s", self.hinter.problem)
         self.verdicts[judged.verdict.value] += 1
         self._trail.record(judged.offer)
         if judged.verdict is Verdict.DISAGREED and judged.engine is not None:

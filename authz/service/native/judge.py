@@ -108,16 +108,20 @@ class Judge:
         blind = False
         for snapshot in candidates:
             ours = self._know(snapshot, entry)
-            seen, decision = _again(ours.policies, attributes, entry.enforced)
+            decision = _again(ours.policies, attributes, entry.enforced)
             said = told if snapshot is candidates[0] else self._as_told(entry, ours)
-            if _is_other_of_many(said, decision, ours.policies, seen):
-                return Judged(_offer(entry, attributes, said), Verdict.AGREED)
             if _agree(said, decision, entry):
                 verdict = Verdict.UNVERIFIED if entry.enforced.denied_by in ("jwt", "custom") else Verdict.AGREED
                 return Judged(_offer(entry, attributes, self._same(said, decision)), verdict)
             first = first or decision
             blind = blind or _is_blind(ours, entry, said, decision)
         return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, first)
+
+    def jwt_rules(self, entry: LogEntry) -> tuple[JwtRule, ...]:
+        """The token rules of the entry's workload; none while no policies are in force."""
+        if not self._snapshots:
+            return ()
+        return self._know(self._snapshots[0][0], entry).policies.jwt_rules
 
     def _same(self, told: Decision, decision: Decision) -> Decision:
         """One value for all decisions that are recorded alike: what is the same object is written only once."""
@@ -186,10 +190,8 @@ class Judge:
         return found
 
 
-def _again(
-    policies: WorkloadPolicies, attributes: AttributeContext, enforced: Enforced
-) -> tuple[AttributeContext, Decision]:
-    """The request as the last stage saw it and the decision; token and provider's answer are those that Envoy had."""
+def _again(policies: WorkloadPolicies, attributes: AttributeContext, enforced: Enforced) -> Decision:
+    """The engine's decision; token and provider's answer are those that Envoy had."""
 
     def authenticate(seen: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
         return attributes.authentication
@@ -197,7 +199,7 @@ def _again(
     def ask(question: ProviderQuestion) -> ProviderAnswer:
         return ProviderAnswer(enforced.denied_by != "custom", enforced.status or 403)
 
-    return decide(policies, attributes, authenticate, ask)
+    return decide(policies, attributes, authenticate, ask)[1]
 
 
 def _agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
@@ -213,24 +215,6 @@ def _agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
         and _same(told.dry_run_deny, engine.dry_run_deny)
         and _same(told.dry_run_allow, engine.dry_run_allow)
     )
-
-
-def _is_other_of_many(
-    told: Decision, engine: Decision, policies: WorkloadPolicies, attributes: AttributeContext
-) -> bool:
-    """
-    Whether Envoy names another rule than the engine, and that rule fires as well.
-
-    A stage that is looked up in parts names the first rule of the first part that has one (AP-93 names the first of
-    all). Both are true, and what is decided is the same.
-    """
-    if told.effect is not engine.effect or told.stage is not engine.stage or told.rule is None or engine.rule is None:
-        return False
-    sets = policies.http if attributes.http is not None else policies.tcp
-    rules = {Stage.DENY: sets.deny, Stage.ALLOW: sets.allow}.get(told.stage)
-    if rules is None or told.rule.name == engine.rule.name:
-        return False
-    return any(rule.reference.name == told.rule.name and rule.fires(attributes) for rule in rules.rules)
 
 
 def _same(told: DryRunResult | None, engine: DryRunResult | None) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from authz.audit.trail import AuditTrail
+from authz.envoy.native.key_hints import Hinter
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.following import Following
 from authz.service.native.gaps import Gaps
@@ -36,6 +37,8 @@ class NativeRecord:
         """
         self._clock = clock
         self.intake = Intake(trail, settings.verify, clock)
+        if settings.state is not None:
+            self.intake.hinter = Hinter(settings.state, clock)
         own = list(sinks)
         self._following = [
             Following(self.intake, directory, settings.positions, own) for directory in settings.directories

@@ -48,8 +48,8 @@ def told_decision(
             refused = enforced.details == "ext_authz_denied"
             reason = "the provider refused" if refused else f"the provider could not be asked: {enforced.details}"
         case _ if stage is Stage.ALLOW:
-            named = [value for key, value in results.items() if key.endswith(_POLICY_ID) and value in allow]
-            fired = rule(min(named, key=str.encode)) if named else None  # of a stage in parts several may say so
+            name = results.get(f"enforced_{_POLICY_ID}", "")
+            fired = rule(name) if name in allow else None
             reason = f"ALLOW rule {fired.short} matched" if fired is not None else "an ALLOW rule matched"
     return Decision(
         effect, stage, reason, fired,

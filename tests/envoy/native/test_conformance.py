@@ -1,5 +1,5 @@
 """
-The HTTP cases of the conformance corpus through native filters in both forms, on a real Envoy.
+The conformance corpus through native filters, on a real Envoy: HTTP in both forms, TCP in its one.
 
 One Envoy for a file; a listener for every group, workload and form. ``source.ip`` of RBAC is the physical peer, which
 here is always this machine, so the filters look at the address of the PROXY protocol instead.
@@ -7,74 +7,56 @@ here is always this machine, so the filters look at the address of the PROXY pro
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 
 import pytest
 
+from authz.analysis.offline.request import OfflineRequest
 from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.analysis.suites.reader import read_suite
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import Case, Group, PolicyText
 from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import NUMBER, Endpoints, Running, Told, listener, running
-from authz.core.attributes import Json, Workload
+from authz.core.attributes import Json
 from authz.core.engine import Engine
-from authz.core.resources import MeshConfig, PathNormalization
-from authz.envoy.native.filters import http_filters
-from authz.envoy.native.indexed import SPLIT_POLICY, Form
+from authz.core.resources import ExtensionProvider
+from authz.envoy.native.filters import http_filters, tcp_filters
+from authz.envoy.native.indexed import Form
 from authz.envoy.native.linear import Filter
+from authz.envoy.native.values import TYPE, Message
 from authz.tokens.signing import KeyPool, make_keys, make_tokens
-from tests.envoy.client import http1_bytes
+from tests.envoy.corpus import _as_sent
+from tests.envoy.native.equality import CONNECTIONS, Numbered, connections, opens, shadow, tcp_listener
+from tests.envoy.native.providers import providers, stub_cluster
+from tests.envoy.native.speaking import Line
+from tests.envoy.native.worlds import World
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
 CORPUS = Path(__file__).parents[2] / "conformance"
-FILES = sorted(
-    path.name for path in CORPUS.glob("[0-9]*.yaml") if path.name not in ("07-tcp.yaml", "14-peer-authentication.yaml")
-)
+FILES = sorted(path.name for path in CORPUS.glob("[0-9]*.yaml") if path.name != "14-peer-authentication.yaml")
 KEYS = KeyPool()
-METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")
+OVER_HTTP1 = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")
+FORWARDED = "x-forwarded-for"
 _RULE = re.compile(r"ns\[(.*?)\]-policy\[(.*?)\]-rule\[(\d+)\]")
-ON_PURPOSE = {
-    "token-without-kid-stranger": "emitted keys say their `alg`, so an Ed25519 key is not tried for other tokens",
-    "empty-key-set": "bodies of a set without a usable key differ (RA-37)",
-}
+STAGES = ("", "custom", "jwt", "requestAuthentication", "deny", "allow", "default")
 
 
 def why_not(group: Group, case: Case) -> str:
     """Why a case is not sent here; empty: it is."""
     request = case.request
-    if request.is_tcp or request.tls == "simple":
-        return "not HTTP as the listeners here take it"
-    if group.stubs or group.is_gateway:
-        return "needs a provider's cluster, or a gateway's settings"
-    if request.method not in METHODS or request.metadata is not None:
-        return "needs HTTP/2 or another filter's metadata"
-    if any(name.lower() == "x-forwarded-for" for name, _ in request.headers):
-        return "the direct peer could not be told from the remote one"
-    if str(case.expect.get("stage", "")) not in (
-        "",
-        "custom",
-        "jwt",
-        "requestAuthentication",
-        "deny",
-        "allow",
-        "default",
-    ):
+    if request.tls == "simple":
+        return "passed through by a sidecar's listener"
+    if str(case.expect.get("stage", "")) not in STAGES:
         return "a stage before the filters"
-    return next((reason for name, reason in ON_PURPOSE.items() if name in f"{group.id}/{case.id}"), "")
-
-
-def normalization(mesh: MeshConfig) -> dict[str, Json]:
-    mode = mesh.path_normalization
-    decode = mode is PathNormalization.DECODE_AND_MERGE_SLASHES
-    return {
-        "normalize_path": mode is not PathNormalization.NONE,
-        "merge_slashes": decode or mode is PathNormalization.MERGE_SLASHES,
-        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD" if decode else "KEEP_UNCHANGED",
-    }
+    is_forwarded = any(name.lower() == FORWARDED for name, _ in request.headers)
+    if is_forwarded and any("ipBlocks" in text.text or "source.ip" in text.text for text in group.policies):
+        return "the direct peer could not be told from the remote one"
+    return ""
 
 
 def by_proxy_protocol(filters: tuple[Filter, ...]) -> list[Filter]:
@@ -82,40 +64,128 @@ def by_proxy_protocol(filters: tuple[Filter, ...]) -> list[Filter]:
     return [Filter(one["name"], one["typed_config"]) for one in json.loads(text)]
 
 
-def prepared(group: Group) -> tuple[Engine, dict[str, str], dict[str, str]]:
-    keys = make_keys(group.keys, KEYS)
-    texts: list[PolicyText] = []
-    sets: dict[str, str] = {}
-    for policies in group.policies:
-        written = substitute_keys(policies.text, keys)
-        texts.append(PolicyText(policies.file, written.text, policies.line, policies.indent))
-        sets |= {f"uri:{uri}": text for uri, text in written.documents.items()}
-    engine = compile_texts(texts, group.mesh)
-    assert isinstance(engine, Engine), engine
-    return engine, sets, make_tokens(group.tokens, keys, time())
+@dataclass(frozen=True)
+class Prepared:
+    """A group ready to be sent."""
+
+    group: Group
+    engine: Engine
+    key_sets: Mapping[str, str]
+    tokens: Mapping[str, str]
+
+    @classmethod
+    def of(cls, group: Group) -> "Prepared":
+        keys = make_keys(group.keys, KEYS)
+        texts: list[PolicyText] = []
+        sets: dict[str, str] = {}
+        for policies in group.policies:
+            written = substitute_keys(policies.text, keys)
+            texts.append(PolicyText(policies.file, written.text, policies.line, policies.indent))
+            sets |= {f"uri:{uri}": text for uri, text in written.documents.items()}
+        engine = compile_texts(texts, group.mesh)
+        assert isinstance(engine, Engine), engine
+        return cls(group, engine, sets, make_tokens(group.tokens, keys, time()))
+
+    def cluster_of(self, provider: ExtensionProvider) -> str:
+        return stub_cluster(provider.protocol, self.group.stubs.get(provider.name, "error"))
+
+    def listeners(self, case: Case, directory: Path) -> Iterator[tuple[str, Message]]:
+        workload = case.target.workload
+        if case.request.is_tcp:
+            tcp = tcp_filters(self.engine, workload, cluster_of=self.cluster_of)
+            yield (
+                self.name("tcp", case),
+                tcp_listener(self.name("tcp", case), by_proxy_protocol(tcp.filters), directory),
+            )
+            return
+        is_gateway = self.group.is_gateway
+        fields = World(self.group.mesh, is_gateway, is_tcp=False, documents="").fields
+        before = [_sets_metadata(case.request.metadata)] if case.request.metadata else []
+        for form in (Form.LINEAR, Form.INDEXED):
+            native = http_filters(
+                self.engine, workload, self.key_sets, form=form, walk=0, gateway=is_gateway, cluster_of=self.cluster_of
+            )
+            filters: list[Filter] = [*before, *by_proxy_protocol(native.filters)]
+            yield self.name(form, case), listener(self.name(form, case), filters, directory, **fields)
+
+    def name(self, form: str, case: Case) -> str:
+        workload = case.target.workload
+        metadata = json.dumps(case.request.metadata) if case.request.metadata else ""
+        return f"{form}|{self.group.id}|{workload.namespace}|{sorted(workload.labels)}|{metadata}"
+
+    def request(self, case: Case) -> OfflineRequest:
+        request = case.request.substituted(lambda text: substitute_tokens(text, self.tokens))
+        if self.group.is_gateway:
+            request = replace(request, headers=tuple(_as_sent(request.headers, request.source_ip)))
+        return replace(request, path=request.path if request.path is not None or request.method == "CONNECT" else "/")
 
 
-def differences(case: Case, told: Told, line: dict[str, Json], *, restricted: bool) -> Iterator[str]:
-    metadata = line["rbac"] if isinstance(line["rbac"], dict) else {}
-    details = str(line["details"])
-    rule = str(metadata.get("enforced_effective_policy_id", "")) if told.status == 200 and restricted else ""
-    if details.startswith("rbac_access_denied_matched_policy["):
-        rule = details.partition("[")[2][:-1]
-    short = _RULE.search(rule)
-    actual: dict[str, object] = {
-        "decision": "allow" if details == "direct_response" else "deny",  # gRPC is refused with status 200
-        "status": told.status,
-        "body": told.body,
-        "by": "/".join(short.groups()) if short is not None else None,
-        "audit": line["audit"],
-    }
-    for name, value in case.expect.items():
-        if name not in actual or (name == "body" and told.status == 200) or (name == "status" and told.status == 200):
-            continue
-        if rule == SPLIT_POLICY and name == "by":
-            continue
-        if actual[name] != value:
-            yield f"{name}: expected {value!r}, Envoy gives {actual[name]!r} ({details})"
+def _sets_metadata(metadata: Mapping[str, Mapping[str, object]]) -> Filter:
+    """What other filters would have found."""
+    values: list[Json] = [
+        {"metadata_namespace": name, "value": json.loads(json.dumps(members))} for name, members in metadata.items()
+    ]
+    kind = f"{TYPE}envoy.extensions.filters.http.set_metadata.v3.Config"
+    return Filter("envoy.filters.http.set_metadata", {"@type": kind, "metadata": values})
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A case as it was answered: by form of the filters what came back, and by what the log knows it."""
+
+    prepared: Prepared
+    case: Case
+    told: Mapping[str, tuple[Told | None, str]]
+    is_open: bool | None = None
+
+    def differences(self, log: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
+        for form, (told, number) in self.told.items():
+            for found in self._of(told, log[number]):
+                yield f"{self.prepared.group.id}/{self.case.id} {form}: {found}"
+
+    def _of(self, told: Told | None, line: Mapping[str, Json]) -> Iterator[str]:
+        metadata: dict[str, str] = line["rbac"] if isinstance(line["rbac"], dict) else {}  # type: ignore[assignment]
+        details = str(line["details"] or "")
+        sets = self.prepared.engine.for_workload(self.case.target.workload)
+        rule = ""
+        if details.startswith("rbac_access_denied_matched_policy["):
+            rule = details.partition("[")[2][:-1]
+        elif details.startswith("ext_authz") or (self.is_open is False and not details):  # network filters say less
+            rule = metadata.get("istio_ext_authz_shadow_effective_policy_id", "")
+        elif (told is None or told.status == 200) and (sets.tcp if told is None else sets.http).allow is not None:
+            rule = metadata.get("enforced_effective_policy_id", "")
+        passed = self.is_open if told is None else details == "direct_response"  # gRPC is refused with status 200
+        actual: dict[str, object] = {"decision": "allow" if passed else "deny", "by": _short(rule)}
+        if told is not None:
+            actual |= {"audit": line["audit"]}
+            if told.status != 200:
+                actual |= {"status": told.status, "body": told.body}
+        for name, value in self.case.expect.items():
+            if name == "by" and told is None and passed:
+                continue  # network RBAC tells only which rule refused
+            if name in actual and actual[name] != value and not self._is_ours(name, details):
+                yield f"{name}: expected {value!r}, Envoy gives {actual[name]!r} ({details})"
+            if name in ("dryRunAllow", "dryRunDeny"):
+                kind = "allow" if name == "dryRunAllow" else "deny"
+                found = shadow(metadata, f"istio_dry_run_{kind}_")
+                if not _is_dry_run(found, value):
+                    yield f"{name}: expected {value!r}, Envoy gives {found!r}"
+
+    def _is_ours(self, name: str, details: str) -> bool:
+        """A set without a usable key, which Envoy would refuse whole, is answered in our words by the check (RA-37)."""
+        return name == "body" and "empty-key-set" in self.case.id and details.startswith("jwt_authn")
+
+
+def _short(rule: str) -> str | None:
+    found = _RULE.search(rule)
+    return "/".join(found.groups()) if found is not None else None
+
+
+def _is_dry_run(found: tuple[str, str] | None, expected: Json) -> bool:
+    if not isinstance(expected, dict) or found is None:
+        return expected is None and found is None
+    actual = {"result": found[0], "by": _short(found[1])}
+    return all(actual[name] == value for name, value in expected.items())
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -124,51 +194,44 @@ def test_native_filters_answer_as_expected(file: str, tmp_path: Path) -> None:
     suite = read_suite(file, (CORPUS / file).read_bytes())
     identities = Identities(tmp_path)
     identities.write(tmp_path / "server", "spiffe://cluster.local/ns/x/sa/server")
-    listeners: dict[str, dict[str, Json]] = {}
-    plan: list[tuple[str, Group, Case, Engine, dict[str, str]]] = []
+    listeners: dict[str, Message] = {}
+    plan: list[tuple[Prepared, Case]] = []
     for group in suite.groups:
         cases = [case for case in group.cases if not why_not(group, case)]
-        if not cases:
-            continue
-        engine, sets, tokens = prepared(group)
+        prepared = Prepared.of(group)
         for case in cases:
-            workload: Workload = case.target.workload
-            name = f"{group.id}|{workload.namespace}|{sorted(workload.labels)}"
-            for form in (Form.LINEAR, Form.INDEXED):
-                if f"{form}|{name}" not in listeners:
-                    native = http_filters(engine, workload, sets, form=form, walk=0)
-                    fields = normalization(group.mesh)
-                    made = listener(f"{form}|{name}", by_proxy_protocol(native.filters), tmp_path, **fields)
-                    listeners[f"{form}|{name}"] = made
-            plan.append((name, group, case, engine, tokens))
-    with running(tmp_path, list(listeners.values()), identities) as envoy:
-        told = [answers(envoy, number, *one) for number, one in enumerate(plan)]
-        log = envoy.logged(2 * len(plan))
-    wrong = []
-    for number, (_, group, case, engine, _) in enumerate(plan):
-        restricted = engine.for_workload(case.target.workload).http.allow is not None
-        for form, answer in told[number].items():
-            found = differences(case, answer, log[f"{form}{number}"], restricted=restricted)
-            wrong += [f"{group.id}/{case.id} {form}: {difference}" for difference in found]
-    assert wrong == []
+            if prepared.name("tcp" if case.request.is_tcp else Form.LINEAR, case) not in listeners:
+                listeners |= dict(prepared.listeners(case, tmp_path))
+            plan.append((prepared, case))
+    with providers() as clusters, running(tmp_path, list(listeners.values()), identities, clusters=clusters) as envoy:
+        sent = [answered(envoy, number, *one) for number, one in enumerate(plan)]
+        log = envoy.logged_of({number for one in sent if one.is_open is None for _, number in one.told.values()})
+        log |= connections(tmp_path / CONNECTIONS, sum(one.is_open is not None for one in sent))
+    assert [difference for one in sent for difference in one.differences(log)] == []
 
 
-def answers(
-    envoy: Running, number: int, name: str, group: Group, case: Case, engine: Engine, tokens: dict[str, str]
-) -> dict[Form, Told]:
-    request = case.request.substituted(lambda text: substitute_tokens(text, tokens))
+def answered(envoy: Running, number: int, prepared: Prepared, case: Case) -> Sent:
+    request = prepared.request(case)
     port = request.destination_port if request.destination_port is not None else case.target.port
-    found = {}
+    if request.is_tcp:
+        own = Numbered(request.source_ip, request.destination_ip, port or 80, 1024 + number)
+        is_open = opens(envoy, prepared.name("tcp", case), own, request.source_principal, request.sni)
+        return Sent(prepared, case, {"tcp": (None, own.address)}, is_open)
+    ends = Endpoints(request.source_ip, request.destination_ip, port or 80)
+    told: dict[str, tuple[Told | None, str]] = {}
     for form in (Form.LINEAR, Form.INDEXED):
-        data = http1_bytes(request).removesuffix(b"\r\n") + f"{NUMBER}: {form}{number}\r\n\r\n".encode()
-        ends = Endpoints(request.source_ip, request.destination_ip, port or 80)
-        found[form] = envoy.ask(
-            f"{form}|{name}", [data], identity=request.source_principal, ends=ends, sni=request.sni, bind=False
-        )[0]
-    return found
+        is_http2 = request.method not in OVER_HTTP1
+        line = Line(envoy, prepared.name(form, case), ends, request.source_principal, request.sni, is_http2, bind=False)
+        numbered = replace(request, headers=(*request.headers, (NUMBER, f"{form}{number}")))
+        answer = line.tell(numbered)
+        line.close()
+        assert answer is not None, f"{prepared.group.id}/{case.id}: Envoy closed without an answer"
+        told[form] = (answer, f"{form}{number}")
+    return Sent(prepared, case, told)
 
 
-def test_most_cases_are_sent() -> None:
+def test_nearly_all_cases_are_sent() -> None:
     suites = [read_suite(file, (CORPUS / file).read_bytes()) for file in FILES]
-    sent = [case for suite in suites for group in suite.groups for case in group.cases if not why_not(group, case)]
-    assert len(sent) >= 500
+    reasons = [why_not(group, case) for suite in suites for group in suite.groups for case in group.cases]
+    assert len([reason for reason in reasons if not reason]) >= 630
+    assert len([reason for reason in reasons if reason]) <= 20

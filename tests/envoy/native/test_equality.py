@@ -11,10 +11,13 @@ pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 SETS, REQUESTS = 25, 100
 
 
-@pytest.mark.parametrize("first_seed", range(0, 200, SETS))
+@pytest.mark.parametrize("first_seed", range(0, 225, SETS))
 def test_three_evaluators_agree(first_seed: int, tmp_path: Path) -> None:
     pytest.importorskip("envoy")
     compared = compare(tmp_path, first_seed, SETS, REQUESTS)
     assert compared.disagreements == []
-    assert compared.pairs == SETS * REQUESTS
-    assert 0.05 * compared.pairs < compared.allowed < 0.95 * compared.pairs
+    assert compared.pairs >= 0.9 * SETS * REQUESTS  # a set of a TCP port has half as many connections
+    assert 0.05 * compared.pairs < compared.kinds["allowed"] < 0.95 * compared.pairs
+    assert compared.kinds["unasked"] < 0.1 * compared.pairs
+    kinds = ("gateway", "sidecar", "HTTP/1.1", "HTTP/2", "CONNECT", "TCP", "provider asked")
+    assert [kind for kind in kinds if not compared.kinds[kind]] == []

@@ -21,7 +21,7 @@ from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.envoy.native.filters import http_filters, tcp_filters
 from authz.envoy.native.indexed import Form
-from authz.envoy.native.jwt import NOBODY
+from authz.envoy.native.jwt import NOBODY, NOBODY_ED25519
 from authz.envoy.native.linear import Filter
 from authz.policy.mesh_config import read_mesh
 
@@ -70,7 +70,9 @@ def comparable(node: Any, *, names: bool = False) -> Any:
 
 
 def nobody(key: dict[str, str]) -> bool:
-    return key == NOBODY or (key["kty"] == "RSA" and key["n"].startswith("0xObjM0UvS_oaazjpEYlAbwctEJ4L8pH3OuTb7qt"))
+    if {name: value for name, value in key.items() if name != "kid"} in (NOBODY, NOBODY_ED25519):
+        return True
+    return key["kty"] == "RSA" and key["n"].startswith("0xObjM0UvS_oaazjpEYlAbwctEJ4L8pH3OuTb7qt")
 
 
 def typed(message: dict[str, Any]) -> Any:
