@@ -7,7 +7,7 @@ changed the path since the stage before. Certificate inputs of the matching API 
 a certificate such a tree does not end where ``on_no_match`` says.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from authz.core.attributes import Json
 from authz.envoy.native.linear import Filter
