@@ -32,7 +32,7 @@ from authz.core.rules import CompiledPolicy, CompiledRule, Predicate, Predicates
 
 Fields = tuple[tuple[str, Attribute, Callable[[object], tuple[tuple[str, ...], tuple[str, ...]]]], ...]
 """Istio's name of a field, what it asks, and what reads its values and those of its negation."""
-Known = dict[tuple[object, ...], Predicate]
+MadePredicates = dict[tuple[object, ...], Predicate]
 """Predicates by all they are made of but the mesh: ``methods: [GET]`` is one value for all rules that say so."""
 MAX_KNOWN = 1024
 
@@ -78,7 +78,7 @@ def compile_as_needed(resources: Resources, mesh: MeshConfig, *, indexed: bool =
 
 
 def _compile_one(mesh: MeshConfig) -> Callable[[AuthorizationPolicy], CompiledPolicy]:
-    predicates: Known = {}
+    predicates: MadePredicates = {}
 
     def compile_policy(policy: AuthorizationPolicy) -> CompiledPolicy:
         compiler = _Compiler(mesh, predicates)
@@ -93,7 +93,7 @@ def _compile_one(mesh: MeshConfig) -> Callable[[AuthorizationPolicy], CompiledPo
 class _Compiler:
     """Collects problems while it walks; one instance a set."""
 
-    def __init__(self, mesh: MeshConfig, known: Known) -> None:
+    def __init__(self, mesh: MeshConfig, known: MadePredicates) -> None:
         self.problems: list[Problem] = []
         self._trust_domains = mesh.trust_domains
         self._known = known

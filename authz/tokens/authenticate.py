@@ -24,7 +24,7 @@ from authz.tokens.output import output_headers
 from authz.tokens.parsed import DIGEST_DIGITS, ParsedToken, read_token
 from authz.tokens.plan import Alone, Plan, PlannedRule, plan_for
 from authz.tokens.reasons import in_words, refusal_to_report, unknown_issuer
-from authz.tokens.refusals import AUDIENCE, BAD_FORMAT, MISSING, Refusal
+from authz.tokens.token_refusals import AUDIENCE, BAD_FORMAT, MISSING, Refusal
 from authz.tokens.verify import accepted_token, check_token
 
 DEFAULT_MAX_TOKEN_BYTES = 16 * 1024

@@ -13,7 +13,7 @@ from authz.core.attributes import Json
 from authz.tokens.base64url import read_base64url
 from authz.tokens.json_text import read_object
 from authz.tokens.jwks import SUPPORTED_ALGORITHMS
-from authz.tokens.refusals import (
+from authz.tokens.token_refusals import (
     BAD_ALG,
     BAD_AUDIENCE_TYPE,
     BAD_FORMAT,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from authz.core.hints import difference
 from authz.core.resources import JwtRule
 from authz.tokens.parsed import ParsedToken
-from authz.tokens.refusals import (
+from authz.tokens.token_refusals import (
     AUDIENCE,
     BAD_FORMAT,
     EXPIRED,

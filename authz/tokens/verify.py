@@ -10,7 +10,7 @@ from authz.core.resources import JwtRule
 from authz.tokens.jwks import ED25519_SIGNATURE_BYTES, KeySet
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.parsed import ParsedToken
-from authz.tokens.refusals import (
+from authz.tokens.token_refusals import (
     AUDIENCE,
     EXPIRED,
     NO_MATCHING_KEY_BODY,

@@ -9,8 +9,8 @@ from authz.tokens.authenticate import authenticate
 from authz.tokens.cache import TokenCache
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.reasons import refusal_to_report
-from authz.tokens.refusals import Refusal
 from authz.tokens.signing import jwks_text
+from authz.tokens.token_refusals import Refusal
 from tests.tokens.material import ISSUER, KEYS, NOW, bearer, judge, key_sets, keys_of, request, rule, table, token
 
 NONE, ACCEPTED, REJECTED = AuthenticationOutcome

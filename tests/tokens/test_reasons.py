@@ -6,8 +6,8 @@ from authz.core.attributes import Json
 from authz.core.resources import JwtRule
 from authz.tokens.parsed import ParsedToken, read_token
 from authz.tokens.reasons import in_words, unknown_issuer
-from authz.tokens.refusals import AUDIENCE, BAD_FORMAT, EXPIRED, NOT_YET_VALID, Refusal
 from authz.tokens.signing import make_keys, make_token
+from authz.tokens.token_refusals import AUDIENCE, BAD_FORMAT, EXPIRED, NOT_YET_VALID, Refusal
 
 KEYS = make_keys({"k": {"kty": "EC", "crv": "P-256"}})
 NOW = 1_700_000_000.0

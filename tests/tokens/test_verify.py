@@ -8,8 +8,8 @@ from authz.tokens.base64url import write_base64url
 from authz.tokens.jwks import read_key_set
 from authz.tokens.key_sets import KeySetState
 from authz.tokens.parsed import ParsedToken, read_token
-from authz.tokens.refusals import Refusal
 from authz.tokens.signing import jwks_text, make_token, sign_text
+from authz.tokens.token_refusals import Refusal
 from authz.tokens.verify import accepted_token, check_token
 from tests.tokens.material import ISSUER, KEYS, NOW, keys_of, rule, table, token
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from authz.core.resources import JwtRule
-from authz.tokens.refusals import NO_MATCHING_KEY_BODY, VERIFICATION_FAILS_BODY
+from authz.tokens.token_refusals import NO_MATCHING_KEY_BODY, VERIFICATION_FAILS_BODY
 
 FOLDER = "hints"
 POLL_SECONDS = 0.25
