@@ -95,8 +95,11 @@ class DecisionTracer:
 
     def begin(self, offer: Offer) -> TraceIds:
         """Choose the ids of a decision: a new span below a sampled parent, else the parent itself."""
-        parent = parse_trace_parent(offer.attributes.trace_parent)
+        told = offer.attributes.trace_parent
+        parent = parse_trace_parent(told) if told else None
         if parent is None:
+            if self._root.rate <= 0.0:  # the sampler would say so too, and takes its time for it
+                return NO_TRACE
             number = self._ids.generate_trace_id()
             if self._root.should_sample(None, number, SPAN_NAME).decision is SamplingDecision.DROP:
                 return NO_TRACE

@@ -1,9 +1,9 @@
 """
 Envoy's access log entries to nouns of the core: what was asked, and what Envoy's own filters decided.
 
-A JSON line of ``envoy.native.access_log`` and an entry of the gRPC access log service become the same value. Nothing
-here decides, waits or knows which policies exist. A query is reduced to the values that may be recorded here, before
-anything else sees it.
+An entry of the gRPC access log service and, by way of ``access_line``, a JSON line of ``envoy.native.access_log``
+become the same value. Nothing here decides, waits or knows which policies exist. A query is reduced to the values that
+may be recorded here, before anything else sees it.
 """
 
 import json
@@ -27,8 +27,6 @@ from authz.core.attributes import (
 )
 from authz.core.networks import parse_address
 
-LINE_BEGINS = b'{"authz":'
-"""The beginning of every line: its first key, which is the first in the alphabet, as Envoy sorts them."""
 MAX_ID = 128
 _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "jwt_authn_access_denied{",
@@ -36,6 +34,7 @@ _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "ext_authz_",
 )
 _MICRO = 1e-3
+_PSEUDO = ((":method", "method"), (":authority", "host"))
 
 
 class NotAnEntry(ValueError):
@@ -90,6 +89,11 @@ class LogEntry(NamedTuple):
     ended_at: float
     proxy: str
     listener: str
+    alike: "Alike | None" = None
+    """
+    Entries with the same object differ in nothing but path, addresses of the client, size, id, trace and times; None
+    where nobody knows which do.
+    """
 
     @property
     def is_decided(self) -> bool:
@@ -99,7 +103,7 @@ class LogEntry(NamedTuple):
         Requests without a method, and answers of 4xx that neither a filter nor an upstream nor a route gave.
         """
         enforced, http = self.enforced, self.attributes.http
-        if http is None or enforced.is_denied or enforced.results or enforced.audit is not None:
+        if enforced.results or http is None or enforced.is_denied or enforced.audit is not None:
             return True
         early = enforced.details.startswith(("http1.", "http2.", "http3.")) or enforced.details in _EARLY
         return bool(http.method) and not early
@@ -115,87 +119,114 @@ _EARLY = frozenset(
 )  # fmt: skip
 
 
-def read_line(line: bytes) -> LogEntry:
-    """
-    Read one line of a file; a torn line that another one follows without a line feed is read from the latter's begin.
-
-    Raises:
-        NotAnEntry: it is another's line, or broken.
-    """
-    try:
-        told = json.loads(line)
-    except ValueError:
-        begins = line.rfind(LINE_BEGINS)
-        if begins > 0:
-            return read_line(line[begins:])
-        raise NotAnEntry("no JSON") from None
-    if not isinstance(told, dict) or "authz" not in told:
-        raise NotAnEntry("a line of another format")
-    return read_facts(told)
-
-
-def is_torn(line: bytes) -> bool:
-    """Whether a line is two, of which the first was never finished: its proxy was killed while it wrote."""
-    return line.rfind(LINE_BEGINS) > 0
-
-
 def read_facts(told: Mapping[str, Any]) -> LogEntry:
-    """Read the facts of an entry by the names of the line. Raises NotAnEntry."""
+    """Read the facts of an entry by their names in a stream. Raises NotAnEntry."""
     try:
-        return _entry(told)
+        size = told.get("bytes_in") or 0
+        return Alike(told).entry(
+            Own(
+                float(told["start"]), told.get("duration") or 0, size, told.get("direct") or "",
+                told.get("remote") or "", told.get("id") or "", told.get("path") or "", told.get("trace") or "",
+            )
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NotAnEntry(f"not what the format says: {type(error).__name__}") from None
 
 
-def _entry(told: Mapping[str, Any]) -> LogEntry:
-    who, started_at = _who(told["authz"]), float(told["start"])
-    source = _source(
-        told.get("peer") or "", told.get("dns") or "", told.get("peer_subject") or "",
-        told.get("direct") or "", told.get("remote") or "",
+class Own(NamedTuple):
+    """What every request has for itself."""
+
+    started_at: float
+    lasted: float
+    """Milliseconds."""
+    size: int
+    direct: str
+    remote: str
+    id: str
+    path: str
+    trace: str
+
+
+class Alike:
+    """
+    What many requests share: everything but ``Own``. Facts become nouns here, and only once for all of them.
+
+    Raises KeyError, TypeError, ValueError, AttributeError for what is not in the format.
+    """
+
+    __slots__ = (
+        "_authentication", "_destination", "_enforced", "_headers", "_host", "_is_http", "_listener", "_metadata",
+        "_method", "_peer", "_protocol", "_proxy", "_query", "_scheme", "_sni", "otherwise",
     )  # fmt: skip
-    destination = _destination(told["authz"], told.get("local") or "", told.get("own") or "")
-    enforced = Enforced(
-        int(told.get("code") or 0),
-        told.get("details") or "",
-        {name: value for name, value in (told.get("rbac") or {}).items() if value is not None},
-        told.get("hint"),
-        told.get("version") or "",
-    )
-    http, authentication, trace = None, NOT_AUTHENTICATED, ""
-    decision_id = (told.get("id") or "")[:MAX_ID]
-    if "method" in told:
-        http = _http(told, decision_id)
-        authentication = _authentication(told, enforced)
-        trace = told.get("trace") or ""
-    attributes = AttributeContext(
-        source,
-        destination,
-        http,
-        (told.get("sni") or "").lower(),
-        authentication,
-        {name: value or {} for name, value in (told.get("metadata") or {}).items()},
-        {},
-        trace,
-    )
-    ended_at = started_at + (told.get("duration") or 0) * _MICRO
-    return LogEntry(attributes, enforced, decision_id, started_at, ended_at, who["proxy"], who["listener"])
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        """``told``: facts by their names in a stream."""
+        who = _who(told["authz"])
+        self._proxy, self._listener = who["proxy"], who["listener"]
+        self._peer = (told.get("peer") or "", told.get("dns") or "", told.get("peer_subject") or "")
+        self._destination = _destination(told["authz"], told.get("local") or "", told.get("own") or "")
+        self._enforced = Enforced(
+            int(told.get("code") or 0),
+            told.get("details") or "",
+            {name: value for name, value in (told.get("rbac") or {}).items() if value is not None},
+            told.get("hint"),
+            told.get("version") or "",
+        )
+        self._sni = (told.get("sni") or "").lower()
+        self._metadata = {name: value or {} for name, value in (told.get("metadata") or {}).items()}
+        self._is_http = "method" in told
+        self._authentication = _authentication(told, self._enforced) if self._is_http else NOT_AUTHENTICATED
+        self.otherwise: Authentication | None = None
+        """What the token may have been instead; None where the entry leaves no doubt."""
+        if told.get("claims_otherwise") and self._authentication.token is not None:
+            self.otherwise = _authentication({**told, "claims": told["claims_otherwise"]}, self._enforced)
+        self._method, self._host = told.get("method") or "", told.get("host") or ""
+        self._scheme, self._protocol = told.get("scheme") or "", told.get("protocol") or ""
+        self._headers = _headers(told)
+        pairs = [f"{name}={value}" for name, value in (told.get("query") or {}).items() if value is not None]
+        self._query = f"?{'&'.join(pairs)}" if pairs else ""
+
+    def entry(self, own: Own, alike: "Alike | None" = None) -> LogEntry:
+        """One of them. ``alike``: see ``LogEntry``."""
+        started_at, lasted, size, direct, remote, request_id, path, trace = own
+        http = None
+        if self._is_http:
+            headers: dict[str, tuple[str, ...]] = {":path": (path,)}
+            if request_id:
+                headers["x-request-id"] = (request_id,)
+            headers.update(self._headers)
+            http = HttpRequest(
+                self._method, self._host, path + self._query, headers, self._scheme, "", self._protocol, size
+            )
+        attributes = AttributeContext(
+            _source(*self._peer, direct, remote),
+            self._destination,
+            http,
+            self._sni,
+            self._authentication,
+            self._metadata,
+            {},
+            trace if http is not None else "",
+        )
+        return LogEntry(
+            attributes, self._enforced, request_id[:MAX_ID], started_at, started_at + lasted * _MICRO,
+            self._proxy, self._listener, alike,
+        )  # fmt: skip
 
 
-def _http(told: Mapping[str, Any], request_id: str) -> HttpRequest:
-    method, host, path = told.get("method") or "", told.get("host") or "", told.get("path") or ""
-    headers: dict[str, tuple[str, ...]] = {":method": (method,), ":authority": (host,), ":path": (path,)}
-    for name, key in (("user-agent", "user_agent"), ("content-type", "content_type"), ("x-request-id", "id")):
+def _headers(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """All that are told, but for path and id."""
+    headers: dict[str, tuple[str, ...]] = {
+        ":method": (told.get("method") or "",),
+        ":authority": (told.get("host") or "",),
+    }
+    for name, key in (("user-agent", "user_agent"), ("content-type", "content_type")):
         if told.get(key) is not None:
             headers[name] = (told[key],)
     for name, value in (told.get("headers") or {}).items():
         if value is not None:
             headers[name] = (value,)
-    kept = told.get("query")
-    if kept:
-        pairs = [f"{name}={value}" for name, value in kept.items() if value is not None]
-        path = f"{path}?{'&'.join(pairs)}" if pairs else path
-    size = told.get("bytes_in") or 0
-    return HttpRequest(method, host, path, headers, told.get("scheme") or "", "", told.get("protocol") or "", size)
+    return headers
 
 
 def _authentication(told: Mapping[str, Any], enforced: Enforced) -> Authentication:

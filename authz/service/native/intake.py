@@ -23,11 +23,12 @@ from authz.service.check import Audit
 from authz.service.native.judge import Judge, Judged, Verdict
 from authz.service.ports.failure import where_it_failed
 from authz.telemetry.status import NativeStatus, TrailStatus
-from authz.wire.access_log import LogEntry, NotAnEntry, is_torn, read_line
+from authz.wire.access_line import LineReader
+from authz.wire.access_log import LogEntry, NotAnEntry
 
 _log = logging.getLogger("authz.native")
-SLICE = 16
-"""Entries between which checks get their turn."""
+SLICE = 32
+"""Entries between which checks get their turn: about a millisecond."""
 WAIT_SECONDS = 0.005
 TENTHS = 10
 """Entries are counted by tenths of a second for the comparison with Envoy's counters."""
@@ -69,6 +70,7 @@ class Intake:
         """Is told of key sets that may be too old; None: nobody could fetch them."""
         self._complained: dict[str, float] = {}
         self._room = 0
+        self._reader = LineReader()
 
     def status(self) -> NativeStatus:
         """What was read, judged and disagreed on so far."""
@@ -76,20 +78,21 @@ class Intake:
 
     def take_lines(self, lines: Iterable[bytes], repeated: Recorded | None = None) -> None:
         """Take at most SLICE lines of a file; ``room`` must have been awaited."""
+        torn = self._reader.torn
         for line in lines:
             if not line:
                 continue
             try:
-                entry = read_line(line)
+                entry = self._reader.read(line)
             except NotAnEntry as error:
                 self.refuse("file", error)
                 continue
-            if is_torn(line):
-                self.results["file", "torn"] += 1
             if repeated and self._is_repeated(entry, repeated):
                 self._count(entry, "file", "repeated")
             else:
                 self.take(entry, "file")
+        if self._reader.torn > torn:
+            self.results["file", "torn"] += self._reader.torn - torn
 
     def take(self, entry: LogEntry, carrier: str) -> None:
         """Take one entry; ``room`` must have been awaited within the last SLICE ones."""

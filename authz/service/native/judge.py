@@ -7,25 +7,26 @@ What an entry cannot tell is no disagreement; it is counted apart.
 """
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from authz.core.asked import blind_rules, header_of, keys_of, rules_of
+from authz.core.asked import header_of, keys_of, rules_of
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.decided import Offer
-from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
+from authz.core.decision import Decision, Effect
 from authz.core.engine import WorkloadPolicies
-from authz.core.pipeline import decide
-from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 from authz.service.loading.snapshot import Snapshot
+from authz.service.native.agreement import Known, again, agree, is_blind, may_agree
 from authz.service.native.told import told_decision
-from authz.wire.access_log import Enforced, LogEntry
+from authz.wire.access_log import LogEntry
 
 GRACE_SECONDS = 60.0
 """So long after a reload a proxy may still decide by the policies before, if its entries do not say by which."""
 MAX_REMEMBERED = 4096
+MAX_ANSWERS = 16_384
+_OWN_HEADERS = frozenset({"x-request-id", ":path"})
 
 
 class Verdict(StrEnum):
@@ -52,21 +53,13 @@ class Judged(NamedTuple):
     """For a disagreement what the engine decided."""
 
 
-@dataclass(slots=True)
-class _Known:
-    """What is prepared for the policies of one workload."""
-
-    policies: WorkloadPolicies
-    names: dict[str, RuleReference]
-    allow: frozenset[str]
-    blind: frozenset[str]
-
-
 class Judge:
     """
     Judges entries by the policies in force, or those before them shortly after a reload. Used by one thread.
 
-    ``sample``: share of entries that are decided again, 0 to 1; the others are recorded as Envoy tells them.
+    ``sample``: share of requests that are decided again, 0 to 1. Decided again in any case are denials, what an AUDIT
+    policy chose, and the first of those that are alike. The answer for one request is the answer for every other in
+    which all that policies can ask for is the same, so it is remembered and counts for those, too.
     """
 
     def __init__(self, sample: float = 1.0) -> None:
@@ -74,11 +67,13 @@ class Judge:
         self._due = 0.0
         self._snapshots: deque[tuple[Snapshot, float]] = deque(maxlen=2)
         """Newest first, with the time at which each was put in force."""
-        self._known: dict[int, _Known] = {}
+        self._known: dict[int, Known] = {}
         self._told: dict[tuple[object, ...], Decision] = {}
         self._agreed: dict[tuple[int, str, str], Decision] = {}
         """By the remembered decision of Envoy, so cleared together with those."""
         self._tokens: dict[int, tuple[Authentication, WorkloadPolicies, Authentication]] = {}
+        self._judged: dict[tuple[object, ...], tuple[Decision, Verdict, Authentication]] = {}
+        """By all of an entry that the policies can ask for."""
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Put a snapshot in force. The one before is kept until the next, for what is still decided by it."""
@@ -90,32 +85,50 @@ class Judge:
     def _forget(self) -> None:
         self._told.clear()
         self._agreed.clear()
+        self._judged.clear()
 
     def judge(self, entry: LogEntry) -> Judged:
         """Judge one entry. Raises LookupError while no policies are in force."""
         if not self._snapshots:
             raise LookupError("no policies are in force")
         candidates = self._candidates(entry)
+        attributes, alike, http = entry.attributes, entry.alike, entry.attributes.http
+        source = attributes.source
+        key = (alike, len(candidates), http.path if http is not None else None, source.ip, source.remote_ip)
+        before = self._judged.get(key) if alike is not None else None
+        if before is not None:
+            decision, verdict, authentication = before
+            return Judged(_offer(entry, attributes.after(authentication), decision), verdict)
         known = self._know(candidates[0] if candidates else self._snapshots[0][0], entry)
-        attributes = self._with_rule(entry.attributes, known.policies)
-        told = self._as_told(entry, known)
+        attributes = attributes.after(self._with_rule(attributes.authentication, known.policies))
+        told, is_first = self._as_told(entry, known)
         if not candidates:
             return Judged(_offer(entry, attributes, replace(told, policy_version=entry.enforced.version)),
                           Verdict.OTHER_VERSION)  # fmt: skip
-        if not self._is_due():
+        if not (is_first or told.effect is Effect.DENY or told.audit) and not self._is_due():
             return Judged(_offer(entry, attributes, told), Verdict.SKIPPED)
-        first: Decision | None = None
+        judged = self._decideagain(entry, attributes, candidates)
+        if alike is not None and judged.verdict is not Verdict.DISAGREED and not known.asks_for_own:
+            if len(self._judged) >= MAX_ANSWERS:
+                self._judged.clear()
+            self._judged[key] = (judged.offer.decision, judged.verdict, attributes.authentication)
+        return judged
+
+    def _decideagain(self, entry: LogEntry, attributes: AttributeContext, candidates: list[Snapshot]) -> Judged:
+        first: tuple[Decision, Decision] | None = None
         blind = False
         for snapshot in candidates:
             ours = self._know(snapshot, entry)
-            decision = _again(ours.policies, attributes, entry.enforced)
-            said = told if snapshot is candidates[0] else self._as_told(entry, ours)
-            if _agree(said, decision, entry):
+            decision = again(ours.policies, attributes, entry.enforced)
+            said, _ = self._as_told(entry, ours)
+            if agree(said, decision, entry):
                 verdict = Verdict.UNVERIFIED if entry.enforced.denied_by in ("jwt", "custom") else Verdict.AGREED
                 return Judged(_offer(entry, attributes, self._same(said, decision)), verdict)
-            first = first or decision
-            blind = blind or _is_blind(ours, entry, said, decision)
-        return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, first)
+            first = first or (said, decision)
+            blind = blind or is_blind(ours, entry, said, decision) or may_agree(ours, attributes, entry, said)
+        assert first is not None  # there are candidates
+        told, engine = first
+        return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, engine)
 
     def jwt_rules(self, entry: LogEntry) -> tuple[JwtRule, ...]:
         """The token rules of the entry's workload; none while no policies are in force."""
@@ -144,7 +157,7 @@ class Judge:
         self._due -= 1.0
         return True
 
-    def _know(self, snapshot: Snapshot, entry: LogEntry) -> _Known:
+    def _know(self, snapshot: Snapshot, entry: LogEntry) -> Known:
         policies = snapshot.engine.for_workload(entry.attributes.destination.workload)
         known = self._known.get(id(policies))
         if known is None:
@@ -153,107 +166,43 @@ class Judge:
                 self._forget()  # their keys are ids of objects that are freed
             rules = (*rules_of(policies.http), *rules_of(policies.tcp))
             allow = [one for one in (policies.http.allow, policies.tcp.allow) if one is not None]
-            known = self._known[id(policies)] = _Known(
+            known = self._known[id(policies)] = Known(
                 policies,
                 {rule.reference.name: rule.reference for rule in rules},
                 frozenset(rule.reference.name for one in allow for rule in one.rules),
-                blind_rules(policies),
+                any(header_of(key) in _OWN_HEADERS for rule in rules for key in keys_of(rule)),
             )
         return known
 
-    def _with_rule(self, attributes: AttributeContext, policies: WorkloadPolicies) -> AttributeContext:
+    def _with_rule(self, found: Authentication, policies: WorkloadPolicies) -> Authentication:
         """Name the jwtRule that accepted the token: the first of its issuer and audience."""
-        found = attributes.authentication
         token = found.token
         if token is None or not policies.jwt_rules:
-            return attributes
+            return found
         kept = self._tokens.get(id(found))
         if kept is None or kept[1] is not policies:
             if len(self._tokens) >= MAX_REMEMBERED:
                 self._tokens.clear()
             name = _accepting(policies.jwt_rules, token.issuer, token.claims.get("aud"))
             kept = self._tokens[id(found)] = (found, policies, replace(found, token=replace(token, rule=name)))
-        return replace(attributes, authentication=kept[2])
+        return kept[2]
 
-    def _as_told(self, entry: LogEntry, known: _Known) -> Decision:
-        """What Envoy did as a decision; remembered, because most entries are alike."""
+    def _as_told(self, entry: LogEntry, known: Known) -> tuple[Decision, bool]:
+        """What Envoy did as a decision, and whether it is the first like it; remembered, because most are alike."""
         enforced, is_tcp = entry.enforced, entry.attributes.http is None
-        key = (
-            id(known), is_tcp, enforced.details if enforced.is_denied else "", enforced.status,
-            *sorted(enforced.results.items()), enforced.audit, enforced.version,
-        )  # fmt: skip
+        key: tuple[object, ...] = (id(known), entry.alike)
+        if entry.alike is None:
+            key = (
+                id(known), is_tcp, enforced.details if enforced.is_denied else "", enforced.status,
+                *sorted(enforced.results.items()), enforced.audit, enforced.version,
+            )  # fmt: skip
         found = self._told.get(key)
-        if found is None:
-            if len(self._told) >= MAX_REMEMBERED:
-                self._forget()
-            found = self._told[key] = told_decision(enforced, known.policies, known.names, known.allow, tcp=is_tcp)
-        return found
-
-
-def _again(policies: WorkloadPolicies, attributes: AttributeContext, enforced: Enforced) -> Decision:
-    """The engine's decision; token and provider's answer are those that Envoy had."""
-
-    def authenticate(seen: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
-        return attributes.authentication
-
-    def ask(question: ProviderQuestion) -> ProviderAnswer:
-        return ProviderAnswer(enforced.denied_by != "custom", enforced.status or 403)
-
-    return decide(policies, attributes, authenticate, ask)[1]
-
-
-def _agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
-    if told.effect is not engine.effect or told.stage is not engine.stage:
-        return False
-    is_named = told.rule is not None or told.effect is Effect.DENY
-    if is_named and told.stage is not Stage.CUSTOM and _name(told.rule) != _name(engine.rule):
-        return False
-    if entry.attributes.http is None or not entry.enforced.results:  # the metadata says nothing of these
-        return True
-    return (
-        (told.audit is None or told.audit == engine.audit)
-        and _same(told.dry_run_deny, engine.dry_run_deny)
-        and _same(told.dry_run_allow, engine.dry_run_allow)
-    )
-
-
-def _same(told: DryRunResult | None, engine: DryRunResult | None) -> bool:
-    if told is None or engine is None:
-        return True  # not every form of the filters writes both
-    return told.effect is engine.effect and _name(told.rule) == _name(engine.rule)
-
-
-def _name(rule: RuleReference | None) -> str:
-    return rule.name if rule is not None else ""
-
-
-def _is_blind(known: _Known, entry: LogEntry, told: Decision, engine: Decision) -> bool:
-    """Whether a rule that either side names, or would have to, asks for what the entry does not hold."""
-    http = entry.attributes.http
-    doubtful = {
-        name
-        for name, values in (http.headers if http is not None else {}).items()
-        if not name.startswith(":") and any("," in value or not value.isascii() for value in values)
-    }  # occurrences of a repeated header are joined, and bytes beyond ASCII are not told apart
-    named = {
-        _name(rule)
-        for decision in (told, engine)
-        for rule in (
-            decision.rule,
-            decision.audit_rule,
-            decision.dry_run_allow.rule if decision.dry_run_allow is not None else None,
-            decision.dry_run_deny.rule if decision.dry_run_deny is not None else None,
-        )
-    }
-    if named & known.blind:
-        return True
-    if not doubtful:
-        return False
-    sets = known.policies.http
-    return any(
-        rule.reference.name in named and any(header_of(key) in doubtful for key in keys_of(rule))
-        for rule in rules_of(sets)
-    )
+        if found is not None:
+            return found, False
+        if len(self._told) >= MAX_REMEMBERED:
+            self._forget()
+        found = self._told[key] = told_decision(enforced, known.policies, known.names, known.allow, tcp=is_tcp)
+        return found, entry.alike is not None
 
 
 def _accepting(rules: tuple[JwtRule, ...], issuer: str, audience: object) -> str:

@@ -1,0 +1,139 @@
+"""
+Lines of ``envoy.native.access_log`` to entries; what lines have in common is read once.
+
+A line ends with what its request has for itself, under names that begin with a tilde. What stands before is the same,
+byte for byte, for requests that are alike, so it is looked up as bytes, and only the rest of the line is parsed.
+"""
+
+import json
+from typing import Any
+
+from authz.wire.access_log import Alike, LogEntry, NotAnEntry, Own
+
+LINE_BEGINS = b'{"authz":'
+"""The beginning of every line: its first key, which is the first in the alphabet, as Envoy sorts them."""
+_OWN = b',"~at":"'
+"""Where the request's own part begins. No text of a client can hold this: within JSON text a quote is escaped."""
+_ABSENT = "=-"
+_FIXED_TEXT = ("iss", "sub")
+"""Claims that are text in every token that a verifier accepts."""
+MAX_REMEMBERED = 4096
+_decode = json.JSONDecoder().raw_decode
+
+
+class LineReader:
+    """Reads lines of files, by one thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Alike] = {}
+        self.torn = 0
+        """Lines in which a proxy that was killed had begun another one."""
+
+    def read(self, line: bytes) -> LogEntry:
+        """
+        Read one line; a torn one that another follows without a line feed is read from the latter's begin.
+
+        Raises:
+            NotAnEntry: it is another's line, or broken.
+        """
+        at = line.rfind(_OWN)
+        try:
+            alike = self._known.get(line[:at]) or self._alike(line, at)
+            told, _ = _decode("{" + line[at + 1 :].decode())
+            start, lasted, size = told["~at"].split(" ")
+            return alike.entry(
+                Own(
+                    float(start), int(lasted) if lasted != "-" else 0, int(size), told["~direct"] or "",
+                    told["~remote"] or "", told["~id"] or "", told.get("~path") or "", told.get("~trace") or "",
+                ),
+                alike,
+            )  # fmt: skip
+        except NotAnEntry:
+            begins = line.rfind(LINE_BEGINS)
+            if begins <= 0:
+                raise
+            self.torn += 1
+            return self.read(line[begins:])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise NotAnEntry(f"not what the format says: {type(error).__name__}") from None
+
+    def _alike(self, line: bytes, at: int) -> Alike:
+        shared = line[:at] + b"}" if at > 0 else line
+        try:
+            told = json.loads(shared)
+        except ValueError:
+            raise NotAnEntry("no JSON") from None
+        if at < 0 or not isinstance(told, dict) or "authz" not in told:
+            raise NotAnEntry("a line of another format")
+        alike = Alike(_facts(told))
+        if len(self._known) >= MAX_REMEMBERED:
+            self._known.clear()
+        self._known[line[:at]] = alike
+        return alike
+
+
+def read_line(line: bytes) -> LogEntry:
+    """Read one line. Raises NotAnEntry."""
+    return LineReader().read(line)
+
+
+def _facts(told: dict[str, Any]) -> dict[str, Any]:
+    """The names and types of a stream: what came as text after an equals sign becomes what it was."""
+    claims, otherwise = told.get("claims"), None
+    if isinstance(claims, str):
+        claims = _structure(_text(claims))
+    elif claims:
+        texts = {name: _text(value) for name, value in claims.items()}
+        claims = {name: _claim(name, text) for name, text in texts.items()}
+        doubtful = {name: _otherwise(name, text) for name, text in texts.items()}
+        otherwise = doubtful if doubtful != claims else None
+    return {
+        **told,
+        "claims": claims,
+        "claims_otherwise": otherwise,
+        "kid": _text(told.get("kid")),
+        "rbac": {name: _text(value) for name, value in (told.get("rbac") or {}).items()},
+        "hint": _structure(_text(told.get("hint"))),
+        "metadata": {name: _structure(_text(value)) for name, value in (told.get("metadata") or {}).items()},
+    }
+
+
+def _text(value: str | None) -> str | None:
+    """Text that was behind an equals sign; None where there was nothing."""
+    if value is None or value == _ABSENT:
+        return None
+    if not value.startswith("="):
+        raise ValueError
+    return value[1:]
+
+
+def _structure(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _claim(name: str, text: str | None) -> Any:
+    """What a claim most likely was before Envoy wrote it as text; a verifier holds ``exp`` to be a number."""
+    if text is None or name in _FIXED_TEXT:
+        return text
+    if name == "exp":
+        return float(text)
+    if text[:1] in ("[", "{") or text in ("true", "false"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _otherwise(name: str, text: str | None) -> Any:
+    """What it may have been instead: text that reads like a list, a number that reads like text."""
+    if name in _FIXED_TEXT or name == "exp":
+        return _claim(name, text)
+    if text is None:
+        return _ABSENT[1:]
+    if text[:1] in "-0123456789":
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    return text
