@@ -7,6 +7,7 @@ work, it is left out and the report says why.
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -31,6 +32,7 @@ from benchmarks.subject import REGO, Json, Subject, check_cluster, check_filter,
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 90.0
+RECORDS_SECONDS = 60.0
 OPA = "github.com/open-policy-agent/opa-envoy-plugin"
 OPA_ENGINE = "github.com/open-policy-agent/opa"
 OPA_PLUGIN_VERSION, OPA_VERSION = "v1.14.0-envoy", "v1.22.4"
@@ -51,6 +53,39 @@ class Contender:
     target: Target
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     started_seconds: float = 0.0
+    recorder: str = ""
+    """Where a recorder tells what it has written, for contenders whose record comes later."""
+
+    def settle(self, since: int, requests: int) -> float:
+        """
+        Wait until records came of everything that was asked.
+
+        Args:
+            since: ``recorded`` before.
+            requests: asked since then, at least; what was under way when the load ended is recorded, too.
+
+        Returns:
+            Seconds; 0 for contenders that record before they answer. Raises SystemExit when records stay out.
+        """
+        if not self.recorder:
+            return 0.0
+        began = time.monotonic()
+        newest = (since, began)
+        while time.monotonic() < began + RECORDS_SECONDS:
+            time.sleep(0.05)
+            found = self.recorded()
+            if found != newest[0]:
+                newest = (found, time.monotonic())
+            elif found >= since + requests and time.monotonic() > newest[1] + 0.5:  # Envoy writes all 0.1 s
+                return newest[1] - began
+        raise SystemExit(f"{self.name}: {newest[0] - since} records of {requests} requests after {RECORDS_SECONDS} s")
+
+    def recorded(self) -> int:
+        """Records that were written so far; 0 for contenders without a recorder."""
+        if not self.recorder:
+            return 0
+        told = httpx.get(self.recorder, timeout=10, trust_env=False).text
+        return int(float(re.findall(r"^authz_audit_records_total(?:\{\})? (\S+)$", told, re.MULTILINE)[0]))
 
     def pids(self) -> list[int]:
         found, todo = [], [process.pid for process in self.processes]
@@ -325,18 +360,29 @@ def _slots(subject: Subject) -> list[Json]:
     return subject.slots()
 
 
-def _native(place: Field) -> Contender:
+def _native(carrier: str) -> Start:
     """Envoy decides; a server that answers no check makes the record of its access log."""
-    logs = place.folder / "logs"
-    logs.mkdir()
-    command = [
-        *_serve(place, "grpcio", free_port(), f"file:{place.folder}/audit-native.jsonl"),
-        *("--access-logs", f"file:{logs}"),
-    ]
-    recorder = place.run("recorder", command).wait(lambda: "SERVING" in (place.folder / "recorder.log").read_text())
-    server = Contender("recorder", Target(""), [recorder.process])
-    log = place.subject.access_log(str(logs / "bench.json"))
-    return _start_envoy("Envoy + authz native", place, place.subject.slots(), [], [], {}, server, log)
+    name = f"Envoy + authz native{', grpc log' if carrier == 'grpc' else ''}"
+
+    def start(place: Field) -> Contender:
+        logs, port, admin = place.folder / f"logs-{carrier}", free_port(), free_port()
+        logs.mkdir()
+        command = [
+            *_serve(place, "grpcio", port, f"file:{place.folder}/audit-native-{carrier}.jsonl"),
+            *("--access-logs", "grpc" if carrier == "grpc" else f"file:{logs}"),
+            *("--admin", f"127.0.0.1:{admin}", "--access-log-positions", str(place.folder / f"positions-{carrier}")),
+        ]
+        said = f"recorder-{carrier}"
+        recorder = place.run(said, command).wait(lambda: "SERVING" in (place.folder / f"{said}.log").read_text())
+        server = Contender("recorder", Target(""), [recorder.process])
+        address: Json = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+        clusters = [check_cluster(address)] if carrier == "grpc" else []
+        log = place.subject.stream_log() if carrier == "grpc" else place.subject.access_log(str(logs / "bench.json"))
+        found = _start_envoy(name, place, place.subject.slots(), clusters, [], {}, server, log)
+        found.recorder = f"http://127.0.0.1:{admin}/metrics"
+        return found
+
+    return start
 
 
 def _asking(subject: Subject) -> list[Json]:
@@ -362,7 +408,8 @@ THROUGH: dict[str, Start] = {
     "Envoy alone": _envoy("Envoy alone", None, _no_filters),
     "Istio's filters": _envoy("Istio's filters", None, _istio),
     "Istio's filters, token cache": _envoy("Istio's filters, token cache", None, _istio_remembering),
-    "Envoy + authz native": _native,
+    "Envoy + authz native": _native("file"),
+    "Envoy + authz native, grpc log": _native("grpc"),
     "Envoy + authz native, no log": _envoy("Envoy + authz native, no log", None, _slots),
     "Envoy + authz grpcio": _envoy("Envoy + authz grpcio", _authz("grpcio", log=True), _asking),
     "Envoy + authz hosted": _envoy("Envoy + authz hosted", _authz("envoy", log=True), _asking),

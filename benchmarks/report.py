@@ -6,6 +6,8 @@ from html import escape
 from itertools import cycle
 from typing import Any
 
+from benchmarks import native_reload
+
 KEPT_UP = 0.98
 """A contender that answers a smaller share of a rate does not keep up, and its latency says nothing."""
 OURS, OTHERS = "#2f6f4f", "#8d99ae"
@@ -51,6 +53,8 @@ def markdown(result: Result) -> str:
     ):
         if result.get(name):
             lines += [f"**{title}**", "", *_growth(result[name])]
+    if "native" in result:
+        lines += ["**Native enforcement**", "", *_native(result)]
     if "loading" in result:
         lines += ["**Loading**", "", *_loading(result["loading"])]
     return "\n".join(lines) + "\n"
@@ -82,6 +86,7 @@ def in_short(result: Result) -> list[str]:
     if grown:
         told = ", ".join(f"{row['contender']} {row['requests_per_second']:,.0f}" for row in grown)
         found.append(f"Requests/s through an Envoy with 10,000 policies on one workload: {told}.")
+    found += _native_in_short(result)
     rows = {(row["contender"], row["policies"]): row for row in result.get("growth straight", ())}
     sizes = sorted({size for _, size in rows})
     told = ", ".join(
@@ -91,6 +96,46 @@ def in_short(result: Result) -> list[str]:
     if len(sizes) > 1:
         found.append(f"CPU of a request with {sizes[-1]:,} policies against {sizes[0]:,}: {told}.")
     return found
+
+
+NATIVE, NO_LOG, LINEAR = "Envoy + authz native", "Envoy + authz native, no log", "Istio's filters"
+
+
+def _native_in_short(result: Result) -> list[str]:
+    """Native enforcement with the record of every request, beside what it takes the place of."""
+    rows = {(row["contender"], row["policies"]): row for row in result.get("growth through", ())}
+    found = []
+    for size in sorted({size for _, size in rows}):
+        ours = rows.get((NATIVE, size))
+        against = [
+            f"{ours['requests_per_second'] / rows[other, size]['requests_per_second']:.2f} times {other}"
+            for other in ("Envoy + authz hosted", LINEAR, NO_LOG)
+            if ours is not None and (other, size) in rows
+        ]
+        if ours is not None and size in (1, 10_000):
+            found.append(
+                f"{NATIVE} with a record of every request, {size:,} {'policy' if size == 1 else 'policies'}: "
+                f"{ours['requests_per_second']:,.0f} requests/s, {', '.join(against)}; the last record was written "
+                f"{ours['records_seconds']:.1f} s after the load ended."
+            )
+    for name in (NATIVE, NO_LOG):
+        if (name, 1) in rows and (name, 10_000) in rows:
+            grown = rows[name, 10_000]["cpu_us"] / rows[name, 1]["cpu_us"]
+            found.append(f"CPU of a request with 10,000 policies against 1: {name} {grown:.2f} times.")
+    through = {row["contender"]: row for row in result.get("through", ())}
+    if "Envoy alone" in through and NATIVE in through:
+        alone, ours = (_p99(through[name], 2_000) for name in ("Envoy alone", NATIVE))
+        if alone and ours:
+            found.append(f"p99 at 2,000 requests/s: Envoy alone {alone}, {NATIVE} {ours}.")
+    return found
+
+
+def _native(result: Result) -> list[str]:
+    found = result["native"]
+    lines = [f"- {native_reload.sentence(found['reload'])}"]
+    for name, row in found["records"].items():
+        lines.append(f"- {name}: {1e6 / row['cpu_us']:,.0f} records/s/core, {row['cpu_us']:.0f} µs of CPU a record.")
+    return [*lines, ""]
 
 
 def _p99(row: Mapping[str, Any], rate: int) -> str | None:
@@ -135,7 +180,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _saturated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return _table(
-        ("", "requests/s", "CPU µs", "MB", "start s"),
+        ("", "requests/s", "CPU µs", "MB", "start s", "records after s"),
         [
             (
                 row["contender"],
@@ -143,6 +188,7 @@ def _saturated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{row['cpu_us']:.0f}",
                 f"{row['megabytes']:.0f}",
                 f"{row['started_seconds']:.1f}",
+                f"{row['records_seconds']:.1f}" if row["records_seconds"] else "–",
             )
             for row in rows
         ],

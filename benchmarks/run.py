@@ -34,6 +34,8 @@ from benchmarks import report
 from benchmarks.clients import Paced, pace, saturate
 from benchmarks.contenders import OPA_VERSION, STRAIGHT, THROUGH, Contender, Field, Missing, Start, build_opa, started
 from benchmarks.loading import measure_loading
+from benchmarks.native_record import measure_records
+from benchmarks.native_reload import measure_native_reload
 from benchmarks.subject import make_subject
 
 RATES = (500, 2_000, 5_000)
@@ -85,7 +87,7 @@ class Plan:
 FULL = Plan(5, 2.0, RATES, SIZES, 5, False)
 SHORT = Plan(3, 1.0, (), (1, 1_000), 3, True)
 ONCE = Plan(1, 1.0, RATES, SIZES, 1, False)
-PARTS = ("check", "straight", "growth straight", "through", "growth through", "loading")
+PARTS = ("check", "straight", "growth straight", "through", "growth through", "native", "loading")
 QUICK_PARTS = ("check", "straight", "growth straight")
 
 
@@ -101,6 +103,8 @@ class Row:
     megabytes: float
     started_seconds: float
     """From its start to the first request that it let pass."""
+    records_seconds: float
+    """From the end of the load until a record of every request was written; 0 where records come before answers."""
     paced: dict[int, Paced]
 
 
@@ -123,22 +127,25 @@ class Bench:
         rounds = plan.rounds if rates or plan.is_quick else plan.growth_rounds
         with started(starts, place, self.missing, self.say) as found:
             seconds = {one.name: self._warm(one) for one in found}
-            saturated: dict[str, list[tuple[float, float]]] = {one.name: [] for one in found}
+            saturated: dict[str, list[tuple[float, float, float]]] = {one.name: [] for one in found}
             paced: dict[str, dict[int, list[Paced]]] = {one.name: {rate: [] for rate in rates} for one in found}
             for number in range(rounds):
                 self.say(f"{name}: round {number + 1} of {rounds}")
                 for one in found:
                     saturated[one.name].append(self._saturate(one, seconds[one.name]))
                     for rate in rates:
+                        since = one.recorded()
                         paced[one.name][rate].append(pace(one.target, rate, plan.seconds, self.clients))
+                        one.settle(since, 1)
             return [
                 Row(
                     one.name,
                     size,
-                    median(rate for rate, _ in saturated[one.name]),
-                    median(cpu for _, cpu in saturated[one.name]),
+                    median(rate for rate, _, _ in saturated[one.name]),
+                    median(cpu for _, cpu, _ in saturated[one.name]),
                     one.megabytes(),
                     one.started_seconds,
+                    median(late for _, _, late in saturated[one.name]),
                     {
                         rate: Paced(*(median(values) for values in zip(*map(_figures, runs), strict=True)))
                         for rate, runs in paced[one.name].items()
@@ -149,15 +156,19 @@ class Bench:
 
     def _warm(self, one: Contender) -> float:
         """Seconds that a run of a contender takes: long ones where all that wait are answered only after seconds."""
+        since = one.recorded()
         done = saturate(one.target, self.plan.seconds / 2, self.clients)
+        one.settle(since, done.requests)
         return SLOW_SECONDS if done.requests < FEW_REQUESTS else self.plan.seconds
 
-    def _saturate(self, one: Contender, seconds: float) -> tuple[float, float]:
-        before = one.cpu_seconds()
+    def _saturate(self, one: Contender, seconds: float) -> tuple[float, float, float]:
+        """Requests a second, CPU of one with its record, and seconds until the last record was there."""
+        before, since = one.cpu_seconds(), one.recorded()
         done = saturate(one.target, seconds, self.clients)
         if not done.requests:
             raise SystemExit(f"{one.name} answered nothing in {seconds:g} s")
-        return done.requests_per_second, (one.cpu_seconds() - before) / done.requests * 1e6
+        late = one.settle(since, done.requests)
+        return done.requests_per_second, (one.cpu_seconds() - before) / done.requests * 1e6, late
 
     def growth(self, starts: Mapping[str, Start], name: str) -> list[Row]:
         return [
@@ -231,6 +242,10 @@ def measure(plan: Plan, folder: Path, opa_folder: Path, parts: Sequence[str]) ->
         "growth straight": lambda: bench.growth(growing, "growth straight"),
         "through": lambda: bench.compare(THROUGH, 1, "through", rates=plan.rates),
         "growth through": lambda: bench.growth(growing_through, "growth through"),
+        "native": lambda: {
+            "reload": measure_native_reload(2 if plan.rounds == 1 else 4),
+            "records": measure_records(4_000 if plan.rounds == 1 else 20_000),
+        },
         "loading": lambda: measure_loading(folder / "loading"),
     }
     result: dict[str, Any] = {

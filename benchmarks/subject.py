@@ -15,7 +15,7 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
 from authz.envoy.native import access_log
-from authz.envoy.native.access_log import http_file_log
+from authz.envoy.native.access_log import http_file_log, http_grpc_log
 from authz.envoy.native.filters import http_filters
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.slots import fill_slots
@@ -126,8 +126,15 @@ class Subject:
 
     def access_log(self, path: str) -> Json:
         """The log from which the record of every decision is made."""
+        return http_file_log(path, self._logged())
+
+    def stream_log(self) -> Json:
+        """The same to the server behind the cluster of ``check_cluster``."""
+        return http_grpc_log("authz", self._logged())
+
+    def _logged(self) -> access_log.Subject:
         asked = asked_of(self.engine().for_workload(WORKLOAD))
-        return http_file_log(path, access_log.Subject(WORKLOAD, "bench", "bench", asked=asked))
+        return access_log.Subject(WORKLOAD, "bench", "bench", asked=asked)
 
 
 def make_subject(size: int) -> Subject:

@@ -177,7 +177,16 @@ class Settings(BaseSettings):
         "key set fetched; with `access_log_admin` a metric tells of proxies that run other filters than it holds",
     )
     access_log_verify: float = Field(
-        default=1.0, ge=0, le=1, description="share of their entries that the engine decides again and compares"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of allowed requests that the engine decides again and compares; denials, audited requests "
+        "and the first of each kind always are",
+    )
+    access_log_backlog: int = Field(
+        default=256 << 20,
+        ge=0,
+        description="bytes of logs that may wait while others need the processor; beyond, reading takes its share",
     )
 
     otlp_endpoint: str = Field(

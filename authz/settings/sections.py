@@ -182,6 +182,7 @@ class AccessLogSettings(Section):
     admin: str
     state: Path | None
     verify: float
+    backlog: int
 
     @property
     def directories(self) -> tuple[Path, ...]:

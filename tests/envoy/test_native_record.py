@@ -68,7 +68,7 @@ def serving(mesh: NativeMesh, *flags: str) -> Iterator[Serving]:
             *COMMAND, "--policies", "policies", "--workers", "1", "--server", "grpcio",
             "--listen", "unix:run/authz.sock",
             "--admin", "127.0.0.1:0", "--audit", "file:audit.jsonl", "--audit-query-values", "page",
-            "--drain-delay-seconds", "0",
+            "--drain-delay-seconds", "0", "--access-log-verify", "1",
             *(flags or ("--access-logs", "file:logs")),
         ],
         cwd=mesh.state, env=environment, stderr=log,

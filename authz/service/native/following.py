@@ -4,6 +4,9 @@ Following a directory of access logs: read, hand over, wait until the sinks have
 After an orderly stop reading goes on where it ended. A process that was killed may have written records whose position
 it did not keep: those are found at the end of the audit file and not written again. Sinks that cannot be read back
 (standard output, OTLP) may then get the records of the last half second twice.
+
+Whoever wrote the log may want the processor that reading takes. So where others wait for it, reading lags behind: the
+file keeps what was written.
 """
 
 import asyncio
@@ -11,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from time import perf_counter, thread_time
 
 from authz.audit.query import audit_files, read_record
 from authz.core.errors import SettingsError
@@ -20,6 +24,12 @@ from authz.sources.access_logs.follow import Follower, Lines
 _log = logging.getLogger("authz.native")
 POLL_SECONDS = 0.1
 KEEP_SECONDS = 0.5
+BUSY = 1.5
+"""So many times the time of the processor that work takes by the clock tell that others wanted the processor, too."""
+LOOK_SECONDS = 0.005
+"""So long we work before that is judged, time of the processor."""
+PAUSES = 9
+"""So many times as long as we worked we leave a busy processor to others."""
 TAIL_BYTES = 64 << 20
 """How much of the audit file is read after a kill: far more than is written between two positions."""
 
@@ -27,9 +37,22 @@ TAIL_BYTES = 64 << 20
 class Following:
     """One directory. ``run`` until cancelled, then ``close``."""
 
-    def __init__(self, intake: Intake, directory: Path, positions: Path | None, audit: Iterable[Path]) -> None:
-        """``audit``: files of the sinks that can be read back. Raises SettingsError."""
+    def __init__(
+        self, intake: Intake, directory: Path, positions: Path | None, audit: Iterable[Path], backlog: int = 0
+    ) -> None:
+        """
+        Open a directory.
+
+        Args:
+            audit: files of the sinks that can be read back.
+            backlog: bytes that may wait while the machine is busy; beyond, and with 0, reading takes its share.
+
+        Raises:
+            SettingsError: it cannot be followed.
+        """
         self.directory = directory
+        self._backlog = backlog
+        self._worked = self._took = 0.0
         self._intake = intake
         try:
             self._follower = Follower(directory, positions)
@@ -45,7 +68,7 @@ class Following:
     @property
     def waiting_bytes(self) -> int:
         """Bytes of the file that are not yet read."""
-        return self._follower.status.waiting_bytes
+        return self._follower.behind()
 
     async def run(self) -> None:
         """Follow for ever. Trouble is told and tried again; nothing is skipped because of it."""
@@ -81,10 +104,22 @@ class Following:
         for begin in range(0, len(lines.lines), SLICE):
             await self._intake.room()
             piece = lines.lines[begin : begin + SLICE]
+            began, cpu = perf_counter(), thread_time()
             self._intake.take_lines(piece, self._repeated)
+            self._worked += thread_time() - cpu
+            self._took += perf_counter() - began
             at += sum(map(len, piece)) + len(piece)
             self._read[lines.log] = at
             self._follower.taken(lines.log, at)
+            if self._worked > LOOK_SECONDS:
+                await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Pause where the time by the clock tells that others waited for the processor, and not too much waits here."""
+        worked, is_busy = self._worked, self._took > BUSY * self._worked
+        self._worked = self._took = 0.0
+        if is_busy and self._follower.behind() < self._backlog:
+            await asyncio.sleep(PAUSES * worked)
 
     async def close(self) -> None:
         """Keep the position of what was handed over. The trail must still be open."""

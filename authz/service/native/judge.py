@@ -202,7 +202,7 @@ class Judge:
         if len(self._told) >= MAX_REMEMBERED:
             self._forget()
         found = self._told[key] = told_decision(enforced, known.policies, known.names, known.allow, tcp=is_tcp)
-        return found, entry.alike is not None
+        return found, True
 
 
 def _accepting(rules: tuple[JwtRule, ...], issuer: str, audience: object) -> str:

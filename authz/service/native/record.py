@@ -41,7 +41,8 @@ class NativeRecord:
             self.intake.hinter = Hinter(settings.state, clock)
         own = list(sinks)
         self._following = [
-            Following(self.intake, directory, settings.positions, own) for directory in settings.directories
+            Following(self.intake, directory, settings.positions, own, settings.backlog)
+            for directory in settings.directories
         ]
         self.stream = AccessLogStream(self.intake) if settings.takes_streams else None
         """What the server takes streams with; None where none are taken."""

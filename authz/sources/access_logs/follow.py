@@ -6,6 +6,7 @@ renamed, copied or compressed log is the same log, read on from where it was, an
 mistaken for what it held before. How far each file was read is kept in one small file, renamed into place.
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -47,9 +48,8 @@ class _Seen:
 
 @dataclass(slots=True)
 class FollowStatus:
-    """For metrics: bytes that wait in the files, lines too long to be entries, and what went wrong last."""
+    """For metrics: lines too long to be entries, and what went wrong last."""
 
-    waiting_bytes: int = 0
     oversized: int = 0
     problem: str = ""
     files: int = 0
@@ -78,7 +78,6 @@ class Follower:
 
     def read(self) -> Iterator[Lines]:
         """Yield new whole lines, the oldest file first, in pieces of a bounded size."""
-        waiting = 0
         logs = self._logs()
         self.status.files = len(logs)
         for identity, path in logs:
@@ -89,10 +88,16 @@ class Follower:
                     self._through[str(path)] = path.stat().st_size
             except (OSError, EOFError, zlib.error) as error:  # rotated away or still being compressed: next time
                 self.status.problem = f"{path.name}: {error}"
+
+    def behind(self) -> int:
+        """Count the bytes of the files, as they are now, that are not yet taken; what is compressed is not counted."""
+        waiting = 0
         for (name, _), seen in self._seen.items():
             if not name.endswith(".gz"):
-                waiting += max(0, seen.size - self._at.get(seen.identity, 0))
-        self.status.waiting_bytes = waiting
+                with contextlib.suppress(OSError):  # renamed since it was looked at: found again at the next look
+                    size = (self._directory / name).stat().st_size
+                    waiting += max(0, size - self._at.get(seen.identity, 0))
+        return waiting
 
     def taken(self, log: str, end: int) -> None:
         """Reading goes on from here, in this life: the lines before were taken over."""

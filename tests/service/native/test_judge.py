@@ -8,7 +8,7 @@ import pytest
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.native.intake import Intake
 from authz.service.native.judge import GRACE_SECONDS, Judge, Judged, Verdict
-from authz.wire.access_log import read_line
+from authz.wire.access_line import LineReader
 from tests.service.native.test_gaps import Trail
 from tests.wire.test_access_log import line
 
@@ -44,6 +44,9 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: ["/ok/audit"]}}]}]}
 """
 
 
+READER = LineReader()
+
+
 def rule(name: str, index: int = 0) -> str:
     return f"ns[bookinfo]-policy[{name}]-rule[{index}]"
 
@@ -74,7 +77,7 @@ def judge(tmp_path: Path) -> Judge:
 
 
 def judged(judge: Judge, written: bytes) -> Judged:
-    return judge.judge(read_line(written))
+    return judge.judge(READER.read(written))
 
 
 AUDITED = {
@@ -162,9 +165,58 @@ def test_an_entry_that_names_its_policies_is_judged_by_them(judge: Judge, tmp_pa
 def test_a_share_is_decided_again_and_the_rest_recorded(tmp_path: Path) -> None:
     judge = Judge(0.25)
     judge.replace(snapshot(tmp_path), 0.0)
-    verdicts = [judged(judge, entry(allowed_by=rule("some"))) for _ in range(100)]
-    assert sum(one.verdict is Verdict.AGREED for one in verdicts) == 25
+    verdicts = [judged(judge, entry(f"/ok/{number}", allowed_by=rule("some"))) for number in range(101)]
+    assert verdicts[0].verdict is Verdict.AGREED  # the first of its kind
+    assert sum(one.verdict is Verdict.AGREED for one in verdicts[1:]) == 25
     assert {one.offer.decision.rule and one.offer.decision.rule.name for one in verdicts} == {rule("some")}
+
+
+def test_denials_and_what_an_audit_policy_chose_are_always_decided_again(tmp_path: Path) -> None:
+    judge = Judge(0.0)
+    judge.replace(snapshot(tmp_path), 0.0)
+    assert judged(judge, entry("/ok/1", allowed_by=rule("some"))).verdict is Verdict.AGREED
+    assert judged(judge, entry("/ok/2", allowed_by=rule("some"))).verdict is Verdict.SKIPPED
+    for number in range(3):
+        assert judged(judge, entry(f"/no/{number}", **refused())).verdict is Verdict.AGREED
+        assert judged(judge, entry(f"/ok/{number}", **refused())).verdict is Verdict.DISAGREED
+        audited = judged(judge, entry(f"/ok/{number}", allowed_by=rule("some"), hint=True))
+        assert audited.verdict is Verdict.DISAGREED
+
+
+def test_what_was_decided_once_holds_for_requests_in_which_policies_can_see_no_difference(tmp_path: Path) -> None:
+    judge = Judge(0.0)
+    judge.replace(snapshot(tmp_path), 0.0)
+    first = judged(judge, entry(allowed_by=rule("some")))
+    again = judged(judge, entry(allowed_by=rule("some"), id="other", start="1700000001.000000", trace="t"))
+    assert (first.verdict, again.verdict) == (Verdict.AGREED, Verdict.AGREED)
+    assert again.offer.decision is first.offer.decision
+    assert (again.offer.decision_id, again.offer.started_at) == ("other", 1_700_000_001.0)
+    for other in ({"path": "/ok2"}, {"direct": "10.0.0.8:1"}, {"remote": "10.0.0.8:1"}):
+        assert judged(judge, entry(**{"allowed_by": rule("some"), **other})).verdict is Verdict.SKIPPED
+
+
+def test_a_rule_that_asks_for_the_request_id_is_decided_for_each_request(tmp_path: Path) -> None:
+    judge = Judge(1.0)
+    judge.replace(snapshot(tmp_path, ALLOW.replace("x-team", "x-request-id")), 0.0)
+    told = {"rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}}
+    assert judged(judge, entry("/no", id="red", **told)).verdict is Verdict.AGREED
+    assert judged(judge, entry("/no", id="blue", **told)).verdict is Verdict.DISAGREED
+
+
+def test_a_claim_that_may_have_been_another_is_no_disagreement(tmp_path: Path) -> None:
+    judge = Judge(1.0)
+    jwt = """
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: bookinfo}
+spec: {jwtRules: [{issuer: i, jwks: '{"keys": []}'}]}
+---"""
+    when = '"request.auth.claims[groups]", values: ["-"]'
+    judge.replace(snapshot(tmp_path, jwt + ALLOW.replace('"request.headers[x-team]", values: [red]', when)), 0.0)
+    claims = {"iss": "i", "sub": "s", "exp": 1_900_000_000, "groups": "-"}
+    told = {"rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}}
+    assert judged(judge, entry("/no", claims=claims, **told)).verdict is Verdict.UNKNOWN
+    assert judged(judge, entry("/no", claims={**claims, "groups": "a"}, **told)).verdict is Verdict.DISAGREED
 
 
 def test_without_policies_nothing_is_judged() -> None:

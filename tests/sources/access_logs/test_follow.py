@@ -148,7 +148,7 @@ def test_what_waits_is_told(reader: Reader) -> None:
     log = reader.directory / "a.json"
     append(log, "one\n", "rest")
     reader.read()
-    assert reader.follower.status.waiting_bytes == 4
+    assert reader.follower.behind() == 4
 
 
 def test_positions_that_are_none_are_refused_with_what_to_do(reader: Reader) -> None:
