@@ -85,7 +85,8 @@ class Contender:
         if not self.recorder:
             return 0
         told = httpx.get(self.recorder, timeout=10, trust_env=False).text
-        return int(float(re.findall(r"^authz_audit_records_total(?:\{\})? (\S+)$", told, re.MULTILINE)[0]))
+        counted = re.findall(r'^authz_audit_sink_records_total\{.*result="written".*\} (\S+)$', told, re.MULTILINE)
+        return sum(int(float(number)) for number in counted)
 
     def pids(self) -> list[int]:
         found, todo = [], [process.pid for process in self.processes]

@@ -1,10 +1,12 @@
 """
-10,000 policies of an Envoy that decides by itself, replaced under load: ``python -m benchmarks.native_reload [--quick]``.
+10,000 policies of an Envoy that decides by itself, replaced under load.
+
+    python -m benchmarks.native_reload [--quick]
 
 Two sets take turns as the filters of one Envoy, while requests come at a fixed rate. The rule that allows them is
-another one in each set, so that half of one set beside half of the other would refuse them; none may be refused or lost.
-One connection asks meanwhile for what only one of the sets allows: its answers tell when a set came in force, and must
-change once. Latency near a change is told beside that of the quiet time, emission as CPU seconds.
+another one in each set, so that half of one set beside half of the other would refuse them; none may be refused, or
+lost. One connection asks meanwhile for what only one of the sets allows: its answers tell when a set came in force, and
+must change once. Latency near a change is told beside that of the quiet time, emission as CPU seconds.
 """
 
 import http.client
@@ -12,14 +14,18 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from authz.core.compiler import compile_engine
 from authz.core.resources import MeshConfig
@@ -98,8 +104,6 @@ def _last_run(answers: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
 
 def measure_native_reload(changes: int = CHANGES) -> dict[str, Any]:
     """Everything, as figures."""
-    import subprocess
-
     subject = make_subject(MANY)
     (first, cpu_first), (second, cpu_second) = emitted(subject, True), emitted(subject, False)
     with tempfile.TemporaryDirectory(prefix="authz-reload-") as name:
@@ -134,8 +138,6 @@ def measure_native_reload(changes: int = CHANGES) -> dict[str, Any]:
 
 
 def _wait(target: Target) -> None:
-    import httpx
-
     ends = time.monotonic() + 60
     while time.monotonic() < ends:
         try:
@@ -170,7 +172,7 @@ def _change(
         requests = load.result()  # raises when one was refused
     probe.stop()
     statuses = [status for _, status in probe.answers]
-    flips = sum(one != other for one, other in zip(statuses, statuses[1:], strict=False))
+    flips = sum(one != other for one, other in pairwise(statuses))
 
     def between(begin: float, end: float) -> list[tuple[float, float]]:
         return [one for one in requests if begin <= one[0] < end]

@@ -14,7 +14,7 @@ from authz.core.attributes import Workload
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
-from authz.envoy.native import access_log
+from authz.envoy.native.access_log import Subject as Logged
 from authz.envoy.native.access_log import http_file_log, http_grpc_log
 from authz.envoy.native.filters import http_filters
 from authz.envoy.native.indexed import Form
@@ -132,9 +132,9 @@ class Subject:
         """The same to the server behind the cluster of ``check_cluster``."""
         return http_grpc_log("authz", self._logged())
 
-    def _logged(self) -> access_log.Subject:
+    def _logged(self) -> Logged:
         asked = asked_of(self.engine().for_workload(WORKLOAD))
-        return access_log.Subject(WORKLOAD, "bench", "bench", asked=asked)
+        return Logged(WORKLOAD, "bench", "bench", asked=asked)
 
 
 def make_subject(size: int) -> Subject:

@@ -119,20 +119,6 @@ _EARLY = frozenset(
 )  # fmt: skip
 
 
-def read_facts(told: Mapping[str, Any]) -> LogEntry:
-    """Read the facts of an entry by their names in a stream. Raises NotAnEntry."""
-    try:
-        size = told.get("bytes_in") or 0
-        return Alike(told).entry(
-            Own(
-                float(told["start"]), told.get("duration") or 0, size, told.get("direct") or "",
-                told.get("remote") or "", told.get("id") or "", told.get("path") or "", told.get("trace") or "",
-            )
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise NotAnEntry(f"not what the format says: {type(error).__name__}") from None
-
-
 class Own(NamedTuple):
     """What every request has for itself."""
 

@@ -1,7 +1,8 @@
 """
 Messages of Envoy's gRPC access log service to the entries of ``wire.access_log``: bytes in, nouns out.
 
-Each entry is told in the facts of a line of the file carrier, so that there is one reading of both.
+Each entry is told in the facts of a line of the file carrier, so that there is one reading of both. What entries have
+in common is read once.
 """
 
 from collections.abc import Iterator
@@ -15,11 +16,14 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from authz._proto import access_log_pb2 as pb
 from authz._proto import ext_authz_pb2
-from authz.wire.access_log import LogEntry, NotAnEntry, read_facts
+from authz.wire.access_log import Alike, LogEntry, NotAnEntry, Own
 
 _TAG, _VERSION = "authz", "authz.policy_version"
 _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
 _JWT, _COMMON = "envoy.filters.http.jwt_authn", "envoy.common"
+MAX_REMEMBERED = 4096
+_known: dict[tuple[object, ...], Alike] = {}
+"""What entries have in common, by all of which it is made; values are never changed."""
 _PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 
 
@@ -42,13 +46,57 @@ def read_message(message: bytes) -> Iterator[LogEntry | NotAnEntry]:
 
 def _read(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> LogEntry | NotAnEntry:
     try:
-        facts = _common(common)
-        facts.update(_http(http, common) if http is not None else _tcp(common))
-        return read_facts(facts)
+        headers = tuple(sorted(http.request.request_headers.items())) if http is not None else ()
+        trace = next((_text(value) for name, value in headers if name == "traceparent"), "")
+        shared = (_shared(common, http), *(one for one in headers if one[0] != "traceparent"))
+        alike = _known.get(shared)
+        if alike is None:
+            if len(_known) >= MAX_REMEMBERED:
+                _known.clear()
+            alike = _known[shared] = Alike(
+                _common(common) | (_http(http, common) if http is not None else _tcp(common))
+            )
+        return alike.entry(_own(common, http, trace), alike)
     except NotAnEntry as error:
         return error
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         return NotAnEntry(f"not what the format says: {type(error).__name__}")
+
+
+def _shared(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> tuple[object, ...]:
+    """Everything of which ``Alike`` is made, but for headers, as it came."""
+    version = common.filter_state_objects.get(_VERSION)
+    shared = (
+        common.custom_tags.get(_TAG),
+        common.tls_properties.SerializeToString(deterministic=True),
+        common.metadata.SerializeToString(deterministic=True),
+        version.value if version is not None else None,
+        common.downstream_local_address.SerializeToString(),
+        common.connection_termination_details,
+    )
+    if http is None:
+        return shared
+    request, response = http.request, http.response
+    return (
+        *shared, request.authority, request.scheme, request.user_agent, http.protocol_version,
+        response.response_code.value, response.response_code_details,
+    )  # fmt: skip
+
+
+def _own(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None, trace: str) -> Own:
+    start, lasted = common.start_time, common.duration
+    if not common.HasField("duration"):
+        lasted = common.time_to_last_downstream_tx_byte
+    return Own(
+        start.seconds + start.nanos // 1000 / 1e6,
+        lasted.seconds * 1e3 + lasted.nanos / 1e6,
+        http.request.request_body_bytes if http is not None else 0,
+        _address(common.downstream_direct_remote_address.SerializeToString()),
+        _address(common.downstream_remote_address.SerializeToString()),
+        _text(http.request.request_id if http is not None else common.stream_id),
+        _text(http.request.path) if http is not None else "",
+        trace,
+    )
 
 
 def _common(common: pb.AccessLogCommon) -> dict[str, Any]:
@@ -56,15 +104,8 @@ def _common(common: pb.AccessLogCommon) -> dict[str, Any]:
     peer = tls.peer_certificate_properties
     names = [name for name in _RBAC if name in metadata]
     version = common.filter_state_objects.get(_VERSION)
-    start, lasted = common.start_time, common.duration
-    if not common.HasField("duration"):
-        lasted = common.time_to_last_downstream_tx_byte
     return {
         "authz": common.custom_tags[_TAG] if _TAG in common.custom_tags else _missing(),
-        "start": start.seconds + start.nanos // 1000 / 1e6,
-        "duration": lasted.seconds * 1e3 + lasted.nanos / 1e6,
-        "direct": _address(common.downstream_direct_remote_address.SerializeToString()),
-        "remote": _address(common.downstream_remote_address.SerializeToString()),
         "local": _address(common.downstream_local_address.SerializeToString()),
         "peer": ",".join(_text(name.uri) for name in peer.subject_alt_name if name.uri),
         "dns": ",".join(_text(name.dns) for name in peer.subject_alt_name if name.dns),
@@ -80,21 +121,17 @@ def _common(common: pb.AccessLogCommon) -> dict[str, Any]:
 
 def _http(entry: pb.HTTPAccessLogEntry, common: pb.AccessLogCommon) -> dict[str, Any]:
     request, response = entry.request, entry.response
-    headers = {name: _text(value) for name, value in request.request_headers.items()}
+    headers = {name: _text(value) for name, value in request.request_headers.items() if name != "traceparent"}
     jwt = common.metadata.filter_metadata
     authenticated = _members(jwt[_JWT]) if _JWT in jwt else {}
     return {
         "method": headers.pop(":method", ""),
         "host": _text(request.authority),
-        "path": _text(request.path),
         "scheme": request.scheme,
-        "id": _text(request.request_id),
         "user_agent": _text(request.user_agent) or None,
         "content_type": headers.pop("content-type", None),
-        "trace": headers.pop("traceparent", ""),
         "headers": headers,
         "protocol": _PROTOCOLS.get(entry.protocol_version, ""),
-        "bytes_in": request.request_body_bytes,
         "code": response.response_code.value,
         "details": _text(response.response_code_details),
         "claims": authenticated.get("payload"),
@@ -103,7 +140,7 @@ def _http(entry: pb.HTTPAccessLogEntry, common: pb.AccessLogCommon) -> dict[str,
 
 
 def _tcp(common: pb.AccessLogCommon) -> dict[str, Any]:
-    return {"id": _text(common.stream_id), "details": _text(common.connection_termination_details)}
+    return {"details": _text(common.connection_termination_details)}
 
 
 def _missing() -> str:

@@ -198,7 +198,9 @@ def test_what_was_decided_once_holds_for_requests_in_which_policies_can_see_no_d
 def test_a_rule_that_asks_for_the_request_id_is_decided_for_each_request(tmp_path: Path) -> None:
     judge = Judge(1.0)
     judge.replace(snapshot(tmp_path, ALLOW.replace("x-team", "x-request-id")), 0.0)
-    told = {"rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}}
+    told: dict[str, Any] = {
+        "rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}
+    }
     assert judged(judge, entry("/no", id="red", **told)).verdict is Verdict.AGREED
     assert judged(judge, entry("/no", id="blue", **told)).verdict is Verdict.DISAGREED
 
@@ -214,7 +216,9 @@ spec: {jwtRules: [{issuer: i, jwks: '{"keys": []}'}]}
     when = '"request.auth.claims[groups]", values: ["-"]'
     judge.replace(snapshot(tmp_path, jwt + ALLOW.replace('"request.headers[x-team]", values: [red]', when)), 0.0)
     claims = {"iss": "i", "sub": "s", "exp": 1_900_000_000, "groups": "-"}
-    told = {"rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}}
+    told: dict[str, Any] = {
+        "rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}
+    }
     assert judged(judge, entry("/no", claims=claims, **told)).verdict is Verdict.UNKNOWN
     assert judged(judge, entry("/no", claims={**claims, "groups": "a"}, **told)).verdict is Verdict.DISAGREED
 
