@@ -165,7 +165,9 @@ class App:
             app = create_app(self.status, self.trail.status, self.telemetry, self._clock, routes=self.page.routes)
             self.admin = make_admin_server(app, settings.admin)
         if self.native is not None:
-            self._announce(f"records   {', '.join(settings.access_logs.carriers)}: access logs of proxies that enforce")
+            logs = settings.access_logs
+            share = f"{logs.verify:.0%} of what is allowed decided again, and every denial"
+            self._announce(f"records   {', '.join(logs.carriers)}: access logs of proxies that enforce; {share}")
             self._tasks += self.native.start()
         await self.server.start(settings.server.listen)
         for address in self.server.addresses:
