@@ -72,7 +72,7 @@ class Contender:
         began = time.monotonic()
         newest = (since, began)
         while time.monotonic() < began + RECORDS_SECONDS:
-            time.sleep(0.05)
+            time.sleep(0.15)
             found = self.recorded()
             if found != newest[0]:
                 newest = (found, time.monotonic())

@@ -84,7 +84,7 @@ class Plan:
     is_quick: bool
 
 
-FULL = Plan(5, 2.0, RATES, SIZES, 5, False)
+FULL = Plan(3, 2.0, RATES, SIZES, 3, False)
 SHORT = Plan(3, 1.0, (), (1, 1_000), 3, True)
 ONCE = Plan(1, 1.0, RATES, SIZES, 1, False)
 PARTS = ("check", "straight", "growth straight", "through", "growth through", "native", "loading")
@@ -133,10 +133,11 @@ class Bench:
                 self.say(f"{name}: round {number + 1} of {rounds}")
                 for one in found:
                     saturated[one.name].append(self._saturate(one, seconds[one.name]))
+                    keeps_up = True
                     for rate in rates:
-                        since = one.recorded()
-                        paced[one.name][rate].append(pace(one.target, rate, plan.seconds, self.clients))
-                        one.settle(since, 1)
+                        found_at = self._pace(one, rate) if keeps_up else Paced(0.0, 0.0, 0.0, 0.0)
+                        keeps_up = found_at.achieved >= report.KEPT_UP * rate
+                        paced[one.name][rate].append(found_at)
             return [
                 Row(
                     one.name,
@@ -160,6 +161,12 @@ class Bench:
         done = saturate(one.target, self.plan.seconds / 2, self.clients)
         one.settle(since, done.requests)
         return SLOW_SECONDS if done.requests < FEW_REQUESTS else self.plan.seconds
+
+    def _pace(self, one: Contender, rate: int) -> Paced:
+        since = one.recorded()
+        found = pace(one.target, rate, self.plan.seconds, self.clients)
+        one.settle(since, 1)
+        return found
 
     def _saturate(self, one: Contender, seconds: float) -> tuple[float, float, float]:
         """Requests a second, CPU of one with its record, and seconds until the last record was there."""
