@@ -32,6 +32,8 @@ SLICE = 32
 WAIT_SECONDS = 0.005
 TENTHS = 10
 """Entries are counted by tenths of a second for the comparison with Envoy's counters."""
+TCP = "tcp:"
+"""Before the listener's name where connections are counted; an HTTP listener may have the same name."""
 COMPLAINTS_SECONDS = 10.0
 """At most one line in the operator's log for each kind of trouble in this time; metrics and notes have the rest."""
 Recorded = Counter[tuple[str, str]]
@@ -157,8 +159,9 @@ class Intake:
 
     def _count(self, entry: LogEntry, carrier: str, result: str) -> None:
         self.results[carrier, result] += 1
-        if self.counts_seen and entry.attributes.http is not None:
-            self.seen[entry.proxy, entry.listener, int(entry.ended_at * TENTHS)] += 1
+        if self.counts_seen:
+            listener = entry.listener if entry.attributes.http is not None else TCP + entry.listener
+            self.seen[entry.proxy, listener, int(entry.ended_at * TENTHS)] += 1
 
     def _is_repeated(self, entry: LogEntry, repeated: Recorded) -> bool:
         key = (entry.decision_id, _rfc3339(entry.started_at))

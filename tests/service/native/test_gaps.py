@@ -84,6 +84,31 @@ async def test_requests_without_a_record_are_a_gap_a_minute_later(world: World) 
     assert (note.record["proxy"], note.record["missing"]) == ("p", 7)
 
 
+async def test_connections_without_a_record_are_a_gap_and_open_ones_are_none() -> None:
+    world = World()
+    counted = {"begun": 10, "open": 4}
+
+    async def ask(proxy: str) -> Counted:
+        begun = counted["begun"]
+        return Counted({"tcp:inbound": begun - counted["open"]}, 0.0, {"tcp:inbound": begun})
+
+    world.gaps = Gaps(world.intake, "", lambda: world.now, None, ask)
+
+    def come(number: int) -> None:
+        world.intake.seen["p", "tcp:inbound", int(world.now * TENTHS)] += number
+
+    come(6)
+    assert await world.minute() == 0
+    counted["begun"] = 30  # twenty more; sixteen of them ended, and the four of before
+    come(20)
+    for _ in range(3):
+        assert await world.minute() == 0
+    counted.update(begun=50, open=0)
+    come(17)  # of twenty-four
+    assert await world.minute() == 0
+    assert await world.minute() == 3  # the four that were open at first are not held against anybody
+
+
 async def test_entries_that_come_late_are_no_gap(world: World) -> None:
     ended_at = world.now
     world.serve(100, 60)
@@ -158,5 +183,12 @@ def test_counters_are_read_from_the_text_of_the_admin() -> None:
         "http.admin.downstream_rq_total: 3\nserver.uptime: 60\n"
     )
     assert read_counters(text, 1000.0) == Counted({"inbound_9080": 10, "admin": 3}, 940.0)
+    tcp = """tcp.mongo.downstream_cx_total: 9
+listener.127.0.0.1_27017.downstream_cx_active: 3
+listener.127.0.0.1_27017.worker_0.downstream_cx_active: 3
+listener.admin.downstream_cx_active: 5
+server.uptime: 60
+"""
+    assert read_counters(tcp, 1000.0) == Counted({"tcp:mongo": 6}, 940.0, {"tcp:mongo": 9})
     with pytest.raises(ValueError, match="invalid literal"):
         read_counters("http.a.downstream_rq_total: many\n", 0.0)
