@@ -4,8 +4,9 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ PAUSE_SECONDS = 0.2
 TIMEOUT_SECONDS = 5.0
 _VERSION = re.compile(r'^authz_policy_info\{[^}]*version="([^"]*)"[^}]*\} 1', re.MULTILINE)
 """One line for each worker."""
+_VERIFIED = re.compile(r'^authz_native_verified_total\{[^}]*result="([^"]*)"[^}]*\} (\S+)', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Status:
     """Why it is not ready, or not healthy: ``part``, ``message``, ``blocks``."""
     versions: tuple[str, ...]
     """Policy version of every worker."""
+    verified: Mapping[str, int] = field(default_factory=dict)
+    """Requests that proxies decided by themselves, by what came of deciding them again; ``skipped`` were not."""
 
     def holds(self, version: str) -> bool:
         """Ready, and the version in force on every worker; an empty one asks for none."""
@@ -186,7 +190,11 @@ def _ask(client: httpx.Client, path: Path | None) -> Status:
         if 401 in (ready.status_code, metrics.status_code):
             raise FetchError("it asks for a token, which --token-file shows")
         causes = healthy.json()["causes"] or ready.json()["causes"]
-        return Status(ready.status_code == httpx.codes.OK, tuple(causes), tuple(_VERSION.findall(metrics.text)))
+        verified: Counter[str] = Counter()
+        for result, number in _VERIFIED.findall(metrics.text):
+            verified[result] += int(float(number))
+        versions = tuple(_VERSION.findall(metrics.text))
+        return Status(ready.status_code == httpx.codes.OK, tuple(causes), versions, verified)
     except (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, KeyError, TypeError) as error:
         raise FetchError(str(error) or type(error).__name__) from error
 
@@ -197,6 +205,9 @@ def _print(status: Status, version: str, is_yes: bool) -> None:
     out.say(f"  policies: {_versions(status.versions)}")
     if version:
         out.say(f"  asked:    {version}, {'in force' if status.holds(version) else 'not in force on every worker'}")
+    if any(status.verified.values()):
+        told = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in status.verified.items() if number)
+        out.say(f"  native:   {told}, by the engine beside Envoy")
     for cause in status.causes:
         out.say(f"  {'blocks' if cause.get('blocks') else 'mind'}: {cause.get('part')}: {cause.get('message')}")
 
@@ -213,4 +224,5 @@ def _as_json(status: Status, version: str, is_yes: bool) -> Json:
         "causes": list(status.causes),
         "policy_versions": list(status.versions),
         "asked_version": version or None,
+        **({"verified": dict(status.verified)} if status.verified else {}),
     }

@@ -91,6 +91,20 @@ def test_policies_are_in_force_when_every_worker_has_their_version(run: Run, adm
     assert run("status", "--admin", admin.address, "-p", str(policies)).exit_code == 3
 
 
+def test_it_says_what_came_of_deciding_again_what_proxies_decided(run: Run, admin: Admin) -> None:
+    counted = "".join(
+        f'authz_native_verified_total{{result="{name}",worker="{worker}"}} {number}\n'
+        for name, number in (("agreed", 1500.0), ("skipped", 2.0), ("disagreed", 0.0))
+        for worker in range(2)
+    )
+    admin.says(HEALTHY, "v1")
+    admin.pages["/metrics"] = [(200, admin.pages["/metrics"][-1][1] + counted)]
+    said = run("status", "--admin", admin.address).stdout
+    assert "native:   3,000 agreed, 4 skipped, by the engine beside Envoy" in said
+    told = json.loads(run("status", "--admin", admin.address, "-o", "json").stdout)
+    assert told["verified"] == {"agreed": 3000, "skipped": 4, "disagreed": 0}
+
+
 def test_it_waits_for_a_yes(run: Run, admin: Admin) -> None:
     admin.says(STARTING, "v1", status=503)
     admin.says(HEALTHY, "v1")
