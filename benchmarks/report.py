@@ -179,8 +179,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _saturated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    come_late = any(row["records_seconds"] for row in rows)
     return _table(
-        ("", "requests/s", "CPU µs", "MB", "start s", "records after s"),
+        ("", "requests/s", "CPU µs", "MB", "start s", *(("records after s",) if come_late else ())),
         [
             (
                 row["contender"],
@@ -188,7 +189,7 @@ def _saturated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{row['cpu_us']:.0f}",
                 f"{row['megabytes']:.0f}",
                 f"{row['started_seconds']:.1f}",
-                f"{row['records_seconds']:.1f}" if row["records_seconds"] else "–",
+                *((f"{row['records_seconds']:.1f}" if row["records_seconds"] else "–",) if come_late else ()),
             )
             for row in rows
         ],

@@ -35,7 +35,7 @@ _TEXT = "="
 """
 Before each command that reads dynamic metadata. A value of one command is written with its type, for which Envoy 1.40
 copies all metadata of the request, the token's payload included: with twenty claims that is 22,000 instructions a
-field, a tenth of the whole request. Text beside other text takes 1,700 (``findings/envoy-json-log-metadata.sh``).
+field, a tenth of the whole request. Text beside other text takes 1,700.
 """
 BUFFER_BYTES = 16384
 FLUSH_SECONDS = "0.2s"
