@@ -118,10 +118,10 @@ class Following:
             at += sum(map(len, piece)) + len(piece)
             self._read[lines.log] = at
             self._follower.taken(lines.log, at)
+            if self._worked > LOOK_SECONDS:
+                await self._give_way()
             if is_calm:
                 await asyncio.sleep(CALM_SECONDS)
-            elif self._worked > LOOK_SECONDS:
-                await self._give_way()
 
     async def _give_way(self) -> None:
         """Pause where the time by the clock tells that others waited for the processor, and not too much waits here."""
