@@ -162,6 +162,7 @@ from pathlib import Path
 from authz.audit.files import FileSink
 from authz.audit.trail import AuditTrail
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
+from authz.core.decided import Offer
 from authz.core.decision import Decision, Effect, Stage
 
 trail = AuditTrail([FileSink(Path(sys.argv[1]))], flush_seconds=float(sys.argv[2]))

@@ -13,7 +13,7 @@ from authz.wire.access_log import Enforced, LogEntry
 
 
 @dataclass(slots=True)
-class Known:
+class PreparedWorkload:
     """What is prepared for the policies of one workload."""
 
     policies: WorkloadPolicies
@@ -59,7 +59,7 @@ def agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
     )
 
 
-def may_agree(known: Known, attributes: AttributeContext, entry: LogEntry, told: Decision) -> bool:
+def may_agree(known: PreparedWorkload, attributes: AttributeContext, entry: LogEntry, told: Decision) -> bool:
     """Whether the engine agrees if a claim was what it may have been instead: a line has the text of a claim only."""
     otherwise = entry.alike.otherwise if entry.alike is not None else None
     if otherwise is None:
@@ -77,7 +77,7 @@ def _name(rule: RuleReference | None) -> str:
     return rule.name if rule is not None else ""
 
 
-def is_blind(known: Known, entry: LogEntry, told: Decision, engine: Decision) -> bool:
+def is_blind(known: PreparedWorkload, entry: LogEntry, told: Decision, engine: Decision) -> bool:
     """Whether a rule that either side names, or would have to, asks for what the entry does not hold."""
     http = entry.attributes.http
     doubtful = {

@@ -18,7 +18,7 @@ from authz.core.decision import Decision, Effect
 from authz.core.engine import WorkloadPolicies
 from authz.core.resources import JwtRule
 from authz.service.loading.snapshot import Snapshot
-from authz.service.native.agreement import Known, again, agree, is_blind, may_agree
+from authz.service.native.agreement import PreparedWorkload, again, agree, is_blind, may_agree
 from authz.service.native.told import told_decision
 from authz.wire.access_log import LogEntry
 
@@ -67,7 +67,7 @@ class Judge:
         self._due = 0.0
         self._snapshots: deque[tuple[Snapshot, float]] = deque(maxlen=2)
         """Newest first, with the time at which each was put in force."""
-        self._known: dict[int, Known] = {}
+        self._known: dict[int, PreparedWorkload] = {}
         self._told: dict[tuple[object, ...], Decision] = {}
         self._agreed: dict[tuple[int, str, str], Decision] = {}
         """By the remembered decision of Envoy, so cleared together with those."""
@@ -157,7 +157,7 @@ class Judge:
         self._due -= 1.0
         return True
 
-    def _know(self, snapshot: Snapshot, entry: LogEntry) -> Known:
+    def _know(self, snapshot: Snapshot, entry: LogEntry) -> PreparedWorkload:
         policies = snapshot.engine.for_workload(entry.attributes.destination.workload)
         known = self._known.get(id(policies))
         if known is None:
@@ -166,7 +166,7 @@ class Judge:
                 self._forget()  # their keys are ids of objects that are freed
             rules = (*rules_of(policies.http), *rules_of(policies.tcp))
             allow = [one for one in (policies.http.allow, policies.tcp.allow) if one is not None]
-            known = self._known[id(policies)] = Known(
+            known = self._known[id(policies)] = PreparedWorkload(
                 policies,
                 {rule.reference.name: rule.reference for rule in rules},
                 frozenset(rule.reference.name for one in allow for rule in one.rules),
@@ -187,7 +187,7 @@ class Judge:
             kept = self._tokens[id(found)] = (found, policies, replace(found, token=replace(token, rule=name)))
         return kept[2]
 
-    def _as_told(self, entry: LogEntry, known: Known) -> tuple[Decision, bool]:
+    def _as_told(self, entry: LogEntry, known: PreparedWorkload) -> tuple[Decision, bool]:
         """What Envoy did as a decision, and whether it is the first like it; remembered, because most are alike."""
         enforced, is_tcp = entry.enforced, entry.attributes.http is None
         key: tuple[object, ...] = (id(known), entry.alike)
