@@ -448,6 +448,7 @@ def build_opa(folder: Path) -> Path:
     Raises:
         Missing: there is no Go, or it cannot fetch the modules.
     """
+    folder = folder.resolve()  # the build runs in it
     built = folder / f"opa-envoy-{OPA_VERSION}"
     if built.exists():
         return built
