@@ -72,10 +72,9 @@ def _read_document(document: Document, data: bytes, written: Written) -> None:
         if written.config_at is not NOWHERE:
             part.note("ME-5", f"the mesh settings are given twice, first at {written.config_at}")
             return
-        written.config, problems = read_mesh(document.file, data)
+        written.config, problems = read_mesh(document.file, data, documents=(document,))
         written.config_at = part.location
-        # It reads the whole file again, so what is wrong with the text is already noted.
-        written.problems.extend(problem for problem in problems if problem not in written.problems)
+        written.problems.extend(problems)
     elif kind in READERS:
         READERS[kind](part, written)
     elif kind:

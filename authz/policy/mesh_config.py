@@ -7,6 +7,7 @@ Istio knows and this product does not consult is accepted with a remark; a name 
 and so is a file in which no settings are found, unless it describes workloads.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.resources import MeshConfig, PathNormalization
 from authz.documents import reading
 from authz.documents.decoders import choice, integer, text, texts
-from authz.documents.reading import Node, Scalar, read_documents
+from authz.documents.reading import Document, Node, Scalar, read_documents
 from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
 from authz.policy import foreign, variables
 from authz.policy.mesh_wrappings import WrittenMesh, no_connection_settings, search
@@ -154,7 +155,11 @@ MESH_CONFIG: Shape[MeshConfig] = Shape(
 
 
 def read_mesh(
-    file: str, data: bytes, *, multiple_custom_providers: bool | None = None
+    file: str,
+    data: bytes,
+    *,
+    documents: Iterable[Document] | None = None,
+    multiple_custom_providers: bool | None = None,
 ) -> tuple[MeshConfig, tuple[Problem, ...]]:
     """
     Read the mesh settings of a file.
@@ -163,6 +168,7 @@ def read_mesh(
         file: name that appears in places.
         data: YAML in one of Istio's forms. Without a MeshConfig it is an error, and only a remark where workloads are
             described: Istio's defaults hold then.
+        documents: of the file, which may hold settings, where they were read already.
         multiple_custom_providers: the control-plane flag of AP-81, winning over what the file says.
 
     Returns:
@@ -174,7 +180,7 @@ def read_mesh(
     problems: list[Problem] = []
     mesh: MeshConfig | None = None
     first: WrittenMesh | None = None
-    for found in search(file, data, problems):
+    for found in search(read_documents(file, data, problems) if documents is None else documents, data, problems):
         notes = Notes(found.document, problems, found.resource)
         if first is not None:
             before = notes.place(first.document.root)

@@ -4,7 +4,7 @@ Where a MeshConfig stands in a file: bare, in a ConfigMap, in the resource of an
 Each is found with its document, so that problems tell their places, and with the environment of istiod beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,9 +26,9 @@ class WrittenMesh(NamedTuple):
     resource: str = ""
 
 
-def search(file: str, data: bytes, problems: list[Problem]) -> Iterator[WrittenMesh]:
-    """Yield every MeshConfig of a file; what is wrong with the documents around them is noted."""
-    for document in read_documents(file, data, problems):
+def search(documents: Iterable[Document], data: bytes, problems: list[Problem]) -> Iterator[WrittenMesh]:
+    """Yield every MeshConfig of some documents of ``data``; what is wrong with those around them is noted."""
+    for document in documents:
         root = document.root
         if not isinstance(root, reading.Mapping):
             Notes(document, problems).error("RE-14", root, "a document is no mapping", "expected a MeshConfig")
