@@ -64,7 +64,7 @@ class Following:
         except (ValueError, OSError) as error:
             raise SettingsError(f"setting `access_logs`: {error}") from error
         if not directory.is_dir():
-            raise SettingsError(f"setting `access_logs`: `{directory}` is no directory")
+            raise SettingsError(f"setting `access_logs`: `{directory}` is no directory; make the one Envoy logs to")
         self._repeated = Recorded() if self._follower.was_clean else recorded_before(audit)
         self._read: dict[str, int] = {}
         """What was handed over since the position was kept."""
