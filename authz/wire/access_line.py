@@ -54,7 +54,7 @@ class LineReader:
                 raise
             self.torn += 1
             return self.read(line[begins:])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise NotAnEntry(f"not what the format says: {type(error).__name__}") from None
 
     def _alike(self, line: bytes, at: int) -> Alike:
@@ -120,7 +120,7 @@ def _claim(name: str, text: str | None) -> Any:
     if text[:1] in ("[", "{") or text in ("true", "false"):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):  # a person's own text may be nothing but brackets
             return text
     return text
 

@@ -89,6 +89,11 @@ class Intake:
             except NotAnEntry as error:
                 self.refuse("file", error)
                 continue
+            except Exception as error:  # our mistake: a line must not stop those behind it
+                self.results["file", "failed"] += 1
+                self._complain("failed", "a line of an access log could not be read: %s", where_it_failed(error))
+                self.note("access-log-failed", self._clock(), {})
+                continue
             if repeated and self._is_repeated(entry, repeated):
                 self._count(entry, "file", "repeated")
             else:

@@ -10,7 +10,7 @@ from authz.service.native.intake import Intake
 from authz.service.native.judge import GRACE_SECONDS, Judge, Judged, Verdict
 from authz.wire.access_line import LineReader
 from tests.service.native.test_gaps import Trail
-from tests.wire.test_access_log import line
+from tests.wire.lines import line
 
 START = 1_700_000_000.25
 """Of the entries."""

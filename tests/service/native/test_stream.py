@@ -20,7 +20,7 @@ from authz.telemetry.status import TrailStatus
 from tests.service.native.test_gaps import Trail
 from tests.service.native.test_judge import rule, snapshot
 from tests.service.running import refuse
-from tests.wire.test_access_log import SUBJECT
+from tests.wire.lines import SUBJECT
 
 
 class FullTrail(Trail):

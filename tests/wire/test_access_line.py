@@ -1,0 +1,100 @@
+"""Lines of files as entries: what they share is read once, and nothing that a client writes breaks them."""
+
+from typing import Any
+
+import pytest
+
+from authz.core.asked import Asked
+from authz.envoy.native.access_log import Subject, http_file_log
+from authz.wire.access_line import LineReader, read_line
+from authz.wire.access_log import NotAnEntry
+from tests.wire.lines import SUBJECT, as_text, line, read
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"", b"null", b"[]", b"{", b'{"time":"2026"}', b'{"authz":"{}","~at":"1"}', b'{"authz":1,"~at":"x 1 1"}',
+        line(start=None), line(claims=[1]), line(authz="no json"), line(hint="x"), line().replace(b'"=-"', b'"x"'),
+        line(hint="[" * 20_000), line(metadata={"a": "[" * 20_000}), b'{"a":' * 20_000 + line(),
+    ],
+)  # fmt: skip
+def test_what_is_no_entry_is_refused_without_a_word_of_the_client(broken: bytes) -> None:
+    with pytest.raises(NotAnEntry) as refused:
+        read_line(broken)
+    assert "reviews" not in str(refused.value)
+
+
+def test_a_line_behind_a_torn_one_is_read() -> None:
+    torn = line(path="/lost")[:70] + line(path="/kept")
+    reader = LineReader()
+    entry = reader.read(torn)
+    assert reader.torn == 1
+    assert entry.attributes.http is not None
+    assert entry.attributes.http.path == "/kept"
+
+
+def test_a_client_cannot_begin_a_line() -> None:
+    reader = LineReader()
+    for said in ('{"authz":"x"}', ',"~at":"1 2 3","~path":"/other"}'):
+        http = reader.read(line(path=said, host=said)).attributes.http
+        assert http is not None
+        assert (http.path, http.host) == (said, said)
+    assert reader.torn == 0
+
+
+def test_a_claim_that_no_format_command_can_name_is_read_from_the_whole_payload() -> None:
+    asked = Asked((), (("https://example.test/groups",),))
+    log: Any = http_file_log("a.json", Subject(SUBJECT.workload, "p", "l", asked=asked))
+    claims = log["typed_config"]["log_format"]["json_format"]["claims"]
+    assert claims == "=%DYNAMIC_METADATA(envoy.filters.http.jwt_authn:payload)%"
+    groups = {"https://example.test/groups": ["a"], "iss": "i"}
+    token = read(claims=as_text(groups)).attributes.authentication.token
+    assert token is not None
+    assert token.claims == groups
+
+
+def test_lines_that_differ_in_their_own_part_only_are_alike() -> None:
+    reader = LineReader()
+    changed = line(path="/x", id="y", direct="10.0.0.8:1", start="1700000001.5")
+    first, other, foreign = (reader.read(written) for written in (line(), changed, line(code=201)))
+    assert first.alike is other.alike
+    assert foreign.alike is not first.alike
+    assert first.attributes.destination is other.attributes.destination
+    assert other.attributes.http is not None
+    assert (other.attributes.http.path, other.decision_id, other.started_at) == ("/x", "y", 1_700_000_001.5)
+    assert other.attributes.source.ip == "10.0.0.8"
+    for entry, written in (
+        (first, line()),
+        (other, line(path="/x", id="y", direct="10.0.0.8:1", start="1700000001.5")),
+    ):
+        assert entry._replace(alike=None) == read_line(written)._replace(alike=None)
+
+
+@pytest.mark.parametrize(
+    ("claim", "read_as", "otherwise"),
+    [
+        (["a"], ["a"], '["a"]'),
+        ({"roles": ["a"]}, {"roles": ["a"]}, '{"roles":["a"]}'),
+        ("a", "a", "a"),
+        ("12", "12", 12),
+        (True, True, "true"),
+        (None, None, "-"),
+        ("[no list", "[no list", "[no list"),
+        ("[" * 20_000, "[" * 20_000, "[" * 20_000),
+        ('{"a":' * 20_000, '{"a":' * 20_000, '{"a":' * 20_000),
+    ],
+)
+def test_a_claim_comes_as_text_and_becomes_what_it_most_likely_was(claim: Any, read_as: Any, otherwise: Any) -> None:
+    entry = read(claims={"iss": "https://issuer", "sub": "12", "exp": 1_900_000_000, "groups": claim})
+    token = entry.attributes.authentication.token
+    assert token is not None
+    assert (token.claims.get("groups"), token.subject, token.expires_at) == (read_as, "12", 1_900_000_000)
+    assert entry.alike is not None
+    other = entry.alike.otherwise
+    if otherwise == read_as:
+        assert other is None
+    else:
+        assert other is not None
+        assert other.token is not None
+        assert other.token.claims["groups"] == otherwise
