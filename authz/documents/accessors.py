@@ -79,7 +79,7 @@ class Part:
                 self.note(self.codes.missing, f"`{field}` is missing", field)
             return 0
         value = node.value if isinstance(node, Scalar) and node.kind is Kind.NUMBER else ""
-        if value.isascii() and value.isdigit() and 0 < int(value) <= MAX_PORT:
+        if value.isascii() and value.isdigit() and len(value) <= 5 and 0 < int(value) <= MAX_PORT:
             return int(value)
         self.note(
             self.codes.shape, f"`{value or describe(node)}` is not a port", field, "a port is a number from 1 to 65535"
@@ -91,7 +91,7 @@ class Part:
         node = given(self.node, field)
         if node is None:
             return default
-        if isinstance(node, Scalar) and node.kind is Kind.NUMBER and node.value.isdigit():
+        if isinstance(node, Scalar) and node.kind is Kind.NUMBER and node.value.isdigit() and len(node.value) <= 9:
             return int(node.value)
         self.note(self.codes.shape, f"expected a whole number, got {describe(node)}", field)
         return default

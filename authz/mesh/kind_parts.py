@@ -108,7 +108,7 @@ def read_host_port(part: Part, name: str, written: str) -> Address:
         address = str(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
         address = ""
-    if address and port.isascii() and port.isdigit() and 0 < int(port) <= MAX_PORT:
+    if address and port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= MAX_PORT:
         return Address(address, int(port))
     if written:
         part.note("ME-1", f"`{written}` is not an address and a port", name, "write for instance 127.0.0.1:9080")

@@ -38,9 +38,7 @@ _OUTSIDE_OF_PATHS = (
     r"(?<![A-Za-z0-9])_*(?:REPLACE[_-]?ME|CHANGE[_-]?ME|YOUR[_-][A-Z][A-Z_-]*)_*(?![A-Za-z0-9])",
 )
 """In a path a finding of its own, or a word like others."""
-_ALONE = re.compile(
-    r"\$[a-z_][a-z0-9_]*|__[a-z][a-z0-9_]*__|replace[_-]?me|change[_-]?me|TODO|FIXME|TBD|your[_-][a-z_-]+"
-)
+_ALONE = re.compile(r"\$[a-z_][a-z0-9_]*|__[a-z][a-z0-9_]*__|replace[_-]?me|change[_-]?me|TODO|FIXME|TBD")
 """What must be the whole value, and no path."""
 
 _IN_PATHS = re.compile("|".join(_ANYWHERE))

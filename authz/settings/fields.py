@@ -306,4 +306,4 @@ def _is_address(text: str) -> bool:
     if kind in ("unix", "unix-abstract"):
         return bool(rest)
     host, _, port = text.rpartition(":")
-    return bool(host) and port.isascii() and port.isdigit() and int(port) <= MAX_PORT
+    return bool(host) and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= MAX_PORT

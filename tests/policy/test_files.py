@@ -253,6 +253,12 @@ def test_a_variable_that_nobody_replaced_is_a_warning(value: str, message: str) 
     assert said(text) == [("warning", "file", message)]
 
 
+def test_what_may_be_meant_is_none_beside_one_that_is() -> None:
+    values = json.dumps(["${NS}", *NO_VARIABLES])
+    text = DENY.replace("rules: [{}]", f"rules: [{{when: [{{key: 'request.headers[x]', values: {values}}}]}}]")
+    assert said(text) == [("warning", "file", "`${NS}` looks like a variable that nobody replaced")]
+
+
 @pytest.mark.parametrize("value", NO_VARIABLES)
 def test_what_may_be_meant_is_no_variable(value: str) -> None:
     text = DENY.replace(

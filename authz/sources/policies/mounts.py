@@ -27,7 +27,8 @@ class _Mount(NamedTuple):
 def is_cut_off(path: str) -> bool:
     """Whether a file without any name is still shown by a mount or overlay; some file systems count no names at all."""
     real = os.path.realpath(path)
-    nearest = max((mount for mount in _mounts() if _is_below(real, mount.place)), key=_length, default=None)
+    above = [mount for mount in _mounts() if _is_below(real, mount.place)]
+    nearest = max(reversed(above), key=_length, default=None)  # of those on one place the last lies on top
     if nearest is None:
         return False
     return nearest.kind == "overlay" or (real == nearest.place and nearest.source.endswith("//deleted"))
