@@ -27,6 +27,12 @@ class Saturated:
     requests: int
 
 
+Timed = tuple[float, float]
+"""When a request was due, seconds since the epoch, and the milliseconds it took."""
+QUIET_SECONDS, LET_GO_SECONDS = 3.0, 0.5
+"""Of a load during which something changes: the quiet time before each change, and the time after it that counts."""
+
+
 @dataclass(frozen=True)
 class Paced:
     """Milliseconds; ``achieved`` is below the rate when the server does not keep up."""
@@ -133,3 +139,15 @@ def percentiles(requests: Sequence[tuple[float, float]], seconds: float) -> Pace
         return taken[min(int(len(taken) * share), len(taken) - 1)]
 
     return Paced(answered / seconds, at(0.5), at(0.99), at(0.999))
+
+
+def around(requests: Sequence[Timed], windows: Sequence[tuple[float, float]]) -> tuple[list[Timed], list[Timed]]:
+    """Requests of the quiet time before each window, and those within one and shortly after."""
+
+    def between(begin: float, end: float) -> list[Timed]:
+        return [one for one in requests if begin <= one[0] < end]
+
+    # What was replaced is freed right after: that belongs to the change.
+    quiet = [one for began, _ in windows for one in between(began - QUIET_SECONDS + LET_GO_SECONDS, began)]
+    changing = [one for began, ended in windows for one in between(began, ended + LET_GO_SECONDS)]
+    return quiet, changing

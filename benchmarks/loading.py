@@ -29,7 +29,7 @@ from authz.service.loading.garbage import beside_checks, settle
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import load_snapshot
 from benchmarks.check import METADATA, Nothing
-from benchmarks.clients import CHECK, Target, percentiles, requests_at
+from benchmarks.clients import CHECK, QUIET_SECONDS, Target, around, percentiles, requests_at
 from benchmarks.contenders import Field, free_port, serving
 from benchmarks.subject import POLICY, make_subject
 
@@ -37,7 +37,7 @@ MANY = 10_000
 RELOADS = 1_000
 RELOADED = 20
 RATE = 500
-LOADS, QUIET_SECONDS, LET_GO_SECONDS = 5, 3.0, 0.5
+LOADS = 5
 LOAD_SECONDS = 45.0
 WORKLOAD = Workload("bookinfo", frozenset({("app", "reviews"), ("version", "v2")}))
 TEAM = """---
@@ -146,13 +146,8 @@ def latency_meanwhile(folder: Path, server: str) -> dict[str, float]:
             windows.append((began, time.time()))
         requests = load.result()
 
-    def paced(begin: float, end: float) -> list[tuple[float, float]]:
-        return [request for request in requests if begin <= request[0] < end]
-
-    # The old policies are let go of right after: that belongs to it.
-    loading = [request for began, ended in windows for request in paced(began, ended + LET_GO_SECONDS)]
-    quiet = [request for began, _ in windows for request in paced(began - QUIET_SECONDS + LET_GO_SECONDS, began)]
-    before, meanwhile = percentiles(quiet, math.inf), percentiles(loading, math.inf)
+    quiet, changing = around(requests, windows)
+    before, meanwhile = percentiles(quiet, math.inf), percentiles(changing, math.inf)
     return {
         "rate": RATE,
         "loads": LOADS,

@@ -32,13 +32,13 @@ from authz.core.resources import MeshConfig
 from authz.envoy.native.filters import http_filters
 from authz.envoy.native.slots import TYPES, fill_slots
 from authz.policy.reader import read_policies
-from benchmarks.clients import Target, percentiles, requests_at
+from benchmarks.clients import QUIET_SECONDS, Target, around, percentiles, requests_at
 from benchmarks.contenders import Contender, find_envoy, free_port
 from benchmarks.subject import AUTHENTICATION, ISSUER, POLICY, WORKLOAD, Subject, checking_envoy, make_subject
 
 MANY = 10_000
 RATE = 2_000
-CHANGES, QUIET_SECONDS, LET_GO_SECONDS = 4, 3.0, 0.5
+CHANGES = 4
 ONLY_IN_FIRST = MANY // 4
 IN_FORCE_SECONDS = 30.0
 RULES = "authz-rules.json"
@@ -174,11 +174,7 @@ def _change(
     statuses = [status for _, status in probe.answers]
     flips = sum(one != other for one, other in pairwise(statuses))
 
-    def between(begin: float, end: float) -> list[tuple[float, float]]:
-        return [one for one in requests if begin <= one[0] < end]
-
-    changing = [one for began, ended in windows for one in between(began, ended + LET_GO_SECONDS)]
-    quiet = [one for began, _ in windows for one in between(began - QUIET_SECONDS + LET_GO_SECONDS, began)]
+    quiet, changing = around(requests, windows)
     before, meanwhile = percentiles(quiet, math.inf), percentiles(changing, math.inf)
     return {
         "changes": changes,
