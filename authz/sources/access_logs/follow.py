@@ -22,7 +22,7 @@ POSITIONS = ".authz-positions.json"
 CHUNK_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 20
 """A longer line is no entry; it is skipped and counted."""
-_HEAD_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 13
 _LOG = (".json", ".jsonl", ".log")
 
 
@@ -201,16 +201,22 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _identity(path: Path) -> str:
-    """Digest of the first line; empty while there is no whole line."""
+    """
+    Digest of the first line; empty while there is no whole line.
+
+    All of it counts, however long: time and id stand at its end, and what stands before may be a client's choice.
+    """
+    digest = hashlib.sha256()
     try:
         with _opened(path) as opened:
-            head = opened.read(_HEAD_BYTES)
+            while piece := opened.read(_PIECE_BYTES):
+                first, found, _ = piece.partition(b"\n")
+                digest.update(first)
+                if found:
+                    return digest.hexdigest()[:32]
     except (OSError, EOFError, zlib.error):
         return ""
-    first, found, _ = head.partition(b"\n")
-    if not found and len(head) < _HEAD_BYTES:
-        return ""
-    return hashlib.sha256(first).hexdigest()[:32]
+    return ""
 
 
 def _read_positions(path: Path) -> tuple[dict[str, int], bool]:

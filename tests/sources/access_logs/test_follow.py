@@ -59,6 +59,18 @@ def test_a_log_without_a_whole_line_is_waited_for(reader: Reader) -> None:
     assert reader.read() == [b"one"]
 
 
+@pytest.mark.parametrize("length", [10, 1 << 16, 1 << 17, MAX_LINE_BYTES + 10])
+def test_a_client_that_chooses_the_begin_of_the_first_line_does_not_make_two_logs_one(
+    reader: Reader, length: int
+) -> None:
+    log, chosen = reader.directory / "a.json", "x" * length
+    append(log, f"{chosen} at 1\n", "two\n")
+    assert reader.read()[-1] == b"two"
+    rename(log)
+    append(log, f"{chosen} at 2\n", "four\n", "five\n")
+    assert reader.read()[-2:] == [b"four", b"five"]
+
+
 def rename(log: Path) -> None:
     log.rename(log.with_name("a.json.1"))
 
