@@ -8,7 +8,7 @@ byte for byte, for requests that are alike, so it is looked up as bytes, and onl
 import json
 from typing import Any
 
-from authz.wire.access_log import Alike, LogEntry, NotAnEntry, Own
+from authz.wire.access_log import MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own
 
 LINE_BEGINS = b'{"authz":'
 """The beginning of every line: its first key, which is the first in the alphabet, as Envoy sorts them."""
@@ -65,7 +65,9 @@ class LineReader:
             raise NotAnEntry("no JSON") from None
         if at < 0 or not isinstance(told, dict) or "authz" not in told:
             raise NotAnEntry("a line of another format")
-        alike = Alike(_facts(told))
+        alike = Alike(_facts(told), is_remembered=at <= MAX_ALIKE)
+        if not alike.is_remembered:
+            return alike
         if len(self._known) >= MAX_REMEMBERED:
             self._known.clear()
         self._known[line[:at]] = alike

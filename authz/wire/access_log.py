@@ -28,6 +28,8 @@ from authz.core.attributes import (
 from authz.core.networks import parse_address
 
 MAX_ID = 128
+MAX_ALIKE = 8192
+"""Bytes in common by which entries are remembered: a client may write a hundred thousand, each time others."""
 _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "jwt_authn_access_denied{",
     "rbac_access_denied_matched_policy[",
@@ -142,11 +144,16 @@ class Alike:
 
     __slots__ = (
         "_authentication", "_destination", "_enforced", "_headers", "_host", "_is_http", "_listener", "_metadata",
-        "_method", "_peer", "_protocol", "_proxy", "_query", "_scheme", "_sni", "otherwise",
+        "_method", "_peer", "_protocol", "_proxy", "_query", "_scheme", "_sni", "is_remembered", "otherwise",
     )  # fmt: skip
 
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        """``told``: facts by their names in a stream."""
+    def __init__(self, told: Mapping[str, Any], *, is_remembered: bool = True) -> None:
+        """
+        ``told``: facts by their names in a stream.
+
+        ``is_remembered``: whether its reader keeps it, so that others may remember more by it.
+        """
+        self.is_remembered = is_remembered
         who = _who(told["authz"])
         self._proxy, self._listener = who["proxy"], who["listener"]
         self._peer = (told.get("peer") or "", told.get("dns") or "", told.get("peer_subject") or "")
@@ -180,6 +187,8 @@ class Alike:
             headers: dict[str, tuple[str, ...]] = {":path": (path,)}
             if request_id:
                 headers["x-request-id"] = (request_id,)
+            if trace:
+                headers["traceparent"] = (trace,)
             headers.update(self._headers)
             http = HttpRequest(
                 self._method, self._host, path + self._query, headers, self._scheme, "", self._protocol, size

@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from authz._proto import access_log_pb2 as pb
 from authz._proto import ext_authz_pb2
-from authz.wire.access_log import Alike, LogEntry, NotAnEntry, Own
+from authz.wire.access_log import MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own
 
 _TAG, _VERSION = "authz", "authz.policy_version"
 _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
@@ -51,11 +51,12 @@ def _read(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> Log
         shared = (_shared(common, http), *(one for one in headers if one[0] != "traceparent"))
         alike = _known.get(shared)
         if alike is None:
-            if len(_known) >= MAX_REMEMBERED:
-                _known.clear()
-            alike = _known[shared] = Alike(
-                _common(common) | (_http(http, common) if http is not None else _tcp(common))
-            )
+            told = _common(common) | (_http(http, common) if http is not None else _tcp(common))
+            alike = Alike(told, is_remembered=_size(shared) <= MAX_ALIKE)
+            if alike.is_remembered:
+                if len(_known) >= MAX_REMEMBERED:
+                    _known.clear()
+                _known[shared] = alike
         return alike.entry(_own(common, http, trace), alike)
     except NotAnEntry as error:
         return error
@@ -81,6 +82,13 @@ def _shared(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> t
         *shared, request.authority, request.scheme, request.user_agent, http.protocol_version,
         response.response_code.value, response.response_code_details,
     )  # fmt: skip
+
+
+def _size(shared: tuple[object, ...]) -> int:
+    """Bytes and characters in it."""
+    return sum(
+        _size(one) if isinstance(one, tuple) else len(one) if isinstance(one, str | bytes) else 0 for one in shared
+    )
 
 
 def _own(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None, trace: str) -> Own:

@@ -20,13 +20,15 @@ from authz.core.resources import JwtRule
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.agreement import PreparedWorkload, again, agree, is_blind, may_agree
 from authz.service.native.told import told_decision
-from authz.wire.access_log import LogEntry
+from authz.wire.access_log import Alike, LogEntry
 
 GRACE_SECONDS = 60.0
 """So long after a reload a proxy may still decide by the policies before, if its entries do not say by which."""
 MAX_REMEMBERED = 4096
 MAX_ANSWERS = 16_384
-_OWN_HEADERS = frozenset({"x-request-id", ":path"})
+MAX_PATH = 1024
+"""Characters of a path whose answer is remembered; a client may write 60,000 of them, each time others."""
+_OWN_HEADERS = frozenset({"x-request-id", ":path", "traceparent"})
 
 
 class Verdict(StrEnum):
@@ -69,7 +71,7 @@ class Judge:
         """Newest first, with the time at which each was put in force."""
         self._known: dict[int, PreparedWorkload] = {}
         self._told: dict[tuple[object, ...], Decision] = {}
-        self._agreed: dict[tuple[int, str, str], Decision] = {}
+        self._agreed: dict[tuple[object, ...], Decision] = {}
         """By the remembered decision of Envoy, so cleared together with those."""
         self._tokens: dict[int, tuple[Authentication, WorkloadPolicies, Authentication]] = {}
         self._judged: dict[tuple[object, ...], tuple[Decision, Verdict, Authentication]] = {}
@@ -92,9 +94,9 @@ class Judge:
         if not self._snapshots:
             raise LookupError("no policies are in force")
         candidates = self._candidates(entry)
-        attributes, alike, http = entry.attributes, entry.alike, entry.attributes.http
-        source = attributes.source
-        key = (alike, len(candidates), http.path if http is not None else None, source.ip, source.remote_ip)
+        attributes, alike = entry.attributes, _remembered(entry)
+        source, path = attributes.source, attributes.http.path if attributes.http is not None else ""
+        key = (alike, len(candidates), path, source.ip, source.remote_ip)
         before = self._judged.get(key) if alike is not None else None
         if before is not None:
             decision, verdict, authentication = before
@@ -108,7 +110,9 @@ class Judge:
         if not (is_first or told.effect is Effect.DENY or told.audit) and not self._is_due():
             return Judged(_offer(entry, attributes, told), Verdict.SKIPPED)
         judged = self._decideagain(entry, attributes, candidates)
-        if alike is not None and judged.verdict is not Verdict.DISAGREED and not known.asks_for_own:
+        if alike is None or judged.verdict is Verdict.DISAGREED or len(path) > MAX_PATH:
+            return judged
+        if not any(self._know(snapshot, entry).asks_for_own for snapshot in candidates):
             if len(self._judged) >= MAX_ANSWERS:
                 self._judged.clear()
             self._judged[key] = (judged.offer.decision, judged.verdict, attributes.authentication)
@@ -137,9 +141,17 @@ class Judge:
         return self._know(self._snapshots[0][0], entry).policies.jwt_rules
 
     def _same(self, told: Decision, decision: Decision) -> Decision:
-        """One value for all decisions that are recorded alike: what is the same object is written only once."""
+        """
+        One value for all decisions that are recorded alike: what is the same object is written only once.
+
+        What dry-run policies found is part of it: not every entry tells that, so what Envoy told does not settle it.
+        """
         rule, audit_rule = decision.rule, decision.audit_rule
-        key = (id(told), rule.name if rule is not None else "", audit_rule.name if audit_rule is not None else "")
+        key: tuple[object, ...] = (
+            id(told), rule.name if rule is not None else "", audit_rule.name if audit_rule is not None else "",
+        )  # fmt: skip
+        if decision.dry_run_allow is not None or decision.dry_run_deny is not None:
+            key += (decision.dry_run_allow, decision.dry_run_deny)
         return self._agreed.setdefault(key, decision)
 
     def _candidates(self, entry: LogEntry) -> list[Snapshot]:
@@ -190,8 +202,9 @@ class Judge:
     def _as_told(self, entry: LogEntry, known: PreparedWorkload) -> tuple[Decision, bool]:
         """What Envoy did as a decision, and whether it is the first like it; remembered, because most are alike."""
         enforced, is_tcp = entry.enforced, entry.attributes.http is None
-        key: tuple[object, ...] = (id(known), entry.alike)
-        if entry.alike is None:
+        alike = _remembered(entry)
+        key: tuple[object, ...] = (id(known), alike)
+        if alike is None:
             key = (
                 id(known), is_tcp, enforced.details if enforced.is_denied else "", enforced.status,
                 *sorted(enforced.results.items()), enforced.audit, enforced.version,
@@ -203,6 +216,11 @@ class Judge:
             self._forget()
         found = self._told[key] = told_decision(enforced, known.policies, known.names, known.allow, tcp=is_tcp)
         return found, True
+
+
+def _remembered(entry: LogEntry) -> Alike | None:
+    """What entries have in common, if it is remembered; answers by anything else would only take room."""
+    return entry.alike if entry.alike is not None and entry.alike.is_remembered else None
 
 
 def _accepting(rules: tuple[JwtRule, ...], issuer: str, audience: object) -> str:

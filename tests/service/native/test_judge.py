@@ -195,14 +195,54 @@ def test_what_was_decided_once_holds_for_requests_in_which_policies_can_see_no_d
         assert judged(judge, entry(**{"allowed_by": rule("some"), **other})).verdict is Verdict.SKIPPED
 
 
-def test_a_rule_that_asks_for_the_request_id_is_decided_for_each_request(tmp_path: Path) -> None:
+SECOND: dict[str, Any] = {
+    "rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}
+}
+"""The second rule of ALLOW let it pass."""
+
+
+@pytest.mark.parametrize(("header", "fact"), [("x-request-id", "id"), ("traceparent", "trace")])
+def test_a_rule_that_asks_for_what_is_of_one_request_is_decided_for_each(
+    tmp_path: Path, header: str, fact: str
+) -> None:
     judge = Judge(1.0)
-    judge.replace(snapshot(tmp_path, ALLOW.replace("x-team", "x-request-id")), 0.0)
-    told: dict[str, Any] = {
-        "rbac": {"enforced_effective_policy_id": rule("some", 1), "enforced_engine_result": "allowed"}
-    }
-    assert judged(judge, entry("/no", id="red", **told)).verdict is Verdict.AGREED
-    assert judged(judge, entry("/no", id="blue", **told)).verdict is Verdict.DISAGREED
+    judge.replace(snapshot(tmp_path, ALLOW.replace("x-team", header)), 0.0)
+    assert judged(judge, entry("/no", **{fact: "red"}, **SECOND)).verdict is Verdict.AGREED
+    assert judged(judge, entry("/no", **{fact: "blue"}, **SECOND)).verdict is Verdict.DISAGREED
+
+
+def test_what_the_policies_before_a_reload_ask_for_is_of_one_request_as_well(tmp_path: Path) -> None:
+    judge = Judge(1.0)
+    judge.replace(snapshot(tmp_path, ALLOW.replace("x-team", "x-request-id")), START - 100)
+    judge.replace(snapshot(tmp_path, ALLOW), START - 1)
+    assert judged(judge, entry("/no", id="red", **SECOND)).verdict is Verdict.AGREED
+    assert judged(judge, entry("/no", id="blue", **SECOND)).verdict is Verdict.DISAGREED
+
+
+DRY_RUN = ALLOW + OTHERS[OTHERS.rindex("---") :]
+
+
+def test_what_a_dry_run_found_is_never_another_requests_answer(tmp_path: Path) -> None:
+    judge = Judge(1.0)
+    judge.replace(snapshot(tmp_path, DRY_RUN), 0.0)
+    told = {"enforced_engine_result": "allowed", "enforced_effective_policy_id": rule("some")}  # nothing of dry runs
+    found = [
+        judged(judge, entry(path, rbac=told, hint=None)).offer.decision.dry_run_deny
+        for path in ("/ok", "/ok/audit", "/ok", "/ok/audit")
+    ]
+    assert [result and result.effect.value for result in found] == ["allow", "deny", "allow", "deny"]
+
+
+@pytest.mark.parametrize("chosen", ["user_agent", "path", "host"])
+def test_what_a_client_writes_at_length_is_decided_and_not_remembered(judge: Judge, chosen: str) -> None:
+    reader = LineReader()
+
+    for number in range(20):
+        facts = {chosen: f"/ok{number}{'x' * 60_000}"}
+        written = entry(**{"path": "/ok", "allowed_by": rule("some"), **facts})
+        assert judge.judge(reader.read(written)).verdict is Verdict.AGREED
+    assert max(len(reader._known), len(judge._judged), len(judge._told)) <= 1
+    assert judged(judge, entry("/no" + "x" * 60_000, allowed_by=rule("some"))).verdict is Verdict.DISAGREED
 
 
 def test_a_claim_that_may_have_been_another_is_no_disagreement(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
 from authz.service.server import ACCESS_LOG, STREAM_ACCESS_LOGS, CheckServer
 from authz.telemetry.status import TrailStatus
+from authz.wire import access_stream
+from authz.wire.access_log import LogEntry
+from authz.wire.access_stream import read_message
 from tests.service.native.test_gaps import Trail
 from tests.service.native.test_judge import rule, snapshot
 from tests.service.running import refuse
@@ -52,6 +55,23 @@ def message(*paths: str, **changes: Any) -> bytes:
     for name, value in changes.items():
         setattr(told.http_logs.log_entry[0].request, name, value)
     return told.SerializeToString()
+
+
+def test_the_trace_of_a_stream_can_be_asked_for() -> None:
+    told = pb.StreamAccessLogsMessage.FromString(message("/no"))
+    told.http_logs.log_entry[0].request.request_headers["traceparent"] = "red"
+    (entry,) = read_message(told.SerializeToString())
+    assert isinstance(entry, LogEntry)
+    assert entry.attributes.header("traceparent") == ("red",)
+
+
+def test_what_a_client_writes_at_length_is_read_and_not_remembered() -> None:
+    access_stream._known.clear()
+    for name in ("user_agent", "authority", "path"):
+        for number in range(5):
+            (entry,) = read_message(message("/ok", **{name: f"{number}{'x' * 60_000}"}))
+            assert isinstance(entry, LogEntry)
+    assert len(access_stream._known) == 1  # of the paths, which are each request's own
 
 
 @asynccontextmanager
