@@ -8,7 +8,7 @@ byte for byte, for requests that are alike, so it is looked up as bytes, and onl
 import json
 from typing import Any
 
-from authz.wire.access_log import MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own
+from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own
 
 LINE_BEGINS = b'{"authz":'
 """The beginning of every line: its first key, which is the first in the alphabet, as Envoy sorts them."""
@@ -18,6 +18,8 @@ _ABSENT = "=-"
 _FIXED_TEXT = ("iss", "sub")
 """Claims that are text in every token that a verifier accepts."""
 MAX_REMEMBERED = 4096
+MAX_DEPTH = 100
+"""Nesting of a claim that is one: protobuf's reader, which is Envoy's, takes no more. Deeper ones are texts."""
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -54,14 +56,14 @@ class LineReader:
                 raise
             self.torn += 1
             return self.read(line[begins:])
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except BROKEN as error:
             raise NotAnEntry(f"not what the format says: {type(error).__name__}") from None
 
     def _alike(self, line: bytes, at: int) -> Alike:
         shared = line[:at] + b"}" if at > 0 else line
         try:
             told = json.loads(shared)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise NotAnEntry("no JSON") from None
         if at < 0 or not isinstance(told, dict) or "authz" not in told:
             raise NotAnEntry("a line of another format")
@@ -121,10 +123,21 @@ def _claim(name: str, text: str | None) -> Any:
         return float(text)
     if text[:1] in ("[", "{") or text in ("true", "false"):
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError):  # a person's own text may be nothing but brackets
+            value = json.loads(text)
+        except (ValueError, RecursionError):
             return text
+        return text if _is_deeper(value, MAX_DEPTH) else value
     return text
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    inside = [value]
+    for _ in range(levels):
+        containers = [one for one in inside if isinstance(one, list | dict)]
+        if not containers:
+            return False
+        inside = [inner for one in containers for inner in (one.values() if isinstance(one, dict) else one)]
+    return any(isinstance(one, list | dict) for one in inside)
 
 
 def _otherwise(name: str, text: str | None) -> Any:

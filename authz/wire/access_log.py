@@ -30,6 +30,10 @@ from authz.core.networks import parse_address
 MAX_ID = 128
 MAX_ALIKE = 8192
 """Bytes in common by which entries are remembered: a client may write a hundred thousand, each time others."""
+MAX_TIME = 253_402_300_800
+"""The year 10000, which no record can write."""
+BROKEN = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
+"""What comes of facts that are not in the format."""
 _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "jwt_authn_access_denied{",
     "rbac_access_denied_matched_policy[",
@@ -139,7 +143,7 @@ class Alike:
     """
     What many requests share: everything but ``Own``. Facts become nouns here, and only once for all of them.
 
-    Raises KeyError, TypeError, ValueError, AttributeError for what is not in the format.
+    Raises BROKEN for what is not in the format.
     """
 
     __slots__ = (
@@ -182,6 +186,8 @@ class Alike:
     def entry(self, own: Own, alike: "Alike | None" = None) -> LogEntry:
         """One of them. ``alike``: see ``LogEntry``."""
         started_at, lasted, size, direct, remote, request_id, path, trace = own
+        if not 0 <= started_at < MAX_TIME:
+            raise ValueError
         http = None
         if self._is_http:
             headers: dict[str, tuple[str, ...]] = {":path": (path,)}

@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from authz._proto import access_log_pb2 as pb
 from authz._proto import ext_authz_pb2
-from authz.wire.access_log import MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own
+from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own
 
 _TAG, _VERSION = "authz", "authz.policy_version"
 _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
@@ -60,7 +60,7 @@ def _read(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> Log
         return alike.entry(_own(common, http, trace), alike)
     except NotAnEntry as error:
         return error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except BROKEN as error:
         return NotAnEntry(f"not what the format says: {type(error).__name__}")
 
 
