@@ -165,6 +165,19 @@ def test_every_section_of_a_file_is_read(tmp_path: Path) -> None:
         ("audit: {capacity: 5}\naudit_capacity: 6", "`audit_capacity` is given twice"),
         ("tls: {key: k}", "`tls_certificate` and `tls_key` are given together"),
         ("otlp: {protocol: udp}", "setting `otlp_protocol`: input should be 'grpc' or 'http'"),
+        # Of two, YAML's reader would take the last, be it the stricter or not:
+        ("peer_certificate: required\npeer_certificate: 'off'", "authz.yaml`:2:1: `peer_certificate` is given twice"),
+        ("audit: {capacity: 5}\naudit: {keep: 6}", "authz.yaml`:2:1: `audit` is given twice"),
+        ("audit: {on_full: deny, on_full: drop}", "authz.yaml`:1:24: `on_full` is given twice"),
+        ("server: {kind: envoy}\nserver: grpcio", "`server` is given twice"),
+        ("audit: null", "setting `audit`: input should be a valid tuple"),
+        ("audit: {capacity: {a: 1}}", "setting `audit_capacity`: input should be a valid integer"),
+        ("tls: x", "unknown setting `tls`"),
+        ("1: 2", "unknown setting `1`"),
+        ("peer: {certificate: off}", "setting `peer_certificate`: input should be 'off', 'optional' or 'required'"),
+        ("drain: {delay_seconds: .inf}", "setting `drain_delay_seconds`: input should be a finite number"),
+        ("keys: {refresh_seconds: .inf}", "setting `jwks_refresh_seconds`: input should be a finite number"),
+        (f"audit: {'[' * 3000}", "is nested too deep for settings"),
     ],
 )
 def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, content: str, message: str) -> None:

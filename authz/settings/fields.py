@@ -21,7 +21,7 @@ TUNING = frozenset({"audit_capacity", "audit_flush_seconds", "max_token_bytes", 
 class Settings(BaseSettings):
     """Every setting of ``authz serve``. A field's description is its flag's help."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     policies: Path = Field(
         default=Path("policies"), description="directory of policies, read with its subfolders, or a single file"

@@ -68,15 +68,35 @@ def _check_access_logs(settings: Settings) -> None:
         raise SettingsError("`access_log_positions` is for one directory; without it each directory keeps its own")
 
 
+class _Repeated(yaml.MarkedYAMLError):
+    """A name that stands twice in one mapping; YAML's reader would take the last, whichever is the stricter."""
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise _Repeated(problem=f"`{key.value}` is given twice", problem_mark=key.start_mark)
+                names.add(key.value)
+        return node
+
+
 def _from_file(file: Path) -> dict[str, Any]:
     try:
-        told = yaml.safe_load(file.read_bytes())
+        told = yaml.load(file.read_bytes(), _Loader)  # noqa: S506  # a safe loader, and a stricter one
     except OSError as error:
         raise SettingsError(f"`{file}` cannot be read: {error.strerror}") from error
+    except RecursionError:
+        raise SettingsError(f"`{file}` is nested too deep for settings") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"`{file}`:{mark.line + 1}:{mark.column + 1}" if mark else f"`{file}`"
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if isinstance(error, _Repeated):
+            raise SettingsError(f"{place}: {what}; keep one of the two") from None
         raise SettingsError(f"{place} is not YAML: {what}") from error
     if told is None:
         return {}
