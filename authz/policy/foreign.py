@@ -39,10 +39,10 @@ _GO_ACTION = re.compile(
     r"\{\{-?\s*(?:[.$(\"`]|(?:if|else|end|range|with|define|template|block|include|tpl|toYaml|quote|default|required|printf"
     r"|lookup|index|not|and|or|eq|ne|fail|nindent|indent|/\*)\b|/\*)"
 )
-_BLOCK = re.compile(r"\{%.*?%\}", re.DOTALL)
 _COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 _YTT = re.compile(r"^[ ]*#@", re.MULTILINE)
-_YTT_VALUE = re.compile(r"(?:^|[ ])[^ #\n][^#\n]*:[ ]+#@[ ]", re.MULTILINE)
+_YTT_BEHIND = re.compile(r"(?<=[ ])#@[ ]")
+_WORD_BEHIND = re.compile(r"[ ][^ ]")
 _YTT_HELP = "validate its output, `ytt -f . | authz validate -`"
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml")
 _ONLY_NAMES = frozenset(["apiVersion", "kind", "metadata", "resources", "bases", "openapi", "crds", "configurations"])
@@ -64,16 +64,32 @@ def pointer(file: str, data: bytes) -> Problem | None:
 def template(file: str, data: bytes) -> Problem | None:
     """A template of Helm, Go or Jinja; for files that are no YAML, or policies that hold such text."""
     text = _COMMENT.sub("", data.decode("utf-8", "replace"))
-    for pattern, what, advice in (
-        (_GO_ACTION, _HELM, _HELM_HELP),
-        (_BLOCK, "a Jinja template", "validate what is made of it: `… | authz validate -`"),
-        (re.compile(r"\{\{.*?\}\}"), "a template", "validate what is made of it: `… | authz validate -`"),
+    action = _GO_ACTION.search(text)
+    for at, what, advice in (
+        (action.start() if action is not None else -1, _HELM, _HELM_HELP),
+        (_enclosed(text, "{%", "%}"), "a Jinja template", "validate what is made of it: `… | authz validate -`"),
+        (_enclosed(text, "{{", "}}", "\n"), "a template", "validate what is made of it: `… | authz validate -`"),
     ):
-        found = pattern.search(text)
-        if found is not None:
-            line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
+        if at >= 0:
+            line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
             return _problem(file, f"{what}, not a policy yet", advice, line, column)
     return None
+
+
+def _enclosed(text: str, opening: str, closing: str, unless: str = "") -> int:
+    """
+    Where the first text between two marks begins, without ``unless`` in it; -1 if there is none.
+
+    No pattern, which would take the square of a file of opening marks.
+    """
+    at = text.find(opening)
+    while at >= 0:
+        end = text.find(unless, at) if unless else -1
+        end = end if end >= 0 else len(text)
+        if text.find(closing, at + len(opening), end) >= 0:
+            return at
+        at = text.find(opening, end)
+    return -1
 
 
 def ytt(file: str, data: bytes, *, is_refused: bool) -> Problem | None:
@@ -83,14 +99,29 @@ def ytt(file: str, data: bytes, *, is_refused: bool) -> Problem | None:
     An error where it is refused anyway or a value is one, which to YAML is null; else it is a policy as it stands.
     """
     text = data.decode("utf-8", "replace") if b"#@" in data else ""
-    value = _YTT_VALUE.search(text)
-    found = value or _YTT.search(text)
-    if found is None:
+    value = _ytt_value(text)
+    found = _YTT.search(text) if value < 0 else None
+    if value < 0 and found is None:
         return None
-    at = text.index("#@", found.start())
+    at = value if found is None else text.index("#@", found.start())
     line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
     problem = _problem(file, "a ytt template, not a policy yet", _YTT_HELP, line, column)
-    return problem if is_refused or value else replace(problem, severity=Severity.WARNING)
+    return problem if is_refused or value >= 0 else replace(problem, severity=Severity.WARNING)
+
+
+def _ytt_value(text: str) -> int:
+    """Where an instruction stands in place of a value, behind a key; -1 if none does. Takes each character once."""
+    before = 0
+    for mark in _YTT_BEHIND.finditer(text):
+        at = mark.start()
+        begin = max(text.rfind("\n", before, at), text.rfind("#", before, at)) + 1 or before
+        key = text[begin:at].rstrip(" ")
+        is_line = begin == 0 or text[begin - 1] == "\n"
+        before = at
+        key = key[:-1] if key.endswith(":") else ""
+        if key and ((is_line and key[0] != " ") or _WORD_BEHIND.search(key)):
+            return at
+    return -1
 
 
 def _problem(file: str, message: str, advice: str, line: int = 0, column: int = 0) -> Problem:

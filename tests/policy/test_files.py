@@ -213,6 +213,31 @@ def test_what_is_no_policy_yet_is_one_clear_line(file: str, text: str, message: 
     assert problem[2].startswith(message)
 
 
+@pytest.mark.parametrize("mark", ["{{ ", "{%", "#@ \n[" + " a:", "#@ \n[" + "a ", "#@ \n[" + " a: "])
+def test_a_large_file_of_marks_that_nothing_closes_is_refused_like_a_small_one(mark: str) -> None:
+    """With patterns that try every beginning this took hours, in which no policies were read."""
+    begin, _, again = mark.rpartition("[")
+    (small,), (large,) = (said(f"{begin}[{again * number}") for number in (300, 300_000))
+    assert large == small
+    assert small[0] == "error"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: b\n{{ x }} {{ y }}\n", (2, 1)),
+        ("[ {{\n}} {{ z }}\n", (2, 4)),
+        ("[ {% if\n a %}", (1, 3)),
+        ("a: b: c\n# x y: #@ no\nk: #@ v\n", (2, 8)),
+        ("a: b: c\n: : #@ v\n", (2, 5)),
+        ("a: b: c\n  : #@ no\n k l:  #@ v #@ w\n", (3, 8)),
+    ],
+)
+def test_the_first_mark_that_counts_is_the_place(text: str, place: tuple[int, int]) -> None:
+    (problem,) = read_policies([("f.yaml", text.encode())]).problems
+    assert (problem.location.line, problem.location.column) == place
+
+
 def test_a_kustomization_that_only_names_files_is_a_warning() -> None:
     files = [("kustomization.yaml", b"resources: [a.yaml]\n"), ("a.yaml", DENY.encode())]
     assert [(p.severity.value, p.location.file) for p in read_policies(files).problems] == [
