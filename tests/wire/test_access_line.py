@@ -18,7 +18,7 @@ from tests.wire.lines import SUBJECT, as_text, line, read
         b"", b"null", b"[]", b"{", b'{"time":"2026"}', b'{"authz":"{}","~at":"1"}', b'{"authz":1,"~at":"x 1 1"}',
         line(start=None), line(claims=[1]), line(authz="no json"), line(hint="x"), line().replace(b'"=-"', b'"x"'),
         b"[" * 5000, line(authz="[" * 5000), line(start="inf"), line(code=float("inf")),
-        line(hint="[" * 20_000), line(metadata={"a": "[" * 20_000}), b'{"a":' * 20_000 + line(),
+        line(hint="[" * 20_000), line(metadata={"a": "[" * 20_000}),
     ],
 )  # fmt: skip
 def test_what_is_no_entry_is_refused_without_a_word_of_the_client(broken: bytes) -> None:
@@ -85,7 +85,7 @@ def test_lines_that_differ_in_their_own_part_only_are_alike() -> None:
         ("[no list", "[no list", "[no list"),
         (f"{'[' * 99}{']' * 99}", json.loads(f"{'[' * 99}{']' * 99}"), f"{'[' * 99}{']' * 99}"),
         # Texts that somebody chose, for Envoy reads no list that is so deep:
-        *((text, text, text) for text in ("[" * 20_000, "[" * 101 + "]" * 101, "[" * 900 + "]" * 900, '{"a":' * 20_000)),
+        *((text, text, text) for text in ("[" * 20_000, f"{'[' * 101}{']' * 101}", '{"a":' * 20_000)),
     ],
 )
 def test_a_claim_comes_as_text_and_becomes_what_it_most_likely_was(claim: Any, read_as: Any, otherwise: Any) -> None:
