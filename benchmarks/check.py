@@ -23,7 +23,7 @@ from authz._proto import ext_authz_pb2 as pb
 from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
 from authz.audit.trail import AuditTrail
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.garbage import settle
 from authz.service.loading.snapshot import load_snapshot

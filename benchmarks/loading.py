@@ -23,7 +23,7 @@ from typing import Any
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.core.attributes import Workload
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.garbage import beside_checks, settle
 from authz.service.loading.reload import Reloader

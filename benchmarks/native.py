@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # the package carries no types
 
 from authz.analysis.offline.request import OfflineRequest
-from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import listener, running
+from authz.analysis.verify.trial_certificates import Identities
 from authz.core.attributes import Workload
 from authz.core.compiler import compile_as_needed
 from authz.core.engine import Engine

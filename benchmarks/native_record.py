@@ -22,12 +22,12 @@ from pathlib import Path
 
 from authz._proto import access_log_pb2 as pb
 from authz.audit.builder import RecordSteps
-from authz.audit.files import FileSink
+from authz.audit.file_sink import FileSink
 from authz.audit.trail import AuditTrail
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.native.intake import SLICE, Intake
 from authz.service.native.stream import AccessLogStream
-from authz.settings.fields import Settings
+from authz.settings.settings import Settings
 from authz.telemetry.counters import Telemetry
 from benchmarks.contenders import find_envoy, free_port
 from benchmarks.subject import Subject, checking_envoy, make_subject

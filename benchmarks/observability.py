@@ -31,8 +31,8 @@ from authz.audit.builder import RecordSteps
 from authz.audit.sinks import StreamSink
 from authz.audit.trail import AuditTrail
 from authz.envoy.hosting import APPLICATION
-from authz.service.check import CheckFunction
-from authz.service.providers import Providers
+from authz.service.check_function import CheckFunction
+from authz.service.provider_calls import Providers
 from authz.service.server import CheckServer
 from authz.service.workers.envoy_host import HostedAt, find_hosting, hosting_command
 from authz.service.workers.hosted import HostedServer, Receive, Scope, Send

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from authz.analysis.offline.request import OfflineRequest
-from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import Connection, Endpoints, listener, running
+from authz.analysis.verify.trial_certificates import Identities
 from authz.core.attributes import Workload
 from authz.core.compiler import compile_as_needed
 from authz.core.engine import Engine

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
-from authz.control.validate import Validator
+from authz.control.envoy_validation import Validator
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig

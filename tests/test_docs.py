@@ -19,10 +19,10 @@ import pytest
 
 import authz
 from authz.cli import COMMANDS, application
-from authz.settings.fields import TUNING, Settings
 from authz.settings.flags import setting_flags
-from authz.settings.reading import PREFIX
+from authz.settings.precedence import PREFIX
 from authz.settings.sections import PATHS
+from authz.settings.settings import TUNING, Settings
 
 ROOT = Path(authz.__file__).parent.parent
 DOCS = ROOT / "docs"

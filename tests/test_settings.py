@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from authz.core.errors import SettingsError
-from authz.settings.fields import Settings
-from authz.settings.reading import read_settings
+from authz.settings.precedence import read_settings
 from authz.settings.sections import PATHS, SECTIONS, AccessLogSettings, AuditSettings, Section, Sections, flatten
+from authz.settings.settings import Settings
 
 
 def test_everything_has_a_default() -> None:

@@ -8,9 +8,9 @@ taken to have said what the decision says it did.
 from dataclasses import dataclass
 
 from authz.admin.watch import Kept
+from authz.analysis.offline.as_json import explanation_json, rule_note_json
 from authz.analysis.offline.command import check_command
-from authz.analysis.offline.render import explanation_json, rule_note_json
-from authz.audit.record import clean
+from authz.audit.request_fields import clean
 from authz.audit.writer import build_record
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision, Effect, Stage

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from authz.audit.entry import Entry, encode_record
-from authz.audit.filters import RecordRules
-from authz.audit.record import DEFAULT_OPTIONS, RecordOptions, rfc3339
+from authz.audit.omissions import RecordRules
+from authz.audit.request_fields import DEFAULT_OPTIONS, RecordOptions, rfc3339
 from authz.audit.writer import RecordWriter
 from authz.core.attributes import AttributeContext
 from authz.core.decided import NO_TRACE, Offer, Record, TraceIds

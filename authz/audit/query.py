@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from authz.audit.files import rotated_at, rotated_files
+from authz.audit.file_sink import rotated_at, rotated_files
 from authz.core.attributes import read_field
 from authz.core.decided import Record
 

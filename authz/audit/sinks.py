@@ -12,7 +12,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from authz.audit.entry import Entry
-from authz.audit.files import write_fully
+from authz.audit.file_sink import write_fully
 from authz.telemetry.counters import program_version
 from authz.telemetry.names import LOG_EVENT
 from authz.telemetry.otlp import OtlpTarget, nanoseconds, service_resource

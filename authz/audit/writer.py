@@ -11,7 +11,7 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
 from typing import Generic, TypeVar
 
-from authz.audit.record import DEFAULT_OPTIONS, ESCAPED, MAX_TEXT, NEVER_KEPT, RecordOptions, clean, rfc3339
+from authz.audit.request_fields import DEFAULT_OPTIONS, ESCAPED, MAX_TEXT, NEVER_KEPT, RecordOptions, clean, rfc3339
 from authz.core.attributes import (
     Authentication,
     Destination,

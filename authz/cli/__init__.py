@@ -1,7 +1,7 @@
 """
 The command ``authz``: one file per command, loaded when it is asked for.
 
-``cli/<command>.py`` holds ``command``, or a click command of the file's name. Exit codes are ``output.Exit``. Every
+``cli/<command>.py`` holds ``command``, or a click command of the file's name. Exit codes are ``terminal.Exit``. Every
 option has a twin in the environment, ``AUTHZ_<COMMAND>_<OPTION>``. Answers go to stdout, remarks to stderr.
 """
 
@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the world or the user's files did wrong ends in a message, not in a traceback."""
-        from authz.cli import output
+        from authz.cli import terminal
 
         try:
             return super().invoke(ctx)
@@ -86,9 +86,9 @@ class LazyGroup(click.Group):
         except click.ClickException as error:
             _fail(error.message, error)
         except LoadError as error:
-            output.print_problems(error.problems, output.remarks())
-            output.remark(str(error))
-            raise SystemExit(output.Exit.FAILED) from error
+            terminal.print_problems(error.problems, terminal.remarks())
+            terminal.remark(str(error))
+            raise SystemExit(terminal.Exit.FAILED) from error
         except AuthzError as error:
             _fail(str(error), error)
         except BrokenPipeError:
@@ -100,10 +100,10 @@ class LazyGroup(click.Group):
 
 def _fail(message: str, cause: Exception) -> NoReturn:
     """End without an answer."""
-    from authz.cli import output
+    from authz.cli import terminal
 
-    output.remark(f"error: {message}")
-    raise SystemExit(output.Exit.FAILED) from cause
+    terminal.remark(f"error: {message}")
+    raise SystemExit(terminal.Exit.FAILED) from cause
 
 
 @click.group(

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import click
 
 from authz.analysis.traps.findings import CHECKS, find
-from authz.cli import files
-from authz.cli import output as out
+from authz.cli import policy_files
+from authz.cli import terminal as out
 from authz.core.attributes import Workload
 from authz.core.errors import Problem, Severity
 
@@ -39,7 +39,7 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
         code = text.partition("=")[0]
         if code.startswith("AN-") and code not in CHECKS:
             raise click.BadParameter(f"there is no finding `{code}`", param_hint="--suppress")
-    loaded = files.load(paths, mesh)
+    loaded = policy_files.load(paths, mesh)
     workloads = _workloads(mesh)
     traps = find(loaded.engine, workloads)
     obeyed_by_nobody = {problem.resource for problem in traps if problem.code == "AN-19"}  # which says more than RE-16
@@ -65,9 +65,9 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
 
 def _workloads(mesh: str | None) -> Iterable[Workload]:
     """The workloads of a mesh description; none where the file holds a MeshConfig only."""
-    if not mesh or b"WorkloadEntry" not in files.read_bytes(mesh):
+    if not mesh or b"WorkloadEntry" not in policy_files.read_bytes(mesh):
         return ()
-    return [described.workload for described in files.read_workloads(mesh).workloads]
+    return [described.workload for described in policy_files.read_workloads(mesh).workloads]
 
 
 def _is_out(problem: Problem, suppress: tuple[str, ...]) -> bool:

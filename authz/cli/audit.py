@@ -16,9 +16,9 @@ import click
 
 from authz.audit.chain import read_public_key, verify_chain
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, follow, read_lines
-from authz.audit.render import text
-from authz.cli import output as out
-from authz.cli.records import print_record, print_records, print_report, report_json, say
+from authz.audit.record_line import text
+from authz.cli import terminal as out
+from authz.cli.record_views import print_record, print_records, print_report, report_json, say
 from authz.core.decided import Record
 
 NO = 3

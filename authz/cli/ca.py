@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authz.cli import output
+from authz.cli import terminal
 from authz.cli.ca_entries import entry, token
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of, trust_domain_of
 from authz.cli.ca_join import join
@@ -20,20 +20,20 @@ from authz.core.errors import SettingsError
 from authz.core.spiffe import SpiffeId
 from authz.identity.authority import Authority
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.files import FILE_NAME, write_file, write_secret_files
-from authz.identity.keys import KeyType
-from authz.identity.ledger import LEDGER_FILE, Ledger
-from authz.identity.registrar import Issuance
-from authz.identity.template import (
+from authz.identity.certificate_template import (
     INTERMEDIATE_TTL_SECONDS,
     ROOT_TTL_SECONDS,
     SERVER_TTL_SECONDS,
     SVID_TTL_SECONDS,
 )
-from authz.identity.validate import Rejection, validate_svid
+from authz.identity.keys import KeyType
+from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.registrar import Issuance
+from authz.identity.secret_files import FILE_NAME, write_file, write_secret_files
+from authz.identity.svid_validation import Rejection, validate_svid
 
 if TYPE_CHECKING:
-    from authz.control.authority.server import AuthorityServer  # grpc is slow to import
+    from authz.control.authority.authority_server import AuthorityServer  # grpc is slow to import
 
 
 @click.group()
@@ -90,7 +90,7 @@ def init(
             intermediate_ttl_seconds=intermediate_ttl,
         )
     made.save(directory)
-    output.say(f"authority {made.active.id} of {domain} in {directory}; trust {directory / 'bundle.pem'}")
+    terminal.say(f"authority {made.active.id} of {domain} in {directory}; trust {directory / 'bundle.pem'}")
 
 
 @ca.command()
@@ -143,12 +143,12 @@ def issue(
     Ledger(directory / LEDGER_FILE).record(_issuance(issued, f"file:{out / FILE_NAME}", now))
     certificate, key = write_secret_files(out, FILE_NAME, issued.chain_pem, issued.key_pem)
     write_file(out / "ca.crt", authority.bundle_pem)
-    output.say(f"{certificate} and {key}, valid until {time_of(issued.not_after)}")
+    terminal.say(f"{certificate} and {key}, valid until {time_of(issued.not_after)}")
 
 
 @ca.command()
 @DIRECTORY
-@output.answer_form("table", "json", "bundle", name="form")
+@terminal.answer_form("table", "json", "bundle", name="form")
 def show(directory: Path, form: str) -> None:
     """
     Show the authorities, or print the trust bundle (-o bundle).
@@ -165,10 +165,10 @@ def show(directory: Path, form: str) -> None:
     if form == "json":
         keys = ("id", "state", "root_expires", "signing_expires", "root_serial")
         found: list[Json] = [dict(zip(keys, row, strict=True)) for row in rows]
-        output.print_json({"trust_domain": authority.trust_domain.name, "authorities": found})
+        terminal.print_json({"trust_domain": authority.trust_domain.name, "authorities": found})
         return
-    output.say(f"trust domain {authority.trust_domain}")
-    output.print_table(("authority", "state", "root expires", "signing expires", "root serial"), rows)
+    terminal.say(f"trust domain {authority.trust_domain}")
+    terminal.print_table(("authority", "state", "root expires", "signing expires", "root serial"), rows)
 
 
 @ca.command()
@@ -184,9 +184,9 @@ def verify(certificate: Path, directory: Path) -> None:
     bundle = load(directory).trust_bundle
     answer = validate_svid(certificate.read_bytes(), {bundle.trust_domain: bundle}, time.time())
     if isinstance(answer, Rejection):
-        output.say(answer.reason)
-        sys.exit(output.Exit.NO)
-    output.say(
+        terminal.say(answer.reason)
+        sys.exit(terminal.Exit.NO)
+    terminal.say(
         f"{answer.spiffe_id} serial {answer.serial:x}, valid until {time_of(min(w.end for w in answer.windows))}"
     )
 
@@ -223,7 +223,11 @@ def serve(
     authz ca serve --ca ca --entries entries.yaml --socket run/sds.sock
     authz ca serve --ca ca --entries entries.yaml --listen 0.0.0.0:7443 --enrol 0.0.0.0:7444
     """
-    from authz.control.authority.server import AuthorityFiles, AuthorityServer, Doors  # grpc is slow to import
+    from authz.control.authority.authority_server import (  # grpc is slow to import
+        AuthorityFiles,
+        AuthorityServer,
+        Doors,
+    )
 
     if not (socket or listen or enrol):
         raise click.UsageError("at least one of --socket, --listen and --enrol is needed")
@@ -244,12 +248,12 @@ async def _serve(server: "AuthorityServer") -> None:
     from authz.service.ports.signals import on_signals
 
     stopping = asyncio.Event()
-    on_signals(stopping.set, {signal.SIGUSR2: lambda: set_log_level(other_log_level("info"))}, output.remark)
+    on_signals(stopping.set, {signal.SIGUSR2: lambda: set_log_level(other_log_level("info"))}, terminal.remark)
     if server.doors.listen or server.doors.enrol:
         HANDSHAKES.of_grpc()
     await server.start()
     ports = ", ".join(f"{door} port {port}" for door, port in server.ports.items())
-    output.remark(f"serving secrets{f' ({ports})' if ports else ''}")
+    terminal.remark(f"serving secrets{f' ({ports})' if ports else ''}")
     try:
         await stopping.wait()
     finally:

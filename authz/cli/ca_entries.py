@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from authz.cli import output
+from authz.cli import terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load, time_of, trust_domain_of
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import SpiffeId
@@ -46,7 +46,7 @@ def token_create(spiffe_id: str, directory: Path, ttl: float) -> None:
         raise SettingsError(str(error)) from error
     store_token(directory / TOKENS_DIRECTORY, kept)
     click.echo(text)
-    output.remark(f"for {wanted}, until {time_of(kept.expires_at)}")
+    terminal.remark(f"for {wanted}, until {time_of(kept.expires_at)}")
 
 
 @click.group()
@@ -71,10 +71,10 @@ def entry_validate(file: Path, trust_domain: str) -> None:
     authz ca entry validate entries.yaml --trust-domain cluster.local
     """
     entries, problems = read_entries(str(file), file.read_bytes(), trust_domain_of(trust_domain))
-    output.print_problems(problems)
+    terminal.print_problems(problems)
     if problems:
-        sys.exit(output.Exit.NO)
-    output.say(output.count(len(entries), "entry", "entries"))
+        sys.exit(terminal.Exit.NO)
+    terminal.say(terminal.count(len(entries), "entry", "entries"))
 
 
 @entry.command("show")
@@ -99,4 +99,4 @@ def entry_show(file: Path, trust_domain: str) -> None:
         )
         for e in entries
     ]
-    output.print_table(("identity", "for", "life", "DNS names"), rows)
+    terminal.print_table(("identity", "for", "life", "DNS names"), rows)

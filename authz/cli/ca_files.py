@@ -9,8 +9,8 @@ from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.authority import Authority, read_authority
 from authz.identity.ca import STATE_FILE, CertificateAuthority, judge_by_trial
-from authz.identity.files import read_secret
 from authz.identity.keys import KeyType
+from authz.identity.secret_files import read_secret
 
 DIRECTORY = click.option(
     "--ca",

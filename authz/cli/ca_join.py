@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from authz.cli import output
+from authz.cli import terminal
 from authz.cli.ca_files import KEY_TYPE, PEM_FILE, time_of
-from authz.identity.files import FILE_NAME
 from authz.identity.keys import KeyType
+from authz.identity.secret_files import FILE_NAME
 from authz.service.ports.signals import STOPPING, ignore_ending
 
 
@@ -62,7 +62,7 @@ def join(
         --out certs/web --watch
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc begins; what went wrong is said in our words
-    from authz.cli.enrolment import Declined, Enrolling, keep_renewed  # grpc is slow to import
+    from authz.cli.enrol import Declined, Enrolling, keep_renewed  # grpc is slow to import
 
     if watch and token_file is not None and not renew:
         raise click.UsageError("--watch with --token-file needs --renew: the door for tokens renews nothing")
@@ -73,12 +73,12 @@ def join(
         until = enrolling.valid_until(time.time()) if watch else None
         if until is None:
             until = enrolling.enrol(time.time(), token_file.read_text().strip() if token_file else "")
-        output.say(f"{out / FILE_NAME}.crt, valid until {time_of(until)}")
+        terminal.say(f"{out / FILE_NAME}.crt, valid until {time_of(until)}")
         if watch:
             keep_renewed(replace(enrolling, server=renew or server), _stop_on_signals())
     except Declined as error:
-        output.remark(f"error: {error}")
-        sys.exit(output.Exit.NO)
+        terminal.remark(f"error: {error}")
+        sys.exit(terminal.Exit.NO)
 
 
 def _stop_on_signals() -> threading.Event:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from authz.cli import output
+from authz.cli import terminal
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of
-from authz.cli.proxies import read_proxies
+from authz.cli.envoy_admin import read_proxies
 from authz.core.errors import SettingsError
 from authz.identity.authority import AuthorityState
 from authz.identity.ca import CertificateAuthority
@@ -50,7 +50,7 @@ def root_prepare(directory: Path, key_type: str, root_file: Path | None, chain: 
     adopted = adopted_authority(root_file, chain, key, now, before.trust_domain)
     changed = _step(lambda: prepare(before, now, key_type=KeyType(key_type), adopted=adopted))
     changed.save(directory)
-    output.say(f"prepared {changed.authorities[-1].id}; activate it when every proxy trusts it")
+    terminal.say(f"prepared {changed.authorities[-1].id}; activate it when every proxy trusts it")
 
 
 ADMIN = click.option(
@@ -78,7 +78,7 @@ def root_activate(directory: Path, authority_id: str, admins: tuple[str, ...], u
     blind = [name for name, served in read_proxies(admins).items() if not trusts(served, serial)]
     _refuse_if(blind, f"does not trust {changed.active.id} yet")
     changed.save(directory)
-    output.say(f"active is {changed.active.id}; {before.active.id} is old")
+    terminal.say(f"active is {changed.active.id}; {before.active.id} is old")
 
 
 @root.command("taint")
@@ -93,7 +93,7 @@ def root_taint(directory: Path, authority_id: str) -> None:
     """
     changed = _step(lambda: taint(load(directory), authority_id))
     changed.save(directory)
-    output.say("tainted; retire it when no proxy serves its certificates any more")
+    terminal.say("tainted; retire it when no proxy serves its certificates any more")
 
 
 @root.command("retire")
@@ -115,7 +115,7 @@ def root_retire(directory: Path, authority_id: str, admins: tuple[str, ...], unc
     late = [name for name, served in read_proxies(admins).items() if still_served(served, issued, kept)]
     _refuse_if(late, "still serves certificates of it")
     changed.save(directory)
-    output.say(f"retired; trusted are {', '.join(a.id for a in changed.authorities)}")
+    terminal.say(f"retired; trusted are {', '.join(a.id for a in changed.authorities)}")
 
 
 def _step(change: Callable[[], CertificateAuthority]) -> CertificateAuthority:
@@ -133,8 +133,8 @@ def _require_look(admins: tuple[str, ...], unchecked: bool) -> None:
 def _refuse_if(names: list[str], what: str) -> None:
     if names:
         for name in names:
-            output.say(f"{name} {what}")
-        sys.exit(output.Exit.NO)
+            terminal.say(f"{name} {what}")
+        sys.exit(terminal.Exit.NO)
 
 
 @click.group()
@@ -171,4 +171,4 @@ def intermediate_renew(directory: Path, key_type: str, chain: Path | None, key: 
     changed = _step(lambda: renew(before, now, key_type=KeyType(key_type), adopted=adopted))
     changed.save(directory)
     end = min(c.not_valid_after_utc.timestamp() for c in (*changed.active.chain, changed.active.root))
-    output.say(f"{changed.active.id} signs by another intermediate, until {time_of(end)}")
+    terminal.say(f"{changed.active.id} signs by another intermediate, until {time_of(end)}")

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
+from authz.analysis.offline.as_json import decision_json, rule_note_json
 from authz.analysis.offline.passed_over import passed_over
-from authz.analysis.offline.render import decision_json, rule_note_json
 from authz.analysis.offline.request import UNUSABLE_PATH
-from authz.cli import output as out
+from authz.cli import terminal as out
 from authz.cli.near_findings import near_findings
 from authz.cli.question import Explained, ask
 from authz.cli.report import place

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authz.cli import files
-from authz.cli import output as out
-from authz.cli.key_sets import read_key_sets
+from authz.cli import policy_files
+from authz.cli import terminal as out
+from authz.cli.jwks_option import read_key_sets
 from authz.core.attributes import Json, Workload
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
@@ -77,9 +77,9 @@ def command(
     """
     from authz.envoy.native import filters, limits
     from authz.envoy.native.indexed import Form
-    from authz.envoy.native.written import as_yaml
+    from authz.envoy.native.yaml_text import as_yaml
 
-    described = files.read_workloads(mesh)
+    described = policy_files.read_workloads(mesh)
     target = _find(described.workloads, name)
     engine = compile_engine(read_policies(read_directory(policies), described.config).resources, described.config)
     workload = Workload(target.namespace, frozenset(target.labels.items()), target.service_account, target.name)
@@ -189,8 +189,8 @@ def _as_json(report: "Report", http: "NativeFilters") -> Json:
 
 def _write(directory: Path, mesh: MeshConfig, http: "NativeFilters", tcp: "NativeFilters") -> None:
     """Write the filters, and the HTTP ones as resources that a running Envoy follows; each renamed into place."""
-    from authz.envoy.files import write_files
     from authz.envoy.native.slots import fill_slots
+    from authz.envoy.rendered_files import write_files
 
     contents: dict[str, Json] = {
         HTTP: [one.as_extension() for one in http.filters],

@@ -15,16 +15,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from authz.cli.output import Exit
+from authz.cli.terminal import Exit
+from authz.demo.bookinfo import DemoSupervisor
 from authz.demo.checks.compose import Containers, copy_inputs
 from authz.demo.checks.identity import OUTAGE_SECONDS
-from authz.demo.checks.run import Result, run_check
+from authz.demo.checks.runner import Result, run_check
 from authz.demo.checks.world import World
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.ready import ask
 from authz.demo.screen import Screen, invitation, show_decisions
-from authz.demo.supervisor import DemoSupervisor
 from authz.envoy.options import Authz, Secrets
 from authz.mesh.nouns import Enforce
 

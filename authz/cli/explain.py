@@ -6,8 +6,8 @@ from typing import Any
 import click
 from rich.text import Text
 
-from authz.analysis.offline.render import explanation_json
-from authz.cli import output as out
+from authz.analysis.offline.as_json import explanation_json
+from authz.cli import terminal as out
 from authz.cli.check import help_json, print_decision
 from authz.cli.question import Explained, ask
 from authz.cli.report import place

@@ -8,12 +8,12 @@ from typing import NoReturn
 
 import click
 
-from authz.cli import mesh_native, output
+from authz.cli import mesh_native, terminal
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
-from authz.envoy.files import differences, left_over, write_files
 from authz.envoy.options import Authz, Listeners, RenderOptions, Secrets
+from authz.envoy.rendered_files import differences, left_over, write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies
@@ -189,7 +189,7 @@ def render(
     if engine is not None:
         options, kept = keep_check(mesh, engine, options)
         for name, reasons in kept.items():
-            output.remark(f"`{name}` asks the authorization server: {'; '.join(reasons)}")
+            terminal.remark(f"`{name}` asks the authorization server: {'; '.join(reasons)}")
     policed = Native(engine, keys) if engine is not None else None
     files = render_all(mesh, permissive if engine is None else modes_of(engine), options, policed)
     if check:
@@ -203,10 +203,10 @@ def _compare(out: Path, files: dict[str, bytes]) -> NoReturn:
     """Say what would be written; exit 3 where something would."""
     found = differences(out, files)
     for line in found:
-        output.say(line)
-    current = output.count(len(files), "file")
-    output.say(f"{len(found)} of {current} to render again" if found else f"{current} current")
-    raise SystemExit(output.Exit.NO if found else output.Exit.YES)
+        terminal.say(line)
+    current = terminal.count(len(files), "file")
+    terminal.say(f"{len(found)} of {current} to render again" if found else f"{current} current")
+    raise SystemExit(terminal.Exit.NO if found else terminal.Exit.YES)
 
 
 def _write(out: Path, files: dict[str, bytes]) -> None:
@@ -215,7 +215,7 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
     written = write_files(out, files)
     for name in stale:
         (out / name).unlink()
-    output.say(f"{len(written)} of {output.count(len(files), 'file')} written, {len(stale)} removed, in {out}")
+    terminal.say(f"{len(written)} of {terminal.count(len(files), 'file')} written, {len(stale)} removed, in {out}")
 
 
 @command.command("environment")
@@ -254,10 +254,10 @@ def environment(state: Path, form: str, program: tuple[str, ...]) -> None:
         except OSError as error:
             raise click.ClickException(f"`{program[0]}` cannot be run: {error.strerror}") from error
     if form == "json":
-        output.print_json(dict(found))
+        terminal.print_json(dict(found))
         return
     for name, value in found.items():
-        output.say(f"{name}={shlex.quote(value)}")
+        terminal.say(f"{name}={shlex.quote(value)}")
 
 
 def _bundles(written: tuple[str, ...]) -> dict[str, str]:

@@ -6,38 +6,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from time import time
 
-from authz.cli import output
-from authz.control.validate import Filters
+from authz.cli import terminal
+from authz.control.envoy_validation import Filters
 from authz.core.engine import Engine
 from authz.envoy.options import RenderOptions
 
 
 def fetched_keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
     """Fetch the key sets that policies need, once; of those that do not come it is said."""
-    from authz.control.follow import fetch_key_texts
+    from authz.control.mesh_follower import fetch_key_texts
 
     rules = [rule for item in engine.resources.request_authentications for rule in item.jwt_rules]
     keys, missing = asyncio.run(fetch_key_texts(rules, clock=time, ca_bundles=bundles))
     for line in missing:
-        output.remark(f"warning: no keys of {line}; tokens are refused until it is rendered again")
+        terminal.remark(f"warning: no keys of {line}; tokens are refused until it is rendered again")
     return keys
 
 
 def validate(how: str, out: Path, files: Mapping[str, bytes], network: Mapping[str, Filters]) -> None:
     """Show changed filters to an Envoy. Raises EnvoyError, and then nothing is to be written."""
-    from authz.control.validate import Validator
+    from authz.control.envoy_validation import Validator
 
     validator = Validator.of(how)
     if validator is not None and (why := validator.validate(out, files, network)):
-        output.remark(f"unchecked {why}")
+        terminal.remark(f"unchecked {why}")
 
 
 async def follow(
     policies: Path, mesh: Path, out: Path, options: RenderOptions, bundles: dict[str, str], how: str
 ) -> None:
     """Render what changes, until SIGINT or SIGTERM. Raises LoadError, EnvoyError, OSError at the first rendering."""
-    from authz.control.follow import MeshFollower
-    from authz.control.validate import Validator
+    from authz.control.envoy_validation import Validator
+    from authz.control.mesh_follower import MeshFollower
 
     follower = MeshFollower(
         policies,
@@ -45,7 +45,7 @@ async def follow(
         out,
         options,
         clock=time,
-        say=output.remark,
+        say=terminal.remark,
         ca_bundles=bundles,
         validator=Validator.of(how),
     )
@@ -54,7 +54,7 @@ async def follow(
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     try:
         await follower.start()
-        output.remark("watching  policies, description and key sets")
+        terminal.remark("watching  policies, description and key sets")
         running = asyncio.create_task(follower.run())
         waiting = asyncio.create_task(stopping.wait())
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -19,7 +19,7 @@ from authz.analysis.graph.plaintext import (
     span,
 )
 from authz.audit.query import RecordFilter, Skipped, audit_files, find, record_time
-from authz.cli import output
+from authz.cli import terminal
 from authz.core.attributes import Json, read_field
 from authz.core.decided import Record
 from authz.core.errors import LoadError
@@ -61,7 +61,7 @@ def command() -> None:
     help="Mesh description: it names senders, leaves gateways out, and shows workloads that nobody called.",
 )
 @click.option("--min-window", type=_Span(), default="1d", help="A shorter observation proves nothing.")
-@output.answer_form("table", "json", name="form")
+@terminal.answer_form("table", "json", name="form")
 def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, form: str) -> None:
     """
     Say who still sends without mutual TLS to what, and where STRICT is safe. AUDIT: files, or directories of them.
@@ -77,12 +77,12 @@ def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, for
     skipped = Skipped()
     found = plan_strict(_requests(audit, skipped), _known(mesh), _names(mesh), min_window)
     if form == "json":
-        output.print_json(_json(found))
+        terminal.print_json(_json(found))
     else:
         _print(found)
     if skipped.lines:
-        output.remark(f"{output.count(skipped.lines, 'line')} skipped, no records: {', '.join(skipped.places)}")
-    raise SystemExit(output.Exit.YES if found.is_safe else output.Exit.NO)
+        terminal.remark(f"{terminal.count(skipped.lines, 'line')} skipped, no records: {', '.join(skipped.places)}")
+    raise SystemExit(terminal.Exit.YES if found.is_safe else terminal.Exit.NO)
 
 
 def _requests(paths: tuple[Path, ...], skipped: Skipped) -> Iterator[Seen]:
@@ -152,21 +152,21 @@ def _print(found: StrictPlan) -> None:
         for sender in workload.senders
     ]
     if rows:
-        output.print_table(("WITHOUT MTLS TO", "PORT", "FROM", "ALLOWED", "REFUSED", "LAST SEEN"), rows)
-        output.say()
+        terminal.print_table(("WITHOUT MTLS TO", "PORT", "FROM", "ALLOWED", "REFUSED", "LAST SEEN"), rows)
+        terminal.say()
     verdicts = [
         (f"{w.namespace}/{w.name or '(unnamed)'}", "safe" if w.is_safe else "NOT safe", str(w.mtls), w.problem)
         for w in found.workloads
     ]
     if verdicts:
-        output.print_table(("WORKLOAD", "STRICT", "WITH MTLS", "WHY NOT"), verdicts)
-        output.say()
+        terminal.print_table(("WORKLOAD", "STRICT", "WITH MTLS", "WHY NOT"), verdicts)
+        terminal.say()
     for namespace, is_safe in found.namespaces().items():
-        output.say(f"namespace {namespace}: STRICT is {'safe' if is_safe else 'NOT safe'}")
+        terminal.say(f"namespace {namespace}: STRICT is {'safe' if is_safe else 'NOT safe'}")
     if not found.end:
-        output.say("no requests were recorded, so nothing is known to be safe")
+        terminal.say("no requests were recorded, so nothing is known to be safe")
         return
-    output.say(f"observed for {span(found.window_seconds)}, {_time(found.begin)} to {_time(found.end)}")
+    terminal.say(f"observed for {span(found.window_seconds)}, {_time(found.begin)} to {_time(found.end)}")
 
 
 def _json(found: StrictPlan) -> Json:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authz.cli import output as out
-from authz.cli.proxies import get, proxy_name
+from authz.cli import terminal as out
+from authz.cli.envoy_admin import get, proxy_name
 from authz.core.attributes import Json
 from authz.core.errors import FetchError
 
 if TYPE_CHECKING:
-    from authz.envoy.native.in_force import Slot
+    from authz.envoy.native.running_filters import Slot
 
 PAUSE_SECONDS = 0.2
 
@@ -72,16 +72,18 @@ def _addresses(given: Sequence[str]) -> list[str]:
 
 
 def _ask(address: str, state: Path) -> Proxy:
-    from authz.envoy.native import in_force
+    from authz.envoy.native import running_filters
 
     name = proxy_name(address)
     try:
-        running = in_force.read_running(get(address, in_force.STATS))
+        running = running_filters.read_running(get(address, running_filters.STATS))
     except FetchError as error:
         return Proxy(name, failure=str(error))
-    slots = in_force.compare(running, in_force.read_rendered(state, name))
+    slots = running_filters.compare(running, running_filters.read_rendered(state, name))
     is_refused = any(slot.rejected and not slot.is_in_force for slot in slots)
-    return Proxy(name, slots, refusal=in_force.last_refusal(state / "logs" / f"{name}.log") if is_refused else "")
+    return Proxy(
+        name, slots, refusal=running_filters.last_refusal(state / "logs" / f"{name}.log") if is_refused else ""
+    )
 
 
 def _print(proxies: Sequence[Proxy]) -> None:

@@ -22,9 +22,9 @@ from authz.analysis.offline.request import (
     to_attributes,
 )
 from authz.analysis.suites.run import stub_answer
-from authz.cli import files
-from authz.cli.credentials import Credentials, Unanswered
+from authz.cli import policy_files
 from authz.cli.slips import check_flags, check_request, check_token, identity
+from authz.cli.token_stage import Credentials, Unanswered
 from authz.core.attributes import AttributeContext, Workload
 from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.errors import LoadError, Problem
@@ -65,9 +65,9 @@ def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Explained:
         Unanswered: keys or a provider's answer are missing.
         OSError: a file cannot be read.
     """
-    if [*options["policies"], options["file"], options["token_file"]].count(files.STDIN) > 1:
+    if [*options["policies"], options["file"], options["token_file"]].count(policy_files.STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
-    loaded = files.load(options["policies"], options["mesh"], for_one_request=True)
+    loaded = policy_files.load(options["policies"], options["mesh"], for_one_request=True)
     check_flags(options, loaded.mesh)
     target, request, stubs, is_gateway = _named(*_described(options), options)
     credentials = Credentials(options)
@@ -103,8 +103,8 @@ def _described(
     target, request, is_gateway = OfflineWorkload(Workload("default")), OfflineRequest(), False
     path = options["file"]
     if path:
-        name = "<stdin>" if path == files.STDIN else path
-        for document in read_documents(name, files.read_bytes(path), problems):
+        name = "<stdin>" if path == policy_files.STDIN else path
+        for document in read_documents(name, policy_files.read_bytes(path), problems):
             notes = Notes(replace(document, number=0), problems, code=SUITE)
             get = fields.entries(document.root, _FILE_KEYS, "a request file", notes).get
             target = read_workload(get("workload"), notes)
@@ -143,7 +143,7 @@ def _named(
 def _find(options: Mapping[str, Any], flag: str) -> "MeshWorkload":
     if not options["mesh"]:
         raise click.UsageError(f"--{flag} needs --mesh, a mesh description with workloads")
-    mesh = files.read_workloads(options["mesh"])
+    mesh = policy_files.read_workloads(options["mesh"])
     name = options[flag]
     try:
         return mesh.workload(name)

@@ -9,7 +9,7 @@ from rich.text import Text
 from authz.analysis.suites.coverage import Coverage
 from authz.analysis.suites.expectations import Comparison
 from authz.analysis.suites.run import CaseResult
-from authz.cli import output
+from authz.cli import terminal
 from authz.core.attributes import Json
 from authz.core.decision import RuleReference
 from authz.core.errors import NOWHERE, Problem
@@ -92,20 +92,20 @@ def print_result(result: CaseResult, known: Collection[Problem] = ()) -> None:
     """Print one result with everything that is wrong with it, but for the problems that are ``known`` already."""
     mark, style = _MARKS[outcome(result)]
     head = Text(f"{mark} ", style=style)
-    head.append(output.clean(f"{result.name}"), style="bold")
-    head.append(output.clean(f"  {result.location.file}:{result.location.line}"), style="dim not bold")
-    console = output.answers()
+    head.append(terminal.clean(f"{result.name}"), style="bold")
+    head.append(terminal.clean(f"  {result.location.file}:{result.location.line}"), style="dim not bold")
+    console = terminal.answers()
     console.print(head)
     if not result.passed:
         for line in lines(result, known):
-            output.say(f"  {line}", console=console)
+            terminal.say(f"  {line}", console=console)
 
 
 def print_file(file: str, results: Sequence[CaseResult]) -> None:
     """Print the line of one suite."""
     tally = Run().tally(results)
     parts = [f"{tally[name]} {word}" for name, word in _WORDS if tally[name]]
-    output.say(f"{file}: {', '.join(parts)}")
+    terminal.say(f"{file}: {', '.join(parts)}")
 
 
 _WORDS = (("passed", "passed"), ("failed", "failed"), ("errors", "could not be run"))
@@ -117,17 +117,17 @@ def print_summary(run: Run) -> None:
     for results, noun in ((run.requests, "request"), (run.documents, "document")):
         if results:
             tally = run.tally(results)
-            parts.append(f"{tally['passed']} of {output.count(tally['total'], noun)} passed")
+            parts.append(f"{tally['passed']} of {terminal.count(tally['total'], noun)} passed")
     tally = run.tally()
     is_good = tally["passed"] == tally["total"] and not any(problem.is_error for problem in run.problems)
-    output.say("; ".join(parts) or "no case was run", "bold green" if is_good and parts else "bold red")
+    terminal.say("; ".join(parts) or "no case was run", "bold green" if is_good and parts else "bold red")
 
 
 def print_coverage(coverage: Coverage, *, verbose: bool) -> None:
     """Print the share of rules that fired, and those that did not."""
     shown = [rule for rule in coverage.rules if verbose or not rule.fired]
-    output.say(
-        f"coverage: {coverage.fired} of {output.count(len(coverage.rules), 'rule')} fired ({coverage.percent:.1f} %)"
+    terminal.say(
+        f"coverage: {coverage.fired} of {terminal.count(len(coverage.rules), 'rule')} fired ({coverage.percent:.1f} %)"
     )
     if shown:
         rows = [
@@ -140,7 +140,7 @@ def print_coverage(coverage: Coverage, *, verbose: bool) -> None:
             )
             for rule in shown
         ]
-        output.print_table(("RULE", "ACTION", "CONSIDERED", "FIRED", "PLACE"), rows)
+        terminal.print_table(("RULE", "ACTION", "CONSIDERED", "FIRED", "PLACE"), rows)
 
 
 # --- for machines ----------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def as_json(run: Run) -> dict[str, Json]:
         "requests": dict(run.tally(run.requests)),
         "documents": dict(run.tally(run.documents)),
         "cases": [_case_json(result) for result in run.results],
-        "problems": [output.problem_json(problem) for problem in run.problems],
+        "problems": [terminal.problem_json(problem) for problem in run.problems],
         "coverage": _coverage_json(run.coverage) if run.coverage is not None else None,
     }
 
@@ -173,7 +173,7 @@ def _case_json(result: CaseResult) -> Json:
             {"key": different.key, "expected": different.expected, "actual": different.actual}
             for different in differences(result)
         ]
-        found["lines"] = [output.clean(line) for line in lines(result)]
+        found["lines"] = [terminal.clean(line) for line in lines(result)]
     return found
 
 
@@ -210,7 +210,7 @@ def as_junit(run: Run) -> str:
         suite = Xml.SubElement(
             root,
             "testsuite",
-            name=output.clean(file),
+            name=terminal.clean(file),
             tests=str(tally["total"]),
             failures=str(tally["failed"]),
             errors=str(tally["errors"]),
@@ -227,14 +227,14 @@ def _junit_case(suite: Xml.Element, result: CaseResult, duration: float) -> None
     case = Xml.SubElement(
         suite,
         "testcase",
-        classname=output.clean(result.group),
-        name=output.clean(result.case),
-        file=output.clean(result.location.file),
+        classname=terminal.clean(result.group),
+        name=terminal.clean(result.case),
+        file=terminal.clean(result.location.file),
         line=str(result.location.line),
         time=f"{duration:.6f}",
     )
     if not result.passed:
-        said = [output.clean(line) for line in lines(result)]
+        said = [terminal.clean(line) for line in lines(result)]
         element = Xml.SubElement(case, "error" if result.error else "failure", message=said[0] if said else "")
         element.text = "\n".join(said)
 
@@ -245,5 +245,5 @@ def _junit_problems(root: Xml.Element, problems: Sequence[Problem]) -> None:
     if found:
         suite = Xml.SubElement(root, "testsuite", name="suites", tests="1", failures="0", errors="1")
         case = Xml.SubElement(suite, "testcase", classname="suites", name="well-formed")
-        element = Xml.SubElement(case, "error", message=output.count(len(found), "problem"))
-        element.text = "\n".join(output.clean(str(problem)) for problem in found)
+        element = Xml.SubElement(case, "error", message=terminal.count(len(found), "problem"))
+        element.text = "\n".join(terminal.clean(str(problem)) for problem in found)

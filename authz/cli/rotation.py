@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from authz.cli import output
+from authz.cli import terminal
 from authz.cli.ca_files import load
-from authz.cli.proxies import proxy_name, read_proxies
+from authz.cli.envoy_admin import proxy_name, read_proxies
 from authz.core.attributes import Json
 from authz.core.errors import FetchError, SettingsError
 from authz.identity.authority import AuthorityState
@@ -67,7 +67,7 @@ def rotation() -> None:
 @click.option(
     "--expiring-within", type=click.FloatRange(0), help="Seconds. By default a third of each certificate's life."
 )
-@output.answer_form("table", "json", "metrics", name="form")
+@terminal.answer_form("table", "json", "metrics", name="form")
 def check(
     admins: tuple[str, ...], directory: Path | None, certs: Path | None, expiring_within: float | None, form: str
 ) -> None:
@@ -94,7 +94,7 @@ def check(
         except FetchError as error:
             found.append(Drift(name, DriftKind.UNREADABLE, "", str(error)))
     _print(form, served, found, now)
-    sys.exit(output.Exit.NO if found else output.Exit.YES)
+    sys.exit(terminal.Exit.NO if found else terminal.Exit.YES)
 
 
 @rotation.command()
@@ -155,21 +155,21 @@ class Steps:
         if not prepared:
             self._save(prepare(self.ca, time.time()))
         new = next(a for a in self.ca.authorities if a.state is AuthorityState.PREPARED)
-        output.say(f"prepared   {new.id}: trusted besides {old.id}")
+        terminal.say(f"prepared   {new.id}: trusted besides {old.id}")
         self._wait(lambda served: trusts(served, new.root.serial_number), "trusts the new root")
         self._save(activate(self.ca))
-        output.say(f"activated  {new.id}: it signs from now on")
+        terminal.say(f"activated  {new.id}: it signs from now on")
         self._save(taint(self.ca, old.id))
-        output.say(f"tainted    {old.id}: what it signed is renewed")
+        terminal.say(f"tainted    {old.id}: what it signed is renewed")
         ledger = Ledger(self.directory / LEDGER_FILE)
         self._wait(
             lambda served: not still_served(served, ledger.read(), [new.id]), "serves certificates of the new authority"
         )
         if self.settle:
-            output.say(f"settling   {self.settle:.0f} s: connections that began with the old one end")
+            terminal.say(f"settling   {self.settle:.0f} s: connections that began with the old one end")
             time.sleep(self.settle)
         self._save(retire(self.ca, old.id))
-        output.say(f"retired    {old.id}: it is no longer trusted")
+        terminal.say(f"retired    {old.id}: it is no longer trusted")
         self._wait(lambda served: not trusts(served, old.root.serial_number), "has dropped the old root")
 
     def _save(self, ca: CertificateAuthority) -> None:
@@ -184,11 +184,11 @@ class Steps:
             for address in list(waiting):
                 if holds(served[proxy_name(address)]):
                     waiting.remove(address)
-                    output.say(f"             {proxy_name(address)} {what}")
+                    terminal.say(f"             {proxy_name(address)} {what}")
             if waiting and time.monotonic() > deadline:
                 names = ", ".join(proxy_name(address) for address in waiting)
-                output.remark(f"not in {self.timeout:.0f} s: {names} {what}; the drill stops here")
-                sys.exit(output.Exit.NO)
+                terminal.remark(f"not in {self.timeout:.0f} s: {names} {what}; the drill stops here")
+                sys.exit(terminal.Exit.NO)
             time.sleep(0.2 if waiting else 0)
 
 
@@ -211,7 +211,7 @@ def _print(form: str, served: dict[str, tuple[Served, ...]], found: list[Drift],
         drifts: list[Json] = [
             {"proxy": d.proxy, "kind": d.kind.value, "subject": d.subject, "message": d.message} for d in found
         ]
-        output.print_json({"drift": drifts, "proxies": len(served)})
+        terminal.print_json({"drift": drifts, "proxies": len(served)})
     else:
         rows = [
             (name, certificate.identity, f"{certificate.serial:x}"[:12], f"{certificate.end - now:.0f} s")
@@ -219,9 +219,11 @@ def _print(form: str, served: dict[str, tuple[Served, ...]], found: list[Drift],
             for context in contexts
             for certificate in context.certificates
         ]
-        output.print_table(("proxy", "serves", "serial", "expires in"), sorted(set(rows)))
+        terminal.print_table(("proxy", "serves", "serial", "expires in"), sorted(set(rows)))
         for drift in found:
-            output.say(f"{drift.proxy}: {drift.kind}: {f'`{drift.subject}` ' if drift.subject else ''}{drift.message}")
+            terminal.say(
+                f"{drift.proxy}: {drift.kind}: {f'`{drift.subject}` ' if drift.subject else ''}{drift.message}"
+            )
 
 
 def drift_metrics(served: dict[str, tuple[Served, ...]], found: list[Drift]) -> list[str]:

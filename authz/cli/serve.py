@@ -12,11 +12,11 @@ import click
 from authz.cli import COMMANDS, application, name_variables
 from authz.core.errors import LoadError, SettingsError
 from authz.service.ports.log import log_to_stderr
-from authz.service.workers.run import run
-from authz.settings.fields import Settings
+from authz.service.workers.serving import run
 from authz.settings.flags import setting_flags
-from authz.settings.reading import PREFIX, read_settings
+from authz.settings.precedence import PREFIX, read_settings
 from authz.settings.sections import LogSettings
+from authz.settings.settings import Settings
 
 CONFIG = f"{PREFIX}CONFIG"
 """Names the file of settings, here as in an embedded server: it is no setting of its own."""

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from authz.analysis.offline.request import OfflineRequest
-from authz.cli import output as out
+from authz.cli import terminal as out
 from authz.core.attributes import AttributeContext
 from authz.core.engine import WorkloadPolicies
 from authz.core.resources import MeshConfig

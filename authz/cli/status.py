@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import httpx
 
-from authz.cli import files
-from authz.cli import output as out
+from authz.cli import policy_files
+from authz.cli import terminal as out
 from authz.core.attributes import Json
 from authz.core.errors import FetchError
 from authz.identity.pem import refuse_encrypted_key
@@ -122,7 +122,7 @@ def command(
         from authz.cli import proxy_status
 
         raise SystemExit(proxy_status.answer(proxies, state, wait, output))
-    version = files.load(policies, mesh).engine.version if policies else ""
+    version = policy_files.load(policies, mesh).engine.version if policies else ""
     if (certificate is None) is not (key is None) or (certificate is not None and ca is None):
         raise click.UsageError("--ca, --certificate and --key go together")
     with _client(admin, token_file, _tls(ca, certificate, key)) as client:

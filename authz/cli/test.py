@@ -11,11 +11,11 @@ import click
 from rich.progress import Progress
 
 from authz.analysis.suites.coverage import Coverage
-from authz.analysis.suites.reader import LoadFiles, read_suite
 from authz.analysis.suites.run import Select, run_suite
 from authz.analysis.suites.suite import Suite
-from authz.cli import files, report
-from authz.cli import output as out
+from authz.analysis.suites.suite_reader import LoadFiles, read_suite
+from authz.cli import policy_files, report
+from authz.cli import terminal as out
 from authz.core.errors import sort_problems
 from authz.sources.policies.directory import read_directory
 from authz.sources.policies.watching import watch as changes_of
@@ -63,7 +63,7 @@ def command(
         select = Select(run) if run else None
     except re.error as error:
         raise click.BadParameter(f"`{run}` is not a regular expression: {error}", param_hint="--run") from error
-    if watch and (output != "pretty" or files.STDIN in paths):
+    if watch and (output != "pretty" or policy_files.STDIN in paths):
         raise click.UsageError("--watch is for people and files: without -o and without `-`")
 
     def once(read: set[Path]) -> int:
@@ -116,8 +116,8 @@ def _print(done: report.Run, collected: Coverage | None, output: str, *, verbose
 def _found(paths: Iterable[str], read: set[Path]) -> Iterable[tuple[str, bytes, LoadFiles]]:
     """Suites; ``read`` receives the paths of the policies that they name."""
     for path in paths:
-        if path == files.STDIN:
-            yield "<stdin>", files.read_bytes(path), _loader(Path(), read)
+        if path == policy_files.STDIN:
+            yield "<stdin>", policy_files.read_bytes(path), _loader(Path(), read)
             continue
         is_folder = Path(path).is_dir()
         for name, data in read_directory(Path(path)):

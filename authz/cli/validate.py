@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from authz.cli import files
-from authz.cli import output as out
+from authz.cli import policy_files
+from authz.cli import terminal as out
 from authz.core.attributes import Json
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
@@ -38,7 +38,7 @@ def command(
     authz validate policies/ --mesh mesh.yaml --fail-on warning
     authz validate -o json policies/ | jq .problems
     """
-    read, empty = files.read_paths(paths, allow_empty=allow_empty)
+    read, empty = policy_files.read_paths(paths, allow_empty=allow_empty)
     resources, problems = inspect(read, mesh, allow_empty=allow_empty)
     problems = sort_problems((*problems, *empty))
     is_yes = not any(_is_bad(problem, fail_on) for problem in problems)
@@ -53,7 +53,7 @@ def inspect(
     read: Sequence[tuple[str, bytes]], mesh_file: str | None, *, allow_empty: bool = False
 ) -> tuple[Resources, tuple[Problem, ...]]:
     """Answer what was read and everything that is wrong with it. Raises OSError for the mesh file."""
-    mesh, problems = files.read_mesh_file(mesh_file)
+    mesh, problems = policy_files.read_mesh_file(mesh_file)
     is_usable = mesh_file is not None and not any(problem.is_error for problem in problems)
     with WithoutCollector(for_good=True):
         result = read_policies(read, mesh if is_usable else None, allow_empty=allow_empty)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authz.cli import files
-from authz.cli import output as out
-from authz.cli.key_sets import read_key_sets
+from authz.cli import policy_files
+from authz.cli import terminal as out
+from authz.cli.jwks_option import read_key_sets
 from authz.core.attributes import Json
 from authz.core.engine import Engine
 from authz.core.errors import AuthzError
@@ -89,14 +89,14 @@ def command(
     from authz.envoy.native.binary import find_envoy
     from authz.envoy.native.indexed import Form
 
-    described = files.read_workloads(mesh)
+    described = policy_files.read_workloads(mesh)
     known = {workload.name: workload for workload in described.workloads}
     for name in names:
         if name not in known:
             raise click.BadParameter(
                 f"the mesh has no workload `{name}`; it has {', '.join(sorted(known))}", param_hint="--to"
             )
-    engine = files.load([policies], mesh).engine
+    engine = policy_files.load([policies], mesh).engine
     key_sets = read_key_sets(jwks)
     binary = find_envoy(envoy)
     outcomes: list[TrialOutcome] = []

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from authz.core import identities, matchers, networks, reading
+from authz.core import identities, matchers, networks, readers
 from authz.core.matchers import Matcher
-from authz.core.reading import Read
+from authz.core.readers import Read
 
 
 class Voucher(StrEnum):
@@ -107,37 +107,37 @@ def _metadata(values: tuple[str, ...], context: CompileContext) -> Matcher:
 
 _FIXED = (
     Attribute(
-        "source.principal", reading.identities, _principals, Voucher.MTLS, about="identity of the client certificate"
+        "source.principal", readers.identities, _principals, Voucher.MTLS, about="identity of the client certificate"
     ),
     Attribute(
-        "source.namespace", reading.identities, _namespace_globs, Voucher.MTLS, index_values=reading.namespaces,
+        "source.namespace", readers.identities, _namespace_globs, Voucher.MTLS, index_values=readers.namespaces,
         about="namespace in the client's identity",
     ),
     Attribute(
-        "source.serviceAccount", reading.identities, _accounts, Voucher.MTLS, index_values=reading.service_accounts,
+        "source.serviceAccount", readers.identities, _accounts, Voucher.MTLS, index_values=readers.service_accounts,
         about="service account in the client's identity",
     ),
     Attribute(
-        "source.trustDomain", reading.identities, _trust_domains, Voucher.MTLS,
+        "source.trustDomain", readers.identities, _trust_domains, Voucher.MTLS,
         about="trust domain of the client's identity",
     ),
-    Attribute("source.ip", reading.source_ip, _networks, Voucher.PROXY, about="address of the direct peer"),
+    Attribute("source.ip", readers.source_ip, _networks, Voucher.PROXY, about="address of the direct peer"),
     Attribute(
-        "remote.ip", reading.remote_ip, _networks, Voucher.PROXY, about="client address as the proxy determined it"
+        "remote.ip", readers.remote_ip, _networks, Voucher.PROXY, about="client address as the proxy determined it"
     ),
-    Attribute("destination.ip", reading.destination_ip, _networks, Voucher.PROXY, about="address connected to"),
-    Attribute("destination.port", reading.destination_port, _ports, Voucher.PROXY, about="workload port connected to"),
-    Attribute("connection.sni", reading.sni, _plain, Voucher.CLIENT, about="TLS server name, lower-case"),
+    Attribute("destination.ip", readers.destination_ip, _networks, Voucher.PROXY, about="address connected to"),
+    Attribute("destination.port", readers.destination_port, _ports, Voucher.PROXY, about="workload port connected to"),
+    Attribute("connection.sni", readers.sni, _plain, Voucher.CLIENT, about="TLS server name, lower-case"),
     Attribute(
-        "request.auth.principal", reading.request_principal, _request_principals, Voucher.TOKEN, http_only=True,
-        index_values=reading.joined_request_principal, about="iss/sub of the accepted token",
+        "request.auth.principal", readers.request_principal, _request_principals, Voucher.TOKEN, http_only=True,
+        index_values=readers.joined_request_principal, about="iss/sub of the accepted token",
     ),
     Attribute(
-        "request.auth.audiences", reading.claim(("aud",)), _plain, Voucher.TOKEN, http_only=True,
+        "request.auth.audiences", readers.claim(("aud",)), _plain, Voucher.TOKEN, http_only=True,
         about="claim aud, verbatim",
     ),
     Attribute(
-        "request.auth.presenter", reading.claim(("azp",)), _plain, Voucher.TOKEN, http_only=True, about="claim azp"
+        "request.auth.presenter", readers.claim(("azp",)), _plain, Voucher.TOKEN, http_only=True, about="claim azp"
     ),
 )  # fmt: skip
 
@@ -146,15 +146,15 @@ CONDITION_KEYS: dict[str, Attribute] = {attribute.key: attribute for attribute i
 
 HOSTS = Attribute(
     "hosts",
-    reading.host,
+    readers.host,
     _host_form,
     Voucher.CLIENT,
     http_only=True,
-    index_values=reading.folded_host,
+    index_values=readers.folded_host,
     about="Host as received",
 )
-METHODS = Attribute("methods", reading.method, _header_form, Voucher.CLIENT, http_only=True, about="HTTP method")
-PATHS = Attribute("paths", reading.path, _paths, Voucher.CLIENT, http_only=True, about="normalised path without query")
+METHODS = Attribute("methods", readers.method, _header_form, Voucher.CLIENT, http_only=True, about="HTTP method")
+PATHS = Attribute("paths", readers.path, _paths, Voucher.CLIENT, http_only=True, about="normalised path without query")
 
 SOURCE_FIELDS: dict[str, Attribute] = {
     "principals": CONDITION_KEYS["source.principal"],
@@ -187,15 +187,15 @@ def condition_attribute(key: str) -> Attribute:
         return CONDITION_KEYS[key]
     if key.startswith(_HEADERS):
         name = _bracketed(key, _HEADERS).lower()
-        read = reading.header(name)
+        read = readers.header(name)
         return Attribute(f"{_HEADERS}[{name}]", read, _header_form, Voucher.CLIENT, http_only=True)
     if key.startswith(_CLAIMS):
-        return Attribute(key, reading.claim(claim_path(key)), _plain, Voucher.TOKEN, http_only=True)
+        return Attribute(key, readers.claim(claim_path(key)), _plain, Voucher.TOKEN, http_only=True)
     if key.startswith(_FILTERS):
         namespace, bracket, rest = key.removeprefix("experimental.").partition("[")
         if not bracket or not rest.endswith("]") or len(rest) < 2 or namespace == "envoy.filters.":
             raise ValueError(f"`{key}` is not of the form `experimental.envoy.filters.<filter>[<key>]`")
-        return Attribute(key, reading.filter_metadata(namespace, rest[:-1]), _metadata, Voucher.PROXY)
+        return Attribute(key, readers.filter_metadata(namespace, rest[:-1]), _metadata, Voucher.PROXY)
     raise ValueError(f"unknown condition key `{key}`")
 
 

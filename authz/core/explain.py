@@ -15,7 +15,7 @@ from authz.core.engine import WorkloadPolicies
 from authz.core.matchers import SCALAR
 from authz.core.pipeline import Authenticate, decide
 from authz.core.providers import ProviderAnswer, ProviderQuestion
-from authz.core.reading import Values
+from authz.core.readers import Values
 from authz.core.resources import Action
 from authz.core.rules import CompiledRule, Predicate, Predicates, RuleSet
 from authz.core.stage_words import mtls_in_words, token_in_words

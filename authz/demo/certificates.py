@@ -11,7 +11,7 @@ from authz.demo.layout import (
 )
 from authz.envoy.options import Secrets
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.files import write_file, write_secret_files
+from authz.identity.secret_files import write_file, write_secret_files
 
 WEB_NAMES = ("localhost", "bookinfo.example")
 OUTSIDE_NAMES = ("books.example.com", "news.example.com")

@@ -14,7 +14,7 @@ from authz.demo.processes import Command
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
 from authz.mesh.nouns import Enforce, MeshWorkload
-from authz.settings.reading import PREFIX
+from authz.settings.precedence import PREFIX
 
 AUTHZ, CA = "authz", "ca"
 ADMIN_SOCKET = "run/{name}.admin.sock"
@@ -163,7 +163,7 @@ def embedding_proxy(layout: Layout, workload: MeshWorkload) -> Command:
     """
     A proxy that answers its own checks: the same flags, as the variables that its inner server reads.
 
-    All of them append to one audit file, which is whole lines whoever writes (``audit.files``).
+    All of them append to one audit file, which is whole lines whoever writes (``audit.file_sink``).
     """
     command, admin = proxy(workload), EMBEDDED_ADMIN_SOCKET.format(name=workload.name)
     flags = (*decides_by(layout), "--admin", f"unix:{admin}")

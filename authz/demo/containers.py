@@ -22,19 +22,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from authz.control.follow import MeshFollower
+from authz.control.mesh_follower import MeshFollower
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.apps.__main__ import main as run_app
 from authz.demo.certificates import CERTIFICATE_TTL_SECONDS, NOTHING_REVOKED, issue_outside, issue_web
 from authz.demo.layout import OTLP_SOCKET, DemoError, Layout, describe
 from authz.demo.prepare import options, policy_state, read_engine
-from authz.envoy.files import write_files
 from authz.envoy.options import RenderOptions, Secrets
 from authz.envoy.render import modes_of, render_all
+from authz.envoy.rendered_files import write_files
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, STATE_FILE, CertificateAuthority
-from authz.identity.files import write_file
-from authz.identity.template import SERVER_TTL_SECONDS
+from authz.identity.certificate_template import SERVER_TTL_SECONDS
+from authz.identity.secret_files import write_file
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce
 

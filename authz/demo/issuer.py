@@ -22,8 +22,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from authz.identity.files import SECRET_MODE, read_secret, write_file
 from authz.identity.keys import generate_key, read_key, write_key
+from authz.identity.secret_files import SECRET_MODE, read_secret, write_file
 from authz.tokens.signing import SigningKey, jwks_text, make_token, signing_key
 
 AUDIENCE = "bookinfo"

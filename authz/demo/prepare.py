@@ -27,7 +27,7 @@ from authz.demo.layout import (
 )
 from authz.envoy.options import Authz, RenderOptions, Secrets
 from authz.envoy.render import modes_of, render_all, render_endpoints, render_listeners
-from authz.identity.files import write_file
+from authz.identity.secret_files import write_file
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies

@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from authz.audit.render import EFFECT_STYLES, render_parts, short_principal, text
+from authz.audit.record_line import EFFECT_STYLES, render_parts, short_principal, text
 from authz.core.attributes import read_field
 from authz.core.decided import Record
+from authz.demo.bookinfo import Event
 from authz.demo.commands import EMBEDDED_ADMIN_SOCKET, all_commands
 from authz.demo.layout import Layout
-from authz.demo.supervisor import Event
 from authz.envoy.options import Authz
 
 POLL_SECONDS = 0.1

@@ -37,7 +37,7 @@ from authz.core.resources import MeshConfig, PathNormalization
 from authz.envoy.check_filter import HTTP_FILTER, NETWORK_FILTER, http_check_filter, network_check_filter
 from authz.envoy.messages import followed_file, json_log, pack, seconds
 from authz.envoy.native import slots
-from authz.envoy.native.listeners import NATIVE_TCP
+from authz.envoy.native.listener_parts import NATIVE_TCP
 from authz.envoy.options import OTLP_CLUSTER, RenderOptions, filters_file, log_file
 from authz.mesh.nouns import MeshWorkload
 

@@ -24,7 +24,7 @@ from authz.envoy.messages import as_json, as_resource
 from authz.envoy.naming import provider_cluster
 from authz.envoy.native.filters import http_filters, linear_tcp
 from authz.envoy.native.limits import Feature, report
-from authz.envoy.native.listeners import complete
+from authz.envoy.native.listener_parts import complete
 from authz.envoy.native.slots import fill_slots, slot_names
 from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file
 from authz.envoy.tls import secret_files

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import TrustDomain
-from authz.identity.keys import KeyType, PrivateKey, generate_key, key_bytes, read_key
-from authz.identity.sign import SERIAL_BYTES, Issuer, read_serial, sign, sign_self
-from authz.identity.template import (
+from authz.identity.certificate_template import (
     INTERMEDIATE_TTL_SECONDS,
     ROOT_TTL_SECONDS,
     intermediate_template,
     root_template,
 )
+from authz.identity.keys import KeyType, PrivateKey, generate_key, key_bytes, read_key
+from authz.identity.sign import SERIAL_BYTES, Issuer, read_serial, sign, sign_self
 
 RandomBytes = Callable[[int], bytes]
 """``os.urandom`` or, in tests, something that always says the same."""

@@ -30,10 +30,7 @@ from authz.identity.authority import (
     create_authority,
 )
 from authz.identity.bundle import TrustBundle
-from authz.identity.files import SECRET_MODE, read_secret, write_file, write_secret_files
-from authz.identity.keys import KeyType, PublicKey, generate_key, read_key, write_key
-from authz.identity.sign import SERIAL_BYTES, read_serial, sign
-from authz.identity.template import (
+from authz.identity.certificate_template import (
     INTERMEDIATE_TTL_SECONDS,
     ROOT_TTL_SECONDS,
     SERVER_TTL_SECONDS,
@@ -42,7 +39,10 @@ from authz.identity.template import (
     server_template,
     svid_template,
 )
-from authz.identity.validate import Rejection, validate_svid
+from authz.identity.keys import KeyType, PublicKey, generate_key, read_key, write_key
+from authz.identity.secret_files import SECRET_MODE, read_secret, write_file, write_secret_files
+from authz.identity.sign import SERIAL_BYTES, read_serial, sign
+from authz.identity.svid_validation import Rejection, validate_svid
 
 STATE_FILE = "authorities.json"
 BUNDLE_FILE = "bundle.pem"

@@ -7,7 +7,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from authz.identity.keys import PrivateKey, key_bytes
 from authz.identity.renewal import renewal_time
-from authz.identity.validate import Rejection, read_chain
+from authz.identity.svid_validation import Rejection, read_chain
 
 
 @dataclass(frozen=True, slots=True)

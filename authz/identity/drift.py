@@ -15,7 +15,7 @@ from cryptography import x509
 
 from authz.identity.leaf import read_parts
 from authz.identity.registrar import Issuance
-from authz.identity.validate import Rejection, read_chain
+from authz.identity.svid_validation import Rejection, read_chain
 
 GRACE_SECONDS = 30.0
 """How long a proxy may serve what it had before a newer certificate was issued."""

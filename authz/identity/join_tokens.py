@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authz.core.spiffe import SpiffeId
-from authz.identity.files import SECRET_MODE, write_file
-from authz.identity.validate import Rejection
+from authz.identity.secret_files import SECRET_MODE, write_file
+from authz.identity.svid_validation import Rejection
 
 TOKENS_DIRECTORY = "join-tokens"
 """Below the authority's directory."""

@@ -13,7 +13,7 @@ from authz.core.spiffe import SpiffeId
 from authz.identity.bundle import Bundles, TrustBundle
 from authz.identity.leaf import read_parts
 from authz.identity.revocation import NO_REVOCATIONS, Revocations
-from authz.identity.validate import Examined, Rejection, examine, read_chain
+from authz.identity.svid_validation import Examined, Rejection, examine, read_chain
 
 CACHED_CERTIFICATES = 4096
 """About 1 kB each; one per peer and rotation."""

@@ -21,7 +21,7 @@ from authz.documents import nodes as documents
 from authz.documents.nodes import Node, Scalar, Sequence
 from authz.documents.reading import read_documents
 from authz.documents.schema import Notes, elements, note_unknown
-from authz.identity.template import SVID_TTL_SECONDS, judge_dns_name
+from authz.identity.certificate_template import SVID_TTL_SECONDS, judge_dns_name
 
 MAX_TTL_SECONDS = 30 * 24 * 3600
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from authz.identity.authority import Authority, AuthorityState, create_authority, renew_intermediate, succeed
 from authz.identity.ca import CertificateAuthority
+from authz.identity.certificate_template import INTERMEDIATE_TTL_SECONDS, ROOT_TTL_SECONDS
 from authz.identity.keys import KeyType
-from authz.identity.template import INTERMEDIATE_TTL_SECONDS, ROOT_TTL_SECONDS
 
 
 def prepare(

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from authz.identity.certificate_template import CertificateTemplate
 from authz.identity.keys import PrivateKey, PublicKey, signature_hash
-from authz.identity.template import CertificateTemplate
 
 SERIAL_BYTES = 16
 

@@ -19,6 +19,7 @@ from authz.documents.reading import Document, Mapping, read_documents
 from authz.documents.schema import Notes
 from authz.mesh.kind_parts import CODES, compose_app
 from authz.mesh.kinds import READERS
+from authz.mesh.mesh_documents import Gateway, Written
 from authz.mesh.nouns import (
     GatewayServer,
     InboundPort,
@@ -31,7 +32,6 @@ from authz.mesh.nouns import (
     RouteHost,
     RouteRule,
 )
-from authz.mesh.written import Gateway, Written
 from authz.policy.mesh_config import read_mesh
 
 

@@ -21,6 +21,7 @@ from authz.mesh.kind_parts import (
     read_protocol,
     read_spec,
 )
+from authz.mesh.mesh_documents import Gateway, Sidecar, VirtualService, Written
 from authz.mesh.nouns import (
     Address,
     GatewayServer,
@@ -36,7 +37,6 @@ from authz.mesh.nouns import (
     ServicePort,
     TlsMode,
 )
-from authz.mesh.written import Gateway, Sidecar, VirtualService, Written
 
 
 def read_workload_entry(part: Part, written: Written) -> None:

@@ -18,7 +18,7 @@ from authz.documents import reading
 from authz.documents.decoders import boolean, choice, objects, read_text, text, text_or_letter, texts
 from authz.documents.reading import Node
 from authz.documents.schema import Fault, Field, Notes, Shape, describe, elements, filled, given, key_of, text_of
-from authz.policy import jwt_values, values
+from authz.policy import jwt_values, value_checks
 from authz.policy.inline_keys import inline_keys
 from authz.policy.targets import SELECTOR, TARGET_FIELDS, check_target, no_dry_run, target
 
@@ -26,7 +26,7 @@ MAX_JWT_RULES = 4096
 MAX_SPACE_DELIMITED = 64
 MAX_PORT = 65535
 _PORT = re.compile(r"0|[1-9][0-9]{0,9}")
-_not_empty = values.not_empty("VA-38")
+_not_empty = value_checks.not_empty("VA-38")
 
 
 # --- jwt rules -------------------------------------------------------------------------------------------------------

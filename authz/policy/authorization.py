@@ -7,8 +7,8 @@ from authz.documents import reading
 from authz.documents.decoders import choice, objects, read_text
 from authz.documents.reading import Node
 from authz.documents.schema import Field, Notes, Shape, elements, filled, given, key_of, text_of
-from authz.policy.rules import IN_RULES, RULE, negated_name
 from authz.policy.targets import TARGET_FIELDS, annotation, check_target, target
+from authz.policy.written_rules import IN_RULES, RULE, negated_name
 
 MAX_RULES = 512
 _ACTIONS = {action.value: action for action in Action}

@@ -18,9 +18,9 @@ from authz.documents.decoders import choice, integer, text, texts
 from authz.documents.reading import Document, Node, Scalar, read_documents
 from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
 from authz.policy import foreign, variables
+from authz.policy.extension_providers import decode_providers
 from authz.policy.mesh_wrappings import WrittenMesh, no_connection_settings, search
-from authz.policy.providers import decode_providers
-from authz.policy.values import is_dns_name, object_name
+from authz.policy.value_checks import is_dns_name, object_name
 
 _FLAGS = {
     "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS": "multiple_custom_providers",

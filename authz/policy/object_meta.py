@@ -15,7 +15,7 @@ from authz.documents import reading
 from authz.documents.decoders import anything, boolean, read_text, text_map, text_or_letter
 from authz.documents.reading import Kind, Node, Scalar, Sequence
 from authz.documents.schema import Decoder, Field, Notes, Shape, describe, elements, given, key_of, nearest, text_of
-from authz.policy import values
+from authz.policy import value_checks
 
 _FORBIDDEN_ANNOTATIONS = (
     "internal.istio.io/webhook-always-reject",
@@ -146,7 +146,7 @@ def _decoded(**decoded: Any) -> dict[str, Any]:
     return decoded
 
 
-_NAME, _TEXT_MAP = text_or_letter(values.object_name), text_map()
+_NAME, _TEXT_MAP = text_or_letter(value_checks.object_name), text_map()
 
 
 def _namespace(node: Node, notes: Notes) -> str:

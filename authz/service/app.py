@@ -12,8 +12,8 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from time import time
 
+from authz.admin.administration import create_app
 from authz.admin.api import LocalSource, PageFacts
-from authz.admin.app import create_app
 from authz.admin.explained import Sources
 from authz.admin.page import Page
 from authz.admin.watch import Watch
@@ -22,26 +22,26 @@ from authz.audit.sinks import StreamSink
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.evidence import PeerEvidence
 from authz.service.ids import DecisionIds
 from authz.service.loading.garbage import settle
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.record import NativeRecord
-from authz.service.ports.certificates import CertificateFiles
+from authz.service.ports.expiries import CertificateFiles
 from authz.service.ports.handshakes import HANDSHAKES
 from authz.service.ports.http import AdminServer, make_admin_server
 from authz.service.ports.log import Announce, other_log_level, set_log_level
+from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.signals import on_signals
-from authz.service.ports.tls import ServerCertificate
 from authz.service.ports.waiting import first_done
-from authz.service.providers import Providers
+from authz.service.provider_calls import Providers
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, JudgeCaller, Server, TakeStream
-from authz.settings.fields import Settings
 from authz.settings.sections import Sections
-from authz.sources.keys.proxies import Proxies
+from authz.settings.settings import Settings
+from authz.sources.keys.http_proxy import Proxies
 from authz.sources.keys.source import KeySource
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus

@@ -17,7 +17,7 @@ from typing import Any
 
 from authz.core.errors import AuthzError
 from authz.service.app import App, ServerOf
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ports.failure import where_it_failed
 from authz.service.ports.log import log_to_stderr
 from authz.service.server import AskProvider, JudgeCaller
@@ -26,9 +26,9 @@ from authz.service.workers.line import ORDER, Line, Order
 from authz.service.workers.refusals import follow_refusals
 from authz.service.workers.scheduling import calm_host
 from authz.service.workers.worker import LAST_SECONDS, SupervisedApp, tell_failure
-from authz.settings.fields import Settings
-from authz.settings.reading import PREFIX, read_settings
+from authz.settings.precedence import PREFIX, read_settings
 from authz.settings.sections import LogSettings
+from authz.settings.settings import Settings
 
 _log = logging.getLogger("authz.embedded")
 _SERVER = "authz.server"

@@ -17,7 +17,7 @@ from authz.core.spiffe import TrustDomain
 from authz.identity.bundle import Bundles, TrustBundle, split_bundle
 from authz.identity.peer import NO_SVID, Accepted, examine_peer, spiffe_uri
 from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocations
-from authz.identity.validate import Rejection
+from authz.identity.svid_validation import Rejection
 from authz.service.ports.failure import where_it_failed
 from authz.settings.sections import PeerSettings
 from authz.sources.policies.watching import watch

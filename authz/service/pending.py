@@ -43,7 +43,7 @@ class InForce:
 
 
 class Proceeds(Protocol):
-    """Who goes on with a request once its provider has answered: ``service.check``."""
+    """Who goes on with a request once its provider has answered: ``service.check_function``."""
 
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None

@@ -11,9 +11,9 @@ from pathlib import Path
 from authz.audit.builder import RecordSteps
 from authz.audit.chain import Chain, read_signing_key
 from authz.audit.entry import Sink
-from authz.audit.files import FileSink, Rotation
-from authz.audit.filters import RecordRules
-from authz.audit.record import RecordOptions
+from authz.audit.file_sink import FileSink, Rotation
+from authz.audit.omissions import RecordRules
+from authz.audit.request_fields import RecordOptions
 from authz.audit.sinks import OtlpSink, log_exporter
 from authz.audit.trail import AuditTrail
 from authz.core.attributes import AttributeContext

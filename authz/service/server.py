@@ -16,9 +16,9 @@ from google.protobuf.internal import api_implementation
 
 from authz.core.errors import SettingsError
 from authz.core.providers import ProviderAnswer
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.pending import Pending
-from authz.service.ports.health import AUTHORIZATION, GrpcHealth
+from authz.service.ports.grpc_health import AUTHORIZATION, GrpcHealth
 from authz.service.ports.sockets import SocketLock
 
 _log = logging.getLogger("authz.server")

@@ -6,8 +6,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from authz.settings.fields import Settings
-from authz.settings.reading import PREFIX
+from authz.settings.precedence import PREFIX
+from authz.settings.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

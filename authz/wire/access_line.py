@@ -1,5 +1,5 @@
 """
-Lines of ``envoy.native.access_log`` to entries; what lines have in common is read once.
+Lines of ``envoy.native.record_log`` to entries; what lines have in common is read once.
 
 A line ends with what its request has for itself, under names that begin with a tilde. What stands before is the same,
 byte for byte, for requests that are alike, so it is looked up as bytes, and only the rest of the line is parsed.

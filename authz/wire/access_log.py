@@ -1,7 +1,7 @@
 """
 Envoy's access log entries to nouns of the core: what was asked, and what Envoy's own filters decided.
 
-An entry of the gRPC access log service and, by way of ``access_line``, a JSON line of ``envoy.native.access_log``
+An entry of the gRPC access log service and, by way of ``access_line``, a JSON line of ``envoy.native.record_log``
 become the same value. Nothing here decides, waits or knows which policies exist. A query is reduced to the values that
 may be recorded here, before anything else sees it.
 """

@@ -18,9 +18,9 @@ from starlette.routing import Route
 from authz.cli import application
 from authz.core.errors import SettingsError
 from authz.service.ports.http import AdminServer, make_admin_server
-from authz.settings.fields import Settings
 from authz.settings.sections import AdminSettings
-from tests.service.ports.test_tls import Pair
+from authz.settings.settings import Settings
+from tests.service.ports.test_server_tls import Pair
 
 TOKEN = "correct-horse-battery"
 LONG_AGO = timedelta(days=2)

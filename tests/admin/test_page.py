@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from authz.admin.access import Guard, judge_access
+from authz.admin.administration import create_app
 from authz.admin.api import LocalSource, PageFacts
-from authz.admin.app import create_app
 from authz.admin.explained import Sources
 from authz.admin.page import Page
 from authz.admin.watch import ALLOWED_EACH_SECOND, DENIED_KEPT, MAX_EDGES, Watch, without_credentials

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.service.ports.health import AUTHORIZATION
+from authz.service.ports.grpc_health import AUTHORIZATION
 from tests.browser import chromium, needs_chromium, open_context
 from tests.service.messages import CALLER, check_request, peer, response, told
 

@@ -5,7 +5,7 @@ import pytest
 from authz.analysis.offline.request import OfflineWorkload
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
-from authz.analysis.verify import values
+from authz.analysis.verify import edges
 from authz.analysis.verify.requests import Sender, Tried, requests_of
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
@@ -40,7 +40,7 @@ spec: {{action: {action}, rules: [{rule}]}}
     ],
 )
 def test_paths_are_met_and_missed_by_a_hair(written: str, met: str, beside: str) -> None:
-    assert {met, beside} <= set(values.paths(written))
+    assert {met, beside} <= set(edges.paths(written))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_paths_are_met_and_missed_by_a_hair(written: str, met: str, beside: str)
     ],
 )
 def test_blocks_are_tried_at_both_ends_and_outside(written: str, expected: set[str]) -> None:
-    assert expected <= set(values.addresses(written))
+    assert expected <= set(edges.addresses(written))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ The writer of the product puts texts together for speed; this says what they mus
 import re
 from datetime import UTC, datetime, timedelta
 
-from authz.audit.record import NEVER_KEPT, RecordOptions
+from authz.audit.request_fields import NEVER_KEPT, RecordOptions
 from authz.core.attributes import AttributeContext, HttpRequest, Json, Token, Unknown
 from authz.core.decided import Offer, Record, TraceIds
 from authz.core.decision import RuleReference, would_be

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from authz.audit.chain import Chain, VerifyReport, read_public_key, read_signing_key, verify_chain
-from authz.audit.files import FileSink, Rotation
+from authz.audit.file_sink import FileSink, Rotation
 from authz.audit.query import audit_files, read_lines
 from authz.audit.trail import AuditTrail
 from authz.core.decided import Offer

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from authz.audit.chain import Chain
 from authz.audit.entry import Entry, encode_record
-from authz.audit.files import FileSink, Rotation
+from authz.audit.file_sink import FileSink, Rotation
 from authz.audit.query import RecordFilter, audit_files, find, follow
 from authz.audit.writer import build_record
 from authz.cli.audit import audit, parse_time

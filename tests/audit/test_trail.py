@@ -8,7 +8,7 @@ import pytest
 
 from authz.audit.builder import RecordSteps
 from authz.audit.entry import Entry
-from authz.audit.filters import RecordRules
+from authz.audit.omissions import RecordRules
 from authz.audit.trail import AuditTrail, OnFull
 from authz.core.attributes import AttributeContext
 from authz.core.compiler import compile_engine

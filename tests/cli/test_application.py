@@ -9,7 +9,7 @@ import click
 import pytest
 
 from authz.cli import COMMANDS, application
-from authz.cli.output import clean
+from authz.cli.terminal import clean
 from tests.cli.conftest import Run
 
 

@@ -16,7 +16,7 @@ from authz.identity.bundle import split_bundle
 from authz.identity.keys import write_key
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.revocation import read_revocations
-from authz.identity.validate import Examined, validate_svid
+from authz.identity.svid_validation import Examined, validate_svid
 from tests.cli.conftest import Run
 from tests.identity.certificates import INTERMEDIATE, KEYS, ROOT, changed, pem
 

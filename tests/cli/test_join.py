@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from authz.cli.enrolment import Declined, Enrolling, keep_renewed
-from authz.control.authority.server import AuthorityFiles, AuthorityServer, Doors
+from authz.cli.enrol import Declined, Enrolling, keep_renewed
+from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
-from authz.identity.files import write_secret_files
 from authz.identity.join_tokens import TOKENS_DIRECTORY, make_token, store_token
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance
 from authz.identity.rotation import activate, prepare, retire, taint
+from authz.identity.secret_files import write_secret_files
 
 pytestmark = pytest.mark.slow
 RATINGS = SpiffeId.parse("spiffe://mesh.test/ns/shop/sa/ratings")
@@ -214,7 +214,7 @@ def test_a_new_root_reaches_files_as_it_reaches_secret_discovery(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trusted within seconds of `prepare`, signed by it within seconds of `activate`; half a life is far away."""
-    monkeypatch.setattr("authz.cli.enrolment.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("authz.cli.enrol.LOOK_SECONDS", 0.2)
     running.deliver()
     old = running.held()
     with watching(running):
@@ -231,7 +231,7 @@ def test_a_new_root_reaches_files_as_it_reaches_secret_discovery(
 def test_whoever_watches_goes_on_until_its_certificate_has_expired(
     running: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("authz.cli.enrolment.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("authz.cli.enrol.LOOK_SECONDS", 0.2)
     running.deliver(3)
     running.write("revoked.txt", f"{RATINGS}\n")
     with pytest.raises(Declined):

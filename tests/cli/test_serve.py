@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from authz.cli import application
 from authz.cli.serve import environment
 from authz.core.errors import SettingsError
-from authz.settings.reading import read_settings
+from authz.settings.precedence import read_settings
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.checks.findings import joined
+from authz.demo.checks.afterwards import joined
 from authz.demo.layout import Layout, busy_ports, ports_of
 from authz.demo.prepare import plan
 from tests.browser import chromium, needs_chromium, open_context

@@ -10,10 +10,10 @@ from rich.text import Text
 
 from authz.core.attributes import Json
 from authz.core.decided import Record
+from authz.demo.bookinfo import Event
 from authz.demo.layout import Layout
 from authz.demo.prepare import plan
 from authz.demo.screen import Screen, Tail, decision_line, invitation, read_record
-from authz.demo.supervisor import Event
 from authz.envoy.options import Authz
 
 ROOT = Path(__file__).parent.parent.parent

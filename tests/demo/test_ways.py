@@ -13,15 +13,15 @@ from click.testing import CliRunner
 
 from authz.cli import application
 from authz.cli.demo import SERVERS
-from authz.demo.checks.run import all_scenarios
+from authz.demo.checks.runner import all_scenarios
 from authz.demo.commands import AUTHZ, EMBEDDED_ADMIN_SOCKET, all_commands
 from authz.demo.layout import AUDIT_LOG, Layout
 from authz.demo.prepare import options, plan
 from authz.demo.processes import Command
 from authz.envoy.options import Authz, Secrets, embedded_socket
 from authz.envoy.render import render_all
-from authz.settings.fields import Settings
-from authz.settings.reading import read_settings
+from authz.settings.precedence import read_settings
+from authz.settings.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 

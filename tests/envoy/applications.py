@@ -11,7 +11,7 @@ import grpc
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.core.resources import ExtensionProvider
-from authz.service.ports.health import AUTHORIZATION
+from authz.service.ports.grpc_health import AUTHORIZATION
 
 Pairs = list[tuple[str, str]]
 

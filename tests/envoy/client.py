@@ -15,8 +15,8 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 
 from authz.analysis.offline.request import OfflineRequest
-from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import Endpoints
+from authz.analysis.verify.trial_certificates import Identities
 
 TIMEOUT = 20
 _OVER_HTTP1 = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")

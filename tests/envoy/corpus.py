@@ -18,8 +18,8 @@ from time import time
 from authz.analysis.offline.request import to_attributes
 from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, Group, PolicyText, Suite
-from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import Endpoints
+from authz.analysis.verify.trial_certificates import Identities
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decided import Offer
 from authz.core.decision import Decision

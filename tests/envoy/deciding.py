@@ -9,10 +9,10 @@ from authz.analysis.suites.suite import PolicyText
 from authz.core.decided import Offer
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
-from authz.service.providers import Providers
+from authz.service.provider_calls import Providers
 from authz.sources.keys.source import KeySource
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState

@@ -19,7 +19,7 @@ from jwt.algorithms import ECAlgorithm
 
 from authz.core.asked import asked_of
 from authz.core.attributes import Workload
-from authz.envoy.native.access_log import (
+from authz.envoy.native.record_log import (
     Subject,
     denial_replies,
     http_file_log,

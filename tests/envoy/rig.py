@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from authz.analysis.verify.certificates import root_certificate
+from authz.analysis.verify.trial_certificates import root_certificate
 
 ALLOW = b"\x0a\x00"
 """A CheckResponse with status OK."""

@@ -17,16 +17,16 @@ from pathlib import Path
 
 import yaml
 
-from authz.analysis.verify.certificates import Identities
+from authz.analysis.verify.trial_certificates import Identities
 from authz.core.attributes import Workload
 from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
 from authz.envoy import naming, routes
 from authz.envoy.connection import Role, http_filter
-from authz.envoy.files import write_files
 from authz.envoy.messages import as_json
 from authz.envoy.options import LABEL_PROXY, RenderOptions
 from authz.envoy.render import render_all
+from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Address, InboundPort, Mesh, MeshWorkload, Place, Protocol
 from tests.envoy.rig import Proxy, envoy_arguments
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.analysis.suites.reader import read_suite
+from authz.analysis.suites.suite_reader import read_suite
 from tests.envoy.corpus import Bench, MakeBench, name_of, run
 from tests.envoy.hosting import HostedBench, hosting
 from tests.service.test_both_servers import SERVERS, needs_hosting

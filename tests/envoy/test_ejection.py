@@ -17,7 +17,7 @@ from authz._proto import ext_authz_pb2 as pb
 from authz.envoy.check_filter import check_cluster, http_check_filter
 from authz.envoy.messages import as_json, as_resource, assignment, endpoint, pipe
 from authz.envoy.options import AUTHZ_CLUSTER, RenderOptions
-from authz.service.ports.health import AUTHORIZATION, GrpcHealth
+from authz.service.ports.grpc_health import AUTHORIZATION, GrpcHealth
 from tests.service.test_envoy_slice import free_port
 
 ALLOWED = pb.CheckResponse(ok_response=pb.OkHttpResponse()).SerializeToString()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from authz.core.resources import MtlsMode
-from authz.envoy.files import write_files
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.render import render_all, render_changing
+from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.envoy.rig import (

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.envoy.files import write_files
 from authz.envoy.options import Authz, Listeners, RenderOptions
 from authz.envoy.render import render_all
+from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
 from tests.envoy.rig import ALLOW, DENY, Application, Authority, CheckServer, Proxy, application, envoys, free_ports
 from tests.mesh.meshes import Ports, description

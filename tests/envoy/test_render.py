@@ -20,10 +20,10 @@ from authz.core.resources import (
     PeerAuthentication,
     Resources,
 )
-from authz.envoy.files import differences, write_files
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.options import HEADER, Listeners, RenderOptions, Secrets
 from authz.envoy.render import modes_of, permissive, render_all, render_changing
+from authz.envoy.rendered_files import differences, write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.envoy.rig import Authority

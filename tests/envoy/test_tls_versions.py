@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from authz.core.resources import MtlsMode
-from authz.envoy.files import write_files
 from authz.envoy.options import RenderOptions
 from authz.envoy.render import render_all
+from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
 from tests.envoy.rig import Authority, CheckServer, envoys, free_ports
 from tests.mesh.meshes import Ports, description

@@ -16,10 +16,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.authority import AuthorityState, read_authority
 from authz.identity.ca import STATE_FILE, CertificateAuthority
-from authz.identity.files import read_secret, write_file, write_secret_files
 from authz.identity.keys import KeyType, generate_key, key_bytes, read_key, write_key
+from authz.identity.secret_files import read_secret, write_file, write_secret_files
 from authz.identity.sign import read_serial
-from authz.identity.validate import Examined, validate_svid
+from authz.identity.svid_validation import Examined, validate_svid
 from tests.identity.certificates import INTERMEDIATE, KEYS, LEAF, NOW, ROOT, changed, pem
 
 REVIEWS = SpiffeId.parse("spiffe://mesh.test/ns/shop/sa/reviews")

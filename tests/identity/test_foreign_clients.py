@@ -14,8 +14,8 @@ import pytest
 
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.files import write_secret_files
 from authz.identity.keys import KeyType
+from authz.identity.secret_files import write_secret_files
 
 REVIEWS, RATINGS = (f"spiffe://mesh.test/ns/shop/sa/{name}" for name in ("reviews", "ratings"))
 STRANGER = "spiffe://other.test/ns/shop/sa/reviews"

@@ -33,7 +33,7 @@ from authz.identity.registration import (
     read_entries,
 )
 from authz.identity.revocation import Revocations
-from authz.identity.validate import Rejection
+from authz.identity.svid_validation import Rejection
 from tests.identity.certificates import KEYS, NOW
 
 MESH = TrustDomain("mesh.test")

@@ -23,7 +23,7 @@ from authz.identity.registration import Grant, RegistrationEntry, UnixPeer
 from authz.identity.renewal import Shelf, renewal_time
 from authz.identity.revocation import Revocations
 from authz.identity.rotation import activate, prepare, retire, taint
-from authz.identity.validate import Examined, Rejection, validate_svid
+from authz.identity.svid_validation import Examined, Rejection, validate_svid
 from tests.identity.certificates import NOW
 
 MESH = TrustDomain("mesh.test")

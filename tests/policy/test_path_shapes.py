@@ -6,7 +6,7 @@ import pytest
 
 from authz.core.matchers import path_strings
 from authz.policy.path_shapes import path_shape
-from authz.policy.values import path
+from authz.policy.value_checks import path
 
 SHAPES = [
     ("/service/*health", "ordinary character", "/service/*", "/service/a/health"),

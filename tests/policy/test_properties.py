@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from authz.core.compiler import compile_engine
 from authz.core.errors import Severity
 from authz.core.resources import MeshConfig
-from authz.policy import rules
+from authz.policy import written_rules
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import ReadResult, read_policies
 
@@ -178,10 +178,10 @@ def some_of(names: tuple[str, ...]) -> st.SearchStrategy[dict[str, list[str]]]:
 RULES = st.fixed_dictionaries(
     {},
     optional={
-        "from": some_of((*rules._SOURCE_CHECKS, "notPrincipals", "notIpBlocks", "notNamespaces")).map(
+        "from": some_of((*written_rules._SOURCE_CHECKS, "notPrincipals", "notIpBlocks", "notNamespaces")).map(
             lambda source: [{"source": source}]
         ),
-        "to": some_of((*rules._OPERATION_CHECKS, "notPaths", "notPorts", "notHosts")).map(
+        "to": some_of((*written_rules._OPERATION_CHECKS, "notPaths", "notPorts", "notHosts")).map(
             lambda operation: [{"operation": operation}]
         ),
         "when": st.tuples(KEYS, LISTS, st.sampled_from(("values", "notValues"))).map(

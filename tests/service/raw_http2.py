@@ -10,7 +10,7 @@ import h2.connection
 import h2.events
 import h2.exceptions
 
-from authz.service.ports.health import AUTHORIZATION
+from authz.service.ports.grpc_health import AUTHORIZATION
 
 CHECK = f"/{AUTHORIZATION}/Check"
 

@@ -7,9 +7,9 @@ import grpc
 
 from authz._proto import health_pb2
 from authz.core.providers import ProviderAnswer
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.pending import Pending
-from authz.service.ports.health import AUTHORIZATION, HEALTH
+from authz.service.ports.grpc_health import AUTHORIZATION, HEALTH
 from authz.service.server import CheckServer
 
 NOW = 1_800_000_000.0

@@ -10,7 +10,7 @@ from authz.core.attributes import Workload
 from authz.core.compiler import compile_engine
 from authz.core.providers import ProviderAnswer
 from authz.service.askers import HIDDEN_CAUSE, identity_problem
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
 from authz.service.pending import Pending

@@ -19,11 +19,11 @@ import pytest
 from authz._proto import health_pb2
 from authz.core.errors import SettingsError
 from authz.service.loading.loader import WORTH_BYTES
-from authz.service.ports.health import AUTHORIZATION, HEALTH
+from authz.service.ports.grpc_health import AUTHORIZATION, HEALTH
 from authz.service.workers.envoy_host import find_hosting
 from tests.service.loading.test_reload import policy
 from tests.service.messages import check_request, response, told
-from tests.service.ports.test_tls import Pair
+from tests.service.ports.test_server_tls import Pair
 from tests.service.raw_http2 import framed, raw_connection
 from tests.service.running import check_call, health_of
 

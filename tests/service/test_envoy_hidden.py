@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from authz.core.attributes import Workload
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.server import CheckServer

@@ -13,7 +13,7 @@ import jwt
 import pytest
 import yaml
 
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import load_snapshot
 from authz.service.pending import Pending

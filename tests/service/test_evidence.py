@@ -15,11 +15,11 @@ from authz.core.resources import Action, AuthorizationPolicy, MeshConfig, Metada
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, CertificateAuthority, Issued
 from authz.identity.rotation import activate, prepare, retire, taint
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.evidence import PeerEvidence
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
-from authz.settings.reading import read_settings
+from authz.settings.precedence import read_settings
 from authz.settings.sections import PeerSettings
 from tests.identity.certificates import DAY, INTERMEDIATE, KEYS, LEAF, NOW, REVIEWS, ROOT, changed, pem
 from tests.service.messages import LABELS, check_request, peer, response, told

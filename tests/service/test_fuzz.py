@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.core import resources as r
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from tests.service.messages import CALLER, check_request, peer, response
-from tests.service.test_check import NOW, function, policy
+from tests.service.test_check_function import NOW, function, policy
 
 MUTATIONS = 10_000
 SECRET = "/admin/secret"

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, CertificateAuthority
-from authz.identity.files import write_secret_files
+from authz.identity.secret_files import write_secret_files
 from tests.service.messages import CALLER, OWN, check_request, peer, response, told
 from tests.service.ports.test_handshakes import _write
-from tests.service.ports.test_tls import Pair
+from tests.service.ports.test_server_tls import Pair
 from tests.service.running import check_call
 from tests.service.test_app import worker, write_policies
 

@@ -12,12 +12,12 @@ from authz.core import resources as r
 from authz.core.errors import SettingsError
 from authz.core.providers import ProviderAnswer
 from authz.service.pending import Pending
-from authz.service.ports.health import AUTHORIZATION, HEALTH
+from authz.service.ports.grpc_health import AUTHORIZATION, HEALTH
 from authz.service.server import CheckServer
 from tests.service.messages import check_request, response
 from tests.service.recording import Recorder
 from tests.service.running import check_call, health_of, refuse, serving
-from tests.service.test_check import ALLOW_OPEN, CUSTOM, MESH, function
+from tests.service.test_check_function import ALLOW_OPEN, CUSTOM, MESH, function
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "abstract"])

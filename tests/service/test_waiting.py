@@ -12,8 +12,8 @@ import grpc
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.service.app import App
-from authz.service.ports.health import AUTHORIZATION
-from authz.settings.fields import Settings
+from authz.service.ports.grpc_health import AUTHORIZATION
+from authz.settings.settings import Settings
 from authz.tokens.signing import jwks_text
 from tests.service.messages import check_request, response, told
 from tests.service.running import check_call

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
-from authz.admin.app import create_app
+from authz.admin.administration import create_app
 from authz.audit.writer import build_record
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decided import Offer, Timing

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from authz.audit.builder import RecordSteps
-from authz.audit.filters import RecordRules
+from authz.audit.omissions import RecordRules
 from authz.audit.trail import AuditTrail
 from authz.audit.writer import build_record
 from authz.core.attributes import AttributeContext, read_field

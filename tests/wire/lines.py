@@ -5,7 +5,7 @@ from typing import Any
 
 from authz.core.asked import Asked
 from authz.core.attributes import Workload
-from authz.envoy.native.access_log import Subject
+from authz.envoy.native.record_log import Subject
 from authz.wire.access_line import read_line
 from authz.wire.access_log import LogEntry
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from authz.core.asked import Asked
-from authz.envoy.native.access_log import Subject, http_file_log
+from authz.envoy.native.record_log import Subject, http_file_log
 from authz.wire.access_line import LineReader, read_line
 from authz.wire.access_log import NotAnEntry
 from tests.wire.lines import SUBJECT, as_text, line, read

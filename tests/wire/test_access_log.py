@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from authz.core.attributes import UNKNOWN, AuthenticationOutcome
-from authz.envoy.native.access_log import http_file_log
+from authz.envoy.native.record_log import http_file_log
 from tests.wire.lines import SUBJECT, read
 
 

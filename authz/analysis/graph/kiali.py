@@ -19,7 +19,7 @@ from authz.analysis.graph.graph import (
     version_of,
 )
 from authz.analysis.graph.permitted import is_open
-from authz.analysis.offline.render import rule_json
+from authz.analysis.offline.as_json import rule_json
 from authz.core.attributes import Json, Workload
 from authz.core.decision import Effect, RuleReference
 from authz.core.engine import PoliciesOf, WorkloadPolicies

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from authz.analysis.traps.cover import covered_rules
 from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, rules_of, uses_of
 from authz.analysis.traps.reach import REACH_CHECKS
-from authz.analysis.traps.values import VALUE_CHECKS
+from authz.analysis.traps.value_traps import VALUE_CHECKS
 from authz.core.attributes import Workload
 from authz.core.catalog import OPERATION_FIELDS, Voucher
 from authz.core.engine import Engine

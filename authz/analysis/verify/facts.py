@@ -120,7 +120,7 @@ def _with_claim(claims: Mapping[str, Json], path: tuple[str, ...], value: object
     elif value is None:
         found.pop(name, None)
     else:
-        found[name] = value  # type: ignore[assignment]  # the values of ``values.claims`` are JSON
+        found[name] = value  # type: ignore[assignment]  # the values of ``edges.claims`` are JSON
     return found
 
 

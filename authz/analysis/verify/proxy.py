@@ -13,11 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from authz.analysis.verify.certificates import Identities
+from authz.analysis.verify.trial_certificates import Identities
 from authz.core.attributes import Json
 from authz.envoy.native.binary import RUNTIME, EnvoyError, envoy_text, find_envoy
 from authz.envoy.native.linear import Filter
-from authz.envoy.native.values import TYPE, Message
+from authz.envoy.native.value_matchers import TYPE, Message
 
 ROUTER: Message = {
     "name": "envoy.filters.http.router",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from authz.analysis.offline.request import OfflineWorkload
-from authz.analysis.verify import values
+from authz.analysis.verify import edges
 from authz.analysis.verify.facts import Facts
 from authz.core.attributes import Authentication, AuthenticationOutcome, Json, Token
 from authz.core.catalog import claim_path
@@ -174,15 +174,15 @@ class _Rule:
         if kind == "identity":
             keys = {one.attribute.key for one in predicates}
             by_key = {key: tuple(_written([p for p in predicates if p.attribute.key == key])) for key in keys}
-            found += values.identities(by_key, self._sender.policies.mesh.trust_domains, self._found.policy.namespace)
+            found += edges.identities(by_key, self._sender.policies.mesh.trust_domains, self._found.policy.namespace)
             found = [*found[: 8 * len(written) + 8], *(one for one in found if self._is_needed(predicates, str(one)))]
         elif kind == "principal":
             if self._sender.policies.jwt_rules:
                 for one in written:
-                    found += values.request_principals(one, self._sender.issuers)
+                    found += edges.request_principals(one, self._sender.issuers)
         elif kind == "claim":
             if self._sender.policies.jwt_rules:
-                found += [value for one in written for value in values.claims(one)]
+                found += [value for one in written for value in edges.claims(one)]
         else:
             for one in written:
                 found += list(_NEAR[kind](one))
@@ -197,9 +197,9 @@ class _Rule:
 
 
 _NEAR: Mapping[str, Callable[[str], Iterable[object]]] = {
-    "source_ip": values.loopback, "remote_ip": values.addresses, "destination_ip": values.addresses,
-    "port": values.ports, "sni": values.strings, "host": values.hosts, "method": values.methods,
-    "path": values.paths, "header": values.headers,
+    "source_ip": edges.loopback, "remote_ip": edges.addresses, "destination_ip": edges.addresses,
+    "port": edges.ports, "sni": edges.strings, "host": edges.hosts, "method": edges.methods,
+    "path": edges.paths, "header": edges.headers,
 }  # fmt: skip
 _DEFAULTS: Mapping[str, tuple[object, ...]] = {
     "source_ip": ("127.0.0.1", "127.77.7.7"), "remote_ip": ("192.0.2.7", "127.0.0.1"), "destination_ip": ("10.1.0.5",),

@@ -8,11 +8,11 @@ from time import time
 from typing import Any
 
 from authz.analysis.offline.request import OfflineWorkload
-from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.facts import Bearer, Facts, request_bytes
 from authz.analysis.verify.proxy import NUMBER, Connection, Endpoints, Running, Told, listener, manager, running
 from authz.analysis.verify.requests import Sender
-from authz.analysis.verify.told import facts_of_engine
+from authz.analysis.verify.trial_certificates import Identities
+from authz.analysis.verify.two_accounts import facts_of_engine
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.compiler import compile_engine
 from authz.core.decision import Decision
@@ -23,7 +23,7 @@ from authz.core.resources import JwtRule, PathNormalization
 from authz.envoy.native.filters import http_filters
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.slots import fill_slots
-from authz.envoy.native.values import Message
+from authz.envoy.native.value_matchers import Message
 from authz.tokens.authenticate import authenticate
 from authz.tokens.signing import SigningKey, make_token
 

@@ -14,7 +14,7 @@ from typing import Any
 from authz.analysis.verify.facts import Facts
 from authz.analysis.verify.requests import Sender, Tried, requests_of
 from authz.analysis.verify.sides import KEY_ID, Decided, SentRequest, Trial, TrialSubject, trial_engine
-from authz.analysis.verify.told import OK, told_by_envoy
+from authz.analysis.verify.two_accounts import OK, told_by_envoy
 from authz.core.attributes import AttributeContext
 from authz.core.decision import RuleReference
 from authz.core.engine import Engine, WorkloadPolicies

@@ -30,7 +30,7 @@ from authz.identity.bundle import TrustBundle
 from authz.identity.registrar import Cause, Refused, Registrar
 from authz.identity.registration import Evidence, SvidPeer
 from authz.identity.renewal import Holder, Shelf
-from authz.identity.validate import Rejection, validate_svid
+from authz.identity.svid_validation import Rejection, validate_svid
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from authz.demo.apps.calls import ask, forwarded_headers, with_client
-from authz.demo.apps.health import health
+from authz.demo.apps.health_answer import health
 
 BOOK: dict[str, object] = {
     "author": "William Shakespeare",

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from authz.demo.apps.calls import SESSION_COOKIE, AppReply, ask, client, forwarded_headers
-from authz.demo.apps.health import health
+from authz.demo.apps.health_answer import health
 from authz.demo.apps.pages import STYLE, Visitor, admin, landing, product
 from authz.demo.apps.reviews import TEXTS
 

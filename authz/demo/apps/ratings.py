@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from authz.demo.apps.calls import TIMEOUT_SECONDS
-from authz.demo.apps.health import health
+from authz.demo.apps.health_answer import health
 
 FIRST_RATINGS = {"Reviewer1": 5, "Reviewer2": 4}
 MOST_STARS = 5

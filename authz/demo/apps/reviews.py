@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from authz.demo.apps.calls import AppReply, ask, forwarded_headers, with_client
-from authz.demo.apps.health import health
+from authz.demo.apps.health_answer import health
 
 COLOURS = {"v2": "black", "v3": "red"}
 RATINGS_HOST = "ratings.bookinfo.svc.cluster.local"

@@ -15,8 +15,8 @@ import grpc
 from authz.demo.checks.clients import Pair, exchange
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
-from authz.identity.files import write_file
 from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.secret_files import write_file
 
 REFUSED = "refused in the handshake"
 BAD = ("expired", "not yet valid", "self-made", "foreign")

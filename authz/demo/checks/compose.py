@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authz.core.attributes import Json
-from authz.demo.checks.run import Result
+from authz.demo.checks.runner import Result
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator
 
-from authz.demo.checks.embedded import embedded_incidents
+from authz.demo.checks.own_answers import embedded_incidents
 from authz.demo.checks.records import records
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
 from authz.envoy.options import Authz
-from authz.identity.files import write_file
+from authz.identity.secret_files import write_file
 from authz.mesh.nouns import Enforce
 
 INGRESS, DRY_RUN, MESH = "10-ingress.yaml", "40-dry-run.yaml", "00-mesh.yaml"

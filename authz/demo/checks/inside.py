@@ -15,12 +15,12 @@ from pathlib import Path
 
 from authz.core.attributes import Json
 from authz.demo.checks.clients import ClientPlace
-from authz.demo.checks.run import run_check
+from authz.demo.checks.runner import run_check
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
 from authz.demo.containers import DESCRIPTION, read_layout
 from authz.demo.layout import DemoError, Layout
-from authz.identity.files import write_file
+from authz.identity.secret_files import write_file
 from authz.mesh.nouns import Enforce
 
 PROBES = Path("/probe")

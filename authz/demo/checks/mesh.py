@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from authz.demo.checks.passthrough import passthrough_scenarios
 from authz.demo.checks.scenario import RunScenario, Scenario, edge
+from authz.demo.checks.unopened_tls import passthrough_scenarios
 from authz.demo.checks.world import World
 from authz.mesh.nouns import Enforce
 

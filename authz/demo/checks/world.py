@@ -24,7 +24,7 @@ from authz.demo.commands import envoy_binary
 from authz.demo.layout import DemoError, Layout
 from authz.demo.screen import Tail
 from authz.envoy.options import Secrets
-from authz.identity.files import write_file, write_secret_files
+from authz.identity.secret_files import write_file, write_secret_files
 
 PATIENCE_SECONDS = 20.0
 """For things that must happen but take their time: a restart, a health check."""

@@ -13,15 +13,15 @@ from authz.core.engine import Engine
 from authz.core.index import Needs
 from authz.core.resources import Action
 from authz.core.uncollected import WithoutCollector
-from authz.envoy.native import providers
+from authz.envoy.native import ext_authz
+from authz.envoy.native.ext_authz import SHADOW_PREFIX, ClusterOf, istio_cluster
 from authz.envoy.native.indexed import Form, StageSize, indexed_stage
 from authz.envoy.native.jwt import jwt_filter
 from authz.envoy.native.linear import Filter, custom_filter, dry_run_prefix, refusing_filter, stage_filter
 from authz.envoy.native.lookup import MAX_WALK
-from authz.envoy.native.providers import SHADOW_PREFIX, ClusterOf, istio_cluster
 from authz.envoy.native.rbac import Policies
 from authz.envoy.native.stages import FilterStage, ProviderRules, StageRules, stages_of
-from authz.envoy.native.values import JWT_FILTER
+from authz.envoy.native.value_matchers import JWT_FILTER
 
 LOCAL = (FilterStage.AUDIT, FilterStage.DENY, FilterStage.ALLOW)
 
@@ -121,8 +121,8 @@ def _custom(rules: ProviderRules, cluster_of: ClusterOf, *, tcp: bool) -> Iterat
 def _asking(rules: ProviderRules, cluster_of: ClusterOf, *, tcp: bool) -> Filter:
     assert rules.provider is not None
     if tcp:
-        return Filter("envoy.filters.network.ext_authz", providers.tcp_filter(rules.provider, cluster_of))
-    return Filter("envoy.filters.http.ext_authz", providers.http_filter(rules.provider, cluster_of))
+        return Filter("envoy.filters.network.ext_authz", ext_authz.tcp_filter(rules.provider, cluster_of))
+    return Filter("envoy.filters.http.ext_authz", ext_authz.http_filter(rules.provider, cluster_of))
 
 
 def _needs(engine: Engine, workload: Workload) -> dict[str, Needs]:

@@ -13,7 +13,7 @@ from authz.envoy.native.linear import ACTIONS, HTTP_RBAC, HTTP_RBAC_TYPE, Filter
 from authz.envoy.native.matcher_tree import COMPOSITE, COMPOSITE_TYPE, run_chain, state_input, values
 from authz.envoy.native.rbac import Policies
 from authz.envoy.native.stages import FilterStage
-from authz.envoy.native.values import Message
+from authz.envoy.native.value_matchers import Message
 
 BLOCK = 16
 """Rules that are run once more when one of them has matched."""

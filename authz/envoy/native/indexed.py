@@ -16,7 +16,7 @@ from authz.envoy.native.lookup import Bucket, Lookup, plan
 from authz.envoy.native.matcher_tree import composite_filters
 from authz.envoy.native.rbac import Policies
 from authz.envoy.native.stages import FilterStage
-from authz.envoy.native.values import Message
+from authz.envoy.native.value_matchers import Message
 
 MAX_COPIES = 100_000
 """Rules in all buckets of a stage together, some 50 MiB of configuration; beyond, Envoy walks every rule."""

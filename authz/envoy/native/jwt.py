@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from authz.core.attributes import Json
 from authz.core.resources import JwtRule
-from authz.envoy.native.values import PAYLOAD, TYPE, Message
+from authz.envoy.native.value_matchers import PAYLOAD, TYPE, Message
 from authz.tokens.jwks import Key, read_key_set
 
 JWT_TYPE = f"{TYPE}envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"

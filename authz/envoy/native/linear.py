@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from authz.envoy.native.providers import SHADOW_PREFIX
+from authz.envoy.native.ext_authz import SHADOW_PREFIX
 from authz.envoy.native.rbac import Policies
 from authz.envoy.native.stages import FilterStage, StageRules
-from authz.envoy.native.values import TYPE, Message
+from authz.envoy.native.value_matchers import TYPE, Message
 
 HTTP_RBAC = "envoy.filters.http.rbac"
 TCP_RBAC = "envoy.filters.network.rbac"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from authz.core.attributes import Json
 from authz.envoy.native.linear import Filter
 from authz.envoy.native.lookup import FRAGMENT, HOST, IDENTITY, PATH, PORT, Bucket, Lookup
-from authz.envoy.native.values import TYPE, Message
+from authz.envoy.native.value_matchers import TYPE, Message
 
 COMPOSITE = "envoy.filters.http.composite"
 COMPOSITE_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.Composite"

@@ -11,8 +11,8 @@ from authz.core.attributes import Json
 from authz.core.catalog import claim_path
 from authz.core.identities import rewrite_principal
 from authz.core.resources import Action, AuthorizationPolicy, Condition, MeshConfig, Operation, Rule, Source
-from authz.envoy.native import values as v
-from authz.envoy.native.values import Message
+from authz.envoy.native import value_matchers as v
+from authz.envoy.native.value_matchers import Message
 
 Policies = dict[str, Message]
 """The policies of an RBAC filter by Istio's names."""

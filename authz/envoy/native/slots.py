@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from authz.core.attributes import Json
 from authz.core.resources import MeshConfig
 from authz.envoy.native.linear import HTTP_RBAC_TYPE, Filter
-from authz.envoy.native.values import TYPE, Message
+from authz.envoy.native.value_matchers import TYPE, Message
 
 COMPOSITE_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.Composite"
 _ACTION_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.ExecuteFilterAction"

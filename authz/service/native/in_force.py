@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from authz.envoy.native import in_force
+from authz.envoy.native import running_filters
 from authz.service.native.proxies import ask_admin
 
 _log = logging.getLogger("authz.native")
@@ -32,7 +32,7 @@ class FiltersInForce:
         """Compare every proxy once. Never raises: a proxy that does not answer is left out."""
         found: dict[str, bool] = {}
         try:
-            for proxy in in_force.rendered_proxies(self._state):
+            for proxy in running_filters.rendered_proxies(self._state):
                 slots = await self._slots(proxy)
                 if slots is None:
                     continue
@@ -44,9 +44,9 @@ class FiltersInForce:
             _log.error("the filters in `%s` cannot be read: %s", self._state, error.strerror or error)
         self.proxies = found
 
-    async def _slots(self, proxy: str) -> tuple[in_force.Slot, ...] | None:
+    async def _slots(self, proxy: str) -> tuple[running_filters.Slot, ...] | None:
         try:
-            running = in_force.read_running(await ask_admin(self._where, proxy, in_force.STATS))
+            running = running_filters.read_running(await ask_admin(self._where, proxy, running_filters.STATS))
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL):
             return None
-        return in_force.compare(running, in_force.read_rendered(self._state, proxy))
+        return running_filters.compare(running, running_filters.read_rendered(self._state, proxy))

@@ -14,12 +14,12 @@ from time import time
 from typing import Protocol
 
 from authz.audit.entry import Entry
-from authz.audit.record import rfc3339
+from authz.audit.request_fields import rfc3339
 from authz.core.attributes import Json
 from authz.core.decision import Decision, RuleReference
 from authz.envoy.native.key_hints import Hinter, is_of_unknown_key
 from authz.service.askers import identity_problem
-from authz.service.check import Audit
+from authz.service.check_function import Audit
 from authz.service.native.judge import Judge, Judged, Verdict
 from authz.service.ports.failure import where_it_failed
 from authz.telemetry.status import NativeStatus, TrailStatus

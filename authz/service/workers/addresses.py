@@ -3,7 +3,7 @@
 import os
 import re
 
-from authz.settings.fields import Settings
+from authz.settings.settings import Settings
 
 _NUMBERED = re.compile(r"(.*?)(?:-(\d{1,6}))?(\.[^./]*)?", re.DOTALL)
 

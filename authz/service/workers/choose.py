@@ -2,7 +2,7 @@
 
 from authz.core.errors import SettingsError
 from authz.service.workers.envoy_host import find_hosting
-from authz.settings.fields import Settings
+from authz.settings.settings import Settings
 
 
 def choose_server(settings: Settings) -> tuple[Settings, str]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.pending import Pending
-from authz.service.ports.health import AUTHORIZATION, HEALTH, GrpcHealth
+from authz.service.ports.grpc_health import AUTHORIZATION, HEALTH, GrpcHealth
 from authz.service.ports.sockets import SocketLock
 from authz.service.server import AskProvider, JudgeCaller
 from authz.service.workers.callers import caller_identity, caller_refusal

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from authz.settings.fields import Settings
+from authz.settings.settings import Settings
 
 ORDER = "_AUTHZ_WORKER"
 """Environment variable of a worker's order; not with the prefix of settings, which it carries."""

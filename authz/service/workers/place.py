@@ -24,8 +24,8 @@ from authz.service.workers.envoy_host import (
     stop_listening,
 )
 from authz.service.workers.line import FINISH, NOT_SERVING, ORDER, Line, Order
-from authz.service.workers.processes import die_with_parent
-from authz.settings.fields import Settings
+from authz.service.workers.parent_death import die_with_parent
+from authz.settings.settings import Settings
 
 ADDRESS_SECONDS = 10.0
 """For an Envoy to open its addresses after the application started."""

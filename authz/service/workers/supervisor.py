@@ -21,7 +21,7 @@ from authz.service.workers.envoy_host import (
 )
 from authz.service.workers.line import LOG_LEVEL
 from authz.service.workers.place import ADDRESS_SECONDS, Worker
-from authz.settings.fields import Settings
+from authz.settings.settings import Settings
 
 _log = logging.getLogger("authz.supervisor")
 FIRST_PAUSE_SECONDS = 0.1
@@ -39,7 +39,7 @@ class Supervisor:
         self._announce = announce
         self._hosting = find_hosting() if settings.server == "envoy" else None
         if settings.tls_certificate is not None and settings.tls_key is not None:
-            from authz.service.ports.tls import ServerCertificate  # takes grpc, which only its workers may need
+            from authz.service.ports.server_tls import ServerCertificate  # takes grpc, which only its workers may need
 
             ServerCertificate(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)  # tried, not used
         self._directory = Path(tempfile.mkdtemp(prefix="authz-"))

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import httpx
 
 from authz.core.errors import FetchError
-from authz.sources.keys.proxies import NO_PROXIES, Proxies
+from authz.sources.keys.http_proxy import NO_PROXIES, Proxies
 
 MAX_BODY_BYTES = 1024 * 1024
 """Discovery documents and key sets have a few kilobytes."""

@@ -20,8 +20,8 @@ import httpx
 from authz.core.errors import FetchError
 from authz.core.resources import JwtRule
 from authz.sources.keys.fetch import discover_key_uri, fetch_json
+from authz.sources.keys.http_proxy import NO_PROXIES, Proxies
 from authz.sources.keys.needs import KeyNeed, key_needs
-from authz.sources.keys.proxies import NO_PROXIES, Proxies
 from authz.sources.keys.schedule import REFRESH_SECONDS, refresh_delay, retry_delay
 
 HINT_SECONDS = 10.0

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from authz.analysis.suites.reader import read_suite
 from authz.analysis.suites.run import CaseResult, run_suite
 from authz.analysis.suites.suite import Suite
+from authz.analysis.suites.suite_reader import read_suite
 from authz.cli.report import lines
 from authz.tokens.signing import KeyPool
 

@@ -3,8 +3,8 @@
 import pytest
 
 from authz.analysis.suites.coverage import Coverage
-from authz.analysis.suites.reader import read_suite
 from authz.analysis.suites.run import CaseResult, Select, run_suite
+from authz.analysis.suites.suite_reader import read_suite
 from authz.cli.report import lines
 
 NOW = 1_800_000_000.0

@@ -16,21 +16,21 @@ import grpc
 import pytest
 
 from authz._proto import sds_pb2 as wire
-from authz.control.authority.server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
 from authz.core.compiler import compile_engine
 from authz.core.resources import Action, AuthorizationPolicy, MeshConfig, Metadata, Resources, Rule, Target
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, CertificateAuthority, Issued
-from authz.identity.files import write_secret_files
 from authz.identity.keys import generate_key
 from authz.identity.registrar import write_certificate_request
-from authz.service.check import CheckFunction
+from authz.identity.secret_files import write_secret_files
+from authz.service.check_function import CheckFunction
 from authz.service.evidence import PeerEvidence
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
-from authz.service.ports.tls import ServerCertificate
+from authz.service.ports.server_tls import ServerCertificate
 from authz.service.server import CheckServer
-from authz.settings.reading import read_settings
+from authz.settings.precedence import read_settings
 from authz.settings.sections import PeerSettings
 from tests.service.messages import LABELS, check_request, peer, response
 from tests.service.recording import Recorder

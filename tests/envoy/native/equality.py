@@ -22,9 +22,9 @@ from urllib.parse import quote
 from authz.analysis.offline.request import OfflineRequest, to_attributes
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
-from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import NUMBER, Endpoints, Running, Told, listener, running
-from authz.analysis.verify.told import OK, facts_of_engine, told_by_envoy
+from authz.analysis.verify.trial_certificates import Identities
+from authz.analysis.verify.two_accounts import OK, facts_of_engine, told_by_envoy
 from authz.core.attributes import AttributeContext, Authentication, Json
 from authz.core.decision import Decision, Stage
 from authz.core.engine import Engine
@@ -34,7 +34,7 @@ from authz.envoy.native.filters import NativeFilters, http_filters, tcp_filters
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.linear import Filter
 from authz.envoy.native.slots import fill_slots
-from authz.envoy.native.values import TYPE, Message
+from authz.envoy.native.value_matchers import TYPE, Message
 from authz.tokens.authenticate import authenticate
 from tests.envoy.client import connect
 from tests.envoy.native.generated import RandomRequest, random_request

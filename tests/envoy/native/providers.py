@@ -17,9 +17,9 @@ from authz._proto import ext_authz_pb2 as pb
 from authz.core.attributes import Json
 from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import ExtensionProvider
-from authz.envoy.native.values import TYPE, Message
-from authz.service.ports.health import AUTHORIZATION
-from authz.service.providers import read_grpc_answer, read_http_answer
+from authz.envoy.native.value_matchers import TYPE, Message
+from authz.service.ports.grpc_health import AUTHORIZATION
+from authz.service.provider_calls import read_grpc_answer, read_http_answer
 from tests.envoy.rig import free_ports
 
 VERDICT, GRANTED = "x-verdict", "x-role"

@@ -14,15 +14,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from authz.analysis.offline.request import OfflineRequest
-from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import Endpoints, Running, listener, running
-from authz.control.follow import MeshFollower
+from authz.analysis.verify.trial_certificates import Identities
+from authz.control.mesh_follower import MeshFollower
 from authz.core.asked import asked_of
 from authz.core.attributes import Workload
-from authz.envoy.native.access_log import Subject, http_file_log
 from authz.envoy.native.key_hints import Hinter
+from authz.envoy.native.record_log import Subject, http_file_log
 from authz.envoy.native.slots import TYPES
-from authz.envoy.native.values import Message
+from authz.envoy.native.value_matchers import Message
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.service.loading.snapshot import load_snapshot

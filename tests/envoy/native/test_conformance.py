@@ -16,18 +16,18 @@ import pytest
 
 from authz.analysis.offline.request import OfflineRequest
 from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
-from authz.analysis.suites.reader import read_suite
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import Case, Group, PolicyText
-from authz.analysis.verify.certificates import Identities
+from authz.analysis.suites.suite_reader import read_suite
 from authz.analysis.verify.proxy import NUMBER, Endpoints, Running, Told, listener, running
+from authz.analysis.verify.trial_certificates import Identities
 from authz.core.attributes import Json
 from authz.core.engine import Engine
 from authz.core.resources import ExtensionProvider
 from authz.envoy.native.filters import http_filters, tcp_filters
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.linear import Filter
-from authz.envoy.native.values import TYPE, Message
+from authz.envoy.native.value_matchers import TYPE, Message
 from authz.tokens.signing import KeyPool, make_keys, make_tokens
 from tests.envoy.corpus import _as_sent
 from tests.envoy.native.equality import CONNECTIONS, Numbered, connections, opens, shadow, tcp_listener

@@ -11,8 +11,8 @@ import pytest
 from authz.analysis.offline.request import OfflineRequest
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
-from authz.analysis.verify.certificates import Identities
 from authz.analysis.verify.proxy import NUMBER, listener, running
+from authz.analysis.verify.trial_certificates import Identities
 from authz.core.attributes import Json
 from authz.core.catalog import CONDITION_KEYS, HOSTS, PATHS, Attribute
 from authz.core.engine import Engine
@@ -25,7 +25,7 @@ from authz.envoy.native.indexed import Form
 from authz.envoy.native.linear import Filter
 from authz.envoy.native.lookup import HOST, IDENTITY, PATH, PORT, Bucket, Lookup, plan
 from authz.envoy.native.matcher_tree import COMPOSITE_TYPE, SET_FILTER_STATE, composite_filters
-from authz.envoy.native.values import TYPE
+from authz.envoy.native.value_matchers import TYPE
 from tests.envoy.client import http1_bytes
 from tests.envoy.native.equality import policy_set
 from tests.envoy.native.worlds import WORKLOAD

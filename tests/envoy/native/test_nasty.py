@@ -14,7 +14,7 @@ from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
 from authz.analysis.verify.sides import TrialSubject
 from authz.analysis.verify.trial import try_workload
-from authz.control.validate import Validator
+from authz.control.envoy_validation import Validator
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig

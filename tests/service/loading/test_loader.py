@@ -20,7 +20,7 @@ from authz.core.compiler import compile_as_needed, compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.core.resources import MeshConfig, Resources
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading import loader
 from authz.service.loading.loader import Loader

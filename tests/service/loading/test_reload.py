@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from authz.core.attributes import Workload
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.reload import Reloader
 from tests.service.messages import check_request, response

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from authz._proto import access_log_pb2 as pb
-from authz.service.check import CheckFunction
+from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream

@@ -10,14 +10,14 @@ from cryptography.hazmat.primitives import serialization
 from authz.audit.trail import AuditTrail
 from authz.cli.status import _tls
 from authz.core.errors import SettingsError
-from authz.identity.files import read_secret
+from authz.identity.secret_files import read_secret
 from authz.service.ports.http import make_admin_server
-from authz.service.ports.tls import ServerCertificate
+from authz.service.ports.server_tls import ServerCertificate
 from authz.service.recording import make_tracer, make_trail
-from authz.settings.fields import Settings
 from authz.settings.sections import AdminSettings, AuditSettings, OtlpSettings
+from authz.settings.settings import Settings
 from authz.telemetry.counters import Telemetry
-from tests.service.ports.test_tls import Pair
+from tests.service.ports.test_server_tls import Pair
 
 
 async def _app(*_: object) -> None:

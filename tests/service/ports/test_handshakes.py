@@ -9,7 +9,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from tests.service.ports.test_tls import Pair
+from tests.service.ports.test_server_tls import Pair
 from tests.service.test_app import worker, write_policies
 
 

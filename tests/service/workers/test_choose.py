@@ -8,7 +8,7 @@ import pytest
 from authz.core.errors import SettingsError
 from authz.service.workers import choose
 from authz.service.workers.envoy_host import Hosting
-from authz.settings.fields import Settings
+from authz.settings.settings import Settings
 
 
 @pytest.mark.parametrize("named", ["grpcio", "envoy"])

@@ -20,7 +20,7 @@ import yaml
 
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app, merge_metrics
 from authz.service.workers.addresses import worker_address, worker_count
-from authz.settings.fields import Settings
+from authz.settings.settings import Settings
 from authz.telemetry.names import METRICS, WORKER_METRICS
 from tests.service.messages import check_request, response
 from tests.service.running import check_call, health_of

@@ -12,7 +12,7 @@ import pytest
 
 from authz.core.errors import FetchError, SettingsError
 from authz.sources.keys.fetch import MAX_BODY_BYTES, discover_key_uri, fetch_json, user_agent
-from authz.sources.keys.proxies import Proxies
+from authz.sources.keys.http_proxy import Proxies
 from tests.sources.keys.test_source import ONE, Reply, certificate, running
 
 PACKED = gzip.compress(ONE.encode())

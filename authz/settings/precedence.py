@@ -10,8 +10,8 @@ import yaml
 from pydantic import ValidationError
 
 from authz.core.errors import SettingsError
-from authz.settings.fields import Settings
 from authz.settings.sections import PATHS, flatten
+from authz.settings.settings import Settings
 
 PREFIX = "AUTHZ_"
 

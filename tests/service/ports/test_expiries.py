@@ -8,7 +8,7 @@ import pytest
 
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import CertificateAuthority
-from authz.service.ports.certificates import CertificateFiles
+from authz.service.ports.expiries import CertificateFiles
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0

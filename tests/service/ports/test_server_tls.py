@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from authz.core.errors import SettingsError
-from authz.service.ports.tls import ServerCertificate
+from authz.service.ports.server_tls import ServerCertificate
 from authz.service.server import CheckServer
 from tests.service.messages import check_request, response
 from tests.service.running import check_call, refuse
-from tests.service.test_check import ALLOW_OPEN, function
+from tests.service.test_check_function import ALLOW_OPEN, function
 
 
 class Pair:

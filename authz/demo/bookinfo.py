@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
-from authz.control.follow import MeshFollower
+from authz.control.mesh_follower import MeshFollower
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.certificates import CERTIFICATE_TTL_SECONDS, issue_certificates

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from authz.audit.entry import Entry, encode_record
-from authz.audit.files import FileSink, Rotation, compress_file, rotated_files
+from authz.audit.file_sink import FileSink, Rotation, compress_file, rotated_files
 from authz.audit.query import RecordFilter, Skipped, audit_files, find
 from authz.audit.trail import AuditTrail
 from authz.audit.writer import build_record
@@ -159,7 +159,7 @@ def test_a_file_and_its_compressed_copy_count_once(tmp_path: Path) -> None:
 _VICTIM = """
 import sys, time
 from pathlib import Path
-from authz.audit.files import FileSink
+from authz.audit.file_sink import FileSink
 from authz.audit.trail import AuditTrail
 from authz.core.attributes import AttributeContext, Destination, Source, Workload
 from authz.core.decided import Offer

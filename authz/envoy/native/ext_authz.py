@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from authz.core.attributes import Json
 from authz.core.resources import ExtensionProvider
-from authz.envoy.native.values import TYPE, Message
+from authz.envoy.native.value_matchers import TYPE, Message
 
 ClusterOf = Callable[[ExtensionProvider], str]
 """The Envoy cluster of a provider; whoever uses the filters must define it."""

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from authz.core.errors import AuthzError
+from authz.demo.checks.afterwards import findings
 from authz.demo.checks.door import door_scenarios
-from authz.demo.checks.findings import findings
 from authz.demo.checks.identity import OUTAGE_SECONDS, identity_scenarios
 from authz.demo.checks.incidents import incidents
 from authz.demo.checks.mesh import mesh_scenarios

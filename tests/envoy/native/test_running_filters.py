@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from authz.cli import application
-from authz.cli.proxies import get
+from authz.cli.envoy_admin import get
 from authz.core.errors import FetchError
-from authz.envoy.files import write_files
-from authz.envoy.native.in_force import last_refusal, read_rendered, rendered_proxies
+from authz.envoy.native.running_filters import last_refusal, read_rendered, rendered_proxies
 from authz.envoy.native.slots import TYPES
+from authz.envoy.rendered_files import write_files
 from authz.service.native.in_force import FiltersInForce
 
 pytestmark = pytest.mark.envoy

@@ -15,8 +15,8 @@ from authz.service.workers.addresses import worker_count
 from authz.service.workers.choose import choose_server
 from authz.service.workers.line import REOPEN
 from authz.service.workers.supervisor import Supervisor
-from authz.settings.fields import Settings
 from authz.settings.sections import AdminSettings
+from authz.settings.settings import Settings
 
 
 async def run(settings: Settings, announce: Announce) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from authz.core.spiffe import SpiffeId
 from authz.identity.leaf import read_identity, read_parts
-from authz.identity.validate import Rejection, read_chain
+from authz.identity.svid_validation import Rejection, read_chain
 from authz.telemetry.status import CertificateStatus
 
 _log = logging.getLogger(__name__)

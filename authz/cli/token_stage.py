@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from authz.analysis.offline.request import OfflineRequest
-from authz.cli import files, output
+from authz.cli import policy_files, terminal
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.errors import AuthzError
 from authz.core.resources import JwtRule
@@ -43,7 +43,7 @@ class Credentials:
         self._own_keys = ""
         self.token: str | None = options["token"]
         if options["token_file"] is not None:
-            self.token = files.read_bytes(options["token_file"]).decode("utf-8", "surrogateescape").strip()
+            self.token = policy_files.read_bytes(options["token_file"]).decode("utf-8", "surrogateescape").strip()
         elif options["claims"] is not None:
             keys = make_keys({"own": {"kty": "EC", "crv": "P-256"}})
             claims = _read_claims(options["claims"])
@@ -66,13 +66,13 @@ class Credentials:
         for text in self._jwks:
             source, _, path = text.rpartition("=")
             try:
-                state = KeySetState(read_key_set(files.read_bytes(path).decode("utf-8", "replace")), self._now)
+                state = KeySetState(read_key_set(policy_files.read_bytes(path).decode("utf-8", "replace")), self._now)
             except ValueError as error:
                 raise Unanswered(f"{path}: {error}") from error
             meant = [rule for rule in remote if not source or source in (rule.jwks_uri, rule.issuer)]
             if not meant:
                 known = ", ".join(sorted({f"`{rule.jwks_uri or rule.issuer}`" for rule in remote})) or "none"
-                output.remark(
+                terminal.remark(
                     f"warning: no rule of the workload takes keys from `{source or path}`; they come from {known}"
                 )
             self._states |= {rule.keys_from: state for rule in meant}
@@ -91,7 +91,7 @@ class Credentials:
 
 def _read_claims(text: str) -> dict[str, object]:
     """``@FILE``, or JSON. The text is not repeated in messages."""
-    data = files.read_bytes(text[1:]) if text.startswith("@") else text.encode("utf-8", "surrogateescape")
+    data = policy_files.read_bytes(text[1:]) if text.startswith("@") else text.encode("utf-8", "surrogateescape")
     try:
         claims = json.loads(data)
     except (ValueError, RecursionError) as error:

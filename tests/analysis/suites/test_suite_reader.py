@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.analysis.suites.reader import read_suite
 from authz.analysis.suites.run import run_suite
+from authz.analysis.suites.suite_reader import read_suite
 from authz.cli.report import lines
 from authz.core.resources import MeshConfig, PathNormalization
 

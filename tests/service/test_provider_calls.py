@@ -12,8 +12,8 @@ from authz._proto import ext_authz_pb2 as pb
 from authz.core import resources as r
 from authz.core.providers import ProviderAnswer
 from authz.service.pending import Pending
-from authz.service.ports.health import AUTHORIZATION
-from authz.service.providers import (
+from authz.service.ports.grpc_health import AUTHORIZATION
+from authz.service.provider_calls import (
     Providers,
     grpc_request,
     http_request_headers,
@@ -23,7 +23,7 @@ from authz.service.providers import (
     service_address,
 )
 from tests.service.messages import check_request, response, told
-from tests.service.test_check import ALLOW_OPEN, CUSTOM, NOW, function
+from tests.service.test_check_function import ALLOW_OPEN, CUSTOM, NOW, function
 
 
 def provider(**changes: Any) -> r.ExtensionProvider:

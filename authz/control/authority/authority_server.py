@@ -19,24 +19,24 @@ import grpc
 
 from authz.admin.access import Access, Guard, judge_access
 from authz.control.authority.enrolment import Enrolment
-from authz.control.authority.health import AuthorityFacts, Issuances, Reload, make_app
+from authz.control.authority.figures import AuthorityFacts, Issuances, Reload, make_app
 from authz.control.authority.sds import SecretServer
 from authz.core.errors import LoadError, Problem, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.bundle import TrustBundle, read_bundle
 from authz.identity.ca import BUNDLE_FILE, STATE_FILE, CertificateAuthority
-from authz.identity.files import FILE_NAME, write_secret_files
 from authz.identity.join_tokens import TOKENS_DIRECTORY
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Cause, Issuance, Refused, Registrar, SigningLimit
 from authz.identity.registration import UnixPeer, read_entries
 from authz.identity.renewal import renewal_time
 from authz.identity.revocation import read_revocations
+from authz.identity.secret_files import FILE_NAME, write_secret_files
 from authz.service.ports.http import AdminServer, host_and_port
-from authz.service.ports.tls import ServerCertificate
+from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.unix_peers import UnixPeers
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("authz.control.authority.server")  # the name in the logs that people search
 audit = logging.getLogger("authz.issuance")
 """One JSON line for every certificate issued or refused."""
 

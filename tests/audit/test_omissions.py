@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from authz.audit.filters import RecordRules, RedactionRule
+from authz.audit.omissions import RecordRules, RedactionRule
 from authz.audit.writer import build_record
 from authz.core.attributes import Json, read_field
 from authz.core.decided import Offer

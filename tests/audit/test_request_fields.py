@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.audit.entry import encode_record
-from authz.audit.record import RecordOptions
-from authz.audit.render import render_line, short_principal, text
+from authz.audit.record_line import render_line, short_principal, text
+from authz.audit.request_fields import RecordOptions
 from authz.audit.writer import RecordWriter, build_record
 from authz.core.attributes import (
     NOT_AUTHENTICATED,

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from authz.control.validate import Validator
+from authz.control.envoy_validation import Validator
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule, MtlsMode
-from authz.envoy.files import left_over, write_files
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
@@ -31,6 +30,7 @@ from authz.envoy.render import (
     render_filters,
     render_listeners,
 )
+from authz.envoy.rendered_files import left_over, write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.reload import Reloader

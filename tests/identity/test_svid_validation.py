@@ -14,7 +14,7 @@ from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.bundle import TrustBundle, read_bundle
 from authz.identity.keys import write_key
 from authz.identity.leaf import digest
-from authz.identity.validate import Examined, Rejection, validate_svid
+from authz.identity.svid_validation import Examined, Rejection, validate_svid
 from tests.identity.certificates import (
     CLIENT_AUTH,
     DAY,

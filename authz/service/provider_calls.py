@@ -17,7 +17,7 @@ from authz.core.attributes import HttpRequest
 from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import ExtensionProvider
 from authz.service.pending import Pending
-from authz.service.ports.health import AUTHORIZATION
+from authz.service.ports.grpc_health import AUTHORIZATION
 from authz.wire.check import RESERVED_LABELS
 
 _log = logging.getLogger("authz.providers")

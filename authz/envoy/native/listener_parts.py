@@ -10,9 +10,9 @@ from typing import Any
 from authz.core.asked import asked_of
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
-from authz.envoy.native import access_log
+from authz.envoy.native import record_log
+from authz.envoy.native.ext_authz import ClusterOf
 from authz.envoy.native.filters import linear_tcp
-from authz.envoy.native.providers import ClusterOf
 from authz.tokens.locations import DEFAULT_PARAMETER
 
 NATIVE_TCP = "authz-native-tcp"
@@ -51,14 +51,14 @@ def complete(
             config: dict[str, Any] = one.get("typed_config", {})
             if "access_log" not in config:
                 continue
-            subject = access_log.Subject(
+            subject = record_log.Subject(
                 workload, proxy, config["stat_prefix"], is_gateway=gateway, asked=asked, query_values=logged
             )
             if one["name"] == _MANAGER:
-                config["access_log"] = [access_log.http_file_log(log_path, subject)]
-                config["local_reply_config"] = access_log.denial_replies()
+                config["access_log"] = [record_log.http_file_log(log_path, subject)]
+                config["local_reply_config"] = record_log.denial_replies()
             elif one["name"] == _TCP_PROXY:
-                config["access_log"] = [access_log.tcp_file_log(log_path, subject)]
+                config["access_log"] = [record_log.tcp_file_log(log_path, subject)]
 
 
 def _chains(listener: Mapping[str, Any]) -> list[dict[str, Any]]:

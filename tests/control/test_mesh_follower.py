@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from authz.control.follow import MeshFollower, fetch_key_texts, read_key_text
-from authz.control.validate import Validator
+from authz.control.envoy_validation import Validator
+from authz.control.mesh_follower import MeshFollower, fetch_key_texts, read_key_text
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule
 from authz.envoy.options import RenderOptions

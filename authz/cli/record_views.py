@@ -11,7 +11,7 @@ from rich.text import Text
 
 from authz.audit.chain import VerifyReport
 from authz.audit.entry import encode_record
-from authz.audit.render import EFFECT_STYLES, render_line, render_parts, text
+from authz.audit.record_line import EFFECT_STYLES, render_line, render_parts, text
 from authz.core.attributes import Json
 from authz.core.decided import Record
 

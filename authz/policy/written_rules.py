@@ -6,40 +6,40 @@ from authz.core.resources import Condition, Operation, Rule, Source
 from authz.documents import reading
 from authz.documents.decoders import objects, text, texts
 from authz.documents.schema import Check, Field, Notes, Shape, elements, filled, given, key_of, text_of
-from authz.policy import values
+from authz.policy import value_checks
 
 MAX_SOURCES = 512
 MAX_ACCOUNTS = 16
-_not_empty = values.not_empty("VA-20")
-_domain_stars = values.trust_domain_stars("VA-22")
+_not_empty = value_checks.not_empty("VA-20")
+_domain_stars = value_checks.trust_domain_stars("VA-22")
 
 _SOURCE_CHECKS: dict[str, tuple[Check, ...]] = {
-    "principals": (_not_empty, values.principal),
-    "requestPrincipals": (_not_empty, values.request_principal),
+    "principals": (_not_empty, value_checks.principal),
+    "requestPrincipals": (_not_empty, value_checks.request_principal),
     "namespaces": (_not_empty,),
-    "serviceAccounts": (values.service_account,),
-    "trustDomains": (_not_empty, _domain_stars, values.trust_domain_slash),
-    "ipBlocks": (_not_empty, values.ip_block),
-    "remoteIpBlocks": (_not_empty, values.ip_block),
+    "serviceAccounts": (value_checks.service_account,),
+    "trustDomains": (_not_empty, _domain_stars, value_checks.trust_domain_slash),
+    "ipBlocks": (_not_empty, value_checks.ip_block),
+    "remoteIpBlocks": (_not_empty, value_checks.ip_block),
 }
 _OPERATION_CHECKS: dict[str, tuple[Check, ...]] = {
-    "hosts": (_not_empty, values.middle_star),
-    "ports": (_not_empty, values.port),
-    "methods": (_not_empty, values.method),
-    "paths": (_not_empty, values.path),
+    "hosts": (_not_empty, value_checks.middle_star),
+    "ports": (_not_empty, value_checks.port),
+    "methods": (_not_empty, value_checks.method),
+    "paths": (_not_empty, value_checks.path),
 }
 _VALUE_CHECKS: dict[str, tuple[Check, ...]] = {
-    "source.principal": (values.principal,),
-    "source.serviceAccount": (values.service_account,),
-    "source.trustDomain": (values.trust_domain_stars("VA-23"),),
-    "source.ip": (values.ip_block,),
-    "remote.ip": (values.ip_block,),
-    "destination.ip": (values.ip_block,),
-    "destination.port": (values.port,),
-    "connection.sni": (values.server_name,),
-    "request.auth.principal": (values.request_principal,),
-    "request.auth.audiences": (values.middle_star,),
-    "request.auth.presenter": (values.middle_star,),
+    "source.principal": (value_checks.principal,),
+    "source.serviceAccount": (value_checks.service_account,),
+    "source.trustDomain": (value_checks.trust_domain_stars("VA-23"),),
+    "source.ip": (value_checks.ip_block,),
+    "remote.ip": (value_checks.ip_block,),
+    "destination.ip": (value_checks.ip_block,),
+    "destination.port": (value_checks.port,),
+    "connection.sni": (value_checks.server_name,),
+    "request.auth.principal": (value_checks.request_principal,),
+    "request.auth.audiences": (value_checks.middle_star,),
+    "request.auth.presenter": (value_checks.middle_star,),
 }
 """By key; the other keys take any value (AP-56)."""
 
@@ -183,11 +183,11 @@ def _check_condition(node: reading.Mapping, notes: Notes) -> None:
                     break
 
 
-_VALUES = texts(values.not_empty("VA-29"))
+_VALUES = texts(value_checks.not_empty("VA-29"))
 _CONDITION: Shape[Condition] = Shape(
     "a condition",
     {
-        "key": Field("key", text(values.condition_key)),
+        "key": Field("key", text(value_checks.condition_key)),
         "values": Field("values", _VALUES),
         "notValues": Field("not_values", _VALUES),
     },

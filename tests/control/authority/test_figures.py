@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from authz._proto import sds_pb2 as wire
-from authz.control.authority.server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
 from authz.core.errors import SettingsError
 from authz.identity.ca import CertificateAuthority
 from authz.identity.keys import generate_key

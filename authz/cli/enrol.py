@@ -13,13 +13,13 @@ from pathlib import Path
 import grpc
 
 from authz._proto import sds_pb2 as wire
-from authz.cli import output
+from authz.cli import terminal
 from authz.cli.ca_files import time_of
 from authz.core.errors import AuthzError, FetchError, SettingsError
 from authz.identity.delivered import Delivered
-from authz.identity.files import FILE_NAME, read_secret, write_file, write_secret_files
 from authz.identity.keys import KeyType, generate_key, write_key
 from authz.identity.registrar import write_certificate_request
+from authz.identity.secret_files import FILE_NAME, read_secret, write_file, write_secret_files
 
 TIMEOUT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
@@ -159,12 +159,12 @@ def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:
         try:
             if now >= enrolling.renew_at() or enrolling.follow(now):
                 until = enrolling.enrol(now)
-                output.remark(f"renewed until {time_of(until)}")
+                terminal.remark(f"renewed until {time_of(until)}")
             told = ""
         except (AuthzError, OSError) as error:
             if enrolling.valid_until(now) is None:
                 raise
             if str(error) != told:  # once, not every few seconds
-                output.remark(f"not renewed, trying again: {error}")
+                terminal.remark(f"not renewed, trying again: {error}")
             told = str(error)
             stopping.wait(min(LOOK_SECONDS, max(0.1, (enrolling.valid_until(now) or now) - now)))

@@ -8,11 +8,11 @@ from types import MappingProxyType
 
 import pytest
 
-from authz.control.validate import Filters, RefusedError, Validator
+from authz.control.envoy_validation import Filters, RefusedError, Validator
 from authz.core.attributes import Json
-from authz.envoy.native import values
+from authz.envoy.native import value_matchers
 from authz.envoy.native.binary import EnvoyError, find_envoy
-from tests.control.test_follow import Followed, policy
+from tests.control.test_mesh_follower import Followed, policy
 
 pytestmark = pytest.mark.envoy
 pytest.importorskip("envoy")
@@ -146,7 +146,7 @@ async def test_a_refused_set_keeps_every_file_and_the_next_good_one_is_written(
     try:
         before = mesh.filters()
         with monkeypatch.context() as patched:
-            patched.setitem(values._TEMPLATE, "{*}", "{")  # a template that only Envoy refuses
+            patched.setitem(value_matchers._TEMPLATE, "{*}", "{")  # a template that only Envoy refuses
             mesh.write("a.yaml", policy("two", "/two/{*}"))
             async with asyncio.timeout(30):
                 while not any("Envoy refuses the filters of" in line for line in mesh.said):  # noqa: ASYNC110  # no event tells it

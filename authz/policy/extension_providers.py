@@ -18,7 +18,7 @@ from authz.documents import reading
 from authz.documents.decoders import anything, boolean, integer, read_text, text, text_map, texts
 from authz.documents.reading import Kind, Node, Scalar, Sequence
 from authz.documents.schema import Check, Fault, Field, Notes, Shape, describe, given, nearest, note_unknown, text_of
-from authz.policy import jwt_values, values
+from authz.policy import jwt_values, value_checks
 
 _MAKES_UNUSABLE = frozenset(f"VA-{number}" for number in range(50, 57)) | {"AP-79"}
 _OTHER_TYPES = (
@@ -37,7 +37,7 @@ _STATUSES = frozenset(
 def _service(value: str) -> Fault | None:
     """VA-51."""
     namespace, slash, host = value.rpartition("/")
-    if values.is_dns_name(host) and (values.is_dns_label(namespace) if slash else True):
+    if value_checks.is_dns_name(host) and (value_checks.is_dns_label(namespace) if slash else True):
         return None
     if not slash and _is_address(host):
         return None
@@ -209,7 +209,7 @@ def _name(node: reading.Mapping, notes: Notes, names: Counter[str | None]) -> st
     """VA-50."""
     written = given(node, "name")
     name = read_text(written, notes) if written is not None else ""
-    if not values.is_dns_label(name):
+    if not value_checks.is_dns_label(name):
         advice = "expected a-z, 0-9 and `-`, at most 63 characters, no `-` at the ends"
         notes.error(
             "VA-50", written or node, f"`{name}` is not a provider name" if name else "a provider without name", advice

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from authz.audit.chain import Chain
 from authz.audit.entry import Entry
-from authz.audit.record import rfc3339
+from authz.audit.request_fields import rfc3339
 
 _log = logging.getLogger("authz.audit")
 _STAMP = re.compile(r"\.(\d{8}T\d{6}\.\d{6})Z\.[^.]*(\.gz)?$")

@@ -9,8 +9,8 @@ from authz.analysis.suites.suite import PolicyText
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
-from authz.envoy.native.listeners import complete
-from authz.envoy.native.providers import istio_cluster
+from authz.envoy.native.ext_authz import istio_cluster
+from authz.envoy.native.listener_parts import complete
 
 MANAGER = "envoy.filters.network.http_connection_manager"
 TOKENS = """

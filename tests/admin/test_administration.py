@@ -7,7 +7,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from authz.admin.app import create_app
+from authz.admin.administration import create_app
 from authz.admin.health import judge_health
 from authz.core.errors import Location, Problem, Severity
 from authz.telemetry.counters import Telemetry
