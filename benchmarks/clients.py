@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +19,8 @@ from benchmarks.pacer import Answers, Order
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 WARM_SECONDS = 0.5
+MADE = 0.75
+"""The part of a load that must be made for its figures to count."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ QUIET_SECONDS, LET_GO_SECONDS = 3.0, 0.5
 
 @dataclass(frozen=True)
 class Paced:
-    """Milliseconds; ``achieved`` is below the rate when the server does not keep up."""
+    """Milliseconds; ``achieved``, requests/s, is below the rate when the server does not keep up."""
 
     achieved: float
     p50: float
@@ -106,12 +108,25 @@ def saturate(target: Target, seconds: float, cores: frozenset[int]) -> Saturated
 
 
 def pace(target: Target, rate: int, seconds: float, cores: frozenset[int]) -> Paced:
-    """Requests at a fixed rate."""
-    return percentiles(requests_at(target, rate, seconds + WARM_SECONDS, cores), seconds)
+    """Requests at a fixed rate. Raises SystemExit when this machine cannot make the load."""
+    answers = _asked(target, rate, seconds + WARM_SECONDS, cores)
+    made = 1 - answers.slipped / (seconds + WARM_SECONDS)
+    if made < MADE:
+        raise SystemExit(f"{target.url}: the load of {rate} requests/s cannot be made here, only {made:.0%} of it")
+    found = percentiles(_in_order(answers), seconds)
+    return replace(found, achieved=found.achieved / made)
 
 
 def requests_at(target: Target, rate: int, seconds: float, cores: frozenset[int]) -> list[tuple[float, float]]:
     """(due in seconds since the epoch, milliseconds it took) of every request, in order."""
+    return _in_order(_asked(target, rate, seconds, cores))
+
+
+def _in_order(answers: Answers) -> list[tuple[float, float]]:
+    return sorted(zip(answers.due, answers.took, strict=True))
+
+
+def _asked(target: Target, rate: int, seconds: float, cores: frozenset[int]) -> Answers:
     url = urlsplit(target.url)
     assert url.port is not None
     path = f"{url.path}?{url.query}" if url.query else url.path
@@ -124,7 +139,7 @@ def requests_at(target: Target, rate: int, seconds: float, cores: frozenset[int]
     # Few answers are a figure as well: who does not keep up. No answer at all is a mistake.
     if answers.refused or not answers.due:
         raise SystemExit(f"{target.url}: {answers.refused} refused, {len(answers.due)} of {answers.sent} answered")
-    return sorted(zip(answers.due, answers.took, strict=True))
+    return answers
 
 
 def percentiles(requests: Sequence[tuple[float, float]], seconds: float) -> Paced:

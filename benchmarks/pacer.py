@@ -5,8 +5,11 @@ Requests at a fixed rate over one HTTP/2 connection, each begun when it is due, 
 
 Nothing a server does puts the next request off, so a stall costs everybody who was due meanwhile, as in wrk2. A latency
 counts from the moment of sending, for it is no server's fault when the system wakes this late; and from the moment a
-request was due when there was no room for it. h2load cannot be used: its ``--rps`` sends in bursts every ten
-milliseconds. Just enough of HTTP/2 for one prepared request.
+request was due when there was no room for it. Woken late, we do not make up for it by a burst, which would measure how
+fast a server works off what we held back: the requests that are left come that much later, and ``slipped`` says how
+much. h2load cannot be used: its ``--rps`` sends in bursts every ten milliseconds.
+
+Just enough of HTTP/2 for one prepared request.
 """
 
 import gc
@@ -41,12 +44,17 @@ class Order:
 
 @dataclass
 class Answers:
-    """``due`` in seconds since the epoch, ``took`` in milliseconds, of every answered request in order of answers."""
+    """
+    ``due`` in seconds since the epoch, ``took`` in milliseconds, of every answered request in order of answers.
+
+    ``slipped``: seconds by which the system woke the load late in all, and by which it is shorter therefore.
+    """
 
     due: list[float]
     took: list[float]
     sent: int = 0
     refused: int = 0
+    slipped: float = 0.0
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -106,8 +114,11 @@ class Connection:
         while True:
             now = perf_counter()
             due = begin + number * step
+            if had_room and now - due > step:
+                self._answers.slipped += now - due
+                begin, due = begin + now - due, now
             while due <= now and due < end and self._may_send():
-                self._send(due, now if had_room else due)
+                self._send(due, perf_counter() if had_room else due)
                 number += 1
                 due = begin + number * step
             had_room = due > now
