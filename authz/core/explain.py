@@ -140,22 +140,21 @@ def explain(
     return Explanation(decision, seen, stages, nearest)
 
 
-def nearest_miss(policies: WorkloadPolicies, attributes: AttributeContext) -> RuleNote | None:
-    """
-    The ALLOW rule that shares most with a request that no ALLOW rule admitted.
-
-    ``attributes`` are those the ALLOW stage saw.
-    """
+def nearest_miss(
+    policies: WorkloadPolicies, attributes: AttributeContext, action: Action = Action.ALLOW
+) -> RuleNote | None:
+    """The rule that shares most with a request that no rule of this action matched, as its stage saw the request."""
     sets = policies.http if attributes.http is not None else policies.tcp
     best: tuple[CompiledRule, RuleNote] | None = None
-    rules = sets.allow.rules if sets.allow is not None else ()
+    rule_set = sets.deny if action is Action.DENY else sets.allow
+    rules = rule_set.rules if rule_set is not None else ()
     operations = [_path_and_others(_closest(rule.operations, attributes, in_words=False)) for rule in rules]
     least = min(operations, default=None)  # who is further away by this is so whatever else it asks for
     for rule in (rule for rule, operation in zip(rules, operations, strict=True) if operation == least):
-        note = _rule_note(rule, attributes, Action.ALLOW, in_words=False)
+        note = _rule_note(rule, attributes, action, in_words=False)
         if best is None or _distance(note) < _distance(best[1]):
             best = rule, note
-    return _rule_note(best[0], attributes, Action.ALLOW) if best is not None else None
+    return _rule_note(best[0], attributes, action) if best is not None else None
 
 
 _ORDER = (Stage.PEER_AUTHENTICATION, Stage.NORMALIZATION, Stage.CUSTOM, Stage.JWT, Stage.DENY, Stage.ALLOW)

@@ -4,11 +4,14 @@ Why a value did not match, in words: what a person who wrote the rule would not 
 Nothing here decides. Where matching is asked again, it is the rule's own predicate that is asked.
 """
 
-from collections.abc import Callable, Iterator
+import ipaddress
+import re
+from collections.abc import Callable
 
+from authz.core import peer_hints
 from authz.core.absences import path_of
-from authz.core.attributes import AttributeContext, Unknown
-from authz.core.catalog import OPERATION_FIELDS
+from authz.core.attributes import AttributeContext
+from authz.core.catalog import CONDITION_KEYS, OPERATION_FIELDS
 from authz.core.matchers import ascii_lower
 from authz.core.rules import Predicate
 
@@ -68,6 +71,7 @@ def _without_scheme(text: str) -> str:
 def _alike(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
     for value in written:
         found = difference(value, actual) or _cased(value, actual) or _star(value, actual) or _regular(value)
+        found = found or (VERBATIM if is_reference(value) else "")
         if found:
             return f"`{value}` {found}"
     return ""
@@ -93,6 +97,15 @@ def is_expression(value: str) -> bool:
 
 def _regular(value: str) -> str:
     return NO_EXPRESSIONS if ".*" in value or is_expression(value) else ""
+
+
+VERBATIM = "is compared as it stands: a value refers to nothing"
+_REFERENCE = re.compile(r"request\.(?:headers|auth\.claims)\[.*|%[A-Z_]+\(.*\)%")
+
+
+def is_reference(value: str) -> bool:
+    """Whether another attribute of the request seems to be meant, which no value can name (AP-20)."""
+    return value in CONDITION_KEYS or bool(_REFERENCE.fullmatch(value))
 
 
 def _star(value: str, actual: str) -> str:
@@ -123,6 +136,9 @@ def _path_text(predicate: Predicate, written: tuple[str, ...], actual: str, attr
     squeezed = _squeezed(actual)
     if squeezed != actual and predicate.any_of is not None and predicate.any_of.matches((squeezed,)):
         return "the path has doubled slashes, which the mesh's path normalisation keeps: see MERGE_SLASHES"
+    plain = "/".join(segment.partition(";")[0] for segment in actual.split("/"))
+    if plain != actual and predicate.any_of is not None and predicate.any_of.matches((plain,)):
+        return "what follows a semicolon is part of the path, which nothing takes away"
     if "%2f" in ascii_lower(actual):
         return "the path has an encoded slash, which only DECODE_AND_MERGE_SLASHES decodes"
     return ""
@@ -157,50 +173,17 @@ def _port_text(predicate: Predicate, written: tuple[str, ...], actual: str, attr
     return "a port is the workload's own (a Service's targetPort), never the Service's port"
 
 
-def _listed(written: tuple[str, ...], actual: str) -> str:
-    """Several values in one string."""
-    for value in written:
-        if "," in value and actual in [piece.strip() for piece in value.split(",")]:
-            return f"`{value}` is one value with a comma in it: list each by itself"
-    return ""
-
-
 def _method_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
-    return _listed(written, actual)
-
-
-def _principal_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
-    domain, _, rest = actual.partition("/")
-    for value in written:
-        if value.startswith("spiffe://"):
-            return f"`{value}` never matches: write it without `spiffe://`"
-        if rest and value.partition("/")[2] == rest:
-            return f"only the trust domain differs: `{domain}` is not among the mesh's (`trustDomainAliases`)"
-        if value.count("/") != 4 and "*" not in value:
-            return f"`{value}` is not of the form `<trust domain>/ns/<namespace>/sa/<service account>`"
-    return ""
-
-
-def _namespace_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
-    pieces = actual.split("/")
-    namespace = pieces[pieces.index("ns") + 1] if "ns" in pieces[:-1] else ""
-    if not namespace:
-        return "the identity names no namespace"
-    return _listed(written, namespace) or f"the caller's namespace is `{namespace}`"
-
-
-def _account_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
-    account = actual.rpartition("/sa/")[2]
-    short = next((value for value in written if "/" not in value and value == account), "")
-    if short:
-        return f"`{short}` means the namespace of the policy; write `<namespace>/{short}`"
-    return ""
+    return peer_hints.listed(written, actual)
 
 
 def _subject_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
     token = attributes.authentication.token
     if token is None:
         return ""
+    if not token.issuer or not token.subject:
+        empty = "`iss`" if not token.issuer else "`sub`"
+        return f"the {empty} of the token is empty, and a star asks for at least one character"
     for value in written:
         issuer, _, subject = value.rpartition("/")
         if value == token.issuer or value == token.issuer + "/":
@@ -229,47 +212,32 @@ def _claim_text(predicate: Predicate, written: tuple[str, ...], actual: str, att
 
 
 def _header(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
+    pieces = [piece.strip() for piece in actual.split(",")]
+    bare = [piece.strip(" []'\"") for piece in pieces]
     for value in written:
-        if value in [piece.strip() for piece in actual.split(",")] and "," in actual:
+        if value in pieces and "," in actual:
             return "the header is compared whole, commas included"
+        if value in bare and value != actual:
+            return "the header is compared whole, with its brackets, quotes and commas"
+        if _is_inside(actual, value):
+            return f"a header is compared as text, not as an address: for `{value}` use `remoteIpBlocks`"
     return ""
 
 
-def _mapped(predicate: Predicate, actual: str) -> str:
-    short = actual.removeprefix("::ffff:")
-    if short != actual and "." in short and predicate.any_of is not None and predicate.any_of.matches((short,)):
-        return f"the address is IPv4 in the form of IPv6, which is another one: add `{actual}` or its block"
-    return ""
+def is_block(value: str) -> bool:
+    """Whether a text looks like a block of addresses, ``10.0.0.0/8``."""
+    try:
+        return "/" in value and bool(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        return False
 
 
-def _source_ip_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
-    if mapped := _mapped(predicate, actual):
-        return mapped
-    remote = attributes.source.remote_ip
-    if predicate.any_of is not None and not isinstance(remote, Unknown) and predicate.any_of.matches((remote,)):
-        return f"this is the direct peer; the client is `{remote}`: use `remoteIpBlocks` (`remote.ip`)"
-    if predicate.any_of is not None and any(predicate.any_of.matches((one,)) for one in _forwarded(attributes)):
-        return "this is the direct peer; the client of x-forwarded-for is `remoteIpBlocks` (`remote.ip`)"
-    return ""
-
-
-def _remote_ip_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
-    if mapped := _mapped(predicate, actual):
-        return mapped
-    if predicate.any_of is not None and any(predicate.any_of.matches((one,)) for one in _forwarded(attributes)):
-        return (
-            "an address of x-forwarded-for would match, but the mesh trusts too few proxies to take it: "
-            "see `gatewayTopology.numTrustedProxies`"
-        )
-    source = attributes.source.ip
-    if predicate.any_of is not None and not isinstance(source, Unknown) and predicate.any_of.matches((source,)):
-        return f"this is the client; the direct peer is `{source}`: use `ipBlocks` (`source.ip`)"
-    return ""
-
-
-def _forwarded(attributes: AttributeContext) -> Iterator[str]:
-    for value in attributes.header("x-forwarded-for"):
-        yield from (piece.strip() for piece in value.split(","))
+def _is_inside(address: str, block: str) -> bool:
+    """Whether an address lies in what looks like a block of addresses."""
+    try:
+        return is_block(block) and ipaddress.ip_address(address) in ipaddress.ip_network(block, strict=False)
+    except ValueError:
+        return False
 
 
 def _sni_text(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
@@ -284,11 +252,11 @@ _FINDERS: dict[str, _Find] = {
     OPERATION_FIELDS["hosts"].key: _host_text,
     OPERATION_FIELDS["methods"].key: _method_text,
     "destination.port": _port_text,
-    "source.principal": _principal_text,
-    "source.namespace": _namespace_text,
-    "source.serviceAccount": _account_text,
+    "source.principal": peer_hints.principal,
+    "source.namespace": peer_hints.namespace,
+    "source.serviceAccount": peer_hints.account,
     "request.auth.principal": _subject_text,
-    "source.ip": _source_ip_text,
-    "remote.ip": _remote_ip_text,
+    "source.ip": peer_hints.source_ip,
+    "remote.ip": peer_hints.remote_ip,
     "connection.sni": _sni_text,
 }

@@ -141,6 +141,10 @@ def port(value: str) -> Fault | None:
 
 def method(value: str) -> Fault | None:
     """VA-47, AP-44."""
+    if "/" in value:
+        name = f"/{value.lstrip('/')}"
+        return Fault("VA-47", f"`{value}` never matches: this is a path, as gRPC's methods are, and no HTTP method",
+                     f'write `paths: ["{name}"]`; the method of gRPC is always `POST`', WARNING)  # fmt: skip
     if value != value.upper():
         return Fault("VA-47", f"`{value}` is not `{value.upper()}`: methods are compared with regard to case",
                      f"write `{value.upper()}`", WARNING)  # fmt: skip
