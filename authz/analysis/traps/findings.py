@@ -8,6 +8,7 @@ A finding never says more than can be known from the policies, the mesh settings
 from collections.abc import Callable, Iterable, Iterator
 
 from authz.analysis.traps.cover import covered_rules
+from authz.analysis.traps.intents import INTENT_CHECKS
 from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, rules_of, uses_of
 from authz.analysis.traps.reach import REACH_CHECKS
 from authz.analysis.traps.value_traps import VALUE_CHECKS
@@ -244,5 +245,6 @@ CHECKS: dict[str, Callable[[PolicySet], Iterator[Problem]]] = {
     "AN-9": _open_beside_closed,
     **VALUE_CHECKS,
     **REACH_CHECKS,
+    **INTENT_CHECKS,
 }
 """Every check by its code; each code has a section in docs/findings.md."""

@@ -105,6 +105,8 @@ def test_what_is_meant_is_no_finding(text: str) -> None:
 ISSUER = "https://idp.example/realms/main"
 IDP = other("RequestAuthentication", f"{{jwtRules: [{{issuer: '{ISSUER}'}}, {{issuer: 'https://other.example/'}}]}}")
 EGRESS = ", selector: {matchLabels: {istio: egressgateway}}"
+CALLER = "{from: [{source: {namespaces: [shop]}}]}"
+HOST = "{to: [{operation: {hosts: [a.shop]}}]}"
 SNI = '{when: [{key: "connection.sni", values: [a.example]}]}'
 
 
@@ -193,6 +195,16 @@ def custom(provider: str, name: str) -> str:
          "the direct peer"),
         ("AN-22", STRICT + STRICT.replace("name: x", "name: y"), "it has no effect: shop/x has the same scope"),
         ("AN-23", custom("a", "one") + custom("b", "two"), "two providers, `a` and `b`"),
+        ("AN-24", JWT + allow('{when: [{key: "request.auth.claims[a]", values: ["source.principal"]}]}'),
+         "`source.principal` is compared as it stands: a value refers to nothing"),
+        ("AN-24", allow('{when: [{key: "request.headers[x-a]", notValues: ["%REQ(X-B)%"]}]}'), "`%REQ(X-B)%`"),
+        ("AN-24", allow('{when: [{key: "request.headers[x-a]", values: ["2001:db8::/32"]}]}'), "no address of"),
+        ("AN-25", allow(f"{CALLER}, {HOST}"), "asks for nothing of the caller | take away the dash"),
+        ("AN-25", allow(f"{HOST}, {CALLER}"), "asks for nothing of the caller"),
+        ("AN-25", allow(f"{CALLER}, {{when: [{{key: destination.ip, values: [10.0.0.1]}}]}}"), "one is enough"),
+        ("AN-26", allow("", "closed", "istio-system") + allow("{}", more=SELECT), "allows nothing at gateways either"),
+        ("AN-27", allow(f"{CALLER[:-1]}, {HOST[1:]}").replace("a.shop", "api.partner.example"),
+         "not where one of `shop` leaves for `api.partner.example` | at an egress gateway"),
     ],
 )  # fmt: skip
 def test_a_trap_is_told_with_its_way_out(code: str, text: str, said: str) -> None:
@@ -232,10 +244,33 @@ def test_a_trap_is_told_with_its_way_out(code: str, text: str, said: str) -> Non
         JWT + deny('{from: [{source: {notRequestPrincipals: ["*"]}}]}'),
         STRICT + other("PeerAuthentication", "{selector: {matchLabels: {app: a}}}").replace("name: x", "name: y"),
         custom("a", "one") + custom("a", "two").replace("['1']", "['2']"),
+        allow('{when: [{key: "request.headers[x-a]", notValues: ["10.0.0.1"]}]}'),
+        source("principals", "cluster.local/ns/a/sa/*"),
+        to("hosts", "source.example"),
+        allow(f"{CALLER}, {{to: [{{operation: {{paths: [/healthz]}}}}]}}"),
+        allow(f"{CALLER}, {{to: [{{operation: {{ports: ['15020']}}}}]}}"),
+        allow(f"{CALLER}, {{when: [{{key: source.namespace, values: [ops]}}]}}"),
+        allow("", "closed", "istio-system"),
+        allow("", "closed", "istio-system") + allow("{}", "gw", "istio-system", more=EGRESS),
+        allow("", "closed", "istio-system") + allow("{}", "gw", "istio-ingress"),
+        allow("", "closed", "shop") + allow("{}", more=SELECT).replace("name: p", "name: q"),
+        allow(f"{CALLER[:-1]}, {HOST[1:]}"),
+        allow(f"{CALLER[:-1]}, {HOST[1:]}", more=EGRESS).replace("a.shop", "api.partner.example"),
+        allow(f"{CALLER[:-1]}, {HOST[1:]}").replace("a.shop", "api.partner.example").replace("[shop]", "[web]"),
     ],
 )  # fmt: skip
 def test_what_only_looks_like_a_trap_is_no_finding(text: str) -> None:
     assert findings(text) == ()
+
+
+def test_the_mesh_tells_which_gateways_there_are_and_which_trust_domain() -> None:
+    closed = allow("", "closed", "istio-system") + allow("{}", more=SELECT)
+    gateway = Workload("edge", frozenset({("istio", "ingressgateway")}))
+    assert findings(closed, workloads=WORKLOADS) == ()
+    assert [problem.code for problem in findings(closed, workloads=(*WORKLOADS, gateway))] == ["AN-26"]
+    short = source("principals", "cluster.local/ns/a/*")
+    renamed = MeshConfig(trust_domain="ecp", path_normalization=PathNormalization.MERGE_SLASHES)
+    assert [problem.code for problem in findings(short, renamed)] == ["AN-24"]
 
 
 def test_a_target_is_looked_for_among_known_workloads() -> None:
