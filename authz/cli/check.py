@@ -9,6 +9,7 @@ from authz.analysis.offline.as_json import decision_json, rule_note_json
 from authz.analysis.offline.passed_over import passed_over
 from authz.analysis.offline.request import UNUSABLE_PATH
 from authz.cli import terminal as out
+from authz.cli.beside import asks_for_token, fired, form_of, notes_of
 from authz.cli.near_findings import near_findings
 from authz.cli.question import Explained, ask
 from authz.cli.report import place
@@ -16,9 +17,7 @@ from authz.cli.request_options import request_options
 from authz.core.attributes import AttributeContext, Json, Unknown
 from authz.core.catalog import Voucher
 from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage
-from authz.core.explain import PredicateNote
 from authz.core.resources import Action
-from authz.core.stage_words import mtls_in_words, token_in_words
 from authz.core.uncollected import WithoutCollector
 
 
@@ -59,7 +58,7 @@ def help_json(answer: Explained) -> dict[str, Json]:
     decision = answer.explanation.decision
     told: dict[str, list[Json]] = {}
     about = ""
-    for name, text in _notes(answer, decision):
+    for name, text in notes_of(answer, decision):
         about = name or about
         told.setdefault(about, []).append(text)
     return {
@@ -97,7 +96,7 @@ def _facts(answer: Explained, decision: Decision) -> list[tuple[str, str]]:
     if token is not None:
         facts.append(("token", f"{token.issuer}/{token.subject}, accepted by {token.rule}"))
     duties = decision.obligations
-    changes = [f"set {name}" for name, _ in duties.headers_to_set]
+    changes = [f"set {name}{form_of(name, answer)}" for name, _ in duties.headers_to_set]
     changes += [f"remove {name}" for name in duties.headers_to_remove]
     changes += [f"remove parameter {name}" for name in duties.query_parameters_to_remove]
     if changes and decision.is_allowed:
@@ -121,7 +120,7 @@ def _no_rules(answer: Explained) -> str:
 
 def _context(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:
     """What is not of the decision itself but may be the cause: mTLS, a token that nobody wants, absent policies."""
-    notes = list(_notes(answer, decision))
+    notes = list(notes_of(answer, decision))
     yield from (note for note in notes if note[0] in ("mTLS", "token"))
     for problem in near_findings(answer):
         yield "finding", f"{problem.message} [{problem.code}]{f'; {problem.help}' if problem.help else ''}"
@@ -133,58 +132,14 @@ def _context(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]
         yield "", f"and {len(over) - MAX_PASSED_OVER} more that do not apply"
 
 
-def _notes(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:
-    """What is to be known of mTLS, tokens, ports and paths, each by its name."""
-    policies, before = answer.policies, answer.before
-    if policies.port_modes or decision.stage is Stage.PEER_AUTHENTICATION:
-        yield "mTLS", mtls_in_words(policies, before)
-    if policies.jwt_rules and before.http is not None and answer.explanation.attributes.authentication.token is None:
-        if decision.stage is Stage.DEFAULT:
-            yield "token", "none, and none is required: RequestAuthentication alone admits requests without (RA-3)"
-        elif _asks_for_token(answer, decision):
-            yield "token", token_in_words(policies, answer.explanation.attributes)
-    asked = {note.key for note in (answer.explanation.nearest.failed if answer.explanation.nearest else ())}
-    if isinstance(before.destination.port, Unknown) and ("destination.port" in asked or policies.port_modes):
-        yield "port", "not given, and unknown is not absent; say which with --port"
-    if decision.stage is Stage.NORMALIZATION:
-        yield "path", "Envoy answers 400 to a raw blank, a control character or text that is not ASCII; encode it"
-    if not decision.is_allowed and (wide := _mesh_wide(answer, decision)):
-        yield "scope", f"{wide} is of the root namespace and has no selector, so it applies to every workload (RE-15)"
-    if decision.stage is Stage.DEFAULT and decision.audit:
-        yield "AUDIT", "it only marks the request; to refuse it takes a DENY policy"
-    if decision.stage is Stage.DENY and before.http is None:
-        yield "TCP", "on TCP what a DENY rule asks of HTTP is left out, and the rest of it stands (AP-70)"
-
-
-def _mesh_wide(answer: Explained, decision: Decision) -> str:
-    """The policy that decided or came closest, if it stands for the whole mesh and the workload is of elsewhere."""
-    nearest, root = answer.explanation.nearest, answer.engine.mesh.root_namespace
-    rule = decision.rule or (nearest.reference if nearest is not None else None)
-    if answer.before.destination.workload.namespace == root or (rule is not None and rule.namespace != root):
-        return ""
-    for policy in answer.engine.resources.authorization_policies:
-        name, target = policy.metadata.name, policy.target
-        is_it = policy.action is Action.ALLOW and not policy.rules if rule is None else name == rule.policy
-        if policy.metadata.namespace == root and is_it and not (target.match_labels or target.target_refs):
-            return f"{root}/{name}"
-    return ""
-
-
 def _not_here(answer: Explained, decision: Decision) -> list[str]:
     """Objects that do not apply, where that may be what puzzles; nearest first."""
     policies, workload = answer.policies, answer.before.destination.workload
     if decision.stage is Stage.DEFAULT or not policies.policies:
         return passed_over(answer.engine, workload)
-    if not policies.jwt_rules and _asks_for_token(answer, decision):
+    if not policies.jwt_rules and asks_for_token(answer, decision):
         return passed_over(answer.engine, workload, only_tokens=True)
     return []
-
-
-def _asks_for_token(answer: Explained, decision: Decision) -> bool:
-    """Whether the rule that decided or came closest asks for something of a token."""
-    nearest = answer.explanation.nearest
-    asked = nearest.failed if nearest is not None else _fired(answer, decision)
-    return any(note.voucher == Voucher.TOKEN.value for note in asked)
 
 
 MAX_PASSED_OVER = 5
@@ -192,10 +147,12 @@ MAX_PASSED_OVER = 5
 
 
 def _because(answer: Explained, decision: Decision) -> Iterator[str]:
-    """What a DENY rule found, or one with alternatives; of others only what held by absence (AP-16)."""
+    """What a DENY rule found, or one with alternatives; of others only what held by absence (AP-16) or by
+    one of several values, of which some people want all (AP-12)."""
     explains_all = decision.stage is Stage.DENY or _has_alternatives(answer, decision.rule)
-    for note in _fired(answer, decision):
-        if explains_all or note.absence or not note.expected:
+    for note in fired(answer, decision):
+        is_one_of_several = note.voucher == Voucher.TOKEN.value and len(note.expected) > 1
+        if explains_all or is_one_of_several or note.absence or not note.expected:
             yield str(note)
 
 
@@ -207,13 +164,6 @@ def _has_alternatives(answer: Explained, rule: RuleReference | None) -> bool:
         for compiled in policy.http_rules
         if rule is not None and compiled.reference == rule
     )
-
-
-def _fired(answer: Explained, decision: Decision) -> tuple[PredicateNote, ...]:
-    """What held in the rule that decided."""
-    notes = [note for stage in answer.explanation.stages for note in stage.rules]
-    fired = next((note for note in notes if note.fired and note.reference == decision.rule), None)
-    return fired.held if fired is not None else ()
 
 
 def _dry_run(result: DryRunResult) -> str:
