@@ -19,6 +19,8 @@ _EXPRESSION = re.compile(
     r"^\^|\$$|(?:^|/)\.[*+]|\.[*+].|\(\?|\([^()]*\|[^()]*\)|\[[^\]]*-[^\]]*\]|\[\^|\\[dwsDWS.]|[)\]](?:[+?]|\*.)"
 )
 """Not a dot and a star at the end of a name: `/favicon.*` is a prefix, and means what it says."""
+_NGINX = re.compile(r"^~\*?\s+(?=[\^/.(])")
+"""How nginx begins an expression."""
 _GROUP = re.compile(r"\([^()]*\)[*+?]?|\[[^\]]*\][*+?]?|\\[dwsDWS][*+?]?|\.[*+]\??")
 _ALTERNATIVES = re.compile(
     r"(?P<start>/[^()\[\]*+?\\|]*)\((?P<choice>[^()\[\]*+?\\|]*(?:\|[^()\[\]*+?\\|]*)+)\)(?P<end>[^()\[\]*+?\\|]*?(?:\.\*)?)"
@@ -58,11 +60,12 @@ def _call(value: str) -> _Found:
 
 
 def _list(value: str) -> _Found:
-    pieces = [piece.strip() for piece in value.split(",")]
-    if len(pieces) < 2 or not all(piece.startswith("/") for piece in pieces):
-        return None
-    listed = ", ".join(f'"{piece}"' for piece in pieces)
-    return f"`{value}` is one path with a comma in it, not {len(pieces)} paths", f"write `[{listed}]`"
+    for sign, name in ((",", "comma"), ("|", "bar")):
+        pieces = [piece.strip() for piece in value.split(sign)]
+        if len(pieces) > 1 and all(piece.startswith("/") for piece in pieces):
+            listed = ", ".join(f'"{piece}"' for piece in pieces)
+            return f"`{value}` is one path with a {name} in it, not {len(pieces)} paths", f"write `[{listed}]`"
+    return None
 
 
 def _address(value: str) -> _Found:
@@ -74,9 +77,10 @@ def _address(value: str) -> _Found:
 
 
 def _expression(value: str) -> _Found:
-    if not _EXPRESSION.search(value):
+    bare = _NGINX.sub("", value)
+    if bare == value and not _EXPRESSION.search(value):
         return None
-    plain = value.removeprefix("^").removesuffix("$")
+    plain = bare.removeprefix("^").removesuffix("$")
     before = _GROUP.split(plain, maxsplit=1)[0].replace("\\.", ".")
     if before == plain and before.startswith("/"):
         return f"`{value}` is compared as it stands: {_NO_EXPRESSIONS}", f"write `{plain}`"

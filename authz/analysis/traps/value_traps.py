@@ -41,20 +41,28 @@ def _no_such_issuer(whole: PolicySet) -> Iterator[Problem]:
             continue  # AN-6 says so, or any issuer will do
         for value in (*use.values, *use.not_values):
             is_issuer = request_principals((value,)).pairs[0][0]
-            if value not in ("*", "*/*") and not any(is_issuer(issuer) for issuer in issuers):
+            is_bare = value.endswith("/")  # an issuer with an empty subject
+            if value not in ("*", "*/*") and (is_bare or not any(is_issuer(issuer) for issuer in issuers)):
                 message, advice = _issuer_text(value, issuers)
                 yield _problem("AN-10", policy, index, rule, use, message, advice)
 
 
 def _issuer_text(value: str, issuers: list[str]) -> tuple[str, str]:
     written, _, subject = value.rpartition("/")
+    subject = subject or "*"
+    if value[:-1] in issuers and value.endswith("/"):
+        message = f"`{value}` is the issuer `{written}` with an empty subject, which hardly a token has"
+        return message, f"write `{written}/*`"
     message = f"no issuer that is configured for these workloads produces `{value}`"
     for issuer in issuers:
+        if value in (issuer, issuer.rstrip("/")):
+            how = f"it is split at its last slash, into the issuer `{written}` and the subject "
+            return f"{message}: {how}`{value.rpartition('/')[2]}`", f"write `{issuer}/*`"
         if apart := difference(written, issuer):
             return f"{message}: `{issuer}` {apart}", f"write `{issuer}/{subject}`"
         if written and issuer.startswith(written) and subject == "*":
             return f"{message}: `{written}` is only the beginning of `{issuer}`", f"write `{issuer}/{subject}`"
-        if value in (issuer, f"{issuer}*", f"{issuer}/") or (value.endswith("*") and issuer.startswith(value[:-1])):
+        if value.endswith("*") and issuer.startswith(value[:-1]):
             how = f"it is split at its last slash, into the issuer `{written}` and the subject `{subject}`"
             return f"{message}: {how}", f"write `{issuer}/*`"
     return message, f"the issuers are {', '.join(f'`{issuer}`' for issuer in issuers[:8])}"
