@@ -62,6 +62,9 @@ def _issuer_text(value: str, issuers: list[str]) -> tuple[str, str]:
             return f"{message}: `{issuer}` {apart}", f"write `{issuer}/{subject}`"
         if written and issuer.startswith(written) and subject == "*":
             return f"{message}: `{written}` is only the beginning of `{issuer}`", f"write `{issuer}/{subject}`"
+        if "/" in value.removeprefix(f"{issuer}/") and value.startswith(f"{issuer}/"):
+            how = f"a subject has no slash here: it is split at its last slash, into the issuer `{written}`"
+            return f"{message}: {how}", f"write `{issuer}/*`, and the subject in `request.auth.claims[sub]`"
         if value.endswith("*") and issuer.startswith(value[:-1]):
             how = f"it is split at its last slash, into the issuer `{written}` and the subject `{subject}`"
             return f"{message}: {how}", f"write `{issuer}/*`"

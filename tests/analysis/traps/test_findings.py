@@ -159,6 +159,7 @@ def custom(provider: str, name: str) -> str:
         ("AN-10", principals(f"{ISSUER}/"), f"`{ISSUER}` with an empty subject | write `{ISSUER}/*`"),
         ("AN-10", principals("https://other.example/"), "and the subject `` | write `https://other.example//*`"),
         ("AN-10", principals("https://other.example"), "write `https://other.example//*`"),
+        ("AN-10", principals(f"{ISSUER}/repo:org/*"), f"`{ISSUER}/repo:org` | request.auth.claims[sub]"),
         ("AN-10", principals("https://idp*"), f"into the issuer `https:/` | write `{ISSUER}/*`"),
         ("AN-10", principals("https://idp.example/*"), f"only the beginning of `{ISSUER}` | write `{ISSUER}/*`"),
         ("AN-10", principals("HTTPS://idp.example/realms/main/*"), "differs by upper and lower case"),
