@@ -178,6 +178,7 @@ class Authentication:
 
 
 NOT_AUTHENTICATED = Authentication()
+_REJECTED = AuthenticationOutcome.REJECTED
 
 
 @per_request
@@ -225,7 +226,7 @@ class AttributeContext:
         if authentication is self.authentication:
             return self
         http = self.http
-        changes = authentication.outcome is not AuthenticationOutcome.REJECTED and (
+        changes = authentication.outcome is not _REJECTED and (
             authentication.headers_to_remove
             or authentication.headers_to_set
             or authentication.rewritten_path is not None

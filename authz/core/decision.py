@@ -77,6 +77,7 @@ class Obligations(NamedTuple):
 
 
 NO_OBLIGATIONS = Obligations()
+_ALLOW = Effect.ALLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Decision:
     @property
     def is_allowed(self) -> bool:
         """Whether the request may go on."""
-        return self.effect is Effect.ALLOW
+        return self.effect is _ALLOW
 
 
 FORBIDDEN_BODY = "RBAC: access denied"

@@ -25,6 +25,7 @@ from authz.tokens.key_sets import KeySets
 from authz.tokens.unseen import refuse_unseen
 
 NOTHING_KNOWN = AttributeContext(Source(), Destination(Workload("")))
+_NONE = AuthenticationOutcome.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Pending:
             on_unknown_key=check.on_unknown_key,
         )
         # For spans only, so not where there will be none; nor where nothing was verified.
-        if result.outcome is not AuthenticationOutcome.NONE and not attributes.trace_parent.endswith("-00"):
+        if result.outcome is not _NONE and not attributes.trace_parent.endswith("-00"):
             self.timings += (Timing("token.verify", self.now, perf_counter() - started, result.outcome.value),)
         return result
 

@@ -9,9 +9,8 @@ Safe to share between threads: every operation holds the lock.
 import hashlib
 from collections import OrderedDict
 from threading import Lock
-from typing import NamedTuple
 
-from authz.core.attributes import Authentication
+from authz.core.attributes import Authentication, per_request
 
 CacheKey = tuple[bytes, bytes]
 """SHA-256 of the token; digest of the rules and of the location that the token stood at."""
@@ -20,7 +19,8 @@ DEFAULT_CACHE_SIZE = 10_000
 """Some 40 MB with payloads of one kilobyte."""
 
 
-class VerifiedToken(NamedTuple):
+@per_request
+class VerifiedToken:
     """A token that verified, and the finished answer for requests whose only token it is."""
 
     answer: Authentication

@@ -7,9 +7,8 @@ The order of the questions is Envoy's and visible to clients. Nothing raises: a 
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
-from authz.core.attributes import Json
+from authz.core.attributes import Json, per_request
 from authz.tokens.base64url import read_base64url
 from authz.tokens.json_text import read_object
 from authz.tokens.jwks import SUPPORTED_ALGORITHMS
@@ -43,14 +42,13 @@ Meaning = tuple[tuple[str, ...] | None, str, float, float]
 """Audiences, issuer, begin and end of a token, as ``ParsedToken`` has them."""
 
 
-class ParsedToken(NamedTuple):
+@per_request
+class ParsedToken:
     """A well-formed token, nothing about it verified yet."""
 
     alg: str
     kid: str
     claims: Mapping[str, Json]
-    payload_text: str
-    """The payload section exactly as it appeared (RA-47)."""
     signing_input: bytes
     signature: bytes
     audiences: tuple[str, ...] | None
@@ -61,6 +59,11 @@ class ParsedToken(NamedTuple):
     valid_until: float
     """``exp`` plus the skew, inclusive; infinity without one, and with zero, which is none to Envoy (RA-25)."""
     digest: str
+
+    @property
+    def payload_text(self) -> str:
+        """The payload section exactly as it appeared (RA-47)."""
+        return self.signing_input.partition(b".")[2].decode("ascii")
 
 
 def read_token(text: str | bytes, digest: str = "") -> ParsedToken | Refusal:
@@ -95,16 +98,11 @@ def read_token(text: str | bytes, digest: str = "") -> ParsedToken | Refusal:
         signature = read_base64url(signature_text)
     except ValueError:
         return BAD_SIGNATURE_BASE64
-    return ParsedToken(
-        header[0],
-        header[1],
-        claims,
-        payload_text.decode("ascii"),
-        b"%b.%b" % (header_text, payload_text),
-        signature,
-        *meaning,
-        digest or hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS],
-    )
+    alg, kid = header
+    audiences, issuer, valid_from, valid_until = meaning
+    signing_input = b"%b.%b" % (header_text, payload_text)
+    digest = digest or hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
+    return ParsedToken(alg, kid, claims, signing_input, signature, audiences, issuer, valid_from, valid_until, digest)
 
 
 def _read_header(data: bytes) -> tuple[str, str] | Refusal:

@@ -16,6 +16,7 @@ from authz.tokens.output import output_names
 MAX_PLANS = 1024
 """One per list of rules, that is, about one per workload; beyond, the oldest goes and is made anew when needed."""
 
+_ACCEPTED = AuthenticationOutcome.ACCEPTED
 _PLANS: dict[int, tuple[tuple[JwtRule, ...], "Plan"]] = {}
 
 
@@ -52,8 +53,7 @@ class Alone(NamedTuple):
 
     def accept(self, token: Token) -> Authentication:
         """The answer to a good token, complete but for the rewritten path."""
-        accepted = AuthenticationOutcome.ACCEPTED
-        return Authentication(accepted, token, 0, "", "", "", (), self.headers_to_remove, self.parameters_to_remove)
+        return Authentication(_ACCEPTED, token, 0, "", "", "", (), self.headers_to_remove, self.parameters_to_remove)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from authz.core.decision import (
     RuleReference,
     Stage,
 )
-from authz.wire.answer import write_response
+from authz.wire.answer import MAX_ANSWERS, write_response
 from authz.wire.check import read_attributes
 from tests.service.messages import CALLER, LABELS, OWN, check_request, peer, response, told
 
@@ -375,6 +375,12 @@ def test_remembered_answers_are_those_that_would_be_built(decision: Decision) ->
     assert first == again
     assert told(first)["decision_id"] == ID
     assert told(other)["decision_id"] == "short"
+
+
+def test_each_of_very_many_decisions_has_its_own_answer() -> None:
+    """An answer is found by the identity of its decision, and a decision that is gone leaves its identity to others."""
+    for number in range(2 * MAX_ANSWERS):
+        assert told(write(deny(reason=f"reason {number}")))["reason"] == f"reason {number}"
 
 
 def test_a_pseudo_header_that_cannot_be_written_is_our_failure() -> None:
