@@ -7,7 +7,6 @@ Bounded: size of a file, depth, and the number of nodes that aliases stand for (
 """
 
 import codecs
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from yaml.events import MappingEndEvent, MappingStartEvent, ScalarEvent, Sequenc
 
 from authz.core.errors import Location, Problem, Severity
 from authz.documents.nodes import Document, Kind, Mapping, Node, Scalar, Sequence, kind_of_plain, one_line
+from authz.documents.strays import stray_in, without_marks
 from authz.documents.unfolding import unfold
 
 __all__ = ["Document", "Kind", "Mapping", "Node", "Scalar", "Sequence", "kind_of_plain", "one_line", "read_documents"]
@@ -30,24 +30,6 @@ MAX_ALIASED_NODES = 100_000
 
 _Parser: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Only its events are used; libyaml's are thirty times faster where it is present."""
-
-_AFTER_MARK = re.compile(rb"^(---[^\n]*\n)\xef\xbb\xbf", re.MULTILINE)
-"""Where files were joined: Go's reader begins anew at each `---`, and a byte order mark may stand at a beginning."""
-_NOT_OF_GO = (
-    (
-        codecs.BOM_UTF8,
-        re.compile(rb"(?<=\n)[ \t]*\xef\xbb\xbf"),
-        "a byte order mark amid the text, which `kubectl` refuses",
-        "remove it; it is invisible",
-    ),
-    (
-        b"---",
-        re.compile(rb"(?:\r|\xc2\x85|\xe2\x80[\xa8\xa9])(?=---(?:\s|$))"),
-        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
-        "save the file with line feeds",
-    ),
-)
-"""What has to be there, the shape, what is wrong with it, and what to do."""
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -107,8 +89,10 @@ def read_documents(
         looks = "it looks like UTF-16; " if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
         reading.note(line, column, message, f"{looks}save the file as UTF-8")
         return
-    data = _AFTER_MARK.sub(rb"\1", data) if codecs.BOM_UTF8 in data[1:] else data
-    if reading.refuses_strays(data):
+    data = without_marks(data)
+    stray = stray_in(data)
+    if stray is not None:
+        reading.note(*reading.shift(*_place_of(data, stray.offset)), stray.message, stray.advice)
         return
     try:
         yield from reading.run(data)
@@ -171,20 +155,12 @@ class _Reading:
         place = Location(self.file, line, column)
         self.problems.append(Problem(Severity.ERROR, "YAML", one_line(message), place, self.number, help=help_text))
 
-    def refuses_strays(self, data: bytes) -> bool:
-        """Whether the text is to Go's reader another one than to libyaml; noted then."""
-        for needed, shape, message, advice in _NOT_OF_GO:
-            stray = shape.search(data) if needed in data else None
-            if stray is not None:
-                self.note(*self.shift(*_place_of(data, stray.end())), message, advice)
-                return True
-        return False
-
     def run(self, data: bytes) -> Iterator[Document]:
         """Turn the events of the text into documents; one loop in one piece, for this is half the time of loading."""
         # Any: the stubs know only the slow parser's marks, and give every mark as optional.
         get_event: Callable[[], Any] = _Parser(data).get_event
         first_line, first_column = self.first_line, self.first_column
+        may_end_early = b"?" in data
         stack: list[list[Node]] = []
         opened: list[Any] = []
         children: list[Node] = []
@@ -197,6 +173,8 @@ class _Reading:
                 node = Scalar(event.value, event.style or "", mark.line + first_line, mark.column + first_column)
                 if event.tag is not None:
                     self._apply_tag(node, event.tag)
+                if may_end_early and "?" in event.value and opened and opened[-1].flow_style:
+                    self._refuse_early_end(node, event)
                 if event.anchor is not None:
                     self.anchors[event.anchor] = node
                 children.append(node)
@@ -234,6 +212,12 @@ class _Reading:
                 yield from self._finish(children[0])
             elif kind is yaml.StreamEndEvent:
                 return
+
+    def _refuse_early_end(self, node: Scalar, event: Any) -> None:
+        """To Go's reader a `?` ends unquoted text within brackets and braces, wherever it stands."""
+        if not event.style:
+            message = "an unquoted `?` within brackets or braces, where `kubectl` takes it for the end of the text"
+            self.note(node.line, node.column, message, f'quote it: `"{event.value}"`')
 
     def _refuse_directive(self, event: Any) -> None:
         """`kubectl` cuts a file at `---`, and a piece of nothing but directives is no YAML."""

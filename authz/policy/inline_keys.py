@@ -2,8 +2,9 @@
 Inline key sets (``jwks``) as Istio's webhook takes them (VA-37), which is stricter than Envoy with what it fetches.
 
 The webhook reads them with github.com/lestrrat-go/jwx 1.2.31: every key has a type it knows, its members are text where
-text belongs, and key material is base64, with either alphabet. Certificates in ``x5c`` are looked at as far as their
-length goes: whether they are certificates is not told here.
+text belongs, and key material is base64, with either alphabet. Which type a key has and whether it is private it learns
+from Go's JSON, to which `KTY` is `kty` as well. Certificates in ``x5c`` are looked at as far as their length goes:
+whether they are certificates is not told here.
 """
 
 import base64
@@ -102,6 +103,10 @@ def _member_problems(kind: str, key: _Object) -> Iterator[str]:
     for name, value in key:
         if name == "kty" and value != kind:
             yield "`kty` is given twice"
+        elif name.lower() == "kty" and value not in (kind, None):
+            yield f"`{name}` is read as `kty`"
+        elif name.lower() == "d" and _PRIVATE[kind] and not key.has("d"):
+            yield f"`{name}` is read as `d`, so that `d` is missing"
         elif name in _TEXTS or (name == "crv" and kind in _CURVED):
             if not isinstance(value, str | None):
                 yield f"`{name}` is no text"

@@ -19,12 +19,13 @@ _GO_URL = re.compile(
     r"[A-Za-z]+://"
     rf"(?:(?:[A-Za-z0-9._:~!$&'()*+,;=-]|{_ESCAPED})*@)?"
     rf"(?:\[[^\]\s]*\]|(?:[A-Za-z0-9._~!$&'()*+,;=<>\"-]|[^\x00-\x7f\s]|%[89A-Fa-f][0-9A-Fa-f])*)"
-    rf"(?::[0-9]*)?(?:/(?:[^\x00-\x20\x7f%?#]|{_ESCAPED})*)?"
-    rf"(?:\?[^\x00-\x20\x7f#]*)?(?:#(?:[^\x00-\x20\x7f%]|{_ESCAPED})*)?"
+    rf"(?::[0-9]*)?(?:(?=[/?])(?:/(?:[^\x00-\x20\x7f%?#]|{_ESCAPED})*)?"
+    rf"(?:\?[^\x00-\x20\x7f#]*)?(?:#(?:[^\x00-\x20\x7f%]|{_ESCAPED})*)?)?"
 )
 """
 What Go's net/url takes for an address with a host: neither spaces nor half an escape, and in a host only the escapes of
-letters beyond ASCII. Both the CRD's rule and the webhook read it so.
+letters beyond ASCII. Both the CRD's rule and the webhook read it so, to the former a `#` right after the host being
+part of it.
 """
 
 

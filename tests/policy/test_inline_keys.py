@@ -62,6 +62,10 @@ REFUSED = {
     "a key alone": (json.dumps({"kty": "RSA", "e": "AQAB"}), "the key of the inline key set: `n` is missing"),
     "a null": (one(None), K + " is no object"),
     "two types": ('{"keys": [{"kty": "EC", "kty": "RSA", "n": "AQAB", "e": "AQAB"}]}', K + ": `kty` is given twice"),
+    "another type in capitals": (one({**RSA, "KTY": "EC"}), K + ": `KTY` is read as `kty`"),
+    "the type in capitals is a list": (one({**EC, "Kty": ["EC"]}), K + ": `Kty` is read as `kty`"),
+    "the type with a Kelvin sign": (one({**RSA, "\u212aty": "oct"}), K + ": `\u212aty` is read as `kty`"),
+    "a private member in capitals": (one({**OKP, "D": None}), K + ": `D` is read as `d`, so that `d` is missing"),
     "a list": (json.dumps([RSA]), "the inline key set is not a JWK set"),
     "an object as keys": (json.dumps({"keys": RSA}), "the inline key set is not a JWK set"),
     "an empty object": ("{}", "the inline key set is not a JWK set"),
@@ -89,6 +93,8 @@ TAKEN = {
     "nulls": one({**RSA, "kid": None, "alg": None, "use": None, "key_ops": None, "x5c": None}),
     "other members": json.dumps({"keys": [{**RSA, "foo": [1]}], "bar": {}}),
     "private members without d": one({**RSA, "p": 1}),
+    "the type in capitals too": one({**RSA, "KTY": "RSA", "Kty": None}),
+    "other members in capitals": one({**EC, "X": 1, "CRV": 1, "KID": 1}),
     "an empty kid": one({**RSA, "kid": ""}),
 }
 
