@@ -23,7 +23,7 @@ from authz.policy.memory import Memory, digest_of
 from authz.service.loading.garbage import let_go
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.loading.transfer import ALLOW_EMPTY, Done, LoadRefused, code_digest, receive
-from authz.sources.policies.directory import directory_bytes, read_directory
+from authz.sources.policies.directory import directory_bytes, read_directory, read_file
 
 _log = logging.getLogger("authz.loader")
 WORTH_BYTES = 256 * 1024
@@ -128,14 +128,20 @@ class Loader:
         raise _NotStarted(f"{command[0]} {end}")
 
 
+def text_of_mesh(mesh_file: Path | None) -> bytes | None:
+    """None without a file that can be read."""
+    if mesh_file is None:
+        return None
+    try:
+        return read_file(mesh_file)
+    except OSError:
+        return None
+
+
 def _mesh_digest(mesh_file: Path | None) -> bytes:
     """Empty without a file that can be read."""
-    if mesh_file is None:
-        return b""
-    try:
-        return digest_of(mesh_file.read_bytes())
-    except OSError:
-        return b""
+    text = text_of_mesh(mesh_file)
+    return b"" if text is None else digest_of(text)
 
 
 def _start(command: list[str], said: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -1,8 +1,8 @@
 """
 What a change has lost of what was in force: it looks like a truncated file or a missing mount, and would allow more.
 
-A lost rule among others is a change like any; all policies at once, or a mesh setting that is no longer written, are
-not, unless the operator says that it is meant.
+A lost rule among others is a change like any; all policies or described workloads at once, or a mesh setting that is
+no longer written, are not, unless the operator says that it is meant.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _SETTINGS = {
 
 
 def losses(before: Snapshot, after: Snapshot, policies: Path, mesh_file: Path | None) -> Iterator[Problem]:
-    """Yield an error for all policies that are gone, and for each mesh setting."""
+    """Yield an error for all policies that are gone, for all described workloads, and for each mesh setting."""
     had, has = before.resources.authorization_policies, after.resources.authorization_policies
     if had and not has:
         number = "the only AuthorizationPolicy is" if len(had) == 1 else f"all {len(had)} AuthorizationPolicies are"
@@ -37,6 +37,15 @@ def losses(before: Snapshot, after: Snapshot, policies: Path, mesh_file: Path | 
             Location(str(policies)),
             help="restore them; to stop denying on purpose, write an ALLOW policy with `rules: [{}]`, or restart with "
             "`--allow-empty`",
+        )
+    if before.workloads and not after.workloads:
+        yield Problem(
+            Severity.ERROR,
+            "lost",
+            f"all WorkloadEntries are gone, and without one what sidecars say of their labels would count; until now "
+            f"there were {len(before.workloads)}",
+            Location(str(mesh_file or "")),
+            help="restore them, or restart with `--allow-empty`",
         )
     for name, written in _SETTINGS.items():
         if _is_lost(name, before.mesh, after.mesh):

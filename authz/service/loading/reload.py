@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from authz.core.attributes import Workload
-from authz.core.errors import LoadError, Problem, Severity
+from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.service.loading.described import described_workloads
 from authz.service.loading.garbage import beside_checks, let_go
-from authz.service.loading.loader import Loader
+from authz.service.loading.loader import Loader, text_of_mesh
 from authz.service.loading.losses import losses
 from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.failure import where_it_failed
@@ -22,6 +22,8 @@ from authz.sources.policies.watching import watch
 from authz.telemetry.status import ReloadStatus
 
 _log = logging.getLogger("authz.reload")
+_ATTEMPTS = 3
+"""How often a set is read anew because its mesh file has changed meanwhile."""
 
 
 class Reloader:
@@ -98,16 +100,31 @@ class Reloader:
     def _prepare(self, known: Iterable[Workload]) -> Snapshot:
         """Load, and select the policies of every workload that is likely to ask, so that no request waits for it."""
         with beside_checks():
+            snapshot = self._of_one_text()
+            if self.snapshot is not None:
+                self._refuse_losses(self.snapshot, snapshot)
+            for workload in (*known, *snapshot.workloads):
+                snapshot.engine.for_workload(workload)
+            return snapshot
+
+    def _of_one_text(self) -> Snapshot:
+        """
+        Load settings and workloads of the same text of the mesh file.
+
+        A file that was emptied while policies were read would leave the settings of before with nobody's workload, and
+        stay refused from then on.
+        """
+        for _ in range(_ATTEMPTS):
+            text = text_of_mesh(self._mesh_file)
             if self.snapshot is None:  # no check waits yet
                 snapshot = self._loader.load_here(self._policies, self._mesh_file, self._clock())
             else:
-                before = self.snapshot.engine
-                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock(), before)
-                self._refuse_losses(self.snapshot, snapshot)
-            described = described_workloads(self._mesh_file)
-            for workload in (*known, *described):
-                snapshot.engine.for_workload(workload)
-            return replace(snapshot, workloads=described)
+                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock(), self.snapshot.engine)
+            described = described_workloads(self._mesh_file, text)
+            if text == text_of_mesh(self._mesh_file):
+                return replace(snapshot, workloads=described)
+        message = "the file keeps changing while the policies are read"
+        raise LoadError([Problem(Severity.ERROR, "unreadable", message, Location(str(self._mesh_file)))])
 
     def _refuse_losses(self, before: Snapshot, after: Snapshot) -> None:
         if self._allow_empty:

@@ -69,7 +69,10 @@ def load_snapshot(
     try:
         if mesh_file is not None:
             mesh, problems = read_mesh(str(mesh_file), read_file(mesh_file))
-        files = read_directory(policies)
+        if policies.exists() and not policies.is_dir():
+            files = [(str(policies), read_file(policies))]
+        else:
+            files = read_directory(policies)
     except OSError as error:
         raise LoadError([_unreadable(error, policies)]) from error
     if not files and not allow_empty:

@@ -3,10 +3,12 @@ A directory of files as it is at one moment: the bytes of a whole, untorn set. W
 """
 
 import errno
+import os
+import stat
 import time
 from pathlib import Path
 
-from authz.sources.policies.listing import Listing, list_files
+from authz.sources.policies.listing import Listing, list_files, require_regular
 
 _ATTEMPTS = 20
 _GRAIN_NANOSECONDS = 20_000_000
@@ -49,13 +51,15 @@ def read_directory(path: Path) -> list[tuple[str, bytes]]:
 
 def read_file(path: Path) -> bytes:
     """
-    Read one file, untorn as a set is. What is no regular file is read as it comes, for a pipe can be read only once.
+    Read one file, untorn as a set is.
 
     Raises:
-        OSError: as for a set; ``path`` is a directory.
+        OSError: as for a set; ``path`` is a directory or no regular file, for reading a pipe may never end.
     """
-    if not path.is_file():
-        return path.read_bytes()
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    require_regular(str(path), mode)
     ((_, data),) = read_directory(path)
     return data
 

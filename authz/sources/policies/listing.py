@@ -65,8 +65,17 @@ def list_files(path: Path, listing: Listing | None = None, *, has_way: bool = Fa
         _walk(str(path), found, frozenset(), has_way=has_way)
         found.entries.sort()
     else:
-        found.entries.append(_entry(str(path), path.stat()))
+        status = path.stat()
+        if has_way:  # whoever follows a file reads it again and again
+            require_regular(str(path), status.st_mode)
+        found.entries.append(_entry(str(path), status))
     return found.entries
+
+
+def require_regular(path: str, mode: int) -> None:
+    """Raise OSError for a pipe, a socket or a device: reading it might never end."""
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "no regular file", path)
 
 
 def folders_of(listing: Listing) -> frozenset[Folder]:
@@ -109,8 +118,8 @@ def _walk(folder: str, found: Listing, above: frozenset[str], *, has_way: bool) 
                 except FileNotFoundError:
                     found.entries.append((entry.path, 0, 0, 0, 0, 0))
                     continue
-                if not is_lost and not stat.S_ISREG(status.st_mode):
-                    raise OSError(errno.EINVAL, "no regular file", entry.path)  # reading a pipe would never end
+                if not is_lost:
+                    require_regular(entry.path, status.st_mode)
                 found.entries.append(_entry(entry.path, status))
 
 

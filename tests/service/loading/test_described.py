@@ -1,11 +1,13 @@
 """The workloads of a mesh description as the server takes them: whole, or the change is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from authz.core.errors import LoadError
 from authz.service.loading.described import described_workloads
+from authz.service.loading.loader import Loader
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from tests.service.loading.test_reload import policy
@@ -61,3 +63,45 @@ async def test_a_broken_entry_keeps_the_last_good_set(tmp_path: Path) -> None:
     assert [workload.name for workload in taken[0].workloads] == ["seven"]
     assert len(taken) == 1
     assert not reloader.status.is_ok
+
+
+async def test_a_file_that_lost_all_its_workloads_is_refused_unless_it_is_meant(tmp_path: Path) -> None:
+    """RE-24: it looks like a truncated file, and what sidecars say of their own labels would count again."""
+    policies, mesh = tmp_path / "policies", tmp_path / "mesh.yaml"
+    policies.mkdir()
+    (policies / "p.yaml").write_text(policy("allow", "ALLOW", "/open"))
+    for allow_empty in (False, True):
+        mesh.write_text(CONFIG + ENTRY % '"7"')
+        reloader = Reloader(policies, mesh, lambda snapshot: None, lambda: 0.0, allow_empty=allow_empty)
+        assert await reloader.load()
+        mesh.write_text(CONFIG)
+        assert await reloader.load() is allow_empty
+    mesh.write_text(CONFIG + (ENTRY % '"7"').replace("seven", "eight"))
+    assert await reloader.load()
+
+
+async def test_settings_and_workloads_are_of_one_text(tmp_path: Path) -> None:
+    """RE-24: a file emptied while policies are read would leave its settings in force without its workloads."""
+    policies, mesh = tmp_path / "policies", tmp_path / "mesh.yaml"
+    policies.mkdir()
+    (policies / "p.yaml").write_text(policy("allow", "ALLOW", "/open"))
+    mesh.write_text(CONFIG + ENTRY % '"7"')
+    texts = [CONFIG + ENTRY % '"8"', CONFIG + ENTRY % '"9"']
+
+    class Meanwhile(Loader):
+        """The real one, while whose reading somebody writes."""
+
+        def load_here(self, *given: Any, **named: Any) -> Snapshot:
+            snapshot = super().load_here(*given, **named)
+            if texts:
+                mesh.write_text(texts.pop())
+            return snapshot
+
+    reloader = Reloader(policies, mesh, lambda snapshot: None, lambda: 0.0)
+    reloader._loader = Meanwhile()
+    assert await reloader.load()
+    assert reloader.snapshot is not None
+    assert [workload.labels for workload in reloader.snapshot.workloads] == [frozenset({("app", "8")})]
+    texts = ["", CONFIG]
+    assert not await reloader.load()
+    assert [workload.labels for workload in reloader.snapshot.workloads] == [frozenset({("app", "8")})]

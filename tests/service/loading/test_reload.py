@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import sys
 from array import array
 from collections.abc import AsyncIterator, Callable
@@ -271,6 +272,24 @@ async def test_a_mesh_setting_that_is_written_is_meant(policies: Path, tmp_path:
     assert await reloader.load()
     mesh.write_text(text)
     assert await reloader.load()
+
+
+@pytest.mark.parametrize("which", ["mesh", "policies"])
+async def test_a_pipe_in_the_place_of_a_file_stops_nothing(policies: Path, tmp_path: Path, which: str) -> None:
+    """RE-24: reading it would never end, and no change would be seen any more."""
+    files = {"mesh": tmp_path / "mesh.yaml", "policies": policies / "allow.yaml"}
+    files["mesh"].write_text(MESH)
+    text = files[which].read_text()
+    async with watched(files["policies"], files["mesh"]) as (reloader, _):
+        files[which].unlink()
+        os.mkfifo(files[which])
+        await until(lambda: reloader.status.failures == 1, 3)
+        assert [str(p).splitlines()[0] for p in reloader.status.problems] == [
+            f"{files[which]}: error: cannot be read: no regular file [unreadable]"
+        ]
+        files[which].unlink()
+        files[which].write_text(text)
+        await until(lambda: reloader.status.is_ok, 3)
 
 
 async def test_a_lost_mesh_setting_can_be_meant(policies: Path, tmp_path: Path) -> None:
