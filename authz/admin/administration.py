@@ -73,7 +73,9 @@ def create_app(
         """Names differ from program to program: `/health`, `/ready`; here are ours."""
         return JSONResponse({"error": "there is no such path", "paths": paths}, 404, headers=NO_STORE)
 
-    return Starlette(routes=found, exception_handlers={404: unknown, Exception: _failed})
+    app = Starlette(routes=found, exception_handlers={404: unknown, Exception: _failed})
+    app.router.redirect_slashes = False  # a worker would name its own address, which nobody outside can reach
+    return app
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -110,7 +110,7 @@ def create_workers_app(
             return JSONResponse({"error": f"worker {able[0]} does not answer"}, 502, headers=NO_STORE)
         return Response(answer.body, answer.status, headers=dict(answer.headers))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/livez", alive),
             Route("/readyz", readyz),
@@ -120,6 +120,8 @@ def create_workers_app(
             Route("/{path:path}", other, methods=["GET", "POST"]),
         ]
     )
+    app.router.redirect_slashes = False  # the worker lists its paths
+    return app
 
 
 def merge_metrics(pages: Iterable[tuple[int, str]]) -> str:

@@ -150,7 +150,7 @@ async def test_a_status_that_cannot_be_read_is_an_answer_too(path: str, code: in
 
 async def test_routes_can_be_added_and_unknown_ones_are_unknown() -> None:
     assert (await get("/more", lambda: READY)).text == "more"
-    for path in ("/nothing", "/health", "/ready"):
+    for path in ("/nothing", "/health", "/ready", "/healthz/", "/metrics/"):
         answer = await get(path, lambda: READY)
         assert answer.status_code == 404
         assert {"/livez", "/readyz", "/healthz", "/metrics"} <= set(answer.json()["paths"])

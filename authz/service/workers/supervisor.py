@@ -114,8 +114,10 @@ class Supervisor:
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def roll_soon(self) -> None:
-        """Begin to roll; ignored while that is under way."""
-        if self._rolling is None or self._rolling.done():
+        """Begin to roll; ignored while that is under way, and with a single worker, whose place nobody would take."""
+        if len(self.workers) == 1:
+            self._announce("SIGHUP    changes nothing here: a single worker is not replaced, and policies are followed")
+        elif self._rolling is None or self._rolling.done():
             self._rolling = asyncio.create_task(self.roll(), name="roll")
 
     async def roll(self) -> None:

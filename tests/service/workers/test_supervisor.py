@@ -82,6 +82,7 @@ async def test_ready_is_one_worker_and_healthy_is_all(
         found = await client.get("/anything?worker=1")
         assert found.status_code == 200
         assert (await client.get("/anything?worker=7")).status_code == 503
+        assert (await client.get("/healthz/?worker=1")).status_code == 200  # asked of the worker, never sent elsewhere
 
 
 def children(pid: int) -> list[int]:
@@ -177,6 +178,18 @@ async def _gone(pids: list[int]) -> None:
                 if not is_alive(pid):
                     break
                 await asyncio.sleep(0.02)
+
+
+@pytest.mark.slow
+async def test_a_single_worker_is_never_rolled(tmp_path: Path) -> None:
+    """Nobody would take its place: `systemctl reload` would be an outage."""
+    with workers("envoy", tmp_path, 1) as service:
+        before = children(service.process.pid)
+        service.process.send_signal(signal.SIGHUP)
+        await service.says_soon("SIGHUP +changes nothing here")
+        async with grpc.aio.insecure_channel(address(tmp_path, 0)) as channel:
+            assert response(await check_call(channel)(GOOD)).status.code == 0
+        assert children(service.process.pid) == before
 
 
 @both_servers
