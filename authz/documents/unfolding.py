@@ -11,6 +11,7 @@ from dataclasses import replace
 from authz.documents.nodes import Document, Mapping, Node, Scalar, Sequence
 
 _LIST = "List"
+_OF_LISTS = ("apiVersion", "kind", "metadata", "items")
 
 
 def unfold(document: Document, note: Callable[[Node, str], None]) -> Iterator[Document]:
@@ -33,6 +34,9 @@ def unfold(document: Document, note: Callable[[Node, str], None]) -> Iterator[Do
         prefix = f"{document.prefix}.items[{index}]" if document.prefix else f"items[{index}]"
         inside = replace(document, root=_with_kind(item, own, version), prefix=prefix)
         yield from unfold(inside, note)
+    rest = {name: node for name, node in root.entries.items() if name != "items"}
+    if rest.keys() - set(_OF_LISTS):  # kubectl drops what else there is, whatever it holds
+        yield replace(document, root=Mapping(rest, root.keys, root.line, root.column))
 
 
 def _items(root: Mapping) -> tuple[Scalar, Scalar, Node] | None:

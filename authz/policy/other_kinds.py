@@ -83,8 +83,12 @@ def skip(root: reading.Mapping, kind: str, api_version: str, notes: Notes) -> No
 
 def _pass_over(root: reading.Mapping, kind: str, api_version: str, notes: Notes) -> None:
     """A near miss of one of our kinds is said loudly, unless the group is known to be somebody else's."""
-    close = "" if _OTHERS.fullmatch(api_version.rpartition("/")[0]) else nearest(kind, KINDS)
-    if close:
+    group = api_version.rpartition("/")[0]
+    close = "" if _OTHERS.fullmatch(group) else nearest(kind, KINDS)
+    if close and nearest(group, [GROUP]):
+        message = f"`{kind}` of `{api_version}` is no kind; did you mean `{close}` of `{GROUP}/v1`?"
+        notes.error("RE-1", root.entries["kind"], message)
+    elif close:
         message = f"`{kind}` of `{api_version}` is no policy and is skipped; did you mean `{close}`?"
         notes.warn("RE-12", root.entries["kind"], message)
     else:
@@ -102,6 +106,10 @@ def _sets_connections(root: reading.Mapping) -> bool:
     return isinstance(spec, reading.Mapping) and given(spec, "connectionSettings") is not None
 
 
+_PLACEHOLDER = "${"
+"""Begins a parameter of a Template: what stands there is known when it is processed."""
+
+
 # --- containers ------------------------------------------------------------------------------------------------------
 
 
@@ -109,7 +117,7 @@ def _held_policy(root: reading.Mapping) -> Node | None:
     """
     A policy somewhere inside an object, as an object or as text; metadata left out, which may name owners.
 
-    A mere reference to a policy, with kind and name, is none.
+    A mere reference to a policy, with kind and name, is none. A kind that is a parameter may be any.
     """
     for node in _inside(root):
         if isinstance(node, Scalar) and _is_policy_text(node.value):
@@ -138,7 +146,8 @@ def _is_policy(node: reading.Mapping) -> bool:
     kind, version = node.entries.get("kind"), node.entries.get("apiVersion")
     if not isinstance(kind, Scalar) or not isinstance(version, Scalar):
         return False
-    is_ours = version.value.partition("/")[0] == GROUP and kind.value.removesuffix("List") in KINDS
+    is_ours = version.value.partition("/")[0] == GROUP or _PLACEHOLDER in version.value
+    is_ours = is_ours and (kind.value.removesuffix("List") in KINDS or _PLACEHOLDER in kind.value)
     return is_ours and any(name in node.entries for name in ("metadata", "spec", "items", "data"))
 
 

@@ -12,6 +12,7 @@ DENY = BARE.replace("{", "{apiVersion: security.istio.io/v1, kind: Authorization
 EMPTY_LIST = "{apiVersion: v1, kind: List, items: []}"
 TEXT = "apiVersion: security.istio.io/v1\\nkind: AuthorizationPolicy\\nmetadata: {name: d}\\n"
 BASE64 = b64encode(TEXT.replace("\\n", "\n").encode()).decode()
+PARAMETER = "'${KIND}'"
 OTHER = "{apiVersion: v1, kind: Service, metadata: {name: s}}"
 
 
@@ -53,6 +54,11 @@ REFUSED = {
     "OpenShift, old": f"{{apiVersion: v1, kind: Template, objects: [{DENY}], parameters: []}}",
     "a list of OpenShift's": "{apiVersion: v1, kind: List, items: ["
     f"{{apiVersion: template.openshift.io/v1, kind: Template, objects: [{DENY}]}}]}}",
+    "OpenShift, a kind by parameter": "{apiVersion: template.openshift.io/v1, kind: Template, objects: "
+    f"[{DENY.replace('AuthorizationPolicy', PARAMETER)}]}}",
+    "beside the items of a list": f"{{apiVersion: v1, kind: List, items: [{OTHER}], objects: [{DENY}]}}",
+    "the function of kpt": "{apiVersion: config.kubernetes.io/v1, kind: ResourceList, items: "
+    f"[{OTHER}], functionConfig: {DENY}}}",
     "text in a ConfigMap": f'{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c}}, data: {{a.yaml: "{TEXT}"}}}}',
     "JSON in a ConfigMap": "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {a.json: "
     + json.dumps(json.dumps({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}))
@@ -129,6 +135,17 @@ def test_a_folder_of_other_kinds_is_refused_by_its_name() -> None:
     assert [str(p).splitlines()[0] for p in result.problems if p.is_error] == [
         "p: error: 2 files hold no policy, and without policies everything would be allowed [empty]"
     ]
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [("securty.istio.io", "AuthorisationPolicy"), ("security.istio", "PeerAuthentications")]
+)
+def test_a_kind_and_a_group_that_are_both_misspelt_are_refused(version: str, kind: str) -> None:
+    """RE-1: dropped with a warning, its DENY would be lost."""
+    near = f"{{apiVersion: {version}/v1, kind: {kind}, metadata: {{name: a}}}}"
+    ((severity, code, message),) = said(f"{near}\n---\n{DENY}")
+    assert (severity, code) == ("error", "RE-1")
+    assert "did you mean" in message
 
 
 EMPTY = ["", " ", "\n \n", "# a\n  # b\n", "---\n", "---\n---\n", "--- # a\n...\n", "null\n", "~", "\ufeff"]
