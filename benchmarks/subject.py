@@ -17,11 +17,12 @@ from authz.core.resources import MeshConfig
 from authz.envoy.native.filters import http_filters
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.record_log import Subject as Logged
-from authz.envoy.native.record_log import http_file_log, http_grpc_log
+from authz.envoy.native.record_log import http_file_log
 from authz.envoy.native.slots import fill_slots
 from authz.policy.reader import read_policies
 from authz.tokens.signing import jwks_text, make_keys, make_token
 from benchmarks.check import message
+from tests.envoy.grpc_log import http_grpc_log
 
 ISSUER = "https://idp.example"
 ROLE = "reader"

@@ -33,11 +33,6 @@ class Health:
         """Whether requests are answered: no cause blocks."""
         return not any(cause.blocks for cause in self.causes)
 
-    @property
-    def is_healthy(self) -> bool:
-        """Whether nothing needs attention."""
-        return not self.causes
-
 
 def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Health:
     """

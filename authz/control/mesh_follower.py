@@ -36,7 +36,6 @@ from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from authz.sources.keys.source import KeySource
-from authz.telemetry.status import ReloadStatus
 from authz.tokens.jwks import read_key_set
 
 _log = logging.getLogger("authz.render")
@@ -140,11 +139,6 @@ class MeshFollower:
             on_change=lambda _: self._changed.set(),
         )
         self._watching: asyncio.Task[None] | None = None
-
-    @property
-    def reload_status(self) -> ReloadStatus:
-        """How the last attempt to read the policies ended."""
-        return self._reloader.status
 
     async def start(self, keys_timeout_seconds: float = 5.0) -> None:
         """

@@ -42,8 +42,6 @@ HEADER = b"# rendered by `authz mesh render`; do not edit\n"
 """First line of every rendered file."""
 FILTERS_HEADER = b'{"version_info":'
 """How a file of filters begins, which is JSON and has no comment."""
-DRAIN_SECONDS = 5
-"""How long Envoy lets connections of a removed chain live; its default of 600 s would delay a mode's full effect."""
 
 
 def log_file(proxy: str) -> str:

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from authz.core.spiffe import TrustDomain
 from authz.identity.certificate_template import (
     INTERMEDIATE_TTL_SECONDS,
-    ROOT_TTL_SECONDS,
     intermediate_template,
     root_template,
 )
@@ -89,13 +88,12 @@ def create_authority(
     random: RandomBytes,
     *,
     key_type: KeyType = KeyType.ECDSA_P256,
-    root_ttl_seconds: float = ROOT_TTL_SECONDS,
     intermediate_ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
     state: AuthorityState = AuthorityState.PREPARED,
 ) -> Authority:
     """Make a root and an intermediate."""
     root_key, key = generate_key(key_type), generate_key(key_type)
-    root = sign_self(root_template(trust_domain, now, root_ttl_seconds), root_key, read_serial(random(SERIAL_BYTES)))
+    root = sign_self(root_template(trust_domain, now), root_key, read_serial(random(SERIAL_BYTES)))
     intermediate = sign(
         intermediate_template(trust_domain, now, intermediate_ttl_seconds),
         key.public_key(),

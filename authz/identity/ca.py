@@ -32,7 +32,6 @@ from authz.identity.authority import (
 from authz.identity.bundle import TrustBundle
 from authz.identity.certificate_template import (
     INTERMEDIATE_TTL_SECONDS,
-    ROOT_TTL_SECONDS,
     SERVER_TTL_SECONDS,
     SVID_TTL_SECONDS,
     CertificateTemplate,
@@ -87,7 +86,6 @@ class CertificateAuthority:
         now: float,
         *,
         key_type: KeyType = KeyType.ECDSA_P256,
-        root_ttl_seconds: float = ROOT_TTL_SECONDS,
         intermediate_ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
         random: RandomBytes = os.urandom,
     ) -> "CertificateAuthority":
@@ -98,7 +96,6 @@ class CertificateAuthority:
             now,
             random,
             key_type=key_type,
-            root_ttl_seconds=root_ttl_seconds,
             intermediate_ttl_seconds=intermediate_ttl_seconds,
             state=AuthorityState.ACTIVE,
         )

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from authz.identity.authority import Authority, AuthorityState, create_authority, renew_intermediate, succeed
 from authz.identity.ca import CertificateAuthority
-from authz.identity.certificate_template import INTERMEDIATE_TTL_SECONDS, ROOT_TTL_SECONDS
+from authz.identity.certificate_template import INTERMEDIATE_TTL_SECONDS
 from authz.identity.keys import KeyType
 
 
@@ -22,7 +22,6 @@ def prepare(
     now: float,
     *,
     key_type: KeyType = KeyType.ECDSA_P256,
-    root_ttl_seconds: float = ROOT_TTL_SECONDS,
     intermediate_ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
     adopted: Authority | None = None,
 ) -> CertificateAuthority:
@@ -35,7 +34,6 @@ def prepare(
         now,
         ca.random,
         key_type=key_type,
-        root_ttl_seconds=root_ttl_seconds,
         intermediate_ttl_seconds=intermediate_ttl_seconds,
     )
     if any(authority.id == added.id for authority in ca.authorities):

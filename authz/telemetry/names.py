@@ -262,5 +262,3 @@ SERVED_EXPIRY = Metric(
     ("proxy", "identity"),
 )
 DRIFT = Metric("authz_certificate_drift", "gauge", "Things that differ from what was issued.", ("proxy", "kind"))
-DRIFT_METRICS = (SERVED_EXPIRY, DRIFT)
-"""What ``authz mtls drift`` found."""

@@ -76,11 +76,6 @@ class LineReader:
         return alike
 
 
-def read_line(line: bytes) -> LogEntry:
-    """Read one line. Raises NotAnEntry."""
-    return LineReader().read(line)
-
-
 def _facts(told: dict[str, Any]) -> dict[str, Any]:
     """The names and types of a stream: what came as text after an equals sign becomes what it was."""
     claims, otherwise = told.get("claims"), None

@@ -40,7 +40,6 @@ _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "ext_authz_",
 )
 _MICRO = 1e-3
-_PSEUDO = ((":method", "method"), (":authority", "host"))
 
 
 class NotAnEntry(ValueError):

@@ -23,11 +23,10 @@ from authz.envoy.native.record_log import (
     Subject,
     denial_replies,
     http_file_log,
-    http_grpc_log,
     tcp_file_log,
-    tcp_grpc_log,
 )
 from authz.service.loading.snapshot import load_snapshot
+from tests.envoy.grpc_log import http_grpc_log, tcp_grpc_log
 from tests.envoy.rig import Authority, Proxy, free_ports
 
 TYPE = "type.googleapis.com/envoy."

@@ -6,7 +6,7 @@ from typing import Any
 from authz.core.asked import Asked
 from authz.core.attributes import Workload
 from authz.envoy.native.record_log import Subject
-from authz.wire.access_line import read_line
+from authz.wire.access_line import LineReader
 from authz.wire.access_log import LogEntry
 
 SUBJECT = Subject(
@@ -61,6 +61,11 @@ def as_text(value: Any) -> str:
     if value is None:
         return "=-"
     return f"={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
+
+
+def read_line(written: bytes) -> LogEntry:
+    """Read one line by a reader that remembers none. Raises NotAnEntry."""
+    return LineReader().read(written)
 
 
 def read(**changes: Any) -> LogEntry:

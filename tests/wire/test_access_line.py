@@ -7,9 +7,9 @@ import pytest
 
 from authz.core.asked import Asked
 from authz.envoy.native.record_log import Subject, http_file_log
-from authz.wire.access_line import LineReader, read_line
+from authz.wire.access_line import LineReader
 from authz.wire.access_log import NotAnEntry
-from tests.wire.lines import SUBJECT, as_text, line, read
+from tests.wire.lines import SUBJECT, as_text, line, read, read_line
 
 
 @pytest.mark.parametrize(

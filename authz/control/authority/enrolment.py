@@ -16,7 +16,6 @@ from authz.identity.registrar import Cause, Refused, Registrar, read_certificate
 from authz.identity.registration import Evidence, SvidPeer, TokenBearer
 
 SERVICE = "authz.identity.v1.Enrolment"
-METHOD = f"/{SERVICE}/Enrol"
 
 _Context = grpc.aio.ServicerContext[wire.EnrolRequest, wire.EnrolResponse]
 

@@ -34,18 +34,6 @@ class NativeFilters:
     sizes: tuple[StageSize, ...]
 
 
-def linear_http(
-    engine: Engine,
-    workload: Workload,
-    key_sets: Mapping[str, str],
-    gateway: bool = False,
-    cluster_of: ClusterOf = istio_cluster,
-) -> list[Filter]:
-    """The HTTP filters of one workload in the order of the stages, as Istio's builder emits them."""
-    found = http_filters(engine, workload, key_sets, form=Form.LINEAR, gateway=gateway, cluster_of=cluster_of)
-    return list(found.filters)
-
-
 def linear_tcp(engine: Engine, workload: Workload, cluster_of: ClusterOf = istio_cluster) -> list[Filter]:
     """The network filters of one workload in the order of the stages."""
     return list(tcp_filters(engine, workload, cluster_of=cluster_of).filters)

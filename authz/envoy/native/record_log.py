@@ -1,9 +1,10 @@
 """
 The record of native enforcement on its way from Envoy: access logs whose entries hold what a check's record holds.
 
-One format, two carriers: a JSON line in a file, or an entry of the gRPC access log service. Everything is plain data
-as Envoy reads it. A line is in two parts: first what many requests share, so that the reader reads it once; then, under
-names that begin with a tilde and so come last in the alphabet, what is of this request alone.
+One format, two carriers: a JSON line in a file, which is rendered here, or an entry of the gRPC access log service.
+Everything is plain data as Envoy reads it. A line has two parts: first what many requests share, so that the
+reader reads it once; then what belongs to this request alone, under names that begin with a tilde and so come last in
+the alphabet.
 INVARIANT: no token, cookie or query reaches a file; a query goes to the gRPC carrier inside the path, where the
 receiver takes it out before anything is written.
 What an entry says of a request is what its policies ask for (``core.asked``), so that the engine can decide it again.
@@ -37,8 +38,6 @@ Before each command that reads dynamic metadata. A value of one command is writt
 copies all metadata of the request, the token's payload included: with twenty claims that is 22,000 instructions a
 field, a tenth of the whole request. Text beside other text takes 1,700.
 """
-BUFFER_BYTES = 16384
-FLUSH_SECONDS = "0.2s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +80,6 @@ def http_file_log(path: str, subject: Subject) -> Config:
 def tcp_file_log(path: str, subject: Subject) -> Config:
     """The access log of a TCP proxy; connections that network RBAC closes are in it too."""
     return _file(path, {**_shared(subject), **_tcp_fields(subject.asked)})
-
-
-def http_grpc_log(cluster: str, subject: Subject) -> Config:
-    """The access log of an HTTP connection manager to the gRPC access log service behind ``cluster``."""
-    headers: list[Json] = [":method", "traceparent", "content-type", *loggable_headers(subject.asked)]
-    return {
-        "name": "envoy.access_loggers.http_grpc",
-        "typed_config": {
-            "@type": f"{_TYPE}extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
-            "common_config": _common(cluster, subject),
-            "additional_request_headers_to_log": headers,
-        },
-    }
-
-
-def tcp_grpc_log(cluster: str, subject: Subject) -> Config:
-    """The access log of a TCP proxy to the gRPC access log service behind ``cluster``."""
-    return {
-        "name": "envoy.access_loggers.tcp_grpc",
-        "typed_config": {
-            "@type": f"{_TYPE}extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig",
-            "common_config": _common(cluster, subject),
-        },
-    }
 
 
 def denial_replies() -> Config:
@@ -152,18 +127,6 @@ def _file(path: str, fields: Mapping[str, Json]) -> Config:
             "path": path,
             "log_format": {"json_format": dict(fields)},
         },
-    }
-
-
-def _common(cluster: str, subject: Subject) -> Config:
-    return {
-        "log_name": "authz",
-        "transport_api_version": "V3",
-        "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
-        "buffer_size_bytes": BUFFER_BYTES,
-        "buffer_flush_interval": FLUSH_SECONDS,
-        "filter_state_objects_to_log": [VERSION_STATE],
-        "custom_tags": [{"tag": WHO, "literal": {"value": subject.who()}}],
     }
 
 

@@ -18,7 +18,8 @@ from authz.analysis.suites.suite import PolicyText
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.core.resources import ExtensionProvider, MeshConfig
-from authz.envoy.native.filters import linear_http
+from authz.envoy.native.filters import http_filters
+from authz.envoy.native.indexed import Form
 from authz.envoy.native.linear import Filter
 from authz.envoy.native.slots import TYPES, fill_slots, slot_names
 from tests.cli.test_join import until
@@ -117,7 +118,8 @@ def proxy(server: int, tmp_path: Path) -> Iterator[httpx.Client]:
     mesh = MeshConfig(extension_providers=(replace(PROVIDERS[0], service="127.0.0.1", port=server),))
     engine = compile_texts([PolicyText("p.yaml", POLICIES)], mesh)
     assert isinstance(engine, Engine)
-    filters = linear_http(engine, Workload("shop", frozenset(), "shop"), {}, cluster_of=lambda _: "server")
+    shop = Workload("shop", frozenset(), "shop")
+    filters = http_filters(engine, shop, {}, form=Form.LINEAR, cluster_of=lambda _: "server").filters
     for resource in fill_slots(filters, mesh):
         (tmp_path / f"{resource['name']}.json").write_text(json.dumps({"resources": [resource]}))
     (tmp_path / "envoy.json").write_text(json.dumps(bootstrap(tmp_path, server, slot_names(mesh))))
