@@ -223,8 +223,8 @@ class Place:
         command += ["--policies", str(self._policies), "--listen", f"unix:{folder}/authz-0.sock"]
         command += ["--admin", f"127.0.0.1:{self._admin}", "--audit", f"file:{folder}/audit.jsonl"]
         # A cache that is full after some minutes: until then memory grows as it should.
-        command += ["--audit-keep", "2", "--log-level", "warning", "--token-cache-size", "1000"]
-        service = self._field.run("service", command)
+        given = ("AUTHZ_AUDIT_KEEP=2", "AUTHZ_TOKEN_CACHE_SIZE=1000")
+        service = self._field.run("service", ["env", *given, *command, "--log-level", "warning"])
         self.parts["authz"] = Contender("authz", Target(""), [service.process])
         sockets = [{"pipe": {"path": f"{folder}/authz-{number}.sock"}} for number in range(soak.workers)]
         told = checking_envoy(self.port, [check_filter(raw_headers=True)], [check_cluster(*sockets)], [])

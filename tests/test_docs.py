@@ -22,7 +22,7 @@ from authz.cli import COMMANDS, application
 from authz.settings.flags import setting_flags
 from authz.settings.precedence import PREFIX
 from authz.settings.sections import PATHS
-from authz.settings.settings import TUNING, Settings
+from authz.settings.settings import Settings
 
 ROOT = Path(authz.__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -37,6 +37,9 @@ RUN = ("cli.md", "findings.md", "testing-policies.md", "why-was-i-denied.md")
 """Pages whose console blocks are complete: each command is run, and printed output compared."""
 NEVER_RUN = re.compile(r"\b(serve|demo|ca serve|pip|make|curl|docker|openssl|sudo|systemctl)\b|--watch\b")
 """Commands that would stay, build, or need a running service; their options are checked all the same."""
+
+TUNING = frozenset({"audit_capacity", "audit_flush_seconds", "max_token_bytes", "token_cache_size"})
+"""Settings whose defaults hardly anybody changes; they stand last."""
 
 
 def settings_table() -> str:

@@ -21,8 +21,6 @@ from authz.core.spiffe import SpiffeId
 from authz.identity.authority import Authority
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.certificate_template import (
-    INTERMEDIATE_TTL_SECONDS,
-    ROOT_TTL_SECONDS,
     SERVER_TTL_SECONDS,
     SVID_TTL_SECONDS,
 )
@@ -52,8 +50,6 @@ def ca() -> None:
 @DIRECTORY
 @click.option("--trust-domain", default="cluster.local", help="The trust domain of its identities.")
 @KEY_TYPE
-@click.option("--root-ttl", type=click.FloatRange(1), default=ROOT_TTL_SECONDS, help="Seconds.")
-@click.option("--intermediate-ttl", type=click.FloatRange(1), default=INTERMEDIATE_TTL_SECONDS, help="Seconds.")
 @click.option("--root", type=PEM_FILE, help="Bring your own: the root's certificate (PEM).")
 @click.option("--chain", type=PEM_FILE, help="Your own intermediate first, further ones after it, without the root.")
 @click.option("--key", type=PEM_FILE, help="The key of the intermediate, or of the root when there is none.")
@@ -61,14 +57,12 @@ def init(
     directory: Path,
     trust_domain: str,
     key_type: str,
-    root_ttl: float,
-    intermediate_ttl: float,
     root: Path | None,
     chain: Path | None,
     key: Path | None,
 ) -> None:
     """
-    Make an authority: a root and an intermediate, or your own from files.
+    Make an authority: a root (ten years) and an intermediate (one year), or your own from files.
 
     \b
     authz ca init --ca ca --trust-domain cluster.local
@@ -82,13 +76,7 @@ def init(
     if adopted is not None:
         made = CertificateAuthority(domain, (adopted,))
     else:
-        made = CertificateAuthority.create(
-            domain,
-            now,
-            key_type=KeyType(key_type),
-            root_ttl_seconds=root_ttl,
-            intermediate_ttl_seconds=intermediate_ttl,
-        )
+        made = CertificateAuthority.create(domain, now, key_type=KeyType(key_type))
     made.save(directory)
     terminal.say(f"authority {made.active.id} of {domain} in {directory}; trust {directory / 'bundle.pem'}")
 

@@ -40,7 +40,6 @@ class Enrolling:
     bundle: Path
     out: Path
     key_type: KeyType
-    server_name: str = ""
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a bundle that holds no certificate; OSError."""
@@ -128,8 +127,7 @@ class Enrolling:
             raise SettingsError(str(error)) from error
 
     def _ask(self, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials) -> wire.EnrolResponse:
-        options = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
-        with grpc.secure_channel(self.server, credentials, options=options) as channel:
+        with grpc.secure_channel(self.server, credentials) as channel:
             call = channel.unary_unary(
                 f"/{SERVICE}/{method}",
                 request_serializer=wire.EnrolRequest.SerializeToString,

@@ -225,16 +225,8 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The rendered directory, in which the proxies run.",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["shell", "json"]),
-    default="shell",
-    show_default=True,
-    help="Form of the answer.",
-)
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
-def environment(state: Path, form: str, program: tuple[str, ...]) -> None:
+def environment(state: Path, program: tuple[str, ...]) -> None:
     """
     Prepare proxies that answer their own checks, and run PROGRAM with the environment that they need.
 
@@ -253,9 +245,6 @@ def environment(state: Path, form: str, program: tuple[str, ...]) -> None:
             os.execvpe(program[0], program, {**os.environ, **found})  # noqa: S606  # the very purpose; signals reach it
         except OSError as error:
             raise click.ClickException(f"`{program[0]}` cannot be run: {error.strerror}") from error
-    if form == "json":
-        terminal.print_json(dict(found))
-        return
     for name, value in found.items():
         terminal.say(f"{name}={shlex.quote(value)}")
 

@@ -1,4 +1,4 @@
-"""``authz serve``: the authorization server. Its flags are the settings; what it says goes to standard error."""
+"""``authz serve``: the authorization server. What it says goes to standard error."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from authz.cli import COMMANDS, application, name_variables
 from authz.core.errors import LoadError, SettingsError
 from authz.service.ports.log import log_to_stderr
 from authz.service.workers.serving import run
-from authz.settings.flags import setting_flags
+from authz.settings.flags import TYPED, setting_flags
 from authz.settings.precedence import PREFIX, read_settings
 from authz.settings.sections import LogSettings
 from authz.settings.settings import Settings
@@ -25,8 +25,8 @@ _Command = Callable[..., None]
 
 
 def with_setting_flags(command: _Command) -> _Command:
-    """Add one flag for each setting, in the order of the fields."""
-    for flag in reversed(list(setting_flags())):
+    """Add the flags of those settings that have one, in the order of the fields."""
+    for flag in reversed([flag for flag in setting_flags() if flag.name in TYPED]):
         kind: Any = click.Choice(flag.choices) if flag.choices else flag.kind
         name = f"--{flag.name.replace('_', '-')}"
         if kind is bool:
@@ -62,7 +62,21 @@ def _is_option(name: str) -> bool:
     return found is not None and name in name_variables(found, f"{PREFIX}{command.upper()}")
 
 
-@click.command()
+class _Serve(click.Command):
+    """Says of a setting without a flag how it is given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.removeprefix("--").replace("-", "_")
+            if name not in Settings.model_fields:
+                raise
+            how = f"set {PREFIX}{name.upper()}, or `{name}` in the file of --config"
+            raise click.UsageError(f"`{error.option_name}` is a setting without a flag: {how}", ctx) from error
+
+
+@click.command(cls=_Serve)
 @click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="YAML file of settings by name.  [AUTHZ_CONFIG]"
 )
@@ -71,8 +85,9 @@ def serve(config: Path | None, **flags: Any) -> None:
     """
     Answer Envoy's authorization checks.
 
-    Every flag has a twin in the environment and in the file of --config; a flag wins over the environment, and that
-    over the file. SIGTERM drains: health says NOT_SERVING, running checks are answered, then the server stops.
+    The flags are the settings that change from one start to the next. All settings (docs/operations.md lists them)
+    can be given in the file of --config, and as AUTHZ_<SETTING> in the environment; a flag wins over the environment,
+    and that over the file. SIGTERM drains: health says NOT_SERVING, running checks are answered, then the server stops.
     SIGHUP replaces several workers one after another, SIGUSR1 reopens audit files after they were rotated, SIGUSR2
     switches the log to debug and back.
 

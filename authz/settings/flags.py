@@ -1,4 +1,4 @@
-"""Settings as a command line shows them: one flag for each field."""
+"""Settings as a command line and the documentation show them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +9,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 from authz.settings.precedence import PREFIX
 from authz.settings.settings import Settings
 
+TYPED = frozenset({
+    "policies", "mesh", "allow_empty", "listen", "server", "workers", "admin", "certificates", "audit", "log_level",
+    "peer_certificate", "peer_trust_bundles", "peer_revocations", "otlp_endpoint", "drain_delay_seconds",
+    "access_logs", "access_log_positions", "access_log_admin", "access_log_state",
+})  # fmt: skip
+"""Settings that have a flag: those that change from one start to the next. The others belong in a file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One setting as a command line shows it."""
+    """One setting as a command line or the documentation shows it."""
 
     name: str
     kind: type
@@ -27,7 +34,7 @@ _NOTHING = ("", "None", "{}", "False")
 
 
 def setting_flags() -> Iterator[Flag]:
-    """One flag for each setting, in the order of the fields."""
+    """Describe every setting, those without a flag included, in the order of the fields."""
     for name, field in Settings.model_fields.items():
         kind: Any = field.annotation
         if get_origin(kind) in (Union, UnionType):  # `Path | None`

@@ -14,8 +14,6 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 MAX_PORT = 65_535
-TUNING = frozenset({"audit_capacity", "audit_flush_seconds", "max_token_bytes", "token_cache_size"})
-"""Settings whose defaults hardly anybody changes; the documentation lists them last."""
 
 
 class Settings(BaseSettings):

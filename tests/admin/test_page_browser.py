@@ -40,12 +40,13 @@ MARKUP = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>\'"
 class Serving:
     """A running ``authz serve``; its workers are asked in turn, as Envoys would do by themselves."""
 
-    def __init__(self, folder: Path, *flags: str, workers: int = 1) -> None:
+    def __init__(self, folder: Path, workers: int = 1, **settings: object) -> None:
         self.policies = folder / "policies"
         self.policies.mkdir()
         (self.policies / "shop.yaml").write_text(POLICIES)
         self._log = folder / "log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
+        environment |= {f"AUTHZ_{name.upper()}": str(value) for name, value in settings.items()}
         arguments = [
             "serve",
             "--server",
@@ -57,7 +58,7 @@ class Serving:
             "--admin",
             "127.0.0.1:0",
         ]
-        arguments += ["--audit", "none", "--drain-delay-seconds", "0", "--workers", str(workers), *flags]
+        arguments += ["--audit", "none", "--drain-delay-seconds", "0", "--workers", str(workers)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "authz", *arguments], env=environment, stderr=log)
         self.admin = self._says(r"authz: admin     (\S+)/healthz", 1)[0]
@@ -410,7 +411,7 @@ def test_text_has_the_contrast_that_wcag_asks_for(open_page: Open, scheme: str) 
 
 def test_a_token_opens_the_page_in_the_browsers_own_dialogue(open_page: Open, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("correct-horse-battery\n")
-    guarded = Serving(tmp_path, "--admin-token-file", str(tmp_path / "token"))
+    guarded = Serving(tmp_path, admin_token_file=tmp_path / "token")
     try:
         credentials = {"username": "me", "password": "correct-horse-battery"}
         page = open_page("decisions", base=guarded.admin, http_credentials=credentials)

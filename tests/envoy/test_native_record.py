@@ -62,13 +62,14 @@ class Serving:
 @contextmanager
 def serving(mesh: NativeMesh, *flags: str) -> Iterator[Serving]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "GRPC_"))}
+    environment |= {"AUTHZ_AUDIT_QUERY_VALUES": "page", "AUTHZ_ACCESS_LOG_VERIFY": "1"}
     log = open(mesh.state / "authz.txt", "ab")  # noqa: SIM115  # the process' until it ends
     process = subprocess.Popen(
         [
             *COMMAND, "--policies", "policies", "--workers", "1", "--server", "grpcio",
             "--listen", "unix:run/authz.sock",
-            "--admin", "127.0.0.1:0", "--audit", "file:audit.jsonl", "--audit-query-values", "page",
-            "--drain-delay-seconds", "0", "--access-log-verify", "1",
+            "--admin", "127.0.0.1:0", "--audit", "file:audit.jsonl",
+            "--drain-delay-seconds", "0",
             *(flags or ("--access-logs", "file:logs")),
         ],
         cwd=mesh.state, env=environment, stderr=log,

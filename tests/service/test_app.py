@@ -46,9 +46,10 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(*flags: str) -> AsyncIterator[Worker]:
+async def worker(*flags: str, **settings: object) -> AsyncIterator[Worker]:
     """``authz serve`` with one worker of grpcio, unless the flags say otherwise: `auto` depends on the machine."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "GRPC_"))}
+    environment |= {f"AUTHZ_{name.upper()}": str(value) for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         "--server",
@@ -117,8 +118,8 @@ kind: RequestAuthentication
 metadata: {name: jwt, namespace: shop}
 spec: {jwtRules: [{issuer: a, jwksUri: "http://127.0.0.1:1/keys"}]}
 """)
-    flags = ["--policies", str(policies), "--listen", "127.0.0.1:0", "--keys-timeout-seconds", "0.2"]
-    async with worker(*flags) as service:
+    flags = ["--policies", str(policies), "--listen", "127.0.0.1:0"]
+    async with worker(*flags, keys_timeout_seconds=0.2) as service:
         address = await service.says(r"listening (127[^\s,]+)")
         assert "127.0.0.1:1/keys" in await service.says("waiting .*")
         async with grpc.aio.insecure_channel(address) as channel:
@@ -134,7 +135,7 @@ spec: {jwtRules: [{issuer: a, jwksUri: "http://127.0.0.1:1/keys"}]}
         (["--policies", "{}/good", "--listen", "unix:/proc/none/a.sock"], 1, "cannot listen on"),
         (["--policies", "{}/good", "--listen", "127.0.0.1:0", "--admin", "nonsense"], 2, "is neither host:port nor"),
         (["--policies", "{}/good", "--audit", "nonsense"], 1, "`nonsense` is no sink"),
-        (["--max-token-bytes", "1"], 2, "max_token_bytes"),
+        (["--max-token-bytes", "1"], 2, "set AUTHZ_MAX_TOKEN_BYTES, or `max_token_bytes` in the file of --config"),
         (["--nonsense"], 2, "No such option"),
     ],
 )

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -88,7 +89,7 @@ class Service:
         return [json.loads(line) for line in (self.folder / "audit.jsonl").read_text().splitlines()]
 
 
-def start(kind: str, folder: Path, *flags: str, listen: str = "127.0.0.1:0") -> Service:
+def start(kind: str, folder: Path, *flags: str, listen: str = "127.0.0.1:0", **settings: object) -> Service:
     policies = folder / "policies"
     policies.mkdir(exist_ok=True)
     (policies / "allow.yaml").write_text(
@@ -96,7 +97,9 @@ def start(kind: str, folder: Path, *flags: str, listen: str = "127.0.0.1:0") -> 
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "GRPC_"))}
     told = ["--policies", str(policies), "--listen", listen, "--server", kind, "--drain-delay-seconds", "0.3"]
-    told += ["--audit", f"file:{folder}/audit.jsonl", "--max-message-bytes", str(LIMIT), "--workers", "1"]
+    told += ["--audit", f"file:{folder}/audit.jsonl", "--workers", "1"]
+    given = {"max_message_bytes": LIMIT, **settings}
+    environment |= {f"AUTHZ_{name.upper()}": str(value) for name, value in given.items()}
     process = subprocess.Popen(
         [*COMMAND, *told, *flags],
         env=environment,
@@ -384,9 +387,12 @@ async def test_mtls_is_asked_for_and_certificates_rotate(kind: str, tmp_path: Pa
     files.mkdir()
     Pair("server", first).write(files)
     (files / "ca.crt").write_bytes(first.pem)
-    flags = ["--tls-certificate", str(files / "tls.crt"), "--tls-key", str(files / "tls.key")]
-    flags += ["--tls-client-ca", str(files / "ca.crt")]
-    service = await asyncio.to_thread(start, kind, tmp_path, *flags)
+    tls: dict[str, Any] = {
+        "tls_certificate": files / "tls.crt",
+        "tls_key": files / "tls.key",
+        "tls_client_ca": files / "ca.crt",
+    }
+    service = await asyncio.to_thread(lambda: start(kind, tmp_path, **tls))
     address = service.addresses[0]
 
     async def ask(ca: Pair, client: Pair | None) -> int:

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -50,8 +51,8 @@ async def test_an_svid_asks_for_its_own_workload_alone(tmp_path: Path, server: s
     ca, _ = _write(authority, tmp_path, "ca")
     certificate, key = _write(Pair("server", authority), tmp_path, "server")
     flags = ["--policies", str(write_policies(tmp_path)), "--listen", "127.0.0.1:0", "--server", server]
-    flags += ["--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(ca)]
-    async with worker(*flags, "--audit", "none", "--drain-delay-seconds", "0") as service:
+    tls: dict[str, Any] = {"tls_certificate": certificate, "tls_key": key, "tls_client_ca": ca}
+    async with worker(*flags, "--audit", "none", "--drain-delay-seconds", "0", **tls) as service:
         address = await service.says(r"listening (127[^\s,]+)")
         await service.says("health is SERVING" if server == "grpcio" else "workers serve")
 
@@ -95,7 +96,7 @@ async def test_a_revoked_caller_is_answered_no_more_on_the_connection_it_has(tmp
     revoked = tmp_path / "revoked.txt"
     revoked.write_text("# nobody\n")
     flags = ["--policies", str(write_policies(tmp_path)), "--listen", "127.0.0.1:0", "--server", server]
-    flags += ["--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(ca)]
+    tls: dict[str, Any] = {"tls_certificate": certificate, "tls_key": key, "tls_client_ca": ca}
     flags += [
         "--peer-certificate",
         "optional",
@@ -103,7 +104,7 @@ async def test_a_revoked_caller_is_answered_no_more_on_the_connection_it_has(tmp
         json.dumps({"cluster.local": f"{ca},{tmp_path / 'ca' / INTERMEDIATES_FILE}"}),
     ]
     flags += ["--peer-revocations", str(revoked), "--audit", "none", "--drain-delay-seconds", "0"]
-    async with worker(*flags) as service:
+    async with worker(*flags, **tls) as service:
         address = await service.says(r"listening (127[^\s,]+)")
         port = address.rpartition(":")[2]
         await service.says("health is SERVING" if server == "grpcio" else "workers serve")

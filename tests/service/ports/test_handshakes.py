@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -46,11 +47,9 @@ async def test_refused_handshakes_are_counted_and_logged(tmp_path: Path, workers
     own = _write(Pair("client", authority), tmp_path, "client")
     stranger = _write(Pair("stranger"), tmp_path, "stranger")
     flags = ["--policies", str(write_policies(tmp_path)), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-    flags += ["--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(ca)]
-    flags += ["--admin-tls-certificate", str(certificate), "--admin-tls-key", str(key)]
-    flags += ["--admin-tls-client-ca", str(ca), "--workers", workers, "--server", "grpcio"]
-    flags += ["--drain-delay-seconds", "0"]
-    async with worker(*flags) as service:
+    flags += ["--workers", workers, "--server", "grpcio", "--drain-delay-seconds", "0"]
+    tls: dict[str, Any] = {"tls_certificate": certificate, "tls_key": key, "tls_client_ca": ca}
+    async with worker(*flags, **tls, **{f"admin_{name}": file for name, file in tls.items()}) as service:
         if workers == "1":
             address, admin = (
                 await service.says(r"listening (127[^\s,]+)"),
@@ -83,8 +82,8 @@ async def test_handshakes_that_a_hosting_envoy_refuses_are_counted_and_logged(tm
     certificate, key = _write(Pair("server", authority), tmp_path, "server")
     stranger = _write(Pair("stranger"), tmp_path, "stranger")
     flags = ["--policies", str(write_policies(tmp_path)), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-    flags += ["--tls-certificate", str(certificate), "--tls-key", str(key), "--tls-client-ca", str(ca)]
-    async with worker(*flags, "--server", "envoy", "--drain-delay-seconds", "0") as service:
+    tls: dict[str, Any] = {"tls_certificate": certificate, "tls_key": key, "tls_client_ca": ca}
+    async with worker(*flags, "--server", "envoy", "--drain-delay-seconds", "0", **tls) as service:
         admin = await service.says(r"admin     (\S+)/healthz")
         address = await service.says(r"listening (127[^\s,]+)")
         await service.says("workers serve")
