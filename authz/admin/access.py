@@ -1,8 +1,10 @@
 """
-Who may read the operator's side: everybody on this machine, and from elsewhere only who shows a token or certificate.
+Who may read the operator's side: everybody on this machine, and from elsewhere only those who show a token or
+certificate.
 
-Read-only: nothing but GET and HEAD is answered. A name that is not of this machine is refused too where no token is
-asked, or a page of some other site could read ours by pointing its own name at 127.0.0.1 (DNS rebinding).
+Read-only: nothing but GET and HEAD is answered. Where no token is required, a host name that does not belong to this
+machine is refused as well; otherwise a page of some other site could read ours by pointing its own name at 127.0.0.1
+(DNS rebinding).
 """
 
 import base64
@@ -17,14 +19,14 @@ from authz.core.errors import SettingsError
 
 MIN_TOKEN_LENGTH = 16
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
-"""Asked by orchestrators, which have no token; they tell words and causes, no decisions."""
+"""Orchestrators ask for these without a token; the answers hold words and causes, and no decisions."""
 OPERATIONS = frozenset({*OPEN_PATHS, "/healthz", "/metrics"})
-"""Asked by programs under any name; a browser's page learns nothing of a request from them."""
+"""Programs ask for these under any host name; they tell a page in a browser nothing about a request."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Content-Security-Policy: everything from here, nothing inline; ``data:`` are images that the graph draws."""
+"""Content-Security-Policy: everything comes from here and nothing is inline; the graph draws images as ``data:``."""
 SECURITY_HEADERS = (
     ("content-security-policy", POLICY),
     ("x-content-type-options", "nosniff"),
@@ -40,17 +42,17 @@ Scope = MutableMapping[str, Any]
 _Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[_Message]]
 Send = Callable[[_Message], Awaitable[None]]
-"""The callables of ASGI; Any: its messages are dictionaries of many kinds."""
+"""The callables of ASGI; They are typed Any, because their messages are dictionaries of many kinds."""
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a request must show. ``token`` empty asks for none."""
+    """The proof that a request must show; an empty ``token`` asks for none."""
 
     token: str = field(default="", repr=False)
     checks_name: bool = False
-    """Only names of this machine are answered: loopback without a token."""
+    """Whether only names of this machine are answered, as on loopback without a token."""
 
 
 def judge_access(listen: str, token: str = "", *, asks_certificate: bool = False) -> Access:
@@ -140,6 +142,6 @@ class Guard:
 
 
 def _is_local_name(host: bytes) -> bool:
-    """A Host header of this machine, with or without a port."""
+    """Whether a Host header names this machine, with or without a port."""
     text = host.decode("latin-1")
     return _is_loopback(text if text.endswith("]") or ":" not in text else text.rpartition(":")[0])

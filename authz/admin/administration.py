@@ -40,7 +40,7 @@ def create_app(
         trail: ``AuditTrail.status``.
         telemetry: the counters that the trail feeds.
         clock: seconds since the epoch.
-        routes: more of them, for example the page; they come after ours, so none can hide a health check.
+        routes: further routes, for example the page; they come after ours, so none can hide a health check.
     """
 
     def health() -> Health:
@@ -70,7 +70,7 @@ def create_app(
     paths = [route.path for route in found if isinstance(route, Route)]
 
     async def unknown(request: Request, error: Exception) -> Response:
-        """Names differ from program to program: `/health`, `/ready`; here are ours."""
+        """Tell the paths that exist here: other programs call them `/health` or `/ready`."""
         return JSONResponse({"error": "there is no such path", "paths": paths}, 404, headers=NO_STORE)
 
     app = Starlette(routes=found, exception_handlers={404: unknown, Exception: _failed})

@@ -1,5 +1,5 @@
 """
-What the page shows, as JSON: plain functions of what the service knows, run in a thread of their own.
+The contents of the page as JSON: plain functions of what the service knows, run in a thread of their own.
 
 The answers are documented in docs/page.md. Nothing here waits, and nothing here changes anything.
 """
@@ -25,14 +25,14 @@ from authz.telemetry.counters import Telemetry, program_version
 from authz.telemetry.status import ServiceStatus, TrailStatus
 
 MAX_WORKLOADS = 300
-"""In the graph, of workloads and of callers each; a larger mesh is looked at by namespace."""
+"""The graph shows at most this many workloads, and this many callers; a larger mesh is looked at by namespace."""
 GRAPH_SECONDS = 1.0
-"""A graph is made again at most this often, however many look at it."""
+"""A graph is made again at most once in this time, however many people look at it."""
 
 
 @dataclass(slots=True)
 class PageFacts:
-    """What the service knows, each asked for when it is needed."""
+    """The facts that the service knows; each is asked for when it is needed."""
 
     watch: Watch
     engine: Callable[[], Engine | None]
@@ -46,7 +46,7 @@ class PageFacts:
     _permits: tuple[tuple[object, ...], tuple[Permit, ...]] = ((), ())
 
     def overview(self) -> dict[str, Json]:
-        """What stands in the head of the page."""
+        """Gather what the head of the page shows."""
         status, trail, now = self.status(), self.trail(), self.clock()
         health = judge_health(status, trail, now)
         return {
@@ -108,7 +108,7 @@ class PageFacts:
         return self._permits[1]
 
     def decisions(self, *, after: int = 0, limit: int = 200, effect: Effect | None = None) -> dict[str, Json]:
-        """Recent decisions after a sequence number, newest first; one from the future is of an earlier process."""
+        """Recent decisions after a sequence number, newest first; one from the future belongs to an earlier process."""
         engine, newest = self.engine(), self.watch.sequence
         after = after if after <= newest else 0
         rows: list[Json] = [
@@ -122,14 +122,14 @@ class PageFacts:
         return decision_json(kept, self.engine(), self.sources) if kept is not None else None
 
     def policies(self) -> dict[str, Json]:
-        """What is in force, what was wrong with the last change, and which rules were ever hit."""
+        """Tell what is in force, what was wrong with the last change, and which rules were ever hit."""
         engine, reload = self.engine(), self.status().reload
         hits = self.telemetry.rule_hits()
         documents = policies_json(engine.resources, hits) if engine is not None else {}
         return {**reload_json(reload), "started_at": self.watch.started_at, **documents}
 
     def identity(self) -> dict[str, Json]:
-        """Certificates, key sets, and who was seen with which identity."""
+        """Tell certificates, key sets, and who was seen with which identity."""
         status, now = self.status(), self.clock()
         peers: list[Json] = [
             {"principal": principal, "last_at": last_at} for principal, last_at in sorted(self._last_seen(now).items())
@@ -174,7 +174,7 @@ class LocalSource:
         self._facts = facts
 
     async def overview(self) -> dict[str, Json]:
-        """What the start of the page shows, gathered in a thread."""
+        """Gather in a thread what the start of the page shows."""
         return await run_in_threadpool(self._facts.overview)
 
     async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> dict[str, Json]:
@@ -202,7 +202,9 @@ class LocalSource:
 
 
 def named_principals(resources: Resources) -> tuple[str, ...]:
-    """Callers that ALLOW policies name in full, so that a permission of somebody who does not exist shows."""
+    """
+    Callers that ALLOW policies name in full, so that a permission for somebody who does not exist becomes visible.
+    """
     return tuple(
         principal
         for policy in resources.authorization_policies

@@ -20,7 +20,7 @@ from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 
 MAX_RULES_IN_LISTS = 200
-"""For longer policies the nearest rule is told with the whole explanation only."""
+"""Where policies have more rules, only the full explanation names the nearest one."""
 _NOT_EVALUATED = (Stage.IDENTITY, Stage.INTERNAL)
 
 
@@ -109,7 +109,10 @@ def _as_judged(attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Auth
 
 @dataclass(frozen=True, slots=True)
 class _AsAnswered:
-    """What providers said: the one named by a refusal of the CUSTOM stage refused, all others let the request go on."""
+    """
+    The answers of providers: the one that a refusal of the CUSTOM stage names refused, all others let the request go
+    on.
+    """
 
     decision: Decision
 

@@ -30,7 +30,7 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are answered: no cause blocks."""
+        """Whether requests are answered, that is, no cause blocks."""
         return not any(cause.blocks for cause in self.causes)
 
 

@@ -13,7 +13,9 @@ JsonAnswer = dict[str, Any]
 
 
 def merge_overviews(found: Sequence[JsonAnswer]) -> JsonAnswer:
-    """The worst of all tells how the service is; a policy version that not all share is a cause of its own."""
+    """
+    The worst worker decides how the service is; a policy version that not all of them share is a cause of its own.
+    """
     first = found[0]
     versions = sorted({str(one["policy_version"]) for one in found})
     causes = _distinct((cause for one in found for cause in one["causes"]), lambda cause: cause["message"])
@@ -33,7 +35,7 @@ def merge_overviews(found: Sequence[JsonAnswer]) -> JsonAnswer:
 
 
 def merge_policies(found: Sequence[JsonAnswer]) -> JsonAnswer:
-    """Hits are added by rule; where one worker refused a change its problems are told."""
+    """Add the hits of each rule; where one worker refused a change, its problems are told."""
     told = next((one for one in found if not one["reload_ok"]), found[0])
     merged = {**told, "reload_ok": all(one["reload_ok"] for one in found)}
     hits: dict[tuple[str, str, int], int] = {}
@@ -55,7 +57,7 @@ def merge_policies(found: Sequence[JsonAnswer]) -> JsonAnswer:
 
 
 def merge_identities(found: Sequence[JsonAnswer]) -> JsonAnswer:
-    """A caller was last seen when any worker saw it; of a key set the one that is in trouble is told."""
+    """A caller was last seen when any worker saw it; of the states of a key set, the one in trouble is told."""
     peers: dict[str, float] = {}
     for one in found:
         for peer in one["peers"]:
@@ -80,7 +82,7 @@ def merge_decisions(found: Sequence[tuple[int, JsonAnswer]], limit: int) -> list
 
 
 def merge_graphs(found: Sequence[JsonAnswer]) -> JsonAnswer:
-    """Nodes and edges by id, in the order of the first that has them."""
+    """Join nodes and edges by id, in the order of the first worker that has them."""
     nodes: dict[str, JsonAnswer] = {}
     edges: dict[str, list[JsonAnswer]] = {}
     for one in found:

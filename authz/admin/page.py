@@ -7,7 +7,7 @@ The page's routes: files of the package, JSON, and the live stream of decisions.
     GET /api/decisions              recent ones; /stream as server-sent events; /{id} one with its explanation
     GET /api/policies, /api/identity
 
-What costs something is the source's to keep off the event loop, which is the one that answers Envoy.
+The source keeps whatever is expensive off the event loop, because that is the loop that answers Envoy.
 """
 
 import asyncio
@@ -40,16 +40,19 @@ _CURSOR = re.compile(r"\d{1,15}(?:\.\d{1,15}){0,255}")
 
 
 class PageSource(Protocol):
-    """Who knows what the page shows: this process, or several workers together."""
+    """The source of what the page shows: this process, or several workers together."""
 
     async def overview(self) -> JsonAnswer:
-        """What the start of the page shows."""
+        """Gather what the start of the page shows."""
 
     async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> JsonAnswer:
-        """Nodes and edges of the last ``window_seconds``, within these namespaces; an empty set is all."""
+        """Nodes and edges of the last ``window_seconds``, within these namespaces; an empty set stands for all."""
 
     async def decisions(self, after: str, limit: int, effect: Effect | None) -> JsonAnswer:
-        """``decisions`` after a cursor, newest first, and ``cursor`` for the next question; empty is the beginning."""
+        """
+        ``decisions`` after a cursor, newest first, and the ``cursor`` for the next question; an empty one asks from the
+        beginning.
+        """
 
     async def decision(self, decision_id: str) -> JsonAnswer | None:
         """One decision with its explanation; None when nobody remembers it."""

@@ -29,7 +29,7 @@ _NOBODY: JsonAnswer = {
 
 
 class WorkersSource:
-    """What ``page.Page`` shows, asked of all workers. One that does not answer is left out."""
+    """The source of ``page.Page`` that asks all workers. One that does not answer is left out."""
 
     def __init__(self, workers: Callable[[], Sequence[int]], fetch: Fetch) -> None:
         self._workers = workers

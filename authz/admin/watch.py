@@ -18,11 +18,13 @@ from authz.core.decision import Decision, Effect, RuleReference
 from authz.core.explain import HIDDEN
 
 DENIED_KEPT, ALLOWED_KEPT = 1_000, 1_000
-"""Kept apart, so that busy traffic does not push out the refusal that somebody is looking for."""
+"""
+Denied and allowed decisions are kept apart, so that busy traffic does not push out the refusal that somebody wants.
+"""
 BYTES_KEPT = 16 << 20
-"""The most of each of the two; what a client sends has no other bound here."""
+"""The bound of each of the two; nothing else here limits what a client sends."""
 DENIED_EACH_SECOND, ALLOWED_EACH_SECOND = 200, 50
-"""More are counted, but not kept: nobody can read faster, and the audit log has them all."""
+"""Further ones are counted, but not kept: nobody can read faster, and the audit log has them all."""
 MAX_EDGES = 2_000
 MAX_OUTCOMES = 64
 """Kinds of outcomes of one edge within one slot."""
@@ -35,7 +37,7 @@ CREDENTIALS = frozenset(
 )
 _LOOKS_SECRET = ("Bearer ", "bearer ", "Basic ", "basic ", "eyJ")
 _ROUGH_BYTES = 2_048
-"""The most of everything about a request that is not a header."""
+"""An upper bound for everything in a request that is not a header."""
 
 
 class Kept(NamedTuple):
@@ -100,7 +102,7 @@ class _Edge:
             self.slots.append((slot, {}))
         counts = self.slots[-1][1]
         rule = decision.rule
-        # By id where the value is one of few constants: hashing an enumeration costs as much as all the rest.
+        # Constants are known by id: hashing an enumeration costs as much as all the rest.
         key = (
             id(decision.effect),
             id(decision.stage),
@@ -128,7 +130,7 @@ class _Edge:
 
 
 class Watch:
-    """One for a service. ``observe`` from one thread, everything else from any."""
+    """One for a service. Call ``observe`` from one thread; everything else may be called from any."""
 
     def __init__(self, started_at: float) -> None:
         self.started_at = started_at
@@ -206,7 +208,7 @@ class Watch:
         edge.count(attributes, decision, at)
 
     def _forget(self, now: float) -> bool:
-        """Make room: edges out of the window go. False when all are in use."""
+        """Make room: edges outside the window go. Returns False when all are in use."""
         old = [key for key, edge in self._edges.items() if edge.last_at < now - WINDOW_SECONDS]
         for key in old:
             del self._edges[key]

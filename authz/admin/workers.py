@@ -2,7 +2,7 @@
 The operator's side of several workers: one ``/metrics``, one health, and the way to each worker's own pages.
 
 Samples get a label ``worker`` instead of being added up: a sum would fall when a worker restarts, which a counter must
-not. Whatever else is asked for is answered by a worker, the one of ``?worker=`` or the first that is ready.
+not. Every other path is answered by a worker: the one that ``?worker=`` names, or the first that is ready.
 """
 
 import json
@@ -26,7 +26,7 @@ _SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{)?(.*)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What the supervisor knows of one worker."""
+    """The supervisor's knowledge of one worker."""
 
     index: int
     is_serving: bool
@@ -160,7 +160,7 @@ def _own_metrics(found: Sequence[WorkerStatus]) -> str:
 
 
 def _not_serving(found: Sequence[WorkerStatus]) -> list[HealthCause]:
-    """Each is a cause; it blocks only when none is left."""
+    """Each worker that does not serve is a cause, which blocks only when none is left."""
     none_left = not any(worker.is_serving for worker in found)
     return [
         HealthCause("workers", f"worker {worker.index} does not serve", none_left)
@@ -170,7 +170,7 @@ def _not_serving(found: Sequence[WorkerStatus]) -> list[HealthCause]:
 
 
 def _causes(answer: WorkerAnswer) -> list[HealthCause]:
-    """What a worker says of itself; none of it blocks the others."""
+    """The causes that a worker reports about itself; none of them blocks the others."""
     try:
         causes = json.loads(answer.body)["causes"]
         return [HealthCause(str(c["part"]), str(c["message"]), False) for c in causes]

@@ -25,12 +25,12 @@ _log = logging.getLogger("authz.audit")
 
 @dataclass(frozen=True, slots=True)
 class RecordSteps:
-    """What the writer does with each offer besides writing it."""
+    """The steps that the writer takes with each offer besides writing it."""
 
     telemetry: Telemetry = field(default_factory=Telemetry)
     """Counts every decision, those without a record too."""
     tracer: DecisionTracer = field(default_factory=lambda: DecisionTracer((), root_ratio=0.0))
-    """Without exporters it only reads the ids of the trace. Sampling has no say in what is recorded."""
+    """Without exporters it only reads the ids of the trace. Sampling does not affect what is recorded."""
     rules: RecordRules = field(default_factory=RecordRules)
     options: RecordOptions = DEFAULT_OPTIONS
     nearest: Callable[[AttributeContext, Decision], RuleNote | None] | None = None
@@ -40,7 +40,7 @@ class RecordSteps:
     It costs as much as the policies are long, so it is left out while the queue is filling up.
     """
     watch: Callable[[Offer, TraceIds], None] | None = None
-    """Told of every decision besides the sinks, with its request: the operator's page explains from it."""
+    """Receives every decision with its request, as the sinks do: the operator's page explains from it."""
 
 
 class EntryBuilder:
@@ -118,7 +118,7 @@ def _needs_nearest(decision: Decision) -> bool:
 
 
 def _bare_record(offer: Offer) -> Record:
-    """What is certain of a decision whose record could not be built: a decision is never without a line."""
+    """The certain facts of a decision whose record could not be built: no decision goes without a line."""
     return {
         "decision_id": offer.decision_id,
         "time": rfc3339(offer.started_at),

@@ -94,13 +94,13 @@ class Chain:
 
 
 def _sealed(chain_id: str, lines: int, head: str, is_final: bool) -> bytes:
-    """What is signed: the head stands for every line before it."""
+    """The bytes that are signed: the head stands for every line before it."""
     return f"authz-audit-checkpoint\n{chain_id}\n{lines}\n{head}\n{int(is_final)}\n".encode()
 
 
 @dataclass(slots=True)
 class ChainReport:
-    """What verification found of one chain."""
+    """The findings of verification in one chain."""
 
     chain_id: str
     first: str = ""
@@ -118,7 +118,7 @@ class ChainReport:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What verification found in all files."""
+    """The findings of verification in all files."""
 
     chains: dict[str, ChainReport] = field(default_factory=dict)
     unchained: int = 0

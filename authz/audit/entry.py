@@ -1,5 +1,6 @@
 """
-What the trail hands to sinks, and a record as bytes: one compact JSON line, plain ASCII so that no reader stumbles.
+An entry, which the trail hands to sinks, and a record as bytes: one compact JSON line, plain ASCII so that every reader
+copes.
 
 Neither the queue nor any sink is known here.
 """
@@ -36,11 +37,11 @@ class Sink(Protocol):
     """Where records go. Only the writer thread calls it."""
 
     name: str
-    """For people and metrics: ``stdout``, ``file:/var/log/authz/audit.jsonl``."""
+    """The name for people and metrics: ``stdout``, ``file:/var/log/authz/audit.jsonl``."""
 
     @property
     def problem(self) -> str:
-        """What is wrong although ``write`` succeeds, for sinks that deliver later; else empty."""
+        """The trouble of a sink that delivers later, although ``write`` succeeded; empty without any."""
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Write a batch through to the operating system. Raises OSError when it could not."""

@@ -44,7 +44,7 @@ class Rotation:
 
 
 def write_fully(descriptor: int, data: bytes) -> None:
-    """Write all of ``data``. One call of the system nearly always, so that lines of several processes stay whole."""
+    """Write all of ``data``. This is nearly always one system call, so that lines of several processes stay whole."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -2,8 +2,8 @@
 Who builds the records now: the event loop after its answers, or the writer's thread.
 
 Two threads that both want the interpreter cost a third more than one that does the work of both, so plain records are
-built by the event loop that made the decisions. What takes long it passes on as it is, and where it stands still or is
-not there the writer builds. Offers stay in order in either case.
+built by the event loop that made the decisions. It passes on unbuilt whatever takes long, and where it stands still or
+does not exist, the writer builds. Offers stay in order in either case.
 """
 
 import threading
@@ -33,13 +33,15 @@ class Handover:
         self._capacity = capacity
         self._queue: deque[Offer | Entry | threading.Event] = deque()
         self._built: deque[Entry | Offer | threading.Event] = deque()
-        """What the event loop has been through, in order; an offer that it left to the writer is there as it was."""
+        """
+        Everything the event loop has been through, in order; an offer that it left to the writer is there unchanged.
+        """
         self._call_soon: CallSoon | None = None
         self._is_called = False
         self._passes = 0
-        """How often the event loop has built; when that stands still, the writer builds."""
+        """The number of times the event loop has built; when that stands still, the writer builds."""
         self._seen_passes = -1
-        """What the writer saw last."""
+        """The number that the writer saw last."""
         self._is_urgent = False
         self._building = threading.Lock()
         """Held by whoever takes from ``_queue`` or builds; the event loop never waits for it."""
@@ -86,7 +88,7 @@ class Handover:
             yield self._take(builds=builds)
 
     def _build_soon(self) -> None:
-        """In the event loop: build what waits, but leave to the writer what takes long."""
+        """Build in the event loop what waits, but leave to the writer whatever takes long."""
         self._is_called = False
         if not self._building.acquire(blocking=False):
             self._is_urgent = True  # the writer is at it and will take the rest too

@@ -1,5 +1,5 @@
 """
-What is left out of the audit trail: redaction by field, and drop rules for records nobody wants.
+Omissions from the audit trail: redaction by field, and drop rules for records nobody wants.
 
 Both are written as one line of text, so that a setting, a flag and an environment variable hold the same thing:
     redact: ``$.source.ip``  ``$.token.subject:hash``  ``$.request.user_agent:remove``  ``$..remote_ip``  ``$.token.*``
@@ -26,7 +26,7 @@ MASK = "***"
 
 
 class Redaction(StrEnum):
-    """What becomes of a field that must not be recorded as it is."""
+    """The treatment of a field that must not be recorded as it is."""
 
     MASK = "mask"
     """Replace the value by ``***``; null and absent stay as they are."""

@@ -44,7 +44,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class RecordFilter:
-    """What must be true of a record; empty fields ask nothing. Times in seconds since the epoch."""
+    """The conditions that a record must meet; empty fields ask nothing. Times in seconds since the epoch."""
 
     since: float | None = None
     until: float | None = None

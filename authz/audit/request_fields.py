@@ -1,5 +1,5 @@
 """
-What a record keeps of a request, and how text and time are written in it.
+The part of a request that a record keeps, and how text and time are written in it.
 
 A record is a JSON object; ``docs/observability/audit.md`` names every field. ``writer`` writes it off the check path.
 INVARIANT: it never holds a token, a cookie, an authorization header, or a query value that was not asked for by name.
@@ -20,7 +20,7 @@ NEVER_KEPT = frozenset({"access_token", "id_token", "refresh_token", "token", "j
 
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
-    """What of the request is recorded beyond the defaults."""
+    """The parts of the request that are recorded beyond the defaults."""
 
     query_values: frozenset[str] = frozenset()
     """Query parameters whose values are recorded; by default only names are. Never those of NEVER_KEPT."""

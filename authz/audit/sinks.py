@@ -1,4 +1,6 @@
-"""Where records go besides files: standard output, OTLP logs. Side by side; one that fails harms no other."""
+"""
+Where records go besides files: standard output, OTLP logs. They work side by side, and one that fails harms no other.
+"""
 
 from collections.abc import Sequence
 
@@ -79,7 +81,7 @@ class OtlpSink:
 
     @property
     def problem(self) -> str:
-        """What the last export complained of."""
+        """The complaint of the last export; empty when it went well."""
         return self._exporter.problem
 
     def write(self, entries: Sequence[Entry]) -> None:

@@ -23,12 +23,12 @@ _log = logging.getLogger("authz.audit")
 
 
 class OnFull(StrEnum):
-    """What a full queue does to the decision at hand."""
+    """The effect of a full queue on the decision at hand."""
 
     DROP = "drop"
-    """The request is answered as decided; the record is lost and counted. For those who put traffic first."""
+    """The request is answered as decided; the record is lost and counted: for those who put traffic first."""
     DENY = "deny"
-    """``offer`` says False and the caller must refuse. For those who must not decide without a record."""
+    """``offer`` answers False and the caller must refuse: for those who must not decide without a record."""
 
 
 class AuditTrail:

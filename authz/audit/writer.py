@@ -39,9 +39,9 @@ class RecordWriter:
     """
     Writes decisions as JSON lines.
 
-    It writes text and no dictionary, because this runs once a decision: what several decisions share (peers, rule,
-    token, the decision itself) is written once and remembered by identity, what requests share by value. Used by one
-    thread at a time.
+    It writes text and builds no dictionary, because this runs for every decision: what several decisions share (peers,
+    rule, token, the decision itself) is written once and remembered by identity, what requests share by value. Used by
+    one thread at a time.
     """
 
     def __init__(self, options: RecordOptions = DEFAULT_OPTIONS) -> None:
@@ -91,7 +91,7 @@ class RecordWriter:
         )
 
     def _kind(self, offer: Offer) -> "_Kind":
-        """What stands before and after the three parts that are of this decision alone: nearest, request, trace."""
+        """The text before and after the three parts that belong to this decision alone: nearest, request, trace."""
         attributes, decision, cache_hit = offer.attributes, offer.decision, offer.cache_hit
         source, destination, sni = attributes.source, attributes.destination, attributes.sni
         token = attributes.authentication.token
@@ -149,7 +149,7 @@ Noun = TypeVar("Noun")
 
 
 class _Remembered(Generic[Noun]):
-    """What was written for a noun, by identity: hashing one costs as much as writing it."""
+    """The text that was written for a noun, by identity: hashing one costs as much as writing it."""
 
     def __init__(self, write: Callable[[Noun], str]) -> None:
         self._write = write

@@ -222,7 +222,7 @@ def serve(
     pairs = [item.partition("=") for item in federate]
     if not all(file for _, _, file in pairs):
         raise click.UsageError("--federate is DOMAIN=FILE")
-    load(directory)  # so that a missing one is said as everywhere
+    load(directory)  # so that a missing file is reported as everywhere else
     federated = tuple((trust_domain_of(domain), Path(file)) for domain, _, file in pairs)
     files = AuthorityFiles(directory, entries, revocations, federated)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the commands of ``authz ca`` share: options, and authorities read from files."""
+"""The common ground of the commands of ``authz ca``: options, and authorities read from files."""
 
 import time
 from pathlib import Path
@@ -51,7 +51,7 @@ def trust_domain_of(text: str) -> TrustDomain:
 def adopted_authority(
     root_file: Path | None, chain: Path | None, key: Path | None, now: float, trust_domain: TrustDomain
 ) -> Authority | None:
-    """An authority of one's own, if files were given. Raises SettingsError, click.UsageError, OSError."""
+    """Read the user's own authority, if files were given. Raises SettingsError, click.UsageError, OSError."""
     if root_file is None and chain is None and key is None:
         return None
     if root_file is None or key is None:
@@ -67,5 +67,5 @@ def adopted_authority(
 
 
 def time_of(seconds: float) -> str:
-    """For people, in UTC."""
+    """Show a time to people, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -103,7 +103,7 @@ def root_taint(directory: Path, authority_id: str) -> None:
 @UNCHECKED
 def root_retire(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
     """
-    Trust an authority no more. Exit code 3: an Envoy still serves certificates of it.
+    Stop trusting an authority. Exit code 3: an Envoy still serves certificates of it.
 
     \b
     authz ca root retire --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock

@@ -133,7 +133,7 @@ def command(
 
 
 def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool) -> None:
-    """Refuse options that leave each other nothing to do."""
+    """Refuse options of which one makes the other pointless."""
     if server is not None and authz == Authz.EMBEDDED.value:
         raise click.UsageError("--server is for a separate server, which --authz embedded does not start")
     if compose and (server is not None or authz == Authz.EMBEDDED.value):
@@ -143,7 +143,7 @@ def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool
 
 
 def _default(name: str, option: str) -> Path:
-    """In the working directory, else in the checkout that this package is of."""
+    """Find it in the working directory, else in the checkout that holds this package."""
     for directory in (Path(), ROOT):
         if (directory / name).exists():
             return directory / name

@@ -29,7 +29,7 @@ REFUSALS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, 
 
 
 class Declined(AuthzError):
-    """The authority said no, or would: asking again in the same way changes nothing."""
+    """The authority refused, or would refuse; asking again in the same way changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Enrolling:
             write_file(file, pem)
 
     def _roots(self) -> bytes:
-        """The newer one of what we were told at the beginning and what the authority told since."""
+        """Take the newer of two bundles: the one given at the start, or the one the authority has told since."""
         files = [self.bundle, self.out / "ca.crt"]
         return max((file for file in files if file.exists()), key=lambda file: file.stat().st_mtime_ns).read_bytes()
 

@@ -12,7 +12,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 def read_proxies(addresses: Sequence[str]) -> dict[str, tuple[Served, ...]]:
-    """What every proxy serves and trusts, by its name. Raises FetchError for the first that cannot be asked."""
+    """Read what every proxy serves and trusts, by its name. Raises FetchError for the first that cannot be asked."""
     return {proxy_name(address): read_proxy(address) for address in addresses}
 
 

@@ -1,4 +1,6 @@
-"""What ``authz mesh render`` does for native enforcement: fetch keys, show filters to an Envoy, follow what changes."""
+"""
+The part of ``authz mesh render`` for native enforcement: fetch keys, show filters to an Envoy, follow what changes.
+"""
 
 import asyncio
 import signal
@@ -13,7 +15,7 @@ from authz.envoy.options import RenderOptions
 
 
 def fetched_keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
-    """Fetch the key sets that policies need, once; of those that do not come it is said."""
+    """Fetch the key sets that policies need, once, and say which ones did not come."""
     from authz.control.mesh_follower import fetch_key_texts
 
     rules = [rule for item in engine.resources.request_authentications for rule in item.jwt_rules]

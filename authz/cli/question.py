@@ -44,7 +44,7 @@ _ANSWERS = ("allow", "deny", "error")
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What came of a question."""
+    """The answer to a question."""
 
     explanation: Explanation
     before: AttributeContext
@@ -97,7 +97,7 @@ def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Explained:
 def _described(
     options: Mapping[str, Any],
 ) -> tuple[OfflineWorkload, OfflineRequest, dict[str, str], bool]:
-    """What the file says: workload, request, answers of providers, and whether it comes through a gateway."""
+    """Read from the file the workload, the request, answers of providers, and whether it comes through a gateway."""
     problems: list[Problem] = []
     stubs: dict[str, str] = {}
     target, request, is_gateway = OfflineWorkload(Workload("default")), OfflineRequest(), False

@@ -30,7 +30,7 @@ def say(record: Record, output: str) -> None:
 
 
 def _stack(console: Console, record: Record) -> None:
-    """No terminal is as broad as a record; nothing is cut, above all not the id by which one goes on."""
+    """No terminal is as wide as a record, and nothing is cut, least of all the id that leads on."""
     time_, effect, who, what, why, decision_id = render_parts(record)
     style = EFFECT_STYLES.get(text(record.get("effect")), "")
     head = Text.assemble(f"{time_}  ", (effect, style), f"  {who}  ", (what, "bold"))
@@ -39,7 +39,7 @@ def _stack(console: Console, record: Record) -> None:
 
 
 def print_records(records: Iterable[Record], output: str) -> None:
-    """Each record as ``say`` has it, or a table where nobody watches; no record is said on stderr."""
+    """Print each record as ``say`` does, or a table where nobody watches; that there is none goes to stderr."""
     if output == "json" or sys.stdout.isatty():
         is_none = True
         for record in records:

@@ -22,7 +22,7 @@ class Run:
     results: list[CaseResult] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     problems: tuple[Problem, ...] = ()
-    """What is wrong with the suites."""
+    """Everything that is wrong with the suites."""
     coverage: Coverage | None = None
 
     def tally(self, results: Sequence[CaseResult] | None = None) -> dict[str, int]:

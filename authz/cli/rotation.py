@@ -137,7 +137,7 @@ def drill(admins: tuple[str, ...], directory: Path, timeout: float, settle: floa
 
 
 class Steps:
-    """The drill. Every step is written before it is waited for, so that it can be taken up again."""
+    """The drill. Every step is written down before it is waited for, so that it can be resumed."""
 
     def __init__(
         self, ca: CertificateAuthority, directory: Path, admins: tuple[str, ...], timeout: float, settle: float

@@ -19,7 +19,7 @@ from authz.settings.sections import LogSettings
 from authz.settings.settings import Settings
 
 CONFIG = f"{PREFIX}CONFIG"
-"""Names the file of settings, here as in an embedded server: it is no setting of its own."""
+"""Names the file of settings, here as in an embedded server. It is not a setting itself."""
 
 _Command = Callable[..., None]
 
@@ -63,7 +63,7 @@ def _is_option(name: str) -> bool:
 
 
 class _Serve(click.Command):
-    """Says of a setting without a flag how it is given."""
+    """Tells how a setting without a flag is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:

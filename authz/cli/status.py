@@ -27,18 +27,18 @@ _VERIFIED = re.compile(r'^authz_native_verified_total\{[^}]*result="([^"]*)"[^}]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a server says of itself."""
+    """A server's report about itself."""
 
     is_ready: bool
     causes: tuple[dict[str, Json], ...]
-    """Why it is not ready, or not healthy: ``part``, ``message``, ``blocks``."""
+    """The reasons why it is not ready, or not healthy: ``part``, ``message``, ``blocks``."""
     versions: tuple[str, ...]
     """Policy version of every worker."""
     verified: Mapping[str, int] = field(default_factory=dict)
     """Requests that proxies decided by themselves, by what came of deciding them again; ``skipped`` were not."""
 
     def holds(self, version: str) -> bool:
-        """Ready, and the version in force on every worker; an empty one asks for none."""
+        """Whether it is ready with this version in force on every worker; an empty version asks for none."""
         if not version or not self.is_ready:
             return self.is_ready
         is_unknown = any(cause.get("part") == "workers" for cause in self.causes)  # one of them does not say

@@ -1,7 +1,7 @@
 """
-What commands print: exit codes, problems, tables, JSON.
+The output of commands: exit codes, problems, tables, JSON.
 
-Answers go to stdout, remarks to stderr. Colour only on a terminal and never with ``NO_COLOR``. Text of the user's is
+Answers go to stdout, remarks to stderr. Colour only on a terminal and never with ``NO_COLOR``. The user's text is
 printed as text: no markup, no control characters, and nothing that looks like a token.
 """
 
@@ -59,7 +59,7 @@ def _console(*, stderr: bool) -> Console:
 
 
 def clean(text: str) -> str:
-    """Make text of the user's or a client's fit to print: control characters shown, tokens hidden."""
+    """Make text that a user or a client wrote fit to print: control characters shown, tokens hidden."""
     text = _TOKEN.sub("(token hidden)", text)
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
@@ -76,7 +76,10 @@ def remark(line: str) -> None:
 
 
 def print_lines(lines: Iterable[Text], console: Console) -> None:
-    """Print cleaned lines, of which there may be very many; without a terminal as they are, a hundred times faster."""
+    """
+    Print cleaned lines, of which there may be very many; without a terminal they go out unchanged, which is a hundred
+    times faster.
+    """
     if console.is_terminal or console.color_system is not None:
         for line in lines:
             console.print(line)

@@ -93,7 +93,7 @@ def _watch(once: Callable[[set[Path]], int], paths: Sequence[str]) -> int:
 
 
 async def _change(paths: Sequence[Path]) -> None:
-    """Wait for one; said when none is missed any more."""
+    """Wait for a change; say so once none can be missed."""
     ready = asyncio.Event()
     async with aclosing(changes_of(paths, ready=ready)) as changes:
         change = asyncio.ensure_future(anext(changes))
@@ -165,7 +165,7 @@ def _size(suite: Suite) -> int:
 
 
 def _exit(run: report.Run, threshold: float | None) -> int:
-    """What could not be run comes first: then nobody knows the answer."""
+    """Cases that could not be run count first, because then nobody knows the answer."""
     tally = run.tally()
     if tally["errors"] or any(problem.is_error for problem in run.problems) or not run.results:
         if not run.results:

@@ -31,7 +31,7 @@ def command(
     """
     Check policy files and directories (`-` is stdin).
 
-    The very reader and compiler of the running service: what passes here is taken there.
+    The reader and compiler are those of the running service: what passes here is accepted there.
 
     \b
     authz validate policies/

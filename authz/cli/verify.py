@@ -1,4 +1,4 @@
-"""``authz verify``: the native filters of one's own policies on a real Envoy, held against the engine."""
+"""``authz verify``: the native filters of the user's own policies on a real Envoy, compared with the engine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -117,7 +117,7 @@ def _changed(out: Path, files: Mapping[str, bytes]) -> dict[str, dict[str, bytes
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is shown to Envoy of one workload."""
+    """The filters of one workload that are shown to Envoy."""
 
     slots: Mapping[str, bytes]
     """Resources by slot."""
@@ -125,7 +125,7 @@ class Shown:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return sum(map(len, self.slots.values())) + (len(json.dumps(self.network)) if self.network else 0)
 
 

@@ -40,7 +40,7 @@ from authz.tokens.jwks import read_key_set
 
 _log = logging.getLogger("authz.render")
 AGAIN_SECONDS = 1.0
-"""After files could not be written, a full disk for instance."""
+"""The pause after files could not be written, for instance on a full disk."""
 
 
 @dataclass(frozen=True, slots=True)

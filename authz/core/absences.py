@@ -1,4 +1,6 @@
-"""What is there, in words, where a predicate finds no value that could match: no identity, no token, no such claim."""
+"""
+A few words for what is there where a predicate finds no value that could match: no identity, no token, no such claim.
+"""
 
 from collections.abc import Mapping
 

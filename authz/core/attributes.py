@@ -55,7 +55,7 @@ class Workload:
     """Label pairs; hashable, so that a workload is a dictionary key."""
     service_account: str = ""
     name: str = ""
-    """For people only, ``reviews-v2``; never decides."""
+    """A name for people, such as ``reviews-v2``; it never decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Token:
 
 
 class AuthenticationOutcome(StrEnum):
-    """What the RequestAuthentication stage found."""
+    """The result of the RequestAuthentication stage."""
 
     NONE = "none"
     """No rule, no token, a CORS preflight or a request without a path: claims are "none"."""

@@ -16,7 +16,7 @@ from authz.core.readers import Read
 
 
 class Voucher(StrEnum):
-    """Who guarantees that an attribute is true."""
+    """The party that guarantees that an attribute is true."""
 
     MTLS = "mTLS"
     TOKEN = "verified token"  # noqa: S105  # a word for people, not a secret
@@ -26,7 +26,7 @@ class Voucher(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CompileContext:
-    """What the meaning of a value may depend on besides itself."""
+    """Everything that the meaning of a value may depend on besides the value itself."""
 
     policy_namespace: str
     trust_domains: tuple[str, ...]

@@ -29,7 +29,7 @@ class Timing(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What the check path hands over: references only, nothing is copied or formatted there."""
+    """The offer that the check path hands over: references only, because nothing is copied or formatted there."""
 
     attributes: AttributeContext
     decision: Decision

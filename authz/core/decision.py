@@ -8,14 +8,14 @@ from authz.core.errors import NOWHERE, Location
 
 
 class Effect(StrEnum):
-    """What is answered: the request may go on or not."""
+    """The answer: the request may go on, or it may not."""
 
     ALLOW = "allow"
     DENY = "deny"
 
 
 class Stage(StrEnum):
-    """What decided, in the order of evaluation (EV-1). Values are those of the conformance format."""
+    """The stage that decided, in the order of evaluation (EV-1). Values are those of the conformance format."""
 
     PEER_AUTHENTICATION = "peer-authentication"
     NORMALIZATION = "normalization"
@@ -51,7 +51,7 @@ class RuleReference:
 
 @dataclass(frozen=True, slots=True)
 class DryRunResult:
-    """What a dry-run set would have answered (AP-88). ``effect`` is the set's result, ALLOW = ``allowed``."""
+    """The answer that a dry-run set would have given (AP-88). ``effect`` is the set's result, ALLOW = ``allowed``."""
 
     effect: Effect
     rule: RuleReference | None = None
@@ -59,9 +59,8 @@ class DryRunResult:
 
 class Obligations(NamedTuple):
     """
-    What Envoy must do with an accepted request. Names are lower-case.
-
-    A tuple, because decisions and answers are remembered by it: of a dataclass each hash is a call of Python's.
+    The changes that Envoy must make to an accepted request. Names are lower-case. It is a tuple, because decisions and
+    answers are remembered by it, and hashing a dataclass would run Python code each time.
     """
 
     headers_to_set: tuple[tuple[str, str], ...] = ()

@@ -166,12 +166,12 @@ class Engine:
         return tuple(policies.workload for policies in list(self._workloads.values()))
 
     def compiled_by_id(self) -> dict[int, CompiledPolicy | None]:
-        """What was compiled of each policy here, by its ``id``; None for one that was not needed yet."""
+        """The compiled form of each policy here, by its ``id``; None for one that was not needed yet."""
         written = self.resources.authorization_policies
         return {id(policy): compiled for policy, compiled in zip(written, self._compiled, strict=True)}
 
     def parts(self) -> Iterator[object]:
-        """What the memory of this engine consists of, in pieces that belong to few others: policies and rules."""
+        """The pieces that the memory of this engine consists of, and that few others share: policies and rules."""
         yield from self.resources.authorization_policies
         for policy in self._compiled:
             if policy is not None:

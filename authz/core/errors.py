@@ -1,5 +1,5 @@
 """
-What can be wrong with what was given, and the exception tree.
+The form of everything that can be wrong with input, and the exception tree.
 
     AuthzError                 the world failed; carries a message for people
     ├── LoadError              a set of documents was refused; carries every Problem

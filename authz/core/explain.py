@@ -48,15 +48,15 @@ class PredicateNote:
     actual: tuple[str, ...] | None
     """Values of the request; empty is absent, None is not delivered (CS-8)."""
     voucher: str
-    """Who guarantees the actual value."""
+    """The party that guarantees the actual value."""
     absence: str = ""
     """Where no value could match: what is there instead, ``got the boolean true, which never matches …``."""
     hint: str = ""
-    """What sets the values apart where that is easily overlooked: ``differs by a slash at the end``."""
+    """The difference between the values where it is easily overlooked: ``differs by a slash at the end``."""
 
     @property
     def note(self) -> str:
-        """What people should know of the actual value, besides the value: its absence, or what sets it apart."""
+        """A remark for people beside the actual value: that it is absent, or what sets it apart."""
         return self.absence or self.hint
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class RuleNote:
     dry_run: bool
     fired: bool
     parts: tuple[tuple[PredicateNote, ...], ...]
-    """For ``from``, ``to`` and ``when`` the entry that held, or came closest."""
+    """The entries of ``from``, ``to`` and ``when`` that held or came closest."""
 
     @property
     def failed(self) -> tuple[PredicateNote, ...]:
@@ -116,7 +116,7 @@ class Explanation:
     """The request as the last stage saw it (EV-6)."""
     stages: tuple[StageNote, ...]
     nearest: RuleNote | None
-    """For a denial because no ALLOW rule matched: the rule that shares most with the request."""
+    """The rule that shares most with the request, if it was denied because no ALLOW rule matched."""
 
 
 def explain(

@@ -44,7 +44,7 @@ def _by_key(key: str) -> _Find | None:
 
 
 def difference(expected: str, actual: str) -> str:
-    """What alone sets two texts apart, ``differs by a slash at the end``; empty if they differ otherwise."""
+    """Name the only thing that sets two texts apart, ``differs by a slash at the end``; empty if there is more."""
     if expected == actual:
         return ""
     if expected.rstrip("/") == actual.rstrip("/"):

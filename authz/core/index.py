@@ -22,7 +22,7 @@ MAX_DEPTH = 4
 """Attributes filed under one another; more would not pay for its memory."""
 
 Needs = dict[str, tuple[Attribute, Terms]]
-"""What a rule needs, by key of the attribute: every entry is a necessary condition."""
+"""The needs of a rule by key of the attribute: every entry is a necessary condition."""
 
 
 class _Affixes:

@@ -1,9 +1,8 @@
 """
-What a list of policy values matches, as data.
-
-Every matcher answers ``matches(values)``: does at least one of these values match? Absent is the empty tuple, so a
-missing header, a missing claim and a list claim are one case, and negation exists once, in ``rules.Predicate``.
-A matcher also tells its ``terms``: what a value must look like for a match, in a form that ``index`` can look up.
+The values of a policy as data that matches. Every matcher answers ``matches(values)``: does at least one of these
+values match? Absent is the empty tuple, so a missing header, a missing claim and a list claim are one case, and
+negation exists once, in ``rules.Predicate``. A matcher also tells its ``terms``: what a value must look like for a
+match, in a form that ``index`` can look up.
 """
 
 import re
@@ -45,7 +44,7 @@ class Terms:
     networks: tuple[Network, ...] = ()
 
     def union(self, other: "Terms") -> "Terms":
-        """What is necessary for one of the two."""
+        """Tell what is necessary for either of the two."""
         return Terms(
             self.exact | other.exact,
             tuple(dict.fromkeys(self.prefixes + other.prefixes)),

@@ -1,5 +1,5 @@
 """
-What Envoy does to a request before it asks: fragments, path normalisation, header joining, client address.
+The changes that Envoy makes to a request before it asks: fragments, path normalisation, header joining, client address.
 
 The service never does this, because it is asked about the path that Envoy forwards (PN-13). Offline commands do,
 because their requests are as a client sent them.

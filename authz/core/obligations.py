@@ -1,5 +1,5 @@
 """
-What a decision asks of Envoy, stage by stage: headers set and removed, the path rewritten.
+The obligations of a decision, stage by stage: headers set and removed, the path rewritten.
 
 A provider's changes are seen by the stages after it and by the upstream (EV-6); the JWT stage's come last and win.
 """

@@ -25,7 +25,7 @@ class ProviderQuestion:
 @dataclass(frozen=True, slots=True)
 class ProviderAnswer:
     """
-    What the provider said. ``error`` is set when it could not be asked; ``failOpen`` and ``statusOnError`` are then
+    The answer of a provider. ``error`` is set when it could not be asked; ``failOpen`` and ``statusOnError`` are then
     applied here (AP-83), except that ``is_final`` errors (a body beyond its limit) refuse whatever ``failOpen`` says.
     """
 

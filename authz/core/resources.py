@@ -17,7 +17,7 @@ DRY_RUN_ANNOTATION = "istio.io/dry-run"
 
 
 class Action(StrEnum):
-    """What a firing rule of an AuthorizationPolicy does."""
+    """The effect of a rule of an AuthorizationPolicy that fires."""
 
     ALLOW = "ALLOW"
     DENY = "DENY"
@@ -73,7 +73,7 @@ class TargetRef:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom a policy is for: ``selector`` or ``targetRefs``, never both (VA-1)."""
+    """The workloads that a policy is for: ``selector`` or ``targetRefs``, never both (VA-1)."""
 
     match_labels: Mapping[str, str] = field(default_factory=dict)
     """Empty selects the whole scope, as no selector does (RE-9)."""

@@ -25,7 +25,7 @@ class Predicate:
     path: str = ""
     """Field path inside the rule: ``from[0].source.principals``, ``when[1]``."""
     unknown_holds: bool = False
-    """What holds when the attribute is not delivered: never what would admit (CS-7, CS-8)."""
+    """The result when the attribute is not delivered: never the one that would admit (CS-7, CS-8)."""
 
     def holds(self, attributes: AttributeContext) -> bool:
         """Absent attributes fail ``any_of`` and satisfy ``none_of`` (AP-16)."""
@@ -61,7 +61,7 @@ class CompiledRule:
         return _some(self.operations, attributes) and _some(self.sources, attributes)
 
     def needs(self) -> Needs:
-        """What must be true of the request for the rule to fire, in indexable form."""
+        """The conditions that a request must meet for the rule to fire, in a form that can be indexed."""
         needs: Needs = {}
         for predicate in self.conditions:
             _add_need(needs, (predicate,))

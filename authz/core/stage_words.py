@@ -1,4 +1,4 @@
-"""What the first stages found, in words: the mode of mTLS and its object, the token and where it was sought."""
+"""The results of the first stages in words: the mode of mTLS and its object, the token and where it was sought."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ def _name(peer: PeerAuthentication) -> str:
 
 
 def token_in_words(policies: WorkloadPolicies, attributes: AttributeContext) -> str:
-    """What came of the token: refused and why, none and where it was looked for, or whose it is."""
+    """Tell what came of the token: refused and why, none and where it was looked for, or whose it is."""
     found = attributes.authentication
     if not policies.jwt_rules:
         return "no policy applies"

@@ -18,7 +18,7 @@ from authz.core.spiffe import SpiffeId
 
 
 class Grouping(StrEnum):
-    """What one node stands for; the words are Kiali's ``graphType``, ``namespace`` is ours."""
+    """The meaning of one node; the words are those of Kiali's ``graphType``, except ``namespace``, which is ours."""
 
     WORKLOAD = "workload"
     VERSION = "versionedApp"
@@ -28,7 +28,7 @@ class Grouping(StrEnum):
 
 
 class EdgeState(StrEnum):
-    """What an edge looks like."""
+    """How an edge is drawn."""
 
     ALLOWED = "allowed"
     MIXED = "mixed"
@@ -37,7 +37,7 @@ class EdgeState(StrEnum):
     IDLE = "idle"
     """Permitted and used before, without traffic in the window."""
     UNUSED = "unused"
-    """Permitted, and nobody ever used it."""
+    """Policy permits it, and nobody ever used it."""
 
 
 class Outcome(NamedTuple):
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What was seen of one caller and one workload within a window."""
+    """The traffic of one caller to one workload within a window."""
 
     principal: str
     """In Istio's form; empty without an identity."""
@@ -69,7 +69,7 @@ class Traffic:
 
 
 class NodeKey(NamedTuple):
-    """What makes a node one node: ``workload``, ``app``, ``namespace``, ``box``, ``account`` or ``unknown``."""
+    """The identity of a node: ``workload``, ``app``, ``namespace``, ``box``, ``account`` or ``unknown``."""
 
     kind: str
     namespace: str = ""
@@ -194,7 +194,7 @@ def _says_more(workload: Workload, before: Workload) -> bool:
 
 
 def name_of(workload: Workload) -> str:
-    """What people call it: its name, else the account, else the app."""
+    """Give the name that people use: its own, else the account, else the app."""
     return workload.name or workload.service_account or dict(workload.labels).get("app", "") or "unknown"
 
 

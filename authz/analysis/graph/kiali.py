@@ -65,7 +65,7 @@ def graph_json(
 
 
 def element_id(*parts: str) -> str:
-    """A short name for a node or an edge, the same as long as what it stands for is."""
+    """A short name for a node or an edge, which does not change while the thing itself is the same."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
@@ -200,7 +200,7 @@ def _edge_traffic(edge: GraphEdge, protocol: str, seconds: float) -> dict[str, J
 
 
 def _rules_json(edge: GraphEdge, rules: Mapping[str, RuleReference]) -> list[Json]:
-    """What decided, most frequent first; a stage without a rule is told as the stage."""
+    """The rules that decided, most frequent first; a stage without a rule is named itself."""
     counted: Counter[tuple[str, str, str]] = Counter()
     for outcome, count in edge.outcomes.items():
         counted[(outcome.effect.value, outcome.stage, outcome.rule)] += count

@@ -1,7 +1,7 @@
 """
 Who may call whom, as far as the caller's identity decides: the edges that policy permits before anybody uses them.
 
-Only predicates on the certificate are judged, with the very predicates of the engine; method, path, token and address
+Only predicates on the certificate are judged, by the engine's own predicates; method, path, token and address
 are left open. So "permitted" means: some request of this caller can be allowed.
 """
 

@@ -18,7 +18,7 @@ class Seen:
     time: float
     namespace: str
     workload: str
-    """The destination's; empty when its sidecar gave no name."""
+    """Name of the destination; empty when its sidecar gave none."""
     port: int
     """0 when it is not known."""
     source_ip: str
@@ -53,7 +53,7 @@ class PlaintextSender:
 
 @dataclass(slots=True)
 class ObservedWorkload:
-    """What was seen of one destination, and what follows."""
+    """The observations of one destination, and what follows from them."""
 
     namespace: str
     name: str
@@ -87,7 +87,7 @@ class StrictPlan:
 
     @property
     def window_seconds(self) -> float:
-        """How long was looked at."""
+        """Length of the window."""
         return self.end - self.begin
 
     @property
@@ -116,7 +116,7 @@ def plan_strict(
         requests: in any order.
         known: workloads that must have been seen; gateways among them are left out.
         names: source address to the workload there.
-        minimum_seconds: a shorter window proves nothing: what sends once a day was not seen.
+        minimum_seconds: a shorter window proves nothing, because it misses what sends once a day.
     """
     known = tuple(known)
     gateways = {(workload.namespace, workload.name) for workload in known if workload.is_gateway}

@@ -1,4 +1,4 @@
-"""What a case expects against what came of it, key by key."""
+"""Compare what a case expects with what came of it, key by key."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -47,10 +47,10 @@ class CaseResult:
     comparisons: tuple[Comparison, ...] = ()
     error: str = ""
     problems: tuple[Problem, ...] = ()
-    """For an error: why. For a document: what validation said."""
+    """The reason of an error, or what validation said of a document."""
     decision: Decision | None = None
     explanation: Explanation | None = None
-    """What led to the decision of a request that failed."""
+    """The way to the decision of a request that failed."""
 
     @property
     def name(self) -> str:

@@ -1,5 +1,5 @@
 """
-What a suite of test cases is: groups of requests with expectations, and documents with a result of validation.
+A suite of test cases: groups of requests with expectations, and documents with a result of validation.
 
 The format is that of tests/conformance/README.md. ``suite_reader`` reads it, ``cases`` runs it.
 """

@@ -43,7 +43,7 @@ _STUBS = ("allow", "deny", "error")
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What the file gives to all its groups."""
+    """Everything that the file gives to all its groups."""
 
     mesh: MeshConfig | None
     policies: tuple[PolicyText, ...]

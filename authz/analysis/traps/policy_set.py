@@ -22,7 +22,7 @@ HEADER = "request.headers["
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """What is looked at. Without ``workloads`` nothing is said about selectors that select nobody."""
+    """The policies that are looked at. Without ``workloads``, nothing is said about selectors that select nobody."""
 
     engine: Engine
     workloads: tuple[Workload, ...] = ()

@@ -27,7 +27,7 @@ class Facts:
     source_ip: str = "127.0.0.1"
     """An address of this machine: Envoy's RBAC looks at the physical peer, whatever the PROXY protocol says."""
     remote_ip: str = ""
-    """Told by the PROXY protocol or ``x-forwarded-for``; empty: the peer."""
+    """The address that the PROXY protocol or ``x-forwarded-for`` tells; empty stands for the peer."""
     destination_ip: str = DESTINATION
     sni: str = ""
     claims: Mapping[str, Json] | None = None
@@ -77,11 +77,11 @@ class Facts:
 
     @property
     def connection(self) -> tuple[str, str, str, str, int, str]:
-        """What requests of one connection share."""
+        """The facts that all requests of one connection share."""
         return self.identity, self.sni, self.source_ip, self.destination_ip, self.port, self.remote_ip
 
     def as_json(self) -> dict[str, Json]:
-        """For people: what was sent, without the token itself."""
+        """Tell people what was sent, without the token itself."""
         return {
             "method": self.method, "host": self.host, "path": self.path, "port": self.port,
             "headers": {name: list(values) for name, values in self.headers.items()},

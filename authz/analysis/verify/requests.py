@@ -1,7 +1,7 @@
 """
 Requests for a workload's rules: one that fires each alternative of a rule, and for each value what lies beside it.
 
-The engine's predicates choose among candidate values; whether the choice was right Envoy then says.
+The engine's predicates choose among candidate values; Envoy then says whether the choice was right.
 """
 
 import re
@@ -41,12 +41,12 @@ class Tried:
     witnesses: list[Facts] = field(default_factory=list)
     beside: list[Facts] = field(default_factory=list)
     unsendable: list[str] = field(default_factory=list)
-    """What cannot be met, one line each: a field of the rule, and why."""
+    """The demands that cannot be met, one line each: a field of the rule, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What a client of the trial can be."""
+    """The clients that a trial can play."""
 
     policies: WorkloadPolicies
     port: int
@@ -72,7 +72,7 @@ class Sender:
 
     @property
     def issuers(self) -> tuple[str, ...]:
-        """Whose tokens are accepted."""
+        """The issuers whose tokens are accepted."""
         return tuple(dict.fromkeys(rule.issuer or "https://issuer.test" for rule in self.policies.jwt_rules))
 
 

@@ -43,7 +43,7 @@ _NORMALIZATION: Mapping[PathNormalization, Message] = {
 
 @dataclass(frozen=True, slots=True)
 class TrialSubject:
-    """Whose policies are tried."""
+    """The workload whose policies are tried."""
 
     target: OfflineWorkload
     gateway: bool = False
@@ -117,7 +117,7 @@ class Decided:
 
     @property
     def answers(self) -> dict[str, str]:
-        """What the stand-in said, by provider."""
+        """The answers of the stand-in, by provider."""
         return {one.provider.name: "allow" for one in self.asked}
 
     def differences(self, told: Mapping[str, object], *, has_body: bool) -> tuple[tuple[str, object, object], ...]:

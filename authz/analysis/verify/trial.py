@@ -27,7 +27,7 @@ class Disagreement:
 
     facts: Facts
     differences: tuple[tuple[str, object, object], ...]
-    """What, Envoy's answer, the engine's."""
+    """The fact, Envoy's answer, and the engine's."""
     attributes: AttributeContext
     policies: WorkloadPolicies
     answers: Mapping[str, str]
@@ -49,7 +49,7 @@ class RuleTried:
 
 @dataclass(slots=True)
 class TrialOutcome:
-    """What came of one workload."""
+    """The outcome for one workload."""
 
     workload: str
     rules: list[RuleTried] = field(default_factory=list)
@@ -114,7 +114,7 @@ class _Chosen:
 
 @dataclass(slots=True)
 class _Noted:
-    """What was seen of rules: names of those that were told, and what came of each request."""
+    """The observations so far: names of the rules that were told, and what came of each request."""
 
     hit: set[str] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)

@@ -14,7 +14,7 @@ _BY_FILTERS = ("rbac_", "jwt_authn_", "ext_authz_", "direct_response")
 
 
 def told_by_envoy(told: Told | None, line: Mapping[str, Any], *, restricted: bool) -> dict[str, object] | None:
-    """What Envoy's answer and its log line say; None where its codec refused the request."""
+    """Read what Envoy's answer and its log line say; None where its codec refused the request."""
     if told is None or not str(line.get("details", "")).startswith(_BY_FILTERS):
         return None
     return facts_of_envoy(told, line, restricted=restricted)
@@ -22,9 +22,7 @@ def told_by_envoy(told: Told | None, line: Mapping[str, Any], *, restricted: boo
 
 def facts_of_envoy(told: Told, line: Mapping[str, Any], *, restricted: bool) -> dict[str, object]:
     """
-    What an answer of Envoy and its log line say.
-
-    ``restricted``: the workload has ALLOW policies.
+    Read what an answer of Envoy and its log line say. ``restricted``: the workload has ALLOW policies.
     """
     metadata: Mapping[str, str] = line["rbac"] or {}
     rule = metadata.get("enforced_effective_policy_id", "")

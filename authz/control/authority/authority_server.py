@@ -51,11 +51,11 @@ OPTIONS = [
 ]
 CONNECTION_SECONDS = 300.0
 """
-Of remote peers: then they prove anew who they are. An Envoy whose SVID expired would come again and again by the
-connection that it began with that SVID, and never be served.
+The longest connection of a remote peer, which then proves anew who it is. An Envoy whose SVID expired would ask again
+and again on the connection that it opened with that SVID, and would never be served.
 """
 CONNECTION_GRACE_SECONDS = 1.0
-"""For calls that are under way then; streams never end by themselves."""
+"""The time for calls that are still running then; streams never end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class AuthorityServer:
     clock: Callable[[], float] = time.time
     limit: SigningLimit = field(default_factory=SigningLimit)
     ports: dict[str, int] = field(default_factory=dict)
-    """What ``listen`` and ``enrol`` were bound to, for port 0."""
+    """The ports that ``listen`` and ``enrol`` were bound to, for port 0."""
     issuances: Issuances = field(default_factory=Issuances)
     _refusals: SigningLimit = field(default_factory=lambda: SigningLimit(1.0, 10, 20.0, 200))
     """The same buckets, for records instead of signatures: a stranger who knocks in a loop must not fill the disk."""
@@ -148,7 +148,7 @@ class AuthorityServer:
             if self._seen.get(path) != state:
                 self._seen[path] = state
                 changed.add(path)
-        # What was refused before is not seen to change again, though it may have become good by another file's change.
+        # A file that was refused does not change again, though a change of another file may have made it good.
         if changed and self.reload.problem:
             changed = set(self._watched())
         try:
@@ -269,7 +269,7 @@ class AuthorityServer:
         self._own_renewal = renewal_time(issued.not_before, issued.not_after, 0.5)
 
     def _record(self, issuance: Issuance) -> None:
-        """Certificates always; refusals as long as nobody floods the record with them."""
+        """Record certificates always, and refusals until somebody floods the record with them."""
         if issuance.is_issued:
             self.issuances.issued += 1
         else:

@@ -44,7 +44,7 @@ class Enrolment:
             return answer
 
         async def trust(_: wire.EnrolRequest, context: _Context) -> wire.EnrolResponse:
-            """What is trusted, and by which certificate we sign: by it a holder sees that it should renew."""
+            """Tell what is trusted, and which certificate signs now: by that a holder sees that it should renew."""
             assert identify is not None
             evidence = identify(context)
             refused = evidence if isinstance(evidence, Refused) else None
@@ -82,7 +82,7 @@ class Enrolment:
         return evidence, answer
 
     def _bearer(self, request: wire.EnrolRequest, context: _Context) -> TakenToken | Refused:
-        # By address, so that a stranger who guesses tokens keeps nobody else from enrolling.
+        # The limit is per address, so that a stranger who guesses tokens keeps nobody else from enrolling.
         if not self._registrar.limit.take(f"join-token {context.peer().rpartition(':')[0]}", self._clock()):
             return Refused("too many join tokens are tried, try again later", Cause.LIMIT)
         key = read_certificate_request(request.certificate_request)

@@ -50,7 +50,7 @@ class Reload:
 
 @dataclass(frozen=True, slots=True)
 class AuthorityFacts:
-    """What the authority is at this moment."""
+    """The state of the authority at this moment."""
 
     ca: CertificateAuthority
     secrets: SecretServer
@@ -59,7 +59,9 @@ class AuthorityFacts:
 
 
 def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
-    """What needs a person's attention, in the shape of the authorization server's health; nothing of it blocks."""
+    """
+    The causes that need a person's attention, in the shape of the authorization server's health; none of them blocks.
+    """
     if facts.reload.problem:
         message = f"a change was refused, what was in force stays: {facts.reload.problem}"
         yield {"part": "files", "message": message, "blocks": False}

@@ -53,7 +53,7 @@ SHOWN_CHARACTERS = 200
 
 _Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]
-"""Who the peer of a call is. Any: the same answer for every kind of call."""
+"""Tells who the peer of a call is. Calls are typed Any, because the answer is the same for every kind."""
 Clock = Callable[[], float]
 
 

@@ -82,7 +82,7 @@ class SecretStream:
         self._sent: dict[str, str] = {}
         self._nonce = 0
         self.names: tuple[str, ...] = ()
-        """What the last request asked for."""
+        """The names that the last request asked for."""
         self.node = ""
         """``node.id`` of the first request: later ones may leave it out (XA-154)."""
         self.rejection = ""
