@@ -39,7 +39,10 @@ class Rotation:
     max_bytes: int = 100_000_000
     max_age_seconds: float = 86_400.0
     keep: int = 0
-    """Rotated files kept; the oldest beyond are deleted. 0 keeps all: an audit trail is not ours to throw away."""
+    """
+    Rotated files kept; the oldest beyond that number are deleted. 0 keeps all: an audit trail is not ours to throw
+    away.
+    """
     compress: bool = True
 
 

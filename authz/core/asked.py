@@ -40,7 +40,7 @@ class Asked:
 
 
 def asked_of(policies: WorkloadPolicies) -> Asked:
-    """Collect what the rules of a workload ask for, of all actions, enforced or not, HTTP and TCP."""
+    """Collect what the rules of a workload ask for: rules of all actions, enforced or not, for HTTP and TCP."""
     headers: set[str] = set()
     claims: set[tuple[str, ...]] = set()
     metadata: set[str] = set()

@@ -1,7 +1,7 @@
 """
 The attribute context: every fact known of one request, as nouns.
 
-Built once at the edge (``wire`` for Envoy, ``analysis.cases`` for offline requests) and read by everything else.
+Built once at the edge (``wire`` for Envoy, ``analysis.offline`` for offline requests) and read by everything else.
 It does not know where a fact came from, and nothing here parses the wire.
 """
 

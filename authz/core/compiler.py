@@ -1,7 +1,7 @@
 """
 Resources to an ``Engine``. All problems are collected, none is swallowed.
 
-``policy`` has checked the documents before; a value that cannot be compiled all the same refuses the whole set,
+``policy`` has checked the documents before; a value that nevertheless cannot be compiled refuses the whole set,
 because dropping it would widen a DENY or empty an ALLOW (RE-24, AP-73, AP-74).
 """
 
@@ -31,9 +31,9 @@ from authz.core.resources import (
 from authz.core.rules import CompiledPolicy, CompiledRule, Predicate, Predicates
 
 Fields = tuple[tuple[str, Attribute, Callable[[object], tuple[tuple[str, ...], tuple[str, ...]]]], ...]
-"""Istio's name of a field, what it asks, and what reads its values and those of its negation."""
+"""Istio's name of a field, the attribute it asks for, and the readers of its values and of its negation's."""
 MadePredicates = dict[tuple[object, ...], Predicate]
-"""Predicates by all they are made of but the mesh: ``methods: [GET]`` is one value for all rules that say so."""
+"""Predicates by everything they are made of except the mesh: ``methods: [GET]`` is one value for all rules with it."""
 MAX_KNOWN = 1024
 
 
@@ -51,7 +51,7 @@ _SOURCE, _OPERATION = _fields(SOURCE_FIELDS), _fields(OPERATION_FIELDS)
 
 def compile_engine(resources: Resources, mesh: MeshConfig, before: Engine | None = None) -> Engine:
     """
-    Compile everything that was read, save what ``before`` holds of it and has compiled for the same mesh.
+    Compile everything that was read, except for policies that ``before`` has already compiled for the same mesh.
 
     Raises:
         LoadError: some value cannot be used; carries every problem.
@@ -69,10 +69,9 @@ def compile_engine(resources: Resources, mesh: MeshConfig, before: Engine | None
 
 def compile_as_needed(resources: Resources, mesh: MeshConfig, *, indexed: bool = True) -> Engine:
     """
-    The same engine, of resources that ``compile_engine`` has taken before: each policy is compiled when first needed.
-
-    Only for such: what cannot be compiled must refuse the whole set before anything of it is in force. Without
-    ``indexed`` it is for a single request.
+    Make the same engine from resources that ``compile_engine`` has taken before: each policy is compiled when first
+    needed. Use it only for those, because a value that cannot be compiled must refuse the whole set before any of it is
+    in force. Without ``indexed`` it is for a single request.
     """
     return Engine(resources, mesh, _compile_one(mesh), indexed=indexed)
 

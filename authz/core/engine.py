@@ -48,9 +48,9 @@ class WorkloadPolicies:
     http: ActionSets
     _tcp: ActionSets | None = field(default=None)
     peer_authentications: tuple[PeerAuthentication, ...] = ()
-    """Those that were looked at for the mode: mesh-wide, of the namespace, of the workload (PA-4)."""
+    """The objects that were looked at for the mode: those of the mesh, of the namespace and of the workload (PA-4)."""
     is_indexed: bool = True
-    """Whether the sets have an index; without it a single request costs less, and any other more."""
+    """Whether the sets have an index; without one, a single request costs less and every further one costs more."""
     remembered: dict[str | tuple[str, Obligations], Decision] = field(default_factory=dict)
     """Decisions made before, by name of the rule and what the request gained."""
 
@@ -121,7 +121,7 @@ class Engine:
         indexed: bool = True,
     ) -> None:
         """
-        ``compiled`` is of all policies in their order, or empty; None is compiled when it is first needed.
+        ``compiled`` holds all policies in their order, or nothing; a None in it is compiled when first needed.
 
         Without ``indexed`` the rules of a workload are asked in turn: less work for a single request.
         """

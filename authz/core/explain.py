@@ -29,7 +29,7 @@ _CREDENTIALS = frozenset(
 
 
 _WHOLE = frozenset({Voucher.MTLS.value, Voucher.TOKEN.value})
-"""Vouchers that are there with all they say, or not at all."""
+"""Vouchers that tell everything or are absent."""
 
 
 @dataclass(frozen=True, slots=True)

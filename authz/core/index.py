@@ -17,7 +17,7 @@ from authz.core.matchers import Network, Terms
 from authz.core.networks import parse_address
 
 SMALL = 6
-"""Up to so many rules a walk is cheaper than look-ups."""
+"""Up to this many rules, a walk is cheaper than look-ups."""
 MAX_DEPTH = 4
 """Attributes filed under one another; more would not pay for its memory."""
 

@@ -29,7 +29,7 @@ def authority(layout: Layout, name: str, trust_domain: str, now: float) -> Certi
         ends = min(c.not_valid_after_utc.timestamp() for c in (kept.active.root, *kept.active.chain))
         if kept.trust_domain == TrustDomain(trust_domain) and ends > now + 2 * CERTIFICATE_TTL_SECONDS:
             return kept
-    except (FileNotFoundError, ValueError):  # what only cannot be read now must not cost the authority
+    except (FileNotFoundError, ValueError):  # a file that merely cannot be read now must not cost us the authority
         pass
     shutil.rmtree(directory, ignore_errors=True)
     made = CertificateAuthority.create(trust_domain, now)
@@ -62,7 +62,7 @@ def issue_certificates(layout: Layout, now: float) -> None:
 
 
 def issue_web(layout: Layout, now: float) -> None:
-    """What gateways show to browsers, of an authority of its own."""
+    """Issue what gateways show to browsers, by an authority of its own."""
     certs = layout.state / "certs"
     web = authority(layout, "web", "web.demo", now)
     _write_bundle(certs / "web", web.bundle_pem)
@@ -76,7 +76,7 @@ def issue_web(layout: Layout, now: float) -> None:
 
 
 def issue_outside(layout: Layout, now: float, ttl_seconds: float = CERTIFICATE_TTL_SECONDS) -> None:
-    """What the outside world shows, of another authority."""
+    """Issue what the outside world shows, by another authority."""
     certs = layout.state / "certs"
     outside = authority(layout, "outside", "outside.demo", now)
     _write_bundle(certs / "outside", outside.bundle_pem)

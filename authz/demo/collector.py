@@ -1,10 +1,10 @@
 """
-What stands in for an OpenTelemetry collector in the demo: takes spans by OTLP/gRPC, writes each as one JSON line.
+The demo's stand-in for an OpenTelemetry collector: it takes spans by OTLP/gRPC and writes each as one JSON line.
 
     python -m authz.demo.collector --listen unix:run/otlp.sock --out spans/spans.jsonl
 
-Envoys and the authorization server send to it exactly what they would send to a real collector, which a mesh of one's
-own puts in its place. The newest spans are kept: beyond ``MOST_BYTES`` the file is renamed to ``<name>.1``.
+Envoys and the authorization server send to it exactly what they would send to a real collector, which your own mesh
+puts in its place. The newest spans are kept: beyond ``MOST_BYTES`` the file is renamed to ``<name>.1``.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--listen", required=True, help="host:port or unix:PATH")
     parser.add_argument("--out", type=Path, required=True, help="file of JSON lines")
     given = parser.parse_args(arguments)
-    os.umask(0o007)  # whoever is of the group may send spans, as proxies with users of their own do
+    os.umask(0o007)  # members of the group may send spans, as proxies with users of their own do
     asyncio.run(_serve(given.listen, given.out))
 
 

@@ -112,7 +112,7 @@ def collector() -> list[Command]:
 
 
 def certificate_authority(layout: Layout) -> list[Command]:
-    """What gives the proxies their certificates, unless files do."""
+    """Make the command of the authority, which gives the proxies their certificates unless files do."""
     if layout.secrets is Secrets.FILES:
         return []
     options = {
@@ -163,7 +163,7 @@ def embedding_proxy(layout: Layout, workload: MeshWorkload) -> Command:
     """
     A proxy that answers its own checks: the same flags, as the variables that its inner server reads.
 
-    All of them append to one audit file, which is whole lines whoever writes (``audit.file_sink``).
+    All of them append to one audit file, whose lines stay whole whoever writes (``audit.file_sink``).
     """
     command, admin = proxy(workload), EMBEDDED_ADMIN_SOCKET.format(name=workload.name)
     flags = (*decides_by(layout), "--admin", f"unix:{admin}")
@@ -177,7 +177,7 @@ def embedding_proxy(layout: Layout, workload: MeshWorkload) -> Command:
 
 
 def hosting_check(layout: Layout) -> tuple[str, ...]:
-    """What fails, and says why, where no Envoy can host a server; empty when none has to."""
+    """A command that fails, and says why, where no Envoy can host a server; empty when none has to."""
     is_hosted = layout.authz is Authz.EMBEDDED or layout.server == "envoy"
     return _prepare_hosting() if is_hosted else ()
 

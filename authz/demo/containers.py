@@ -1,5 +1,5 @@
 """
-What containers of the demo's compose file run besides the product itself.
+The programs that containers of the demo's compose file run besides the product itself.
 
     python -m authz.demo.containers certificates     makes the mesh's authority and publishes its roots as they change
     python -m authz.demo.containers web              issues the gateway's certificate, and again at half of its life
@@ -8,7 +8,7 @@ What containers of the demo's compose file run besides the product itself.
 
 With ``--enforce native`` the last one renders native filters, too, and follows the issuer's keys, which belong to them.
 
-All work in the state directory (``layout``), of which each container mounts what is its business, and rename files into
+All work in the state directory (``layout``), of which each container mounts its own part, and rename files into
 place, which readers follow. ``/tmp/ready`` says that everything was written once.
 """
 
@@ -46,7 +46,7 @@ OTLP = f"run/authz/{Path(OTLP_SOCKET).name}"
 """The collector's socket as proxies see it: beside the authorization server's."""
 LOOK_SECONDS = 0.2
 DESCRIPTION, POLICIES = "envoy-configs/mesh.yaml", "policies"
-"""Below the state directory, mounted from the checkout."""
+"""Places below the state directory, mounted from the checkout."""
 
 
 def read_layout(state: Path = STATE, enforce: Enforce = Enforce.CHECK) -> Layout:

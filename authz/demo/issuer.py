@@ -140,7 +140,7 @@ def application(issuer: TokenIssuer, clock: Callable[[], float] = time.time) -> 
         )
 
     async def plain_token(request: Request) -> Response:
-        """For the shell: ``TOKEN=$(curl -s …/token/alice)``."""
+        """Answer a token as plain text, for the shell: ``TOKEN=$(curl -s …/token/alice)``."""
         person = request.path_params["person"]
         if person not in PEOPLE:
             return PlainTextResponse(f"nobody is called that; try {' or '.join(PEOPLE)}\n", 404)

@@ -54,7 +54,7 @@ class Layout:
     """The policies that are in force and watched, absolute."""
     mesh: Mesh
     offset: int = 0
-    """What every port was shifted by, those of ``mesh`` too."""
+    """The number that was added to every port, those of ``mesh`` too."""
     secrets: Secrets = Secrets.FILES
     """How proxies get their certificates; by SDS, the authority runs as a process of its own."""
     authz: Authz = Authz.SERVER

@@ -16,14 +16,14 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL."""
+"""The time between SIGTERM and SIGKILL."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = getattr(_libc, "prctl", None)  # only Linux has it
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run. ``name`` names its log; ``kind`` is for people."""
+    """A program to run. ``name`` names its log; ``kind`` is for people."""
 
     name: str
     kind: str

@@ -41,7 +41,7 @@ async def _relay(target: str, reader: asyncio.StreamReader, writer: asyncio.Stre
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until one side closes; then the other is told."""
+    """Pass bytes on until one side closes; then tell the other."""
     with suppress(OSError):
         while piece := await reader.read(PIECE_BYTES):
             writer.write(piece)

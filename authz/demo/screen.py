@@ -1,4 +1,4 @@
-"""What the demo prints: progress while it starts, what to open and try, and decisions as they are made."""
+"""The demo's output: progress while it starts, what to open and try, and decisions as they are made."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ class Screen:
 
 def invitation(layout: Layout, *, has_page: bool = False) -> str:
     """
-    What to open and try, as rich markup.
+    Tell what to open and try, as rich markup.
 
     Args:
         has_page: the authorization server serves the operator's page.

@@ -42,12 +42,12 @@ _ADVICE = (
     ("scanning an alias", "quote text that begins with `*`"),
     ("scanning a quoted scalar found unexpected end", "close the quote"),
 )
-"""What to do about libyaml's complaints, the first whose words are in it."""
+"""Advice for libyaml's complaints: the first entry whose words are in the complaint applies."""
 
 
 @dataclass(slots=True)
 class Extent:
-    """What reading a text has come to, for whoever reads a file in pieces."""
+    """The state of reading a text, for readers of a file in pieces."""
 
     documents: int = 0
     """Documents begun, empty ones too."""

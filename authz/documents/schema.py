@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Fault(NamedTuple):
-    """What a check has against a value; where it stands is added by the decoder."""
+    """The objection of a check to a value; the decoder adds the place."""
 
     code: str
     message: str

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _MARK = re.compile(rb"^---(?=[ \t\n]|\Z)", re.MULTILINE)
 _OTHER_BREAKS = (b"\r", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
-"""What YAML 1.1 takes for the end of a line besides the one that is counted here."""
+"""Characters that YAML 1.1 takes for the end of a line, besides the one that is counted here."""
 
 
 class Slice(NamedTuple):

@@ -56,7 +56,7 @@ def _has_kind(node: Node) -> bool:
 
 
 def _with_kind(item: Node, kind: str, version: Scalar) -> Node:
-    """What an item does not say is that of its list; the places are the item's own."""
+    """Take from the list whatever the item does not say; the places are the item's own."""
     if not isinstance(item, Mapping) or not kind or {"kind", "apiVersion"} <= item.entries.keys():
         return item
     entries = dict(item.entries)

@@ -33,7 +33,7 @@ from authz.mesh.nouns import Mesh, MeshWorkload
 EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
 """Spans are exported after a second, where Envoy waits five."""
 ADMIN_SOCKET_MODE = 0o660
-"""For the owner and its group: ``authz rotation check`` may run as another user (XA-194)."""
+"""The socket is open to the owner and the group, because ``authz rotation check`` may run as another user (XA-194)."""
 
 
 def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:

@@ -121,7 +121,7 @@ def _check_service(options: RenderOptions) -> GrpcService:
             host_selection_retry_max_attempts=5,
         ),
         initial_metadata=[
-            # What the check itself does not say, and the client cannot forge (XA-37, XA-58).
+            # These tell what the check itself does not say, and the client cannot forge them (XA-37, XA-58).
             HeaderValue(key="x-authz-remote-ip", value="%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
             HeaderValue(key="x-authz-direct-ip", value="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),
         ],

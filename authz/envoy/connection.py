@@ -1,5 +1,5 @@
 """
-What stands in a filter chain: the HTTP connection manager in its three roles, and the TCP proxy.
+The contents of a filter chain: the HTTP connection manager in its three roles, and the TCP proxy.
 
 Roles: ``INBOUND`` of a sidecar and ``GATEWAY`` ask the authorization server and normalise paths; ``OUTBOUND`` does
 neither, because policies are enforced where a request arrives (EV-9).
@@ -151,7 +151,8 @@ def _router() -> HttpFilter:
 
 def _body_bytes(mesh: MeshConfig) -> int:
     """
-    What the most demanding provider wants to see of a body, and one byte more, which shows that there is more (AP-83).
+    The number of bytes that the most demanding provider wants to see of a body, and one more, which shows that there is
+    more (AP-83).
 
     A provider that was not shown the body would accept what it should refuse.
     """
@@ -247,7 +248,7 @@ def _tcp_log(workload: MeshWorkload) -> AccessLog:
 
 
 def _decision_fields(namespace: str) -> dict[str, str]:
-    """What the authorization server says with every answer, as dynamic metadata (AP-88, XA-176, XA-177)."""
+    """The fields that the authorization server sends with every answer, as dynamic metadata (AP-88, XA-176, XA-177)."""
     names = (
         "decision",
         "decision_id",

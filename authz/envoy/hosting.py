@@ -57,7 +57,7 @@ from authz.envoy.messages import (
 )
 
 APPLICATION = "authz.service.embedded:application"
-"""What the module loads."""
+"""The application that the module loads."""
 SOCKET_MODE = 0o660
 """Group members may connect, strangers may not."""
 UPLOAD_SECONDS = 10.0

@@ -1,5 +1,5 @@
 """
-What can be chosen when a mesh is rendered, and the layout of the state directory in which every Envoy runs.
+The choices when a mesh is rendered, and the layout of the state directory in which every Envoy runs.
 
 All paths are relative to the state directory, the working directory of every process (XA-11):
 
@@ -16,7 +16,7 @@ All paths are relative to the state directory, the working directory of every pr
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log
 
-Somebody makes ``run/`` and ``logs/``. This file imports no Envoy library.
+The caller makes ``run/`` and ``logs/``. This file imports no Envoy library.
 """
 
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ class RenderOptions:
     enforce: Enforce = Enforce.CHECK
     """The way of workloads without the annotation ``mesh.authz/enforce``."""
     keep_check: frozenset[str] = frozenset()
-    """Names of workloads that ask whatever is said elsewhere: some of their policies are nothing Envoy could decide."""
+    """Names of workloads that ask the check in any case, because Envoy could not decide some of their policies."""
     workers: int = 2
     """Endpoints of the authorization server, one socket each (XA-123); none when it is embedded."""
     secrets: Secrets = Secrets.FILES
@@ -99,7 +99,7 @@ class RenderOptions:
     """The same among containers; empty: as ``otlp``."""
     sampling_percent: float = 100.0
     tls_minimum: str = "TLSv1_3"
-    """Between proxies; TLSv1_2 or TLSv1_3."""
+    """The minimum between proxies; TLSv1_2 or TLSv1_3."""
     tls_ciphers: tuple[str, ...] = ()
     """Cipher suites of TLS 1.2; empty: Envoy's default."""
     check_timeout_seconds: float = 0.5
@@ -109,7 +109,7 @@ class RenderOptions:
     max_connection_seconds: int = 600
     """Bounds how long a connection outlives its certificate (XA-141)."""
     max_downstream_connections: int = 10_000
-    """Per proxy, refused beyond it."""
+    """Connections to one proxy; further ones are refused."""
     query_values: tuple[str, ...] = ()
     """Query parameters whose values native proxies log, so that records have them; of others not even the names."""
     poll_seconds: float = 0

@@ -31,7 +31,7 @@ from authz.mesh.nouns import Mesh, MeshWorkload
 OUTSIDE_PORT = 443
 """The port for hosts that no ServiceEntry names."""
 HELLO_SECONDS = 5
-"""For the client's first message, in which the name stands."""
+"""The time for the client's first message, which holds the name."""
 
 
 def tls_inspector() -> ListenerFilter:

@@ -45,13 +45,13 @@ def modes_of(engine: Engine) -> MtlsModeOf:
 
 
 def permissive(_workload: MeshWorkload, _port: int) -> MtlsMode:
-    """What holds where nothing is configured (PA-3)."""
+    """Answer the mode that holds where nothing is configured (PA-3)."""
     return MtlsMode.PERMISSIVE
 
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """What the filters of workloads are made of whose Envoys decide by themselves."""
+    """The material of filters, for workloads whose Envoys decide by themselves."""
 
     engine: Engine
     key_sets: KeyTexts = field(default_factory=dict)

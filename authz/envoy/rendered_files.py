@@ -39,7 +39,7 @@ def differences(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
 
 
 def left_over(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Files that were rendered once, by their first line, and are no longer. Raises OSError."""
+    """Find files that, by their first line, were rendered once and are not rendered any longer. Raises OSError."""
     found = []
     for directory in RENDERED_DIRECTORIES:
         for path in sorted((out / directory).glob("*.*")):

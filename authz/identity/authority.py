@@ -49,7 +49,7 @@ class Authority:
     root_key: PrivateKey | None = field(default=None, repr=False)
     """Kept only when it was generated here; it may be taken away to a safe."""
     former: tuple[x509.Certificate, ...] = ()
-    """Intermediates that signed before: judges of lone leaves need them as long as such leaves live (XA-35)."""
+    """Intermediates that signed before: whoever judges a leaf alone needs them while such leaves live (XA-35)."""
 
     @property
     def id(self) -> str:
@@ -63,7 +63,7 @@ class Authority:
 
     @property
     def files(self) -> str:
-        """What the signing certificate's and key's files are called: another intermediate never overwrites them."""
+        """Names of the signing certificate's and key's files: another intermediate never overwrites them."""
         return f"signing-{self.signing.fingerprint(SHA256()).hex()[:16]}" if self.former else "signing"
 
     @property
@@ -73,7 +73,7 @@ class Authority:
 
     @property
     def chain_pem(self) -> bytes:
-        """What follows a leaf on the wire: the intermediates, without the root."""
+        """The certificates that follow a leaf on the wire: the intermediates, without the root."""
         return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in self.chain)
 
     @property

@@ -1,5 +1,5 @@
 """
-What is trusted for one trust domain: its roots, and intermediates that help to build a path but are not trusted.
+The trust in one trust domain: its roots, and intermediates that help to build a path but are not trusted.
 
 Federation is a mapping from trust domain to bundle: no bundle speaks for a trust domain that is not its own.
 """
@@ -20,7 +20,9 @@ class TrustBundle:
     trust_domain: TrustDomain
     roots: tuple[x509.Certificate, ...]
     intermediates: tuple[x509.Certificate, ...] = ()
-    """For peers whose chain is not at hand: Envoy sends only the leaf to the authorization server (XA-35)."""
+    """
+    Intermediates for peers whose chain is not at hand: Envoy sends only the leaf to the authorization server (XA-35).
+    """
 
     @property
     def pem(self) -> bytes:

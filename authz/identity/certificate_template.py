@@ -1,5 +1,5 @@
 """
-What a certificate shall be, before anybody signs it: plain values, times in seconds since the epoch (UTC).
+A certificate as it shall be, before anybody signs it: plain values, times in seconds since the epoch (UTC).
 
 Each kind of certificate is one function; ``sign`` turns any template into a certificate.
 Source: SPIFFE X.509-SVID sections 2 to 4, RFC 5280 section 4.2.
@@ -26,7 +26,7 @@ _DNS_NAME = re.compile(rf"(?:\*\.)?{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 
 @dataclass(frozen=True, slots=True)
 class CertificateTemplate:
-    """Everything of a certificate but the key, the serial number and the issuer."""
+    """Everything in a certificate except the key, the serial number and the issuer."""
 
     organization: str
     not_before: float

@@ -80,10 +80,10 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What proxies should serve and trust. None: not known, so not compared."""
+    """The certificates that proxies should serve and trust. None stands for unknown, and is not compared."""
 
     serials: Mapping[str, frozenset[int]] | None = None
-    """By SPIFFE ID; an identity that is not here was not issued by us."""
+    """Serial numbers by SPIFFE ID; an identity that is missing was not issued here."""
     roots: frozenset[int] | None = None
 
 
@@ -104,7 +104,7 @@ def read_served(text: str) -> tuple[Served, ...]:
 
 def expected_serials(issued: Iterable[Issuance], now: float) -> dict[str, frozenset[int]]:
     """
-    What should be served by now, from the ledger, oldest first: the last certificate of each holder.
+    Find what should be served by now, from the ledger, oldest first: the last certificate of each holder.
 
     One that was followed within the last ``GRACE_SECONDS`` still counts.
     """

@@ -16,7 +16,7 @@ from authz.identity.secret_files import SECRET_MODE, write_file
 from authz.identity.svid_validation import Rejection
 
 TOKENS_DIRECTORY = "join-tokens"
-"""Below the authority's directory."""
+"""Name of their directory, below the authority's."""
 TOKEN_BYTES = 32
 TOKEN_TTL_SECONDS = 600.0
 """Spire's default."""
@@ -24,7 +24,7 @@ TOKEN_TTL_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """What is kept of a token."""
+    """The part of a token that is kept."""
 
     digest: str
     """SHA-256, hexadecimal: the token has 256 random bits, so neither salt nor stretching adds anything."""
@@ -54,16 +54,16 @@ class TakenToken:
     """A token that nobody else can take any more; ``spend`` it, or ``give_back`` where nothing came of it."""
 
     spiffe_id: SpiffeId
-    """Whom it is for."""
+    """The identity that it is for."""
     place: Path
     aside: Path
 
     def spend(self) -> None:
-        """For good. Raises OSError."""
+        """Use the token up for good. Raises OSError."""
         self.aside.unlink(missing_ok=True)
 
     def give_back(self) -> None:
-        """It can be used as if it never had been. Raises OSError."""
+        """Put the token back, as if it had never been taken. Raises OSError."""
         self.aside.rename(self.place)
 
 

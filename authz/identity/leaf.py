@@ -42,7 +42,7 @@ class Parts:
 
     certificate: x509.Certificate
     name: str
-    """For messages: what it is, ``the certificate`` or ``the intermediate `O=…` ``."""
+    """The certificate's name in messages: ``the certificate`` or ``the intermediate `O=…` ``."""
     basic_constraints: x509.BasicConstraints | None
     key_usage: x509.KeyUsage | None
     is_key_usage_critical: bool

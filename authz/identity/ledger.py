@@ -14,7 +14,7 @@ from authz.identity.registrar import Issuance
 
 LEDGER_FILE = "issued.jsonl"
 MAX_BYTES = 16 << 20
-"""Beyond it a new file is begun, and one older kept."""
+"""A larger file is put aside, and only one older file is kept."""
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ CACHED_CERTIFICATES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Who was found in order, and while nothing but time passes: ``begin <= now < end``, seconds since the epoch."""
+    """The identity that was found in order, valid while ``begin <= now < end``, in seconds since the epoch."""
 
     principal: str
     begin: float

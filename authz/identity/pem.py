@@ -1,4 +1,4 @@
-"""What can be said of a PEM file without a library: whether its private key is encrypted."""
+"""Tell, without a library, whether the private key in a PEM file is encrypted."""
 
 import errno
 from pathlib import Path
@@ -23,7 +23,7 @@ def refuse_encrypted_key(file: Path | str) -> None:
 
 
 def encrypted_key(file: Path | str) -> str:
-    """What is said of an encrypted key."""
+    """The message about an encrypted key."""
     return (
         f"the private key in `{file}` is encrypted, and nobody is asked for a pass phrase: write it without one, "
         f"`openssl pkey -in {file} -out PLAIN.key`, readable by this user alone"

@@ -24,7 +24,7 @@ REMEMBERED_PEERS = 10_000
 
 
 class Cause(StrEnum):
-    """What kind of refusal it is: istiod counts them apart."""
+    """The kind of a refusal; istiod counts them apart, too."""
 
     DENIED = "denied"
     """Whoever asks has no proof, no entry, or is revoked."""
@@ -92,7 +92,7 @@ class SigningLimit:
 
 
 def _observe_nothing(_: Issuance) -> None:
-    """For callers who keep no record."""
+    """Keep no record, for callers who want none."""
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ class KeptAnswer:
 
     svid: Issued
     grant: Grant
-    """By which it was issued."""
+    """The grant by which it was issued."""
     renew_at: float
     failure: str = ""
     """Why the last renewal failed; empty when it did not."""
@@ -92,7 +92,7 @@ class Shelf:
 
     @property
     def kept(self) -> dict[Holder, KeptAnswer]:
-        """What is in use, for display."""
+        """List what is in use, for display."""
         return dict(self._kept)
 
     def _issue(self, evidence: Evidence, spiffe_id: SpiffeId, now: float) -> Issued | Refused:

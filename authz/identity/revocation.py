@@ -1,5 +1,6 @@
 """
-What is refused long before it expires: serial numbers and SPIFFE IDs (XA-159: only the authorization server can).
+Revocations, which take effect long before a certificate expires: serial numbers and SPIFFE IDs (XA-159: only the
+authorization server can).
 
 A text file, one entry per line, ``#`` begins a comment:
 

@@ -1,4 +1,4 @@
-"""What documents of several kinds have alike: metadata, ports, addresses; what is wrong with them is noted."""
+"""The parts that documents of several kinds share: metadata, ports, addresses; problems are noted."""
 
 import ipaddress
 

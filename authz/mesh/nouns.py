@@ -16,16 +16,16 @@ from authz.core.spiffe import SpiffeId
 
 
 class Protocol(StrEnum):
-    """What is spoken on a port. ``GRPC`` and ``HTTP2`` differ from ``HTTP`` only in the way to the application."""
+    """The protocol on a port. ``GRPC`` and ``HTTP2`` differ from ``HTTP`` only in the way to the application."""
 
     HTTP = "HTTP"
     HTTP2 = "HTTP2"
     GRPC = "GRPC"
     TCP = "TCP"
     HTTPS = "HTTPS"
-    """For external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
+    """Used for external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
     HTTP_PROXY = "HTTP_PROXY"
-    """For outbound ports only: a forward proxy for any external host, by way of the egress gateway."""
+    """Used for outbound ports only: a forward proxy to any external host through the egress gateway."""
 
     @property
     def is_http(self) -> bool:
@@ -76,7 +76,7 @@ class TlsMode(StrEnum):
     MUTUAL = "MUTUAL"
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
     PASSTHROUGH = "PASSTHROUGH"
-    """For a gateway's server only: the client's own TLS, unopened, to the host whose name it asks for."""
+    """Used for a gateway's server only: the client's own TLS, unopened, to the host whose name it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class RouteRule:
 
 @dataclass(frozen=True, slots=True)
 class RouteHost:
-    """What a gateway's server does for some hosts (``*`` for all)."""
+    """The routes of a gateway's server for some hosts (``*`` for all)."""
 
     hosts: tuple[str, ...]
     rules: tuple[RouteRule, ...]
@@ -205,7 +205,7 @@ class MeshWorkload:
     servers: tuple[GatewayServer, ...] = ()
     """Not empty for gateways."""
     enforce: Enforce | None = None
-    """By annotation; None: as the rendering says for all."""
+    """The choice by annotation; None leaves it to the rendering."""
     location: Location = NOWHERE
 
     @property

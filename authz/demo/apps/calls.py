@@ -40,7 +40,7 @@ TIMEOUT_SECONDS = 3.0
 @dataclass(frozen=True, slots=True)
 class AppReply:
     """
-    What another service said. ``status`` is 0 when there was no answer at all.
+    The answer of another service. ``status`` is 0 when there was no answer at all.
 
     ``decision_id`` is set when the other side's authorization server denied the request.
     """

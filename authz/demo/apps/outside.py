@@ -21,7 +21,8 @@ def outside() -> Starlette:
                 "in_print": True,
                 "price": "9.99 EUR",
                 "seller": "Example Books",
-                # What reached the outside world: the demo checks that no token and no mesh identity is among it.
+                # Everything that reached the outside world: the demo checks that it holds no token and no mesh
+                # identity.
                 "seen_headers": sorted(request.headers.keys()),
             }
         )

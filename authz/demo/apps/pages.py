@@ -16,7 +16,7 @@ STYLE = resources.files("authz.demo.apps").joinpath("style.css").read_text(encod
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks, as the ingress gateway found in the verified token; all empty without one."""
+    """The person who asks, as the ingress gateway read from the verified token; all fields are empty without one."""
 
     name: str = ""
     role: str = ""

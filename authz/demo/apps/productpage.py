@@ -115,7 +115,10 @@ class Productpage:
         return Response(status_code=204)
 
     async def order(self, request: Request) -> Response:
-        """What the CUSTOM policy guards: the external provider, not we, says how many copies may be ordered."""
+        """
+        The route that the CUSTOM policy guards: the external provider, not this service, says how many copies may be
+        ordered.
+        """
         return JSONResponse({"ordered": request.query_params.get("quantity", "1"), "by": _visitor(request).name})
 
     async def whoami(self, request: Request) -> Response:

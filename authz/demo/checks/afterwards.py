@@ -20,7 +20,7 @@ _Facts = dict[str, Json]
 
 
 def findings(*, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
-    """What records, traces and explanations say, in the order of the table."""
+    """Yield the scenarios of records, traces and explanations, in the order of the table."""
     name = "one trace joins spans, access logs and records of every hop"
     yield Scenario("Traces", name, TRACED, _one_trace if enforce is Enforce.CHECK else _one_native_trace)
     yield Scenario("Traces", "a client that does not sample is not traced, but recorded", "a record", _unsampled)
@@ -110,7 +110,7 @@ async def _unsampled(world: World) -> str:
 
 
 async def _explained(world: World, path: str, token: str = "") -> str:
-    """What a newcomer reads: one command, given nothing but the id of the refusal."""
+    """Run the one command that a newcomer reads, given nothing but the id of the refusal."""
     reply = await world.visit(path, token)
     await world.outcome(reply)  # waits for the record
     process = await asyncio.create_subprocess_exec(

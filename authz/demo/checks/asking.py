@@ -25,7 +25,7 @@ CALL_SECONDS = 5.0
 
 
 def who_gets_one(group: str, *, has_users: bool) -> Iterator[Scenario]:
-    """All of them."""
+    """Yield all scenarios, in the order of the table."""
     yield Scenario(group, "expired, self-made and foreign ones, at every proxy", "all refused", _at_every_hop)
     yield Scenario(
         group, "the same at the authority", "UNAVAILABLE, recorded nowhere, nothing given", _at_the_authority

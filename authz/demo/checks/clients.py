@@ -37,9 +37,8 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """
-    What came back. ``status`` is 0 when there was no HTTP answer; ``failure`` then says how it ended.
-
-    Header names are lower-case; of a repeated one the last counts.
+    The answer. ``status`` is 0 when there was no HTTP answer; ``failure`` then says how it ended. Header names are
+    lower-case, and the last of several headers with one name counts.
     """
 
     status: int = 0

@@ -1,8 +1,8 @@
 """
 The demo as containers, from the outside: start them, wait until all are healthy, run the check, take them away.
 
-Nothing but the ``docker`` command line is used. The check itself runs in a container (``checks.inside``); what it
-cannot do from there, ending and starting other containers, is done here at its word.
+Nothing but the ``docker`` command line is used. The check itself runs in a container (``checks.inside``); ending and
+starting other containers, which it cannot do from there, is done here when it asks.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from authz.demo.checks.world import World
 
 
 def door_scenarios() -> Iterator[Scenario]:
-    """All of them, in the order of the table."""
+    """Yield the scenarios, in the order of the table."""
     yield from _tokens()
     yield from _roles()
     yield from _paths()

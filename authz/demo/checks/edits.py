@@ -9,7 +9,7 @@ from authz.demo.layout import DemoError
 
 @asynccontextmanager
 async def changed(path: Path, change: Callable[[str], str]) -> AsyncIterator[None]:
-    """For a while, the file has what ``change`` makes of its text; a file that was not there is removed again."""
+    """Keep in the file, for a while, what ``change`` makes of its text; a file that did not exist is removed again."""
     before = _read(path)
     replace_file(path, change(before or ""))
     try:

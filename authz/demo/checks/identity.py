@@ -24,19 +24,19 @@ SETTLE_SECONDS = CONNECTION_SECONDS + 1
 OUTAGE_SECONDS = 3.0
 """How long the authority is dead, unless the check was told otherwise."""
 LONG_SECONDS = 60.0
-"""From here on an outage is planned so that every certificate falls due for renewal in the middle of it."""
+"""An outage of at least this length is planned so that every certificate falls due for renewal in its middle."""
 LIFE_FACTOR = 1.5
 """Life of a certificate by the length of a long outage: half of it passes during the outage, its end does not."""
 PAUSE_SECONDS = 0.02
 LONG_PAUSE_SECONDS = 0.2
-"""Between two requests of one caller, where they go on for minutes."""
+"""The pause between two requests of one caller, where they go on for minutes."""
 HANDSHAKES = "/stats?filter=%5Elistener%5C..*%5C.ssl%5C.handshake$"
 EDGES = (
     ("productpage-v1", "details.bookinfo.svc.cluster.local", "/details/0"),
     ("productpage-v1", "reviews.bookinfo.svc.cluster.local", "/reviews/0"),
     ("reviews-v2", "ratings.bookinfo.svc.cluster.local", "/ratings/0"),
 )
-"""On which requests run all the while."""
+"""The edges on which requests run all the while."""
 IMPOSTOR = """
 admin: {{address: {{pipe: {{path: check/impostor.admin.sock}}}}}}
 static_resources:
@@ -60,7 +60,10 @@ static_resources:
 
 
 def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS, *, has_users: bool = False) -> Iterator[Scenario]:
-    """All of them; each leaves the mesh as it found it, the drill with another root. ``has_users``: as in ``World``."""
+    """
+    Yield the scenarios; each leaves the mesh as it found it, but the drill leaves another root. ``has_users``: as in
+    ``World``.
+    """
     group = "Certificates by SDS"
     yield from who_gets_one(group, has_users=has_users)
     yield Scenario(group, "authz rotation check", "exit code 0", _check)
@@ -84,7 +87,7 @@ def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS, *, has_users: boo
 
 @dataclass
 class Load:
-    """What the requests came to."""
+    """The results of the requests."""
 
     answers: Counter[str] = field(default_factory=Counter)
 

@@ -34,7 +34,7 @@ spec:
 
 
 def incidents(*, authz: Authz = Authz.SERVER, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
-    """All of them; each leaves the mesh as it found it. What fails how depends on who decides."""
+    """Yield the scenarios; each leaves the mesh as it found it. How things fail depends on who decides."""
     is_native = enforce is Enforce.NATIVE
     yield from records()
 

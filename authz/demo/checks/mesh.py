@@ -9,7 +9,7 @@ from authz.mesh.nouns import Enforce
 
 
 def mesh_scenarios(*, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
-    """All of them, in the order of the table. Only the check tells a TLS client why its connection ends."""
+    """Yield the scenarios, in the order of the table. Only the check tells a TLS client why its connection ends."""
     yield from _edges()
     yield from _identities()
     yield from _database("access denied" if enforce is Enforce.CHECK else "closed")

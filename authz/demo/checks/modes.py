@@ -17,7 +17,7 @@ spec: {selector: {matchLabels: {app: details}}, rules: [{to: [{operation: {paths
 
 
 def mode_scenarios() -> Iterator[Scenario]:
-    """All of them; each leaves the mesh as it found it, except the first two, which belong together."""
+    """Yield the scenarios; each leaves the mesh as it found it, except the first two, which belong together."""
     group = "Modes of PeerAuthentication"
     yield Scenario(group, "DISABLE for details: plaintext", "403 no ALLOW", _disabled_plaintext)
     yield Scenario(group, "and from productpage's proxy, which follows", "403 no ALLOW", _disabled_from_a_proxy)

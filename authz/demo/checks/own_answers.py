@@ -23,7 +23,7 @@ spec: {action: PERMIT}
 
 
 def embedded_incidents(group: str) -> Iterator[Scenario]:
-    """All of them; those about one proxy belong together."""
+    """Yield the scenarios; those about one proxy belong together."""
     yield Scenario(
         group, "every proxy reports for itself: health, metrics, one version", "all ready, by one version", _reports
     )
@@ -35,7 +35,7 @@ def embedded_incidents(group: str) -> Iterator[Scenario]:
 
 
 async def _reports(world: World) -> str:
-    """What a Prometheus beside each proxy would see."""
+    """Read what a Prometheus beside each proxy would see."""
     ready, versions = 0, set[str]()
     for workload in world.layout.mesh.workloads:
         path = world.layout.state / EMBEDDED_ADMIN_SOCKET.format(name=workload.name)

@@ -55,7 +55,7 @@ class Places:
 
     @property
     def sidecar_selector(self) -> str:
-        """What registration entries say of who asks there."""
+        """The selector that registration entries give to whoever asks there."""
         return f"unix:uid:{os.getuid()}"
 
     def strangers_socket(self) -> Path:
@@ -86,7 +86,7 @@ class Places:
         return self.layout.spans
 
     async def operator_logs(self) -> list[str]:
-        """What the authorization server told its operator so far; of every proxy, when each has one inside."""
+        """The log of the authorization server so far; that of every proxy, where each has a server inside."""
         embedded = [workload.name for workload in self.layout.mesh.workloads]
         names = embedded if self.layout.authz is Authz.EMBEDDED else [AUTHZ]
         logs = (self.layout.state / "logs" / f"{name}.log" for name in names)

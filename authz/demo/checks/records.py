@@ -13,7 +13,7 @@ JOINED = "details, ingressgateway, productpage, reviews"
 
 
 def records() -> Iterator[Scenario]:
-    """All of them; they change nothing."""
+    """Yield the scenarios; they change nothing."""
     group = "Records"
     yield Scenario(group, "two denials have two ids, both in the audit log", "two ids, two records", _two_ids)
     yield Scenario(group, "one request id joins every hop of a page", JOINED, _one_request_id)

@@ -41,7 +41,7 @@ def all_scenarios(
     outage_seconds: float = OUTAGE_SECONDS,
     has_users: bool = False,
 ) -> Iterator[Scenario]:
-    """In the order of the table; the rough ones come last."""
+    """Yield every scenario in the order of the table; the rough ones come last."""
     yield from door_scenarios()
     yield from mesh_scenarios(enforce=enforce)
     yield from findings(enforce=enforce)

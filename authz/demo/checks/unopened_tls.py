@@ -23,7 +23,7 @@ VOLUMES = "/books/v1/volumes"
 
 
 def passthrough_scenarios() -> Iterator[Scenario]:
-    """All of them; each leaves the mesh as it found it."""
+    """Yield the scenarios; each leaves the mesh as it found it."""
     group = "TLS out of the mesh, unopened"
     yield Scenario(group, "a listed name: the outside world's own certificate", "200", _listed)
     yield Scenario(group, "a name that is not listed", f"{REFUSED}, nobody dialled", _not_listed)
@@ -52,7 +52,7 @@ def _tls(world: World, name: str) -> Tls:
 
 
 async def _ask(world: World, name: str) -> Reply:
-    """As an application that speaks TLS itself; ``""``: without a server name."""
+    """Ask as an application that speaks TLS itself; ``""``: without a server name."""
     tls = _tls(world, name)
     return await asyncio.to_thread(send, _place(world), "GET", VOLUMES, host=name or LISTED, tls=tls)
 
@@ -114,7 +114,9 @@ def _is_gateway(record: Record) -> bool:
 
 
 async def _other_port(world: World) -> str:
-    """With the certificate of a workload that may not leave, a listed SNI, and a host that is not its business."""
+    """
+    Ask with the certificate of a workload that may not leave, a listed SNI, and a host that it has no business with.
+    """
     gateway, _ = _gateway(world)
     place = world.egress(next(server.port for server in gateway.servers if server.is_egress))
     mesh = world.mesh_tls("reviews-v1")

@@ -27,7 +27,7 @@ from authz.envoy.options import Secrets
 from authz.identity.secret_files import write_file, write_secret_files
 
 PATIENCE_SECONDS = 20.0
-"""For things that must happen but take their time: a restart, a health check."""
+"""The patience with things that must happen but take their time: a restart, a health check."""
 PROMPT_SECONDS = 1.0
 """A change of policies is in force within this."""
 PAUSE_SECONDS = 0.03
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class Processes(Protocol):
-    """Who can end things and start them again, by the names of ``demo.commands``."""
+    """The side that ends things and starts them again, by the names of ``demo.commands``."""
 
     async def kill(self, name: str) -> None:
         """End it at once and leave it down."""
@@ -69,7 +69,7 @@ class World(Places):
         self._remarks.append(text)
 
     def take_remarks(self) -> str:
-        """What scenarios remarked since the last call, as one line."""
+        """Return what scenarios remarked since the last call, as one line."""
         taken, self._remarks = "; ".join(self._remarks), []
         return taken
 
@@ -80,7 +80,7 @@ class World(Places):
 
     @asynccontextmanager
     async def impostor(self, configuration: str) -> AsyncIterator[None]:
-        """For a while, an Envoy that the mesh knows nothing of runs in the state directory."""
+        """Run for a while, in the state directory, an Envoy that the mesh does not know."""
         path = self.layout.state / "check" / "impostor.yaml"
         write_file(path, configuration.encode())
         arguments = ("-c", str(path), "--disable-hot-restart", "--concurrency", "1", "-l", "critical")
@@ -229,15 +229,15 @@ class World(Places):
     # --- policies ---------------------------------------------------------------------------------------------------
 
     def edited(self, file: str, old: str, new: str) -> AbstractAsyncContextManager[None]:
-        """For a while, ``new`` stands in place of ``old`` in a policy file of the copy."""
+        """Put ``new`` in place of ``old`` for a while, in a policy file of the copy."""
         return changed(self.layout.policies / file, lambda text: replaced(file, text, old, new))
 
     def written(self, file: str, text: str) -> AbstractAsyncContextManager[None]:
-        """For a while, there is this policy file."""
+        """Add this policy file for a while."""
         return changed(self.layout.policies / file, lambda _: text)
 
     def granted(self, spiffe_id: str, selector: str) -> AbstractAsyncContextManager[None]:
-        """For a while, there is this registration entry, too."""
+        """Add this registration entry for a while."""
         entry = f"- spiffeID: {spiffe_id}\n  selectors: [{selector}]\n"
         return changed(self.entries, lambda text: text + entry)
 

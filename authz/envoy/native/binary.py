@@ -13,8 +13,8 @@ RUNTIME: dict[str, bool | int] = {
     MAX_PROGRAM: 32768,
 }
 """
-What Istio sets for every Envoy: a fragment is cut off, not refused (PN-2), and regular expressions may be as long as
-names are. By its own default Envoy refuses all filters for a service account of some sixty letters.
+The runtime that Istio sets for every Envoy: a fragment is cut off, not refused (PN-2), and regular expressions may be
+as long as names are. By its own default Envoy refuses all filters for a service account of some sixty letters.
 """
 
 
@@ -42,6 +42,6 @@ def find_envoy(given: str = "") -> str:
 
 
 def envoy_text(log: str) -> str:
-    """What Envoy says is wrong: the last lines of its log without time and place."""
+    """Return Envoy's own complaint: the last lines of its log without time and place."""
     lines = [line.rpartition("] ")[2] if line.startswith("[") else line for line in log.splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(lines[-3:])) or "it says nothing"

@@ -114,7 +114,7 @@ def _asking(rules: ProviderRules, cluster_of: ClusterOf, *, tcp: bool) -> Filter
 
 
 def _needs(engine: Engine, workload: Workload) -> dict[str, Needs]:
-    """What each rule needs, by Istio's name of the rule."""
+    """Find what each rule needs, by Istio's name of the rule."""
     found = {}
     for policy in engine.for_workload(workload).policies:
         prefix = f"istio-ext-authz-{policy.provider}-" if policy.action is Action.CUSTOM else ""

@@ -30,7 +30,7 @@ def rank_names(number: int) -> list[str]:
 
 
 def shadow_prefix(stage: FilterStage, part: int) -> str:
-    """What a look-up's results begin with."""
+    """The prefix of a look-up's results."""
     return f"authz_{stage}_{part}_"
 
 

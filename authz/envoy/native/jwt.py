@@ -28,7 +28,7 @@ _ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "Ed25519": ("EdDSA",),
     "oct": ("HS256", "HS384", "HS512"),
 }
-"""By family of ``tokens.jwks.Key``."""
+"""Algorithms by family of ``tokens.jwks.Key``."""
 _MODULUS = (
     "nOPQdhK8ww-eCPnj_Fes-QJviPAhhMxZRSrEu7cGIUmtdmKqZSFUi-dOGhQRkVZNSfOWC2tpsqYH6wQxlN2zcwFB578p15NLGh5L"
     "q_G0ddHoTkHnoKhLZUQrmAphkyyHOk3RVDwr2uFtPJLkkB5TzHxTg0XeVGNFeHUoagvCzBNoy2LJb9X8y35VsHmEcb2TDHJ9f9I0"

@@ -1,5 +1,5 @@
 """
-What of a workload's policies Envoy decides by itself, and what stays with the check, rule by rule, with the reason.
+The policies of a workload that Envoy decides by itself, and those that stay with the check, rule by rule, with reasons.
 
 One rule that stays keeps the whole workload with the check: its stages see each other's work (EV-6), and filters
 without that rule would decide something else. Nothing is left out silently.
@@ -18,13 +18,16 @@ from authz.envoy.native.binary import MAX_PROGRAM, RUNTIME
 from authz.envoy.native.filters import NativeFilters
 
 _REFUSED = re.compile(r"[\x00\n\r]")
-"""In the name of a header Envoy refuses these, and with them its whole configuration."""
+"""Envoy refuses these in the name of a header, and with them its whole configuration."""
 MAX_NAME_BYTES = 8192
-"""Of a name that is matched by a regular expression: ``binary.RUNTIME`` bounds its program, some step for a byte."""
+"""
+The longest name that a regular expression can match: ``binary.RUNTIME`` bounds its program, at about a step for each
+byte.
+"""
 
 
 class Feature(StrEnum):
-    """What the server does besides Istio's policies, for every request."""
+    """A thing that the server does for every request besides Istio's policies."""
 
     REVOCATION = "revocation"
     PEER_CERTIFICATE = "peer-certificate"
@@ -48,7 +51,7 @@ class RuleReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What Envoy decides by itself for one workload, rule by rule."""
+    """The rules of one workload that Envoy decides by itself, and those that it does not."""
 
     rules: tuple[RuleReport, ...]
     workload: tuple[str, ...]
@@ -91,7 +94,7 @@ _FEATURES = {
 
 
 def remarks(native: NativeFilters) -> Iterator[str]:
-    """What is worth knowing of how the stages are written, and of the Envoy that is to take them."""
+    """Remarks on how the stages are written, and on the Envoy that is to take them."""
     longest = max(_expressions([one.config for one in native.filters]), default=0)
     if longest > LONG_EXPRESSION:
         yield (

@@ -60,7 +60,7 @@ def refusing_filter(policies: Policies, *, tcp: bool = False) -> Filter:
 
 
 def dry_run_prefix(stage: FilterStage) -> str:
-    """What Envoy puts before the names of a stage's dry-run statistics."""
+    """The prefix that Envoy puts before the names of a stage's dry-run statistics."""
     return _DRY_RUN[stage]
 
 

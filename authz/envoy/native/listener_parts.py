@@ -1,5 +1,6 @@
 """
-What a listener of a proxy that decides by itself has beside its slots: network filters, records, and decision ids.
+The parts of a listener that a proxy that decides by itself has beside its slots: network filters, records, decision
+ids.
 
 Listeners are typed messages; what belongs to policies is plain data and takes the places that were left for it.
 """

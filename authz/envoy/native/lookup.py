@@ -1,8 +1,9 @@
 """
 Which rules of a stage can match at all, by one attribute of the request: the plan behind ``matcher_tree``.
 
-Pure arithmetic on ordinals; what a rule needs comes from the core (``CompiledRule.needs``): nothing is expressed anew.
-Every bucket holds at least the rules that can match a request that is led to it; a rule too many costs time, no more.
+Pure arithmetic on ordinals; what a rule needs comes from the core (``CompiledRule.needs``): nothing is expressed twice.
+Every bucket holds at least the rules that can match a request that is led to it; a superfluous rule costs time and
+nothing else.
 """
 
 from collections import Counter, defaultdict
@@ -157,7 +158,7 @@ class _Depth:
 
 
 class _Below:
-    """What stands below a look-up: a bucket, or another look-up where the bucket is large; equal ones are one."""
+    """The node below a look-up: a bucket, or another look-up where the bucket is large; equal ones are shared."""
 
     def __init__(self, rules: Sequence[Needs], keys: Sequence[str], depth: "_Depth") -> None:
         self._rules = rules

@@ -28,14 +28,14 @@ VALUES: Mapping[str, tuple[str, str]] = {
     IDENTITY: ("authz.identity", "%DOWNSTREAM_PEER_URI_SAN%|%DOWNSTREAM_PEER_DNS_SAN%"),
     PORT: ("authz.port", "%DOWNSTREAM_LOCAL_PORT%"),
 }
-"""By attribute: name of the object in filter state, and its text."""
+"""For each attribute, the name of the object in filter state and its text."""
 SAFE: Mapping[str, str] = {
     # Policies compare hosts ignoring case, a map does not.
     HOST: "[^A-Z]*",
     # One name at most: policies look at every name of a certificate.
     IDENTITY: r"(spiffe://[^,|]*|-)\|-",
 }
-"""By attribute: values outside this expression are led to a walk over every rule."""
+"""For each attribute, the expression of safe values; others are led to a walk over every rule."""
 MakeFilter = Callable[[Bucket], Filter]
 
 
@@ -83,12 +83,12 @@ def values(wanted: Iterable[tuple[str, str]]) -> Filter:
 
 
 def state_input(name: str) -> Message:
-    """What a matching tree looks at: a text in filter state."""
+    """The input of a matching tree: a text in filter state."""
     return {"name": "value", "typed_config": {"@type": _INPUT_TYPE, "key": name}}
 
 
 def run_chain(name: str) -> Message:
-    """What a matching tree does: run the filters of a named chain."""
+    """The action of a matching tree: run the filters of a named chain."""
     return {"action": {"name": "run", "typed_config": {"@type": _ACTION_TYPE, "filter_chain_name": name}}}
 
 

@@ -21,7 +21,7 @@ NEVER: Message = {
     "permissions": [{"not_rule": {"any": True}}],
     "principals": [{"not_id": {"any": True}}],
 }
-"""What a policy without rules becomes: it matches nothing, and still makes the workload one with ALLOW policies."""
+"""The form of a policy without rules: it matches nothing, and still makes the workload one with ALLOW policies."""
 
 _PERMISSION_KEYS = ("destination.ip", "destination.port", "connection.sni")
 _FILTERS, _HEADERS, _CLAIMS = "experimental.envoy.filters.", "request.headers", "request.auth.claims"

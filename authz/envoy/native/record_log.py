@@ -31,18 +31,18 @@ PAYLOAD, HEADER = "payload", "header"
 _TYPE = "type.googleapis.com/envoy."
 _FIXED_CLAIMS = (("iss",), ("sub",), ("exp",))
 _UNWRITABLE = frozenset(':)%"\\')
-"""What cannot stand in the argument of a format command."""
+"""Characters that cannot stand in the argument of a format command."""
 _TEXT = "="
 """
-Before each command that reads dynamic metadata. A value of one command is written with its type, for which Envoy 1.40
-copies all metadata of the request, the token's payload included: with twenty claims that is 22,000 instructions a
-field, a tenth of the whole request. Text beside other text takes 1,700.
+The text before each command that reads dynamic metadata. A value of one command is written with its type, for which
+Envoy 1.40 copies all metadata of the request, the token's payload included: with twenty claims that is 22,000
+instructions a field, a tenth of the whole request. Text beside other text takes 1,700.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose proxy logs, and where: constant parts of every entry."""
+    """The proxy that logs, and where: the constant parts of every entry."""
 
     workload: Workload
     proxy: str
@@ -185,7 +185,7 @@ def _tcp_fields(asked: Asked) -> Config:
 
 def _results(namespace: str, asked: Asked) -> Config:
     """
-    What the RBAC filters found, name by name: writing their whole metadata costs Envoy more than all the other fields.
+    Write what the RBAC filters found, name by name: their whole metadata would cost Envoy more than all other fields.
     """
     names = ["enforced_effective_policy_id", "enforced_engine_result"] if namespace == HTTP_RBAC else []
     for prefix, applies in (

@@ -37,7 +37,7 @@ class Slot:
 
     @property
     def problem(self) -> str:
-        """What is wrong, for people; empty when nothing is."""
+        """The trouble, in words for people; empty without any."""
         if self.is_in_force:
             return ""
         if not self.rendered:
@@ -88,7 +88,7 @@ def compare(running: Mapping[str, Slot], rendered: Mapping[str, str]) -> tuple[S
 
 
 def last_refusal(log: Path) -> str:
-    """What Envoy last said in its log of a file that it refused, on one line; empty where it has not, or has no log."""
+    """Return, on one line, what Envoy last logged about a file that it refused; empty without such a line or a log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _LOG_TAIL))

@@ -19,7 +19,7 @@ _ACTION_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.ExecuteFilterA
 _EXTENSION_TYPE = f"{TYPE}envoy.config.core.v3.TypedExtensionConfig"
 _WAITS = "envoy.filters.http.ext_authz"
 TYPES = (COMPOSITE_TYPE, HTTP_RBAC_TYPE)
-"""What a slot may be filled with: a Composite filter, or the RBAC filter without rules, which lets everything pass."""
+"""The types that may fill a slot: a Composite filter, or the RBAC filter without rules, which lets everything pass."""
 _CHAIN = "all"
 
 

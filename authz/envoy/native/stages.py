@@ -11,7 +11,7 @@ BAD_CUSTOM = "-deny-due-to-bad-CUSTOM-action"
 
 
 class FilterStage(StrEnum):
-    """In the order in which a request passes them (EV-1)."""
+    """The stages in the order in which a request passes them (EV-1)."""
 
     CUSTOM = "custom"
     JWT = "jwt"
