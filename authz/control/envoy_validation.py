@@ -16,7 +16,7 @@ from authz.envoy.native.binary import RUNTIME, EnvoyError, envoy_text, find_envo
 
 AUTO, OFF = "auto", "off"
 MAX_BYTES = 1_000_000
-"""Filters of more than this are shown to Envoy only where a binary is named: it would take seconds."""
+"""Filters larger than this are shown to Envoy only where a binary is named, because it takes seconds."""
 TIMEOUT_SECONDS = 120.0
 _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ECHO: Json = {
@@ -130,7 +130,7 @@ class Shown:
 
 
 def bootstrap(changed: Mapping[str, Shown]) -> dict[str, Json]:
-    """A configuration with listeners for each workload, whose filters are the very ones."""
+    """A configuration with listeners for each workload, with exactly these filters."""
     listeners: list[Json] = []
     clusters: set[str] = set()
     for proxy, one in changed.items():

@@ -2,7 +2,7 @@
 A rendered mesh kept as the policies say, while its Envoys run: ``authz mesh render --watch``.
 
 Policies, mesh description and key sets are followed; what they change is rendered in a thread and renamed into place,
-what enforces before what leads to it. A change that cannot be used keeps every file as it is, and says so.
+and what enforces goes before what leads to it. A change that cannot be used keeps every file as it is, and says so.
 """
 
 import asyncio

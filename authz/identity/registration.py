@@ -44,7 +44,7 @@ class UnixPeer:
 
 @dataclass(frozen=True, slots=True)
 class SvidPeer:
-    """The holder of a valid SVID: the handshake proved the key, ``validate`` the chain."""
+    """The holder of a valid SVID: the handshake proved the key, and ``svid_validation`` the chain."""
 
     spiffe_id: SpiffeId
     serial: int

@@ -121,7 +121,7 @@ def _check_repetition(rules: list[Node], notes: Notes) -> None:
 
 
 def _shape_of(node: Node) -> object:
-    """What a node says, as a value that can be compared."""
+    """Turn a node into a value that can be compared."""
     if isinstance(node, reading.Mapping):
         return tuple(sorted((name, _shape_of(child)) for name, child in node.entries.items()))
     if isinstance(node, reading.Sequence):

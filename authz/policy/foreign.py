@@ -46,7 +46,7 @@ _WORD_BEHIND = re.compile(r"[ ][^ ]")
 _YTT_HELP = "validate its output, `ytt -f . | authz validate -`"
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml")
 _ONLY_NAMES = frozenset(["apiVersion", "kind", "metadata", "resources", "bases", "openapi", "crds", "configurations"])
-"""What a kustomization may have without changing what it names."""
+"""Fields that a kustomization may have without changing what it names."""
 
 
 def pointer(file: str, data: bytes) -> Problem | None:

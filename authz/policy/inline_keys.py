@@ -142,7 +142,7 @@ def _is_base64(value: str) -> bool:
 
 
 def _may_be_certificate(value: str) -> bool:
-    """Base64 of one DER sequence that is as long as it says."""
+    """Whether this is base64 of one DER sequence that is as long as it says."""
     try:
         der = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):

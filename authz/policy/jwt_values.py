@@ -1,4 +1,4 @@
-"""What a single value of a JWT rule must look like, as checks: None, or the fault. Durations are of providers too."""
+"""Checks of single values of JWT rules; each answers None or the fault. Durations occur in providers, too."""
 
 import re
 from fractions import Fraction
@@ -23,9 +23,9 @@ _GO_URL = re.compile(
     rf"(?:\?[^\x00-\x20\x7f#]*)?(?:#(?:[^\x00-\x20\x7f%]|{_ESCAPED})*)?)?"
 )
 """
-What Go's net/url takes for an address with a host: neither spaces nor half an escape, and in a host only the escapes of
-letters beyond ASCII. Both the CRD's rule and the webhook read it so, to the former a `#` right after the host being
-part of it.
+The form that Go's net/url takes for an address with a host: neither spaces nor half an escape, and in a host only the
+escapes of letters beyond ASCII. Both the CRD's rule and the webhook read it so, but for the CRD's rule a `#` right after
+the host is part of it.
 """
 
 

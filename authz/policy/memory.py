@@ -1,5 +1,5 @@
 """
-What files of policies came to when they were read, by the text of each document, so that only new texts are read again.
+A memory of what policy files came to, by the text of each document, so that only new texts are read again.
 
 A document is known by its file and a digest of its text. What moved to another line is told there; what had problems is
 read again then, for a message may name a line. The memory holds what the last reading found and nothing older.
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What a part of a file came to."""
+    """The result of reading a part of a file."""
 
     digest: bytes
     line: int
@@ -49,7 +49,7 @@ class Piece(NamedTuple):
 
 
 class File(NamedTuple):
-    """What a file came to."""
+    """The result of reading a file."""
 
     digest: bytes
     is_cut: bool
@@ -64,7 +64,7 @@ class File(NamedTuple):
 
 @dataclass(slots=True)
 class Memory:
-    """What the last reading found, by file."""
+    """The results of the last reading, by file."""
 
     files: dict[str, File] = field(default_factory=dict)
 

@@ -27,7 +27,7 @@ _REPLACED = {
     "ServiceRoleBinding": f"`from` of an {_AUTHORIZATION}'s rules",
     _AUTHORIZATION: f"an {_AUTHORIZATION} of `{GROUP}/v1`",
 }
-"""What took the place of Istio's security kinds before 1.6."""
+"""The kinds that replaced Istio's security kinds of before 1.6."""
 _OLD_GROUPS = {
     "authentication.istio.io": f"a {_PEER} or a {_REQUEST}",
     "rbac.istio.io": f"an {_AUTHORIZATION}",
@@ -53,7 +53,7 @@ _OTHERS = re.compile(
 """Groups of others: their kinds are theirs, however much they look like ours."""
 _API_VERSION = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9]+([-.][A-Za-z0-9]+)*")
 _KIND = re.compile(r"[A-Za-z]([-A-Za-z0-9]*[A-Za-z0-9])?")
-"""What no API server could know may be one of ours that was encrypted, or whose variable nobody replaced."""
+"""A kind that no API server could know may be one of ours that was encrypted, or whose variable nobody replaced."""
 
 
 def is_of_others(group: str) -> bool:

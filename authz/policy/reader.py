@@ -43,7 +43,7 @@ VERSIONS = ("v1", "v1beta1")
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 
 _Found = dict[tuple[str, str, str], Found]
-"""By kind, namespace and name."""
+"""Objects by kind, namespace and name."""
 
 
 class _Reading(NamedTuple):
@@ -62,10 +62,13 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What was read. ``problems`` are sorted; warnings and remarks may stand beside usable resources."""
+    """The result of reading. ``problems`` are sorted; warnings and remarks may stand beside usable resources."""
 
     read: Resources
-    """What could be decoded, for tools that show it beside its problems; never to be enforced when ``has_errors``."""
+    """
+    The objects that could be decoded, for tools that show them beside their problems; never to be enforced when
+    ``has_errors``.
+    """
     problems: tuple[Problem, ...]
 
     @property
@@ -152,7 +155,7 @@ def _no_policy(files: list[str]) -> Problem:
 
 
 def _sorted(found: _Found) -> Resources:
-    """In the order of namespace and name, so that the order of files does not matter."""
+    """Sort by namespace and name, so that the order of files does not matter."""
     ordered = [found[identity].resource for identity in sorted(found)]
     return Resources(
         tuple(item for item in ordered if isinstance(item, AuthorizationPolicy)),

@@ -34,7 +34,7 @@ class _Shape:
     fixed: Callable[[list[str]], Any] | None = None
     """Takes the words that must be the same; None until the first template."""
     templates: dict[Any, Template | None] | None = None
-    """By those words; None is one that failed its trial."""
+    """Templates by those words; None stands for one that failed its trial."""
 
 
 class Templates:
@@ -44,7 +44,10 @@ class Templates:
         self._shapes: dict[str, _Shape | None] = {}
 
     def read(self, file: str, part: Slice, number: int) -> tuple[Found | None, bool]:
-        """What a document comes to, and whether that is certain; uncertain is what is still on trial."""
+        """
+        Read a document by its template, and tell whether the result is certain; it is not while the template is on
+        trial.
+        """
         words = self._cut(part)
         shape = self._shapes.get(_shape_of(words)) if words else None
         if shape is None or shape.fixed is None or shape.templates is None:

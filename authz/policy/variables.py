@@ -37,9 +37,9 @@ _OUTSIDE_OF_PATHS = (
     r"\{[A-Za-z_][A-Za-z0-9_.-]*\}",
     r"(?<![A-Za-z0-9])_*(?:REPLACE[_-]?ME|CHANGE[_-]?ME|YOUR[_-][A-Z][A-Z_-]*)_*(?![A-Za-z0-9])",
 )
-"""In a path a finding of its own, or a word like others."""
+"""Forms that in a path are a finding of their own, or a word like any other."""
 _ALONE = re.compile(r"\$[a-z_][a-z0-9_]*|__[a-z][a-z0-9_]*__|replace[_-]?me|change[_-]?me|TODO|FIXME|TBD")
-"""What must be the whole value, and no path."""
+"""Forms that must be the whole value, and no path."""
 
 _IN_PATHS = re.compile("|".join(_ANYWHERE))
 _ELSEWHERE = re.compile("|".join((*_ANYWHERE, *_OUTSIDE_OF_PATHS)))
@@ -57,7 +57,7 @@ _SHAPES = (
     (b"change", re.compile(rb"change[_-]?me")),
     (b"TODO", re.compile(rb"TODO[\"']?\s*[,}\]\n]")),
 )
-"""What is searched for where its first character is common; each pattern begins with it, which makes it fast."""
+"""Patterns that are searched for; each begins with its most telling character, which makes the search fast."""
 _MAX_VALUE = 4_096
 """Longer values are key sets and certificates."""
 

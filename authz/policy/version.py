@@ -43,7 +43,7 @@ def _reader(kind: type) -> Callable[[object], tuple[object, ...]]:
 
 
 def facts_of(value: object) -> object:
-    """What a value means, as plain values; the texts in it are the very same objects."""
+    """Reduce a value to what it means, as plain values; the texts in it stay the same objects."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if isinstance(value, tuple):

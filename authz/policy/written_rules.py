@@ -41,7 +41,7 @@ _VALUE_CHECKS: dict[str, tuple[Check, ...]] = {
     "request.auth.audiences": (value_checks.middle_star,),
     "request.auth.presenter": (value_checks.middle_star,),
 }
-"""By key; the other keys take any value (AP-56)."""
+"""Checks by key; the other keys take any value (AP-56)."""
 
 _WITH_ACCOUNTS = ("principals", "notPrincipals", "namespaces", "notNamespaces")
 
@@ -68,7 +68,7 @@ def _twins(checks: dict[str, tuple[Check, ...]]) -> dict[str, Field]:
 
 def _check_source(node: reading.Mapping, notes: Notes) -> None:
     _check_contradiction(node, _SOURCE_CHECKS, notes)
-    # By presence, as the CRD's rule has it: an empty list counts.
+    # Presence counts, as in the CRD's rule: an empty list is present.
     accounts = [name for name in ("serviceAccounts", "notServiceAccounts") if given(node, name) is not None]
     others = [name for name in _WITH_ACCOUNTS if given(node, name) is not None]
     if accounts and others:
@@ -209,4 +209,4 @@ RULE: Shape[Rule] = Shape(
     elsewhere=_IN_TO | _IN_FROM | _IN_WHEN | _IN_SPEC,
 )
 IN_RULES = dict.fromkeys((*_IN_TO, *_IN_FROM, *_IN_WHEN, "from", "to", "when"), "it belongs to an element of `rules`")
-"""What may be written beside `rules` by mistake."""
+"""Fields that may be written beside `rules` by mistake."""

@@ -227,7 +227,7 @@ class App:
         await asyncio.to_thread(self.tracer.close)
 
     def status(self) -> ServiceStatus:
-        """For health, metrics and the admin page; cheap."""
+        """Tell the state for health, metrics and the admin page; this is cheap."""
         tokens = self.function.tokens
         return ServiceStatus(
             reload=self.reloader.status,
@@ -256,7 +256,7 @@ class App:
         return stream.take if stream is not None else None
 
     def _facts(self) -> PageFacts:
-        """What the page is made of; it asks when somebody looks."""
+        """Give the page the facts it is made of; it asks for them when somebody looks."""
 
         def engine() -> Engine | None:
             return snapshot.engine if (snapshot := self.function.snapshot) is not None else None

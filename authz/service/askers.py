@@ -1,8 +1,9 @@
 """
-Who asks: the workload that a sidecar says it is, held against its certificates and against the mesh description.
+The workload that asks: what a sidecar says of itself, compared with its certificates and the mesh description.
 
-A sidecar may only ask for itself, and what it says of itself is only text in its bootstrap. Its certificate, and the
-description where there is one, count for more. What cannot be settled is refused with the way to settle it.
+A sidecar may only ask for itself, and what it says of itself is only text in its bootstrap. Its certificate counts for
+more, and so does the description where there is one. What cannot be settled is refused, and the refusal says how to
+settle it.
 """
 
 import logging
@@ -139,7 +140,7 @@ def _is_one(policies: Iterable[WorkloadPolicies]) -> bool:
 
 
 class Remarks:
-    """What is odd about sidecars: counted each time, logged once for each of them."""
+    """Remarks on odd sidecars: counted each time, logged once for each of them."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter({HIDDEN_HEADERS: 0, OTHER_LABELS: 0})

@@ -1,5 +1,6 @@
 """
-What an Envoy loads: ``authz.service.embedded:application``, an ASGI application with the whole server inside.
+The application that an Envoy loads: ``authz.service.embedded:application``, an ASGI application with the whole server
+inside.
 
 Under a supervisor it has an order and obeys; in a sidecar it reads the ``AUTHZ_*`` settings of that process. Envoy does
 not open its listener before the application has started, and tells it when the process ends.

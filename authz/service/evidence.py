@@ -50,7 +50,9 @@ class Trusted:
     bundles: Bundles
     revocations: Revocations
     accepted: dict[str, Accepted]
-    """By certificate, PEM: a whole certificate is its own best key, and wire hands out the same text every time."""
+    """
+    Results by certificate in PEM: a whole certificate is its own best key, and wire hands out the same text every time.
+    """
     callers: dict[str, Accepted] = field(default_factory=dict)
     """The same for those who ask us: they are not named by Envoy."""
 

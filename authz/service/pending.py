@@ -31,7 +31,7 @@ _NONE = AuthenticationOutcome.NONE
 @dataclass(frozen=True, slots=True)
 class InForce:
     """
-    What belongs together, replaced whole: a request keeps what was in force when it began.
+    The things in force that belong together, replaced whole: a request keeps those of its beginning.
 
     ``tokens`` are those verified under the snapshot: a new one begins with none. ``key_sets`` have every set that the
     snapshot's rules need; a refreshed set is a new value with the same snapshot.
@@ -44,7 +44,7 @@ class InForce:
 
 
 class Proceeds(Protocol):
-    """Who goes on with a request once its provider has answered: ``service.check_function``."""
+    """The part that goes on with a request once its provider has answered: ``service.check_function``."""
 
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
@@ -113,7 +113,7 @@ class Pending:
             max_token_bytes=check.max_token_bytes,
             on_unknown_key=check.on_unknown_key,
         )
-        # For spans only, so not where there will be none; nor where nothing was verified.
+        # This is for spans only, so it is left out where there will be none, or where nothing was verified.
         if result.outcome is not _NONE and not attributes.trace_parent.endswith("-00"):
             self.timings += (Timing("token.verify", self.now, perf_counter() - started, result.outcome.value),)
         return result

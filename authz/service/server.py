@@ -38,7 +38,7 @@ STREAM_ACCESS_LOGS = "StreamAccessLogs"
 
 
 class Server(Protocol):
-    """What serves one worker: grpcio, or the Envoy that hosts it."""
+    """The server of one worker: grpcio, or the Envoy that hosts it."""
 
     health: GrpcHealth
     addresses: tuple[str, ...]

@@ -118,7 +118,7 @@ class Telemetry:
         attributes, decision, _, _, duration, cache_hit, timings = offer
         http, identities = attributes.http, attributes.source.identities
         rule = decision.rule
-        # By identity where nouns are shared; ``_Alike`` keeps them alive, so that no id is used twice.
+        # Shared nouns are known by identity; ``_Alike`` keeps them alive, so that no id is used twice.
         key = (
             id(attributes.destination),
             id(rule),

@@ -169,7 +169,7 @@ WORKER_RESTARTS = Metric(
     "authz_worker_restarts_total", "counter", "Workers started again after they ended by themselves", ("worker",)
 )
 WORKER_METRICS = (WORKER_SERVING, WORKER_RESTARTS)
-"""Told beside them where several workers share an admin port."""
+"""Further metrics where several workers share an admin port."""
 NATIVE_ENTRIES = Metric(
     "authz_access_log_entries_total", "counter", "Access log entries of proxies that enforce", ("carrier", "result")
 )
@@ -197,7 +197,7 @@ NATIVE_METRICS = (
     *(NATIVE_ENTRIES, NATIVE_VERDICTS, NATIVE_DISAGREEMENTS, NATIVE_NEWEST),
     *(NATIVE_WAITING, NATIVE_FOLLOWING, NATIVE_MISSING, NATIVE_UNCOMPARED, NATIVE_IN_FORCE),
 )
-"""Told where access logs of proxies that enforce are taken."""
+"""Metrics where access logs of proxies that enforce are followed."""
 
 CA_ASKED = Metric("citadel_server_csr_count", "counter", "Requests for certificates.")
 CA_ISSUED = Metric("citadel_server_success_cert_issuance_count", "counter", "Certificates issued.")
@@ -253,7 +253,7 @@ AUTHORITY_METRICS = (
     CA_FAILING_RENEWALS,
     CA_SVID_EXPIRY,
 )
-"""What the authority tells of itself; istiod's names where it has them."""
+"""The metrics of the authority, by istiod's names where it has them."""
 
 SERVED_EXPIRY = Metric(
     "authz_certificate_expiration_timestamp_seconds",

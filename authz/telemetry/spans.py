@@ -50,7 +50,7 @@ def parse_trace_parent(text: str) -> tuple[str, str, bool] | None:
     """Read a W3C ``traceparent`` as (trace id, span id, sampled); None when it is not valid (XA-172)."""
     if _TRACE_PARENT.fullmatch(text) is None:
         return None
-    # By place, because every part has its length: groups of the match would cost as much as the match.
+    # The parts are cut by place, because every one has its length: groups of the match would cost as much as the match.
     trace_id, span_id = text[3:35], text[36:52]
     if trace_id in _ZEROS or span_id in _ZEROS or (len(text) > _TRACE_PARENT_LENGTH and text[:2] == "00"):
         return None
@@ -85,7 +85,7 @@ class DecisionTracer:
 
     @property
     def problem(self) -> str:
-        """What the last export complained of; empty when all is well."""
+        """The complaint of the last export; empty when all is well."""
         return next((exporter.problem for exporter in self._exporters if exporter.problem), "")
 
     @property

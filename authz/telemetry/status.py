@@ -18,7 +18,7 @@ class ReloadStatus:
     successes: int = 0
     failures: int = 0
     problems: tuple[Problem, ...] = ()
-    """What the last reload found, warnings included."""
+    """The problems that the last reload found, warnings included."""
     documents: tuple[tuple[str, int], ...] = ()
     """(kind, number) of the documents in force."""
 
@@ -43,7 +43,7 @@ class KeySetStatus:
     fetched_at: float | None = None
     """None when it was never read: tokens of its issuer are denied."""
     error: str = ""
-    """What the last attempt failed of; empty after a success."""
+    """The reason why the last attempt failed; empty after a success."""
     successes: int = 0
     failures: int = 0
     skipped: tuple[str, ...] = ()
@@ -76,14 +76,14 @@ class CertificateStatus:
 
 @dataclass(frozen=True, slots=True)
 class NativeStatus:
-    """What came of the access logs of proxies that enforce by themselves."""
+    """The results of following access logs of proxies that enforce by themselves."""
 
     entries: Mapping[tuple[str, str], int]
-    """By carrier and result."""
+    """Entries by carrier and result."""
     verdicts: Mapping[str, int]
-    """What deciding them again came to."""
+    """The results of deciding them again."""
     disagreements: Mapping[tuple[str, str], int]
-    """By namespace and workload."""
+    """Disagreements by namespace and workload."""
     newest_at: float = 0.0
     """End of the newest request that was recorded, in seconds since the epoch."""
     waiting_bytes: int = 0
@@ -91,9 +91,9 @@ class NativeStatus:
     missing: Mapping[str, int] = field(default_factory=dict)
     """Requests without a record, by proxy."""
     unreachable: Mapping[str, bool] = field(default_factory=dict)
-    """By proxy, whether its counters could not be read at the last attempt."""
+    """For each proxy, whether its counters could not be read at the last attempt."""
     in_force: Mapping[str, bool] = field(default_factory=dict)
-    """By proxy that answered, whether it runs the filters that were rendered for it."""
+    """For each proxy that answered, whether it runs the filters that were rendered for it."""
     problem: str = ""
     """Why logs cannot be followed; empty when they can."""
 
@@ -151,7 +151,7 @@ class TrailStatus:
     """Records that could not be built: our own mistakes, see the log."""
     sinks: tuple[SinkStatus, ...]
     tracing: str
-    """What the export of spans complains of, or empty."""
+    """The complaint of the export of spans, or empty."""
     is_running: bool
     denies: bool = False
     """Whether a record that cannot be kept refuses the request."""

@@ -111,7 +111,7 @@ def _structure(text: str | None) -> Any:
 
 
 def _claim(name: str, text: str | None) -> Any:
-    """What a claim most likely was before Envoy wrote it as text; a verifier holds ``exp`` to be a number."""
+    """Restore what a claim most likely was before Envoy wrote it as text; a verifier takes ``exp`` for a number."""
     if text is None or name in _FIXED_TEXT:
         return text
     if name == "exp":
@@ -136,7 +136,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def _otherwise(name: str, text: str | None) -> Any:
-    """What it may have been instead: text that reads like a list, a number that reads like text."""
+    """Give what it may have been instead: text that reads like a list, a number that reads like text."""
     if name in _FIXED_TEXT or name == "exp":
         return _claim(name, text)
     if text is None:

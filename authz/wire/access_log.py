@@ -33,7 +33,7 @@ MAX_ALIKE = 8192
 MAX_TIME = 253_402_300_800
 """The year 10000, which no record can write."""
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
-"""What comes of facts that are not in the format."""
+"""The exceptions that facts outside the format raise."""
 _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "jwt_authn_access_denied{",
     "rbac_access_denied_matched_policy[",
@@ -47,7 +47,7 @@ class NotAnEntry(ValueError):
 
 
 class Enforced(NamedTuple):
-    """What Envoy did, in Envoy's words."""
+    """The act of Envoy, in Envoy's words."""
 
     status: int = 0
     """Status of the response, an upstream's included; 0 for TCP."""
@@ -125,7 +125,7 @@ _EARLY = frozenset(
 
 
 class Own(NamedTuple):
-    """What every request has for itself."""
+    """The facts that every request has for itself."""
 
     started_at: float
     lasted: float
@@ -140,7 +140,7 @@ class Own(NamedTuple):
 
 class Alike:
     """
-    What many requests share: everything but ``Own``. Facts become nouns here, and only once for all of them.
+    The facts that many requests share: everything but ``Own``. Facts become nouns here, and only once for all of them.
 
     Raises BROKEN for what is not in the format.
     """
@@ -173,7 +173,7 @@ class Alike:
         self._is_http = "method" in told
         self._authentication = _authentication(told, self._enforced) if self._is_http else NOT_AUTHENTICATED
         self.otherwise: Authentication | None = None
-        """What the token may have been instead; None where the entry leaves no doubt."""
+        """Other claims that the token may have had; None where the entry leaves no doubt."""
         if told.get("claims_otherwise") and self._authentication.token is not None:
             self.otherwise = _authentication({**told, "claims": told["claims_otherwise"]}, self._enforced)
         self._method, self._host = told.get("method") or "", told.get("host") or ""

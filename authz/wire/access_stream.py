@@ -23,7 +23,7 @@ _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
 _JWT, _COMMON = "envoy.filters.http.jwt_authn", "envoy.common"
 MAX_REMEMBERED = 4096
 _known: dict[tuple[object, ...], Alike] = {}
-"""What entries have in common, by all of which it is made; values are never changed."""
+"""The shared part of entries, by everything it is made of; values are never changed."""
 _PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 
 

@@ -17,7 +17,7 @@ DECISION_ID_LENGTH = 24
 _HEADER_NAME = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE = re.compile(r"[^\t\x20-\x7e]")
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-"""What no header value may hold; other text that is not ASCII is sent as UTF-8 (XA-90, RA-48)."""
+"""Characters that no header value may hold; other text that is not ASCII is sent as UTF-8 (XA-90, RA-48)."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATH_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
 _PLACEHOLDER = "\x01" * DECISION_ID_LENGTH

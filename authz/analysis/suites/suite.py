@@ -1,7 +1,7 @@
 """
 A suite of test cases: groups of requests with expectations, and documents with a result of validation.
 
-The format is that of tests/conformance/README.md. ``suite_reader`` reads it, ``cases`` runs it.
+The format is that of tests/conformance/README.md. ``suite_reader`` reads it, ``run`` runs it.
 """
 
 from collections.abc import Mapping

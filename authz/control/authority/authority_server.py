@@ -286,7 +286,7 @@ class AuthorityServer:
 
 
 def _access(address: str) -> Access:
-    """Raises SettingsError for an address at which others could read: nobody is asked for anything here."""
+    """Raises SettingsError for an address at which others could read, because nobody has to show anything here."""
     if not address.startswith("unix:"):
         host_and_port(address)
     try:

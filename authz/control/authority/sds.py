@@ -1,8 +1,9 @@
 """
-The gRPC shell of secret discovery: streams around ``mesh.sds.SecretStream``, renewal around ``identity.renewal.Shelf``.
+The gRPC shell of secret discovery: streams around ``discovery.secrets.SecretStream``, renewal around
+``identity.renewal.Shelf``.
 
-Everything runs on one event loop. Who the peer is, is decided by the socket it came in by: credentials of the kernel
-(``unix_peers``) or the certificate of its mutual TLS.
+Everything runs on one event loop. The socket by which a peer came in decides who it is: by the kernel's credentials
+(``unix_peers``), or by the certificate of its mutual TLS.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ MAX_INBOX = 16
 MAX_NAMES = 64
 """Secrets that one stream may ask for."""
 SHOWN_CHARACTERS = 200
-"""The version of a name that nobody has heard of."""
+"""Characters that are shown of a name that nobody has heard of."""
 
 _Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]
@@ -114,7 +115,7 @@ class SecretServer:
                 self._wake(listener)
 
     def _wake(self, listener: _Listener) -> None:
-        """A full inbox needs no word: every request that is taken from there looks at the secrets anew."""
+        """A full inbox needs no notice: every request taken from it looks at the secrets again."""
         if not listener.is_told and not listener.inbox.full():
             listener.is_told = True
             listener.inbox.put_nowait(None)

@@ -42,7 +42,7 @@ def settle() -> None:
 
 @contextmanager
 def beside_checks() -> Iterator[None]:
-    """For a thread that makes or drops very many objects: checks wait for it as little as can be."""
+    """Run a thread that makes or drops very many objects, so that checks wait for it as little as possible."""
     thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
     gc.set_threshold(*LOADING)
     sys.setswitchinterval(SWITCH_SECONDS)

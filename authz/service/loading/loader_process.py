@@ -16,7 +16,7 @@ TURN_SECONDS = 0.00025
 PATIENCE = 3.0
 """
 Giving way costs a turn each time, so where all processors are busy this would hardly run, and a new DENY must not wait
-for ever: what takes so many times as long as its work gives way no more.
+for ever: once it has taken this many times as long as its work alone, it stops giving way.
 """
 NICE = 3
 """Then, too, a check is worth twice as much to the scheduler."""

@@ -1,5 +1,6 @@
 """
-What a change has lost of what was in force: it looks like a truncated file or a missing mount, and would allow more.
+The losses of a change, compared with what was in force: they look like a truncated file or a missing mount, and would
+allow more.
 
 A lost rule among others is a change like any; all policies or described workloads at once, or a mesh setting that is
 no longer written, are not, unless the operator says that it is meant.

@@ -1,7 +1,6 @@
 """
-What is in force: one compiled policy set with its mesh settings, replaced whole or kept.
-
-``validate`` and the running service load through the very same function.
+The policies in force: one compiled set with its mesh settings, replaced whole or kept. ``authz validate`` and the
+running service load through the same function.
 """
 
 from collections.abc import Callable

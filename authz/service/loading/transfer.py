@@ -62,13 +62,15 @@ class Known:
     digest: bytes
     is_cut: bool
     pieces: list[Piece]
-    """Without what was found in them."""
+    """The pieces of the files, without what was found in them."""
     found: list[list[tuple[int, bytes, Location, int, str]]]
     """For each piece: the number of the resource as it was sent, and the rest of ``Found``."""
 
 
 LoaderMessage = Ready | LoadRefused | Done | Known | list[Resource]
-"""What the process sends: Ready, any number of resources and of what is known of files, then one of the other two."""
+"""
+A message of the process: first Ready, then any number of resources and of facts about files, then one of the other two.
+"""
 
 
 def code_digest() -> str:
@@ -143,7 +145,7 @@ class _Pickler(pickle.Pickler):
 
 
 _READERS: dict[type, Callable[[object], tuple[object, ...]] | None] = {}
-"""What reads the fields of a dataclass in order; None for other types."""
+"""Readers of the fields of a dataclass in order; None for other types."""
 
 
 def _reader_of(kind: type) -> Callable[[object], tuple[object, ...]] | None:
@@ -171,7 +173,7 @@ class Received:
         return Snapshot(engine, outcome.mesh, outcome.version, now, outcome.problems)
 
     def memory(self) -> Memory:
-        """What the process knows of the files, with the resources that it sent."""
+        """Everything the process knows of the files, with the resources that it sent."""
         pieces: dict[str, list[Piece]] = {}
         for known in self.known:
             pieces.setdefault(known.name, []).extend(

@@ -20,7 +20,9 @@ AGAIN_SECONDS = 10.0
 MAX_CERTIFICATES = 1_000
 """The most that are read of one directory or ledger."""
 GONE_SECONDS = 3600.0
-"""So long after its end, what an authority issued and did not renew belongs to a workload that is no more."""
+"""
+This long after its end, a certificate that its authority did not renew belonged to a workload that no longer exists.
+"""
 
 
 class CertificateFiles:
@@ -135,7 +137,7 @@ def _read_file(file: Path, own: str) -> CertificateStatus | None:
     if isinstance(parts, str):
         return CertificateStatus("server", not_after, workload=name, not_before=begin)
     if parts.basic_constraints is not None and parts.basic_constraints.ca:
-        # A bundle lasts as long as the first of it to end: what that one signed is then trusted by nobody.
+        # A bundle lasts until its first root ends: nobody then trusts what that root signed.
         kind = "root" if leaf.subject == leaf.issuer else "intermediate"
         first = min(chain, key=lambda one: one.not_valid_after_utc)
         begin, end = first.not_valid_before_utc.timestamp(), first.not_valid_after_utc.timestamp()

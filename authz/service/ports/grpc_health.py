@@ -21,7 +21,7 @@ class GrpcHealth:
 
     @property
     def is_serving(self) -> bool:
-        """What health says now."""
+        """Whether health says SERVING now."""
         return self._serving
 
     def set_serving(self, serving: bool) -> None:

@@ -32,7 +32,7 @@ class Handshakes:
         self._ours: TextIO | None = None
 
     def note(self, port: str, reason: str, times: int = 1) -> None:
-        """So many handshakes failed in the same way; from any thread."""
+        """Note that this many handshakes failed in the same way; from any thread."""
         with self._lock:
             self.refused += times
             count = self.refused
@@ -41,7 +41,7 @@ class Handshakes:
             _log.warning("%s: TLS handshake %d refused: %s%s", port, count, reason, more)
 
     def of_grpc(self) -> None:
-        """Read what gRPC writes to standard error from now on; a second time does nothing."""
+        """Read from now on what gRPC writes to standard error; calling it again does nothing."""
         with self._lock:
             if self._is_reading:
                 return

@@ -28,7 +28,7 @@ Application = Callable[..., Awaitable[Any]]
 
 _log = logging.getLogger("authz.admin")
 REREAD_SECONDS = 5.0
-"""Between looks at the files of the certificate, which others renew."""
+"""The time between looks at the files of the certificate, which others renew."""
 _LAST_SECONDS = 2
 """Connections that are still open then are cut, so that a browser cannot hold up the end of the service."""
 
@@ -49,7 +49,7 @@ class AdminTls:
         return found
 
     def facts(self) -> tuple[tuple[int, ...], ...]:
-        """What changes when the files are replaced or edited, links followed. Raises OSError."""
+        """Facts that change when the files are replaced or edited, links followed. Raises OSError."""
         found = (self.certificate.stat(), self.key.stat())
         return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
 
@@ -136,7 +136,7 @@ class AdminServer:
 
     @property
     def url(self) -> str:
-        """For people: ``http://127.0.0.1:9000``, or the path of the socket."""
+        """The address for people: ``http://127.0.0.1:9000``, or the path of the socket."""
         return self.address if self._path is not None else f"{self._scheme}://{self.address}"
 
     async def start(self) -> None:

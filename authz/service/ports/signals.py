@@ -1,5 +1,5 @@
 """
-What signals do to a server: the same for one worker, for a supervisor with many, and for the authority.
+The effect of signals on a server: the same for one worker, for a supervisor with many, and for the authority.
 
 SIGTERM, SIGINT and SIGQUIT stop; USR1 and USR2 are what operators of log rotation expect of a server. Other signals
 whose default would end the process are said and change nothing.

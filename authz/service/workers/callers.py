@@ -1,4 +1,4 @@
-"""Who asks a worker that Envoy hosts, by the header that this Envoy writes about its client (XFCC)."""
+"""The caller of a worker that Envoy hosts, by the header that this Envoy writes about its client (XFCC)."""
 
 import re
 from collections.abc import Iterable

@@ -1,8 +1,7 @@
 """
-What a hosted worker needs of this machine, and the command that starts one.
-
-Envoy loads pyvoy's module, the module embeds this very Python, and that loads ``embedded``. The module does not bring a
-Python with it, so Envoy is started with libpython preloaded: a Python built without a shared one cannot be hosted.
+The needs of a hosted worker on this machine, and the command that starts one. Envoy loads pyvoy's module, the module
+embeds the running Python, and that loads ``embedded``. The module does not bring a Python with it, so Envoy is started
+with libpython preloaded: a Python built without a shared one cannot be hosted.
 """
 
 import asyncio

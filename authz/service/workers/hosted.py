@@ -36,7 +36,7 @@ WATCH_REPEAT_SECONDS = 30.0
 DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAUTHENTICATED = 4, 5, 8, 12, 13, 16
 
 _METADATA = {name.encode(): name for name in (REMOTE_IP_METADATA, DIRECT_IP_METADATA, "traceparent")}
-"""What ``wire`` reads of a call's metadata; the rest is left undecoded."""
+"""The metadata of a call that ``wire`` reads; the rest is left undecoded."""
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _START: _Event = {
     "type": "http.response.start",

@@ -1,5 +1,5 @@
 """
-What supervisor and worker say to each other: the order at the start, and JSON lines over a socket pair afterwards.
+The conversation of supervisor and worker: the order at the start, and JSON lines over a socket pair afterwards.
 
 No part of the server is here, so that a supervisor need not load it.
 """
@@ -22,7 +22,7 @@ REOPEN, LOG_LEVEL = "reopen", "log-level"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the supervisor tells a worker when it starts it."""
+    """The order that the supervisor gives a worker when it starts it."""
 
     settings: Settings
     """The settings of this worker, with its own addresses and administration."""
@@ -64,7 +64,7 @@ class Line:
             self._writer.write(json.dumps({"word": word, **facts}).encode() + b"\n")
 
     async def told(self) -> AsyncIterator[dict[str, Any]]:
-        """What the other side says, until it is gone."""
+        """Yield what the other side says, until it is gone."""
         with suppress(OSError):
             while line := await self._reader.readline():
                 yield json.loads(line)

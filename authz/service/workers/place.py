@@ -28,9 +28,9 @@ from authz.service.workers.parent_death import die_with_parent
 from authz.settings.settings import Settings
 
 ADDRESS_SECONDS = 10.0
-"""For an Envoy to open its addresses after the application started."""
+"""The time for an Envoy to open its addresses after the application started."""
 STOP_SECONDS = 5.0
-"""For a process to end after it finished, before it is killed."""
+"""The time for a process to end after it finished, before it is killed."""
 
 
 class Worker:
@@ -194,6 +194,8 @@ class Worker:
 
 
 def _before_exec() -> None:
-    """In the child: end with the parent; signals that Envoy does not know are not to end it, SIGALRM excepted."""
+    """
+    In the child, see to it that it ends with the parent, and that no signal unknown to Envoy ends it, except SIGALRM.
+    """
     die_with_parent()
     ignore_ending(leave=(signal.SIGALRM,))

@@ -12,7 +12,7 @@ from authz.service.ports.handshakes import HANDSHAKES
 from authz.service.workers.envoy_host import HostedAt, refused_handshakes
 
 ASK_SECONDS = 2.0
-"""Between two questions; a question costs Envoy less than a millisecond."""
+"""The time between two questions; a question costs Envoy less than a millisecond."""
 _WORDS = {
     "connection_error": "no TLS, or a version, cipher or message that the port does not take",
     "fail_verify_no_cert": "the peer did not return a certificate",

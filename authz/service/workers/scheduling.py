@@ -1,5 +1,5 @@
 """
-Who interrupts whom where a hosting Envoy and the thread that decides share a core; Linux only, elsewhere nothing.
+Scheduling where a hosting Envoy and the thread that decides share a core. It does nothing outside Linux.
 
 Envoy hands every call over through a thread of the host, which needs the interpreter to do so. Woken, it would push the
 deciding thread off the core only to wait for the interpreter that this one holds, and so for every call and answer. As

@@ -1,5 +1,5 @@
 """
-What ``authz serve`` runs: one worker in this process, or a supervisor with its workers and their administration.
+The processes of ``authz serve``: one worker in this process, or a supervisor with its workers and their administration.
 
 A supervisor holds no policies, so what only a worker needs is imported late.
 """

@@ -147,7 +147,7 @@ class Supervisor:
             worker.tell(word, **facts)
 
     def switch_log_level(self) -> None:
-        """To debug and back, here and in all workers, those that start later included."""
+        """Switch to debug and back, here and in all workers, those that start later included."""
         level = other_log_level(self.settings.log_level)
         set_log_level(level)
         for worker in self.workers:

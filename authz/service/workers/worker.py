@@ -24,7 +24,7 @@ from authz.service.workers.line import FINISH, LOG_LEVEL, NOT_SERVING, ORDER, RE
 from authz.settings.sections import LogSettings
 
 LAST_SECONDS = 30
-"""What a worker without a supervisor has left, whatever it is doing."""
+"""The time that a worker without a supervisor has left, whatever it is doing."""
 
 
 class GuardedStdout(StreamSink):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 POSITIONS = ".authz-positions.json"
-"""In the followed directory, unless another place is given."""
+"""The file of positions, in the followed directory unless another place is given."""
 CHUNK_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 20
 """A longer line is no entry; it is skipped and counted."""
@@ -48,7 +48,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class FollowStatus:
-    """For metrics: lines too long to be entries, and what went wrong last."""
+    """Facts for metrics: lines too long to be entries, and what went wrong last."""
 
     oversized: int = 0
     problem: str = ""

@@ -122,7 +122,7 @@ async def _read_body(response: httpx.Response) -> bytes:
 
 
 _GZIP = b"\x1f\x8b"
-"""What a gzipped body begins with, and no JSON does: some servers compress always, and some do not even say so."""
+"""The beginning of a gzipped body, and of no JSON: some servers always compress, and some do not even say so."""
 
 
 def _unzipped(body: bytes) -> bytes:

@@ -59,7 +59,7 @@ class Proxies:
         return "" if any(_is_exception(rule, url.host, port) for rule in self.exceptions) else proxy
 
     def __str__(self) -> str:
-        """For the log, without credentials."""
+        """The address for the log, without credentials."""
         shown = " and ".join(dict.fromkeys(_without_user(proxy) for proxy in (self.https, self.http) if proxy))
         excepted = f", but for {', '.join(self.exceptions)} and this machine" if self.exceptions else ""
         return f"{shown} ({self.origin}){excepted}"

@@ -8,7 +8,7 @@ from authz.core.resources import JwtRule
 
 @dataclass(frozen=True, slots=True)
 class KeyNeed:
-    """What the rules say of one source."""
+    """The demands of the rules on one source."""
 
     uri: str
     """Empty: discovery from the issuer."""
@@ -18,7 +18,7 @@ class KeyNeed:
 
 
 def key_needs(rules: Iterable[JwtRule]) -> dict[str, KeyNeed]:
-    """What has to be fetched for the rules; inline sets need nothing."""
+    """Find what has to be fetched for the rules; inline sets need nothing."""
     needs: dict[str, KeyNeed] = {}
     for rule in rules:
         if rule.jwks:

@@ -77,7 +77,7 @@ class _Source(Generic[K]):
     fetched_at: float | None = None
     error: str = ""
     failures: int = 0
-    """In a row."""
+    """Failures in a row."""
     fetches: int = 0
     all_failures: int = 0
     attempted_at: float = float("-inf")

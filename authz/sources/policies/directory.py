@@ -14,7 +14,7 @@ _ATTEMPTS = 20
 _GRAIN_NANOSECONDS = 20_000_000
 """Changes of a folder within the clock's grain leave the same time; a kernel's tick is at most half of this."""
 _PAUSE_SECONDS = 0.005
-"""After an attempt that met a change; as often as there were attempts, so that a second passes in all."""
+"""The pause after an attempt that met a change, once for each attempt, so that a second passes in all."""
 
 
 def read_directory(path: Path) -> list[tuple[str, bytes]]:

@@ -1,5 +1,5 @@
 """
-What stands on disk at one moment: the files of a set, what tells two states apart, and the way that leads there.
+The state of the disk at one moment: the files of a set, what tells two states apart, and the way that leads there.
 
 A path may lead over links (its folder, a folder above it, a single file), so the way is listed with the files: where a
 link leads, and every folder in which a name of the way could be replaced.

@@ -22,7 +22,7 @@ TURN_FILES, TURN_BYTES = 100, 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one look has seen; two are equal when nothing has changed."""
+    """The state that one look has seen; two are equal when nothing has changed."""
 
     entries: tuple[FileState, ...]
     links: tuple[tuple[str, str], ...]

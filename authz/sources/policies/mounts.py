@@ -1,8 +1,8 @@
 """
-What mounts keep from whoever looks: a mounted file or folder stays the old one when another takes its name outside.
+Changes that a mount hides: a mounted file or folder stays the old one when another takes its name outside.
 
 The kernel tells where a mount's source stands now (``/proc/self/mountinfo``, proc(5)), so that a rename shows although
-nothing inside has changed. Elsewhere than on Linux nothing is known, and nothing is said.
+nothing inside has changed. Outside Linux nothing is known, and nothing is said.
 """
 
 import os
