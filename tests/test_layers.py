@@ -58,7 +58,7 @@ ALLOWED: dict[str, str] = {
     "service.embedded": "core service service.app service.ports service.workers settings",
     "control.discovery": "_proto",
     "control.authority": "_proto admin control.discovery core identity service.ports telemetry",
-    "control": "core envoy envoy.native mesh service.loading sources.keys telemetry tokens",
+    "control": "core envoy envoy.native mesh service.loading sources.keys tokens",
     "demo": "audit control core demo.apps envoy identity mesh policy settings tokens",
     "demo.apps": "",
     "demo.checks": "core demo envoy identity mesh tokens",

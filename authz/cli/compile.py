@@ -9,7 +9,7 @@ import click
 
 from authz.cli import policy_files
 from authz.cli import terminal as out
-from authz.cli.jwks_option import read_key_sets
+from authz.cli.jwks_option import JWKS, read_key_sets
 from authz.core.attributes import Json, Workload
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
@@ -38,9 +38,7 @@ HTTP, TCP = "http-filters.json", "network-filters.json"
     default="auto",
     help="linear: every rule in turn, as Istio does it; indexed: looked up; auto: looked up where there are many.",
 )
-@click.option(
-    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri, or of an issuer without one; may be repeated."
-)
+@JWKS
 @click.option(
     "--needs",
     multiple=True,

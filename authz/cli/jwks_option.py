@@ -5,6 +5,11 @@ from pathlib import Path
 
 import click
 
+JWKS = click.option(
+    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri, or of an issuer without one; may be repeated."
+)
+"""The option; ``read_key_sets`` reads its values."""
+
 
 def read_key_sets(written: Sequence[str]) -> dict[str, str]:
     """

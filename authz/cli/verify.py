@@ -8,7 +8,7 @@ import click
 
 from authz.cli import policy_files
 from authz.cli import terminal as out
-from authz.cli.jwks_option import read_key_sets
+from authz.cli.jwks_option import JWKS, read_key_sets
 from authz.core.attributes import Json
 from authz.core.engine import Engine
 from authz.core.errors import AuthzError
@@ -46,9 +46,7 @@ class _Skipped:
     default="auto",
     help="Form of the filters, as for `authz compile`.",
 )
-@click.option(
-    "--jwks", multiple=True, metavar="URI=FILE", help="Keys of a jwksUri, or of an issuer without one; may be repeated."
-)
+@JWKS
 @click.option(
     "--max-requests",
     metavar="N",

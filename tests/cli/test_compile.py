@@ -8,20 +8,8 @@ import yaml
 from click.testing import CliRunner
 
 from authz.cli import application
+from tests.mesh.meshes import ONE_SIDECAR
 
-MESH = """
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: api-v1, namespace: shop}
-spec: {address: 127.0.0.1, labels: {app: api}, serviceAccount: api, ports: {http: 15080}}
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {name: api, namespace: shop}
-spec:
-  workloadSelector: {labels: {app: api}}
-  ingress: [{port: {number: 15080, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:19080"}]
-"""
 POLICIES = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -39,7 +27,7 @@ spec: {jwtRules: [{issuer: https://a.test, jwksUri: https://a.test/keys, PRESENC
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    (tmp_path / "mesh.yaml").write_text(MESH)
+    (tmp_path / "mesh.yaml").write_text(ONE_SIDECAR)
     (tmp_path / "policies.yaml").write_text(POLICIES.replace(", PRESENCE", ""))
     return tmp_path
 

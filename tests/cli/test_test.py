@@ -12,7 +12,6 @@ import pytest
 
 from tests.cli.conftest import POLICIES, Run
 
-CORPUS = Path(__file__).parents[1] / "conformance"
 SUITE = """\
 format: 1
 policyFiles: [policies]
@@ -171,12 +170,6 @@ def test_in_a_directory_only_suites_are_suites(run: Run, suite: Path) -> None:
 
 def test_a_suite_may_come_from_stdin(run: Run, policies: Path) -> None:
     assert run("test", "-", stdin=SUITE).stdout.startswith("<stdin>: 4 passed\n")
-
-
-def test_the_corpus_passes_through_the_command(run: Run) -> None:
-    result = run("test", *sorted(str(file) for file in CORPUS.glob("*.yaml")))
-    assert result.exit_code == 0
-    assert result.stdout.endswith("663 of 663 requests passed; 230 of 230 documents passed\n")
 
 
 @pytest.mark.slow

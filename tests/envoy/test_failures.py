@@ -10,18 +10,10 @@ from authz.core.decision import Stage
 from authz.tokens.signing import jwks_text, make_keys, sign_text
 from tests.envoy.corpus import KEYS
 from tests.envoy.live import running
+from tests.envoy.simple import OPEN
 from tests.service.recording import Recorder
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
-
-OPEN = """
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: open-door, namespace: shop}
-spec:
-  rules:
-  - to: [{operation: {paths: ["/open*"]}}]
-"""
 
 
 # --- the service fails -------------------------------------------------------------------------------------------

@@ -1,8 +1,22 @@
-"""A two-workload mesh description with free ports, for tests."""
+"""Mesh descriptions for tests: of two workloads with free ports, and of a single sidecar."""
 
 from dataclasses import asdict, dataclass
 from string import Template
 
+ONE_SIDECAR = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: api-v1, namespace: shop}
+spec: {address: 127.0.0.1, labels: {app: api}, serviceAccount: api, ports: {http: 15080}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: api, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: api}}
+  ingress: [{port: {number: 15080, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:19080"}]
+"""
+"""One HTTP workload with a sidecar."""
 DESCRIPTION = """
 apiVersion: v1
 kind: ConfigMap

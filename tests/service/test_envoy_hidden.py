@@ -1,6 +1,5 @@
 """A real Envoy that hides headers, or whose bootstrap has labels that are no text."""
 
-import asyncio
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.server import CheckServer
+from tests.envoy.simple import until_it_listens
 from tests.service.recording import Recorder
 from tests.service.test_envoy_slice import envoy_config, free_port, no_provider
 
@@ -57,13 +57,7 @@ async def sidecar(
     process = subprocess.Popen([*command, "-l", "warning"], stdout=sys.stderr)  # noqa: ASYNC220  # does not wait
     try:
         async with httpx.AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
-            async with asyncio.timeout(20):
-                while True:
-                    try:
-                        await client.get("/")
-                        break
-                    except httpx.ConnectError:
-                        await asyncio.sleep(0.05)
+            await until_it_listens(client, port)
             audit.clear()
             yield client, audit
     finally:

@@ -18,16 +18,12 @@ from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import load_snapshot
 from authz.service.pending import Pending
 from authz.service.server import CheckServer
+from tests.envoy.simple import ANSWERING, OPEN, until_it_listens
 from tests.service.recording import Recorder
 
-POLICY = """
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: open-door, namespace: shop}
-spec:
-  rules:
-  - to: [{operation: {paths: ["/open*"]}}]
----
+POLICY = (
+    OPEN
+    + """---
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata: {name: tokens, namespace: shop}
@@ -37,6 +33,7 @@ spec:
     jwks: '{"keys":[{"kty":"oct","alg":"HS256","k":"c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}]}'
     outputClaimToHeaders: [{header: x-subject, claim: sub}]
 """
+)
 KEY = b"secret-secret-secret-secret-secret"
 
 
@@ -70,17 +67,7 @@ def envoy_config(port: int, authz: str, log: str) -> str:
                 },
             }
         ],
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [
-                        {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hi"}}}
-                    ],
-                }
-            ]
-        },
+        "route_config": ANSWERING,
         "http_filters": [
             {
                 "name": "envoy.filters.http.ext_authz",
@@ -179,12 +166,7 @@ async def sidecar(tmp_path: Path) -> AsyncIterator[tuple[str, Recorder, Path]]:
     process = subprocess.Popen(command, stdout=sys.stderr)  # noqa: ASYNC220  # starting it does not wait
     try:
         async with httpx.AsyncClient(trust_env=False) as client:
-            for _ in range(200):
-                try:
-                    await client.get(f"http://127.0.0.1:{port}/")
-                    break
-                except httpx.ConnectError:
-                    await asyncio.sleep(0.05)
+            await until_it_listens(client, port)
         audit.clear()
         yield f"http://127.0.0.1:{port}", audit, log
     finally:

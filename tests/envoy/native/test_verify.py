@@ -10,23 +10,11 @@ from click.testing import CliRunner
 from authz.analysis.verify import sides
 from authz.cli import application
 from authz.envoy.native.filters import NativeFilters, http_filters
+from tests.mesh.meshes import ONE_SIDECAR
 
 pytestmark = pytest.mark.envoy
 pytest.importorskip("envoy")
 
-MESH = """
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {name: api-v1, namespace: shop}
-spec: {address: 127.0.0.1, labels: {app: api}, serviceAccount: api, ports: {http: 15080}}
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {name: api, namespace: shop}
-spec:
-  workloadSelector: {labels: {app: api}}
-  ingress: [{port: {number: 15080, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:19080"}]
-"""
 POLICIES = """
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
@@ -65,7 +53,7 @@ spec:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "policies").mkdir()
     (tmp_path / "policies" / "p.yaml").write_text(POLICIES)
-    (tmp_path / "mesh.yaml").write_text(MESH)
+    (tmp_path / "mesh.yaml").write_text(ONE_SIDECAR)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -22,6 +22,7 @@ from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, creat
 from authz.service.workers.addresses import worker_address, worker_count
 from authz.settings.settings import Settings
 from authz.telemetry.names import METRICS, WORKER_METRICS
+from tests.envoy.simple import ANSWERING
 from tests.service.messages import check_request, response
 from tests.service.running import check_call, health_of
 from tests.service.test_both_servers import COMMAND, GOOD, Service, both_servers, finish, start
@@ -267,17 +268,7 @@ def proxy(check_cluster: dict[str, object], *listeners: dict[str, object]) -> di
     manager = {
         "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
-        "route_config": {
-            "virtual_hosts": [
-                {
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [
-                        {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hi"}}}
-                    ],
-                }
-            ]
-        },
+        "route_config": ANSWERING,
         "http_filters": [
             as_json(http_check_filter(patient)),
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}},
