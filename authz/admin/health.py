@@ -60,7 +60,7 @@ def _service(service: ServiceStatus) -> Iterator[HealthCause]:
 
 def _keys(service: ServiceStatus) -> Iterator[HealthCause]:
     """
-    The start waits for every key set, as gRPC health does, but not for ever.
+    The start waits for every key set, as gRPC health does, but not forever.
 
     Then one that cannot be read denies its own tokens; keeping the whole service unready for it would deny everybody.
     """

@@ -41,7 +41,7 @@ def load(directory: Path) -> CertificateAuthority:
 
 
 def trust_domain_of(text: str) -> TrustDomain:
-    """Raises SettingsError."""
+    """Read a trust domain as somebody typed it. Raises SettingsError."""
     try:
         return TrustDomain(text)
     except ValueError as error:

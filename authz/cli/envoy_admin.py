@@ -23,7 +23,7 @@ def proxy_name(address: str) -> str:
 
 
 def read_proxy(address: str) -> tuple[Served, ...]:
-    """Raises FetchError."""
+    """Ask one proxy what it serves and trusts. Raises FetchError."""
     try:
         return read_served(get(address, "/certs"))
     except ValueError as error:

@@ -92,7 +92,7 @@ def load(paths: Sequence[str], mesh_file: str | None, *, for_one_request: bool =
     Read and check everything; compiled is what the asked workload needs.
 
     What the reader lets pass can be compiled (``tests/policy/test_properties.py`` holds it to that), and a policy that
-    cannot be compiled all the same refuses when it is asked.
+    nevertheless cannot be compiled refuses when it is asked.
 
     Raises:
         LoadError: carries every problem of all files.

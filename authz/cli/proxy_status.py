@@ -22,7 +22,7 @@ PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """One proxy as it was found."""
+    """One proxy with its slots, or the reason why it could not be asked."""
 
     name: str
     slots: tuple["Slot", ...] = ()

@@ -128,7 +128,7 @@ def print_report(report: VerifyReport, *, is_signed: bool) -> None:
 
 
 def report_json(report: VerifyReport) -> dict[str, Json]:
-    """The same as one JSON object."""
+    """Every chain with its problems and the verdict, as one JSON object."""
     return {
         "intact": report.is_intact,
         "unchained_lines": report.unchained,

@@ -112,7 +112,7 @@ _WORDS = (("passed", "passed"), ("failed", "failed"), ("errors", "could not be r
 
 
 def print_summary(run: Run) -> None:
-    """Print the last line."""
+    """Print how many cases passed, failed or could not be run."""
     parts = []
     for results, noun in ((run.requests, "request"), (run.documents, "document")):
         if results:

@@ -150,7 +150,7 @@ def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSL
 
 
 def _client(admin: str, token_file: Path | None, tls: ssl.SSLContext | None) -> httpx.Client:
-    """Raises OSError for a file, click.BadParameter for the address."""
+    """Make a client of the address. Raises OSError for a file, click.BadParameter for the address."""
     headers = {"authorization": f"Bearer {token_file.read_text().strip()}"} if token_file is not None else {}
     path = _socket(admin)
     transport = httpx.HTTPTransport(uds=str(path) if path is not None else None, verify=tls or False)
@@ -182,7 +182,7 @@ def _await(client: httpx.Client, path: Path | None, version: str, until: float) 
 
 
 def _ask(client: httpx.Client, path: Path | None) -> Status:
-    """Raises FetchError."""
+    """Ask the server once. Raises FetchError."""
     if path is not None and not path.exists():  # httpcore would leave its own socket open
         raise FetchError("there is no such socket")
     try:

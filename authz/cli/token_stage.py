@@ -2,7 +2,7 @@
 The token stage of an offline request: the token that goes with it, and the keys that judge it.
 
 Nothing is fetched. With ``--claims`` a token is made and signed on the spot, and its signature is taken as good by
-every rule; issuer, audience and time are judged all the same.
+every rule; issuer, audience and time are still judged.
 """
 
 import json
@@ -82,7 +82,7 @@ class Credentials:
         return authenticate(attributes, self._rules, self._states, self._now, on_unknown_key=self._needed.append)
 
     def check_answered(self) -> None:
-        """Raises Unanswered when keys would have been needed that were not given."""
+        """Check that every key that was needed was given. Raises Unanswered."""
         for source in self._needed:
             if source not in self._states:
                 name = source.partition(":")[2]

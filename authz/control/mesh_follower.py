@@ -84,7 +84,7 @@ async def fetch_key_texts(
 
 
 def read_key_text(text: str) -> KeyText:
-    """Raises ValueError for what is no key set."""
+    """Read a key set and count its usable keys. Raises ValueError for what is no key set."""
     keys = read_key_set(text)
     return KeyText(text, len(keys), keys.skipped)
 

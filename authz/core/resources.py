@@ -83,7 +83,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``from.source`` (AP-24 to AP-41)."""
+    """The fields of ``from.source`` as written (AP-24 to AP-41)."""
 
     principals: tuple[str, ...] = ()
     not_principals: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """``to.operation`` (AP-42 to AP-55)."""
+    """The fields of ``to.operation`` as written (AP-42 to AP-55)."""
 
     hosts: tuple[str, ...] = ()
     not_hosts: tuple[str, ...] = ()
@@ -117,7 +117,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``when`` (AP-56 to AP-67)."""
+    """One element of ``when`` as written (AP-56 to AP-67)."""
 
     key: str
     values: tuple[str, ...] = ()
@@ -175,7 +175,7 @@ class Presence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JwtRule:
-    """``jwtRules[i]`` (RA)."""
+    """One element of ``jwtRules``: whose tokens are accepted, and where they stand (RA)."""
 
     issuer: str = ""
     """Empty: any issuer, or none (RA-24)."""

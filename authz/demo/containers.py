@@ -50,7 +50,7 @@ DESCRIPTION, POLICIES = "envoy-configs/mesh.yaml", "policies"
 
 
 def read_layout(state: Path = STATE, enforce: Enforce = Enforce.CHECK) -> Layout:
-    """Raises DemoError, OSError."""
+    """Read the mesh description of the state directory. Raises DemoError, OSError."""
     path = state / DESCRIPTION
     mesh, problems = read_mesh_description([(str(path), path.read_bytes())])
     if errors := describe(problems):
@@ -72,7 +72,7 @@ def rendered(layout: Layout, engine: Engine) -> dict[str, bytes]:
 
 
 def certificates(layout: Layout) -> None:
-    """Make the authority, and publish its roots for ever."""
+    """Make the authority, and publish its roots until the container is stopped."""
     make_authority(layout, time.time())
     seen: dict[str, bytes] = {}
     while True:
@@ -107,7 +107,7 @@ def publish(layout: Layout, seen: dict[str, bytes]) -> list[str]:
 
 
 def web(layout: Layout) -> None:
-    """Issue for ever."""
+    """Issue the web certificate, and again at half of its life, until the container is stopped."""
     while True:
         issue_web(layout, time.time())
         _say(f"a web certificate issued for {CERTIFICATE_TTL_SECONDS / 3600:.0f} h")

@@ -46,7 +46,7 @@ class DemoError(AuthzError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What to run, and where."""
+    """A demo to run: its mesh, its options and its directory."""
 
     state: Path
     """The state directory, absolute."""

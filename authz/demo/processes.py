@@ -37,7 +37,7 @@ class Command:
 
 @dataclass(slots=True)
 class Child:
-    """A started command."""
+    """A command that was started, with its log."""
 
     command: Command
     process: asyncio.subprocess.Process

@@ -43,7 +43,7 @@ def checked_chains(name: str, mesh: Mesh, workload: MeshWorkload, options: Rende
     """
     Known external hosts to their addresses, every other name to the inner listener; each connection is checked.
 
-    As with requests there is a way for every name, so that the policies decide. Plaintext matches no chain.
+    As with requests, there is a way for every name, so that the policies decide. Plaintext matches no chain.
     """
 
     def chain(title: str, names: list[str], cluster: str) -> FilterChain:

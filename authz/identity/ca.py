@@ -172,7 +172,7 @@ class CertificateAuthority:
         return TrustBundle(self.trust_domain, self.roots, intermediates)
 
     def authority(self, authority_id: str) -> Authority:
-        """Raises ValueError."""
+        """Find an authority by its id. Raises ValueError when there is none."""
         for authority in self.authorities:
             if authority.id == authority_id:
                 return authority

@@ -83,7 +83,7 @@ def judge_dns_name(name: str) -> str | None:
 
 
 def _check_names(dns: tuple[str, ...], addresses: tuple[str, ...] = ()) -> None:
-    """Raises ValueError."""
+    """Refuse names that a certificate cannot hold. Raises ValueError."""
     for name in dns:
         if reason := judge_dns_name(name):
             raise ValueError(reason)

@@ -18,7 +18,7 @@ class Delivered:
 
     @classmethod
     def read(cls, pem: bytes) -> "Delivered":
-        """Raises ValueError with a reason that fits after ``is``."""
+        """Read the first certificate. Raises ValueError with a reason that fits after ``is``."""
         chain = read_chain(pem)
         if isinstance(chain, Rejection):
             raise ValueError(chain.reason)

@@ -85,7 +85,7 @@ def taint(ca: CertificateAuthority, authority_id: str = "") -> CertificateAuthor
 
 
 def retire(ca: CertificateAuthority, authority_id: str = "") -> CertificateAuthority:
-    """Trust an authority no more; spire's ``revoke``. A prepared one may be given up too. Empty: the tainted one."""
+    """Stop trusting an authority; spire's ``revoke``. A prepared one may be given up too. Empty: the tainted one."""
     chosen = ca.authority(authority_id) if authority_id else _only(ca, AuthorityState.TAINTED)
     if chosen.state is AuthorityState.ACTIVE:
         raise ValueError(f"the authority `{chosen.id}` is active; activate another one first")

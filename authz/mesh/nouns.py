@@ -252,14 +252,14 @@ class Mesh:
     services: tuple[MeshService, ...] = ()
 
     def workload(self, name: str) -> MeshWorkload:
-        """Raises KeyError."""
+        """Find a workload by its name. Raises KeyError."""
         for workload in self.workloads:
             if workload.name == name:
                 return workload
         raise KeyError(name)
 
     def service(self, host: str) -> MeshService:
-        """Raises KeyError."""
+        """Find a service by its host. Raises KeyError."""
         for service in self.services:
             if service.host == host:
                 return service

@@ -45,7 +45,7 @@ def _required(code: str, what: str, *names: str) -> Any:
 
 
 def _issuer(value: str) -> Fault | None:
-    """VA-34."""
+    """Refuse an empty issuer (VA-34)."""
     return None if value else Fault("VA-34", "the issuer is empty", "remove it to accept any issuer of the key set")
 
 
@@ -66,7 +66,7 @@ def _check_jwt_rule(node: reading.Mapping, notes: Notes) -> None:
 
 
 def _seconds(node: Node, notes: Notes) -> float:
-    """VA-41."""
+    """Read a timeout in seconds; five where there is none or it is wrong (VA-41)."""
     value = read_text(node, notes)
     if text_of(node) is None:
         return 5.0
@@ -159,7 +159,7 @@ _MTLS: Shape[MtlsMode] = Shape(
 
 
 def _port_modes(node: Node, notes: Notes) -> dict[int, MtlsMode]:
-    """VA-43, VA-44; a port may be written as a number or as a string (RE-10)."""
+    """Read modes by port (VA-43, VA-44); a port may be written as a number or as a string (RE-10)."""
     if not isinstance(node, reading.Mapping):
         notes.error("RE-10", node, f"expected a mapping of ports to modes, got {describe(node)}")
         return {}
@@ -175,7 +175,7 @@ def _port_modes(node: Node, notes: Notes) -> dict[int, MtlsMode]:
 
 
 def _check_peer(node: reading.Mapping, notes: Notes) -> None:
-    """VA-42."""
+    """Refuse modes of ports without a selector (VA-42)."""
     ports = given(node, "portLevelMtls")
     if isinstance(ports, reading.Mapping) and ports.keys:
         selector = given(node, "selector")

@@ -55,7 +55,7 @@ def _action(node: reading.Mapping) -> Action | None:
 
 
 def _check_provider(node: reading.Mapping, action: Action, has_rules: bool, notes: Notes) -> None:
-    """VA-13."""
+    """Check that a provider is named where the action is CUSTOM, and nowhere else (VA-13)."""
     provider = given(node, "provider")
     name = given(provider, "name") if isinstance(provider, reading.Mapping) else None
     if action is not Action.CUSTOM:

@@ -35,7 +35,7 @@ _STATUSES = frozenset(
 
 
 def _service(value: str) -> Fault | None:
-    """VA-51."""
+    """Check the host of a provider, with or without a namespace (VA-51)."""
     namespace, slash, host = value.rpartition("/")
     if value_checks.is_dns_name(host) and (value_checks.is_dns_label(namespace) if slash else True):
         return None
@@ -54,14 +54,14 @@ def _is_address(value: str) -> bool:
 
 
 def _path_prefix(value: str) -> Fault | None:
-    """VA-54."""
+    """Check a path prefix, which may be empty (VA-54)."""
     if not value or (value.startswith("/") and not any(c <= " " or c in "?#\x7f" for c in value)):
         return None
     return Fault("VA-54", f"`{value}` is not a path prefix", "begin it with `/`, without query and fragment")
 
 
 def _not_star(value: str) -> Fault | None:
-    """VA-55."""
+    """Refuse a star alone in a list of headers (VA-55)."""
     if value == "*":
         return Fault("VA-55", "`*` alone is not allowed in a list of headers", "name the headers, or write `x-*`")
     return None
@@ -206,7 +206,7 @@ def _other(name: str, kind: str, place: Location, node: reading.Mapping, notes: 
 
 
 def _name(node: reading.Mapping, notes: Notes, names: Counter[str | None]) -> str:
-    """VA-50."""
+    """Read the name of a provider, and refuse one that is given twice (VA-50)."""
     written = given(node, "name")
     name = read_text(written, notes) if written is not None else ""
     if not value_checks.is_dns_label(name):

@@ -39,7 +39,7 @@ class _Object(Pairs):
 
 
 def inline_keys(value: str) -> Fault | None:
-    """VA-37, VA-39, RA-37; never repeats a key, which may be private."""
+    """Check an inline key set (VA-37, VA-39, RA-37). No message repeats a key, which may be private."""
     if not value:
         return None
     try:

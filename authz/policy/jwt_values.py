@@ -30,7 +30,7 @@ the host is part of it.
 
 
 def jwks_uri(value: str) -> Fault | None:
-    """VA-34, VA-35."""
+    """Check the address of a key set (VA-34, VA-35)."""
     if not value:
         return Fault("VA-34", "the key set's address is empty", "remove it to use the issuer's discovery document")
     if len(value) > MAX_URI:

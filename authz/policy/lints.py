@@ -58,7 +58,7 @@ def _issuer_problem(authentication: RequestAuthentication, rule: JwtRule, other:
 
 
 def _unusable_providers(resources: Resources, mesh: MeshConfig) -> Iterator[Problem]:
-    """AP-80."""
+    """Warn of CUSTOM policies whose provider is missing or unusable (AP-80)."""
     usable = {provider.name: provider.is_usable for provider in mesh.extension_providers}
     for policy in resources.authorization_policies:
         if policy.action is Action.CUSTOM and not usable.get(policy.provider, False):
@@ -76,7 +76,7 @@ def _unusable_providers(resources: Resources, mesh: MeshConfig) -> Iterator[Prob
 
 
 def _ignored_peer_authentications(resources: Resources, mesh: MeshConfig) -> Iterator[Problem]:
-    """PA-5."""
+    """Warn of a selector in the root namespace, where Istio ignores it (PA-5)."""
     for peer in resources.peer_authentications:
         metadata = peer.metadata
         if metadata.namespace == mesh.root_namespace and peer.match_labels:

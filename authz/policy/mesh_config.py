@@ -72,7 +72,7 @@ def _ignored(name: str) -> Field:
 
 
 def _trust_domain(value: str) -> Fault | None:
-    """VA-57."""
+    """Check that a trust domain is a DNS name (VA-57)."""
     if is_dns_name(value):
         return None
     advice = "expected dot-separated names of a-z, 0-9 and `-`, each at most 63 characters"

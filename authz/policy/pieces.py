@@ -69,7 +69,7 @@ class FileReader:
         return piece._replace(problems=tuple(problems))
 
     def _read_parts(self, file: str, parts: list[Slice], by_text: dict[bytes, Piece]) -> Iterator[Piece | None]:
-        """Yield a piece for each part; None, and no more, when one cannot be read alone."""
+        """Yield a piece for each part; None, and nothing after it, when one cannot be read alone."""
         number = 0
         for part in parts:
             digest = digest_of(part.text)

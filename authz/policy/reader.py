@@ -165,7 +165,7 @@ def _sorted(found: _Found) -> Resources:
 
 
 def _keep(one: Found, found: _Found, problems: list[Problem]) -> None:
-    """RE-2."""
+    """Keep an object, or refuse it when its identity is taken (RE-2)."""
     kind, metadata = type(one.resource).__name__, one.resource.metadata
     before = found.setdefault((kind, metadata.namespace, metadata.name), one)
     if before is not one and metadata.name:

@@ -25,7 +25,7 @@ _NO_TEXT: Mapping[str, str] = {}
 
 
 def _label(key: str, value: str) -> Fault | None:
-    """VA-3."""
+    """Check one label of a selector (VA-3)."""
     if not key:
         return Fault("VA-3", "a label with an empty name")
     if "*" in key or "*" in value:

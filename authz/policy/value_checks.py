@@ -54,7 +54,7 @@ def is_dns_label(value: str) -> bool:
 
 
 def principal(value: str) -> Fault | None:
-    """VA-47, AP-26."""
+    """Warn of a principal written with its scheme, or with a star inside (VA-47, AP-26)."""
     if value.startswith("spiffe://"):
         short = value.removeprefix("spiffe://")
         return Fault("VA-47", f"`{value}` never matches: principals are written without the scheme",
@@ -63,7 +63,7 @@ def principal(value: str) -> Fault | None:
 
 
 def request_principal(value: str) -> Fault | None:
-    """VA-47, AP-39."""
+    """Warn of ``*/*``, which is not any principal, and of a star inside (VA-47, AP-39)."""
     if value == "*/*":
         return Fault("VA-47", "`*/*` is any issuer with the subject `*`, not any principal", "write `*`", WARNING)
     return middle_star(value)
@@ -140,7 +140,7 @@ def port(value: str) -> Fault | None:
 
 
 def method(value: str) -> Fault | None:
-    """VA-47, AP-44."""
+    """Warn of a method that is a path, is not in capital letters, or has a star inside (VA-47, AP-44)."""
     if "/" in value:
         name = f"/{value.lstrip('/')}"
         return Fault("VA-47", f"`{value}` never matches: this is a path, as gRPC's methods are, and no HTTP method",
@@ -153,7 +153,7 @@ def method(value: str) -> Fault | None:
 
 @lru_cache(maxsize=4096)
 def path(value: str) -> Fault | None:
-    """VA-26, VA-27, VA-48 for templates, VA-47 for others."""
+    """Check a path: a template by VA-26, VA-27 and VA-48, any other by VA-47."""
     if _ORDINARY_PATH.fullmatch(value):
         return None  # nearly every path, sooner than by the questions below
     if "{" in value or "}" in value:
@@ -202,7 +202,7 @@ def _template(value: str) -> Fault | None:
 
 @lru_cache(maxsize=4096)
 def condition_key(key: str) -> Fault | None:
-    """VA-28, VA-30, VA-31, VA-48."""
+    """Check that the key of a condition names an attribute (VA-28, VA-30, VA-31, VA-48)."""
     if not key:
         return Fault("VA-28", "a condition without a key", "name the attribute, for example `request.headers[x-role]`")
     try:
@@ -233,7 +233,7 @@ def _bad_key(key: str) -> Fault:
 
 
 def server_name(value: str) -> Fault | None:
-    """VA-47, AP-57."""
+    """Warn of a server name with capital letters, or with a star inside (VA-47, AP-57)."""
     if value != value.lower():
         return Fault("VA-47", f"`{value}` never matches: server names are compared in lower case",
                      f"write `{value.lower()}`", WARNING)  # fmt: skip

@@ -109,7 +109,7 @@ class AuthorityServer:
     reload: Reload = field(default_factory=Reload)
 
     async def start(self) -> None:
-        """Raises SettingsError, LoadError, OSError."""
+        """Load the authority and open the doors. Raises SettingsError, LoadError, OSError."""
         try:
             ca = CertificateAuthority.load(self.files.directory)
         except ValueError as error:

@@ -134,7 +134,7 @@ class SecretServer:
             self.tell(renewed)
 
     async def keep_current(self) -> None:
-        """Renew for ever."""
+        """Renew and push, until cancelled."""
         while True:
             due = self.shelf.next_due()
             pause = MAX_TICK_SECONDS if due is None else due - self._clock()

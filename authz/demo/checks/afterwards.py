@@ -101,7 +101,7 @@ def _lines(path: Path, trace_id: str) -> list[_Facts]:
 
 
 async def _unsampled(world: World) -> str:
-    """XA-173: the client's flag is respected, and the record is kept all the same."""
+    """XA-173: the client's flag is respected, and the record is still kept."""
     trace_id = secrets.token_hex(16)
     await world.visit("/", headers=[("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-00")])
     record = await world.find(lambda found: found.get("trace_id") == trace_id)

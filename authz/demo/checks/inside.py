@@ -45,7 +45,7 @@ class Outside:
         return await self.ask("crash", name) == "ended"
 
     async def ask(self, what: str, name: str = "") -> str:
-        """Raises DemoError."""
+        """Ask the other side, and wait for its answer. Raises DemoError."""
         say({"ask": what, "name": name})
         line = await asyncio.to_thread(sys.stdin.readline)
         answer = json.loads(line) if line else {"error": "nobody answers"}

@@ -85,12 +85,12 @@ def principal_name(value: str) -> Message:
 
 
 def namespace_name(value: str) -> Message:
-    """``namespaces`` (AP-30)."""
+    """Match the identities of a namespace, for ``namespaces`` (AP-30)."""
     return regex(f".*/ns/{'.*'.join(quoted(piece) for piece in value.split('*'))}/.*")
 
 
 def account_name(value: str, policy_namespace: str) -> Message:
-    """``serviceAccounts`` (AP-33)."""
+    """Match the identities of an account, for ``serviceAccounts`` (AP-33)."""
     namespace, slash, account = value.partition("/")
     if not slash:
         namespace, account = policy_namespace, value

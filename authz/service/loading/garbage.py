@@ -2,7 +2,7 @@
 When Python looks for reference cycles, and how much is made and freed beside checks that must not wait.
 
 Policies have no cycles and die by reference counting; the collector only walks them while everything stands still, half
-a microsecond for each ten objects. It is needed all the same, because grpcio makes a small cycle at every call.
+a microsecond for each ten objects. It is needed nevertheless, because grpcio makes a small cycle at every call.
 """
 
 import gc

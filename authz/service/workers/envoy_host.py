@@ -67,7 +67,7 @@ def embed(state: Path) -> dict[str, str]:
 
 def find_hosting() -> Hosting:
     """
-    Look for everything that hosting takes.
+    Look for everything that hosting needs.
 
     Raises:
         SettingsError: says what is missing and what to do.

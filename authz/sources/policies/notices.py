@@ -1,5 +1,5 @@
 """
-The system's notices of changed files, for everybody in this process from one watcher: instances are few.
+The system's notices of changed files: one watcher serves everybody in this process, because instances are few.
 
 A Linux user has 128 inotify instances by default, and every sidecar that decides by itself is a process of that user.
 Who follows files names folders; the watcher begins anew when the folders change, and where none is available nobody is
@@ -39,7 +39,7 @@ class Subscriber:
 
 
 class Notices:
-    """The one watcher of a process; it runs as long as anybody follows."""
+    """The one watcher of a process; it runs while anybody follows."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

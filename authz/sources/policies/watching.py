@@ -2,7 +2,7 @@
 When files have changed: found by looking at them, and early where the system notifies.
 
 A notice only makes the next look come at once. Without any (a parent folder's link is swapped, a mounted file is edited
-outside, a network file system), files are looked at every two seconds all the same.
+outside, a network file system), files are still looked at every two seconds.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ _log = logging.getLogger("authz.directory")
 QUIET_SECONDS = 0.1
 """A change is at rest when nothing moved for so long: longer than an editor or ``cp -r`` takes between two files."""
 MAX_UNREST_SECONDS = 0.5
-"""Endless small changes are read all the same after so long, so that one second is kept."""
+"""Endless small changes are read after this time in any case, so that one second is kept."""
 LOOK_SECONDS = 2.0
 """How often files are looked at when the system notifies: so that what it cannot see is in force within three."""
 UNWATCHED_SECONDS = 0.5
