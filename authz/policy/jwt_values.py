@@ -24,8 +24,8 @@ _GO_URL = re.compile(
 )
 """
 The form that Go's net/url takes for an address with a host: neither spaces nor half an escape, and in a host only the
-escapes of letters beyond ASCII. Both the CRD's rule and the webhook read it so, but for the CRD's rule a `#` right after
-the host is part of it.
+escapes of letters beyond ASCII. Both the CRD's rule and the webhook read it so, but to the former a `#` right
+after the host is part of it.
 """
 
 
