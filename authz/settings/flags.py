@@ -13,8 +13,9 @@ TYPED = frozenset({
     "policies", "mesh", "allow_empty", "listen", "server", "workers", "admin", "certificates", "audit", "log_level",
     "peer_certificate", "peer_trust_bundles", "peer_revocations", "otlp_endpoint", "drain_delay_seconds",
     "access_logs", "access_log_positions", "access_log_admin", "access_log_state",
+    "admin_token_file", "tls_certificate", "tls_key", "tls_client_ca", "audit_on_full", "audit_chain", "log_format",
 })  # fmt: skip
-"""Settings that have a flag: those that change from one start to the next. The others belong in a file."""
+"""Settings that have a flag: what changes from start to start, or makes one safe. The others belong in a file."""
 
 
 @dataclass(frozen=True, slots=True)
