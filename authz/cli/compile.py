@@ -75,6 +75,7 @@ def command(
     """
     from authz.envoy.native import filters, limits
     from authz.envoy.native.indexed import Form
+    from authz.envoy.native.version import filters_version
     from authz.envoy.native.yaml_text import as_yaml
 
     described = policy_files.read_workloads(mesh)
@@ -100,7 +101,7 @@ def command(
         raise SystemExit(out.Exit.NO)
     tcp = filters.tcp_filters(engine, workload)
     if directory is not None:
-        _write(directory, engine.mesh, http, tcp)
+        _write(directory, engine.mesh, http, tcp, filters_version(engine, workload))
         return
     found: dict[str, Json] = {
         "http_filters": [one.as_extension() for one in http.filters],
@@ -185,7 +186,7 @@ def _as_json(report: "Report", http: "NativeFilters") -> Json:
     }
 
 
-def _write(directory: Path, mesh: MeshConfig, http: "NativeFilters", tcp: "NativeFilters") -> None:
+def _write(directory: Path, mesh: MeshConfig, http: "NativeFilters", tcp: "NativeFilters", version: str) -> None:
     """Write the filters, and the HTTP ones as resources that a running Envoy follows; each renamed into place."""
     from authz.envoy.native.slots import fill_slots
     from authz.envoy.rendered_files import write_files
@@ -193,7 +194,7 @@ def _write(directory: Path, mesh: MeshConfig, http: "NativeFilters", tcp: "Nativ
     contents: dict[str, Json] = {
         HTTP: [one.as_extension() for one in http.filters],
         TCP: [one.as_extension() for one in tcp.filters],
-        **{f"{slot['name']}.json": {"resources": [slot]} for slot in fill_slots(http.filters, mesh)},
+        **{f"{slot['name']}.json": {"resources": [slot]} for slot in fill_slots(http.filters, mesh, version)},
     }
     data = {file: (json.dumps(content, ensure_ascii=False) + "\n").encode() for file, content in contents.items()}
     written = write_files(directory, data)

@@ -11,6 +11,7 @@ from typing import TypeVar
 from authz.core.attributes import Unknown, Workload
 from authz.core.decision import Decision, Obligations
 from authz.core.resources import (
+    DIGEST,
     GATEWAY_NAME_LABEL,
     AuthorizationPolicy,
     JwtRule,
@@ -160,6 +161,23 @@ class Engine:
     def written_for(self, workload: Workload) -> tuple[AuthorizationPolicy, ...]:
         """The policies that apply to a workload as they were written, in the order of ``WorkloadPolicies.policies``."""
         return tuple(self.resources.authorization_policies[ordinal] for ordinal in self._ordinals(workload))
+
+    def digests_for(self, workload: Workload) -> tuple[bytes, ...]:
+        """What decides for a workload, sorted: digests of its policies, its token rules and the mesh settings."""
+        blob = self.resources.digests
+        if not blob:
+            return ()
+        own = [*self._ordinals(workload), *self._authenticating(workload), len(blob) // DIGEST - 1]
+        return tuple(sorted(blob[number * DIGEST : (number + 1) * DIGEST] for number in own))
+
+    def _authenticating(self, workload: Workload) -> Iterator[int]:
+        """Numbers, after those of the policies, of the RequestAuthentications that apply to a workload."""
+        labels, namespaces = dict(workload.labels), self._namespaces(workload)
+        read = self.resources
+        for number, item in enumerate(read.request_authentications, len(read.authorization_policies)):
+            namespace = item.metadata.namespace
+            if namespace in namespaces and _applies(item.target, namespace, workload.namespace, labels):
+                yield number
 
     def known_workloads(self) -> tuple[Workload, ...]:
         """The workloads asked for so far: what the next snapshot prepares before it is put in force."""

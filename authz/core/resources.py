@@ -287,6 +287,10 @@ class MeshConfig:
         return tuple(dict.fromkeys((self.trust_domain, *self.trust_domain_aliases)))
 
 
+DIGEST = 32
+"""Bytes of one digest of ``Resources.digests``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """Everything that was read and accepted: the input of the compiler."""
@@ -296,3 +300,9 @@ class Resources:
     peer_authentications: tuple[PeerAuthentication, ...] = ()
     version: str = ""
     """Policy version: digest of the documents and mesh settings that were read."""
+    digests: bytes = field(default=b"", compare=False, repr=False)
+    """
+    What each policy and each RequestAuthentication means, in their order, then the mesh settings: DIGEST bytes each.
+
+    Empty where nobody read them from text.
+    """

@@ -26,6 +26,7 @@ from authz.envoy.native.filters import http_filters, linear_tcp
 from authz.envoy.native.limits import Feature, report
 from authz.envoy.native.listener_parts import complete
 from authz.envoy.native.slots import fill_slots, slot_names
+from authz.envoy.native.version import filters_version
 from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file
 from authz.envoy.tls import secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
@@ -134,8 +135,9 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     filters = http_filters(
         native.engine, workload.workload, native.key_sets, gateway=workload.is_gateway, cluster_of=provider_cluster
     ).filters
+    resources = fill_slots(filters, mesh.config, filters_version(native.engine, workload.workload))
     files = {}
-    for slot, resource in zip(slot_names(mesh.config), fill_slots(filters, mesh.config), strict=True):
+    for slot, resource in zip(slot_names(mesh.config), resources, strict=True):
         text = json.dumps(resource, separators=(",", ":"), ensure_ascii=False)
         version = sha256(text.encode()).hexdigest()[:16]
         files[filters_file(workload.name, slot)] = f'{{"version_info":"{version}","resources":[{text}]}}\n'.encode()

@@ -6,7 +6,7 @@ gets a ``LoadError`` instead: an invalid DENY policy is never dropped silently (
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from authz.policy.memory import File, Found, Memory, Resource
 from authz.policy.object_meta import check_status, read_metadata
 from authz.policy.other_kinds import GROUP, is_of_others, skip
 from authz.policy.pieces import FileReader
-from authz.policy.version import version_of
+from authz.policy.version import facts_digest, version_of
 
 VERSIONS = ("v1", "v1beta1")
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -130,7 +130,8 @@ def read_policies(
     resources = _sorted(found)
     problems.extend(lints.lint(resources, mesh))
     version = version_of((one.facts for one in found.values()), mesh or MeshConfig())
-    return ReadResult(replace(resources, version=version), sort_problems(problems))
+    digests = b"".join(_digests(found, mesh or MeshConfig()))
+    return ReadResult(replace(resources, version=version, digests=digests), sort_problems(problems))
 
 
 def _empty_file(file: str) -> Problem:
@@ -162,6 +163,13 @@ def _sorted(found: _Found) -> Resources:
         tuple(item for item in ordered if isinstance(item, RequestAuthentication)),
         tuple(item for item in ordered if isinstance(item, PeerAuthentication)),
     )
+
+
+def _digests(found: _Found, mesh: MeshConfig) -> Iterator[bytes]:
+    """In the order of ``Resources.digests``."""
+    for kind in (AuthorizationPolicy, RequestAuthentication):
+        yield from (found[identity].facts for identity in sorted(found) if isinstance(found[identity].resource, kind))
+    yield facts_digest(mesh)
 
 
 def _keep(one: Found, found: _Found, problems: list[Problem]) -> None:

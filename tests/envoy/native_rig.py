@@ -19,12 +19,16 @@ from jwt.algorithms import ECAlgorithm
 
 from authz.core.asked import asked_of
 from authz.core.attributes import Workload
+from authz.core.engine import Engine
+from authz.envoy.native.matcher_tree import values
 from authz.envoy.native.record_log import (
+    VERSION_STATE,
     Subject,
     denial_replies,
     http_file_log,
     tcp_file_log,
 )
+from authz.envoy.native.version import filters_version
 from authz.service.loading.snapshot import load_snapshot
 from tests.envoy.grpc_log import http_grpc_log, tcp_grpc_log
 from tests.envoy.rig import Authority, Proxy, free_ports
@@ -127,8 +131,8 @@ def _rbac(action: str, policies: dict[str, Any], shadow: dict[str, Any] | None =
     return {"name": "envoy.filters.http.rbac", "typed_config": config}
 
 
-def http_filters() -> list[Any]:
-    """The policies of this file as Istio's builder would emit them, jwt_authn first."""
+def http_filters(version: str = "") -> list[Any]:
+    """The policies of this file as Istio's builder would emit them, jwt_authn first, and what tells their version."""
     provider = {
         "issuer": ISSUER,
         "local_jwks": {"inline_string": JWKS},
@@ -138,6 +142,7 @@ def http_filters() -> list[Any]:
     }
     requires = {"requires_any": {"requirements": [{"provider_name": "p"}, {"allow_missing": {}}]}}
     return [
+        *([values([(VERSION_STATE, version)]).as_extension()] if version else []),
         {
             "name": "envoy.filters.http.jwt_authn",
             "typed_config": {
@@ -166,7 +171,7 @@ def http_filters() -> list[Any]:
     ]
 
 
-def _manager(log: Any) -> Any:
+def _manager(log: Any, version: str) -> Any:
     route = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hello"}}}
     return {
         "name": "envoy.filters.network.http_connection_manager",
@@ -174,7 +179,7 @@ def _manager(log: Any) -> Any:
             "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "inbound_9080",
             "normalize_path": True,
-            "http_filters": http_filters(),
+            "http_filters": http_filters(version),
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
             "access_log": [log] if log is not None else [],
             "local_reply_config": denial_replies(),
@@ -219,6 +224,8 @@ class NativeMesh:
     collector: str = ""
     """Unix socket of a gRPC access log service; empty: logs go to a file."""
     log_requests: bool = True
+    version: str = ""
+    """Of the policies, as the filters tell it; empty: they do not, and entries are judged by time."""
 
     @classmethod
     def new(cls, state: Path, collector: str = "") -> "NativeMesh":
@@ -232,10 +239,14 @@ class NativeMesh:
         authority.publish(state / "ca.crt")
         authority.issue(state / "own", OWN)
         authority.issue(state / "caller", CALLER)
+        mesh.version = filters_version(mesh.engine(), WORKLOAD)
         return mesh
 
+    def engine(self) -> Engine:
+        return load_snapshot(self.state / "policies", None, 0.0).engine
+
     def subject(self, listener: str) -> Subject:
-        policies = load_snapshot(self.state / "policies", None, 0.0).engine.for_workload(WORKLOAD)
+        policies = self.engine().for_workload(WORKLOAD)
         return Subject(WORKLOAD, PROXY, listener, asked=asked_of(policies), query_values=("page",))
 
     def configuration(self) -> dict[str, Any]:
@@ -255,8 +266,8 @@ class NativeMesh:
             "static_resources": {
                 "clusters": clusters,
                 "listeners": [
-                    _listener("http", self.http, [_manager(logged)]),
-                    _listener("mtls", self.mtls, [_manager(logged)], _tls(self.state)),
+                    _listener("http", self.http, [_manager(logged, self.version)]),
+                    _listener("mtls", self.mtls, [_manager(logged, self.version)], _tls(self.state)),
                     *(
                         _listener(f"tcp{port}", port, self._tcp_filters(tcp_log))
                         for port in (self.tcp, self.refused_tcp)

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from authz.envoy.native.version import filters_version
 from authz.service.loading.snapshot import load_snapshot
 from authz.service.native.gaps import Counted, Gaps
 from authz.service.native.intake import Intake
-from tests.envoy.native_rig import CALLER, NativeMesh, rule, token
+from tests.envoy.native_rig import CALLER, WORKLOAD, NativeMesh, rule, token
 from tests.service.native.test_gaps import Trail
 
 pytest.importorskip("envoy")
@@ -151,6 +152,7 @@ def test_the_record_of_a_log_entry_is_that_of_a_check(tmp_path: Path, carrier: s
         assert allowed["rule"]["name"] == rule("some", 1)
         assert allowed["rule"]["file"].endswith("all.yaml")
         assert allowed["rule"]["line"] > 0
+        assert allowed["policy_version"] == mesh.engine().version
         # A line of a file has no query but the values that are recorded; of an entry the other names are, too.
         assert allowed["request"]["path"] == "/ok/1?page=2" + ("&secret=…" if carrier == "grpc" else "")
         assert allowed["request"]["user_agent"] == "curl/8"
@@ -210,19 +212,33 @@ def test_tcp_connections_are_recorded_with_the_rule_that_closed_them(mesh: Nativ
 
 
 def test_policies_that_say_otherwise_than_the_proxy_are_a_disagreement(mesh: NativeMesh) -> None:
+    file = mesh.state / "policies" / "all.yaml"
+    file.write_text(file.read_text().replace('"/ok*"', '"/other*"'))
+    mesh.version = filters_version(mesh.engine(), WORKLOAD)  # as if a filter did something else than its policies
+    with mesh.envoy(), serving(mesh) as server:
+        get(mesh.http, "/ok/1")
+        (note,) = wait_for(lambda: server.notes("native-disagreement"))
+        (record,) = wait_for(server.records)
+        assert record["effect"] == "allow"
+        assert (note["envoy"]["effect"], note["engine"]["effect"]) == ("allow", "deny")
+        assert note["request"] == record["decision_id"]
+        labels = '{namespace="bookinfo",workload="reviews-v1"}'
+        assert server.metric("authz_native_disagreements_total", labels) == 1
+        assert "disagree" in said(mesh)
+
+
+@pytest.mark.parametrize("carrier", ["file", "grpc"])
+def test_the_record_of_a_proxy_with_other_policies_names_those(tmp_path: Path, carrier: str) -> None:
+    mesh = NativeMesh.new(tmp_path, "run/authz.sock" if carrier == "grpc" else "")
     with mesh.envoy():
         file = mesh.state / "policies" / "all.yaml"
         file.write_text(file.read_text().replace('"/ok*"', '"/other*"'))
-        with serving(mesh) as server:
+        with serving(mesh, "--access-logs", "grpc" if carrier == "grpc" else "file:logs") as server:
             get(mesh.http, "/ok/1")
-            (note,) = wait_for(lambda: server.notes("native-disagreement"))
             (record,) = wait_for(server.records)
-            assert record["effect"] == "allow"
-            assert (note["envoy"]["effect"], note["engine"]["effect"]) == ("allow", "deny")
-            assert note["request"] == record["decision_id"]
-            labels = '{namespace="bookinfo",workload="reviews-v1"}'
-            assert server.metric("authz_native_disagreements_total", labels) == 1
-            assert "disagree" in said(mesh)
+            assert (record["effect"], record["policy_version"]) == ("allow", mesh.version)
+            assert server.notes("native-disagreement") == []
+            assert server.metric("authz_native_verified_total", '{result="other_version"}') == 1
 
 
 def test_a_header_that_came_twice_is_no_disagreement(mesh: NativeMesh) -> None:

@@ -21,7 +21,7 @@ Config = dict[str, Json]
 
 DECISION_ID_HEADER = "x-authz-decision-id"
 VERSION_STATE = "authz.policy_version"
-"""Filter state that tells by which version of the policies a request was decided, if a filter sets it."""
+"""Filter state that tells by which policies a request was decided: ``slots`` sets it."""
 WHO = "authz"
 """First key of every line, in the alphabet too: by it a line is told from another's, and found within a torn one."""
 HTTP_RBAC, TCP_RBAC, JWT = "envoy.filters.http.rbac", "envoy.filters.network.rbac", "envoy.filters.http.jwt_authn"
@@ -53,9 +53,6 @@ class Subject:
     asked: Asked = field(default_factory=Asked)
     query_values: tuple[str, ...] = ()
     """Query parameters whose values are recorded (setting ``audit_query_values``); of others nothing is logged."""
-
-    tells_version: bool = False
-    """Whether a filter sets VERSION_STATE."""
 
     def who(self) -> str:
         """The constant facts as one text, the same in both carriers."""
@@ -140,7 +137,6 @@ def _shared(subject: Subject) -> Config:
         "peer": "%DOWNSTREAM_PEER_URI_SAN%",
         "peer_subject": "%DOWNSTREAM_PEER_SUBJECT%",
         "sni": "%REQUESTED_SERVER_NAME%",
-        **({"version": f"%FILTER_STATE({VERSION_STATE}:PLAIN)%"} if subject.tells_version else {}),
         "metadata": {name: _metadata(name) for name in subject.asked.metadata},
         "~at": "%START_TIME(%s.%6f)% %DURATION% %BYTES_RECEIVED%",
         "~direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
@@ -169,6 +165,7 @@ def _http_fields(subject: Subject) -> Config:
         "rbac": _results(HTTP_RBAC, asked),
         "scheme": "%REQ(:SCHEME)%",
         "user_agent": "%REQ(USER-AGENT)%",
+        "version": f"%FILTER_STATE({VERSION_STATE}:PLAIN)%",
         "~id": "%REQ(X-REQUEST-ID)%",
         "~path": "%PATH(NQ:PATH)%",
         "~trace": "%REQ(TRACEPARENT)%",

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from authz.core.attributes import Json
 from authz.core.resources import MeshConfig
 from authz.envoy.native.linear import HTTP_RBAC_TYPE, Filter
+from authz.envoy.native.matcher_tree import values
+from authz.envoy.native.record_log import VERSION_STATE
 from authz.envoy.native.value_matchers import TYPE, Message
 
 COMPOSITE_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.Composite"
@@ -33,9 +35,13 @@ def slot_names(mesh: MeshConfig) -> tuple[str, ...]:
     return (*(f"authz-custom-{number + 1}" for number in range(providers)), "authz-rules")
 
 
-def fill_slots(filters: Iterable[Filter], mesh: MeshConfig) -> list[Message]:
+def fill_slots(filters: Iterable[Filter], mesh: MeshConfig, version: str = "") -> list[Message]:
     """
     Distribute the filters of a workload, in Istio's order, over its slots.
+
+    Args:
+        version: of ``filters_version``; each slot that may refuse puts it into filter state, for the access log. Empty:
+            nobody is told.
 
     Returns:
         One resource of extension config discovery for each of ``slot_names``.
@@ -49,7 +55,9 @@ def fill_slots(filters: Iterable[Filter], mesh: MeshConfig) -> list[Message]:
     rules = groups.pop()
     waiting: list[list[Filter]] = [*groups, *([] for _ in range(len(names) - 1 - len(groups)))]
     assert len(waiting) == len(names) - 1, "every filter that waits is of a provider of the mesh"
-    return [_resource(name, group) for name, group in zip(names, [*waiting, rules], strict=True)]
+    told = [values([(VERSION_STATE, version)])] if version else []
+    slots = [*([*told, *group] if group else [] for group in waiting), [*told, *rules]]
+    return [_resource(name, group) for name, group in zip(names, slots, strict=True)]
 
 
 def _resource(name: str, group: Sequence[Filter]) -> Message:

@@ -51,6 +51,8 @@ class Done:
     """Numbers of the resources as they were sent, in the order of ``Resources``: its three kinds, each sorted."""
     mesh: MeshConfig
     version: str
+    digests: bytes
+    """As ``Resources`` has them."""
     problems: tuple[Problem, ...]
 
 
@@ -112,7 +114,7 @@ def send_snapshot(policies: Path, mesh_file: Path | None, stream: IO[bytes], *, 
         [numbers[id(authentication)] for authentication in read.request_authentications],
         [numbers[id(authentication)] for authentication in read.peer_authentications],
     )
-    write_message(Done(in_order, snapshot.mesh, snapshot.version, snapshot.problems), stream)
+    write_message(Done(in_order, snapshot.mesh, snapshot.version, read.digests, snapshot.problems), stream)
 
 
 def _known(memory: Memory, numbers: dict[int, int]) -> Iterator[Known]:
@@ -169,7 +171,8 @@ class Received:
     def snapshot(self, outcome: Done, now: float) -> Snapshot:
         """Put the pieces together."""
         policies, requests, peers = (tuple(map(self.resources.__getitem__, numbers)) for numbers in outcome.numbers)
-        engine = compile_as_needed(Resources(policies, requests, peers, outcome.version), outcome.mesh)
+        resources = Resources(policies, requests, peers, outcome.version, outcome.digests)
+        engine = compile_as_needed(resources, outcome.mesh)
         return Snapshot(engine, outcome.mesh, outcome.version, now, outcome.problems)
 
     def memory(self) -> Memory:

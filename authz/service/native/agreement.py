@@ -21,6 +21,8 @@ class PreparedWorkload:
     allow: frozenset[str]
     asks_for_own: bool
     """Whether a rule asks for a header that entries which are alike may still have differently."""
+    version: str = ""
+    """What filters made of them tell (``filters_version``)."""
     _blind: frozenset[str] | None = None
 
     @property

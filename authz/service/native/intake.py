@@ -128,6 +128,8 @@ class Intake:
                 self._complain("hint", "nobody is told of key sets that may be too old: %s", self.hinter.problem)
         self.verdicts[judged.verdict.value] += 1
         self._trail.record(judged.offer)
+        if judged.verdict is Verdict.OTHER_VERSION and self.judge.is_settled(entry):
+            self._complain("version", "proxy %s decides by other policies or mesh settings than are here", entry.proxy)
         if judged.verdict is Verdict.DISAGREED and judged.engine is not None:
             self._disagree(entry, judged, judged.engine)
         self._count(entry, carrier, "recorded")

@@ -17,6 +17,7 @@ from authz.core.decided import Offer
 from authz.core.decision import Decision, Effect
 from authz.core.engine import WorkloadPolicies
 from authz.core.resources import JwtRule
+from authz.envoy.native.version import filters_version
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.agreement import PreparedWorkload, again, agree, is_blind, may_agree
 from authz.service.native.told import told_decision
@@ -41,7 +42,7 @@ class Verdict(StrEnum):
     UNVERIFIED = "unverified"
     """A refused token or a provider's answer: the entry cannot show why."""
     OTHER_VERSION = "other_version"
-    """Decided by policies that are no longer known here."""
+    """Decided by policies that are not known here: not yet, or no longer."""
     SKIPPED = "skipped"
     """Not in the sample."""
 
@@ -132,7 +133,13 @@ class Judge:
             blind = blind or is_blind(ours, entry, said, decision) or may_agree(ours, attributes, entry, said)
         assert first is not None  # there are candidates
         told, engine = first
+        if not entry.enforced.version and entry.started_at < self._snapshots[-1][1]:
+            return Judged(_offer(entry, attributes, told), Verdict.OTHER_VERSION)
         return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, engine)
+
+    def is_settled(self, entry: LogEntry) -> bool:
+        """Whether the policies in force were so long before the request that every proxy should have them."""
+        return bool(self._snapshots) and entry.started_at > self._snapshots[0][1] + GRACE_SECONDS
 
     def jwt_rules(self, entry: LogEntry) -> tuple[JwtRule, ...]:
         """The token rules of the entry's workload; none while no policies are in force."""
@@ -155,12 +162,16 @@ class Judge:
         return self._agreed.setdefault(key, decision)
 
     def _candidates(self, entry: LogEntry) -> list[Snapshot]:
-        """The policies that may have decided: those that the entry names, else those of its time, newest first."""
+        """
+        The policies that may have decided, newest first: those that the entry names, else those of its time.
+
+        Filters decide when a request or connection begins, however long it lasts.
+        """
         version = entry.enforced.version
         if version:
-            return [snapshot for snapshot, _ in self._snapshots if snapshot.version == version]
+            return [one for one, _ in self._snapshots if self._know(one, entry).version == version]
         (current, since), *older = self._snapshots
-        return [current, *(one for one, _ in older if entry.ended_at < since + GRACE_SECONDS)]
+        return [current, *(one for one, _ in older if entry.started_at < since + GRACE_SECONDS)]
 
     def _is_due(self) -> bool:
         self._due += self._sample
@@ -183,6 +194,7 @@ class Judge:
                 {rule.reference.name: rule.reference for rule in rules},
                 frozenset(rule.reference.name for one in allow for rule in one.rules),
                 any(header_of(key) in _OWN_HEADERS for rule in rules for key in keys_of(rule)),
+                filters_version(snapshot.engine, policies.workload),
             )
         return known
 

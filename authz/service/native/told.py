@@ -58,7 +58,7 @@ def told_decision(
         audit=enforced.audit if sets.audit is not None else None,
         dry_run_allow=_dry_run(results, Effect.ALLOW, names),
         dry_run_deny=_dry_run(results, Effect.DENY, names),
-        policy_version=enforced.version or policies.version,
+        policy_version=policies.version,
     )  # fmt: skip
 
 

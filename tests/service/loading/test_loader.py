@@ -70,7 +70,7 @@ def received(resources: Resources, mesh: MeshConfig) -> Engine:
     count, stream = itertools.count(), io.BytesIO()
     policies, requests, peers = ([next(count) for _ in kind] for kind in kinds)
     write_message(list(itertools.chain(*kinds)), stream)
-    write_message(Done((policies, requests, peers), mesh, resources.version, ()), stream)
+    write_message(Done((policies, requests, peers), mesh, resources.version, resources.digests, ()), stream)
     stream.seek(0)
     found = receive(stream, code_digest())
     assert isinstance(found.outcome, Done)

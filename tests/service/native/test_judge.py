@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from authz.envoy.native.version import filters_version
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.native.intake import Intake
 from authz.service.native.judge import GRACE_SECONDS, Judge, Judged, Verdict
 from authz.wire.access_line import LineReader
 from tests.service.native.test_gaps import Trail
-from tests.wire.lines import line
+from tests.wire.lines import SUBJECT, line
 
 START = 1_700_000_000.25
 """Of the entries."""
@@ -153,13 +154,33 @@ def test_after_a_reload_the_old_policies_count_for_a_minute(judge: Judge, tmp_pa
 
 def test_an_entry_that_names_its_policies_is_judged_by_them(judge: Judge, tmp_path: Path) -> None:
     before = snapshot(tmp_path)
+    version = filters_version(before.engine, SUBJECT.workload)
+    elsewhere = ALLOW.replace("bookinfo", "elsewhere") + "---" + ALLOW + OTHERS
+    unconcerned = snapshot(tmp_path, elsewhere)
+    assert filters_version(unconcerned.engine, SUBJECT.workload) == version != ""
+    judge.replace(unconcerned, START - 20 * GRACE_SECONDS)
+    found = judged(judge, entry(allowed_by=rule("some"), version=version))
+    assert (found.verdict, found.offer.decision.policy_version) == (Verdict.AGREED, unconcerned.version)
     judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START - 10 * GRACE_SECONDS)
-    found = judged(judge, entry(allowed_by=rule("some"), version=before.version))
-    assert found.verdict is Verdict.AGREED
-    assert found.offer.decision.policy_version == before.version
+    found = judged(judge, entry(allowed_by=rule("some"), version=version))
+    assert (found.verdict, found.offer.decision.policy_version) == (Verdict.AGREED, unconcerned.version)
     unknown = judged(judge, entry(allowed_by=rule("some"), version="other"))
     assert unknown.verdict is Verdict.OTHER_VERSION
     assert unknown.offer.decision.policy_version == "other"
+
+
+def test_what_lasts_is_judged_by_the_policies_of_its_begin(judge: Judge, tmp_path: Path) -> None:
+    """A stream or a connection is let in once, whatever is in force when it ends."""
+    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START + 10.0)
+    lasted = int(1000 * (10.0 + 2 * GRACE_SECONDS))
+    assert judged(judge, entry(allowed_by=rule("some"), duration=lasted)).verdict is Verdict.AGREED
+
+
+def test_what_began_before_all_policies_that_are_known_is_no_disagreement(tmp_path: Path) -> None:
+    judge = Judge()
+    judge.replace(snapshot(tmp_path, ALLOW.replace("/ok*", "/new*")), START + 10.0)
+    assert judged(judge, entry(allowed_by=rule("some"))).verdict is Verdict.OTHER_VERSION
+    assert judged(judge, entry("/new", allowed_by=rule("some"))).verdict is Verdict.AGREED
 
 
 def test_a_share_is_decided_again_and_the_rest_recorded(tmp_path: Path) -> None:
