@@ -64,8 +64,11 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_LISTEN": ","}, "setting `listen`: expected at least one address"),
         ({"AUTHZ_ADMIN": "15014"}, "setting `admin`: `15014` is neither host:port nor unix:/path"),
         ({"AUTHZ_ADMIN": "unix-abstract:authz"}, "setting `admin`: `unix-abstract:authz` is neither"),
-        ({"AUTHZ_ACCESS_LOGS": "logs"}, "setting `access_logs`: `logs` is neither file:DIR nor grpc"),
-        ({"AUTHZ_ACCESS_LOGS": "grpc", "AUTHZ_SERVER": "envoy"}, "`access_logs: grpc` needs `server: grpcio`"),
+        (
+            {"AUTHZ_ACCESS_LOGS": "logs"},
+            "setting `access_logs`: `logs` is neither file:DIR nor grpc:HOST:PORT nor grpc:unix:PATH nor grpc",
+        ),
+        ({"AUTHZ_ACCESS_LOGS": "grpc", "AUTHZ_SERVER": "envoy"}, "`grpc:HOST:PORT` or `grpc:unix:PATH`"),
         ({"AUTHZ_ACCESS_LOGS": "grpc", "AUTHZ_ACCESS_LOG_ADMIN": "http://{proxy}:15000"}, "needs `workers: 1`"),
         (
             {"AUTHZ_ACCESS_LOGS": "file:a,file:b", "AUTHZ_ACCESS_LOG_POSITIONS": "p"},

@@ -38,7 +38,8 @@ from authz.service.ports.signals import on_signals
 from authz.service.ports.waiting import first_done
 from authz.service.provider_calls import Providers
 from authz.service.recording import make_tracer, make_trail
-from authz.service.server import AskProvider, CheckServer, JudgeCaller, Server, TakeStream
+from authz.service.server import AskProvider, CheckServer, Server
+from authz.service.streams import JudgeCaller, stream_server
 from authz.settings.sections import Sections
 from authz.settings.settings import Settings
 from authz.sources.keys.http_proxy import Proxies
@@ -101,10 +102,10 @@ class App:
             metadata_namespaces=parts.server.metadata_namespaces,
             judge_peer=self.evidence.judge if self.evidence is not None else None,
         )
-        logs = parts.access_logs
-        self.native = NativeRecord(logs, parts.audit.files, self.trail, clock) if logs.carriers else None
+        self.native = NativeRecord.of(parts, self.trail, clock)
         self.providers = Providers()
-        self._tls = ServerCertificate.of(parts.tls) if server is None else None
+        stream = self.native.stream if self.native else None
+        self._tls = ServerCertificate.of(parts.tls) if server is None or parts.access_logs.listen else None
         judge_caller = self.evidence.judge_caller if self.evidence is not None else None
         self.server: Server = (
             server(self.function, self.providers.ask, judge_caller)
@@ -118,9 +119,10 @@ class App:
                 clock=clock,
                 judge_caller=judge_caller,
                 is_mutual=parts.tls.client_ca is not None,
-                take_stream=self._take_stream(),
+                take_stream=stream.take if stream and parts.access_logs.on_listen else None,
             )
         )
+        self.streams = stream_server(parts, stream.take, self._tls, judge_caller, clock) if stream is not None else None
         self.reloader = Reloader(
             parts.policies.path, parts.policies.mesh, self._put_in_force, clock, allow_empty=parts.policies.allow_empty
         )
@@ -164,11 +166,11 @@ class App:
             self.page = Page(LocalSource(self._facts()))
             app = create_app(self.status, self.trail.status, self.telemetry, self._clock, routes=self.page.routes)
             self.admin = make_admin_server(app, settings.admin)
-        if self.native is not None:
-            logs = settings.access_logs
-            share = f"{logs.verify:.0%} of what is allowed decided again, and every denial"
-            self._announce(f"records   {', '.join(logs.carriers)}: access logs of proxies that enforce; {share}")
+        if self.native:
+            self._announce(f"records   {settings.access_logs}")
             self._tasks += self.native.start()
+        if self.streams:
+            await self.streams.start(settings.access_logs.listen, self._announce)
         await self.server.start(settings.server.listen)
         for address in self.server.addresses:
             self._announce(f"listening {address}")
@@ -212,6 +214,8 @@ class App:
             await self.server.drain(self._settings.drain.delay_seconds, self._settings.drain.grace_seconds)
         else:
             await self.server.stop()
+        if self.streams:
+            await self.streams.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -250,10 +254,6 @@ class App:
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
         )
-
-    def _take_stream(self) -> TakeStream | None:
-        stream = self.native.stream if self.native is not None else None
-        return stream.take if stream is not None else None
 
     def _facts(self) -> PageFacts:
         """Give the page the facts it is made of; it asks for them when somebody looks."""

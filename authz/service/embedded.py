@@ -21,7 +21,8 @@ from authz.service.app import App, ServerOf
 from authz.service.check_function import CheckFunction
 from authz.service.ports.failure import where_it_failed
 from authz.service.ports.log import log_to_stderr
-from authz.service.server import AskProvider, JudgeCaller
+from authz.service.server import AskProvider
+from authz.service.streams import JudgeCaller
 from authz.service.workers.hosted import HostedServer, Receive, Scope, Send
 from authz.service.workers.line import ORDER, Line, Order
 from authz.service.workers.refusals import follow_refusals

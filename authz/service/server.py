@@ -5,9 +5,7 @@ It moves bytes between gRPC and ``CheckFunction`` and knows nothing of either's 
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import time
 from typing import Protocol
 
@@ -19,22 +17,10 @@ from authz.core.providers import ProviderAnswer
 from authz.service.check_function import CheckFunction
 from authz.service.pending import Pending
 from authz.service.ports.grpc_health import AUTHORIZATION, GrpcHealth
-from authz.service.ports.sockets import SocketLock
+from authz.service.ports.grpc_port import GrpcPort
+from authz.service.streams import JudgeCaller, TakeStream, refuse_caller, stream_handler
 
-_log = logging.getLogger("authz.server")
-
-OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not starve (XA-123)
-    ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # Envoy's keepalive pings (XA-128)
-    ("grpc.http2.max_ping_strikes", 0),
-)
 AskProvider = Callable[[Pending], Awaitable[ProviderAnswer]]
-JudgeCaller = Callable[[str, float], str]
-"""Why a certificate (PEM), by which somebody asks over mutual TLS, is not answered at this time; empty: it is."""
-TakeStream = Callable[[AsyncIterator[bytes]], Awaitable[None]]
-"""Takes the messages of one stream of access log entries; raises ValueError for bytes that are none."""
-ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
-STREAM_ACCESS_LOGS = "StreamAccessLogs"
 
 
 class Server(Protocol):
@@ -81,25 +67,16 @@ class CheckServer:
         self._function = function
         self._ask = ask
         self._clock = clock
-        self._credentials = credentials
-        self._socket_mode = socket_mode
         self._judge_caller = judge_caller
         self._is_mutual = is_mutual
         self.health = GrpcHealth()
-        self._server = grpc.aio.server(
-            options=[*OPTIONS, ("grpc.max_receive_message_length", max_message_bytes)],
-        )
         check = grpc.unary_unary_rpc_method_handler(self._check)
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(AUTHORIZATION, {"Check": check}), self.health.handler())
-        )
-        self._take_stream = take_stream
+        handlers = [grpc.method_handlers_generic_handler(AUTHORIZATION, {"Check": check}), self.health.handler()]
         if take_stream is not None:
-            stream = grpc.stream_unary_rpc_method_handler(self._stream)
-            self._server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(ACCESS_LOG, {STREAM_ACCESS_LOGS: stream}),)
-            )
-        self._locks: list[SocketLock] = []
+            handlers.append(stream_handler(take_stream, judge_caller, clock))
+        self._port = GrpcPort(
+            handlers, max_message_bytes=max_message_bytes, credentials=credentials, socket_mode=socket_mode
+        )
         self.addresses: tuple[str, ...] = ()
         """Where it listens, ports chosen by the system filled in."""
 
@@ -110,49 +87,11 @@ class CheckServer:
         Raises:
             SettingsError: an address is taken or unusable; names it.
         """
-        try:
-            bound = tuple(self._bind(address) for address in listen)
-            await self._server.start()
-        except BaseException:
-            self._release()
-            raise
-        self.addresses = bound
-
-    def _bind(self, address: str) -> str:
-        path = address.removeprefix("unix:") if address.startswith("unix:") else ""
-        if path:
-            self._locks.append(SocketLock(Path(path)))
-        try:
-            port = (
-                self._server.add_insecure_port(address)
-                if self._credentials is None
-                else self._server.add_secure_port(address, self._credentials)
-            )
-        except RuntimeError as error:
-            raise SettingsError(f"cannot listen on `{address}`: it is in use or not an address of this host") from error
-        if path:
-            Path(path).chmod(self._socket_mode)
-        return f"{address.rpartition(':')[0]}:{port}" if address.rpartition(":")[2] == "0" else address
-
-    async def _stream(self, messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        """Access log entries; the caller must be somebody who may ask."""
-        assert self._take_stream is not None
-        await self._refuse_caller(context)
-        try:
-            await self._take_stream(messages)
-        except ValueError as error:
-            await context.abort(grpc.StatusCode.INTERNAL, str(error))
-        return b""
-
-    async def _refuse_caller(self, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        if self._judge_caller is not None:
-            for certificate in context.auth_context().get("x509_pem_cert", ()):
-                if refusal := self._judge_caller(bytes(certificate).decode("ascii", "replace"), self._clock()):
-                    await context.abort(grpc.StatusCode.UNAUTHENTICATED, refusal)
+        self.addresses = await self._port.start(listen)
 
     async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         if self._judge_caller is not None:
-            await self._refuse_caller(context)
+            await refuse_caller(context, self._judge_caller, self._clock())
         caller = _caller(context.auth_context().get("peer_uri", ())) if self._is_mutual else ""
         answer = self._function.check(message, context.invocation_metadata() or (), self._clock(), caller)
         while isinstance(answer, Pending):
@@ -172,13 +111,7 @@ class CheckServer:
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Stop, waiting so long for the calls that run, and release the sockets."""
-        await self._server.stop(grace_seconds)
-        self._release()
-
-    def _release(self) -> None:
-        for lock in self._locks:
-            lock.release()
-        self._locks.clear()
+        await self._port.stop(grace_seconds)
 
 
 def _caller(uris: Iterable[bytes]) -> str:

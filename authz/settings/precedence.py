@@ -48,23 +48,29 @@ def read_settings(
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
         raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
     _check_access_logs(settings)
-    if "grpc" in settings.access_logs and settings.server == "auto":
-        settings = settings.model_copy(update={"server": "grpcio"})  # the only one that takes streams
     if settings.peer_certificate != "off" and not settings.peer_trust_bundles:
         raise SettingsError("`peer_certificate` needs `peer_trust_bundles`: nobody would be trusted")
     return settings
 
 
+def _is_file(carrier: str) -> bool:
+    return carrier.startswith("file:")
+
+
 def _check_access_logs(settings: Settings) -> None:
     """Refuse what could not be counted or kept rightly."""
-    takes_streams = "grpc" in settings.access_logs
-    if takes_streams and settings.server == "envoy":
-        raise SettingsError("`access_logs: grpc` needs `server: grpcio`; hosted in Envoy only files are followed")
-    if takes_streams and settings.access_log_admin and settings.workers != 1:
+    on_listen = "grpc" in settings.access_logs
+    if on_listen and settings.server == "envoy":
         raise SettingsError(
-            "`access_log_admin` with `access_logs: grpc` needs `workers: 1`: each of several workers sees a part"
+            "`access_logs: grpc` receives on `listen`, which needs `server: grpcio`; give it an address of its own, "
+            "`grpc:HOST:PORT` or `grpc:unix:PATH`"
         )
-    if settings.access_log_positions is not None and sum(name != "grpc" for name in settings.access_logs) > 1:
+    if on_listen and settings.access_log_admin and settings.workers != 1:
+        raise SettingsError(
+            "`access_log_admin` with `access_logs: grpc` needs `workers: 1`, since each of several workers sees a "
+            "part; or an address of its own, `grpc:HOST:PORT` or `grpc:unix:PATH`, which one worker opens"
+        )
+    if settings.access_log_positions is not None and sum(_is_file(name) for name in settings.access_logs) > 1:
         raise SettingsError("`access_log_positions` is for one directory; without it each directory keeps its own")
 
 

@@ -184,15 +184,30 @@ class AccessLogSettings(Section):
     verify: float
     backlog: int
 
+    def __str__(self) -> str:
+        """As a server says what it is going to record."""
+        share = f"{self.verify:.0%} of what is allowed decided again, and every denial"
+        return f"{', '.join(self.carriers)}: access logs of proxies that enforce; {share}"
+
     @property
     def directories(self) -> tuple[Path, ...]:
         """The directories whose logs are followed."""
         return tuple(Path(name.partition(":")[2]) for name in self.carriers if name.startswith("file:"))
 
     @property
-    def takes_streams(self) -> bool:
-        """Whether proxies send their records to ``listen``."""
+    def listen(self) -> tuple[str, ...]:
+        """Addresses of their own to which proxies send their records."""
+        return tuple(name.partition(":")[2] for name in self.carriers if name.startswith("grpc:"))
+
+    @property
+    def on_listen(self) -> bool:
+        """Whether proxies send their records to the addresses of the check."""
         return "grpc" in self.carriers
+
+    @property
+    def takes_streams(self) -> bool:
+        """Whether proxies send their records at all."""
+        return self.on_listen or bool(self.listen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,8 +158,8 @@ class Settings(BaseSettings):
 
     access_logs: tuple[str, ...] = Field(
         default=(),
-        description="records of proxies that enforce by themselves: file:DIR follows their logs, grpc receives them on "
-        "`listen`; several allowed",
+        description="records of proxies that enforce by themselves: file:DIR follows their logs, grpc:ADDRESS receives "
+        "them there, grpc alone on `listen` of grpcio; several allowed",
     )
     access_log_positions: Path | None = Field(
         default=None, description="file that keeps how far the logs were read; by default one in the directory"
@@ -259,9 +259,9 @@ class Settings(BaseSettings):
     @classmethod
     def _carriers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            kind, _, directory = name.partition(":")
-            if name != "grpc" and not (kind == "file" and directory):
-                raise ValueError(f"`{name}` is neither file:DIR nor grpc")
+            kind, _, where = name.partition(":")
+            if name != "grpc" and not (kind == "file" and where) and not (kind == "grpc" and _is_address(where)):
+                raise ValueError(f"`{name}` is neither file:DIR nor grpc:HOST:PORT nor grpc:unix:PATH nor grpc")
         return value
 
     @field_validator("admin")

@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
+from authz.core.errors import SettingsError
 from authz.envoy.native.version import filters_version
 from authz.service.loading.snapshot import load_snapshot
 from authz.service.native.gaps import Counted, Gaps
 from authz.service.native.intake import Intake
+from authz.service.workers.envoy_host import find_hosting
 from tests.envoy.native_rig import CALLER, WORKLOAD, NativeMesh, rule, token
 from tests.service.native.test_gaps import Trail
 
@@ -61,13 +63,13 @@ class Serving:
 
 
 @contextmanager
-def serving(mesh: NativeMesh, *flags: str) -> Iterator[Serving]:
+def serving(mesh: NativeMesh, *flags: str, server: str = "grpcio", workers: int = 1) -> Iterator[Serving]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "GRPC_"))}
     environment |= {"AUTHZ_AUDIT_QUERY_VALUES": "page", "AUTHZ_ACCESS_LOG_VERIFY": "1"}
     log = open(mesh.state / "authz.txt", "ab")  # noqa: SIM115  # the process' until it ends
     process = subprocess.Popen(
         [
-            *COMMAND, "--policies", "policies", "--workers", "1", "--server", "grpcio",
+            *COMMAND, "--policies", "policies", "--workers", str(workers), "--server", server,
             "--listen", "unix:run/authz.sock",
             "--admin", "127.0.0.1:0", "--audit", "file:audit.jsonl",
             "--drain-delay-seconds", "0",
@@ -75,17 +77,27 @@ def serving(mesh: NativeMesh, *flags: str) -> Iterator[Serving]:
         ],
         cwd=mesh.state, env=environment, stderr=log,
     )  # fmt: skip
-    server = Serving(mesh, process)
+    running = Serving(mesh, process)
     try:
         text = wait_for(lambda: re.findall(r"admin\s+http://127\.0\.0\.1:(\d+)/", said(mesh)))
-        wait_for(lambda: said(mesh).count("SERVING") >= len(re.findall(r"listening unix", said(mesh))))
-        server.admin_port = int(text[-1])
-        yield server
+        if server == "envoy" or workers > 1:
+            wait_for(lambda: "workers serve" in said(mesh), 60)
+        else:
+            wait_for(lambda: said(mesh).count("SERVING") >= len(re.findall(r"listening unix", said(mesh))))
+        running.admin_port = int(text[-1])
+        yield running
     finally:
         if process.poll() is None:
             process.terminate()
         process.wait(20)
         log.close()
+
+
+def find_hosting_or_skip() -> None:
+    try:
+        find_hosting()
+    except SettingsError as error:
+        pytest.skip(str(error))
 
 
 def said(mesh: NativeMesh) -> str:
@@ -194,6 +206,25 @@ def test_the_record_of_a_log_entry_is_that_of_a_check(tmp_path: Path, carrier: s
         assert server.metric("authz_native_verified_total", '{result="unverified"}') == 1
         assert server.metric("authz_native_verified_total", '{result="unknown"}') == 1
         assert server.notes("native-disagreement") == []
+
+
+@pytest.mark.parametrize(("server", "workers"), [("grpcio", 2), ("envoy", 1), ("envoy", 2)])
+def test_streams_come_to_an_address_of_their_own_beside_any_server(tmp_path: Path, server: str, workers: int) -> None:
+    """One worker opens it, and so sees every entry, which the comparison with the proxy's counters asks for."""
+    if server == "envoy":
+        find_hosting_or_skip()
+    mesh = NativeMesh.new(tmp_path, "run/logs.sock")
+    flags = ("--access-logs", "grpc:unix:run/logs.sock", "--access-log-admin", "unix:run/{proxy}.admin.sock")
+    with mesh.envoy(), serving(mesh, *flags, server=server, workers=workers) as running:
+        asked = [f"/ok/{number}" for number in range(20)]
+        for path in asked:
+            assert get(mesh.http, path)[0] == 200
+        wait_for(lambda: len(running.records()) == len(asked))
+        assert sorted(ids(running)) == sorted(asked)
+        assert said(mesh).count("listening unix:run/logs.sock") == 1
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+        assert "Traceback" not in said(mesh)
 
 
 def test_tcp_connections_are_recorded_with_the_rule_that_closed_them(mesh: NativeMesh) -> None:

@@ -15,12 +15,18 @@ from authz.service.native.gaps import Gaps
 from authz.service.native.in_force import FiltersInForce
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
-from authz.settings.sections import AccessLogSettings
+from authz.settings.sections import AccessLogSettings, Sections
 from authz.telemetry.status import NativeStatus
 
 
 class NativeRecord:
     """``start`` when policies are in force, ``close`` while the trail is still open."""
+
+    @classmethod
+    def of(cls, settings: Sections, trail: AuditTrail, clock: Callable[[], float]) -> "NativeRecord | None":
+        """None where no carrier is named. Raises SettingsError as the constructor does."""
+        logs = settings.access_logs
+        return cls(logs, settings.audit.files, trail, clock) if logs.carriers else None
 
     def __init__(
         self, settings: AccessLogSettings, sinks: Iterable[Path], trail: AuditTrail, clock: Callable[[], float]
@@ -45,7 +51,7 @@ class NativeRecord:
             for directory in settings.directories
         ]
         self.stream = AccessLogStream(self.intake) if settings.takes_streams else None
-        """What the server takes streams with; None where none are taken."""
+        """What a server takes streams with; None where none are taken."""
         self._gaps = None
         if settings.admin:
             self._gaps = Gaps(self.intake, settings.admin, clock, _counts(settings))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from authz.service.server import JudgeCaller
+from authz.service.streams import JudgeCaller
 
 _URI = re.compile(r'(?:^|;)URI=(?:"([^"]*)"|([^;,"]*))')
 _CERTIFICATE = re.compile(rb'(?:^|[;,])Cert="([^"]*)"')

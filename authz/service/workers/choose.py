@@ -14,6 +14,11 @@ def choose_server(settings: Settings) -> tuple[Settings, str]:
     """
     if settings.server != "auto":
         return settings, ""
+    if "grpc" in settings.access_logs:
+        why = (
+            "`access_logs: grpc` receives on its addresses; with one of their own, `grpc:ADDRESS`, Envoy could host it"
+        )
+        return _with(settings, "grpcio"), f"grpcio, in Python: {why}"
     try:
         hosting = find_hosting()
     except SettingsError as error:

@@ -17,7 +17,8 @@ from authz.service.check_function import CheckFunction
 from authz.service.pending import Pending
 from authz.service.ports.grpc_health import AUTHORIZATION, HEALTH, GrpcHealth
 from authz.service.ports.sockets import SocketLock
-from authz.service.server import AskProvider, JudgeCaller
+from authz.service.server import AskProvider
+from authz.service.streams import JudgeCaller
 from authz.service.workers.callers import caller_identity, caller_refusal
 from authz.wire.check import DIRECT_IP_METADATA, REMOTE_IP_METADATA
 

@@ -59,7 +59,8 @@ class Supervisor:
                 "listen": tuple(worker_address(address, index) for address in self.settings.listen),
                 "admin": f"unix:{own / 'admin.sock'}" if self.settings.admin else "",
                 "workers": 1,
-                # Logs are followed by one worker; streams go to whichever a proxy is connected to.
+                # Logs are followed, and addresses of their own opened, by one worker, which so sees every entry. On
+                # the addresses of the check streams go to whichever worker a proxy is connected to.
                 "access_logs": tuple(name for name in self.settings.access_logs if not index or name == "grpc"),
                 "access_log_admin": "" if index else self.settings.access_log_admin,
                 "drain_delay_seconds": 0.0,  # the supervisor waits

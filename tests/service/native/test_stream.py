@@ -15,7 +15,8 @@ from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
-from authz.service.server import ACCESS_LOG, STREAM_ACCESS_LOGS, CheckServer
+from authz.service.server import CheckServer
+from authz.service.streams import ACCESS_LOG, STREAM_ACCESS_LOGS, StreamServer
 from authz.telemetry.status import TrailStatus
 from authz.wire import access_stream
 from authz.wire.access_log import LogEntry
@@ -75,13 +76,20 @@ def test_what_a_client_writes_at_length_is_read_and_not_remembered() -> None:
 
 
 @asynccontextmanager
-async def taking(intake: Intake) -> AsyncIterator[Any]:
-    function = CheckFunction(Trail(), DecisionIds(0.0, b"abc"))
-    server = CheckServer(
-        function, refuse, max_message_bytes=1 << 20, take_stream=AccessLogStream(intake).take
-    )  # fmt: skip
-    await server.start(["127.0.0.1:0"])
-    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
+async def taking(intake: Intake, *, alone: bool = False) -> AsyncIterator[Any]:
+    """A port that takes streams: that of the check, or one of their own."""
+    said: list[str] = []
+    server: CheckServer | StreamServer
+    if alone:
+        server = StreamServer(AccessLogStream(intake).take, max_message_bytes=1 << 20)
+        await server.start(["127.0.0.1:0"], said.append)
+        assert [line.rpartition(":")[0] for line in said] == ["records   listening 127.0.0.1"]
+    else:
+        function = CheckFunction(Trail(), DecisionIds(0.0, b"abc"))
+        server = CheckServer(function, refuse, max_message_bytes=1 << 20, take_stream=AccessLogStream(intake).take)
+        await server.start(["127.0.0.1:0"])
+        said.append(server.addresses[0])
+    async with grpc.aio.insecure_channel(said[0].rpartition(" ")[2]) as channel:
         yield channel.stream_unary(
             f"/{ACCESS_LOG}/{STREAM_ACCESS_LOGS}", request_serializer=bytes, response_deserializer=bytes
         )
@@ -100,8 +108,9 @@ def intake(trail: FullTrail, tmp_path: Path) -> Intake:
     return intake
 
 
-async def test_entries_of_a_stream_are_recorded(intake: Intake, trail: FullTrail) -> None:
-    async with taking(intake) as call:
+@pytest.mark.parametrize("alone", [False, True])
+async def test_entries_of_a_stream_are_recorded(intake: Intake, trail: FullTrail, alone: bool) -> None:
+    async with taking(intake, alone=alone) as call:
         assert await call(iter([message("/ok/1", "/ok/2?page=1"), message("/ok/3")])) == b""
     assert [one.attributes.http and one.attributes.http.path for one in trail.entries] == [
         "/ok/1", "/ok/2?page=1", "/ok/3",

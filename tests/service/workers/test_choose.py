@@ -35,3 +35,13 @@ def test_grpcio_serves_elsewhere_and_says_what_is_missing(monkeypatch: pytest.Mo
     settings, why = choose.choose_server(Settings())
     assert settings.server == "grpcio"
     assert why.endswith("but this Python has no shared library: install libpython")
+
+
+@pytest.mark.parametrize(
+    ("carrier", "server"), [("grpc", "grpcio"), ("grpc:127.0.0.1:9192", "envoy"), ("file:logs", "envoy")]
+)
+def test_streams_to_addresses_of_their_own_leave_the_choice(
+    carrier: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "find_hosting", lambda: Hosting(Path("/x/envoy"), Path("/x/m.so"), Path("/x/lib.so")))
+    assert choose.choose_server(Settings(access_logs=(carrier,)))[0].server == server
