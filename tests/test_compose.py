@@ -407,7 +407,8 @@ def test_no_proxy_starts_before_its_filters_are_there() -> None:
 
 
 def test_filters_are_written_by_the_renderer_and_read_by_every_proxy() -> None:
-    assert native_holders("ecds") == {"configuration": "ecds"} | dict.fromkeys(proxies(), "ecds:ro")
+    readers = dict.fromkeys([*proxies(), FOLLOWER], "ecds:ro")
+    assert native_holders("ecds") == {"configuration": "ecds"} | readers
     for name in proxies():
         assert mounts(native(name))["/mesh/ecds"] == "ecds:ro"
     owner = re.search(r"uid=(\d+),gid=(\d+),mode=0750", NATIVE_FILE["volumes"]["ecds"]["driver_opts"]["o"])
@@ -455,6 +456,13 @@ def test_one_replica_follows_the_access_logs_so_that_no_record_is_double() -> No
     assert not COMPOSE["volumes"][str(kept.parent)], "gone with its container, and read again"
 
 
+def test_a_refused_token_makes_the_renderer_fetch_its_keys() -> None:
+    state = dict(pairwise(native(FOLLOWER)["command"]))["--access-log-state"]
+    assert state == ".", "where the filters and the hints are"
+    assert native_holders("hints") == {FOLLOWER: "hints", "configuration": "hints:ro"}
+    assert all(mounts(native(name))["/mesh/hints"].startswith("hints") for name in (FOLLOWER, "configuration"))
+
+
 def test_there_is_nothing_but_access_logs_where_they_are_followed() -> None:
     """A line of anything else would be counted as unreadable."""
     assert {name for name, source in native_holders("logs").items() if source == "logs"} == set(proxies())
@@ -473,7 +481,7 @@ def test_who_makes_the_records_asks_each_proxy_for_its_counters_and_nobody_else_
 
 def test_replicas_differ_from_those_of_the_check_by_the_logs_and_the_evidence_alone() -> None:
     """An access log tells no certificate."""
-    logs = ("--access-logs", "--access-log-positions", "--access-log-admin")
+    logs = ("--access-logs", "--access-log-positions", "--access-log-admin", "--access-log-state")
     for name in ("authz-0", "authz-1"):
         before, after = SERVICES[name]["command"], native(name)["command"]
         first = before.index("--peer-certificate")
