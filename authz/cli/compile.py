@@ -74,6 +74,7 @@ def command(
     authz compile --policies policies/ --mesh mesh.yaml --to reviews-v1 --out filters/
     """
     from authz.envoy.native import filters, limits
+    from authz.envoy.native.filters_version import filters_version
     from authz.envoy.native.indexed import Form
     from authz.envoy.native.version import filters_version
     from authz.envoy.native.yaml_text import as_yaml

@@ -23,10 +23,10 @@ from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json, as_resource
 from authz.envoy.naming import provider_cluster
 from authz.envoy.native.filters import http_filters, linear_tcp
+from authz.envoy.native.filters_version import filters_version
 from authz.envoy.native.limits import Feature, report
 from authz.envoy.native.listener_parts import complete
 from authz.envoy.native.slots import fill_slots, slot_names
-from authz.envoy.native.version import filters_version
 from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file
 from authz.envoy.tls import secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload

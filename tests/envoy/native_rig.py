@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+from authz.envoy.native.version import filters_version
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from authz.core.asked import asked_of
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
+from authz.envoy.native.filters_version import filters_version
 from authz.envoy.native.matcher_tree import values
 from authz.envoy.native.record_log import (
     VERSION_STATE,
@@ -28,7 +30,6 @@ from authz.envoy.native.record_log import (
     http_file_log,
     tcp_file_log,
 )
-from authz.envoy.native.version import filters_version
 from authz.service.loading.snapshot import load_snapshot
 from tests.envoy.grpc_log import http_grpc_log, tcp_grpc_log
 from tests.envoy.rig import Authority, Proxy, free_ports

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from authz.core.errors import SettingsError
-from authz.envoy.native.version import filters_version
+from authz.envoy.native.filters_version import filters_version
 from authz.service.loading.snapshot import load_snapshot
 from authz.service.native.gaps import Counted, Gaps
 from authz.service.native.intake import Intake

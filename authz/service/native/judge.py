@@ -17,7 +17,7 @@ from authz.core.decided import Offer
 from authz.core.decision import Decision, Effect
 from authz.core.engine import WorkloadPolicies
 from authz.core.resources import JwtRule
-from authz.envoy.native.version import filters_version
+from authz.envoy.native.filters_version import filters_version
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.agreement import PreparedWorkload, again, agree, is_blind, may_agree
 from authz.service.native.told import told_decision

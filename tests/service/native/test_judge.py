@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from authz.envoy.native.version import filters_version
+from authz.envoy.native.filters_version import filters_version
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.native.intake import Intake
 from authz.service.native.judge import GRACE_SECONDS, Judge, Judged, Verdict
