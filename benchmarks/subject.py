@@ -15,6 +15,7 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
 from authz.envoy.native.filters import http_filters
+from authz.envoy.native.filters_version import filters_version
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.record_log import Subject as Logged
 from authz.envoy.native.record_log import http_file_log
@@ -121,9 +122,8 @@ class Subject:
         """What the same policies are compiled to for a proxy that decides by itself, as it comes by discovery."""
         engine = self.engine()
         filters = http_filters(engine, WORKLOAD, {}).filters
-        return [
-            {"name": slot["name"], "typed_config": slot["typed_config"]} for slot in fill_slots(filters, engine.mesh)
-        ]
+        slots = fill_slots(filters, engine.mesh, filters_version(engine, WORKLOAD))
+        return [{"name": slot["name"], "typed_config": slot["typed_config"]} for slot in slots]
 
     def access_log(self, path: str) -> Json:
         """The log from which the record of every decision is made."""

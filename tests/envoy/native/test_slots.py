@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -55,6 +55,17 @@ def told(resource: dict[str, Any]) -> list[str]:
 )
 def test_what_waits_for_an_answer_is_the_last_of_its_slot(filters: list[Filter], slots: list[list[str]]) -> None:
     assert [told(resource) for resource in fill_slots(filters, MESH)] == slots
+
+
+def test_every_slot_that_may_refuse_tells_first_which_policies_it_was_made_of() -> None:
+    filled = fill_slots([rbac("1"), asks("a"), rbac("deny")], MESH, "3f1c")
+    chains = [
+        [one["name"].rpartition(".")[2] for chain in slot["typed_config"].get("named_filter_chains", {}).values()
+         for one in chain["typed_config"]]
+        for slot in cast(list[dict[str, Any]], filled)
+    ]  # fmt: skip
+    assert chains == [["set_filter_state", "rbac", "ext_authz"], [], ["set_filter_state", "rbac"]]
+    assert json.dumps(filled).count("3f1c") == 2
 
 
 def test_the_slots_depend_on_the_mesh_alone() -> None:

@@ -20,6 +20,7 @@ import yaml
 
 from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, create_workers_app, merge_metrics
 from authz.service.workers.addresses import worker_address, worker_count
+from authz.service.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
 from authz.telemetry.names import METRICS, WORKER_METRICS
 from tests.envoy.simple import ANSWERING
@@ -42,6 +43,16 @@ from tests.service.test_both_servers import COMMAND, GOOD, Service, both_servers
 )
 def test_workers_count_on_from_the_address_given(listen: str, addresses: tuple[str, ...]) -> None:
     assert tuple(worker_address(listen, index) for index in range(3)) == addresses
+
+
+async def test_one_worker_sees_every_entry_of_an_access_log() -> None:
+    """Or the comparison with a proxy's counters would tell of gaps that are none."""
+    carriers = ("file:logs", "grpc:unix:run/logs.sock", "grpc:127.0.0.1:9192")
+    settings = Settings(server="grpcio", workers=3, access_logs=carriers, access_log_admin="unix:run/{proxy}.sock")
+    supervisor = Supervisor(settings, print)
+    told = [(worker.settings.access_logs, worker.settings.access_log_admin) for worker in supervisor.workers]
+    await supervisor.stop(drain=False)
+    assert told == [(carriers, "unix:run/{proxy}.sock"), ((), ""), ((), "")]
 
 
 def test_as_many_workers_as_told_or_as_there_are_cores() -> None:
