@@ -76,7 +76,6 @@ def command(
     from authz.envoy.native import filters, limits
     from authz.envoy.native.filters_version import filters_version
     from authz.envoy.native.indexed import Form
-    from authz.envoy.native.version import filters_version
     from authz.envoy.native.yaml_text import as_yaml
 
     described = policy_files.read_workloads(mesh)

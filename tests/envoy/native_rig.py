@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jwt
-from authz.envoy.native.version import filters_version
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
