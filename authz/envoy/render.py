@@ -130,8 +130,10 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     Render the filters of one proxy as files of extension config discovery, in the order in which to rename them.
 
     JSON, which Envoy reads and this writes many times faster than YAML. The version is the digest of the content: a
-    policy that does not concern the workload changes nothing here.
+    policy that does not concern the workload changes nothing here. Where only TCP is spoken no listener has a slot.
     """
+    if not _speaks_http(workload):
+        return {}
     filters = http_filters(
         native.engine, workload.workload, native.key_sets, gateway=workload.is_gateway, cluster_of=provider_cluster
     ).filters
@@ -142,6 +144,11 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
         version = sha256(text.encode()).hexdigest()[:16]
         files[filters_file(workload.name, slot)] = f'{{"version_info":"{version}","resources":[{text}]}}\n'.encode()
     return files
+
+
+def _speaks_http(workload: MeshWorkload) -> bool:
+    servers = any(not server.is_passthrough for server in workload.servers)
+    return servers or any(port.protocol.is_http for port in workload.inbound)
 
 
 def network_filters(workload: MeshWorkload, native: Native) -> tuple[dict[str, Json], ...]:

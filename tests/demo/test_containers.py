@@ -98,7 +98,8 @@ async def test_who_renders_native_filters_is_healthy_when_all_are_there(
     await asyncio.gather(following, return_exceptions=True)
     for workload in native.mesh.workloads:
         assert {f"envoy/{workload.name}.yaml", f"lds/{workload.name}.yaml"} <= ready.found
-        assert any(name.startswith(f"ecds/{workload.name}.") for name in ready.found), workload.name
+        is_http = bool(workload.servers) or any(port.protocol.is_http for port in workload.inbound)
+        assert any(name.startswith(f"ecds/{workload.name}.") for name in ready.found) is is_http, workload.name
     assert "path: run/authz/authz-1.sock" in (native.state / "eds-compose/authz.yaml").read_text()
 
 

@@ -32,8 +32,10 @@ _COUNTERS = quote(
     r"|server\.uptime)$"
 )
 MAX_PROXIES = 4096
+UPTIME_SECONDS = 1.0
+"""Uptime is told in whole seconds."""
 RESTARTED_SECONDS = 5.0
-"""Uptime is told in whole seconds, and a clock may be set a little."""
+"""So much later a process began than the one before: the answer may have been late, and a clock be set a little."""
 
 
 class Counted(NamedTuple):
@@ -105,6 +107,7 @@ class Gaps:
         """Compare every proxy that ever sent an entry. Never raises."""
         names = {proxy for proxy, _, _ in self._intake.seen} | set(self._proxies)
         for proxy in sorted(names)[:MAX_PROXIES]:
+            asked_at = self._clock()
             try:
                 counted = await self._ask(proxy)
             except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
@@ -114,7 +117,7 @@ class Gaps:
                 self._settle(proxy)
                 continue
             self.unreachable[proxy] = False
-            self._compare(proxy, counted)
+            self._compare(proxy, counted, asked_at)
 
     def close(self) -> None:
         """Remember the counts for the next life. An orderly stop took every entry that it acknowledged."""
@@ -152,7 +155,13 @@ class Gaps:
         except OSError as error:
             _log.error("`%s` cannot be written: %s", self._kept, error.strerror)
 
-    def _compare(self, proxy: str, counted: Counted) -> None:
+    def _compare(self, proxy: str, counted: Counted, asked_at: float) -> None:
+        """
+        Compare one proxy, which counted at some moment since it was asked.
+
+        What ended in between may be on either side, so every entry of that time counts: a loss of so few requests at
+        the first comparison is not seen, and none is invented.
+        """
         now = self._clock()
         known = self._proxies.get(proxy)
         is_restarted = known is not None and counted.started_at > known.started_at + RESTARTED_SECONDS
@@ -166,7 +175,8 @@ class Gaps:
             if compared is None:
                 # A proxy that started again counts from zero, and everything since then had to come.
                 begun = counted.begun.get(listener, ended)
-                base, since = (0, counted.started_at) if is_restarted else (begun, now)
+                started_at = counted.started_at - (now - asked_at) - UPTIME_SECONDS
+                base, since = (0, started_at) if is_restarted else (begun, asked_at)
                 compared = known.listeners[listener] = _Compared(base, since)
             compared.entries += self._take(proxy, listener, compared.since, until=now)
             deficit = ended - compared.base - compared.entries

@@ -133,7 +133,8 @@ class Judge:
             blind = blind or is_blind(ours, entry, said, decision) or may_agree(ours, attributes, entry, said)
         assert first is not None  # there are candidates
         told, engine = first
-        if not entry.enforced.version and entry.started_at < self._snapshots[-1][1]:
+        if not entry.enforced.version and entry.started_at < self._snapshots[-1][1] + GRACE_SECONDS:
+            # it may have been decided by policies before all that are known here
             return Judged(_offer(entry, attributes, told), Verdict.OTHER_VERSION)
         return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, engine)
 

@@ -38,12 +38,17 @@ class World:
         self.ended = 0
         self.started_at = 0.0
         self.is_reachable = True
+        self.answer_takes = 0.0
         self.gaps = Gaps(self.intake, "", lambda: self.now, kept, self.ask)
 
     async def ask(self, proxy: str) -> Counted:
         if not self.is_reachable:
             raise OSError("refused")
-        return Counted({"inbound": self.ended}, self.started_at)
+        counted = Counted({"inbound": self.ended}, self.started_at)
+        if self.answer_takes:
+            self.serve(20, 20)  # after it counted, and before its answer is read
+            self.now += self.answer_takes
+        return counted
 
     def serve(self, number: int, recorded: int) -> None:
         """So many requests end now, and entries of so many come at once."""
@@ -72,6 +77,27 @@ async def test_requests_that_all_have_a_record_are_no_gap(world: World) -> None:
         world.serve(100, 100)
         assert await world.minute() == 0
     assert world.trail.notes == []
+
+
+async def test_what_ends_while_a_proxy_answers_is_no_gap() -> None:
+    """A busy machine answers seconds later."""
+    world = World()
+    world.answer_takes = 3.0
+    world.serve(10, 10)
+    for _ in range(5):
+        assert await world.minute() == 0
+        world.serve(100, 100)
+    assert world.trail.notes == []
+
+
+async def test_what_ends_as_a_proxy_starts_again_is_no_gap(world: World) -> None:
+    """Its uptime is told in whole seconds, so that it seems to have started later than it did."""
+    world.now += 10.0
+    world.ended, world.started_at = 0, world.now + 0.9
+    world.serve(5, 5)
+    for _ in range(3):
+        assert await world.minute() == 0
+        world.serve(100, 100)
 
 
 async def test_requests_without_a_record_are_a_gap_a_minute_later(world: World) -> None:
