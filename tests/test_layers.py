@@ -24,7 +24,7 @@ ALLOWED: dict[str, str] = {
     "documents": "core",
     "policy": "core documents",
     "tokens": "core",
-    "identity": "core documents",
+    "identity": "core documents tokens",
     "wire": "_proto core",
     "telemetry": "core",
     "audit": "core telemetry",

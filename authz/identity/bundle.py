@@ -1,5 +1,6 @@
 """
-The trust in one trust domain: its roots, and intermediates that help to build a path but are not trusted.
+The trust in one trust domain: its roots and its keys for JWT-SVIDs, and intermediates that help to build a path but are
+not trusted.
 
 Federation is a mapping from trust domain to bundle: no bundle speaks for a trust domain that is not its own.
 """
@@ -11,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import TrustDomain
+from authz.tokens.jwks import Key
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +25,8 @@ class TrustBundle:
     """
     Intermediates for peers whose chain is not at hand: Envoy sends only the leaf to the authorization server (XA-35).
     """
+    jwt_keys: tuple[Key, ...] = ()
+    """Public keys that sign JWT-SVIDs."""
 
     @property
     def pem(self) -> bytes:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from cryptography import x509
 
 from authz.identity.leaf import read_parts
-from authz.identity.registrar import Issuance
+from authz.identity.registrar import X509_SVID, Issuance
 from authz.identity.svid_validation import Rejection, read_chain
 
 GRACE_SECONDS = 30.0
@@ -110,7 +110,7 @@ def expected_serials(issued: Iterable[Issuance], now: float) -> dict[str, frozen
     """
     current: dict[tuple[str, str], list[Issuance]] = {}
     for issuance in issued:
-        if issuance.is_issued:
+        if issuance.is_issued and issuance.kind == X509_SVID:
             holder = issuance.evidence.removeprefix("join-token:")  # whoever joined by a token renews by its SVID
             current.setdefault((issuance.spiffe_id, holder), []).append(issuance)
     serials: dict[str, set[int]] = {}

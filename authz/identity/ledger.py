@@ -57,6 +57,7 @@ class Ledger:
 def _read(line: str) -> Issuance | None:
     try:
         fields = json.loads(line)
-        return Issuance(**(fields | {"serial": int(fields["serial"], 16)}))
+        read = {"serial": int(fields["serial"], 16), "audience": tuple(fields.get("audience", ()))}
+        return Issuance(**(fields | read))
     except (ValueError, TypeError, KeyError):
         return None

@@ -1,11 +1,11 @@
 """
-The one place where it is decided whether a certificate is signed: evidence, entries, revocations, rate.
+The one place where it is decided whether a certificate or a JWT-SVID is signed: evidence, entries, revocations, rate.
 
 Every answer, yes or no, is handed to ``observe``; that record never holds a key or a token.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cachetools import LRUCache
@@ -14,13 +14,20 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import SpiffeId
+from authz.identity.bundle import TrustBundle
 from authz.identity.ca import CertificateAuthority, Issued
+from authz.identity.jwt_keys import JwtKeys
+from authz.identity.jwt_svid import IssuedJwt, sign_jwt_svid
 from authz.identity.keys import KeyType, PrivateKey, PublicKey, signature_hash
 from authz.identity.leaf import weak_key
 from authz.identity.registration import Evidence, Grant, RegistrationEntry, SvidPeer, granted
 from authz.identity.revocation import NO_REVOCATIONS, Revocations
 
 REMEMBERED_PEERS = 10_000
+
+
+X509_SVID, JWT_SVID = "x509-svid", "jwt-svid"
+"""Kinds of SVIDs in the record."""
 
 
 class Cause(StrEnum):
@@ -46,7 +53,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Issuance:
-    """The audit record of one request for a certificate."""
+    """The audit record of one request for an SVID."""
 
     time: float
     evidence: str
@@ -60,6 +67,10 @@ class Issuance:
     not_before: float = 0.0
     not_after: float = 0.0
     authority_id: str = ""
+    """The authority, or the ``kid`` of the key that signed a token."""
+    kind: str = X509_SVID
+    audience: tuple[str, ...] = ()
+    """Of a JWT-SVID."""
 
 
 class SigningLimit:
@@ -106,6 +117,14 @@ class Registrar:
     observe: Callable[[Issuance], None] = _observe_nothing
     key_type: KeyType = KeyType.ECDSA_P256
     """The kind of key pairs that are made for local peers."""
+    jwt_keys: JwtKeys = field(default_factory=JwtKeys)
+    jwt_issuer: str = ""
+    """``iss`` of JWT-SVIDs; empty: they have none."""
+
+    @property
+    def trust_bundle(self) -> TrustBundle:
+        """What our own trust domain is trusted by: the authority's roots and intermediates, and keys of JWT-SVIDs."""
+        return replace(self.ca.trust_bundle, jwt_keys=self.jwt_keys.public)
 
     def grants(self, evidence: Evidence) -> Mapping[str, Grant]:
         """Every identity that this evidence is good for, by SPIFFE ID."""
@@ -147,9 +166,21 @@ class Registrar:
             self.observe(record)
         return answer
 
-    def refuse(self, evidence: str, spiffe_id: str, refused: Refused, now: float) -> None:
+    def issue_jwt(
+        self, evidence: Evidence, spiffe_id: SpiffeId, audience: tuple[str, ...], now: float
+    ) -> IssuedJwt | Refused:
+        """Sign a JWT-SVID, or say why not."""
+        answer = self._issue_jwt(evidence, spiffe_id, audience, now)
+        if isinstance(answer, Refused):
+            self.refuse(str(evidence), str(spiffe_id), answer, now, JWT_SVID)
+            return answer
+        record = Issuance(now, str(evidence), str(spiffe_id), True, kind=JWT_SVID, audience=audience)
+        self.observe(replace(record, not_before=now, not_after=answer.expires_at, authority_id=answer.kid))
+        return answer
+
+    def refuse(self, evidence: str, spiffe_id: str, refused: Refused, now: float, kind: str = X509_SVID) -> None:
         """Record a refusal that was decided elsewhere: at the socket, or for a bad token."""
-        self.observe(Issuance(now, evidence, spiffe_id, False, refused.reason, refused.cause.value))
+        self.observe(Issuance(now, evidence, spiffe_id, False, refused.reason, refused.cause.value, kind=kind))
 
     def _issue(
         self, evidence: Evidence, spiffe_id: SpiffeId, now: float, public_key: PublicKey | None
@@ -172,6 +203,24 @@ class Registrar:
             )
         except (ValueError, UnsupportedAlgorithm) as error:
             return Refused(str(error), Cause.SIGNING)
+
+    def _issue_jwt(
+        self, evidence: Evidence, spiffe_id: SpiffeId, audience: tuple[str, ...], now: float
+    ) -> IssuedJwt | Refused:
+        grant = self.judge(evidence, spiffe_id)
+        if isinstance(grant, Refused):
+            return grant
+        if spiffe_id.trust_domain != self.ca.trust_domain:
+            return Refused(f"`{spiffe_id}` is not of the trust domain `{self.ca.trust_domain}`")
+        key = self.jwt_keys.active(now)
+        if key is None:
+            return Refused("there is no key that signs JWT-SVIDs now", Cause.SIGNING)
+        if not self.limit.take(f"jwt {evidence} {spiffe_id}", now):
+            return Refused(f"too many tokens for {evidence}, try again later", Cause.LIMIT)
+        try:
+            return sign_jwt_svid(key, spiffe_id, audience, now, grant.jwt_ttl_seconds, self.jwt_issuer)
+        except ValueError as error:
+            return Refused(str(error), Cause.REQUEST)
 
 
 def read_certificate_request(pem: bytes) -> PublicKey | Refused:

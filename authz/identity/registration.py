@@ -6,40 +6,62 @@ A peer brings evidence that somebody else vouches for: the kernel (Unix credenti
 
     entries:
     - spiffeID: spiffe://cluster.local/ns/shop/sa/reviews
-      selectors: [unix:uid:1000, unix:gid:1000]     # all of them must hold
+      selectors: [unix:uid:1000, unix:path:/usr/bin/reviews]     # all of them must hold
       x509SVIDTTL: 3600
+      jwtSVIDTTL: 300
       dns: [reviews.shop.svc]
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from authz.core.errors import Location, Problem, Severity, sort_problems
+from authz.core.errors import Problem, sort_problems
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents import nodes as documents
-from authz.documents.nodes import Node, Scalar, Sequence
-from authz.documents.reading import read_documents
-from authz.documents.schema import Notes, elements, note_unknown
+from authz.documents.nodes import Node, Scalar
 from authz.identity.certificate_template import SVID_TTL_SECONDS, judge_dns_name
+from authz.identity.listed import ListReader, read_one_document
 
 MAX_TTL_SECONDS = 30 * 24 * 3600
+JWT_SVID_TTL_SECONDS = 300.0
+"""Spire's default life of a JWT-SVID."""
+MAX_JWT_SVID_TTL_SECONDS = 3600
+"""A token cannot be taken back, and its key is published as long as one of them may be valid."""
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PATH = re.compile(r"(?:/[^/]+)+")
 
 
 @dataclass(frozen=True, slots=True)
 class UnixPeer:
-    """A process at the other end of a local socket, as the kernel says (SO_PEERCRED)."""
+    """
+    A process at the other end of a local socket, as the kernel says (SO_PEERCRED).
+
+    The binary is looked at only where an entry asks for it; an empty ``path`` or ``sha256`` is unknown: no selector.
+    """
 
     uid: int
     gid: int
+    path: str = ""
+    """Of the binary that the process ran when it was looked at, as its own file system names it."""
+    sha256: str = ""
+    """Of that binary's content, hexadecimal."""
+    unknown: str = field(default="", compare=False)
+    """Why the binary is not known, for the record; empty when it is, or when nobody asked."""
 
     @property
     def selectors(self) -> frozenset[str]:
         """The credentials as SPIRE writes them: ``unix:uid:1000``."""
-        return frozenset({f"unix:uid:{self.uid}", f"unix:gid:{self.gid}"})
+        found = {f"unix:uid:{self.uid}", f"unix:gid:{self.gid}"}
+        found |= {f"unix:path:{self.path}"} if self.path else set()
+        found |= {f"unix:sha256:{self.sha256}"} if self.sha256 else set()
+        return frozenset(found)
 
     def __str__(self) -> str:
-        return f"unix:uid:{self.uid},gid:{self.gid}"
+        path, digest = self.path and f",path:{self.path}", self.sha256 and f",sha256:{self.sha256}"
+        return f"unix:uid:{self.uid},gid:{self.gid}{path}{digest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +99,8 @@ class Grant:
     dns: tuple[str, ...] = ()
     federates_with: tuple[TrustDomain, ...] = ()
     """Trust domains whose bundles the holder may fetch besides its own."""
+    jwt_ttl_seconds: float = field(default=JWT_SVID_TTL_SECONDS, compare=False)
+    """Of a JWT-SVID; another one is no reason to renew the certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +137,13 @@ def granted(entries: Iterable[RegistrationEntry], evidence: Evidence) -> dict[st
     return found
 
 
-FIELDS = ("spiffeID", "parentID", "selectors", "x509SVIDTTL", "dns", "federatesWith")
+def binary_selectors(entries: Iterable[RegistrationEntry]) -> frozenset[str]:
+    """What of a process's binary some entry asks for: ``path``, ``sha256``, both or nothing."""
+    asked = (selector.split(":", 2)[1] for entry in entries for selector in entry.selectors)
+    return frozenset(asked) & {"path", "sha256"}
+
+
+FIELDS = ("spiffeID", "parentID", "selectors", "x509SVIDTTL", "jwtSVIDTTL", "dns", "federatesWith")
 CODE = "ID-2"
 """Code of every problem of an entry; text that is no YAML has the reader's own."""
 
@@ -123,101 +153,64 @@ def read_entries(
 ) -> tuple[tuple[RegistrationEntry, ...], tuple[Problem, ...]]:
     """Read registration entries from YAML or JSON. Never raises on content; any problem is an error."""
     problems: list[Problem] = []
-    written = list(read_documents(file, data, problems))
-    if problems:
-        return (), sort_problems(problems)
-    for document in written[1:]:
-        place = Location(file, document.root.line, document.root.column)
-        problems.append(Problem(Severity.ERROR, CODE, "expected one document with one list `entries`", place))
-    if not written or problems:
-        return (), tuple(problems)
-    entries = _Reader(Notes(written[0], problems), trust_domain).entries(written[0].root)
+    notes = read_one_document(file, data, CODE, "entries", problems)
+    entries = _Reader(notes, trust_domain).entries(notes.document.root) if notes is not None else ()
     return entries, sort_problems(problems)
 
 
-class _Reader:
+_SELECTORS = (
+    ("unix:uid:", _NUMBER, "`unix:uid:1000`"),
+    ("unix:gid:", _NUMBER, "`unix:gid:1000`"),
+    ("unix:path:", _PATH, "the whole path of a binary, `unix:path:/usr/bin/reviews`"),
+    ("unix:sha256:", _DIGEST, "64 hexadecimal digits in lower case, as `sha256sum` prints them"),
+)
+
+
+class _Reader(ListReader):
     """Collects every problem; an entry with one is left out."""
 
-    def __init__(self, notes: Notes, trust_domain: TrustDomain) -> None:
-        self.notes = notes
-        self.trust_domain = trust_domain
-
-    def note(self, node: Node, message: str, help_text: str = "") -> None:
-        self.notes.error(CODE, node, message, help_text)
+    code = CODE
 
     def entries(self, node: Node) -> tuple[RegistrationEntry, ...]:
-        root = self._mapping(node, ("entries",))
-        items = root.get("entries")
-        if items is None:
-            if not self.notes.problems:
-                self.note(node, "there is no list `entries`")
-            return ()
-        if not isinstance(items, Sequence):
-            self.note(items, "expected a list")
-            return ()
-        read = [self._entry(item) for item in items.items]
+        read = [self._entry(item) for item in self.listed(node, "entries")]
         return tuple(entry for entry in read if entry is not None)
 
     def _entry(self, node: Node) -> RegistrationEntry | None:
         before = len(self.notes.problems)
-        fields = self._mapping(node, FIELDS)
+        fields = self.mapping(node, FIELDS)
         if not isinstance(node, documents.Mapping):
             return None
-        spiffe_id = self._spiffe_id(fields, "spiffeID")
+        spiffe_id = self.spiffe_id(fields, "spiffeID")
         if "spiffeID" not in fields:
             self.note(node, "`spiffeID` is missing")
         if spiffe_id is not None and not spiffe_id.path:
             self.note(fields["spiffeID"], f"`{spiffe_id}` has no path")
         if spiffe_id is not None and spiffe_id.trust_domain != self.trust_domain:
             self.note(fields["spiffeID"], f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`")
-        parent_id = self._spiffe_id(fields, "parentID")
-        selectors = frozenset(self._selector(text, at) for text, at in self._texts(fields, "selectors"))
+        parent_id = self.spiffe_id(fields, "parentID")
+        selectors = frozenset(self._selector(text, at) for text, at in self.texts(fields, "selectors"))
         if ("parentID" in fields) == ("selectors" in fields):
             message = "exactly one of `selectors` (local processes) and `parentID` (a holder of that SVID) is needed"
             self.note(node, message)
         grant = Grant(
             spiffe_id or SpiffeId(self.trust_domain),
-            self._ttl(fields),
-            tuple(self._dns_name(text, at) for text, at in self._texts(fields, "dns")),
+            self._ttl(fields, "x509SVIDTTL", SVID_TTL_SECONDS, MAX_TTL_SECONDS),
+            tuple(self._dns_name(text, at) for text, at in self.texts(fields, "dns")),
             tuple(self._domains(fields)),
+            self._ttl(fields, "jwtSVIDTTL", JWT_SVID_TTL_SECONDS, MAX_JWT_SVID_TTL_SECONDS),
         )
         return RegistrationEntry(grant, selectors, parent_id) if len(self.notes.problems) == before else None
 
-    def _mapping(self, node: Node, known: tuple[str, ...]) -> dict[str, Node]:
-        if not isinstance(node, documents.Mapping):
-            self.note(node, "expected a mapping")
-            return {}
-        for name in node.entries:
-            if name not in known:
-                note_unknown(name, node, known, self.notes, CODE)
-        return {name: child for name, child in node.entries.items() if name in known}
-
-    def _texts(self, fields: Mapping[str, Node], name: str) -> list[tuple[str, Node]]:
-        node = fields.get(name)
-        if node is None:
-            return []
-        found: list[tuple[str, Node]] = [(item.value, item) for item in elements(node) if isinstance(item, Scalar)]
-        if not isinstance(node, Sequence) or len(found) < len(node.items):
-            self.note(node, "expected a list of strings")
-            return []
-        if name == "selectors" and not found:
-            self.note(node, "an empty list would be for nobody")
-        return found
-
-    def _spiffe_id(self, fields: Mapping[str, Node], name: str) -> SpiffeId | None:
-        node = fields.get(name)
-        if node is None:
-            return None
-        try:
-            return SpiffeId.parse(node.value if isinstance(node, Scalar) else "")
-        except ValueError as error:
-            self.note(node, str(error))
-            return None
-
     def _selector(self, text: str, node: Node) -> str:
-        kind, _, value = text.rpartition(":")
-        if kind not in ("unix:uid", "unix:gid") or not (value.isascii() and value.isdigit()):
-            self.note(node, f"`{text}` is not a selector known here", "write `unix:uid:1000` or `unix:gid:1000`")
+        shape, help_text = None, ""
+        for kind, known, hint in _SELECTORS:
+            if text.startswith(kind):
+                shape, help_text = known, hint
+        if shape is None:
+            help_text = ", ".join(f"`{kind}…`" for kind, _, _ in _SELECTORS)
+            self.note(node, f"`{text}` is not a selector known here", f"there are {help_text}")
+        elif not shape.fullmatch(text.split(":", 2)[2]):
+            self.note(node, f"`{text}` is not a selector known here", f"write {help_text}")
         return text
 
     def _dns_name(self, text: str, node: Node) -> str:
@@ -225,18 +218,18 @@ class _Reader:
             self.note(node, reason)
         return text
 
-    def _ttl(self, fields: Mapping[str, Node]) -> float:
-        node = fields.get("x509SVIDTTL")
+    def _ttl(self, fields: Mapping[str, Node], name: str, default: float, most: int) -> float:
+        node = fields.get(name)
         if node is None:
-            return SVID_TTL_SECONDS
+            return default
         text = node.value if isinstance(node, Scalar) else ""
-        if not (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_TTL_SECONDS):
-            self.note(node, f"expected whole seconds from 1 to {MAX_TTL_SECONDS}")
-            return SVID_TTL_SECONDS
+        if not (_NUMBER.fullmatch(text) and 0 < int(text) <= most):
+            self.note(node, f"expected whole seconds from 1 to {most}")
+            return default
         return float(text)
 
     def _domains(self, fields: Mapping[str, Node]) -> Iterable[TrustDomain]:
-        for text, node in self._texts(fields, "federatesWith"):
+        for text, node in self.texts(fields, "federatesWith"):
             try:
                 yield TrustDomain(text.removeprefix("spiffe://"))
             except ValueError as error:

@@ -102,6 +102,24 @@ def _examine(chain_pem: str | bytes, bundles: Bundles) -> Examined | Rejection:
     return Examined(spiffe_id, chain[0].serial_number, tuple(_window(parts) for parts in path))
 
 
+def identity_of_leaf(der: bytes) -> SpiffeId | Rejection:
+    """
+    The SPIFFE ID of a certificate whose chain and validity somebody else has verified, by the right bundle: TLS.
+
+    Never raises on content.
+    """
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return Rejection("the certificate cannot be read")
+    leaf = read_parts(certificate, "the certificate")
+    reason = leaf if isinstance(leaf, str) else judge_leaf(leaf)
+    if reason is not None or isinstance(leaf, str):
+        return Rejection(str(reason))
+    spiffe_id = read_identity(leaf)
+    return Rejection(spiffe_id) if isinstance(spiffe_id, str) else spiffe_id
+
+
 def read_chain(pem: str | bytes) -> list[x509.Certificate] | Rejection:
     """Read a PEM chain of at least one certificate."""
     try:

@@ -14,7 +14,8 @@ from pathlib import Path
 from authz.core.attributes import AttributeContext
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import TrustDomain
-from authz.identity.bundle import Bundles, TrustBundle, split_bundle
+from authz.identity.bundle import Bundles, TrustBundle
+from authz.identity.bundle_document import read_bundle_files
 from authz.identity.peer import NO_SVID, Accepted, examine_peer, spiffe_uri
 from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocations
 from authz.identity.svid_validation import Rejection
@@ -185,6 +186,6 @@ def _shortened(error: LoadError) -> str:
 
 def _read_bundle(domain: TrustDomain, paths: tuple[Path, ...]) -> TrustBundle:
     try:
-        return split_bundle(domain, b"\n".join(path.read_bytes() for path in paths))
+        return read_bundle_files(domain, (path.read_bytes() for path in paths))
     except ValueError as error:
         raise SettingsError(f"setting `peer_trust_bundles`: {error}") from error

@@ -80,8 +80,8 @@ class Settings(BaseSettings):
     )
     peer_trust_bundles: dict[str, str] = Field(
         default={},
-        description="DOMAIN=FILE,FILE: PEM files of a trust domain, roots and intermediates; followed; "
-        "several allowed, with semicolons or as JSON",
+        description="DOMAIN=FILE,FILE: a trust domain's roots and intermediates, PEM or SPIFFE bundle documents; "
+        "followed; several allowed, with semicolons or as JSON",
     )
     peer_revocations: Path | None = Field(
         default=None, description="serial numbers and SPIFFE IDs to refuse at once, one a line; followed"

@@ -1,5 +1,5 @@
 """
-Sign tokens: for the demo's issuer, ``authz test`` and our own tests. Never used when tokens are verified.
+Sign tokens: JWT-SVIDs, and for the demo's issuer, ``authz test`` and our own tests. Nothing here verifies.
 
 Keys and tokens are described as in the conformance format: a key is ``{kty, kid, alg, crv}``, a token is
 ``{raw | key, alg, kid, header, claims, sign}``. Deliberately wrong tokens can be described, so nothing is checked.

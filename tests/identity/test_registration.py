@@ -29,6 +29,7 @@ from authz.identity.registration import (
     SvidPeer,
     TokenBearer,
     UnixPeer,
+    binary_selectors,
     granted,
     read_entries,
 )
@@ -72,6 +73,7 @@ GRANTED: list[tuple[Evidence, set[SpiffeId]]] = [
     (UnixPeer(1000, 101), set()),
     (UnixPeer(100, 1000), set()),
     (UnixPeer(0, 0), set()),
+    (UnixPeer(1000, 100, "/usr/bin/reviews", "ab" * 32), {REVIEWS}),
     (SvidPeer(REVIEWS, 1), {REVIEWS}),
     (SvidPeer(NODE, 1), {NODE, RATINGS}),
     (TokenBearer(NODE), {NODE}),
@@ -132,6 +134,10 @@ BROKEN = [
     ),
     (entry("spiffeID: spiffe://mesh.test/a, selectors: ['unix:user:me']"), 2, "`unix:user:me` is not a selector kn"),
     (entry("spiffeID: spiffe://mesh.test/a, selectors: ['unix:uid:-1']"), 2, "`unix:uid:-1` is not a selector kn"),
+    (entry("spiffeID: spiffe://mesh.test/a, selectors: ['unix:path:bin/a']"), 2, "`unix:path:bin/a` is not a selec"),
+    (entry("spiffeID: spiffe://mesh.test/a, selectors: ['unix:path:/a/']"), 2, "`unix:path:/a/` is not a selector"),
+    (entry("spiffeID: spiffe://mesh.test/a, selectors: ['unix:sha256:ABC']"), 2, "`unix:sha256:ABC` is not a selec"),
+    (entry(GOOD + ", jwtSVIDTTL: 3601"), 2, "expected whole seconds from 1 to 3600"),
     (entry("spiffeID: spiffe://mesh.test/a, selectors: 'unix:uid:1'"), 2, "expected a list of strings"),
     (entry("spiffeID: spiffe://mesh.test/a, selectors: []"), 2, "an empty list would be for nobody"),
     (entry(GOOD + ", x509SVIDTTL: 0"), 2, "expected whole seconds from 1 to 2592000"),
@@ -344,3 +350,35 @@ def test_a_long_ledger_begins_a_new_file_and_keeps_the_one_before(
         ledger.record(Issuance(NOW, "unix", str(REVIEWS), True, serial=serial))
     assert [issuance.serial for issuance in ledger.read()][-1] == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["issued.jsonl", "issued.jsonl.1"]
+
+
+BINARY = "/opt/app: v2/reviews"
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_granted"),
+    [
+        (UnixPeer(1000, 1, BINARY, DIGEST), True),
+        (UnixPeer(1000, 1, BINARY, "f" * 64), False),
+        (UnixPeer(1000, 1, "/usr/bin/other", DIGEST), False),
+        (UnixPeer(1000, 1, BINARY), False),
+        (UnixPeer(1000, 1, "", DIGEST), False),
+        (UnixPeer(1000, 1), False),
+        (UnixPeer(1001, 1, BINARY, DIGEST), False),
+    ],
+)
+def test_a_binary_that_an_entry_names_must_be_known(peer: UnixPeer, is_granted: bool) -> None:
+    text = f"spiffeID: {REVIEWS}, selectors: ['unix:uid:1000', 'unix:path:{BINARY}', 'unix:sha256:{DIGEST}']"
+    found, problems = read_entries("entries.yaml", entry(text), TrustDomain("mesh.test"))
+    assert problems == ()
+    assert binary_selectors(found) == {"path", "sha256"}
+    assert bool(granted(found, peer)) is is_granted
+
+
+def test_nobody_looks_at_binaries_that_no_entry_names() -> None:
+    assert binary_selectors(entries()) == frozenset()
+
+
+def test_a_changed_life_of_tokens_is_no_reason_to_renew_a_certificate() -> None:
+    assert Grant(REVIEWS, jwt_ttl_seconds=60) == Grant(REVIEWS)

@@ -22,6 +22,7 @@ from authz.service.loading.snapshot import Snapshot
 from authz.settings.precedence import read_settings
 from authz.settings.sections import PeerSettings
 from tests.identity.certificates import DAY, INTERMEDIATE, KEYS, LEAF, NOW, REVIEWS, ROOT, changed, pem
+from tests.identity.spire import spire_authority
 from tests.service.messages import LABELS, check_request, peer, response, told
 from tests.service.recording import Recorder
 
@@ -253,3 +254,28 @@ def test_a_retired_root_is_trusted_no_more(tmp_path: Path) -> None:
     evidence.load()
     assert "but not its signature" in ask(check, REVIEWS, old)
     assert ask(check, REVIEWS, lone_leaf(rotated.issue_svid(reviews, NOW))) == "allowed"
+
+
+# Bundles of other trust domains, as their endpoints give them
+
+
+def test_an_svid_of_a_foreign_spire_is_believed_by_its_bundle_document(tmp_path: Path) -> None:
+    """Fetched by `authz ca serve --federation` or `authz ca federation refresh`; the leaf is all that Envoy shows."""
+    spire = spire_authority(TrustDomain("spire.test"), NOW)
+    (tmp_path / "spire.test.json").write_bytes(spire.document)
+    evidence = start({"peer_trust_bundles": json.dumps({"spire.test": f"{tmp_path}/spire.test.json"})})
+    check = function(evidence)
+    caller = "spiffe://spire.test/ns/shop/sa/front"
+    assert ask(check, caller, spire.svid("/ns/shop/sa/front").decode()) == "allowed"
+    forged = spire_authority(TrustDomain("spire.test"), NOW).svid("/ns/shop/sa/front").decode()
+    assert "carries the name" in ask(check, caller, forged)
+    # Its owner says that nothing is to be trusted any more.
+    (tmp_path / "spire.test.json").write_text('{"keys": []}')
+    evidence.load()
+    assert "which is unknown to `spire.test`" in ask(check, caller, spire.svid("/ns/shop/sa/front").decode())
+
+
+def test_a_broken_bundle_document_is_refused_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "spire.test.json").write_text('{"keys": 3}')
+    with pytest.raises(SettingsError, match=r"`peer_trust_bundles`: the bundle of `spire\.test` has no list `keys`"):
+        start({"peer_trust_bundles": json.dumps({"spire.test": f"{tmp_path}/spire.test.json"})})
