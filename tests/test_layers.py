@@ -57,15 +57,16 @@ ALLOWED: dict[str, str] = {
     "service.workers": "admin audit core envoy service service.app service.ports settings wire",
     "service.embedded": "core service service.app service.ports service.workers settings",
     "control.discovery": "_proto",
-    "control.authority": "_proto admin control.discovery core identity service.ports telemetry",
+    "control.federation": "core identity sources.keys",
+    "control.authority": "_proto admin control.discovery control.federation core identity service.ports telemetry",
     "control": "core envoy envoy.native mesh service.loading sources.keys tokens",
     "demo": "audit control core demo.apps envoy identity mesh policy settings tokens",
     "demo.apps": "",
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
         "_proto analysis.graph analysis.offline analysis.suites analysis.traps analysis.verify audit control "
-        "control.authority core demo demo.checks documents envoy envoy.native identity mesh policy service.loading "
-        "service.ports service.workers settings sources.policies telemetry tokens"
+        "control.authority control.federation core demo demo.checks documents envoy envoy.native identity mesh policy "
+        "service.loading service.ports service.workers settings sources.policies telemetry tokens"
     ),
     "__main__": "cli",
     "_proto": "",
@@ -76,6 +77,9 @@ Arrows by room, from the ground up. A folder within a folder is a room of its ow
 
 So are some files: ``service.app``, the assembly place, which stands above what it assembles;
 ``service.embedded``, whose name stands in the configuration of every Envoy that hosts a server.
+
+``identity`` knows ``tokens``: keys and signatures of JWT-SVIDs are those of other tokens. ``control.federation``
+fetches bundles with the guards that ``sources.keys`` has for key sets.
 """
 
 DOORS: dict[str, str] = {
@@ -85,9 +89,9 @@ DOORS: dict[str, str] = {
     "cryptography": "analysis.verify audit identity tokens",
     "envoy": "demo envoy.native service.workers",
     "envoy_data_plane": "envoy",
-    "google": "_proto control.discovery service service.workers wire",
+    "google": "_proto control.authority control.discovery service service.workers wire",
     "grpc": "cli control.authority demo demo.checks service service.ports telemetry",
-    "httpx": "cli demo.apps service service.native service.workers sources.keys",
+    "httpx": "cli control.federation demo.apps service service.native service.workers sources.keys",
     "jwt": "tokens",
     "opentelemetry": "audit demo telemetry",
     "prometheus_client": "telemetry",
@@ -100,7 +104,11 @@ DOORS: dict[str, str] = {
     "watchfiles": "sources.policies",
     "yaml": "documents envoy envoy.native settings",
 }
-"""The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``."""
+"""The rooms that may import a library. The OTLP exporter takes TLS only as grpc credentials, hence ``telemetry``.
+
+The Workload API answers claims as protobuf's ``Struct``, hence ``google`` in ``control.authority``; a bundle endpoint's
+SVID is judged between TLS and HTTP, hence ``httpx`` in ``control.federation``.
+"""
 
 CORE_STDLIB = frozenset(
     "bisect collections dataclasses enum functools gc ipaddress re types typing __future__".split()  # noqa: SIM905  # read as a list of words

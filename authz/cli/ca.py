@@ -1,20 +1,19 @@
 """``authz ca``: the certificate authority from the command line. Private keys go to files (0600) and nowhere else."""
 
-import asyncio
-import logging
-import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from authz.cli import terminal
+from authz.cli.ca_bundle import bundle, federation
 from authz.cli.ca_entries import entry, token
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of, trust_domain_of
 from authz.cli.ca_join import join
+from authz.cli.ca_jwt import jwt
 from authz.cli.ca_root import intermediate, root
+from authz.cli.ca_serve import serve
 from authz.core.attributes import Json
 from authz.core.errors import SettingsError
 from authz.core.spiffe import SpiffeId
@@ -30,9 +29,6 @@ from authz.identity.registrar import Issuance
 from authz.identity.secret_files import FILE_NAME, write_file, write_secret_files
 from authz.identity.svid_validation import Rejection, validate_svid
 
-if TYPE_CHECKING:
-    from authz.control.authority.authority_server import AuthorityServer  # grpc is slow to import
-
 
 @click.group()
 def ca() -> None:
@@ -43,6 +39,8 @@ def ca() -> None:
     authz ca init --ca ca --trust-domain cluster.local
     authz ca issue spiffe://cluster.local/ns/shop/sa/web --ca ca --out certs/web
     authz ca serve --ca ca --entries entries.yaml --socket run/sds.sock
+    authz ca jwt mint spiffe://cluster.local/ns/shop/sa/web --audience reports
+    authz ca bundle show --format spiffe
     """
 
 
@@ -169,8 +167,8 @@ def verify(certificate: Path, directory: Path) -> None:
     \b
     authz ca verify certs/web/tls.crt --ca ca
     """
-    bundle = load(directory).trust_bundle
-    answer = validate_svid(certificate.read_bytes(), {bundle.trust_domain: bundle}, time.time())
+    trusted = load(directory).trust_bundle
+    answer = validate_svid(certificate.read_bytes(), {trusted.trust_domain: trusted}, time.time())
     if isinstance(answer, Rejection):
         terminal.say(answer.reason)
         sys.exit(terminal.Exit.NO)
@@ -179,80 +177,15 @@ def verify(certificate: Path, directory: Path) -> None:
     )
 
 
-@ca.command()
-@DIRECTORY
-@click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
-@click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
-@click.option(
-    "--federate", multiple=True, metavar="DOMAIN=FILE", help="Another trust domain's bundle; may be repeated."
-)
-@click.option("--socket", type=click.Path(path_type=Path), help="Secret discovery for local Envoys.")
-@click.option("--listen", default="", help="host:port, mutual TLS: secret discovery and renewal for SVID holders.")
-@click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
-@click.option(
-    "--dns", multiple=True, default=("localhost",), help="Name in this server's certificate; may be repeated."
-)
-@click.option("--admin", default="", help="host:port on loopback, or unix:PATH: /metrics, /healthz and /readyz.")
-def serve(
-    directory: Path,
-    entries: Path | None,
-    revocations: Path | None,
-    federate: tuple[str, ...],
-    socket: Path | None,
-    listen: str,
-    enrol: str,
-    dns: tuple[str, ...],
-    admin: str,
-) -> None:
-    """
-    Hand out and renew certificates until SIGTERM. Envoys keep what they have while this is down.
-
-    \b
-    authz ca serve --ca ca --entries entries.yaml --socket run/sds.sock
-    authz ca serve --ca ca --entries entries.yaml --listen 0.0.0.0:7443 --enrol 0.0.0.0:7444
-    """
-    from authz.control.authority.authority_server import (  # grpc is slow to import
-        AuthorityFiles,
-        AuthorityServer,
-        Doors,
-    )
-
-    if not (socket or listen or enrol):
-        raise click.UsageError("at least one of --socket, --listen and --enrol is needed")
-    pairs = [item.partition("=") for item in federate]
-    if not all(file for _, _, file in pairs):
-        raise click.UsageError("--federate is DOMAIN=FILE")
-    load(directory)  # so that a missing file is reported as everywhere else
-    federated = tuple((trust_domain_of(domain), Path(file)) for domain, _, file in pairs)
-    files = AuthorityFiles(directory, entries, revocations, federated)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    asyncio.run(_serve(AuthorityServer(files, Doors(socket, listen, enrol, dns, admin))))
-
-
-async def _serve(server: "AuthorityServer") -> None:
-    from authz.service.ports.handshakes import HANDSHAKES
-    from authz.service.ports.log import other_log_level, set_log_level  # with it come the settings
-    from authz.service.ports.signals import on_signals
-
-    stopping = asyncio.Event()
-    on_signals(stopping.set, {signal.SIGUSR2: lambda: set_log_level(other_log_level("info"))}, terminal.remark)
-    if server.doors.listen or server.doors.enrol:
-        HANDSHAKES.of_grpc()
-    await server.start()
-    ports = ", ".join(f"{door} port {port}" for door, port in server.ports.items())
-    terminal.remark(f"serving secrets{f' ({ports})' if ports else ''}")
-    try:
-        await stopping.wait()
-    finally:
-        await server.stop()
-
-
+ca.add_command(serve)
 ca.add_command(join)
 ca.add_command(root)
 ca.add_command(intermediate)
 ca.add_command(token)
 ca.add_command(entry)
+ca.add_command(jwt)
+ca.add_command(bundle)
+ca.add_command(federation)
 
 
 def _row(authority: Authority) -> tuple[str, str, str, str, str]:

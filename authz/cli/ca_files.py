@@ -1,6 +1,7 @@
 """The common ground of the commands of ``authz ca``: options, and authorities read from files."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -8,7 +9,10 @@ import click
 from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.authority import Authority, read_authority
+from authz.identity.bundle import Bundles, TrustBundle
+from authz.identity.bundle_document import read_any_bundle
 from authz.identity.ca import STATE_FILE, CertificateAuthority, judge_by_trial
+from authz.identity.jwt_keys import read_jwt_keys
 from authz.identity.keys import KeyType
 from authz.identity.secret_files import read_secret
 
@@ -38,6 +42,25 @@ def load(directory: Path) -> CertificateAuthority:
         raise SettingsError(f"there is no authority in `{directory}`; make one with `authz ca init`") from error
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def own_bundle(directory: Path) -> TrustBundle:
+    """What our own trust domain is trusted by. Raises SettingsError, OSError."""
+    try:
+        return replace(load(directory).trust_bundle, jwt_keys=read_jwt_keys(directory).public)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def trusted_bundles(directory: Path) -> Bundles:
+    """Our own bundle, and those that the authority fetched. Raises SettingsError, OSError."""
+    own = own_bundle(directory)
+    try:
+        files = sorted((directory / "federated").glob("*.json"))
+        fetched = [read_any_bundle(TrustDomain(file.stem), file.read_bytes()) for file in files]
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return {bundle.trust_domain: bundle for bundle in (*fetched, own)}
 
 
 def trust_domain_of(text: str) -> TrustDomain:

@@ -201,6 +201,14 @@ NATIVE_METRICS = (
 
 CA_ASKED = Metric("citadel_server_csr_count", "counter", "Requests for certificates.")
 CA_ISSUED = Metric("citadel_server_success_cert_issuance_count", "counter", "Certificates issued.")
+CA_JWTS = Metric("authz_ca_jwt_svids_issued_total", "counter", "JWT-SVIDs issued.")
+WORKLOAD_STREAMS = Metric("authz_workload_streams", "gauge", "Open streams of the SPIFFE Workload API.")
+CA_BUNDLE_TIME = Metric(
+    "authz_ca_federated_bundle_timestamp_seconds",
+    "gauge",
+    "When the bundle of another trust domain was fetched from its endpoint.",
+    ("trust_domain",),
+)
 CA_DENIED = Metric(
     "citadel_server_authentication_failure_count", "counter", "Requests of somebody without proof or without an entry."
 )
@@ -236,6 +244,9 @@ CA_SVID_EXPIRY = Metric(
 AUTHORITY_METRICS = (
     CA_ASKED,
     CA_ISSUED,
+    CA_JWTS,
+    WORKLOAD_STREAMS,
+    CA_BUNDLE_TIME,
     CA_DENIED,
     CA_UNUSABLE,
     CA_UNSIGNED,

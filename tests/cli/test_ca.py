@@ -94,7 +94,16 @@ WRONG = [
     (("serve", "--socket", "/proc/nowhere/s"), 1, "cannot listen on `unix:/proc/nowhere/s`: "),
     (("serve", "--enrol", "nonsense"), 1, "cannot listen on `nonsense`: it is in use or not an address of this host"),
     (("serve", "--enrol", "localhost:0", "--dns", "a b"), 1, "`a b` is not a DNS name"),
-    (("serve",), 2, "at least one of --socket, --listen and --enrol is needed"),
+    (("serve",), 2, "at least one of --socket, --listen, --enrol and --bundle-endpoint is needed"),
+    (("serve", "--bundle-endpoint", "nonsense"), 1, "the bundle endpoint: `nonsense` is neither host:port nor unix"),
+    (("serve", "--bundle-endpoint", "127.0.0.1:0", "--bundle-key", "ca/bundle.pem"), 2, "go together"),
+    (("jwt", "mint", "nonsense", "--audience", "a"), 1, "`nonsense` is not a SPIFFE ID"),
+    (("jwt", "mint", "spiffe://other.test/a", "--audience", "a"), 1, "is not of the trust domain `mesh.test`"),
+    (("jwt", "mint", "spiffe://mesh.test", "--audience", "a"), 1, "`spiffe://mesh.test` has no path"),
+    (("jwt", "mint", FRONT, "--audience", ""), 1, "an audience is needed"),
+    (("jwt", "mint", FRONT), 2, "--audience"),
+    (("jwt", "show", "--ca", "nowhere"), 1, "there is no authority in `nowhere`"),
+    (("bundle", "show", "--ca", "nowhere"), 1, "there is no authority in `nowhere`"),
 ]
 
 

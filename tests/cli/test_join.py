@@ -14,7 +14,8 @@ import pytest
 from cryptography import x509
 
 from authz.cli.enrol import Declined, Enrolling, keep_renewed
-from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.join_tokens import TOKENS_DIRECTORY, make_token, store_token

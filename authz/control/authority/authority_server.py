@@ -1,44 +1,47 @@
 """
-The authority as a process: secret discovery on a Unix socket and over mutual TLS, enrolment, renewal, reload.
+The authority as a process: secret discovery and the Workload API on a Unix socket, secret discovery over mutual TLS,
+enrolment, the bundle endpoint, renewal, reload.
 
 Files are looked at every second: the authority's directory (rotation), the entries, the revocations, federated bundles.
 What is broken is reported and the last good one kept. When this process dies, Envoys keep what they have (XA-156).
 """
 
 import asyncio
-import json
 import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from authz.admin.access import Access, Guard, judge_access
+from authz.control.authority.authority_files import AuthorityFiles, Changes
+from authz.control.authority.bundle_endpoint import EndpointDoor, make_endpoint
 from authz.control.authority.enrolment import Enrolment
-from authz.control.authority.figures import AuthorityFacts, Issuances, Reload, make_app
+from authz.control.authority.figures import AuthorityFacts, Reload, make_app
+from authz.control.authority.issuance_record import IssuanceRecord
 from authz.control.authority.sds import SecretServer
+from authz.control.authority.stock import Stock
+from authz.control.authority.workload_api import STRANGERS, WorkloadServer
+from authz.control.federation.bundle_follower import BundleFollower
 from authz.core.errors import LoadError, Problem, SettingsError
-from authz.core.spiffe import SpiffeId, TrustDomain
-from authz.identity.bundle import TrustBundle, read_bundle
-from authz.identity.ca import BUNDLE_FILE, STATE_FILE, CertificateAuthority
+from authz.core.spiffe import SpiffeId
+from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
+from authz.identity.federation import Relationship
 from authz.identity.join_tokens import TOKENS_DIRECTORY
-from authz.identity.ledger import LEDGER_FILE, Ledger
-from authz.identity.registrar import Cause, Issuance, Refused, Registrar, SigningLimit
-from authz.identity.registration import UnixPeer, read_entries
+from authz.identity.jwt_keys import change_jwt_keys, read_jwt_keys
+from authz.identity.registrar import Refused, Registrar, SigningLimit
+from authz.identity.registration import UnixPeer, binary_selectors
 from authz.identity.renewal import renewal_time
-from authz.identity.revocation import read_revocations
 from authz.identity.secret_files import FILE_NAME, write_secret_files
-from authz.service.ports.http import AdminServer, host_and_port
+from authz.service.ports.http import AdminServer, AdminTls, host_and_port
 from authz.service.ports.server_tls import ServerCertificate
-from authz.service.ports.unix_peers import UnixPeers
+from authz.service.ports.unix_peers import Close, UnixPeers
 
 log = logging.getLogger("authz.control.authority.server")  # the name in the logs that people search
-audit = logging.getLogger("authz.issuance")
-"""One JSON line for every certificate issued or refused."""
 
 SERVER = "server"
 LOOK_SECONDS = 1.0
@@ -59,21 +62,11 @@ CONNECTION_GRACE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class AuthorityFiles:
-    """Where everything is that may change while the process runs."""
-
-    directory: Path
-    entries: Path | None = None
-    revocations: Path | None = None
-    federated: tuple[tuple[TrustDomain, Path], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Doors:
     """Where peers come in; empty: closed."""
 
     socket: Path | None = None
-    """Local Envoys, known by the kernel's credentials."""
+    """Local Envoys and applications, known by the kernel's credentials."""
     listen: str = ""
     """``host:port`` for holders of an SVID: secret discovery and renewal over mutual TLS."""
     enrol: str = ""
@@ -83,6 +76,8 @@ class Doors:
     admin: str = ""
     """``host:port`` on loopback, or ``unix:PATH``: metrics and health for operators."""
     connection_seconds: float = CONNECTION_SECONDS
+    endpoint: EndpointDoor | None = None
+    """Our trust bundle, for other trust domains."""
 
 
 @dataclass(slots=True)
@@ -94,16 +89,19 @@ class AuthorityServer:
     clock: Callable[[], float] = time.time
     limit: SigningLimit = field(default_factory=SigningLimit)
     ports: dict[str, int] = field(default_factory=dict)
-    """The ports that ``listen`` and ``enrol`` were bound to, for port 0."""
-    issuances: Issuances = field(default_factory=Issuances)
-    _refusals: SigningLimit = field(default_factory=lambda: SigningLimit(1.0, 10, 20.0, 200))
-    """The same buckets, for records instead of signatures: a stranger who knocks in a loop must not fill the disk."""
+    """The ports that ``listen``, ``enrol`` and ``endpoint`` were bound to, for port 0."""
+    jwt_issuer: str = ""
+    """``iss`` of JWT-SVIDs, for verifiers that ask for one."""
+    record: IssuanceRecord = field(init=False)
+    stock: Stock = field(init=False)
+    workload: WorkloadServer = field(init=False)
+    follower: BundleFollower | None = None
     _registrar: Registrar = field(init=False)
     secrets: SecretServer = field(init=False)
-    _seen: dict[Path, tuple[int, ...]] = field(default_factory=dict)
+    _changes: Changes = field(default_factory=Changes)
     _servers: list[grpc.aio.Server] = field(default_factory=list)
     _unix: UnixPeers | None = None
-    _admin: AdminServer | None = None
+    _web: list[AdminServer] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _own_renewal: float = 0.0
     reload: Reload = field(default_factory=Reload)
@@ -114,10 +112,15 @@ class AuthorityServer:
             ca = CertificateAuthority.load(self.files.directory)
         except ValueError as error:
             raise SettingsError(str(error)) from error
-        self._registrar = Registrar(ca, limit=self.limit, observe=self._record)
-        self.secrets = SecretServer(self._registrar, self.clock, random.random)  # spreads renewals, guards nothing
-        for path in self._watched():
-            self._seen[path] = _state(path)
+        self.record = IssuanceRecord(self.files.directory)
+        self._registrar = Registrar(ca, limit=self.limit, observe=self.record.note, jwt_issuer=self.jwt_issuer)
+        self.stock = Stock(self._registrar, self.clock, random.random)  # spreads renewals, guards nothing
+        self.secrets, self.workload = SecretServer(self.stock), WorkloadServer(self.stock)
+        relationships = self.files.read_relationships(ca.trust_domain)
+        if relationships or self.files.fetched.is_dir():
+            self.follower = BundleFollower(relationships, self.files.fetched, self.clock)
+        self._changes.look(self._watched())
+        self._keep_jwt_keys()
         self._read_rules()
         try:
             await self._open_doors()
@@ -126,15 +129,17 @@ class AuthorityServer:
             if isinstance(error, ValueError):
                 raise SettingsError(f"the authority cannot sign a certificate for itself: {error}") from error
             raise
-        self._tasks = [asyncio.create_task(self.secrets.keep_current()), asyncio.create_task(self._look())]
+        self._tasks = [asyncio.create_task(self.stock.keep_current()), asyncio.create_task(self._look())]
+        if self.follower is not None:
+            self._tasks.append(asyncio.create_task(self.follower.run()))
 
     async def stop(self, grace_seconds: float = 0.5) -> None:
         """Stop all doors, waiting ``grace_seconds`` for calls under way."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._admin is not None:
-            await self._admin.stop()
+        for web in self._web:
+            await web.stop()
         if self._unix is not None:
             await self._unix.stop()
         for server in self._servers:
@@ -142,30 +147,28 @@ class AuthorityServer:
 
     def look(self) -> None:
         """Read again what changed; what is broken stays as it was."""
-        changed = set()
-        for path in self._watched():
-            state = _state(path)
-            if self._seen.get(path) != state:
-                self._seen[path] = state
-                changed.add(path)
+        changed = self._changes.look(self._watched())
         # A file that was refused does not change again, though a change of another file may have made it good.
         if changed and self.reload.problem:
             changed = set(self._watched())
         try:
-            if self.files.directory / STATE_FILE in changed:
+            if self.files.state_file in changed:
                 self._registrar.ca = CertificateAuthority.load(self.files.directory)
                 self._own_renewal = 0.0
                 log.info("the authority changed: active is now %s", self._registrar.ca.active.id)
             if changed:
+                if self.files.jwt_keys in changed:
+                    self._registrar.jwt_keys = read_jwt_keys(self.files.directory)
                 self._read_rules()
                 self.reload.problem = ""
-                self.secrets.tell()
+                self.stock.tell()
         except (ValueError, OSError) as error:
             self.reload.refuse(str(error))
             log.error("a change of the authority is not taken, the old one stays: %s", error)
         except LoadError as error:
             self.reload.refuse(_listed(error.problems))
             log.error("a change is not taken, what was in force stays: %s", self.reload.problem)
+        self._keep_jwt_keys()
         try:
             self._renew_own()
             self.reload.own_certificate = ""
@@ -184,29 +187,40 @@ class AuthorityServer:
 
     def _read_rules(self) -> None:
         """Entries, revocations and federated bundles: all or nothing. Raises LoadError, ValueError, OSError."""
-        domain = self._registrar.ca.trust_domain
-        entries, revocations = self._registrar.entries, self._registrar.revocations
-        problems: tuple[Problem, ...] = ()
-        if self.files.entries is not None:
-            entries, found = read_entries(str(self.files.entries), self.files.entries.read_bytes(), domain)
-            problems += found
-        if self.files.revocations is not None:
-            text = self.files.revocations.read_text(errors="replace")
-            revocations, found = read_revocations(str(self.files.revocations), text)
-            problems += found
-        if problems:
-            raise LoadError(problems)
-        federated = [read_federated(trust_domain, path) for trust_domain, path in self.files.federated]
-        self._registrar.entries, self._registrar.revocations = entries, revocations
-        self.secrets.replace_federated(federated)
+        rules = self.files.read_rules(self._registrar.ca.trust_domain, self._relationships)
+        self._registrar.entries, self._registrar.revocations = rules.entries, rules.revocations
+        self.stock.replace_federated(rules.federated)
+        if self._unix is not None:
+            self._unix.recheck()
+
+    def _keep_jwt_keys(self) -> None:
+        """Make the next key of JWT-SVIDs when it is due; what is there goes on signing if that cannot be done."""
+        now = self.clock()
+        if not self.reload.jwt_keys and self._registrar.jwt_keys.is_current(now):
+            return
+        try:
+            keys = change_jwt_keys(self.files.directory, lambda before: before.kept_current(now))
+            self.reload.jwt_keys = ""
+        except (ValueError, OSError) as error:
+            if not self.reload.jwt_keys:
+                log.error("the keys of JWT-SVIDs are not renewed: %s", error)
+            self.reload.jwt_keys = str(error)
+            return
+        if keys != self._registrar.jwt_keys:
+            self._registrar.jwt_keys = keys
+            self.stock.tell()
+
+    @property
+    def _relationships(self) -> tuple[Relationship, ...]:
+        return self.follower.relationships if self.follower is not None else ()
 
     def _watched(self) -> list[Path]:
-        named = (self.files.entries, self.files.revocations, *(path for _, path in self.files.federated))
-        return [self.files.directory / STATE_FILE, *(path for path in named if path is not None)]
+        return self.files.watched(self._relationships)
 
     async def _open_doors(self) -> None:
         if self.doors.socket is not None:
-            self._unix = UnixPeers(self.doors.socket, self._admit, self._refuse_peer, self._open_private)
+            asked = self._asked_of_binaries
+            self._unix = UnixPeers(self.doors.socket, self._is_known, self._refuse_peer, self._open_private, asked)
             await self._unix.start()
         self._renew_own()
         enrolment = Enrolment(self._registrar, self.files.directory / TOKENS_DIRECTORY, self.clock)
@@ -216,29 +230,39 @@ class AuthorityServer:
             await self._serve("listen", self.doors.listen, handlers, is_mutual=True)
         if self.doors.enrol:
             await self._serve("enrol", self.doors.enrol, (enrolment.handler(None),), is_mutual=False)
+        if self.doors.endpoint is not None:
+            place = self.files.directory / SERVER
+            own = AdminTls(place / "tls.crt", place / "tls.key")
+            app = make_endpoint(self._registrar, self.files)
+            self._web.append(self.doors.endpoint.server(app, own))
+            self.ports["bundle"] = int(self._web[-1].address.rpartition(":")[2])
         if self.doors.admin:
             guarded = Guard(make_app(self._facts), _access(self.doors.admin))
-            self._admin = AdminServer(guarded, self.doors.admin)
-            await self._admin.start()  # last: whoever answers here serves
+            self._web.append(AdminServer(guarded, self.doors.admin))
+        for web in self._web:
+            await web.start()  # last: whoever answers here serves
 
     def _facts(self) -> AuthorityFacts:
-        return AuthorityFacts(self._registrar.ca, self.secrets, self.issuances, self.reload)
+        return AuthorityFacts(
+            self._registrar.ca, self.stock, self.secrets, self.workload, self.record.counts, self.reload, self.follower
+        )
 
-    def _admit(self, peer: UnixPeer) -> bool:
-        if self._registrar.grants(peer):
-            return True
-        self._refuse_peer(peer, f"no registration entry is for {peer}")
-        return False
+    def _is_known(self, peer: UnixPeer) -> bool:
+        return bool(self._registrar.grants(peer))
+
+    def _asked_of_binaries(self) -> frozenset[str]:
+        return binary_selectors(self._registrar.entries)
 
     def _refuse_peer(self, peer: UnixPeer, reason: str) -> None:
         self._registrar.refuse(str(peer), "", Refused(reason), self.clock())
 
-    async def _open_private(self, peer: UnixPeer, path: str) -> None:
+    async def _open_private(self, peer: UnixPeer | None, path: str) -> Close:
         server = grpc.aio.server(options=OPTIONS)
-        server.add_generic_rpc_handlers((self.secrets.handler(lambda _: peer),))
+        handlers = (STRANGERS,) if peer is None else (self.secrets.handler(lambda _: peer), self.workload.handler(peer))
+        server.add_generic_rpc_handlers(handlers)
         server.add_insecure_port(f"unix:{path}")
         await server.start()
-        self._servers.append(server)
+        return lambda: server.stop(0.5)
 
     async def _serve(
         self, door: str, address: str, handlers: "tuple[grpc.GenericRpcHandler[Any, Any], ...]", *, is_mutual: bool
@@ -261,28 +285,12 @@ class AuthorityServer:
     def _renew_own(self) -> None:
         """Our own certificate for the TLS doors, in files that ``ServerCertificate`` follows."""
         now = self.clock()
-        if now < self._own_renewal or not (self.doors.listen or self.doors.enrol):
+        if now < self._own_renewal or not (self.doors.listen or self.doors.enrol or self.doors.endpoint):
             return
         own = SpiffeId(self._registrar.ca.trust_domain, "/authz/ca")
         issued = self._registrar.ca.issue_svid(own, now, dns=self.doors.dns)
         write_secret_files(self.files.directory / SERVER, FILE_NAME, issued.chain_pem, issued.key_pem)
         self._own_renewal = renewal_time(issued.not_before, issued.not_after, 0.5)
-
-    def _record(self, issuance: Issuance) -> None:
-        """Record certificates always, and refusals until somebody floods the record with them."""
-        if issuance.is_issued:
-            self.issuances.issued += 1
-        else:
-            self.issuances.refused[Cause(issuance.cause)] += 1
-        if not issuance.is_issued and not self._refusals.take(issuance.evidence, issuance.time):
-            self.issuances.unrecorded += 1
-            return
-        level = logging.INFO if issuance.is_issued else logging.WARNING
-        audit.log(level, "%s", json.dumps(asdict(issuance) | {"serial": f"{issuance.serial:x}"}))
-        try:
-            Ledger(self.files.directory / LEDGER_FILE).record(issuance)
-        except OSError as error:
-            log.error("the ledger cannot be written: %s", error)
 
 
 def _access(address: str) -> Access:
@@ -294,19 +302,6 @@ def _access(address: str) -> Access:
     except SettingsError:
         message = f"`{address}` can be reached from other machines; listen on 127.0.0.1 or on unix:PATH"
         raise SettingsError(message) from None
-
-
-def read_federated(trust_domain: TrustDomain, path: Path) -> TrustBundle:
-    """Read the bundle of another trust domain. Raises ValueError, OSError."""
-    return read_bundle(trust_domain, path.read_bytes())
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _listed(problems: tuple[Problem, ...]) -> str:

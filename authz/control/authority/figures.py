@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from authz.admin.access import Receive, Scope, Send
 from authz.control.authority.sds import SecretServer
+from authz.control.authority.stock import Stock
+from authz.control.authority.workload_api import WorkloadServer
+from authz.control.federation.bundle_follower import BundleFollower
 from authz.identity.ca import CertificateAuthority
 from authz.identity.registrar import Cause
 from authz.service.ports.handshakes import HANDSHAKES
@@ -24,9 +27,12 @@ SIGN_ERROR = "CERT_GEN_ERROR"
 
 @dataclass(slots=True)
 class Issuances:
-    """Requests for certificates since the start."""
+    """Requests for SVIDs since the start."""
 
     issued: int = 0
+    """Certificates."""
+    jwts: int = 0
+    """JWT-SVIDs."""
     refused: Counter[Cause] = field(default_factory=Counter)
     unrecorded: int = 0
     """Refusals left out of the record because there were too many."""
@@ -41,6 +47,8 @@ class Reload:
     failures: int = 0
     own_certificate: str = ""
     """Why the authority cannot renew the certificate of its own doors; empty when it can."""
+    jwt_keys: str = ""
+    """Why the next key of JWT-SVIDs cannot be made; empty when it can."""
 
     def refuse(self, problem: str) -> None:
         """Note that a change of the files is not in force, and why."""
@@ -53,9 +61,12 @@ class AuthorityFacts:
     """The state of the authority at this moment."""
 
     ca: CertificateAuthority
+    stock: Stock
     secrets: SecretServer
+    workload: WorkloadServer
     issuances: Issuances = field(default_factory=Issuances)
     reload: Reload = field(default_factory=Reload)
+    follower: BundleFollower | None = None
 
 
 def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
@@ -68,7 +79,13 @@ def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
     if facts.reload.own_certificate:
         message = f"the authority's own certificate is not renewed: {facts.reload.own_certificate}"
         yield {"part": "renewal", "message": message, "blocks": False}
-    for (_, spiffe_id), held in sorted(facts.secrets.shelf.kept.items(), key=lambda item: str(item[0][1])):
+    if facts.reload.jwt_keys:
+        message = f"the keys of JWT-SVIDs are not renewed: {facts.reload.jwt_keys}"
+        yield {"part": "renewal", "message": message, "blocks": False}
+    for domain, failure in facts.follower.failures.items() if facts.follower is not None else ():
+        message = f"the bundle of {domain} cannot be fetched, the last good one stays: {failure}"
+        yield {"part": "federation", "message": message, "blocks": False}
+    for (_, spiffe_id), held in sorted(facts.stock.shelf.kept.items(), key=lambda item: str(item[0][1])):
         if held.failure:
             yield {"part": "renewal", "message": f"{spiffe_id} is not renewed: {held.failure}", "blocks": False}
 
@@ -76,9 +93,13 @@ def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
 def figures(facts: AuthorityFacts) -> Iterable[tuple[Metric, Mapping[tuple[str, ...], float] | float]]:
     """Every metric of the authority with what it is now."""
     ca, secrets, counts = facts.ca, facts.secrets, facts.issuances
-    sent, kept = secrets.figures, secrets.shelf.kept
+    sent, kept = secrets.figures, facts.stock.shelf.kept
     yield names.CA_ASKED, counts.issued + counts.refused.total()
     yield names.CA_ISSUED, counts.issued
+    yield names.CA_JWTS, counts.jwts
+    yield names.WORKLOAD_STREAMS, facts.workload.streams
+    if facts.follower is not None:
+        yield names.CA_BUNDLE_TIME, {(str(d),): at for d, at in facts.follower.fetched_at.items()}
     yield names.CA_DENIED, counts.refused[Cause.DENIED]
     yield names.CA_UNUSABLE, counts.refused[Cause.REQUEST]
     yield names.CA_UNSIGNED, {(SIGN_ERROR,): counts.refused[Cause.SIGNING]}

@@ -1,20 +1,20 @@
 """
-The gRPC shell of secret discovery: streams around ``discovery.secrets.SecretStream``, renewal around
-``identity.renewal.Shelf``.
+The gRPC shell of secret discovery: streams around ``discovery.secrets.SecretStream``, filled from the ``stock``.
 
-Everything runs on one event loop. The socket by which a peer came in decides who it is: by the kernel's credentials
-(``unix_peers``), or by the certificate of its mutual TLS.
+The socket by which a peer came in decides who it is: by the kernel's credentials (``unix_peers``), or by the
+certificate of its mutual TLS.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
 from authz._proto import sds_pb2 as wire
+from authz.control.authority.stock import Stock, has_expired
 from authz.control.discovery.secrets import (
     FEDERATED_ROOTS,
     ROOTS,
@@ -25,12 +25,10 @@ from authz.control.discovery.secrets import (
     roots_secret,
     tls_secret,
 )
-from authz.core.spiffe import SpiffeId, TrustDomain
-from authz.identity.authority import AuthorityState
-from authz.identity.bundle import TrustBundle
-from authz.identity.registrar import Cause, Refused, Registrar
+from authz.core.spiffe import SpiffeId
+from authz.identity.registrar import Cause, Refused
 from authz.identity.registration import Evidence, SvidPeer
-from authz.identity.renewal import Holder, Shelf
+from authz.identity.renewal import Holder
 from authz.identity.svid_validation import Rejection, validate_svid
 
 log = logging.getLogger(__name__)
@@ -43,8 +41,6 @@ STATUS = {
     Cause.SIGNING: grpc.StatusCode.INTERNAL,
 }
 """How a refusal is answered."""
-MAX_TICK_SECONDS = 1.0
-MIN_TICK_SECONDS = 0.02
 MAX_INBOX = 16
 """Requests of one stream that wait; further ones wait in the connection."""
 MAX_NAMES = 64
@@ -55,7 +51,6 @@ SHOWN_CHARACTERS = 200
 _Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]
 """Tells who the peer of a call is. Calls are typed Any, because the answer is the same for every kind."""
-Clock = Callable[[], float]
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +61,18 @@ class _Listener:
     conversation: SecretStream = field(default_factory=SecretStream)
     inbox: asyncio.Queue[wire.DiscoveryRequest | None] = field(default_factory=lambda: asyncio.Queue(MAX_INBOX))
     is_told: bool = False
+
+    @property
+    def holders(self) -> list[Holder]:
+        """The certificates that the stream asked for."""
+        names = (name for name in self.conversation.names if name.startswith("spiffe://"))
+        return [(self.evidence, SpiffeId.parse(name)) for name in names]
+
+    def wake(self) -> None:
+        """A full inbox needs no word: every request that is taken from there looks at the secrets anew."""
+        if not self.is_told and not self.inbox.full():
+            self.is_told = True
+            self.inbox.put_nowait(None)
 
 
 @dataclass(slots=True)
@@ -79,72 +86,14 @@ class Figures:
 
 
 class SecretServer:
-    """Serves secrets to every peer of one registrar, and renews them."""
+    """Serves secrets of one stock."""
 
-    def __init__(
-        self,
-        registrar: Registrar,
-        clock: Clock,
-        jitter: Callable[[], float],
-        federated: Iterable[TrustBundle] = (),
-    ) -> None:
-        self._registrar = registrar
-        self._clock = clock
-        self._federated = {bundle.trust_domain: bundle for bundle in federated}
-        self._listeners: set[_Listener] = set()
-        self.shelf = Shelf(registrar, jitter)
-        self.figures = Figures()
-
-    @property
-    def streams(self) -> int:
+    def __init__(self, stock: Stock) -> None:
+        self._stock = stock
+        self._registrar = stock.registrar
+        self.streams = 0
         """How many are open."""
-        return len(self._listeners)
-
-    # What changes
-
-    def replace_federated(self, federated: Iterable[TrustBundle]) -> None:
-        """Trust these bundles besides our own, each for its own trust domain."""
-        self._federated = {bundle.trust_domain: bundle for bundle in federated}
-        self.tell()
-
-    def tell(self, renewed: Iterable[Holder] | None = None) -> None:
-        """Wake the streams that may have something new: all, or those of the holders given."""
-        holders = None if renewed is None else set(renewed)
-        for listener in self._listeners:
-            if holders is None or holders & set(_holders(listener)):
-                self._wake(listener)
-
-    def _wake(self, listener: _Listener) -> None:
-        """A full inbox needs no notice: every request taken from it looks at the secrets again."""
-        if not listener.is_told and not listener.inbox.full():
-            listener.is_told = True
-            listener.inbox.put_nowait(None)
-
-    def tick(self, now: float) -> None:
-        """Renew what is due, push what was renewed, end the streams whose proof has expired."""
-        for listener in self._listeners:
-            if _has_expired(listener.evidence, now):
-                self._wake(listener)
-        wanted = {holder for listener in self._listeners for holder in _holders(listener)}
-        authorities = self._registrar.ca.authorities
-        sound = {a.id for a in authorities if a.state is not AuthorityState.TAINTED}
-        condemned = {kept.svid.authority_id for kept in self.shelf.kept.values()} - sound
-        renewed = self.shelf.renew_due(now, wanted, condemned)
-        if renewed:
-            self.tell(renewed)
-
-    async def keep_current(self) -> None:
-        """Renew and push, until cancelled."""
-        while True:
-            due = self.shelf.next_due()
-            pause = MAX_TICK_SECONDS if due is None else due - self._clock()
-            await asyncio.sleep(min(MAX_TICK_SECONDS, max(MIN_TICK_SECONDS, pause)))
-            try:
-                self.tick(self._clock())
-            except Exception:  # a renewal that fails must not end all renewals
-                log.exception("renewing certificates failed; the old ones stay in use")
-
-    # The service
+        self.figures = Figures()
 
     def handler(self, identify: Identify) -> "grpc.GenericRpcHandler[wire.DiscoveryRequest, wire.DiscoveryResponse]":
         """The gRPC service for peers that ``identify`` tells apart."""
@@ -172,7 +121,7 @@ class SecretServer:
         if not certificates:
             return Refused("a client certificate is needed")
         bundle = self._registrar.ca.trust_bundle
-        examined = validate_svid(bytes(certificates[0]), {bundle.trust_domain: bundle}, self._clock())
+        examined = validate_svid(bytes(certificates[0]), {bundle.trust_domain: bundle}, self._stock.clock())
         if isinstance(examined, Rejection):
             return Refused(examined.reason)
         return SvidPeer(examined.spiffe_id, examined.serial, min(window.end for window in examined.windows))
@@ -181,7 +130,7 @@ class SecretServer:
         evidence = identify(context)
         if isinstance(evidence, Refused):
             self.figures.refused += 1
-            self._registrar.refuse(context.peer(), "", evidence, self._clock())
+            self._registrar.refuse(context.peer(), "", evidence, self._stock.clock())
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, evidence.reason)
         return evidence
 
@@ -189,7 +138,8 @@ class SecretServer:
         self, evidence: Evidence, requests: AsyncIterator[wire.DiscoveryRequest], context: _Context
     ) -> AsyncIterator[wire.DiscoveryResponse]:
         listener = _Listener(evidence)
-        self._listeners.add(listener)
+        self._stock.listen(listener)
+        self.streams += 1
         reading = asyncio.create_task(_read_into(requests, listener.inbox))
         try:
             while not (reading.done() and listener.inbox.empty()):
@@ -207,7 +157,8 @@ class SecretServer:
                     yield response
         finally:
             reading.cancel()
-            self._listeners.discard(listener)
+            self._stock.leave(listener)
+            self.streams -= 1
 
     async def _receive(
         self, listener: _Listener, request: wire.DiscoveryRequest, context: _Context
@@ -239,7 +190,7 @@ class SecretServer:
             return self._refuse(
                 evidence, "", f"{len(names)} secrets were asked for, at most {MAX_NAMES} are served on one stream"
             )
-        if _has_expired(evidence, self._clock()):
+        if has_expired(evidence, self._stock.clock()):
             return self._refuse(evidence, "", "the certificate that opened this stream has expired")
         revoked = self._registrar.revoked(evidence)
         if revoked:
@@ -257,7 +208,7 @@ class SecretServer:
         ca = self._registrar.ca
         if name == ROOTS:
             return roots_secret(name, ca.bundle_pem)
-        bundles = self._bundles_for(evidence)
+        bundles = {domain: b.pem for domain, b in self._stock.bundles_for(evidence).items() if b.roots}
         if name == FEDERATED_ROOTS:
             return federated_roots_secret(name, {domain.name: pem for domain, pem in bundles.items()})
         try:
@@ -269,30 +220,14 @@ class SecretServer:
             if bundle is None:
                 return self._refuse(evidence, name, f"the bundle of `{name}` is not for {evidence}")
             return roots_secret(name, bundle)
-        svid = self.shelf.get(evidence, spiffe_id, self._clock())
+        svid = self._stock.shelf.get(evidence, spiffe_id, self._stock.clock())
         return svid if isinstance(svid, Refused) else tls_secret(name, svid.chain_pem, svid.key_pem)
 
     def _refuse(self, evidence: Evidence, name: str, reason: str) -> Refused:
         """Refuse what no certificate is asked for; the shelf records its own refusals."""
         refused = Refused(reason)
-        self._registrar.refuse(str(evidence), name, refused, self._clock())
+        self._registrar.refuse(str(evidence), name, refused, self._stock.clock())
         return refused
-
-    def _bundles_for(self, evidence: Evidence) -> dict[TrustDomain, bytes]:
-        ca = self._registrar.ca
-        grants = self._registrar.grants(evidence).values()
-        allowed = {domain for grant in grants for domain in grant.federates_with}
-        federated = {d: bundle.pem for d, bundle in self._federated.items() if d in allowed}
-        return {**federated, ca.trust_domain: ca.bundle_pem}
-
-
-def _holders(listener: _Listener) -> list[Holder]:
-    names = (name for name in listener.conversation.names if name.startswith("spiffe://"))
-    return [(listener.evidence, SpiffeId.parse(name)) for name in names]
-
-
-def _has_expired(evidence: Evidence, now: float) -> bool:
-    return isinstance(evidence, SvidPeer) and now >= evidence.expires_at
 
 
 async def _read_into(

@@ -41,7 +41,7 @@ def who_gets_one(group: str, *, has_users: bool) -> Iterator[Scenario]:
         yield Scenario(
             group, "and again, with an entry that grants it for a while", "OK, then PERMISSION_DENIED", _granted
         )
-        yield Scenario(group, "a user without an entry asks", "UNAVAILABLE, recorded", _stranger)
+        yield Scenario(group, "a user without an entry asks", "PERMISSION_DENIED, recorded", _stranger)
 
 
 async def _at_every_hop(world: World) -> str:
@@ -181,7 +181,7 @@ def _untimed(told: str) -> str:
 
 
 async def _stranger(world: World) -> str:
-    """This check: it can reach the socket, and the connection is closed before it may ask."""
+    """This check: it can reach the socket, and everything that it asks there is refused."""
     told = await _fetched_by_socket(world.strangers_socket(), _id(world, "details-v1"))
     return f"{told}, {'recorded' if _is_recorded(world, f'unix:uid:{os.getuid()}', '') else 'not recorded'}"
 

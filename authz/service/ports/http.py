@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from authz.admin.access import Guard, judge_access
 from authz.core.errors import SettingsError
@@ -29,6 +30,9 @@ Application = Callable[..., Awaitable[Any]]
 _log = logging.getLogger("authz.admin")
 REREAD_SECONDS = 5.0
 """The time between looks at the files of the certificate, which others renew."""
+MAX_PUBLIC_CONNECTIONS = 256
+PUBLIC_CONNECTION_SECONDS = 30.0
+"""For those who fetch what is public; they come again."""
 _LAST_SECONDS = 2
 """Connections that are still open then are cut, so that a browser cannot hold up the end of the service."""
 
@@ -90,6 +94,17 @@ def host_and_port(listen: str) -> tuple[str, str]:
     return host, port
 
 
+class _Brief(H11Protocol):
+    """A connection from anywhere in the world: not one of too many, and not for long."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TLS gives one of these
+        super().connection_made(transport)
+        if len(self.connections) > MAX_PUBLIC_CONNECTIONS:
+            transport.abort()
+        else:
+            self.loop.call_later(PUBLIC_CONNECTION_SECONDS, transport.close)
+
+
 class _Hosted(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -100,14 +115,21 @@ class _Hosted(uvicorn.Server):
 class AdminServer:
     """``start`` once, ``stop`` once. ``address`` is where it listens, a port chosen by the system filled in."""
 
-    def __init__(self, app: Application, listen: str, tls: "AdminTls | None" = None) -> None:
-        """``listen`` is ``host:port`` or ``unix:/path``; ``tls`` None speaks plain HTTP. Raises SettingsError."""
+    def __init__(
+        self, app: Application, listen: str, tls: "AdminTls | None" = None, *, is_public: bool = False
+    ) -> None:
+        """
+        ``listen`` is ``host:port`` or ``unix:/path``; ``tls`` None speaks plain HTTP; ``is_public`` bounds connections.
+
+        Raises SettingsError.
+        """
         self._path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
         host, port = ("", "") if self._path is not None else host_and_port(listen)
         number = 0 if self._path is not None else int(port)
         config = uvicorn.Config(
             app, host.strip("[]"), number, log_config=None, access_log=False, lifespan="off", ws="none",
-            server_header=False, timeout_graceful_shutdown=_LAST_SECONDS, **(tls.options() if tls else {}),
+            http=_Brief if is_public else "auto", server_header=False, timeout_graceful_shutdown=_LAST_SECONDS,
+            **(tls.options() if tls else {}),
         )  # fmt: skip
         try:
             if tls is not None:
@@ -140,8 +162,10 @@ class AdminServer:
         return self.address if self._path is not None else f"{self._scheme}://{self.address}"
 
     async def start(self) -> None:
-        """Begin to serve, and to follow the files of the certificate."""
+        """Serve, from when this returns, and follow the files of the certificate."""
         self._task = asyncio.create_task(self._server.serve([self._socket]), name="admin")
+        while not (self._server.started or self._task.done()):  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(0.002)
         if self._tls is not None:
             self._following = asyncio.create_task(self._follow(), name="admin certificate")
 

@@ -3,7 +3,9 @@ Who is at the other end of a Unix socket, for servers that cannot ask: a relay i
 
 gRPC for Python hides the connection, so SO_PEERCRED cannot be read inside a handler. Instead this listens on the public
 socket, asks the kernel for the credentials of each connection, and relays its bytes to a private socket that belongs to
-those credentials alone; whatever arrives there comes from that uid and gid.
+those credentials alone; whatever arrives there comes from that uid and gid, and, where an entry asks for it, from that
+binary (``attestation``). Whoever has no entry is relayed to a socket where everything is refused, so that a client is
+told why instead of being hung up on.
 
 Why that is sound: the kernel fixes the credentials at ``connect``, and no later ``exec`` or ``setuid`` changes them.
 The private sockets lie in a fresh directory of mode 0700, so nobody else can reach them around the relay (root could,
@@ -16,19 +18,23 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
-import struct
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from authz.core.errors import SettingsError
 from authz.identity.registration import UnixPeer
+from authz.service.ports.attestation import attest, boot_time, peer_credentials
 from authz.service.ports.sockets import SocketLock
 
 CHUNK = 65536
 MAX_PEERS = 64
-"""Different credentials served at once; each has a private socket."""
+"""Different credentials served at once; each has a private socket. One that nobody uses makes room for another."""
+MAX_STRANGERS = 64
+"""Connections at once of those who have no entry."""
+STRANGER_SECONDS = 10.0
+"""After which such a connection ends: a client that goes on asking comes again, and may have an entry then."""
 PUBLIC_SOCKET_MODE = 0o666
 """Everybody may connect: the credentials decide, not the socket's mode (XA-194)."""
 
@@ -36,31 +42,49 @@ Admit = Callable[[UnixPeer], bool]
 """Whether credentials are served at all; it records its own refusals."""
 Refuse = Callable[[UnixPeer, str], None]
 """Record that a peer is refused, and why."""
-OpenPrivate = Callable[[UnixPeer, str], Awaitable[None]]
-"""Start serving one peer at a private path."""
+Close = Callable[[], Awaitable[object]]
+"""Stop serving at a private path."""
+OpenPrivate = Callable[[UnixPeer | None, str], Awaitable[Close]]
+"""Start serving one peer, or those who have no entry (None), at a private path."""
+Wanted = Callable[[], frozenset[str]]
+"""What must be known of a peer's binary: ``path``, ``sha256``."""
 
 
-def peer_credentials(connection: socket.socket) -> UnixPeer:
-    """The credentials the kernel noted when the peer connected. Raises OSError."""
-    size = struct.calcsize("3i")
-    _, uid, gid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return UnixPeer(uid, gid)
+@dataclass(slots=True)
+class _Private:
+    path: str
+    close: Close
+    connections: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """One relayed connection and as whom it was received."""
+
+    task: "asyncio.Task[None]"
+    wanted: frozenset[str] = frozenset()
+    peer: UnixPeer | None = None
+    is_stranger: bool = field(default=False)
 
 
 class UnixPeers:
     """The relay. ``open_private`` starts the server of one peer."""
 
-    def __init__(self, path: Path, admit: Admit, refuse: Refuse, open_private: OpenPrivate) -> None:
+    def __init__(
+        self, path: Path, admit: Admit, refuse: Refuse, open_private: OpenPrivate, wanted: Wanted = frozenset
+    ) -> None:
         self._path = path
         self._admit = admit
         self._refuse = refuse
         self._open_private = open_private
-        self._private: dict[UnixPeer, str] = {}
+        self._wanted = wanted
+        self._private: dict[UnixPeer | None, _Private] = {}
+        self._opened = 0
         self._opening = asyncio.Lock()
         self._server: asyncio.Server | None = None
         self._lock: SocketLock | None = None
         self._directory = ""
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: set[_Connection] = set()
 
     async def start(self) -> None:
         """Listen. A socket that a killed predecessor left behind is replaced. Raises SettingsError."""
@@ -80,9 +104,13 @@ class UnixPeers:
         """Close the public socket and every relayed connection; a second time does nothing."""
         if self._server is not None:
             self._server.close()
-        for task in list(self._connections):
+        connections = [connection.task for connection in self._connections]
+        for task in connections:
             task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
+        for private in self._private.values():
+            await private.close()
+        self._private.clear()
         if self._server is not None:
             self._path.unlink(missing_ok=True)
             self._server = None
@@ -92,25 +120,59 @@ class UnixPeers:
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
 
+    def recheck(self) -> None:
+        """
+        End the connections that would be received as somebody else by now; they come again.
+
+        To be called when entries changed: a stranger may have one, and a binary may matter that nobody looked at.
+        """
+        wanted = self._wanted()
+        for connection in self._connections:
+            peer = connection.peer
+            is_admitted = connection.is_stranger and peer is not None and self._admit(peer)
+            if is_admitted or not wanted <= connection.wanted:
+                connection.task.cancel()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted_at = boot_time()
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        connection = _Connection(task, self._wanted())
+        self._connections.add(connection)
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):  # either side may go at any time
-                await self._relay(reader, writer)
+                await self._receive(connection, accepted_at, reader, writer)
         finally:
-            self._connections.discard(task)
+            self._connections.discard(connection)
             writer.close()
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = peer_credentials(writer.get_extra_info("socket"))
-        if not self._admit(peer):
-            return
-        path = await self._private_socket(peer)
-        if path is None:
+    async def _receive(
+        self, connection: _Connection, accepted_at: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        outer = writer.get_extra_info("socket")
+        if connection.wanted:
+            peer = await asyncio.to_thread(attest, outer, connection.wanted, accepted_at)
+        else:
+            peer = peer_credentials(outer)
+        connection.peer, connection.is_stranger = peer, not self._admit(peer)
+        if connection.is_stranger:
+            self._refuse(peer, f"no registration entry is for {peer}{peer.unknown and f'; {peer.unknown}'}")
+            if sum(other.is_stranger for other in self._connections) > MAX_STRANGERS:
+                return
+        private = await self._private_socket(None if connection.is_stranger else peer)
+        if private is None:
             self._refuse(peer, f"more than {MAX_PEERS} different Unix peers are served already")
             return
+        private.connections += 1
+        try:
+            async with asyncio.timeout(STRANGER_SECONDS if connection.is_stranger else None):
+                await self._relay(private.path, reader, writer)
+        except TimeoutError:
+            pass
+        finally:
+            private.connections -= 1
+
+    async def _relay(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inner_reader, inner_writer = await asyncio.open_unix_connection(path)
         try:
             pumps = [
@@ -126,14 +188,19 @@ class UnixPeers:
         finally:
             inner_writer.close()
 
-    async def _private_socket(self, peer: UnixPeer) -> str | None:
+    async def _private_socket(self, peer: UnixPeer | None) -> _Private | None:
+        """The private socket of a peer, opened when it is the first time; None when there are too many."""
         async with self._opening:
-            if peer not in self._private:
-                if len(self._private) >= MAX_PEERS:
+            if peer in self._private:
+                return self._private[peer]
+            if peer is not None and len(self._private.keys() - {None}) >= MAX_PEERS:
+                idle = next((who for who, one in self._private.items() if who and not one.connections), None)
+                if idle is None:
                     return None
-                path = f"{self._directory}/{peer.uid}-{peer.gid}.sock"
-                await self._open_private(peer, path)
-                self._private[peer] = path
+                await self._private.pop(idle).close()
+            self._opened += 1
+            path = f"{self._directory}/{f'{peer.uid}-{peer.gid}-' if peer else ''}{self._opened}.sock"
+            self._private[peer] = _Private(path, await self._open_private(peer, path))
             return self._private[peer]
 
 

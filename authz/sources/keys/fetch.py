@@ -74,9 +74,16 @@ def is_refused_address(text: str) -> bool:
     return any(address in network for network in _REFUSED_NETWORKS)
 
 
-async def fetch_json(url: str, ssl_context: ssl.SSLContext, proxies: Proxies = NO_PROXIES) -> Fetched:
+async def fetch_json(
+    url: str,
+    ssl_context: ssl.SSLContext,
+    proxies: Proxies = NO_PROXIES,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Fetched:
     """
     GET a document, which is not read yet. The caller bounds the time.
+
+    ``transport``: one that asks more of the server than ``GuardedTransport`` with these arguments, around such a one.
 
     Raises:
         FetchError: no http(s) URL, refused address, no connection, bad certificate, status other than 2xx, a redirect
@@ -84,7 +91,7 @@ async def fetch_json(url: str, ssl_context: ssl.SSLContext, proxies: Proxies = N
     """
     try:
         async with httpx.AsyncClient(
-            transport=GuardedTransport(ssl_context, proxies),
+            transport=transport or GuardedTransport(ssl_context, proxies),
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
             timeout=None,  # noqa: S113  the caller bounds the time of all requests together

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from authz._proto import sds_pb2 as wire
-from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.core.errors import SettingsError
 from authz.identity.ca import CertificateAuthority
 from authz.identity.keys import generate_key
@@ -107,7 +108,7 @@ async def test_refusals_are_counted_as_istiod_does(
 
 async def test_what_should_have_been_signed_and_was_not_is_an_error_of_ours(server: AuthorityServer) -> None:
     """The authority's own certificates have expired: nobody is to blame who asks."""
-    server.secrets._clock = lambda: time.time() + 20 * 365 * 24 * 3600
+    server.stock.clock = lambda: time.time() + 20 * 365 * 24 * 3600
     assert not await fetch(server, REVIEWS)
     told = await metrics(server)
     assert told['citadel_server_csr_sign_err_count{error="CERT_GEN_ERROR"}'] == 1

@@ -16,7 +16,8 @@ import grpc
 import pytest
 
 from authz._proto import sds_pb2 as wire
-from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.core.compiler import compile_engine
 from authz.core.resources import Action, AuthorizationPolicy, MeshConfig, Metadata, Resources, Rule, Target
 from authz.core.spiffe import SpiffeId

@@ -18,7 +18,8 @@ import grpc
 import pytest
 
 from authz._proto import sds_pb2 as wire
-from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.discovery.secrets import ROOTS, SECRET_TYPE
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
@@ -29,7 +30,7 @@ from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import SigningLimit, write_certificate_request
 from authz.identity.rotation import activate, prepare, retire, taint
 from authz.identity.svid_validation import Examined, validate_svid
-from authz.service.ports.unix_peers import peer_credentials
+from authz.service.ports.attestation import peer_credentials
 
 MESH, OTHER = TrustDomain("mesh.test"), TrustDomain("other.test")
 REVIEWS, RATINGS, STRANGER = (f"spiffe://mesh.test/ns/shop/sa/{name}" for name in ("reviews", "ratings", "stranger"))
@@ -205,7 +206,7 @@ CONNECT = "socket(S, AF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($ARGV[0]))
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("perl"), reason="only root can become somebody else")
 @pytest.mark.parametrize(("uid", "is_served"), [(4242, True), (4243, False), (65534, False)])
 async def test_another_user_is_told_apart_by_the_kernel(directory: Path, uid: int, is_served: bool) -> None:
-    """A gRPC server speaks first (its settings); a refused peer reads the end of the connection instead."""
+    """Each user has a private socket of its own; whoever has no entry comes to the one where everything is refused."""
     async with running(directory) as authority:
         run = await asyncio.to_thread(
             subprocess.run,
@@ -218,7 +219,10 @@ async def test_another_user_is_told_apart_by_the_kernel(directory: Path, uid: in
             cwd="/",
             timeout=5,
         )
-        assert run.stdout == ("9" if is_served else "0"), run.stderr
+        assert run.stdout == "9", run.stderr  # a gRPC server speaks first: its settings
+        assert authority.server._unix is not None
+        private = os.listdir(authority.server._unix._directory)
+        assert private == [f"{uid}-{uid}-1.sock" if is_served else "1.sock"]
         expected = [] if is_served else [f"no registration entry is for unix:uid:{uid},gid:{uid}"]
         assert authority.refusals() == expected
 
@@ -246,7 +250,7 @@ async def test_private_sockets_are_out_of_others_reach_and_go_away(directory: Pa
         assert authority.server._unix is not None
         private = authority.server._unix._directory
         assert stat.S_IMODE(os.stat(private).st_mode) == 0o700
-        assert os.listdir(private) == [f"{os.getuid()}-{os.getgid()}.sock"]
+        assert os.listdir(private) == [f"{os.getuid()}-{os.getgid()}-1.sock"]
         assert stat.S_IMODE((directory / "sds.sock").stat().st_mode) == 0o666
     assert os.path.basename(private) not in os.listdir(tempfile.gettempdir())
     assert not (directory / "sds.sock").exists()
@@ -272,7 +276,7 @@ async def test_signing_is_limited(directory: Path) -> None:
     async with running(directory, limit) as authority, local(directory) as channel:
         await fetch(channel, REVIEWS)
         await fetch(channel, REVIEWS)  # the same certificate again: nothing is signed
-        authority.server.secrets.shelf.renew_due(time.time(), ())
+        authority.server.stock.shelf.renew_due(time.time(), ())
         code, reason = await refusal(fetch(channel, REVIEWS))
         assert code == "RESOURCE_EXHAUSTED"
         assert reason.startswith("too many certificates for unix:uid:")
@@ -283,7 +287,7 @@ async def test_refusals_in_a_loop_do_not_fill_the_record(directory: Path) -> Non
         for _ in range(30):
             await refusal(fetch(channel, STRANGER))
         assert 10 <= len(authority.refusals()) < 20
-        assert authority.server.issuances.unrecorded == 30 - len(authority.refusals())
+        assert authority.server.record.counts.unrecorded == 30 - len(authority.refusals())
 
 
 async def test_too_many_names_on_one_stream_are_refused(directory: Path) -> None:
@@ -428,7 +432,7 @@ async def test_an_expiry_during_a_connection_ends_its_rights(directory: Path) ->
     """The handshake looked once; every call is judged again."""
     async with running(directory) as authority, authority.channel("listen", authority.issue(REVIEWS, 600)) as channel:
         assert set(await fetch(channel, ROOTS)) == {ROOTS}
-        authority.server.secrets._clock = lambda: time.time() + 700
+        authority.server.stock.clock = lambda: time.time() + 700
         code, reason = await refusal(fetch(channel, REVIEWS))
         assert (code, reason.split(" expired")[0]) == ("UNAUTHENTICATED", "the certificate")
 
@@ -440,8 +444,8 @@ async def test_a_stream_ends_with_the_certificate_that_opened_it(directory: Path
         await call.write(wire.DiscoveryRequest(resource_names=[REVIEWS], type_url=SECRET_TYPE))
         assert set(opened(await read(call))) == {REVIEWS}
         later = time.time() + 700
-        authority.server.secrets._clock = lambda: later
-        authority.server.secrets.tick(later)
+        authority.server.stock.clock = lambda: later
+        authority.server.stock.tick(later)
         expected = "the certificate that opened this stream has expired"
         assert await refusal(read(call)) == ("PERMISSION_DENIED", expected)
         assert authority.refusals() == [expected]

