@@ -28,6 +28,7 @@ from authz.service.ports.signals import STOPPING, ignore_ending
     help="Directory to write `tls.crt` and `tls.key` to.",
 )
 @KEY_TYPE
+@click.option("--server-name", default="", help="Name in the server's certificate, if it differs from --server.")
 @click.option(
     "--watch", is_flag=True, help="Keep renewing at half of the certificate's life, and follow changes of the root."
 )
@@ -43,6 +44,7 @@ def join(
     token_file: Path | None,
     out: Path,
     key_type: str,
+    server_name: str,
     watch: bool,
     renew: str,
 ) -> None:
@@ -66,7 +68,7 @@ def join(
         raise click.UsageError("--watch with --token-file needs --renew: the door for tokens renews nothing")
     if renew and not watch:
         raise click.UsageError("--renew belongs to --watch")
-    enrolling = Enrolling(server, bundle, out, KeyType(key_type))
+    enrolling = Enrolling(server, bundle, out, KeyType(key_type), server_name)
     try:
         until = enrolling.valid_until(time.time()) if watch else None
         if until is None:

@@ -40,6 +40,7 @@ class Enrolling:
     bundle: Path
     out: Path
     key_type: KeyType
+    server_name: str = ""
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a bundle that holds no certificate; OSError."""
@@ -127,7 +128,8 @@ class Enrolling:
             raise SettingsError(str(error)) from error
 
     def _ask(self, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials) -> wire.EnrolResponse:
-        with grpc.secure_channel(self.server, credentials) as channel:
+        options = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
+        with grpc.secure_channel(self.server, credentials, options=options) as channel:
             call = channel.unary_unary(
                 f"/{SERVICE}/{method}",
                 request_serializer=wire.EnrolRequest.SerializeToString,
