@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ALONE := tests/demo tests/benchmarks
 FIRST := tests/service/workers tests/control tests/service tests/admin tests/envoy
 
-.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages
+.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages requirements release fuzz
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -59,6 +59,17 @@ bench-quick: $(STAMP)  ## Measure for two minutes; fail when a ratio got worse
 soak: $(STAMP)   ## Run at half of saturation for 30 minutes, reloading and rotating keys
 	$(BIN)/python -m benchmarks.soak
 
+requirements: .release/.installed  ## Pin dependencies anew, with digests
+	.ci/requirements .release/bin
+
+release: .release/.installed  ## Wheel, SBOM and signed checksums of this commit: KEY=release.key [OUT=dist]
+	.ci/release .release/bin "$(or $(OUT),dist)" "$(KEY)"
+
+.release/.installed: requirements/release.txt
+	rm -rf .release && $(PYTHON) -m venv .release
+	.release/bin/pip install -q --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	@touch $@
+
 system-packages:
 	@.ci/system-packages
 
@@ -67,4 +78,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .authz .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .release .authz .mypy_cache .ruff_cache .pytest_cache .hypothesis

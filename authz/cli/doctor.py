@@ -1,6 +1,7 @@
 """``authz doctor``: the checklist of docs/hardening.md, gone through on a running installation."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -177,14 +178,12 @@ def _entries(visit: Visit, file: Path, ca: Path | None) -> None:
     from authz.identity.registration import read_entries
 
     data = file.read_bytes()
-    domain = load(ca).trust_domain if ca is not None else TrustDomain("cluster.local")
+    named = re.search(rb"spiffe://([a-z0-9._-]+)/", data)  # of one trust domain all: another one is a problem
+    domain = load(ca).trust_domain if ca is not None else TrustDomain(named[1].decode() if named else "cluster.local")
     entries, problems = read_entries(str(file), data, domain)
-    if ca is not None and problems:
+    if problems:
         raise LoadError(problems)
-    visit.add(
-        (3,),
-        judge_places([NamedPlace(PlaceKind.TRUSTED, file, "--entries")], visit.now),
-    )
+    visit.add((3,), judge_places([NamedPlace(PlaceKind.TRUSTED, file, "--entries")], visit.now))
     visit.add((12,), surroundings.judge_entries(str(file), entries))
 
 

@@ -273,6 +273,14 @@ def test_an_authority_is_looked_at(here: Installation) -> None:
     assert json.loads(done.output)["not_asked"]  # it cannot even be loaded
 
 
+def test_entries_are_read_in_whatever_trust_domain_they_are(here: Installation) -> None:
+    entry = "- {{spiffeID: 'spiffe://mesh.example/ns/shop/sa/{}', selectors: [unix:uid:1000]}}\n"
+    (here.folder / "entries.yaml").write_text("entries:\n" + entry.format("web") + entry.format("cart"))
+    assert [one[0] for one in here.found("--entries", "entries.yaml")] == [12]
+    (here.folder / "entries.yaml").write_text("entries: [{}]")
+    assert here.doctor("--entries", "entries.yaml").exit_code == 1
+
+
 # --- a real Envoy --------------------------------------------------------------------------------------------------
 
 
