@@ -5,7 +5,7 @@ It moves bytes between gRPC and ``CheckFunction`` and knows nothing of either's 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import time
 from typing import Protocol
 
