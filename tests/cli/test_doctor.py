@@ -17,6 +17,7 @@ from authz.cli import application
 from authz.cli.envoy_admin import get
 from authz.core.errors import FetchError
 from authz.identity.ca import CertificateAuthority
+from authz.identity.certificate_template import ROOT_TTL_SECONDS
 from authz.identity.secret_files import write_secret_files
 from authz.tokens.signing import jwks_text, make_keys
 
@@ -251,10 +252,9 @@ def test_rendered_files_that_others_may_write_or_whose_keys_they_may_read_are_fo
 
 
 def test_an_authority_is_looked_at(here: Installation) -> None:
-    now = time.time()
-    CertificateAuthority.create("cluster.local", now, root_ttl_seconds=90 * DAY, intermediate_ttl_seconds=5 * DAY).save(
-        here.folder / "ca"
-    )
+    begun = time.time() - ROOT_TTL_SECONDS + 90 * DAY
+    old = CertificateAuthority.create("cluster.local", begun, intermediate_ttl_seconds=ROOT_TTL_SECONDS - 85 * DAY)
+    old.save(here.folder / "ca")
     (here.folder / "entries.yaml").write_text(
         "entries:\n"
         "- {spiffeID: spiffe://cluster.local/ns/shop/sa/web, selectors: [unix:uid:1000]}\n"
