@@ -1,10 +1,13 @@
 """``authz doctor``: each number of the checklist on a real installation that was made wrong in that one respect."""
 
+import asyncio
 import json
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from authz.identity.ca import CertificateAuthority
 from authz.identity.certificate_template import ROOT_TTL_SECONDS
 from authz.identity.secret_files import write_secret_files
 from authz.tokens.signing import jwks_text, make_keys
+from tests.service.test_app import worker
 
 TYPE = "type.googleapis.com/envoy.extensions"
 DAY = 86_400
@@ -465,6 +469,48 @@ def test_every_number_is_a_heading_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "hardening.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         f"## {number}. {check.title}" for number, check in CHECKS.items()
+    ]
+
+
+class _Late(BaseHTTPRequestHandler):
+    """An issuer whose clock is an hour slow."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string(time.time() - 3600)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_an_issuer_of_another_time_is_found(here: Installation) -> None:
+    _no_audience(here)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Late) as issuer:
+        threading.Thread(target=issuer.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{issuer.server_port}"
+        here.policy((here.folder / "policies" / "jwt.yaml").read_text().replace(ISSUER, url), "jwt.yaml")
+        found = here.found("--policies", "policies", "--ask-issuers")
+        issuer.shutdown()
+    assert any(number == 10 and "3600 s ahead of theirs" in what for number, _, what in found)
+
+
+@pytest.mark.slow
+async def test_a_running_server_is_asked_as_a_stranger_would(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On loopback all is well; the same answers from another machine would be two findings."""
+    flags = ["--policies", str(here.folder / "policies"), "--listen", f"unix:{here.folder}/run/a.sock"]
+    async with worker(*flags, "--admin", "127.0.0.1:0", "--audit", "none") as service:
+        admin = await service.says(r"admin\s+http://(\S+)/healthz")
+        assert await asyncio.to_thread(here.found, "--admin", admin) == []
+        monkeypatch.setattr("authz.cli.doctor_asking.is_local", lambda _: False)
+        strange = await asyncio.to_thread(here.found, "--admin", admin)
+    assert [(number, what) for number, _, what in strange] == [
+        (2, "answers in plaintext"),
+        (2, "shows decisions to whoever reaches it"),
     ]
 
 

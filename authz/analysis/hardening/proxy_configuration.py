@@ -31,7 +31,7 @@ def judge_configuration(proxy: str, dump: str) -> Iterator[Finding]:
     Raises ValueError for something else than a dump.
     """
     try:
-        configs = json.loads(dump)["configs"]
+        configs = [config for config in json.loads(dump)["configs"] if isinstance(config, dict)]
         found: dict[str, _Seen] = {}
         _collect(configs, "", found)
     except (KeyError, TypeError, RecursionError) as error:
@@ -88,7 +88,7 @@ def _ext_authz(kind: str, message: Mapping[str, Any], where: str) -> Iterator[Fi
     if kind != _HTTP_EXT_AUTHZ:
         return
     share = message.get("filter_enabled", {}).get("default_value", {})
-    whole = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}[share.get("denominator", "HUNDRED")]
+    whole = {"TEN_THOUSAND": 10_000, "MILLION": 1_000_000}.get(share.get("denominator"), 100)
     if "filter_enabled" in message and share.get("numerator", 0) < whole and not message.get("deny_at_disable"):
         yield Finding(
             8, where, "a share of requests is not checked (ext_authz `filter_enabled`)", "remove it", Severity.ERROR
