@@ -18,8 +18,8 @@ JudgeCaller = Callable[[str, float], str]
 """Why a certificate (PEM), by which somebody asks over mutual TLS, is not answered at this time; empty: it is."""
 TakeStream = Callable[[AsyncIterator[bytes], str], Awaitable[None]]
 """
-Takes the messages of one stream of access log entries, and the identity by which it came, empty where no certificate was
-asked for; raises ValueError for bytes that are none.
+Takes the messages of one stream of access log entries, and the identity by which it came, empty where no certificate
+was asked for; raises ValueError for bytes that are none.
 """
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
 STREAM_ACCESS_LOGS = "StreamAccessLogs"

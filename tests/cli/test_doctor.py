@@ -111,6 +111,10 @@ def _no_clients(here: Installation) -> None:
     here.tls()
 
 
+def _wide_records(here: Installation) -> None:
+    here.settings |= {"access_logs": ["grpc:0.0.0.0:9291"]}
+
+
 def _token_in_plaintext(here: Installation) -> None:
     (here.folder / "token").write_text("x" * 32)
     (here.folder / "token").chmod(0o600)
@@ -195,6 +199,7 @@ def _fail_open(here: Installation) -> None:
     [
         (_wide, 1, "error", "in plaintext"),
         (_no_clients, 1, "error", "in anybody's name"),
+        (_wide_records, 1, "error", "in plaintext"),
         (_token_in_plaintext, 2, "error", "pass in plaintext"),
         (_readable_key, 3, "error", "others may read this secret (mode 0644)"),
         (_writable_policies, 3, "error", "others may write it (mode 0666)"),

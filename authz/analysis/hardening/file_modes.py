@@ -10,6 +10,7 @@ from pathlib import Path
 
 from authz.analysis.hardening.checklist import Finding
 from authz.core.errors import Severity
+from authz.settings.sections import AccessLogSettings
 from authz.settings.settings import Settings
 
 KEY_DAYS = 365
@@ -56,9 +57,11 @@ def places_of(settings: Settings) -> Iterator[NamedPlace]:
     for sink in settings.audit:
         if sink.startswith("file:"):
             yield NamedPlace(PlaceKind.RECORD, Path(sink.removeprefix("file:")), "setting `audit`")
-    for address in (*settings.listen, settings.admin):
+    for address in (*settings.listen, *AccessLogSettings.of(settings).listen, settings.admin):
         if address.startswith("unix:"):
-            yield NamedPlace(PlaceKind.SOCKET, Path(address.removeprefix("unix:")), "setting `listen` or `admin`")
+            yield NamedPlace(
+                PlaceKind.SOCKET, Path(address.removeprefix("unix:")), "setting `listen`, `access_logs` or `admin`"
+            )
     if settings.access_log_state is not None:
         yield NamedPlace(PlaceKind.RENDERED, settings.access_log_state, "setting `access_log_state`")
 

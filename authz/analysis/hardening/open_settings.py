@@ -5,6 +5,7 @@ from ipaddress import ip_address
 
 from authz.analysis.hardening.checklist import Finding
 from authz.core.errors import Severity
+from authz.settings.sections import AccessLogSettings
 from authz.settings.settings import Settings
 
 
@@ -22,28 +23,30 @@ def is_local(address: str) -> bool:
 def judge_settings(settings: Settings) -> Iterator[Finding]:
     """Yield what the settings of a server leave open."""
     for address in settings.listen:
-        yield from _listener(address, settings)
+        yield from _listener("listen", address, settings)
+    for address in AccessLogSettings.of(settings).listen:
+        yield from _listener("access_logs", address, settings)
     yield from _admin(settings)
     yield from _failing(settings)
 
 
-def _listener(address: str, settings: Settings) -> Iterator[Finding]:
-    where = f"setting `listen`: {address}"
+def _listener(setting: str, address: str, settings: Settings) -> Iterator[Finding]:
+    where = f"setting `{setting}`: {address}"
     if is_local(address):
         if address.startswith("unix-abstract:") or not address.startswith("unix:"):
             yield Finding(
-                1, where, "every user of this machine may ask",
+                1, where, "every user of this machine may use it",
                 "listen on a Unix socket, `unix:/run/authz/authz.sock`, whose group is that of the Envoys",
                 Severity.INFO,
             )  # fmt: skip
     elif settings.tls_certificate is None:
         yield Finding(
-            1, where, "other machines may ask, and headers and tokens pass in plaintext",
+            1, where, "other machines may use it, and headers and tokens pass in plaintext",
             "set `tls_certificate`, `tls_key` and `tls_client_ca`, or listen on a Unix socket", Severity.ERROR,
         )  # fmt: skip
     elif settings.tls_client_ca is None:
         yield Finding(
-            1, where, "whoever reaches the port may ask in anybody's name", "set `tls_client_ca` to the mesh's bundle",
+            1, where, "whoever reaches the port speaks in anybody's name", "set `tls_client_ca` to the mesh's bundle",
             Severity.ERROR,
         )  # fmt: skip
 

@@ -134,8 +134,9 @@ async def test_entries_of_a_stream_are_recorded(intake: Intake, trail: FullTrail
         ("", True),
     ],
 )
+@pytest.mark.parametrize("alone", [False, True])
 async def test_over_mutual_tls_a_sidecar_tells_of_itself_alone(
-    intake: Intake, trail: FullTrail, tmp_path: Path, caller: str, is_recorded: bool
+    intake: Intake, trail: FullTrail, tmp_path: Path, caller: str, is_recorded: bool, alone: bool
 ) -> None:
     """
     A member of the mesh must not write the record of another one's requests, nor have them counted as told.
@@ -150,20 +151,28 @@ async def test_over_mutual_tls_a_sidecar_tells_of_itself_alone(
     svid = Svid(authority, *([caller] if caller else []))
     pem = serialization.Encoding.PEM
     held = svid.key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    served = CheckServer(
-        CheckFunction(Trail(), DecisionIds(0.0, b"abc")), refuse, max_message_bytes=1 << 20, is_mutual=True,
-        credentials=ServerCertificate(certificate, key, ca).credentials(), take_stream=AccessLogStream(intake).take,
-    )  # fmt: skip
-    await served.start(["127.0.0.1:0"])
-    credentials = grpc.ssl_channel_credentials(ca.read_bytes(), held, svid.certificate.public_bytes(pem))
+    take, credentials = AccessLogStream(intake).take, ServerCertificate(certificate, key, ca).credentials()
+    said: list[str] = []
+    served: CheckServer | StreamServer
+    if alone:
+        served = StreamServer(take, max_message_bytes=1 << 20, credentials=credentials)
+        await served.start(["127.0.0.1:0"], said.append)
+    else:
+        function = CheckFunction(Trail(), DecisionIds(0.0, b"abc"))
+        served = CheckServer(
+            function, refuse, max_message_bytes=1 << 20, is_mutual=True, credentials=credentials, take_stream=take
+        )
+        await served.start(["127.0.0.1:0"])
+        said.append(served.addresses[0])
+    shown = grpc.ssl_channel_credentials(ca.read_bytes(), held, svid.certificate.public_bytes(pem))
     try:
-        async with grpc.aio.secure_channel(served.addresses[0], credentials) as channel:
+        async with grpc.aio.secure_channel(said[0].rpartition(" ")[2], shown) as channel:
             call = channel.stream_unary(
                 f"/{ACCESS_LOG}/{STREAM_ACCESS_LOGS}", request_serializer=bytes, response_deserializer=bytes
             )
             await call(iter([message("/ok/1")]))
     finally:
-        await served.stop(0)
+        await served.stop()
     assert bool(trail.entries) is is_recorded
     assert intake.results == {("grpc", "recorded" if is_recorded else "refused"): 1}
     assert bool(intake.seen) is is_recorded
