@@ -36,14 +36,15 @@ def test_a_rendered_bootstrap_has_no_finding() -> None:
         assert found({"bootstrap": read(file)}) == []
 
 
+@pytest.mark.slow
 def test_rendered_native_filters_have_no_finding(tmp_path: Path) -> None:
     """Tokens may be missing there, as Istio has it, and the rules behind ask."""
     arguments = ["--mesh", str(ROOT / "envoy-configs" / "mesh.yaml"), "--policies", str(ROOT / "policies")]
     arguments += ["--out", str(tmp_path), "--enforce", "native", "--validate", "off"]
     assert CliRunner().invoke(application, ["mesh", "render", *arguments]).exit_code == 0
+    assert "allow_missing" in (tmp_path / "ecds" / "ingressgateway.authz-rules.json").read_text()
     for listeners in (tmp_path / "lds").glob("*.yaml"):
         slots = [json.loads(one.read_bytes()) for one in (tmp_path / "ecds").glob(f"{listeners.stem}.*.json")]
-        assert slots or "gateway" in listeners.stem
         assert found(read(listeners), *slots) == []
 
 
