@@ -38,10 +38,10 @@ ELSEWHERE: Mapping[str, str] = {"async-timeout": "Apache-2.0"}
 """Packages for some Pythons or systems only, by what they say where they are installed."""
 
 
-def packages() -> list[str]:
-    """Everything pinned for the image."""
+def packages() -> dict[str, str]:
+    """Everything pinned for the image, with its version."""
     text = (ROOT / "requirements" / "image.txt").read_text()
-    return re.findall(r"^([\w.-]+)==", text, re.MULTILINE)
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
 
 
 def licence_of(package: str) -> str | None:
@@ -84,9 +84,9 @@ def test_every_dependency_has_a_licence_of_the_list(package: str, licence: str) 
 
 @pytest.mark.parametrize(("package", "licence"), sorted(listed().items()))
 def test_what_is_listed_is_what_the_package_says(package: str, licence: str) -> None:
-    said = licence_of(package)
-    if said is None:
-        pytest.skip(f"{package} is not installed here")
+    said, pinned = licence_of(package), packages()[package]
+    if said is None or importlib.metadata.version(package) != pinned:
+        pytest.skip(f"{package} {pinned} is not installed here")
     assert licence == said
 
 
