@@ -3,19 +3,24 @@
 #   docker build -t authz:0.1.0 .
 #   docker run --read-only --cap-drop ALL -v ./policies:/policies:ro -p 127.0.0.1:9191:9191 \
 #     authz:0.1.0 serve --policies /policies --listen 0.0.0.0:9191
-FROM python:3.11-slim-bookworm AS build
+# The base is named by what it is, not by a name that can be given to another one; --build-arg BASE= takes another.
+ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+FROM ${BASE} AS build
 WORKDIR /build
 RUN python -m venv --without-pip /opt/authz
-# Dependencies first, so that a change of the code alone does not fetch them again; wheels only, nothing is compiled.
+# Dependencies first, so that a change of the code alone does not fetch them again; wheels only, nothing is compiled, and
+# each has the digest that `make requirements` wrote down.
+COPY requirements ./requirements
+RUN pip install --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/build.txt \
+    && pip --python /opt/authz/bin/python install --no-cache-dir --disable-pip-version-check --only-binary :all: \
+       --require-hashes -r requirements/image.txt
 COPY pyproject.toml ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['image'], sep='\n')" > requirements.txt \
-    && pip --python /opt/authz/bin/python install --no-cache-dir --disable-pip-version-check --only-binary :all: -r requirements.txt
 COPY README.md ./
 COPY authz ./authz
-RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --wheel-dir dist . \
+RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/authz/bin/python install --no-cache-dir --disable-pip-version-check --no-deps dist/*.whl
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE}
 COPY --from=build /opt/authz /opt/authz
 ENV PATH=/opt/authz/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Named volumes take owner and mode of the directory that they cover when they are new: docker-compose.yaml has the users.

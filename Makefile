@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ALONE := tests/demo tests/benchmarks
 FIRST := tests/service/workers tests/control tests/service tests/admin tests/envoy
 
-.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages
+.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages requirements release fuzz
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -24,8 +24,8 @@ test: system-packages $(STAMP) lint types  ## Set up and run all tests
 	$(BIN)/pytest $(PYTEST_ARGS) $(ALONE) || [ $$? -eq 5 ]
 
 # Rooms without other processes; property tests and what is slow by design are left to `make test`.
-FAST := $(addprefix tests/,analysis audit cli core documents identity mesh policy sources telemetry tokens wire) \
-	$(addprefix tests/,test_docs.py test_docstrings.py test_layers.py test_names.py test_protos.py test_settings.py test_sizes.py)
+FAST := $(addprefix tests/,analysis audit cli core documents fuzz identity mesh policy release sources telemetry tokens wire) \
+	$(addprefix tests/,test_docs.py test_docstrings.py test_layers.py test_names.py test_protos.py test_settings.py test_sizes.py test_threat_model.py)
 
 test-fast: $(STAMP) ## Run the tests that need no Envoy, browser or container: about a minute
 	$(BIN)/pytest -q -n 2 -m "not slow and not envoy and not hypothesis" $(FAST) $(PYTEST_ARGS)
@@ -59,6 +59,21 @@ bench-quick: $(STAMP)  ## Measure for two minutes; fail when a ratio got worse
 soak: $(STAMP)   ## Run at half of saturation for 30 minutes, reloading and rotating keys
 	$(BIN)/python -m benchmarks.soak
 
+fuzz: $(STAMP)   ## Fuzz every reader of what comes from outside: five minutes overall
+	$(BIN)/pip install -q --disable-pip-version-check 'atheris>=3.0'
+	$(BIN)/python -m tests.fuzz.run --seconds 300
+
+requirements: .release/.installed  ## Pin dependencies anew, with digests
+	.ci/requirements .release/bin
+
+release: .release/.installed  ## Wheel, SBOM and signed checksums of this commit: KEY=release.key [OUT=dist]
+	.ci/release .release/bin "$(or $(OUT),dist)" "$(KEY)"
+
+.release/.installed: requirements/release.txt
+	rm -rf .release && $(PYTHON) -m venv .release
+	.release/bin/pip install -q --disable-pip-version-check --only-binary :all: --require-hashes -r $<
+	@touch $@
+
 system-packages:
 	@.ci/system-packages
 
@@ -67,4 +82,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .authz .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .release .authz .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -101,8 +101,10 @@ def test_every_image_has_a_version(name: str, service: dict[str, Any]) -> None:
 
 def test_base_images_have_versions_and_nobody_is_root() -> None:
     text = DOCKERFILE
-    bases = re.findall(r"^FROM (\S+)", text, re.M)
-    assert bases == ["python:3.11-slim-bookworm"] * 2
+    assert re.findall(r"^FROM (\S+)", text, re.M) == ["${BASE}"] * 2
+    (base,) = re.findall(r"^ARG BASE=(\S+)$", text, re.M)
+    assert re.fullmatch(r"python:3\.11-slim-bookworm@sha256:[0-9a-f]{64}", base)
+    assert SERVICES["certificates"]["build"]["args"] == {"BASE": f"${{PYTHON_IMAGE:-{base}}}"}
     assert re.findall(r"^USER (\S+)", text, re.M) == ["10001:10001"]
     assert 'ENTRYPOINT ["authz"]' in text
 

@@ -26,7 +26,7 @@ from authz.settings.settings import Settings
 
 ROOT = Path(authz.__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"])
 OPERATIONS = DOCS / "operations.md"
 HOUSE = DOCS / "architecture.md"
 ROOM = re.compile(r"^\| \[`([\w.]+)`\]\(\S+\) \|[^|]*\| ([^|]*) \|$", re.MULTILINE)

@@ -38,6 +38,7 @@ ALLOWED: dict[str, str] = {
     "analysis.traps": "core",
     "analysis.verify": "analysis.offline core envoy.native tokens",
     "analysis.graph": "analysis.offline core",
+    "analysis.hardening": "core identity settings",  # judges what others read: settings, certificates, entries
     "mesh": "core documents policy",
     "envoy.native": "core tokens",
     "envoy": "core envoy.native mesh",
@@ -64,9 +65,9 @@ ALLOWED: dict[str, str] = {
     "demo.apps": "",
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
-        "_proto analysis.graph analysis.offline analysis.suites analysis.traps analysis.verify audit control "
-        "control.authority control.federation core demo demo.checks documents envoy envoy.native identity mesh policy "
-        "service.loading service.ports service.workers settings sources.policies telemetry tokens"
+        "_proto analysis.graph analysis.hardening analysis.offline analysis.suites analysis.traps analysis.verify "
+        "audit control control.authority control.federation core demo demo.checks documents envoy envoy.native identity "
+        "mesh policy service.loading service.ports service.workers settings sources.policies telemetry tokens"
     ),
     "__main__": "cli",
     "_proto": "",
@@ -86,7 +87,7 @@ DOORS: dict[str, str] = {
     "betterproto2": "envoy",
     "cachetools": "identity",
     "click": "cli",
-    "cryptography": "analysis.verify audit identity tokens",
+    "cryptography": "analysis.hardening analysis.verify audit identity tokens",
     "envoy": "demo envoy.native service.workers",
     "envoy_data_plane": "envoy",
     "google": "_proto control.authority control.discovery service service.workers wire",

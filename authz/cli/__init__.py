@@ -26,6 +26,7 @@ COMMANDS = {
     "mtls": "Find out where STRICT mutual TLS is safe.",
     "compile": "Compile policies to filters that Envoy decides by itself.",
     "verify": "Try your policies on a real Envoy.",
+    "doctor": "Go through the hardening checklist on a running installation.",
     "mesh": "Render Envoy configuration from a mesh description.",
     "ca": "Run and inspect the certificate authority.",
     "rotation": "Watch and steer the rotation of certificates.",

@@ -32,13 +32,18 @@ def read_proxy(address: str) -> tuple[Served, ...]:
 
 def get(address: str, path: str) -> str:
     """Ask one page of a proxy's administration. Raises FetchError."""
+    return dated(address, path)[0]
+
+
+def dated(address: str, path: str) -> tuple[str, str]:
+    """The same with the time of the answer, as its ``Date`` says it; empty where it does not. Raises FetchError."""
     try:
         return _get(address, path)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise FetchError(f"the proxy at `{address}` cannot be asked: {error}") from error
 
 
-def _get(address: str, path: str) -> str:
+def _get(address: str, path: str) -> tuple[str, str]:
     if "/" in address or Path(address).exists():
         connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_SECONDS)
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -52,6 +57,6 @@ def _get(address: str, path: str) -> str:
         answer = connection.getresponse()
         if answer.status != http.client.OK:
             raise ValueError(f"status {answer.status}")
-        return answer.read().decode()
+        return answer.read().decode(), answer.getheader("date", "")
     finally:
         connection.close()

@@ -25,6 +25,8 @@ PLAIN_WIDTH = 10_000
 """Without a terminal nothing is wrapped: lines belong to grep."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_STEERING = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What JSON leaves as it is and a terminal may obey: C1 controls and changes of direction."""
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_=-]*(?:\.[A-Za-z0-9_=-]*)?")
 """A JWT begins with ``{"`` in base64url."""
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
@@ -89,9 +91,10 @@ def print_lines(lines: Iterable[Text], console: Console) -> None:
 
 
 def print_json(value: Json) -> None:
-    """Print JSON with stable order; tokens in any text are hidden."""
+    """Print JSON with stable order; tokens in any text are hidden, and what would steer a terminal is escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape")
-    click.echo(_TOKEN.sub("(token hidden)", text.decode("utf-8", "backslashreplace")))
+    shown = _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text.decode("utf-8", "backslashreplace"))
+    click.echo(_TOKEN.sub("(token hidden)", shown))
 
 
 def print_problems(problems: Iterable[Problem], console: Console | None = None) -> None:

@@ -1,25 +1,37 @@
 """Rendered files on disk: written by rename, as Envoy wants it (XA-150), and compared with what they should be."""
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from authz.envoy.options import FILTERS_HEADER, HEADER, RENDERED_DIRECTORIES
+
+PUBLIC_MODE, SECRET_MODE = 0o666, 0o640
+"""As the umask allows, and for owner and group alone: the group is that of the Envoys."""
+_SYMMETRIC = re.compile(rb'"kty\\*"\s*:\s*\\*"oct\\*"')
+"""A symmetric key of a key set, within text or not: whoever reads it can sign tokens."""
 
 
 def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     """
     Write what is new or different, each file renamed into place, in the given order; return the names written.
 
-    Running Envoys follow. Raises OSError.
+    Running Envoys follow. What holds a symmetric key is for owner and group alone. Raises OSError.
     """
     written = []
     for name, content in files.items():
         path = out / name
+        mode = SECRET_MODE if _SYMMETRIC.search(content) else PUBLIC_MODE
         if path.is_file() and path.read_bytes() == content:
+            if mode == SECRET_MODE and path.stat().st_mode & 0o007:
+                path.chmod(SECRET_MODE)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.new")  # a dot: nobody takes it for a resource
-        fresh.write_bytes(content)
+        fresh.unlink(missing_ok=True)  # left by a killed run, maybe for everybody
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+            file.write(content)
         fresh.replace(path)
         written.append(name)
     return tuple(written)

@@ -5,7 +5,7 @@ It moves bytes between gRPC and ``CheckFunction`` and knows nothing of either's 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import time
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from authz.service.check_function import CheckFunction
 from authz.service.pending import Pending
 from authz.service.ports.grpc_health import AUTHORIZATION, GrpcHealth
 from authz.service.ports.grpc_port import GrpcPort
-from authz.service.streams import JudgeCaller, TakeStream, refuse_caller, stream_handler
+from authz.service.streams import JudgeCaller, TakeStream, caller_of, refuse_caller, stream_handler
 
 AskProvider = Callable[[Pending], Awaitable[ProviderAnswer]]
 
@@ -92,7 +92,7 @@ class CheckServer:
     async def _check(self, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         if self._judge_caller is not None:
             await refuse_caller(context, self._judge_caller, self._clock())
-        caller = _caller(context.auth_context().get("peer_uri", ())) if self._is_mutual else ""
+        caller = caller_of(context) if self._is_mutual else ""
         answer = self._function.check(message, context.invocation_metadata() or (), self._clock(), caller)
         while isinstance(answer, Pending):
             try:
@@ -112,8 +112,3 @@ class CheckServer:
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Stop, waiting so long for the calls that run, and release the sockets."""
         await self._port.stop(grace_seconds)
-
-
-def _caller(uris: Iterable[bytes]) -> str:
-    """The identity in a certificate that the handshake accepted; several make one that is nobody's."""
-    return " ".join(uri.decode("utf-8", "replace") for uri in uris if uri.startswith(b"spiffe://"))

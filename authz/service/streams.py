@@ -4,7 +4,7 @@ The grpcio port of Envoy's gRPC access log service: beside the check on its addr
 It moves bytes between gRPC and whoever takes streams, and knows nothing of either's content.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from time import time
 
 import grpc
@@ -16,8 +16,11 @@ from authz.settings.sections import Sections
 
 JudgeCaller = Callable[[str, float], str]
 """Why a certificate (PEM), by which somebody asks over mutual TLS, is not answered at this time; empty: it is."""
-TakeStream = Callable[[AsyncIterator[bytes]], Awaitable[None]]
-"""Takes the messages of one stream of access log entries; raises ValueError for bytes that are none."""
+TakeStream = Callable[[AsyncIterator[bytes], str], Awaitable[None]]
+"""
+Takes the messages of one stream of access log entries, and the identity by which it came, empty where no certificate
+was asked for; raises ValueError for bytes that are none.
+"""
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
 STREAM_ACCESS_LOGS = "StreamAccessLogs"
 STOP_SECONDS = 0.5
@@ -27,18 +30,26 @@ STOP_SECONDS = 0.5
 def stream_handler(
     take: TakeStream, judge_caller: JudgeCaller | None, clock: Callable[[], float]
 ) -> "grpc.GenericRpcHandler[bytes, bytes]":
-    """The service as gRPC takes it; the caller must be somebody who may ask."""
+    """The service as gRPC takes it; the caller must be somebody who may ask, and tells of itself alone."""
 
     async def stream(messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         await refuse_caller(context, judge_caller, clock())
         try:
-            await take(messages)
+            await take(messages, caller_of(context))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INTERNAL, str(error))
         return b""
 
     handler = grpc.stream_unary_rpc_method_handler(stream)
     return grpc.method_handlers_generic_handler(ACCESS_LOG, {STREAM_ACCESS_LOGS: handler})
+
+
+def caller_of(context: "grpc.aio.ServicerContext[bytes, bytes]") -> str:
+    """
+    The identity in a certificate that the handshake accepted, empty without one; several make one that is nobody's.
+    """
+    uris: Iterable[bytes] = context.auth_context().get("peer_uri", ())
+    return " ".join(uri.decode("utf-8", "replace") for uri in uris if uri.startswith(b"spiffe://"))
 
 
 async def refuse_caller(

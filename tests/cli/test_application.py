@@ -1,5 +1,6 @@
 """The command line as a whole: help, near misses, exit codes, streams."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import click
 import pytest
 
 from authz.cli import COMMANDS, application
-from authz.cli.terminal import clean
+from authz.cli.terminal import clean, print_json
 from tests.cli.conftest import Run
 
 
@@ -134,6 +135,16 @@ def test_no_color_is_respected_where_colour_is_forced(policies: Path) -> None:
 )
 def test_text_of_others_is_printed_as_text(text: str, printed: str) -> None:
     assert clean(text) == printed
+
+
+def test_json_is_the_same_for_programs_and_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON escapes ESC by itself, and leaves the one-byte forms of it and changes of direction as they are."""
+    value = {"path": "/\x1b[2J\x9b2J\u202e\x7f", "name": "Zoë"}
+    print_json({**value})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == value
+    assert not [letter for letter in printed if not letter.isprintable() and letter != "\n"]
+    assert "Zoë" in printed
 
 
 @pytest.mark.parametrize("name", ["validate", "check", "explain", "test", "analyze"])

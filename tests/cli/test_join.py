@@ -16,6 +16,7 @@ from cryptography import x509
 from authz.cli.enrol import Declined, Enrolling, keep_renewed
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
+from authz.core.errors import FetchError
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.join_tokens import TOKENS_DIRECTORY, make_token, store_token
@@ -160,6 +161,27 @@ def test_what_ends_a_renewal_is_said_and_has_its_exit_code(running: Running, cas
     assert (found, reason in told) == (code, True), told
     assert "Traceback" not in told
     assert "ssl_transport" not in told
+
+
+def test_an_impostor_of_the_authority_never_sees_a_token(running: Running, tmp_path: Path) -> None:
+    """Its certificate is held against the bundle before anything is said: the token stays good."""
+    (tmp_path / "impostor").mkdir()
+    CertificateAuthority.create("mesh.test", time.time()).save(tmp_path / "impostor")
+    impostor = AuthorityServer(AuthorityFiles(tmp_path / "impostor"), Doors(enrol="localhost:0", dns=("localhost",)))
+    asyncio.run_coroutine_threadsafe(impostor.start(), running.loop).result(10)
+    token = Path(running.token()).read_text()
+    real = running.server.ports["enrol"]
+    bundle = running.directory / "ca" / BUNDLE_FILE
+    try:
+        joining = Enrolling(f"localhost:{impostor.ports['enrol']}", bundle, running.out, KeyType.ECDSA_P256)
+        with pytest.raises(FetchError, match="gave no answer"):
+            joining.enrol(time.time(), token)
+    finally:
+        asyncio.run_coroutine_threadsafe(impostor.stop(0), running.loop).result(10)
+    assert impostor.issuances.issued == sum(impostor.issuances.refused.values()) == 0
+    assert not (running.out / "tls.key").exists()
+    Enrolling(f"localhost:{real}", bundle, running.out, KeyType.ECDSA_P256).enrol(time.time(), token)
+    assert running.held().extensions
 
 
 def test_a_bundle_that_holds_no_certificate_is_said(running: Running) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import time
@@ -172,3 +173,21 @@ kind: PeerAuthentication
 metadata: {name: strict, namespace: app}
 spec: {mtls: {mode: STRICT}}
 """
+
+
+async def test_filters_with_a_symmetric_key_are_for_owner_and_group_alone(tmp_path: Path) -> None:
+    """Whoever reads such a key can sign tokens; the umask of most machines would let everybody."""
+    secret = jwks_text(list(make_keys({"one": {"kty": "oct", "kid": "one"}}).values()))
+    before = os.umask(0o022)
+    try:
+        followed = Followed(tmp_path)
+        (followed.out / "ecds").mkdir(parents=True)
+        (followed.out / "ecds" / ".server-v1.authz-rules.json.new").touch(0o666)  # a killed run left it
+        rule = f"{{issuer: https://issuer.example, jwks: '{secret}'}}"
+        followed.write("jwt.yaml", jwt("unused").replace("{issuer: https://issuer.example, jwksUri: 'unused'}", rule))
+        await followed.follower.start(keys_timeout_seconds=0.1)
+        await followed.follower.close()
+    finally:
+        os.umask(before)
+    modes = {b'kty\\":\\"oct' in path.read_bytes(): path.stat().st_mode & 0o777 for path in followed.out.glob("*/*.*")}
+    assert modes == {True: 0o640, False: 0o644}

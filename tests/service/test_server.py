@@ -1,8 +1,10 @@
 """The gRPC adapter with real sockets: addresses, health, drain, limits, cancellation."""
 
 import asyncio
+import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,6 +15,7 @@ from authz.core.errors import SettingsError
 from authz.core.providers import ProviderAnswer
 from authz.service.pending import Pending
 from authz.service.ports.grpc_health import AUTHORIZATION, HEALTH
+from authz.service.ports.http import AdminServer
 from authz.service.server import CheckServer
 from tests.service.messages import check_request, response
 from tests.service.recording import Recorder
@@ -134,6 +137,34 @@ async def test_a_second_server_on_a_port_is_refused() -> None:
         second = CheckServer(function(), refuse, max_message_bytes=1 << 20)
         with pytest.raises(SettingsError, match="in use"):
             await second.start(server.addresses)
+
+
+async def nobody_asks(scope: object, receive: object, send: object) -> None:
+    """An ASGI application."""
+
+
+async def test_no_stranger_can_connect_to_a_socket_before_its_mode_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between binding and setting the mode the umask would say who may connect, and some say: everybody."""
+    seen: list[int] = []
+    set_mode = Path.chmod
+
+    def chmod(path: Path, mode: int, **more: Any) -> None:
+        seen.append(path.stat().st_mode & 0o777)
+        set_mode(path, mode, **more)
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    before = os.umask(0)
+    try:
+        admin = AdminServer(nobody_asks, f"unix:{tmp_path}/admin.sock")
+        async with serving(function(), f"unix:{tmp_path}/authz.sock"):
+            assert (tmp_path / "authz.sock").stat().st_mode & 0o777 == 0o660
+        await admin.stop()
+    finally:
+        os.umask(before)
+    assert seen == [0o600, 0o600]
+    assert os.umask(before) == before
 
 
 async def test_a_socket_left_by_a_crash_is_replaced(tmp_path: Path) -> None:

@@ -105,8 +105,13 @@ class Gaps:
 
     async def compare(self) -> None:
         """Compare every proxy that ever sent an entry. Never raises."""
-        names = {proxy for proxy, _, _ in self._intake.seen} | set(self._proxies)
-        for proxy in sorted(names)[:MAX_PROXIES]:
+        unknown = {proxy for proxy, _, _ in self._intake.seen} - set(self._proxies)
+        names = [*sorted(self._proxies), *sorted(unknown)]  # a new name takes nobody's place
+        for proxy in names[MAX_PROXIES:]:
+            self._settle(proxy)
+        if len(self.unreachable) > MAX_PROXIES:
+            self.unreachable = {name: failed for name, failed in self.unreachable.items() if name in self._proxies}
+        for proxy in names[:MAX_PROXIES]:
             asked_at = self._clock()
             try:
                 counted = await self._ask(proxy)

@@ -101,15 +101,18 @@ class Intake:
         if self._reader.torn > torn:
             self.results["file", "torn"] += self._reader.torn - torn
 
-    def take(self, entry: LogEntry, carrier: str) -> None:
-        """Take one entry; ``room`` must have been awaited within the last SLICE ones."""
+    def take(self, entry: LogEntry, carrier: str, caller: str = "") -> None:
+        """Take one entry; ``room`` must have been awaited within the last SLICE ones. ``caller`` as in ``stream``."""
+        destination = entry.attributes.destination
+        workload = destination.workload
+        problem = identity_problem(destination.principal, workload.namespace, workload.service_account, caller)
+        if caller and problem:  # not counted as seen: it would hide requests of the proxy that it names
+            self.results[carrier, "refused"] += 1
+            self._complain("refused", "an access log entry is not recorded: %s", problem)
+            return
         if not entry.is_decided:
             self._count(entry, carrier, "undecided")
             return
-        destination = entry.attributes.destination
-        problem = identity_problem(
-            destination.principal, destination.workload.namespace, destination.workload.service_account
-        )
         if problem:
             self._count(entry, carrier, "refused")
             self._complain("refused", "an access log entry is not recorded: %s", problem)

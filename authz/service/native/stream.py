@@ -18,8 +18,18 @@ class AccessLogStream:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
-    async def take(self, messages: AsyncIterator[bytes]) -> None:
-        """Take all messages of a stream, as long as it lives. Raises ValueError for bytes that are no message."""
+    async def take(self, messages: AsyncIterator[bytes], caller: str = "") -> None:
+        """
+        Take all messages of a stream, as long as it lives.
+
+        Args:
+            messages: serialised StreamAccessLogsMessages.
+            caller: the identity by which the stream came over mutual TLS, which tells of itself alone; empty where no
+                certificate was asked for.
+
+        Raises:
+            ValueError: bytes that are no message.
+        """
         async for message in messages:
             for number, entry in enumerate(read_message(message)):
                 if number % SLICE == 0:
@@ -27,4 +37,4 @@ class AccessLogStream:
                 if isinstance(entry, NotAnEntry):
                     self._intake.refuse("grpc", entry)
                 else:
-                    self._intake.take(entry, "grpc")
+                    self._intake.take(entry, "grpc", caller)

@@ -1,12 +1,13 @@
 """A gRPC server's addresses: TCP and Unix sockets bound, locked against a second server, released again."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import grpc
 
 from authz.core.errors import SettingsError
-from authz.service.ports.sockets import SocketLock
+from authz.service.ports.sockets import SocketLock, owner_alone
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not starve (XA-123)
@@ -56,11 +57,12 @@ class GrpcPort:
         if path:
             self._locks.append(SocketLock(Path(path)))
         try:
-            port = (
-                self._server.add_insecure_port(address)
-                if self._credentials is None
-                else self._server.add_secure_port(address, self._credentials)
-            )
+            with owner_alone() if path else nullcontext():
+                port = (
+                    self._server.add_insecure_port(address)
+                    if self._credentials is None
+                    else self._server.add_secure_port(address, self._credentials)
+                )
         except RuntimeError as error:
             raise SettingsError(f"cannot listen on `{address}`: it is in use or not an address of this host") from error
         if path:

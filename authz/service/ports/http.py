@@ -21,6 +21,7 @@ from authz.admin.access import Guard, judge_access
 from authz.core.errors import SettingsError
 from authz.identity.pem import refuse_encrypted_key
 from authz.service.ports.handshakes import HANDSHAKES
+from authz.service.ports.sockets import owner_alone
 from authz.settings.sections import AdminSettings
 
 Application = Callable[..., Awaitable[Any]]
@@ -218,7 +219,8 @@ def _unix_socket(path: Path) -> socket.socket:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_socket():
             path.unlink()
-        found.bind(str(path))
+        with owner_alone():
+            found.bind(str(path))
         path.chmod(0o660)
     except OSError as error:
         found.close()

@@ -3,9 +3,21 @@
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from authz.core.errors import SettingsError
+
+
+@contextmanager
+def owner_alone() -> Iterator[None]:
+    """Sockets bound meanwhile are their owner's, whatever the umask gives, until their mode is set. For the start."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 class SocketLock:

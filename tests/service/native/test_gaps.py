@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from authz.audit.entry import Entry
-from authz.service.native.gaps import MINUTE, Counted, Gaps, read_counters
+from authz.service.native.gaps import MAX_PROXIES, MINUTE, Counted, Gaps, read_counters
 from authz.service.native.intake import TENTHS, Intake
+from authz.service.native.proxies import ask_admin
 from authz.telemetry.status import TrailStatus
 from tests.service.recording import Recorder
 
@@ -218,3 +219,28 @@ server.uptime: 60
     assert read_counters(tcp, 1000.0) == Counted({"tcp:mongo": 6}, 940.0, {"tcp:mongo": 9})
     with pytest.raises(ValueError, match="invalid literal"):
         read_counters("http.a.downstream_rq_total: many\n", 0.0)
+
+
+async def test_invented_names_neither_push_out_a_proxy_nor_stay_in_memory(world: World) -> None:
+    """Whoever sends entries chooses the names in them; those of real proxies are compared all the same."""
+    for number in range(MAX_PROXIES + 10):
+        world.intake.seen[f"a{number}", "inbound", int(world.now * TENTHS)] += 1
+    world.serve(100, 93)
+    assert await world.minute() == 0
+    assert await world.minute() == 7
+    assert not [name for name, _, _ in world.intake.seen if name.startswith("a")]
+    world.is_reachable = False
+    for number in range(MAX_PROXIES + 10):
+        world.intake.seen[f"b{number}", "inbound", int(world.now * TENTHS)] += 1
+    await world.minute()
+    await world.minute()
+    assert len(world.gaps.unreachable) <= 2 * MAX_PROXIES
+
+
+@pytest.mark.parametrize(
+    "name", ["../../run/other", "a/b", "", ".", "..", "-x", "evil.example/path#", "evil@host", "h:1", "x\ny", "x" * 300]
+)
+async def test_a_name_in_an_entry_leads_to_no_other_place(name: str, tmp_path: Path) -> None:
+    """``{proxy}`` is a name from a log, whose writer must not choose which socket or server is asked."""
+    with pytest.raises(ValueError, match="not a proxy's name"):
+        await ask_admin(f"unix:{tmp_path}/{{proxy}}.admin.sock", name, "/stats")

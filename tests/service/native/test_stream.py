@@ -9,12 +9,14 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from authz._proto import access_log_pb2 as pb
 from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
+from authz.service.ports.server_tls import ServerCertificate
 from authz.service.server import CheckServer
 from authz.service.streams import ACCESS_LOG, STREAM_ACCESS_LOGS, StreamServer
 from authz.telemetry.status import TrailStatus
@@ -23,7 +25,10 @@ from authz.wire.access_log import LogEntry
 from authz.wire.access_stream import read_message
 from tests.service.native.test_gaps import Trail
 from tests.service.native.test_judge import rule, snapshot
+from tests.service.ports.test_handshakes import _write
+from tests.service.ports.test_server_tls import Pair
 from tests.service.running import refuse
+from tests.service.test_own_port import Svid
 from tests.wire.lines import SUBJECT
 
 
@@ -117,6 +122,60 @@ async def test_entries_of_a_stream_are_recorded(intake: Intake, trail: FullTrail
     ]  # fmt: skip
     assert intake.results == {("grpc", "recorded"): 3}
     assert intake.verdicts == {"agreed": 3}
+
+
+@pytest.mark.parametrize(
+    ("caller", "is_recorded"),
+    [
+        ("spiffe://cluster.local/ns/bookinfo/sa/reviews", True),
+        ("spiffe://cluster.local/ns/bookinfo/sa/ratings", False),
+        ("spiffe://cluster.local/ns/other/sa/reviews", False),
+        ("spiffe://cluster.local/authz/ca", False),
+        ("", True),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+async def test_over_mutual_tls_a_sidecar_tells_of_itself_alone(
+    intake: Intake, trail: FullTrail, tmp_path: Path, caller: str, is_recorded: bool, alone: bool
+) -> None:
+    """
+    A member of the mesh must not write the record of another one's requests, nor have them counted as told.
+
+    A certificate without a SPIFFE ID is of an authority of its own, as for checks.
+    """
+    intake.counts_seen = True
+    authority = Pair("authority")
+    server = Pair("server", authority)
+    ca, _ = _write(authority, tmp_path, "ca")
+    certificate, key = _write(server, tmp_path, "server")
+    svid = Svid(authority, *([caller] if caller else []))
+    pem = serialization.Encoding.PEM
+    held = svid.key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    take, credentials = AccessLogStream(intake).take, ServerCertificate(certificate, key, ca).credentials()
+    said: list[str] = []
+    served: CheckServer | StreamServer
+    if alone:
+        served = StreamServer(take, max_message_bytes=1 << 20, credentials=credentials)
+        await served.start(["127.0.0.1:0"], said.append)
+    else:
+        function = CheckFunction(Trail(), DecisionIds(0.0, b"abc"))
+        served = CheckServer(
+            function, refuse, max_message_bytes=1 << 20, is_mutual=True, credentials=credentials, take_stream=take
+        )
+        await served.start(["127.0.0.1:0"])
+        said.append(served.addresses[0])
+    shown = grpc.ssl_channel_credentials(ca.read_bytes(), held, svid.certificate.public_bytes(pem))
+    try:
+        async with grpc.aio.secure_channel(said[0].rpartition(" ")[2], shown) as channel:
+            call = channel.stream_unary(
+                f"/{ACCESS_LOG}/{STREAM_ACCESS_LOGS}", request_serializer=bytes, response_deserializer=bytes
+            )
+            await call(iter([message("/ok/1")]))
+    finally:
+        await served.stop()
+    assert bool(trail.entries) is is_recorded
+    assert intake.results == {("grpc", "recorded" if is_recorded else "refused"): 1}
+    assert bool(intake.seen) is is_recorded
 
 
 async def test_bytes_that_are_no_message_end_the_stream_with_an_error(intake: Intake) -> None:

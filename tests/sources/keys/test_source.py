@@ -475,6 +475,24 @@ async def test_redirect_from_https_to_http_is_refused(server: Server, clock: Clo
         assert "redirected from https to http" in row(source).last_error
 
 
+@pytest.mark.parametrize("way", ["redirect", "discovery"])
+async def test_an_issuer_cannot_send_us_to_a_metadata_service(
+    server: Server, clock: Clock, make: Make, way: str
+) -> None:
+    """What answers for an issuer chooses where we ask next, but not among addresses that tell a machine its secrets."""
+    inside = "http://169.254.169.254/latest/meta-data/iam/security-credentials/"
+    if way == "redirect":
+        server.replies["/keys"] = Reply("", 302, {"location": inside})
+        rule = JwtRule(issuer="i", jwks_uri=f"{server.url}/keys")
+    else:
+        server.replies["/.well-known/openid-configuration"] = Reply(json.dumps({"jwks_uri": inside}))
+        rule = JwtRule(issuer=server.url)
+    source = make()
+    source.update((rule,))
+    await clock.next_sleep()
+    assert "link-local or a metadata service: refused" in row(source).last_error
+
+
 async def test_unreadable_ca_bundle_is_named(clock: Clock, make: Make, tmp_path: Path) -> None:
     source = make(ca_bundles={"i": str(tmp_path / "none.pem")})
     source.update((JwtRule(issuer="i", jwks_uri="https://localhost:1/keys"),))

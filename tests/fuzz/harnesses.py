@@ -1,0 +1,233 @@
+"""
+What is fuzzed: a function of bytes for every reader of what comes from outside, with what must hold whatever they are.
+
+A harness raises when something does not hold; everything that a reader documents as its answer to bad input is caught
+here, and nothing else. Seeds are made by the program's own tests, and lie in ``seeds/NAME/``, where what broke it once
+stays.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from authz._proto import ext_authz_pb2, sds_pb2
+from authz.control.discovery.secrets import Secret, SecretStream, roots_secret, tls_secret
+from authz.core.attributes import AuthenticationOutcome
+from authz.core.compiler import compile_engine
+from authz.core.normalize import normalize_path
+from authz.core.resources import MeshConfig, PathNormalization
+from authz.core.spiffe import TrustDomain
+from authz.identity.registrar import read_certificate_request, write_certificate_request
+from authz.identity.registration import read_entries
+from authz.identity.revocation import read_revocations
+from authz.identity.svid_validation import Examined, examine
+from authz.mesh.description import read_mesh_description
+from authz.policy.mesh_config import read_mesh
+from authz.policy.reader import read_policies
+from authz.service.check_function import CheckFunction
+from authz.tokens.cache import TokenCache
+from authz.tokens.jwks import read_key_set
+from authz.wire.access_line import LineReader
+from authz.wire.access_log import NotAnEntry
+from authz.wire.access_stream import read_message
+from tests.identity.certificates import INTERMEDIATE, LEAF, REVIEWS, ROOT, pem
+from tests.identity.test_mutations import BUNDLES, as_pem
+from tests.identity.test_mutations import PLAIN as CERTIFICATE
+from tests.mesh.meshes import Ports, description
+from tests.service.messages import response
+from tests.service.native.test_stream import message
+from tests.service.test_check_function import NOW
+from tests.service.test_fuzz import SECRET, base, guarded, is_what_the_rule_allows
+from tests.tokens.material import judge, request
+from tests.tokens.test_properties import RULE, STATES, TOKENS, same_token
+from tests.wire.lines import line
+
+SERIAL = LEAF.certificate().serial_number
+SEEDS = Path(__file__).parent / "seeds"
+POLICY = b"""apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: read, namespace: shop}
+spec: {rules: [{from: [{source: {principals: ["*"]}}], to: [{operation: {paths: ["/a/{*}/b", "/c*"]}}],
+  when: [{key: "request.auth.claims[groups]", values: [x]}]}]}
+"""
+JWT = b"""apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: shop}
+spec: {jwtRules: [{issuer: https://i, jwksUri: https://i/keys, fromHeaders: [{name: x, prefix: "a "}]}]}
+"""
+ENTRIES = b"entries:\n- {spiffeID: 'spiffe://mesh.test/ns/a/sa/b', selectors: [unix:uid:1], dns: [a.test]}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Harness:
+    """``run`` raises when something does not hold."""
+
+    run: Callable[[bytes], None]
+    made: Callable[[], Iterator[bytes]]
+    """Seeds that are made here."""
+
+
+@cache
+def _check() -> CheckFunction:
+    return guarded()
+
+
+def check(data: bytes) -> None:
+    """Bytes of a CheckRequest: always an answer, and never an allowance without the facts."""
+    answer = _check().check(data, (), NOW)
+    assert isinstance(answer, bytes)
+    if response(answer).status.code == 0:
+        assert is_what_the_rule_allows(data) or _is_of_another_namespace(data)
+
+
+def _is_of_another_namespace(data: bytes) -> bool:
+    """Whether a sidecar asks that no policy is about: who it is, it says itself, and its certificate with it."""
+    attributes = ext_authz_pb2.CheckRequest.FromString(data).attributes
+    told = ext_authz_pb2.Peer.FromString(attributes.destination)
+    said = attributes.context_extensions.get("namespace") or told.labels.get("authz/namespace")
+    return said != "shop" if said else "/ns/shop/" not in str(told.principal)
+
+
+def yaml(data: bytes) -> None:
+    """Every reader of YAML: problems are values, and what is accepted can be compiled. The first byte chooses one."""
+    which, text = data[:1], data[1:]
+    match which:
+        case b"m":
+            read_mesh("f.yaml", text)
+        case b"d":
+            read_mesh_description([("f.yaml", text)])
+        case b"e":
+            read_entries("f.yaml", text, TrustDomain("mesh.test"))
+        case b"r":
+            read_revocations("f.txt", text.decode("utf-8", "replace"))
+        case _:
+            result = read_policies([("f.yaml", text)])
+            if not result.has_errors:
+                compile_engine(result.resources, MeshConfig())
+
+
+def token(data: bytes) -> None:
+    """A token where tokens may stand: accepted only where all that is signed is as it was signed."""
+    text = data.decode("utf-8", "surrogateescape")
+    cache_ = TokenCache()
+    for name, state in STATES.items():
+        answer = judge(request({"x-raw": text}), RULE, key_sets={RULE.keys_from: state}, cache=cache_)
+        assert (answer.outcome is AuthenticationOutcome.ACCEPTED) == same_token(text, name)
+
+
+def keys(data: bytes) -> None:
+    """A key set: keys, or the one error that is documented."""
+    try:
+        found = read_key_set(data.decode("utf-8", "surrogateescape"))
+    except ValueError:
+        return
+    assert len(found.keys) + len(found.skipped) <= 2 * 256
+
+
+def path(data: bytes) -> None:
+    """A path: no dot segment is left of it, and what has a slash in front keeps it."""
+    text = data.decode("latin-1")
+    for mode in PathNormalization:
+        normal = normalize_path(text, mode)
+        if normal is None or mode is PathNormalization.NONE:
+            continue
+        portion = normal.partition("?")[0]
+        if text.startswith("/"):
+            assert portion.startswith("/"), normal
+            assert not {".", ".."} & set(portion.split("/")), normal
+        assert all(" " < letter < "\x7f" for letter in portion)
+
+
+def certificate(data: bytes) -> None:
+    """Certificates and requests: nothing raises, and nothing is taken but what was issued."""
+    text = as_pem(data, "CERTIFICATE")
+    for chain in (data, text, text + pem(INTERMEDIATE.certificate())):
+        found = examine(chain, BUNDLES)
+        if isinstance(found, Examined):  # another signature of the same is what ECDSA gives each time
+            assert (str(found.spiffe_id), found.serial) == (REVIEWS, SERIAL)
+    read_certificate_request(data)
+    read_certificate_request(as_pem(data, "CERTIFICATE REQUEST"))
+
+
+def sds(data: bytes) -> None:
+    """A conversation of one Envoy: the only error is the documented one, and nothing comes that was not asked for."""
+    shelf: dict[str, Secret] = {"ROOTCA": roots_secret("ROOTCA", b"roots"), "own": tls_secret("own", b"1", b"key")}
+    stream = SecretStream(shelf)
+    for number, part in enumerate(data.split(b"\0\xff\0")):
+        try:
+            asked = sds_pb2.DiscoveryRequest.FromString(part)
+        except Exception:  # gRPC refuses it before we are asked
+            continue
+        try:
+            told = stream.receive(asked)
+        except ValueError:
+            return
+        shelf["own"] = tls_secret("own", str(number // 2).encode(), b"key")
+        told += stream.update(shelf)
+        for one in told:
+            names = {sds_pb2.Secret.FromString(resource.value).name for resource in one.resources}
+            assert names <= set(stream.names)
+        assert stream.update(shelf) == [], "the same is never sent twice"
+
+
+def access_log(data: bytes) -> None:
+    """Lines and messages of access logs: entries, or the errors that are documented."""
+    reader = LineReader()
+    for one in data.split(b"\n"):
+        for _ in range(2):  # the second time from memory
+            try:
+                reader.read(one)
+            except NotAnEntry:
+                continue
+    try:
+        list(read_message(data))
+    except ValueError:
+        return
+
+
+def _sds_seeds() -> Iterator[bytes]:
+    first = sds_pb2.DiscoveryRequest(resource_names=["own"])
+    ack = sds_pb2.DiscoveryRequest(resource_names=["own"], response_nonce="1", version_info="x")
+    nack = sds_pb2.DiscoveryRequest(resource_names=["own", "ROOTCA"], response_nonce="1")
+    nack.error_detail.message = "no"
+    yield first.SerializeToString()
+    yield b"\0\xff\0".join(one.SerializeToString() for one in (first, ack, nack, first))
+
+
+def _certificate_seeds() -> Iterator[bytes]:
+    yield CERTIFICATE
+    yield pem(LEAF.certificate(), INTERMEDIATE.certificate())
+    yield pem(ROOT.certificate())
+    from authz.identity.keys import generate_key
+
+    yield write_certificate_request(generate_key())
+
+
+def _yaml_seeds() -> Iterator[bytes]:
+    yield b"p" + POLICY
+    yield b"p" + POLICY + b"---\n" + JWT
+    yield b"pa: &a [b]\nc: {<<: *a}\n"
+    yield b"mtrustDomain: a.test\nextensionProviders:\n- name: x\n  envoyExtAuthzGrpc: {service: s, port: 1}\n"
+    yield b"d" + description(Ports())
+    yield b"e" + ENTRIES
+    yield b"rserial:4f\nspiffe://mesh.test/ns/a/sa/b\n"
+
+
+HARNESSES: dict[str, Harness] = {
+    "check": Harness(check, lambda: iter((base(), base(SECRET)))),
+    "yaml": Harness(yaml, _yaml_seeds),
+    "token": Harness(token, lambda: (text.encode() for text in TOKENS.values())),
+    "keys": Harness(keys, lambda: iter((b'{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}', b'{"a":"b"}'))),
+    "path": Harness(path, lambda: iter((b"/a/../b;c/%2e%2e/%2Fd?e=%2e#f", b"//%2%61/..;x/", b"*", b"/%c0%ae/\\..\\"))),
+    "certificate": Harness(certificate, _certificate_seeds),
+    "sds": Harness(sds, _sds_seeds),
+    "access_log": Harness(access_log, lambda: iter((line(), line(path="/a") + b"\n" + line()[:80], message("/ok")))),
+}
+
+
+def seeds(name: str) -> list[bytes]:
+    """What is made, and what lies in the folder of the harness."""
+    folder = SEEDS / name
+    kept = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [*HARNESSES[name].made(), *(file.read_bytes() for file in kept)]
