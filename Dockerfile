@@ -3,8 +3,8 @@
 #   docker build -t authz:0.1.0 .
 #   docker run --read-only --cap-drop ALL -v ./policies:/policies:ro -p 127.0.0.1:9191:9191 \
 #     authz:0.1.0 serve --policies /policies --listen 0.0.0.0:9191
-# The base is named by what it is, not by a name that can be given to another one; --build-arg BASE= takes another.
-ARG BASE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+# A released image is built by `make image`, on the base that requirements/base-image.txt names by its digest.
+ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /build
 RUN python -m venv --without-pip /opt/authz

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ALONE := tests/demo tests/benchmarks
 FIRST := tests/service/workers tests/control tests/service tests/admin tests/envoy
 
-.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages requirements release fuzz
+.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages requirements image release fuzz
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -65,6 +65,9 @@ fuzz: $(STAMP)   ## Fuzz every reader of what comes from outside: five minutes o
 
 requirements: .release/.installed  ## Pin dependencies anew, with digests
 	.ci/requirements .release/bin
+
+image:           ## The container image, on a base named by digest
+	docker build --build-arg BASE=$$(cat requirements/base-image.txt) -t authz:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) .
 
 release: .release/.installed  ## Wheel, SBOM and signed checksums of this commit: KEY=release.key [OUT=dist]
 	.ci/release .release/bin "$(or $(OUT),dist)" "$(KEY)"

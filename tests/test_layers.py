@@ -66,8 +66,8 @@ ALLOWED: dict[str, str] = {
     "demo.checks": "core demo envoy identity mesh tokens",
     "cli": (
         "_proto analysis.graph analysis.hardening analysis.offline analysis.suites analysis.traps analysis.verify "
-        "audit control control.authority control.federation core demo demo.checks documents envoy envoy.native identity "
-        "mesh policy service.loading service.ports service.workers settings sources.policies telemetry tokens"
+        "audit control control.authority control.federation core demo demo.checks documents envoy envoy.native "
+        "identity mesh policy service.loading service.ports service.workers settings sources.policies telemetry tokens"
     ),
     "__main__": "cli",
     "_proto": "",

@@ -178,7 +178,7 @@ def test_an_impostor_of_the_authority_never_sees_a_token(running: Running, tmp_p
             joining.enrol(time.time(), token)
     finally:
         asyncio.run_coroutine_threadsafe(impostor.stop(0), running.loop).result(10)
-    assert impostor.issuances.issued == sum(impostor.issuances.refused.values()) == 0
+    assert impostor.record.counts.issued == sum(impostor.record.counts.refused.values()) == 0
     assert not (running.out / "tls.key").exists()
     Enrolling(f"localhost:{real}", bundle, running.out, KeyType.ECDSA_P256).enrol(time.time(), token)
     assert running.held().extensions

@@ -76,7 +76,9 @@ def test_the_image_installs_nothing_without_a_digest() -> None:
     assert all("--no-build-isolation" in part for part in installs if " wheel " in part.partition("pip")[2])
 
 
-def test_the_base_of_the_image_is_named_by_digest() -> None:
+def test_the_base_of_a_released_image_is_named_by_digest() -> None:
     (base,) = re.findall(r"^ARG BASE=(\S+)$", DOCKERFILE, re.MULTILINE)
-    assert re.search(r"@sha256:[0-9a-f]{64}$", base)
+    pinned = (ROOT / "requirements" / "base-image.txt").read_text().strip()
+    assert re.fullmatch(rf"{re.escape(base)}@sha256:[0-9a-f]{{64}}", pinned)
+    assert "--build-arg BASE=$$(cat requirements/base-image.txt)" in (ROOT / "Makefile").read_text()
     assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${BASE}"}
