@@ -8,7 +8,7 @@ import click
 
 from authz.cli import terminal as out
 from authz.identity.secret_files import write_file
-from authz.starter.plan import FIRST_PORT, PROTOCOLS, PlanError, Wanted, make_plan, read_pair, read_service
+from authz.starter.mesh_plan import FIRST_PORT, PROTOCOLS, PlanError, Wanted, make_plan, read_pair, read_service
 from authz.starter.written import RUN, written_files
 
 

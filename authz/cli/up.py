@@ -11,7 +11,7 @@ from authz.cli.terminal import Exit
 from authz.local.decision_lines import show_decisions
 from authz.local.event_screen import Screen
 from authz.local.stopping import unless
-from authz.starter.plan import read_pair
+from authz.starter.mesh_plan import read_pair
 from authz.up.invitation import invitation
 from authz.up.own_commands import count_own_steps
 from authz.up.own_mesh import AUDIT_LOG, OwnMesh, read_own_mesh

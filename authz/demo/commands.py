@@ -13,7 +13,7 @@ from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCAT
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
 from authz.local.children import Command
-from authz.local.proxies import ADMIN_SOCKET, proxy_command
+from authz.local.proxy_process import ADMIN_SOCKET, proxy_command
 from authz.mesh.nouns import Enforce, MeshWorkload
 from authz.settings.precedence import PREFIX
 

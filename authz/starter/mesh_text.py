@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from authz.starter.plan import GATEWAY, LOOPBACK, ROOT_NAMESPACE, StarterPlan, StarterService
+from authz.starter.mesh_plan import GATEWAY, LOOPBACK, ROOT_NAMESPACE, StarterPlan, StarterService
 from authz.starter.quoting import quoted
 
 _HEAD = """\

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from authz.starter.plan import GATEWAY, ROOT_NAMESPACE, StarterIssuer, StarterPlan
+from authz.starter.mesh_plan import GATEWAY, ROOT_NAMESPACE, StarterIssuer, StarterPlan
 from authz.starter.quoting import quoted
 
 _EVERYWHERE = """\

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from authz.starter.plan import LOOPBACK, StarterPlan
+from authz.starter.mesh_plan import LOOPBACK, StarterPlan
 from authz.starter.quoting import quoted
 
 _README = """\

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from authz.starter.plan import GATEWAY, ROOT_NAMESPACE, StarterIssuer, StarterPlan, StarterService
+from authz.starter.mesh_plan import GATEWAY, ROOT_NAMESPACE, StarterIssuer, StarterPlan, StarterService
 from authz.starter.policy_text import edge_name
 from authz.starter.quoting import quoted
 

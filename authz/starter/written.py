@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from authz.starter.mesh_plan import StarterPlan
 from authz.starter.mesh_text import mesh_text
-from authz.starter.plan import StarterPlan
 from authz.starter.policy_text import edges_text, everywhere_text, ingress_text
 from authz.starter.readme_text import readme_text, run_text, up_text
 from authz.starter.suite_text import suite_text

@@ -4,12 +4,14 @@ import sys
 
 from authz.identity.ledger import LEDGER_FILE
 from authz.local.children import Command
-from authz.local.proxies import proxy_command
+from authz.local.proxy_process import proxy_command
 from authz.mesh.nouns import MeshWorkload
 from authz.up.own_mesh import AUDIT_LOG, ENTRIES, LOOPBACK, OwnMesh, app_port
 from authz.up.up_file import url_variable
 
 CA_SOCKET = "run/ca-admin.sock"
+PROXY, APPLICATION = "proxy-", "app-"
+"""How processes are called, before the workload's name; a workload may be called as another process is."""
 
 
 def count_own_steps(own: OwnMesh) -> int:
@@ -53,8 +55,8 @@ def proxy(envoy: str, workload: MeshWorkload) -> Command:
 
 
 def proxy_name(workload: str) -> str:
-    """The process of a workload's Envoy; a workload may be called as another process is."""
-    return f"proxy-{workload}"
+    """The process of a workload's Envoy."""
+    return f"{PROXY}{workload}"
 
 
 def applications(own: OwnMesh) -> list[Command]:
@@ -71,7 +73,7 @@ def application(own: OwnMesh, workload: MeshWorkload) -> Command:
             scheme = "http" if outbound.protocol.is_http else "tcp"
             environment[url_variable(outbound.host.partition(".")[0])] = f"{scheme}://{LOOPBACK}:{outbound.number}"
     return Command(
-        f"app-{workload.name}",
+        f"{APPLICATION}{workload.name}",
         f"{workload.name}",
         ("/bin/sh", "-c", own.run[workload.name]),
         f"tcp:{port}",

@@ -8,8 +8,9 @@ that is described while it runs gets its proxy, and one that is described no mor
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from authz.control.authority.authority_server import LOOK_SECONDS
 from authz.control.mesh_follower import MeshFollower
 from authz.core.errors import LoadError
 from authz.envoy.native.binary import find_envoy
@@ -17,7 +18,8 @@ from authz.local.busy import busy_ports
 from authz.local.children import LocalError
 from authz.local.ready import ask
 from authz.local.supervision import Event, LocalSupervisor, OnEvent
-from authz.up.own_commands import applications, authorities, proxy, proxy_name, server
+from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.up.own_commands import APPLICATION, PROXY, applications, authorities, proxy, proxy_name, server
 from authz.up.own_mesh import OPTIONS, OwnMesh, app_port, make_state, read_mesh, write_entries
 
 _LOGGERS = ("authz.reload", "authz.render")
@@ -35,6 +37,8 @@ class OwnSupervisor(LocalSupervisor):
         self._told = _Told(report)
         self._envoy = ""
         self._rendered = asyncio.Event()
+        self._begun: dict[str, bytes] = {}
+        """Bootstraps of running proxies, by process."""
 
     async def start(self) -> None:
         """
@@ -54,7 +58,7 @@ class OwnSupervisor(LocalSupervisor):
             await self._start_wave(authorities(own))
             await self._follow()
             await self._start_wave([server(own)])
-            await self._start_wave([proxy(self._envoy, workload) for workload in own.mesh.workloads])
+            await self._start_proxies(own.mesh, [proxy_name(workload.name) for workload in own.mesh.workloads])
             if commands := applications(own):
                 await self._start_wave(commands)
         except BaseException:
@@ -69,7 +73,7 @@ class OwnSupervisor(LocalSupervisor):
         if self._follower is not None:
             await self._follower.close()
         self._told.close()
-        early = [name for name in self._children if name.startswith(("app-", "proxy-"))]
+        early = [name for name in self._children if name.startswith((APPLICATION, PROXY))]
         await self._stop_children(early)
         await self._stop_children(["server"])
         await self._stop_children(list(self._children))
@@ -97,6 +101,16 @@ class OwnSupervisor(LocalSupervisor):
         self._report(Event("rendered", line))
         self._rendered.set()
 
+    async def _start_proxies(self, mesh: Mesh, names: Iterable[str]) -> None:
+        """Start proxies by the names of their processes, and remember what each began with."""
+        wanted = {proxy_name(workload.name): workload for workload in mesh.workloads}
+        for name in names:
+            self._begun[name] = self._bootstrap(wanted[name])
+        await self._start_wave([proxy(self._envoy, wanted[name]) for name in names])
+
+    def _bootstrap(self, workload: MeshWorkload) -> bytes:
+        return (self.own.state / "envoy" / f"{workload.name}.yaml").read_bytes()
+
     async def _follow_workloads(self) -> None:
         """Give new workloads their certificates and proxies, after their configuration is written."""
         while True:
@@ -104,18 +118,25 @@ class OwnSupervisor(LocalSupervisor):
             self._rendered.clear()
             try:
                 mesh = await asyncio.to_thread(read_mesh, self.own.mesh_file)
+                await self._take_workloads(mesh)
             except (LoadError, OSError):
                 continue  # edited again meanwhile, which the follower tells
-            known = {name for name in self._children if name.startswith("proxy-")}
-            wanted = {proxy_name(workload.name): workload for workload in mesh.workloads}
-            if known == wanted.keys():
-                continue
-            await asyncio.to_thread(write_entries, self.own.state, mesh)
-            await self._stop_children(known - wanted.keys())
-            try:
-                await self._start_wave([proxy(self._envoy, wanted[name]) for name in sorted(wanted.keys() - known)])
             except LocalError as error:
                 self._report(Event("problem", str(error)))
+
+    async def _take_workloads(self, mesh: Mesh) -> None:
+        """Envoy reads its clusters at the start only: whose destinations differ is started again."""
+        wanted = {proxy_name(workload.name): workload for workload in mesh.workloads}
+        running = {name for name in self._children if name.startswith(PROXY)}
+        stays = {name for name in running & wanted.keys() if self._bootstrap(wanted[name]) == self._begun.get(name)}
+        if running == stays == wanted.keys():
+            return
+        if new := wanted.keys() - running:
+            await asyncio.to_thread(write_entries, self.own.state, mesh)
+            await asyncio.sleep(2 * LOOK_SECONDS)  # until the authority knows them; Envoy would ask again only later
+            self._report(Event("rendered", f"new: {', '.join(sorted(wanted[name].name for name in new))}"))
+        await self._stop_children(running - stays)
+        await self._start_proxies(mesh, sorted(wanted.keys() - stays))
 
     async def _tell_of_missing_applications(self) -> None:
         """A service without a command is the user's to start."""

@@ -8,7 +8,7 @@ from authz.demo.checks.clients import ClientPlace
 from authz.demo.commands import AUTHZ
 from authz.demo.layout import Layout
 from authz.envoy.options import Authz
-from authz.local.proxies import ADMIN_SOCKET
+from authz.local.proxy_process import ADMIN_SOCKET
 
 
 class Places:
