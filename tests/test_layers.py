@@ -65,7 +65,7 @@ ALLOWED: dict[str, str] = {
     "demo": "control core demo.apps envoy identity local mesh policy settings tokens",
     "demo.apps": "",
     "demo.checks": "core demo envoy identity local mesh tokens",
-    "starter": "core",
+    "starter": "core documents",
     "up": "control control.authority core documents envoy envoy.native identity local mesh",
     "cli": (
         "_proto analysis.graph analysis.hardening analysis.offline analysis.suites analysis.traps analysis.verify "

@@ -1,13 +1,16 @@
 """``authz init``: the first files of a mesh of one's own."""
 
+import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from authz.cli import terminal as out
 from authz.identity.secret_files import write_file
+from authz.starter.compose_file import read_compose, read_variables
 from authz.starter.mesh_plan import FIRST_PORT, PROTOCOLS, PlanError, Wanted, make_plan, read_pair, read_service
 from authz.starter.written import RUN, written_files
 
@@ -41,6 +44,10 @@ from authz.starter.written import RUN, written_files
     "--run", "runs", metavar="NAME=COMMAND", multiple=True,
     help="How `authz up` starts a service; without it you start the service yourself. May be repeated.",
 )  # fmt: skip
+@click.option(
+    "--from-compose", "compose", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take services and calls from a compose file; other options add to them or count in their place.",
+)  # fmt: skip
 @click.option("--namespace", metavar="NAME", default="default", help="Namespace of the services.")
 @click.option("--trust-domain", metavar="NAME", default="cluster.local", help="Trust domain of the mesh.")
 @click.option("--first-port", metavar="N", type=int, default=FIRST_PORT, help="The proxies' ports are counted from N.")
@@ -54,6 +61,7 @@ def command(
     jwks_uri: str,
     jwt_audience: str,
     runs: tuple[str, ...],
+    compose: Path | None,
     namespace: str,
     trust_domain: str,
     first_port: int,
@@ -68,24 +76,43 @@ def command(
     \b
     authz init shop --service web:8080 --service api:9000 --call web:api --ingress web
     authz init shop --service api:9000 --ingress api --jwt-issuer https://idp.example
+    authz init shop --from-compose docker-compose.yml
     """
     try:
         wanted = Wanted(
-            tuple(read_service(text) for text in services),
-            tuple(read_pair(text, ":", "CALLER:CALLED, for example web:api") for text in calls),
-            ingress,
-            jwt_issuer,
-            jwks_uri,
-            jwt_audience,
-            namespace,
-            trust_domain,
-            tuple(read_pair(text, "=", "NAME=COMMAND, for example api='python3 api.py'") for text in runs),
-            first_port,
+            services=tuple(read_service(text) for text in services),
+            calls=tuple(read_pair(text, ":", "CALLER:CALLED, for example web:api") for text in calls),
+            ingress=ingress,
+            jwt_issuer=jwt_issuer,
+            jwks_uri=jwks_uri,
+            audience=jwt_audience,
+            namespace=namespace,
+            trust_domain=trust_domain,
+            runs=tuple(read_pair(text, "=", "NAME=COMMAND, for example api='python3 api.py'") for text in runs),
+            first_port=first_port,
         )
+        if compose is not None:
+            wanted = with_compose(wanted, compose)
         plan = make_plan(wanted)
     except (PlanError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     write(folder, written_files(plan), force=force)
+
+
+def with_compose(wanted: Wanted, file: Path) -> Wanted:
+    """Add what a compose file says; what was guessed or left out is remarked. Raises LoadError, OSError."""
+    variables = file.parent / ".env"
+    known = read_variables(variables.read_text(encoding="utf-8")) if variables.is_file() else {}
+    read = read_compose(str(file), file.read_bytes(), {**known, **os.environ}, wanted.services)
+    for line in read.remarks:
+        out.remark(f"note: {line}")
+    others = tuple(service for service in wanted.services if service not in read.services)
+    return replace(
+        wanted,
+        services=(*read.services, *others),
+        calls=(*read.calls, *wanted.calls),
+        ingress=wanted.ingress or read.ingress,
+    )
 
 
 def write(folder: Path, files: Mapping[str, str], *, force: bool) -> None:

@@ -141,3 +141,39 @@ def test_all_that_is_wrong_is_said_at_once(run: Run) -> None:
     result = run("init", "--service", "A:80", "--call", "b:c", "--namespace", "X", "--ingress", "d")
     for told in ("`A` cannot", "names `b`", "names `c`", "--ingress names `d`", "the namespace `X`"):
         assert told in result.stderr
+
+
+COMPOSE = """
+services:
+  web: {build: ., ports: ["${WEB:?say where}:80"], depends_on: [api]}
+  api: {build: ., expose: ["9000"], depends_on: [db, worker]}
+  db: {image: "postgres:16"}
+  worker: {build: .}
+"""
+
+
+def test_a_compose_file_is_a_mesh(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    (tmp_path / ".env").write_text("WEB=8080\n")
+    result = run("init", "mine", "--from-compose", "compose.yaml", "--service", "worker:7000", "--call", "worker:db")
+    assert result.exit_code == 0, result.output
+    assert "note: api publishes no port: publish 127.0.0.1:9000:9000 for its proxy" in result.stderr
+    edges = (tmp_path / "mine/policies/edges.yaml").read_text()
+    assert re.findall(r"name: ([\w-]+-from-[\w-]+)", edges) == [
+        *("web-from-ingress", "api-from-web", "db-from-api", "db-from-worker", "worker-from-api"),
+    ]
+    for command in (
+        ("validate", "mine/policies", "--mesh", "mine/mesh.yaml", "--fail-on", "warning"),
+        ("test", "mine/suite.yaml", "--coverage", "--threshold", "100"),
+        ("analyze", "mine/policies", "--mesh", "mine/mesh.yaml"),
+    ):
+        assert run(*command).exit_code == 0, command
+
+
+def test_a_mistake_in_a_compose_file_is_told_with_its_place(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    result = run("init", "mine", "--from-compose", "compose.yaml")
+    assert result.exit_code == 1
+    assert "compose.yaml:3:27:" in result.stderr
+    assert "`${WEB:?say where}` has no value" in result.stderr
+    assert not (tmp_path / "mine").exists()
