@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import click
 
 from authz.cli import terminal as out
+from authz.cli.init_questions import ask
 from authz.identity.secret_files import write_file
 from authz.starter.compose_file import read_compose, read_variables
 from authz.starter.mesh_plan import FIRST_PORT, PROTOCOLS, PlanError, Wanted, make_plan, read_pair, read_service
@@ -71,7 +73,7 @@ def command(
     Write a mesh description, policies, test cases and a run script into DIR.
 
     Nothing is allowed but the calls that are named: mutual TLS everywhere, one ALLOW for each call, a token at the
-    gateway. `authz up` then starts it.
+    gateway. `authz up` then starts it. At a terminal, what to write is asked when no service is named.
 
     \b
     authz init shop --service web:8080 --service api:9000 --call web:api --ingress web
@@ -93,6 +95,8 @@ def command(
         )
         if compose is not None:
             wanted = with_compose(wanted, compose)
+        elif not services and sys.stdin.isatty():
+            wanted = ask(wanted)
         plan = make_plan(wanted)
     except (PlanError, ValueError) as error:
         raise click.UsageError(str(error)) from error

@@ -140,7 +140,7 @@ def write_entries(state: Path, mesh: Mesh) -> None:
 
 
 def issue_web(own: OwnMesh, web: CertificateAuthority, now: float) -> None:
-    """Issue what gateways show, unless a certificate of the user's own is there."""
+    """Issue what gateways show to browsers."""
     for gateway in own.mesh.gateways:
         for server in gateway.servers:
             if server.credential:

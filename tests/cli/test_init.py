@@ -177,3 +177,9 @@ def test_a_mistake_in_a_compose_file_is_told_with_its_place(run: Run, tmp_path: 
     assert "compose.yaml:3:27:" in result.stderr
     assert "`${WEB:?say where}` has no value" in result.stderr
     assert not (tmp_path / "mine").exists()
+
+
+def test_without_a_terminal_nothing_is_asked(run: Run) -> None:
+    result = run("init", "mine")
+    assert result.exit_code == 2
+    assert "a mesh needs a service: for example --service web:8080" in result.stderr

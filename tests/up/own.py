@@ -33,13 +33,13 @@ def environment() -> dict[str, str]:
 
 
 class Up:
-    """``authz up`` as a user starts it."""
+    """``authz up`` as a user starts it, by itself or by the script that ``authz init`` wrote."""
 
-    def __init__(self, folder: Path, arguments: Iterable[str]) -> None:
+    def __init__(self, folder: Path, arguments: Iterable[str], program: Iterable[str] = ("authz", "up")) -> None:
         self.log = folder / "up.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "authz", "up", *arguments], cwd=folder, stdout=log, stderr=log, env=environment()
+                [*program, *arguments], cwd=folder, stdout=log, stderr=log, env=environment()
             )
         until(lambda: "Decisions" in self.said() or self.process.poll() is not None, START_SECONDS)
         assert self.process.poll() is None, self.said()

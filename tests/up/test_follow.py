@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def up(folder: Path, first: int) -> Iterator[Up]:
     write(folder, first, "web", "api")
-    running = Up(folder, (".", "--run", f"api={SERVE}"))
+    running = Up(folder, ("--run", f"api={SERVE}"), ("sh", "run.sh"))
     yield running
     running.kill()
 
@@ -50,6 +50,12 @@ def status(port: int) -> int:
         return httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).status_code
     except httpx.HTTPError:
         return 0
+
+
+def test_the_script_checks_the_policies_first(up: Up) -> None:
+    said = up.said()
+    for told in ("3 policies in 2 files: ok", "8 of 8 requests passed", "2 AuthorizationPolicies: no findings"):
+        assert told in said[: said.index("certificate authority")]
 
 
 def test_a_service_that_nobody_started_is_named(up: Up, first: int) -> None:
