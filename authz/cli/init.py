@@ -13,7 +13,7 @@ from authz.cli import terminal as out
 from authz.cli.init_questions import ask
 from authz.identity.secret_files import write_file
 from authz.starter.compose_file import read_compose, read_variables
-from authz.starter.mesh_plan import FIRST_PORT, PROTOCOLS, PlanError, Wanted, make_plan, read_pair, read_service
+from authz.starter.mesh_plan import FIRST_PORT, PROTOCOLS, PlanError, WantedMesh, make_plan, read_pair, read_service
 from authz.starter.written import RUN, written_files
 
 
@@ -81,7 +81,7 @@ def command(
     authz init shop --from-compose docker-compose.yml
     """
     try:
-        wanted = Wanted(
+        wanted = WantedMesh(
             services=tuple(read_service(text) for text in services),
             calls=tuple(read_pair(text, ":", "CALLER:CALLED, for example web:api") for text in calls),
             ingress=ingress,
@@ -103,7 +103,7 @@ def command(
     write(folder, written_files(plan), force=force)
 
 
-def with_compose(wanted: Wanted, file: Path) -> Wanted:
+def with_compose(wanted: WantedMesh, file: Path) -> WantedMesh:
     """Add what a compose file says; what was guessed or left out is remarked. Raises LoadError, OSError."""
     variables = file.parent / ".env"
     known = read_variables(variables.read_text(encoding="utf-8")) if variables.is_file() else {}

@@ -6,12 +6,12 @@ from typing import TypeVar
 
 import click
 
-from authz.starter.mesh_plan import PlanError, StarterService, Wanted, make_plan, read_service
+from authz.starter.mesh_plan import PlanError, StarterService, WantedMesh, make_plan, read_service
 
 Answer = TypeVar("Answer")
 
 
-def ask(wanted: Wanted) -> Wanted:
+def ask(wanted: WantedMesh) -> WantedMesh:
     """Ask for services, calls and tokens; what the flags say already is not asked. Asks again for what cannot be."""
     services = _services()
     names = [service.name for service in services]
@@ -39,7 +39,7 @@ def _services() -> tuple[StarterService, ...]:
         if not text and found:
             return None
         service = read_service(text)
-        _fitting(Wanted((*found, service)))
+        _fitting(WantedMesh((*found, service)))
         return service
 
     while (service := _prompt("Service", another)) is not None:
@@ -59,8 +59,8 @@ def _chosen(caller: str, names: Sequence[str]) -> Callable[[str], list[str]]:
     return read
 
 
-def _ingress(wanted: Wanted, inviting: Sequence[str]) -> Callable[[str], Wanted]:
-    def read(text: str) -> Wanted:
+def _ingress(wanted: WantedMesh, inviting: Sequence[str]) -> Callable[[str], WantedMesh]:
+    def read(text: str) -> WantedMesh:
         if text and text not in inviting:
             raise ValueError(f"`{text}` is not one of {', '.join(inviting)}")
         return replace(wanted, ingress=text)
@@ -68,7 +68,7 @@ def _ingress(wanted: Wanted, inviting: Sequence[str]) -> Callable[[str], Wanted]
     return read
 
 
-def _fitting(wanted: Wanted) -> Wanted:
+def _fitting(wanted: WantedMesh) -> WantedMesh:
     make_plan(wanted)
     return wanted
 

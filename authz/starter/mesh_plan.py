@@ -105,7 +105,7 @@ class StarterPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedMesh:
     """What was asked for, by flags or a compose file; nothing is checked yet."""
 
     services: tuple[StarterService, ...]
@@ -141,7 +141,7 @@ def read_pair(text: str, separator: str, form: str) -> tuple[str, str]:
     return left.strip(), right.strip()
 
 
-def make_plan(wanted: Wanted) -> StarterPlan:
+def make_plan(wanted: WantedMesh) -> StarterPlan:
     """Check what was asked for and give every proxy its ports. Raises PlanError with all that is wrong."""
     if problems := tuple(_problems(wanted)):
         raise PlanError("\n".join(problems))
@@ -177,14 +177,14 @@ def make_plan(wanted: Wanted) -> StarterPlan:
     )
 
 
-def _issuer(wanted: Wanted, port: int) -> StarterIssuer:
+def _issuer(wanted: WantedMesh, port: int) -> StarterIssuer:
     audience = wanted.audience or wanted.namespace
     if wanted.jwt_issuer:
         return StarterIssuer(wanted.jwt_issuer, audience, wanted.jwks_uri)
     return StarterIssuer(f"http://{LOOPBACK}:{port}", audience, is_for_trying=True)
 
 
-def _problems(wanted: Wanted) -> Iterator[str]:
+def _problems(wanted: WantedMesh) -> Iterator[str]:
     names = tuple(service.name for service in wanted.services)
     if not names:
         yield "a mesh needs a service: for example --service web:8080"
@@ -212,7 +212,7 @@ def _problems(wanted: Wanted) -> Iterator[str]:
         yield "tokens are asked for at the gateway: say by --ingress which service it leads to"
 
 
-def _service_problems(wanted: Wanted) -> Iterator[str]:
+def _service_problems(wanted: WantedMesh) -> Iterator[str]:
     seen: dict[str, StarterService] = {}
     by_port: dict[int, str] = {}
     for service in wanted.services:

@@ -7,7 +7,7 @@ import pytest
 
 from authz.core.errors import LoadError
 from authz.starter.compose_file import ComposeMesh, read_compose, read_variables
-from authz.starter.mesh_plan import StarterService, Wanted, make_plan
+from authz.starter.mesh_plan import StarterService, WantedMesh, make_plan
 from authz.starter.written import written_files
 
 ROOT = Path(__file__).parent.parent.parent
@@ -75,7 +75,7 @@ def test_what_is_guessed_or_left_out_is_said(remark: str) -> None:
 
 def test_what_is_read_makes_a_mesh() -> None:
     found = read(SHOP)
-    assert "policies/ingress.yaml" in written_files(make_plan(Wanted(found.services, found.calls, found.ingress)))
+    assert "policies/ingress.yaml" in written_files(make_plan(WantedMesh(found.services, found.calls, found.ingress)))
 
 
 def test_a_port_that_is_given_counts_and_calls_stay() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.starter.mesh_plan import StarterService, Wanted, make_plan
+from authz.starter.mesh_plan import StarterService, WantedMesh, make_plan
 from authz.starter.written import written_files
 from tests.up.own import Up, environment, free_first_port, until
 
@@ -21,7 +21,7 @@ def write(folder: Path, first: int, *names: str) -> None:
     """A mesh of these services, each of which calls the next."""
     services = tuple(StarterService(name, first + 30 + number) for number, name in enumerate(names))
     calls = tuple(pairwise(names))
-    for name, text in written_files(make_plan(Wanted(services, calls, first_port=first))).items():
+    for name, text in written_files(make_plan(WantedMesh(services, calls, first_port=first))).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
 

@@ -8,14 +8,14 @@ import pytest
 from authz.core.errors import LoadError
 from authz.local.children import LocalError
 from authz.mesh.nouns import MeshWorkload
-from authz.starter.mesh_plan import StarterService, Wanted, make_plan
+from authz.starter.mesh_plan import StarterService, WantedMesh, make_plan
 from authz.starter.written import written_files
 from authz.up.invitation import invitation
 from authz.up.own_commands import application, authorities, server
 from authz.up.own_mesh import OwnMesh, make_state, read_own_mesh
 from authz.up.up_file import UpFile, read_up_file
 
-WANTED = Wanted(
+WANTED = WantedMesh(
     (StarterService("web", 8080), StarterService("user-data", 9000), StarterService("db", 5432, "tcp")),
     (("web", "user-data"), ("user-data", "db")),
     "web",
