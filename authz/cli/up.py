@@ -11,6 +11,7 @@ from authz.cli.terminal import Exit
 from authz.local.decision_lines import show_decisions
 from authz.local.event_screen import Screen
 from authz.local.stopping import unless
+from authz.mesh.nouns import Enforce
 from authz.starter.mesh_plan import read_pair
 from authz.up.invitation import invitation
 from authz.up.own_commands import count_own_steps
@@ -24,7 +25,11 @@ from authz.up.own_supervisor import OwnSupervisor
     "--run", "runs", metavar="NAME=COMMAND", multiple=True,
     help="How a service is started, in place of what up.yaml says; may be repeated.",
 )  # fmt: skip
-def command(folder: Path, runs: tuple[str, ...]) -> None:
+@click.option(
+    "--enforce", type=click.Choice([e.value for e in Enforce]), default=Enforce.CHECK.value,
+    help="Who decides: the server, which is asked about every request, or every Envoy by itself with native filters.",
+)  # fmt: skip
+def command(folder: Path, runs: tuple[str, ...], enforce: str) -> None:
     """
     Start authority, authorization server and an Envoy beside each service of the mesh in DIR, for trying.
 
@@ -39,7 +44,8 @@ def command(folder: Path, runs: tuple[str, ...]) -> None:
         commands = dict(read_pair(text, "=", "NAME=COMMAND, for example api='python3 api.py'") for text in runs)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    raise SystemExit(asyncio.run(_run(read_own_mesh(folder, commands), Console(highlight=False, emoji=False))))
+    own = read_own_mesh(folder, commands, Enforce(enforce))
+    raise SystemExit(asyncio.run(_run(own, Console(highlight=False, emoji=False))))
 
 
 async def _run(own: OwnMesh, console: Console) -> int:

@@ -4,8 +4,8 @@ import sys
 
 from authz.identity.ledger import LEDGER_FILE
 from authz.local.children import Command
-from authz.local.proxy_process import proxy_command
-from authz.mesh.nouns import MeshWorkload
+from authz.local.proxy_process import ADMIN_SOCKET, proxy_command
+from authz.mesh.nouns import Enforce, MeshWorkload
 from authz.up.own_mesh import AUDIT_LOG, ENTRIES, LOOPBACK, OwnMesh, app_port
 from authz.up.up_file import url_variable
 
@@ -32,7 +32,7 @@ def authorities(own: OwnMesh) -> list[Command]:
 
 
 def server(own: OwnMesh) -> Command:
-    """``authz serve``, which decides for every proxy."""
+    """``authz serve``: it decides for every proxy, or makes the record of what they decide."""
     options = {
         "--policies": str(own.policies),
         "--mesh": str(own.mesh_file),
@@ -44,6 +44,9 @@ def server(own: OwnMesh) -> Command:
         "--certificates": f"ca/{LEDGER_FILE}",
         "--drain-delay-seconds": "0",  # everything stops together: there is nobody to drain for
     }
+    if own.enforce is Enforce.NATIVE:
+        options |= {"--access-logs": "file:logs", "--access-log-admin": f"unix:{ADMIN_SOCKET.format(name='{proxy}')}"}
+        options["--access-log-state"] = "."  # a token with a key that is unknown has the key set fetched
     arguments = (part for pair in options.items() for part in pair)
     ready = f"http:{own.up.page}/readyz"
     return Command("server", "authorization server", (*_cli(), "serve", *arguments), ready)

@@ -11,7 +11,7 @@ The rest of the state directory is as ``envoy.options`` says.
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from authz.identity.kept import entries_for_this_user, kept_authority
 from authz.identity.secret_files import write_file, write_secret_files
 from authz.local.children import LocalError
 from authz.mesh.description import read_mesh_description
-from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.mesh.nouns import Enforce, Mesh, MeshWorkload
 from authz.up.up_file import UpFile, read_up_file
 
 STATE = ".authz"
@@ -44,6 +44,13 @@ class OwnMesh:
     """Absolute."""
     mesh: Mesh
     up: UpFile
+    enforce: Enforce = Enforce.CHECK
+    """Who decides: the server, or every Envoy by native filters, whose access logs the server then follows."""
+
+    @property
+    def options(self) -> RenderOptions:
+        """How Envoy's configuration is rendered."""
+        return replace(OPTIONS, enforce=self.enforce)
 
     @property
     def state(self) -> Path:
@@ -86,12 +93,13 @@ def app_port(workload: MeshWorkload) -> int:
     return workload.inbound[0].app.process.port
 
 
-def read_own_mesh(folder: Path, runs: Mapping[str, str]) -> OwnMesh:
+def read_own_mesh(folder: Path, runs: Mapping[str, str], enforce: Enforce = Enforce.CHECK) -> OwnMesh:
     """
     Read everything but the policies, which the server reads.
 
     Args:
         runs: commands that count in place of those in the file.
+        enforce: who decides.
 
     Raises:
         LocalError: the folder is none of a mesh, or a command is of no workload.
@@ -110,7 +118,7 @@ def read_own_mesh(folder: Path, runs: Mapping[str, str]) -> OwnMesh:
             close = get_close_matches(name, names, 1)
             hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(names) or 'none'}"
             raise LocalError(f"there is no workload `{name}` to run a command for; {hint}")
-    return OwnMesh(folder, mesh, up)
+    return OwnMesh(folder, mesh, up, enforce)
 
 
 def read_mesh(path: Path) -> Mesh:

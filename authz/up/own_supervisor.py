@@ -20,7 +20,7 @@ from authz.local.ready import ask
 from authz.local.supervision import Event, LocalSupervisor, OnEvent
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.up.own_commands import APPLICATION, PROXY, applications, authorities, proxy, proxy_name, server
-from authz.up.own_mesh import OPTIONS, OwnMesh, app_port, make_state, read_mesh, write_entries
+from authz.up.own_mesh import OwnMesh, app_port, make_state, read_mesh, write_entries
 
 _LOGGERS = ("authz.reload", "authz.render")
 """Who tells in this process what became of an edit."""
@@ -92,7 +92,7 @@ class OwnSupervisor(LocalSupervisor):
         own = self.own
         self._told.open()
         self._follower = MeshFollower(
-            own.policies, own.mesh_file, own.state, OPTIONS, clock=self._clock, say=self._say_rendered
+            own.policies, own.mesh_file, own.state, own.options, clock=self._clock, say=self._say_rendered
         )
         await self._follower.start()
         self._background(self._follower.run())

@@ -1,4 +1,4 @@
-"""``authz up`` with real Envoys: it follows what is edited, says what cannot be used, and lacks no certificate."""
+"""``authz up`` with real Envoys that decide by themselves: it follows what is edited and says what cannot be used."""
 
 import re
 import subprocess
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def up(folder: Path, first: int) -> Iterator[Up]:
     write(folder, first, "web", "api")
-    running = Up(folder, ("--run", f"api={SERVE}"), ("sh", "run.sh"))
+    running = Up(folder, ("--enforce", "native", "--run", f"api={SERVE}"), ("sh", "run.sh"))
     yield running
     running.kill()
 
@@ -61,6 +61,16 @@ def test_the_script_checks_the_policies_first(up: Up) -> None:
 def test_a_service_that_nobody_started_is_named(up: Up, first: int) -> None:
     assert f"nobody listens on {first + 30} yet: start web" in up.said()
     assert until(lambda: status(first + 11) == 200)
+
+
+def test_an_edge_that_is_taken_away_is_refused_by_the_proxy_itself(up: Up, folder: Path, first: int) -> None:
+    edges = folder / "policies/edges.yaml"
+    written = edges.read_text()
+    edges.write_text(written.replace("sa/web", "sa/nobody"))
+    assert until(lambda: status(first + 11) == 403)
+    edges.write_text(written)
+    assert until(lambda: status(first + 11) == 200)
+    assert until(lambda: "DENY   web → api" in up.said()), up.said()
 
 
 def test_a_policy_with_a_mistake_is_told_and_the_last_good_ones_stay(up: Up, folder: Path, first: int) -> None:
