@@ -61,13 +61,17 @@ ALLOWED: dict[str, str] = {
     "control.federation": "core identity sources.keys",
     "control.authority": "_proto admin control.discovery control.federation core identity service.ports telemetry",
     "control": "core envoy envoy.native mesh service.loading sources.keys tokens",
-    "demo": "audit control core demo.apps envoy identity mesh policy settings tokens",
+    "local": "audit core mesh",
+    "demo": "control core demo.apps envoy identity local mesh policy settings tokens",
     "demo.apps": "",
-    "demo.checks": "core demo envoy identity mesh tokens",
+    "demo.checks": "core demo envoy identity local mesh tokens",
+    "starter": "core documents",
+    "up": "control control.authority core documents envoy envoy.native identity local mesh",
     "cli": (
         "_proto analysis.graph analysis.hardening analysis.offline analysis.suites analysis.traps analysis.verify "
         "audit control control.authority control.federation core demo demo.checks documents envoy envoy.native "
-        "identity mesh policy service.loading service.ports service.workers settings sources.policies telemetry tokens"
+        "identity local mesh policy service.loading service.ports service.workers settings sources.policies starter "
+        "telemetry tokens up"
     ),
     "__main__": "cli",
     "_proto": "",
@@ -99,7 +103,7 @@ DOORS: dict[str, str] = {
     "pydantic": "settings",
     "pydantic_settings": "settings",
     "redis": "demo.apps",
-    "rich": "cli demo",
+    "rich": "cli local",
     "starlette": "admin demo demo.apps",
     "uvicorn": "demo demo.apps service.ports",
     "watchfiles": "sources.policies",

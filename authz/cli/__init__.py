@@ -15,6 +15,8 @@ import click
 from authz.core.errors import AuthzError, LoadError
 
 COMMANDS = {
+    "init": "Write the first files of a mesh of your own.",
+    "up": "Start that mesh on this machine, for trying.",
     "serve": "Answer Envoy's questions: the authorization server.",
     "status": "Ask a running server whether it is ready, and which policies are in force.",
     "validate": "Check policies, every problem at once.",

@@ -5,7 +5,6 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +20,15 @@ from authz.demo.checks.compose import Containers, copy_inputs
 from authz.demo.checks.identity import OUTAGE_SECONDS
 from authz.demo.checks.runner import Result, run_check
 from authz.demo.checks.world import World
+from authz.demo.commands import count_steps
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
-from authz.demo.ready import ask
-from authz.demo.screen import Screen, invitation, show_decisions
+from authz.demo.screen import invitation
 from authz.envoy.options import Authz, Secrets
+from authz.local.decision_lines import show_decisions
+from authz.local.event_screen import Screen
+from authz.local.ready import ask
+from authz.local.stopping import unless
 from authz.mesh.nouns import Enforce
 
 ROOT = Path(__file__).parents[2]
@@ -163,17 +166,17 @@ async def _run(layout: Layout, console: Console, checking: Checking | None, *, k
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
-    screen = Screen(console, layout)
+    screen = Screen(console, count_steps(layout))
     supervisor = DemoSupervisor(layout, screen.report)
     try:
         with screen:
-            if not await _unless(stopping, supervisor.start):
+            if not await unless(stopping, supervisor.start):
                 return Exit.FAILED
         if checking is None:
             return await _stay(supervisor, console, stopping)
         results: list[Result] = []
         screen.is_quiet = True
-        if not await _unless(stopping, lambda: _check(supervisor, checking, results, console)):
+        if not await unless(stopping, lambda: _check(supervisor, checking, results, console)):
             return Exit.FAILED
         _print(results, form)
         if keep:
@@ -209,7 +212,7 @@ async def _check_containers(
                 status.update(f"checking … {len(results)}: {escape(result.scenario.name)}")
 
     try:
-        if not await _unless(stopping, work):
+        if not await unless(stopping, work):
             return Exit.FAILED
         _print(results, form)
         if keep:
@@ -223,27 +226,13 @@ async def _check_containers(
     return Exit.YES if all(result.is_ok for result in results) else Exit.NO
 
 
-async def _unless(stopping: asyncio.Event, work: Callable[[], Awaitable[None]]) -> bool:
-    """Do the work; False when a signal came first."""
-    task = asyncio.ensure_future(work())
-    waiting = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if not task.done():
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return False
-    task.result()
-    return True
-
-
 async def _stay(supervisor: DemoSupervisor, console: Console, stopping: asyncio.Event) -> int:
     console.print()
     layout = supervisor.layout
     has_page = not await ask(f"http:{layout.admin_port}/", layout.state)
     console.print(invitation(layout, has_page=has_page), soft_wrap=True)
     console.print("\n[bold]Decisions[/bold]")
-    tail = asyncio.create_task(show_decisions(console, layout))
+    tail = asyncio.create_task(show_decisions(console, layout.audit_log, layout.mesh, layout.policies))
     await stopping.wait()
     tail.cancel()
     return Exit.YES

@@ -1,40 +1,26 @@
 """Issue what the demo's proxies, gateways and outside world show, and say who may have which."""
 
-import os
 import shutil
 from pathlib import Path
 
-from authz.core.spiffe import TrustDomain
 from authz.demo.layout import (
     LOOPBACK,
     Layout,
 )
 from authz.envoy.options import Secrets
 from authz.identity.ca import CertificateAuthority, Issued
+from authz.identity.kept import entries_for_this_user, kept_authority
 from authz.identity.secret_files import write_file, write_secret_files
 
 WEB_NAMES = ("localhost", "bookinfo.example")
 OUTSIDE_NAMES = ("books.example.com", "news.example.com")
 CERTIFICATE_TTL_SECONDS = 24 * 3600.0
 NOTHING_REVOKED = b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n"
-SVID_TTL_SECONDS = 3600
-"""Life of a proxy's certificate by SDS, renewed at half of it."""
 
 
 def authority(layout: Layout, name: str, trust_domain: str, now: float) -> CertificateAuthority:
-    """Load the authority kept in ``<state>/<name>``, or make one and keep it; a damaged or foreign one is replaced."""
-    directory = layout.state / name
-    try:
-        kept = CertificateAuthority.load(directory)
-        ends = min(c.not_valid_after_utc.timestamp() for c in (kept.active.root, *kept.active.chain))
-        if kept.trust_domain == TrustDomain(trust_domain) and ends > now + 2 * CERTIFICATE_TTL_SECONDS:
-            return kept
-    except (FileNotFoundError, ValueError):  # a file that merely cannot be read now must not cost us the authority
-        pass
-    shutil.rmtree(directory, ignore_errors=True)
-    made = CertificateAuthority.create(trust_domain, now)
-    made.save(directory)
-    return made
+    """Load or make the authority kept in ``<state>/<name>``."""
+    return kept_authority(layout.state / name, trust_domain, now)
 
 
 def issue_certificates(layout: Layout, now: float) -> None:
@@ -51,7 +37,7 @@ def issue_certificates(layout: Layout, now: float) -> None:
     if not layout.revocations.exists():
         write_file(layout.revocations, NOTHING_REVOKED)
     if layout.secrets is Secrets.SDS:
-        write_file(layout.entries, registration_entries(layout).encode())
+        write_file(layout.entries, entries_for_this_user(w.spiffe_id for w in layout.mesh.workloads).encode())
         for workload in layout.mesh.workloads:  # of a run with files: nobody renews them any more
             shutil.rmtree(certs / workload.name, ignore_errors=True)
     else:
@@ -82,26 +68,6 @@ def issue_outside(layout: Layout, now: float, ttl_seconds: float = CERTIFICATE_T
     _write_bundle(certs / "outside", outside.bundle_pem)
     issued = outside.issue_server_certificate(OUTSIDE_NAMES, now, ttl_seconds=ttl_seconds)
     _write_pair(certs / "outside-server", issued)  # apart from the bundle, which is the egress gateway's
-
-
-def registration_entries(layout: Layout) -> str:
-    """
-    Grant every identity of the mesh to the user who runs the demo.
-
-    All proxies are processes of one user, so the kernel can vouch for no more than that: docs/demo.md says what is
-    proved and what is not.
-    """
-    lines = [
-        "# Who may have which certificate. Edited, it is in force within a second; the next start writes it anew.",
-        "entries:",
-    ]
-    for spiffe_id in sorted({str(workload.spiffe_id) for workload in layout.mesh.workloads}):
-        lines += [
-            f"- spiffeID: {spiffe_id}",
-            f"  selectors: [unix:uid:{os.getuid()}, unix:gid:{os.getgid()}]",
-            f"  x509SVIDTTL: {SVID_TTL_SECONDS}",
-        ]
-    return "\n".join(lines) + "\n"
 
 
 def _write_bundle(directory: Path, bundle: bytes) -> None:

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, DemoError, Layout
-from authz.demo.processes import Command
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
+from authz.local.children import Command
+from authz.local.proxy_process import ADMIN_SOCKET, proxy_command
 from authz.mesh.nouns import Enforce, MeshWorkload
 from authz.settings.precedence import PREFIX
 
 AUTHZ, CA = "authz", "ca"
-ADMIN_SOCKET = "run/{name}.admin.sock"
 EMBEDDED_ADMIN_SOCKET = "run/{name}.authz-admin.sock"
 """Health and metrics of the authorization server inside a proxy."""
 DATABASE = "ratingsdb"
@@ -42,6 +42,11 @@ def all_commands(layout: Layout) -> list[list[Command]]:
     if layout.authz is Authz.EMBEDDED:
         return [first, [embedding_proxy(layout, workload) for workload in layout.mesh.workloads]]
     return [first, [authorization_server(layout)], [proxy(workload) for workload in layout.mesh.workloads]]
+
+
+def count_steps(layout: Layout) -> int:
+    """How many steps starting takes: certificates, configuration, and every process."""
+    return sum(len(wave) for wave in all_commands(layout)) + 2
 
 
 def issuer(layout: Layout) -> Command:
@@ -188,14 +193,7 @@ def _prepare_hosting() -> tuple[str, ...]:
 
 def proxy(workload: MeshWorkload) -> Command:
     """The Envoy of one workload."""
-    name = workload.name
-    arguments = (
-        *(envoy_binary(), "-c", f"envoy/{name}.yaml", "--service-node", name),
-        *("--service-cluster", workload.labels.get("app", name), "--concurrency", "1"),
-        *("--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "100"),  # XA-6, XA-8, XA-176
-    )
-    kind = "gateway" if workload.is_gateway else "sidecar"
-    return Command(name, f"Envoy {kind}", arguments, f"envoy:{ADMIN_SOCKET.format(name=name)}")
+    return proxy_command(envoy_binary(), workload, workload.name)
 
 
 def envoy_binary() -> str:

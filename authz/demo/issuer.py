@@ -48,6 +48,8 @@ class TokenIssuer:
     directory: Path | None = None
     """Where keys are kept, so that a browser's token outlives a restart of the demo; None: in memory only."""
     keys: list[SigningKey] = field(default_factory=list)
+    audience: str = AUDIENCE
+    """For whom tokens are, unless asked for another."""
 
     def __post_init__(self) -> None:
         if self.directory is not None:
@@ -91,7 +93,7 @@ class TokenIssuer:
         }
 
     def token(
-        self, person: str, now: float, *, audience: str = AUDIENCE, ttl_seconds: int = TTL_SECONDS, nonce: str = ""
+        self, person: str, now: float, *, audience: str = "", ttl_seconds: int = TTL_SECONDS, nonce: str = ""
     ) -> str:
         """
         Sign a token for one of ``PEOPLE``.
@@ -105,7 +107,7 @@ class TokenIssuer:
         claims: dict[str, object] = {
             **PEOPLE[person],
             "iss": self.url,
-            "aud": audience,
+            "aud": audience or self.audience,
             "iat": {"$now": min(0, ttl_seconds) - 1},
             "exp": {"$now": ttl_seconds},
             "scope": "openid",
@@ -129,7 +131,7 @@ def application(issuer: TokenIssuer, clock: Callable[[], float] = time.time) -> 
         form = _form(await request.body())
         try:
             ttl_seconds = int(form.get("expires_in", str(TTL_SECONDS)))
-            audience = form.get("audience", AUDIENCE)
+            audience = form.get("audience", "")
             signed = issuer.token(form.get("username", ""), clock(), audience=audience, ttl_seconds=ttl_seconds)
         except (KeyError, ValueError):
             names = ", ".join(PEOPLE)
@@ -144,7 +146,7 @@ def application(issuer: TokenIssuer, clock: Callable[[], float] = time.time) -> 
         person = request.path_params["person"]
         if person not in PEOPLE:
             return PlainTextResponse(f"nobody is called that; try {' or '.join(PEOPLE)}\n", 404)
-        audience = request.query_params.get("audience", AUDIENCE)
+        audience = request.query_params.get("audience", "")
         ttl = request.query_params.get("expires_in", str(TTL_SECONDS))
         ttl_seconds = int(ttl) if ttl.removeprefix("-").isdecimal() else TTL_SECONDS
         return PlainTextResponse(issuer.token(person, clock(), audience=audience, ttl_seconds=ttl_seconds) + "\n")
@@ -247,9 +249,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="among containers, where a port is published: 0.0.0.0")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--url", help="issuer identifier; default: http://127.0.0.1:PORT")
+    parser.add_argument("--audience", default=AUDIENCE, help="for whom tokens are, unless asked for another")
     parser.add_argument("--keys", type=Path, help="directory that keeps the signing keys; default: memory only")
     given = parser.parse_args(arguments)
-    issuer = TokenIssuer(given.url or f"http://127.0.0.1:{given.port}", given.keys)
+    issuer = TokenIssuer(given.url or f"http://127.0.0.1:{given.port}", given.keys, audience=given.audience)
     uvicorn.run(
         application(issuer),
         host=given.host,

@@ -14,15 +14,15 @@ documents the part of it that Envoys read. Here are the demo's own parts:
 
 import json
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from authz.core.errors import AuthzError, Problem
+from authz.core.errors import Problem
 from authz.core.resources import MeshConfig
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE
+from authz.local.children import LocalError
 from authz.mesh.nouns import Enforce, Mesh
 
 ISSUER_PORT = 19191
@@ -40,7 +40,7 @@ OTLP_SOCKET = "run/otlp.sock"
 """The Unix socket of the demo's collector; relative to the state directory, like every path here."""
 
 
-class DemoError(AuthzError):
+class DemoError(LocalError):
     """The demo could not start or go on; the message says why and what to do. Of this room only: no other raises it."""
 
 
@@ -171,19 +171,6 @@ def shift_ports(text: str, ports: Iterable[int], offset: int) -> str:
         return text
     shifted: Mapping[str, str] = {str(port): str(port + offset) for port in ports}
     return re.sub(r"(?<![\w.])\d{4,5}(?![\w.])", lambda match: shifted.get(match[0], match[0]), text)
-
-
-def busy_ports(ports: Iterable[int]) -> tuple[int, ...]:
-    """Return those ports that something on this machine already listens on."""
-    busy = []
-    for port in ports:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("0.0.0.0", port))  # noqa: S104  # proxies bind all addresses; nothing is listened on here
-            except OSError:
-                busy.append(port)
-    return tuple(busy)
 
 
 def describe(problems: Iterable[Problem]) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.layout import Layout, busy_ports, ports_of
+from authz.demo.layout import Layout, ports_of
 from authz.demo.prepare import plan
+from authz.local.busy import busy_ports
 from tests.service.test_both_servers import needs_hosting
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from authz.demo.checks.afterwards import joined
-from authz.demo.layout import Layout, busy_ports, ports_of
+from authz.demo.layout import Layout, ports_of
 from authz.demo.prepare import plan
+from authz.local.busy import busy_ports
 from tests.browser import chromium, needs_chromium, open_context
 from tests.prometheus import ask, needs_prometheus, scraping, wait_for
 

@@ -10,11 +10,14 @@ from rich.text import Text
 
 from authz.core.attributes import Json
 from authz.core.decided import Record
-from authz.demo.bookinfo import Event
+from authz.demo.commands import count_steps
 from authz.demo.layout import Layout
 from authz.demo.prepare import plan
-from authz.demo.screen import Screen, Tail, decision_line, invitation, read_record
+from authz.demo.screen import invitation
 from authz.envoy.options import Authz
+from authz.local.decision_lines import Tail, decision_line, read_record
+from authz.local.event_screen import Screen
+from authz.local.supervision import Event
 
 ROOT = Path(__file__).parent.parent.parent
 RECORD: Record = {
@@ -38,7 +41,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 def test_a_decision_is_one_line_in_columns(layout: Layout) -> None:
     place: dict[str, Json] = {"file": f"{layout.policies}/20-bookinfo.yaml", "line": 7}
-    line = decision_line({**RECORD, "rule": place}, layout).plain
+    line = decision_line({**RECORD, "rule": place}, layout.mesh, layout.policies).plain
     assert line.startswith("12:00:00.123  DENY   productpage → details-v1  ")
     assert line.endswith(
         "GET /details/0                  403 DENY rule bookinfo/p/0 matched (policies/20-bookinfo.yaml:7)"
@@ -57,7 +60,7 @@ def test_a_decision_is_one_line_in_columns(layout: Layout) -> None:
 )
 def test_callers_have_names_for_people(layout: Layout, principal: str, subject: str | None, expected: str) -> None:
     record: Record = {**RECORD, "source": {"principal": principal}, "token": {"subject": subject}}
-    assert expected in decision_line(record, layout).plain
+    assert expected in decision_line(record, layout.mesh, layout.policies).plain
 
 
 def test_a_tail_gives_each_record_once_whole_and_survives_rotation(tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_an_embedded_demo_has_no_page_but_a_place_for_each_proxy(layout: Layout)
 
 def test_events_are_told_and_the_check_is_quiet_about_what_it_does(layout: Layout) -> None:
     console = Console(record=True, width=200, force_terminal=False)
-    screen = Screen(console, layout)
+    screen = Screen(console, count_steps(layout))
     screen.report(Event("step", "details", 0.1))
     screen.report(Event("wave", "8 × Envoy", 0.25))
     screen.report(Event("died", "details ended with [bold]code 1"))

@@ -15,10 +15,11 @@ from authz.core.errors import LoadError
 from authz.core.spiffe import TrustDomain
 from authz.demo.certificates import issue_certificates
 from authz.demo.commands import all_commands
-from authz.demo.layout import DemoError, Layout, busy_ports, ports_of, shift_ports
+from authz.demo.layout import DemoError, Layout, ports_of, shift_ports
 from authz.demo.prepare import modes, plan, read_engine, read_engine_or_stop, render, render_again
 from authz.envoy.options import Secrets
 from authz.identity.registration import UnixPeer, read_entries
+from authz.local.busy import busy_ports
 
 ROOT = Path(__file__).parent.parent.parent
 MESH, POLICIES = ROOT / "envoy-configs" / "mesh.yaml", ROOT / "policies"

@@ -17,9 +17,9 @@ from authz.demo.checks.runner import all_scenarios
 from authz.demo.commands import AUTHZ, EMBEDDED_ADMIN_SOCKET, all_commands
 from authz.demo.layout import AUDIT_LOG, Layout
 from authz.demo.prepare import options, plan
-from authz.demo.processes import Command
 from authz.envoy.options import Authz, Secrets, embedded_socket
 from authz.envoy.render import render_all
+from authz.local.children import Command
 from authz.settings.precedence import read_settings
 from authz.settings.settings import Settings
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import EMBEDDED_ADMIN_SOCKET
-from authz.demo.layout import DemoError
-from authz.demo.ready import get_unix
+from authz.local.children import LocalError
+from authz.local.ready import get_unix
 
 TARGET = "details-v1"
 BROKEN_FILE = "99-unreadable.yaml"
@@ -62,7 +62,7 @@ async def _unusable(world: World) -> str:
     async with world.written(BROKEN_FILE, BROKEN):
         try:
             await world.processes.revive(TARGET)
-        except DemoError as error:
+        except LocalError as error:
             why = "says why" if f"{BROKEN_FILE}:4" in (await _own_log(world)) else f"says {error}"
         else:
             return "started"

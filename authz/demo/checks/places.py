@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from authz.demo.checks.clients import ClientPlace
-from authz.demo.commands import ADMIN_SOCKET, AUTHZ
+from authz.demo.commands import AUTHZ
 from authz.demo.layout import Layout
 from authz.envoy.options import Authz
+from authz.local.proxy_process import ADMIN_SOCKET
 
 
 class Places:

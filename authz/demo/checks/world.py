@@ -22,9 +22,9 @@ from authz.demo.checks.edits import changed, replace_file, replaced
 from authz.demo.checks.places import Places
 from authz.demo.commands import envoy_binary
 from authz.demo.layout import DemoError, Layout
-from authz.demo.screen import Tail
 from authz.envoy.options import Secrets
 from authz.identity.secret_files import write_file, write_secret_files
+from authz.local.decision_lines import Tail
 
 PATIENCE_SECONDS = 20.0
 """The patience with things that must happen but take their time: a restart, a health check."""

@@ -5,9 +5,9 @@ import json
 import time
 from pathlib import Path
 
-from authz.demo.layout import LOOPBACK, DemoError
-from authz.demo.processes import Child, last_lines
+from authz.local.children import Child, LocalError, last_lines
 
+LOOPBACK = "127.0.0.1"
 PATIENCE_SECONDS = 60.0
 """Ten Envoys with a Python in each start side by side, on a busy machine perhaps."""
 PAUSE_SECONDS = 0.05
@@ -18,7 +18,7 @@ async def wait_until_ready(child: Child, state: Path) -> float:
     """
     Wait until the child serves and return how many seconds that took.
 
-    Raises DemoError with the end of its log.
+    Raises LocalError with the end of its log.
     """
     began = time.monotonic()
     name, question = child.command.name, child.command.ready
@@ -26,12 +26,12 @@ async def wait_until_ready(child: Child, state: Path) -> float:
     while time.monotonic() - began < PATIENCE_SECONDS:
         if not child.is_running:
             code = child.process.returncode
-            raise DemoError(f"{name} ended with code {code} while it started:\n{last_lines(state, name)}")
+            raise LocalError(f"{name} ended with code {code} while it started:\n{last_lines(state, name)}")
         why = await ask_all(question, state)
         if not why:
             return time.monotonic() - began
         await asyncio.sleep(PAUSE_SECONDS)
-    raise DemoError(f"{name} is not ready after {PATIENCE_SECONDS:.0f} seconds: {why}\n{last_lines(state, name)}")
+    raise LocalError(f"{name} is not ready after {PATIENCE_SECONDS:.0f} seconds: {why}\n{last_lines(state, name)}")
 
 
 async def ask_all(questions: str, state: Path) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.layout import DemoError
-from authz.demo.processes import Command, last_lines, start, stop
-from authz.demo.ready import ask, ask_all, wait_until_ready
+from authz.local.children import Command, LocalError, last_lines, start, stop
+from authz.local.ready import ask, ask_all, wait_until_ready
 
 SERVER = """
 import http.server, sys
@@ -26,7 +25,7 @@ STUBBORN = (
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from authz.demo.processes import Command, start
+from authz.local.children import Command, start
 async def main():
     child = await start(Command("child", "sleeper", ("sleep", "60")), Path(sys.argv[1]))
     print(child.pid, flush=True)
@@ -134,5 +133,5 @@ async def test_readiness_is_asked_for_until_it_is_there(state: Path, unused_tcp_
 
 async def test_a_child_that_ends_while_it_starts_says_its_last_words(state: Path) -> None:
     child = await start(python("brief", "import sys; sys.exit('no such luck')", ready="tcp:9"), state)
-    with pytest.raises(DemoError, match=r"(?s)brief ended with code 1 while it started:.*no such luck"):
+    with pytest.raises(LocalError, match=r"(?s)brief ended with code 1 while it started:.*no such luck"):
         await wait_until_ready(child, state)

@@ -14,11 +14,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from authz.core.errors import AuthzError
+
 PR_SET_PDEATHSIG = 1
 GRACE_SECONDS = 5.0
 """The time between SIGTERM and SIGKILL."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = getattr(_libc, "prctl", None)  # only Linux has it
+
+
+class LocalError(AuthzError):
+    """Something did not start or go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Command:
     or ``authz:PATH``; several, separated by spaces, must all be so; empty: at once."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables besides ours."""
+    directory: Path | None = None
+    """Where it runs; None: in the state directory."""
 
 
 @dataclass(slots=True)
@@ -57,7 +65,7 @@ class Child:
 
 async def start(command: Command, state: Path) -> Child:
     """
-    Start a command in the state directory, its output in ``logs/<name>.log``.
+    Start a command, its output in ``logs/<name>.log`` of the state directory.
 
     Raises OSError when it cannot be started.
     """
@@ -73,7 +81,7 @@ async def start(command: Command, state: Path) -> Child:
     try:
         process = await asyncio.create_subprocess_exec(
             *command.arguments,
-            cwd=state,
+            cwd=command.directory or state,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -87,7 +95,7 @@ async def start(command: Command, state: Path) -> Child:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without ``AUTHZ_*``: what was meant for ``authz demo`` would be unknown settings to ``authz serve``."""
+    """Ours without ``AUTHZ_*``: what was meant for the command that starts would be unknown to ``authz serve``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
     return {**kept, "PYTHONUNBUFFERED": "1"}
 
