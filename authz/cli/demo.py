@@ -21,6 +21,7 @@ from authz.demo.checks.compose import Containers, copy_inputs
 from authz.demo.checks.identity import OUTAGE_SECONDS
 from authz.demo.checks.runner import Result, run_check
 from authz.demo.checks.world import World
+from authz.demo.inputs import CHECKOUT, Inputs, find_inputs
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.ready import ask
@@ -28,8 +29,6 @@ from authz.demo.screen import Screen, invitation, show_decisions
 from authz.envoy.options import Authz, Secrets
 from authz.mesh.nouns import Enforce
 
-ROOT = Path(__file__).parents[2]
-"""The checkout, where policies/ and envoy-configs/ are, when one works on it."""
 SERVERS = ("grpcio", "envoy")
 """The values of ``authz serve --server``; the first is the default."""
 
@@ -42,11 +41,11 @@ SERVERS = ("grpcio", "envoy")
 )  # fmt: skip
 @click.option(
     "--policies", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Policies in force; edit them while it runs.  [default: policies]",
+    help="Policies in force; edit them while it runs.  [default: those of the demo]",
 )  # fmt: skip
 @click.option(
     "--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The mesh description.  [default: envoy-configs/mesh.yaml]",
+    help="The mesh description.  [default: that of the demo]",
 )  # fmt: skip
 @click.option("--port-offset", metavar="N", type=int, default=0, help="Add N to every port (policies are copied then).")
 @click.option(
@@ -96,7 +95,8 @@ def command(
     Start Istio's Bookinfo with a real Envoy beside each service, and this authorization server behind them.
 
     Plain processes on this machine: no Docker, no root. It says what to open and try, shows each decision as it is
-    made, and stops cleanly on Ctrl-C.
+    made, and stops cleanly on Ctrl-C. Its policies are those of the checkout where there is one; elsewhere they are
+    copied to authz-demo/, to be edited there.
 
     \b
     authz demo                       until Ctrl-C
@@ -113,14 +113,17 @@ def command(
     _refuse_mixed(authz, enforce, server, compose=compose)
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
-        root = _default("docker-compose.yaml", "the checkout as the working directory").parent
+        root = _compose_root()
         containers = Containers(root, copy_inputs(root, policies or root / "policies", state), Enforce(enforce))
         checking = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
         raise SystemExit(asyncio.run(checking))
+    inputs = _inputs(policies, mesh, to_edit=not check)
+    if inputs.note:
+        console.print(inputs.note, soft_wrap=True)
     layout = plan(
         state,
-        policies or _default("policies", "--policies"),
-        mesh or _default("envoy-configs/mesh.yaml", "--mesh"),
+        inputs.policies,
+        inputs.mesh,
         offset=port_offset,
         copy=check,
         secrets=Secrets(secrets),
@@ -142,12 +145,22 @@ def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool
         raise click.UsageError("--enforce native is not for --authz embedded: no proxy has anything to ask itself")
 
 
-def _default(name: str, option: str) -> Path:
-    """Find it in the working directory, else in the checkout that holds this package."""
-    for directory in (Path(), ROOT):
-        if (directory / name).exists():
-            return directory / name
-    raise click.UsageError(f"there is no `{name}` here: name one with {option}")
+def _inputs(policies: Path | None, mesh: Path | None, *, to_edit: bool) -> Inputs:
+    """What was named, and for the rest what the demo brings."""
+    if policies is not None and mesh is not None:
+        return Inputs(policies, mesh)
+    found = find_inputs(Path(), to_edit=to_edit)
+    return Inputs(policies or found.policies, mesh or found.mesh, found.note)
+
+
+def _compose_root() -> Path:
+    """The working directory, else the checkout that this package is of."""
+    for directory in (Path(), CHECKOUT):
+        if (directory / "docker-compose.yaml").exists():
+            return directory
+    raise click.UsageError(
+        "--compose starts the containers of docker-compose.yaml: run it in a checkout"
+    )
 
 
 @dataclass(frozen=True, slots=True)

