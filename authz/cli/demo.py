@@ -158,9 +158,7 @@ def _compose_root() -> Path:
     for directory in (Path(), CHECKOUT):
         if (directory / "docker-compose.yaml").exists():
             return directory
-    raise click.UsageError(
-        "--compose starts the containers of docker-compose.yaml: run it in a checkout"
-    )
+    raise click.UsageError("--compose starts the containers of docker-compose.yaml: run it in a checkout")
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,7 @@ def find_inputs(here: Path, *, to_edit: bool, checkout: Path = CHECKOUT, package
         return Inputs(here / POLICIES, here / MESH)
     folder = here / FOLDER
     if _has_both(folder):
-        return Inputs(
-            folder / POLICIES, folder / MESH, f"policies and mesh description are those of {folder}/"
-        )
+        return Inputs(folder / POLICIES, folder / MESH, f"policies and mesh description are those of {folder}/")
     if _has_both(checkout):
         return Inputs(checkout / POLICIES, checkout / MESH)
     if not _has_both(packaged):

@@ -118,7 +118,7 @@ def find_libpython() -> Path:
     for directory in directories:
         for file in (f"{name}.1.0", name):
             found = Path(directory or "/", file)
-            if found.is_file():
+            if os.path.isfile(found):  # false as well for what this user may not look at
                 return found
     raise SettingsError(
         f"this Python ({sys.executable}) has no shared library {name}, so Envoy cannot host it: install the package "
