@@ -5,7 +5,6 @@ An application is named by its label ``app`` and its version by ``version``, as 
 """
 
 import sys
-from pathlib import Path
 
 from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, Layout
 from authz.demo.processes import Command
