@@ -11,19 +11,26 @@ from authz.demo.layout import DemoError
 
 POLLS_SINCE = (1, 40)
 """The first Envoy that can look at files again and again instead of being told by the kernel."""
+SHOWS_ROOTS_SINCE = (1, 40)
+"""The first Envoy whose ``/certs`` shows every root that it trusts, not the first alone; ``authz rotation`` asks it."""
+
+
+def envoy_polls() -> bool:
+    """Whether this machine's Envoy takes a ``poll_interval``. Raises DemoError: there is no Envoy."""
+    return _envoy_version() >= POLLS_SINCE
+
+
+def envoy_shows_roots() -> bool:
+    """Whether this machine's Envoy tells of every root that it trusts. Raises DemoError: there is no Envoy."""
+    return _envoy_version() >= SHOWS_ROOTS_SINCE
 
 
 @cache
-def envoy_polls() -> bool:
-    """
-    Whether this machine's Envoy takes a ``poll_interval``; one of an unknown version is taken for a new one.
-
-    Raises:
-        DemoError: there is no Envoy.
-    """
+def _envoy_version() -> tuple[int, int]:
+    """One that does not say its version is taken for a new one."""
     told = subprocess.run([envoy_binary(), "--version"], capture_output=True, text=True, timeout=30).stdout  # noqa: S603  # our own
     version = re.search(r"/(\d+)\.(\d+)\.", told)
-    return version is None or (int(version[1]), int(version[2])) >= POLLS_SINCE
+    return (int(version[1]), int(version[2])) if version is not None else SHOWS_ROOTS_SINCE
 
 
 def envoy_binary() -> str:
