@@ -113,7 +113,7 @@ def test_the_demo_runs_in_an_empty_folder_and_says_where_its_policies_are(progra
             if line.startswith("Stop"):
                 demo.send_signal(signal.SIGINT)
         demo.wait(timeout=60)
-    assert "policies and mesh description are now in authz-demo/: edit them there\n" in said, "".join(said)
+    assert "copied policies and mesh description to authz-demo/: edit them there\n" in said, "".join(said)
     assert demo.returncode == 0, "".join(said)
     for name in (MESH, *(path.relative_to(ROOT).as_posix() for path in (ROOT / POLICIES).iterdir())):
         assert (folder / "authz-demo" / name).read_bytes() == (ROOT / name).read_bytes()
