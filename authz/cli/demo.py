@@ -118,11 +118,7 @@ def command(
         containers = Containers(root, copy_inputs(root, policies or root / "policies", state), Enforce(enforce))
         checking = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
         raise SystemExit(asyncio.run(checking))
-    inputs = _inputs(policies, mesh, to_edit=not check)
-    if inputs.note:
-        console.print(inputs.note, soft_wrap=True)
-    if check and not envoy_shows_roots():
-        console.print("left out: authz rotation drill, for which Envoy must be 1.40 or newer", soft_wrap=True)
+    inputs = _inputs(policies, mesh, console, check=check)
     layout = plan(
         state,
         inputs.policies,
@@ -148,12 +144,16 @@ def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool
         raise click.UsageError("--enforce native is not for --authz embedded: no proxy has anything to ask itself")
 
 
-def _inputs(policies: Path | None, mesh: Path | None, *, to_edit: bool) -> Inputs:
-    """What was named, and for the rest what the demo brings."""
+def _inputs(policies: Path | None, mesh: Path | None, console: Console, *, check: bool) -> Inputs:
+    """What was named, and for the rest what the demo brings; says what is to be known before it starts."""
+    if check and not envoy_shows_roots():
+        console.print("left out: authz rotation drill, for which Envoy must be 1.40 or newer", soft_wrap=True)
     if policies is not None and mesh is not None:
         return Inputs(policies, mesh)
-    found = find_inputs(Path(), to_edit=to_edit)
-    return Inputs(policies or found.policies, mesh or found.mesh, found.note)
+    found = find_inputs(Path(), to_edit=not check)
+    if found.note:
+        console.print(found.note, soft_wrap=True)
+    return Inputs(policies or found.policies, mesh or found.mesh)
 
 
 def _compose_root() -> Path:
