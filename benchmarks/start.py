@@ -1,5 +1,5 @@
 """
-How long `authz --help`, `validate` and `check` take to start, on a warm and on a cold cache.
+Time the start of `authz --help`, `validate` and `check`, on a warm and on a cold cache.
 
     python benchmarks/start.py
 

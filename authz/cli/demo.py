@@ -145,7 +145,7 @@ def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool
 
 
 def _inputs(policies: Path | None, mesh: Path | None, console: Console, *, check: bool) -> Inputs:
-    """What was named, and for the rest what the demo brings; says what is to be known before it starts."""
+    """Take what was named, and for the rest what the demo brings; say what people should know before it starts."""
     if check and not envoy_shows_roots():
         console.print("left out: authz rotation drill, for which Envoy must be 1.40 or newer", soft_wrap=True)
     if policies is not None and mesh is not None:
@@ -157,7 +157,7 @@ def _inputs(policies: Path | None, mesh: Path | None, console: Console, *, check
 
 
 def _compose_root() -> Path:
-    """The working directory, else the checkout that this package is of."""
+    """Find the working directory, else the checkout that holds this package."""
     for directory in (Path(), CHECKOUT):
         if (directory / "docker-compose.yaml").exists():
             return directory

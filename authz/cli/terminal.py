@@ -125,7 +125,7 @@ def print_problems(problems: Iterable[Problem], console: "Console | None" = None
 
 
 def _pieces(problem: Problem) -> list[tuple[str, str]]:
-    """A problem: where, then what, then what to do."""
+    """Render a problem: where, then what, then what to do."""
     about = [f"document {problem.document}"] if problem.document else []
     about += [problem.resource] if problem.resource else []
     field = f"{problem.path}: " if problem.path else ""

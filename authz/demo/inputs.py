@@ -1,9 +1,9 @@
 """
-Which policies and which mesh description the demo runs.
+Find the policies and the mesh description that the demo runs.
 
-In a checkout, or in any folder laid out like one, those there. Elsewhere the installed package has a copy of them
-(pyproject's ``force-include`` makes it), which is laid into ``authz-demo/`` of the working directory for the user to
-edit; once it is there, it is what counts.
+In a checkout, or in any folder laid out like one, it runs those there. Elsewhere it lays the package's copy of them,
+which pyproject's ``force-include`` makes, into ``authz-demo/`` of the working directory for the user to edit. Once they
+are there, they are what is run.
 """
 
 import os
@@ -24,12 +24,12 @@ PACKAGED = Path(__file__).parent / "files"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the demo reads."""
+    """The files that the demo reads."""
 
     policies: Path
     mesh: Path
     note: str = ""
-    """What people should know of where it comes from; empty in a checkout."""
+    """Where they come from, for people; empty in a checkout."""
 
 
 def find_inputs(here: Path, *, to_edit: bool, checkout: Path = CHECKOUT, packaged: Path = PACKAGED) -> Inputs:

