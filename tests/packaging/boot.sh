@@ -1,8 +1,9 @@
 #!/bin/bash
-# boot.sh UNITS PYTHON SOURCE SCRIPT RESULT: be the first process of new namespaces (mount, pid, cgroup), run systemd with
-# these units and nothing else, and run SCRIPT as a service of it. Everything it writes lands in file systems of its own.
+# boot.sh PYTHON SOURCE RESULT: be the first process of new namespaces (mount, pid, cgroup, ipc), run systemd with the
+# units of the tree SOURCE and nothing else, and in_systemd.py as a service of it. All that is written lands in file systems
+# of its own, but for the answers in the folder RESULT.
 set -eu
-units=$1 python=$2 source=$3 script=$4 result=$5
+python=$1 source=$2 result=$3
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /mnt
@@ -16,16 +17,23 @@ done
 base=$("$python" -c 'import sys; print(sys.base_prefix)')
 packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 name=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
-mkdir -p /opt/authz/bin /opt/authz/python /opt/authz/packages /opt/authz/source /run/lock /etc/authz
+mkdir -p /opt/authz/bin /opt/authz/python /opt/authz/packages /opt/authz/source /opt/result /run/lock /etc/authz
 mount --bind "$base" /opt/authz/python
 mount --bind "$packages" /opt/authz/packages
 mount --bind "$source" /opt/authz/source
-cat > /opt/authz/bin/authz <<EOF
+mount --bind "$result" /opt/result
+cd /
+for place in /tmp /var/tmp; do
+  mount -t tmpfs -o mode=1777 tmpfs "$place"
+done
+units=/opt/authz/source/packaging/systemd
+cat > /opt/authz/bin/python <<EOF
 #!/bin/sh
-export LD_LIBRARY_PATH=/opt/authz/python/lib PYTHONPATH=/opt/authz/source:/opt/authz/packages
-exec /opt/authz/python/bin/$name -m authz "\$@"
+export LD_LIBRARY_PATH=/opt/authz/python/lib PYTHONPATH=/opt/authz/source:/opt/authz/packages PYTHONDONTWRITEBYTECODE=1
+exec /opt/authz/python/bin/$name "\$@"
 EOF
-chmod 755 /opt/authz/bin/authz
+printf '#!/bin/sh\nexec /opt/authz/bin/python -m authz "$@"\n' > /opt/authz/bin/authz
+chmod 755 /opt/authz/bin/*
 rm -rf /etc/systemd/system && mkdir -p /etc/systemd/system/service.d
 cp "$units"/*.service /etc/systemd/system/
 systemd-sysusers "$units/sysusers.conf" - <<< 'u web - "a workload"' 
@@ -34,15 +42,14 @@ for name in sysinit basic network-online multi-user shutdown; do
   printf '[Unit]\nDefaultDependencies=no\n' > "$name.target"
 done
 printf '[Unit]\nDefaultDependencies=no\nRequires=try.service\n' > try.target
-printf '[Service]\nStandardOutput=append:%s/%%n.log\nStandardError=append:%s/%%n.log\n' "$result" "$result" > service.d/log.conf
+printf '[Service]\nStandardOutput=append:/opt/result/%%n.log\nStandardError=append:/opt/result/%%n.log\n' > service.d/log.conf
 cat > try.service <<EOF
 [Unit]
 DefaultDependencies=no
 [Service]
 Type=oneshot
-WorkingDirectory=$source
-Environment=PYTHONPATH=$source PYTHONDONTWRITEBYTECODE=1
-ExecStart=$python $script $result
+WorkingDirectory=/opt/authz/source
+ExecStart=/opt/authz/bin/python tests/packaging/in_systemd.py /opt/result
 ExecStopPost=kill -s RTMIN+14 1
 EOF
 exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin /usr/lib/systemd/systemd --system --unit=try.target \

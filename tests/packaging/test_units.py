@@ -82,11 +82,10 @@ def test_a_real_systemd_runs_all_of_them_in_their_sandbox(tmp_path: Path) -> Non
     """In namespaces with file systems of their own: an authority, a workload that joins, two servers, a renderer."""
     if reason := can_boot():
         pytest.skip(reason)
-    here = Path(__file__).parent
     done = subprocess.run(
         [
-            *("unshare", "--fork", "--kill-child", "--pid", "--mount", "--cgroup", "bash", str(here / "boot.sh")),
-            *(str(UNITS), sys.executable, str(ROOT), str(here / "in_systemd.py"), str(tmp_path)),
+            *("unshare", "--fork", "--kill-child", "--pid", "--mount", "--cgroup", "--ipc"),
+            *("bash", str(Path(__file__).with_name("boot.sh")), sys.executable, str(ROOT), str(tmp_path)),
         ],
         capture_output=True,
         text=True,
