@@ -53,7 +53,7 @@ def test_a_unit_is_locked_in(installed: Path, name: str) -> None:
 def test_a_unit_calls_commands_and_options_that_exist(name: str) -> None:
     text = (UNITS / name).read_text().replace("\\\n", " ")
     commands = re.findall(r"^Exec\w+=/opt/authz/bin/authz (.*)$", text, re.M)
-    assert commands
+    assert commands, "every unit runs the program"
     for command in commands:
         words = command.split()
         verbs = words[: next(at for at, word in enumerate(words) if word.startswith("-"))]

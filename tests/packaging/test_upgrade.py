@@ -59,22 +59,21 @@ class Machine:
         assert process.returncode == 0, f"{command}: {told.decode()}"
         return told.decode()
 
-    def _command(self, line: str, index: int) -> list[str]:
-        """The unit's own command, in this folder."""
+    def _commands(self, line: str, index: int) -> list[list[str]]:
+        """The unit's own commands, in this folder."""
         text = SERVER.read_text().replace("\\\n", " ")
-        found = "".join(re.findall(rf"^{line}=(.*)$", text, re.M))
         places = {"/opt/authz": str(self.root / "authz"), "/etc/authz/": "", "/run/authz": "run", "%i": str(index)}
         for place, here in places.items():
-            found = found.replace(place, here)
-        return found.split()
+            text = text.replace(place, here)
+        return [command.split() for command in re.findall(rf"^{line}=(.*)$", text, re.M)]
 
     async def start(self, index: int) -> None:
         """Until it is ready, as the unit's start is."""
         more = {"AUTHZ_ACCESS_LOGS": "file:logs"} if index == 0 else {}
-        self._running[index] = await asyncio.create_subprocess_exec(
-            *self._command("ExecStart", index), cwd=self.root, env={**os.environ, **more}
-        )
-        await self.run(*self._command("ExecStartPost", index))
+        (server,) = self._commands("ExecStart", index)
+        self._running[index] = await asyncio.create_subprocess_exec(*server, cwd=self.root, env={**os.environ, **more})
+        for command in self._commands("ExecStartPost", index):
+            await self.run(*command)
 
     async def stop(self, index: int) -> None:
         process = self._running.pop(index)
