@@ -15,8 +15,11 @@ RUN pip install --no-cache-dir --disable-pip-version-check --only-binary :all: -
     && pip --python /opt/authz/bin/python install --no-cache-dir --disable-pip-version-check --only-binary :all: \
        --require-hashes -r requirements/image.txt
 COPY pyproject.toml ./
-COPY README.md ./
+COPY README.md LICENSE ./
 COPY authz ./authz
+COPY policies ./policies
+COPY packaging ./packaging
+COPY envoy-configs/mesh.yaml ./envoy-configs/
 RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/authz/bin/python install --no-cache-dir --disable-pip-version-check --no-deps dist/*.whl
 

@@ -17,7 +17,7 @@ settings.load_profile("authz")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-REAL_PROCESSES = frozenset({"admin", "control", "demo", "envoy", "mesh", "service"})
+REAL_PROCESSES = frozenset({"admin", "control", "demo", "envoy", "mesh", "packaging", "service"})
 """Rooms whose tests start real Envoys, servers and browsers on a machine that others use too."""
 
 

@@ -115,7 +115,7 @@ def _fail(message: str, cause: Exception) -> NoReturn:
     epilog="Exit codes: 0 yes, 3 no (denied, problems found, a test failed), 1 could not answer, 2 wrong usage. "
     "Every option can be given in the environment as AUTHZ_<COMMAND>_<OPTION>.",
 )
-@click.version_option(package_name="authz", prog_name="authz")
+@click.version_option(package_name="authz-mesh", prog_name="authz")
 def application() -> None:
     """
     Istio's security policies for any Envoy.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from authz.analysis.traps.intents import opens_some, parted
 from authz.cli.question import Explained
-from authz.cli.report import place
+from authz.cli.terminal import place
 from authz.core.attributes import Json, Unknown
 from authz.core.catalog import Voucher
 from authz.core.decision import Decision, Stage

@@ -20,7 +20,11 @@ from authz.service.ports.signals import STOPPING, ignore_ending
 @click.command()
 @click.option("--server", required=True, help="host:port of `authz ca serve --enrol`, or --listen for a renewal.")
 @click.option("--bundle", required=True, type=PEM_FILE, help="The roots that the server's certificate is checked by.")
-@click.option("--token-file", type=PEM_FILE, help="A join token. Without one, the SVID in --out is renewed.")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),  # with --watch it may be gone once it was used
+    help="A join token. Without one, the SVID in --out is renewed.",
+)
 @click.option(
     "--out",
     required=True,

@@ -12,7 +12,6 @@ from authz.cli import terminal as out
 from authz.cli.beside import asks_for_token, fired, form_of, notes_of
 from authz.cli.near_findings import near_findings
 from authz.cli.question import Explained, ask
-from authz.cli.report import place
 from authz.cli.request_options import request_options
 from authz.core.attributes import AttributeContext, Json, Unknown
 from authz.core.catalog import Voucher
@@ -84,11 +83,11 @@ def print_decision(answer: Explained) -> None:
 def _facts(answer: Explained, decision: Decision) -> list[tuple[str, str]]:
     facts = [("request", describe(answer.before)), ("workload", describe_workload(answer))]
     if decision.rule is not None:
-        facts.append(("rule", place(decision.rule)))
+        facts.append(("rule", out.place(decision.rule)))
         facts.extend(("because" if at == 0 else "", text) for at, text in enumerate(_because(answer, decision)))
     nearest = answer.explanation.nearest
     if nearest is not None:
-        facts.append(("closest", place(nearest.reference)))
+        facts.append(("closest", out.place(nearest.reference)))
         facts.extend(("", str(note)) for note in nearest.failed)
     elif decision.stage is Stage.ALLOW and not decision.is_allowed:
         facts.append(("closest", _no_rules(answer)))
@@ -171,7 +170,7 @@ def _dry_run(result: DryRunResult) -> str:
 
 
 def _by(rule: RuleReference | None) -> str:
-    return f" by {place(rule)}" if rule is not None else ""
+    return f" by {out.place(rule)}" if rule is not None else ""
 
 
 def describe(attributes: AttributeContext) -> str:

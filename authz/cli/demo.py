@@ -21,8 +21,10 @@ from authz.demo.checks.identity import OUTAGE_SECONDS
 from authz.demo.checks.runner import Result, run_check
 from authz.demo.checks.world import World
 from authz.demo.commands import count_steps
+from authz.demo.inputs import CHECKOUT, Inputs, find_inputs
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
+from authz.demo.programs import envoy_shows_roots
 from authz.demo.screen import invitation
 from authz.envoy.options import Authz, Secrets
 from authz.local.decision_lines import show_decisions
@@ -31,8 +33,6 @@ from authz.local.ready import ask
 from authz.local.stopping import unless
 from authz.mesh.nouns import Enforce
 
-ROOT = Path(__file__).parents[2]
-"""The checkout, where policies/ and envoy-configs/ are, when one works on it."""
 SERVERS = ("grpcio", "envoy")
 """The values of ``authz serve --server``; the first is the default."""
 
@@ -45,11 +45,11 @@ SERVERS = ("grpcio", "envoy")
 )  # fmt: skip
 @click.option(
     "--policies", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Policies in force; edit them while it runs.  [default: policies]",
+    help="Policies in force; edit them while it runs.  [default: those of the demo]",
 )  # fmt: skip
 @click.option(
     "--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The mesh description.  [default: envoy-configs/mesh.yaml]",
+    help="The mesh description.  [default: that of the demo]",
 )  # fmt: skip
 @click.option("--port-offset", metavar="N", type=int, default=0, help="Add N to every port (policies are copied then).")
 @click.option(
@@ -99,7 +99,8 @@ def command(
     Start Istio's Bookinfo with a real Envoy beside each service, and this authorization server behind them.
 
     Plain processes on this machine: no Docker, no root. It says what to open and try, shows each decision as it is
-    made, and stops cleanly on Ctrl-C.
+    made, and stops cleanly on Ctrl-C. Its policies are those of the checkout where there is one; elsewhere they are
+    copied to authz-demo/, to be edited there.
 
     \b
     authz demo                       until Ctrl-C
@@ -116,14 +117,15 @@ def command(
     _refuse_mixed(authz, enforce, server, compose=compose)
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
-        root = _default("docker-compose.yaml", "the checkout as the working directory").parent
+        root = _compose_root()
         containers = Containers(root, copy_inputs(root, policies or root / "policies", state), Enforce(enforce))
         checking = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
         raise SystemExit(asyncio.run(checking))
+    inputs = _inputs(policies, mesh, console, check=check)
     layout = plan(
         state,
-        policies or _default("policies", "--policies"),
-        mesh or _default("envoy-configs/mesh.yaml", "--mesh"),
+        inputs.policies,
+        inputs.mesh,
         offset=port_offset,
         copy=check,
         secrets=Secrets(secrets),
@@ -145,12 +147,24 @@ def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool
         raise click.UsageError("--enforce native is not for --authz embedded: no proxy has anything to ask itself")
 
 
-def _default(name: str, option: str) -> Path:
-    """Find it in the working directory, else in the checkout that holds this package."""
-    for directory in (Path(), ROOT):
-        if (directory / name).exists():
-            return directory / name
-    raise click.UsageError(f"there is no `{name}` here: name one with {option}")
+def _inputs(policies: Path | None, mesh: Path | None, console: Console, *, check: bool) -> Inputs:
+    """Take what was named, and for the rest what the demo brings; say what people should know before it starts."""
+    if check and not envoy_shows_roots():
+        console.print("left out: authz rotation drill, for which Envoy must be 1.40 or newer", soft_wrap=True)
+    if policies is not None and mesh is not None:
+        return Inputs(policies, mesh)
+    found = find_inputs(Path(), to_edit=not check)
+    if found.note:
+        console.print(found.note, soft_wrap=True)
+    return Inputs(policies or found.policies, mesh or found.mesh)
+
+
+def _compose_root() -> Path:
+    """Find the working directory, else the checkout that holds this package."""
+    for directory in (Path(), CHECKOUT):
+        if (directory / "docker-compose.yaml").exists():
+            return directory
+    raise click.UsageError("--compose starts the containers of docker-compose.yaml: run it in a checkout")
 
 
 @dataclass(frozen=True, slots=True)

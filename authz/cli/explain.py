@@ -10,7 +10,6 @@ from authz.analysis.offline.as_json import explanation_json
 from authz.cli import terminal as out
 from authz.cli.check import help_json, print_decision
 from authz.cli.question import Explained, ask
-from authz.cli.report import place
 from authz.cli.request_options import request_options
 from authz.core.explain import PredicateNote, RuleNote, StageNote
 from authz.core.uncollected import WithoutCollector
@@ -65,7 +64,7 @@ def _stage_line(stage: StageNote) -> Text:
 def _rule_line(note: RuleNote) -> Text:
     text = Text("  ")
     text.append("fired    " if note.fired else "no match ", style="green" if note.fired else "dim")
-    return text.append(out.clean(place(note.reference)))
+    return text.append(out.clean(out.place(note.reference)))
 
 
 def _predicate_line(note: PredicateNote) -> Text:

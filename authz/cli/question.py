@@ -21,7 +21,7 @@ from authz.analysis.offline.request import (
     read_workload,
     to_attributes,
 )
-from authz.analysis.suites.run import stub_answer
+from authz.analysis.offline.stubs import stub_answer
 from authz.cli import policy_files
 from authz.cli.slips import check_flags, check_request, check_token, identity
 from authz.cli.token_stage import Credentials, Unanswered

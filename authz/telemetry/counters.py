@@ -41,7 +41,7 @@ UNKNOWN = "unknown"
 def program_version() -> str:
     """Version of the installed package; ``0`` when it runs from a directory that was never installed."""
     try:
-        return importlib.metadata.version("authz")
+        return importlib.metadata.version("authz-mesh")
     except importlib.metadata.PackageNotFoundError:
         return "0"
 

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from authz.core.errors import LoadError
+from authz.envoy.native.binary import envoy_polls, find_envoy
 from authz.envoy.options import RenderOptions, Secrets
 from authz.identity.ca import CertificateAuthority
 from authz.identity.kept import entries_for_this_user, kept_authority
@@ -49,8 +50,9 @@ class OwnMesh:
 
     @property
     def options(self) -> RenderOptions:
-        """How Envoy's configuration is rendered."""
-        return replace(OPTIONS, enforce=self.enforce)
+        """How Envoy's configuration is rendered. Raises EnvoyError: there is no Envoy."""
+        poll_seconds = OPTIONS.poll_seconds if envoy_polls(find_envoy()) else 0
+        return replace(OPTIONS, enforce=self.enforce, poll_seconds=poll_seconds)
 
     @property
     def state(self) -> Path:

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from authz.analysis.offline.request import passed_through, to_attributes
+from authz.analysis.offline.stubs import stub_answer
 from authz.analysis.suites.coverage import Coverage
 from authz.analysis.suites.expectations import Comparison, compare
 from authz.analysis.suites.placeholders import substitute_keys, substitute_tokens
 from authz.analysis.suites.suite import Case, DocumentCase, Group, PolicyText, Suite
 from authz.core.attributes import AttributeContext, Authentication
 from authz.core.compiler import compile_engine
-from authz.core.decision import FORBIDDEN_BODY, Decision
+from authz.core.decision import Decision
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, sort_problems
 from authz.core.explain import Explanation, explain
@@ -89,20 +90,6 @@ class PreparedGroup:
     def ask(self, question: ProviderQuestion) -> ProviderAnswer:
         """Answer as ``customStub`` says; a provider without an answer is unusable (AP-85)."""
         return stub_answer(self.group.stubs, question)
-
-
-def stub_answer(stubs: Mapping[str, str], question: ProviderQuestion) -> ProviderAnswer:
-    """Answer for a provider: ``allow``, ``deny``, ``error``; without an answer it is unusable (AP-85)."""
-    match stubs.get(question.provider.name):
-        case "allow":
-            return ProviderAnswer(allowed=True)
-        case "deny":
-            return ProviderAnswer(allowed=False)
-        case "error":
-            return ProviderAnswer(allowed=False, error="the stub cannot be asked")
-        case _:
-            reason = "no answer is given for it, and offline it is not asked (AP-85)"
-            return ProviderAnswer(allowed=False, status=403, body=FORBIDDEN_BODY, error=reason, is_final=True)
 
 
 class Select:

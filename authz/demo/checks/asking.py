@@ -17,6 +17,7 @@ from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.secret_files import write_file
+from authz.local.ready import reached
 
 REFUSED = "refused in the handshake"
 BAD = ("expired", "not yet valid", "self-made", "foreign")
@@ -64,7 +65,7 @@ async def _fetched(world: World, caller: str, secret: str) -> str:
 
 async def _fetched_by_socket(socket_path: Path, secret: str) -> str:
     """The same by a Unix socket."""
-    return await asyncio.to_thread(_answer, grpc.insecure_channel(f"unix:{socket_path}"), secret)
+    return await asyncio.to_thread(_answer, grpc.insecure_channel(f"unix:{reached(socket_path)}"), secret)
 
 
 def _fetch(world: World, caller: str, secret: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authz.demo.layout import LOOPBACK
+from authz.local.ready import reached
 
 TIMEOUT_SECONDS = 5.0
 
@@ -123,7 +124,7 @@ def ask_admin(path: Path, target: str) -> str:
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(TIMEOUT_SECONDS)
     try:
-        connection.sock.connect(str(path))
+        connection.sock.connect(reached(path))
         connection.request("GET", target)
         return connection.getresponse().read().decode()
     finally:
@@ -150,7 +151,7 @@ def _connect(place: ClientPlace) -> socket.socket:
         return socket.create_connection((place.address, place.port), TIMEOUT_SECONDS)
     relayed = socket.socket(socket.AF_UNIX)
     relayed.settimeout(TIMEOUT_SECONDS)
-    relayed.connect(str(place.relay))
+    relayed.connect(reached(place.relay))
     relayed.sendall(f"{place.port}\n".encode())
     return relayed
 

@@ -59,10 +59,15 @@ static_resources:
 """
 
 
-def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS, *, has_users: bool = False) -> Iterator[Scenario]:
+def identity_scenarios(
+    outage_seconds: float = OUTAGE_SECONDS, *, has_users: bool = False, shows_roots: bool = True
+) -> Iterator[Scenario]:
     """
-    Yield the scenarios; each leaves the mesh as it found it, but the drill leaves another root. ``has_users``: as in
-    ``World``.
+    Yield the scenarios; each leaves the mesh as it found it, but the drill leaves another root.
+
+    Args:
+        has_users: as in ``World``.
+        shows_roots: the Envoys tell of every root that they trust; without that no root can be changed safely.
     """
     group = "Certificates by SDS"
     yield from who_gets_one(group, has_users=has_users)
@@ -79,6 +84,8 @@ def identity_scenarios(outage_seconds: float = OUTAGE_SECONDS, *, has_users: boo
         "all new, renewed again, no request lost",
         lambda world: _outage(world, outage_seconds),
     )
+    if not shows_roots:
+        return
     yield Scenario(
         group, "authz rotation drill: another root", "exit code 0, no request lost, the old root is refused", _drill
     )

@@ -13,6 +13,7 @@ from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.modes import mode_scenarios
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
+from authz.demo.programs import envoy_shows_roots
 from authz.envoy.options import Authz, Secrets
 from authz.mesh.nouns import Enforce
 
@@ -40,13 +41,14 @@ def all_scenarios(
     enforce: Enforce = Enforce.CHECK,
     outage_seconds: float = OUTAGE_SECONDS,
     has_users: bool = False,
+    shows_roots: bool = True,
 ) -> Iterator[Scenario]:
     """Yield every scenario in the order of the table; the rough ones come last."""
     yield from door_scenarios()
     yield from mesh_scenarios(enforce=enforce)
     yield from findings(enforce=enforce)
     if secrets is Secrets.SDS:
-        yield from identity_scenarios(outage_seconds, has_users=has_users)
+        yield from identity_scenarios(outage_seconds, has_users=has_users, shows_roots=shows_roots)
         yield from mode_scenarios()
     yield from incidents(authz=authz, enforce=enforce)
 
@@ -65,6 +67,7 @@ async def run_check(world: World, pattern: str = "", outage_seconds: float = OUT
         enforce=layout.enforce,
         outage_seconds=outage_seconds,
         has_users=world.has_users,
+        shows_roots=world.has_users or envoy_shows_roots(),  # containers bring an Envoy of their own
     )
     for scenario in chosen:
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():

@@ -20,8 +20,8 @@ from authz.demo.checks.clients import Pair, Reply, Tls, exchange, send, shown_ce
 from authz.demo.checks.credentials import make_certificates, make_tokens
 from authz.demo.checks.edits import changed, replace_file, replaced
 from authz.demo.checks.places import Places
-from authz.demo.commands import envoy_binary
 from authz.demo.layout import DemoError, Layout
+from authz.demo.programs import envoy_binary
 from authz.envoy.options import Secrets
 from authz.identity.secret_files import write_file, write_secret_files
 from authz.local.decision_lines import Tail

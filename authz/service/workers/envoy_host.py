@@ -20,7 +20,7 @@ from urllib.parse import quote
 from authz.core.errors import SettingsError
 from authz.envoy.options import HOST_MODULE
 
-_INSTALL = "install authz[hosted], or choose --server grpcio"
+_INSTALL = "install authz-mesh[hosted], or choose --server grpcio"
 _ASK_SECONDS = 5.0
 _REFUSALS = quote(r"^listener\..*\.ssl\.(connection_error|fail_verify_[a-z_]+)$", safe="")
 
@@ -118,7 +118,7 @@ def find_libpython() -> Path:
     for directory in directories:
         for file in (f"{name}.1.0", name):
             found = Path(directory or "/", file)
-            if found.is_file():
+            if os.path.isfile(found):  # false as well for what this user may not look at
                 return found
     raise SettingsError(
         f"this Python ({sys.executable}) has no shared library {name}, so Envoy cannot host it: install the package "
