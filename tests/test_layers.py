@@ -62,7 +62,7 @@ ALLOWED: dict[str, str] = {
     "control.authority": "_proto admin control.discovery control.federation core identity service.ports telemetry",
     "control": "core envoy envoy.native mesh service.loading sources.keys tokens",
     "local": "audit core mesh",
-    "demo": "control core demo.apps envoy identity local mesh policy settings tokens",
+    "demo": "control core demo.apps envoy envoy.native identity local mesh policy settings tokens",
     "demo.apps": "",
     "demo.checks": "core demo envoy identity local mesh tokens",
     "starter": "core documents",

@@ -29,7 +29,7 @@ from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES
 from authz.tokens.cache import DEFAULT_CACHE_SIZE, TokenCache
 from authz.tokens.key_sets import KeySets
 from authz.tokens.plan import forget_plans
-from authz.wire.answer import write_response
+from authz.wire.answer import forget_answers, write_response
 from authz.wire.check import DeliveredMetadata, RemoteMetadata, read_attributes
 
 _log = logging.getLogger("authz.check")
@@ -92,6 +92,7 @@ class CheckFunction:
         described = Described(snapshot.workloads, snapshot.engine.for_workload)
         self._in_force = InForce(snapshot, TokenCache(self._token_cache_size), self._key_sets(), described)
         forget_plans()
+        forget_answers()
 
     def check(self, message: bytes, metadata: RemoteMetadata, now: float, caller: str = "") -> bytes | Pending:
         """

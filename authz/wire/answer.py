@@ -62,6 +62,11 @@ def write_response(decision: Decision, decision_id: str) -> bytes:
     return decision_id.encode().join(pieces)
 
 
+def forget_answers() -> None:
+    """Let go of the decisions of policies that are no longer in force."""
+    _ANSWERS.clear()
+
+
 @lru_cache(maxsize=MAX_ANSWERS)
 def _remembered(obligations: Obligations, *facts: object) -> tuple[bytes, ...]:
     """The pieces of an answer between which its id goes."""

@@ -82,11 +82,11 @@ async def following(folder: Path) -> AsyncIterator[Followed]:
 
 async def test_a_changed_policy_reaches_the_workloads_that_it_concerns_and_no_others(tmp_path: Path) -> None:
     async with following(tmp_path) as mesh:
-        before = mesh.filters(), mesh.filters("client-v1")
+        before = mesh.filters(), mesh.filters("ingress")
         mesh.write("b.yaml", policy("two", "/two", "DENY"))
         await mesh.becomes("ns[app]-policy[two]-rule[0]")
         assert mesh.filters()["version_info"] != before[0]["version_info"]
-        assert mesh.filters("client-v1") == before[1]
+        assert mesh.filters("ingress") == before[1]
 
 
 async def test_a_broken_policy_keeps_every_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -272,9 +272,9 @@ ENVELOPES = [
     ("apiVersion: apps/v1\nkind: Deployment", "info", "`Deployment` of `apps/v1` is no policy and is skipped"),
     (
         "apiVersion: security.istio.oi/v1\nkind: authorizationpolicy",
-        "warning",
-        "`authorizationpolicy` of `security.istio.oi/v1` is no policy and is skipped; "
-        "did you mean `AuthorizationPolicy`?",
+        "error",
+        "`authorizationpolicy` of `security.istio.oi/v1` is no kind; "
+        "did you mean `AuthorizationPolicy` of `security.istio.io/v1`?",
     ),
     (
         "apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nspec: {connectionSettings: {}}",
