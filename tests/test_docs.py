@@ -181,7 +181,9 @@ def test_every_variable_of_the_environment_is_one() -> None:
         {
             (page, command)
             for page, command, _ in commands()
-            if Path(page).name not in (*RUN, *RUN_WHOLE) and command.startswith("authz ") and not NEVER_RUN.search(command)
+            if Path(page).name not in (*RUN, *RUN_WHOLE)
+            and command.startswith("authz ")
+            and not NEVER_RUN.search(command)
         }
     ),
 )
