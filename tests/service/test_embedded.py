@@ -218,7 +218,7 @@ def test_a_python_without_a_shared_library_is_told_so(monkeypatch: pytest.Monkey
 
 def test_a_missing_module_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"`pyvoy` is missing: install authz\[hosted\]"):
+    with pytest.raises(SettingsError, match=r"`pyvoy` is missing: install authz-mesh\[hosted\]"):
         find_hosting()
 
 
