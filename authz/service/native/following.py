@@ -19,7 +19,7 @@ from time import perf_counter, thread_time
 from authz.audit.query import audit_files, read_record
 from authz.core.errors import SettingsError
 from authz.service.native.intake import SLICE, Intake, Recorded
-from authz.sources.access_logs.follow import Follower, Lines
+from authz.sources.access_logs.follow import CHUNK_BYTES, Follower, Lines
 
 _log = logging.getLogger("authz.native")
 POLL_SECONDS = 0.1
@@ -105,8 +105,9 @@ class Following:
 
     async def _take(self, lines: Lines) -> None:
         """Hand over slice by slice; wherever this is cancelled, the position is that of what was handed over."""
-        at = lines.end - sum(map(len, lines.lines)) - len(lines.lines)
-        is_calm = len(lines.lines) < CALM_LINES
+        length = sum(map(len, lines.lines)) + len(lines.lines)
+        at = lines.end - length
+        is_calm = len(lines.lines) < CALM_LINES and length < CHUNK_BYTES // 2  # else more may wait behind them
         size = CALM_SLICE if is_calm else SLICE
         for begin in range(0, len(lines.lines), size):
             await self._intake.room()

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 POSITIONS = ".authz-positions.json"
 """The file of positions, in the followed directory unless another place is given."""
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 20
 MAX_LINE_BYTES = 1 << 20
 """A longer line is no entry; it is skipped and counted."""
 _PIECE_BYTES = 1 << 13
