@@ -10,6 +10,7 @@ import pytest
 from authz.service.native import following
 from authz.service.native.following import CALM_LINES, CALM_SECONDS, PAUSES, Following
 from authz.service.native.intake import Intake
+from authz.sources.access_logs.follow import CHUNK_BYTES
 from tests.service.native.test_gaps import Trail
 from tests.service.native.test_judge import entry, rule, snapshot
 
@@ -18,12 +19,12 @@ WORK_SECONDS = 0.01
 
 
 async def rests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, busy: bool, backlog: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, busy: bool, backlog: int, longer: int = 0
 ) -> list[float]:
-    """How long reading so many lines rested, each time; zeros left out."""
+    """How long reading so many lines rested, each time; zeros left out. ``longer``: bytes of each path."""
     logs = tmp_path / "logs"
     logs.mkdir()
-    lines = [entry(f"/ok/{index}", allowed_by=rule("some")) for index in range(number)]
+    lines = [entry(f"/ok/{index}{'x' * longer}", allowed_by=rule("some")) for index in range(number)]
     (logs / "p.json").write_bytes(b"\n".join([*lines, b""]))
     trail = Trail()
     intake = Intake(trail, 0.0)
@@ -78,3 +79,12 @@ async def test_with_too_much_to_read_reading_takes_its_share(tmp_path: Path, mon
 async def test_a_few_lines_are_read_with_rests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept = await rests(tmp_path, monkeypatch, 20, busy=False, backlog=1 << 30)
     assert slept == [CALM_SECONDS] * 4
+
+
+async def test_a_piece_of_few_but_long_lines_is_read_without_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends where the piece does, not where the log does: more may wait behind it."""
+    longer = CHUNK_BYTES // 200
+    assert await rests(tmp_path, monkeypatch, 150, busy=False, backlog=1 << 30, longer=longer) == []
+    assert 150 < CALM_LINES
