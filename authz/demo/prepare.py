@@ -176,12 +176,20 @@ def read_engine_or_stop(layout: Layout) -> Engine:
         raise DemoError(f"the policies cannot be used:\n{describe(error.problems)}") from error
 
 
+def _polls() -> bool:
+    """Whether Envoy takes a ``poll_interval``; where none is here it is in a container, whose version we choose."""
+    try:
+        return envoy_polls(envoy_binary())
+    except DemoError:
+        return True
+
+
 def options(layout: Layout) -> RenderOptions:
     """How Envoy's configuration is rendered."""
     is_checked = layout.enforce is Enforce.CHECK  # certificates are evidence for the check alone
     return replace(
         OPTIONS,
-        poll_seconds=OPTIONS.poll_seconds if envoy_polls(envoy_binary()) else 0,
+        poll_seconds=OPTIONS.poll_seconds if _polls() else 0,
         otlp=OTLP_SOCKET,
         secrets=layout.secrets,
         authz=layout.authz,
