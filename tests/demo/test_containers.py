@@ -7,7 +7,7 @@ import pytest
 
 from authz.demo import containers
 from authz.demo.containers import follow, make_authority, publish, read_layout
-from authz.demo.layout import Layout
+from authz.demo.layout import DemoError, Layout
 from authz.demo.relay import serve
 from authz.envoy.options import Secrets
 from authz.identity.ca import STATE_FILE, CertificateAuthority
@@ -33,6 +33,16 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_containers_have_their_certificates_by_sds(layout: Layout) -> None:
     assert layout.secrets is Secrets.SDS
+
+
+def test_rendering_needs_no_envoy(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image has none: Envoys are containers of their own, of a version that polls."""
+
+    def absent() -> str:
+        raise DemoError("there is no Envoy")
+
+    monkeypatch.setattr("authz.demo.prepare.envoy_binary", absent)
+    assert containers.rendering(layout).poll_seconds > 0
 
 
 def test_an_authority_is_made_once_and_kept(layout: Layout) -> None:
