@@ -25,6 +25,7 @@ RESERVED = (GATEWAY, "ingress", "strangers")
 ROOT_NAMESPACE = "istio-system"
 LOOPBACK = "127.0.0.1"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME_IS = "small letters, digits and hyphens, at most 63, a letter first and no hyphen last"
 _DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -206,6 +207,8 @@ def _problems(wanted: WantedMesh) -> Iterator[str]:
     for option, url in (("--jwt-issuer", wanted.jwt_issuer), ("--jwks-uri", wanted.jwks_uri)):
         if url and not _is_url(url):
             yield f"{option} `{url}` must be a URL with http or https and a host, without spaces, quotes or `*`"
+    if not wanted.audience.isprintable():
+        yield f"--jwt-audience {wanted.audience!r} must be one line of printable text"
     if wanted.jwks_uri and not wanted.jwt_issuer:
         yield "--jwks-uri says where the keys of --jwt-issuer are: name it, too"
     if (wanted.jwt_issuer or wanted.audience) and not wanted.ingress:
@@ -217,7 +220,7 @@ def _service_problems(wanted: WantedMesh) -> Iterator[str]:
     by_port: dict[int, str] = {}
     for service in wanted.services:
         if not _NAME.fullmatch(service.name):
-            yield f"`{service.name}` cannot be a service's name: small letters, digits and hyphens, a letter first"
+            yield f"`{service.name}` cannot be a service's name: {_NAME_IS}"
         elif service.name in RESERVED or "-from-" in service.name:
             yield f"`{service.name}` cannot be a service's name: policies need it; choose another"
         if service.name in seen:

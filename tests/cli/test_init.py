@@ -121,6 +121,8 @@ def test_nothing_is_written_over_unless_forced(run: Run, tmp_path: Path) -> None
         (("--service", "a:80", "--run", "b=true"), "--run names `b`"),
         (("--service", "a:80", "--namespace", "istio-system"), "the namespace `istio-system`"),
         (("--service", "a:80", "--trust-domain", "A b"), "the trust domain `A b`"),
+        (("--service", f"{'a' * 64}:80"), "at most 63"),
+        (("--service", "a:80", "--ingress", "a", "--jwt-audience", "x\n---\nkind: y"), "one line of printable text"),
         (("--service", "a:80", "--ingress", "a", "--jwt-issuer", "idp"), "--jwt-issuer `idp` must be a URL"),
         (("--service", "a:80", "--ingress", "a", "--jwt-issuer", "https://a/*"), "without spaces, quotes or `*`"),
         (("--service", "a:80", "--ingress", "a", "--jwks-uri", "https://a/"), "the keys of --jwt-issuer"),

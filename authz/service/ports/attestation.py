@@ -34,6 +34,8 @@ _START_FIELD = 19
 MAX_REMEMBERED = 256
 _DIGESTS: dict[tuple[int, ...], str] = {}
 """By the file's identity and times: a file that runs cannot be written to."""
+SETTLED_SECONDS = 2.0
+"""A digest is remembered of files that did not change so recently: two changes in one tick of the clock look alike."""
 
 
 def boot_time() -> float:
@@ -131,9 +133,11 @@ def _binary(directory: int, with_digest: bool) -> tuple[str, str]:
         key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         digest = _DIGESTS.get(key)
         if digest is None:
-            if len(_DIGESTS) >= MAX_REMEMBERED:
-                _DIGESTS.clear()
-            digest = _DIGESTS[key] = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if time.time() - status.st_ctime > SETTLED_SECONDS:
+                if len(_DIGESTS) >= MAX_REMEMBERED:
+                    _DIGESTS.clear()
+                _DIGESTS[key] = digest
     if os.readlink("exe", dir_fd=directory) != path:
         raise ValueError("the process runs another binary by now")
     return path, digest

@@ -131,6 +131,17 @@ def test_a_content_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert attest(connection, BOTH, boot_time()).sha256 == digest(PYTHON)
 
 
+def test_the_content_of_a_file_that_just_changed_is_not_remembered(tmp_path: Path) -> None:
+    """Another change in the same tick would have the same times, and the digest of what it replaced."""
+    attestation._DIGESTS.clear()
+    fresh = shutil.copy(str(shutil.which("sleep")), tmp_path / "sleep")
+    with connected(tmp_path, "becomes", other=str(fresh)) as connection:
+        _until(lambda: attest(connection, BOTH, boot_time()).path == str(fresh))
+        assert attest(connection, BOTH, boot_time()).sha256 == digest(str(fresh))
+    changed = os.stat(fresh).st_ctime_ns
+    assert [key for key in attestation._DIGESTS if key[-1] == changed] == []
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it forks beside threads of other tests
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_another_users_process_is_unknown_to_whoever_may_not_look(tmp_path: Path) -> None:
