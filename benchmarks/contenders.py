@@ -214,16 +214,16 @@ def _server(name: str, merged: bool, command: Callable[[Field, int], tuple[Seque
     return start
 
 
-def _serve(place: Field, server: str, port: int, audit: str) -> list[str]:
+def _serve(place: Field, server: str, listen: str, audit: str) -> list[str]:
     serve = [sys.executable, "-m", "authz", "serve", "--server", server, "--workers", "1", "--audit", audit]
-    return [*serve, "--policies", str(place.folder / "policies"), "--listen", f"127.0.0.1:{port}"]
+    return [*serve, "--policies", str(place.folder / "policies"), "--listen", listen]
 
 
 @contextmanager
 def serving(place: Field, server: str, port: int) -> Iterator[Running]:
     """Our service alone, without a decision log."""
     body = place.subject.check_request()
-    running = place.run(server, _serve(place, server, port, "none")).wait(lambda: _allows(port, body))
+    running = place.run(server, _serve(place, server, f"127.0.0.1:{port}", "none")).wait(lambda: _allows(port, body))
     try:
         yield running
     finally:
@@ -233,7 +233,7 @@ def serving(place: Field, server: str, port: int) -> Iterator[Running]:
 def _authz(server: str, *, log: bool) -> Start:
     def command(place: Field, port: int) -> tuple[Sequence[str], Mapping[str, str]]:
         audit = f"file:{place.folder}/audit-{server}.jsonl" if log else "none"
-        return _serve(place, server, port, audit), {}
+        return _serve(place, server, f"127.0.0.1:{port}", audit), {}
 
     return _server(f"authz, {'hosted' if server == 'envoy' else server}{'' if log else ', no log'}", False, command)
 
@@ -368,8 +368,9 @@ def _native(carrier: str) -> Start:
     def start(place: Field) -> Contender:
         logs, port, admin = place.folder / f"logs-{carrier}", free_port(), free_port()
         logs.mkdir()
+        audit = f"file:{place.folder}/audit-native-{carrier}.jsonl"
         command = [
-            *_serve(place, "grpcio", port, f"file:{place.folder}/audit-native-{carrier}.jsonl"),
+            *_serve(place, "grpcio", f"127.0.0.1:{port}" if carrier == "grpc" else "none", audit),
             *("--access-logs", "grpc" if carrier == "grpc" else f"file:{logs}"),
             *("--admin", f"127.0.0.1:{admin}", "--access-log-positions", str(place.folder / f"positions-{carrier}")),
         ]

@@ -1,6 +1,5 @@
 """``authz serve``: the authorization server. What it says goes to standard error."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import click
 
 from authz.cli import COMMANDS, application, name_variables
 from authz.core.errors import LoadError, SettingsError
+from authz.service.ports.giving_way import GivingWay
 from authz.service.ports.log import log_to_stderr
 from authz.service.workers.serving import run
 from authz.settings.flags import TYPED, setting_flags
@@ -104,7 +104,8 @@ def serve(config: Path | None, **flags: Any) -> None:
         raise click.UsageError(str(error)) from error
     log_to_stderr(LogSettings.of(settings))
     try:
-        asyncio.run(run(settings, lambda line: click.echo(f"authz: {line}", err=True)))
+        giving_way = GivingWay()
+        giving_way.run(run(settings, lambda line: click.echo(f"authz: {line}", err=True), giving_way))
     except LoadError as error:
         click.echo(f"authz: {error}; nothing is served", err=True)  # each problem is in the log
         sys.exit(1)

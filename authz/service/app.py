@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from time import time
 
 from authz.admin.administration import create_app
@@ -21,15 +21,16 @@ from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
-from authz.core.resources import JwtRule
 from authz.service.check_function import CheckFunction
 from authz.service.evidence import PeerEvidence
 from authz.service.ids import DecisionIds
+from authz.service.key_statuses import inline_statuses
 from authz.service.loading.garbage import settle
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.record import NativeRecord
 from authz.service.ports.expiries import CertificateFiles
+from authz.service.ports.giving_way import GivingWay
 from authz.service.ports.handshakes import HANDSHAKES
 from authz.service.ports.http import AdminServer, make_admin_server
 from authz.service.ports.log import Announce, other_log_level, set_log_level
@@ -43,12 +44,11 @@ from authz.service.streams import JudgeCaller, stream_server
 from authz.settings.sections import Sections
 from authz.settings.settings import Settings
 from authz.sources.keys.http_proxy import Proxies
-from authz.sources.keys.source import KeySource
+from authz.sources.keys.source import KeySource, KeySourceStatus
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
-from authz.tokens.plan import faulty_inline_keys
 
 _log = logging.getLogger("authz.app")
 ServerOf = Callable[[CheckFunction, AskProvider, JudgeCaller | None], Server]
@@ -235,13 +235,7 @@ class App:
         tokens = self.function.tokens
         return ServiceStatus(
             reload=self.reloader.status,
-            key_sets=tuple(
-                KeySetStatus(
-                    key.source, key.keys, key.fetched_at, key.last_error, key.fetches, key.failures, key.skipped
-                )
-                for key in self.keys.status()
-            )
-            + self._inline_keys,
+            key_sets=(*map(_fetched_status, self.keys.status()), *self._inline_keys),
             token_cache=None
             if tokens is None
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.tokens.cache_size),
@@ -268,23 +262,19 @@ class App:
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
         rules = [rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules]
-        self.keys.update(rules)  # first, so that the rules of the snapshot find their keys
-        self._inline_keys = tuple(_inline_status(rules, snapshot.loaded_at))
+        if self._settings.server.listen:  # what only records verifies no token
+            self.keys.update(rules)  # first, so that the rules of the snapshot find their keys
+        self._inline_keys = tuple(inline_statuses(rules, snapshot.loaded_at))
         self.function.replace(snapshot)
         if self.native is not None:
             self.native.replace(snapshot)
 
 
-def _inline_status(rules: Iterable[JwtRule], loaded_at: float) -> Iterator[KeySetStatus]:
-    """Key sets within policies are shown where something of them is not used."""
-    for name, state in faulty_inline_keys(rules).items():
-        keys = state.key_set.keys if state.key_set is not None else ()
-        skipped = state.key_set.skipped if state.key_set is not None else ()
-        _log.warning("key set %s: not used: %s", name, "; ".join(skipped) or state.error)
-        yield KeySetStatus(name, len(keys), loaded_at, state.error, skipped=skipped)
+def _fetched_status(key: KeySourceStatus) -> KeySetStatus:
+    return KeySetStatus(key.source, key.keys, key.fetched_at, key.last_error, key.fetches, key.failures, key.skipped)
 
 
-async def run(settings: Settings, announce: Announce) -> None:
+async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> None:
     """
     Serve until SIGTERM, SIGINT or SIGQUIT, then drain; a second signal stops at once.
 
@@ -310,6 +300,8 @@ async def run(settings: Settings, announce: Announce) -> None:
     on_signals(signalled, others, announce)
     try:
         await app.start()
+        if app.native is not None and not settings.listen and not app.streams:
+            giving_way.begin(app.native.is_behind)
         await stopping.wait()
         announce("draining  health is NOT_SERVING, press again to stop at once")
         if not await first_done(app.stop(), at_once.wait()):

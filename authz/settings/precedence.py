@@ -60,6 +60,15 @@ def _is_file(carrier: str) -> bool:
 def _check_access_logs(settings: Settings) -> None:
     """Refuse what could not be counted or kept rightly."""
     on_listen = "grpc" in settings.access_logs
+    if not settings.listen:
+        if not settings.access_logs:
+            raise SettingsError("`listen: none` needs `access_logs`: there would be nothing to do")
+        if on_listen:
+            raise SettingsError(
+                "`access_logs: grpc` receives on `listen`, which is none; give it an address of its own"
+            )
+        if settings.server == "envoy":
+            raise SettingsError("`server: envoy` has nothing to host with `listen: none`; leave it out")
     if on_listen and settings.server == "envoy":
         raise SettingsError(
             "`access_logs: grpc` receives on `listen`, which needs `server: grpcio`; give it an address of its own, "

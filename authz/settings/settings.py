@@ -31,7 +31,8 @@ class Settings(BaseSettings):
     )
     listen: tuple[str, ...] = Field(
         default=("127.0.0.1:9191",),
-        description="where Envoy asks: host:port, unix:/path or unix-abstract:name; several allowed",
+        description="where Envoy asks: host:port, unix:/path or unix-abstract:name; several allowed; none: nobody is "
+        "answered, and access logs are recorded in a way that leaves the processor to the proxies",
     )
     socket_mode: str = Field(
         default="660",
@@ -249,7 +250,9 @@ class Settings(BaseSettings):
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
-            raise ValueError("expected at least one address")
+            raise ValueError("expected at least one address, or none for a server that only records access logs")
+        if value == ("none",):
+            return ()
         for address in value:
             if not _is_address(address):
                 raise ValueError(f"`{address}` is not one of host:port, unix:/path and unix-abstract:name")

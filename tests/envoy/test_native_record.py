@@ -63,14 +63,16 @@ class Serving:
 
 
 @contextmanager
-def serving(mesh: NativeMesh, *flags: str, server: str = "grpcio", workers: int = 1) -> Iterator[Serving]:
+def serving(
+    mesh: NativeMesh, *flags: str, server: str = "grpcio", workers: int = 1, listen: str = "unix:run/authz.sock"
+) -> Iterator[Serving]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AUTHZ_", "GRPC_"))}
     environment |= {"AUTHZ_AUDIT_QUERY_VALUES": "page", "AUTHZ_ACCESS_LOG_VERIFY": "1"}
     log = open(mesh.state / "authz.txt", "ab")  # noqa: SIM115  # the process' until it ends
     process = subprocess.Popen(
         [
             *COMMAND, "--policies", "policies", "--workers", str(workers), "--server", server,
-            "--listen", "unix:run/authz.sock",
+            "--listen", listen,
             "--admin", "127.0.0.1:0", "--audit", "file:audit.jsonl",
             "--drain-delay-seconds", "0",
             *(flags or ("--access-logs", "file:logs")),
@@ -139,11 +141,13 @@ def mesh(tmp_path: Path) -> NativeMesh:
     return NativeMesh.new(tmp_path)
 
 
-@pytest.mark.parametrize("carrier", ["file", "grpc"])
+@pytest.mark.parametrize("carrier", ["file", "grpc", "file, nobody asks"])
 def test_the_record_of_a_log_entry_is_that_of_a_check(tmp_path: Path, carrier: str) -> None:
     mesh = NativeMesh.new(tmp_path, "run/authz.sock" if carrier == "grpc" else "")
     good = token(groups=["admin", "x"])
-    with mesh.envoy(), serving(mesh, "--access-logs", "grpc" if carrier == "grpc" else "file:logs") as server:
+    listen = "none" if carrier.endswith("nobody asks") else "unix:run/authz.sock"
+    logs = "grpc" if carrier == "grpc" else "file:logs"
+    with mesh.envoy(), serving(mesh, "--access-logs", logs, listen=listen) as server:
         asked = [
             (get(mesh.http, "/ok/1?page=2&secret=x", (("user-agent", "curl/8"),)), 200),
             (get(mesh.http, "/audit/1"), 200),

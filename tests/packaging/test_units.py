@@ -79,7 +79,7 @@ def can_boot() -> str:
 
 @pytest.mark.slow
 def test_a_real_systemd_runs_all_of_them_in_their_sandbox(tmp_path: Path) -> None:
-    """In namespaces with file systems of their own: an authority, a workload that joins, two servers, a renderer."""
+    """In namespaces with their own files: an authority, a workload that joins, two servers, a renderer, a recorder."""
     if reason := can_boot():
         pytest.skip(reason)
     done = subprocess.run(
@@ -105,6 +105,8 @@ def test_a_real_systemd_runs_all_of_them_in_their_sandbox(tmp_path: Path) -> Non
         "other socket stays": True,
         "record": "authz:envoy 0640",
         "rendered": "authz:envoy 0640",
+        "gives way": True,
+        "positions": "authz:envoy 0640",
         "active": {"authz-ca": "active", "authz-join@web": "active"},
         "failed": "",
         "seccomp": "2",

@@ -155,3 +155,21 @@ def test_what_stops_it_from_starting_is_said_without_a_traceback(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+async def test_a_server_that_nobody_asks_fetches_no_key_and_stops_while_it_gives_way(tmp_path: Path) -> None:
+    policies = write_policies(tmp_path)
+    (policies / "jwt.yaml").write_text(
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: jwt, namespace: default}\n"
+        "spec: {jwtRules: [{issuer: 'https://a.test', jwksUri: 'http://127.0.0.1:9/keys'}]}\n"
+    )
+    (tmp_path / "logs").mkdir()
+    flags = ["--policies", str(policies), "--listen", "none", "--access-logs", f"file:{tmp_path}/logs"]
+    async with worker(*flags, audit="none", keys_timeout_seconds=30) as service:
+        await service.says("health is SERVING")
+        assert not [line for line in service.lines if "waiting" in line or "listening" in line]
+        service.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            await service.process.communicate()
+        assert service.process.returncode == 0

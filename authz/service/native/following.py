@@ -75,6 +75,11 @@ class Following:
         """Bytes of the file that are not yet read."""
         return self._follower.behind()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits than may while others need the processor."""
+        return self._follower.behind() >= self._backlog
+
     async def run(self) -> None:
         """Follow for ever. Trouble is told and tried again; nothing is skipped because of it."""
         loop = asyncio.get_running_loop()
@@ -128,7 +133,7 @@ class Following:
         """Pause where the time by the clock tells that others waited for the processor, and not too much waits here."""
         worked, is_busy = self._worked, self._took > BUSY * self._worked
         self._worked = self._took = 0.0
-        if is_busy and self._follower.behind() < self._backlog:
+        if is_busy and not self.is_behind:
             await asyncio.sleep(PAUSES * worked)
 
     async def close(self) -> None:

@@ -79,6 +79,10 @@ class NativeRecord:
         if self._gaps is not None:
             self._gaps.close()
 
+    def is_behind(self) -> bool:
+        """Whether more waits in a directory than may while others need the processor."""
+        return any(one.is_behind for one in self._following)
+
     def status(self) -> NativeStatus:
         """The status of carriers and judge as one."""
         told = self.intake.status()

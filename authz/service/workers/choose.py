@@ -14,6 +14,8 @@ def choose_server(settings: Settings) -> tuple[Settings, str]:
     """
     if settings.server != "auto":
         return settings, ""
+    if not settings.listen:
+        return _with(settings, "grpcio"), "none: access logs are recorded, no check is answered"
     if "grpc" in settings.access_logs:
         why = (
             "`access_logs: grpc` receives on its addresses; with one of their own, `grpc:ADDRESS`, Envoy could host it"

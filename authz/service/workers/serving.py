@@ -8,6 +8,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+from authz.service.ports.giving_way import GivingWay
 from authz.service.ports.log import Announce
 from authz.service.ports.signals import on_signals
 from authz.service.ports.waiting import first_done
@@ -19,11 +20,14 @@ from authz.settings.sections import AdminSettings
 from authz.settings.settings import Settings
 
 
-async def run(settings: Settings, announce: Announce) -> None:
+async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> None:
     """
     Serve until SIGTERM, SIGINT or SIGQUIT, with as many workers as the settings say; SIGHUP rolls them.
 
     SIGUSR1 lets all workers reopen audit files, SIGUSR2 switches the log level of all to debug and back.
+
+    Args:
+        giving_way: what runs this; told to begin by a server that only records.
 
     Raises:
         LoadError, SettingsError: the start failed.
@@ -31,10 +35,10 @@ async def run(settings: Settings, announce: Announce) -> None:
     settings, why = choose_server(settings)
     if why:
         announce(f"server    {why}")
-    if settings.server == "grpcio" and worker_count(settings) == 1:
+    if settings.server == "grpcio" and (worker_count(settings) == 1 or not settings.listen):
         from authz.service.app import run as run_in_process  # 40 MB that a supervisor never uses
 
-        await run_in_process(settings, announce)
+        await run_in_process(settings, announce, giving_way)
         return
     from authz.service.workers.admin import WorkersAdmin  # needs httpx, which a single worker may never
 

@@ -45,3 +45,10 @@ def test_streams_to_addresses_of_their_own_leave_the_choice(
 ) -> None:
     monkeypatch.setattr(choose, "find_hosting", lambda: Hosting(Path("/x/envoy"), Path("/x/m.so"), Path("/x/lib.so")))
     assert choose.choose_server(Settings(access_logs=(carrier,)))[0].server == server
+
+
+def test_nothing_is_chosen_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "find_hosting", lambda: pytest.fail("nobody asked"))
+    settings, why = choose.choose_server(Settings(listen=("none",), access_logs=("file:logs",)))
+    assert (settings.server, settings.listen) == ("grpcio", ())
+    assert why == "none: access logs are recorded, no check is answered"
