@@ -16,14 +16,14 @@ from authz.core.errors import AuthzError, LoadError
 
 COMMANDS = {
     "init": "Write the first files of a mesh of your own.",
-    "up": "Start that mesh on this machine, for trying.",
+    "up": "Start that mesh on this machine, to try it.",
     "serve": "Answer Envoy's questions: the authorization server.",
     "status": "Ask a running server whether it is ready, and which policies are in force.",
     "validate": "Check policies, every problem at once.",
     "check": "Decide one request.",
     "explain": "Decide one request, and say why.",
     "test": "Run suites of test cases against policies.",
-    "analyze": "Ask a whole set of policies for traps.",
+    "analyze": "Look for traps in a whole set of policies.",
     "audit": "Read the record of decisions.",
     "mtls": "Find out where STRICT mutual TLS is safe.",
     "compile": "Compile policies to filters that Envoy decides by itself.",

@@ -12,13 +12,13 @@ from authz.core.attributes import Workload
 from authz.core.errors import Problem, Severity
 
 
-@click.command("analyze", short_help="Ask a whole set of policies for traps.")
+@click.command("analyze", short_help="Look for traps in a whole set of policies.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @click.option(
     "--mesh",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
-    help="Istio's MeshConfig, or a mesh description: then selectors are compared with its workloads.",
+    help="Istio's MeshConfig, or a mesh description, with whose workloads selectors are then compared.",
 )
 @out.answer_form("table", "json")
 @click.option(
@@ -27,7 +27,7 @@ from authz.core.errors import Problem, Severity
 )  # fmt: skip
 def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tuple[str, ...]) -> None:
     """
-    Look for policies that are valid but hardly mean what was meant (exit 3 if there are findings).
+    Look for policies that are valid but probably do not mean what their author meant (exit 3 if there are findings).
 
     Every code is explained in docs/findings.md. Warnings of validation are included.
 

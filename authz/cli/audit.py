@@ -186,7 +186,7 @@ def show(path: Path, output: str, wanted_id: str) -> None:
     """
     Show one decision by its id, the `x-authz-decision-id` of a denied response.
 
-    ID may also be a trace id or an `x-request-id`: of several decisions that share it a table is shown.
+    ID may also be a trace id or an `x-request-id`: several decisions that share it are shown as a table.
 
     \b
     authz audit show 6b019f90c2eb880000000001 --log /var/log/authz/audit.jsonl

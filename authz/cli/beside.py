@@ -1,4 +1,4 @@
-"""What is told beside a decision: mTLS, tokens, ports, rules that nearly fired, what a header of claims holds."""
+"""What is said beside a decision: mTLS, tokens, ports, rules that nearly fired, what a header of claims holds."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from authz.core.stage_words import mtls_in_words, token_in_words
 
 
 def notes_of(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:
-    """What is to be known of mTLS, tokens, ports and paths, each by its name."""
+    """What to know about mTLS, tokens, ports and paths, each by its name."""
     policies, before = answer.policies, answer.before
     if policies.port_modes or decision.stage is Stage.PEER_AUTHENTICATION:
         yield "mTLS", mtls_in_words(policies, before)
@@ -30,15 +30,15 @@ def notes_of(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]
     if decision.stage is Stage.NORMALIZATION:
         yield "path", "Envoy answers 400 to a raw blank, a control character or text that is not ASCII; encode it"
     if not decision.is_allowed and (wide := _mesh_wide(answer, decision)):
-        yield "scope", f"{wide} is of the root namespace and has no selector, so it applies to every workload (RE-15)"
+        yield "scope", f"{wide} is in the root namespace and has no selector, so it applies to every workload (RE-15)"
     if decision.stage is Stage.DEFAULT and decision.audit:
-        yield "AUDIT", "it only marks the request; to refuse it takes a DENY policy"
+        yield "AUDIT", "it only marks the request; refusing takes a DENY policy"
     if decision.stage is Stage.DENY and before.http is None:
-        yield "TCP", "on TCP what a DENY rule asks of HTTP is left out, and the rest of it stands (AP-70)"
+        yield "TCP", "on TCP the HTTP conditions of a DENY rule are left out, and the rest of it stands (AP-70)"
 
 
 def _mesh_wide(answer: Explained, decision: Decision) -> str:
-    """The policy that decided or came closest, if it stands for the whole mesh and the workload is of elsewhere."""
+    """The policy that decided or came closest, if it is mesh-wide and the workload is in another namespace."""
     nearest, root = answer.explanation.nearest, answer.engine.mesh.root_namespace
     rule = decision.rule or (nearest.reference if nearest is not None else None)
     if answer.before.destination.workload.namespace == root or (rule is not None and rule.namespace != root):
@@ -57,7 +57,7 @@ def _without_token(answer: Explained, decision: Decision) -> Iterator[str]:
     sought = token_in_words(policies, seen)
     if decision.stage is Stage.DEFAULT:
         sent = f"; {sought}" if seen.header("authorization") else ""
-        yield f"none, and none is required: RequestAuthentication alone admits requests without (RA-3){sent}"
+        yield f"none, and none is required: RequestAuthentication alone admits requests without one (RA-3){sent}"
     elif decision.stage is Stage.CUSTOM and seen.header("authorization"):
         yield "not verified: CUSTOM policies are asked before tokens are (EV-2)"
     elif decision.stage is Stage.JWT and policies.policies:
@@ -68,7 +68,7 @@ def _without_token(answer: Explained, decision: Decision) -> Iterator[str]:
 
 
 def _alternatives(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:
-    """A rule that asks for nothing of the caller decided, beside one that asks for nothing else (AP-9)."""
+    """A rule that asks nothing of the caller decided, beside one that asks only who the caller is (AP-9)."""
     rule = decision.rule
     if rule is None:
         return
@@ -76,7 +76,7 @@ def _alternatives(answer: Explained, decision: Decision) -> Iterator[tuple[str, 
         is_its = (policy.metadata.namespace, policy.metadata.name) == (rule.namespace, rule.policy)
         is_found = policy.action is Action.ALLOW and is_its and not opens_some(policy.rules[rule.index])  # AN-25
         if is_its and not is_found and rule.index in parted(policy.rules):
-            yield "rules", "each dash begins a rule, and one is enough: this one asks for nothing of the caller (AP-9)"
+            yield "rules", "each dash begins a rule, and one is enough: this one asks nothing of the caller (AP-9)"
 
 
 def _missed(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:

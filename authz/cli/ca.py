@@ -67,7 +67,7 @@ def init(
     authz ca init --ca ca --root root.pem --chain intermediate.pem --key intermediate.key
     """
     if (directory / "authorities.json").exists():
-        raise SettingsError(f"`{directory}` holds an authority already; rotate it with `authz ca root prepare`")
+        raise SettingsError(f"`{directory}` already holds an authority; rotate it with `authz ca root prepare`")
     now = time.time()
     domain = trust_domain_of(trust_domain)
     adopted = adopted_authority(root, chain, key, now, domain)
@@ -85,7 +85,9 @@ def init(
 @click.option("--dns", multiple=True, help="A DNS name in the certificate; may be repeated.")
 @click.option("--ip", "addresses", multiple=True, help="An IP address in a server certificate; may be repeated.")
 @click.option("--server", is_flag=True, help="A web server's certificate for --dns, without a SPIFFE ID.")
-@click.option("--ttl", type=click.FloatRange(1), help="Life in seconds. By default a day; for a web server 90 days.")
+@click.option(
+    "--ttl", type=click.FloatRange(1), help="Lifetime in seconds: by default a day, for a web server 90 days."
+)
 @KEY_TYPE
 @click.option(
     "--out",
@@ -113,7 +115,7 @@ def issue(
     if bool(spiffe_id) == server:
         raise click.UsageError("give a SPIFFE ID, or --server with --dns")
     if spiffe_id and addresses:
-        raise click.UsageError("--ip belongs to --server")
+        raise click.UsageError("--ip needs --server")
     authority, now = load(directory), time.time()
     try:
         if spiffe_id:

@@ -34,11 +34,11 @@ def bundle() -> None:
     "form",
     type=click.Choice(["pem", "spiffe", "jwks"]),
     default="pem",
-    help="PEM, the SPIFFE bundle document, or the keys of tokens alone.",
+    help="PEM, the SPIFFE bundle document, or the token keys alone.",
 )
 def bundle_show(directory: Path, form: str) -> None:
     """
-    Print the trust bundle: roots as PEM, roots and keys of tokens as SPIFFE's JWK Set, or the latter for anybody.
+    Print the trust bundle: roots as PEM, roots and token keys as SPIFFE's JWK Set, or the token keys alone.
 
     \b
     authz ca bundle show --ca ca --format spiffe
@@ -93,7 +93,7 @@ def federation_validate(file: Path, trust_domain: str) -> None:
 @click.option(
     "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory of the bundles."
 )
-@click.option("--watch", is_flag=True, help="Go on, at the pace that each bundle asks for, until SIGTERM.")
+@click.option("--watch", is_flag=True, help="Keep fetching, at the pace that each bundle asks for, until SIGTERM.")
 def federation_refresh(file: Path, out: Path, watch: bool) -> None:
     """
     Fetch every bundle to OUT/<trust domain>.json. Exit code 3: one could not be fetched.

@@ -40,7 +40,7 @@ def token_create(spiffe_id: str, directory: Path, ttl: float) -> None:
     try:
         wanted = SpiffeId.parse(spiffe_id)
         if wanted.trust_domain != authority.trust_domain:
-            raise ValueError(f"`{wanted}` is not of the trust domain `{authority.trust_domain}`")
+            raise ValueError(f"`{wanted}` is not in the trust domain `{authority.trust_domain}`")
         text, kept = make_token(os.urandom(TOKEN_BYTES), wanted, time.time(), ttl)
     except ValueError as error:
         raise SettingsError(str(error)) from error

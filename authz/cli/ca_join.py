@@ -71,7 +71,7 @@ def join(
     if watch and token_file is not None and not renew:
         raise click.UsageError("--watch with --token-file needs --renew: the door for tokens renews nothing")
     if renew and not watch:
-        raise click.UsageError("--renew belongs to --watch")
+        raise click.UsageError("--renew needs --watch")
     enrolling = Enrolling(server, bundle, out, KeyType(key_type), server_name)
     try:
         until = enrolling.valid_until(time.time()) if watch else None

@@ -34,7 +34,7 @@ def jwt() -> None:
 @jwt.command()
 @click.argument("spiffe_id")
 @DIRECTORY
-@click.option("--audience", multiple=True, required=True, help="Who shall accept the token; may be repeated.")
+@click.option("--audience", multiple=True, required=True, help="Who is to accept the token; may be repeated.")
 @click.option(
     "--ttl", type=click.FloatRange(1, MAX_JWT_SVID_TTL_SECONDS), default=JWT_SVID_TTL_SECONDS, help="Seconds."
 )
@@ -50,10 +50,10 @@ def mint(spiffe_id: str, directory: Path, audience: tuple[str, ...], ttl: float,
     try:
         wanted = SpiffeId.parse(spiffe_id)
         if wanted.trust_domain != authority.trust_domain:
-            raise ValueError(f"`{wanted}` is not of the trust domain `{authority.trust_domain}`")
+            raise ValueError(f"`{wanted}` is not in the trust domain `{authority.trust_domain}`")
         key = change_jwt_keys(directory, lambda keys: keys.kept_current(now)).active(now)
         if key is None:
-            raise ValueError("no key signs now: the next one begins later")
+            raise ValueError("no key signs now: the next one starts later")
         issued = sign_jwt_svid(key, wanted, audience, now, ttl, jwt_issuer)
     except ValueError as error:
         raise SettingsError(str(error)) from error
@@ -76,7 +76,7 @@ def mint(spiffe_id: str, directory: Path, audience: tuple[str, ...], ttl: float,
 @jwt.command()
 @click.argument("token_file", type=click.File("r"))
 @DIRECTORY
-@click.option("--audience", required=True, help="Whom the token must be for.")
+@click.option("--audience", required=True, help="The audience that the token must have.")
 def validate(token_file: TextIO, directory: Path, audience: str) -> None:
     """
     Validate a JWT-SVID from a file, or - for standard input. Exit code: 0 valid, 3 not, and why.
@@ -119,7 +119,7 @@ def show(directory: Path, form: str) -> None:
 @jwt.command()
 @DIRECTORY
 @click.option("--after", type=click.FloatRange(0), default=ROTATION_SECONDS, help="Seconds until the new key signs.")
-@click.option("--revoke", is_flag=True, help="The new key signs at once, and no other is published any more.")
+@click.option("--revoke", is_flag=True, help="The new key signs at once, and no other key is published any more.")
 def rotate(directory: Path, after: float, revoke: bool) -> None:
     """
     Make another key. Verifiers see it before it signs; with --revoke, tokens of the old ones are refused.

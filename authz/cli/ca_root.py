@@ -54,7 +54,7 @@ def root_prepare(directory: Path, key_type: str, root_file: Path | None, chain: 
 
 
 ADMIN = click.option(
-    "--admin", "admins", multiple=True, help="Administration of an Envoy to look at first; may be repeated."
+    "--admin", "admins", multiple=True, help="Admin interface of an Envoy to look at first; may be repeated."
 )
 UNCHECKED = click.option("--unchecked", is_flag=True, help="Do not look at any Envoy first.")
 
@@ -86,7 +86,7 @@ def root_activate(directory: Path, authority_id: str, admins: tuple[str, ...], u
 @click.argument("authority_id", default="")
 def root_taint(directory: Path, authority_id: str) -> None:
     """
-    Have everything renewed that an old authority signed.
+    Have everything that an old authority signed renewed.
 
     \b
     authz ca root taint --ca ca
@@ -103,7 +103,7 @@ def root_taint(directory: Path, authority_id: str) -> None:
 @UNCHECKED
 def root_retire(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
     """
-    Stop trusting an authority. Exit code 3: an Envoy still serves certificates of it.
+    Stop trusting an authority. Exit code 3: an Envoy still serves its certificates.
 
     \b
     authz ca root retire --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
@@ -113,7 +113,7 @@ def root_retire(directory: Path, authority_id: str, admins: tuple[str, ...], unc
     kept = [authority.id for authority in changed.authorities if authority.state is not AuthorityState.PREPARED]
     issued = list(Ledger(directory / LEDGER_FILE).read())
     late = [name for name, served in read_proxies(admins).items() if still_served(served, issued, kept)]
-    _refuse_if(late, "still serves certificates of it")
+    _refuse_if(late, "still serves its certificates")
     changed.save(directory)
     terminal.say(f"retired; trusted are {', '.join(a.id for a in changed.authorities)}")
 
@@ -156,7 +156,7 @@ def intermediate() -> None:
 @click.option("--key", type=PEM_FILE, help="The key of your own intermediate.")
 def intermediate_renew(directory: Path, key_type: str, chain: Path | None, key: Path | None) -> None:
     """
-    Sign by another intermediate of the same root, before the one in use expires. Nobody's trust changes.
+    Sign with another intermediate of the same root, before the one in use expires. Nobody's trust changes.
 
     \b
     authz ca intermediate renew --ca ca
@@ -171,4 +171,4 @@ def intermediate_renew(directory: Path, key_type: str, chain: Path | None, key: 
     changed = _step(lambda: renew(before, now, key_type=KeyType(key_type), adopted=adopted))
     changed.save(directory)
     end = min(c.not_valid_after_utc.timestamp() for c in (*changed.active.chain, changed.active.root))
-    terminal.say(f"{changed.active.id} signs by another intermediate, until {time_of(end)}")
+    terminal.say(f"{changed.active.id} signs with another intermediate, until {time_of(end)}")

@@ -111,14 +111,14 @@ def _facts(answer: Explained, decision: Decision) -> list[tuple[str, str]]:
 def _no_rules(answer: Explained) -> str:
     """Why there is no rule to be close to."""
     if answer.before.http is None:
-        return "none: on TCP an ALLOW rule that asks for anything of HTTP is left out (AP-69)"
+        return "none: on TCP an ALLOW rule with any HTTP condition is left out (AP-69)"
     allow = [policy for policy in answer.policies.policies if policy.action is Action.ALLOW and not policy.dry_run]
     names = ", ".join(f"{policy.namespace}/{policy.name}" for policy in allow)
     return f"none: {names} has no rules and so allows nothing; only another ALLOW policy admits (AP-4)"
 
 
 def _context(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]:
-    """What is not of the decision itself but may be the cause: mTLS, a token that nobody wants, absent policies."""
+    """What is not in the decision itself but may be its cause: mTLS, a token that nobody wants, absent policies."""
     notes = list(notes_of(answer, decision))
     yield from (note for note in notes if note[0] in ("mTLS", "token"))
     for problem in near_findings(answer):
@@ -132,7 +132,7 @@ def _context(answer: Explained, decision: Decision) -> Iterator[tuple[str, str]]
 
 
 def _not_here(answer: Explained, decision: Decision) -> list[str]:
-    """Objects that do not apply, where that may be what puzzles; nearest first."""
+    """Objects that do not apply, where that may explain the decision; nearest first."""
     policies, workload = answer.policies, answer.before.destination.workload
     if decision.stage is Stage.DEFAULT or not policies.policies:
         return passed_over(answer.engine, workload)

@@ -66,8 +66,9 @@ def command(
     """
     Compile the policies of one workload to Envoy's own filters.
 
-    HTTP filters stand before the router, network filters before the TCP proxy. Where something must stay with the
-    check nothing is written, the reasons are told, and the exit code is 3: filters without it would decide otherwise.
+    HTTP filters stand before the router, network filters before the TCP proxy. If something must stay with
+    the check, nothing is written, the reasons are given and the exit code is 3: filters without it would decide
+    otherwise.
 
     \b
     authz compile --policies policies/ --mesh mesh.yaml --to reviews-v1 --report

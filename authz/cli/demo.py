@@ -111,7 +111,7 @@ def command(
     authz demo --authz embedded      without a server: every proxy decides by itself
     """
     if not check and (keep or pattern or compose or form != "table" or outage != OUTAGE_SECONDS):
-        raise click.UsageError("--keep, --run, --outage, --compose and --output belong to --check")
+        raise click.UsageError("--keep, --run, --outage, --compose and --output need --check")
     if outage != OUTAGE_SECONDS and (compose or secrets != Secrets.SDS.value):
         raise click.UsageError("--outage needs the authority as a process: --secrets sds without --compose")
     _refuse_mixed(authz, enforce, server, compose=compose)
@@ -138,13 +138,15 @@ def command(
 
 
 def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool) -> None:
-    """Refuse options of which one makes the other pointless."""
+    """Refuse options that make each other pointless."""
     if server is not None and authz == Authz.EMBEDDED.value:
         raise click.UsageError("--server is for a separate server, which --authz embedded does not start")
     if compose and (server is not None or authz == Authz.EMBEDDED.value):
-        raise click.UsageError("--authz and --server are not for --compose: its containers run what their file says")
+        raise click.UsageError("--compose takes neither --authz nor --server: its containers run what their file says")
     if enforce == Enforce.NATIVE.value and authz == Authz.EMBEDDED.value:
-        raise click.UsageError("--enforce native is not for --authz embedded: no proxy has anything to ask itself")
+        raise click.UsageError(
+            "--enforce native leaves proxies nothing to ask, so it does not go with --authz embedded"
+        )
 
 
 def _inputs(policies: Path | None, mesh: Path | None, console: Console, *, check: bool) -> Inputs:

@@ -36,7 +36,7 @@ class Visit:
     findings: list[Finding] = field(default_factory=list)
     checked: set[int] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
-    """What was named and could not be asked."""
+    """What was named but could not be asked."""
 
     def add(self, numbers: Iterable[int], found: Iterable[Finding]) -> None:
         """These checks were asked, with this outcome."""
@@ -51,7 +51,7 @@ class Visit:
     "--envoy-admin",
     metavar="ADDRESS",
     multiple=True,
-    help="An Envoy's administration: the path of its socket, or host:port; may be repeated.",
+    help="An Envoy's admin interface: the path of its socket, or host:port; may be repeated.",
 )
 @click.option(
     "--policies", "-p", metavar="PATH", multiple=True, type=click.Path(exists=True), help="Policies; may be repeated."
@@ -75,9 +75,9 @@ def command(
     state: Path | None, ca: Path | None, entries: Path | None, ask_issuers: bool, output: str,
 ) -> None:  # fmt: skip
     """
-    Say what is not as docs/hardening.md wants it; what is not given is not looked at, and named.
+    Say what is not as docs/hardening.md wants it; checks of what is not given are listed as not made.
 
-    Run it as the user of what it looks at: what cannot be read cannot be judged. Nothing is changed.
+    Run it as the user who owns what it looks at: what cannot be read cannot be judged. Nothing is changed.
     Exit code: 0 nothing to do, 3 findings, 1 something that was named does not answer.
 
     \b
@@ -150,7 +150,7 @@ def _policies(visit: Visit, paths: Sequence[str], mesh: Path | None, *, ask_issu
 
 
 def _sidecars(mesh: Path | None) -> list[Workload]:
-    """The described workloads whose ports PeerAuthentication is about: a gateway's own are its Gateway's matter."""
+    """The described workloads whose ports PeerAuthentication is about: those of a gateway belong to its Gateway."""
     if mesh is None or b"WorkloadEntry" not in mesh.read_bytes():
         return []
     described = policy_files.read_workloads(str(mesh)).workloads
@@ -178,7 +178,7 @@ def _entries(visit: Visit, file: Path, ca: Path | None) -> None:
     from authz.identity.registration import read_entries
 
     data = file.read_bytes()
-    named = re.search(rb"spiffe://([a-z0-9._-]+)/", data)  # of one trust domain all: another one is a problem
+    named = re.search(rb"spiffe://([a-z0-9._-]+)/", data)  # all of one trust domain: another one is a problem
     domain = load(ca).trust_domain if ca is not None else TrustDomain(named[1].decode() if named else "cluster.local")
     entries, problems = read_entries(str(file), data, domain)
     if problems:

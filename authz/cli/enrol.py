@@ -1,8 +1,9 @@
 """
 A workload's side of enrolment: make a key, ask with a token or the SVID at hand, write the files by rename.
 
-The private key never leaves. Whoever watches renews at half life, and at once when the authority has begun to sign by
-another one, so that a change of the root reaches certificates in files as it reaches those of secret discovery.
+The private key never leaves. With ``--watch`` the certificate is renewed at half life, and at once when the authority
+has begun to sign with another one, so that a change of the root reaches certificates in files as it reaches those of
+secret discovery.
 """
 
 import threading
@@ -23,7 +24,7 @@ from authz.identity.secret_files import FILE_NAME, read_secret, write_file, writ
 
 TIMEOUT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
-"""How often whoever watches asks what is trusted, and tries again what failed."""
+"""How often ``--watch`` asks what is trusted, and retries what failed."""
 SERVICE = "authz.identity.v1.Enrolment"
 REFUSALS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
 
@@ -67,7 +68,7 @@ class Enrolling:
 
     def follow(self, now: float) -> bool:
         """
-        Fetch what is trusted; say whether the authority signs by another one than what lies in ``out``.
+        Fetch what is trusted; say whether the authority now signs with another one than that which signed ``out``.
 
         Raises what ``enrol`` does.
         """

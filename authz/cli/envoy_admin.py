@@ -1,4 +1,4 @@
-"""Ask Envoys, by their administration, what they serve: an address is a socket's path or ``host:port``."""
+"""Ask Envoys, by their admin interface, what they serve: an address is a socket's path or ``host:port``."""
 
 import http.client
 import socket
@@ -31,7 +31,7 @@ def read_proxy(address: str) -> tuple[Served, ...]:
 
 
 def get(address: str, path: str) -> str:
-    """Ask one page of a proxy's administration. Raises FetchError."""
+    """Ask one page of a proxy's admin interface. Raises FetchError."""
     return dated(address, path)[0]
 
 

@@ -30,7 +30,7 @@ from authz.starter.written import RUN, written_files
 @click.option("--ingress", metavar="NAME", default="", help="The service that a gateway leads to from outside.")
 @click.option(
     "--jwt-issuer", metavar="URL", default="",
-    help="Whose tokens the gateway takes.  [default: an issuer for trying, which `authz up` runs]",
+    help="Whose tokens the gateway takes.  [default: a trial issuer, which `authz up` runs]",
 )  # fmt: skip
 @click.option(
     "--jwks-uri", metavar="URL", default="",
@@ -48,12 +48,12 @@ from authz.starter.written import RUN, written_files
 )  # fmt: skip
 @click.option(
     "--from-compose", "compose", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Take services and calls from a compose file; other options add to them or count in their place.",
+    help="Take services and calls from a compose file; other options add to them or replace them.",
 )  # fmt: skip
 @click.option("--namespace", metavar="NAME", default="default", help="Namespace of the services.")
 @click.option("--trust-domain", metavar="NAME", default="cluster.local", help="Trust domain of the mesh.")
-@click.option("--first-port", metavar="N", type=int, default=FIRST_PORT, help="The proxies' ports are counted from N.")
-@click.option("--force", is_flag=True, help="Write over files that are there.")
+@click.option("--first-port", metavar="N", type=int, default=FIRST_PORT, help="Ports of the proxies start at N.")
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
 def command(
     folder: Path,
     services: tuple[str, ...],
@@ -73,7 +73,7 @@ def command(
     Write a mesh description, policies, test cases and a run script into DIR.
 
     Nothing is allowed but the calls that are named: mutual TLS everywhere, one ALLOW for each call, a token at the
-    gateway. `authz up` then starts it. At a terminal, what to write is asked when no service is named.
+    gateway. `authz up` then starts it. At a terminal, it asks what to write when no service is named.
 
     \b
     authz init shop --service web:8080 --service api:9000 --call web:api --ingress web
@@ -124,8 +124,8 @@ def write(folder: Path, files: Mapping[str, str], *, force: bool) -> None:
     there = [name for name in files if (folder / name).exists() or (folder / name).is_symlink()]
     if there and not force:
         raise click.ClickException(
-            f"{folder / there[0]}{f' and {len(there) - 1} more' if len(there) > 1 else ''} would be written over; "
-            "name another folder, or write over them with --force"
+            f"{folder / there[0]}{f' and {len(there) - 1} more' if len(there) > 1 else ''} would be overwritten; "
+            "name another folder, or overwrite them with --force"
         )
     for name, text in files.items():
         path = folder / name

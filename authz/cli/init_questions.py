@@ -22,9 +22,9 @@ def ask(wanted: WantedMesh) -> WantedMesh:
     wanted = replace(wanted, services=services, calls=calls)
     inviting = [service.name for service in services if service.is_http]
     if inviting and not wanted.ingress:
-        wanted = _prompt("To which one does a gateway lead from outside? [none]", _ingress(wanted, inviting))
+        wanted = _prompt("Which one does a gateway open to the outside? [none]", _ingress(wanted, inviting))
     if wanted.ingress and not wanted.jwt_issuer:
-        question = "Whose tokens does it take? The issuer's URL [one for trying]"
+        question = "Whose tokens does it take? The issuer's URL [a trial one]"
         wanted = _prompt(question, lambda text: _fitting(replace(wanted, jwt_issuer=text)))
         if wanted.jwt_issuer and not wanted.audience:
             wanted = _prompt(f"For which audience? [{wanted.namespace}]", lambda text: replace(wanted, audience=text))
@@ -32,7 +32,9 @@ def ask(wanted: WantedMesh) -> WantedMesh:
 
 
 def _services() -> tuple[StarterService, ...]:
-    click.echo("Your services, one a line, as NAME:PORT or NAME:PORT/tcp (http, http2, grpc, tcp); then an empty line.")
+    click.echo(
+        "Your services, one per line, as NAME:PORT or NAME:PORT/tcp (http, http2, grpc, tcp), then an empty line."
+    )
     found: tuple[StarterService, ...] = ()
 
     def another(text: str) -> StarterService | None:

@@ -89,15 +89,15 @@ def command() -> None:
     metavar="auto|off|PATH",
     default="auto",
     show_default=True,
-    help="Try changed native filters on an Envoy before they are written: auto uses that of this machine, if there is "
-    "one and they are not too large; off uses none; PATH is the Envoy to use.",
+    help="Try changed native filters on an Envoy before they are written: auto uses one on this machine, if there is "
+    "any and the filters are not too large; off uses none; PATH is the Envoy to use.",
 )
 @click.option(
     "--query-value",
     multiple=True,
     metavar="NAME",
     help="Query parameter whose values a proxy that decides by itself writes into its access log; may be repeated. "
-    "As the setting `audit_query_values`.",
+    "Like the setting `audit_query_values`.",
 )
 @click.option(
     "--workers",
@@ -177,7 +177,7 @@ def render(
     bundles = _bundles(jwks_ca_bundle)
     if watch:
         if check or policies is None or mesh_path.is_dir():
-            raise click.UsageError("--watch needs --policies and a --mesh FILE, and cannot be joined with --check")
+            raise click.UsageError("--watch needs --policies and a --mesh FILE, and cannot be combined with --check")
         asyncio.run(mesh_native.follow(policies, mesh_path, out, options, bundles, validate))
         return
     mesh = _read(mesh_path)
@@ -231,8 +231,8 @@ def environment(state: Path, program: tuple[str, ...]) -> None:
     Prepare proxies that answer their own checks, and run PROGRAM with the environment that they need.
 
     For `render --authz embedded`. Without PROGRAM the environment is printed; it is for Envoy only, since it says
-    which Python is embedded. What such a proxy decides by are the settings of `authz serve` as AUTHZ_* variables,
-    AUTHZ_CONFIG being their file. Fails when this Python cannot be hosted in Envoy, and says why.
+    which Python is embedded. Such a proxy takes the settings of `authz serve` from AUTHZ_* variables, and from the file
+    that AUTHZ_CONFIG names. Fails when this Python cannot be hosted in Envoy, and says why.
 
     \b
     AUTHZ_POLICIES=policies authz mesh environment --state state/ -- envoy -c envoy/reviews-v1.yaml

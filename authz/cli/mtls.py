@@ -64,10 +64,10 @@ def command() -> None:
 @terminal.answer_form("table", "json", name="form")
 def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, form: str) -> None:
     """
-    Say who still sends without mutual TLS to what, and where STRICT is safe. AUDIT: files, or directories of them.
+    Say who still sends to what without mutual TLS, and where STRICT is safe. AUDIT: files, or directories of them.
 
-    Exit 0 when it is safe for every workload, 3 when not. No data is not safe, and what `audit_drop` leaves out of the
-    record is no data. Plaintext to a port that is STRICT already ends in the handshake and is in no record.
+    Exit 0 when it is safe for every workload, 3 when not. No data does not mean safe, and what `audit_drop` leaves out
+    of the record is no data. Plaintext to a port that is already STRICT ends in the handshake and is in no record.
 
     \b
     authz mtls plan audit.jsonl

@@ -10,7 +10,7 @@ from authz.core.errors import Problem, Severity
 from authz.core.resources import Resources
 
 _NOT_OF_A_MATCH = frozenset({"AN-1", "AN-2", "AN-3", "AN-4", "AN-5", "AN-8", "VA-32"})
-"""Findings that say how a rule is evaded, what else it meets or that it is needless, which no single request asks."""
+"""Findings that say how a rule is evaded, what else it meets or that it is needless, which no single request shows."""
 
 _OF_ITS_POLICY = frozenset({"VA-8"})
 """A dry run that is none concerns every rule of a policy."""

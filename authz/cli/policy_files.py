@@ -1,4 +1,4 @@
-"""Files that commands are given: policies and mesh settings, read and compiled as the running service does."""
+"""Files given to commands: policies and mesh settings, read and compiled as the running service does."""
 
 import sys
 from collections.abc import Sequence

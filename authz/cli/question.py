@@ -97,7 +97,7 @@ def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Explained:
 def _described(
     options: Mapping[str, Any],
 ) -> tuple[OfflineWorkload, OfflineRequest, dict[str, str], bool]:
-    """Read from the file the workload, the request, answers of providers, and whether it comes through a gateway."""
+    """Read the workload, the request, providers' answers, and whether it comes through a gateway from the file."""
     problems: list[Problem] = []
     stubs: dict[str, str] = {}
     target, request, is_gateway = OfflineWorkload(Workload("default")), OfflineRequest(), False
@@ -130,7 +130,7 @@ def _named(
     is_gateway: bool,
     options: Mapping[str, Any],
 ) -> tuple[OfflineWorkload, OfflineRequest, dict[str, str], bool]:
-    """Put the workloads that are named by ``--to`` and ``--from`` over what the file says."""
+    """Let the workloads that ``--to`` and ``--from`` name override what the file says."""
     to, caller = (_find(options, flag) if options[flag] else None for flag in ("to", "from"))
     if to is not None:
         ports = [*(port.number for port in to.inbound), *(server.port for server in to.servers)]
@@ -161,7 +161,7 @@ def _stubs(node: Node | None, notes: Notes) -> dict[str, str]:
 
 
 def _with_flags(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineRequest:
-    """Put the flags that were given over the request."""
+    """Let the flags that were given override the request."""
     names = ("method", "host", "path", "source_ip", "destination_ip", "tls", "sni")
     changes: dict[str, Any] = {name: options[name] for name in names if options[name] is not None}
     if options["tcp"]:

@@ -58,14 +58,14 @@ _OPTIONS = (
     click.option("--destination-ip", metavar="IP", help="Address connected to (10.1.0.5)."),
     click.option("--tls", type=click.Choice(["mtls", "simple", "plaintext"]), help="By default mtls with an identity."),
     click.option("--sni", metavar="NAME", help="TLS server name."),
-    click.option("--token", metavar="JWT", help="Bearer token; shows in the list of processes, prefer --token-file."),
+    click.option("--token", metavar="JWT", help="Bearer token; shows in the process list, so prefer --token-file."),
     click.option(
         "--token-file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         help="File with the bearer token.",
     ),
     click.option(
         "--claims", metavar="JSON|@FILE",
-        help="Claims of a bearer token. Its signature is taken as good; everything else is judged.",
+        help="Claims of a bearer token. Its signature is taken for good; everything else is judged.",
     ),
     click.option(
         "--jwks", metavar="[SOURCE=]FILE", multiple=True,

@@ -35,7 +35,7 @@ ADMIN = click.option(
     "--admin",
     "admins",
     multiple=True,
-    help="An Envoy's administration: the path of its socket, or host:port; may be repeated.",
+    help="An Envoy's admin interface: the path of its socket, or host:port; may be repeated.",
 )
 CA = click.option(
     "--ca",

@@ -1,6 +1,6 @@
 """
-Options that contradict each other or say something that is never looked at: told, since the answer would be to another
-question than was meant.
+Options that contradict each other or say something that is never looked at: reported, since the answer would be to
+another question than the one meant.
 """
 
 import ipaddress
@@ -67,11 +67,11 @@ def _given(options: Mapping[str, Any], names: tuple[str, ...]) -> str:
 def _refuse_http(options: Mapping[str, Any], of: str) -> None:
     given = _given(options, _HTTP_FLAGS)
     if given:
-        raise click.UsageError(f"{given}: of HTTP requests only, not of {of}")
+        raise click.UsageError(f"{given}: only for HTTP requests, not for {of}")
 
 
 def check_request(request: OfflineRequest, options: Mapping[str, Any]) -> None:
-    """Refuse or warn of what the whole request, of file and flags together, leaves without effect."""
+    """Refuse, or warn of, what has no effect in the whole request of file and flags together."""
     if request.is_tcp:
         _refuse_http(options, "`protocol: tcp`")
     for text in _ignored(request):
@@ -91,7 +91,7 @@ def _ignored(request: OfflineRequest) -> Iterator[str]:
     if "://" in request.host or "/" in request.host:
         yield f"the host `{request.host}` has a scheme or a slash, which no host has"
     if request.method != request.method.upper():
-        yield f"methods are compared with regard to case: `{request.method}` is not `{request.method.upper()}`"
+        yield f"methods are case-sensitive: `{request.method}` is not `{request.method.upper()}`"
     if request.path and request.path[:1] != "/" and "://" in request.path:
         yield "the path is an address; give its host with --host and its path with --path"
 

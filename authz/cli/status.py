@@ -107,8 +107,8 @@ def command(
     """
     Ask a running server whether it is ready (exit 0: yes, 3: no, 1: it does not answer).
 
-    With --policies also whether exactly these are in force, on every worker: the end of a roll-out. What needs a
-    person but refuses nobody is listed, and does not change the answer.
+    With --policies, also ask whether exactly these are in force on every worker, which is the end of a roll-out. What
+    needs a person but refuses nobody is listed, and does not change the answer.
 
     \b
     authz status --admin unix:/run/authz/admin.sock
@@ -188,7 +188,7 @@ def _ask(client: httpx.Client, path: Path | None) -> Status:
     try:
         ready, healthy, metrics = (client.get(page) for page in ("/readyz", "/healthz", "/metrics"))
         if 401 in (ready.status_code, metrics.status_code):
-            raise FetchError("it asks for a token, which --token-file shows")
+            raise FetchError("it asks for a token: give it with --token-file")
         causes = healthy.json()["causes"] or ready.json()["causes"]
         verified: Counter[str] = Counter()
         for result, number in _VERIFIED.findall(metrics.text):
@@ -209,7 +209,7 @@ def _print(status: Status, version: str, is_yes: bool) -> None:
         told = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in status.verified.items() if number)
         out.say(f"  native:   {told}, by the engine beside Envoy")
     for cause in status.causes:
-        out.say(f"  {'blocks' if cause.get('blocks') else 'mind'}: {cause.get('part')}: {cause.get('message')}")
+        out.say(f"  {'blocks' if cause.get('blocks') else 'note'}: {cause.get('part')}: {cause.get('message')}")
 
 
 def _versions(versions: Sequence[str]) -> str:

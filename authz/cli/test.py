@@ -28,7 +28,7 @@ _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
 @click.command("test", short_help="Run suites of test cases against policies.")
 @click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @out.answer_form("pretty", "json", "junit")
-@click.option("--run", metavar="PATTERN", help="Only cases in whose file/group/case this regular expression matches.")
+@click.option("--run", metavar="PATTERN", help="Only cases whose file/group/case this regular expression matches.")
 @click.option("--coverage", is_flag=True, help="Report which rules fired, and which never did.")
 @click.option(
     "--threshold",
@@ -64,7 +64,7 @@ def command(
     except re.error as error:
         raise click.BadParameter(f"`{run}` is not a regular expression: {error}", param_hint="--run") from error
     if watch and (output != "pretty" or policy_files.STDIN in paths):
-        raise click.UsageError("--watch is for people and files: without -o and without `-`")
+        raise click.UsageError("--watch cannot be combined with -o, nor with `-`")
 
     def once(read: set[Path]) -> int:
         suites = [read_suite(name, data, load) for name, data, load in _found(paths, read)]

@@ -1,7 +1,7 @@
 """
 The token stage of an offline request: the token that goes with it, and the keys that judge it.
 
-Nothing is fetched. With ``--claims`` a token is made and signed on the spot, and its signature is taken as good by
+Nothing is fetched. With ``--claims`` a token is made and signed on the spot, and its signature is taken for good by
 every rule; issuer, audience and time are still judged. Where there is nothing to judge, the libraries of keys are not
 loaded.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Unanswered(AuthzError):
-    """The request needs something that offline is not there; the message says which option gives it."""
+    """The request needs something that is not there offline; the message says which option gives it."""
 
 
 class Credentials:
@@ -108,5 +108,5 @@ def _read_claims(text: str) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint="--claims") from error
     if not isinstance(claims, dict):
-        raise click.BadParameter("claims are a JSON object", param_hint="--claims")
+        raise click.BadParameter("claims must be a JSON object", param_hint="--claims")
     return claims

@@ -19,7 +19,7 @@ from authz.up.own_mesh import AUDIT_LOG, OwnMesh, read_own_mesh
 from authz.up.own_supervisor import OwnSupervisor
 
 
-@click.command("up", short_help="Start that mesh on this machine, for trying.")
+@click.command("up", short_help="Start that mesh on this machine, to try it.")
 @click.argument("folder", metavar="[DIR]", type=click.Path(exists=True, file_okay=False, path_type=Path), default=".")
 @click.option(
     "--run", "runs", metavar="NAME=COMMAND", multiple=True,
@@ -31,7 +31,7 @@ from authz.up.own_supervisor import OwnSupervisor
 )  # fmt: skip
 def command(folder: Path, runs: tuple[str, ...], enforce: str) -> None:
     """
-    Start authority, authorization server and an Envoy beside each service of the mesh in DIR, for trying.
+    Start an authority, the authorization server and an Envoy beside each service of the mesh in DIR, to try it.
 
     Plain processes on this machine: no Docker, no root. It says what to open and try, follows edits of policies and
     description, shows each decision as it is made, and stops cleanly on Ctrl-C.

@@ -72,7 +72,7 @@ def command(
     output: str,
 ) -> None:
     """
-    Try policies on an Envoy that is started for it: requests for every rule and beside every value.
+    Try policies on an Envoy started for the purpose: requests for every rule, and near misses of every value.
 
     Each is sent to Envoy, which decides by the native filters, and given to the engine; both must say the same: status,
     body, rule, audit hint, dry runs. Exit 0: they do, 3: they do not, 1: it could not be tried.

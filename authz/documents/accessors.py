@@ -1,8 +1,8 @@
 """
-Documents read by asking for fields by name: every accessor notes what is wrong and answers a usable value.
+Documents read by asking for fields by name: every accessor notes what is wrong and returns a usable value.
 
 So one pass reports every problem with its place, and readers stay free of error handling. For documents whose fields
-depend on each other, as those of a mesh description; where a table of fields says all, use ``schema.Shape``.
+depend on each other, such as mesh descriptions; where a table of fields says it all, use ``schema.Shape``.
 """
 
 from enum import StrEnum
@@ -18,7 +18,7 @@ MAX_PORT = 65535
 
 
 class Codes(NamedTuple):
-    """The codes of the problems that accessors find by themselves."""
+    """The codes of the problems that the accessors themselves find."""
 
     shape: str
     unknown: str

@@ -1,7 +1,7 @@
 """
 Decoders of single fields: strings, lists of them, numbers, lists of objects.
 
-They never raise: what is wrong is noted, and an empty value answered, which nobody uses then (RE-24).
+They never raise: what is wrong is noted, and an empty value is returned, which nobody then uses (RE-24).
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def text(check: Check | None = None) -> Decoder[str]:
 
 def text_or_letter(check: Check | None = None) -> Decoder[str]:
     """
-    As ``text``, and a single unquoted ``y`` or ``n`` is the letter.
+    As ``text``, but a single unquoted ``y`` or ``n`` is the letter.
 
     A cluster takes it for a boolean and refuses the object, as it does everywhere else (RE-10). Only for fields where
     nothing but the letter can be meant: a name, a namespace, a claim.
@@ -134,7 +134,7 @@ def integer(least: int, most: int, code: str) -> Decoder[int]:
 
 
 def anything(node: Node, notes: Notes) -> None:
-    """A field that has no influence here and is not looked at."""
+    """A field that has no effect here and is not looked at."""
 
 
 def text_map(check: Callable[[str, str], Fault | None] | None = None) -> Decoder[dict[str, str]]:

@@ -3,7 +3,7 @@ Fields of our own files (suites, requests, registration entries): YAML nodes to 
 
 Policies are read by ``schema``, which is strict about types (RE-10). Here a header value may be an unquoted number, but
 an unknown key is an error with the nearest name, because a misspelt expectation would prove nothing.
-A reader never raises: it notes the problem under the code of its ``Notes`` and answers the default.
+A reader never raises: it notes the problem under the code of its ``Notes`` and returns the default.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ _LEVELS = 64
 
 
 def entries(node: Node | None, known: Iterable[str], what: str, notes: Notes) -> dict[str, Node]:
-    """Answer the values of a mapping by name; unknown names are noted, with the nearest known one, and left out."""
+    """Return the values of a mapping by name; unknown names are noted, with the nearest known one, and left out."""
     if node is None or node.is_null:
         return {}
     if not isinstance(node, Mapping):
@@ -39,7 +39,7 @@ def entries(node: Node | None, known: Iterable[str], what: str, notes: Notes) ->
 
 
 def items(node: Node | None, what: str, notes: Notes) -> list[Node]:
-    """Answer the elements of a list."""
+    """Return the elements of a list."""
     if node is None or node.is_null:
         return []
     if isinstance(node, Sequence):
@@ -49,7 +49,7 @@ def items(node: Node | None, what: str, notes: Notes) -> list[Node]:
 
 
 def named(node: Node | None, what: str, notes: Notes) -> dict[str, Node]:
-    """Answer a mapping whose names are the user's own."""
+    """Return a mapping whose names are the user's own."""
     if node is None or node.is_null:
         return {}
     if isinstance(node, Mapping):
@@ -59,7 +59,7 @@ def named(node: Node | None, what: str, notes: Notes) -> dict[str, Node]:
 
 
 def text(node: Node | None, notes: Notes, default: str = "") -> str:
-    """Answer a text as written, numbers and booleans too; the default when absent or null."""
+    """Return a text as written, numbers and booleans too; the default when absent or null."""
     if node is None or node.is_null:
         return default
     if isinstance(node, Scalar):
@@ -69,12 +69,12 @@ def text(node: Node | None, notes: Notes, default: str = "") -> str:
 
 
 def optional_text(node: Node | None, notes: Notes) -> str | None:
-    """Answer a text, None when absent or null."""
+    """Return a text, None when absent or null."""
     return None if node is None or node.is_null else text(node, notes)
 
 
 def address(node: Node | None, notes: Notes, default: str) -> str:
-    """Answer an IP address: what is none would match no range, in an ALLOW as in a DENY rule."""
+    """Return an IP address: anything else would match no range, in an ALLOW as in a DENY rule."""
     if node is None or node.is_null:
         return default
     value = text(node, notes)
@@ -87,14 +87,14 @@ def address(node: Node | None, notes: Notes, default: str) -> str:
 
 
 def texts(node: Node | None, what: str, notes: Notes) -> tuple[str, ...]:
-    """Answer a list of texts; a single text counts as a list of one."""
+    """Return a list of texts; a single text counts as a list of one."""
     if isinstance(node, Scalar) and not node.is_null:
         return (node.value,)
     return tuple(text(item, notes) for item in items(node, what, notes))
 
 
 def number(node: Node | None, notes: Notes, default: int | None = None, *, most: int | None = None) -> int | None:
-    """Answer a non-negative integer, the default when absent or null."""
+    """Return a non-negative integer, the default when absent or null."""
     if node is None or node.is_null:
         return default
     if isinstance(node, Scalar) and node.value.isascii() and node.value.isdigit():
@@ -108,7 +108,7 @@ def number(node: Node | None, notes: Notes, default: int | None = None, *, most:
 
 
 def boolean(node: Node | None, notes: Notes) -> bool | None:
-    """Answer true or false, None when absent or null."""
+    """Return true or false, None when absent or null."""
     if node is None or node.is_null:
         return None
     if isinstance(node, Scalar) and node.kind is Kind.BOOLEAN:
@@ -118,7 +118,7 @@ def boolean(node: Node | None, notes: Notes) -> bool | None:
 
 
 def one_of(node: Node | None, names: Iterable[str], what: str, notes: Notes, default: str = "") -> str:
-    """Answer one of the names, with the nearest offered for a misspelt one."""
+    """Return one of the names, with the nearest offered for a misspelt one."""
     if node is None or node.is_null:
         return default
     known = tuple(names)
@@ -147,7 +147,7 @@ def reference(name: str, known: Iterable[str], node: Node, what: str, notes: Not
 
 
 def plain(node: Node | None, notes: Notes, level: int = 0) -> Json:
-    """Answer a node as a JSON value, typed as YAML 1.1 types it; dates stay text."""
+    """Return a node as a JSON value, typed as YAML 1.1 types it; dates stay text."""
     if node is None or node.is_null:
         return None
     if isinstance(node, Scalar):

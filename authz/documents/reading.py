@@ -36,7 +36,7 @@ _TAG = "tag:yaml.org,2002:"
 _ADVICE = (
     ("find expected <document start>", "begin every document with a line `---`"),
     ("parsing a flow", "close every bracket, and quote text that holds one of `,` `:` `[` `]` `{` `}`"),
-    ("parsing a block", "indent what belongs together alike, and quote text as a whole"),
+    ("parsing a block", "indent alike what belongs together, and quote text as a whole"),
     ("mapping values are not allowed", "quote text that holds a colon and a space, and check the indentation"),
     ("cannot start any token", "quote text that begins with one of `@` `%` and the backquote"),
     ("scanning an alias", "quote text that begins with `*`"),
@@ -72,7 +72,7 @@ def read_documents(
     One at a time, so that the nodes of a large file never live together: the garbage collector would walk them all.
     ``problems`` receives what is wrong with the text. ``origin`` is the line and column at which the text begins,
     for YAML that stands inside another document. ``number`` documents of the file stand before the text.
-    ``extent`` is told how far reading came.
+    ``extent`` is told how far reading got.
     """
     reading = _Reading(file, problems, *origin)
     reading.number = number
@@ -148,7 +148,7 @@ class _Reading:
         self.aliased = 0
 
     def shift(self, line: int, column: int) -> tuple[int, int]:
-        """A place in the text as a place in the file; no place at all stays none."""
+        """Turn a place in the text into a place in the file; no place stays no place."""
         return (line + self.first_line - 1, column + self.first_column - 1) if line else (0, 0)
 
     def note(self, line: int, column: int, message: str, help_text: str = "") -> None:
@@ -214,13 +214,13 @@ class _Reading:
                 return
 
     def _refuse_early_end(self, node: Scalar, event: Any) -> None:
-        """To Go's reader a `?` ends unquoted text within brackets and braces, wherever it stands."""
+        """For Go's reader a `?` ends unquoted text within brackets and braces, wherever it stands."""
         if not event.style:
-            message = "an unquoted `?` within brackets or braces, where `kubectl` takes it for the end of the text"
+            message = "an unquoted `?` within brackets or braces, which `kubectl` takes for the end of the text"
             self.note(node.line, node.column, message, f'quote it: `"{event.value}"`')
 
     def _refuse_directive(self, event: Any) -> None:
-        """`kubectl` cuts a file at `---`, and a piece of nothing but directives is no YAML."""
+        """`kubectl` cuts a file at `---`, and a piece of nothing but directives is not YAML."""
         if event.version or event.tags:
             line, column = self.shift(event.start_mark.line + 1, event.start_mark.column + 1)
             self.note(line, column, "a directive, which `kubectl` refuses", "remove the line that begins with `%`")

@@ -87,7 +87,7 @@ class Notes:
         self.add(Severity.INFO, code, node, message, advice)
 
     def warn(self, code: str, node: Node, message: str, advice: str = "") -> None:
-        """Note what is valid but hardly meant."""
+        """Note what is valid but probably not meant."""
         self.add(Severity.WARNING, code, node, message, advice)
 
     def fault(self, node: Node, fault: Fault) -> None:
@@ -121,7 +121,7 @@ class Shape(Generic[T]):
     is_located: bool = False
     """Whether ``build`` takes a ``location``."""
     negation: str = ""
-    """How to negate, for who writes `notSource`: the nearest name would say the opposite."""
+    """How to negate, for whoever writes `notSource`: the nearest name would say the opposite."""
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """Names of fields that belong to another mapping, with where."""
 

@@ -1,7 +1,7 @@
 """
 A file cut where its documents begin, so that a document whose text is known need not be read again.
 
-Only where every part means alone what it means in the file; ``None`` says that the file has to be read as a whole.
+Only where every part means the same alone as in the file; ``None`` says that the file has to be read as a whole.
 """
 
 import re
@@ -25,8 +25,8 @@ def split_documents(data: bytes) -> list[Slice] | None:
     """
     Cut a file before every line that begins a document; None when lines or characters could be counted otherwise.
 
-    "---" at the beginning of a line ends every scalar and collection that is still open (YAML 1.1, 9.1.2), so that a
-    part which can be read alone is read in the file just so. One that cannot be read alone tells nothing.
+    "---" at the beginning of a line ends every scalar and collection that is still open (YAML 1.1, 9.1.2), so a
+    part that can be read alone reads the same within the file. One that cannot be read alone tells nothing.
     """
     if any(other in data for other in _OTHER_BREAKS if other[0] < 0x80 or not data.isascii()):
         return None

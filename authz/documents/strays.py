@@ -1,5 +1,5 @@
 """
-Bytes that make of a text another one to Go's YAML, which clusters read with, than to libyaml.
+Bytes that make a text another one for Go's YAML reader, which clusters use, than for libyaml.
 
 Go's reader cuts a text at each `---` before it reads the parts, and so begins anew there.
 """
@@ -14,21 +14,21 @@ _STRAYS = (
     (
         codecs.BOM_UTF8,
         re.compile(rb"(?<=\n)[ \t]*\xef\xbb\xbf"),
-        "a byte order mark amid the text, which `kubectl` refuses",
+        "a byte order mark inside the text, which `kubectl` refuses",
         "remove it; it is invisible",
     ),
     (
         b"---",
         re.compile(rb"(?:\r|\xc2\x85|\xe2\x80[\xa8\xa9])(?=---(?:\s|$))"),
-        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+        "a `---` after a line end that is not a line feed; `kubectl` reads nothing after it",
         "save the file with line feeds",
     ),
 )
-"""What has to be there, the shape, what is wrong with it, and what to do."""
+"""Bytes that must occur for the shape to match, the shape, what is wrong with it, and what to do."""
 
 
 class Stray(NamedTuple):
-    """What Go's reader takes otherwise; ``offset`` counts bytes."""
+    """What Go's reader takes differently; ``offset`` counts bytes."""
 
     offset: int
     message: str
@@ -41,7 +41,7 @@ def without_marks(data: bytes) -> bytes:
 
 
 def stray_in(data: bytes) -> Stray | None:
-    """The first thing of the text that Go's reader takes otherwise, and refuses."""
+    """The first thing in the text that Go's reader takes differently and refuses."""
     for needed, shape, message, advice in _STRAYS:
         found = shape.search(data) if needed in data else None
         if found is not None:

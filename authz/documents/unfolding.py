@@ -1,5 +1,5 @@
 """
-Documents that hold documents: lists of any kind, as kubectl takes them apart (RE-12).
+Documents that hold documents: lists of any kind, taken apart as kubectl does (RE-12).
 
 To kubectl every object with ``items`` is a list, whatever its kind, and an item without a kind has that of the list:
 ``AuthorizationPolicyList`` holds AuthorizationPolicies. Lists in lists are taken apart too.
@@ -15,7 +15,7 @@ _OF_LISTS = ("apiVersion", "kind", "metadata", "items")
 
 
 def unfold(document: Document, note: Callable[[Node, str], None]) -> Iterator[Document]:
-    """Yield the document, or in place of a list with items what it holds. ``note`` takes what is wrong and where."""
+    """Yield the document, or what it holds if it is a list with items. ``note`` takes what is wrong and where."""
     root = document.root
     listed = _items(root) if isinstance(root, Mapping) else None
     if listed is None or not isinstance(root, Mapping):
@@ -24,10 +24,10 @@ def unfold(document: Document, note: Callable[[Node, str], None]) -> Iterator[Do
     kind, version, items = listed
     if not isinstance(items, Sequence):
         if not items.is_null:
-            note(items, f"`items` of a {kind.value} is a list of objects")
+            note(items, f"`items` of a {kind.value} must be a list of objects")
         return
     if not items.items and "items" in root.entries:
-        yield document  # said to be empty, which a file without anything is not
+        yield document  # says that it is empty, which a file without anything does not
         return
     own = kind.value.removesuffix(_LIST)
     for index, item in enumerate(items.items):
@@ -40,7 +40,7 @@ def unfold(document: Document, note: Callable[[Node, str], None]) -> Iterator[Do
 
 
 def _items(root: Mapping) -> tuple[Scalar, Scalar, Node] | None:
-    """Kind, API version and items of a list; None for what is none."""
+    """Kind, API version and items of a list; None for what is not a list."""
     kind, version, items = (root.entries.get(name) for name in ("kind", "apiVersion", "items"))
     if not isinstance(kind, Scalar) or not isinstance(version, Scalar):
         return None
@@ -56,7 +56,7 @@ def _has_kind(node: Node) -> bool:
 
 
 def _with_kind(item: Node, kind: str, version: Scalar) -> Node:
-    """Take from the list whatever the item does not say; the places are the item's own."""
+    """Take from the list whatever the item does not say; places stay the item's own."""
     if not isinstance(item, Mapping) or not kind or {"kind", "apiVersion"} <= item.entries.keys():
         return item
     entries = dict(item.entries)

@@ -174,7 +174,7 @@ def hosting_address(written: str, socket_mode: int = SOCKET_MODE) -> Address:
         return Address(pipe=Pipe(path=f"@{rest}"))
     host, _, port = written.rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError(f"`{written}` is not one of host:port, unix:/path and unix-abstract:name")
+        raise ValueError(f"`{written}` is none of host:port, unix:/path and unix-abstract:name")
     return socket_address(host.strip("[]"), int(port))
 
 

@@ -196,7 +196,7 @@ class CertificateAuthority:
         Raises ValueError for an ID of another trust domain or without a path.
         """
         if spiffe_id.trust_domain != self.trust_domain:
-            raise ValueError(f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`")
+            raise ValueError(f"`{spiffe_id}` is not in the trust domain `{self.trust_domain}`")
         template = svid_template(spiffe_id, now, ttl_seconds, dns)
         return replace(self._issue(template, public_key, key_type), spiffe_id=spiffe_id)
 

@@ -189,7 +189,7 @@ class Registrar:
         if isinstance(grant, Refused):
             return grant
         if spiffe_id.trust_domain != self.ca.trust_domain:
-            return Refused(f"`{spiffe_id}` is not of the trust domain `{self.ca.trust_domain}`")
+            return Refused(f"`{spiffe_id}` is not in the trust domain `{self.ca.trust_domain}`")
         if not self.limit.take(f"{evidence} {spiffe_id}", now):
             return Refused(f"too many certificates for {evidence}, try again later", Cause.LIMIT)
         try:
@@ -211,7 +211,7 @@ class Registrar:
         if isinstance(grant, Refused):
             return grant
         if spiffe_id.trust_domain != self.ca.trust_domain:
-            return Refused(f"`{spiffe_id}` is not of the trust domain `{self.ca.trust_domain}`")
+            return Refused(f"`{spiffe_id}` is not in the trust domain `{self.ca.trust_domain}`")
         key = self.jwt_keys.active(now)
         if key is None:
             return Refused("there is no key that signs JWT-SVIDs now", Cause.SIGNING)

@@ -186,7 +186,7 @@ class _Reader(ListReader):
         if spiffe_id is not None and not spiffe_id.path:
             self.note(fields["spiffeID"], f"`{spiffe_id}` has no path")
         if spiffe_id is not None and spiffe_id.trust_domain != self.trust_domain:
-            self.note(fields["spiffeID"], f"`{spiffe_id}` is not of the trust domain `{self.trust_domain}`")
+            self.note(fields["spiffeID"], f"`{spiffe_id}` is not in the trust domain `{self.trust_domain}`")
         parent_id = self.spiffe_id(fields, "parentID")
         selectors = frozenset(self._selector(text, at) for text, at in self.texts(fields, "selectors"))
         if ("parentID" in fields) == ("selectors" in fields):

@@ -77,7 +77,7 @@ def activate(ca: CertificateAuthority, authority_id: str = "") -> CertificateAut
 
 
 def taint(ca: CertificateAuthority, authority_id: str = "") -> CertificateAuthority:
-    """Have everything renewed that an old authority signed. Empty: the only old one."""
+    """Have everything that an old authority signed renewed. Empty: the only old one."""
     chosen = ca.authority(authority_id) if authority_id else _only(ca, AuthorityState.OLD)
     if chosen.state is not AuthorityState.OLD:
         raise ValueError(f"the authority `{chosen.id}` is {chosen.state}; only an old one can be tainted")

@@ -61,7 +61,7 @@ def _check_jwt_rule(node: reading.Mapping, notes: Notes) -> None:
         header = text_of(given(entry, "header")) if isinstance(entry, reading.Mapping) else None
         if header and headers.setdefault(header.lower(), index) != index:
             before = headers[header.lower()]
-            message = f"the header `{header}` is written by outputClaimToHeaders[{before}] too"
+            message = f"the header `{header}` is also written by outputClaimToHeaders[{before}]"
             notes.warn("VA-49", entry, message, "one of the two claims is lost")
 
 

@@ -174,7 +174,7 @@ def build_authorization_policy(
     if "target_ref" in places or "target_refs" in places:
         message = "target references are for gateways; no sidecar obeys this policy"
         if action is Action.DENY and not dry_run:
-            advice = "select workloads with `selector`, unless Envoys of the Gateway API ask"
+            advice = "select workloads with `selector`, unless the policy is for an Envoy of the Gateway API"
             notes.warn("RE-16", root, f"{message}, and nothing is denied by it", advice)
         else:
             notes.info("RE-16", root, message)

@@ -57,7 +57,7 @@ def _path_prefix(value: str) -> Fault | None:
     """Check a path prefix, which may be empty (VA-54)."""
     if not value or (value.startswith("/") and not any(c <= " " or c in "?#\x7f" for c in value)):
         return None
-    return Fault("VA-54", f"`{value}` is not a path prefix", "begin it with `/`, without query and fragment")
+    return Fault("VA-54", f"`{value}` is not a path prefix", "begin it with `/`, without query or fragment")
 
 
 def _not_star(value: str) -> Fault | None:
@@ -212,7 +212,7 @@ def _name(node: reading.Mapping, notes: Notes, names: Counter[str | None]) -> st
     if not value_checks.is_dns_label(name):
         advice = "expected a-z, 0-9 and `-`, at most 63 characters, no `-` at the ends"
         notes.error(
-            "VA-50", written or node, f"`{name}` is not a provider name" if name else "a provider without name", advice
+            "VA-50", written or node, f"`{name}` is not a provider name" if name else "a provider without a name", advice
         )
     elif names[name] > 1:
         notes.error("VA-50", written or node, f"the provider name `{name}` is given {names[name]} times", "rename one")

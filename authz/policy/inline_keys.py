@@ -60,7 +60,7 @@ def inline_keys(value: str) -> Fault | None:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"`{name}` is no JSON")
+    raise ValueError(f"`{name}` is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_constant)
@@ -84,7 +84,7 @@ def _keys(parsed: object) -> list[tuple[str, Any]] | None:
 
 def _key_fault(place: str, key: object) -> Fault | None:
     if not isinstance(key, _Object):
-        return Fault("VA-37", f"{place} of the inline key set is no object")
+        return Fault("VA-37", f"{place} of the inline key set is not an object")
     kind = key.get("kty")
     if kind not in tuple(_MATERIAL):
         shown = f"`{kind}`" if isinstance(kind, str) and len(kind) <= 20 else "no text"
@@ -106,20 +106,20 @@ def _member_problems(kind: str, key: _Object) -> Iterator[str]:
         elif name.lower() == "kty" and value not in (kind, None):
             yield f"`{name}` is read as `kty`"
         elif name.lower() == "d" and _PRIVATE[kind] and not key.has("d"):
-            yield f"`{name}` is read as `d`, so that `d` is missing"
+            yield f"`{name}` is read as `d`, so `d` is missing"
         elif name in _TEXTS or (name == "crv" and kind in _CURVED):
             if not isinstance(value, str | None):
-                yield f"`{name}` is no text"
+                yield f"`{name}` is not a string"
         elif name in material:
             if not isinstance(value, str | None):
-                yield f"`{name}` is no text"
+                yield f"`{name}` is not a string"
             elif not _is_base64(value or ""):
                 yield f"`{name}` is not base64"
         elif name in ("key_ops", "x5c"):
             if not _is_list_of_texts(value):
-                yield f"`{name}` is not a list of texts"
+                yield f"`{name}` is not a list of strings"
             elif name == "x5c" and not all(_may_be_certificate(item or "") for item in value or []):
-                yield "`x5c` holds what is no certificate"
+                yield "`x5c` holds something that is not a certificate"
     for name in (*_MATERIAL[kind], *(("crv",) if kind in _CURVED else ())):
         if not key.has(name):
             yield f"`{name}` is missing"

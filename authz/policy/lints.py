@@ -45,7 +45,7 @@ def _compatible(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 
 def _issuer_problem(authentication: RequestAuthentication, rule: JwtRule, other: JwtRule) -> Problem:
     metadata = authentication.metadata
-    issuer = f"the issuer `{rule.issuer}`" if rule.issuer else "a rule without issuer"
+    issuer = f"the issuer `{rule.issuer}`" if rule.issuer else "a rule without an issuer"
     return Problem(
         Severity.WARNING,
         "RA-52",

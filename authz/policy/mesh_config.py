@@ -85,7 +85,7 @@ def _namespace(value: str) -> Fault | None:
     if object_name(value) is None:
         return None
     return Fault(
-        "RE-14", f"`{value}` is not a namespace, so that no policy would be of it", "expected a-z, 0-9 and `-`"
+        "RE-14", f"`{value}` is not a namespace, so no policy would be in it", "expected a-z, 0-9 and `-`"
     )
 
 
@@ -258,7 +258,7 @@ def _with_flags(mesh: MeshConfig, environment: reading.Mapping | None, notes: No
             continue
         value = node.value.lower() if isinstance(node, Scalar) else ""
         if value not in ("true", "false", "1", "0"):
-            notes.error("RE-14", node, f"`{name}` is true or false")
+            notes.error("RE-14", node, f"`{name}` must be true or false")
         flags: dict[str, Any] = {attribute: value in ("true", "1")}
         mesh = replace(mesh, **flags)
     return mesh

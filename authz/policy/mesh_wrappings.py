@@ -31,7 +31,7 @@ def search(documents: Iterable[Document], data: bytes, problems: list[Problem]) 
     for document in documents:
         root = document.root
         if not isinstance(root, reading.Mapping):
-            Notes(document, problems).error("RE-14", root, "a document is no mapping", "expected a MeshConfig")
+            Notes(document, problems).error("RE-14", root, "a document is not a mapping", "expected a MeshConfig")
             continue
         kind = text_of(root.entries.get("kind"))
         if kind == "ConfigMap":

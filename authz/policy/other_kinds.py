@@ -86,18 +86,18 @@ def _pass_over(root: reading.Mapping, kind: str, api_version: str, notes: Notes)
     group = api_version.rpartition("/")[0]
     close = "" if _OTHERS.fullmatch(group) else nearest(kind, KINDS)
     if close and nearest(group, [GROUP]):
-        message = f"`{kind}` of `{api_version}` is no kind; did you mean `{close}` of `{GROUP}/v1`?"
+        message = f"`{kind}` of `{api_version}` is not a kind; did you mean `{close}` of `{GROUP}/v1`?"
         notes.error("RE-1", root.entries["kind"], message)
     elif close:
-        message = f"`{kind}` of `{api_version}` is no policy and is skipped; did you mean `{close}`?"
+        message = f"`{kind}` of `{api_version}` is not a policy and is skipped; did you mean `{close}`?"
         notes.warn("RE-12", root.entries["kind"], message)
     else:
-        notes.info("RE-12", root, f"`{kind}` of `{api_version}` is no policy and is skipped")
+        notes.info("RE-12", root, f"`{kind}` of `{api_version}` is not a policy and is skipped")
 
 
 def _refuse_old(root: reading.Mapping, kind: str, group: str, notes: Notes) -> None:
     new = _REPLACED.get(kind) or _OLD_GROUPS[group]
-    message = f"`{kind}` of {group} is of Istio before 1.6; nothing reads it any more"
+    message = f"`{kind}` of {group} is from before Istio 1.6; nothing reads it any more"
     notes.error("RE-1", root.entries["kind"], message, f"write {new}")
 
 

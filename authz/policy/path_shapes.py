@@ -86,7 +86,7 @@ def _expression(value: str) -> _Found:
         return f"`{value}` is compared as it stands: {_NO_EXPRESSIONS}", f"write `{plain}`"
     advice = _listed(plain) or _segments(plain)
     if not advice and before.startswith("/"):
-        advice = f"write `{before}*`" + (", and in `notPaths` what it shall not match" if "(?!" in plain else "")
+        advice = f"write `{before}*`" + (", and in `notPaths` what it must not match" if "(?!" in plain else "")
     if plain.startswith(".*"):
         rest = plain[2:].replace("\\.", ".")
         if not re.search(r"[()\[\]*+?\\]", rest):
@@ -160,7 +160,7 @@ def _parameter(value: str) -> _Found:
 def _written_otherwise(value: str) -> _Found:
     """Text that no path has any more when policies see it (PN-5, PN-10)."""
     if value != value.strip():
-        return f"`{value}` never matches: a path has no blank at its ends", f"write `{value.strip()}`"
+        return f"`{value}` never matches: a path has no blank at either end", f"write `{value.strip()}`"
     odd = next((c for c in value if c <= " " or c > "~" or c in _ALWAYS_ESCAPED), "")
     if odd:
         written = "".join(c if " " < c <= "~" and c not in _ALWAYS_ESCAPED else _escaped(c) for c in value)

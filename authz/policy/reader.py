@@ -188,7 +188,7 @@ def _read_document(document: Document, problems: list[Problem], checked: Checked
     root = document.root
     notes = Notes(document, problems, checked=checked)
     if not isinstance(root, reading.Mapping):
-        notes.error("RE-1", root, "a document is no object", "expected `apiVersion`, `kind`, `metadata` and `spec`")
+        notes.error("RE-1", root, "a document is not an object", "expected `apiVersion`, `kind`, `metadata` and `spec`")
         return None
     kind, api_version = text_of(root.entries.get("kind")), text_of(root.entries.get("apiVersion"))
     found = _kind(root, kind, api_version, notes)

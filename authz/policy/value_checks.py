@@ -143,10 +143,10 @@ def method(value: str) -> Fault | None:
     """Warn of a method that is a path, is not in capital letters, or has a star inside (VA-47, AP-44)."""
     if "/" in value:
         name = f"/{value.lstrip('/')}"
-        return Fault("VA-47", f"`{value}` never matches: this is a path, as gRPC's methods are, and no HTTP method",
+        return Fault("VA-47", f"`{value}` never matches: this is a path, as gRPC's methods are, not an HTTP method",
                      f'write `paths: ["{name}"]`; the method of gRPC is always `POST`', WARNING)  # fmt: skip
     if value != value.upper():
-        return Fault("VA-47", f"`{value}` is not `{value.upper()}`: methods are compared with regard to case",
+        return Fault("VA-47", f"`{value}` is not `{value.upper()}`: methods are case-sensitive",
                      f"write `{value.upper()}`", WARNING)  # fmt: skip
     return middle_star(value)
 

@@ -40,9 +40,9 @@ def read_settings(
     except ValidationError as error:
         raise SettingsError("; ".join(_complaint(line) for line in error.errors())) from None
     if (settings.tls_certificate is None) is not (settings.tls_key is None):
-        raise SettingsError("`tls_certificate` and `tls_key` are given together or not at all")
+        raise SettingsError("`tls_certificate` and `tls_key` must be given together or not at all")
     if (settings.admin_tls_certificate is None) is not (settings.admin_tls_key is None):
-        raise SettingsError("`admin_tls_certificate` and `admin_tls_key` are given together or not at all")
+        raise SettingsError("`admin_tls_certificate` and `admin_tls_key` must be given together or not at all")
     if settings.admin_tls_client_ca is not None and settings.admin_tls_certificate is None:
         raise SettingsError("`admin_tls_client_ca` needs `admin_tls_certificate` and `admin_tls_key`")
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
@@ -77,7 +77,7 @@ def _check_access_logs(settings: Settings) -> None:
     if on_listen and settings.access_log_admin and settings.workers != 1:
         raise SettingsError(
             "`access_log_admin` with `access_logs: grpc` needs `workers: 1`, since each of several workers sees a "
-            "part; or an address of its own, `grpc:HOST:PORT` or `grpc:unix:PATH`, which one worker opens"
+            "part; or give it an address of its own, `grpc:HOST:PORT` or `grpc:unix:PATH`, which one worker opens"
         )
     if settings.access_log_positions is not None and sum(_is_file(name) for name in settings.access_logs) > 1:
         raise SettingsError("`access_log_positions` is for one directory; without it each directory keeps its own")
@@ -105,7 +105,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"`{file}` cannot be read: {error.strerror}") from error
     except RecursionError:
-        raise SettingsError(f"`{file}` is nested too deep for settings") from None
+        raise SettingsError(f"`{file}` is nested too deeply for settings") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"`{file}`:{mark.line + 1}:{mark.column + 1}" if mark else f"`{file}`"

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     socket_mode: str = Field(
         default="660",
         pattern="^0?[0-7]{3}$",
-        description="permissions of Unix sockets, octal; 666 for Envoys of any user",
+        description="permissions of Unix sockets, octal; 666 lets Envoys of any user ask",
     )
     server: Literal["auto", "grpcio", "envoy"] = Field(
         default="auto",
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         description="processes; 0: one for each core. The first has the addresses given, the next port + 1 or NAME-1",
     )
     admin: str = Field(
-        default="", description="host:port or unix:/path of health, metrics and the admin page; empty serves none"
+        default="", description="host:port or unix:/path for health, metrics and the admin page; empty serves none"
     )
     admin_token_file: Path | None = Field(
         default=None, description="file with the token that readers of `admin` must present; required beyond loopback"
@@ -82,10 +82,11 @@ class Settings(BaseSettings):
     peer_trust_bundles: dict[str, str] = Field(
         default={},
         description="DOMAIN=FILE,FILE: a trust domain's roots and intermediates, PEM or SPIFFE bundle documents; "
-        "followed; several allowed, with semicolons or as JSON",
+        "reread when they change; several allowed, with semicolons or as JSON",
     )
     peer_revocations: Path | None = Field(
-        default=None, description="serial numbers and SPIFFE IDs to refuse at once, one a line; followed"
+        default=None,
+        description="serial numbers and SPIFFE IDs to refuse at once, one per line; reread when it changes",
     )
 
     max_message_bytes: int = Field(default=4 << 20, ge=4096, description="largest CheckRequest, body included (XA-52)")
@@ -110,7 +111,7 @@ class Settings(BaseSettings):
     keys_timeout_seconds: float = Field(
         default=30,
         ge=0,
-        description="how long the start waits for key sets, whose tokens are refused after that; 0 waits for ever",
+        description="how long the start waits for key sets; after that their tokens are refused; 0 waits for ever",
     )
 
     audit: tuple[str, ...] = Field(
@@ -148,7 +149,7 @@ class Settings(BaseSettings):
     audit_compress: Literal["gzip", "none"] = Field(default="gzip", description="compression of rotated files")
     audit_sync: Literal["system", "disk"] = Field(
         default="system",
-        description="`disk` waits for the disk at every flush, so that a lost machine loses no more either",
+        description="`disk` waits for the disk at every flush, so that losing the machine loses no more than that",
     )
     audit_chain: Literal["off", "on"] = Field(
         default="off", description="link the records of file sinks by digests, for `authz audit verify`"
@@ -163,7 +164,7 @@ class Settings(BaseSettings):
         "them there, grpc alone on `listen` of grpcio; several allowed",
     )
     access_log_positions: Path | None = Field(
-        default=None, description="file that keeps how far the logs were read; by default one in the directory"
+        default=None, description="file that records how far the logs were read; by default one in their directory"
     )
     access_log_admin: str = Field(
         default="",
@@ -185,11 +186,11 @@ class Settings(BaseSettings):
     access_log_backlog: int = Field(
         default=256 << 20,
         ge=0,
-        description="bytes of logs that may wait while others need the processor; beyond, reading takes its share",
+        description="bytes of logs that may wait while others need the processor; beyond that, reading takes its share",
     )
 
     otlp_endpoint: str = Field(
-        default="", description="OTLP endpoint of spans: http://host:4317, or unix:PATH for grpc; empty sends none"
+        default="", description="OTLP endpoint for spans: http://host:4317, or unix:PATH for grpc; empty sends none"
     )
     otlp_protocol: Literal["grpc", "http"] = Field(default="grpc", description="protocol of the OTLP endpoint")
     otlp_headers: Path | None = Field(default=None, description="file with headers of OTLP calls, `name: value` lines")
@@ -255,7 +256,7 @@ class Settings(BaseSettings):
             return ()
         for address in value:
             if not _is_address(address):
-                raise ValueError(f"`{address}` is not one of host:port, unix:/path and unix-abstract:name")
+                raise ValueError(f"`{address}` is none of host:port, unix:/path and unix-abstract:name")
         return value
 
     @field_validator("access_logs")

@@ -80,7 +80,7 @@ WRONG = [
     (("issue", FRONT, "--dns", "a b", "--out", "x"), 1, "`a b` is not a DNS name"),
     (("issue", FRONT, "--dns", "bücher.example", "--out", "x"), 1, "`bücher.example` is not a DNS name; write it as"),
     (("issue", FRONT, "--dns", "-a.example", "--out", "x"), 1, "`-a.example` is not a DNS name"),
-    (("issue", FRONT, "--ip", "1.2.3.4", "--out", "x"), 2, "--ip belongs to --server"),
+    (("issue", FRONT, "--ip", "1.2.3.4", "--out", "x"), 2, "--ip needs --server"),
     (("issue", "--server", "--ip", "999.1.1.1", "--out", "x"), 1, "`999.1.1.1` is not an IP address"),
     (("root", "activate"), 2, "give --admin for every Envoy, or --unchecked"),
     (("root", "activate", "--unchecked"), 1, "no authority is prepared"),

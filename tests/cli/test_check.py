@@ -296,7 +296,7 @@ def test_headers_in_the_environment_stand_on_a_line_each(run: Run, policies: Pat
         ('{"iss": "i", "sub": "s", "exp": 1}', 3, "deny (401) at stage jwt: "),
         ('{"iss": "i"}', 3, "got no value"),
         ("{", 2, "not JSON"),
-        ("[]", 2, "claims are a JSON object"),
+        ("[]", 2, "claims must be a JSON object"),
     ],
 )
 def test_claims_stand_for_a_token_whose_signature_is_good(

@@ -92,7 +92,7 @@ def test_nothing_is_written_over_unless_forced(run: Run, tmp_path: Path) -> None
     (tmp_path / "policies/edges.yaml").write_text("mine\n")
     result = run("init", *TWO)
     assert result.exit_code == 1
-    assert "policies/edges.yaml would be written over; name another folder, or write over them with --force" in (
+    assert "policies/edges.yaml would be overwritten; name another folder, or overwrite them with --force" in (
         result.stderr
     )
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["edges.yaml"]

@@ -197,7 +197,7 @@ def test_a_bundle_that_holds_no_certificate_is_said(running: Running) -> None:
     ("more", "reason"),
     [
         (("--watch", "--token-file", "TOKEN"), "needs --renew: the door for tokens renews nothing"),
-        (("--renew", "localhost:1"), "--renew belongs to --watch"),
+        (("--renew", "localhost:1"), "--renew needs --watch"),
     ],
 )
 def test_options_that_cannot_work_together_are_wrong_usage(

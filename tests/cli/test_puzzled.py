@@ -364,7 +364,7 @@ PUZZLES = [
     Puzzle("regular expression", ap(to(paths="^/api/.*$")), ANALYZE, ("no regular expressions", "write `/api/*`")),
     Puzzle("star in the middle of a path", ap(to(paths="/users/*/orders")), ANALYZE, ("write `/users/{*}/orders`",)),
     Puzzle("doubled slash", ap(to(paths="/api/x")), check("--path", "/api//x"), ("see MERGE_SLASHES",)),
-    Puzzle("get is not GET", ap(to(methods="get")), ANALYZE, ("methods are compared with regard to case",)),
+    Puzzle("get is not GET", ap(to(methods="get")), ANALYZE, ("methods are case-sensitive",)),
     Puzzle(
         "GET,POST in one string",
         ap(to(methods="GET,POST")),

@@ -67,7 +67,7 @@ def admin() -> Iterator[Admin]:
     ("health", "ready", "code", "said"),
     [
         (HEALTHY, 200, 0, "ready: 2 workers\n  policies: version v1\n"),
-        (REFUSED, 200, 0, "ready: 2 workers\n  policies: version v1\n  mind: policies: the last change was refused\n"),
+        (REFUSED, 200, 0, "ready: 2 workers\n  policies: version v1\n  note: policies: the last change was refused\n"),
         (STARTING, 503, 3, "not ready: 2 workers\n  policies: version v1\n  blocks: keys: uri:x is being fetched\n"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_token_is_shown_where_one_is_asked_for(run: Run, admin: Admin, tmp_pat
     admin.token = "secret"
     result = run("status", "--admin", admin.address)
     assert (result.exit_code, result.stderr) == (
-        1, f"error: `{admin.address}` does not answer: it asks for a token, which --token-file shows\n"
+        1, f"error: `{admin.address}` does not answer: it asks for a token: give it with --token-file\n"
     )  # fmt: skip
     (tmp_path / "token").write_text("secret\n")
     assert run("status", "--admin", admin.address, "--token-file", "token").exit_code == 0

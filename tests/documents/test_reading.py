@@ -28,7 +28,7 @@ SYNTAX = [
     ("a: [1, 2\n", "f.yaml:2:1", "close every bracket, and quote text that holds one of `,` `:` `[` `]` `{` `}`"),
     ("a: @x", "f.yaml:1:4", "quote text that begins with one of `@` `%` and the backquote"),
     ("a: *", "f.yaml:1:5", "quote text that begins with `*`"),
-    ("ü: 'é' x", "f.yaml:1:8", "indent what belongs together alike, and quote text as a whole"),
+    ("ü: 'é' x", "f.yaml:1:8", "indent alike what belongs together, and quote text as a whole"),
     ("a: 'open", "f.yaml:1:9", "close the quote"),
     ("a: b: c", "f.yaml:1:5", "quote text that holds a colon and a space, and check the indentation"),
     ("a: 1\nb: 2\x07", "f.yaml:2:5", ""),
@@ -70,7 +70,7 @@ NOT_YAML_OF_OURS = [
     ("a: !!set {x}", "f.yaml:1:4", "the tag `tag:yaml.org,2002:set` is not supported"),
     # To Go's reader a `?` is a mark of its own there, whatever is beside it: kubectl says "did not find expected ','".
     *(
-        (text, place, "an unquoted `?` within brackets or braces, where `kubectl` takes it for the end of the text")
+        (text, place, "an unquoted `?` within brackets or braces, which `kubectl` takes for the end of the text")
         for text, place in [
             ("a: [/x?y]", "f.yaml:1:5"),
             ("a: [x, why?]", "f.yaml:1:8"),

@@ -79,7 +79,7 @@ def test_a_leaf_never_outlives_its_issuer() -> None:
 
 
 REFUSED = [
-    ("spiffe://other.test/a", "`spiffe://other.test/a` is not of the trust domain `mesh.test`"),
+    ("spiffe://other.test/a", "`spiffe://other.test/a` is not in the trust domain `mesh.test`"),
     ("spiffe://mesh.test", "`spiffe://mesh.test` has no path: a workload's SPIFFE ID needs one"),
 ]
 

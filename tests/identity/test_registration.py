@@ -115,7 +115,7 @@ BROKEN = [
     (
         entry("spiffeID: spiffe://other.test/a, selectors: ['unix:uid:1']"),
         2,
-        "`spiffe://other.test/a` is not of the trust domain `mesh.test`",
+        "`spiffe://other.test/a` is not in the trust domain `mesh.test`",
     ),
     (
         entry("spiffeID: mesh.test/a, selectors: ['unix:uid:1']"),
@@ -216,7 +216,7 @@ def test_an_identity_of_another_trust_domain_is_never_signed() -> None:
     desk = Desk()
     foreign = SpiffeId.parse("spiffe://other.test/a")
     assert desk.registrar.issue(SvidPeer(foreign, 1), foreign, NOW) == Refused(
-        "`spiffe://other.test/a` is not of the trust domain `mesh.test`"
+        "`spiffe://other.test/a` is not in the trust domain `mesh.test`"
     )
 
 

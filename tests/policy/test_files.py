@@ -330,18 +330,18 @@ NEVER_READ = {
     "after the end": (f"{DENY}\n...\n{OTHER}", NO_START),
     "after the end of another": (f"{OTHER}\n---\n{OTHER}\n...\n# a\n{DENY}", NO_START),
     "a byte order mark amid it": (
-        DENY.replace("spec", "\n\ufeffspec"), "a byte order mark amid the text, which `kubectl` refuses"
+        DENY.replace("spec", "\n\ufeffspec"), "a byte order mark inside the text, which `kubectl` refuses"
     ),
     "a byte order mark on a line of its own": (
-        f"{OTHER}\n---\n{DENY}\n  \ufeff\n", "a byte order mark amid the text, which `kubectl` refuses"
+        f"{OTHER}\n---\n{DENY}\n  \ufeff\n", "a byte order mark inside the text, which `kubectl` refuses"
     ),
     "carriage returns": (
         f"{DENY}\r---\r{OTHER}\r",
-        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+        "a `---` after a line end that is not a line feed; `kubectl` reads nothing after it",
     ),
     "a line separator": (
         f"{OTHER}\n---\n{OTHER}\u2028---\n{DENY}",
-        "a `---` after another line end than a line feed, behind which `kubectl` reads nothing",
+        "a `---` after a line end that is not a line feed; `kubectl` reads nothing after it",
     ),
     "JSON after JSON": (json.dumps({"kind": "A", "apiVersion": "v1"}) * 2 + f"\n---\n{DENY}", NO_START),
 }  # fmt: skip

@@ -65,7 +65,7 @@ REFUSED = {
     "another type in capitals": (one({**RSA, "KTY": "EC"}), K + ": `KTY` is read as `kty`"),
     "the type in capitals is a list": (one({**EC, "Kty": ["EC"]}), K + ": `Kty` is read as `kty`"),
     "the type with a Kelvin sign": (one({**RSA, "\u212aty": "oct"}), K + ": `\u212aty` is read as `kty`"),
-    "a private member in capitals": (one({**OKP, "D": None}), K + ": `D` is read as `d`, so that `d` is missing"),
+    "a private member in capitals": (one({**OKP, "D": None}), K + ": `D` is read as `d`, so `d` is missing"),
     "a list": (json.dumps([RSA]), "the inline key set is not a JWK set"),
     "an object as keys": (json.dumps({"keys": RSA}), "the inline key set is not a JWK set"),
     "an empty object": ("{}", "the inline key set is not a JWK set"),

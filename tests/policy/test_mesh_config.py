@@ -149,7 +149,7 @@ WRONG = [
     ),
     ("extensionProviders: {}", "error RE-10", "expected a list of providers, got a mapping"),
     ("extensionProviders: [null]", "error RE-11", "expected a provider, a mapping, got null"),
-    ("- a", "error RE-14", "a document is no mapping"),
+    ("- a", "error RE-14", "a document is not a mapping"),
     ("trustDomain: a\n---\ntrustDomain: b", "error RE-14", "the mesh settings are given twice, first at mesh.yaml:1:1"),
     (
         "kind: ConfigMap\nmetadata: {name: istio}\ndata: {mesh: {}}",
@@ -175,11 +175,11 @@ WRONG = [
         "a Git LFS pointer, not the file it stands for",
     ),
     ("accessLogFile: ${LOG}", "warning file", "`${LOG}` looks like a variable that nobody replaced"),
-    ("rootNamespace: a b", "error RE-14", "`a b` is not a namespace, so that no policy would be of it"),
+    ("rootNamespace: a b", "error RE-14", "`a b` is not a namespace, so no policy would be in it"),
     (
         "rootNamespace: istio-system/x",
         "error RE-14",
-        "`istio-system/x` is not a namespace, so that no policy would be of it",
+        "`istio-system/x` is not a namespace, so no policy would be in it",
     ),
     ("rootNamespace: #@ data.values.ns\ntrustDomain: a", "error file", "a ytt template, not mesh settings yet"),
     ("#@ if True:\nrootNamespace: a\n#@ end", "error file", "a ytt template, not mesh settings yet"),
@@ -295,7 +295,7 @@ def test_services_of_providers(service: str) -> None:
 
 
 UNUSABLE = [
-    ("{envoyExtAuthzGrpc: {service: x, port: 1}}", "VA-50", "a provider without name"),
+    ("{envoyExtAuthzGrpc: {service: x, port: 1}}", "VA-50", "a provider without a name"),
     ("{name: A, envoyExtAuthzGrpc: {service: x, port: 1}}", "VA-50", "`A` is not a provider name"),
     ("{name: a-, envoyExtAuthzGrpc: {service: x, port: 1}}", "VA-50", "`a-` is not a provider name"),
     ("{name: a, envoyExtAuthzGrpc: {port: 1}}", "VA-51", "the provider has no `service`"),

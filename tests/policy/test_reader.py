@@ -253,7 +253,7 @@ ENVELOPES = [
     (
         "apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy",
         "info",
-        "`AuthorizationPolicy` of `policy.linkerd.io/v1alpha1` is no policy and is skipped",
+        "`AuthorizationPolicy` of `policy.linkerd.io/v1alpha1` is not a policy and is skipped",
     ),
     (
         "apiVersion: security.istio.io\nkind: AuthorizationPolicy",
@@ -267,9 +267,9 @@ ENVELOPES = [
         "error",
         "the document has no `kind`; `Kind` is written `kind`",
     ),
-    ("- a", "error", "a document is no object"),
-    ("hello", "error", "a document is no object"),
-    ("apiVersion: apps/v1\nkind: Deployment", "info", "`Deployment` of `apps/v1` is no policy and is skipped"),
+    ("- a", "error", "a document is not an object"),
+    ("hello", "error", "a document is not an object"),
+    ("apiVersion: apps/v1\nkind: Deployment", "info", "`Deployment` of `apps/v1` is not a policy and is skipped"),
     (
         "apiVersion: security.istio.oi/v1\nkind: authorizationpolicy",
         "error",
@@ -284,7 +284,7 @@ ENVELOPES = [
     (
         "apiVersion: networking.istio.io/v1beta1\nkind: ProxyConfig\nspec: {concurrency: 1}",
         "info",
-        "`ProxyConfig` of `networking.istio.io/v1beta1` is no policy and is skipped",
+        "`ProxyConfig` of `networking.istio.io/v1beta1` is not a policy and is skipped",
     ),
 ]
 
