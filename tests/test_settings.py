@@ -56,11 +56,11 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_JWKS_CA_BUNDLES": "{"}, "setting `jwks_ca_bundles`: expected a JSON object"),
         ({"AUTHZ_JWKS_CA_BUNDLES": "ca.pem"}, "setting `jwks_ca_bundles`: `ca.pem` is neither NAME=FILE nor"),
         ({"AUTHZ_PEER_TRUST_BUNDLES": "a=x;a=y"}, "setting `peer_trust_bundles`: `a` is given twice"),
-        ({"AUTHZ_LISTEN": "authz"}, "setting `listen`: `authz` is not one of host:port, unix:/path and"),
-        ({"AUTHZ_LISTEN": ":9191"}, "setting `listen`: `:9191` is not one of"),
-        ({"AUTHZ_LISTEN": "127.0.0.1:99999"}, "setting `listen`: `127.0.0.1:99999` is not one of"),
-        ({"AUTHZ_LISTEN": "localhost:http"}, "setting `listen`: `localhost:http` is not one of"),
-        ({"AUTHZ_LISTEN": "unix:"}, "setting `listen`: `unix:` is not one of"),
+        ({"AUTHZ_LISTEN": "authz"}, "setting `listen`: `authz` is none of host:port, unix:/path and"),
+        ({"AUTHZ_LISTEN": ":9191"}, "setting `listen`: `:9191` is none of"),
+        ({"AUTHZ_LISTEN": "127.0.0.1:99999"}, "setting `listen`: `127.0.0.1:99999` is none of"),
+        ({"AUTHZ_LISTEN": "localhost:http"}, "setting `listen`: `localhost:http` is none of"),
+        ({"AUTHZ_LISTEN": "unix:"}, "setting `listen`: `unix:` is none of"),
         ({"AUTHZ_LISTEN": ","}, "setting `listen`: expected at least one address"),
         ({"AUTHZ_ADMIN": "15014"}, "setting `admin`: `15014` is neither host:port nor unix:/path"),
         ({"AUTHZ_ADMIN": "unix-abstract:authz"}, "setting `admin`: `unix-abstract:authz` is neither"),
@@ -77,8 +77,8 @@ def test_texts_of_the_environment_become_values(environment: dict[str, str], fie
         ({"AUTHZ_LISTEN": "none"}, "`listen: none` needs `access_logs`"),
         ({"AUTHZ_LISTEN": "none", "AUTHZ_ACCESS_LOGS": "grpc"}, "receives on `listen`, which is none"),
         ({"AUTHZ_LISTEN": "none", "AUTHZ_ACCESS_LOGS": "file:logs", "AUTHZ_SERVER": "envoy"}, "has nothing to host"),
-        ({"AUTHZ_LISTEN": "none,127.0.0.1:9191"}, "setting `listen`: `none` is not one of"),
-        ({"AUTHZ_TLS_KEY": "k"}, "`tls_certificate` and `tls_key` are given together"),
+        ({"AUTHZ_LISTEN": "none,127.0.0.1:9191"}, "setting `listen`: `none` is none of"),
+        ({"AUTHZ_TLS_KEY": "k"}, "`tls_certificate` and `tls_key` must be given together"),
         ({"AUTHZ_TLS_CLIENT_CA": "k"}, "`tls_client_ca` needs"),
     ],
 )
@@ -170,7 +170,7 @@ def test_every_section_of_a_file_is_read(tmp_path: Path) -> None:
     [
         ("audit: {sink: [none]}", "unknown setting `audit.sink`; did you mean `audit.sinks`?"),
         ("audit: {capacity: 5}\naudit_capacity: 6", "`audit_capacity` is given twice"),
-        ("tls: {key: k}", "`tls_certificate` and `tls_key` are given together"),
+        ("tls: {key: k}", "`tls_certificate` and `tls_key` must be given together"),
         ("otlp: {protocol: udp}", "setting `otlp_protocol`: input should be 'grpc' or 'http'"),
         # Of two, YAML's reader would take the last, be it the stricter or not:
         ("peer_certificate: required\npeer_certificate: 'off'", "authz.yaml`:2:1: `peer_certificate` is given twice"),
@@ -184,7 +184,7 @@ def test_every_section_of_a_file_is_read(tmp_path: Path) -> None:
         ("peer: {certificate: off}", "setting `peer_certificate`: input should be 'off', 'optional' or 'required'"),
         ("drain: {delay_seconds: .inf}", "setting `drain_delay_seconds`: input should be a finite number"),
         ("keys: {refresh_seconds: .inf}", "setting `jwks_refresh_seconds`: input should be a finite number"),
-        (f"audit: {'[' * 500}", "is nested too deep for settings"),
+        (f"audit: {'[' * 500}", "is nested too deeply for settings"),
     ],
 )
 def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, content: str, message: str) -> None:

@@ -63,8 +63,8 @@ def _is_number(text: str) -> bool:
     """
     Whether Go's reader sees a number: underscores are dropped first, `0o17`, `0B1` and `00080` are numbers.
 
-    What fits neither 64 bits nor a double stays text, such as `0xFFFFFFFFFFFFFFFFFF` and `1e400`; there are no dates and
-    no numbers of base 60.
+    What fits neither 64 bits nor a double stays text, such as `0xFFFFFFFFFFFFFFFFFF` and `1e400`; there are no dates
+    and no numbers of base 60.
     """
     if not text.isascii() or text[:1] not in "+-.0123456789":
         return False

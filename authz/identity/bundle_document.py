@@ -70,7 +70,7 @@ def read_bundle_document(trust_domain: TrustDomain, data: bytes) -> BundleDocume
         raise ValueError(f"{what} is not a JSON object: {error}") from error
     entries = document.get("keys")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{what} has no list `keys` of objects")
+        raise ValueError(f"{what} has no `keys` list of objects")
     listed: list[dict[str, Json]] = [entry for entry in entries if isinstance(entry, dict)]
     known = [entry for entry in listed if entry.get("use") in (X509_USE, JWT_USE)]
     if listed and not known:

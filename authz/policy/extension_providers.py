@@ -211,9 +211,8 @@ def _name(node: reading.Mapping, notes: Notes, names: Counter[str | None]) -> st
     name = read_text(written, notes) if written is not None else ""
     if not value_checks.is_dns_label(name):
         advice = "expected a-z, 0-9 and `-`, at most 63 characters, no `-` at the ends"
-        notes.error(
-            "VA-50", written or node, f"`{name}` is not a provider name" if name else "a provider without a name", advice
-        )
+        wrong = f"`{name}` is not a provider name" if name else "a provider without a name"
+        notes.error("VA-50", written or node, wrong, advice)
     elif names[name] > 1:
         notes.error("VA-50", written or node, f"the provider name `{name}` is given {names[name]} times", "rename one")
     return name

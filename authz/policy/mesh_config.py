@@ -84,9 +84,7 @@ def _namespace(value: str) -> Fault | None:
         return Fault("RE-14", "the root namespace is empty", "remove it for `istio-system`")
     if object_name(value) is None:
         return None
-    return Fault(
-        "RE-14", f"`{value}` is not a namespace, so no policy would be in it", "expected a-z, 0-9 and `-`"
-    )
+    return Fault("RE-14", f"`{value}` is not a namespace, so no policy would be in it", "expected a-z, 0-9 and `-`")
 
 
 def _normalization(node: Node, notes: Notes) -> PathNormalization:

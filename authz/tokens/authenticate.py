@@ -98,7 +98,7 @@ def _judge_alone(
     alone: Alone | None, token: ParsedToken | Refusal, key_sets: KeySets, now: float
 ) -> VerifiedToken | Refusal | None:
     """
-    Judge the one token of a request by the one rule there is, in fewer steps than ``_Judge``: nearly every request.
+    Judge a request with one token by the one rule there is, in fewer steps than ``_Judge``: nearly every request.
 
     Returns:
         What ``_Judge`` would remember, or what it need not find out again; None where it has to look.
@@ -137,11 +137,11 @@ class _Judge:
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
     refused: Refusal | None = None
-    """What the only rule says of the only token, where that is known already."""
+    """What the only rule says of the only token, where that is already known."""
     _read: dict[str, ParsedToken | Refusal] = field(default_factory=dict)
     """Each token is read once, whatever the number of rules that look at it."""
     _taken: set[tuple[str, str]] = field(default_factory=set)
-    """Kinds and names of places whose token verified and was taken from the request: later rules do not see it."""
+    """Kinds and names of places whose token was verified and taken from the request: later rules do not see it."""
 
     def judge(self, cache: TokenCache | None = None, key: CacheKey | None = None) -> Authentication:
         """Try the rules in order; the first that succeeds with a token decides (RA-4, RA-5)."""
@@ -263,7 +263,7 @@ class _Judge:
         )
 
     def _is_settled(self, outcomes: list[_Outcome]) -> bool:
-        """Whether the rules before the accepting one refuse this token for ever, whatever keys and time will be."""
+        """Whether the rules before the accepting one will always refuse this token, whatever the keys and the time."""
         earlier = [outcome.refusal for outcome in outcomes[:-1]]
         is_simple = len(self.plan.rules) == 1 or not self.plan.requires_token
         return is_simple and all(r is None or r.is_unknown_issuer or r.body == AUDIENCE.body for r in earlier)
@@ -285,7 +285,7 @@ def _all_issuers(refusal: Refusal, outcomes: Sequence[_Outcome]) -> Refusal:
 
 
 def _with_path(answer: Authentication, plan: Plan, http: HttpRequest) -> Authentication:
-    """Add the path the upstream sees if it is another, or refuse the request if it cannot be written (RA-45)."""
+    """Add the path the upstream sees if it differs, or refuse the request if it cannot be written (RA-45)."""
     if not answer.query_parameters_to_remove:
         return answer
     path = path_without(http.path, answer.query_parameters_to_remove)

@@ -1,6 +1,6 @@
 """
-base64url as Envoy reads it (RA-21): padding may be there or not, white space is skipped, the bits behind the last byte
-may be anything.
+base64url as Envoy reads it (RA-21): padding is optional, white space is skipped, and the bits after the last byte may
+be anything.
 
 A signature covers the text as it is written, so no spelling is accepted that the issuer did not sign; only the
 signature itself can be respelt.
@@ -15,7 +15,7 @@ _STANDARD = bytes(
 )
 _URL = bytes.maketrans(b"+/", b"-_")
 _PADDING = (b"", b"===", b"==", b"=")
-"""By how many digits are left over when all others are taken by four; no bytes have one left over."""
+"""By how many digits are left over when the others are taken in fours; no bytes leave one over."""
 _WHITE_SPACE = re.compile(rb"[ \t\n\v\f\r]+")
 _PADDED = re.compile(rb"([A-Za-z0-9_-]*)(={0,2})")
 

@@ -13,7 +13,7 @@ from threading import Lock
 from authz.core.attributes import Authentication, per_request
 
 CacheKey = tuple[bytes, bytes]
-"""SHA-256 of the token; digest of the rules and of the location that the token stood at."""
+"""SHA-256 of the token; digest of the rules and of the place where the token stood."""
 
 DEFAULT_CACHE_SIZE = 10_000
 """Some 40 MB with payloads of one kilobyte."""

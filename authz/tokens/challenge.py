@@ -2,7 +2,7 @@
 The ``www-authenticate`` header of a refusal (RA-41).
 
 Unlike Envoy, which copies the path, the value of a parameter that can hold a token is redacted (XA-183), and what
-cannot stand in a quoted string of a header is percent-encoded. ``x-envoy-original-path`` is never read (SE-50).
+cannot stand in a header's quoted string is percent-encoded. ``x-envoy-original-path`` is never read (SE-50).
 """
 
 import re

@@ -39,7 +39,7 @@ def find_tokens(plan: Plan, http: HttpRequest) -> Sequence[FoundToken]:
 
 
 def _may_have(path: str, names: Iterable[str]) -> bool:
-    """Whether a parameter of these names can be in the query: unless percent-encoded, a name stands there as it is."""
+    """Whether a parameter with one of these names can be in the query: unless encoded, a name stands there as it is."""
     if "%" in path:
         return True
     for name in names:  # noqa: SIM110  a generator costs as much as everything else here

@@ -16,7 +16,7 @@ from authz.core.attributes import Json
 MAX_DEPTH = 100
 """Nesting that is still read: the bound of protobuf's reader."""
 MAX_EXACT_INTEGER = 2**53
-"""Integers beyond lose precision, as in a double (section 10)."""
+"""Integers beyond it lose precision, as in a double (section 10)."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -60,10 +60,10 @@ def read_object(data: bytes | str) -> dict[str, Json]:
 
 def _flat_object(text: str) -> dict[str, Json] | None:
     """
-    Read a single object without asking of each member whether its name is repeated; None where that must be asked.
+    Read a single object without checking each member for a repeated name; None where they must be checked.
 
-    Where no white space follows a quotation mark, every member has its own `":`. If there are as many as members in the
-    end, none was repeated.
+    Where no white space follows a quotation mark, every member has its own `":`. If there are as many of these as there
+    are members in the end, none was repeated.
     """
     if '" ' in text or "\n" in text or "\t" in text or "\r" in text or "\\" in text:
         return None
@@ -136,13 +136,13 @@ _TRUSTING = json.JSONDecoder(parse_float=_read_float, parse_int=_read_int, parse
 
 
 class _LenientReader:
-    """What protobuf reads though it is no JSON; the text is known to be nested no deeper than ``MAX_DEPTH``."""
+    """What protobuf reads though it is not JSON; the text is known to be nested no deeper than ``MAX_DEPTH``."""
 
     def __init__(self, text: str, error: ValueError) -> None:
         self._text = text
         self._at = 0
         self._error = error
-        """What a reader of plain JSON found, which says more to people."""
+        """What a reader of plain JSON found, which tells people more."""
 
     def read(self) -> Json:
         value = self._value()
@@ -152,11 +152,11 @@ class _LenientReader:
         return value
 
     def _refuse(self) -> NoReturn:
-        shown = "a surrogate alone" if isinstance(self._error, UnicodeEncodeError) else str(self._error)
+        shown = "a lone surrogate" if isinstance(self._error, UnicodeEncodeError) else str(self._error)
         raise ValueError(shown) from self._error
 
     def _skip_space(self) -> None:
-        self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it matches nothing at least
+        self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it always matches, if only nothing
 
     def _takes(self, character: str) -> bool:
         self._skip_space()
@@ -220,7 +220,7 @@ class _LenientReader:
         pieces: list[str] = []
         while True:
             plain = _PLAIN[quote].match(self._text, self._at)
-            assert plain is not None  # it matches nothing at least
+            assert plain is not None  # it always matches, if only nothing
             pieces.append(plain[0])
             self._at = plain.end() + 1
             if self._text[plain.end() : self._at] == quote:
@@ -230,7 +230,7 @@ class _LenientReader:
             pieces.append(self._escape())
 
     def _escape(self) -> str:
-        """What stands behind a backslash."""
+        """What follows a backslash."""
         letter = self._text[self._at : self._at + 1]
         self._at += 1
         if letter not in ("u", "U"):

@@ -1,8 +1,8 @@
 """
 Key sets as Envoy reads them: JWKS text → usable keys, prepared once for verification (RA-34 to RA-37, RA-39).
 
-A key knows which algorithms fit its type exactly; nothing else can be asked of it, so algorithm confusion has no
-place to happen. Private members of a JWK are never read, except the secret of an ``oct`` key.
+A key knows which algorithms fit its type exactly; nothing else can be asked of it, so there is no place
+for algorithm confusion. Private members of a JWK are never read, except the secret of an ``oct`` key.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ MIN_RSA_BITS = 1024
 MAX_RSA_BITS = 16384
 """BoringSSL's bound."""
 RSA_EXPONENTS = (3, 65537)
-"""Others are refused by Envoy, too."""
+"""Envoy refuses all others, too."""
 ED25519_SIGNATURE_BYTES = 64
 
 SUPPORTED_ALGORITHMS = frozenset(name for family in VERIFIERS.values() for name in family)
-"""RA-22. Everything else, ``none`` in any spelling included, is refused before a key is looked at."""
+"""RA-22. Everything else, including ``none`` in any spelling, is refused before a key is looked at."""
 
 _CURVES: Mapping[str, tuple[str, ec.EllipticCurve]] = {
     "P-256": ("ES256", ec.SECP256R1()),
@@ -55,7 +55,7 @@ class Key:
     material: Material = field(repr=False, compare=False)
 
     def is_tried_for(self, kid: str, alg: str) -> bool:
-        """Say whether a token with this ``kid`` (empty: none) and ``alg`` tries the key (RA-34)."""
+        """Say whether the key is tried for a token with this ``kid`` (empty: none) and ``alg`` (RA-34)."""
         return (not kid or not self.kid or kid == self.kid) and (not self.alg or alg == self.alg)
 
     def verifies(self, signing_input: bytes, alg: str, signature: bytes) -> bool:
@@ -119,10 +119,10 @@ def read_key_set(text: str) -> KeySet:
     entries = document.get("keys")
     if "keys" not in document:
         if "kty" in document:
-            return KeySet((), digest, ('a single key is no key set: write it as `{"keys": [...]}`',))
+            return KeySet((), digest, ('a single key is not a key set: write it as `{"keys": [...]}`',))
         return KeySet(_read_certificates(document), digest)
     if not isinstance(entries, list):
-        raise ValueError("the key set has no list `keys`")
+        raise ValueError("the key set has no `keys` list")
     if len(entries) > MAX_KEYS:
         raise ValueError(f"a key set has at most {MAX_KEYS} keys, got {len(entries)}")
     keys, skipped = [], []
@@ -135,7 +135,7 @@ def read_key_set(text: str) -> KeySet:
 
 
 def _name_of(index: int, entry: Json) -> str:
-    """Where an entry stands, and what it is called; never more of it, for it may be a secret."""
+    """Where an entry stands and what it is called; never more of it, for it may be a secret."""
     kid = entry.get("kid") if isinstance(entry, dict) else ""
     shown = "".join(letter if letter.isprintable() else "?" for letter in kid[:64]) if isinstance(kid, str) else ""
     return f"keys[{index}] (kid `{shown}`)" if shown else f"keys[{index}]"
@@ -145,10 +145,10 @@ def _read_certificates(document: Mapping[str, Json]) -> tuple[Key, ...]:
     """Read Firebase's form (RA-39): every member a PEM certificate with an RSA key."""
     keys = []
     if not document:
-        raise ValueError("the key set has no list `keys`")
+        raise ValueError("the key set has no `keys` list")
     for kid, pem in document.items():
         if not kid or not isinstance(pem, str) or not _CERTIFICATE.fullmatch(pem):
-            raise ValueError("the key set has no list `keys`")
+            raise ValueError("the key set has no `keys` list")
     if len(document) > MAX_KEYS:
         raise ValueError(f"a key set has at most {MAX_KEYS} keys, got {len(document)}")
     for kid, pem in document.items():
@@ -170,7 +170,7 @@ def _read_key(entry: Json) -> Key:
     if read is None:
         raise ValueError("`kty` is none of RSA, EC, OKP, oct")
     kid, alg = entry.get("kid"), entry.get("alg")
-    # What is no text counts as absent (RA-39).
+    # What is not text counts as absent (RA-39).
     name, algorithm = kid if isinstance(kid, str) else "", alg if isinstance(alg, str) else ""
     family, material = read(entry, algorithm)
     return Key(family, name, algorithm, material)
@@ -197,7 +197,7 @@ def _number_text(number: int, size: int = 0) -> str:
 
 
 def _number_member(entry: Mapping[str, Json], name: str) -> int:
-    """A number of any length: sloppy issuers drop leading zeros, or write some."""
+    """A number of any length: sloppy issuers drop leading zeros, or add some."""
     return int.from_bytes(_bytes_member(entry, name), "big")
 
 
@@ -210,7 +210,7 @@ def _read_rsa(entry: Mapping[str, Json], alg: str) -> tuple[str, Material]:
     _check_alg(alg, alg.startswith(("RS", "PS")), "RSA")
     modulus, exponent = _number_member(entry, "n"), _number_member(entry, "e")
     if exponent not in RSA_EXPONENTS or not modulus & 1:
-        raise ValueError("`e` is neither 3 nor 65537" if modulus & 1 else "`n` is no RSA modulus: it is even")
+        raise ValueError("`e` is neither 3 nor 65537" if modulus & 1 else "`n` is not an RSA modulus: it is even")
     if not MIN_RSA_BITS <= modulus.bit_length() <= MAX_RSA_BITS:
         raise ValueError(f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, got {modulus.bit_length()}")
     return "RSA", rsa.RSAPublicNumbers(exponent, modulus).public_key()
@@ -235,7 +235,7 @@ def _read_ec(entry: Mapping[str, Json], alg: str) -> tuple[str, Material]:
     try:
         return curve, numbers.public_key()
     except ValueError as error:
-        raise ValueError(f"`x` and `y` are no point on {curve}") from error
+        raise ValueError(f"`x` and `y` are not a point on {curve}") from error
 
 
 def _read_okp(entry: Mapping[str, Json], alg: str) -> tuple[str, Material]:

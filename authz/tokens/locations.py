@@ -48,7 +48,7 @@ def token_in_header(value: str, prefix: str) -> str | None:
     """
     Find the token in one occurrence of a header; None: there is none (RA-14 to RA-16).
 
-    The prefix may stand anywhere; everything behind it, from the first token character on, is the token.
+    The prefix may stand anywhere; everything after it, from the first token character on, is the token.
     """
     if not prefix:
         return value
@@ -56,7 +56,7 @@ def token_in_header(value: str, prefix: str) -> str | None:
     if start < 0:
         return None
     behind = start + len(prefix)
-    if value[behind : behind + 1] in _TOKEN_CHARACTERS:  # nearly always, and sooner known than by the expression
+    if value[behind : behind + 1] in _TOKEN_CHARACTERS:  # nearly always, and known sooner than by the expression
         return value[behind:]
     match = _TOKEN_CHARACTER.search(value, behind)
     return value[match.start() :] if match else value

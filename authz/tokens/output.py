@@ -23,8 +23,8 @@ def output_headers(rule: JwtRule, claims: Mapping[str, Json], payload_text: str)
     """
     Return the headers to set, names lower-case; of two outputs to one header the later wins.
 
-    A text that cannot stand in a header (a control character but the tab) leaves its header unset, as an empty one
-    does; Envoy answers 503 to such a request.
+    A text that cannot stand in a header (it has a control character other than the tab) leaves its header unset, as an
+    empty one does; Envoy answers 503 to such a request.
     """
     headers: dict[str, str] = {}
     if rule.output_payload_to_header and not UNSENDABLE.search(payload_text):
@@ -50,7 +50,7 @@ def claim_text(value: Json) -> str:
     """
     Write a claim as header text, byte for byte Envoy's; empty for a missing claim (RA-48).
 
-    Numbers are doubles. An object's members keep the order of the token; Envoy's own order is another each time.
+    Numbers are doubles. An object's members keep their order in the token; Envoy's own order varies.
     """
     match value:
         case None:

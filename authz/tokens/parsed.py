@@ -1,5 +1,5 @@
 """
-One token as text to its parts and the meaning of its claims (RA-21 to RA-23, RA-25); nothing about it is verified here.
+One token, from text to its parts and the meaning of its claims (RA-21 to RA-23, RA-25); nothing is verified here.
 
 The order of the questions is Envoy's and visible to clients. Nothing raises: a malformed token is an expected "no".
 """
@@ -31,15 +31,15 @@ CLOCK_SKEW_SECONDS = 60
 """Fixed by Envoy (RA-25)."""
 MAX_UNSIGNED_64 = float(2**64)
 MAX_PLAIN_TIME = 2**40
-"""Seconds: further than any real token; larger times are looked at with care."""
+"""Seconds: later than in any real token; larger times are looked at with care."""
 NO_BEGIN, NO_END = float("-inf"), float("inf")
 DIGEST_DIGITS = 8
-"""Of the SHA-256 of a token: enough to find it again, of no use to anybody else."""
+"""Digits kept of a token's SHA-256: enough to find it again, of no use to anybody else."""
 MAX_KNOWN_HEADER = 512
-"""Bytes of a header that is remembered; longer ones are read each time."""
+"""Most bytes of a header that is remembered; longer ones are read each time."""
 
 Meaning = tuple[tuple[str, ...] | None, str, float, float]
-"""Audiences, issuer, begin and end of a token, as ``ParsedToken`` has them."""
+"""Audiences, issuer, beginning and end of a token, as ``ParsedToken`` has them."""
 
 
 @per_request
@@ -68,7 +68,7 @@ class ParsedToken:
 
 def read_token(text: str | bytes, digest: str = "") -> ParsedToken | Refusal:
     """
-    Read a token as RA-21 to RA-23 demand: format, header, algorithm, payload and its types, signature's coding.
+    Read a token as RA-21 to RA-23 demand: format, header, algorithm, payload and its types, encoding of the signature.
 
     Args:
         digest: the first digits of the text's SHA-256, if they are known.
@@ -126,11 +126,11 @@ def _read_header(data: bytes) -> tuple[str, str] | Refusal:
 
 
 _known_header = lru_cache(maxsize=512)(_read_header)
-"""An issuer writes the same header into every token of a key."""
+"""Remembered, because an issuer writes the same header into every token of a key."""
 
 
 def _plain_meaning(claims: Mapping[str, Json]) -> Meaning | None:
-    """The meaning where the types are those of nearly every token, asked in one go; None where they are not."""
+    """The meaning where the types are those of nearly every token, checked in one go; None where they are not."""
     claim = claims.get
     issuer, aud, exp, nbf = claim("iss", ""), claim("aud", ""), claim("exp", 0), claim("nbf", 0)
     if (
@@ -153,7 +153,7 @@ def _plain_meaning(claims: Mapping[str, Json]) -> Meaning | None:
 
 
 def _meaning(claims: Mapping[str, Json]) -> Meaning:
-    """The meaning of claims whose types were checked; Envoy cuts the fractions (RA-25)."""
+    """The meaning of claims whose types were checked; Envoy cuts fractions off (RA-25)."""
     exp, nbf, aud, issuer = claims.get("exp"), claims.get("nbf"), claims.get("aud"), claims.get("iss")
     until = int(_number(exp))
     return (

@@ -14,7 +14,7 @@ from authz.tokens.locations import locations_of
 from authz.tokens.output import output_names
 
 MAX_PLANS = 1024
-"""One per list of rules, that is, about one per workload; beyond, the oldest goes and is made anew when needed."""
+"""One per list of rules, so about one per workload; beyond it, the oldest goes and is made anew when needed."""
 
 _ACCEPTED = AuthenticationOutcome.ACCEPTED
 _PLANS: dict[int, tuple[tuple[JwtRule, ...], "Plan"]] = {}
@@ -40,12 +40,12 @@ class PlannedRule:
     inline: KeySetState | None
 
     def state(self, key_sets: KeySets) -> KeySetState | None:
-        """Return the keys of the rule; None: nobody ever tried to fetch them."""
+        """Return the keys of the rule; None: nobody has tried to fetch them yet."""
         return self.inline if self.inline is not None else key_sets.get(self.keys_from)
 
 
 class Alone(NamedTuple):
-    """The only rule of a workload, if it writes no headers, and what its only token is taken from."""
+    """The only rule of a workload, if it writes no headers, and where its only token is taken from."""
 
     planned: PlannedRule
     headers_to_remove: tuple[str, ...]
@@ -74,7 +74,7 @@ class Plan:
     requires_token: bool
     """Some rule has presence REQUIRED."""
     alone: Mapping[TokenPlace, Alone]
-    """Per place, what becomes of a token if it is the only one; empty where more than one rule has a say."""
+    """Per place, what becomes of a token if it is the only one; empty if more than one rule has a say."""
 
 
 def plan_for(jwt_rules: tuple[JwtRule, ...]) -> Plan:
@@ -90,12 +90,12 @@ def plan_for(jwt_rules: tuple[JwtRule, ...]) -> Plan:
 
 
 def forget_plans() -> None:
-    """Drop every plan, for when policies are replaced: each keeps its rules alive."""
+    """Drop every plan when policies are replaced: each keeps its rules alive."""
     _PLANS.clear()
 
 
 def make_plan(jwt_rules: tuple[JwtRule, ...]) -> Plan:
-    """Prepare the rules; an unreadable inline key set becomes one that never was fetched (fails closed)."""
+    """Prepare the rules; an unreadable inline key set counts as never fetched (fails closed)."""
     outputs = frozenset().union(*(output_names(rule) for rule in jwt_rules))
     rules = tuple(
         PlannedRule(rule, _places_of(rule, outputs), rule.keys_from, _inline_keys(rule.jwks) if rule.jwks else None)
@@ -117,7 +117,7 @@ def make_plan(jwt_rules: tuple[JwtRule, ...]) -> Plan:
 
 
 def _alone(planned: PlannedRule, place: TokenPlace) -> Alone:
-    """A token that is forwarded is taken from nowhere, one in a cookie stays there (RA-45)."""
+    """A token that is forwarded is not taken from its place; one in a cookie stays there (RA-45)."""
     names = () if planned.rule.forward_original_token else (place.name,)
     return Alone(planned, names if place.kind == "header" else (), names if place.kind == "parameter" else ())
 
@@ -136,7 +136,7 @@ def _places_of(rule: JwtRule, outputs: frozenset[str]) -> tuple[TokenPlace, ...]
 
 
 def faulty_inline_keys(rules: Iterable[JwtRule]) -> dict[str, KeySetState]:
-    """Key sets that are part of their rule and of which something is not used, by ``keys_from``."""
+    """Key sets written in their rule of which something is not used, by ``keys_from``."""
     states = {rule.keys_from: _inline_keys(rule.jwks) for rule in rules if rule.jwks}
     return {
         name: state

@@ -1,5 +1,5 @@
 """
-Why a token was refused, for people: both sides of what was compared, the nearest first.
+Why a token was refused, for people: both sides of the comparison, the nearest first.
 
 The client is told Envoy's body and nothing else. No reason holds a token; what a client chose is cut and printable.
 """
@@ -25,12 +25,12 @@ MAX_NAMED = 32
 MILLISECONDS = 100_000_000_000
 """Seconds since 1970 that no clock will show for 3,000 years."""
 MAX_COMPARED = 512
-"""Characters of a text that likeness is measured on: the text is a client's."""
+"""Most characters by which likeness is measured: the text is a client's."""
 _PREFIXES = ("bearer ", "basic ", "jwt ", "token ")
 
 
 def in_words(refusal: Refusal, text: str, token: ParsedToken | None, rule: JwtRule, now: float) -> str:
-    """Say the reason of a refusal with what the token has and what the rule wants; ``text`` is never repeated."""
+    """Say why a token was refused, with what it has and what the rule wants; ``text`` is never repeated."""
     if refusal.body == AUDIENCE.body and token is not None:
         return f"{refusal.reason}: {audience(token, rule)}"
     if refusal.body == EXPIRED.body and token is not None:

@@ -18,8 +18,8 @@ Material = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicK
 """A public key, or the secret of an ``oct`` key."""
 Verify = Callable[[Any, bytes, bytes], bool]
 """
-Key, signed bytes and signature to yes or no. The table below says which material the key has: the classes are abstract,
-and asking which one it is costs more than what surrounds it.
+Key, signed bytes and signature to yes or no. The table below says which material the key has: the classes are
+abstract, and asking which one it is costs more than everything around it.
 """
 
 _PKCS1 = padding.PKCS1v15()
@@ -39,7 +39,7 @@ def _rsa_pss(hash_algorithm: hashes.HashAlgorithm) -> Verify:
 
 
 def _rsa_pkcs1(digest: str, hash_algorithm: hashes.HashAlgorithm) -> Verify:
-    """The digest is taken by ``hashlib``: the library would look it up anew, an eighth of the cost."""
+    """The digest is made by ``hashlib``: the library would look the algorithm up anew, an eighth of the cost."""
     calculate, prehashed = getattr(hashlib, digest), Prehashed(hash_algorithm)
 
     def verify(key: rsa.RSAPublicKey, signed: bytes, signature: bytes) -> bool:

@@ -46,7 +46,7 @@ class SigningKey:
 
     @property
     def kid(self) -> str | None:
-        """The key's id; None when the JWK has none."""
+        """The key's id; None if the JWK has none."""
         return self.jwk.get("kid")
 
 
@@ -57,7 +57,7 @@ class KeyPool:
     _made: dict[tuple[str, str], list[_PrivateKey]] = field(default_factory=dict)
 
     def take(self, kty: str, crv: str, index: int) -> _PrivateKey:
-        """Return the ``index``-th key of its kind, generated when it is asked for the first time."""
+        """Return the ``index``-th key of its kind, generated when first asked for."""
         made = self._made.setdefault((kty, crv), [])
         while len(made) <= index:
             made.append(_generate(kty, crv))
@@ -149,7 +149,7 @@ def make_token(description: Description, keys: Mapping[str, SigningKey], now: fl
 
 
 def sign_text(header: bytes, payload: bytes, key: SigningKey, alg: str, how: str = "normal") -> str:
-    """Sign a header and a payload exactly as given, valid JSON or not; ``how`` is ``sign`` of the format."""
+    """Sign a header and a payload exactly as given, valid JSON or not; ``how`` is the format's ``sign``."""
     signing_input = f"{write_base64url(header)}.{write_base64url(payload)}"
     if how == "none":
         return signing_input + "."
@@ -165,7 +165,7 @@ def sign_text(header: bytes, payload: bytes, key: SigningKey, alg: str, how: str
 
 
 def _sign(data: bytes, key: SigningKey, alg: str) -> bytes:
-    """Sign with the hash ``alg`` names, SHA-256 where it names none, and the scheme of the key's type."""
+    """Sign with the hash that ``alg`` names (SHA-256 if none) and the scheme of the key's type."""
     hash_algorithm = _HASHES.get(alg[-3:], hashes.SHA256)()
     private = key.private
     if isinstance(private, bytes):

@@ -15,7 +15,7 @@ class Refusal:
     body: str
     reason: str = ""
     is_unknown_issuer: bool = False
-    """Such an outcome never hides another one (RA-8)."""
+    """Such a refusal never hides another one (RA-8)."""
     is_unknown_key: bool = False
     """The key set may have been rotated since it was fetched: worth a hint to the source."""
 
@@ -25,7 +25,7 @@ def _refusal(body: str, status: int = 401) -> Refusal:
 
 
 def wrong_type(claim: str, expected: str) -> Refusal:
-    """A registered claim has another type than it must have (RA-23)."""
+    """A registered claim does not have the type it must have (RA-23)."""
     return _refusal(f"Jwt payload [{claim}] field is not {expected}")
 
 

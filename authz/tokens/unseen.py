@@ -1,5 +1,5 @@
 """
-Where a token may be and nobody told: a request whose headers are not all delivered.
+A token may be where nobody can see it: a request whose headers are not all delivered.
 
 Whether such a request carries a token, and whether it is a good one, cannot be known. Taking it for a request without
 a token would let a bad token pass, which is refused (RA-4), so the request is refused.
@@ -12,7 +12,7 @@ from authz.tokens.plan import plan_for
 
 
 def refuse_unseen(http: HttpRequest, jwt_rules: tuple[JwtRule, ...]) -> Authentication | None:
-    """The refusal of a request with a header that a rule reads and that is not delivered; None when there is none."""
+    """The refusal of a request if a header that a rule reads is not delivered; None if all are."""
     plan = plan_for(jwt_rules)
     read = [place.name for place in plan.headers] + (["cookie"] if plan.cookies else [])
     unseen = next((name for name in read if name not in http.headers), None)

@@ -2,7 +2,7 @@
 One token against one rule and its keys at a given time (RA-24 to RA-37), in Envoy's order of checks.
 
 The order is visible to clients: a forged and expired token is "expired" (RA-28).
-An invalid token is an expected "no", so everything here answers values; nothing raises.
+An invalid token is an expected "no", so everything here returns values; nothing raises.
 """
 
 from authz.core.attributes import Json, Token
@@ -24,7 +24,7 @@ from authz.tokens.token_refusals import (
 )  # fmt: skip
 
 MAX_SKIPPED_TOLD = 3
-"""Keys a reason names that are not used."""
+"""Most unused keys that a reason names."""
 
 
 def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, now: float) -> Refusal | None:
@@ -56,7 +56,7 @@ def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, no
 
 
 def _shares_audience(audiences: tuple[str, ...] | None, allowed: tuple[str, ...]) -> bool:
-    """RA-30; both sides are compared without scheme and trailing slash (RA-31)."""
+    """RA-30; both sides are compared without scheme or trailing slash (RA-31)."""
     if audiences is None:
         return False
     return not {_plain_audience(value) for value in audiences}.isdisjoint(_plain_audience(value) for value in allowed)
@@ -97,7 +97,7 @@ def _check_signature(token: ParsedToken, key_set: KeySet, error: str) -> Refusal
 
 
 def _skipped(key_set: KeySet) -> str:
-    """Which keys of the set are not used, and why: one of them may be what the token was signed with."""
+    """Which keys of the set are not used, and why: the token may have been signed with one of them."""
     if not key_set.skipped:
         return ""
     more = len(key_set.skipped) - MAX_SKIPPED_TOLD
@@ -105,7 +105,7 @@ def _skipped(key_set: KeySet) -> str:
 
 
 def accepted_token(token: ParsedToken, rule: JwtRule) -> Token:
-    """Build the noun policies see of a token that was checked: space-delimited claims split (RA-33)."""
+    """Build what policies see of a token that was checked, space-delimited claims split (RA-33)."""
     claims = token.claims
     if "scope" in claims or "permission" in claims or rule.space_delimited_claims:
         claims = dict(claims)
@@ -114,7 +114,7 @@ def accepted_token(token: ParsedToken, rule: JwtRule) -> Token:
             if isinstance(value, str) and (pieces := [piece for piece in value.split(" ") if piece]):
                 claims[name] = list[Json](pieces)
     subject = claims.get("sub", "")
-    if not isinstance(subject, str):  # split, because it was told to be
+    if not isinstance(subject, str):  # split, because the rule says so
         subject = ""
     expires_at: float | None = token.claims.get("exp") or None  # type: ignore[assignment]  # a number: it was checked
     return Token(claims, token.issuer, subject, token.kid, token.digest, expires_at, rule.name)

@@ -43,7 +43,7 @@ def failed(result: Result, code: int) -> str:
 def test_an_authority_is_made_once(run: Run, authority: Path) -> None:
     assert states(run) == ["active"]
     assert run("ca", "show", "-o", "bundle").stdout.encode() == (authority / "bundle.pem").read_bytes()
-    assert "holds an authority already" in failed(run("ca", "init"), 1)
+    assert "already holds an authority" in failed(run("ca", "init"), 1)
 
 
 def test_a_bad_trust_domain_is_said(run: Run) -> None:
@@ -71,7 +71,7 @@ WRONG = [
     (("issue", FRONT, "--server", "--out", "x"), 2, "give a SPIFFE ID, or --server with --dns"),
     (("issue", "--server", "--out", "x"), 1, "at least one DNS name or IP address"),
     (("issue", "nonsense", "--out", "x"), 1, "`nonsense` is not a SPIFFE ID"),
-    (("issue", "spiffe://other.test/a", "--out", "x"), 1, "is not of the trust domain `mesh.test`"),
+    (("issue", "spiffe://other.test/a", "--out", "x"), 1, "is not in the trust domain `mesh.test`"),
     (
         ("issue", FRONT, "--ca", "nowhere", "--out", "x"),
         1,
@@ -87,7 +87,7 @@ WRONG = [
     (("root", "taint"), 1, "no authority is old"),
     (("root", "retire", "--unchecked"), 1, "no authority is tainted"),
     (("token", "create", "spiffe://mesh.test"), 1, "has no path"),
-    (("token", "create", "spiffe://other.test/a"), 1, "is not of the trust domain `mesh.test`"),
+    (("token", "create", "spiffe://other.test/a"), 1, "is not in the trust domain `mesh.test`"),
     (("serve", "--socket", "s", "--federate", "other.test"), 2, "--federate is DOMAIN=FILE"),
     (("serve", "--socket", "s", "--ca", "nowhere"), 1, "there is no authority in `nowhere`"),
     (("serve", "--socket", "s", "--admin", "0.0.0.0:80"), 1, "`0.0.0.0:80` can be reached from other machines; listen"),
@@ -98,7 +98,7 @@ WRONG = [
     (("serve", "--bundle-endpoint", "nonsense"), 1, "the bundle endpoint: `nonsense` is neither host:port nor unix"),
     (("serve", "--bundle-endpoint", "127.0.0.1:0", "--bundle-key", "ca/bundle.pem"), 2, "go together"),
     (("jwt", "mint", "nonsense", "--audience", "a"), 1, "`nonsense` is not a SPIFFE ID"),
-    (("jwt", "mint", "spiffe://other.test/a", "--audience", "a"), 1, "is not of the trust domain `mesh.test`"),
+    (("jwt", "mint", "spiffe://other.test/a", "--audience", "a"), 1, "is not in the trust domain `mesh.test`"),
     (("jwt", "mint", "spiffe://mesh.test", "--audience", "a"), 1, "`spiffe://mesh.test` has no path"),
     (("jwt", "mint", FRONT, "--audience", ""), 1, "an audience is needed"),
     (("jwt", "mint", FRONT), 2, "--audience"),
@@ -249,8 +249,8 @@ def test_entries_are_checked_and_shown(run: Run, tmp_path: Path) -> None:
     assert shown[1].split() == [FRONT, "unix:uid:1", "86400", "s", "front"]
     answer = failed(run("ca", "entry", "validate", "entries.yaml"), 3)
     assert "entries.yaml:2:15" in answer
-    assert "is not of the trust domain `cluster.local`" in answer
-    assert "is not of the trust domain" in failed(run("ca", "entry", "show", "entries.yaml"), 1)
+    assert "is not in the trust domain `cluster.local`" in answer
+    assert "is not in the trust domain" in failed(run("ca", "entry", "show", "entries.yaml"), 1)
 
 
 # The documentation

@@ -250,7 +250,7 @@ def test_explain_in_json_names_the_nearest_rule_and_what_failed(run: Run, polici
         (["-f", "-", "--token-file", "-"], "stdin (`-`) can be read only once"),
         (["--port", "65536"], "65536 is not in the range 0<=x<=65535"),
         (["--source-ip", "10.0.0"], "Invalid value for --source-ip: `10.0.0` is not an IP address"),
-        (["--tcp", "--path", "/x", "-H", "a: b"], "--path, --header: of HTTP requests only, not of --tcp"),
+        (["--tcp", "--path", "/x", "-H", "a: b"], "--path, --header: only for HTTP requests, not for --tcp"),
     ],
 )
 def test_wrong_usage_is_told(run: Run, policies: Path, arguments: list[str], message: str) -> None:
@@ -360,10 +360,10 @@ def test_workloads_may_be_named_where_the_mesh_is_described(run: Run, policies: 
     ("arguments", "said"),
     [
         (["--sni", "a.example", "--tls", "plaintext"], "--sni: a plaintext connection has no server name"),
-        (["--tcp", "--token", "x"], "--token: of HTTP requests only, not of --tcp"),
-        (["--tcp", "--claims", "{}", "--path", "/"], "--path, --claims: of HTTP requests only"),
-        (["-f", "tcp.yaml", "--token", "x"], "--token: of HTTP requests only, not of `protocol: tcp`"),
-        (["-f", "tcp.yaml", "--method", "PUT"], "--method: of HTTP requests only, not of `protocol: tcp`"),
+        (["--tcp", "--token", "x"], "--token: only for HTTP requests, not for --tcp"),
+        (["--tcp", "--claims", "{}", "--path", "/"], "--path, --claims: only for HTTP requests"),
+        (["-f", "tcp.yaml", "--token", "x"], "--token: only for HTTP requests, not for `protocol: tcp`"),
+        (["-f", "tcp.yaml", "--method", "PUT"], "--method: only for HTTP requests, not for `protocol: tcp`"),
         (["-H", "Host: a.example"], "the host is given with --host"),
         (["-H", "authorization: x", "--claims", "{}"], "--claims goes into the header `authorization`"),
     ],

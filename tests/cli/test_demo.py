@@ -5,7 +5,7 @@ import pytest
 from tests.cli.conftest import Run
 
 WRONG = [
-    (("--outage", "600"), "--outage, --compose and --output belong to --check"),
+    (("--outage", "600"), "--outage, --compose and --output need --check"),
     (("--check", "--outage", "600", "--compose"), "--outage needs the authority as a process"),
     (("--check", "--outage", "600", "--secrets", "files"), "--outage needs the authority as a process"),
     (("--check", "--outage", "0"), "0.0 is not in the range x>=1"),

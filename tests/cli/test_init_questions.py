@@ -66,9 +66,9 @@ def test_it_asks_for_everything_and_again_for_what_cannot_be(terminal: Terminal,
     terminal.answer("Whom does web call? [none]:", "apj")
     terminal.answer("`apj` is not one of api", "api")
     terminal.answer("Whom does api call? [none]:", "")
-    terminal.answer("lead from outside? [none]:", "db")
+    terminal.answer("open to the outside? [none]:", "db")
     terminal.answer("`db` is not one of web, api", "web")
-    terminal.answer("[one for trying]:", "idp.example")
+    terminal.answer("[a trial one]:", "idp.example")
     terminal.answer("must be a URL", "https://idp.example")
     terminal.answer("For which audience? [default]:", "shop")
     terminal.wait_for("next   authz up mine")
@@ -82,7 +82,7 @@ def test_it_asks_for_everything_and_again_for_what_cannot_be(terminal: Terminal,
 def test_one_service_and_empty_answers_are_enough(terminal: Terminal, tmp_path: Path) -> None:
     terminal.answer("Service:", "api:9000/grpc")
     terminal.answer("Service:", "")
-    terminal.answer("lead from outside? [none]:", "")
+    terminal.answer("open to the outside? [none]:", "")
     terminal.wait_for("next   authz up mine")
     assert terminal.process.wait(PATIENCE_SECONDS) == 0
     assert not (tmp_path / "mine/policies/ingress.yaml").exists()

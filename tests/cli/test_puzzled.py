@@ -400,13 +400,13 @@ PUZZLES = [
         "a DENY on paths breaks my database port",
         ap(to(paths="/admin"), action="DENY"),
         check("--tcp"),
-        ("on TCP what a DENY rule asks of HTTP is left out",),
+        ("on TCP the HTTP conditions of a DENY rule are left out",),
     ),
     Puzzle(
         "an ALLOW on paths refuses TCP",
         ap(to(paths="/x")),
         check("--tcp", *AS_WEB),
-        ("on TCP an ALLOW rule that asks for anything of HTTP is left out",),
+        ("on TCP an ALLOW rule with any HTTP condition is left out",),
     ),
     Puzzle(
         "header value with another case",
@@ -539,19 +539,19 @@ PUZZLES = [
         "since the gateway has a policy everything is refused",
         ap(to(paths="/public"), name="gateway", namespace="istio-system"),
         check("--path", "/cart", *AS_WEB),
-        ("istio-system/gateway is of the root namespace and has no selector, so it applies to every workload",),
+        ("istio-system/gateway is in the root namespace and has no selector, so it applies to every workload",),
     ),
     Puzzle(
         "everything is refused, and my namespace has no policy",
         ap("", name="nothing", namespace="istio-system"),
         check(*AS_WEB),
-        ("istio-system/nothing is of the root namespace",),
+        ("istio-system/nothing is in the root namespace",),
     ),
     Puzzle(
         "a DENY of somebody hits me",
         ap(to(paths="/debug*"), name="debug", namespace="istio-system", action="DENY"),
         check("--path", "/debugger"),
-        ("istio-system/debug is of the root namespace", "expected one of `/debug*`, got `/debugger`"),
+        ("istio-system/debug is in the root namespace", "expected one of `/debug*`, got `/debugger`"),
     ),
     Puzzle(
         "my dry-run policy refuses",

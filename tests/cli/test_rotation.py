@@ -85,4 +85,4 @@ async def test_a_step_waits_for_every_proxy(run: Run, tmp_path: Path) -> None:
             assert (await asyncio.to_thread(run, "ca", "root", *step)).exit_code == 0
         refused = await asyncio.to_thread(run, "ca", "root", "retire", *admins)
         assert refused.exit_code == 3
-        assert "client still serves certificates of it" in refused.stdout
+        assert "client still serves its certificates" in refused.stdout

@@ -208,4 +208,4 @@ def _until_waiting(lines: Iterable[str]) -> list[str]:
 def test_watching_is_for_people_and_files(run: Run, suite: Path, arguments: tuple[str, ...]) -> None:
     result = run("test", "--watch", *arguments, stdin=SUITE)
     assert result.exit_code == 2
-    assert "--watch is for people and files" in result.stderr
+    assert "--watch cannot be combined" in result.stderr

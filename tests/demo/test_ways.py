@@ -136,8 +136,8 @@ def test_a_machine_that_cannot_host_is_told_before_anything_starts(tmp_path: Pat
     ("arguments", "message"),
     [
         (("--authz", "embedded", "--server", "envoy"), "--server is for a separate server"),
-        (("--check", "--compose", "--authz", "embedded"), "--authz and --server are not for --compose"),
-        (("--check", "--compose", "--server", "envoy"), "--authz and --server are not for --compose"),
+        (("--check", "--compose", "--authz", "embedded"), "--compose takes neither --authz nor --server"),
+        (("--check", "--compose", "--server", "envoy"), "--compose takes neither --authz nor --server"),
     ],
 )
 def test_ways_that_exclude_each_other_are_told(arguments: tuple[str, ...], message: str) -> None:

@@ -79,7 +79,7 @@ NOT_YAML_OF_OURS = [
         ]
     ),
     ("a: {<<: 1}", "f.yaml:1:9", "`<<` merges mappings only"),
-    ("apiVersion: v1\nkind: List\nitems: x", "f.yaml:3:8", "`items` of a List is a list of objects"),
+    ("apiVersion: v1\nkind: List\nitems: x", "f.yaml:3:8", "`items` of a List must be a list of objects"),
     ("[" * 70 + "]" * 70, "f.yaml:1:65", "nested deeper than 64 levels"),
 ]
 

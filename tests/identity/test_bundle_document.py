@@ -80,9 +80,9 @@ BROKEN: list[tuple[bytes, str]] = [
     (b"<html>", "is not a JSON object"),
     (b'{"keys": [' + b"[" * 2000, "is not a JSON object"),
     (b" " * (1024 * 1024 + 1), "has more than 1048576 bytes"),
-    (b"{}", "has no list `keys` of objects"),
-    (b'{"keys": {}}', "has no list `keys` of objects"),
-    (b'{"keys": [3]}', "has no list `keys` of objects"),
+    (b"{}", "has no `keys` list of objects"),
+    (b'{"keys": {}}', "has no `keys` list of objects"),
+    (b'{"keys": [3]}', "has no `keys` list of objects"),
     (b'{"keys": [{"kty": "RSA", "use": "sig"}]}', "is for SVIDs: `use` is neither x509-svid nor jwt-svid"),
     (
         json.dumps(document(spiffe_sequence="3")).encode(),

@@ -179,7 +179,7 @@ def test_kinds_of_old_istios_are_refused_with_what_replaces_them(version: str, k
     )
     (problem,) = result.problems
     assert problem.is_error
-    assert f"`{kind}` of {version.partition('/')[0]} is of Istio before 1.6" in problem.message
+    assert f"`{kind}` of {version.partition('/')[0]} is from before Istio 1.6" in problem.message
     assert new in problem.help
 
 

@@ -277,5 +277,5 @@ def test_an_svid_of_a_foreign_spire_is_believed_by_its_bundle_document(tmp_path:
 
 def test_a_broken_bundle_document_is_refused_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "spire.test.json").write_text('{"keys": 3}')
-    with pytest.raises(SettingsError, match=r"`peer_trust_bundles`: the bundle of `spire\.test` has no list `keys`"):
+    with pytest.raises(SettingsError, match=r"`peer_trust_bundles`: the bundle of `spire\.test` has no `keys` list"):
         start({"peer_trust_bundles": json.dumps({"spire.test": f"{tmp_path}/spire.test.json"})})

@@ -35,7 +35,7 @@ def test_single_jwk_is_no_set() -> None:
     """RA-37: the webhook admits it, Envoy has no key of it."""
     key_set = read_key_set(json.dumps(jwk("ec")))
     assert key_set.keys == ()
-    assert key_set.skipped == ('a single key is no key set: write it as `{"keys": [...]}`',)
+    assert key_set.skipped == ('a single key is not a key set: write it as `{"keys": [...]}`',)
 
 
 @table("member", ["kid", "alg", "use", "x5c", "key_ops"])
@@ -90,8 +90,8 @@ def test_unusable_entry_is_skipped_and_noted(entry: object, why: str) -> None:
     [
         ("", "not a JSON object"),
         ("[]", "not a JSON object"),
-        ("{}", "no list `keys`"),
-        ('{"keys": {}}', "no list `keys`"),
+        ("{}", "no `keys` list"),
+        ('{"keys": {}}', "no `keys` list"),
         ('{"keys": [], "keys": []}', "repeated member name"),
         ('{"keys": [' + "[" * 200 + "]" * 200 + "]}", "nested deeper"),
         (" " * (MAX_KEY_SET_BYTES + 1), "at most"),

@@ -94,7 +94,7 @@ def _dotted_claims(whole: PolicySet) -> Iterator[Problem]:
 
 
 def _claims_without_text(whole: PolicySet) -> Iterator[Problem]:
-    """AN-12: a condition asks for a claim that is no text."""
+    """AN-12: a condition asks for a claim that is not text."""
     for policy, index, rule, use in _each_use(whole, *_ALL):
         if not use.attribute.key.startswith(_CLAIMS):
             continue

@@ -77,7 +77,7 @@ def make_admin_server(app: Application, settings: AdminSettings) -> "AdminServer
         try:
             token = settings.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise SettingsError(f"setting `admin_token_file`: cannot be read: {reason}") from error
         if not token:
             raise SettingsError(f"setting `admin_token_file`: `{settings.token_file}` is empty")
