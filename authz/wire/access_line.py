@@ -1,7 +1,7 @@
 """
 Lines of ``envoy.native.record_log`` to entries; what lines have in common is read once.
 
-A line ends with what its request has for itself, under names that begin with a tilde. What stands before is the same,
+A line ends with what belongs to its request alone, under names that begin with a tilde. What comes before is the same,
 byte for byte, for requests that are alike, so it is looked up as bytes, and only the rest of the line is parsed.
 """
 
@@ -19,7 +19,7 @@ _FIXED_TEXT = ("iss", "sub")
 """Claims that are text in every token that a verifier accepts."""
 MAX_REMEMBERED = 4096
 MAX_DEPTH = 100
-"""Nesting of a claim that is one: protobuf's reader, which is Envoy's, takes no more. Deeper ones are texts."""
+"""Deepest nesting of a claim: protobuf's reader, which is Envoy's, takes no more. What looks deeper is text."""
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -29,14 +29,14 @@ class LineReader:
     def __init__(self) -> None:
         self._known: dict[bytes, Alike] = {}
         self.torn = 0
-        """Lines in which a proxy that was killed had begun another one."""
+        """Lines that a killed proxy had begun and that run into another one."""
 
     def read(self, line: bytes) -> LogEntry:
         """
-        Read one line; a torn one that another follows without a line feed is read from the latter's begin.
+        Read one line; if a torn line runs into the next without a line feed, the next one is read.
 
         Raises:
-            NotAnEntry: it is another's line, or broken.
+            NotAnEntry: it is not a line of ours, or is broken.
         """
         at = line.rfind(_OWN)
         try:
@@ -77,7 +77,7 @@ class LineReader:
 
 
 def _facts(told: dict[str, Any]) -> dict[str, Any]:
-    """The names and types of a stream: what came as text after an equals sign becomes what it was."""
+    """The names and types of a stream: what came as text after an equals sign becomes what it was before."""
     claims, otherwise = told.get("claims"), None
     if isinstance(claims, str):
         claims = _structure(_text(claims))
@@ -98,7 +98,7 @@ def _facts(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: str | None) -> str | None:
-    """Text that was behind an equals sign; None where there was nothing."""
+    """The text after an equals sign; None where there was nothing."""
     if value is None or value == _ABSENT:
         return None
     if not value.startswith("="):
@@ -111,7 +111,7 @@ def _structure(text: str | None) -> Any:
 
 
 def _claim(name: str, text: str | None) -> Any:
-    """Restore what a claim most likely was before Envoy wrote it as text; a verifier takes ``exp`` for a number."""
+    """Restore what a claim most likely was before Envoy wrote it as text; to a verifier ``exp`` is a number."""
     if text is None or name in _FIXED_TEXT:
         return text
     if name == "exp":

@@ -29,7 +29,7 @@ from authz.core.networks import parse_address
 
 MAX_ID = 128
 MAX_ALIKE = 8192
-"""Bytes in common by which entries are remembered: a client may write a hundred thousand, each time others."""
+"""Most shared bytes by which entries are remembered: a client may write a hundred thousand, new ones each time."""
 MAX_TIME = 253_402_300_800
 """The year 10000, which no record can write."""
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
@@ -43,11 +43,11 @@ _MICRO = 1e-3
 
 
 class NotAnEntry(ValueError):
-    """These bytes are no entry of ours; the message says why and holds nothing that a client sent."""
+    """These bytes are not an entry of ours; the message says why and holds nothing that a client sent."""
 
 
 class Enforced(NamedTuple):
-    """The act of Envoy, in Envoy's words."""
+    """What Envoy did, in Envoy's words."""
 
     status: int = 0
     """Status of the response, an upstream's included; 0 for TCP."""
@@ -96,8 +96,8 @@ class LogEntry(NamedTuple):
     listener: str
     alike: "Alike | None" = None
     """
-    Entries with the same object differ in nothing but path, addresses of the client, size, id, trace and times; None
-    where nobody knows which do.
+    Entries with the same object differ only in path, the client's addresses, size, id, trace and times; None where that
+    is not known.
     """
 
     @property
@@ -105,7 +105,7 @@ class LogEntry(NamedTuple):
         """
         Whether it reached the filters: what Envoy's codec refused did not, and no policy was asked.
 
-        Requests without a method, and answers of 4xx that neither a filter nor an upstream nor a route gave.
+        Those are requests without a method, and 4xx answers that neither a filter nor an upstream nor a route gave.
         """
         enforced, http = self.enforced, self.attributes.http
         if enforced.results or http is None or enforced.is_denied or enforced.audit is not None:
@@ -125,7 +125,7 @@ _EARLY = frozenset(
 
 
 class Own(NamedTuple):
-    """The facts that every request has for itself."""
+    """The facts that belong to one request alone."""
 
     started_at: float
     lasted: float
@@ -154,7 +154,7 @@ class Alike:
         """
         ``told``: facts by their names in a stream.
 
-        ``is_remembered``: whether its reader keeps it, so that others may remember more by it.
+        ``is_remembered``: whether its reader keeps it, so that others may remember things by it.
         """
         self.is_remembered = is_remembered
         who = _who(told["authz"])
@@ -173,7 +173,7 @@ class Alike:
         self._is_http = "method" in told
         self._authentication = _authentication(told, self._enforced) if self._is_http else NOT_AUTHENTICATED
         self.otherwise: Authentication | None = None
-        """Other claims that the token may have had; None where the entry leaves no doubt."""
+        """Other claims that the token may have had; None if the entry leaves no doubt."""
         if told.get("claims_otherwise") and self._authentication.token is not None:
             self.otherwise = _authentication({**told, "claims": told["claims_otherwise"]}, self._enforced)
         self._method, self._host = told.get("method") or "", told.get("host") or ""
@@ -183,7 +183,7 @@ class Alike:
         self._query = f"?{'&'.join(pairs)}" if pairs else ""
 
     def entry(self, own: Own, alike: "Alike | None" = None) -> LogEntry:
-        """One of them. ``alike``: see ``LogEntry``."""
+        """Make one entry with these facts. ``alike``: see ``LogEntry``."""
         started_at, lasted, size, direct, remote, request_id, path, trace = own
         if not 0 <= started_at < MAX_TIME:
             raise ValueError
@@ -215,7 +215,7 @@ class Alike:
 
 
 def _headers(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """All that are told, but for path and id."""
+    """All headers that are given, except path and id."""
     headers: dict[str, tuple[str, ...]] = {
         ":method": (told.get("method") or "",),
         ":authority": (told.get("host") or "",),
@@ -297,7 +297,7 @@ def _destination(written: str, local: str, own: str) -> Destination:
 
 
 def _address(text: str) -> tuple[str | Unknown, int]:
-    """``127.0.0.1:80`` or ``[::1]:80``; UNKNOWN for what is no address, such as the path of a Unix socket."""
+    """``127.0.0.1:80`` or ``[::1]:80``; UNKNOWN for what is not an address, such as the path of a Unix socket."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not port.isdigit() or parse_address(host) is None:

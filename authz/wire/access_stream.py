@@ -1,8 +1,8 @@
 """
 Messages of Envoy's gRPC access log service to the entries of ``wire.access_log``: bytes in, nouns out.
 
-Each entry is told in the facts of a line of the file carrier, so that there is one reading of both. What entries have
-in common is read once.
+Each entry is turned into the facts of a line of the file carrier, so both are read in one way. What entries have in
+common is read once.
 """
 
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
 _JWT, _COMMON = "envoy.filters.http.jwt_authn", "envoy.common"
 MAX_REMEMBERED = 4096
 _known: dict[tuple[object, ...], Alike] = {}
-"""The shared part of entries, by everything it is made of; values are never changed."""
+"""The shared part of entries, by everything it is made from; values are never changed."""
 _PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 
 
 def read_message(message: bytes) -> Iterator[LogEntry | NotAnEntry]:
     """
-    Read a serialised StreamAccessLogsMessage; what is no entry of ours stands in its place as an error.
+    Read a serialised StreamAccessLogsMessage; what is not an entry of ours yields an error in its place.
 
     Raises:
-        ValueError: these bytes are no such message.
+        ValueError: these bytes are not such a message.
     """
     try:
         told = pb.StreamAccessLogsMessage.FromString(message)
@@ -65,7 +65,7 @@ def _read(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> Log
 
 
 def _shared(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> tuple[object, ...]:
-    """Everything of which ``Alike`` is made, but for headers, as it came."""
+    """Everything that ``Alike`` is made from, except headers, as it came."""
     version = common.filter_state_objects.get(_VERSION)
     shared = (
         common.custom_tags.get(_TAG),
@@ -85,7 +85,7 @@ def _shared(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> t
 
 
 def _size(shared: tuple[object, ...]) -> int:
-    """Bytes and characters in it."""
+    """How many bytes and characters are in it."""
     return sum(
         _size(one) if isinstance(one, tuple) else len(one) if isinstance(one, str | bytes) else 0 for one in shared
     )
@@ -161,7 +161,7 @@ def _members(struct: Struct) -> dict[str, Any]:
 
 
 def _text(value: str | bytes) -> str:
-    """Bytes that are no UTF-8 arrive as bytes (CS-5)."""
+    """Bytes that are not UTF-8 arrive as bytes (CS-5)."""
     return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
 
 

@@ -13,7 +13,7 @@ from authz.core.decision import NO_OBLIGATIONS, Decision, DryRunResult, Effect, 
 
 DECISION_ID_HEADER = "x-authz-decision-id"
 DECISION_ID_LENGTH = 24
-"""Ids of this length are put into remembered answers; others are served by building the answer anew."""
+"""Ids of this length are put into remembered answers; for others the answer is built anew."""
 _HEADER_NAME = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE = re.compile(r"[^\t\x20-\x7e]")
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -24,7 +24,7 @@ _PLACEHOLDER = "\x01" * DECISION_ID_LENGTH
 """Stands for the decision id in remembered answers; control characters occur in no other text of an answer."""
 MAX_ANSWERS = 2048
 _ANSWERS: dict[int, tuple[Decision, tuple[bytes, ...]]] = {}
-"""Answers by the identity of their decision: the engine gives most requests of a workload one of few decisions."""
+"""Answers by the identity of their decision: most requests of a workload get one of a few decisions."""
 _OK, _PERMISSION_DENIED, _INTERNAL, _UNAUTHENTICATED = 0, 7, 13, 16
 
 
@@ -69,7 +69,7 @@ def forget_answers() -> None:
 
 @lru_cache(maxsize=MAX_ANSWERS)
 def _remembered(obligations: Obligations, *facts: object) -> tuple[bytes, ...]:
-    """The pieces of an answer between which its id goes."""
+    """The pieces of an answer, with the id to go between them."""
     answer = _build(_PLACEHOLDER, obligations, *facts).SerializeToString()  # type: ignore[arg-type]  # facts of above
     return tuple(answer.split(_PLACEHOLDER.encode()))
 

@@ -67,7 +67,7 @@ def read_attributes(
         trusted_proxies: ``numTrustedProxies``, for a gateway that does not send the client address (CS-9).
 
     Raises:
-        google.protobuf.message.DecodeError: these bytes are no CheckRequest.
+        google.protobuf.message.DecodeError: these bytes are not a CheckRequest.
     """
     attributes = pb.CheckRequest.FromString(message).attributes
     told = dict(metadata)
@@ -107,7 +107,7 @@ def _http(http: pb.HttpRequest) -> HttpRequest:
             headers = {header.key: (header.raw_value.decode(),) for header in raw}
         except UnicodeDecodeError:
             headers = {}
-        if len(headers) != len(raw):  # several occurrences of a name, or bytes that are no UTF-8
+        if len(headers) != len(raw):  # several occurrences of a name, or bytes that are not UTF-8
             headers = {}
             for header in raw:
                 value = (header.raw_value.decode("utf-8", "surrogateescape"),)
@@ -132,7 +132,7 @@ def _extensions(written: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(value: str | bytes) -> str:
-    """Bytes that are no UTF-8 arrive as bytes; surrogate escapes keep different ones different (CS-5)."""
+    """Bytes that are not UTF-8 arrive as bytes; surrogate escapes keep different ones different (CS-5)."""
     return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
 
 
@@ -153,7 +153,7 @@ def _source(serialised: bytes, direct_ip: str | bytes | None, remote_ip: str | b
 
 
 def _address(text: str | bytes) -> str | Unknown:
-    """UNKNOWN for what is no address, such as the path of a Unix socket."""
+    """UNKNOWN for what is not an address, such as the path of a Unix socket."""
     return text if isinstance(text, str) and parse_address(text) is not None else UNKNOWN
 
 
@@ -173,7 +173,7 @@ def _destination(serialised: bytes, namespace: str, service_account: str, worklo
     The workload that asks, and whether it is a gateway; remembered, because a sidecar says the same every time.
 
     Who it is: ``context_extensions``, else the reserved labels, else our own certificate. An empty namespace means
-    that nothing told, which the service refuses.
+    that nothing said so, which the service refuses.
     """
     peer = pb.Peer.FromString(serialised)
     labels = {_text(name): _text(value) for name, value in peer.labels.items()}

@@ -156,7 +156,7 @@ WRONG = [
         "error RE-14",
         "`data.mesh` is a text with YAML in it",
     ),
-    (f"pilot: {{env: {{{FLAG}: maybe}}}}", "error RE-14", f"`{FLAG}` is true or false"),
+    (f"pilot: {{env: {{{FLAG}: maybe}}}}", "error RE-14", f"`{FLAG}` must be true or false"),
     ("trustDomain: a\ntrustDomain: b", "error YAML", "the key `trustDomain` is given twice, first at mesh.yaml:1:1"),
     (
         "kind: IstioOperator\nspec: {meshConfig: {trustDomain: a}, values: {meshConfig: {trustDomain: b}}}",

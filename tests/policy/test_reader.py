@@ -273,7 +273,7 @@ ENVELOPES = [
     (
         "apiVersion: security.istio.oi/v1\nkind: authorizationpolicy",
         "error",
-        "`authorizationpolicy` of `security.istio.oi/v1` is no kind; "
+        "`authorizationpolicy` of `security.istio.oi/v1` is not a kind; "
         "did you mean `AuthorizationPolicy` of `security.istio.io/v1`?",
     ),
     (

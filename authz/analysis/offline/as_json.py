@@ -1,7 +1,7 @@
 """
 Decisions and explanations as JSON, with the field names of the audit record.
 
-Never a header value, a query string or a token: what was asked is told by method, host and path.
+Never a header value, a query string or a token: what was asked is given by method, host and path.
 """
 
 from authz.core.attributes import AttributeContext, Json, Unknown
@@ -11,7 +11,7 @@ from authz.core.explain import Explanation, PredicateNote, RuleNote
 
 
 def rule_json(rule: RuleReference | None) -> Json:
-    """A rule as the audit record tells it."""
+    """A rule as the audit record has it."""
     if rule is None:
         return None
     is_known = rule.location is not NOWHERE
@@ -26,7 +26,7 @@ def rule_json(rule: RuleReference | None) -> Json:
 
 
 def decision_json(decision: Decision) -> dict[str, Json]:
-    """A decision with everything that Envoy is told; header values are left out."""
+    """A decision with everything that Envoy is told, without header values."""
     duties = decision.obligations
     return {
         "effect": decision.effect.value,
@@ -56,7 +56,7 @@ def _dry_run_json(result: DryRunResult | None) -> Json:
 
 
 def attributes_json(attributes: AttributeContext) -> dict[str, Json]:
-    """Who asked for what, as far as it may be told."""
+    """Who asked for what, as far as it may be shown."""
     source, destination, http = attributes.source, attributes.destination, attributes.http
     workload = destination.workload
     token = attributes.authentication.token

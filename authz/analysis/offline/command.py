@@ -1,7 +1,7 @@
 """
 A decided request as the ``authz check`` command that decides it again.
 
-It tells only what policies ask about, and no credentials.
+It holds only what policies ask about, and no credentials.
 """
 
 import json
@@ -97,13 +97,13 @@ def _keys(policies: WorkloadPolicies) -> Iterator[str]:
 
 
 def _headers_asked(policies: WorkloadPolicies) -> list[str]:
-    """Names of headers that conditions ask about; pseudo headers are told by method, host and path."""
+    """Names of headers that conditions ask about; pseudo headers are given by method, host and path."""
     names = {key[len(_HEADER) : -1] for key in _keys(policies) if key.startswith(_HEADER)}
     return sorted(name for name in names if not name.startswith(":") and name not in ("host", "x-forwarded-for"))
 
 
 def _claims(policies: WorkloadPolicies, attributes: AttributeContext) -> dict[str, Json]:
-    """The claims that rules ask about and those that say who it is; without ``exp`` a token does not expire."""
+    """The claims that rules ask about and those that say who the caller is; without ``exp`` a token does not expire."""
     token = attributes.authentication.token
     if token is None:
         return {}

@@ -1,7 +1,7 @@
 """
 Objects that do not apply to a workload, though whoever wrote them may think so: nearest first, each with its reason.
 
-What applies is ``core.engine``'s business; here its complement is told.
+What applies is ``core.engine``'s business; this is its complement.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from authz.core.resources import (
 
 Item = AuthorizationPolicy | RequestAuthentication | PeerAuthentication
 MAX_COMPARED = 1000
-"""Objects whose likeness is measured; beyond, a set is too large for a list to help."""
+"""Most objects whose likeness is measured; a larger set is too large for a list to help."""
 
 
 def passed_over(engine: Engine, workload: Workload, *, only_tokens: bool = False) -> list[str]:
@@ -27,7 +27,7 @@ def passed_over(engine: Engine, workload: Workload, *, only_tokens: bool = False
     Say of each object of the workload's namespace, the root namespace, or with its labels elsewhere, why it does not
     apply: ``AuthorizationPolicy shop/deny: its selector wants app=carts, the workload has app=cart``.
 
-    With ``only_tokens`` only of each RequestAuthentication.
+    With ``only_tokens``, only of each RequestAuthentication.
     """
     resources = engine.resources
     items: tuple[Item, ...] = resources.request_authentications

@@ -1,5 +1,5 @@
 """
-A request as a client sent it, described by a person: to the attributes that Envoy would ask about.
+A request as a client sent it, described by a person, to the attributes that Envoy would ask about.
 
 The shape is that of the conformance format (tests/conformance/README.md). What Envoy does before it asks
 (path normalisation, joined headers, client address, lower-case SNI) is done here, exactly once.
@@ -145,7 +145,7 @@ def to_attributes(
     request: OfflineRequest, target: OfflineWorkload, mesh: MeshConfig, *, gateway: bool = False
 ) -> AttributeContext:
     """
-    Answer what Envoy would ask about.
+    Return what Envoy would ask about.
 
     Args:
         gateway: the proxy is a gateway: it finds the client address as one (CS-9) and has its own TLS (PA-14).
@@ -181,7 +181,7 @@ def passed_through(
     request: OfflineRequest, attributes: AttributeContext, policies: WorkloadPolicies
 ) -> AttributeContext:
     """
-    Answer the request as the proxy sees it when it does not terminate the client's TLS.
+    Return the request as the proxy sees it when it does not terminate the client's TLS.
 
     PERMISSIVE: "TLS that is not Istio mTLS is passed through to the application as opaque TCP, with no identity and
     only TCP rules applied" (PA-10). DISABLE terminates none at all (PA-11). A gateway terminates its own (PA-14).

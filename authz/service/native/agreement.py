@@ -20,14 +20,14 @@ class PreparedWorkload:
     names: dict[str, RuleReference]
     allow: frozenset[str]
     asks_for_own: bool
-    """Whether a rule asks for a header that entries which are alike may still have differently."""
+    """Whether a rule asks for a header in which entries that are alike may still differ."""
     version: str = ""
-    """What filters made of them tell (``filters_version``)."""
+    """What filters compiled from them report as their version (``filters_version``)."""
     _blind: frozenset[str] | None = None
 
     @property
     def blind(self) -> frozenset[str]:
-        """Rules that ask for what no entry has. Found when first asked for, which is when somebody disagrees."""
+        """Rules that ask for what no entry has. Found when first needed, which is when answers disagree."""
         if self._blind is None:
             self._blind = blind_rules(self.policies)
         return self._blind
@@ -46,13 +46,13 @@ def again(policies: WorkloadPolicies, attributes: AttributeContext, enforced: En
 
 
 def agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
-    """Whether effect, stage, rule, AUDIT and dry-run results are those of Envoy, as far as it told them."""
+    """Whether effect, stage, rule, AUDIT and dry-run results are Envoy's, as far as it reported them."""
     if told.effect is not engine.effect or told.stage is not engine.stage:
         return False
     is_named = told.rule is not None or told.effect is Effect.DENY
     if is_named and told.stage is not Stage.CUSTOM and _name(told.rule) != _name(engine.rule):
         return False
-    if entry.attributes.http is None or not entry.enforced.results:  # the metadata says nothing of these
+    if entry.attributes.http is None or not entry.enforced.results:  # the metadata says nothing about these
         return True
     return (
         (told.audit is None or told.audit == engine.audit)
@@ -62,7 +62,7 @@ def agree(told: Decision, engine: Decision, entry: LogEntry) -> bool:
 
 
 def may_agree(known: PreparedWorkload, attributes: AttributeContext, entry: LogEntry, told: Decision) -> bool:
-    """Whether the engine agrees if a claim was what it may have been instead: a line has the text of a claim only."""
+    """Whether the engine agrees if a claim was the other thing it may have been: a line has only a claim's text."""
     otherwise = entry.alike.otherwise if entry.alike is not None else None
     if otherwise is None:
         return False

@@ -26,15 +26,15 @@ POLL_SECONDS = 0.1
 KEEP_SECONDS = 0.5
 CALM_LINES, CALM_SLICE, CALM_SECONDS = 300, 5, 0.001
 """
-Fewer lines than these are all that there is, and they are taken a few at a time, with rests: whoever waits for the
-processor meanwhile waits for a fifth of a millisecond. There is time: 3,000 requests a second are no more than that.
+Fewer lines than this are all there are, and they are taken a few at a time, with pauses: whoever needs the processor
+meanwhile waits for a fifth of a millisecond. There is time: 3,000 requests a second are no more than that.
 """
 BUSY = 1.5
-"""So many times the time of the processor that work takes by the clock tell that others wanted the processor, too."""
+"""If work takes this many times its processor time by the clock, others wanted the processor, too."""
 LOOK_SECONDS = 0.005
-"""So long we work before that is judged, time of the processor."""
+"""Processor time that we work before that is judged."""
 PAUSES = 9
-"""So many times as long as we worked we leave a busy processor to others."""
+"""We leave a busy processor to others for this many times as long as we worked."""
 TAIL_BYTES = 64 << 20
 """How much of the audit file is read after a kill: far more than is written between two positions."""
 
@@ -50,7 +50,7 @@ class Following:
 
         Args:
             audit: files of the sinks that can be read back.
-            backlog: bytes that may wait while the machine is busy; beyond, and with 0, reading takes its share.
+            backlog: bytes that may wait while the machine is busy; beyond that, and with 0, reading takes its share.
 
         Raises:
             SettingsError: it cannot be followed.
@@ -64,7 +64,7 @@ class Following:
         except (ValueError, OSError) as error:
             raise SettingsError(f"setting `access_logs`: {error}") from error
         if not directory.is_dir():
-            raise SettingsError(f"setting `access_logs`: `{directory}` is no directory; make the one Envoy logs to")
+            raise SettingsError(f"setting `access_logs`: `{directory}` is not a directory; make Envoy's log directory")
         self._repeated = Recorded() if self._follower.was_clean else recorded_before(audit)
         self._read: dict[str, int] = {}
         """What was handed over since the position was kept."""
@@ -81,7 +81,7 @@ class Following:
         return self._follower.behind() >= self._backlog
 
     async def run(self) -> None:
-        """Follow for ever. Trouble is told and tried again; nothing is skipped because of it."""
+        """Follow for ever. Trouble is logged and the reading retried; nothing is skipped because of it."""
         loop = asyncio.get_running_loop()
         kept_at = loop.time()
         first = True
@@ -112,7 +112,7 @@ class Following:
         """Hand over slice by slice; wherever this is cancelled, the position is that of what was handed over."""
         length = sum(map(len, lines.lines)) + len(lines.lines)
         at = lines.end - length
-        is_calm = len(lines.lines) < CALM_LINES and length < CHUNK_BYTES // 2  # else more may wait behind them
+        is_calm = len(lines.lines) < CALM_LINES and length < CHUNK_BYTES // 2  # else more may be waiting behind them
         size = CALM_SLICE if is_calm else SLICE
         for begin in range(0, len(lines.lines), size):
             await self._intake.room()
@@ -130,7 +130,7 @@ class Following:
                 await asyncio.sleep(CALM_SECONDS)
 
     async def _give_way(self) -> None:
-        """Pause where the time by the clock tells that others waited for the processor, and not too much waits here."""
+        """Pause if the clock shows that others waited for the processor, unless too much waits here."""
         worked, is_busy = self._worked, self._took > BUSY * self._worked
         self._worked = self._took = 0.0
         if is_busy and not self.is_behind:

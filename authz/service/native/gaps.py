@@ -3,11 +3,11 @@ Requests without a record: what a proxy counted is compared with the entries it 
 
 Envoy's counters of written entries are no proof: with a dead receiver it counts as written what nobody got. Its counter
 of requests is one: ``downstream_rq_total`` less those that still run is the number of requests that ended, and each of
-them has an entry. Entries come later than they are counted, so a deficit counts only if it is still there a minute on.
+them has an entry. Entries come after they are counted, so a deficit counts only if it is still there a minute later.
 
-Of TCP connections Envoy counts how many began, and how many are open per listener, HTTP ones included. So at least
-those ended that began and are not among all that are open: a loss that is smaller than that number is not seen, and
-none is invented.
+Of TCP connections Envoy counts how many began, and how many are open per listener, HTTP ones included. So at
+least those ended that began and are not among all the open ones: a loss smaller than the number of open ones is not
+seen, and none is invented.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ MAX_PROXIES = 4096
 UPTIME_SECONDS = 1.0
 """Uptime is told in whole seconds."""
 RESTARTED_SECONDS = 5.0
-"""So much later a process began than the one before: the answer may have been late, and a clock be set a little."""
+"""A process is a new one if it began this much later: an answer may be late, and a clock may be set a little."""
 
 
 class Counted(NamedTuple):
     """A proxy's counters at one moment."""
 
     ended: dict[str, int]
-    """Requests that ended, by ``stat_prefix``; of TCP connections (after TCP) at least so many did."""
+    """Requests that ended, by ``stat_prefix``; of TCP connections (after TCP) at least this many did."""
     started_at: float
-    """Start of the process by its own uptime, seconds since the epoch: another one counts from zero."""
+    """Start of the process by its own uptime, seconds since the epoch: a new process counts from zero."""
     begun: Mapping[str, int] = {}
     """TCP connections that began."""
 
@@ -60,7 +60,7 @@ class _Compared:
     entries: int = 0
     """Entries of requests that ended since then, up to the last comparison."""
     deficit: int = 0
-    """What was missing at the last comparison; entries of it may still have been on their way."""
+    """What was missing at the last comparison; its entries may still have been on their way."""
     reported: int = 0
 
 
@@ -72,7 +72,7 @@ class _Proxy:
 
 class Gaps:
     """
-    Compares once a minute. ``where``: address of a proxy's admin with ``{proxy}`` for its name.
+    Compares once a minute. ``where``: address of a proxy's admin interface, with ``{proxy}`` for its name.
 
     ``kept``: a file by which an orderly stop is remembered, so that what proxies served meanwhile is compared as well;
     None remembers nothing.
@@ -125,7 +125,7 @@ class Gaps:
             self._compare(proxy, counted, asked_at)
 
     def close(self) -> None:
-        """Remember the counts for the next life. An orderly stop took every entry that it acknowledged."""
+        """Remember the counts for the next start. An orderly stop took every entry that it acknowledged."""
         if self._kept is not None:
             proxies = {name: asdict(proxy) for name, proxy in self._proxies.items()}
             seen = [[*key, number] for key, number in self._intake.seen.items()]
@@ -148,7 +148,7 @@ class Gaps:
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError, OSError) as error:
-            _log.error("`%s` holds no counts, so counting starts over: %s", self._kept, type(error).__name__)
+            _log.error("`%s` does not hold counts, so counting starts over: %s", self._kept, type(error).__name__)
         self._write({"version": 1, "clean": False})
 
     def _write(self, told: dict[str, Any]) -> None:
@@ -164,8 +164,8 @@ class Gaps:
         """
         Compare one proxy, which counted at some moment since it was asked.
 
-        What ended in between may be on either side, so every entry of that time counts: a loss of so few requests at
-        the first comparison is not seen, and none is invented.
+        What ended in between may be on either side, so every entry of that time counts: at the first comparison a loss
+        of that few requests is not seen, and none is invented.
         """
         now = self._clock()
         known = self._proxies.get(proxy)
@@ -178,7 +178,7 @@ class Gaps:
             ended = counted.ended[listener]
             compared = known.listeners.get(listener)
             if compared is None:
-                # A proxy that started again counts from zero, and everything since then had to come.
+                # A proxy that started again counts from zero, and everything since then must have come.
                 begun = counted.begun.get(listener, ended)
                 started_at = counted.started_at - (now - asked_at) - UPTIME_SECONDS
                 base, since = (0, started_at) if is_restarted else (begun, asked_at)
@@ -192,7 +192,7 @@ class Gaps:
                 self._report(proxy, listener, certain, now)
 
     def _settle(self, proxy: str) -> None:
-        """Take the counts of a proxy that cannot be asked, so that they do not pile up."""
+        """Drop the counts of a proxy that cannot be asked, so that they do not pile up."""
         known = self._proxies.get(proxy)
         for listener in {one for name, one, _ in self._intake.seen if name == proxy}:
             compared = known.listeners.get(listener) if known is not None else None
@@ -213,7 +213,7 @@ class Gaps:
 
     def _report(self, proxy: str, listener: str, number: int, now: float) -> None:
         self.missing[proxy] += number
-        _log.error("proxy %s served %d at %s of which no access log entry came", proxy, number, listener)
+        _log.error("proxy %s served %d at %s without an access log entry", proxy, number, listener)
         self._intake.note(
             "access-log-gap",
             now,
@@ -221,7 +221,7 @@ class Gaps:
         )
 
     async def asked(self, proxy: str) -> Counted:
-        """Ask a proxy's admin. Raises OSError, ValueError, httpx's errors."""
+        """Ask a proxy's admin interface. Raises OSError, ValueError, httpx's errors."""
         text = await ask_admin(self._where, proxy, f"/stats?filter={_COUNTERS}")
         return read_counters(text, self._clock())
 

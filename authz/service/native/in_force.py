@@ -1,4 +1,4 @@
-"""Whether proxies run the filters that were rendered for them: each is asked once in half a minute."""
+"""Whether proxies run the filters that were rendered for them: each is asked every half minute."""
 
 import asyncio
 import logging

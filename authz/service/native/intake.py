@@ -33,18 +33,18 @@ WAIT_SECONDS = 0.005
 TENTHS = 10
 """Entries are counted by tenths of a second for the comparison with Envoy's counters."""
 TCP = "tcp:"
-"""Before the listener's name where connections are counted; an HTTP listener may have the same name."""
+"""Prefix of the listener's name where connections are counted; an HTTP listener may have the same name."""
 COMPLAINTS_SECONDS = 10.0
-"""At most one line in the operator's log for each kind of trouble in this time; metrics and notes have the rest."""
+"""At most one line in the operator's log for each kind of trouble in this many seconds; metrics and notes have all."""
 Recorded = Counter[tuple[str, str]]
-"""(decision id, time) of records that were written before the last stop, and may come once more."""
+"""(decision id, time) of records that were written before the last stop and may come again."""
 
 
 class Trail(Audit, Protocol):
     """``audit.trail.AuditTrail``, as far as it is used here."""
 
     def note(self, entry: Entry) -> None:
-        """Put a record that is no decision into the trail."""
+        """Put a record that is not a decision into the trail."""
 
     def status(self) -> TrailStatus:
         """How the trail is doing."""
@@ -69,7 +69,7 @@ class Intake:
         self.counts_seen = False
         self.newest_at = 0.0
         self.hinter: Hinter | None = None
-        """Is told of key sets that may be too old; None: nobody could fetch them."""
+        """Told of key sets that may be too old; None: nobody could fetch them."""
         self._complained: dict[str, float] = {}
         self._room = 0
         self._reader = LineReader()
@@ -106,7 +106,7 @@ class Intake:
         destination = entry.attributes.destination
         workload = destination.workload
         problem = identity_problem(destination.principal, workload.namespace, workload.service_account, caller)
-        if caller and problem:  # not counted as seen: it would hide requests of the proxy that it names
+        if caller and problem:  # not counted as seen: that would hide requests of the proxy that it names
             self.results[carrier, "refused"] += 1
             self._complain("refused", "an access log entry is not recorded: %s", problem)
             return
@@ -128,7 +128,7 @@ class Intake:
         if self.hinter is not None and is_of_unknown_key(entry.enforced.details):
             self.hinter.hint(self.judge.jwt_rules(entry))
             if self.hinter.problem:
-                self._complain("hint", "nobody is told of key sets that may be too old: %s", self.hinter.problem)
+                self._complain("hint", "a key set may be too old, and nobody could be told: %s", self.hinter.problem)
         self.verdicts[judged.verdict.value] += 1
         self._trail.record(judged.offer)
         if judged.verdict is Verdict.OTHER_VERSION and self.judge.is_settled(entry):
@@ -139,7 +139,7 @@ class Intake:
         self.newest_at = max(self.newest_at, entry.ended_at)
 
     def refuse(self, carrier: str, error: NotAnEntry) -> None:
-        """Count what is no entry of ours, and say so."""
+        """Count what is not an entry of ours, and say so."""
         self.results[carrier, "unreadable"] += 1
         self._complain("unreadable", "an entry of an access log is not recorded: %s", error)
 
@@ -163,7 +163,7 @@ class Intake:
         return await asyncio.to_thread(self._trail.flush)
 
     def note(self, event: str, at: float, told: dict[str, Json]) -> None:
-        """Put a record of our own into the trail: no decision, but what must not be lost about decisions."""
+        """Put a record of our own into the trail: not a decision, but what must not be lost about decisions."""
         line = json.dumps({"event": event, "time": _rfc3339(at), **told}, separators=(",", ":"))
         self._trail.note(Entry(line.encode(), at))
 

@@ -3,7 +3,7 @@ One access log entry: decided again by the engine, compared with what Envoy did,
 
 Where the engine agrees, its decision is the one recorded: it names the rule's file and line and what dry-run and AUDIT
 policies found, exactly as for a check. Where it does not, Envoy's answer is recorded, because it is what happened.
-What an entry cannot tell is no disagreement; it is counted apart.
+What an entry cannot show is not a disagreement; it is counted separately.
 """
 
 from collections import deque
@@ -24,11 +24,11 @@ from authz.service.native.told import told_decision
 from authz.wire.access_log import Alike, LogEntry
 
 GRACE_SECONDS = 60.0
-"""So long after a reload a proxy may still decide by the policies before, if its entries do not say by which."""
+"""How long after a reload a proxy may still decide by the old policies, if its entries do not say by which."""
 MAX_REMEMBERED = 4096
 MAX_ANSWERS = 16_384
 MAX_PATH = 1024
-"""Characters of a path whose answer is remembered; a client may write 60,000 of them, each time others."""
+"""Most characters of a path whose answer is remembered; a client may write 60,000, new ones each time."""
 _OWN_HEADERS = frozenset({"x-request-id", ":path", "traceparent"})
 
 
@@ -48,20 +48,20 @@ class Verdict(StrEnum):
 
 
 class Judged(NamedTuple):
-    """An offer for the record, and how it was come by."""
+    """An offer for the record, and how it was arrived at."""
 
     offer: Offer
     verdict: Verdict
     engine: Decision | None = None
-    """For a disagreement what the engine decided."""
+    """What the engine decided, for a disagreement."""
 
 
 class Judge:
     """
     Judges entries by the policies in force, or those before them shortly after a reload. Used by one thread.
 
-    ``sample``: share of requests that are decided again, 0 to 1. Decided again in any case are denials, what an AUDIT
-    policy chose, and the first of those that are alike. The answer for one request is the answer for every other in
+    ``sample``: share of requests that are decided again, 0 to 1. Denials, what an AUDIT policy chose, and the first of
+    requests that are alike are decided again in any case. The answer for one request is the answer for every other in
     which all that policies can ask for is the same, so it is remembered and counts for those, too.
     """
 
@@ -76,7 +76,7 @@ class Judge:
         """By the remembered decision of Envoy, so cleared together with those."""
         self._tokens: dict[int, tuple[Authentication, WorkloadPolicies, Authentication]] = {}
         self._judged: dict[tuple[object, ...], tuple[Decision, Verdict, Authentication]] = {}
-        """By all of an entry that the policies can ask for."""
+        """By everything in an entry that the policies can ask for."""
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Put a snapshot in force. The one before is kept until the next, for what is still decided by it."""
@@ -134,12 +134,12 @@ class Judge:
         assert first is not None  # there are candidates
         told, engine = first
         if not entry.enforced.version and entry.started_at < self._snapshots[-1][1] + GRACE_SECONDS:
-            # it may have been decided by policies before all that are known here
+            # it may have been decided by policies older than any known here
             return Judged(_offer(entry, attributes, told), Verdict.OTHER_VERSION)
         return Judged(_offer(entry, attributes, told), Verdict.UNKNOWN if blind else Verdict.DISAGREED, engine)
 
     def is_settled(self, entry: LogEntry) -> bool:
-        """Whether the policies in force were so long before the request that every proxy should have them."""
+        """Whether the policies in force are so much older than the request that every proxy should have them."""
         return bool(self._snapshots) and entry.started_at > self._snapshots[0][1] + GRACE_SECONDS
 
     def jwt_rules(self, entry: LogEntry) -> tuple[JwtRule, ...]:
@@ -152,7 +152,7 @@ class Judge:
         """
         One value for all decisions that are recorded alike: what is the same object is written only once.
 
-        What dry-run policies found is part of it: not every entry tells that, so what Envoy told does not settle it.
+        What dry-run policies found is part of it: not every entry says that, so what Envoy said does not settle it.
         """
         rule, audit_rule = decision.rule, decision.audit_rule
         key: tuple[object, ...] = (
@@ -232,7 +232,7 @@ class Judge:
 
 
 def _remembered(entry: LogEntry) -> Alike | None:
-    """What entries have in common, if it is remembered; answers by anything else would only take room."""
+    """What entries have in common, if it is remembered; remembering answers by anything else would waste memory."""
     return entry.alike if entry.alike is not None and entry.alike.is_remembered else None
 
 
@@ -251,5 +251,5 @@ def _accepting(rules: tuple[JwtRule, ...], issuer: str, audience: object) -> str
 
 
 def _offer(entry: LogEntry, attributes: AttributeContext, decision: Decision) -> Offer:
-    """How long Envoy took to decide is not in the entry, so that no time is claimed."""
+    """How long Envoy took to decide is not in the entry, so no time is claimed."""
     return Offer(attributes, decision, entry.decision_id, entry.started_at, 0.0)

@@ -1,4 +1,4 @@
-"""Proxies asked by their administration, whose address is a pattern with ``{proxy}`` for the name."""
+"""Proxies asked by their admin interface, whose address is a pattern with ``{proxy}`` for the name."""
 
 import re
 
@@ -6,7 +6,7 @@ import httpx
 
 TIMEOUT_SECONDS = 5.0
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-"""A host or file and nothing more: the name is taken from access logs, whose writer must not choose a path by it."""
+"""A host or file name and nothing more: it comes from access logs, whose writer must not choose a path by it."""
 
 
 async def ask_admin(where: str, proxy: str, path: str) -> str:

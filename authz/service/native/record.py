@@ -24,7 +24,7 @@ class NativeRecord:
 
     @classmethod
     def of(cls, settings: Sections, trail: AuditTrail, clock: Callable[[], float]) -> "NativeRecord | None":
-        """None where no carrier is named. Raises SettingsError as the constructor does."""
+        """None if no carrier is named. Raises SettingsError as the constructor does."""
         logs = settings.access_logs
         return cls(logs, settings.audit.files, trail, clock) if logs.carriers else None
 
@@ -97,7 +97,7 @@ class NativeRecord:
 
 
 def _counts(settings: AccessLogSettings) -> Path | None:
-    """Beside the positions; None where streams only are taken and no place is named."""
+    """Beside the positions; None if only streams are taken and no place is named."""
     if settings.positions is not None:
         return settings.positions.with_name(settings.positions.name + ".counts")
     return settings.directories[0] / ".authz-counts.json" if settings.directories else None

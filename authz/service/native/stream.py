@@ -1,5 +1,5 @@
 """
-The gRPC access log service: proxies on other machines send their entries to the port on which they would ask.
+The gRPC access log service: proxies on other machines send their entries to the port where they would ask.
 
 A stream is read only while the trail has room; then gRPC's flow control holds the sender back. Envoy never waits for
 it: it buffers, and then drops. That is why ``gaps`` counts requests, and not what Envoy says it sent.
@@ -24,11 +24,11 @@ class AccessLogStream:
 
         Args:
             messages: serialised StreamAccessLogsMessages.
-            caller: the identity by which the stream came over mutual TLS, which tells of itself alone; empty where no
-                certificate was asked for.
+            caller: the identity by which the stream came over mutual TLS, which may report only about itself; empty
+                if no certificate was asked for.
 
         Raises:
-            ValueError: bytes that are no message.
+            ValueError: bytes that are not a message.
         """
         async for message in messages:
             for number, entry in enumerate(read_message(message)):

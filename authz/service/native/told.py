@@ -23,7 +23,7 @@ def told_decision(
     """
     Say what Envoy did in the words of a decision.
 
-    A rule that the policies do not have any more is named as Envoy names it, without file and line.
+    A rule that the policies no longer have is named as Envoy names it, without file and line.
     """
     sets = policies.tcp if tcp else policies.http
     results = enforced.results
