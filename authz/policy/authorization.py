@@ -47,7 +47,7 @@ def _check_spec(node: reading.Mapping, notes: Notes) -> None:
 
 
 def _action(node: reading.Mapping) -> Action | None:
-    """The action, None when what is written is none."""
+    """The action; None if what is written is not one."""
     written = given(node, "action")
     if written is None:
         return Action.ALLOW
@@ -70,7 +70,7 @@ def _check_provider(node: reading.Mapping, action: Action, has_rules: bool, note
 
 
 def _check_custom_rule(rule: Node, notes: Notes) -> None:
-    """VA-14: what is known only after CUSTOM has run, or is not sent to it."""
+    """VA-14: a CUSTOM rule cannot use what is known only after CUSTOM has run, or is not sent to it."""
     if not isinstance(rule, reading.Mapping):
         return
     advice = "put the condition into a DENY or ALLOW policy beside this one"
@@ -85,7 +85,7 @@ def _check_custom_rule(rule: Node, notes: Notes) -> None:
 
 
 def _check_tcp(rule: Node, notes: Notes) -> None:
-    """VA-32: HTTP fields do not exist on TCP, so that the rest of a DENY rule refuses more than is written (AP-70)."""
+    """VA-32: HTTP fields do not exist on TCP, so the rest of a DENY rule refuses more than is written (AP-70)."""
     if not isinstance(rule, reading.Mapping):
         return
     sources, operations = _members(rule, "from", "source"), _members(rule, "to", "operation")
@@ -130,7 +130,7 @@ def _shape_of(node: Node) -> object:
 
 
 def _check_dry_run(root: reading.Mapping, action: Action | None, notes: Notes) -> bool:
-    """VA-8; answers whether the policy is a dry run (AP-86)."""
+    """VA-8; returns whether the policy is a dry run (AP-86)."""
     found = annotation(root, DRY_RUN_ANNOTATION)
     if found is None:
         return False

@@ -2,7 +2,7 @@
 ``extensionProviders`` of MeshConfig (VA-50 to VA-56).
 
 A provider that Istio would not use is kept with its problems, which are warnings: policies that name it deny (AP-80).
-VA-56 asks whether a registry knows the service; there is no registry here, the host is resolved when it is asked.
+VA-56 asks whether a registry knows the service; there is no registry here, so the host is resolved when it is asked.
 A misspelt field or a wrong type is an error like everywhere else.
 """
 

@@ -1,7 +1,7 @@
 """
-Files that are no policies yet: templates, pointers, inputs of Helm and kustomize, what is encrypted.
+Files that are not policies yet: templates, pointers, inputs of Helm and kustomize, encrypted files.
 
-One clear line for a file instead of whatever YAML makes of it.
+Each gets one clear line instead of whatever YAML makes of it.
 """
 
 import re
@@ -50,7 +50,7 @@ _ONLY_NAMES = frozenset(["apiVersion", "kind", "metadata", "resources", "bases",
 
 
 def pointer(file: str, data: bytes) -> Problem | None:
-    """A file that only stands for another, or is not finished; found without reading it as YAML."""
+    """Whether a file only stands for another, or is not finished; found without reading it as YAML."""
     for beginning, message, advice in _POINTERS:
         if data.startswith(beginning):
             return _problem(file, message, advice)
@@ -62,7 +62,7 @@ def pointer(file: str, data: bytes) -> Problem | None:
 
 
 def template(file: str, data: bytes) -> Problem | None:
-    """A template of Helm, Go or Jinja; for files that are no YAML, or policies that hold such text."""
+    """A template of Helm, Go or Jinja; for files that are not YAML, or policies that hold such text."""
     text = _COMMENT.sub("", data.decode("utf-8", "replace"))
     action = _GO_ACTION.search(text)
     for at, what, advice in (
@@ -80,7 +80,7 @@ def _enclosed(text: str, opening: str, closing: str, unless: str = "") -> int:
     """
     Where the first text between two marks begins, without ``unless`` in it; -1 if there is none.
 
-    No pattern, which would take the square of a file of opening marks.
+    Not by a pattern, which would take quadratic time for a file of opening marks.
     """
     at = text.find(opening)
     while at >= 0:
@@ -96,7 +96,8 @@ def ytt(file: str, data: bytes, *, is_refused: bool) -> Problem | None:
     """
     A template of ytt, whose instructions are comments to YAML.
 
-    An error where it is refused anyway or a value is one, which to YAML is null; else it is a policy as it stands.
+    An error if it is refused anyway, or if an instruction is a value, which YAML reads as null; else it is a policy as
+    it stands.
     """
     text = data.decode("utf-8", "replace") if b"#@" in data else ""
     value = _ytt_value(text)
@@ -110,7 +111,7 @@ def ytt(file: str, data: bytes, *, is_refused: bool) -> Problem | None:
 
 
 def _ytt_value(text: str) -> int:
-    """Where an instruction stands in place of a value, behind a key; -1 if none does. Takes each character once."""
+    """Where an instruction stands in place of a value, after a key; -1 if none does. Looks at each character once."""
     before = 0
     for mark in _YTT_BEHIND.finditer(text):
         at = mark.start()
@@ -129,7 +130,7 @@ def _problem(file: str, message: str, advice: str, line: int = 0, column: int = 
 
 
 def hold_actions(documents: list[Document]) -> bool:
-    """Whether an action of a Go template stands in a value: quoted it is YAML, and still no policy."""
+    """Whether an action of a Go template stands in a value: quoted it is YAML, and still not a policy."""
     return any(_GO_ACTION.search(name) for document in documents for _, name in variables(document.root))
 
 
@@ -149,7 +150,7 @@ class Input(NamedTuple):
 
 
 def tool_input(document: Document) -> Input | None:
-    """Say what a document is that is no Kubernetes object, or a kustomization; None when nothing is known of it."""
+    """Say what a document is that is not a Kubernetes object, or is a kustomization; None if nothing is known of it."""
     root = document.root
     if not isinstance(root, reading.Mapping):
         return None
@@ -174,7 +175,7 @@ def tool_input(document: Document) -> Input | None:
 
 
 def is_encrypted(root: reading.Mapping) -> bool:
-    """Whether SOPS has encrypted a document so that it may be a policy: its kind, or values of one of ours."""
+    """Whether SOPS encrypted a document that may be a policy: its kind is encrypted, or values of one of our kinds."""
     sops, kind = root.entries.get("sops"), root.entries.get("kind")
     if not isinstance(sops, reading.Mapping) or not {"mac", "version", "lastmodified"} & sops.entries.keys():
         return False

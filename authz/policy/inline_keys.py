@@ -2,9 +2,9 @@
 Inline key sets (``jwks``) as Istio's webhook takes them (VA-37), which is stricter than Envoy with what it fetches.
 
 The webhook reads them with github.com/lestrrat-go/jwx 1.2.31: every key has a type it knows, its members are text where
-text belongs, and key material is base64, with either alphabet. Which type a key has and whether it is private it learns
-from Go's JSON, to which `KTY` is `kty` as well. Certificates in ``x5c`` are looked at as far as their length goes:
-whether they are certificates is not told here.
+text belongs, and key material is base64 with either alphabet. It learns a key's type, and whether the key is private,
+from Go's JSON, for which `KTY` is `kty` as well. Certificates in ``x5c`` are looked at only
+as far as their length goes: whether they really are certificates is not decided here.
 """
 
 import base64
@@ -27,7 +27,7 @@ _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*|[A-Za-z0-9_-]*")
 
 Pairs = list[tuple[str, Any]]
-"""The members of a JSON object in order, with repeated names: each of them is looked at."""
+"""The members of a JSON object in order, repeated names included: each one is looked at."""
 
 
 class _Object(Pairs):
@@ -68,7 +68,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_consta
 
 
 def _keys(parsed: object) -> list[tuple[str, Any]] | None:
-    """Every key with its place, those of a set or a single one; None for what is neither."""
+    """Every key of a set, or a single key, with its place; None for what is neither."""
     if not isinstance(parsed, _Object):
         return None
     if not parsed.has("keys"):
@@ -132,7 +132,7 @@ def _is_list_of_texts(value: object) -> bool:
 
 
 def _is_base64(value: str) -> bool:
-    """As jwx guesses the encoding: padded if it ends with `=`, URL-safe if it has neither `+` nor `/`."""
+    """Guess the encoding as jwx does: padded if it ends with `=`, URL-safe if it has neither `+` nor `/`."""
     value = value.replace("\r", "").replace("\n", "")
     body = value.rstrip("=")
     padding = len(value) - len(body)
@@ -142,7 +142,7 @@ def _is_base64(value: str) -> bool:
 
 
 def _may_be_certificate(value: str) -> bool:
-    """Whether this is base64 of one DER sequence that is as long as it says."""
+    """Whether this is the base64 of one DER sequence that is as long as it says."""
     try:
         der = base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""Checks of single values of JWT rules; each answers None or the fault. Durations occur in providers, too."""
+"""Checks of single values of JWT rules; each returns None or the fault. Durations occur in providers, too."""
 
 import re
 from fractions import Fraction
@@ -23,9 +23,9 @@ _GO_URL = re.compile(
     rf"(?:\?[^\x00-\x20\x7f#]*)?(?:#(?:[^\x00-\x20\x7f%]|{_ESCAPED})*)?)?"
 )
 """
-The form that Go's net/url takes for an address with a host: neither spaces nor half an escape, and in a host only the
-escapes of letters beyond ASCII. Both the CRD's rule and the webhook read it so, but to the former a `#` right
-after the host is part of it.
+The form that Go's net/url takes for an address with a host: no spaces, no half escapes, and in a host only escapes of
+letters beyond ASCII. Both the CRD's rule and the webhook read it this way, but for the former a `#` right after the
+host is part of it.
 """
 
 
@@ -47,7 +47,7 @@ def jwks_uri(value: str) -> Fault | None:
 
 
 def header_name(value: str) -> Fault | None:
-    """VA-40: a name of a header has letters that HTTP allows."""
+    """VA-40: a header name has only letters that HTTP allows."""
     if _HEADER_NAME.fullmatch(value):
         return None
     return Fault("VA-40", f"`{value}` is not a header name", "letters, digits, `-` and `_` only")
@@ -66,7 +66,7 @@ def duration(value: str) -> Fault | None:
 
 
 def parse_duration(value: str) -> Fraction | None:
-    """Seconds of ``1m30s``; None when it is no duration."""
+    """Seconds of ``1m30s``; None when it is not a duration."""
     if len(value) > 64 or not _DURATION.fullmatch(value):
         return None
     return sum(

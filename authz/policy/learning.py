@@ -1,7 +1,7 @@
 """
-How a document that was read becomes a template: which of its texts may differ, and how its resource is built of them.
+How a document that was read becomes a template: which of its texts may differ, and how its resource is built from them.
 
-Checks that look at several texts at once must not be passed over by this: ``_TEXTS`` and ``_differing`` say which.
+This must not bypass checks that look at several texts at once: ``_TEXTS`` and ``_differing`` see to that.
 """
 
 from collections import Counter
@@ -30,11 +30,11 @@ _TEXTS = {
     Source: tuple(field.name for field in fields(Source)),
     Operation: tuple(field.name for field in fields(Operation)),
 }
-"""Where a text may differ: fields that are looked at one by one, by their checks alone."""
+"""Fields whose text may differ: they are looked at one by one, by their checks alone."""
 
 
 class Unfit(Exception):
-    """This document makes no template."""
+    """This document does not make a template."""
 
 
 class Learning:
@@ -59,7 +59,7 @@ class Learning:
         allowed = set(_differing(resource))
         written = Counter(id(node.value) for node, _ in self._checked.values())
         for node, checks in self._checked.values():
-            # Python keeps texts of one character once for all: which of two equal ones a field holds cannot be told.
+            # Python has one object for each text of one character: which of two equal ones a field holds is not known.
             if id(node.value) in allowed and len(node.value) > 1 and written[id(node.value)] == 1:
                 self._slot(node, tuple(checks))
         if not self._slots:
@@ -84,7 +84,7 @@ class Learning:
         return template, fixed
 
     def _at(self, made: tuple[str, int]) -> int:
-        """Where a value stands among all: texts, places, constants, then what the steps build."""
+        """Where a value stands among all values: texts, places, constants, then what the steps build."""
         kind, number = made
         before = {
             "text": 0,
@@ -98,7 +98,7 @@ class Learning:
         return "".join(self._words)[self._ends[slot.first] - slot.before : self._ends[slot.last + 1] + slot.after]
 
     def _slot(self, node: Scalar, checks: tuple[Check, ...]) -> None:
-        """Find a text among the words; what cannot be found as it is written stays as it is."""
+        """Find a text among the words; what is not found as it is written stays as it is."""
         text = "".join(self._words)
         begin = self._lines[node.line - self._part.line] + node.column - 1 + (1 if node.style else 0)
         end = begin + len(node.value)
@@ -178,7 +178,7 @@ def _differing(value: Any, *, is_text: bool = False) -> Iterator[int]:
     """
     The texts of a resource that may differ, by ``id``.
 
-    Raises Unfit for one with negations: whether two lists contradict one another is no question of single texts.
+    Raises Unfit for one with negations: single texts do not show whether two lists contradict each other.
     """
     if type(value) is str:
         if is_text:

@@ -1,4 +1,4 @@
-"""Remarks on a whole set of resources that Istio's validation does not make, where they cost next to nothing."""
+"""Remarks on a whole set of resources that Istio's validation does not make and that cost next to nothing."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,7 +6,7 @@ from authz.core.errors import Problem, Severity
 from authz.core.resources import Action, JwtRule, MeshConfig, RequestAuthentication, Resources
 
 MAX_COMPARED = 64
-"""Rules of one issuer in one namespace that a further one is compared with; a bound, not a meaning."""
+"""Most rules of one issuer in one namespace that another is compared with; a bound without a meaning."""
 
 
 def lint(resources: Resources, mesh: MeshConfig | None) -> Iterator[Problem]:

@@ -1,8 +1,9 @@
 """
-A memory of what policy files came to, by the text of each document, so that only new texts are read again.
+A memory of what reading policy files gave, by the text of each document, so that only new texts are read again.
 
-A document is known by its file and a digest of its text. What moved to another line is told there; what had problems is
-read again then, for a message may name a line. The memory holds what the last reading found and nothing older.
+A document is known by its file and a digest of its text. What moved to another line gets its new place; what had
+problems is then read again, since a message may name a line. The memory holds what the last reading found, and nothing
+older.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,12 @@ Resource = AuthorizationPolicy | RequestAuthentication | PeerAuthentication
 
 
 def digest_of(text: bytes) -> bytes:
-    """Sixteen bytes that tell texts apart."""
+    """A digest of sixteen bytes that tells texts apart."""
     return blake2b(text, digest_size=16).digest()
 
 
 class Found(NamedTuple):
-    """A resource, and the document or item of a list that it is, for the case that another has its name."""
+    """A resource, and which document or item of a list it is, in case another has its name."""
 
     resource: Resource
     facts: bytes
@@ -69,7 +70,7 @@ class Memory:
     files: dict[str, File] = field(default_factory=dict)
 
     def new_bytes(self, file: str, data: bytes) -> int:
-        """How much of a file would have to be read: what is in no part known of it."""
+        """How many bytes of a file would have to be read: those in no part that is known."""
         known = self.files.get(file)
         if known is None:
             return len(data)
@@ -81,7 +82,7 @@ class Memory:
 
 
 def moved(piece: Piece, line: int, number: int) -> Piece | None:
-    """The same piece at another place of its file; None when it has to be read again for that."""
+    """The same piece at another place in its file; None when it has to be read again for that."""
     by, later = line - piece.line, number - piece.number
     if not by and not later:
         return piece

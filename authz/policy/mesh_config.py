@@ -165,9 +165,9 @@ def read_mesh(
     Args:
         file: name that appears in places.
         data: YAML in one of Istio's forms. Without a MeshConfig it is an error, and only a remark where workloads are
-            described: Istio's defaults hold then.
-        documents: of the file, which may hold settings, where they were read already.
-        multiple_custom_providers: the control-plane flag of AP-81, winning over what the file says.
+            described: Istio's defaults then hold.
+        documents: those of the file, which may hold settings, if they were already read.
+        multiple_custom_providers: the control-plane flag of AP-81; overrides what the file says.
 
     Returns:
         The settings, meaningful only if no problem is an error, and the sorted problems. Raises nothing.
@@ -207,7 +207,7 @@ def read_mesh(
 
 
 def _nothing_found(file: str, data: bytes) -> Problem:
-    """A description of workloads may do without settings; a file without both is empty, or another than was meant."""
+    """A description of workloads may do without settings; a file without either is empty, or not the one meant."""
     kinds = [_kind_of(document.root) for document in read_documents(file, data, [])]
     if "WorkloadEntry" in kinds:
         return Problem(Severity.INFO, "RE-14", "no MeshConfig found; Istio's defaults hold", Location(file))
@@ -236,7 +236,7 @@ _PLACES = {
 
 
 def _written(found: WrittenMesh) -> frozenset[str]:
-    """The attributes that are given, be it with Istio's default or empty."""
+    """The attributes that are given, even with Istio's default or empty."""
     names = {name for name, path in _PLACES.items() if _given_below(found.config, path)}
     names |= {attribute for name, attribute in _FLAGS.items() if _given_below(found.environment, (name,))}
     return frozenset(names)

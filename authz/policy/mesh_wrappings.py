@@ -1,7 +1,7 @@
 """
 Where a MeshConfig stands in a file: bare, in a ConfigMap, in the resource of an operator, in Helm values.
 
-Each is found with its document, so that problems tell their places, and with the environment of istiod beside it.
+Each is found with its document, so that problems have places, and with the environment of istiod beside it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ def _in_operator(
     document: Document, root: reading.Mapping, kind: str, problems: list[Problem]
 ) -> Iterator[WrittenMesh]:
     """
-    ``spec.meshConfig`` of an IstioOperator, ``spec.values.meshConfig`` of it or of the sail operator's kinds.
+    ``spec.meshConfig`` of an IstioOperator, or ``spec.values.meshConfig`` of it or of the sail operator's kinds.
 
     The latter have no ``spec.meshConfig``. Both at once would be merged in a cluster, which is not done here.
     """
@@ -90,7 +90,7 @@ def _in_config_map(
 
 
 def _origin(mesh: Scalar, data: bytes) -> tuple[int, int]:
-    """Where an embedded text begins: below its ``|``, indented; a quoted text only tells its line."""
+    """Where an embedded text begins: below its ``|``, indented; of a quoted text only the line is known."""
     if mesh.style not in ("|", ">"):
         return mesh.line, 1
     lines = data.decode("utf-8").splitlines()

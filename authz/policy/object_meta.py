@@ -1,8 +1,8 @@
 """
 ``metadata`` and ``status`` as written (RE-2 to RE-4, RE-6, VA-5, VA-8).
 
-Only four members of the metadata influence anything, but all of them are typed: what Go's ``ObjectMeta`` cannot hold,
-the API server refuses. Nulls are dropped before it looks. A status says nothing here, and is still an object (CRD).
+Only four members of the metadata have an effect, but all are typed: the API server refuses what Go's ``ObjectMeta``
+cannot hold. It drops nulls before it looks. A status means nothing here, but must still be an object (CRD).
 """
 
 import re
@@ -111,7 +111,7 @@ def _object(**members: Decoder[Any]) -> Decoder[None]:
 
 
 def _fields_v1(node: Node, notes: Notes) -> None:
-    """Whatever JSON there is."""
+    """Any JSON value."""
     anything(node, notes)
 
 
@@ -150,12 +150,12 @@ _NAME, _TEXT_MAP = text_or_letter(value_checks.object_name), text_map()
 
 
 def _namespace(node: Node, notes: Notes) -> str:
-    """An empty one is none, as for the API server: charts write it where nobody gave a value."""
+    """An empty one counts as none, as for the API server: charts write it where nobody gave a value."""
     return "default" if text_of(node) == "" else _NAME(node, notes)
 
 
 def _map_of_texts(node: Node, notes: Notes) -> dict[str, str]:
-    """Labels or annotations: a null is an empty text to Go, except where the text means something."""
+    """Labels or annotations: Go reads a null as an empty text; refused where the text means something."""
     return _TEXT_MAP(_without_nulls(node), notes)
 
 

@@ -1,8 +1,8 @@
 """
 Objects of other kinds: passed over with a remark (RE-12), unless a policy could be lost with them.
 
-A container that holds a policy, an object that Istio's predecessors enforced, and a near miss of a kind are no "other
-kind": what they were to deny would be allowed.
+A container that holds a policy, an object that older versions of Istio enforced, and a near miss of a kind are not
+"other kinds": what they were meant to deny would be allowed.
 """
 
 import re
@@ -53,7 +53,7 @@ _OTHERS = re.compile(
 """Groups of others: their kinds are theirs, however much they look like ours."""
 _API_VERSION = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?/)?[A-Za-z0-9]+([-.][A-Za-z0-9]+)*")
 _KIND = re.compile(r"[A-Za-z]([-A-Za-z0-9]*[A-Za-z0-9])?")
-"""A kind that no API server could know may be one of ours that was encrypted, or whose variable nobody replaced."""
+"""A kind that no API server could know may be one of ours, encrypted or with a variable that nobody replaced."""
 
 
 def is_of_others(group: str) -> bool:
@@ -62,7 +62,7 @@ def is_of_others(group: str) -> bool:
 
 
 def skip(root: reading.Mapping, kind: str, api_version: str, notes: Notes) -> None:
-    """Note what becomes of an object that is no policy; it is an error where a policy may be lost with it."""
+    """Note what becomes of an object that is not a policy; an error if a policy may be lost with it."""
     group = api_version.rpartition("/")[0]
     if not _API_VERSION.fullmatch(api_version):
         message = f"`{api_version}` is not an API version"
@@ -82,7 +82,7 @@ def skip(root: reading.Mapping, kind: str, api_version: str, notes: Notes) -> No
 
 
 def _pass_over(root: reading.Mapping, kind: str, api_version: str, notes: Notes) -> None:
-    """A near miss of one of our kinds is said loudly, unless the group is known to be somebody else's."""
+    """A near miss of one of our kinds is an error or a warning, unless the group is known to be somebody else's."""
     group = api_version.rpartition("/")[0]
     close = "" if _OTHERS.fullmatch(group) else nearest(kind, KINDS)
     if close and nearest(group, [GROUP]):
@@ -107,7 +107,7 @@ def _sets_connections(root: reading.Mapping) -> bool:
 
 
 _PLACEHOLDER = "${"
-"""Begins a parameter of a Template: what stands there is known when it is processed."""
+"""Begins a parameter of a Template: what it stands for is known only when it is processed."""
 
 
 # --- containers ------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def _held_policy(root: reading.Mapping) -> Node | None:
     """
     A policy somewhere inside an object, as an object or as text; metadata left out, which may name owners.
 
-    A mere reference to a policy, with kind and name, is none. A kind that is a parameter may be any.
+    A mere reference to a policy, with kind and name, does not count. A kind that is a parameter may be any.
     """
     for node in _inside(root):
         if isinstance(node, Scalar) and _is_policy_text(node.value):
@@ -156,7 +156,7 @@ _KIND_IN_TEXT = re.compile(rf"""["']?kind["']?\s*:\s*["']?({"|".join(KINDS)})(Li
 
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{60,}={0,2}\s*")
-"""Base64 of what is long enough for a policy; `data` of a Secret and `binaryData` of a ConfigMap are."""
+"""Base64 text long enough to hold a policy, as in `data` of a Secret and `binaryData` of a ConfigMap."""
 
 
 def _is_policy_text(text: str) -> bool:

@@ -1,8 +1,8 @@
 """
 Shapes of `paths` that people bring from elsewhere: regular expressions, globs, addresses, routes with parameters.
 
-Istio takes all of them and compares them as they stand (AP-19, AP-20, AP-46), so that most never match. One function,
-for validation; ``authz analyze`` repeats its warnings. Path templates (``{*}``) have checks of their own.
+Istio takes all of them and compares them as they stand (AP-19, AP-20, AP-46), so most never match. One function, for
+validation; ``authz analyze`` repeats its warnings. Path templates (``{*}``) have checks of their own.
 """
 
 import re
@@ -38,7 +38,7 @@ _NO_EXPRESSIONS = "there are no regular expressions"
 @lru_cache(maxsize=4096)
 def path_shape(value: str) -> Fault | None:
     """
-    Say what is wrong with a path that is no template, has no query, and matches little or nothing as it stands.
+    Say what is wrong with a path that is not a template, has no query, and matches little or nothing as it stands.
 
     Returns:
         A warning (VA-47) with help that works, or None.
@@ -96,7 +96,7 @@ def _expression(value: str) -> _Found:
 
 
 def _listed(plain: str) -> str:
-    """Alternatives written out, which a star in their place would widen."""
+    """Alternatives written out: a star in their place would match more."""
     found = _ALTERNATIVES.fullmatch(plain.replace("(?:", "(").replace("\\.", "."))
     if found is None:
         return ""
@@ -135,7 +135,7 @@ def _stars(value: str) -> _Found:
 
 
 def _template(value: str) -> str:
-    """The stars as those of a path template, or nothing where they are parts of segments (AP-49 to AP-54)."""
+    """The stars as a path template writes them, or nothing where they are parts of segments (AP-49 to AP-54)."""
     segments = value.split("/")
     if segments[0] in ("*", "**"):
         segments.insert(0, "")
@@ -158,7 +158,7 @@ def _parameter(value: str) -> _Found:
 
 
 def _written_otherwise(value: str) -> _Found:
-    """Text that no path has any more when policies see it (PN-5, PN-10)."""
+    """Text that a path no longer has when policies see it (PN-5, PN-10)."""
     if value != value.strip():
         return f"`{value}` never matches: a path has no blank at either end", f"write `{value.strip()}`"
     odd = next((c for c in value if c <= " " or c > "~" or c in _ALWAYS_ESCAPED), "")

@@ -1,8 +1,8 @@
 """
-One file of policies, read part by part: what is remembered of a part is taken, the rest is read.
+One file of policies, read part by part: a part that is remembered is taken, the others are read.
 
 Where a part cannot be read alone, the file is one part: its YAML is broken, it has aliases, which are counted by file,
-or something of it is said once for the whole file (variables, templates, documents without a kind).
+or something about it is said once for the whole file (variables, templates, documents without a kind).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from authz.policy.templates import Templates
 from authz.policy.version import facts_digest
 
 ReadDocument = Callable[[Document, list[Problem], Checked | None], Resource | None]
-"""Reads one document and notes its problems; None when it is no policy."""
+"""Reads one document and notes its problems; None when it is not a policy."""
 
 
 class FileReader:

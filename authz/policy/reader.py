@@ -98,10 +98,10 @@ def read_policies(
     Args:
         files: (name, content) pairs in any order; the name appears in places.
         mesh: enters the policy version, and allows remarks on what does not fit it; None leaves these out.
-        on_resource: told of each that could be decoded as soon as it was, in the order of the files. Never to be
-            enforced before the result has no error.
-        memory: what was found the last time, by text; read from and brought up to date. The result is the same as
-            without.
+        on_resource: told of each resource as soon as it is decoded, in the order of the files. Never to be enforced
+            before the result is known to have no error.
+        memory: what was found the last time, by text; used and brought up to date. The result is the same as
+            without it.
         allow_empty: take files without a document, and a set without a policy. Otherwise these are errors, because
             what is missing may be what denies.
 
@@ -140,7 +140,7 @@ def _empty_file(file: str) -> Problem:
 
 
 def _no_policy(files: list[str]) -> Problem:
-    """Files of other things only, or kinds that nothing reads any more: everything would be allowed."""
+    """Only other things in the files, or kinds that nothing reads any more: everything would be allowed."""
     place = files[0]
     if len(files) > 1:
         with suppress(ValueError):  # files of different roots
@@ -184,7 +184,7 @@ def _keep(one: Found, found: _Found, problems: list[Problem]) -> None:
 
 
 def _read_document(document: Document, problems: list[Problem], checked: Checked | None = None) -> Resource | None:
-    """Read one document; None when it is no policy, or too broken to be one."""
+    """Read one document; None when it is not a policy, or too broken to be one."""
     root = document.root
     notes = Notes(document, problems, checked=checked)
     if not isinstance(root, reading.Mapping):

@@ -107,7 +107,7 @@ TARGET_FIELDS = {
 
 
 def check_target(node: reading.Mapping, notes: Notes) -> None:
-    """VA-1: by presence, as the CRD's rule has it; an empty `targetRefs` counts beside another."""
+    """VA-1: by presence, as the CRD's rule has it; even an empty `targetRefs` counts beside another."""
     ways = [name for name in ("selector", "targetRef", "targetRefs") if given(node, name) is not None]
     if len(ways) > 1:
         names = " and ".join(f"`{name}`" for name in ways)

@@ -18,7 +18,7 @@ from authz.documents.splitting import Slice
 from authz.policy.memory import Found
 
 TRIALS = 2
-"""Documents of each template that are read both ways."""
+"""How many documents of each template are read both ways."""
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class TemplateSlot:
 
 @dataclass(slots=True)
 class Column:
-    """A place in a line that has such texts before it: where it stands, and where its line begins."""
+    """A place in a line with such texts before it: where it stands, and where its line begins."""
 
     part: int
     offset: int
@@ -46,11 +46,11 @@ class Column:
 
 @dataclass(slots=True)
 class Template:
-    """How a resource is built of the words of a document: texts, places and constants, then step by step."""
+    """How a resource is built from the words of a document: texts, places and constants, then step by step."""
 
     slots: list[TemplateSlot]
     pattern: tuple[int, ...]
-    """Which of the texts are equal, the position of the first that is; empty for one rule, which cannot be repeated."""
+    """For each text the position of the first equal one; empty for one rule, which cannot be repeated."""
     columns: list[Column]
     constants: list[object]
     steps: list[tuple[Callable[..., Any], Callable[[list[Any]], Any]]]
@@ -61,7 +61,7 @@ class Template:
     trials: int = TRIALS
 
     def read(self, file: str, words: list[str], part: Slice, number: int) -> Found | None:
-        """The resource of a document; None when a text of it does not pass."""
+        """The resource of a document; None when one of its texts does not pass."""
         ends, text = [0, *accumulate(map(len, words))], "".join(words)
         values: list[Any] = []
         for slot in self.slots:
@@ -83,7 +83,7 @@ class Template:
 
 
 def getter(indices: list[int]) -> Callable[[list[Any]], tuple[Any, ...]]:
-    """As ``itemgetter``, and always a tuple."""
+    """Like ``itemgetter``, but always a tuple."""
     if not indices:
         return lambda _: ()
     if len(indices) == 1:
@@ -93,7 +93,7 @@ def getter(indices: list[int]) -> Callable[[list[Any]], tuple[Any, ...]]:
 
 
 def pattern_of(values: list[str]) -> tuple[int, ...]:
-    """Which of some texts are equal: for each the position of the first that is."""
+    """Which of some texts are equal: for each the position of the first equal one."""
     first: dict[str, int] = {}
     return tuple(first.setdefault(value, number) for number, value in enumerate(values))
 

@@ -4,7 +4,7 @@ Documents that differ in nothing but some texts, as thousands do: read once as Y
 A document is cut at its words; what stands between them, and every word that is not one of the texts, must be the same
 character by character as in a document that was read without any problem. The words that differ then stand in scalars
 of one line without escapes, so YAML cannot see another structure in them, and each text has to pass the checks that the
-first one passed. What fits no template is read as ever, and the first documents of each template are read both ways.
+first one passed. What fits no template is read as usual, and the first documents of each template are read both ways.
 """
 
 import re
@@ -20,11 +20,11 @@ from authz.policy.template import Template, getter
 
 _WORDS = re.compile("([A-Za-z0-9][A-Za-z0-9_-]*)")
 _ALWAYS = bytes(byte for byte in b"\n" + bytes(range(0x20, 0x7F)) if byte not in rb"\&!%|>?")
-"""No escapes, anchors, tags, directives, texts of several lines; nothing but ASCII."""
+"""No escapes, anchors, tags, directives or texts of several lines; nothing but ASCII."""
 MAX_LINE = 1_000
 """YAML looks no further than 1,024 characters for the colon after a key."""
 MAX_SHAPES, MAX_TEMPLATES = 4_096, 32
-"""Shapes known at once, and templates of one shape: what is not alike shall cost little."""
+"""Most shapes known at once, and templates of one shape: documents that are not alike must cost little."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class _Shape:
     """All documents with the same text between their words."""
 
     fixed: Callable[[list[str]], Any] | None = None
-    """Takes the words that must be the same; None until the first template."""
+    """Picks the words that must be the same; None until the first template."""
     templates: dict[Any, Template | None] | None = None
     """Templates by those words; None stands for one that failed its trial."""
 
@@ -58,14 +58,14 @@ class Templates:
         return template.read(file, words, part, number), template.trials <= 0
 
     def learn(self, file: str, part: Slice, found: Found, number: int, checked: Checked, tried: Found | None) -> None:
-        """Take what a document came to that was read without problems; ``tried`` is what a template made of it."""
+        """Learn from a document that was read without problems; ``tried`` is what a template made of it."""
         words = self._cut(part)
         if not words or not isinstance(found.resource, AuthorizationPolicy):
             return
         key = _shape_of(words)
         if key not in self._shapes:
             if len(self._shapes) < MAX_SHAPES:
-                self._shapes[key] = None  # seen once; what comes but once needs no template
+                self._shapes[key] = None  # seen once; what comes only once needs no template
             return
         shape = self._shapes[key] = self._shapes[key] or _Shape()
         if tried is not None and shape.fixed is not None and shape.templates is not None:
@@ -92,7 +92,7 @@ class Templates:
 
     @staticmethod
     def _cut(part: Slice) -> list[str]:
-        """The words of a document and what stands between, in turn; nothing when it can have no template."""
+        """The words of a document and what stands between them, in turn; nothing if it cannot have a template."""
         if part.text.translate(None, _ALWAYS):
             return []
         text = part.text.decode("ascii")

@@ -1,7 +1,7 @@
 """
-Checks of single values: each takes the text as written and answers a ``Fault`` or None.
+Checks of single values: each takes the text as written and returns a ``Fault`` or None.
 
-What a value means is core's business; where core can tell that a value is unusable, it is asked. The clauses are the
+What a value means is core's business; where core can say that a value is unusable, it is asked. The clauses are the
 rows of the validation table (VA). Lints of our own (VA-47) warn, or only remark where people may mean it.
 """
 
@@ -31,7 +31,7 @@ def not_empty(code: str) -> Check:
 
 
 def object_name(value: str) -> Fault | None:
-    """A name of Kubernetes, so far as rule names and paths of metrics need it (RE-2)."""
+    """A Kubernetes name, as far as rule names and paths of metrics need it (RE-2)."""
     if _OBJECT_NAME.fullmatch(value):
         return None
     return Fault("RE-2", f"`{value}` is not a name: expected letters, digits, `-` and `.`, at most 253")
@@ -155,7 +155,7 @@ def method(value: str) -> Fault | None:
 def path(value: str) -> Fault | None:
     """Check a path: a template by VA-26, VA-27 and VA-48, any other by VA-47."""
     if _ORDINARY_PATH.fullmatch(value):
-        return None  # nearly every path, sooner than by the questions below
+        return None  # nearly every path, and faster than by the questions below
     if "{" in value or "}" in value:
         return _template(value)
     shape = path_shape(value)

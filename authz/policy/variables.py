@@ -1,9 +1,9 @@
 """
-Variables and placeholders that nobody replaced: such a value is compared as it stands, and so never fits.
+Variables and placeholders that nobody replaced: such a value is compared as it stands, and so never matches.
 
 The shapes are those of envsubst, make, GitHub and Azure, Ansible and Jinja, Ant and Maven, Octopus, Concourse and Bosh,
-ERB, Terraform, Windows, and what people write by hand. A path may hold much of that by right (`/odata/$metadata`,
-`/__health__`, `/%AB%CD`), so that each shape asks for what a path cannot mean.
+ERB, Terraform, Windows, and what people write by hand. A path may rightly hold much of that (`/odata/$metadata`,
+`/__health__`, `/%AB%CD`), so each shape asks for what a path cannot mean.
 """
 
 import re
@@ -45,7 +45,7 @@ _IN_PATHS = re.compile("|".join(_ANYWHERE))
 _ELSEWHERE = re.compile("|".join((*_ANYWHERE, *_OUTSIDE_OF_PATHS)))
 _MARKS = (b"$", b"YOUR", b"FIXME", b"TBD")
 _PAIRS = (b"%%", b"%(", b"%{", b"<<", b"<%", b"#{", b"((", b"__", b"[[", b"{{", b"{%")
-"""Asked for by their first byte first, which costs a thirtieth where there is none."""
+"""Searched for by their first byte first, which costs a thirtieth where there is none."""
 _SHAPES = (
     (b"@", re.compile(rb"@[A-Za-z_][A-Za-z0-9_.-]*@")),
     (b"%", re.compile(rb"%[A-Z_][A-Z0-9_]+%")),
@@ -63,7 +63,7 @@ _MAX_VALUE = 4_096
 
 
 def may_hold_variables(data: bytes) -> bool:
-    """Cheap: whether it is worth looking at every value."""
+    """Say cheaply whether it is worth looking at every value."""
     return (
         any(mark in data for mark in _MARKS)
         or any(pair[:1] in data and pair in data for pair in _PAIRS)

@@ -1,8 +1,8 @@
 """
 The policy version: a short digest of what the documents and mesh settings mean.
 
-It does not change with the order of files or keys, comments, layout, file names or places, and not with metadata that
-has no influence (RE-4); so two workers that show the same version decide the same.
+It does not change with the order of files or keys, comments, layout, file names or places, nor with metadata that has
+no effect (RE-4); so two workers that show the same version decide the same.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def policy_version(resources: Resources, mesh: MeshConfig) -> str:
 
 
 def version_of(facts: Iterable[bytes], mesh: MeshConfig) -> str:
-    """The same, when what each resource means is known by ``facts_digest``."""
+    """The same, if the meaning of each resource is already known by ``facts_digest``."""
     digest = hashlib.sha256(repr(facts_of(mesh)).encode())
     digest.update(b"".join(sorted(facts)))
     return digest.hexdigest()[:LENGTH]

@@ -128,7 +128,7 @@ _OPERATION: Shape[Operation] = Shape(
 
 
 def _only(inner: str, what: str, code: str) -> Callable[[reading.Mapping, Notes], None]:
-    """VA-17 and VA-21: the one member is there and says something."""
+    """VA-17 and VA-21: the one member is there and is not empty."""
 
     def check(node: reading.Mapping, notes: Notes) -> None:
         member = given(node, inner)
