@@ -90,17 +90,17 @@ class Follower:
                 self.status.problem = f"{path.name}: {error}"
 
     def behind(self) -> int:
-        """Count the bytes of the files, as they are now, that are not yet taken; what is compressed is not counted."""
+        """Count the bytes not yet taken in the files as they are now; compressed files are not counted."""
         waiting = 0
         for (name, _), seen in self._seen.items():
             if not name.endswith(".gz"):
-                with contextlib.suppress(OSError):  # renamed since it was looked at: found again at the next look
+                with contextlib.suppress(OSError):  # renamed since the last look: found again at the next
                     size = (self._directory / name).stat().st_size
                     waiting += max(0, size - self._at.get(seen.identity, 0))
         return waiting
 
     def taken(self, log: str, end: int) -> None:
-        """Reading goes on from here, in this life: the lines before were taken over."""
+        """Reading goes on from here until the process ends: the lines before were taken over."""
         self._at[log] = end
 
     def read_to(self, log: str, end: int) -> None:
@@ -111,7 +111,7 @@ class Follower:
         """
         Write the positions, if they changed. ``clean``: nothing was read beyond them. Raises OSError.
 
-        Called before the first line is read, so that a process that is killed is known to be one.
+        Called before the first line is read, so that the next process knows if this one was killed.
         """
         alive = {seen.identity for seen in self._seen.values()}
         if alive:  # else nothing was looked at yet, or the directory is empty for a moment
@@ -144,7 +144,7 @@ class Follower:
             seen[key] = known
             size = status.st_size
             if item.name.endswith(".gz"):
-                size = -1  # of two forms of one log the plain one is read; what is compressed does not grow
+                size = -1  # of two forms of one log the plain one is read; a compressed one does not grow
             better = found.get(known.identity)
             if better is None or size > better[1]:
                 found[known.identity] = (status.st_mtime, size, Path(item.path))
@@ -204,7 +204,7 @@ def _identity(path: Path) -> str:
     """
     Digest of the first line; empty while there is no whole line.
 
-    All of it counts, however long: time and id stand at its end, and what stands before may be a client's choice.
+    All of it counts, however long: time and id stand at its end, and what comes before may be a client's choice.
     """
     digest = hashlib.sha256()
     try:

@@ -2,8 +2,8 @@
 One guarded HTTP GET of a JSON document, as key retrieval needs it (RA-38, RA-39).
 
 Bounded in time and size; link-local and cloud-metadata addresses are refused after name resolution and after every
-redirect, and the connection goes to the very address that was looked at; behind a proxy, which resolves by itself,
-what can be looked at here is. Every failure is a ``FetchError`` that says what, from where, and why.
+redirect, and the connection goes to the very address that was checked; behind a proxy, which resolves names by
+itself, whatever can be checked here is. Every failure is a ``FetchError`` that says what, from where, and why.
 """
 
 import asyncio
@@ -81,13 +81,13 @@ async def fetch_json(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Fetched:
     """
-    GET a document, which is not read yet. The caller bounds the time.
+    GET a document, which is not yet parsed. The caller bounds the time.
 
-    ``transport``: one that asks more of the server than ``GuardedTransport`` with these arguments, around such a one.
+    ``transport``: one that asks more of the server than ``GuardedTransport`` with these arguments, wrapped around it.
 
     Raises:
-        FetchError: no http(s) URL, refused address, no connection, bad certificate, status other than 2xx, a redirect
-            from https to http, too large, or not UTF-8.
+        FetchError: not an http(s) URL, refused address, no connection, bad certificate, status other than 2xx, a
+            redirect from https to http, too large, or not UTF-8.
     """
     try:
         async with httpx.AsyncClient(
@@ -124,21 +124,21 @@ async def _read_body(response: httpx.Response) -> bytes:
             raise ValueError(f"the body has more than {MAX_BODY_BYTES} bytes")
     is_gzip = body.startswith(_GZIP)
     if encoding != "identity" and not is_gzip:
-        raise ValueError("the body is said to be compressed with gzip and is not")
+        raise ValueError("the body is said to be compressed with gzip but is not")
     return _unzipped(bytes(body)) if is_gzip else bytes(body)
 
 
 _GZIP = b"\x1f\x8b"
-"""The beginning of a gzipped body, and of no JSON: some servers always compress, and some do not even say so."""
+"""How a gzipped body begins, and JSON never does: some servers always compress, and some do not even say so."""
 
 
 def _unzipped(body: bytes) -> bytes:
-    """One gzip member, up to the size limit: an encoding can unfold far beyond it."""
+    """One gzip member, up to the size limit: compressed data can expand far beyond it."""
     unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         found = unzip.decompress(body, MAX_BODY_BYTES + 1)
     except zlib.error as error:
-        raise ValueError("the body is not what gzip makes") from error
+        raise ValueError("the body is not valid gzip") from error
     if len(found) > MAX_BODY_BYTES:
         raise ValueError(f"the body has more than {MAX_BODY_BYTES} bytes")
     if not unzip.eof:
@@ -148,7 +148,7 @@ def _unzipped(body: bytes) -> bytes:
 
 @cache
 def user_agent() -> str:
-    """``authz/VERSION``: firewalls refuse clients that are called after a language."""
+    """``authz/VERSION``: firewalls refuse clients that are named after a language."""
     with suppress(importlib.metadata.PackageNotFoundError):
         return f"authz/{importlib.metadata.version('authz')}"
     return "authz/0"
@@ -156,7 +156,7 @@ def user_agent() -> str:
 
 def _document(body: bytes, response: httpx.Response) -> Fetched:
     try:
-        text = body.decode("utf-8-sig")  # a byte order mark is no JSON, but some servers send one
+        text = body.decode("utf-8-sig")  # a byte order mark is not JSON, but some servers send one
     except ValueError as error:
         raise ValueError("the body is not JSON") from error
     return Fetched(text, {name.lower(): value for name, value in response.headers.items()})
@@ -176,7 +176,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     """
     Resolves each host itself, refuses bad addresses, and connects to the address that was checked.
 
-    A proxy is asked for the name: where it is to be reached, the proxy alone may know.
+    A proxy is asked for the name: it alone may know where that is.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext, proxies: Proxies = NO_PROXIES) -> None:
@@ -224,7 +224,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
 
 async def _resolve(host: str, port: int) -> list[str]:
-    """Addresses of a host, each once; refused altogether when one of them is refused."""
+    """Addresses of a host, each once; all are refused if one of them is."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -235,7 +235,7 @@ async def _resolve(host: str, port: int) -> list[str]:
 
 
 def _shown(url: str) -> str:
-    """A URL without user and query, where secrets would be."""
+    """A URL without user and query, where secrets might be."""
     try:
         return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
     except (httpx.InvalidURL, ValueError):

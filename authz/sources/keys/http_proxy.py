@@ -1,8 +1,8 @@
 """
-The proxy between this machine and an issuer: a setting, or what ``HTTPS_PROXY`` and its kin say.
+The proxy between this machine and an issuer: a setting, or what ``HTTPS_PROXY`` and the like say.
 
 ``NO_PROXY`` is read as curl and Go read it: ``*``, host names with all names below them, addresses and networks, each
-with a port or without. This machine is never reached through a proxy.
+with or without a port. This machine is never reached through a proxy.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Proxies:
     https: str = ""
     exceptions: tuple[str, ...] = ()
     origin: str = ""
-    """Where that is said, for people."""
+    """Where that is set, for people."""
 
     @classmethod
     def of(cls, setting: str, environment: Mapping[str, str]) -> "Proxies":
@@ -33,7 +33,7 @@ class Proxies:
         The setting wins over the environment.
 
         Raises:
-            SettingsError: a proxy that is no http(s) URL.
+            SettingsError: a proxy that is not an http(s) URL.
         """
         if setting == NONE:
             return cls()
@@ -61,7 +61,7 @@ class Proxies:
     def __str__(self) -> str:
         """The address for the log, without credentials."""
         shown = " and ".join(dict.fromkeys(_without_user(proxy) for proxy in (self.https, self.http) if proxy))
-        excepted = f", but for {', '.join(self.exceptions)} and this machine" if self.exceptions else ""
+        excepted = f", except for {', '.join(self.exceptions)} and this machine" if self.exceptions else ""
         return f"{shown} ({self.origin}){excepted}"
 
 
@@ -109,7 +109,7 @@ def _url(written: str, where: str) -> str:
     except httpx.InvalidURL:
         url = httpx.URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise SettingsError(f"{where}: no proxy of the form http://host:port; write `none` to use none")
+        raise SettingsError(f"{where}: not a proxy of the form http://host:port; write `none` to use no proxy")
     return text
 
 

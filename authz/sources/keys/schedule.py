@@ -6,7 +6,7 @@ from collections.abc import Mapping
 REFRESH_SECONDS = 20 * 60.0
 """Istio's default (RA-39); also the upper bound of a response's ``max-age``."""
 MIN_REFRESH_SECONDS = 30.0
-"""Lower bound of ``max-age``: an issuer that says "do not cache" is not asked for every request."""
+"""Lower bound of ``max-age``: an issuer that says "do not cache" is still not asked for every request."""
 FIRST_RETRIES = 6
 """Retries after 1, 2, 4, ... 32 s, where Istio tries 7 times a second apart; then 1 min doubling to 60 min."""
 MAX_RETRY_SECONDS = 3600.0
@@ -15,7 +15,7 @@ _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
 def retry_delay(failures: int) -> float:
-    """Seconds to wait after so many failures in a row: 1, 2, 4, ... 32, then 60 doubling to 3600."""
+    """Seconds to wait after this many failures in a row: 1, 2, 4, ... 32, then 60 doubling to 3600."""
     if failures <= FIRST_RETRIES:
         return float(2 ** (failures - 1))
     return min(60.0 * float(2 ** min(failures - FIRST_RETRIES - 1, 6)), MAX_RETRY_SECONDS)

@@ -25,9 +25,9 @@ from authz.sources.keys.needs import KeyNeed, key_needs
 from authz.sources.keys.schedule import REFRESH_SECONDS, refresh_delay, retry_delay
 
 HINT_SECONDS = 10.0
-"""Least time between attempts for unknown key identifiers: what one client with made-up tokens can cause."""
+"""Least seconds between attempts for unknown key ids: the most that a client with made-up tokens can cause."""
 DISCARD_SECONDS = 7 * 86400.0
-"""A set that could not be refreshed for so long is discarded (RA-39)."""
+"""A set that could not be refreshed for this long is discarded (RA-39)."""
 MAX_PARALLEL_FETCHES = 8
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Keys(Protocol):
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Keys that are not used, one line of why for each."""
+        """Keys that are not used, with one line for each that says why."""
 
 
 K = TypeVar("K", bound=Keys)
@@ -60,7 +60,7 @@ class KeySourceStatus:
     last_error: str
     """Why the last attempt failed; empty when it succeeded."""
     fetches: int = 0
-    """Attempts that gave a key set, since the source is needed."""
+    """Attempts that gave a key set, since the source became needed."""
     failures: int = 0
     """Attempts that did not."""
     skipped: tuple[str, ...] = ()
@@ -110,10 +110,10 @@ class KeySource(Generic[K, S]):
         """
         Args:
             read: reads the text of a JWKS; ValueError refuses it.
-            state: builds what ``key_sets`` holds of keys (None: never fetched), time of the fetch and last error.
+            state: builds what ``key_sets`` holds from keys (None: never fetched), time of the fetch and last error.
             clock: seconds since the epoch.
             ca_bundles: PEM file by issuer or key URI; such a source trusts this bundle only.
-            proxies: by which issuers beyond this machine are reached.
+            proxies: those by which issuers beyond this machine are reached.
             on_change: told of every new ``key_sets``.
         """
         self.key_sets = MappingProxyType({})
@@ -228,7 +228,7 @@ class KeySource(Generic[K, S]):
             text = str(error)
             self._failed(source, text if isinstance(error, FetchError) else f"{source.keys_from}: {text}")
         except Exception as error:
-            # A refresh that dies for good is worse than one that failed for a reason nobody thought of.
+            # A refresh that dies for good is worse than one that fails for a reason nobody thought of.
             _LOG.exception("fetching the key set of %s", source.keys_from)
             self._failed(source, f"{source.keys_from}: internal error: {type(error).__name__}")
         else:

@@ -1,5 +1,5 @@
 """
-A directory of files as it is at one moment: the bytes of a whole, untorn set. What is in the files is not known here.
+A directory of files as it is at one moment: the bytes of a whole, untorn set. What they mean is not known here.
 """
 
 import errno
@@ -14,7 +14,7 @@ _ATTEMPTS = 20
 _GRAIN_NANOSECONDS = 20_000_000
 """Changes of a folder within the clock's grain leave the same time; a kernel's tick is at most half of this."""
 _PAUSE_SECONDS = 0.005
-"""The pause after an attempt that met a change, once for each attempt, so that a second passes in all."""
+"""The pause after each attempt that met a change; together they last a second."""
 
 
 def read_directory(path: Path) -> list[tuple[str, bytes]]:
@@ -22,13 +22,13 @@ def read_directory(path: Path) -> list[tuple[str, bytes]]:
     Read every YAML and JSON file below a directory, or one file.
 
     Names that begin with a dot are skipped; symlinks are followed. Names in the result begin with ``path`` as given
-    and are sorted. A set that changed while it was read is read again, so that a renamed file is never missed: also
-    one that was on its way at both ends of the reading, for then the time of its folder has moved.
+    and are sorted. A set that changed while it was read is read again, so that a renamed file is never missed, not even
+    one that was on its way at both ends of the reading, for then the time of its folder has changed.
 
     Raises:
         OSError: a file cannot be read, a link leads nowhere, the path is not there, it never comes to rest, or it is
             mounted by itself and was replaced outside.
-            A file that is left out could be the one that denies, so nothing is skipped that may hold policies.
+            A file that is left out could be the one that denies, so nothing that may hold policies is skipped.
     """
     lost: FileNotFoundError | None = None
     for attempt in range(_ATTEMPTS):
@@ -72,13 +72,13 @@ def _look(path: Path) -> Listing:
 
 
 def _is_at_rest(listing: Listing) -> bool:
-    """Whether any further change of a folder must leave another time than the one that was listed."""
+    """Whether any further change of a folder is sure to leave another time than the one that was listed."""
     now = time.time_ns()
     return all(abs(now - changed) > _GRAIN_NANOSECONDS for *_, changed in listing.shapes)
 
 
 def directory_bytes(path: Path) -> int:
-    """How much ``read_directory`` would read; 0 when it could not, for that is where it is told."""
+    """How much ``read_directory`` would read; 0 if it could not, since it will say so itself."""
     try:
         return sum(size for _, _, _, size, *_ in list_files(path))
     except OSError:

@@ -1,8 +1,8 @@
 """
 The state of the disk at one moment: the files of a set, what tells two states apart, and the way that leads there.
 
-A path may lead over links (its folder, a folder above it, a single file), so the way is listed with the files: where a
-link leads, and every folder in which a name of the way could be replaced.
+A path may lead over links (its folder, a folder above it, a single file), so the way is listed with the files: where
+each link leads, and every folder in which a name on the way could be replaced.
 """
 
 import errno
@@ -16,12 +16,12 @@ from authz.sources.policies.mounts import is_cut_off, renamed_source
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_LINKS = 64
-"""Links on the way to one file; beyond it is a loop, which reading reports."""
+"""Most links on the way to one file; more are a loop, which reading reports."""
 STALE = (
     "it was replaced, renamed or removed outside of this mount, so its new text cannot be seen here; "
     "mount the folder that holds it, or mount it again"
 )
-"""A mounted file or folder, or a file of an overlay's lower layer: the mount keeps the old one for ever."""
+"""For a mounted file or folder, or a file of an overlay's lower layer: the mount keeps the old one for ever."""
 
 FileState = tuple[str, int, int, int, int, int]
 """Path, device, inode, size, and the times of the last change of text and of anything, in nanoseconds."""
@@ -50,7 +50,7 @@ def list_files(path: Path, listing: Listing | None = None, *, has_way: bool = Fa
     """
     List the files of a set, sorted; ``listing``, if given, receives them too, and ``has_way`` the way to each of them.
 
-    A file that goes while the folder is read is listed with no inode: it may stand under a name that was passed.
+    A file that vanishes while the folder is read is listed without an inode: it may now have a name already passed.
 
     Raises:
         OSError: something cannot be listed, is no regular file, or is mounted and was replaced outside.
@@ -75,11 +75,11 @@ def list_files(path: Path, listing: Listing | None = None, *, has_way: bool = Fa
 def require_regular(path: str, mode: int) -> None:
     """Raise OSError for a pipe, a socket or a device: reading it might never end."""
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "no regular file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 def folders_of(listing: Listing) -> frozenset[Folder]:
-    """The folders to be watched for a listing, those left out that are gone or may not be read."""
+    """The folders to be watched for a listing, except those that are gone or may not be read."""
     found = set()
     for name in listing.tree | {os.path.dirname(name) for name in listing.names}:
         with suppress(OSError):
@@ -124,7 +124,7 @@ def _walk(folder: str, found: Listing, above: frozenset[str], *, has_way: bool) 
 
 
 def _follow(path: str, found: Listing) -> None:
-    """Note every name that a path leads over, links written out."""
+    """Note every name that a path leads over, with links resolved."""
     waiting = list(reversed(os.path.abspath(path).split("/")))
     here, left = "/", MAX_LINKS
     while waiting:

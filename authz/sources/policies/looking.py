@@ -1,9 +1,9 @@
 """
-Whether files are others than at the last look, found by looking: what the system notifies is only a reason to look.
+Whether files differ from the last look, found by looking: a notice from the system is only a reason to look.
 
-Compared are where the way leads, device, inode, size and times. Where these can lie (a text written twice within the
-clock's grain, file systems that keep no honest times), a digest of the text is compared as well: always of what was
-changed lately, in turns of the rest.
+What is compared is where the way leads, device, inode, size and times. Because these can lie (a text written twice
+within the clock's grain, file systems that keep no honest times), a digest of the text is compared as well: always for
+what was changed lately, in turns for the rest.
 """
 
 import time
@@ -17,17 +17,17 @@ from authz.sources.policies.listing import FileState, Folder, Listing, folders_o
 RECENT_SECONDS = 3.0
 """The coarsest time that a usual file system keeps is two seconds: what is younger may change without a new time."""
 TURN_FILES, TURN_BYTES = 100, 4_000_000
-"""Files digested at one look, beside the recent ones, and where their bytes end it: some five milliseconds."""
+"""Most files, and most of their bytes, digested at one look beside the recent ones: some five milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The state that one look has seen; two are equal when nothing has changed."""
+    """The state that one look saw; two are equal when nothing has changed."""
 
     entries: tuple[FileState, ...]
     links: tuple[tuple[str, str], ...]
     lies: int
-    """How often a text was found to be another one while everything else about its file was the same."""
+    """How often a text was found changed while everything else about its file was the same."""
     problem: str
     """Why a path could not be looked at; empty when all could."""
     tree: frozenset[str] = field(compare=False)
@@ -77,7 +77,7 @@ class Looker:
         for path, entry in due.items():
             try:
                 digest = blake2b(Path(path).read_bytes(), digest_size=16).digest()
-            except OSError:  # reading the set tells it
+            except OSError:  # reading the set reports it
                 continue
             before = self._digests.get(path)
             if before is not None and before[0] == entry and before[1] != digest:

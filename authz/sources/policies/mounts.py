@@ -1,7 +1,7 @@
 """
 Changes that a mount hides: a mounted file or folder stays the old one when another takes its name outside.
 
-The kernel tells where a mount's source stands now (``/proc/self/mountinfo``, proc(5)), so that a rename shows although
+The kernel says where a mount's source stands now (``/proc/self/mountinfo``, proc(5)), so a rename shows although
 nothing inside has changed. Outside Linux nothing is known, and nothing is said.
 """
 
@@ -25,10 +25,10 @@ class _Mount(NamedTuple):
 
 
 def is_cut_off(path: str) -> bool:
-    """Whether a file without any name is still shown by a mount or overlay; some file systems count no names at all."""
+    """Whether a mount or overlay still shows a file that has no name left; some file systems count no names at all."""
     real = os.path.realpath(path)
     above = [mount for mount in _mounts() if _is_below(real, mount.place)]
-    nearest = max(reversed(above), key=_length, default=None)  # of those on one place the last lies on top
+    nearest = max(reversed(above), key=_length, default=None)  # of several at one place the last lies on top
     if nearest is None:
         return False
     return nearest.kind == "overlay" or (real == nearest.place and nearest.source.endswith("//deleted"))
@@ -38,7 +38,7 @@ def renamed_source(path: str) -> str:
     """
     The place of a mount on the way to a path, or below it, whose source has another name than at the first look.
 
-    Empty when there is none. What took the name since cannot be seen through the mount.
+    Empty when there is none. What has taken the name since cannot be seen through the mount.
     """
     real = os.path.realpath(path)
     for mount in _mounts():

@@ -2,8 +2,8 @@
 The system's notices of changed files: one watcher serves everybody in this process, because instances are few.
 
 A Linux user has 128 inotify instances by default, and every sidecar that decides by itself is a process of that user.
-Who follows files names folders; the watcher begins anew when the folders change, and where none is available nobody is
-told anything: then files have to be looked at more often.
+Whoever follows files names folders; the watcher starts anew when the folders change. Where no watcher is available,
+nobody is told anything, and files have to be looked at more often.
 """
 
 import threading
@@ -31,10 +31,10 @@ class Subscriber:
     is_covered: bool = False
     """Whether all its folders are watched now."""
     is_answered: bool = False
-    """Whether it is known if they can be."""
+    """Whether it is known yet if they can be watched."""
 
     def concerns(self, path: str) -> bool:
-        """Whether a change of this path is one of what is followed."""
+        """Whether a change of this path concerns what is followed."""
         return path in self.names or path.rpartition("/")[0] in self.tree or path in self.tree
 
 
@@ -94,7 +94,7 @@ class Notices:
                 self._again.wait(AGAIN_SECONDS)
 
     def _watch(self, paths: list[str], folders: frozenset[Folder]) -> None:
-        """Watch until there are other folders. The first turn comes when the watch is set up, without changes."""
+        """Watch until the folders are other ones. The first turn comes when the watch is set up, without changes."""
         is_begun = False
         for changes in watch(
             *paths,
@@ -128,4 +128,4 @@ class Notices:
 
 
 NOTICES = Notices()
-"""The one of this process: its event loops and servers share what the system has few of."""
+"""The watcher of this process: its event loops and servers share what the system has few of."""

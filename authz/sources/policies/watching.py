@@ -1,5 +1,5 @@
 """
-When files have changed: found by looking at them, and early where the system notifies.
+When files have changed: found by looking at them, and sooner where the system notifies.
 
 A notice only makes the next look come at once. Without any (a parent folder's link is swapped, a mounted file is edited
 outside, a network file system), files are still looked at every two seconds.
@@ -16,13 +16,13 @@ from authz.sources.policies.notices import NOTICES, Subscriber
 
 _log = logging.getLogger("authz.directory")
 QUIET_SECONDS = 0.1
-"""A change is at rest when nothing moved for so long: longer than an editor or ``cp -r`` takes between two files."""
+"""A change has settled when nothing moved for this long: longer than ``cp -r`` or an editor takes between files."""
 MAX_UNREST_SECONDS = 0.5
-"""Endless small changes are read after this time in any case, so that one second is kept."""
+"""Endless small changes are read after this time in any case, to keep within one second."""
 LOOK_SECONDS = 2.0
-"""How often files are looked at when the system notifies: so that what it cannot see is in force within three."""
+"""Seconds between looks where the system notifies: what it cannot see is then in force within three seconds."""
 UNWATCHED_SECONDS = 0.5
-"""How often files are looked at where none can be watched: all inotify instances of this user may be taken."""
+"""Seconds between looks where nothing can be watched: all inotify instances of this user may be taken."""
 _START_SECONDS = 2.0
 
 
@@ -92,7 +92,7 @@ async def _begun(follower: Subscriber, hint: asyncio.Event) -> None:
 
 
 async def _hinted(hint: asyncio.Event, seconds: float) -> None:
-    """Wait for a hint, so long at most; ``wait_for`` would forget a cancellation that comes together with the hint."""
+    """Wait for a hint, at most this long; ``wait_for`` would forget a cancellation that comes with the hint."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await hint.wait()

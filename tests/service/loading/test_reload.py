@@ -285,7 +285,7 @@ async def test_a_pipe_in_the_place_of_a_file_stops_nothing(policies: Path, tmp_p
         os.mkfifo(files[which])
         await until(lambda: reloader.status.failures == 1, 3)
         assert [str(p).splitlines()[0] for p in reloader.status.problems] == [
-            f"{files[which]}: error: cannot be read: no regular file [unreadable]"
+            f"{files[which]}: error: cannot be read: not a regular file [unreadable]"
         ]
         files[which].unlink()
         files[which].write_text(text)

@@ -65,7 +65,7 @@ def test_one_file_is_read_as_a_set_is_and_nothing_but_a_file(tmp_path: Path) -> 
     assert read_file(tmp_path / "mesh.yaml") == b"a: b"
     os.mkfifo(tmp_path / "pipe")
     for odd in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             read_file(odd)
     with pytest.raises(IsADirectoryError):
         read_file(tmp_path)
@@ -87,7 +87,7 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path, name: str) -> Non
 
 def test_a_pipe_among_the_files_is_an_error_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.yaml")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         read_directory(tmp_path)
 
 
