@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from authz.identity.authority import Authority, AuthorityState, create_authority, renew_intermediate, succeed
 from authz.identity.ca import CertificateAuthority
-from authz.identity.certificate_template import INTERMEDIATE_TTL_SECONDS
 from authz.identity.keys import KeyType
 
 
@@ -22,20 +21,13 @@ def prepare(
     now: float,
     *,
     key_type: KeyType = KeyType.ECDSA_P256,
-    intermediate_ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
     adopted: Authority | None = None,
 ) -> CertificateAuthority:
     """Add a root, made here or ``adopted``. Raises ValueError when one is prepared already."""
     for authority in ca.authorities:
         if authority.state is AuthorityState.PREPARED:
             raise ValueError(f"the authority `{authority.id}` is prepared already; activate or retire it first")
-    added = adopted or create_authority(
-        ca.trust_domain,
-        now,
-        ca.random,
-        key_type=key_type,
-        intermediate_ttl_seconds=intermediate_ttl_seconds,
-    )
+    added = adopted or create_authority(ca.trust_domain, now, ca.random, key_type=key_type)
     if any(authority.id == added.id for authority in ca.authorities):
         raise ValueError(f"the authority `{added.id}` is here already")
     return replace(ca, authorities=(*ca.authorities, replace(added, state=AuthorityState.PREPARED)))
@@ -49,7 +41,7 @@ def renew(
     adopted: Authority | None = None,
 ) -> CertificateAuthority:
     """
-    Sign by another intermediate, made here or ``adopted``, of the same root: nobody's trust changes.
+    Sign with another intermediate, made here or ``adopted``, of the same root: nobody's trust changes.
 
     Raises ValueError when it is of another root, the one in use, or cannot be made here.
     """

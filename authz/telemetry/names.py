@@ -162,14 +162,10 @@ READY = Metric("authz_ready", "gauge", "1 when requests are answered", ())
 BUILD = Metric("authz_build_info", "gauge", "Version of this program", ("version",))
 COLLECT_ERRORS = Metric("authz_metrics_errors_total", "counter", "Parts of this page that could not be read")
 
-METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""All that a process tells of itself, for the documentation and its test."""
 WORKER_SERVING = Metric("authz_worker_serving", "gauge", "1 while a worker answers checks", ("worker",))
 WORKER_RESTARTS = Metric(
     "authz_worker_restarts_total", "counter", "Workers started again after they ended by themselves", ("worker",)
 )
-WORKER_METRICS = (WORKER_SERVING, WORKER_RESTARTS)
-"""Further metrics where several workers share an admin port."""
 NATIVE_ENTRIES = Metric(
     "authz_access_log_entries_total", "counter", "Access log entries of proxies that enforce", ("carrier", "result")
 )
@@ -193,11 +189,6 @@ NATIVE_UNCOMPARED = Metric(
 NATIVE_IN_FORCE = Metric(
     "authz_native_filters_in_force", "gauge", "1 while a proxy runs the filters rendered for it", ("proxy",)
 )
-NATIVE_METRICS = (
-    *(NATIVE_ENTRIES, NATIVE_VERDICTS, NATIVE_DISAGREEMENTS, NATIVE_NEWEST),
-    *(NATIVE_WAITING, NATIVE_FOLLOWING, NATIVE_MISSING, NATIVE_UNCOMPARED, NATIVE_IN_FORCE),
-)
-"""Metrics where access logs of proxies that enforce are followed."""
 
 CA_ASKED = Metric("citadel_server_csr_count", "counter", "Requests for certificates.")
 CA_ISSUED = Metric("citadel_server_success_cert_issuance_count", "counter", "Certificates issued.")
@@ -241,30 +232,6 @@ CA_SVID_EXPIRY = Metric(
     "End of the certificate in use that expires first.",
     ("identity",),
 )
-AUTHORITY_METRICS = (
-    CA_ASKED,
-    CA_ISSUED,
-    CA_JWTS,
-    WORKLOAD_STREAMS,
-    CA_BUNDLE_TIME,
-    CA_DENIED,
-    CA_UNUSABLE,
-    CA_UNSIGNED,
-    CA_LIMITED,
-    CA_UNRECORDED,
-    CA_ROOT_EXPIRY,
-    CA_CHAIN_EXPIRY,
-    CA_RELOAD_OK,
-    CA_RELOAD_FAILURES,
-    SDS_PUSHES,
-    SDS_ACKNOWLEDGED,
-    SDS_REJECTED,
-    SDS_REFUSED,
-    SDS_STREAMS,
-    CA_FAILING_RENEWALS,
-    CA_SVID_EXPIRY,
-)
-"""The metrics of the authority, by istiod's names where it has them."""
 
 SERVED_EXPIRY = Metric(
     "authz_certificate_expiration_timestamp_seconds",

@@ -25,6 +25,7 @@ from authz.telemetry.status import (
     SinkStatus,
     TrailStatus,
 )
+from tests.telemetry import metric_sets
 
 MakeOffer = Callable[..., Offer]
 TRAIL = TrailStatus(3, 8192, 10, 1, 2, 0, (SinkStatus("stdout", 10), SinkStatus("otlp", 9, 1, 1, "gone")), "", True)
@@ -145,7 +146,7 @@ def test_the_page_shows_everything_that_is_named(make_offer: MakeOffer, denial: 
     telemetry.observe(make_offer(decision=decision, timings=(Timing("provider.ask", 0.0, 0.004, "opa"),)))
     telemetry.observe(make_offer(attributes=AttributeContext(Source(), Destination(Workload("db"))), decision=allowed))
     shown = page(telemetry)
-    for metric in names.METRICS:
+    for metric in metric_sets.PROCESS:
         name = f"{metric.name}_bucket" if metric.kind == "histogram" else metric.name
         assert shown[name], metric.name
 

@@ -33,6 +33,7 @@ from authz.telemetry.status import (
     TrailStatus,
 )
 from tests.prometheus import DOCS, ask, needs_prometheus, scraping, wait_for
+from tests.telemetry import metric_sets
 
 MakeOffer = Callable[..., Offer]
 OTHERS = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
@@ -54,19 +55,19 @@ def metric_names(text: str) -> set[str]:
 
 
 def known() -> set[str]:
-    return {metric.name for metric in (*names.METRICS, *names.WORKER_METRICS, *names.NATIVE_METRICS)} | OTHERS
+    return {metric.name for metric in metric_sets.SERVER} | OTHERS
 
 
 def test_the_dashboard_and_the_alerts_name_only_metrics_that_exist() -> None:
     assert metric_names("\n".join(expressions())) <= known()
     rules = (DOCS / "alerts.yml").read_text()
-    authority = {metric.name for metric in names.AUTHORITY_METRICS}
+    authority = {metric.name for metric in metric_sets.AUTHORITY}
     assert metric_names("\n".join(re.findall(r"expr: (.*(?:\n {10}.*)*)", rules))) <= known() | authority
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
     used = metric_names((DOCS / "grafana-dashboard.json").read_text())
-    assert {m.name for m in (*names.METRICS, *names.WORKER_METRICS, *names.NATIVE_METRICS)} - used == set()
+    assert {m.name for m in metric_sets.SERVER} - used == set()
 
 
 def test_panels_have_titles_and_do_not_overlap() -> None:
@@ -88,7 +89,7 @@ def test_panels_have_titles_and_do_not_overlap() -> None:
 def test_every_metric_is_documented_and_no_other() -> None:
     rows = re.findall(r"^\| `\w+` \| (?:counter|gauge|histogram) \|.*$", (DOCS / "README.md").read_text(), re.MULTILINE)
     wanted = []
-    for metric in (*names.METRICS, *names.WORKER_METRICS, *names.NATIVE_METRICS):
+    for metric in metric_sets.SERVER:
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
         wanted.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
     assert sorted(rows) == sorted(wanted)
@@ -99,7 +100,7 @@ def test_what_a_process_exports_is_what_is_documented(admin: str) -> None:
     page = httpx.get(f"http://{admin}/metrics").text
     told = set(re.findall(r"^# TYPE (\S+ \w+)$", page, re.MULTILINE))
     ours = {one for one in told if not one.startswith(("process_", "python_"))}
-    assert ours == {f"{metric.name} {metric.kind}" for metric in names.METRICS}
+    assert ours == {f"{metric.name} {metric.kind}" for metric in metric_sets.PROCESS}
 
 
 def test_every_span_attribute_and_event_is_documented() -> None:
@@ -203,7 +204,7 @@ def prometheus(tmp_path: Path, admin: str) -> Iterator[str]:
 def test_a_real_prometheus_scrapes_the_page_and_answers_every_panel(prometheus: str) -> None:
     wait_for(lambda: ask(prometheus, "count_over_time(authz_build_info[1m]) > 4"))
     assert ask(prometheus, 'up{job="authz"}')[0]["value"][1] == "1"
-    for metric in names.METRICS:
+    for metric in metric_sets.PROCESS:
         name = f"{metric.name}_count" if metric.kind == "histogram" else metric.name
         assert ask(prometheus, name), name
     silent = []

@@ -22,11 +22,11 @@ from authz.admin.workers import WorkerAnswer, WorkerRequest, WorkerStatus, creat
 from authz.service.workers.addresses import worker_address, worker_count
 from authz.service.workers.supervisor import Supervisor
 from authz.settings.settings import Settings
-from authz.telemetry.names import METRICS, WORKER_METRICS
 from tests.envoy.simple import ANSWERING
 from tests.service.messages import check_request, response
 from tests.service.running import check_call, health_of
 from tests.service.test_both_servers import COMMAND, GOOD, Service, both_servers, finish, start
+from tests.telemetry.metric_sets import PROCESS, WORKERS
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ async def test_workers_share_one_administration_and_one_audit_file(kind: str, tm
             assert (await client.get("/livez?worker=1")).status_code == 200
         told = set(re.findall(r"^# TYPE (\S+ \w+)$", page, re.MULTILINE))
         ours = {one for one in told if not one.startswith(("process_", "python_"))}
-        documented = {f"{metric.name} {metric.kind}" for metric in (*METRICS, *WORKER_METRICS)}
+        documented = {f"{metric.name} {metric.kind}" for metric in (*PROCESS, *WORKERS)}
         assert ours <= documented
         assert all(one.startswith("authz_peer_trust_") for one in documented - ours)  # told where it is configured
         for index in (0, 1):

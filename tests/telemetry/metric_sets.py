@@ -1,0 +1,19 @@
+"""The metrics of ``authz.telemetry.names`` by who shows them; a new one is in a set by its constant's name."""
+
+from authz.telemetry import names
+
+
+def _of(*prefixes: str) -> tuple[names.Metric, ...]:
+    return tuple(
+        value for name, value in vars(names).items() if isinstance(value, names.Metric) and name.startswith(prefixes)
+    )
+
+
+WORKERS = _of("WORKER_")
+NATIVE = _of("NATIVE_")
+AUTHORITY = _of("CA_", "SDS_", "WORKLOAD_STREAMS")
+_ROTATION = _of("SERVED_EXPIRY", "DRIFT")
+PROCESS = tuple(metric for metric in _of("") if metric not in {*WORKERS, *NATIVE, *AUTHORITY, *_ROTATION})
+"""What every server shows."""
+SERVER = (*PROCESS, *WORKERS, *NATIVE)
+"""What a server may show."""
