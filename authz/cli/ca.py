@@ -136,19 +136,15 @@ def issue(
 
 @ca.command()
 @DIRECTORY
-@terminal.answer_form("table", "json", "bundle", name="form")
+@terminal.answer_form("table", "json", name="form")
 def show(directory: Path, form: str) -> None:
     """
-    Show the authorities, or print the trust bundle (-o bundle).
+    Show the authorities; `authz ca bundle show` prints what they are trusted by.
 
     \b
     authz ca show --ca ca
-    authz ca show --ca ca -o bundle > bundle.pem
     """
     authority = load(directory)
-    if form == "bundle":
-        click.echo(authority.bundle_pem.decode("ascii"), nl=False)
-        return
     rows = [_row(a) for a in authority.authorities]
     if form == "json":
         keys = ("id", "state", "root_expires", "signing_expires", "root_serial")

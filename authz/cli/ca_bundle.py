@@ -41,6 +41,7 @@ def bundle_show(directory: Path, form: str) -> None:
     Print the trust bundle: roots as PEM, roots and token keys as SPIFFE's JWK Set, or the token keys alone.
 
     \b
+    authz ca bundle show --ca ca > bundle.pem
     authz ca bundle show --ca ca --format spiffe
     authz ca bundle show --ca ca --format jwks
     """

@@ -39,15 +39,6 @@ HTTP, TCP = "http-filters.json", "network-filters.json"
     help="linear: every rule in turn, as Istio does it; indexed: looked up; auto: looked up where there are many.",
 )
 @JWKS
-@click.option(
-    "--needs",
-    multiple=True,
-    type=click.Choice(["revocation", "peer-certificate"]),
-    help="What the server does besides policies, which needs the check; may be repeated.",
-)
-@click.option(
-    "--answered-here", multiple=True, metavar="PROVIDER", help="A provider that is this server itself; may be repeated."
-)
 @click.option("--report", "only_report", is_flag=True, help="Say for each rule whether it is native, and if not, why.")
 @out.answer_form("yaml", "json")
 @click.option("--out", "directory", type=click.Path(file_okay=False, path_type=Path), help="Write files there instead.")
@@ -57,8 +48,6 @@ def command(
     name: str,
     form: str,
     jwks: tuple[str, ...],
-    needs: tuple[str, ...],
-    answered_here: tuple[str, ...],
     only_report: bool,
     output: str,
     directory: Path | None,
@@ -84,12 +73,7 @@ def command(
     engine = compile_engine(read_policies(read_directory(policies), described.config).resources, described.config)
     workload = Workload(target.namespace, frozenset(target.labels.items()), target.service_account, target.name)
     key_sets = read_key_sets(jwks)
-    report = limits.report(
-        engine,
-        workload,
-        features=frozenset(limits.Feature(need) for need in needs),
-        answered_here=frozenset(answered_here),
-    )
+    report = limits.report(engine, workload)
     http = filters.http_filters(engine, workload, key_sets, form=Form(form), gateway=bool(target.servers))
     _remark(engine, workload, key_sets, http)
     if only_report:

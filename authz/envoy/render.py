@@ -24,7 +24,7 @@ from authz.envoy.messages import as_json, as_resource
 from authz.envoy.naming import provider_cluster
 from authz.envoy.native.filters import http_filters, linear_tcp
 from authz.envoy.native.filters_version import filters_version
-from authz.envoy.native.limits import Feature, report
+from authz.envoy.native.limits import report
 from authz.envoy.native.listener_parts import complete
 from authz.envoy.native.slots import fill_slots, slot_names
 from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file
@@ -65,11 +65,11 @@ def keep_check(mesh: Mesh, engine: Engine, options: RenderOptions) -> tuple[Rend
     Returns:
         The options for these policies, and the reasons by name of the workload.
     """
-    features = frozenset({Feature.PEER_CERTIFICATE}) if options.include_peer_certificate else frozenset[Feature]()
+
     kept: dict[str, tuple[str, ...]] = {}
     for workload in mesh.workloads:
         if options.is_native(workload):
-            found = report(engine, workload.workload, features=features)
+            found = report(engine, workload.workload, has_evidence=options.include_peer_certificate)
             if not found.is_native:
                 kept[workload.name] = found.reasons
     return replace(options, keep_check=options.keep_check | kept.keys()), kept

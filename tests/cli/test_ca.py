@@ -42,7 +42,6 @@ def failed(result: Result, code: int) -> str:
 
 def test_an_authority_is_made_once(run: Run, authority: Path) -> None:
     assert states(run) == ["active"]
-    assert run("ca", "show", "-o", "bundle").stdout.encode() == (authority / "bundle.pem").read_bytes()
     assert "already holds an authority" in failed(run("ca", "init"), 1)
 
 
@@ -123,7 +122,6 @@ def test_the_root_is_rotated_in_four_steps(run: Run) -> None:
     assert run("ca", "root", "taint").exit_code == 0
     assert run("ca", "root", "retire", "--unchecked").exit_code == 0
     assert states(run) == ["active"]
-
 
 def first_id(run: Run) -> str:
     shown = json.loads(run("ca", "show", "-o", "json").stdout)

@@ -104,7 +104,7 @@ def enrolment(found: dict[str, Any]) -> None:
     run("install", "-d", "-o", "authz-ca", "-g", "authz-ca", "-m", "700", str(CA.parent))
     run("/opt/authz/bin/authz", "ca", "init", "--ca", str(CA), "--trust-domain", "cluster.local", user="authz-ca")
     (ETC / "bundle.pem").write_text(
-        run("/opt/authz/bin/authz", "ca", "show", "--ca", str(CA), "-o", "bundle", user="authz-ca"), encoding="utf-8"
+        run("/opt/authz/bin/authz", "ca", "bundle", "show", "--ca", str(CA), user="authz-ca"), encoding="utf-8"
     )
     start("authz-ca")
     told = run("/opt/authz/bin/authz", "ca", "token", "create", IDENTITY, "--ca", str(CA), user="authz-ca")

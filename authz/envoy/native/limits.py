@@ -8,12 +8,11 @@ without that rule would decide something else. Nothing is left out silently.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from authz.core.attributes import Json, Workload
 from authz.core.engine import Engine
 from authz.core.errors import Location
-from authz.core.resources import Action, AuthorizationPolicy, ExtensionProvider, JwtRule, Presence, Rule
+from authz.core.resources import AuthorizationPolicy, JwtRule, Presence, Rule
 from authz.envoy.native.binary import MAX_PROGRAM, RUNTIME
 from authz.envoy.native.filters import NativeFilters
 
@@ -24,13 +23,6 @@ MAX_NAME_BYTES = 8192
 The longest name that a regular expression can match: ``binary.RUNTIME`` bounds its program, at about a step for each
 byte.
 """
-
-
-class Feature(StrEnum):
-    """A thing that the server does for every request besides Istio's policies."""
-
-    REVOCATION = "revocation"
-    PEER_CERTIFICATE = "peer-certificate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +61,16 @@ class Report:
         return (*self.workload, *of_rules)
 
 
-def report(
-    engine: Engine,
-    workload: Workload,
-    *,
-    features: frozenset[Feature] = frozenset(),
-    answered_here: frozenset[str] = frozenset(),
-) -> Report:
+def report(engine: Engine, workload: Workload, *, has_evidence: bool = False) -> Report:
     """
     Say what is native, for every rule that applies to the workload.
 
-    ``answered_here``: names of the providers whose answer is this server itself.
+    ``has_evidence``: callers' certificates are sent, to be judged and recorded.
     """
-    providers = {provider.name: provider for provider in engine.mesh.extension_providers}
-    rules = [one for policy in engine.written_for(workload) for one in _policy(policy, providers, answered_here)]
+    rules = [one for policy in engine.written_for(workload) for one in _policy(policy)]
     rules += [_jwt(rule) for rule in engine.for_workload(workload).jwt_rules]
-    return Report(tuple(rules), tuple(_FEATURES[feature] for feature in sorted(features)))
-
-
-_FEATURES = {
-    Feature.REVOCATION: "revoked identities are known to the server only",
-    Feature.PEER_CERTIFICATE: "evidence of the caller's certificate is kept by the server only",
-}
+    evidence = ("evidence of the caller's certificate is kept by the server only",) if has_evidence else ()
+    return Report(tuple(rules), evidence)
 
 
 def remarks(native: NativeFilters) -> Iterator[str]:
@@ -128,17 +108,12 @@ def _expressions(content: Json) -> Iterator[int]:
                 yield from _expressions(value)
 
 
-def _policy(
-    policy: AuthorizationPolicy, providers: dict[str, ExtensionProvider], answered_here: frozenset[str]
-) -> Iterator[RuleReport]:
+def _policy(policy: AuthorizationPolicy) -> Iterator[RuleReport]:
     metadata = policy.metadata
     resource = f"AuthorizationPolicy {metadata.namespace}/{metadata.name}"
-    shared = ""
-    if policy.action is Action.CUSTOM and policy.provider in answered_here:
-        shared = f"provider `{policy.provider}` is answered by this server"
     stage = f"{policy.action.lower()}{' (dry run)' if policy.dry_run else ''}"
     for index, rule in enumerate(policy.rules):
-        reason = shared
+        reason = ""
         for condition in rule.conditions:
             if _REFUSED.search(condition.key):
                 reason = f"Envoy refuses the header name in `{condition.key!r}`"
@@ -146,7 +121,7 @@ def _policy(
             reason = f"Envoy refuses an expression for a name of more than {MAX_NAME_BYTES} bytes"
         yield RuleReport(resource, index, stage, rule.location, reason)
     if not policy.rules:
-        yield RuleReport(resource, 0, stage, metadata.location, shared)
+        yield RuleReport(resource, 0, stage, metadata.location)
 
 
 def _identities(rule: Rule) -> Iterator[str]:

@@ -152,6 +152,12 @@ def test_token_rules_that_envoy_would_refuse_or_not_know_stay_with_the_check(nam
     assert [one.reason != "" for one in found.rules] == [True]
 
 
+def test_evidence_of_certificates_keeps_a_workload_with_the_check() -> None:
+    found = report(engine_of(document("p", {"rules": [{}]})), WORKLOAD, has_evidence=True)
+    assert found.reasons == ("evidence of the caller's certificate is kept by the server only",)
+    assert not found.is_native
+
+
 def test_a_long_expression_needs_the_runtime_of_istio() -> None:
     def remarked(account: str) -> str:
         engine = engine_of(document("p", {"rules": [source(serviceAccounts=[account])]}))
