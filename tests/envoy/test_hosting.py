@@ -31,7 +31,7 @@ def test_addresses_are_envoys(written: str, address: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("written", ["", "9191", "unix:", "host:port", ":9191"])
 def test_what_is_no_address_is_refused(written: str) -> None:
-    with pytest.raises(ValueError, match="is not one of host:port"):
+    with pytest.raises(ValueError, match="is none of host:port"):
         hosting_address(written)
 
 
