@@ -56,7 +56,7 @@ def read_key(pem: bytes) -> PrivateKey:
     Raises ValueError with a reason that repeats nothing of what was given.
     """
     if is_encrypted_key(pem):
-        raise ValueError("the private key is encrypted: write it plain, `openssl pkey -in KEY -out PLAIN`")
+        raise ValueError("the private key is encrypted: decrypt it, `openssl pkey -in KEY -out PLAIN`")
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -82,7 +82,7 @@ def retire(ca: CertificateAuthority, authority_id: str = "") -> CertificateAutho
     if chosen.state is AuthorityState.ACTIVE:
         raise ValueError(f"the authority `{chosen.id}` is active; activate another one first")
     if chosen.state is AuthorityState.OLD:
-        raise ValueError(f"the authority `{chosen.id}` is old but not tainted; certificates of it may be in use")
+        raise ValueError(f"the authority `{chosen.id}` is old but not tainted; its certificates may still be in use")
     return replace(ca, authorities=tuple(a for a in ca.authorities if a.id != chosen.id))
 
 

@@ -60,7 +60,7 @@ _EMPTY_HELP = "write the description, or leave the file out"
 def _read_document(document: Document, data: bytes, written: Written) -> None:
     if not isinstance(document.root, Mapping):
         place = Location(document.file, document.root.line, document.root.column)
-        message = "a document of a mesh description is a mapping with `kind`"
+        message = "a document of a mesh description must be a mapping with `kind`"
         written.problems.append(Problem(Severity.ERROR, "ME-1", message, place, document.number))
         return
     part = Part(document.root, document.prefix, Notes(document, written.problems), CODES)

@@ -58,7 +58,9 @@ def read_protocol(port: Part) -> Protocol:
     try:
         return Protocol(_BYTES.get(written, written))
     except ValueError:
-        port.note("ME-6", f"the protocol `{written}` is not done here", "protocol", f"one of {', '.join(Protocol)}")
+        port.note(
+            "ME-6", f"the protocol `{written}` is not supported here", "protocol", f"one of {', '.join(Protocol)}"
+        )
         return Protocol.HTTP
 
 

@@ -72,7 +72,7 @@ def _identity(spec: Part, namespace: str, account: str) -> SpiffeId:
     else:
         if (found.namespace, found.service_account) == (namespace, account):
             return found
-        spec.note("ME-1", f"`{account}` in namespace `{namespace}` makes no SPIFFE ID", "serviceAccount")
+        spec.note("ME-1", f"`{account}` in namespace `{namespace}` does not make a SPIFFE ID", "serviceAccount")
     return SpiffeId.for_workload("cluster.local", "default", "default")
 
 
@@ -268,7 +268,7 @@ def read_destination_rule(part: Part, written: Written) -> None:
             tls.texts("subjectAltNames"),
         )
         if originated.mode not in (TlsMode.SIMPLE, TlsMode.DISABLE):
-            tls.note("ME-6", f"`{originated.mode}` is not done here", "mode", "write SIMPLE or DISABLE")
+            tls.note("ME-6", f"`{originated.mode}` is not supported here", "mode", "write SIMPLE or DISABLE")
         written.rules.append((spec.text("host", required=True), originated, part))
 
 

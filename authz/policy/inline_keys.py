@@ -87,8 +87,8 @@ def _key_fault(place: str, key: object) -> Fault | None:
         return Fault("VA-37", f"{place} of the inline key set is not an object")
     kind = key.get("kty")
     if kind not in tuple(_MATERIAL):
-        shown = f"`{kind}`" if isinstance(kind, str) and len(kind) <= 20 else "no text"
-        what = f"{place} of the inline key set has the `kty` {shown}" if key.has("kty") else f"{place} has no `kty`"
+        held = f"the `kty` `{kind}`" if isinstance(kind, str) and len(kind) <= 20 else "an unknown `kty`"
+        what = f"{place} of the inline key set has {held}" if key.has("kty") else f"{place} has no `kty`"
         return Fault("VA-37", f"{what}, which Istio refuses", f"expected one of {', '.join(_MATERIAL)}")
     for problem in _member_problems(kind, key):
         return Fault("VA-37", f"{place} of the inline key set: {problem}, which Istio refuses", _ADVICE)

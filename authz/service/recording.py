@@ -115,7 +115,7 @@ def _sinks(audit: AuditSettings, otlp: OtlpSettings, stdout: Sink) -> list[Sink]
             sinks.append(_file(audit, Path(argument)))
         elif name != "none":
             raise SettingsError(
-                f"setting `audit`: `{name}` is no sink: expected stdout, file:PATH, otlp (with otlp_endpoint) or none"
+                f"setting `audit`: `{name}` is not a sink; it is stdout, file:PATH, otlp (with otlp_endpoint) or none"
             )
     return sinks
 

@@ -34,10 +34,10 @@ def in_words(refusal: Refusal, text: str, token: ParsedToken | None, rule: JwtRu
     if refusal.body == AUDIENCE.body and token is not None:
         return f"{refusal.reason}: {audience(token, rule)}"
     if refusal.body == EXPIRED.body and token is not None:
-        return f"{refusal.reason}: token {token.digest} was good until {_span(now - token.valid_until)} ago"
+        return f"{refusal.reason}: token {token.digest} was valid until {_span(now - token.valid_until)} ago"
     if refusal.body == NOT_YET_VALID.body and token is not None:
         unit = "; `nbf` is in seconds, and this looks like milliseconds" if token.valid_from > MILLISECONDS else ""
-        return f"{refusal.reason}: token {token.digest} is good in {_span(token.valid_from - now)}{unit}"
+        return f"{refusal.reason}: token {token.digest} becomes valid in {_span(token.valid_from - now)}{unit}"
     if token is not None:
         return refusal.reason
     prefix = next((prefix for prefix in _PREFIXES if text.lower().startswith(prefix)), "")
@@ -56,7 +56,7 @@ def _sections(text: str) -> str:
     if pieces == 5:
         return "5 sections, so it is encrypted (JWE), which Envoy does not read"
     if pieces <= 1:
-        return f"{'1 section, so it is opaque' if pieces else 'it is empty'}: no JWT"
+        return f"{'1 section, so it is opaque' if pieces else 'it is empty'}: not a JWT"
     return f"{pieces} sections"
 
 
@@ -81,7 +81,7 @@ def unknown_issuer(token: ParsedToken, rules: Iterable[JwtRule]) -> str:
         apart = difference(name, issuer) or ("a star is an ordinary character" if "*" in name else "")
         told.append(f"{clip(name)}{f' (rule {names[name]}, {apart})' if apart else ''}")
     more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
-    is_of = f"is of issuer {clip(token.issuer)}" if token.issuer else "names no issuer"
+    is_of = f"has the issuer {clip(token.issuer)}" if token.issuer else "names no issuer"
     return f"{UNKNOWN_ISSUER_BODY}: token {token.digest} {is_of}; the rules expect {', '.join(told)}{more}"
 
 

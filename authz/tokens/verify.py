@@ -38,7 +38,7 @@ def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, no
         None when the token is good.
     """
     if rule.issuer and token.issuer != rule.issuer:
-        reason = f"token {token.digest} is of issuer {clip(token.issuer)}, rule {rule.name} expects {rule.issuer}"
+        reason = f"token {token.digest} has the issuer {clip(token.issuer)}, rule {rule.name} expects {rule.issuer}"
         return Refusal(401, UNKNOWN_ISSUER_BODY, reason, is_unknown_issuer=True)
     now = int(now)  # whole seconds count, as in Envoy (RA-25)
     if now < token.valid_from:

@@ -123,6 +123,7 @@ def test_the_root_is_rotated_in_four_steps(run: Run) -> None:
     assert run("ca", "root", "retire", "--unchecked").exit_code == 0
     assert states(run) == ["active"]
 
+
 def first_id(run: Run) -> str:
     shown = json.loads(run("ca", "show", "-o", "json").stdout)
     identity = shown["authorities"][0]["id"]

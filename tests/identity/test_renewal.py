@@ -198,7 +198,7 @@ def test_a_step_out_of_order_is_refused_with_its_reason() -> None:
         (lambda: retire(ca, ca.active.id), f"the authority `{old}` is active; activate another one first"),
         (
             lambda: retire(activated, old),
-            f"the authority `{old}` is old but not tainted; certificates of it may be in use",
+            f"the authority `{old}` is old but not tainted; its certificates may still be in use",
         ),
         (lambda: retire(ca, "nobody"), f"there is no authority `nobody`; known are {old}"),
     ]

@@ -86,7 +86,7 @@ MISTAKES = [
     ("number: 15001,", f"number: {'9' * 4999},", "9999", "ME-1", "`99999"),
     ('"127.0.0.1:19011"', f'"127.0.0.1:{"9" * 4999}"', '"127.0.0.1:9', "ME-1", "`127.0.0.1:99"),
     ("number: 15001,", "number: 15011,", "apiVersion", "ME-5", "the port 15011 of server-v1 is also one of client-v1"),
-    ("15001, protocol: HTTP", "15001, protocol: UDP", "UDP", "ME-6", "the protocol `UDP` is not done here"),
+    ("15001, protocol: HTTP", "15001, protocol: UDP", "UDP", "ME-6", "the protocol `UDP` is not supported here"),
     ("[./known.example.com]", "[./no.example]", "[./no.example]", "ME-4", "no ServiceEntry has the host `no.example`"),
     ('["*/*"]', '["./x"]', '["./x"]', "ME-1", "an HTTP_PROXY port leads everywhere"),
     ("[./server.app.svc.cluster.local]", '["./*"]', '["./*"]', "ME-6", "exactly one service"),

@@ -55,7 +55,7 @@ REFUSED = {
     ),
     "a type that is no text": (
         one({**RSA, "kty": ["RSA"]}),
-        K + " has the `kty` no text",
+        K + " has an unknown `kty`",
     ),
     "no type": (one({"n": "AQAB", "e": "AQAB"}), "keys[0] has no `kty`"),
     "the second": (json.dumps({"keys": [RSA, {"kty": "x"}]}), "keys[1] of the inline key set has the `kty` `x`"),

@@ -134,7 +134,7 @@ spec: {jwtRules: [{issuer: a, jwksUri: "http://127.0.0.1:1/keys"}]}
         (["--policies", "{}/none"], 1, "cannot be read"),
         (["--policies", "{}/good", "--listen", "unix:/proc/none/a.sock"], 1, "cannot listen on"),
         (["--policies", "{}/good", "--listen", "127.0.0.1:0", "--admin", "nonsense"], 2, "is neither host:port nor"),
-        (["--policies", "{}/good", "--audit", "nonsense"], 1, "`nonsense` is no sink"),
+        (["--policies", "{}/good", "--audit", "nonsense"], 1, "`nonsense` is not a sink"),
         (["--max-token-bytes", "1"], 2, "set AUTHZ_MAX_TOKEN_BYTES, or `max_token_bytes` in the file of --config"),
         (["--nonsense"], 2, "No such option"),
     ],

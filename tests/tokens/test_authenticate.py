@@ -71,7 +71,8 @@ def test_refusal_is_complete() -> None:
     answer = judge(bearer(EXPIRED, path="/orders?id=7&access_token=x", host="shop"))
     assert (answer.outcome, answer.status, answer.token) == (REJECTED, 401, None)
     assert answer.challenge == 'Bearer realm="http://shop/orders?id=7&access_token=redacted", error="invalid_token"'
-    assert answer.reason == f"{BAD_FORMAT}: 1 section, so it is opaque: no JWT (parameter access_token, rule ns/jwt/0)"
+    what = "1 section, so it is opaque: not a JWT"
+    assert answer.reason == f"{BAD_FORMAT}: {what} (parameter access_token, rule ns/jwt/0)"
     assert EXPIRED not in repr(answer)
 
 

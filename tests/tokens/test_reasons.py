@@ -64,8 +64,8 @@ def test_many_issuers_are_cut() -> None:
 @pytest.mark.parametrize(
     ("refusal", "text", "said"),
     [
-        (BAD_FORMAT, "opaque", "1 section, so it is opaque: no JWT"),
-        (BAD_FORMAT, "", "it is empty: no JWT"),
+        (BAD_FORMAT, "opaque", "1 section, so it is opaque: not a JWT"),
+        (BAD_FORMAT, "", "it is empty: not a JWT"),
         (BAD_FORMAT, "a.b", "2 sections"),
         (BAD_FORMAT, "a.b.c.d.e", "encrypted (JWE)"),
         (BAD_FORMAT, "Bearer a.b.c", "the value begins with `Bearer `; give `fromHeaders` the prefix `Bearer `"),
@@ -80,4 +80,4 @@ def test_a_text_that_is_no_token_is_told_without_repeating_it(refusal: Refusal, 
 def test_times_are_told_in_words() -> None:
     late, early = parsed(exp=NOW - 7_260), parsed(nbf=NOW + 360)
     assert "2 h ago" in in_words(EXPIRED, "", late, JwtRule(), NOW)
-    assert "good in 5 min" in in_words(NOT_YET_VALID, "", early, JwtRule(), NOW)
+    assert "becomes valid in 5 min" in in_words(NOT_YET_VALID, "", early, JwtRule(), NOW)

@@ -158,7 +158,7 @@ class HostedServer:
                         raise
                     answer = answer.resume(told, self._clock())
         except TimeoutError:
-            raise _Refused(DEADLINE_EXCEEDED, "the caller waits no longer") from None
+            raise _Refused(DEADLINE_EXCEEDED, "the caller no longer waits") from None
         return answer
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:

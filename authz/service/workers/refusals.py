@@ -17,7 +17,7 @@ _WORDS = {
     "connection_error": "no TLS, or a version, cipher or message that the port does not take",
     "fail_verify_no_cert": "the peer did not return a certificate",
     "fail_verify_error": "the peer's certificate is not vouched for, or not valid now",
-    "fail_verify_san": "the peer's certificate has another name than the one asked for",
+    "fail_verify_san": "the peer's certificate has a different name from the one asked for",
     "fail_verify_cert_hash": "the peer's certificate is not the pinned one",
 }
 

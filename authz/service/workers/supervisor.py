@@ -99,7 +99,7 @@ class Supervisor:
                 how = f"before it began: {error}"
                 worker.failure = error if isinstance(error, AuthzError) else SettingsError(str(error))
             if self._first_failure is not None and not self._first_failure.done():
-                told = f"worker {worker.index} ended {how} while it started; what it said stands above"
+                told = f"worker {worker.index} ended {how} while it started; its output is above"
                 self._first_failure.set_result(worker.failure or SettingsError(told))
                 return
             if self.is_stopping:
