@@ -119,7 +119,7 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> tuple[int, str, list[tuple[bytes, bytes]]] | None:
         if scope["method"] not in ("GET", "HEAD"):
-            return 405, "this side only answers GET", [(b"allow", b"GET, HEAD")]
+            return 405, "only GET is answered here", [(b"allow", b"GET, HEAD")]
         path, headers = scope["path"], dict(scope["headers"])
         if self._access.token:
             if path not in OPEN_PATHS and not self._shows_token(headers.get(b"authorization", b"")):

@@ -88,7 +88,7 @@ def _peers(service: ServiceStatus) -> Iterator[HealthCause]:
 
 def _audit(trail: TrailStatus) -> Iterator[HealthCause]:
     if not trail.is_running:
-        yield HealthCause("audit", "the audit writer does not run", True)
+        yield HealthCause("audit", "the audit writer is not running", True)
     for sink in trail.sinks:
         if sink.error:
             yield HealthCause("audit", f"sink {sink.name} fails: {sink.error}", not sink.written or trail.denies)

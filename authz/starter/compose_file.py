@@ -124,7 +124,7 @@ class _ServiceReader:
         top = _merged(node, self._notes)
         found = _Found(_label(name), networks=frozenset(_names(top.get("networks"), self._notes) or ("default",)))
         if found.name != name:
-            self._remarks.append(f"`{name}` is called {found.name}, as names of the mesh are")
+            self._remarks.append(f"`{name}` is called {found.name}, as names in the mesh must be")
         image = self._text(top.get("image")).rpartition("/")[2].partition(":")[0]
         kind = next((word for word in _OPAQUE if word in image), "")
         self._read_ports(found, top)
@@ -159,7 +159,7 @@ class _ServiceReader:
             text = self._text(node)
         numbers, _, protocol = text.partition("/")
         if protocol not in ("", "tcp"):
-            self._remarks.append(f"{name}: {text} is left out, a proxy of the mesh takes TCP alone")
+            self._remarks.append(f"{name}: {text} is left out, a proxy of the mesh takes only TCP")
             return 0, 0
         read = _PORT.fullmatch(numbers)
         inside, outside = (int(read["inside"]), int(read["host"] or 0)) if read is not None else (0, 0)
@@ -174,7 +174,7 @@ class _ServiceReader:
             return
         for other, how in _merged(node, self._notes).items():
             if self._text(_merged(how, self._notes).get("condition")) == "service_completed_successfully":
-                self._remarks.append(f"{name} waits for {other} to end, which is taken for no call")
+                self._remarks.append(f"{name} waits for {other} to end, which does not count as a call")
             else:
                 yield other
 
@@ -218,7 +218,7 @@ def _assembled(found: Mapping[str, _Found], given: Mapping[str, StarterService],
         if one.name in given:
             one.inside = one.published = given[one.name].port
     remarks += [
-        f"{one.name} names no port and is left out: give it one by --service {one.name}:PORT"
+        f"{one.name} names no port and is left out: give it one with --service {one.name}:PORT"
         for one in found.values()
         if not one.inside
     ]
@@ -231,9 +231,9 @@ def _assembled(found: Mapping[str, _Found], given: Mapping[str, StarterService],
     called = {other for _, other in calls}
     outside = [one.name for one in known.values() if one.published and not one.is_opaque and one.name not in called]
     if len(outside) > 1:
-        remarks.append(f"{', '.join(outside)} are published: say by --ingress to which one a gateway leads")
+        remarks.append(f"{', '.join(outside)} are published: say with --ingress which one a gateway leads to")
     remarks += [
-        f"{one.name}: no proxy of the mesh can stand before a server that speaks first, as MySQL's does"
+        f"{one.name}: no proxy of the mesh can be put before a server that speaks first, as MySQL's does"
         for one in known.values()
         if one.inside in _SERVER_FIRST
     ]
@@ -267,8 +267,10 @@ def _calls(found: Mapping[str, _Found], known: Mapping[str, _Found], remarks: li
     for name, one in known.items():
         for other in one.calls:
             if other not in found:
-                remarks.append(f"{name} depends on {other}, which is no service of the file")
+                remarks.append(f"{name} depends on {other}, which is not a service in the file")
             elif other in known and not one.networks & known[other].networks:
-                remarks.append(f"{name} depends on {other} and shares no network with it, which is taken for no call")
+                remarks.append(
+                    f"{name} depends on {other} but shares no network with it, which does not count as a call"
+                )
             elif other in known and other != name:
                 yield one.name, known[other].name

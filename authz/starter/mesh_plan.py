@@ -25,7 +25,7 @@ RESERVED = (GATEWAY, "ingress", "strangers")
 ROOT_NAMESPACE = "istio-system"
 LOOPBACK = "127.0.0.1"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-_NAME_IS = "small letters, digits and hyphens, at most 63, a letter first and no hyphen last"
+_NAME_IS = "lower-case letters, digits and hyphens, at most 63, a letter first and no hyphen last"
 _DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -193,7 +193,7 @@ def _problems(wanted: WantedMesh) -> Iterator[str]:
     for caller, called in wanted.calls:
         yield from _unknown((caller, called), names, f"the call {caller}:{called}")
         if caller == called:
-            yield f"the call {caller}:{called} is of a service to itself, which needs no proxy"
+            yield f"the call {caller}:{called} is from a service to itself, which needs no proxy"
     yield from _unknown([wanted.ingress] if wanted.ingress else [], names, "--ingress")
     if any(service.name == wanted.ingress and not service.is_http for service in wanted.services):
         yield f"--ingress {wanted.ingress}: the gateway needs requests to ask tokens of, and this service speaks TCP"
@@ -201,7 +201,7 @@ def _problems(wanted: WantedMesh) -> Iterator[str]:
     if not _NAME.fullmatch(wanted.namespace) or wanted.namespace == ROOT_NAMESPACE:
         yield f"the namespace `{wanted.namespace}` must be a DNS label, and not {ROOT_NAMESPACE}"
     if not _DOMAIN.fullmatch(wanted.trust_domain):
-        yield f"the trust domain `{wanted.trust_domain}` must be a DNS name of small letters"
+        yield f"the trust domain `{wanted.trust_domain}` must be a DNS name in lower case"
     if not 1024 <= wanted.first_port <= 64000:
         yield f"--first-port {wanted.first_port} must be between 1024 and 64000"
     for option, url in (("--jwt-issuer", wanted.jwt_issuer), ("--jwks-uri", wanted.jwks_uri)):
@@ -212,7 +212,7 @@ def _problems(wanted: WantedMesh) -> Iterator[str]:
     if wanted.jwks_uri and not wanted.jwt_issuer:
         yield "--jwks-uri says where the keys of --jwt-issuer are: name it, too"
     if (wanted.jwt_issuer or wanted.audience) and not wanted.ingress:
-        yield "tokens are asked for at the gateway: say by --ingress which service it leads to"
+        yield "tokens are asked for at the gateway: say with --ingress which service it leads to"
 
 
 def _service_problems(wanted: WantedMesh) -> Iterator[str]:
@@ -228,7 +228,7 @@ def _service_problems(wanted: WantedMesh) -> Iterator[str]:
         elif service.port in by_port:
             yield (
                 f"{by_port[service.port]} and {service.name} cannot both listen on port {service.port} of one machine: "
-                "give one of them another"
+                "give one of them another port"
             )
         seen[service.name] = service
         by_port.setdefault(service.port, service.name)
@@ -239,7 +239,7 @@ def _unknown(wanted: Iterable[str], names: tuple[str, ...], where: str) -> Itera
         if name not in names:
             close = get_close_matches(name, names, 1)
             hint = f"did you mean `{close[0]}`?" if close else f"add it: --service {name}:PORT"
-            yield f"{where} names `{name}`, which is no service; {hint}"
+            yield f"{where} names `{name}`, which is not a service; {hint}"
 
 
 def _is_url(text: str) -> bool:

@@ -84,7 +84,7 @@ def ingress_text(plan: StarterPlan, issuer: StarterIssuer) -> str:
     """Accept the issuer's tokens at the gateway, and nobody without one."""
     of_whom = f"of {issuer.url}"
     if issuer.is_for_trying:
-        of_whom += " (which `authz up` runs for trying: put your own issuer in its place)"
+        of_whom += " (a trial one, which `authz up` runs: put your own issuer in its place)"
     return _INGRESS.format(
         root=ROOT_NAMESPACE,
         gateway=GATEWAY,

@@ -27,7 +27,7 @@ def authorities(own: OwnMesh) -> list[Command]:
     if own.up.issuer:
         told = ("--port", str(own.up.issuer), "--keys", "issuer", "--audience", own.up.audience)
         program = (sys.executable, "-m", "authz.demo.issuer", *told)
-        found.append(Command("issuer", "issuer for trying", program, f"http:{own.up.issuer}/health"))
+        found.append(Command("issuer", "trial issuer", program, f"http:{own.up.issuer}/health"))
     return found
 
 

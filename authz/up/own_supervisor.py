@@ -50,7 +50,7 @@ class OwnSupervisor(LocalSupervisor):
         own = self.own
         self._envoy = find_envoy()
         own.state.mkdir(parents=True, exist_ok=True)
-        self._take_lock(f"this mesh runs already, in `{own.state}`; stop it first")
+        self._take_lock(f"this mesh is already running, in `{own.state}`; stop it first")
         try:
             self._check_ports()
             await asyncio.to_thread(make_state, own, self._clock())
@@ -84,7 +84,7 @@ class OwnSupervisor(LocalSupervisor):
             listed = ", ".join(map(str, busy[:8])) + (" and more" if len(busy) > 8 else "")
             raise LocalError(
                 f"port {listed} in use by something else: stop it, or choose other ports in mesh.yaml and up.yaml "
-                "(`authz init --first-port N` gives all proxies others)"
+                "(`authz init --first-port N` gives all proxies other ones)"
             )
 
     async def _follow(self) -> None:

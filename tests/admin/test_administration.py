@@ -74,7 +74,7 @@ async def get(path: str, status: Callable[[], ServiceStatus], trail: TrailStatus
             ["uri:x cannot be refreshed, the last good keys stay: timeout"],
         ),
         ({"is_draining": True}, {}, False, ["draining: no new requests are wanted"]),
-        ({}, {"is_running": False}, False, ["the audit writer does not run"]),
+        ({}, {"is_running": False}, False, ["the audit writer is not running"]),
         ({}, {"sinks": (SinkStatus("otlp", 5, 1, 1, "gone"),)}, True, ["sink otlp fails: gone"]),
         ({}, {"sinks": (SinkStatus("otlp", 0, 1, 1, "gone"),)}, False, ["sink otlp fails: gone"]),
         ({}, {"sinks": (SinkStatus("file", 5, 0, 1, "full"),), "denies": True}, False, ["sink file fails: full"]),

@@ -272,9 +272,9 @@ def test_an_authority_is_looked_at(here: Installation) -> None:
     )
     found = here.found("--ca", "ca", "--entries", "entries.yaml")
     assert {number for number, _, _ in found} == {4, 5, 12}
-    assert any("needed for nothing that runs" in what for _, _, what in found)
+    assert any("nothing that runs needs" in what for _, _, what in found)
     assert any(what.startswith("its root expires in 90 days") for _, _, what in found)
-    assert any(what.startswith("what it signs by expires in 5 days") for _, _, what in found)
+    assert any(what.startswith("its signing certificate expires in 5 days") for _, _, what in found)
     assert any("one user may have 2 identities" in what for _, _, what in found)
     for key in (here.folder / "ca").glob("*/*.key"):
         key.chmod(0o644)

@@ -61,12 +61,12 @@ def test_services_calls_and_the_way_in_are_taken() -> None:
     [
         "`web_front` is called web-front",
         "web-front: port 443 is left out, 80 is taken",
-        "web_front waits for migrate to end, which is taken for no call",
-        "migrate names no port and is left out: give it one by --service migrate:PORT",
+        "web_front waits for migrate to end, which does not count as a call",
+        "migrate names no port and is left out: give it one with --service migrate:PORT",
         "dns: 53:53/udp is left out",
         "db publishes no port: publish 127.0.0.1:5432:5432",
-        "api depends on metrics and shares no network with it",
-        "api depends on gone, which is no service of the file",
+        "api depends on metrics but shares no network with it",
+        "api depends on gone, which is not a service in the file",
     ],
 )
 def test_what_is_guessed_or_left_out_is_said(remark: str) -> None:
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_is_told_with_its_place(text: str, told: str) -> Non
 def test_two_that_are_published_are_left_to_the_user() -> None:
     found = read("services: {a: {ports: ['1:80']}, b: {ports: ['2:80']}, c: {expose: [80]}, d: {expose: [80]}}")
     assert found.ingress == ""
-    assert any("a, b are published: say by --ingress" in line for line in found.remarks)
+    assert any("a, b are published: say with --ingress" in line for line in found.remarks)
     assert [service.port for service in found.services] == [1, 2, 80, 9000], "one port, one service"
 
 
@@ -149,7 +149,7 @@ def test_names_that_policies_need_are_changed() -> None:
 
 def test_a_database_that_speaks_first_is_named() -> None:
     remarks = read("services: {db: {image: mysql}}").remarks
-    assert any("db: no proxy of the mesh can stand before" in line for line in remarks)
+    assert any("db: no proxy of the mesh can be put before" in line for line in remarks)
 
 
 def test_variables_of_the_file_beside_are_read() -> None:

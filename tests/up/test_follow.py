@@ -86,7 +86,7 @@ def test_a_second_one_in_the_same_folder_is_refused(up: Up, folder: Path) -> Non
         ["authz", "up", "."], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.returncode == 1
-    assert "this mesh runs already" in ran.stderr
+    assert "this mesh is already running" in ran.stderr
     assert up.process.poll() is None
 
 

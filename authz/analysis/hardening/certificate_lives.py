@@ -65,7 +65,7 @@ def judge_lives(lives: Iterable[Life], now: float) -> Iterator[Finding]:
             yield Finding(5, life.where, f"expires in {_span(left)}, of {_span(whole)}: it was not renewed", "renew it")
         if whole > longest * DAY:
             what = f"is valid for {_span(whole)}, more than {longest} days"
-            yield Finding(5, life.where, what, "issue it for a shorter time, and renew it by itself")
+            yield Finding(5, life.where, what, "issue it for a shorter time, and renew it automatically")
 
 
 def judge_authority(directory: Path, ca: CertificateAuthority, now: float) -> Iterator[Finding]:
@@ -77,10 +77,10 @@ def judge_authority(directory: Path, ca: CertificateAuthority, now: float) -> It
         if root_left < ROOT_LEFT_DAYS * DAY:
             yield Finding(5, where, f"its root expires in {_span(root_left)}", "authz ca root prepare, then activate")
         if authority.signing != authority.root and signing_left < SIGNING_LEFT_DAYS * DAY:
-            what = f"what it signs by expires in {_span(signing_left)}"
+            what = f"its signing certificate expires in {_span(signing_left)}"
             yield Finding(5, where, what, "authz ca intermediate renew")
         if (key := directory / authority.id / "root.key").exists():
-            yield Finding(4, str(key), "the root's key is needed for nothing that runs", "take it away to a safe")
+            yield Finding(4, str(key), "nothing that runs needs the root's key", "move it to a safe place")
 
 
 def _leaf(file: Path) -> x509.Certificate | None:

@@ -31,7 +31,7 @@ CHECKS: Mapping[int, Concern] = {
     4: Concern("Age of keys", "a key that was copied once is good for as long as it is in use", "--config or --ca"),
     5: Concern(
         "Certificates",
-        "an expired one is an outage, a long one cannot be taken back",
+        "an expired one is an outage, a long-lived one cannot be taken back",
         "--config, --ca or --envoy-admin",
     ),
     6: Concern("STRICT everywhere", "a request in plaintext has no identity, and can be read", "--policies"),

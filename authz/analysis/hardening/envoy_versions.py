@@ -73,7 +73,7 @@ def read_version(text: str) -> Version:
         numbers = part.partition("-")[0].split(".")
         if len(numbers) == 3 and all(number.isdigit() for number in numbers):
             return int(numbers[0]), int(numbers[1]), int(numbers[2])
-    raise ValueError(f"`{text[:80]}` is no version of Envoy")
+    raise ValueError(f"`{text[:80]}` is not a version of Envoy")
 
 
 def judge_version(proxy: str, version: Version, now: float) -> Iterator[Finding]:
@@ -87,7 +87,7 @@ def judge_version(proxy: str, version: Version, now: float) -> Iterator[Finding]
             yield Finding(11, where, f"{one.id} ({one.touches}): {one.summary}", do, Severity.ERROR)
     if version[:2] < min(listed.maintained):
         oldest = ".".join(map(str, min(listed.maintained)))
-        yield Finding(11, where, "its release line gets no corrections any more", f"update to {oldest} or newer")
+        yield Finding(11, where, "its release line no longer gets corrections", f"update to {oldest} or newer")
     if now - listed.until > OLD_DAYS * 86_400:
         age = int((now - listed.until) / 86_400)
         yield Finding(

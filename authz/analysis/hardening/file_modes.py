@@ -133,7 +133,7 @@ def _parent(place: NamedPlace) -> Iterator[Finding]:
 def _age(where: str, days: float) -> Iterator[Finding]:
     if days > KEY_DAYS:
         what = f"has not been changed for {days:.0f} days"
-        yield Finding(4, where, what, "make a new one, and let both be good until everybody has it")
+        yield Finding(4, where, what, "make a new one, and keep both valid until everybody has it")
 
 
 def _holds_symmetric_key(path: Path) -> bool:

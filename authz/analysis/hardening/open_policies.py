@@ -26,7 +26,7 @@ def judge_policies(engine: Engine, mesh: MeshConfig, workloads: Iterable[Workloa
                 where = (
                     f"{rule.location if rule.location.file else item.metadata.location}: RequestAuthentication {name}"
                 )
-                what = f"tokens of `{rule.issuer or 'any issuer'}` are taken whomever they are for"
+                what = f"tokens of `{rule.issuer or 'any issuer'}` are accepted, whomever they are for"
                 yield Finding(7, where, what, "write `audiences` with the name that this service has there")
     used = {policy.provider for policy in engine.resources.authorization_policies if policy.action is Action.CUSTOM}
     for provider in mesh.extension_providers:

@@ -76,7 +76,7 @@ def _judge(kind: str, message: Mapping[str, Any], where: str, beside: set[str]) 
             )  # fmt: skip
         elif '"allow_missing"' in text and not beside & {*_RBAC, _HTTP_EXT_AUTHZ}:
             yield Finding(
-                8, where, "requests without a token pass, and nothing behind asks (jwt_authn `allow_missing`)",
+                8, where, "requests without a token pass, and nothing behind it asks (jwt_authn `allow_missing`)",
                 "add the filters of `authz compile`, or the check", Severity.ERROR,
             )  # fmt: skip
 

@@ -103,7 +103,7 @@ class _Reader:
         if "format" not in top:
             notes.error(notes.code, root, "the suite does not say its `format`", f"write `format: {FORMAT}`")
         elif fields.plain(top["format"], notes) != FORMAT:
-            notes.error(notes.code, top["format"], "unknown format of suites", f"this version reads format {FORMAT}")
+            notes.error(notes.code, top["format"], "unknown suite format", f"this version reads format {FORMAT}")
         if "groups" not in top and "documents" not in top:
             notes.error(notes.code, root, "the suite has neither `groups` nor `documents`")
 
@@ -146,7 +146,9 @@ class _Reader:
         try:
             found = tuple(self.load(name))
             if not found:
-                notes.error(notes.code, node, f"`{name}` holds no policy file", "without policies all is allowed")
+                notes.error(
+                    notes.code, node, f"`{name}` holds no policy file", "without policies everything is allowed"
+                )
             return found
         except OSError as error:
             reason = error.strerror or type(error).__name__

@@ -214,7 +214,7 @@ def _open_beside_closed(whole: PolicySet) -> Iterator[Problem]:
                 yield finding(
                     "AN-9",
                     policy,
-                    f"this rule allows everything, so that {name}, which allows nothing, has no effect",
+                    f"this rule allows everything, so {name}, which allows nothing, has no effect",
                     "ALLOW policies are a union; only DENY takes away",
                     location=rule.location,
                     path=f"spec.rules[{index}]",

@@ -28,7 +28,7 @@ def _more_than_text(whole: PolicySet) -> Iterator[Problem]:
 def _more(value: str, use: Use, whole: PolicySet) -> tuple[str, str] | None:
     """Message and advice, for a value that its author hardly means as text."""
     if is_reference(value):
-        advice = "a value is a text known beforehand; two values of a request cannot be compared"
+        advice = "a value is a fixed text; two values of a request cannot be compared"
         return f"`{value}` {VERBATIM}", advice
     if use.attribute.key.startswith(HEADER) and is_block(value):
         return f"a header is compared as text: no address of `{value}` matches", "use `remoteIpBlocks` (`remote.ip`)"
@@ -68,8 +68,8 @@ def _parted_rule(whole: PolicySet) -> Iterator[Problem]:
                 yield finding(
                     "AN-25",
                     policy,
-                    "this rule asks for nothing of the caller, and the one beside it for nothing else: one is enough",
-                    "if both were meant as one rule, take away the dash before the second of `from`, `to` and `when`",
+                    "this rule asks nothing of the caller, and the one beside it only who the caller is: one is enough",
+                    "if both were meant as one rule, remove the dash before the second of `from`, `to` and `when`",
                     location=rule.location,
                     path=f"spec.rules[{index}]",
                 )

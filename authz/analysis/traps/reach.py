@@ -81,7 +81,7 @@ def _token_is_optional(whole: PolicySet) -> Iterator[Problem]:
             yield finding(
                 "AN-20",
                 item,
-                "no policy asks for a token here, so that requests without one are admitted (RA-3)",
+                "no policy asks for a token here, so requests without one are admitted (RA-3)",
                 'add an ALLOW policy with `requestPrincipals: ["*"]`, or a DENY with `notRequestPrincipals: ["*"]`',
                 path="spec.jwtRules",
             )
@@ -143,7 +143,7 @@ def _two_providers(whole: PolicySet) -> Iterator[Problem]:
                 "AN-23",
                 policy,
                 f"where {name} applies too there are two providers, `{other.provider}` and `{policy.provider}`, so "
-                "that both policies deny what they match (AP-81)",
+                "both policies deny what they match (AP-81)",
                 "use one provider for a workload",
                 path="spec.provider.name",
             )

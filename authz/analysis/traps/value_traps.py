@@ -51,7 +51,7 @@ def _issuer_text(value: str, issuers: list[str]) -> tuple[str, str]:
     written, _, subject = value.rpartition("/")
     subject = subject or "*"
     if value[:-1] in issuers and value.endswith("/"):
-        message = f"`{value}` is the issuer `{written}` with an empty subject, which hardly a token has"
+        message = f"`{value}` is the issuer `{written}` with an empty subject, which hardly any token has"
         return message, f"write `{written}/*`"
     message = f"no issuer that is configured for these workloads produces `{value}`"
     for issuer in issuers:
@@ -105,7 +105,7 @@ def _claims_without_text(whole: PolicySet) -> Iterator[Problem]:
             message = f"quotes and blanks are part of the claim's name in `{use.attribute.key}`"
             yield _problem("AN-12", policy, index, rule, use, message, f"write `request.auth.claims{bare}`")
             continue
-        then = "so that no value matches it" if use.values else "so that it is never among the values"
+        then = "so no value matches it" if use.values else "so it is never among the values"
         advice = "only strings and lists of strings match"
         if len(path) > 1:
             continue
@@ -119,7 +119,7 @@ def _claims_without_text(whole: PolicySet) -> Iterator[Problem]:
             yield _problem("AN-12", policy, index, rule, use, f"the claim `{name}` is an object, {then}", advice)
         elif name.partition(".")[0] in _OBJECTS:
             nested = "".join(f"[{piece}]" for piece in name.split("."))
-            message = f"`{name}` is the claim of that very name, dots included, which the token hardly has"
+            message = f"`{name}` is the claim of that very name, dots included, which the token probably does not have"
             yield _problem("AN-12", policy, index, rule, use, message, f"write `request.auth.claims{nested}`")
 
 

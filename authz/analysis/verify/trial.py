@@ -138,7 +138,7 @@ class _Noted:
                 decided = self.decided[number]
                 if tried.rule.fires(decided.attributes):
                     named = ", ".join(sorted(decided.rules)) or decided.decision.reason
-                    return f"it fires, but is not what is told: {named}"
+                    return f"it fires, but what is reported is {named}"
                 found = found or f"the request for it does not fire it: {decided.decision.reason}"
             elif number in self.refused:
                 found = found or "Envoy refuses the request for it before any policy is asked"

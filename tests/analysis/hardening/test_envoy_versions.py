@@ -62,7 +62,7 @@ def test_a_finding_says_what_to_update_to_and_where_it_is_told() -> None:
 
 
 def test_the_end_of_a_release_line_and_an_old_list_are_told() -> None:
-    assert any("no corrections any more" in one.what for one in judge_version("web", (1, 30, 0), NOW))
+    assert any("no longer gets corrections" in one.what for one in judge_version("web", (1, 30, 0), NOW))
     (old,) = judge_version("web", (9, 0, 0), NOW + envoy_versions.OLD_DAYS * 86_400)
     assert old.severity is Severity.INFO
 
@@ -70,7 +70,7 @@ def test_the_end_of_a_release_line_and_an_old_list_are_told() -> None:
 def test_the_version_is_read_from_what_envoy_says() -> None:
     assert read_version("9e5580933739775e8bce696a57a2e1bc99368f23/1.40.0/Clean/RELEASE/BoringSSL") == (1, 40, 0)
     assert read_version("1.39.1-dev") == (1, 39, 1)
-    with pytest.raises(ValueError, match="no version of Envoy"):
+    with pytest.raises(ValueError, match="not a version of Envoy"):
         read_version("unknown")
 
 

@@ -62,7 +62,7 @@ def test_the_valid_suite_passes() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message", "outcome"),
     [
-        ("format: 1", "format: 2", "s.yaml:1:9: error: format: unknown format of suites", "pass pass pass"),
+        ("format: 1", "format: 2", "s.yaml:1:9: error: format: unknown suite format", "pass pass pass"),
         ("format: 1\n", "", "s.yaml:1:1: error: the suite does not say its `format`", "pass pass pass"),
         (
             "groups:",
