@@ -576,7 +576,7 @@ PUZZLES = [
         "only web may call cart, and everybody can",
         ap(f"{source('serviceAccounts', 'shop/web')}, {to(hosts='cart.shop')}"),
         check("--host", "cart.shop", "--source-principal", "cluster.local/ns/shop/sa/batch"),
-        ("[AN-25]", "take away the dash"),
+        ("[AN-25]", "remove the dash"),
     ),
     Puzzle(
         "the same with a path",
@@ -594,7 +594,7 @@ PUZZLES = [
         "the same, asked of the whole set",
         ap(f"{to(methods='GET')}, {source('serviceAccounts', 'shop/web')}"),
         ANALYZE,
-        ("AN-25", "take away the dash"),
+        ("AN-25", "remove the dash"),
     ),
     Puzzle(
         "DENY for a namespace does nothing, curl to the pod's address still gets 200",
