@@ -10,16 +10,17 @@ import click
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.jwks_option import JWKS, read_key_sets
+from authz.core.asked import asked_of
 from authz.core.attributes import Json, Workload
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
-from authz.core.resources import MeshConfig
 from authz.policy.reader import read_policies
 from authz.sources.policies.directory import read_directory
 
 if TYPE_CHECKING:
     from authz.envoy.native.filters import NativeFilters
     from authz.envoy.native.limits import Report
+    from authz.envoy.native.value_matchers import Message
     from authz.mesh.nouns import MeshWorkload
 
 HTTP, TCP = "http-filters.json", "network-filters.json"
@@ -64,7 +65,6 @@ def command(
     authz compile --policies policies/ --mesh mesh.yaml --to reviews-v1 --out filters/
     """
     from authz.envoy.native import filters, limits
-    from authz.envoy.native.filters_version import filters_version
     from authz.envoy.native.indexed import Form
     from authz.envoy.native.yaml_text import as_yaml
 
@@ -86,7 +86,7 @@ def command(
         raise SystemExit(out.Exit.NO)
     tcp = filters.tcp_filters(engine, workload)
     if directory is not None:
-        _write(directory, engine.mesh, http, tcp, filters_version(engine, workload))
+        _write(directory, http, tcp, _slots(engine, workload, http))
         return
     found: dict[str, Json] = {
         "http_filters": [one.as_extension() for one in http.filters],
@@ -171,15 +171,22 @@ def _as_json(report: "Report", http: "NativeFilters") -> Json:
     }
 
 
-def _write(directory: Path, mesh: MeshConfig, http: "NativeFilters", tcp: "NativeFilters", version: str) -> None:
-    """Write the filters, and the HTTP ones as resources that a running Envoy follows; each renamed into place."""
+def _slots(engine: Engine, workload: Workload, http: "NativeFilters") -> "Sequence[Message]":
+    from authz.envoy.native.filters_version import filters_version
     from authz.envoy.native.slots import fill_slots
+
+    asked = asked_of(engine.for_workload(workload))
+    return fill_slots(http.filters, engine.mesh, filters_version(engine, workload), asked)
+
+
+def _write(directory: Path, http: "NativeFilters", tcp: "NativeFilters", slots: "Sequence[Message]") -> None:
+    """Write the filters, and the HTTP ones as resources that a running Envoy follows; each renamed into place."""
     from authz.envoy.rendered_files import write_files
 
     contents: dict[str, Json] = {
         HTTP: [one.as_extension() for one in http.filters],
         TCP: [one.as_extension() for one in tcp.filters],
-        **{f"{slot['name']}.json": {"resources": [slot]} for slot in fill_slots(http.filters, mesh, version)},
+        **{f"{slot['name']}.json": {"resources": [slot]} for slot in slots},
     }
     data = {file: (json.dumps(content, ensure_ascii=False) + "\n").encode() for file, content in contents.items()}
     written = write_files(directory, data)

@@ -137,7 +137,8 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     filters = http_filters(
         native.engine, workload.workload, native.key_sets, gateway=workload.is_gateway, cluster_of=provider_cluster
     ).filters
-    resources = fill_slots(filters, mesh.config, filters_version(native.engine, workload.workload))
+    asked = asked_of(native.engine.for_workload(workload.workload))
+    resources = fill_slots(filters, mesh.config, filters_version(native.engine, workload.workload), asked)
     files = {}
     for slot, resource in zip(slot_names(mesh.config), resources, strict=True):
         text = json.dumps(resource, separators=(",", ":"), ensure_ascii=False)
@@ -151,17 +152,22 @@ def _speaks_http(workload: MeshWorkload) -> bool:
     return servers or any(port.protocol.is_http for port in workload.inbound)
 
 
+def _speaks_tcp(workload: MeshWorkload) -> bool:
+    return workload.is_passthrough or any(not port.protocol.is_http for port in workload.inbound)
+
+
 def network_filters(workload: MeshWorkload, native: Native) -> tuple[dict[str, Json], ...]:
     """The filters of a workload's TCP ports, as they stand in its listeners; none where it has no such port."""
-    speaks_tcp = workload.is_passthrough or any(not port.protocol.is_http for port in workload.inbound)
-    filters = linear_tcp(native.engine, workload.workload, provider_cluster) if speaks_tcp else []
+    filters = linear_tcp(native.engine, workload.workload, provider_cluster) if _speaks_tcp(workload) else []
     return tuple(one.as_extension() for one in filters)
 
 
 def listener_rules(workload: MeshWorkload, native: Native) -> str:
     """All that the listeners of a workload that decides by itself take from its rules; equal texts, equal listeners."""
-    asked = repr(asked_of(native.engine.for_workload(workload.workload)))
-    return json.dumps([network_filters(workload, native), asked])
+    policies = native.engine.for_workload(workload.workload)
+    parameters = sorted({name for rule in policies.jwt_rules for name in rule.from_params})
+    network = network_filters(workload, native)
+    return json.dumps([network, repr(asked_of(policies)) if _speaks_tcp(workload) else "", parameters])
 
 
 def render_listeners(

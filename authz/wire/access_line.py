@@ -8,7 +8,7 @@ byte for byte, for requests that are alike, so it is looked up as bytes, and onl
 import json
 from typing import Any
 
-from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own
+from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own, asked_facts
 
 LINE_BEGINS = b'{"authz":'
 """The beginning of every line: its first key, which is the first in the alphabet, as Envoy sorts them."""
@@ -78,6 +78,7 @@ class LineReader:
 
 def _facts(told: dict[str, Any]) -> dict[str, Any]:
     """The names and types of a stream: what came as text after an equals sign becomes what it was before."""
+    told = {**told, **asked_facts(told.get("asked"))}
     claims, otherwise = told.get("claims"), None
     if isinstance(claims, str):
         claims = _structure(_text(claims))

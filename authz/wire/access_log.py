@@ -214,6 +214,14 @@ class Alike:
         )  # fmt: skip
 
 
+def asked_facts(written: str | None) -> dict[str, Any]:
+    """What filters told of the facts that their policies ask for; nothing where they did not. Raises BROKEN."""
+    found = json.loads(written) if written else {}
+    if not isinstance(found, dict):
+        raise TypeError
+    return {name: found[name] for name in ("claims", "headers", "kid", "metadata") if name in found}
+
+
 def _headers(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """All headers that are given, except path and id."""
     headers: dict[str, tuple[str, ...]] = {

@@ -16,9 +16,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from authz._proto import access_log_pb2 as pb
 from authz._proto import ext_authz_pb2
-from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own
+from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry, Own, asked_facts
 
-_TAG, _VERSION = "authz", "authz.policy_version"
+_TAG, _VERSION, _ASKED = "authz", "authz.policy_version", "authz.asked"
 _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
 _JWT, _COMMON = "envoy.filters.http.jwt_authn", "envoy.common"
 MAX_REMEMBERED = 4096
@@ -66,12 +66,13 @@ def _read(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> Log
 
 def _shared(common: pb.AccessLogCommon, http: pb.HTTPAccessLogEntry | None) -> tuple[object, ...]:
     """Everything that ``Alike`` is made from, except headers, as it came."""
-    version = common.filter_state_objects.get(_VERSION)
+    version, asked = common.filter_state_objects.get(_VERSION), common.filter_state_objects.get(_ASKED)
     shared = (
         common.custom_tags.get(_TAG),
         common.tls_properties.SerializeToString(deterministic=True),
         common.metadata.SerializeToString(deterministic=True),
         version.value if version is not None else None,
+        asked.value if asked is not None else None,
         common.downstream_local_address.SerializeToString(),
         common.connection_termination_details,
     )
@@ -138,13 +139,21 @@ def _http(entry: pb.HTTPAccessLogEntry, common: pb.AccessLogCommon) -> dict[str,
         "scheme": request.scheme,
         "user_agent": _text(request.user_agent) or None,
         "content_type": headers.pop("content-type", None),
-        "headers": headers,
+        "headers": headers | _asked(common),
         "protocol": _PROTOCOLS.get(entry.protocol_version, ""),
         "code": response.response_code.value,
         "details": _text(response.response_code_details),
         "claims": authenticated.get("payload"),
         "kid": (authenticated.get("header") or {}).get("kid"),
     }
+
+
+def _asked(common: pb.AccessLogCommon) -> dict[str, Any]:
+    """The headers that filters told; an entry has all claims and metadata anyhow."""
+    state = common.filter_state_objects.get(_ASKED)
+    told = StringValue.FromString(state.value).value if state is not None else None
+    headers: dict[str, Any] = asked_facts(told).get("headers") or {}
+    return {name: value for name, value in headers.items() if value is not None}
 
 
 def _tcp(common: pb.AccessLogCommon) -> dict[str, Any]:

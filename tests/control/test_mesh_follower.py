@@ -89,6 +89,37 @@ async def test_a_changed_policy_reaches_the_workloads_that_it_concerns_and_no_ot
         assert mesh.filters("ingress") == before[1]
 
 
+EVERYTHING = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: everything, namespace: app, annotations: {istio.io/dry-run: "true"}}
+spec:
+  action: DENY
+  rules:
+  - when:
+    - {key: "request.headers[x-team]", values: [red]}
+    - {key: "request.auth.claims[groups]", values: [admin]}
+    - {key: "experimental.envoy.filters.http.lua[k]", values: [v]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: look, namespace: app}
+spec: {action: AUDIT, rules: [{}]}
+"""
+
+
+async def test_a_policy_that_asks_for_what_none_asked_for_before_changes_filters_and_no_listener(
+    tmp_path: Path,
+) -> None:
+    async with following(tmp_path) as mesh:
+        before = {path: path.read_bytes() for path in (mesh.out / "lds").iterdir()}
+        mesh.write("jwt.yaml", jwt("http://127.0.0.1:9/keys"))
+        mesh.write("b.yaml", EVERYTHING)
+        await mesh.becomes("request.headers['x-team']")
+        assert "payload:groups" in json.dumps(mesh.filters())
+        assert {path: path.read_bytes() for path in (mesh.out / "lds").iterdir()} == before
+
+
 async def test_a_broken_policy_keeps_every_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with following(tmp_path) as mesh:
         before = {path: path.read_bytes() for path in mesh.out.rglob("*") if path.is_file()}

@@ -1,14 +1,15 @@
 """Access logs to the gRPC access log service, as those configure them who run Envoys of their own."""
 
 from authz.core.attributes import Json
-from authz.envoy.native.record_log import VERSION_STATE, WHO, Config, Subject, loggable_headers
+from authz.envoy.native.record_log import ASKED_STATE, VERSION_STATE, WHO, Config, Subject, loggable_headers
 
 TYPE = "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3."
 
 
 def http_grpc_log(cluster: str, subject: Subject) -> Config:
     """The access log of an HTTP connection manager to the gRPC access log service behind ``cluster``."""
-    headers: list[Json] = [":method", "traceparent", "content-type", *loggable_headers(subject.asked)]
+    asked = loggable_headers(subject.asked) if subject.asked is not None else ()
+    headers: list[Json] = [":method", "traceparent", "content-type", *asked]
     return {
         "name": "envoy.access_loggers.http_grpc",
         "typed_config": {
@@ -37,6 +38,6 @@ def _common(cluster: str, subject: Subject) -> Config:
         "grpc_service": {"envoy_grpc": {"cluster_name": cluster}},
         "buffer_size_bytes": 16384,
         "buffer_flush_interval": "0.2s",
-        "filter_state_objects_to_log": [VERSION_STATE],
+        "filter_state_objects_to_log": [VERSION_STATE, ASKED_STATE],
         "custom_tags": [{"tag": WHO, "literal": {"value": subject.who()}}],
     }

@@ -17,15 +17,17 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from authz.core.asked import asked_of
+from authz.core.asked import Asked, asked_of
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.envoy.native.filters_version import filters_version
 from authz.envoy.native.matcher_tree import values
 from authz.envoy.native.record_log import (
+    ASKED_STATE,
     VERSION_STATE,
     Subject,
     denial_replies,
+    facts_asked,
     http_file_log,
     tcp_file_log,
 )
@@ -131,8 +133,12 @@ def _rbac(action: str, policies: dict[str, Any], shadow: dict[str, Any] | None =
     return {"name": "envoy.filters.http.rbac", "typed_config": config}
 
 
-def http_filters(version: str = "") -> list[Any]:
-    """The policies of this file as Istio's builder would emit them, jwt_authn first, and what tells their version."""
+def http_filters(version: str = "", asked: Asked | None = None) -> list[Any]:
+    """
+    The policies of this file as Istio's builder would emit them, jwt_authn first, and what tells their version.
+
+    ``asked``: what they ask for, if the filters tell it, as those in slots do.
+    """
     provider = {
         "issuer": ISSUER,
         "local_jwks": {"inline_string": JWKS},
@@ -151,6 +157,7 @@ def http_filters(version: str = "") -> list[Any]:
                 "rules": [{"match": {"prefix": "/"}, "requires": requires}],
             },
         },
+        *([values([(ASKED_STATE, facts_asked(asked))]).as_extension()] if asked is not None else []),
         _rbac("LOG", {rule("look", 0): _policy("/audit")}),
         _rbac("DENY", {rule("deny", 0): _policy("/secret")}, {rule("planned", 0): _policy("/audit")}),
         _rbac(
@@ -171,7 +178,7 @@ def http_filters(version: str = "") -> list[Any]:
     ]
 
 
-def _manager(log: Any, version: str) -> Any:
+def _manager(log: Any, version: str, asked: Asked | None) -> Any:
     route = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "hello"}}}
     return {
         "name": "envoy.filters.network.http_connection_manager",
@@ -179,7 +186,7 @@ def _manager(log: Any, version: str) -> Any:
             "@type": f"{TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "inbound_9080",
             "normalize_path": True,
-            "http_filters": http_filters(version),
+            "http_filters": http_filters(version, asked),
             "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
             "access_log": [log] if log is not None else [],
             "local_reply_config": denial_replies(),
@@ -226,6 +233,8 @@ class NativeMesh:
     log_requests: bool = True
     version: str = ""
     """Of the policies, as the filters tell it; empty: they do not, and entries are judged by time."""
+    filters_tell: bool = False
+    """Whether the filters tell what the policies ask for, instead of the format of the log."""
 
     @classmethod
     def new(cls, state: Path, collector: str = "") -> "NativeMesh":
@@ -246,8 +255,11 @@ class NativeMesh:
         return load_snapshot(self.state / "policies", None, 0.0).engine
 
     def subject(self, listener: str) -> Subject:
-        policies = self.engine().for_workload(WORKLOAD)
-        return Subject(WORKLOAD, PROXY, listener, asked=asked_of(policies), query_values=("page",))
+        asked = None if self.filters_tell and listener != "tcp" else self.asked()
+        return Subject(WORKLOAD, PROXY, listener, asked=asked, query_values=("page",))
+
+    def asked(self) -> Asked:
+        return asked_of(self.engine().for_workload(WORKLOAD))
 
     def configuration(self) -> dict[str, Any]:
         http, tcp = self.subject("inbound_9080"), self.subject("tcp")
@@ -266,8 +278,15 @@ class NativeMesh:
             "static_resources": {
                 "clusters": clusters,
                 "listeners": [
-                    _listener("http", self.http, [_manager(logged, self.version)]),
-                    _listener("mtls", self.mtls, [_manager(logged, self.version)], _tls(self.state)),
+                    _listener(
+                        "http", self.http, [_manager(logged, self.version, self.asked() if self.filters_tell else None)]
+                    ),
+                    _listener(
+                        "mtls",
+                        self.mtls,
+                        [_manager(logged, self.version, self.asked() if self.filters_tell else None)],
+                        _tls(self.state),
+                    ),
                     *(
                         _listener(f"tcp{port}", port, self._tcp_filters(tcp_log))
                         for port in (self.tcp, self.refused_tcp)

@@ -101,3 +101,27 @@ def test_a_claim_comes_as_text_and_becomes_what_it_most_likely_was(claim: Any, r
         assert other is not None
         assert other.token is not None
         assert other.token.claims["groups"] == otherwise
+
+
+def test_facts_that_filters_told_are_read_as_those_of_the_format() -> None:
+    asked = {
+        "claims": {"exp": "=1700000000", "groups": '=["a"]', "iss": "=i", "sub": "=-"},
+        "headers": {"x-team": 'a"b', "x-none": None},
+        "kid": "=k1",
+        "metadata": {"envoy.filters.http.lua": '={"k":"v"}'},
+        "code": 500,
+    }
+    entry = read(asked=json.dumps(asked), claims=None, headers=None)
+    http, token = entry.attributes.http, entry.attributes.authentication.token
+    assert http is not None
+    assert token is not None
+    assert (http.headers["x-team"], "x-none" in http.headers) == (('a"b',), False)
+    assert (token.issuer, token.subject, token.key_id, token.claims["groups"]) == ("i", "", "k1", ["a"])
+    assert entry.attributes.metadata == {"envoy.filters.http.lua": {"k": "v"}}
+    assert entry.enforced.status == 200, "only what policies ask for is told so"
+
+
+@pytest.mark.parametrize("broken", ["x", "[1]", "1", '{"headers":', "[" * 20_000])
+def test_facts_that_no_filter_of_ours_told_are_refused(broken: str) -> None:
+    with pytest.raises(NotAnEntry):
+        read(asked=broken)

@@ -52,8 +52,9 @@ def complete(
             config: dict[str, Any] = one.get("typed_config", {})
             if "access_log" not in config:
                 continue
+            told = None if one["name"] == _MANAGER else asked  # of HTTP the filters in the slots tell it
             subject = record_log.Subject(
-                workload, proxy, config["stat_prefix"], is_gateway=gateway, asked=asked, query_values=logged
+                workload, proxy, config["stat_prefix"], is_gateway=gateway, asked=told, query_values=logged
             )
             if one["name"] == _MANAGER:
                 config["access_log"] = [record_log.http_file_log(log_path, subject)]

@@ -73,11 +73,12 @@ def _keys(lookup: Lookup) -> set[str]:
     return {lookup.key}.union(*(_keys(one) for one in below if isinstance(one, Lookup)))
 
 
-def values(wanted: Iterable[tuple[str, str]]) -> Filter:
-    """The filter that puts texts into filter state: name of the object, and the format of its text."""
+def values(wanted: Iterable[tuple[str, str | Message]]) -> Filter:
+    """The filter that puts texts into filter state: name of the object, and the format of its text or JSON."""
     state: list[Json] = []
     for name, text in wanted:
-        source: Message = {"text_format_source": {"inline_string": text}}
+        source: Message
+        source = {"text_format_source": {"inline_string": text}} if isinstance(text, str) else {"json_format": text}
         state.append({"object_key": name, "factory_key": "envoy.string", "format_string": source})
     return Filter(SET_FILTER_STATE, {"@type": _FILTER_STATE_TYPE, "on_request_headers": state})
 

@@ -22,6 +22,11 @@ Config = dict[str, Json]
 DECISION_ID_HEADER = "x-authz-decision-id"
 VERSION_STATE = "authz.policy_version"
 """Filter state that tells by which policies a request was decided: ``slots`` sets it."""
+ASKED_STATE = "authz.asked"
+"""
+Filter state with what the policies of a request ask for, one JSON text. ``slots`` sets it, so that a policy that asks
+for another header or claim changes filters, and no listener.
+"""
 WHO = "authz"
 """First key of every line, in the alphabet too: by it a line is told from another's, and found within a torn one."""
 HTTP_RBAC, TCP_RBAC, JWT = "envoy.filters.http.rbac", "envoy.filters.network.rbac", "envoy.filters.http.jwt_authn"
@@ -50,7 +55,8 @@ class Subject:
     listener: str
     """``stat_prefix`` of the connection manager or TCP proxy, so that records can be compared with its counters."""
     is_gateway: bool = False
-    asked: Asked = field(default_factory=Asked)
+    asked: Asked | None = field(default_factory=Asked)
+    """What the policies ask for, for filters that stand in the listener; None: the filters in its slots tell it."""
     query_values: tuple[str, ...] = ()
     """Query parameters whose values are recorded (setting ``audit_query_values``); of others nothing is logged."""
 
@@ -76,7 +82,7 @@ def http_file_log(path: str, subject: Subject) -> Config:
 
 def tcp_file_log(path: str, subject: Subject) -> Config:
     """The access log of a TCP proxy; connections that network RBAC closes are in it too."""
-    return _file(path, {**_shared(subject), **_tcp_fields(subject.asked)})
+    return _file(path, {**_shared(subject), **_tcp_fields(subject.asked or Asked())})
 
 
 def denial_replies() -> Config:
@@ -131,13 +137,11 @@ def _shared(subject: Subject) -> Config:
     return {
         WHO: subject.who().replace("%", "%%"),
         "dns": "%DOWNSTREAM_PEER_DNS_SAN%",
-        **({"hint": _metadata(COMMON, "access_log_hint")} if subject.asked.audits else {}),
         "local": "%DOWNSTREAM_LOCAL_ADDRESS%",
         "own": "%DOWNSTREAM_LOCAL_URI_SAN%",
         "peer": "%DOWNSTREAM_PEER_URI_SAN%",
         "peer_subject": "%DOWNSTREAM_PEER_SUBJECT%",
         "sni": "%REQUESTED_SERVER_NAME%",
-        "metadata": {name: _metadata(name) for name in subject.asked.metadata},
         "~at": "%START_TIME(%s.%6f)% %DURATION% %BYTES_RECEIVED%",
         "~direct": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
         "~remote": "%DOWNSTREAM_REMOTE_ADDRESS%",
@@ -151,18 +155,19 @@ def _metadata(namespace: str, *path: str) -> str:
 
 def _http_fields(subject: Subject) -> Config:
     asked = subject.asked
+    told = _told(asked or Asked())
+    facts: Config = {"asked": f"%FILTER_STATE({ASKED_STATE}:PLAIN)%"} if asked is None else facts_asked(asked)
     return {
-        **(_token(asked.claims) if asked.tokens else {}),
+        **facts,
+        **told,
         "code": "%RESPONSE_CODE%",
         "content_type": "%REQ(CONTENT-TYPE)%",
         "details": "%RESPONSE_CODE_DETAILS%",
-        # CEL joins the occurrences of a repeated header; %REQ% would tell the first only.
-        "headers": {name: f"%CEL(request.headers['{name}'])%" for name in loggable_headers(asked)},
         "host": "%REQ(:AUTHORITY)%",
         "method": "%REQ(:METHOD)%",
         "protocol": "%PROTOCOL%",
         "query": {name: f"%QUERY_PARAM({name})%" for name in subject.query_values if not _UNWRITABLE & set(name)},
-        "rbac": _results(HTTP_RBAC, asked),
+        "rbac": _results(HTTP_RBAC, asked or Asked()),
         "scheme": "%REQ(:SCHEME)%",
         "user_agent": "%REQ(USER-AGENT)%",
         "version": f"%FILTER_STATE({VERSION_STATE}:PLAIN)%",
@@ -172,9 +177,31 @@ def _http_fields(subject: Subject) -> Config:
     }
 
 
+def facts_asked(asked: Asked, *, tokens: bool = True) -> Config:
+    """
+    What policies ask for, as the format of a JSON text, in a log or in filter state; empty where they ask for nothing.
+
+    Args:
+        tokens: whether jwt_authn has run by then, if it is there at all.
+    """
+    found: Config = dict(_token(asked.claims)) if asked.tokens and tokens else {}
+    if headers := loggable_headers(asked):
+        # CEL joins the occurrences of a repeated header; %REQ% would tell the first only.
+        found["headers"] = {name: f"%CEL(request.headers['{name}'])%" for name in headers}
+    if asked.metadata:
+        found["metadata"] = {name: _metadata(name) for name in asked.metadata}
+    return found
+
+
+def _told(asked: Asked) -> Config:
+    return {"hint": _metadata(COMMON, "access_log_hint")} if asked.audits else {}
+
+
 def _tcp_fields(asked: Asked) -> Config:
     return {
+        **_told(asked),
         "details": "%CONNECTION_TERMINATION_DETAILS%",
+        "metadata": {name: _metadata(name) for name in asked.metadata},
         "rbac": _results(TCP_RBAC, asked),
         "~id": "%STREAM_ID%",
     }

@@ -9,12 +9,13 @@ Envoy 1.40 does not go on with the chain afterwards; what follows stands in the 
 
 from collections.abc import Iterable, Sequence
 
+from authz.core.asked import Asked
 from authz.core.attributes import Json
 from authz.core.resources import MeshConfig
 from authz.envoy.native.linear import HTTP_RBAC_TYPE, Filter
 from authz.envoy.native.matcher_tree import values
-from authz.envoy.native.record_log import VERSION_STATE
-from authz.envoy.native.value_matchers import TYPE, Message
+from authz.envoy.native.record_log import ASKED_STATE, VERSION_STATE, facts_asked
+from authz.envoy.native.value_matchers import JWT_FILTER, TYPE, Message
 
 COMPOSITE_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.Composite"
 _ACTION_TYPE = f"{TYPE}envoy.extensions.filters.http.composite.v3.ExecuteFilterAction"
@@ -35,13 +36,17 @@ def slot_names(mesh: MeshConfig) -> tuple[str, ...]:
     return (*(f"authz-custom-{number + 1}" for number in range(providers)), "authz-rules")
 
 
-def fill_slots(filters: Iterable[Filter], mesh: MeshConfig, version: str = "") -> list[Message]:
+def fill_slots(
+    filters: Iterable[Filter], mesh: MeshConfig, version: str = "", asked: Asked | None = None
+) -> list[Message]:
     """
     Distribute the filters of a workload, in Istio's order, over its slots.
 
     Args:
         version: of ``filters_version``; each slot that may refuse puts it into filter state, for the access log. Empty:
             nobody is told.
+        asked: what the policies ask for, put into filter state as the policies of the slot see it. None: nobody is
+            told.
 
     Returns:
         One resource of extension config discovery for each of ``slot_names``.
@@ -55,9 +60,24 @@ def fill_slots(filters: Iterable[Filter], mesh: MeshConfig, version: str = "") -
     rules = groups.pop()
     waiting: list[list[Filter]] = [*groups, *([] for _ in range(len(names) - 1 - len(groups)))]
     assert len(waiting) == len(names) - 1, "every filter that waits is of a provider of the mesh"
-    told = [values([(VERSION_STATE, version)])] if version else []
-    slots = [*([*told, *group] if group else [] for group in waiting), [*told, *rules]]
+    slots = [*(_telling(group, version, asked) if group else [] for group in waiting), _telling(rules, version, asked)]
     return [_resource(name, group) for name, group in zip(names, slots, strict=True)]
+
+
+def _telling(group: Sequence[Filter], version: str, asked: Asked | None) -> list[Filter]:
+    """The filters of a slot with those that tell the access log what decided, and about what."""
+    names = [one.name for one in group]
+    after = names.index(JWT_FILTER) + 1 if JWT_FILTER in names else 0
+    at_once: list[tuple[str, str | Message]] = [(VERSION_STATE, version)] if version else []
+    later: list[tuple[str, str | Message]] = []
+    if asked is not None and (facts := facts_asked(asked, tokens=bool(after))):
+        (later if after else at_once).append((ASKED_STATE, facts))  # jwt_authn writes claims, and headers of claims
+    return [
+        *([values(at_once)] if at_once else []),
+        *group[:after],
+        *([values(later)] if later else []),
+        *group[after:],
+    ]
 
 
 def _resource(name: str, group: Sequence[Filter]) -> Message:

@@ -15,12 +15,14 @@ import pytest
 
 from authz.analysis.suites.run import compile_texts
 from authz.analysis.suites.suite import PolicyText
+from authz.core.asked import Asked
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.core.resources import ExtensionProvider, MeshConfig
 from authz.envoy.native.filters import http_filters
 from authz.envoy.native.indexed import Form
 from authz.envoy.native.linear import Filter
+from authz.envoy.native.record_log import ASKED_STATE, VERSION_STATE
 from authz.envoy.native.slots import TYPES, fill_slots, slot_names
 from tests.cli.test_join import until
 
@@ -66,6 +68,37 @@ def test_every_slot_that_may_refuse_tells_first_which_policies_it_was_made_of() 
     ]  # fmt: skip
     assert chains == [["set_filter_state", "rbac", "ext_authz"], [], ["set_filter_state", "rbac"]]
     assert json.dumps(filled).count("3f1c") == 2
+
+
+def test_what_policies_ask_for_is_told_as_they_see_it() -> None:
+    """Behind jwt_authn, which writes claims and headers of claims; before a provider there is no token yet."""
+    jwt = Filter("envoy.filters.http.jwt_authn", {})
+    asked = Asked(("x-team", "cookie"), (("groups",),), ())
+    filled = cast(list[dict[str, Any]], fill_slots([rbac("1"), asks("a"), jwt, rbac("deny")], MESH, "3f1c", asked))
+    chains = {
+        slot["name"]: [one for chain in found.values() for one in chain["typed_config"]]
+        for slot in filled
+        if (found := slot["typed_config"].get("named_filter_chains"))
+    }
+    kinds = {name: [one["name"].rpartition(".")[2] for one in chain] for name, chain in chains.items()}
+    assert kinds == {
+        "authz-custom-1": ["set_filter_state", "rbac", "ext_authz"],
+        "authz-rules": ["set_filter_state", "jwt_authn", "set_filter_state", "rbac"],
+    }
+    told = {
+        name: [state for one in chain for state in one["typed_config"].get("on_request_headers", ())]
+        for name, chain in chains.items()
+    }
+    formats = {
+        name: {state["object_key"]: state["format_string"].get("json_format") for state in states}
+        for name, states in told.items()
+    }
+    headers = {"x-team": "%CEL(request.headers['x-team'])%"}
+    assert formats["authz-custom-1"] == {VERSION_STATE: None, ASKED_STATE: {"headers": headers}}
+    rules = formats["authz-rules"][ASKED_STATE]
+    assert rules is not None
+    assert (sorted(rules), rules["headers"]) == (["claims", "headers", "kid"], headers)
+    assert sorted(rules["claims"]) == ["exp", "groups", "iss", "sub"]
 
 
 def test_the_slots_depend_on_the_mesh_alone() -> None:
