@@ -83,8 +83,10 @@ class Reloader:
         )
         counted = ", ".join(f"{number} {kind}" for kind, number in documents)
         _log.info("policy version %s is in force: %s", snapshot.version, counted)
+        said = {_said(problem) for problem in old[0].problems} if old[0] is not None else frozenset()
         for problem in snapshot.problems:
-            _log.log(logging.WARNING if problem.severity is Severity.WARNING else logging.DEBUG, "%s", problem)
+            is_new = problem.severity is Severity.WARNING and _said(problem) not in said
+            _log.log(logging.WARNING if is_new else logging.DEBUG, "%s", problem)
         await asyncio.to_thread(let_go_of, old)  # last: what is in force is told at once
         return True
 
@@ -144,6 +146,11 @@ class Reloader:
         )
         for problem in errors:
             _log.error("%s", problem)
+
+
+def _said(problem: Problem) -> tuple[str, str, str, str]:
+    """By what a warning is known again after a reload, in which its line may have moved."""
+    return problem.code, problem.message, problem.resource, problem.path
 
 
 def let_go_of(snapshots: list[Snapshot | None]) -> None:

@@ -103,6 +103,22 @@ async def test_a_broken_change_keeps_the_last_good_set_and_says_where(
 
 
 @pytest.mark.slow
+async def test_a_warning_is_logged_once_and_not_at_every_reload(
+    policies: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    deny = policy("deny", "DENY", "/x")
+    (policies / "deny.yaml").write_text(deny)
+    async with watched(policies) as (reloader, _):
+        assert caplog.text.count("VA-32") == 1
+        (policies / "deny.yaml").write_text(f"# one line down\n{deny}")
+        await reloader.load()
+        assert caplog.text.count("VA-32") == 1
+        (policies / "more.yaml").write_text(policy("deny-too", "DENY", "/y"))
+        await reloader.load()
+        assert caplog.text.count("VA-32") == 2
+        assert len(reloader.status.problems) == 2, "status has them all"
+
+
 async def test_a_swapped_symlink_of_a_mounted_volume_counts(tmp_path: Path) -> None:
     """``..data`` is how Kubernetes and others replace a mounted directory at once."""
     for version, action in (("..1", "ALLOW"), ("..2", "DENY")):
