@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +14,7 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.envoy.options import Authz, Listeners, RenderOptions, Secrets
-from authz.envoy.rendered_files import differences, left_over, write_files
+from authz.envoy.rendered_files import differences, left_over, make_login_keys, write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies
@@ -181,6 +182,7 @@ def render(
         asyncio.run(mesh_native.follow(policies, mesh_path, out, options, bundles, validate))
         return
     mesh = _read(mesh_path)
+    options = replace(options, logins=mesh_native.discovered_logins(mesh, out))
     native = [workload for workload in mesh.workloads if options.is_native(workload)]
     if native and policies is None:
         raise click.UsageError(f"`{native[0].name}` is to decide by itself, which needs --policies")
@@ -197,6 +199,8 @@ def render(
     network = {w.name: network_filters(w, policed) for w in mesh.workloads if policed and options.is_native(w)}
     mesh_native.validate(validate, out, files, network)
     _write(out, files)
+    for path in make_login_keys(out, mesh.logins):
+        terminal.remark(f"warning: nobody can log in without the client's secret: put it into `{path}`, render again")
 
 
 def _compare(out: Path, files: dict[str, bytes]) -> NoReturn:

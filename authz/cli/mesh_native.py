@@ -12,6 +12,8 @@ from authz.cli import terminal
 from authz.control.envoy_validation import Filters
 from authz.core.engine import Engine
 from authz.envoy.options import RenderOptions
+from authz.mesh.login import LoginEndpoints
+from authz.mesh.nouns import Mesh
 
 
 def fetched_keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
@@ -23,6 +25,18 @@ def fetched_keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
     for line in missing:
         terminal.remark(f"warning: no keys of {line}; tokens are refused until it is rendered again")
     return keys
+
+
+def discovered_logins(mesh: Mesh, out: Path) -> Mapping[str, LoginEndpoints]:
+    """Ask the issuers of browser logins, and say whose kept document is used. Raises LoadError."""
+    if not mesh.logins:
+        return {}
+    from authz.control.login_discovery import discover_logins
+
+    found, remarks = asyncio.run(discover_logins(mesh, out))
+    for line in remarks:
+        terminal.remark(line)
+    return found
 
 
 def validate(how: str, out: Path, files: Mapping[str, bytes], network: Mapping[str, Filters]) -> None:

@@ -8,10 +8,11 @@ and what enforces goes before what leads to it. A change that cannot be used kee
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from authz.control.envoy_validation import Validator
+from authz.control.login_discovery import discover_logins
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule, MtlsMode
 from authz.envoy.listeners import MtlsModeOf
@@ -30,8 +31,9 @@ from authz.envoy.render import (
     render_filters,
     render_listeners,
 )
-from authz.envoy.rendered_files import left_over, write_files
+from authz.envoy.rendered_files import left_over, make_login_keys, write_files
 from authz.mesh.description import read_mesh_description
+from authz.mesh.login import Login
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
@@ -39,6 +41,8 @@ from authz.sources.keys.source import KeySource
 from authz.tokens.jwks import read_key_set
 
 _log = logging.getLogger("authz.render")
+ISSUER_PATIENCE_SECONDS = 5.0
+"""For the issuer of a login, which may be starting at the same time."""
 AGAIN_SECONDS = 1.0
 """The pause after files could not be written, for instance on a full disk."""
 
@@ -129,6 +133,7 @@ class MeshFollower:
         self._changed = asyncio.Event()
         self._snapshot: Snapshot | None = None
         self._rendered: _Rendered | None = None
+        self._logins: tuple[Login, ...] = ()
         self._reloader = Reloader(policies, mesh_file, self._take, clock)
         self._keys = KeySource[KeyText, str](
             read_key_text,
@@ -212,13 +217,23 @@ class MeshFollower:
         self._changed.clear()
         snapshot, keys = self._snapshot, dict(self._keys.key_sets)
         assert snapshot is not None, "rendered only after a load"
-        written, removed = await asyncio.to_thread(self._write, snapshot, keys)
+        mesh = await asyncio.to_thread(_read, self._mesh_file)
+        await self._discover(mesh)
+        written, removed = await asyncio.to_thread(self._write, mesh, snapshot, keys)
         if written or removed:
             self._say(f"rendered  version {snapshot.version}: {len(written)} files written, {len(removed)} removed")
 
-    def _write(self, snapshot: Snapshot, keys: KeyTexts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    async def _discover(self, mesh: Mesh) -> None:
+        """Ask the issuers of browser logins when these change. Raises LoadError."""
+        if mesh.logins == self._logins:
+            return
+        found, remarks = await discover_logins(mesh, self._out, patience_seconds=ISSUER_PATIENCE_SECONDS)
+        for line in remarks:
+            self._say(f"kept      {line}")
+        self._options, self._logins = replace(self._options, logins=found), mesh.logins
+
+    def _write(self, mesh: Mesh, snapshot: Snapshot, keys: KeyTexts) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Filters first: they take milliseconds, and what follows seconds, so it is rendered only where it differs."""
-        mesh = _read(self._mesh_file)
         native = Native(snapshot.engine, keys)
         options, kept = keep_check(mesh, snapshot.engine, self._options)
         for name, reasons in kept.items():
@@ -244,6 +259,8 @@ class MeshFollower:
         is_dynamic = options.listeners is Listeners.DYNAMIC
         if before is None or before.mesh != mesh or (before.shapes != shapes and not is_dynamic):
             files = render_all(mesh, mode_of, options, native)
+            for path in make_login_keys(self._out, mesh.logins):
+                self._say(f"missing   `{path}`: nobody can log in without the client's secret")
             stale = left_over(self._out, files)
             written += write_files(self._out, files)
             for name in stale:

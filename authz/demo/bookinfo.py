@@ -8,7 +8,9 @@ changes; the rest is ``local.supervision``. It prints nothing itself: whoever ru
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
+from authz.control.login_discovery import discover_logins
 from authz.control.mesh_follower import MeshFollower
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
@@ -32,6 +34,8 @@ from authz.local.supervision import Event, LocalSupervisor, OnEvent
 from authz.mesh.nouns import Enforce
 
 WATCH_SECONDS = 0.2
+ISSUER_SECONDS = 60.0
+"""Within this the demo's own issuer runs, also on a slow machine."""
 
 
 class DemoSupervisor(LocalSupervisor):
@@ -87,7 +91,16 @@ class DemoSupervisor(LocalSupervisor):
                 say=lambda line: self._report(Event("rendered", line)),
             )
             return asyncio.sleep(0)
-        return asyncio.create_task(asyncio.to_thread(render, self.layout, engine))
+        return asyncio.create_task(self._render(engine))
+
+    async def _render(self, engine: Engine) -> None:
+        """The issuer of a browser's login is starting meanwhile."""
+        try:
+            logins, _ = await discover_logins(self.layout.mesh, self.layout.state, patience_seconds=ISSUER_SECONDS)
+        except LoadError as error:
+            raise DemoError(describe(error.problems)) from error
+        self.layout = replace(self.layout, logins=logins)
+        await asyncio.to_thread(render, self.layout, engine)
 
     async def stop(self) -> None:
         """Stop everything: proxies first, so that nobody sees a half-dead mesh. Safe to call twice."""

@@ -1,5 +1,6 @@
 """Issue what the demo's proxies, gateways and outside world show, and say who may have which."""
 
+import secrets
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from authz.demo.layout import (
     LOOPBACK,
     Layout,
 )
-from authz.envoy.options import Secrets
+from authz.envoy.options import CLIENT_SECRET, Secrets
 from authz.identity.ca import CertificateAuthority, Issued
 from authz.identity.kept import entries_for_this_user, kept_authority
 from authz.identity.secret_files import write_file, write_secret_files
@@ -15,6 +16,7 @@ from authz.identity.secret_files import write_file, write_secret_files
 WEB_NAMES = ("localhost", "bookinfo.example")
 OUTSIDE_NAMES = ("books.example.com", "news.example.com")
 CERTIFICATE_TTL_SECONDS = 24 * 3600.0
+CLIENT_SECRET_BYTES, GROUP_MODE = 24, 0o640
 NOTHING_REVOKED = b"# One `serial:` or SPIFFE ID a line is refused within a second of saving.\n"
 
 
@@ -44,6 +46,7 @@ def issue_certificates(layout: Layout, now: float) -> None:
         for workload in layout.mesh.workloads:
             _write_pair(certs / workload.name, mesh_ca.issue_svid(workload.spiffe_id, now))
     issue_web(layout, now)
+    make_client_secrets(layout)
     issue_outside(layout, now)
 
 
@@ -59,6 +62,16 @@ def issue_web(layout: Layout, now: float) -> None:
                     WEB_NAMES, now, addresses=(LOOPBACK, "::1"), ttl_seconds=CERTIFICATE_TTL_SECONDS
                 )
                 _write_pair(certs / server.credential, issued)
+
+
+def make_client_secrets(layout: Layout) -> None:
+    """Agree upon a secret between the gateway and the demo's own issuer, once; its group reads it among containers."""
+    if layout.login is None:
+        return
+    path = layout.state / "certs" / layout.login.credential / CLIENT_SECRET
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, secrets.token_urlsafe(CLIENT_SECRET_BYTES).encode(), GROUP_MODE)
 
 
 def issue_outside(layout: Layout, now: float, ttl_seconds: float = CERTIFICATE_TTL_SECONDS) -> None:

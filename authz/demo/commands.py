@@ -8,7 +8,7 @@ import sys
 
 from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, Layout
 from authz.demo.programs import envoy_binary, redis_binary
-from authz.envoy.options import Authz, Secrets
+from authz.envoy.options import CLIENT_SECRET, Authz, Secrets
 from authz.identity.ledger import LEDGER_FILE
 from authz.local.children import Command
 from authz.local.proxy_process import ADMIN_SOCKET, proxy_command
@@ -49,7 +49,10 @@ def count_steps(layout: Layout) -> int:
 
 def issuer(layout: Layout) -> Command:
     """The OIDC issuer, whose tokens the demo's policies accept."""
-    arguments = ("--port", str(layout.issuer_port), "--keys", "issuer")
+    arguments = ["--port", str(layout.issuer_port), "--keys", "issuer"]
+    if layout.login is not None:
+        secret = f"certs/{layout.login.credential}/{CLIENT_SECRET}"
+        arguments += ["--client", layout.login.client_id, "--client-secret", secret]
     return Command(
         "issuer", "OIDC issuer", _python("authz.demo.issuer", *arguments), f"http:{layout.issuer_port}/health"
     )
@@ -73,7 +76,6 @@ def application(layout: Layout, workload: MeshWorkload) -> Command:
             name = outbound.host.partition(".")[0]
             scheme = "http" if outbound.protocol.is_http else "redis"
             arguments += ["--to", f"{CALLED_AS.get(name, name)}={scheme}://{LOOPBACK}:{outbound.number}"]
-    arguments += ["--to", f"issuer={layout.issuer_url}"]
     return Command(f"{workload.name}-app", "application", _python("authz.demo.apps", *arguments), f"http:{port}/health")
 
 

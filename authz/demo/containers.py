@@ -22,16 +22,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from authz.control.login_discovery import discover_logins
 from authz.control.mesh_follower import MeshFollower
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.apps.__main__ import main as run_app
-from authz.demo.certificates import CERTIFICATE_TTL_SECONDS, NOTHING_REVOKED, issue_outside, issue_web
+from authz.demo.certificates import (
+    CERTIFICATE_TTL_SECONDS,
+    NOTHING_REVOKED,
+    issue_outside,
+    issue_web,
+    make_client_secrets,
+)
 from authz.demo.layout import OTLP_SOCKET, DemoError, Layout, describe
 from authz.demo.prepare import options, policy_state, read_engine
+from authz.envoy.browser_login import kept_file
 from authz.envoy.options import RenderOptions, Secrets
 from authz.envoy.render import modes_of, render_all
-from authz.envoy.rendered_files import write_files
+from authz.envoy.rendered_files import make_login_keys, write_files
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, STATE_FILE, CertificateAuthority
 from authz.identity.certificate_template import SERVER_TTL_SECONDS
 from authz.identity.secret_files import write_file
@@ -107,7 +115,9 @@ def publish(layout: Layout, seen: dict[str, bytes]) -> list[str]:
 
 
 def web(layout: Layout) -> None:
-    """Issue the web certificate, and again at half of its life, until the container is stopped."""
+    """Make the secrets of the login, issue the web certificate, and again at half of its life, until stopped."""
+    make_client_secrets(layout)
+    make_login_keys(layout.state, layout.mesh.logins)
     while True:
         issue_web(layout, time.time())
         _say(f"a web certificate issued for {CERTIFICATE_TTL_SECONDS / 3600:.0f} h")
@@ -132,10 +142,12 @@ def outside(layout: Layout) -> None:
 
 def configuration(layout: Layout) -> None:
     """Render for ever: listeners follow PeerAuthentication. Broken policies change nothing and are reported."""
+    take_kept(layout)
     if layout.enforce is Enforce.NATIVE:
         asyncio.run(follow(layout))
         return
     seen: tuple[tuple[str, int, int], ...] = ()
+    layout = replace(layout, logins=asyncio.run(discover_logins(layout.mesh, layout.state))[0])
     while True:
         found = policy_state(layout.policies)
         if found != seen:
@@ -148,6 +160,16 @@ def configuration(layout: Layout) -> None:
             except FileNotFoundError:
                 seen = ()  # a file vanished while it was read
         time.sleep(LOOK_SECONDS)
+
+
+def take_kept(layout: Layout) -> None:
+    """Copy what the checkout keeps of the login's issuer, which cannot be asked here without a network."""
+    for login in layout.mesh.logins:
+        kept = (layout.state / DESCRIPTION).parent / kept_file(login)
+        if kept.exists():
+            target = layout.state / kept_file(login)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(kept.read_bytes())
 
 
 async def follow(layout: Layout) -> None:

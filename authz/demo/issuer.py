@@ -1,27 +1,30 @@
 """
-A small OpenID Connect issuer for the demo: discovery, key set, tokens for two people, key rotation.
+A small OpenID Connect issuer for the demo: discovery, key set, sign-in and tokens for two people, key rotation.
 
-It believes whoever asks and signs what they ask for, wrong audiences and past expiry included, so that refusals can
-be tried by hand. It listens on loopback unless told otherwise, and must never be more than a demo.
-It imports ``tokens`` beyond the rule for ``demo``: signing lives there, beside the verification that it must fit.
+It is test equipment: it believes whoever asks and signs what they ask for, wrong audiences and past expiry included,
+so that refusals can be tried by hand; only the sign-in of a browser (``sign_in``) is checked as a provider must. It
+listens on loopback unless told otherwise, and must never be more than a demo. It imports ``tokens`` beyond the rule for
+``demo``: signing lives there, beside the verification that it must fit.
 """
 
 import argparse
 import secrets
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote_plus
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from authz.demo.sign_in import Client, GrantError, Provider, is_allowed_redirect
 from authz.identity.keys import generate_key, read_key, write_key
 from authz.identity.secret_files import SECRET_MODE, read_secret, write_file
 from authz.tokens.signing import SigningKey, jwks_text, make_token, signing_key
@@ -50,6 +53,8 @@ class TokenIssuer:
     keys: list[SigningKey] = field(default_factory=list)
     audience: str = AUDIENCE
     """For whom tokens are, unless asked for another."""
+    ttl_seconds: int = TTL_SECONDS
+    """The life of tokens, unless asked for another."""
 
     def __post_init__(self) -> None:
         if self.directory is not None:
@@ -82,10 +87,12 @@ class TokenIssuer:
             "issuer": self.url,
             "authorization_endpoint": f"{self.url}/authorize",
             "token_endpoint": f"{self.url}/token",
+            "end_session_endpoint": f"{self.url}/logout",
             "jwks_uri": f"{self.url}/jwks",
-            "response_types_supported": ["id_token"],
-            "response_modes_supported": ["form_post"],
-            "grant_types_supported": ["password", "implicit"],
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["authorization_code", "refresh_token", "password"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [ALGORITHM],
             "scopes_supported": ["openid"],
@@ -93,7 +100,7 @@ class TokenIssuer:
         }
 
     def token(
-        self, person: str, now: float, *, audience: str = "", ttl_seconds: int = TTL_SECONDS, nonce: str = ""
+        self, person: str, now: float, *, audience: str = "", ttl_seconds: int | None = None, nonce: str = ""
     ) -> str:
         """
         Sign a token for one of ``PEOPLE``.
@@ -104,6 +111,7 @@ class TokenIssuer:
         Raises:
             KeyError: nobody of that name.
         """
+        ttl_seconds = self.ttl_seconds if ttl_seconds is None else ttl_seconds
         claims: dict[str, object] = {
             **PEOPLE[person],
             "iss": self.url,
@@ -117,8 +125,11 @@ class TokenIssuer:
         return make_token({"key": "current", "alg": ALGORITHM, "claims": claims}, {"current": self.keys[-1]}, now)
 
 
-def application(issuer: TokenIssuer, clock: Callable[[], float] = time.time) -> Starlette:
-    """Make the issuer's HTTP side."""
+def application(
+    issuer: TokenIssuer, clock: Callable[[], float] = time.time, provider: Provider | None = None
+) -> Starlette:
+    """Make the issuer's HTTP side; without a ``provider`` no browser can sign in."""
+    sign_in = provider or Provider()
 
     async def discovery(request: Request) -> Response:
         return JSONResponse(issuer.discovery())
@@ -127,19 +138,27 @@ def application(issuer: TokenIssuer, clock: Callable[[], float] = time.time) -> 
         return Response(issuer.key_set(), media_type="application/json", headers={"cache-control": "max-age=60"})
 
     async def token(request: Request) -> Response:
-        """RFC 6749 section 4.3 as far as a demo needs it; the password is not looked at."""
+        """RFC 6749, sections 4.1.3 and 6; and section 4.3 for the shell, whose password is not looked at."""
         form = _form(await request.body())
+        if form.get("grant_type") in ("authorization_code", "refresh_token"):
+            try:
+                sign_in.authenticate(*_client(request, form))
+                person, nonce = sign_in.redeem(form, clock())
+            except GrantError as error:
+                status = 401 if error.error == "invalid_client" else 400
+                return JSONResponse({"error": error.error, "error_description": str(error)}, status)
+            id_token = issuer.token(person, clock(), nonce=nonce)
+            sign_in.begin_session(id_token, person)
+            more = {"id_token": id_token, "refresh_token": sign_in.refresh_token(person)}
+            return _tokens(issuer.token(person, clock()), issuer.ttl_seconds, more)
         try:
-            ttl_seconds = int(form.get("expires_in", str(TTL_SECONDS)))
+            ttl_seconds = int(form.get("expires_in", str(issuer.ttl_seconds)))
             audience = form.get("audience", "")
             signed = issuer.token(form.get("username", ""), clock(), audience=audience, ttl_seconds=ttl_seconds)
         except (KeyError, ValueError):
             names = ", ".join(PEOPLE)
             return JSONResponse({"error": "invalid_grant", "error_description": f"`username` is one of {names}"}, 400)
-        return JSONResponse(
-            {"access_token": signed, "id_token": signed, "token_type": "Bearer", "expires_in": ttl_seconds},
-            headers={"cache-control": "no-store"},
-        )
+        return _tokens(signed, ttl_seconds, {"id_token": signed})
 
     async def plain_token(request: Request) -> Response:
         """Answer a token as plain text, for the shell: ``TOKEN=$(curl -s …/token/alice)``."""
@@ -147,29 +166,40 @@ def application(issuer: TokenIssuer, clock: Callable[[], float] = time.time) -> 
         if person not in PEOPLE:
             return PlainTextResponse(f"nobody is called that; try {' or '.join(PEOPLE)}\n", 404)
         audience = request.query_params.get("audience", "")
-        ttl = request.query_params.get("expires_in", str(TTL_SECONDS))
+        ttl = request.query_params.get("expires_in", "")
         ttl_seconds = int(ttl) if ttl.removeprefix("-").isdecimal() else TTL_SECONDS
         return PlainTextResponse(issuer.token(person, clock(), audience=audience, ttl_seconds=ttl_seconds) + "\n")
 
     async def authorize(request: Request) -> Response:
-        query = dict(request.query_params)
-        if not is_allowed_redirect(query.get("redirect_uri", "")):
-            return PlainTextResponse("`redirect_uri` must be /login of a loopback address\n", 400)
-        return HTMLResponse(_choose_page(query))
+        """``GET``: who is it? ``POST``: the person was chosen."""
+        given = dict(request.query_params) if request.method == "GET" else _form(await request.body())
+        try:
+            asked = sign_in.asked(given)
+        except GrantError as error:
+            return PlainTextResponse(f"{error}\n", 400)
+        if request.method == "GET":
+            return HTMLResponse(_choose_page(given))
+        if given.get("person") not in PEOPLE:
+            return PlainTextResponse("nobody is called that\n", 400)
+        return RedirectResponse(sign_in.answer(asked, given["person"], clock()), 303, {"cache-control": "no-store"})
 
-    async def signed_in(request: Request) -> Response:
-        form = _form(await request.body())
-        target = form.get("redirect_uri", "")
-        if not is_allowed_redirect(target) or form.get("person") not in PEOPLE:
-            return PlainTextResponse("unknown person or `redirect_uri`\n", 400)
-        signed = issuer.token(form["person"], clock(), nonce=form.get("nonce", ""))
-        headers = {"cache-control": "no-store"}
-        return HTMLResponse(_form_post_page(target, signed, form.get("state", "")), headers=headers)
+    async def logout(request: Request) -> Response:
+        """OpenID Connect RP-Initiated Logout 1.0, section 2."""
+        sign_in.end_session(request.query_params.get("id_token_hint", ""))
+        target = request.query_params.get("post_logout_redirect_uri", "")
+        if is_allowed_redirect(target, "/"):
+            return RedirectResponse(target, 303)
+        return HTMLResponse(_frame("Signed out", "<p>You may close this page.</p>"))
 
     async def rotate(request: Request) -> Response:
         drop_old = request.query_params.get("drop") in ("1", "true", "yes")
         kid = issuer.rotate(drop_old=drop_old)
         return JSONResponse({"kid": kid, "published": [key.kid for key in issuer.keys]})
+
+    async def life(request: Request) -> Response:
+        """Change how long tokens live, so that one can watch a session being refreshed."""
+        issuer.ttl_seconds = request.path_params["seconds"]
+        return JSONResponse({"ttl_seconds": issuer.ttl_seconds})
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "healthy"})
@@ -180,22 +210,30 @@ def application(issuer: TokenIssuer, clock: Callable[[], float] = time.time) -> 
             Route("/jwks", jwks),
             Route("/token", token, methods=["POST"]),
             Route("/token/{person}", plain_token),
-            Route("/authorize", authorize, methods=["GET"]),
-            Route("/authorize", signed_in, methods=["POST"]),
+            Route("/authorize", authorize, methods=["GET", "POST"]),
+            Route("/logout", logout),
             Route("/rotate", rotate, methods=["POST"]),
+            Route("/life/{seconds:int}", life, methods=["POST"]),
             Route("/health", health),
         ]
     )
 
 
-def is_allowed_redirect(target: str) -> bool:
-    """Tokens are only handed to ``/login`` on this machine."""
+def _client(request: Request, form: Mapping[str, str]) -> tuple[str, str]:
+    """The client's name and secret: form fields, or Basic credentials with encoded parts (RFC 6749, 2.3.1)."""
+    scheme, _, written = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return form.get("client_id", ""), form.get("client_secret", "")
     try:
-        place = urlsplit(target)
+        name, _, secret = b64decode(written).decode().partition(":")
     except ValueError:
-        return False
-    local = place.hostname in ("localhost", "127.0.0.1", "::1")
-    return place.scheme == "https" and local and place.path == "/login" and not place.username
+        return "", ""
+    return unquote_plus(name), unquote_plus(secret)
+
+
+def _tokens(access: str, ttl_seconds: int, more: Mapping[str, str]) -> Response:
+    content = {"access_token": access, "token_type": "Bearer", "expires_in": ttl_seconds, **more}
+    return JSONResponse(content, headers={"cache-control": "no-store"})
 
 
 def _form(body: bytes) -> dict[str, str]:
@@ -220,8 +258,9 @@ def _frame(title: str, body: str) -> str:
 
 
 def _choose_page(query: Mapping[str, str]) -> str:
-    kept = {name: query[name] for name in ("redirect_uri", "state", "nonce") if name in query}
-    hidden = "".join(f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in kept.items())
+    hidden = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in query.items()
+    )
     buttons = "".join(
         f'<button name="person" value="{escape(person)}">{escape(str(claims["name"]))}'
         f"<small>{escape(', '.join(map(str, roles)))}</small></button>"
@@ -232,17 +271,6 @@ def _choose_page(query: Mapping[str, str]) -> str:
     return _frame("Who are you?", body)
 
 
-def _form_post_page(target: str, token: str, state: str) -> str:
-    """OAuth 2.0 Form Post Response Mode: the browser carries the token to the application."""
-    fields = {"id_token": token, **({"state": state} if state else {})}
-    hidden = "".join(f'<input type="hidden" name="{name}" value="{escape(value)}">' for name, value in fields.items())
-    body = (
-        f'<form method="post" action="{escape(target)}">{hidden}<button>Continue to Bookinfo</button></form>'
-        "<script>document.forms[0].submit()</script>"
-    )
-    return _frame("Signed in", body)
-
-
 def main(arguments: Sequence[str]) -> None:
     """Serve until SIGTERM: ``python -m authz.demo.issuer --port 19191``."""
     parser = argparse.ArgumentParser(prog="python -m authz.demo.issuer", description="The demo's OIDC issuer.")
@@ -251,10 +279,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--url", help="issuer identifier; default: http://127.0.0.1:PORT")
     parser.add_argument("--audience", default=AUDIENCE, help="for whom tokens are, unless asked for another")
     parser.add_argument("--keys", type=Path, help="directory that keeps the signing keys; default: memory only")
+    parser.add_argument("--client", default="bookinfo", help="the client that browsers sign in by")
+    parser.add_argument("--client-secret", type=Path, help="file with its secret; without one nobody signs in")
     given = parser.parse_args(arguments)
+    client = Client(given.client, given.client_secret.read_text().strip()) if given.client_secret else None
     issuer = TokenIssuer(given.url or f"http://127.0.0.1:{given.port}", given.keys, audience=given.audience)
     uvicorn.run(
-        application(issuer),
+        application(issuer, provider=Provider(client)),
         host=given.host,
         port=given.port,
         log_level="warning",

@@ -15,7 +15,7 @@ documents the part of it that Envoys read. Here are the demo's own parts:
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from authz.core.errors import Problem
@@ -23,6 +23,7 @@ from authz.core.resources import MeshConfig
 from authz.envoy.options import Authz, Secrets
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE
 from authz.local.children import LocalError
+from authz.mesh.login import Login, LoginEndpoints
 from authz.mesh.nouns import Enforce, Mesh
 
 ISSUER_PORT = 19191
@@ -64,6 +65,9 @@ class Layout:
     enforce: Enforce = Enforce.CHECK
     """Who decides: the check, or every Envoy by native filters, whose access logs the server then follows."""
 
+    logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
+    """What the issuers of browser logins say of themselves; known once they run."""
+
     @property
     def issuer_port(self) -> int:
         """Port of the OIDC issuer."""
@@ -93,6 +97,11 @@ class Layout:
     def ca_enrol_port(self) -> int:
         """Port at which workloads enrol by a token."""
         return CA_ENROL_PORT + self.offset
+
+    @property
+    def login(self) -> Login | None:
+        """The login at a gateway whose issuer is the demo's own; None where there is none."""
+        return next((login for login in self.mesh.logins if login.issuer == self.issuer_url), None)
 
     @property
     def custom_port(self) -> int:

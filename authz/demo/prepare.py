@@ -29,6 +29,7 @@ from authz.demo.programs import envoy_binary
 from authz.envoy.native.binary import envoy_polls
 from authz.envoy.options import Authz, RenderOptions, Secrets
 from authz.envoy.render import modes_of, render_all, render_endpoints, render_listeners
+from authz.envoy.rendered_files import make_login_keys
 from authz.identity.secret_files import write_file
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh
@@ -195,6 +196,7 @@ def options(layout: Layout) -> RenderOptions:
         authz=layout.authz,
         enforce=layout.enforce,
         include_peer_certificate=is_checked,
+        logins=layout.logins,
     )
 
 
@@ -204,6 +206,7 @@ def render(layout: Layout, engine: Engine) -> None:
         path = layout.state / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, content)
+    make_login_keys(layout.state, layout.mesh.logins)
 
 
 Modes = dict[tuple[str, int], str]

@@ -28,6 +28,7 @@ from envoy_data_plane.xds.core.v3 import CidrRange
 
 from authz.core.resources import ExtensionProvider
 from authz.envoy import naming, routes
+from authz.envoy.browser_login import login_clusters
 from authz.envoy.check_filter import check_cluster, embedded_check_cluster
 from authz.envoy.http_options import http1_upstream, http2_upstream, outside_upstream
 from authz.envoy.messages import assignment, at, endpoint, followed_file, pack, seconds
@@ -70,6 +71,7 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
         found += [_provider(one) for one in mesh.config.extension_providers if one.is_usable]
     if options.secrets is Secrets.SDS:
         found.append(_sds())
+    found += login_clusters(workload, options)
     if options.otlp:
         found.append(_eds(OTLP_CLUSTER, OTLP_CLUSTER, http2_upstream()))
     found += [_app(workload, port) for port in workload.inbound]

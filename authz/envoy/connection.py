@@ -60,23 +60,25 @@ def http_filter(
     mesh: MeshConfig,
     options: RenderOptions,
     *,
+    first_filters: tuple[HttpFilter, ...] = (),
     extra_filters: tuple[HttpFilter, ...] = (),
     upgrades: tuple[str, ...] = ("websocket",),
 ) -> Filter:
     """
     The HTTP connection manager of a listener.
 
-    ``extra_filters`` stand between the check and the router.
+    ``first_filters`` stand before the check, ``extra_filters`` between it and the router.
     A gateway names nobody in XFCC, not even workloads on their way out: the outside has no use for who they are.
     """
     gateway = role is Role.GATEWAY
     checked = role is not Role.OUTBOUND
     identified = role is Role.INBOUND
+    deciding = _deciding(workload, mesh, options) if checked else []
     mode = mesh.path_normalization if checked else PathNormalization.NONE
     manager = HttpConnectionManager(
         stat_prefix=routes.name,
         route_config=routes,
-        http_filters=[*(_deciding(workload, mesh, options) if checked else []), *extra_filters, _router()],
+        http_filters=[*first_filters, *deciding, *extra_filters, _router()],
         use_remote_address=gateway,  # CS-9, XA-201
         xff_num_trusted_hops=mesh.num_trusted_proxies if gateway else 0,
         normalize_path=mode is not PathNormalization.NONE,

@@ -12,6 +12,7 @@ from envoy_data_plane.google.protobuf import Struct
 
 from authz.core.resources import MtlsMode
 from authz.envoy import naming
+from authz.envoy.browser_login import login_endpoints_name, login_place
 from authz.envoy.clusters import PLAINTEXT_MARK
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.messages import assignment, at, endpoint, pipe
@@ -39,6 +40,9 @@ def endpoint_files(
         found[SDS_CLUSTER] = [endpoint(pipe("run/ca/sds.sock" if compose else "run/sds.sock"))]
     if options.otlp:
         found[OTLP_CLUSTER] = [_collector(options.otlp_compose if compose and options.otlp_compose else options.otlp)]
+    for login in mesh.logins:
+        if (place := login_place(login, options.logins[login.issuer])) is not None:
+            found[login_endpoints_name(login)] = [at(world(place))]
     for workload in mesh.workloads:
         for port in workload.inbound:
             found[naming.app_endpoints(workload, port)] = [at(world(port.app))]

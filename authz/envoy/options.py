@@ -11,22 +11,28 @@ All paths are relative to the state directory, the working directory of every pr
     certs/<proxy>/          tls.crt, tls.key: renamed into place, key first (XA-150, XA-151)
     certs/roots/ca.crt      the trust bundle
     certs/<credential>/     tls.crt, tls.key (and ca.crt for MUTUAL) of a gateway's server
+                            client-secret, hmac of a browser login; sds/<credential>.hmac.yaml leads to it
     run/authz-<i>.sock      worker i of the authorization server; among containers run/authz/authz-<i>.sock
     run/sds.sock            the secret discovery server, if secrets come from it; among containers run/ca/sds.sock
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log
+    login/<credential>.json what the issuer of a browser login said of itself, for when it does not answer
 
 The caller makes ``run/`` and ``logs/``. This file imports no Envoy library.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from authz.mesh.login import LoginEndpoints
 from authz.mesh.nouns import Enforce, MeshWorkload
 
 AUTHZ_CLUSTER = "authz"
 OTLP_CLUSTER = "otlp"
 SDS_CLUSTER = "sds"
+CLIENT_SECRET, HMAC_KEY = "client-secret", "hmac"
+"""Files in the directory of a browser login's credential."""
 HOST_MODULE = "run/authz-host.so"
 """The hosting module of embedded authorization, or a link to it: ``authz mesh environment`` makes one."""
 ROOTS_SECRET = "ROOTCA"  # noqa: S105  # the name under which Istio's agents ask for the trust bundle, no secret
@@ -37,11 +43,13 @@ LABEL_PROXY = "authz/proxy"
 """Reserved labels by which the authorization server knows who asks; the service strips them."""
 
 
-RENDERED_DIRECTORIES = ("envoy", "ecds", "lds", "eds", "eds-compose", "sds")
+RENDERED_DIRECTORIES = ("envoy", "ecds", "lds", "eds", "eds-compose", "sds", "login")
 HEADER = b"# rendered by `authz mesh render`; do not edit\n"
 """First line of every rendered file."""
 FILTERS_HEADER = b'{"version_info":'
 """How a file of filters begins, which is JSON and has no comment."""
+LOGIN_HEADER = b'{\n "issuer":'
+"""How the kept document of an issuer begins, for the same reason."""
 
 
 def log_file(proxy: str) -> str:
@@ -119,6 +127,8 @@ class RenderOptions:
     Each watch takes an inotify instance, eight for a proxy, and a user has 128 of them by default: a whole mesh of
     processes on a desktop exhausts them, and Envoy then aborts.
     """
+    logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
+    """What the issuers of browser logins say of themselves, by issuer; every login of the mesh needs its own."""
     include_peer_certificate: bool = False
     """Send the caller's certificate with every check, about 800 bytes (XA-35)."""
     refuse_underscores: bool = True

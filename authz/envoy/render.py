@@ -18,6 +18,7 @@ from authz.core.attributes import Json
 from authz.core.engine import Engine
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
+from authz.envoy.browser_login import kept_document, kept_file, login_secret_files
 from authz.envoy.endpoints import endpoint_files
 from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json, as_resource
@@ -98,8 +99,10 @@ def render_all(
         for listener in made["static_resources"].get("listeners", ()):
             _completed(listener, workload, options, native)
         files[f"envoy/{workload.name}.yaml"] = _text(made, options)
-        for name, secret in secret_files(workload, options).items():
+        for name, secret in (secret_files(workload, options) | login_secret_files(workload)).items():
             files[f"sds/{name}"] = _resources([as_resource(secret)], options)
+    for login in mesh.logins:
+        files[kept_file(login)] = kept_document(login, options.logins[login.issuer])
     files |= render_changing(mesh, mode_of, options, native)
     return dict(sorted(files.items()))
 

@@ -1,14 +1,25 @@
 """Rendered files on disk: written by rename, as Envoy wants it (XA-150), and compared with what they should be."""
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from authz.envoy.options import FILTERS_HEADER, HEADER, RENDERED_DIRECTORIES
+from authz.envoy.options import (
+    CLIENT_SECRET,
+    FILTERS_HEADER,
+    HEADER,
+    HMAC_KEY,
+    LOGIN_HEADER,
+    RENDERED_DIRECTORIES,
+)
+from authz.mesh.login import Login
 
 PUBLIC_MODE, SECRET_MODE = 0o666, 0o640
 """As the umask allows, and for owner and group alone: the group is that of the Envoys."""
+KEY_MODE, KEY_BYTES = 0o600, 32
 _SYMMETRIC = re.compile(rb'"kty\\*"\s*:\s*\\*"oct\\*"')
 """A symmetric key of a key set, within text or not: whoever reads it can sign tokens."""
 
@@ -56,6 +67,30 @@ def left_over(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     for directory in RENDERED_DIRECTORIES:
         for path in sorted((out / directory).glob("*.*")):
             name = f"{directory}/{path.name}"
-            if name not in files and path.read_bytes().startswith((HEADER, FILTERS_HEADER)):
+            if name not in files and path.read_bytes().startswith((HEADER, FILTERS_HEADER, LOGIN_HEADER)):
                 found.append(name)
     return tuple(found)
+
+
+def make_login_keys(
+    out: Path, logins: Iterable[Login], random: Callable[[int], str] = secrets.token_urlsafe
+) -> tuple[str, ...]:
+    """
+    Make the key that protects the sessions of each login, for the owner alone, unless there is one.
+
+    It lies beside the client's secret, and is made only where that is: without it nobody can log in.
+
+    Returns:
+        The paths of client secrets that are missing. Raises OSError.
+    """
+    missing = []
+    for login in logins:
+        directory = out / "certs" / login.credential
+        if not (directory / CLIENT_SECRET).exists():
+            missing.append(str(directory / CLIENT_SECRET))
+            continue
+        with contextlib.suppress(FileExistsError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with os.fdopen(os.open(directory / HMAC_KEY, flags, KEY_MODE), "w") as file:
+                file.write(random(KEY_BYTES))
+    return tuple(missing)

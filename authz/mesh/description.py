@@ -7,6 +7,7 @@ VirtualService. Where Istio has no field, annotations that begin with ``mesh.aut
 - ``mesh.authz/compose-address`` on WorkloadEntry and ServiceEntry: its IP address among containers.
 - ``mesh.authz/compose-app`` on WorkloadEntry: address and port of the application among containers.
 - ``mesh.authz/enforce`` on WorkloadEntry: ``check`` or ``native``, who enforces its policies.
+- ``mesh.authz/login`` on Gateway: how people sign in there with a browser.
 """
 
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from authz.documents.reading import Document, Mapping, read_documents
 from authz.documents.schema import Notes
 from authz.mesh.kind_parts import CODES, compose_app
 from authz.mesh.kinds import READERS
+from authz.mesh.login import Login
 from authz.mesh.mesh_documents import Gateway, Written
 from authz.mesh.nouns import (
     GatewayServer,
@@ -43,11 +45,11 @@ def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tup
     """
     written = Written()
     for file, data in files:
-        before = len(written.problems)
+        before, written.data = len(written.problems), data
         is_empty = True
         for document in read_documents(file, data, written.problems):
             is_empty = False
-            _read_document(document, data, written)
+            _read_document(document, written)
         if is_empty and len(written.problems) == before:
             message = "the file holds no document; what is missing may be the mesh settings"
             written.problems.append(Problem(Severity.ERROR, "empty", message, Location(file), help=_EMPTY_HELP))
@@ -57,7 +59,7 @@ def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tup
 _EMPTY_HELP = "write the description, or leave the file out"
 
 
-def _read_document(document: Document, data: bytes, written: Written) -> None:
+def _read_document(document: Document, written: Written) -> None:
     if not isinstance(document.root, Mapping):
         place = Location(document.file, document.root.line, document.root.column)
         message = "a document of a mesh description must be a mapping with `kind`"
@@ -72,7 +74,7 @@ def _read_document(document: Document, data: bytes, written: Written) -> None:
         if written.config_at is not NOWHERE:
             part.note("ME-5", f"the mesh settings are given twice, first at {written.config_at}")
             return
-        written.config, problems = read_mesh(document.file, data, documents=(document,))
+        written.config, problems = read_mesh(document.file, written.data, documents=(document,))
         written.config_at = part.location
         written.problems.extend(problems)
     elif kind in READERS:
@@ -99,6 +101,7 @@ def _link(written: Written) -> Mesh:
         parts[id(linked)] = part
     mesh = Mesh(written.config, tuple(sorted(workloads, key=lambda w: w.name)), services)
     _check_ports(mesh, parts)
+    _check_logins(written)
     _check_targets(mesh, written)
     return mesh
 
@@ -224,6 +227,17 @@ def _check_ports(mesh: Mesh, parts: dict[int, Part]) -> None:
 
 
 _UNIQUE = "ports are unique in the whole mesh, so that it can run on one machine"
+
+
+def _check_logins(written: Written) -> None:
+    """Two gateways may share a session, then all of their login is the same."""
+    first: dict[str, tuple[Login, Part]] = {}
+    for gateway in written.gateways:
+        for login in {server.login for server in gateway.servers if server.login}:
+            other, at = first.setdefault(login.credential, (login, gateway.part))
+            if other != login and login.credential:
+                message = f"another login has the credential `{login.credential}`, at {at.location}"
+                gateway.part.note("ME-5", message, "", "write the same login there, or choose another `credentialName`")
 
 
 def _check_targets(mesh: Mesh, written: Written) -> None:

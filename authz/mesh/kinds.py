@@ -37,6 +37,7 @@ from authz.mesh.nouns import (
     ServicePort,
     TlsMode,
 )
+from authz.mesh.read_login import LOGIN, read_login
 
 
 def read_workload_entry(part: Part, written: Written) -> None:
@@ -162,7 +163,8 @@ def _egress_host(listener: Part, hosts: tuple[str, ...], protocol: Protocol) -> 
 
 def read_gateway(part: Part, written: Written) -> None:
     """The ports of a gateway and their TLS."""
-    name, namespace, _ = read_metadata(part)
+    name, namespace, annotations = read_metadata(part, LOGIN)
+    login = read_login(annotations, written)
     spec = read_spec(part)
     spec.only("selector", "servers")
     servers = []
@@ -178,6 +180,9 @@ def read_gateway(part: Part, written: Written) -> None:
             tls.only("mode", *opened)
         if mode is TlsMode.PASSTHROUGH:
             _check_passthrough(server, port)
+        if login and mode not in (TlsMode.SIMPLE, TlsMode.MUTUAL):
+            help_text = "a session is a cookie, which browsers send over TLS alone: write SIMPLE or MUTUAL"
+            server.note("ME-6", f"nobody can log in at a server whose TLS is `{mode}`", "tls", help_text)
         needs_name = tls is not None and mode in (TlsMode.SIMPLE, TlsMode.MUTUAL)
         servers.append(
             GatewayServer(
@@ -188,6 +193,7 @@ def read_gateway(part: Part, written: Written) -> None:
                 credential=tls.text("credentialName", required=needs_name) if tls else "",
                 minimum_protocol=_tls_version(tls),
                 ciphers=tls.texts("cipherSuites") if tls else (),
+                login=login,
             )
         )
     written.gateways.append(Gateway(namespace, name, spec.strings("selector"), tuple(servers), part))

@@ -60,3 +60,5 @@ class Written:
     virtual_services: list[VirtualService] = field(default_factory=list)
     rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    data: bytes = b""
+    """The file that is being read: where YAML within its YAML stands is found in it."""

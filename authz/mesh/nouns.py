@@ -13,6 +13,7 @@ from authz.core.attributes import Workload
 from authz.core.errors import NOWHERE, Location
 from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
+from authz.mesh.login import Login
 
 
 class Protocol(StrEnum):
@@ -172,6 +173,8 @@ class GatewayServer:
     minimum_protocol: str = "TLSV1_2"
     ciphers: tuple[str, ...] = ()
     routes: tuple[RouteHost, ...] = ()
+    login: Login | None = None
+    """How people sign in there with a browser; None: they do not."""
 
     @property
     def is_egress(self) -> bool:
@@ -281,6 +284,12 @@ class Mesh:
     def gateways(self) -> tuple[MeshWorkload, ...]:
         """Workloads that are gateways."""
         return tuple(w for w in self.workloads if w.is_gateway)
+
+    @property
+    def logins(self) -> tuple[Login, ...]:
+        """Every login at a gateway, each once."""
+        found = (server.login for gateway in self.gateways for server in gateway.servers)
+        return tuple(dict.fromkeys(login for login in found if login is not None))
 
     @property
     def egress_gateway(self) -> MeshWorkload | None:

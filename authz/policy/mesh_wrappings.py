@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from authz.core.errors import Problem
 from authz.documents import reading
+from authz.documents.embedded import embedded_origin
 from authz.documents.reading import Document, Kind, Node, Scalar, read_documents
 from authz.documents.schema import Notes, given, text_of
 
@@ -84,20 +85,9 @@ def _in_config_map(
         Notes(document, problems, f"ConfigMap {name}").error("RE-14", mesh, "`data.mesh` is a text with YAML in it")
         return
     prefix = f"{document.prefix}.data.mesh" if document.prefix else "data.mesh"
-    embedded = read_documents(document.file, mesh.value.encode(), problems, origin=_origin(mesh, data))
+    embedded = read_documents(document.file, mesh.value.encode(), problems, origin=embedded_origin(mesh, data))
     for inner in embedded:
         yield WrittenMesh(replace(inner, number=document.number, prefix=prefix), inner.root, None, f"ConfigMap {name}")
-
-
-def _origin(mesh: Scalar, data: bytes) -> tuple[int, int]:
-    """Where an embedded text begins: below its ``|``, indented; of a quoted text only the line is known."""
-    if mesh.style not in ("|", ">"):
-        return mesh.line, 1
-    lines = data.decode("utf-8").splitlines()
-    written = next((line for line in lines[mesh.line :] if line.strip()), "")
-    text_line = next((line for line in mesh.value.splitlines() if line.strip()), "")
-    indented = len(written) - len(written.lstrip()) - (len(text_line) - len(text_line.lstrip()))
-    return mesh.line + 1, indented + 1
 
 
 def _check_proxy_config(document: Document, root: reading.Mapping, problems: list[Problem]) -> None:

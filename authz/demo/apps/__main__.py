@@ -30,7 +30,7 @@ def build(name: str, version: str, to: Mapping[str, str]) -> Starlette:
         to: name of a called service to its URL; the sidecar's loopback ports.
     """
     if name == "productpage":
-        return productpage(to.get("details", ""), to.get("reviews", ""), to.get("issuer", ""))
+        return productpage(to.get("details", ""), to.get("reviews", ""))
     if name == "details":
         return details(to.get("books", ""))
     if name == "reviews":

@@ -11,6 +11,8 @@ from importlib import resources
 from authz.demo.apps.calls import AppReply
 
 MOST_STARS = 5
+SIGN_IN = "/productpage"
+"""Whoever opens it without a session is led to the issuer by the gateway, and back to it."""
 STYLE = resources.files("authz.demo.apps").joinpath("style.css").read_text(encoding="utf-8")
 
 
@@ -27,7 +29,7 @@ class Visitor:
         return bool(self.name)
 
 
-def page(title: str, visitor: Visitor, sign_in_url: str, body: str) -> str:
+def page(title: str, visitor: Visitor, body: str) -> str:
     """Frame ``body`` (HTML) with head, navigation and sign-in state."""
     if visitor.is_signed_in:
         links = '<a href="/admin">Moderation</a>' if visitor.role == "moderator" else ""
@@ -37,7 +39,7 @@ def page(title: str, visitor: Visitor, sign_in_url: str, body: str) -> str:
             '<form method="post" action="/logout"><button class="plain">Sign out</button></form>'
         )
     else:
-        who = f'<a class="button" href="{escape(sign_in_url)}">Sign in</a>'
+        who = f'<a class="button" href="{SIGN_IN}">Sign in</a>'
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -49,12 +51,12 @@ def page(title: str, visitor: Visitor, sign_in_url: str, body: str) -> str:
     )
 
 
-def landing(visitor: Visitor, sign_in_url: str) -> str:
+def landing(visitor: Visitor) -> str:
     """The page that everybody may see."""
     if visitor.is_signed_in:
         action = '<a class="button" href="/productpage">Open The Comedy of Errors</a>'
     else:
-        action = f'<a class="button" href="{escape(sign_in_url)}">Sign in to read</a>'
+        action = f'<a class="button" href="{SIGN_IN}">Sign in to read</a>'
     body = (
         "<h1>One book, six services, and a policy for each edge</h1>"
         '<p class="lead">Every call behind this page goes from Envoy to Envoy over mutual TLS, and each one is decided '
@@ -68,12 +70,10 @@ def landing(visitor: Visitor, sign_in_url: str) -> str:
         '<section class="sheet"><h2>nobody</h2><p>Without a token <a href="/productpage">the product page</a> answers '
         "403, and <code>/internal</code> answers 403 to all.</p></section></div>"
     )
-    return page("Welcome", visitor, sign_in_url, body)
+    return page("Welcome", visitor, body)
 
 
-def product(
-    visitor: Visitor, sign_in_url: str, details: AppReply, reviews: AppReply, hidden: frozenset[str], request_id: str
-) -> str:
+def product(visitor: Visitor, details: AppReply, reviews: AppReply, hidden: frozenset[str], request_id: str) -> str:
     """The product page: a book, its details, and what reviewers say."""
     body = (
         "<h1>The Comedy of Errors</h1>"
@@ -87,10 +87,10 @@ def product(
         f'<p class="served">Request <code>{escape(request_id or "unknown")}</code>: the decisions of every hop carry '
         "this id.</p>"
     )
-    return page("The Comedy of Errors", visitor, sign_in_url, body)
+    return page("The Comedy of Errors", visitor, body)
 
 
-def admin(visitor: Visitor, sign_in_url: str, reviewers: tuple[str, ...], hidden: frozenset[str]) -> str:
+def admin(visitor: Visitor, reviewers: tuple[str, ...], hidden: frozenset[str]) -> str:
     """The moderators' page."""
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{'hidden' if name in hidden else 'shown'}</td><td>"
@@ -104,7 +104,7 @@ def admin(visitor: Visitor, sign_in_url: str, reviewers: tuple[str, ...], hidden
         'policy.</p><div class="sheet"><table><thead><tr><th scope="col">Reviewer</th><th scope="col">State</th>'
         f'<th scope="col">Change</th></tr></thead><tbody>{rows}</tbody></table></div>'
     )
-    return page("Moderation", visitor, sign_in_url, body)
+    return page("Moderation", visitor, body)
 
 
 def _details(answer: AppReply) -> str:

@@ -1,13 +1,14 @@
 """
 productpage: the HTML page of Bookinfo and its small JSON API, as in Istio's sample.
 
-It checks no token itself: the ingress gateway does, and hands over ``x-jwt-user`` and ``x-jwt-role``, which a client
-cannot forge because the gateway removes them from every request (RA-49). Only the gateway may call this service.
+It signs nobody in and checks no token: the ingress gateway does both, and hands over ``x-jwt-user`` and
+``x-jwt-role``, which a client cannot forge because the gateway removes them from every request (RA-49). Only the
+gateway may call this service.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs
 
 import httpx
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from authz.demo.apps.calls import SESSION_COOKIE, AppReply, ask, client, forwarded_headers
+from authz.demo.apps.calls import AppReply, ask, client, forwarded_headers
 from authz.demo.apps.health_answer import health
 from authz.demo.apps.pages import STYLE, Visitor, admin, landing, product
 from authz.demo.apps.reviews import TEXTS
@@ -33,9 +34,6 @@ ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#2b4a9b"/>'
     '<path d="M4 3h4a2 2 0 0 1 0 10H4z" fill="#fff"/></svg>'
 )
-MOST_COOKIE_BYTES = 4000
-SESSION_SECONDS = 3500
-"""A little less than the issuer's tokens live: an expired one would be answered 401 on every page."""
 SAFE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'",
     "cache-control": "no-store",
@@ -43,12 +41,11 @@ SAFE_HEADERS = {
 
 
 class Productpage:
-    """The application's state: who is called, who signs people in, and which reviews are hidden."""
+    """The application's state: who is called, and which reviews are hidden."""
 
-    def __init__(self, details_url: str, reviews_url: str, issuer_url: str) -> None:
+    def __init__(self, details_url: str, reviews_url: str) -> None:
         self.details_url = details_url
         self.reviews_url = reviews_url
-        self.issuer_url = issuer_url
         self.hidden: frozenset[str] = frozenset()
         self.http: httpx.AsyncClient
 
@@ -56,43 +53,25 @@ class Productpage:
 
     async def landing(self, request: Request) -> Response:
         """``GET /``: the start page."""
-        return _html(landing(_visitor(request), self._sign_in_url(request)))
+        return _html(landing(_visitor(request)))
 
     async def product(self, request: Request) -> Response:
         """``GET /productpage``: the book with its details and reviews."""
         details = await self._details(request, 0)
         reviews = await self._reviews(request, 0)
         request_id = request.headers.get("x-request-id", "")
-        body = product(_visitor(request), self._sign_in_url(request), details, reviews, self.hidden, request_id)
+        body = product(_visitor(request), details, reviews, self.hidden, request_id)
         return _html(body)
 
     async def admin(self, request: Request) -> Response:
         """``GET /admin``: who may hide reviewers."""
-        return _html(admin(_visitor(request), self._sign_in_url(request), REVIEWERS, self.hidden))
+        return _html(admin(_visitor(request), REVIEWERS, self.hidden))
 
     async def moderate(self, request: Request) -> Response:
         """``POST`` of the form there: hide or show a reviewer."""
         form = parse_qs((await request.body()).decode("utf-8", "replace"))
         self._hide(request.path_params["reviewer"], form.get("hidden") == ["yes"])
         return RedirectResponse("/admin", SEE_OTHER)
-
-    async def login(self, request: Request) -> Response:
-        """End of OpenID Connect's form_post: the browser brings the token and keeps it as a cookie."""
-        form = parse_qs((await request.body()).decode("ascii", "replace"))
-        token = form.get("id_token", [""])[0]
-        if not token or len(token) > MOST_COOKIE_BYTES:
-            return JSONResponse({"error": "expected `id_token`"}, 400)
-        response = RedirectResponse("/productpage", SEE_OTHER)
-        response.set_cookie(
-            SESSION_COOKIE, token, httponly=True, secure=True, samesite="lax", path="/", max_age=SESSION_SECONDS
-        )
-        return response
-
-    async def logout(self, request: Request) -> Response:
-        """Forget the session."""
-        response = RedirectResponse("/", SEE_OTHER)
-        response.delete_cookie(SESSION_COOKIE, path="/")
-        return response
 
     # --- API --------------------------------------------------------------------------------------------------------
 
@@ -146,27 +125,15 @@ class Productpage:
         self.hidden = self.hidden | {reviewer} if hide else self.hidden - {reviewer}
         return True
 
-    def _sign_in_url(self, request: Request) -> str:
-        scheme = request.headers.get("x-forwarded-proto", "http")
-        query = {
-            "client_id": "bookinfo",
-            "response_type": "id_token",
-            "response_mode": "form_post",
-            "scope": "openid",
-            "redirect_uri": f"{scheme}://{request.headers.get('host', '')}/login",
-        }
-        return f"{self.issuer_url}/authorize?{urlencode(query)}"
 
-
-def productpage(details_url: str, reviews_url: str, issuer_url: str) -> Starlette:
+def productpage(details_url: str, reviews_url: str) -> Starlette:
     """
     Make the application.
 
     Args:
         details_url, reviews_url: loopback ports of the sidecar that lead to these services.
-        issuer_url: where a browser signs in.
     """
-    it = Productpage(details_url, reviews_url, issuer_url)
+    it = Productpage(details_url, reviews_url)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -178,8 +145,6 @@ def productpage(details_url: str, reviews_url: str, issuer_url: str) -> Starlett
         _route("/", it.landing),
         _route("/index.html", it.landing),
         _route("/productpage", it.product),
-        _route("/login", it.login, "POST"),
-        _route("/logout", it.logout, "POST"),
         _route("/admin", it.admin),
         _route("/admin/reviews/{reviewer}", it.moderate, "POST"),
         _route(api, it.products),
