@@ -17,8 +17,18 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterDnsLookupFamily,
     ClusterEdsClusterConfig,
 )
-from envoy_data_plane.envoy.config.core.v3 import DataSource, HttpUri, WatchedDirectory
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation as RequestMutation
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+    HttpUri,
+    WatchedDirectory,
+)
 from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation, Mutations
+from envoy_data_plane.envoy.extensions.filters.http.header_to_metadata.v3 import Config, ConfigKeyValuePair, ConfigRule
 from envoy_data_plane.envoy.extensions.filters.http.oauth2.v3 import (
     CookieConfig,
     CookieConfigs,
@@ -32,7 +42,7 @@ from envoy_data_plane.envoy.extensions.filters.http.oauth2.v3 import (
 )
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import GenericSecret, SdsSecretConfig, Secret
-from envoy_data_plane.envoy.type.matcher.v3 import PathMatcher, RegexMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import PathMatcher, RegexMatchAndSubstitute, RegexMatcher, StringMatcher
 
 from authz.envoy.http_options import http1_upstream
 from authz.envoy.messages import assignment, at, followed_file, pack, seconds
@@ -52,14 +62,23 @@ COOKIES = {
 }
 """The prefix has browsers refuse such a cookie from another host of the domain: nobody can plant a session."""
 ISSUER_SECONDS = 5
+ID_TOKEN_HEADER = "x-authz-id-token"  # noqa: S105  # a name
+"""Between two filters of the gateway alone."""
+_METADATA = "authz.login"
+_OWN_QUERY = r".*[?&]access_token=.*"
+"""Where RequestAuthentication looks for a token by default, besides the header."""
 
 
-def login_filter(login: Login, hosts: tuple[str, ...], options: RenderOptions) -> HttpFilter:
+def login_filters(login: Login, hosts: tuple[str, ...], options: RenderOptions) -> tuple[HttpFilter, ...]:
     """
-    The filter of a gateway's server with a login. Its issuer's endpoints must be among the options.
+    The filters of a gateway's server with a login, first of all. Its issuer's endpoints must be among the options.
 
     ``hosts`` are those of the server: a browser is sent back to no other one.
     """
+    return _oauth2(login, hosts, options), *_tidied(login)
+
+
+def _oauth2(login: Login, hosts: tuple[str, ...], options: RenderOptions) -> HttpFilter:
     endpoints = options.logins[login.issuer]
     takes_id = login.token is LoginToken.ID
     config = OAuth2Config(
@@ -80,8 +99,11 @@ def login_filter(login: Login, hosts: tuple[str, ...], options: RenderOptions) -
         auth_scopes=list(login.scopes),
         use_refresh_token=True,
         forward_bearer_token=not takes_id,
-        forward_id_token=OAuth2TokenForwarding(header="Authorization") if takes_id else None,
-        pass_through_matcher=[HeaderMatcher(name="authorization", present_match=True)],
+        forward_id_token=OAuth2TokenForwarding(header=ID_TOKEN_HEADER) if takes_id else None,
+        pass_through_matcher=[
+            HeaderMatcher(name="authorization", present_match=True),
+            HeaderMatcher(name=":path", string_match=StringMatcher(safe_regex=RegexMatcher(regex=_OWN_QUERY))),
+        ],
         allow_failed_matcher=[
             HeaderMatcher(name="sec-fetch-mode", present_match=True, invert_match=True),
             HeaderMatcher(name=":method", string_match=StringMatcher(exact="OPTIONS")),
@@ -94,6 +116,39 @@ def login_filter(login: Login, hosts: tuple[str, ...], options: RenderOptions) -
         allowed_redirect_domains=[] if "*" in hosts else list(hosts),
     )
     return HttpFilter(name="envoy.filters.http.oauth2", typed_config=pack(OAuth2(config=config)))
+
+
+def _tidied(login: Login) -> tuple[HttpFilter, HttpFilter]:
+    """
+    Take the session's cookies out of the request: Envoy 1.40 decrypts them and hands them on, the refresh token, too.
+
+    The ``cookie`` header without them goes into metadata and from there into a header again, unless nothing is left. An
+    ID token goes the same way: Envoy cannot put it into the header by which a request passes the login.
+    """
+    names = "|".join(re.escape(name) for name in COOKIES.values())
+    rules = [_kept("cookie", f"(^|; ?)({names})(\\.[^=;]*)?=[^;]*", "")]
+    headers = [_written("cookie", HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD)]
+    if login.token is LoginToken.ID:
+        rules.append(_kept(ID_TOKEN_HEADER, "^", "Bearer "))
+        headers.append(_written("authorization", HeaderValueOptionHeaderAppendAction.ADD_IF_ABSENT, ID_TOKEN_HEADER))
+    mutations = Mutations(request_mutations=[RequestMutation(append=header) for header in headers])
+    return (
+        HttpFilter(name="envoy.filters.http.header_to_metadata", typed_config=pack(Config(request_rules=rules))),
+        HttpFilter(name="envoy.filters.http.header_mutation", typed_config=pack(HeaderMutation(mutations=mutations))),
+    )
+
+
+def _kept(header: str, pattern: str, substitution: str) -> ConfigRule:
+    """A header out of the request into metadata, every match of a pattern replaced."""
+    rewrite = RegexMatchAndSubstitute(pattern=RegexMatcher(regex=pattern), substitution=substitution)
+    pair = ConfigKeyValuePair(metadata_namespace=_METADATA, key=header, regex_value_rewrite=rewrite)
+    return ConfigRule(header=header, on_header_present=pair, remove=True)
+
+
+def _written(header: str, action: HeaderValueOptionHeaderAppendAction, key: str = "") -> HeaderValueOption:
+    """A header of what was kept by ``key``, its own name by default; none where nothing was."""
+    value = f"%DYNAMIC_METADATA({_METADATA}:{key or header})%"
+    return HeaderValueOption(header=HeaderValue(key=header, value=value), append_action=action)
 
 
 def _cookie_configs() -> CookieConfigs:

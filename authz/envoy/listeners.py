@@ -15,7 +15,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 
 from authz.core.resources import MtlsMode
 from authz.envoy import naming, routes
-from authz.envoy.browser_login import login_filter
+from authz.envoy.browser_login import login_filters
 from authz.envoy.clusters import dns_cache
 from authz.envoy.connection import Role, http_filter, tcp_filters
 from authz.envoy.messages import pack, seconds, socket_address
@@ -119,7 +119,7 @@ def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: 
             workload,
             mesh.config,
             options,
-            first_filters=(login_filter(server.login, server.hosts, options),) if server.login else (),
+            first_filters=login_filters(server.login, server.hosts, options) if server.login else (),
         )
         web = web_server(server) if server.tls is not TlsMode.DISABLE else None
         chains = [FilterChain(name="web", transport_socket=web, filters=[http])]

@@ -40,6 +40,7 @@ _JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
     "ext_authz_",
 )
 _MICRO = 1e-3
+_UNAUTHORIZED = 401
 
 
 class NotAnEntry(ValueError):
@@ -103,15 +104,17 @@ class LogEntry(NamedTuple):
     @property
     def is_decided(self) -> bool:
         """
-        Whether it reached the filters: what Envoy's codec refused did not, and no policy was asked.
+        Whether it reached the filters: what Envoy's codec refused did not, nor what a browser login answered itself.
 
-        Those are requests without a method, and 4xx answers that neither a filter nor an upstream nor a route gave.
+        The others are requests without a method, and 4xx answers that neither a filter nor an upstream nor a route gave. The
+        401 of a login has its reason in free words; what did reach the filters has their version.
         """
         enforced, http = self.enforced, self.attributes.http
         if enforced.results or http is None or enforced.is_denied or enforced.audit is not None:
             return True
-        early = enforced.details.startswith(("http1.", "http2.", "http3.")) or enforced.details in _EARLY
-        return bool(http.method) and not early
+        early = enforced.details.startswith(("http1.", "http2.", "http3.", "oauth.")) or enforced.details in _EARLY
+        is_login = enforced.status == _UNAUTHORIZED and not enforced.version and enforced.details != "via_upstream"
+        return bool(http.method) and not early and not is_login
 
 
 _EARLY = frozenset(

@@ -46,6 +46,8 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
     failure: str = ""
+    cookies: tuple[str, ...] = ()
+    """Every ``set-cookie``."""
 
     @property
     def decision_id(self) -> str:
@@ -89,7 +91,8 @@ def send(
         connection.endheaders(body or None)
         response = connection.getresponse()
         content = response.read().decode("utf-8", "replace")
-        return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, found, content, cookies=tuple(response.headers.get_all("set-cookie", ())))
     except (OSError, http.client.HTTPException) as error:
         return Reply(failure=how_it_ended(error))
     finally:

@@ -1,8 +1,6 @@
 """Scenarios at the ingress gateway: tokens, roles, paths, and headers that pretend."""
 
-import re
 from collections.abc import Iterator
-from urllib.parse import urlencode
 
 from authz.core.attributes import read_field
 from authz.demo.checks.scenario import Scenario, visit
@@ -24,8 +22,7 @@ def _tokens() -> Iterator[Scenario]:
     yield visit(group, "the product page without a token", "403 no ALLOW", page)
     yield visit(group, "with Alice's token", "200", page, "alice")
     yield Scenario(group, "the page holds details and reviews", "book, reviews, price from outside", _whole_page)
-    yield Scenario(group, "the token may come in the browser's cookie", "200", _cookie)
-    yield Scenario(group, "signing in as a browser does", "303, then 200", _signing_in)
+    yield Scenario(group, "the token may come in a cookie", "200", _cookie)
     yield visit(group, "expired", "401 token", page, "expired")
     yield visit(group, "for another audience", "403 token", page, "wrong audience")
     yield visit(group, "signed with another key under the same kid", "401 token", page, "forged")
@@ -51,18 +48,6 @@ async def _whole_page(world: World) -> str:
 async def _cookie(world: World) -> str:
     cookie = [("cookie", f"theme=dark; bookinfo_session={world.token('alice')}")]
     return await world.outcome(await world.visit("/productpage", headers=cookie))
-
-
-async def _signing_in(world: World) -> str:
-    """OpenID Connect's form_post: the issuer's page carries the token to /login, which keeps it as a cookie."""
-    target = f"https://localhost:{world.layout.ingress_port}/login"
-    page = await world.issuer("POST", "/authorize", urlencode({"redirect_uri": target, "person": "bob"}).encode())
-    token = re.search(r'name="id_token" value="([^"]+)"', page.body)
-    if token is None:
-        return f"the issuer gave no token: {page.status}"
-    signed_in = await world.visit("/login", method="POST", body=urlencode({"id_token": token[1]}).encode())
-    cookie = signed_in.headers.get("set-cookie", "").partition(";")[0]
-    return f"{signed_in.status}, then {(await world.visit('/admin', headers=[('cookie', cookie)])).status}"
 
 
 async def _two_tokens(world: World) -> str:

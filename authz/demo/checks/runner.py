@@ -12,6 +12,7 @@ from authz.demo.checks.incidents import incidents
 from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.modes import mode_scenarios
 from authz.demo.checks.scenario import Scenario
+from authz.demo.checks.signing_in import login_scenarios
 from authz.demo.checks.world import World
 from authz.demo.programs import envoy_shows_roots
 from authz.envoy.options import Authz, Secrets
@@ -45,6 +46,7 @@ def all_scenarios(
 ) -> Iterator[Scenario]:
     """Yield every scenario in the order of the table; the rough ones come last."""
     yield from door_scenarios()
+    yield from login_scenarios()
     yield from mesh_scenarios(enforce=enforce)
     yield from findings(enforce=enforce)
     if secrets is Secrets.SDS:
