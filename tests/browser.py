@@ -34,12 +34,19 @@ def chromium() -> Iterator[Any]:
 
 
 def open_context(
-    browser: Any, base: str, complaints: list[str], *, width: int = 1280, height: int = 800, **options: Any
+    browser: Any,
+    base: str | tuple[str, ...],
+    complaints: list[str],
+    *,
+    width: int = 1280,
+    height: int = 800,
+    **options: Any,
 ) -> Any:
     """A page in a context of its own; errors, warnings, dialogues and requests to elsewhere go to ``complaints``."""
+    bases = (base,) if isinstance(base, str) else base
     page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
     page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-    page.on("request", lambda r: None if r.url.startswith((base, "data:")) else complaints.append(r.url))
+    page.on("request", lambda r: None if r.url.startswith((*bases, "data:")) else complaints.append(r.url))
     return page

@@ -27,6 +27,7 @@ from authz.envoy.render import Native, modes_of, render_all
 from authz.identity.registration import UnixPeer, granted, read_entries
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh, MeshWorkload
+from tests.mesh.meshes import logins
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
@@ -42,6 +43,7 @@ KEYS = {
     "web": {"web-certificates"},
     "outside": {"outside"},
     "certs-bookinfo-web": {"web-certificates", "ingressgateway"},
+    "certs-bookinfo-login": {"web-certificates", "ingressgateway", "issuer"},
     "issuer": {"issuer"},
 }
 """Volumes with private keys: who mounts them."""
@@ -184,7 +186,11 @@ def test_the_key_of_a_proxy_is_in_no_file() -> None:
     """Envoy gets it by SDS: there is no volume for it."""
     names = {w.name for w in MESH.workloads}
     assert not {volume for volume in COMPOSE["volumes"] if volume.removeprefix("certs-") in names}
-    assert {name for name in rendered_here() if name.startswith("sds/")} == {"sds/bookinfo-web.yaml"}
+    assert {name for name in rendered_here() if name.startswith("sds/")} == {
+        "sds/bookinfo-web.yaml",
+        "sds/bookinfo-login.client-secret.yaml",
+        "sds/bookinfo-login.hmac.yaml",
+    }
 
 
 @pytest.mark.parametrize(("volume", "makers"), SOCKETS.items(), ids=SOCKETS)
@@ -254,22 +260,22 @@ def test_both_replicas_are_asked_on_the_sockets_they_listen_on() -> None:
 @cache
 def rendered_here() -> dict[str, bytes]:
     """What the service ``configuration`` writes."""
-    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS)
+    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, logins=logins(MESH))
     return rendered(layout, read_engine(layout))
 
 
 def test_only_endpoint_files_differ_from_those_of_the_process_demo() -> None:
     """Byte by byte (XA-190)."""
-    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS)
+    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, logins=logins(MESH))
     processes = render_all(MESH, modes_of(read_engine(layout)), options(layout))
     for name, content in rendered_here().items():
         if not name.startswith("eds/"):
             assert content == processes[name], name
-    assert {name.partition("/")[0] for name in rendered_here()} == {"envoy", "lds", "eds", "sds"}
+    assert {name.partition("/")[0] for name in rendered_here()} == {"envoy", "lds", "eds", "sds", "login"}
 
 
 def test_endpoints_are_those_of_the_repository() -> None:
-    layout = Layout(ROOT, ROOT / "policies", MESH)
+    layout = Layout(ROOT, ROOT / "policies", MESH, logins=logins(MESH))
     for name, content in rendered(layout, read_engine(layout)).items():
         if name.startswith("eds/") and name != f"eds/{OTLP_CLUSTER}.yaml":  # nobody else's proxies have a collector
             assert content == (ROOT / "envoy-configs" / name.replace("eds/", "eds-compose/")).read_bytes(), name
@@ -287,6 +293,8 @@ def test_the_mesh_has_no_way_out_but_the_egress_gateway() -> None:
     on = {name: set(service.get("networks", ())) for name, service in SERVICES.items()}
     assert {name for name, networks in on.items() if "outside" in networks} == {"egressgateway", "outside"}
     assert {name for name, networks in on.items() if "front" in networks} == {"ingressgateway"}
+    assert {name for name, networks in on.items() if "login" in networks} == {"ingressgateway", "control"}
+    assert COMPOSE["networks"]["login"]["internal"] is True
     assert {name for name, networks in on.items() if {"mesh", "control"} <= networks} == set()
 
 

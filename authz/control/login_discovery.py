@@ -12,14 +12,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
-
 from authz.core.errors import FetchError, LoadError, Location, Problem, Severity
 from authz.envoy.browser_login import kept_file
 from authz.mesh.login import Login, LoginEndpoints
 from authz.mesh.nouns import Mesh
 from authz.mesh.read_login import is_usable_url
-from authz.sources.keys.fetch import fetch_json
+from authz.sources.keys.fetch import fetch_json, public_roots
 
 ANSWER_SECONDS = 5.0
 """For one attempt to get a document."""
@@ -86,7 +84,7 @@ async def _discovered(login: Login, out: Path, ends: float) -> LoginEndpoints:
 def _ssl_context(login: Login, out: Path) -> ssl.SSLContext:
     """Trust what Envoy will trust. Raises FetchError."""
     if not login.ca_certificates:
-        return httpx.create_ssl_context()
+        return public_roots()
     path = out / login.ca_certificates
     try:
         return ssl.create_default_context(cafile=path)

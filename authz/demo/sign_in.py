@@ -36,7 +36,7 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CodeRequest:
     """What an authorization request asks for, checked (RFC 6749, section 4.1.1; RFC 7636, section 4.3)."""
 
     redirect_uri: str
@@ -50,11 +50,11 @@ class Provider:
     """Codes and refresh tokens that were given and not used yet. ``client`` None: there is no sign-in."""
 
     client: Client | None = None
-    _codes: dict[str, tuple[str, Asked, float]] = field(default_factory=dict)
+    _codes: dict[str, tuple[str, CodeRequest, float]] = field(default_factory=dict)
     _refresh: dict[str, str] = field(default_factory=dict)
     _sessions: dict[str, str] = field(default_factory=dict)
 
-    def asked(self, query: Mapping[str, str]) -> Asked:
+    def asked(self, query: Mapping[str, str]) -> CodeRequest:
         """Check an authorization request. Raises GrantError, which must not be sent to its redirect URI."""
         if self.client is None or query.get("client_id") != self.client.client_id:
             raise GrantError("unauthorized_client", "this issuer does not know the client")
@@ -65,9 +65,9 @@ class Provider:
             raise GrantError("unsupported_response_type", "`response_type` is `code`")
         if query.get("code_challenge_method") != "S256" or not query.get("code_challenge"):
             raise GrantError("invalid_request", "a `code_challenge` with the method S256 is needed")
-        return Asked(target, query.get("state", ""), query["code_challenge"], query.get("nonce", ""))
+        return CodeRequest(target, query.get("state", ""), query["code_challenge"], query.get("nonce", ""))
 
-    def answer(self, asked: Asked, person: str, now: float) -> str:
+    def answer(self, asked: CodeRequest, person: str, now: float) -> str:
         """Where to send the browser of a person who signed in."""
         code = secrets.token_urlsafe(24)
         self._codes = {one: given for one, given in self._codes.items() if given[2] > now}

@@ -5,7 +5,7 @@ import re
 from urllib.parse import urlsplit
 
 from authz.documents.accessors import Part
-from authz.documents.embedded import embedded_origin
+from authz.documents.inner_yaml import embedded_origin
 from authz.documents.reading import Kind, Mapping, Scalar, read_documents
 from authz.documents.schema import Notes, given
 from authz.mesh.kind_parts import CODES

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from authz.core.errors import Problem
 from authz.documents import reading
-from authz.documents.embedded import embedded_origin
+from authz.documents.inner_yaml import embedded_origin
 from authz.documents.reading import Document, Kind, Node, Scalar, read_documents
 from authz.documents.schema import Notes, given, text_of
 

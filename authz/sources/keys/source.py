@@ -15,11 +15,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
-import httpx
-
 from authz.core.errors import FetchError
 from authz.core.resources import JwtRule
-from authz.sources.keys.fetch import discover_key_uri, fetch_json
+from authz.sources.keys.fetch import discover_key_uri, fetch_json, public_roots
 from authz.sources.keys.http_proxy import NO_PROXIES, Proxies
 from authz.sources.keys.needs import KeyNeed, key_needs
 from authz.sources.keys.schedule import REFRESH_SECONDS, refresh_delay, retry_delay
@@ -266,8 +264,7 @@ class KeySource(Generic[K, S]):
                 except OSError as error:  # ssl.SSLError included
                     raise FetchError(f"CA bundle `{path}`: {error.strerror or error}") from error
         if self._public_roots is None:
-            # Reading all public roots takes tens of milliseconds: not in the event loop.
-            self._public_roots = await asyncio.to_thread(httpx.create_ssl_context)
+            self._public_roots = await asyncio.to_thread(public_roots)
         return self._public_roots
 
     async def _wait_for_turn(self, source: _Source[K]) -> None:
