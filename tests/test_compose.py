@@ -440,13 +440,13 @@ def test_the_renderer_can_write_whatever_it_renders_and_proxies_get_the_addresse
 @cache
 def native_files() -> dict[str, bytes]:
     """What ``configuration`` writes, less the issuer's keys."""
-    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, enforce=Enforce.NATIVE)
+    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, enforce=Enforce.NATIVE, logins=logins(MESH))
     engine = read_engine(layout)
     return render_all(MESH, modes_of(engine), rendering(layout), Native(engine))
 
 
 def test_native_configuration_is_that_of_the_process_demo_byte_by_byte() -> None:
-    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, enforce=Enforce.NATIVE)
+    layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, enforce=Enforce.NATIVE, logins=logins(MESH))
     engine = read_engine(layout)
     processes = render_all(MESH, modes_of(engine), options(layout), Native(engine))
     assert {name for name, content in native_files().items() if content != processes[name]} == {

@@ -15,6 +15,7 @@ from authz.control.envoy_validation import Validator
 from authz.control.login_discovery import discover_logins
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule, MtlsMode
+from authz.envoy.browser_login import kept_file
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
@@ -42,7 +43,7 @@ from authz.tokens.jwks import read_key_set
 
 _log = logging.getLogger("authz.render")
 ISSUER_PATIENCE_SECONDS = 5.0
-"""For the issuer of a login, which may be starting at the same time."""
+"""For the issuer of a login, which may be starting at the same time; none where what it said is kept."""
 AGAIN_SECONDS = 1.0
 """The pause after files could not be written, for instance on a full disk."""
 
@@ -227,7 +228,9 @@ class MeshFollower:
         """Ask the issuers of browser logins when these change. Raises LoadError."""
         if mesh.logins == self._logins:
             return
-        found, remarks = await discover_logins(mesh, self._out, patience_seconds=ISSUER_PATIENCE_SECONDS)
+        is_kept = all((self._out / kept_file(login)).exists() for login in mesh.logins)
+        patience = 0.0 if is_kept else ISSUER_PATIENCE_SECONDS
+        found, remarks = await discover_logins(mesh, self._out, patience_seconds=patience)
         for line in remarks:
             self._say(f"kept      {line}")
         self._options, self._logins = replace(self._options, logins=found), mesh.logins

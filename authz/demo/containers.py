@@ -142,10 +142,10 @@ def outside(layout: Layout) -> None:
 
 def configuration(layout: Layout) -> None:
     """Render for ever: listeners follow PeerAuthentication. Broken policies change nothing and are reported."""
-    take_kept(layout)
     if layout.enforce is Enforce.NATIVE:
         asyncio.run(follow(layout))
         return
+    take_kept(layout)
     seen: tuple[tuple[str, int, int], ...] = ()
     layout = replace(layout, logins=asyncio.run(discover_logins(layout.mesh, layout.state))[0])
     while True:
@@ -180,6 +180,7 @@ async def follow(layout: Layout) -> None:
 
     Exits with 1 where the policies cannot be used and there is nothing yet to keep: no proxy starts then.
     """
+    take_kept(layout)
     description = layout.state / DESCRIPTION
     follower = MeshFollower(layout.policies, description, layout.state, rendering(layout), clock=time.time, say=_say)
     try:

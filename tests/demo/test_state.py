@@ -20,6 +20,7 @@ from authz.demo.prepare import modes, plan, read_engine, read_engine_or_stop, re
 from authz.envoy.options import Secrets
 from authz.identity.registration import UnixPeer, read_entries
 from authz.local.busy import busy_ports
+from tests.mesh.meshes import logins
 
 ROOT = Path(__file__).parent.parent.parent
 MESH, POLICIES = ROOT / "envoy-configs" / "mesh.yaml", ROOT / "policies"
@@ -27,7 +28,8 @@ MESH, POLICIES = ROOT / "envoy-configs" / "mesh.yaml", ROOT / "policies"
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return plan(tmp_path_factory.mktemp("state"), POLICIES, MESH, offset=1000)
+    found = plan(tmp_path_factory.mktemp("state"), POLICIES, MESH, offset=1000)
+    return replace(found, logins=logins(found.mesh))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,23 @@ def test_listeners_follow_peer_authentication(layout: Layout) -> None:
     assert any(name.startswith("eds/ratings.") for name in disabled)
     assert "lds/ratings-v1.yaml" in changed
     assert "lds/ingressgateway.yaml" not in changed
+
+
+def test_the_issuer_and_the_gateway_share_a_secret_that_stays_and_sessions_have_a_key(layout: Layout) -> None:
+    login = layout.login
+    assert login is not None
+    issue_certificates(layout, time.time())
+    render(layout, read_engine(layout))
+    directory = layout.state / "certs" / login.credential
+    kept = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert {name: len(value) > 30 for name, value in kept.items()} == {"client-secret": True, "hmac": True}
+    issue_certificates(layout, time.time())
+    render(layout, read_engine(layout))
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == kept
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+    assert modes == {"client-secret": 0o640, "hmac": 0o600}
+    command = next(command for wave in all_commands(layout) for command in wave if command.name == "issuer")
+    assert str(directory.relative_to(layout.state) / "client-secret") in command.arguments
 
 
 def test_files_are_polled_not_watched(layout: Layout) -> None:

@@ -22,6 +22,7 @@ from authz.envoy.render import render_all
 from authz.local.children import Command
 from authz.settings.precedence import read_settings
 from authz.settings.settings import Settings
+from tests.mesh.meshes import logins
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -86,7 +87,7 @@ def test_a_proxy_that_decides_itself_is_ready_when_its_server_is(layout: Layout,
 
 
 def test_an_embedding_proxy_asks_itself(embedded: Layout) -> None:
-    files = render_all(embedded.mesh, options=options(embedded))
+    files = render_all(embedded.mesh, options=options(replace(embedded, logins=logins(embedded.mesh))))
     assert "eds/authz.yaml" not in files
     for workload in embedded.mesh.workloads:
         bootstrap = yaml.safe_load(files[f"envoy/{workload.name}.yaml"])["static_resources"]
