@@ -199,8 +199,8 @@ def render(
     network = {w.name: network_filters(w, policed) for w in mesh.workloads if policed and options.is_native(w)}
     mesh_native.validate(validate, out, files, network)
     _write(out, files)
-    for path in make_login_keys(out, mesh.logins):
-        terminal.remark(f"warning: nobody can log in without the client's secret: put it into `{path}`, render again")
+    for line in make_login_keys(out, mesh.logins):
+        terminal.remark(f"warning: {line}")
 
 
 def _compare(out: Path, files: dict[str, bytes]) -> NoReturn:

@@ -262,8 +262,8 @@ class MeshFollower:
         is_dynamic = options.listeners is Listeners.DYNAMIC
         if before is None or before.mesh != mesh or (before.shapes != shapes and not is_dynamic):
             files = render_all(mesh, mode_of, options, native)
-            for path in make_login_keys(self._out, mesh.logins):
-                self._say(f"missing   `{path}`: nobody can log in without the client's secret")
+            for line in make_login_keys(self._out, mesh.logins):
+                self._say(f"login     {line}")
             stale = left_over(self._out, files)
             written += write_files(self._out, files)
             for name in stale:

@@ -81,16 +81,22 @@ def make_login_keys(
     It lies beside the client's secret, and is made only where that is: without it nobody can log in.
 
     Returns:
-        The paths of client secrets that are missing. Raises OSError.
+        What is wrong with client secrets, one line each. Raises OSError.
     """
-    missing = []
+    told = []
     for login in logins:
         directory = out / "certs" / login.credential
-        if not (directory / CLIENT_SECRET).exists():
-            missing.append(str(directory / CLIENT_SECRET))
+        secret = directory / CLIENT_SECRET
+        if not secret.exists():
+            told.append(
+                f"`{secret}` is missing: nobody can log in without the client's secret; put it there, render again"
+            )
             continue
+        with contextlib.suppress(PermissionError):  # it may be for Envoy's user alone
+            if secret.read_bytes() != secret.read_bytes().strip():
+                told.append(f"`{secret}` begins or ends with blanks or a line break, which Envoy sends as part of it")
         with contextlib.suppress(FileExistsError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             with os.fdopen(os.open(directory / HMAC_KEY, flags, KEY_MODE), "w") as file:
                 file.write(random(KEY_BYTES))
-    return tuple(missing)
+    return tuple(told)

@@ -21,6 +21,7 @@ from authz.envoy.options import RenderOptions
 from authz.envoy.render import render_all
 from authz.envoy.rendered_files import make_login_keys, write_files
 from authz.mesh.description import read_mesh_description
+from authz.mesh.login import LoginEndpoints
 from authz.mesh.nouns import Mesh
 from tests.demo.serving import serving
 from tests.envoy.rig import Application, Authority, CheckServer, application, envoys, free_ports
@@ -44,6 +45,20 @@ LOGIN = """metadata:
 """
 
 
+def ask(port: int, roots: Path, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    """One request, and the answer after its body was read."""
+    context = ssl.create_default_context(cafile=roots)
+    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=10)
+    connection.putrequest("GET", path, skip_host=True)
+    for name, value in ({"host": "localhost"} | headers).items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer
+
+
 @dataclass
 class Rig:
     """A gateway, the issuer, the application behind it, and a browser's cookies."""
@@ -58,19 +73,12 @@ class Rig:
 
     def ask(self, path: str, headers: dict[str, str] | None = None, host: str = "localhost") -> tuple[int, str]:
         """A request with the cookies: status, and where it leads."""
-        context = ssl.create_default_context(cafile=self.roots)
-        connection = http.client.HTTPSConnection("localhost", self.port, context=context, timeout=10)
-        connection.putrequest("GET", path, skip_host=True)
         cookie = {"cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
-        for name, value in ({"host": host} | (cookie if self.cookies else {}) | (headers or {})).items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        answer = connection.getresponse()
-        answer.read()
+        sent = {"host": host} | (cookie if self.cookies else {}) | (headers or {})
+        answer = ask(self.port, self.roots, path, sent)
         for text in answer.headers.get_all("set-cookie", ()):
             name, _, rest = text.partition("=")
             self.cookies[name] = rest.partition(";")[0]
-        connection.close()
         self.cookies = {name: value for name, value in self.cookies.items() if value != "deleted"}
         return answer.status, answer.headers.get("location", "")
 
@@ -266,3 +274,37 @@ def test_the_id_token_may_be_the_one_and_the_secret_go_as_basic_credentials(tmp_
 def test_a_token_in_the_query_passes_by_and_is_in_no_log(gateway: Rig) -> None:
     assert gateway.ask("/page?access_token=of.ones.own", {"sec-fetch-mode": "cors"})[0] == 200
     assert "of.ones.own" not in (gateway.state / "logs" / "ingress.json").read_text()
+
+
+def test_a_key_is_made_once_beside_the_clients_secret_and_what_is_wrong_with_that_is_said(tmp_path: Path) -> None:
+    (login,) = described("https://issuer.example", Ports(), '["*"]', "").logins
+    (missing,) = make_login_keys(tmp_path, [login])
+    secret, key = (tmp_path / "certs" / "shop-login" / name for name in ("client-secret", "hmac"))
+    assert missing.startswith(f"`{secret}` is missing: ")
+    assert not secret.parent.exists()
+    secret.parent.mkdir(parents=True)
+    secret.write_text("s3cret\n")
+    (broken,) = make_login_keys(tmp_path, [login], lambda size: "k" * size)
+    assert "line break, which Envoy sends as part of it" in broken
+    assert (key.read_text(), key.stat().st_mode & 0o777) == ("k" * 32, 0o600)
+    secret.write_text("s3cret")
+    assert make_login_keys(tmp_path, [login]) == ()
+    assert key.read_text() == "k" * 32
+
+
+def test_a_gateway_without_the_clients_secret_answers_503_to_everything(tmp_path: Path) -> None:
+    mesh = described("https://issuer.example", Ports(*free_ports(12)), '["*"]', "")
+    endpoints = LoginEndpoints("https://issuer.example/a", "https://127.0.0.1:9/t")
+    write_files(tmp_path, render_all(mesh, options=RenderOptions(logins={"https://issuer.example": endpoints})))
+    authority = Authority.new()
+    authority.issue(tmp_path / "certs" / "web", "localhost")
+    authority.issue(tmp_path / "certs" / "ingress", str(mesh.workload("ingress").spiffe_id))
+    for name in ("roots", "issuer"):
+        authority.publish(tmp_path / "certs" / name / "ca.crt")
+    (tmp_path / "certs" / "shop-login").mkdir()
+    with envoys(tmp_path, "ingress") as proxies:
+        proxies["ingress"].wait_for_stat("sds.shop-login.client-secret.update_rejected", 1)
+        roots = tmp_path / "certs" / "roots" / "ca.crt"
+        port = mesh.workload("ingress").servers[0].port
+        for path, headers in (("/page", NAVIGATE), ("/", {}), ("/page", {"authorization": "Bearer of.ones.own"})):
+            assert ask(port, roots, path, headers).status == 503
