@@ -9,6 +9,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -192,6 +193,7 @@ def test_an_example_runs_beside_policies_and_a_mesh(page: str, command: str, tmp
     for name in ("policies", "envoy-configs", "docs", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "mesh.yaml").symlink_to(ROOT / "envoy-configs" / "mesh.yaml")
+    shutil.copytree(ROOT / "envoy-configs" / "login", tmp_path / "state" / "login")  # the login's issuer does not run
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True, timeout=60, check=False

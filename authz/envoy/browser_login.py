@@ -120,7 +120,7 @@ def _oauth2(login: Login, hosts: tuple[str, ...], options: RenderOptions) -> Htt
 
 def _tidied(login: Login) -> tuple[HttpFilter, HttpFilter]:
     """
-    Take the session's cookies out of the request: Envoy 1.40 decrypts them and hands them on, the refresh token, too.
+    Take the session's cookies out of the request: Envoy 1.40 hands access and ID token on in them, decrypted.
 
     The ``cookie`` header without them goes into metadata and from there into a header again, unless nothing is left. An
     ID token goes the same way: Envoy cannot put it into the header by which a request passes the login.

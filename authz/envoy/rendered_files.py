@@ -93,8 +93,11 @@ def make_login_keys(
             )
             continue
         with contextlib.suppress(PermissionError):  # it may be for Envoy's user alone
-            if secret.read_bytes() != secret.read_bytes().strip():
+            written = secret.read_bytes()
+            if written != written.strip():
                 told.append(f"`{secret}` begins or ends with blanks or a line break, which Envoy sends as part of it")
+            if b"%" in written:
+                told.append(f"`{secret}` has a `%`, which Envoy does not encode: have the issuer make another secret")
         with contextlib.suppress(FileExistsError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             with os.fdopen(os.open(directory / HMAC_KEY, flags, KEY_MODE), "w") as file:

@@ -256,7 +256,7 @@ def test_the_id_token_may_be_the_one_and_the_secret_go_as_basic_credentials(tmp_
     """
     And a gateway with hosts leads nobody back to another one.
 
-    Envoy 1.40 does not encode Basic credentials, as RFC 6749 wants: a secret of letters and digits works anyhow.
+    Envoy 1.40 does not encode Basic credentials as RFC 6749 wants: a secret of letters and digits works anyhow.
     """
     with running(tmp_path, BasicOnly(""), "[localhost]", "      token: id\n", "s3cret") as gateway:
         assert gateway.sign_in("alice") == (302, "https://localhost/page")
@@ -287,6 +287,8 @@ def test_a_key_is_made_once_beside_the_clients_secret_and_what_is_wrong_with_tha
     (broken,) = make_login_keys(tmp_path, [login], lambda size: "k" * size)
     assert "line break, which Envoy sends as part of it" in broken
     assert (key.read_text(), key.stat().st_mode & 0o777) == ("k" * 32, 0o600)
+    secret.write_text("100%")
+    assert "has a `%`" in make_login_keys(tmp_path, [login])[0]
     secret.write_text("s3cret")
     assert make_login_keys(tmp_path, [login]) == ()
     assert key.read_text() == "k" * 32

@@ -90,9 +90,15 @@ def test_what_denied_is_read_from_the_details(details: str, denied_by: str, matc
         ({"rbac": None, "method": None, "details": "http1.codec_error", "code": 400}, False),
         ({"rbac": None, "details": "missing_host_header", "code": 400}, False),
         ({"rbac": None, "details": "rbac_access_denied_matched_policy[none]", "code": 403}, True),
+        ({"rbac": None, "details": "oauth.missing_credentials", "code": 302}, False),
+        ({"rbac": None, "details": "oauth.logged_in", "code": 302}, False),
+        ({"rbac": None, "details": "CSRF_token_validation_failed", "code": 401, "version": None}, False),
+        ({"rbac": None, "details": "jwt_authn_access_denied{Jwt_is_expired}", "code": 401, "version": None}, True),
+        ({"rbac": None, "details": "via_upstream", "code": 401, "version": None}, True),
+        ({"rbac": None, "details": "direct_response", "code": 401, "version": "0123456789ab"}, True),
     ],
 )
-def test_what_the_codec_refused_was_never_decided(facts: dict[str, Any], is_decided: bool) -> None:
+def test_what_the_codec_or_a_login_answered_was_never_decided(facts: dict[str, Any], is_decided: bool) -> None:
     assert read(**facts).is_decided is is_decided
 
 
