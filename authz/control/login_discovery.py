@@ -22,6 +22,8 @@ from authz.sources.keys.fetch import fetch_json, public_roots
 ANSWER_SECONDS = 5.0
 """For one attempt to get a document."""
 AGAIN_SECONDS = 0.2
+NO_ISSUER = "ME-7"
+"""Code of the problem that an issuer gave no usable document."""
 POST, BASIC = "client_secret_post", "client_secret_basic"
 
 
@@ -55,7 +57,7 @@ async def discover_logins(
                 continue
             help_text = "start it, or see that its host can be reached and its certificate be verified from here"
             message = f"the issuer of a login cannot be used: {error}"
-            problems.append(Problem(Severity.ERROR, "ME-7", message, Location(login.issuer), help=help_text))
+            problems.append(Problem(Severity.ERROR, NO_ISSUER, message, Location(login.issuer), help=help_text))
     if problems:
         raise LoadError(problems)
     return found, tuple(remarks)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from authz.control.envoy_validation import Validator
-from authz.control.login_discovery import discover_logins
+from authz.control.login_discovery import NO_ISSUER, discover_logins
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule, MtlsMode
 from authz.envoy.browser_login import kept_file
@@ -194,6 +194,8 @@ class MeshFollower:
                 for problem in error.problems:
                     _log.error("%s", problem)
                 self._say("kept      every file as it was: the mesh description has problems")
+                if any(problem.code == NO_ISSUER for problem in error.problems):  # it may come back by itself
+                    asyncio.get_running_loop().call_later(ISSUER_PATIENCE_SECONDS, self._changed.set)
             except EnvoyError as error:
                 _log.error("%s", error)
                 self._say(f"kept      every file as it was: {error}")

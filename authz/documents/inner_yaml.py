@@ -5,7 +5,9 @@ from authz.documents.reading import Scalar
 
 def embedded_origin(text: Scalar, data: bytes) -> tuple[int, int]:
     """
-    Line and column at which an embedded text begins: below its ``|``, indented; of a quoted text only the line is known.
+    Find line and column at which an embedded text begins: below its ``|``, indented.
+
+    Of a quoted text only the line is known.
 
     ``data`` is the whole file, which is UTF-8.
     """

@@ -67,8 +67,9 @@ def landing(visitor: Visitor) -> str:
         "API, may not moderate.</p></section>"
         '<section class="sheet"><h2>bob</h2><p>A moderator: may also open <a href="/admin">/admin</a> and hide '
         "reviews.</p></section>"
-        '<section class="sheet"><h2>nobody</h2><p>Without a token <a href="/productpage">the product page</a> answers '
-        "403, and <code>/internal</code> answers 403 to all.</p></section></div>"
+        '<section class="sheet"><h2>nobody</h2><p><a href="/productpage">The product page</a> leads a browser to the '
+        "issuer, and answers 403 to a program; <code>/internal</code> answers 403 to whoever is signed in.</p>"
+        "</section></div>"
     )
     return page("Welcome", visitor, body)
 
