@@ -106,7 +106,7 @@ class LogEntry(NamedTuple):
         """
         Whether it reached the filters: what Envoy's codec refused did not, nor what a browser login answered itself.
 
-        The others are requests without a method, and 4xx answers that neither a filter nor an upstream nor a route gave. The
+        Those are requests without a method, and 4xx answers that neither a filter nor an upstream nor a route gave. The
         401 of a login has its reason in free words; what did reach the filters has their version.
         """
         enforced, http = self.enforced, self.attributes.http
