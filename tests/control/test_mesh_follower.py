@@ -11,6 +11,10 @@ from time import time
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from authz.control.envoy_validation import Validator
 from authz.control.mesh_follower import MeshFollower, fetch_key_texts, read_key_text
@@ -19,6 +23,7 @@ from authz.core.resources import JwtRule
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.tokens.signing import jwks_text, make_keys
+from tests.demo.serving import serving
 from tests.mesh.meshes import Ports, description
 
 KEYS = jwks_text(list(make_keys({"one": {"kty": "EC", "kid": "one"}}).values()))
@@ -222,3 +227,33 @@ async def test_filters_with_a_symmetric_key_are_for_owner_and_group_alone(tmp_pa
         os.umask(before)
     modes = {b'kty\\":\\"oct' in path.read_bytes(): path.stat().st_mode & 0o777 for path in followed.out.glob("*/*.*")}
     assert modes == {True: 0o640, False: 0o644}
+
+
+async def test_a_login_is_rendered_once_its_issuer_says_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.control.mesh_follower.ISSUER_PATIENCE_SECONDS", 0.1)
+    is_there: list[bool] = []
+
+    async def discovery(request: Request) -> Response:
+        base = str(request.base_url).removesuffix("/")
+        found = {"issuer": base, "authorization_endpoint": f"{base}/a", "token_endpoint": f"{base}/t"}
+        return JSONResponse(found) if is_there else Response(status_code=503)
+
+    with serving(Starlette(routes=[Route("/.well-known/openid-configuration", discovery)])) as url:
+        login = f"      issuer: {url}\n      clientId: shop\n      credentialName: shop-login\n"
+        plain = "metadata: {name: web, namespace: istio-system}"
+        more = f"metadata:\n  name: web\n  namespace: istio-system\n  annotations:\n    mesh.authz/login: |\n{login}"
+        async with following(tmp_path) as mesh:
+            fresh = tmp_path / "fresh.yaml"
+            fresh.write_text(mesh.mesh.read_text().replace(plain, more.rstrip()))
+            fresh.replace(mesh.mesh)
+            async with asyncio.timeout(30):
+                while not any(said.startswith("kept") for said in mesh.said):  # noqa: ASYNC110  # only this tells
+                    await asyncio.sleep(0.02)
+                assert not (mesh.out / "login").exists()
+                is_there.append(True)
+                while not (mesh.out / "lds" / "ingress.yaml").read_text().count(f"{url}/a"):  # noqa: ASYNC110  # a file
+                    await asyncio.sleep(0.02)
+            assert (mesh.out / "login" / "shop-login.json").exists()
+            assert any("client-secret` is missing" in said for said in mesh.said)
