@@ -14,7 +14,7 @@ from pathlib import Path
 
 from authz.core.errors import FetchError, LoadError, Location, Problem, Severity
 from authz.envoy.browser_login import kept_file
-from authz.mesh.login import Login, LoginEndpoints
+from authz.mesh.login import NO_ISSUER, Login, LoginEndpoints
 from authz.mesh.nouns import Mesh
 from authz.mesh.read_login import is_usable_url
 from authz.sources.keys.fetch import fetch_json, public_roots
@@ -22,8 +22,6 @@ from authz.sources.keys.fetch import fetch_json, public_roots
 ANSWER_SECONDS = 5.0
 """For one attempt to get a document."""
 AGAIN_SECONDS = 0.2
-NO_ISSUER = "ME-7"
-"""Code of the problem that an issuer gave no usable document."""
 POST, BASIC = "client_secret_post", "client_secret_basic"
 
 

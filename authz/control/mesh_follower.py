@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from authz.control.envoy_validation import Validator
-from authz.control.login_discovery import NO_ISSUER, discover_logins
+from authz.control.login_discovery import discover_logins
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule, MtlsMode
 from authz.envoy.browser_login import kept_file
@@ -34,7 +34,7 @@ from authz.envoy.render import (
 )
 from authz.envoy.rendered_files import left_over, make_login_keys, write_files
 from authz.mesh.description import read_mesh_description
-from authz.mesh.login import Login
+from authz.mesh.login import NO_ISSUER, Login
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot

@@ -8,6 +8,9 @@ MeshConfig of a ConfigMap. What an issuer publishes about itself is not describe
 from dataclasses import dataclass
 from enum import StrEnum
 
+NO_ISSUER = "ME-7"
+"""Code of the problem that an issuer says nothing usable of itself."""
+
 
 class LoginToken(StrEnum):
     """Which of the issuer's tokens is shown to the policies: that for APIs, or that about the person who signed in."""
