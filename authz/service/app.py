@@ -70,6 +70,7 @@ class App:
         self._settings = parts = Sections.of(settings)
         self._announce = announce
         self._clock = clock
+        self._only_records = server is None and not parts.server.listen
         self.telemetry = Telemetry()
         self.watch = Watch(clock())
         self.tracer = make_tracer(parts.otlp)
@@ -262,7 +263,7 @@ class App:
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
         rules = [rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules]
-        if self._settings.server.listen:  # what only records verifies no token
+        if not self._only_records:  # what only records verifies no token
             self.keys.update(rules)  # first, so that the rules of the snapshot find their keys
         self._inline_keys = tuple(inline_statuses(rules, snapshot.loaded_at))
         self.function.replace(snapshot)
