@@ -52,8 +52,10 @@ ALLOWED: dict[str, str] = {
     "service.native": (
         "audit core envoy.native service service.loading service.ports settings sources.access_logs telemetry wire"
     ),
+    "service.doors": "_proto admin core service service.ports settings wire",
     "service.app": (
-        "admin audit core service service.loading service.native service.ports settings sources.keys telemetry tokens"
+        "admin audit core service service.doors service.loading service.native service.ports settings sources.keys "
+        "telemetry tokens"
     ),
     "service.workers": "admin audit core envoy service service.app service.ports settings wire",
     "service.embedded": "core service service.app service.ports service.workers settings",

@@ -15,7 +15,9 @@ from authz.settings.settings import Settings
 ROOT = Path(authz.__file__).parent.parent
 PAGE = ROOT / "docs" / "threat-model.md"
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-DOORS = frozenset({"listen", "admin", "access_logs", "access_log_admin", "audit", "otlp_endpoint", "otlp_headers"})
+DOORS = frozenset(
+    {"listen", "admin", "access_logs", "access_log_admin", "http_doors", "audit", "otlp_endpoint", "otlp_headers"}
+)
 """Settings that open a door or lead out and are not files by their type."""
 
 

@@ -70,7 +70,7 @@ def judge_access(listen: str, token: str = "", *, asks_certificate: bool = False
     if token and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable()):
         raise SettingsError(f"setting `admin_token_file`: expected at least {MIN_TOKEN_LENGTH} printable characters")
     is_unix = listen.startswith("unix:")
-    is_local = is_unix or _is_loopback(listen.rpartition(":")[0])
+    is_local = is_unix or is_loopback(listen.rpartition(":")[0])
     if not is_local and not token and not asks_certificate:
         raise SettingsError(
             f"setting `admin`: `{listen}` can be reached from other machines; give a token with `admin_token_file`, "
@@ -79,7 +79,8 @@ def judge_access(listen: str, token: str = "", *, asks_certificate: bool = False
     return Access(token, checks_name=is_local and not is_unix and not token and not asks_certificate)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine under an address that no other can reach."""
     host = host.strip("[]").lower()
     if host == "localhost":
         return True
@@ -144,4 +145,4 @@ class Guard:
 def _is_local_name(host: bytes) -> bool:
     """Whether a Host header names this machine, with or without a port."""
     text = host.decode("latin-1")
-    return _is_loopback(text if text.endswith("]") or ":" not in text else text.rpartition(":")[0])
+    return is_loopback(text if text.endswith("]") or ":" not in text else text.rpartition(":")[0])

@@ -24,6 +24,9 @@ are kept as surrogate escapes, so that different bytes stay different (CS-5).
 """
 
 
+NOTHING_HIDDEN: frozenset[str] = frozenset()
+
+
 @dataclass_transform(frozen_default=True)
 def per_request(noun: type[T]) -> type[T]:
     """
@@ -72,6 +75,8 @@ class Source:
     remote_ip: str | Unknown = UNKNOWN
     """Client address as the proxy determined it (AP-41, CS-9)."""
     port: int = 0
+    is_unproven: bool = False
+    """Nobody vouches for the client's certificate, so whether there is an identity, and which, is unknown (CS-8)."""
 
     @property
     def principal(self) -> str:
@@ -108,12 +113,32 @@ class HttpRequest:
     size: int = 0
     is_partial: bool = False
     """Some headers are not delivered: what is not in ``headers`` is unknown (CS-7), what is ``()`` is absent."""
+    hidden: frozenset[str] = NOTHING_HIDDEN
+    """Headers that are not delivered where all others are: unknown, unless they are in ``headers``."""
 
     def changed(self, headers: Headers, path: str) -> "HttpRequest":
         """The same request with other headers and another path."""
         return HttpRequest(
-            self.method, self.host, path, headers, self.scheme, self.id, self.protocol, self.size, self.is_partial
+            self.method,
+            self.host,
+            path,
+            headers,
+            self.scheme,
+            self.id,
+            self.protocol,
+            self.size,
+            self.is_partial,
+            self.hidden,
         )
+
+    @property
+    def hides_headers(self) -> bool:
+        """Whether the client may have sent a header that nobody told of."""
+        return self.is_partial or bool(self.hidden)
+
+    def is_unseen(self, name: str) -> bool:
+        """Whether nobody told if the request has this header."""
+        return name not in self.headers and (self.is_partial or name in self.hidden)
 
     @property
     def url_path(self) -> str:
@@ -234,7 +259,7 @@ class AttributeContext:
         if http is not None and changes:
             headers = dict(http.headers)
             for name in authentication.headers_to_remove:
-                if http.is_partial:
+                if http.is_partial or name in http.hidden:
                     headers[name] = ()  # absent from now on, whatever there was
                 else:
                     headers.pop(name, None)

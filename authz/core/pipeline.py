@@ -53,7 +53,7 @@ def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authentic
     mode = peer_mode(policies, attributes.destination)
     if mode is _STRICT and not attributes.is_mtls:
         return attributes, _refusal(policies, Stage.PEER_AUTHENTICATION, "plaintext to a port that is STRICT (PA-9)")
-    if mode is _DISABLE and attributes.source.identities:
+    if mode is _DISABLE and (attributes.source.identities or attributes.source.is_unproven):
         attributes = replace(attributes, source=_anonymous(attributes.source))  # "never an identity" (PA-11)
     http = attributes.http
     if http is None:
@@ -70,7 +70,7 @@ def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authentic
             continue
         if custom.provider is None:
             return attributes, _refusal(policies, Stage.CUSTOM, custom.problem, rule.reference, FORBIDDEN_BODY)
-        if http is not None and http.is_partial:  # the provider would judge another request than the one that goes on
+        if http is not None and http.hides_headers:  # the provider would judge another request than goes on
             reason = f"provider `{custom.provider.name}` is not asked about a request whose headers are not all known"
             return attributes, _refusal(policies, Stage.CUSTOM, reason, rule.reference, FORBIDDEN_BODY)
         answer = yield ProviderQuestion(custom.provider, rule.reference, attributes)
@@ -261,4 +261,4 @@ def _dry_run(rules: RuleSet, attributes: AttributeContext, fires: Effect) -> Dry
 
 
 def _anonymous(source: Source) -> Source:
-    return replace(source, identities=())
+    return replace(source, identities=(), is_unproven=False)

@@ -16,7 +16,8 @@ Read = Callable[[AttributeContext], Values]
 
 def identities(attributes: AttributeContext) -> Values:
     """The identities of the client certificate."""
-    return attributes.source.identities
+    source = attributes.source
+    return UNKNOWN if source.is_unproven else source.identities
 
 
 def source_ip(attributes: AttributeContext) -> Values:
@@ -72,6 +73,8 @@ def path(attributes: AttributeContext) -> Values:
 
 def namespaces(attributes: AttributeContext) -> Values:
     """Every N with ``/ns/N/`` in an identity (AP-31)."""
+    if attributes.source.is_unproven:
+        return UNKNOWN
     found: list[str] = []
     for identity in attributes.source.identities:
         segments = identity.split("/")
@@ -81,6 +84,8 @@ def namespaces(attributes: AttributeContext) -> Values:
 
 def service_accounts(attributes: AttributeContext) -> Values:
     """Every ``N/A`` with ``/ns/N/`` and later ``/sa/A`` in an identity (AP-33)."""
+    if attributes.source.is_unproven:
+        return UNKNOWN
     found: list[str] = []
     for identity in attributes.source.identities:
         segments = identity.split("/")
@@ -147,7 +152,7 @@ def header(name: str) -> Read:
             return ()
         found = http.headers.get(name)
         if found is None:
-            return UNKNOWN if http.is_partial else ()
+            return UNKNOWN if http.is_partial or name in http.hidden else ()
         return found
 
     return read

@@ -22,9 +22,10 @@ from authz.audit.sinks import StreamSink
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.service.check_function import CheckFunction
+from authz.service.doors.open_doors import OpenDoors
 from authz.service.evidence import PeerEvidence
 from authz.service.ids import DecisionIds
-from authz.service.key_statuses import inline_statuses
+from authz.service.key_statuses import fetched_status, inline_statuses
 from authz.service.loading.garbage import settle
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
@@ -44,7 +45,7 @@ from authz.service.streams import JudgeCaller, stream_server
 from authz.settings.sections import Sections
 from authz.settings.settings import Settings
 from authz.sources.keys.http_proxy import Proxies
-from authz.sources.keys.source import KeySource, KeySourceStatus
+from authz.sources.keys.source import KeySource
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus
 from authz.tokens.jwks import KeySet, read_key_set
@@ -70,7 +71,7 @@ class App:
         self._settings = parts = Sections.of(settings)
         self._announce = announce
         self._clock = clock
-        self._only_records = server is None and not parts.server.listen
+        self._only_records = server is None and not (parts.server.listen or parts.doors.http)
         self.telemetry = Telemetry()
         self.watch = Watch(clock())
         self.tracer = make_tracer(parts.otlp)
@@ -123,6 +124,7 @@ class App:
                 take_stream=stream.take if stream and parts.access_logs.on_listen else None,
             )
         )
+        self.doors = OpenDoors(parts, self.function, self.providers.ask, judge_caller, clock)
         self.streams = stream_server(parts, stream.take, self._tls, judge_caller, clock) if stream is not None else None
         self.reloader = Reloader(
             parts.policies.path, parts.policies.mesh, self._put_in_force, clock, allow_empty=parts.policies.allow_empty
@@ -175,6 +177,7 @@ class App:
         await self.server.start(settings.server.listen)
         for address in self.server.addresses:
             self._announce(f"listening {address}")
+        await self.doors.start(self._announce)
         if self.admin is not None:
             await self.admin.start()
             self._announce(f"admin     {self.admin.url}/healthz")
@@ -215,6 +218,7 @@ class App:
             await self.server.drain(self._settings.drain.delay_seconds, self._settings.drain.grace_seconds)
         else:
             await self.server.stop()
+        await self.doors.stop()
         if self.streams:
             await self.streams.stop()
         for task in self._tasks:
@@ -236,7 +240,7 @@ class App:
         tokens = self.function.tokens
         return ServiceStatus(
             reload=self.reloader.status,
-            key_sets=(*map(_fetched_status, self.keys.status()), *self._inline_keys),
+            key_sets=(*map(fetched_status, self.keys.status()), *self._inline_keys),
             token_cache=None
             if tokens is None
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.tokens.cache_size),
@@ -269,10 +273,6 @@ class App:
         self.function.replace(snapshot)
         if self.native is not None:
             self.native.replace(snapshot)
-
-
-def _fetched_status(key: KeySourceStatus) -> KeySetStatus:
-    return KeySetStatus(key.source, key.keys, key.fetched_at, key.last_error, key.fetches, key.failures, key.skipped)
 
 
 async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> None:

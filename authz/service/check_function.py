@@ -25,6 +25,7 @@ from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
 from authz.service.pending import NOTHING_KNOWN, InForce, Pending
 from authz.service.ports.failure import where_it_failed
+from authz.service.vouched import Vouched
 from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES
 from authz.tokens.cache import DEFAULT_CACHE_SIZE, TokenCache
 from authz.tokens.key_sets import KeySets
@@ -94,7 +95,14 @@ class CheckFunction:
         forget_plans()
         forget_answers()
 
-    def check(self, message: bytes, metadata: RemoteMetadata, now: float, caller: str = "") -> bytes | Pending:
+    def check(
+        self,
+        message: bytes,
+        metadata: RemoteMetadata,
+        now: float,
+        caller: str = "",
+        vouched: Vouched | None = None,
+    ) -> bytes | Pending:
         """
         Answer a serialised CheckRequest with a serialised CheckResponse, or with a question to a provider.
 
@@ -103,6 +111,7 @@ class CheckFunction:
             metadata: of the gRPC call.
             now: seconds since the epoch.
             caller: SPIFFE ID by which the sidecar asks over mutual TLS; empty where it has none.
+            vouched: the limits of a proxy that asked in plain HTTP; None for a CheckRequest of an Envoy.
 
         Raises:
             Nothing.
@@ -121,13 +130,19 @@ class CheckFunction:
             attributes = read_attributes(
                 message, metadata, trusted_proxies=snapshot.mesh.num_trusted_proxies, delivered=self._delivered
             )
-            request.attributes = attributes
+            if vouched is not None:
+                attributes = vouched.limit(attributes, snapshot.mesh.num_trusted_proxies)
+            request.attributes, request.vouched = attributes, vouched
             if problem := self._misfit(request, caller):
                 return self._answer(request, attributes, _refusal(Stage.IDENTITY, problem, 403, snapshot.version))
             attributes = request.attributes
             if self._judge_peer is not None and (problem := self._judge_peer(attributes, now)):
                 return self._answer(request, attributes, _refusal(Stage.IDENTITY, problem, 403, snapshot.version))
-            if attributes.http is not None and attributes.http.is_partial:
+            if attributes.http is not None and vouched is not None:
+                if problem := vouched.path_problem(attributes.http.path, snapshot.mesh):
+                    refusal = _refusal(Stage.NORMALIZATION, problem, 400, snapshot.version)
+                    return self._answer(request, attributes, refusal)
+            elif attributes.http is not None and attributes.http.is_partial:
                 self.remarks.hidden_headers(attributes)
             policies = snapshot.engine.for_workload(attributes.destination.workload)
             request.steps = evaluate(policies, attributes, request.authenticate)
@@ -165,7 +180,10 @@ class CheckFunction:
             return self._fail(request, error)
 
     def _answer(self, request: Pending, attributes: AttributeContext, decision: Decision) -> bytes:
-        if not decision.is_allowed and attributes.http is not None and attributes.http.is_partial:
+        vouched = request.vouched
+        if vouched is not None and decision.is_allowed and (problem := vouched.undoable(decision.obligations)):
+            decision = _refusal(Stage.INTERNAL, problem, 403, decision.policy_version)
+        if not decision.is_allowed and attributes.http is not None and attributes.http.is_partial and vouched is None:
             decision = replace(decision, reason=f"{decision.reason}; {HIDDEN_CAUSE}")
         response = write_response(decision, request.decision_id)
         offer = Offer(

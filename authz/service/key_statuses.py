@@ -1,13 +1,19 @@
-"""Key sets within policies, as status and page show them where something of them is not used."""
+"""Key sets, as status and page show them; those within policies where something of them is not used."""
 
 import logging
 from collections.abc import Iterable, Iterator
 
 from authz.core.resources import JwtRule
+from authz.sources.keys.source import KeySourceStatus
 from authz.telemetry.status import KeySetStatus
 from authz.tokens.plan import faulty_inline_keys
 
 _log = logging.getLogger("authz.app")
+
+
+def fetched_status(key: KeySourceStatus) -> KeySetStatus:
+    """A key set that is fetched, for the rooms that show it and know no sources."""
+    return KeySetStatus(key.source, key.keys, key.fetched_at, key.last_error, key.fetches, key.failures, key.skipped)
 
 
 def inline_statuses(rules: Iterable[JwtRule], loaded_at: float) -> Iterator[KeySetStatus]:

@@ -19,6 +19,7 @@ from authz.core.providers import Evaluation, ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
 from authz.service.askers import Described
 from authz.service.loading.snapshot import Snapshot
+from authz.service.vouched import Vouched
 from authz.tokens.authenticate import authenticate
 from authz.tokens.cache import TokenCache
 from authz.tokens.key_sets import KeySets
@@ -62,7 +63,7 @@ class Pending:
 
     __slots__ = (
         "_asked", "_check", "_hits", "_in_force", "_started", "attributes", "decision_id", "message", "now",
-        "question", "started_at", "steps", "timings",
+        "question", "started_at", "steps", "timings", "vouched",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +80,8 @@ class Pending:
         self.steps: Evaluation
         self.question: ProviderQuestion
         self.timings: tuple[Timing, ...] = ()
+        self.vouched: Vouched | None = None
+        """The limits of a proxy that asks in plain HTTP; None for an Envoy, which vouches for what it sends."""
 
     def ask(self, question: ProviderQuestion) -> None:
         """Take the next question, and note when it was asked."""
@@ -101,7 +104,7 @@ class Pending:
         if not jwt_rules:
             return NOT_AUTHENTICATED
         http = attributes.http
-        if http is not None and http.is_partial and (refused := refuse_unseen(http, jwt_rules)) is not None:
+        if http is not None and http.hides_headers and (refused := refuse_unseen(http, jwt_rules)) is not None:
             return refused
         check, started = self._check, perf_counter()
         result = authenticate(

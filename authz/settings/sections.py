@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_type_hints
 
+from authz.settings.http_doors import HttpDoor
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -88,6 +90,16 @@ class TlsSettings(Section):
     certificate: Path | None
     key: Path | None
     client_ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings(Section):
+    """Doors in plain HTTP, for proxies that speak no gRPC; without any there is none."""
+
+    PREFIX = "doors"
+    FLAT = {"http": "http_doors"}  # noqa: RUF012  # the dataclass has it as a ClassVar
+
+    http: tuple[HttpDoor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +250,7 @@ class Sections:
     server: ServerSettings
     admin: AdminSettings
     tls: TlsSettings
+    doors: DoorSettings
     peer: PeerSettings
     tokens: TokenSettings
     keys: KeySettings

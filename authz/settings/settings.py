@@ -13,6 +13,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from authz.settings.http_doors import HttpDoors
+
 MAX_PORT = 65_535
 
 
@@ -68,6 +70,11 @@ class Settings(BaseSettings):
         "issued.jsonl; several allowed",
     )
 
+    http_doors: HttpDoors = Field(
+        default=(),
+        description="where proxies ask that speak no gRPC, each with `listen`, `kind`, `namespace`, `labels` "
+        "(docs/other-proxies.md); a list of mappings, in the environment as JSON; the first worker opens them",
+    )
     tls_certificate: Path | None = Field(default=None, description="PEM chain of the server; reread when it changes")
     tls_key: Path | None = Field(default=None, description="PEM key of the server")
     tls_client_ca: Path | None = Field(

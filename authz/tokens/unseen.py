@@ -15,8 +15,8 @@ def refuse_unseen(http: HttpRequest, jwt_rules: tuple[JwtRule, ...]) -> Authenti
     """The refusal of a request if a header that a rule reads is not delivered; None if all are."""
     plan = plan_for(jwt_rules)
     read = [place.name for place in plan.headers] + (["cookie"] if plan.cookies else [])
-    unseen = next((name for name in read if name not in http.headers), None)
-    if not http.is_partial or unseen is None:
+    unseen = next((name for name in read if http.is_unseen(name)), None)
+    if unseen is None:
         return None
     reason = f"whether there is a token cannot be known: the header `{unseen}` is not delivered"
     return Authentication(AuthenticationOutcome.REJECTED, status=403, body=FORBIDDEN_BODY, reason=reason)

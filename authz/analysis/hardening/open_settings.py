@@ -24,6 +24,8 @@ def judge_settings(settings: Settings) -> Iterator[Finding]:
     """Yield what the settings of a server leave open."""
     for address in settings.listen:
         yield from _listener("listen", address, settings)
+    for door in settings.http_doors:
+        yield from _listener("http_doors", door.listen, settings)
     for address in AccessLogSettings.of(settings).listen:
         yield from _listener("access_logs", address, settings)
     yield from _admin(settings)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -59,6 +59,22 @@ class AdminTls:
         return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)
 
 
+@dataclass(frozen=True, slots=True)
+class PortTraits:
+    """What differs between the ports in HTTP: the setting and the TLS settings in messages, and uvicorn's options."""
+
+    setting: str = "admin"
+    tls: str = "admin_tls"
+    protocol: type[H11Protocol] | Literal["auto"] = "auto"
+    keep_alive_seconds: int = 5
+    socket_mode: int = 0o660
+    name: str = "admin port"
+    """In the count of handshakes that were refused."""
+
+
+ADMIN = PortTraits()
+
+
 def make_admin_server(app: Application, settings: AdminSettings) -> "AdminServer":
     """
     Host an application at the address of the setting ``admin``, guarded.
@@ -87,11 +103,11 @@ def make_admin_server(app: Application, settings: AdminSettings) -> "AdminServer
     return AdminServer(Guard(app, judge_access(listen, token, asks_certificate=asks_certificate)), listen, tls)
 
 
-def host_and_port(listen: str) -> tuple[str, str]:
+def host_and_port(listen: str, setting: str = "admin") -> tuple[str, str]:
     """Cut ``host:port``. Raises SettingsError."""
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():
-        raise SettingsError(f"setting `admin`: `{listen}` is neither host:port nor unix:/path")
+        raise SettingsError(f"setting `{setting}`: `{listen}` is neither host:port nor unix:/path")
     return host, port
 
 
@@ -117,7 +133,13 @@ class AdminServer:
     """``start`` once, ``stop`` once. ``address`` is where it listens, a port chosen by the system filled in."""
 
     def __init__(
-        self, app: Application, listen: str, tls: "AdminTls | None" = None, *, is_public: bool = False
+        self,
+        app: Application,
+        listen: str,
+        tls: "AdminTls | None" = None,
+        *,
+        is_public: bool = False,
+        traits: PortTraits = ADMIN,
     ) -> None:
         """
         ``listen`` is ``host:port`` or ``unix:/path``; ``tls`` None speaks plain HTTP; ``is_public`` bounds connections.
@@ -125,11 +147,13 @@ class AdminServer:
         Raises SettingsError.
         """
         self._path = Path(listen.removeprefix("unix:")) if listen.startswith("unix:") else None
-        host, port = ("", "") if self._path is not None else host_and_port(listen)
+        self._traits = traits
+        host, port = ("", "") if self._path is not None else host_and_port(listen, traits.setting)
         number = 0 if self._path is not None else int(port)
         config = uvicorn.Config(
             app, host.strip("[]"), number, log_config=None, access_log=False, lifespan="off", ws="none",
-            http=_Brief if is_public else "auto", server_header=False, timeout_graceful_shutdown=_LAST_SECONDS,
+            http=_Brief if is_public else traits.protocol, server_header=False,
+            timeout_keep_alive=traits.keep_alive_seconds, timeout_graceful_shutdown=_LAST_SECONDS,
             **(tls.options() if tls else {}),
         )  # fmt: skip
         try:
@@ -137,9 +161,9 @@ class AdminServer:
                 refuse_encrypted_key(tls.key)
             config.load()
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"settings `admin_tls_…`: the files cannot be used: {error.strerror}") from error
+            raise SettingsError(f"settings `{traits.tls}_…`: the files cannot be used: {error.strerror}") from error
         if config.ssl is not None:
-            HANDSHAKES.watch(config.ssl, "admin port")
+            HANDSHAKES.watch(config.ssl, traits.name)
         self._scheme = "https" if tls is not None else "http"
         self._tls, self._context = tls, config.ssl
         self._facts: tuple[tuple[int, ...], ...] = tls.facts() if tls is not None else ()
@@ -147,13 +171,13 @@ class AdminServer:
         self._following: asyncio.Task[None] | None = None
         self._server = _Hosted(config)
         if self._path is not None:
-            self._socket = _unix_socket(self._path)
+            self._socket = _unix_socket(self._path, traits)
             self.address = listen
         else:
             try:
                 self._socket = config.bind_socket()
             except SystemExit as error:  # uvicorn ends the process where it cannot bind
-                raise SettingsError(f"setting `admin`: cannot listen on `{listen}`") from error
+                raise SettingsError(f"setting `{traits.setting}`: cannot listen on `{listen}`") from error
             self.address = f"{host}:{self._socket.getsockname()[1]}"
         self._task: asyncio.Task[None] | None = None
 
@@ -189,7 +213,8 @@ class AdminServer:
             trial.load_cert_chain(tls.certificate, tls.key)  # a context that failed once may have half of each
             context.load_cert_chain(tls.certificate, tls.key)
         except (OSError, ssl.SSLError) as error:
-            _log.warning("the renewed `admin_tls_certificate` cannot be used, the old one stays: %s", error)
+            name = f"{self._traits.tls}_certificate"
+            _log.warning("the renewed `%s` cannot be used, the old one stays: %s", name, error)
             return False
         self._facts = facts
         return True
@@ -212,7 +237,7 @@ class AdminServer:
             self._path.unlink(missing_ok=True)
 
 
-def _unix_socket(path: Path) -> socket.socket:
+def _unix_socket(path: Path, traits: PortTraits) -> socket.socket:
     """A socket for its owner and group; one that a crashed process left is replaced."""
     found = socket.socket(socket.AF_UNIX)
     try:
@@ -221,8 +246,9 @@ def _unix_socket(path: Path) -> socket.socket:
             path.unlink()
         with owner_alone():
             found.bind(str(path))
-        path.chmod(0o660)
+        path.chmod(traits.socket_mode)
     except OSError as error:
         found.close()
-        raise SettingsError(f"setting `admin`: cannot listen on `unix:{path}`: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise SettingsError(f"setting `{traits.setting}`: cannot listen on `unix:{path}`: {reason}") from error
     return found

@@ -23,7 +23,9 @@ from tests.service.test_check_function import ALLOW_OPEN, function
 class Pair:
     """A certificate with its key; one that signs itself is a CA."""
 
-    def __init__(self, name: str, by: "Pair | None" = None, began: datetime | None = None) -> None:
+    def __init__(self, name: str, by: "Pair | None" = None, began: datetime | None = None, *, spiffe: str = "") -> None:
+        names: list[x509.GeneralName] = [x509.IPAddress(IPv4Address("127.0.0.1"))]
+        names += [x509.UniformResourceIdentifier(spiffe)] if spiffe else []
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = by or self
@@ -36,7 +38,7 @@ class Pair:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(minutes=5))
             .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
             .sign(issuer.key, hashes.SHA256())
         )
