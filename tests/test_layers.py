@@ -30,6 +30,7 @@ ALLOWED: dict[str, str] = {
     "audit": "core telemetry",
     "sources": "",
     "sources.keys": "core",
+    "sources.introspection": "core sources.keys",  # the same guards as for key sets
     "sources.policies": "",
     "sources.access_logs": "",
     "analysis": "",
@@ -47,15 +48,16 @@ ALLOWED: dict[str, str] = {
     "admin": "analysis.graph analysis.offline audit core telemetry",
     "service.loading": "core mesh policy service.ports sources.policies telemetry",
     "service": (
-        "_proto audit core identity service.loading service.ports settings sources.policies telemetry tokens wire"
+        "_proto audit core identity service.loading service.ports settings sources.introspection sources.keys "
+        "sources.policies telemetry tokens wire"
     ),
     "service.native": (
         "audit core envoy.native service service.loading service.ports settings sources.access_logs telemetry wire"
     ),
     "service.doors": "_proto admin core service service.ports settings wire",
     "service.app": (
-        "admin audit core service service.doors service.loading service.native service.ports settings sources.keys "
-        "telemetry tokens"
+        "admin audit core service service.doors service.loading service.native service.ports settings "
+        "sources.introspection sources.keys telemetry tokens"
     ),
     "service.workers": "admin audit core envoy service service.app service.ports settings wire",
     "service.embedded": "core service service.app service.ports service.workers settings",
@@ -98,7 +100,9 @@ DOORS: dict[str, str] = {
     "envoy_data_plane": "envoy",
     "google": "_proto control.authority control.discovery service service.workers wire",
     "grpc": "cli control.authority demo demo.checks service service.ports telemetry",
-    "httpx": "cli control.federation demo.apps service service.native service.workers sources.keys",
+    "httpx": (
+        "cli control.federation demo.apps service service.native service.workers sources.introspection sources.keys"
+    ),
     "jwt": "tokens",
     "opentelemetry": "audit demo telemetry",
     "prometheus_client": "telemetry",

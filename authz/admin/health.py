@@ -42,7 +42,8 @@ def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Heal
     A failing sink does when it never worked, or where a lost record must deny: requests are refused then anyway.
     ``now`` is in seconds since the epoch.
     """
-    return Health((*_service(service), *_keys(service), *_peers(service), *_audit(trail), *_certificates(service, now)))
+    tokens = (*_keys(service), *_issuers(service))
+    return Health((*_service(service), *tokens, *_peers(service), *_audit(trail), *_certificates(service, now)))
 
 
 def _service(service: ServiceStatus) -> Iterator[HealthCause]:
@@ -76,6 +77,14 @@ def _keys(service: ServiceStatus) -> Iterator[HealthCause]:
             )
         if key_set.skipped:
             yield HealthCause("keys", f"not all of {key_set.name} is used: {'; '.join(key_set.skipped)}", False)
+
+
+def _issuers(service: ServiceStatus) -> Iterator[HealthCause]:
+    """An issuer that does not answer denies its own opaque tokens; everything else is decided."""
+    for one in service.introspections:
+        if one.error:
+            why = f"{one.issuer} does not say whether tokens are active, they are denied: {one.error}"
+            yield HealthCause("introspection", why, False)
 
 
 def _peers(service: ServiceStatus) -> Iterator[HealthCause]:

@@ -243,10 +243,11 @@ def _rule(rule: RuleReference | None) -> str:
 
 def _token(token: Token) -> str:
     """All but the last value, which says whether the token was cached."""
+    introspected = '"introspected":true,' if token.is_introspected else ""
     return (
         f'{{"issuer":{_quote(token.issuer)},"subject":{_quote(token.subject)},"key_id":{_quote(token.key_id)},'
         f'"digest":{_quote(token.digest)},"expires_at":{_expiry(token.expires_at)},"rule":{_quote(token.rule)},'
-        f'"cached":'
+        f'{introspected}"cached":'
     )
 
 

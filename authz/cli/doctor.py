@@ -22,7 +22,6 @@ from authz.cli.doctor_asking import ask_dates, ask_server
 from authz.cli.envoy_admin import dated, get, proxy_name, read_proxy
 from authz.core.attributes import Workload
 from authz.core.errors import FetchError, LoadError, Severity
-from authz.core.resources import JwtRule
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
@@ -142,10 +141,7 @@ def _policies(visit: Visit, paths: Sequence[str], mesh: Path | None, *, ask_issu
     loaded = policy_files.load(paths, str(mesh) if mesh is not None else None)
     visit.add((6, 7, 8), judge_policies(loaded.engine, loaded.mesh, _sidecars(mesh)))
     if ask_issuers:
-        rules: list[JwtRule] = [
-            rule for item in loaded.engine.resources.request_authentications for rule in item.jwt_rules
-        ]
-        for name, ask in ask_dates(rules, visit.now):
+        for name, ask in ask_dates(list(loaded.engine.token_rules()), visit.now):
             visit.add((10,), _asked(visit, name, ask))
 
 

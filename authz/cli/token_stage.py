@@ -18,6 +18,7 @@ from authz.analysis.offline.request import OfflineRequest
 from authz.cli import policy_files, terminal
 from authz.core.attributes import NOT_AUTHENTICATED, AttributeContext, Authentication
 from authz.core.errors import AuthzError
+from authz.core.introspection import Introspection, TokenAnswer
 from authz.core.resources import JwtRule
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Credentials:
         self._now = time.time()
         self._jwks: tuple[str, ...] = options["jwks"]
         self._needed: list[str] = []
+        self._unanswered = ""
         self._states: dict[str, KeySetState] = {}
         self._rules: tuple[JwtRule, ...] = ()
         self._own_keys = ""
@@ -64,7 +66,7 @@ class Credentials:
         self._rules = rules
         if self._own_keys:
             self._rules = tuple(replace(rule, jwks=self._own_keys, jwks_uri="") for rule in rules)
-        remote = [rule for rule in rules if not rule.jwks]
+        remote = [rule for rule in rules if not rule.jwks and not rule.is_asked_only]
         if not self._jwks:
             return
         from authz.tokens.jwks import read_key_set
@@ -90,10 +92,24 @@ class Credentials:
             return NOT_AUTHENTICATED  # RA-2
         from authz.tokens.authenticate import authenticate
 
-        return authenticate(attributes, self._rules, self._states, self._now, on_unknown_key=self._needed.append)
+        keys, now = self._states, self._now
+        return authenticate(
+            attributes, self._rules, keys, now, on_unknown_key=self._needed.append, known_answer=self._unasked
+        )
+
+    def _unasked(self, introspection: Introspection, token: str) -> TokenAnswer:
+        """Note that an issuer would have to be asked, which offline nobody is."""
+        self._unanswered = introspection.issuer
+        return TokenAnswer(error="it is not asked offline")
 
     def check_answered(self) -> None:
-        """Check that every key that was needed was given. Raises Unanswered."""
+        """Check that every key that was needed was given, and no issuer had to be asked. Raises Unanswered."""
+        if self._unanswered:
+            claims = json.dumps({"iss": self._unanswered, "sub": "…"}, ensure_ascii=False)
+            raise Unanswered(
+                f"whether the token is active is known to `{self._unanswered}`, which is not asked offline; say what "
+                f"it would answer with `--claims '{claims}'`"
+            )
         for source in self._needed:
             if source not in self._states:
                 name = source.partition(":")[2]

@@ -166,6 +166,8 @@ class Token:
     """``exp`` in seconds since the epoch; None when the token has none."""
     rule: str = ""
     """``namespace/name/index`` of the jwtRule that accepted it."""
+    is_introspected: bool = False
+    """Its issuer was asked about it, instead of its signature being verified."""
 
 
 class AuthenticationOutcome(StrEnum):

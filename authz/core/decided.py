@@ -20,7 +20,7 @@ class Timing(NamedTuple):
     """Something that took time within a decision: token verification, a provider call, a stage."""
 
     name: str
-    """``token.verify``, ``provider.ask``, ``stage.deny``."""
+    """``token.verify``, ``provider.ask``, ``introspection.ask``, ``stage.deny``."""
     started_at: float
     """Seconds since the epoch."""
     duration_seconds: float

@@ -5,7 +5,7 @@ Nothing here reads a clock, logs or waits; ``pipeline`` puts the stages in order
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from authz.core.attributes import Unknown, Workload
@@ -145,6 +145,7 @@ class Engine:
             (item.metadata.namespace, item)
             for item in sorted(resources.peer_authentications, key=lambda item: item.metadata.age_key)
         )
+        self._introspections = {one.issuer: one for one in mesh.introspections}
         self._workloads: dict[tuple[str, frozenset[tuple[str, str]]], WorkloadPolicies] = {}
 
     def for_workload(self, workload: Workload) -> WorkloadPolicies:
@@ -157,6 +158,10 @@ class Engine:
                 self._workloads.clear()
             self._workloads[key] = found
         return found
+
+    def token_rules(self) -> Iterator[JwtRule]:
+        """Every jwtRule of every workload, with the introspection of its issuer."""
+        return (self._asked(rule) for item in self.resources.request_authentications for rule in item.jwt_rules)
 
     def written_for(self, workload: Workload) -> tuple[AuthorizationPolicy, ...]:
         """The policies that apply to a workload as they were written, in the order of ``WorkloadPolicies.policies``."""
@@ -249,8 +254,12 @@ class Engine:
             for item in self._authentications.get(namespace, ())
             if _applies(item.target, namespace, own, labels)
         ]
-        rules = [rule for item in applying for rule in item.jwt_rules]
+        rules = [self._asked(rule) for item in applying for rule in item.jwt_rules]
         return tuple(sorted(rules, key=lambda rule: rule.issuer.encode()))
+
+    def _asked(self, rule: JwtRule) -> JwtRule:
+        introspection = self._introspections.get(rule.issuer)
+        return rule if introspection is None else replace(rule, introspection=introspection)
 
     def _peers(self, namespace: str, labels: Mapping[str, str]) -> tuple[PeerAuthentication | None, ...]:
         """PA-2 to PA-6. The lists are in the order of RE-13, so the first of a scope wins alone (PA-6)."""

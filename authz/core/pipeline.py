@@ -26,6 +26,7 @@ from authz.core.decision import (
     Stage,
 )
 from authz.core.engine import WorkloadPolicies
+from authz.core.introspection import TokenQuestion
 from authz.core.obligations import after_provider, with_authentication
 from authz.core.providers import Evaluation, ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule, MtlsMode
@@ -36,8 +37,12 @@ _STRICT, _DISABLE, _REJECTED = MtlsMode.STRICT, MtlsMode.DISABLE, Authentication
 _ALLOW_STAGE = Stage.ALLOW
 # Named for every request: asking an enumeration for a member costs ten times as much in Python 3.11.
 
-Authenticate = Callable[[AttributeContext, tuple[JwtRule, ...]], Authentication]
-"""The RequestAuthentication stage (RA); ``tokens`` provides it. Never raises."""
+Authenticate = Callable[[AttributeContext, tuple[JwtRule, ...]], Authentication | TokenQuestion]
+"""
+The RequestAuthentication stage (RA); ``tokens`` provides it. Never raises.
+
+With a question it is called again once that is answered, and has kept the answer.
+"""
 
 
 def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authenticate: Authenticate) -> Evaluation:
@@ -74,6 +79,7 @@ def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authentic
             reason = f"provider `{custom.provider.name}` is not asked about a request whose headers are not all known"
             return attributes, _refusal(policies, Stage.CUSTOM, reason, rule.reference, FORBIDDEN_BODY)
         answer = yield ProviderQuestion(custom.provider, rule.reference, attributes)
+        assert isinstance(answer, ProviderAnswer)
         refusal = _judge(policies, custom, rule.reference, answer)
         if refusal is not None:
             return attributes, refusal
@@ -82,6 +88,9 @@ def evaluate(policies: WorkloadPolicies, attributes: AttributeContext, authentic
 
     if http is not None:
         authentication = authenticate(attributes, policies.jwt_rules)
+        while isinstance(authentication, TokenQuestion):
+            yield authentication
+            authentication = authenticate(attributes, policies.jwt_rules)
         if authentication.outcome is _REJECTED:
             return attributes.after(authentication), _rejection(policies, authentication)
         attributes = attributes.after(authentication)
@@ -100,11 +109,12 @@ def decide(
     authenticate: Authenticate,
     ask: Callable[[ProviderQuestion], ProviderAnswer],
 ) -> tuple[AttributeContext, Decision]:
-    """Drive ``evaluate`` with providers that answer at once: offline commands and tests."""
+    """Drive ``evaluate`` with providers that answer at once, and no issuer to ask: offline commands and tests."""
     steps = evaluate(policies, attributes, authenticate)
     try:
         question = next(steps)
         while True:
+            assert isinstance(question, ProviderQuestion), "whoever judges tokens here must not ask"
             question = steps.send(ask(question))
     except StopIteration as stop:
         result: tuple[AttributeContext, Decision] = stop.value

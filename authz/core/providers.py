@@ -1,4 +1,4 @@
-"""The one question that a decision asks of the network, and its answer: an external authorizer (CUSTOM)."""
+"""The questions that a decision asks of the network: an external authorizer (CUSTOM), the issuer of an opaque token."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from authz.core.decision import (
     Decision,
     RuleReference,
 )
+from authz.core.introspection import TokenAnswer, TokenQuestion
 from authz.core.resources import ExtensionProvider
 
 
@@ -43,5 +44,9 @@ class ProviderAnswer:
     is_final: bool = False
 
 
-Evaluation = Generator[ProviderQuestion, ProviderAnswer, tuple[AttributeContext, Decision]]
+Question = ProviderQuestion | TokenQuestion
+"""What a decision under way asks of the network."""
+GivenAnswer = ProviderAnswer | TokenAnswer
+"""The answer to the question of the same kind."""
+Evaluation = Generator[Question, GivenAnswer, tuple[AttributeContext, Decision]]
 """A decision under way: it yields questions, is sent answers, and returns the request as last seen and the decision."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from authz.core.errors import NOWHERE, Location
+from authz.core.introspection import Introspection
 
 GATEWAY_NAME_LABEL = "gateway.networking.k8s.io/gateway-name"
 """A workload with this label is a Gateway-API gateway (RE-16, RE-19)."""
@@ -196,6 +197,13 @@ class JwtRule:
     name: str = ""
     """``namespace/name/index``, for people and audit records."""
     location: Location = NOWHERE
+    introspection: Introspection | None = None
+    """How the issuer is asked about its opaque tokens; the engine sets it from the mesh settings."""
+
+    @property
+    def is_asked_only(self) -> bool:
+        """Whether the issuer is asked about every token: it is, and the rule names no keys."""
+        return self.introspection is not None and not self.jwks and not self.jwks_uri
 
     @property
     def keys_from(self) -> str:
@@ -272,6 +280,8 @@ class MeshConfig:
     trust_domain_aliases: tuple[str, ...] = ()
     path_normalization: PathNormalization = PathNormalization.BASE
     extension_providers: tuple[ExtensionProvider, ...] = ()
+    introspections: tuple[Introspection, ...] = ()
+    """``tokenIntrospection``, which Istio does not have."""
     num_trusted_proxies: int = 0
     """``defaultConfig.gatewayTopology.numTrustedProxies``."""
     multiple_custom_providers: bool = False

@@ -20,6 +20,7 @@ from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, t
 from authz.policy import foreign, variables
 from authz.policy.extension_providers import decode_providers
 from authz.policy.mesh_wrappings import WrittenMesh, no_connection_settings, search
+from authz.policy.token_introspection import decode_introspections
 from authz.policy.value_checks import is_dns_name, object_name
 
 _FLAGS = {
@@ -142,6 +143,7 @@ MESH_CONFIG: Shape[MeshConfig] = Shape(
         "trustDomainAliases": Field("trust_domain_aliases", texts(_trust_domain)),
         "pathNormalization": Field("path_normalization", _NORMALIZATION.decode),
         "extensionProviders": Field("extension_providers", decode_providers),
+        "tokenIntrospection": Field("introspections", decode_introspections),
         "defaultConfig": Field("default_config", _PROXY_CONFIG.decode),
         **{name: _ignored(name) for name in _IGNORED},
     },
@@ -230,6 +232,7 @@ _PLACES = {
     "trust_domain_aliases": ("trustDomainAliases",),
     "path_normalization": ("pathNormalization", "normalization"),
     "extension_providers": ("extensionProviders",),
+    "introspections": ("tokenIntrospection",),
     "num_trusted_proxies": ("defaultConfig", "gatewayTopology", "numTrustedProxies"),
 }
 """Where the attributes of MeshConfig are written."""

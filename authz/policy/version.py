@@ -15,7 +15,7 @@ from operator import attrgetter
 from authz.core.resources import DRY_RUN_ANNOTATION, MeshConfig, Metadata, Resources
 
 LENGTH = 12
-_WITHOUT_INFLUENCE = ("location", "version", "problems", "written")
+_WITHOUT_INFLUENCE = ("location", "version", "problems", "written", "introspection")
 
 
 def policy_version(resources: Resources, mesh: MeshConfig) -> str:

@@ -25,7 +25,7 @@ from authz.service.check_function import CheckFunction
 from authz.service.doors.open_doors import OpenDoors
 from authz.service.evidence import PeerEvidence
 from authz.service.ids import DecisionIds
-from authz.service.key_statuses import fetched_status, inline_statuses
+from authz.service.key_statuses import fetched_status, inline_statuses, introspection_status
 from authz.service.loading.garbage import settle
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
@@ -38,16 +38,18 @@ from authz.service.ports.log import Announce, other_log_level, set_log_level
 from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.signals import on_signals
 from authz.service.ports.waiting import first_done
-from authz.service.provider_calls import Providers
+from authz.service.questions import Questions
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server
 from authz.service.streams import JudgeCaller, stream_server
 from authz.settings.sections import Sections
 from authz.settings.settings import Settings
+from authz.sources.introspection.introspector import Introspector
 from authz.sources.keys.http_proxy import Proxies
 from authz.sources.keys.source import KeySource
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus
+from authz.tokens.json_text import read_object
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
 
@@ -94,6 +96,9 @@ class App:
             proxies=self._proxies,
         )
         self.evidence = PeerEvidence.of(parts.peer, clock)
+        self.introspector = Introspector(
+            read_object, clock=clock, ca_bundles=parts.keys.ca_bundles, proxies=self._proxies
+        )
         self.function = CheckFunction(
             self.trail,
             DecisionIds(clock(), secrets.token_bytes(3)),
@@ -103,18 +108,19 @@ class App:
             token_cache_size=parts.tokens.cache_size,
             metadata_namespaces=parts.server.metadata_namespaces,
             judge_peer=self.evidence.judge if self.evidence is not None else None,
+            remembered=self.introspector.remembered,
         )
         self.native = NativeRecord.of(parts, self.trail, clock)
-        self.providers = Providers()
+        self.questions = Questions(self.introspector)
         stream = self.native.stream if self.native else None
         self._tls = ServerCertificate.of(parts.tls) if server is None or parts.access_logs.listen else None
         judge_caller = self.evidence.judge_caller if self.evidence is not None else None
         self.server: Server = (
-            server(self.function, self.providers.ask, judge_caller)
+            server(self.function, self.questions.ask, judge_caller)
             if server is not None
             else CheckServer(
                 self.function,
-                self.providers.ask,
+                self.questions.ask,
                 max_message_bytes=parts.server.max_message_bytes,
                 credentials=self._tls.credentials() if self._tls is not None else None,
                 socket_mode=parts.server.socket_permissions,
@@ -124,7 +130,7 @@ class App:
                 take_stream=stream.take if stream and parts.access_logs.on_listen else None,
             )
         )
-        self.doors = OpenDoors(parts, self.function, self.providers.ask, judge_caller, clock)
+        self.doors = OpenDoors(parts, self.function, self.questions.ask, judge_caller, clock)
         self.streams = stream_server(parts, stream.take, self._tls, judge_caller, clock) if stream is not None else None
         self.reloader = Reloader(
             parts.policies.path, parts.policies.mesh, self._put_in_force, clock, allow_empty=parts.policies.allow_empty
@@ -230,7 +236,7 @@ class App:
             await self.admin.stop()
         if self.native is not None:
             await self.native.close()
-        await self.providers.close()
+        await self.questions.close()
         await self.keys.close()
         await asyncio.to_thread(self.trail.close)
         await asyncio.to_thread(self.tracer.close)
@@ -241,6 +247,7 @@ class App:
         return ServiceStatus(
             reload=self.reloader.status,
             key_sets=(*map(fetched_status, self.keys.status()), *self._inline_keys),
+            introspections=(*map(introspection_status, self.introspector.status()),),
             token_cache=None
             if tokens is None
             else CacheStatus(tokens.hits, tokens.misses, len(tokens), self._settings.tokens.cache_size),
@@ -266,7 +273,8 @@ class App:
         return PageFacts(self.watch, engine, self.status, self.trail.status, self.telemetry, self._clock, sources)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
-        rules = [rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules]
+        rules = list(snapshot.engine.token_rules())
+        self.introspector.update(snapshot.mesh.introspections)
         if not self._only_records:  # what only records verifies no token
             self.keys.update(rules)  # first, so that the rules of the snapshot find their keys
         self._inline_keys = tuple(inline_statuses(rules, snapshot.loaded_at))

@@ -18,12 +18,13 @@ from authz.core.attributes import (
 )
 from authz.core.decided import Offer
 from authz.core.decision import FORBIDDEN_BODY, Decision, Effect, Stage
+from authz.core.introspection import TokenAnswer, TokenQuestion
 from authz.core.pipeline import evaluate
-from authz.core.providers import ProviderAnswer
+from authz.core.providers import GivenAnswer
 from authz.service.askers import HIDDEN_CAUSE, Described, Remarks, identity_problem
 from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
-from authz.service.pending import NOTHING_KNOWN, InForce, Pending
+from authz.service.pending import NOTHING_KNOWN, InForce, Pending, Remembered
 from authz.service.ports.failure import where_it_failed
 from authz.service.vouched import Vouched
 from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES
@@ -38,6 +39,11 @@ JudgePeer = Callable[[AttributeContext, float], str]
 """Why a caller is not believed at that time; empty when it is. ``service.evidence`` has one."""
 INTERNAL_STATUS = 503
 """Our own failures, as ``status_on_error`` of the recommended configuration: a client can tell them from a 403."""
+
+
+def nothing_remembered(question: TokenQuestion, now: float) -> TokenAnswer | None:
+    """The memory of who asks an issuer about every token."""
+    return None
 
 
 class Audit(Protocol):
@@ -65,6 +71,7 @@ class CheckFunction:
         token_cache_size: int = DEFAULT_CACHE_SIZE,
         metadata_namespaces: Iterable[str] = (),
         judge_peer: JudgePeer | None = None,
+        remembered: Remembered = nothing_remembered,
     ) -> None:
         self._audit = audit
         self._ids = ids
@@ -75,6 +82,7 @@ class CheckFunction:
         self._in_force: InForce | None = None
         self._delivered: DeliveredMetadata = {namespace: {} for namespace in metadata_namespaces}
         self._judge_peer = judge_peer
+        self.remembered = remembered
         self.failures = 0
         self.remarks = Remarks()
 
@@ -165,7 +173,7 @@ class CheckFunction:
             request.attributes = replace(request.attributes, destination=settled)
         return ""
 
-    def proceed(self, request: Pending, answer: ProviderAnswer | None) -> bytes | Pending:
+    def proceed(self, request: Pending, answer: GivenAnswer | None) -> bytes | Pending:
         """Run the stages until there is a decision or a question. Never raises."""
         try:
             request.ask(request.steps.send(answer))  # type: ignore[arg-type]  # None starts a generator

@@ -15,7 +15,8 @@ from authz.core.attributes import (
     Workload,
 )
 from authz.core.decided import Timing
-from authz.core.providers import Evaluation, ProviderAnswer, ProviderQuestion
+from authz.core.introspection import Introspection, TokenAnswer, TokenQuestion
+from authz.core.providers import Evaluation, GivenAnswer, ProviderQuestion, Question
 from authz.core.resources import JwtRule
 from authz.service.askers import Described
 from authz.service.loading.snapshot import Snapshot
@@ -23,6 +24,7 @@ from authz.service.vouched import Vouched
 from authz.tokens.authenticate import authenticate
 from authz.tokens.cache import TokenCache
 from authz.tokens.key_sets import KeySets
+from authz.tokens.opaque import MustAsk
 from authz.tokens.unseen import refuse_unseen
 
 NOTHING_KNOWN = AttributeContext(Source(), Destination(Workload("")))
@@ -44,26 +46,44 @@ class InForce:
     described: Described
 
 
+Remembered = Callable[[TokenQuestion, float], TokenAnswer | None]
+"""What an issuer said of a token, if it is remembered at that time."""
+
+
 class Proceeds(Protocol):
     """The part that goes on with a request once its provider has answered: ``service.check_function``."""
 
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
+    remembered: Remembered
 
-    def proceed(self, request: "Pending", answer: ProviderAnswer | None) -> "bytes | Pending":
+    def proceed(self, request: "Pending", answer: GivenAnswer | None) -> "bytes | Pending":
         """Run the stages until there is a decision or a question. Never raises."""
 
 
 class Pending:
     """
-    A request that waits for an external provider; ``resume`` it once, or ``abandon`` it.
+    A request that waits for an external provider or an issuer; ``resume`` it once, or ``abandon`` it.
 
     Also what is known of the request on its way, so that nothing else has to be passed on.
     """
 
     __slots__ = (
-        "_asked", "_check", "_hits", "_in_force", "_started", "attributes", "decision_id", "message", "now",
-        "question", "started_at", "steps", "timings", "vouched",
+        "_asked",
+        "_check",
+        "_hits",
+        "_in_force",
+        "_started",
+        "_told",
+        "attributes",
+        "decision_id",
+        "message",
+        "now",
+        "question",
+        "started_at",
+        "steps",
+        "timings",
+        "vouched",
     )  # fmt: skip
 
     def __init__(
@@ -78,20 +98,26 @@ class Pending:
         self.started_at = self.now = now
         self.attributes = NOTHING_KNOWN
         self.steps: Evaluation
-        self.question: ProviderQuestion
+        self.question: Question
+        self._told: dict[TokenQuestion, TokenAnswer] = {}
         self.timings: tuple[Timing, ...] = ()
         self.vouched: Vouched | None = None
         """The limits of a proxy that asks in plain HTTP; None for an Envoy, which vouches for what it sends."""
 
-    def ask(self, question: ProviderQuestion) -> None:
+    def ask(self, question: Question) -> None:
         """Take the next question, and note when it was asked."""
         self.question = question
         self._asked = perf_counter()
 
-    def resume(self, answer: ProviderAnswer, now: float) -> "bytes | Pending":
-        """Go on with what the provider said. Never raises."""
-        waited = perf_counter() - self._asked
-        self.timings += (Timing("provider.ask", now - waited, waited, self.question.provider.name),)
+    def resume(self, answer: GivenAnswer, now: float) -> "bytes | Pending":
+        """Go on with what the provider or issuer said. Never raises."""
+        waited, question = perf_counter() - self._asked, self.question
+        if isinstance(question, ProviderQuestion):
+            self.timings += (Timing("provider.ask", now - waited, waited, question.provider.name),)
+        else:
+            # kept here: the next look at the token must find it, however short it is remembered elsewhere
+            self._told[question] = answer if isinstance(answer, TokenAnswer) else TokenAnswer(error="no answer")
+            self.timings += (Timing("introspection.ask", now - waited, waited, question.introspection.issuer),)
         self.now = now
         return self._check.proceed(self, answer)
 
@@ -99,7 +125,9 @@ class Pending:
         """The caller is gone: nobody will hear the decision, so none is made."""
         self.steps.close()
 
-    def authenticate(self, attributes: AttributeContext, jwt_rules: tuple[JwtRule, ...]) -> Authentication:
+    def authenticate(
+        self, attributes: AttributeContext, jwt_rules: tuple[JwtRule, ...]
+    ) -> Authentication | TokenQuestion:
         """The RequestAuthentication stage, with the key sets of the request's beginning."""
         if not jwt_rules:
             return NOT_AUTHENTICATED
@@ -107,19 +135,27 @@ class Pending:
         if http is not None and http.hides_headers and (refused := refuse_unseen(http, jwt_rules)) is not None:
             return refused
         check, started = self._check, perf_counter()
-        result = authenticate(
-            attributes,
-            jwt_rules,
-            self._in_force.key_sets,
-            self.now,
-            cache=self._in_force.tokens,
-            max_token_bytes=check.max_token_bytes,
-            on_unknown_key=check.on_unknown_key,
-        )
+        try:
+            result = authenticate(
+                attributes,
+                jwt_rules,
+                self._in_force.key_sets,
+                self.now,
+                cache=self._in_force.tokens,
+                max_token_bytes=check.max_token_bytes,
+                on_unknown_key=check.on_unknown_key,
+                known_answer=self._answer_of,
+            )
+        except MustAsk as needed:
+            return needed.question
         # This is for spans only, so it is left out where there will be none, or where nothing was verified.
         if result.outcome is not _NONE and not attributes.trace_parent.endswith("-00"):
             self.timings += (Timing("token.verify", self.now, perf_counter() - started, result.outcome.value),)
         return result
+
+    def _answer_of(self, introspection: Introspection, token: str) -> TokenAnswer | None:
+        question = TokenQuestion(introspection, token)
+        return self._told.get(question) or self._check.remembered(question, self.now)
 
     @property
     def duration_seconds(self) -> float:
@@ -138,4 +174,7 @@ class Pending:
 
     def cache_hit(self, attributes: AttributeContext) -> bool | None:
         """Whether a token was known already; None without a token."""
-        return self._in_force.tokens.hits > self._hits if attributes.authentication.token is not None else None
+        token = attributes.authentication.token
+        if token is None:
+            return None
+        return not self._told if token.is_introspected else self._in_force.tokens.hits > self._hits

@@ -50,6 +50,8 @@ class Providers:
     async def ask(self, pending: Pending) -> ProviderAnswer:
         """Ask. Failures are answers with ``error``; raises nothing but cancellation."""
         question = pending.question
+        if not isinstance(question, ProviderQuestion):
+            return _failed("this is no question to a provider")
         provider = question.provider
         too_large = _check_body(provider, pending.message)
         if too_large is not None:

@@ -13,14 +13,15 @@ import grpc
 from google.protobuf.internal import api_implementation
 
 from authz.core.errors import SettingsError
-from authz.core.providers import ProviderAnswer
+from authz.core.providers import GivenAnswer
 from authz.service.check_function import CheckFunction
 from authz.service.pending import Pending
 from authz.service.ports.grpc_health import AUTHORIZATION, GrpcHealth
 from authz.service.ports.grpc_port import GrpcPort
 from authz.service.streams import JudgeCaller, TakeStream, caller_of, refuse_caller, stream_handler
 
-AskProvider = Callable[[Pending], Awaitable[ProviderAnswer]]
+AskProvider = Callable[[Pending], Awaitable[GivenAnswer]]
+"""Puts the question of a request to whoever answers it: an external authorizer, or the issuer of a token."""
 
 
 class Server(Protocol):

@@ -19,7 +19,7 @@ from authz.telemetry import counters as t
 from authz.telemetry import names
 from authz.telemetry.counters import Histogram, Labels, Telemetry
 from authz.telemetry.names import Metric
-from authz.telemetry.status import NativeStatus, ServiceStatus, TrailStatus
+from authz.telemetry.status import IntrospectionStatus, NativeStatus, ServiceStatus, TrailStatus
 
 _log = logging.getLogger("authz.audit")
 
@@ -114,6 +114,7 @@ class TelemetryCollector:
             yield counter(names.CACHE_MISSES, {(): cache.misses})
             yield gauge(names.CACHE_ENTRIES, {(): float(cache.entries)})
             yield gauge(names.CACHE_CAPACITY, {(): float(cache.capacity)})
+        yield from _introspections(status.introspections)
         yield gauge(names.CERTIFICATE, {(c.kind, c.namespace, c.workload): c.not_after for c in status.certificates})
         yield counter(names.HANDSHAKES_REFUSED, {(): status.refused_handshakes})
         yield counter(names.SIDECAR_REMARKS, {(kind,): number for kind, number in status.sidecar_remarks})
@@ -140,6 +141,15 @@ class TelemetryCollector:
             results[sink.name, "lost"] = sink.lost
         yield counter(names.SINK_RECORDS, results)
         yield gauge(names.SINK_OK, {(sink.name,): float(not sink.error) for sink in trail.sinks})
+
+
+def _introspections(found: tuple[IntrospectionStatus, ...]) -> Iterator[Family]:
+    counts: dict[Labels, int] = {}
+    for one in found:
+        results = {"hit": one.hits, "miss": one.misses, "refused": one.refusals, "failed": one.failures}
+        counts |= {(one.issuer, result): number for result, number in results.items()}
+    yield counter(names.INTROSPECTIONS, counts)
+    yield gauge(names.INTROSPECTION_FAILING, {(one.issuer,): float(bool(one.error)) for one in found})
 
 
 def _native(native: NativeStatus) -> Iterator[Family]:

@@ -9,7 +9,12 @@ from typing import NamedTuple
 
 SPAN_NAME = "authz.decide"
 LOG_EVENT = "authz.decision"
-SPAN_EVENTS = {"token": "authz.token.verify", "provider": "authz.provider.ask", "stage": "authz.stage"}
+SPAN_EVENTS = {
+    "token": "authz.token.verify",
+    "provider": "authz.provider.ask",
+    "introspection": "authz.introspection.ask",
+    "stage": "authz.stage",
+}
 """First part of a timing's name to the name of its span event."""
 SPAN_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "http.request.method": ("request", "method"),
@@ -106,6 +111,16 @@ CACHE_HITS = Metric("authz_token_cache_hits_total", "counter", "Tokens found ver
 CACHE_MISSES = Metric("authz_token_cache_misses_total", "counter", "Tokens that had to be verified")
 CACHE_ENTRIES = Metric("authz_token_cache_entries", "gauge", "Tokens in the cache")
 CACHE_CAPACITY = Metric("authz_token_cache_capacity", "gauge", "Most tokens the cache holds")
+INTROSPECTIONS = Metric(
+    "authz_token_introspections_total",
+    "counter",
+    "Tokens of issuers that are asked about them: answered from memory (hit) or by the issuer (miss), not active "
+    "(refused), without an answer (failed)",
+    ("issuer", "result"),
+)
+INTROSPECTION_FAILING = Metric(
+    "authz_token_introspection_failing", "gauge", "1 while the last question to an issuer had no answer", ("issuer",)
+)
 KEY_SET_KEYS = Metric("authz_key_set_keys", "gauge", "Usable keys of a key set; 0 when it was never read", ("key_set",))
 KEY_SET_FETCHED = Metric(
     "authz_key_set_fetched_timestamp_seconds",

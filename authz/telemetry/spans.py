@@ -32,7 +32,12 @@ _TRACE_PARENT_LENGTH = 55
 _ZEROS = frozenset({"0" * 32, "0" * 16})
 _SAMPLED_DIGITS = frozenset("13579bdf")
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
-_DETAILS = {"stage": "authz.stage.result", "token": "authz.token.outcome", "provider": "authz.provider.name"}
+_DETAILS = {
+    "stage": "authz.stage.result",
+    "token": "authz.token.outcome",
+    "provider": "authz.provider.name",
+    "introspection": "authz.introspection.issuer",
+}
 """First part of a timing's name to the attribute that its detail is."""
 STAGES = (
     Stage.IDENTITY,

@@ -51,6 +51,23 @@ class KeySetStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class IntrospectionStatus:
+    """One issuer that is asked about its tokens; numbers only ever grow."""
+
+    issuer: str
+    hits: int = 0
+    """Tokens whose answer was remembered."""
+    misses: int = 0
+    """Tokens that it was asked about."""
+    refusals: int = 0
+    """Tokens of which it said that they are not active."""
+    failures: int = 0
+    """Tokens refused because it did not answer, or was not asked after it had failed too often."""
+    error: str = ""
+    """Why it did not answer last; empty when it did."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheStatus:
     """The cache of verified tokens."""
 
@@ -120,6 +137,8 @@ class ServiceStatus:
     """True until gRPC health says SERVING for the first time: key sets are still waited for."""
     is_draining: bool = False
     """True after SIGTERM: no longer ready, still alive."""
+    introspections: tuple[IntrospectionStatus, ...] = ()
+    """Issuers that are asked about their tokens."""
 
 
 @dataclass(slots=True)

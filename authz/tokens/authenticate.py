@@ -20,6 +20,7 @@ from authz.tokens.challenge import challenge_for
 from authz.tokens.finding import FoundToken, find_tokens, is_preflight
 from authz.tokens.key_sets import KeySets
 from authz.tokens.locations import path_without
+from authz.tokens.opaque import KnownAnswer, not_asked, told_token
 from authz.tokens.output import output_headers
 from authz.tokens.parsed import DIGEST_DIGITS, ParsedToken, read_token
 from authz.tokens.plan import Alone, Plan, PlannedRule, plan_for
@@ -43,6 +44,7 @@ def authenticate(
     cache: TokenCache | None = None,
     max_token_bytes: int = DEFAULT_MAX_TOKEN_BYTES,
     on_unknown_key: Callable[[str], None] | None = None,
+    known_answer: KnownAnswer = not_asked,
 ) -> Authentication:
     """
     Judge the tokens of one request.
@@ -55,10 +57,11 @@ def authenticate(
         cache: verified tokens; None verifies every time.
         max_token_bytes: a longer token is refused unread.
         on_unknown_key: called with ``keys_from`` when newer keys might have verified a token; must not block.
+        known_answer: what issuers said of tokens that they are asked about; must not block.
 
     Returns:
         NONE without rules (RA-2), without tokens (RA-3), for TCP (EV-5), a CORS preflight (RA-44) and a request without
-        path (RA-9); else ACCEPTED or REJECTED. Raises nothing.
+        path (RA-9); else ACCEPTED or REJECTED. Raises MustAsk where ``known_answer`` does not know: ask and come again.
     """
     http = attributes.http
     if not jwt_rules or http is None:
@@ -84,14 +87,14 @@ def authenticate(
                 if state is not None and state.key_set is not None and state.key_set.digest == entry.key_set:
                     return _with_path(entry.answer, plan, http)
     if key is None or cache is None:
-        return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key).judge()
+        return _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, known_answer).judge()
     token = read_token(data, key[0][: DIGEST_DIGITS // 2].hex())
     judged = _judge_alone(plan.alone.get(place), token, key_sets, now)
     if isinstance(judged, VerifiedToken):
         cache.put(key, judged)
         return _with_path(judged.answer, plan, http)
-    judge = _Judge(plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, judged, {text: token})
-    return judge.judge(cache, key)
+    facts = (plan, http, found, key_sets, now, max_token_bytes, on_unknown_key, known_answer)
+    return _Judge(*facts, judged, {text: token}).judge(cache, key)
 
 
 def _judge_alone(
@@ -136,6 +139,7 @@ class _Judge:
     now: float
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
+    known_answer: KnownAnswer
     refused: Refusal | None = None
     """What the only rule says of the only token, where that is already known."""
     _read: dict[str, ParsedToken | Refusal] = field(default_factory=dict)
@@ -189,7 +193,7 @@ class _Judge:
         kept: ParsedToken | None = None
         good = set()
         for place, text in reversed(found):
-            token = self._read_once(text)
+            token = told_token(self._read_once(text), text, planned.rule, self.known_answer)
             refusal: Refusal | None = None
             if isinstance(token, Refusal):
                 refusal = token
@@ -270,7 +274,9 @@ class _Judge:
 
     def _remember(self, cache: TokenCache, key: CacheKey, index: int, last: _Outcome, answer: Authentication) -> None:
         state, token = last.planned.state(self.key_sets), last.token
-        if state is not None and state.key_set is not None and token is not None:
+        if token is None or token.is_introspected:
+            return  # what an issuer answered is remembered where it is asked, as long as it may be
+        if state is not None and state.key_set is not None:
             cache.put(key, VerifiedToken(answer, index, state.key_set.digest, token.valid_from, token.valid_until))
 
 
@@ -299,6 +305,6 @@ def _rejected(refusal: Refusal, challenge: str) -> Authentication:
         outcome=AuthenticationOutcome.REJECTED,
         status=refusal.status,
         body=refusal.body,
-        challenge=challenge if refusal.body else "",
+        challenge=challenge if refusal.body and refusal.status != 503 else "",  # the token may well be good
         reason=refusal.reason,
     )

@@ -5,11 +5,12 @@ The order of the questions is Envoy's and visible to clients. Nothing raises: a 
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 
 from authz.core.attributes import Json, per_request
-from authz.tokens.base64url import read_base64url
+from authz.tokens.base64url import read_base64url, write_base64url
 from authz.tokens.json_text import read_object
 from authz.tokens.jwks import SUPPORTED_ALGORITHMS
 from authz.tokens.token_refusals import (
@@ -59,6 +60,8 @@ class ParsedToken:
     valid_until: float
     """``exp`` plus the skew, inclusive; infinity without one, and with zero, which is none to Envoy (RA-25)."""
     digest: str
+    is_introspected: bool = False
+    """Its issuer said what is in it; there is no signature to verify."""
 
     @property
     def payload_text(self) -> str:
@@ -103,6 +106,15 @@ def read_token(text: str | bytes, digest: str = "") -> ParsedToken | Refusal:
     signing_input = b"%b.%b" % (header_text, payload_text)
     digest = digest or hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
     return ParsedToken(alg, kid, claims, signing_input, signature, audiences, issuer, valid_from, valid_until, digest)
+
+
+def introspected_token(claims: Mapping[str, Json], digest: str) -> ParsedToken | Refusal:
+    """What an issuer answered about a token, with the meaning that the same claims of a JWT have (RA-23, RA-25)."""
+    meaning = _check_types(claims) or _meaning(claims)
+    if isinstance(meaning, Refusal):
+        return meaning
+    payload = write_base64url(json.dumps(dict(claims), separators=(",", ":")).encode())
+    return ParsedToken("", "", claims, f".{payload}".encode(), b"", *meaning, digest, is_introspected=True)
 
 
 def _read_header(data: bytes) -> tuple[str, str] | Refusal:

@@ -103,6 +103,7 @@ def make_plan(jwt_rules: tuple[JwtRule, ...]) -> Plan:
     )
     places = sorted({place for rule in rules for place in rule.places})
     digest = hashlib.sha256(repr(jwt_rules).encode("utf-8", "surrogatepass")).digest()
+    is_alone = len(rules) == 1 and not outputs and not jwt_rules[0].is_asked_only
     return Plan(
         rules=rules,
         headers=tuple(place for place in places if place.kind == "header"),
@@ -112,7 +113,7 @@ def make_plan(jwt_rules: tuple[JwtRule, ...]) -> Plan:
         cache_names={place: hashlib.sha256(digest + repr(place).encode()).digest() for place in places},
         no_token=Authentication(headers_to_remove=tuple(sorted(outputs))),
         requires_token=any(rule.presence is Presence.REQUIRED for rule in jwt_rules),
-        alone={place: _alone(rules[0], place) for place in places} if len(rules) == 1 and not outputs else {},
+        alone={place: _alone(rules[0], place) for place in places} if is_alone else {},
     )
 
 

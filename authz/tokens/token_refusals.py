@@ -39,6 +39,9 @@ BAD_PAYLOAD_BASE64 = _refusal("Jwt payload is an invalid Base64url encoded")
 BAD_PAYLOAD_JSON = _refusal("Jwt payload is an invalid JSON")
 BAD_SIGNATURE_BASE64 = _refusal("Jwt signature is an invalid Base64url encoded")
 BAD_AUDIENCE_TYPE = _refusal("Jwt payload [aud] field is not a string or string list")
+NOT_ACTIVE = _refusal("Token is not active")
+"""Ours: its issuer says so (RFC 7662)."""
+NOT_ASKED_BODY = "Token introspection fails"
 EXPIRED = _refusal("Jwt is expired")
 NOT_YET_VALID = _refusal("Jwt not yet valid")
 AUDIENCE = _refusal("Audiences in Jwt are not allowed", 403)

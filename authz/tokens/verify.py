@@ -29,7 +29,8 @@ MAX_SKIPPED_TOLD = 3
 
 def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, now: float) -> Refusal | None:
     """
-    Check issuer, time, audience and signature, in this order (RA-24 to RA-28).
+    Check issuer, time, audience and signature, in this order (RA-24 to RA-28); of a token that the issuer itself was
+    asked about, all but the signature.
 
     Args:
         state: the keys of ``rule.keys_from``; None or without a key set: never fetched (RA-39).
@@ -37,6 +38,18 @@ def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, no
     Returns:
         None when the token is good.
     """
+    refused = _check_claims(token, rule, now)
+    if refused is not None or token.is_introspected:
+        return refused
+    if state is None or state.key_set is None:
+        cause = state.error if state is not None and state.error else "not fetched yet"
+        source = f"issuer {rule.issuer}" if rule.issuer else rule.keys_from
+        reason = f"{VERIFICATION_FAILS_BODY}: key set of {source} was never fetched: {cause}"
+        return Refusal(401, VERIFICATION_FAILS_BODY, reason, is_unknown_key=True)
+    return _check_signature(token, state.key_set, state.error)
+
+
+def _check_claims(token: ParsedToken, rule: JwtRule, now: float) -> Refusal | None:
     if rule.issuer and token.issuer != rule.issuer:
         reason = f"token {token.digest} has the issuer {clip(token.issuer)}, rule {rule.name} expects {rule.issuer}"
         return Refusal(401, UNKNOWN_ISSUER_BODY, reason, is_unknown_issuer=True)
@@ -47,12 +60,7 @@ def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, no
         return EXPIRED
     if rule.audiences and not _shares_audience(token.audiences, rule.audiences):
         return AUDIENCE
-    if state is None or state.key_set is None:
-        cause = state.error if state is not None and state.error else "not fetched yet"
-        source = f"issuer {rule.issuer}" if rule.issuer else rule.keys_from
-        reason = f"{VERIFICATION_FAILS_BODY}: key set of {source} was never fetched: {cause}"
-        return Refusal(401, VERIFICATION_FAILS_BODY, reason, is_unknown_key=True)
-    return _check_signature(token, state.key_set, state.error)
+    return None
 
 
 def _shares_audience(audiences: tuple[str, ...] | None, allowed: tuple[str, ...]) -> bool:
@@ -117,4 +125,4 @@ def accepted_token(token: ParsedToken, rule: JwtRule) -> Token:
     if not isinstance(subject, str):  # split, because the rule says so
         subject = ""
     expires_at: float | None = token.claims.get("exp") or None  # type: ignore[assignment]  # a number: it was checked
-    return Token(claims, token.issuer, subject, token.kid, token.digest, expires_at, rule.name)
+    return Token(claims, token.issuer, subject, token.kid, token.digest, expires_at, rule.name, token.is_introspected)

@@ -165,6 +165,7 @@ def verified(token: Token | None, cache_hit: bool | None) -> Json:
         "digest": shortened(token.digest),
         "expires_at": None if token.expires_at is None else expiry(token.expires_at),
         "rule": shortened(token.rule),
+        **({"introspected": True} if token.is_introspected else {}),
         "cached": cache_hit,
     }
 

@@ -28,6 +28,22 @@ spec: {action: CUSTOM, provider: {name: idp}, rules: [{to: [{operation: {paths: 
 MESH = "extensionProviders: [{name: idp, envoyExtAuthzGrpc: {service: idp.example.com, port: 9000}}]\n"
 
 
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_an_opaque_token_is_not_answered_offline_unless_its_claims_are_said(
+    run: Run, policies: Path, tmp_path: Path, command: str
+) -> None:
+    (policies / "jwt.yaml").write_text(AUTHENTICATION.replace(', jwksUri: "https://keys.example.com/jwks"', ""))
+    entry = "issuer: i, endpoint: https://i.example/ask, clientId: c, clientSecretFile: /s"
+    (tmp_path / "mesh.yaml").write_text(f"tokenIntrospection: [{{{entry}}}]\n")
+    asked = (command, *ASKED, "--mesh", "mesh.yaml", "--path", "/cart/7", "--method", "PUT", "-H", "x-team: red")
+    result = run(*asked, "--token", "opaque-7")
+    assert result.exit_code == 1
+    assert "known to `i`, which is not asked offline" in result.stderr
+    assert "opaque-7" not in result.output
+    said = run(*asked, "--claims", '{"iss": "i", "sub": "s"}')
+    assert (said.exit_code, said.stdout.startswith("allow")) == (0, True)
+
+
 def test_an_allowed_request_ends_with_zero_and_names_its_rule(run: Run, policies: Path) -> None:
     result = run("check", *ASKED, "--path", "/cart/7", "--source-principal", WEB)
     assert result.exit_code == 0

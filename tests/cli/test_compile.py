@@ -79,6 +79,15 @@ def test_what_stays_with_the_check_is_never_left_out_silently(files: Path) -> No
     assert not found["native"]
 
 
+def test_a_workload_whose_issuer_is_asked_about_tokens_stays_with_the_check(files: Path) -> None:
+    entry = "issuer: https://a.test, endpoint: https://a.test/ask, clientId: c, clientSecretFile: /s"
+    config = f"kind: ConfigMap\nmetadata: {{name: istio}}\ndata:\n  mesh: |\n    tokenIntrospection: [{{{entry}}}]\n"
+    (files / "mesh.yaml").write_text(f"{ONE_SIDECAR}---\napiVersion: v1\n{config}")
+    code, told, _ = run(files, "--report")
+    assert code == 3
+    assert "Envoy's filters cannot ask https://a.test about opaque tokens" in told
+
+
 def test_the_report_says_of_every_rule_who_decides_it(files: Path) -> None:
     code, told, _ = run(files, "--report", "-o", "json")
     assert code == 0

@@ -1,6 +1,6 @@
 """A server on loopback and a channel to it; everything real but the policies."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import grpc
@@ -10,7 +10,7 @@ from authz.core.providers import ProviderAnswer
 from authz.service.check_function import CheckFunction
 from authz.service.pending import Pending
 from authz.service.ports.grpc_health import AUTHORIZATION, HEALTH
-from authz.service.server import CheckServer
+from authz.service.server import AskProvider, CheckServer
 
 NOW = 1_800_000_000.0
 Ask = Callable[[bytes], Coroutine[None, None, bytes]]
@@ -24,7 +24,7 @@ async def refuse(pending: Pending) -> ProviderAnswer:
 async def serving(
     function: CheckFunction,
     address: str = "127.0.0.1:0",
-    ask: Callable[[Pending], Awaitable[ProviderAnswer]] = refuse,
+    ask: AskProvider = refuse,
     max_message_bytes: int = 1 << 20,
 ) -> AsyncIterator[tuple[CheckServer, grpc.aio.Channel]]:
     server = CheckServer(function, ask, max_message_bytes=max_message_bytes, clock=lambda: NOW)

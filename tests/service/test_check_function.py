@@ -8,7 +8,7 @@ import pytest
 from authz.core import resources as r
 from authz.core.compiler import compile_engine
 from authz.core.decision import FORBIDDEN_BODY
-from authz.core.providers import ProviderAnswer
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.service.askers import identity_problem
 from authz.service.check_function import CheckFunction
 from authz.service.ids import DecisionIds
@@ -163,6 +163,7 @@ def test_a_custom_rule_becomes_a_question_and_the_answer_goes_on() -> None:
     message = check_request(path="/open")
     pending = check.check(message, (), NOW)
     assert isinstance(pending, Pending)
+    assert isinstance(pending.question, ProviderQuestion)
     assert pending.question.provider is PROVIDER
     assert pending.message == message
     assert audit.entries == []

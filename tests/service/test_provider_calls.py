@@ -10,7 +10,7 @@ import pytest
 
 from authz._proto import ext_authz_pb2 as pb
 from authz.core import resources as r
-from authz.core.providers import ProviderAnswer
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.service.pending import Pending
 from authz.service.ports.grpc_health import AUTHORIZATION
 from authz.service.provider_calls import (
@@ -60,13 +60,18 @@ def test_header_lists(name: str, patterns: tuple[str, ...], expected: bool) -> N
     assert is_listed(name, patterns) is expected
 
 
+def question_of(asked: Pending) -> ProviderQuestion:
+    assert isinstance(asked.question, ProviderQuestion)
+    return asked.question
+
+
 # --- what is asked -----------------------------------------------------------------------------------------------
 
 
 def test_a_grpc_provider_sees_an_ordinary_check_request() -> None:
     message = check_request(path="/open", headers=[("x-a", "1"), ("x-a", "2"), ("x-b", b"\xffb")], sni="s")
     asked = pending(provider(), message)
-    request = pb.CheckRequest.FromString(grpc_request(asked.question, message)).attributes
+    request = pb.CheckRequest.FromString(grpc_request(question_of(asked), message)).attributes
     assert dict(request.request.http.headers) == {
         ":authority": "api.example.com",
         ":path": "/open",
@@ -100,7 +105,7 @@ def with_body(body: bytes) -> bytes:
 def test_a_body_is_passed_on_only_where_it_was_asked_for(changes: dict[str, Any], body: str, raw_body: bytes) -> None:
     message = with_body("abcé".encode())
     asked = pending(provider(**changes), message)
-    http = pb.CheckRequest.FromString(grpc_request(asked.question, message)).attributes.request.http
+    http = pb.CheckRequest.FromString(grpc_request(question_of(asked), message)).attributes.request.http
     assert (http.body, http.raw_body) == (body, raw_body)
 
 
@@ -122,7 +127,7 @@ def test_an_http_provider_gets_the_headers_that_are_listed() -> None:
         path="/open",
         headers=[("x-a", "1"), ("x-p1", "2"), ("x-p1", "3"), ("x-other", "4"), ("authorization", "Bearer t")],
     )
-    http = pending(of, message).question.attributes.http
+    http = question_of(pending(of, message)).attributes.http
     assert http is not None
     assert http_request_headers(of, http) == [
         ("host", "api.example.com"),

@@ -12,7 +12,7 @@ import pytest
 from authz._proto import health_pb2
 from authz.core import resources as r
 from authz.core.errors import SettingsError
-from authz.core.providers import ProviderAnswer
+from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.service.pending import Pending
 from authz.service.ports.grpc_health import AUTHORIZATION, HEALTH
 from authz.service.ports.http import AdminServer
@@ -189,6 +189,7 @@ async def test_an_address_that_cannot_be_used_is_named(address: str) -> None:
 
 async def test_custom_policies_ask_and_go_on() -> None:
     async def accept(pending: Pending) -> ProviderAnswer:
+        assert isinstance(pending.question, ProviderQuestion)
         return ProviderAnswer(pending.question.provider == r.ExtensionProvider("ext", service="ext.example", port=9000))
 
     async with serving(function(ALLOW_OPEN, CUSTOM, mesh=MESH), ask=accept) as (_, channel):

@@ -17,6 +17,7 @@ from authz.telemetry.names import Metric
 from authz.telemetry.status import (
     CacheStatus,
     CertificateStatus,
+    IntrospectionStatus,
     KeySetStatus,
     NativeStatus,
     PeerTrustStatus,
@@ -48,6 +49,7 @@ STATUS = ServiceStatus(
         {"p": True},
         in_force={"p": False},
     ),
+    introspections=(IntrospectionStatus("https://asked", 7, 5, 2, 1, "no answer"),),
 )
 
 
@@ -176,6 +178,9 @@ def test_the_page_shows_the_statuses() -> None:
         ("authz_key_set_failing", (("key_set", "uri:x"),)): 1,
         ("pilot_jwks_resolver_network_fetch_fail_total", ()): 4,
         ("authz_token_cache_hits_total", ()): 70,
+        ("authz_token_introspections_total", (("issuer", "https://asked"), ("result", "hit"))): 7,
+        ("authz_token_introspections_total", (("issuer", "https://asked"), ("result", "failed"))): 1,
+        ("authz_token_introspection_failing", (("issuer", "https://asked"),)): 1,
         ("authz_audit_dropped_total", (("cause", "queue_full"),)): 1,
         ("authz_audit_sink_healthy", (("sink", "otlp"),)): 0,
         (

@@ -25,6 +25,7 @@ from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import (
     CacheStatus,
     CertificateStatus,
+    IntrospectionStatus,
     KeySetStatus,
     PeerTrustStatus,
     ReloadStatus,
@@ -159,6 +160,7 @@ STATUS = ServiceStatus(
     CacheStatus(10, 2, 3, 100),
     (CertificateStatus("workload", 1_900_000_000.0, "bookinfo", "reviews-v2"), CertificateStatus("root", 2e9)),
     peer_trust=PeerTrustStatus(1_700_000_000.0, "", 2, 1),
+    introspections=(IntrospectionStatus("https://asked", 7, 5, 2, 1),),
 )
 TRAIL = TrailStatus(0, 100, 5, 1, 1, 0, (SinkStatus("stdout", 5),), "", True)
 

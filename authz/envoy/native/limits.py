@@ -140,7 +140,9 @@ def _jwt(rule: JwtRule) -> RuleReport:
     reason = ""
     names = [text for one in rule.from_headers for text in (one.name, one.prefix)]
     names += [one.header for one in rule.output_claim_to_headers]
-    if rule.presence is Presence.REQUIRED:
+    if rule.introspection is not None:
+        reason = f"Envoy's filters cannot ask {rule.issuer} about opaque tokens (`tokenIntrospection`)"
+    elif rule.presence is Presence.REQUIRED:
         reason = "Istio's filters do not know `presence: REQUIRED`"
     elif any(_REFUSED.search(name) for name in (*names, rule.output_payload_to_header)):
         reason = "Envoy refuses the name of a header, or a prefix"

@@ -18,10 +18,10 @@ class KeyNeed:
 
 
 def key_needs(rules: Iterable[JwtRule]) -> dict[str, KeyNeed]:
-    """Find what has to be fetched for the rules; inline sets need nothing."""
+    """Find what has to be fetched for the rules; inline sets need nothing, nor an issuer that is asked instead."""
     needs: dict[str, KeyNeed] = {}
     for rule in rules:
-        if rule.jwks:
+        if rule.jwks or rule.is_asked_only:
             continue
         known = needs.get(rule.keys_from)
         issuers = {rule.issuer} - {""} | set(known.issuers if known else ())
