@@ -198,7 +198,7 @@ def _source(source: Source) -> str:
     return (
         f'{{"principal":{_quote(source.principal)},"ip":{_address(source.ip)},'
         f'"remote_ip":{_address(source.remote_ip)},"port":{source.port or "null"},'
-        f'"mtls":{_LITERALS[bool(source.identities)]}}}'
+        f'"mtls":{_LITERALS[None if source.is_unproven else bool(source.identities)]}}}'
     )
 
 

@@ -139,6 +139,14 @@ def _policies(visit: Visit, paths: Sequence[str], mesh: Path | None, *, ask_issu
     if not paths:
         return
     loaded = policy_files.load(paths, str(mesh) if mesh is not None else None)
+    secrets = [
+        NamedPlace(PlaceKind.SECRET, Path(one.client_secret_file), "`tokenIntrospection`")
+        for one in loaded.mesh.introspections
+    ]
+    visit.add(
+        (3, 4),
+        judge_places(secrets, visit.now),
+    )
     visit.add((6, 7, 8), judge_policies(loaded.engine, loaded.mesh, _sidecars(mesh)))
     if ask_issuers:
         for name, ask in ask_dates(list(loaded.engine.token_rules()), visit.now):

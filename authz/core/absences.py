@@ -24,6 +24,8 @@ def got(predicate: Predicate, attributes: AttributeContext) -> str:
     """
     key, token = predicate.attribute.key, attributes.authentication.token
     if predicate.attribute.voucher is Voucher.MTLS:
+        if attributes.source.is_unproven:
+            return "unknown: nobody vouches for the caller's certificate, see docs/other-proxies.md"
         return "" if attributes.source.identities else "got no value: the caller has no mTLS identity"
     if key == "request.headers[authorization]" and token is not None and not attributes.header("authorization"):
         return "got no value: the header of an accepted token is removed unless `forwardOriginalToken`"

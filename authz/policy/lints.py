@@ -1,6 +1,7 @@
 """Remarks on a whole set of resources that Istio's validation does not make and that cost next to nothing."""
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 
 from authz.core.errors import Problem, Severity
 from authz.core.resources import Action, JwtRule, MeshConfig, RequestAuthentication, Resources
@@ -14,7 +15,23 @@ def lint(resources: Resources, mesh: MeshConfig | None) -> Iterator[Problem]:
     yield from _repeated_issuers(resources, mesh or MeshConfig())
     if mesh is not None:
         yield from _unusable_providers(resources, mesh)
+        yield from _unused_introspections(resources, mesh)
         yield from _ignored_peer_authentications(resources, mesh)
+
+
+def _unused_introspections(resources: Resources, mesh: MeshConfig) -> Iterator[Problem]:
+    """An issuer that is misspelt at one of the two places: its opaque tokens would be refused and nobody told why."""
+    issuers = {rule.issuer for item in resources.request_authentications for rule in item.jwt_rules}
+    for one in mesh.introspections:
+        if one.issuer not in issuers:
+            near = next(iter(get_close_matches(one.issuer, sorted(issuers - {""}), 1, 0.8)), "")
+            yield Problem(
+                Severity.WARNING,
+                "introspection",
+                f"`tokenIntrospection` names the issuer `{one.issuer}`, and no jwtRule does",
+                one.location,
+                help=f"did you mean `{near}`?" if near else "add it to the `jwtRules` of a RequestAuthentication",
+            )
 
 
 def _repeated_issuers(resources: Resources, mesh: MeshConfig) -> Iterator[Problem]:

@@ -122,7 +122,7 @@ class Telemetry:
         key = (
             id(attributes.destination),
             id(rule),
-            identities[0] if identities else None,
+            identities[0] if identities else attributes.source.is_unproven,
             decision.effect,
             decision.stage,
             decision.status,
@@ -204,7 +204,7 @@ class Telemetry:
         attributes = offer.attributes
         identities = attributes.source.identities
         account, namespace = self._peer(identities[0]) if identities else (UNKNOWN, UNKNOWN)
-        secured = "mutual_tls" if identities else "none"
+        secured = "mutual_tls" if identities else UNKNOWN if attributes.source.is_unproven else "none"
         peers = ("destination", account, namespace, workload.name, workload.namespace, workload.app, workload.version)
         if attributes.http is None:
             self._count(CONNECTIONS, (*peers, "tcp", secured), count)

@@ -111,7 +111,7 @@ def source(attributes: AttributeContext) -> Json:
         "ip": known(peer.ip),
         "remote_ip": known(peer.remote_ip),
         "port": peer.port or None,
-        "mtls": bool(peer.identities),
+        "mtls": None if peer.is_unproven else bool(peer.identities),
     }
 
 

@@ -7,14 +7,18 @@ stays.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+import httpx
 
 from authz._proto import ext_authz_pb2, sds_pb2
 from authz.control.discovery.secrets import Secret, SecretStream, roots_secret, tls_secret
 from authz.core.attributes import AuthenticationOutcome
 from authz.core.compiler import compile_engine
+from authz.core.errors import FetchError
 from authz.core.normalize import normalize_path
 from authz.core.resources import MeshConfig, PathNormalization
 from authz.core.spiffe import TrustDomain
@@ -26,7 +30,13 @@ from authz.mesh.description import read_mesh_description
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import read_policies
 from authz.service.check_function import CheckFunction
+from authz.service.doors.forms import Misasked, Reader
+from authz.service.doors.grpc_web import NotGrpcWeb
+from authz.service.doors.grpc_web import read_message as grpc_web_message
+from authz.settings.http_doors import HttpDoor
+from authz.sources.introspection.exchange import read_answer
 from authz.tokens.cache import TokenCache
+from authz.tokens.json_text import read_object
 from authz.tokens.jwks import read_key_set
 from authz.wire.access_line import LineReader
 from authz.wire.access_log import NotAnEntry
@@ -186,6 +196,44 @@ def access_log(data: bytes) -> None:
         return
 
 
+_DOORS = {
+    kind[:1].encode(): Reader(HttpDoor.model_validate({"listen": "unix:d", "kind": kind, "namespace": "shop",
+                                                       "labels": {"app": "api"}, "all_headers": True}))
+    for kind in ("nginx", "forward-auth", "envoy-http")
+}  # fmt: skip
+
+
+def doors(data: bytes) -> None:
+    """Questions in plain HTTP and answers of issuers: what they are, or the errors that are documented."""
+    which, rest = data[:1], data[1:]
+    if which in (b"w", b"t"):
+        with suppress(NotGrpcWeb):
+            check(grpc_web_message(rest, text=which == b"t"))
+    elif which == b"i":
+        response_ = httpx.Response(200, headers={"content-type": "application/json"})
+        with suppress(FetchError):
+            told = read_answer(response_, rest, read_object)
+            assert told.claims is None or told.claims["active"] is True
+    elif which in _DOORS:
+        reader, (target, *lines) = _DOORS[which], rest.split(b"\n")
+        pairs = [(name.lower(), value) for name, _, value in (one.partition(b": ") for one in lines)]
+        with suppress(Misasked):
+            question = reader.read("GET", target.decode("latin-1"), pairs)
+            answer = _check().check(question.message, question.metadata, NOW, "", reader.vouched)
+            assert isinstance(answer, bytes)
+            assert response(answer).status.code != 0  # the policy asks for an identity, for which no such proxy vouches
+
+
+def _door_seeds() -> Iterator[bytes]:
+    yield b"n/\nx-original-method: GET\nx-original-uri: /a\nx-original-host: a\nx-real-ip: 192.0.2.1\naccept: b"
+    yield b"f/\nx-forwarded-method: GET\nx-forwarded-uri: /a\nx-forwarded-host: a\nx-forwarded-for: 192.0.2.1"
+    yield b"e/a?b\nhost: a\nx-authz-remote-ip: 192.0.2.1\nauthorization: Bearer a.b.c"
+    yield b"w\0\0\0\0" + bytes([len(base())]) + base() if len(base()) < 256 else b"w\0\0\0\0\0"
+    yield b"tAAAAAAA="
+    yield b'i{"active": true, "sub": "a", "exp": 1}'
+    yield b'i{"active": false}'
+
+
 def _sds_seeds() -> Iterator[bytes]:
     first = sds_pb2.DiscoveryRequest(resource_names=["own"])
     ack = sds_pb2.DiscoveryRequest(resource_names=["own"], response_nonce="1", version_info="x")
@@ -223,6 +271,7 @@ HARNESSES: dict[str, Harness] = {
     "certificate": Harness(certificate, _certificate_seeds),
     "sds": Harness(sds, _sds_seeds),
     "access_log": Harness(access_log, lambda: iter((line(), line(path="/a") + b"\n" + line()[:80], message("/ok")))),
+    "doors": Harness(doors, _door_seeds),
 }
 
 

@@ -6,6 +6,7 @@ from authz.core.engine import Engine
 from authz.core.introspection import Introspection
 from authz.core.resources import JwtRule, Metadata, RequestAuthentication, Resources
 from authz.policy.mesh_config import read_mesh
+from authz.policy.reader import read_policies
 from authz.policy.version import version_of
 from authz.sources.keys.needs import key_needs
 
@@ -76,6 +77,22 @@ def test_an_issuer_stands_there_once() -> None:
     assert [(p.location.line, p.message) for p in problems] == [
         (line, "the issuer `https://issuer.example` has several entries") for line in (2, 6)
     ]
+
+
+@pytest.mark.parametrize(
+    ("issuer", "said"),
+    [("https://issuer.example", ()), ("https://issuer.exampel", ("did you mean `https://issuer.exampel`?",))],
+)
+def test_an_issuer_that_no_rule_names_is_warned_of(issuer: str, said: tuple[str, ...]) -> None:
+    mesh = read_mesh("mesh.yaml", ENTRY.encode())[0]
+    policy = f"""apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: a, namespace: shop}}
+spec: {{jwtRules: [{{issuer: "{issuer}"}}]}}
+"""
+    problems = read_policies([("p.yaml", policy.encode())], mesh).problems
+    assert tuple(p.help for p in problems) == said
+    assert [(p.location.file, p.location.line) for p in problems] == [("mesh.yaml", 2)] * len(said)
 
 
 def test_it_is_part_of_the_policy_version() -> None:

@@ -57,11 +57,11 @@ def places_of(settings: Settings) -> Iterator[NamedPlace]:
     for sink in settings.audit:
         if sink.startswith("file:"):
             yield NamedPlace(PlaceKind.RECORD, Path(sink.removeprefix("file:")), "setting `audit`")
-    for address in (*settings.listen, *AccessLogSettings.of(settings).listen, settings.admin):
+    doors = (door.listen for door in settings.http_doors)
+    for address in (*settings.listen, *doors, *AccessLogSettings.of(settings).listen, settings.admin):
         if address.startswith("unix:"):
-            yield NamedPlace(
-                PlaceKind.SOCKET, Path(address.removeprefix("unix:")), "setting `listen`, `access_logs` or `admin`"
-            )
+            name = "setting `listen`, `http_doors`, `access_logs` or `admin`"
+            yield NamedPlace(PlaceKind.SOCKET, Path(address.removeprefix("unix:")), name)
     if settings.access_log_state is not None:
         yield NamedPlace(PlaceKind.RENDERED, settings.access_log_state, "setting `access_log_state`")
 

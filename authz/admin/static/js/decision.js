@@ -122,7 +122,7 @@ function sides(found) {
   return [
     card("Caller", [
       ["Identity", source.principal ? mono(source.principal) : "none (plaintext, or no client certificate)"],
-      ["mTLS", source.mtls ? chip("allow", glyph("lock"), "yes") : chip("warn", glyph("unlock"), "no")],
+      ["mTLS", source.mtls ? chip("allow", glyph("lock"), "yes") : chip("warn", glyph("unlock"), source.mtls === null ? "unknown" : "no")],
       ["Address", source.ip && mono(source.ip)],
       ["Client address", source.remote_ip !== source.ip ? source.remote_ip && mono(source.remote_ip) : null],
       ["TLS server name", found.sni && mono(found.sni)],
