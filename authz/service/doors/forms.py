@@ -25,8 +25,8 @@ HttpHeaders = Sequence[tuple[bytes, bytes]]
 """Lower-case names and values as they came, in order."""
 
 _CONNECTION = frozenset({
-    "connection", "content-length", "expect", "host", "keep-alive", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade", ":scheme",
+    "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization",
+    "proxy-connection", "te", "trailer", "trailers", "transfer-encoding", "upgrade", ":scheme",
 })  # fmt: skip
 """Of the connection between proxy and door, or not told: nothing of the client's is in them."""
 
