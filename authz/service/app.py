@@ -309,7 +309,7 @@ async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> 
     on_signals(signalled, others, announce)
     try:
         await app.start()
-        if app.native is not None and not settings.listen and not app.streams:
+        if app.native is not None and not settings.listen and not settings.http_doors and not app.streams:
             giving_way.begin(app.native.is_behind)
         await stopping.wait()
         announce("draining  health is NOT_SERVING, press again to stop at once")
