@@ -267,8 +267,7 @@ class App:
         def engine() -> Engine | None:
             return snapshot.engine if (snapshot := self.function.snapshot) is not None else None
 
-        path, mesh = self._settings.policies.path, self._settings.policies.mesh
-        # absolute: the command is copied to another terminal
+        path, mesh = self._settings.policies.path, self._settings.policies.mesh  # absolute in commands that are copied
         sources = Sources(str(path.absolute()), str(mesh.absolute()) if mesh is not None else "")
         return PageFacts(self.watch, engine, self.status, self.trail.status, self.telemetry, self._clock, sources)
 
