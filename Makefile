@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ALONE := tests/demo tests/benchmarks
 FIRST := tests/service/workers tests/control tests/service tests/admin tests/envoy
 
-.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages requirements image release fuzz
+.PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages requirements image release fuzz keycloak
 
 help:            ## Show the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -63,6 +63,10 @@ fuzz: $(STAMP)   ## Fuzz every reader of what comes from outside: five minutes o
 	$(BIN)/pip install -q --disable-pip-version-check 'atheris>=3.0'
 	$(BIN)/python -m tests.fuzz.run --seconds 300
 
+keycloak: $(STAMP) ## Download Keycloak with Maven, 177 MB, and run the demo and its tests with it
+	@.ci/keycloak $(BIN)/python .keycloak
+	$(BIN)/pytest $(PYTEST_ARGS) tests/demo/test_keycloak.py
+
 requirements: .release/.installed  ## Pin dependencies anew, with digests
 	.ci/requirements .release/bin
 
@@ -85,4 +89,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .release .authz .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .release .keycloak .authz .mypy_cache .ruff_cache .pytest_cache .hypothesis

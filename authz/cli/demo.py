@@ -22,6 +22,7 @@ from authz.demo.checks.runner import Result, run_check
 from authz.demo.checks.world import World
 from authz.demo.commands import count_steps
 from authz.demo.inputs import CHECKOUT, Inputs, find_inputs
+from authz.demo.keycloak import find_keycloak
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
 from authz.demo.programs import envoy_shows_roots
@@ -33,6 +34,7 @@ from authz.local.ready import ask
 from authz.local.stopping import unless
 from authz.mesh.nouns import Enforce
 
+ISSUERS = ("demo", "keycloak")
 SERVERS = ("grpcio", "envoy")
 """The values of ``authz serve --server``; the first is the default."""
 
@@ -65,6 +67,14 @@ SERVERS = ("grpcio", "envoy")
     help="Who decides: the check, or every Envoy by itself with native filters.",
 )  # fmt: skip
 @click.option(
+    "--issuer", type=click.Choice(ISSUERS), default=ISSUERS[0], show_default=True,
+    help="Who signs people in: a small issuer of the demo's, or a real Keycloak.",
+)  # fmt: skip
+@click.option(
+    "--keycloak", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+    help="An unpacked Keycloak, for --issuer keycloak.  [default: that of `make keycloak`]",
+)  # fmt: skip
+@click.option(
     "--server", type=click.Choice(SERVERS), help=f"What hosts the authorization server.  [default: {SERVERS[0]}]"
 )
 @click.option("--run", "pattern", metavar="PATTERN", default="", help="With --check: only scenarios that contain this.")
@@ -87,6 +97,8 @@ def command(
     secrets: str,
     authz: str,
     enforce: str,
+    issuer: str,
+    keycloak: Path | None,
     server: str | None,
     pattern: str,
     outage: float,
@@ -109,12 +121,18 @@ def command(
     authz demo --check --run "authority is dead" --outage 600
     authz demo --check --compose     the same, among containers; with --enforce native, too
     authz demo --authz embedded      without a server: every proxy decides by itself
+    authz demo --issuer keycloak     people sign in at a real Keycloak
     """
     if not check and (keep or pattern or compose or form != "table" or outage != OUTAGE_SECONDS):
         raise click.UsageError("--keep, --run, --outage, --compose and --output need --check")
     if outage != OUTAGE_SECONDS and (compose or secrets != Secrets.SDS.value):
         raise click.UsageError("--outage needs the authority as a process: --secrets sds without --compose")
     _refuse_mixed(authz, enforce, server, compose=compose)
+    has_keycloak = issuer == ISSUERS[1]
+    if keycloak is not None and not has_keycloak:
+        raise click.UsageError("--keycloak is for --issuer keycloak")
+    if has_keycloak and compose:
+        raise click.UsageError("--issuer is not for --compose: docker-compose.override.example.yaml has Keycloak")
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
         root = _compose_root()
@@ -132,6 +150,7 @@ def command(
         authz=Authz(authz),
         server=server or SERVERS[0],
         enforce=Enforce(enforce),
+        keycloak=find_keycloak(keycloak, Path()) if has_keycloak else None,
     )
     wanted = Checking(pattern, outage) if check else None
     raise SystemExit(asyncio.run(_run(layout, console, wanted, keep=keep, form=form)))

@@ -6,6 +6,7 @@ An application is named by its label ``app`` and its version by ``version``, as 
 
 import sys
 
+from authz.demo.keycloak import keycloak_command
 from authz.demo.layout import AUDIT_LOG, ENTRIES, LOOPBACK, OTLP_SOCKET, REVOCATIONS, SPANS, Layout
 from authz.demo.programs import envoy_binary, redis_binary
 from authz.envoy.options import CLIENT_SECRET, Authz, Secrets
@@ -49,6 +50,8 @@ def count_steps(layout: Layout) -> int:
 
 def issuer(layout: Layout) -> Command:
     """The OIDC issuer, whose tokens the demo's policies accept."""
+    if layout.keycloak is not None:
+        return keycloak_command(layout)
     arguments = ["--port", str(layout.issuer_port), "--keys", "issuer"]
     if layout.login is not None:
         secret = f"certs/{layout.login.credential}/{CLIENT_SECRET}"

@@ -8,7 +8,7 @@ documents the part of it that Envoys read. Here are the demo's own parts:
     ca/                     the mesh's certificate authority, kept between starts; web/ and outside/ beside it
     entries.yaml            who may have which certificate by SDS
     revocations/list.txt    identities and certificates that are refused at once
-    issuer/                 signing keys of the OIDC issuer
+    issuer/                 signing keys of the OIDC issuer; keycloak/ is Keycloak's home, where it is the issuer
     logs/<process>.log      what each process printed; logs/audit.jsonl the decisions, spans/spans.jsonl traces
 """
 
@@ -64,6 +64,8 @@ class Layout:
     """``--server`` of the authorization server, when it is a process of its own."""
     enforce: Enforce = Enforce.CHECK
     """Who decides: the check, or every Envoy by native filters, whose access logs the server then follows."""
+    keycloak: Path | None = None
+    """An unpacked Keycloak, absolute, which is the issuer; None: the demo's own."""
 
     logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
     """What the issuers of browser logins say of themselves; known once they run."""
@@ -76,7 +78,17 @@ class Layout:
     @property
     def issuer_url(self) -> str:
         """The ``iss`` of the demo's tokens."""
-        return f"http://{LOOPBACK}:{self.issuer_port}"
+        return issuer_urls(self.offset)[self.keycloak is not None]
+
+    @property
+    def keycloak_home(self) -> Path:
+        """Where Keycloak runs: links to its installation, and its data."""
+        return self.state / "keycloak"
+
+    @property
+    def keycloak_password(self) -> Path:
+        """File of the password of Keycloak's administrator."""
+        return self.keycloak_home / "admin.password"
 
     @property
     def admin_port(self) -> int:
@@ -151,6 +163,12 @@ class Layout:
                 if not server.is_egress and not server.is_passthrough:
                     return server.port
         raise DemoError("the mesh has no ingress gateway: add a Gateway whose server has `tls.mode: SIMPLE`")
+
+
+def issuer_urls(offset: int = 0) -> tuple[str, str]:
+    """The ``iss`` of the demo's own issuer, and that of Keycloak's realm in its place."""
+    own = f"http://{LOOPBACK}:{ISSUER_PORT + offset}"
+    return own, f"{own}/realms/bookinfo"
 
 
 def ports_of(mesh: Mesh, offset: int = 0) -> tuple[int, ...]:

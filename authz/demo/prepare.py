@@ -15,12 +15,14 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.core.resources import MtlsMode
+from authz.demo.keycloak import lay_keycloak, policies_for_keycloak
 from authz.demo.layout import (
     LOOPBACK,
     OTLP_SOCKET,
     DemoError,
     Layout,
     describe,
+    issuer_urls,
     ports_of,
     provider_ports,
     shift_ports,
@@ -73,6 +75,7 @@ def plan(
     authz: Authz = Authz.SERVER,
     server: str = "grpcio",
     enforce: Enforce = Enforce.CHECK,
+    keycloak: Path | None = None,
 ) -> Layout:
     """
     Read the mesh, make the state directory, and copy into it what must not be changed where it is.
@@ -84,6 +87,7 @@ def plan(
         authz: who answers checks.
         server: what hosts the authorization server, when it is a process of its own.
         enforce: who decides.
+        keycloak: an unpacked Keycloak, which is the issuer; policies are then copied, and rewritten for its tokens.
 
     Raises:
         DemoError: with every problem of the mesh description.
@@ -106,14 +110,20 @@ def plan(
     state.chmod(0o700)
     write_file(state / "mesh.yaml", text.encode())
     in_force = policies.absolute()
-    if copy or offset:
+    if copy or offset or keycloak is not None:
         in_force = state / "policies"
         shutil.rmtree(in_force, ignore_errors=True)
         for path, content in policy_files(policies):
             target = in_force / Path(path).relative_to(policies)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(shift_ports(content.decode("utf-8", "replace"), ports, offset), encoding="utf-8")
-    return Layout(state, in_force, mesh, offset, secrets, authz, server, enforce)
+            shifted = shift_ports(content.decode("utf-8", "replace"), ports, offset)
+            if keycloak is not None:
+                shifted = policies_for_keycloak(shifted, *issuer_urls(offset))
+            target.write_text(shifted, encoding="utf-8")
+    layout = Layout(state, in_force, mesh, offset, secrets, authz, server, enforce, keycloak)
+    if keycloak is not None:
+        lay_keycloak(layout)
+    return layout
 
 
 def _read_mesh(name: str, text: str) -> Mesh:

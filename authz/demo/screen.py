@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from authz.demo.commands import EMBEDDED_ADMIN_SOCKET
+from authz.demo.keycloak import ADMIN, CLIENT, REALM
 from authz.demo.layout import Layout
 from authz.envoy.options import Authz
 
@@ -18,13 +19,12 @@ def invitation(layout: Layout, *, has_page: bool = False) -> str:
     state, policies = _near(layout.state), _near(layout.policies)
     ratings = next((w.listening[0] for w in layout.mesh.sidecars if w.labels.get("app") == "ratings"), 0)
     details = next((w.outbound_port("") for w in layout.mesh.sidecars if w.labels.get("app") == "details"), None)
-    token = f"{layout.issuer_url}/token"
     lines = [
         f"[bold]Open[/bold]    {base}/   and sign in as Alice (reader) or Bob (moderator).",
         f"        The certificate is the demo's own; trust {state}/certs/web/ca.crt or accept it once.",
         "",
         "[bold]Try[/bold]     [dim]# in another terminal[/dim]",
-        f"        ALICE=$(curl -s {token}/alice) BOB=$(curl -s {token}/bob)",
+        *_tokens(layout),
         f"        book() {{ curl -s --path-as-is --cacert {state}/certs/web/ca.crt -w '%{{http_code}}\\n' \"$@\"; }}",
         f"        book {base}/productpage   [dim]# 403: no token[/dim]",
         f'        book {base}/whoami -H "Authorization: Bearer $ALICE"   [dim]# 200[/dim]',
@@ -38,6 +38,7 @@ def invitation(layout: Layout, *, has_page: bool = False) -> str:
         )
     lines += [
         "",
+        *_console(layout, state),
         f"[bold]Edit[/bold]    a file in {policies}/ and try again: it is in force within a second.",
         f"[bold]Ask[/bold]     authz audit show --log {state}/logs/audit.jsonl ID",
         "        [dim]# ID: the x-authz-decision-id of a 403, in its headers and on the product page[/dim]",
@@ -46,6 +47,29 @@ def invitation(layout: Layout, *, has_page: bool = False) -> str:
         "[bold]Stop[/bold]    Ctrl-C",
     ]
     return "\n".join(lines)
+
+
+def _tokens(layout: Layout) -> list[str]:
+    """How to have a token of each person in the shell."""
+    if layout.keycloak is None:
+        token = f"{layout.issuer_url}/token"
+        return [f"        ALICE=$(curl -s {token}/alice) BOB=$(curl -s {token}/bob)"]
+    form = f"-d grant_type=password -d client_id={CLIENT} -d username=$1 -d password=$1"
+    cut = r"""sed 's/.*"access_token":"\([^"]*\)".*/\1/'"""
+    return [
+        f"        token() {{ curl -s {layout.issuer_url}/protocol/openid-connect/token {form} | {cut}; }}",
+        "        ALICE=$(token alice) BOB=$(token bob)",
+    ]
+
+
+def _console(layout: Layout, state: str) -> list[str]:
+    if layout.keycloak is None:
+        return []
+    console = layout.issuer_url.partition("/realms/")[0] + f"/admin/master/console/#/{REALM}"
+    return [
+        f"[bold]Keys[/bold]    {console}   user {ADMIN}, password in {state}/keycloak/admin.password",
+        "        People's passwords are their names: alice, bob. All of it is made anew at the next start.",
+    ]
 
 
 def _where_to_watch(layout: Layout, state: str, *, has_page: bool) -> list[str]:

@@ -41,6 +41,8 @@ class Command:
     """Variables besides ours."""
     directory: Path | None = None
     """Where it runs; None: in the state directory."""
+    patience_seconds: float = 60.0
+    """How long it may take to become ready: ten Envoys start side by side, with a Python in each, on a busy machine."""
 
 
 @dataclass(slots=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 from authz.local.children import Child, LocalError, last_lines
 
 LOOPBACK = "127.0.0.1"
-PATIENCE_SECONDS = 60.0
-"""Ten Envoys with a Python in each start side by side, on a busy machine perhaps."""
 PAUSE_SECONDS = 0.05
 READ_SECONDS = 2.0
 
@@ -27,9 +25,9 @@ async def wait_until_ready(child: Child, state: Path) -> float:
     Raises LocalError with the end of its log.
     """
     began = time.monotonic()
-    name, question = child.command.name, child.command.ready
+    name, question, patience = child.command.name, child.command.ready, child.command.patience_seconds
     why = ""
-    while time.monotonic() - began < PATIENCE_SECONDS:
+    while time.monotonic() - began < patience:
         if not child.is_running:
             code = child.process.returncode
             raise LocalError(f"{name} ended with code {code} while it started:\n{last_lines(state, name)}")
@@ -37,7 +35,7 @@ async def wait_until_ready(child: Child, state: Path) -> float:
         if not why:
             return time.monotonic() - began
         await asyncio.sleep(PAUSE_SECONDS)
-    raise LocalError(f"{name} is not ready after {PATIENCE_SECONDS:.0f} seconds: {why}\n{last_lines(state, name)}")
+    raise LocalError(f"{name} is not ready after {patience:.0f} seconds: {why}\n{last_lines(state, name)}")
 
 
 async def ask_all(questions: str, state: Path) -> str:

@@ -24,8 +24,7 @@ def make_tokens(issued: Callable[[str], str], published: dict[str, str]) -> dict
         published: the issuer's key as in its key set.
     """
     alice, bob = issued("alice"), issued("bob")
-    header, payload, signature = alice.split(".")
-    bobs_payload = bob.split(".")[1]
+    header, payload, _ = alice.split(".")
     facts, claims = _decode(header), _decode(payload)
     ours = signing_key(generate_key(), kid=str(facts["kid"]), alg=str(facts["alg"]))
     theirs = SigningKey("EC", b"", published)
@@ -36,7 +35,7 @@ def make_tokens(issued: Callable[[str], str], published: dict[str, str]) -> dict
         "expired": issued(f"alice?expires_in=-{HOUR_SECONDS:.0f}"),
         "wrong audience": issued("alice?audience=somebody-else"),
         "forged": sign_text(_encode(facts), _encode(claims), ours, "ES256"),
-        "promoted": f"{header}.{bobs_payload}.{signature}",
+        "promoted": tampered(alice, bob),
         "alg none": sign_text(_encode({**facts, "alg": "none"}), _encode(claims), ours, "none", "none"),
         "alg confusion": sign_text(
             _encode({**facts, "alg": "HS256"}), _encode(claims), theirs, "HS256", "hmac-with-public-key"
@@ -47,6 +46,12 @@ def make_tokens(issued: Callable[[str], str], published: dict[str, str]) -> dict
         ),
         "garbage": "not-a-token",
     }
+
+
+def tampered(token: str, other: str) -> str:
+    """Put the claims of another token under the signature of one."""
+    header, _, signature = token.split(".")
+    return f"{header}.{other.split('.')[1]}.{signature}"
 
 
 def make_certificates(layout: Layout, now: float) -> dict[str, Issued]:

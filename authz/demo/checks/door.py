@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from authz.core.attributes import read_field
+from authz.demo.checks.keycloak_scenarios import keycloak_tokens
 from authz.demo.checks.scenario import Scenario, visit
 from authz.demo.checks.world import World
 
 
-def door_scenarios() -> Iterator[Scenario]:
-    """Yield the scenarios, in the order of the table."""
-    yield from _tokens()
+def door_scenarios(*, has_keycloak: bool = False) -> Iterator[Scenario]:
+    """Yield the scenarios, in the order of the table; Keycloak's tokens have others than those of our own issuer."""
+    yield from keycloak_tokens() if has_keycloak else _tokens()
     yield from _roles()
     yield from _paths()
     yield from _forgeries()

@@ -9,6 +9,7 @@ from authz.demo.checks.afterwards import findings
 from authz.demo.checks.door import door_scenarios
 from authz.demo.checks.identity import OUTAGE_SECONDS, identity_scenarios
 from authz.demo.checks.incidents import incidents
+from authz.demo.checks.keycloak_scenarios import keycloak_events
 from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.modes import mode_scenarios
 from authz.demo.checks.scenario import Scenario
@@ -43,16 +44,20 @@ def all_scenarios(
     outage_seconds: float = OUTAGE_SECONDS,
     has_users: bool = False,
     shows_roots: bool = True,
+    has_keycloak: bool = False,
 ) -> Iterator[Scenario]:
     """Yield every scenario in the order of the table; the rough ones come last."""
-    yield from door_scenarios()
-    yield from login_scenarios()
+    yield from door_scenarios(has_keycloak=has_keycloak)
+    if not has_keycloak:
+        yield from login_scenarios()
     yield from mesh_scenarios(enforce=enforce)
     yield from findings(enforce=enforce)
     if secrets is Secrets.SDS:
         yield from identity_scenarios(outage_seconds, has_users=has_users, shows_roots=shows_roots)
         yield from mode_scenarios()
     yield from incidents(authz=authz, enforce=enforce)
+    if has_keycloak:
+        yield from keycloak_events()
 
 
 async def run_check(world: World, pattern: str = "", outage_seconds: float = OUTAGE_SECONDS) -> AsyncIterator[Result]:
@@ -70,6 +75,7 @@ async def run_check(world: World, pattern: str = "", outage_seconds: float = OUT
         outage_seconds=outage_seconds,
         has_users=world.has_users,
         shows_roots=world.has_users or envoy_shows_roots(),  # containers bring an Envoy of their own
+        has_keycloak=layout.keycloak is not None,
     )
     for scenario in chosen:
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():

@@ -5,7 +5,6 @@ What a request came to is told in a few words that are the same every time (``ou
 """
 
 import asyncio
-import json
 import re
 import sys
 import time
@@ -17,8 +16,10 @@ from authz.core.attributes import read_field
 from authz.core.decided import Record
 from authz.demo.certificates import issue_certificates
 from authz.demo.checks.clients import Pair, Reply, Tls, exchange, send, shown_certificate
-from authz.demo.checks.credentials import make_certificates, make_tokens
+from authz.demo.checks.credentials import make_certificates
 from authz.demo.checks.edits import changed, replace_file, replaced
+from authz.demo.checks.issuing import Issuing, OwnIssuing
+from authz.demo.checks.keycloak_client import KeycloakClient
 from authz.demo.checks.places import Places
 from authz.demo.layout import DemoError, Layout
 from authz.demo.programs import envoy_binary
@@ -60,6 +61,7 @@ class World(Places):
         self.processes = processes
         self._tails = [Tail(path) for path in self.audit_logs()]
         self._records: list[Record] = []
+        self.issuing: Issuing = KeycloakClient(layout) if layout.keycloak else OwnIssuing(self.issuers)
         self._tokens: dict[str, str] = {}
         self._pairs: dict[str, Pair] = {}
         self._remarks: list[str] = []
@@ -75,7 +77,7 @@ class World(Places):
 
     async def prepare(self) -> None:
         """Make tokens and certificates. Raises DemoError when the issuer gives none."""
-        await asyncio.to_thread(self._make_tokens)
+        self._tokens = await asyncio.to_thread(self.issuing.tokens)
         await asyncio.to_thread(self._make_certificates)
 
     @asynccontextmanager
@@ -256,21 +258,15 @@ class World(Places):
 
     async def new_token(self, name: str, person: str) -> None:
         """Get another token from the issuer."""
-        self._tokens[name] = await asyncio.to_thread(self._issued, person)
+        self.add_token(name, await asyncio.to_thread(self.issuing.issued, person))
+
+    def add_token(self, name: str, token: str) -> None:
+        """Keep a token that a scenario got for itself."""
+        self._tokens[name] = token
 
     async def issuer(self, method: str, path: str, body: bytes = b"") -> Reply:
-        """Call the issuer's own HTTP side."""
+        """Call the HTTP side of the demo's own issuer."""
         return await asyncio.to_thread(send, self.issuers(), method, path, body=body)
-
-    def _issued(self, query: str) -> str:
-        reply = send(self.issuers(), "GET", f"/token/{query}")
-        if reply.status != 200:
-            raise DemoError(f"the issuer gave no token: {reply.status or reply.failure}")
-        return reply.body.strip()
-
-    def _make_tokens(self) -> None:
-        published = json.loads(send(self.issuers(), "GET", "/jwks").body)["keys"][-1]
-        self._tokens = make_tokens(self._issued, published)
 
     def _make_certificates(self) -> None:
         directory = self.layout.state / "check"
