@@ -27,6 +27,8 @@ MILLISECONDS = 100_000_000_000
 MAX_COMPARED = 512
 """Most characters by which likeness is measured: the text is a client's."""
 _PREFIXES = ("bearer ", "basic ", "jwt ", "token ")
+_OBJECT = "eyJ"
+"""How every JSON object begins in base64url that begins with a name."""
 
 
 def in_words(refusal: Refusal, text: str, token: ParsedToken | None, rule: JwtRule, now: float) -> str:
@@ -52,12 +54,14 @@ def in_words(refusal: Refusal, text: str, token: ParsedToken | None, rule: JwtRu
 
 
 def _sections(text: str) -> str:
-    pieces = len([piece for piece in text.split(".") if piece])
-    if pieces == 5:
+    if text.count(".") == 4:  # the second is empty where the key is agreed on beforehand, as Auth0's is
         return "5 sections, so it is encrypted (JWE), which Envoy does not read"
-    if pieces <= 1:
-        return f"{'1 section, so it is opaque' if pieces else 'it is empty'}: not a JWT"
-    return f"{pieces} sections"
+    pieces = len([piece for piece in text.split(".") if piece])
+    if not pieces:
+        return "it is empty: not a JWT"
+    counted = "1 section" if pieces == 1 else f"{pieces} sections"
+    is_opaque = pieces == 1 or not text.startswith(_OBJECT)
+    return f"{counted}, so it is opaque: not a JWT" if is_opaque else counted
 
 
 def audience(token: ParsedToken, rule: JwtRule) -> str:

@@ -66,8 +66,10 @@ def test_many_issuers_are_cut() -> None:
     [
         (BAD_FORMAT, "opaque", "1 section, so it is opaque: not a JWT"),
         (BAD_FORMAT, "", "it is empty: not a JWT"),
-        (BAD_FORMAT, "a.b", "2 sections"),
+        (BAD_FORMAT, "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.", "2 sections"),
+        (BAD_FORMAT, "ya29.a0AfB_byC4xO", "2 sections, so it is opaque: not a JWT"),
         (BAD_FORMAT, "a.b.c.d.e", "encrypted (JWE)"),
+        (BAD_FORMAT, "a..c.d.e", "5 sections, so it is encrypted (JWE)"),
         (BAD_FORMAT, "Bearer a.b.c", "the value begins with `Bearer `; give `fromHeaders` the prefix `Bearer `"),
     ],
 )
