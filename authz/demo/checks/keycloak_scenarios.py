@@ -15,6 +15,18 @@ REFRESH_SECONDS = 30.0
 """An unknown key has the keys fetched anew, but not more often than every ten seconds; Envoys' filters follow."""
 
 
+ACCESS_ONLY = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: access-tokens-only, namespace: istio-system}
+spec:
+  selector: {matchLabels: {istio: ingressgateway}}
+  action: DENY
+  rules:
+  - from: [{source: {requestPrincipals: ["*"]}}]
+    when: [{key: "request.auth.claims[typ]", notValues: [Bearer]}]
+"""
+
+
 def keycloak_tokens() -> Iterator[Scenario]:
     """Yield what stands in place of the scenarios with our own issuer's tokens."""
     group = "Keycloak's tokens at the ingress gateway"
@@ -29,6 +41,7 @@ def keycloak_tokens() -> Iterator[Scenario]:
     yield visit(group, "of another client of the realm, without our audience", "403 token", page, "alice, other client")
     yield visit(group, "the refresh token in its place: for Keycloak alone", "403 token", page, "alice, refresh")
     yield visit(group, "the ID token in its place: the same audience, so it is taken", "200", page, "alice, identity")
+    yield Scenario(group, "unless a policy asks for the type", "403 DENY access-tokens-only within 1 s", _typed)
     yield visit(group, "Bob's claims under Alice's signature", "401 token", page, "promoted")
     yield Scenario(group, "a key for encryption beside the signing key is no harm", "2 keys or more, 200", _key_set)
     yield Scenario(group, "the life of a token is the realm's", f"{LIFE_SECONDS} s", _life)
@@ -57,6 +70,17 @@ async def _person(world: World) -> str:
     told = (await world.visit("/whoami", "alice")).body
     who = told.replace('{"user":"', "").replace('","role":"', " is ").removesuffix('"}')
     return f"sub is {'a' if subject == 'alice' else 'no'} name, {who}"
+
+
+async def _typed(world: World) -> str:
+    async def ask() -> str:
+        return await world.outcome(await world.visit("/productpage", "alice, identity"))
+
+    async with world.written("99-typed.yaml", ACCESS_ONLY):
+        told = await world.becomes("403 DENY access-tokens-only", ask)
+        access = await world.outcome(await world.visit("/productpage", "alice"))
+    await world.becomes("200", ask)
+    return told if access == "200" else f"the access token, too: {access}"
 
 
 async def _key_set(world: World) -> str:
