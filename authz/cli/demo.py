@@ -1,9 +1,7 @@
 """``authz demo``: Bookinfo on real Envoys, or its scenarios as a table."""
 
 import asyncio
-import json
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
+from authz.cli.scenario_table import print_results
 from authz.cli.terminal import Exit
 from authz.demo.bookinfo import DemoSupervisor
 from authz.demo.checks.compose import Containers, copy_inputs
@@ -125,14 +122,8 @@ def command(
     """
     if not check and (keep or pattern or compose or form != "table" or outage != OUTAGE_SECONDS):
         raise click.UsageError("--keep, --run, --outage, --compose and --output need --check")
-    if outage != OUTAGE_SECONDS and (compose or secrets != Secrets.SDS.value):
-        raise click.UsageError("--outage needs the authority as a process: --secrets sds without --compose")
     _refuse_mixed(authz, enforce, server, compose=compose)
-    has_keycloak = issuer == ISSUERS[1]
-    if keycloak is not None and not has_keycloak:
-        raise click.UsageError("--keycloak is for --issuer keycloak")
-    if has_keycloak and compose:
-        raise click.UsageError("--issuer is not for --compose: docker-compose.override.example.yaml has Keycloak")
+    _refuse_missing(outage, secrets, issuer, keycloak, compose=compose)
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
         root = _compose_root()
@@ -150,7 +141,7 @@ def command(
         authz=Authz(authz),
         server=server or SERVERS[0],
         enforce=Enforce(enforce),
-        keycloak=find_keycloak(keycloak, Path()) if has_keycloak else None,
+        keycloak=find_keycloak(keycloak, Path()) if issuer == ISSUERS[1] else None,
     )
     wanted = Checking(pattern, outage) if check else None
     raise SystemExit(asyncio.run(_run(layout, console, wanted, keep=keep, form=form)))
@@ -166,6 +157,16 @@ def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool
         raise click.UsageError(
             "--enforce native leaves proxies nothing to ask, so it does not go with --authz embedded"
         )
+
+
+def _refuse_missing(outage: float, secrets: str, issuer: str, keycloak: Path | None, *, compose: bool) -> None:
+    """Refuse options about a process that does not run then."""
+    if outage != OUTAGE_SECONDS and (compose or secrets != Secrets.SDS.value):
+        raise click.UsageError("--outage needs the authority as a process: --secrets sds without --compose")
+    if keycloak is not None and issuer != ISSUERS[1]:
+        raise click.UsageError("--keycloak needs --issuer keycloak")
+    if compose and issuer == ISSUERS[1]:
+        raise click.UsageError("--compose takes no --issuer: docker-compose.override.example.yaml has Keycloak")
 
 
 def _inputs(policies: Path | None, mesh: Path | None, console: Console, *, check: bool) -> Inputs:
@@ -213,7 +214,7 @@ async def _run(layout: Layout, console: Console, checking: Checking | None, *, k
         screen.is_quiet = True
         if not await unless(stopping, lambda: _check(supervisor, checking, results, console)):
             return Exit.FAILED
-        _print(results, form)
+        print_results(results, form)
         if keep:
             screen.is_quiet = False
             await _stay(supervisor, console, stopping)
@@ -249,7 +250,7 @@ async def _check_containers(
     try:
         if not await unless(stopping, work):
             return Exit.FAILED
-        _print(results, form)
+        print_results(results, form)
         if keep:
             console.print("the containers stay until Ctrl-C")
             await stopping.wait()
@@ -279,48 +280,3 @@ async def _check(supervisor: DemoSupervisor, checking: Checking, results: list[R
         async for result in run_check(world, checking.pattern, checking.outage_seconds):
             results.append(result)
             status.update(f"checking … {len(results)}: {result.scenario.name}")
-
-
-def _print(results: list[Result], form: str) -> None:
-    failed = sum(not result.is_ok for result in results)
-    if form == "json":
-        answer = {
-            "ok": failed == 0,
-            "passed": len(results) - failed,
-            "failed": failed,
-            "scenarios": [
-                {
-                    "group": result.scenario.group,
-                    "name": result.scenario.name,
-                    "expected": result.scenario.expected,
-                    "actual": result.actual,
-                    "ok": result.is_ok,
-                    "seconds": round(result.seconds, 3),
-                    "remark": result.remark,
-                }
-                for result in results
-            ],
-        }
-        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
-        return
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 200
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in ("", "Scenario", "Expected", "Actual"):
-        table.add_column(title, overflow="fold")
-    group = ""
-    for result in results:
-        if result.scenario.group != group:
-            group = result.scenario.group
-            table.add_row("", Text(group, style="bold cyan"))
-        mark = Text("✓", style="green") if result.is_ok else Text("✗", style="bold red")
-        actual = Text(result.actual, style="" if result.is_ok else "bold red")
-        if result.remark:
-            actual.append(f" ({result.remark})", style="dim")
-        table.add_row(mark, Text(result.scenario.name), Text(result.scenario.expected), actual)
-    console.print(table)
-    seconds = sum(result.seconds for result in results)
-    style = "bold red" if failed else "bold green"
-    console.print(Text(f"{len(results) - failed} of {len(results)} as expected, {seconds:.1f} s", style=style))
-    sys.stdout.flush()

@@ -121,7 +121,7 @@ def test_no_java_is_told(environment: dict[str, str], told: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--keycloak", "."), "--keycloak is for --issuer keycloak"),
+        (("--keycloak", "."), "--keycloak needs --issuer keycloak"),
         (("--issuer", "keycloak", "--compose", "--check"), "docker-compose.override.example.yaml has Keycloak"),
     ],
 )

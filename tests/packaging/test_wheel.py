@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from authz.demo.inputs import MESH, PACKAGED, POLICIES
+from authz.demo.keycloak import REALM_FILE
 from tests.packaging.wheels import ROOT, outside
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -46,6 +47,7 @@ def test_a_wheel_has_the_demos_files_as_they_are_in_the_tree(built: Built) -> No
     folder = PACKAGED.relative_to(ROOT).as_posix()
     expected = {f"{folder}/{MESH}": (ROOT / MESH).read_bytes()}
     expected |= {f"{folder}/{POLICIES}/{path.name}": path.read_bytes() for path in (ROOT / POLICIES).iterdir()}
+    expected[f"{folder}/{REALM_FILE}"] = (ROOT / REALM_FILE).read_bytes()
     assert {name: content for name, content in names.items() if name.startswith(f"{folder}/")} == expected
 
 
@@ -75,6 +77,7 @@ def test_an_sdist_has_what_the_wheel_is_made_of(built: Built) -> None:
     wanted = {
         "authz",
         "policies",
+        "docs",
         "envoy-configs",
         "packaging",
         "pyproject.toml",

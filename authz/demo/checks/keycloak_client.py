@@ -31,11 +31,10 @@ OTHER_CLIENT = "newsletter"
 PROVIDER = "org.keycloak.keys.KeyProvider"
 HIGHER = 1000
 """The priority of a new key: above those that a realm begins with."""
-Form = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class KeycloakReply:
     """What Keycloak answered; ``body`` is text."""
 
     status: int
@@ -166,7 +165,7 @@ class KeycloakClient:
     def _change_realm(self, changes: Mapping[str, Json]) -> None:
         self._admin("PUT", f"/admin/realms/{REALM}", changes)
 
-    def _admin(self, method: str, path: str, document: Mapping[str, object] | None = None) -> Answer:
+    def _admin(self, method: str, path: str, document: Mapping[str, object] | None = None) -> KeycloakReply:
         """Ask as the administrator, with a token of this moment: it lives a minute only."""
         password = self._layout.keycloak_password.read_text(encoding="utf-8")
         form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": password}
@@ -181,23 +180,25 @@ class KeycloakClient:
 
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
-    def _token(self, form: Form) -> dict[str, Json]:
+    def _token(self, form: Mapping[str, str]) -> dict[str, Json]:
         answer = self._ask(self._tokens_at, form)
         if answer.status != 200:
             raise DemoError(f"Keycloak gave no token: {answer.status} {answer.body[:200]}")
         return answer.document
 
-    def _ask(self, url: str, form: Form | None = None, *handlers: urllib.request.BaseHandler) -> Answer:
+    def _ask(
+        self, url: str, form: Mapping[str, str] | None = None, *handlers: urllib.request.BaseHandler
+    ) -> KeycloakReply:
         request = urllib.request.Request(url, urlencode(form).encode() if form else None)  # noqa: S310  # our loopback
         return self._open(request, urllib.request.build_opener(_Stay(), *handlers).open)
 
-    def _open(self, request: urllib.request.Request, ask: Callable[..., object]) -> Answer:
+    def _open(self, request: urllib.request.Request, ask: Callable[..., object]) -> KeycloakReply:
         try:
             with ask(request, timeout=TIMEOUT_SECONDS) as reply:  # type: ignore[attr-defined]  # its type is too wide
-                return Answer(reply.status, reply.read().decode("utf-8", "replace"))
+                return KeycloakReply(reply.status, reply.read().decode("utf-8", "replace"))
         except urllib.error.HTTPError as error:
             body = error.read().decode("utf-8", "replace")
-            return Answer(error.code, body, error.headers.get("location", ""))
+            return KeycloakReply(error.code, body, error.headers.get("location", ""))
         except OSError as error:
             raise DemoError(f"Keycloak does not answer: {error}") from error
 
