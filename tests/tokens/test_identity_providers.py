@@ -25,6 +25,19 @@ YAML = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NOW = 1_770_000_000.0
 """Between ``iat`` and ``exp`` of every token there."""
 POOL = KeyPool()
+MESH = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: orders, namespace: shop}
+spec: {address: 127.0.0.1, serviceAccount: orders, labels: {app: orders}, ports: {http: 8443}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: orders, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: orders}}
+  ingress: [{port: {number: 8443, name: http, protocol: HTTP}, defaultEndpoint: "127.0.0.1:8080"}]
+"""
 
 
 class Shape(NamedTuple):
@@ -173,6 +186,19 @@ def test_every_example_is_valid(file: Path) -> None:
     """A mistake is in what a policy means: none of them is a wrong field."""
     result = CliRunner().invoke(application, ["validate", str(file)], prog_name="authz")
     assert (result.exit_code, result.output) == (0, "2 policies in 1 file: ok\n")
+
+
+@pytest.mark.envoy
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", SHAPES)
+def test_a_real_envoy_decides_the_same_by_its_own_filters(provider: str, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    where = ("-p", str(PROVIDERS / f"{provider}.yaml"), "--mesh", str(tmp_path / "mesh.yaml"), "-o", "json")
+    result = CliRunner().invoke(application, ["verify", *where], prog_name="authz")
+    assert result.exit_code == 0, result.output
+    (workload,) = json.loads(result.stdout)["workloads"]
+    assert all(rule["hit"] for rule in workload["rules"]), workload
+    assert (workload["allowed"] > 0, workload["disagreements"]) == (True, [])
 
 
 def test_every_policy_on_the_page_is_the_file_that_is_run() -> None:
