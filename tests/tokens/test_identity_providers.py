@@ -152,7 +152,7 @@ MISTAKES = (
     Mistake("mistakes/google-any-audience", "google-other-app", ALLOWED, ""),
     Mistake("mistakes/google-email", "google-consumer", ALLOWED, ""),
 )
-"""The two tokens that are no JWT, Auth0's encrypted and Google's opaque one, are on the page alone."""
+"""The two that are not JWTs, Auth0's encrypted and Google's opaque one, are on the page alone."""
 
 
 @pytest.mark.parametrize("command", ["check", "explain"])
