@@ -20,7 +20,7 @@ import yaml
 from authz.core.spiffe import TrustDomain
 from authz.demo.containers import rendered, rendering
 from authz.demo.issuer import AUDIENCE, PEOPLE
-from authz.demo.keycloak import policies_for_keycloak
+from authz.demo.keycloak import for_keycloak
 from authz.demo.layout import Layout, issuer_urls
 from authz.demo.prepare import DIRECTORIES, options, read_engine
 from authz.envoy.options import OTLP_CLUSTER, Secrets
@@ -333,7 +333,7 @@ def test_an_application_that_listens_on_every_address_is_fenced_in_first(name: s
 def test_the_policy_for_keycloak_is_ours_as_the_demo_rewrites_it() -> None:
     ours = (ROOT / "policies/10-ingress.yaml").read_text()
     _, _, theirs = (ROOT / "docs/compose/keycloak/10-ingress.yaml").read_text().partition("\n")
-    assert theirs == policies_for_keycloak(ours, *issuer_urls())
+    assert theirs == for_keycloak(ours, *issuer_urls())
 
 
 def test_the_realm_has_the_people_of_our_issuer() -> None:

@@ -75,9 +75,9 @@ def find_java(environment: Mapping[str, str] | None = None) -> str:
     return java
 
 
-def policies_for_keycloak(text: str, issuer: str, keycloak_issuer: str) -> str:
+def for_keycloak(text: str, issuer: str, keycloak_issuer: str) -> str:
     """
-    Turn a policy for tokens of the demo's issuer into one for Keycloak's, line by line, so that comments stay.
+    Turn a document for tokens of the demo's issuer into one for Keycloak's, line by line, so that comments stay.
 
     Two things differ: the issuer, whose address has a path, and where roles are: in ``realm_access``.
     """

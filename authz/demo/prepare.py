@@ -15,7 +15,7 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.core.resources import MtlsMode
-from authz.demo.keycloak import lay_keycloak, policies_for_keycloak
+from authz.demo.keycloak import for_keycloak, lay_keycloak
 from authz.demo.layout import (
     LOOPBACK,
     OTLP_SOCKET,
@@ -103,7 +103,7 @@ def plan(
     ports = ports_of(original)
     if offset and not all(0 < port + offset <= 65535 for port in ports):
         raise DemoError(f"ports {ports[0]} to {ports[-1]} cannot be shifted by {offset}")
-    text = _local_providers(shift_ports(text, ports, offset), original)
+    text = _local_providers(_adapted(text, ports, offset, keycloak), original)
     mesh = _read_mesh(str(mesh_file), text)
     for directory in DIRECTORIES:
         (state / directory).mkdir(parents=True, exist_ok=True)
@@ -116,14 +116,18 @@ def plan(
         for path, content in policy_files(policies):
             target = in_force / Path(path).relative_to(policies)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shifted = shift_ports(content.decode("utf-8", "replace"), ports, offset)
-            if keycloak is not None:
-                shifted = policies_for_keycloak(shifted, *issuer_urls(offset))
-            target.write_text(shifted, encoding="utf-8")
+            adapted = _adapted(content.decode("utf-8", "replace"), ports, offset, keycloak)
+            target.write_text(adapted, encoding="utf-8")
     layout = Layout(state, in_force, mesh, offset, secrets, authz, server, enforce, keycloak)
     if keycloak is not None:
         lay_keycloak(layout)
     return layout
+
+
+def _adapted(text: str, ports: tuple[int, ...], offset: int, keycloak: Path | None) -> str:
+    """Of a mesh description or a policy: with its ports shifted, and for Keycloak's tokens where it is the issuer."""
+    shifted = shift_ports(text, ports, offset)
+    return shifted if keycloak is None else for_keycloak(shifted, *issuer_urls(offset))
 
 
 def _read_mesh(name: str, text: str) -> Mesh:

@@ -20,8 +20,8 @@ from authz.demo.keycloak import (
     REALM,
     find_java,
     find_keycloak,
+    for_keycloak,
     lay_keycloak,
-    policies_for_keycloak,
 )
 from authz.demo.layout import DemoError, Layout, issuer_urls, ports_of
 from authz.demo.prepare import plan
@@ -147,7 +147,7 @@ def test_policies_are_for_its_issuer_and_its_roles() -> None:
     text = (
         f'# of {own}\n- issuer: {own}   # keys\n  requestPrincipals: ["{own}/*"]\n  - key: request.auth.claims[roles]\n'
     )
-    assert policies_for_keycloak(text, own, realm) == (
+    assert for_keycloak(text, own, realm) == (
         f"# of {own}\n- issuer: {realm}   # keys\n"
         f'  requestPrincipals: ["{realm}/*"]\n  - key: request.auth.claims[realm_access][roles]\n'
     )
@@ -155,7 +155,7 @@ def test_policies_are_for_its_issuer_and_its_roles() -> None:
 
 def test_an_issuer_whose_address_begins_like_ours_is_another() -> None:
     own, realm = issuer_urls()
-    assert policies_for_keycloak(f"- issuer: {own}0\n", own, realm) == f"- issuer: {own}0\n"
+    assert for_keycloak(f"- issuer: {own}0\n", own, realm) == f"- issuer: {own}0\n"
 
 
 def test_the_users_policies_stay_as_they_are(unpacked: Path, tmp_path: Path) -> None:
