@@ -204,7 +204,7 @@ def test_the_invitation_tells_how_to_have_a_token(unpacked: Path, tmp_path: Path
 def test_only_scenarios_about_tokens_differ() -> None:
     own = {(one.group, one.name) for one in all_scenarios()}
     keycloak = {(one.group, one.name) for one in all_scenarios(has_keycloak=True)}
-    assert {group for group, _ in own - keycloak} == {"Tokens at the ingress gateway"}
+    assert {group for group, _ in own - keycloak} == {"Tokens at the ingress gateway", "Signing in with a browser"}
     assert {group for group, _ in keycloak - own} == {
         "Keycloak's tokens at the ingress gateway",
         "Keycloak while it runs",

@@ -6,7 +6,6 @@ It signs nobody in and checks no token: the ingress gateway does both, and hands
 gateway may call this service.
 """
 
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs

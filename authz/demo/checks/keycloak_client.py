@@ -113,19 +113,23 @@ class KeycloakClient:
             "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
             "code_challenge_method": "S256",
         }
-        policy = http.cookiejar.DefaultCookiePolicy(secure_protocols=("http", "https"))
-        cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar(policy))
-        page = self._ask(f"{self._realm}/protocol/openid-connect/auth?{urlencode(query)}", None, cookies)
-        action = re.search(r'<form[^>]* action="([^"]+)"', page.body)
-        if action is None:
-            raise DemoError(f"Keycloak showed no login form: {page.status}")
-        back = self._ask(html.unescape(action[1]), {"username": person, "password": person}, cookies)
-        returned = parse_qs(urlsplit(back.location).query)
-        if not back.location.startswith(target) or returned.get("state") != [query["state"]]:
-            raise DemoError(f"Keycloak did not send the browser back: {back.status} {back.location}")
+        back = self.led_back(f"{self._realm}/protocol/openid-connect/auth?{urlencode(query)}", person)
+        returned = parse_qs(urlsplit(back).query)
+        if not back.startswith(target) or returned.get("state") != [query["state"]]:
+            raise DemoError(f"Keycloak did not send the browser back: {back}")
         form = {"grant_type": "authorization_code", "client_id": CLIENT, "redirect_uri": target}
         answer = self._token({**form, "code": returned["code"][0], "code_verifier": verifier})
         return str(answer["access_token"])
+
+    def led_back(self, page: str, person: str) -> str:
+        """Open Keycloak's login page and fill it in: the address to which it sends the browser. Raises DemoError."""
+        policy = http.cookiejar.DefaultCookiePolicy(secure_protocols=("http", "https"))
+        cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar(policy))
+        shown = self._ask(page, None, cookies)
+        action = re.search(r'<form[^>]* action="([^"]+)"', shown.body)
+        if action is None:
+            raise DemoError(f"Keycloak showed no login form: {shown.status}")
+        return self._ask(html.unescape(action[1]), {"username": person, "password": person}, cookies).location
 
     def log_out(self, refresh_token: str) -> int:
         """End the session of a refresh token: a status."""

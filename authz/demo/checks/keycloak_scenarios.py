@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from authz.demo.checks.keycloak_client import KeycloakClient, claims_of
 from authz.demo.checks.scenario import Scenario, visit
+from authz.demo.checks.signing_in import Browser
 from authz.demo.checks.world import World
 from authz.tokens.parsed import CLOCK_SKEW_SECONDS
 
@@ -35,6 +37,7 @@ def keycloak_tokens() -> Iterator[Scenario]:
     yield visit(group, "the product page without a token", "403 no ALLOW", page)
     yield visit(group, "Alice's access token, by password", "200", page, "alice")
     yield Scenario(group, "Alice's, by Keycloak's login page: code and PKCE", "200", _login_page)
+    yield Scenario(group, "a browser is led to that page and back", "302, 302, 200 Bob Moderator", _browser)
     yield Scenario(group, "the person is a UUID, the name a claim", "sub is no name, Alice Reader is reader", _person)
     yield visit(group, "Bob's roles are in realm_access: he may moderate", "200", "/admin", "bob")
     yield visit(group, "Alice's are, too: she may not", "403 no ALLOW", "/admin", "alice")
@@ -63,6 +66,17 @@ def _client(world: World) -> KeycloakClient:
 async def _login_page(world: World) -> str:
     world.add_token("alice, login", await asyncio.to_thread(_client(world).signed_in, "alice"))
     return await world.outcome(await world.visit("/productpage", "alice, login"))
+
+
+async def _browser(world: World) -> str:
+    """The gateway's own login, with Keycloak's page in the middle."""
+    browser = Browser(world)
+    led = await browser.open("/productpage")
+    back = urlsplit(await asyncio.to_thread(_client(world).led_back, led.headers.get("location", ""), "bob"))
+    returned = await browser.open(f"{back.path}?{back.query}")
+    page = await browser.open("/productpage")
+    who = "Bob Moderator" if "Bob Moderator" in page.body else "nobody"
+    return f"{led.status}, {returned.status}, {page.status} {who}"
 
 
 async def _person(world: World) -> str:

@@ -51,9 +51,9 @@ class Browser:
     async def open(self, path: str, *, method: str = "GET", headers: HeaderList = ()) -> Reply:
         """Open a page; redirects are not followed."""
         jar = [("cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))]
-        reply = await self.world.visit(
-            path, method=method, headers=[*(jar if self.cookies else ()), *headers, NAVIGATE]
-        )
+        sent = [*(jar if self.cookies else ()), *headers, NAVIGATE]
+        host = f"localhost:{self.world.layout.ingress_port}"  # with its port: an issuer compares where it leads back
+        reply = await self.world.visit(path, method=method, headers=sent, host=host)
         for cookie in reply.cookies:
             name, _, rest = cookie.partition("=")
             value = rest.partition(";")[0]
