@@ -143,10 +143,8 @@ def _policies(visit: Visit, paths: Sequence[str], mesh: Path | None, *, ask_issu
         NamedPlace(PlaceKind.SECRET, Path(one.client_secret_file), "`tokenIntrospection`")
         for one in loaded.mesh.introspections
     ]
-    visit.add(
-        (3, 4),
-        judge_places(secrets, visit.now),
-    )
+    if secrets:  # else nobody has looked at the age of anything
+        visit.add((3, 4), judge_places(secrets, visit.now))
     visit.add((6, 7, 8), judge_policies(loaded.engine, loaded.mesh, _sidecars(mesh)))
     if ask_issuers:
         for name, ask in ask_dates(list(loaded.engine.token_rules()), visit.now):
