@@ -182,7 +182,9 @@ def render(
         asyncio.run(mesh_native.follow(policies, mesh_path, out, options, bundles, validate))
         return
     mesh = _read(mesh_path)
-    options = replace(options, logins=mesh_native.discovered_logins(mesh, out))
+    options = replace(
+        options, logins=mesh_native.discovered_logins(mesh, mesh_path if mesh_path.is_dir() else mesh_path.parent, out)
+    )
     native = [workload for workload in mesh.workloads if options.is_native(workload)]
     if native and policies is None:
         raise click.UsageError(f"`{native[0].name}` is to decide by itself, which needs --policies")

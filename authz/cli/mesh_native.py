@@ -27,13 +27,13 @@ def fetched_keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
     return keys
 
 
-def discovered_logins(mesh: Mesh, out: Path) -> Mapping[str, LoginEndpoints]:
+def discovered_logins(mesh: Mesh, beside: Path, out: Path) -> Mapping[str, LoginEndpoints]:
     """Ask the issuers of browser logins, and say whose kept document is used. Raises LoadError."""
     if not mesh.logins:
         return {}
     from authz.control.login_discovery import discover_logins
 
-    found, remarks = asyncio.run(discover_logins(mesh, out))
+    found, remarks = asyncio.run(discover_logins(mesh, out, beside=beside))
     for line in remarks:
         terminal.remark(line)
     return found

@@ -9,7 +9,8 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from authz.core.errors import FetchError, LoadError, Location, Problem, Severity
@@ -26,13 +27,14 @@ POST, BASIC = "client_secret_post", "client_secret_basic"
 
 
 async def discover_logins(
-    mesh: Mesh, out: Path, *, patience_seconds: float = 0.0
+    mesh: Mesh, out: Path, *, beside: Path | None = None, patience_seconds: float = 0.0
 ) -> tuple[Mapping[str, LoginEndpoints], tuple[str, ...]]:
     """
     Ask the issuer of every login in a mesh.
 
     Args:
         out: the state directory, with documents that were kept and the bundles of ``caCertificates``.
+        beside: the directory of the mesh description, where a kept document may have come with it.
         patience_seconds: how long to ask again an issuer that does not answer; it may be starting.
 
     Returns:
@@ -48,7 +50,7 @@ async def discover_logins(
         try:
             found[login.issuer] = await _discovered(login, out, ends)
         except FetchError as error:
-            kept = await asyncio.to_thread(_kept, login, out)
+            kept = await asyncio.to_thread(_kept, login, [out, *([beside] if beside is not None else [])])
             if kept is not None:
                 found[login.issuer] = kept
                 remarks.append(f"what was kept of the issuer {login.issuer} is used: {error}")
@@ -122,9 +124,10 @@ def read_endpoints(document: Mapping[str, object], issuer: str) -> LoginEndpoint
     )
 
 
-def _kept(login: Login, out: Path) -> LoginEndpoints | None:
-    try:
-        document = json.loads((out / kept_file(login)).read_bytes())
-        return read_endpoints(document, login.issuer) if isinstance(document, dict) else None
-    except (OSError, ValueError, FetchError):
-        return None
+def _kept(login: Login, folders: Iterable[Path]) -> LoginEndpoints | None:
+    for folder in folders:
+        with suppress(OSError, ValueError, FetchError):
+            document = json.loads((folder / kept_file(login)).read_bytes())
+            if isinstance(document, dict):
+                return read_endpoints(document, login.issuer)
+    return None

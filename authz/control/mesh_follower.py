@@ -232,7 +232,9 @@ class MeshFollower:
             return
         is_kept = all((self._out / kept_file(login)).exists() for login in mesh.logins)
         patience = 0.0 if is_kept else ISSUER_PATIENCE_SECONDS
-        found, remarks = await discover_logins(mesh, self._out, patience_seconds=patience)
+        found, remarks = await discover_logins(
+            mesh, self._out, beside=self._mesh_file.parent, patience_seconds=patience
+        )
         for line in remarks:
             self._say(f"kept      {line}")
         self._options, self._logins = replace(self._options, logins=found), mesh.logins

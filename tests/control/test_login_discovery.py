@@ -98,6 +98,15 @@ async def test_what_was_kept_is_used_when_it_does_not_answer(tmp_path: Path) -> 
     assert remark.startswith("what was kept of the issuer http://127.0.0.1:9 is used: ")
 
 
+async def test_what_came_with_the_description_is_used_when_nothing_was_kept_yet(tmp_path: Path) -> None:
+    mesh, kept = of("http://127.0.0.1:9"), LoginEndpoints("http://127.0.0.1:9/a", "http://127.0.0.1:9/t", basic=True)
+    (tmp_path / "own").mkdir()
+    keep(tmp_path / "own", mesh, kept)
+    found, (remark,) = await discover_logins(mesh, tmp_path / "out", beside=tmp_path / "own")
+    assert found == {"http://127.0.0.1:9": kept}
+    assert "is used" in remark
+
+
 async def test_what_was_kept_of_another_issuer_is_not_used(tmp_path: Path) -> None:
     keep(tmp_path, of("http://127.0.0.1:8"), LoginEndpoints("http://127.0.0.1:8/a", "http://127.0.0.1:8/t"))
     with pytest.raises(LoadError):
