@@ -226,7 +226,7 @@ def without_credentials(attributes: AttributeContext) -> tuple[AttributeContext,
     """
     Return the request with the values of credentials hidden, and roughly how many bytes it takes.
 
-Hidden are known headers, and any value that looks like a token or a password, whatever its header is called.
+    Hidden are known headers, and any value that looks like a token or a password, whatever its header is called.
     """
     http, size = attributes.http, _ROUGH_BYTES + len(attributes.certificate)
     if http is None:
