@@ -102,7 +102,7 @@ class RenderOptions:
     secrets: Secrets = Secrets.FILES
     listeners: Listeners = Listeners.DYNAMIC
     otlp: str = ""
-    """Address of an OpenTelemetry collector, ``host:port`` or the path of a socket; empty: no tracing."""
+    """Address of an OpenTelemetry collector: ``host:port``, or the path of a socket; empty: no tracing."""
     otlp_compose: str = ""
     """The same among containers; empty: as ``otlp``."""
     sampling_percent: float = 100.0
@@ -111,7 +111,7 @@ class RenderOptions:
     tls_ciphers: tuple[str, ...] = ()
     """Cipher suites of TLS 1.2; empty: Envoy's default."""
     check_timeout_seconds: float = 0.5
-    """Seconds for one check with its retries. Envoy's own 0.2 s (XA-101) is short for a cold worker."""
+    """Seconds for one check with its retries. Envoy's own 0.2 s (XA-101) is too short for a cold worker."""
     check_try_seconds: float = 0.2
     """Seconds for one try; it is ``retry_back_off.max_interval`` (XA-103)."""
     max_connection_seconds: int = 600

@@ -39,8 +39,8 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
                 path.chmod(SECRET_MODE)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.new")  # a dot: nobody takes it for a resource
-        fresh.unlink(missing_ok=True)  # left by a killed run, maybe for everybody
+        fresh = path.with_name(f".{path.name}.new")  # with a dot, so that nobody takes it for a resource
+        fresh.unlink(missing_ok=True)  # left by a killed run, maybe readable for everybody
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
             file.write(content)
         fresh.replace(path)
@@ -62,7 +62,7 @@ def differences(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
 
 
 def left_over(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Find files that, by their first line, were rendered once and are not rendered any longer. Raises OSError."""
+    """Find files that, by their first line, were once rendered and no longer are. Raises OSError."""
     found = []
     for directory in RENDERED_DIRECTORIES:
         for path in sorted((out / directory).glob("*.*")):
