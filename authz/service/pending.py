@@ -34,7 +34,7 @@ _NONE = AuthenticationOutcome.NONE
 @dataclass(frozen=True, slots=True)
 class InForce:
     """
-    The things in force that belong together, replaced whole: a request keeps those of its beginning.
+    The things in force that belong together, replaced whole: a request keeps those it began with.
 
     ``tokens`` are those verified under the snapshot: a new one begins with none. ``key_sets`` have every set that the
     snapshot's rules need; a refreshed set is a new value with the same snapshot.
@@ -51,7 +51,7 @@ Remembered = Callable[[TokenQuestion, float], TokenAnswer | None]
 
 
 class Proceeds(Protocol):
-    """The part that goes on with a request once its provider has answered: ``service.check_function``."""
+    """What goes on with a request once its provider has answered: ``service.check_function``."""
 
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
@@ -164,7 +164,7 @@ class Pending:
 
     @property
     def policy_version(self) -> str:
-        """Version of the policies that decide this request."""
+        """The version of the policies that decide this request."""
         return self._in_force.snapshot.version
 
     @property
