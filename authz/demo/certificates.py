@@ -40,7 +40,7 @@ def issue_certificates(layout: Layout, now: float) -> None:
         write_file(layout.revocations, NOTHING_REVOKED)
     if layout.secrets is Secrets.SDS:
         write_file(layout.entries, entries_for_this_user(w.spiffe_id for w in layout.mesh.workloads).encode())
-        for workload in layout.mesh.workloads:  # of a run with files: nobody renews them any more
+        for workload in layout.mesh.workloads:  # from a run with files: nobody renews them any longer
             shutil.rmtree(certs / workload.name, ignore_errors=True)
     else:
         for workload in layout.mesh.workloads:

@@ -42,7 +42,7 @@ OTLP_SOCKET = "run/otlp.sock"
 
 
 class DemoError(LocalError):
-    """The demo could not start or go on; the message says why and what to do. Of this room only: no other raises it."""
+    """The demo could not start or go on; the message says why and what to do. Only this room raises it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def ports_of(mesh: Mesh, offset: int = 0) -> tuple[int, ...]:
 
 
 def provider_ports(config: MeshConfig) -> tuple[int, ...]:
-    """Ports of external authorizers, which the demo runs itself."""
+    """The ports of external authorizers, which the demo runs itself."""
     return tuple(provider.port for provider in config.extension_providers if provider.port)
 
 

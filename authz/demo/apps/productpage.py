@@ -101,7 +101,7 @@ class Productpage:
         return JSONResponse({"ordered": request.query_params.get("quantity", "1"), "by": _visitor(request).name})
 
     async def whoami(self, request: Request) -> Response:
-        """The person and role that the proxy's headers name."""
+        """The person and the role that the proxy's headers name."""
         visitor = _visitor(request)
         return JSONResponse({"user": visitor.name, "role": visitor.role})
 

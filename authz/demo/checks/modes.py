@@ -48,7 +48,7 @@ async def _by_proxy(world: World) -> str:
 
 
 def _untimed(told: str) -> str:
-    """Connections of the old mode are drained first, so the time says little."""
+    """Connections in the old mode are drained first, so the time says little."""
     return told.partition(" within")[0].partition(" after")[0]
 
 
