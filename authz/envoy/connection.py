@@ -68,7 +68,7 @@ def http_filter(
     The HTTP connection manager of a listener.
 
     ``first_filters`` stand before the check, ``extra_filters`` between it and the router.
-    A gateway names nobody in XFCC, not even workloads on their way out: the outside has no use for who they are.
+    A gateway names nobody in XFCC, not even workloads on their way out: who they are is of no use outside.
     """
     gateway = role is Role.GATEWAY
     checked = role is not Role.OUTBOUND

@@ -18,7 +18,7 @@ from authz.envoy.options import (
 from authz.mesh.login import Login
 
 PUBLIC_MODE, SECRET_MODE = 0o666, 0o640
-"""As the umask allows, and for owner and group alone: the group is that of the Envoys."""
+"""As the umask allows, and for owner and group only: the group is that of the Envoys."""
 KEY_MODE, KEY_BYTES = 0o600, 32
 _SYMMETRIC = re.compile(rb'"kty\\*"\s*:\s*\\*"oct\\*"')
 """A symmetric key of a key set, within text or not: whoever reads it can sign tokens."""

@@ -128,7 +128,7 @@ class Pending:
     def authenticate(
         self, attributes: AttributeContext, jwt_rules: tuple[JwtRule, ...]
     ) -> Authentication | TokenQuestion:
-        """The RequestAuthentication stage, with the key sets of the request's beginning."""
+        """The RequestAuthentication stage, with the key sets that the request began with."""
         if not jwt_rules:
             return NOT_AUTHENTICATED
         http = attributes.http

@@ -38,7 +38,7 @@ _DETAILS = {
     "provider": "authz.provider.name",
     "introspection": "authz.introspection.issuer",
 }
-"""First part of a timing's name to the attribute that its detail is."""
+"""First part of a timing's name to the attribute that its detail becomes."""
 STAGES = (
     Stage.IDENTITY,
     Stage.NORMALIZATION,

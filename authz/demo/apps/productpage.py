@@ -64,7 +64,7 @@ class Productpage:
         return _html(body)
 
     async def admin(self, request: Request) -> Response:
-        """``GET /admin``: who may hide reviewers."""
+        """``GET /admin``: the page of those who may hide reviewers."""
         return _html(admin(_visitor(request), REVIEWERS, self.hidden))
 
     async def moderate(self, request: Request) -> Response:
