@@ -133,11 +133,11 @@ class HttpRequest:
 
     @property
     def hides_headers(self) -> bool:
-        """Whether the client may have sent a header that nobody told of."""
+        """Whether the client may have sent a header that nobody reported."""
         return self.is_partial or bool(self.hidden)
 
     def is_unseen(self, name: str) -> bool:
-        """Whether nobody told if the request has this header."""
+        """Whether it is unknown if the request has this header."""
         return name not in self.headers and (self.is_partial or name in self.hidden)
 
     @property

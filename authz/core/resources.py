@@ -202,7 +202,7 @@ class JwtRule:
 
     @property
     def is_asked_only(self) -> bool:
-        """Whether the issuer is asked about every token: it is, and the rule names no keys."""
+        """Whether the issuer is asked about every token: it can be asked, and the rule names no keys."""
         return self.introspection is not None and not self.jwks and not self.jwks_uri
 
     @property

@@ -35,7 +35,7 @@ from authz.mesh.nouns import Enforce
 
 WATCH_SECONDS = 0.2
 ISSUER_SECONDS = 60.0
-"""Within this the demo's own issuer runs, also on a slow machine."""
+"""Within this time the demo's own issuer runs, even on a slow machine."""
 
 
 class DemoSupervisor(LocalSupervisor):

@@ -65,7 +65,7 @@ def issue_web(layout: Layout, now: float) -> None:
 
 
 def make_client_secrets(layout: Layout) -> None:
-    """Agree upon a secret between the gateway and the demo's own issuer, once; its group reads it among containers."""
+    """Make the secret that the gateway and the demo's own issuer share, once; among containers its group reads it."""
     if layout.login is None:
         return
     path = layout.state / "certs" / layout.login.credential / CLIENT_SECRET

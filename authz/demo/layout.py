@@ -68,7 +68,7 @@ class Layout:
     """An unpacked Keycloak, absolute, which is the issuer; None: the demo's own."""
 
     logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
-    """What the issuers of browser logins say of themselves; known once they run."""
+    """What the issuers of browser logins say about themselves; known once they run."""
 
     @property
     def issuer_port(self) -> int:

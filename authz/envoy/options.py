@@ -128,7 +128,7 @@ class RenderOptions:
     processes on a desktop exhausts them, and Envoy then aborts.
     """
     logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
-    """What the issuers of browser logins say of themselves, by issuer; every login of the mesh needs its own."""
+    """What the issuers of browser logins say about themselves, by issuer; every login of the mesh needs its own."""
     include_peer_certificate: bool = False
     """Send the caller's certificate with every check, about 800 bytes (XA-35)."""
     refuse_underscores: bool = True

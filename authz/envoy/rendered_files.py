@@ -92,7 +92,7 @@ def make_login_keys(
                 f"`{secret}` is missing: nobody can log in without the client's secret; put it there, render again"
             )
             continue
-        with contextlib.suppress(PermissionError):  # it may be for Envoy's user alone
+        with contextlib.suppress(PermissionError):  # it may be readable for Envoy's user only
             written = secret.read_bytes()
             if written != written.strip():
                 told.append(f"`{secret}` begins or ends with blanks or a line break, which Envoy sends as part of it")

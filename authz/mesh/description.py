@@ -230,7 +230,7 @@ _UNIQUE = "ports are unique in the whole mesh, so that it can run on one machine
 
 
 def _check_logins(written: Written) -> None:
-    """Two gateways may share a session, then all of their login is the same."""
+    """Two gateways may share a session, if everything about their logins is the same."""
     first: dict[str, tuple[Login, Part]] = {}
     for gateway in written.gateways:
         for login in {server.login for server in gateway.servers if server.login}:

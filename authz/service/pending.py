@@ -115,7 +115,7 @@ class Pending:
         if isinstance(question, ProviderQuestion):
             self.timings += (Timing("provider.ask", now - waited, waited, question.provider.name),)
         else:
-            # kept here: the next look at the token must find it, however short it is remembered elsewhere
+            # kept here: the next look at the token must find it, however briefly it is remembered elsewhere
             self._told[question] = answer if isinstance(answer, TokenAnswer) else TokenAnswer(error="no answer")
             self.timings += (Timing("introspection.ask", now - waited, waited, question.introspection.issuer),)
         self.now = now

@@ -56,15 +56,15 @@ class IntrospectionStatus:
 
     issuer: str
     hits: int = 0
-    """Tokens whose answer was remembered."""
+    """Tokens for which an answer was remembered."""
     misses: int = 0
     """Tokens that it was asked about."""
     refusals: int = 0
-    """Tokens of which it said that they are not active."""
+    """Tokens that it said are not active."""
     failures: int = 0
     """Tokens refused because it did not answer, or was not asked after it had failed too often."""
     error: str = ""
-    """Why it did not answer last; empty when it did."""
+    """Why it gave no answer last time; empty when it did."""
 
 
 @dataclass(frozen=True, slots=True)

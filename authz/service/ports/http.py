@@ -61,7 +61,7 @@ class AdminTls:
 
 @dataclass(frozen=True, slots=True)
 class PortTraits:
-    """What differs between the ports in HTTP: the setting and the TLS settings in messages, and uvicorn's options."""
+    """What differs between the HTTP ports: the setting and TLS settings named in messages, and uvicorn's options."""
 
     setting: str = "admin"
     tls: str = "admin_tls"
