@@ -42,7 +42,7 @@ def principal(predicate: Predicate, written: tuple[str, ...], actual: str, attri
 
 
 def _gateway(identity: str) -> str:
-    """Whether the caller is a gateway, by Istio's own names, so that who is behind it must be known otherwise."""
+    """Whether the caller is a gateway, by Istio's own names, so that the one behind it must be known by other means."""
     is_gateway = "gateway" in identity.rpartition("/sa/")[2]
     return "this is a gateway: whoever is behind it is known by a token or by `remoteIpBlocks`" if is_gateway else ""
 

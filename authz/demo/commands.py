@@ -144,7 +144,7 @@ def decides_by(layout: Layout) -> tuple[str, ...]:
     if layout.secrets is Secrets.SDS:
         told += ["--certificates", f"ca/{LEDGER_FILE}"]
     told += ["--otlp-endpoint", f"unix:{OTLP_SOCKET}"]
-    # An access log tells no certificate: it is evidence for the check alone.
+    # An access log holds no certificate: that is evidence for the check only.
     return (*told, *(layout.evidence if layout.enforce is Enforce.CHECK else ()))
 
 

@@ -201,7 +201,7 @@ def _polls() -> bool:
 
 def options(layout: Layout) -> RenderOptions:
     """How Envoy's configuration is rendered."""
-    is_checked = layout.enforce is Enforce.CHECK  # certificates are evidence for the check alone
+    is_checked = layout.enforce is Enforce.CHECK  # certificates are evidence only for the check
     return replace(
         OPTIONS,
         poll_seconds=OPTIONS.poll_seconds if _polls() else 0,

@@ -63,7 +63,7 @@ COOKIES = {
 """The prefix makes browsers refuse such a cookie from another host of the domain: nobody can plant a session."""
 ISSUER_SECONDS = 5
 ID_TOKEN_HEADER = "x-authz-id-token"  # noqa: S105  # a name
-"""Between two filters of the gateway alone."""
+"""Used only between two filters of the gateway."""
 _METADATA = "authz.login"
 _OWN_QUERY = r".*[?&]access_token=.*"
 """Where RequestAuthentication looks for a token by default, besides the header."""

@@ -166,7 +166,7 @@ def hosting_bootstrap(listener: Listener, admin_socket: str) -> dict[str, object
 
 
 def hosting_address(written: str, socket_mode: int = SOCKET_MODE) -> Address:
-    """``host:port``, ``unix:/path`` or ``unix-abstract:name`` as Envoy says it. Raises ValueError."""
+    """``host:port``, ``unix:/path`` or ``unix-abstract:name`` as Envoy writes it. Raises ValueError."""
     kind, _, rest = written.partition(":")
     if kind == "unix" and rest:
         return Address(pipe=Pipe(path=rest, mode=socket_mode))

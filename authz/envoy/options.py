@@ -16,7 +16,7 @@ All paths are relative to the state directory, the working directory of every pr
     run/sds.sock            the secret discovery server, if secrets come from it; among containers run/ca/sds.sock
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log
-    login/<credential>.json what the issuer of a browser login said of itself, for when it does not answer
+    login/<credential>.json what the issuer of a browser login said about itself, in case it does not answer
 
 The caller makes ``run/`` and ``logs/``. This file imports no Envoy library.
 """

@@ -28,7 +28,7 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     """
     Write what is new or different, each file renamed into place, in the given order; return the names written.
 
-    Running Envoys follow. What holds a symmetric key is for owner and group alone. Raises OSError.
+    Running Envoys follow. What holds a symmetric key is for owner and group only. Raises OSError.
     """
     written = []
     for name, content in files.items():
@@ -76,7 +76,7 @@ def make_login_keys(
     out: Path, logins: Iterable[Login], random: Callable[[int], str] = secrets.token_urlsafe
 ) -> tuple[str, ...]:
     """
-    Make the key that protects the sessions of each login, for the owner alone, unless there is one.
+    Make the key that protects the sessions of each login, for the owner only, unless there is one.
 
     It lies beside the client's secret, and is made only where that is: without it nobody can log in.
 

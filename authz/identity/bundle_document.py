@@ -99,7 +99,7 @@ def read_bundle_files(trust_domain: TrustDomain, files: Iterable[bytes]) -> Trus
     """
     Read one bundle from several files for a judge of lone leaves: SPIFFE documents, and PEM of roots and intermediates.
 
-    Raises ValueError, also when there is no root at all; a document without keys is an owner's word, and taken.
+    Raises ValueError, also when there is no root at all; a document without keys is its owner's word, and accepted.
     """
     pems: list[bytes] = []
     roots: tuple[x509.Certificate, ...] = ()

@@ -51,7 +51,7 @@ def store_token(directory: Path, token: JoinToken) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TakenToken:
-    """A token that nobody else can take any more; ``spend`` it, or ``give_back`` if nothing came of it."""
+    """A token that nobody else can take any longer; ``spend`` it, or ``give_back`` if nothing came of it."""
 
     spiffe_id: SpiffeId
     """The identity that it is for."""

@@ -98,7 +98,7 @@ class JwtKeys:
         return JwtKeys((*(key for key in before if now < key.published_until), _new_key(begin)))
 
     def revoked(self, now: float) -> "JwtKeys":
-        """A new key signs at once, and no token of any other key is valid any more for those who fetch the new list."""
+        """A new key signs at once, and to those who fetch the new list no token of another key is valid any longer."""
         return JwtKeys((_new_key(now),))
 
 

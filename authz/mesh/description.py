@@ -2,7 +2,7 @@
 Read a mesh description: Istio's kinds in YAML files become one ``Mesh``, or problems with their places.
 
 Understood kinds: ConfigMap ``istio`` (MeshConfig), WorkloadEntry, Sidecar, ServiceEntry, DestinationRule, Gateway and
-VirtualService. Where Istio has no field, annotations that begin with ``mesh.authz/`` say it:
+VirtualService. Where Istio has no field, annotations that begin with ``mesh.authz/`` take its place:
 
 - ``mesh.authz/compose-address`` on WorkloadEntry and ServiceEntry: its IP address among containers.
 - ``mesh.authz/compose-app`` on WorkloadEntry: address and port of the application among containers.

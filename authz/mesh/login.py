@@ -1,8 +1,9 @@
 """
 A browser login at a gateway, as described, and as its issuer is found; nothing here knows Envoy.
 
-Istio has no kind for it, so the annotation ``mesh.authz/login`` of a Gateway says it, as YAML within YAML like the
-MeshConfig of a ConfigMap. What an issuer publishes about itself is not described: OpenID Connect's discovery tells it.
+Istio has no kind for it, so the annotation ``mesh.authz/login`` of a Gateway describes it, as YAML within YAML, like
+the MeshConfig of a ConfigMap. What an issuer publishes about itself is not described:
+OpenID Connect's discovery gives it.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """
-The workload that asks: what a sidecar says of itself, compared with its certificates and the mesh description.
+The workload that asks: what a sidecar says about itself, compared with its certificates and the mesh description.
 
-A sidecar may only ask for itself, and what it says of itself is only text in its bootstrap. Its certificate counts for
-more, and so does the description where there is one. What cannot be settled is refused, and the refusal says how to
+A sidecar may only ask for itself, and what it says about itself is only text in its bootstrap. Its certificate counts
+for more, and so does the description where there is one. What cannot be settled is refused, and the refusal says how to
 settle it.
 """
 
@@ -67,7 +67,7 @@ def _caller_problem(caller: str, own_principal: str, namespace: str, service_acc
 
 class Described:
     """
-    The workloads of a mesh description, found by what a sidecar says of itself.
+    The workloads of a mesh description, found by what a sidecar says about itself.
 
     Several may share a service account and differ in labels. Then those count that contradict nothing the sidecar
     sent, and of those the one it names; if more than one is left, only where their policies are the same.

@@ -42,7 +42,7 @@ INTERNAL_STATUS = 503
 
 
 def nothing_remembered(question: TokenQuestion, now: float) -> TokenAnswer | None:
-    """The memory of who asks an issuer about every token."""
+    """Remember nothing: the issuer is asked about every token."""
     return None
 
 

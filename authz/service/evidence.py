@@ -102,7 +102,7 @@ class PeerEvidence:
         self.status = PeerTrustStatus(now, "", self.status.successes + 1, self.status.failures)
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
-        """Follow the files until cancelled; ``ready`` is set when no change is missed any more."""
+        """Follow the files until cancelled; ``ready`` is set once no change can be missed."""
         async for _ in watch(self._files.paths(), ready=ready):
             self._load_again()
 

@@ -47,7 +47,7 @@ class InForce:
 
 
 Remembered = Callable[[TokenQuestion, float], TokenAnswer | None]
-"""What an issuer said of a token, if it is remembered at that time."""
+"""What an issuer said about a token, if it is remembered at that time."""
 
 
 class Proceeds(Protocol):

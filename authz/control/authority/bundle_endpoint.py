@@ -2,7 +2,7 @@
 The SPIFFE bundle endpoint: our trust bundle for other trust domains, and our keys for verifiers of tokens.
 
     /                                    the SPIFFE bundle document (SPIFFE Federation 5.2)
-    /keys                                the keys of JWT-SVIDs alone, as a JWK Set
+    /keys                                only the keys of JWT-SVIDs, as a JWK Set
     /.well-known/openid-configuration    where ``/keys`` is, if our tokens name an issuer that is a URL
 
 Nobody has to show anything: servers "MUST NOT require client authentication", and all of it is public.

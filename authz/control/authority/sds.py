@@ -69,7 +69,7 @@ class _Listener:
         return [(self.evidence, SpiffeId.parse(name)) for name in names]
 
     def wake(self) -> None:
-        """A full inbox needs none: every request that is taken from there looks at the secrets anew."""
+        """A full inbox needs none: every request that is taken from there looks at the secrets again."""
         if not self.is_told and not self.inbox.full():
             self.is_told = True
             self.inbox.put_nowait(None)

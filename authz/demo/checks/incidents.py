@@ -74,8 +74,8 @@ def incidents(*, authz: Authz = Authz.SERVER, enforce: Enforce = Enforce.CHECK) 
 
 KEY_REFRESH_SECONDS, NATIVE_KEY_REFRESH_SECONDS = 15.0, 75.0
 """
-An unknown kid asks for the keys anew, but not more often than every ten seconds: forged ones are tried before. Envoys
-that decide by themselves ask nobody: they know a new key once the issuer's ``max-age`` of a minute is over.
+An unknown kid has the keys fetched again, but not more often than every ten seconds: forged ones are tried before.
+Envoys that decide by themselves ask nobody: they know a new key once the issuer's ``max-age`` of a minute is over.
 """
 
 

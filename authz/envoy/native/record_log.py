@@ -89,7 +89,7 @@ def denial_replies() -> Config:
     """
     ``local_reply_config``: refusals by jwt_authn, RBAC and ext_authz tell their decision id, which is the request id.
 
-    An upstream's own 401 or 403 is no local reply and stays as it is. jwt_authn refuses with 401, or 403 for an
+    An upstream's own 401 or 403 is not a local reply and stays as it is. jwt_authn refuses with 401, or 403 for an
     audience; ext_authz with any status and the flag UAEX.
     """
     refused: list[Json] = [

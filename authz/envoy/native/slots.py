@@ -30,7 +30,7 @@ def slot_names(mesh: MeshConfig) -> tuple[str, ...]:
     """
     The slots of every HTTP listener in a mesh, in their order: one for each provider that can be asked, and the rules.
 
-    They depend on the mesh alone, so that a changed policy changes no listener.
+    They depend only on the mesh, so that a changed policy changes no listener.
     """
     providers = sum(provider.is_usable for provider in mesh.extension_providers)
     return (*(f"authz-custom-{number + 1}" for number in range(providers)), "authz-rules")

@@ -133,7 +133,7 @@ class HostedAt:
 
     listen: tuple[str, ...]
     directory: Path
-    """The directory of this worker alone: configuration and the administration socket."""
+    """The worker's own directory: configuration and the administration socket."""
 
     @property
     def admin_socket(self) -> Path:
