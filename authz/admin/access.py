@@ -1,5 +1,5 @@
 """
-Who may read the operator's side: everybody on this machine, and from elsewhere only those who show a token or
+Who may read the operator's side: everybody on this machine, and from elsewhere only those who show a token or a
 certificate.
 
 Read-only: nothing but GET and HEAD is answered. Where no token is required, a host name that does not belong to this
@@ -42,7 +42,7 @@ Scope = MutableMapping[str, Any]
 _Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[_Message]]
 Send = Callable[[_Message], Awaitable[None]]
-"""The callables of ASGI; They are typed Any, because their messages are dictionaries of many kinds."""
+"""The callables of ASGI. They are typed Any, because their messages are dictionaries of many kinds."""
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -61,10 +61,10 @@ def judge_access(listen: str, token: str = "", *, asks_certificate: bool = False
 
     Args:
         token: content of the token file; empty when there is none.
-        asks_certificate: clients must show a certificate of a given CA.
+        asks_certificate: clients must show a certificate from a given CA.
 
     Raises:
-        SettingsError: others could read without showing anything, or the token can be guessed.
+        SettingsError: others could read without proving anything, or the token can be guessed.
     """
     token = token.strip()
     if token and (len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable()):
@@ -91,7 +91,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """An ASGI application around another: refuses what must not be answered, and adds the headers of every answer."""
+    """An ASGI application around another: refuses what must not be answered, and adds the headers of all answers."""
 
     def __init__(self, app: Asgi, access: Access) -> None:
         self._app = app

@@ -36,7 +36,7 @@ def create_app(
     Build the application.
 
     Args:
-        status: the service's facts, fresh at each call.
+        status: the facts of the service, fresh at each call.
         trail: ``AuditTrail.status``.
         telemetry: the counters that the trail feeds.
         clock: seconds since the epoch.
@@ -70,7 +70,7 @@ def create_app(
     paths = [route.path for route in found if isinstance(route, Route)]
 
     async def unknown(request: Request, error: Exception) -> Response:
-        """Tell the paths that exist here: other programs call them `/health` or `/ready`."""
+        """List the paths that exist here: other programs call them `/health` or `/ready`."""
         return JSONResponse({"error": "there is no such path", "paths": paths}, 404, headers=NO_STORE)
 
     app = Starlette(routes=found, exception_handlers={404: unknown, Exception: _failed})

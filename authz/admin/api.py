@@ -27,7 +27,7 @@ from authz.telemetry.status import ServiceStatus, TrailStatus
 MAX_WORKLOADS = 300
 """The graph shows at most this many workloads, and this many callers; a larger mesh is looked at by namespace."""
 GRAPH_SECONDS = 1.0
-"""A graph is made again at most once in this time, however many people look at it."""
+"""A graph is made anew at most once in this time, however many people look at it."""
 
 
 @dataclass(slots=True)
@@ -122,14 +122,14 @@ class PageFacts:
         return decision_json(kept, self.engine(), self.sources) if kept is not None else None
 
     def policies(self) -> dict[str, Json]:
-        """Tell what is in force, what was wrong with the last change, and which rules were ever hit."""
+        """List what is in force, what was wrong with the last change, and which rules were ever hit."""
         engine, reload = self.engine(), self.status().reload
         hits = self.telemetry.rule_hits()
         documents = policies_json(engine.resources, hits) if engine is not None else {}
         return {**reload_json(reload), "started_at": self.watch.started_at, **documents}
 
     def identity(self) -> dict[str, Json]:
-        """Tell certificates, key sets, and who was seen with which identity."""
+        """List certificates, key sets, and who was seen with which identity."""
         status, now = self.status(), self.clock()
         peers: list[Json] = [
             {"principal": principal, "last_at": last_at} for principal, last_at in sorted(self._last_seen(now).items())

@@ -110,8 +110,8 @@ def _as_judged(attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Auth
 @dataclass(frozen=True, slots=True)
 class _AsAnswered:
     """
-    The answers of providers: the one that a refusal of the CUSTOM stage names refused, all others let the request go
-    on.
+    The answers of providers: the one that a refusal by the CUSTOM stage names refused, all others let the request
+    go on.
     """
 
     decision: Decision
@@ -123,5 +123,5 @@ class _AsAnswered:
 
 
 def _said(decision: Decision) -> str:
-    """All of several providers but the last allowed; one answer for each name is all the command can give."""
+    """Of several providers all but the last allowed; one answer for each name is all the command can give."""
     return "deny" if decision.stage is Stage.CUSTOM else "allow"

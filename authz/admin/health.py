@@ -39,7 +39,7 @@ def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Heal
     Judge readiness and health.
 
     A refused reload does not make the service unready: the last good policies stay in force.
-    A failing sink does when it never worked, or where a lost record must deny: requests are refused then anyway.
+    A failing sink does if it never worked, or where a lost record must deny: requests are then refused anyway.
     ``now`` is in seconds since the epoch.
     """
     tokens = (*_keys(service), *_issuers(service))
@@ -63,7 +63,7 @@ def _keys(service: ServiceStatus) -> Iterator[HealthCause]:
     """
     The start waits for every key set, as gRPC health does, but not forever.
 
-    Then one that cannot be read denies its own tokens; keeping the whole service unready for it would deny everybody.
+    After that, one that cannot be read denies its own tokens; keeping the whole service unready would deny all.
     """
     for key_set in service.key_sets:
         if key_set.fetched_at is None and not key_set.error:

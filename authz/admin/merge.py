@@ -35,7 +35,7 @@ def merge_overviews(found: Sequence[JsonAnswer]) -> JsonAnswer:
 
 
 def merge_policies(found: Sequence[JsonAnswer]) -> JsonAnswer:
-    """Add the hits of each rule; where one worker refused a change, its problems are told."""
+    """Add the hits of each rule; where one worker refused a change, its problems are shown."""
     told = next((one for one in found if not one["reload_ok"]), found[0])
     merged = {**told, "reload_ok": all(one["reload_ok"] for one in found)}
     hits: dict[tuple[str, str, int], int] = {}
@@ -57,7 +57,7 @@ def merge_policies(found: Sequence[JsonAnswer]) -> JsonAnswer:
 
 
 def merge_identities(found: Sequence[JsonAnswer]) -> JsonAnswer:
-    """A caller was last seen when any worker saw it; of the states of a key set, the one in trouble is told."""
+    """A caller was last seen when any worker saw it; of the states of a key set, the one in trouble is shown."""
     peers: dict[str, float] = {}
     for one in found:
         for peer in one["peers"]:

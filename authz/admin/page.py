@@ -28,7 +28,7 @@ from authz.core.decision import Effect
 
 STATIC = Path(__file__).parent / "static"
 MAX_STREAMS = 32
-"""Browsers that watch at once; each costs a few bytes and a look at a number four times a second."""
+"""Browsers that watch at once; each costs a few bytes and one look at a number, four times a second."""
 POLL_SECONDS = 0.25
 ROWS_EACH_POLL = 100
 MAX_ROWS = 500
@@ -122,7 +122,7 @@ class Page:
         )
 
     async def _events(self, request: Request, after: str) -> AsyncIterator[str]:
-        """One event a decision; the last id lets the browser go on where it was cut off."""
+        """One event per decision; the last id lets the browser go on where it was cut off."""
         self._streams += 1
         try:
             yield "retry: 1000\n\n"
@@ -168,7 +168,7 @@ def _seconds(text: str) -> float:
 
 
 def _cursor(text: str) -> str:
-    """One number a worker, joined by points. Raises ValueError."""
+    """One number per worker, joined by full stops. Raises ValueError."""
     if text and not _CURSOR.fullmatch(text):
         raise ValueError("`after` is not a cursor of an earlier answer")
     return text

@@ -49,7 +49,7 @@ class WorkersSource:
         return merge_graphs([answer for _, answer in found])
 
     async def decisions(self, after: str, limit: int, effect: Effect | None) -> JsonAnswer:
-        """The cursor is one number a worker, in their order; a worker that does not answer keeps its own."""
+        """The cursor is one number per worker, in their order; a worker that does not answer keeps its own."""
         workers = self._workers()
         cursors = after.split(".") if after else []
         cursors += [""] * (len(workers) - len(cursors))

@@ -22,7 +22,7 @@ DENIED_KEPT, ALLOWED_KEPT = 1_000, 1_000
 Denied and allowed decisions are kept apart, so that busy traffic does not push out the refusal that somebody wants.
 """
 BYTES_KEPT = 16 << 20
-"""The bound of each of the two; nothing else here limits what a client sends."""
+"""The bound on each of the two; nothing else here limits what a client sends."""
 DENIED_EACH_SECOND, ALLOWED_EACH_SECOND = 200, 50
 """Further ones are counted, but not kept: nobody can read faster, and the audit log has them all."""
 MAX_EDGES = 2_000
@@ -130,7 +130,7 @@ class _Edge:
 
 
 class Watch:
-    """One for a service. Call ``observe`` from one thread; everything else may be called from any."""
+    """One for each service. Call ``observe`` from one thread; everything else may be called from any."""
 
     def __init__(self, started_at: float) -> None:
         self.started_at = started_at
@@ -181,7 +181,7 @@ class Watch:
         return sorted(found[:limit], key=lambda kept: (-kept.offer.started_at, -kept.sequence))
 
     def traffic(self, now: float, window_seconds: float) -> list[Traffic]:
-        """Counts by edge within the window; edges without traffic in it are told too, with empty counts."""
+        """Counts by edge within the window; edges without traffic in it are listed too, with empty counts."""
         with self._lock:
             return [edge.traffic(now - window_seconds) for edge in self._edges.values()]
 
@@ -224,9 +224,9 @@ class Watch:
 
 def without_credentials(attributes: AttributeContext) -> tuple[AttributeContext, int]:
     """
-    Answer the request with the values of credentials hidden, and roughly how many bytes it takes.
+    Return the request with the values of credentials hidden, and roughly how many bytes it takes.
 
-    Known headers, and any value that looks like a token or a password, whatever its header is called.
+    Hidden are known headers, and any value that looks like a token or a password, whatever its header is called.
     """
     http, size = attributes.http, _ROUGH_BYTES + len(attributes.certificate)
     if http is None:

@@ -58,7 +58,7 @@ class EntryBuilder:
         """Records that the rules dropped, and those that could not be built whole."""
 
     def takes_long(self, offer: Offer) -> bool:
-        """Whether redaction, a span or finding the nearest rule make it several times the work of a plain record."""
+        """Whether redaction, a span or finding the nearest rule make a record several times the work of a plain one."""
         if self._has_rules or (self._steps.nearest is not None and _needs_nearest(offer.decision)):
             return True
         return self._is_tracing and not offer.attributes.trace_parent.endswith("-00")

@@ -4,7 +4,7 @@ Tamper evidence: each line names the digest of the line before it, and signed ch
 A chain belongs to one process and one file sink, and runs on through rotated files; its lines carry
 ``"chain":{"id":…,"seq":…,"prev":…}``, where ``prev`` is the SHA-256 of the previous line as it stands in the file.
 Changing, removing, adding or reordering sealed lines breaks it. What is not sealed: the lines after the last checkpoint
-of a process that was killed, and whole chains that are taken away together with everything that names them.
+of a process that was killed, and whole chains that are removed together with everything that names them.
 This room imports cryptography because a seal must be signed where it is written.
 """
 

@@ -1,6 +1,6 @@
 """
-An entry, which the trail hands to sinks, and a record as bytes: one compact JSON line, plain ASCII so that every reader
-copes.
+An entry, which the trail hands to sinks, and a record as bytes: one compact JSON line, plain ASCII so
+that every reader copes.
 
 Neither the queue nor any sink is known here.
 """
@@ -13,7 +13,7 @@ from authz.core.decided import NO_TRACE, Record, TraceIds
 
 
 class Entry:
-    """One record for the sinks. Most of them need the line only, so the object is parsed when it is asked for."""
+    """One record for the sinks. Most of them need only the line, so the object is parsed when it is asked for."""
 
     __slots__ = ("_record", "at", "line", "trace")
 

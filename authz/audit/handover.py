@@ -2,7 +2,7 @@
 Who builds the records now: the event loop after its answers, or the writer's thread.
 
 Two threads that both want the interpreter cost a third more than one that does the work of both, so plain records are
-built by the event loop that made the decisions. It passes on unbuilt whatever takes long, and where it stands still or
+built by the event loop that made the decisions. It passes on unbuilt whatever takes long, and where it stalls or
 does not exist, the writer builds. Offers stay in order in either case.
 """
 
@@ -16,7 +16,7 @@ from authz.audit.entry import Entry
 from authz.core.decided import Offer
 
 BATCH = 256
-"""Most records written with one call of a sink."""
+"""The most records written with one call of a sink."""
 CallSoon = Callable[[Callable[[], None]], object]
 """An event loop's own: run this when the work at hand is done."""
 _BREATH = 16
@@ -41,7 +41,7 @@ class Handover:
         self._passes = 0
         """The number of times the event loop has built; when that stands still, the writer builds."""
         self._seen_passes = -1
-        """The number that the writer saw last."""
+        """The number that the writer last saw."""
         self._is_urgent = False
         self._building = threading.Lock()
         """Held by whoever takes from ``_queue`` or builds; the event loop never waits for it."""
@@ -75,7 +75,7 @@ class Handover:
 
     def batches(self, *, everything: bool) -> Iterator[tuple[list[Entry], list[threading.Event]]]:
         """
-        Take what is there for the writer, a batch at a time: entries to write, then events to set.
+        Take what waits for the writer, a batch at a time: entries to write, then events to set.
 
         ``everything`` also builds what the event loop would have built.
         """
@@ -135,7 +135,7 @@ class Handover:
                 if entry is not None:
                     entries.append(entry)
         except BaseException:
-            for event in waiting:  # who waits is let go whatever happens
+            for event in waiting:  # whoever waits is let go whatever happens
                 event.set()
             raise
         return entries, waiting

@@ -1,5 +1,5 @@
 """
-Omissions from the audit trail: redaction by field, and drop rules for records nobody wants.
+What is left out of the audit trail: redaction by field, and drop rules for records nobody wants.
 
 Both are written as one line of text, so that a setting, a flag and an environment variable hold the same thing:
     redact: ``$.source.ip``  ``$.token.subject:hash``  ``$.request.user_agent:remove``  ``$..remote_ip``  ``$.token.*``

@@ -29,14 +29,14 @@ class FoundRecord(NamedTuple):
 
 @dataclass(slots=True)
 class Skipped:
-    """Lines that were no records; filled while reading."""
+    """Lines that were not records; filled while reading."""
 
     lines: int = 0
     places: list[str] = field(default_factory=list)
     """The first few, ``file:line``."""
 
     def add(self, file: Path, number: int) -> None:
-        """Count a line that is no record; the first five keep their place."""
+        """Count a line that is not a record; the first five keep their place."""
         self.lines += 1
         if len(self.places) < 5:
             self.places.append(f"{file}:{number}")
@@ -61,7 +61,7 @@ class RecordFilter:
     rules count too."""
 
     def holds(self, record: Record) -> bool:
-        """Say whether the record is wanted. Checkpoints of the chain are no records."""
+        """Say whether the record is wanted. Checkpoints of the chain are not records."""
         if "decision_id" not in record:
             return False
         if self.any_id and self.any_id not in (
@@ -137,7 +137,7 @@ def read_lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def read_record(line: bytes) -> Record | None:
-    """Parse one line; None when it is no JSON object."""
+    """Parse one line; None when it is not a JSON object."""
     try:
         record = json.loads(line)
     except ValueError:

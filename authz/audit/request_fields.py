@@ -1,5 +1,5 @@
 """
-The part of a request that a record keeps, and how text and time are written in it.
+The part of a request that a record keeps, and how text and times are written in it.
 
 A record is a JSON object; ``docs/observability/audit.md`` names every field. ``writer`` writes it off the check path.
 INVARIANT: it never holds a token, a cookie, an authorization header, or a query value that was not asked for by name.

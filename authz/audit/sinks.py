@@ -1,5 +1,5 @@
 """
-Where records go besides files: standard output, OTLP logs. They work side by side, and one that fails harms no other.
+Where records go besides files: standard output, OTLP logs. They work side by side, and one that fails harms no others.
 """
 
 from collections.abc import Sequence

@@ -68,7 +68,7 @@ class AuditTrail:
         """
         Start the writer; offers made before are kept.
 
-        ``call_soon`` is of the event loop whose thread makes all offers from now on; None builds in the writer.
+        ``call_soon`` belongs to the event loop whose thread makes all offers from now on; None builds in the writer.
         """
         self._handover.use_loop(call_soon)
         self._thread.start()
@@ -86,7 +86,7 @@ class AuditTrail:
         return True
 
     def note(self, entry: Entry) -> None:
-        """Put a record that is no decision behind those offered so far. It is never dropped: only few are made."""
+        """Put a record that is not a decision behind those offered so far. It is never dropped: only few are made."""
         self._handover.pass_on(entry)
         self._wake.set()
 

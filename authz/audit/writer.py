@@ -140,7 +140,7 @@ def build_record(
     options: RecordOptions = DEFAULT_OPTIONS,
     nearest: RuleNote | None = None,
 ) -> Record:
-    """Build the record of one decision as an object, for those that do not write lines."""
+    """Build the record of one decision as an object, for callers that do not write lines."""
     record: Record = json.loads(RecordWriter(options).write(offer, trace, nearest))
     return record
 
@@ -284,7 +284,7 @@ def _path(path: str, taken: tuple[str, ...], kept: frozenset[str]) -> str:
 
 
 def _query(query: str, taken: tuple[str, ...], kept: frozenset[str]) -> str:
-    """Names without values, ``page=…``; a piece that is no plain name could itself be a secret and becomes ``…``."""
+    """Names without values, ``page=…``; a piece that is not a plain name could itself be a secret and becomes ``…``."""
     pieces = []
     for piece in query.partition("#")[0].split("&", 32)[:32]:
         name, equals, value = piece.partition("=")
@@ -298,7 +298,7 @@ def _query(query: str, taken: tuple[str, ...], kept: frozenset[str]) -> str:
 
 
 def _expiry(expires_at: float | None) -> str:
-    """An ``exp`` beyond the calendar is legal in a token; it is recorded as a number in text."""
+    """An ``exp`` beyond the calendar is legal in a token; it is recorded as its number, as text."""
     if expires_at is None:
         return "null"
     try:

@@ -98,7 +98,7 @@ class Credentials:
         )
 
     def _unasked(self, introspection: Introspection, token: str) -> TokenAnswer:
-        """Note that an issuer would have to be asked, which offline nobody is."""
+        """Note that an issuer would have to be asked, which never happens offline."""
         self._unanswered = introspection.issuer
         return TokenAnswer(error="it is not asked offline")
 

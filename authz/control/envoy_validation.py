@@ -16,7 +16,7 @@ from authz.envoy.native.binary import RUNTIME, EnvoyError, envoy_text, find_envo
 
 AUTO, OFF = "auto", "off"
 MAX_BYTES = 1_000_000
-"""Filters larger than this are shown to Envoy only where a binary is named, because it takes seconds."""
+"""Filters larger than this are shown to Envoy only if a binary is named, because it takes seconds."""
 TIMEOUT_SECONDS = 120.0
 _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ECHO: Json = {
@@ -34,7 +34,7 @@ class RefusedError(EnvoyError):
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """Validates by one binary. ``most``: bytes of filters up to which it does; None: any."""
+    """Validates with one binary. ``most``: bytes of filters up to which it does so; None: any number."""
 
     binary: str
     most: int | None = None
@@ -42,9 +42,9 @@ class Validator:
     @classmethod
     def of(cls, how: str) -> "Validator | None":
         """
-        ``auto`` takes the Envoy of this machine if there is one, ``off`` none, everything else is the path of one.
+        ``auto`` takes the Envoy of this machine if there is one, ``off`` takes none; anything else is the path of one.
 
-        Raises EnvoyError for a path that is no program.
+        Raises EnvoyError for a path that is not a program.
         """
         if how == OFF:
             return None
@@ -61,7 +61,7 @@ class Validator:
 
         Args:
             out: the state directory; not written to.
-            files: rendered files by path below it; those that are no filters are passed over.
+            files: rendered files by path below it; those that are not filters are passed over.
             network: filters of TCP ports by name of the proxy, those to be shown; in files they are within listeners.
 
         Returns:
@@ -172,7 +172,7 @@ def _listener(name: str, filters: list[Json]) -> Json:
 
 
 def _clusters(content: Json) -> Iterator[str]:
-    """Names of the clusters that filters ask: they are not there in a bootstrap that holds nothing else."""
+    """Names of the clusters that filters ask: a bootstrap that holds nothing else lacks them."""
     if isinstance(content, list):
         for item in content:
             yield from _clusters(item)

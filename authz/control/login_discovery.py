@@ -1,5 +1,5 @@
 """
-What the issuers of browser logins say of themselves: asked while rendering, and kept for when one does not answer.
+What the issuers of browser logins say about themselves: asked while rendering, and kept in case one does not answer.
 
 OpenID Connect Discovery 1.0, section 4. The kept document is the rendered file ``login/<credential>.json``: a machine
 that starts while the issuer is away renders what it rendered before.
@@ -21,7 +21,7 @@ from authz.mesh.read_login import is_usable_url
 from authz.sources.keys.fetch import fetch_json, public_roots
 
 ANSWER_SECONDS = 5.0
-"""For one attempt to get a document."""
+"""The time for one attempt to get a document."""
 AGAIN_SECONDS = 0.2
 POST, BASIC = "client_secret_post", "client_secret_basic"
 
@@ -41,7 +41,7 @@ async def discover_logins(
         Endpoints by issuer, and one line for each issuer whose kept document was taken.
 
     Raises:
-        LoadError: an issuer gave no usable document and none is kept; with all such issuers.
+        LoadError: an issuer gave no usable document and none is kept; names all such issuers.
     """
     ends = time.monotonic() + patience_seconds
     found: dict[str, LoginEndpoints] = {}
@@ -96,7 +96,7 @@ def _ssl_context(login: Login, out: Path) -> ssl.SSLContext:
 
 def read_endpoints(document: Mapping[str, object], issuer: str) -> LoginEndpoints:
     """
-    Read a discovery document as far as a login needs it. Raises FetchError where it is of another issuer or incomplete.
+    Read a discovery document as far as a login needs it. Raises FetchError if it is another issuer's or incomplete.
 
     An issuer that is reached by https must not lead elsewhere without it.
     """

@@ -1,5 +1,5 @@
 """
-A rendered mesh kept as the policies say, while its Envoys run: ``authz mesh render --watch``.
+A rendered mesh kept in step with the policies while its Envoys run: ``authz mesh render --watch``.
 
 Policies, mesh description and key sets are followed; what they change is rendered in a thread and renamed into place,
 and what enforces goes before what leads to it. A change that cannot be used keeps every file as it is, and says so.
@@ -72,7 +72,7 @@ async def fetch_key_texts(
     Fetch the key sets that rules need, once.
 
     Returns:
-        Texts by ``JwtRule.keys_from``, and one line for each source that did not answer in time or in form.
+        Texts by ``JwtRule.keys_from``, and one line for each source that did not answer in time or in due form.
     """
     source = KeySource[KeyText, str](read_key_text, _text_of, clock=clock, ca_bundles=ca_bundles)
     source.update(rules)
@@ -89,7 +89,7 @@ async def fetch_key_texts(
 
 
 def read_key_text(text: str) -> KeyText:
-    """Read a key set and count its usable keys. Raises ValueError for what is no key set."""
+    """Read a key set and count its usable keys. Raises ValueError for what is not a key set."""
     keys = read_key_set(text)
     return KeyText(text, len(keys), keys.skipped)
 
@@ -151,8 +151,8 @@ class MeshFollower:
         Render everything once.
 
         Args:
-            keys_timeout_seconds: how long to wait for key sets; tokens of those that did not come are refused until
-                they do.
+            keys_timeout_seconds: how long to wait for key sets; tokens of those that have not come are refused
+                until they do.
 
         Raises:
             LoadError: policies or description have problems; nothing was written.
@@ -170,7 +170,7 @@ class MeshFollower:
         await self._render()
 
     async def run(self) -> None:
-        """Render what changes, until cancelled. What cannot be written is said and tried again."""
+        """Render what changes, until cancelled. What cannot be written is reported and tried again."""
         hinting = asyncio.create_task(self._follow_hints(), name="key hints")
         try:
             await self._render_changes()
@@ -178,7 +178,7 @@ class MeshFollower:
             hinting.cancel()
 
     async def _follow_hints(self) -> None:
-        """A refused token may have a key that was published since: those who read the access logs say so."""
+        """A refused token may be signed by a key published since: whoever reads the access logs says so."""
         hinted = Hinted(self._out)
         while True:
             for source in hinted.new(self._keys.key_sets):

@@ -1,5 +1,5 @@
 """
-A few words for what is there where a predicate finds no value that could match: no identity, no token, no such claim.
+A few words for why a predicate finds no value that could match: no identity, no token, no such claim.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ NEVER = "which never matches: only strings and lists of strings do"
 _CLAIMS, _HEADERS = "request.auth.claims[", "request.headers["
 _FIXED_CLAIMS = {"request.auth.audiences": ("aud",), "request.auth.presenter": ("azp",)}
 MAX_NAMES = 12
-"""Claims that are named at most."""
+"""The most claims that are named."""
 
 
 def got(predicate: Predicate, attributes: AttributeContext) -> str:
@@ -43,7 +43,7 @@ def got(predicate: Predicate, attributes: AttributeContext) -> str:
 
 
 def _header(name: str, attributes: AttributeContext) -> str:
-    """A header that is not there, where one is that differs in nothing but hyphens and underscores."""
+    """A header that is absent while one is present that differs only in hyphens and underscores."""
     if attributes.http is None or attributes.header(name):
         return ""
     plain = name.replace("_", "-")
@@ -57,7 +57,7 @@ def path_of(key: str) -> tuple[str, ...]:
 
 
 def _claim(path: tuple[str, ...], claims: Mapping[str, Json]) -> str:
-    """A claim that is no text, or that is not there (AP-60, AP-61)."""
+    """A claim that is not text, or that is not there (AP-60, AP-61)."""
     value: Json = dict(claims)
     for depth, name in enumerate(path):
         if not isinstance(value, dict):

@@ -36,7 +36,7 @@ class Asked:
     dry_run_allow: bool = True
     dry_run_deny: bool = True
     custom: bool = True
-    """Whether such policies apply; what cannot be the result of any need not be told."""
+    """Whether such policies apply; a result that none of them can have need not be told."""
 
 
 def asked_of(policies: WorkloadPolicies) -> Asked:
@@ -84,7 +84,7 @@ def keys_of(rule: CompiledRule) -> frozenset[str]:
 
 
 def header_of(key: str) -> str:
-    """Lower-case header name of an attribute's key; empty when it is no header."""
+    """Lower-case header name of an attribute's key; empty when it is not a header."""
     return key[len(_HEADERS) : -1] if key.startswith(_HEADERS) else ""
 
 
@@ -92,7 +92,7 @@ def blind_rules(policies: WorkloadPolicies, logged_headers: Iterable[str] | None
     """
     Name the rules, in Istio's form, that ask for a fact which a log entry does not hold.
 
-    ``logged_headers`` None: every header that is no credential and no pseudo header is logged.
+    ``logged_headers`` None: every header that is neither a credential nor a pseudo header is logged.
     """
     logged = None if logged_headers is None else frozenset(logged_headers)
 

@@ -30,7 +30,7 @@ NOTHING_HIDDEN: frozenset[str] = frozenset()
 @dataclass_transform(frozen_default=True)
 def per_request(noun: type[T]) -> type[T]:
     """
-    Make a noun of which every request needs a new one; the type checker holds it to be frozen.
+    Make a noun that every request needs anew; to the type checker it is frozen.
 
     It is not frozen at run time: the constructor of a frozen class takes four times as long.
     """
@@ -133,11 +133,11 @@ class HttpRequest:
 
     @property
     def hides_headers(self) -> bool:
-        """Whether the client may have sent a header that nobody told of."""
+        """Whether the client may have sent a header that nobody reported."""
         return self.is_partial or bool(self.hidden)
 
     def is_unseen(self, name: str) -> bool:
-        """Whether nobody told if the request has this header."""
+        """Whether it is unknown if the request has this header."""
         return name not in self.headers and (self.is_partial or name in self.hidden)
 
     @property
@@ -201,7 +201,7 @@ class Authentication:
     query_parameters_to_remove: tuple[str, ...] = ()
     """Parameters a token was taken from (RA-45); wire names, decoded."""
     rewritten_path: str | None = None
-    """The path the upstream sees when a query parameter was removed; Envoy rewrites the whole query (RA-45)."""
+    """The path the upstream sees after a query parameter was removed; Envoy rewrites the whole query (RA-45)."""
 
 
 NOT_AUTHENTICATED = Authentication()

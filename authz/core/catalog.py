@@ -45,7 +45,7 @@ class Attribute:
     http_only: bool = False
     """Does not exist on TCP (AP-68)."""
     index_values: Read | None = None
-    """Values in the form of the matcher's terms; None where that is what ``read`` answers."""
+    """Values in the form of the matcher's terms; None where ``read`` answers them so already."""
     about: str = ""
 
 

@@ -31,7 +31,7 @@ from authz.core.resources import (
 from authz.core.rules import CompiledPolicy, CompiledRule, Predicate, Predicates
 
 Fields = tuple[tuple[str, Attribute, Callable[[object], tuple[tuple[str, ...], tuple[str, ...]]]], ...]
-"""Istio's name of a field, the attribute it asks for, and the readers of its values and of its negation's."""
+"""Istio's name of a field, the attribute it asks for, and the readers of its values and of those of its negation."""
 MadePredicates = dict[tuple[object, ...], Predicate]
 """Predicates by everything they are made of except the mesh: ``methods: [GET]`` is one value for all rules with it."""
 MAX_KNOWN = 1024
@@ -90,7 +90,7 @@ def _compile_one(mesh: MeshConfig) -> Callable[[AuthorizationPolicy], CompiledPo
 
 
 class _Compiler:
-    """Collects problems while it walks; one instance a set."""
+    """Collects problems while it walks; one instance per set."""
 
     def __init__(self, mesh: MeshConfig, known: MadePredicates) -> None:
         self.problems: list[Problem] = []

@@ -71,7 +71,7 @@ class Obligations(NamedTuple):
 
     @property
     def is_personal(self) -> bool:
-        """Whether they differ from request to request, so that remembering them is of no use."""
+        """Whether they differ from request to request, so that remembering them is useless."""
         return bool(self.headers_to_set) or self.rewritten_path is not None or bool(self.response_headers_to_add)
 
 

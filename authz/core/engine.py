@@ -56,7 +56,7 @@ class WorkloadPolicies:
     """Decisions made before, by name of the rule and what the request gained."""
 
     def remember(self, key: str | tuple[str, Obligations], decision: Decision) -> None:
-        """Keep a decision for requests that end alike; bounded, because what is gained comes from tokens."""
+        """Keep a decision for requests that end alike; bounded, because what requests gain comes from tokens."""
         if len(self.remembered) >= MAX_REMEMBERED:
             self.remembered.clear()
         self.remembered[key] = decision
@@ -81,7 +81,7 @@ class WorkloadPolicies:
 
 
 PoliciesOf = Callable[[Workload], WorkloadPolicies]
-"""Which policies a workload has, as ``Engine.for_workload`` answers."""
+"""Which policies a workload has, as ``Engine.for_workload`` returns them."""
 
 
 class _Selectable:
@@ -107,7 +107,7 @@ class _Selectable:
 
 class Engine:
     """
-    Policies by namespace, compiled at the latest when a workload needs them, and those of each workload, remembered.
+    Policies by namespace, compiled no later than a workload needs them, and those of each workload, remembered.
 
     ``for_workload`` may be called from several threads: at worst the same value is built twice.
     """
@@ -176,7 +176,7 @@ class Engine:
         return tuple(sorted(blob[number * DIGEST : (number + 1) * DIGEST] for number in own))
 
     def _authenticating(self, workload: Workload) -> Iterator[int]:
-        """Numbers, after those of the policies, of the RequestAuthentications that apply to a workload."""
+        """Numbers of the RequestAuthentications that apply to a workload; they follow those of the policies."""
         labels, namespaces = dict(workload.labels), self._namespaces(workload)
         read = self.resources
         for number, item in enumerate(read.request_authentications, len(read.authorization_policies)):
@@ -274,7 +274,7 @@ class Engine:
 
 
 def _modes(peers: tuple[PeerAuthentication | None, ...]) -> tuple[MtlsMode, dict[int, MtlsMode]]:
-    """PA-4 and PA-7: the last of the scopes that says a mode, and the ports of the workload's own object."""
+    """PA-4 and PA-7: the last of the scopes that states a mode, and the ports of the workload's own object."""
     mode = MtlsMode.PERMISSIVE
     for item in peers:
         if item is not None and item.mode is not MtlsMode.UNSET:

@@ -29,7 +29,7 @@ _CREDENTIALS = frozenset(
 
 
 _WHOLE = frozenset({Voucher.MTLS.value, Voucher.TOKEN.value})
-"""Vouchers that tell everything or are absent."""
+"""Vouchers without which all of their attributes are missing at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def nearest_miss(
     rule_set = sets.deny if action is Action.DENY else sets.allow
     rules = rule_set.rules if rule_set is not None else ()
     operations = [_path_and_others(_closest(rule.operations, attributes, in_words=False)) for rule in rules]
-    least = min(operations, default=None)  # who is further away by this is so whatever else it asks for
+    least = min(operations, default=None)  # a rule further away by this stays so, whatever else it asks for
     for rule in (rule for rule, operation in zip(rules, operations, strict=True) if operation == least):
         note = _rule_note(rule, attributes, action, in_words=False)
         if best is None or _distance(note) < _distance(best[1]):
@@ -289,7 +289,7 @@ def _distance(note: RuleNote) -> tuple[int | str | bytes, ...]:
 
     A rule that asks for no path stands between one whose path held and one whose path failed. A missing token is one
     reason, however many fields ask for something of it; so is a missing certificate. Otherwise an unrelated rule with
-    a single field would always seem closer than the one the caller only has to sign in for.
+    a single field would always seem closer than the one for which the caller only has to sign in.
     """
     path, others = _path_and_others(note.parts[1])
     pairs = [(value, one.actual) for one in note.parts[1] if one.key == PATHS.key for value in one.expected]
@@ -301,7 +301,7 @@ def _distance(note: RuleNote) -> tuple[int | str | bytes, ...]:
 
 
 def _path_and_others(operation: tuple[PredicateNote, ...]) -> tuple[int, int]:
-    """How far the path, and then method and host are from those of the request."""
+    """How far the path, and then the method and host, are from those of the request."""
     path, others = 1, 0
     for one in operation:
         if one.key == PATHS.key:
@@ -312,7 +312,7 @@ def _path_and_others(operation: tuple[PredicateNote, ...]) -> tuple[int, int]:
 
 
 def _shared(written: str, actual: tuple[str, ...] | None) -> int:
-    """How many characters a path and that of the request begin with in common."""
+    """How many characters a path and that of the request have in common at the start."""
     path = actual[0] if actual else ""
     return next(
         (at for at, (a, b) in enumerate(zip(written, path, strict=False)) if a != b), min(len(written), len(path))

@@ -1,5 +1,5 @@
 """
-Why a value did not match, in words: what a person who wrote the rule would not see by comparing the two.
+Why a value did not match, in words: what the author of the rule would not see by comparing the two.
 
 Nothing here decides. Where matching is asked again, it is the rule's own predicate that is asked.
 """
@@ -78,7 +78,7 @@ def _alike(predicate: Predicate, written: tuple[str, ...], actual: str, attribut
 
 
 def _cased(value: str, actual: str) -> str:
-    """A wildcard at one end whose fixed part has other letters than the text there."""
+    """A wildcard at one end whose fixed part differs from the text there only in case."""
     fixed, lower = ascii_lower(value), ascii_lower(actual)
     is_met = (len(value) > 1 and fixed[-1] == "*" and lower.startswith(fixed[:-1])) or (
         len(value) > 1 and fixed[0] == "*" and lower.endswith(fixed[1:])

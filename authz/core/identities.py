@@ -2,7 +2,7 @@
 How a list of written identities matches: principals, namespaces, service accounts, trust domains of certificates, and
 the issuer and subject of a token.
 
-Identities are matched whole, as ``spiffe://`` URIs; how the mesh's trust domain and its aliases enter is here too.
+Identities are matched whole, as ``spiffe://`` URIs; how the mesh's trust domain and its aliases come in is here too.
 """
 
 import re

@@ -1,5 +1,5 @@
 """
-An issuer that is asked about its tokens (RFC 7662), and a question to it: opaque tokens, which Istio does not have.
+An issuer that is asked about its tokens (RFC 7662), and a question to it: Istio has no opaque tokens.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Introspection:
 
 @dataclass(frozen=True, slots=True)
 class TokenQuestion:
-    """A token stands where a rule of such an issuer looks: is it active, and whose is it?"""
+    """A token was found where a rule of such an issuer looks: is it active, and whose is it?"""
 
     introspection: Introspection
     token: str = field(repr=False)
@@ -40,7 +40,7 @@ class TokenQuestion:
 
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
-    """The issuer's answer: ``claims`` of an active token, None of another one; ``error`` when it could not be asked."""
+    """The issuer's answer: ``claims`` of an active token, None for any other; ``error`` when it could not be asked."""
 
     claims: Mapping[str, Json] | None = None
     error: str = ""

@@ -44,7 +44,7 @@ class Terms:
     networks: tuple[Network, ...] = ()
 
     def union(self, other: "Terms") -> "Terms":
-        """Tell what is necessary for either of the two."""
+        """Return what is necessary for either of the two."""
         return Terms(
             self.exact | other.exact,
             tuple(dict.fromkeys(self.prefixes + other.prefixes)),
@@ -54,7 +54,7 @@ class Terms:
 
 
 class Matcher(Protocol):
-    """Written values compiled. ``terms`` is None when some value matches things that no index can look up."""
+    """Written values compiled. ``terms`` is None when some value matches what no index can look up."""
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class Matcher(Protocol):
 
     @property
     def terms(self) -> Terms | None:
-        """The values as an index can file them; None when it cannot."""
+        """The values in a form that an index can file; None when there is none."""
 
     def matches(self, values: tuple[str, ...]) -> bool:
         """Whether one of the request's values matches; an absent attribute has none."""
@@ -88,7 +88,7 @@ class Strings:
     terms: Terms | None = None
 
     def matches(self, values: tuple[str, ...]) -> bool:
-        """Whether one of the values is exact, begins or ends as written, or is anything at all where that is enough."""
+        """Whether one of the values is exact, begins or ends as written; or is present, where presence is enough."""
         for written in values:
             value = ascii_lower(written) if self.fold else written
             if value in self.exact or self.present:

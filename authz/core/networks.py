@@ -11,7 +11,7 @@ from authz.core.matchers import Network, Terms
 @lru_cache(maxsize=65536)
 def parse_address(text: str) -> tuple[int, int] | None:
     """
-    Parse an IP address to (version, value); None when it is none.
+    Parse an IP address to (version, value); None when it is not one.
 
     A zone is not accepted. Cached, because the same peers call again and again.
     """
@@ -50,7 +50,7 @@ class Networks:
     terms: Terms | None = None
 
     def matches(self, values: tuple[str, ...]) -> bool:
-        """Whether one of the values is an address in a written network; what is no address is in none."""
+        """Whether one of the values is an address in a written network; what is not an address is in none."""
         for value in values:
             address = parse_address(value)
             if address is None:

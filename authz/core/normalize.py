@@ -136,7 +136,7 @@ def client_address(peer_ip: str, forwarded_for: tuple[str, ...], *, gateway: boo
     Find the client address from ``x-forwarded-for`` as the check server sees it (CS-9). Never the leftmost (CS-10).
 
     A sidecar takes the last element. A gateway has appended the direct peer itself, so with N trusted proxies it is
-    the (N+1)-th element from the right. What is missing or no address gives the peer.
+    the (N+1)-th element from the right. Where that is missing or not an address, it is the peer.
     """
     if gateway and trusted_proxies == 0:
         return peer_ip

@@ -67,5 +67,5 @@ def with_authentication(gained: Obligations, authentication: Authentication) -> 
 
 
 def _last_of_each(headers: tuple[tuple[str, str], ...], *, without: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """One value a name: Envoy takes the last (XA-82), and a name set and removed is removed (XA-84)."""
+    """One value per name: Envoy takes the last (XA-82), and a name set and removed is removed (XA-84)."""
     return tuple((name, value) for name, value in dict(headers).items() if name not in without)

@@ -42,7 +42,7 @@ def principal(predicate: Predicate, written: tuple[str, ...], actual: str, attri
 
 
 def _gateway(identity: str) -> str:
-    """Whether the caller is a gateway, by Istio's own names, so that who is behind it must be known otherwise."""
+    """Whether the caller is a gateway, by Istio's own names, so that the one behind it must be known by other means."""
     is_gateway = "gateway" in identity.rpartition("/sa/")[2]
     return "this is a gateway: whoever is behind it is known by a token or by `remoteIpBlocks`" if is_gateway else ""
 
@@ -58,7 +58,7 @@ def namespace(predicate: Predicate, written: tuple[str, ...], actual: str, attri
 
 
 def account(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
-    """A service account of another namespace than was thought, or a gateway's."""
+    """A service account of a namespace other than expected, or a gateway's."""
     name = actual.rpartition("/sa/")[2]
     if name in written:
         return f"`{name}` means the namespace of the policy; write `<namespace>/{name}`"
@@ -85,7 +85,7 @@ def source_ip(predicate: Predicate, written: tuple[str, ...], actual: str, attri
 
 
 def remote_ip(predicate: Predicate, written: tuple[str, ...], actual: str, attributes: AttributeContext) -> str:
-    """Another address of the chain than was thought (AP-41, CS-9)."""
+    """An address of the chain other than expected (AP-41, CS-9)."""
     if mapped := _mapped(predicate, actual):
         return mapped
     if predicate.any_of is not None and any(predicate.any_of.matches((one,)) for one in _forwarded(attributes)):

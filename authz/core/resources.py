@@ -202,7 +202,7 @@ class JwtRule:
 
     @property
     def is_asked_only(self) -> bool:
-        """Whether the issuer is asked about every token: it is, and the rule names no keys."""
+        """Whether the issuer is asked about every token: it can be asked, and the rule names no keys."""
         return self.introspection is not None and not self.jwks and not self.jwks_uri
 
     @property
@@ -289,7 +289,7 @@ class MeshConfig:
     skip_validate_trust_domain: bool = False
     """PILOT_SKIP_VALIDATE_TRUST_DOMAIN (PA-13)."""
     written: frozenset[str] = field(default=frozenset(), compare=False)
-    """Names of these attributes that were given, be it with Istio's default: what a later reading has lost shows."""
+    """Names of these attributes that were given, even as Istio's default: so it shows what a later reading has lost."""
 
     @property
     def trust_domains(self) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def action_sets(policies: Iterable[CompiledPolicy], mesh: MeshConfig, *, tcp: bo
 def _custom_sets(
     policies: list[CompiledPolicy], mesh: MeshConfig, *, tcp: bool, indexed: bool
 ) -> tuple[CustomSet, ...]:
-    """One set a provider, in ascending name order (AP-82); what cannot be asked refuses (AP-80, AP-81)."""
+    """One set per provider, in ascending name order (AP-82); what cannot be asked refuses (AP-80, AP-81)."""
     providers = {provider.name: provider for provider in mesh.extension_providers}
     names = sorted({policy.provider for policy in policies}, key=str.encode)
     too_many = len(names) > 1 and not mesh.multiple_custom_providers

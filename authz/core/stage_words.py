@@ -1,4 +1,4 @@
-"""The results of the first stages in words: the mode of mTLS and its object, the token and where it was sought."""
+"""The results of the first stages in words: the mode of mTLS and its object, the token and where it was looked for."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ def _name(peer: PeerAuthentication) -> str:
 
 
 def token_in_words(policies: WorkloadPolicies, attributes: AttributeContext) -> str:
-    """Tell what came of the token: refused and why, none and where it was looked for, or whose it is."""
+    """Say what came of the token: refused and why, none and where it was looked for, or accepted and whose it is."""
     found = attributes.authentication
     if not policies.jwt_rules:
         return "no policy applies"

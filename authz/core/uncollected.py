@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept out of work that makes nothing but what is kept. It changes no answer."""
+"""Python's garbage collector, kept out of work that only makes things that are kept. It changes no answer."""
 
 import gc
 from types import TracebackType
@@ -11,8 +11,8 @@ class WithoutCollector:
     Ten thousand policies are a million small objects without cycles. Walking them takes a fifth of the time of a
     command that reads them and ends, and half of the time in which they are compiled to filters.
 
-    A process that ends soon sets aside what was made in the block (``for_good``), or it would be walked right after;
-    not one that lives on, for what is set aside is never collected.
+    A process that ends soon sets aside what was made in the block (``for_good``), or it would be walked right after.
+    One that lives on does not, for what is set aside is never collected.
     """
 
     def __init__(self, *, for_good: bool = False) -> None:

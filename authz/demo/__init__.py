@@ -1,1 +1,1 @@
-"""Bookinfo on real Envoys, as plain processes of one machine: what `authz demo` starts, shows and checks."""
+"""Bookinfo on real Envoys, as plain processes on one machine: what `authz demo` starts, shows and checks."""

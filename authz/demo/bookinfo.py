@@ -1,7 +1,7 @@
 """
 Start Bookinfo, keep it running, stop it.
 
-The supervisor starts processes in waves, renews certificates, and renders listeners anew when PeerAuthentication
+The supervisor starts processes in waves, renews certificates, and renders listeners again when PeerAuthentication
 changes; the rest is ``local.supervision``. It prints nothing itself: whoever runs it is told by ``OnEvent``.
 """
 
@@ -35,7 +35,7 @@ from authz.mesh.nouns import Enforce
 
 WATCH_SECONDS = 0.2
 ISSUER_SECONDS = 60.0
-"""Within this the demo's own issuer runs, also on a slow machine."""
+"""Within this time the demo's own issuer runs, even on a slow machine."""
 
 
 class DemoSupervisor(LocalSupervisor):
@@ -130,7 +130,7 @@ class DemoSupervisor(LocalSupervisor):
             try:
                 engine = await asyncio.to_thread(read_engine, self.layout)
             except LoadError as error:
-                # The authorization server finds the same with the same reader, and keeps what it has.
+                # The authorization server comes to the same result with the same reader, and keeps what it has.
                 told = describe(error.problems)
                 self._report(
                     Event("problem", f"the policies cannot be used, the last good ones stay in force:\n{told}")

@@ -40,7 +40,7 @@ def issue_certificates(layout: Layout, now: float) -> None:
         write_file(layout.revocations, NOTHING_REVOKED)
     if layout.secrets is Secrets.SDS:
         write_file(layout.entries, entries_for_this_user(w.spiffe_id for w in layout.mesh.workloads).encode())
-        for workload in layout.mesh.workloads:  # of a run with files: nobody renews them any more
+        for workload in layout.mesh.workloads:  # from a run with files: nobody renews them any longer
             shutil.rmtree(certs / workload.name, ignore_errors=True)
     else:
         for workload in layout.mesh.workloads:
@@ -65,7 +65,7 @@ def issue_web(layout: Layout, now: float) -> None:
 
 
 def make_client_secrets(layout: Layout) -> None:
-    """Agree upon a secret between the gateway and the demo's own issuer, once; its group reads it among containers."""
+    """Make the secret that the gateway and the demo's own issuer share, once; among containers its group reads it."""
     if layout.login is None:
         return
     path = layout.state / "certs" / layout.login.credential / CLIENT_SECRET

@@ -28,7 +28,7 @@ def all_commands(layout: Layout) -> list[list[Command]]:
     """
     Every process, in waves: each wave is started when the one before it is ready.
 
-    Keys before the server that fetches them, the server before the proxies that ask it.
+    Keys come before the server that fetches them, and the server before the proxies that ask it.
     """
     first = [
         issuer(layout),
@@ -83,7 +83,7 @@ def application(layout: Layout, workload: MeshWorkload) -> Command:
 
 
 def redis(workload: MeshWorkload) -> Command:
-    """A Redis that keeps nothing and listens on loopback: whoever wants in passes the sidecar."""
+    """A Redis that keeps nothing and listens on loopback: whoever wants in must pass the sidecar."""
     port = _app_port(workload)
     arguments = (redis_binary(), "--port", str(port), "--bind", LOOPBACK, "--save", "", "--appendonly", "no")
     return Command(f"{workload.name}-app", "Redis", arguments, f"tcp:{port}")
@@ -138,13 +138,13 @@ def certificate_authority(layout: Layout) -> list[Command]:
 
 
 def decides_by(layout: Layout) -> tuple[str, ...]:
-    """Flags of ``authz serve``, wherever it runs: what it decides by and where it records; each has one value."""
+    """Flags of ``authz serve``, wherever it runs: what it decides by and where it records; each takes one value."""
     told = ["--policies", str(layout.policies), "--mesh", "mesh.yaml", "--audit", f"file:{AUDIT_LOG}"]
     told += ["--certificates", "certs"]
     if layout.secrets is Secrets.SDS:
         told += ["--certificates", f"ca/{LEDGER_FILE}"]
     told += ["--otlp-endpoint", f"unix:{OTLP_SOCKET}"]
-    # An access log tells no certificate: it is evidence for the check alone.
+    # An access log holds no certificate: that is evidence for the check only.
     return (*told, *(layout.evidence if layout.enforce is Enforce.CHECK else ()))
 
 
@@ -185,7 +185,7 @@ def embedding_proxy(layout: Layout, workload: MeshWorkload) -> Command:
 
 
 def hosting_check(layout: Layout) -> tuple[str, ...]:
-    """A command that fails, and says why, where no Envoy can host a server; empty when none has to."""
+    """A command that fails, and says why, where no Envoy can host a server; empty where none has to."""
     is_hosted = layout.authz is Authz.EMBEDDED or layout.server == "envoy"
     return _prepare_hosting() if is_hosted else ()
 

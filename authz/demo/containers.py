@@ -51,7 +51,7 @@ READY = Path("/tmp/ready")  # noqa: S108  # a tmpfs of the container's own
 WORKERS = 2
 """Replicas of the authorization server in docker-compose.yaml."""
 OTLP = f"run/authz/{Path(OTLP_SOCKET).name}"
-"""The collector's socket as proxies see it: beside the authorization server's."""
+"""The collector's socket as proxies see it: beside that of the authorization server."""
 LOOK_SECONDS = 0.2
 DESCRIPTION, POLICIES = "envoy-configs/mesh.yaml", "policies"
 """Places below the state directory, mounted from the checkout."""
@@ -91,7 +91,7 @@ def certificates(layout: Layout) -> None:
 
 
 def make_authority(layout: Layout, now: float) -> None:
-    """Unless there is one: what is there is never replaced, not even when it is broken."""
+    """Unless there is one already: it is never replaced, not even when it is broken."""
     if not (layout.state / "ca" / STATE_FILE).exists():
         CertificateAuthority.create(layout.mesh.config.trust_domain, now).save(layout.state / "ca")
     if not layout.revocations.exists():
@@ -174,7 +174,7 @@ def take_kept(layout: Layout) -> None:
 
 async def follow(layout: Layout) -> None:
     """
-    Do for ever what ``authz mesh render --enforce native --watch`` does.
+    Do what ``authz mesh render --enforce native --watch`` does, for ever.
 
     It writes the addresses of both worlds: containers mount ``eds-compose/`` where proxies look for ``eds/``.
 

@@ -18,7 +18,7 @@ POLICIES, MESH = "policies", "envoy-configs/mesh.yaml"
 """Where a checkout has them; the package has the same names below PACKAGED."""
 FOLDER = "authz-demo"
 CHECKOUT = Path(__file__).parents[2]
-"""The checkout that this package is of, when one works on it; of an installed package, a folder without them."""
+"""The checkout that holds this package, when one works on it; of an installed package, a folder without the files."""
 PACKAGED = Path(__file__).parent / "files"
 
 

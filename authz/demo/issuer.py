@@ -3,8 +3,8 @@ A small OpenID Connect issuer for the demo: discovery, key set, sign-in and toke
 
 It is test equipment: it believes whoever asks and signs what they ask for, wrong audiences and past expiry included,
 so that refusals can be tried by hand; only the sign-in of a browser (``sign_in``) is checked as a provider must. It
-listens on loopback unless told otherwise, and must never be more than a demo. It imports ``tokens`` beyond the rule for
-``demo``: signing lives there, beside the verification that it must fit.
+listens on loopback unless told otherwise, and must never be more than a demo. It imports ``tokens``, as
+signing lives there, beside the verification that it must fit.
 """
 
 import argparse
@@ -52,9 +52,9 @@ class TokenIssuer:
     """Where keys are kept, so that a browser's token outlives a restart of the demo; None: in memory only."""
     keys: list[SigningKey] = field(default_factory=list)
     audience: str = AUDIENCE
-    """For whom tokens are, unless asked for another."""
+    """The audience of tokens, unless another is asked for."""
     ttl_seconds: int = TTL_SECONDS
-    """The life of tokens, unless asked for another."""
+    """The life of tokens, unless another is asked for."""
 
     def __post_init__(self) -> None:
         if self.directory is not None:

@@ -42,7 +42,7 @@ OTLP_SOCKET = "run/otlp.sock"
 
 
 class DemoError(LocalError):
-    """The demo could not start or go on; the message says why and what to do. Of this room only: no other raises it."""
+    """The demo could not start or go on; the message says why and what to do. Only this room raises it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Layout:
     """An unpacked Keycloak, absolute, which is the issuer; None: the demo's own."""
 
     logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
-    """What the issuers of browser logins say of themselves; known once they run."""
+    """What the issuers of browser logins say about themselves; known once they run."""
 
     @property
     def issuer_port(self) -> int:
@@ -184,7 +184,7 @@ def ports_of(mesh: Mesh, offset: int = 0) -> tuple[int, ...]:
 
 
 def provider_ports(config: MeshConfig) -> tuple[int, ...]:
-    """Ports of external authorizers, which the demo runs itself."""
+    """The ports of external authorizers, which the demo runs itself."""
     return tuple(provider.port for provider in config.extension_providers if provider.port)
 
 

@@ -55,13 +55,13 @@ DIRECTORIES = (
 )
 CONNECTION_SECONDS = 5
 """
-Connections between proxies are young here: one that began with a certificate of an old root is refused once that root
-is retired, so retiring waits this long, and nobody wants to watch that for ten minutes.
+Connections between proxies are short-lived here: one that began with a certificate of an old root is refused once that
+root is retired, so retiring waits this long, and nobody wants to watch that for ten minutes.
 """
 OPTIONS = RenderOptions(
     workers=1, poll_seconds=0.25, include_peer_certificate=True, max_connection_seconds=CONNECTION_SECONDS
 )
-"""One worker of the authorization server is enough for one user, who has other uses for inotify."""
+"""One worker of the authorization server is enough for one user, who has other uses for inotify instances."""
 
 
 def plan(
@@ -154,11 +154,11 @@ def policy_files(directory: Path) -> Iterator[tuple[str, bytes]]:
 
 
 PolicyState = tuple[tuple[str, int, int], ...]
-"""Path, time of change and size of every policy file: differs when something changed."""
+"""Path, time of change and size of every policy file: they differ when something has changed."""
 
 
 def policy_state(directory: Path) -> PolicyState:
-    """Name, time and size of every policy file: different when something was edited."""
+    """Name, time and size of every policy file: they differ when something has been edited."""
     found = []
     for root, _, names in os.walk(directory):
         for name in names:
@@ -192,7 +192,7 @@ def read_engine_or_stop(layout: Layout) -> Engine:
 
 
 def _polls() -> bool:
-    """Whether Envoy takes a ``poll_interval``; where none is here it is in a container, whose version we choose."""
+    """Whether Envoy takes a ``poll_interval``; if there is none here, it is in a container, whose version we choose."""
     try:
         return envoy_polls(envoy_binary())
     except DemoError:
@@ -201,7 +201,7 @@ def _polls() -> bool:
 
 def options(layout: Layout) -> RenderOptions:
     """How Envoy's configuration is rendered."""
-    is_checked = layout.enforce is Enforce.CHECK  # certificates are evidence for the check alone
+    is_checked = layout.enforce is Enforce.CHECK  # certificates are evidence only for the check
     return replace(
         OPTIONS,
         poll_seconds=OPTIONS.poll_seconds if _polls() else 0,
@@ -235,10 +235,10 @@ def modes(layout: Layout, engine: Engine) -> Modes:
 
 def render_again(layout: Layout, engine: Engine, before: Modes) -> tuple[str, ...]:
     """
-    Write what follows the policies anew, each file as soon as it is rendered, and return the names that changed.
+    Write again what follows the policies, each file as soon as it is rendered, and return the names that changed.
 
     Args:
-        before: modes that the files were rendered for; only what differs is rendered.
+        before: the modes for which the files were rendered; only what differs is rendered.
     """
     mesh, mode_of, now = layout.mesh, modes_of(engine), modes(layout, engine)
     differ = {port for port in now if now[port] != before.get(port)}

@@ -8,11 +8,11 @@ from authz.demo.layout import DemoError
 from authz.envoy.native.binary import envoy_version
 
 SHOWS_ROOTS_SINCE = (1, 40)
-"""The first Envoy whose ``/certs`` shows every root that it trusts, not the first alone; ``authz rotation`` asks it."""
+"""The first Envoy whose ``/certs`` shows every root that it trusts, not just the first; ``authz rotation`` asks it."""
 
 
 def envoy_shows_roots() -> bool:
-    """Whether this machine's Envoy tells of every root that it trusts. Raises DemoError: there is no Envoy."""
+    """Whether this machine's Envoy names every root that it trusts. Raises DemoError: there is no Envoy."""
     return envoy_version(envoy_binary()) >= SHOWS_ROOTS_SINCE
 
 

@@ -1,8 +1,8 @@
 """
 A way into the loopback of a container, for the check: ``python -m authz.demo.relay /probe/details-v1.sock``.
 
-An application reaches its sidecar by loopback ports; the check, in another container, reaches them by this relay. The
-first line of a connection is the port. With ``/probe/x.sock=run/ca/sds.sock``, too, the one socket leads to the other:
+An application reaches its sidecar by loopback ports; the check, in another container, reaches them through this relay.
+The first line of a connection is the port. With ``/probe/x.sock=run/ca/sds.sock``, too, one socket leads to the other:
 whoever listens there sees this process's user. docs/compose/check.yaml starts it, and nothing else does.
 """
 

@@ -83,7 +83,7 @@ def _where_to_watch(layout: Layout, state: str, *, has_page: bool) -> list[str]:
 
 
 def _near(path: Path) -> str:
-    """Relative to where the user stands, when that is shorter."""
+    """Relative to the user's working directory, if that is shorter."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

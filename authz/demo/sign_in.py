@@ -47,7 +47,7 @@ class CodeRequest:
 
 @dataclass(slots=True)
 class Provider:
-    """Codes and refresh tokens that were given and not used yet. ``client`` None: there is no sign-in."""
+    """Codes and refresh tokens that were issued and have not been used yet. ``client`` None: there is no sign-in."""
 
     client: Client | None = None
     _codes: dict[str, tuple[str, CodeRequest, float]] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Provider:
         return token
 
     def begin_session(self, id_token: str, person: str) -> None:
-        """Remember who signed in, by the token that will be shown when it ends."""
+        """Remember who signed in, by the token that will be shown at the end of the session."""
         self._sessions[id_token] = person
 
     def end_session(self, id_token: str) -> None:

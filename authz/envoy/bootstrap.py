@@ -31,7 +31,7 @@ from authz.envoy.passthrough import allow_internal_listeners
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
-"""Spans are exported after a second, where Envoy waits five."""
+"""Spans are exported after a second; by default Envoy waits five."""
 ADMIN_SOCKET_MODE = 0o660
 """The socket is open to the owner and the group, because ``authz rotation check`` may run as another user (XA-194)."""
 
@@ -81,7 +81,7 @@ def _runtime(options: RenderOptions) -> dict[str, bool | int]:
 
 
 def node_labels(workload: MeshWorkload) -> dict[str, str]:
-    """The labels sent as ``destination.labels``: the workload's own, and the reserved ones that say who asks."""
+    """The labels sent as ``destination.labels``: the workload's own, and the reserved ones that say who is asking."""
     labels = dict(sorted(workload.labels.items()))
     labels[LABEL_NAMESPACE] = workload.namespace
     labels[LABEL_SERVICE_ACCOUNT] = workload.service_account

@@ -1,7 +1,7 @@
 """
 A browser login as Envoy's OAuth2 filter: before everything that decides, so that the policies see the issuer's token.
 
-Who is led to the issuer is a browser that opens a page (``Sec-Fetch-Mode: navigate``) and brings no session. Requests
+Only a browser that opens a page (``Sec-Fetch-Mode: navigate``) and brings no session is led to the issuer. Requests
 with a token of their own pass untouched; whatever else has no session goes on without one and the policies decide,
 except that a script of a page gets 401: it could do nothing with a page of the issuer.
 """
@@ -60,10 +60,10 @@ COOKIES = {
     "oauth_nonce": "__Host-OauthNonce",
     "code_verifier": "__Host-OauthCodeVerifier",
 }
-"""The prefix has browsers refuse such a cookie from another host of the domain: nobody can plant a session."""
+"""The prefix makes browsers refuse such a cookie from another host of the domain: nobody can plant a session."""
 ISSUER_SECONDS = 5
 ID_TOKEN_HEADER = "x-authz-id-token"  # noqa: S105  # a name
-"""Between two filters of the gateway alone."""
+"""Used only between two filters of the gateway."""
 _METADATA = "authz.login"
 _OWN_QUERY = r".*[?&]access_token=.*"
 """Where RequestAuthentication looks for a token by default, besides the header."""
@@ -92,7 +92,7 @@ def _oauth2(login: Login, hosts: tuple[str, ...], options: RenderOptions) -> Htt
             cookie_names=OAuth2CredentialsCookieNames(**COOKIES),
         ),
         auth_type=OAuth2ConfigAuthType.BASIC_AUTH if endpoints.basic else OAuth2ConfigAuthType.URL_ENCODED_BODY,
-        # The scheme is no header's word: a login needs TLS.
+        # The scheme is not taken from a header: a login needs TLS.
         redirect_uri=f"https://%REQ(:AUTHORITY)%{login.redirect_path}",
         redirect_path_matcher=_path(login.redirect_path),
         signout_path=_path(login.logout_path),
@@ -139,7 +139,7 @@ def _tidied(login: Login) -> tuple[HttpFilter, HttpFilter]:
 
 
 def _kept(header: str, pattern: str, substitution: str) -> ConfigRule:
-    """A header out of the request into metadata, every match of a pattern replaced."""
+    """Copy a header of the request into metadata, with every match of a pattern replaced."""
     rewrite = RegexMatchAndSubstitute(pattern=RegexMatcher(regex=pattern), substitution=substitution)
     pair = ConfigKeyValuePair(metadata_namespace=_METADATA, key=header, regex_value_rewrite=rewrite)
     return ConfigRule(header=header, on_header_present=pair, remove=True)
@@ -152,7 +152,7 @@ def _written(header: str, action: HeaderValueOptionHeaderAppendAction, key: str 
 
 
 def _cookie_configs() -> CookieConfigs:
-    """Lax: not sent with what another site's page posts or loads, but with a link that leads here."""
+    """Lax: not sent with what another site's page posts or loads, but sent when a link leads here."""
     lax = CookieConfig(same_site=CookieConfigSameSite.LAX)
     return CookieConfigs(
         bearer_token_cookie_config=lax,
@@ -170,7 +170,7 @@ def _path(exact: str) -> PathMatcher:
 
 
 def _open(path: str) -> HeaderMatcher:
-    """``:path`` has the query, which is no part of a path."""
+    """``:path`` has the query, which is not part of a path."""
     if path.endswith("*"):
         return HeaderMatcher(name=":path", string_match=StringMatcher(prefix=path[:-1]))
     regex = RegexMatcher(regex=f"{re.escape(path)}(\\?.*)?")
@@ -217,7 +217,7 @@ def login_cluster_name(login: Login) -> str:
 
 
 def login_endpoints_name(login: Login) -> str:
-    """Name of the file of endpoints, where the issuer's URL has an address and no name."""
+    """Name of the file of endpoints, where the issuer's URL has an address instead of a name."""
     return f"login_{login.credential}"
 
 
@@ -248,7 +248,7 @@ def _cluster(login: Login, endpoints: LoginEndpoints) -> Cluster:
 
 
 def login_place(login: Login, endpoints: LoginEndpoints) -> Place | None:
-    """Where the token endpoint is in both worlds; None where a name says it."""
+    """Where the token endpoint is in both worlds; None where it is given by name."""
     place = _token_place(endpoints)
     if not _is_address(place.host):
         return None
@@ -272,7 +272,7 @@ def _is_address(host: str) -> bool:
 
 
 def kept_file(login: Login) -> str:
-    """Where what the issuer says of itself is kept, for when it does not answer."""
+    """Where what the issuer says about itself is kept, in case it does not answer."""
     return f"login/{login.credential}.json"
 
 

@@ -52,7 +52,7 @@ LABELS_KEY = "labels"
 
 def http_check_filter(options: RenderOptions, body_bytes: int = 0) -> HttpFilter:
     """
-    Ask for every request, refuse when no answer comes.
+    Ask for every request, and refuse when no answer comes.
 
     ``body_bytes``: how much of the body the check waits for and carries; 0 for none (XA-50, XA-51).
     """
@@ -73,7 +73,7 @@ def http_check_filter(options: RenderOptions, body_bytes: int = 0) -> HttpFilter
                 encode_raw_headers=True,  # every occurrence and every byte stays visible (XA-44)
                 include_tls_session=True,  # connection.sni (CS-7)
                 include_peer_certificate=options.include_peer_certificate,
-                charge_cluster_response_stats=False,  # a denial is no fault of the application (XA-112)
+                charge_cluster_response_stats=False,  # a denial is not a fault of the application (XA-112)
                 emit_filter_state_stats=True,
                 bootstrap_metadata_labels_key=LABELS_KEY,
             )
@@ -106,12 +106,12 @@ def _check_service(options: RenderOptions) -> GrpcService:
         timeout=seconds(options.check_timeout_seconds),
         retry_policy=RetryPolicy(
             num_retries=2,
-            # A check changes nothing, so what a worker left unanswered as it died (reset) or went (cancelled, as grpcio
-            # calls it) is asked again as well.
+            # A check changes nothing, so what a worker left unanswered as it died (reset) or went away (cancelled, as
+            # grpcio calls it) is asked again as well.
             retry_on="unavailable,cancelled,connect-failure,refused-stream,reset",
             retry_back_off=BackoffStrategy(
                 base_interval=seconds(0.005),
-                max_interval=seconds(options.check_try_seconds),  # is the limit of one try as well (XA-103)
+                max_interval=seconds(options.check_try_seconds),  # is the limit for one try as well (XA-103)
             ),
             retry_host_predicate=[
                 RetryPolicyRetryHostPredicate(
@@ -132,7 +132,7 @@ def check_cluster() -> Cluster:
     """
     The workers of the authorization server, one endpoint each (XA-122).
 
-    Their number stands in the endpoints file only. Closed when no worker is healthy (XA-126).
+    Their number stands only in the endpoints file. Closed when no worker is healthy (XA-126).
     """
     cluster = _authz_cluster()
     cluster.type = ClusterDiscoveryType.EDS

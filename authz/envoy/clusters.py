@@ -64,7 +64,7 @@ metadata service. Hosts on private addresses get a ServiceEntry.
 
 
 def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
-    """Every cluster of a proxy: who is asked for decisions first, then by use."""
+    """Every cluster of a proxy: first those that are asked for decisions, then by use."""
     # Also where Envoy decides by itself: a policy may come that it cannot decide, and a bootstrap stays.
     found = [embedded_check_cluster(workload.name) if options.authz is Authz.EMBEDDED else check_cluster()]
     if (workload.enforce or options.enforce) is Enforce.NATIVE:
@@ -185,7 +185,7 @@ def _between_proxies(
         )
     ]
     cluster.circuit_breakers = CircuitBreakers(thresholds=[CircuitBreakersThresholds(max_retries=1_000)])
-    # Only failures to reach the peer count: a 503 of the other side's authorization is no reason to avoid it.
+    # Only failures to reach the peer count: a 503 from the other side's authorization is no reason to avoid it.
     cluster.outlier_detection = OutlierDetection(
         split_external_local_origin_errors=True,
         consecutive_local_origin_failure=3,
@@ -207,7 +207,7 @@ def _source_address(mesh: Mesh, workload: MeshWorkload) -> SocketAddress:
 
 
 def _outside(mesh: Mesh) -> list[Cluster]:
-    """TLS to every known external host and to any other one; and the same without TLS, for CONNECT."""
+    """TLS to every known external host and to any other; and the same without TLS, for CONNECT."""
     found = []
     for service in mesh.services:
         port = routes.outside_port(service)

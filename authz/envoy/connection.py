@@ -68,7 +68,7 @@ def http_filter(
     The HTTP connection manager of a listener.
 
     ``first_filters`` stand before the check, ``extra_filters`` between it and the router.
-    A gateway names nobody in XFCC, not even workloads on their way out: the outside has no use for who they are.
+    A gateway names nobody in XFCC, not even workloads on their way out: who they are is of no use outside.
     """
     gateway = role is Role.GATEWAY
     checked = role is not Role.OUTBOUND
@@ -127,7 +127,7 @@ def tcp_filters(
     """
     Forward bytes; ``checked`` ones only after the authorization server allowed the connection.
 
-    Then the upstream is dialled on the client's first bytes, so that a refused client never reaches the server nor
+    The upstream is then dialled on the client's first bytes, so that a refused client never reaches the server nor
     sees its greeting (XA-164, XA-165). Protocols in which the server speaks first cannot be served this way.
     """
     proxy = TcpProxy(
@@ -192,7 +192,7 @@ def _tracing(workload: MeshWorkload, options: RenderOptions) -> HttpConnectionMa
     """
     Export spans, so that the audit span has a parent (XA-169, XA-170).
 
-    The URL is told without its query, which may hold a token.
+    The URL is given without its query, which may hold a token.
     """
     if not options.otlp:
         return None

@@ -31,7 +31,7 @@ def endpoint_files(
     def world(place: Place) -> Address:
         return place.compose if compose else place.process
 
-    # Among containers each proxy's run/ is its own; these folders in it are shared with who made their sockets.
+    # Among containers each proxy's run/ is its own; these folders in it are shared with whoever made the sockets.
     sockets = "run/authz" if compose else "run"
     found: dict[str, list[LbEndpoint]] = {}
     if options.authz is Authz.SERVER:

@@ -61,7 +61,7 @@ APPLICATION = "authz.service.embedded:application"
 SOCKET_MODE = 0o660
 """Group members may connect, strangers may not."""
 UPLOAD_SECONDS = 10.0
-"""A request must be whole by then: a check comes from an Envoy beside us, not over a slow line."""
+"""A request must be complete by then: a check comes from an Envoy beside us, not over a slow line."""
 MOST_CONNECTIONS = 10_000
 
 
@@ -89,7 +89,7 @@ def hosting_listener(
     One listener on all ``addresses``: each listener would load the application once more.
 
     ``module`` is the path of the shared library, absolute or relative to the directory in which Envoy runs.
-    ``is_mutual``: clients show a certificate, whose SPIFFE ID the application is told; ``is_judged``: the whole of it.
+    ``is_mutual``: clients show a certificate, and the application is told its SPIFFE ID; ``is_judged``: all of it.
     """
     first, *others = addresses
     return Listener(
@@ -109,7 +109,7 @@ def hosting_listener(
 def _manager(name: str, module: str, drain_seconds: float, certificates: tuple[bool, bool]) -> Filter:
     manager = HttpConnectionManager(
         stat_prefix=name,
-        codec_type=HttpConnectionManagerCodecType.HTTP2,  # gRPC is nothing else
+        codec_type=HttpConnectionManagerCodecType.HTTP2,  # gRPC is always that
         route_config=RouteConfiguration(name=name, virtual_hosts=[VirtualHost(name=name, domains=["*"])]),
         http_filters=[hosting_filter(module)],
         http2_protocol_options=Http2ProtocolOptions(max_concurrent_streams=10_000),
@@ -121,7 +121,7 @@ def _manager(name: str, module: str, drain_seconds: float, certificates: tuple[b
         drain_timeout=seconds(drain_seconds),
     )
     is_mutual, is_judged = certificates
-    if is_mutual:  # else Envoy removes the header, whoever wrote it
+    if is_mutual:  # otherwise Envoy removes the header, whoever wrote it
         manager.forward_client_cert_details = HttpConnectionManagerForwardClientCertDetails.SANITIZE_SET
         manager.set_current_client_cert_details = HttpConnectionManagerSetCurrentClientCertDetails(
             uri=True, cert=is_judged
@@ -166,7 +166,7 @@ def hosting_bootstrap(listener: Listener, admin_socket: str) -> dict[str, object
 
 
 def hosting_address(written: str, socket_mode: int = SOCKET_MODE) -> Address:
-    """``host:port``, ``unix:/path`` or ``unix-abstract:name`` as Envoy says it. Raises ValueError."""
+    """``host:port``, ``unix:/path`` or ``unix-abstract:name`` as Envoy writes it. Raises ValueError."""
     kind, _, rest = written.partition(":")
     if kind == "unix" and rest:
         return Address(pipe=Pipe(path=rest, mode=socket_mode))

@@ -36,7 +36,7 @@ def http2_upstream(*, keepalive: bool = False, max_connection_seconds: int = 0) 
 
 
 def http1_upstream(*, max_connection_seconds: int = 0) -> dict[str, PackedAny]:
-    """Speak HTTP/1.1 to a cluster; 0 seconds set no bound to the life of a connection."""
+    """Speak HTTP/1.1 to a cluster; 0 seconds sets no bound on the life of a connection."""
     return _options(
         HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions()), max_connection_seconds
     )

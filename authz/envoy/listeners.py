@@ -1,7 +1,7 @@
 """
 Listeners of one proxy: inbound by mTLS mode, outbound on loopback, and a gateway's servers.
 
-Inbound (PA-9 to PA-11): STRICT has the mTLS chain only, so that plaintext is refused in the handshake; PERMISSIVE has
+Inbound (PA-9 to PA-11): STRICT has only the mTLS chain, so that plaintext is refused in the handshake; PERMISSIVE has
 both; DISABLE has the plaintext chain only. The rest of the listener is the same in every mode, so that Envoy changes
 chains in place when a policy changes.
 """
@@ -34,7 +34,7 @@ EDGE_BUFFER_BYTES = 32768
 
 
 def listeners(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions) -> list[Listener]:
-    """Every listener of a proxy, by port; last the one without a port, where names are found."""
+    """Every listener of a proxy, by port; last the one without a port, in which names are looked up."""
     by_port = {
         **{
             port.number: _inbound(mesh, workload, port, mode_of(workload, port.number), options)
@@ -148,7 +148,7 @@ def _listener(name: str, host: str, port: int, chains: list[FilterChain], direct
         listener_filters=[tls_inspector()] if inspected else [],
         listener_filters_timeout=seconds(HELLO_SECONDS)
         if inspected
-        else None,  # ends who connects and says nothing (XA-135)
+        else None,  # ends connections that say nothing (XA-135)
         filter_chains=chains,
         traffic_direction=direction,
         enable_reuse_port=False,  # with it a second process could take the port, and a part of the traffic, unnoticed

@@ -56,7 +56,7 @@ def socket_address(host: str, port: int) -> Address:
 
 
 def pipe(path: str, mode: int = 0) -> Address:
-    """A Unix socket; ``mode`` is for one that Envoy makes, 0: as its umask says."""
+    """A Unix socket; ``mode`` is for one that Envoy makes; 0: as its umask says."""
     return Address(pipe=Pipe(path=path, mode=mode))
 
 
@@ -92,7 +92,7 @@ def followed_file(directory: str, name: str, *, wait_for_ever: bool = False) -> 
 
 
 def json_log(path: str, fields: dict[str, str]) -> AccessLog:
-    """An access log of one JSON object a line, keys in the given order."""
+    """An access log of one JSON object per line, keys in the given order."""
     return AccessLog(
         name="envoy.access_loggers.file",
         typed_config=pack(

@@ -26,7 +26,7 @@ def service_cluster(service: MeshService, port: ServicePort) -> str:
 
 
 def tunnel_cluster(service: MeshService, port: ServicePort) -> str:
-    """The way of CONNECT: bytes to the host, TLS is the application's own."""
+    """The way for CONNECT: bytes to the host; TLS is the application's own."""
     return f"tunnel|{port.number}||{service.host}"
 
 

@@ -16,7 +16,7 @@ All paths are relative to the state directory, the working directory of every pr
     run/sds.sock            the secret discovery server, if secrets come from it; among containers run/ca/sds.sock
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log
-    login/<credential>.json what the issuer of a browser login said of itself, for when it does not answer
+    login/<credential>.json what the issuer of a browser login said about itself, in case it does not answer
 
 The caller makes ``run/`` and ``logs/``. This file imports no Envoy library.
 """
@@ -102,7 +102,7 @@ class RenderOptions:
     secrets: Secrets = Secrets.FILES
     listeners: Listeners = Listeners.DYNAMIC
     otlp: str = ""
-    """Address of an OpenTelemetry collector, ``host:port`` or the path of a socket; empty: no tracing."""
+    """Address of an OpenTelemetry collector: ``host:port``, or the path of a socket; empty: no tracing."""
     otlp_compose: str = ""
     """The same among containers; empty: as ``otlp``."""
     sampling_percent: float = 100.0
@@ -111,7 +111,7 @@ class RenderOptions:
     tls_ciphers: tuple[str, ...] = ()
     """Cipher suites of TLS 1.2; empty: Envoy's default."""
     check_timeout_seconds: float = 0.5
-    """Seconds for one check with its retries. Envoy's own 0.2 s (XA-101) is short for a cold worker."""
+    """Seconds for one check with its retries. Envoy's own 0.2 s (XA-101) is too short for a cold worker."""
     check_try_seconds: float = 0.2
     """Seconds for one try; it is ``retry_back_off.max_interval`` (XA-103)."""
     max_connection_seconds: int = 600
@@ -128,7 +128,7 @@ class RenderOptions:
     processes on a desktop exhausts them, and Envoy then aborts.
     """
     logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
-    """What the issuers of browser logins say of themselves, by issuer; every login of the mesh needs its own."""
+    """What the issuers of browser logins say about themselves, by issuer; every login of the mesh needs its own."""
     include_peer_certificate: bool = False
     """Send the caller's certificate with every check, about 800 bytes (XA-35)."""
     refuse_underscores: bool = True

@@ -2,8 +2,8 @@
 TLS that passes an egress gateway unopened: the name that the client asks for decides (``connection.sni``).
 
 Two listeners, because Envoy's ``sni_dynamic_forward_proxy`` asks the DNS as soon as a connection is there, while the
-check waits for its first bytes (XA-164): in one listener, a refused name would already have been told to the DNS, which
-is a way out of the mesh by itself. So the outer listener checks; the inner one, which has no address, finds the host.
+check waits for its first bytes (XA-164): in one listener, the DNS would already have been told a refused name, which is
+a way out of the mesh by itself. So the outer listener checks; the inner one, which has no address, finds the host.
 """
 
 from collections.abc import Iterator

@@ -61,7 +61,7 @@ class Native:
 
 def keep_check(mesh: Mesh, engine: Engine, options: RenderOptions) -> tuple[RenderOptions, dict[str, tuple[str, ...]]]:
     """
-    Let those workloads ask whose policies Envoy could not decide by itself.
+    Let those workloads ask the check whose policies Envoy could not decide by itself.
 
     Returns:
         The options for these policies, and the reasons by name of the workload.
@@ -132,8 +132,8 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     """
     Render the filters of one proxy as files of extension config discovery, in the order in which to rename them.
 
-    JSON, which Envoy reads and this writes many times faster than YAML. The version is the digest of the content: a
-    policy that does not concern the workload changes nothing here. Where only TCP is spoken no listener has a slot.
+    They are JSON, which is read by Envoy and written here many times faster than YAML. The version is the digest of the
+    content: a policy that does not concern the workload changes nothing here. With TCP alone no listener has a slot.
     """
     if not _speaks_http(workload):
         return {}
@@ -235,7 +235,7 @@ def _text(content: dict[str, object], options: RenderOptions) -> bytes:
 
 
 def _poll(content: object, interval: str) -> None:
-    """Ask for polling wherever a file is followed: on plain data, since envoy-data-plane lacks this field of 1.40."""
+    """Ask for polling wherever a file is followed: on plain data, as envoy-data-plane lacks this field of 1.40."""
     if isinstance(content, list):
         for item in content:
             _poll(item, interval)

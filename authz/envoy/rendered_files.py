@@ -18,7 +18,7 @@ from authz.envoy.options import (
 from authz.mesh.login import Login
 
 PUBLIC_MODE, SECRET_MODE = 0o666, 0o640
-"""As the umask allows, and for owner and group alone: the group is that of the Envoys."""
+"""As the umask allows, and for owner and group only: the group is that of the Envoys."""
 KEY_MODE, KEY_BYTES = 0o600, 32
 _SYMMETRIC = re.compile(rb'"kty\\*"\s*:\s*\\*"oct\\*"')
 """A symmetric key of a key set, within text or not: whoever reads it can sign tokens."""
@@ -28,7 +28,7 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     """
     Write what is new or different, each file renamed into place, in the given order; return the names written.
 
-    Running Envoys follow. What holds a symmetric key is for owner and group alone. Raises OSError.
+    Running Envoys follow. What holds a symmetric key is for owner and group only. Raises OSError.
     """
     written = []
     for name, content in files.items():
@@ -39,8 +39,8 @@ def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
                 path.chmod(SECRET_MODE)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.new")  # a dot: nobody takes it for a resource
-        fresh.unlink(missing_ok=True)  # left by a killed run, maybe for everybody
+        fresh = path.with_name(f".{path.name}.new")  # with a dot, so that nobody takes it for a resource
+        fresh.unlink(missing_ok=True)  # left by a killed run, maybe readable for everybody
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
             file.write(content)
         fresh.replace(path)
@@ -62,7 +62,7 @@ def differences(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
 
 
 def left_over(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Find files that, by their first line, were rendered once and are not rendered any longer. Raises OSError."""
+    """Find files that, by their first line, were once rendered and no longer are. Raises OSError."""
     found = []
     for directory in RENDERED_DIRECTORIES:
         for path in sorted((out / directory).glob("*.*")):
@@ -76,7 +76,7 @@ def make_login_keys(
     out: Path, logins: Iterable[Login], random: Callable[[int], str] = secrets.token_urlsafe
 ) -> tuple[str, ...]:
     """
-    Make the key that protects the sessions of each login, for the owner alone, unless there is one.
+    Make the key that protects the sessions of each login, for the owner only, unless there is one.
 
     It lies beside the client's secret, and is made only where that is: without it nobody can log in.
 
@@ -92,7 +92,7 @@ def make_login_keys(
                 f"`{secret}` is missing: nobody can log in without the client's secret; put it there, render again"
             )
             continue
-        with contextlib.suppress(PermissionError):  # it may be for Envoy's user alone
+        with contextlib.suppress(PermissionError):  # it may be readable for Envoy's user only
             written = secret.read_bytes()
             if written != written.strip():
                 told.append(f"`{secret}` begins or ends with blanks or a line break, which Envoy sends as part of it")

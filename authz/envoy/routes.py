@@ -67,7 +67,7 @@ def egress_routes(name: str, mesh: Mesh) -> RouteConfiguration:
 
 
 def outside_port(service: MeshService) -> ServicePort | None:
-    """The port of an external service to which the egress gateway goes: the first with TLS, else the first HTTP one."""
+    """The port of an external service that the egress gateway uses: the first with TLS, else the first HTTP one."""
     if not service.external:
         return None
     http = [port for port in service.ports if port.protocol.is_http]
@@ -76,9 +76,9 @@ def outside_port(service: MeshService) -> ServicePort | None:
 
 def passed_through(mesh: Mesh) -> list[tuple[MeshService, ServicePort]]:
     """
-    External services with the port for TLS of the applications: the first HTTPS one, else the first of bytes.
+    External services with the port for the applications' own TLS: the first HTTPS one, else the first of bytes.
 
-    Not those of many names (``*.example.com``) without addresses: there the DNS is asked for the very name.
+    Not those of many names (``*.example.com``) without addresses: there the DNS is asked for the exact name.
     """
     found = []
     for service in mesh.services:
@@ -131,7 +131,7 @@ def _connect() -> RouteMatch:
 
 def _action(cluster: str | None, host: str | None = None) -> RouteAction:
     """
-    No overall timeout, as Istio: streams may last; the idle timeout ends what hangs.
+    No overall timeout, as in Istio: streams may last; the idle timeout ends what hangs.
 
     Retries only what never reached a server.
     """

@@ -126,7 +126,7 @@ def secret_files(workload: MeshWorkload, options: RenderOptions) -> dict[str, Se
     """
     The files below ``sds/`` that a proxy reads: its certificate, the trust bundle, and its servers' credentials.
 
-    With secrets from the discovery server only the last remain files, because they are the user's own.
+    With secrets from the discovery server only the last of these remain files, because they are the user's own.
     """
     found: dict[str, Secret] = {}
     if options.secrets is Secrets.FILES:
@@ -188,7 +188,7 @@ def _mesh_secret(name: str, options: RenderOptions) -> ConfigSource:
                 GrpcService(
                     envoy_grpc=GrpcServiceEnvoyGrpc(
                         cluster_name=SDS_CLUSTER,
-                        # Envoy's own maximum of 30 s would be the delay of everything after an outage.
+                        # Envoy's own maximum of 30 s would delay everything after an outage.
                         retry_policy=RetryPolicy(
                             retry_back_off=BackoffStrategy(base_interval=seconds(0.5), max_interval=seconds(4))
                         ),

@@ -1,1 +1,1 @@
-"""X.509-SVIDs: what a certificate shall be, signing it, validating it, who may have it, when to renew it."""
+"""SVIDs: what a certificate is to be, signing it, validating it, who may have it, when to renew it."""

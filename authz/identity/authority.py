@@ -24,7 +24,7 @@ from authz.identity.keys import KeyType, PrivateKey, generate_key, key_bytes, re
 from authz.identity.sign import SERIAL_BYTES, Issuer, read_serial, sign, sign_self
 
 RandomBytes = Callable[[int], bytes]
-"""``os.urandom`` or, in tests, something that always says the same."""
+"""``os.urandom`` or, in tests, something that always returns the same."""
 
 
 class AuthorityState(StrEnum):
@@ -47,9 +47,9 @@ class Authority:
     key: PrivateKey = field(repr=False)
     """The key of the signing certificate."""
     root_key: PrivateKey | None = field(default=None, repr=False)
-    """Kept only when it was generated here; it may be taken away to a safe."""
+    """Kept only when it was generated here; it may be moved to a safe."""
     former: tuple[x509.Certificate, ...] = ()
-    """Intermediates that signed before: whoever judges a leaf alone needs them while such leaves live (XA-35)."""
+    """Intermediates that signed before; whoever judges a leaf on its own needs them while such leaves live (XA-35)."""
 
     @property
     def id(self) -> str:
@@ -112,7 +112,7 @@ def renew_intermediate(
     key_type: KeyType = KeyType.ECDSA_P256,
     ttl_seconds: float = INTERMEDIATE_TTL_SECONDS,
 ) -> Authority:
-    """Sign by another intermediate of the same root. Raises ValueError when the root's key is not here."""
+    """Sign with another intermediate of the same root. Raises ValueError when the root's key is not here."""
     if authority.root_key is None:
         raise ValueError("the root's key is not here; bring an intermediate that it signed")
     key = generate_key(key_type)
@@ -123,7 +123,7 @@ def renew_intermediate(
 
 
 def succeed(authority: Authority, chain: tuple[x509.Certificate, ...], key: PrivateKey, now: float) -> Authority:
-    """Sign by this chain from now on; what signed before is remembered until it expires."""
+    """Sign with this chain from now on; what signed before is remembered until it expires."""
     before = (*authority.chain, *authority.former)
     former = tuple(c for c in before if c not in chain and c.not_valid_after_utc.timestamp() > now)
     return replace(authority, chain=chain, key=key, former=former)
@@ -140,7 +140,7 @@ def adopt_authority(
     """
     Take an authority that somebody else made: a root with its key (``chain`` empty), or an intermediate below a root.
 
-    Raises ValueError, one reason at a time: the files belong to one person who mends them one after the other.
+    Raises ValueError, one reason at a time: the files belong to one person, who fixes them one after the other.
     """
     authority = Authority(state, root, chain, key, root_key)
     path = (*chain, root)

@@ -1,6 +1,6 @@
 """
-The trust in one trust domain: its roots and its keys for JWT-SVIDs, and intermediates that help to build a path but are
-not trusted.
+What one trust domain is trusted by: its roots and its keys for JWT-SVIDs, and intermediates that help build a path but
+are not trusted.
 
 Federation is a mapping from trust domain to bundle: no bundle speaks for a trust domain that is not its own.
 """
@@ -56,7 +56,7 @@ def read_bundle(trust_domain: TrustDomain, roots_pem: bytes, intermediates_pem: 
 
 def split_bundle(trust_domain: TrustDomain, pem: bytes) -> TrustBundle:
     """
-    Read roots and intermediates from one PEM text: what is self-issued is a root, all else only helps to build paths.
+    Read roots and intermediates from one PEM text: what is self-issued is a root, the rest only helps build paths.
 
     For judges of lone leaves (XA-35). Raises ValueError when there is no root.
     """

@@ -1,5 +1,5 @@
 """
-The SPIFFE bundle document: a trust bundle as JWK Set, read and written (SPIFFE Trust Domain and Bundle 4).
+The SPIFFE bundle document: a trust bundle as a JWK Set, read and written (SPIFFE Trust Domain and Bundle 4).
 
     {"keys": [{"use": "x509-svid", "kty": …, "x5c": [DER in base64]}, {"use": "jwt-svid", "kid": …, …}],
      "spiffe_sequence": 3, "spiffe_refresh_hint": 300}
@@ -38,13 +38,13 @@ class BundleDocument:
     """What a document says."""
 
     bundle: TrustBundle
-    """Without any key it is the word of its owner that nothing is to be trusted any more."""
+    """Without any key it is its owner's word that nothing is to be trusted any more."""
     sequence: int | None = None
     refresh_hint_seconds: float | None = None
 
 
 def write_bundle_document(bundle: TrustBundle, sequence: int, refresh_hint_seconds: int) -> bytes:
-    """Write the document of our own or another trust domain; intermediates are no part of it."""
+    """Write the document of our own or another trust domain; intermediates are not part of it."""
     keys = [*(_root_jwk(root) for root in bundle.roots), *(_jwk(key) | {"use": JWT_USE} for key in bundle.jwt_keys)]
     document = {"keys": keys, "spiffe_sequence": sequence, "spiffe_refresh_hint": refresh_hint_seconds}
     return json.dumps(document, indent=2).encode() + b"\n"
@@ -99,7 +99,7 @@ def read_bundle_files(trust_domain: TrustDomain, files: Iterable[bytes]) -> Trus
     """
     Read one bundle from several files for a judge of lone leaves: SPIFFE documents, and PEM of roots and intermediates.
 
-    Raises ValueError, also when there is no root at all; a document without keys is an owner's word, and taken.
+    Raises ValueError, also when there is no root at all; a document without keys is its owner's word, and accepted.
     """
     pems: list[bytes] = []
     roots: tuple[x509.Certificate, ...] = ()

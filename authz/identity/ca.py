@@ -57,7 +57,7 @@ class Issued:
     chain_pem: bytes = field(repr=False)
     """The leaf first, then the intermediates; no root."""
     key_pem: bytes = field(repr=False)
-    """PKCS#8; empty when the asker kept its own key."""
+    """PKCS#8; empty when the applicant kept its own key."""
     not_before: float
     not_after: float
     serial: int
@@ -209,7 +209,7 @@ class CertificateAuthority:
         ttl_seconds: float = SERVER_TTL_SECONDS,
         key_type: KeyType = KeyType.ECDSA_P256,
     ) -> Issued:
-        """Issue a web server's certificate for a gateway's outer side; it has no SPIFFE ID and is no client's."""
+        """Issue a web server's certificate for a gateway's outer side; it has no SPIFFE ID and is not for clients."""
         return self._issue(server_template(dns_names, now, ttl_seconds, addresses), None, key_type)
 
     def _issue(self, template: CertificateTemplate, public_key: PublicKey | None, key_type: KeyType) -> Issued:
@@ -233,7 +233,7 @@ def judge_by_trial(authority: Authority, trust_domain: TrustDomain, now: float) 
     """
     Sign a certificate that nobody gets, and say why it would be refused, or None.
 
-    What somebody else made may be an authority in every respect and yet be for other names, or for none below it.
+    What somebody else made may be an authority in every respect and yet be for other names, or allow none below it.
     """
     trial = CertificateAuthority(trust_domain, (replace(authority, state=AuthorityState.ACTIVE),))
     issued = trial.issue_svid(SpiffeId(trust_domain, "/trial"), now)

@@ -1,5 +1,5 @@
 """
-A certificate as it shall be, before anybody signs it: plain values, times in seconds since the epoch (UTC).
+A certificate as it is to be, before anybody signs it: plain values, times in seconds since the epoch (UTC).
 
 Each kind of certificate is one function; ``sign`` turns any template into a certificate.
 Source: SPIFFE X.509-SVID sections 2 to 4, RFC 5280 section 4.2.
@@ -75,7 +75,7 @@ def intermediate_template(
 
 
 def judge_dns_name(name: str) -> str | None:
-    """Say why this is no DNS name for a certificate, or None. A leading ``*.`` is a wildcard (RFC 6125 6.4.3)."""
+    """Say why this is not a DNS name for a certificate, or None. A leading ``*.`` is a wildcard (RFC 6125 6.4.3)."""
     if _DNS_NAME.fullmatch(name) and len(name) <= MAX_DNS_CHARACTERS:
         return None
     hint = "" if name.isascii() else "; write it as punycode, `xn--…`"

@@ -1,4 +1,4 @@
-"""A certificate as it was delivered: when it ends, when to renew it, whose key it has, who signed it."""
+"""A certificate as delivered: when it ends, when to renew it, whose key it has, who signed it."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class Delivered:
         return renewal_time(self.leaf.not_valid_before_utc.timestamp(), self.end, 0.5)
 
     def is_of(self, key: PrivateKey) -> bool:
-        """Whether it is a certificate of this key."""
+        """Whether it is a certificate for this key."""
         try:
             return key_bytes(self.leaf.public_key()) == key_bytes(key.public_key())  # type: ignore[arg-type]  # unusual keys just differ
         except (ValueError, UnsupportedAlgorithm):

@@ -1,7 +1,7 @@
 """
 Compare what was issued with what proxies serve and trust, as their administration says (``/certs``).
 
-An SDS stream that silently died shows here long before its certificate expires. Nothing is fetched here.
+An SDS stream that died silently shows here long before its certificate expires. Nothing is fetched here.
 """
 
 import json
@@ -40,7 +40,7 @@ class DriftKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One thing that is not as it should be."""
+    """One thing that differs from what it should be."""
 
     proxy: str
     kind: DriftKind
@@ -165,7 +165,7 @@ def find_drift(
 
 
 def trusts(served: Iterable[Served], root: int) -> bool:
-    """Whether every context with an SVID trusts the root of this serial number; False when there is none."""
+    """Whether every context with an SVID trusts the root with this serial number; False when there is none."""
     contexts = [c for c in served if any(certificate.is_svid for certificate in c.certificates)]
     return bool(contexts) and all(any(r.serial == root for r in context.roots) for context in contexts)
 

@@ -52,7 +52,7 @@ class Relationship:
     endpoint_id: SpiffeId | None = None
     """Whose SVID the endpoint shows; with https_spiffe only."""
     first_bundle: Path | None = None
-    """The bundle to begin with, until one was fetched."""
+    """The bundle to begin with, until one has been fetched."""
     ca_bundle: Path | None = None
     """PEM of the authorities that may vouch for an https_web endpoint; None: those of this system."""
 

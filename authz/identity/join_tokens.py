@@ -51,7 +51,7 @@ def store_token(directory: Path, token: JoinToken) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TakenToken:
-    """A token that nobody else can take any more; ``spend`` it, or ``give_back`` where nothing came of it."""
+    """A token that nobody else can take any longer; ``spend`` it, or ``give_back`` if nothing came of it."""
 
     spiffe_id: SpiffeId
     """The identity that it is for."""
@@ -69,7 +69,7 @@ class TakenToken:
 
 def take_token(directory: Path, text: str, now: float) -> TakenToken | Rejection:
     """
-    Take a token aside. An expired one, and one whose record cannot be read, are spent by that.
+    Take a token aside. An expired one, and one whose record cannot be read, are thereby spent.
 
     What is taken by a process that dies is spent. Raises OSError when the directory cannot be written.
     """

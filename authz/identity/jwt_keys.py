@@ -28,11 +28,11 @@ _LOCK_FILE = "jwt_keys.lock"
 SIGNING_SECONDS = 7 * 24 * 3600.0
 """How long a key signs."""
 PUBLISHED_AHEAD_SECONDS = 24 * 3600.0
-"""How long before that it can be fetched: much longer than anybody's refresh of keys (20 minutes in Istio, RA-39)."""
+"""How long before it signs it can be fetched: much longer than any refresh takes (20 minutes in Istio, RA-39)."""
 ROTATION_SECONDS = 3600.0
 """The same for a rotation that a person asks for: three refreshes."""
 CLOCK_SKEW_SECONDS = 60.0
-"""A token is taken so long after it expired, by clocks that run late."""
+"""So long after it expired a token is still accepted, by clocks that run late."""
 ALGORITHM = "ES256"
 
 
@@ -92,13 +92,13 @@ class JwtKeys:
         return JwtKeys((*kept, _new_key(max(last, now))))
 
     def rotated(self, now: float, after_seconds: float = ROTATION_SECONDS) -> "JwtKeys":
-        """A new key signs in so many seconds; what signs until then stays published as long as its tokens live."""
+        """A new key signs in that many seconds; what signs until then stays published as long as its tokens live."""
         begin = now + (after_seconds if self.active(now) is not None else 0.0)
         before = (replace(k, signs_until=min(k.signs_until, begin)) for k in self.keys if k.signs_from < begin)
         return JwtKeys((*(key for key in before if now < key.published_until), _new_key(begin)))
 
     def revoked(self, now: float) -> "JwtKeys":
-        """A new key signs at once, and no token of any other key is valid any more for those who fetch the new list."""
+        """A new key signs at once, and to those who fetch the new list no token of another key is valid any longer."""
         return JwtKeys((_new_key(now),))
 
 

@@ -13,7 +13,7 @@ from authz.identity.registrar import JWT_SVID, Refused, Registrar
 from authz.identity.registration import Evidence
 
 KEPT_TOKENS = 2_000
-"""About 1 kB each, 10 kB with many audiences; beyond, the one that was not asked for longest is signed anew."""
+"""About 1 kB each, 10 kB with many audiences; beyond, the one unasked for the longest has to be signed again."""
 USED_SHARE = 0.5
 """Of a token's life, during which it is handed out: whoever gets it has the other half to use it."""
 

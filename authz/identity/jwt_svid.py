@@ -2,7 +2,7 @@
 JWT-SVIDs: signed by the authority's key, validated against the keys of the token's own trust domain (JWT-SVID 2 to 4).
 
 The clock is an argument, and "no" is a value. The rules are the standard's, not Envoy's: ``sub``, ``aud`` and ``exp``
-must be there, and nothing but RS*, PS* and ES* signs.
+must be there, and only RS*, PS* and ES* signatures count.
 """
 
 import json
@@ -25,7 +25,7 @@ ALGORITHMS = frozenset(f"{family}{bits}" for family in ("RS", "PS", "ES") for bi
 MAX_TOKEN_BYTES = 16 * 1024
 MAX_AUDIENCES = 32
 MAX_AUDIENCE_BYTES = 4096
-"""Of all audiences of one token."""
+"""Of all audiences of one token together."""
 _TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
 
@@ -65,7 +65,7 @@ def sign_jwt_svid(
     """
     Sign a token.
 
-    ``issuer``: what ``iss`` shall be, for verifiers that ask for one; empty leaves it out, as the standard does.
+    ``issuer``: what ``iss`` is to be, for verifiers that ask for one; empty leaves it out, as the standard does.
     Raises ValueError for an ID without a path or an audience that ``judge_audience`` refuses.
     """
     if not spiffe_id.path:

@@ -1,4 +1,4 @@
-"""An authority and entries for trying on one machine, where one user runs everything."""
+"""An authority and entries for trying things out on one machine, where one user runs everything."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import CertificateAuthority
 
 NEEDED_SECONDS = 2 * 24 * 3600.0
-"""An authority whose certificates end sooner is made anew."""
+"""An authority whose certificates end sooner than this is replaced."""
 SVID_TTL_SECONDS = 3600
 """Life of a proxy's certificate by SDS, renewed at half of it."""
 

@@ -24,7 +24,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519Pri
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 MIN_RSA_BITS = 2048
-"""Envoy refuses shorter ones."""
+"""Envoy refuses shorter keys."""
 
 
 class KeyType(StrEnum):

@@ -29,7 +29,7 @@ UNDERSTOOD = frozenset(
         ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
     }
 )
-"""Extensions whose meaning is kept here. Another one that is critical refuses the certificate (RFC 5280 4.2)."""
+"""Extensions whose meaning is kept here. A certificate with any other critical one is refused (RFC 5280 4.2)."""
 
 WEAK_DIGESTS = frozenset({"md5", "sha1"})
 MAX_SERIAL_BITS = 159
@@ -93,7 +93,7 @@ def read_parts(certificate: x509.Certificate, name: str) -> Parts | str:
 
 
 def judge_leaf(parts: Parts) -> str | None:
-    """Say why this is no leaf X.509-SVID, or None."""
+    """Say why this is not a leaf X.509-SVID, or None."""
     return _first((_strength, _leaf_role, _key_usage, _extended_key_usage, _one_uri), parts)
 
 
@@ -103,7 +103,7 @@ def judge_authority(parts: Parts, below: int) -> str | None:
 
 
 def read_identity(parts: Parts) -> SpiffeId | str:
-    """The SPIFFE ID of a leaf that ``judge_leaf`` passed, or why its URI is none (SPIFFE-ID section 2)."""
+    """The SPIFFE ID of a leaf that ``judge_leaf`` passed, or why its URI is not one (SPIFFE-ID section 2)."""
     uri = parts.uris[0]
     if len(uri.encode()) > MAX_ID_BYTES:
         return f"the SPIFFE ID has {len(uri.encode())} bytes, at most {MAX_ID_BYTES} are allowed"

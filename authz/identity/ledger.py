@@ -50,7 +50,7 @@ class Ledger:
         return self.path.with_suffix(f"{self.path.suffix}.1")
 
     def _rotate(self) -> None:
-        """Keep one older file. A writer that still has the old one open only lengthens that."""
+        """Keep one older file. A writer that still has the old one open only adds to that one."""
         self.path.rename(self._previous)
 
 

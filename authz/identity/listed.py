@@ -16,7 +16,7 @@ from authz.documents.schema import Notes, elements, note_unknown
 
 
 class ListReader:
-    """Collects every problem with ``code``; the kinds of lists say what an item is."""
+    """Collects every problem under ``code``; each kind of list says what an item is."""
 
     code = ""
 
@@ -29,7 +29,7 @@ class ListReader:
         self.notes.error(self.code, node, message, help_text)
 
     def listed(self, node: Node, name: str) -> tuple[Node, ...]:
-        """The items of the one list in the document."""
+        """The items of the document's one list."""
         items = self.mapping(node, (name,)).get(name)
         if items is None:
             if not self.notes.problems:

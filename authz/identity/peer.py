@@ -21,7 +21,7 @@ CACHED_CERTIFICATES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The identity that was found in order, valid while ``begin <= now < end``, in seconds since the epoch."""
+    """The identity that was found to be in order, valid while ``begin <= now < end``, in seconds since the epoch."""
 
     principal: str
     begin: float
@@ -33,7 +33,7 @@ class Accepted:
 
 
 NO_SVID = Accepted("", -inf, inf)
-"""The peer has an authority of its own: nothing here judges it."""
+"""The peer's certificate comes from another kind of authority: nothing here judges it."""
 NOBODY = Accepted("", 0.0, 0.0)
 """Plaintext: there is nothing to judge, and nothing to remember."""
 
@@ -50,7 +50,7 @@ def judge_peer(
 
     Args:
         certificate_pem: PEM of the leaf, percent-decoded; intermediates may follow. Empty: Envoy sent none.
-        principal: ``source.principal`` as Envoy says it, with or without ``spiffe://``; empty for plaintext.
+        principal: ``source.principal`` as Envoy states it, with or without ``spiffe://``; empty for plaintext.
         bundles: what is trusted, each bundle for its own trust domain.
         revocations: what is refused before its time.
         now: seconds since the epoch.
@@ -116,7 +116,7 @@ def _examine(certificate_pem: str, bundle: TrustBundle) -> Examined | Rejection:
 
 @lru_cache(maxsize=CACHED_CERTIFICATES)
 def _parse(principal: str) -> SpiffeId | str:
-    """The identity, or why it is none."""
+    """The identity, or why there is none."""
     try:
         return SpiffeId.parse(principal if principal.startswith("spiffe://") else f"spiffe://{principal}")
     except ValueError as error:

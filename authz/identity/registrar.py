@@ -75,13 +75,14 @@ class Issuance:
 
 class SigningLimit:
     """
-    Token buckets, one for each asker and one for all: who asks in a loop cannot use up the others' share.
+    Token buckets, one for each asker and one for all: whoever asks in a loop cannot use up the others'
+    share.
 
     An asker is a peer with one of its identities, so that a host with many workloads is not slowed down.
     """
 
     def __init__(self, per_peer: float = 1.0, burst: int = 20, total: float = 100.0, total_burst: int = 1000) -> None:
-        """``per_peer`` and ``total`` are signatures a second, the bursts what may be asked at once after a pause."""
+        """``per_peer`` and ``total`` are signatures a second; the bursts, what may be taken at once after a pause."""
         self._rates = (per_peer, total)
         self._bursts = (float(burst), float(total_burst))
         self._peers: LRUCache[str, tuple[float, float]] = LRUCache(REMEMBERED_PEERS)
@@ -123,7 +124,7 @@ class Registrar:
 
     @property
     def trust_bundle(self) -> TrustBundle:
-        """What our own trust domain is trusted by: the authority's roots and intermediates, and keys of JWT-SVIDs."""
+        """What our own trust domain is trusted by: the authority's roots and intermediates, and JWT-SVID keys."""
         return replace(self.ca.trust_bundle, jwt_keys=self.jwt_keys.public)
 
     def grants(self, evidence: Evidence) -> Mapping[str, Grant]:
@@ -131,7 +132,7 @@ class Registrar:
         return granted(self.entries, evidence)
 
     def revoked(self, evidence: Evidence) -> str | None:
-        """Say what of a peer's own proof is revoked, or None: then it gets nothing, not even a bundle."""
+        """Say what is revoked of a peer's own proof (it then gets nothing, not even a bundle), or None."""
         return self.revocations.judge(evidence.spiffe_id, evidence.serial) if isinstance(evidence, SvidPeer) else None
 
     def judge(self, evidence: Evidence, spiffe_id: SpiffeId) -> Grant | Refused:
@@ -227,7 +228,7 @@ def read_certificate_request(pem: bytes) -> PublicKey | Refused:
     """
     Take the public key from a PKCS#10 request whose signature proves possession of the private one.
 
-    Names and extensions in it are not looked at: the registrar says what the certificate shall be.
+    Names and extensions in it are not looked at: the registrar says what the certificate is to be.
     """
     try:
         request = x509.load_pem_x509_csr(pem)
@@ -241,6 +242,6 @@ def read_certificate_request(pem: bytes) -> PublicKey | Refused:
 
 
 def write_certificate_request(key: PrivateKey) -> bytes:
-    """A PKCS#10 request that says nothing but the key: PEM."""
+    """A PKCS#10 request, as PEM, that says nothing but the key."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return builder.sign(key, signature_hash(key)).public_bytes(Encoding.PEM)

@@ -92,7 +92,7 @@ Evidence = UnixPeer | SvidPeer | TokenBearer
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An identity that a peer may have, and how its certificate shall be."""
+    """An identity that a peer may have, and what its certificate is to be."""
 
     spiffe_id: SpiffeId
     ttl_seconds: float = SVID_TTL_SECONDS
@@ -100,7 +100,7 @@ class Grant:
     federates_with: tuple[TrustDomain, ...] = ()
     """Trust domains whose bundles the holder may fetch besides its own."""
     jwt_ttl_seconds: float = field(default=JWT_SVID_TTL_SECONDS, compare=False)
-    """Of a JWT-SVID; another one is no reason to renew the certificate."""
+    """Of a JWT-SVID; a change of it is no reason to renew the certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class RegistrationEntry:
     parent_id: SpiffeId | None = None
 
     def is_for(self, evidence: Evidence) -> bool:
-        """Whether the evidence entitles to this identity."""
+        """Whether the evidence gives a right to this identity."""
         match evidence:
             case UnixPeer():
                 return bool(self.selectors) and self.selectors <= evidence.selectors
@@ -138,14 +138,14 @@ def granted(entries: Iterable[RegistrationEntry], evidence: Evidence) -> dict[st
 
 
 def binary_selectors(entries: Iterable[RegistrationEntry]) -> frozenset[str]:
-    """What of a process's binary some entry asks for: ``path``, ``sha256``, both or nothing."""
+    """What some entry asks about a process's binary: ``path``, ``sha256``, both or nothing."""
     asked = (selector.split(":", 2)[1] for entry in entries for selector in entry.selectors)
     return frozenset(asked) & {"path", "sha256"}
 
 
 FIELDS = ("spiffeID", "parentID", "selectors", "x509SVIDTTL", "jwtSVIDTTL", "dns", "federatesWith")
 CODE = "ID-2"
-"""Code of every problem of an entry; text that is no YAML has the reader's own."""
+"""Code of every problem of an entry; text that is not YAML has the reader's own."""
 
 
 def read_entries(

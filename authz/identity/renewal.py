@@ -1,7 +1,7 @@
 """
 When to renew, and the SVIDs that are in use: a shelf that is asked with ``now`` and never waits.
 
-A renewal that fails keeps the old certificate and is tried again; what nobody wants any more is not renewed.
+A renewal that fails keeps the old certificate and is tried again; what nobody wants any longer is not renewed.
 """
 
 from collections.abc import Callable, Collection
@@ -13,7 +13,7 @@ from authz.identity.registrar import Refused, Registrar
 from authz.identity.registration import Evidence, Grant
 
 JITTER = 0.1
-"""Renewals are spread over this share of the life around its half, so that a mesh does not renew at one instant."""
+"""Renewals are spread over this share of a life, around its half, so that a mesh does not renew all at once."""
 RETRY_SECONDS = 5.0
 MIN_RETRY_SECONDS = 0.2
 
@@ -48,7 +48,7 @@ class Shelf:
 
     def get(self, evidence: Evidence, spiffe_id: SpiffeId, now: float) -> Issued | Refused:
         """
-        The SVID in use, issued when there is none, judged again each time: entries and revocations change.
+        The SVID in use, issued when there is none, and judged again each time: entries and revocations change.
 
         A changed entry and a revoked serial number replace it at once; for a changed entry the limit may delay that.
         """
@@ -69,7 +69,7 @@ class Shelf:
         """
         Renew what is due, and at once what an authority in ``condemned`` (tainted, gone) signed.
 
-        ``wanted`` is who still listens; the rest is forgotten. Answers whose SVID changed.
+        ``wanted`` is who still listens; the rest is forgotten. Returns whose SVID changed.
         """
         for holder in [holder for holder in self._kept if holder not in wanted]:
             del self._kept[holder]

@@ -37,7 +37,7 @@ NO_REVOCATIONS = Revocations()
 
 
 def read_revocations(file: str, text: str) -> tuple[Revocations, tuple[Problem, ...]]:
-    """Read a revocation list. Any problem is an error: a list that is half understood revokes too little."""
+    """Read a revocation list. Any problem is an error: a list that is only half understood revokes too little."""
     serials, identities, problems = set(), set(), []
     for number, line in enumerate(text.splitlines(), 1):
         entry = line.partition("#")[0].strip()

@@ -4,7 +4,7 @@ Rotate the root with overlap: prepare, activate, taint, retire. Each step gives 
 prepare   a second root is trusted everywhere, and signs nothing yet
 activate  it signs; what the old one signed is still trusted (a proxy that lacked the new root would now break)
 taint     everything the old one signed is renewed at once
-retire    the old root is trusted no more (a proxy that still serves its certificates would now break)
+retire    the old root is no longer trusted (a proxy that still serves its certificates would now break)
 
 Whether every proxy is ready for a step is ``drift``'s question; a step does not look at proxies.
 """

@@ -51,7 +51,7 @@ def write_secret_files(directory: Path, name: str, chain_pem: bytes, key_pem: by
 
 def read_secret(path: Path) -> bytes:
     """
-    Read a private key's file. Raises ValueError when others than the owner may read it or it is encrypted, OSError.
+    Read a private key's file. Raises ValueError when others may read it or it is encrypted, OSError.
 
     The mode is taken from the opened file, so that it cannot be exchanged in between.
     """

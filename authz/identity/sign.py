@@ -1,7 +1,7 @@
 """
 Turn a template into a certificate. The serial number and the issuer are arguments; nothing is looked up.
 
-A certificate never outlives its issuer: what the template asks for is cut to the issuer's end.
+A certificate never outlives its issuer: what the template asks for is cut off at the issuer's end.
 """
 
 import ipaddress
@@ -27,14 +27,14 @@ class Issuer:
 
 
 def read_serial(random: bytes) -> int:
-    """Make a serial number, positive and at most 20 bytes in DER (RFC 5280 section 4.1.2.2), of 16 random bytes."""
+    """Make a serial number, positive and at most 20 bytes in DER (RFC 5280 section 4.1.2.2), from 16 random bytes."""
     if len(random) != SERIAL_BYTES:
         raise ValueError(f"a serial number is made of {SERIAL_BYTES} random bytes, got {len(random)}")
     return int.from_bytes(random) >> 1 | 1
 
 
 def sign(template: CertificateTemplate, public_key: PublicKey, serial: int, issuer: Issuer) -> x509.Certificate:
-    """Sign a certificate by an issuer."""
+    """Sign a certificate with an issuer's key."""
     end = min(template.not_after, issuer.certificate.not_valid_after_utc.timestamp())
     key_id = issuer.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = _builder(template, public_key, serial, end)
@@ -45,7 +45,7 @@ def sign(template: CertificateTemplate, public_key: PublicKey, serial: int, issu
 
 
 def sign_self(template: CertificateTemplate, key: PrivateKey, serial: int) -> x509.Certificate:
-    """Sign a root by its own key."""
+    """Sign a root with its own key."""
     builder = _builder(template, key.public_key(), serial, template.not_after)
     return builder.issuer_name(_subject(template)).sign(key, signature_hash(key))
 

@@ -25,19 +25,19 @@ from authz.identity.leaf import (
 )
 
 MAX_CHAIN = 6
-"""Certificates below the root; longer chains are nobody's, and each costs a signature check."""
+"""Certificates below the root; nobody has longer chains, and each certificate costs a signature check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a certificate is not taken: one line, lower-case, no period."""
+    """Why a certificate is not accepted: one line, lower-case, no period."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """When one certificate of the path is valid: ``begin <= now < end``, seconds since the epoch."""
+    """The time in which one certificate of the path is valid: ``begin <= now < end``, seconds since the epoch."""
 
     name: str
     begin: float

@@ -1,1 +1,1 @@
-"""Plain processes of one machine: started, watched, asked, stopped; and what they decide, as lines for people."""
+"""Plain processes on one machine: started, watched, asked, stopped; and what they decide, as lines for people."""

@@ -97,7 +97,7 @@ async def start(command: Command, state: Path) -> Child:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without ``AUTHZ_*``: what was meant for the command that starts would be unknown to ``authz serve``."""
+    """Ours without ``AUTHZ_*``: what was meant for the command that starts it would be unknown to ``authz serve``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
     return {**kept, "PYTHONUNBUFFERED": "1"}
 

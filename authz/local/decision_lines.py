@@ -53,7 +53,7 @@ class Tail:
             self._file, self._position = 0, 0
 
     def read(self) -> list[Record]:
-        """Return what was appended since the last time, oldest first."""
+        """Return what has been appended since the last call, oldest first."""
         try:
             facts = self._path.stat()
             if facts.st_ino != self._file or facts.st_size < self._position:
@@ -80,7 +80,7 @@ async def show_decisions(console: Console, audit_log: Path, mesh: Mesh, policies
 
 
 def read_record(line: bytes) -> Record | None:
-    """Read one line of the audit log; None for what is no record."""
+    """Read one line of the audit log; None for what is not a record."""
     try:
         record = json.loads(line)
     except ValueError:

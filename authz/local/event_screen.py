@@ -1,4 +1,4 @@
-"""What supervision tells, as lines; a bar while starting when there is a terminal."""
+"""What supervision reports, as lines; a bar while starting when there is a terminal."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +16,7 @@ class Screen:
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
         self.is_quiet = False
-        """Tell only what nobody planned: the check edits, breaks and kills on purpose."""
+        """Show only what nobody planned: the check edits, breaks and kills on purpose."""
         self._progress = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),

@@ -1,4 +1,4 @@
-"""Is a process ready to serve? Asked again and again until it is, or until it ended, or until patience does."""
+"""Is a process ready to serve? Asked again and again until it is, or until it ends, or until patience does."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def wait_until_ready(child: Child, state: Path) -> float:
 
 
 async def ask_all(questions: str, state: Path) -> str:
-    """Ask everything that is asked of a command; empty when it is ready, else the first reason why not."""
+    """Ask for every sign that a command is ready; empty when it is, else the first reason why not."""
     for question in questions.split():
         if why := await ask(question, state):
             return why

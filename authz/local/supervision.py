@@ -1,5 +1,5 @@
 """
-Processes of one machine, kept running: started, started again when they die, stopped in order.
+Processes on one machine, kept running: started, started again when they die, stopped in order.
 
 Nothing is printed here: whoever runs it is told by ``OnEvent``.
 """

@@ -1,1 +1,1 @@
-"""The mesh as described in Istio's kinds, and the Envoy configuration rendered from it."""
+"""The mesh as described in Istio's kinds; ``envoy`` renders configuration from it."""

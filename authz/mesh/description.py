@@ -2,7 +2,7 @@
 Read a mesh description: Istio's kinds in YAML files become one ``Mesh``, or problems with their places.
 
 Understood kinds: ConfigMap ``istio`` (MeshConfig), WorkloadEntry, Sidecar, ServiceEntry, DestinationRule, Gateway and
-VirtualService. Where Istio has no field, annotations that begin with ``mesh.authz/`` say it:
+VirtualService. Where Istio has no field, annotations that begin with ``mesh.authz/`` take its place:
 
 - ``mesh.authz/compose-address`` on WorkloadEntry and ServiceEntry: its IP address among containers.
 - ``mesh.authz/compose-app`` on WorkloadEntry: address and port of the application among containers.
@@ -85,7 +85,7 @@ def _read_document(document: Document, written: Written) -> None:
 
 
 def _link(written: Written) -> Mesh:
-    """Tie the documents together: ports to workloads, routes to gateways, TLS to hosts; and note what clashes."""
+    """Tie the documents together: ports to workloads, routes to gateways, TLS to hosts; and note any clashes."""
     services = tuple(sorted((_with_rules(s, written) for s, _ in written.services), key=lambda s: (s.host, s.name)))
     _note_twice(((service.host, part) for service, part in written.services), "the host")
     _note_twice(((workload.name, part) for workload, part in written.workloads), "the workload name")
@@ -148,7 +148,7 @@ def _with_sidecar(
 
 
 def _resolve(port: OutboundPort, at: Part, services: tuple[MeshService, ...]) -> OutboundPort:
-    """Find the service port: the first of the same sort, bytes to bytes and requests to requests."""
+    """Find the service port: the first of the same sort, bytes for bytes and requests for requests."""
     if port.protocol is Protocol.HTTP_PROXY or not port.host:
         return port
     service = next((s for s in services if s.host == port.host), None)
@@ -230,7 +230,7 @@ _UNIQUE = "ports are unique in the whole mesh, so that it can run on one machine
 
 
 def _check_logins(written: Written) -> None:
-    """Two gateways may share a session, then all of their login is the same."""
+    """Two gateways may share a session, if everything about their logins is the same."""
     first: dict[str, tuple[Login, Part]] = {}
     for gateway in written.gateways:
         for login in {server.login for server in gateway.servers if server.login}:

@@ -16,7 +16,7 @@ _BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP", "TLS": "TCP"}
 
 
 def read_metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]:
-    """Name, namespace and annotations; of ours only the given ones exist, foreign ones are left alone."""
+    """Name, namespace and annotations; of our own only the given ones exist, others are left alone."""
     part.only("apiVersion", "kind", "metadata", "spec")
     metadata = part.part("metadata")
     if metadata is None:
@@ -31,7 +31,7 @@ def read_metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]
 
 
 def read_spec(part: Part) -> Part:
-    """The spec; an empty one, noted, where there is none."""
+    """The spec; an empty one, and a problem noted, where there is none."""
     found = part.part("spec", required=True)
     if found is not None:
         return found
@@ -53,7 +53,7 @@ def read_listener_port(listener: Part) -> tuple[int, str, Protocol]:
 
 
 def read_protocol(port: Part) -> Protocol:
-    """The protocol of a port; HTTP, noted, where it is none that is done here."""
+    """The protocol of a port; HTTP, and a problem noted, where it is not one that is done here."""
     written = port.text("protocol", "HTTP").upper()
     try:
         return Protocol(_BYTES.get(written, written))
@@ -65,7 +65,7 @@ def read_protocol(port: Part) -> Protocol:
 
 
 def read_ip(part: Part, name: str) -> str:
-    """An IP address; one of loopback, noted, where it is none."""
+    """An IP address; a loopback one, and a problem noted, where it is not one."""
     written = part.text(name, required=True)
     try:
         return str(ipaddress.ip_address(written))
@@ -81,7 +81,7 @@ def read_compose_address(annotations: Part | None, default: str) -> str:
 
 
 def read_enforce(annotations: Part | None) -> Enforce | None:
-    """Who enforces this workload's policies; None, noted where it is wrong, where no annotation says it."""
+    """Who enforces this workload's policies; None without an annotation, and, with a problem noted, for a wrong one."""
     if annotations is None or not annotations.has(ENFORCE):
         return None
     written = annotations.text(ENFORCE)
@@ -104,7 +104,7 @@ def compose_app(part: Part) -> Address | None:
 
 
 def read_host_port(part: Part, name: str, written: str) -> Address:
-    """``host:port``; noted where it is none."""
+    """``host:port``; a problem is noted where it is not that."""
     host, _, port = written.rpartition(":")
     try:
         address = str(ipaddress.ip_address(host.strip("[]")))

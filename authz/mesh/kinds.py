@@ -1,7 +1,7 @@
 """
 One reader per kind of a mesh description: a document becomes nouns as written, not yet tied to other documents.
 
-Fields that Istio knows and this rendering does not do are problems, never silently ignored.
+Fields that Istio knows and that are not rendered here are problems, never silently ignored.
 """
 
 from collections.abc import Callable
@@ -200,7 +200,7 @@ def read_gateway(part: Part, written: Written) -> None:
 
 
 def _check_passthrough(server: Part, port: Part | None) -> None:
-    """TLS of the clients, for any name."""
+    """TLS of the clients themselves, for any name."""
     if port and port.text("protocol", "TLS") not in ("TLS", "HTTPS"):
         port.note("ME-6", "what passes through unopened is TLS", "protocol", "write `protocol: TLS`")
     if server.texts("hosts") != ("*",):

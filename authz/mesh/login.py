@@ -1,15 +1,16 @@
 """
-A browser login at a gateway, as it is described and as its issuer is found; no word of Envoy.
+A browser login at a gateway, as described, and as its issuer is found; nothing here knows Envoy.
 
-Istio has no kind for it, so the annotation ``mesh.authz/login`` of a Gateway says it, as YAML within YAML like the
-MeshConfig of a ConfigMap. What an issuer publishes about itself is not described: OpenID Connect's discovery tells it.
+Istio has no kind for it, so the annotation ``mesh.authz/login`` of a Gateway describes it, as YAML within YAML, like
+the MeshConfig of a ConfigMap. What an issuer publishes about itself is not described:
+OpenID Connect's discovery gives it.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 NO_ISSUER = "ME-7"
-"""Code of the problem that an issuer says nothing usable of itself."""
+"""Code of the problem that an issuer says nothing usable about itself."""
 
 
 class LoginToken(StrEnum):
@@ -24,7 +25,7 @@ class Login:
     """
     How people sign in at a gateway: OpenID Connect's authorization code flow with PKCE.
 
-    A browser that opens a page without a session is led to the issuer, whatever the policies would say of it.
+    A browser that opens a page without a session is led to the issuer, whatever the policies would say.
     Everything else goes to the policies as it is.
     """
 
@@ -35,7 +36,7 @@ class Login:
     """Directory below ``certs/`` with ``client-secret``, which the user puts there, and ``hmac``, which is made."""
     scopes: tuple[str, ...] = ("openid",)
     open_paths: tuple[str, ...] = ()
-    """Paths for which nobody is led to the issuer; one may end with ``*``. A session counts on them, too."""
+    """Paths on which nobody is led to the issuer; one may end with ``*``. A session counts there, too."""
     redirect_path: str = "/login/callback"
     """Where the issuer sends the browser back to. The gateway answers it itself."""
     logout_path: str = "/logout"

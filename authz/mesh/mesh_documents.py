@@ -61,4 +61,4 @@ class Written:
     rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     data: bytes = b""
-    """The file that is being read: where YAML within its YAML stands is found in it."""
+    """The file that is being read, in which YAML within its YAML is located."""

@@ -17,7 +17,7 @@ from authz.mesh.login import Login
 
 
 class Protocol(StrEnum):
-    """The protocol on a port. ``GRPC`` and ``HTTP2`` differ from ``HTTP`` only in the way to the application."""
+    """The protocol on a port. ``GRPC`` and ``HTTP2`` differ from ``HTTP`` only on the way to the application."""
 
     HTTP = "HTTP"
     HTTP2 = "HTTP2"
@@ -30,7 +30,7 @@ class Protocol(StrEnum):
 
     @property
     def is_http(self) -> bool:
-        """Whether Envoy reads requests, and not only bytes."""
+        """Whether Envoy reads requests, and not just bytes."""
         return self is not Protocol.TCP
 
 
@@ -77,7 +77,7 @@ class TlsMode(StrEnum):
     MUTUAL = "MUTUAL"
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
     PASSTHROUGH = "PASSTHROUGH"
-    """Used for a gateway's server only: the client's own TLS, unopened, to the host whose name it asks for."""
+    """Used for a gateway's server only: the client's own TLS, unopened, goes to the host whose name it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +208,12 @@ class MeshWorkload:
     servers: tuple[GatewayServer, ...] = ()
     """Not empty for gateways."""
     enforce: Enforce | None = None
-    """The choice by annotation; None leaves it to the rendering."""
+    """The choice made by annotation; None leaves it to the rendering."""
     location: Location = NOWHERE
 
     @property
     def is_gateway(self) -> bool:
-        """Whether it is a gateway and not a sidecar."""
+        """Whether it is a gateway rather than a sidecar."""
         return bool(self.servers)
 
     @property

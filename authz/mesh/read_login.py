@@ -23,7 +23,7 @@ _DEFAULTS = Login("", "", "")
 
 
 def read_login(annotations: Part | None, written: Written) -> Login | None:
-    """The login of a Gateway; None where there is none, and, noted, where it cannot be read."""
+    """The login of a Gateway; None where there is none, or, with a problem noted, where it cannot be read."""
     node = given(annotations.node, LOGIN) if annotations else None
     if annotations is None or node is None:
         return None
@@ -88,7 +88,7 @@ def is_usable_url(url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it is an address of loopback, or its name."""
+    """Whether it is a loopback address, or ``localhost``."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

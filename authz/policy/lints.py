@@ -20,7 +20,7 @@ def lint(resources: Resources, mesh: MeshConfig | None) -> Iterator[Problem]:
 
 
 def _unused_introspections(resources: Resources, mesh: MeshConfig) -> Iterator[Problem]:
-    """An issuer that is misspelt at one of the two places: its opaque tokens would be refused and nobody told why."""
+    """An issuer that is misspelt in one of the two places: its opaque tokens would be refused and nobody told why."""
     issuers = {rule.issuer for item in resources.request_authentications for rule in item.jwt_rules}
     for one in mesh.introspections:
         if one.issuer not in issuers:

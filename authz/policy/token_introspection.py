@@ -2,7 +2,7 @@
 ``tokenIntrospection`` of the mesh settings: issuers that are asked about their tokens (RFC 7662).
 
 Istio has none, so this is ours. It stands in the mesh settings and not at a RequestAuthentication because it names a
-file with a secret and an address that gets it: those are the operator's, not those of whoever writes a policy.
+file with a secret and an address that gets it: those belong to the operator, not to whoever writes a policy.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, t
 from authz.policy import jwt_values
 
 CODE = "introspection"
-"""Of our own problems: there is no clause of Istio's for them."""
+"""Code of our own problems, for which Istio has no clause."""
 MAX_AGE_SECONDS = 3600
 _REQUIRED = ("issuer", "endpoint", "clientId", "clientSecretFile")
 
@@ -27,7 +27,7 @@ def _not_empty(value: str) -> Fault | None:
 
 
 def _endpoint(value: str) -> Fault | None:
-    """Credentials go there, so in plaintext to this machine alone."""
+    """Credentials go there, so plaintext is only for this machine."""
     fault = jwt_values.jwks_uri(value)
     if fault is not None or not value:
         return Fault(CODE, f"`{value}` is not an address of an endpoint", "expected `https://`, a host, and a path")
@@ -88,7 +88,7 @@ _ENTRIES = objects(_ENTRY, null_code=CODE)
 
 
 def decode_introspections(node: Node, notes: Notes) -> tuple[Introspection, ...]:
-    """Decode the list; an issuer stands in it once."""
+    """Decode the list; an issuer may stand in it only once."""
     found = _ENTRIES(node, notes)
     issuers = Counter(one.issuer for one in found if one.issuer)
     for item in node.items if isinstance(node, Sequence) else ():

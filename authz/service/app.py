@@ -1,7 +1,7 @@
 """
-The one assembly place: settings become parts, parts are joined, started in order and stopped in the reverse order.
+The one assembly place: settings become parts, parts are joined, started in order and stopped in reverse order.
 
-Nothing is decided here. Everything that knows the time or chooses randomness is given it here.
+Nothing is decided here. Everything that needs the time or randomness is given it here.
 """
 
 import asyncio
@@ -198,7 +198,7 @@ class App:
 
     async def _become_ready(self) -> None:
         """
-        Serve once every key set was fetched, or after ``keys_timeout_seconds`` with those that were.
+        Serve once every key set has been fetched, or after ``keys_timeout_seconds`` with those that were.
 
         One dead issuer must not keep a whole mesh down: its own tokens are refused, and health says so. Later trouble
         never takes readiness back.
@@ -242,7 +242,7 @@ class App:
         await asyncio.to_thread(self.tracer.close)
 
     def status(self) -> ServiceStatus:
-        """Tell the state for health, metrics and the admin page; this is cheap."""
+        """Return the state for health, metrics and the admin page; this is cheap."""
         tokens = self.function.tokens
         return ServiceStatus(
             reload=self.reloader.status,
@@ -300,7 +300,7 @@ async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> 
         (at_once if stopping.is_set() else stopping).set()
 
     others: dict[signal.Signals, Callable[[], object]] = {
-        # Several workers are rolled by it.
+        # It rolls several workers.
         signal.SIGHUP: lambda: announce("SIGHUP    changes nothing here: policies are followed without it"),
         signal.SIGUSR1: app.trail.reopen,
         signal.SIGUSR2: lambda: set_log_level(other_log_level(settings.log_level)),

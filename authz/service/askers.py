@@ -1,8 +1,8 @@
 """
-The workload that asks: what a sidecar says of itself, compared with its certificates and the mesh description.
+The workload that asks: what a sidecar says about itself, compared with its certificates and the mesh description.
 
-A sidecar may only ask for itself, and what it says of itself is only text in its bootstrap. Its certificate counts for
-more, and so does the description where there is one. What cannot be settled is refused, and the refusal says how to
+A sidecar may only ask for itself, and what it says about itself is only text in its bootstrap. Its certificate counts
+for more, and so does the description where there is one. What cannot be settled is refused, and the refusal says how to
 settle it.
 """
 
@@ -67,10 +67,10 @@ def _caller_problem(caller: str, own_principal: str, namespace: str, service_acc
 
 class Described:
     """
-    The workloads of a mesh description, found by what a sidecar says of itself.
+    The workloads of a mesh description, found by what a sidecar says about itself.
 
     Several may share a service account and differ in labels. Then those count that contradict nothing the sidecar
-    sent, and of them the one it names; if more than one is left, it is taken only where their policies are the same.
+    sent, and of those the one it names; if more than one is left, only where their policies are the same.
     """
 
     def __init__(self, workloads: Iterable[Workload], policies_of: PoliciesOf) -> None:
@@ -87,11 +87,11 @@ class Described:
 
     def settle(self, destination: Destination, caller: str = "") -> Destination | str:
         """
-        The destination with the workload as it is described, or why it cannot be told; itself where it is unknown.
+        The destination with the workload as described, or why it cannot be determined; unchanged where it is unknown.
 
         Args:
             destination: as the sidecar sent it.
-            caller: identity by which it asks; gives the service account that the sidecar does not say.
+            caller: identity by which it asks; it gives the service account, which the sidecar does not say.
         """
         key = (destination, caller)
         found = self._known.get(key)
@@ -107,7 +107,7 @@ class Described:
         account = said.service_account or (asks[2] if asks is not None else "")
         if account:
             same = self._by_account.get((said.namespace, account), [])
-        else:  # nothing says who it is: whoever it may be of its namespace
+        else:  # nothing says who it is: it may be anyone of its namespace
             same = self._by_namespace.get(said.namespace, [])
         fitting = [workload for workload in same if _fits(said.labels, workload.labels)]
         named = [workload for workload in same if said.name and workload.name == said.name]
@@ -129,7 +129,7 @@ class Described:
 
 
 def _fits(sent: frozenset[tuple[str, str]], described: frozenset[tuple[str, str]]) -> bool:
-    """Whether no label says otherwise. Envoy sends labels that are no text as empty ones: those say nothing."""
+    """Whether no label says otherwise. Envoy sends labels that are not text as empty ones: those say nothing."""
     known = dict(described)
     return all(not value or known.get(name, value) == value for name, value in sent)
 
@@ -147,7 +147,7 @@ class Remarks:
         self._told: set[tuple[str, object]] = set()
 
     def hidden_headers(self, attributes: AttributeContext) -> None:
-        """Count a request whose headers are not all delivered, and say once what that means."""
+        """Count a request whose headers are not all delivered, and log once what that means."""
         self.counts[HIDDEN_HEADERS] += 1
         workload = attributes.destination.workload
         if self._is_new(HIDDEN_HEADERS, workload):

@@ -38,26 +38,26 @@ _log = logging.getLogger("authz.check")
 JudgePeer = Callable[[AttributeContext, float], str]
 """Why a caller is not believed at that time; empty when it is. ``service.evidence`` has one."""
 INTERNAL_STATUS = 503
-"""Our own failures, as ``status_on_error`` of the recommended configuration: a client can tell them from a 403."""
+"""Our own failures, as ``status_on_error`` in the recommended configuration: a client can tell them from a 403."""
 
 
 def nothing_remembered(question: TokenQuestion, now: float) -> TokenAnswer | None:
-    """The memory of who asks an issuer about every token."""
+    """Remember nothing: the issuer is asked about every token."""
     return None
 
 
 class Audit(Protocol):
-    """Where decisions are recorded; ``audit.trail`` is one, a list in a test another."""
+    """Where decisions are recorded: ``audit.trail``, or a list in a test."""
 
     def record(self, offer: Offer) -> bool:
-        """Record without waiting or raising; False when it could not and the request must be refused."""
+        """Record without waiting or raising; False when it could not be done and the request must be refused."""
 
 
 class CheckFunction:
     """
     The check service without a transport. ``replace`` puts a snapshot in force; requests under way keep theirs.
 
-    ``failures`` counts denials that were our own fault, ``remarks`` what is odd about sidecars.
+    ``failures`` counts denials that were our own fault; ``remarks``, what is odd about sidecars.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class CheckFunction:
         return self.proceed(request, None)
 
     def _misfit(self, request: Pending, caller: str) -> str:
-        """Why the sidecar is not who it claims to be; empty, and its workload as it is described, when it is."""
+        """Why the sidecar is not who it claims to be; empty, with its workload as described, when it is."""
         destination = request.attributes.destination
         said = destination.workload
         problem = identity_problem(destination.principal, said.namespace, said.service_account, caller)
@@ -209,7 +209,7 @@ class CheckFunction:
         return write_response(lost, request.decision_id)
 
     def _fail(self, request: Pending, error: Exception) -> bytes:
-        """Our mistake, or bytes that are no request: deny, count, and say where, but never with what values."""
+        """Our mistake, or bytes that are not a request: deny, count, and say where, but never with which values."""
         self.failures += 1
         _log.error("a check failed and was denied, decision %s: %s", request.decision_id, where_it_failed(error))
         decision = _refusal(Stage.INTERNAL, "internal error", INTERNAL_STATUS, request.policy_version)

@@ -2,8 +2,8 @@
 The application that an Envoy loads: ``authz.service.embedded:application``, an ASGI application with the whole server
 inside.
 
-Under a supervisor it has an order and obeys; in a sidecar it reads the ``AUTHZ_*`` settings of that process. Envoy does
-not open its listener before the application has started, and tells it when the process ends.
+Under a supervisor it is given an order and obeys; in a sidecar it reads the ``AUTHZ_*`` settings of that process.
+Envoy does not open its listener before the application has started, and tells it when the process ends.
 Each filter that loads it has an event loop and a server of its own, so nothing here is shared.
 """
 

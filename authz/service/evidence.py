@@ -26,9 +26,9 @@ from authz.telemetry.status import PeerTrustStatus
 
 _log = logging.getLogger("authz.evidence")
 MAX_REMEMBERED = 4096
-"""Accepted certificates, about 1 kB each; then all are forgotten."""
+"""The most accepted certificates, about 1 kB each; beyond that all are forgotten."""
 MAX_TOLD = 3
-"""Problems of one file that are named."""
+"""The most problems of one file that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class PeerEvidence:
         self.status = PeerTrustStatus(now, "", self.status.successes + 1, self.status.failures)
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
-        """Follow the files until cancelled; ``ready`` is set when no change is missed any more."""
+        """Follow the files until cancelled; ``ready`` is set once no change can be missed."""
         async for _ in watch(self._files.paths(), ready=ready):
             self._load_again()
 
@@ -124,8 +124,8 @@ class PeerEvidence:
         """
         Why the peer is not believed; empty when it is. Never raises.
 
-        A peer that was accepted before costs one lookup. Plaintext is no question of evidence; nor, at a gateway, is a
-        client whose identity is no SPIFFE ID: the gateway's own authority vouches for it.
+        A peer that was accepted before costs one lookup. Plaintext is not a question of evidence; nor, at a gateway,
+        is a client whose identity is not a SPIFFE ID: the gateway's own authority vouches for it.
         """
         trusted = self._trusted  # one read: what belongs together
         certificate, principal = attributes.certificate, attributes.source.identities
@@ -150,7 +150,7 @@ class PeerEvidence:
         Why whoever asks *us* over mutual TLS is not answered; empty when it is. Never raises.
 
         The handshake judged once; this judges expiry, bundle and revocation on every call. A certificate without a
-        SPIFFE ID is of an authority of its own, for which the handshake is all there is.
+        SPIFFE ID comes from another kind of authority, for which the handshake is all there is.
         """
         trusted = self._trusted
         known = trusted.callers.get(certificate)
@@ -178,7 +178,7 @@ class PeerEvidence:
 
 
 def _shortened(error: LoadError) -> str:
-    """The first problems in a line; a list with a thousand bad lines has its first ones mended first."""
+    """The first problems in one line; in a list with a thousand bad lines the first ones are fixed first."""
     lines = [str(problem).partition("\n")[0] for problem in error.problems[:MAX_TOLD]]
     more = len(error.problems) - len(lines)
     return "; ".join(lines) + (f"; and {more} more" if more else "")

@@ -23,7 +23,7 @@ def introspection_status(state: IntrospectionState) -> IntrospectionStatus:
 
 
 def inline_statuses(rules: Iterable[JwtRule], loaded_at: float) -> Iterator[KeySetStatus]:
-    """Key sets within policies are shown where something of them is not used."""
+    """Key sets within policies are shown where part of them is not used."""
     for name, state in faulty_inline_keys(rules).items():
         keys = state.key_set.keys if state.key_set is not None else ()
         skipped = state.key_set.skipped if state.key_set is not None else ()

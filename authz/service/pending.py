@@ -34,7 +34,7 @@ _NONE = AuthenticationOutcome.NONE
 @dataclass(frozen=True, slots=True)
 class InForce:
     """
-    The things in force that belong together, replaced whole: a request keeps those of its beginning.
+    The things in force that belong together, replaced whole: a request keeps those it began with.
 
     ``tokens`` are those verified under the snapshot: a new one begins with none. ``key_sets`` have every set that the
     snapshot's rules need; a refreshed set is a new value with the same snapshot.
@@ -47,11 +47,11 @@ class InForce:
 
 
 Remembered = Callable[[TokenQuestion, float], TokenAnswer | None]
-"""What an issuer said of a token, if it is remembered at that time."""
+"""What an issuer said about a token, if it is remembered at that time."""
 
 
 class Proceeds(Protocol):
-    """The part that goes on with a request once its provider has answered: ``service.check_function``."""
+    """What goes on with a request once its provider has answered: ``service.check_function``."""
 
     max_token_bytes: int
     on_unknown_key: Callable[[str], None] | None
@@ -115,7 +115,7 @@ class Pending:
         if isinstance(question, ProviderQuestion):
             self.timings += (Timing("provider.ask", now - waited, waited, question.provider.name),)
         else:
-            # kept here: the next look at the token must find it, however short it is remembered elsewhere
+            # kept here: the next look at the token must find it, however briefly it is remembered elsewhere
             self._told[question] = answer if isinstance(answer, TokenAnswer) else TokenAnswer(error="no answer")
             self.timings += (Timing("introspection.ask", now - waited, waited, question.introspection.issuer),)
         self.now = now
@@ -128,7 +128,7 @@ class Pending:
     def authenticate(
         self, attributes: AttributeContext, jwt_rules: tuple[JwtRule, ...]
     ) -> Authentication | TokenQuestion:
-        """The RequestAuthentication stage, with the key sets of the request's beginning."""
+        """The RequestAuthentication stage, with the key sets that the request began with."""
         if not jwt_rules:
             return NOT_AUTHENTICATED
         http = attributes.http
@@ -164,7 +164,7 @@ class Pending:
 
     @property
     def policy_version(self) -> str:
-        """Version of the policies that decide this request."""
+        """The version of the policies that decide this request."""
         return self._in_force.snapshot.version
 
     @property

@@ -31,7 +31,7 @@ _OF_THE_CONNECTION = frozenset(
 )
 """Headers of the provider's own answer as a message; Envoy writes its own."""
 _DIRECT = (("grpc.enable_http_proxy", 0),)
-"""Providers are part of the mesh: gRPC would go through the proxy of the environment by itself."""
+"""Providers are part of the mesh: left to itself, gRPC would go through the environment's proxy."""
 _HEADERS_TO_REMOVE = "x-envoy-auth-headers-to-remove"
 
 
@@ -173,7 +173,7 @@ def _pairs(options: Iterable[pb.HeaderValueOption]) -> Iterable[tuple[str, str]]
 
 
 def _printable(text: str) -> str:
-    """Bytes that are no UTF-8 as ``!``, one each, as Envoy shows them (XA-42)."""
+    """Bytes that are not UTF-8 as ``!``, one each, as Envoy shows them (XA-42)."""
     if text.isascii():
         return text
     return "".join("!" if "\udc80" <= letter <= "\udcff" else letter for letter in text)
@@ -229,7 +229,7 @@ def read_http_answer(
 
 
 def is_listed(name: str, patterns: Iterable[str]) -> bool:
-    """Exact, ``prefix*`` and ``*suffix``, ignoring case; a lone ``*`` makes a provider unusable before (VA-55)."""
+    """Exact, ``prefix*`` and ``*suffix``, ignoring case; a lone ``*`` has made the provider unusable before (VA-55)."""
     for pattern in patterns:
         pattern = pattern.lower()
         if pattern.endswith("*"):

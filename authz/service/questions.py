@@ -1,4 +1,4 @@
-"""The questions of requests under way, each to whom it is for: an external authorizer, or the issuer of a token."""
+"""The questions of requests under way, each put to whom it is for: an external authorizer, or a token's issuer."""
 
 from authz.core.introspection import TokenQuestion
 from authz.core.providers import GivenAnswer

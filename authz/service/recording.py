@@ -1,7 +1,7 @@
 """
 From settings to the audit trail: sinks, rules of what is recorded, spans, and the nearest miss of a denial.
 
-Whatever is unusable is said by name before anything is served.
+Whatever is unusable is reported by name before anything is served.
 """
 
 import secrets
@@ -68,7 +68,7 @@ def make_trail(
     def nearest(attributes: AttributeContext, decision: Decision) -> RuleNote | None:
         current = snapshot()
         if current is None or current.version != decision.policy_version:
-            return None  # the policies that decided are gone; a guess by others would mislead
+            return None  # the policies that decided are gone; a guess from others would mislead
         policies = current.engine.for_workload(attributes.destination.workload)
         sets = policies.http if attributes.http is not None else policies.tcp
         if sets.allow is None or len(sets.allow.rules) > MOST_RULES_WALKED:

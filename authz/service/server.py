@@ -38,7 +38,7 @@ class Server(Protocol):
         """Say NOT_SERVING, let the proxies notice, finish what runs, stop (XA-127)."""
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Stop, waiting so long for the calls that run."""
+        """Stop, waiting that long for running calls."""
 
 
 class CheckServer:
@@ -46,7 +46,7 @@ class CheckServer:
     One worker's server. ``start``, then ``drain`` once; health is told from outside.
 
     ``credentials`` None serves plaintext: for Unix sockets and loopback.
-    ``is_mutual``: the credentials ask for a certificate, whose SPIFFE ID is held against the workload asked for.
+    ``is_mutual``: the credentials ask for a certificate, whose SPIFFE ID must match the workload asked for.
     ``socket_mode`` lets members of the group connect to Unix sockets, and no stranger, unless told otherwise.
     """
 
@@ -111,5 +111,5 @@ class CheckServer:
         await self.stop(grace_seconds)
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Stop, waiting so long for the calls that run, and release the sockets."""
+        """Stop, waiting that long for running calls, and release the sockets."""
         await self._port.stop(grace_seconds)

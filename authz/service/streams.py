@@ -19,18 +19,18 @@ JudgeCaller = Callable[[str, float], str]
 TakeStream = Callable[[AsyncIterator[bytes], str], Awaitable[None]]
 """
 Takes the messages of one stream of access log entries, and the identity by which it came, empty where no certificate
-was asked for; raises ValueError for bytes that are none.
+was asked for; raises ValueError for bytes that are not such a message.
 """
 ACCESS_LOG = "envoy.service.accesslog.v3.AccessLogService"
 STREAM_ACCESS_LOGS = "StreamAccessLogs"
 STOP_SECONDS = 0.5
-"""For a message that is being taken: a stream has no end of its own."""
+"""The time for a message that is being taken: a stream has no end of its own."""
 
 
 def stream_handler(
     take: TakeStream, judge_caller: JudgeCaller | None, clock: Callable[[], float]
 ) -> "grpc.GenericRpcHandler[bytes, bytes]":
-    """The service as gRPC takes it; the caller must be somebody who may ask, and tells of itself alone."""
+    """The service as gRPC takes it; the caller must be one who may ask, and may report on itself only."""
 
     async def stream(messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         await refuse_caller(context, judge_caller, clock())
@@ -46,7 +46,7 @@ def stream_handler(
 
 def caller_of(context: "grpc.aio.ServicerContext[bytes, bytes]") -> str:
     """
-    The identity in a certificate that the handshake accepted, empty without one; several make one that is nobody's.
+    The identity in a certificate that the handshake accepted, empty without one; several together are nobody's.
     """
     uris: Iterable[bytes] = context.auth_context().get("peer_uri", ())
     return " ".join(uri.decode("utf-8", "replace") for uri in uris if uri.startswith(b"spiffe://"))
@@ -63,7 +63,7 @@ async def refuse_caller(
 
 
 class StreamServer:
-    """Streams alone, on addresses of their own: whatever serves the check. ``start`` once, then ``stop`` once."""
+    """Streams only, on addresses of their own, whatever serves the check. ``start`` once, then ``stop`` once."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """
-What a proxy vouches for that asks in plain HTTP: less than an Envoy that sends a CheckRequest.
+What a proxy that asks in plain HTTP vouches for: less than an Envoy that sends a CheckRequest.
 
 What it cannot vouch for is unknown, never absent: a DENY that asks for it fires, an ALLOW does not (CS-7, CS-8). A
-request to which it would have to do something that it cannot do is refused.
+request to which the proxy would have to do something that it cannot do is refused.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Vouched:
     hidden: frozenset[str] = frozenset()
     """Headers that it writes itself or keeps back: what the client sent there is unknown."""
     is_partial: bool = True
-    """It passes on a part of the other headers only, or nobody said that it passes on all."""
+    """It passes on only a part of the other headers, or nobody said that it passes on all."""
     told: tuple[str, ...] = ()
     """Headers that it always passes on: where one of them is missing, it is absent."""
     has_raw_path: bool = True
@@ -50,7 +50,7 @@ class Vouched:
         Why the path must not be forwarded as it is; empty when it may.
 
         An Envoy would forward the normal form and is asked about that. Another proxy forwards what it asks about, so an
-        application could take the path for another one than the policies did (PN-1).
+        application could take it for a path other than the one the policies judged (PN-1).
         """
         if not self.has_raw_path or normalize_path(path, mesh.path_normalization) == path:
             return ""

@@ -17,9 +17,10 @@ def _names(value: object) -> object:
 
 class HttpDoor(BaseModel):
     """
-    A door in plain HTTP. Whoever may ask there is believed what the form's headers say, and nothing else.
+    A door in plain HTTP. Of whoever may ask there, the form's headers are believed, and nothing else.
 
-    ``namespace``, ``labels`` and ``service_account`` are the workload's for which the proxy asks: they choose policies.
+    ``namespace``, ``labels`` and ``service_account`` are those of the workload that the proxy asks
+    for: they choose policies.
     With ``grpc-web`` the CheckRequest says that itself, as over gRPC.
     """
 
@@ -36,7 +37,7 @@ class HttpDoor(BaseModel):
     path_prefix: str = ""
     """``path_prefix`` of an Envoy's ``http_service``: cut from the path before it is judged."""
     all_headers: bool = False
-    """The proxy passes on every header of the client; else those that do not come are unknown."""
+    """The proxy passes on every header of the client; otherwise those that do not come are unknown."""
     upstream_headers: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """Headers that the proxy takes from the answer for the request that it forwards."""
 
@@ -61,7 +62,7 @@ class HttpDoor(BaseModel):
 
 
 def _mappings(value: object) -> object:
-    """A list of mappings, or that as JSON."""
+    """A list of mappings, or the same as JSON."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError as error:

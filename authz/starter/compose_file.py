@@ -22,9 +22,9 @@ _OPAQUE = {
     "postgres": 5432, "redis": 6379, "valkey": 6379, "mysql": 3306, "mariadb": 3306, "mongo": 27017,
     "memcached": 11211, "rabbitmq": 5672, "kafka": 9092, "nats": 4222,
 }  # fmt: skip
-"""What speaks no HTTP: a word of the image's name, and the port that it has unless the file says another."""
+"""What does not speak HTTP: a word of the image's name, and the port that it has unless the file gives another."""
 _SERVER_FIRST = frozenset({3306})
-"""Where the server speaks first, which no proxy can wait with: MySQL."""
+"""Where the server speaks first, which a proxy cannot hold back: MySQL."""
 _GRPC_PORT = 50051
 _FIRST_FREE = 9000
 _LAST_PORT = 65535
@@ -69,7 +69,7 @@ def read_compose(
     Args:
         file: name that appears in places.
         environment: values of ``${NAME}``.
-        given: services whose ports are known better; they count as they are.
+        given: services whose ports are already known; they count as they are.
 
     Raises:
         LoadError: with every problem and its place.
@@ -149,7 +149,7 @@ class _ServiceReader:
             found.inside = found.inside or inside
 
     def _port(self, name: str, node: Node) -> tuple[int, int]:
-        """Container's and host's port of one entry; (0, 0) for what is no TCP or cannot be read."""
+        """Container's and host's port of one entry; (0, 0) for what is not TCP or cannot be read."""
         if isinstance(node, yaml.Mapping):
             top = _merged(node, self._notes)
             target, published = self._text(top.get("target")), self._text(top.get("published"))
@@ -247,7 +247,7 @@ def _protocol(one: _Found) -> str:
 
 
 def _ports(known: Iterable[_Found], remarks: list[str]) -> Iterator[tuple[str, int]]:
-    """Where each service is reached from this machine: what is published, else a port that no other has."""
+    """Where each service is reached from this machine: at its published port, else at a port that no other has."""
     every = tuple(known)
     taken = {one.published for one in every if one.published}
     for one in every:

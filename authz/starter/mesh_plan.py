@@ -1,5 +1,5 @@
 """
-What a new mesh is made of: services, who calls whom, who comes in from outside, and every port, checked as a whole.
+What a new mesh consists of: services, who calls whom, who comes in from outside, and every port, checked as a whole.
 
 The user's applications keep their ports. Every other port is counted up from ``first_port``: the operator's page, the
 issuer for trying, then for each service the port on which its proxy receives and one for each service that it calls.
@@ -21,7 +21,7 @@ INGRESS_OFFSET = 443
 GATEWAY = "ingressgateway"
 """Name of the gateway's workload."""
 RESERVED = (GATEWAY, "ingress", "strangers")
-"""Names that policies and test cases give to others than services."""
+"""Names that policies and test cases give to others besides services."""
 ROOT_NAMESPACE = "istio-system"
 LOOPBACK = "127.0.0.1"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -30,7 +30,7 @@ _DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-
 
 
 class PlanError(AuthzError):
-    """The mesh that was asked for cannot be; the message has one line for everything that is wrong."""
+    """The mesh that was asked for cannot be made; the message has one line for everything that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class StarterIssuer:
     jwks_uri: str = ""
     """Empty: found by OpenID Connect discovery."""
     is_for_trying: bool = False
-    """``authz up`` runs it; it believes whoever asks."""
+    """``authz up`` runs it; it believes anyone who asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def make_plan(wanted: WantedMesh) -> StarterPlan:
     while ingress_port in taken:
         ingress_port += 1
     taken.add(ingress_port)
-    next(port for port in free if port >= wanted.first_port + 9)  # the mesh's own begin at a number that is easily seen
+    next(port for port in free if port >= wanted.first_port + 9)  # the mesh's own begin at a number easy to spot
     receives: dict[str, int] = {}
     leads: dict[tuple[str, str], int] = {}
     try:

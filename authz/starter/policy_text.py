@@ -62,7 +62,7 @@ def everywhere_text() -> str:
 
 
 def edges_text(plan: StarterPlan) -> str:
-    """Allow each call; empty where nobody calls anybody."""
+    """Allow each call; empty if nobody calls anybody."""
     edges = [_edge(plan, plan.ingress, "ingress", plan.gateway_principal)] if plan.ingress else []
     for service in plan.services:
         edges += [_edge(plan, service.name, caller, plan.principal(caller)) for caller in plan.callers_of(service.name)]
@@ -81,7 +81,7 @@ def _edge(plan: StarterPlan, name: str, caller: str, principal: str) -> str:
 
 
 def ingress_text(plan: StarterPlan, issuer: StarterIssuer) -> str:
-    """Accept the issuer's tokens at the gateway, and nobody without one."""
+    """Accept the issuer's tokens at the gateway, and let nobody in without one."""
     of_whom = f"of {issuer.url}"
     if issuer.is_for_trying:
         of_whom += " (a trial one, which `authz up` runs: put your own issuer in its place)"

@@ -60,7 +60,7 @@ def run_text() -> str:
 
 
 def up_text(plan: StarterPlan) -> str:
-    """Write what ``authz up`` starts that is no part of the mesh."""
+    """Write what ``authz up`` starts that is not part of the mesh."""
     lines = [
         "# What `authz up` needs besides the mesh.",
         f"page: {plan.page_port}     # http://{LOOPBACK}:{plan.page_port}/ shows who calls whom and what was refused",

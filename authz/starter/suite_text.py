@@ -1,4 +1,4 @@
-"""The test cases of a plan: for each service who is let in and who is not, and the tokens at the gateway."""
+"""The test cases of a plan: who is let in and who is not for each service, and the tokens at the gateway."""
 
 from collections.abc import Iterator
 

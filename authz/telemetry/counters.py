@@ -141,7 +141,7 @@ class Telemetry:
                 alike = self._alike[key] = _Alike(offer)
             alike.count += 1
             seconds = alike.seconds
-            if duration > 0.0:  # of a decision that Envoy made nobody knows how long it took
+            if duration > 0.0:  # nobody knows how long a decision took that Envoy made
                 seconds.counts[bisect_left(DURATION_BUCKETS, duration)] += 1
                 seconds.total += duration
             for timing in timings:

@@ -165,7 +165,7 @@ def _native(native: NativeStatus) -> Iterator[Family]:
 
 
 def metrics_registry(collector: TelemetryCollector) -> CollectorRegistry:
-    """Build a registry of our own with the collector, the process' and the garbage collector's metrics."""
+    """Build a registry of our own with the collector and the metrics of the process and the garbage collector."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     ProcessCollector(registry=registry)

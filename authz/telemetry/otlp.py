@@ -80,6 +80,6 @@ def service_resource(instance: str = "", attributes: Mapping[str, str] | None = 
 
 
 def nanoseconds(seconds: float) -> int:
-    """Convert without the error of multiplying a float by 10^9, which is a quarter microsecond today."""
+    """Convert without the error of multiplying a float by 10^9, which is a quarter of a microsecond today."""
     whole = int(seconds)
     return whole * _NANOSECONDS + round((seconds - whole) * _NANOSECONDS)

@@ -38,7 +38,7 @@ _DETAILS = {
     "provider": "authz.provider.name",
     "introspection": "authz.introspection.issuer",
 }
-"""First part of a timing's name to the attribute that its detail is."""
+"""First part of a timing's name to the attribute that its detail becomes."""
 STAGES = (
     Stage.IDENTITY,
     Stage.NORMALIZATION,
@@ -95,7 +95,7 @@ class DecisionTracer:
 
     @property
     def is_exporting(self) -> bool:
-        """Whether a span that is sampled goes anywhere."""
+        """Whether a sampled span goes anywhere."""
         return bool(self._processors)
 
     def begin(self, offer: Offer) -> TraceIds:
@@ -103,7 +103,7 @@ class DecisionTracer:
         told = offer.attributes.trace_parent
         parent = parse_trace_parent(told) if told else None
         if parent is None:
-            if self._root.rate <= 0.0:  # the sampler would say so too, and takes its time for it
+            if self._root.rate <= 0.0:  # the sampler would say the same, but more slowly
                 return NO_TRACE
             number = self._ids.generate_trace_id()
             if self._root.should_sample(None, number, SPAN_NAME).decision is SamplingDecision.DROP:
@@ -148,7 +148,7 @@ class DecisionTracer:
         return all(done)
 
     def close(self) -> None:
-        """Export what is waiting and stop; once more does nothing."""
+        """Export what is waiting and stop; a second call does nothing."""
         processors, self._processors = self._processors, []
         for processor in processors:
             processor.shutdown()  # type: ignore[no-untyped-call]  # the SDK left it bare

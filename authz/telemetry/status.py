@@ -36,7 +36,7 @@ class PeerTrustStatus:
 
 @dataclass(frozen=True, slots=True)
 class KeySetStatus:
-    """One key set: ``name`` is ``JwtRule.keys_from`` or what people should read instead."""
+    """One key set: ``name`` is ``JwtRule.keys_from`` or what people should see instead."""
 
     name: str
     keys: int = 0
@@ -56,15 +56,15 @@ class IntrospectionStatus:
 
     issuer: str
     hits: int = 0
-    """Tokens whose answer was remembered."""
+    """Tokens for which an answer was remembered."""
     misses: int = 0
     """Tokens that it was asked about."""
     refusals: int = 0
-    """Tokens of which it said that they are not active."""
+    """Tokens that it said are not active."""
     failures: int = 0
     """Tokens refused because it did not answer, or was not asked after it had failed too often."""
     error: str = ""
-    """Why it did not answer last; empty when it did."""
+    """Why it gave no answer last time; empty when it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,12 @@ class CertificateStatus:
     identity: str = ""
     """SPIFFE ID; for people only, never a label."""
     not_before: float = 0.0
-    """0 when it is not known: how much of its life is left can then not be told."""
+    """0 when it is not known: the share of its life that is left cannot then be told."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativeStatus:
-    """The results of following access logs of proxies that enforce by themselves."""
+    """The results of following the access logs of proxies that enforce by themselves."""
 
     entries: Mapping[tuple[str, str], int]
     """Entries by carrier and result."""
@@ -134,7 +134,7 @@ class ServiceStatus:
     native: NativeStatus | None = None
     """None where no access logs are taken."""
     is_starting: bool = False
-    """True until gRPC health says SERVING for the first time: key sets are still waited for."""
+    """True until gRPC health says SERVING for the first time: key sets are still awaited."""
     is_draining: bool = False
     """True after SIGTERM: no longer ready, still alive."""
     introspections: tuple[IntrospectionStatus, ...] = ()
@@ -148,7 +148,7 @@ class SinkStatus:
     name: str
     written: int = 0
     lost: int = 0
-    """Records it refused for good."""
+    """Records it refused permanently."""
     errors: int = 0
     error: str = ""
     """Last error, empty again after a success."""

@@ -1,7 +1,7 @@
 """
-Prometheus' text form, for those who have a few figures and no registry: the authority, and ``authz mtls drift``.
+Prometheus' text form, for callers with a few figures and no registry: the authority, and ``authz mtls drift``.
 
-The client library would add ``_total`` to istiod's counters, whose dashboards and alerts know them without.
+The client library would add ``_total`` to istiod's counters, which dashboards and alerts know without it.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
 """
 Tokens that their issuer is asked about (RFC 7662): which ones, and what its answer means.
 
-A JWT is judged as one, by the rules of its issuer alone: no other issuer gets to see it. What is none goes to the
+A JWT is judged as one, by the rules of its issuer alone: no other issuer gets to see it. What is not a JWT goes to the
 issuers that are asked, in the order of the rules. Nothing here waits: what is not known yet is a question.
 """
 
@@ -27,13 +27,13 @@ KnownAnswer = Callable[[Introspection, str], TokenAnswer | None]
 """What an issuer answered about a token, as far as it is remembered; None: it has to be asked."""
 
 _NO_JWT = frozenset({BAD_FORMAT, BAD_HEADER_BASE64, BAD_HEADER_JSON})
-"""A longer token than is read is refused with a reason of its own, and is not one of these."""
+"""A token too long to be read is refused with a reason of its own, and is not one of these."""
 _BEARER = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """What a bearer token is made of (RFC 6750, 2.1); nobody is asked about anything else."""
 _OFFLINE = TokenAnswer(error="its issuer knows whether it is active, and is not asked offline")
 
 
-class MustAsk(Exception):  # no error: a way out of the rules, caught one floor above
+class MustAsk(Exception):  # not an error: a way out of the rules, caught one level up
     """The issuer has to be asked before the request can be judged."""
 
     def __init__(self, question: TokenQuestion) -> None:
@@ -42,13 +42,13 @@ class MustAsk(Exception):  # no error: a way out of the rules, caught one floor 
 
 
 def not_asked(introspection: Introspection, token: str) -> TokenAnswer:
-    """Answer for nobody: offline no issuer is asked, so its tokens are refused."""
+    """Knows no answers: offline no issuer is asked, so its tokens are refused."""
     return _OFFLINE
 
 
 def told_token(read: ParsedToken | Refusal, text: str, rule: JwtRule, known: KnownAnswer) -> ParsedToken | Refusal:
     """
-    The token as the issuer of the rule describes it, if that is asked, else as it was read as a JWT.
+    The token as the rule's issuer describes it, if that is asked, else as it was read as a JWT.
 
     Raises:
         MustAsk: what the issuer says is not known yet.
@@ -77,7 +77,7 @@ def _ask_issuer(introspection: Introspection, text: str, known: KnownAnswer) -> 
 
 
 def _claims(told: Mapping[str, Json], introspection: Introspection) -> dict[str, Json]:
-    """An answer need not repeat whose it is, and names the presenter in a word of its own (RFC 7662, 2.2)."""
+    """An answer need not repeat the issuer, and names the presenter by a word of its own (RFC 7662, 2.2)."""
     claims = {name: value for name, value in told.items() if name != "active"}
     claims.setdefault("iss", introspection.issuer)
     if "client_id" in claims:

@@ -69,7 +69,7 @@ def _service(host: str) -> str:
 
 
 def _near(path: Path) -> str:
-    """Relative to where the user stands, when that is shorter."""
+    """Relative to the user's working directory, if that is shorter."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

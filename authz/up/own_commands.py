@@ -11,7 +11,7 @@ from authz.up.up_file import url_variable
 
 CA_SOCKET = "run/ca-admin.sock"
 PROXY, APPLICATION = "proxy-", "app-"
-"""How processes are called, before the workload's name; a workload may be called as another process is."""
+"""What the names of processes begin with, before the workload's: a workload may have the name of another process."""
 
 
 def count_own_steps(own: OwnMesh) -> int:
@@ -20,7 +20,7 @@ def count_own_steps(own: OwnMesh) -> int:
 
 
 def authorities(own: OwnMesh) -> list[Command]:
-    """The certificate authority, and the issuer for trying if there is one: whom everybody else asks."""
+    """The certificate authority, and the issuer for trying if there is one: everybody else asks them."""
     options = {"--ca": "ca", "--entries": ENTRIES, "--socket": "run/sds.sock", "--admin": f"unix:{CA_SOCKET}"}
     arguments = (part for pair in options.items() for part in pair)
     found = [Command("authority", "certificate authority", (*_cli(), "ca", "serve", *arguments), f"authz:{CA_SOCKET}")]

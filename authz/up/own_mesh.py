@@ -34,7 +34,7 @@ AUDIT_LOG = "logs/audit.jsonl"
 MESH, POLICIES, UP_FILE = "mesh.yaml", "policies", "up.yaml"
 _DIRECTORIES = ("certs", "run", "logs", "ca", "web", "issuer")
 OPTIONS = RenderOptions(workers=1, poll_seconds=0.25, secrets=Secrets.SDS)
-"""One worker is enough for one user, who has other uses for inotify."""
+"""One worker is enough for one user, who has other uses for inotify instances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def read_own_mesh(folder: Path, runs: Mapping[str, str], enforce: Enforce = Enfo
         enforce: who decides.
 
     Raises:
-        LocalError: the folder is none of a mesh, or a command is of no workload.
+        LocalError: the folder is not that of a mesh, or a command belongs to no workload.
         LoadError: with every problem of the files.
     """
     folder = folder.absolute()

@@ -2,7 +2,7 @@
 Start a mesh of one's own, follow its files, stop it.
 
 Policies are followed by the server; what the proxies need of them, and the description, by ``MeshFollower``. A workload
-that is described while it runs gets its proxy, and one that is described no more loses it.
+that is added to the description meanwhile gets its proxy, and one that is removed from it loses it.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from authz.up.own_commands import APPLICATION, PROXY, applications, authorities,
 from authz.up.own_mesh import OwnMesh, app_port, make_state, read_mesh, write_entries
 
 _LOGGERS = ("authz.reload", "authz.render")
-"""Who tells in this process what became of an edit."""
+"""The loggers of this process that say what became of an edit."""
 
 
 class OwnSupervisor(LocalSupervisor):
@@ -120,12 +120,12 @@ class OwnSupervisor(LocalSupervisor):
                 mesh = await asyncio.to_thread(read_mesh, self.own.mesh_file)
                 await self._take_workloads(mesh)
             except (LoadError, OSError):
-                continue  # edited again meanwhile, which the follower tells
+                continue  # edited again meanwhile, which the follower reports
             except LocalError as error:
                 self._report(Event("problem", str(error)))
 
     async def _take_workloads(self, mesh: Mesh) -> None:
-        """Envoy reads its clusters at the start only: whose destinations differ is started again."""
+        """Envoy reads its clusters only at the start: a proxy whose destinations differ is started again."""
         wanted = {proxy_name(workload.name): workload for workload in mesh.workloads}
         running = {name for name in self._children if name.startswith(PROXY)}
         stays = {name for name in running & wanted.keys() if self._bootstrap(wanted[name]) == self._begun.get(name)}
@@ -163,7 +163,7 @@ class _Told(logging.Handler):
             logger.propagate = False
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             logger.removeHandler(self)

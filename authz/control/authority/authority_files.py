@@ -1,4 +1,4 @@
-"""Where everything of an authority is that may change while it runs, and how it is read: all or nothing."""
+"""Where all parts of an authority are that may change while it runs, and how they are read: all or nothing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +95,7 @@ class AuthorityFiles:
 
 
 class Changes:
-    """Which files are other ones than at the last look."""
+    """Which files differ from those at the last look."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[int, ...]] = {}

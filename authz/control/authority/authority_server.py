@@ -41,7 +41,7 @@ from authz.service.ports.http import AdminServer, AdminTls, host_and_port
 from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.unix_peers import Close, UnixPeers
 
-log = logging.getLogger("authz.control.authority.server")  # the name in the logs that people search
+log = logging.getLogger("authz.control.authority.server")  # the name that people search logs for
 
 SERVER = "server"
 LOOK_SECONDS = 1.0
@@ -50,15 +50,15 @@ OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 1 << 20),
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # Envoy's keepalive pings (XA-128)
-    ("grpc.http2.max_ping_strikes", 0),  # else a quiet stream ends with the fourth ping, and comes back for a new SVID
+    ("grpc.http2.max_ping_strikes", 0),  # else a quiet stream ends with the fourth ping, and returns for a new SVID
 ]
 CONNECTION_SECONDS = 300.0
 """
-The longest connection of a remote peer, which then proves anew who it is. An Envoy whose SVID expired would ask again
-and again on the connection that it opened with that SVID, and would never be served.
+The longest that a remote peer stays connected before it proves again who it is. An Envoy whose SVID expired would
+ask over and over on the connection that it opened with that SVID, and would never be served.
 """
 CONNECTION_GRACE_SECONDS = 1.0
-"""The time for calls that are still running then; streams never end by themselves."""
+"""The time that calls still running then are given; streams never end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Doors:
 
 @dataclass(slots=True)
 class AuthorityServer:
-    """Load, open the doors, renew, look for changes."""
+    """Loads, opens the doors, renews, looks for changes."""
 
     files: AuthorityFiles
     doors: Doors
@@ -146,7 +146,7 @@ class AuthorityServer:
             await server.stop(grace_seconds)
 
     def look(self) -> None:
-        """Read again what changed; what is broken stays as it was."""
+        """Read what changed again; where it is broken, what was there before stays."""
         changed = self._changes.look(self._watched())
         # A file that was refused does not change again, though a change of another file may have made it good.
         if changed and self.reload.problem:
@@ -172,7 +172,7 @@ class AuthorityServer:
         try:
             self._renew_own()
             self.reload.own_certificate = ""
-        except (ValueError, OSError) as error:  # doors that are open stay so; the others' certificates matter more
+        except (ValueError, OSError) as error:  # doors that are open stay open; the others' certificates matter more
             self._own_renewal = self.clock() + OWN_RETRY_SECONDS
             self.reload.own_certificate = str(error)
             log.error("the authority's own certificate is not renewed: %s", error)
@@ -182,7 +182,7 @@ class AuthorityServer:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 self.look()
-            except Exception:  # must not end all looking
+            except Exception:  # must not end the looking altogether
                 log.exception("looking for changes failed")
 
     def _read_rules(self) -> None:
@@ -194,7 +194,7 @@ class AuthorityServer:
             self._unix.recheck()
 
     def _keep_jwt_keys(self) -> None:
-        """Make the next key of JWT-SVIDs when it is due; what is there goes on signing if that cannot be done."""
+        """Make the next key of JWT-SVIDs when it is due; if that cannot be done, the present one goes on signing."""
         now = self.clock()
         if not self.reload.jwt_keys and self._registrar.jwt_keys.is_current(now):
             return
@@ -240,7 +240,7 @@ class AuthorityServer:
             guarded = Guard(make_app(self._facts), _access(self.doors.admin))
             self._web.append(AdminServer(guarded, self.doors.admin))
         for web in self._web:
-            await web.start()  # last: whoever answers here serves
+            await web.start()  # last: whoever answers here is serving
 
     def _facts(self) -> AuthorityFacts:
         return AuthorityFacts(

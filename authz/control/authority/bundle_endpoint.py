@@ -2,10 +2,10 @@
 The SPIFFE bundle endpoint: our trust bundle for other trust domains, and our keys for verifiers of tokens.
 
     /                                    the SPIFFE bundle document (SPIFFE Federation 5.2)
-    /keys                                the keys of JWT-SVIDs alone, as a JWK Set
+    /keys                                only the keys of JWT-SVIDs, as a JWK Set
     /.well-known/openid-configuration    where ``/keys`` is, if our tokens name an issuer that is a URL
 
-Nobody is asked for anything: servers "MUST NOT require client authentication", and all of it is public.
+Nobody has to show anything: servers "MUST NOT require client authentication", and all of it is public.
 """
 
 import json
@@ -21,7 +21,7 @@ from authz.identity.registrar import Registrar
 from authz.service.ports.http import AdminServer, AdminTls
 
 REFRESH_HINT_SECONDS = 300
-"""Spire's default, and what clients assume that find no hint (SPIFFE Federation 4.1)."""
+"""Spire's default, and what clients assume if they find no hint (SPIFFE Federation 4.1)."""
 DISCOVERY = "/.well-known/openid-configuration"
 
 
@@ -40,7 +40,7 @@ class EndpointDoor:
         tls = own if self.certificate is None or self.key is None else AdminTls(self.certificate, self.key)
         try:
             return AdminServer(app, self.address, tls, is_public=True)
-        except SettingsError as error:  # which speaks of the setting of another server
+        except SettingsError as error:  # which names the setting of another server
             raise SettingsError(f"the bundle endpoint: {str(error).partition(': ')[2] or error}") from error
 
 

@@ -44,7 +44,7 @@ class Enrolment:
             return answer
 
         async def trust(_: wire.EnrolRequest, context: _Context) -> wire.EnrolResponse:
-            """Tell what is trusted, and which certificate signs now: by that a holder sees that it should renew."""
+            """Tell what is trusted, and which certificate signs now: from that a holder sees that it should renew."""
             assert identify is not None
             evidence = identify(context)
             refused = evidence if isinstance(evidence, Refused) else None
@@ -67,8 +67,8 @@ class Enrolment:
         """
         Sign for the bearer of a token: who that is, and the answer.
 
-        The token is spent by a certificate and by a refusal that would come again. Where there were too many requests,
-        or we could not sign, the bearer has it still.
+        The token is spent by a certificate, and by a refusal that would come again. Where there were too many requests,
+        or we could not sign, the bearer still has it.
         """
         taken = self._bearer(request, context)
         if isinstance(taken, Refused):

@@ -43,7 +43,7 @@ class Reload:
     """How the last look at changed files went."""
 
     problem: str = ""
-    """Why they are not in force as they are now; empty when they are."""
+    """Why the files as they are now are not in force; empty when they are."""
     failures: int = 0
     own_certificate: str = ""
     """Why the authority cannot renew the certificate of its own doors; empty when it can."""
@@ -71,7 +71,7 @@ class AuthorityFacts:
 
 def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
     """
-    The causes that need a person's attention, in the shape of the authorization server's health; none of them blocks.
+    The causes that need a person's attention, in the form of the authorization server's health; none of them blocks.
     """
     if facts.reload.problem:
         message = f"a change was refused, what was in force stays: {facts.reload.problem}"
@@ -129,7 +129,7 @@ def _page(facts: AuthorityFacts) -> str:
 
 
 def make_app(facts: Callable[[], AuthorityFacts]) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """``facts`` is asked on every request. Whoever is answered at all finds an authority that serves."""
+    """``facts`` is asked on every request. Whoever gets an answer at all has found an authority that serves."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         status, body = 404, b"there are /metrics, /healthz and /readyz\n"

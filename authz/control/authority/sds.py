@@ -46,11 +46,11 @@ MAX_INBOX = 16
 MAX_NAMES = 64
 """Secrets that one stream may ask for."""
 SHOWN_CHARACTERS = 200
-"""Characters that are shown of a name that nobody has heard of."""
+"""The most characters that are shown of an unknown name."""
 
 _Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]
-"""Tells who the peer of a call is. Calls are typed Any, because the answer is the same for every kind."""
+"""Says who the peer of a call is. Calls are typed Any, because the answer is the same for every kind."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +69,7 @@ class _Listener:
         return [(self.evidence, SpiffeId.parse(name)) for name in names]
 
     def wake(self) -> None:
-        """A full inbox needs no word: every request that is taken from there looks at the secrets anew."""
+        """A full inbox needs none: every request that is taken from there looks at the secrets again."""
         if not self.is_told and not self.inbox.full():
             self.is_told = True
             self.inbox.put_nowait(None)

@@ -1,5 +1,5 @@
 """
-What the authority hands out by whatever service: SVIDs on their shelves, trust bundles, and who is told of changes.
+What the authority hands out through any service: SVIDs on their shelves, trust bundles, and who is told of changes.
 
 The services (``sds``, ``workload_api``) are shells around it: each open stream is a ``Listener`` that is woken when it
 may have something new. Everything runs on one event loop.
@@ -69,7 +69,7 @@ class Stock:
         self._listeners.add(listener)
 
     def leave(self, listener: Listener) -> None:
-        """Wake it no more; what nobody else wants is not renewed."""
+        """Stop waking it; what nobody else wants is not renewed."""
         self._listeners.discard(listener)
 
     def tell(self, renewed: Iterable[Holder] | None = None) -> None:
@@ -105,5 +105,5 @@ class Stock:
 
 
 def has_expired(evidence: Evidence, now: float) -> bool:
-    """Whether the proof itself is over: an SVID that a stream began with."""
+    """Whether the proof itself has expired: the SVID that a stream began with."""
     return isinstance(evidence, SvidPeer) and now >= evidence.expires_at

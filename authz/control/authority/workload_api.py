@@ -2,7 +2,7 @@
 The SPIFFE Workload API for local applications: SVIDs, trust bundles, and validation of JWT-SVIDs.
 
 It is served on the same socket as secret discovery, to the peer that the kernel names. Every response is the whole of
-what the peer may have; a stream is sent another one when that changed (SPIFFE Workload API 4.3, 4.4).
+what the peer may have; a stream is sent another one when that changes (SPIFFE Workload API 4.3, 4.4).
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from authz.identity.svid_validation import Rejection
 SERVICE = "SpiffeWorkloadAPI"
 """The standard's proto has no package."""
 HEADER = ("workload.spiffe.io", "true")
-"""Without it a call is refused: what makes a browser or a proxy send requests cannot set it (Workload Endpoint 3)."""
+"""Without it calls are refused: whoever tricks a browser or proxy into one cannot set it (Workload Endpoint 3)."""
 STATUS = {
     Cause.DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Cause.REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
@@ -177,7 +177,7 @@ class WorkloadServer:
 
 
 class _Strangers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Whatever whoever asks: there is nothing for them, of any service."""
+    """Whoever asks for whatever, of any service: there is nothing for them."""
 
     def service(self, _: object) -> "grpc.RpcMethodHandler[Any, Any]":
         async def refuse(_: object, context: _Context) -> None:

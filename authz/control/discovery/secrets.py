@@ -26,7 +26,7 @@ FEDERATED_ROOTS = "ALL"
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """One secret as Envoy shall see it. ``repr`` omits the message, which may hold a private key."""
+    """One secret as Envoy is to see it. ``repr`` omits the message, which may hold a private key."""
 
     name: str
     version: str
@@ -84,15 +84,15 @@ class SecretStream:
         self.names: tuple[str, ...] = ()
         """The names that the last request asked for."""
         self.node = ""
-        """``node.id`` of the first request: later ones may leave it out (XA-154)."""
+        """``node.id`` from the first request: later ones may leave it out (XA-154)."""
         self.rejection = ""
         """Envoy's words when it refused the last response; empty after it took one."""
 
     def receive(self, request: wire.DiscoveryRequest) -> list[wire.DiscoveryResponse]:
         """
-        Take a request: a subscription, an ACK or a NACK. Answer what is due, often nothing.
+        Take a request: a subscription, an ACK or a NACK. Return what is due, often nothing.
 
-        Raises ValueError when something else than secrets is asked for.
+        Raises ValueError when something other than secrets is asked for.
         """
         if request.type_url not in ("", SECRET_TYPE):
             raise ValueError(f"this server has secrets only, not `{request.type_url}`")
@@ -110,7 +110,7 @@ class SecretStream:
         return self._due()
 
     def update(self, secrets: Mapping[str, Secret]) -> list[wire.DiscoveryResponse]:
-        """Replace what there is; answer a push if this Envoy has not been sent it yet."""
+        """Replace what there is; return a push if this Envoy has not been sent it yet."""
         self._secrets = secrets
         return self._due()
 
@@ -147,7 +147,7 @@ def respond(secrets: list[Secret], nonce: str = "") -> wire.DiscoveryResponse:
 
 
 def _pack(type_url: str, message: Message) -> Any:
-    """Pack under Envoy's type name: our proto package is another one."""
+    """Pack under Envoy's type name: our proto package has another name."""
     return Any(type_url=type_url, value=message.SerializeToString())
 
 

@@ -5,7 +5,7 @@ Fetch a trust bundle from a SPIFFE bundle endpoint, by either profile (SPIFFE Fe
     https_spiffe   its certificate is an SVID of one SPIFFE ID, judged by the bundle of that trust domain; the name of
                    the host says nothing
 
-Bounds, refused addresses and redirects are those of key sets; after a redirect the same is asked of the new server.
+Bounds, refused addresses and redirects are as for key sets; after a redirect the same is asked of the new server.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ def by_environment(environment: Mapping[str, str]) -> Callable[[Relationship, Tr
     """
     ``fetch_document`` through the proxies that ``HTTPS_PROXY`` and its kin name.
 
-    Raises SettingsError for a proxy that is no URL.
+    Raises SettingsError for a proxy that is not a URL.
     """
     return partial(fetch_document, proxies=Proxies.of("", environment))
 
@@ -85,7 +85,7 @@ def _svid_context(endpoint_id: SpiffeId, bundle: TrustBundle | None) -> ssl.SSLC
 
 
 class _SvidTransport(httpx.AsyncBaseTransport):
-    """Takes only answers of whoever showed an SVID of ``endpoint_id``. A request tells nothing that is secret."""
+    """Takes answers only from a server that showed an SVID of ``endpoint_id``. A request tells nothing secret."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, endpoint_id: SpiffeId) -> None:
         self._inner = inner

@@ -30,9 +30,9 @@ DEFAULT_REFRESH_SECONDS = 300.0
 """Without a hint: "five minutes is recommended" (SPIFFE Federation 4.1)."""
 MIN_REFRESH_SECONDS, MAX_REFRESH_SECONDS = 10.0, 24 * 3600.0
 FIRST_RETRY_SECONDS = 10.0
-"""While there is no bundle at all; else a failed refresh waits for the next one (6.2)."""
+"""While there is no bundle at all; otherwise a failed refresh waits for the next one (6.2)."""
 MAX_AGE_SECONDS = 7 * 24 * 3600.0
-"""As long as a key set of tokens is kept that cannot be refreshed (RA-39)."""
+"""As long as a key set for tokens is kept that cannot be refreshed (RA-39)."""
 TIMES_FILE = "fetched.times"
 NOTHING = b'{"keys": []}\n'
 """The document of a trust domain in which nothing is trusted."""
@@ -54,14 +54,14 @@ class BundleFollower:
     clock: Callable[[], float]
     fetch: FetchBundle = field(default_factory=lambda: by_environment(os.environ))
     on_change: Callable[[TrustDomain], None] = lambda _: None
-    """Told of every bundle that is another one than before."""
+    """Told of every bundle that differs from before."""
     failures: dict[TrustDomain, str] = field(default_factory=dict)
-    """Why the last refresh failed, of those whose did."""
+    """Why the last refresh failed, by trust domain; only of those whose did."""
     fetched_at: dict[TrustDomain, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """
-        Remember what a process before this one fetched, and end the trust in what is listed no more.
+        Remember what a process before this one fetched, and end the trust in what is no longer listed.
 
         Raises OSError.
         """
@@ -95,7 +95,7 @@ class BundleFollower:
             await asyncio.sleep(pause)
 
     async def refresh(self, relationship: Relationship) -> float:
-        """Fetch one bundle and put it in force. Answers in how many seconds it should be done again."""
+        """Fetch one bundle and put it in force. Returns in how many seconds to do so again."""
         domain = relationship.trust_domain
         try:
             data = await self.fetch(relationship, self._endpoint_bundle(relationship))
@@ -140,7 +140,7 @@ class BundleFollower:
 
     def _endpoint_bundle(self, relationship: Relationship) -> TrustBundle | None:
         """
-        What the endpoint's own trust domain is trusted by: fetched last, or else brought by hand.
+        What the endpoint's own trust domain is trusted by: the one fetched last, or else the one brought by hand.
 
         "The latest available bundle MUST be used to validate any subsequent connections" (5.2.2.4).
         """

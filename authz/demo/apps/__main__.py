@@ -1,8 +1,8 @@
 """
 Run one Bookinfo service: ``python -m authz.demo.apps reviews --version v2 --port 19140 --to ratings=http://…``.
 
-The listener is on loopback: what reaches a service from elsewhere has passed its sidecar. Only what has none, and runs
-in a container of its own, is given another ``--host``.
+The listener is on loopback: what reaches a service from elsewhere has passed its sidecar. Only a service that has none,
+and runs in a container of its own, is given another ``--host``.
 """
 
 import argparse

@@ -72,7 +72,7 @@ def client() -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def with_client(app: Starlette) -> AsyncIterator[None]:
-    """The lifespan of an application that calls others: ``app.state.http`` is its client."""
+    """The lifespan of an application that calls others; ``app.state.http`` is its client."""
     async with client() as http:
         app.state.http = http
         yield

@@ -1,7 +1,7 @@
 """
 custom: the external authorizer that the demo's CUSTOM policy asks, over Istio's ``envoyExtAuthzHttp`` protocol.
 
-It has the whole say about one business rule that no policy language should know: how many copies may be ordered.
+It has the sole say on one business rule that no policy language should know: how many copies may be ordered.
 200 allows; anything else denies, and what it says goes to the client.
 """
 

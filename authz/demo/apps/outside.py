@@ -1,7 +1,7 @@
 """
 outside: stands in for the world beyond the mesh.
 
-This is not a mesh service and has no sidecar: an HTTPS server with a certificate of another authority, as
+This is not a mesh service and has no sidecar: an HTTPS server with a certificate from another authority, as
 ``books.example.com`` would be. It is ours only so that the demo needs no network.
 """
 
@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 
 def outside() -> Starlette:
-    """Make the application; it answers for whatever host name was asked, and says which."""
+    """Make the application; it answers for any host name that is asked for, and says which."""
 
     async def volumes(request: Request) -> JSONResponse:
         return JSONResponse(

@@ -18,7 +18,7 @@ STYLE = resources.files("authz.demo.apps").joinpath("style.css").read_text(encod
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """The person who asks, as the ingress gateway read from the verified token; all fields are empty without one."""
+    """The person who asks, as the ingress gateway read it from the verified token; without one all fields are empty."""
 
     name: str = ""
     role: str = ""

@@ -64,7 +64,7 @@ class Productpage:
         return _html(body)
 
     async def admin(self, request: Request) -> Response:
-        """``GET /admin``: who may hide reviewers."""
+        """``GET /admin``: the page of those who may hide reviewers."""
         return _html(admin(_visitor(request), REVIEWERS, self.hidden))
 
     async def moderate(self, request: Request) -> Response:
@@ -101,7 +101,7 @@ class Productpage:
         return JSONResponse({"ordered": request.query_params.get("quantity", "1"), "by": _visitor(request).name})
 
     async def whoami(self, request: Request) -> Response:
-        """The person and role that the proxy's headers name."""
+        """The person and the role that the proxy's headers name."""
         visitor = _visitor(request)
         return JSONResponse({"user": visitor.name, "role": visitor.role})
 

@@ -1,4 +1,4 @@
-"""ratings: stars for one book. v1 keeps them in memory; v2 in Redis, which it reaches as TCP by way of its sidecar."""
+"""ratings: stars for one book. v1 keeps them in memory; v2 in Redis, which it reaches over TCP through its sidecar."""
 
 import json
 from typing import Protocol
@@ -24,7 +24,7 @@ class Store(Protocol):
     """Where ratings are kept. Both may raise RedisError or OSError."""
 
     async def read(self, product: int) -> dict[str, int]:
-        """Stars by reviewer; the first ratings when nobody rated."""
+        """Stars by reviewer; the initial ratings when nobody has rated."""
 
     async def write(self, product: int, ratings: dict[str, int]) -> None:
         """Replace the stars of a product."""
@@ -114,7 +114,7 @@ def ratings(version: str, database_url: str = "") -> Starlette:
 
 
 def read_ratings(body: bytes) -> dict[str, int] | None:
-    """Read ``{"reviewer": stars}``; None when it is something else or the stars are not 1 to 5."""
+    """Read ``{"reviewer": stars}``; None when it is anything else or the stars are not 1 to 5."""
     try:
         given = json.loads(body)
     except ValueError:

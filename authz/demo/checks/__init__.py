@@ -1,1 +1,1 @@
-"""The check: scenarios through the real Envoys, what was expected of each and what happened."""
+"""The check: scenarios on the real Envoys, what was expected of each and what happened."""

@@ -33,7 +33,7 @@ def findings(*, enforce: Enforce = Enforce.CHECK) -> Iterator[Scenario]:
 
 
 async def _one_trace(world: World) -> str:
-    """Names the workloads of whose part in the request everything is found under its trace id."""
+    """Names the workloads whose whole part in the request is found under its trace id."""
     trace_id = secrets.token_hex(16)
     await world.visit("/productpage", "alice", headers=[("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01")])
     complete: set[str] = set()
@@ -73,7 +73,7 @@ def joined(logs: Path, trace_id: str, audit: list[Path], spans_file: Path) -> se
 
 
 async def _one_native_trace(world: World) -> str:
-    """Names the workloads whose proxy's spans and records agree; where Envoy decides there is no span of a check."""
+    """Names the workloads whose proxies' spans and records agree; where Envoy decides there is no span of a check."""
     trace_id = secrets.token_hex(16)
     await world.visit("/productpage", "alice", headers=[("traceparent", f"00-{trace_id}-{secrets.token_hex(8)}-01")])
     complete: set[str] = set()

@@ -1,7 +1,7 @@
 """
 Scenarios of who gets a certificate: by mutual TLS from the authority, by its Unix socket, and what bad ones open.
 
-The socket's are more where proxies have users of their own (``World.has_users``).
+There are more for the socket where proxies have users of their own (``World.has_users``).
 """
 
 import asyncio
@@ -133,7 +133,7 @@ async def _join(world: World, name: str) -> tuple[int, Pair]:
 
 
 async def _joined(world: World) -> str:
-    """Ask like a VM that has no other proof of what it is."""
+    """Ask as a VM does that has no other proof of what it is."""
     code, told = await world.authz("ca", "token", "create", _id(world, "productpage-v1"), "--ca", "ca")
     token = next((line for line in told.splitlines() if line and " " not in line), "")  # the rest is for people
     if code or not token:
@@ -158,7 +158,7 @@ async def _own_by_user(world: World) -> str:
 
 
 async def _somebody_elses_by_user(world: World) -> str:
-    """Nothing but the kernel's word is between one sidecar and the key of another."""
+    """Nothing but the kernel's word stands between one sidecar and the key of another."""
     wanted = _id(world, "details-v1")
     told = await _fetched_by_socket(world.authority_socket(), wanted)
     return f"{told}, {'recorded' if _is_recorded(world, 'unix:uid:', wanted) else 'not recorded'}"

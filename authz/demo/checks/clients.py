@@ -24,7 +24,7 @@ class ClientPlace:
     port: int
     address: str = LOOPBACK
     relay: Path | None = None
-    """Socket of a relay (``demo.relay``) beside it: the loopback of another container."""
+    """Socket of a relay (``demo.relay``) beside it: the way to the loopback of another container."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ FILES = {
     Enforce.NATIVE: ("docker-compose.yaml", "docker-compose.native.yaml", "docs/compose/check.yaml"),
 }
 CHECK, BUILT = "check", "certificates"
-"""Services: where the check runs, and the one with the build that all of the image share."""
+"""Services: the one in which the check runs, and the one with the build that all services of the image share."""
 COPIED = {"BOOKINFO_POLICIES": "policies", "BOOKINFO_IDENTITIES": "identities"}
 """Variables of docker-compose.yaml to the copies that they lead to."""
 IDENTITIES = "docs/compose/identities"
@@ -116,7 +116,7 @@ class Containers:
         """
         End the process from inside: Docker starts it again, which it does not after ``docker kill``.
 
-        SIGTERM, since the first process of a container is immune to what it has no handler for.
+        SIGTERM, since the first process of a container is immune to signals that it has no handler for.
         """
         started = ("docker", "inspect", "-f", "{{.State.StartedAt}}", container)
         before = await _output(*started)
@@ -168,7 +168,7 @@ def copy_inputs(root: Path, policies: Path, state: Path) -> Path:
     """
     Copy policies and registration entries where the check may change them, and return the directory of the copies.
 
-    Its container has another user than we: it may write there, and nothing else of ours.
+    Its container has a user other than ours: it may write there, and to nothing else of ours.
     """
     copies = (state / "compose").absolute()
     for name, source in zip(COPIED.values(), (policies, root / IDENTITIES), strict=True):

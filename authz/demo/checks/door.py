@@ -1,4 +1,4 @@
-"""Scenarios at the ingress gateway: tokens, roles, paths, and headers that pretend."""
+"""Scenarios at the ingress gateway: tokens, roles, paths, and forged headers."""
 
 from collections.abc import Iterator
 

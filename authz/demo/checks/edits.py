@@ -1,4 +1,4 @@
-"""Change a file for a while, as an editor does that saves."""
+"""Change a file for a while, as an editor does when it saves."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -37,7 +37,7 @@ def replaced(file: str, text: str, old: str, new: str) -> str:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write like an editor that saves: another file, renamed."""
+    """Write as an editor saves: another file, renamed."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

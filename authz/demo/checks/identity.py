@@ -26,7 +26,7 @@ OUTAGE_SECONDS = 3.0
 LONG_SECONDS = 60.0
 """An outage of at least this length is planned so that every certificate falls due for renewal in its middle."""
 LIFE_FACTOR = 1.5
-"""Life of a certificate by the length of a long outage: half of it passes during the outage, its end does not."""
+"""Life of a certificate as a multiple of a long outage: its half falls within the outage, its end does not."""
 PAUSE_SECONDS = 0.02
 LONG_PAUSE_SECONDS = 0.2
 """The pause between two requests of one caller, where they go on for minutes."""
@@ -63,11 +63,11 @@ def identity_scenarios(
     outage_seconds: float = OUTAGE_SECONDS, *, has_users: bool = False, shows_roots: bool = True
 ) -> Iterator[Scenario]:
     """
-    Yield the scenarios; each leaves the mesh as it found it, but the drill leaves another root.
+    Yield the scenarios; each leaves the mesh as it found it, except that the drill leaves another root.
 
     Args:
         has_users: as in ``World``.
-        shows_roots: the Envoys tell of every root that they trust; without that no root can be changed safely.
+        shows_roots: the Envoys name every root that they trust; without that no root can be changed safely.
     """
     group = "Certificates by SDS"
     yield from who_gets_one(group, has_users=has_users)
@@ -149,7 +149,7 @@ async def _check(world: World) -> str:
 
 
 async def _impostor(world: World) -> str:
-    """A proxy with a certificate of details that the authority did not give it."""
+    """A proxy with a certificate for details that the authority did not issue."""
     pair = world.pair("details-v1")
     admin = world.layout.state / "check" / "impostor.admin.sock"
     async with world.impostor(IMPOSTOR.format(certificate=pair.certificate, key=pair.key)):
@@ -184,7 +184,7 @@ def _certs(path: Path) -> str:
 
 
 async def _all_new(world: World, before: dict[str, frozenset[int]]) -> str:
-    """Wait until no proxy serves any of these any more."""
+    """Wait until no proxy serves any of these any longer."""
     late: list[str] = []
 
     async def look() -> str | None:

@@ -52,7 +52,7 @@ def incidents(*, authz: Authz = Authz.SERVER, enforce: Enforce = Enforce.CHECK) 
     group = "Things that fail"
     yield Scenario(group, "keys rotate: old and new tokens are good", "200, 200", _rotation)
     yield Scenario(group, "certificates are renewed, nothing is restarted", "a new certificate, 200", _renewal)
-    if not is_native:  # a revoked certificate is nothing that Envoy knows of
+    if not is_native:  # Envoy knows nothing of revoked certificates
         yield Scenario(
             group,
             "productpage is revoked: its open connections are refused",
@@ -74,8 +74,8 @@ def incidents(*, authz: Authz = Authz.SERVER, enforce: Enforce = Enforce.CHECK) 
 
 KEY_REFRESH_SECONDS, NATIVE_KEY_REFRESH_SECONDS = 15.0, 75.0
 """
-An unknown kid asks for the keys anew, but not more often than every ten seconds: forged ones are tried before. Envoys
-that decide by themselves ask nobody: they know a new key when the issuer's ``max-age`` of a minute is over.
+An unknown kid has the keys fetched again, but not more often than every ten seconds: forged ones are tried before.
+Envoys that decide by themselves ask nobody: they know a new key once the issuer's ``max-age`` of a minute is over.
 """
 
 
@@ -187,7 +187,7 @@ async def _revoked(world: World) -> str:
 
 
 async def _astray(world: World) -> str:
-    """Somebody gives productpage's proxy the address of reviews for details: the wrong certificate is shown."""
+    """Somebody gives productpage's proxy the address of reviews in place of details: the wrong certificate is shown."""
     path = world.layout.state / "eds" / "details.bookinfo.svc.cluster.local_9080.yaml"
     before = path.read_bytes()
     right, wrong = world.inbound("details-v1"), world.inbound("reviews-v1")
@@ -227,7 +227,7 @@ async def _no_provider(world: World) -> str:
 
 
 async def _both(world: World, page: str, database: str) -> str:
-    """Wait until page and database are as they should be; tell them as they are."""
+    """Wait until page and database are as they should be; return how they are."""
     last = ""
 
     async def look() -> str | None:

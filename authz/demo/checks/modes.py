@@ -48,7 +48,7 @@ async def _by_proxy(world: World) -> str:
 
 
 def _untimed(told: str) -> str:
-    """Connections of the old mode are drained first, so the time says little."""
+    """Connections in the old mode are drained first, so the time says little."""
     return told.partition(" within")[0].partition(" after")[0]
 
 
@@ -77,7 +77,7 @@ async def _one_port(world: World) -> str:
 
 
 async def _plan(world: World) -> str:
-    """Plaintext that was refused is no obstacle to STRICT; what somebody still needs is."""
+    """Plaintext that was refused is no obstacle to STRICT; plaintext that somebody still needs is."""
     async with world.written(MODE_FILE, _mode("PERMISSIVE") + OPEN):
         served = _untimed(await world.becomes("200", lambda: _plaintext(world)))
         await world.outcome(await world.call("plaintext", "details-v1", "/nowhere"))  # waits for the records

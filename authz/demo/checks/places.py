@@ -87,7 +87,7 @@ class Places:
         return self.layout.spans
 
     async def operator_logs(self) -> list[str]:
-        """The log of the authorization server so far; that of every proxy, where each has a server inside."""
+        """The log of the authorization server so far; or those of all proxies, where each has a server inside."""
         embedded = [workload.name for workload in self.layout.mesh.workloads]
         names = embedded if self.layout.authz is Authz.EMBEDDED else [AUTHZ]
         logs = (self.layout.state / "logs" / f"{name}.log" for name in names)

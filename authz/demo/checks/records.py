@@ -1,4 +1,4 @@
-"""Scenarios about records: what was decided is found again by its id, its request and its marks."""
+"""Scenarios about records: what was decided can be found again by its id, its request and its marks."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Run the scenarios one after the other and tell for each what was expected and what happened."""
+"""Run the scenarios one after the other and say for each what was expected and what happened."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -64,7 +64,7 @@ async def run_check(world: World, pattern: str = "", outage_seconds: float = OUT
     """
     Yield a result for each scenario whose group or name contains ``pattern``.
 
-    A scenario that fails to run is a result too. Raises DemoError when the check itself cannot begin.
+    A scenario that fails to run is also a result. Raises DemoError when the check itself cannot begin.
     """
     await world.prepare()
     layout = world.layout

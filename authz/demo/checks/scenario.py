@@ -1,5 +1,5 @@
 """
-A scenario: a name, what is expected, and how to try it; and the two makers for those that are one request.
+A scenario: a name, what is expected, and how to try it; and two makers for scenarios of a single request.
 
 Expectations are in the words of ``World.outcome``.
 """

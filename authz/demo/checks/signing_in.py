@@ -1,4 +1,4 @@
-"""Scenarios of people with a browser: the gateway leads them to the issuer, and the policies see who they are."""
+"""Scenarios with people at a browser: the gateway leads them to the issuer, and the policies see who they are."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +14,7 @@ NAVIGATE = ("sec-fetch-mode", "navigate")
 SCRIPT = ("sec-fetch-mode", "cors")
 PAGE, LOGOUT = "/productpage", "/logout"
 SHORT_SECONDS, LONG_SECONDS = 2, 3600
-"""Lives of the issuer's tokens: one that can be waited for, and its own."""
+"""Lives of the issuer's tokens: one that can be waited for, and the usual one."""
 OK = 200
 BEARER = "__Host-BearerToken"
 
@@ -42,7 +42,7 @@ def login_scenarios() -> Iterator[Scenario]:
 
 
 class Browser:
-    """As much of a browser as a login needs: cookies, and the issuer's page with its two buttons."""
+    """As much of a browser as a login needs: cookies, and a choice of the two buttons on the issuer's page."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -155,7 +155,7 @@ async def _code_twice(world: World) -> str:
 
 
 async def _forged_session(world: World) -> str:
-    """A token that anybody may have, in the cookie of a session: only what the gateway encrypted counts."""
+    """A token that anybody may have, in a session's cookie: only what the gateway encrypted counts."""
     browser = await Browser(world).sign_in("alice")
     browser.cookies = {name: value for name, value in browser.cookies.items() if "Refresh" not in name}
     browser.cookies[BEARER] = world.token("bob")
@@ -164,7 +164,7 @@ async def _forged_session(world: World) -> str:
 
 @asynccontextmanager
 async def _short_lives(world: World) -> AsyncIterator[None]:
-    """Let the issuer's tokens expire soon, for a while."""
+    """For a while, let the issuer's tokens expire soon."""
     await world.issuer("POST", f"/life/{SHORT_SECONDS}")
     try:
         yield

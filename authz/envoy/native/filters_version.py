@@ -1,5 +1,5 @@
 """
-By which policies the filters of a workload were made: one short text, in the filters and so in every entry of the log.
+Which policies a workload's filters were made from: one short text, in the filters and so in every entry of the log.
 
 It is the workload's own, so that a policy that does not concern a workload changes nothing in its filters.
 """
@@ -14,7 +14,7 @@ LENGTH = 12
 
 def filters_version(engine: Engine, workload: Workload) -> str:
     """
-    The digest of all that decides for a workload: policies, token rules, mesh settings; its keys are not part of it.
+    The digest of all that decides for a workload: policies, token rules, mesh settings; keys are not part of it.
 
     Equal texts, equal policies, whoever read them; empty for an engine whose policies were not read from text.
     """

@@ -1,5 +1,5 @@
 """
-Several look-ups share a stage: each says which of its rules matched first, and here Envoy runs the very first of all.
+Several look-ups share a stage: each says which of its rules matched first, and here Envoy runs the first of them all.
 
 The look-ups are shadow rules named by their rank in Istio's order, in blocks of a few. The ranks that were found are
 put into filter state, a matching tree finds the lowest block, and an ordinary RBAC filter runs that block's rules,
@@ -16,10 +16,10 @@ from authz.envoy.native.stages import FilterStage
 from authz.envoy.native.value_matchers import Message
 
 BLOCK = 16
-"""Rules that are run once more when one of them has matched."""
+"""How many rules are run once more when one of them has matched."""
 STATE = "authz.first"
 UNPROVED = "authz-a-look-up-matched"
-"""Name of the rule that refuses if a rule that a look-up found does not match again, which cannot be."""
+"""Name of the rule that refuses if a rule that a look-up found does not match again, which cannot happen."""
 _NOTHING, _REFUSE = "nothing", "refuse"
 
 
@@ -83,7 +83,7 @@ def _lowest(blocks: Sequence[str], begin: str) -> Message:
 
 
 def _none(stage: FilterStage) -> Filter:
-    """No rule matched: an ALLOW stage refuses as one without rules does, a DENY stage lets pass."""
+    """No rule matched: an ALLOW stage refuses as one without rules does, a DENY stage lets the request pass."""
     return _rbac({"action": ACTIONS[stage], "policies": {}} if stage is FilterStage.ALLOW else None)
 
 

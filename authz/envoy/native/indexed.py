@@ -1,8 +1,8 @@
 """
-A stage of many rules in the looked-up form: one or several look-ups, each an ordinary RBAC filter a bucket.
+A stage of many rules in the looked-up form: one or several look-ups, each with an ordinary RBAC filter per bucket.
 
 Several share a stage only where too many rules would belong to every bucket of one. Then each only says what it found,
-and ``first`` decides by the first of all.
+and ``first`` decides by the first of them all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from authz.envoy.native.stages import FilterStage
 from authz.envoy.native.value_matchers import Message
 
 MAX_COPIES = 100_000
-"""Rules in all buckets of a stage together, some 50 MiB of configuration; beyond, Envoy walks every rule."""
+"""Rules in all buckets of a stage together, some 50 MiB of configuration; beyond that, Envoy walks every rule."""
 _Make = Callable[[Policies], Message]
 
 
@@ -59,7 +59,7 @@ def indexed_stage(
     Write the policies of a stage, looked up; ``needs`` by name of the rule.
 
     With ``shadow``, the prefix of their results, they are shadow rules. Shadow rules and AUDIT are never split: the
-    second filter would write over what the first has found.
+    second filter would overwrite what the first has found.
     """
     names = [one for one in policies if one in needs]  # a policy without rules matches nothing
     may_split = stage in (FilterStage.DENY, FilterStage.ALLOW) and not shadow

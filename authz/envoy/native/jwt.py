@@ -3,8 +3,8 @@ RequestAuthentication as Envoy's jwt_authn filter, structurally as Istio's build
 
 Key sets are delivered inline; who fetches them passes them in. Every key that verifies says its ``alg``: a key without
 one becomes one key for each algorithm that fits its type, because Envoy would let the token choose more freely. What
-such a key does besides, being tried for every algorithm, is done by a key of nobody's with its ``kid``: so a token is
-refused in the words in which Istio and the check refuse it (RA-34, RA-35), and an Ed25519 key ends the search.
+else such a key does, being tried for every algorithm, is done by a key with its ``kid`` that belongs to nobody: so a
+token is refused in the words in which Istio and the check refuse it (RA-34, RA-35), and an Ed25519 key ends the search.
 """
 
 import json
@@ -36,9 +36,9 @@ _MODULUS = (
     "wT4TD82OWnsinCQNgTRiCzFZLxnGIZk9l1s8SU_0rw"
 )
 NOBODY: Message = {"kty": "RSA", "e": "AQAB", "n": _MODULUS}
-"""A public key whose private half was thrown away as it was made, and is nowhere: it verifies nothing."""
+"""A public key whose private half was thrown away as it was made, and exists nowhere: it verifies nothing."""
 NOBODY_ED25519: Message = {"kty": "OKP", "crv": "Ed25519", "x": "IeO0uIDTbeNfkT7T2umOnhhYrw4eseFmEyhZGLswR5E"}
-"""Another one. Envoy looks no further after an Ed25519 key where the signature has not its length."""
+"""Another one. Envoy looks no further than an Ed25519 key if the signature does not have that key's length."""
 
 
 def jwt_filter(rules: tuple[JwtRule, ...], key_sets: Mapping[str, str], *, gateway: bool = False) -> Message | None:
@@ -107,7 +107,7 @@ def _words(words: set[str]) -> list[Json]:
 
 def emitted_keys(text: str) -> str:
     """
-    The keys of a key set that the check would use, public members only, each with its ``alg``, and nobody's; a JWKS.
+    The keys of a key set that the check would use, only public members, each with its ``alg``, and nobody's; a JWKS.
 
     What our reader skips is left out (RA-37). Never raises: what cannot be read has no usable key.
     """

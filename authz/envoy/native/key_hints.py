@@ -1,9 +1,9 @@
 """
 Hints that an issuer may have new keys: from the record of refusals to whoever renders key sets into filters.
 
-Native filters cannot ask for a refresh when a token names a key that they do not know (RA-38). Who reads their access
-logs can tell: it touches a file for the key set in the state directory, and ``authz mesh render --watch`` looks there
-and fetches the set, no more often than for a check.
+Native filters cannot ask for a refresh when a token names a key that they do not know (RA-38). Whoever reads their
+access logs can tell, and touches a file for the key set in the state directory; ``authz mesh render --watch`` looks
+there and fetches the set, no more often than for a check.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ class Hinter:
 
 
 class Hinted:
-    """Reads hints; each is told once, and none that was left before."""
+    """Reads hints; each is reported once, and none that was there before."""
 
     def __init__(self, state: Path) -> None:
         self._folder = state / FOLDER
@@ -77,5 +77,5 @@ class Hinted:
 
 
 def _file(keys_from: str) -> str:
-    """The name of a key set is a URL, which may have anything in it."""
+    """The name of a key set is a URL, which may hold anything."""
     return sha256(keys_from.encode()).hexdigest()[:32]

@@ -17,7 +17,7 @@ from authz.envoy.native.binary import MAX_PROGRAM, RUNTIME
 from authz.envoy.native.filters import NativeFilters
 
 _REFUSED = re.compile(r"[\x00\n\r]")
-"""Envoy refuses these in the name of a header, and with them its whole configuration."""
+"""Envoy refuses these in the name of a header, and its whole configuration with them."""
 MAX_NAME_BYTES = 8192
 """
 The longest name that a regular expression can match: ``binary.RUNTIME`` bounds its program, at about a step for each
@@ -56,7 +56,7 @@ class Report:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Every reason once, a rule's with its place."""
+        """Every reason once; that of a rule with its place."""
         of_rules = (f"{rule.resource} rules[{rule.rule}]: {rule.reason}" for rule in self.rules if rule.reason)
         return (*self.workload, *of_rules)
 
@@ -90,9 +90,9 @@ def remarks(native: NativeFilters) -> Iterator[str]:
 
 
 LONG_EXPRESSION = 60
-"""Bytes that are surely within Envoy's own bound of a program of 100 steps."""
+"""So many bytes are surely within Envoy's own bound, a program of 100 steps."""
 LARGE_BUCKET = 500
-"""Rules in one bucket from which on a remark is due: some tenth of a millisecond a request."""
+"""From so many rules in one bucket on a remark is due: about a tenth of a millisecond per request."""
 
 
 def _expressions(content: Json) -> Iterator[int]:

@@ -39,7 +39,7 @@ def stage_filter(stage: FilterStage, rules: StageRules, *, tcp: bool = False) ->
         found["rules"] = rbac_rules(stage, rules.enforced)
     if rules.dry_run is not None:
         found["shadow_rules"] = rbac_rules(stage, rules.dry_run)
-    # Istio writes the prefix whether or not there are such rules; without any it is the one of ALLOW.
+    # Istio writes the prefix whether or not there are such rules; without any it is that of ALLOW.
     found["shadow_rules_stat_prefix"] = _DRY_RUN[stage if rules.dry_run is not None else FilterStage.ALLOW]
     return _filter(found, tcp=tcp)
 

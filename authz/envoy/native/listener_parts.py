@@ -1,5 +1,5 @@
 """
-The parts of a listener that a proxy that decides by itself has beside its slots: network filters, records, decision
+The parts of a listener that a proxy that decides by itself has besides its slots: network filters, records, decision
 ids.
 
 Listeners are typed messages; what belongs to policies is plain data and takes the places that were left for it.
@@ -36,7 +36,7 @@ def complete(
     """
     Put the policies' part into a listener, in the JSON form of Envoy's message, in place.
 
-    ``query_values``: parameters whose values are logged, but for those in which a token may come.
+    ``query_values``: parameters whose values are logged, except those in which a token may come.
     Only what decides is touched: outbound listeners of a sidecar have no access log, and stay as they are.
     Connections are judged once: a changed policy replaces the filter chains of a TCP port, as in a cluster.
     """
@@ -52,7 +52,7 @@ def complete(
             config: dict[str, Any] = one.get("typed_config", {})
             if "access_log" not in config:
                 continue
-            told = None if one["name"] == _MANAGER else asked  # of HTTP the filters in the slots tell it
+            told = None if one["name"] == _MANAGER else asked  # for HTTP the filters in the slots tell it
             subject = record_log.Subject(
                 workload, proxy, config["stat_prefix"], is_gateway=gateway, asked=told, query_values=logged
             )

@@ -1,7 +1,7 @@
 """
 Which rules of a stage can match at all, by one attribute of the request: the plan behind ``matcher_tree``.
 
-Pure arithmetic on ordinals; what a rule needs comes from the core (``CompiledRule.needs``): nothing is expressed twice.
+Pure arithmetic on ordinals; what a rule needs comes from the core (``CompiledRule.needs``): nothing is stated twice.
 Every bucket holds at least the rules that can match a request that is led to it; a superfluous rule costs time and
 nothing else.
 """
@@ -17,7 +17,7 @@ PATH, HOST, IDENTITY, PORT = "paths", "hosts", "source.principal", "destination.
 KEYS = (PATH, HOST, IDENTITY, PORT)
 """Attributes that can be looked up, by their keys in the core's catalogue."""
 MAX_WALK = 70
-"""Rules that Envoy walks faster than it looks them up (measured; docs/native.md)."""
+"""So many rules Envoy walks faster than it looks them up (measured; docs/native.md)."""
 MAX_DEPTH = 3
 """Look-ups within look-ups."""
 FRAGMENT = "#"
@@ -55,7 +55,7 @@ def plan(rules: Sequence[Needs], *, may_split: bool, walk: int = MAX_WALK) -> li
     """
     Plan the look-ups of a stage: one, or several when too many rules would belong to every bucket of one.
 
-    ``may_split``: whether several filters may share the stage. ``walk``: a bucket of so many rules is small enough.
+    ``may_split``: whether several filters may share the stage. ``walk``: a bucket of that many rules is small enough.
     """
     everything = tuple(range(len(rules)))
     groups = _groups(everything, rules)
@@ -76,7 +76,7 @@ def plan(rules: Sequence[Needs], *, may_split: bool, walk: int = MAX_WALK) -> li
 
 
 def _groups(ordinals: Iterable[int], rules: Sequence[Needs], keys: Sequence[str] = KEYS) -> dict[str, list[int]]:
-    """Each rule under the attribute by which it stands with the fewest others; under "" where there is none."""
+    """Each rule under the attribute by which it shares a bucket with the fewest others; else under ""."""
     ordinals = tuple(ordinals)
     needed = [
         [(key, found) for key in keys if key in rules[ordinal] and (found := _terms(rules[ordinal], key))]

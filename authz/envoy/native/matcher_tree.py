@@ -30,9 +30,9 @@ VALUES: Mapping[str, tuple[str, str]] = {
 }
 """For each attribute, the name of the object in filter state and its text."""
 SAFE: Mapping[str, str] = {
-    # Policies compare hosts ignoring case, a map does not.
+    # Policies compare hosts ignoring case; a map does not.
     HOST: "[^A-Z]*",
-    # One name at most: policies look at every name of a certificate.
+    # At most one name: policies look at every name of a certificate.
     IDENTITY: r"(spiffe://[^,|]*|-)\|-",
 }
 """For each attribute, the expression of safe values; others are led to a walk over every rule."""
@@ -56,7 +56,7 @@ def composite_filters(lookup: Lookup, make: MakeFilter) -> list[Filter]:
 
 
 class _Chains:
-    """Names of buckets, given as they are first referred to."""
+    """Names of buckets, given when they are first referred to."""
 
     def __init__(self) -> None:
         self.names: dict[Bucket, str] = {}
@@ -108,7 +108,7 @@ def _matcher(lookup: Lookup, chains: _Chains) -> Message:
     found = _on_match(lookup.otherwise, chains)
     prefixes = dict(lookup.prefixes)
     if key == PATH:
-        # Envoy's text of a path keeps a fragment (which only another filter can put there), policies look before it.
+        # Envoy's text of a path keeps a fragment (which only another filter can put there); policies ignore it.
         prefixes |= {text + FRAGMENT: below for text, below in lookup.exact.items()}
     for kind, table, ending in (("prefix_match_map", prefixes, ""), ("exact_match_map", lookup.exact, end)):
         if table:

@@ -21,7 +21,7 @@ NEVER: Message = {
     "permissions": [{"not_rule": {"any": True}}],
     "principals": [{"not_id": {"any": True}}],
 }
-"""The form of a policy without rules: it matches nothing, and still makes the workload one with ALLOW policies."""
+"""The form of a policy without rules: it matches nothing, but still makes the workload one with ALLOW policies."""
 
 _PERMISSION_KEYS = ("destination.ip", "destination.port", "connection.sni")
 _FILTERS, _HEADERS, _CLAIMS = "experimental.envoy.filters.", "request.headers", "request.auth.claims"
@@ -41,7 +41,7 @@ def rbac_policies(policy: AuthorizationPolicy, mesh: MeshConfig, *, tcp: bool = 
     """
     Emit the rules of one policy, name and RBAC policy.
 
-    For TCP an ALLOW rule with an HTTP-only attribute is left out (AP-69); in the others the attribute is (AP-70).
+    For TCP an ALLOW rule with an HTTP-only attribute is left out (AP-69); in other rules only the attribute is (AP-70).
     """
     if not policy.rules:
         yield rule_name(policy, 0), NEVER

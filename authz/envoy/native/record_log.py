@@ -7,7 +7,7 @@ reader reads it once; then what belongs to this request alone, under names that 
 the alphabet.
 INVARIANT: no token, cookie or query reaches a file; a query goes to the gRPC carrier inside the path, where the
 receiver takes it out before anything is written.
-What an entry says of a request is what its policies ask for (``core.asked``), so that the engine can decide it again.
+An entry says of a request what its policies ask for (``core.asked``), so that the engine can decide it again.
 """
 
 import json
@@ -28,7 +28,7 @@ Filter state with what the policies of a request ask for, one JSON text. ``slots
 for another header or claim changes filters, and no listener.
 """
 WHO = "authz"
-"""First key of every line, in the alphabet too: by it a line is told from another's, and found within a torn one."""
+"""First key of every line, in the alphabet too: it tells our lines from others, and finds one within a torn line."""
 HTTP_RBAC, TCP_RBAC, JWT = "envoy.filters.http.rbac", "envoy.filters.network.rbac", "envoy.filters.http.jwt_authn"
 COMMON = "envoy.common"
 PAYLOAD, HEADER = "payload", "header"
@@ -39,8 +39,8 @@ _UNWRITABLE = frozenset(':)%"\\')
 """Characters that cannot stand in the argument of a format command."""
 _TEXT = "="
 """
-The text before each command that reads dynamic metadata. A value of one command is written with its type, for which
-Envoy 1.40 copies all metadata of the request, the token's payload included: with twenty claims that is 22,000
+The text before each command that reads dynamic metadata. A value that is one command is written with its type, for
+which Envoy 1.40 copies all metadata of the request, the token's payload included: with twenty claims that is 22,000
 instructions a field, a tenth of the whole request. Text beside other text takes 1,700.
 """
 
@@ -51,14 +51,14 @@ class Subject:
 
     workload: Workload
     proxy: str
-    """Name of the proxy, as in the mesh: by it records are counted."""
+    """Name of the proxy, as in the mesh: records are counted by it."""
     listener: str
     """``stat_prefix`` of the connection manager or TCP proxy, so that records can be compared with its counters."""
     is_gateway: bool = False
     asked: Asked | None = field(default_factory=Asked)
     """What the policies ask for, for filters that stand in the listener; None: the filters in its slots tell it."""
     query_values: tuple[str, ...] = ()
-    """Query parameters whose values are recorded (setting ``audit_query_values``); of others nothing is logged."""
+    """Query parameters whose values are recorded (setting ``audit_query_values``); nothing of others is logged."""
 
     def who(self) -> str:
         """The constant facts as one text, the same in both carriers."""
@@ -81,7 +81,7 @@ def http_file_log(path: str, subject: Subject) -> Config:
 
 
 def tcp_file_log(path: str, subject: Subject) -> Config:
-    """The access log of a TCP proxy; connections that network RBAC closes are in it too."""
+    """The access log of a TCP proxy; connections that network RBAC closes are in it as well."""
     return _file(path, {**_shared(subject), **_tcp_fields(subject.asked or Asked())})
 
 
@@ -89,7 +89,7 @@ def denial_replies() -> Config:
     """
     ``local_reply_config``: refusals by jwt_authn, RBAC and ext_authz tell their decision id, which is the request id.
 
-    An upstream's own 401 or 403 is no local reply and stays as it is. jwt_authn refuses with 401, or 403 for an
+    An upstream's own 401 or 403 is not a local reply and stays as it is. jwt_authn refuses with 401, or 403 for an
     audience; ext_authz with any status and the flag UAEX.
     """
     refused: list[Json] = [

@@ -1,8 +1,8 @@
 """
 Which filters a proxy runs, by its own statistics, and which the state directory holds for it.
 
-Envoy tells the version of each slot as ``…version_text``, which is short; its ``/config_dump`` would be megabytes. It
-says nothing there of why it refused a file: that is in its log alone.
+Envoy tells the version of each slot as ``…version_text``, which is short; its ``/config_dump`` would be megabytes.
+Neither says why it refused a file: only its log does.
 """
 
 import re
@@ -37,7 +37,7 @@ class Slot:
 
     @property
     def problem(self) -> str:
-        """The trouble, in words for people; empty without any."""
+        """What is wrong, in words for people; empty if nothing is."""
         if self.is_in_force:
             return ""
         if not self.rendered:

@@ -4,7 +4,7 @@ Slots: the places in a listener that hold a workload's filters, which come by ex
 A slot is filled with one Composite filter whose only chain is always taken, so that everything in it is replaced at
 once: no request is judged by half of a policy set, and open connections are judged by the new one at their next
 request. A filter that waits for an answer (the provider of CUSTOM policies) must be the last one of its chain, because
-Envoy 1.40 does not go on with the chain afterwards; what follows stands in the next slot.
+Envoy 1.40 does not go on with the chain afterwards; what follows goes into the next slot.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ def slot_names(mesh: MeshConfig) -> tuple[str, ...]:
     """
     The slots of every HTTP listener in a mesh, in their order: one for each provider that can be asked, and the rules.
 
-    They depend on the mesh alone, so that a changed policy changes no listener.
+    They depend only on the mesh, so that a changed policy changes no listener.
     """
     providers = sum(provider.is_usable for provider in mesh.extension_providers)
     return (*(f"authz-custom-{number + 1}" for number in range(providers)), "authz-rules")
@@ -43,8 +43,8 @@ def fill_slots(
     Distribute the filters of a workload, in Istio's order, over its slots.
 
     Args:
-        version: of ``filters_version``; each slot that may refuse puts it into filter state, for the access log. Empty:
-            nobody is told.
+        version: from ``filters_version``; each slot that may refuse puts it into filter state, for the access log.
+            Empty: nobody is told.
         asked: what the policies ask for, put into filter state as the policies of the slot see it. None: nobody is
             told.
 
@@ -65,7 +65,7 @@ def fill_slots(
 
 
 def _telling(group: Sequence[Filter], version: str, asked: Asked | None) -> list[Filter]:
-    """The filters of a slot with those that tell the access log what decided, and about what."""
+    """The filters of a slot, with those that tell the access log what decided, and on what."""
     names = [one.name for one in group]
     after = names.index(JWT_FILTER) + 1 if JWT_FILTER in names else 0
     at_once: list[tuple[str, str | Message]] = [(VERSION_STATE, version)] if version else []

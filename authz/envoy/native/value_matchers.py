@@ -24,7 +24,7 @@ _OPERATOR = re.compile(r"\{\*\*?\}")
 
 
 def quoted(text: str) -> str:
-    """Quote as RE2's users in Go do: ``re.escape`` would also escape what needs none."""
+    """Quote as RE2's users in Go do: ``re.escape`` would also escape what needs no escaping."""
     return _META.sub(r"\\\g<0>", text)
 
 
@@ -60,7 +60,7 @@ def network(value: str) -> Message:
     address = ipaddress.ip_address(address_text)
     text = str(address)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        text = f"::ffff:{address.ipv4_mapped}"  # the newest Pythons write it so, too
+        text = f"::ffff:{address.ipv4_mapped}"  # the newest Pythons write it like this, too
     return {"address_prefix": text, "prefix_len": int(length) if slash else address.max_prefixlen}
 
 
@@ -118,7 +118,7 @@ def metadata(filter_name: str, keys: tuple[str, ...], value: Json) -> Message:
 
 
 def claim(names: tuple[str, ...], values: tuple[str, ...]) -> Message:
-    """A claim that is a matching string, or a list with one (AP-60)."""
+    """A claim that is a matching string, or a list that holds one (AP-60)."""
     found = one_of([{"string_match": plain(value)} for value in values])
     either: Json = {"or_match": {"value_matchers": [{"list_match": {"one_of": found}}, found]}}
     return metadata(JWT_FILTER, (PAYLOAD, *names), either)

@@ -6,12 +6,12 @@ from authz.core.attributes import Json
 
 
 class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the fast one is not always built
-    """Repeats what stands twice: nobody wants to read anchors."""
+    """Writes out what stands twice: nobody wants to read anchors."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
 
 def as_yaml(value: Json) -> str:
-    """Write plain data as YAML that Envoy reads as it was."""
+    """Write plain data as YAML that Envoy reads back the same."""
     return str(yaml.dump(value, Dumper=_Plain, sort_keys=False, allow_unicode=True))

@@ -1,7 +1,7 @@
 """
 A CheckResponse as an HTTP answer: 200 accepts, everything else refuses.
 
-A server's error would be no refusal for an Envoy with ``failure_mode_allow`` (XA-95), and nginx knows 401 and 403 only,
+To an Envoy with ``failure_mode_allow`` a server's error is no refusal (XA-95), and nginx knows only 401 and 403,
 so a door answers with what its proxy takes for a refusal.
 """
 
@@ -12,7 +12,7 @@ from authz.core.decision import FORBIDDEN_BODY
 from authz.settings.http_doors import HttpForm
 
 HEADERS_TO_REMOVE = "x-envoy-auth-headers-to-remove"
-"""By which an Envoy is told to remove headers of the client."""
+"""The header that tells an Envoy to remove headers of the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ FORBIDDEN = HttpAnswer(403, (("content-type", "text/plain"),), FORBIDDEN_BODY.en
 
 def write_door_answer(kind: HttpForm, message: bytes, upstream_headers: frozenset[str]) -> HttpAnswer:
     """
-    Write the answer of a decision.
+    Write the answer for a decision.
 
     Args:
         message: the serialised CheckResponse.
-        upstream_headers: what the proxy takes from the answer; where nothing sets such a header it is told an empty
-            one when the client's must not survive.
+        upstream_headers: what the proxy takes from the answer; where nothing sets such a header, it is given an
+                empty one if the client's must not survive.
     """
     response = pb.CheckResponse.FromString(message)
     if response.status.code != 0:

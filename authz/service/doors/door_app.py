@@ -1,7 +1,7 @@
 """
 One door as an ASGI application: HTTP in, the check function, HTTP out.
 
-Whatever goes wrong is a refusal that the proxy understands, never an error it might take for leave to go on (CS-13).
+Whatever goes wrong is a refusal the proxy understands, never an error that it might take for leave to go on (CS-13).
 """
 
 import logging
@@ -23,7 +23,7 @@ from authz.settings.http_doors import HttpDoor
 
 _log = logging.getLogger("authz.doors")
 MAX_REMARKS = 32
-"""Different complaints that are logged; each is logged once."""
+"""How many different complaints are logged; each is logged once."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -90,7 +90,7 @@ class DoorApp:
         return answer
 
     def _caller(self, scope: Scope) -> str | None:
-        """The SPIFFE ID by which the proxy asks, empty where it has none; None when it is not answered."""
+        """The SPIFFE ID by which the proxy asks, empty where it has none; None when it may not have an answer."""
         certificate: bytes = scope.get(PEER_CERTIFICATE, b"")
         if not certificate:
             return ""

@@ -28,7 +28,7 @@ _CONNECTION = frozenset({
     "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate", "proxy-authorization",
     "proxy-connection", "te", "trailer", "trailers", "transfer-encoding", "upgrade", ":scheme",
 })  # fmt: skip
-"""Of the connection between proxy and door, or not told: nothing of the client's is in them."""
+"""Headers of the connection between proxy and door, or not passed on: nothing of the client's is in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class AskingForm:
     client: str
     """Address of the client."""
     client_is_peer: bool
-    """The last element of ``client`` is who connected; else it is whom the proxy determined (AP-40, AP-41)."""
+    """The last element of ``client`` is who connected; else it is the client that the proxy found (AP-40, AP-41)."""
     hidden: frozenset[str]
     """Headers that proxies of this form write themselves."""
     has_raw_path: bool = True
@@ -120,7 +120,7 @@ class Reader:
             target: the path with its query, as it came.
 
         Raises:
-            Misasked: a header of the form is missing or there twice, the path has not the door's prefix, or a header
+            Misasked: a header of the form is missing or there twice, the path lacks the door's prefix, or a header
                 looks like one that the proxy sets.
         """
         form = self._form
@@ -140,14 +140,14 @@ class Reader:
         self._refuse_twins(name for name, _ in pairs)
         client = facts[form.client]
         if form.client_is_peer:
-            # several elements are told by other proxies: the last is the peer, and who the client is, nobody knows
+            # with several elements, other proxies wrote them: the last is the peer, and nobody knows who the client is
             metadata = ((DIRECT_IP_METADATA, client.rpartition(",")[2].strip()), (REMOTE_IP_METADATA, ""))
         else:
             metadata = ((DIRECT_IP_METADATA, ""), (REMOTE_IP_METADATA, client.strip()))
         return DoorQuestion(message.SerializeToString(), metadata)
 
     def _refuse_twins(self, names: Iterable[str]) -> None:
-        """Many applications read ``x_subject`` as ``x-subject``, which the proxy sets or removes and this one not."""
+        """Many applications read ``x_subject`` as ``x-subject``, which the proxy sets or removes, unlike this one."""
         for name in names:
             if "_" in name and name.replace("_", "-") in self.vouched.sets:
                 raise Misasked(f"a client sent `{name.replace('_', '-')}` of `upstream_headers` with an underscore")

@@ -15,7 +15,7 @@ OK, INVALID_ARGUMENT, UNIMPLEMENTED, UNAUTHENTICATED = 0, 3, 12, 16
 
 
 class NotGrpcWeb(ValueError):
-    """A body that holds no single message; the text says why."""
+    """A body that is not a single message; the text says why."""
 
 
 def is_text(content_type: str) -> bool | None:

@@ -1,8 +1,8 @@
 """
 The doors in plain HTTP beside the gRPC port, for proxies that speak nothing else.
 
-Whoever may ask is believed what the headers of the form say. So a door is a Unix socket, loopback, or asks for a client
-certificate; anything else refuses to start.
+Whoever may ask is believed, whatever the headers of the form say. So a door is a Unix socket, loopback, or asks for a
+client certificate; anything else refuses to start.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from authz.settings.http_doors import HttpDoor
 from authz.settings.sections import Sections, TlsSettings
 
 KEEP_ALIVE_SECONDS = 3600
-"""Longer than proxies keep connections: one that closes first makes a refusal of a request."""
+"""Longer than proxies keep connections: closing first would turn a request into a refusal."""
 
 
 class OpenDoors:
@@ -83,7 +83,7 @@ def door_tls(listen: str, tls: TlsSettings) -> AdminTls | None:
     The TLS of a door: that of ``listen`` over TCP, none on a Unix socket.
 
     Raises:
-        SettingsError: others could reach the door and say what they like.
+        SettingsError: strangers could reach the door and say what they like.
     """
     if listen.startswith("unix:"):
         return None

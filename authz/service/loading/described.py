@@ -1,7 +1,7 @@
 """
 The WorkloadEntries beside the MeshConfig: who the workloads of the mesh are, whatever their sidecars say.
 
-Only identity and labels are read here. What else a description has, and may lack, concerns ``authz mesh render``.
+Only identity and labels are read here. Whatever else a description has, or lacks, concerns ``authz mesh render``.
 """
 
 from pathlib import Path

@@ -1,5 +1,5 @@
 """
-When Python looks for reference cycles, and how much is made and freed beside checks that must not wait.
+When Python looks for reference cycles, and how much is made and freed at a time beside checks that must not wait.
 
 Policies have no cycles and die by reference counting; the collector only walks them while everything stands still, half
 a microsecond for each ten objects. It is needed nevertheless, because grpcio makes a small cycle at every call.
@@ -18,20 +18,20 @@ under way do not reach the first number; by default (700) fifty do. A walk of ev
 policies that came by a reload, is due after some dozen such reloads or many millions of calls.
 """
 LOADING = (1_000, 3, 1_000_000)
-"""While policies are read: many walks of what is new, a millisecond each, and none of all there is."""
+"""While policies are read: many walks over what is new, a millisecond each, and none over everything."""
 SWITCH_SECONDS = 0.0001
 """How long a thread that loads keeps the interpreter from a check that has come; by default fifty times as long."""
 
 PARTS_AT_ONCE, REST_SECONDS = 50, 0.0002
 """
-How a large set is freed: so many parts, for a fifth of a millisecond, then a rest as long. A thread that does not rest
+How a large set is freed: so many parts, for a fifth of a millisecond, then as long a rest. A thread that does not rest
 is not interrupted by the system for some three milliseconds, whatever waits for its processor.
 """
 
 
 def settle() -> None:
     """
-    Set aside what lives now, so that no walk comes by it; for the start of the service.
+    Set aside what lives now, so that no walk passes over it; for the start of the service.
 
     Not for later: what is set aside can still die, but a cycle in it stays, and calls under way have some.
     """

@@ -4,7 +4,7 @@ Large sets of policies are read by a process of their own, so that checks do not
 Reading 10,000 policies keeps a processor busy for two seconds. In a thread, every check would wait for the interpreter
 several times; a process only needs a processor, and gives way for it. It checks and compiles everything, as
 ``validate`` does, and sends what it has read piece by piece; the server puts the pieces together and compiles what is
-asked for. What is not worth a process, like one changed document among many, is read in the calling thread.
+asked for. Whatever is not worth a process, such as one changed document among many, is read in the calling thread.
 """
 
 import logging
@@ -30,11 +30,11 @@ WORTH_BYTES = 256 * 1024
 """Files from this size on are read by a process: some six hundred policies, or a tenth of a second."""
 _MODULE = "authz.service.loading.loader_process"
 _CODE = code_digest()
-"""The code of this process, taken when it started."""
+"""The digest of this process's code, taken when it started."""
 
 
 class _NotStarted(Exception):
-    """This machine does not let the process run; says why."""
+    """This machine does not let the process run; the message says why."""
 
 
 class Loader:
@@ -81,7 +81,7 @@ class Loader:
         return snapshot
 
     def _new_bytes(self, policies: Path, mesh_file: Path | None) -> int:
-        """How much there is to be read; a new mesh concerns every policy. 0 when it cannot be told: loading tells."""
+        """How much there is to be read; a new mesh concerns every policy. 0 when that is not known yet."""
         total = directory_bytes(policies)
         if total < WORTH_BYTES or self._mesh != _mesh_digest(mesh_file):
             return total
@@ -91,7 +91,7 @@ class Loader:
             return 0
 
     def stop(self) -> None:
-        """End a process that still reads; called from another thread."""
+        """End a process that is still reading; called from another thread."""
         self._is_stopped = True
         if self._process is not None:
             self._process.kill()
@@ -158,7 +158,7 @@ def _start(command: list[str], said: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _open_memory() -> IO[bytes]:
-    """A file without a name; in memory where that exists, for a container may have nowhere to write."""
+    """A file without a name; in memory where that exists, since a container may have nowhere to write."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("authz-loader"), "w+b")
     return tempfile.TemporaryFile()

@@ -12,18 +12,18 @@ import sys
 import time
 
 TURN_SECONDS = 0.00025
-"""How long this keeps a processor from a check that has come; the system alone would let it for three milliseconds."""
+"""How long this keeps a processor from a check that has come; left alone, the system would allow three milliseconds."""
 PATIENCE = 3.0
 """
 Giving way costs a turn each time, so where all processors are busy this would hardly run, and a new DENY must not wait
 for ever: once it has taken this many times as long as its work alone, it stops giving way.
 """
 NICE = 3
-"""Then, too, a check is worth twice as much to the scheduler."""
+"""Even then a check is worth twice as much to the scheduler."""
 
 
 def gives_way(elapsed_seconds: float, used_seconds: float) -> bool:
-    """Whether a process of that age, with so much work done, still lets everybody go first."""
+    """Whether a process of that age, with that much work done, still lets everybody go first."""
     return elapsed_seconds < PATIENCE * used_seconds
 
 

@@ -1,9 +1,9 @@
 """
-The losses of a change, compared with what was in force: they look like a truncated file or a missing mount, and would
+What a change loses, compared with what was in force: it looks like a truncated file or a missing mount, and would
 allow more.
 
-A lost rule among others is a change like any; all policies or described workloads at once, or a mesh setting that is
-no longer written, are not, unless the operator says that it is meant.
+One lost rule among others is a change like any other; the loss of all policies or described workloads at once, or of a
+mesh setting that was written, is not, unless the operator says that it is meant.
 """
 
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def losses(before: Snapshot, after: Snapshot, policies: Path, mesh_file: Path | 
 
 
 def _is_lost(name: str, before: MeshConfig, after: MeshConfig) -> bool:
-    """Whether it was given, is not any more, and that makes a difference."""
+    """Whether it was given, no longer is, and that makes a difference."""
     was_given = name in before.written and name not in after.written
     return was_given and getattr(before, name) != getattr(after, name)
 

@@ -23,7 +23,7 @@ from authz.telemetry.status import ReloadStatus
 
 _log = logging.getLogger("authz.reload")
 _ATTEMPTS = 3
-"""How often a set is read anew because its mesh file has changed meanwhile."""
+"""How often a set is read again because its mesh file has changed meanwhile."""
 
 
 class Reloader:
@@ -111,10 +111,10 @@ class Reloader:
 
     def _of_one_text(self) -> Snapshot:
         """
-        Load settings and workloads of the same text of the mesh file.
+        Load settings and workloads from the same text of the mesh file.
 
-        A file that was emptied while policies were read would leave the settings of before with nobody's workload, and
-        stay refused from then on.
+        A file that was emptied while policies were read would leave the earlier settings without any workloads, and be
+        refused from then on.
         """
         for _ in range(_ATTEMPTS):
             text = text_of_mesh(self._mesh_file)
@@ -149,7 +149,7 @@ class Reloader:
 
 
 def _said(problem: Problem) -> tuple[str, str, str, str]:
-    """By what a warning is known again after a reload, in which its line may have moved."""
+    """What a warning is recognised by after a reload, in which its line may have moved."""
     return problem.code, problem.message, problem.resource, problem.path
 
 

@@ -56,8 +56,8 @@ def load_snapshot(
         mesh_file: MeshConfig in Istio's form; None means Istio's defaults.
         now: becomes ``loaded_at``.
         on_resource, memory: as in ``read_policies``.
-        allow_empty: take files without a document, and a set without a policy; never an empty mesh file, which need
-            not be named.
+        allow_empty: accept files without a document, and a set without a policy; never an empty mesh file, which need
+                not be named.
         before: as in ``compile_engine``.
 
     Raises:

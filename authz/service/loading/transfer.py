@@ -25,7 +25,7 @@ PIECE = 5
 
 
 KNOWN_PIECES = 20
-"""Pieces of files told at once, for the same reason."""
+"""Pieces of files sent at once, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Ready:
     """The process runs: from now on its end is a failure, not a machine where it cannot be started."""
 
     code: str
-    """Its ``code_digest``: a server that was replaced on disk while it runs would be sent what it does not know."""
+    """Its ``code_digest``: a server replaced on disk while it runs would otherwise be sent what it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRefused:
-    """There are errors."""
+    """The set has errors."""
 
     problems: tuple[Problem, ...]
 
@@ -133,7 +133,7 @@ def write_message(message: LoaderMessage, stream: IO[bytes]) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Writes a dataclass as a call with its fields: half the work of what dataclasses with slots do by themselves."""
+    """Writes a dataclass as a call with its fields: half the work that dataclasses with slots do by themselves."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream, pickle.HIGHEST_PROTOCOL)
@@ -194,7 +194,7 @@ def receive(stream: IO[bytes], code: str) -> Received:
     while True:
         try:
             message: LoaderMessage = pickle.load(stream)  # noqa: S301  # from our own process, over a pipe that nobody else has
-        except (EOFError, pickle.UnpicklingError):  # the latter when it was killed in the midst of a piece
+        except (EOFError, pickle.UnpicklingError):  # the latter when it was killed in the middle of a piece
             return received
         if isinstance(message, list):
             received.resources += message

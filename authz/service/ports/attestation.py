@@ -1,13 +1,13 @@
 """
 Which binary a local peer runs: path and SHA-256, read from ``/proc`` of the very process that connected.
 
-A number of a process says little: it may be another's by the time it is looked at. So the kernel is asked for the
+A process number says little: it may be another's by the time it is looked at. So the kernel is asked for the
 process itself (SO_PEERPIDFD, Linux 6.5): what is read counts only while that process lives, and as long as it lives its
 number is nobody else's. An older kernel gives the number alone; there the process must have begun before the connection
 was accepted, which leaves the moment between the two.
 
-What cannot be read is unknown, and no selector holds for it: a process that has ended, one in another namespace of
-processes, one that we may not look at (another user's, unless we are root), a binary that was deleted or replaced.
+What cannot be read is unknown, and no selector holds for it: a process that has ended, one in another PID
+namespace, one that we may not look at (another user's, unless we are root), a binary that was deleted or replaced.
 """
 
 import errno
@@ -35,7 +35,7 @@ MAX_REMEMBERED = 256
 _DIGESTS: dict[tuple[int, ...], str] = {}
 """By the file's identity and times: a file that runs cannot be written to."""
 SETTLED_SECONDS = 2.0
-"""A digest is remembered of files that did not change so recently: two changes in one tick of the clock look alike."""
+"""Digests are remembered only of files unchanged for so long: two changes in one tick of the clock look alike."""
 
 
 def boot_time() -> float:
@@ -54,7 +54,7 @@ def attest(connection: socket.socket, wanted: frozenset[str], accepted_at: float
     The credentials, and what is ``wanted`` of the binary (``path``, ``sha256``) if it can be known.
 
     Reads a whole binary the first time: not for an event loop. ``accepted_at``: ``boot_time`` when the connection came.
-    Raises OSError when the kernel says nothing of the peer at all.
+    Raises OSError when the kernel says nothing at all about the peer.
     """
     pid, uid, gid = _credentials(connection)
     peer = UnixPeer(uid, gid)
@@ -98,7 +98,7 @@ def _process(connection: socket.socket, pid: int, accepted_at: float) -> Iterato
 
 
 def _handle(connection: socket.socket, pid: int) -> tuple[int, bool]:
-    """A pidfd, and whether the kernel says that it is the peer's; else it is of whoever has that number now."""
+    """A pidfd, and whether the kernel says it is the peer's; otherwise it belongs to whoever has the number now."""
     try:
         (handle,) = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, struct.calcsize("i")))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 with the certificate of the caller, which ASGI does not tell."""
+"""uvicorn's HTTP/1.1 with the certificate of the caller, which ASGI does not pass on."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 PEER_CERTIFICATE = "authz.peer_certificate"
 """In the scope: the caller's certificate as DER; not there where none was shown."""
 PEER_IDENTITY = "authz.peer_identity"
-"""In the scope: its SPIFFE ID, empty without one; several make one that is nobody's."""
+"""In the scope: its SPIFFE ID, empty without one; several together are nobody's."""
 
 
 class CertificateProtocol(H11Protocol):

@@ -1,5 +1,5 @@
 """
-When certificates expire: those of directories, ``NAME/tls.crt``, those an authority issued, and the server's own.
+When certificates expire: those in directories (``NAME/tls.crt``), those an authority issued, and the server's own.
 
 Looked at every ten seconds in a thread; only what is new is read.
 """
@@ -18,7 +18,7 @@ from authz.telemetry.status import CertificateStatus
 _log = logging.getLogger(__name__)
 AGAIN_SECONDS = 10.0
 MAX_CERTIFICATES = 1_000
-"""The most that are read of one directory or ledger."""
+"""The most that are read from one directory or ledger."""
 GONE_SECONDS = 3600.0
 """
 This long after its end, a certificate that its authority did not renew belonged to a workload that no longer exists.
@@ -34,7 +34,7 @@ class CertificateFiles:
         """
         Args:
             places: directories of certificates, and ledgers of authorities (``issued.jsonl``).
-            own: files by the name they are shown under; None is none.
+            own: files by the name they are shown under; None where there is no file.
             clock: seconds since the epoch.
         """
         self._directories = [place for place in places if place.suffix != ".jsonl"]

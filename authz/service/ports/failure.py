@@ -1,4 +1,4 @@
-"""How an unexpected failure is told: by its place, never by a message that may quote a token or a key."""
+"""How an unexpected failure is reported: by its place, never by a message that may quote a token or a key."""
 
 from traceback import extract_tb
 

@@ -1,7 +1,7 @@
 """
 An event loop that gives way: it runs in a thread that the kernel schedules only where a processor would be idle.
 
-What records may wait; the proxies that it records may not, and a thread of the usual class keeps a woken proxy off the
+A recorder may wait; the proxies it records may not, and a thread of the usual class keeps a woken proxy off the
 processor for up to some milliseconds. An unprivileged thread cannot leave the idle class again, so the loop itself
 moves: from a thread of that class back to the main thread, whenever too much waits or the loop is starved.
 """
@@ -16,9 +16,9 @@ from typing import Any
 
 BEAT_SECONDS = 0.25
 STARVED_SECONDS = 5.0
-"""So long a saturated machine may keep the loop waiting, its administration included."""
+"""How long a saturated machine may keep the loop waiting, its administration included."""
 SHARE_SECONDS = 5.0
-"""So long, at least, the loop takes its share of the processor afterwards."""
+"""How long, at least, the loop takes its share of the processor afterwards."""
 
 
 class GivingWay:

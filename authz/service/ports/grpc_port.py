@@ -70,7 +70,7 @@ class GrpcPort:
         return f"{address.rpartition(':')[0]}:{port}" if address.rpartition(":")[2] == "0" else address
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Stop, waiting so long for the calls that run, and release the sockets."""
+        """Stop, waiting that long for running calls, and release the sockets."""
         await self._server.stop(grace_seconds)
         self._release()
 

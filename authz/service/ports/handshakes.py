@@ -1,10 +1,10 @@
 """
 TLS handshakes that a port of ours refused: counted and logged, with the reason.
 
-gRPC tells nobody of them but its own log on standard error, without the peer. So the process's standard error passes
+gRPC reports them only in its own log on standard error, without the peer. So the process's standard error passes
 through here when it has such a port: gRPC's lines about handshakes become lines of our log, all others go on as they
 are. ``GRPC_VERBOSITY=ERROR`` silences gRPC, and then nothing is counted. For HTTPS, OpenSSL is asked.
-Where Envoy terminates TLS, its statistics tell how many there were of each kind.
+Where Envoy terminates TLS, its statistics say how many there were of each kind.
 """
 
 import logging
@@ -57,7 +57,7 @@ class Handshakes:
             if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
                 handler.setStream(ours)
         self._ours = ours
-        if sys.stderr is sys.__stderr__:  # somebody else's stream is no detour
+        if sys.stderr is sys.__stderr__:  # somebody else's stream is left alone
             sys.stderr = ours
         threading.Thread(target=self._pass_on, args=(read, real), name="authz-stderr", daemon=True).start()
 
@@ -91,7 +91,7 @@ class Handshakes:
 
 
 def _words(told: str) -> str:
-    """``PEER_DID_NOT_RETURN_A_CERTIFICATE`` in words, and what follows it."""
+    """``PEER_DID_NOT_RETURN_A_CERTIFICATE`` in words, and what comes after it."""
     match = _REASON.search(told)
     if match is None:
         return told[:200]

@@ -33,7 +33,7 @@ REREAD_SECONDS = 5.0
 """The time between looks at the files of the certificate, which others renew."""
 MAX_PUBLIC_CONNECTIONS = 256
 PUBLIC_CONNECTION_SECONDS = 30.0
-"""For those who fetch what is public; they come again."""
+"""For those who fetch what is public; they will come again."""
 _LAST_SECONDS = 2
 """Connections that are still open then are cut, so that a browser cannot hold up the end of the service."""
 
@@ -61,7 +61,7 @@ class AdminTls:
 
 @dataclass(frozen=True, slots=True)
 class PortTraits:
-    """What differs between the ports in HTTP: the setting and the TLS settings in messages, and uvicorn's options."""
+    """What differs between the HTTP ports: the setting and TLS settings named in messages, and uvicorn's options."""
 
     setting: str = "admin"
     tls: str = "admin_tls"
@@ -87,7 +87,7 @@ def make_admin_server(app: Application, settings: AdminSettings) -> "AdminServer
     listen = settings.address
     if listen.startswith("unix:"):
         return AdminServer(Guard(app, judge_access(listen)), listen)
-    host_and_port(listen)  # what is no address at all is said before who may read there
+    host_and_port(listen)  # whether it is an address at all comes before who may read there
     token, tls = "", None
     if settings.token_file is not None:
         try:
@@ -112,7 +112,7 @@ def host_and_port(listen: str, setting: str = "admin") -> tuple[str, str]:
 
 
 class _Brief(H11Protocol):
-    """A connection from anywhere in the world: not one of too many, and not for long."""
+    """A connection from anywhere in the world: only so many, and not for long."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TLS gives one of these
         super().connection_made(transport)
@@ -125,7 +125,7 @@ class _Brief(H11Protocol):
 class _Hosted(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the service's: they drain it, and this goes last."""
+        """Signals belong to the service: they drain it, and this stops last."""
         yield
 
 

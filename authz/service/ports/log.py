@@ -8,7 +8,7 @@ from collections.abc import Callable
 from authz.settings.sections import LogSettings
 
 Announce = Callable[[str], None]
-"""Called with one line of progress for people, at the start and the stop."""
+"""Called with one line of progress for people, when starting and stopping."""
 _log = logging.getLogger("authz.log")
 
 

@@ -1,8 +1,8 @@
 """
-The effect of signals on a server: the same for one worker, for a supervisor with many, and for the authority.
+What signals do to a server: the same for one worker, for a supervisor with many, and for the authority.
 
 SIGTERM, SIGINT and SIGQUIT stop; USR1 and USR2 are what operators of log rotation expect of a server. Other signals
-whose default would end the process are said and change nothing.
+whose default would end the process are logged and change nothing.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _NAMES = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGSTKFLT", "SIGXCPU")
 ENDING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
-"""Signals that end a process which does not know them, and that nobody means so; some systems lack some of them."""
+"""Signals that end a process which does not handle them, which nobody means; some systems lack some of them."""
 
 OnSignal = Callable[[], object]
 
@@ -29,7 +29,7 @@ def on_signals(
 
     Args:
         stop: for each of ``STOPPING``, every time it comes.
-        others: what further signals do, and those of ``STOPPING`` that stop nothing here.
+        others: what further signals do, and those of ``STOPPING`` that do not stop anything here.
         say: called with one line for a signal that changes nothing.
         leave: signals whose default stays.
     """
@@ -44,7 +44,7 @@ def on_signals(
 
 
 def ignore_ending(leave: tuple[signal.Signals, ...] = ()) -> None:
-    """Let signals pass that would end this process; children inherit that. For the main thread."""
+    """Ignore signals that would end this process; children inherit that. For the main thread."""
     for number in ENDING:
         if number not in leave:
             signal.signal(number, signal.SIG_IGN)

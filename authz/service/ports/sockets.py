@@ -12,7 +12,7 @@ from authz.core.errors import SettingsError
 
 @contextmanager
 def owner_alone() -> Iterator[None]:
-    """Sockets bound meanwhile are their owner's, whatever the umask gives, until their mode is set. For the start."""
+    """Sockets bound in this block are only the owner's, whatever the umask, until their mode is set. For the start."""
     before = os.umask(0o177)
     try:
         yield

@@ -32,9 +32,9 @@ CHUNK = 65536
 MAX_PEERS = 64
 """Different credentials served at once; each has a private socket. One that nobody uses makes room for another."""
 MAX_STRANGERS = 64
-"""Connections at once of those who have no entry."""
+"""The most connections at once from those who have no entry."""
 STRANGER_SECONDS = 10.0
-"""After which such a connection ends: a client that goes on asking comes again, and may have an entry then."""
+"""The time after which such a connection ends: a client that keeps asking comes again, and may have an entry then."""
 PUBLIC_SOCKET_MODE = 0o666
 """Everybody may connect: the credentials decide, not the socket's mode (XA-194)."""
 
@@ -59,7 +59,7 @@ class _Private:
 
 @dataclass(slots=True, eq=False)
 class _Connection:
-    """One relayed connection and as whom it was received."""
+    """One relayed connection, and as whom its peer was received."""
 
     task: "asyncio.Task[None]"
     wanted: frozenset[str] = frozenset()
@@ -101,7 +101,7 @@ class UnixPeers:
             raise SettingsError(f"cannot listen on `unix:{self._path}`: {error.strerror or error}") from error
 
     async def stop(self) -> None:
-        """Close the public socket and every relayed connection; a second time does nothing."""
+        """Close the public socket and every relayed connection; a second call does nothing."""
         if self._server is not None:
             self._server.close()
         connections = [connection.task for connection in self._connections]
@@ -124,7 +124,7 @@ class UnixPeers:
         """
         End the connections that would be received as somebody else by now; they come again.
 
-        To be called when entries changed: a stranger may have one, and a binary may matter that nobody looked at.
+        To be called when entries change: a stranger may have one now, and a binary may matter that nobody looked at.
         """
         wanted = self._wanted()
         for connection in self._connections:
@@ -189,7 +189,7 @@ class UnixPeers:
             inner_writer.close()
 
     async def _private_socket(self, peer: UnixPeer | None) -> _Private | None:
-        """The private socket of a peer, opened when it is the first time; None when there are too many."""
+        """The private socket of a peer, opened the first time; None when there are too many."""
         async with self._opening:
             if peer in self._private:
                 return self._private[peer]

@@ -15,5 +15,5 @@ async def first_done(work: Awaitable[object], other: Awaitable[object]) -> bool:
         return False
     finally:
         for task in tasks:
-            task.cancel()  # does nothing to what is done
+            task.cancel()  # does nothing to what is already done
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,7 +15,7 @@ def worker_count(settings: Settings) -> int:
 
 def worker_address(listen: str, index: int) -> str:
     """
-    The address of one of several workers: they count on from the address given, which is the first one's.
+    The address of one of several workers: they count up from the address given, which is the first worker's.
 
     ``127.0.0.1:9191``, ``:9192``; ``run/authz-0.sock``, ``run/authz-1.sock``; ``authz.sock``, ``authz-1.sock``;
     ``unix-abstract:authz``, ``authz-1``. A port chosen by the system is each worker's own.

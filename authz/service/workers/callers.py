@@ -17,7 +17,7 @@ def caller_identity(headers: Iterable[tuple[bytes, bytes]]) -> str:
     The identity by which the caller asks, as the hosting Envoy saw it; empty without mutual TLS.
 
     Envoy removes the header that a caller sends itself and, where it asks for certificates, writes its own. Several
-    identities make one that is nobody's.
+    identities together are nobody's.
     """
     for name, value in headers:
         if name == b"x-forwarded-client-cert":

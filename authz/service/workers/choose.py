@@ -10,7 +10,7 @@ def choose_server(settings: Settings) -> tuple[Settings, str]:
     Settle ``--server auto``.
 
     Returns:
-        The settings with ``envoy`` or ``grpcio``, and one line of why; the line is empty when somebody chose.
+        The settings with ``envoy`` or ``grpcio``, and one line that says why; it is empty when somebody chose.
     """
     if settings.server != "auto":
         return settings, ""

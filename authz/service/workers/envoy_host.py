@@ -1,5 +1,5 @@
 """
-The needs of a hosted worker on this machine, and the command that starts one. Envoy loads pyvoy's module, the module
+What a hosted worker needs on this machine, and the command that starts one. Envoy loads pyvoy's module, the module
 embeds the running Python, and that loads ``embedded``. The module does not bring a Python with it, so Envoy is started
 with libpython preloaded: a Python built without a shared one cannot be hosted.
 """
@@ -61,7 +61,7 @@ def embed(state: Path) -> dict[str, str]:
     aside = link.with_name(f".{link.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
     aside.symlink_to(hosting.module)
-    aside.rename(link)  # proxies that run keep the old one
+    aside.rename(link)  # running proxies keep the old one
     return hosting.environment()
 
 
@@ -129,11 +129,11 @@ def find_libpython() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class HostedAt:
-    """Where one hosting Envoy is reached and kept."""
+    """Where one hosting Envoy is reached, and where its files are."""
 
     listen: tuple[str, ...]
     directory: Path
-    """The directory of this worker alone: configuration and the administration socket."""
+    """The worker's own directory: configuration and the administration socket."""
 
     @property
     def admin_socket(self) -> Path:
@@ -162,7 +162,7 @@ def hosting_command(
         is_judged: whether the application is told the clients' certificates.
 
     Raises:
-        SettingsError: an address is none.
+        SettingsError: an address is not one.
     """
     from authz.envoy import hosting as mesh
 
@@ -218,7 +218,7 @@ async def hosted_addresses(at: HostedAt) -> tuple[str, ...]:
 
 
 async def stop_listening(at: HostedAt) -> None:
-    """Accept no more connections, and tell the others to go elsewhere with their next answer. Raises OSError."""
+    """Accept no more connections, and tell open ones, with their next answer, to go elsewhere. Raises OSError."""
     await _ask(at, "POST", "/drain_listeners?graceful&skip_exit")
 
 

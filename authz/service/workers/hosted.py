@@ -33,7 +33,7 @@ HEALTH_WATCH_PATH = f"/{HEALTH}/Watch"
 PREFIX_BYTES = 5
 """The prefix of every gRPC message: one byte that says whether it is compressed, four of its length."""
 WATCH_REPEAT_SECONDS = 30.0
-"""How often a watcher is told the same again: sending is how a vanished one is noticed."""
+"""How often a watcher is told the same thing again: a vanished one is noticed only by sending."""
 DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAUTHENTICATED = 4, 5, 8, 12, 13, 16
 
 _METADATA = {name.encode(): name for name in (REMOTE_IP_METADATA, DIRECT_IP_METADATA, "traceparent")}
@@ -56,7 +56,7 @@ class _Refused(Exception):
         self.status = status
         self.reason = reason
         self.http_status = http_status
-        """Other than 200 only for what is no gRPC call, whose sender may not know gRPC's statuses."""
+        """Other than 200 only for what is not a gRPC call, whose sender may not know gRPC's statuses."""
 
 
 class HostedServer:
@@ -105,7 +105,7 @@ class HostedServer:
         await self.stop(grace_seconds)
 
     async def stop(self, grace_seconds: float | None = None) -> None:
-        """Wait for the calls that run; None waits for none. Envoy ends what is left with its own process."""
+        """Wait that long for running calls; None does not wait. Envoy ends what is left with its own process."""
         self.health.set_serving(False)
         if self._running and grace_seconds:
             self._idle.clear()
@@ -222,7 +222,7 @@ class HostedServer:
             while event["more_body"]:
                 if size >= PREFIX_BYTES:
                     parts = [b"".join(parts)]
-                    self._expected(parts[0], scope)  # a message that is too long is refused before it is there
+                    self._expected(parts[0], scope)  # a message that is too long is refused before it has arrived
                 event = await receive()
                 if event["type"] != "http.request":
                     return None
@@ -239,7 +239,7 @@ class HostedServer:
         return body[PREFIX_BYTES:]
 
     def _expected(self, body: bytes, scope: Scope) -> int:
-        """Length of the body by its prefix."""
+        """Length of the body according to its prefix."""
         if len(body) < PREFIX_BYTES:
             raise _Refused(INTERNAL, "no message")
         if body[0]:
@@ -253,7 +253,7 @@ class HostedServer:
 
 
 def _must_be_grpc(scope: Scope) -> None:
-    """Raise _Refused for another method or content type."""
+    """Raise _Refused for any other method or content type."""
     if scope["method"] != "POST":
         raise _Refused(UNIMPLEMENTED, "gRPC is POST", 405)
     for name, value in scope["headers"]:
@@ -269,7 +269,7 @@ def _metadata(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 
 
 def _timeout(headers: Iterable[tuple[bytes, bytes]]) -> float | None:
-    """Seconds that the caller waits, by ``grpc-timeout``; None when it does not say."""
+    """Seconds that the caller will wait, by ``grpc-timeout``; None when it does not say."""
     for name, value in headers:
         if name == b"grpc-timeout" and value[:-1].isdigit() and value[-1:] in _UNITS:
             return int(value[:-1]) * _UNITS[value[-1:]]

@@ -1,5 +1,5 @@
 """
-The conversation of supervisor and worker: the order at the start, and JSON lines over a socket pair afterwards.
+The conversation between supervisor and worker: the order at the start, then JSON lines over a socket pair.
 
 No part of the server is here, so that a supervisor need not load it.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from authz.settings.settings import Settings
 
 ORDER = "_AUTHZ_WORKER"
-"""Environment variable of a worker's order; not with the prefix of settings, which it carries."""
+"""Environment variable of a worker's order; it lacks the prefix of settings, since it carries them."""
 NOT_SERVING, FINISH = "not-serving", "finish"
 REOPEN, LOG_LEVEL = "reopen", "log-level"
 
@@ -59,7 +59,7 @@ class Line:
         return cls(*await asyncio.open_connection(sock=end))
 
     def tell(self, word: str, **facts: Any) -> None:
-        """Say a word with its facts to the other side; nothing happens when that is gone."""
+        """Say a word with its facts to the other side; nothing happens when that side is gone."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps({"word": word, **facts}).encode() + b"\n")
 

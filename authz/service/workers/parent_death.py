@@ -1,4 +1,4 @@
-"""A child process that ends with its parent, even with a killed one: Linux signals it then."""
+"""A child process that ends with its parent, even if that is killed: Linux signals it then."""
 
 import ctypes
 import os

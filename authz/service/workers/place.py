@@ -1,5 +1,5 @@
 """
-One place among the workers and the process that fills it: spawned, heard over its line, drained, ended.
+One place among the workers and the process that fills it: started, heard over its line, drained, ended.
 
 The process is grpcio's worker or an Envoy that hosts one.
 """
@@ -144,7 +144,7 @@ class Worker:
         self._note()
 
     def _note(self) -> None:
-        """Ready is both: health says so, and somebody listens."""
+        """Ready means both: health says so, and somebody listens."""
         if self.is_serving and self.addresses:
             self.serving.set()
         else:
@@ -180,7 +180,7 @@ class Worker:
         await self.end(kill=self._hosting is None and not self._finished.is_set())
 
     async def end(self, *, kill: bool) -> None:
-        """End the process now: SIGTERM, and SIGKILL for one that does not listen."""
+        """End the process now: SIGTERM, and SIGKILL if it does not obey."""
         process = self.process
         if process is None or process.returncode is not None:
             return
@@ -195,7 +195,7 @@ class Worker:
 
 def _before_exec() -> None:
     """
-    In the child, see to it that it ends with the parent, and that no signal unknown to Envoy ends it, except SIGALRM.
+    In the child, ensure that it ends with the parent, and that no signal unknown to Envoy ends it, except SIGALRM.
     """
     die_with_parent()
     ignore_ending(leave=(signal.SIGALRM,))

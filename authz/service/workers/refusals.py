@@ -28,7 +28,7 @@ async def follow_refusals(directory: str) -> None:
         return
     at, before = HostedAt((), Path(directory)), dict[str, int]()
     while True:
-        with suppress(OSError, ValueError):  # it starts or ends just now
+        with suppress(OSError, ValueError):  # it is just starting or ending
             counts = await refused_handshakes(at)
             for name, count in counts.items():
                 if (more := count - before.get(name, 0)) > 0:

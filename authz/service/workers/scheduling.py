@@ -2,7 +2,7 @@
 Scheduling where a hosting Envoy and the thread that decides share a core. It does nothing outside Linux.
 
 Envoy hands every call over through a thread of the host, which needs the interpreter to do so. Woken, it would push the
-deciding thread off the core only to wait for the interpreter that this one holds, and so for every call and answer. As
+deciding thread off the core only to wait for the interpreter that this one holds, at every call and answer. As
 a batch thread it waits its turn: calls are handed over, decided and answered several at a time, with warm caches.
 """
 
@@ -22,8 +22,8 @@ async def calm_host(*, workers: bool) -> None:
     """
     Make the host's own threads batch threads, once Envoy has started them; called from the deciding thread.
 
-    A batch thread has the same share of the processor, it only does not interrupt. A machine that forbids it is left as
-    it is.
+    A batch thread has the same share of the processor, it merely does not interrupt. A machine that forbids it is left
+    as it is.
 
     Args:
         workers: Envoy's workers too. Not in a sidecar: there they carry traffic that does not wait for a decision.
@@ -46,7 +46,7 @@ async def calm_host(*, workers: bool) -> None:
 
 
 def _threads() -> dict[int, str]:
-    """Threads of this process by number, with the kernel's names; those that Envoy gave none have its own."""
+    """Threads of this process by number, with the kernel's names; those to which Envoy gave none have Envoy's own."""
     found: dict[int, str] = {}
     if not _TASKS.exists():
         return found

@@ -27,7 +27,7 @@ async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> 
     SIGUSR1 lets all workers reopen audit files, SIGUSR2 switches the log level of all to debug and back.
 
     Args:
-        giving_way: what runs this; told to begin by a server that only records.
+        giving_way: what runs this; a server that only records tells it to begin.
 
     Raises:
         LoadError, SettingsError: the start failed.

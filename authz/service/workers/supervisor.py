@@ -27,7 +27,7 @@ _log = logging.getLogger("authz.supervisor")
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 STEADY_SECONDS = 10.0
-"""A worker that lived so long is restarted at once."""
+"""A worker that lived this long is restarted at once."""
 
 
 class Supervisor:
@@ -116,7 +116,7 @@ class Supervisor:
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def roll_soon(self) -> None:
-        """Begin to roll; ignored while that is under way, and with a single worker, whose place nobody would take."""
+        """Begin to roll; ignored while rolling is under way, and with a single worker, whom nobody would replace."""
         if len(self.workers) == 1:
             self._announce("SIGHUP    changes nothing here: a single worker is not replaced, and policies are followed")
         elif self._rolling is None or self._rolling.done():
@@ -126,8 +126,8 @@ class Supervisor:
         """
         Replace the workers one after another.
 
-        The next one goes when the proxies have seen the last one healthy again. One that does not become so ends the
-        rolling: the others keep serving.
+        The next one goes when the proxies have seen the last one healthy again. If one does not become healthy, rolling
+        ends: the others keep serving.
         """
         settings = self.settings
         for worker in self.workers:
@@ -149,7 +149,7 @@ class Supervisor:
             worker.tell(word, **facts)
 
     def switch_log_level(self) -> None:
-        """Switch to debug and back, here and in all workers, those that start later included."""
+        """Switch to debug and back, here and in all workers, including those that start later."""
         level = other_log_level(self.settings.log_level)
         set_log_level(level)
         for worker in self.workers:

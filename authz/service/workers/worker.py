@@ -1,5 +1,5 @@
 """
-One worker under the supervisor: its order, the line on which the two talk, and the grpcio worker's process.
+One worker under the supervisor: its order, the line over which the two talk, and the grpcio worker's process.
 
 Both kinds of worker, grpcio's and Envoy's, are the same ``App`` and obey the same words: ``not-serving``, then
 ``finish``. A worker whose supervisor is gone ends itself.
@@ -24,14 +24,14 @@ from authz.service.workers.line import FINISH, LOG_LEVEL, NOT_SERVING, ORDER, RE
 from authz.settings.sections import LogSettings
 
 LAST_SECONDS = 30
-"""The time that a worker without a supervisor has left, whatever it is doing."""
+"""The time left to a worker without a supervisor, whatever it is doing."""
 
 
 class GuardedStdout(StreamSink):
     """
     Standard output shared by workers.
 
-    A full pipe would let a batch of one worker end up within another's line, so each holds a lock while it writes.
+    A full pipe would let a batch of one worker end up inside another's line, so each holds a lock while it writes.
     """
 
     def __init__(self, lock: int) -> None:
@@ -80,7 +80,7 @@ class SupervisedApp:
         return False
 
     async def stop(self, *, drain: bool) -> None:
-        """Stop the parts; a second time does nothing."""
+        """Stop the parts; a second call does nothing."""
         if not self._is_stopped:
             self._is_stopped = True
             self._reporting.cancel()
@@ -122,7 +122,7 @@ async def serve(order: Order) -> int:
         if not await obeying:
             signal.alarm(LAST_SECONDS)
             await worker.stop(drain=True)
-    except asyncio.CancelledError:  # told by a signal, not by the supervisor
+    except asyncio.CancelledError:  # told to by a signal, not by the supervisor
         signal.alarm(LAST_SECONDS)
         await worker.stop(drain=True)
     await line.close()

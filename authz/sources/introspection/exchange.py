@@ -1,7 +1,7 @@
 """
 One question to an introspection endpoint (RFC 7662): a token and our credentials go there, an answer comes back.
 
-Bounded in size and by the caller in time; no redirect is followed, because the credentials are for one endpoint. Every
+Bounded in size here and in time by the caller; no redirect is followed, as the credentials are for one endpoint. Every
 failure is a ``FetchError`` that holds neither token nor secret.
 """
 
@@ -41,7 +41,7 @@ async def introspect(
         request = client.build_request("POST", introspection.endpoint, data=form, headers=headers)
         try:
             response = await client.send(request, auth=credentials, stream=True)
-        except httpx.RemoteProtocolError:  # it closed a connection that was kept: the question may be asked again
+        except httpx.RemoteProtocolError:  # it closed a connection that we kept: the question may be asked again
             request = client.build_request("POST", introspection.endpoint, data=form, headers=headers)
             response = await client.send(request, auth=credentials, stream=True)
         try:
@@ -53,7 +53,7 @@ async def introspect(
 
 
 def read_secret(file: Path) -> str:
-    """Read a client secret, blanks around it cut. Raises FetchError."""
+    """Read a client secret, without the blanks around it. Raises FetchError."""
     try:
         with file.open("rb") as opened:
             secret = opened.read(MAX_SECRET_BYTES + 1).decode("utf-8").strip()
@@ -76,10 +76,10 @@ async def _body(response: httpx.Response) -> bytes:
 
 def read_answer(response: httpx.Response, body: bytes, read: ReadObject) -> TokenAnswer:
     """
-    Read an answer (RFC 7662, 2.2). Whatever is not plainly active or inactive is no answer.
+    Read an answer (RFC 7662, 2.2). Whatever is not plainly active or inactive is not an answer.
 
     Raises:
-        FetchError: another status than 200, another type than JSON, or no boolean ``active``.
+        FetchError: a status other than 200, a type other than JSON, or no boolean ``active``.
     """
     if response.status_code == 401:
         raise FetchError("status 401: the endpoint does not accept our client id and secret")

@@ -1,9 +1,9 @@
 """
-Issuers asked about their tokens, and what they said, remembered (RFC 7662).
+Issuers that are asked about their tokens, and what they said, remembered (RFC 7662).
 
 An active token is believed as long as its issuer's entry says and never beyond its ``exp``; one that is not active is
-refused for a while unasked. Requests with one token share one question. An endpoint that fails again and again is left
-alone for a while, and its tokens are refused meanwhile. Tokens are kept as digests.
+refused for a while without asking. Requests with one token share one question. An endpoint that fails again and again
+is left alone for a while, and its tokens are refused meanwhile. Tokens are kept as digests.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from authz.sources.keys.http_proxy import NO_PROXIES, Proxies
 
 _log = logging.getLogger("authz.introspection")
 MAX_REMEMBERED = 10_000
-"""Active tokens, and as many others, so that a flood of invented ones drives out no good one."""
+"""The most active tokens, and as many others, so that a flood of invented ones drives out no good one."""
 MAX_UNDER_WAY = 64
 """Questions to one endpoint at once; others wait within their time."""
 FAILURES_TO_OPEN = 5
@@ -65,11 +65,11 @@ class _Endpoint:
     in_a_row: int = 0
     closed_until: float = 0.0
     is_tried: bool = False
-    """One question is under way that finds out whether it answers again."""
+    """A question is under way that will show whether it answers again."""
 
 
 class _Memory:
-    """A bounded memory of answers with an end each."""
+    """A bounded memory of answers, each with an end."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[_Key, tuple[TokenAnswer, float]] = OrderedDict()
@@ -107,7 +107,7 @@ class Introspector:
             read: reads a JSON object; ValueError refuses it.
             clock: seconds since the epoch.
             ca_bundles: PEM file by issuer; such an endpoint is verified by this bundle only.
-            proxies: by which endpoints beyond this machine are reached.
+            proxies: those through which endpoints beyond this machine are reached.
         """
         self._read = read
         self._clock = clock
@@ -150,7 +150,7 @@ class Introspector:
         try:
             async with asyncio.timeout(introspection.timeout_seconds):
                 await endpoint.slots.acquire()
-        except TimeoutError:  # somebody sends more tokens than it can be asked about: that is no fault of the endpoint
+        except TimeoutError:  # somebody sends more tokens than it can be asked about: that is not the endpoint's fault
             endpoint.failures += 1
             endpoint.is_tried = False
             return TokenAnswer(error=f"{introspection.issuer} is being asked about too many tokens")
@@ -200,7 +200,7 @@ class Introspector:
         return TokenAnswer(error=f"{issuer} does not say: {why}")
 
     def status(self) -> tuple[IntrospectionState, ...]:
-        """Tell how every issuer is doing that was asked."""
+        """Say how every issuer that was asked is doing."""
         return tuple(
             IntrospectionState(one.introspection.issuer, one.hits, one.misses, one.refusals, one.failures, one.error)
             for one in self._endpoints.values()
@@ -240,7 +240,7 @@ def _key(question: TokenQuestion) -> _Key:
 
 
 def _believed_until(claims: Mapping[str, object], now: float, introspection: Introspection) -> float:
-    """At most the time of the entry, never beyond ``exp``; one that is over is judged anew, soon."""
+    """At most the time of the entry, never beyond ``exp``; one that is over is soon judged again."""
     until, expires = now + introspection.max_age_seconds, claims.get("exp")
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not expires:
         return until

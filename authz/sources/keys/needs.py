@@ -18,7 +18,7 @@ class KeyNeed:
 
 
 def key_needs(rules: Iterable[JwtRule]) -> dict[str, KeyNeed]:
-    """Find what has to be fetched for the rules; inline sets need nothing, nor an issuer that is asked instead."""
+    """Find what has to be fetched for the rules; inline sets need nothing, nor does an issuer that is asked instead."""
     needs: dict[str, KeyNeed] = {}
     for rule in rules:
         if rule.jwks or rule.is_asked_only:
