@@ -2,8 +2,8 @@
 Speed of ``authz replay`` beside the road of ``authz check`` with the same records: ``python -m benchmarks.replay``.
 
 Both read the same file in one process and on one core, in turns: the machine may be anybody's, so the ratio counts. The
-trail is Bookinfo's, with its policies: most requests are like others, a share have an id in their path that no other has.
-Each side says how many records would be allowed, and they must agree.
+trail is Bookinfo's, with its policies: most requests are like others, a share have an id in their path of their own.
+Each side says for how many records the answer stays; for some the record lacks a claim, which ``check`` is told here.
 """
 
 import argparse
@@ -68,9 +68,7 @@ def requests(loaded: Loaded, number: int, unique: float) -> Iterator[AttributeCo
             subject = f"user-{chance.randrange(2000)}"
             claims: dict[str, Any] = {"iss": issuer, "sub": subject, "roles": ["reader"]}
             token = Token(claims, issuer, subject, "k1", "0" * 8, None, "istio-system/demo-issuer/0")
-            attributes = replace(
-                attributes, authentication=Authentication(AuthenticationOutcome.ACCEPTED, token)
-            )
+            attributes = replace(attributes, authentication=Authentication(AuthenticationOutcome.ACCEPTED, token))
         yield attributes
 
 

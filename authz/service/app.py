@@ -133,7 +133,12 @@ class App:
         self.doors = OpenDoors(parts, self.function, self.questions.ask, judge_caller, clock)
         self.streams = stream_server(parts, stream.take, self._tls, judge_caller, clock) if stream is not None else None
         self.reloader = Reloader(
-            parts.policies.path, parts.policies.mesh, self._put_in_force, clock, allow_empty=parts.policies.allow_empty
+            parts.policies.path,
+            parts.policies.mesh,
+            self._put_in_force,
+            clock,
+            allow_empty=parts.policies.allow_empty,
+            archive=parts.policies.archive,
         )
         self.is_draining = False
         self.admin: AdminServer | None = None

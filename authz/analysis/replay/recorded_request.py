@@ -30,8 +30,10 @@ BEFORE_TOKENS = frozenset({"peer-authentication", "custom"})
 """Stages that refuse before a token is looked at (EV-1)."""
 MTLS = "source.mtls"
 """Beside the keys of policies: whether there was an identity at all."""
-Described = Mapping[tuple[str, str], tuple[Workload, bool]]
-"""Workloads of a mesh description by (namespace, name), each with whether it is a gateway."""
+GATEWAY = "destination.gateway"
+"""Whether the proxy is a gateway, to which PeerAuthentication does not apply (PA-14)."""
+Described = Mapping[tuple[str, str], Workload]
+"""Workloads of a mesh description by (namespace, name)."""
 
 _IDENTITY_KEYS = ("source.principal", "source.namespace", "source.serviceAccount", "source.trustDomain")
 _HEADERS, _CLAIMS = "request.headers[", "request.auth.claims["
@@ -101,13 +103,15 @@ def read_recorded(record: Record, described: Described) -> RecordedRequest | Non
     """
     Read a record as ``audit.query`` finds it; None when it does not tell of a whole decision.
 
-    The labels, account and kind that ``described`` has for a workload count in place of the record's.
+    The labels and the account that ``described`` has for a workload count in place of the record's.
     """
     source, destination = record.get("source"), record.get("destination")
     if not isinstance(source, dict) or not isinstance(destination, dict):
         return None
     lacking: set[str] = set()
-    workload, is_gateway, has_labels = _workload(destination, described)
+    workload, has_labels = _workload(destination, described)
+    if not isinstance(destination.get("gateway"), bool):
+        lacking.add(GATEWAY)
     http, known_headers = _http(record.get("request"), lacking)
     port, sni = destination.get("port", ""), record.get("sni", "***")
     if isinstance(sni, str) and not is_whole(sni):
@@ -120,7 +124,7 @@ def read_recorded(record: Record, described: Described) -> RecordedRequest | Non
             workload,
             _address(destination, "ip", "destination.ip", lacking),
             port if isinstance(port, int) else UNKNOWN,
-            is_gateway=is_gateway,
+            is_gateway=destination.get("gateway") is True,
         ),
         http,
         sni if isinstance(sni, str) else UNKNOWN,
@@ -199,17 +203,17 @@ def _address(part: dict[str, Json], name: str, key: str, lacking: set[str]) -> s
     return str(value)
 
 
-def _workload(destination: dict[str, Json], described: Described) -> tuple[Workload, bool, bool]:
-    """The workload, whether it is a gateway, and whether its labels are known."""
+def _workload(destination: dict[str, Json], described: Described) -> tuple[Workload, bool]:
+    """The workload, and whether its labels are known."""
     name, namespace = _text(destination.get("workload")), _text(destination.get("namespace"))
     found = described.get((namespace, name))
     if found is not None:
-        return *found, True
+        return found, True
     labels, account = destination.get("labels"), _text(destination.get("service_account"))
     pairs = labels.items() if isinstance(labels, dict) else ()
     whole = frozenset((label, str(value)) for label, value in pairs if is_whole(label) and is_whole(value))
     has_labels = isinstance(labels, dict) and len(whole) == len(labels) < MOST_LABELS
-    return Workload(namespace, whole, account, name), destination.get("gateway") is True, has_labels
+    return Workload(namespace, whole, account, name), has_labels
 
 
 def _http(request: Json, lacking: set[str]) -> tuple[HttpRequest | None, frozenset[str]]:

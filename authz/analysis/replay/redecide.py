@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from authz.analysis.replay.bounds import BoundedPolicies
-from authz.analysis.replay.recorded_request import BEFORE_TOKENS, MTLS, RecordedAnswer, RecordedRequest
+from authz.analysis.replay.recorded_request import BEFORE_TOKENS, GATEWAY, MTLS, RecordedAnswer, RecordedRequest
 from authz.core.attributes import (
     NOT_AUTHENTICATED,
     AttributeContext,
@@ -61,8 +61,11 @@ def decide_again(bounded: BoundedPolicies, request: RecordedRequest, then: Then)
     lacking = frozenset(key for key in bounded.asked if request.lacks(key))
     policies = bounded.exact
     mode = peer_mode(policies, request.attributes.destination)
-    if request.lacks(MTLS) and mode is not MtlsMode.PERMISSIVE:
-        return DecidedAgain(None, (MTLS,))
+    if mode is not MtlsMode.PERMISSIVE:
+        if request.lacks(MTLS):
+            return DecidedAgain(None, (MTLS,))
+        if request.lacks(GATEWAY) and (mode is MtlsMode.DISABLE or not request.attributes.is_mtls):
+            return DecidedAgain(None, (GATEWAY,))
     token = _standing(policies.jwt_rules, request, then)
     if token is None:
         lacking |= {key for key in bounded.asked if key.startswith("request.auth.")}
