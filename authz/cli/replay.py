@@ -121,8 +121,6 @@ def _prepared(asked: Asked, archive: Path | None) -> Replay:
     loaded = policy_files.load(asked.policies, asked.mesh)
     asked.version = loaded.engine.version
     asked.engine = loaded.engine
-    for problem in loaded.problems:
-        out.remark(str(problem))
     return Replay(lambda version: loaded.engine, described, then)
 
 

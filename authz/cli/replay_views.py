@@ -49,7 +49,7 @@ def print_text(report: ReplayReport, asked: Asked) -> None:
             out.say(f"    {_new(asked)} {group.key.now}")
             out.say(f"    {_span(group)}, for example {group.example}")
             for told in commands(group, asked):
-                out.say("    " + told.replace("\n", "\n    "))
+                out.say(f"    {told}")
         _rest(groups)
     _print_unsaid(report)
 
@@ -118,13 +118,14 @@ def commands(group: Group, asked: Asked) -> Iterator[str]:
     policies = asked.engine.for_workload(group.request.attributes.destination.workload)
     custom = policies.http.custom if group.request.attributes.http is not None else policies.tcp.custom
     names = [one.provider.name for one in custom if one.provider is not None]
-    yield check_command(
+    command = check_command(
         policies,
         _with_audience(group.request, asked.engine),
         policy_paths=asked.policies,
         mesh_path=asked.mesh or "",
         answers={name: "deny" if name == group.request.provider else "allow" for name in names},
     )
+    yield command.replace(" \\\n  ", " ")
 
 
 def _with_audience(request: RecordedRequest, engine: Engine) -> AttributeContext:

@@ -195,6 +195,8 @@ class Replay:
             again = DecidedAgain(None, (LABELS,))
         else:
             again = decide_again(alike.bounded, request, self._then(request, alike))
+            if again.answer is None and not self.is_as_of and request.version == alike.bounded.exact.version:
+                again = DecidedAgain(then)  # the same policies, whatever the facts were
         if again.answer is None:
             key = GroupKey(Outcome.UNSAID, name, facts=again.facts, rules=again.rules)
             return self._of(key, request), False
