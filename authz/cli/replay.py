@@ -90,7 +90,7 @@ def command(
     with WithoutCollector(for_good=True):
         asked = Asked(audit, policies, mesh, as_of)
         replay = _prepared(asked, archive)
-        replay.take_all(_watched(found.record for found in find(_files(audit), wanted, skipped)))
+        replay.take_all(watched(found.record for found in find(trail_files(audit), wanted, skipped)))
     report = replay.report()
     if skipped.lines:
         out.remark(f"{out.count(skipped.lines, 'line')} skipped, no records: {', '.join(skipped.places)}")
@@ -107,8 +107,7 @@ def command(
 
 def _prepared(asked: Asked, archive: Path | None) -> Replay:
     """Load what decides. Raises LoadError, OSError."""
-    mesh_file = Path(asked.mesh) if asked.mesh else None
-    described = {(one.namespace, one.name): one for one in _named(described_workloads(mesh_file))}
+    described = described_by(asked.mesh)
     kept = Archive(archive) if archive is not None else None
 
     @lru_cache(maxsize=_KEPT)
@@ -124,11 +123,14 @@ def _prepared(asked: Asked, archive: Path | None) -> Replay:
     return Replay(lambda version: loaded.engine, described, then)
 
 
-def _named(workloads: Iterable[Workload]) -> Iterator[Workload]:
-    return (workload for workload in workloads if workload.name)
+def described_by(mesh: str | None) -> dict[tuple[str, str], Workload]:
+    """The workloads of a mesh description by (namespace, name); none without one. Raises LoadError."""
+    workloads = described_workloads(Path(mesh) if mesh else None)
+    return {(one.namespace, one.name): one for one in workloads if one.name}
 
 
-def _files(paths: Iterable[Path]) -> list[Path]:
+def trail_files(paths: Iterable[Path]) -> list[Path]:
+    """The files of trails, each once and the oldest first. Raises ClickException when there is none."""
     files = [file for path in paths for file in audit_files(path)]
     if not files:
         raise click.ClickException(f"no audit file in {', '.join(map(str, paths))}")
@@ -142,7 +144,7 @@ def _is_change(report: ReplayReport, *, as_of: bool, strict: bool) -> bool:
     return bool(report.count(*outcomes)) or (strict and report.assumed > 0)
 
 
-def _watched(records: Iterable[Record]) -> Iterator[Record]:
+def watched(records: Iterable[Record]) -> Iterator[Record]:
     """The records, counted on a terminal's stderr while they pass."""
     if not out.is_terminal():
         yield from records

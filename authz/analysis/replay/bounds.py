@@ -22,7 +22,10 @@ class BoundedPolicies:
         rules = [rule for sets in (policies.http, policies.tcp) for rule in rules_of(_enforced(sets))]
         self.exact = _with(policies, _enforced(policies.http), _enforced(policies.tcp))
         """What decides when nothing is lacking."""
-        self.keys_by_rule = {rule.reference.name: keys_of(rule) for rule in rules}
+        self.keys_by_rule: dict[str, frozenset[str]] = {}
+        for rule in rules:  # for HTTP and for TCP, where it has fewer (AP-68)
+            name = rule.reference.name
+            self.keys_by_rule[name] = self.keys_by_rule.get(name, frozenset()) | keys_of(rule)
         self.asked = frozenset(key for keys in self.keys_by_rule.values() for key in keys)
         """Keys of all attributes that some rule asks for."""
         self._known: dict[frozenset[str], tuple[WorkloadPolicies, WorkloadPolicies]] = {}

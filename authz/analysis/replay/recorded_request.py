@@ -235,6 +235,7 @@ def _http(request: Json, lacking: set[str]) -> tuple[HttpRequest | None, frozens
             whole = is_whole(values[name].partition("?")[0]) and len(values[name]) <= LONGEST
         if not whole:
             lacking.add(key)
+            values[name] = "/" if name == "path" else ""  # what begins with no slash is refused before any rule (RA-9)
         elif name != "path" or "…" not in values[name]:
             headers[header] = (values[name],)
     agent = request.get("user_agent")
@@ -250,7 +251,7 @@ def _token(token: Json, lacking: set[str]) -> Token | None:
         return None
     issuer, subject = token.get("issuer"), token.get("subject")
     for value, claim in ((issuer, "iss"), (subject, "sub")):
-        if not is_whole(value):
+        if not value or not is_whole(value):  # what is empty may also not have been there
             lacking.update((f"request.auth.claims[{claim}]", "request.auth.principal"))
     claims: dict[str, Json] = {name: v for name, v in (("iss", issuer), ("sub", subject)) if v and is_whole(v)}
     return Token(claims, _text(issuer), _text(subject), rule=_text(token.get("rule")))
