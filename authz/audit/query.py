@@ -5,6 +5,7 @@ Broken lines are skipped and counted: a file whose writer was killed must still 
 """
 
 import gzip
+import io
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from authz.audit.file_sink import rotated_at, rotated_files
 from authz.core.attributes import read_field
@@ -149,9 +150,10 @@ def _open(file: Path) -> IO[bytes]:
     if file != STDIN:
         return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")  # type: ignore[return-value]  # GzipFile is one
     stream = sys.stdin.buffer
-    peek = getattr(stream, "peek", None)
-    is_packed = peek is not None and peek(2)[:2] == b"\x1f\x8b"
-    return gzip.open(stream, "rb") if is_packed else stream  # type: ignore[return-value]  # GzipFile is one
+    if not isinstance(stream, io.BufferedReader):
+        stream = io.BufferedReader(cast(io.RawIOBase, stream))  # whatever stands in its place can be read
+    is_packed = stream.peek(2)[:2] == b"\x1f\x8b"
+    return gzip.open(stream, "rb") if is_packed else stream
 
 
 def read_record(line: bytes) -> Record | None:

@@ -26,7 +26,7 @@ def place_of(record: Mapping[str, Any]) -> tuple[object, ...]:
         destination.get("namespace"),
         destination.get("workload"),
         destination.get("service_account"),
-        tuple(labels.items()) if labels else labels,
+        None if labels is None else tuple(labels.items()),
         destination.get("gateway"),
     )
 

@@ -14,6 +14,8 @@ from authz.analysis.replay.path_templates import Use
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/_.-]*")
 _WORDS = frozenset("y n yes no true false on off null".split())  # noqa: SIM905  # read as a list of words
+_NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+MAX_LABEL_VALUE = 63
 NOBODY = "callers without an identity"
 
 
@@ -32,7 +34,7 @@ def anonymous_rules(observed: Observed, min_count: int) -> list[str]:
         f"{called.workload.namespace}/{_name(called)}"
         for called in sorted(observed.called.values(), key=_order)
         for caller in called.callers.values()
-        if caller.count >= min_count and not caller.principal and not _principals(caller) and called.has_labels
+        if caller.count >= min_count and not caller.principal and not _principals(caller) and not _unselectable(called)
     ]
 
 
@@ -68,8 +70,9 @@ def _policy(called: Called, min_count: int, names: set[tuple[str, str]]) -> Iter
     total = sum(one.count for one in callers)
     number = f"{total} request{'s' if total > 1 else ''}" if total else "nothing but denied requests: nobody is allowed"
     yield f"# {_shown(workload.namespace) or '(no namespace)'}: {told}, {number}"
-    if not called.has_labels or not workload.namespace:
-        yield "# left out: the records do not say its labels, which a policy selects by; give the mesh description"
+    problem = _unselectable(called)
+    if problem:
+        yield f"# left out: {problem}"
         for caller in callers:
             yield f"#   {_who(caller)}: {_counted(caller)}"
         return
@@ -96,6 +99,17 @@ def _policy(called: Called, min_count: int, names: set[tuple[str, str]]) -> Iter
             yield f"  # left out, {why}: {_who(caller)}, {_counted(caller)}"
             if not caller.problem:
                 yield from (f"  # {line}" for line in _rules(caller) if not line.startswith("#"))
+
+
+def _unselectable(called: Called) -> str:
+    """Why no policy can be for a workload; empty when one can."""
+    if not called.has_labels:
+        return "the records do not say its labels, which a policy selects by; give the mesh description"
+    if not _NAMESPACE.fullmatch(called.workload.namespace):
+        return "the records do not say its namespace"
+    if any(not name or "*" in name + value or len(value) > MAX_LABEL_VALUE for name, value in called.workload.labels):
+        return "its labels cannot stand in a selector (VA-3)"
+    return ""
 
 
 def _rules(caller: Caller) -> Iterator[str]:

@@ -75,7 +75,7 @@ class PathTemplates:
         yield from sorted([*found, *self._odd.items()], key=lambda one: one[0])
 
     def _add_odd(self, path: str, use: Use) -> None:
-        is_wild = path.startswith("*") or path.endswith("*") or "{*}" in path or "{**}" in path
+        is_wild = path.startswith("*") or path.endswith("*") or "{" in path or "}" in path  # VA-26
         known = self._odd.get(path)
         if is_wild or (known is None and len(self._odd) >= MAX_ODD):
             self.unwritten += 1

@@ -231,7 +231,7 @@ def _http(request: Json, lacking: set[str]) -> tuple[HttpRequest | None, frozens
         value = request.get(name)
         values[name] = _text(value)
         whole = is_whole(value)
-        if not whole and name == "path":
+        if not whole and name == "path" and isinstance(value, str):
             whole = is_whole(values[name].partition("?")[0]) and len(values[name]) <= LONGEST
         if not whole:
             lacking.add(key)

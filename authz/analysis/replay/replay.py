@@ -130,10 +130,7 @@ class Replay:
 
     def take(self, record: Record) -> None:
         """Decide one record again, or count it with those that are alike."""
-        try:
-            group, is_assumed = self._group(record)
-        except (AttributeError, KeyError, TypeError):  # a part is not what it should be
-            group, is_assumed = self._of(GroupKey(Outcome.UNSAID, "", facts=(_WHOLE,)), None), False
+        group, is_assumed = self._group(record)
         self.records += 1
         self.assumed += is_assumed
         group.count += 1
@@ -152,14 +149,26 @@ class Replay:
         return ReplayReport(self.records, tuple(groups), self.assumed)
 
     def _group(self, record: Record) -> tuple[Group, bool]:
-        place = place_of(record)
-        alike = self._prepared.get(place)
+        try:
+            place = place_of(record)
+            alike = self._prepared.get(place)
+        except (AttributeError, KeyError, TypeError):  # a part is not what it should be
+            return self._broken()
         if alike is None:
-            alike = self._prepare(place, record)
-        if alike is None:
-            return self._of(GroupKey(Outcome.NOT_KEPT, "", facts=(str(place[0]),)), None), False
-        key = alike.key(record)
-        found = alike.known.get(key)
+            request = read_recorded(record, self.described)
+            if request is None:
+                return self._broken()
+            engine = self.engine_of(str(place[0]))
+            if engine is None:
+                return self._of(GroupKey(Outcome.NOT_KEPT, "", facts=(str(place[0]),)), None), False
+            if len(self._prepared) >= MAX_WORKLOADS:
+                self._prepared.clear()
+            alike = self._prepared[place] = AlikeRequests(engine, request.attributes.destination.workload)
+        try:
+            key = alike.key(record)
+            found = alike.known.get(key)
+        except (AttributeError, KeyError, TypeError):
+            return self._broken()
         if found is None:
             found = self._decide(alike, record)
             self._remembered += 1
@@ -170,22 +179,13 @@ class Replay:
             alike.known[key] = found
         return found
 
-    def _prepare(self, place: tuple[object, ...], record: Record) -> _Alike | None:
-        engine = self.engine_of(str(place[0]))
-        request = read_recorded(record, self.described)
-        if request is None:
-            raise TypeError("not the record of a whole decision")
-        if engine is None:
-            return None
-        if len(self._prepared) >= MAX_WORKLOADS:
-            self._prepared.clear()
-        alike = self._prepared[place] = AlikeRequests(engine, request.attributes.destination.workload)
-        return alike
+    def _broken(self) -> tuple[Group, bool]:
+        return self._of(GroupKey(Outcome.UNSAID, "", facts=(_WHOLE,)), None), False
 
     def _decide(self, alike: _Alike, record: Record) -> tuple[Group, bool]:
         request = read_recorded(record, self.described)
         if request is None or request.answer.effect not in ("allow", "deny"):
-            return self._of(GroupKey(Outcome.UNSAID, "", facts=(_WHOLE,)), None), False
+            return self._broken()
         workload = request.attributes.destination.workload
         name = f"{workload.namespace}/{workload.name or workload.service_account or '?'}"
         then = request.answer

@@ -13,7 +13,7 @@ from authz.analysis.replay.replay import CHANGES, Outcome, Replay, ReplayReport
 from authz.audit.omissions import RecordRules
 from authz.audit.writer import RecordWriter
 from authz.core import resources as r
-from authz.core.attributes import AttributeContext, Token, Workload
+from authz.core.attributes import NOT_AUTHENTICATED, AttributeContext, Token, Workload
 from authz.core.compiler import compile_engine
 from authz.core.decided import Offer, Record
 from authz.core.decision import Decision
@@ -49,13 +49,13 @@ def judged(
 ) -> tuple[AttributeContext, Decision]:
     """Decide as the service does: without token rules there are no tokens."""
     policies = by.for_workload(attributes.destination.workload)
-    return decide(policies, attributes, lambda a, rules: a.authentication if rules else build.NOT_AUTHENTICATED, ask)
+    return decide(policies, attributes, lambda a, rules: a.authentication if rules else NOT_AUTHENTICATED, ask)
 
 
 def recorded(by: Engine, attributes: AttributeContext, number: int = 0, redact: tuple[str, ...] = ()) -> Record:
     seen, decision = judged(by, attributes)
     if not by.for_workload(attributes.destination.workload).jwt_rules:
-        seen = replace(seen, authentication=build.NOT_AUTHENTICATED)
+        seen = replace(seen, authentication=NOT_AUTHENTICATED)
     record: Record = json.loads(RecordWriter().write(Offer(seen, decision, f"d-{number}", 1.7e9 + number, 5e-5)))
     return RecordRules.parse(redact).redact(record)
 
@@ -82,6 +82,16 @@ def with_issuer(attributes: AttributeContext) -> AttributeContext:
     )
 
 
+REDACTIONS = st.sampled_from(
+    [
+        (),
+        ("$.source.ip",),
+        ("$.source.principal:hash",),
+        ("$.request.path:remove", "$.sni"),
+        ("$.request.*",),
+        ("$.token.subject",),
+    ]
+)
 POLICIES = st.tuples(st.lists(RULES, max_size=4), st.lists(RULES, max_size=2))
 
 
@@ -91,8 +101,7 @@ def set_of(rules: tuple[list[r.Rule], list[r.Rule]], version: str) -> Engine:
 
 
 @settings(max_examples=150)
-@given(POLICIES, POLICIES, st.lists(REQUESTS, min_size=1, max_size=3), st.sampled_from([(), ("$.source.ip",),
-       ("$.source.principal:hash",), ("$.request.path:remove", "$.sni"), ("$.request.*",), ("$.token.subject",)]))  # fmt: skip
+@given(POLICIES, POLICIES, st.lists(REQUESTS, min_size=1, max_size=3), REDACTIONS)
 def test_what_is_said_is_what_deciding_the_request_says(
     then: tuple[list[r.Rule], list[r.Rule]],
     now: tuple[list[r.Rule], list[r.Rule]],
@@ -150,7 +159,7 @@ OPEN = engine(version="old")
         ((RED,), {}, (), (), ()),  # another rule admits it, whatever the header was
         ((policy(when("request.headers[x-team]", "red"), action=DENY),), {}, (), ("request.headers[x-team]",),
          ("shop/p/0",)),
-        ((policy(when("request.headers[user-agent]", "curl/8")),), {"headers": {"user-agent": ("curl/8",)}}, (), (), ()),
+        ((policy(when("request.headers[user-agent]", "x")),), {"headers": {"user-agent": ("x",)}}, (), (), ()),
         ((policy(when("request.headers[host]", "api.example.com")),), {}, (), (), ()),
         ((policy(when("request.headers[:path]", "/a?x=1")),), {"path": "/a?x=1"}, (), ("request.headers[:path]",),
          ("shop/p/0",)),
@@ -187,7 +196,9 @@ CLAIMS: dict[str, Any] = {"iss": "i", "sub": "a", "g": "x"}
 
 
 def jwt(issuer: str = "i", **fields: Any) -> r.RequestAuthentication:
-    return r.RequestAuthentication(r.Metadata("jwt", "shop"), jwt_rules=(r.JwtRule(issuer, name="shop/jwt/0", **fields),))
+    return r.RequestAuthentication(
+        r.Metadata("jwt", "shop"), jwt_rules=(r.JwtRule(issuer, name="shop/jwt/0", **fields),)
+    )
 
 
 @pytest.mark.parametrize(
