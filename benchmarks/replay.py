@@ -19,7 +19,7 @@ from typing import Any
 
 from authz.analysis.offline.request import OfflineRequest, OfflineWorkload, passed_through, to_attributes
 from authz.analysis.replay.recorded_request import identity_of
-from authz.analysis.replay.replay import Outcome, Replay
+from authz.analysis.replay.replay import Replay, ReplayOutcome
 from authz.audit.query import RecordFilter, find
 from authz.audit.writer import RecordWriter
 from authz.cli.policy_files import Loaded, load, read_workloads
@@ -88,7 +88,7 @@ def replayed(file: Path, loaded: Loaded) -> tuple[int, int]:
     replay = Replay(lambda version: loaded.engine)
     replay.take_all(found.record for found in find([file], RecordFilter()))
     report = replay.report()
-    return report.records, report.count(Outcome.SAME)
+    return report.records, report.count(ReplayOutcome.SAME)
 
 
 def checked(file: Path, loaded: Loaded) -> tuple[int, int]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from authz.analysis.replay.replay import CHANGES, Outcome, Replay, ReplayReport
+from authz.analysis.replay.replay import CHANGES, Replay, ReplayOutcome, ReplayReport
 from authz.audit.query import STDIN, RecordFilter, Skipped, audit_files, find
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.audit import WHEN
-from authz.cli.replay_views import Asked, print_markdown, print_text, report_json
+from authz.cli.replay_views import ReplayQuestion, print_markdown, print_text, report_json
 from authz.core.attributes import Workload
 from authz.core.decided import Record
 from authz.core.engine import Engine
@@ -88,7 +88,7 @@ def command(
         raise click.UsageError("stdin (`-`) can be read only once")
     wanted, skipped = RecordFilter(since, until, workload=workload), Skipped()
     with WithoutCollector(for_good=True):
-        asked = Asked(audit, policies, mesh, as_of)
+        asked = ReplayQuestion(audit, policies, mesh, as_of)
         replay = _prepared(asked, archive)
         replay.take_all(watched(found.record for found in find(trail_files(audit), wanted, skipped)))
     report = replay.report()
@@ -105,7 +105,7 @@ def command(
     raise SystemExit(out.Exit.NO if _is_change(report, as_of=as_of, strict=strict) else out.Exit.YES)
 
 
-def _prepared(asked: Asked, archive: Path | None) -> Replay:
+def _prepared(asked: ReplayQuestion, archive: Path | None) -> Replay:
     """Load what decides. Raises LoadError, OSError."""
     described = described_by(asked.mesh)
     kept = Archive(archive) if archive is not None else None
@@ -138,9 +138,9 @@ def trail_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _is_change(report: ReplayReport, *, as_of: bool, strict: bool) -> bool:
-    outcomes = [*CHANGES, *([Outcome.OTHER_RULE] if as_of else [])]
+    outcomes = [*CHANGES, *([ReplayOutcome.OTHER_RULE] if as_of else [])]
     if strict:
-        outcomes += [Outcome.UNSAID, Outcome.NOT_KEPT]
+        outcomes += [ReplayOutcome.UNSAID, ReplayOutcome.NOT_KEPT]
     return bool(report.count(*outcomes)) or (strict and report.assumed > 0)
 
 

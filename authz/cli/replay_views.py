@@ -8,7 +8,7 @@ from pathlib import Path
 from authz.analysis.offline.command import check_command
 from authz.analysis.replay.recorded_request import RecordedRequest
 from authz.analysis.replay.redecide import attributes_with_token
-from authz.analysis.replay.replay import CHANGES, Group, Outcome, ReplayReport, group_json
+from authz.analysis.replay.replay import CHANGES, ReplayGroup, ReplayOutcome, ReplayReport, group_json
 from authz.audit.query import STDIN
 from authz.cli import terminal as out
 from authz.core.attributes import AttributeContext, Json
@@ -16,11 +16,15 @@ from authz.core.engine import Engine
 
 SHOWN = 40
 """Groups of a kind that are shown to people; JSON has all of them."""
-_STYLES = {Outcome.NEWLY_DENIED: "bold red", Outcome.NEWLY_ALLOWED: "bold yellow", Outcome.OTHER_STATUS: "bold cyan"}
+_STYLES = {
+    ReplayOutcome.NEWLY_DENIED: "bold red",
+    ReplayOutcome.NEWLY_ALLOWED: "bold yellow",
+    ReplayOutcome.OTHER_STATUS: "bold cyan",
+}
 
 
 @dataclass(slots=True)
-class Asked:
+class ReplayQuestion:
     """What the command was asked, for the commands that it names."""
 
     audit: tuple[Path, ...]
@@ -32,12 +36,12 @@ class Asked:
     """The new policies; None for those of then."""
 
 
-def print_text(report: ReplayReport, asked: Asked) -> None:
+def print_text(report: ReplayReport, asked: ReplayQuestion) -> None:
     """Print the numbers, then every change with an example, then what cannot be said."""
     out.say(_head(report, asked), "bold")
     for line in _numbers(report, asked):
         out.say(f"  {line}")
-    for outcome in (*CHANGES, *([Outcome.OTHER_RULE] if asked.is_as_of else [])):
+    for outcome in (*CHANGES, *([ReplayOutcome.OTHER_RULE] if asked.is_as_of else [])):
         groups = report.of(outcome)
         if groups:
             out.say()
@@ -54,13 +58,13 @@ def print_text(report: ReplayReport, asked: Asked) -> None:
     _print_unsaid(report)
 
 
-def print_markdown(report: ReplayReport, asked: Asked) -> None:
+def print_markdown(report: ReplayReport, asked: ReplayQuestion) -> None:
     """Print the same as Markdown, for a comment of a review."""
     out.say(f"### {_head(report, asked)}")
     out.say()
     for line in _numbers(report, asked):
         out.say(f"- {line}")
-    for outcome in (*CHANGES, *([Outcome.OTHER_RULE] if asked.is_as_of else [])):
+    for outcome in (*CHANGES, *([ReplayOutcome.OTHER_RULE] if asked.is_as_of else [])):
         groups = report.of(outcome)
         if not groups:
             continue
@@ -77,7 +81,7 @@ def print_markdown(report: ReplayReport, asked: Asked) -> None:
             )  # fmt: skip
             out.say(f"| {' | '.join(map(_cell, cells))} |")
         _rest(groups)
-    unsaid = report.of(Outcome.UNSAID, Outcome.NOT_KEPT)
+    unsaid = report.of(ReplayOutcome.UNSAID, ReplayOutcome.NOT_KEPT)
     if unsaid:
         out.say()
         out.say(f"#### Cannot be said: {_number(unsaid)}")
@@ -90,7 +94,7 @@ def print_markdown(report: ReplayReport, asked: Asked) -> None:
         _rest(unsaid)
 
 
-def report_json(report: ReplayReport, asked: Asked, skipped: int) -> dict[str, Json]:
+def report_json(report: ReplayReport, asked: ReplayQuestion, skipped: int) -> dict[str, Json]:
     """The report with the documented fields (docs/replay.md)."""
     first, last = _bounds(report)
     return {
@@ -100,15 +104,15 @@ def report_json(report: ReplayReport, asked: Asked, skipped: int) -> dict[str, J
         "skipped_lines": skipped,
         "policy_version": asked.version or None,
         "as_of": asked.is_as_of,
-        "counts": {outcome.value: report.count(outcome) for outcome in Outcome},
+        "counts": {outcome.value: report.count(outcome) for outcome in ReplayOutcome},
         "assumed": report.assumed,
         "groups": [{**group_json(group), "commands": list(commands(group, asked))} for group in report.groups],
     }
 
 
-def commands(group: Group, asked: Asked) -> Iterator[str]:
+def commands(group: ReplayGroup, asked: ReplayQuestion) -> Iterator[str]:
     """The commands that show an example of a change: its record, and the decision by the new policies."""
-    if group.key.outcome in (Outcome.SAME, Outcome.OUTSIDE, Outcome.NOT_KEPT):
+    if group.key.outcome in (ReplayOutcome.SAME, ReplayOutcome.OUTSIDE, ReplayOutcome.NOT_KEPT):
         return
     files = [path for path in asked.audit if path != STDIN]
     if files:
@@ -140,27 +144,27 @@ def _with_audience(request: RecordedRequest, engine: Engine) -> AttributeContext
     return attributes.after(replace(attributes.authentication, token=named))
 
 
-def _head(report: ReplayReport, asked: Asked) -> str:
+def _head(report: ReplayReport, asked: ReplayQuestion) -> str:
     first, last = _bounds(report)
     by = "the policies of then" if asked.is_as_of else f"{', '.join(asked.policies)} (version {asked.version})"
     return f"{out.count(report.records, 'record')} of {first} to {last}, decided again by {by}"
 
 
-def _numbers(report: ReplayReport, asked: Asked) -> Iterator[str]:
+def _numbers(report: ReplayReport, asked: ReplayQuestion) -> Iterator[str]:
     changed = report.count(*CHANGES)
-    other = report.count(Outcome.OTHER_RULE)
+    other = report.count(ReplayOutcome.OTHER_RULE)
     if asked.is_as_of:
-        yield f"{report.count(Outcome.SAME)} as recorded"
+        yield f"{report.count(ReplayOutcome.SAME)} as recorded"
         yield f"{changed + other} not as recorded: a fault of ours, or a fact that is in no record"
     else:
         by_other = f", {other} by another rule" if other else ""
-        yield f"{report.count(Outcome.SAME) + other} with the same answer{by_other}"
+        yield f"{report.count(ReplayOutcome.SAME) + other} with the same answer{by_other}"
         kinds = ", ".join(f"{report.count(one)} {one}" for one in CHANGES if report.count(one))
         yield f"{changed} with another answer{f': {kinds}' if kinds else ''}"
     for outcome, words in (
-        (Outcome.UNSAID, "of which it cannot be said"),
-        (Outcome.NOT_KEPT, "whose policies are not in the archive"),
-        (Outcome.OUTSIDE, "refused before any policy decides, which stays so"),
+        (ReplayOutcome.UNSAID, "of which it cannot be said"),
+        (ReplayOutcome.NOT_KEPT, "whose policies are not in the archive"),
+        (ReplayOutcome.OUTSIDE, "refused before any policy decides, which stays so"),
     ):
         if report.count(outcome):
             yield f"{report.count(outcome)} {words}"
@@ -172,7 +176,7 @@ def _numbers(report: ReplayReport, asked: Asked) -> Iterator[str]:
 
 
 def _print_unsaid(report: ReplayReport) -> None:
-    groups = report.of(Outcome.UNSAID, Outcome.NOT_KEPT)
+    groups = report.of(ReplayOutcome.UNSAID, ReplayOutcome.NOT_KEPT)
     if not groups:
         return
     out.say()
@@ -184,22 +188,22 @@ def _print_unsaid(report: ReplayReport) -> None:
     _rest(groups)
 
 
-def _facts(group: Group) -> str:
-    if group.key.outcome is Outcome.NOT_KEPT:
+def _facts(group: ReplayGroup) -> str:
+    if group.key.outcome is ReplayOutcome.NOT_KEPT:
         return f"the policies of version {group.key.facts[0]}"
     return ", ".join(group.key.facts)
 
 
-def _rest(groups: tuple[Group, ...]) -> None:
+def _rest(groups: tuple[ReplayGroup, ...]) -> None:
     if len(groups) > SHOWN:
         out.say(f"  and {len(groups) - SHOWN} more groups of {_number(groups[SHOWN:])}: `-o json` has all")
 
 
-def _number(groups: Iterable[Group]) -> str:
+def _number(groups: Iterable[ReplayGroup]) -> str:
     return out.count(sum(group.count for group in groups), "record")
 
 
-def _span(group: Group) -> str:
+def _span(group: ReplayGroup) -> str:
     return group.first if group.first == group.last else f"{group.first} to {group.last}"
 
 
@@ -207,11 +211,11 @@ def _bounds(report: ReplayReport) -> tuple[str, str]:
     return min(group.first for group in report.groups), max(group.last for group in report.groups)
 
 
-def _old(asked: Asked) -> str:
+def _old(asked: ReplayQuestion) -> str:
     return "recorded:" if asked.is_as_of else "then:"
 
 
-def _new(asked: Asked) -> str:
+def _new(asked: ReplayQuestion) -> str:
     return "as of then:" if asked.is_as_of else "now:"
 
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from authz.analysis.replay.observed import MAX_SUBJECTS, Called, Caller, Observed
-from authz.analysis.replay.path_templates import Use
+from authz.analysis.replay.path_templates import PathUse
 
 _PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9/_.-]*")
 _WORDS = frozenset("y n yes no true false on off null".split())  # noqa: SIM905  # read as a list of words
@@ -163,7 +163,7 @@ def _operations(caller: Caller) -> Iterator[list[str]]:
             yield base
 
 
-def _rectangles(uses: Counter[Use]) -> Iterator[tuple[frozenset[str], frozenset[int | None]]]:
+def _rectangles(uses: Counter[PathUse]) -> Iterator[tuple[frozenset[str], frozenset[int | None]]]:
     """Methods and ports that were all used with each other; an unknown port stands alone."""
     by_method: defaultdict[str, set[int | None]] = defaultdict(set)
     for method, port in uses:

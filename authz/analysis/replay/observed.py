@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from authz.analysis.replay.path_templates import PathTemplates
 from authz.analysis.replay.recorded_request import (
-    Described,
+    DescribedWorkloads,
     RecordedRequest,
     identity_of,
     read_recorded,
@@ -86,7 +86,7 @@ class Observed:
     """Takes records. ``values`` as in ``PathTemplates``; ``described`` as in ``read_recorded``."""
 
     values: int
-    described: Described = field(default_factory=dict)
+    described: DescribedWorkloads = field(default_factory=dict)
     called: dict[tuple[str, frozenset[tuple[str, str]], bool], Called] = field(default_factory=dict)
     """By namespace and labels: what a policy can tell apart."""
     records: int = 0

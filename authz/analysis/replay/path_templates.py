@@ -25,7 +25,7 @@ _ID = re.compile(
 _TEMPLATABLE = re.compile(r"(?:/[A-Za-z0-9\-._~%!$&'()+,;:@=]+)*/?")
 """Segments of the set P without a star, and no empty one but the last (AP-55, VA-27)."""
 
-Use = tuple[str, int | None]
+PathUse = tuple[str, int | None]
 """A method and a port, None where the port is not delivered."""
 
 
@@ -42,7 +42,7 @@ class _Place:
     any: "_Place | None" = None
     takes_all: bool = False
     """There were so many values that the next one is no news."""
-    uses: Counter[Use] = field(default_factory=Counter)
+    uses: Counter[PathUse] = field(default_factory=Counter)
 
 
 class PathTemplates:
@@ -55,11 +55,11 @@ class PathTemplates:
     def __init__(self, values: int) -> None:
         self._values = values
         self._root = _Place()
-        self._odd: dict[str, Counter[Use]] = {}
+        self._odd: dict[str, Counter[PathUse]] = {}
         self.unwritten = 0
         """Requests whose path cannot be written in a policy as it is."""
 
-    def add(self, path: str, use: Use) -> None:
+    def add(self, path: str, use: PathUse) -> None:
         """Add a path without query; an empty one is that of CONNECT and TCP."""
         if len(path) > MAX_TEMPLATE_BYTES or not path or not _TEMPLATABLE.fullmatch(path):
             self._add_odd(path, use)
@@ -69,12 +69,12 @@ class PathTemplates:
             place = self._below(place, segment)
         place.uses[use] += 1
 
-    def __iter__(self) -> Iterator[tuple[str, Counter[Use]]]:
+    def __iter__(self) -> Iterator[tuple[str, Counter[PathUse]]]:
         """Every path or template with its uses; the empty path stands for requests that have none."""
         found = [("/" + "/".join(segments), uses) for segments, uses in _walk(self._root, ())]
         yield from sorted([*found, *self._odd.items()], key=lambda one: one[0])
 
-    def _add_odd(self, path: str, use: Use) -> None:
+    def _add_odd(self, path: str, use: PathUse) -> None:
         is_wild = path.startswith("*") or path.endswith("*") or "{" in path or "}" in path  # VA-26
         known = self._odd.get(path)
         if is_wild or (known is None and len(self._odd) >= MAX_ODD):
@@ -114,7 +114,7 @@ class PathTemplates:
             self._merge(self._below(into, segment), child)
 
 
-def _walk(place: _Place, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Counter[Use]]]:
+def _walk(place: _Place, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Counter[PathUse]]]:
     if place.uses:
         yield before, place.uses
     for segment, child in place.children.items():

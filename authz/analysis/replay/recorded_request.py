@@ -32,7 +32,7 @@ MTLS = "source.mtls"
 """Beside the keys of policies: whether there was an identity at all."""
 GATEWAY = "destination.gateway"
 """Whether the proxy is a gateway, to which PeerAuthentication does not apply (PA-14)."""
-Described = Mapping[tuple[str, str], Workload]
+DescribedWorkloads = Mapping[tuple[str, str], Workload]
 """Workloads of a mesh description by (namespace, name)."""
 
 _IDENTITY_KEYS = ("source.principal", "source.namespace", "source.serviceAccount", "source.trustDomain")
@@ -99,7 +99,7 @@ class RecordedRequest:
         return key in self.lacking
 
 
-def read_recorded(record: Record, described: Described) -> RecordedRequest | None:
+def read_recorded(record: Record, described: DescribedWorkloads) -> RecordedRequest | None:
     """
     Read a record as ``audit.query`` finds it; None when it does not tell of a whole decision.
 
@@ -203,7 +203,7 @@ def _address(part: dict[str, Json], name: str, key: str, lacking: set[str]) -> s
     return str(value)
 
 
-def _workload(destination: dict[str, Json], described: Described) -> tuple[Workload, bool]:
+def _workload(destination: dict[str, Json], described: DescribedWorkloads) -> tuple[Workload, bool]:
     """The workload, and whether its labels are known."""
     name, namespace = _text(destination.get("workload")), _text(destination.get("namespace"))
     found = described.get((namespace, name))

@@ -14,7 +14,7 @@ from authz.analysis.replay.alike import AlikeRequests, place_of
 from authz.analysis.replay.bounds import BoundedPolicies
 from authz.analysis.replay.recorded_request import (
     OUTSIDE,
-    Described,
+    DescribedWorkloads,
     RecordedAnswer,
     RecordedRequest,
     read_recorded,
@@ -33,7 +33,7 @@ MAX_WORKLOADS = 10_000
 _WHOLE = "the whole record"
 
 
-class Outcome(StrEnum):
+class ReplayOutcome(StrEnum):
     """What came of a record."""
 
     SAME = "same"
@@ -48,14 +48,14 @@ class Outcome(StrEnum):
     OUTSIDE = "not decided by policies"
 
 
-CHANGES = (Outcome.NEWLY_DENIED, Outcome.NEWLY_ALLOWED, Outcome.OTHER_STATUS)
-_ORDER = list(Outcome)
+CHANGES = (ReplayOutcome.NEWLY_DENIED, ReplayOutcome.NEWLY_ALLOWED, ReplayOutcome.OTHER_STATUS)
+_ORDER = list(ReplayOutcome)
 
 
 class GroupKey(NamedTuple):
     """What records of a group have in common."""
 
-    outcome: Outcome
+    outcome: ReplayOutcome
     workload: str
     """``namespace/name``; empty where it does not matter."""
     caller: str = ""
@@ -66,7 +66,7 @@ class GroupKey(NamedTuple):
 
 
 @dataclass(slots=True)
-class Group:
+class ReplayGroup:
     """Records that changed, or did not, alike."""
 
     key: GroupKey
@@ -85,20 +85,20 @@ class ReplayReport:
     """The result. Groups come by kind, then the largest first."""
 
     records: int
-    groups: tuple[Group, ...]
+    groups: tuple[ReplayGroup, ...]
     assumed: int
     """Records whose answer rests on tokens being found by the same rules as then."""
 
-    def of(self, *outcomes: Outcome) -> tuple[Group, ...]:
+    def of(self, *outcomes: ReplayOutcome) -> tuple[ReplayGroup, ...]:
         """The groups of some kinds."""
         return tuple(group for group in self.groups if group.key.outcome in outcomes)
 
-    def count(self, *outcomes: Outcome) -> int:
+    def count(self, *outcomes: ReplayOutcome) -> int:
         """The number of records of some kinds."""
         return sum(group.count for group in self.of(*outcomes))
 
 
-_Alike = AlikeRequests[tuple[Group, bool]]
+_Alike = AlikeRequests[tuple[ReplayGroup, bool]]
 
 
 @dataclass(slots=True)
@@ -114,13 +114,13 @@ class Replay:
     """
 
     engine_of: EngineOf
-    described: Described = field(default_factory=dict)
+    described: DescribedWorkloads = field(default_factory=dict)
     then: EngineOf = lambda version: None
     is_as_of: bool = False
     records: int = 0
     assumed: int = 0
     _prepared: dict[tuple[object, ...], _Alike] = field(default_factory=dict)
-    _groups: dict[GroupKey, Group] = field(default_factory=dict)
+    _groups: dict[GroupKey, ReplayGroup] = field(default_factory=dict)
     _remembered: int = 0
 
     def take_all(self, records: Iterable[Record]) -> None:
@@ -148,7 +148,7 @@ class Replay:
         groups = sorted(self._groups.values(), key=lambda one: (_ORDER.index(one.key.outcome), -one.count, one.first))
         return ReplayReport(self.records, tuple(groups), self.assumed)
 
-    def _group(self, record: Record) -> tuple[Group, bool]:
+    def _group(self, record: Record) -> tuple[ReplayGroup, bool]:
         try:
             place = place_of(record)
             alike = self._prepared.get(place)
@@ -160,7 +160,7 @@ class Replay:
                 return self._broken()
             engine = self.engine_of(str(place[0]))
             if engine is None:
-                return self._of(GroupKey(Outcome.NOT_KEPT, "", facts=(str(place[0]),)), None), False
+                return self._of(GroupKey(ReplayOutcome.NOT_KEPT, "", facts=(str(place[0]),)), None), False
             if len(self._prepared) >= MAX_WORKLOADS:
                 self._prepared.clear()
             alike = self._prepared[place] = AlikeRequests(engine, request.attributes.destination.workload)
@@ -179,10 +179,10 @@ class Replay:
             alike.known[key] = found
         return found
 
-    def _broken(self) -> tuple[Group, bool]:
-        return self._of(GroupKey(Outcome.UNSAID, "", facts=(_WHOLE,)), None), False
+    def _broken(self) -> tuple[ReplayGroup, bool]:
+        return self._of(GroupKey(ReplayOutcome.UNSAID, "", facts=(_WHOLE,)), None), False
 
-    def _decide(self, alike: _Alike, record: Record) -> tuple[Group, bool]:
+    def _decide(self, alike: _Alike, record: Record) -> tuple[ReplayGroup, bool]:
         request = read_recorded(record, self.described)
         if request is None or request.answer.effect not in ("allow", "deny"):
             return self._broken()
@@ -190,7 +190,7 @@ class Replay:
         name = f"{workload.namespace}/{workload.name or workload.service_account or '?'}"
         then = request.answer
         if then.stage in OUTSIDE:
-            return self._of(GroupKey(Outcome.OUTSIDE, "", facts=(then.stage,)), request), False
+            return self._of(GroupKey(ReplayOutcome.OUTSIDE, "", facts=(then.stage,)), request), False
         if alike.is_labelled and not request.has_labels:
             again = DecidedAgain(None, (LABELS,))
         else:
@@ -198,23 +198,23 @@ class Replay:
             if again.answer is None and not self.is_as_of and request.version == alike.bounded.exact.version:
                 again = DecidedAgain(then)  # the same policies, whatever the facts were
         if again.answer is None:
-            key = GroupKey(Outcome.UNSAID, name, facts=again.facts, rules=again.rules)
+            key = GroupKey(ReplayOutcome.UNSAID, name, facts=again.facts, rules=again.rules)
             return self._of(key, request), False
         outcome = self._compared(then, again)
-        if outcome is Outcome.SAME:
+        if outcome is ReplayOutcome.SAME:
             return self._of(GroupKey(outcome, name), request), again.is_assumed
         return self._of(GroupKey(outcome, name, caller_of(request), then, again.answer), request), again.is_assumed
 
-    def _compared(self, then: RecordedAnswer, again: DecidedAgain) -> Outcome:
+    def _compared(self, then: RecordedAnswer, again: DecidedAgain) -> ReplayOutcome:
         now = again.answer
         assert now is not None, "what cannot be said is not compared"
         if now.effect != then.effect:
-            return Outcome.NEWLY_DENIED if now.effect == "deny" else Outcome.NEWLY_ALLOWED
+            return ReplayOutcome.NEWLY_DENIED if now.effect == "deny" else ReplayOutcome.NEWLY_ALLOWED
         if not again.is_exact:
-            return Outcome.SAME
+            return ReplayOutcome.SAME
         if now.status != then.status:
-            return Outcome.OTHER_STATUS
-        return Outcome.SAME if now.rule == then.rule else Outcome.OTHER_RULE
+            return ReplayOutcome.OTHER_STATUS
+        return ReplayOutcome.SAME if now.rule == then.rule else ReplayOutcome.OTHER_RULE
 
     def _then(self, request: RecordedRequest, alike: _Alike) -> Then:
         if self.is_as_of or request.version == alike.bounded.exact.version:
@@ -225,10 +225,10 @@ class Replay:
         bounded = BoundedPolicies(engine.for_workload(request.attributes.destination.workload))
         return Then(bounded.exact.jwt_rules, providers_asked(bounded, request))
 
-    def _of(self, key: GroupKey, request: RecordedRequest | None) -> Group:
+    def _of(self, key: GroupKey, request: RecordedRequest | None) -> ReplayGroup:
         found = self._groups.get(key)
         if found is None:
-            found = self._groups[key] = Group(key, request)
+            found = self._groups[key] = ReplayGroup(key, request)
         return found
 
 
@@ -242,7 +242,7 @@ def caller_of(request: RecordedRequest) -> str:
     return f"no identity, token of {request.token.issuer}" if request.token is not None else "no identity"
 
 
-def group_json(group: Group) -> dict[str, Json]:
+def group_json(group: ReplayGroup) -> dict[str, Json]:
     """A group with the documented fields (docs/replay.md)."""
     key = group.key
     return {

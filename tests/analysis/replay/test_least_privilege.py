@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from authz.analysis.replay.least_privilege import anonymous_rules, policies_text
 from authz.analysis.replay.observed import Observed
-from authz.analysis.replay.replay import Outcome
+from authz.analysis.replay.replay import ReplayOutcome
 from authz.audit.omissions import RecordRules
 from authz.core.attributes import NOT_AUTHENTICATED, UNKNOWN, AttributeContext, Workload
 from authz.core.compiler import compile_engine
@@ -73,7 +73,7 @@ def test_replaying_the_trail_with_what_was_generated_of_it_denies_nothing(
     if not records:
         return
     report = replayed(compiled(generated(*records, values=values)), *records)
-    assert report.count(Outcome.OTHER_RULE) == len(records), report.groups
+    assert report.count(ReplayOutcome.OTHER_RULE) == len(records), report.groups
 
 
 TRAIL = [
@@ -189,7 +189,7 @@ def test_what_was_denied_is_no_reason_to_allow_and_leaves_its_workload_closed() 
     text = generated(record)
     assert "/secret" not in text
     assert "# shop: api-v1, nothing but denied requests: nobody is allowed" in text
-    assert replayed(compiled(text), record).count(Outcome.SAME) == 1
+    assert replayed(compiled(text), record).count(ReplayOutcome.SAME) == 1
 
 
 @pytest.mark.parametrize(

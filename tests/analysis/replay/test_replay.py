@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.analysis.replay.replay import CHANGES, Outcome, Replay, ReplayReport
+from authz.analysis.replay.replay import CHANGES, Replay, ReplayOutcome, ReplayReport
 from authz.audit.omissions import RecordRules
 from authz.audit.writer import RecordWriter
 from authz.core import resources as r
@@ -66,7 +66,7 @@ def replayed(by: Engine, *records: Record, **options: Any) -> ReplayReport:
     return replay.report()
 
 
-def only(report: ReplayReport) -> Outcome:
+def only(report: ReplayReport) -> ReplayOutcome:
     (group,) = report.groups
     return group.key.outcome
 
@@ -115,11 +115,11 @@ def test_what_is_said_is_what_deciding_the_request_says(
         record = recorded(old, attributes, number, redact)
         report = replayed(new, record)
         (group,) = report.groups
-        if group.key.outcome in (Outcome.UNSAID, Outcome.OUTSIDE):
+        if group.key.outcome in (ReplayOutcome.UNSAID, ReplayOutcome.OUTSIDE):
             continue
         said = group.key.now.effect if group.key.now is not None else record["effect"]
         assert said == truth.effect.value
-        if group.key.outcome is Outcome.OTHER_RULE:
+        if group.key.outcome is ReplayOutcome.OTHER_RULE:
             assert group.key.now is not None
             assert group.key.now.rule == (truth.rule.short if truth.rule else "")
 
@@ -131,9 +131,9 @@ def test_the_same_policies_change_nothing(
 ) -> None:
     by = set_of(then, "v1")
     records = [recorded(by, with_issuer(attributes), at) for at, attributes in enumerate(requests)]
-    assert replayed(by, *records).count(Outcome.SAME, Outcome.OUTSIDE) == len(records)
+    assert replayed(by, *records).count(ReplayOutcome.SAME, ReplayOutcome.OUTSIDE) == len(records)
     as_of = replayed(by, *records, is_as_of=True)
-    assert as_of.count(*CHANGES, Outcome.OTHER_RULE) == 0
+    assert as_of.count(*CHANGES, ReplayOutcome.OTHER_RULE) == 0
 
 
 @settings(max_examples=30)
@@ -145,7 +145,7 @@ def test_records_that_are_counted_with_others_get_the_answer_of_their_own(
     records = [recorded(old, with_issuer(attributes), at) for at, attributes in enumerate(requests)]
     together = replayed(new, *records)
     alone = [only(replayed(new, record)) for record in records]
-    assert {one: together.count(one) for one in Outcome} == {one: alone.count(one) for one in Outcome}
+    assert {one: together.count(one) for one in ReplayOutcome} == {one: alone.count(one) for one in ReplayOutcome}
 
 
 RED = policy(when("request.headers[x-team]", "red"), source(principals=("cluster.local/ns/web/sa/front",)))
@@ -188,7 +188,7 @@ def test_what_a_record_lacks_is_named_with_the_rule_that_asks_for_it(
 ) -> None:
     attributes = build.request(**{"headers": {"x-team": ("red",)}, **changes})
     report = replayed(engine(*items), recorded(OPEN, attributes, redact=redact))
-    unsaid = report.of(Outcome.UNSAID)
+    unsaid = report.of(ReplayOutcome.UNSAID)
     assert [(group.key.facts, group.key.rules) for group in unsaid] == ([(facts, rules)] if facts else [])
 
 
@@ -204,21 +204,35 @@ def jwt(issuer: str = "i", **fields: Any) -> r.RequestAuthentication:
 @pytest.mark.parametrize(
     ("then", "now", "is_kept", "claims", "outcome", "is_assumed"),
     [
-        ([jwt()], [jwt(), policy(source(request_principals=("i/a",)))], True, CLAIMS, Outcome.OTHER_RULE, False),
-        ([jwt()], [jwt(), policy(source(request_principals=("i/a",)))], False, CLAIMS, Outcome.OTHER_RULE, True),
-        ([jwt()], [jwt(), policy(source(request_principals=("i/b",)))], True, CLAIMS, Outcome.NEWLY_DENIED, False),
-        ([jwt()], [policy(source(request_principals=("i/a",)))], True, CLAIMS, Outcome.NEWLY_DENIED, False),
-        ([jwt()], [jwt("other")], False, CLAIMS, Outcome.UNSAID, False),
-        ([jwt()], [jwt(audiences=("new",))], True, CLAIMS, Outcome.UNSAID, False),
-        ([], [jwt()], True, CLAIMS, Outcome.UNSAID, False),  # a token may have been there, and nobody looked
-        ([], [jwt()], True, None, Outcome.UNSAID, False),
-        ([], [jwt()], False, None, Outcome.SAME, True),
-        ([jwt()], [jwt(), policy(when("request.auth.claims[g]", "x"))], True, CLAIMS, Outcome.UNSAID, False),
-        ([jwt()], [jwt(), policy(when("request.auth.claims[g]", "x"))], True, None, Outcome.NEWLY_DENIED, False),
-        ([jwt()], [jwt(), policy(when("request.auth.claims[iss]", "i"))], True, CLAIMS, Outcome.OTHER_RULE, False),
-        ([jwt()], [jwt(presence=r.Presence.REQUIRED)], False, None, Outcome.NEWLY_DENIED, True),
-        ([STRICT, jwt()], [jwt()], True, None, Outcome.UNSAID, False),  # refused before tokens were looked at
-        ([STRICT, jwt()], [], True, None, Outcome.NEWLY_ALLOWED, False),
+        ([jwt()], [jwt(), policy(source(request_principals=("i/a",)))], True, CLAIMS, ReplayOutcome.OTHER_RULE, False),
+        ([jwt()], [jwt(), policy(source(request_principals=("i/a",)))], False, CLAIMS, ReplayOutcome.OTHER_RULE, True),
+        (
+            [jwt()],
+            [jwt(), policy(source(request_principals=("i/b",)))],
+            True,
+            CLAIMS,
+            ReplayOutcome.NEWLY_DENIED,
+            False,
+        ),
+        ([jwt()], [policy(source(request_principals=("i/a",)))], True, CLAIMS, ReplayOutcome.NEWLY_DENIED, False),
+        ([jwt()], [jwt("other")], False, CLAIMS, ReplayOutcome.UNSAID, False),
+        ([jwt()], [jwt(audiences=("new",))], True, CLAIMS, ReplayOutcome.UNSAID, False),
+        ([], [jwt()], True, CLAIMS, ReplayOutcome.UNSAID, False),  # a token may have been there, and nobody looked
+        ([], [jwt()], True, None, ReplayOutcome.UNSAID, False),
+        ([], [jwt()], False, None, ReplayOutcome.SAME, True),
+        ([jwt()], [jwt(), policy(when("request.auth.claims[g]", "x"))], True, CLAIMS, ReplayOutcome.UNSAID, False),
+        ([jwt()], [jwt(), policy(when("request.auth.claims[g]", "x"))], True, None, ReplayOutcome.NEWLY_DENIED, False),
+        (
+            [jwt()],
+            [jwt(), policy(when("request.auth.claims[iss]", "i"))],
+            True,
+            CLAIMS,
+            ReplayOutcome.OTHER_RULE,
+            False,
+        ),
+        ([jwt()], [jwt(presence=r.Presence.REQUIRED)], False, None, ReplayOutcome.NEWLY_DENIED, True),
+        ([STRICT, jwt()], [jwt()], True, None, ReplayOutcome.UNSAID, False),  # refused before tokens were looked at
+        ([STRICT, jwt()], [], True, None, ReplayOutcome.NEWLY_ALLOWED, False),
     ],
 )
 def test_tokens_count_as_far_as_the_record_and_the_policies_of_then_show(
@@ -226,7 +240,7 @@ def test_tokens_count_as_far_as_the_record_and_the_policies_of_then_show(
     now: list[Item],
     is_kept: bool,
     claims: dict[str, Any] | None,
-    outcome: Outcome,
+    outcome: ReplayOutcome,
     is_assumed: bool,
 ) -> None:
     old = engine(*then, version="old")
@@ -242,16 +256,16 @@ CUSTOM = policy(build.ANYTHING, name="c", action=r.Action.CUSTOM, provider="ext"
 @pytest.mark.parametrize(
     ("then", "now", "is_kept", "refuses", "outcome"),
     [
-        ([CUSTOM], [CUSTOM, policy(build.ANYTHING)], True, False, Outcome.OTHER_RULE),
-        ([CUSTOM], [CUSTOM, policy(build.ANYTHING)], False, False, Outcome.UNSAID),
-        ([], [CUSTOM], True, False, Outcome.UNSAID),
-        ([CUSTOM], [CUSTOM, policy()], False, False, Outcome.NEWLY_DENIED),  # by whatever the provider says
-        ([CUSTOM], [CUSTOM, policy()], False, True, Outcome.SAME),
-        ([CUSTOM], [], False, True, Outcome.NEWLY_ALLOWED),
+        ([CUSTOM], [CUSTOM, policy(build.ANYTHING)], True, False, ReplayOutcome.OTHER_RULE),
+        ([CUSTOM], [CUSTOM, policy(build.ANYTHING)], False, False, ReplayOutcome.UNSAID),
+        ([], [CUSTOM], True, False, ReplayOutcome.UNSAID),
+        ([CUSTOM], [CUSTOM, policy()], False, False, ReplayOutcome.NEWLY_DENIED),  # by whatever the provider says
+        ([CUSTOM], [CUSTOM, policy()], False, True, ReplayOutcome.SAME),
+        ([CUSTOM], [], False, True, ReplayOutcome.NEWLY_ALLOWED),
     ],
 )
 def test_a_provider_that_was_not_asked_then_is_not_guessed(
-    then: list[Item], now: list[Item], is_kept: bool, refuses: bool, outcome: Outcome
+    then: list[Item], now: list[Item], is_kept: bool, refuses: bool, outcome: ReplayOutcome
 ) -> None:
     old, new = engine(*then, version="old", mesh=PROVIDER), engine(*now, mesh=PROVIDER)
     attributes = build.request()
@@ -259,7 +273,7 @@ def test_a_provider_that_was_not_asked_then_is_not_guessed(
     record: Record = json.loads(RecordWriter().write(Offer(seen, decision, "d-1", 1.7e9, 5e-5)))
     report = replayed(new, record, then=lambda version: old if is_kept else None)
     assert only(report) is outcome
-    if outcome is Outcome.UNSAID:
+    if outcome is ReplayOutcome.UNSAID:
         assert report.groups[0].key.facts == ("answer of provider ext",)
 
 
@@ -268,40 +282,42 @@ def test_changes_are_counted_by_workload_caller_and_rule_with_their_times_and_an
     new = engine(policy(source(principals=("cluster.local/ns/web/sa/front",))))
     callers = [build.CALLER, "spiffe://cluster.local/ns/web/sa/other", None, "spiffe://cluster.local/ns/web/sa/other"]
     report = replayed(new, *(recorded(old, build.request(caller=one), at) for at, one in enumerate(callers)))
-    denied = report.of(Outcome.NEWLY_DENIED)
+    denied = report.of(ReplayOutcome.NEWLY_DENIED)
     assert [(one.key.caller, one.count, one.first[11:19], one.last[11:19], one.example) for one in denied] == [
         ("cluster.local/ns/web/sa/other", 2, "22:13:21", "22:13:23", "d-1"),
         ("no identity", 1, "22:13:22", "22:13:22", "d-2"),
     ]
     assert str(denied[0].key.then) == "allow, ALLOW rule shop/p/0"
     assert str(denied[0].key.now) == "deny 403, no ALLOW rule matched"
-    assert report.count(Outcome.SAME) == 1
+    assert report.count(ReplayOutcome.SAME) == 1
 
 
 def test_the_labels_of_a_mesh_description_count_in_place_of_those_recorded() -> None:
     workload = Workload("shop", frozenset({("app", "old")}), "api", "api-v1")
     record = recorded(OPEN, build.request(workload=workload))
     new = engine(policy(labels={"app": "new"}))
-    assert only(replayed(new, record)) is Outcome.SAME
+    assert only(replayed(new, record)) is ReplayOutcome.SAME
     described = {("shop", "api-v1"): replace(workload, labels=frozenset({("app", "new")}))}
-    assert only(replayed(new, record, described=described)) is Outcome.NEWLY_DENIED
+    assert only(replayed(new, record, described=described)) is ReplayOutcome.NEWLY_DENIED
 
 
 @pytest.mark.parametrize("stage", ["identity", "internal", "normalization"])
 def test_what_no_policy_decided_stays(stage: str) -> None:
     record = recorded(OPEN, build.request())
-    assert only(replayed(engine(policy()), {**record, "stage": stage, "effect": "deny"})) is Outcome.OUTSIDE
+    assert only(replayed(engine(policy()), {**record, "stage": stage, "effect": "deny"})) is ReplayOutcome.OUTSIDE
 
 
 def test_a_decision_by_policies_that_are_not_kept_is_said_so_and_one_that_differs_is_found() -> None:
     old = engine(policy(operation(paths=("/a",))), version="old")
     record = recorded(old, build.request(path="/a"))
-    assert only(replayed(old, record, is_as_of=True)) is Outcome.SAME
-    assert only(replayed(old, {**record, "effect": "deny", "status": 403}, is_as_of=True)) is Outcome.NEWLY_ALLOWED
+    assert only(replayed(old, record, is_as_of=True)) is ReplayOutcome.SAME
+    assert (
+        only(replayed(old, {**record, "effect": "deny", "status": 403}, is_as_of=True)) is ReplayOutcome.NEWLY_ALLOWED
+    )
     replay = Replay(lambda version: None, is_as_of=True)
     replay.take(record)
     (group,) = replay.report().groups
-    assert (group.key.outcome, group.key.facts) == (Outcome.NOT_KEPT, ("old",))
+    assert (group.key.outcome, group.key.facts) == (ReplayOutcome.NOT_KEPT, ("old",))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +332,7 @@ def test_a_decision_by_policies_that_are_not_kept_is_said_so_and_one_that_differ
 )
 def test_what_is_no_whole_record_is_counted_as_not_said(record: Record) -> None:
     report = replayed(engine(policy()), record)
-    assert report.count(Outcome.UNSAID) == report.records == 1
+    assert report.count(ReplayOutcome.UNSAID) == report.records == 1
 
 
 def test_memory_of_what_was_seen_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,5 +340,5 @@ def test_memory_of_what_was_seen_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     new = engine(policy(operation(paths=("/1*",))))
     replay = Replay(lambda version: new)
     replay.take_all(recorded(OPEN, build.request(path=f"/{at}"), at) for at in range(20))
-    assert replay.report().count(Outcome.NEWLY_DENIED) == 9
+    assert replay.report().count(ReplayOutcome.NEWLY_DENIED) == 9
     assert sum(len(one.known) for one in replay._prepared.values()) <= 4
