@@ -74,9 +74,9 @@ ALLOWED: dict[str, str] = {
     "up": "control control.authority core documents envoy envoy.native identity local mesh",
     "cli": (
         "_proto analysis.graph analysis.hardening analysis.offline analysis.replay analysis.suites analysis.traps "
-        "analysis.verify audit control control.authority control.federation core demo demo.checks documents envoy envoy.native "
-        "identity local mesh policy service.loading service.ports service.workers settings sources.policies starter "
-        "telemetry tokens up"
+        "analysis.verify audit control control.authority control.federation core demo demo.checks documents envoy "
+        "envoy.native identity local mesh policy service.loading service.ports service.workers settings "
+        "sources.policies starter telemetry tokens up"
     ),
     "__main__": "cli",
     "_proto": "",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from authz.analysis.replay.bounds import BoundedPolicies
+from authz.analysis.replay.recorded_request import RecordedRequest
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
 
@@ -34,7 +35,10 @@ def place_of(record: Mapping[str, Any]) -> tuple[object, ...]:
 class AlikeRequests(Generic[T]):
     """What decides for one workload, and what came of each kind of request."""
 
-    def __init__(self, engine: Engine, workload: Workload) -> None:
+    def __init__(self, engine: Engine, first: RecordedRequest) -> None:
+        workload = first.attributes.destination.workload
+        self.first = first
+        """The first request to it that was read."""
         self.bounded = BoundedPolicies(engine.for_workload(workload))
         self.is_labelled = selects_by_labels(engine, workload)
         """Whether labels select some of the policies that may apply."""

@@ -99,17 +99,23 @@ class RecordedRequest:
         return key in self.lacking
 
 
-def read_recorded(record: Record, described: DescribedWorkloads) -> RecordedRequest | None:
+def read_recorded(
+    record: Record, described: DescribedWorkloads, alike: RecordedRequest | None = None
+) -> RecordedRequest | None:
     """
     Read a record as ``audit.query`` finds it; None when it does not tell of a whole decision.
 
-    The labels and the account that ``described`` has for a workload count in place of the record's.
+    The labels and the account that ``described`` has for a workload count in place of the record's. ``alike`` is a
+    request to the same workload with the same labels, which need not be read again.
     """
     source, destination = record.get("source"), record.get("destination")
     if not isinstance(source, dict) or not isinstance(destination, dict):
         return None
     lacking: set[str] = set()
-    workload, has_labels = _workload(destination, described)
+    if alike is not None:
+        workload, has_labels = alike.attributes.destination.workload, alike.has_labels
+    else:
+        workload, has_labels = _workload(destination, described)
     if not isinstance(destination.get("gateway"), bool):
         lacking.add(GATEWAY)
     http, known_headers = _http(record.get("request"), lacking)
@@ -161,8 +167,7 @@ def is_whole(value: object) -> bool:
         and len(value) <= LONGEST
         and value != "***"
         and not value.startswith("hmac:")
-        and "\\x" not in value
-        and "\\ud" not in value
+        and ("\\" not in value or ("\\x" not in value and "\\ud" not in value))
     )
 
 

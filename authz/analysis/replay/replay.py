@@ -163,7 +163,7 @@ class Replay:
                 return self._of(GroupKey(ReplayOutcome.NOT_KEPT, "", facts=(str(place[0]),)), None), False
             if len(self._prepared) >= MAX_WORKLOADS:
                 self._prepared.clear()
-            alike = self._prepared[place] = AlikeRequests(engine, request.attributes.destination.workload)
+            alike = self._prepared[place] = AlikeRequests(engine, request)
         try:
             key = alike.key(record)
             found = alike.known.get(key)
@@ -183,7 +183,7 @@ class Replay:
         return self._of(GroupKey(ReplayOutcome.UNSAID, "", facts=(_WHOLE,)), None), False
 
     def _decide(self, alike: _Alike, record: Record) -> tuple[ReplayGroup, bool]:
-        request = read_recorded(record, self.described)
+        request = read_recorded(record, self.described, alike.first)
         if request is None or request.answer.effect not in ("allow", "deny"):
             return self._broken()
         workload = request.attributes.destination.workload
