@@ -35,15 +35,18 @@ def place_of(record: Mapping[str, Any]) -> tuple[object, ...]:
 class AlikeRequests(Generic[T]):
     """What decides for one workload, and what came of each kind of request."""
 
-    def __init__(self, engine: Engine, first: RecordedRequest) -> None:
+    def __init__(self, engine: Engine, then: Engine | None, first: RecordedRequest) -> None:
+        """``then``: the policies of then, if they are known."""
         workload = first.attributes.destination.workload
         self.first = first
         """The first request to it that was read."""
         self.bounded = BoundedPolicies(engine.for_workload(workload))
+        self.then = BoundedPolicies(then.for_workload(workload)) if then is not None else None
+        """What decided at the time."""
         self.is_labelled = selects_by_labels(engine, workload)
         """Whether labels select some of the policies that may apply."""
         self.known: dict[tuple[object, ...], T] = {}
-        asked = self.bounded.asked
+        asked = self.bounded.asked | (self.then.asked if self.then is not None else frozenset())
 
         def only(name: str, *keys: str) -> tuple[str, ...]:
             return (name,) if asked.intersection(keys) else ()

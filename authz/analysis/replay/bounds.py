@@ -8,11 +8,21 @@ the rules, which are data, are others.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
+from authz.analysis.replay.carried import NOTHING_CARRIED, Carried
 from authz.core.asked import keys_of, rules_of
 from authz.core.engine import WorkloadPolicies
 from authz.core.rule_sets import ActionSets, CustomSet
 from authz.core.rules import CompiledRule, Predicates, RuleSet
+
+MAX_BOUNDS = 1000
+"""Bounds remembered for one workload."""
+
+
+class _Unknown(NamedTuple):
+    lacking: frozenset[str]
+    carried: Carried
 
 
 class BoundedPolicies:
@@ -28,21 +38,27 @@ class BoundedPolicies:
             self.keys_by_rule[name] = self.keys_by_rule.get(name, frozenset()) | keys_of(rule)
         self.asked = frozenset(key for keys in self.keys_by_rule.values() for key in keys)
         """Keys of all attributes that some rule asks for."""
-        self._known: dict[frozenset[str], tuple[WorkloadPolicies, WorkloadPolicies]] = {}
+        self._known: dict[tuple[frozenset[str], Carried], tuple[WorkloadPolicies, WorkloadPolicies]] = {}
 
-    def between(self, lacking: frozenset[str]) -> tuple[WorkloadPolicies, WorkloadPolicies]:
+    def between(
+        self, lacking: frozenset[str], carried: Carried = NOTHING_CARRIED
+    ) -> tuple[WorkloadPolicies, WorkloadPolicies]:
         """Answer (what admits more, what admits less) where the values of some keys are not known."""
-        found = self._known.get(lacking)
+        key = (lacking, carried)
+        found = self._known.get(key)
         if found is None:
-            found = self._known[lacking] = (self._bound(lacking, admits=True), self._bound(lacking, admits=False))
+            if len(self._known) >= MAX_BOUNDS:
+                self._known.clear()
+            unknown = _Unknown(lacking, carried)
+            found = self._known[key] = (self._bound(unknown, admits=True), self._bound(unknown, admits=False))
         return found
 
     def facts(self, rule_name: str, lacking: frozenset[str]) -> frozenset[str]:
         """The facts that are lacking and that a rule asks for."""
         return self.keys_by_rule.get(rule_name, frozenset()) & lacking
 
-    def _bound(self, lacking: frozenset[str], *, admits: bool) -> WorkloadPolicies:
-        http, tcp = (_bounded(sets, lacking, admits=admits) for sets in (self.exact.http, self.exact.tcp))
+    def _bound(self, unknown: "_Unknown", *, admits: bool) -> WorkloadPolicies:
+        http, tcp = (_bounded(sets, unknown, admits=admits) for sets in (self.exact.http, self.exact.tcp))
         return _with(self.exact, http, tcp)
 
 
@@ -54,25 +70,30 @@ def _enforced(sets: ActionSets) -> ActionSets:
     return ActionSets(sets.custom, None, sets.deny, sets.allow, None, None)
 
 
-def _bounded(sets: ActionSets, lacking: frozenset[str], *, admits: bool) -> ActionSets:
+def _bounded(sets: ActionSets, unknown: _Unknown, *, admits: bool) -> ActionSets:
     custom = tuple(
-        CustomSet(one.provider, _rule_set(one.rules, lacking, holds=not admits, refuses=True), one.problem)
+        CustomSet(one.provider, _rule_set(one.rules, unknown, holds=not admits, refuses=True), one.problem)
         for one in sets.custom
     )
-    deny = sets.deny and _rule_set(sets.deny, lacking, holds=not admits, refuses=True)
-    allow = sets.allow and _rule_set(sets.allow, lacking, holds=admits, refuses=False)
+    deny = sets.deny and _rule_set(sets.deny, unknown, holds=not admits, refuses=True)
+    allow = sets.allow and _rule_set(sets.allow, unknown, holds=admits, refuses=False)
     return ActionSets(custom, None, deny, allow, None, None)
 
 
-def _rule_set(rules: RuleSet, lacking: frozenset[str], *, holds: bool, refuses: bool) -> RuleSet:
-    kept = (_rule(rule, lacking, holds=holds) for rule in rules.rules)
+def _rule_set(rules: RuleSet, unknown: _Unknown, *, holds: bool, refuses: bool) -> RuleSet:
+    kept = (_rule(rule, unknown, holds=holds) for rule in rules.rules)
     return RuleSet((rule for rule in kept if rule is not None), unknown_fires=refuses)
 
 
-def _rule(rule: CompiledRule, lacking: frozenset[str], *, holds: bool) -> CompiledRule | None:
+def _rule(rule: CompiledRule, unknown: _Unknown, *, holds: bool) -> CompiledRule | None:
     """The rule where what is not known holds, or fails; None when it can then not fire."""
+    lacking = unknown.lacking
     if not any(key in lacking for key in keys_of(rule)):
         return rule
+    if rule.reference.name in unknown.carried.silent:
+        return None
+    if rule.reference.name in unknown.carried.fired:
+        return CompiledRule(rule.reference)
     sources = _entries(rule.sources, lacking, holds=holds)
     operations = _entries(rule.operations, lacking, holds=holds)
     conditions = _entries((rule.conditions,), lacking, holds=holds)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from authz.analysis.replay.bounds import BoundedPolicies
+from authz.analysis.replay.carried import NOTHING_CARRIED, Carried, carried_over
 from authz.analysis.replay.recorded_request import BEFORE_TOKENS, GATEWAY, MTLS, RecordedAnswer, RecordedRequest
 from authz.core.attributes import (
     NOT_AUTHENTICATED,
@@ -48,8 +49,8 @@ class DecidedAgain(NamedTuple):
 class Then:
     """The policies that decided at the time, if they are known."""
 
-    jwt_rules: tuple[JwtRule, ...] | None = None
-    """Of the workload; None where the policies are not known."""
+    policies: WorkloadPolicies | None = None
+    """Of the workload; None where they are not known."""
     providers: frozenset[str] = frozenset()
     """CUSTOM providers that were asked about the request and let it go on."""
     is_same: bool = False
@@ -76,7 +77,7 @@ def decide_again(bounded: BoundedPolicies, request: RecordedRequest, then: Then)
         decision = _decide(policies, request, token.authentication, providers.first)
         if not providers.unknown:
             return DecidedAgain(answer_from(decision), is_assumed=token.is_assumed and _reached(decision))
-    admitting, refusing = bounded.between(lacking)
+    admitting, refusing = bounded.between(lacking, _carried(policies, request, then))
     most = _decide(admitting, request, token.authentication if token else NOT_AUTHENTICATED, providers.admitting)
     least = _decide(refusing, request, token.authentication if token else _UNSEEN, providers.refusing)
     if most.effect is least.effect:
@@ -156,9 +157,9 @@ def _standing(rules: tuple[JwtRule, ...], request: RecordedRequest, then: Then) 
         return _Standing(NOT_AUTHENTICATED)  # RA-2: nobody looks for one
     if answer.stage in BEFORE_TOKENS:
         return None
-    if not then.is_same and then.jwt_rules is not None and meaning(then.jwt_rules) != meaning(rules):
+    if not then.is_same and then.policies is not None and meaning(then.policies.jwt_rules) != meaning(rules):
         return None
-    is_assumed = not then.is_same and then.jwt_rules is None
+    is_assumed = not then.is_same and then.policies is None
     if answer.stage == "jwt":
         refused = Authentication(AuthenticationOutcome.REJECTED, status=answer.status, reason="refused then")
         return _Standing(refused, is_assumed)
@@ -168,6 +169,13 @@ def _standing(rules: tuple[JwtRule, ...], request: RecordedRequest, then: Then) 
     if required - {request.token.issuer} or not any(rule.issuer in ("", request.token.issuer) for rule in rules):
         return None
     return _Standing(Authentication(AuthenticationOutcome.ACCEPTED, request.token), is_assumed)
+
+
+def _carried(policies: WorkloadPolicies, request: RecordedRequest, then: Then) -> Carried:
+    """What is known of rules that stand as they stood, where tokens are judged as they were."""
+    if then.policies is None or meaning(then.policies.jwt_rules) != meaning(policies.jwt_rules):
+        return NOTHING_CARRIED
+    return carried_over(then.policies, policies, request)
 
 
 def meaning(rules: tuple[JwtRule, ...]) -> tuple[JwtRule, ...]:

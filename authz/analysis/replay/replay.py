@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from authz.analysis.replay.alike import AlikeRequests, place_of
-from authz.analysis.replay.bounds import BoundedPolicies
 from authz.analysis.replay.recorded_request import (
     OUTSIDE,
     DescribedWorkloads,
@@ -163,7 +162,7 @@ class Replay:
                 return self._of(GroupKey(ReplayOutcome.NOT_KEPT, "", facts=(str(place[0]),)), None), False
             if len(self._prepared) >= MAX_WORKLOADS:
                 self._prepared.clear()
-            alike = self._prepared[place] = AlikeRequests(engine, request)
+            alike = self._prepared[place] = AlikeRequests(engine, self.then(str(place[0])), request)
         try:
             key = alike.key(record)
             found = alike.known.get(key)
@@ -219,11 +218,9 @@ class Replay:
     def _then(self, request: RecordedRequest, alike: _Alike) -> Then:
         if self.is_as_of or request.version == alike.bounded.exact.version:
             return Then(is_same=True)
-        engine = self.then(request.version)
-        if engine is None:
+        if alike.then is None:
             return Then()
-        bounded = BoundedPolicies(engine.for_workload(request.attributes.destination.workload))
-        return Then(bounded.exact.jwt_rules, providers_asked(bounded, request))
+        return Then(alike.then.exact, providers_asked(alike.then, request))
 
     def _of(self, key: GroupKey, request: RecordedRequest | None) -> ReplayGroup:
         found = self._groups.get(key)

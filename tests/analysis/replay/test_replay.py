@@ -101,19 +101,22 @@ def set_of(rules: tuple[list[r.Rule], list[r.Rule]], version: str) -> Engine:
 
 
 @settings(max_examples=150)
-@given(POLICIES, POLICIES, st.lists(REQUESTS, min_size=1, max_size=3), REDACTIONS)
+@given(POLICIES, POLICIES, st.lists(REQUESTS, min_size=1, max_size=3), REDACTIONS, st.booleans())
 def test_what_is_said_is_what_deciding_the_request_says(
     then: tuple[list[r.Rule], list[r.Rule]],
     now: tuple[list[r.Rule], list[r.Rule]],
     requests: list[AttributeContext],
     redact: tuple[str, ...],
+    is_kept: bool,
 ) -> None:
     """For any policies and requests, whatever the record lacks: said and wrong never happens, unsaid may."""
+    if is_kept:  # some rules stand as they stood
+        now = ([*then[0][:2], *now[0][2:]], [*then[1][:1], *now[1][1:]])
     old, new = set_of(then, "old"), set_of(now, "new")
     for number, attributes in enumerate(map(with_issuer, requests)):
         truth = judged(new, attributes)[1]
         record = recorded(old, attributes, number, redact)
-        report = replayed(new, record)
+        report = replayed(new, record, then=lambda version: old if is_kept else None)
         (group,) = report.groups
         if group.key.outcome in (ReplayOutcome.UNSAID, ReplayOutcome.OUTSIDE):
             continue
@@ -247,6 +250,31 @@ def test_tokens_count_as_far_as_the_record_and_the_policies_of_then_show(
     attributes = with_issuer(build.request(claims=claims, caller=None if STRICT in then else build.CALLER))
     report = replayed(engine(*now), recorded(old, attributes), then=lambda version: old if is_kept else None)
     assert (only(report), report.assumed) == (outcome, int(is_assumed))
+
+
+TEAMS = tuple(when("request.headers[x-team]", name) for name in ("blue", "red", "teal"))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "is_kept", "outcome"),
+    [
+        ([policy(TEAMS[1])], [policy(TEAMS[1], TEAMS[2])], True, ReplayOutcome.SAME),  # it fired then, and stands
+        ([policy(TEAMS[1])], [policy(TEAMS[1], TEAMS[2])], False, ReplayOutcome.UNSAID),
+        ([policy(TEAMS[1])], [policy(TEAMS[0])], True, ReplayOutcome.UNSAID),
+        ([policy(TEAMS[0])], [policy(TEAMS[0])], True, ReplayOutcome.SAME),  # it did not fire then, and stands
+        ([policy(TEAMS[0])], [policy(TEAMS[0], TEAMS[1])], True, ReplayOutcome.UNSAID),
+        ([policy(TEAMS[0], TEAMS[1])], [policy(TEAMS[0])], True, ReplayOutcome.NEWLY_DENIED),
+        ([policy(TEAMS[0], action=DENY)], [policy(TEAMS[0], action=DENY)], True, ReplayOutcome.SAME),
+        ([policy(TEAMS[1], action=DENY)], [policy(TEAMS[1], action=DENY)], True, ReplayOutcome.SAME),
+        ([policy(TEAMS[0])], [policy(TEAMS[0], action=DENY)], True, ReplayOutcome.UNSAID),
+    ],
+)
+def test_a_rule_that_stands_as_it_stood_does_what_it_did(
+    then: list[Item], now: list[Item], is_kept: bool, outcome: ReplayOutcome
+) -> None:
+    old = engine(*then, version="old")
+    record = recorded(old, build.request(headers={"x-team": ("red",)}))
+    assert only(replayed(engine(*now), record, then=lambda version: old if is_kept else None)) is outcome
 
 
 PROVIDER = r.MeshConfig(extension_providers=(r.ExtensionProvider("ext", "grpc", "ext.example", 9000),))
