@@ -77,7 +77,7 @@ def print_markdown(report: ReplayReport, asked: ReplayQuestion) -> None:
             key = group.key
             cells = (
                 key.workload, key.caller, str(key.then), str(key.now),
-                str(group.count), group.first, group.last, group.example,
+                str(group.count), group.first if group.last else "", group.last, group.example,
             )  # fmt: skip
             out.say(f"| {' | '.join(map(_cell, cells))} |")
         _rest(groups)
@@ -204,11 +204,14 @@ def _number(groups: Iterable[ReplayGroup]) -> str:
 
 
 def _span(group: ReplayGroup) -> str:
+    if not group.last:
+        return "at no time that is recorded"
     return group.first if group.first == group.last else f"{group.first} to {group.last}"
 
 
 def _bounds(report: ReplayReport) -> tuple[str, str]:
-    return min(group.first for group in report.groups), max(group.last for group in report.groups)
+    timed = [group for group in report.groups if group.last]
+    return min((group.first for group in timed), default="?"), max((group.last for group in timed), default="?")
 
 
 def _old(asked: ReplayQuestion) -> str:

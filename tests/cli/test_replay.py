@@ -156,6 +156,18 @@ def test_json_and_markdown_have_what_the_text_has(run: Run, trail: Path, policie
     assert "| request.headers[x-team] | shop/team/0 | shop/cart-v1 | 1 | d-2 |" in marked.stdout
 
 
+def test_progress_is_shown_where_a_person_watches(
+    run: Run, policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_trail(tmp_path / "audit.jsonl", policies, *(REQUESTS[0] for _ in range(2100)))
+    assert run("replay", "audit.jsonl", "-p", "policies").stderr == ""
+    monkeypatch.setattr("authz.cli.terminal.is_terminal", lambda: True)
+    monkeypatch.setattr("authz.cli.replay.PROGRESS_SECONDS", 0)
+    done = run("replay", "audit.jsonl", "-p", "policies")
+    assert "\r2,048 records " in done.stderr
+    assert done.stdout.startswith("2100 records of ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -47,12 +47,13 @@ def _name(called: Called) -> str:
 
 
 def _head(observed: Observed, min_count: int) -> Iterator[str]:
-    yield f"# Written from {observed.records} records, {observed.first} to {observed.last}: what was allowed then is"
+    span = f", {observed.first} to {observed.last}" if observed.last else ""
+    yield f"# Written from {observed.records} records{span}: what was allowed then is"
     yield "# allowed here, and nothing else at these workloads. Read it before it is put in force."
     if observed.denied:
-        yield f"# {observed.denied} denied requests are no reason to allow and stand nowhere below."
+        yield f"# Denied requests ({observed.denied}) are no reason to allow and stand nowhere below."
     if observed.unknown:
-        yield f"# {observed.unknown} records do not say who called and stand nowhere below."
+        yield f"# Records that do not say who called ({observed.unknown}) stand nowhere below."
     if min_count > 1:
         yield f"# Callers with fewer than {min_count} requests are left out and stand as comments."
     issuers = {
@@ -122,7 +123,7 @@ def _rules(caller: Caller) -> Iterator[str]:
         yield "# ATTENTION: this admits everybody who reaches the workload, with or without mutual TLS."
     unwritten = caller.unwritten + caller.paths.unwritten
     if unwritten:
-        yield f"# {unwritten} requests have a method or path that cannot be written here."
+        yield f"# Requests whose method or path cannot be written here: {unwritten}."
     source = [f"principals: [{_quoted(caller.principal)}]"] if caller.principal else []
     operations = list(_operations(caller))
     if operations:
@@ -196,7 +197,8 @@ def _who(caller: Caller) -> str:
 
 
 def _counted(caller: Caller) -> str:
-    return f"{caller.count} request{'s' if caller.count > 1 else ''}, {_shown(caller.first)} to {_shown(caller.last)}"
+    span = f", {caller.first} to {caller.last}" if caller.last else ""
+    return f"{caller.count} request{'s' if caller.count > 1 else ''}{span}"
 
 
 def _policy_name(called: Called, names: set[tuple[str, str]]) -> str:

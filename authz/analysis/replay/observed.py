@@ -11,6 +11,7 @@ from authz.analysis.replay.recorded_request import (
     DescribedWorkloads,
     RecordedRequest,
     identity_of,
+    moment_of,
     read_recorded,
 )
 from authz.core.attributes import Unknown, Workload
@@ -65,7 +66,8 @@ class Caller:
         elif len(subjects := self.issuers.setdefault(token.issuer, set())) < MAX_SUBJECTS:
             subjects.add(token.subject)
         method = http.method
-        if request.lacks("methods") or request.lacks("paths") or method.startswith("*") or method.endswith("*"):
+        is_wild = not method or method.startswith("*") or method.endswith("*")
+        if is_wild or request.lacks("methods") or request.lacks("paths"):
             self.unwritten += 1
         else:
             self.paths.add(http.url_path, (method, known))
@@ -104,7 +106,7 @@ class Observed:
     def take(self, record: Record) -> None:
         """Take one record."""
         self.records += 1
-        time = str(record.get("time"))
+        time = moment_of(record) or self.last
         self.first, self.last = min(self.first, time), max(self.last, time)
         is_denied = record.get("effect") != "allow"
         self.denied += is_denied

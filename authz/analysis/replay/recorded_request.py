@@ -5,6 +5,7 @@ A field that is null was not delivered at the time (UNKNOWN, CS-8) and would not
 redacted, cut, or is never recorded is *lacking*: the request had a value that nobody can tell any more.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from authz.core.decided import Record
 
 LONGEST, LONGEST_AGENT, MOST_LABELS = 1024, 256, 64
 """From these sizes on, the record has texts, user agents and labels only in part (``audit.writer``)."""
+MAX_PORT = 65_535
 OUTSIDE = frozenset({"identity", "internal", "normalization"})
 """Stages at which no policy decides: the peer, a failure, a path that Envoy cannot normalise (PN-10)."""
 BEFORE_TOKENS = frozenset({"peer-authentication", "custom"})
@@ -38,6 +40,8 @@ DescribedWorkloads = Mapping[tuple[str, str], Workload]
 _IDENTITY_KEYS = ("source.principal", "source.namespace", "source.serviceAccount", "source.trustDomain")
 _HEADERS, _CLAIMS = "request.headers[", "request.auth.claims["
 _IN_RECORD = ("request.auth.claims[iss]", "request.auth.claims[sub]", "request.auth.principal")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+MAX_TIME = 40
 _PLACEHOLDER = "spiffe://not/recorded"
 
 
@@ -119,17 +123,18 @@ def read_recorded(
     if not isinstance(destination.get("gateway"), bool):
         lacking.add(GATEWAY)
     http, known_headers = _http(record.get("request"), lacking)
-    port, sni = destination.get("port", ""), record.get("sni", "***")
-    if isinstance(sni, str) and not is_whole(sni):
+    port, sni = destination.get("port", "***"), record.get("sni", "***")
+    known_port = type(port) is int and 0 <= port <= MAX_PORT
+    if sni is not None and not is_whole(sni):
         lacking.add("connection.sni")
-    if isinstance(port, str):
+    if port is not None and not known_port:
         lacking.add("destination.port")
     attributes = AttributeContext(
         _source(source, lacking),
         Destination(
             workload,
             _address(destination, "ip", "destination.ip", lacking),
-            port if isinstance(port, int) else UNKNOWN,
+            port if isinstance(port, int) and known_port else UNKNOWN,
             is_gateway=destination.get("gateway") is True,
         ),
         http,
@@ -168,7 +173,14 @@ def is_whole(value: object) -> bool:
         and value != "***"
         and not value.startswith("hmac:")
         and ("\\" not in value or ("\\x" not in value and "\\ud" not in value))
+        and (value.isascii() or not _SURROGATE.search(value))
     )
+
+
+def moment_of(record: Record) -> str:
+    """The time of a record, RFC 3339; empty when there is none that can be printed."""
+    time = record.get("time")
+    return time if isinstance(time, str) and len(time) <= MAX_TIME and time.isascii() and time.isprintable() else ""
 
 
 def identity_of(principal: str) -> str:

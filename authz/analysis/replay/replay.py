@@ -16,6 +16,7 @@ from authz.analysis.replay.recorded_request import (
     DescribedWorkloads,
     RecordedAnswer,
     RecordedRequest,
+    moment_of,
     read_recorded,
 )
 from authz.analysis.replay.redecide import LABELS, DecidedAgain, Then, decide_again, providers_asked
@@ -133,8 +134,8 @@ class Replay:
         self.records += 1
         self.assumed += is_assumed
         group.count += 1
-        time = record.get("time")
-        if isinstance(time, str):
+        time = moment_of(record)
+        if time:
             if time < group.first:
                 group.first = time
             if time > group.last:
@@ -251,8 +252,8 @@ def group_json(group: ReplayGroup) -> dict[str, Json]:
         "facts": list(key.facts),
         "rules": list(key.rules),
         "count": group.count,
-        "first": group.first,
-        "last": group.last,
+        "first": group.first if group.last else None,
+        "last": group.last or None,
         "example": group.example,
     }
 

@@ -96,7 +96,7 @@ def test_the_text_is_for_people() -> None:
 EXPECTED = """\
 # Written from 9 records, 2023-11-14T22:13:20.000000Z to 2023-11-14T22:13:28.000000Z: what was allowed then is
 # allowed here, and nothing else at these workloads. Read it before it is put in force.
-# 1 denied requests are no reason to allow and stand nowhere below.
+# Denied requests (1) are no reason to allow and stand nowhere below.
 # Callers with fewer than 2 requests are left out and stand as comments.
 # requestPrincipals need the RequestAuthentication of their issuers, which is not written here:
 #   i
@@ -197,10 +197,10 @@ def test_what_was_denied_is_no_reason_to_allow_and_leaves_its_workload_closed() 
     [
         (build.request(caller="CN=x"), (), "its identity is no SPIFFE ID"),
         (build.request(caller="spiffe://td/ns/a/sa/b*"), (), "its identity cannot be written in a policy"),
-        (build.request(), ("$.source.principal",), "1 records do not say who called"),
+        (build.request(), ("$.source.principal",), "Records that do not say who called (1)"),
         (build.request(), ("$.destination.labels:remove",), "the records do not say its labels"),
-        (build.request(), ("$.request.path",), "# 1 requests have a method or path that cannot be written here."),
-        (build.request(path="/a*"), (), "# 1 requests have a method or path that cannot be written here."),
+        (build.request(), ("$.request.path",), "# Requests whose method or path cannot be written here: 1."),
+        (build.request(path="/a*"), (), "# Requests whose method or path cannot be written here: 1."),
     ],
 )
 def test_what_cannot_be_written_is_said(attributes: AttributeContext, redact: tuple[str, ...], expected: str) -> None:
