@@ -21,6 +21,7 @@ from authz.core.attributes import read_field
 from authz.core.decided import Record
 
 STDIN = Path("-")
+_DECODE = json.JSONDecoder().decode
 
 
 class FoundRecord(NamedTuple):
@@ -159,8 +160,8 @@ def _open(file: Path) -> IO[bytes]:
 def read_record(line: bytes) -> Record | None:
     """Parse one line; None when it is no JSON object."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = _DECODE(line.decode())  # half the overhead of `json.loads`, which guesses the encoding
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -59,7 +59,7 @@ class Then:
 
 def decide_again(bounded: BoundedPolicies, request: RecordedRequest, then: Then) -> DecidedAgain:
     """Decide a request, between bounds where the record lacks what the policies ask for. Raises nothing."""
-    lacking = frozenset(key for key in bounded.asked if request.lacks(key))
+    lacking = frozenset([key for key in bounded.asked if request.lacks(key)])
     policies = bounded.exact
     mode = peer_mode(policies, request.attributes.destination)
     if mode is not MtlsMode.PERMISSIVE:
