@@ -199,7 +199,8 @@ def _text(value: Json) -> str:
 def _source(source: dict[str, Json], lacking: set[str]) -> Source:
     principal, is_mtls = source.get("principal"), source.get("mtls")
     identities: tuple[str, ...] = ()
-    if not isinstance(is_mtls, bool):
+    is_unproven = is_mtls is None and "mtls" in source  # then, too, nobody vouched for a certificate
+    if not isinstance(is_mtls, bool) and not is_unproven:
         lacking.update((MTLS, *_IDENTITY_KEYS))
     elif is_mtls and principal and is_whole(principal):
         identities = (identity_of(str(principal)),)
@@ -207,7 +208,7 @@ def _source(source: dict[str, Json], lacking: set[str]) -> Source:
         identities = (_PLACEHOLDER,)
         lacking.update(_IDENTITY_KEYS)
     ip = _address(source, "ip", "source.ip", lacking)
-    return Source(identities, ip, _address(source, "remote_ip", "remote.ip", lacking))
+    return Source(identities, ip, _address(source, "remote_ip", "remote.ip", lacking), is_unproven=is_unproven)
 
 
 def _address(part: dict[str, Json], name: str, key: str, lacking: set[str]) -> str | Unknown:

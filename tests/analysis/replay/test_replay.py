@@ -329,6 +329,27 @@ def test_the_labels_of_a_mesh_description_count_in_place_of_those_recorded() -> 
     assert only(replayed(new, record, described=described)) is ReplayOutcome.NEWLY_DENIED
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        (policy(source(principals=("*",))),),
+        (policy(source(not_principals=("*",))),),
+        (policy(source(namespaces=("web",)), action=DENY),),
+        (STRICT,),
+        (policy(build.ANYTHING),),
+    ],
+)
+def test_a_certificate_that_nobody_vouched_for_is_unknown_again(items: tuple[Item, ...]) -> None:
+    """As a field that is null was not delivered then: the answer is certain."""
+    attributes = build.request(caller=None)
+    attributes = replace(attributes, source=replace(attributes.source, is_unproven=True))
+    report = replayed(engine(*items), recorded(OPEN, attributes))
+    (group,) = report.groups
+    said = group.key.now.effect if group.key.now is not None else "allow"
+    assert said == judged(engine(*items), attributes)[1].effect.value
+    assert report.count(ReplayOutcome.UNSAID) == 0
+
+
 @pytest.mark.parametrize("stage", ["identity", "internal", "normalization"])
 def test_what_no_policy_decided_stays(stage: str) -> None:
     record = recorded(OPEN, build.request())
