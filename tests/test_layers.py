@@ -36,6 +36,7 @@ ALLOWED: dict[str, str] = {
     "analysis": "",
     "analysis.offline": "core documents",
     "analysis.suites": "analysis.offline core documents policy tokens",
+    "analysis.replay": "core",
     "analysis.traps": "core",
     "analysis.verify": "analysis.offline core envoy.native tokens",
     "analysis.graph": "analysis.offline core",
@@ -72,10 +73,10 @@ ALLOWED: dict[str, str] = {
     "starter": "core documents",
     "up": "control control.authority core documents envoy envoy.native identity local mesh",
     "cli": (
-        "_proto analysis.graph analysis.hardening analysis.offline analysis.suites analysis.traps analysis.verify "
-        "audit control control.authority control.federation core demo demo.checks documents envoy envoy.native "
-        "identity local mesh policy service.loading service.ports service.workers settings sources.policies starter "
-        "telemetry tokens up"
+        "_proto analysis.graph analysis.hardening analysis.offline analysis.replay analysis.suites analysis.traps "
+        "analysis.verify audit control control.authority control.federation core demo demo.checks documents envoy "
+        "envoy.native identity local mesh policy service.loading service.ports service.workers settings "
+        "sources.policies starter telemetry tokens up"
     ),
     "__main__": "cli",
     "_proto": "",

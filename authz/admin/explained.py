@@ -72,7 +72,7 @@ def decision_json(kept: Kept, engine: Engine | None, sources: Sources) -> dict[s
     found["command"] = check_command(
         policies,
         attributes,
-        policy_path=sources.policies,
+        policy_paths=(sources.policies,),
         mesh_path=sources.mesh,
         answers={t.detail: _said(decision) for t in offer.timings if t.name == "provider.ask"},
     )

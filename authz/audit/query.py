@@ -5,18 +5,23 @@ Broken lines are skipped and counted: a file whose writer was killed must still 
 """
 
 import gzip
+import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from authz.audit.file_sink import rotated_at, rotated_files
 from authz.core.attributes import read_field
 from authz.core.decided import Record
+
+STDIN = Path("-")
+_DECODE = json.JSONDecoder().decode
 
 
 class FoundRecord(NamedTuple):
@@ -114,7 +119,9 @@ def record_time(record: Record) -> float | None:
 
 
 def audit_files(path: Path) -> list[Path]:
-    """Files of a trail, oldest first: of one active file, or of every ``*.jsonl`` in a directory."""
+    """Files of a trail, oldest first: of one active file, of every ``*.jsonl`` in a directory, or ``-`` for stdin."""
+    if path == STDIN:
+        return [path]
     if not path.is_dir():
         return [*rotated_files(path), *([path] if path.exists() else [])]
     active = [file for file in sorted(path.glob("*.jsonl")) if "." not in file.stem]
@@ -122,9 +129,13 @@ def audit_files(path: Path) -> list[Path]:
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Read (number from 1, line without newline); empty lines are left out. Raises OSError."""
+    """
+    Read (number from 1, line without newline); empty lines are left out. ``-`` is stdin, compressed or not.
+
+    Raises OSError.
+    """
     try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb") as opened:
+        with _open(file) as opened:
             for number, line in enumerate(opened, 1):
                 if line.strip():
                     yield number, line.rstrip(b"\n")
@@ -136,11 +147,21 @@ def read_lines(file: Path) -> Iterator[tuple[int, bytes]]:
         return
 
 
+def _open(file: Path) -> IO[bytes]:
+    if file != STDIN:
+        return gzip.open(file, "rb") if file.suffix == ".gz" else open(file, "rb")  # type: ignore[return-value]  # GzipFile is one
+    stream = sys.stdin.buffer
+    if not isinstance(stream, io.BufferedReader):
+        stream = io.BufferedReader(cast(io.RawIOBase, stream))  # whatever stands in its place can be read
+    is_packed = stream.peek(2)[:2] == b"\x1f\x8b"
+    return gzip.open(stream, "rb") if is_packed else stream
+
+
 def read_record(line: bytes) -> Record | None:
     """Parse one line; None when it is not a JSON object."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = _DECODE(line.decode())  # half the overhead of `json.loads`, which guesses the encoding
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -33,6 +33,7 @@ _MAX_WORD = 256
 _MAX_FORM = 1024
 _MAX_FAILED = 4
 _MAX_VALUES = 8
+_MAX_LABELS = 64
 
 
 class RecordWriter:
@@ -204,11 +205,13 @@ def _source(source: Source) -> str:
 
 def _destination(destination: Destination) -> str:
     workload = destination.workload
+    labels = ",".join(f"{_quote(name)}:{_quote(value)}" for name, value in sorted(workload.labels)[:_MAX_LABELS])
     return (
-        f'{{"workload":{_quote(workload.name)},"namespace":{_quote(workload.namespace)},'
+        f'{{"workload":{_quote(workload.name)},"namespace":{_quote(workload.namespace)},"labels":{{{labels}}},'
         f'"service_account":{_quote(workload.service_account)},'
         f'"principal":{_quote(destination.principal.removeprefix("spiffe://"))},"ip":{_address(destination.ip)},'
-        f'"port":{"null" if isinstance(destination.port, Unknown) else destination.port}}}'
+        f'"port":{"null" if isinstance(destination.port, Unknown) else destination.port},'
+        f'"gateway":{_LITERALS[destination.is_gateway]}}}'
     )
 
 

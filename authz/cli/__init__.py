@@ -25,6 +25,8 @@ COMMANDS = {
     "test": "Run suites of test cases against policies.",
     "analyze": "Look for traps in a whole set of policies.",
     "audit": "Read the record of decisions.",
+    "replay": "Decide recorded traffic again, by other policies.",
+    "generate": "Write policies that allow what was recorded.",
     "mtls": "Find out where STRICT mutual TLS is safe.",
     "compile": "Compile policies to filters that Envoy decides by itself.",
     "verify": "Try your policies on a real Envoy.",

@@ -20,6 +20,7 @@ from authz.audit.record_line import text
 from authz.cli import terminal as out
 from authz.cli.record_views import print_record, print_records, print_report, report_json, say
 from authz.core.decided import Record
+from authz.service.loading.archive import Archive
 
 NO = 3
 _SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
@@ -182,7 +183,13 @@ def between(path: Path, output: str, begin: float, end: float, **chosen: str | N
 @audit.command()
 @_reading
 @click.argument("wanted_id", metavar="ID")
-def show(path: Path, output: str, wanted_id: str) -> None:
+@click.option(
+    "--archive",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="What `authz serve --archive` kept: the decision is explained by the policies of then.",
+)
+def show(path: Path, output: str, wanted_id: str, archive: Path | None) -> None:
     """
     Show one decision by its id, the `x-authz-decision-id` of a denied response.
 
@@ -190,12 +197,25 @@ def show(path: Path, output: str, wanted_id: str) -> None:
 
     \b
     authz audit show 6b019f90c2eb880000000001 --log /var/log/authz/audit.jsonl
+    authz audit show 6b019f90c2eb880000000001 --archive /var/lib/authz/archive
     """
     _require(path)
     found = list(_records(path, RecordFilter(any_id=wanted_id)))
     if not found:
         click.echo(f"no record of decision, trace or request `{wanted_id}` in {path}", err=True)
         sys.exit(NO)
+    if archive is not None:
+        from authz.cli.as_of import explained_again, print_again
+
+        answers = [explained_again(record, Archive(archive)) for record in found]
+        if output == "json":
+            found = [{**record, "as_of": answer.as_json()} for record, answer in zip(found, answers, strict=True)]
+            print_records(found, output)
+            return
+        for record, answer in zip(found, answers, strict=True):
+            print_record(record)
+            print_again(answer)
+        return
     if len(found) == 1 and output == "table":
         print_record(found[0])
     else:

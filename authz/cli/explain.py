@@ -11,7 +11,7 @@ from authz.cli import terminal as out
 from authz.cli.check import help_json, print_decision
 from authz.cli.question import Explained, ask
 from authz.cli.request_options import request_options
-from authz.core.explain import PredicateNote, RuleNote, StageNote
+from authz.core.explain import Explanation, PredicateNote, RuleNote, StageNote
 from authz.core.uncollected import WithoutCollector
 
 
@@ -43,11 +43,12 @@ def print_stages(answer: Explained) -> None:
     """Print the stages in their order, each with its rules and their predicates."""
     console = out.answers()
     out.say(console=console)
-    out.print_lines(_lines(answer), console)
+    out.print_lines(stage_lines(answer.explanation), console)
 
 
-def _lines(answer: Explained) -> Iterator[Text]:
-    for stage in answer.explanation.stages:
+def stage_lines(explanation: Explanation) -> Iterator[Text]:
+    """The stages, their rules and their predicates, a line each."""
+    for stage in explanation.stages:
         yield _stage_line(stage)
         for note in stage.rules:
             yield _rule_line(note)

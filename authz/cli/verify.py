@@ -190,7 +190,7 @@ def _command(found: "Disagreement", policies: str, mesh: str) -> str:
     from authz.analysis.offline.command import check_command
 
     return check_command(
-        found.policies, found.attributes, policy_path=policies, mesh_path=mesh, answers=dict(found.answers)
+        found.policies, found.attributes, policy_paths=(policies,), mesh_path=mesh, answers=dict(found.answers)
     )
 
 

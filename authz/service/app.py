@@ -96,9 +96,8 @@ class App:
             proxies=self._proxies,
         )
         self.evidence = PeerEvidence.of(parts.peer, clock)
-        self.introspector = Introspector(
-            read_object, clock=clock, ca_bundles=parts.keys.ca_bundles, proxies=self._proxies
-        )
+        keys = parts.keys
+        self.introspector = Introspector(read_object, clock=clock, ca_bundles=keys.ca_bundles, proxies=self._proxies)
         self.function = CheckFunction(
             self.trail,
             DecisionIds(clock(), secrets.token_bytes(3)),
@@ -132,8 +131,9 @@ class App:
         )
         self.doors = OpenDoors(parts, self.function, self.questions.ask, judge_caller, clock)
         self.streams = stream_server(parts, stream.take, self._tls, judge_caller, clock) if stream is not None else None
+        read = parts.policies
         self.reloader = Reloader(
-            parts.policies.path, parts.policies.mesh, self._put_in_force, clock, allow_empty=parts.policies.allow_empty
+            read.path, read.mesh, self._put_in_force, clock, allow_empty=read.allow_empty, archive=read.archive
         )
         self.is_draining = False
         self.admin: AdminServer | None = None

@@ -33,14 +33,18 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings(Section):
-    """Where policies and the mesh's own settings are read, and whether their loss is meant."""
+    """Where policies and the mesh's own settings are read and kept, and whether their loss is meant."""
 
     PREFIX = "policies"
-    FLAT = {"path": "policies", "mesh": "mesh", "allow_empty": "allow_empty"}  # noqa: RUF012  # the dataclass has it as a ClassVar
+    FLAT = {  # noqa: RUF012  # the dataclass has it as a ClassVar
+        "path": "policies",
+        **{name: name for name in ("mesh", "allow_empty", "archive")},
+    }
 
     path: Path
     mesh: Path | None
     allow_empty: bool
+    archive: Path | None
 
 
 @dataclass(frozen=True, slots=True)

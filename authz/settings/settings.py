@@ -31,6 +31,7 @@ class Settings(BaseSettings):
         default=False,
         description="accept empty files, a set without policies, and changes that lose all policies or a mesh setting",
     )
+    archive: Path | None = Field(default=None, description="directory that keeps what was in force, by version")
     listen: tuple[str, ...] = Field(
         default=("127.0.0.1:9191",),
         description="where Envoy asks: host:port, unix:/path or unix-abstract:name; several allowed; none: nobody is "

@@ -120,10 +120,12 @@ def destination(attributes: AttributeContext) -> Json:
     return {
         "workload": shortened(workload.name),
         "namespace": shortened(workload.namespace),
+        "labels": {shortened(name): shortened(value) for name, value in sorted(workload.labels)[:64]},
         "service_account": shortened(workload.service_account),
         "principal": shortened(asked.principal.removeprefix("spiffe://")),
         "ip": known(asked.ip),
         "port": None if isinstance(asked.port, Unknown) else asked.port,
+        "gateway": asked.is_gateway,
     }
 
 

@@ -62,10 +62,12 @@ def test_a_record_says_who_asked_what_and_why(make_offer: MakeOffer) -> None:
         "destination": {
             "workload": "reviews-v2",
             "namespace": "bookinfo",
+            "labels": {"app": "reviews", "version": "v2"},
             "service_account": "reviews",
             "principal": "cluster.local/ns/bookinfo/sa/reviews",
             "ip": "127.0.0.1",
             "port": 9080,
+            "gateway": False,
         },
         "request": {
             "method": "GET",

@@ -6,18 +6,25 @@ here, and nothing else. Seeds are made by the program's own tests, and lie in ``
 stays.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import httpx
 
 from authz._proto import ext_authz_pb2, sds_pb2
+from authz.analysis.replay.least_privilege import policies_text
+from authz.analysis.replay.observed import Observed
+from authz.analysis.replay.replay import Replay, group_json
+from authz.audit.query import read_record
+from authz.audit.writer import RecordWriter
 from authz.control.discovery.secrets import Secret, SecretStream, roots_secret, tls_secret
 from authz.core.attributes import AuthenticationOutcome
 from authz.core.compiler import compile_engine
+from authz.core.decided import Offer
 from authz.core.errors import FetchError
 from authz.core.normalize import normalize_path
 from authz.core.resources import MeshConfig, PathNormalization
@@ -45,6 +52,7 @@ from tests.identity.certificates import INTERMEDIATE, LEAF, REVIEWS, ROOT, pem
 from tests.identity.test_mutations import BUNDLES, as_pem
 from tests.identity.test_mutations import PLAIN as CERTIFICATE
 from tests.mesh.meshes import Ports, description
+from tests.offers import ATTRIBUTES, DENIAL
 from tests.service.messages import response
 from tests.service.native.test_stream import message
 from tests.service.test_check_function import NOW
@@ -234,6 +242,32 @@ def _door_seeds() -> Iterator[bytes]:
     yield b'i{"active": false}'
 
 
+def record(data: bytes) -> None:
+    """Lines of a trail: each is decided again or counted, and what is generated of them are policies."""
+    engine = compile_engine(read_policies([("p.yaml", POLICY + b"---\n" + JWT)]).resources, MeshConfig())
+    replay, observed = Replay(lambda version: engine, then=lambda version: engine), Observed(2)
+    records = [one for one in map(read_record, data.split(b"\n")) if one is not None]
+    for one in records:
+        replay.take(one)
+        observed.take(one)
+    assert replay.report().records == sum(group.count for group in replay.report().groups) == len(records)
+    for group in replay.report().groups:
+        json.dumps(group_json(group))
+    found = read_policies([("generated.yaml", policies_text(observed, 1).encode())], allow_empty=True)
+    assert not found.has_errors, [str(problem) for problem in found.problems]
+
+
+def _record_seeds() -> Iterator[bytes]:
+    writer = RecordWriter()
+    lines = [
+        writer.write(Offer(attributes, DENIAL, "d", 1.7e9, 0.0)).replace('"effect":"deny"', f'"effect":"{effect}"')
+        for attributes in (ATTRIBUTES, replace(ATTRIBUTES, http=None))
+        for effect in ("deny", "allow")
+    ]
+    yield "\n".join(lines).encode()
+    yield lines[1].replace("/ns/", '/ns/\\u2028\\n\\"').replace("reviews", "*").encode()
+
+
 def _sds_seeds() -> Iterator[bytes]:
     first = sds_pb2.DiscoveryRequest(resource_names=["own"])
     ack = sds_pb2.DiscoveryRequest(resource_names=["own"], response_nonce="1", version_info="x")
@@ -272,6 +306,7 @@ HARNESSES: dict[str, Harness] = {
     "sds": Harness(sds, _sds_seeds),
     "access_log": Harness(access_log, lambda: iter((line(), line(path="/a") + b"\n" + line()[:80], message("/ok")))),
     "doors": Harness(doors, _door_seeds),
+    "record": Harness(record, _record_seeds),
 }
 
 

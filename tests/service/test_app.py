@@ -1,6 +1,7 @@
 """The whole service as a process: start, answer, admin side, drain on SIGTERM, and what stops it from starting."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -13,7 +14,9 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from authz.cli import application
 from tests.service.loading.test_reload import policy
 from tests.service.messages import check_request, response, told
 from tests.service.running import check_call, health_of
@@ -107,6 +110,30 @@ async def test_a_unix_socket_is_served_too(tmp_path: Path) -> None:
             service.process.send_signal(signal.SIGHUP)  # which ends a process that does not know it
             await service.says("SIGHUP")
             assert response(await check_call(channel)(check_request(path="/open"))).status.code == 0
+
+
+@pytest.mark.slow
+async def test_what_a_server_decided_is_decided_again_out_of_its_archive(tmp_path: Path) -> None:
+    """Two servers share the archive; the policies are others by the time somebody asks."""
+    policies, log, archive = write_policies(tmp_path), tmp_path / "audit.jsonl", tmp_path / "archive"
+    flags = ["--policies", str(policies), "--audit", f"file:{log}", "--archive", str(archive)]
+    addresses = [f"unix:{tmp_path}/{name}.sock" for name in ("one", "two")]
+    async with worker(*flags, "--listen", addresses[0]) as one, worker(*flags, "--listen", addresses[1]) as two:
+        for service, address in zip((one, two), addresses, strict=True):
+            await service.says("health is SERVING")
+            async with grpc.aio.insecure_channel(address) as channel:
+                for path in ("/open", "/shut"):
+                    await check_call(channel)(check_request(path=path))
+            service.process.send_signal(signal.SIGTERM)
+            await service.says("stopped")
+    (policies / "allow.yaml").write_text(policy("allow", "ALLOW", "/other"))
+    done = CliRunner().invoke(application, ["replay", str(log), "--as-of", "--archive", str(archive), "-o", "json"])
+    told_again = json.loads(done.stdout)
+    assert (done.exit_code, told_again["records"], told_again["counts"]["same"]) == (0, 4, 4)
+    now = CliRunner().invoke(application, ["replay", str(log), "-p", str(policies), "--archive", str(archive)])
+    assert now.exit_code == 3
+    assert "2 with another answer: 2 newly denied" in now.stdout
+    assert len(list(archive.iterdir())) == 1
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ It holds only what policies ask about, and no credentials.
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from authz.core.attributes import AttributeContext, Json, Unknown
 from authz.core.catalog import claim_path
@@ -24,7 +24,7 @@ def check_command(
     policies: WorkloadPolicies,
     attributes: AttributeContext,
     *,
-    policy_path: str,
+    policy_paths: Sequence[str],
     mesh_path: str = "",
     answers: dict[str, str] | None = None,
 ) -> str:
@@ -36,7 +36,7 @@ def check_command(
         attributes: as the last stage saw them.
         answers: what CUSTOM providers said, ``allow`` or ``deny`` by name.
     """
-    options = [f"--policies {shlex.quote(policy_path)}"]
+    options = [f"--policies {shlex.quote(path)}" for path in policy_paths]
     if mesh_path:
         options.append(f"--mesh {shlex.quote(mesh_path)}")
     options.extend(_options(policies, attributes))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from authz.core.attributes import Workload
 from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.service.loading.archive import Archive, PolicyTexts, read_texts
 from authz.service.loading.described import described_workloads
 from authz.service.loading.garbage import beside_checks, let_go
 from authz.service.loading.loader import Loader, text_of_mesh
@@ -31,7 +32,8 @@ class Reloader:
     Loads once with ``load``, then follows changes in ``run``. ``status`` is replaced, never edited.
 
     ``put_in_force`` is called in the event loop with each good snapshot. With ``allow_empty`` files without a document,
-    a set without a policy, and the loss of all policies or of a mesh setting are taken as they are.
+    a set without a policy, and the loss of all policies or of a mesh setting are taken as they are. What was put in
+    force is kept in ``archive``; that it cannot be written is told and changes nothing.
     """
 
     def __init__(
@@ -42,7 +44,10 @@ class Reloader:
         clock: Callable[[], float],
         *,
         allow_empty: bool = False,
+        archive: Path | None = None,
     ) -> None:
+        self._archive = Archive(archive) if archive is not None else None
+        self._texts: PolicyTexts | None = None
         self._policies = policies
         self._mesh_file = mesh_file
         self._put_in_force = put_in_force
@@ -88,6 +93,7 @@ class Reloader:
             is_new = problem.severity is Severity.WARNING and _said(problem) not in said
             _log.log(logging.WARNING if is_new else logging.DEBUG, "%s", problem)
         await asyncio.to_thread(let_go_of, old)  # last: what is in force is told at once
+        await asyncio.to_thread(self._keep_texts, snapshot)
         return True
 
     async def run(self, ready: asyncio.Event | None = None) -> None:
@@ -118,6 +124,7 @@ class Reloader:
         """
         for _ in range(_ATTEMPTS):
             text = text_of_mesh(self._mesh_file)
+            self._texts = self._read_texts()
             if self.snapshot is None:  # no check waits yet
                 snapshot = self._loader.load_here(self._policies, self._mesh_file, self._clock())
             else:
@@ -127,6 +134,30 @@ class Reloader:
                 return replace(snapshot, workloads=described)
         message = "the file keeps changing while the policies are read"
         raise LoadError([Problem(Severity.ERROR, "unreadable", message, Location(str(self._mesh_file)))])
+
+    def _read_texts(self) -> PolicyTexts | None:
+        """What is on disk, for the archive; None without one, or when it cannot be read."""
+        if self._archive is None:
+            return None
+        try:
+            return read_texts(self._policies, self._mesh_file)
+        except OSError:
+            return None
+
+    def _keep_texts(self, snapshot: Snapshot) -> None:
+        """Keep the texts of what was put in force, if they were the same before and after they were read for it."""
+        texts, self._texts = self._texts, None
+        if self._archive is None:
+            return
+        problem = "its files changed while they were read"
+        try:
+            if texts is not None and texts == self._read_texts():
+                if self._archive.keep(snapshot.version, texts, snapshot.resources):
+                    return
+                problem = "a secret of an inline key set could not be blotted out"
+        except OSError as error:
+            problem = f"{error.filename or self._archive.directory}: {error.strerror}"
+        _log.error("policy version %s is not kept in the archive: %s", snapshot.version, problem)
 
     def _refuse_losses(self, before: Snapshot, after: Snapshot) -> None:
         if self._allow_empty:
