@@ -38,6 +38,7 @@ ALLOWED: dict[str, str] = {
     "analysis.suites": "analysis.offline core documents policy tokens",
     "analysis.replay": "core",
     "analysis.traps": "core",
+    "analysis.sets": "analysis.offline core",
     "analysis.verify": "analysis.offline core envoy.native tokens",
     "analysis.graph": "analysis.offline core",
     "analysis.hardening": "core identity settings",  # judges what others read: settings, certificates, entries

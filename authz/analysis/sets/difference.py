@@ -1,0 +1,151 @@
+"""
+The requests that two sets of policies answer differently for one workload, one witness for each pair of rules, or the
+proof that there are none.
+
+A request is newly allowed where it is let through on the new side, and on the old side either refused by a rule that
+the new side does not have, or let through by none. What both sides say alike is left out first, so that the work grows
+with what changed. Every witness is decided by the engine on both sides before it is told.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from authz.analysis.sets.boxes import Box, OutOfTime, Space, key_of
+from authz.analysis.sets.model import Model, Pair
+from authz.analysis.sets.situations import Situation
+from authz.analysis.sets.views import TooLarge, View, view_of
+from authz.analysis.sets.witness import Witness, judge, witness_of
+from authz.core.decision import Decision
+
+MAX_PIECES = 12
+"""Parts of one difference of which the smallest witness is taken."""
+
+
+class Direction(StrEnum):
+    """How an answer changes."""
+
+    ALLOWED = "newly allowed"
+    DENIED = "newly denied"
+    STATUS = "other status"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One class of requests whose answer changes, by the smallest of them."""
+
+    direction: Direction
+    witness: Witness
+    old: Decision
+    new: Decision
+
+
+@dataclass(slots=True)
+class Difference:
+    """The answer for one workload."""
+
+    changes: list[Change] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    """Why it is not known whether there are others; empty: there are none."""
+    unconfirmed: list[Witness] = field(default_factory=list)
+    """Witnesses that the engine decides otherwise: a fault of this program."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether it is proved that no answer changes."""
+        return not (self.changes or self.undecided or self.unconfirmed)
+
+
+def difference(pair: Pair, expired: Callable[[], bool] = lambda: False) -> Difference:
+    """
+    Compare two sets of policies for one workload.
+
+    Args:
+        expired: tells when the time limit is reached; what is not known by then is undecided.
+    """
+    found = Difference()
+    try:
+        model = Model(pair, expired)
+        found.undecided += dict.fromkeys(model.undecided)
+        if not model.undecided:
+            best: dict[tuple[str, str, str], tuple[int, Change]] = {}
+            for situation in model.situations():
+                for box in _differing(model, situation):
+                    _confirm(model, situation, box, best, found)
+            order = list(Direction)
+            found.changes = sorted((c for _, c in best.values()), key=lambda change: order.index(change.direction))
+    except OutOfTime:
+        found.undecided.append("the time limit is reached")
+    except TooLarge:
+        found.undecided.append("a rule is a union of too many products")
+    return found
+
+
+def _differing(model: Model, situation: Situation) -> Iterator[Box]:
+    """Parts of the situation that both sides answer differently; of every pair of rules that does so, some part."""
+    variables = model.variables
+    old = view_of(model.pair.old, situation.old, situation.base, variables)
+    new = view_of(model.pair.new, situation.new, situation.base, variables)
+    yield from gained(model.space, situation.base, old, new)
+    yield from gained(model.space, situation.base, new, old)
+    yield from _other_status(model.space, old, new)
+    yield from _other_status(model.space, new, old)
+
+
+def _other_status(space: Space, one: View, other: View) -> Iterator[Box]:
+    """Requests that ``one`` refuses with a status of its own, and ``other`` with another."""
+    for box, status in one.special:
+        parts = [box]
+        if not other.is_closed:
+            parts = space.minus_all([box], other.allow)
+            parts += [part for refused in other.deny if (part := space.meet(box, refused)) is not None]
+        alike = [same for same, its in other.special if its == status]
+        yield from _smallest(space.minus_all(parts, alike))
+
+
+def gained(space: Space, base: Box, before: View, after: View) -> Iterator[Box]:
+    """Requests that ``after`` lets through and ``before`` refuses."""
+    dropped = [
+        box for key, box in zip(map(key_of, before.deny), before.deny, strict=True) if key not in after.deny_keys
+    ]
+    kept_allows = before.allow_keys
+    for box in after.allow:
+        refusing = [other for other in after.deny if space.meet(box, other) is not None]
+        if space.is_covered(box, refusing):
+            continue
+        for other in dropped:
+            part = space.meet(box, other)
+            if part is not None:
+                yield from _smallest(space.minus_all([part], refusing))
+        if key_of(box) in kept_allows:
+            continue
+        admitting = [other for other in before.allow if space.meet(box, other) is not None]
+        if not space.is_covered(box, admitting):
+            yield from _smallest(space.minus_all([box], [*admitting, *refusing]))
+
+
+def _smallest(boxes: list[Box]) -> list[Box]:
+    return sorted(boxes, key=len)[:MAX_PIECES]
+
+
+def _confirm(
+    model: Model,
+    situation: Situation,
+    box: Box,
+    best: dict[tuple[str, str, str], tuple[int, Change]],
+    found: Difference,
+) -> None:
+    """Decide a witness on both sides, and keep it if it is the smallest of its class."""
+    witness = witness_of(model, situation, box)
+    old, new = judge(model, witness, of_old=True), judge(model, witness, of_old=False)
+    if old.effect is new.effect:
+        if old.status == new.status:
+            found.unconfirmed.append(witness)
+            return
+        direction = Direction.STATUS
+    else:
+        direction = Direction.ALLOWED if new.is_allowed else Direction.DENIED
+    key = (direction, old.rule.name if old.rule else old.stage, new.rule.name if new.rule else new.stage)
+    before = best.get(key)
+    if before is None or witness.size < before[0]:
+        best[key] = witness.size, Change(direction, witness, old, new)

@@ -1,0 +1,111 @@
+"""Two sets of policies for one workload, and the variables by which requests differ that they may answer differently."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from authz.analysis.sets.boxes import Space
+from authz.analysis.sets.situations import Situation, situations
+from authz.analysis.sets.token_cases import TokenCase, token_cases, undecided_about
+from authz.analysis.sets.variables import CLAIM, HEADER, PATH, REMOTE_IP, Variables
+from authz.core.engine import WorkloadPolicies
+from authz.core.rules import CompiledRule, Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to the question what applies to one workload, and what is known of the workload."""
+
+    old: WorkloadPolicies
+    new: WorkloadPolicies
+    is_gateway: bool = False
+    ports: tuple[int, ...] = ()
+    """Its only ports; empty: not known, any may be."""
+    callers: tuple[str, ...] = ()
+    """Identities that are natural callers, with ``spiffe://``."""
+
+
+@dataclass(slots=True)
+class Model:
+    """The variables of a pair. ``undecided`` says what is not modelled; then nothing can be proved."""
+
+    pair: Pair
+    expired: Callable[[], bool] = lambda: False
+    extra: tuple[Predicate, ...] = ()
+    """What is asked besides by an invariant."""
+    space: Space = field(init=False)
+    variables: Variables = field(init=False)
+    tokens: list[TokenCase] = field(init=False)
+    undecided: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pair = self.pair
+        self.space = Space(self.expired)
+        own_ports = {port for policies in (pair.old, pair.new) for port in policies.port_modes}
+        self.variables = Variables(
+            self.space,
+            dict.fromkeys([*_predicates(pair.old), *_predicates(pair.new), *self.extra]),
+            normalization=pair.new.mesh.path_normalization,
+            ports=pair.ports or own_ports,
+            only_ports=bool(pair.ports),
+            callers=(*pair.callers, *_strangers(pair)),
+            audiences=[a for p in (pair.old, pair.new) for rule in p.jwt_rules for a in rule.audiences],
+        )
+        for policies in (pair.old, pair.new):
+            for custom in (*policies.http.custom, *policies.tcp.custom):
+                if custom.provider is not None:
+                    self.variables.add_provider(custom.provider.name)
+        self.undecided = [*self.variables.undecided, *_dependent(pair, self.variables)]
+        self.tokens = []
+        if not self.undecided:
+            needed = any(name.startswith(CLAIM) for name in self.variables.asked)
+            self.tokens = list(token_cases(pair.old.jwt_rules, pair.new.jwt_rules, self.variables, needed=needed))
+
+    def situations(self) -> Iterator[Situation]:
+        """Every kind of request."""
+        pair = self.pair
+        return situations(pair.old, pair.new, self.variables, self.tokens, gateway=pair.is_gateway)
+
+
+def _strangers(pair: Pair) -> Iterator[str]:
+    mesh, namespace = pair.new.mesh, pair.new.workload.namespace
+    yield f"spiffe://{mesh.trust_domain}/ns/{namespace}/sa/other"
+    yield f"spiffe://{mesh.trust_domain}/ns/elsewhere/sa/other"
+    yield "spiffe://elsewhere.example/ns/elsewhere/sa/other"
+
+
+def _predicates(policies: WorkloadPolicies) -> Iterator[Predicate]:
+    for rule in decisive_rules(policies):
+        for entry in (*rule.sources, *rule.operations, rule.conditions):
+            yield from entry
+
+
+def decisive_rules(policies: WorkloadPolicies) -> Iterator[CompiledRule]:
+    """The rules that may change an answer: neither AUDIT nor dry run."""
+    for sets in (policies.http, policies.tcp):
+        for rules in (*(custom.rules for custom in sets.custom), sets.deny, sets.allow):
+            if rules is not None:
+                yield from rules.rules
+
+
+def _dependent(pair: Pair, variables: Variables) -> Iterator[str]:
+    """Facts that depend on each other in a way that boxes do not hold."""
+    old, new = pair.old.mesh, pair.new.mesh
+    if old.path_normalization is not new.path_normalization and PATH in variables.asked:
+        yield "the normalisation of paths changes (PN-1)"
+    if REMOTE_IP in variables.asked:
+        if old.num_trusted_proxies != new.num_trusted_proxies and pair.is_gateway:
+            yield "the number of trusted proxies changes (CS-9)"
+        if f"{HEADER}x-forwarded-for" in variables.asked:
+            yield "policies ask for `x-forwarded-for` and for the address that is found in it (CS-9)"
+    for policies in (pair.old, pair.new):
+        yield from undecided_about(policies.jwt_rules, variables)
+        yield from _by_providers(policies, variables)
+
+
+def _by_providers(policies: WorkloadPolicies, variables: Variables) -> Iterable[str]:
+    """Headers that a CUSTOM provider may set, as far as the mesh settings name them."""
+    for custom in policies.http.custom:
+        if custom.provider is not None:
+            for name in custom.provider.headers_to_upstream_on_allow:
+                if HEADER + name.lower() in variables.asked:
+                    yield f"policies ask for the header `{name}`, which the provider `{custom.provider.name}` may set"
