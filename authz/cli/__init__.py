@@ -24,6 +24,8 @@ COMMANDS = {
     "explain": "Decide one request, and say why.",
     "test": "Run suites of test cases against policies.",
     "analyze": "Look for traps in a whole set of policies.",
+    "diff": "Tell which requests a change of policies answers differently.",
+    "prove": "Prove invariants of policies, for all requests.",
     "audit": "Read the record of decisions.",
     "replay": "Decide recorded traffic again, by other policies.",
     "generate": "Write policies that allow what was recorded.",

@@ -1,17 +1,17 @@
 """The addresses that networks tell apart: one of each stretch between two boundaries, of both families (AP-40)."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from authz.core.matchers import Network
 from authz.core.networks import parse_address
 
 _BITS = {4: 32, 6: 128}
-NATURAL = ("10.9.9.9", "10.1.0.5", "192.0.2.1", "203.0.113.9", "2001:db8::1")
+NATURAL = ("10.9.9.9", "192.0.2.1", "203.0.113.9", "2001:db8::1", "10.1.0.5")
 """Taken where they lie in a stretch."""
 
 
-def distinct_addresses(networks: Iterable[Network]) -> list[str]:
+def distinct_addresses(networks: Iterable[Network], natural: Sequence[str] = NATURAL) -> list[str]:
     """Addresses as text, the natural ones first; every stretch between boundaries has one."""
     networks = list(networks)
     found: list[str] = []
@@ -23,12 +23,12 @@ def distinct_addresses(networks: Iterable[Network]) -> list[str]:
                 points |= {network.value << host, (network.value + 1) << host}
         begins = sorted(point for point in points if point < 1 << bits)
         for begin, end in zip(begins, [*begins[1:], 1 << bits], strict=True):
-            found.append(_of_stretch(version, begin, end))
-    return sorted(found, key=lambda text: (text not in NATURAL, NATURAL.index(text) if text in NATURAL else 0))
+            found.append(_of_stretch(version, begin, end, natural))
+    return sorted(found, key=lambda text: natural.index(text) if text in natural else len(natural))
 
 
-def _of_stretch(version: int, begin: int, end: int) -> str:
-    for text in NATURAL:
+def _of_stretch(version: int, begin: int, end: int, natural: Sequence[str]) -> str:
+    for text in natural:
         known = parse_address(text)
         if known is not None and known[0] == version and begin <= known[1] < end:
             return text

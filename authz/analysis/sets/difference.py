@@ -15,11 +15,15 @@ from authz.analysis.sets.boxes import Box, OutOfTime, Space, key_of
 from authz.analysis.sets.model import Model, Pair
 from authz.analysis.sets.situations import Situation
 from authz.analysis.sets.views import TooLarge, View, view_of
-from authz.analysis.sets.witness import Witness, judge, witness_of
-from authz.core.decision import Decision
+from authz.analysis.sets.witness import Witness, attributes_of, judge, witness_of
+from authz.core.decision import Decision, Stage
+from authz.core.explain import nearest_miss
 
 MAX_PIECES = 12
 """Parts of one difference of which the smallest witness is taken."""
+
+MAX_NEAR = 100
+"""ALLOW rules of a workload of which the closest one is looked for."""
 
 
 class Direction(StrEnum):
@@ -38,6 +42,12 @@ class Change:
     witness: Witness
     old: Decision
     new: Decision
+    because: tuple[str, ...] = ()
+    """What the rule that comes closest on the side that refuses asks for and does not get."""
+
+
+Best = dict[tuple[str, ...], tuple[int, Change]]
+"""By class, the smallest change and its size."""
 
 
 @dataclass(slots=True)
@@ -68,7 +78,7 @@ def difference(pair: Pair, expired: Callable[[], bool] = lambda: False) -> Diffe
         model = Model(pair, expired)
         found.undecided += dict.fromkeys(model.undecided)
         if not model.undecided:
-            best: dict[tuple[str, str, str], tuple[int, Change]] = {}
+            best: Best = {}
             for situation in model.situations():
                 for box in _differing(model, situation):
                     _confirm(model, situation, box, best, found)
@@ -132,12 +142,12 @@ def _confirm(
     model: Model,
     situation: Situation,
     box: Box,
-    best: dict[tuple[str, str, str], tuple[int, Change]],
+    best: Best,
     found: Difference,
 ) -> None:
     """Decide a witness on both sides, and keep it if it is the smallest of its class."""
     witness = witness_of(model, situation, box)
-    old, new = judge(model, witness, of_old=True), judge(model, witness, of_old=False)
+    old, new = judge(model.pair, witness, of_old=True), judge(model.pair, witness, of_old=False)
     if old.effect is new.effect:
         if old.status == new.status:
             found.unconfirmed.append(witness)
@@ -145,7 +155,22 @@ def _confirm(
         direction = Direction.STATUS
     else:
         direction = Direction.ALLOWED if new.is_allowed else Direction.DENIED
-    key = (direction, old.rule.name if old.rule else old.stage, new.rule.name if new.rule else new.stage)
+    missed, because = _missed(model, witness, old, new)
+    key = (direction, old.rule.name if old.rule else old.stage, new.rule.name if new.rule else new.stage, *missed)
     before = best.get(key)
     if before is None or witness.size < before[0]:
-        best[key] = witness.size, Change(direction, witness, old, new)
+        best[key] = witness.size, Change(direction, witness, old, new, because)
+
+
+def _missed(model: Model, witness: Witness, old: Decision, new: Decision) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Where no ALLOW rule fires on one side: the keys that the closest rule misses, and how; else nothing."""
+    refused = new if old.is_allowed else old
+    policies = model.pair.new if old.is_allowed else model.pair.old
+    rules = policies.http.allow
+    if refused.stage is not Stage.ALLOW or refused.rule is not None or rules is None or len(rules.rules) > MAX_NEAR:
+        return (), ()
+    result = witness.token.new if old.is_allowed else witness.token.old
+    nearest = nearest_miss(policies, attributes_of(model.pair, witness, policies, result))
+    if nearest is None:
+        return (), ()
+    return tuple(note.key for note in nearest.failed), tuple(map(str, nearest.failed))

@@ -1,4 +1,4 @@
-"""Two sets of policies for one workload, and the variables by which requests differ that they may answer differently."""
+"""Two sets of policies for one workload, and the variables by which the requests differ that they tell apart."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field

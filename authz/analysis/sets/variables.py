@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from authz.analysis.sets import possible
-from authz.analysis.sets.addresses import distinct_addresses
+from authz.analysis.sets.addresses import NATURAL, distinct_addresses
 from authz.analysis.sets.boxes import Literal, Space
 from authz.analysis.sets.patterns import patterns_of, subject_patterns
 from authz.analysis.sets.words import Automaton, Possible, TooMany, distinct
@@ -118,7 +118,7 @@ class Variables:
         self._check_claims()
         networks = [network for name in _ADDRESSES for network in _networks(asked.get(name, ()))]
         for name in _ADDRESSES:
-            self._add(name, distinct_addresses(networks))
+            self._add(name, distinct_addresses(networks, NATURAL[::-1] if name == DESTINATION_IP else NATURAL))
         self._add(PORT, _ports(asked.get(PORT, ()), sorted(set(ports)), only=only_ports))
         kinds: dict[str, Possible] = {
             HOST: possible.HOST, METHOD: possible.METHOD, SNI: possible.SNI,

@@ -46,7 +46,7 @@ from authz.core.pipeline import decide
 from authz.core.resources import JwtRule
 
 if TYPE_CHECKING:
-    from authz.analysis.sets.model import Model
+    from authz.analysis.sets.model import Model, Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +156,10 @@ def _claims(case: TokenCase, chosen: Mapping[str, tuple[str, ...]]) -> dict[str,
     return claims
 
 
-def judge(model: "Model", witness: Witness, *, of_old: bool) -> Decision:
+def judge(pair: "Pair", witness: Witness, *, of_old: bool) -> Decision:
     """Decide a witness with the policies of one side, by the engine."""
-    policies = model.pair.old if of_old else model.pair.new
-    attributes = attributes_of(model, witness, policies)
+    policies = pair.old if of_old else pair.new
+    attributes = attributes_of(pair, witness, policies)
     result = witness.token.old if of_old else witness.token.new
 
     def authenticate(attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
@@ -178,19 +178,21 @@ def _token(witness: Witness) -> Token:
     return Token(claims, witness.token.issuer or "", subject if isinstance(subject, str) else "")
 
 
-def attributes_of(model: "Model", witness: Witness, policies: WorkloadPolicies) -> AttributeContext:
-    """The request as the proxy of the workload asks about it."""
-    pair = model.pair
+def attributes_of(
+    pair: "Pair", witness: Witness, policies: WorkloadPolicies, result: int = 0
+) -> AttributeContext:
+    """The request as the proxy of the workload asks about it; with ``result`` 200 its token was accepted."""
     before = to_attributes(witness.request, OfflineWorkload(policies.workload), policies.mesh, gateway=pair.is_gateway)
     seen = passed_through(witness.request, before, policies)
     if seen.http is None:  # what the proxy does not read says nothing of the client's address
         seen = replace(seen, source=replace(seen.source, remote_ip=seen.source.ip))
+    if result == 200 and seen.http is not None and seen.http.path:
+        seen = seen.after(Authentication(AuthenticationOutcome.ACCEPTED, _token(witness)))
     return seen
 
 
-def command_of(model: "Model", witness: Witness, policy_path: str, mesh_path: str = "") -> str:
+def command_of(pair: "Pair", witness: Witness, policy_path: str, mesh_path: str = "") -> str:
     """The ``authz check`` command that decides the witness with the policies at a path."""
-    pair = model.pair
     policies = replace(pair.new, policies=(*pair.old.policies, *pair.new.policies))
     attributes = to_attributes(
         witness.request, OfflineWorkload(pair.new.workload), pair.new.mesh, gateway=pair.is_gateway
@@ -203,14 +205,14 @@ def command_of(model: "Model", witness: Witness, policy_path: str, mesh_path: st
         policy_path=policy_path,
         mesh_path=mesh_path,
         answers={name: answer for name, answer in witness.answers.items() if answer != "allow"}
-        | _asked(model, witness),
+        | _asked(pair, witness),
     )
     if witness.request.tls == "simple" and " --tls " not in text:
         text += " \\\n  --tls simple"
     return text
 
 
-def _asked(model: "Model", witness: Witness) -> dict[str, str]:
+def _asked(pair: "Pair", witness: Witness) -> dict[str, str]:
     """Answers of the providers that the new policies may ask."""
-    names = {custom.provider.name for custom in model.pair.new.http.custom if custom.provider is not None}
+    names = {custom.provider.name for custom in pair.new.http.custom if custom.provider is not None}
     return {name: answer for name, answer in witness.answers.items() if name in names}

@@ -1,0 +1,101 @@
+"""``authz diff``: the requests that two sets of policies answer differently, or the proof that there are none."""
+
+import time
+from collections.abc import Sequence
+
+import click
+
+from authz.analysis.sets.difference import difference
+from authz.analysis.sets.model import Pair
+from authz.analysis.sets.targets import AskedWorkload, are_same, targets_of
+from authz.cli import diff_report, policy_files
+from authz.cli import terminal as out
+from authz.cli.revisions import is_revision, read_named
+from authz.core.compiler import compile_as_needed
+from authz.core.engine import Engine
+from authz.core.errors import LoadError, sort_problems
+from authz.core.resources import MeshConfig
+from authz.core.uncollected import WithoutCollector
+from authz.policy.reader import read_policies
+
+SECONDS = 10.0
+
+
+@click.command("diff", short_help="Which requests does a change of policies answer differently?")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option(
+    "--mesh",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Istio's MeshConfig, or a mesh description: then its workloads are asked about.",
+)
+@click.option(
+    "--seconds", metavar="N", type=click.FloatRange(0), default=SECONDS,
+    help="Time for each workload; what is not known by then is not decided.",
+)  # fmt: skip
+@out.answer_form("text", "json", "markdown", "sarif")
+def command(old: str, new: str, mesh: str | None, seconds: float, output: str) -> None:
+    """
+    Tell which requests NEW answers differently from OLD, for every workload, with one request for each reason.
+
+    OLD and NEW are files, directories, or either of them at a git revision. Every request that is shown was decided by
+    the engine on both sides; where none is shown, none exists (docs/proofs.md). Exit code 0: no answer changes, 3: some
+    do, 1: not decided.
+
+    \b
+    authz diff HEAD:policies/ policies/ --mesh mesh.yaml
+    authz diff main:policies/ HEAD:policies/ -o markdown
+    authz diff policies/ candidate.yaml -o json
+    """
+    with WithoutCollector(for_good=True):
+        settings, problems = policy_files.read_mesh_file(mesh)
+        engines = tuple(_engine(name, settings if mesh else None) for name in (old, new))
+        if any(problem.is_error for problem in problems):
+            raise LoadError(problems)
+        workloads, left_out = asked_workloads(engines, mesh)
+        compared = [_compare(engines[0], engines[1], asked, seconds) for asked in workloads]
+        found = diff_report.Report(old, new, mesh or "", compared, left_out, _path_of(new))
+        diff_report.write(found, output)
+    raise SystemExit(diff_report.exit_code(found))
+
+
+def _engine(name: str, mesh: MeshConfig | None) -> Engine:
+    """The policies of one side. Raises LoadError, NoRevision, OSError."""
+    result = read_policies(read_named(name), mesh)
+    if any(problem.is_error for problem in result.problems):
+        raise LoadError(sort_problems(result.problems))
+    return compile_as_needed(result.resources, mesh or MeshConfig())
+
+
+def _path_of(name: str) -> str:
+    """The path to write into commands: of a revision, the path in the working tree."""
+    return name.partition(":")[2] or "." if is_revision(name) else name
+
+
+def asked_workloads(engines: Sequence[Engine], mesh: str | None) -> tuple[list[AskedWorkload], list[str]]:
+    """
+    The workloads of a mesh description, else those that the policies tell apart.
+
+    Returns:
+        The workloads, and what had to be left out.
+    """
+    if not mesh or b"WorkloadEntry" not in policy_files.read_bytes(mesh):
+        return targets_of(engines)
+    described = policy_files.read_workloads(mesh).workloads
+    callers = tuple(dict.fromkeys(str(workload.spiffe_id) for workload in described))
+    found = []
+    for workload in described:
+        ports = [*(port.number for port in workload.inbound), *(server.port for server in workload.servers)]
+        name = f"{workload.namespace}/{workload.name}"
+        found.append(AskedWorkload(name, workload.workload, workload.is_gateway, tuple(ports), callers))
+    return found, []
+
+
+def _compare(old: Engine, new: Engine, asked: AskedWorkload, seconds: float) -> diff_report.Compared:
+    if are_same(old, new, asked.workload):
+        return diff_report.Compared(asked, None, None)
+    ends = time.monotonic() + seconds
+    before, after = old.for_workload(asked.workload), new.for_workload(asked.workload)
+    pair = Pair(before, after, asked.is_gateway, asked.ports, asked.callers)
+    return diff_report.Compared(asked, pair, difference(pair, lambda: time.monotonic() > ends))
