@@ -253,6 +253,7 @@ def _place(change: Change) -> list[Json]:
     for decision in (change.new, change.old):
         rule = decision.rule
         if rule is not None and rule.location is not NOWHERE:
-            where = {"artifactLocation": {"uri": rule.location.file}, "region": {"startLine": max(rule.location.line, 1)}}
+            line: Json = {"startLine": max(rule.location.line, 1)}
+            where: Json = {"artifactLocation": {"uri": rule.location.file}, "region": line}
             return [{"physicalLocation": where}]
     return []

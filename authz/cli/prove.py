@@ -109,9 +109,7 @@ def _prove(read: InvariantFile, policies: tuple[str, ...], mesh: str | None, sec
         if not meant or (left_out and invariant.to.names == ("*",)):
             why = left_out[0] if meant else "no workload is meant"
             advice = "" if has_names else "names need --mesh or `meshFile`; or write `to: {namespace: …, labels: …}`"
-            problems.append(
-                Problem(Severity.ERROR, CODE, f"`{invariant.id}`: {why}", invariant.location, help=advice)
-            )
+            problems.append(Problem(Severity.ERROR, CODE, f"`{invariant.id}`: {why}", invariant.location, help=advice))
     if problems:
         raise LoadError(sort_problems(problems))
     for invariant, asked in todo:

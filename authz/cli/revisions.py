@@ -3,6 +3,7 @@
 import io
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from authz.cli import policy_files
@@ -47,17 +48,22 @@ def read_named(name: str) -> Files:
         return [(f"{revision}:{inside}", _git("cat-file", "blob", asked, name=name))]
     tree = _git("rev-parse", "--verify", asked, name=name).decode().strip()
     top = _git("rev-parse", "--show-toplevel", name=name).decode().rstrip("\n")
-    archive = tarfile.open(fileobj=io.BytesIO(_git("-C", top, "archive", "--format=tar", tree, name=name)))
-    found: Files = []
-    for member in archive.getmembers():
-        parts = Path(member.name).parts
-        if member.isfile() and member.name.endswith(SUFFIXES) and not any(part.startswith(".") for part in parts):
-            data = archive.extractfile(member)
-            assert data is not None  # of a file there is one
-            found.append((f"{revision}:{inside}/{member.name}".replace(":./", ":"), data.read()))
-        elif member.issym() and member.name.endswith(SUFFIXES):
-            raise NoRevision(f"`{revision}:{inside}/{member.name}` is a link; links of a revision are not followed")
-    return sorted(found)
+    prefix = f"{revision}:" if inside == "." else f"{revision}:{inside}/"
+    return sorted(_members(_git("-C", top, "archive", "--format=tar", tree, name=name), prefix))
+
+
+def _members(data: bytes, prefix: str) -> Iterator[tuple[str, bytes]]:
+    """The files of a tree that ``read_directory`` would read."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive.getmembers():
+            parts = Path(member.name).parts
+            if not member.name.endswith(SUFFIXES) or any(part.startswith(".") for part in parts):
+                continue
+            if member.issym():
+                raise NoRevision(f"`{prefix}{member.name}` is a link; links of a revision are not followed")
+            content = archive.extractfile(member)
+            if content is not None:
+                yield f"{prefix}{member.name}", content.read()
 
 
 def _git(*arguments: str, name: str) -> bytes:

@@ -66,7 +66,8 @@ class _Prover:
         self.wanted = [(one, self._rule(one)) for one in invariant.when]
         self.excepted = [(one, self._rule(one)) for one in invariant.unless]
         rules = [rule for _, rule in (*self.wanted, *self.excepted)]
-        self.model = Model(pair, expired, tuple(predicate for rule in rules for predicate in rule.conditions))
+        extra = tuple(predicate for rule in rules for predicate in rule.conditions)
+        self.model = Model(pair, expired, tuple(rule for _, rule in self.wanted), extra)
 
     def _rule(self, one: RequestSet) -> CompiledRule:
         predicates: list[Predicate] = [asked.compiled(self.context) for asked in one.asked]
@@ -96,16 +97,14 @@ class _Prover:
             allow = 1 << ANSWERS.index("allow")
             base = space.narrow_all(base, (Literal(number, allow) for number in providers))
         assert base is not None  # every provider may allow
-        view = view_of(self.model.pair.new, seen, base, self.model.variables)
+        view = view_of(self.model.new, seen, base, self.model.variables)
         meant = [box for one, rule in self.wanted for box in self._boxes(one, rule, situation, seen, base)]
         excepted = [box for one, rule in self.excepted for box in self._boxes(one, rule, situation, seen, base)]
         parts = self._denied(meant, view) if self.invariant.word == "always" else self._allowed(meant, view)
         left = space.minus_all(parts, excepted)
         yield from sorted(left, key=len)[:MAX_PIECES]
 
-    def _boxes(
-        self, one: RequestSet, rule: CompiledRule, situation: Situation, seen: Seen, base: Box
-    ) -> Iterator[Box]:
+    def _boxes(self, one: RequestSet, rule: CompiledRule, situation: Situation, seen: Seen, base: Box) -> Iterator[Box]:
         if situation.protocol in one.protocols and situation.tls in one.tls:
             yield from boxes_of(rule, seen, base, self.model.variables)
 

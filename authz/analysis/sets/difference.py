@@ -94,8 +94,8 @@ def difference(pair: Pair, expired: Callable[[], bool] = lambda: False) -> Diffe
 def _differing(model: Model, situation: Situation) -> Iterator[Box]:
     """Parts of the situation that both sides answer differently; of every pair of rules that does so, some part."""
     variables = model.variables
-    old = view_of(model.pair.old, situation.old, situation.base, variables)
-    new = view_of(model.pair.new, situation.new, situation.base, variables)
+    old = view_of(model.old, situation.old, situation.base, variables)
+    new = view_of(model.new, situation.new, situation.base, variables)
     yield from gained(model.space, situation.base, old, new)
     yield from gained(model.space, situation.base, new, old)
     yield from _other_status(model.space, old, new)

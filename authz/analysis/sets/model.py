@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from authz.analysis.sets.boxes import Space
+from authz.analysis.sets.relevant import pruned_pair, pruned_to, staged
 from authz.analysis.sets.situations import Situation, situations
 from authz.analysis.sets.token_cases import TokenCase, token_cases, undecided_about
 from authz.analysis.sets.variables import CLAIM, HEADER, PATH, REMOTE_IP, Variables
@@ -30,8 +31,13 @@ class Model:
 
     pair: Pair
     expired: Callable[[], bool] = lambda: False
+    about: tuple[CompiledRule, ...] = ()
+    """The requests that an invariant is about; empty: those that the sides answer differently."""
     extra: tuple[Predicate, ...] = ()
     """What is asked besides by an invariant."""
+    old: WorkloadPolicies = field(init=False)
+    new: WorkloadPolicies = field(init=False)
+    """The sides, with the rules that matter."""
     space: Space = field(init=False)
     variables: Variables = field(init=False)
     tokens: list[TokenCase] = field(init=False)
@@ -39,18 +45,22 @@ class Model:
 
     def __post_init__(self) -> None:
         pair = self.pair
+        if self.about:
+            self.old = self.new = pruned_to(pair.new, self.about)
+        else:
+            self.old, self.new = pruned_pair(pair.old, pair.new)
         self.space = Space(self.expired)
         own_ports = {port for policies in (pair.old, pair.new) for port in policies.port_modes}
         self.variables = Variables(
             self.space,
-            dict.fromkeys([*_predicates(pair.old), *_predicates(pair.new), *self.extra]),
+            [*_predicates(self.old), *_predicates(self.new), *self.extra],
             normalization=pair.new.mesh.path_normalization,
             ports=pair.ports or own_ports,
             only_ports=bool(pair.ports),
             callers=(*pair.callers, *_strangers(pair)),
             audiences=[a for p in (pair.old, pair.new) for rule in p.jwt_rules for a in rule.audiences],
         )
-        for policies in (pair.old, pair.new):
+        for policies in (self.old, self.new):
             for custom in (*policies.http.custom, *policies.tcp.custom):
                 if custom.provider is not None:
                     self.variables.add_provider(custom.provider.name)
@@ -63,7 +73,7 @@ class Model:
     def situations(self) -> Iterator[Situation]:
         """Every kind of request."""
         pair = self.pair
-        return situations(pair.old, pair.new, self.variables, self.tokens, gateway=pair.is_gateway)
+        return situations(self.old, self.new, self.variables, self.tokens, gateway=pair.is_gateway)
 
 
 def _strangers(pair: Pair) -> Iterator[str]:
@@ -74,17 +84,9 @@ def _strangers(pair: Pair) -> Iterator[str]:
 
 
 def _predicates(policies: WorkloadPolicies) -> Iterator[Predicate]:
-    for rule in decisive_rules(policies):
+    for _, rule in (*staged(policies.http), *staged(policies.tcp)):
         for entry in (*rule.sources, *rule.operations, rule.conditions):
             yield from entry
-
-
-def decisive_rules(policies: WorkloadPolicies) -> Iterator[CompiledRule]:
-    """The rules that may change an answer: neither AUDIT nor dry run."""
-    for sets in (policies.http, policies.tcp):
-        for rules in (*(custom.rules for custom in sets.custom), sets.deny, sets.allow):
-            if rules is not None:
-                yield from rules.rules
 
 
 def _dependent(pair: Pair, variables: Variables) -> Iterator[str]:

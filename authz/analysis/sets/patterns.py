@@ -6,7 +6,7 @@ so that nothing of what policies mean is said a second time; ``tests/analysis/se
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 from authz.analysis.sets.words import Pattern, Repeat
 from authz.core.identities import RequestPrincipals
@@ -16,6 +16,11 @@ ANY, LINE, SEGMENT = Repeat("any"), Repeat("line"), Repeat("segment")
 SOME_LINE = Repeat("line", some=True)
 _PIECE = re.compile(r"(\{\*\*\}|\{\*\})")
 _SPIFFE = "spiffe://"
+
+
+def matcher_key(matcher: Matcher | None) -> Hashable:
+    """A matcher as a value: of one attribute, those that are written alike match alike."""
+    return None if matcher is None else (matcher.written, matcher.terms, getattr(matcher, "prefixes", ()))
 
 
 def patterns_of(key: str, matcher: Matcher) -> Iterator[tuple[Pattern, bool]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from authz.core.attributes import Workload
 from authz.core.engine import Engine
-from authz.core.resources import GATEWAY_NAME_LABEL, Resources
+from authz.core.resources import GATEWAY_NAME_LABEL, AuthorizationPolicy, RequestAuthentication, Resources
 
 Labels = frozenset[tuple[str, str]]
 MAX_COMBINATIONS = 512
@@ -67,7 +67,9 @@ def _named(namespace: str, labels: Labels) -> str:
 
 
 def _selected(resources: Resources) -> Iterator[tuple[str, Labels]]:
-    for item in (*resources.authorization_policies, *resources.request_authentications):
+    items: list[AuthorizationPolicy | RequestAuthentication] = [*resources.authorization_policies]
+    items += resources.request_authentications
+    for item in items:
         labels: Mapping[str, str] = item.target.match_labels
         yield item.metadata.namespace, frozenset(labels.items())
         for ref in item.target.target_refs:
@@ -95,5 +97,15 @@ def are_same(old: Engine, new: Engine, workload: Workload) -> bool:
     digests = old.digests_for(workload), new.digests_for(workload)
     if not digests[0] or digests[0] != digests[1]:
         return False
+    if _modes(old) == _modes(new):
+        return True
     before, after = old.for_workload(workload), new.for_workload(workload)
     return (before.base_mode, before.port_modes) == (after.base_mode, after.port_modes)
+
+
+def _modes(engine: Engine) -> list[object]:
+    """What the PeerAuthentications say, wherever they are written."""
+    return [
+        (item.metadata.age_key, item.match_labels, item.mode, item.port_level_mtls)
+        for item in engine.resources.peer_authentications
+    ]

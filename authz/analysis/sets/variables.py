@@ -7,13 +7,13 @@ engine's own matcher. A fact that depends on another in a way that is not modell
 ``undecided`` says why.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from authz.analysis.sets import possible
 from authz.analysis.sets.addresses import NATURAL, distinct_addresses
 from authz.analysis.sets.boxes import Literal, Space
-from authz.analysis.sets.patterns import patterns_of, subject_patterns
+from authz.analysis.sets.patterns import matcher_key, patterns_of, subject_patterns
 from authz.analysis.sets.words import Automaton, Possible, TooMany, distinct
 from authz.core.attributes import Json
 from authz.core.catalog import Attribute, claim_path
@@ -107,13 +107,16 @@ class Variables:
         self.undecided: list[str] = []
         self.names: dict[str, int] = {}
         self.values: list[tuple[Value, ...]] = []
-        self._masks: dict[tuple[str, Matcher, str | None], int] = {}
+        self._masks: dict[tuple[str, str, Hashable, str | None], int] = {}
+        self._places: dict[tuple[str, bool], dict[str, int]] = {}
         self._natural = {**_NATURAL, IDENTITY: tuple(callers)}
-        asked: dict[str, dict[tuple[str, Matcher], None]] = {}
+        by_key: dict[str, dict[Hashable, tuple[str, Matcher]]] = {}
         for predicate in predicates:
+            key = predicate.attribute.key
             for matcher in (predicate.any_of, predicate.none_of):
                 if matcher is not None:
-                    asked.setdefault(name_of(predicate.attribute), {})[predicate.attribute.key, matcher] = None
+                    by_key.setdefault(name_of(predicate.attribute), {})[key, matcher_key(matcher)] = (key, matcher)
+        asked = {name: list(found.values()) for name, found in by_key.items()}
         self.asked = frozenset(asked)
         self._check_claims()
         networks = [network for name in _ADDRESSES for network in _networks(asked.get(name, ()))]
@@ -126,10 +129,10 @@ class Variables:
         }  # fmt: skip
         for name, kind in kinds.items():
             absent: tuple[Value, ...] = (None,) if name in (IDENTITY, PATH, SUBJECT) else ()
-            texts = self._texts(name, asked.get(name, {}), kind)
+            texts = self._texts(name, asked.get(name, ()), kind)
             self._add(name, dict.fromkeys((*texts, *_SPECIAL.get(name, ()), *absent)))
         if audiences:  # which token is accepted depends on them, whether or not a rule asks
-            asked.setdefault(AUDIENCES, {})
+            asked.setdefault(AUDIENCES, [])
         for name in sorted(asked.keys() - self.names.keys()):
             self._add_free(name, asked[name], audiences)
 
@@ -193,18 +196,36 @@ class Variables:
             self.undecided.append(f"policies tell too many values of {name} apart")
             return [*before[:1]]
 
-    def mask(self, name: str, matcher: Matcher, issuer: str | None = None) -> int:
-        """The values of a variable that a matcher matches, each asked of the matcher."""
-        key = (name, matcher, issuer)
+    def mask(self, attribute: str, name: str, matcher: Matcher, issuer: str | None = None) -> int:
+        """The values of a variable that a matcher of an attribute matches, each asked of the matcher."""
+        key = (attribute, name, matcher_key(matcher), issuer)
         found = self._masks.get(key)
         if found is None:
             values = self.values[self.names[name]]
             if isinstance(matcher, Strings) and not matcher.patterns and not matcher.present and not matcher.non_empty:
-                found = _fast_mask(matcher, values)
+                found = self._fast_mask(name, matcher)
             else:
                 found = slow_mask(matcher, values, issuer)
             self._masks[key] = found
         return found
+
+    def _fast_mask(self, name: str, matcher: Strings) -> int:
+        """The same for exact texts, which are looked up, and for beginnings and ends."""
+        places = self._places.get((name, matcher.fold))
+        if places is None:
+            places = self._places[name, matcher.fold] = {}
+            for number, value in enumerate(self.values[self.names[name]]):
+                if value is not None:
+                    text = ascii_lower(value) if matcher.fold else value
+                    places[text] = places.get(text, 0) | 1 << number
+        mask = 0
+        for text in matcher.exact:
+            mask |= places.get(text, 0)
+        if matcher.prefixes or matcher.suffixes:
+            for text, bits in places.items():
+                if text.startswith(matcher.prefixes) or text.endswith(matcher.suffixes):
+                    mask |= bits
+        return mask
 
     def literals(self, predicate: Predicate, seen: Seen) -> list[Literal] | None:
         """What a predicate asks of the variables; None when it never holds for what is seen."""
@@ -222,7 +243,7 @@ class Variables:
             if name == REMOTE_IP and seen.remote_is_source:
                 name = SOURCE_IP
             issuer = seen.issuer if isinstance(matcher, RequestPrincipals) else None
-            literal = Literal(self.names[name], self.mask(name, matcher, issuer))
+            literal = Literal(self.names[name], self.mask(attribute.key, name, matcher, issuer))
             is_several = self.space.is_several[literal.variable]
             literal = literal._replace(some=is_several)
             found.append(literal if is_wanted else self.space.negated(literal))
@@ -254,19 +275,6 @@ def slow_mask(matcher: Matcher, values: Iterable[Value], issuer: str | None = No
         if isinstance(matcher, RequestPrincipals):
             read = (issuer, value) if issuer is not None and value is not None else ()
         if matcher.matches(read):
-            mask |= 1 << number
-    return mask
-
-
-def _fast_mask(matcher: Strings, values: tuple[Value, ...]) -> int:
-    """The same for texts, beginnings and ends."""
-    mask = 0
-    exact, prefixes, suffixes = matcher.exact, matcher.prefixes, matcher.suffixes
-    for number, value in enumerate(values):
-        if value is None:
-            continue
-        text = ascii_lower(value) if matcher.fold else value
-        if text in exact or text.startswith(prefixes) or text.endswith(suffixes):
             mask |= 1 << number
     return mask
 

@@ -178,9 +178,7 @@ def _token(witness: Witness) -> Token:
     return Token(claims, witness.token.issuer or "", subject if isinstance(subject, str) else "")
 
 
-def attributes_of(
-    pair: "Pair", witness: Witness, policies: WorkloadPolicies, result: int = 0
-) -> AttributeContext:
+def attributes_of(pair: "Pair", witness: Witness, policies: WorkloadPolicies, result: int = 0) -> AttributeContext:
     """The request as the proxy of the workload asks about it; with ``result`` 200 its token was accepted."""
     before = to_attributes(witness.request, OfflineWorkload(policies.workload), policies.mesh, gateway=pair.is_gateway)
     seen = passed_through(witness.request, before, policies)
@@ -204,8 +202,7 @@ def command_of(pair: "Pair", witness: Witness, policy_path: str, mesh_path: str 
         attributes,
         policy_path=policy_path,
         mesh_path=mesh_path,
-        answers={name: answer for name, answer in witness.answers.items() if answer != "allow"}
-        | _asked(pair, witness),
+        answers={name: answer for name, answer in witness.answers.items() if answer != "allow"} | _asked(pair, witness),
     )
     if witness.request.tls == "simple" and " --tls " not in text:
         text += " \\\n  --tls simple"
