@@ -46,8 +46,8 @@ class Change:
     """What the rule that comes closest on the side that refuses asks for and does not get."""
 
 
-Best = dict[tuple[str, ...], tuple[int, Change]]
-"""By class, the smallest change and its size."""
+Best = dict[tuple[str, ...], tuple[tuple[bool, int], Change]]
+"""By class, the smallest change and its size; one of HTTP comes before those of TCP."""
 
 
 @dataclass(slots=True)
@@ -157,9 +157,9 @@ def _confirm(
         direction = Direction.ALLOWED if new.is_allowed else Direction.DENIED
     missed, because = _missed(model, witness, old, new)
     key = (direction, old.rule.name if old.rule else old.stage, new.rule.name if new.rule else new.stage, *missed)
-    before = best.get(key)
-    if before is None or witness.size < before[0]:
-        best[key] = witness.size, Change(direction, witness, old, new, because)
+    before, size = best.get(key), (witness.request.is_tcp, witness.size)
+    if before is None or size < before[0]:
+        best[key] = size, Change(direction, witness, old, new, because)
 
 
 def _missed(model: Model, witness: Witness, old: Decision, new: Decision) -> tuple[tuple[str, ...], tuple[str, ...]]:
