@@ -132,7 +132,7 @@ def _print(report: Report) -> None:
             out.say(f"  {'old:':<9}{answer(change.old)}")
             out.say(f"  {'new:':<9}{answer(change.new)}")
             for text in change.because:
-                out.say(f"  {'closest:' if text == change.because[0] else '':<9}{text}")
+                out.say(f"  {'missing:' if text == change.because[0] else '':<9}{text}")
             for line in report.command(one, change).splitlines():
                 out.say(f"    {line}")
         for reason in reasons(one):
@@ -170,7 +170,7 @@ def as_json(report: Report) -> dict[str, Json]:
                         "request": describe(change.witness),
                         "old": decision_json(change.old),
                         "new": decision_json(change.new),
-                        "closest": list(change.because),
+                        "missing": list(change.because),
                         "command": report.command(one, change),
                     }
                     for change in one.changes
@@ -193,7 +193,7 @@ def _markdown(report: Report) -> Iterator[str]:
             yield f"- request: {_code(describe(change.witness))}"
             yield f"- old: {_code(answer(change.old))}"
             yield f"- new: {_code(answer(change.new))}"
-            yield from (f"- closest: {_code(text)}" for text in change.because)
+            yield from (f"- missing: {_code(text)}" for text in change.because)
             yield ""
             yield "<details><summary>decide it</summary>"
             yield ""

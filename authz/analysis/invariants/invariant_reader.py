@@ -14,7 +14,7 @@ from authz.analysis.invariants.invariant import (
     WorkloadSet,
 )
 from authz.core.catalog import HOSTS, METHODS, PATHS, Attribute, CompileContext, condition_attribute
-from authz.core.errors import Location, Problem, sort_problems
+from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.documents import fields, reading
 from authz.documents.reading import Node, read_documents
 from authz.documents.schema import Notes
@@ -69,6 +69,8 @@ def read_invariants(file: str, data: bytes) -> InvariantFile:
         if not nodes:
             notes.error(CODE, document.root, "the file has no `invariants`")
         found += [one for node in nodes if (one := _invariant(node, seen, notes)) is not None]
+    if not roots and not problems:
+        problems.append(Problem(Severity.ERROR, CODE, "the file is empty", Location(file)))
     return InvariantFile(file, tuple(found), policy_files, mesh_file, sort_problems(dict.fromkeys(problems)))
 
 

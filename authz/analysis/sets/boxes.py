@@ -143,7 +143,7 @@ class Space:
         """
         rest = list(boxes)
         for other in others:
-            self._tick(len(rest))
+            self.tick(len(rest))
             if not rest:
                 break
             rest = [part for box in rest for part in self.minus(box, other)]
@@ -153,7 +153,8 @@ class Space:
         """Whether one of the others alone covers the box: sooner known than what is left of it."""
         return any(self.covers(other, box) for other in others)
 
-    def _tick(self, steps: int) -> None:
+    def tick(self, steps: int = 1) -> None:
+        """Count work. Raises OutOfTime when the time limit is reached; the time is looked at now and then."""
         self._steps += steps + 1
         if self._steps > 500:
             self._steps = 0

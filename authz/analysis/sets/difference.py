@@ -8,7 +8,7 @@ with what changed. Every witness is decided by the engine on both sides before i
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from authz.analysis.sets.boxes import Box, OutOfTime, Space, key_of
@@ -18,6 +18,7 @@ from authz.analysis.sets.views import TooLarge, View, view_of
 from authz.analysis.sets.witness import Witness, attributes_of, judge, witness_of
 from authz.core.decision import Decision, Stage
 from authz.core.explain import nearest_miss
+from authz.core.rules import RuleSet
 
 MAX_PIECES = 12
 """Parts of one difference of which the smallest witness is taken."""
@@ -43,7 +44,7 @@ class Change:
     old: Decision
     new: Decision
     because: tuple[str, ...] = ()
-    """What the rule that comes closest on the side that refuses asks for and does not get."""
+    """What a rule of the side that refuses asks for and does not get: its own form of the one that admits, or the closest."""
 
 
 Best = dict[tuple[str, ...], tuple[tuple[bool, int], Change]]
@@ -120,6 +121,7 @@ def gained(space: Space, base: Box, before: View, after: View) -> Iterator[Box]:
     ]
     kept_allows = before.allow_keys
     for box in after.allow:
+        space.tick(len(after.deny) + len(before.allow))
         refusing = [other for other in after.deny if space.meet(box, other) is not None]
         if space.is_covered(box, refusing):
             continue
@@ -163,12 +165,23 @@ def _confirm(
 
 
 def _missed(model: Model, witness: Witness, old: Decision, new: Decision) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Where no ALLOW rule fires on one side: the keys that the closest rule misses, and how; else nothing."""
-    refused = new if old.is_allowed else old
+    """
+    Where no ALLOW rule fires on one side: the keys that a rule of that side misses, and how; else nothing.
+
+    The rule is the one that fires on the other side, as it stands here; else the one that comes closest.
+    """
+    refused, admitted = (new, old) if old.is_allowed else (old, new)
     policies = model.pair.new if old.is_allowed else model.pair.old
     rules = policies.http.allow
-    if refused.stage is not Stage.ALLOW or refused.rule is not None or rules is None or len(rules.rules) > MAX_NEAR:
+    if refused.stage is not Stage.ALLOW or refused.rule is not None or rules is None:
         return (), ()
+    wanted = admitted.rule.short if admitted.rule is not None else ""
+    twins = [rule for rule in rules.rules if rule.reference.short == wanted]
+    if not twins and len(rules.rules) > MAX_NEAR:
+        return (), ()
+    if twins:
+        own = RuleSet(twins, unknown_fires=False, indexed=False)
+        policies = replace(policies, http=replace(policies.http, allow=own))
     result = witness.token.new if old.is_allowed else witness.token.old
     nearest = nearest_miss(policies, attributes_of(model.pair, witness, policies, result))
     if nearest is None:

@@ -191,7 +191,7 @@ class Variables:
                 natural += _natural_texts(pattern)
         before, behind = self._natural.get(name, ()), ("other", "x")
         try:
-            return distinct(automaton, kind, (*before, *natural, *behind))
+            return distinct(automaton, kind, (*before, *natural, *behind), self.space.tick)
         except TooMany:
             self.undecided.append(f"policies tell too many values of {name} apart")
             return [*before[:1]]

@@ -105,6 +105,7 @@ def _unions(rules: Iterable[CompiledRule], seen: Seen, base: Box, variables: Var
 def boxes_of(rule: CompiledRule, seen: Seen, base: Box, variables: Variables) -> Iterator[Box]:
     """The requests of ``base`` for which a rule fires."""
     space = variables.space
+    space.tick()
     begin = _product(rule.conditions, seen, base, variables)
     if begin is None:
         return
@@ -113,6 +114,7 @@ def boxes_of(rule: CompiledRule, seen: Seen, base: Box, variables: Variables) ->
         if entries:
             literals = _alternatives(entries, seen, variables)
             boxes = [box for one in boxes for asked in literals if (box := space.narrow_all(one, asked)) is not None]
+            space.tick(len(boxes))
             if len(boxes) > MAX_BOXES:
                 raise TooLarge
     yield from boxes

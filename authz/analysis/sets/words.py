@@ -179,12 +179,18 @@ def is_possible(text: str, possible: Possible) -> bool:
     return possible.ends(state)
 
 
-def distinct(automaton: Automaton, possible: Possible, natural: Iterable[str] = ()) -> list[str]:
+def distinct(
+    automaton: Automaton,
+    possible: Possible,
+    natural: Iterable[str] = (),
+    tick: Callable[[], None] = lambda: None,
+) -> list[str]:
     """
     One text for each combination of patterns, the natural ones first, then shorter ones.
 
     Args:
         natural: texts that are taken, where they are possible, for the combinations that they belong to.
+        tick: called for each state; what it raises passes through.
 
     Raises:
         TooMany: the patterns tell too many texts apart.
@@ -197,6 +203,7 @@ def distinct(automaton: Automaton, possible: Possible, natural: Iterable[str] = 
     seen: set[tuple[State, Hashable]] = {begin}
     todo: deque[tuple[State, Hashable, str]] = deque([(*begin, "")])
     while todo:
+        tick()
         state, legal, text = todo.popleft()
         ends, letters = automaton.about(state)
         if possible.ends(legal):

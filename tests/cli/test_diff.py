@@ -1,0 +1,252 @@
+"""``authz diff``: what it prints, git revisions, exit codes, and that its commands decide as it says."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from tests.cli.conftest import POLICIES, Run
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "packaging" / "ci" / "policy-diff.sh"
+NEEDS_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+EXPECTED = """\
+shop (no label that a selector names): newly allowed
+  request: GET api.example.com/admin to port 8080, from no identity (plaintext)
+  old:     denied (403): DENY rule shop/no-admin/0 at policies/shop.yaml:19
+  new:     allowed: no ALLOW policy applies to the workload
+    authz check \\
+      --policies new \\
+      --namespace shop \\
+      --port 8080 \\
+      --destination-ip 10.1.0.5 \\
+      --source-ip 10.9.9.9 \\
+      --method GET \\
+      --host api.example.com \\
+      --path /admin
+shop (app=cart): newly allowed
+  request: GET api.example.com/basket to port 9080, from cluster.local/ns/shop/sa/web
+  old:     denied (403): no ALLOW rule matched
+  new:     allowed: ALLOW rule shop/reads/0 at new/shop.yaml:7
+  missing: to[0].operation.paths (paths): expected one of `/cart*`, got `/basket`
+    authz check \\
+      --policies new \\
+      --namespace shop \\
+      --labels app=cart \\
+      --port 9080 \\
+      --destination-ip 10.1.0.5 \\
+      --source-principal cluster.local/ns/shop/sa/web \\
+      --source-ip 10.9.9.9 \\
+      --method GET \\
+      --host api.example.com \\
+      --path /basket
+2 newly allowed (0 workloads proved equal, 0 unchanged)
+"""
+
+
+@pytest.fixture
+def changed(policies: Path, tmp_path: Path) -> Path:
+    """The policies with a path and a method more."""
+    folder = tmp_path / "new"
+    folder.mkdir()
+    text = POLICIES.replace('["/cart*"]', '["/cart*", "/basket"]').replace('["/admin*"]', '["/admin/*"]')
+    (folder / "shop.yaml").write_text(text)
+    return folder
+
+
+def compared(run: Run, *arguments: str) -> tuple[Result, dict[str, Any]]:
+    result = run("diff", *arguments, "-o", "json")
+    return result, json.loads(result.stdout)
+
+
+def test_what_opens_is_shown_with_the_rules_and_the_command(run: Run, changed: Path) -> None:
+    result = run("diff", "policies", "new")
+    assert result.exit_code == 3
+    assert result.stdout == EXPECTED
+
+
+@pytest.mark.parametrize("form", ["text", "json", "markdown", "sarif"])
+def test_nothing_changes_between_a_directory_and_itself(run: Run, policies: Path, form: str) -> None:
+    result = run("diff", "policies", "policies", "-o", form)
+    assert result.exit_code == 0, result.output
+    assert ("no answer changes" in result.stdout) is (form in ("text", "markdown"))
+
+
+def test_a_renamed_policy_is_proved_equal(run: Run, policies: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.yaml").write_text(POLICIES.replace("name: reads", "name: readers"))
+    result = run("diff", "policies", "new.yaml")
+    assert result.exit_code == 0
+    assert "shop (app=cart): proved equal, though its policies changed\n" in result.stdout
+
+
+def test_every_command_decides_as_it_is_told(run: Run, changed: Path) -> None:
+    _, answer = compared(run, "policies", "new")
+    changes = [change for workload in answer["workloads"] for change in workload["changes"]]
+    assert {change["direction"] for change in changes} == {"newly allowed"}
+    for change in changes:
+        for policies, decision in (("new", change["new"]), ("policies", change["old"])):
+            words = shlex.split(change["command"].replace("\\\n", ""))
+            words[words.index("--policies") + 1] = policies
+            result = run(*words[1:], "-o", "json")
+            decided = json.loads(result.stdout)
+            assert (decided["effect"], decided["rule"]) == (decision["effect"], decision["rule"])
+
+
+def test_the_commands_of_bookinfo_decide_with_its_tokens(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "policies", tmp_path / "new")
+    gateway = tmp_path / "new" / "10-ingress.yaml"
+    gateway.write_text(gateway.read_text().replace("[reader, moderator]", "[reader]").replace("/static/*", "/static*"))
+    mesh = str(ROOT / "envoy-configs" / "mesh.yaml")
+    result, answer = compared(run, str(ROOT / "policies"), "new", "--mesh", mesh)
+    assert result.exit_code == 3
+    assert answer["totals"] == {"newly allowed": 1, "newly denied": 1, "other status": 0}
+    (workload,) = (one for one in answer["workloads"] if one["result"] != "unchanged")
+    for change in workload["changes"]:
+        done = run(*shlex.split(change["command"].replace("\\\n", ""))[1:])
+        assert done.exit_code == (0 if change["new"]["effect"] == "allow" else 3), done.output
+        assert f"of {mesh}" not in done.output
+
+
+def test_sarif_points_at_the_rule(run: Run, changed: Path) -> None:
+    result = run("diff", "policies", "new", "-o", "sarif")
+    log = json.loads(result.stdout)
+    assert log["version"] == "2.1.0"
+    (one,) = log["runs"]
+    places = [place for found in one["results"] for place in found["locations"]]
+    assert {"uri": "new/shop.yaml"} in [place["physicalLocation"]["artifactLocation"] for place in places]
+    assert {found["ruleId"] for found in one["results"]} <= {rule["id"] for rule in one["tool"]["driver"]["rules"]}
+
+
+def test_markdown_keeps_what_policies_say_in_code(run: Run, policies: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.yaml").write_text(POLICIES.replace('"/cart*"', '"/a`b``*"'))
+    result = run("diff", "policies", "new.yaml", "-o", "markdown")
+    assert result.exit_code == 3
+    assert "### " in result.stdout
+    assert "```sh\nauthz check" in result.stdout
+
+
+def test_what_is_not_decided_ends_with_one(run: Run, policies: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.yaml").write_text(POLICIES.replace("request.headers[x-team]", "request.headers[:path]"))
+    result = run("diff", "policies", "new.yaml")
+    assert result.exit_code == 1
+    assert "not decided: policies ask for the header `:path`, which depends on other facts" in result.stdout
+
+
+def test_refused_policies_end_with_their_problems(run: Run, policies: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.yaml").write_text(POLICIES.replace("methods", "method"))
+    result = run("diff", "policies", "new.yaml")
+    assert result.exit_code == 1
+    assert "unknown field `method`" in result.stderr
+
+
+# --- git -------------------------------------------------------------------------------------------------------------
+
+
+def git(folder: Path, *arguments: str) -> str:
+    settings = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    done = subprocess.run(
+        ["git", *settings, *arguments], cwd=folder, check=True, capture_output=True, text=True, env=environment
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(policies: Path, tmp_path: Path) -> Path:
+    """Two commits: the second one allows more."""
+    (policies / ".hidden.yaml").write_text("never: read\n")
+    (policies / "README.md").write_text("no policies\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    (policies / "shop.yaml").write_text(POLICIES.replace('["GET"]', '["GET", "HEAD"]'))
+    git(tmp_path, "commit", "-q", "-a", "-m", "two")
+    return tmp_path
+
+
+@NEEDS_GIT
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("HEAD~1:policies/", "policies/", 3),
+        ("HEAD~1:policies", "HEAD:policies", 3),
+        ("HEAD~1:policies/shop.yaml", "HEAD:./policies/shop.yaml", 3),
+        ("HEAD~1:", "HEAD:", 3),
+        ("HEAD:policies", "policies", 0),
+    ],
+)
+def test_revisions_are_compared_and_nothing_is_touched(
+    run: Run, repository: Path, old: str, new: str, code: int
+) -> None:
+    before = git(repository, "status", "--porcelain")
+    result = run("diff", old, new)
+    assert result.exit_code == code, result.output
+    assert git(repository, "status", "--porcelain") == before
+    if code == 3:
+        assert "request: HEAD " in result.stdout
+        assert (
+            "--policies policies" in result.stdout
+            or "--policies ./" in result.stdout
+            or "--policies . " in result.stdout
+        )
+
+
+@NEEDS_GIT
+def test_a_revision_is_read_from_a_folder_below(run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository / "policies")
+    assert run("diff", "HEAD~1:.", ".").exit_code == 3
+    assert run("diff", "HEAD~1:../policies", ".").exit_code == 3
+
+
+@NEEDS_GIT
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere", "error: `nowhere` is no file or directory; a git revision is written `REVISION:PATH`\n"),
+        ("v9:policies", "error: git has no `v9:policies`: "),
+        ("HEAD:elsewhere", "error: git has no `HEAD:elsewhere`: "),
+    ],
+)
+def test_what_is_not_there_is_said(run: Run, repository: Path, name: str, said: str) -> None:
+    result = run("diff", name, "policies")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(said)
+
+
+def test_without_git_a_revision_is_refused(run: Run, policies: Path) -> None:
+    result = run("diff", "HEAD:policies", "policies", PATH="")
+    assert result.exit_code == 1
+    assert result.stderr == "error: `HEAD:policies` names a git revision, and there is no `git` here\n"
+
+
+@NEEDS_GIT
+@pytest.mark.parametrize(("gate", "code"), [("", 0), ("1", 3)])
+def test_the_script_for_ci_comments_on_a_change(repository: Path, gate: str, code: int) -> None:
+    environment = {
+        **os.environ,
+        "AUTHZ": f"{sys.executable} -m authz",
+        "PYTHONPATH": str(ROOT),
+        "COMMENT": "cat > comment.md",
+        "GATE": gate,
+    }
+    arguments = [str(SCRIPT), "HEAD~1", "policies"]
+    done = subprocess.run(arguments, cwd=repository, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert (repository / "comment.md").read_text().startswith("### 1 newly allowed")
+
+
+@NEEDS_GIT
+def test_the_script_for_ci_ends_with_one_where_something_is_wrong(repository: Path) -> None:
+    environment = {**os.environ, "AUTHZ": f"{sys.executable} -m authz", "PYTHONPATH": str(ROOT)}
+    arguments = [str(SCRIPT), "v9", "policies"]
+    done = subprocess.run(arguments, cwd=repository, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "git has no `v9:policies`" in done.stderr
