@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterator
 from random import Random
 
+from authz.analysis.sets.asked_workloads import are_same, targets_of
 from authz.analysis.sets.difference import Direction, difference
-from authz.analysis.sets.model import Model, Pair
-from authz.analysis.sets.targets import are_same, targets_of
+from authz.analysis.sets.model import Model, PolicyPair
 from authz.analysis.sets.witness import judge
 from authz.core.compiler import compile_as_needed
 from authz.core.decision import Decision
@@ -125,7 +125,7 @@ def growth() -> int:
             changes = 0
             for asked in workloads:
                 if not are_same(old, new, asked.workload):
-                    pair = Pair(old.for_workload(asked.workload), new.for_workload(asked.workload))
+                    pair = PolicyPair(old.for_workload(asked.workload), new.for_workload(asked.workload))
                     found = difference(pair)
                     changes += len(found.changes)
                     if found.undecided or found.unconfirmed:

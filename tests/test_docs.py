@@ -34,7 +34,7 @@ ROOM = re.compile(r"^\| \[`([\w.]+)`\]\(\S+\) \|[^|]*\| ([^|]*) \|$", re.MULTILI
 BEGIN, END = "<!-- settings: written by `python tests/test_docs.py` -->\n", "<!-- end of settings -->\n"
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-RUN = ("cli.md", "findings.md", "identity-providers.md", "testing-policies.md", "why-was-i-denied.md")
+RUN = ("cli.md", "findings.md", "identity-providers.md", "proofs.md", "testing-policies.md", "why-was-i-denied.md")
 """Pages whose console blocks are complete: each command is run, and printed output compared."""
 RUN_WHOLE = ("tutorial.md",)
 """Pages whose commands are run one after another, by `tests/up/test_tutorial.py`."""

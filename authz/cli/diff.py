@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import click
 
+from authz.analysis.sets.asked_workloads import AskedWorkload, are_same, targets_of
 from authz.analysis.sets.difference import difference
-from authz.analysis.sets.model import Pair
-from authz.analysis.sets.targets import AskedWorkload, are_same, targets_of
+from authz.analysis.sets.model import PolicyPair
 from authz.cli import diff_report, policy_files
 from authz.cli import terminal as out
 from authz.cli.revisions import is_revision, read_named
@@ -55,7 +55,7 @@ def command(old: str, new: str, mesh: str | None, seconds: float, output: str) -
             raise LoadError(problems)
         workloads, left_out = asked_workloads(engines, mesh)
         compared = [_compare(engines[0], engines[1], asked, seconds) for asked in workloads]
-        found = diff_report.Report(old, new, mesh or "", compared, left_out, _path_of(new))
+        found = diff_report.DiffReport(old, new, mesh or "", compared, left_out, _path_of(new))
         diff_report.write(found, output)
     raise SystemExit(diff_report.exit_code(found))
 
@@ -97,5 +97,5 @@ def _compare(old: Engine, new: Engine, asked: AskedWorkload, seconds: float) -> 
         return diff_report.Compared(asked, None, None)
     ends = time.monotonic() + seconds
     before, after = old.for_workload(asked.workload), new.for_workload(asked.workload)
-    pair = Pair(before, after, asked.is_gateway, asked.ports, asked.callers)
+    pair = PolicyPair(before, after, asked.is_gateway, asked.ports, asked.callers)
     return diff_report.Compared(asked, pair, difference(pair, lambda: time.monotonic() > ends))

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from authz.analysis.offline.as_json import decision_json
+from authz.analysis.sets.asked_workloads import AskedWorkload
 from authz.analysis.sets.difference import Change, Difference, Direction
-from authz.analysis.sets.model import Pair
-from authz.analysis.sets.targets import AskedWorkload
+from authz.analysis.sets.model import PolicyPair
 from authz.analysis.sets.witness import Witness, command_of
 from authz.cli import terminal as out
 from authz.core.attributes import Json
@@ -21,7 +21,7 @@ class Compared:
     """One workload, compared; without a pair nothing of it was touched."""
 
     asked: AskedWorkload
-    pair: Pair | None
+    pair: PolicyPair | None
     difference: Difference | None
 
     @property
@@ -40,7 +40,7 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DiffReport:
     """The whole answer."""
 
     old: str
@@ -67,14 +67,14 @@ class Report:
         return command_of(one.pair, change.witness, self.path, self.mesh)
 
 
-def exit_code(report: Report) -> int:
+def exit_code(report: DiffReport) -> int:
     """Not decided counts first, because then nobody knows the answer."""
     if report.of("undecided") or report.left_out:
         return out.Exit.FAILED
     return out.Exit.NO if report.directions else out.Exit.YES
 
 
-def write(report: Report, form: str) -> None:
+def write(report: DiffReport, form: str) -> None:
     """Print the answer in a form: ``text``, ``json``, ``markdown`` or ``sarif``."""
     if form == "json":
         out.print_json(as_json(report))
@@ -112,7 +112,7 @@ def answer(decision: Decision) -> str:
     return f"{said}: {rule}"
 
 
-def summary(report: Report) -> str:
+def summary(report: DiffReport) -> str:
     """One line about all workloads."""
     parts = [f"{number} {direction}" for direction, number in sorted(report.directions.items())]
     if report.of("undecided"):
@@ -122,7 +122,7 @@ def summary(report: Report) -> str:
     return f"{said} ({out.count(equal, 'workload')} proved equal, {unchanged} unchanged)"
 
 
-def _print(report: Report) -> None:
+def _print(report: DiffReport) -> None:
     for one in report.compared:
         if one.state == "equal":
             out.say(f"{one.asked.name}: proved equal, though its policies changed", "green")
@@ -150,7 +150,7 @@ def reasons(one: Compared) -> list[str]:
 # --- for machines ----------------------------------------------------------------------------------------------------
 
 
-def as_json(report: Report) -> dict[str, Json]:
+def as_json(report: DiffReport) -> dict[str, Json]:
     """The answer with the documented fields (docs/proofs.md)."""
     return {
         "format": 1,
@@ -181,7 +181,7 @@ def as_json(report: Report) -> dict[str, Json]:
     }
 
 
-def _markdown(report: Report) -> Iterator[str]:
+def _markdown(report: DiffReport) -> Iterator[str]:
     yield f"### {summary(report)}"
     yield ""
     yield f"`{report.old}` → `{report.new}`"
@@ -218,7 +218,7 @@ def _runs(text: str) -> Iterator[str]:
             yield "`"
 
 
-def as_sarif(report: Report) -> dict[str, Json]:
+def as_sarif(report: DiffReport) -> dict[str, Json]:
     """SARIF 2.1.0: a result for each class of requests, at the rule that answers it now, else at the one that did."""
     results: list[Json] = []
     for one in report.compared:

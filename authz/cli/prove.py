@@ -12,8 +12,8 @@ from authz.analysis.invariants.invariant import Invariant, InvariantFile, Worklo
 from authz.analysis.invariants.invariant_reader import CODE, read_invariants
 from authz.analysis.invariants.proof import Proof, prove
 from authz.analysis.offline.as_json import decision_json
-from authz.analysis.sets.model import Pair
-from authz.analysis.sets.targets import AskedWorkload
+from authz.analysis.sets.asked_workloads import AskedWorkload
+from authz.analysis.sets.model import PolicyPair
 from authz.analysis.sets.witness import command_of
 from authz.cli import policy_files
 from authz.cli import terminal as out
@@ -115,7 +115,7 @@ def _prove(read: InvariantFile, policies: tuple[str, ...], mesh: str | None, sec
     for invariant, asked in todo:
         ends = time.monotonic() + seconds
         applying = loaded.engine.for_workload(asked.workload)
-        pair = Pair(applying, applying, asked.is_gateway, asked.ports, asked.callers)
+        pair = PolicyPair(applying, applying, asked.is_gateway, asked.ports, asked.callers)
         proof = prove(invariant, pair, lambda ends=ends: time.monotonic() > ends)  # type: ignore[misc]  # bound now, not at the call
         command = command_of(pair, proof.witness, paths[0], mesh or "") if proof.witness is not None else ""
         yield Proved(invariant, asked, proof, command)

@@ -15,6 +15,7 @@ Made by `authz init`; every file is yours to change. `./run.sh` checks the polic
 | `mesh.yaml` | which services there are, and every port |
 | `policies/` | who may call whom{ingress}; what no policy allows is refused |
 | `suite.yaml` | what the policies are meant to do: `authz test suite.yaml` |
+| `invariants.yaml` | what no change of them may break, for all requests: `authz prove invariants.yaml` |
 | `up.yaml` | what `authz up` starts beside the proxies |
 
 | service | listens on | its proxy receives on | it calls others at |
@@ -35,6 +36,7 @@ set -eu
 cd "$(dirname "$0")"
 authz validate policies --mesh mesh.yaml --fail-on warning
 authz test suite.yaml --coverage
+authz prove invariants.yaml
 authz analyze policies --mesh mesh.yaml
 exec authz up . "$@"
 """

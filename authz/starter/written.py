@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from authz.starter.invariants_text import invariants_text
 from authz.starter.mesh_plan import StarterPlan
 from authz.starter.mesh_text import mesh_text
 from authz.starter.policy_text import edges_text, everywhere_text, ingress_text
@@ -10,7 +11,8 @@ from authz.starter.suite_text import suite_text
 
 STATE = ".authz"
 """Where ``authz up`` keeps certificates, sockets and logs."""
-MESH, POLICIES, SUITE, UP, RUN = "mesh.yaml", "policies", "suite.yaml", "up.yaml", "run.sh"
+MESH, POLICIES, SUITE, INVARIANTS = "mesh.yaml", "policies", "suite.yaml", "invariants.yaml"
+UP, RUN = "up.yaml", "run.sh"
 
 
 def written_files(plan: StarterPlan) -> Mapping[str, str]:
@@ -23,5 +25,6 @@ def written_files(plan: StarterPlan) -> Mapping[str, str]:
     }
     if plan.issuer is not None:
         files[f"{POLICIES}/ingress.yaml"] = ingress_text(plan, plan.issuer)
-    files |= {SUITE: suite_text(plan), UP: up_text(plan), RUN: run_text(), ".gitignore": f"{STATE}/\n"}
+    files |= {SUITE: suite_text(plan), INVARIANTS: invariants_text(plan), UP: up_text(plan), RUN: run_text()}
+    files[".gitignore"] = f"{STATE}/\n"
     return {name: text for name, text in files.items() if text}

@@ -21,7 +21,7 @@ BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def examples() -> Iterator[tuple[str, str, str]]:
     """Document, command, printed output (empty: not compared)."""
-    for name in ("cli.md", "findings.md", "testing-policies.md", *IN_PROCESS):
+    for name in ("cli.md", "findings.md", "proofs.md", "testing-policies.md", *IN_PROCESS):
         for block in BLOCK.findall((ROOT / "docs" / name).read_text()):
             for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command, _, printed = part.partition("\n")

@@ -55,6 +55,7 @@ def test_what_it_writes_passes_validate_test_and_analyze_without_findings(
     for command in (
         ("validate", "mine/policies", "--mesh", "mine/mesh.yaml", "--fail-on", "warning"),
         ("test", "mine/suite.yaml", *(("--coverage", "--threshold", "100") if has_edges else ())),
+        ("prove", "mine/invariants.yaml"),
         ("analyze", "mine/policies", "--mesh", "mine/mesh.yaml"),
         ("mesh", "render", "--mesh", "mine/mesh.yaml", "--policies", "mine/policies", "--out", "state"),
     ):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from authz.analysis.invariants.invariant import Invariant, RequestSet
 from authz.analysis.sets.boxes import Box, Literal, OutOfTime
-from authz.analysis.sets.model import Model, Pair
+from authz.analysis.sets.model import Model, PolicyPair
+from authz.analysis.sets.request_variables import ANSWERS, PROVIDER, SeenRequest
 from authz.analysis.sets.situations import Situation
-from authz.analysis.sets.variables import ANSWERS, PROVIDER, Seen
 from authz.analysis.sets.views import TooLarge, View, boxes_of, view_of
 from authz.analysis.sets.witness import Witness, attributes_of, judge, witness_of
 from authz.core.catalog import CompileContext
@@ -41,7 +41,7 @@ class Proof:
         return self == Proof()
 
 
-def prove(invariant: Invariant, pair: Pair, expired: Callable[[], bool] = lambda: False) -> Proof:
+def prove(invariant: Invariant, pair: PolicyPair, expired: Callable[[], bool] = lambda: False) -> Proof:
     """
     Prove an invariant for the workload of a pair.
 
@@ -60,7 +60,7 @@ def prove(invariant: Invariant, pair: Pair, expired: Callable[[], bool] = lambda
 class _Prover:
     """One invariant and the model of one workload."""
 
-    def __init__(self, invariant: Invariant, pair: Pair, expired: Callable[[], bool]) -> None:
+    def __init__(self, invariant: Invariant, pair: PolicyPair, expired: Callable[[], bool]) -> None:
         self.invariant = invariant
         self.context = CompileContext(pair.new.workload.namespace, pair.new.mesh.trust_domains)
         self.wanted = [(one, self._rule(one)) for one in invariant.when]
@@ -104,7 +104,9 @@ class _Prover:
         left = space.minus_all(parts, excepted)
         yield from sorted(left, key=len)[:MAX_PIECES]
 
-    def _boxes(self, one: RequestSet, rule: CompiledRule, situation: Situation, seen: Seen, base: Box) -> Iterator[Box]:
+    def _boxes(
+        self, one: RequestSet, rule: CompiledRule, situation: Situation, seen: SeenRequest, base: Box
+    ) -> Iterator[Box]:
         if situation.protocol in one.protocols and situation.tls in one.tls:
             yield from boxes_of(rule, seen, base, self.model.variables)
 

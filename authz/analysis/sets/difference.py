@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from authz.analysis.sets.boxes import Box, OutOfTime, Space, key_of
-from authz.analysis.sets.model import Model, Pair
+from authz.analysis.sets.model import Model, PolicyPair
 from authz.analysis.sets.situations import Situation
 from authz.analysis.sets.views import TooLarge, View, view_of
 from authz.analysis.sets.witness import Witness, attributes_of, judge, witness_of
@@ -44,7 +44,7 @@ class Change:
     old: Decision
     new: Decision
     because: tuple[str, ...] = ()
-    """What a rule of the side that refuses asks for and does not get: its own form of the one that admits, or the closest."""
+    """What the rule asks for and does not get on the side that refuses; where it is not there, the closest one."""
 
 
 Best = dict[tuple[str, ...], tuple[tuple[bool, int], Change]]
@@ -67,7 +67,7 @@ class Difference:
         return not (self.changes or self.undecided or self.unconfirmed)
 
 
-def difference(pair: Pair, expired: Callable[[], bool] = lambda: False) -> Difference:
+def difference(pair: PolicyPair, expired: Callable[[], bool] = lambda: False) -> Difference:
     """
     Compare two sets of policies for one workload.
 

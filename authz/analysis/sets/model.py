@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 
 from authz.analysis.sets.boxes import Space
 from authz.analysis.sets.relevant import pruned_pair, pruned_to, staged
+from authz.analysis.sets.request_variables import CLAIM, HEADER, PATH, REMOTE_IP, Variables
 from authz.analysis.sets.situations import Situation, situations
 from authz.analysis.sets.token_cases import TokenCase, token_cases, undecided_about
-from authz.analysis.sets.variables import CLAIM, HEADER, PATH, REMOTE_IP, Variables
 from authz.core.engine import WorkloadPolicies
 from authz.core.rules import CompiledRule, Predicate
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class PolicyPair:
     """Two answers to the question what applies to one workload, and what is known of the workload."""
 
     old: WorkloadPolicies
@@ -29,7 +29,7 @@ class Pair:
 class Model:
     """The variables of a pair. ``undecided`` says what is not modelled; then nothing can be proved."""
 
-    pair: Pair
+    pair: PolicyPair
     expired: Callable[[], bool] = lambda: False
     about: tuple[CompiledRule, ...] = ()
     """The requests that an invariant is about; empty: those that the sides answer differently."""
@@ -76,7 +76,7 @@ class Model:
         return situations(self.old, self.new, self.variables, self.tokens, gateway=pair.is_gateway)
 
 
-def _strangers(pair: Pair) -> Iterator[str]:
+def _strangers(pair: PolicyPair) -> Iterator[str]:
     mesh, namespace = pair.new.mesh, pair.new.workload.namespace
     yield f"spiffe://{mesh.trust_domain}/ns/{namespace}/sa/other"
     yield f"spiffe://{mesh.trust_domain}/ns/elsewhere/sa/other"
@@ -89,7 +89,7 @@ def _predicates(policies: WorkloadPolicies) -> Iterator[Predicate]:
             yield from entry
 
 
-def _dependent(pair: Pair, variables: Variables) -> Iterator[str]:
+def _dependent(pair: PolicyPair, variables: Variables) -> Iterator[str]:
     """Facts that depend on each other in a way that boxes do not hold."""
     old, new = pair.old.mesh, pair.new.mesh
     if old.path_normalization is not new.path_normalization and PATH in variables.asked:

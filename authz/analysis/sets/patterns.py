@@ -1,8 +1,8 @@
 """
 What a matcher of the engine asks of a text, as a pattern for ``words``.
 
-Patterns only find texts worth asking about. Which of them match is always asked of the matcher itself (``variables``),
-so that nothing of what policies mean is said a second time; ``tests/analysis/sets`` holds the two together.
+Patterns only find texts worth asking about. Which of them match is always asked of the matcher itself, so that nothing
+of what policies mean is said a second time; ``tests/analysis/sets`` holds the two together.
 """
 
 import re

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from authz.analysis.sets.boxes import Box, Literal
+from authz.analysis.sets.request_variables import IDENTITY, METHOD, PATH, PORT, SNI, SeenRequest, Variables
 from authz.analysis.sets.token_cases import TokenCase
-from authz.analysis.sets.variables import IDENTITY, METHOD, PATH, PORT, SNI, Seen, Variables
 from authz.core.engine import WorkloadPolicies
 from authz.core.resources import MtlsMode
 
@@ -25,12 +25,12 @@ class Situation:
     """``mtls``, ``plaintext`` or ``simple``."""
     base: Box
     """The values that requests of this kind have at all."""
-    old: Seen
-    new: Seen
+    old: SeenRequest
+    new: SeenRequest
     token: TokenCase
 
 
-def seen_by(mode: MtlsMode, protocol: str, tls: str, *, gateway: bool, result: int, issuer: str | None) -> Seen:
+def seen_by(mode: MtlsMode, protocol: str, tls: str, *, gateway: bool, result: int, issuer: str | None) -> SeenRequest:
     """What a proxy sees of a request to a port of a mode (PA-9 to PA-14)."""
     is_opaque = not gateway and (
         (tls == "simple" and mode is not MtlsMode.STRICT) or (tls == "mtls" and mode is MtlsMode.DISABLE)
@@ -42,7 +42,7 @@ def seen_by(mode: MtlsMode, protocol: str, tls: str, *, gateway: bool, result: i
     is_token_refused = not status and is_http and result not in (0, 200)
     if is_token_refused:
         status = result
-    return Seen(is_http, has_identity, has_token, issuer if has_token else None, status, is_token_refused)
+    return SeenRequest(is_http, has_identity, has_token, issuer if has_token else None, status, is_token_refused)
 
 
 def situations(
@@ -78,7 +78,7 @@ def situations(
 
 
 def _parts(
-    protocol: str, tls: str, ports: int, sees: tuple[Seen, Seen], token: TokenCase, variables: Variables
+    protocol: str, tls: str, ports: int, sees: tuple[SeenRequest, SeenRequest], token: TokenCase, variables: Variables
 ) -> Iterator[Situation]:
     """The situation with a path, and that of CONNECT without one, which has no token (RA-9)."""
     names, values, space = variables.names, variables.values, variables.space

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from authz.analysis.sets.boxes import Box, Literal
-from authz.analysis.sets.variables import AUDIENCES, HEADER, Variables, plain_audience
+from authz.analysis.sets.claim_values import plain_audience
+from authz.analysis.sets.request_variables import AUDIENCES, HEADER, Variables
 from authz.core.matchers import ascii_lower
 from authz.core.resources import JwtRule, Presence
 
-Place = tuple[str, str, str]
+TokenSpot = tuple[str, str, str]
 """``header``, ``parameter`` or ``cookie``; its name; the prefix of the value."""
-_DEFAULT_PLACES: tuple[Place, ...] = (("header", "authorization", "Bearer "), ("parameter", "access_token", ""))
+_DEFAULT_PLACES: tuple[TokenSpot, ...] = (("header", "authorization", "Bearer "), ("parameter", "access_token", ""))
 STRANGER = "https://issuer.example"
 """An issuer that no rule names, for rules that take any."""
 
@@ -32,13 +33,13 @@ class TokenCase:
     """What becomes of it: 0 it is not looked at, 200 accepted, else the status of the refusal (RA-40)."""
     new: int = 0
     issuer: str | None = None
-    place: Place | None = None
+    place: TokenSpot | None = None
     """None: no token."""
     key: str = ""
     """Who signed it: as in ``keys_of``; empty for one that nobody signed."""
 
 
-def places_of(rule: JwtRule) -> tuple[Place, ...]:
+def places_of(rule: JwtRule) -> tuple[TokenSpot, ...]:
     """Where a rule looks for tokens (RA-10)."""
     found = [
         *(("header", ascii_lower(header.name), header.prefix) for header in rule.from_headers),
@@ -130,7 +131,7 @@ def _without(rules: Sequence[JwtRule]) -> int:
 
 
 def _of_key(
-    old: Sequence[JwtRule], new: Sequence[JwtRule], key: str, place: Place, variables: Variables, only: int = 0
+    old: Sequence[JwtRule], new: Sequence[JwtRule], key: str, place: TokenSpot, variables: Variables, only: int = 0
 ) -> Iterator[TokenCase]:
     """Tokens that one key signed, at one place, issuer by issuer; ``only`` those with this result on both sides."""
     holders = [rule for rule in (*old, *new) if key in keys_of(rule)]
@@ -145,7 +146,7 @@ def _of_key(
 
 
 def _results(
-    rules: Sequence[JwtRule], key: str, place: Place, issuer: str | None, variables: Variables, within: Box
+    rules: Sequence[JwtRule], key: str, place: TokenSpot, issuer: str | None, variables: Variables, within: Box
 ) -> Iterator[tuple[int, Box]]:
     """What becomes of such tokens by their audiences: the results, each with the part of ``within`` that has it."""
     looking = [rule for rule in rules if place in places_of(rule)]

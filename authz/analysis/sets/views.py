@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from authz.analysis.sets.boxes import Box, BoxKey, Constraint, Literal, key_of
-from authz.analysis.sets.variables import ANSWERS, PROVIDER, Seen, Variables
+from authz.analysis.sets.request_variables import ANSWERS, PROVIDER, SeenRequest, Variables
 from authz.core.engine import WorkloadPolicies
 from authz.core.rule_sets import CustomSet
 from authz.core.rules import CompiledRule, Predicates
@@ -41,7 +41,7 @@ class View:
     deny_keys: frozenset[BoxKey] = frozenset()
 
 
-def view_of(policies: WorkloadPolicies, seen: Seen, base: Box, variables: Variables) -> View:
+def view_of(policies: WorkloadPolicies, seen: SeenRequest, base: Box, variables: Variables) -> View:
     """
     Translate the compiled policies of a workload.
 
@@ -69,7 +69,7 @@ def view_of(policies: WorkloadPolicies, seen: Seen, base: Box, variables: Variab
 
 def _refused_by(
     custom: CustomSet,
-    seen: Seen,
+    seen: SeenRequest,
     base: Box,
     variables: Variables,
     special: list[tuple[Box, int]],
@@ -98,11 +98,11 @@ def _refused_by(
     return found
 
 
-def _unions(rules: Iterable[CompiledRule], seen: Seen, base: Box, variables: Variables) -> dict[BoxKey, Box]:
+def _unions(rules: Iterable[CompiledRule], seen: SeenRequest, base: Box, variables: Variables) -> dict[BoxKey, Box]:
     return {key_of(box): box for rule in rules for box in boxes_of(rule, seen, base, variables)}
 
 
-def boxes_of(rule: CompiledRule, seen: Seen, base: Box, variables: Variables) -> Iterator[Box]:
+def boxes_of(rule: CompiledRule, seen: SeenRequest, base: Box, variables: Variables) -> Iterator[Box]:
     """The requests of ``base`` for which a rule fires."""
     space = variables.space
     space.tick()
@@ -120,7 +120,7 @@ def boxes_of(rule: CompiledRule, seen: Seen, base: Box, variables: Variables) ->
     yield from boxes
 
 
-def _product(entry: Predicates, seen: Seen, base: Box, variables: Variables) -> Box | None:
+def _product(entry: Predicates, seen: SeenRequest, base: Box, variables: Variables) -> Box | None:
     box: Box | None = base
     for predicate in entry:
         literals = variables.literals(predicate, seen)
@@ -130,7 +130,7 @@ def _product(entry: Predicates, seen: Seen, base: Box, variables: Variables) -> 
     return box
 
 
-def _alternatives(entries: tuple[Predicates, ...], seen: Seen, variables: Variables) -> list[list[Literal]]:
+def _alternatives(entries: tuple[Predicates, ...], seen: SeenRequest, variables: Variables) -> list[list[Literal]]:
     """What each entry asks; entries that ask for one and the same variable with one value are joined."""
     space = variables.space
     joined: dict[int, Constraint] = {}

@@ -13,9 +13,8 @@ from authz.analysis.offline.command import check_command
 from authz.analysis.offline.request import OfflineRequest, OfflineWorkload, passed_through, to_attributes
 from authz.analysis.offline.stubs import stub_answer
 from authz.analysis.sets.boxes import Box, Constraint, Several, lowest
-from authz.analysis.sets.situations import Situation
-from authz.analysis.sets.token_cases import TokenCase
-from authz.analysis.sets.variables import (
+from authz.analysis.sets.claim_values import as_claim
+from authz.analysis.sets.request_variables import (
     CLAIM,
     DESTINATION_IP,
     HEADER,
@@ -31,8 +30,9 @@ from authz.analysis.sets.variables import (
     SOURCE_IP,
     SUBJECT,
     Variables,
-    as_claim,
 )
+from authz.analysis.sets.situations import Situation
+from authz.analysis.sets.token_cases import TokenCase
 from authz.core.attributes import (
     AttributeContext,
     Authentication,
@@ -46,7 +46,7 @@ from authz.core.pipeline import decide
 from authz.core.resources import JwtRule
 
 if TYPE_CHECKING:
-    from authz.analysis.sets.model import Model, Pair
+    from authz.analysis.sets.model import Model, PolicyPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _claims(case: TokenCase, chosen: Mapping[str, tuple[str, ...]]) -> dict[str,
     return claims
 
 
-def judge(pair: "Pair", witness: Witness, *, of_old: bool) -> Decision:
+def judge(pair: "PolicyPair", witness: Witness, *, of_old: bool) -> Decision:
     """Decide a witness with the policies of one side, by the engine."""
     policies = pair.old if of_old else pair.new
     attributes = attributes_of(pair, witness, policies)
@@ -178,7 +178,9 @@ def _token(witness: Witness) -> Token:
     return Token(claims, witness.token.issuer or "", subject if isinstance(subject, str) else "")
 
 
-def attributes_of(pair: "Pair", witness: Witness, policies: WorkloadPolicies, result: int = 0) -> AttributeContext:
+def attributes_of(
+    pair: "PolicyPair", witness: Witness, policies: WorkloadPolicies, result: int = 0
+) -> AttributeContext:
     """The request as the proxy of the workload asks about it; with ``result`` 200 its token was accepted."""
     before = to_attributes(witness.request, OfflineWorkload(policies.workload), policies.mesh, gateway=pair.is_gateway)
     seen = passed_through(witness.request, before, policies)
@@ -189,7 +191,7 @@ def attributes_of(pair: "Pair", witness: Witness, policies: WorkloadPolicies, re
     return seen
 
 
-def command_of(pair: "Pair", witness: Witness, policy_path: str, mesh_path: str = "") -> str:
+def command_of(pair: "PolicyPair", witness: Witness, policy_path: str, mesh_path: str = "") -> str:
     """The ``authz check`` command that decides the witness with the policies at a path."""
     policies = replace(pair.new, policies=(*pair.old.policies, *pair.new.policies))
     attributes = to_attributes(
@@ -209,7 +211,7 @@ def command_of(pair: "Pair", witness: Witness, policy_path: str, mesh_path: str 
     return text
 
 
-def _asked(pair: "Pair", witness: Witness) -> dict[str, str]:
+def _asked(pair: "PolicyPair", witness: Witness) -> dict[str, str]:
     """Answers of the providers that the new policies may ask."""
     names = {custom.provider.name for custom in pair.new.http.custom if custom.provider is not None}
     return {name: answer for name, answer in witness.answers.items() if name in names}

@@ -78,7 +78,7 @@ class _Node:
     ends: list[int] = field(default_factory=list)
 
 
-State = frozenset[int]
+Reached = frozenset[int]
 
 
 class Automaton:
@@ -87,8 +87,8 @@ class Automaton:
     def __init__(self) -> None:
         self._nodes = [_Node(), _Node(fold=True)]
         self._count = 0
-        self._steps: dict[tuple[State, str], State] = {}
-        self._about: dict[State, tuple[frozenset[int], frozenset[str]]] = {}
+        self._steps: dict[tuple[Reached, str], Reached] = {}
+        self._about: dict[Reached, tuple[frozenset[int], frozenset[str]]] = {}
         self._known: dict[tuple[Pattern, bool], int] = {}
 
     def add(self, pattern: Pattern, *, fold: bool = False) -> None:
@@ -113,7 +113,7 @@ class Automaton:
             self._nodes.append(_Node(loop, fold))
         return int(found)
 
-    def _closed(self, places: set[int]) -> State:
+    def _closed(self, places: set[int]) -> Reached:
         todo = list(places)
         while todo:
             for repeat, child in self._nodes[todo.pop()].repeats.items():
@@ -122,11 +122,11 @@ class Automaton:
                     todo.append(child)
         return frozenset(places)
 
-    def begin(self) -> State:
+    def begin(self) -> Reached:
         """The state before the first letter."""
         return self._closed({0, 1})
 
-    def step(self, state: State, letter: str) -> State:
+    def step(self, state: Reached, letter: str) -> Reached:
         """The state after one more letter."""
         known = self._steps.get((state, letter))
         if known is not None:
@@ -146,7 +146,7 @@ class Automaton:
         found = self._steps[state, letter] = self._closed(places)
         return found
 
-    def about(self, state: State) -> tuple[frozenset[int], frozenset[str]]:
+    def about(self, state: Reached) -> tuple[frozenset[int], frozenset[str]]:
         """The patterns that a text matches which ends here, and the letters that they ask for next."""
         found = self._about.get(state)
         if found is None:
@@ -200,8 +200,8 @@ def distinct(
         if is_possible(text, possible):
             chosen.setdefault(automaton.signature(text), text)
     begin = (automaton.begin(), possible.begin())
-    seen: set[tuple[State, Hashable]] = {begin}
-    todo: deque[tuple[State, Hashable, str]] = deque([(*begin, "")])
+    seen: set[tuple[Reached, Hashable]] = {begin}
+    todo: deque[tuple[Reached, Hashable, str]] = deque([(*begin, "")])
     while todo:
         tick()
         state, legal, text = todo.popleft()

@@ -1,6 +1,6 @@
 """Policies of tests in few words: compiled for one workload."""
 
-from authz.analysis.sets.model import Pair
+from authz.analysis.sets.model import PolicyPair
 from authz.core.attributes import Workload
 from authz.core.compiler import compile_as_needed
 from authz.core.engine import Engine
@@ -65,8 +65,8 @@ def pair(
     mesh: MeshConfig = MESH,
     gateway: bool = False,
     ports: tuple[int, ...] = (),
-) -> Pair:
+) -> PolicyPair:
     """Two sets of documents for one workload."""
-    return Pair(
+    return PolicyPair(
         engine(*old, mesh=mesh).for_workload(WORKLOAD), engine(*new, mesh=mesh).for_workload(WORKLOAD), gateway, ports
     )

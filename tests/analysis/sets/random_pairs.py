@@ -13,7 +13,7 @@ from typing import Any
 
 from authz.analysis.offline.request import OfflineRequest, OfflineWorkload, passed_through, to_attributes
 from authz.analysis.offline.stubs import stub_answer
-from authz.analysis.sets.model import Pair
+from authz.analysis.sets.model import PolicyPair
 from authz.core.attributes import AttributeContext, Authentication, AuthenticationOutcome, Token, Workload
 from authz.core.compiler import compile_as_needed
 from authz.core.decision import Decision
@@ -161,7 +161,7 @@ class RandomPair:
 
     old: list[Document]
     new: list[Document]
-    pair: Pair
+    pair: PolicyPair
 
 
 def random_pair(seed: int) -> RandomPair | None:
@@ -178,7 +178,7 @@ def random_pair(seed: int) -> RandomPair | None:
     if compiled[0] is None or compiled[1] is None:
         return None
     ports = rng.choice(((), (), (8080,), (8080, 9999)))
-    return RandomPair(old, new, Pair(compiled[0], compiled[1], rng.random() < 0.2, ports))
+    return RandomPair(old, new, PolicyPair(compiled[0], compiled[1], rng.random() < 0.2, ports))
 
 
 def _compiled(documents: list[Document], mesh: MeshConfig) -> WorkloadPolicies | None:

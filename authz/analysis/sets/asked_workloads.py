@@ -12,7 +12,7 @@ from authz.core.attributes import Workload
 from authz.core.engine import Engine
 from authz.core.resources import GATEWAY_NAME_LABEL, AuthorizationPolicy, RequestAuthentication, Resources
 
-Labels = frozenset[tuple[str, str]]
+SelectedPairs = frozenset[tuple[str, str]]
 MAX_COMBINATIONS = 512
 """Combinations of selectors of one namespace."""
 ELSEWHERE = "any-other-namespace"
@@ -39,7 +39,7 @@ def targets_of(engines: Sequence[Engine]) -> tuple[list[AskedWorkload], list[str
     Returns:
         The workloads, by namespace, and what was left out because there are too many combinations.
     """
-    by_namespace: dict[str, set[Labels]] = {}
+    by_namespace: dict[str, set[SelectedPairs]] = {}
     for engine in engines:
         for namespace, labels in _selected(engine.resources):
             by_namespace.setdefault(namespace, set()).add(labels)
@@ -61,12 +61,12 @@ def targets_of(engines: Sequence[Engine]) -> tuple[list[AskedWorkload], list[str
     return found, left_out
 
 
-def _named(namespace: str, labels: Labels) -> str:
+def _named(namespace: str, labels: SelectedPairs) -> str:
     pairs = ",".join(f"{name}={value}" for name, value in sorted(labels))
     return f"{namespace} ({pairs})" if pairs else f"{namespace} (no label that a selector names)"
 
 
-def _selected(resources: Resources) -> Iterator[tuple[str, Labels]]:
+def _selected(resources: Resources) -> Iterator[tuple[str, SelectedPairs]]:
     items: list[AuthorizationPolicy | RequestAuthentication] = [*resources.authorization_policies]
     items += resources.request_authentications
     for item in items:
@@ -78,10 +78,10 @@ def _selected(resources: Resources) -> Iterator[tuple[str, Labels]]:
         yield peer.metadata.namespace, frozenset(peer.match_labels.items())
 
 
-def _combinations(selectors: Iterable[Labels]) -> tuple[list[Labels], bool]:
+def _combinations(selectors: Iterable[SelectedPairs]) -> tuple[list[SelectedPairs], bool]:
     """Unions of selectors that no two values of one label part, the empty one first; and whether they are all."""
     wanted = sorted((labels for labels in selectors if labels), key=sorted)
-    found: dict[Labels, None] = {frozenset(): None}
+    found: dict[SelectedPairs, None] = {frozenset(): None}
     for labels in wanted:
         for known in list(found):
             union = known | labels

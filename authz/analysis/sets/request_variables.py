@@ -11,11 +11,11 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from authz.analysis.sets import possible
-from authz.analysis.sets.addresses import NATURAL, distinct_addresses
 from authz.analysis.sets.boxes import Literal, Space
+from authz.analysis.sets.claim_values import written_audience
+from authz.analysis.sets.distinct_addresses import NATURAL, distinct_addresses
 from authz.analysis.sets.patterns import matcher_key, patterns_of, subject_patterns
 from authz.analysis.sets.words import Automaton, Possible, TooMany, distinct
-from authz.core.attributes import Json
 from authz.core.catalog import Attribute, claim_path
 from authz.core.identities import RequestPrincipals
 from authz.core.matchers import Matcher, MetadataStrings, Network, Strings, ascii_lower
@@ -23,7 +23,7 @@ from authz.core.normalize import JOINED_HEADERS
 from authz.core.resources import PathNormalization
 from authz.core.rules import Predicate
 
-Value = str | None
+FactValue = str | None
 """None: absent."""
 
 IDENTITY, SOURCE_IP, REMOTE_IP, DESTINATION_IP = "identity", "source.ip", "remote.ip", "destination.ip"
@@ -53,7 +53,7 @@ _SPECIAL: dict[str, tuple[str, ...]] = {SNI: ("",), METHOD: ("CONNECT",)}
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenRequest:
     """What one side sees of the requests of a situation."""
 
     is_http: bool
@@ -106,7 +106,7 @@ class Variables:
         self.space = space
         self.undecided: list[str] = []
         self.names: dict[str, int] = {}
-        self.values: list[tuple[Value, ...]] = []
+        self.values: list[tuple[FactValue, ...]] = []
         self._masks: dict[tuple[str, str, Hashable, str | None], int] = {}
         self._places: dict[tuple[str, bool], dict[str, int]] = {}
         self._natural = {**_NATURAL, IDENTITY: tuple(callers)}
@@ -128,7 +128,7 @@ class Variables:
             PATH: possible.Path(normalization), IDENTITY: possible.Identity(), SUBJECT: possible.ANY_TEXT,
         }  # fmt: skip
         for name, kind in kinds.items():
-            absent: tuple[Value, ...] = (None,) if name in (IDENTITY, PATH, SUBJECT) else ()
+            absent: tuple[FactValue, ...] = (None,) if name in (IDENTITY, PATH, SUBJECT) else ()
             texts = self._texts(name, asked.get(name, ()), kind)
             self._add(name, dict.fromkeys((*texts, *_SPECIAL.get(name, ()), *absent)))
         if audiences:  # which token is accepted depends on them, whether or not a rule asks
@@ -145,7 +145,7 @@ class Variables:
             if HEADER + name in self.asked:
                 self.undecided.append(f"policies ask for the header `{name}`, which depends on other facts")
 
-    def _add(self, name: str, values: Iterable[Value], *, several: bool = False) -> None:
+    def _add(self, name: str, values: Iterable[FactValue], *, several: bool = False) -> None:
         values = tuple(values)
         self.names[name] = self.space.add(len(values), several=several)
         self.values.append(values)
@@ -168,7 +168,7 @@ class Variables:
             self._add(name, [*(mark + text for text in texts), *(() if listed else (None,))], several=listed)
             return
         is_header = name.startswith(HEADER)
-        extra = [_audience(text, way) for text in audiences for way in range(6)] if name == AUDIENCES else []
+        extra = [written_audience(text, way) for text in audiences for way in range(6)] if name == AUDIENCES else []
         texts = self._texts(name, asked, possible.HEADER if is_header else possible.ANY_TEXT, extra)
         if is_header and name.removeprefix(HEADER) in JOINED_HEADERS:
             self._add(name, (None, *texts))
@@ -227,7 +227,7 @@ class Variables:
                     mask |= bits
         return mask
 
-    def literals(self, predicate: Predicate, seen: Seen) -> list[Literal] | None:
+    def literals(self, predicate: Predicate, seen: SeenRequest) -> list[Literal] | None:
         """What a predicate asks of the variables; None when it never holds for what is seen."""
         found: list[Literal] = []
         attribute = predicate.attribute
@@ -249,7 +249,7 @@ class Variables:
             found.append(literal if is_wanted else self.space.negated(literal))
         return found
 
-    def _constant(self, attribute: Attribute, seen: Seen) -> tuple[str, ...] | None:
+    def _constant(self, attribute: Attribute, seen: SeenRequest) -> tuple[str, ...] | None:
         """The values of an attribute where what is seen says them."""
         name = name_of(attribute)
         if name == IDENTITY:
@@ -267,7 +267,7 @@ class Variables:
         return None
 
 
-def slow_mask(matcher: Matcher, values: Iterable[Value], issuer: str | None = None) -> int:
+def slow_mask(matcher: Matcher, values: Iterable[FactValue], issuer: str | None = None) -> int:
     """The values that a matcher matches; of request principals, those of subjects with ``issuer``."""
     mask = 0
     for number, value in enumerate(values):
@@ -299,23 +299,3 @@ def _natural_texts(pattern: tuple[object, ...]) -> list[str]:
         return ["".join(pieces)]
     plain = "".join(pieces)
     return [plain, "".join(piece if isinstance(piece, str) else "x" for piece in pattern)]
-
-
-def _audience(text: str, way: int) -> str:
-    """The ways to write an audience that are one (RA-31)."""
-    plain = plain_audience(text)
-    return ("", "http://", "https://")[way % 3] + plain + ("/" if way > 2 else "")
-
-
-def plain_audience(audience: str) -> str:
-    """An audience without scheme and trailing slash (RA-31)."""
-    for scheme in ("http://", "https://"):
-        if audience.startswith(scheme):
-            audience = audience[len(scheme) :]
-            break
-    return audience.removesuffix("/")
-
-
-def as_claim(name: str, values: list[str]) -> Json:
-    """Values of a claim as JSON that no rule splits (RA-33): a list unless it is one text without blanks."""
-    return values[0] if len(values) == 1 and " " not in values[0] else list[Json](values)

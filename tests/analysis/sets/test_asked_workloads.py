@@ -2,8 +2,8 @@
 
 import pytest
 
-from authz.analysis.sets import targets
-from authz.analysis.sets.targets import ELSEWHERE, are_same, targets_of
+from authz.analysis.sets import asked_workloads
+from authz.analysis.sets.asked_workloads import ELSEWHERE, are_same, targets_of
 from authz.core.attributes import Workload
 from authz.core.resources import Resources
 from tests.analysis.sets.compiled import WORKLOAD, allow, engine, paths, peer, tokens
@@ -39,7 +39,7 @@ def test_policies_of_the_root_namespace_are_asked_about_elsewhere_too() -> None:
 
 
 def test_too_many_combinations_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "MAX_COMBINATIONS", 3)
+    monkeypatch.setattr(asked_workloads, "MAX_COMBINATIONS", 3)
     documents = [selecting(allow(paths("/a"), name=f"p{at}"), f"l{at}: x") for at in range(5)]
     _, left_out = targets_of([engine(*documents)])
     assert left_out == [
