@@ -38,6 +38,11 @@ class Compared:
         """What changes; nothing where nothing was touched."""
         return self.difference.changes if self.difference is not None else []
 
+    @property
+    def moved(self) -> list[Change]:
+        """What stays, but is another rule's answer."""
+        return self.difference.moved if self.difference is not None else []
+
 
 @dataclass(frozen=True, slots=True)
 class DiffReport:
@@ -126,6 +131,9 @@ def _print(report: DiffReport) -> None:
     for one in report.compared:
         if one.state == "equal":
             out.say(f"{one.asked.name}: proved equal, though its policies changed", "green")
+        for change in one.moved:
+            rules = " → ".join(rule.short if rule else "no rule" for rule in (change.old.rule, change.new.rule))
+            out.say(f"{one.asked.name}: {change.direction}: {rules}, for example {describe(change.witness)}")
         for change in one.changes:
             out.say(f"{one.asked.name}: {change.direction}", "bold")
             out.say(f"  {'request:':<9}{describe(change.witness)}")
@@ -155,7 +163,9 @@ def as_json(report: DiffReport) -> dict[str, Json]:
     return {
         "format": 1,
         "equal": exit_code(report) == out.Exit.YES,
-        "totals": {direction.value: report.directions[direction] for direction in Direction},
+        "totals": {
+            direction.value: report.directions[direction] for direction in Direction if direction is not Direction.RULE
+        },
         "left_out": list(report.left_out),
         "workloads": [
             {
@@ -173,7 +183,7 @@ def as_json(report: DiffReport) -> dict[str, Json]:
                         "missing": list(change.because),
                         "command": report.command(one, change),
                     }
-                    for change in one.changes
+                    for change in (*one.changes, *one.moved)
                 ],
             }
             for one in report.compared

@@ -32,6 +32,8 @@ shop (no label that a selector names): newly allowed
       --method GET \\
       --host api.example.com \\
       --path /admin
+shop (app=cart): other rule only: shop/no-admin/0 → no rule, for example GET api.example.com/admin to port 8080, \
+from cluster.local/ns/shop/sa/other
 shop (app=cart): newly allowed
   request: GET api.example.com/basket to port 9080, from cluster.local/ns/shop/sa/web
   old:     denied (403): no ALLOW rule matched
@@ -84,13 +86,16 @@ def test_a_renamed_policy_is_proved_equal(run: Run, policies: Path, tmp_path: Pa
     (tmp_path / "new.yaml").write_text(POLICIES.replace("name: reads", "name: readers"))
     result = run("diff", "policies", "new.yaml")
     assert result.exit_code == 0
-    assert "shop (app=cart): proved equal, though its policies changed\n" in result.stdout
+    assert result.stdout == (
+        "shop (app=cart): proved equal, though its policies changed\n"
+        "no answer changes (1 workload proved equal, 1 unchanged)\n"
+    )
 
 
 def test_every_command_decides_as_it_is_told(run: Run, changed: Path) -> None:
     _, answer = compared(run, "policies", "new")
     changes = [change for workload in answer["workloads"] for change in workload["changes"]]
-    assert {change["direction"] for change in changes} == {"newly allowed"}
+    assert {change["direction"] for change in changes} == {"newly allowed", "other rule only"}
     for change in changes:
         for policies, decision in (("new", change["new"]), ("policies", change["old"])):
             words = shlex.split(change["command"].replace("\\\n", ""))

@@ -23,6 +23,8 @@ from authz.core.rules import RuleSet
 MAX_PIECES = 12
 """Parts of one difference of which the smallest witness is taken."""
 
+MAX_MOVED = 20
+"""Products of changed rules of a situation of which one request is looked at for whose rule answers it."""
 MAX_NEAR = 100
 """ALLOW rules of a workload of which the closest one is looked for."""
 
@@ -33,6 +35,7 @@ class Direction(StrEnum):
     ALLOWED = "newly allowed"
     DENIED = "newly denied"
     STATUS = "other status"
+    RULE = "other rule only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Difference:
     """The answer for one workload."""
 
     changes: list[Change] = field(default_factory=list)
+    moved: list[Change] = field(default_factory=list)
+    """Requests whose answer stays and is another rule's, one of each pair of rules; they are no change."""
     undecided: list[str] = field(default_factory=list)
     """Why it is not known whether there are others; empty: there are none."""
     unconfirmed: list[Witness] = field(default_factory=list)
@@ -80,9 +85,11 @@ def difference(pair: PolicyPair, expired: Callable[[], bool] = lambda: False) ->
         found.undecided += dict.fromkeys(model.undecided)
         if not model.undecided:
             best: Best = {}
+            moved: dict[tuple[str, str], Change] = {}
             for situation in model.situations():
-                for box in _differing(model, situation):
+                for box in _differing(model, situation, moved):
                     _confirm(model, situation, box, best, found)
+            found.moved = list(moved.values())
             order = list(Direction)
             found.changes = sorted((c for _, c in best.values()), key=lambda change: order.index(change.direction))
     except OutOfTime:
@@ -92,7 +99,10 @@ def difference(pair: PolicyPair, expired: Callable[[], bool] = lambda: False) ->
     return found
 
 
-def _differing(model: Model, situation: Situation) -> Iterator[Box]:
+Moved = dict[tuple[str, str], Change]
+
+
+def _differing(model: Model, situation: Situation, moved: Moved) -> Iterator[Box]:
     """Parts of the situation that both sides answer differently; of every pair of rules that does so, some part."""
     variables = model.variables
     old = view_of(model.old, situation.old, situation.base, variables)
@@ -101,6 +111,20 @@ def _differing(model: Model, situation: Situation) -> Iterator[Box]:
     yield from gained(model.space, situation.base, new, old)
     yield from _other_status(model.space, old, new)
     yield from _other_status(model.space, new, old)
+    for one, other in ((old, new), (new, old)):
+        allowed = [box for box in one.allow if key_of(box) not in other.allow_keys]
+        refused = [box for box in one.deny if key_of(box) not in other.deny_keys]
+        for box in (*allowed[:MAX_MOVED], *refused[:MAX_MOVED]):
+            _note_moved(model, situation, box, moved)
+
+
+def _note_moved(model: Model, situation: Situation, box: Box, moved: Moved) -> None:
+    """Keep the natural request of a changed rule if its answer stays and is given by another rule."""
+    witness = witness_of(model, situation, box)
+    old, new = judge(model.pair, witness, of_old=True), judge(model.pair, witness, of_old=False)
+    rules = (old.rule.short if old.rule else "", new.rule.short if new.rule else "")
+    if (old.effect, old.status) == (new.effect, new.status) and rules[0] != rules[1]:
+        moved.setdefault(rules, Change(Direction.RULE, witness, old, new))
 
 
 def _other_status(space: Space, one: View, other: View) -> Iterator[Box]:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from authz.analysis.sets import possible
-from authz.analysis.sets.boxes import Literal, Space
+from authz.analysis.sets.boxes import Box, Literal, Space
 from authz.analysis.sets.claim_values import written_audience
 from authz.analysis.sets.distinct_addresses import NATURAL, distinct_addresses
 from authz.analysis.sets.patterns import matcher_key, patterns_of, subject_patterns
@@ -48,8 +48,8 @@ _NATURAL: dict[str, tuple[str, ...]] = {
     SNI: ("api.example.com", "other.example"),
     PATH: ("/", "/other"),
 }
-_SPECIAL: dict[str, tuple[str, ...]] = {SNI: ("",), METHOD: ("CONNECT",)}
-"""Values of which a situation speaks: plain text has no server name, CONNECT no path."""
+_SPECIAL: dict[str, tuple[str, ...]] = {SNI: ("",), METHOD: ("CONNECT", "OPTIONS")}
+"""Values of which a situation speaks: plain text has no server name, CONNECT no path, a preflight is OPTIONS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,11 @@ class Variables:
         values = tuple(values)
         self.names[name] = self.space.add(len(values), several=several)
         self.values.append(values)
+
+    def only(self, name: str, *wanted: FactValue) -> Box:
+        """Requests with one of these values of a variable."""
+        values = self.values[self.names[name]]
+        return {self.names[name]: sum(1 << at for at, value in enumerate(values) if value in wanted)}
 
     def add_provider(self, provider: str) -> None:
         """A CUSTOM provider: its answer is free."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from authz.analysis.sets.boxes import Box, Literal
 from authz.analysis.sets.claim_values import plain_audience
-from authz.analysis.sets.request_variables import AUDIENCES, HEADER, Variables
+from authz.analysis.sets.request_variables import AUDIENCES, CLAIM, HEADER, METHOD, Variables
 from authz.core.matchers import ascii_lower
 from authz.core.resources import JwtRule, Presence
 
@@ -37,6 +37,8 @@ class TokenCase:
     """None: no token."""
     key: str = ""
     """Who signed it: as in ``keys_of``; empty for one that nobody signed."""
+    is_preflight: bool = False
+    """A CORS preflight, which needs no token where others do (RA-44)."""
 
 
 def places_of(rule: JwtRule) -> tuple[TokenSpot, ...]:
@@ -93,6 +95,14 @@ def undecided_about(rules: Sequence[JwtRule], variables: Variables) -> Iterator[
         yield "one of several JWT rules has presence REQUIRED"
 
 
+def split_alike(old: Sequence[JwtRule], new: Sequence[JwtRule], variables: Variables) -> Iterator[str]:
+    """Why one token may have other values on the two sides: a claim is split at blanks on one of them (RA-33)."""
+    sides = [{name for rule in rules for name in rule.space_delimited_claims} for rules in (old, new)]
+    for name in sorted(sides[0] ^ sides[1]):
+        if CLAIM + name in variables.asked and name not in ("scope", "permission"):
+            yield f"policies ask for the claim `{name}`, which the JWT rules of one side split at blanks (RA-33)"
+
+
 def token_cases(
     old: Sequence[JwtRule], new: Sequence[JwtRule], variables: Variables, *, needed: bool
 ) -> Iterator[TokenCase]:
@@ -104,6 +114,8 @@ def token_cases(
             no more than none.
     """
     yield TokenCase({}, _without(old), _without(new))
+    if _without(old) or _without(new):
+        yield TokenCase(variables.only(METHOD, "OPTIONS"), is_preflight=True)
     if are_alike(old, new):
         if new:  # refused alike, but only where both sides see HTTP
             yield TokenCase({}, 401, 401, place=places_of(new[0])[0])

@@ -83,6 +83,8 @@ def witness_of(model: "Model", situation: Situation, box: Box) -> Witness:
     if remote != source and is_http:
         trusted = model.pair.new.mesh.num_trusted_proxies if model.pair.is_gateway else 0
         headers.append(("x-forwarded-for", ", ".join([remote, *[source] * trusted])))
+    if situation.token.is_preflight:
+        headers += [("origin", "https://elsewhere.example"), ("access-control-request-method", "GET")]
     path = chosen[PATH]
     request = OfflineRequest(
         protocol=situation.protocol,

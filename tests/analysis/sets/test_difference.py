@@ -122,6 +122,26 @@ def test_the_rules_of_both_sides_are_told() -> None:
     assert change.new.rule.location.file == "policies.yaml"
 
 
+def test_an_answer_that_stays_and_is_given_by_another_rule_is_no_change() -> None:
+    found = difference(pair((allow(paths("/a", "/b")),), (allow(paths("/a")), allow(paths("/b"), name="b"))))
+    assert found.is_equal
+    (moved,) = found.moved
+    assert moved.old.rule is not None
+    assert moved.new.rule is not None
+    assert (moved.old.rule.short, moved.new.rule.short) == ("shop/a/0", "shop/b/0")
+
+
+def test_a_preflight_needs_no_token_where_others_do() -> None:
+    required = tokens("{issuer: https://a.test, jwksUri: https://a.test/keys, presence: REQUIRED}")
+    anonymous = when("request.auth.claims[iss]", "*", negated=True).replace(
+        "{when", "{to: [{operation: {methods: [OPTIONS], paths: [/a]}}], when"
+    )
+    found = difference(pair((required, allow()), (required, allow(anonymous))))
+    names = {name for change in found.changes for name, _ in change.witness.request.headers}
+    assert {change.direction for change in found.changes} == {ALLOWED}
+    assert names >= {"origin", "access-control-request-method"}
+
+
 UNDECIDED: dict[str, tuple[Documents, Documents]] = {
     "a claim and one within it": (
         (tokens(ISSUER), allow(when("request.auth.claims[a]", "b"))),
@@ -129,6 +149,9 @@ UNDECIDED: dict[str, tuple[Documents, Documents]] = {
     "a path with its query": ((allow(when("request.headers[:path]", "/a")),), (allow(paths("/a")),)),
     "the header that holds the token": (
         (tokens(ISSUER), allow(when("request.headers[authorization]", "*"))), (tokens(ISSUER), allow())),
+    "a claim that is split at blanks on one side": (
+        (tokens(ISSUER), allow(when("request.auth.claims[g]", "a"))),
+        (tokens(ISSUER.replace("}", ", spaceDelimitedClaims: [g]}")), allow(when("request.auth.claims[g]", "a")))),
     "x-forwarded-for beside the address in it": (
         (allow(source("remoteIpBlocks: [10.0.0.0/8]")),), (allow(when("request.headers[x-forwarded-for]", "10.*")),)),
 }  # fmt: skip
