@@ -30,6 +30,8 @@ IDENTITY, SOURCE_IP, REMOTE_IP, DESTINATION_IP = "identity", "source.ip", "remot
 PORT, SNI, HOST, METHOD, PATH, SUBJECT = "port", "sni", "host", "method", "path", "claim sub"
 HEADER, CLAIM, METADATA, PROVIDER = "header ", "claim ", "metadata ", "provider "
 AUDIENCES = f"{CLAIM}aud"
+WITHIN = "]["
+"""Between the names of a claim within a claim, as Istio's keys have it."""
 ANSWERS = ("allow", "deny", "error")
 """Of a CUSTOM provider; ``error``: it could not be asked."""
 
@@ -77,7 +79,7 @@ def name_of(attribute: Attribute) -> str:
     if key.startswith("request.headers["):
         return HEADER + key[len("request.headers[") : -1]
     if key.startswith("request.auth.claims["):
-        return CLAIM + ".".join(claim_path(key))
+        return CLAIM + WITHIN.join(claim_path(key))
     return METADATA + key
 
 
@@ -134,12 +136,13 @@ class Variables:
         if audiences:  # which token is accepted depends on them, whether or not a rule asks
             asked.setdefault(AUDIENCES, [])
         for name in sorted(asked.keys() - self.names.keys()):
-            self._add_free(name, asked[name], audiences)
+            if not name.startswith(CLAIM) or name.removeprefix(CLAIM).partition(WITHIN)[0] not in _NEVER_TEXT:
+                self._add_free(name, asked[name], audiences)
 
     def _check_claims(self) -> None:
         claims = sorted(name.removeprefix(CLAIM) for name in self.asked if name.startswith(CLAIM))
         for claim in claims:
-            if any(other.startswith(f"{claim}.") for other in claims):
+            if any(other.startswith(f"{claim}{WITHIN}") for other in claims):
                 self.undecided.append(f"policies ask for the claim `{claim}` and for claims within it")
         for name in (":path", ":scheme"):
             if HEADER + name in self.asked:
@@ -264,7 +267,7 @@ class Variables:
         if name == SUBJECT or name.startswith(CLAIM):
             if not seen.has_token or (attribute.key == "request.auth.principal" and seen.issuer is None):
                 return ()
-            first, _, within = name.removeprefix(CLAIM).partition(".")
+            first, _, within = name.removeprefix(CLAIM).partition(WITHIN)
             if first == "iss" and not within:
                 return () if seen.issuer is None else (seen.issuer,)
             if first in _NEVER_TEXT and (within or first != "sub"):

@@ -29,6 +29,7 @@ from authz.analysis.sets.request_variables import (
     SNI,
     SOURCE_IP,
     SUBJECT,
+    WITHIN,
     Variables,
 )
 from authz.analysis.sets.situations import Situation
@@ -148,7 +149,7 @@ def _claims(case: TokenCase, chosen: Mapping[str, tuple[str, ...]]) -> dict[str,
         claims["iss"] = case.issuer
     for name, values in chosen.items():
         if name.startswith(CLAIM) and values:
-            *parents, last = name.removeprefix(CLAIM).split(".")
+            *parents, last = name.removeprefix(CLAIM).split(WITHIN)
             place = claims
             for parent in parents:
                 inner = place.setdefault(parent, {})

@@ -87,6 +87,12 @@ CHANGED: dict[str, tuple[Documents, Documents, set[Direction]]] = {
     "CONNECT has no path": (
         (allow("{to: [{operation: {methods: [CONNECT]}}]}"),),
         (allow("{to: [{operation: {methods: [CONNECT], paths: ['*']}}]}"),), {DENIED}),
+    "a claim with dots in its name": (
+        (tokens(ISSUER), allow(when("request.auth.claims[https://a.test/roles]", "a"))),
+        (tokens(ISSUER), allow(when("request.auth.claims[https://a.test/roles]", "a", "b*"))), {ALLOWED}),
+    "a claim within a claim": (
+        (tokens(ISSUER), allow(when("request.auth.claims[realm][roles]", "a"))),
+        (tokens(ISSUER), allow(when("request.auth.claims[realm][roles]", "b"))), {ALLOWED, DENIED}),
     "metadata": (
         (allow(when("experimental.envoy.filters.a.b[c]", "x")),),
         (allow(when("experimental.envoy.filters.a.b[c]", "x", "y*")),), {ALLOWED}),
