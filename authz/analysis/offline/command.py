@@ -59,7 +59,7 @@ def _options(policies: WorkloadPolicies, attributes: AttributeContext) -> Iterat
     if destination.is_gateway:
         yield "--gateway"
     if source.principal:
-        yield _option("--source-principal", source.principal)
+        yield _option("--source-principal", _identity(source.identities[0]))
     if not isinstance(source.ip, Unknown):
         yield _option("--source-ip", source.ip)
     if isinstance(attributes.sni, str) and attributes.sni:
@@ -81,6 +81,13 @@ def _options(policies: WorkloadPolicies, attributes: AttributeContext) -> Iterat
     claims = _claims(policies, attributes)
     if claims:
         yield _option("--claims", json.dumps(claims, separators=(",", ":"), ensure_ascii=True))
+
+
+def _identity(identity: str) -> str:
+    """Istio's form without its scheme, as people write it; of others ``authz check`` needs the whole."""
+    parts = identity.removeprefix("spiffe://").split("/")
+    is_istio = len(parts) == 5 and parts[1] == "ns" and parts[3] == "sa"
+    return identity.removeprefix("spiffe://") if is_istio else identity
 
 
 def _option(name: str, value: str) -> str:

@@ -209,6 +209,9 @@ def command_of(pair: "PolicyPair", witness: Witness, policy_path: str, mesh_path
         mesh_path=mesh_path,
         answers={name: answer for name, answer in witness.answers.items() if answer != "allow"} | _asked(pair, witness),
     )
+    for name, value in witness.request.headers:
+        if name == "x-forwarded-for" and pair.is_gateway:  # its own peers stand behind the client's address (CS-9)
+            text = text.replace(f"x-forwarded-for: {attributes.source.remote_ip}", f"x-forwarded-for: {value}")
     if witness.request.tls == "simple" and " --tls " not in text:
         text += " \\\n  --tls simple"
     return text
