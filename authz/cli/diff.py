@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import click
 
 from authz.analysis.sets.asked_workloads import AskedWorkload, are_same, targets_of
-from authz.analysis.sets.difference import difference
+from authz.analysis.sets.difference import Difference, difference
 from authz.analysis.sets.model import PolicyPair
 from authz.cli import diff_report, policy_files
 from authz.cli import terminal as out
 from authz.cli.revisions import is_revision, read_named
 from authz.core.compiler import compile_as_needed
-from authz.core.engine import Engine
+from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.errors import LoadError, sort_problems
 from authz.core.resources import MeshConfig
 from authz.core.uncollected import WithoutCollector
@@ -54,7 +54,8 @@ def command(old: str, new: str, mesh: str | None, seconds: float, output: str) -
         if any(problem.is_error for problem in problems):
             raise LoadError(problems)
         workloads, left_out = asked_workloads(engines, mesh)
-        compared = [_compare(engines[0], engines[1], asked, seconds) for asked in workloads]
+        known: Known = {}
+        compared = [_compare(engines[0], engines[1], asked, seconds, known) for asked in workloads]
         found = diff_report.DiffReport(old, new, mesh or "", compared, left_out, _path_of(new))
         diff_report.write(found, output)
     raise SystemExit(diff_report.exit_code(found))
@@ -92,10 +93,27 @@ def asked_workloads(engines: Sequence[Engine], mesh: str | None) -> tuple[list[A
     return found, []
 
 
-def _compare(old: Engine, new: Engine, asked: AskedWorkload, seconds: float) -> diff_report.Compared:
+Known = dict[tuple[object, ...], Difference]
+"""What was found for workloads to which the same applies."""
+
+
+def _compare(old: Engine, new: Engine, asked: AskedWorkload, seconds: float, known: Known) -> diff_report.Compared:
     if are_same(old, new, asked.workload):
         return diff_report.Compared(asked, None, None)
     ends = time.monotonic() + seconds
     before, after = old.for_workload(asked.workload), new.for_workload(asked.workload)
     pair = PolicyPair(before, after, asked.is_gateway, asked.ports, asked.callers)
-    return diff_report.Compared(asked, pair, difference(pair, lambda: time.monotonic() > ends))
+    key = (_applying(before), _applying(after), asked.is_gateway, asked.ports)
+    if key not in known:
+        known[key] = difference(pair, lambda: time.monotonic() > ends)
+    return diff_report.Compared(asked, pair, known[key])
+
+
+def _applying(policies: WorkloadPolicies) -> tuple[object, ...]:
+    """What applies to a workload, by the identity of its parts, which the engine shares between workloads."""
+    return (
+        tuple(map(id, policies.policies)),
+        tuple(map(id, policies.jwt_rules)),
+        policies.base_mode,
+        tuple(policies.port_modes.items()),
+    )

@@ -92,6 +92,19 @@ def test_a_renamed_policy_is_proved_equal(run: Run, policies: Path, tmp_path: Pa
     )
 
 
+def test_one_change_for_many_workloads_is_told_of_each(run: Run, tmp_path: Path) -> None:
+    everywhere = POLICIES.replace("namespace: shop", "namespace: istio-system")
+    own = 'spec: {action: DENY, rules: [{to: [{operation: {ports: ["1"]}}]}]}'
+    head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+    others = "\n---\n".join(f"{head}metadata: {{name: p, namespace: ns-{number}}}\n{own}" for number in range(3))
+    (tmp_path / "old.yaml").write_text(f"{everywhere}---\n{others}\n")
+    (tmp_path / "new.yaml").write_text(f"{everywhere.replace('/admin*', '/admin/*')}---\n{others}\n")
+    _, answer = compared(run, "old.yaml", "new.yaml")
+    opened = {one["namespace"]: one["changes"][0]["command"] for one in answer["workloads"] if one["changes"]}
+    assert set(opened) == {"istio-system", "any-other-namespace", "ns-0", "ns-1", "ns-2"}
+    assert all(f"--namespace {namespace}" in command for namespace, command in opened.items())
+
+
 def test_every_command_decides_as_it_is_told(run: Run, changed: Path) -> None:
     _, answer = compared(run, "policies", "new")
     changes = [change for workload in answer["workloads"] for change in workload["changes"]]
