@@ -133,7 +133,7 @@ class Path:
 class Identity:
     """
     SPIFFE IDs: ``spiffe://<trust domain>/ns/<namespace>/sa/<service account>`` as Istio issues them (AP-24), and those
-    of others, which have no segment ``ns``.
+    of others, which have no segment ``ns``. No trust domain is called ``ns``, so that each has one namespace at most.
 
     A state is a phase with the part of the text that matters to it.
     """
@@ -157,8 +157,9 @@ class Identity:
             return ("scheme", part + 1) if part + 1 < len(self._BEGIN) else ("domain", "")
         if phase == "domain":
             if letter == "/":
-                return ("first", "") if part else None
-            return ("domain", "x") if letter in self._DOMAIN else None
+                return ("first", "") if part not in ("", "ns") else None
+            text = part + letter
+            return ("domain", text if text in ("n", "ns") else "x") if letter in self._DOMAIN else None
         if phase == "sa":
             if letter != "/sa/"[part]:
                 return None
@@ -184,7 +185,7 @@ class Identity:
         assert isinstance(state, tuple)
         phase, part = state
         return (
-            (phase == "domain" and bool(part))
+            (phase == "domain" and part not in ("", "ns"))
             or (phase in ("account", "first", "other") and part not in ("", ".", "..", "ns"))
             or (phase == "account" and part == "ns")
         )
