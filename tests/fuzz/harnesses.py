@@ -21,8 +21,10 @@ from authz.analysis.replay.observed import Observed
 from authz.analysis.replay.replay import Replay, group_json
 from authz.audit.query import read_record
 from authz.audit.writer import RecordWriter
+from authz.analysis.invariants.invariant_reader import read_invariants
 from authz.control.discovery.secrets import Secret, SecretStream, roots_secret, tls_secret
 from authz.core.attributes import AuthenticationOutcome
+from authz.core.catalog import CompileContext
 from authz.core.compiler import compile_engine
 from authz.core.decided import Offer
 from authz.core.errors import FetchError
@@ -74,6 +76,14 @@ kind: RequestAuthentication
 metadata: {name: jwt, namespace: shop}
 spec: {jwtRules: [{issuer: https://i, jwksUri: https://i/keys, fromHeaders: [{name: x, prefix: "a "}]}]}
 """
+INVARIANTS = b"""format: 1
+invariants:
+- id: i
+  onlyIf:
+    to: {kind: sidecar}
+    when: [{path: ["/a/{*}", b*], notMethod: GET}]
+    has: {claims: {"[a][b]": c}, sourceIp: 10.0.0.0/8}
+"""
 ENTRIES = b"entries:\n- {spiffeID: 'spiffe://mesh.test/ns/a/sa/b', selectors: [unix:uid:1], dns: [a.test]}\n"
 
 
@@ -117,6 +127,12 @@ def yaml(data: bytes) -> None:
             read_mesh_description([("f.yaml", text)])
         case b"e":
             read_entries("f.yaml", text, TrustDomain("mesh.test"))
+        case b"i":
+            read = read_invariants("f.yaml", text)
+            for invariant in read.invariants if not read.problems else ():
+                for one in (*invariant.when, *invariant.unless):
+                    for asked in one.asked:
+                        asked.compiled(CompileContext("shop", ("mesh.test",)))
         case b"r":
             read_revocations("f.txt", text.decode("utf-8", "replace"))
         case _:
@@ -293,6 +309,7 @@ def _yaml_seeds() -> Iterator[bytes]:
     yield b"mtrustDomain: a.test\nextensionProviders:\n- name: x\n  envoyExtAuthzGrpc: {service: s, port: 1}\n"
     yield b"d" + description(Ports())
     yield b"e" + ENTRIES
+    yield b"i" + INVARIANTS
     yield b"rserial:4f\nspiffe://mesh.test/ns/a/sa/b\n"
 
 
