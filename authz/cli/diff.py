@@ -54,7 +54,7 @@ def command(old: str, new: str, mesh: str | None, seconds: float, output: str) -
         if any(problem.is_error for problem in problems):
             raise LoadError(problems)
         workloads, left_out = asked_workloads(engines, mesh)
-        known: Known = {}
+        known: ComparedBefore = {}
         compared = [_compare(engines[0], engines[1], asked, seconds, known) for asked in workloads]
         found = diff_report.DiffReport(old, new, mesh or "", compared, left_out, _path_of(new))
         diff_report.write(found, output)
@@ -93,11 +93,13 @@ def asked_workloads(engines: Sequence[Engine], mesh: str | None) -> tuple[list[A
     return found, []
 
 
-Known = dict[tuple[object, ...], Difference]
+ComparedBefore = dict[tuple[object, ...], Difference]
 """What was found for workloads to which the same applies."""
 
 
-def _compare(old: Engine, new: Engine, asked: AskedWorkload, seconds: float, known: Known) -> diff_report.Compared:
+def _compare(
+    old: Engine, new: Engine, asked: AskedWorkload, seconds: float, known: ComparedBefore
+) -> diff_report.Compared:
     if are_same(old, new, asked.workload):
         return diff_report.Compared(asked, None, None)
     ends = time.monotonic() + seconds
