@@ -19,7 +19,7 @@ from authz.analysis.sets.difference import Direction, difference
 from authz.analysis.sets.model import Model, PolicyPair
 from authz.analysis.sets.witness import judge
 from authz.core.compiler import compile_as_needed
-from authz.core.decision import Decision
+from authz.core.decision import Decision, Stage
 from authz.core.engine import Engine
 from authz.core.resources import MeshConfig
 from authz.policy.reader import read_policies
@@ -35,6 +35,8 @@ def direction_of(old: Decision, new: Decision) -> Direction | None:
     """How an answer changes; None when it does not."""
     if old.effect is not new.effect:
         return Direction.ALLOWED if new.is_allowed else Direction.DENIED
+    if Stage.NORMALIZATION in (old.stage, new.stage):
+        return None  # of a target that is no path it is not told whether it is refused with 400 or 403
     return Direction.STATUS if old.status != new.status else None
 
 

@@ -109,6 +109,8 @@ def _differing(model: Model, situation: Situation, moved: Moved) -> Iterator[Box
     new = view_of(model.new, situation.new, situation.base, variables)
     yield from gained(model.space, situation.base, old, new)
     yield from gained(model.space, situation.base, new, old)
+    if not situation.has_path:
+        return  # 400 or 403: nobody is let through by a target that is no path
     yield from _other_status(model.space, old, new)
     yield from _other_status(model.space, new, old)
     for one, other in ((old, new), (new, old)):

@@ -28,6 +28,8 @@ class Situation:
     old: SeenRequest
     new: SeenRequest
     token: TokenCase
+    has_path: bool = True
+    """Without: a request target that is none, ``*``, which a proxy that reads HTTP answers 400 (PN-10, RA-9)."""
 
 
 def seen_by(mode: MtlsMode, protocol: str, tls: str, *, gateway: bool, result: int, issuer: str | None) -> SeenRequest:
@@ -100,3 +102,15 @@ def _parts(
         without = space.narrow_all(base, (*asked, no_path, only(METHOD, "CONNECT")))
         if without is not None:
             yield Situation(protocol, tls, without, looser[0], looser[1], token)
+    if protocol == "http" and token.place is None and not token.is_preflight:
+        refused = [_without_target(seen) for seen in sees]
+        target = space.narrow_all(base, (*asked, only(METHOD, "OPTIONS")))
+        if target is not None and refused[0].status != refused[1].status:
+            yield Situation(protocol, tls, target, refused[0], refused[1], token, has_path=False)
+
+
+def _without_target(seen: SeenRequest) -> SeenRequest:
+    """A proxy that reads HTTP refuses it, after mutual TLS was judged; to others it is TCP."""
+    if not seen.is_http or (seen.status and not seen.is_token_refused):
+        return seen
+    return replace(seen, status=400, is_token_refused=False)

@@ -49,7 +49,7 @@ def view_of(policies: WorkloadPolicies, seen: SeenRequest, base: Box, variables:
         TooLarge: a rule has too many products.
     """
     if seen.status and not seen.is_token_refused:
-        return View(is_closed=True)
+        return View(is_closed=True, special=[(base, seen.status)] if seen.status != FORBIDDEN else [])
     space = variables.space
     sets = policies.http if seen.is_http else policies.tcp
     refused: dict[BoxKey, Box] = {}

@@ -97,7 +97,7 @@ def witness_of(model: "Model", situation: Situation, box: Box) -> Witness:
         sni=one(SNI) if SNI in variables.asked or situation.tls == "simple" else "",
         method=one(METHOD),
         host=one(HOST),
-        path=path[0] if path else None,
+        path="*" if not situation.has_path else path[0] if path else None,
         headers=tuple(headers),
         metadata=_metadata(chosen),
     )

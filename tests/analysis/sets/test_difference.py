@@ -148,6 +148,15 @@ def test_a_preflight_needs_no_token_where_others_do() -> None:
     assert names >= {"origin", "access-control-request-method"}
 
 
+def test_a_target_that_is_no_path_is_refused_where_http_is_read_only() -> None:
+    found = difference(
+        pair((deny(paths("/*")),), (peer("DISABLE"), deny(paths("/*"), "{to: [{operation: {ports: ['1']}}]}")))
+    )
+    assert not found.unconfirmed
+    found = difference(pair((), (peer("DISABLE"),)))
+    assert "*" in {change.witness.request.path for change in found.changes}
+
+
 UNDECIDED: dict[str, tuple[Documents, Documents]] = {
     "a claim and one within it": (
         (tokens(ISSUER), allow(when("request.auth.claims[a]", "b"))),
