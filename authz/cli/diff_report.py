@@ -69,7 +69,7 @@ class DiffReport:
     def command(self, one: Compared, change: Change) -> str:
         """The command that decides the witness of a change with the new policies."""
         assert one.pair is not None  # where something changes there is one
-        return command_of(one.pair, change.witness, self.path, self.mesh)
+        return command_of(one.pair, change.witness, [self.path], self.mesh)
 
 
 def exit_code(report: DiffReport) -> int:

@@ -117,7 +117,7 @@ def _prove(read: InvariantFile, policies: tuple[str, ...], mesh: str | None, sec
         applying = loaded.engine.for_workload(asked.workload)
         pair = PolicyPair(applying, applying, asked.is_gateway, asked.ports, asked.callers)
         proof = prove(invariant, pair, lambda ends=ends: time.monotonic() > ends)  # type: ignore[misc]  # bound now, not at the call
-        command = command_of(pair, proof.witness, paths[0], mesh or "") if proof.witness is not None else ""
+        command = command_of(pair, proof.witness, paths, mesh or "") if proof.witness is not None else ""
         yield Proved(invariant, asked, proof, command)
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import httpx
 
 from authz._proto import ext_authz_pb2, sds_pb2
+from authz.analysis.invariants.invariant_reader import read_invariants
 from authz.analysis.replay.least_privilege import policies_text
 from authz.analysis.replay.observed import Observed
 from authz.analysis.replay.replay import Replay, group_json
 from authz.audit.query import read_record
 from authz.audit.writer import RecordWriter
-from authz.analysis.invariants.invariant_reader import read_invariants
 from authz.control.discovery.secrets import Secret, SecretStream, roots_secret, tls_secret
 from authz.core.attributes import AuthenticationOutcome
 from authz.core.catalog import CompileContext

@@ -5,7 +5,7 @@ Paths, hosts and headers are written into an ``OfflineRequest`` and take the sam
 of every other offline command.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -194,8 +194,8 @@ def attributes_of(
     return seen
 
 
-def command_of(pair: "PolicyPair", witness: Witness, policy_path: str, mesh_path: str = "") -> str:
-    """The ``authz check`` command that decides the witness with the policies at a path."""
+def command_of(pair: "PolicyPair", witness: Witness, policy_paths: Sequence[str], mesh_path: str = "") -> str:
+    """The ``authz check`` command that decides the witness with the policies at some paths."""
     policies = replace(pair.new, policies=(*pair.old.policies, *pair.new.policies))
     attributes = to_attributes(
         witness.request, OfflineWorkload(pair.new.workload), pair.new.mesh, gateway=pair.is_gateway
@@ -205,7 +205,7 @@ def command_of(pair: "PolicyPair", witness: Witness, policy_path: str, mesh_path
     text = check_command(
         policies,
         attributes,
-        policy_path=policy_path,
+        policy_paths=policy_paths,
         mesh_path=mesh_path,
         answers={name: answer for name, answer in witness.answers.items() if answer != "allow"} | _asked(pair, witness),
     )

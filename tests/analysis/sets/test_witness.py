@@ -15,7 +15,7 @@ TOKENS = tokens("{issuer: https://a.test, jwksUri: https://a.test/keys, audience
 def options(made: PolicyPair) -> list[str]:
     """The options of the command of the first change."""
     found = difference(made)
-    return shlex.split(command_of(made, found.changes[0].witness, "new.yaml").replace("\\\n", ""))
+    return shlex.split(command_of(made, found.changes[0].witness, ["new.yaml"]).replace("\\\n", ""))
 
 
 def after(words: list[str], name: str) -> str:
@@ -41,13 +41,13 @@ def test_a_client_behind_trusted_proxies_is_found_by_the_gateway() -> None:
     new = source("remoteIpBlocks: [10.0.0.1]")
     made = pair((allow(),), (allow(new, paths("/x")),), mesh=mesh, gateway=True)
     change = next(one for one in difference(made).changes if one.witness.request.headers)
-    words = shlex.split(command_of(made, change.witness, "new.yaml").replace("\\\n", ""))
+    words = shlex.split(command_of(made, change.witness, ["new.yaml"]).replace("\\\n", ""))
     assert after(words, "--header") == f"x-forwarded-for: 10.0.0.1, {after(words, '--source-ip')}"
 
 
 def test_tls_without_a_certificate_is_said_where_nothing_else_says_it() -> None:
     made = pair((), (allow(when("connection.sni", "a.test")),))
-    commands = [command_of(made, change.witness, "new.yaml") for change in difference(made).changes]
+    commands = [command_of(made, change.witness, ["new.yaml"]) for change in difference(made).changes]
     assert commands
     assert all(("--tls simple" in text) is ("--sni" in text and "--source-principal" not in text) for text in commands)
 
