@@ -7,7 +7,7 @@ from authz.analysis.sets.boxes import Space
 from authz.analysis.sets.relevant import pruned_pair, pruned_to, staged
 from authz.analysis.sets.request_variables import CLAIM, HEADER, PATH, REMOTE_IP, Variables
 from authz.analysis.sets.situations import Situation, situations
-from authz.analysis.sets.token_cases import TokenCase, split_alike, token_cases, undecided_about
+from authz.analysis.sets.token_cases import TokenCase, asked_elsewhere, split_alike, token_cases, undecided_about
 from authz.core.engine import WorkloadPolicies
 from authz.core.rules import CompiledRule, Predicate
 
@@ -100,6 +100,7 @@ def _dependent(pair: PolicyPair, variables: Variables) -> Iterator[str]:
         if f"{HEADER}x-forwarded-for" in variables.asked:
             yield "policies ask for `x-forwarded-for` and for the address that is found in it (CS-9)"
     yield from split_alike(pair.old.jwt_rules, pair.new.jwt_rules, variables)
+    yield from asked_elsewhere(pair.old.jwt_rules, pair.new.jwt_rules)
     for policies in (pair.old, pair.new):
         yield from undecided_about(policies.jwt_rules, variables)
         yield from _by_providers(policies, variables)

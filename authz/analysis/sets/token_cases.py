@@ -67,7 +67,7 @@ def _meaning(rule: JwtRule) -> tuple[object, ...]:
     return (
         rule.issuer, frozenset(map(plain_audience, rule.audiences)), keys_of(rule), places_of(rule),
         rule.forward_original_token, rule.output_payload_to_header, rule.output_claim_to_headers,
-        rule.space_delimited_claims, rule.presence,
+        rule.space_delimited_claims, rule.presence, rule.introspection,
     )  # fmt: skip
 
 
@@ -101,6 +101,14 @@ def split_alike(old: Sequence[JwtRule], new: Sequence[JwtRule], variables: Varia
     for name in sorted(sides[0] ^ sides[1]):
         if CLAIM + name in variables.asked and name not in ("scope", "permission"):
             yield f"policies ask for the claim `{name}`, which the JWT rules of one side split at blanks (RA-33)"
+
+
+def asked_elsewhere(old: Sequence[JwtRule], new: Sequence[JwtRule]) -> Iterator[str]:
+    """Why tokens cannot be told apart by who signed them: issuers are asked about theirs, and the rules differ."""
+    issuers = {rule.issuer for rule in (*old, *new) if rule.introspection is not None}
+    if issuers and not are_alike(old, new):
+        names = ", ".join(sorted(issuers))
+        yield f"the JWT rules differ, and {names} is asked about opaque tokens (`tokenIntrospection`)"
 
 
 def token_cases(

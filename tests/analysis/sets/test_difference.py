@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from authz.analysis.sets.difference import Direction, difference
+from authz.core.introspection import Introspection
 from authz.core.resources import ExtensionProvider, PathNormalization
 from tests.analysis.sets.compiled import MESH, allow, deny, pair, paths, peer, source, tokens, when
 
@@ -188,6 +189,15 @@ def test_paths_are_not_decided_when_their_normalisation_changes() -> None:
     other = pair((allow(paths("/a")),), (allow(paths("/a")),), mesh=new)
     found = difference(replace(old, new=other.new))
     assert found.undecided == ["the normalisation of paths changes (PN-1)"]
+
+
+def test_changed_rules_of_an_issuer_that_is_asked_about_its_tokens_are_not_decided() -> None:
+    mesh = replace(MESH, introspections=(Introspection("https://a.test", "https://a.test/introspect", "c", "/s"),))
+    same = pair((tokens(ISSUER), allow()), (tokens(ISSUER), allow(paths("/a"))), mesh=mesh)
+    assert not difference(same).undecided, "every token is taken or refused alike"
+    other = ISSUER.replace("}", ", audiences: [shop]}")
+    (reason,) = difference(pair((tokens(ISSUER), allow()), (tokens(other), allow()), mesh=mesh)).undecided
+    assert "https://a.test is asked about opaque tokens" in reason
 
 
 def test_a_time_limit_leaves_it_undecided() -> None:
