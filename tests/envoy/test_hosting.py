@@ -11,6 +11,7 @@ from authz.envoy.messages import as_json
 from authz.envoy.options import Authz, RenderOptions
 from authz.envoy.render import render_all
 from authz.mesh.description import read_mesh_description
+from tests.mesh.meshes import logins
 
 MESH = Path(__file__).parents[2] / "envoy-configs" / "mesh.yaml"
 
@@ -63,7 +64,7 @@ def test_certificates_are_followed_and_clients_asked_for_one_when_there_is_a_bun
 def test_a_proxy_with_the_server_inside_asks_only_itself() -> None:
     mesh, problems = read_mesh_description([(str(MESH), MESH.read_bytes())])
     assert not [problem for problem in problems if problem.is_error]
-    files = render_all(mesh, options=RenderOptions(authz=Authz.EMBEDDED))
+    files = render_all(mesh, options=RenderOptions(authz=Authz.EMBEDDED, logins=logins(mesh)))
     assert "eds/authz.yaml" not in files
     for workload in mesh.workloads:
         resources = yaml.safe_load(files[f"envoy/{workload.name}.yaml"])["static_resources"]

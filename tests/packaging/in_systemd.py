@@ -145,6 +145,7 @@ def servers(found: dict[str, Any]) -> None:
 def rendering(found: dict[str, Any]) -> None:
     """Envoys' files, written and kept current."""
     shutil.copy("envoy-configs/mesh.yaml", ETC / "mesh.yaml")
+    shutil.copytree("envoy-configs/login", ETC / "login")  # what the demo's issuer said about itself
     start("authz-render")
     written = Path("/var/lib/authz/mesh/envoy/ingressgateway.yaml")
     wait_for(written)
