@@ -180,10 +180,21 @@ def judge_mutant(
         for case in known:
             if case.prepared.group is group.prepared.group and case.notices(engine):
                 return MutantVerdict(mutant, MutantFate.SURVIVED, workload=named(case.case.target.workload), case=case)
-    verdict = _survivor(mutant, changed, pool, start, f"new-{len(known) + 1}")
+    verdict = _survivor(mutant, changed, pool, start, _free_name(groups, known))
     if verdict.case is not None:
         known.append(verdict.case)
     return verdict
+
+
+def _free_name(groups: Sequence[MutatedGroup], known: Sequence[NewCase]) -> str:
+    """A name that no case and no token has: suites that new cases were pasted into get others."""
+    taken = {case.case.id for case in known}
+    for group in groups:
+        taken |= {case.id for case in group.prepared.group.cases} | set(group.prepared.tokens)
+    number = len(known) + 1
+    while f"new-{number}" in taken:
+        number += 1
+    return f"new-{number}"
 
 
 def _killer(group: MutatedGroup, engine: Engine) -> str:

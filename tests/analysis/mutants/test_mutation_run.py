@@ -12,7 +12,7 @@ from authz.sources.policies.directory import read_directory
 from authz.tokens.signing import KeyPool
 
 NOW = 1_800_000_000.0
-SHOP = Path("docs/examples/shop")
+SHOP = Path(__file__).parents[3] / "docs" / "examples" / "shop"
 SUITE = """\
 format: 1
 groups:
@@ -92,6 +92,12 @@ def test_one_new_case_serves_several_mutants_and_says_all_that_its_group_would_g
         "  request: {method: GET, path: /bx, headers: {}}\n"
         "  expect: {decision: deny, status: 403}"
     )
+
+
+def test_a_new_case_has_a_name_of_its_own() -> None:
+    text = SUITE.replace("id: open", "id: new-1").replace("id: shut", "id: new-3")
+    names = {one.case.case.id for one in judged(text).of(MutantFate.SURVIVED) if one.case is not None}
+    assert names == {"new-2", "new-4"}
 
 
 def test_a_mutant_that_is_not_decided_counts() -> None:
