@@ -68,7 +68,7 @@ def print_mutants(score: MutationScore, *, verbose: bool) -> None:
         for case in cases.values():
             for line in case.text.splitlines():
                 out.say(line)
-    out.say(summary(score), "bold green" if not score.of(MutantFate.SURVIVED) else "bold")
+    out.say(summary(score), "bold green" if score.percent == 100 else "bold")
 
 
 def _print_mutant(verdict: MutantVerdict) -> None:
