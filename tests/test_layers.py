@@ -40,6 +40,7 @@ ALLOWED: dict[str, str] = {
     "analysis.traps": "core",
     "analysis.sets": "analysis.offline core",
     "analysis.invariants": "analysis.sets core documents",
+    "analysis.mutants": "analysis.offline analysis.sets analysis.suites core tokens",
     "analysis.verify": "analysis.offline core envoy.native tokens",
     "analysis.graph": "analysis.offline core",
     "analysis.hardening": "core identity settings",  # judges what others read: settings, certificates, entries
@@ -75,8 +76,8 @@ ALLOWED: dict[str, str] = {
     "starter": "core documents",
     "up": "control control.authority core documents envoy envoy.native identity local mesh",
     "cli": (
-        "_proto analysis.graph analysis.hardening analysis.invariants analysis.offline analysis.replay "
-        "analysis.sets analysis.suites analysis.traps analysis.verify audit control control.authority "
+        "_proto analysis.graph analysis.hardening analysis.invariants analysis.mutants analysis.offline "
+        "analysis.replay analysis.sets analysis.suites analysis.traps analysis.verify audit control control.authority "
         "control.federation core demo demo.checks documents envoy envoy.native identity local mesh policy "
         "service.loading service.ports service.workers settings sources.policies starter telemetry tokens up"
     ),

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import click
 
-from authz.analysis.sets.asked_workloads import AskedWorkload, are_same, targets_of
+from authz.analysis.sets.asked_workloads import AskedWorkload, applying, are_same, targets_of
 from authz.analysis.sets.difference import Difference, difference
 from authz.analysis.sets.model import PolicyPair
 from authz.cli import diff_report, policy_files
 from authz.cli import terminal as out
 from authz.cli.revisions import is_revision, read_named
 from authz.core.compiler import compile_as_needed
-from authz.core.engine import Engine, WorkloadPolicies
+from authz.core.engine import Engine
 from authz.core.errors import LoadError, sort_problems
 from authz.core.resources import MeshConfig
 from authz.core.uncollected import WithoutCollector
@@ -105,17 +105,7 @@ def _compare(
     ends = time.monotonic() + seconds
     before, after = old.for_workload(asked.workload), new.for_workload(asked.workload)
     pair = PolicyPair(before, after, asked.is_gateway, asked.ports, asked.callers)
-    key = (_applying(before), _applying(after), asked.is_gateway, asked.ports)
+    key = (applying(before), applying(after), asked.is_gateway, asked.ports)
     if key not in known:
         known[key] = difference(pair, lambda: time.monotonic() > ends)
     return diff_report.Compared(asked, pair, known[key])
-
-
-def _applying(policies: WorkloadPolicies) -> tuple[object, ...]:
-    """What applies to a workload, by the identity of its parts, which the engine shares between workloads."""
-    return (
-        tuple(map(id, policies.policies)),
-        tuple(map(id, policies.jwt_rules)),
-        policies.base_mode,
-        tuple(policies.port_modes.items()),
-    )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.progress import Progress
@@ -21,6 +22,9 @@ from authz.sources.policies.directory import read_directory
 from authz.sources.policies.watching import watch as changes_of
 from authz.tokens.signing import KeyPool
 
+if TYPE_CHECKING:
+    from authz.analysis.mutants.mutation_run import MutationScore
+
 _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
 """Tells suites from policies in a directory."""
 
@@ -34,16 +38,18 @@ _IS_SUITE = re.compile(rb"^(groups|documents)\s*:", re.MULTILINE)
     "--threshold",
     metavar="PERCENT",
     type=click.FloatRange(0, 100),
-    help="Minimum coverage for a yes.",
+    help="Minimum coverage for a yes; with --mutate, of mutants that are noticed.",
 )
+@click.option("--mutate", is_flag=True, help="Change the policies here and there: which changes does no case notice?")
 @click.option("--watch", is_flag=True, help="Run again at every change of suites and policies, until Ctrl-C.")
-@click.option("-v", "--verbose", is_flag=True, help="Name every case, and every rule with --coverage.")
+@click.option("-v", "--verbose", is_flag=True, help="Name every case, rule and mutant.")
 def command(
     paths: tuple[str, ...],
     output: str,
     run: str | None,
     coverage: bool,
     threshold: float | None,
+    mutate: bool,
     watch: bool,
     verbose: bool,
 ) -> None:
@@ -56,6 +62,7 @@ def command(
     authz test tests/policies.yaml
     authz test suites/ --run 'ingress/.*token' -v
     authz test suites/ --coverage --threshold 90
+    authz test suites/ --mutate --threshold 80
     authz test suites/ --watch
     authz test suites/ -o junit > report.xml
     """
@@ -65,13 +72,20 @@ def command(
         raise click.BadParameter(f"`{run}` is not a regular expression: {error}", param_hint="--run") from error
     if watch and (output != "pretty" or policy_files.STDIN in paths):
         raise click.UsageError("--watch cannot be combined with -o, nor with `-`")
+    if mutate and output == "junit":
+        raise click.UsageError("--mutate cannot be combined with -o junit")
 
     def once(read: set[Path]) -> int:
         suites = [read_suite(name, data, load) for name, data, load in _found(paths, read)]
-        collected = Coverage() if coverage or threshold is not None else None
-        done = _run(suites, select, collected, is_pretty=output == "pretty", verbose=verbose)
-        _print(done, collected, output, verbose=verbose)
-        return _exit(done, threshold)
+        collected = Coverage() if coverage or (threshold is not None and not mutate) else None
+        pool, now = KeyPool(), time.time()
+        done = _run(suites, select, collected, now, pool, is_pretty=output == "pretty", verbose=verbose)
+        code = _exit(done, None if mutate else threshold)
+        score = _mutate(suites, select, now, pool) if mutate and code == out.Exit.YES else None
+        _print(done, collected, score, output, verbose=verbose)
+        if mutate and score is None:
+            out.remark("error: no mutant was judged, because only suites that pass can notice one")
+        return _exit_mutated(score, threshold) if score is not None else code
 
     raise SystemExit(_watch(once, paths) if watch else once(set()))
 
@@ -102,15 +116,28 @@ async def _change(paths: Sequence[Path]) -> None:
         await change
 
 
-def _print(done: report.Run, collected: Coverage | None, output: str, *, verbose: bool) -> None:
+def _mutate(suites: list[Suite], select: Select | None, now: float, pool: KeyPool) -> "MutationScore":
+    from authz.cli.mutate_report import mutate as judge_all  # the prover, which no other run needs
+
+    return judge_all(suites, select, now, pool)
+
+
+def _print(
+    done: report.Run, collected: Coverage | None, score: "MutationScore | None", output: str, *, verbose: bool
+) -> None:
+    if score is not None:
+        from authz.cli import mutate_report
     if output == "json":
-        out.print_json(report.as_json(done))
+        mutation = mutate_report.as_json(score) if score is not None else None
+        out.print_json({**report.as_json(done), "mutation": mutation})
     elif output == "junit":
         click.echo(report.as_junit(done))
     else:
         if collected is not None:
             report.print_coverage(collected, verbose=verbose)
         report.print_summary(done)
+        if score is not None:
+            mutate_report.print_mutants(score, verbose=verbose)
 
 
 def _found(paths: Iterable[str], read: set[Path]) -> Iterable[tuple[str, bytes, LoadFiles]]:
@@ -134,14 +161,20 @@ def _loader(folder: Path, read: set[Path]) -> LoadFiles:
 
 
 def _run(
-    suites: list[Suite], select: Select | None, coverage: Coverage | None, *, is_pretty: bool, verbose: bool
+    suites: list[Suite],
+    select: Select | None,
+    coverage: Coverage | None,
+    now: float,
+    pool: KeyPool,
+    *,
+    is_pretty: bool,
+    verbose: bool,
 ) -> report.Run:
     """Run everything; in the pretty form what fails is printed at once."""
     problems = sort_problems(problem for suite in suites for problem in suite.problems)
     run = report.Run(problems=problems, coverage=coverage)
     out.print_problems(problems, out.remarks())
     known = set(problems)
-    pool, now = KeyPool(), time.time()
     with Progress(console=out.remarks(), transient=True, disable=not out.is_terminal()) as progress:
         task = progress.add_task("testing", total=sum(_size(suite) for suite in suites))
         for suite in suites:
@@ -175,5 +208,15 @@ def _exit(run: report.Run, threshold: float | None) -> int:
         return out.Exit.NO
     if threshold is not None and run.coverage is not None and run.coverage.percent < threshold:
         out.remark(f"coverage {run.coverage.percent:.1f} % is below {threshold:g} %")
+        return out.Exit.NO
+    return out.Exit.YES
+
+
+def _exit_mutated(score: "MutationScore", threshold: float | None) -> int:
+    if not score.verdicts:
+        out.remark("error: no mutant was judged: the suites have no policy that could be changed")
+        return out.Exit.FAILED
+    if threshold is not None and score.percent < threshold:
+        out.remark(f"{score.percent:.1f} % of the mutants are noticed, which is below {threshold:g} %")
         return out.Exit.NO
     return out.Exit.YES

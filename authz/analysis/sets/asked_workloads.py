@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from authz.core.attributes import Workload
-from authz.core.engine import Engine
+from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.resources import GATEWAY_NAME_LABEL, AuthorizationPolicy, RequestAuthentication, Resources
 
 SelectedPairs = frozenset[tuple[str, str]]
@@ -101,6 +101,16 @@ def are_same(old: Engine, new: Engine, workload: Workload) -> bool:
         return True
     before, after = old.for_workload(workload), new.for_workload(workload)
     return (before.base_mode, before.port_modes) == (after.base_mode, after.port_modes)
+
+
+def applying(policies: WorkloadPolicies) -> tuple[object, ...]:
+    """What applies to a workload, by the identity of its parts, which the engine shares between workloads."""
+    return (
+        tuple(map(id, policies.policies)),
+        tuple(map(id, policies.jwt_rules)),
+        policies.base_mode,
+        tuple(policies.port_modes.items()),
+    )
 
 
 def _modes(engine: Engine) -> list[object]:

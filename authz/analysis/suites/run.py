@@ -87,6 +87,10 @@ class PreparedGroup:
 
         return judge
 
+    def with_engine(self, engine: Engine) -> "PreparedGroup":
+        """The same group with other policies; keys and tokens stay."""
+        return replace(self, engine=engine)
+
     def ask(self, question: ProviderQuestion) -> ProviderAnswer:
         """Answer as ``customStub`` says; a provider without an answer is unusable (AP-85)."""
         return stub_answer(self.group.stubs, question)

@@ -66,6 +66,8 @@ class Group:
     cases: tuple[Case, ...]
     problems: tuple[Problem, ...] = ()
     """Why no case of the group can be run; errors only."""
+    request_keys: tuple[str, ...] = ()
+    """Keys that the group's ``request`` gives to its cases."""
 
 
 @dataclass(frozen=True, slots=True)

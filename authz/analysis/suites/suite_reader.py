@@ -191,6 +191,7 @@ class _Reader:
             stubs,
             cases,
             problems,
+            tuple(defaults),
         )
 
     def _id(self, node: Node | None, owner: Node, seen: dict[str, Location], what: str, notes: Notes) -> str:
