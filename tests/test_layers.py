@@ -41,6 +41,7 @@ ALLOWED: dict[str, str] = {
     "analysis.sets": "analysis.offline core",
     "analysis.invariants": "analysis.sets core documents",
     "analysis.mutants": "analysis.offline analysis.sets analysis.suites core tokens",
+    "analysis.access": "analysis.invariants analysis.sets core",
     "analysis.verify": "analysis.offline core envoy.native tokens",
     "analysis.graph": "analysis.offline core",
     "analysis.hardening": "core identity settings",  # judges what others read: settings, certificates, entries
@@ -76,10 +77,10 @@ ALLOWED: dict[str, str] = {
     "starter": "core documents",
     "up": "control control.authority core documents envoy envoy.native identity local mesh",
     "cli": (
-        "_proto analysis.graph analysis.hardening analysis.invariants analysis.mutants analysis.offline "
-        "analysis.replay analysis.sets analysis.suites analysis.traps analysis.verify audit control control.authority "
-        "control.federation core demo demo.checks documents envoy envoy.native identity local mesh policy "
-        "service.loading service.ports service.workers settings sources.policies starter telemetry tokens up"
+        "_proto analysis.access analysis.graph analysis.hardening analysis.invariants analysis.mutants "
+        "analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps analysis.verify audit control "
+        "control.authority control.federation core demo demo.checks documents envoy envoy.native identity local mesh "
+        "policy service.loading service.ports service.workers settings sources.policies starter telemetry tokens up"
     ),
     "__main__": "cli",
     "_proto": "",

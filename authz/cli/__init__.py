@@ -26,6 +26,7 @@ COMMANDS = {
     "analyze": "Look for traps in a whole set of policies.",
     "diff": "Tell which requests a change of policies answers differently.",
     "prove": "Prove invariants of policies, for all requests.",
+    "who-can": "Tell who can do something, and what a caller can reach.",
     "audit": "Read the record of decisions.",
     "replay": "Decide recorded traffic again, by other policies.",
     "generate": "Write policies that allow what was recorded.",
@@ -48,13 +49,13 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Commands in the order of the help."""
-        return [name for name in COMMANDS if (_FOLDER / f"{name}.py").exists() or (_FOLDER / name).is_dir()]
+        return [name for name in COMMANDS if (_FOLDER / f"{_module(name)}.py").exists() or (_FOLDER / name).is_dir()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the file of a command when it is called; None for an unknown one."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = import_module(f"authz.cli.{cmd_name}")
+        module = import_module(f"authz.cli.{_module(cmd_name)}")
         command = getattr(module, "command", None) or getattr(module, cmd_name)
         assert isinstance(command, click.Command)
         name_variables(command, f"AUTHZ_{_constant(cmd_name)}")
@@ -103,6 +104,11 @@ class LazyGroup(click.Group):
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             _fail(f"{place}{error.strerror or error}", error)
+
+
+def _module(command: str) -> str:
+    """The file of a command, without ``.py``."""
+    return command.replace("-", "_")
 
 
 def _fail(message: str, cause: Exception) -> NoReturn:
