@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import click
 
-from authz.analysis.access.granted import Questions
+from authz.analysis.access.granted import AccessQuestions
 from authz.analysis.invariants.invariant import AskedValues, RequestSet
 from authz.analysis.sets.asked_workloads import AskedWorkload
 from authz.analysis.sets.model import PolicyPair
 from authz.cli import policy_files, who_can_views
 from authz.cli import terminal as out
 from authz.cli.diff import SECONDS, asked_workloads
-from authz.cli.who_can_views import Answer, Caller, WhoCan
+from authz.cli.who_can_views import AskedAccess, AskedCaller, WhoCan
 from authz.core.catalog import HOSTS, METHODS, PATHS, Attribute, CompileContext, condition_attribute
 from authz.core.uncollected import WithoutCollector
 
@@ -76,17 +76,17 @@ def command(
         if matrix and not known:
             raise click.UsageError("--matrix needs a mesh description: name one with --mesh")
         if matrix:
-            callers = [*_by_identity(known), Caller(ANONYMOUS, "")]
+            callers = [*_by_identity(known), AskedCaller(ANONYMOUS, "")]
         else:
-            callers = [_caller(caller, known)] if caller is not None else [Caller("", None)]
+            callers = [_caller(caller, known)] if caller is not None else [AskedCaller("", None)]
         questions = {one: RequestSet((*asked, *_of(one))) for one in callers}
-        answers: list[Answer] = []
+        answers: list[AskedAccess] = []
         for workload in _meant(workloads, to):
             applying = loaded.engine.for_workload(workload.workload)
             natural = (*workload.callers, *(one.spiffe_id for one in callers if one.spiffe_id))
             pair = PolicyPair(applying, applying, workload.is_gateway, workload.ports, natural)
-            about = Questions(pair, list(questions.values()), _until(time.monotonic() + seconds))
-            answers += [Answer(one, workload, pair, about.access(question)) for one, question in questions.items()]
+            about = AccessQuestions(pair, list(questions.values()), _until(time.monotonic() + seconds))
+            answers += [AskedAccess(one, workload, pair, about.access(question)) for one, question in questions.items()]
     found = WhoCan(policies, mesh or "", answers, () if to else tuple(left_out))
     who_can_views.write(found, output, matrix=matrix)
     raise SystemExit(who_can_views.exit_code(found))
@@ -112,7 +112,7 @@ def _asked(*texts: str | None) -> list[AskedValues]:
     return found
 
 
-def _of(caller: Caller) -> Sequence[AskedValues]:
+def _of(caller: AskedCaller) -> Sequence[AskedValues]:
     if caller.spiffe_id is None:
         return ()
     if not caller.spiffe_id:
@@ -120,31 +120,31 @@ def _of(caller: Caller) -> Sequence[AskedValues]:
     return (AskedValues(_PRINCIPAL, (caller.spiffe_id.removeprefix(_SPIFFE),)),)
 
 
-def _known_callers(mesh: str | None) -> list[Caller]:
+def _known_callers(mesh: str | None) -> list[AskedCaller]:
     """The workloads of a mesh description with their identities; nothing without one."""
     if not mesh or b"WorkloadEntry" not in policy_files.read_bytes(mesh):
         return []
     described = policy_files.read_workloads(mesh).workloads
-    return [Caller(f"{one.namespace}/{one.name}", str(one.spiffe_id)) for one in described]
+    return [AskedCaller(f"{one.namespace}/{one.name}", str(one.spiffe_id)) for one in described]
 
 
-def _by_identity(known: Sequence[Caller]) -> list[Caller]:
+def _by_identity(known: Sequence[AskedCaller]) -> list[AskedCaller]:
     """Workloads that share an identity are one caller: no policy can tell them apart by it."""
-    found: dict[str | None, Caller] = {}
+    found: dict[str | None, AskedCaller] = {}
     for one in known:
         before = found.get(one.spiffe_id)
         found[one.spiffe_id] = one if before is None else replace(before, name=f"{before.name}, {one.name}")
     return list(found.values())
 
 
-def _caller(text: str, known: Sequence[Caller]) -> Caller:
+def _caller(text: str, known: Sequence[AskedCaller]) -> AskedCaller:
     if text == ANONYMOUS:
-        return Caller(ANONYMOUS, "")
+        return AskedCaller(ANONYMOUS, "")
     identity = text.removeprefix(_SPIFFE)
     if "/ns/" in identity or text.startswith(_SPIFFE):
         if "*" in identity or not all(identity.split("/")):
             raise click.BadParameter("expected one whole identity, without stars", param_hint="--from")
-        return Caller(identity, _SPIFFE + identity)
+        return AskedCaller(identity, _SPIFFE + identity)
     named = [one for one in known if text in (one.name, one.name.partition("/")[2])]
     if len({one.spiffe_id for one in named}) == 1:
         return named[0]

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from authz.analysis.access.grant import Access, Excepted, Grant, Phrase
+from authz.analysis.access.grant import Excepted, Granted, Phrase, RuleGrant
 from authz.analysis.offline.as_json import decision_json
 from authz.analysis.sets.asked_workloads import AskedWorkload
 from authz.analysis.sets.model import PolicyPair
@@ -20,7 +20,7 @@ _SHORT = {"with conditions": "if", "not decided": "?"}
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class AskedCaller:
     """Who is asked about."""
 
     name: str
@@ -30,13 +30,13 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AskedAccess:
     """The answer for one caller, or all of them, and one workload."""
 
-    caller: Caller
+    caller: AskedCaller
     asked: AskedWorkload
     pair: PolicyPair
-    access: Access
+    access: Granted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,11 @@ class WhoCan:
 
     policy_paths: tuple[str, ...]
     mesh_path: str
-    answers: list[Answer]
+    answers: list[AskedAccess]
     left_out: tuple[str, ...]
     """Workloads that are not asked about, with the reason."""
 
-    def command(self, answer: Answer, grant: Grant) -> str:
+    def command(self, answer: AskedAccess, grant: RuleGrant) -> str:
         """The command that decides the request of a grant."""
         return command_of(answer.pair, grant.witness, self.policy_paths, self.mesh_path)
 
@@ -86,7 +86,7 @@ def phrase(words: Phrase) -> str:
     return ", ".join(map(str, words))
 
 
-def who(grant: Grant) -> str:
+def who(grant: RuleGrant) -> str:
     """The sources of a grant: one of them."""
     if () in grant.sources:
         everybody = all(way.has_identity for way in grant.ways)
@@ -94,14 +94,14 @@ def who(grant: Grant) -> str:
     return "; or ".join(map(phrase, grant.sources))
 
 
-def _what(grant: Grant) -> str:
+def _what(grant: RuleGrant) -> str:
     return "anything" if () in grant.operations else "; or ".join(map(phrase, grant.operations))
 
 
 def _excepted(one: Excepted) -> str:
     if one.action is Action.CUSTOM:
         asked = f" for {phrase(one.phrase)}" if one.phrase else ""
-        return f"if the provider {one.provider or '(none)'} allows it{asked} (CUSTOM rule {out.place(one.rule)})"
+        return f"only if the provider {one.provider or '(none)'} allows it{asked} (CUSTOM rule {out.place(one.rule)})"
     return f"except {phrase(one.phrase)} (DENY rule {out.place(one.rule)})"
 
 
@@ -165,7 +165,7 @@ def _as_csv(found: WhoCan) -> Iterator[str]:
     yield from text.getvalue().splitlines()
 
 
-def _in_words(grant: Grant) -> str:
+def _in_words(grant: RuleGrant) -> str:
     parts = [f"{who(grant)} may {_what(grant)}"]
     if grant.conditions:
         parts.append(f"if {phrase(grant.conditions)}")
@@ -194,7 +194,7 @@ def _as_json(found: WhoCan) -> dict[str, Json]:
     }
 
 
-def _grant_json(found: WhoCan, answer: Answer, grant: Grant) -> dict[str, Json]:
+def _grant_json(found: WhoCan, answer: AskedAccess, grant: RuleGrant) -> dict[str, Json]:
     return {
         "words": _in_words(grant),
         "rule": _rule_json(grant.rule),

@@ -20,7 +20,7 @@ _NOUNS = {
 _NAMED = {"request.headers[": "header", "request.auth.claims[": "claim"}
 
 
-class Asked(NamedTuple):
+class SaidValues(NamedTuple):
     """One attribute, with the values of which it has one and those of which it has none, as policies write them."""
 
     key: str
@@ -41,7 +41,7 @@ class Asked(NamedTuple):
         return f"{text} but not {' or '.join(self.not_values)}" if self.not_values else text
 
 
-Phrase = tuple[Asked, ...]
+Phrase = tuple[SaidValues, ...]
 """All of them hold; empty: whatever it is."""
 
 
@@ -91,7 +91,7 @@ class Excepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class RuleGrant:
     """Requests that one rule lets through: of one of the sources, for one of the operations, under every condition."""
 
     rule: RuleReference | None
@@ -107,10 +107,10 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Granted:
     """The answer for one workload; with neither grants nor reasons it is proved that nobody can."""
 
-    grants: tuple[Grant, ...] = ()
+    grants: tuple[RuleGrant, ...] = ()
     is_whole: bool = False
     """Whether every such request is let through, but for those with a bad token."""
     undecided: tuple[str, ...] = ()

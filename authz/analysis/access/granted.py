@@ -8,9 +8,9 @@ Each source and operation of an ALLOW rule is a set of requests; what DENY and C
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from authz.analysis.access.grant import Access, Excepted, Grant, Phrase, Way
+from authz.analysis.access.grant import Excepted, Granted, Phrase, RuleGrant, Way
 from authz.analysis.access.joined_grants import joined
-from authz.analysis.access.phrases import Phrases, Seen, as_it_is
+from authz.analysis.access.phrases import Phrases, SeenBox, as_it_is
 from authz.analysis.invariants.invariant import RequestSet
 from authz.analysis.sets.boxes import OutOfTime
 from authz.analysis.sets.model import Model, PolicyPair
@@ -38,16 +38,16 @@ class _Part:
     source: Predicates
     is_http: bool
     has_path: bool
-    operations: dict[int, list[Seen]] = field(default_factory=dict)
+    operations: dict[int, list[SeenBox]] = field(default_factory=dict)
     """What is left for each operation that is granted, by its number."""
-    before: dict[int, list[Seen]] = field(default_factory=dict)
+    before: dict[int, list[SeenBox]] = field(default_factory=dict)
     """What the rule fires for with each of these, before anything is taken away."""
-    refusing: dict[tuple[int, int, int], tuple["_Refusal", dict[int, list[Seen]]]] = field(default_factory=dict)
+    refusing: dict[tuple[int, int, int], tuple["_Refusal", dict[int, list[SeenBox]]]] = field(default_factory=dict)
     ways: dict[bool, tuple[int, bool]] = field(default_factory=dict)
     """With or without identity: the ports, and whether all requests have a token."""
     best: tuple[tuple[bool, int], Witness, Decision] | None = None
 
-    def goes_so(self, seen: Seen) -> bool:
+    def goes_so(self, seen: SeenBox) -> bool:
         """Whether the ways of the grant say that requests like this are let through at all."""
         has_identity, has_token = seen.request.has_identity, seen.request.has_token
         return has_identity in self.ways and (has_token or not self.ways[has_identity][1])
@@ -63,10 +63,10 @@ class _Refusal:
     numbers: tuple[int, int]
     source: Predicates
     operation: Predicates
-    boxes: list[Seen]
+    boxes: list[SeenBox]
 
 
-class Questions:
+class AccessQuestions:
     """Questions about one workload; its model is made once for all of them."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Questions:
         callers = [asked.values[0] for asked in one.asked if asked.attribute.key == "source.principal" and asked.values]
         return as_it_is(self._namespace, callers[0] if callers else "")
 
-    def access(self, question: RequestSet) -> Access:
+    def access(self, question: RequestSet) -> Granted:
         """Answer one of the questions."""
         try:
             if self._model is None:
@@ -102,12 +102,12 @@ class Questions:
                 extra = tuple(predicate for rule in rules for predicate in rule.conditions)
                 self._model = Model(self._pair, self._expired, rules, extra)
             if self._model.undecided:
-                return Access(undecided=tuple(dict.fromkeys(self._model.undecided)))
+                return Granted(undecided=tuple(dict.fromkeys(self._model.undecided)))
             return _Search(self._model, question, self._rules[question], self._context(question)).access()
         except OutOfTime:
-            return Access(undecided=("the time limit is reached",))
+            return Granted(undecided=("the time limit is reached",))
         except TooLarge:
-            return Access(undecided=("a rule is a union of too many products",))
+            return Granted(undecided=("a rule is a union of too many products",))
 
 
 class _Search:
@@ -119,18 +119,18 @@ class _Search:
         self.rule = rule
         self.context = context
         self.parts: dict[tuple[int, int, bool, bool], _Part] = {}
-        self.asked: list[Seen] = []
+        self.asked: list[SeenBox] = []
         """All requests of the question that reach the policies."""
         self.unconfirmed: Witness | None = None
 
-    def access(self) -> Access:
+    def access(self) -> Granted:
         """Go through all situations."""
         is_whole = True
         for situation in self.model.situations():
             if situation.protocol not in self.question.protocols or situation.tls not in self.question.tls:
                 continue
             seen, variables = situation.new, self.model.variables
-            asked = [Seen(seen, box) for box in boxes_of(self.rule, seen, situation.base, variables)]
+            asked = [SeenBox(seen, box) for box in boxes_of(self.rule, seen, situation.base, variables)]
             if not asked:
                 continue
             view = view_of(self.model.new, seen, situation.base, variables)
@@ -141,18 +141,18 @@ class _Search:
             is_whole = is_whole and not self._refuses_some(asked, view)
             self._grant(situation, asked, view)
             if self.unconfirmed is not None:
-                return Access(unconfirmed=self.unconfirmed)
+                return Granted(unconfirmed=self.unconfirmed)
         grants = joined(self._grants())
-        return Access(grants, is_whole and bool(grants))
+        return Granted(grants, is_whole and bool(grants))
 
-    def _refuses_some(self, asked: list[Seen], view: View) -> bool:
+    def _refuses_some(self, asked: list[SeenBox], view: View) -> bool:
         space = self.model.space
         boxes = [one.box for one in asked]
         if any(space.meet(box, other) is not None for box in boxes for other in view.deny):
             return True
         return bool(space.minus_all(boxes, view.allow))
 
-    def _grant(self, situation: Situation, asked: list[Seen], view: View) -> None:
+    def _grant(self, situation: Situation, asked: list[SeenBox], view: View) -> None:
         seen, space = situation.new, self.model.space
         sets = self.model.new.http if seen.is_http else self.model.new.tcp
         rules = sets.allow.rules if sets.allow is not None else (_OPEN,)
@@ -169,13 +169,13 @@ class _Search:
                 part = self.parts.setdefault(
                     (id(rule), at, seen.is_http, has_path), _Part(rule, source, seen.is_http, has_path)
                 )
-                before = [Seen(seen, box) for box in boxes]
+                before = [SeenBox(seen, box) for box in boxes]
                 part.before.setdefault(number, []).extend(before)
                 self._note_refusals(part, number, before, refusals)
                 rest = space.minus_all(boxes, view.deny)
                 if not rest:
                     continue
-                part.operations.setdefault(number, []).extend(Seen(seen, box) for box in rest)
+                part.operations.setdefault(number, []).extend(SeenBox(seen, box) for box in rest)
                 ports, has_token = part.ways.get(seen.has_identity, (0, True))
                 ports |= situation.base[self.model.variables.names[PORT]]  # type: ignore[operator]  # a mask
                 part.ways[seen.has_identity] = ports, has_token and (seen.has_token or situation.token.is_preflight)
@@ -205,16 +205,16 @@ class _Search:
         staged += [(Action.DENY, "", rule) for rule in (sets.deny.rules if sets.deny is not None else ())]
         for action, provider, rule in staged:
             for (at, source), (number, operation), one in _products(rule):
-                boxes = [Seen(seen, box) for box in boxes_of(one, seen, situation.base, self.model.variables)]
+                boxes = [SeenBox(seen, box) for box in boxes_of(one, seen, situation.base, self.model.variables)]
                 if boxes:
                     yield _Refusal(action, provider, rule, (at, number), source, operation, boxes)
 
-    def _note_refusals(self, part: _Part, operation: int, boxes: list[Seen], refusals: list[_Refusal]) -> None:
+    def _note_refusals(self, part: _Part, operation: int, boxes: list[SeenBox], refusals: list[_Refusal]) -> None:
         space = self.model.space
         for refusal in refusals:
             space.tick(len(boxes))
             met = [
-                Seen(one.request, meet)
+                SeenBox(one.request, meet)
                 for one in boxes
                 for other in refusal.boxes
                 if (meet := space.meet(one.box, other.box)) is not None
@@ -226,7 +226,7 @@ class _Search:
     def _phrases(self, rule: CompiledRule) -> Phrases:
         return Phrases(self.model.variables, rule.reference.namespace, self.model.new.mesh.trust_domains)
 
-    def _grants(self) -> Iterator[Grant]:
+    def _grants(self) -> Iterator[RuleGrant]:
         for part in self.parts.values():
             if part.best is None:
                 continue  # nothing is left of it
@@ -239,7 +239,7 @@ class _Search:
                 number: words.phrase(operations[number], rest, self.asked)
                 for number, rest in sorted(part.operations.items())
             }
-            yield Grant(
+            yield RuleGrant(
                 part.rule.reference if part.rule is not _OPEN else None,
                 (source,),
                 tuple(dict.fromkeys(whats.values())),
@@ -273,7 +273,7 @@ class _Search:
         own = self._phrases(part.rule)
         operations = part.rule.operations or ((),)
 
-        def said(requests: Mapping[int, list[Seen]]) -> list[Seen]:
+        def said(requests: Mapping[int, list[SeenBox]]) -> list[SeenBox]:
             found = [
                 seen
                 for number, what in whats.items()

@@ -3,17 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from authz.analysis.access.grant import Grant, Phrase, Way
+from authz.analysis.access.grant import Phrase, RuleGrant, Way
 
 
-def joined(grants: Iterable[Grant]) -> tuple[Grant, ...]:
+def joined(grants: Iterable[RuleGrant]) -> tuple[RuleGrant, ...]:
     """Grants of one rule that differ in their ways only are one; then those that differ in their sources only."""
-    by_way: dict[object, Grant] = {}
+    by_way: dict[object, RuleGrant] = {}
     for grant in grants:
         key = (_rule(grant), grant.sources, grant.operations, grant.conditions, grant.exceptions)
         before = by_way.get(key)
         by_way[key] = grant if before is None else _both(before, grant, ways=(*before.ways, *grant.ways))
-    by_source: dict[object, Grant] = {}
+    by_source: dict[object, RuleGrant] = {}
     for grant in by_way.values():
         if any(_is_said_by(grant, other) for other in by_way.values()):
             continue
@@ -23,11 +23,13 @@ def joined(grants: Iterable[Grant]) -> tuple[Grant, ...]:
     return tuple(by_source.values())
 
 
-def _rule(grant: Grant) -> str:
+def _rule(grant: RuleGrant) -> str:
     return grant.rule.short if grant.rule is not None else ""
 
 
-def _both(first: Grant, second: Grant, *, ways: tuple[Way, ...] = (), sources: tuple[Phrase, ...] = ()) -> Grant:
+def _both(
+    first: RuleGrant, second: RuleGrant, *, ways: tuple[Way, ...] = (), sources: tuple[Phrase, ...] = ()
+) -> RuleGrant:
     """Both as one, with the smaller request; what goes without a path too needs no word about it."""
     kept = min(first, second, key=lambda grant: (grant.witness.request.is_tcp, grant.witness.size))
     ways = tuple(dict.fromkeys(ways or first.ways))
@@ -38,7 +40,7 @@ def _both(first: Grant, second: Grant, *, ways: tuple[Way, ...] = (), sources: t
     )
 
 
-def _is_said_by(grant: Grant, other: Grant) -> bool:
+def _is_said_by(grant: RuleGrant, other: RuleGrant) -> bool:
     """Whether a grant without a path says nothing that another of the same rule does not say."""
     more = set(other.exceptions) - set(grant.exceptions)
     return (

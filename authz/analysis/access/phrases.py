@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from authz.analysis.access.grant import Asked, Phrase
+from authz.analysis.access.grant import Phrase, SaidValues
 from authz.analysis.sets.boxes import Box, Literal
 from authz.analysis.sets.request_variables import SeenRequest, Variables
 from authz.core.catalog import Attribute, CompileContext
 from authz.core.rules import Predicate, Predicates
 
 
-class Seen(NamedTuple):
+class SeenBox(NamedTuple):
     """Requests of one kind, and how the proxy sees them."""
 
     request: SeenRequest
@@ -30,7 +30,7 @@ class Phrases:
         self._variables = variables
         self._context = CompileContext(namespace, trust_domains)
 
-    def phrase(self, entry: Predicates, held: Sequence[Seen], asked: Sequence[Seen]) -> Phrase:
+    def phrase(self, entry: Predicates, held: Sequence[SeenBox], asked: Sequence[SeenBox]) -> Phrase:
         """
         Say what an entry asks for.
 
@@ -53,8 +53,8 @@ class Phrases:
                 if any(self._meet(asked, (*one, self._one(predicate.attribute, value))) for one in beside)
             )
             if values or others:
-                found.append(Asked(predicate.attribute.key, values, others))
-        return tuple(found)
+                found.append(SaidValues(predicate.attribute.key, values, others))
+        return tuple(sorted(found, key=lambda one: not one.values))  # what it must be before what it must not be
 
     def _one(self, attribute: Attribute, value: str) -> Predicate:
         context = self._context
@@ -62,10 +62,10 @@ class Phrases:
             context = as_it_is(context.policy_namespace, value)
         return Predicate(attribute, attribute.compile((value,), context), None)
 
-    def _meet(self, requests: Iterable[Seen], entry: Predicates) -> bool:
+    def _meet(self, requests: Iterable[SeenBox], entry: Predicates) -> bool:
         return any(self._narrowed(seen, entry) is not None for seen in requests)
 
-    def _narrowed(self, seen: Seen, entry: Predicates) -> Seen | None:
+    def _narrowed(self, seen: SeenBox, entry: Predicates) -> SeenBox | None:
         """The requests for which an entry holds; None when there are none."""
         self._variables.space.tick()
         asked: list[Literal] = []
@@ -75,9 +75,9 @@ class Phrases:
                 return None
             asked += literals
         box = self._variables.space.narrow_all(seen.box, asked)
-        return Seen(seen.request, box) if box is not None else None
+        return SeenBox(seen.request, box) if box is not None else None
 
-    def within(self, phrase: Phrase, entry: Predicates, requests: Iterable[Seen]) -> list[Seen]:
+    def within(self, phrase: Phrase, entry: Predicates, requests: Iterable[SeenBox]) -> list[SeenBox]:
         """The requests that have one of the values of each attribute that a phrase of the entry says."""
         left = list(requests)
         for predicate, asked in ((one, said) for one in entry for said in phrase if said.key == one.attribute.key):
@@ -87,13 +87,13 @@ class Phrases:
             left = [part for seen in left for one in ones if (part := self._narrowed(seen, one)) is not None]
         return left
 
-    def without_sure(self, entry: Predicates, requests: Sequence[Seen]) -> Predicates:
+    def without_sure(self, entry: Predicates, requests: Sequence[SeenBox]) -> Predicates:
         """The predicates of an entry that do not hold for every request."""
         return tuple(
             predicate for predicate in entry if not all(self._holds_throughout(predicate, seen) for seen in requests)
         )
 
-    def _holds_throughout(self, predicate: Predicate, seen: Seen) -> bool:
+    def _holds_throughout(self, predicate: Predicate, seen: SeenBox) -> bool:
         literals = self._variables.literals(predicate, seen.request)
         space = self._variables.space
         return literals is not None and all(
