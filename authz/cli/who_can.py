@@ -87,7 +87,7 @@ def command(
             pair = PolicyPair(applying, applying, workload.is_gateway, workload.ports, natural)
             about = AccessQuestions(pair, list(questions.values()), _until(time.monotonic() + seconds))
             answers += [AskedAccess(one, workload, pair, about.access(question)) for one, question in questions.items()]
-    found = WhoCan(policies, mesh or "", answers, () if to else tuple(left_out))
+    found = WhoCan(policies, mesh or "", answers, tuple(left_out) if not to or "*" in "".join(to) else ())
     who_can_views.write(found, output, matrix=matrix)
     raise SystemExit(who_can_views.exit_code(found))
 

@@ -14,7 +14,6 @@ from authz.cli import terminal as out
 from authz.cli.diff_report import describe
 from authz.core.attributes import Json
 from authz.core.decision import RuleReference
-from authz.core.resources import Action
 
 _SHORT = {"with conditions": "if", "not decided": "?"}
 
@@ -99,10 +98,11 @@ def _what(grant: RuleGrant) -> str:
 
 
 def _excepted(one: Excepted) -> str:
-    if one.action is Action.CUSTOM:
+    if one.provider:
         asked = f" for {phrase(one.phrase)}" if one.phrase else ""
-        return f"only if the provider {one.provider or '(none)'} allows it{asked} (CUSTOM rule {out.place(one.rule)})"
-    return f"except {phrase(one.phrase)} (DENY rule {out.place(one.rule)})"
+        allows = "allows it or cannot be asked" if one.fails_open else "allows it"
+        return f"only if the provider {one.provider} {allows}{asked} (CUSTOM rule {out.place(one.rule)})"
+    return f"except {phrase(one.phrase)} ({one.action.name} rule {out.place(one.rule)})"
 
 
 def _by(rule: RuleReference | None) -> str:
@@ -206,6 +206,7 @@ def _grant_json(found: WhoCan, answer: AskedAccess, grant: RuleGrant) -> dict[st
             {
                 "action": one.action.name,
                 "provider": one.provider or None,
+                "fails_open": one.fails_open,
                 "rule": _rule_json(one.rule),
                 "asks": _phrase_json(one.phrase),
             }

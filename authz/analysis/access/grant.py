@@ -80,6 +80,9 @@ class Excepted:
     """DENY, or CUSTOM: then its provider is asked, and lets through what it allows."""
     rule: RuleReference
     provider: str
+    """Empty: a DENY, or a CUSTOM rule of a provider that the mesh does not know, which refuses (AP-80)."""
+    fails_open: bool
+    """Whether a provider that cannot be asked lets through."""
     source: Phrase
     operation: Phrase
     conditions: Phrase

@@ -20,7 +20,7 @@ from authz.analysis.sets.views import TooLarge, View, boxes_of, view_of
 from authz.analysis.sets.witness import Witness, attributes_of, judge, witness_of
 from authz.core.catalog import CompileContext
 from authz.core.decision import Decision, RuleReference
-from authz.core.resources import Action
+from authz.core.resources import Action, ExtensionProvider
 from authz.core.rules import CompiledRule, Predicates
 
 MAX_PIECES = 4
@@ -58,7 +58,7 @@ class _Refusal:
     """One source and operation of a rule that refuses, in one situation."""
 
     action: Action
-    provider: str
+    provider: ExtensionProvider | None
     rule: CompiledRule
     numbers: tuple[int, int]
     source: Predicates
@@ -197,12 +197,10 @@ class _Search:
         """The rules of CUSTOM and DENY, source by source and operation by operation."""
         seen = situation.new
         sets = self.model.new.http if seen.is_http else self.model.new.tcp
-        staged = [
-            (Action.CUSTOM, custom.provider.name if custom.provider is not None else "", rule)
-            for custom in sets.custom
-            for rule in custom.rules.rules
+        staged: list[tuple[Action, ExtensionProvider | None, CompiledRule]] = [
+            (Action.CUSTOM, custom.provider, rule) for custom in sets.custom for rule in custom.rules.rules
         ]
-        staged += [(Action.DENY, "", rule) for rule in (sets.deny.rules if sets.deny is not None else ())]
+        staged += [(Action.DENY, None, rule) for rule in (sets.deny.rules if sets.deny is not None else ())]
         for action, provider, rule in staged:
             for (at, source), (number, operation), one in _products(rule):
                 boxes = [SeenBox(seen, box) for box in boxes_of(one, seen, situation.base, self.model.variables)]
@@ -287,7 +285,9 @@ class _Search:
             if met:
                 entries = (refusal.source, refusal.operation, refusal.rule.conditions)
                 phrases = [words.phrase(words.without_sure(entry, before), met, before) for entry in entries]
-                yield Excepted(refusal.action, refusal.rule.reference, refusal.provider, *phrases)
+                provider = refusal.provider
+                name, fails_open = (provider.name, provider.fail_open) if provider is not None else ("", False)
+                yield Excepted(refusal.action, refusal.rule.reference, name, fails_open, *phrases)
 
 
 _Numbered = tuple[int, Predicates]
