@@ -105,7 +105,7 @@ class Candidate:
 
     async def _load(self) -> None:
         """Load what is there; nothing there means no candidate, which is not a problem."""
-        if not self._path.exists():
+        if not _is_there(self._path):
             if self._reloader is not None:
                 _log.info("the candidate `%s` is gone: nothing decides in shadow", self._path)
             old = [self._snapshot]
@@ -195,6 +195,13 @@ class Candidate:
         if is_refused and any(not (rule.jwks or rule.is_asked_only or rule.keys_from in key_sets) for rule in rules):
             raise _Undecided  # nobody fetches the keys that might have verified it
         return result
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # whether it is cannot be seen: loading it says why
+        return True
 
 
 def _known(request: Pending, question: ProviderQuestion) -> object:

@@ -1,14 +1,21 @@
 """The candidate decides in shadow: what differs is told and counted, and no answer depends on it."""
 
 import asyncio
+import json
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+import httpx
 import pytest
+from click.testing import CliRunner
 
 from authz.admin.health import judge_health
+from authz.cli import application
 from authz.core import resources as r
 from authz.core.decision import Effect
 from authz.core.errors import SettingsError
@@ -28,6 +35,8 @@ from tests.service.loading.test_reload import policy as text_of
 from tests.service.loading.test_reload import until
 from tests.service.messages import check_request, response
 from tests.service.recording import Recorder
+from tests.service.running import check_call
+from tests.service.test_app import worker, write_policies
 from tests.service.test_check_function import ALLOW_OPEN, CUSTOM, MESH, NOW, policy, rule, snapshot
 
 KEYS = make_keys({"main": {"kty": "RSA", "kid": "main"}})
@@ -240,3 +249,37 @@ def test_without_the_setting_there_is_none(tmp_path: Path) -> None:
     function = CheckFunction(Recorder(), DecisionIds(NOW, b"abc"))
     none = PolicySettings(tmp_path, None, False, None, None)
     assert Candidate.of(none, TokenSettings(1000, 10), function, lambda: NOW) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets two directories change places")
+async def test_a_server_decides_in_shadow_until_the_candidate_is_promoted(tmp_path: Path) -> None:
+    policies, log, address = write_policies(tmp_path), tmp_path / "audit.jsonl", f"unix:{tmp_path}/authz.sock"
+    folder = tmp_path / "next"
+    flags = ["--policies", str(policies), "--candidate", str(folder), "--listen", address, "--admin", "127.0.0.1:0"]
+    async with worker(*flags, "--audit", f"file:{log}") as service:
+        admin = await service.says(r"admin     (\S+)/healthz")
+        await service.says("health is SERVING")
+        async with grpc.aio.insecure_channel(address) as channel, httpx.AsyncClient(trust_env=False) as http:
+
+            async def code() -> int:
+                return response(await check_call(channel)(check_request(path="/open"))).status.code
+
+            folder.mkdir()
+            (folder / "allow.yaml").write_text(text_of("allow", "ALLOW", "/other"))
+            version = await service.says(r"policy version (\w+) is the candidate")
+            assert await code() == 0
+            metrics = (await http.get(f"{admin}/metrics")).text
+            assert 'authz_candidate_decisions_total{result="newly_denied"} 1.0' in metrics
+            assert f'authz_candidate_info{{version="{version}"}} 1.0' in metrics
+            command = ["candidate", "promote", "--candidate", str(folder), "--policies", str(policies)]
+            done = await asyncio.to_thread(CliRunner().invoke, application, command)
+            assert done.exit_code == 0, done.output
+            for _ in range(2):  # in either order
+                await service.says(f"policy version {version} is in force|is gone: nothing decides in shadow")
+            assert await code() == 7
+        service.process.send_signal(signal.SIGTERM)
+        await service.says("stopped")
+    first, second = (json.loads(line) for line in log.read_text().splitlines())
+    assert (first["effect"], first["candidate_effect"], first["candidate_rule"]) == ("allow", "deny", None)
+    assert (second["effect"], "candidate_effect" in second) == ("deny", False)
