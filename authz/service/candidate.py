@@ -123,6 +123,7 @@ class Candidate:
     def replace(self, snapshot: Snapshot) -> None:
         """Let a set of policies be the candidate, whole and at once."""
         self._cache = TokenCache(self._tokens)
+        self._same_rules = SameRules()
         self._snapshot = snapshot
         self._function.shadow = self
 
