@@ -16,7 +16,7 @@ class HealthCause:
     """One reason why something is not well."""
 
     part: str
-    """``policies``, ``keys``, ``audit``, ``tracing``, ``certificates``, ``peers``, ``service``."""
+    """``policies``, ``candidate``, ``keys``, ``audit``, ``tracing``, ``certificates``, ``peers``, ``service``."""
     message: str
     blocks: bool
     """True when it makes the service unready; False when it only needs attention."""
@@ -43,7 +43,8 @@ def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Heal
     ``now`` is in seconds since the epoch.
     """
     tokens = (*_keys(service), *_issuers(service))
-    return Health((*_service(service), *tokens, *_peers(service), *_audit(trail), *_certificates(service, now)))
+    policies = (*_service(service), *_candidate(service))
+    return Health((*policies, *tokens, *_peers(service), *_audit(trail), *_certificates(service, now)))
 
 
 def _service(service: ServiceStatus) -> Iterator[HealthCause]:
@@ -57,6 +58,15 @@ def _service(service: ServiceStatus) -> Iterator[HealthCause]:
         yield HealthCause(
             "policies", f"the last change was refused, version {reload.policy_version or 'none'} stays: {first}", False
         )
+
+
+def _candidate(service: ServiceStatus) -> Iterator[HealthCause]:
+    """A broken candidate concerns nobody's answer; whoever wrote it wants to know."""
+    if service.candidate is not None and not service.candidate.reload.is_ok:
+        reload = service.candidate.reload
+        first = next((str(problem).partition("\n")[0] for problem in reload.problems if problem.is_error), "")
+        kept = f"version {reload.policy_version} stays the candidate" if reload.policy_version else "there is none"
+        yield HealthCause("candidate", f"the candidate was refused, {kept}: {first}", False)
 
 
 def _keys(service: ServiceStatus) -> Iterator[HealthCause]:

@@ -21,7 +21,7 @@ from authz.core.attributes import (
     Token,
     Unknown,
 )
-from authz.core.decided import NO_TRACE, Offer, Record, TraceIds
+from authz.core.decided import NO_TRACE, CandidateAnswer, Offer, Record, TraceIds
 from authz.core.decision import Decision, RuleReference, would_be
 from authz.core.errors import NOWHERE
 from authz.core.explain import HIDDEN, PredicateNote, RuleNote
@@ -67,7 +67,7 @@ class RecordWriter:
             trace: our own span, or the parent's when none was sampled.
             nearest: for a denial because no ALLOW rule matched, the rule that came closest.
         """
-        attributes, decision, decision_id, started_at, duration_seconds, cache_hit, _ = offer
+        attributes, decision, decision_id, started_at, duration_seconds, cache_hit, _, candidate = offer
         http, token, sni = attributes.http, attributes.authentication.token, attributes.sni
         kind = self._kinds.get(
             (id(decision), id(attributes.source), id(attributes.destination), id(token), cache_hit, sni)
@@ -88,7 +88,7 @@ class RecordWriter:
             f"{middle}{request}{tail}{trace.trace_id}"
             f'","span_id":"{trace.span_id}",'
             f'"x_request_id":{_quote(request_id[0][:128]) if request_id else "null"},'
-            f'"duration_us":{duration_seconds * 1e6:.1f}}}'
+            f'"duration_us":{duration_seconds * 1e6:.1f}{_candidate(candidate) if candidate is not None else ""}}}'
         )
 
     def _kind(self, offer: Offer) -> "_Kind":
@@ -231,6 +231,10 @@ def _judged(decision: Decision) -> str:
         f'"would_deny":{_LITERALS[would_deny]},"by":{_quote(by) if by is not None else "null"},'
         f'"policy_version":{_quote(decision.policy_version)},'
     )
+
+
+def _candidate(candidate: CandidateAnswer) -> str:
+    return f',"candidate_effect":"{candidate.effect.value}","candidate_rule":{_rule(candidate.rule)}'
 
 
 def _rule(rule: RuleReference | None) -> str:

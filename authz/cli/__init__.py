@@ -30,6 +30,7 @@ COMMANDS = {
     "audit": "Read the record of decisions.",
     "replay": "Decide recorded traffic again, by other policies.",
     "generate": "Write policies that allow what was recorded.",
+    "candidate": "Put policies that decide in shadow in force, or forget them.",
     "mtls": "Find out where STRICT mutual TLS is safe.",
     "compile": "Compile policies to filters that Envoy decides by itself.",
     "verify": "Try your policies on a real Envoy.",

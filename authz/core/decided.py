@@ -10,7 +10,7 @@ from authz.core.attributes import (
     AttributeContext,
     Json,
 )
-from authz.core.decision import Decision
+from authz.core.decision import Decision, Effect, RuleReference
 
 Record = dict[str, Json]
 """One audit record; keys in the order of the documentation."""
@@ -28,6 +28,13 @@ class Timing(NamedTuple):
     """One word for people: the provider's name, the stage's result."""
 
 
+class CandidateAnswer(NamedTuple):
+    """What the candidate policies would have answered, where that is another effect."""
+
+    effect: Effect
+    rule: RuleReference | None
+
+
 class Offer(NamedTuple):
     """The offer that the check path hands over: references only, because nothing is copied or formatted there."""
 
@@ -40,6 +47,8 @@ class Offer(NamedTuple):
     cache_hit: bool | None = None
     """Whether the token cache knew the token; None without a token."""
     timings: tuple[Timing, ...] = ()
+    candidate: CandidateAnswer | None = None
+    """Only where the candidate policies would have answered otherwise."""
 
 
 class TraceIds(NamedTuple):

@@ -21,6 +21,7 @@ from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
+from authz.service.candidate import Candidate
 from authz.service.check_function import CheckFunction
 from authz.service.doors.open_doors import OpenDoors
 from authz.service.evidence import PeerEvidence
@@ -39,6 +40,7 @@ from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.signals import on_signals
 from authz.service.ports.waiting import first_done
 from authz.service.questions import Questions
+from authz.service.readiness import wait_for_keys
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server
 from authz.service.streams import JudgeCaller, stream_server
@@ -109,6 +111,7 @@ class App:
             judge_peer=self.evidence.judge if self.evidence is not None else None,
             remembered=self.introspector.remembered,
         )
+        self.candidate = Candidate.of(parts.policies, parts.tokens, self.function, clock)
         self.native = NativeRecord.of(parts, self.trail, clock)
         self.questions = Questions(self.introspector)
         stream = self.native.stream if self.native else None
@@ -169,6 +172,8 @@ class App:
         status = self.reloader.status
         counted = ", ".join(f"{number} {kind}" for kind, number in status.documents)
         self._announce(f"policies  {settings.policies.path}: version {status.policy_version}, {counted}")
+        if self.candidate is not None:
+            self._tasks.append(asyncio.create_task(self.candidate.run(), name="candidate"))
         if self.evidence is not None:
             await self._begin_evidence(self.evidence)
         if settings.admin.address:  # before anything is served, because it refuses an address that is open to everybody
@@ -197,25 +202,9 @@ class App:
         evidence.load()  # after the watch began, so that no revocation falls in between
 
     async def _become_ready(self) -> None:
-        """
-        Serve once every key set has been fetched, or after ``keys_timeout_seconds`` with those that were.
-
-        One dead issuer must not keep a whole mesh down: its own tokens are refused, and health says so. Later trouble
-        never takes readiness back.
-        """
-        patience = self._settings.keys.timeout_seconds
-        if not await self.keys.wait_ready(min(patience, 1.0) if patience else 1.0):
-            self._announce(f"waiting   for the key sets of {self._missing_keys()}")
-            while not await self.keys.wait_ready(patience or 60.0):
-                if patience:
-                    _log.error("serving without the key sets of %s: their tokens are refused", self._missing_keys())
-                    self._announce(f"missing   the key sets of {self._missing_keys()}: their tokens are refused")
-                    break
+        await wait_for_keys(self.keys, self._settings.keys.timeout_seconds, self._announce)
         self.server.health.set_serving(True)
         self._announce("ready     health is SERVING")
-
-    def _missing_keys(self) -> str:
-        return ", ".join(key.source for key in self.keys.status() if key.fetched_at is None)
 
     async def stop(self, *, drain: bool = True) -> None:
         """Drain the server, then stop the parts it needed."""
@@ -257,6 +246,7 @@ class App:
             sidecar_remarks=tuple(self.function.remarks.counts.items()),
             peer_trust=self.evidence.status if self.evidence is not None else None,
             native=self.native.status() if self.native is not None else None,
+            candidate=self.candidate.status if self.candidate is not None else None,
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
         )

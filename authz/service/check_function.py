@@ -16,7 +16,7 @@ from typing import Protocol
 from authz.core.attributes import (
     AttributeContext,
 )
-from authz.core.decided import Offer
+from authz.core.decided import CandidateAnswer, Offer
 from authz.core.decision import FORBIDDEN_BODY, Decision, Effect, Stage
 from authz.core.introspection import TokenAnswer, TokenQuestion
 from authz.core.pipeline import evaluate
@@ -53,6 +53,13 @@ class Audit(Protocol):
         """Record without waiting or raising; False when it could not be done and the request must be refused."""
 
 
+class Shadow(Protocol):
+    """Decides requests beside the policies in force: ``service.candidate``."""
+
+    def judge(self, request: Pending, decision: Decision) -> CandidateAnswer | None:
+        """What it would have answered where that is another effect than the decision's. Never waits or raises."""
+
+
 class CheckFunction:
     """
     The check service without a transport. ``replace`` puts a snapshot in force; requests under way keep theirs.
@@ -83,6 +90,8 @@ class CheckFunction:
         self._delivered: DeliveredMetadata = {namespace: {} for namespace in metadata_namespaces}
         self._judge_peer = judge_peer
         self.remembered = remembered
+        self.shadow: Shadow | None = None
+        """Told of every decision that policies made; it changes none."""
         self.failures = 0
         self.remarks = Remarks()
 
@@ -181,13 +190,15 @@ class CheckFunction:
         except StopIteration as stop:
             attributes, decision = stop.value
             try:
-                return self._answer(request, attributes, decision)
+                return self._answer(request, attributes, decision, self.shadow)
             except Exception as error:
                 return self._fail(request, error)
         except Exception as error:
             return self._fail(request, error)
 
-    def _answer(self, request: Pending, attributes: AttributeContext, decision: Decision) -> bytes:
+    def _answer(
+        self, request: Pending, attributes: AttributeContext, decision: Decision, shadow: Shadow | None = None
+    ) -> bytes:
         vouched = request.vouched
         if vouched is not None and decision.is_allowed and (problem := vouched.undoable(decision.obligations)):
             decision = _refusal(Stage.INTERNAL, problem, 403, decision.policy_version)
@@ -202,6 +213,7 @@ class CheckFunction:
             request.duration_seconds,
             request.cache_hit(attributes),
             request.timings,
+            shadow.judge(request, decision) if shadow is not None else None,
         )
         if self._audit.record(offer):
             return response

@@ -11,12 +11,13 @@ from authz.core.attributes import (
     Authentication,
     AuthenticationOutcome,
     Destination,
+    HttpRequest,
     Source,
     Workload,
 )
 from authz.core.decided import Timing
 from authz.core.introspection import Introspection, TokenAnswer, TokenQuestion
-from authz.core.providers import Evaluation, GivenAnswer, ProviderQuestion, Question
+from authz.core.providers import Evaluation, GivenAnswer, ProviderAnswer, ProviderQuestion, Question
 from authz.core.resources import JwtRule
 from authz.service.askers import Described
 from authz.service.loading.snapshot import Snapshot
@@ -46,6 +47,8 @@ class InForce:
     described: Described
 
 
+Authenticated = tuple[HttpRequest | None, tuple[JwtRule, ...], Authentication]
+"""The request as its tokens were judged, by which rules, and the outcome."""
 Remembered = Callable[[TokenQuestion, float], TokenAnswer | None]
 """What an issuer said about a token, if it is remembered at that time."""
 
@@ -75,7 +78,9 @@ class Pending:
         "_in_force",
         "_started",
         "_told",
+        "answers",
         "attributes",
+        "authenticated",
         "decision_id",
         "message",
         "now",
@@ -101,6 +106,10 @@ class Pending:
         self.question: Question
         self._told: dict[TokenQuestion, TokenAnswer] = {}
         self.timings: tuple[Timing, ...] = ()
+        self.answers: tuple[tuple[ProviderQuestion, ProviderAnswer], ...] = ()
+        """What providers were asked and said, in their order; for the candidate policies, which ask nobody."""
+        self.authenticated: Authenticated | None = None
+        """What came of the RequestAuthentication stage; None where it was not reached, or has no rules."""
         self.vouched: Vouched | None = None
         """The limits of a proxy that asks in plain HTTP; None for an Envoy, which vouches for what it sends."""
 
@@ -114,6 +123,8 @@ class Pending:
         waited, question = perf_counter() - self._asked, self.question
         if isinstance(question, ProviderQuestion):
             self.timings += (Timing("provider.ask", now - waited, waited, question.provider.name),)
+            if isinstance(answer, ProviderAnswer):
+                self.answers += ((question, answer),)
         else:
             # kept here: the next look at the token must find it, however briefly it is remembered elsewhere
             self._told[question] = answer if isinstance(answer, TokenAnswer) else TokenAnswer(error="no answer")
@@ -133,6 +144,7 @@ class Pending:
             return NOT_AUTHENTICATED
         http = attributes.http
         if http is not None and http.hides_headers and (refused := refuse_unseen(http, jwt_rules)) is not None:
+            self.authenticated = http, jwt_rules, refused
             return refused
         check, started = self._check, perf_counter()
         try:
@@ -148,6 +160,7 @@ class Pending:
             )
         except MustAsk as needed:
             return needed.question
+        self.authenticated = http, jwt_rules, result
         # This is for spans only, so it is left out where there will be none, or where nothing was verified.
         if result.outcome is not _NONE and not attributes.trace_parent.endswith("-00"):
             self.timings += (Timing("token.verify", self.now, perf_counter() - started, result.outcome.value),)
@@ -171,6 +184,11 @@ class Pending:
     def described(self) -> Described:
         """The workloads of the description that was in force when the request came."""
         return self._in_force.described
+
+    @property
+    def in_force(self) -> InForce:
+        """What is in force for this request."""
+        return self._in_force
 
     def cache_hit(self, attributes: AttributeContext) -> bool | None:
         """Whether a token was known already; None without a token."""

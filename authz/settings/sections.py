@@ -38,13 +38,14 @@ class PolicySettings(Section):
     PREFIX = "policies"
     FLAT = {  # noqa: RUF012  # the dataclass has it as a ClassVar
         "path": "policies",
-        **{name: name for name in ("mesh", "allow_empty", "archive")},
+        **{name: name for name in ("mesh", "allow_empty", "archive", "candidate")},
     }
 
     path: Path
     mesh: Path | None
     allow_empty: bool
     archive: Path | None
+    candidate: Path | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         description="accept empty files, a set without policies, and changes that lose all policies or a mesh setting",
     )
     archive: Path | None = Field(default=None, description="directory that keeps what was in force, by version")
+    candidate: Path | None = Field(default=None, description="policies that decide in shadow, once they are there")
     listen: tuple[str, ...] = Field(
         default=("127.0.0.1:9191",),
         description="where Envoy asks: host:port, unix:/path or unix-abstract:name; several allowed; none: nobody is "

@@ -115,7 +115,7 @@ class Telemetry:
 
     def observe(self, offer: Offer) -> None:
         """Count one decision."""
-        attributes, decision, _, _, duration, cache_hit, timings = offer
+        attributes, decision, _, _, duration, cache_hit, timings, _ = offer
         http, identities = attributes.http, attributes.source.identities
         rule = decision.rule
         # Shared nouns are known by identity; ``_Alike`` keeps them alive, so that no id is used twice.

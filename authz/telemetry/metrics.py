@@ -19,7 +19,7 @@ from authz.telemetry import counters as t
 from authz.telemetry import names
 from authz.telemetry.counters import Histogram, Labels, Telemetry
 from authz.telemetry.names import Metric
-from authz.telemetry.status import IntrospectionStatus, NativeStatus, ServiceStatus, TrailStatus
+from authz.telemetry.status import CandidateStatus, IntrospectionStatus, NativeStatus, ServiceStatus, TrailStatus
 
 _log = logging.getLogger("authz.audit")
 
@@ -125,6 +125,8 @@ class TelemetryCollector:
             yield gauge(names.PEER_TRUST_TIME, {(): trust.loaded_at})
         if status.native is not None:
             yield from _native(status.native)
+        if status.candidate is not None:
+            yield from _candidate(status.candidate)
         roots = [c.not_after for c in status.certificates if c.kind == "root"]
         yield gauge(names.ROOT_EXPIRY, {(): min(roots)} if roots else {})
 
@@ -150,6 +152,13 @@ def _introspections(found: tuple[IntrospectionStatus, ...]) -> Iterator[Family]:
         counts |= {(one.issuer, result): number for result, number in results.items()}
     yield counter(names.INTROSPECTIONS, counts)
     yield gauge(names.INTROSPECTION_FAILING, {(one.issuer,): float(bool(one.error)) for one in found})
+
+
+def _candidate(candidate: CandidateStatus) -> Iterator[Family]:
+    version = candidate.reload.policy_version
+    yield counter(names.CANDIDATE_DECISIONS, {(result,): number for result, number in candidate.results.items()})
+    yield gauge(names.CANDIDATE_INFO, {(version,): 1.0} if version else {})
+    yield gauge(names.CANDIDATE_OK, {(): float(candidate.reload.is_ok)})
 
 
 def _native(native: NativeStatus) -> Iterator[Family]:

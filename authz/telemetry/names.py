@@ -151,6 +151,17 @@ PEER_TRUST_TIME = Metric(
     "gauge",
     "When the trust bundles and revocations in force were read",
 )
+CANDIDATE_DECISIONS = Metric(
+    "authz_candidate_decisions_total",
+    "counter",
+    "Decisions that the candidate policies made in shadow, compared with the answer: same, newly_denied, "
+    "newly_allowed; undecided (cannot be said) or failed (a mistake of ours)",
+    ("result",),
+)
+CANDIDATE_INFO = Metric("authz_candidate_info", "gauge", "Version of the candidate policies", ("version",))
+CANDIDATE_OK = Metric(
+    "authz_candidate_last_reload_successful", "gauge", "0 while the candidate as it was last written is refused"
+)
 HANDSHAKES_REFUSED = Metric(
     "authz_tls_handshakes_refused_total",
     "counter",

@@ -116,6 +116,15 @@ class NativeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateStatus:
+    """The candidate policies and how their decisions compare with those in force; numbers only ever grow."""
+
+    reload: ReloadStatus
+    results: Mapping[str, int]
+    """Decisions by ``same``, ``newly_denied``, ``newly_allowed``, ``undecided`` and ``failed``."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """Everything the service reports about itself; a fresh value for each question, made in microseconds."""
 
@@ -139,6 +148,8 @@ class ServiceStatus:
     """True after SIGTERM: no longer ready, still alive."""
     introspections: tuple[IntrospectionStatus, ...] = ()
     """Issuers that are asked about their tokens."""
+    candidate: CandidateStatus | None = None
+    """None without the setting ``candidate``."""
 
 
 @dataclass(slots=True)

@@ -20,6 +20,9 @@ def plain_record(offer: Offer, trace: TraceIds, options: RecordOptions, nearest:
     http, token = attributes.http, attributes.authentication.token
     would_deny, by = would_be(decision)
     request_id = http.headers.get("x-request-id") if http is not None else None
+    candidate: Record = {}
+    if offer.candidate is not None:
+        candidate = {"candidate_effect": offer.candidate.effect.value, "candidate_rule": rule(offer.candidate.rule)}
     return {
         "decision_id": shortened(offer.decision_id),
         "time": moment(offer.started_at),
@@ -43,6 +46,7 @@ def plain_record(offer: Offer, trace: TraceIds, options: RecordOptions, nearest:
         "span_id": trace.span_id,
         "x_request_id": shortened(request_id[0][:128]) if request_id else None,
         "duration_us": float(f"{offer.duration_seconds * 1e6:.1f}"),
+        **candidate,
     }
 
 

@@ -11,9 +11,10 @@ def _of(*prefixes: str) -> tuple[names.Metric, ...]:
 
 WORKERS = _of("WORKER_")
 NATIVE = _of("NATIVE_")
+CANDIDATE = _of("CANDIDATE_")
 AUTHORITY = _of("CA_", "SDS_", "WORKLOAD_STREAMS")
 _ROTATION = _of("SERVED_EXPIRY", "DRIFT")
-PROCESS = tuple(metric for metric in _of("") if metric not in {*WORKERS, *NATIVE, *AUTHORITY, *_ROTATION})
+PROCESS = tuple(metric for metric in _of("") if metric not in {*WORKERS, *NATIVE, *CANDIDATE, *AUTHORITY, *_ROTATION})
 """What every server shows."""
-SERVER = (*PROCESS, *WORKERS, *NATIVE)
+SERVER = (*PROCESS, *WORKERS, *NATIVE, *CANDIDATE)
 """What a server may show."""

@@ -33,7 +33,8 @@ class Reloader:
 
     ``put_in_force`` is called in the event loop with each good snapshot. With ``allow_empty`` files without a document,
     a set without a policy, and the loss of all policies or of a mesh setting are taken as they are. What was put in
-    force is kept in ``archive``; that it cannot be written is told and changes nothing.
+    force is kept in ``archive``; that it cannot be written is told and changes nothing. A ``is_candidate`` set is put
+    beside the one in force: the log says so, and checks are already answered at its first load.
     """
 
     def __init__(
@@ -45,7 +46,9 @@ class Reloader:
         *,
         allow_empty: bool = False,
         archive: Path | None = None,
+        is_candidate: bool = False,
     ) -> None:
+        self._is_candidate = is_candidate
         self._archive = Archive(archive) if archive is not None else None
         self._texts: PolicyTexts | None = None
         self._policies = policies
@@ -57,9 +60,14 @@ class Reloader:
         self.snapshot: Snapshot | None = None
         self.status = ReloadStatus()
 
-    async def load(self) -> bool:
-        """Try once; False when the last good snapshot was kept. Never raises but for cancellation."""
-        known = self.snapshot.engine.known_workloads() if self.snapshot is not None else ()
+    async def load(self, known: Iterable[Workload] = ()) -> bool:
+        """
+        Try once; False when the last good snapshot was kept. Never raises but for cancellation.
+
+        ``known`` are workloads to prepare for, beside those that have asked the set before.
+        """
+        if self.snapshot is not None:
+            known = (*known, *self.snapshot.engine.known_workloads())
         try:
             snapshot = await asyncio.to_thread(self._prepare, known)
         except LoadError as error:
@@ -87,7 +95,8 @@ class Reloader:
             documents=documents,
         )
         counted = ", ".join(f"{number} {kind}" for kind, number in documents)
-        _log.info("policy version %s is in force: %s", snapshot.version, counted)
+        role = "the candidate" if self._is_candidate else "in force"
+        _log.info("policy version %s is %s: %s", snapshot.version, role, counted)
         said = {_said(problem) for problem in old[0].problems} if old[0] is not None else frozenset()
         for problem in snapshot.problems:
             is_new = problem.severity is Severity.WARNING and _said(problem) not in said
@@ -103,7 +112,11 @@ class Reloader:
             async for _ in watch(paths, ready=ready):
                 await self.load()
         finally:
-            self._loader.stop()
+            self.stop()
+
+    def stop(self) -> None:
+        """End a reading that goes on in a process."""
+        self._loader.stop()
 
     def _prepare(self, known: Iterable[Workload]) -> Snapshot:
         """Load, and select the policies of every workload that is likely to ask, so that no request waits for it."""
@@ -125,10 +138,11 @@ class Reloader:
         for _ in range(_ATTEMPTS):
             text = text_of_mesh(self._mesh_file)
             self._texts = self._read_texts()
-            if self.snapshot is None:  # no check waits yet
+            before = self.snapshot.engine if self.snapshot is not None else None
+            if before is None and not self._is_candidate:  # no check waits yet
                 snapshot = self._loader.load_here(self._policies, self._mesh_file, self._clock())
             else:
-                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock(), self.snapshot.engine)
+                snapshot = self._loader.load(self._policies, self._mesh_file, self._clock(), before)
             described = described_workloads(self._mesh_file, text)
             if text == text_of_mesh(self._mesh_file):
                 return replace(snapshot, workloads=described)
@@ -170,9 +184,11 @@ class Reloader:
         self.status = replace(self.status, is_ok=False, failures=self.status.failures + 1, problems=problems)
         kept = self.status.policy_version
         errors = [problem for problem in problems if problem.is_error]
+        whose, role = ("the candidate's", "the candidate") if self._is_candidate else ("the", "in force")
         _log.error(
-            "the policies were not loaded, %s: %s",
-            f"version {kept} stays in force" if kept else "nothing is in force",
+            "%s policies were not loaded, %s: %s",
+            whose,
+            f"version {kept} stays {role}" if kept else f"nothing is {role}",
             "1 error" if len(errors) == 1 else f"{len(errors)} errors",
         )
         for problem in errors:

@@ -1,0 +1,81 @@
+"""``authz candidate``: what is printed, exit codes, and that a refused candidate changes nothing."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import POLICIES, Run
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets two directories change places")
+
+
+@pytest.fixture
+def candidate(policies: Path) -> Path:
+    """A candidate beside ``policies``, named ``next``."""
+    folder = policies.with_name("next")
+    folder.mkdir()
+    (folder / "shop.yaml").write_text(POLICIES.replace("/admin*", "/root*"))
+    return folder
+
+
+@linux
+def test_a_candidate_is_promoted(run: Run, policies: Path, candidate: Path) -> None:
+    result = run("candidate", "promote", "--candidate", "next", "--policies", "policies")
+    assert result.exit_code == 0, result.output
+    first, second = result.stdout.splitlines()
+    assert first.startswith("`policies` is now policy version ")
+    kept = Path(second.split("`")[1])
+    assert "/root*" in (policies / "shop.yaml").read_text()
+    assert "/admin*" in (policies.parent / kept / "shop.yaml").read_text()
+    assert not candidate.exists()
+
+
+@linux
+def test_json_says_the_version_that_validate_says(run: Run, policies: Path, candidate: Path) -> None:
+    said = json.loads(run("validate", "next", "-o", "json").stdout)
+    result = run("candidate", "promote", "--candidate", "next", "--policies", "policies", "-o", "json")
+    answer = json.loads(result.stdout)
+    assert answer == {
+        "promoted": True,
+        "policy_version": said["policy_version"],
+        "kept": f"policies.before-{said['policy_version']}",
+        "problems": [],
+    }
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_candidate_with_problems_is_refused_and_nothing_moves(
+    run: Run, policies: Path, candidate: Path, form: str
+) -> None:
+    (candidate / "bad.yaml").write_text(POLICIES.replace("action: DENY", "action: DENI"))
+    result = run("candidate", "promote", "--candidate", "next", "--policies", "policies", "-o", form)
+    assert result.exit_code == 3
+    assert "DENI" in result.output
+    assert "/admin*" in (policies / "shop.yaml").read_text()
+    assert candidate.is_dir()
+    if form == "json":
+        answer = json.loads(result.stdout)
+        assert (answer["promoted"], answer["problems"][0]["line"]) == (False, 17)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("promote", "--candidate", "next", "--policies", "policies"), "next: No such file or directory"),
+        (("promote", "--candidate", "policies", "--policies", "policies"), "is in force already"),
+        (("abort", "--candidate", "next"), "next: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_done_is_said(run: Run, policies: Path, arguments: tuple[str, ...], message: str) -> None:
+    assert policies.is_dir()
+    result = run("candidate", *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_a_candidate_is_aborted(run: Run, candidate: Path) -> None:
+    result = run("candidate", "abort", "--candidate", "next", "-o", "json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"aborted": True, "kept": "next.aborted"})
+    assert not candidate.exists()
