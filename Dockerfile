@@ -20,6 +20,7 @@ COPY authz ./authz
 COPY policies ./policies
 COPY packaging ./packaging
 COPY envoy-configs/mesh.yaml ./envoy-configs/
+COPY docs/compose/keycloak/realm.json ./docs/compose/keycloak/
 RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/authz/bin/python install --no-cache-dir --disable-pip-version-check --no-deps dist/*.whl
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -528,3 +529,15 @@ def test_every_scenario_holds_among_containers(tmp_path: Path, enforce: Enforce)
     told = json.loads(ran.stdout)
     assert [row for row in told["scenarios"] if not row["ok"]] == []
     assert told["passed"] >= 130
+
+
+def test_the_image_is_built_of_everything_that_the_wheel_is_made_of() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {*wheel["packages"], *wheel["force-include"], *wheel["shared-data"]}
+    copied = {name for line in re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.M) for name in line.split()}
+    seen = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+
+    def has(names: set[str], wanted: str) -> bool:
+        return any(wanted == name or wanted.startswith(f"{name}/") for name in names)
+
+    assert [name for name in needed if not has(copied, name) or not has(seen, name)] == []
