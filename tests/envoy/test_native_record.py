@@ -278,6 +278,41 @@ def test_the_record_of_a_proxy_with_other_policies_names_those(tmp_path: Path, c
             assert server.metric("authz_native_verified_total", '{result="other_version"}') == 1
 
 
+NASTY = (
+    b'red","~at":"1 2 3","~path":"/ok', b'"}', b'\\', b'\\"', b'{"headers":{"x-team":"red"}}', b'=-',
+    b'%PATH(NQ:PATH)%', b"\xff\xfered", b"r\xc3\xa9d", b"\xed\xa0\x80", b"\xe2\x80\xa8", b"red\tred",
+    b"a" * 20_000, b"\xff" * 5_000, b"",
+)  # fmt: skip
+
+
+def get_with(port: int, path: str, name: bytes, value: bytes) -> int:
+    """A GET with a header of any bytes, which no client library would send."""
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        lines = [f"GET {path} HTTP/1.1".encode(), b"host: a", name + b": " + value, b"connection: close", b"", b""]
+        connection.sendall(b"\r\n".join(lines))
+        connection.settimeout(5)
+        return int(connection.recv(100).split(b" ")[1])
+
+
+@pytest.mark.parametrize("filters_tell", [False, True])
+@pytest.mark.parametrize("carrier", ["file", "grpc"])
+def test_what_a_client_writes_into_a_header_breaks_no_record(tmp_path: Path, carrier: str, filters_tell: bool) -> None:
+    """Each is recorded once, with the answer that it got, and is no disagreement."""
+    mesh = NativeMesh.new(tmp_path, "run/authz.sock" if carrier == "grpc" else "")
+    mesh.filters_tell = filters_tell
+    with mesh.envoy(), serving(mesh, "--access-logs", "grpc" if carrier == "grpc" else "file:logs") as server:
+        answers = {
+            f"/team?{at}": get_with(mesh.http, f"/team?{at}", b"x-team", value) for at, value in enumerate(NASTY)
+        }
+        assert set(answers.values()) == {403}
+        assert get_with(mesh.http, "/team", b"x-team", b"red") == 200
+        wait_for(lambda: len(server.records()) == len(NASTY) + 1)
+        assert [record["effect"] for record in server.records()].count("allow") == 1
+        assert server.notes("native-disagreement") == []
+        assert server.metric("authz_native_verified_total", '{result="disagreed"}') == 0
+        assert "Traceback" not in said(mesh)
+
+
 def test_a_header_that_came_twice_is_no_disagreement(mesh: NativeMesh) -> None:
     with mesh.envoy(), serving(mesh) as server:
         get(mesh.http, "/team", (("x-team", "blue"), ("x-team", "red")))

@@ -4,6 +4,7 @@ gRPC-Web, binary and text: the CheckRequest of gRPC in the body of an HTTP/1.1 r
 
 import base64
 import binascii
+import re
 import struct
 
 from authz.service.ports.grpc_health import AUTHORIZATION
@@ -11,6 +12,8 @@ from authz.service.ports.grpc_health import AUTHORIZATION
 PATH = f"/{AUTHORIZATION}/Check"
 _BINARY, _TEXT = "application/grpc-web", "application/grpc-web-text"
 _TRAILERS = 0x80
+_PARTS = re.compile(rb"[^=]+={0,2}|=+")
+"""What has padding of its own, or none; signs of padding without text before them are no part that can be decoded."""
 OK, INVALID_ARGUMENT, UNIMPLEMENTED, UNAUTHENTICATED = 0, 3, 12, 16
 
 
@@ -40,11 +43,11 @@ def read_message(body: bytes, *, text: bool) -> bytes:
 
 def _decode(body: bytes) -> bytes:
     """Base64, of which each part may have its own padding."""
-    body = bytes(body.translate(None, b"\r\n"))
-    if len(body) % 4:
+    parts = _PARTS.findall(body.translate(None, b"\r\n"))
+    if any(len(part) % 4 for part in parts):
         raise NotGrpcWeb("the body is not base64")
     try:
-        return b"".join(base64.b64decode(body[at : at + 4], validate=True) for at in range(0, len(body), 4))
+        return b"".join(base64.b64decode(part, validate=True) for part in parts)
     except binascii.Error:
         raise NotGrpcWeb("the body is not base64") from None
 

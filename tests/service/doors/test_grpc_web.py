@@ -71,6 +71,8 @@ async def test_text_may_come_in_parts_of_base64(tmp_path: Path) -> None:
         ("POST", PATH, "application/grpc-web", b"\x01" + FRAME[1:], "3"),
         ("POST", PATH, "application/grpc-web-text", b"!!!!", "3"),
         ("POST", PATH, "application/grpc-web-text", b"abc", "3"),
+        ("POST", PATH, "application/grpc-web-text", b"+AxQ==BAQB==", "3"),
+        ("POST", PATH, "application/grpc-web-text", b"====", "3"),
         ("POST", PATH, "application/grpc-web", bytes(3 << 20), "3"),
         ("POST", "/other.Service/Check", "application/grpc-web", FRAME, "12"),
         ("GET", PATH, "application/grpc-web", FRAME, "12"),
