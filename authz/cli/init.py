@@ -70,7 +70,7 @@ def command(
     force: bool,
 ) -> None:
     """
-    Write a mesh description, policies, test cases and a run script into DIR.
+    Write a mesh description, policies, test cases, invariants and a run script into DIR.
 
     Nothing is allowed but the calls that are named: mutual TLS everywhere, one ALLOW for each call, a token at the
     gateway. `authz up` then starts it. At a terminal, it asks what to write when no service is named.

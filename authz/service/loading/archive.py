@@ -15,6 +15,7 @@ import os
 import re
 import time
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ STALE_SECONDS = 3600.0
 """A half-written file so old is of a process that was killed."""
 _VERSION = re.compile(r"[0-9a-f]{12}")
 _POLICIES, _MESH = "policies/", "mesh/"
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What reading a file raises that is no archive, or one that we did not write."""
 _SECRET_MEMBERS = ("k", "d", "p", "q", "dp", "dq", "qi")
 
 
@@ -98,13 +101,18 @@ class Archive:
         """
         if not _VERSION.fullmatch(version):
             return None
+        path = self._path(version)
         try:
-            texts = _read(self._path(version))
+            texts = _read(path)
         except FileNotFoundError:
             return None
-        except zipfile.BadZipFile as error:
-            raise OSError(None, "is no archived set of policies", str(self._path(version))) from error
-        return _load(texts, version)
+        except _BROKEN as error:
+            raise OSError(None, "is no archived set of policies", str(path)) from error
+        found = _load(texts, version)
+        # Without the keys that were blotted out it has another digest, and nobody can tell.
+        if found.engine.version != version and not any(map(_has_secrets, _inline_keys(found.engine.resources))):
+            raise OSError(None, f"is another set of policies than {version}", str(path))
+        return found
 
     def versions(self) -> dict[str, float]:
         """The versions kept, with the time when each was last put in force; empty without the directory."""
@@ -160,6 +168,8 @@ def _zipped(texts: PolicyTexts) -> bytes:
 
 def _read(path: Path) -> PolicyTexts:
     with zipfile.ZipFile(path) as archive:
+        if sum(one.file_size for one in archive.infolist()) > MAX_BYTES:
+            raise ValueError("more than was ever kept")
         found = [(name, archive.read(name)) for name in archive.namelist()]
     policies = ((name.removeprefix(_POLICIES), data) for name, data in found if name.startswith(_POLICIES))
     mesh = next(((name.removeprefix(_MESH), data) for name, data in found if name.startswith(_MESH)), None)
@@ -182,23 +192,30 @@ def _load(texts: PolicyTexts, version: str) -> Snapshot:
 
 
 def _without_secrets(texts: PolicyTexts, resources: Resources) -> PolicyTexts | None:
-    """Blot out symmetric and private keys, each by as many other characters; None where one is not found as it is."""
-    secrets = {secret for text in _inline_keys(resources) for secret in _secrets(text)}
-    if not secrets:
-        return texts
-    found: set[str] = set()
-    files = []
-    for name, data in texts.policies:
-        for secret in secrets:
-            if secret.encode() in data:
-                found.add(secret)
-                data = data.replace(secret.encode(), b"A" * len(secret))
-        files.append((name, data))
-    return PolicyTexts(tuple(files), texts.mesh) if found == secrets else None
+    """
+    Blot out symmetric and private keys, each by as many other characters.
+
+    None where one is not found as it is, or elsewhere, too: another word of a policy would be blotted out with it.
+    """
+    inline = tuple(_inline_keys(resources))
+    secrets = sorted({secret for text in inline for secret in _secrets(text)}, key=len, reverse=True)
+    files = dict(texts.policies)
+    for secret in secrets:
+        written = secret.encode()
+        in_keys = sum(text.count(secret) for text in inline)
+        if not in_keys or sum(data.count(written) for data in files.values()) != in_keys:
+            return None
+    for secret in secrets:
+        files = {name: data.replace(secret.encode(), b"A" * len(secret)) for name, data in files.items()}
+    return PolicyTexts(tuple(files.items()), texts.mesh)
 
 
 def _inline_keys(resources: Resources) -> Iterable[str]:
     return (rule.jwks for item in resources.request_authentications for rule in item.jwt_rules if rule.jwks)
+
+
+def _has_secrets(text: str) -> bool:
+    return any(True for _ in _secrets(text))
 
 
 def _secrets(text: str) -> Iterator[str]:

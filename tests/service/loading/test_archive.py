@@ -1,6 +1,7 @@
 """What was in force is kept whole, by version, within bounds, without secrets, whoever writes."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -173,6 +174,37 @@ def test_what_is_kept_but_broken_is_an_error_that_names_the_file(tmp_path: Path)
         opened.writestr("policies/p.yaml", "kind: Nonsense\n")
     with pytest.raises(LoadError):
         archive.snapshot(version)
+
+
+def test_a_file_that_nobody_here_wrote_explains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another set under the version's name, one too large to be ours, one with damaged bytes."""
+    archive = Archive(tmp_path / "archive")
+    version, other = (keep(archive, tmp_path / "policies", path) for path in ("a", "b"))
+    file = tmp_path / "archive" / f"{version}.zip"
+    kept = file.read_bytes()
+    file.write_bytes((tmp_path / "archive" / f"{other}.zip").read_bytes())
+    with pytest.raises(OSError, match=f"another set of policies than {version}"):
+        archive.snapshot(version)
+    for at in range(30, len(kept), 7):
+        file.write_bytes(kept[:at] + bytes([kept[at] ^ 0xFF]) + kept[at + 1 :])
+        with contextlib.suppress(OSError, LoadError):
+            found = archive.snapshot(version)
+            assert found is not None, "an attribute that nobody reads"
+            assert found.engine.version == version
+    file.write_bytes(kept)
+    monkeypatch.setattr("authz.service.loading.archive.MAX_BYTES", 10)
+    with pytest.raises(OSError, match="no archived set of policies"):
+        archive.snapshot(version)
+
+
+def test_a_secret_that_is_a_word_of_a_policy_keeps_the_set_out(tmp_path: Path) -> None:
+    """Blotted out, the policy would ask for another path."""
+    folder, archive = tmp_path / "policies", Archive(tmp_path / "archive")
+    folder.mkdir()
+    (folder / "jwt.yaml").write_text(JWT.format(jwks='{"keys":[{"kty":"oct","k":"c2hvcHBpbmc"}]}'))
+    (folder / "p.yaml").write_text(POLICY.format(path="c2hvcHBpbmc"))
+    snapshot = load_snapshot(folder, None, 0.0)
+    assert not archive.keep(snapshot.version, read_texts(folder, None), snapshot.resources)
 
 
 async def test_every_set_that_comes_into_force_is_kept(tmp_path: Path) -> None:
