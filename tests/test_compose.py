@@ -273,7 +273,7 @@ def test_only_endpoint_files_differ_from_those_of_the_process_demo() -> None:
     for name, content in rendered_here().items():
         if not name.startswith("eds/"):
             assert content == processes[name], name
-    assert {name.partition("/")[0] for name in rendered_here()} == {"envoy", "lds", "eds", "sds", "login"}
+    assert {name.partition("/")[0] for name in rendered_here()} == {"envoy", "cds", "lds", "rds", "eds", "sds", "login"}
 
 
 def test_endpoints_are_those_of_the_repository() -> None:

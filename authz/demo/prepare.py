@@ -41,6 +41,8 @@ DIRECTORIES = (
     "certs",
     "envoy",
     "ecds",
+    "cds",
+    "rds",
     "lds",
     "eds",
     "sds",

@@ -1,4 +1,4 @@
-"""The bootstrap of one proxy: who it is, its admin socket, its clusters, and where its listeners are."""
+"""The bootstrap of one proxy: who it is, its admin socket, and where its clusters and listeners are."""
 
 from envoy_data_plane.envoy.config.bootstrap.v3 import (
     Admin,
@@ -15,7 +15,7 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.google.protobuf import Struct
 
 from authz.envoy.check_filter import LABELS_KEY, embedded_listener
-from authz.envoy.clusters import clusters
+from authz.envoy.clusters import clusters, helper_clusters
 from authz.envoy.messages import followed_file, pack, pipe
 from authz.envoy.native.binary import RUNTIME
 from authz.envoy.options import (
@@ -63,12 +63,16 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
             ]
         ),
         dynamic_resources=(
-            BootstrapDynamicResources(lds_config=followed_file("lds", f"{workload.name}.yaml", wait_for_ever=True))
+            BootstrapDynamicResources(
+                cds_config=followed_file("cds", f"{workload.name}.yaml", wait_for_ever=True),
+                lds_config=followed_file("lds", f"{workload.name}.yaml", wait_for_ever=True),
+            )
             if dynamic
             else None
         ),
         static_resources=BootstrapStaticResources(
-            listeners=[*own, *([] if dynamic else listeners)], clusters=clusters(mesh, workload, options)
+            listeners=[*own, *([] if dynamic else listeners)],
+            clusters=helper_clusters(workload, options) + ([] if dynamic else clusters(mesh, workload, options)),
         ),
     )
     if workload.is_passthrough:

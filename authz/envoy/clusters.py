@@ -63,17 +63,23 @@ metadata service. Hosts on private addresses get a ServiceEntry.
 """
 
 
-def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
-    """Every cluster of a proxy: first those that are asked for decisions, then by use."""
+def helper_clusters(workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
+    """The clusters that a proxy has from its start on: whom it asks for decisions and secrets, and tells of spans."""
     # Also where Envoy decides by itself: a policy may come that it cannot decide, and a bootstrap stays.
     found = [embedded_check_cluster(workload.name) if options.authz is Authz.EMBEDDED else check_cluster()]
-    if (workload.enforce or options.enforce) is Enforce.NATIVE:
-        found += [_provider(one) for one in mesh.config.extension_providers if one.is_usable]
     if options.secrets is Secrets.SDS:
         found.append(_sds())
-    found += login_clusters(workload, options)
     if options.otlp:
         found.append(_eds(OTLP_CLUSTER, OTLP_CLUSTER, http2_upstream()))
+    return found
+
+
+def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
+    """The clusters to which a proxy's requests lead, and of whom its filters ask; they follow the description."""
+    found: list[Cluster] = []
+    if (workload.enforce or options.enforce) is Enforce.NATIVE:
+        found += [_provider(one) for one in mesh.config.extension_providers if one.is_usable]
+    found += login_clusters(workload, options)
     found += [_app(workload, port) for port in workload.inbound]
     called: dict[str, Cluster] = {}
     for service, port in _called(mesh, workload):

@@ -28,6 +28,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManagerTracing,
     HttpConnectionManagerUpgradeConfig,
     HttpFilter,
+    Rds,
 )
 from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import TcpProxy, UpstreamConnectMode
 from envoy_data_plane.envoy.type.tracing.v3 import CustomTag
@@ -38,7 +39,7 @@ from authz.envoy.check_filter import HTTP_FILTER, NETWORK_FILTER, http_check_fil
 from authz.envoy.messages import followed_file, json_log, pack, seconds
 from authz.envoy.native import slots
 from authz.envoy.native.listener_parts import NATIVE_TCP
-from authz.envoy.options import OTLP_CLUSTER, RenderOptions, filters_file, log_file
+from authz.envoy.options import OTLP_CLUSTER, Listeners, RenderOptions, filters_file, log_file, routes_file
 from authz.mesh.nouns import MeshWorkload
 
 EARLY_DATA_BYTES = 65536
@@ -63,21 +64,25 @@ def http_filter(
     first_filters: tuple[HttpFilter, ...] = (),
     extra_filters: tuple[HttpFilter, ...] = (),
     upgrades: tuple[str, ...] = ("websocket",),
+    follow_routes: bool = False,
 ) -> Filter:
     """
     The HTTP connection manager of a listener.
 
-    ``first_filters`` stand before the check, ``extra_filters`` between it and the router.
+    ``first_filters`` stand before the check, ``extra_filters`` between it and the router. With ``follow_routes`` the
+    routes are a file of their own, unless listeners are static.
     A gateway names nobody in XFCC, not even workloads on their way out: who they are is of no use outside.
     """
     gateway = role is Role.GATEWAY
     checked = role is not Role.OUTBOUND
     identified = role is Role.INBOUND
+    followed = follow_routes and options.listeners is Listeners.DYNAMIC
     deciding = _deciding(workload, mesh, options) if checked else []
     mode = mesh.path_normalization if checked else PathNormalization.NONE
     manager = HttpConnectionManager(
         stat_prefix=routes.name,
-        route_config=routes,
+        route_config=None if followed else routes,
+        rds=_followed_routes(workload, routes.name) if followed else None,
         http_filters=[*first_filters, *deciding, *extra_filters, _router()],
         use_remote_address=gateway,  # CS-9, XA-201
         xff_num_trusted_hops=mesh.num_trusted_proxies if gateway else 0,
@@ -102,6 +107,11 @@ def http_filter(
         tracing=_tracing(workload, options),
     )
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
+
+
+def _followed_routes(workload: MeshWorkload, name: str) -> Rds:
+    source = followed_file(*routes_file(workload.name, name).split("/"), wait_for_ever=True)
+    return Rds(config_source=source, route_config_name=name)
 
 
 def _deciding(workload: MeshWorkload, mesh: MeshConfig, options: RenderOptions) -> list[HttpFilter]:

@@ -21,6 +21,7 @@ from authz.envoy.connection import Role, http_filter, tcp_filters
 from authz.envoy.messages import pack, seconds, socket_address
 from authz.envoy.options import RenderOptions
 from authz.envoy.passthrough import HELLO_SECONDS, checked_chains, finding_listener, tls_inspector
+from authz.envoy.route_tables import outbound_name, outbound_table, server_name, server_table
 from authz.envoy.tls import mesh_server, web_server
 from authz.mesh.nouns import GatewayServer, InboundPort, Mesh, MeshWorkload, OutboundPort, Protocol, TlsMode
 
@@ -76,28 +77,26 @@ def _inbound(mesh: Mesh, workload: MeshWorkload, port: InboundPort, mode: MtlsMo
 
 def _outbound(mesh: Mesh, workload: MeshWorkload, port: OutboundPort, options: RenderOptions) -> Listener:
     """A loopback port: whoever can connect to it acts as this workload, so it never leaves the host."""
-    name = f"outbound_{port.number}"
+    name = outbound_name(port)
     if port.protocol is Protocol.HTTP_PROXY:
-        table = routes.forward_proxy(name, _egress(mesh))
+        table = routes.forward_proxy(name, naming.egress_route(mesh))
         upgrades = ("websocket", "CONNECT")
         filters = [http_filter(Role.OUTBOUND, table, workload, mesh.config, options, upgrades=upgrades)]
+    elif port.protocol.is_http:
+        table = outbound_table(mesh, workload, port)
+        filters = [http_filter(Role.OUTBOUND, table, workload, mesh.config, options, follow_routes=True)]
     else:
         service = mesh.service(port.host)
         service_port = service.port(port.service_port)
         assert service_port is not None, "linking resolved every outbound port"
-        cluster = _egress(mesh) if service.external else naming.service_cluster(service, service_port)
-        if port.protocol.is_http:
-            table = routes.to_cluster(name, cluster, service.host)
-            filters = [http_filter(Role.OUTBOUND, table, workload, mesh.config, options)]
-        else:
-            filters = tcp_filters(name, cluster, workload, options, checked=False)
+        cluster = naming.egress_route(mesh) if service.external else naming.service_cluster(service, service_port)
+        filters = tcp_filters(name, cluster, workload, options, checked=False)
     return _listener(name, LOOPBACK, port.number, [FilterChain(filters=filters)], TrafficDirection.OUTBOUND)
 
 
 def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: RenderOptions) -> Listener:
     """PeerAuthentication has no say at a gateway (PA-14): the Gateway's own ``tls`` does."""
-    outwards = server.is_egress or server.is_passthrough
-    name = f"{'egress' if outwards else 'ingress'}_{server.port}"
+    name = server_name(server)
     if server.is_passthrough:
         chains = checked_chains(name, mesh, workload, options)
     elif server.is_egress:
@@ -115,10 +114,11 @@ def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: 
     else:
         http = http_filter(
             Role.GATEWAY,
-            routes.gateway_routes(name, server),
+            server_table(mesh, workload, server),
             workload,
             mesh.config,
             options,
+            follow_routes=True,
             first_filters=login_filters(server.login, server.hosts, options) if server.login else (),
         )
         web = web_server(server) if server.tls is not TlsMode.DISABLE else None
@@ -126,12 +126,6 @@ def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: 
     listener = _listener(name, ANY_ADDRESS, server.port, chains, TrafficDirection.INBOUND)
     listener.per_connection_buffer_limit_bytes = EDGE_BUFFER_BYTES
     return listener
-
-
-def _egress(mesh: Mesh) -> str:
-    gateway = mesh.egress_gateway
-    assert gateway is not None, "linking notes a missing egress gateway"
-    return naming.egress_cluster(gateway)
 
 
 def _resolve_hosts() -> HttpFilter:

@@ -1,7 +1,7 @@
 """Names of clusters, endpoint files and listeners; Istio's where Istio has them."""
 
 from authz.core.resources import ExtensionProvider
-from authz.mesh.nouns import InboundPort, MeshService, MeshWorkload, ServicePort
+from authz.mesh.nouns import InboundPort, Mesh, MeshService, MeshWorkload, ServicePort
 
 ANY_OUTSIDE = "outside-any"
 ANY_OUTSIDE_TUNNEL = "outside-any-tunnel"
@@ -33,6 +33,13 @@ def tunnel_cluster(service: MeshService, port: ServicePort) -> str:
 def egress_cluster(gateway: MeshWorkload) -> str:
     """Name of the cluster by which sidecars reach an egress gateway."""
     return f"outbound|{egress_port(gateway)}||{gateway.name}.{gateway.namespace}"
+
+
+def egress_route(mesh: Mesh) -> str:
+    """Name of the cluster by which this mesh's sidecars reach what is outside."""
+    gateway = mesh.egress_gateway
+    assert gateway is not None, "linking notes a missing egress gateway"
+    return egress_cluster(gateway)
 
 
 def egress_port(gateway: MeshWorkload) -> int:

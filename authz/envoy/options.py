@@ -3,7 +3,9 @@ The choices when a mesh is rendered, and the layout of the state directory in wh
 
 All paths are relative to the state directory, the working directory of every process (XA-11):
 
-    envoy/<proxy>.yaml      bootstrap: node, admin socket, clusters
+    envoy/<proxy>.yaml      bootstrap: node, admin socket
+    cds/<proxy>.yaml        clusters: the services that the proxy calls
+    rds/<proxy>.<listener>.yaml  routes of one listener; replaced without touching a connection
     lds/<proxy>.yaml        listeners; follow PeerAuthentication without a restart
     ecds/<proxy>.<slot>.json  the filters of a proxy that decides by itself; replaced without touching a connection
     eds/<cluster>.yaml      addresses (``eds-compose/`` is mounted in their place among containers)
@@ -43,7 +45,7 @@ LABEL_PROXY = "authz/proxy"
 """Reserved labels by which the authorization server knows who asks; the service strips them."""
 
 
-RENDERED_DIRECTORIES = ("envoy", "ecds", "lds", "eds", "eds-compose", "sds", "login")
+RENDERED_DIRECTORIES = ("envoy", "ecds", "cds", "rds", "lds", "eds", "eds-compose", "sds", "login")
 HEADER = b"# rendered by `authz mesh render`; do not edit\n"
 """First line of every rendered file."""
 FILTERS_HEADER = b'{"version_info":'
@@ -60,6 +62,11 @@ def log_file(proxy: str) -> str:
 def filters_file(proxy: str, slot: str) -> str:
     """Where one slot's filters of a proxy that decides by itself are; Envoy wants one resource a file."""
     return f"ecds/{proxy}.{slot}.json"
+
+
+def routes_file(proxy: str, listener: str) -> str:
+    """Where the routes of one listener of a proxy are; Envoy wants one route table a file."""
+    return f"rds/{proxy}.{listener}.yaml"
 
 
 def embedded_socket(proxy: str) -> str:

@@ -19,6 +19,7 @@ from authz.core.engine import Engine
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
 from authz.envoy.browser_login import kept_document, kept_file, login_secret_files
+from authz.envoy.clusters import clusters
 from authz.envoy.endpoints import endpoint_files
 from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json, as_resource
@@ -28,7 +29,8 @@ from authz.envoy.native.filters_version import filters_version
 from authz.envoy.native.limits import report
 from authz.envoy.native.listener_parts import complete
 from authz.envoy.native.slots import fill_slots, slot_names
-from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file
+from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file, routes_file
+from authz.envoy.route_tables import route_tables
 from authz.envoy.tls import secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 
@@ -111,7 +113,9 @@ def render_changing(
     mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions = DEFAULTS, native: Native | None = None
 ) -> dict[str, bytes]:
     """
-    Render only what follows the policies: filters, listeners, endpoints, in the order in which to rename them.
+    Render only what changes while proxies run: filters, clusters, endpoints, listeners, routes.
+
+    They are in the order in which to rename them.
 
     Renamed while Envoys run, they change the mode of a port without a restart and without losing a connection.
     """
@@ -120,12 +124,28 @@ def render_changing(
         if options.is_native(workload):
             assert native is not None, "whoever renders for native enforcement gives the policies"
             files |= render_filters(mesh, workload, native)
-    if options.listeners is Listeners.DYNAMIC:
+    is_dynamic = options.listeners is Listeners.DYNAMIC
+    if is_dynamic:
         for workload in mesh.workloads:
-            files |= render_listeners(mesh, workload, mode_of, options, native)
+            files[f"cds/{workload.name}.yaml"] = _resources(
+                [as_resource(cluster) for cluster in clusters(mesh, workload, options)], options
+            )
     for compose in (False, True):
         files |= render_endpoints(mesh, mode_of, options, compose=compose)
+    if is_dynamic:
+        for workload in mesh.workloads:
+            files |= render_listeners(mesh, workload, mode_of, options, native)
+        for workload in mesh.workloads:
+            files |= render_routes(mesh, workload, options)
     return files
+
+
+def render_routes(mesh: Mesh, workload: MeshWorkload, options: RenderOptions = DEFAULTS) -> dict[str, bytes]:
+    """Render the route tables of one proxy that are files of their own."""
+    return {
+        routes_file(workload.name, table.name): _resources([as_resource(table)], options)
+        for table in route_tables(mesh, workload)
+    }
 
 
 def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[str, bytes]:

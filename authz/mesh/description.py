@@ -11,28 +11,17 @@ VirtualService. Where Istio has no field, annotations that begin with ``mesh.aut
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from authz.core.errors import NOWHERE, Location, Problem, Severity, sort_problems
-from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents.accessors import Part
 from authz.documents.reading import Document, Mapping, read_documents
 from authz.documents.schema import Notes
-from authz.mesh.kind_parts import CODES, compose_app
+from authz.mesh.kind_parts import CODES
 from authz.mesh.kinds import READERS
-from authz.mesh.login import Login
-from authz.mesh.mesh_documents import Gateway, Written
+from authz.mesh.linking import link
+from authz.mesh.mesh_documents import Written
 from authz.mesh.nouns import (
-    GatewayServer,
-    InboundPort,
     Mesh,
-    MeshService,
-    MeshWorkload,
-    OutboundPort,
-    Place,
-    Protocol,
-    RouteHost,
-    RouteRule,
 )
 from authz.policy.mesh_config import read_mesh
 
@@ -53,7 +42,7 @@ def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tup
         if is_empty and len(written.problems) == before:
             message = "the file holds no document; what is missing may be the mesh settings"
             written.problems.append(Problem(Severity.ERROR, "empty", message, Location(file), help=_EMPTY_HELP))
-    return _link(written), sort_problems(written.problems)
+    return link(written), sort_problems(written.problems)
 
 
 _EMPTY_HELP = "write the description, or leave the file out"
@@ -82,194 +71,3 @@ def _read_document(document: Document, written: Written) -> None:
     elif kind:
         kinds = ", ".join(("ConfigMap", *READERS))
         part.note("ME-6", f"the kind `{kind}` does not describe a mesh here", "kind", f"understood: {kinds}")
-
-
-def _link(written: Written) -> Mesh:
-    """Tie the documents together: ports to workloads, routes to gateways, TLS to hosts; and note any clashes."""
-    services = tuple(sorted((_with_rules(s, written) for s, _ in written.services), key=lambda s: (s.host, s.name)))
-    _note_twice(((service.host, part) for service, part in written.services), "the host")
-    _note_twice(((workload.name, part) for workload, part in written.workloads), "the workload name")
-    parts = {id(workload): part for workload, part in written.workloads}
-    trust_domain = _trust_domain(written)
-    workloads = []
-    for workload, part in written.workloads:
-        linked = replace(workload, spiffe_id=SpiffeId(trust_domain, workload.spiffe_id.path))
-        linked = _with_gateways(_with_sidecar(linked, part, written, services), written)
-        if not linked.is_gateway and not linked.inbound and not linked.outbound:
-            part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
-        workloads.append(linked)
-        parts[id(linked)] = part
-    mesh = Mesh(written.config, tuple(sorted(workloads, key=lambda w: w.name)), services)
-    _check_ports(mesh, parts)
-    _check_logins(written)
-    _check_targets(mesh, written)
-    return mesh
-
-
-_SIDECAR_HELP = "add a Sidecar whose `workloadSelector.labels` are among the labels of this workload"
-
-
-def _trust_domain(written: Written) -> TrustDomain:
-    try:
-        return TrustDomain(written.config.trust_domain)
-    except ValueError as error:
-        place = written.config_at
-        written.problems.append(
-            Problem(Severity.ERROR, "ME-1", str(error), place, path="trustDomain", help=_SPIFFE_HELP)
-        )
-        return TrustDomain("cluster.local")
-
-
-_SPIFFE_HELP = "certificates carry it in a SPIFFE ID, which allows lower case only"
-
-
-def _with_rules(service: MeshService, written: Written) -> MeshService:
-    tls = next((tls for host, tls, _ in written.rules if host == service.host), None)
-    return replace(service, tls=tls)
-
-
-def _with_sidecar(
-    workload: MeshWorkload, part: Part, written: Written, services: tuple[MeshService, ...]
-) -> MeshWorkload:
-    """Several Sidecars may select a workload; their ports add up, and clashes of numbers are noted later."""
-    app = compose_app(part)
-    inbound: list[InboundPort] = []
-    outbound: list[OutboundPort] = []
-    for sidecar in written.sidecars:
-        if sidecar.namespace != workload.namespace or not sidecar.labels.items() <= workload.labels.items():
-            continue
-        for port, at in sidecar.inbound:
-            if port.number not in workload.ports.values() and port.number:
-                at.note("ME-4", f"the port {port.number} is not among `spec.ports` of {workload.name}", "port")
-            inbound.append(replace(port, app=Place(port.app.process, app)) if app else port)
-        for target, at in sidecar.outbound:
-            outbound.append(_resolve(target, at, services))
-    return replace(workload, inbound=tuple(inbound), outbound=tuple(outbound))
-
-
-def _resolve(port: OutboundPort, at: Part, services: tuple[MeshService, ...]) -> OutboundPort:
-    """Find the service port: the first of the same sort, bytes for bytes and requests for requests."""
-    if port.protocol is Protocol.HTTP_PROXY or not port.host:
-        return port
-    service = next((s for s in services if s.host == port.host), None)
-    if service is None:
-        at.note("ME-4", f"no ServiceEntry has the host `{port.host}`", "hosts")
-        return port
-    fitting = next((p for p in service.ports if p.protocol.is_http == port.protocol.is_http), None)
-    if fitting is None:
-        at.note("ME-4", f"`{port.host}` has no port that speaks {port.protocol}", "port")
-        return port
-    if service.external and not port.protocol.is_http:
-        at.note("ME-6", "bytes do not leave the mesh through a sidecar", "port", _BYTES_HELP)
-    return replace(port, service_port=fitting.number)
-
-
-_BYTES_HELP = "an application speaks TLS to the gateway's server with `mode: PASSTHROUGH`, or CONNECT to HTTP_PROXY"
-
-
-def _with_gateways(workload: MeshWorkload, written: Written) -> MeshWorkload:
-    servers = [
-        replace(server, routes=_routes(gateway, server, written))
-        for gateway in sorted(written.gateways, key=lambda g: (g.namespace, g.name))
-        if gateway.labels.items() <= workload.labels.items() and gateway.namespace == workload.namespace
-        for server in gateway.servers
-    ]
-    return replace(workload, servers=tuple(servers))
-
-
-def _routes(gateway: Gateway, server: GatewayServer, written: Written) -> tuple[RouteHost, ...]:
-    own = f"{gateway.namespace}/{gateway.name}"
-    bound = (service.routes for service in written.virtual_services if own in service.gateways)
-    return tuple(_with_ports(routes, written) for routes in bound)
-
-
-def _with_ports(routes: RouteHost, written: Written) -> RouteHost:
-    """A destination without a port means the only port of its service."""
-
-    def port(host: str, number: int) -> int:
-        service = next((s for s, _ in written.services if s.host == host), None)
-        return number or (service.ports[0].number if service and service.ports else 0)
-
-    rules = tuple(
-        RouteRule(
-            rule.match,
-            rule.path,
-            tuple((host, port(host, number), weight) for host, number, weight in rule.destinations),
-        )
-        for rule in routes.rules
-    )
-    return RouteHost(routes.hosts, rules)
-
-
-def _note_twice(names: "Iterable[tuple[str, Part]]", what: str) -> None:
-    first: dict[str, Part] = {}
-    for name, part in names:
-        other = first.setdefault(name, part)
-        if other is not part and name:
-            part.note("ME-5", f"{what} `{name}` is given twice, first at {other.location}")
-
-
-def _check_ports(mesh: Mesh, parts: dict[int, Part]) -> None:
-    """
-    Proxies bind all addresses, so that one set of files serves processes and containers.
-
-    Hence every port is unique in the mesh (XA-190), applications' ports included.
-    """
-    owner: dict[int, str] = {}
-    for workload in mesh.workloads:
-        part = parts[id(workload)]
-        for number in (*workload.listening, *sorted({port.app.process.port for port in workload.inbound})):
-            other = owner.setdefault(number, workload.name)
-            if other != workload.name and number:
-                part.note("ME-5", f"the port {number} of {workload.name} is also one of {other}", "", _UNIQUE)
-        if len(set(workload.listening)) != len(workload.listening):
-            part.note("ME-5", f"two listeners of {workload.name} have the same port", "", _UNIQUE)
-
-
-_UNIQUE = "ports are unique in the whole mesh, so that it can run on one machine"
-
-
-def _check_logins(written: Written) -> None:
-    """Two gateways may share a session, if everything about their logins is the same."""
-    first: dict[str, tuple[Login, Part]] = {}
-    for gateway in written.gateways:
-        for login in {server.login for server in gateway.servers if server.login}:
-            other, at = first.setdefault(login.credential, (login, gateway.part))
-            if other != login and login.credential:
-                message = f"another login has the credential `{login.credential}`, at {at.location}"
-                gateway.part.note("ME-5", message, "", "write the same login there, or choose another `credentialName`")
-
-
-def _check_targets(mesh: Mesh, written: Written) -> None:
-    hosts = {service.host: service for service in mesh.services}
-    for service, part in written.services:
-        if not service.external and not mesh.workloads_of(service):
-            part.note("ME-4", "no workload has the labels of `workloadSelector`", "spec")
-    for virtual in written.virtual_services:
-        for rule in virtual.routes.rules:
-            for host, number, _ in rule.destinations:
-                if host and host not in hosts:
-                    virtual.part.note("ME-4", f"no ServiceEntry has the host `{host}`", "spec")
-                elif host and number and hosts[host].port(number) is None:
-                    virtual.part.note("ME-4", f"`{host}` has no port {number}", "spec")
-        known = {f"{gateway.namespace}/{gateway.name}" for gateway in written.gateways}
-        for name in virtual.gateways:
-            if name not in known:
-                virtual.part.note("ME-4", f"no Gateway is called `{name}`", "spec")
-    for host, _, part in written.rules:
-        if host not in hosts or not hosts[host].external:
-            part.note("ME-4", f"`{host}` is not the host of a MESH_EXTERNAL ServiceEntry", "spec", _RULE_HELP)
-    if mesh.egress_gateway is None:
-        for sidecar in written.sidecars:
-            for port, at in sidecar.outbound:
-                if port.protocol is Protocol.HTTP_PROXY or (port.host in hosts and hosts[port.host].external):
-                    at.note(
-                        "ME-4",
-                        "external hosts are reached through an egress gateway, and there is none",
-                        "port",
-                        _EGRESS_HELP,
-                    )
-
-
-_RULE_HELP = "inside the mesh TLS is not configured: it follows from PeerAuthentication"
-_EGRESS_HELP = "add a Gateway with `tls: {mode: ISTIO_MUTUAL}` and a WorkloadEntry with the labels of its selector"

@@ -77,6 +77,7 @@ def listener(files: dict[str, bytes], proxy: str, port: int) -> Any:
 
 def cluster(files: dict[str, bytes], proxy: str, name: str) -> Any:
     found = parsed(files, f"envoy/{proxy}.yaml")["static_resources"]["clusters"]
+    found += parsed(files, f"cds/{proxy}.yaml")["resources"] if f"cds/{proxy}.yaml" in files else []
     return next(one for one in found if one["name"] == name)
 
 
@@ -189,7 +190,7 @@ def test_a_change_of_mode_touches_listeners_and_endpoints_only() -> None:
     changed = {name.partition("/")[0] for name in before if before[name] != after[name]}
     assert changed == {"lds", "eds", "eds-compose"}
     assert set(render_changing(bookinfo(), permissive, OF_BOOKINFO)) == {
-        n for n in before if n.startswith(("lds/", "eds"))
+        n for n in before if n.startswith(("cds/", "eds", "lds/", "rds/"))
     }
 
 
@@ -288,10 +289,13 @@ def test_every_route_table_of_a_checked_listener_has_a_route_for_everything() ->
     """A request without a route is answered without a check (XA-62)."""
     files = rendered_bookinfo()
     for proxy in bookinfo().workloads:
-        for found in parsed(files, f"lds/{proxy.name}.yaml")["resources"]:
-            for table in every(found, "route_config"):
-                anything = [host for host in table["virtual_hosts"] if host["domains"] == ["*"]]
-                assert anything[-1]["routes"][-1]["match"] == {"prefix": "/"}
+        inline = [*every(parsed(files, f"lds/{proxy.name}.yaml"), "route_config")]
+        followed = [parsed(files, name)["resources"][0] for name in files if name.startswith(f"rds/{proxy.name}.")]
+        speaks_http = any(port.protocol.is_http for port in (*proxy.inbound, *proxy.outbound)) or proxy.is_gateway
+        assert bool(inline or followed) == speaks_http
+        for table in [*inline, *followed]:
+            anything = [host for host in table["virtual_hosts"] if host["domains"] == ["*"]]
+            assert anything[-1]["routes"][-1]["match"] == {"prefix": "/"}
 
 
 def test_gateways_trust_addresses_as_the_mesh_says() -> None:
@@ -385,7 +389,7 @@ def run(tmp_path: Path, *more: str, mesh: bytes | None = None) -> tuple[int, str
 def test_the_command_writes_checks_and_clears_away(tmp_path: Path) -> None:
     assert run(tmp_path, "--check")[0] == 3
     assert run(tmp_path)[0] == 0
-    assert run(tmp_path, "--check") == (0, "28 files current\n")
+    assert run(tmp_path, "--check") == (0, "35 files current\n")
     assert run(tmp_path)[1].startswith("0 of 28 files written, 0 removed")
     changed = tmp_path / "out" / "lds" / "server-v1.yaml"
     changed.write_bytes(changed.read_bytes() + b"\n")
