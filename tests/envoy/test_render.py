@@ -398,7 +398,7 @@ def test_the_command_writes_checks_and_clears_away(tmp_path: Path) -> None:
     own.write_bytes(b"resources: []\n")
     code, output = run(tmp_path, "--check")
     assert (code, output.splitlines()[:2]) == (3, ["lds/gone.yaml: left over", "lds/server-v1.yaml: differs"])
-    assert run(tmp_path)[1].startswith("1 of 28 files written, 1 removed")
+    assert run(tmp_path)[1].startswith("1 of 35 files written, 1 removed")
     assert not stale.exists()
     assert own.exists()
 
