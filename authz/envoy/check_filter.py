@@ -5,6 +5,8 @@ The settings are those of sections 7 and 8 of the facts about Envoy; every one t
 says which.
 """
 
+from functools import cache
+
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
@@ -48,6 +50,8 @@ MOST_CHECK_BYTES = 4 << 20
 """The service's own default of ``max_message_bytes``."""
 LABELS_KEY = "labels"
 """Key of the node metadata that is sent as ``destination.labels`` (XA-39)."""
+Times = tuple[float, float]
+"""Seconds for one check with its retries, and for one try."""
 
 
 def http_check_filter(options: RenderOptions, body_bytes: int = 0) -> HttpFilter:
@@ -56,6 +60,13 @@ def http_check_filter(options: RenderOptions, body_bytes: int = 0) -> HttpFilter
 
     ``body_bytes``: how much of the body the check waits for and carries; 0 for none (XA-50, XA-51).
     """
+    times = options.check_timeout_seconds, options.check_try_seconds
+    return _http_check_filter(times, body_bytes, include_peer_certificate=options.include_peer_certificate)
+
+
+@cache
+def _http_check_filter(times: Times, body_bytes: int, *, include_peer_certificate: bool) -> HttpFilter:
+    """It is the same for all listeners of a mesh, and made once."""
     body = None
     if body_bytes:
         # Partial, because it is the service that refuses what a provider finds too long (AP-83).
@@ -64,7 +75,7 @@ def http_check_filter(options: RenderOptions, body_bytes: int = 0) -> HttpFilter
         name=HTTP_FILTER,
         typed_config=pack(
             HttpExtAuthz(
-                grpc_service=_check_service(options),
+                grpc_service=_check_service(times),
                 transport_api_version=ApiVersion.V3,
                 with_request_body=body,
                 failure_mode_allow=False,
@@ -72,7 +83,7 @@ def http_check_filter(options: RenderOptions, body_bytes: int = 0) -> HttpFilter
                 validate_mutations=True,  # no response splitting (XA-88)
                 encode_raw_headers=True,  # every occurrence and every byte stays visible (XA-44)
                 include_tls_session=True,  # connection.sni (CS-7)
-                include_peer_certificate=options.include_peer_certificate,
+                include_peer_certificate=include_peer_certificate,
                 charge_cluster_response_stats=False,  # a denial is not a fault of the application (XA-112)
                 emit_filter_state_stats=True,
                 bootstrap_metadata_labels_key=LABELS_KEY,
@@ -88,7 +99,7 @@ def network_check_filter(options: RenderOptions, stat_prefix: str) -> Filter:
         typed_config=pack(
             NetworkExtAuthz(
                 stat_prefix=stat_prefix,
-                grpc_service=_check_service(options),
+                grpc_service=_check_service((options.check_timeout_seconds, options.check_try_seconds)),
                 transport_api_version=ApiVersion.V3,
                 failure_mode_allow=False,
                 include_tls_session=True,
@@ -100,10 +111,11 @@ def network_check_filter(options: RenderOptions, stat_prefix: str) -> Filter:
     )
 
 
-def _check_service(options: RenderOptions) -> GrpcService:
+def _check_service(times: Times) -> GrpcService:
+    timeout_seconds, try_seconds = times
     return GrpcService(
         envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ_CLUSTER),
-        timeout=seconds(options.check_timeout_seconds),
+        timeout=seconds(timeout_seconds),
         retry_policy=RetryPolicy(
             num_retries=2,
             # A check changes nothing, so what a worker left unanswered as it died (reset) or went away (cancelled, as
@@ -111,7 +123,7 @@ def _check_service(options: RenderOptions) -> GrpcService:
             retry_on="unavailable,cancelled,connect-failure,refused-stream,reset",
             retry_back_off=BackoffStrategy(
                 base_interval=seconds(0.005),
-                max_interval=seconds(options.check_try_seconds),  # is the limit for one try as well (XA-103)
+                max_interval=seconds(try_seconds),  # is the limit for one try as well (XA-103)
             ),
             retry_host_predicate=[
                 RetryPolicyRetryHostPredicate(

@@ -6,6 +6,7 @@ neither, because policies are enforced where a request arrives (EV-9).
 """
 
 from enum import StrEnum
+from functools import lru_cache
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.core.v3 import (
@@ -39,7 +40,7 @@ from authz.envoy.check_filter import HTTP_FILTER, NETWORK_FILTER, http_check_fil
 from authz.envoy.messages import followed_file, json_log, pack, seconds
 from authz.envoy.native import slots
 from authz.envoy.native.listener_parts import NATIVE_TCP
-from authz.envoy.options import OTLP_CLUSTER, Listeners, RenderOptions, filters_file, log_file, routes_file
+from authz.envoy.options import OTLP_CLUSTER, RenderOptions, filters_file, log_file, routes_file
 from authz.mesh.nouns import MeshWorkload
 
 EARLY_DATA_BYTES = 65536
@@ -56,7 +57,7 @@ class Role(StrEnum):
 
 def http_filter(
     role: Role,
-    routes: RouteConfiguration,
+    routes: RouteConfiguration | str,
     workload: MeshWorkload,
     mesh: MeshConfig,
     options: RenderOptions,
@@ -64,25 +65,23 @@ def http_filter(
     first_filters: tuple[HttpFilter, ...] = (),
     extra_filters: tuple[HttpFilter, ...] = (),
     upgrades: tuple[str, ...] = ("websocket",),
-    follow_routes: bool = False,
 ) -> Filter:
     """
     The HTTP connection manager of a listener.
 
-    ``first_filters`` stand before the check, ``extra_filters`` between it and the router. With ``follow_routes`` the
-    routes are a file of their own, unless listeners are static.
+    ``routes`` are a table, or the name of one that is a file of its own.
+    ``first_filters`` stand before the check, ``extra_filters`` between it and the router.
     A gateway names nobody in XFCC, not even workloads on their way out: who they are is of no use outside.
     """
     gateway = role is Role.GATEWAY
     checked = role is not Role.OUTBOUND
     identified = role is Role.INBOUND
-    followed = follow_routes and options.listeners is Listeners.DYNAMIC
     deciding = _deciding(workload, mesh, options) if checked else []
     mode = mesh.path_normalization if checked else PathNormalization.NONE
     manager = HttpConnectionManager(
-        stat_prefix=routes.name,
-        route_config=None if followed else routes,
-        rds=_followed_routes(workload, routes.name) if followed else None,
+        stat_prefix=routes if isinstance(routes, str) else routes.name,
+        route_config=None if isinstance(routes, str) else routes,
+        rds=_followed_routes(workload, routes) if isinstance(routes, str) else None,
         http_filters=[*first_filters, *deciding, *extra_filters, _router()],
         use_remote_address=gateway,  # CS-9, XA-201
         xff_num_trusted_hops=mesh.num_trusted_proxies if gateway else 0,
@@ -103,7 +102,7 @@ def http_filter(
         http2_protocol_options=_http2(gateway),
         request_headers_timeout=seconds(10) if gateway else None,
         upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type=name) for name in upgrades],
-        access_log=[_http_log(workload)] if checked else [],
+        access_log=[_http_log(workload.name)] if checked else [],
         tracing=_tracing(workload, options),
     )
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
@@ -217,11 +216,12 @@ def _tracing(workload: MeshWorkload, options: RenderOptions) -> HttpConnectionMa
     )
 
 
-def _http_log(workload: MeshWorkload) -> AccessLog:
-    """The path without its query, which may hold a token (XA-183)."""
+@lru_cache(maxsize=8)
+def _http_log(proxy: str) -> AccessLog:
+    """The path without its query, which may hold a token (XA-183). It is the same for all listeners of a proxy."""
     fields = {
         "time": "%START_TIME%",
-        "proxy": workload.name,
+        "proxy": proxy,
         "request_id": "%REQ(X-REQUEST-ID)%",
         "trace_id": "%TRACE_ID%",
         "peer": "%DOWNSTREAM_PEER_URI_SAN%",
@@ -238,7 +238,7 @@ def _http_log(workload: MeshWorkload) -> AccessLog:
         "upstream": "%UPSTREAM_HOST%",
         "check_us": f"%FILTER_STATE({HTTP_FILTER}:FIELD:latency_us)%",
     }
-    return json_log(log_file(workload.name), fields | _decision_fields(HTTP_FILTER))
+    return json_log(log_file(proxy), fields | _decision_fields(HTTP_FILTER))
 
 
 def _tcp_log(workload: MeshWorkload) -> AccessLog:

@@ -19,7 +19,7 @@ from authz.envoy.browser_login import login_filters
 from authz.envoy.clusters import dns_cache
 from authz.envoy.connection import Role, http_filter, tcp_filters
 from authz.envoy.messages import pack, seconds, socket_address
-from authz.envoy.options import RenderOptions
+from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.passthrough import HELLO_SECONDS, checked_chains, finding_listener, tls_inspector
 from authz.envoy.route_tables import outbound_name, outbound_table, server_name, server_table
 from authz.envoy.tls import mesh_server, web_server
@@ -83,8 +83,9 @@ def _outbound(mesh: Mesh, workload: MeshWorkload, port: OutboundPort, options: R
         upgrades = ("websocket", "CONNECT")
         filters = [http_filter(Role.OUTBOUND, table, workload, mesh.config, options, upgrades=upgrades)]
     elif port.protocol.is_http:
-        table = outbound_table(mesh, workload, port)
-        filters = [http_filter(Role.OUTBOUND, table, workload, mesh.config, options, follow_routes=True)]
+        followed = options.listeners is Listeners.DYNAMIC
+        routed = name if followed else outbound_table(mesh, workload, port)
+        filters = [http_filter(Role.OUTBOUND, routed, workload, mesh.config, options)]
     else:
         service = mesh.service(port.host)
         service_port = service.port(port.service_port)
@@ -114,11 +115,10 @@ def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: 
     else:
         http = http_filter(
             Role.GATEWAY,
-            server_table(mesh, workload, server),
+            name if options.listeners is Listeners.DYNAMIC else server_table(mesh, workload, server),
             workload,
             mesh.config,
             options,
-            follow_routes=True,
             first_filters=login_filters(server.login, server.hosts, options) if server.login else (),
         )
         web = web_server(server) if server.tls is not TlsMode.DISABLE else None

@@ -27,12 +27,13 @@ from envoy_data_plane.envoy.extensions.access_loggers.file.v3 import FileAccessL
 from envoy_data_plane.google.protobuf import Any as PackedAny
 from envoy_data_plane.google.protobuf import Struct
 
+from authz.envoy.plain import Packed, plain
 from authz.mesh.nouns import Address as MeshAddress
 
 
 def pack(message: betterproto2.Message) -> PackedAny:
     """Put a message into an ``Any``; written out, it carries ``@type``."""
-    return PackedAny.pack(message)
+    return Packed.of(message)
 
 
 def seconds(number: float) -> datetime.timedelta:
@@ -108,8 +109,8 @@ def json_log(path: str, fields: dict[str, str]) -> AccessLog:
 
 def as_json(message: betterproto2.Message) -> dict[str, object]:
     """A message as plain data, field names as in Envoy's documentation."""
-    # The library's own snake case would write `consecutive_5_xx`.
-    return message.to_dict(casing=str)  # type: ignore[arg-type]  # the signature says Casing, any callable serves
+    found: dict[str, object] = plain(message)
+    return found
 
 
 def as_resource(message: betterproto2.Message) -> dict[str, object]:

@@ -5,13 +5,10 @@ Pure: nothing is read or written here. ``options`` documents the layout of the s
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
-
-import yaml
 
 from authz.core.asked import asked_of
 from authz.core.attributes import Json
@@ -29,7 +26,8 @@ from authz.envoy.native.filters_version import filters_version
 from authz.envoy.native.limits import report
 from authz.envoy.native.listener_parts import complete
 from authz.envoy.native.slots import fill_slots, slot_names
-from authz.envoy.options import HEADER, Listeners, RenderOptions, filters_file, log_file, routes_file
+from authz.envoy.options import Listeners, RenderOptions, filters_file, log_file, routes_file
+from authz.envoy.rendered_text import file_text, resources_text
 from authz.envoy.route_tables import route_tables
 from authz.envoy.tls import secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
@@ -96,13 +94,13 @@ def render_all(
     """
     files: dict[str, bytes] = {}
     for workload in mesh.workloads:
-        found = listeners(mesh, workload, mode_of, options)
+        found = [] if options.listeners is Listeners.DYNAMIC else listeners(mesh, workload, mode_of, options)
         made: dict[str, Any] = as_json(bootstrap(mesh, workload, found, options))
         for listener in made["static_resources"].get("listeners", ()):
             _completed(listener, workload, options, native)
-        files[f"envoy/{workload.name}.yaml"] = _text(made, options)
+        files[f"envoy/{workload.name}.yaml"] = file_text(made, mesh, options)
         for name, secret in (secret_files(workload, options) | login_secret_files(workload)).items():
-            files[f"sds/{name}"] = _resources([as_resource(secret)], options)
+            files[f"sds/{name}"] = resources_text([as_resource(secret)], mesh, options)
     for login in mesh.logins:
         files[kept_file(login)] = kept_document(login, options.logins[login.issuer])
     files |= render_changing(mesh, mode_of, options, native)
@@ -127,8 +125,8 @@ def render_changing(
     is_dynamic = options.listeners is Listeners.DYNAMIC
     if is_dynamic:
         for workload in mesh.workloads:
-            files[f"cds/{workload.name}.yaml"] = _resources(
-                [as_resource(cluster) for cluster in clusters(mesh, workload, options)], options
+            files[f"cds/{workload.name}.yaml"] = resources_text(
+                [as_resource(cluster) for cluster in clusters(mesh, workload, options)], mesh, options
             )
     for compose in (False, True):
         files |= render_endpoints(mesh, mode_of, options, compose=compose)
@@ -143,7 +141,7 @@ def render_changing(
 def render_routes(mesh: Mesh, workload: MeshWorkload, options: RenderOptions = DEFAULTS) -> dict[str, bytes]:
     """Render the route tables of one proxy that are files of their own."""
     return {
-        routes_file(workload.name, table.name): _resources([as_resource(table)], options)
+        routes_file(workload.name, table.name): resources_text([as_resource(table)], mesh, options)
         for table in route_tables(mesh, workload)
     }
 
@@ -205,7 +203,7 @@ def render_listeners(
         _completed(as_resource(listener), workload, options, native)
         for listener in listeners(mesh, workload, mode_of, options)
     ]
-    return {f"lds/{workload.name}.yaml": _resources(found, options)}
+    return {f"lds/{workload.name}.yaml": resources_text(found, mesh, options)}
 
 
 def render_endpoints(
@@ -214,7 +212,9 @@ def render_endpoints(
     """Render the addresses, of one machine or of containers."""
     directory = "eds-compose" if compose else "eds"
     files = endpoint_files(mesh, mode_of, options, compose=compose)
-    return {f"{directory}/{name}": _resources([as_resource(content)], options) for name, content in files.items()}
+    return {
+        f"{directory}/{name}": resources_text([as_resource(content)], mesh, options) for name, content in files.items()
+    }
 
 
 def _completed(
@@ -234,35 +234,3 @@ def _completed(
             cluster_of=provider_cluster,
         )
     return content
-
-
-def _resources(resources: list[dict[str, object]], options: RenderOptions) -> bytes:
-    return _text({"resources": resources}, options)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes a lone ``y`` or ``n``, too: Envoy's reader takes them for booleans, and a label would be lost."""
-
-
-_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), list("yYnN"))
-
-
-def _text(content: dict[str, object], options: RenderOptions) -> bytes:
-    if options.poll_seconds:
-        _poll(content, f"{options.poll_seconds:g}s")
-    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
-    return HEADER + text.encode()
-
-
-def _poll(content: object, interval: str) -> None:
-    """Ask for polling wherever a file is followed: on plain data, as envoy-data-plane lacks this field of 1.40."""
-    if isinstance(content, list):
-        for item in content:
-            _poll(item, interval)
-    elif isinstance(content, dict):
-        for key, value in content.items():
-            if key == "path_config_source":
-                value.pop("watched_directory", None)  # "cannot both be set"
-                value["poll_interval"] = interval
-            else:
-                _poll(value, interval)

@@ -291,7 +291,8 @@ def test_every_route_table_of_a_checked_listener_has_a_route_for_everything() ->
     for proxy in bookinfo().workloads:
         inline = [*every(parsed(files, f"lds/{proxy.name}.yaml"), "route_config")]
         followed = [parsed(files, name)["resources"][0] for name in files if name.startswith(f"rds/{proxy.name}.")]
-        speaks_http = any(port.protocol.is_http for port in (*proxy.inbound, *proxy.outbound)) or proxy.is_gateway
+        protocols = [*(port.protocol for port in proxy.inbound), *(port.protocol for port in proxy.outbound)]
+        speaks_http = proxy.is_gateway or any(protocol.is_http for protocol in protocols)
         assert bool(inline or followed) == speaks_http
         for table in [*inline, *followed]:
             anything = [host for host in table["virtual_hosts"] if host["domains"] == ["*"]]

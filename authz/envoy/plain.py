@@ -1,0 +1,158 @@
+"""
+Envoy's typed messages as plain data in the JSON form of Protocol Buffers, many times faster than their library.
+
+The library writes each message to bytes where it is packed into an ``Any``, reads it again to show it, and looks up the
+types of all fields each time. Here a packed message is kept as it is, and what there is to know of a type is found
+once. That both agree on everything that is rendered is a test.
+"""
+
+import math
+from base64 import b64encode
+from collections.abc import Callable
+from functools import cache
+from typing import Any, get_type_hints
+
+import betterproto2
+from envoy_data_plane.google import protobuf
+from envoy_data_plane.google.protobuf import Any as PackedAny
+from envoy_data_plane.google.protobuf import ListValue, Struct, Value
+from envoy_data_plane.message_pool import default_message_pool
+
+Encode = Callable[[Any], Any]
+_Field = tuple[str, str, Encode, bool]
+"""Attribute, name as in Envoy's documentation, how its values are written, and whether even an empty one is."""
+
+
+def _described(kind: Any) -> betterproto2.ProtoClassMetadata:  # Any: the library's own type of this is wrong
+    found: betterproto2.ProtoClassMetadata = kind._betterproto  # there is no other description
+    return found
+
+
+class Packed(PackedAny):
+    """An ``Any`` that keeps its message."""
+
+    __slots__ = ("message",)
+    message: betterproto2.Message
+    _betterproto_meta = _described(PackedAny)
+
+    @classmethod
+    def of(cls, message: betterproto2.Message) -> "Packed":
+        """Put a message of a registered type into an ``Any``."""
+        made = cls(type_url=default_message_pool.type_to_url[type(message)])
+        made.message = message
+        return made
+
+    @property
+    def value(self) -> bytes:
+        """The message as bytes."""
+        return bytes(self.message)
+
+    @value.setter
+    def value(self, _written: bytes) -> None:
+        """The library's constructor sets every field, this one to nothing."""
+
+    def unpack(self, message_pool: betterproto2.MessagePool | None = None) -> betterproto2.Message:
+        """The very message that was packed."""
+        return self.message
+
+
+def plain(message: betterproto2.Message) -> Any:
+    """The JSON form of a message, field names as in Envoy's documentation; of what wraps a value, the value."""
+    special = _SPECIAL.get(type(message))
+    if special is not None:
+        return special(message)
+    made = {}
+    for attribute, name, encode, is_optional in _fields(type(message)):
+        value = getattr(message, attribute)
+        if value is not None and (is_optional or value):  # asking whether a message is empty is slow
+            made[name] = encode(value)
+    return made
+
+
+@cache
+def _fields(kind: type[betterproto2.Message]) -> tuple[_Field, ...]:
+    types = get_type_hints(kind)
+    about = _described(kind).meta_by_field_name
+    return tuple(
+        (name, name.rstrip("_"), _encoder(meta, types[name]), bool(meta.optional)) for name, meta in about.items()
+    )
+
+
+def _encoder(meta: betterproto2.FieldMetadata, hint: Any) -> Encode:
+    """How the values of a field are written; empty lists and maps are left out by whoever calls it."""
+    if meta.map_meta is not None:
+        key, value = (
+            _single(one.proto_type, one.unwrap, kind) for one, kind in zip(meta.map_meta, hint.__args__, strict=True)
+        )
+        return lambda items: {key(k): value(v) for k, v in items.items()}
+    if meta.repeated:
+        item = _single(meta.proto_type, meta.unwrap, hint.__args__[0])
+        return lambda items: [item(one) for one in items]
+    return _single(meta.proto_type, meta.unwrap, hint.__args__[0] if meta.optional else hint)
+
+
+def _single(proto_type: str, unwrap: Callable[[], type] | None, kind: Any) -> Encode:
+    if proto_type == betterproto2.TYPE_MESSAGE:
+        return _unwrapped(unwrap()) if unwrap is not None else plain
+    if proto_type == betterproto2.TYPE_ENUM:
+        names = {one: one.proto_name or one.name for one in kind}
+        return lambda value: names[value] if value in names else int(value)
+    if proto_type == betterproto2.TYPE_BYTES:
+        return lambda value: b64encode(value).decode()
+    if proto_type in betterproto2.INT_64_TYPES:
+        return str
+    return _number if proto_type in (betterproto2.TYPE_FLOAT, betterproto2.TYPE_DOUBLE) else _same
+
+
+def _unwrapped(wrapper: type[Any]) -> Encode:
+    """Of a number or text with presence the library shows the value alone, of others their own form."""
+    if wrapper in (protobuf.BoolValue, protobuf.StringValue, protobuf.UInt32Value, protobuf.Int32Value):
+        return _same
+    return lambda value: wrapper.from_wrapped(value).to_dict(casing=str)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _any(packed: PackedAny) -> dict[str, Any]:
+    content = packed.message if isinstance(packed, Packed) else packed.unpack()
+    made: dict[str, Any] = {"@type": packed.type_url}
+    if content is not None:
+        found = plain(content)
+        made |= {"value": found} if type(content) in _SPECIAL else found
+    return made
+
+
+def _struct(struct: Struct) -> dict[str, Any]:
+    return {key: _value(value) for key, value in struct.fields.items()}
+
+
+def _value(value: Value) -> Any:
+    if value.struct_value is not None:
+        return _struct(value.struct_value)
+    if value.list_value is not None:
+        return _list(value.list_value)
+    return value.to_dict()
+
+
+def _list(values: ListValue) -> list[Any]:
+    return [_value(one) for one in values.values]
+
+
+def _own(message: Any) -> Any:
+    return message.to_dict(casing=str)
+
+
+_SPECIAL: dict[type, Encode] = {
+    kind: _own
+    for kind in vars(protobuf).values()
+    if isinstance(kind, type)
+    and issubclass(kind, betterproto2.Message)
+    and kind.to_dict is not betterproto2.Message.to_dict
+} | {PackedAny: _any, Packed: _any, Struct: _struct, Value: _value, ListValue: _list}
+"""Messages whose JSON form is not a mapping of their fields."""
