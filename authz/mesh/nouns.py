@@ -253,27 +253,26 @@ class Mesh:
     config: MeshConfig
     workloads: tuple[MeshWorkload, ...] = ()
     services: tuple[MeshService, ...] = ()
+    _index: "_Index" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", _Index(self.workloads, self.services))
 
     def workload(self, name: str) -> MeshWorkload:
         """Find a workload by its name. Raises KeyError."""
-        for workload in self.workloads:
-            if workload.name == name:
-                return workload
-        raise KeyError(name)
+        return self._index.by_name[name]
 
     def service(self, host: str) -> MeshService:
         """Find a service by its host. Raises KeyError."""
-        for service in self.services:
-            if service.host == host:
-                return service
-        raise KeyError(host)
+        return self._index.by_host[host]
 
     def workloads_of(self, service: MeshService) -> tuple[MeshWorkload, ...]:
         """The workloads behind a service: same namespace, every label of the selector."""
         if service.external:
             return ()
         wanted = service.selector.items()
-        return tuple(w for w in self.workloads if w.namespace == service.namespace and wanted <= w.labels.items())
+        first = next(iter(wanted), None)
+        return tuple(w for w in self._index.labelled(service.namespace, first) if wanted <= w.labels.items())
 
     @property
     def sidecars(self) -> tuple[MeshWorkload, ...]:
@@ -295,3 +294,19 @@ class Mesh:
     def egress_gateway(self) -> MeshWorkload | None:
         """The first egress gateway by name; external traffic leaves through it."""
         return next((w for w in self.workloads if w.is_egress_gateway), None)
+
+
+class _Index:
+    """Where to find what, so that a mesh of a thousand services is not searched a thousand times."""
+
+    def __init__(self, workloads: tuple[MeshWorkload, ...], services: tuple[MeshService, ...]) -> None:
+        self.by_name = {workload.name: workload for workload in reversed(workloads)}
+        self.by_host = {service.host: service for service in reversed(services)}
+        self._by_label: dict[tuple[str, tuple[str, str] | None], list[MeshWorkload]] = {}
+        for workload in workloads:
+            for label in (None, *workload.labels.items()):
+                self._by_label.setdefault((workload.namespace, label), []).append(workload)
+
+    def labelled(self, namespace: str, label: tuple[str, str] | None) -> list[MeshWorkload]:
+        """The workloads of a namespace, those with a label if one is given."""
+        return self._by_label.get((namespace, label), [])
