@@ -81,9 +81,7 @@ class Described:
             self._by_account.setdefault((workload.namespace, workload.service_account), []).append(workload)
             self._by_namespace.setdefault(workload.namespace, []).append(workload)
         self._known: dict[tuple[Destination, str], Destination | str] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_account)
+        self.is_empty = not self._by_account
 
     def settle(self, destination: Destination, caller: str = "") -> Destination | str:
         """

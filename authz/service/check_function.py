@@ -172,9 +172,10 @@ class CheckFunction:
         destination = request.attributes.destination
         said = destination.workload
         problem = identity_problem(destination.principal, said.namespace, said.service_account, caller)
-        if problem or not request.described:
+        described = request.in_force.described
+        if problem or described.is_empty:
             return problem
-        settled = request.described.settle(destination, caller)
+        settled = described.settle(destination, caller)
         if isinstance(settled, str):
             return settled
         if settled is not destination:
@@ -202,7 +203,8 @@ class CheckFunction:
         vouched = request.vouched
         if vouched is not None and decision.is_allowed and (problem := vouched.undoable(decision.obligations)):
             decision = _refusal(Stage.INTERNAL, problem, 403, decision.policy_version)
-        if not decision.is_allowed and attributes.http is not None and attributes.http.is_partial and vouched is None:
+        http = attributes.http
+        if http is not None and http.is_partial and vouched is None and not decision.is_allowed:
             decision = replace(decision, reason=f"{decision.reason}; {HIDDEN_CAUSE}")
         response = write_response(decision, request.decision_id)
         offer = Offer(

@@ -75,13 +75,13 @@ class Pending:
         "_asked",
         "_check",
         "_hits",
-        "_in_force",
         "_started",
         "_told",
         "answers",
         "attributes",
         "authenticated",
         "decision_id",
+        "in_force",
         "message",
         "now",
         "question",
@@ -95,7 +95,8 @@ class Pending:
         self, check: Proceeds, in_force: InForce, message: bytes, decision_id: str, now: float, started: float
     ) -> None:
         self._check = check
-        self._in_force = in_force
+        self.in_force = in_force
+        """What is in force for this request."""
         self._hits = in_force.tokens.hits
         self._started = started
         self.message = message
@@ -151,9 +152,9 @@ class Pending:
             result = authenticate(
                 attributes,
                 jwt_rules,
-                self._in_force.key_sets,
+                self.in_force.key_sets,
                 self.now,
-                cache=self._in_force.tokens,
+                cache=self.in_force.tokens,
                 max_token_bytes=check.max_token_bytes,
                 on_unknown_key=check.on_unknown_key,
                 known_answer=self._answer_of,
@@ -178,21 +179,11 @@ class Pending:
     @property
     def policy_version(self) -> str:
         """The version of the policies that decide this request."""
-        return self._in_force.snapshot.version
-
-    @property
-    def described(self) -> Described:
-        """The workloads of the description that was in force when the request came."""
-        return self._in_force.described
-
-    @property
-    def in_force(self) -> InForce:
-        """What is in force for this request."""
-        return self._in_force
+        return self.in_force.snapshot.version
 
     def cache_hit(self, attributes: AttributeContext) -> bool | None:
         """Whether a token was known already; None without a token."""
         token = attributes.authentication.token
         if token is None:
             return None
-        return not self._told if token.is_introspected else self._in_force.tokens.hits > self._hits
+        return not self._told if token.is_introspected else self.in_force.tokens.hits > self._hits

@@ -38,18 +38,6 @@ def check_token(token: ParsedToken, rule: JwtRule, state: KeySetState | None, no
     Returns:
         None when the token is good.
     """
-    refused = _check_claims(token, rule, now)
-    if refused is not None or token.is_introspected:
-        return refused
-    if state is None or state.key_set is None:
-        cause = state.error if state is not None and state.error else "not fetched yet"
-        source = f"issuer {rule.issuer}" if rule.issuer else rule.keys_from
-        reason = f"{VERIFICATION_FAILS_BODY}: key set of {source} was never fetched: {cause}"
-        return Refusal(401, VERIFICATION_FAILS_BODY, reason, is_unknown_key=True)
-    return _check_signature(token, state.key_set, state.error)
-
-
-def _check_claims(token: ParsedToken, rule: JwtRule, now: float) -> Refusal | None:
     if rule.issuer and token.issuer != rule.issuer:
         reason = f"token {token.digest} has the issuer {clip(token.issuer)}, rule {rule.name} expects {rule.issuer}"
         return Refusal(401, UNKNOWN_ISSUER_BODY, reason, is_unknown_issuer=True)
@@ -60,7 +48,14 @@ def _check_claims(token: ParsedToken, rule: JwtRule, now: float) -> Refusal | No
         return EXPIRED
     if rule.audiences and not _shares_audience(token.audiences, rule.audiences):
         return AUDIENCE
-    return None
+    if token.is_introspected:
+        return None
+    if state is None or state.key_set is None:
+        cause = state.error if state is not None and state.error else "not fetched yet"
+        source = f"issuer {rule.issuer}" if rule.issuer else rule.keys_from
+        reason = f"{VERIFICATION_FAILS_BODY}: key set of {source} was never fetched: {cause}"
+        return Refusal(401, VERIFICATION_FAILS_BODY, reason, is_unknown_key=True)
+    return _check_signature(token, state.key_set, state.error)
 
 
 def _shares_audience(audiences: tuple[str, ...] | None, allowed: tuple[str, ...]) -> bool:
