@@ -305,5 +305,5 @@ def _natural_texts(pattern: tuple[object, ...]) -> list[str]:
     pieces = [piece for piece in pattern if isinstance(piece, str)]
     if len(pieces) == len(pattern) or len(pattern) > 3:
         return ["".join(pieces)]
-    plain = "".join(pieces)
-    return [plain, "".join(piece if isinstance(piece, str) else "x" for piece in pattern)]
+    plain, filled = "".join(pieces), "".join(piece if isinstance(piece, str) else "x" for piece in pattern)
+    return [plain, filled] if plain else [filled]  # nobody would try the empty text for "any"
