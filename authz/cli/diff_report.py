@@ -56,6 +56,8 @@ class DiffReport:
     """Why there may be workloads that were not asked about."""
     path: str
     """The new policies, for commands."""
+    unobeyed: Sequence[str] = ()
+    """Policies that differ and that no workload obeys."""
 
     def of(self, state: str) -> list[Compared]:
         """The workloads of one state."""
@@ -167,6 +169,7 @@ def as_json(report: DiffReport) -> dict[str, Json]:
             direction.value: report.directions[direction] for direction in Direction if direction is not Direction.RULE
         },
         "left_out": list(report.left_out),
+        "unobeyed": list(report.unobeyed),
         "workloads": [
             {
                 "name": one.asked.name,
@@ -195,6 +198,9 @@ def _markdown(report: DiffReport) -> Iterator[str]:
     yield f"### {summary(report)}"
     yield ""
     yield f"`{report.old}` → `{report.new}`"
+    for text in report.unobeyed:
+        yield ""
+        yield f"Warning: {text}"
     for one in report.compared:
         for change in one.changes:
             yield ""
