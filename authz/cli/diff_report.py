@@ -106,10 +106,24 @@ def describe(witness: Witness) -> str:
         what = f"{request.method} {request.host}{request.path or ''} to port {request.destination_port}"
     parts = [f"{what}, from {who}"]
     if witness.claims is not None:
-        parts.append(f"token {json.dumps(dict(witness.claims), ensure_ascii=False)}")
+        parts.append(f"token {json.dumps(dict(witness.claims), ensure_ascii=False)}{_signed(witness)}")
     parts += [f"{name}: {value}" for name, value in request.headers]
     parts += [f"{name} {value}" for name, value in witness.answers.items() if value != "allow"]
     return ", ".join(parts)
+
+
+def _signed(witness: Witness) -> str:
+    """Whose key signed a token that one side accepts and the other refuses, which its claims do not say."""
+    token = witness.token
+    if not token.key or 200 not in (token.old, token.new) or token.old == token.new:
+        return ""
+    if not token.key.lstrip().startswith("{"):
+        return f" signed by a key from {token.key}"
+    try:
+        name = json.loads(token.key).get("kid")
+    except ValueError:
+        name = None
+    return f" signed by the key `{name}`" if isinstance(name, str) else " signed by a key that is written in one side"
 
 
 def answer(decision: Decision) -> str:
@@ -147,7 +161,7 @@ def _print(report: DiffReport) -> None:
                 out.say(f"    {line}")
         for reason in reasons(one):
             out.say(f"{one.asked.name}: not decided: {reason}", "bold yellow")
-    for text in report.left_out:
+    for text in (*report.left_out, *report.unobeyed):
         out.remark(f"warning: {text}")
     out.say(summary(report), "bold")
 

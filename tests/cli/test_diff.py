@@ -165,6 +165,55 @@ def test_refused_policies_end_with_their_problems(run: Run, policies: Path, tmp_
     assert "unknown field `method`" in result.stderr
 
 
+WAYPOINT = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: at-waypoint, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, group: "", name: cart}]
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+"""
+
+
+def test_a_change_that_only_a_waypoint_would_obey_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(WAYPOINT)
+    (tmp_path / "new.yaml").write_text(WAYPOINT.replace("GET", "PUT"))
+    told = "AuthorizationPolicy shop/at-waypoint differs, and no workload obeys it: its targetRefs name Service `cart`"
+    result = run("diff", "old.yaml", "new.yaml")
+    assert (result.exit_code, result.stderr) == (0, f"warning: {told}\n")
+    assert compared(run, "old.yaml", "new.yaml")[1]["unobeyed"] == [told]
+    assert told in run("diff", "old.yaml", "new.yaml", "-o", "markdown").stdout
+    assert run("diff", "old.yaml", "old.yaml").stderr == ""
+
+
+TOKENS = """\
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: idp, namespace: shop}
+spec: {jwtRules: [{issuer: https://idp.test, KEYS}]}
+"""
+INLINE = """jwks: '{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"NAME}]}'"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("jwksUri: https://idp.test/b", "signed by a key from https://idp.test/b"),
+        (INLINE.replace("NAME", ', "kid": "one"'), "signed by the key `one`"),
+        (INLINE.replace("NAME", ""), "signed by a key that is written in one side"),
+    ],
+)
+def test_whose_key_signed_a_token_is_told_where_that_decides(run: Run, tmp_path: Path, keys: str, told: str) -> None:
+    (tmp_path / "old.yaml").write_text(TOKENS.replace("KEYS", "jwksUri: https://idp.test/a"))
+    (tmp_path / "new.yaml").write_text(TOKENS.replace("KEYS", keys))
+    _, answer = compared(run, "old.yaml", "new.yaml")
+    requests = {
+        change["direction"]: change["request"] for workload in answer["workloads"] for change in workload["changes"]
+    }
+    assert requests["newly allowed"].endswith(told)
+    assert requests["newly denied"].endswith("signed by a key from https://idp.test/a")
+
+
 # --- git -------------------------------------------------------------------------------------------------------------
 
 
