@@ -56,8 +56,8 @@ class DiffReport:
     """Why there may be workloads that were not asked about."""
     path: str
     """The new policies, for commands."""
-    unobeyed: Sequence[str] = ()
-    """Policies that differ and that no workload obeys."""
+    warnings: Sequence[str] = ()
+    """What may have been meant otherwise: policies that no workload obeys, tokens that nobody verifies."""
 
     def of(self, state: str) -> list[Compared]:
         """The workloads of one state."""
@@ -161,7 +161,7 @@ def _print(report: DiffReport) -> None:
                 out.say(f"    {line}")
         for reason in reasons(one):
             out.say(f"{one.asked.name}: not decided: {reason}", "bold yellow")
-    for text in (*report.left_out, *report.unobeyed):
+    for text in (*report.left_out, *report.warnings):
         out.remark(f"warning: {text}")
     out.say(summary(report), "bold")
 
@@ -183,7 +183,7 @@ def as_json(report: DiffReport) -> dict[str, Json]:
             direction.value: report.directions[direction] for direction in Direction if direction is not Direction.RULE
         },
         "left_out": list(report.left_out),
-        "unobeyed": list(report.unobeyed),
+        "warnings": list(report.warnings),
         "workloads": [
             {
                 "name": one.asked.name,
@@ -212,7 +212,7 @@ def _markdown(report: DiffReport) -> Iterator[str]:
     yield f"### {summary(report)}"
     yield ""
     yield f"`{report.old}` → `{report.new}`"
-    for text in report.unobeyed:
+    for text in report.warnings:
         yield ""
         yield f"Warning: {text}"
     for one in report.compared:

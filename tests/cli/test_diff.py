@@ -181,9 +181,37 @@ def test_a_change_that_only_a_waypoint_would_obey_is_told(run: Run, tmp_path: Pa
     told = "AuthorizationPolicy shop/at-waypoint differs, and no workload obeys it: its targetRefs name Service `cart`"
     result = run("diff", "old.yaml", "new.yaml")
     assert (result.exit_code, result.stderr) == (0, f"warning: {told}\n")
-    assert compared(run, "old.yaml", "new.yaml")[1]["unobeyed"] == [told]
+    assert compared(run, "old.yaml", "new.yaml")[1]["warnings"] == [told]
     assert told in run("diff", "old.yaml", "new.yaml", "-o", "markdown").stdout
     assert run("diff", "old.yaml", "old.yaml").stderr == ""
+
+
+ADMINS = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: admins, namespace: shop}
+spec:
+  selector: {matchLabels: {app: APP}}
+  rules: [{when: [{key: "request.auth.claims[roles]", values: [admin]}]}]
+"""
+
+
+def test_rules_on_tokens_that_nothing_verifies_are_told(run: Run, tmp_path: Path) -> None:
+    cart, web = ADMINS.replace("APP", "cart"), ADMINS.replace("APP", "web").replace("admins", "others")
+    (tmp_path / "old.yaml").write_text(f"{cart}---\n{web}")
+    (tmp_path / "new.yaml").write_text(f"{cart}---\n{web}".replace("[admin]", "[admin, owner]"))
+    result = run("diff", "old.yaml", "new.yaml")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("no answer changes (2 workloads proved equal, 1 unchanged)\n")
+    assert result.stderr == (
+        "warning: rules ask for tokens at shop (app=cart) and 1 more, and no RequestAuthentication applies there, so "
+        "no request has claims: if one is in another file, name that file too\n"
+    )
+    for name in ("old.yaml", "new.yaml"):
+        with (tmp_path / name).open("a") as file:
+            file.write("---\n" + TOKENS.replace("KEYS", "jwksUri: https://idp.test/a"))
+    result = run("diff", "old.yaml", "new.yaml")
+    assert (result.exit_code, result.stderr) == (3, "")
 
 
 TOKENS = """\
