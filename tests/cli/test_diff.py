@@ -165,6 +165,28 @@ def test_refused_policies_end_with_their_problems(run: Run, policies: Path, tmp_
     assert "unknown field `method`" in result.stderr
 
 
+def test_the_same_requests_are_shown_every_time(policies: Path, tmp_path: Path) -> None:
+    """Sets of texts have another order in each process, which must not reach a comment on a change."""
+    many = ", ".join(f'"/{name}"' for name in ("amber", "beige", "coral", "denim", "ebony"))
+    text = POLICIES.replace('["/cart*"]', f'["/cart*", {many}]').replace(
+        "methods: [", "ports: ['9', '81', '70'], methods: ["
+    )
+    (tmp_path / "new.yaml").write_text(text)
+    said = {
+        subprocess.run(
+            [sys.executable, "-m", "authz", "diff", "policies", "new.yaml"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(seed)},
+            check=False,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(said) == 1
+    assert "newly allowed" in said.pop()
+
+
 WAYPOINT = """\
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
