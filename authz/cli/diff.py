@@ -8,6 +8,8 @@ import click
 from authz.analysis.sets.asked_workloads import AskedWorkload, applying, are_same, targets_of
 from authz.analysis.sets.difference import Difference, difference
 from authz.analysis.sets.model import PolicyPair
+from authz.analysis.sets.unobeyed import changed_and_unobeyed
+from authz.analysis.sets.unverified import tokens_nobody_verifies
 from authz.cli import diff_report, policy_files
 from authz.cli import terminal as out
 from authz.cli.revisions import is_revision, read_named
@@ -50,13 +52,15 @@ def command(old: str, new: str, mesh: str | None, seconds: float, output: str) -
     """
     with WithoutCollector(for_good=True):
         settings, problems = policy_files.read_mesh_file(mesh)
-        engines = tuple(_engine(name, settings if mesh else None) for name in (old, new))
+        engines = _engine(old, settings if mesh else None), _engine(new, settings if mesh else None)
         if any(problem.is_error for problem in problems):
             raise LoadError(problems)
         workloads, left_out = asked_workloads(engines, mesh)
         known: ComparedBefore = {}
         compared = [_compare(engines[0], engines[1], asked, seconds, known) for asked in workloads]
-        found = diff_report.DiffReport(old, new, mesh or "", compared, left_out, _path_of(new))
+        pairs = [(one.asked.name, one.pair) for one in compared if one.pair is not None]
+        warnings = [*changed_and_unobeyed(*engines, workloads), *tokens_nobody_verifies(pairs)]
+        found = diff_report.DiffReport(old, new, mesh or "", compared, left_out, _path_of(new), warnings)
         diff_report.write(found, output)
     raise SystemExit(diff_report.exit_code(found))
 

@@ -56,6 +56,8 @@ class DiffReport:
     """Why there may be workloads that were not asked about."""
     path: str
     """The new policies, for commands."""
+    warnings: Sequence[str] = ()
+    """What may have been meant otherwise: policies that no workload obeys, tokens that nobody verifies."""
 
     def of(self, state: str) -> list[Compared]:
         """The workloads of one state."""
@@ -104,10 +106,24 @@ def describe(witness: Witness) -> str:
         what = f"{request.method} {request.host}{request.path or ''} to port {request.destination_port}"
     parts = [f"{what}, from {who}"]
     if witness.claims is not None:
-        parts.append(f"token {json.dumps(dict(witness.claims), ensure_ascii=False)}")
+        parts.append(f"token {json.dumps(dict(witness.claims), ensure_ascii=False)}{_signed(witness)}")
     parts += [f"{name}: {value}" for name, value in request.headers]
     parts += [f"{name} {value}" for name, value in witness.answers.items() if value != "allow"]
     return ", ".join(parts)
+
+
+def _signed(witness: Witness) -> str:
+    """Whose key signed a token that one side accepts and the other refuses, which its claims do not say."""
+    token = witness.token
+    if not token.key or 200 not in (token.old, token.new) or token.old == token.new:
+        return ""
+    if not token.key.lstrip().startswith("{"):
+        return f" signed by a key from {token.key}"
+    try:
+        name = json.loads(token.key).get("kid")
+    except ValueError:
+        name = None
+    return f" signed by the key `{name}`" if isinstance(name, str) else " signed by a key that is written in one side"
 
 
 def answer(decision: Decision) -> str:
@@ -145,7 +161,7 @@ def _print(report: DiffReport) -> None:
                 out.say(f"    {line}")
         for reason in reasons(one):
             out.say(f"{one.asked.name}: not decided: {reason}", "bold yellow")
-    for text in report.left_out:
+    for text in (*report.left_out, *report.warnings):
         out.remark(f"warning: {text}")
     out.say(summary(report), "bold")
 
@@ -167,6 +183,7 @@ def as_json(report: DiffReport) -> dict[str, Json]:
             direction.value: report.directions[direction] for direction in Direction if direction is not Direction.RULE
         },
         "left_out": list(report.left_out),
+        "warnings": list(report.warnings),
         "workloads": [
             {
                 "name": one.asked.name,
@@ -195,6 +212,9 @@ def _markdown(report: DiffReport) -> Iterator[str]:
     yield f"### {summary(report)}"
     yield ""
     yield f"`{report.old}` → `{report.new}`"
+    for text in report.warnings:
+        yield ""
+        yield f"Warning: {text}"
     for one in report.compared:
         for change in one.changes:
             yield ""

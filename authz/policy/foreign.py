@@ -137,6 +137,8 @@ def hold_actions(documents: list[Document]) -> bool:
 # --- documents without a kind ----------------------------------------------------------------------------------------
 
 
+PATCH = "$patch"
+"""How a strategic merge patch says that it deletes or replaces."""
 NO_KIND = "the document has no `kind`"
 """Said once for a file, where `apiVersion` is missing too."""
 
@@ -150,10 +152,16 @@ class Input(NamedTuple):
 
 
 def tool_input(document: Document) -> Input | None:
-    """Say what a document is that is not a Kubernetes object, or is a kustomization; None if nothing is known of it."""
+    """Say what a document is that is not a whole Kubernetes object, or is a kustomization; None if nothing is known."""
     root = document.root
+    if isinstance(root, reading.Sequence):
+        steps = [item.entries.keys() for item in root.items if isinstance(item, reading.Mapping)]
+        is_patch = bool(steps) and len(steps) == len(root.items) and all({"op", "path"} <= keys for keys in steps)
+        return Input("a JSON patch, which changes another object", _KUSTOMIZE_HELP) if is_patch else None
     if not isinstance(root, reading.Mapping):
         return None
+    if PATCH in root.entries:
+        return Input(f"a patch (`{PATCH}`), which changes another object", _KUSTOMIZE_HELP)
     name = PurePath(document.file).name.lower()
     kind, version = text_of(root.entries.get("kind")), text_of(root.entries.get("apiVersion")) or ""
     is_kustomization = name in _KUSTOMIZATIONS or name == "kustomization"

@@ -188,7 +188,11 @@ def _read_document(document: Document, problems: list[Problem], checked: Checked
     root = document.root
     notes = Notes(document, problems, checked=checked)
     if not isinstance(root, reading.Mapping):
-        notes.error("RE-1", root, "a document is not an object", "expected `apiVersion`, `kind`, `metadata` and `spec`")
+        if (tools := foreign.tool_input(document)) is not None:
+            notes.error(foreign.CODE, root, tools.message, tools.help)
+        else:
+            advice = "expected `apiVersion`, `kind`, `metadata` and `spec`"
+            notes.error("RE-1", root, "a document is not an object", advice)
         return None
     kind, api_version = text_of(root.entries.get("kind")), text_of(root.entries.get("apiVersion"))
     found = _kind(root, kind, api_version, notes)
@@ -209,7 +213,9 @@ def _read_document(document: Document, problems: list[Problem], checked: Checked
 
 def _kind(root: reading.Mapping, kind: str | None, api_version: str | None, notes: Notes) -> _Reading | None:
     """Tell the kinds apart (RE-1, RE-12); None with a problem noted when it is none of ours."""
-    is_odd = not kind or api_version is None or "kustomize" in api_version or "sops" in root.entries
+    is_odd = (
+        not kind or api_version is None or "kustomize" in api_version or {"sops", foreign.PATCH} & root.entries.keys()
+    )
     tools = foreign.tool_input(notes.document) if is_odd else None
     if tools is not None:
         notes.add(Severity.ERROR if tools.is_error else Severity.WARNING, foreign.CODE, root, tools.message, tools.help)

@@ -165,6 +165,105 @@ def test_refused_policies_end_with_their_problems(run: Run, policies: Path, tmp_
     assert "unknown field `method`" in result.stderr
 
 
+def test_the_same_requests_are_shown_every_time(policies: Path, tmp_path: Path) -> None:
+    """Sets of texts have another order in each process, which must not reach a comment on a change."""
+    many = ", ".join(f'"/{name}"' for name in ("amber", "beige", "coral", "denim", "ebony"))
+    text = POLICIES.replace('["/cart*"]', f'["/cart*", {many}]').replace(
+        "methods: [", "ports: ['9', '81', '70'], methods: ["
+    )
+    (tmp_path / "new.yaml").write_text(text)
+    said = {
+        subprocess.run(
+            [sys.executable, "-m", "authz", "diff", "policies", "new.yaml"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(seed)},
+            check=False,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(said) == 1
+    assert "newly allowed" in said.pop()
+
+
+WAYPOINT = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: at-waypoint, namespace: shop}
+spec:
+  targetRefs: [{kind: Service, group: "", name: cart}]
+  rules: [{to: [{operation: {methods: [GET]}}]}]
+"""
+
+
+def test_a_change_that_only_a_waypoint_would_obey_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(WAYPOINT)
+    (tmp_path / "new.yaml").write_text(WAYPOINT.replace("GET", "PUT"))
+    told = "AuthorizationPolicy shop/at-waypoint differs, and no workload obeys it: its targetRefs name Service `cart`"
+    result = run("diff", "old.yaml", "new.yaml")
+    assert (result.exit_code, result.stderr) == (0, f"warning: {told}\n")
+    assert compared(run, "old.yaml", "new.yaml")[1]["warnings"] == [told]
+    assert told in run("diff", "old.yaml", "new.yaml", "-o", "markdown").stdout
+    assert run("diff", "old.yaml", "old.yaml").stderr == ""
+
+
+ADMINS = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: admins, namespace: shop}
+spec:
+  selector: {matchLabels: {app: APP}}
+  rules: [{when: [{key: "request.auth.claims[roles]", values: [admin]}]}]
+"""
+
+
+def test_rules_on_tokens_that_nothing_verifies_are_told(run: Run, tmp_path: Path) -> None:
+    cart, web = ADMINS.replace("APP", "cart"), ADMINS.replace("APP", "web").replace("admins", "others")
+    (tmp_path / "old.yaml").write_text(f"{cart}---\n{web}")
+    (tmp_path / "new.yaml").write_text(f"{cart}---\n{web}".replace("[admin]", "[admin, owner]"))
+    result = run("diff", "old.yaml", "new.yaml")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("no answer changes (2 workloads proved equal, 1 unchanged)\n")
+    assert result.stderr == (
+        "warning: rules ask for tokens at shop (app=cart) and 1 more, and no RequestAuthentication applies there, so "
+        "no request has claims: if one is in another file, name that file too\n"
+    )
+    for name in ("old.yaml", "new.yaml"):
+        with (tmp_path / name).open("a") as file:
+            file.write("---\n" + TOKENS.replace("KEYS", "jwksUri: https://idp.test/a"))
+    result = run("diff", "old.yaml", "new.yaml")
+    assert (result.exit_code, result.stderr) == (3, "")
+
+
+TOKENS = """\
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: idp, namespace: shop}
+spec: {jwtRules: [{issuer: https://idp.test, KEYS}]}
+"""
+INLINE = """jwks: '{"keys": [{"kty": "RSA", "n": "AQ", "e": "AQAB"NAME}]}'"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("jwksUri: https://idp.test/b", "signed by a key from https://idp.test/b"),
+        (INLINE.replace("NAME", ', "kid": "one"'), "signed by the key `one`"),
+        (INLINE.replace("NAME", ""), "signed by a key that is written in one side"),
+    ],
+)
+def test_whose_key_signed_a_token_is_told_where_that_decides(run: Run, tmp_path: Path, keys: str, told: str) -> None:
+    (tmp_path / "old.yaml").write_text(TOKENS.replace("KEYS", "jwksUri: https://idp.test/a"))
+    (tmp_path / "new.yaml").write_text(TOKENS.replace("KEYS", keys))
+    _, answer = compared(run, "old.yaml", "new.yaml")
+    requests = {
+        change["direction"]: change["request"] for workload in answer["workloads"] for change in workload["changes"]
+    }
+    assert requests["newly allowed"].endswith(told)
+    assert requests["newly denied"].endswith("signed by a key from https://idp.test/a")
+
+
 # --- git -------------------------------------------------------------------------------------------------------------
 
 

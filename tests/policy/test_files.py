@@ -205,6 +205,9 @@ ONE_LINE = {
     "a component": (
         "c.yaml", "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\npatches: []\n", "a kustomization"
     ),
+    "a JSON patch": ("p.yaml", "- {op: replace, path: /spec/action, value: DENY}\n", "a JSON patch"),
+    "a patch that deletes": ("p.yaml", "$patch: delete\n" + POLICY.format("x"), "a patch (`$patch`)"),
+    "a list of other things": ("p.yaml", "- {op: replace}\n", "a document is not an object"),
     "Git LFS": ("p.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12\n", "a Git LFS pointer"),
     "git-annex": ("p.yaml", "/annex/objects/SHA256E-s1--a.yaml\n", "a git-annex pointer"),
     "a merge conflict": ("p.yaml", f"<<<<<<< HEAD\n{DENY}\n=======\n>>>>>>> b\n", "a merge conflict"),

@@ -73,7 +73,8 @@ def _selected(resources: Resources) -> Iterator[tuple[str, SelectedPairs]]:
         labels: Mapping[str, str] = item.target.match_labels
         yield item.metadata.namespace, frozenset(labels.items())
         for ref in item.target.target_refs:
-            yield item.metadata.namespace, frozenset({(GATEWAY_NAME_LABEL, ref.name)})
+            if ref.kind == "Gateway":  # what names a Service or a ServiceEntry, a waypoint obeys and no gateway (RE-19)
+                yield item.metadata.namespace, frozenset({(GATEWAY_NAME_LABEL, ref.name)})
     for peer in resources.peer_authentications:
         yield peer.metadata.namespace, frozenset(peer.match_labels.items())
 

@@ -9,6 +9,7 @@ from authz.analysis.sets.request_variables import CLAIM, HEADER, PATH, REMOTE_IP
 from authz.analysis.sets.situations import Situation, situations
 from authz.analysis.sets.token_cases import TokenCase, asked_elsewhere, split_alike, token_cases, undecided_about
 from authz.core.engine import WorkloadPolicies
+from authz.core.matchers import Strings
 from authz.core.rules import CompiledRule, Predicate
 
 
@@ -51,13 +52,14 @@ class Model:
             self.old, self.new = pruned_pair(pair.old, pair.new)
         self.space = Space(self.expired)
         own_ports = {port for policies in (pair.old, pair.new) for port in policies.port_modes}
+        predicates = [*_predicates(self.old), *_predicates(self.new), *self.extra]
         self.variables = Variables(
             self.space,
-            [*_predicates(self.old), *_predicates(self.new), *self.extra],
+            predicates,
             normalization=pair.new.mesh.path_normalization,
             ports=pair.ports or own_ports,
             only_ports=bool(pair.ports),
-            callers=(*pair.callers, *_strangers(pair)),
+            callers=(*pair.callers, *_strangers(pair), *_named(pair, predicates)),
             audiences=[a for p in (pair.old, pair.new) for rule in p.jwt_rules for a in rule.audiences],
         )
         for policies in (self.old, self.new):
@@ -81,6 +83,22 @@ def _strangers(pair: PolicyPair) -> Iterator[str]:
     yield f"spiffe://{mesh.trust_domain}/ns/{namespace}/sa/other"
     yield f"spiffe://{mesh.trust_domain}/ns/elsewhere/sa/other"
     yield "spiffe://elsewhere.example/ns/elsewhere/sa/other"
+
+
+def _named(pair: PolicyPair, predicates: Iterable[Predicate]) -> Iterator[str]:
+    """Callers of this mesh that policies mean by a namespace or a service account."""
+    domain = pair.new.mesh.trust_domain
+    for predicate in predicates:
+        key = predicate.attribute.key
+        for matcher in (predicate.any_of, predicate.none_of):
+            if not isinstance(matcher, Strings):
+                continue
+            if key == "source.namespace":
+                yield from (f"spiffe://{domain}/ns/{value.replace('*', 'x')}/sa/other" for value in matcher.written)
+            elif key == "source.serviceAccount" and matcher.terms is not None:
+                for full in sorted(matcher.terms.exact):
+                    namespace, _, account = full.partition("/")
+                    yield f"spiffe://{domain}/ns/{namespace}/sa/{account}"
 
 
 def _predicates(policies: WorkloadPolicies) -> Iterator[Predicate]:

@@ -28,7 +28,7 @@ def patterns_of(key: str, matcher: Matcher) -> Iterator[tuple[Pattern, bool]]:
     if not isinstance(matcher, Strings):
         return
     fold = matcher.fold
-    yield from (((text,) if text else (), fold) for text in matcher.exact)
+    yield from (((text,) if text else (), fold) for text in sorted(matcher.exact))  # the same request every time
     yield from (((text, ANY), fold) for text in matcher.prefixes)
     yield from (((ANY, text), fold) for text in matcher.suffixes)
     if matcher.non_empty:
@@ -65,7 +65,7 @@ def _namespaces(matcher: Strings) -> Iterator[Pattern]:
 
 def _accounts(matcher: Strings) -> Iterator[Pattern]:
     """Of identities that ``possible`` knows, only those of Istio's form can match."""
-    for full in matcher.terms.exact if matcher.terms is not None else ():
+    for full in sorted(matcher.terms.exact) if matcher.terms is not None else ():
         namespace, _, account = full.partition("/")
         yield _SPIFFE, SOME_LINE, f"/ns/{namespace}/sa/{account}"
 

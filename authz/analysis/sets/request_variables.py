@@ -9,6 +9,7 @@ engine's own matcher. A fact that depends on another in a way that is not modell
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from authz.analysis.sets import possible
 from authz.analysis.sets.boxes import Box, Literal, Space
@@ -294,8 +295,10 @@ def _networks(asked: Iterable[tuple[str, Matcher]]) -> list[Network]:
 def _ports(asked: Iterable[tuple[str, Matcher]], own: list[int], *, only: bool) -> list[str]:
     found = dict.fromkeys(str(port) for port in own)
     if not only:
-        found |= dict.fromkeys(text for _, matcher in asked if isinstance(matcher, Strings) for text in matcher.exact)
-        other = next(str(port) for port in (8080, 9080, *range(10000, 65536)) if str(port) not in found)
+        found |= dict.fromkeys(
+            text for _, matcher in asked if isinstance(matcher, Strings) for text in sorted(matcher.exact)
+        )
+        other = next(str(port) for port in chain((8080, 9080), range(10000, 65536)) if str(port) not in found)
         found = {other: None, **found}
     return list(found)
 
@@ -305,5 +308,5 @@ def _natural_texts(pattern: tuple[object, ...]) -> list[str]:
     pieces = [piece for piece in pattern if isinstance(piece, str)]
     if len(pieces) == len(pattern) or len(pattern) > 3:
         return ["".join(pieces)]
-    plain = "".join(pieces)
-    return [plain, "".join(piece if isinstance(piece, str) else "x" for piece in pattern)]
+    plain, filled = "".join(pieces), "".join(piece if isinstance(piece, str) else "x" for piece in pattern)
+    return [plain, filled] if plain else [filled]  # nobody would try the empty text for "any"

@@ -196,7 +196,7 @@ def distinct(
         TooMany: the patterns tell too many texts apart.
     """
     chosen: dict[frozenset[int], str] = {}
-    for text in natural:
+    for text in dict.fromkeys(natural):
         if is_possible(text, possible):
             chosen.setdefault(automaton.signature(text), text)
     begin = (automaton.begin(), possible.begin())

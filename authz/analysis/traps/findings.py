@@ -16,6 +16,7 @@ from authz.core.attributes import Workload
 from authz.core.catalog import OPERATION_FIELDS, Voucher
 from authz.core.engine import Engine
 from authz.core.errors import Problem, sort_problems
+from authz.core.matchers import path_strings
 from authz.core.resources import (
     Action,
     AuthorizationPolicy,
@@ -75,17 +76,28 @@ def _weak_normalization(whole: PolicySet) -> Iterator[Problem]:
         return
     for policy, index, rule in rules_of(whole, Action.DENY, Action.CUSTOM):
         for use in uses_of(rule):
-            if use.attribute is OPERATION_FIELDS["paths"] and any(value != "*" for value in use.values):
-                example = next(value for value in use.values if value != "*")
+            if use.attribute is OPERATION_FIELDS["paths"] and (example := _evaded_by_slashes(use.values)):
                 yield finding(
                     "AN-2",
                     policy,
-                    f"`/{example.removeprefix('*').lstrip('/')}` written with two slashes escapes this {policy.action} "
+                    f"`{example}` written with two slashes escapes this {policy.action} "
                     f"rule, because the mesh's path normalisation is {mode}",
                     "set `pathNormalization: {normalization: MERGE_SLASHES}` or stronger",
                     location=rule.location,
                     path=f"spec.rules[{index}].{use.path}",
                 )
+
+
+def _evaded_by_slashes(values: tuple[str, ...]) -> str:
+    """The first path that the values match, and not with some slash of it doubled; empty: there is none."""
+    matcher = path_strings(values)
+    for value in values:
+        written = f"/{value.removeprefix('*').lstrip('/')}"
+        path = written.replace("{**}", "x").replace("{*}", "x").replace("*", "x")
+        doubled = [f"{path[:at]}/{path[at:]}" for at, letter in enumerate(path) if letter == "/"]
+        if not all(matcher.matches((one,)) for one in doubled):
+            return written
+    return ""
 
 
 def _hosts_without_port(whole: PolicySet) -> Iterator[Problem]:

@@ -3,7 +3,8 @@
 import pytest
 
 from authz.analysis.sets import asked_workloads
-from authz.analysis.sets.asked_workloads import ELSEWHERE, are_same, targets_of
+from authz.analysis.sets.asked_workloads import ELSEWHERE, AskedWorkload, are_same, targets_of
+from authz.analysis.sets.unobeyed import changed_and_unobeyed
 from authz.core.attributes import Workload
 from authz.core.resources import Resources
 from tests.analysis.sets.compiled import WORKLOAD, allow, engine, paths, peer, tokens
@@ -31,6 +32,51 @@ def test_every_combination_of_selectors_stands_for_its_workloads() -> None:
         "shop (app=web,version=v1)",
     ]
     assert left_out == []
+
+
+def targeting(kind: str, name: str = "x") -> str:
+    group = {"Gateway": "gateway.networking.k8s.io", "ServiceEntry": "networking.istio.io"}.get(kind, "''")
+    refs = f"{{kind: {kind}, group: {group}, name: {name}}}"
+    return allow(paths("/a"), name="t").replace("spec: {", f"spec: {{targetRefs: [{refs}], ")
+
+
+@pytest.mark.parametrize(("kind", "is_asked"), [("Gateway", True), ("Service", False), ("ServiceEntry", False)])
+def test_only_a_target_that_is_a_gateway_makes_one(kind: str, is_asked: bool) -> None:
+    found, _ = targets_of([engine(targeting(kind, "edge"))])
+    labels = {label for asked in found for label in asked.workload.labels}
+    assert labels == ({("gateway.networking.k8s.io/gateway-name", "edge")} if is_asked else set())
+
+
+SERVICE, ENTRY = "targetRefs name Service `x`", "targetRefs name ServiceEntry `x`"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ([targeting("Service")], [targeting("Service").replace("/a", "/b")], SERVICE),
+        ([], [targeting("ServiceEntry")], ENTRY),
+        ([targeting("Service")], [], SERVICE),
+        ([targeting("Service")], [targeting("ServiceEntry")], ENTRY),
+        ([targeting("Service")], [targeting("Service", "z")], "targetRefs name Service `z`"),
+        ([targeting("Service")], [allow("{}", name="other"), targeting("Service")], ""),
+        ([targeting("Gateway")], [targeting("Gateway").replace("/a", "/b")], ""),
+        ([targeting("Service")], [allow(paths("/a"), name="t")], ""),
+        ([targeting("Gateway")], [targeting("Service")], ""),
+        ([tokens("{issuer: a}")], [tokens("{issuer: b}")], ""),
+    ],
+)
+def test_a_policy_that_differs_and_that_nobody_obeys_is_told(old: list[str], new: list[str], told: str) -> None:
+    engines = engine(*old), engine(*new)
+    found = changed_and_unobeyed(*engines, targets_of(engines)[0])
+    assert [text.partition("its ")[2] for text in found] == ([told] if told else [])
+    assert all(text.startswith("AuthorizationPolicy shop/t differs") for text in found)
+
+
+def test_a_gateway_that_no_described_workload_is_obeys_nothing() -> None:
+    sides = engine(targeting("Gateway")), engine()
+    assert changed_and_unobeyed(*sides, [AskedWorkload("shop/cart", WORKLOAD)]) == [
+        "AuthorizationPolicy shop/t differs, and no workload obeys it: its targetRefs name Gateway `x`"
+    ]
 
 
 def test_policies_of_the_root_namespace_are_asked_about_elsewhere_too() -> None:

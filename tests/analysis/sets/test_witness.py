@@ -4,6 +4,8 @@ import json
 import shlex
 from dataclasses import replace
 
+import pytest
+
 from authz.analysis.sets.difference import difference
 from authz.analysis.sets.model import PolicyPair
 from authz.analysis.sets.witness import command_of
@@ -56,3 +58,21 @@ def test_the_answer_of_a_provider_is_said() -> None:
     custom = allow(paths("/a"), name="c", action="CUSTOM")
     words = options(pair((allow("{}"),), (allow("{}"), custom)))
     assert after(words, "--provider") in ("ext=deny", "ext=error")
+
+
+@pytest.mark.parametrize(
+    ("asked", "caller"),
+    [
+        ("namespaces: [edge]", "cluster.local/ns/edge/sa/other"),
+        ("namespaces: [edge], notPrincipals: [cluster.local/ns/edge/sa/gate]", "cluster.local/ns/edge/sa/other"),
+        ("namespaces: ['team-*']", "cluster.local/ns/team-x/sa/other"),
+        ("serviceAccounts: [edge/gate]", "cluster.local/ns/edge/sa/gate"),
+    ],
+)
+def test_a_caller_is_one_of_this_mesh_where_its_trust_domain_does_not_matter(asked: str, caller: str) -> None:
+    assert after(options(pair((allow(),), (allow(source(asked)),))), "--source-principal") == caller
+
+
+def test_a_header_that_must_only_be_there_has_a_value() -> None:
+    words = options(pair((allow(),), (allow(when("request.headers[x-team]", "*")),)))
+    assert after(words, "--header") == "x-team: x"

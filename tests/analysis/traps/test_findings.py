@@ -294,6 +294,27 @@ def test_deny_on_paths_needs_merged_slashes(mode: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("paths", "example"),
+    [
+        ('"/*"', ""),
+        ('"/"', "/"),
+        ('"*/metrics"', ""),
+        ('"*/a/b"', "/a/b"),
+        ('"/api/*"', "/api/*"),
+        ('"/api/*", "/*"', ""),
+        ('"/*", "/admin"', ""),
+        ('"/carts/{*}/items"', "/carts/{*}/items"),
+        ('"/{**}"', ""),
+    ],
+)
+def test_only_paths_that_a_doubled_slash_takes_out_are_told(paths: str, example: str) -> None:
+    found = findings(deny(f'{{to: [{{operation: {{paths: [{paths}], ports: ["80"]}}}}]}}'), MeshConfig())
+    assert [problem.message.partition(" written")[0] for problem in found if problem.code == "AN-2"] == (
+        [f"`{example}`"] if example else []
+    )
+
+
+@pytest.mark.parametrize(
     ("text", "count"),
     [
         (allow("{}", more=SELECT), 0),
