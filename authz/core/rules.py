@@ -4,7 +4,7 @@ Compiled rules as data: predicates, rules of them, and all rules of one action e
 They can be printed, compared and explained. Nothing here reads a clock, logs or waits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from authz.core.attributes import AttributeContext, Unknown
@@ -136,3 +136,9 @@ class RuleSet:
             if rule.fires(attributes):
                 return rule
         return None
+
+    def firing(self, attributes: AttributeContext) -> Iterator[CompiledRule]:
+        """Yield every rule that fires, the one to report first."""
+        for ordinal in self._index.candidates(attributes) if self._index is not None else range(len(self.rules)):
+            if self.rules[ordinal].fires(attributes):
+                yield self.rules[ordinal]

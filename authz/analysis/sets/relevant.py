@@ -88,14 +88,20 @@ def _with(
     return replace(policies, http=_pruned(policies.http, http), _tcp=_pruned(policies.tcp, tcp))
 
 
+def sharing(rules: Iterable[CompiledRule], about: Iterable[CompiledRule]) -> list[CompiledRule]:
+    """Those of ``rules`` that may share a request with one of ``about``."""
+    wanted = [rule.needs() for rule in about]
+    if any(not needs for needs in wanted):
+        return list(rules)
+    return [rule for rule in rules if _meets_some(rule.needs(), wanted)]
+
+
 def _pruned(sets: ActionSets, about: Sequence[CompiledRule] | None) -> ActionSets:
     if about is None:
         return sets
-    wanted = [rule.needs() for rule in about]
 
     def kept(rules: RuleSet) -> RuleSet:
-        left = [rule for rule in rules.rules if _meets_some(rule.needs(), wanted)]
-        return RuleSet(left, unknown_fires=False, indexed=False)
+        return RuleSet(sharing(rules.rules, about), unknown_fires=False, indexed=False)
 
     return replace(
         sets,

@@ -76,16 +76,21 @@ def are_alike(old: Sequence[JwtRule], new: Sequence[JwtRule]) -> bool:
     return [_meaning(rule) for rule in old] == [_meaning(rule) for rule in new]
 
 
-def undecided_about(rules: Sequence[JwtRule], variables: Variables) -> Iterator[str]:
-    """Why the tokens of these rules are not modelled beside what policies ask for."""
-    if not rules:
-        return
+def touched_headers(rules: Sequence[JwtRule]) -> set[str]:
+    """Headers that JWT rules read, remove or write, in lower case."""
     touched: set[str] = set()
     for rule in rules:
         touched |= {output.header.lower() for output in rule.output_claim_to_headers}
         touched.add(rule.output_payload_to_header.lower())
         touched |= {name if kind == "header" else kind for kind, name, _ in places_of(rule)}
-    for name in sorted(touched):
+    return touched
+
+
+def undecided_about(rules: Sequence[JwtRule], variables: Variables) -> Iterator[str]:
+    """Why the tokens of these rules are not modelled beside what policies ask for."""
+    if not rules:
+        return
+    for name in sorted(touched_headers(rules)):
         header = HEADER + name
         if header in variables.asked:
             yield f"policies ask for the header `{name}`, which JWT rules read, remove or write (RA-45, RA-49)"

@@ -106,7 +106,7 @@ def boxes_of(rule: CompiledRule, seen: SeenRequest, base: Box, variables: Variab
     """The requests of ``base`` for which a rule fires."""
     space = variables.space
     space.tick()
-    begin = _product(rule.conditions, seen, base, variables)
+    begin = product_of(rule.conditions, seen, base, variables)
     if begin is None:
         return
     boxes = [begin]
@@ -120,7 +120,8 @@ def boxes_of(rule: CompiledRule, seen: SeenRequest, base: Box, variables: Variab
     yield from boxes
 
 
-def _product(entry: Predicates, seen: SeenRequest, base: Box, variables: Variables) -> Box | None:
+def product_of(entry: Predicates, seen: SeenRequest, base: Box, variables: Variables) -> Box | None:
+    """The requests of ``base`` for which all of some predicates hold; None when there are none."""
     box: Box | None = base
     for predicate in entry:
         literals = variables.literals(predicate, seen)
@@ -136,7 +137,7 @@ def _alternatives(entries: tuple[Predicates, ...], seen: SeenRequest, variables:
     joined: dict[int, Constraint] = {}
     others: list[list[Literal]] = []
     for entry in entries:
-        box = _product(entry, seen, {}, variables)
+        box = product_of(entry, seen, {}, variables)
         if box is None:
             continue
         literals = list(space.literals(box))

@@ -1,0 +1,192 @@
+"""
+The rules of a whole set of policies that decide nothing, for any workload to which they apply.
+
+A rule that decides one request at one workload is needed, and is not asked about again. What is told can be removed all
+at once: a rule that is covered by another needless one is judged again without it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from authz.analysis.needless.open_to_all import open_to_all
+from authz.analysis.needless.rule_judge import RuleJudge
+from authz.analysis.needless.signs_of_life import living
+from authz.analysis.needless.staged_rules import ALLOW, StagedRule, rules_by_stage
+from authz.analysis.needless.verdict import RuleId, RuleVerdict, VerdictKind, id_of, summed_up
+from authz.analysis.sets.asked_workloads import AskedWorkload, applying
+from authz.analysis.sets.model import PolicyPair
+from authz.core.decision import RuleReference
+from authz.core.engine import Engine
+from authz.core.resources import GATEWAY_NAME_LABEL
+
+StartLimit = Callable[[], Callable[[], bool]]
+"""Starts the time of one question and answers what tells that it is over."""
+AT_ONCE = 24
+"""Rules that are judged in one model."""
+_GATEWAY_WORDS = ("gateway", "ingress", "egress")
+
+
+@dataclass(slots=True)
+class NeedlessRules:
+    """What is proved about the rules of a set of policies."""
+
+    verdicts: dict[RuleId, RuleVerdict] = field(default_factory=dict)
+    """Of every needless rule; all of them can be removed together."""
+    undecided: dict[RuleId, str] = field(default_factory=dict)
+    """Rules of which it is not known whether they decide anything, and why."""
+    judged: set[RuleId] = field(default_factory=set)
+    """Rules of which it is known: needless, or not."""
+    open: list[list[RuleReference]] = field(default_factory=list)
+    """ALLOW rules that together let every HTTP request through at some workload, each list once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A workload, and the verdict on a rule there."""
+
+    pair: PolicyPair
+    rule: StagedRule
+    verdict: RuleVerdict
+
+
+def needless_rules(
+    engine: Engine, workloads: Sequence[AskedWorkload], start: StartLimit, *, is_whole: bool = True
+) -> NeedlessRules:
+    """
+    Judge every rule of a set of policies.
+
+    Args:
+        workloads: those of a mesh description, or all that the policies tell apart.
+        start: gives each workload its time; what is not known by then is undecided.
+        is_whole: whether these are all workloads that there are; otherwise no rule is called needless.
+    """
+    run = _Run(engine, start, NeedlessRules())
+    for asked in workloads:
+        for gateway in _kinds(engine, asked):
+            run.look_at(asked, gateway=gateway)
+    run.sum_up(is_whole=is_whole)
+    return run.found
+
+
+def _kinds(engine: Engine, asked: AskedWorkload) -> tuple[bool, ...]:
+    """Whether it is asked about as a gateway: without a mesh description some workloads may be one or not."""
+    if asked.is_gateway:
+        return (True,)
+    if asked.callers:  # of a mesh description, which says so
+        return (False,)
+    workload = asked.workload
+    labels = dict(workload.labels)
+    if GATEWAY_NAME_LABEL in labels:
+        return (True,)
+    texts = (workload.namespace, *labels, *labels.values())
+    named = any(word in text for text in texts for word in _GATEWAY_WORDS)
+    return (False, True) if named or workload.namespace == engine.mesh.root_namespace else (False,)
+
+
+@dataclass(slots=True)
+class _Run:
+    engine: Engine
+    start: StartLimit
+    found: NeedlessRules
+    _alive: set[RuleId] = field(default_factory=set)
+    _asked: dict[RuleId, list[_Asked]] = field(default_factory=dict)
+    _seen: set[object] = field(default_factory=set)
+    _opened: set[object] = field(default_factory=set)
+
+    def look_at(self, asked: AskedWorkload, *, gateway: bool) -> None:
+        """Judge the rules of a workload that no other has shown to be needed."""
+        if self._is_known(asked):
+            return
+        policies = self.engine.for_workload(asked.workload)
+        key = (applying(policies), gateway, asked.ports)
+        if not policies.policies or key in self._seen:
+            return
+        self._seen.add(key)
+        expired = self.start()
+        pair = PolicyPair(policies, policies, gateway, asked.ports, asked.callers)
+        rules = rules_by_stage(policies)
+        pending = [rule for rule in rules if rule.id not in self._alive]
+        self._alive |= living(pair, pending, expired)
+        pending = [rule for rule in pending if rule.id not in self._alive]
+        for begin in range(0, len(pending), AT_ONCE):
+            for rule, verdict in _judged(pair, rules, pending[begin : begin + AT_ONCE], expired):
+                if verdict.kind is VerdictKind.DECIDES:
+                    self._alive.add(rule.id)
+                self._asked.setdefault(rule.id, []).append(_Asked(pair, rule, verdict))
+        self._look_for_open(pair, rules, expired)
+
+    def _is_known(self, asked: AskedWorkload) -> bool:
+        """Whether every rule of a workload is known to be needed, and its ALLOW policies were looked at."""
+        written = self.engine.written_for(asked.workload)
+        return tuple(map(id, written)) in self._opened and all(
+            (policy.metadata.namespace, policy.metadata.name, index) in self._alive
+            for policy in written
+            for index, _ in enumerate(policy.rules)
+        )
+
+    def _look_for_open(self, pair: PolicyPair, rules: list[StagedRule], expired: Callable[[], bool]) -> None:
+        self._opened.add(tuple(map(id, self.engine.written_for(pair.new.workload))))
+        allowing = (pair.is_gateway, frozenset(rule.id for rule in rules if rule.stage == ALLOW))
+        if allowing not in self._opened:
+            self._opened.add(allowing)
+            opened = open_to_all(pair, rules, expired)
+            if opened and opened not in self.found.open:
+                self.found.open.append(opened)
+
+    def sum_up(self, *, is_whole: bool) -> None:
+        """Call those rules needless that are so at every workload, one after the other."""
+        self.found.judged |= self._alive
+        needless: list[list[_Asked]] = []
+        for name, asked in self._asked.items():
+            if name in self._alive:
+                continue
+            unknown = next((one.verdict for one in asked if not one.verdict.is_needless), None)
+            if unknown is not None or not is_whole:
+                self.found.undecided[name] = unknown.reason if unknown else "not all workloads were looked at"
+            else:
+                needless.append(asked)
+        removed: set[RuleId] = set()
+        for asked in sorted(needless, key=_order):
+            verdicts = [one.verdict for one in asked]
+            if any(id_of(by) in removed for verdict in verdicts for by in verdict.by):
+                verdicts = [self._again(one, frozenset(removed)) for one in asked]
+            name = asked[0].rule.id
+            if all(verdict.is_needless for verdict in verdicts):
+                removed.add(name)
+                self.found.verdicts[name] = summed_up(verdicts)
+            unknown = next((one for one in verdicts if one.kind is VerdictKind.UNKNOWN), None)
+            if unknown is not None:
+                self.found.undecided[name] = unknown.reason
+            else:
+                self.found.judged.add(name)
+
+    def _again(self, asked: _Asked, removed: frozenset[RuleId]) -> RuleVerdict:
+        expired = self.start()
+        found = list(_judged(asked.pair, rules_by_stage(asked.pair.new), [asked.rule], expired, removed))
+        return found[0][1]
+
+
+def _judged(
+    pair: PolicyPair,
+    rules: list[StagedRule],
+    about: list[StagedRule],
+    expired: Callable[[], bool],
+    removed: frozenset[RuleId] = frozenset(),
+) -> Iterator[tuple[StagedRule, RuleVerdict]]:
+    """The verdict on each of some rules; where one model of all is not possible, each has its own."""
+    judge = RuleJudge(pair, rules, about, expired)
+    if judge.undecided and len(about) > 1:
+        for rule in about:
+            yield rule, RuleJudge(pair, rules, [rule], expired).verdict(rule, removed)
+        return
+    for rule in about:
+        yield rule, judge.verdict(rule, removed)
+
+
+def _order(asked: list[_Asked]) -> tuple[object, ...]:
+    """Those first that one other rule covers; of equal ones the one that asks for more, or comes later."""
+    most = max(len(one.verdict.by) for one in asked)
+    form = asked[0].rule.compiled[0]
+    asks = sum(map(len, (*form.sources, *form.operations, form.conditions)))
+    namespace, policy, index = asked[0].rule.id
+    return (most > 1, -asks, [-ord(letter) for letter in f"{namespace}/{policy}"], -index)
