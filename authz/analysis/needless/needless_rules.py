@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from authz.analysis.needless.open_to_all import open_to_all
-from authz.analysis.needless.rule_judge import RuleJudge
+from authz.analysis.needless.rule_judge import Neighbours, RuleJudge
 from authz.analysis.needless.signs_of_life import living
 from authz.analysis.needless.staged_rules import ALLOW, StagedRule, rules_by_stage
 from authz.analysis.needless.verdict import RuleId, RuleVerdict, VerdictKind, id_of, summed_up
@@ -23,6 +23,8 @@ StartLimit = Callable[[], Callable[[], bool]]
 """Starts the time of one question and answers what tells that it is over."""
 AT_ONCE = 24
 """Rules that are judged in one model."""
+FEW_RULES = 100
+"""Rules of a workload up to which that is less work than a model for each."""
 _GATEWAY_WORDS = ("gateway", "ingress", "egress")
 
 
@@ -108,8 +110,11 @@ class _Run:
         pending = [rule for rule in rules if rule.id not in self._alive]
         self._alive |= living(pair, pending, expired)
         pending = [rule for rule in pending if rule.id not in self._alive]
-        for begin in range(0, len(pending), AT_ONCE):
-            for rule, verdict in _judged(pair, rules, pending[begin : begin + AT_ONCE], expired):
+        neighbours = Neighbours(rules) if pending else None
+        at_once = AT_ONCE if len(rules) <= FEW_RULES else 1
+        for begin in range(0, len(pending) if neighbours else 0, at_once):
+            assert neighbours is not None  # there are pending ones
+            for rule, verdict in _judged(pair, neighbours, pending[begin : begin + at_once], self.start):
                 if verdict.kind is VerdictKind.DECIDES:
                     self._alive.add(rule.id)
                 self._asked.setdefault(rule.id, []).append(_Asked(pair, rule, verdict))
@@ -161,23 +166,23 @@ class _Run:
                 self.found.judged.add(name)
 
     def _again(self, asked: _Asked, removed: frozenset[RuleId]) -> RuleVerdict:
-        expired = self.start()
-        found = list(_judged(asked.pair, rules_by_stage(asked.pair.new), [asked.rule], expired, removed))
+        neighbours = Neighbours(rules_by_stage(asked.pair.new))
+        found = list(_judged(asked.pair, neighbours, [asked.rule], self.start, removed))
         return found[0][1]
 
 
 def _judged(
     pair: PolicyPair,
-    rules: list[StagedRule],
+    neighbours: Neighbours,
     about: list[StagedRule],
-    expired: Callable[[], bool],
+    start: StartLimit,
     removed: frozenset[RuleId] = frozenset(),
 ) -> Iterator[tuple[StagedRule, RuleVerdict]]:
     """The verdict on each of some rules; where one model of all is not possible, each has its own."""
-    judge = RuleJudge(pair, rules, about, expired)
+    judge = RuleJudge(pair, neighbours.of(about), about, start())
     if judge.undecided and len(about) > 1:
         for rule in about:
-            yield rule, RuleJudge(pair, rules, [rule], expired).verdict(rule, removed)
+            yield rule, RuleJudge(pair, neighbours.of([rule]), [rule], start()).verdict(rule, removed)
         return
     for rule in about:
         yield rule, judge.verdict(rule, removed)

@@ -7,19 +7,20 @@ certain, it is asked only whether others of their stage match all that they matc
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from authz.analysis.needless.contradiction import asks_for_identity, excluding
 from authz.analysis.needless.signs_of_life import Deciding, form_in, is_asked
-from authz.analysis.needless.staged_rules import ALLOW, DENY, REFUSING, StagedRule
+from authz.analysis.needless.staged_rules import ALLOW, DENY, REFUSING, StagedRule, narrowed
 from authz.analysis.needless.verdict import RuleId, RuleVerdict, VerdictKind
 from authz.analysis.sets.boxes import Box, OutOfTime
 from authz.analysis.sets.model import Model, PolicyPair
-from authz.analysis.sets.relevant import sharing
+from authz.analysis.sets.relevant import may_share
 from authz.analysis.sets.situations import Situation
 from authz.analysis.sets.views import TooLarge, boxes_of
 from authz.analysis.sets.witness import witness_of
 from authz.core.decision import RuleReference
+from authz.core.index import Needs
 from authz.core.rules import Predicate
 
 MAX_PIECES = 6
@@ -29,6 +30,28 @@ _LATE = "the time limit is reached"
 _NONE: frozenset[RuleId] = frozenset()
 
 
+class Neighbours:
+    """The rules of a workload, and which of them may share a request."""
+
+    def __init__(self, rules: Sequence[StagedRule]) -> None:
+        """``rules`` are all rules of the workload."""
+        self._forms = [
+            [(rule, form.needs()) for rule in rules if (form := (rule.tcp if is_tcp else rule.http)) is not None]
+            for is_tcp in (False, True)
+        ]
+        self._rules = rules
+
+    def of(self, about: Sequence[StagedRule]) -> list[StagedRule]:
+        """Some rules and all that may bear on whether they decide anything."""
+        stages = {ALLOW, DENY, REFUSING, *(rule.stage for rule in about)}
+        names = {(rule.stage, rule.id) for rule in about}
+        near: set[int] = set()
+        for forms in self._forms:
+            wanted = [needs for rule, needs in forms if (rule.stage, rule.id) in names]
+            near |= {id(rule) for rule, needs in forms if rule.stage in stages and may_share(needs, wanted)}
+        return [rule for rule in self._rules if id(rule) in near or (rule.stage, rule.id) in names]
+
+
 @dataclass(slots=True)
 class RuleJudge:
     """Some rules of a workload, with all rules that share a request with them, as one model."""
@@ -36,7 +59,7 @@ class RuleJudge:
     pair: PolicyPair
     """Twice the policies in question."""
     rules: Sequence[StagedRule]
-    """All rules of the workload."""
+    """These and those that may share a request with them."""
     about: Sequence[StagedRule]
     expired: Callable[[], bool]
     undecided: str = ""
@@ -55,16 +78,12 @@ class RuleJudge:
 
     def _prepare(self) -> None:
         about = tuple(form for rule in self.about for form in rule.compiled)
-        near = {id(form) for form in sharing((form for rule in self.rules for form in rule.compiled), about)}
-        stages = {ALLOW, DENY, REFUSING, *(rule.stage for rule in self.about)}
-        self.rules = [
-            rule for rule in self.rules if rule.stage in stages and any(id(form) in near for form in rule.compiled)
-        ]
+        own = narrowed(self.pair.new, self.rules)
         extra: list[Predicate] = []
         for form in (form for rule in self.rules for form in rule.compiled):
             for entry in (*form.sources, *form.operations, form.conditions):
                 extra += entry
-        self._model = Model(self.pair, self.expired, about, tuple(extra))
+        self._model = Model(replace(self.pair, old=own, new=own), self.expired, about, tuple(extra))
         self.undecided = "; ".join(dict.fromkeys(self._model.undecided))
         if not self.undecided:
             self._situations = list(self._model.situations())

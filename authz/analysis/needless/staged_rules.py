@@ -99,6 +99,22 @@ def without(policies: WorkloadPolicies, rule: StagedRule) -> WorkloadPolicies:
     return replace(policies, http=left(policies.http, rule.http), _tcp=left(policies.tcp, rule.tcp), remembered={})
 
 
+def narrowed(policies: WorkloadPolicies, rules: Sequence[StagedRule]) -> WorkloadPolicies:
+    """The policies with some of their rules; stages without any stay, as those that match nothing."""
+    kept = {id(form) for rule in rules for form in rule.compiled}
+
+    def left(rules: RuleSet | None) -> RuleSet | None:
+        if rules is None:
+            return None
+        return RuleSet([rule for rule in rules.rules if id(rule) in kept], unknown_fires=False, indexed=False)
+
+    def sets(whole: ActionSets) -> ActionSets:
+        custom = tuple(replace(one, rules=left(one.rules) or one.rules) for one in whole.custom)
+        return ActionSets(custom, None, left(whole.deny), left(whole.allow), None, None)
+
+    return replace(policies, http=sets(policies.http), _tcp=sets(policies.tcp), remembered={})
+
+
 def with_only(policies: WorkloadPolicies, rules: Sequence[StagedRule]) -> WorkloadPolicies:
     """A workload with some rules only, to tell their values apart: what they do there says nothing."""
 

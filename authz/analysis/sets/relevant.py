@@ -88,20 +88,14 @@ def _with(
     return replace(policies, http=_pruned(policies.http, http), _tcp=_pruned(policies.tcp, tcp))
 
 
-def sharing(rules: Iterable[CompiledRule], about: Iterable[CompiledRule]) -> list[CompiledRule]:
-    """Those of ``rules`` that may share a request with one of ``about``."""
-    wanted = [rule.needs() for rule in about]
-    if any(not needs for needs in wanted):
-        return list(rules)
-    return [rule for rule in rules if _meets_some(rule.needs(), wanted)]
-
-
 def _pruned(sets: ActionSets, about: Sequence[CompiledRule] | None) -> ActionSets:
     if about is None:
         return sets
+    wanted = [rule.needs() for rule in about]
 
     def kept(rules: RuleSet) -> RuleSet:
-        return RuleSet(sharing(rules.rules, about), unknown_fires=False, indexed=False)
+        left = [rule for rule in rules.rules if may_share(rule.needs(), wanted)]
+        return RuleSet(left, unknown_fires=False, indexed=False)
 
     return replace(
         sets,
@@ -114,7 +108,8 @@ def _pruned(sets: ActionSets, about: Sequence[CompiledRule] | None) -> ActionSet
     )
 
 
-def _meets_some(needs: Needs, wanted: Iterable[Needs]) -> bool:
+def may_share(needs: Needs, wanted: Iterable[Needs]) -> bool:
+    """Whether some request may be matched by a rule and by one of others, by what each needs; no is certain."""
     return any(
         all(may_meet(terms, other[key][1]) for key, (_, terms) in needs.items() if key in other and key in _SINGLE)
         for other in wanted
