@@ -37,8 +37,9 @@ ALLOWED: dict[str, str] = {
     "analysis.offline": "core documents",
     "analysis.suites": "analysis.offline core documents policy tokens",
     "analysis.replay": "core",
-    "analysis.traps": "core",
+    "analysis.traps": "analysis.needless core",
     "analysis.sets": "analysis.offline core",
+    "analysis.needless": "analysis.offline analysis.sets core",
     "analysis.invariants": "analysis.sets core documents",
     "analysis.mutants": "analysis.offline analysis.sets analysis.suites core tokens",
     "analysis.access": "analysis.invariants analysis.sets core",
@@ -78,9 +79,10 @@ ALLOWED: dict[str, str] = {
     "up": "control control.authority core documents envoy envoy.native identity local mesh",
     "cli": (
         "_proto analysis.access analysis.graph analysis.hardening analysis.invariants analysis.mutants "
-        "analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps analysis.verify audit control "
-        "control.authority control.federation core demo demo.checks documents envoy envoy.native identity local mesh "
-        "policy service.loading service.ports service.workers settings sources.policies starter telemetry tokens up"
+        "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "
+        "analysis.verify audit control control.authority control.federation core demo demo.checks documents envoy "
+        "envoy.native identity local mesh policy service.loading service.ports service.workers settings "
+        "sources.policies starter telemetry tokens up"
     ),
     "__main__": "cli",
     "_proto": "",

@@ -1,15 +1,23 @@
 """``authz analyze``: traps in a whole set of policies."""
 
 import fnmatch
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Sequence
 
 import click
 
+from authz.analysis.needless.needless_rules import NeedlessRules, needless_rules
+from authz.analysis.sets.asked_workloads import AskedWorkload
 from authz.analysis.traps.findings import CHECKS, find
+from authz.analysis.traps.policy_set import Finding
 from authz.cli import policy_files
 from authz.cli import terminal as out
-from authz.core.attributes import Workload
+from authz.cli.diff import asked_workloads
 from authz.core.errors import Problem, Severity
+
+SECONDS = 15.0
+ONE_QUESTION = 3.0
+"""Seconds for one rule, or for a few together: one that is hard leaves time for the others."""
 
 
 @click.command("analyze", short_help="Look for traps in a whole set of policies.")
@@ -25,11 +33,16 @@ from authz.core.errors import Problem, Severity
     "--suppress", metavar="CODE[=NAME]", multiple=True,
     help="Leave findings out: `AN-2`, or `AN-2=shop/*` for policies of that name; may be repeated.",
 )  # fmt: skip
-def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tuple[str, ...]) -> None:
+@click.option(
+    "--seconds", metavar="N", type=click.FloatRange(0), default=SECONDS,
+    help="Time for proofs, 15 if not given; rules that are not decided by then are compared as written.",
+)  # fmt: skip
+def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tuple[str, ...], seconds: float) -> None:
     """
     Look for policies that are valid but probably do not mean what their author meant (exit 3 if there are findings).
 
-    Every code is explained in docs/findings.md. Warnings of validation are included.
+    Every code is explained in docs/findings.md. Warnings of validation are included. That a rule decides nothing is
+    proved for all requests (docs/proofs.md).
 
     \b
     authz analyze policies/ --mesh mesh.yaml
@@ -40,8 +53,10 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
         if code.startswith("AN-") and code not in CHECKS:
             raise click.BadParameter(f"there is no finding `{code}`", param_hint="--suppress")
     loaded = policy_files.load(paths, mesh)
-    workloads = _workloads(mesh)
-    traps = find(loaded.engine, workloads)
+    asked, left_out = asked_workloads((loaded.engine,), mesh)
+    needless = needless_rules(loaded.engine, asked, _limit(seconds), is_whole=not left_out)
+    workloads = [one.workload for one in asked] if _is_described(asked) else []
+    traps = find(loaded.engine, workloads, needless, loaded.problems)
     obeyed_by_nobody = {problem.resource for problem in traps if problem.code == "AN-19"}  # which says more than RE-16
     warnings = (
         problem
@@ -51,23 +66,55 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
     )
     found = [problem for problem in (*traps, *warnings) if not _is_out(problem, suppress)]
     found.sort(key=lambda problem: (problem.location, problem.path, problem.code))
+    is_ok = all(problem.severity is Severity.INFO for problem in found)
     if output == "json":
-        out.print_json({"ok": not found, "findings": [out.problem_json(problem) for problem in found]})
+        out.print_json({
+            "ok": is_ok,
+            "findings": [out.problem_json(one) | {"proved": isinstance(one, Finding) and one.proved} for one in found],
+            "not_decided": [
+                {"rule": "/".join(map(str, rule)), "reason": reason} for rule, reason in needless.undecided.items()
+            ],
+        })  # fmt: skip
     else:
         out.print_problems(found)
         if found:
             out.say()
-        total = len(loaded.engine.resources.authorization_policies)
-        said = out.count(len(found), "finding") if found else "no findings"
-        out.say(f"{out.count(total, 'AuthorizationPolicy', 'AuthorizationPolicies')}: {said}")
-    raise SystemExit(out.Exit.NO if found else out.Exit.YES)
+        _say_undecided(needless)
+        _say_total(found, len(loaded.engine.resources.authorization_policies))
+    raise SystemExit(out.Exit.YES if is_ok else out.Exit.NO)
 
 
-def _workloads(mesh: str | None) -> Iterable[Workload]:
-    """The workloads of a mesh description; none where the file holds a MeshConfig only."""
-    if not mesh or b"WorkloadEntry" not in policy_files.read_bytes(mesh):
-        return ()
-    return [described.workload for described in policy_files.read_workloads(mesh).workloads]
+def _say_total(found: Sequence[Problem], policies: int) -> None:
+    notes = sum(problem.severity is Severity.INFO for problem in found)
+    said = [out.count(len(found) - notes, "finding") if len(found) > notes else "no findings"]
+    said += [out.count(notes, "note")] if notes else []
+    out.say(f"{out.count(policies, 'AuthorizationPolicy', 'AuthorizationPolicies')}: {', '.join(said)}")
+
+
+def _say_undecided(needless: NeedlessRules) -> None:
+    """Which rules may be needless or not, for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for rule, reason in needless.undecided.items():
+        by_reason.setdefault(reason, []).append("/".join(map(str, rule)))
+    for reason, rules in by_reason.items():
+        more = f" and {len(rules) - 3} more" if len(rules) > 3 else ""
+        out.say(f"not decided whether they are needed: {', '.join(rules[:3])}{more}: {reason}")
+
+
+def _limit(seconds: float) -> Callable[[], Callable[[], bool]]:
+    """The time of each question, within that of all."""
+    ends = time.monotonic() + seconds
+
+    def start() -> Callable[[], bool]:
+        own = min(ends, time.monotonic() + ONE_QUESTION)
+        return lambda: time.monotonic() > own
+
+    return start
+
+
+def _is_described(asked: Sequence[AskedWorkload]) -> bool:
+    """Whether the workloads are those of a mesh description; a MeshConfig alone names none."""
+    return any(one.callers for one in asked)
 
 
 def _is_out(problem: Problem, suppress: tuple[str, ...]) -> bool:

@@ -41,7 +41,7 @@ MAX_PRODUCTS = 4
 
 
 def guessed_requests(pair: PolicyPair, rule: StagedRule) -> Iterator[Witness]:
-    """A few requests: of the first value of every field, of the last, of HTTP, and where nothing is asked of it, TCP."""
+    """A few requests: of the first value of every field, and of the last; without identity where none is asked for."""
     form = rule.compiled[0]
     products = itertools.product(form.sources or ((),), form.operations or ((),))
     for source, operation in itertools.islice(products, MAX_PRODUCTS):
@@ -112,11 +112,15 @@ class _Guess:
             or any(rule.presence is Presence.REQUIRED for rule in rules)
         )
         ports = self.pair.ports
-        return not is_odd and all(
-            is_possible(text, kinds.get(name, possible.HEADER))
-            for name, text in texts.items()
-            if name in kinds or name.startswith(HEADER)
-        ) and (not ports or texts.get(PORT, str(ports[0])) in map(str, ports))
+        return (
+            not is_odd
+            and all(
+                is_possible(text, kinds.get(name, possible.HEADER))
+                for name, text in texts.items()
+                if name in kinds or name.startswith(HEADER)
+            )
+            and (not ports or texts.get(PORT, str(ports[0])) in map(str, ports))
+        )
 
     def request(self, tls: str) -> Witness:
         """As somebody would send it."""

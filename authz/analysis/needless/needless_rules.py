@@ -6,12 +6,12 @@ at once: a rule that is covered by another needless one is judged again without 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from authz.analysis.needless.open_to_all import open_to_all
 from authz.analysis.needless.rule_judge import Neighbours, RuleJudge
 from authz.analysis.needless.signs_of_life import living
-from authz.analysis.needless.staged_rules import ALLOW, StagedRule, rules_by_stage
+from authz.analysis.needless.staged_rules import ALLOW, StagedRule, narrowed, rules_by_stage
 from authz.analysis.needless.verdict import RuleId, RuleVerdict, VerdictKind, id_of, summed_up
 from authz.analysis.sets.asked_workloads import AskedWorkload, applying
 from authz.analysis.sets.model import PolicyPair
@@ -154,7 +154,7 @@ class _Run:
         for asked in sorted(needless, key=_order):
             verdicts = [one.verdict for one in asked]
             if any(id_of(by) in removed for verdict in verdicts for by in verdict.by):
-                verdicts = [self._again(one, frozenset(removed)) for one in asked]
+                verdicts = [self._again(one, removed) for one in asked]
             name = asked[0].rule.id
             if all(verdict.is_needless for verdict in verdicts):
                 removed.add(name)
@@ -165,27 +165,25 @@ class _Run:
             else:
                 self.found.judged.add(name)
 
-    def _again(self, asked: _Asked, removed: frozenset[RuleId]) -> RuleVerdict:
-        neighbours = Neighbours(rules_by_stage(asked.pair.new))
-        found = list(_judged(asked.pair, neighbours, [asked.rule], self.start, removed))
-        return found[0][1]
+    def _again(self, asked: _Asked, removed: set[RuleId]) -> RuleVerdict:
+        """Judge it without those that were removed."""
+        left = [rule for rule in rules_by_stage(asked.pair.new) if rule.id not in removed]
+        policies = narrowed(asked.pair.new, left)
+        pair = replace(asked.pair, old=policies, new=policies)
+        return next(verdict for _, verdict in _judged(pair, Neighbours(left), [asked.rule], self.start))
 
 
 def _judged(
-    pair: PolicyPair,
-    neighbours: Neighbours,
-    about: list[StagedRule],
-    start: StartLimit,
-    removed: frozenset[RuleId] = frozenset(),
+    pair: PolicyPair, neighbours: Neighbours, about: list[StagedRule], start: StartLimit
 ) -> Iterator[tuple[StagedRule, RuleVerdict]]:
     """The verdict on each of some rules; where one model of all is not possible, each has its own."""
     judge = RuleJudge(pair, neighbours.of(about), about, start())
     if judge.undecided and len(about) > 1:
         for rule in about:
-            yield rule, RuleJudge(pair, neighbours.of([rule]), [rule], start()).verdict(rule, removed)
+            yield rule, RuleJudge(pair, neighbours.of([rule]), [rule], start()).verdict(rule)
         return
     for rule in about:
-        yield rule, judge.verdict(rule, removed)
+        yield rule, judge.verdict(rule)
 
 
 def _order(asked: list[_Asked]) -> tuple[object, ...]:

@@ -1,9 +1,9 @@
 """
 The exact verdict on rules of one workload: what is left of a rule's requests after all that comes before it.
 
-Of an ALLOW rule nothing may be refused by DENY, nor matched by another ALLOW rule; of a DENY rule nothing may be refused
-by another one, and some ALLOW rule must let it through. Of CUSTOM, AUDIT and dry-run rules, which change no answer for
-certain, it is asked only whether others of their stage match all that they match.
+An ALLOW rule decides what no DENY rule refuses and no other ALLOW rule matches; a DENY rule what no other one refuses
+and some ALLOW rule lets through. Of CUSTOM, AUDIT and dry-run rules, which change no answer for certain, it is asked
+only whether others of their stage match all that they match.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,14 +20,12 @@ from authz.analysis.sets.situations import Situation
 from authz.analysis.sets.views import TooLarge, boxes_of
 from authz.analysis.sets.witness import witness_of
 from authz.core.decision import RuleReference
-from authz.core.index import Needs
 from authz.core.rules import Predicate
 
 MAX_PIECES = 6
 """What is left of a rule's requests, of which some must be confirmed by the engine."""
 
 _LATE = "the time limit is reached"
-_NONE: frozenset[RuleId] = frozenset()
 
 
 class Neighbours:
@@ -88,12 +86,12 @@ class RuleJudge:
         if not self.undecided:
             self._situations = list(self._model.situations())
 
-    def verdict(self, rule: StagedRule, removed: frozenset[RuleId] = _NONE) -> RuleVerdict:
-        """Judge one of the rules asked about; ``removed`` are known to be needless and no longer there."""
+    def verdict(self, rule: StagedRule) -> RuleVerdict:
+        """Judge one of the rules asked about."""
         if self.undecided:
             return RuleVerdict(VerdictKind.UNKNOWN, reason=self.undecided)
         try:
-            return self._verdict(rule, [one for one in self.rules if one.id != rule.id and one.id not in removed])
+            return self._verdict(rule, [one for one in self.rules if one.id != rule.id])
         except OutOfTime:
             return RuleVerdict(VerdictKind.UNKNOWN, reason=_LATE)
         except TooLarge:
@@ -172,9 +170,7 @@ class RuleJudge:
         fields = excluding(rule.http, self._situations, self._model.variables)
         no_identity = not any(situation.new.has_identity for situation in self._situations)
         no_caller = no_identity and any(map(asks_for_identity, fields))
-        return RuleVerdict(
-            VerdictKind.IMPOSSIBLE, fields=tuple(one.path for one in fields), has_no_caller=no_caller
-        )
+        return RuleVerdict(VerdictKind.IMPOSSIBLE, fields=tuple(one.path for one in fields), has_no_caller=no_caller)
 
     def _fewest(self, rule: StagedRule, others: list[StagedRule], asked: list[int]) -> tuple[RuleReference, ...]:
         """Rules that match together all that a rule matches, none of which can be left out."""

@@ -70,9 +70,7 @@ def living(pair: PolicyPair, rules: Sequence[StagedRule], expired: Callable[[], 
     """The rules for which a request is found at once that they alone decide; nothing is said of the others."""
     deciding = Deciding(pair)
     found = {
-        rule.id
-        for rule in rules
-        if any(deciding.is_decided_by(rule, guess) for guess in guessed_requests(pair, rule))
+        rule.id for rule in rules if any(deciding.is_decided_by(rule, guess) for guess in guessed_requests(pair, rule))
     }
     rules = [rule for rule in rules if rule.id not in found]
     for begin in range(0, len(rules), TOGETHER):

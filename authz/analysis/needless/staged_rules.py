@@ -110,7 +110,8 @@ def narrowed(policies: WorkloadPolicies, rules: Sequence[StagedRule]) -> Workloa
 
     def sets(whole: ActionSets) -> ActionSets:
         custom = tuple(replace(one, rules=left(one.rules) or one.rules) for one in whole.custom)
-        return ActionSets(custom, None, left(whole.deny), left(whole.allow), None, None)
+        dry_run = left(whole.dry_run_deny), left(whole.dry_run_allow)
+        return ActionSets(custom, left(whole.audit), left(whole.deny), left(whole.allow), *dry_run)
 
     return replace(policies, http=sets(policies.http), _tcp=sets(policies.tcp), remembered={})
 

@@ -7,8 +7,9 @@ A finding never says more than can be known from the policies, the mesh settings
 
 from collections.abc import Callable, Iterable, Iterator
 
-from authz.analysis.traps.cover import covered_rules
+from authz.analysis.needless.needless_rules import NeedlessRules
 from authz.analysis.traps.intents import INTENT_CHECKS
+from authz.analysis.traps.needless_traps import COVERED_CHECK, NEEDLESS_CHECKS, told_once
 from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, rules_of, uses_of
 from authz.analysis.traps.reach import REACH_CHECKS
 from authz.analysis.traps.value_traps import VALUE_CHECKS
@@ -31,8 +32,20 @@ from authz.core.resources import (
 _WEAK = (PathNormalization.NONE, PathNormalization.BASE)
 
 
-def find(engine: Engine, workloads: Iterable[Workload] = ()) -> tuple[Problem, ...]:
-    """Answer all findings, sorted by place."""
+def find(
+    engine: Engine,
+    workloads: Iterable[Workload] = (),
+    needless: NeedlessRules | None = None,
+    warned: Iterable[Problem] = (),
+) -> tuple[Problem, ...]:
+    """
+    Answer all findings, sorted by place.
+
+    Args:
+        workloads: those of a mesh description, if there is one.
+        needless: what is proved of the rules; without it they are compared as written.
+        warned: what validation says of the same policies, and need not be said again.
+    """
     headers = frozenset(
         name.lower()
         for authentication in engine.resources.request_authentications
@@ -40,8 +53,9 @@ def find(engine: Engine, workloads: Iterable[Workload] = ()) -> tuple[Problem, .
         for name in (rule.output_payload_to_header, *(output.header for output in rule.output_claim_to_headers))
         if name
     )
-    whole = PolicySet(engine, tuple(workloads), headers)
-    return sort_problems(problem for check in CHECKS.values() for problem in check(whole))
+    whole = PolicySet(engine, tuple(workloads), headers, needless)
+    found = (problem for check in CHECKS.values() for problem in check(whole))
+    return sort_problems(told_once(whole, found, warned))
 
 
 def find_unselecting(engine: Engine, workloads: Iterable[Workload]) -> tuple[Problem, ...]:
@@ -119,20 +133,6 @@ def _hosts_without_port(whole: PolicySet) -> Iterator[Problem]:
                         location=rule.location,
                         path=f"spec.rules[{index}].{use.path}",
                     )
-
-
-def _covered(whole: PolicySet) -> Iterator[Problem]:
-    """AN-4: a rule can be removed, because another one matches everything that it matches."""
-    for policy, index, other, other_index in covered_rules(whole.policies, whole.root):
-        name = f"{other.metadata.namespace}/{other.metadata.name}/{other_index}"
-        yield finding(
-            "AN-4",
-            policy,
-            f"rule {name} at {other.rules[other_index].location} matches everything that this rule matches",
-            "remove this rule, or narrow the other",
-            location=policy.rules[index].location,
-            path=f"spec.rules[{index}]",
-        )
 
 
 def _selects_nobody(whole: PolicySet) -> Iterator[Problem]:
@@ -249,7 +249,7 @@ CHECKS: dict[str, Callable[[PolicySet], Iterator[Problem]]] = {
     "AN-1": _forgeable_allow,
     "AN-2": _weak_normalization,
     "AN-3": _hosts_without_port,
-    "AN-4": _covered,
+    "AN-4": COVERED_CHECK,
     "AN-5": _selects_nobody,
     "AN-6": _needs_token_without_rule,
     "AN-7": _admits_strangers,
@@ -258,5 +258,6 @@ CHECKS: dict[str, Callable[[PolicySet], Iterator[Problem]]] = {
     **VALUE_CHECKS,
     **REACH_CHECKS,
     **INTENT_CHECKS,
+    **NEEDLESS_CHECKS,
 }
 """Every check by its code; each code has a section in docs/findings.md."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 
+from authz.analysis.needless.needless_rules import NeedlessRules
 from authz.core.attributes import Workload
 from authz.core.catalog import OPERATION_FIELDS, SOURCE_FIELDS, Attribute, condition_attribute
 from authz.core.engine import Engine
@@ -21,6 +22,14 @@ HEADER = "request.headers["
 
 
 @dataclass(frozen=True, slots=True)
+class Finding(Problem):
+    """A trap in a set of policies."""
+
+    proved: bool = False
+    """Whether it holds for every request, and not only by what is written."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySet:
     """The policies that are looked at. Without ``workloads``, nothing is said about selectors that select nobody."""
 
@@ -28,6 +37,8 @@ class PolicySet:
     workloads: tuple[Workload, ...] = ()
     output_headers: frozenset[str] = field(default_factory=frozenset)
     """Lower-case headers that hold verified claims: forged ones are removed (RA-49)."""
+    needless: NeedlessRules | None = None
+    """What is proved of the rules; None: nothing was asked."""
     _authentications: dict[str, list[RequestAuthentication]] = field(default_factory=dict)
     _policies: dict[str, list[AuthorizationPolicy]] = field(default_factory=dict)
 
@@ -73,13 +84,13 @@ def finding(
     *,
     location: Location | None = None,
     path: str = "",
-    severity: Severity = Severity.WARNING,
-) -> Problem:
-    """Build a problem at an object; ``location`` is that of a rule."""
+    proved: bool = False,
+) -> Finding:
+    """Build a finding at an object; ``location`` is that of a rule."""
     metadata = policy.metadata
     resource = f"{type(policy).__name__} {metadata.namespace}/{metadata.name}"
     place = location or metadata.location
-    return Problem(severity, code, message, place, resource=resource, path=path, help=advice)
+    return Finding(Severity.WARNING, code, message, place, resource=resource, path=path, help=advice, proved=proved)
 
 
 def rules_of(whole: PolicySet, *actions: Action) -> Iterator[tuple[AuthorizationPolicy, int, Rule]]:
