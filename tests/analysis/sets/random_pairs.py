@@ -301,31 +301,44 @@ def _claims(rng: Random, pool: list[str]) -> dict[str, Any]:
 
 def answer_of(asked: Asked, policies: WorkloadPolicies, *, gateway: bool) -> Decision:
     """What the engine says; tokens are judged here, by rules of issuer and audience as tests know them."""
+
+    def authenticate(attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
+        return _judged_token(asked, attributes, rules)
+
+    seen = _before_token(asked, policies, gateway=gateway)
+    return decide(policies, seen, authenticate, lambda question: stub_answer(asked.answers, question))[1]
+
+
+def seen_of(asked: Asked, policies: WorkloadPolicies, *, gateway: bool) -> AttributeContext:
+    """What rules see of a request, its token included."""
+    seen = _before_token(asked, policies, gateway=gateway)
+    return seen.after(_judged_token(asked, seen, policies.jwt_rules)) if seen.http is not None else seen
+
+
+def _before_token(asked: Asked, policies: WorkloadPolicies, *, gateway: bool) -> AttributeContext:
     target = OfflineWorkload(policies.workload)
     before = to_attributes(asked.request, target, policies.mesh, gateway=gateway)
     seen = passed_through(asked.request, before, policies)
-    if seen.http is None:
-        seen = replace(seen, source=replace(seen.source, remote_ip=seen.source.ip))
+    return seen if seen.http is not None else replace(seen, source=replace(seen.source, remote_ip=seen.source.ip))
 
-    def authenticate(attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
-        http = attributes.http
-        if http is None or not http.path or not asked.claims or not rules:
-            return Authentication()
-        if http.method == "OPTIONS" and {"origin", "access-control-request-method"} <= http.headers.keys():
-            return Authentication()
-        looking = [rule for rule in rules if _header_of(rule) == asked.place]
-        if not looking:
-            return Authentication()
-        for rule in looking:
-            if rule.issuer == asked.claims["iss"] and _fits(rule, asked.claims.get("aud")):
-                claims = dict(asked.claims)
-                if isinstance(scope := claims.get("scope"), str) and scope.split():
-                    claims["scope"] = [piece for piece in scope.split(" ") if piece]
-                return Authentication(AuthenticationOutcome.ACCEPTED, Token(claims, rule.issuer, ""))
-        is_known = any(rule.issuer == asked.claims["iss"] for rule in looking)
-        return Authentication(AuthenticationOutcome.REJECTED, status=403 if is_known else 401)
 
-    return decide(policies, seen, authenticate, lambda question: stub_answer(asked.answers, question))[1]
+def _judged_token(asked: Asked, attributes: AttributeContext, rules: tuple[JwtRule, ...]) -> Authentication:
+    http = attributes.http
+    if http is None or not http.path or not asked.claims or not rules:
+        return Authentication()
+    if http.method == "OPTIONS" and {"origin", "access-control-request-method"} <= http.headers.keys():
+        return Authentication()
+    looking = [rule for rule in rules if _header_of(rule) == asked.place]
+    if not looking:
+        return Authentication()
+    for rule in looking:
+        if rule.issuer == asked.claims["iss"] and _fits(rule, asked.claims.get("aud")):
+            claims = dict(asked.claims)
+            if isinstance(scope := claims.get("scope"), str) and scope.split():
+                claims["scope"] = [piece for piece in scope.split(" ") if piece]
+            return Authentication(AuthenticationOutcome.ACCEPTED, Token(claims, rule.issuer, ""))
+    is_known = any(rule.issuer == asked.claims["iss"] for rule in looking)
+    return Authentication(AuthenticationOutcome.REJECTED, status=403 if is_known else 401)
 
 
 def _header_of(rule: JwtRule) -> str:
