@@ -1,11 +1,15 @@
 """Traps are found where they are, and only there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from authz.analysis.needless.needless_rules import needless_rules
+from authz.analysis.sets.asked_workloads import targets_of
 from authz.analysis.traps.cover import covered_rules
 from authz.analysis.traps.findings import CHECKS, find
+from authz.analysis.traps.policy_set import Finding
 from authz.core.attributes import Workload
 from authz.core.compiler import compile_engine
 from authz.core.errors import Problem
@@ -350,6 +354,67 @@ def test_a_rule_is_covered_by_many_without_being_compared_with_all() -> None:
     assert len(list(covered_rules(policies, "istio-system"))) == 500
 
 
+def proved(text: str, mesh: MeshConfig = MERGE) -> list[tuple[str, str, bool]]:
+    result = read_policies([("p.yaml", text.encode())])
+    engine = compile_engine(result.resources, mesh)
+    needless = needless_rules(engine, targets_of([engine])[0], lambda: lambda: False)
+    found = find(engine, (), needless, result.problems)
+    return [(one.code, one.path, isinstance(one, Finding) and one.proved) for one in found]
+
+
+GET = "{to: [{operation: {methods: [GET]}}]}"
+NOT_GET = "{to: [{operation: {notMethods: [GET]}}]}"
+
+
+CONTRARY = allow("{to: [{operation: {methods: [GET], notMethods: [GET]}}]}")
+TWO_NAMESPACES = allow("{from: [{source: {namespaces: [a], principals: [cluster.local/ns/b/sa/c]}}]}")
+DISABLED = STRICT.replace("STRICT", "DISABLE") + source("namespaces", "a")
+ALL_OF = "{from: [{source: {namespaces: [a]}}]}, {from: [{source: {notNamespaces: [a]}}]}"
+PATH_A = "{to: [{operation: {paths: [/a]}}]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (allow(f"{GET}, {GET}"), ["AN-4 rules[1]"]),
+        (allow(f"{GET}, {NOT_GET}, {PATH_A}"), ["AN-32 rules[0]", "AN-4 rules[2]"]),
+        (CONTRARY, ["AN-28 rules[0].to[0].operation.methods"]),
+        (TWO_NAMESPACES, ["AN-28 rules[0]"]),
+        (DISABLED, ["AN-29 rules[0].from[0].source.namespaces"]),
+        (allow(GET) + deny("{}"), ["AN-30 rules[0]"]),
+        (STRICT + deny('{from: [{source: {notPrincipals: ["*"]}}]}'), ["AN-30 rules[0]"]),
+        (allow(GET) + deny('{to: [{operation: {methods: [POST], ports: ["80"]}}]}'), ["AN-31 rules[0]"]),
+        (allow(ALL_OF), ["AN-32 rules[0]"]),
+        # One cause is told once: by the finding that says why.
+        (to("methods", "GET,POST"), ["AN-14 rules[0].to[0].operation.methods"]),
+        (principals("https://nobody.example/ann"), ["AN-10 rules[0].from[0].source.requestPrincipals"]),
+        (to("paths", "^/a.*$"), []),  # validation warns of it
+    ],
+)
+def test_what_is_proved_of_rules_is_told_once(text: str, said: list[str]) -> None:
+    assert proved(text) == [(code, f"spec.{path}", True) for code, path in (one.split(" ") for one in said)]
+
+
+def test_rules_that_are_not_decided_are_compared_as_written() -> None:
+    rule = '{when: [{key: "request.headers[:path]", values: [/a]}]}'
+    assert proved(allow(f"{rule}, {rule}"))[-1] == ("AN-4", "spec.rules[1]", False)
+
+
+def test_a_foreign_trust_domain_is_found_where_the_mesh_says_its_own() -> None:
+    text = source("principals", "old.example/ns/a/sa/b")
+    named = MeshConfig(
+        trust_domain="new.example",
+        path_normalization=PathNormalization.MERGE_SLASHES,
+        written=frozenset({"trust_domain"}),
+    )
+    path = "spec.rules[0].from[0].source.principals"
+    assert proved(text, named) == [("AN-29", path, False)]
+    assert proved(text, replace(named, trust_domain_aliases=("old.example",))) == []
+    assert proved(text, replace(named, skip_validate_trust_domain=True)) == []
+    assert proved(text) == []
+    assert proved(source("principals", "cluster.local/ns/a/sa/b"), named) == []
+
+
 def test_every_finding_is_documented() -> None:
     text = (Path(__file__).parents[3] / "docs" / "findings.md").read_text()
-    assert [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")] == list(CHECKS)
+    assert [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## AN-")] == list(CHECKS)
