@@ -9,7 +9,7 @@ import click
 from authz.analysis.needless.needless_rules import NeedlessRules, needless_rules
 from authz.analysis.sets.asked_workloads import AskedWorkload
 from authz.analysis.traps.findings import CHECKS, find
-from authz.analysis.traps.policy_set import Finding
+from authz.analysis.traps.policy_set import Trap
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.diff import asked_workloads
@@ -70,7 +70,7 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
     if output == "json":
         out.print_json({
             "ok": is_ok,
-            "findings": [out.problem_json(one) | {"proved": isinstance(one, Finding) and one.proved} for one in found],
+            "findings": [out.problem_json(one) | {"proved": isinstance(one, Trap) and one.proved} for one in found],
             "not_decided": [
                 {"rule": "/".join(map(str, rule)), "reason": reason} for rule, reason in needless.undecided.items()
             ],

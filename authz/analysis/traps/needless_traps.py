@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from authz.analysis.needless.verdict import RuleId, RuleVerdict, VerdictKind
 from authz.analysis.traps.cover import covered_rules
-from authz.analysis.traps.policy_set import Finding, PolicySet, finding, rules_of, uses_of
+from authz.analysis.traps.policy_set import PolicySet, Trap, finding, rules_of, uses_of
 from authz.core.catalog import SOURCE_FIELDS
 from authz.core.decision import RuleReference
 from authz.core.errors import Problem, Severity
@@ -32,7 +32,7 @@ def _proved(whole: PolicySet, *kinds: VerdictKind) -> Iterator[tuple[Authorizati
 
 def _told(
     code: str, policy: AuthorizationPolicy, index: int, rule: Rule, message: str, advice: str, field: str = ""
-) -> Finding:
+) -> Trap:
     path = f"spec.rules[{index}]" + (f".{field}" if field else "")
     return finding(code, policy, message, advice, location=rule.location, path=path, proved=True)
 
@@ -209,12 +209,12 @@ def told_once(whole: PolicySet, problems: Iterable[Problem], warned: Iterable[Pr
     }
     for problem in problems:
         rule = (problem.resource, _rule_path(problem.path))
-        if problem.code in ("AN-28", "AN-29") and isinstance(problem, Finding) and problem.proved and rule in explained:
+        if problem.code in ("AN-28", "AN-29") and isinstance(problem, Trap) and problem.proved and rule in explained:
             continue
         if problem.code == "AN-7" and rule in open_rules:
             continue
         if problem.code in _SAYS_WHY and (problem.resource, problem.path) in impossible:
-            assert isinstance(problem, Finding)
+            assert isinstance(problem, Trap)
             yield replace(problem, message=f"{problem.message}: no request matches this rule (proved)", proved=True)
         else:
             yield problem

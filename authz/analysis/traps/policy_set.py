@@ -22,7 +22,7 @@ HEADER = "request.headers["
 
 
 @dataclass(frozen=True, slots=True)
-class Finding(Problem):
+class Trap(Problem):
     """A trap in a set of policies."""
 
     proved: bool = False
@@ -85,12 +85,12 @@ def finding(
     location: Location | None = None,
     path: str = "",
     proved: bool = False,
-) -> Finding:
+) -> Trap:
     """Build a finding at an object; ``location`` is that of a rule."""
     metadata = policy.metadata
     resource = f"{type(policy).__name__} {metadata.namespace}/{metadata.name}"
     place = location or metadata.location
-    return Finding(Severity.WARNING, code, message, place, resource=resource, path=path, help=advice, proved=proved)
+    return Trap(Severity.WARNING, code, message, place, resource=resource, path=path, help=advice, proved=proved)
 
 
 def rules_of(whole: PolicySet, *actions: Action) -> Iterator[tuple[AuthorizationPolicy, int, Rule]]:

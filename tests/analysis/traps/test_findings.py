@@ -9,7 +9,7 @@ from authz.analysis.needless.needless_rules import needless_rules
 from authz.analysis.sets.asked_workloads import targets_of
 from authz.analysis.traps.cover import covered_rules
 from authz.analysis.traps.findings import CHECKS, find
-from authz.analysis.traps.policy_set import Finding
+from authz.analysis.traps.policy_set import Trap
 from authz.core.attributes import Workload
 from authz.core.compiler import compile_engine
 from authz.core.errors import Problem
@@ -359,7 +359,7 @@ def proved(text: str, mesh: MeshConfig = MERGE) -> list[tuple[str, str, bool]]:
     engine = compile_engine(result.resources, mesh)
     needless = needless_rules(engine, targets_of([engine])[0], lambda: lambda: False)
     found = find(engine, (), needless, result.problems)
-    return [(one.code, one.path, isinstance(one, Finding) and one.proved) for one in found]
+    return [(one.code, one.path, isinstance(one, Trap) and one.proved) for one in found]
 
 
 GET = "{to: [{operation: {methods: [GET]}}]}"
