@@ -14,6 +14,7 @@ from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.diff import asked_workloads
 from authz.core.errors import Problem, Severity
+from authz.core.uncollected import WithoutCollector
 
 SECONDS = 15.0
 ONE_QUESTION = 3.0
@@ -54,7 +55,8 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
             raise click.BadParameter(f"there is no finding `{code}`", param_hint="--suppress")
     loaded = policy_files.load(paths, mesh)
     asked, left_out = asked_workloads((loaded.engine,), mesh)
-    needless = needless_rules(loaded.engine, asked, _limit(seconds), is_whole=not left_out)
+    with WithoutCollector(for_good=True):
+        needless = needless_rules(loaded.engine, asked, _limit(seconds), is_whole=not left_out)
     workloads = [one.workload for one in asked] if _is_described(asked) else []
     traps = find(loaded.engine, workloads, needless, loaded.problems)
     obeyed_by_nobody = {problem.resource for problem in traps if problem.code == "AN-19"}  # which says more than RE-16

@@ -17,7 +17,7 @@ from authz.analysis.sets.asked_workloads import AskedWorkload, applying
 from authz.analysis.sets.model import PolicyPair
 from authz.core.decision import RuleReference
 from authz.core.engine import Engine
-from authz.core.resources import GATEWAY_NAME_LABEL
+from authz.core.resources import GATEWAY_NAME_LABEL, AuthorizationPolicy
 
 StartLimit = Callable[[], Callable[[], bool]]
 """Starts the time of one question and answers what tells that it is over."""
@@ -94,40 +94,53 @@ class _Run:
     _asked: dict[RuleId, list[_Asked]] = field(default_factory=dict)
     _seen: set[object] = field(default_factory=set)
     _opened: set[object] = field(default_factory=set)
+    _verdicts: dict[object, RuleVerdict] = field(default_factory=dict)
+    """By rule, and what may bear on it."""
+    _late: set[RuleId] = field(default_factory=set)
+    """Rules of workloads that were not looked at in time."""
 
     def look_at(self, asked: AskedWorkload, *, gateway: bool) -> None:
         """Judge the rules of a workload that no other has shown to be needed."""
         if self._is_known(asked):
+            return
+        if self.start()():
+            self._late |= {_name(policy, index) for policy, index in self._written(asked)}
             return
         policies = self.engine.for_workload(asked.workload)
         key = (applying(policies), gateway, asked.ports)
         if not policies.policies or key in self._seen:
             return
         self._seen.add(key)
-        expired = self.start()
         pair = PolicyPair(policies, policies, gateway, asked.ports, asked.callers)
         rules = rules_by_stage(policies)
+        new = [rule for rule in rules if rule.id not in self._alive and rule.id not in self._asked]
+        self._alive |= living(pair, new, self.start())
         pending = [rule for rule in rules if rule.id not in self._alive]
-        self._alive |= living(pair, pending, expired)
-        pending = [rule for rule in pending if rule.id not in self._alive]
-        neighbours = Neighbours(rules) if pending else None
+        if pending:
+            self._judge(pair, rules, pending)
+        self._look_for_open(pair, rules, self.start())
+
+    def _judge(self, pair: PolicyPair, rules: list[StagedRule], pending: list[StagedRule]) -> None:
+        """Judge those rules of a workload that are not judged among the same neighbours at another one."""
+        neighbours = Neighbours(rules)
+        keys = {rule.id: (rule.id, _beside(rule, neighbours, pair)) for rule in pending}
+        left = [rule for rule in pending if keys[rule.id] not in self._verdicts]
         at_once = AT_ONCE if len(rules) <= FEW_RULES else 1
-        for begin in range(0, len(pending) if neighbours else 0, at_once):
-            assert neighbours is not None  # there are pending ones
-            for rule, verdict in _judged(pair, neighbours, pending[begin : begin + at_once], self.start):
+        for begin in range(0, len(left), at_once):
+            for rule, verdict in _judged(pair, neighbours, left[begin : begin + at_once], self.start):
+                self._verdicts[keys[rule.id]] = verdict
                 if verdict.kind is VerdictKind.DECIDES:
                     self._alive.add(rule.id)
                 self._asked.setdefault(rule.id, []).append(_Asked(pair, rule, verdict))
-        self._look_for_open(pair, rules, expired)
 
     def _is_known(self, asked: AskedWorkload) -> bool:
         """Whether every rule of a workload is known to be needed, and its ALLOW policies were looked at."""
-        written = self.engine.written_for(asked.workload)
-        return tuple(map(id, written)) in self._opened and all(
-            (policy.metadata.namespace, policy.metadata.name, index) in self._alive
-            for policy in written
-            for index, _ in enumerate(policy.rules)
-        )
+        written = tuple(map(id, self.engine.written_for(asked.workload)))
+        return written in self._opened and all(_name(*one) in self._alive for one in self._written(asked))
+
+    def _written(self, asked: AskedWorkload) -> Iterator[tuple[AuthorizationPolicy, int]]:
+        for policy in self.engine.written_for(asked.workload):
+            yield from ((policy, index) for index, _ in enumerate(policy.rules))
 
     def _look_for_open(self, pair: PolicyPair, rules: list[StagedRule], expired: Callable[[], bool]) -> None:
         self._opened.add(tuple(map(id, self.engine.written_for(pair.new.workload))))
@@ -142,8 +155,9 @@ class _Run:
         """Call those rules needless that are so at every workload, one after the other."""
         self.found.judged |= self._alive
         needless: list[list[_Asked]] = []
+        self.found.undecided |= dict.fromkeys(sorted(self._late - self._alive), "the time limit is reached")
         for name, asked in self._asked.items():
-            if name in self._alive:
+            if name in self._alive or name in self._late:
                 continue
             unknown = next((one.verdict for one in asked if not one.verdict.is_needless), None)
             if unknown is not None or not is_whole:
@@ -184,6 +198,22 @@ def _judged(
         return
     for rule in about:
         yield rule, judge.verdict(rule)
+
+
+def _name(policy: AuthorizationPolicy, index: int) -> RuleId:
+    return policy.metadata.namespace, policy.metadata.name, index
+
+
+def _beside(rule: StagedRule, neighbours: Neighbours, pair: PolicyPair) -> object:
+    """All that may bear on whether a rule decides something at a workload."""
+    policies = pair.new
+    return (
+        frozenset((one.stage, one.id) for one in neighbours.of([rule])),
+        tuple(map(id, policies.jwt_rules)),
+        (policies.base_mode, tuple(policies.port_modes.items()), pair.is_gateway, pair.ports),
+        (policies.http.allow is None, policies.tcp.allow is None),
+        tuple(custom.provider.name for custom in policies.http.custom if custom.provider is not None),
+    )
 
 
 def _order(asked: list[_Asked]) -> tuple[object, ...]:
