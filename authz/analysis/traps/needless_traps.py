@@ -138,8 +138,8 @@ def _never_decides(whole: PolicySet) -> Iterator[Problem]:
     """AN-30: what comes before a rule takes all of its requests."""
     for policy, index, rule, verdict in _proved(whole, VerdictKind.TAKEN, VerdictKind.CLOSED):
         if verdict.kind is VerdictKind.CLOSED:
-            what = "mTLS is STRICT, and all that it matches is refused before any rule is asked"
-            advice = "remove this rule, or make mTLS PERMISSIVE where such callers are meant to come in"
+            what = "mTLS that is STRICT, or a required token, refuses all that it matches before any rule is asked"
+            advice = "remove this rule, or let such callers come so far if it is meant for them"
         else:
             takes = "take" if len(verdict.by) > 1 else "takes"
             what = f"{_named(verdict.by)} {takes} all that it matches"
