@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.needless import compare
 
-SETS, REQUESTS = 400, 12
+SETS, REQUESTS = 200, 12
 
 
 @pytest.mark.parametrize("seed", range(0, SETS, 50))
