@@ -122,7 +122,7 @@ async def test_a_caller_was_seen_when_any_worker_saw_it(workers: Workers) -> Non
 def test_an_edge_that_one_worker_used_is_not_unused() -> None:
     policy: dict[str, Any] = {
         "allowed": 0, "denied": 0, "rate": 0.0, "mtlsPercent": 0.0, "lastAt": None, "protocols": [], "principals": [],
-        "rules": [], "permittedBy": [],
+        "rules": [], "permission": None, "permittedBy": [],
     }  # fmt: skip
     found = [{"id": "x", "policy": {**policy, "state": state}} for state in ("unused", "idle")]
     assert merge_edges(found)["policy"]["state"] == "idle"
