@@ -15,6 +15,7 @@ from authz.admin.explained import Sources, decision_json, row_json
 from authz.admin.health import judge_health
 from authz.admin.policies import policies_json, reload_json
 from authz.admin.reach_matrix import Reach, ReachMatrix, ReachState, reach_json
+from authz.admin.shadow import candidate_json
 from authz.admin.watch import WINDOW_SECONDS, Watch
 from authz.analysis.graph.graph import Grouping, build_graph, merge_workloads
 from authz.analysis.graph.kiali import graph_json
@@ -154,6 +155,10 @@ class PageFacts:
         documents = policies_json(engine.resources, hits) if engine is not None else {}
         return {**reload_json(reload), "started_at": self.watch.started_at, **documents}
 
+    def candidate(self) -> dict[str, Json]:
+        """What the candidate policies would change."""
+        return candidate_json(self.status().candidate, self.sources)
+
     def identity(self) -> dict[str, Json]:
         """List certificates, key sets, and who was seen with which identity."""
         status, now = self.status(), self.clock()
@@ -237,6 +242,10 @@ class LocalSource:
     async def policies(self) -> dict[str, Json]:
         """The policies in force and what was found in them."""
         return await run_in_threadpool(self._facts.policies)
+
+    async def candidate(self) -> dict[str, Json]:
+        """What the candidate policies would change."""
+        return await run_in_threadpool(self._facts.candidate)
 
     async def identity(self) -> dict[str, Json]:
         """Certificates, key sets and peers with what is wrong with each."""

@@ -5,7 +5,7 @@ The page's routes: files of the package, JSON, and the live stream of decisions.
     GET /api/overview               head of the page
     GET /api/namespaces/graph       the security graph in Kiali's shape
     GET /api/decisions              recent ones; /stream as server-sent events; /{id} one with its explanation
-    GET /api/policies, /api/identity
+    GET /api/policies, /api/identity, /api/candidate
     GET /api/reach                  who may call whom, proved; /cell one pair with its grants
 
 The source keeps whatever is expensive off the event loop, because that is the loop that answers Envoy.
@@ -75,6 +75,9 @@ class PageSource(Protocol):
     async def policies(self) -> JsonAnswer:
         """The policies in force and what was found in them."""
 
+    async def candidate(self) -> JsonAnswer:
+        """What the candidate policies would change."""
+
     async def identity(self) -> JsonAnswer:
         """Certificates, key sets and peers."""
 
@@ -106,6 +109,7 @@ class Page:
             Route("/api/decisions/{id}", _answering(lambda request: source.decision(request.path_params["id"]))),
             Route("/api/policies", _answering(lambda request: source.policies())),
             Route("/api/identity", _answering(lambda request: source.identity())),
+            Route("/api/candidate", _answering(lambda request: source.candidate())),
             Route("/api/reach", _answering(lambda request: source.reach())),
             Route("/api/reach/cell", _answering(self._reach_cell)),
         ]

@@ -14,6 +14,7 @@ from authz.admin.merge import (
     merge_overviews,
     merge_policies,
 )
+from authz.admin.shadow import merge_candidates
 from authz.admin.workers import Fetch, WorkerRequest
 from authz.analysis.graph.graph import Grouping
 from authz.core.decision import Effect
@@ -91,6 +92,11 @@ class WorkersSource:
             return {"policy_version": None, "loaded_at": None, "reload_ok": True, "problems": [], "documents": {},
                     "reloads": {"successes": 0, "failures": 0}, "started_at": 0.0}  # fmt: skip
         return merge_policies([answer for _, answer in found])
+
+    async def candidate(self) -> JsonAnswer:
+        """What the candidate of each worker would change, added up."""
+        found = await self._ask("/api/candidate")
+        return merge_candidates([answer for _, answer in found]) if found else {"is_set": False, "version": None}
 
     async def identity(self) -> JsonAnswer:
         """Certificates, key sets and peers of all workers, each once."""

@@ -262,8 +262,9 @@ class App:
         def described() -> int:
             return len(snapshot.workloads) if (snapshot := self.function.snapshot) is not None else 0
 
-        path, mesh = self._settings.policies.path, self._settings.policies.mesh  # absolute in commands that are copied
-        sources = Sources(str(path.absolute()), str(mesh.absolute()) if mesh is not None else "")
+        read = self._settings.policies
+        paths = (read.path, read.mesh, read.candidate)  # absolute in commands that are copied
+        sources = Sources(*(str(path.absolute()) if path is not None else "" for path in paths))
         program = (own_python(), "-S", "-P", "-m", "authz")
         reach = Reach(program, own_environment(), sources, described, self._clock)
         return PageFacts(

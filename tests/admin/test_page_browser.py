@@ -400,6 +400,56 @@ def test_the_matrix_fits_and_axe_finds_nothing_wrong(
     assert len(page.screenshot(path=tmp_path / "shot.png")) > 5_000
 
 
+# --- the candidate -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One whose candidate lets nobody read, and lets ``front`` write."""
+    folder = tmp_path_factory.mktemp("shadowed")
+    (folder / "next.yaml").write_text(POLICIES.replace('["GET"]', '["POST"]'))
+    found = Serving(folder, workers=2, candidate=folder / "next.yaml")
+    yield found
+    assert found.stop() == 0
+
+
+def test_the_candidate_tells_what_it_would_change_with_examples(shadowed: Serving, open_page: Open) -> None:
+    page = open_page("policies", base=shadowed.admin)
+    card = page.get_by_role("region", name="Candidate", exact=True)
+    card.wait_for(timeout=10_000)
+    allow(shadowed, 40)
+    denied = shadowed.ask(path="/cart/1", method="POST")["decision_id"]
+    row = card.get_by_role("row", name=re.compile("newly denied"))
+    row.get_by_text("40", exact=True).wait_for(timeout=10_000)
+    assert "shop/reads/0" in row.inner_text()
+    assert "no rule" in row.inner_text()
+    opened = card.get_by_role("row", name=re.compile("newly allowed"))
+    opened.get_by_role("link", name=f"Decision {denied}").wait_for(timeout=10_000)
+    assert re.search(r"41 requests compared", card.inner_text())
+    assert re.search(r"% of the check's own time", card.inner_text())
+    card.get_by_text("Commands").click()
+    command = card.get_by_role("region", name="promote command").inner_text()
+    assert command.startswith("authz candidate promote --candidate /")
+    assert f"--policies {shadowed.policies}" in command
+    opened.get_by_role("link", name=f"Decision {denied}").click()
+    page.get_by_text("Would answer").wait_for()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
+def test_the_candidate_fits_and_axe_finds_nothing_wrong(
+    shadowed: Serving, open_page: Open, tmp_path: Path, width: int, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    allow(shadowed)
+    page = open_page("policies", width, 844, scheme, base=shadowed.admin)
+    page.get_by_text("newly denied").nth(1).wait_for(timeout=10_000)
+    page.get_by_text("Commands:").click()
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert len(page.screenshot(path=tmp_path / f"candidate-{width}-{scheme}.png")) > 5_000
+
+
 # --- keyboard, screen readers, sizes ---------------------------------------------------------------------------------
 
 
