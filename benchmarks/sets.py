@@ -40,9 +40,9 @@ def direction_of(old: Decision, new: Decision) -> Direction | None:
     return Direction.STATUS if old.status != new.status else None
 
 
-def compare(seed: int, requests: int) -> tuple[str, list[str]]:
-    """One pair: how it ended, and what is wrong."""
-    made = random_pair(seed)
+def compare(seed: int, requests: int, *, other_mesh: bool = False) -> tuple[str, list[str]]:
+    """One pair, perhaps with other mesh settings on the new side: how it ended, and what is wrong."""
+    made = random_pair(seed, other_mesh=other_mesh)
     if made is None:
         return "refused by the reader", []
     found = difference(made.pair)
