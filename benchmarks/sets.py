@@ -143,6 +143,8 @@ def main(arguments: list[str]) -> int:
     """Compare or measure; answers the exit code."""
     if arguments[:1] == ["--growth"]:
         return growth()
+    other_mesh = arguments[:1] == ["--other-mesh"]
+    arguments = arguments[other_mesh:]
     wanted = int(arguments[0]) if arguments else 1000
     first = int(arguments[1]) if len(arguments) > 1 else 0
     requests = int(arguments[2]) if len(arguments) > 2 else REQUESTS
@@ -150,7 +152,7 @@ def main(arguments: list[str]) -> int:
     failures = 0
     begun = time.monotonic()
     for done, seed in enumerate(range(first, first + wanted), 1):
-        kind, wrong = compare(seed, requests)
+        kind, wrong = compare(seed, requests, other_mesh=other_mesh)
         ended[kind] += 1
         failures += len(wrong)
         for line in wrong:
