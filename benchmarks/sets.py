@@ -5,7 +5,8 @@ Every witness must be confirmed by the engine, and what a pair is told to do mus
 values that it tells apart finds, and what random requests find that know nothing of those values. Where the values have
 too many combinations, some are drawn. Prints every failure with its seed and ends with 1 if there was one.
 
-``python -m benchmarks.sets --growth`` measures how the time grows with the policies.
+``--other-mesh`` before N gives the new side other mesh settings. ``python -m benchmarks.sets --growth`` measures how
+the time grows with the policies.
 """
 
 import sys
