@@ -5,7 +5,8 @@ Every witness must be confirmed by the engine, and what a pair is told to do mus
 values that it tells apart finds, and what random requests find that know nothing of those values. Where the values have
 too many combinations, some are drawn. Prints every failure with its seed and ends with 1 if there was one.
 
-``python -m benchmarks.sets --growth`` measures how the time grows with the policies.
+``--other-mesh`` before N gives the new side other mesh settings. ``python -m benchmarks.sets --growth`` measures how
+the time grows with the policies.
 """
 
 import sys
@@ -40,9 +41,9 @@ def direction_of(old: Decision, new: Decision) -> Direction | None:
     return Direction.STATUS if old.status != new.status else None
 
 
-def compare(seed: int, requests: int) -> tuple[str, list[str]]:
-    """One pair: how it ended, and what is wrong."""
-    made = random_pair(seed)
+def compare(seed: int, requests: int, *, other_mesh: bool = False) -> tuple[str, list[str]]:
+    """One pair, perhaps with other mesh settings on the new side: how it ended, and what is wrong."""
+    made = random_pair(seed, other_mesh=other_mesh)
     if made is None:
         return "refused by the reader", []
     found = difference(made.pair)
@@ -143,6 +144,8 @@ def main(arguments: list[str]) -> int:
     """Compare or measure; answers the exit code."""
     if arguments[:1] == ["--growth"]:
         return growth()
+    other_mesh = arguments[:1] == ["--other-mesh"]
+    arguments = arguments[other_mesh:]
     wanted = int(arguments[0]) if arguments else 1000
     first = int(arguments[1]) if len(arguments) > 1 else 0
     requests = int(arguments[2]) if len(arguments) > 2 else REQUESTS
@@ -150,7 +153,7 @@ def main(arguments: list[str]) -> int:
     failures = 0
     begun = time.monotonic()
     for done, seed in enumerate(range(first, first + wanted), 1):
-        kind, wrong = compare(seed, requests)
+        kind, wrong = compare(seed, requests, other_mesh=other_mesh)
         ended[kind] += 1
         failures += len(wrong)
         for line in wrong:

@@ -4,6 +4,7 @@ The contents of the page as JSON: plain functions of what the service knows, run
 The answers are documented in docs/page.md. Nothing here waits, and nothing here changes anything.
 """
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from authz.admin.explained import Sources, decision_json, row_json
 from authz.admin.health import judge_health
 from authz.admin.policies import policies_json, reload_json
+from authz.admin.reach_matrix import Reach, ReachMatrix, ReachState, reach_json
+from authz.admin.shadow import candidate_json
 from authz.admin.watch import WINDOW_SECONDS, Watch
 from authz.analysis.graph.graph import Grouping, build_graph, merge_workloads
 from authz.analysis.graph.kiali import graph_json
@@ -26,6 +29,7 @@ from authz.telemetry.status import ServiceStatus, TrailStatus
 
 MAX_WORKLOADS = 300
 """The graph shows at most this many workloads, and this many callers; a larger mesh is looked at by namespace."""
+SPIFFE = "spiffe://"
 GRAPH_SECONDS = 1.0
 """A graph is made anew at most once in this time, however many people look at it."""
 
@@ -41,6 +45,8 @@ class PageFacts:
     telemetry: Telemetry
     clock: Callable[[], float]
     sources: Sources = field(default_factory=Sources)
+    reach: Reach | None = None
+    """None: no process can be started here."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _graphs: dict[tuple[object, ...], tuple[float, dict[str, Json]]] = field(default_factory=dict)
     _permits: tuple[tuple[object, ...], tuple[Permit, ...]] = ((), ())
@@ -62,23 +68,25 @@ class PageFacts:
             "records": {"written": trail.written, "dropped": trail.dropped, "queued": trail.queued},
         }
 
-    def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> dict[str, Json]:
-        """The security graph; at most one is made at a time."""
+    def graph(
+        self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str], *, permitted: bool = True
+    ) -> dict[str, Json]:
+        """The security graph, without ``permitted`` of what was seen only; at most one is made at a time."""
         now = self.clock()
         window_seconds = min(max(window_seconds, 5.0), WINDOW_SECONDS)
-        key = (window_seconds, grouping, namespaces)
+        key = (window_seconds, grouping, namespaces, permitted)
         with self._lock:
             kept = self._graphs.get(key)
             if kept is not None and 0 <= now - kept[0] < GRAPH_SECONDS:
                 return kept[1]
-            made = self._graph(now, window_seconds, grouping, namespaces)
+            made = self._graph(now, window_seconds, grouping, namespaces, permitted=permitted)
             if len(self._graphs) >= 16:
                 self._graphs.clear()
             self._graphs[key] = (now, made)
             return made
 
     def _graph(
-        self, now: float, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]
+        self, now: float, window_seconds: float, grouping: Grouping, namespaces: frozenset[str], *, permitted: bool
     ) -> dict[str, Json]:
         engine = self.engine()
         if engine is None:
@@ -86,7 +94,8 @@ class PageFacts:
         traffic = self.watch.traffic(now, window_seconds)
         everything = merge_workloads((*engine.known_workloads(), *(seen.workload for seen in traffic)))
         known = everything[:MAX_WORKLOADS]
-        found = self._permitted(engine, known, frozenset(seen.principal for seen in traffic if seen.principal))
+        seen_callers = frozenset(seen.principal for seen in traffic if seen.principal)
+        found = self._permitted(engine, known, seen_callers) if permitted else ()
         graph = build_graph(traffic, known, found, grouping=grouping, namespaces=namespaces)
         seconds = max(1.0, min(window_seconds, now - self.watch.started_at))
         made = graph_json(
@@ -102,10 +111,28 @@ class PageFacts:
         domain = engine.mesh.trust_domain
         accounts = {f"{domain}/ns/{w.namespace}/sa/{w.service_account}" for w in known if w.service_account}
         callers = sorted(accounts | seen | set(named_principals(engine.resources)))[:MAX_WORKLOADS]
-        key = (engine.version, known, tuple(callers))
+        cells = self.reach.cells(engine.version) if self.reach is not None else {}
+        key = (engine.version, known, tuple(callers), bool(cells))
         if self._permits[0] != key:
-            self._permits = (key, tuple(permits(engine, known, callers)))
+            answers = {(identity.removeprefix(SPIFFE), name): cell for (identity, name), cell in cells.items()}
+            self._permits = (key, tuple(permits(engine, known, callers, answers)))
         return self._permits[1]
+
+    def reach_matrix(self) -> dict[str, Json]:
+        """Who may call whom, as far as it is known; an answer never waits for it."""
+        engine = self.engine()
+        if engine is None or self.reach is None:
+            return reach_json("", ReachState.FAILED, "no policies are in force", ReachMatrix())
+        return reach_json(engine.version, *self.reach.of(engine.version))
+
+    def reach_cell(self, identity: str, workload: str) -> dict[str, Json] | None:
+        """One pair with its grants; None when it is not known."""
+        engine = self.engine()
+        if engine is None or self.reach is None:
+            return None
+        _, _, matrix = self.reach.of(engine.version)
+        cell = matrix.cells.get((identity, workload))
+        return {**json.loads(cell.told), "policy_version": matrix.version} if cell is not None else None
 
     def decisions(self, *, after: int = 0, limit: int = 200, effect: Effect | None = None) -> dict[str, Json]:
         """Recent decisions after a sequence number, newest first; one from the future belongs to an earlier process."""
@@ -127,6 +154,10 @@ class PageFacts:
         hits = self.telemetry.rule_hits()
         documents = policies_json(engine.resources, hits) if engine is not None else {}
         return {**reload_json(reload), "started_at": self.watch.started_at, **documents}
+
+    def candidate(self) -> dict[str, Json]:
+        """What the candidate policies would change."""
+        return candidate_json(self.status().candidate, self.sources)
 
     def identity(self) -> dict[str, Json]:
         """List certificates, key sets, and who was seen with which identity."""
@@ -173,13 +204,29 @@ class LocalSource:
     def __init__(self, facts: PageFacts) -> None:
         self._facts = facts
 
+    def close(self) -> None:
+        """Stop the process that finds out who may call whom."""
+        if self._facts.reach is not None:
+            self._facts.reach.stop()
+
     async def overview(self) -> dict[str, Json]:
         """Gather in a thread what the start of the page shows."""
         return await run_in_threadpool(self._facts.overview)
 
-    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> dict[str, Json]:
+    async def graph(
+        self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str], *, permitted: bool = True
+    ) -> dict[str, Json]:
         """Nodes and edges of the last ``window_seconds``, gathered in a thread."""
-        return await run_in_threadpool(self._facts.graph, window_seconds, grouping, namespaces)
+        facts = self._facts
+        return await run_in_threadpool(facts.graph, window_seconds, grouping, namespaces, permitted=permitted)
+
+    async def reach(self) -> dict[str, Json]:
+        """Who may call whom, as far as it is known."""
+        return await run_in_threadpool(self._facts.reach_matrix)
+
+    async def reach_cell(self, identity: str, workload: str) -> dict[str, Json] | None:
+        """One pair of it with its grants."""
+        return await run_in_threadpool(self._facts.reach_cell, identity, workload)
 
     async def decisions(self, after: str, limit: int, effect: Effect | None) -> dict[str, Json]:
         """Decisions newer than the cursor ``after``, newest first, with the next cursor."""
@@ -195,6 +242,10 @@ class LocalSource:
     async def policies(self) -> dict[str, Json]:
         """The policies in force and what was found in them."""
         return await run_in_threadpool(self._facts.policies)
+
+    async def candidate(self) -> dict[str, Json]:
+        """What the candidate policies would change."""
+        return await run_in_threadpool(self._facts.candidate)
 
     async def identity(self) -> dict[str, Json]:
         """Certificates, key sets and peers with what is wrong with each."""

@@ -30,6 +30,7 @@ class Sources:
 
     policies: str = "policies"
     mesh: str = ""
+    candidate: str = ""
 
 
 def row_json(kept: Kept, engine: Engine | None) -> dict[str, Json]:

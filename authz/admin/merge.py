@@ -132,6 +132,7 @@ def merge_edges(found: Sequence[JsonAnswer]) -> JsonAnswer:
         "protocols": sorted({protocol for policy in policies for protocol in policy["protocols"]}),
         "principals": _added(policies, "principals", lambda one: one["principal"]),
         "rules": _added(policies, "rules", lambda one: (one["effect"], one["stage"], one["name"])),
+        "permission": next((policy["permission"] for policy in policies if policy["permission"]), None),
         "permittedBy": _distinct((r for p in policies for r in p["permittedBy"]), lambda rule: rule["name"]),
     }
     if total:

@@ -5,7 +5,8 @@ The page's routes: files of the package, JSON, and the live stream of decisions.
     GET /api/overview               head of the page
     GET /api/namespaces/graph       the security graph in Kiali's shape
     GET /api/decisions              recent ones; /stream as server-sent events; /{id} one with its explanation
-    GET /api/policies, /api/identity
+    GET /api/policies, /api/identity, /api/candidate
+    GET /api/reach                  who may call whom, proved; /cell one pair with its grants
 
 The source keeps whatever is expensive off the event loop, because that is the loop that answers Envoy.
 """
@@ -42,11 +43,25 @@ _CURSOR = re.compile(r"\d{1,15}(?:\.\d{1,15}){0,255}")
 class PageSource(Protocol):
     """The source of what the page shows: this process, or several workers together."""
 
+    def close(self) -> None:
+        """Stop whatever is still being found out."""
+
     async def overview(self) -> JsonAnswer:
         """Gather what the start of the page shows."""
 
-    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> JsonAnswer:
-        """Nodes and edges of the last ``window_seconds``, within these namespaces; an empty set stands for all."""
+    async def graph(
+        self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str], *, permitted: bool = True
+    ) -> JsonAnswer:
+        """
+        Nodes and edges of the last ``window_seconds``, within these namespaces; an empty set stands for all. Without
+        ``permitted`` only what was seen.
+        """
+
+    async def reach(self) -> JsonAnswer:
+        """Who may call whom, as far as it is known."""
+
+    async def reach_cell(self, identity: str, workload: str) -> JsonAnswer | None:
+        """One pair of it with its grants; None when it is not known."""
 
     async def decisions(self, after: str, limit: int, effect: Effect | None) -> JsonAnswer:
         """
@@ -59,6 +74,9 @@ class PageSource(Protocol):
 
     async def policies(self) -> JsonAnswer:
         """The policies in force and what was found in them."""
+
+    async def candidate(self) -> JsonAnswer:
+        """What the candidate policies would change."""
 
     async def identity(self) -> JsonAnswer:
         """Certificates, key sets and peers."""
@@ -73,8 +91,9 @@ class Page:
         self._is_closing = False
 
     def close(self) -> None:
-        """End the streams, so that the server need not wait for browsers."""
+        """End the streams, so that the server need not wait for browsers, and what is still being found out."""
         self._is_closing = True
+        self._source.close()
 
     @property
     def routes(self) -> list[BaseRoute]:
@@ -90,17 +109,28 @@ class Page:
             Route("/api/decisions/{id}", _answering(lambda request: source.decision(request.path_params["id"]))),
             Route("/api/policies", _answering(lambda request: source.policies())),
             Route("/api/identity", _answering(lambda request: source.identity())),
+            Route("/api/candidate", _answering(lambda request: source.candidate())),
+            Route("/api/reach", _answering(lambda request: source.reach())),
+            Route("/api/reach/cell", _answering(self._reach_cell)),
         ]
 
     async def _index(self, request: Request) -> Response:
         return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
 
     async def _graph(self, request: Request) -> JsonAnswer:
-        """Kiali's parameters: ``namespaces``, ``graphType``, ``duration``; others are accepted and ignored."""
+        """
+        Kiali's parameters: ``namespaces``, ``graphType``, ``duration``; others are accepted and ignored, but for ours:
+        ``permitted=false`` leaves out what nobody used.
+        """
         asked = request.query_params
         namespaces = frozenset(name for name in asked.get("namespaces", "").split(",") if name)
         grouping = Grouping(asked.get("graphType", Grouping.VERSION))
-        return await self._source.graph(_seconds(asked.get("duration", "10m")), grouping, namespaces)
+        seconds, permitted = _seconds(asked.get("duration", "10m")), asked.get("permitted") != "false"
+        return await self._source.graph(seconds, grouping, namespaces, permitted=permitted)
+
+    async def _reach_cell(self, request: Request) -> JsonAnswer | None:
+        asked = request.query_params
+        return await self._source.reach_cell(asked.get("caller", ""), asked.get("workload", ""))
 
     async def _decisions(self, request: Request) -> JsonAnswer:
         asked = request.query_params

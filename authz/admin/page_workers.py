@@ -14,6 +14,7 @@ from authz.admin.merge import (
     merge_overviews,
     merge_policies,
 )
+from authz.admin.shadow import merge_candidates
 from authz.admin.workers import Fetch, WorkerRequest
 from authz.analysis.graph.graph import Grouping
 from authz.core.decision import Effect
@@ -35,18 +36,36 @@ class WorkersSource:
         self._workers = workers
         self._fetch = fetch
 
+    def close(self) -> None:
+        """Nothing is found out here; the workers stop by themselves."""
+
     async def overview(self) -> JsonAnswer:
         """The overviews of all workers as one."""
         found = await self._ask("/api/overview")
         return merge_overviews([answer for _, answer in found]) if found else _NOBODY
 
-    async def graph(self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str]) -> JsonAnswer:
-        """The graphs of all workers added up."""
+    async def graph(
+        self, window_seconds: float, grouping: Grouping, namespaces: frozenset[str], *, permitted: bool = True
+    ) -> JsonAnswer:
+        """The graphs of all workers added up; what is permitted is found by one of them, the same as for ``reach``."""
         asked = {"duration": f"{window_seconds:.0f}s", "graphType": grouping.value, "namespaces": ",".join(namespaces)}
-        found = await self._ask(f"/api/namespaces/graph?{urlencode(asked)}")
+        target = f"/api/namespaces/graph?{urlencode(asked)}"
+        rest = f"{target}&permitted=false"
+        workers = self._workers()
+        found = await self._ask(*[target if permitted and at == 0 else rest for at in range(len(workers))] or [rest])
         if not found:
             return {"graphType": grouping.value, "elements": {"nodes": [], "edges": []}}
         return merge_graphs([answer for _, answer in found])
+
+    async def reach(self) -> JsonAnswer:
+        """Who may call whom: one worker finds it for all."""
+        found = await self._ask_first("/api/reach")
+        return found if found is not None else {"state": "failed", "reason": "no worker answers", "policy_version": "",
+            "matrix_version": None, "done": 0, "pairs": 0, "callers": [], "workloads": [], "answers": []}  # fmt: skip
+
+    async def reach_cell(self, identity: str, workload: str) -> JsonAnswer | None:
+        """One pair of it with its grants."""
+        return await self._ask_first(f"/api/reach/cell?{urlencode({'caller': identity, 'workload': workload})}")
 
     async def decisions(self, after: str, limit: int, effect: Effect | None) -> JsonAnswer:
         """The cursor is one number per worker, in their order; a worker that does not answer keeps its own."""
@@ -74,12 +93,21 @@ class WorkersSource:
                     "reloads": {"successes": 0, "failures": 0}, "started_at": 0.0}  # fmt: skip
         return merge_policies([answer for _, answer in found])
 
+    async def candidate(self) -> JsonAnswer:
+        """What the candidate of each worker would change, added up."""
+        found = await self._ask("/api/candidate")
+        return merge_candidates([answer for _, answer in found]) if found else {"is_set": False, "version": None}
+
     async def identity(self) -> JsonAnswer:
         """Certificates, key sets and peers of all workers, each once."""
         found = await self._ask("/api/identity")
         if not found:
             return {"now": 0.0, "certificates": [], "key_sets": [], "peers": []}
         return merge_identities([answer for _, answer in found])
+
+    async def _ask_first(self, target: str) -> JsonAnswer | None:
+        workers = self._workers()
+        return await self._one(workers[0], target) if workers else None
 
     async def _ask(self, *targets: str) -> list[tuple[int, JsonAnswer]]:
         """Ask every worker, with one target for all or one for each; answers with their worker, in order."""

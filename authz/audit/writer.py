@@ -21,7 +21,7 @@ from authz.core.attributes import (
     Token,
     Unknown,
 )
-from authz.core.decided import NO_TRACE, CandidateAnswer, Offer, Record, TraceIds
+from authz.core.decided import NO_TRACE, CandidateAnswer, CandidateResult, Offer, Record, TraceIds
 from authz.core.decision import Decision, RuleReference, would_be
 from authz.core.errors import NOWHERE
 from authz.core.explain import HIDDEN, PredicateNote, RuleNote
@@ -234,7 +234,13 @@ def _judged(decision: Decision) -> str:
 
 
 def _candidate(candidate: CandidateAnswer) -> str:
-    return f',"candidate_effect":"{candidate.effect.value}","candidate_rule":{_rule(candidate.rule)}'
+    result = candidate.result
+    more = ""
+    if result is CandidateResult.OTHER_STATUS:
+        more = f'"candidate_status":{candidate.status},'
+    elif result is not CandidateResult.OTHER_RULE:
+        more = f'"candidate_effect":"{candidate.effect.value}",'
+    return f',"candidate_result":"{result.value}",{more}"candidate_rule":{_rule(candidate.rule)}'
 
 
 def _rule(rule: RuleReference | None) -> str:

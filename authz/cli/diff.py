@@ -12,6 +12,7 @@ from authz.analysis.sets.unobeyed import changed_and_unobeyed
 from authz.analysis.sets.unverified import tokens_nobody_verifies
 from authz.cli import diff_report, policy_files
 from authz.cli import terminal as out
+from authz.cli.mesh_sides import sides_of, workloads_of
 from authz.cli.revisions import is_revision, read_named
 from authz.core.compiler import compile_as_needed
 from authz.core.engine import Engine
@@ -27,17 +28,18 @@ SECONDS = 10.0
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option(
-    "--mesh",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False),
-    help="Istio's MeshConfig, or a mesh description: then its workloads are asked about.",
+    "--mesh", metavar="FILE",
+    help="Istio's MeshConfig, or a mesh description: then its workloads are asked about. Also at a git revision.",
+)  # fmt: skip
+@click.option(
+    "--new-mesh", metavar="FILE", help="The mesh file of NEW, where it changes as well; --mesh is the one of OLD."
 )
 @click.option(
     "--seconds", metavar="N", type=click.FloatRange(0), default=SECONDS,
     help="Time for each workload; what is not known by then is not decided.",
 )  # fmt: skip
 @out.answer_form("text", "json", "markdown", "sarif")
-def command(old: str, new: str, mesh: str | None, seconds: float, output: str) -> None:
+def command(old: str, new: str, mesh: str | None, new_mesh: str | None, seconds: float, output: str) -> None:
     """
     Tell which requests NEW answers differently from OLD, for every workload, with one request for each reason.
 
@@ -49,18 +51,21 @@ def command(old: str, new: str, mesh: str | None, seconds: float, output: str) -
     authz diff HEAD:policies/ policies/ --mesh mesh.yaml
     authz diff main:policies/ HEAD:policies/ -o markdown
     authz diff policies/ candidate.yaml -o json
+    authz diff HEAD:policies/ policies/ --mesh HEAD:mesh.yaml --new-mesh mesh.yaml
     """
     with WithoutCollector(for_good=True):
-        settings, problems = policy_files.read_mesh_file(mesh)
-        engines = _engine(old, settings if mesh else None), _engine(new, settings if mesh else None)
-        if any(problem.is_error for problem in problems):
-            raise LoadError(problems)
-        workloads, left_out = asked_workloads(engines, mesh)
+        before, after = sides_of(mesh, new_mesh)
+        engines = (
+            _engine(old, before.config if before is not None else None),
+            _engine(new, after.config if after is not None else None),
+        )
+        workloads, left_out, notes = workloads_of(engines, before, after)
         known: ComparedBefore = {}
         compared = [_compare(engines[0], engines[1], asked, seconds, known) for asked in workloads]
         pairs = [(one.asked.name, one.pair) for one in compared if one.pair is not None]
         warnings = [*changed_and_unobeyed(*engines, workloads), *tokens_nobody_verifies(pairs)]
-        found = diff_report.DiffReport(old, new, mesh or "", compared, left_out, _path_of(new), warnings)
+        path = after.path if after is not None else ""
+        found = diff_report.DiffReport(old, new, path, compared, left_out, _path_of(new), warnings, notes)
         diff_report.write(found, output)
     raise SystemExit(diff_report.exit_code(found))
 
@@ -104,10 +109,10 @@ ComparedBefore = dict[tuple[object, ...], Difference]
 def _compare(
     old: Engine, new: Engine, asked: AskedWorkload, seconds: float, known: ComparedBefore
 ) -> diff_report.Compared:
-    if are_same(old, new, asked.workload):
+    if asked.before is None and are_same(old, new, asked.workload):
         return diff_report.Compared(asked, None, None)
     ends = time.monotonic() + seconds
-    before, after = old.for_workload(asked.workload), new.for_workload(asked.workload)
+    before, after = old.for_workload(asked.before or asked.workload), new.for_workload(asked.workload)
     pair = PolicyPair(before, after, asked.is_gateway, asked.ports, asked.callers)
     key = (applying(before), applying(after), asked.is_gateway, asked.ports)
     if key not in known:

@@ -58,6 +58,8 @@ class DiffReport:
     """The new policies, for commands."""
     warnings: Sequence[str] = ()
     """What may have been meant otherwise: policies that no workload obeys, tokens that nobody verifies."""
+    notes: Sequence[str] = ()
+    """What changes beside the answers to requests: another mesh file."""
 
     def of(self, state: str) -> list[Compared]:
         """The workloads of one state."""
@@ -161,6 +163,8 @@ def _print(report: DiffReport) -> None:
                 out.say(f"    {line}")
         for reason in reasons(one):
             out.say(f"{one.asked.name}: not decided: {reason}", "bold yellow")
+    for text in report.notes:
+        out.say(f"note: {text}")
     for text in (*report.left_out, *report.warnings):
         out.remark(f"warning: {text}")
     out.say(summary(report), "bold")
@@ -184,6 +188,7 @@ def as_json(report: DiffReport) -> dict[str, Json]:
         },
         "left_out": list(report.left_out),
         "warnings": list(report.warnings),
+        "notes": list(report.notes),
         "workloads": [
             {
                 "name": one.asked.name,
@@ -215,6 +220,9 @@ def _markdown(report: DiffReport) -> Iterator[str]:
     for text in report.warnings:
         yield ""
         yield f"Warning: {text}"
+    for note in report.notes:
+        yield ""
+        yield f"note: {note}"
     for one in report.compared:
         for change in one.changes:
             yield ""

@@ -171,13 +171,14 @@ def _with_flags(request: OfflineRequest, options: Mapping[str, Any]) -> OfflineR
     if options["source_principal"] is not None:
         changes["source_principal"] = identity(options["source_principal"])
     if options["header"]:
-        pairs = tuple(_header(text) for text in options["header"])
+        pairs = tuple(read_header(text) for text in options["header"])
         replaced = {name.lower() for name, _ in pairs}
         changes["headers"] = (*(pair for pair in request.headers if pair[0].lower() not in replaced), *pairs)
     return replace(request, **changes)
 
 
-def _header(text: str) -> tuple[str, str]:
+def read_header(text: str) -> tuple[str, str]:
+    """Take ``NAME: VALUE`` apart. Raises a usage error for another form."""
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise click.BadParameter("a header has the form `name: value`", param_hint="--header")

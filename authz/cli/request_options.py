@@ -17,6 +17,9 @@ class _Lines(click.ParamType[str]):
     envvar_list_splitter = "\n"
 
 
+LINES = _Lines()
+
+
 class _Pair(click.ParamType[tuple[str, str]]):
     """``name=value``."""
 
@@ -49,7 +52,7 @@ _OPTIONS = (
     click.option("--method", metavar="NAME", help="HTTP method (GET)."),
     click.option("--host", metavar="HOST", help="Host header, port included (api.example.com)."),
     click.option("--path", metavar="PATH", help="Path and query as the client sends them (/)."),
-    click.option("--header", "-H", metavar="'NAME: VALUE'", multiple=True, type=_Lines(), help="May be repeated."),
+    click.option("--header", "-H", metavar="'NAME: VALUE'", multiple=True, type=LINES, help="May be repeated."),
     click.option(
         "--source-principal", metavar="ID",
         help="Identity of the client certificate; `spiffe://` may be left out of Istio's form.",

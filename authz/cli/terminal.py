@@ -111,9 +111,12 @@ def print_lines(lines: "Iterable[Text]", console: "Console") -> None:
             console.file.write(f"{line.plain}\n")
 
 
-def print_json(value: Json) -> None:
-    """Print JSON with stable order; tokens in any text are hidden, and what would steer a terminal is escaped."""
-    text = json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape")
+def print_json(value: Json, *, indent: int | None = 2) -> None:
+    """
+    Print JSON with stable order; tokens in any text are hidden, and what would steer a terminal is escaped. Without
+    ``indent`` on one line.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "surrogateescape")
     shown = _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text.decode("utf-8", "backslashreplace"))
     click.echo(_TOKEN.sub("(token hidden)", shown))
 

@@ -50,7 +50,7 @@ class Credentials:
             from authz.tokens.signing import jwks_text, make_keys, make_token
 
             keys = make_keys({"own": {"kty": "EC", "crv": "P-256"}})
-            claims = _read_claims(options["claims"])
+            claims = read_claims(options["claims"])
             self.token = make_token({"key": "own", "alg": "ES256", "claims": claims}, keys, self._now)
             self._own_keys = jwks_text(keys.values())
 
@@ -116,8 +116,8 @@ class Credentials:
                 raise Unanswered(f"the keys of `{name}` are not fetched offline; give them with `--jwks {name}=FILE`")
 
 
-def _read_claims(text: str) -> dict[str, object]:
-    """``@FILE``, or JSON. The text is not repeated in messages."""
+def read_claims(text: str) -> dict[str, Any]:
+    """``@FILE``, or JSON. The text is not repeated in messages. Raises a usage error for what is no object."""
     data = policy_files.read_bytes(text[1:]) if text.startswith("@") else text.encode("utf-8", "surrogateescape")
     try:
         claims = json.loads(data)

@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import click
@@ -14,9 +14,12 @@ from authz.analysis.sets.asked_workloads import AskedWorkload
 from authz.analysis.sets.model import PolicyPair
 from authz.cli import policy_files, who_can_views
 from authz.cli import terminal as out
+from authz.cli.asked_request import asked_values
 from authz.cli.diff import SECONDS, asked_workloads
+from authz.cli.request_options import LINES
 from authz.cli.who_can_views import AskedAccess, AskedCaller, WhoCan
-from authz.core.catalog import HOSTS, METHODS, PATHS, Attribute, CompileContext, condition_attribute
+from authz.core.catalog import condition_attribute
+from authz.core.engine import Engine
 from authz.core.uncollected import WithoutCollector
 
 _PRINCIPAL = condition_attribute("source.principal")
@@ -43,16 +46,25 @@ ANONYMOUS = "anonymous"
 @click.option("--host", metavar="HOST", help="Only requests to this host.")
 @click.option("--port", metavar="PORT", help="Only requests to this port of the workload.")
 @click.option(
+    "--header", "-H", "headers", metavar="'NAME: VALUE'", multiple=True, type=LINES,
+    help="Only requests with this header, stars as in policies; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--claims", metavar="JSON|@FILE",
+    help="Only requests with a token that has these claims: of every list all values, stars as in policies.",
+)  # fmt: skip
+@click.option(
     "--matrix", is_flag=True, help="All workloads of the mesh description by all, and callers without identity."
 )
 @click.option(
     "--seconds", metavar="N", type=click.FloatRange(0), default=SECONDS,
     help="Time for each workload; what is not known by then is not decided.",
 )  # fmt: skip
-@out.answer_form("text", "json", "csv")
+@out.answer_form("text", "json", "jsonl", "csv")
 def command(
     policies: tuple[str, ...], mesh: str | None, to: tuple[str, ...], caller: str | None, method: str | None,
-    path: str | None, host: str | None, port: str | None, matrix: bool, seconds: float, output: str,
+    path: str | None, host: str | None, port: str | None, headers: tuple[str, ...], claims: str | None, matrix: bool,
+    seconds: float, output: str,
 ) -> None:  # fmt: skip
     """
     Tell who is let through, in the words of the rules that allow it, without what other rules take away
@@ -64,11 +76,12 @@ def command(
     \b
     authz who-can -p policies/ --mesh mesh.yaml --to ratings-v1 --method DELETE
     authz who-can -p policies/ --mesh mesh.yaml --from reviews-v1
+    authz who-can -p policies/ --path /admin* --claims '{"groups": "admin"}' --header 'x-team: red'
     authz who-can -p policies/ --mesh mesh.yaml --matrix -o csv
     """
     if matrix and caller is not None:
         raise click.UsageError("--matrix asks about all callers; leave --from out")
-    asked = _asked(method, path, host, port)
+    asked = asked_values({"method": method, "path": path, "host": host, "port": port}, headers, claims)
     with WithoutCollector(for_good=True):
         loaded = policy_files.load(policies, mesh)
         workloads, left_out = asked_workloads([loaded.engine], mesh)
@@ -80,36 +93,35 @@ def command(
         else:
             callers = [_caller(caller, known)] if caller is not None else [AskedCaller("", None)]
         questions = {one: RequestSet((*asked, *_of(one))) for one in callers}
-        answers: list[AskedAccess] = []
-        for workload in _meant(workloads, to):
-            applying = loaded.engine.for_workload(workload.workload)
-            natural = (*workload.callers, *(one.spiffe_id for one in callers if one.spiffe_id))
-            pair = PolicyPair(applying, applying, workload.is_gateway, workload.ports, natural)
-            about = AccessQuestions(pair, list(questions.values()), _until(time.monotonic() + seconds))
-            answers += [AskedAccess(one, workload, pair, about.access(question)) for one, question in questions.items()]
-    found = WhoCan(policies, mesh or "", answers, tuple(left_out) if not to or "*" in "".join(to) else ())
-    who_can_views.write(found, output, matrix=matrix)
-    raise SystemExit(who_can_views.exit_code(found))
+        meant = _meant(workloads, to)
+        found = WhoCan(
+            policies,
+            mesh or "",
+            loaded.engine.version,
+            tuple(callers),
+            meant,
+            _answers(loaded.engine, meant, questions, seconds),
+            tuple(left_out) if not to or "*" in "".join(to) else (),
+        )
+        code = who_can_views.write(found, output, matrix=matrix)
+    raise SystemExit(code)
+
+
+def _answers(
+    engine: Engine, workloads: Sequence[AskedWorkload], questions: dict[AskedCaller, RequestSet], seconds: float
+) -> Iterator[AskedAccess]:
+    """Workload by workload, each with its own time."""
+    for workload in workloads:
+        applying = engine.for_workload(workload.workload)
+        natural = (*workload.callers, *(one.spiffe_id for one in questions if one.spiffe_id))
+        pair = PolicyPair(applying, applying, workload.is_gateway, workload.ports, natural)
+        about = AccessQuestions(pair, list(questions.values()), _until(time.monotonic() + seconds))
+        for one, question in questions.items():
+            yield AskedAccess(one, workload, pair, about.access(question))
 
 
 def _until(ends: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > ends
-
-
-def _asked(*texts: str | None) -> list[AskedValues]:
-    """What options ask for. Raises a usage error for a value that no policy could have."""
-    attributes: tuple[Attribute, ...] = (METHODS, PATHS, HOSTS, condition_attribute("destination.port"))
-    found = []
-    for name, attribute, text in zip(("method", "path", "host", "port"), attributes, texts, strict=True):
-        if text is not None:
-            try:
-                if not text:
-                    raise ValueError("an empty value matches nothing")
-                attribute.compile((text,), CompileContext("default", ()))
-            except ValueError as error:
-                raise click.BadParameter(str(error), param_hint=f"--{name}") from error
-            found.append(AskedValues(attribute, (text,)))
-    return found
 
 
 def _of(caller: AskedCaller) -> Sequence[AskedValues]:

@@ -44,7 +44,11 @@ class WhoCan:
 
     policy_paths: tuple[str, ...]
     mesh_path: str
-    answers: list[AskedAccess]
+    policy_version: str
+    callers: Sequence[AskedCaller]
+    workloads: Sequence[AskedWorkload]
+    answers: Iterable[AskedAccess]
+    """For each workload those of all callers; found as they are asked for, once."""
     left_out: tuple[str, ...]
     """Workloads that are not asked about, with the reason."""
 
@@ -53,31 +57,32 @@ class WhoCan:
         return command_of(answer.pair, grant.witness, self.policy_paths, self.mesh_path)
 
 
-def exit_code(found: WhoCan) -> out.Exit:
+def exit_code(answers: set[str], left_out: Sequence[str]) -> out.Exit:
     """Yes where somebody can, no where that is proved of nobody, failed where something is not decided."""
-    answers = {one.access.answer for one in found.answers}
-    if "not decided" in answers or found.left_out:
+    if "not decided" in answers or left_out:
         return out.Exit.FAILED
     return out.Exit.YES if answers - {"no"} else out.Exit.NO
 
 
-def write(found: WhoCan, form: str, *, matrix: bool) -> None:
-    """Print the answers in one of the forms."""
+def write(found: WhoCan, form: str, *, matrix: bool) -> out.Exit:
+    """Find the answers and print them in one of the forms; returns the exit code."""
+    answers = _print_lines(found) if form == "jsonl" else list(found.answers)
     if form == "json":
-        out.print_json(_as_json(found))
+        out.print_json(_as_json(found, answers))
     elif form == "csv":
-        for line in _as_csv(found):
+        for line in _as_csv(answers):
             out.say(line)
-    elif matrix:
-        _print_matrix(found)
-    else:
-        _print(found)
+    elif matrix and form == "text":
+        _print_matrix(answers)
+    elif form == "text":
+        _print(answers)
     for reason in found.left_out:
         out.remark(f"not decided: {reason}")
-    for one in found.answers:
+    for one in answers:
         if one.access.unconfirmed is not None:
             said = f"{one.asked.name}: the engine does not confirm {describe(one.access.unconfirmed)}"
             out.remark(f"internal: {said}; please report it")
+    return exit_code({one.access.answer for one in answers}, found.left_out)
 
 
 def phrase(words: Phrase) -> str:
@@ -109,8 +114,8 @@ def _by(rule: RuleReference | None) -> str:
     return f"ALLOW rule {out.place(rule)}" if rule is not None else "no ALLOW policy applies"
 
 
-def _print(found: WhoCan) -> None:
-    for one in found.answers:
+def _print(answers: Iterable[AskedAccess]) -> None:
+    for one in answers:
         access = one.access
         if access.answer == "not decided":
             reasons = "; ".join(access.undecided) or "the engine does not confirm what was found"
@@ -132,22 +137,22 @@ def _print(found: WhoCan) -> None:
             out.say(f"    {'example:':<9}{describe(grant.witness)}")
 
 
-def _print_matrix(found: WhoCan) -> None:
-    callers = list(dict.fromkeys(one.caller for one in found.answers))
-    cells = {(one.caller, one.asked.name): one.access.answer for one in found.answers}
+def _print_matrix(answers: Sequence[AskedAccess]) -> None:
+    callers = list(dict.fromkeys(one.caller for one in answers))
+    cells = {(one.caller, one.asked.name): one.access.answer for one in answers}
     for number, caller in enumerate(callers, start=1):
         out.say(f"{number:>3}  {caller.name}")
     out.say()
-    names = dict.fromkeys(one.asked.name for one in found.answers)
+    names = dict.fromkeys(one.asked.name for one in answers)
     rows = [[name, *(_SHORT.get(cells[one, name], cells[one, name]) for one in callers)] for name in names]
     out.print_table(["may call, over what it is:", *(str(number) for number in range(1, len(callers) + 1))], rows)
     out.say()
     out.say("yes: everything   if: with conditions (--from, --to tell which)   no: nothing, proved   ?: not decided")
 
 
-def _as_csv(found: WhoCan) -> Iterator[str]:
+def _as_csv(answers: Iterable[AskedAccess]) -> Iterator[str]:
     rows: list[Sequence[str]] = [("caller", "identity", "workload", "answer", "grants", "rules", "example")]
-    for one in found.answers:
+    for one in answers:
         grants = one.access.grants
         rows.append(
             (
@@ -173,30 +178,56 @@ def _in_words(grant: RuleGrant) -> str:
     return f"{' '.join(parts)}, over {', '.join(map(str, grant.ways))}"
 
 
-def _as_json(found: WhoCan) -> dict[str, Json]:
+def _as_json(found: WhoCan, answers: Iterable[AskedAccess]) -> dict[str, Json]:
     """The answers with the documented fields (docs/proofs.md)."""
     return {
         "format": 1,
+        "policy_version": found.policy_version,
         "left_out": list(found.left_out),
-        "answers": [
-            {
-                "caller": one.caller.name or None,
-                "identity": one.caller.spiffe_id,
-                "workload": one.asked.name,
-                "namespace": one.asked.workload.namespace,
-                "labels": dict(sorted(one.asked.workload.labels)),
-                "answer": one.access.answer,
-                "grants": [_grant_json(found, one, grant) for grant in one.access.grants],
-                "not_decided": list(one.access.undecided),
-            }
-            for one in found.answers
-        ],
+        "answers": [_answer_json(found, one) for one in answers],
+    }
+
+
+def _print_lines(found: WhoCan) -> list[AskedAccess]:
+    """What was asked on the first line, then each answer on one of its own as soon as it is known."""
+    asked: dict[str, Json] = {
+        "format": 1,
+        "policy_version": found.policy_version,
+        "callers": [{"caller": one.name or None, "identity": one.spiffe_id} for one in found.callers],
+        "workloads": [one.name for one in found.workloads],
+        "left_out": list(found.left_out),
+    }
+    out.print_json(asked, indent=None)
+    answers = []
+    for one in found.answers:
+        out.print_json(_answer_json(found, one), indent=None)
+        answers.append(one)
+    return answers
+
+
+def _answer_json(found: WhoCan, one: AskedAccess) -> dict[str, Json]:
+    return {
+        "caller": one.caller.name or None,
+        "identity": one.caller.spiffe_id,
+        "workload": one.asked.name,
+        "namespace": one.asked.workload.namespace,
+        "labels": dict(sorted(one.asked.workload.labels)),
+        "answer": one.access.answer,
+        "grants": [_grant_json(found, one, grant) for grant in one.access.grants],
+        "not_decided": list(one.access.undecided),
     }
 
 
 def _grant_json(found: WhoCan, answer: AskedAccess, grant: RuleGrant) -> dict[str, Json]:
     return {
         "words": _in_words(grant),
+        "said": {
+            "who": who(grant),
+            "may": _what(grant),
+            "if": phrase(grant.conditions) or None,
+            "but": [_excepted(one) for one in grant.exceptions],
+            "by": _by(grant.rule),
+        },
         "rule": _rule_json(grant.rule),
         "sources": [_phrase_json(one) for one in grant.sources],
         "operations": [_phrase_json(one) for one in grant.operations],

@@ -4,6 +4,7 @@ A decision that was made, with what it was made of: what the check hands to the 
 References only; nothing is copied or formatted here.
 """
 
+from enum import StrEnum
 from typing import NamedTuple
 
 from authz.core.attributes import (
@@ -28,11 +29,25 @@ class Timing(NamedTuple):
     """One word for people: the provider's name, the stage's result."""
 
 
-class CandidateAnswer(NamedTuple):
-    """What the candidate policies would have answered, where that is another effect."""
+class CandidateResult(StrEnum):
+    """How the answer of the candidate policies differs."""
 
+    NEWLY_DENIED = "newly_denied"
+    NEWLY_ALLOWED = "newly_allowed"
+    OTHER_STATUS = "other_status"
+    """Denied by both, with another status."""
+    OTHER_RULE = "other_rule"
+    """The same answer, for another reason: another rule, or none."""
+
+
+class CandidateAnswer(NamedTuple):
+    """What the candidate policies would have answered, where that differs."""
+
+    result: CandidateResult
     effect: Effect
     rule: RuleReference | None
+    status: int = 0
+    """Of a denial with another status."""
 
 
 class Offer(NamedTuple):

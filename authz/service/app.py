@@ -16,6 +16,7 @@ from authz.admin.administration import create_app
 from authz.admin.api import LocalSource, PageFacts
 from authz.admin.explained import Sources
 from authz.admin.page import Page
+from authz.admin.reach_matrix import Reach
 from authz.admin.watch import Watch
 from authz.audit.entry import Sink
 from authz.audit.sinks import StreamSink
@@ -36,6 +37,7 @@ from authz.service.ports.giving_way import GivingWay
 from authz.service.ports.handshakes import HANDSHAKES
 from authz.service.ports.http import AdminServer, make_admin_server
 from authz.service.ports.log import Announce, other_log_level, set_log_level
+from authz.service.ports.own_python import own_environment, own_python
 from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.signals import on_signals
 from authz.service.ports.waiting import first_done
@@ -257,9 +259,17 @@ class App:
         def engine() -> Engine | None:
             return snapshot.engine if (snapshot := self.function.snapshot) is not None else None
 
-        path, mesh = self._settings.policies.path, self._settings.policies.mesh  # absolute in commands that are copied
-        sources = Sources(str(path.absolute()), str(mesh.absolute()) if mesh is not None else "")
-        return PageFacts(self.watch, engine, self.status, self.trail.status, self.telemetry, self._clock, sources)
+        def described() -> int:
+            return len(snapshot.workloads) if (snapshot := self.function.snapshot) is not None else 0
+
+        read = self._settings.policies
+        paths = (read.path, read.mesh, read.candidate)  # absolute in commands that are copied
+        sources = Sources(*(str(path.absolute()) if path is not None else "" for path in paths))
+        program = (own_python(), "-S", "-P", "-m", "authz")
+        reach = Reach(program, own_environment(), sources, described, self._clock)
+        return PageFacts(
+            self.watch, engine, self.status, self.trail.status, self.telemetry, self._clock, sources, reach
+        )
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
         rules = list(snapshot.engine.token_rules())

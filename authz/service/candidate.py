@@ -10,15 +10,17 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 from authz.core.attributes import NOT_AUTHENTICATED, AttributeContext, Authentication, AuthenticationOutcome
-from authz.core.decided import CandidateAnswer
-from authz.core.decision import Decision, Effect
+from authz.core.decided import CandidateAnswer, CandidateResult
+from authz.core.decision import Decision, Effect, RuleReference, Stage
 from authz.core.errors import SettingsError
 from authz.core.introspection import Introspection, TokenAnswer, TokenQuestion
 from authz.core.pipeline import evaluate
 from authz.core.providers import ProviderQuestion
 from authz.core.resources import JwtRule
+from authz.service.candidate_differences import CandidateDifferences
 from authz.service.check_function import CheckFunction
 from authz.service.loading.promotion import are_nested
 from authz.service.loading.reload import Reloader, let_go_of
@@ -36,6 +38,8 @@ from authz.tokens.unseen import refuse_unseen
 
 _log = logging.getLogger("authz.candidate")
 _DENY = Effect.DENY
+TIMED_EACH = 16
+"""Of so many requests one has its time taken."""
 
 
 class _Undecided(Exception):  # not an error: a way out of the stages, caught in ``judge``
@@ -58,7 +62,12 @@ class Candidate:
         self._snapshot: Snapshot | None = None
         self._cache = TokenCache(tokens)
         self._same_rules = SameRules()
-        self._results = dict.fromkeys(("same", "newly_denied", "newly_allowed", "undecided", "failed"), 0)
+        self._results = dict.fromkeys(("same", *CandidateResult, "undecided", "failed"), 0)
+        self._before = dict(self._results)
+        self._differences = CandidateDifferences()
+        self._since = 0.0
+        self._turn = 0
+        self._timed, self._own_seconds, self._check_seconds = 0, 0.0, 0.0
 
     @classmethod
     def of(
@@ -81,7 +90,18 @@ class Candidate:
     def status(self) -> CandidateStatus:
         """How the candidate is and what came of it, from any thread."""
         reload = self._reloader.status if self._reloader is not None else ReloadStatus()
-        return CandidateStatus(reload, dict(self._results))
+        results, before, differences = {**self._results}, self._before, self._differences
+        return CandidateStatus(
+            reload,
+            {str(name): number for name, number in results.items()},
+            self._since if self._snapshot is not None else 0.0,
+            {str(name): number - before[name] for name, number in results.items()},
+            differences.found,
+            differences.uncounted,
+            self._timed,
+            self._own_seconds,
+            self._check_seconds,
+        )
 
     async def run(self) -> None:
         """Load at once and at every change, until cancelled. Never raises but for that."""
@@ -125,23 +145,35 @@ class Candidate:
         self._cache = TokenCache(self._tokens)
         self._same_rules = SameRules()
         self._snapshot = snapshot
+        self._before, self._differences, self._since = dict(self._results), CandidateDifferences(), self._clock()
+        self._timed, self._own_seconds, self._check_seconds = 0, 0.0, 0.0
         self._function.shadow = self
 
     def judge(self, request: Pending, decision: Decision) -> CandidateAnswer | None:
         """Decide the request again, compare and count. Never waits, never raises."""
+        self._turn = (self._turn + 1) % TIMED_EACH
+        if self._turn or request.has_waited:
+            return self._judge(request, decision)
+        began, taken = perf_counter(), request.duration_seconds
+        answer = self._judge(request, decision)
+        self._own_seconds += perf_counter() - began
+        self._check_seconds += taken
+        self._timed += 1
+        return answer
+
+    def _judge(self, request: Pending, decision: Decision) -> CandidateAnswer | None:
         try:
             snapshot = self._snapshot
             if snapshot is None:
                 return None
-            decided = self._decide(snapshot, request)
-            effect, vouched = decided.effect, request.vouched
-            if vouched is not None and decided.is_allowed and vouched.undoable(decided.obligations):
-                effect = _DENY  # as the answer would be
-            if effect is decision.effect:
+            answer = _compared(request, decision, self._decide(snapshot, request))
+            if answer is None:
                 self._results["same"] += 1
                 return None
-            self._results["newly_denied" if effect is _DENY else "newly_allowed"] += 1
-            return CandidateAnswer(effect, decided.rule)
+            self._results[answer.result] += 1
+            workload = request.attributes.destination.workload
+            self._differences.add(workload, decision.rule, answer, request.decision_id, request.started_at)
+            return answer
         except _Undecided:
             self._results["undecided"] += 1
         except Exception as error:
@@ -196,6 +228,29 @@ class Candidate:
         if is_refused and any(not (rule.jwks or rule.is_asked_only or rule.keys_from in key_sets) for rule in rules):
             raise _Undecided  # nobody fetches the keys that might have verified it
         return result
+
+
+def _compared(request: Pending, decision: Decision, decided: Decision) -> CandidateAnswer | None:
+    """How the candidate's decision differs from the answer; None where it does not."""
+    effect, vouched = decided.effect, request.vouched
+    is_undoable = vouched is not None and decided.is_allowed and bool(vouched.undoable(decided.obligations))
+    if is_undoable:
+        effect = _DENY  # as the answer would be
+    if effect is not decision.effect:
+        result = CandidateResult.NEWLY_DENIED if effect is _DENY else CandidateResult.NEWLY_ALLOWED
+    elif is_undoable or decision.stage is Stage.INTERNAL:
+        return None  # both are refused for what the proxy cannot do
+    elif effect is _DENY and decided.status != decision.status:
+        result = CandidateResult.OTHER_STATUS
+    elif decided.stage is not decision.stage or _name(decided.rule) != _name(decision.rule):
+        result = CandidateResult.OTHER_RULE
+    else:
+        return None
+    return CandidateAnswer(result, effect, decided.rule, decided.status if effect is _DENY else 0)
+
+
+def _name(rule: RuleReference | None) -> str:
+    return rule.name if rule is not None else ""
 
 
 def _is_there(path: Path) -> bool:

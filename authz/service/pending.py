@@ -177,6 +177,11 @@ class Pending:
         return perf_counter() - self._started
 
     @property
+    def has_waited(self) -> bool:
+        """Whether somebody was asked: then most of the duration is theirs."""
+        return bool(self.answers or self._told)
+
+    @property
     def policy_version(self) -> str:
         """The version of the policies that decide this request."""
         return self.in_force.snapshot.version

@@ -155,7 +155,8 @@ CANDIDATE_DECISIONS = Metric(
     "authz_candidate_decisions_total",
     "counter",
     "Decisions that the candidate policies made in shadow, compared with the answer: same, newly_denied, "
-    "newly_allowed; undecided (cannot be said) or failed (a mistake of ours)",
+    "newly_allowed, other_status, other_rule (the same answer for another reason); undecided (cannot be said) or "
+    "failed (a mistake of ours)",
     ("result",),
 )
 CANDIDATE_INFO = Metric("authz_candidate_info", "gauge", "Version of the candidate policies", ("version",))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from authz.core.decision import RuleReference
 from authz.core.errors import Problem
 
 
@@ -116,12 +117,47 @@ class NativeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateDifference:
+    """Decisions of one workload that differ alike. Times in seconds since the epoch."""
+
+    result: str
+    """As ``CandidateResult``."""
+    namespace: str
+    workload: str
+    rule: RuleReference | None
+    """The rule in force; None where none decided."""
+    candidate_rule: RuleReference | None
+    count: int
+    first_at: float
+    last_at: float
+    decision_ids: tuple[str, ...]
+    """Some of the newest, the newest first."""
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateStatus:
-    """The candidate policies and how their decisions compare with those in force; numbers only ever grow."""
+    """The candidate policies and how their decisions compare with those in force."""
 
     reload: ReloadStatus
     results: Mapping[str, int]
-    """Decisions by ``same``, ``newly_denied``, ``newly_allowed``, ``undecided`` and ``failed``."""
+    """
+    Decisions by ``same``, ``newly_denied``, ``newly_allowed``, ``other_status``, ``other_rule``, ``undecided`` and
+    ``failed``; numbers only ever grow.
+    """
+    since: float = 0.0
+    """When this version began to decide in shadow, in seconds since the epoch; 0 while there is none."""
+    of_version: Mapping[str, int] = field(default_factory=dict)
+    """As ``results``, of this version only."""
+    differences: tuple[CandidateDifference, ...] = ()
+    """Of this version."""
+    uncounted: int = 0
+    """Decisions that differ, of so many kinds that they are not among the differences."""
+    timed: int = 0
+    """Requests of which the time was taken."""
+    own_seconds: float = 0.0
+    """What the candidate took for them."""
+    check_seconds: float = 0.0
+    """What their checks took without it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 #
 #   BASE      the revision that the change is for: origin/main, or a commit
 #   POLICIES  the directory of policies, as in the repository
-#   MESH      the mesh description, if there is one
+#   MESH      the mesh description, if there is one; where BASE has another, requests are compared under both
 #
 # The comment goes to stdout, or to the command in COMMENT:
 #
@@ -18,7 +18,9 @@ set -u
 base=$1 policies=$2 mesh=${3:-}
 comment=$(mktemp) || exit 1
 trap 'rm -f "$comment"' EXIT
-${AUTHZ:-authz} diff "$base:$policies" "$policies" ${mesh:+--mesh "$mesh"} -o markdown > "$comment"
+old_mesh=$mesh
+if [ -n "$mesh" ] && git cat-file -e "$base:./$mesh" 2> /dev/null; then old_mesh=$base:$mesh; fi
+${AUTHZ:-authz} diff "$base:$policies" "$policies" ${mesh:+--mesh "$old_mesh" --new-mesh "$mesh"} -o markdown > "$comment"
 code=$?
 if [ -s "$comment" ]; then
     if [ -n "${COMMENT:-}" ]; then sh -c "$COMMENT" < "$comment" || exit 1; else cat "$comment"; fi

@@ -32,6 +32,36 @@ spec:
     to: [{operation: {methods: ["PUT"]}}]
 """
 NEAREST = "shop.yaml:7"
+MESH = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "trustDomain: cluster.local"}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: api-v1, namespace: shop}
+spec: {address: 127.0.0.1, serviceAccount: api, labels: {app: api}, ports: {http: 8080}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: api-v1, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: api}}
+  ingress: [{port: {number: 8080, name: http, protocol: HTTP}, defaultEndpoint: "127.0.0.1:9080"}]
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: front-v1, namespace: web}
+spec: {address: 127.0.0.1, serviceAccount: front, labels: {app: front}, ports: {http: 8081}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: front-v1, namespace: web}
+spec:
+  workloadSelector: {labels: {app: front}}
+  ingress: [{port: {number: 8081, name: http, protocol: HTTP}, defaultEndpoint: "127.0.0.1:9081"}]
+"""
 SECONDS_TO_SHOW = 2_000
 """Milliseconds within which a denial must be on the page."""
 MARKUP = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>\'"&'
@@ -93,6 +123,16 @@ class Serving:
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     found = Serving(tmp_path_factory.mktemp("serving"), workers=2)
+    yield found
+    assert found.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One with a mesh description."""
+    folder = tmp_path_factory.mktemp("described")
+    (folder / "mesh.yaml").write_text(MESH)
+    found = Serving(folder, workers=2, mesh=folder / "mesh.yaml")
     yield found
     assert found.stop() == 0
 
@@ -264,6 +304,152 @@ def test_an_unknown_decision_says_where_to_look(open_page: Open, complaints: lis
     assert "404" in complaints.pop()  # the browser logs every answer that is no success
 
 
+# --- what is permitted, proved ---------------------------------------------------------------------------------------
+
+
+def test_an_edge_opens_with_its_conditions_in_words(described: Serving, open_page: Open) -> None:
+    allow(described)
+    page = open_page("graph", base=described.admin)
+    edge = page.get_by_role("button", name=re.compile("^front-v1 to api-v1: allowed"))
+    edge.click(timeout=10_000)
+    panel = page.get_by_role("complementary", name="Details")
+    panel.locator(".grant").wait_for(timeout=10_000)
+    assert panel.get_by_text("with conditions").first.is_visible()
+    words = panel.locator(".grant").inner_text()
+    for said in ("principal cluster.local/ns/web/sa/front", "method GET, path /cart*", "HTTP over mutual TLS", NEAREST):
+        assert said in words.replace("\n", ""), said
+    panel.get_by_text("Command that decides the example").click()
+    assert "authz check" in panel.get_by_role("region", name="authz check command").inner_text()
+    page.get_by_text("Edges as a table").click()
+    row = page.get_by_role("row", name=re.compile("front-v1 api-v1"))
+    assert row.get_by_text("with conditions").is_visible()
+
+
+def test_the_matrix_tells_what_is_permitted_beside_what_was_observed(described: Serving, open_page: Open) -> None:
+    allow(described)
+    page = open_page("matrix", base=described.admin)
+    cell = page.get_by_role("button", name=re.compile("^front-v1 to api-v1: with conditions; observed: .* allowed"))
+    cell.wait_for(timeout=10_000)
+    assert page.get_by_role("button", name="anonymous to api-v1: nothing may pass").inner_text() == "no"
+    assert page.get_by_role("button", name=re.compile("^api-v1 to front-v1: everything may pass")).inner_text() == "yes"
+    cell.click()
+    panel = page.get_by_role("complementary", name="Details")
+    panel.locator(".grant").wait_for()
+    assert "method GET, path /cart*" in panel.inner_text()
+    assert re.search(r"requests allowed in the last 10 minutes", panel.inner_text())
+    page.get_by_label("Only what may pass").check()
+    assert page.get_by_role("rowheader", name="anonymous").count() == 1  # front-v1 is open to everybody
+    page.get_by_label("Search called workloads").fill("shop/api")
+    sync_api.expect(page.get_by_role("columnheader")).to_have_text(["api-v1"])
+    sync_api.expect(page.get_by_role("rowheader")).to_have_text(["front-v1"])
+
+
+def test_the_matrix_is_used_by_keyboard(described: Serving, open_page: Open) -> None:
+    page = open_page("matrix", base=described.admin)
+    page.locator(".cell.accent").first.wait_for(timeout=10_000)
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if focused(page).startswith("api-v1 to api-v1"):
+            break
+    assert focused(page).startswith("api-v1 to api-v1")
+    page.keyboard.press("ArrowDown")
+    assert focused(page).startswith("front-v1 to api-v1")
+    page.keyboard.press("Enter")
+    panel = page.get_by_role("complementary", name="Details")
+    panel.locator(".grant").wait_for()
+    assert focused(page).startswith("front-v1 to api-v1")
+    page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+    page.keyboard.press("ArrowRight")
+    assert focused(page).startswith("front-v1 to front-v1")
+
+
+def test_a_change_of_policies_is_proved_anew(described: Serving, open_page: Open) -> None:
+    page = open_page("matrix", base=described.admin)
+    page.get_by_role("button", name=re.compile("^front-v1 to api-v1: with conditions")).wait_for(timeout=10_000)
+    file = described.policies / "shop.yaml"
+    file.write_text(POLICIES.replace("sa/front", "sa/nobody"))
+    try:
+        page.get_by_role("button", name=re.compile("^front-v1 to api-v1: nothing may pass")).wait_for(timeout=20_000)
+    finally:
+        file.write_text(POLICIES)
+    page.get_by_role("button", name=re.compile("^front-v1 to api-v1: with conditions")).wait_for(timeout=20_000)
+
+
+def test_without_a_description_the_matrix_says_why_it_is_empty(serving: Serving, open_page: Open) -> None:
+    page = open_page("matrix")
+    page.get_by_text("no mesh description (--mesh) says which workloads there are").wait_for()
+    page = open_page("graph")
+    page.get_by_text("permitted: by identity alone").wait_for()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
+def test_the_matrix_fits_and_axe_finds_nothing_wrong(
+    described: Serving, open_page: Open, tmp_path: Path, width: int, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    allow(described)
+    page = open_page("matrix", width, 844, scheme, base=described.admin)
+    for name in ("front-v1 to api-v1", "anonymous to api-v1"):
+        page.get_by_role("button", name=re.compile(f"^{name}")).dispatch_event("click", timeout=10_000)
+        page.locator(".grants").get_by_text(re.compile("method GET|Nothing may pass")).first.wait_for()
+        found = axe.Axe().run(page).response["violations"]
+        assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in found] == []
+        page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert len(page.screenshot(path=tmp_path / "shot.png")) > 5_000
+
+
+# --- the candidate -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """One whose candidate lets nobody read, and lets ``front`` write."""
+    folder = tmp_path_factory.mktemp("shadowed")
+    (folder / "next.yaml").write_text(POLICIES.replace('["GET"]', '["POST"]'))
+    found = Serving(folder, workers=2, candidate=folder / "next.yaml")
+    yield found
+    assert found.stop() == 0
+
+
+def test_the_candidate_tells_what_it_would_change_with_examples(shadowed: Serving, open_page: Open) -> None:
+    page = open_page("policies", base=shadowed.admin)
+    card = page.get_by_role("region", name="Candidate", exact=True)
+    card.wait_for(timeout=10_000)
+    allow(shadowed, 40)
+    denied = shadowed.ask(path="/cart/1", method="POST")["decision_id"]
+    row = card.get_by_role("row", name=re.compile("newly denied"))
+    row.get_by_text("40", exact=True).wait_for(timeout=10_000)
+    assert "shop/reads/0" in row.inner_text()
+    assert "no rule" in row.inner_text()
+    opened = card.get_by_role("row", name=re.compile("newly allowed"))
+    opened.get_by_role("link", name=f"Decision {denied}").wait_for(timeout=10_000)
+    assert re.search(r"41 requests compared", card.inner_text())
+    assert re.search(r"% of the check's own time", card.inner_text())
+    card.get_by_text("Commands").click()
+    command = card.get_by_role("region", name="promote command").inner_text()
+    assert command.startswith("authz candidate promote --candidate /")
+    assert f"--policies {shadowed.policies}" in command
+    opened.get_by_role("link", name=f"Decision {denied}").click()
+    page.get_by_text("Would answer").wait_for()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
+def test_the_candidate_fits_and_axe_finds_nothing_wrong(
+    shadowed: Serving, open_page: Open, tmp_path: Path, width: int, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    allow(shadowed)
+    page = open_page("policies", width, 844, scheme, base=shadowed.admin)
+    page.get_by_text("newly denied").nth(1).wait_for(timeout=10_000)
+    page.get_by_text("Commands:").click()
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"][:3]]) for one in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert len(page.screenshot(path=tmp_path / f"candidate-{width}-{scheme}.png")) > 5_000
+
+
 # --- keyboard, screen readers, sizes ---------------------------------------------------------------------------------
 
 
@@ -298,7 +484,7 @@ def test_everything_is_reached_by_keyboard(serving: Serving, open_page: Open) ->
     assert focused(page).startswith("front to api-v1")
 
 
-@pytest.mark.parametrize("view", ["graph", "decisions", "policies", "identity"])
+@pytest.mark.parametrize("view", ["graph", "matrix", "decisions", "policies", "identity"])
 def test_landmarks_headings_and_names_are_there(serving: Serving, open_page: Open, view: str) -> None:
     allow(serving)
     page = open_page(view)

@@ -7,6 +7,7 @@ import pytest
 
 from authz.admin.merge import merge_edges
 from authz.admin.page_workers import WorkersSource
+from authz.admin.shadow import merge_candidates
 from authz.admin.workers import WorkerAnswer, WorkerRequest
 from authz.analysis.graph.graph import Grouping
 from tests.admin.test_page import NOW, Service, asking
@@ -56,6 +57,45 @@ async def test_counts_are_added_and_shares_follow(workers: Workers) -> None:
     assert found["traffic"]["rates"] == {"http": "0.07", "http4xx": "0.02", "httpPercentErr": "25.0"}
     assert found["traffic"]["responses"]["403"]["flags"] == {"UAEX": "25.0"}
     assert found["traffic"]["responses"]["-"]["flags"] == {"-": "75.0"}
+
+
+async def test_the_numbers_of_all_candidates_are_added() -> None:
+    def worker(version: str, count: int, at: float) -> dict[str, Any]:
+        difference = {
+            "result": "newly_denied",
+            "namespace": "shop",
+            "workload": "api",
+            "rule": {"name": "a"},
+            "candidate_rule": None,
+            "count": count,
+            "first_at": at,
+            "last_at": at + 5,
+            "decisions": [f"{at:.0f}-{n}" for n in range(2)],
+        }
+        return {
+            "is_set": True,
+            "version": version,
+            "since": at,
+            "reload_ok": version != "v0",
+            "problems": [],
+            "results": {"same": 5, "newly_denied": count},
+            "differences": [difference],
+            "uncounted": 1,
+            "timed": 1,
+            "own_seconds": 0.5,
+            "check_seconds": 1.0,
+            "commands": {},
+        }
+
+    found = merge_candidates([worker("v1", 2, 10.0), worker("v1", 3, 20.0), worker("v0", 100, 1.0)])
+    assert (found["version"], found["since"], found["reload_ok"]) == ("v1", 10.0, False)
+    assert found["results"] == {"same": 10, "newly_denied": 5}
+    (only,) = found["differences"]
+    assert (only["count"], only["first_at"], only["last_at"]) == (5, 10.0, 25.0)
+    assert only["decisions"] == ["20-0", "20-1", "10-0"]
+    assert (found["timed"], found["own_seconds"], found["uncounted"]) == (2, 1.0, 2)
+    none = {"is_set": False, "version": None}
+    assert merge_candidates([none, none]) == none
 
 
 async def test_a_worker_that_is_gone_is_left_out(workers: Workers) -> None:
@@ -122,7 +162,7 @@ async def test_a_caller_was_seen_when_any_worker_saw_it(workers: Workers) -> Non
 def test_an_edge_that_one_worker_used_is_not_unused() -> None:
     policy: dict[str, Any] = {
         "allowed": 0, "denied": 0, "rate": 0.0, "mtlsPercent": 0.0, "lastAt": None, "protocols": [], "principals": [],
-        "rules": [], "permittedBy": [],
+        "rules": [], "permission": None, "permittedBy": [],
     }  # fmt: skip
     found = [{"id": "x", "policy": {**policy, "state": state}} for state in ("unused", "idle")]
     assert merge_edges(found)["policy"]["state"] == "idle"

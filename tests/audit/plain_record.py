@@ -22,7 +22,13 @@ def plain_record(offer: Offer, trace: TraceIds, options: RecordOptions, nearest:
     request_id = http.headers.get("x-request-id") if http is not None else None
     candidate: Record = {}
     if offer.candidate is not None:
-        candidate = {"candidate_effect": offer.candidate.effect.value, "candidate_rule": rule(offer.candidate.rule)}
+        result = offer.candidate.result.value
+        candidate = {"candidate_result": result}
+        if result.startswith("newly"):
+            candidate["candidate_effect"] = offer.candidate.effect.value
+        if result == "other_status":
+            candidate["candidate_status"] = offer.candidate.status
+        candidate["candidate_rule"] = rule(offer.candidate.rule)
     return {
         "decision_id": shortened(offer.decision_id),
         "time": moment(offer.started_at),

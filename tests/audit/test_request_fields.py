@@ -22,7 +22,7 @@ from authz.core.attributes import (
     Workload,
     read_field,
 )
-from authz.core.decided import CandidateAnswer, Offer, TraceIds
+from authz.core.decided import CandidateAnswer, CandidateResult, Offer, TraceIds
 from authz.core.decision import Decision, DryRunResult, Effect, RuleReference, Stage, would_be
 from authz.core.errors import NOWHERE, Location
 from authz.core.explain import PredicateNote, RuleNote
@@ -253,7 +253,9 @@ def test_a_record_is_what_the_plain_builder_says(
     note = PredicateNote(a, key, False, (c,) * 9, (d,), (e, f) if g else None, "")
     nearest = RuleNote(rule, Action.ALLOW, False, False, ((note,) * 5,))
     options = RecordOptions(query_values=frozenset({"page", "token", "x"}), user_agent=bool(c))
-    candidate = CandidateAnswer(ALLOW if c else DENY, rule if d else None) if hit is not None else None
+    result = list(CandidateResult)[len(a) % 4]
+    answer = CandidateAnswer(result, ALLOW if c else DENY, rule if d else None, len(b))
+    candidate = answer if hit is not None else None
     offer = Offer(attributes, decision, a, at, 0.00012345, hit, (), candidate)
     trace = TraceIds("a" * 32, "b" * 16)
     written = json.loads(RecordWriter(options).write(offer, trace, nearest))

@@ -360,6 +360,142 @@ def test_the_script_for_ci_comments_on_a_change(repository: Path, gate: str, cod
     assert (repository / "comment.md").read_text().startswith("### 1 newly allowed")
 
 
+MESH = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "trustDomain: DOMAIN"}
+"""
+ENTRY = """\
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: NAME, namespace: shop}
+spec: {address: 127.0.0.1, serviceAccount: ACCOUNT, labels: {app: NAME, tier: TIER}, ports: {http: PORT}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: NAME, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: NAME}}
+  ingress: [{port: {number: PORT, name: http, protocol: HTTP}, defaultEndpoint: "127.0.0.1:1PORT"}]
+"""
+
+
+def described(*entries: str, domain: str = "cluster.local") -> str:
+    """Each entry is ``name account tier port``."""
+    text = MESH.replace("DOMAIN", domain)
+    for entry in entries:
+        one = ENTRY
+        for word, value in zip(("NAME", "ACCOUNT", "TIER", "PORT"), entry.split(), strict=True):
+            one = one.replace(word, value)
+        text += one
+    return text
+
+
+CART = "cart cart front 9080"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "totals", "notes"),
+    [
+        (described(CART), described(CART), 0, (0, 0), []),
+        (
+            described(CART),
+            described(CART, domain="other"),
+            3,
+            (1, 1),
+            ["the trust domain changes", "which trust domains"],
+        ),
+        (described("cart cart front 9080"), described("cart cart back 9080"), 0, (0, 0), []),
+        (
+            described(CART),
+            described("cart trolley front 9080"),
+            0,
+            (0, 0),
+            ["shop/cart calls as service account `trolley`"],
+        ),
+        (described(CART), described(CART, "web web front 8081"), 0, (0, 0), ["shop/web is new"]),
+        (described(CART, "web web front 8081"), described(CART), 0, (0, 0), ["shop/web is gone"]),
+        (MESH.replace("DOMAIN", "a"), described(CART, domain="a"), 0, (0, 0), ["one mesh file describes workloads"]),
+    ],
+)
+def test_another_mesh_file_is_compared(
+    run: Run, policies: Path, old: str, new: str, code: int, totals: tuple[int, int], notes: list[str]
+) -> None:
+    Path("old-mesh.yaml").write_text(old)
+    Path("new-mesh.yaml").write_text(new)
+    assert policies.is_dir()
+    result, answer = compared(run, "policies", "policies", "--mesh", "old-mesh.yaml", "--new-mesh", "new-mesh.yaml")
+    assert result.exit_code == code, result.output
+    assert (answer["totals"]["newly allowed"], answer["totals"]["newly denied"]) == totals
+    assert len(answer["notes"]) == len(notes)
+    assert all(said.startswith(wanted) for said, wanted in zip(answer["notes"], notes, strict=True))
+    for change in (change for workload in answer["workloads"] for change in workload["changes"]):
+        assert "--mesh new-mesh.yaml" in change["command"]
+        done = run(*shlex.split(change["command"].replace("\\\n", ""))[1:])
+        assert done.exit_code == (0 if change["new"]["effect"] == "allow" else 3), done.output
+
+
+def test_a_workload_with_other_labels_is_compared_under_each(run: Run, policies: Path) -> None:
+    Path("old-mesh.yaml").write_text(described(CART))
+    Path("new-mesh.yaml").write_text(
+        described(CART)
+        .replace("{app: cart, tier: front}", "{app: cart2, tier: front}")
+        .replace("labels: {app: cart}", "labels: {app: cart2}")
+    )
+    assert policies.is_dir()
+    result, answer = compared(run, "policies", "policies", "--mesh", "old-mesh.yaml", "--new-mesh", "new-mesh.yaml")
+    assert result.exit_code == 3
+    assert answer["totals"]["newly allowed"] > 0  # the policies that selected it do so no more
+    (workload,) = answer["workloads"]
+    assert workload["labels"] == {"app": "cart2", "tier": "front"}
+
+
+def test_ports_that_only_one_side_has_are_noted(run: Run, policies: Path) -> None:
+    Path("old-mesh.yaml").write_text(described(CART))
+    Path("new-mesh.yaml").write_text(described("cart cart front 9081"))
+    assert policies.is_dir()
+    result, answer = compared(run, "policies", "policies", "--mesh", "old-mesh.yaml", "--new-mesh", "new-mesh.yaml")
+    assert result.exit_code == 1
+    assert answer["left_out"] == ["shop/cart has no port that it had before"]
+    assert answer["notes"] == [
+        "shop/cart: port 9081 is new, and is not compared",
+        "shop/cart: port 9080 is gone, and is not compared",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--mesh", "nope.yaml"), "`nope.yaml` is no file or directory"),
+        (("--mesh", "policies"), "name the file"),
+        (("--new-mesh", "policies"), "--new-mesh needs the mesh file of OLD"),
+    ],
+)
+def test_a_mesh_file_that_is_none_is_refused(run: Run, policies: Path, arguments: tuple[str, ...], said: str) -> None:
+    shutil.copy(policies / "shop.yaml", policies / "more.yaml")
+    (policies / "more.yaml").write_text((policies / "shop.yaml").read_text().replace("name: ", "name: more-"))
+    result = run("diff", "policies", "policies", *arguments)
+    assert (result.exit_code, said in result.stderr) == (2, True), result.output
+
+
+@NEEDS_GIT
+def test_a_mesh_file_may_be_at_a_revision_and_the_script_takes_both(repository: Path) -> None:
+    (repository / "mesh.yaml").write_text(described(CART))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.test", "-c", "commit.gpgsign=false"]
+    for command in (["add", "-A"], ["commit", "-qm", "mesh"]):
+        subprocess.run([*git, *command], cwd=repository, check=True)
+    (repository / "mesh.yaml").write_text(described(CART, domain="other"))
+    environment = {**os.environ, "AUTHZ": f"{sys.executable} -m authz", "PYTHONPATH": str(ROOT)}
+    arguments = [str(SCRIPT), "HEAD", "policies", "mesh.yaml"]
+    done = subprocess.run(arguments, cwd=repository, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("### 1 newly allowed, 1 newly denied")
+    assert "note: the trust domain changes from `cluster.local` to `other`" in done.stdout
+    assert "--mesh mesh.yaml" in done.stdout
+
+
 @NEEDS_GIT
 def test_the_script_for_ci_ends_with_one_where_something_is_wrong(repository: Path) -> None:
     environment = {**os.environ, "AUTHZ": f"{sys.executable} -m authz", "PYTHONPATH": str(ROOT)}

@@ -14,6 +14,22 @@ ROOT = Path(__file__).parents[2]
 MESH = ("-p", str(ROOT / "policies"), "--mesh", str(ROOT / "envoy-configs" / "mesh.yaml"))
 CART = ("-p", "policies", "--to", "shop (app=cart)")
 
+TOKENS = """\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: writes, namespace: shop}
+spec:
+  rules:
+  - from: [{source: {requestPrincipals: ["https://idp/*"]}}]
+    to: [{operation: {methods: ["PUT"]}}]
+    when: [{key: "request.headers[x-team]", values: ["red"]}, {key: "request.auth.claims[role]", values: ["admin"]}]
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: shop}
+spec: {jwtRules: [{issuer: "https://idp", jwks: '{"keys": []}'}]}
+"""
+
 
 def test_grants_are_printed_with_their_rules_and_examples(run: Run, policies: Path) -> None:
     assert policies.is_dir()
@@ -61,7 +77,7 @@ def test_what_a_caller_can_reach(run: Run) -> None:
 def test_json_has_the_documented_fields_and_every_command_decides_so(run: Run) -> None:
     result = run("who-can", *MESH, "--to", "ratings-v1", "--to", "ingressgateway", "-o", "json")
     answer = json.loads(result.stdout)
-    assert list(answer) == ["format", "left_out", "answers"]
+    assert list(answer) == ["format", "policy_version", "left_out", "answers"]
     assert list(answer["answers"][0]) == [
         *("caller", "identity", "workload", "namespace", "labels", "answer", "grants", "not_decided"),
     ]
@@ -69,9 +85,21 @@ def test_json_has_the_documented_fields_and_every_command_decides_so(run: Run) -
     assert len(grants) > 2
     for grant in grants:
         assert list(grant) == [
-            *("words", "rule", "sources", "operations", "conditions", "over", "exceptions", "request", "decision"),
+            *(
+                "words",
+                "said",
+                "rule",
+                "sources",
+                "operations",
+                "conditions",
+                "over",
+                "exceptions",
+                "request",
+                "decision",
+            ),
             "command",
         ]
+        assert grant["words"].startswith(f"{grant['said']['who']} may {grant['said']['may']}")
         assert grant["decision"]["effect"] == "allow"
         done = run(*shlex.split(grant["command"].replace("\\\n", ""))[1:])
         assert done.exit_code == 0, done.output
@@ -92,6 +120,36 @@ def test_the_matrix_of_bookinfo(run: Run) -> None:
     assert cell["grants"].endswith("may method GET, path /details/*, over HTTP over mutual TLS")
 
 
+def test_lines_of_json_are_the_answers_one_by_one(run: Run) -> None:
+    whole = json.loads(run("who-can", *MESH, "--matrix", "--to", "r*", "-o", "json").stdout)
+    head, *answers = map(json.loads, run("who-can", *MESH, "--matrix", "--to", "r*", "-o", "jsonl").stdout.splitlines())
+    assert answers == whole["answers"]
+    assert head["policy_version"] == whole["policy_version"]
+    assert [one["identity"] for one in head["callers"]][-1] == ""
+    assert len(head["callers"]) * len(head["workloads"]) == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        (("--claims", '{"role": "admin"}', "--header", "x-team: red"), 0, "may:     method PUT"),
+        (("--claims", '{"role": ["guest"]}', "--header", "X-Team: red"), 0, "may:     method PUT"),  # and admin besides
+        (("--claims", '{"iss": "https://idp", "sub": "ann"}', "--method", "PUT"), 0, '"sub": "ann"'),
+        (("--claims", '{"iss": "https://other"}', "--method", "PUT"), 3, "nobody (proved)"),
+        (("--claims", '{"iss": "https://other", "sub": "ann"}', "--method", "PUT"), 3, "nobody (proved)"),
+        (("--header", "x-team: blue", "--method", "PUT"), 0, "x-team: red, x-team: blue"),  # a header twice
+        (("--header", "x-team: r*", "--method", "PUT"), 0, "if:      header x-team red"),
+        (("--claims", '{"realm": {"roles": ["a", "b"]}}', "--method", "PUT"), 0, '"realm": {"roles": ["a", "b"]}'),
+    ],
+)
+def test_a_question_may_name_headers_and_claims(
+    run: Run, tmp_path: Path, asked: tuple[str, ...], code: int, said: str
+) -> None:
+    (tmp_path / "tokens.yaml").write_text(TOKENS)
+    result = run("who-can", "-p", str(tmp_path / "tokens.yaml"), "--to", "shop (no label*", *asked)
+    assert (result.exit_code, said in result.stdout) == (code, True), result.output
+
+
 def test_the_matrix_is_a_table_for_people(run: Run) -> None:
     lines = run("who-can", *MESH, "--matrix", "--to", "details-v1").stdout.splitlines()
     assert lines[0] == "  1  bookinfo/details-v1"
@@ -108,6 +166,11 @@ def test_the_matrix_is_a_table_for_people(run: Run) -> None:
         (("--to", "nothing"), "no workload is called `nothing`; there are `"),
         (("--port", "http"), "--port"),
         (("--path", ""), "an empty value matches nothing"),
+        (("--header", "x-team"), "a header has the form `name: value`"),
+        (("--header", "x-team:"), "an empty value matches nothing"),
+        (("--claims", '{"age": 18}'), "`age`: policies ask for texts"),
+        (("--claims", '{"sub": "ann"}'), "say `iss` and `sub` together"),
+        (("--claims", '["x"]'), "claims must be a JSON object"),
         (("--matrix", "--from", "anonymous"), "--matrix asks about all callers; leave --from out"),
     ],
 )

@@ -89,6 +89,85 @@ def test_the_live_answer_stands_and_the_difference_is_told(
     assert results(candidate) == {result: 1}
 
 
+REORDERED = policy(r.Action.ALLOW, rule(paths=("/other",)), rule(paths=("/open",)))
+
+
+@pytest.mark.parametrize(
+    ("live", "shadow", "path", "result", "status"),
+    [
+        ((ALLOW_OPEN,), (REORDERED,), "/open", "other_rule", 0),
+        (
+            (ALLOW_OPEN,),
+            (ALLOW_OPEN, policy(r.Action.DENY, rule(paths=("/shut",)), name="d")),
+            "/shut",
+            "other_rule",
+            403,
+        ),
+        ((), (ALLOW_ALL,), "/open", "other_rule", 0),  # by default, now by a rule
+    ],
+)
+def test_the_same_answer_for_another_reason_is_counted_by_itself(
+    live: tuple[r.AuthorizationPolicy, ...],
+    shadow: tuple[r.AuthorizationPolicy, ...],
+    path: str,
+    result: str,
+    status: int,
+) -> None:
+    function, candidate, audit = beside(snapshot(*live), snapshot(*shadow))
+    function.check(check_request(path=path), (), NOW)
+    assert results(candidate) == {result: 1}
+    found = audit.entries[0].candidate
+    assert found is not None
+    assert (found.result.value, found.status) == (result, status)
+
+
+def test_another_status_is_counted_by_itself() -> None:
+    required = policy(r.Action.DENY, rule(paths=("/open",)))
+    live = snapshot(required, request_authentications=(tokens(issuer="https://other"),))
+    function, candidate, audit = beside(live, snapshot(required))
+    function.check(check_request(path="/open", headers=BEARER), (), NOW)
+    assert results(candidate) == {"other_status": 1}
+    found = audit.entries[0].candidate
+    assert found is not None
+    assert (found.status, audit.entries[0].decision.status) == (403, 401)
+
+
+def test_differences_are_told_by_workload_and_rules_with_the_newest_decisions() -> None:
+    function, candidate, audit = beside(snapshot(ALLOW_OPEN), snapshot(ALLOW_ALL, DENY_OPEN))
+    for at, path in enumerate(("/open", "/shut", "/open", "/open", "/open")):
+        function.check(check_request(path=path), (), NOW + at)
+    first, second = candidate.status.differences
+    assert (first.result, first.count, first.namespace, first.workload) == ("newly_denied", 4, "shop", "api-v1")
+    assert (first.first_at, first.last_at) == (NOW, NOW + 4)
+    assert first.decision_ids == tuple(entry.decision_id for entry in reversed(audit.entries[2:]))
+    assert first.candidate_rule is not None
+    assert first.candidate_rule.name == "ns[shop]-policy[shut]-rule[0]"
+    assert (second.result, second.rule, second.count) == ("newly_allowed", None, 1)
+
+
+def test_another_version_of_the_candidate_begins_anew() -> None:
+    function, candidate, _ = beside(snapshot(ALLOW_OPEN), snapshot(ALLOW_ALL, DENY_OPEN))
+    for _ in range(20):
+        function.check(check_request(path="/open"), (), NOW)
+    status = candidate.status
+    assert (status.since, status.timed, status.of_version["newly_denied"]) == (NOW, 1, 20)
+    assert 0 < status.own_seconds < 1
+    assert status.check_seconds > 0
+    candidate.replace(snapshot(ALLOW_OPEN))
+    status = candidate.status
+    assert (status.differences, status.timed, status.own_seconds) == ((), 0, 0.0)
+    assert not any(status.of_version.values())
+    assert results(candidate) == {"newly_denied": 20}
+
+
+def test_kinds_of_differences_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authz.service.candidate_differences.MAX_KINDS", 1)
+    function, candidate, _ = beside(snapshot(ALLOW_OPEN), snapshot(ALLOW_ALL, DENY_OPEN))
+    for path in ("/open", "/shut", "/shut"):
+        function.check(check_request(path=path), (), NOW)
+    assert (len(candidate.status.differences), candidate.status.uncounted) == (1, 2)
+
+
 def test_the_same_answer_leaves_no_trace_in_the_record() -> None:
     function, candidate, audit = beside(snapshot(ALLOW_OPEN), snapshot(ALLOW_OPEN))
     for path in ("/open", "/shut"):
@@ -282,4 +361,5 @@ async def test_a_server_decides_in_shadow_until_the_candidate_is_promoted(tmp_pa
         await service.says("stopped")
     first, second = (json.loads(line) for line in log.read_text().splitlines())
     assert (first["effect"], first["candidate_effect"], first["candidate_rule"]) == ("allow", "deny", None)
+    assert first["candidate_result"] == "newly_denied"
     assert (second["effect"], "candidate_effect" in second) == ("deny", False)

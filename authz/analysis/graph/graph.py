@@ -101,6 +101,8 @@ class GraphEdge:
     permits: dict[str, RuleReference] = field(default_factory=dict)
     permitted: set[str] = field(default_factory=set)
     """Principals that policy lets in."""
+    answers: set[str] = field(default_factory=set)
+    """What is proved of those: ``yes``, ``with conditions``; empty of one that was judged by its identity alone."""
     last_at: float = 0.0
     ever_allowed: bool = False
 
@@ -113,6 +115,13 @@ class GraphEdge:
         """Share of requests with a client identity, 0 to 100; 0 without requests."""
         total = self.total()
         return 100.0 * sum(n for outcome, n in self.outcomes.items() if outcome.is_mtls) / total if total else 0.0
+
+    @property
+    def permission(self) -> str:
+        """What policy says: ``yes`` or ``with conditions``, proved; ``by identity``; empty where no rule names it."""
+        if "" in self.answers or not self.answers:
+            return "by identity" if self.answers else ""
+        return "yes" if self.answers == {"yes"} else "with conditions"
 
     @property
     def state(self) -> EdgeState:
@@ -169,6 +178,7 @@ def build_graph(
         found = edge(permit.principal, permit.workload)
         found.permits.update((rule.name, rule) for rule in permit.rules)
         found.permitted.add(permit.principal)
+        found.answers.add(permit.answer)
     shown = [
         found
         for _, found in sorted(edges.items())

@@ -174,6 +174,7 @@ def _edge_json(edge: GraphEdge, rules: Mapping[str, RuleReference], seconds: flo
             for principal in sorted({*edge.principals, *edge.permitted}, key=lambda p: (-edge.principals[p], p))
         ],
         "rules": _rules_json(edge, rules),
+        "permission": edge.permission or None,
         "permittedBy": [rule_json(rule) for _, rule in sorted(edge.permits.items())],
     }
     return data

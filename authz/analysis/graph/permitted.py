@@ -1,12 +1,14 @@
 """
 Who may call whom, as far as the caller's identity decides: the edges that policy permits before anybody uses them.
 
-Only predicates on the certificate are judged, by the engine's own predicates; method, path, token and address
-are left open. So "permitted" means: some request of this caller can be allowed.
+Where it was proved who may call whom (``authz who-can --matrix``), that is told. Elsewhere only predicates on the
+certificate are judged, by the engine's own predicates; method, path, token and address are left open, so "permitted"
+means: some request of this caller may be allowed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from authz.core.attributes import AttributeContext, Destination, HttpRequest, Source, Workload
 from authz.core.catalog import Voucher
@@ -28,11 +30,37 @@ class Permit:
     workload: Workload
     rules: tuple[RuleReference, ...]
     """The ALLOW rules that may let it in."""
+    answer: str = ""
+    """``yes`` or ``with conditions`` where that is proved; empty where identities alone were judged."""
 
 
-def permits(engine: Engine, workloads: Iterable[Workload], principals: Iterable[str]) -> Iterator[Permit]:
+class ProvedAnswer(Protocol):
+    """The proof for one caller and one workload."""
+
+    @property
+    def answer(self) -> str:
+        """``yes``, ``with conditions``, ``no`` or ``not decided``."""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that let it in, ``namespace/policy/index``."""
+
+    @property
+    def names_caller(self) -> bool:
+        """Whether one of them asks for this caller or its like, and not for everybody."""
+
+
+def permits(
+    engine: Engine,
+    workloads: Iterable[Workload],
+    principals: Iterable[str],
+    proved: Mapping[tuple[str, str], ProvedAnswer] | None = None,
+) -> Iterator[Permit]:
     """
     Find every permitted pair that an ALLOW rule names.
+
+    Args:
+        proved: what is proved, by principal and ``namespace/name`` of the workload.
 
     A workload without ALLOW policies is open to everybody and gives no permit: that is a property of the workload.
     A rule that asks nothing of the identity permits ``ANYBODY``, where plaintext is accepted.
@@ -43,9 +71,22 @@ def permits(engine: Engine, workloads: Iterable[Workload], principals: Iterable[
         if policies.http.allow is None:
             continue
         for principal, probe in callers:
-            rules = permitting_rules(policies, principal, probe)
+            known = (proved or {}).get((principal, f"{workload.namespace}/{workload.name}"))
+            if known is None or known.answer == "not decided":
+                rules, answer = permitting_rules(policies, principal, probe), ""
+            else:
+                rules, answer = _proved_rules(policies, principal, known), known.answer
             if rules:
-                yield Permit(principal, workload, rules)
+                yield Permit(principal, workload, rules, answer)
+
+
+def _proved_rules(policies: WorkloadPolicies, principal: str, known: ProvedAnswer) -> tuple[RuleReference, ...]:
+    """The rules of a proof; whoever is let in as everybody is, is drawn as everybody."""
+    if principal != ANYBODY and not known.names_caller:
+        return ()
+    sets = [found for found in (policies.http.allow, policies.tcp.allow) if found is not None]
+    references = {rule.reference.short: rule.reference for found in sets for rule in found.rules}
+    return tuple(references[name] for name in dict.fromkeys(known.rules) if name in references)
 
 
 def permitting_rules(

@@ -30,6 +30,8 @@ class AskedWorkload:
     """Its only ports; empty: not known."""
     callers: tuple[str, ...] = ()
     """Identities of other workloads, with ``spiffe://``."""
+    before: Workload | None = None
+    """The same workload on the old side, where that has other labels, or another namespace or account."""
 
 
 def targets_of(engines: Sequence[Engine]) -> tuple[list[AskedWorkload], list[str]]:

@@ -1,7 +1,7 @@
 """Two sets of policies for one workload, and the variables by which the requests differ that they tell apart."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from authz.analysis.sets.boxes import Space
 from authz.analysis.sets.relevant import pruned_pair, pruned_to, staged
@@ -9,8 +9,13 @@ from authz.analysis.sets.request_variables import CLAIM, HEADER, PATH, REMOTE_IP
 from authz.analysis.sets.situations import Situation, situations
 from authz.analysis.sets.token_cases import TokenCase, asked_elsewhere, split_alike, token_cases, undecided_about
 from authz.core.engine import WorkloadPolicies
+from authz.core.errors import NOWHERE
 from authz.core.matchers import Strings
+from authz.core.resources import ExtensionProvider, PathNormalization
 from authz.core.rules import CompiledRule, Predicate
+
+_REFUSING_ALIKE = {PathNormalization.BASE, PathNormalization.MERGE_SLASHES}
+"""They answer 400 for the same paths (PN-10)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,10 @@ class Model:
 
 
 def _strangers(pair: PolicyPair) -> Iterator[str]:
-    mesh, namespace = pair.new.mesh, pair.new.workload.namespace
-    yield f"spiffe://{mesh.trust_domain}/ns/{namespace}/sa/other"
-    yield f"spiffe://{mesh.trust_domain}/ns/elsewhere/sa/other"
+    namespace = pair.new.workload.namespace
+    for trust_domain in dict.fromkeys((pair.new.mesh.trust_domain, pair.old.mesh.trust_domain)):
+        yield f"spiffe://{trust_domain}/ns/{namespace}/sa/other"
+        yield f"spiffe://{trust_domain}/ns/elsewhere/sa/other"
     yield "spiffe://elsewhere.example/ns/elsewhere/sa/other"
 
 
@@ -110,18 +116,36 @@ def _predicates(policies: WorkloadPolicies) -> Iterator[Predicate]:
 def _dependent(pair: PolicyPair, variables: Variables) -> Iterator[str]:
     """Facts that depend on each other in a way that boxes do not hold."""
     old, new = pair.old.mesh, pair.new.mesh
-    if old.path_normalization is not new.path_normalization and PATH in variables.asked:
+    modes = {old.path_normalization, new.path_normalization}
+    if len(modes) > 1 and (PATH in variables.asked or modes != _REFUSING_ALIKE):
         yield "the normalisation of paths changes (PN-1)"
     if REMOTE_IP in variables.asked:
         if old.num_trusted_proxies != new.num_trusted_proxies and pair.is_gateway:
             yield "the number of trusted proxies changes (CS-9)"
         if f"{HEADER}x-forwarded-for" in variables.asked:
             yield "policies ask for `x-forwarded-for` and for the address that is found in it (CS-9)"
+    yield from _asked_otherwise(pair)
     yield from split_alike(pair.old.jwt_rules, pair.new.jwt_rules, variables)
     yield from asked_elsewhere(pair.old.jwt_rules, pair.new.jwt_rules)
     for policies in (pair.old, pair.new):
         yield from undecided_about(policies.jwt_rules, variables)
         yield from _by_providers(policies, variables)
+
+
+def _asked_otherwise(pair: PolicyPair) -> Iterator[str]:
+    """Providers of one name that are not asked the same: then their answers may differ."""
+    sides = [
+        {custom.provider.name: _question(custom.provider) for custom in sets.custom if custom.provider is not None}
+        for sets in (pair.old.http, pair.new.http)
+    ]
+    for name, question in sides[0].items():
+        if sides[1].get(name, question) != question:
+            yield f"the provider `{name}` is asked in another way, so it may answer otherwise"
+
+
+def _question(provider: ExtensionProvider) -> ExtensionProvider:
+    """A provider without what follows from its answer, which is compared."""
+    return replace(provider, fail_open=False, status_on_error=403, location=NOWHERE)
 
 
 def _by_providers(policies: WorkloadPolicies, variables: Variables) -> Iterable[str]:

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +22,7 @@ from authz.policy.memory import Memory, digest_of
 from authz.service.loading.garbage import let_go
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.loading.transfer import ALLOW_EMPTY, Done, LoadRefused, code_digest, receive
+from authz.service.ports.own_python import own_environment, own_python
 from authz.sources.policies.directory import directory_bytes, read_directory, read_file
 
 _log = logging.getLogger("authz.loader")
@@ -97,7 +97,7 @@ class Loader:
             self._process.kill()
 
     def _load_beside(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
-        command = [_python(), "-S", "-P", "-m", _MODULE, str(policies), *([str(mesh_file)] if mesh_file else [])]
+        command = [own_python(), "-S", "-P", "-m", _MODULE, str(policies), *([str(mesh_file)] if mesh_file else [])]
         if self._allow_empty:
             command.append(ALLOW_EMPTY)
         with ExitStack() as stack:
@@ -145,11 +145,9 @@ def _mesh_digest(mesh_file: Path | None) -> bytes:
 
 
 def _start(command: list[str], said: IO[bytes]) -> subprocess.Popen[bytes]:
-    # Without `site` it starts faster; where it finds modules is known here.
-    path = os.pathsep.join((str(Path(__file__).parents[3]), *filter(None, sys.path)))
     return subprocess.Popen(  # noqa: S603  # ourselves
         command,
-        env={**os.environ, "PYTHONPATH": path},
+        env=own_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=said,
@@ -162,13 +160,6 @@ def _open_memory() -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("authz-loader"), "w+b")
     return tempfile.TemporaryFile()
-
-
-def _python() -> str:
-    """The interpreter's command; inside an Envoy ``sys.executable`` is none."""
-    if Path(sys.executable or "/").name.startswith("python"):
-        return sys.executable
-    return str(Path(sys.base_exec_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}"))
 
 
 def _end_of(code: int, said: IO[bytes]) -> str:

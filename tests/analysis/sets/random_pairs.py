@@ -164,8 +164,24 @@ class RandomPair:
     pair: PolicyPair
 
 
-def random_pair(seed: int) -> RandomPair | None:
-    """The pair of a seed; None where the reader refuses one half."""
+def _other_mesh(rng: Random, mesh: MeshConfig) -> MeshConfig:
+    """Other mesh settings, most of which the two sides have in common."""
+    (provider,) = mesh.extension_providers
+    if rng.random() < 0.5:
+        provider = replace(provider, fail_open=rng.random() < 0.5, status_on_error=rng.choice((403, 503)))
+    same = mesh.path_normalization
+    return replace(
+        mesh,
+        trust_domain=rng.choice(("cluster.local", "cluster.local", "td1")),
+        trust_domain_aliases=rng.choice(((), ("td1", "td-old"), ("cluster.local",))),
+        extension_providers=(provider,),
+        path_normalization=rng.choice((same,) * 5 + tuple(PathNormalization)),
+        root_namespace=rng.choice(("istio-system", "istio-system", "shop")),
+    )
+
+
+def random_pair(seed: int, *, other_mesh: bool = False) -> RandomPair | None:
+    """The pair of a seed, perhaps with other mesh settings on the new side; None where the reader refuses one half."""
     rng = Random(seed)
     mesh = MeshConfig(
         trust_domain_aliases=rng.choice(((), ("td1", "td-old"))),
@@ -174,7 +190,10 @@ def random_pair(seed: int) -> RandomPair | None:
     )
     old = random_documents(rng)
     new = changed(rng, old)
-    compiled = [_compiled(documents, mesh) for documents in (old, new)]
+    if other_mesh:
+        new = new if rng.random() < 0.3 else old
+    meshes = (mesh, _other_mesh(rng, mesh) if other_mesh else mesh)
+    compiled = [_compiled(documents, one) for documents, one in zip((old, new), meshes, strict=True)]
     if compiled[0] is None or compiled[1] is None:
         return None
     ports = rng.choice(((), (), (8080,), (8080, 9999)))

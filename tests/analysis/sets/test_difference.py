@@ -1,12 +1,14 @@
 """What a change of policies opens and closes, and what is proved to change nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from authz.analysis.sets.difference import Direction, difference
+from authz.analysis.sets.difference import Difference, Direction, difference
+from authz.core.errors import Location
 from authz.core.introspection import Introspection
-from authz.core.resources import ExtensionProvider, PathNormalization
+from authz.core.resources import PathNormalization
 from tests.analysis.sets.compiled import MESH, allow, deny, pair, paths, peer, source, tokens, when
 
 ALLOWED, DENIED, STATUS = Direction.ALLOWED, Direction.DENIED, Direction.STATUS
@@ -191,6 +193,60 @@ def test_paths_are_not_decided_when_their_normalisation_changes() -> None:
     assert found.undecided == ["the normalisation of paths changes (PN-1)"]
 
 
+def other_mesh(*documents: str, **changes: Any) -> Difference:
+    """The same policies under other mesh settings on the new side."""
+    before, after = pair(documents, documents), pair(documents, documents, mesh=replace(MESH, **changes))
+    return difference(replace(before, new=after.new))
+
+
+CUSTOM = allow(paths("/x"), name="c", action="CUSTOM")
+EXT = MESH.extension_providers[0]
+
+
+@pytest.mark.parametrize(
+    ("documents", "changes", "found"),
+    [
+        ((), {"trust_domain": "td1"}, set()),
+        ((allow(source("namespaces: [shop]")),), {"trust_domain": "td1"}, set()),
+        ((allow(source(WEB)),), {"trust_domain": "td1"}, {ALLOWED, DENIED}),
+        ((allow(source(WEB)),), {"trust_domain": "td1", "trust_domain_aliases": ("cluster.local",)}, {ALLOWED}),
+        ((allow(source(WEB)),), {"trust_domain_aliases": ("td1",)}, {ALLOWED}),
+        ((allow(source("principals: ['*/sa/web']")),), {"trust_domain_aliases": ("td1",)}, set()),
+        ((deny(source(WEB)),), {"trust_domain_aliases": ("td1",)}, {DENIED}),
+        ((allow(), deny(paths("/a"))), {"num_trusted_proxies": 2}, set()),
+        ((allow(source(WEB)),), {"path_normalization": PathNormalization.MERGE_SLASHES}, set()),
+        ((CUSTOM,), {"extension_providers": (replace(EXT, fail_open=True),)}, {ALLOWED}),
+        ((CUSTOM,), {"extension_providers": (replace(EXT, status_on_error=503),)}, {STATUS}),
+        ((CUSTOM,), {"extension_providers": (replace(EXT, location=Location("x")),)}, set()),
+        ((CUSTOM,), {"extension_providers": ()}, {DENIED}),
+    ],
+)
+def test_mesh_settings_are_compared(documents: Documents, changes: dict[str, Any], found: set[Direction]) -> None:
+    told = other_mesh(*documents, **changes)
+    assert (told.undecided, told.unconfirmed) == ([], [])
+    assert {change.direction for change in told.changes} == found
+
+
+@pytest.mark.parametrize(
+    ("documents", "changes", "reason"),
+    [
+        ((allow(source(WEB)),), {"path_normalization": PathNormalization.NONE}, "the normalisation of paths changes"),
+        ((allow(paths("/a")),), {"path_normalization": PathNormalization.MERGE_SLASHES}, "the normalisation of paths"),
+        (
+            (CUSTOM,),
+            {"extension_providers": (replace(EXT, service="other.test"),)},
+            "the provider `ext` is asked in another way",
+        ),
+    ],
+)
+def test_mesh_settings_that_are_not_modelled_are_not_decided(
+    documents: Documents, changes: dict[str, Any], reason: str
+) -> None:
+    told = other_mesh(*documents, **changes)
+    assert len(told.undecided) == 1
+    assert told.undecided[0].startswith(reason)
+
+
 def test_changed_rules_of_an_issuer_that_is_asked_about_its_tokens_are_not_decided() -> None:
     mesh = replace(MESH, introspections=(Introspection("https://a.test", "https://a.test/introspect", "c", "/s"),))
     same = pair((tokens(ISSUER), allow()), (tokens(ISSUER), allow(paths("/a"))), mesh=mesh)
@@ -222,7 +278,7 @@ def test_only_the_ports_of_the_workload_are_asked_about() -> None:
 
 def test_a_provider_that_fails_with_another_status_is_told() -> None:
     custom = allow(paths("/a"), name="c", action="CUSTOM")
-    other = replace(MESH, extension_providers=(ExtensionProvider("ext", service="e", port=1, status_on_error=503),))
+    other = replace(MESH, extension_providers=(replace(MESH.extension_providers[0], status_on_error=503),))
     before, after = pair((custom,), (custom,)), pair((custom,), (custom,), mesh=other)
     found = difference(replace(before, new=after.new))
     assert {change.direction for change in found.changes} == {STATUS}

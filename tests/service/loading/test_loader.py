@@ -144,7 +144,7 @@ def test_every_problem_of_a_refused_set_comes_back_with_its_place(policies: Path
 
 def test_a_small_set_starts_no_process(policies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(loader, "_python", lambda: pytest.fail("a process was started"))
+    monkeypatch.setattr(loader, "own_python", lambda: pytest.fail("a process was started"))
     assert Loader().load(policies, None, NOW).version
 
 
@@ -174,7 +174,7 @@ def test_where_a_process_cannot_run_the_server_reads_itself_and_says_so_once(
     why: str,
 ) -> None:
     python = script(tmp_path, text) if text is not None else lambda: str(tmp_path / "none")
-    monkeypatch.setattr(loader, "_python", python)
+    monkeypatch.setattr(loader, "own_python", python)
     own = Loader()
     with caplog.at_level(logging.WARNING, "authz.loader"):
         for _ in range(2):
@@ -197,7 +197,7 @@ BEGIN = f"os.write(1, {pickle.dumps(Ready(code_digest()))!r})\n"
 def test_a_process_that_dies_half_way_is_a_refused_set(
     policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str
 ) -> None:
-    monkeypatch.setattr(loader, "_python", script(tmp_path, text))
+    monkeypatch.setattr(loader, "own_python", script(tmp_path, text))
     with pytest.raises(LoadError) as refused:
         Loader().load(policies, None, NOW)
     (problem,) = refused.value.problems
@@ -233,7 +233,7 @@ async def test_the_process_ends_with_the_watch(policies: Path, tmp_path: Path, m
     await ready.wait()
     assert await reloader.load()
     endless = BEGIN + f"open({str(done)!r}, 'w').write(str(os.getpid()))\nsignal.pause()"
-    monkeypatch.setattr(loader, "_python", script(tmp_path, endless))
+    monkeypatch.setattr(loader, "own_python", script(tmp_path, endless))
     (policies / "b.yaml").write_text(policy("other", "DENY", "/*"))
     await until(lambda: done.exists() and done.read_text() != "", 10)
     pid = int(done.read_text())
@@ -271,7 +271,7 @@ async def test_the_last_good_set_stays_in_force_when_the_process_dies(
     in_force: list[Snapshot] = []
     reloader = Reloader(policies, None, in_force.append, lambda: NOW)
     assert await reloader.load()
-    monkeypatch.setattr(loader, "_python", script(tmp_path, BEGIN + "os.abort()"))
+    monkeypatch.setattr(loader, "own_python", script(tmp_path, BEGIN + "os.abort()"))
     assert not await reloader.load()
     assert len(in_force) == 1
     assert "SIGABRT" in reloader.status.problems[0].message

@@ -222,7 +222,7 @@ const mark = (name, kind, words) => h("span", { class: kind, title: words }, gly
 /** What stands on an edge: the padlock, the rate, the share that is denied. */
 export function edgeWords(edge) {
   const { state, mtlsPercent: percent, rate: perSecond, deniedPercent } = edge.policy;
-  if (state === "unused" || state === "idle") return [state];
+  if (state === "unused" || state === "idle") return edge.policy.permission === "with conditions" ? [state, h("span", { class: "if", title: "with conditions" }, h("span", { "aria-hidden": "true" }, "if"), h("span", { class: "sr" }, ", with conditions"))] : [state];
   const kind = percent >= 100 ? "" : percent > 0 ? "part" : "none";
   const lock = h("span", { class: `lock ${kind}`, title: `mTLS: ${Math.round(percent)} % of requests` }, glyph(percent > 0 ? "lock" : "unlock"), h("span", { class: "sr" }, " mTLS "), `${Math.round(percent)} %`);
   const speed = [rate(perSecond), state === "denied" ? glyph("cross") : null];

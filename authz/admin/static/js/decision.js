@@ -141,6 +141,10 @@ function sides(found) {
       ["Issuer", mono(token.issuer)], ["Subject", mono(token.subject)], ["Accepted by", mono(token.rule)], ["Key", token.key_id && mono(token.key_id)],
       ["Digest", token.digest && mono(token.digest)], ["Expires", token.expires_at ? expiry(token.expires_at) : "never"], ["Verified", token.cached ? "before, remembered" : "now"],
     ] : [["Presented", found.authentication.outcome === "rejected" ? `refused: ${found.authentication.reason || "not accepted"}` : "none that a policy asks for"]]),
+    found.candidate_result ? card("Candidate", [
+      ["Would answer", found.candidate_effect ? chip(found.candidate_effect, found.candidate_effect === "allow" ? "Allowed" : "Denied") : found.candidate_status ? `status ${found.candidate_status}` : "the same, by another rule"],
+      ["By", found.candidate_rule ? mono(ruleName(found.candidate_rule)) : "no rule"], ["At", found.candidate_rule && place(found.candidate_rule) && mono(place(found.candidate_rule))],
+    ]) : null,
     card("Trace", [
       ["Trace id", found.trace_id ? mono(found.trace_id) : "none"], ["x-request-id", found.x_request_id && mono(found.x_request_id)],
       ["Took", `${found.duration_us.toFixed(0)} µs`],

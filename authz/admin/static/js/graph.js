@@ -4,6 +4,7 @@ import { every, get } from "./api.js";
 import { canvas, edgeNames } from "./canvas.js";
 import { glyph, h, mono, sample } from "./dom.js";
 import { edgePanel, nodePanel } from "./panel.js";
+import { answerChip, answerOf, followReach, pairsOf, whyNot } from "./reach.js";
 import { rate, ruleName } from "./text.js";
 
 const GROUPS = [["namespace", "Namespace"], ["app", "App"], ["versionedApp", "Version"], ["workload", "Workload"]];
@@ -17,6 +18,7 @@ const kept = { group: matchMedia("(max-width: 720px)").matches ? "app" : "versio
 export function graphView(main) {
   let found = null;
   let asking = 0;
+  let unproved = null;
   const group = segments("Group by", "group", GROUPS, kept.group, (value) => change("group", value));
   const window_ = select("Period", WINDOWS, kept.window, (value) => change("window", value));
   const namespace = select("Namespace", [["", "All namespaces"]], "", (value) => change("namespace", value));
@@ -26,9 +28,10 @@ export function graphView(main) {
   const wrap = h("div", { class: "canvas-wrap", role: "group", "aria-label": "Security graph. Every node and edge is a button; the same facts are in the table below." }, empty, legend());
   const table = h("div", { class: "scroll" });
   const remark = h("span", { class: "chip warn", hidden: true }, "too large: choose a namespace");
+  const proof = h("span", { class: "chip", hidden: true });
   main.append(h("section", { class: "graph-view", "aria-labelledby": "title" },
     h("h1", { class: "sr", id: "title" }, "Security graph"),
-    h("div", { class: "tools" }, group, window_, namespace, h("label", { class: "check" }, unused, "Unused"), remark),
+    h("div", { class: "tools" }, group, window_, namespace, h("label", { class: "check" }, unused, "Unused"), remark, proof),
     h("div", { class: "stage-area" }, wrap, side),
     h("details", { class: "graph-table" }, h("summary", {}, "Edges as a table"), table)));
   const drawing = canvas(wrap, (data) => panel(data, true));
@@ -67,25 +70,27 @@ export function graphView(main) {
     if (!data) return;
     const close = h("button", { class: "icon", type: "button", "aria-label": "Close details", onclick: () => drawing.choose(drawing.selected) }, glyph("cross", ""));
     const make = data.source ? edgePanel : nodePanel;
-    make(side, data, found, close, isNew);
+    make(side, data, found, close, isNew, unproved);
     if (isNew) side.scrollTop = 0;
   }
 
   function fillTable() {
     const name = (id) => found.nodes.find((node) => node.id === id)?.name ?? id;
-    const text = JSON.stringify(found.edges.map((edge) => [edge.id, edge.policy.state, edge.policy.rate, edge.policy.denied, edge.policy.mtlsPercent]));
+    const node = (id) => found.nodes.find((one) => one.id === id);
+    const text = JSON.stringify(found.edges.map((edge) => [edge.id, answerOf(pairsOf(edge, node(edge.target))), edge.policy.state, edge.policy.rate, edge.policy.denied, edge.policy.mtlsPercent]));
     if (table.dataset.text === text) return;
     table.dataset.text = text;
     table.replaceChildren(h("table", { class: "stacked" }, h("caption", { class: "sr" }, "Edges of the security graph"),
-      h("thead", {}, h("tr", {}, ["From", "To", "State", "Rate", "Denied", "mTLS", "Permitted by"].map((title) => h("th", { scope: "col", class: ["Rate", "Denied", "mTLS"].includes(title) ? "num" : null }, title)))),
+      h("thead", {}, h("tr", {}, ["From", "To", "State", "Rate", "Denied", "mTLS", "Permitted"].map((title) => h("th", { scope: "col", class: ["Rate", "Denied", "mTLS"].includes(title) ? "num" : null }, title)))),
       h("tbody", {}, found.edges.map((edge) => {
         const { policy } = edge;
         const [kind, word] = STATES[policy.state];
+        const answer = answerOf(pairsOf(edge, node(edge.target)));
         const isSeen = policy.allowed + policy.denied > 0;
         return h("tr", {}, h("td", {}, h("b", {}, name(edge.source))), h("td", { "data-label": "To" }, h("b", {}, name(edge.target))),
           h("td", { "data-label": "State" }, h("button", { class: `chip ${kind}`, type: "button", onclick: () => drawing.selected === edge.id || drawing.choose(edge.id) }, h("span", { class: "sr" }, `Show details: ${edgeNames(edge, found)}`), word)),
           h("td", { class: "num", "data-label": "Rate" }, isSeen ? rate(policy.rate) : "–"), h("td", { class: "num", "data-label": "Denied" }, isSeen ? `${policy.deniedPercent} %` : "–"), h("td", { class: "num", "data-label": "mTLS" }, isSeen ? `${policy.mtlsPercent} %` : "–"),
-          h("td", { "data-label": "Permitted by" }, policy.permittedBy.length ? policy.permittedBy.map((rule, index) => [index ? ", " : "", mono(ruleName(rule))]) : "–"));
+          h("td", { "data-label": "Permitted" }, answer ? [answerChip(answer), " "] : null, policy.permittedBy.length ? policy.permittedBy.map((rule, index) => [index ? ", " : "", mono(ruleName(rule))]) : answer ? null : "–"));
       }))));
   }
 
@@ -93,9 +98,14 @@ export function graphView(main) {
     if (event.key === "Escape" && drawing.selected) drawing.choose(drawing.selected);
   };
   addEventListener("keydown", escape);
-  const stop = every(REFRESH_MS, refresh);
+  const stops = [every(REFRESH_MS, refresh), followReach((now) => {
+    unproved = whyNot(now);
+    proof.hidden = !unproved;
+    proof.textContent = now.state === "computing" ? "what is permitted is being proved" : "permitted: by identity alone";
+    proof.title = unproved ?? "";
+  })];
   return () => {
-    stop();
+    stops.forEach((stop) => stop());
     removeEventListener("keydown", escape);
     drawing.close();
   };

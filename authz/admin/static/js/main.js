@@ -6,10 +6,12 @@ import { decisionView } from "./decision.js";
 import { decisionsView } from "./decisions.js";
 import { graphView } from "./graph.js";
 import { identityView } from "./identity.js";
+import { matrixView } from "./matrix.js";
 import { policiesView } from "./policies.js";
 
 const VIEWS = {
   graph: ["Graph", graphView],
+  matrix: ["Matrix", matrixView],
   decisions: ["Decisions", decisionsView],
   policies: ["Policies", policiesView],
   identity: ["Identity", identityView],

@@ -2,12 +2,14 @@
 
 import { get } from "./api.js";
 import { chip, glyph, h, mono } from "./dom.js";
-import { ago, asked, clock, count, place, rate, ruleName, target } from "./text.js";
+import { answerChip, pairWords, pairsOf } from "./reach.js";
+import { account, ago, asked, clock, count, place, rate, ruleName, target } from "./text.js";
 
 const STATES = {
   allowed: ["allow", "allowed"], mixed: ["warn", "partly denied"], denied: ["deny", "tried and denied"], idle: ["", "permitted, idle"], unused: ["", "permitted, unused"],
 };
 const MAX_RECENT = 8;
+const MAX_PAIRS = 12;
 const STAGES = {
   "peer-authentication": "PeerAuthentication", normalization: "path normalisation", custom: "CUSTOM", jwt: "token", deny: "DENY", allow: "no ALLOW rule matched", default: "no ALLOW policy applies", identity: "sidecar identity", internal: "internal error",
 };
@@ -15,7 +17,7 @@ const STAGES = {
 const part = (title, ...content) => h("section", {}, h("h3", {}, title), ...content);
 const tile = (value, name) => h("div", { class: "tile" }, h("b", {}, value), h("span", {}, name));
 
-export function edgePanel(side, edge, graph, close, isNew) {
+export function edgePanel(side, edge, graph, close, isNew, remark) {
   const node = (id) => graph.nodes.find((one) => one.id === id);
   const [from, to] = [node(edge.source), node(edge.target)];
   const { policy } = edge;
@@ -23,6 +25,11 @@ export function edgePanel(side, edge, graph, close, isNew) {
   const total = policy.allowed + policy.denied;
   const recent = isNew || side.dataset.of !== edge.id ? h("ul", { "aria-label": "Recent decisions" }, h("li", { class: "muted" }, total ? "Loading…" : "None in this period.")) : side.querySelector("[data-recent]");
   recent.setAttribute("data-recent", "");
+  const pairs = pairsOf(edge, to);
+  const shown = JSON.stringify([edge.id, pairs, remark, policy.permittedBy]);
+  const before = side.querySelector("[data-permitted]");
+  const permitted = before?.dataset.permitted === shown ? before : permittedPart(policy, pairs, remark);
+  permitted?.setAttribute("data-permitted", shown);
   side.dataset.of = edge.id;
   side.replaceChildren(...[
     h("header", {}, h("h2", {}, from?.name ?? "?", " → ", to?.name ?? "?"), close),
@@ -35,10 +42,28 @@ export function edgePanel(side, edge, graph, close, isNew) {
     policy.rules.length ? part("What decided", h("ul", {}, policy.rules.map((one) => h("li", {},
       chip(one.effect, one.effect), " ", one.rule ? mono(ruleName(one.rule)) : one.name ? mono(one.name) : STAGES[one.stage] ?? one.stage,
       h("span", { class: "place" }, [count(one.requests, "decision"), place(one.rule)].filter(Boolean).join(" · ")))))) : null,
-    policy.permittedBy.length ? part("Permitted by", h("ul", {}, policy.permittedBy.map((rule) => h("li", {}, mono(ruleName(rule)), h("span", { class: "place" }, place(rule) ?? ""))))) : null,
+    permitted,
     part("Recent decisions", recent),
   ].filter(Boolean));
   if (total) fillRecent(recent, policy.principals.map((one) => one.principal), to);
+}
+
+/** What policy permits, beside what was observed: proved, in the words of the rules; else the rules that name the identity. */
+function permittedPart(policy, pairs, remark) {
+  if (pairs.length) {
+    const words = (pair) => {
+      const told = h("details", {}, h("summary", {}, answerChip(pair.answer), " ", h("span", {}, account(pair.principal).name || "anonymous", " → ", pair.workload.split("/")[1])));
+      const fill = () => told.open && told.childElementCount === 1 && told.append(pairWords(pair.identity, pair.workload));
+      told.addEventListener("toggle", fill);
+      told.open = pairs.length === 1;
+      return h("li", {}, told);
+    };
+    const more = pairs.length > MAX_PAIRS ? h("p", { class: "muted" }, `${pairs.length - MAX_PAIRS} more are in the `, h("a", { href: "#/matrix" }, "matrix"), ".") : null;
+    return part("Permitted", h("ul", {}, pairs.slice(0, MAX_PAIRS).map(words)), more);
+  }
+  if (!policy.permittedBy.length) return null;
+  return part("Permitted by", h("ul", {}, policy.permittedBy.map((rule) => h("li", {}, mono(ruleName(rule)), h("span", { class: "place" }, place(rule) ?? "")))),
+    remark ? h("p", { class: "muted small" }, "Judged by the identity alone. ", remark) : null);
 }
 
 async function fillRecent(list, principals, to) {

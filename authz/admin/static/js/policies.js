@@ -2,6 +2,7 @@
 
 import { every, get } from "./api.js";
 import { boxed, chip, h, mono } from "./dom.js";
+import { candidateCard } from "./shadow.js";
 import { ago, count, place, span } from "./text.js";
 
 const KINDS = { ALLOW: "allow", DENY: "deny", AUDIT: "accent", CUSTOM: "warn" };
@@ -10,6 +11,7 @@ export function policiesView(main) {
   const search = h("input", { type: "search", placeholder: "Name, namespace or value", "aria-label": "Search policies" });
   const never = h("input", { type: "checkbox" });
   const top = h("div", { class: "stack" });
+  const shadow = h("div", { class: "stack", hidden: true });
   const list = h("div", { class: "stack" });
   let found = null;
   let told = "";
@@ -22,12 +24,18 @@ export function policiesView(main) {
   never.addEventListener("change", render);
   main.append(h("section", { class: "page", "aria-labelledby": "title" },
     h("div", { class: "head" }, h("h1", { id: "title" }, "Policies"), h("div", { class: "filters" }, search, h("label", { class: "check" }, never, "Never hit only"))),
-    top, list));
+    top, shadow, list));
 
   return every(2000, async () => {
+    const candidate = await get("/api/candidate");
     found = await get("/api/policies");
     const now = Date.now() / 1000;
     top.replaceChildren(tiles(found, now), ...[problems(found)].filter(Boolean));
+    if (!shadow.contains(document.activeElement) && !shadow.querySelector("details[open]")) { // whoever reads or copies is not disturbed
+      const card = candidateCard(candidate, now);
+      shadow.hidden = !card;
+      shadow.replaceChildren(...[card].filter(Boolean));
+    }
     const text = JSON.stringify(found);
     if (text !== told) {
       told = text;
