@@ -12,14 +12,15 @@ VirtualService. Where Istio has no field, annotations that begin with ``mesh.aut
 
 from collections.abc import Iterable
 
-from authz.core.errors import NOWHERE, Location, Problem, Severity, sort_problems
+from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.documents.accessors import Part
-from authz.documents.reading import Document, Mapping, read_documents
+from authz.documents.reading import MAX_FILE_BYTES, Document, Extent, Mapping, read_documents
 from authz.documents.schema import Notes
+from authz.documents.splitting import split_documents
 from authz.mesh.kind_parts import CODES
 from authz.mesh.kinds import READERS
 from authz.mesh.linking import link
-from authz.mesh.mesh_documents import Written
+from authz.mesh.mesh_documents import Written, joined, note_second_settings
 from authz.mesh.nouns import (
     Mesh,
 )
@@ -32,20 +33,66 @@ def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tup
 
     The mesh is meaningful only if no problem ``is_error``. The order of files and of documents does not matter.
     """
-    written = Written()
-    for file, data in files:
-        before, written.data = len(written.problems), data
-        is_empty = True
-        for document in read_documents(file, data, written.problems):
-            is_empty = False
-            _read_document(document, written)
-        if is_empty and len(written.problems) == before:
-            message = "the file holds no document; what is missing may be the mesh settings"
-            written.problems.append(Problem(Severity.ERROR, "empty", message, Location(file), help=_EMPTY_HELP))
-    return link(written), sort_problems(written.problems)
+    return DescriptionReader().read(files)
 
 
+class DescriptionReader:
+    """Reads a description again and again, and each time only the documents that changed or moved."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Parts] = {}
+
+    def read(self, files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
+        """Read as ``read_mesh_description`` does; what comes of unchanged documents are the very nouns of before."""
+        problems: list[Problem] = []
+        read: list[Written] = []
+        known: dict[str, _Parts] = {}
+        for file, data in files:
+            known[file] = parts = _read_file(file, data, self._known.get(file, {}))
+            read += parts.values()
+            if not any(part.documents or part.problems for part in parts.values()):
+                message = "the file holds no document; what is missing may be the mesh settings"
+                problems.append(Problem(Severity.ERROR, "empty", message, Location(file), help=_EMPTY_HELP))
+        self._known = known
+        written = joined(read)
+        mesh = link(written)
+        return mesh, sort_problems([*problems, *written.problems, *(one for part in read for one in part.problems)])
+
+
+_Parts = dict[tuple[int, int, bytes], Written]
+"""By line, number of documents before, and text: what depends on its place is read again when it has moved."""
 _EMPTY_HELP = "write the description, or leave the file out"
+
+
+def _read_file(file: str, data: bytes, known: _Parts) -> _Parts:
+    """Read the parts of a file, or all of it where a part means something else alone."""
+    cut = split_documents(data) if len(data) <= MAX_FILE_BYTES else None
+    found: _Parts = {}
+    number = 0
+    for part in cut or ():
+        key = part.line, number, part.text
+        read = known.get(key)
+        if read is None or read.config_part is not None:  # YAML within YAML is located by the whole file
+            read, extent = _read_part(file, data, part.line, number, part.text)
+            if extent.is_broken or extent.has_aliases:
+                break
+        else:
+            del read.problems[read.own_problems :]
+        found[key] = read
+        number += read.documents
+    else:
+        if cut is not None:
+            return found
+    return {(1, 0, data): _read_part(file, data, 1, 0, data)[0]}
+
+
+def _read_part(file: str, data: bytes, line: int, number: int, text: bytes) -> tuple[Written, Extent]:
+    read, extent = Written(data=data), Extent()
+    for document in read_documents(file, text, read.problems, origin=(line, 1), number=number, extent=extent):
+        _read_document(document, read)
+    read.data = b""
+    read.documents, read.own_problems = extent.documents, len(read.problems)
+    return read, extent
 
 
 def _read_document(document: Document, written: Written) -> None:
@@ -60,11 +107,11 @@ def _read_document(document: Document, written: Written) -> None:
     if metadata:
         part.notes.resource = f"{kind} {metadata.text('namespace', 'default')}/{metadata.text('name')}"
     if kind == "ConfigMap":
-        if written.config_at is not NOWHERE:
-            part.note("ME-5", f"the mesh settings are given twice, first at {written.config_at}")
+        if written.config_part is not None:
+            note_second_settings(part, written)
             return
         written.config, problems = read_mesh(document.file, written.data, documents=(document,))
-        written.config_at = part.location
+        written.config_part = part
         written.problems.extend(problems)
     elif kind in READERS:
         READERS[kind](part, written)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from authz.core.errors import Problem, Severity
+from authz.core.errors import NOWHERE, Problem, Severity
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents.accessors import Part
 from authz.mesh.kind_parts import compose_app
@@ -52,7 +52,7 @@ def _trust_domain(written: Written) -> TrustDomain:
     try:
         return TrustDomain(written.config.trust_domain)
     except ValueError as error:
-        place = written.config_at
+        place = written.config_part.location if written.config_part else NOWHERE
         written.problems.append(
             Problem(Severity.ERROR, "ME-1", str(error), place, path="trustDomain", help=_SPIFFE_HELP)
         )

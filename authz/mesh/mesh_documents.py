@@ -1,8 +1,9 @@
 """The documents of a mesh description as written, before they are tied together."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 
-from authz.core.errors import NOWHERE, Location, Problem
+from authz.core.errors import Problem
 from authz.core.resources import MeshConfig
 from authz.documents.accessors import Part
 from authz.mesh.nouns import (
@@ -49,10 +50,11 @@ class VirtualService:
 
 @dataclass(slots=True)
 class Written:
-    """Everything that was read, before the documents are tied together."""
+    """What was read of some documents, or of all, before they are tied together."""
 
     config: MeshConfig = field(default_factory=MeshConfig)
-    config_at: Location = NOWHERE
+    config_part: Part | None = None
+    """Where the settings are; None where they are not."""
     workloads: list[tuple[MeshWorkload, Part]] = field(default_factory=list)
     services: list[tuple[MeshService, Part]] = field(default_factory=list)
     sidecars: list[Sidecar] = field(default_factory=list)
@@ -62,3 +64,29 @@ class Written:
     problems: list[Problem] = field(default_factory=list)
     data: bytes = b""
     """The file that is being read, in which YAML within its YAML is located."""
+    documents: int = 0
+    own_problems: int = 0
+    """How many problems were found in the documents alone; tying them together finds more."""
+
+
+def joined(parts: Iterable[Written]) -> Written:
+    """Put together what was read in parts; problems stay where they are, and the parts still note theirs there."""
+    made = Written()
+    lists = [
+        one.name for one in fields(Written) if isinstance(getattr(made, one.name), list) and one.name != "problems"
+    ]
+    for part in parts:
+        for name in lists:
+            getattr(made, name).extend(getattr(part, name))
+        if part.config_part is not None:
+            if made.config_part is None:
+                made.config, made.config_part = part.config, part.config_part
+            else:
+                note_second_settings(part.config_part, made)
+    return made
+
+
+def note_second_settings(part: Part, written: Written) -> None:
+    """Say that there are settings already."""
+    assert written.config_part is not None
+    part.note("ME-5", f"the mesh settings are given twice, first at {written.config_part.location}")
