@@ -48,7 +48,8 @@ ALLOWED: dict[str, str] = {
     "analysis.hardening": "core identity settings",  # judges what others read: settings, certificates, entries
     "mesh": "core documents policy",
     "envoy.native": "core tokens",
-    "envoy": "core envoy.native mesh",
+    "envoy.patches": "core mesh",
+    "envoy": "core envoy.native envoy.patches mesh",
     "settings": "core",
     "service.ports": "_proto admin core identity settings telemetry",
     "admin": "analysis.graph analysis.offline audit core telemetry",
@@ -70,7 +71,7 @@ ALLOWED: dict[str, str] = {
     "control.discovery": "_proto",
     "control.federation": "core identity sources.keys",
     "control.authority": "_proto admin control.discovery control.federation core identity service.ports telemetry",
-    "control": "core envoy envoy.native mesh service.loading sources.keys tokens",
+    "control": "core envoy envoy.native envoy.patches mesh service.loading sources.keys tokens",
     "local": "audit core mesh",
     "demo": "control core demo.apps envoy envoy.native identity local mesh policy settings tokens",
     "demo.apps": "",
@@ -99,12 +100,12 @@ fetches bundles with the guards that ``sources.keys`` has for key sets.
 """
 
 DOORS: dict[str, str] = {
-    "betterproto2": "envoy",
+    "betterproto2": "envoy envoy.patches",
     "cachetools": "identity",
     "click": "cli",
     "cryptography": "analysis.hardening analysis.verify audit identity tokens",
     "envoy": "demo envoy.native service.workers",
-    "envoy_data_plane": "envoy",
+    "envoy_data_plane": "envoy envoy.patches",
     "google": "_proto control.authority control.discovery service service.workers wire",
     "grpc": "cli control.authority demo demo.checks service service.ports telemetry",
     "httpx": (

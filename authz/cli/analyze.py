@@ -13,7 +13,7 @@ from authz.analysis.traps.policy_set import Trap
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.diff import asked_workloads
-from authz.core.errors import Problem, Severity
+from authz.core.errors import LoadError, Problem, Severity
 from authz.core.uncollected import WithoutCollector
 
 SECONDS = 15.0
@@ -66,7 +66,7 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
         if problem.severity is Severity.WARNING
         and not (problem.code == "RE-16" and problem.resource in obeyed_by_nobody)
     )
-    found = [problem for problem in (*traps, *warnings) if not _is_out(problem, suppress)]
+    found = [problem for problem in (*traps, *warnings, *_extensions(mesh)) if not _is_out(problem, suppress)]
     found.sort(key=lambda problem: (problem.location, problem.path, problem.code))
     is_ok = all(problem.severity is Severity.INFO for problem in found)
     if output == "json":
@@ -84,6 +84,19 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
         _say_undecided(needless)
         _say_total(found, len(loaded.engine.resources.authorization_policies))
     raise SystemExit(out.Exit.YES if is_ok else out.Exit.NO)
+
+
+def _extensions(mesh: str | None) -> list[Problem]:
+    """What EnvoyFilters of a mesh description weaken by permission, and how extensions can change requests (ME-8)."""
+    written = policy_files.read_bytes(mesh) if mesh else b""
+    if not mesh or (b"EnvoyFilter" not in written and b"WasmPlugin" not in written):
+        return []
+    from authz.envoy.proxy_parts import extension_problems  # slow to import
+
+    found = extension_problems(policy_files.read_workloads(mesh))
+    if any(problem.is_error for problem in found):
+        raise LoadError(found)
+    return [problem for problem in found if problem.code == "ME-8"]
 
 
 def _say_total(found: Sequence[Problem], policies: int) -> None:

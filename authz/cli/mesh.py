@@ -195,7 +195,9 @@ def render(
         for name, reasons in kept.items():
             terminal.remark(f"`{name}` asks the authorization server: {'; '.join(reasons)}")
     policed = Native(engine, keys) if engine is not None else None
-    files = render_all(mesh, permissive if engine is None else modes_of(engine), options, policed)
+    mode_of = permissive if engine is None else modes_of(engine)
+    mesh_native.judge_extensions(mesh, mode_of, options, policed, out, "off" if check else validate)
+    files = render_all(mesh, mode_of, options, policed)
     if check:
         _compare(out, files)
     network = {w.name: network_filters(w, policed) for w in mesh.workloads if policed and options.is_native(w)}

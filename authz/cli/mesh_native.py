@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 from time import time
+from typing import TYPE_CHECKING
 
 from authz.cli import terminal
 from authz.control.envoy_validation import Filters
@@ -14,6 +15,10 @@ from authz.core.engine import Engine
 from authz.envoy.options import RenderOptions
 from authz.mesh.login import LoginEndpoints
 from authz.mesh.nouns import Mesh
+
+if TYPE_CHECKING:
+    from authz.envoy.listeners import MtlsModeOf
+    from authz.envoy.proxy_parts import Native
 
 
 def fetched_keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
@@ -46,6 +51,20 @@ def validate(how: str, out: Path, files: Mapping[str, bytes], network: Mapping[s
     validator = Validator.of(how)
     if validator is not None and (why := validator.validate(out, files, network)):
         terminal.remark(f"unchecked {why}")
+
+
+def judge_extensions(
+    mesh: Mesh, mode_of: "MtlsModeOf", options: RenderOptions, native: "Native | None", out: Path, how: str
+) -> None:
+    """Say what extensions can do to requests. Raises LoadError, EnvoyError, and then nothing is to be written."""
+    if not mesh.envoy_filters and not mesh.wasm_plugins:
+        return
+    from authz.control import extension_validation
+    from authz.control.envoy_validation import Validator
+
+    validator = Validator.of(how)
+    for problem in extension_validation.judge_extensions(mesh, mode_of, options, native, out, validator):
+        terminal.remark(str(problem))
 
 
 async def follow(

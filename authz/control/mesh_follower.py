@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from authz.control.envoy_validation import Validator
+from authz.control.extension_validation import judge_extensions
 from authz.control.login_discovery import discover_logins
 from authz.core.errors import LoadError
 from authz.core.resources import JwtRule, MtlsMode
@@ -245,13 +246,15 @@ class MeshFollower:
         options, kept = keep_check(mesh, snapshot.engine, self._options)
         for name, reasons in kept.items():
             self._say(f"check     `{name}` asks the authorization server: {'; '.join(reasons)}")
+        before, mode_of = self._rendered, modes_of(snapshot.engine)
+        if before is None or before.mesh != mesh:
+            for problem in judge_extensions(mesh, mode_of, options, native, self._out, self._validator):
+                self._say(f"extension {problem}")
         filters: dict[str, bytes] = {}
         for workload in mesh.workloads:
             if options.is_native(workload):
                 filters |= render_filters(mesh, workload, native)
-        mode_of = modes_of(snapshot.engine)
         shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
-        before = self._rendered
         if self._validator is not None:
             known = {} if before is None else before.shapes
             network = {

@@ -6,9 +6,8 @@ Pure: nothing is read or written here. ``options`` documents the layout of the s
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hashlib import sha256
-from typing import Any
 
 from authz.core.asked import asked_of
 from authz.core.attributes import Json
@@ -24,17 +23,29 @@ from authz.envoy.naming import provider_cluster
 from authz.envoy.native.filters import http_filters, linear_tcp
 from authz.envoy.native.filters_version import filters_version
 from authz.envoy.native.limits import report
-from authz.envoy.native.listener_parts import complete
 from authz.envoy.native.slots import fill_slots, slot_names
-from authz.envoy.options import Listeners, RenderOptions, filters_file, log_file, routes_file
+from authz.envoy.options import Listeners, RenderOptions, filters_file, routes_file
+from authz.envoy.patches.proxy_resources import (
+    CLUSTER_TYPE,
+    LISTENER_TYPE,
+    TABLE_TYPE,
+    ProxyResources,
+    as_resources,
+)
+from authz.envoy.proxy_parts import (
+    DEFAULTS,
+    completed,
+    extended_resources,
+    static_bootstrap,
+)
+from authz.envoy.proxy_parts import KeyTexts as KeyTexts
+from authz.envoy.proxy_parts import Native as Native
+from authz.envoy.proxy_parts import extension_problems as extension_problems
+from authz.envoy.proxy_parts import permissive as permissive
 from authz.envoy.rendered_text import file_text, resources_text
 from authz.envoy.route_tables import route_tables
 from authz.envoy.tls import secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
-
-DEFAULTS = RenderOptions()
-KeyTexts = Mapping[str, str]
-"""Texts of key sets by ``JwtRule.keys_from``."""
 
 
 def modes_of(engine: Engine) -> MtlsModeOf:
@@ -44,19 +55,6 @@ def modes_of(engine: Engine) -> MtlsModeOf:
         return engine.for_workload(workload.workload).mtls_mode(port)
 
     return mode_of
-
-
-def permissive(_workload: MeshWorkload, _port: int) -> MtlsMode:
-    """Answer the mode that holds where nothing is configured (PA-3)."""
-    return MtlsMode.PERMISSIVE
-
-
-@dataclass(frozen=True, slots=True)
-class Native:
-    """The material of filters, for workloads whose Envoys decide by themselves."""
-
-    engine: Engine
-    key_sets: KeyTexts = field(default_factory=dict)
 
 
 def keep_check(mesh: Mesh, engine: Engine, options: RenderOptions) -> tuple[RenderOptions, dict[str, tuple[str, ...]]]:
@@ -93,22 +91,27 @@ def render_all(
         containers; everything else is the same in both worlds (XA-190).
     """
     files: dict[str, bytes] = {}
+    extended = extended_resources(mesh, mode_of, options, native)
     for workload in mesh.workloads:
-        found = [] if options.listeners is Listeners.DYNAMIC else listeners(mesh, workload, mode_of, options)
-        made: dict[str, Any] = as_json(bootstrap(mesh, workload, found, options))
-        for listener in made["static_resources"].get("listeners", ()):
-            _completed(listener, workload, options, native)
+        if options.listeners is Listeners.STATIC:
+            made = static_bootstrap(mesh, workload, mode_of, options, native, extended)
+        else:
+            made = as_json(bootstrap(mesh, workload, [], options))
         files[f"envoy/{workload.name}.yaml"] = file_text(made, mesh, options)
         for name, secret in (secret_files(workload, options) | login_secret_files(workload)).items():
             files[f"sds/{name}"] = resources_text([as_resource(secret)], mesh, options)
     for login in mesh.logins:
         files[kept_file(login)] = kept_document(login, options.logins[login.issuer])
-    files |= render_changing(mesh, mode_of, options, native)
+    files |= render_changing(mesh, mode_of, options, native, extended)
     return dict(sorted(files.items()))
 
 
 def render_changing(
-    mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions = DEFAULTS, native: Native | None = None
+    mesh: Mesh,
+    mode_of: MtlsModeOf,
+    options: RenderOptions = DEFAULTS,
+    native: Native | None = None,
+    extended: Mapping[str, ProxyResources] | None = None,
 ) -> dict[str, bytes]:
     """
     Render only what changes while proxies run: filters, clusters, endpoints, listeners, routes.
@@ -118,6 +121,7 @@ def render_changing(
     Renamed while Envoys run, they change the mode of a port without a restart and without losing a connection.
     """
     files: dict[str, bytes] = {}
+    extended = extended_resources(mesh, mode_of, options, native) if extended is None else extended
     for workload in mesh.workloads:
         if options.is_native(workload):
             assert native is not None, "whoever renders for native enforcement gives the policies"
@@ -125,25 +129,37 @@ def render_changing(
     is_dynamic = options.listeners is Listeners.DYNAMIC
     if is_dynamic:
         for workload in mesh.workloads:
-            files[f"cds/{workload.name}.yaml"] = resources_text(
-                [as_resource(cluster) for cluster in clusters(mesh, workload, options)], mesh, options
-            )
+            files |= render_clusters(mesh, workload, options, extended)
     for compose in (False, True):
         files |= render_endpoints(mesh, mode_of, options, compose=compose)
     if is_dynamic:
         for workload in mesh.workloads:
-            files |= render_listeners(mesh, workload, mode_of, options, native)
+            files |= render_listeners(mesh, workload, mode_of, options, native, extended)
         for workload in mesh.workloads:
-            files |= render_routes(mesh, workload, options)
+            files |= render_routes(mesh, workload, options, extended)
     return files
 
 
-def render_routes(mesh: Mesh, workload: MeshWorkload, options: RenderOptions = DEFAULTS) -> dict[str, bytes]:
+def render_clusters(
+    mesh: Mesh, workload: MeshWorkload, options: RenderOptions = DEFAULTS, extended: Mapping[str, ProxyResources] = {}
+) -> dict[str, bytes]:
+    """Render the clusters of one proxy that follow the description; ``extended`` as ``render_listeners`` takes it."""
+    if workload.name in extended:
+        found = as_resources(CLUSTER_TYPE, extended[workload.name].clusters)
+    else:
+        found = [as_resource(cluster) for cluster in clusters(mesh, workload, options)]
+    return {f"cds/{workload.name}.yaml": resources_text(found, mesh, options)}
+
+
+def render_routes(
+    mesh: Mesh, workload: MeshWorkload, options: RenderOptions = DEFAULTS, extended: Mapping[str, ProxyResources] = {}
+) -> dict[str, bytes]:
     """Render the route tables of one proxy that are files of their own."""
-    return {
-        routes_file(workload.name, table.name): resources_text([as_resource(table)], mesh, options)
-        for table in route_tables(mesh, workload)
-    }
+    if workload.name in extended:
+        found = as_resources(TABLE_TYPE, extended[workload.name].route_tables)
+    else:
+        found = [as_resource(table) for table in route_tables(mesh, workload)]
+    return {routes_file(workload.name, str(table["name"])): resources_text([table], mesh, options) for table in found}
 
 
 def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[str, bytes]:
@@ -197,12 +213,25 @@ def render_listeners(
     mode_of: MtlsModeOf,
     options: RenderOptions = DEFAULTS,
     native: Native | None = None,
+    extended: Mapping[str, ProxyResources] | None = None,
 ) -> dict[str, bytes]:
-    """Render the listeners of one proxy."""
-    found = [
-        _completed(as_resource(listener), workload, options, native)
-        for listener in listeners(mesh, workload, mode_of, options)
-    ]
+    """
+    Render the listeners of one proxy.
+
+    Args:
+        extended: the resources of the workloads that extensions concern; None finds them, which takes the whole mesh.
+
+    Raises:
+        LoadError: if an extension is refused, and nobody has found that out before.
+    """
+    extended = extended_resources(mesh, mode_of, options, native) if extended is None else extended
+    if workload.name in extended:
+        found = as_resources(LISTENER_TYPE, extended[workload.name].listeners)
+    else:
+        found = [
+            completed(as_resource(listener), workload, options, native)
+            for listener in listeners(mesh, workload, mode_of, options)
+        ]
     return {f"lds/{workload.name}.yaml": resources_text(found, mesh, options)}
 
 
@@ -215,22 +244,3 @@ def render_endpoints(
     return {
         f"{directory}/{name}": resources_text([as_resource(content)], mesh, options) for name, content in files.items()
     }
-
-
-def _completed(
-    content: dict[str, Any], workload: MeshWorkload, options: RenderOptions, native: Native | None
-) -> dict[str, Any]:
-    """A listener with what belongs to the policies, where the workload's own Envoy decides."""
-    if options.is_native(workload):
-        assert native is not None, "whoever renders for native enforcement gives the policies"
-        complete(
-            content,
-            workload.name,
-            workload.workload,
-            native.engine,
-            gateway=workload.is_gateway,
-            log_path=log_file(workload.name),
-            query_values=options.query_values,
-            cluster_of=provider_cluster,
-        )
-    return content

@@ -1,13 +1,15 @@
 """
 Read a mesh description: Istio's kinds in YAML files become one ``Mesh``, or problems with their places.
 
-Understood kinds: ConfigMap ``istio`` (MeshConfig), WorkloadEntry, Sidecar, ServiceEntry, DestinationRule, Gateway and
-VirtualService. Where Istio has no field, annotations that begin with ``mesh.authz/`` take its place:
+Understood kinds: ConfigMap ``istio`` (MeshConfig), WorkloadEntry, Sidecar, ServiceEntry, DestinationRule, Gateway,
+VirtualService, EnvoyFilter and WasmPlugin. Where Istio has no field, annotations that begin with ``mesh.authz/`` take
+its place:
 
 - ``mesh.authz/compose-address`` on WorkloadEntry and ServiceEntry: its IP address among containers.
 - ``mesh.authz/compose-app`` on WorkloadEntry: address and port of the application among containers.
 - ``mesh.authz/enforce`` on WorkloadEntry: ``check`` or ``native``, who enforces its policies.
 - ``mesh.authz/login`` on Gateway: how people sign in there with a browser.
+- ``mesh.authz/weakens-enforcement`` on EnvoyFilter: why it may change what enforces policies.
 """
 
 from collections.abc import Iterable

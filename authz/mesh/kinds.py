@@ -9,10 +9,12 @@ from collections.abc import Callable
 from authz.documents.accessors import Part
 from authz.mesh.mesh_documents import Written
 from authz.mesh.read_destination_rule import read_destination_rule
+from authz.mesh.read_envoy_filter import read_envoy_filter
 from authz.mesh.read_gateway import read_gateway
 from authz.mesh.read_service_entry import read_service_entry
 from authz.mesh.read_sidecar import read_sidecar
 from authz.mesh.read_virtual_service import read_virtual_service
+from authz.mesh.read_wasm_plugin import read_wasm_plugin
 from authz.mesh.read_workload_entry import read_workload_entry
 
 READERS: dict[str, Callable[[Part, Written], None]] = {
@@ -22,5 +24,7 @@ READERS: dict[str, Callable[[Part, Written], None]] = {
     "Gateway": read_gateway,
     "VirtualService": read_virtual_service,
     "DestinationRule": read_destination_rule,
+    "EnvoyFilter": read_envoy_filter,
+    "WasmPlugin": read_wasm_plugin,
 }
-"""Every kind of ``networking.istio.io`` that is understood."""
+"""Every kind of ``networking.istio.io`` and ``extensions.istio.io`` that is understood."""

@@ -7,6 +7,7 @@ from authz.core.errors import NOWHERE, Problem, Severity
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents.accessors import Part
 from authz.mesh.kind_parts import compose_app
+from authz.mesh.link_extensions import linked_extensions
 from authz.mesh.login import Login
 from authz.mesh.mesh_documents import Gateway, Written
 from authz.mesh.nouns import (
@@ -38,7 +39,8 @@ def link(written: Written) -> Mesh:
             part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
         workloads.append(linked)
         parts[id(linked)] = part
-    mesh = Mesh(written.config, tuple(sorted(workloads, key=lambda w: w.name)), services)
+    filters, plugins = linked_extensions(written)
+    mesh = Mesh(written.config, tuple(sorted(workloads, key=lambda w: w.name)), services, filters, plugins)
     _check_ports(mesh, parts)
     _check_logins(written)
     _check_targets(mesh, written)
@@ -108,7 +110,7 @@ _BYTES_HELP = "an application speaks TLS to the gateway's server with `mode: PAS
 
 def _with_gateways(workload: MeshWorkload, written: Written) -> MeshWorkload:
     servers = [
-        replace(server, routes=_routes(gateway, server, written))
+        replace(server, routes=_routes(gateway, server, written), gateway=f"{gateway.namespace}/{gateway.name}")
         for gateway in sorted(written.gateways, key=lambda g: (g.namespace, g.name))
         if gateway.labels.items() <= workload.labels.items() and gateway.namespace == workload.namespace
         for server in gateway.servers

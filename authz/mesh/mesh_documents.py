@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from authz.core.errors import Problem
 from authz.core.resources import MeshConfig
 from authz.documents.accessors import Part
+from authz.mesh.extensions import EnvoyFilter, WasmPlugin
 from authz.mesh.nouns import (
     GatewayServer,
     InboundPort,
@@ -61,6 +62,8 @@ class Written:
     gateways: list[Gateway] = field(default_factory=list)
     virtual_services: list[VirtualService] = field(default_factory=list)
     rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
+    envoy_filters: list[tuple[EnvoyFilter, Part]] = field(default_factory=list)
+    wasm_plugins: list[tuple[WasmPlugin, Part]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     data: bytes = b""
     """The file that is being read, in which YAML within its YAML is located."""

@@ -13,6 +13,7 @@ from authz.core.attributes import Workload
 from authz.core.errors import NOWHERE, Location
 from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
+from authz.mesh.extensions import EnvoyFilter, WasmPlugin
 from authz.mesh.login import Login
 
 
@@ -175,6 +176,8 @@ class GatewayServer:
     routes: tuple[RouteHost, ...] = ()
     login: Login | None = None
     """How people sign in there with a browser; None: they do not."""
+    gateway: str = ""
+    """``namespace/name`` of the Gateway that it is of."""
 
     @property
     def is_egress(self) -> bool:
@@ -253,6 +256,10 @@ class Mesh:
     config: MeshConfig
     workloads: tuple[MeshWorkload, ...] = ()
     services: tuple[MeshService, ...] = ()
+    envoy_filters: tuple[EnvoyFilter, ...] = ()
+    """In the order in which they are applied to a proxy that all of them select."""
+    wasm_plugins: tuple[WasmPlugin, ...] = ()
+    """By namespace and name."""
     _index: "_Index" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -103,7 +103,7 @@ MISTAKES = [
     ('TLS}, hosts: ["*"]', "TLS}, hosts: [x.example]", "[x.example]", "ME-6", "the policies decide which names"),
     ("{mode: SIMPLE, caC", "{mode: PASSTHROUGH, caC", "PASSTHROUGH", "ME-6", "write SIMPLE or DISABLE"),
     ("location: MESH_INTERNAL", "location: MESH_EXTERNAL", "{number: 15002", "ME-6", "bytes do not leave the mesh"),
-    ("kind: DestinationRule", "kind: EnvoyFilter", "EnvoyFilter", "ME-6", "does not describe a mesh here"),
+    ("kind: DestinationRule", "kind: ProxyConfig", "ProxyConfig", "ME-6", "does not describe a mesh here"),
     ("  host: known.", "  host: other.", "host: other", "ME-4", "is not the host of a MESH_EXTERNAL ServiceEntry"),
     (
         "{name: server-v1,",

@@ -1,0 +1,164 @@
+"""
+Extensions shown to a real Envoy before anything is written, and what it says put down to the patch that it is about.
+
+Types and names of fields are known here; which values Envoy takes (a lower bound, a field that it wants) only it knows.
+"""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from authz.control.envoy_validation import TIMEOUT_SECONDS, Validator
+from authz.core.errors import Problem
+from authz.envoy.extended import Extensions, demand
+from authz.envoy.listeners import MtlsModeOf
+from authz.envoy.native.binary import EnvoyError, envoy_text
+from authz.envoy.native.slots import COMPOSITE_TYPE, TYPES
+from authz.envoy.options import RENDERED_DIRECTORIES, RenderOptions
+from authz.envoy.patches.typed_patches import TypedPatch
+from authz.envoy.proxy_parts import Native, extension_problems, shown_to_envoy
+from authz.mesh.extensions import WasmPlugin, WrittenAt
+from authz.mesh.nouns import Mesh
+
+_NO_WASM = ("envoy.filters.http.wasm", "envoy.wasm.runtime")
+_PASSES = next(url for url in TYPES if url != COMPOSITE_TYPE)
+Bootstraps = Mapping[str, Mapping[str, Any]]
+"""Whole configurations by name of the proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownExtensions:
+    """What an Envoy is asked about."""
+
+    bootstraps_of: Callable[[int | None], Bootstraps]
+    """Configurations of the proxies that extensions concern, with the first so many patches; None: with all."""
+    patches: tuple[TypedPatch, ...]
+    plugins: tuple[WasmPlugin, ...] = ()
+
+
+def judge_extensions(
+    mesh: Mesh,
+    mode_of: MtlsModeOf,
+    options: RenderOptions,
+    native: Native | None,
+    out: Path,
+    validator: Validator | None,
+) -> tuple[Problem, ...]:
+    """
+    Everything that is to be said of the extensions of a mesh before it is rendered, by an Envoy, too, if there is one.
+
+    Args:
+        out: the state directory.
+
+    Raises:
+        LoadError: an extension is refused, with everything that is wrong.
+        EnvoyError: the Envoy that was named cannot be run.
+    """
+    if not mesh.envoy_filters and not mesh.wasm_plugins:
+        return ()
+    found = extension_problems(mesh, mode_of, options, native)
+    demand(found)
+    if validator is not None:
+        shown = ShownExtensions(
+            lambda count: shown_to_envoy(mesh, mode_of, options, native, count),
+            Extensions.of(mesh).patches,
+            mesh.wasm_plugins,
+        )
+        demand(refused_by_envoy(validator.binary, out, shown))
+    return found
+
+
+def refused_by_envoy(binary: str, out: Path, shown: ShownExtensions) -> tuple[Problem, ...]:
+    """
+    Show Envoy each proxy that extensions concern; say for each that it refuses which patch does it.
+
+    Args:
+        out: the state directory, in which certificates are found that a configuration names.
+
+    Raises:
+        EnvoyError: the binary cannot be run.
+    """
+    texts = {name: _refusal(binary, out, one) for name, one in shown.bootstraps_of(None).items()}
+    return tuple(dict.fromkeys(_blamed(binary, out, shown, name, text) for name, text in texts.items() if text))
+
+
+def _blamed(binary: str, out: Path, shown: ShownExtensions, proxy: str, text: str) -> Problem:
+    """The first patch with which Envoy refuses, since without it Envoy does not."""
+    what = f"Envoy refuses `{proxy}`: {text}"
+    help_text = "see what Envoy's documentation says of the field that it names"
+    for count in range(len(shown.patches) + 1):
+        if refusal := _refusal(binary, out, shown.bootstraps_of(count)[proxy]):
+            if count:
+                return shown.patches[count - 1].origin.problem("ME-9", f"Envoy refuses `{proxy}`: {refusal}", help_text)
+            what = f"Envoy refuses `{proxy}`: {refusal}"
+            break
+    if shown.plugins:
+        if any(name in what for name in _NO_WASM) and ("registered implementation" in what or "support" in what):
+            help_text = "this Envoy runs no WebAssembly: take one that does, such as Envoy's own releases, or use Lua"
+        else:
+            help_text = "look at the module, and whether it lies where the proxy runs"
+        return shown.plugins[0].origin.problem("ME-9", what, help_text)
+    return WrittenAt().problem("ME-9", what, "without extensions it refuses, too: this is a bug of the rendering")
+
+
+def _refusal(binary: str, out: Path, bootstrap: Mapping[str, Any]) -> str:
+    """Envoy's text; empty when it takes the configuration."""
+    with tempfile.TemporaryDirectory(prefix="authz-validate-") as directory:
+        here = Path(directory)
+        for name in ("certs", "run"):
+            if (out / name).is_dir():
+                (here / name).symlink_to((out / name).resolve())
+        (here / "logs").mkdir()
+        made = json.loads(json.dumps(bootstrap))
+        _still(made)
+        for path in set(_followed(made)):
+            (here / path).parent.mkdir(parents=True, exist_ok=True)
+            (here / path).write_text("resources: []\n", encoding="utf-8")
+        (here / "envoy.json").write_text(json.dumps(made), encoding="utf-8")
+        command = [binary, "-c", "envoy.json", "--mode", "validate", "--log-level", "error"]
+        command += ["--disable-hot-restart", "--concurrency", "1"]
+        try:
+            done = subprocess.run(  # noqa: S603  # the Envoy that was asked for
+                command, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
+                errors="replace",
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EnvoyError(f"`{binary}` cannot validate: {error}") from error
+    return _shortened(envoy_text(done.stderr)) if done.returncode else ""
+
+
+def _shortened(text: str) -> str:
+    """What is wrong, without the message in which it is: Envoy tells the whole of it first."""
+    constraint = text.find("Proto constraint validation failed")
+    return text[constraint:] if constraint > 0 else text
+
+
+def _still(node: Any) -> None:  # JSON of any message
+    """Fill slots with a filter that lets everything pass: what comes into them is shown to Envoy by itself."""
+    if isinstance(node, dict):
+        if "config_discovery" in node and any(url in TYPES for url in node["config_discovery"].get("type_urls", ())):
+            del node["config_discovery"]
+            node["typed_config"] = {"@type": _PASSES}
+        for value in node.values():
+            _still(value)
+    elif isinstance(node, list):
+        for value in node:
+            _still(value)
+
+
+def _followed(node: Any) -> Iterator[str]:  # as above
+    """The relative paths of the files that a configuration follows."""
+    if isinstance(node, dict):
+        source = node.get("path_config_source")
+        path = source.get("path") if isinstance(source, dict) else None
+        if isinstance(path, str) and path.partition("/")[0] in RENDERED_DIRECTORIES and ".." not in path:
+            yield path
+        for value in node.values():
+            yield from _followed(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _followed(value)
