@@ -23,7 +23,9 @@ def compare_clusters(before: ProxyResources, after: ProxyResources) -> Iterator[
                 place, "there are two of this name", "choose another name, or MERGE into the one that is there"
             )
         seen.add(name)
-        if name not in own:
+        if name not in own and name in before.control:
+            yield broken(place, "the proxy has one of this name from its start", "choose another name")
+        elif name not in own:
             yield from _added(place, cluster)
         elif cluster != own[name]:
             yield from _changed(place, own[name], cluster, closed=name in before.control)

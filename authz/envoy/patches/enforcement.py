@@ -21,7 +21,7 @@ from authz.envoy.patches.proxy_resources import (
     part,
     type_of,
 )
-from authz.envoy.patches.route_enforcement import compare_tables, reaching_private
+from authz.envoy.patches.route_enforcement import compare_tables, compare_written_files, reaching_private
 from authz.envoy.patches.typed_values import Tree
 from authz.envoy.patches.weakening import Weakening, broken, changed_fields, is_loopback, refused, said
 from authz.mesh.extensions import PatchContext
@@ -50,6 +50,7 @@ def compare(before: ProxyResources, after: ProxyResources) -> list[Weakening]:
         *_compare_listeners(before, after),
         *compare_clusters(before, after),
         *_compare_route_tables(before, after),
+        *compare_written_files(before, after),
         *compare_references(before, after),
     ]
     return list(dict.fromkeys(found))

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from authz.core.attributes import Json
-from authz.envoy.patches.typed_values import Tree
+from authz.envoy.patches.proxy_resources import ProxyResources
+from authz.envoy.patches.typed_values import TYPE, Tree
 from authz.envoy.patches.weakening import Weakening, refused, said
 
 _CHOSEN = {
@@ -78,6 +79,29 @@ def reaching_private(holder: Json, private: frozenset[str]) -> Counter[str]:
             continue
         found.update(f"{name}: {one}" for one in named if isinstance(one, str) and one in private)
     return found
+
+
+def compare_written_files(before: ProxyResources, after: ProxyResources) -> Iterator[Weakening]:
+    """Access logs go to ``logs/`` and devices: elsewhere in the state directory are files that Envoy follows."""
+    own = {path for listener in before.listeners for path in _log_files(listener)}
+    for listener in after.listeners:
+        for path in _log_files(listener):
+            inside = path.startswith(("logs/", "/dev/")) and ".." not in path
+            if path not in own and not inside:
+                what = f"an access log is written to `{path}`, where there may be configuration"
+                yield refused(f"listener `{listener.get('name')}`", what, "write it to `logs/` or `/dev/stdout`", path)
+
+
+def _log_files(holder: Json) -> Iterator[str]:
+    waiting: list[Json] = [holder]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if str(one.get(TYPE, "")).endswith(".FileAccessLog"):
+                yield str(one.get("path", ""))
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
 
 
 def _sensitive(table: Tree, protected: frozenset[str], private: frozenset[str]) -> Iterator[tuple[str, str, str, str]]:

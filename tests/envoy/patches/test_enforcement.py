@@ -10,16 +10,21 @@ from typing import Any
 import pytest
 import yaml
 
+from authz.core.compiler import compile_engine
 from authz.core.errors import LoadError, Problem, Severity, sort_problems
 from authz.envoy.extended import extended_of
+from authz.envoy.options import RenderOptions
 from authz.envoy.patches.proxy_resources import ProxyResources
-from authz.envoy.proxy_parts import DEFAULTS, extension_problems, permissive, proxy_parts
+from authz.envoy.proxy_parts import DEFAULTS, Native, extension_problems, permissive, proxy_parts
 from authz.envoy.render import render_all
 from authz.mesh.description import read_mesh_description
 from authz.mesh.extensions import WEAKENS
-from authz.mesh.nouns import Mesh
+from authz.mesh.nouns import Enforce, Mesh
+from authz.policy.reader import read_policies
 from tests.mesh.meshes import Ports, description
 
+HCM = "envoy.filters.network.http_connection_manager"
+FILTERS = "type.googleapis.com/envoy.extensions.filters"
 ATTEMPTS = yaml.safe_load((Path(__file__).parent / "attempts.yaml").read_text())["attempts"]
 
 
@@ -98,3 +103,73 @@ def test_a_person_may_allow_it_by_name_and_is_told_so(attempt: dict[str, Any]) -
 )
 def test_what_cannot_work_is_refused_even_if_allowed(attempt: dict[str, Any]) -> None:
     assert errors(outcome(mesh_with(attempt["patches"], annotations={WEAKENS: "please"}))[1])
+
+
+POLICIES = b"""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: open, namespace: app}
+spec:
+  rules: [{to: [{operation: {ports: ["15011", "15012"]}}]}]
+"""
+SLOT = {"filterChain": {"filter": {"name": HCM, "subFilter": {"name": "authz-rules"}}}}
+TO_METADATA = {"name": "m", "typed_config": {"@type": f"{FILTERS}.http.header_to_metadata.v3.Config"}}
+ANOTHER_JWT = {"name": "j", "typed_config": {"@type": f"{FILTERS}.http.jwt_authn.v3.JwtAuthentication"}}
+OFF = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+ON_NATIVE: dict[str, tuple[dict[str, Any], str]] = {
+    "remove the slot of the rules": (
+        {"applyTo": "HTTP_FILTER", "match": {"listener": SLOT}, "patch": {"operation": "REMOVE"}},
+        "is removed",
+    ),
+    "fill the slot with something else": (
+        {
+            "applyTo": "HTTP_FILTER",
+            "match": {"listener": SLOT},
+            "patch": {"operation": "REPLACE", "value": {**TO_METADATA, "name": "authz-rules"}},
+        },
+        "changes",
+    ),
+    "forge claims before the rules": (
+        {
+            "applyTo": "HTTP_FILTER",
+            "match": {"listener": SLOT},
+            "patch": {"operation": "INSERT_BEFORE", "value": TO_METADATA},
+        },
+        "stands before",
+    ),
+    "verify tokens of another issuer before the rules": (
+        {
+            "applyTo": "HTTP_FILTER",
+            "match": {"listener": SLOT},
+            "patch": {"operation": "INSERT_BEFORE", "value": ANOTHER_JWT},
+        },
+        "stands before",
+    ),
+    "disable the slot for a route": (
+        {
+            "applyTo": "HTTP_ROUTE",
+            "match": {"context": "SIDECAR_INBOUND"},
+            "patch": {"operation": "MERGE", "value": {"typed_per_filter_config": {"authz-rules": OFF}}},
+        },
+        "typed_per_filter_config",
+    ),
+    "remove the rules of connections": (
+        {
+            "applyTo": "NETWORK_FILTER",
+            "match": {"listener": {"filterChain": {"filter": {"name": "envoy.filters.network.rbac"}}}},
+            "patch": {"operation": "REMOVE"},
+        },
+        "is removed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ON_NATIVE)
+def test_filters_that_decide_by_themselves_stay_as_well(name: str) -> None:
+    """The comparison sees what is completed from policies, too."""
+    patch, about = ON_NATIVE[name]
+    mesh = mesh_with([patch])
+    policies = read_policies([("policies.yaml", POLICIES)], mesh.config)
+    native = Native(compile_engine(policies.resources, mesh.config))
+    problems = extension_problems(mesh, permissive, RenderOptions(enforce=Enforce.NATIVE), native)
+    assert [one for one in errors(problems) if one.code == "ME-8" and about in one.message], [str(o) for o in problems]
