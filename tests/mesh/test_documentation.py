@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.proxy_parts import extension_problems
 from authz.envoy.render import render_all
 from authz.mesh import kind_parts, kinds
 from authz.mesh.description import read_mesh_description
@@ -27,5 +28,33 @@ def test_every_kind_and_annotation_is_documented(name: str) -> None:
 
 
 def test_every_code_is_documented() -> None:
-    source = "".join(path.read_text() for path in (Path(kinds.__file__).parent).glob("*.py"))
+    rooms = [Path(kinds.__file__).parents[1] / room for room in ("mesh", "envoy", "control")]
+    source = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))
     assert set(re.findall(r'"(ME-\d)"', source)) == set(re.findall(r"`(ME-\d)`", TEXT))
+
+
+EXTENSIONS = (Path(__file__).parents[2] / "docs" / "extensions.md").read_text()
+FIELDS = """
+workloadSelector targetRefs priority applyTo context proxyVersion metadata portNumber portName name listenerFilter
+filterChain sni transportProtocol applicationProtocols destinationPort filter.name filter.subFilter.name
+routeConfiguration gateway vhost domainName route.name route.action cluster service subset waypoint operation value
+filterClass selector targetRef url sha256 imagePullPolicy imagePullSecret verificationKey pluginConfig pluginName phase
+failStrategy vmConfig.env valueFrom match mode ports type
+""".split()  # noqa: SIM905  # read as a list of words
+"""Of EnvoyFilter and WasmPlugin in istio.io/api v1.31.0-rc.0."""
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_of_the_extensions_is_done_or_refused_by_name(name: str) -> None:
+    assert re.search(rf"[`.]{re.escape(name)}[`.]", EXTENSIONS[EXTENSIONS.index("## Every field") :])
+
+
+def test_the_examples_of_extensions_are_rendered() -> None:
+    (sidecar,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
+    lua, plugin = (one for one in re.findall(r"```yaml\n(.*?)```", EXTENSIONS, re.S) if one.startswith("apiVersion"))
+    mesh, problems = read_mesh_description([("extensions.yaml", f"{sidecar}---\n{lua}---\n{plugin}".encode())])
+    assert problems == ()
+    assert [one.code for one in extension_problems(mesh)] == ["ME-8", "ME-8"]
+    rendered = render_all(mesh)["lds/shop.yaml"].decode()
+    assert "x-stamp" in rendered
+    assert "/opt/wasm/count.wasm" in rendered
