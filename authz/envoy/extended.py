@@ -93,18 +93,22 @@ def _selecting(mesh: Mesh, plugins: tuple[WasmPlugin, ...]) -> list[EnvoyFilter 
 
 
 def extended_of(
-    mesh: Mesh, parts_of: Callable[[MeshWorkload], ProxyResources], count: int | None = None
+    mesh: Mesh,
+    parts_of: Callable[[MeshWorkload], ProxyResources],
+    count: int | None = None,
+    only: MeshWorkload | None = None,
 ) -> tuple[dict[str, ProxyResources], tuple[Problem, ...]]:
     """
     The resources of those workloads that extensions concern, by name, and every problem and remark.
 
     ``parts_of`` gives the resources of a workload without extensions: complete listeners, clusters, route tables.
-    ``count``: only so many patches, the first ones; None: all.
+    ``count``: only so many patches, the first ones; None: all. ``only``: of this workload alone.
     """
     extensions = Extensions.of(mesh).first(count)
     if not extensions.patches and not extensions.plugins and not extensions.problems:
         return {}, ()
-    found = {w.name: extensions.extend(mesh, w, parts_of(w)) for w in mesh.workloads if extensions.concern(mesh, w)}
+    asked = mesh.workloads if only is None else (only,)
+    found = {w.name: extensions.extend(mesh, w, parts_of(w)) for w in asked if extensions.concern(mesh, w)}
     return {name: one.resources for name, one in found.items()}, extensions.verdict(found)
 
 

@@ -95,10 +95,16 @@ def shown_to_envoy(
 
 
 def extended_resources(
-    mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None
+    mesh: Mesh,
+    mode_of: MtlsModeOf,
+    options: RenderOptions,
+    native: Native | None,
+    only: MeshWorkload | None = None,
 ) -> Mapping[str, ProxyResources]:
-    """The resources of the workloads that extensions concern. Raises LoadError."""
-    found, problems = extended_of(mesh, lambda workload: proxy_parts(mesh, workload, mode_of, options, native))
+    """The resources of the workloads that extensions concern, or of one of them. Raises LoadError."""
+    found, problems = extended_of(
+        mesh, lambda workload: proxy_parts(mesh, workload, mode_of, options, native), only=only
+    )
     demand(problems)
     return found
 

@@ -141,7 +141,7 @@ def render_changing(
 
 
 def render_clusters(
-    mesh: Mesh, workload: MeshWorkload, options: RenderOptions = DEFAULTS, extended: Mapping[str, ProxyResources] = {}
+    mesh: Mesh, workload: MeshWorkload, options: RenderOptions, extended: Mapping[str, ProxyResources]
 ) -> dict[str, bytes]:
     """Render the clusters of one proxy that follow the description; ``extended`` as ``render_listeners`` takes it."""
     if workload.name in extended:
@@ -152,9 +152,9 @@ def render_clusters(
 
 
 def render_routes(
-    mesh: Mesh, workload: MeshWorkload, options: RenderOptions = DEFAULTS, extended: Mapping[str, ProxyResources] = {}
+    mesh: Mesh, workload: MeshWorkload, options: RenderOptions, extended: Mapping[str, ProxyResources]
 ) -> dict[str, bytes]:
-    """Render the route tables of one proxy that are files of their own."""
+    """Render the route tables of one proxy that are files; ``extended`` as ``render_listeners`` takes it."""
     if workload.name in extended:
         found = as_resources(TABLE_TYPE, extended[workload.name].route_tables)
     else:
@@ -219,12 +219,12 @@ def render_listeners(
     Render the listeners of one proxy.
 
     Args:
-        extended: the resources of the workloads that extensions concern; None finds them, which takes the whole mesh.
+        extended: the resources of the workloads that extensions concern; None finds those of this one.
 
     Raises:
         LoadError: if an extension is refused, and nobody has found that out before.
     """
-    extended = extended_resources(mesh, mode_of, options, native) if extended is None else extended
+    extended = extended_resources(mesh, mode_of, options, native, workload) if extended is None else extended
     if workload.name in extended:
         found = as_resources(LISTENER_TYPE, extended[workload.name].listeners)
     else:

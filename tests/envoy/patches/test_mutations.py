@@ -19,6 +19,7 @@ from authz.envoy.extended import Extensions
 from authz.envoy.native.binary import find_envoy
 from authz.envoy.proxy_parts import extension_problems, shown_to_envoy
 from authz.mesh.description import read_mesh_description
+from tests.envoy.patches.wasm_module import answering_module
 from tests.mesh.meshes import ONE_SIDECAR
 
 HCM = "envoy.filters.network.http_connection_manager"
@@ -132,6 +133,25 @@ def mutated(seed: int) -> str:
     return yaml.safe_dump({"kind": "EnvoyFilter", "metadata": metadata, "spec": {"configPatches": [made]}})
 
 
+def mutated_plugin(seed: int, module: Path) -> str:
+    chance = random.Random(seed)  # the same mutations each time
+    spec: dict[str, Any] = {
+        "selector": {"matchLabels": {"app": "api"}},
+        "url": f"file://{module}",
+        "phase": "STATS",
+        "priority": 10,
+        "failStrategy": "FAIL_CLOSE",
+        "pluginName": "answer",
+        "pluginConfig": {"a": [1, {"b": "c"}]},
+        "vmConfig": {"env": [{"name": "A", "value": "b"}, {"name": "C", "valueFrom": "HOST"}]},
+        "match": [{"mode": "SERVER", "ports": [{"number": 15080}]}],
+    }
+    for _ in range(seed % 3):
+        holder, key = chance.choice(places(spec, []))
+        chance.choice(MUTATIONS)(chance, holder, key)
+    return yaml.safe_dump({"kind": "WasmPlugin", "metadata": {"name": "p", "namespace": "shop"}, "spec": spec})
+
+
 def judged(text: str, tmp_path: Path) -> tuple[Problem, ...]:
     """Every problem of a description, as ``authz mesh render`` finds them."""
     mesh, problems = read_mesh_description([("mesh.yaml", ONE_SIDECAR.encode()), ("filter.yaml", text.encode())])
@@ -139,7 +159,9 @@ def judged(text: str, tmp_path: Path) -> tuple[Problem, ...]:
         problems = extension_problems(mesh)
     if any(problem.is_error for problem in problems):
         return problems
-    shown = ShownExtensions(lambda count: shown_to_envoy(mesh, count=count), Extensions.of(mesh).patches)
+    shown = ShownExtensions(
+        lambda count: shown_to_envoy(mesh, count=count), Extensions.of(mesh).patches, mesh.wasm_plugins
+    )
     return refused_by_envoy(find_envoy(), tmp_path, shown)
 
 
@@ -154,7 +176,22 @@ def test_what_the_mutations_start_from_is_accepted(number: int, tmp_path: Path) 
 @pytest.mark.envoy
 @pytest.mark.parametrize("seed", range(70))
 def test_a_mutant_is_refused_with_its_place_or_accepted_by_envoy(seed: int, tmp_path: Path) -> None:
-    for problem in judged(mutated(seed), tmp_path):
+    assert_told(judged(mutated(seed), tmp_path))
+
+
+@pytest.mark.envoy
+@pytest.mark.parametrize("seed", range(60))
+def test_a_mutated_plugin_is_refused_with_its_place_or_accepted_by_envoy(seed: int, tmp_path: Path) -> None:
+    module = tmp_path / "answer.wasm"
+    module.write_bytes(answering_module(200))
+    problems = judged(mutated_plugin(seed, module), tmp_path)
+    assert seed % 3 or not any(problem.is_error for problem in problems), [str(one) for one in problems]
+    assert_told(problems)
+
+
+def assert_told(problems: tuple[Problem, ...]) -> None:
+    """Every error has its place and says what to do."""
+    for problem in problems:
         if problem.is_error:
             assert problem.location.file == "filter.yaml", str(problem)
             assert problem.location.line > 0, str(problem)
@@ -163,5 +200,6 @@ def test_a_mutant_is_refused_with_its_place_or_accepted_by_envoy(seed: int, tmp_
             assert problem.help or any(word in problem.message for word in told), str(problem)
 
 
-def test_mutants_differ_and_most_are_refused_by_their_types(tmp_path: Path) -> None:
+def test_mutants_differ() -> None:
     assert len({mutated(seed) for seed in range(70)}) > 60
+    assert len({mutated_plugin(seed, Path("/m")) for seed in range(60)}) > 35
