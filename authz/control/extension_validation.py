@@ -101,7 +101,8 @@ def _blamed(binary: str, out: Path, shown: ShownExtensions, proxy: str, text: st
             help_text = "this Envoy runs no WebAssembly: take one that does, such as Envoy's own releases, or use Lua"
         else:
             help_text = "look at the module, and whether it lies where the proxy runs"
-        return shown.plugins[0].origin.problem("ME-9", what, help_text)
+        named = (one for one in shown.plugins if f"{one.namespace}.{one.name}" in what or one.file in what)
+        return next(named, shown.plugins[0]).origin.problem("ME-9", what, help_text)
     return WrittenAt().problem("ME-9", what, "without extensions it refuses, too: this is a bug of the rendering")
 
 

@@ -47,7 +47,8 @@ def _check(kind: str, found: list[tuple[tuple[str, str], Mapping[str, str] | Non
     for (namespace, name), labels, part in found:
         other = first.setdefault((namespace, name), part)
         if other is not part:
-            part.note("ME-5", f"the {kind} `{namespace}/{name}` is given twice, first at {other.location}")
+            message = f"the {kind} `{namespace}/{name}` is given twice, first at {other.location}"
+            part.note("ME-5", message, "metadata", "choose another name")
         root = written.config.root_namespace
         if not any(is_selected(namespace, labels, w.namespace, w.labels, root) for w, _ in written.workloads):
             help_text = f"it selects in its own namespace, and in all of them if that is `{root}`"

@@ -178,7 +178,7 @@ def _proxy(match: Part) -> tuple[str, dict[str, str]]:
     try:
         re.compile(version)
     except re.error as error:
-        proxy.note("ME-1", f"`{version}` is not a regular expression: {error}", "proxyVersion")
+        proxy.note("ME-1", f"`{version}` is not a regular expression: {error}", "proxyVersion", "leave it out")
         version = ""
     metadata = proxy.strings("metadata")
     at = proxy.part("metadata")

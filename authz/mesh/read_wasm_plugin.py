@@ -79,7 +79,7 @@ def _environment(spec: Part) -> tuple[dict[str, str], tuple[str, ...]]:
         one.only("name", "value", "valueFrom")
         name, source = one.text("name", required=True), one.text("valueFrom", "INLINE")
         if name in given or name in host:
-            one.note("ME-5", f"the variable `{name}` is given twice", "name")
+            one.note("ME-5", f"the variable `{name}` is given twice", "name", "leave one of them")
         elif source == "HOST":
             if one.has("value"):
                 one.note("ME-1", "a variable of the host has no value here", "value", "leave it out")
