@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 import yaml
 
+from authz.control.extension_validation import ShownExtensions, refused_by_envoy
 from authz.core.compiler import compile_engine
 from authz.core.errors import LoadError, Problem, Severity, sort_problems
-from authz.envoy.extended import extended_of
+from authz.envoy.extended import Extensions, extended_of
+from authz.envoy.native.binary import find_envoy
 from authz.envoy.options import RenderOptions
 from authz.envoy.patches.proxy_resources import ProxyResources
-from authz.envoy.proxy_parts import DEFAULTS, Native, extension_problems, permissive, proxy_parts
+from authz.envoy.proxy_parts import DEFAULTS, Native, extension_problems, permissive, proxy_parts, shown_to_envoy
 from authz.envoy.render import render_all
 from authz.mesh.description import read_mesh_description
 from authz.mesh.extensions import WEAKENS
 from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies
+from tests.envoy.rig import Authority
 from tests.mesh.meshes import Ports, description
 
 HCM = "envoy.filters.network.http_connection_manager"
@@ -173,3 +176,21 @@ def test_filters_that_decide_by_themselves_stay_as_well(name: str) -> None:
     native = Native(compile_engine(policies.resources, mesh.config))
     problems = extension_problems(mesh, permissive, RenderOptions(enforce=Enforce.NATIVE), native)
     assert [one for one in errors(problems) if one.code == "ME-8" and about in one.message], [str(o) for o in problems]
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state directory with the certificate that a cluster names."""
+    made = tmp_path_factory.mktemp("state")
+    Authority.new().publish(made / "certs" / "outside" / "ca.crt")
+    return made
+
+
+@pytest.mark.envoy
+@pytest.mark.parametrize(
+    "attempt", [one for one in ATTEMPTS if one["becomes"] in ("free", "said")], ids=lambda one: one["name"]
+)
+def test_envoy_accepts_what_is_allowed(attempt: dict[str, Any], state: Path) -> None:
+    mesh = mesh_with(attempt["patches"])
+    shown = ShownExtensions(lambda count: shown_to_envoy(mesh, count=count), Extensions.of(mesh).patches)
+    assert refused_by_envoy(find_envoy(), state, shown) == ()
