@@ -5,7 +5,7 @@ Where no extension selects a workload, nothing happens here, and its files are t
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from authz.core.errors import LoadError, Problem
 from authz.envoy import naming
@@ -31,6 +31,8 @@ class Extensions:
     patches: tuple[TypedPatch, ...] = ()
     plugins: tuple[WasmPlugin, ...] = ()
     problems: tuple[Problem, ...] = ()
+    taken: frozenset[int] = frozenset()
+    """Every port of the mesh."""
     used: set[int] = field(default_factory=set)
     """``id`` of the patches that found something, gathered from proxy to proxy."""
 
@@ -38,11 +40,14 @@ class Extensions:
     def of(cls, mesh: Mesh) -> "Extensions":
         """Read the values of the patches of a mesh."""
         patches, problems = typed_patches(mesh.envoy_filters) if mesh.envoy_filters else ((), ())
-        return cls(patches, mesh.wasm_plugins, problems)
+        ports = (
+            frozenset(port for workload in mesh.workloads for port in workload.listening) if patches else frozenset()
+        )
+        return cls(patches, mesh.wasm_plugins, problems, ports)
 
     def first(self, count: int | None) -> "Extensions":
         """The same with the first patches only; None: with all of them."""
-        return self if count is None else Extensions(self.patches[:count], self.plugins, self.problems)
+        return self if count is None else replace(self, patches=self.patches[:count], used=set())
 
     def concern(self, mesh: Mesh, workload: MeshWorkload) -> bool:
         """Whether any of them may change the files of a workload."""
@@ -63,6 +68,7 @@ class Extensions:
             control=frozenset({*PRIVATE, OTLP_CLUSTER, *map(naming.provider_cluster, mesh.config.extension_providers)}),
             private=PRIVATE,
             services=_services(mesh, workload),
+            taken=self.taken,
             rendered=parts.rendered,
         )
         selected = [

@@ -135,6 +135,38 @@ async def test_a_broken_policy_keeps_every_file(tmp_path: Path, caplog: pytest.L
         assert {path: path.read_bytes() for path in mesh.out.rglob("*") if path.is_file()} == before
 
 
+EXTENSION = """
+---
+kind: EnvoyFilter
+metadata: {name: rules, namespace: app}
+spec:
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match:
+      context: SIDECAR_INBOUND
+      listener:
+        filterChain:
+          filter: {name: envoy.filters.network.http_connection_manager, subFilter: {name: authz-rules}}
+    patch:
+      operation: OPERATION
+      value: {name: mine, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig}}
+"""  # noqa: E501  # a type's name is long
+
+
+async def test_an_extension_that_weakens_enforcement_keeps_every_file(tmp_path: Path) -> None:
+    async with following(tmp_path) as mesh:
+        before = {path: path.read_bytes() for path in mesh.out.rglob("*") if path.is_file()}
+        mesh.mesh.write_bytes(description(Ports()) + EXTENSION.replace("OPERATION", "REPLACE").encode())
+        async with asyncio.timeout(20):
+            while not any("kept" in line for line in mesh.said):  # noqa: ASYNC110  # a line tells nobody
+                await asyncio.sleep(0.02)
+        assert {path: path.read_bytes() for path in mesh.out.rglob("*") if path.is_file()} == before
+        mesh.mesh.write_bytes(description(Ports()) + EXTENSION.replace("OPERATION", "INSERT_BEFORE").encode())
+        async with asyncio.timeout(20):
+            while b"name: mine" not in (mesh.out / "lds" / "server-v1.yaml").read_bytes():  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.02)
+
+
 async def test_nothing_is_written_when_the_first_set_is_broken(tmp_path: Path) -> None:
     mesh = Followed(tmp_path)
     mesh.write("a.yaml", policy("one", "/one", "DENI"))

@@ -96,7 +96,14 @@ def _added_listener(place: str, listener: Tree, resources: ProxyResources) -> It
     if closed or not all(map(is_loopback, bound_hosts(listener))):
         help_text = "bind it to 127.0.0.1, or describe the port in a Sidecar or Gateway, where it is checked"
         yield refused(place, "is open to others, and nothing in it asks for a decision", help_text, listener)
+    ports = {part(part(one, "address"), "socket_address").get("port_value") for one in _addresses(listener)}
+    for port in sorted(one for one in ports if isinstance(one, int) and one in resources.taken):
+        yield broken(place, f"the port {port} is one of a described listener", "choose another one")
     yield from _inner(place, listener, {}, resources)
+
+
+def _addresses(listener: Tree) -> list[Tree]:
+    return [listener, *items(listener, "additional_addresses")]
 
 
 def _inner(place: str, after: Tree, before: Tree, resources: ProxyResources) -> Iterator[Weakening]:

@@ -52,6 +52,8 @@ class ProxyResources:
     services: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Hosts of the services behind a cluster whose name does not say it, by the cluster's name."""
 
+    taken: frozenset[int] = frozenset()
+    """Ports of the whole mesh, which may run on one machine: nobody else listens there."""
     rendered: frozenset[str] = frozenset()
     """Names of the clusters as they were without extensions."""
 
