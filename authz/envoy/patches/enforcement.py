@@ -292,6 +292,8 @@ def _compare_route_tables(before: ProxyResources, after: ProxyResources) -> Iter
         if name not in own:
             yield broken(f"route table `{name}`", "is renamed", "listeners know it by its name")
             continue
+        if table == own[name]:
+            continue
         standing = before.route_standings.get(name)
         context = standing.context if standing else PatchContext.ANY
         outbound = context is PatchContext.SIDECAR_OUTBOUND

@@ -128,12 +128,13 @@ def _blamed(
 
     Found by applying one patch more at a time; only where there is a difference that matters.
     """
-    if not found:
-        return []
+    if not found or len(patches) == 1:
+        return [(weakening, patches[0]) for weakening in found]
     since = dict.fromkeys(found, patches[0])
     there: set[Weakening] = set()
     for i, one in enumerate(patches):
-        now = set(compare(resources, _applied(patches[: i + 1], resources)[1]))
+        is_last = i == len(patches) - 1
+        now = set(found if is_last else compare(resources, _applied(patches[: i + 1], resources)[1]))
         for weakening in now - there:
             if weakening in since:
                 since[weakening] = one

@@ -85,7 +85,7 @@ def compare_written_files(before: ProxyResources, after: ProxyResources) -> Iter
     """Access logs go to ``logs/`` and devices: elsewhere in the state directory are files that Envoy follows."""
     own = {path for listener in before.listeners for path in _log_files(listener)}
     for listener in after.listeners:
-        for path in _log_files(listener):
+        for path in _log_files(listener) if listener not in before.listeners else ():
             inside = path.startswith(("logs/", "/dev/")) and ".." not in path
             if path not in own and not inside:
                 what = f"an access log is written to `{path}`, where there may be configuration"
