@@ -2,8 +2,8 @@
 Read a mesh description: Istio's kinds in YAML files become one ``Mesh``, or problems with their places.
 
 Understood kinds: ConfigMap ``istio`` (MeshConfig), WorkloadEntry, Sidecar, ServiceEntry, DestinationRule, Gateway,
-VirtualService, EnvoyFilter and WasmPlugin. Where Istio has no field, annotations that begin with ``mesh.authz/`` take
-its place:
+VirtualService, EnvoyFilter, WasmPlugin and BackendTrafficPolicy. Where Istio has no field, annotations that begin with
+``mesh.authz/`` take its place:
 
 - ``mesh.authz/compose-address`` on WorkloadEntry and ServiceEntry: its IP address among containers.
 - ``mesh.authz/compose-app`` on WorkloadEntry: address and port of the application among containers.

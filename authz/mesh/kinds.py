@@ -11,6 +11,7 @@ from authz.mesh.mesh_documents import Written
 from authz.mesh.read_destination_rule import read_destination_rule
 from authz.mesh.read_envoy_filter import read_envoy_filter
 from authz.mesh.read_gateway import read_gateway
+from authz.mesh.read_rate_limits import read_traffic_policy
 from authz.mesh.read_service_entry import read_service_entry
 from authz.mesh.read_sidecar import read_sidecar
 from authz.mesh.read_virtual_service import read_virtual_service
@@ -26,5 +27,9 @@ READERS: dict[str, Callable[[Part, Written], None]] = {
     "DestinationRule": read_destination_rule,
     "EnvoyFilter": read_envoy_filter,
     "WasmPlugin": read_wasm_plugin,
+    "BackendTrafficPolicy": read_traffic_policy,
 }
-"""Every kind of ``networking.istio.io`` and ``extensions.istio.io`` that is understood."""
+"""
+Every kind that is understood, of ``networking.istio.io`` and ``extensions.istio.io``, and of ``gateway.envoyproxy.io``
+for rate limits.
+"""

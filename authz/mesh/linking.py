@@ -8,6 +8,7 @@ from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents.accessors import Part
 from authz.mesh.kind_parts import compose_app
 from authz.mesh.link_extensions import linked_extensions
+from authz.mesh.link_rate_limits import check_limits, with_limits
 from authz.mesh.login import Login
 from authz.mesh.mesh_documents import Gateway, Written
 from authz.mesh.nouns import (
@@ -34,7 +35,7 @@ def link(written: Written) -> Mesh:
     workloads = []
     for workload, part in written.workloads:
         linked = replace(workload, spiffe_id=SpiffeId(trust_domain, workload.spiffe_id.path))
-        linked = _with_gateways(_with_sidecar(linked, part, written, services), written)
+        linked = with_limits(_with_gateways(_with_sidecar(linked, part, written, services), written), written)
         if not linked.is_gateway and not linked.inbound and not linked.outbound:
             part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
         workloads.append(linked)
@@ -44,6 +45,7 @@ def link(written: Written) -> Mesh:
     _check_ports(mesh, parts)
     _check_logins(written)
     _check_targets(mesh, written)
+    check_limits(mesh, written)
     return mesh
 
 

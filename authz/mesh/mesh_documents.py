@@ -16,6 +16,7 @@ from authz.mesh.nouns import (
     OutboundPort,
     RouteHost,
 )
+from authz.mesh.rate_limits import RateLimitPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Written:
     rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
     envoy_filters: list[tuple[EnvoyFilter, Part]] = field(default_factory=list)
     wasm_plugins: list[tuple[WasmPlugin, Part]] = field(default_factory=list)
+    rate_limits: list[tuple[RateLimitPolicy, Part]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     data: bytes = b""
     """The file that is being read, in which YAML within its YAML is located."""

@@ -15,6 +15,7 @@ from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
 from authz.mesh.extensions import EnvoyFilter, WasmPlugin
 from authz.mesh.login import Login
+from authz.mesh.rate_limits import AppliedLimit
 
 
 class Protocol(StrEnum):
@@ -212,6 +213,8 @@ class MeshWorkload:
     """Not empty for gateways."""
     enforce: Enforce | None = None
     """The choice made by annotation; None leaves it to the rendering."""
+    limits: tuple[AppliedLimit, ...] = ()
+    """Rate limits of the requests that it receives, in the order of policies and rules."""
     location: Location = NOWHERE
 
     @property
