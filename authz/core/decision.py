@@ -26,6 +26,8 @@ class Stage(StrEnum):
     """With effect DENY: ALLOW policies apply but none fired (EV-4)."""
     DEFAULT = "default"
     """Allowed because no enforced ALLOW policy applies to the workload (AP-2)."""
+    RATE_LIMIT = "rate-limit"
+    """Ours: the policies allowed the request, and a rate limit was used up, or could not be counted."""
     IDENTITY = "identity"
     """Ours: the peer's or the asking workload's identity is not what it claims to be."""
     INTERNAL = "internal"

@@ -32,7 +32,8 @@ from authz.envoy.browser_login import login_clusters
 from authz.envoy.check_filter import check_cluster, embedded_check_cluster
 from authz.envoy.http_options import http1_upstream, http2_upstream, outside_upstream
 from authz.envoy.messages import assignment, at, endpoint, followed_file, pack, seconds
-from authz.envoy.options import OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
+from authz.envoy.options import LIMITS_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
+from authz.envoy.rate_limit_filters import asks_service
 from authz.envoy.tls import mesh_client, outside_client, plaintext
 from authz.mesh.nouns import (
     Address,
@@ -80,6 +81,8 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
     if (workload.enforce or options.enforce) is Enforce.NATIVE:
         found += [_provider(one) for one in mesh.config.extension_providers if one.is_usable]
     found += login_clusters(workload, options)
+    if asks_service(workload, options):
+        found.append(_limits())
     found += [_app(workload, port) for port in workload.inbound]
     called: dict[str, Cluster] = {}
     for service, port in _called(mesh, workload):
@@ -272,6 +275,15 @@ def _sds() -> Cluster:
     """Its socket is in an endpoint file, as every address is: among containers it lies elsewhere (XA-190)."""
     cluster = _eds(SDS_CLUSTER, SDS_CLUSTER, http2_upstream(keepalive=True))
     cluster.connect_timeout = seconds(1)
+    return cluster
+
+
+def _limits() -> Cluster:
+    """Who counts for all proxies; not asked for its health, because what happens without it is the limit's matter."""
+    cluster = _eds(LIMITS_CLUSTER, LIMITS_CLUSTER, http2_upstream(keepalive=True))
+    cluster.connect_timeout = seconds(0.25)
+    most = CircuitBreakersThresholds(max_requests=10_000, max_pending_requests=10_000)
+    cluster.circuit_breakers = CircuitBreakers(thresholds=[most])
     return cluster
 
 

@@ -41,6 +41,8 @@ from authz.envoy.messages import followed_file, json_log, pack, seconds
 from authz.envoy.native import slots
 from authz.envoy.native.listener_parts import NATIVE_TCP
 from authz.envoy.options import OTLP_CLUSTER, RenderOptions, filters_file, log_file, routes_file
+from authz.envoy.rate_limit_filters import rate_limit_filters
+from authz.envoy.refusal_log import refusal_logs
 from authz.mesh.nouns import MeshWorkload
 
 EARLY_DATA_BYTES = 65536
@@ -70,19 +72,22 @@ def http_filter(
     The HTTP connection manager of a listener.
 
     ``routes`` are a table, or the name of one that is a file of its own.
-    ``first_filters`` stand before the check, ``extra_filters`` between it and the router.
+    ``first_filters`` stand before the check, ``extra_filters`` between it and the router. Requests are counted for rate
+    limits behind the check: one that is refused costs nothing.
     A gateway names nobody in XFCC, not even workloads on their way out: who they are is of no use outside.
     """
     gateway = role is Role.GATEWAY
     checked = role is not Role.OUTBOUND
     identified = role is Role.INBOUND
     deciding = _deciding(workload, mesh, options) if checked else []
+    limiting = rate_limit_filters(workload, options) if checked else []
     mode = mesh.path_normalization if checked else PathNormalization.NONE
+    name = routes if isinstance(routes, str) else routes.name
     manager = HttpConnectionManager(
-        stat_prefix=routes if isinstance(routes, str) else routes.name,
+        stat_prefix=name,
         route_config=None if isinstance(routes, str) else routes,
         rds=_followed_routes(workload, routes) if isinstance(routes, str) else None,
-        http_filters=[*first_filters, *deciding, *extra_filters, _router()],
+        http_filters=[*first_filters, *deciding, *limiting, *extra_filters, _router()],
         use_remote_address=gateway,  # CS-9, XA-201
         xff_num_trusted_hops=mesh.num_trusted_proxies if gateway else 0,
         normalize_path=mode is not PathNormalization.NONE,
@@ -102,7 +107,7 @@ def http_filter(
         http2_protocol_options=_http2(gateway),
         request_headers_timeout=seconds(10) if gateway else None,
         upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type=name) for name in upgrades],
-        access_log=[_http_log(workload.name)] if checked else [],
+        access_log=[_http_log(workload.name), *refusal_logs(workload, name, options)] if checked else [],
         tracing=_tracing(workload, options),
     )
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))

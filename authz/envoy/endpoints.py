@@ -16,7 +16,8 @@ from authz.envoy.browser_login import login_endpoints_name, login_place
 from authz.envoy.clusters import PLAINTEXT_MARK
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.messages import assignment, at, endpoint, pipe
-from authz.envoy.options import AUTHZ_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
+from authz.envoy.options import AUTHZ_CLUSTER, LIMITS_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
+from authz.envoy.rate_limit_filters import asks_service
 from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Place, ServicePort
 
 PickAddress = Callable[[Place], Address]
@@ -38,6 +39,8 @@ def endpoint_files(
         found[AUTHZ_CLUSTER] = [endpoint(pipe(f"{sockets}/authz-{i}.sock")) for i in range(options.workers)]
     if options.secrets is Secrets.SDS:
         found[SDS_CLUSTER] = [endpoint(pipe("run/ca/sds.sock" if compose else "run/sds.sock"))]
+    if any(asks_service(workload, options) for workload in mesh.workloads):
+        found[LIMITS_CLUSTER] = [endpoint(pipe(f"{sockets}/limits.sock"))]
     if options.otlp:
         found[OTLP_CLUSTER] = [_collector(options.otlp_compose if compose and options.otlp_compose else options.otlp)]
     for login in mesh.logins:

@@ -15,6 +15,7 @@ All paths are relative to the state directory, the working directory of every pr
     certs/<credential>/     tls.crt, tls.key (and ca.crt for MUTUAL) of a gateway's server
                             client-secret, hmac of a browser login; sds/<credential>.hmac.yaml leads to it
     run/authz-<i>.sock      worker i of the authorization server; among containers run/authz/authz-<i>.sock
+    run/limits.sock         the service that counts for all proxies; among containers run/authz/limits.sock
     run/sds.sock            the secret discovery server, if secrets come from it; among containers run/ca/sds.sock
     run/<proxy>.admin.sock  administration of an Envoy
     logs/<proxy>.json       access log
@@ -31,6 +32,7 @@ from authz.mesh.login import LoginEndpoints
 from authz.mesh.nouns import Enforce, MeshWorkload
 
 AUTHZ_CLUSTER = "authz"
+LIMITS_CLUSTER = "limits"
 OTLP_CLUSTER = "otlp"
 SDS_CLUSTER = "sds"
 CLIENT_SECRET, HMAC_KEY = "client-secret", "hmac"

@@ -20,6 +20,7 @@ from authz.envoy.naming import provider_cluster
 from authz.envoy.native.listener_parts import complete
 from authz.envoy.options import Listeners, RenderOptions, log_file
 from authz.envoy.patches.proxy_resources import ProxyResources, plain_resources
+from authz.envoy.rate_limit_filters import global_limits
 from authz.envoy.route_tables import route_tables
 from authz.mesh.nouns import Mesh, MeshWorkload
 
@@ -56,6 +57,7 @@ def completed(
             log_path=log_file(workload.name),
             query_values=options.query_values,
             cluster_of=provider_cluster,
+            is_limited=bool(global_limits(workload)),
         )
     return content
 

@@ -92,6 +92,7 @@ def _facts(told: dict[str, Any]) -> dict[str, Any]:
         "claims": claims,
         "claims_otherwise": otherwise,
         "kid": _text(told.get("kid")),
+        "limit": _text(told.get("limit")),
         "rbac": {name: _text(value) for name, value in (told.get("rbac") or {}).items()},
         "hint": _structure(_text(told.get("hint"))),
         "metadata": {name: _structure(_text(value)) for name, value in (told.get("metadata") or {}).items()},

@@ -26,6 +26,7 @@ from authz.core.attributes import (
     Workload,
 )
 from authz.core.networks import parse_address
+from authz.wire.enforced import JWT_DENIED, Enforced
 
 MAX_ID = 128
 MAX_ALIKE = 8192
@@ -34,53 +35,12 @@ MAX_TIME = 253_402_300_800
 """The year 10000, which no record can write."""
 BROKEN = (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 """The exceptions that facts outside the format raise."""
-_JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED = (
-    "jwt_authn_access_denied{",
-    "rbac_access_denied_matched_policy[",
-    "ext_authz_",
-)
 _MICRO = 1e-3
 _UNAUTHORIZED = 401
 
 
 class NotAnEntry(ValueError):
     """These bytes are not an entry of ours; the message says why and holds nothing that a client sent."""
-
-
-class Enforced(NamedTuple):
-    """What Envoy did, in Envoy's words."""
-
-    status: int = 0
-    """Status of the response, an upstream's included; 0 for TCP."""
-    details: str = ""
-    """Response code details, or connection termination details."""
-    results: Mapping[str, str] = {}
-    """Dynamic metadata of the RBAC filters: effective policies and results, enforced and dry run."""
-    audit: bool | None = None
-    """``access_log_hint``."""
-    version: str = ""
-    """Version of the policies that the filters were made of; empty when they do not say."""
-
-    @property
-    def is_denied(self) -> bool:
-        """Whether one of Envoy's filters refused the request."""
-        return self.details.startswith((_JWT_DENIED, _RBAC_DENIED, _CUSTOM_DENIED))
-
-    @property
-    def denied_by(self) -> str:
-        """``jwt``, ``rbac`` or ``custom``; empty when it was not denied."""
-        for name, prefix in (("rbac", _RBAC_DENIED), ("jwt", _JWT_DENIED), ("custom", _CUSTOM_DENIED)):
-            if self.details.startswith(prefix):
-                return name
-        return ""
-
-    @property
-    def matched(self) -> str:
-        """Istio's name of the rule that refused; empty when none did."""
-        if not self.details.startswith(_RBAC_DENIED):
-            return ""
-        name = self.details[len(_RBAC_DENIED) : -1]
-        return "" if name == "none" else name
 
 
 class LogEntry(NamedTuple):
@@ -170,6 +130,7 @@ class Alike:
             {name: value for name, value in (told.get("rbac") or {}).items() if value is not None},
             told.get("hint"),
             told.get("version") or "",
+            told.get("limit") or "",
         )
         self._sni = (told.get("sni") or "").lower()
         self._metadata = {name: value or {} for name, value in (told.get("metadata") or {}).items()}
@@ -242,7 +203,7 @@ def _headers(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def _authentication(told: Mapping[str, Any], enforced: Enforced) -> Authentication:
     details = enforced.details
-    if details.startswith(_JWT_DENIED):
+    if details.startswith(JWT_DENIED):
         return _rejected(details, enforced.status)
     claims = told.get("claims")
     if not claims or not any(value is not None for value in claims.values()):
@@ -253,7 +214,7 @@ def _authentication(told: Mapping[str, Any], enforced: Enforced) -> Authenticati
 @lru_cache(maxsize=256)
 def _rejected(details: str, status: int) -> Authentication:
     """Envoy writes the body into the details with underscores for blanks (RA-42)."""
-    body = details[len(_JWT_DENIED) : -1].replace("_", " ")
+    body = details[len(JWT_DENIED) : -1].replace("_", " ")
     return Authentication(AuthenticationOutcome.REJECTED, status=status, body=body, reason=body)
 
 

@@ -21,6 +21,7 @@ from authz.wire.access_log import BROKEN, MAX_ALIKE, Alike, LogEntry, NotAnEntry
 _TAG, _VERSION, _ASKED = "authz", "authz.policy_version", "authz.asked"
 _RBAC = ("envoy.filters.http.rbac", "envoy.filters.network.rbac")
 _JWT, _COMMON = "envoy.filters.http.jwt_authn", "envoy.common"
+_RATE_LIMIT = "envoy.filters.http.ratelimit"
 MAX_REMEMBERED = 4096
 _known: dict[tuple[object, ...], Alike] = {}
 """The shared part of entries, by everything it is made from; values are never changed."""
@@ -124,6 +125,7 @@ def _common(common: pb.AccessLogCommon) -> dict[str, Any]:
         "rbac": _members(metadata[names[0]]) if names else {},
         "hint": _members(metadata[_COMMON]).get("access_log_hint") if _COMMON in metadata else None,
         "version": StringValue.FromString(version.value).value if version is not None else "",
+        "limit": _members(metadata[_RATE_LIMIT]).get("rule") if _RATE_LIMIT in metadata else None,
         "metadata": {name: _members(metadata[name]) for name in metadata},
     }
 

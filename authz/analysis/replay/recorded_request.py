@@ -26,8 +26,10 @@ from authz.core.decided import Record
 LONGEST, LONGEST_AGENT, MOST_LABELS = 1024, 256, 64
 """From these sizes on, the record has texts, user agents and labels only in part (``audit.writer``)."""
 MAX_PORT = 65_535
-OUTSIDE = frozenset({"identity", "internal", "normalization"})
-"""Stages at which no policy decides: the peer, a failure, a path that Envoy cannot normalise (PN-10)."""
+OUTSIDE = frozenset({"identity", "internal", "normalization", "rate-limit"})
+"""
+Stages at which no policy decides: the peer, a failure, a path that Envoy cannot normalise (PN-10), a rate limit.
+"""
 BEFORE_TOKENS = frozenset({"peer-authentication", "custom"})
 """Stages that refuse before a token is looked at (EV-1)."""
 MTLS = "source.mtls"

@@ -32,6 +32,7 @@ def complete(
     log_path: str,
     query_values: tuple[str, ...],
     cluster_of: ClusterOf,
+    is_limited: bool = False,
 ) -> None:
     """
     Put the policies' part into a listener, in the JSON form of Envoy's message, in place.
@@ -54,7 +55,13 @@ def complete(
                 continue
             told = None if one["name"] == _MANAGER else asked  # for HTTP the filters in the slots tell it
             subject = record_log.Subject(
-                workload, proxy, config["stat_prefix"], is_gateway=gateway, asked=told, query_values=logged
+                workload,
+                proxy,
+                config["stat_prefix"],
+                is_gateway=gateway,
+                asked=told,
+                is_limited=is_limited,
+                query_values=logged,
             )
             if one["name"] == _MANAGER:
                 config["access_log"] = [record_log.http_file_log(log_path, subject)]

@@ -31,6 +31,7 @@ WHO = "authz"
 """First key of every line, in the alphabet too: it tells our lines from others, and finds one within a torn line."""
 HTTP_RBAC, TCP_RBAC, JWT = "envoy.filters.http.rbac", "envoy.filters.network.rbac", "envoy.filters.http.jwt_authn"
 COMMON = "envoy.common"
+RATE_LIMIT = "envoy.filters.http.ratelimit"
 PAYLOAD, HEADER = "payload", "header"
 """Members of jwt_authn's metadata: ``payload_in_metadata`` as Istio sets it, ``header_in_metadata`` if it is set."""
 _TYPE = "type.googleapis.com/envoy."
@@ -57,6 +58,8 @@ class Subject:
     is_gateway: bool = False
     asked: Asked | None = field(default_factory=Asked)
     """What the policies ask for, for filters that stand in the listener; None: the filters in its slots tell it."""
+    is_limited: bool = False
+    """Whether the requests are counted by the service of rate limits, which tells the rule that refused."""
     query_values: tuple[str, ...] = ()
     """Query parameters whose values are recorded (setting ``audit_query_values``); nothing of others is logged."""
 
@@ -160,6 +163,7 @@ def _http_fields(subject: Subject) -> Config:
     return {
         **facts,
         **told,
+        **({"limit": _metadata(RATE_LIMIT, "rule")} if subject.is_limited else {}),
         "code": "%RESPONSE_CODE%",
         "content_type": "%REQ(CONTENT-TYPE)%",
         "details": "%RESPONSE_CODE_DETAILS%",

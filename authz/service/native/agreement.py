@@ -9,7 +9,8 @@ from authz.core.engine import WorkloadPolicies
 from authz.core.pipeline import decide
 from authz.core.providers import ProviderAnswer, ProviderQuestion
 from authz.core.resources import JwtRule
-from authz.wire.access_log import Enforced, LogEntry
+from authz.wire.access_log import LogEntry
+from authz.wire.enforced import Enforced
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from authz.core.resources import JwtRule
 from authz.envoy.native.filters_version import filters_version
 from authz.service.loading.snapshot import Snapshot
 from authz.service.native.agreement import PreparedWorkload, again, agree, is_blind, may_agree
-from authz.service.native.told import told_decision
+from authz.service.native.told import limited_decision, told_decision
 from authz.wire.access_log import Alike, LogEntry
 
 GRACE_SECONDS = 60.0
@@ -92,6 +92,19 @@ class Judge:
 
     def judge(self, entry: LogEntry) -> Judged:
         """Judge one entry. Raises LookupError while no policies are in force."""
+        if entry.enforced.limited_by and not entry.enforced.version and self._snapshots:
+            # A proxy that asks the check tells only of what it refused itself; the check has recorded the rest.
+            known = self._know(self._snapshots[0][0], entry)
+            told, _ = self._as_told(entry, known)
+            judged = Judged(_offer(entry, entry.attributes, told), Verdict.SKIPPED)
+        else:
+            judged = self._judge_policies(entry)
+        offer = judged.offer
+        if not entry.enforced.limited_by or not offer.decision.is_allowed:
+            return judged
+        return judged._replace(offer=offer._replace(decision=limited_decision(offer.decision, entry.enforced)))
+
+    def _judge_policies(self, entry: LogEntry) -> Judged:
         if not self._snapshots:
             raise LookupError("no policies are in force")
         candidates = self._candidates(entry)

@@ -24,9 +24,11 @@ class NativeRecord:
 
     @classmethod
     def of(cls, settings: Sections, trail: AuditTrail, clock: Callable[[], float]) -> "NativeRecord | None":
-        """None if no carrier is named. Raises SettingsError as the constructor does."""
+        """
+        None if no carrier is named, and no proxy tells of what rate limits refused. Raises as the constructor does.
+        """
         logs = settings.access_logs
-        return cls(logs, settings.audit.files, trail, clock) if logs.carriers else None
+        return cls(logs, settings.audit.files, trail, clock) if logs.carriers or settings.rate_limits.listen else None
 
     def __init__(
         self, settings: AccessLogSettings, sinks: Iterable[Path], trail: AuditTrail, clock: Callable[[], float]
@@ -52,6 +54,8 @@ class NativeRecord:
         ]
         self.stream = AccessLogStream(self.intake) if settings.takes_streams else None
         """What a server takes streams with; None where none are taken."""
+        self.refusals = AccessLogStream(self.intake)
+        """What the port of rate limits takes streams with."""
         self._gaps = None
         if settings.admin:
             self._gaps = Gaps(self.intake, settings.admin, clock, _counts(settings))

@@ -1,10 +1,11 @@
 """What Envoy's own filters did, in the words of a decision: read from response code details and dynamic metadata."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from authz.core.decision import FORBIDDEN_BODY, Decision, DryRunResult, Effect, RuleReference, Stage
 from authz.core.engine import WorkloadPolicies
-from authz.wire.access_log import Enforced
+from authz.wire.enforced import Enforced
 
 _CUSTOM = "istio-ext-authz-"
 _CUSTOM_RESULT = "istio_ext_authz_shadow_effective_policy_id"
@@ -60,6 +61,33 @@ def told_decision(
         dry_run_deny=_dry_run(results, Effect.DENY, names),
         policy_version=policies.version,
     )  # fmt: skip
+
+
+def limited_decision(allowed: Decision, enforced: Enforced) -> Decision:
+    """
+    What became of a request that the policies allowed, as ``allowed`` says, and a rate limit refused.
+
+    A proxy that counts by itself does not say which of its limits it was.
+    """
+    rule = _limit_rule(enforced.limit)
+    reason = {
+        "service": f"the limit {rule.short} is used up" if rule is not None else "a rate limit is used up",
+        "proxy": "a limit that the proxy counts by itself is used up",
+        "error": "nobody can count for a limit that fails closed",
+    }[enforced.limited_by]
+    return replace(
+        allowed, effect=Effect.DENY, stage=Stage.RATE_LIMIT, reason=reason, rule=rule, status=enforced.status
+    )
+
+
+def _limit_rule(written: str) -> RuleReference | None:
+    """``namespace/policy/global/0`` as a rule."""
+    namespace, _, rest = written.partition("/")
+    policy, _, place = rest.partition("/")
+    scope, _, index = place.partition("/")
+    if not index.isascii() or not index.isdigit():
+        return None
+    return RuleReference(namespace, policy, int(index), f"ns[{namespace}]-limit[{policy}]-{scope}[{index}]")
 
 
 def _dry_run(results: Mapping[str, str], kind: Effect, names: dict[str, RuleReference]) -> DryRunResult | None:

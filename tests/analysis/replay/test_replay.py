@@ -350,7 +350,7 @@ def test_a_certificate_that_nobody_vouched_for_is_unknown_again(items: tuple[Ite
     assert report.count(ReplayOutcome.UNSAID) == 0
 
 
-@pytest.mark.parametrize("stage", ["identity", "internal", "normalization"])
+@pytest.mark.parametrize("stage", ["identity", "internal", "normalization", "rate-limit"])
 def test_what_no_policy_decided_stays(stage: str) -> None:
     record = recorded(OPEN, build.request())
     assert only(replayed(engine(policy()), {**record, "stage": stage, "effect": "deny"})) is ReplayOutcome.OUTSIDE

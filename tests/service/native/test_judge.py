@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from authz.core.decision import Effect, Stage
 from authz.envoy.native.filters_version import filters_version
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.native.intake import Intake
@@ -324,3 +325,38 @@ def test_an_entry_of_a_proxy_that_is_somebody_else_is_not_recorded(tmp_path: Pat
     intake.take_lines([entry(allowed_by=rule("some"), own="spiffe://cluster.local/ns/other/sa/reviews")])
     assert intake.results == {("file", "refused"): 1}
     assert trail.entries == []
+
+
+LIMITED: dict[str, Any] = {"code": 429, "details": "request_rate_limited", "limit": "=bookinfo/reviews/global/1"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "rule_name"),
+    [
+        (LIMITED, "the limit bookinfo/reviews/1 is used up", "ns[bookinfo]-limit[reviews]-global[1]"),
+        ({**LIMITED, "limit": "=-"}, "a rate limit is used up", None),
+        ({**LIMITED, "limit": "=nonsense"}, "a rate limit is used up", None),
+        ({"code": 429, "details": "local_rate_limited"}, "a limit that the proxy counts by itself is used up", None),
+        ({"code": 503, "details": "rate_limiter_error"}, "nobody can count for a limit that fails closed", None),
+    ],
+)
+@pytest.mark.parametrize("tells_version", [True, False])
+def test_what_a_rate_limit_refused_is_recorded_as_refused_and_compared_as_allowed(
+    tmp_path: Path, facts: dict[str, Any], reason: str, rule_name: str | None, tells_version: bool
+) -> None:
+    found = snapshot(tmp_path)
+    judge = Judge()
+    judge.replace(found, 0.0)
+    told = {"version": filters_version(found.engine, SUBJECT.workload)} if tells_version else {}
+    for _ in range(2):  # the second time from memory
+        answer = judged(judge, entry("/ok", allowed_by=rule("some"), **facts, **told))
+        decision = answer.offer.decision
+        assert answer.verdict is (Verdict.AGREED if tells_version else Verdict.SKIPPED)
+        assert (decision.effect, decision.stage, decision.status) == (Effect.DENY, Stage.RATE_LIMIT, facts["code"])
+        assert decision.reason == reason
+        assert (decision.rule.name if decision.rule is not None else None) == rule_name
+
+
+def test_a_status_of_the_application_is_no_rate_limit(judge: Judge) -> None:
+    answer = judged(judge, entry("/ok", allowed_by=rule("some"), code=429, details="via_upstream"))
+    assert answer.offer.decision.is_allowed
