@@ -55,16 +55,17 @@ ALLOWED: dict[str, str] = {
     "admin": "analysis.graph analysis.offline audit core telemetry",
     "service.loading": "core mesh policy service.ports sources.policies telemetry",
     "service": (
-        "_proto audit core identity service.loading service.ports settings sources.introspection sources.keys "
+        "_proto audit core identity mesh service.loading service.ports settings sources.introspection sources.keys "
         "sources.policies telemetry tokens wire"
     ),
     "service.native": (
         "audit core envoy.native service service.loading service.ports settings sources.access_logs telemetry wire"
     ),
+    "service.rate_limits": "core mesh service service.loading service.native service.ports settings telemetry wire",
     "service.doors": "_proto admin core service service.ports settings wire",
     "service.app": (
-        "admin audit core service service.doors service.loading service.native service.ports settings "
-        "sources.introspection sources.keys telemetry tokens"
+        "admin audit core service service.doors service.loading service.native service.ports service.rate_limits "
+        "settings sources.introspection sources.keys telemetry tokens"
     ),
     "service.workers": "admin audit core envoy service service.app service.ports settings wire",
     "service.embedded": "core service service.app service.ports service.workers settings",
@@ -107,16 +108,17 @@ DOORS: dict[str, str] = {
     "envoy": "demo envoy.native service.workers",
     "envoy_data_plane": "envoy envoy.patches",
     "google": "_proto control.authority control.discovery service service.workers wire",
-    "grpc": "cli control.authority demo demo.checks service service.ports telemetry",
+    "grpc": "cli control.authority demo demo.checks service service.ports service.rate_limits telemetry",
     "httpx": (
         "cli control.federation demo.apps service service.native service.workers sources.introspection sources.keys"
     ),
     "jwt": "tokens",
+    "limits": "service.rate_limits",
     "opentelemetry": "audit demo telemetry",
     "prometheus_client": "telemetry",
     "pydantic": "settings",
     "pydantic_settings": "settings",
-    "redis": "demo.apps",
+    "redis": "demo.apps service.rate_limits",
     "rich": "cli local",
     "starlette": "admin demo demo.apps",
     "uvicorn": "demo demo.apps service.ports",

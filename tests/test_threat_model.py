@@ -16,7 +16,17 @@ ROOT = Path(authz.__file__).parent.parent
 PAGE = ROOT / "docs" / "threat-model.md"
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 DOORS = frozenset(
-    {"listen", "admin", "access_logs", "access_log_admin", "http_doors", "audit", "otlp_endpoint", "otlp_headers"}
+    {
+        "listen",
+        "admin",
+        "access_logs",
+        "access_log_admin",
+        "http_doors",
+        "audit",
+        "otlp_endpoint",
+        "otlp_headers",
+        "rate_limits",
+    }
 )
 """Settings that open a door or lead out and are not files by their type."""
 

@@ -21,7 +21,7 @@ from authz.core.resources import JwtRule
 
 MAX_RULES_IN_LISTS = 200
 """Where policies have more rules, only the full explanation names the nearest one."""
-_NOT_EVALUATED = (Stage.IDENTITY, Stage.INTERNAL)
+_NOT_EVALUATED = (Stage.IDENTITY, Stage.INTERNAL, Stage.RATE_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Heal
     """
     tokens = (*_keys(service), *_issuers(service))
     policies = (*_service(service), *_candidate(service))
-    return Health((*policies, *tokens, *_peers(service), *_audit(trail), *_certificates(service, now)))
+    rest = (*_limits(service), *_audit(trail), *_certificates(service, now))
+    return Health((*policies, *tokens, *_peers(service), *rest))
 
 
 def _service(service: ServiceStatus) -> Iterator[HealthCause]:
@@ -103,6 +104,13 @@ def _peers(service: ServiceStatus) -> Iterator[HealthCause]:
     if problem:
         what = "a change of trust bundles or revocations was refused, the last good ones stay"
         yield HealthCause("peers", f"{what}: {problem}", False)
+
+
+def _limits(service: ServiceStatus) -> Iterator[HealthCause]:
+    """A quota is no authorization: requests are decided all the same."""
+    problem = service.rate_limits.problem if service.rate_limits is not None else ""
+    if problem:
+        yield HealthCause("rate limits", f"requests are not counted, the store does not answer: {problem}", False)
 
 
 def _audit(trail: TrailStatus) -> Iterator[HealthCause]:

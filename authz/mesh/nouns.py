@@ -1,8 +1,7 @@
 """
 The mesh as frozen nouns: workloads, services, gateways, and who may call whom.
 
-Built by ``description`` from Istio's kinds and read by ``render`` and the demo.
-Nothing here knows YAML or Envoy.
+Built by ``description`` from Istio's kinds, read by ``render`` and the demo. Nothing here knows YAML or Envoy.
 """
 
 from collections.abc import Mapping
@@ -213,8 +212,7 @@ class MeshWorkload:
     """Not empty for gateways."""
     enforce: Enforce | None = None
     """The choice made by annotation; None leaves it to the rendering."""
-    limits: tuple[AppliedLimit, ...] = ()
-    """Rate limits of the requests that it receives, in the order of policies and rules."""
+    limits: tuple[AppliedLimit, ...] = ()  # of the requests that it receives, in the order of policies and rules
     location: Location = NOWHERE
 
     @property

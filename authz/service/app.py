@@ -42,6 +42,7 @@ from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.signals import on_signals
 from authz.service.ports.waiting import first_done
 from authz.service.questions import Questions
+from authz.service.rate_limits.rate_limit_port import rate_limit_port
 from authz.service.readiness import wait_for_keys
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server
@@ -117,7 +118,8 @@ class App:
         self.native = NativeRecord.of(parts, self.trail, clock)
         self.questions = Questions(self.introspector)
         stream = self.native.stream if self.native else None
-        self._tls = ServerCertificate.of(parts.tls) if server is None or parts.access_logs.listen else None
+        has_port = server is None or bool(parts.access_logs.listen or parts.rate_limits.listen)
+        self._tls = ServerCertificate.of(parts.tls) if has_port else None
         judge_caller = self.evidence.judge_caller if self.evidence is not None else None
         self.server: Server = (
             server(self.function, self.questions.ask, judge_caller)
@@ -136,6 +138,7 @@ class App:
         )
         self.doors = OpenDoors(parts, self.function, self.questions.ask, judge_caller, clock)
         self.streams = stream_server(parts, stream.take, self._tls, judge_caller, clock) if stream is not None else None
+        self.rate_limits = rate_limit_port(parts, self.trail, self.native, self._tls, judge_caller, clock)
         read = parts.policies
         self.reloader = Reloader(
             read.path, read.mesh, self._put_in_force, clock, allow_empty=read.allow_empty, archive=read.archive
@@ -177,16 +180,17 @@ class App:
         if self.candidate is not None:
             self._tasks.append(asyncio.create_task(self.candidate.run(), name="candidate"))
         if self.evidence is not None:
-            await self._begin_evidence(self.evidence)
+            await self.evidence.begin(self._tasks)
         if settings.admin.address:  # before anything is served, because it refuses an address that is open to everybody
             self.page = Page(LocalSource(self._facts()))
             app = create_app(self.status, self.trail.status, self.telemetry, self._clock, routes=self.page.routes)
             self.admin = make_admin_server(app, settings.admin)
         if self.native:
-            self._announce(f"records   {settings.access_logs}")
-            self._tasks += self.native.start()
+            self._tasks += self.native.start(self._announce)
         if self.streams:
             await self.streams.start(settings.access_logs.listen, self._announce)
+        if self.rate_limits:
+            await self.rate_limits.start(self._announce)
         await self.server.start(settings.server.listen)
         for address in self.server.addresses:
             self._announce(f"listening {address}")
@@ -196,12 +200,6 @@ class App:
             self._announce(f"admin     {self.admin.url}/healthz")
         self._tasks.append(asyncio.create_task(self._become_ready(), name="readiness"))
         self._tasks.append(asyncio.create_task(self.certificates.run(), name="certificates"))
-
-    async def _begin_evidence(self, evidence: PeerEvidence) -> None:
-        watching = asyncio.Event()
-        self._tasks.append(asyncio.create_task(evidence.run(watching), name="evidence"))
-        await watching.wait()
-        evidence.load()  # after the watch began, so that no revocation falls in between
 
     async def _become_ready(self) -> None:
         await wait_for_keys(self.keys, self._settings.keys.timeout_seconds, self._announce)
@@ -215,9 +213,9 @@ class App:
             await self.server.drain(self._settings.drain.delay_seconds, self._settings.drain.grace_seconds)
         else:
             await self.server.stop()
-        await self.doors.stop()
-        if self.streams:
-            await self.streams.stop()
+        for port in (self.doors, self.streams, self.rate_limits):
+            if port is not None:
+                await port.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -247,7 +245,8 @@ class App:
             refused_handshakes=HANDSHAKES.refused,
             sidecar_remarks=tuple(self.function.remarks.counts.items()),
             peer_trust=self.evidence.status if self.evidence is not None else None,
-            native=self.native.status() if self.native is not None else None,
+            native=self.native.status() if self.native is not None and self._settings.access_logs.carriers else None,
+            rate_limits=self.rate_limits.status() if self.rate_limits is not None else None,
             candidate=self.candidate.status if self.candidate is not None else None,
             is_starting=not self.is_ready and not self.is_draining,
             is_draining=self.is_draining,
@@ -277,9 +276,9 @@ class App:
         if not self._only_records:  # what only records verifies no token
             self.keys.update(rules)  # first, so that the rules of the snapshot find their keys
         self._inline_keys = tuple(inline_statuses(rules, snapshot.loaded_at))
-        self.function.replace(snapshot)
-        if self.native is not None:
-            self.native.replace(snapshot)
+        for part in (self.function, self.native, self.rate_limits):
+            if part is not None:
+                part.replace(snapshot)
 
 
 async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> None:
@@ -308,7 +307,7 @@ async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> 
     on_signals(signalled, others, announce)
     try:
         await app.start()
-        if app.native is not None and not settings.listen and not settings.http_doors and not app.streams:
+        if app.native is not None and not (settings.listen or settings.http_doors or app.streams or app.rate_limits):
             giving_way.begin(app.native.is_behind)
         await stopping.wait()
         announce("draining  health is NOT_SERVING, press again to stop at once")

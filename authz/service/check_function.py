@@ -26,6 +26,7 @@ from authz.service.ids import DecisionIds
 from authz.service.loading.snapshot import Snapshot
 from authz.service.pending import NOTHING_KNOWN, InForce, Pending, Remembered
 from authz.service.ports.failure import where_it_failed
+from authz.service.told_claims import ToldClaims
 from authz.service.vouched import Vouched
 from authz.tokens.authenticate import DEFAULT_MAX_TOKEN_BYTES
 from authz.tokens.cache import DEFAULT_CACHE_SIZE, TokenCache
@@ -87,6 +88,7 @@ class CheckFunction:
         self.max_token_bytes = max_token_bytes
         self._token_cache_size = token_cache_size
         self._in_force: InForce | None = None
+        self._told_claims = ToldClaims({})
         self._delivered: DeliveredMetadata = {namespace: {} for namespace in metadata_namespaces}
         self._judge_peer = judge_peer
         self.remembered = remembered
@@ -108,6 +110,7 @@ class CheckFunction:
     def replace(self, snapshot: Snapshot) -> None:
         """Put a snapshot in force, whole and at once."""
         described = Described(snapshot.workloads, snapshot.engine.for_workload)
+        self._told_claims = ToldClaims(snapshot.limits)
         self._in_force = InForce(snapshot, TokenCache(self._token_cache_size), self._key_sets(), described)
         forget_plans()
         forget_answers()
@@ -207,6 +210,8 @@ class CheckFunction:
         if http is not None and http.is_partial and vouched is None and not decision.is_allowed:
             decision = replace(decision, reason=f"{decision.reason}; {HIDDEN_CAUSE}")
         response = write_response(decision, request.decision_id)
+        if decision.is_allowed and self._told_claims:
+            response += self._told_claims.for_request(attributes)
         offer = Offer(
             attributes,
             decision,

@@ -101,6 +101,13 @@ class PeerEvidence:
         now = self._clock()
         self.status = PeerTrustStatus(now, "", self.status.successes + 1, self.status.failures)
 
+    async def begin(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Follow the files in a task, which is put to the others, and read them. Raises as ``load``."""
+        watching = asyncio.Event()
+        tasks.append(asyncio.create_task(self.run(watching), name="evidence"))
+        await watching.wait()
+        self.load()  # after the watch began, so that no revocation falls in between
+
     async def run(self, ready: asyncio.Event | None = None) -> None:
         """Follow the files until cancelled; ``ready`` is set once no change can be missed."""
         async for _ in watch(self._files.paths(), ready=ready):

@@ -48,6 +48,8 @@ def read_settings(
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
         raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
     _check_access_logs(settings)
+    if settings.rate_limits and settings.mesh is None:
+        raise SettingsError("`rate_limits` needs `mesh`: the limits are part of the mesh description")
     if settings.peer_certificate != "off" and not settings.peer_trust_bundles:
         raise SettingsError("`peer_certificate` needs `peer_trust_bundles`: nobody would be trusted")
     return settings
@@ -61,8 +63,8 @@ def _check_access_logs(settings: Settings) -> None:
     """Refuse what could not be counted or kept rightly."""
     on_listen = "grpc" in settings.access_logs
     if not settings.listen:
-        if not settings.access_logs:
-            raise SettingsError("`listen: none` needs `access_logs`: there would be nothing to do")
+        if not settings.access_logs and not settings.rate_limits:
+            raise SettingsError("`listen: none` needs `access_logs` or `rate_limits`: there would be nothing to do")
         if on_listen:
             raise SettingsError(
                 "`access_logs: grpc` receives on `listen`, which is none; give it an address of its own"

@@ -228,6 +228,19 @@ class AccessLogSettings(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimitSettings(Section):
+    """Where requests are counted for rate limits, and by whom; without ``listen`` nobody asks."""
+
+    PREFIX = "rate_limit"
+    FLAT = {"listen": "rate_limits"}  # noqa: RUF012  # the dataclass has it as a ClassVar
+
+    listen: tuple[str, ...]
+    store: str
+    store_password: Path | None
+    store_ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class DrainSettings(Section):
     """How a server stops: the delay until callers have gone elsewhere, then the time for requests that run."""
 
@@ -261,6 +274,7 @@ class Sections:
     keys: KeySettings
     audit: AuditSettings
     access_logs: AccessLogSettings
+    rate_limits: RateLimitSettings
     otlp: OtlpSettings
     drain: DrainSettings
     log: LogSettings

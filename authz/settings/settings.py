@@ -5,8 +5,6 @@ Defaults < file < ``AUTHZ_*`` environment < flags. Flags are derived from the fi
 Rooms receive the values they need, never the whole. Secrets are named by file only.
 """
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +12,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from authz.settings.http_doors import HttpDoors
-
-MAX_PORT = 65_535
+from authz.settings.written_settings import is_address, named_files
 
 
 class Settings(BaseSettings):
@@ -198,6 +195,20 @@ class Settings(BaseSettings):
         description="bytes of logs that may wait while others need the processor; beyond that, reading takes its share",
     )
 
+    rate_limits: tuple[str, ...] = Field(
+        default=(),
+        description="where proxies have requests counted for the rate limits of `mesh` (docs/rate-limits.md): "
+        "host:port, unix:/path or unix-abstract:name; several allowed; the first worker opens them",
+    )
+    rate_limit_store: str = Field(
+        default="memory",
+        pattern=r"^(memory$|rediss?://.|unix://.)",
+        description="where requests are counted: redis://host:port/db, rediss://… with TLS, unix:///path, all of them "
+        "shared by several servers, or memory, each server for itself",
+    )
+    rate_limit_store_password: Path | None = Field(default=None, description="file with the password of that Redis")
+    rate_limit_store_ca: Path | None = Field(default=None, description="PEM bundle that alone vouches for that Redis")
+
     otlp_endpoint: str = Field(
         default="", description="OTLP endpoint for spans: http://host:4317, or unix:PATH for grpc; empty sends none"
     )
@@ -228,7 +239,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "listen", "audit", "audit_redact", "audit_query_values", "metadata_namespaces", "certificates", "access_logs",
-        mode="before",
+        "rate_limits", mode="before",
     )  # fmt: skip
     @classmethod
     def _several(cls, value: object) -> object:
@@ -250,7 +261,7 @@ class Settings(BaseSettings):
             return value
         found: dict[str, object] = {}
         for text in texts:
-            for name, file in _bundle(str(text)):
+            for name, file in named_files(str(text)):
                 if name in found:
                     raise ValueError(f"`{name}` is given twice")
                 found[name] = file
@@ -264,7 +275,15 @@ class Settings(BaseSettings):
         if value == ("none",):
             return ()
         for address in value:
-            if not _is_address(address):
+            if not is_address(address):
+                raise ValueError(f"`{address}` is none of host:port, unix:/path and unix-abstract:name")
+        return value
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _limit_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not is_address(address):
                 raise ValueError(f"`{address}` is none of host:port, unix:/path and unix-abstract:name")
         return value
 
@@ -273,14 +292,14 @@ class Settings(BaseSettings):
     def _carriers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             kind, _, where = name.partition(":")
-            if name != "grpc" and not (kind == "file" and where) and not (kind == "grpc" and _is_address(where)):
+            if name != "grpc" and not (kind == "file" and where) and not (kind == "grpc" and is_address(where)):
                 raise ValueError(f"`{name}` is neither file:DIR nor grpc:HOST:PORT nor grpc:unix:PATH nor grpc")
         return value
 
     @field_validator("admin")
     @classmethod
     def _address(cls, value: str) -> str:
-        if value and (value.startswith("unix-abstract:") or not _is_address(value)):
+        if value and (value.startswith("unix-abstract:") or not is_address(value)):
             raise ValueError(f"`{value}` is neither host:port nor unix:/path")
         return value
 
@@ -295,26 +314,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what ``read_settings`` passes: file and flags are one mapping by then."""
         return (init_settings,)
-
-
-def _bundle(text: str) -> Iterator[tuple[str, object]]:
-    if text.lstrip().startswith("{"):
-        try:
-            yield from json.loads(text).items()
-        except ValueError as error:
-            raise ValueError("expected a JSON object") from error
-        return
-    for part in filter(None, (part.strip() for part in text.split(";"))):
-        name, equals, file = (one.strip() for one in part.rpartition("="))
-        if not (name and equals and file):
-            raise ValueError(f"`{part}` is neither NAME=FILE nor a JSON object")
-        yield name, file
-
-
-def _is_address(text: str) -> bool:
-    """Whether one can listen there; gRPC would take port 99999 for 34463."""
-    kind, _, rest = text.partition(":")
-    if kind in ("unix", "unix-abstract"):
-        return bool(rest)
-    host, _, port = text.rpartition(":")
-    return bool(host) and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= MAX_PORT

@@ -19,7 +19,14 @@ from authz.telemetry import counters as t
 from authz.telemetry import names
 from authz.telemetry.counters import Histogram, Labels, Telemetry
 from authz.telemetry.names import Metric
-from authz.telemetry.status import CandidateStatus, IntrospectionStatus, NativeStatus, ServiceStatus, TrailStatus
+from authz.telemetry.status import (
+    CandidateStatus,
+    IntrospectionStatus,
+    NativeStatus,
+    RateLimitStatus,
+    ServiceStatus,
+    TrailStatus,
+)
 
 _log = logging.getLogger("authz.audit")
 
@@ -125,6 +132,8 @@ class TelemetryCollector:
             yield gauge(names.PEER_TRUST_TIME, {(): trust.loaded_at})
         if status.native is not None:
             yield from _native(status.native)
+        if status.rate_limits is not None:
+            yield from _rate_limits(status.rate_limits)
         if status.candidate is not None:
             yield from _candidate(status.candidate)
         roots = [c.not_after for c in status.certificates if c.kind == "root"]
@@ -152,6 +161,12 @@ def _introspections(found: tuple[IntrospectionStatus, ...]) -> Iterator[Family]:
         counts |= {(one.issuer, result): number for result, number in results.items()}
     yield counter(names.INTROSPECTIONS, counts)
     yield gauge(names.INTROSPECTION_FAILING, {(one.issuer,): float(bool(one.error)) for one in found})
+
+
+def _rate_limits(limits: RateLimitStatus) -> Iterator[Family]:
+    yield counter(names.RATE_LIMITS, {(*key,): number for key, number in limits.results.items()})
+    yield counter(names.RATE_LIMITS_UNKNOWN, {(): limits.unknown})
+    yield gauge(names.RATE_LIMITS_FAILING, {(): float(bool(limits.problem))})
 
 
 def _candidate(candidate: CandidateStatus) -> Iterator[Family]:

@@ -217,6 +217,18 @@ NATIVE_IN_FORCE = Metric(
     "authz_native_filters_in_force", "gauge", "1 while a proxy runs the filters rendered for it", ("proxy",)
 )
 
+RATE_LIMITS = Metric(
+    "authz_rate_limit_requests_total",
+    "counter",
+    "Requests counted for a rate limit: allowed, refused, over a limit in shadow mode, or uncounted because the store "
+    "does not answer",
+    (*_RULE, "result"),
+)
+RATE_LIMITS_UNKNOWN = Metric(
+    "authz_rate_limit_unknown_rules_total", "counter", "Rules that a proxy asked about and this server does not have"
+)
+RATE_LIMITS_FAILING = Metric("authz_rate_limit_store_failing", "gauge", "1 while the store of counts does not answer")
+
 CA_ASKED = Metric("citadel_server_csr_count", "counter", "Requests for certificates.")
 CA_ISSUED = Metric("citadel_server_success_cert_issuance_count", "counter", "Certificates issued.")
 CA_JWTS = Metric("authz_ca_jwt_svids_issued_total", "counter", "JWT-SVIDs issued.")

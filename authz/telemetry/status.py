@@ -135,6 +135,18 @@ class CandidateDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimitStatus:
+    """The results of counting requests for rate limits; numbers only ever grow."""
+
+    results: Mapping[tuple[str, str, str, str], int]
+    """By policy's namespace and name, number of the rule, and ``allowed``, ``refused``, ``shadow``, ``uncounted``."""
+    unknown: int = 0
+    """Rules that a proxy asked about and that the description here does not have."""
+    problem: str = ""
+    """Why the store did not answer the last time it was asked; empty when it did."""
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateStatus:
     """The candidate policies and how their decisions compare with those in force."""
 
@@ -178,6 +190,8 @@ class ServiceStatus:
     """None where peers' certificates are not judged."""
     native: NativeStatus | None = None
     """None where no access logs are taken."""
+    rate_limits: RateLimitStatus | None = None
+    """None where no requests are counted."""
     is_starting: bool = False
     """True until gRPC health says SERVING for the first time: key sets are still awaited."""
     is_draining: bool = False

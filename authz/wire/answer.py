@@ -5,12 +5,18 @@ What an answer says is always explicit, because an empty answer allows (XA-75).
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
 
+from google.protobuf.struct_pb2 import Struct
+
 from authz._proto import ext_authz_pb2 as pb
+from authz.core.attributes import Json
 from authz.core.decision import NO_OBLIGATIONS, Decision, DryRunResult, Effect, Obligations, Stage
 
+CLAIMS_TOLD = "claims"
+"""Member of the metadata with the claims that rate limits ask for."""
 DECISION_ID_HEADER = "x-authz-decision-id"
 DECISION_ID_LENGTH = 24
 """Ids of this length are put into remembered answers; for others the answer is built anew."""
@@ -60,6 +66,25 @@ def write_response(decision: Decision, decision_id: str) -> bytes:
         _ANSWERS.clear()
     _ANSWERS[id(decision)] = (decision, pieces)  # holding the decision keeps its id from being given to another
     return decision_id.encode().join(pieces)
+
+
+def write_claims(claims: Mapping[str, Json]) -> bytes:
+    """
+    Claims as dynamic metadata, to be put behind a written response: what stands there twice is one message to Envoy.
+
+    Text that no message can hold is told with question marks, so that it is still one value.
+    """
+    response = pb.CheckResponse()
+    _fill(response.dynamic_metadata.fields[CLAIMS_TOLD].struct_value, claims)
+    return response.SerializeToString()
+
+
+def _fill(struct: Struct, told: Mapping[str, Json]) -> None:
+    for name, value in told.items():
+        if isinstance(value, dict):
+            _fill(struct.fields[name].struct_value, value)
+        elif isinstance(value, str):
+            struct.fields[name].string_value = value.encode("utf-8", "replace").decode()
 
 
 def forget_answers() -> None:

@@ -15,6 +15,7 @@ from authz.telemetry.status import (
     CertificateStatus,
     KeySetStatus,
     PeerTrustStatus,
+    RateLimitStatus,
     ReloadStatus,
     ServiceStatus,
     SinkStatus,
@@ -89,6 +90,13 @@ async def get(path: str, status: Callable[[], ServiceStatus], trail: TrailStatus
         ),
         ({"certificates": (CertificateStatus("root", NOW + 1),)}, {}, True, []),
         ({"peer_trust": PeerTrustStatus(NOW, "", 1)}, {}, True, []),
+        ({"rate_limits": RateLimitStatus({})}, {}, True, []),
+        (
+            {"rate_limits": RateLimitStatus({}, problem="refused")},
+            {},
+            True,
+            ["requests are not counted, the store does not answer: refused"],
+        ),
         ({"tls_problem": "no PEM"}, {}, True, ["the last good certificate of the port stays: no PEM"]),
         (
             {"peer_trust": PeerTrustStatus(NOW, "revoked.txt:1:1: no serial number", 1, 1)},

@@ -6,6 +6,7 @@ here, and nothing else. Seeds are made by the program's own tests, and lie in ``
 stays.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from authz._proto import ext_authz_pb2, sds_pb2
+from authz._proto.rate_limit_pb2 import RateLimitResponse
 from authz.analysis.invariants.invariant_reader import read_invariants
 from authz.analysis.replay.least_privilege import policies_text
 from authz.analysis.replay.observed import Observed
@@ -23,10 +25,11 @@ from authz.analysis.replay.replay import Replay, group_json
 from authz.audit.query import read_record
 from authz.audit.writer import RecordWriter
 from authz.control.discovery.secrets import Secret, SecretStream, roots_secret, tls_secret
-from authz.core.attributes import AuthenticationOutcome
+from authz.core.attributes import AuthenticationOutcome, Workload
 from authz.core.catalog import CompileContext
 from authz.core.compiler import compile_engine
 from authz.core.decided import Offer
+from authz.core.decision import RuleReference
 from authz.core.errors import FetchError
 from authz.core.normalize import normalize_path
 from authz.core.resources import MeshConfig, PathNormalization
@@ -36,12 +39,15 @@ from authz.identity.registration import read_entries
 from authz.identity.revocation import read_revocations
 from authz.identity.svid_validation import Examined, examine
 from authz.mesh.description import read_mesh_description
+from authz.mesh.rate_limits import AppliedLimit, LimitScope, LimitUnit, RateLimitRule
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import read_policies
 from authz.service.check_function import CheckFunction
 from authz.service.doors.forms import Misasked, Reader
 from authz.service.doors.grpc_web import NotGrpcWeb
 from authz.service.doors.grpc_web import read_message as grpc_web_message
+from authz.service.rate_limits.limiting import RateLimiter
+from authz.service.rate_limits.quota_store import MemoryStore
 from authz.settings.http_doors import HttpDoor
 from authz.sources.introspection.exchange import read_answer
 from authz.tokens.cache import TokenCache
@@ -50,12 +56,14 @@ from authz.tokens.jwks import read_key_set
 from authz.wire.access_line import LineReader
 from authz.wire.access_log import NotAnEntry
 from authz.wire.access_stream import read_message
+from authz.wire.limit_messages import read_limit_request
 from tests.identity.certificates import INTERMEDIATE, LEAF, REVIEWS, ROOT, pem
 from tests.identity.test_mutations import BUNDLES, as_pem
 from tests.identity.test_mutations import PLAIN as CERTIFICATE
 from tests.mesh.meshes import Ports, description
 from tests.offers import ATTRIBUTES, DENIAL
 from tests.service.messages import response
+from tests.service.native.test_gaps import Trail
 from tests.service.native.test_stream import message
 from tests.service.test_check_function import NOW
 from tests.service.test_fuzz import SECRET, base, guarded, is_what_the_rule_allows
@@ -227,6 +235,17 @@ _DOORS = {
 }  # fmt: skip
 
 
+def limits(data: bytes) -> None:
+    """A question about rate limits: an answer with a status for each descriptor, or the error that is documented."""
+    rule = RateLimitRule(RuleReference("a", "b", 0, "c"), LimitScope.GLOBAL, 1, LimitUnit.SECOND)
+    limiter = RateLimiter(MemoryStore(), Trail())
+    limiter.replace({Workload("a"): (AppliedLimit(rule),)}, "v1")
+    with suppress(ValueError):
+        asked = read_limit_request(data)
+        told = RateLimitResponse.FromString(asyncio.run(limiter.answer(data, {}, NOW)))
+        assert len(told.statuses) == len(asked)
+
+
 def doors(data: bytes) -> None:
     """Questions in plain HTTP and answers of issuers: what they are, or the errors that are documented."""
     which, rest = data[:1], data[1:]
@@ -322,6 +341,7 @@ HARNESSES: dict[str, Harness] = {
     "certificate": Harness(certificate, _certificate_seeds),
     "sds": Harness(sds, _sds_seeds),
     "access_log": Harness(access_log, lambda: iter((line(), line(path="/a") + b"\n" + line()[:80], message("/ok")))),
+    "limits": Harness(limits, lambda: iter((b"", b"\n\x05authz\x12\x16\n\x14\n\x04rule\x12\x0ca/b/global/0"))),
     "doors": Harness(doors, _door_seeds),
     "record": Harness(record, _record_seeds),
 }

@@ -12,9 +12,12 @@ def _of(*prefixes: str) -> tuple[names.Metric, ...]:
 WORKERS = _of("WORKER_")
 NATIVE = _of("NATIVE_")
 CANDIDATE = _of("CANDIDATE_")
+RATE_LIMITS = _of("RATE_LIMITS")
 AUTHORITY = _of("CA_", "SDS_", "WORKLOAD_STREAMS")
 _ROTATION = _of("SERVED_EXPIRY", "DRIFT")
-PROCESS = tuple(metric for metric in _of("") if metric not in {*WORKERS, *NATIVE, *CANDIDATE, *AUTHORITY, *_ROTATION})
+PROCESS = tuple(
+    metric for metric in _of("") if metric not in {*WORKERS, *NATIVE, *CANDIDATE, *RATE_LIMITS, *AUTHORITY, *_ROTATION}
+)
 """What every server shows."""
-SERVER = (*PROCESS, *WORKERS, *NATIVE, *CANDIDATE)
+SERVER = (*PROCESS, *WORKERS, *NATIVE, *CANDIDATE, *RATE_LIMITS)
 """What a server may show."""

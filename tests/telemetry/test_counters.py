@@ -21,6 +21,7 @@ from authz.telemetry.status import (
     KeySetStatus,
     NativeStatus,
     PeerTrustStatus,
+    RateLimitStatus,
     ReloadStatus,
     ServiceStatus,
     SinkStatus,
@@ -49,6 +50,7 @@ STATUS = ServiceStatus(
         {"p": True},
         in_force={"p": False},
     ),
+    rate_limits=RateLimitStatus({("bookinfo", "reviews", "0", "refused"): 4}, 2, "refused"),
     introspections=(IntrospectionStatus("https://asked", 7, 5, 2, 1, "no answer"),),
 )
 
@@ -157,6 +159,12 @@ def test_the_page_shows_the_statuses() -> None:
     shown = page(Telemetry())
     expected = {
         ("authz_access_log_entries_total", (("carrier", "file"), ("result", "recorded"))): 9,
+        (
+            "authz_rate_limit_requests_total",
+            (("policy", "reviews"), ("policy_namespace", "bookinfo"), ("result", "refused"), ("rule", "0")),
+        ): 4,
+        ("authz_rate_limit_store_failing", ()): 1,
+        ("authz_rate_limit_unknown_rules_total", ()): 2,
         ("authz_native_verified_total", (("result", "agreed"),)): 8,
         ("authz_native_disagreements_total", (("namespace", "bookinfo"), ("workload", "reviews-v1"))): 1,
         ("authz_access_log_newest_timestamp_seconds", ()): 1_700_000_100.0,

@@ -1,28 +1,48 @@
 """
-The WorkloadEntries beside the MeshConfig: who the workloads of the mesh are, whatever their sidecars say.
+The description beside the MeshConfig: who the workloads of the mesh are, whatever their sidecars say, and the limits of
+their requests.
 
-Only identity and labels are read here. Whatever else a description has, or lacks, concerns ``authz mesh render``.
+Only identity, labels and rate limits are read here. Whatever else a description has, or lacks, concerns
+``authz mesh render``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from authz.core.attributes import Workload
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.mesh.description import read_mesh_description
+from authz.mesh.rate_limits import AppliedLimit
 from authz.sources.policies.directory import read_file
 
 _IDENTITY_FIELDS = ("metadata", "spec.labels", "spec.serviceAccount")
+_LIMITS = "BackendTrafficPolicy"
+
+
+class MeshDescribed(NamedTuple):
+    """The parts of a description that a server follows."""
+
+    workloads: tuple[Workload, ...] = ()
+    limits: Mapping[Workload, tuple[AppliedLimit, ...]] = {}
+    """Of the workloads that have any."""
 
 
 def described_workloads(mesh_file: Path | None, data: bytes | None = None) -> tuple[Workload, ...]:
+    """The workloads alone, as ``described_mesh``."""
+    return described_mesh(mesh_file, data).workloads
+
+
+def described_mesh(mesh_file: Path | None, data: bytes | None = None) -> MeshDescribed:
     """
-    Read the workloads; none without a file or without WorkloadEntries. ``data``, if given, is the text of the file.
+    Read the description; nothing without a file, or without WorkloadEntries. ``data``, if given, is the file's text.
 
     Raises:
-        LoadError: an entry's identity or labels are not usable. Without it, its sidecar's word would count again.
+        LoadError: an entry's identity or labels are not usable, without which its sidecar's word would count again; or
+            a rate limit is not.
     """
     if mesh_file is None:
-        return ()
+        return MeshDescribed()
     if data is None:
         try:
             data = read_file(mesh_file)
@@ -33,8 +53,10 @@ def described_workloads(mesh_file: Path | None, data: bytes | None = None) -> tu
     wrong = [
         problem
         for problem in problems
-        if problem.resource.startswith("WorkloadEntry") and problem.path.startswith(_IDENTITY_FIELDS)
+        if (problem.resource.startswith("WorkloadEntry") and problem.path.startswith(_IDENTITY_FIELDS))
+        or problem.resource.startswith(_LIMITS)
     ]
     if wrong:
         raise LoadError(wrong)
-    return tuple(described.workload for described in mesh.workloads)
+    limits = {described.workload: described.limits for described in mesh.workloads if described.limits}
+    return MeshDescribed(tuple(described.workload for described in mesh.workloads), limits)

@@ -13,7 +13,7 @@ from pathlib import Path
 from authz.core.attributes import Workload
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.service.loading.archive import Archive, PolicyTexts, read_texts
-from authz.service.loading.described import described_workloads
+from authz.service.loading.described import described_mesh
 from authz.service.loading.garbage import beside_checks, let_go
 from authz.service.loading.loader import Loader, text_of_mesh
 from authz.service.loading.losses import losses
@@ -143,9 +143,9 @@ class Reloader:
                 snapshot = self._loader.load_here(self._policies, self._mesh_file, self._clock())
             else:
                 snapshot = self._loader.load(self._policies, self._mesh_file, self._clock(), before)
-            described = described_workloads(self._mesh_file, text)
+            described = described_mesh(self._mesh_file, text)
             if text == text_of_mesh(self._mesh_file):
-                return replace(snapshot, workloads=described)
+                return replace(snapshot, workloads=described.workloads, limits=described.limits)
         message = "the file keeps changing while the policies are read"
         raise LoadError([Problem(Severity.ERROR, "unreadable", message, Location(str(self._mesh_file)))])
 

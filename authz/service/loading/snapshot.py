@@ -3,8 +3,8 @@ The policies in force: one compiled set with its mesh settings, replaced whole o
 running service load through the same function.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from authz.core.attributes import Workload
@@ -12,6 +12,7 @@ from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.core.resources import MeshConfig, Resources
+from authz.mesh.rate_limits import AppliedLimit
 from authz.policy.memory import Memory, Resource
 from authz.policy.mesh_config import read_mesh
 from authz.policy.reader import read_policies
@@ -31,6 +32,8 @@ class Snapshot:
     problems: tuple[Problem, ...] = ()
     workloads: tuple[Workload, ...] = ()
     """As the mesh description has them; empty without one."""
+    limits: Mapping[Workload, tuple[AppliedLimit, ...]] = field(default_factory=dict)
+    """Rate limits of the workloads that have any."""
 
     @property
     def resources(self) -> Resources:

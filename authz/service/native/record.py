@@ -15,6 +15,7 @@ from authz.service.native.gaps import Gaps
 from authz.service.native.in_force import FiltersInForce
 from authz.service.native.intake import Intake
 from authz.service.native.stream import AccessLogStream
+from authz.service.ports.log import Announce
 from authz.settings.sections import AccessLogSettings, Sections
 from authz.telemetry.status import NativeStatus
 
@@ -44,6 +45,7 @@ class NativeRecord:
             SettingsError: a directory cannot be followed.
         """
         self._clock = clock
+        self._carriers = str(settings) if settings.carriers else ""
         self.intake = Intake(trail, settings.verify, clock)
         if settings.state is not None:
             self.intake.hinter = Hinter(settings.state, clock)
@@ -67,8 +69,10 @@ class NativeRecord:
         """Put a snapshot in force."""
         self.intake.judge.replace(snapshot, self._clock())
 
-    def start(self) -> list[asyncio.Task[None]]:
-        """Begin; the tasks run until they are cancelled."""
+    def start(self, announce: Announce) -> list[asyncio.Task[None]]:
+        """Begin, and say what is recorded; the tasks run until they are cancelled."""
+        if self._carriers:
+            announce(f"records   {self._carriers}")
         tasks = [asyncio.create_task(one.run(), name="access logs") for one in self._following]
         if self._gaps is not None:
             tasks.append(asyncio.create_task(self._gaps.run(), name="gaps"))

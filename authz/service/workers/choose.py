@@ -15,7 +15,9 @@ def choose_server(settings: Settings) -> tuple[Settings, str]:
     if settings.server != "auto":
         return settings, ""
     if not settings.listen:
-        return _with(settings, "grpcio"), "none: access logs are recorded, no check is answered"
+        done = ["access logs are recorded"] if settings.access_logs else []
+        done += ["requests are counted"] if settings.rate_limits else []
+        return _with(settings, "grpcio"), f"none: {' and '.join(done)}, no check is answered"
     if "grpc" in settings.access_logs:
         why = (
             "`access_logs: grpc` receives on its addresses; with one of their own, `grpc:ADDRESS`, Envoy could host it"

@@ -62,6 +62,7 @@ class Supervisor:
                 # Logs are followed, and addresses of their own opened, by one worker, which so sees every entry. On
                 # the addresses of the check streams go to whichever worker a proxy is connected to.
                 "access_logs": tuple(name for name in self.settings.access_logs if not index or name == "grpc"),
+                "rate_limits": () if index else self.settings.rate_limits,
                 "http_doors": () if index else self.settings.http_doors,
                 "access_log_admin": "" if index else self.settings.access_log_admin,
                 "drain_delay_seconds": 0.0,  # the supervisor waits
