@@ -8,7 +8,7 @@ import pytest
 from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.proxy_parts import extension_problems
 from authz.envoy.render import render_all
-from authz.mesh import kind_parts, kinds
+from authz.mesh import kind_parts, kinds, read_limit_selectors, read_rate_limits
 from authz.mesh.description import read_mesh_description
 
 TEXT = (Path(__file__).parents[2] / "docs" / "mesh.md").read_text()
@@ -58,3 +58,25 @@ def test_the_examples_of_extensions_are_rendered() -> None:
     rendered = render_all(mesh)["lds/shop.yaml"].decode()
     assert "x-stamp" in rendered
     assert "/opt/wasm/count.wasm" in rendered
+
+
+def test_the_example_of_rate_limits_is_read_for_bookinfo() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rate-limits.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    bookinfo = (Path(__file__).parents[2] / "envoy-configs" / "mesh.yaml").read_bytes()
+    mesh, problems = read_mesh_description([("mesh.yaml", bookinfo), ("docs/rate-limits.md", example.encode())])
+    assert problems == ()
+    limited = {workload.name: len(workload.limits) for workload in mesh.workloads if workload.limits}
+    assert limited == {"reviews-v1": 3, "reviews-v2": 3, "reviews-v3": 3}
+
+
+def test_every_field_that_is_read_of_a_limit_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rate-limits.md").read_text()
+    sources = [Path(read_rate_limits.__file__), Path(read_limit_selectors.__file__)]
+    named = {
+        name
+        for path in sources
+        for only in re.findall(r"\.only\(([^)]*)\)", path.read_text())
+        for name in re.findall(r'"(\w+)"', only)
+    }
+    assert {name for name in named if not re.search(rf"\b{name}\b", page)} == set()
