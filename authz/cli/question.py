@@ -54,9 +54,11 @@ class Explained:
     """Warnings and remarks of all that was read."""
 
 
-def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Explained:
+def ask(options: Mapping[str, Any], *, every_rule: bool = True, arriving: OfflineRequest | None = None) -> Explained:
     """
     Decide and explain the request that the options of ``request_options`` describe.
+
+    ``arriving`` is the request as routes have changed it on its way; who calls stays as described.
 
     Without ``every_rule`` only the rules that fired and the one that came closest are noted, as in ``explain``.
 
@@ -72,6 +74,9 @@ def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Explained:
     target, request, stubs, is_gateway = _named(*_described(options), options)
     credentials = Credentials(options)
     request = _with_flags(request, options)
+    if arriving is not None:
+        changed = {name: getattr(arriving, name) for name in ("method", "host", "path", "headers")}
+        request = replace(request, **changed)
     check_request(request, options)
     request = credentials.attach(request)
     target = _target(target, options)
@@ -92,6 +97,11 @@ def ask(options: Mapping[str, Any], *, every_rule: bool = True) -> Explained:
         raise Unanswered(f"provider `{name}` is not asked offline; give its answer with `--provider {name}=allow`")
     credentials.check_answered()
     return Explained(explanation, before, policies, loaded.engine, loaded.problems)
+
+
+def described_request(options: Mapping[str, Any]) -> OfflineRequest:
+    """The request as its sender describes it. Raises LoadError and OSError."""
+    return _with_flags(_described(options)[1], options)
 
 
 def _described(

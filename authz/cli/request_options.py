@@ -42,7 +42,10 @@ _OPTIONS = (
         "--file", "-f", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         help="Request as YAML or JSON, in the form of test cases: `workload`, `request`, `customStub`.",
     ),
-    click.option("--to", metavar="WORKLOAD", help="The workload that is called, by its name in the mesh description."),
+    click.option(
+        "--to", metavar="NAME",
+        help="The workload that is called, by its name in the mesh description; in explain with --from also a service.",
+    ),
     click.option("--from", metavar="WORKLOAD", help="The calling workload, by its name in the mesh description."),
     click.option("--namespace", "-n", metavar="NAME", help="Namespace of the workload that is called."),
     click.option("--labels", "-l", metavar="K=V,...", multiple=True, help="Its labels; may be repeated."),

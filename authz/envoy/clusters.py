@@ -47,6 +47,7 @@ from authz.mesh.nouns import (
     ServicePort,
     TlsMode,
 )
+from authz.mesh.routing import called_by
 
 PLAINTEXT_MARK = {"tlsMode": "disabled"}
 """Endpoint metadata ``envoy.transport_socket_match`` of workloads without mTLS."""
@@ -84,11 +85,7 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
     if asks_service(workload, options):
         found.append(_limits())
     found += [_app(workload, port) for port in workload.inbound]
-    called: dict[str, Cluster] = {}
-    for service, port in _called(mesh, workload):
-        cluster = _mesh_service(mesh, workload, service, port, options)
-        called.setdefault(cluster.name, cluster)
-    found += called.values()
+    found += [_mesh_service(mesh, workload, service, port, options) for service, port in _called(mesh, workload)]
     gateway = mesh.egress_gateway
     if gateway is not None and _leaves(mesh, workload):
         found.append(_egress_gateway(workload, gateway, options, mesh))
@@ -129,18 +126,15 @@ def dns_cache() -> DnsCacheConfig:
 
 
 def _called(mesh: Mesh, workload: MeshWorkload) -> list[tuple[MeshService, ServicePort]]:
-    found = routes.called_services(mesh, workload.servers)
-    for outbound in workload.outbound:
-        if outbound.protocol is not Protocol.HTTP_PROXY:
-            service = mesh.service(outbound.host)
-            port = service.port(outbound.service_port)
-            if port is not None and not service.external:
-                found.append((service, port))
-    return found
+    """The service ports inside the mesh to which a proxy's routes lead, in order and once each."""
+    found = {(service.host, port.number): (service, port) for service, port, _ in called_by(mesh, workload)}
+    return [(service, port) for service, port in found.values() if not service.external]
 
 
 def _leaves(mesh: Mesh, workload: MeshWorkload) -> bool:
-    return any(port.protocol is Protocol.HTTP_PROXY or mesh.service(port.host).external for port in workload.outbound)
+    if any(port.protocol is Protocol.HTTP_PROXY for port in workload.outbound):
+        return True
+    return any(service.external for service, _, _ in called_by(mesh, workload))
 
 
 def _app(workload: MeshWorkload, port: InboundPort) -> Cluster:

@@ -31,7 +31,12 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpFilter,
     Rds,
 )
-from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import TcpProxy, UpstreamConnectMode
+from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import (
+    TcpProxy,
+    TcpProxyWeightedCluster,
+    TcpProxyWeightedClusterClusterWeight,
+    UpstreamConnectMode,
+)
 from envoy_data_plane.envoy.type.tracing.v3 import CustomTag
 from envoy_data_plane.envoy.type.v3 import Percent
 
@@ -136,17 +141,25 @@ def _deciding(workload: MeshWorkload, mesh: MeshConfig, options: RenderOptions) 
 
 
 def tcp_filters(
-    name: str, cluster: str, workload: MeshWorkload, options: RenderOptions, *, checked: bool
+    name: str,
+    cluster: str | list[tuple[str, int]],
+    workload: MeshWorkload,
+    options: RenderOptions,
+    *,
+    checked: bool,
 ) -> list[Filter]:
     """
-    Forward bytes; ``checked`` ones only after the authorization server allowed the connection.
+    Forward bytes to a cluster, or to several by weight.
+
+    ``checked`` ones pass only after the authorization server allowed the connection.
 
     The upstream is then dialled on the client's first bytes, so that a refused client never reaches the server nor
     sees its greeting (XA-164, XA-165). Protocols in which the server speaks first cannot be served this way.
     """
     proxy = TcpProxy(
         stat_prefix=name,
-        cluster=cluster,
+        cluster=cluster if isinstance(cluster, str) else None,
+        weighted_clusters=_by_weight(cluster) if isinstance(cluster, list) else None,
         upstream_connect_mode=UpstreamConnectMode.ON_DOWNSTREAM_DATA if checked else UpstreamConnectMode.IMMEDIATE,
         max_early_data_bytes=EARLY_DATA_BYTES if checked else None,
         max_downstream_connection_duration=seconds(options.max_connection_seconds) if checked else None,
@@ -156,6 +169,12 @@ def tcp_filters(
     if not checked:
         return [last]
     return [Filter(name=NATIVE_TCP) if options.is_native(workload) else network_check_filter(options, name), last]
+
+
+def _by_weight(clusters: list[tuple[str, int]]) -> TcpProxyWeightedCluster:
+    return TcpProxyWeightedCluster(
+        clusters=[TcpProxyWeightedClusterClusterWeight(name=name, weight=weight) for name, weight in clusters]
+    )
 
 
 _XFCC = HttpConnectionManagerForwardClientCertDetails

@@ -18,10 +18,12 @@ from authz.envoy import naming, routes
 from authz.envoy.browser_login import login_filters
 from authz.envoy.clusters import dns_cache
 from authz.envoy.connection import Role, http_filter, tcp_filters
+from authz.envoy.http_faults import fault_and_cors
 from authz.envoy.messages import pack, seconds, socket_address
 from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.passthrough import HELLO_SECONDS, checked_chains, finding_listener, tls_inspector
 from authz.envoy.route_tables import outbound_name, outbound_table, server_name, server_table
+from authz.envoy.tcp_routes import outbound_chains
 from authz.envoy.tls import mesh_server, web_server
 from authz.mesh.nouns import GatewayServer, InboundPort, Mesh, MeshWorkload, OutboundPort, Protocol, TlsMode
 
@@ -81,18 +83,22 @@ def _outbound(mesh: Mesh, workload: MeshWorkload, port: OutboundPort, options: R
     if port.protocol is Protocol.HTTP_PROXY:
         table = routes.forward_proxy(name, naming.egress_route(mesh))
         upgrades = ("websocket", "CONNECT")
-        filters = [http_filter(Role.OUTBOUND, table, workload, mesh.config, options, upgrades=upgrades)]
+        chains = _one_chain(http_filter(Role.OUTBOUND, table, workload, mesh.config, options, upgrades=upgrades))
     elif port.protocol.is_http:
         followed = options.listeners is Listeners.DYNAMIC
         routed = name if followed else outbound_table(mesh, workload, port)
-        filters = [http_filter(Role.OUTBOUND, routed, workload, mesh.config, options)]
+        extra = fault_and_cors()
+        chains = _one_chain(http_filter(Role.OUTBOUND, routed, workload, mesh.config, options, extra_filters=extra))
     else:
         service = mesh.service(port.host)
         service_port = service.port(port.service_port)
         assert service_port is not None, "linking resolved every outbound port"
-        cluster = naming.egress_route(mesh) if service.external else naming.service_cluster(service, service_port)
-        filters = tcp_filters(name, cluster, workload, options, checked=False)
-    return _listener(name, LOOPBACK, port.number, [FilterChain(filters=filters)], TrafficDirection.OUTBOUND)
+        chains = outbound_chains(name, mesh, workload, service, service_port, options)
+    return _listener(name, LOOPBACK, port.number, chains, TrafficDirection.OUTBOUND)
+
+
+def _one_chain(only: Filter) -> list[FilterChain]:
+    return [FilterChain(filters=[only])]
 
 
 def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: RenderOptions) -> Listener:
@@ -119,6 +125,7 @@ def _server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: 
             workload,
             mesh.config,
             options,
+            extra_filters=fault_and_cors(),
             first_filters=login_filters(server.login, server.hosts, options) if server.login else (),
         )
         web = web_server(server) if server.tls is not TlsMode.DISABLE else None
@@ -135,7 +142,8 @@ def _resolve_hosts() -> HttpFilter:
 
 
 def _listener(name: str, host: str, port: int, chains: list[FilterChain], direction: TrafficDirection) -> Listener:
-    inspected = direction is TrafficDirection.INBOUND
+    by_name = any(chain.filter_chain_match and chain.filter_chain_match.server_names for chain in chains)
+    inspected = direction is TrafficDirection.INBOUND or by_name
     return Listener(
         name=name,
         address=socket_address(host, port),

@@ -7,7 +7,8 @@ the description (to the application, the forward proxy, the egress gateway) stan
 
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 
-from authz.envoy import naming, routes
+from authz.envoy import routes
+from authz.envoy.virtual_hosts import server_virtual_hosts, service_virtual_host
 from authz.mesh.nouns import GatewayServer, Mesh, MeshWorkload, OutboundPort, Protocol
 
 
@@ -18,23 +19,21 @@ def outbound_name(port: OutboundPort) -> str:
 
 def server_name(server: GatewayServer) -> str:
     """Name of the listener of a gateway's server, and of its routes."""
-    outwards = server.is_egress or server.is_passthrough
-    return f"{'egress' if outwards else 'ingress'}_{server.port}"
+    return f"{'egress' if server.is_outwards else 'ingress'}_{server.port}"
 
 
 def outbound_table(mesh: Mesh, workload: MeshWorkload, port: OutboundPort) -> RouteConfiguration:
     """Routes of a loopback port that leads to a service which speaks HTTP."""
     service = mesh.service(port.host)
-    if service.external:
-        return routes.to_cluster(outbound_name(port), naming.egress_route(mesh), service.host)
     service_port = service.port(port.service_port)
     assert service_port is not None, "linking resolved every outbound port"
-    return routes.to_cluster(outbound_name(port), naming.service_cluster(service, service_port), service.host)
+    only = service_virtual_host(mesh, workload, service, service_port, domains=["*"])
+    return routes.table(outbound_name(port), [only])
 
 
 def server_table(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> RouteConfiguration:
     """Routes of a gateway's server that leads inwards."""
-    return routes.gateway_routes(server_name(server), server)
+    return routes.table(server_name(server), server_virtual_hosts(mesh, workload, server))
 
 
 def route_tables(mesh: Mesh, workload: MeshWorkload) -> list[RouteConfiguration]:
@@ -44,5 +43,5 @@ def route_tables(mesh: Mesh, workload: MeshWorkload) -> list[RouteConfiguration]
         for port in workload.outbound
         if port.protocol.is_http and port.protocol is not Protocol.HTTP_PROXY
     ]
-    inwards = [server for server in workload.servers if not server.is_egress and not server.is_passthrough]
+    inwards = [server for server in workload.servers if not server.is_outwards]
     return outbound + [server_table(mesh, workload, server) for server in inwards]

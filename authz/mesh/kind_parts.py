@@ -11,7 +11,7 @@ CODES = Codes(shape="ME-1", unknown="ME-2", missing="ME-3")
 COMPOSE_ADDRESS = "mesh.authz/compose-address"
 COMPOSE_APP = "mesh.authz/compose-app"
 ENFORCE = "mesh.authz/enforce"
-_BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP", "TLS": "TCP"}
+_BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP"}
 """Istio's names for what is forwarded as bytes here."""
 
 

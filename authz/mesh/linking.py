@@ -6,13 +6,14 @@ from dataclasses import replace
 from authz.core.errors import NOWHERE, Problem, Severity
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents.accessors import Part
+from authz.mesh.checking_routes import check_routes
+from authz.mesh.delegates import resolve
 from authz.mesh.kind_parts import compose_app
 from authz.mesh.link_extensions import linked_extensions
 from authz.mesh.link_rate_limits import check_limits, with_limits
 from authz.mesh.login import Login
-from authz.mesh.mesh_documents import Gateway, Written
+from authz.mesh.mesh_documents import Written
 from authz.mesh.nouns import (
-    GatewayServer,
     InboundPort,
     Mesh,
     MeshService,
@@ -20,9 +21,9 @@ from authz.mesh.nouns import (
     OutboundPort,
     Place,
     Protocol,
-    RouteHost,
-    RouteRule,
 )
+from authz.mesh.virtual_service import VirtualService
+from authz.mesh.virtual_services import VirtualServices
 
 
 def link(written: Written) -> Mesh:
@@ -32,24 +33,34 @@ def link(written: Written) -> Mesh:
     _note_twice(((workload.name, part) for workload, part in written.workloads), "the workload name")
     parts = {id(workload): part for workload, part in written.workloads}
     trust_domain = _trust_domain(written)
+    by_host = {service.host: service for service in reversed(services)}
     workloads = []
     for workload, part in written.workloads:
         linked = replace(workload, spiffe_id=SpiffeId(trust_domain, workload.spiffe_id.path))
-        linked = with_limits(_with_gateways(_with_sidecar(linked, part, written, services), written), written)
+        linked = with_limits(_with_gateways(_with_sidecar(linked, part, written, by_host), written), written)
         if not linked.is_gateway and not linked.inbound and not linked.outbound:
             part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
         workloads.append(linked)
         parts[id(linked)] = part
     filters, plugins = linked_extensions(written)
-    mesh = Mesh(written.config, tuple(sorted(workloads, key=lambda w: w.name)), services, filters, plugins)
+    ordered = tuple(sorted(workloads, key=lambda w: w.name))
+    virtual_services = VirtualServices(_virtual_services(written))
+    mesh = Mesh(written.config, ordered, services, filters, plugins, virtual_services)
     _check_ports(mesh, parts)
     _check_logins(written)
     _check_targets(mesh, written)
     check_limits(mesh, written)
+    check_routes(mesh, written)
     return mesh
 
 
 _SIDECAR_HELP = "add a Sidecar whose `workloadSelector.labels` are among the labels of this workload"
+
+
+def _virtual_services(written: Written) -> list[VirtualService]:
+    services = [one.service for one in written.virtual_services]
+    delegates = {(one.namespace, one.name): one for one in services if one.is_delegate}
+    return [resolve(one, delegates) for one in services if not one.is_delegate]
 
 
 def _trust_domain(written: Written) -> TrustDomain:
@@ -72,7 +83,7 @@ def _with_rules(service: MeshService, written: Written) -> MeshService:
 
 
 def _with_sidecar(
-    workload: MeshWorkload, part: Part, written: Written, services: tuple[MeshService, ...]
+    workload: MeshWorkload, part: Part, written: Written, services: dict[str, MeshService]
 ) -> MeshWorkload:
     """Several Sidecars may select a workload; their ports add up, and clashes of numbers are noted later."""
     app = compose_app(part)
@@ -90,15 +101,18 @@ def _with_sidecar(
     return replace(workload, inbound=tuple(inbound), outbound=tuple(outbound))
 
 
-def _resolve(port: OutboundPort, at: Part, services: tuple[MeshService, ...]) -> OutboundPort:
+def _resolve(port: OutboundPort, at: Part, services: dict[str, MeshService]) -> OutboundPort:
     """Find the service port: the first of the same sort, bytes for bytes and requests for requests."""
     if port.protocol is Protocol.HTTP_PROXY or not port.host:
         return port
-    service = next((s for s in services if s.host == port.host), None)
+    service = services.get(port.host)
     if service is None:
         at.note("ME-4", f"no ServiceEntry has the host `{port.host}`", "hosts")
         return port
-    fitting = next((p for p in service.ports if p.protocol.is_http == port.protocol.is_http), None)
+    alike = [one for one in service.ports if one.protocol.is_http == port.protocol.is_http]
+    if not port.protocol.is_http:  # bytes that begin with TLS have routes of their own
+        alike.sort(key=lambda one: one.protocol is not port.protocol)
+    fitting = next(iter(alike), None)
     if fitting is None:
         at.note("ME-4", f"`{port.host}` has no port that speaks {port.protocol}", "port")
         return port
@@ -112,36 +126,12 @@ _BYTES_HELP = "an application speaks TLS to the gateway's server with `mode: PAS
 
 def _with_gateways(workload: MeshWorkload, written: Written) -> MeshWorkload:
     servers = [
-        replace(server, routes=_routes(gateway, server, written), gateway=f"{gateway.namespace}/{gateway.name}")
+        replace(server, gateway=f"{gateway.namespace}/{gateway.name}")
         for gateway in sorted(written.gateways, key=lambda g: (g.namespace, g.name))
         if gateway.labels.items() <= workload.labels.items() and gateway.namespace == workload.namespace
         for server in gateway.servers
     ]
     return replace(workload, servers=tuple(servers))
-
-
-def _routes(gateway: Gateway, server: GatewayServer, written: Written) -> tuple[RouteHost, ...]:
-    own = f"{gateway.namespace}/{gateway.name}"
-    bound = (service.routes for service in written.virtual_services if own in service.gateways)
-    return tuple(_with_ports(routes, written) for routes in bound)
-
-
-def _with_ports(routes: RouteHost, written: Written) -> RouteHost:
-    """A destination without a port means the only port of its service."""
-
-    def port(host: str, number: int) -> int:
-        service = next((s for s, _ in written.services if s.host == host), None)
-        return number or (service.ports[0].number if service and service.ports else 0)
-
-    rules = tuple(
-        RouteRule(
-            rule.match,
-            rule.path,
-            tuple((host, port(host, number), weight) for host, number, weight in rule.destinations),
-        )
-        for rule in routes.rules
-    )
-    return RouteHost(routes.hosts, rules)
 
 
 def _note_twice(names: Iterable[tuple[str, Part]], what: str) -> None:
@@ -188,17 +178,6 @@ def _check_targets(mesh: Mesh, written: Written) -> None:
     for service, part in written.services:
         if not service.external and not mesh.workloads_of(service):
             part.note("ME-4", "no workload has the labels of `workloadSelector`", "spec")
-    for virtual in written.virtual_services:
-        for rule in virtual.routes.rules:
-            for host, number, _ in rule.destinations:
-                if host and host not in hosts:
-                    virtual.part.note("ME-4", f"no ServiceEntry has the host `{host}`", "spec")
-                elif host and number and hosts[host].port(number) is None:
-                    virtual.part.note("ME-4", f"`{host}` has no port {number}", "spec")
-        known = {f"{gateway.namespace}/{gateway.name}" for gateway in written.gateways}
-        for name in virtual.gateways:
-            if name not in known:
-                virtual.part.note("ME-4", f"no Gateway is called `{name}`", "spec")
     for host, _, part in written.rules:
         if host not in hosts or not hosts[host].external:
             part.note("ME-4", f"`{host}` is not the host of a MESH_EXTERNAL ServiceEntry", "spec", _RULE_HELP)

@@ -14,9 +14,9 @@ from authz.mesh.nouns import (
     MeshWorkload,
     OriginatedTls,
     OutboundPort,
-    RouteHost,
 )
 from authz.mesh.rate_limits import RateLimitPolicy
+from authz.mesh.virtual_service import RouteDestination, VirtualService
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,14 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
-class VirtualService:
-    """A VirtualService as written; ``gateways`` are ``namespace/name``."""
+class WrittenVirtualService:
+    """A VirtualService as written, with the places of what it refers to."""
 
-    gateways: tuple[str, ...]
-    routes: RouteHost
+    service: VirtualService
     part: Part
+    http: tuple[Part, ...]
+    destinations: tuple[tuple[RouteDestination, Part], ...]
+    delegates: tuple[tuple[tuple[str, str], Part], ...]
 
 
 @dataclass(slots=True)
@@ -61,7 +63,7 @@ class Written:
     services: list[tuple[MeshService, Part]] = field(default_factory=list)
     sidecars: list[Sidecar] = field(default_factory=list)
     gateways: list[Gateway] = field(default_factory=list)
-    virtual_services: list[VirtualService] = field(default_factory=list)
+    virtual_services: list[WrittenVirtualService] = field(default_factory=list)
     rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
     envoy_filters: list[tuple[EnvoyFilter, Part]] = field(default_factory=list)
     wasm_plugins: list[tuple[WasmPlugin, Part]] = field(default_factory=list)

@@ -15,6 +15,7 @@ from authz.core.spiffe import SpiffeId
 from authz.mesh.extensions import EnvoyFilter, WasmPlugin
 from authz.mesh.login import Login
 from authz.mesh.rate_limits import AppliedLimit
+from authz.mesh.virtual_services import VirtualServices
 
 
 class Protocol(StrEnum):
@@ -24,6 +25,8 @@ class Protocol(StrEnum):
     HTTP2 = "HTTP2"
     GRPC = "GRPC"
     TCP = "TCP"
+    TLS = "TLS"
+    """Bytes that begin with TLS of the application's own, whose server name can be looked at."""
     HTTPS = "HTTPS"
     """Used for external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
     HTTP_PROXY = "HTTP_PROXY"
@@ -32,7 +35,7 @@ class Protocol(StrEnum):
     @property
     def is_http(self) -> bool:
         """Whether Envoy reads requests, and not just bytes."""
-        return self is not Protocol.TCP
+        return self not in (Protocol.TCP, Protocol.TLS)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -139,25 +142,6 @@ class OutboundPort:
 
 
 @dataclass(frozen=True, slots=True)
-class RouteRule:
-    """One ``http[]`` of a VirtualService: a path match and weighted destinations."""
-
-    match: str
-    """``exact`` or ``prefix``."""
-    path: str
-    destinations: tuple[tuple[str, int, int], ...]
-    """Service host, service port, weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class RouteHost:
-    """The routes of a gateway's server for some hosts (``*`` for all)."""
-
-    hosts: tuple[str, ...]
-    rules: tuple[RouteRule, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class GatewayServer:
     """
     One ``servers[]`` of a Gateway.
@@ -173,7 +157,6 @@ class GatewayServer:
     """Directory below ``certs/`` with ``tls.crt`` and ``tls.key`` (and ``ca.crt`` for MUTUAL)."""
     minimum_protocol: str = "TLSV1_2"
     ciphers: tuple[str, ...] = ()
-    routes: tuple[RouteHost, ...] = ()
     login: Login | None = None
     """How people sign in there with a browser; None: they do not."""
     gateway: str = ""
@@ -188,6 +171,11 @@ class GatewayServer:
     def is_passthrough(self) -> bool:
         """Whether TLS passes unopened, by its server name."""
         return self.tls is TlsMode.PASSTHROUGH
+
+    @property
+    def is_outwards(self) -> bool:
+        """Whether it leads to hosts outside the mesh."""
+        return self.is_egress or self.is_passthrough
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +249,7 @@ class Mesh:
     """In the order in which they are applied to a proxy that all of them select."""
     wasm_plugins: tuple[WasmPlugin, ...] = ()
     """By namespace and name."""
+    virtual_services: VirtualServices = field(default_factory=VirtualServices)
     _index: "_Index" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -273,6 +262,10 @@ class Mesh:
     def service(self, host: str) -> MeshService:
         """Find a service by its host. Raises KeyError."""
         return self._index.by_host[host]
+
+    def find_service(self, host: str) -> MeshService | None:
+        """Find a service by its host; None when there is none."""
+        return self._index.by_host.get(host)
 
     def workloads_of(self, service: MeshService) -> tuple[MeshWorkload, ...]:
         """The workloads behind a service: same namespace, every label of the selector."""

@@ -372,6 +372,64 @@ def test_workloads_may_be_named_where_the_mesh_is_described(run: Run, policies: 
     assert run("check", "-p", "policies", "--to", "cart-v1").exit_code == 2
 
 
+ROUTED = f"""{MESH_DESCRIPTION}---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: cart, namespace: shop}}
+spec:
+  hosts: [cart.shop.svc.cluster.local]
+  location: MESH_INTERNAL
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  workloadSelector: {{labels: {{app: cart}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: cart, namespace: shop}}
+spec:
+  hosts: [cart]
+  http:
+  - match: [{{uri: {{prefix: /old/}}}}]
+    name: moved
+    rewrite: {{uri: /cart/}}
+    route: [{{destination: {{host: cart}}}}]
+  - match: [{{uri: {{prefix: /closed}}}}]
+    directResponse: {{status: 410}}
+  - match: [{{uri: {{prefix: /cart}}}}]
+    route: [{{destination: {{host: cart}}}}]
+"""
+
+
+def test_a_request_to_a_service_follows_its_routes_and_is_decided_where_it_arrives(
+    run: Run, policies: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mesh.yaml").write_text(ROUTED)
+    asked = ("explain", "-p", "policies", "--mesh", "mesh.yaml", "--from", "web-v1", "--to", "cart")
+    result = run(*asked, "--path", "/old/7?secret=1")
+    assert result.exit_code == 0, result.output
+    line = ROUTED.splitlines().index("  - match: [{uri: {prefix: /old/}}]") + 1
+    assert f"by:      VirtualService shop/cart, route `moved` at mesh.yaml:{line}:5\n" in result.stdout
+    host = "cart.shop.svc.cluster.local"
+    assert f"100%:    {host} (cart-v1), as GET {host}/cart/7\n" in result.stdout
+    assert f"  request:  GET {host}/cart/7 to port 8080, from {WEB}\n" in result.stdout
+    assert "secret" not in result.stdout
+    assert run(*asked, "--path", "/cart/7", "--method", "DELETE").exit_code == 3
+    assert "answer:  410, at once" in run(*asked, "--path", "/closed").stdout
+    missing = run(*asked, "--path", "/nowhere")
+    assert (missing.exit_code, "404: no rule takes it" in missing.stdout) == (3, True)
+
+
+def test_a_followed_route_is_told_as_json(run: Run, policies: Path, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text(ROUTED)
+    asked = ("explain", "-p", "policies", "--mesh", "mesh.yaml", "--from", "web-v1", "--to", "cart:80", "-o", "json")
+    found = json.loads(run(*asked, "--path", "/old/7").stdout)
+    assert found["route"]["route"] == "moved"
+    assert found["route"]["destinations"][0]["request"]["path"] == "/cart/7"
+    assert [one["workload"] for one in found["workloads"]] == ["cart-v1"]
+    assert found["workloads"][0]["effect"] == "allow"
+    wrong = run(*asked[:-4], "--to", "cart:81", "--path", "/")
+    assert "has no port 81; its ports: 80" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -296,7 +296,10 @@ def test_every_route_table_of_a_checked_listener_has_a_route_for_everything() ->
         assert bool(inline or followed) == speaks_http
         for table in [*inline, *followed]:
             anything = [host for host in table["virtual_hosts"] if host["domains"] == ["*"]]
-            assert anything[-1]["routes"][-1]["match"] == {"prefix": "/"}
+            match = {
+                key: value for key, value in anything[-1]["routes"][-1]["match"].items() if key != "case_sensitive"
+            }
+            assert match == {"prefix": "/"}
 
 
 def test_gateways_trust_addresses_as_the_mesh_says() -> None:

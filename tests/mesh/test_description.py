@@ -96,7 +96,7 @@ MISTAKES = [
     ("tls: {mode: SIMPLE, credentialName: web}", "tls: {mode: SIMPLE}", "{mode", "ME-3", "`credentialName` is missing"),
     ("credentialName: web", "minProtocolVersion: TLSV1_0", "TLSV1_0", "ME-1", "older versions are unsafe"),
     ("gateways: [istio-system/web]", "gateways: [web]", "hosts", "ME-4", "no Gateway is called `app/web`"),
-    ("port: {number: 80}}}]", "port: {number: 81}}}]", "hosts", "ME-4", "has no port 81"),
+    ("port: {number: 80}}}]", "port: {number: 81}}}]", "{number: 81", "ME-4", "has no port 81"),
     ("mode: ISTIO_MUTUAL", "mode: AUTO_PASSTHROUGH", "AUTO", "ME-1", "`AUTO_PASSTHROUGH` is not one of"),
     ("mode: PASSTHROUGH", "mode: PASSTHROUGH, credentialName: x", "credentialName", "ME-2", "expected one of mode"),
     ("name: tls, protocol: TLS", "name: tls, protocol: HTTP", "HTTP", "ME-6", "what passes through unopened is TLS"),

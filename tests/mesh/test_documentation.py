@@ -10,6 +10,7 @@ from authz.envoy.proxy_parts import extension_problems
 from authz.envoy.render import render_all
 from authz.mesh import kind_parts, kinds, read_limit_selectors, read_rate_limits
 from authz.mesh.description import read_mesh_description
+from authz.mesh.virtual_service_fields import FIELDS as ROUTE_FIELDS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "mesh.md").read_text()
 
@@ -25,6 +26,26 @@ def test_the_example_is_one_sidecar() -> None:
 @pytest.mark.parametrize("name", [*kinds.READERS, kind_parts.COMPOSE_ADDRESS, kind_parts.COMPOSE_APP])
 def test_every_kind_and_annotation_is_documented(name: str) -> None:
     assert name in TEXT
+
+
+def test_the_example_of_a_virtual_service_is_read() -> None:
+    page = Path(__file__).parents[2] / "docs" / "traffic.md"
+    (example,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)
+    bookinfo = (page.parents[1] / "envoy-configs" / "mesh.yaml").read_bytes()
+    mesh, problems = read_mesh_description([("mesh.yaml", bookinfo), ("traffic.md", example.encode())])
+    # Its subsets are those of a DestinationRule beside it.
+    assert [one for one in problems if "is defined by no DestinationRule" not in str(one)] == []
+    assert [one.name for one in mesh.virtual_services.all] == ["bookinfo", "reviews"]
+
+
+@pytest.mark.parametrize(
+    "field", [name for fields in ROUTE_FIELDS.values() for name, reason in fields.items() if reason]
+)
+def test_every_field_that_is_not_done_is_documented_with_its_reason(field: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "traffic.md").read_text()
+    reasons = {fields[field] for fields in ROUTE_FIELDS.values() if field in fields}
+    rows = [line for line in page.splitlines() if line.startswith("| `") and field in line]
+    assert any(reason in row for row in rows for reason in reasons if reason)
 
 
 def test_every_code_is_documented() -> None:

@@ -1,0 +1,144 @@
+"""What the routes of VirtualServices lead to: every host, port, subset, Gateway and delegate must be there."""
+
+from authz.documents.accessors import Part
+from authz.mesh.mesh_documents import Gateway, Written, WrittenVirtualService
+from authz.mesh.nouns import Mesh, MeshService
+from authz.mesh.re2_syntax import matcher_of
+from authz.mesh.routing import port_of, unresolved
+from authz.mesh.virtual_service import AUTHORITY, MESH, MatchKind, RouteDestination, authority_of
+
+
+def check_routes(mesh: Mesh, written: Written) -> None:
+    """Note every reference that leads nowhere, at its place."""
+    subsets = _subsets(mesh)
+    delegates = {(one.service.namespace, one.service.name): one for one in written.virtual_services}
+    gateways = {f"{gateway.namespace}/{gateway.name}": gateway for gateway in written.gateways}
+    places: dict[int, Part] = {}
+    for virtual in written.virtual_services:
+        _check_gateways(virtual, gateways)
+        _check_hosts_known(mesh, virtual)
+        for destination, part in virtual.destinations:
+            places[id(destination)] = part
+            _check_destination(mesh, destination, part, subsets, _is_tcp(virtual, destination))
+        for key, part in virtual.delegates:
+            _check_delegate(virtual, key, part, delegates)
+    _note_twice(written)
+    noted: set[int] = set()
+    for workload in mesh.workloads:
+        for destination, service, called in unresolved(mesh, workload):
+            at = places.get(id(destination))
+            if at is not None and id(destination) not in noted:
+                noted.add(id(destination))
+                help_text = f"write `port: {{number: …}}`, one of {_ports(service)}"
+                at.note("ME-4", f"`{service.host}` has several ports, and none is {called}", "host", help_text)
+
+
+def _is_tcp(virtual: WrittenVirtualService, destination: RouteDestination) -> bool:
+    connections = (*virtual.service.tls, *virtual.service.tcp)
+    return any(one.destination is destination for route in connections for one in route.destinations)
+
+
+def _check_destination(
+    mesh: Mesh, destination: RouteDestination, part: Part, subsets: dict[str, set[str]], is_tcp: bool
+) -> None:
+    host, service = destination.host, mesh.find_service(destination.host)
+    if service is None:
+        part.note("ME-4", f"no ServiceEntry has the host `{host}`", "host", "a short name is one of this namespace")
+        return
+    port = port_of(service, destination, 0)
+    if destination.port and port is None:
+        part.note("ME-4", f"`{host}` has no port {destination.port}", "port", f"its ports: {_ports(service)}")
+    elif port is not None and port.protocol.is_http is is_tcp:
+        wanted, help_text = ("bytes", "write an `http` route") if is_tcp else ("HTTP", "write a `tcp` route")
+        part.note("ME-4", f"the port {port.number} of `{host}` does not speak {wanted}", "host", help_text)
+    if destination.subset and service.external:
+        help_text = "leave `subset` out"
+        part.note("ME-6", "hosts outside are reached through the egress gateway, as a whole", "subset", help_text)
+    elif destination.subset and destination.subset not in subsets.get(host, ()):
+        message = f"the subset `{destination.subset}` is defined by no DestinationRule of `{host}`"
+        part.note("ME-4", message, "subset", "add it to `subsets` of a DestinationRule with this host")
+    if service.external and is_tcp:
+        part.note("ME-6", "bytes do not leave the mesh through a sidecar", "host", "use the gateway's PASSTHROUGH port")
+    elif service.external and mesh.egress_gateway is None:
+        part.note("ME-4", "external hosts are reached through an egress gateway, and there is none", "host")
+
+
+def _check_hosts_known(mesh: Mesh, virtual: WrittenVirtualService) -> None:
+    """Sidecars know the requested host while rendering; and the egress gateway leads by it."""
+    for part, route in zip(virtual.http, virtual.service.http, strict=True):
+        for match in route.matches if MESH in virtual.service.gateways else ():
+            headers = (*match.headers.items(), *match.without_headers.items())
+            about = (match.authority, *(one for name, one in headers if name.lower() in AUTHORITY))
+            for one in about:
+                if one and one.kind is MatchKind.REGEX and one.value != "*" and matcher_of(one.value) is None:
+                    message = f"`{one.value}` compares a host in a way that is not done here"
+                    part.note("ME-6", message, "match", "write a simpler expression")
+        given = [route.rewrite.authority if route.rewrite else "", authority_of(route.headers)]
+        for weighted in route.destinations:
+            service = mesh.find_service(weighted.destination.host)
+            hosts = {host for host in (*given, authority_of(weighted.headers)) if host}
+            if service is not None and service.external and hosts - {service.host}:
+                message = f"requests to `{service.host}` leave through the egress gateway, which leads by host"
+                part.note("ME-6", message, "", "do not change the host of what goes there")
+
+
+def _subsets(mesh: Mesh) -> dict[str, set[str]]:
+    """Names of the subsets of each host; whoever reads DestinationRules puts them on the mesh."""
+    found: dict[str, set[str]] = {}
+    for rule in getattr(mesh, "destination_rules", ()):
+        found.setdefault(rule.host, set()).update(subset.name for subset in rule.subsets)
+    return found
+
+
+def _check_delegate(
+    virtual: WrittenVirtualService,
+    key: tuple[str, str],
+    part: Part,
+    delegates: dict[tuple[str, str], WrittenVirtualService],
+) -> None:
+    name, found = "/".join(key), delegates.get(key)
+    if found is None:
+        part.note("ME-4", f"no VirtualService is called `{name}`", "name")
+    elif not found.service.is_delegate:
+        part.note("ME-4", f"`{name}` has `hosts`, so nobody can delegate to it", "name", "leave its `hosts` out")
+    elif not found.service.is_exported_to(virtual.service.namespace):
+        help_text = f"add `{virtual.service.namespace}` to its `exportTo`"
+        part.note("ME-4", f"`{name}` is not exported to `{virtual.service.namespace}`", "name", help_text)
+
+
+def _check_gateways(virtual: WrittenVirtualService, gateways: dict[str, Gateway]) -> None:
+    service, known = virtual.service, {*gateways, MESH}
+    for name in service.gateways:
+        inwards = [one for one in gateways[name].servers if not one.is_outwards] if name in gateways else []
+        if name in gateways and not inwards:
+            help_text = "an egress gateway has a route for every host, and the policies decide"
+            virtual.part.note(
+                "ME-6", f"the Gateway `{name}` leads outwards, where routes do not count", "spec", help_text
+            )
+        elif name in gateways and (service.tcp or service.tls):
+            help_text = "write `gateways: [mesh]`, or an `http` route"
+            virtual.part.note("ME-6", f"the Gateway `{name}` forwards requests, not bytes", "spec", help_text)
+    connections = [match for one in (*service.tls, *service.tcp) for match in one.matches]
+    matched = {name for http in service.http for match in http.matches for name in match.gateways}
+    matched.update(name for match in connections for name in match.gateways)
+    for name in dict.fromkeys((*service.gateways, *sorted(matched))):
+        if name not in known:
+            virtual.part.note("ME-4", f"no Gateway is called `{name}`", "spec")
+    if not service.is_delegate:
+        for name in sorted((matched & known) - set(service.gateways)):
+            help_text = f"add `{name}` to `spec.gateways`"
+            virtual.part.note("ME-4", f"a match is for `{name}`, to which it is not bound", "spec", help_text)
+
+
+def _note_twice(written: Written) -> None:
+    first: dict[tuple[str, str], Part] = {}
+    for virtual in written.virtual_services:
+        key = (virtual.service.namespace, virtual.service.name)
+        other = first.setdefault(key, virtual.part)
+        if other is not virtual.part and key[1]:
+            message = f"the VirtualService `{'/'.join(key)}` is given twice, first at {other.location}"
+            virtual.part.note("ME-5", message)
+
+
+def _ports(service: MeshService) -> str:
+    return ", ".join(str(port.number) for port in service.ports)

@@ -1,0 +1,145 @@
+"""
+Which routes a proxy takes, by what is known without a request: the called service and port, the gateway, who calls.
+
+Read by the rendering and by ``authz explain``, so that both choose alike.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, Protocol, ServicePort
+from authz.mesh.virtual_service import (
+    MESH,
+    ConnectionRoute,
+    HttpMatch,
+    HttpRoute,
+    RouteDestination,
+    VirtualService,
+)
+from authz.mesh.virtual_services import common_hosts, fits_connection, is_catch_all, reachable
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenRoutes:
+    """What is left of a VirtualService at one proxy and port: its routes, one for each match."""
+
+    service: VirtualService
+    routes: list[tuple[HttpRoute, HttpMatch | None]]
+
+    @property
+    def catch_alls(self) -> list[bool]:
+        """For each route whether it takes everything that comes to it."""
+        return [is_catch_all(match) for _, match in self.routes]
+
+
+def sidecar_routes(mesh: Mesh, workload: MeshWorkload, service: MeshService, port: int) -> ChosenRoutes | None:
+    """The routes by which a workload reaches a service's port; None: no VirtualService has a word in it."""
+    for one in mesh.virtual_services.of_host(service.host, workload.namespace):
+        routes = reachable(one.http, MESH, port, workload.labels, workload.namespace, service.host)
+        if routes:
+            return ChosenRoutes(one, routes)
+    return None
+
+
+def gateway_routes(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> dict[str, list[ChosenRoutes]]:
+    """The routes of a gateway's server by host, of every VirtualService that is bound to it."""
+    found: dict[str, list[ChosenRoutes]] = {}
+    for one in mesh.virtual_services.of_gateway(server.gateway, workload.namespace):
+        hosts = common_hosts(server.hosts, one.hosts)
+        routes = reachable(one.http, server.gateway, server.port, workload.labels, workload.namespace) if hosts else []
+        if routes:
+            for host in hosts:
+                found.setdefault(host.lower(), []).append(ChosenRoutes(one, routes))
+    return found
+
+
+def tcp_route(mesh: Mesh, workload: MeshWorkload, service: MeshService, port: int) -> ConnectionRoute | None:
+    """The first ``tcp`` route by which a workload reaches a service's port."""
+    for one in mesh.virtual_services.of_host(service.host, workload.namespace):
+        for route in one.tcp:
+            matches = (fits_connection(m, MESH, port, workload.labels, workload.namespace) for m in route.matches)
+            if not route.matches or any(matches):
+                return route
+    return None
+
+
+def tls_routes(
+    mesh: Mesh, workload: MeshWorkload, service: MeshService, port: int
+) -> list[tuple[tuple[str, ...], ConnectionRoute]]:
+    """The server names and ``tls`` routes by which a workload reaches a service's port; equal names once, the first."""
+    found: dict[tuple[str, ...], ConnectionRoute] = {}
+    for one in mesh.virtual_services.of_host(service.host, workload.namespace):
+        for route in one.tls:
+            for match in route.matches:
+                if fits_connection(match, MESH, port, workload.labels, workload.namespace):
+                    found.setdefault(match.sni_hosts, route)
+    return list(found.items())
+
+
+def port_of(service: MeshService, destination: RouteDestination, called: int) -> ServicePort | None:
+    """The port of a destination: the one that is written, the only one of the service, or the one that was called."""
+    if destination.port:
+        return service.port(destination.port)
+    return service.ports[0] if len(service.ports) == 1 else service.port(called)
+
+
+def called_by(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[MeshService, ServicePort, RouteDestination]]:
+    """Everything to which requests and connections of a proxy can lead, in order, some of it several times."""
+    for destinations, called in _destinations(mesh, workload):
+        yield from _resolved(mesh, destinations, called)
+
+
+def _of_sidecar(
+    mesh: Mesh, workload: MeshWorkload, service: MeshService, port: ServicePort
+) -> Iterator[RouteDestination]:
+    yield RouteDestination(service.host, port.number)
+    if port.protocol.is_http:
+        chosen = sidecar_routes(mesh, workload, service, port.number)
+        yield from _of_http(chosen.routes if chosen else ())
+        return
+    routes = [route for _, route in tls_routes(mesh, workload, service, port.number)]
+    one = tcp_route(mesh, workload, service, port.number)
+    for route in (*routes, *((one,) if one else ())):
+        yield from (weighted.destination for weighted in route.destinations)
+
+
+def _of_server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> Iterator[RouteDestination]:
+    for bound in gateway_routes(mesh, workload, server).values():
+        for one in bound:
+            yield from _of_http(one.routes)
+
+
+def _of_http(routes: Iterable[tuple[HttpRoute, HttpMatch | None]]) -> Iterator[RouteDestination]:
+    for route, _ in routes:
+        yield from (weighted.destination for weighted in route.destinations)
+        yield from (mirror.destination for mirror in route.mirrored_to)
+
+
+def unresolved(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[RouteDestination, MeshService, int]]:
+    """Destinations without a port that a proxy can take, and that have no port like the one that was called."""
+    for destinations, called in _destinations(mesh, workload):
+        for destination in destinations:
+            service = mesh.find_service(destination.host)
+            if service is not None and not destination.port and port_of(service, destination, called) is None:
+                yield destination, service, called
+
+
+def _destinations(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[Iterator[RouteDestination], int]]:
+    for outbound in workload.outbound:
+        service = mesh.find_service(outbound.host)
+        port = service.port(outbound.service_port) if service else None
+        if outbound.protocol is not Protocol.HTTP_PROXY and service is not None and port is not None:
+            yield _of_sidecar(mesh, workload, service, port), port.number
+    for server in workload.servers:
+        if not server.is_outwards:
+            yield _of_server(mesh, workload, server), server.port
+
+
+def _resolved(
+    mesh: Mesh, destinations: Iterable[RouteDestination], called: int
+) -> Iterator[tuple[MeshService, ServicePort, RouteDestination]]:
+    for destination in destinations:
+        service = mesh.find_service(destination.host)
+        port = port_of(service, destination, called) if service else None
+        if service is not None and port is not None:
+            yield service, port, destination
