@@ -162,6 +162,7 @@ def render(
         permissive,
         render_all,
     )
+    from authz.envoy.tls_conflicts import tls_conflicts
 
     options = RenderOptions(
         authz=Authz(authz),
@@ -195,7 +196,10 @@ def render(
         for name, reasons in kept.items():
             terminal.remark(f"`{name}` asks the authorization server: {'; '.join(reasons)}")
     policed = Native(engine, keys) if engine is not None else None
-    files = render_all(mesh, permissive if engine is None else modes_of(engine), options, policed)
+    mode_of = permissive if engine is None else modes_of(engine)
+    for line in tls_conflicts(mesh, mode_of):
+        terminal.remark(f"warning: {line}")
+    files = render_all(mesh, mode_of, options, policed)
     if check:
         _compare(out, files)
     network = {w.name: network_filters(w, policed) for w in mesh.workloads if policed and options.is_native(w)}

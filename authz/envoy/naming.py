@@ -25,6 +25,11 @@ def service_cluster(service: MeshService, port: ServicePort) -> str:
     return f"outbound|{port.number}||{service.host}"
 
 
+def subset_cluster(host: str, port: int, subset: str) -> str:
+    """Istio's name of the cluster of a subset of a service's port; without a subset that of the port."""
+    return f"outbound|{port}|{subset}|{host}"
+
+
 def tunnel_cluster(service: MeshService, port: ServicePort) -> str:
     """The way for CONNECT: bytes to the host; TLS is the application's own."""
     return f"tunnel|{port.number}||{service.host}"
@@ -60,8 +65,3 @@ def service_endpoints(service: MeshService, port: ServicePort) -> str:
 def gateway_endpoints(gateway: MeshWorkload) -> str:
     """Name of the file of endpoints of an egress gateway."""
     return f"{gateway.name}.{gateway.namespace}_{egress_port(gateway)}"
-
-
-def sni(service: MeshService, port: ServicePort) -> str:
-    """Istio's SNI between proxies."""
-    return f"outbound_.{port.number}_._.{service.host}"

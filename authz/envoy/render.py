@@ -29,7 +29,7 @@ from authz.envoy.native.slots import fill_slots, slot_names
 from authz.envoy.options import Listeners, RenderOptions, filters_file, log_file, routes_file
 from authz.envoy.rendered_text import file_text, resources_text
 from authz.envoy.route_tables import route_tables
-from authz.envoy.tls import secret_files
+from authz.envoy.tls import client_secret_files, secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 DEFAULTS = RenderOptions()
@@ -128,6 +128,10 @@ def render_changing(
             files[f"cds/{workload.name}.yaml"] = resources_text(
                 [as_resource(cluster) for cluster in clusters(mesh, workload, options)], mesh, options
             )
+    files |= {
+        f"sds/{name}": _resources([as_resource(secret)], options)
+        for name, secret in client_secret_files(mesh.destination_rules.client_tls).items()
+    }
     for compose in (False, True):
         files |= render_endpoints(mesh, mode_of, options, compose=compose)
     if is_dynamic:

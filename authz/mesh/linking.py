@@ -6,7 +6,9 @@ from dataclasses import replace
 from authz.core.errors import NOWHERE, Problem, Severity
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents.accessors import Part
+from authz.mesh.destination_rules import DestinationRules
 from authz.mesh.kind_parts import compose_app
+from authz.mesh.link_rules import check_rules
 from authz.mesh.login import Login
 from authz.mesh.mesh_documents import Gateway, Written
 from authz.mesh.nouns import (
@@ -25,7 +27,7 @@ from authz.mesh.nouns import (
 
 def link(written: Written) -> Mesh:
     """Tie the documents together: ports to workloads, routes to gateways, TLS to hosts; and note any clashes."""
-    services = tuple(sorted((_with_rules(s, written) for s, _ in written.services), key=lambda s: (s.host, s.name)))
+    services = tuple(sorted((service for service, _ in written.services), key=lambda s: (s.host, s.name)))
     _note_twice(((service.host, part) for service, part in written.services), "the host")
     _note_twice(((workload.name, part) for workload, part in written.workloads), "the workload name")
     parts = {id(workload): part for workload, part in written.workloads}
@@ -38,7 +40,8 @@ def link(written: Written) -> Mesh:
             part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
         workloads.append(linked)
         parts[id(linked)] = part
-    mesh = Mesh(written.config, tuple(sorted(workloads, key=lambda w: w.name)), services)
+    rules = DestinationRules(tuple(rule for rule, _ in written.destination_rules), written.config.root_namespace)
+    mesh = Mesh(written.config, tuple(sorted(workloads, key=lambda w: w.name)), services, rules)
     _check_ports(mesh, parts)
     _check_logins(written)
     _check_targets(mesh, written)
@@ -60,11 +63,6 @@ def _trust_domain(written: Written) -> TrustDomain:
 
 
 _SPIFFE_HELP = "certificates carry it in a SPIFFE ID, which allows lower case only"
-
-
-def _with_rules(service: MeshService, written: Written) -> MeshService:
-    tls = next((tls for host, tls, _ in written.rules if host == service.host), None)
-    return replace(service, tls=tls)
 
 
 def _with_sidecar(
@@ -195,9 +193,7 @@ def _check_targets(mesh: Mesh, written: Written) -> None:
         for name in virtual.gateways:
             if name not in known:
                 virtual.part.note("ME-4", f"no Gateway is called `{name}`", "spec")
-    for host, _, part in written.rules:
-        if host not in hosts or not hosts[host].external:
-            part.note("ME-4", f"`{host}` is not the host of a MESH_EXTERNAL ServiceEntry", "spec", _RULE_HELP)
+    check_rules(mesh, written)
     if mesh.egress_gateway is None:
         for sidecar in written.sidecars:
             for port, at in sidecar.outbound:
@@ -210,5 +206,4 @@ def _check_targets(mesh: Mesh, written: Written) -> None:
                     )
 
 
-_RULE_HELP = "inside the mesh TLS is not configured: it follows from PeerAuthentication"
 _EGRESS_HELP = "add a Gateway with `tls: {mode: ISTIO_MUTUAL}` and a WorkloadEntry with the labels of its selector"

@@ -11,10 +11,10 @@ from authz.mesh.nouns import (
     InboundPort,
     MeshService,
     MeshWorkload,
-    OriginatedTls,
     OutboundPort,
     RouteHost,
 )
+from authz.mesh.traffic_policy import DestinationRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Written:
     sidecars: list[Sidecar] = field(default_factory=list)
     gateways: list[Gateway] = field(default_factory=list)
     virtual_services: list[VirtualService] = field(default_factory=list)
-    rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
+    destination_rules: list[tuple[DestinationRule, Part]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     data: bytes = b""
     """The file that is being read, in which YAML within its YAML is located."""

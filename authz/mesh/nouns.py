@@ -13,7 +13,10 @@ from authz.core.attributes import Workload
 from authz.core.errors import NOWHERE, Location
 from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
+from authz.mesh.destination_rules import DestinationRules
+from authz.mesh.locality_values import NOWHERE_KNOWN, WorkloadLocality
 from authz.mesh.login import Login
+from authz.mesh.traffic_policy import DestinationRule
 
 
 class Protocol(StrEnum):
@@ -70,7 +73,7 @@ class Enforce(StrEnum):
 
 
 class TlsMode(StrEnum):
-    """Istio's ``tls.mode``: of a gateway's server or of the way out to an external host."""
+    """Istio's ``tls.mode`` of a gateway's server."""
 
     DISABLE = "DISABLE"
     SIMPLE = "SIMPLE"
@@ -81,16 +84,14 @@ class TlsMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class OriginatedTls:
-    """How the egress gateway reaches an external host (``DestinationRule.trafficPolicy.tls``)."""
+class OutsideEndpoint:
+    """One of ``endpoints`` of an external service, at one of its ports."""
 
-    mode: TlsMode = TlsMode.SIMPLE
-    ca_certificates: str = ""
-    """Path of a PEM bundle, relative to the state directory; empty: the system's roots."""
-    sni: str = ""
-    """Empty: the requested host."""
-    subject_alt_names: tuple[str, ...] = ()
-    """Empty: the requested host must be in the certificate."""
+    place: Place
+    labels: Mapping[str, str] = field(default_factory=dict)
+    locality: WorkloadLocality = NOWHERE_KNOWN
+    weight: int = 0
+    """Its share beside others; 0: as much as every other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,8 @@ class MeshService:
     selector: Mapping[str, str] = field(default_factory=dict)
     """Labels of the workloads behind it, same namespace; empty for external services."""
     external: bool = False
-    endpoints: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
+    endpoints: Mapping[str, tuple[OutsideEndpoint, ...]] = field(default_factory=dict)
     """Addresses of external services: port name to addresses; empty: the host itself, resolved by DNS."""
-    tls: OriginatedTls | None = None
     location: Location = NOWHERE
 
     def port(self, number: int) -> ServicePort | None:
@@ -209,6 +209,10 @@ class MeshWorkload:
     """Not empty for gateways."""
     enforce: Enforce | None = None
     """The choice made by annotation; None leaves it to the rendering."""
+    locality: WorkloadLocality = NOWHERE_KNOWN
+    weight: int = 0
+    """Its share of what is sent to a service, beside others; 0: as much as every other."""
+    network: str = ""
     location: Location = NOWHERE
 
     @property
@@ -253,6 +257,7 @@ class Mesh:
     config: MeshConfig
     workloads: tuple[MeshWorkload, ...] = ()
     services: tuple[MeshService, ...] = ()
+    destination_rules: DestinationRules = field(default_factory=DestinationRules)
     _index: "_Index" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -274,6 +279,10 @@ class Mesh:
         first = next(iter(wanted), None)
         return tuple(w for w in self._index.labelled(service.namespace, first) if wanted <= w.labels.items())
 
+    def rule_for(self, workload: MeshWorkload, service: MeshService) -> DestinationRule | None:
+        """The DestinationRule that a workload's proxy heeds when it calls a service; None when there is none."""
+        return self.destination_rules.in_force(workload.namespace, workload.labels, service.host, service.namespace)
+
     @property
     def sidecars(self) -> tuple[MeshWorkload, ...]:
         """Workloads with an application behind them."""
@@ -293,7 +302,7 @@ class Mesh:
     @property
     def egress_gateway(self) -> MeshWorkload | None:
         """The first egress gateway by name; external traffic leaves through it."""
-        return next((w for w in self.workloads if w.is_egress_gateway), None)
+        return self._index.egress_gateway
 
 
 class _Index:
@@ -302,6 +311,7 @@ class _Index:
     def __init__(self, workloads: tuple[MeshWorkload, ...], services: tuple[MeshService, ...]) -> None:
         self.by_name = {workload.name: workload for workload in reversed(workloads)}
         self.by_host = {service.host: service for service in reversed(services)}
+        self.egress_gateway = next((workload for workload in workloads if workload.is_egress_gateway), None)
         self._by_label: dict[tuple[str, tuple[str, str] | None], list[MeshWorkload]] = {}
         for workload in workloads:
             for label in (None, *workload.labels.items()):
