@@ -129,7 +129,7 @@ def render_changing(
                 [as_resource(cluster) for cluster in clusters(mesh, workload, options)], mesh, options
             )
     files |= {
-        f"sds/{name}": _resources([as_resource(secret)], options)
+        f"sds/{name}": resources_text([as_resource(secret)], mesh, options)
         for name, secret in client_secret_files(mesh.destination_rules.client_tls).items()
     }
     for compose in (False, True):

@@ -1,8 +1,7 @@
 """
 The mesh as frozen nouns: workloads, services, gateways, and who may call whom.
 
-Built by ``description`` from Istio's kinds and read by ``render`` and the demo.
-Nothing here knows YAML or Envoy.
+Built by ``description``, read by ``render`` and the demo. Nothing here knows YAML or Envoy.
 """
 
 from collections.abc import Mapping
@@ -85,13 +84,12 @@ class TlsMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutsideEndpoint:
-    """One of ``endpoints`` of an external service, at one of its ports."""
+    """One of ``endpoints`` of an external service, at one of its ports; ``weight`` is as a workload's."""
 
     place: Place
     labels: Mapping[str, str] = field(default_factory=dict)
     locality: WorkloadLocality = NOWHERE_KNOWN
     weight: int = 0
-    """Its share beside others; 0: as much as every other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +209,7 @@ class MeshWorkload:
     """The choice made by annotation; None leaves it to the rendering."""
     locality: WorkloadLocality = NOWHERE_KNOWN
     weight: int = 0
-    """Its share of what is sent to a service, beside others; 0: as much as every other."""
+    """Its share beside others; 0: as much as every other."""
     network: str = ""
     location: Location = NOWHERE
 
