@@ -1,10 +1,14 @@
 """Numbers and durations of traffic policies, as protobuf's JSON writes them; what is wrong is noted."""
 
 import re
+from enum import StrEnum
+from typing import TypeVar
 
 from authz.documents.accessors import Part
 from authz.documents.reading import Kind, Scalar
 from authz.documents.schema import describe, given
+
+E = TypeVar("E", bound=StrEnum)
 
 _DURATION = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))?s")
 _GO_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+")
@@ -75,6 +79,14 @@ def truth_of(part: Part, field: str) -> bool | None:
         return node.is_true
     part.note("ME-1", f"expected true or false, got {describe(node)}", field)
     return None
+
+
+def choice_of(part: Part, field: str, kind: type[E], default: E) -> E:
+    """One of an enumeration's values, or ``default``; an empty text is noted, too, since it is none of them."""
+    node = given(part.node, field)
+    if isinstance(node, Scalar) and node.kind is Kind.TEXT and not node.value:
+        part.note("ME-1", f"`{field}` is empty", field, f"write one of {', '.join(kind)}, or leave it out")
+    return part.choice(field, kind, default)
 
 
 def _shown(written: str, node: object) -> str:

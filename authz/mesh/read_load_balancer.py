@@ -3,7 +3,7 @@
 from authz.documents.accessors import Part
 from authz.documents.schema import describe, given
 from authz.mesh.locality_values import locality_problem
-from authz.mesh.quantities import decimal_of, seconds_of, truth_of, whole_of
+from authz.mesh.quantities import choice_of, decimal_of, seconds_of, truth_of, whole_of
 from authz.mesh.traffic_fields import check_fields
 from authz.mesh.traffic_policy import (
     ConsistentHash,
@@ -40,7 +40,7 @@ def _simple(part: Part) -> LoadBalancing:
         help_text = "an application calls a loopback port here, so there is no address of its own choice to go to"
         part.note("ME-6", "`PASSTHROUGH` is not done here", "simple", help_text)
         return LoadBalancing.UNSPECIFIED
-    return part.choice("simple", LoadBalancing, LoadBalancing.UNSPECIFIED)
+    return choice_of(part, "simple", LoadBalancing, LoadBalancing.UNSPECIFIED)
 
 
 def _consistent_hash(part: Part | None) -> ConsistentHash | None:

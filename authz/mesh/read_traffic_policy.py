@@ -1,7 +1,7 @@
 """The reader of a DestinationRule's ``trafficPolicy``: of a host, of one of its ports, of a subset."""
 
 from authz.documents.accessors import Part
-from authz.mesh.quantities import INT32, UINT32, decimal_of, seconds_of, truth_of, whole_of
+from authz.mesh.quantities import INT32, UINT32, choice_of, decimal_of, seconds_of, truth_of, whole_of
 from authz.mesh.read_load_balancer import read_load_balancer
 from authz.mesh.traffic_fields import DONE, FIELDS, check_fields
 from authz.mesh.traffic_policy import (
@@ -149,7 +149,7 @@ def _tls(part: Part | None) -> ClientTls | None:
         return None
     check_fields(part, "ClientTLSSettings")
     found = ClientTls(
-        mode=part.choice("mode", ClientTlsMode, ClientTlsMode.DISABLE),
+        mode=choice_of(part, "mode", ClientTlsMode, ClientTlsMode.DISABLE),
         ca_certificates=part.text("caCertificates"),
         sni=part.text("sni"),
         subject_alt_names=part.texts("subjectAltNames"),

@@ -19,7 +19,7 @@ from authz.mesh.nouns import Mesh
 from authz.mesh.traffic_fields import DONE, FIELDS
 from tests.envoy.istio_clusters import CASES
 from tests.mesh.meshes import Ports, description
-from tests.mesh.mutated import mutants
+from tests.mesh.mutated import mutations
 
 HEAD = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r, namespace: app}\nspec:\n"
 SERVER = "server.app.svc.cluster.local"
@@ -49,6 +49,7 @@ MISTAKES = [
     ("host: server\nexportTo: ['.', app]", 6, "ME-5", "`app` is given twice"),
     ("host: server\nexportTo: ['*']\nworkloadSelector: {matchLabels: {a: b}}", 6, "ME-1", "for its own namespace"),
     (policy("{loadBalancer: {simple: PASSTHROUGH}}"), 6, "ME-6", "`PASSTHROUGH` is not done here"),
+    (policy("{loadBalancer: {simple: ''}}"), 6, "ME-1", "`simple` is empty"),
     (policy("{loadBalancer: {simple: FAST}}"), 6, "ME-1", "`FAST` is not one of"),
     (policy("{loadBalancer: {simple: RANDOM, consistentHash: {useSourceIp: true}}}"), 6, "ME-1", "exclude each other"),
     (policy("{loadBalancer: {consistentHash: {httpHeaderName: a, useSourceIp: true}}}"), 6, "ME-1", "exclude each"),
@@ -137,7 +138,7 @@ def test_mutated_rules_are_refused_with_their_place_or_accepted_by_envoy(tmp_pat
     envoy = pytest.importorskip("envoy")
     accepted: list[dict[str, Any]] = []
     refused = 0
-    for i, text in enumerate(mutants(_documents(), 120, seed=15)):
+    for i, text in enumerate(mutations(_documents(), 15, 150)):
         mesh, problems = read_mesh_description([("mesh.yaml", description(Ports())), ("rule.yaml", text.encode())])
         if any(problem.is_error for problem in problems):
             refused += 1
