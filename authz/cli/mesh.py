@@ -162,6 +162,7 @@ def render(
         permissive,
         render_all,
     )
+    from authz.envoy.tls_conflicts import tls_conflicts
 
     options = RenderOptions(
         authz=Authz(authz),
@@ -197,6 +198,8 @@ def render(
     policed = Native(engine, keys) if engine is not None else None
     mode_of = permissive if engine is None else modes_of(engine)
     mesh_native.judge_extensions(mesh, mode_of, options, policed, out, "off" if check else validate)
+    for line in tls_conflicts(mesh, mode_of):
+        terminal.remark(f"warning: {line}")
     files = render_all(mesh, mode_of, options, policed)
     if check:
         _compare(out, files)

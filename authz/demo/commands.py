@@ -92,11 +92,11 @@ def redis(workload: MeshWorkload) -> Command:
 def outside(layout: Layout) -> Command:
     """The stand-in for the outside world."""
     port = next(
-        place.process.port
+        endpoint.place.process.port
         for service in layout.mesh.services
         if service.external
-        for places in service.endpoints.values()
-        for place in places
+        for endpoints in service.endpoints.values()
+        for endpoint in endpoints
     )
     pair = ("--certificate", "certs/outside-server/tls.crt", "--key", "certs/outside-server/tls.key")
     return Command(

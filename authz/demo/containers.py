@@ -130,11 +130,11 @@ def outside(layout: Layout) -> None:
     issue_outside(layout, time.time(), SERVER_TTL_SECONDS)
     pair = layout.state / "certs" / "outside-server"
     port = next(
-        place.compose.port
+        endpoint.place.compose.port
         for service in layout.mesh.services
         if service.external
-        for places in service.endpoints.values()
-        for place in places
+        for endpoints in service.endpoints.values()
+        for endpoint in endpoints
     )
     told = ("--certificate", str(pair / "tls.crt"), "--key", str(pair / "tls.key"))
     run_app(["outside", "--host", "0.0.0.0", "--port", str(port), *told])  # noqa: S104  # it has no sidecar

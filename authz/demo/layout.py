@@ -178,7 +178,7 @@ def ports_of(mesh: Mesh, offset: int = 0) -> tuple[int, ...]:
         ports.update(workload.listening)
         ports.update(port.app.process.port for port in workload.inbound)
     for service in mesh.services:
-        ports.update(place.process.port for places in service.endpoints.values() for place in places)
+        ports.update(one.place.process.port for endpoints in service.endpoints.values() for one in endpoints)
     ports.update(provider_ports(mesh.config))
     return tuple(sorted(ports))
 

@@ -8,7 +8,7 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
     LayeredRuntime,
     RuntimeLayer,
 )
-from envoy_data_plane.envoy.config.core.v3 import Node
+from envoy_data_plane.envoy.config.core.v3 import Locality, Node
 from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
@@ -44,6 +44,7 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
         node=Node(
             id=workload.name,
             cluster=workload.labels.get("app", workload.name),
+            locality=_locality(workload),
             metadata=Struct.from_dict({LABELS_KEY: node_labels(workload)}),
         ),
         admin=Admin(address=pipe(f"run/{workload.name}.admin.sock", ADMIN_SOCKET_MODE)),
@@ -78,6 +79,11 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
     if workload.is_passthrough:
         allow_internal_listeners(made)
     return made
+
+
+def _locality(workload: MeshWorkload) -> Locality | None:
+    place = workload.locality
+    return Locality(region=place.region, zone=place.zone, sub_zone=place.subzone) if place.region else None
 
 
 def _runtime(options: RenderOptions) -> dict[str, bool | int]:

@@ -49,7 +49,8 @@ from authz.envoy.messages import assignment, at, followed_file, pack, seconds
 from authz.envoy.options import CLIENT_SECRET, HMAC_KEY, RenderOptions
 from authz.envoy.tls import outside_client
 from authz.mesh.login import Login, LoginEndpoints, LoginToken
-from authz.mesh.nouns import Address, MeshWorkload, OriginatedTls, Place
+from authz.mesh.nouns import Address, MeshWorkload, Place
+from authz.mesh.traffic_policy import ClientTls
 
 COOKIES = {
     "bearer_token": "__Host-BearerToken",
@@ -242,7 +243,7 @@ def _cluster(login: Login, endpoints: LoginEndpoints) -> Cluster:
         cluster.load_assignment = assignment(name, [at(place)])
     if urlsplit(endpoints.token).scheme == "https":
         sni = "" if _is_address(place.host) else place.host
-        tls = OriginatedTls(ca_certificates=login.ca_certificates, sni=sni, subject_alt_names=(place.host,))
+        tls = ClientTls(ca_certificates=login.ca_certificates, sni=sni, subject_alt_names=(place.host,))
         cluster.transport_socket = outside_client(tls)
     return cluster
 

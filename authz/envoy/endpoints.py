@@ -4,24 +4,22 @@ Endpoint files: the only ones with addresses, and the only ones that differ betw
 They also carry who is spoken to in plaintext, because that follows PeerAuthentication without a restart.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from envoy_data_plane.envoy.config.core.v3 import Metadata
 from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, LbEndpoint
-from envoy_data_plane.google.protobuf import Struct
 
 from authz.core.resources import MtlsMode
 from authz.envoy import naming
 from authz.envoy.browser_login import login_endpoints_name, login_place
-from authz.envoy.clusters import PLAINTEXT_MARK
+from authz.envoy.clusters import called_destinations
+from authz.envoy.destinations import Callee
 from authz.envoy.listeners import MtlsModeOf
+from authz.envoy.localities import PlacedEndpoint, effective, shared_assignment
 from authz.envoy.messages import assignment, at, endpoint, pipe
 from authz.envoy.options import AUTHZ_CLUSTER, LIMITS_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
+from authz.envoy.placed_endpoints import PickAddress, own_assignment, placed_endpoints, proxy_place
 from authz.envoy.rate_limit_filters import asks_service
-from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Place, ServicePort
-
-PickAddress = Callable[[Place], Address]
-"""Which of the two addresses of a place."""
+from authz.mesh.nouns import Address, Mesh, MeshWorkload, Place
 
 
 def endpoint_files(
@@ -49,36 +47,39 @@ def endpoint_files(
     for workload in mesh.workloads:
         for port in workload.inbound:
             found[naming.app_endpoints(workload, port)] = [at(world(port.app))]
-    for service in mesh.services:
-        for service_port in service.ports:
-            if not service.external or service_port.name in service.endpoints:
-                name = naming.service_endpoints(service, service_port)
-                found[name] = list(_behind(mesh, service, service_port, mode_of, world))
     gateway = mesh.egress_gateway
     if gateway is not None:
-        place = _place(gateway, naming.egress_port(gateway))
+        place = proxy_place(gateway, naming.egress_port(gateway))
         found[naming.gateway_endpoints(gateway)] = [at(world(place))]
-    return {f"{name}.yaml": assignment(name, endpoints) for name, endpoints in sorted(found.items())}
+    made = {name: assignment(name, endpoints) for name, endpoints in found.items()}
+    made |= _of_services(mesh, mode_of, world)
+    return {f"{name}.yaml": content for name, content in sorted(made.items())}
 
 
-def _behind(
-    mesh: Mesh, service: MeshService, port: ServicePort, mode_of: MtlsModeOf, world: PickAddress
-) -> Iterator[LbEndpoint]:
-    for place in service.endpoints.get(port.name, ()):
-        yield at(world(place))
-    for workload in mesh.workloads_of(service):
-        number = workload.ports.get(port.name)
-        if number is None:
-            continue
-        found = at(world(_place(workload, number)))
-        if mode_of(workload, number) is MtlsMode.DISABLE:
-            mark = Struct.from_dict(dict(PLAINTEXT_MARK))
-            found.metadata = Metadata(filter_metadata={"envoy.transport_socket_match": mark})
-        yield found
+def _of_services(mesh: Mesh, mode_of: MtlsModeOf, world: PickAddress) -> Iterator[tuple[str, ClusterLoadAssignment]]:
+    """Endpoints of every port of every service, of the subsets that proxies call, and as single proxies take them."""
 
+    def is_plaintext(workload: MeshWorkload, port: int) -> bool:
+        return mode_of(workload, port) is MtlsMode.DISABLE
 
-def _place(workload: MeshWorkload, port: int) -> Place:
-    return Place(Address(workload.address, port), Address(workload.compose_address, port))
+    def behind(destination: Callee) -> list[PlacedEndpoint]:
+        return list(placed_endpoints(mesh, destination, world, is_plaintext))
+
+    for service in mesh.services:
+        for port in service.ports:
+            if not service.external or port.name in service.endpoints:
+                whole = Callee(service, port)
+                yield whole.endpoints, shared_assignment(whole.endpoints, behind(whole))
+    made: set[str] = set()
+    for workload in mesh.workloads:
+        for destination in called_destinations(mesh, workload):
+            if destination.subset is not None and destination.endpoints not in made:
+                made.add(destination.endpoints)
+                yield destination.endpoints, shared_assignment(destination.endpoints, behind(destination))
+            if effective(destination.policy) is not None:
+                own = own_assignment(workload, destination, behind(destination))
+                if own is not None:
+                    yield own.cluster_name, own
 
 
 def _collector(written: str) -> LbEndpoint:

@@ -16,11 +16,11 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from authz.core.resources import MtlsMode
 from authz.envoy import naming, routes
 from authz.envoy.browser_login import login_filters
-from authz.envoy.clusters import dns_cache
 from authz.envoy.connection import Role, http_filter, tcp_filters
 from authz.envoy.http_faults import fault_and_cors
 from authz.envoy.messages import pack, seconds, socket_address
 from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.outside_clusters import dns_cache
 from authz.envoy.passthrough import HELLO_SECONDS, checked_chains, finding_listener, tls_inspector
 from authz.envoy.route_tables import outbound_name, outbound_table, server_name, server_table
 from authz.envoy.tcp_routes import outbound_chains

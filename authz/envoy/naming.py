@@ -65,8 +65,3 @@ def service_endpoints(service: MeshService, port: ServicePort) -> str:
 def gateway_endpoints(gateway: MeshWorkload) -> str:
     """Name of the file of endpoints of an egress gateway."""
     return f"{gateway.name}.{gateway.namespace}_{egress_port(gateway)}"
-
-
-def sni(service: MeshService, port: ServicePort) -> str:
-    """Istio's SNI between proxies."""
-    return f"outbound_.{port.number}_._.{service.host}"

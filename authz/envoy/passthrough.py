@@ -22,10 +22,10 @@ from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 import 
 from envoy_data_plane.envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3 import FilterConfig
 
 from authz.envoy import naming, routes
-from authz.envoy.clusters import dns_cache
 from authz.envoy.connection import tcp_filters
 from authz.envoy.messages import extension, pack, seconds
 from authz.envoy.options import RenderOptions
+from authz.envoy.outside_clusters import dns_cache
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 OUTSIDE_PORT = 443

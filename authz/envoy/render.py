@@ -44,7 +44,7 @@ from authz.envoy.proxy_parts import extension_problems as extension_problems
 from authz.envoy.proxy_parts import permissive as permissive
 from authz.envoy.rendered_text import file_text, resources_text
 from authz.envoy.route_tables import route_tables
-from authz.envoy.tls import secret_files
+from authz.envoy.tls import client_secret_files, secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 
@@ -130,6 +130,10 @@ def render_changing(
     if is_dynamic:
         for workload in mesh.workloads:
             files |= render_clusters(mesh, workload, options, extended)
+    files |= {
+        f"sds/{name}": resources_text([as_resource(secret)], mesh, options)
+        for name, secret in client_secret_files(mesh.destination_rules.client_tls).items()
+    }
     for compose in (False, True):
         files |= render_endpoints(mesh, mode_of, options, compose=compose)
     if is_dynamic:

@@ -24,14 +24,25 @@ _SYMMETRIC = re.compile(rb'"kty\\*"\s*:\s*\\*"oct\\*"')
 """A symmetric key of a key set, within text or not: whoever reads it can sign tokens."""
 
 
+_TURNS = ("ecds", "sds", "login", "eds", "eds-compose", "cds", "rds", "lds", "envoy")
+
+
+def _turn(name: str) -> int:
+    directory = name.partition("/")[0]
+    return _TURNS.index(directory) if directory in _TURNS else len(_TURNS)
+
+
 def write_files(out: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     """
-    Write what is new or different, each file renamed into place, in the given order; return the names written.
+    Write what is new or different, each file renamed into place; return the names written, in that order.
+
+    What others refer to comes first: a proxy refuses clusters whose endpoints, and listeners whose routes, are not
+    there yet. Within a directory the given order stays.
 
     Running Envoys follow. What holds a symmetric key is for owner and group only. Raises OSError.
     """
     written = []
-    for name, content in files.items():
+    for name, content in sorted(files.items(), key=lambda item: _turn(item[0])):
         path = out / name
         mode = SECRET_MODE if _SYMMETRIC.search(content) else PUBLIC_MODE
         if path.is_file() and path.read_bytes() == content:

@@ -5,7 +5,10 @@ Between proxies: certificates of the mesh, TLS 1.3 unless told otherwise, the cl
 server by the exact identity of the workloads behind the service (secure naming, XA-2).
 """
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import PurePosixPath
 
 from envoy_data_plane.envoy.config.core.v3 import (
     ApiConfigSource,
@@ -39,9 +42,10 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from authz.core.resources import MeshConfig
-from authz.envoy.messages import followed_file, seconds, transport_socket
+from authz.envoy.messages import followed_file, pack, seconds, transport_socket
 from authz.envoy.options import ROOTS_SECRET, SDS_CLUSTER, RenderOptions, Secrets
-from authz.mesh.nouns import GatewayServer, MeshWorkload, OriginatedTls, TlsMode
+from authz.mesh.nouns import GatewayServer, MeshWorkload, TlsMode
+from authz.mesh.traffic_policy import ClientTls, ClientTlsMode
 
 
 def mesh_server(workload: MeshWorkload, mesh: MeshConfig, options: RenderOptions) -> TransportSocket:
@@ -72,7 +76,7 @@ def mesh_client(
 
 def plaintext() -> TransportSocket:
     """The transport socket without TLS."""
-    return transport_socket(RawBuffer(), "envoy.transport_sockets.raw_buffer")
+    return TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=_RAW_BUFFER)
 
 
 def web_server(server: GatewayServer) -> TransportSocket:
@@ -98,28 +102,78 @@ def web_server(server: GatewayServer) -> TransportSocket:
     )
 
 
-def outside_client(tls: OriginatedTls) -> TransportSocket:
-    """TLS to an external host, verified against the given bundle or the system's roots (XA-118, XA-138)."""
-    return transport_socket(
-        UpstreamTlsContext(
-            sni=tls.sni,
-            common_tls_context=CommonTlsContext(
-                tls_params=TlsParameters(
-                    tls_minimum_protocol_version=_TLS12,
-                    tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
-                ),
-                validation_context=CertificateValidationContext(
-                    trusted_ca=DataSource(filename=tls.ca_certificates) if tls.ca_certificates else None,
-                    system_root_certs=None if tls.ca_certificates else CertificateValidationContextSystemRootCerts(),
-                    match_typed_subject_alt_names=[
-                        _san(StringMatcher(exact=name), SubjectAltNameMatcherSanType.DNS)
-                        for name in tls.subject_alt_names
-                    ],
-                ),
-                alpn_protocols=["http/1.1"],
-            ),
-        )
+def outside_client(tls: ClientTls, alpn: Sequence[str] = ("http/1.1",)) -> TransportSocket:
+    """
+    TLS that a DestinationRule describes, verified against the given bundle or the system's roots (XA-118, XA-138).
+
+    Of MUTUAL the certificate comes by SDS, so that Envoy follows when it is renewed.
+    """
+    common = CommonTlsContext(
+        tls_params=TlsParameters(
+            tls_minimum_protocol_version=_TLS12,
+            tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
+        ),
+        alpn_protocols=list(alpn),
     )
+    if tls.mode is ClientTlsMode.MUTUAL:
+        pair = client_pair_secret(tls)
+        common.tls_certificate_sds_secret_configs = [SdsSecretConfig(name=pair, sds_config=_sds_file(pair))]
+    names = [_san(StringMatcher(exact=name), _san_type(name)) for name in tls.subject_alt_names]
+    if tls.credential:
+        roots = f"{tls.credential}-cacert"
+        common.combined_validation_context = CommonTlsContextCombinedCertificateValidationContext(
+            default_validation_context=CertificateValidationContext(match_typed_subject_alt_names=names),
+            validation_context_sds_secret_config=SdsSecretConfig(name=roots, sds_config=_sds_file(roots)),
+        )
+    else:
+        common.validation_context = CertificateValidationContext(
+            trusted_ca=DataSource(filename=tls.ca_certificates) if tls.ca_certificates else None,
+            system_root_certs=None if tls.ca_certificates else CertificateValidationContextSystemRootCerts(),
+            match_typed_subject_alt_names=names,
+            crl=DataSource(filename=tls.ca_crl) if tls.ca_crl else None,
+        )
+    return transport_socket(UpstreamTlsContext(sni=tls.sni, common_tls_context=common))
+
+
+def client_pair_secret(tls: ClientTls) -> str:
+    """Name of the secret with the certificate that is shown to a host outside."""
+    if tls.credential:
+        return tls.credential
+    return f"pair-{sha256(f'{tls.client_certificate} {tls.private_key}'.encode()).hexdigest()[:12]}"
+
+
+def client_secret_files(policies: Iterable[ClientTls]) -> dict[str, Secret]:
+    """The files below ``sds/`` that the TLS of DestinationRules needs."""
+    found: dict[str, Secret] = {}
+    for tls in policies:
+        if tls.mode not in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL):
+            continue
+        if tls.credential:
+            found[f"{tls.credential}-cacert.yaml"] = _bundle(f"{tls.credential}-cacert", tls.credential)
+        if tls.mode is ClientTlsMode.MUTUAL:
+            name = client_pair_secret(tls)
+            found[f"{name}.yaml"] = _pair(name, tls.credential) if tls.credential else _pair_of_files(name, tls)
+    return found
+
+
+def _pair_of_files(secret: str, tls: ClientTls) -> Secret:
+    certificate = TlsCertificate(
+        certificate_chain=DataSource(filename=tls.client_certificate),
+        private_key=DataSource(filename=tls.private_key),
+        watched_directory=WatchedDirectory(path=str(PurePosixPath(tls.client_certificate).parent)),
+    )
+    return Secret(name=secret, tls_certificate=certificate)
+
+
+def _san_type(name: str) -> SubjectAltNameMatcherSanType:
+    """Istio does not say of which sort a name is; Envoy wants to know."""
+    if "://" in name:
+        return SubjectAltNameMatcherSanType.URI
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return SubjectAltNameMatcherSanType.DNS
+    return SubjectAltNameMatcherSanType.IP_ADDRESS
 
 
 def secret_files(workload: MeshWorkload, options: RenderOptions) -> dict[str, Secret]:
@@ -141,6 +195,7 @@ def secret_files(workload: MeshWorkload, options: RenderOptions) -> dict[str, Se
     return found
 
 
+_RAW_BUFFER = pack(RawBuffer())
 _TLS12 = TlsParametersTlsProtocol.TLSv1_2
 
 

@@ -7,10 +7,11 @@ A table of a loopback port is composed of ``service_virtual_host``, one for each
 from envoy_data_plane.envoy.config.route.v3 import Route, RouteMatch, VirtualHost
 
 from authz.envoy import naming
+from authz.envoy.hashing import hash_policies
 from authz.envoy.http_routes import DEFAULT_ROUTE, ClusterOfDestination, default_action, http_route
 from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, ServicePort, TlsMode
 from authz.mesh.routing import gateway_routes, port_of, sidecar_routes
-from authz.mesh.virtual_service import RouteDestination
+from authz.mesh.virtual_service import HttpRoute, RouteDestination
 
 
 def service_virtual_host(
@@ -27,11 +28,13 @@ def service_virtual_host(
     if chosen is None:
         cluster, outside = cluster_of(RouteDestination(service.host, port.number))
         action = default_action(cluster, outside or service.host)
+        action.hash_policy = hash_policies(mesh, workload, service.host, "", port.number)
         routes = [Route(name=DEFAULT_ROUTE, match=RouteMatch(prefix="/"), route=action)]
     else:
-        routes = [
-            http_route(route, match, cluster_of, port.number, host=service.host) for route, match in chosen.routes
-        ]
+        routes = []
+        for route, match in chosen.routes:
+            made = http_route(route, match, cluster_of, port.number, host=service.host)
+            routes.append(_with_hashes(made, route, mesh, workload, port.number))
     return VirtualHost(name=f"{service.host}:{port.number}", domains=domains, routes=routes)
 
 
@@ -54,9 +57,10 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, server: GatewayServ
         routes: list[tuple[bool, Route]] = []
         for name, one in zip(key, bound, strict=True):
             if name not in made:
-                made[name] = [
-                    http_route(route, match, cluster_of, server.port, is_tls=is_tls) for route, match in one.routes
-                ]
+                made[name] = []
+                for route, match in one.routes:
+                    plain = http_route(route, match, cluster_of, server.port, is_tls=is_tls)
+                    made[name].append(_with_hashes(plain, route, mesh, workload, server.port))
             routes += zip(one.catch_alls, made[name], strict=True)
         joined[key] = [route for is_last, route in sorted(routes, key=lambda pair: pair[0])]
     if not by_services:
@@ -65,6 +69,19 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, server: GatewayServ
         VirtualHost(name=f"{hosts[0]}:{server.port}", domains=hosts, routes=joined[key])
         for key, hosts in by_services.items()
     ]
+
+
+def _with_hashes(made: Route, route: HttpRoute, mesh: Mesh, workload: MeshWorkload, called: int) -> Route:
+    """The route with what DestinationRules make hashes from, of every destination, as Istio does."""
+    if made.route is None:
+        return made
+    for one in route.destinations:
+        destination = one.destination
+        service = mesh.find_service(destination.host)
+        port = port_of(service, destination, called) if service is not None else None
+        if service is not None and port is not None and not service.external:
+            made.route.hash_policy += hash_policies(mesh, workload, service.host, destination.subset, port.number)
+    return made
 
 
 def clusters_of(mesh: Mesh, called: int) -> ClusterOfDestination:

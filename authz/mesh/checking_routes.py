@@ -83,11 +83,10 @@ def _check_hosts_known(mesh: Mesh, virtual: WrittenVirtualService) -> None:
 
 
 def _subsets(mesh: Mesh) -> dict[str, set[str]]:
-    """Names of the subsets of each host; whoever reads DestinationRules puts them on the mesh."""
-    found: dict[str, set[str]] = {}
-    for rule in getattr(mesh, "destination_rules", ()):
-        found.setdefault(rule.host, set()).update(subset.name for subset in rule.subsets)
-    return found
+    """Names of the subsets of each host, whoever heeds the rule that has them."""
+    rules = mesh.destination_rules
+    hosts = [service.host for service in mesh.services]
+    return {host: {subset.name for rule in rules.for_service(host) for subset in rule.subsets} for host in hosts}
 
 
 def _check_delegate(

@@ -8,9 +8,11 @@ from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents.accessors import Part
 from authz.mesh.checking_routes import check_routes
 from authz.mesh.delegates import resolve
+from authz.mesh.destination_rules import DestinationRules
 from authz.mesh.kind_parts import compose_app
 from authz.mesh.link_extensions import linked_extensions
 from authz.mesh.link_rate_limits import check_limits, with_limits
+from authz.mesh.link_rules import check_rules
 from authz.mesh.login import Login
 from authz.mesh.mesh_documents import Written
 from authz.mesh.nouns import (
@@ -28,7 +30,7 @@ from authz.mesh.virtual_services import VirtualServices
 
 def link(written: Written) -> Mesh:
     """Tie the documents together: ports to workloads, routes to gateways, TLS to hosts; and note any clashes."""
-    services = tuple(sorted((_with_rules(s, written) for s, _ in written.services), key=lambda s: (s.host, s.name)))
+    services = tuple(sorted((service for service, _ in written.services), key=lambda s: (s.host, s.name)))
     _note_twice(((service.host, part) for service, part in written.services), "the host")
     _note_twice(((workload.name, part) for workload, part in written.workloads), "the workload name")
     parts = {id(workload): part for workload, part in written.workloads}
@@ -45,7 +47,8 @@ def link(written: Written) -> Mesh:
     filters, plugins = linked_extensions(written)
     ordered = tuple(sorted(workloads, key=lambda w: w.name))
     virtual_services = VirtualServices(_virtual_services(written))
-    mesh = Mesh(written.config, ordered, services, filters, plugins, virtual_services)
+    rules = DestinationRules(tuple(rule for rule, _ in written.destination_rules), written.config.root_namespace)
+    mesh = Mesh(written.config, ordered, services, filters, plugins, virtual_services, rules)
     _check_ports(mesh, parts)
     _check_logins(written)
     _check_targets(mesh, written)
@@ -75,11 +78,6 @@ def _trust_domain(written: Written) -> TrustDomain:
 
 
 _SPIFFE_HELP = "certificates carry it in a SPIFFE ID, which allows lower case only"
-
-
-def _with_rules(service: MeshService, written: Written) -> MeshService:
-    tls = next((tls for host, tls, _ in written.rules if host == service.host), None)
-    return replace(service, tls=tls)
 
 
 def _with_sidecar(
@@ -178,9 +176,7 @@ def _check_targets(mesh: Mesh, written: Written) -> None:
     for service, part in written.services:
         if not service.external and not mesh.workloads_of(service):
             part.note("ME-4", "no workload has the labels of `workloadSelector`", "spec")
-    for host, _, part in written.rules:
-        if host not in hosts or not hosts[host].external:
-            part.note("ME-4", f"`{host}` is not the host of a MESH_EXTERNAL ServiceEntry", "spec", _RULE_HELP)
+    check_rules(mesh, written)
     if mesh.egress_gateway is None:
         for sidecar in written.sidecars:
             for port, at in sidecar.outbound:
@@ -193,5 +189,4 @@ def _check_targets(mesh: Mesh, written: Written) -> None:
                     )
 
 
-_RULE_HELP = "inside the mesh TLS is not configured: it follows from PeerAuthentication"
 _EGRESS_HELP = "add a Gateway with `tls: {mode: ISTIO_MUTUAL}` and a WorkloadEntry with the labels of its selector"

@@ -12,10 +12,10 @@ from authz.mesh.nouns import (
     InboundPort,
     MeshService,
     MeshWorkload,
-    OriginatedTls,
     OutboundPort,
 )
 from authz.mesh.rate_limits import RateLimitPolicy
+from authz.mesh.traffic_policy import DestinationRule
 from authz.mesh.virtual_service import RouteDestination, VirtualService
 
 
@@ -64,7 +64,7 @@ class Written:
     sidecars: list[Sidecar] = field(default_factory=list)
     gateways: list[Gateway] = field(default_factory=list)
     virtual_services: list[WrittenVirtualService] = field(default_factory=list)
-    rules: list[tuple[str, OriginatedTls, Part]] = field(default_factory=list)
+    destination_rules: list[tuple[DestinationRule, Part]] = field(default_factory=list)
     envoy_filters: list[tuple[EnvoyFilter, Part]] = field(default_factory=list)
     wasm_plugins: list[tuple[WasmPlugin, Part]] = field(default_factory=list)
     rate_limits: list[tuple[RateLimitPolicy, Part]] = field(default_factory=list)

@@ -6,36 +6,21 @@ Built by ``description`` from Istio's kinds, read by ``render`` and the demo. No
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from authz.core.attributes import Workload
 from authz.core.errors import NOWHERE, Location
 from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
+from authz.mesh.destination_rules import DestinationRules
 from authz.mesh.extensions import EnvoyFilter, WasmPlugin
+from authz.mesh.locality_values import NOWHERE_KNOWN, WorkloadLocality
 from authz.mesh.login import Login
 from authz.mesh.rate_limits import AppliedLimit
+from authz.mesh.traffic_policy import DestinationRule
 from authz.mesh.virtual_services import VirtualServices
-
-
-class Protocol(StrEnum):
-    """The protocol on a port. ``GRPC`` and ``HTTP2`` differ from ``HTTP`` only on the way to the application."""
-
-    HTTP = "HTTP"
-    HTTP2 = "HTTP2"
-    GRPC = "GRPC"
-    TCP = "TCP"
-    TLS = "TLS"
-    """Bytes that begin with TLS of the application's own, whose server name can be looked at."""
-    HTTPS = "HTTPS"
-    """Used for external services only: plain HTTP inside the mesh, TLS from the egress gateway outwards."""
-    HTTP_PROXY = "HTTP_PROXY"
-    """Used for outbound ports only: a forward proxy to any external host through the egress gateway."""
-
-    @property
-    def is_http(self) -> bool:
-        """Whether Envoy reads requests, and not just bytes."""
-        return self not in (Protocol.TCP, Protocol.TLS)
+from authz.mesh.written_choices import Enforce as Enforce
+from authz.mesh.written_choices import Protocol as Protocol
+from authz.mesh.written_choices import TlsMode as TlsMode
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,35 +51,14 @@ class ServicePort:
     protocol: Protocol
 
 
-class Enforce(StrEnum):
-    """Who enforces the policies of a workload: the check, or its own Envoy by native filters."""
-
-    CHECK = "check"
-    NATIVE = "native"
-
-
-class TlsMode(StrEnum):
-    """Istio's ``tls.mode``: of a gateway's server or of the way out to an external host."""
-
-    DISABLE = "DISABLE"
-    SIMPLE = "SIMPLE"
-    MUTUAL = "MUTUAL"
-    ISTIO_MUTUAL = "ISTIO_MUTUAL"
-    PASSTHROUGH = "PASSTHROUGH"
-    """Used for a gateway's server only: the client's own TLS, unopened, goes to the host whose name it asks for."""
-
-
 @dataclass(frozen=True, slots=True)
-class OriginatedTls:
-    """How the egress gateway reaches an external host (``DestinationRule.trafficPolicy.tls``)."""
+class OutsideEndpoint:
+    """One of ``endpoints`` of an external service, at one of its ports; ``weight`` is as a workload's."""
 
-    mode: TlsMode = TlsMode.SIMPLE
-    ca_certificates: str = ""
-    """Path of a PEM bundle, relative to the state directory; empty: the system's roots."""
-    sni: str = ""
-    """Empty: the requested host."""
-    subject_alt_names: tuple[str, ...] = ()
-    """Empty: the requested host must be in the certificate."""
+    place: Place
+    labels: Mapping[str, str] = field(default_factory=dict)
+    locality: WorkloadLocality = NOWHERE_KNOWN
+    weight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +73,8 @@ class MeshService:
     selector: Mapping[str, str] = field(default_factory=dict)
     """Labels of the workloads behind it, same namespace; empty for external services."""
     external: bool = False
-    endpoints: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
+    endpoints: Mapping[str, tuple[OutsideEndpoint, ...]] = field(default_factory=dict)
     """Addresses of external services: port name to addresses; empty: the host itself, resolved by DNS."""
-    tls: OriginatedTls | None = None
     location: Location = NOWHERE
 
     def port(self, number: int) -> ServicePort | None:
@@ -201,6 +164,10 @@ class MeshWorkload:
     enforce: Enforce | None = None
     """The choice made by annotation; None leaves it to the rendering."""
     limits: tuple[AppliedLimit, ...] = ()  # of the requests that it receives, in the order of policies and rules
+    locality: WorkloadLocality = NOWHERE_KNOWN
+    weight: int = 0
+    """Its share beside others; 0: as much as every other."""
+    network: str = ""
     location: Location = NOWHERE
 
     @property
@@ -250,6 +217,7 @@ class Mesh:
     wasm_plugins: tuple[WasmPlugin, ...] = ()
     """By namespace and name."""
     virtual_services: VirtualServices = field(default_factory=VirtualServices)
+    destination_rules: DestinationRules = field(default_factory=DestinationRules)
     _index: "_Index" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -275,6 +243,10 @@ class Mesh:
         first = next(iter(wanted), None)
         return tuple(w for w in self._index.labelled(service.namespace, first) if wanted <= w.labels.items())
 
+    def rule_for(self, workload: MeshWorkload, service: MeshService) -> DestinationRule | None:
+        """The DestinationRule that a workload's proxy heeds when it calls a service; None when there is none."""
+        return self.destination_rules.in_force(workload.namespace, workload.labels, service.host, service.namespace)
+
     @property
     def sidecars(self) -> tuple[MeshWorkload, ...]:
         """Workloads with an application behind them."""
@@ -294,7 +266,7 @@ class Mesh:
     @property
     def egress_gateway(self) -> MeshWorkload | None:
         """The first egress gateway by name; external traffic leaves through it."""
-        return next((w for w in self.workloads if w.is_egress_gateway), None)
+        return self._index.egress_gateway
 
 
 class _Index:
@@ -303,6 +275,7 @@ class _Index:
     def __init__(self, workloads: tuple[MeshWorkload, ...], services: tuple[MeshService, ...]) -> None:
         self.by_name = {workload.name: workload for workload in reversed(workloads)}
         self.by_host = {service.host: service for service in reversed(services)}
+        self.egress_gateway = next((workload for workload in workloads if workload.is_egress_gateway), None)
         self._by_label: dict[tuple[str, tuple[str, str] | None], list[MeshWorkload]] = {}
         for workload in workloads:
             for label in (None, *workload.labels.items()):

@@ -2,8 +2,9 @@
 
 from authz.documents.accessors import Part
 from authz.mesh.kind_parts import COMPOSE_ADDRESS, read_ip, read_metadata, read_protocol, read_spec
+from authz.mesh.locality_values import WorkloadLocality
 from authz.mesh.mesh_documents import Written
-from authz.mesh.nouns import Address, MeshService, Place, ServicePort
+from authz.mesh.nouns import Address, MeshService, OutsideEndpoint, Place, ServicePort
 
 
 def read_service_entry(part: Part, written: Written) -> None:
@@ -36,13 +37,15 @@ def read_service_entry(part: Part, written: Written) -> None:
         written.services.append((service, part))
 
 
-def _endpoints(spec: Part, compose: str) -> dict[str, tuple[Place, ...]]:
-    found: dict[str, tuple[Place, ...]] = {}
+def _endpoints(spec: Part, compose: str) -> dict[str, tuple[OutsideEndpoint, ...]]:
+    found: dict[str, tuple[OutsideEndpoint, ...]] = {}
     for endpoint in spec.parts("endpoints"):
         endpoint.only("address", "ports", "labels", "weight", "locality", "network", "serviceAccount")
+        labels, locality = endpoint.strings("labels"), WorkloadLocality.from_text(endpoint.text("locality"))
+        weight = endpoint.number("weight", 0)
         host, ports = read_ip(endpoint, "address"), endpoint.part("ports", required=True)
         for name in ports.node.entries if ports else ():
             number = ports.port(name) if ports else 0
             place = Place(Address(host, number), Address(compose or host, number))
-            found[name] = (*found.get(name, ()), place)
+            found[name] = (*found.get(name, ()), OutsideEndpoint(place, labels, locality, weight))
     return found

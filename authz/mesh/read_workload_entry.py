@@ -12,6 +12,7 @@ from authz.mesh.kind_parts import (
     read_metadata,
     read_spec,
 )
+from authz.mesh.locality_values import WorkloadLocality
 from authz.mesh.mesh_documents import Written
 from authz.mesh.nouns import MeshWorkload
 
@@ -35,6 +36,9 @@ def read_workload_entry(part: Part, written: Written) -> None:
         compose_address=read_compose_address(annotations, address),
         ports={key: ports.port(key) for key in ports.node.entries} if ports else {},
         enforce=read_enforce(annotations),
+        locality=WorkloadLocality.from_text(spec.text("locality")),
+        weight=spec.number("weight", 0),
+        network=spec.text("network"),
         location=part.location,
     )
     written.workloads.append((workload, part))

@@ -222,11 +222,10 @@ def reached_by(mesh: Mesh, destination: RouteDestination, called: int) -> tuple[
 
 
 def _subset_labels(mesh: Mesh, destination: RouteDestination) -> Mapping[str, str]:
-    for rule in getattr(mesh, "destination_rules", ()):
-        for subset in rule.subsets if rule.host == destination.host else ():
-            if subset.name == destination.subset:
-                labels: Mapping[str, str] = subset.labels
-                return labels
+    for rule in mesh.destination_rules.for_service(destination.host) if destination.subset else ():
+        subset = rule.subset(destination.subset)
+        if subset is not None:
+            return subset.labels
     return {}
 
 

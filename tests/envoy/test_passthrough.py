@@ -50,7 +50,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     assert problems == ()
     files = render_all(mesh)
     if request.param != "as rendered":
-        for name in ("envoy/egress.yaml", "lds/egress.yaml"):
+        for name in ("envoy/egress.yaml", "cds/egress.yaml", "lds/egress.yaml"):
             files[name] = yaml.safe_dump(everywhere(yaml.safe_load(files[name]), ports.outside)).encode()
     write_files(state, files)
     authority, outside = Authority.new(), Authority.new()

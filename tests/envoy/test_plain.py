@@ -37,6 +37,7 @@ def test_a_message_is_written_as_its_library_writes_it(message: Message) -> None
     assert plain(message) == message.to_dict(casing=str)  # type: ignore[arg-type]  # any callable serves
 
 
+@pytest.mark.filterwarnings("ignore:RouteAction.max_grpc_timeout is deprecated")  # Envoy has nothing in its place
 @pytest.mark.parametrize(
     "options",
     [

@@ -101,10 +101,10 @@ MISTAKES = [
     ("mode: PASSTHROUGH", "mode: PASSTHROUGH, credentialName: x", "credentialName", "ME-2", "expected one of mode"),
     ("name: tls, protocol: TLS", "name: tls, protocol: HTTP", "HTTP", "ME-6", "what passes through unopened is TLS"),
     ('TLS}, hosts: ["*"]', "TLS}, hosts: [x.example]", "[x.example]", "ME-6", "the policies decide which names"),
-    ("{mode: SIMPLE, caC", "{mode: PASSTHROUGH, caC", "PASSTHROUGH", "ME-6", "write SIMPLE or DISABLE"),
+    ("{mode: SIMPLE, caC", "{mode: PASSTHROUGH, caC", "PASSTHROUGH", "ME-1", "is not one of DISABLE"),
     ("location: MESH_INTERNAL", "location: MESH_EXTERNAL", "{number: 15002", "ME-6", "bytes do not leave the mesh"),
     ("kind: DestinationRule", "kind: ProxyConfig", "ProxyConfig", "ME-6", "does not describe a mesh here"),
-    ("  host: known.", "  host: other.", "host: other", "ME-4", "is not the host of a MESH_EXTERNAL ServiceEntry"),
+    ("  host: known.", "  host: other.", "other.example", "ME-4", "no ServiceEntry has the host"),
     (
         "{name: server-v1,",
         "{name: client-v1,",

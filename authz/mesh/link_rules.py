@@ -1,0 +1,70 @@
+"""DestinationRules held against the services that they name: what leads nowhere, and what is not done for a service."""
+
+from collections.abc import Iterator
+
+from authz.documents.accessors import Part
+from authz.mesh.mesh_documents import Written
+from authz.mesh.nouns import Mesh, MeshService
+from authz.mesh.secure_naming import identities
+from authz.mesh.traffic_policy import ClientTlsMode, DestinationRule, TrafficPolicy
+
+
+def check_rules(mesh: Mesh, written: Written) -> None:
+    """Note the rules that nothing would follow from, and those that would mean what is not done here."""
+    services = {service.host: service for service in mesh.services}
+    first: dict[tuple[str, str], DestinationRule] = {}
+    for rule, part in written.destination_rules:
+        other = first.setdefault((rule.namespace, rule.name), rule)
+        if other is not rule:
+            name = f"{rule.namespace}/{rule.name}"
+            part.note("ME-5", f"the DestinationRule `{name}` is given twice, first at {other.location}")
+    by_rule: dict[int, list[MeshService]] = {}
+    for service in mesh.services:
+        for rule in mesh.destination_rules.for_service(service.host):
+            by_rule.setdefault(id(rule), []).append(service)
+    for rule, part in written.destination_rules:
+        spec = part.part("spec") or part
+        if not rule.is_wildcard and rule.host and rule.host not in services:
+            spec.note("ME-4", f"no ServiceEntry has the host `{rule.host}`", "host", _HOST_HELP)
+        for service in by_rule.get(id(rule), ()):
+            _check(mesh, rule, service, spec)
+
+
+_HOST_HELP = "write the whole name of a service, as its ServiceEntry does"
+
+
+def _check(mesh: Mesh, rule: DestinationRule, service: MeshService, spec: Part) -> None:
+    for policy in _policies(rule):
+        if policy.proxy_protocol and not service.external:
+            help_text = "proxies of the mesh do not read that header; it is for hosts outside"
+            spec.note("ME-6", f"`proxyProtocol` is not done for `{service.host}`", "trafficPolicy", help_text)
+        if policy.tls is None:
+            continue
+        if service.external and policy.tls.mode is ClientTlsMode.ISTIO_MUTUAL:
+            help_text = "a host outside has no identity of the mesh: write SIMPLE, MUTUAL or DISABLE"
+            spec.note("ME-6", f"`ISTIO_MUTUAL` is not done for `{service.host}`", "trafficPolicy", help_text)
+        if not service.external and policy.tls.mode is ClientTlsMode.ISTIO_MUTUAL:
+            known = {spiffe for workload in mesh.workloads_of(service) for spiffe in identities(mesh, workload)}
+            for name in policy.tls.subject_alt_names:
+                if name not in known:
+                    help_text = "secure naming may be narrowed to some of its workloads, not widened"
+                    message = f"`{name}` is not the identity of a workload behind `{service.host}`"
+                    spec.note("ME-4", message, "trafficPolicy", help_text)
+    if rule.is_wildcard:
+        return
+    numbers = {port.number for port in service.ports}
+    for policy in _policies(rule):
+        for number in policy.ports:
+            if number and number not in numbers:
+                spec.note("ME-4", f"`{service.host}` has no port {number}", "trafficPolicy")
+    gateway = mesh.egress_gateway
+    if service.external and gateway is not None and mesh.rule_for(gateway, service) is None:
+        message = f"the proxy that calls `{service.host}`, the egress gateway, does not heed this rule"
+        spec.note("ME-4", message, "host", f"put it into the namespace of the ServiceEntry, {service.namespace}")
+
+
+def _policies(rule: DestinationRule) -> Iterator[TrafficPolicy]:
+    for policy in (rule.policy, *(subset.policy for subset in rule.subsets)):
+        if policy is not None:
+            yield policy
+            yield from policy.ports.values()
