@@ -7,6 +7,7 @@ chains in place when a policy changes.
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from envoy_data_plane.envoy.config.core.v3 import TrafficDirection
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, FilterChainMatch, Listener
@@ -53,6 +54,7 @@ def listeners(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: 
 def _inbound(mesh: Mesh, workload: MeshWorkload, port: InboundPort, mode: MtlsMode, options: RenderOptions) -> Listener:
     name = f"inbound_{port.number}"
 
+    @cache
     def filters() -> list[Filter]:
         cluster = naming.app_cluster(port)
         if not port.protocol.is_http:

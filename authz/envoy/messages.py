@@ -1,6 +1,7 @@
 """Small builders for Envoy's typed messages that every other file of the rendering uses."""
 
 import datetime
+from functools import lru_cache
 
 import betterproto2
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
@@ -77,10 +78,12 @@ def assignment(cluster: str, endpoints: list[LbEndpoint]) -> ClusterLoadAssignme
     return ClusterLoadAssignment(cluster_name=cluster, endpoints=localities)
 
 
+@lru_cache(maxsize=64)
 def followed_file(directory: str, name: str, *, wait_for_ever: bool = False) -> ConfigSource:
     """
     A file of resources that Envoy follows when another is renamed into its place (XA-150, XA-191).
 
+    The message is shared by whoever asks for the same.
     ``wait_for_ever``: a proxy without it stays closed instead of opening half-configured (XA-155).
     """
     return ConfigSource(

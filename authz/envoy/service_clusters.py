@@ -32,6 +32,21 @@ from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.mesh.traffic_policy import ClientTlsMode, ConnectionPool
 
 _NO_POOL = ConnectionPool()
+_PLAINTEXT = ClusterTransportSocketMatch(
+    name="plaintext", match=Struct.from_dict(dict(PLAINTEXT_MARK)), transport_socket=plaintext()
+)
+_BOUNDS = CircuitBreakers(thresholds=[CircuitBreakersThresholds(max_retries=1_000)])
+_UNREACHABLE = OutlierDetection(
+    split_external_local_origin_errors=True,
+    consecutive_local_origin_failure=3,
+    enforcing_consecutive_5xx=0,
+    enforcing_consecutive_gateway_failure=0,
+    enforcing_success_rate=0,
+    interval=seconds(1),
+    base_ejection_time=seconds(5),
+    max_ejection_percent=50,
+)
+"""Only failures to reach the peer count: a 503 from the other side's authorization is no reason to avoid it."""
 
 
 def mesh_clusters(
@@ -78,23 +93,8 @@ def between_proxies(
     """What every cluster of another proxy has until a policy says something else."""
     cluster.transport_socket = tls  # what no mark exempts gets mTLS
     if heed_marks:
-        cluster.transport_socket_matches = [
-            ClusterTransportSocketMatch(
-                name="plaintext", match=Struct.from_dict(dict(PLAINTEXT_MARK)), transport_socket=plaintext()
-            )
-        ]
-    cluster.circuit_breakers = CircuitBreakers(thresholds=[CircuitBreakersThresholds(max_retries=1_000)])
-    # Only failures to reach the peer count: a 503 from the other side's authorization is no reason to avoid it.
-    cluster.outlier_detection = OutlierDetection(
-        split_external_local_origin_errors=True,
-        consecutive_local_origin_failure=3,
-        enforcing_consecutive_5xx=0,
-        enforcing_consecutive_gateway_failure=0,
-        enforcing_success_rate=0,
-        interval=seconds(1),
-        base_ejection_time=seconds(5),
-        max_ejection_percent=50,
-    )
+        cluster.transport_socket_matches = [_PLAINTEXT]
+    cluster.circuit_breakers, cluster.outlier_detection = _BOUNDS, _UNREACHABLE
     if options.source_addresses:
         cluster.upstream_bind_config = BindConfig(source_address=_source_address(mesh, workload))
     return cluster

@@ -7,6 +7,7 @@ server by the exact identity of the workloads behind the service (secure naming,
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import PurePosixPath
 
@@ -202,35 +203,50 @@ _TLS12 = TlsParametersTlsProtocol.TLSv1_2
 def _mesh_context(
     workload: MeshWorkload, peers: list[StringMatcher], options: RenderOptions, alpn: list[str]
 ) -> CommonTlsContext:
-    identity = str(workload.spiffe_id)
     return CommonTlsContext(
-        tls_params=TlsParameters(
-            tls_minimum_protocol_version=TlsParametersTlsProtocol.from_string(options.tls_minimum),
-            # Upstream TLS ends at 1.2 unless told otherwise (XA-118).
-            tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
-            cipher_suites=list(options.tls_ciphers),
-        ),
-        tls_certificate_sds_secret_configs=[
-            SdsSecretConfig(name=identity, sds_config=_mesh_secret(workload.name, options))
-        ],
+        tls_params=_mesh_parameters(options.tls_minimum, options.tls_ciphers),
+        tls_certificate_sds_secret_configs=[_mesh_certificate(workload, options.secrets)],
         combined_validation_context=CommonTlsContextCombinedCertificateValidationContext(
             default_validation_context=CertificateValidationContext(
                 match_typed_subject_alt_names=[_san(peer, SubjectAltNameMatcherSanType.URI) for peer in peers]
             ),
-            validation_context_sds_secret_config=SdsSecretConfig(
-                name=ROOTS_SECRET, sds_config=_mesh_secret("roots", options)
-            ),
+            validation_context_sds_secret_config=_mesh_roots(options.secrets),
         ),
         alpn_protocols=alpn,
     )
+
+
+@cache
+def _mesh_parameters(minimum: str, ciphers: tuple[str, ...]) -> TlsParameters:
+    return TlsParameters(
+        tls_minimum_protocol_version=TlsParametersTlsProtocol.from_string(minimum),
+        # Upstream TLS ends at 1.2 unless told otherwise (XA-118).
+        tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
+        cipher_suites=list(ciphers),
+    )
+
+
+def _mesh_certificate(workload: MeshWorkload, secrets: Secrets) -> SdsSecretConfig:
+    return _certificate(str(workload.spiffe_id), workload.name, secrets)
+
+
+@lru_cache(maxsize=64)
+def _certificate(identity: str, name: str, secrets: Secrets) -> SdsSecretConfig:
+    """All clusters and listeners of a proxy share it."""
+    return SdsSecretConfig(name=identity, sds_config=_mesh_secret(name, secrets))
+
+
+@cache
+def _mesh_roots(secrets: Secrets) -> SdsSecretConfig:
+    return SdsSecretConfig(name=ROOTS_SECRET, sds_config=_mesh_secret("roots", secrets))
 
 
 def _san(matcher: StringMatcher, san_type: SubjectAltNameMatcherSanType) -> SubjectAltNameMatcher:
     return SubjectAltNameMatcher(san_type=san_type, matcher=matcher)
 
 
-def _mesh_secret(name: str, options: RenderOptions) -> ConfigSource:
-    if options.secrets is Secrets.FILES:
+def _mesh_secret(name: str, secrets: Secrets) -> ConfigSource:
+    if secrets is Secrets.FILES:
         return _sds_file(name)
     return ConfigSource(
         resource_api_version=ApiVersion.V3,
