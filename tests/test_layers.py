@@ -72,7 +72,7 @@ ALLOWED: dict[str, str] = {
     "control.discovery": "_proto",
     "control.federation": "core identity sources.keys",
     "control.authority": "_proto admin control.discovery control.federation core identity service.ports telemetry",
-    "control": "core envoy envoy.native envoy.patches mesh service.loading sources.keys tokens",
+    "control": "core envoy envoy.native envoy.patches mesh service.loading sources.keys sources.policies tokens",
     "local": "audit core mesh",
     "demo": "control core demo.apps envoy envoy.native identity local mesh policy settings tokens",
     "demo.apps": "",

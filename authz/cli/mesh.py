@@ -41,6 +41,11 @@ def command() -> None:
     help="The description: a YAML file, or a directory of them.",
 )
 @click.option(
+    "--traffic",
+    type=click.Path(exists=True, path_type=Path),
+    help="More of the description, for people who keep routes apart: a YAML file, or a directory of them.",
+)
+@click.option(
     "--policies",
     type=click.Path(exists=True, path_type=Path),
     help="Policies: their PeerAuthentication decides who must speak mTLS. Without them, PERMISSIVE.",
@@ -127,6 +132,7 @@ def command() -> None:
 )
 def render(
     mesh_path: Path,
+    traffic: Path | None,
     policies: Path | None,
     out: Path,
     check: bool,
@@ -180,9 +186,9 @@ def render(
     if watch:
         if check or policies is None or mesh_path.is_dir():
             raise click.UsageError("--watch needs --policies and a --mesh FILE, and cannot be combined with --check")
-        asyncio.run(mesh_native.follow(policies, mesh_path, out, options, bundles, validate))
+        asyncio.run(mesh_native.follow(policies, mesh_path, out, options, bundles, validate, traffic))
         return
-    mesh = _read(mesh_path)
+    mesh = _read(mesh_path, traffic)
     options = replace(
         options, logins=mesh_native.discovered_logins(mesh, mesh_path if mesh_path.is_dir() else mesh_path.parent, out)
     )
@@ -267,8 +273,9 @@ def _bundles(written: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _read(path: Path) -> Mesh:
-    mesh, problems = read_mesh_description(read_directory(path))
+def _read(path: Path, traffic: Path | None) -> Mesh:
+    more = read_directory(traffic) if traffic is not None else []
+    mesh, problems = read_mesh_description([*read_directory(path), *more])
     if any(problem.is_error for problem in problems):
         raise LoadError(problems)
     return mesh

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def fetched_keys(engine: Engine, bundles: dict[str, str]) -> Mapping[str, str]:
     """Fetch the key sets that policies need, once, and say which ones did not come."""
-    from authz.control.mesh_follower import fetch_key_texts
+    from authz.control.key_texts import fetch_key_texts
 
     rules = [rule for item in engine.resources.request_authentications for rule in item.jwt_rules]
     keys, missing = asyncio.run(fetch_key_texts(rules, clock=time, ca_bundles=bundles))
@@ -68,7 +68,13 @@ def judge_extensions(
 
 
 async def follow(
-    policies: Path, mesh: Path, out: Path, options: RenderOptions, bundles: dict[str, str], how: str
+    policies: Path,
+    mesh: Path,
+    out: Path,
+    options: RenderOptions,
+    bundles: dict[str, str],
+    how: str,
+    traffic: Path | None = None,
 ) -> None:
     """Render what changes, until SIGINT or SIGTERM. Raises LoadError, EnvoyError, OSError at the first rendering."""
     from authz.control.envoy_validation import Validator
@@ -83,6 +89,7 @@ async def follow(
         say=terminal.remark,
         ca_bundles=bundles,
         validator=Validator.of(how),
+        traffic=traffic,
     )
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,20 +7,22 @@ and what enforces goes before what leads to it. A change that cannot be used kee
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from authz.control.envoy_validation import Validator
 from authz.control.extension_validation import judge_extensions
+from authz.control.key_texts import KeyText, read_key_text, text_of
 from authz.control.login_discovery import discover_logins
+from authz.control.state_directory import Put, StateDirectory
 from authz.core.errors import LoadError
-from authz.core.resources import JwtRule, MtlsMode
+from authz.core.resources import MtlsMode
 from authz.envoy.browser_login import kept_file
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
-from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.options import RenderOptions
 from authz.envoy.render import (
     KeyTexts,
     Native,
@@ -28,75 +30,24 @@ from authz.envoy.render import (
     listener_rules,
     modes_of,
     network_filters,
-    render_all,
-    render_endpoints,
     render_filters,
-    render_listeners,
 )
-from authz.envoy.rendered_files import left_over, make_login_keys, write_files
-from authz.mesh.description import read_mesh_description
+from authz.envoy.rendered_files import make_login_keys, write_files
+from authz.envoy.rendering import Rendering
+from authz.mesh.description import DescriptionReader
 from authz.mesh.login import NO_ISSUER, Login
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from authz.sources.keys.source import KeySource
-from authz.tokens.jwks import read_key_set
+from authz.sources.policies.directory import read_directory
+from authz.sources.policies.watching import watch
 
 _log = logging.getLogger("authz.render")
 ISSUER_PATIENCE_SECONDS = 5.0
 """For the issuer of a login, which may be starting at the same time; none where what it said is kept."""
 AGAIN_SECONDS = 1.0
 """The pause after files could not be written, for instance on a full disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyText:
-    """A key set as it was published, and how many usable keys are in it."""
-
-    text: str
-    usable: int
-    skipped: tuple[str, ...] = ()
-    """Which keys of the set are not used and why, one line each."""
-
-    def __len__(self) -> int:
-        return self.usable
-
-
-async def fetch_key_texts(
-    rules: Iterable[JwtRule],
-    *,
-    clock: Callable[[], float],
-    ca_bundles: Mapping[str, str] | None = None,
-    timeout_seconds: float = 5.0,
-) -> tuple[KeyTexts, tuple[str, ...]]:
-    """
-    Fetch the key sets that rules need, once.
-
-    Returns:
-        Texts by ``JwtRule.keys_from``, and one line for each source that did not answer in time or in due form.
-    """
-    source = KeySource[KeyText, str](read_key_text, _text_of, clock=clock, ca_bundles=ca_bundles)
-    source.update(rules)
-    try:
-        await source.wait_ready(timeout_seconds)
-        missing = tuple(
-            f"{key.source}: {key.last_error or f'no answer within {timeout_seconds:g} s'}"
-            for key in source.status()
-            if key.fetched_at is None
-        )
-        return {name: text for name, text in source.key_sets.items() if text}, missing
-    finally:
-        await source.close()
-
-
-def read_key_text(text: str) -> KeyText:
-    """Read a key set and count its usable keys. Raises ValueError for what is not a key set."""
-    keys = read_key_set(text)
-    return KeyText(text, len(keys), keys.skipped)
-
-
-def _text_of(keys: KeyText | None, _fetched_at: float | None, _error: str) -> str:
-    return keys.text if keys is not None else ""
 
 
 class MeshFollower:
@@ -114,6 +65,7 @@ class MeshFollower:
         ca_bundles: Mapping[str, str] | None = None,
         refresh_seconds: float = 1200.0,
         validator: Validator | None = None,
+        traffic: Path | None = None,
     ) -> None:
         """
         Args:
@@ -126,6 +78,7 @@ class MeshFollower:
             ca_bundles: PEM file by issuer or key URI, as the setting ``jwks_ca_bundles``.
             refresh_seconds: how often key sets without Cache-Control are fetched.
             validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
+            traffic: more of the description: a directory, read with its subfolders, or a file.
         """
         self._mesh_file = mesh_file
         self._out = out
@@ -134,12 +87,16 @@ class MeshFollower:
         self._validator = validator
         self._changed = asyncio.Event()
         self._snapshot: Snapshot | None = None
+        self._traffic = traffic
+        self._reader = DescriptionReader()
+        self._rendering = Rendering()
+        self._state = StateDirectory(out, clock)
         self._rendered: _Rendered | None = None
         self._logins: tuple[Login, ...] = ()
         self._reloader = Reloader(policies, mesh_file, self._take, clock)
         self._keys = KeySource[KeyText, str](
             read_key_text,
-            _text_of,
+            text_of,
             clock=clock,
             refresh_seconds=refresh_seconds,
             ca_bundles=ca_bundles,
@@ -172,11 +129,18 @@ class MeshFollower:
 
     async def run(self) -> None:
         """Render what changes, until cancelled. What cannot be written is reported and tried again."""
-        hinting = asyncio.create_task(self._follow_hints(), name="key hints")
+        beside = [asyncio.create_task(self._follow_hints(), name="key hints")]
+        if self._traffic is not None:
+            beside.append(asyncio.create_task(self._follow_traffic(self._traffic), name="traffic"))
         try:
             await self._render_changes()
         finally:
-            hinting.cancel()
+            for task in beside:
+                task.cancel()
+
+    async def _follow_traffic(self, traffic: Path) -> None:
+        async for _ in watch([traffic]):
+            self._changed.set()
 
     async def _follow_hints(self) -> None:
         """A refused token may be signed by a key published since: whoever reads the access logs says so."""
@@ -221,11 +185,24 @@ class MeshFollower:
         self._changed.clear()
         snapshot, keys = self._snapshot, dict(self._keys.key_sets)
         assert snapshot is not None, "rendered only after a load"
-        mesh = await asyncio.to_thread(_read, self._mesh_file)
+        mesh = await asyncio.to_thread(self._read)
         await self._discover(mesh)
-        written, removed = await asyncio.to_thread(self._write, mesh, snapshot, keys)
-        if written or removed:
-            self._say(f"rendered  version {snapshot.version}: {len(written)} files written, {len(removed)} removed")
+        put = await asyncio.to_thread(self._write, mesh, snapshot, keys)
+        if put.written or put.removed:
+            counted = f"{len(put.written)} files written, {len(put.removed)} removed"
+            self._say(f"rendered  version {snapshot.version}: {counted}")
+        if put.again_seconds is not None:
+            asyncio.get_running_loop().call_later(put.again_seconds, self._changed.set)
+
+    def _read(self) -> Mesh:
+        """The description and what is beside it. Raises LoadError, OSError."""
+        files = [(str(self._mesh_file), self._mesh_file.read_bytes())]
+        if self._traffic is not None:
+            files += read_directory(self._traffic)
+        mesh, problems = self._reader.read(files)
+        if any(problem.is_error for problem in problems):
+            raise LoadError(problems)
+        return mesh
 
     async def _discover(self, mesh: Mesh) -> None:
         """Ask the issuers of browser logins when these change. Raises LoadError."""
@@ -240,8 +217,8 @@ class MeshFollower:
             self._say(f"kept      {line}")
         self._options, self._logins = replace(self._options, logins=found), mesh.logins
 
-    def _write(self, mesh: Mesh, snapshot: Snapshot, keys: KeyTexts) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Filters first: they take milliseconds, and what follows seconds, so it is rendered only where it differs."""
+    def _write(self, mesh: Mesh, snapshot: Snapshot, keys: KeyTexts) -> Put:
+        """Render what differs, and put it in place. Raises LoadError, EnvoyError, OSError."""
         native = Native(snapshot.engine, keys)
         options, kept = keep_check(mesh, snapshot.engine, self._options)
         for name, reasons in kept.items():
@@ -264,27 +241,14 @@ class MeshFollower:
             }
             if why := self._validator.validate(self._out, filters, network):
                 self._say(f"unchecked {why}")
-        self._rendered = None  # what is written in part is written again whole
-        written = write_files(self._out, filters)
-        is_dynamic = options.listeners is Listeners.DYNAMIC
-        if before is None or before.mesh != mesh or (before.shapes != shapes and not is_dynamic):
-            files = render_all(mesh, mode_of, options, native)
+        first = write_files(self._out, filters)  # they take milliseconds, and what follows may take seconds
+        files = filters | self._rendering.render(mesh, mode_of, options, native)
+        if before is None or before.mesh.logins != mesh.logins:
             for line in make_login_keys(self._out, mesh.logins):
                 self._say(f"login     {line}")
-            stale = left_over(self._out, files)
-            written += write_files(self._out, files)
-            for name in stale:
-                (self._out / name).unlink(missing_ok=True)
-            self._rendered = _Rendered(mesh, shapes)
-            return written, stale
-        for workload in mesh.workloads:
-            if shapes[workload.name] != before.shapes.get(workload.name):
-                written += write_files(self._out, render_listeners(mesh, workload, mode_of, options, native))
-        if any(shape.plaintext != before.shapes[name].plaintext for name, shape in shapes.items()):
-            for compose in (False, True):  # callers then speak plaintext, or no longer
-                written += write_files(self._out, render_endpoints(mesh, mode_of, options, compose=compose))
         self._rendered = _Rendered(mesh, shapes)
-        return written, ()
+        put = self._state.put(files)
+        return put._replace(written=first + put.written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,10 +258,6 @@ class _Shape:
     modes: tuple[tuple[int, MtlsMode], ...]
     rest: str
     """Network filters and what the access log must show, as text."""
-
-    @property
-    def plaintext(self) -> tuple[int, ...]:
-        return tuple(port for port, mode in self.modes if mode is MtlsMode.DISABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,10 +269,3 @@ class _Rendered:
 def _shape(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, native: Native, options: RenderOptions) -> _Shape:
     modes = tuple((port.number, mode_of(workload, port.number)) for port in workload.inbound)
     return _Shape(modes, listener_rules(workload, native) if options.is_native(workload) else "check")
-
-
-def _read(mesh_file: Path) -> Mesh:
-    mesh, problems = read_mesh_description([(str(mesh_file), mesh_file.read_bytes())])
-    if any(problem.is_error for problem in problems):
-        raise LoadError(problems)
-    return mesh

@@ -9,7 +9,8 @@ once. That both agree on everything that is rendered is a test.
 import math
 from base64 import b64encode
 from collections.abc import Callable
-from functools import cache
+from datetime import timedelta
+from functools import cache, lru_cache
 from typing import Any, get_type_hints
 
 import betterproto2
@@ -108,7 +109,12 @@ def _unwrapped(wrapper: type[Any]) -> Encode:
     """Of a number or text with presence the library shows the value alone, of others their own form."""
     if wrapper in (protobuf.BoolValue, protobuf.StringValue, protobuf.UInt32Value, protobuf.Int32Value):
         return _same
-    return lambda value: wrapper.from_wrapped(value).to_dict(casing=str)
+    return _duration if wrapper is protobuf.Duration else lambda value: wrapper.from_wrapped(value).to_dict(casing=str)
+
+
+@lru_cache(maxsize=1024)
+def _duration(value: timedelta) -> str:
+    return str(protobuf.Duration.from_wrapped(value).to_dict())
 
 
 def _same(value: Any) -> Any:

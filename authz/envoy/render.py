@@ -93,17 +93,58 @@ def render_all(
     files: dict[str, bytes] = {}
     extended = extended_resources(mesh, mode_of, options, native)
     for workload in mesh.workloads:
-        if options.listeners is Listeners.STATIC:
-            made = static_bootstrap(mesh, workload, mode_of, options, native, extended)
-        else:
-            made = as_json(bootstrap(mesh, workload, [], options))
-        files[f"envoy/{workload.name}.yaml"] = file_text(made, mesh, options)
-        for name, secret in (secret_files(workload, options) | login_secret_files(workload)).items():
-            files[f"sds/{name}"] = resources_text([as_resource(secret)], mesh, options)
+        files |= _render_own(mesh, workload, mode_of, options, native, extended)
     for login in mesh.logins:
         files[kept_file(login)] = kept_document(login, options.logins[login.issuer])
     files |= render_changing(mesh, mode_of, options, native, extended)
     return dict(sorted(files.items()))
+
+
+def render_proxy(
+    mesh: Mesh,
+    workload: MeshWorkload,
+    mode_of: MtlsModeOf,
+    options: RenderOptions,
+    native: Native | None,
+    extended: Mapping[str, ProxyResources],
+    *,
+    has_clusters: bool = False,
+) -> dict[str, bytes]:
+    """Render everything that is one proxy's alone, its filters excepted, and its clusters if it ``has`` them."""
+    files = _render_own(mesh, workload, mode_of, options, native, extended)
+    if options.listeners is Listeners.DYNAMIC:
+        if not has_clusters:
+            files |= render_clusters(mesh, workload, options, extended)
+        files |= render_listeners(mesh, workload, mode_of, options, native, extended)
+        files |= render_routes(mesh, workload, options, extended)
+    return files
+
+
+def _render_own(
+    mesh: Mesh,
+    workload: MeshWorkload,
+    mode_of: MtlsModeOf,
+    options: RenderOptions,
+    native: Native | None,
+    extended: Mapping[str, ProxyResources],
+) -> dict[str, bytes]:
+    """The bootstrap and where secrets are."""
+    if options.listeners is Listeners.STATIC:
+        made = static_bootstrap(mesh, workload, mode_of, options, native, extended)
+    else:
+        made = as_json(bootstrap(mesh, workload, [], options))
+    files = {f"envoy/{workload.name}.yaml": file_text(made, mesh, options)}
+    for name, secret in (secret_files(workload, options) | login_secret_files(workload)).items():
+        files[f"sds/{name}"] = resources_text([as_resource(secret)], mesh, options)
+    return files
+
+
+def render_client_secrets(mesh: Mesh, options: RenderOptions) -> dict[str, bytes]:
+    """Render where the certificates are that DestinationRules name."""
+    return {
+        f"sds/{name}": resources_text([as_resource(secret)], mesh, options)
+        for name, secret in client_secret_files(mesh.destination_rules.client_tls).items()
+    }
 
 
 def render_changing(
@@ -130,10 +171,7 @@ def render_changing(
     if is_dynamic:
         for workload in mesh.workloads:
             files |= render_clusters(mesh, workload, options, extended)
-    files |= {
-        f"sds/{name}": resources_text([as_resource(secret)], mesh, options)
-        for name, secret in client_secret_files(mesh.destination_rules.client_tls).items()
-    }
+    files |= render_client_secrets(mesh, options)
     for compose in (False, True):
         files |= render_endpoints(mesh, mode_of, options, compose=compose)
     if is_dynamic:

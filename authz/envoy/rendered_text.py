@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import yaml
 
@@ -24,6 +25,19 @@ def file_text(content: dict[str, object], mesh: Mesh, options: RenderOptions) ->
     if len(mesh.workloads) > READABLE_WORKLOADS:
         return HEADER + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
     return HEADER + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True).encode()
+
+
+def named_resources(content: bytes) -> list[dict[str, Any]]:
+    """The resources of a file that was rendered; none where somebody has put something else there."""
+    try:
+        found = yaml.load(content, Loader=_Loader)  # noqa: S506  # it is a safe loader
+    except yaml.YAMLError:
+        return []
+    resources = found.get("resources") if isinstance(found, dict) else None
+    return [one for one in resources or () if isinstance(one, dict) and "name" in one]
+
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the fast one is not always built

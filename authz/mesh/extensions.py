@@ -23,7 +23,7 @@ VIRTUAL_INBOUND = "virtualInbound"
 class WrittenAt:
     """Where something was written, for problems that are found long after reading."""
 
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
     document: int = 0
     resource: str = ""
     path: str = ""

@@ -75,7 +75,7 @@ class MeshService:
     external: bool = False
     endpoints: Mapping[str, tuple[OutsideEndpoint, ...]] = field(default_factory=dict)
     """Addresses of external services: port name to addresses; empty: the host itself, resolved by DNS."""
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
     def port(self, number: int) -> ServicePort | None:
         """The port with this number; None when there is none."""
@@ -168,7 +168,7 @@ class MeshWorkload:
     weight: int = 0
     """Its share beside others; 0: as much as every other."""
     network: str = ""
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
     @property
     def is_gateway(self) -> bool:

@@ -200,7 +200,7 @@ class Subset:
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     policy: TrafficPolicy | None = None
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class DestinationRule:
     """Namespaces whose proxies heed it, ``.`` for its own, ``*`` for all; empty: all."""
     selector: Mapping[str, str] | None = None
     """Labels of the proxies of its namespace that alone heed it; None: all."""
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
     @property
     def is_wildcard(self) -> bool:

@@ -62,7 +62,7 @@ class HttpMatch:
     source_namespace: str = ""
     gateways: tuple[str, ...] = ()
     stat_prefix: str = ""
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class ConnectionMatch:
     source_namespace: str = ""
     gateways: tuple[str, ...] = ()
     sni_hosts: tuple[str, ...] = ()
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class RouteDestination:
     port: int = 0
     """0: the only port of the service, or the one that was called."""
     subset: str = ""
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class HttpRoute:
     mirrors: tuple[HttpMirror, ...] | None = None
     cors: CorsRules | None = None
     headers: HeaderChanges | None = None
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
     @property
     def mirrored_to(self) -> tuple[HttpMirror, ...]:
@@ -238,7 +238,7 @@ class ConnectionRoute:
 
     matches: tuple[ConnectionMatch, ...]
     destinations: tuple[WeightedDestination, ...]
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ class VirtualService:
     """Namespaces, or ``*``; empty: all."""
     created: str = ""
     """``metadata.creationTimestamp`` of YAML that came from a cluster: there the older one is first."""
-    location: Location = NOWHERE
+    location: Location = field(default=NOWHERE, compare=False)
 
     @property
     def is_delegate(self) -> bool:

@@ -1,0 +1,66 @@
+"""
+What the files of one proxy are made of: where all of it is as before, so are the files.
+
+Too much here costs a rendering; too little leaves an old file in force, so a test changes descriptions at random and
+compares with rendering everything.
+"""
+
+from collections.abc import Iterator
+
+from authz.envoy.destinations import destinations
+from authz.envoy.listeners import MtlsModeOf
+from authz.envoy.options import RenderOptions
+from authz.envoy.proxy_parts import Native
+from authz.envoy.render import listener_rules
+from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.mesh.routing import called_by, gateway_routes, sidecar_routes, tcp_route, tls_routes
+
+Dependencies = tuple[object, ...]
+"""Compared by value; what was read from unchanged documents is the same object, and equal at once."""
+
+
+def proxy_dependencies(
+    mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None
+) -> tuple[Dependencies, Dependencies]:
+    """
+    Everything that is in a proxy's files, filters excepted.
+
+    Returns:
+        What is in its clusters, and what is in its bootstrap, listeners, routes and secrets besides.
+    """
+    own = tuple(_own(mesh, workload, mode_of, options, native))
+    called = tuple(_called(mesh, workload))
+    return (own, called), tuple(_routes(mesh, workload))
+
+
+def _own(
+    mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None
+) -> Iterator[object]:
+    yield workload
+    yield tuple(mode_of(workload, port.number) for port in workload.inbound)
+    is_native = native is not None and options.is_native(workload)
+    yield listener_rules(workload, native) if native is not None and is_native else ""
+    yield mesh.envoy_filters, mesh.wasm_plugins, mesh.egress_gateway
+    if options.source_addresses:
+        yield mesh.workloads.index(workload)
+
+
+def _routes(mesh: Mesh, workload: MeshWorkload) -> Iterator[object]:
+    for outbound in workload.outbound:
+        service = mesh.find_service(outbound.host)
+        if service is not None:
+            called = outbound.service_port
+            yield service, sidecar_routes(mesh, workload, service, called)
+            yield tcp_route(mesh, workload, service, called), tls_routes(mesh, workload, service, called)
+    for server in workload.servers:
+        yield gateway_routes(mesh, workload, server)
+
+
+def _called(mesh: Mesh, workload: MeshWorkload) -> Iterator[object]:
+    found = {(service.host, port.number): (service, port) for service, port, _ in called_by(mesh, workload)}
+    for service, port in found.values():
+        yield tuple(destinations(mesh, workload, service, port)), mesh.workloads_of(service)
+    if workload.is_egress_gateway or workload.is_passthrough:
+        for service in mesh.services:
+            if service.external:
+                yield service, mesh.rule_for(workload, service)

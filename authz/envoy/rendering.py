@@ -1,0 +1,67 @@
+"""A mesh rendered again and again: only what a change touches is made anew."""
+
+from dataclasses import dataclass, field
+
+from authz.envoy.browser_login import kept_document, kept_file
+from authz.envoy.clusters import called_destinations
+from authz.envoy.dependencies import Dependencies, proxy_dependencies
+from authz.envoy.listeners import MtlsModeOf
+from authz.envoy.options import RenderOptions
+from authz.envoy.proxy_parts import Native, extended_resources
+from authz.envoy.render import render_client_secrets, render_endpoints, render_proxy
+from authz.envoy.rendered_text import READABLE_WORKLOADS
+from authz.mesh.nouns import Mesh
+
+RenderedFiles = dict[str, bytes]
+
+
+@dataclass(slots=True)
+class Rendering:
+    """
+    Every file of the mesh as it was last rendered, and what each proxy's files were made of.
+
+    ``render`` returns what ``render.render_all`` would, filters excepted, which follow the policies and have a version
+    of their own. The content of an unchanged file is the very object of before.
+    """
+
+    _around: object = None
+    """What every file is made of."""
+    _proxies: dict[str, tuple[tuple[Dependencies, Dependencies], RenderedFiles]] = field(default_factory=dict)
+    _endpoints: tuple[object, RenderedFiles] = (None, {})
+
+    def render(
+        self, mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None = None
+    ) -> RenderedFiles:
+        """Render what differs from last time. Raises LoadError where extensions are refused."""
+        around = (mesh.config, options, len(mesh.workloads) > READABLE_WORKLOADS)
+        if around != self._around:
+            self._around, self._proxies, self._endpoints = around, {}, (None, {})
+        files: RenderedFiles = {}
+        known, self._proxies = self._proxies, {}
+        for workload in mesh.workloads:
+            needs = proxy_dependencies(mesh, workload, mode_of, options, native)
+            before, made = known.get(workload.name, ((None, None), {}))
+            if before != needs:
+                extended = extended_resources(mesh, mode_of, options, native, workload)
+                kept = {} if before[0] != needs[0] else {name: made[name] for name in made if name.startswith("cds/")}
+                made = render_proxy(mesh, workload, mode_of, options, native, extended, has_clusters=bool(kept)) | kept
+            self._proxies[workload.name] = needs, made
+            files |= made
+        files |= render_client_secrets(mesh, options)
+        files |= self._rendered_endpoints(mesh, mode_of, options)
+        for login in mesh.logins:
+            files[kept_file(login)] = kept_document(login, options.logins[login.issuer])
+        return dict(sorted(files.items()))
+
+    def _rendered_endpoints(self, mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions) -> RenderedFiles:
+        modes = [mode_of(workload, port.number) for workload in mesh.workloads for port in workload.inbound]
+        ruled = mesh.workloads if mesh.destination_rules.rules else ()
+        called = [(w.name, one) for w in ruled for one in called_destinations(mesh, w) if one.rule is not None]
+        needs = (mesh.services, mesh.workloads, modes, called)
+        before, made = self._endpoints
+        if before != needs:
+            made = {}
+            for compose in (False, True):
+                made |= render_endpoints(mesh, mode_of, options, compose=compose)
+            self._endpoints = needs, made
+        return made
