@@ -168,6 +168,7 @@ def render(
         permissive,
         render_all,
     )
+    from authz.envoy.rendering import uncollected
     from authz.envoy.tls_conflicts import tls_conflicts
 
     options = RenderOptions(
@@ -206,7 +207,8 @@ def render(
     mesh_native.judge_extensions(mesh, mode_of, options, policed, out, "off" if check else validate)
     for line in tls_conflicts(mesh, mode_of):
         terminal.remark(f"warning: {line}")
-    files = render_all(mesh, mode_of, options, policed)
+    with uncollected():
+        files = render_all(mesh, mode_of, options, policed)
     if check:
         _compare(out, files)
     network = {w.name: network_filters(w, policed) for w in mesh.workloads if policed and options.is_native(w)}

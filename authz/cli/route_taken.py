@@ -47,10 +47,11 @@ def route_taken(options: Mapping[str, Any]) -> "tuple[FollowedRoute, OfflineRequ
     request = described_request(options)
     sent = OutgoingRequest(request.method, name, request.path or "/", request.scheme, request.headers)
     if caller.is_gateway:
-        server = next((one for one in caller.servers if not one.is_outwards), None)
-        if server is None:
+        ways = [follow_gateway(mesh, caller, one, sent) for one in caller.servers if one.takes_requests]
+        if not ways:
             raise click.UsageError(f"`{caller.name}` has no server that leads inwards")
-        return follow_gateway(mesh, caller, server, sent), request
+        # Each server has its own hosts: the first that has this one takes the request.
+        return next((way for way in ways if way.virtual_service is not None), ways[0]), request
     assert service is not None, "without one there is no route"
     return follow(mesh, caller, service, _port(mesh, caller, service, number), sent), request
 
@@ -62,8 +63,8 @@ def _port(mesh: "Mesh", caller: "MeshWorkload", service: "MeshService", number: 
             known = ", ".join(str(port.number) for port in service.ports)
             raise click.BadParameter(f"`{service.host}` has no port {number}; its ports: {known}", param_hint="--to")
         return int(number)
-    outbound = next((port for port in caller.outbound if port.host == service.host), None)
-    return outbound.service_port if outbound else service.ports[0].number
+    called = (called for port in caller.outbound for host, called in port.services if host == service.host)
+    return next(called, service.ports[0].number)
 
 
 def asked_at(request: OfflineRequest, sent: "OutgoingRequest") -> OfflineRequest:

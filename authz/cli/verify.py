@@ -124,7 +124,7 @@ def command(
 
 def _port(workload: "MeshWorkload") -> int | None:
     ports = [port.number for port in workload.inbound if port.protocol.is_http]
-    ports += [server.port for server in workload.servers if not server.is_passthrough]
+    ports += [server.port for server in workload.servers if server.is_egress or server.takes_requests]
     return ports[0] if ports else None
 
 

@@ -57,11 +57,11 @@ def issue_web(layout: Layout, now: float) -> None:
     _write_bundle(certs / "web", web.bundle_pem)
     for gateway in layout.mesh.gateways:
         for server in gateway.servers:
-            if server.credential:
+            for credential in server.credentials:
                 issued = web.issue_server_certificate(
                     WEB_NAMES, now, addresses=(LOOPBACK, "::1"), ttl_seconds=CERTIFICATE_TTL_SECONDS
                 )
-                _write_pair(certs / server.credential, issued)
+                _write_pair(certs / credential, issued)
 
 
 def make_client_secrets(layout: Layout) -> None:

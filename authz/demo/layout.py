@@ -160,7 +160,7 @@ class Layout:
         """The first port of the first gateway that is open to the outside."""
         for gateway in self.mesh.gateways:
             for server in gateway.servers:
-                if not server.is_egress and not server.is_passthrough:
+                if server.takes_requests:
                     return server.port
         raise DemoError("the mesh has no ingress gateway: add a Gateway whose server has `tls.mode: SIMPLE`")
 

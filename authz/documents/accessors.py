@@ -41,9 +41,17 @@ class Part:
 
     def note(self, code: str, message: str, field: str = "", help_text: str = "", at: Node | None = None) -> None:
         """Note an error at ``field`` of this mapping (or at its beginning)."""
-        place = at or self.node.entries.get(field) or self.node
+        place = at or self._node_at(field) or self.node
         path = self._below(field) if field else self.path
         self.notes.add(Severity.ERROR, code, place, message, help_text, path)
+
+    def _node_at(self, field: str) -> Node | None:
+        """The node of a field, or of one item of a list (``hosts[1]``)."""
+        name, _, index = field.removesuffix("]").partition("[")
+        node = self.node.entries.get(name)
+        if isinstance(node, Sequence) and index.isdigit() and int(index) < len(node.items):
+            return node.items[int(index)]
+        return node
 
     def only(self, *known: str) -> None:
         """Note every field that is not in ``known``."""

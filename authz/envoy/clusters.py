@@ -10,11 +10,13 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
     Cluster,
+    ClusterCommonLbConfig,
     ClusterDiscoveryType,
     ClusterDnsLookupFamily,
 )
 from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
 from envoy_data_plane.envoy.config.core.v3 import EnvoyInternalAddress
+from envoy_data_plane.envoy.type.v3 import Percent
 
 from authz.core.resources import ExtensionProvider
 from authz.envoy import naming
@@ -28,6 +30,7 @@ from authz.envoy.outside_clusters import outside_clusters, outside_ports, passed
 from authz.envoy.rate_limit_filters import asks_service
 from authz.envoy.service_clusters import between_proxies, eds_cluster, mesh_clusters
 from authz.envoy.tls import mesh_client
+from authz.envoy.workload_health import application_check
 from authz.mesh.nouns import (
     Address,
     Enforce,
@@ -98,15 +101,16 @@ def called(mesh: Mesh, workload: MeshWorkload) -> list[tuple[MeshService, Servic
 def called_destinations(mesh: Mesh, workload: MeshWorkload) -> Iterator[Callee]:
     """What a proxy calls with endpoints that are files: services inside, and hosts outside with addresses."""
     for service, port in called(mesh, workload):
-        yield from destinations(mesh, workload, service, port)
+        if not service.is_looked_up:
+            yield from destinations(mesh, workload, service, port)
     if workload.is_egress_gateway or workload.is_passthrough:
         for service, port in outside_ports(mesh):
-            if port.name in service.endpoints:
+            if not service.is_looked_up:
                 yield from destinations(mesh, workload, service, port)
 
 
 def _leaves(mesh: Mesh, workload: MeshWorkload) -> bool:
-    if any(port.protocol is Protocol.HTTP_PROXY for port in workload.outbound):
+    if any(port.protocol is Protocol.HTTP_PROXY or port.leaves for port in workload.outbound):
         return True
     return any(service.external for service, _, _ in called_by(mesh, workload))
 
@@ -118,6 +122,9 @@ def _app(workload: MeshWorkload, port: InboundPort) -> Cluster:
         options = http2_upstream() if http2 else http1_upstream()
     cluster = eds_cluster(naming.app_cluster(port), naming.app_endpoints(workload, port), options)
     cluster.connect_timeout = seconds(1)
+    if workload.probe is not None:
+        cluster.health_checks = [application_check(workload.probe)]
+        cluster.common_lb_config = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0))
     return cluster
 
 

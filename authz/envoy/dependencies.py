@@ -13,7 +13,14 @@ from authz.envoy.options import RenderOptions
 from authz.envoy.proxy_parts import Native
 from authz.envoy.render import listener_rules
 from authz.mesh.nouns import Mesh, MeshWorkload
-from authz.mesh.routing import called_by, gateway_routes, sidecar_routes, tcp_route, tls_routes
+from authz.mesh.routing import (
+    called_by,
+    gateway_connections,
+    gateway_routes,
+    sidecar_routes,
+    tcp_route,
+    tls_routes,
+)
 
 Dependencies = tuple[object, ...]
 """Compared by value; what was read from unchanged documents is the same object, and equal at once."""
@@ -41,19 +48,21 @@ def _own(
     is_native = native is not None and options.is_native(workload)
     yield listener_rules(workload, native) if native is not None and is_native else ""
     yield mesh.envoy_filters, mesh.wasm_plugins, mesh.egress_gateway
+    if mesh.envoy_filters or mesh.wasm_plugins:  # what guards a proxy is known by all ports and hosts of the mesh
+        yield mesh.workloads, mesh.services
     if options.source_addresses:
         yield mesh.workloads.index(workload)
 
 
 def _routes(mesh: Mesh, workload: MeshWorkload) -> Iterator[object]:
-    for outbound in workload.outbound:
-        service = mesh.find_service(outbound.host)
+    for host, number in dict.fromkeys(pair for outbound in workload.outbound for pair in outbound.services):
+        service = mesh.find_service(host)
         if service is not None:
-            called = outbound.service_port
-            yield service, sidecar_routes(mesh, workload, service, called)
-            yield tcp_route(mesh, workload, service, called), tls_routes(mesh, workload, service, called)
+            yield service, sidecar_routes(mesh, workload, service, number)
+            yield tcp_route(mesh, workload, service, number), tls_routes(mesh, workload, service, number)
     for server in workload.servers:
-        yield gateway_routes(mesh, workload, server)
+        requests = gateway_routes(mesh, workload, server) if server.takes_requests else {}
+        yield requests, gateway_connections(mesh, workload, server)
 
 
 def _called(mesh: Mesh, workload: MeshWorkload) -> Iterator[object]:

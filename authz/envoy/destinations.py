@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from authz.envoy import naming
 from authz.mesh.nouns import Mesh, MeshService, MeshWorkload, ServicePort
-from authz.mesh.secure_naming import identities
+from authz.mesh.secure_naming import endpoint_identities, identities
 from authz.mesh.traffic_policy import ClientTlsMode, DestinationRule, Subset, TrafficPolicy
 
 _NOTHING = TrafficPolicy()
@@ -85,9 +85,12 @@ def identities_behind(mesh: Mesh, destination: Callee) -> list[str]:
     Never empty: a subset without workloads has the identities of its service, so that whoever comes there later and is
     somebody else is refused.
     """
-    everybody = mesh.workloads_of(destination.service)
-    workloads = workloads_behind(mesh, destination) or everybody
-    found = sorted({identity for workload in workloads for identity in identities(mesh, workload)})
+    service = destination.service
+    workloads, written = workloads_behind(mesh, destination), endpoint_identities(mesh, service, destination.labels)
+    if not workloads and not written:
+        workloads, written = mesh.workloads_of(service), endpoint_identities(mesh, service, {})
+    known = {identity for workload in workloads for identity in identities(mesh, workload)}
+    found = sorted({*known, *written, *service.subject_alt_names}) or [f"spiffe://{mesh.config.trust_domain}/nobody"]
     tls = destination.policy.tls
     if tls is None or tls.mode is not ClientTlsMode.ISTIO_MUTUAL or not tls.subject_alt_names:
         return found

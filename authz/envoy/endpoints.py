@@ -19,6 +19,7 @@ from authz.envoy.messages import assignment, at, endpoint, pipe
 from authz.envoy.options import AUTHZ_CLUSTER, LIMITS_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
 from authz.envoy.placed_endpoints import PickAddress, own_assignment, placed_endpoints, proxy_place
 from authz.envoy.rate_limit_filters import asks_service
+from authz.envoy.workload_health import at_probed_port
 from authz.mesh.nouns import Address, Mesh, MeshWorkload, Place
 
 
@@ -46,7 +47,9 @@ def endpoint_files(
             found[login_endpoints_name(login)] = [at(world(place))]
     for workload in mesh.workloads:
         for port in workload.inbound:
-            found[naming.app_endpoints(workload, port)] = [at(world(port.app))]
+            found[naming.app_endpoints(workload, port)] = [
+                at_probed_port(at(world(port.app)), workload.probe, world(port.app).port)
+            ]
     gateway = mesh.egress_gateway
     if gateway is not None:
         place = proxy_place(gateway, naming.egress_port(gateway))
@@ -67,7 +70,7 @@ def _of_services(mesh: Mesh, mode_of: MtlsModeOf, world: PickAddress) -> Iterato
 
     for service in mesh.services:
         for port in service.ports:
-            if not service.external or port.name in service.endpoints:
+            if not service.is_looked_up:
                 whole = Callee(service, port)
                 yield whole.endpoints, shared_assignment(whole.endpoints, behind(whole))
     made: set[str] = set()

@@ -4,20 +4,22 @@ A proxy's listeners, clusters and route tables with the extensions of the mesh: 
 Where no extension selects a workload, nothing happens here, and its files are those that they would be without any.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from authz.core.errors import LoadError, Problem
 from authz.envoy import naming
 from authz.envoy.check_filter import HTTP_FILTER
+from authz.envoy.listener_frame import ANY_ADDRESS
 from authz.envoy.native.slots import slot_names
 from authz.envoy.options import AUTHZ_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER
 from authz.envoy.patches.patching import PatchedProxy, patched, remarked, unused
 from authz.envoy.patches.proxy_resources import ProxyResources, ProxySelf, Standing
 from authz.envoy.patches.typed_patches import TypedPatch, typed_patches
-from authz.envoy.route_tables import outbound_name, server_name
+from authz.envoy.route_tables import outbound_name
 from authz.envoy.wasm_plugins import insert_plugins, plugin_remarks
 from authz.mesh.extensions import EnvoyFilter, PatchContext, WasmPlugin
+from authz.mesh.gateway_server import GatewayServer, group_name, server_groups, table_groups
 from authz.mesh.link_extensions import is_selected
 from authz.mesh.nouns import Mesh, MeshWorkload
 
@@ -134,24 +136,29 @@ def _standings(mesh: Mesh, workload: MeshWorkload) -> Iterable[tuple[str, Standi
         ports = tuple(dict.fromkeys(port for port in (outbound.number, outbound.service_port) if port))
         names = (f"0.0.0.0_{outbound.service_port}",) if outbound.service_port else ()
         yield outbound_name(outbound), Standing(PatchContext.SIDECAR_OUTBOUND, ports, names)
-    for server in workload.servers:
-        standing = Standing(
-            PatchContext.GATEWAY, (server.port,), (f"0.0.0.0_{server.port}",), server.name, (server.gateway,)
-        )
-        yield server_name(server), standing
+    for group in server_groups(workload.servers):
+        yield group_name(group), _server_standing(group)
+
+
+def _server_standing(servers: Sequence[GatewayServer]) -> Standing:
+    first = servers[0]
+    gateways = tuple(dict.fromkeys(server.gateway for server in servers))
+    names = (f"{first.bind or ANY_ADDRESS}_{first.port}",)
+    return Standing(PatchContext.GATEWAY, (first.port,), names, first.name, gateways)
 
 
 def _route_standings(mesh: Mesh, workload: MeshWorkload) -> Iterable[tuple[str, Standing]]:
     """Tables by their names here, with the names that Istio's have."""
-    for name, standing in _standings(mesh, workload):
+    tables = [(name, _server_standing(servers)) for name, servers in table_groups(workload.servers)]
+    for name, standing in (*_standings(mesh, workload), *tables):
         known: tuple[str, ...] = ()
         if standing.context is PatchContext.SIDECAR_INBOUND:
             known = tuple(f"inbound|{port}||" for port in standing.ports)
         elif standing.context is PatchContext.SIDECAR_OUTBOUND:
             known = tuple(str(port) for port in standing.ports)
         else:
-            port, (gateway,) = standing.ports[0], standing.gateways
-            namespace, _, own = gateway.partition("/")
+            port = standing.ports[0]
+            namespace, _, own = standing.gateways[0].partition("/")
             known = (f"http.{port}", f"https.{port}.{standing.port_name}.{own}.{namespace}")
         # Istio matches a Gateway by its name alone, or with its namespace behind it.
         short = tuple(part for one in standing.gateways for part in (one, one.rpartition("/")[2]))

@@ -25,11 +25,11 @@ from authz.envoy.destinations import Callee, destinations
 from authz.envoy.http_options import bytes_upstream, outside_upstream
 from authz.envoy.messages import assignment, at, pack, seconds, transport_socket
 from authz.envoy.placed_endpoints import endpoints_file
-from authz.envoy.service_clusters import eds_cluster
+from authz.envoy.service_clusters import eds_cluster, looked_up_cluster
 from authz.envoy.tls import outside_client, plaintext
 from authz.envoy.traffic import apply_policy
-from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Protocol, ServicePort
-from authz.mesh.traffic_policy import ClientTls, ClientTlsMode, ConnectionPool
+from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Protocol, Resolution, ServicePort
+from authz.mesh.traffic_policy import ClientTls, ClientTlsMode, ConnectionPool, TrafficPolicy
 
 INSIDE = (
     *(("0.0.0.0", 8), ("127.0.0.0", 8), ("10.0.0.0", 8), ("172.16.0.0", 12), ("192.168.0.0", 16)),  # noqa: S104  # a range
@@ -83,8 +83,9 @@ def _requests(mesh: Mesh, gateway: MeshWorkload, called: Callee) -> Cluster:
     """The cluster for requests, with TLS by default where the port is HTTPS."""
     default = ClientTls() if called.port.protocol is Protocol.HTTPS else ClientTls(ClientTlsMode.DISABLE)
     tls, pool = called.policy.tls or default, called.policy.connection_pool or ConnectionPool()
+    tls = replace(tls, subject_alt_names=tls.subject_alt_names or called.service.subject_alt_names)
     cluster = _cluster(mesh, gateway, called, called.cluster)
-    apply_policy(cluster, called.policy)
+    _apply(cluster, called.policy)
     cluster.typed_extension_protocol_options = outside_upstream(pool, tls)
     if tls.mode is not ClientTlsMode.DISABLE:
         cluster.transport_socket = outside_client(tls, ("h2",) if pool.http2 else ("http/1.1",))
@@ -94,11 +95,17 @@ def _requests(mesh: Mesh, gateway: MeshWorkload, called: Callee) -> Cluster:
     return cluster
 
 
+def _apply(cluster: Cluster, policy: TrafficPolicy) -> None:
+    apply_policy(cluster, policy)
+    if cluster.cluster_type is not None:  # one that finds addresses by itself chooses among them, too
+        cluster.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
+
+
 def reach(mesh: Mesh, gateway: MeshWorkload, called: Callee, name: str) -> Cluster:
     """The cluster for bytes: TLS is the application's own."""
     cluster = _cluster(mesh, gateway, called, name)
     # A hash is of requests, and nothing of them is seen here.
-    apply_policy(cluster, replace(called.policy, load_balancer=None))
+    _apply(cluster, replace(called.policy, load_balancer=None))
     cluster.typed_extension_protocol_options = bytes_upstream(called.policy.connection_pool or ConnectionPool())
     if called.policy.proxy_protocol:
         cluster.transport_socket = _with_proxy_protocol(plaintext(), called.policy.proxy_protocol)
@@ -107,16 +114,21 @@ def reach(mesh: Mesh, gateway: MeshWorkload, called: Callee, name: str) -> Clust
 
 def _cluster(mesh: Mesh, gateway: MeshWorkload, called: Callee, name: str) -> Cluster:
     service, port = called.service, called.port
-    if port.name in service.endpoints:
+    if not service.is_looked_up:
         return eds_cluster(name, endpoints_file(mesh, gateway, called), None)
+    if service.endpoints:
+        return looked_up_cluster(name, mesh, gateway, called, None)
     if called.labels:  # what DNS finds has no labels
         return Cluster(name=name, type=ClusterDiscoveryType.STATIC, load_assignment=assignment(name, []))
+    if service.resolution is Resolution.BY_NAME:
+        return _forward_proxy(name)
+    is_all = service.resolution is Resolution.DNS
     return Cluster(
         name=name,
-        type=ClusterDiscoveryType.LOGICAL_DNS,
+        type=ClusterDiscoveryType.STRICT_DNS if is_all else ClusterDiscoveryType.LOGICAL_DNS,
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(5),
-        load_assignment=assignment(name, [at(Address(service.host, port.number))]),
+        load_assignment=assignment(name, [at(Address(service.host, port.target or port.number))]),
     )
 
 

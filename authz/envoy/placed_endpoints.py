@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 
 from envoy_data_plane.envoy.config.core.v3 import Metadata
-from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment
+from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, LbEndpoint
 from envoy_data_plane.google.protobuf import Struct
 
 from authz.envoy.destinations import Callee
-from authz.envoy.localities import PlacedEndpoint, effective, placed_assignment
+from authz.envoy.localities import PlacedEndpoint, effective, placed_assignment, shared_assignment
 from authz.envoy.messages import at
-from authz.mesh.nouns import Address, Mesh, MeshWorkload, Place
+from authz.envoy.workload_health import is_probed, not_asked
+from authz.mesh.nouns import TLS_MODE, Address, Mesh, MeshWorkload, Place, ServicePort
 
 PLAINTEXT_MARK = {"tlsMode": "disabled"}
 """Endpoint metadata ``envoy.transport_socket_match`` of workloads without mTLS."""
@@ -27,16 +28,33 @@ def placed_endpoints(
     for one in destination.service.endpoints.get(port.name, ()):
         if wanted <= one.labels.items():
             labels = {**one.labels, **one.locality.labels()}
-            yield PlacedEndpoint(at(pick(one.place)), one.locality, labels, one.weight)
+            found = at(pick(one.place))
+            if not destination.service.external and one.labels.get(TLS_MODE) == "disabled":
+                _mark_plaintext(found)
+            yield PlacedEndpoint(found, one.locality, labels, one.weight)
+    is_asked = is_probed(mesh, destination.service)
     for workload in mesh.workloads_of(destination.service):
-        number = workload.ports.get(port.name)
+        number = receiving_port(workload, port)
         if number is None or not wanted <= workload.labels.items():
             continue
         found = at(pick(proxy_place(workload, number)))
         if is_plaintext(workload, number):
-            mark = Struct.from_dict(dict(PLAINTEXT_MARK))
-            found.metadata = Metadata(filter_metadata={"envoy.transport_socket_match": mark})
+            _mark_plaintext(found)
+        if is_asked and (workload.probe is None or is_plaintext(workload, number)):
+            not_asked(found)
         yield PlacedEndpoint(found, workload.locality, labels_of(workload), workload.weight)
+
+
+def _mark_plaintext(endpoint: LbEndpoint) -> None:
+    mark = Struct.from_dict(dict(PLAINTEXT_MARK))
+    endpoint.metadata = Metadata(filter_metadata={"envoy.transport_socket_match": mark})
+
+
+def receiving_port(workload: MeshWorkload, port: ServicePort) -> int | None:
+    """Where a workload's proxy receives what is for a port: as it says, else the service's ``targetPort``."""
+    if port.name in workload.ports:
+        return workload.ports[port.name]
+    return port.target if port.target in {one.number for one in workload.inbound} else None
 
 
 def proxy_place(workload: MeshWorkload, port: int) -> Place:
@@ -58,6 +76,12 @@ def own_assignment(
         return None
     name = destination.endpoints_for(workload)
     return placed_assignment(name, endpoints, balancing, workload.locality, labels_of(workload))
+
+
+def looked_up_assignment(mesh: Mesh, workload: MeshWorkload, destination: Callee) -> ClusterLoadAssignment:
+    """Written endpoints with names, as this workload's proxy takes them."""
+    found = list(placed_endpoints(mesh, destination, _process, _never))
+    return own_assignment(workload, destination, found) or shared_assignment(destination.cluster, found)
 
 
 def endpoints_file(mesh: Mesh, workload: MeshWorkload, destination: Callee) -> str:

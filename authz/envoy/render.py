@@ -45,6 +45,7 @@ from authz.envoy.proxy_parts import permissive as permissive
 from authz.envoy.rendered_text import file_text, resources_text
 from authz.envoy.route_tables import route_tables
 from authz.envoy.tls import client_secret_files, secret_files
+from authz.envoy.web_tls import web_secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 
@@ -134,7 +135,8 @@ def _render_own(
     else:
         made = as_json(bootstrap(mesh, workload, [], options))
     files = {f"envoy/{workload.name}.yaml": file_text(made, mesh, options)}
-    for name, secret in (secret_files(workload, options) | login_secret_files(workload)).items():
+    secrets = secret_files(workload, options) | web_secret_files(workload.servers) | login_secret_files(workload)
+    for name, secret in secrets.items():
         files[f"sds/{name}"] = resources_text([as_resource(secret)], mesh, options)
     return files
 
@@ -227,12 +229,13 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
 
 
 def _speaks_http(workload: MeshWorkload) -> bool:
-    servers = any(not server.is_passthrough for server in workload.servers)
+    servers = any(server.is_egress or server.takes_requests for server in workload.servers)
     return servers or any(port.protocol.is_http for port in workload.inbound)
 
 
 def _speaks_tcp(workload: MeshWorkload) -> bool:
-    return workload.is_passthrough or any(not port.protocol.is_http for port in workload.inbound)
+    servers = any(not server.is_egress and not server.takes_requests for server in workload.servers)
+    return servers or any(not port.protocol.is_http for port in workload.inbound)
 
 
 def network_filters(workload: MeshWorkload, native: Native) -> tuple[dict[str, Json], ...]:

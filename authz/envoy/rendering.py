@@ -1,5 +1,8 @@
 """A mesh rendered again and again: only what a change touches is made anew."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from authz.envoy.browser_login import kept_document, kept_file
@@ -13,6 +16,18 @@ from authz.envoy.rendered_text import READABLE_WORKLOADS
 from authz.mesh.nouns import Mesh
 
 RenderedFiles = dict[str, bytes]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Make very many objects, all of them without cycles, and let nothing walk over them meanwhile."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(slots=True)
@@ -33,6 +48,10 @@ class Rendering:
         self, mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None = None
     ) -> RenderedFiles:
         """Render what differs from last time. Raises LoadError where extensions are refused."""
+        with uncollected():
+            return self._render(mesh, mode_of, options, native)
+
+    def _render(self, mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None) -> RenderedFiles:
         around = (mesh.config, options, len(mesh.workloads) > READABLE_WORKLOADS)
         if around != self._around:
             self._around, self._proxies, self._endpoints = around, {}, (None, {})

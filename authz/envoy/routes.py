@@ -1,6 +1,7 @@
 """Route tables that do not follow VirtualServices: to the application, and outwards."""
 
 from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
     Route,
     RouteActionUpgradeConfig,
     RouteActionUpgradeConfigConnectConfig,
@@ -12,8 +13,10 @@ from envoy_data_plane.envoy.config.route.v3 import (
 
 from authz.envoy import naming
 from authz.envoy.http_routes import default_action
-from authz.mesh.nouns import Mesh, MeshService, Protocol, ServicePort
+from authz.mesh.nouns import Mesh, MeshService, Protocol, Resolution, ServicePort
 
+REFUSED = "block_all"
+"""Istio's name of what becomes of hosts that are not described where nothing else may leave."""
 MAX_DIRECT_RESPONSE_BYTES = 1024 * 1024
 """Istio's bound on the body of a ``directResponse``; Envoy's own is 4 KiB."""
 
@@ -24,11 +27,24 @@ def to_cluster(name: str, cluster: str) -> RouteConfiguration:
     return table(name, [VirtualHost(name=name, domains=["*"], routes=[route])])
 
 
-def forward_proxy(name: str, cluster: str) -> RouteConfiguration:
-    """Everything to the egress gateway, hosts unchanged, CONNECT as it is."""
+def forward_proxy(name: str, mesh: Mesh, *, leaves: bool) -> RouteConfiguration:
+    """
+    Everything to the egress gateway, hosts unchanged, CONNECT as it is.
+
+    Unless ``leaves``, only hosts outside that a ServiceEntry names; every other is answered 502.
+    """
+    cluster = naming.egress_route(mesh)
     tunnel = Route(name="tunnel", match=_connect(), route=default_action(cluster))
     plain = Route(name="outside", match=RouteMatch(prefix="/"), route=default_action(cluster))
-    return table(name, [VirtualHost(name=name, domains=["*"], routes=[tunnel, plain])])
+    if leaves:
+        return table(name, [VirtualHost(name=name, domains=["*"], routes=[tunnel, plain])])
+    known = list(dict.fromkeys(service.host.lower() for service in mesh.services if service.external))
+    allowed = [VirtualHost(name=name, domains=known, routes=[tunnel, plain])] if known else []
+    refused = [
+        Route(name=REFUSED, match=match, direct_response=DirectResponseAction(status=502))
+        for match in (_connect(), RouteMatch(prefix="/"))
+    ]
+    return table(name, [*allowed, VirtualHost(name=REFUSED, domains=["*"], routes=refused)])
 
 
 def egress_routes(name: str, mesh: Mesh) -> RouteConfiguration:
@@ -66,7 +82,7 @@ def passed_through(mesh: Mesh) -> list[tuple[MeshService, ServicePort]]:
     for service in mesh.services:
         https = [port for port in service.ports if port.protocol is Protocol.HTTPS]
         port = next(iter([*https, *(port for port in service.ports if not port.protocol.is_http)]), None)
-        if service.external and port is not None and ("*" not in service.host or port.name in service.endpoints):
+        if service.external and port is not None and service.resolution is not Resolution.BY_NAME:
             found.append((service, port))
     return found
 

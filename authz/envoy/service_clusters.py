@@ -13,6 +13,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakersThresholds,
     Cluster,
     ClusterDiscoveryType,
+    ClusterDnsLookupFamily,
     ClusterEdsClusterConfig,
     ClusterTransportSocketMatch,
     OutlierDetection,
@@ -25,10 +26,11 @@ from authz.envoy.destinations import Callee, identities_behind
 from authz.envoy.http_options import bytes_upstream, service_upstream
 from authz.envoy.messages import followed_file, seconds
 from authz.envoy.options import RenderOptions
-from authz.envoy.placed_endpoints import PLAINTEXT_MARK, endpoints_file
+from authz.envoy.placed_endpoints import PLAINTEXT_MARK, endpoints_file, looked_up_assignment
 from authz.envoy.tls import mesh_client, outside_client, plaintext
 from authz.envoy.traffic import apply_policy
-from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.envoy.workload_health import ask_workloads
+from authz.mesh.nouns import Mesh, MeshWorkload, Resolution
 from authz.mesh.traffic_policy import ClientTlsMode, ConnectionPool
 
 _NO_POOL = ConnectionPool()
@@ -60,11 +62,16 @@ def _mesh_cluster(mesh: Mesh, workload: MeshWorkload, called: Callee, options: R
     http, policy = called.port.protocol.is_http, called.policy
     pool = policy.connection_pool or _NO_POOL
     upstream = service_upstream(pool, options.max_connection_seconds) if http else bytes_upstream(pool)
-    cluster = eds_cluster(called.cluster, endpoints_file(mesh, workload, called), upstream)
+    if called.service.is_looked_up:
+        cluster = looked_up_cluster(called.cluster, mesh, workload, called, upstream)
+    else:
+        cluster = eds_cluster(called.cluster, endpoints_file(mesh, workload, called), upstream)
     socket = _transport_socket(mesh, workload, called, options)
     # Only where nobody said how to speak to the service does the mark of an endpoint count.
     between_proxies(cluster, socket, mesh, workload, options, heed_marks=policy.tls is None)
     apply_policy(cluster, policy)
+    if policy.tls is None or policy.tls.mode is ClientTlsMode.ISTIO_MUTUAL:  # else nobody there could be asked
+        ask_workloads(cluster, mesh, called.service)
     return cluster
 
 
@@ -103,6 +110,23 @@ def between_proxies(
 def _source_address(mesh: Mesh, workload: MeshWorkload) -> SocketAddress:
     place = mesh.workloads.index(workload) + 1
     return SocketAddress(address=f"127.0.1.{place}", port_value=0)
+
+
+def looked_up_cluster(
+    name: str, mesh: Mesh, workload: MeshWorkload, called: Callee, options: dict[str, PackedAny] | None
+) -> Cluster:
+    """A cluster whose written endpoints are names, which the DNS of the proxy's own world knows."""
+    is_all = called.service.resolution is Resolution.DNS
+    content = looked_up_assignment(mesh, workload, called)
+    content.cluster_name = name
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.STRICT_DNS if is_all else ClusterDiscoveryType.LOGICAL_DNS,
+        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
+        connect_timeout=seconds(2),
+        load_assignment=content,
+        typed_extension_protocol_options=options or {},
+    )
 
 
 def eds_cluster(name: str, file: str, options: dict[str, PackedAny] | None) -> Cluster:

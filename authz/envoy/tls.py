@@ -45,7 +45,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from authz.core.resources import MeshConfig
 from authz.envoy.messages import followed_file, pack, seconds, transport_socket
 from authz.envoy.options import ROOTS_SECRET, SDS_CLUSTER, RenderOptions, Secrets
-from authz.mesh.nouns import GatewayServer, MeshWorkload, TlsMode
+from authz.mesh.nouns import MeshWorkload
 from authz.mesh.traffic_policy import ClientTls, ClientTlsMode
 
 
@@ -80,29 +80,6 @@ def plaintext() -> TransportSocket:
     return TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=_RAW_BUFFER)
 
 
-def web_server(server: GatewayServer) -> TransportSocket:
-    """TLS of a gateway's server towards the outside; MUTUAL asks for a client certificate (XA-137)."""
-    certificate = SdsSecretConfig(name=server.credential, sds_config=_sds_file(server.credential))
-    roots = SdsSecretConfig(name=f"{server.credential}-cacert", sds_config=_sds_file(f"{server.credential}-cacert"))
-    mutual = server.tls is TlsMode.MUTUAL
-    minimum = TlsParametersTlsProtocol.TLSv1_3 if server.minimum_protocol == "TLSV1_3" else _TLS12
-    return transport_socket(
-        DownstreamTlsContext(
-            require_client_certificate=True if mutual else None,
-            common_tls_context=CommonTlsContext(
-                tls_params=TlsParameters(
-                    tls_minimum_protocol_version=minimum,
-                    tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
-                    cipher_suites=list(server.ciphers),
-                ),
-                tls_certificate_sds_secret_configs=[certificate],
-                validation_context_sds_secret_config=roots if mutual else None,
-                alpn_protocols=["h2", "http/1.1"],
-            ),
-        )
-    )
-
-
 def outside_client(tls: ClientTls, alpn: Sequence[str] = ("http/1.1",)) -> TransportSocket:
     """
     TLS that a DestinationRule describes, verified against the given bundle or the system's roots (XA-118, XA-138).
@@ -118,13 +95,13 @@ def outside_client(tls: ClientTls, alpn: Sequence[str] = ("http/1.1",)) -> Trans
     )
     if tls.mode is ClientTlsMode.MUTUAL:
         pair = client_pair_secret(tls)
-        common.tls_certificate_sds_secret_configs = [SdsSecretConfig(name=pair, sds_config=_sds_file(pair))]
-    names = [_san(StringMatcher(exact=name), _san_type(name)) for name in tls.subject_alt_names]
+        common.tls_certificate_sds_secret_configs = [SdsSecretConfig(name=pair, sds_config=secret_file(pair))]
+    names = [san_matcher(StringMatcher(exact=name), san_type(name)) for name in tls.subject_alt_names]
     if tls.credential:
         roots = f"{tls.credential}-cacert"
         common.combined_validation_context = CommonTlsContextCombinedCertificateValidationContext(
             default_validation_context=CertificateValidationContext(match_typed_subject_alt_names=names),
-            validation_context_sds_secret_config=SdsSecretConfig(name=roots, sds_config=_sds_file(roots)),
+            validation_context_sds_secret_config=SdsSecretConfig(name=roots, sds_config=secret_file(roots)),
         )
     else:
         common.validation_context = CertificateValidationContext(
@@ -150,10 +127,10 @@ def client_secret_files(policies: Iterable[ClientTls]) -> dict[str, Secret]:
         if tls.mode not in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL):
             continue
         if tls.credential:
-            found[f"{tls.credential}-cacert.yaml"] = _bundle(f"{tls.credential}-cacert", tls.credential)
+            found[f"{tls.credential}-cacert.yaml"] = bundle_secret(f"{tls.credential}-cacert", tls.credential)
         if tls.mode is ClientTlsMode.MUTUAL:
             name = client_pair_secret(tls)
-            found[f"{name}.yaml"] = _pair(name, tls.credential) if tls.credential else _pair_of_files(name, tls)
+            found[f"{name}.yaml"] = pair_secret(name, tls.credential) if tls.credential else _pair_of_files(name, tls)
     return found
 
 
@@ -166,7 +143,7 @@ def _pair_of_files(secret: str, tls: ClientTls) -> Secret:
     return Secret(name=secret, tls_certificate=certificate)
 
 
-def _san_type(name: str) -> SubjectAltNameMatcherSanType:
+def san_type(name: str) -> SubjectAltNameMatcherSanType:
     """Istio does not say of which sort a name is; Envoy wants to know."""
     if "://" in name:
         return SubjectAltNameMatcherSanType.URI
@@ -179,20 +156,14 @@ def _san_type(name: str) -> SubjectAltNameMatcherSanType:
 
 def secret_files(workload: MeshWorkload, options: RenderOptions) -> dict[str, Secret]:
     """
-    The files below ``sds/`` that a proxy reads: its certificate, the trust bundle, and its servers' credentials.
+    The files below ``sds/`` that a proxy reads of the mesh: its certificate, and the trust bundle.
 
-    With secrets from the discovery server only the last of these remain files, because they are the user's own.
+    With secrets from the discovery server none of them does; see ``web_tls`` for those of gateways, the user's own.
     """
     found: dict[str, Secret] = {}
     if options.secrets is Secrets.FILES:
-        found[f"{workload.name}.yaml"] = _pair(str(workload.spiffe_id), workload.name)
-        found["roots.yaml"] = _bundle(ROOTS_SECRET, "roots")
-    for server in workload.servers:
-        if server.credential:
-            found[f"{server.credential}.yaml"] = _pair(server.credential, server.credential)
-        if server.tls is TlsMode.MUTUAL:
-            name = f"{server.credential}-cacert"
-            found[f"{name}.yaml"] = _bundle(name, server.credential)
+        found[f"{workload.name}.yaml"] = pair_secret(str(workload.spiffe_id), workload.name)
+        found["roots.yaml"] = bundle_secret(ROOTS_SECRET, "roots")
     return found
 
 
@@ -208,7 +179,7 @@ def _mesh_context(
         tls_certificate_sds_secret_configs=[_mesh_certificate(workload, options.secrets)],
         combined_validation_context=CommonTlsContextCombinedCertificateValidationContext(
             default_validation_context=CertificateValidationContext(
-                match_typed_subject_alt_names=[_san(peer, SubjectAltNameMatcherSanType.URI) for peer in peers]
+                match_typed_subject_alt_names=[san_matcher(peer, SubjectAltNameMatcherSanType.URI) for peer in peers]
             ),
             validation_context_sds_secret_config=_mesh_roots(options.secrets),
         ),
@@ -241,13 +212,14 @@ def _mesh_roots(secrets: Secrets) -> SdsSecretConfig:
     return SdsSecretConfig(name=ROOTS_SECRET, sds_config=_mesh_secret("roots", secrets))
 
 
-def _san(matcher: StringMatcher, san_type: SubjectAltNameMatcherSanType) -> SubjectAltNameMatcher:
+def san_matcher(matcher: StringMatcher, san_type: SubjectAltNameMatcherSanType) -> SubjectAltNameMatcher:
+    """A name that a certificate must have, with its sort."""
     return SubjectAltNameMatcher(san_type=san_type, matcher=matcher)
 
 
 def _mesh_secret(name: str, secrets: Secrets) -> ConfigSource:
     if secrets is Secrets.FILES:
-        return _sds_file(name)
+        return secret_file(name)
     return ConfigSource(
         resource_api_version=ApiVersion.V3,
         initial_fetch_timeout=seconds(0),  # closed until the certificate is there (XA-155)
@@ -270,11 +242,12 @@ def _mesh_secret(name: str, secrets: Secrets) -> ConfigSource:
     )
 
 
-def _sds_file(name: str) -> ConfigSource:
+def secret_file(name: str) -> ConfigSource:
+    """Where a secret is that is a file below ``sds/``."""
     return followed_file("sds", f"{name}.yaml", wait_for_ever=True)
 
 
-def _pair(secret: str, directory: str) -> Secret:
+def pair_secret(secret: str, directory: str) -> Secret:
     """A certificate that is followed when files are renamed into place (XA-148 to XA-150)."""
     return Secret(
         name=secret,
@@ -286,7 +259,8 @@ def _pair(secret: str, directory: str) -> Secret:
     )
 
 
-def _bundle(secret: str, directory: str) -> Secret:
+def bundle_secret(secret: str, directory: str) -> Secret:
+    """Who vouches for certificates: ``ca.crt`` in a directory below ``certs/``, followed likewise."""
     return Secret(
         name=secret,
         validation_context=CertificateValidationContext(

@@ -4,14 +4,25 @@ Virtual hosts: the routes to one service from a sidecar, and those of a gateway'
 A table of a loopback port is composed of ``service_virtual_host``, one for each service to which the port leads.
 """
 
-from envoy_data_plane.envoy.config.route.v3 import Route, RouteMatch, VirtualHost
+from collections.abc import Mapping, Sequence
+
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    Route,
+    RouteMatch,
+    VirtualHost,
+    VirtualHostTlsRequirementType,
+)
 
 from authz.envoy import naming
 from authz.envoy.hashing import hash_policies
 from authz.envoy.http_routes import DEFAULT_ROUTE, ClusterOfDestination, default_action, http_route
-from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, ServicePort, TlsMode
-from authz.mesh.routing import gateway_routes, port_of, sidecar_routes
+from authz.envoy.routes import REFUSED
+from authz.mesh.domains import domains
+from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, OutboundPort, ServicePort, TlsMode
+from authz.mesh.routing import ChosenRoutes, gateway_routes, port_of, sidecar_routes
 from authz.mesh.virtual_service import HttpRoute, RouteDestination
+from authz.mesh.virtual_services import is_wildcard
 
 
 def service_virtual_host(
@@ -25,50 +36,98 @@ def service_virtual_host(
     """
     cluster_of = clusters_of(mesh, port.number)
     chosen = sidecar_routes(mesh, workload, service, port.number)
+    # Which of many names was asked for is known only when it is, and must not be lost.
+    known = "" if is_wildcard(service.host) else service.host
     if chosen is None:
         cluster, outside = cluster_of(RouteDestination(service.host, port.number))
-        action = default_action(cluster, outside or service.host)
+        action = default_action(cluster, outside or known or None)
         action.hash_policy = hash_policies(mesh, workload, service.host, "", port.number)
         routes = [Route(name=DEFAULT_ROUTE, match=RouteMatch(prefix="/"), route=action)]
     else:
         routes = []
         for route, match in chosen.routes:
-            made = http_route(route, match, cluster_of, port.number, host=service.host)
+            made = http_route(route, match, cluster_of, port.number, host=known)
             routes.append(_with_hashes(made, route, mesh, workload, port.number))
     return VirtualHost(name=f"{service.host}:{port.number}", domains=domains, routes=routes)
 
 
-def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> list[VirtualHost]:
+def virtual_hosts_by_host(mesh: Mesh, workload: MeshWorkload, port: OutboundPort) -> list[VirtualHost]:
     """
-    The VirtualServices bound to a gateway's server, those of one host joined in order, what matches everything last.
+    The virtual hosts of a loopback port that leads to several services, and what becomes of every other host.
 
-    Hosts with the same routes share a virtual host. Without any, everything is answered 404.
+    A service is known by every name by which Istio knows it in the workload's namespace.
     """
-    cluster_of = clusters_of(mesh, server.port)
-    is_tls = server.tls is not TlsMode.DISABLE
+    found: list[tuple[MeshService, ServicePort]] = []
+    for host, number in port.services:
+        service = mesh.find_service(host)
+        called = service.port(number) if service else None
+        if service is not None and called is not None:
+            found.append((service, called))
+    names = domains([service for service, _ in found], workload.namespace)
+    made = [
+        service_virtual_host(mesh, workload, service, called, domains=names[service.host]) for service, called in found
+    ]
+    return [*made, elsewhere(mesh, leaves=port.leaves)]
+
+
+def elsewhere(mesh: Mesh, *, leaves: bool) -> VirtualHost:
+    """What becomes of hosts that are not described: the egress gateway is asked, or 502 answered (Istio's names)."""
+    if leaves:
+        route = Route(name="allow_any", match=RouteMatch(prefix="/"), route=default_action(naming.egress_route(mesh)))
+    else:
+        route = Route(name=REFUSED, match=RouteMatch(prefix="/"), direct_response=DirectResponseAction(status=502))
+    return VirtualHost(name=route.name, domains=["*"], routes=[route])
+
+
+def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, servers: Sequence[GatewayServer]) -> list[VirtualHost]:
+    """
+    What is bound to the servers of one table, routes of one host joined in order, what matches everything last.
+
+    Hosts with the same routes share a virtual host. Without any, everything is answered 404. Where a server redirects,
+    each of its hosts does, whether it has routes or not.
+    """
+    port = servers[0].port
+    cluster_of = clusters_of(mesh, port)
+    is_tls = servers[0].tls is not TlsMode.DISABLE
+    by_host: dict[str, dict[str, ChosenRoutes]] = {}
+    redirected: set[str] = set()
+    for server in servers:
+        for host, bound in gateway_routes(mesh, workload, server).items():
+            found = by_host.setdefault(host, {})
+            for one in bound:
+                found.setdefault(f"{server.gateway} {one.service.namespace}/{one.service.name}", one)
+            redirected.update([host] if server.https_redirect else ())
+        for host in server.hosts if server.https_redirect else ():
+            by_host.setdefault(host.lower(), {})
+            redirected.add(host.lower())
     made: dict[str, list[Route]] = {}
-    by_services: dict[tuple[str, ...], list[str]] = {}
-    joined: dict[tuple[str, ...], list[Route]] = {}
-    for host, bound in gateway_routes(mesh, workload, server).items():
-        key = tuple(f"{one.service.namespace}/{one.service.name}" for one in bound)
-        by_services.setdefault(key, []).append(host)
-        if key in joined:
-            continue
-        routes: list[tuple[bool, Route]] = []
-        for name, one in zip(key, bound, strict=True):
+    sharing: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
+    for host, chosen in by_host.items():
+        sharing.setdefault((host in redirected, tuple(chosen)), []).append(host)
+        for name, one in chosen.items():
             if name not in made:
                 made[name] = []
                 for route, match in one.routes:
-                    plain = http_route(route, match, cluster_of, server.port, is_tls=is_tls)
-                    made[name].append(_with_hashes(plain, route, mesh, workload, server.port))
-            routes += zip(one.catch_alls, made[name], strict=True)
-        joined[key] = [route for is_last, route in sorted(routes, key=lambda pair: pair[0])]
-    if not by_services:
-        return [VirtualHost(name=f"blackhole:{server.port}", domains=["*"])]
+                    plain = http_route(route, match, cluster_of, port, is_tls=is_tls)
+                    made[name].append(_with_hashes(plain, route, mesh, workload, port))
+    if not sharing:
+        return [VirtualHost(name=f"blackhole:{port}", domains=["*"])]
     return [
-        VirtualHost(name=f"{hosts[0]}:{server.port}", domains=hosts, routes=joined[key])
-        for key, hosts in by_services.items()
+        VirtualHost(
+            name=f"{hosts[0]}:{port}",
+            domains=hosts,
+            routes=_joined(by_host[hosts[0]], made),
+            require_tls=VirtualHostTlsRequirementType.ALL if is_redirected else VirtualHostTlsRequirementType.NONE,
+        )
+        for (is_redirected, _), hosts in sharing.items()
     ]
+
+
+def _joined(chosen: Mapping[str, ChosenRoutes], made: Mapping[str, list[Route]]) -> list[Route]:
+    routes: list[tuple[bool, Route]] = []
+    for name, one in chosen.items():
+        routes += zip(one.catch_alls, made[name], strict=True)
+    return [route for _, route in sorted(routes, key=lambda pair: pair[0])]
 
 
 def _with_hashes(made: Route, route: HttpRoute, mesh: Mesh, workload: MeshWorkload, called: int) -> Route:
@@ -92,7 +151,7 @@ def clusters_of(mesh: Mesh, called: int) -> ClusterOfDestination:
         if service is None:
             return f"outbound|{destination.port or called}|{destination.subset}|{destination.host}", ""
         if service.external:
-            return naming.egress_route(mesh), service.host
+            return naming.egress_route(mesh), "" if is_wildcard(service.host) else service.host
         port = port_of(service, destination, called)
         number = port.number if port else destination.port or called
         return naming.subset_cluster(service.host, number, destination.subset), ""

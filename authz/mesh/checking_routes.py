@@ -2,10 +2,10 @@
 
 from authz.documents.accessors import Part
 from authz.mesh.mesh_documents import Gateway, Written, WrittenVirtualService
-from authz.mesh.nouns import Mesh, MeshService
+from authz.mesh.nouns import GatewayServer, Mesh, MeshService, TlsMode
 from authz.mesh.re2_syntax import matcher_of
 from authz.mesh.routing import port_of, unresolved
-from authz.mesh.virtual_service import AUTHORITY, MESH, MatchKind, RouteDestination, authority_of
+from authz.mesh.virtual_service import AUTHORITY, MESH, MatchKind, RouteDestination, VirtualService, authority_of
 
 
 def check_routes(mesh: Mesh, written: Written) -> None:
@@ -108,15 +108,13 @@ def _check_delegate(
 def _check_gateways(virtual: WrittenVirtualService, gateways: dict[str, Gateway]) -> None:
     service, known = virtual.service, {*gateways, MESH}
     for name in service.gateways:
-        inwards = [one for one in gateways[name].servers if not one.is_outwards] if name in gateways else []
+        servers = gateways[name].servers if name in gateways else ()
+        inwards = [one for one, _ in servers if not one.is_outwards or _is_routed(one, service)]
         if name in gateways and not inwards:
             help_text = "an egress gateway has a route for every host, and the policies decide"
             virtual.part.note(
                 "ME-6", f"the Gateway `{name}` leads outwards, where routes do not count", "spec", help_text
             )
-        elif name in gateways and (service.tcp or service.tls):
-            help_text = "write `gateways: [mesh]`, or an `http` route"
-            virtual.part.note("ME-6", f"the Gateway `{name}` forwards requests, not bytes", "spec", help_text)
     connections = [match for one in (*service.tls, *service.tcp) for match in one.matches]
     matched = {name for http in service.http for match in http.matches for name in match.gateways}
     matched.update(name for match in connections for name in match.gateways)
@@ -127,6 +125,11 @@ def _check_gateways(virtual: WrittenVirtualService, gateways: dict[str, Gateway]
         for name in sorted((matched & known) - set(service.gateways)):
             help_text = f"add `{name}` to `spec.gateways`"
             virtual.part.note("ME-4", f"a match is for `{name}`, to which it is not bound", "spec", help_text)
+
+
+def _is_routed(server: GatewayServer, service: VirtualService) -> bool:
+    """Whether `tls` routes make a PASSTHROUGH server lead inwards."""
+    return server.tls is TlsMode.PASSTHROUGH and (bool(service.tls) or server.hosts != ("*",))
 
 
 def _note_twice(written: Written) -> None:

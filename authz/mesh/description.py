@@ -58,7 +58,9 @@ class DescriptionReader:
         self._known = known
         written = joined(read)
         mesh = link(written)
-        return mesh, sort_problems([*problems, *written.problems, *(one for part in read for one in part.problems)])
+        found = [*problems, *written.problems, *(one for part in read for one in part.problems)]
+        # What a Sidecar gets wrong is noted for each workload that it selects.
+        return mesh, sort_problems(dict.fromkeys(found))
 
 
 _Parts = dict[tuple[int, int, bytes], Written]

@@ -2,9 +2,12 @@
 
 import ipaddress
 
+from authz.core.spiffe import SpiffeId
 from authz.documents.accessors import MAX_PORT, Codes, Part
 from authz.documents.schema import Notes
 from authz.mesh.nouns import Address, Enforce, Protocol
+from authz.mesh.traffic_entry_fields import FIELDS
+from authz.mesh.value_parts import is_label, only_fields
 
 CODES = Codes(shape="ME-1", unknown="ME-2", missing="ME-3")
 """Besides: ``ME-4`` a name that leads nowhere, ``ME-5`` a clash between two documents, ``ME-6`` not done here."""
@@ -48,7 +51,7 @@ def read_listener_port(listener: Part) -> tuple[int, str, Protocol]:
     port = listener.part("port", required=True)
     if port is None:
         return 0, "", Protocol.HTTP
-    port.only("number", "name", "protocol")
+    only_fields(port, FIELDS["SidecarPort"])
     return port.port("number", required=True), port.text("name"), read_protocol(port)
 
 
@@ -62,6 +65,35 @@ def read_protocol(port: Part) -> Protocol:
             "ME-6", f"the protocol `{written}` is not supported here", "protocol", f"one of {', '.join(Protocol)}"
         )
         return Protocol.HTTP
+
+
+def read_export_to(spec: Part, namespace: str) -> tuple[str, ...]:
+    """Namespaces by ``exportTo``, ``.`` as the document's own; empty: all of them. ``~`` is nobody's name."""
+    found = []
+    for i, one in enumerate(spec.texts("exportTo")):
+        if one not in (".", "*", "~") and not is_label(one):
+            help_text = "a namespace, `.` for its own, `*` for all"
+            spec.note("ME-1", f"`{one}` is not a namespace", f"exportTo[{i}]", help_text)
+        found.append(namespace if one == "." else one)
+    return tuple(found)
+
+
+def read_service_account(part: Part, namespace: str, field: str = "serviceAccount") -> SpiffeId:
+    """
+    The identity of an account in the default trust domain; linking puts the mesh's own in its place.
+
+    Where none can be made of it, that is noted.
+    """
+    account = part.text(field, "default")
+    try:
+        found = SpiffeId.for_workload("cluster.local", namespace, account)
+    except ValueError as error:
+        part.note("ME-1", str(error), field)
+    else:
+        if (found.namespace, found.service_account) == (namespace, account):
+            return found
+        part.note("ME-1", f"`{account}` in namespace `{namespace}` does not make a SPIFFE ID", field)
+    return SpiffeId.for_workload("cluster.local", "default", "default")
 
 
 def read_ip(part: Part, name: str) -> str:

@@ -17,9 +17,11 @@ from authz.mesh.read_sidecar import read_sidecar
 from authz.mesh.read_virtual_service import read_virtual_service
 from authz.mesh.read_wasm_plugin import read_wasm_plugin
 from authz.mesh.read_workload_entry import read_workload_entry
+from authz.mesh.read_workload_group import read_workload_group
 
 READERS: dict[str, Callable[[Part, Written], None]] = {
     "WorkloadEntry": read_workload_entry,
+    "WorkloadGroup": read_workload_group,
     "ServiceEntry": read_service_entry,
     "Sidecar": read_sidecar,
     "Gateway": read_gateway,

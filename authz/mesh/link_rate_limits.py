@@ -48,7 +48,7 @@ def _sorted(written: Written) -> Iterator[tuple[RateLimitPolicy, Part]]:
 
 
 def _speaks_http(workload: MeshWorkload) -> bool:
-    servers = any(not server.is_passthrough for server in workload.servers)
+    servers = any(server.is_egress or server.takes_requests for server in workload.servers)
     return servers or any(port.protocol.is_http for port in workload.inbound)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from authz.documents.accessors import Part
 from authz.mesh.mesh_documents import Written
-from authz.mesh.nouns import Mesh, MeshService
+from authz.mesh.nouns import Mesh, MeshService, Resolution
 from authz.mesh.secure_naming import identities
 from authz.mesh.traffic_policy import ClientTlsMode, DestinationRule, TrafficPolicy
 
@@ -40,6 +40,17 @@ def _check(mesh: Mesh, rule: DestinationRule, service: MeshService, spec: Part) 
             spec.note("ME-6", f"`proxyProtocol` is not done for `{service.host}`", "trafficPolicy", help_text)
         if policy.tls is None:
             continue
+        is_opened = policy.tls.mode in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL)
+        has_authority = policy.tls.ca_certificates or policy.tls.credential
+        named = policy.tls.subject_alt_names or service.subject_alt_names
+        if service.external and is_opened and named and not has_authority:
+            message = f"`{service.host}` has `subjectAltNames`, and no authority is named for them"
+            spec.note(
+                "ME-3", message, "trafficPolicy", "add `caCertificates`: Envoy demands one with names of one's own"
+            )
+        if service.resolution is Resolution.BY_NAME and (policy.tls.sni or policy.tls.subject_alt_names):
+            help_text = "leave `sni` and `subjectAltNames` out: they are the name that is asked for"
+            spec.note("ME-6", f"one name is not that of every host of `{service.host}`", "trafficPolicy", help_text)
         if service.external and policy.tls.mode is ClientTlsMode.ISTIO_MUTUAL:
             help_text = "a host outside has no identity of the mesh: write SIMPLE, MUTUAL or DISABLE"
             spec.note("ME-6", f"`ISTIO_MUTUAL` is not done for `{service.host}`", "trafficPolicy", help_text)

@@ -20,13 +20,26 @@ from authz.mesh.virtual_service import RouteDestination, VirtualService
 
 
 @dataclass(frozen=True, slots=True)
+class EgressListener:
+    """One of a Sidecar's ``egress`` as written, before its hosts are found."""
+
+    port: OutboundPort
+    hosts: tuple[tuple[str, str], ...]
+    """Namespace and host, each of which may be ``*``; a namespace with ``~`` excludes."""
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
 class Sidecar:
     """A Sidecar as written: which workloads, and their ports."""
 
     namespace: str
-    labels: dict[str, str]
+    labels: dict[str, str] | None
+    """None: for every workload of its namespace that no other selects."""
     inbound: tuple[tuple[InboundPort, Part], ...]
-    outbound: tuple[tuple[OutboundPort, Part], ...]
+    outbound: tuple[EgressListener, ...]
+    leaves: bool | None
+    """Whether hosts that are not described may be asked for; None: where the mesh has an egress gateway."""
     part: Part
 
 
@@ -37,7 +50,7 @@ class Gateway:
     namespace: str
     name: str
     labels: dict[str, str]
-    servers: tuple[GatewayServer, ...]
+    servers: tuple[tuple[GatewayServer, Part], ...]
     part: Part
 
 
@@ -50,6 +63,18 @@ class WrittenVirtualService:
     http: tuple[Part, ...]
     destinations: tuple[tuple[RouteDestination, Part], ...]
     delegates: tuple[tuple[tuple[str, str], Part], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenGroup:
+    """A WorkloadGroup as written: what its WorkloadEntries have unless they say something else."""
+
+    name: str
+    template: MeshWorkload
+    """Its address is empty."""
+    given: frozenset[str]
+    """Fields of the template that are there."""
+    part: Part
 
 
 @dataclass(slots=True)
@@ -68,6 +93,7 @@ class Written:
     envoy_filters: list[tuple[EnvoyFilter, Part]] = field(default_factory=list)
     wasm_plugins: list[tuple[WasmPlugin, Part]] = field(default_factory=list)
     rate_limits: list[tuple[RateLimitPolicy, Part]] = field(default_factory=list)
+    groups: list["WrittenGroup"] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     data: bytes = b""
     """The file that is being read, in which YAML within its YAML is located."""

@@ -13,52 +13,38 @@ from authz.core.resources import MeshConfig
 from authz.core.spiffe import SpiffeId
 from authz.mesh.destination_rules import DestinationRules
 from authz.mesh.extensions import EnvoyFilter, WasmPlugin
+from authz.mesh.gateway_server import GatewayServer as GatewayServer
 from authz.mesh.locality_values import NOWHERE_KNOWN, WorkloadLocality
 from authz.mesh.login import Login
+from authz.mesh.ports import Address as Address
+from authz.mesh.ports import Place as Place
+from authz.mesh.ports import ServicePort as ServicePort
+from authz.mesh.probes import Probe
 from authz.mesh.rate_limits import AppliedLimit
 from authz.mesh.traffic_policy import DestinationRule
 from authz.mesh.virtual_services import VirtualServices
 from authz.mesh.written_choices import Enforce as Enforce
 from authz.mesh.written_choices import Protocol as Protocol
+from authz.mesh.written_choices import Resolution as Resolution
 from authz.mesh.written_choices import TlsMode as TlsMode
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
-    """An IP address (or, for external services resolved by DNS, a host name) and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+TLS_MODE = "security.istio.io/tlsMode"
+"""Istio's label of endpoints; ``disabled``: there is no proxy, and no TLS."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One address in each of the two worlds: processes of one machine, and containers (XA-190)."""
-
-    process: Address
-    compose: Address
-
-
-@dataclass(frozen=True, slots=True)
-class ServicePort:
-    """A port of a service; ``name`` ties it to the workloads' ports."""
-
-    number: int
-    name: str
-    protocol: Protocol
-
-
-@dataclass(frozen=True, slots=True)
-class OutsideEndpoint:
-    """One of ``endpoints`` of an external service, at one of its ports; ``weight`` is as a workload's."""
+class ServiceEndpoint:
+    """One of ``endpoints`` of a service, at one of its ports."""
 
     place: Place
+    """With ``DNS`` its host may be a name."""
     labels: Mapping[str, str] = field(default_factory=dict)
     locality: WorkloadLocality = NOWHERE_KNOWN
     weight: int = 0
+    """Its share beside others; 0: as much as every other."""
+    service_account: str = ""
+    """Inside the mesh: with the service's namespace the identity of its proxy; empty: it has none, and no TLS."""
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +59,25 @@ class MeshService:
     selector: Mapping[str, str] = field(default_factory=dict)
     """Labels of the workloads behind it, same namespace; empty for external services."""
     external: bool = False
-    endpoints: Mapping[str, tuple[OutsideEndpoint, ...]] = field(default_factory=dict)
-    """Addresses of external services: port name to addresses; empty: the host itself, resolved by DNS."""
+    endpoints: Mapping[str, tuple[ServiceEndpoint, ...]] = field(default_factory=dict)
+    """Port name to written addresses; empty: the workloads, or outside the host itself."""
     location: Location = field(default=NOWHERE, compare=False)
+    resolution: Resolution = Resolution.STATIC
+    export_to: tuple[str, ...] = ()
+    """Namespaces whose proxies may call it; empty, or ``*``: all."""
+    addresses: tuple[str, ...] = ()
+    """IP addresses by which it may be asked for where a port leads by host."""
+    subject_alt_names: tuple[str, ...] = ()
+    """Names that its endpoints may have, beside those of their service accounts."""
+
+    def is_exported_to(self, namespace: str) -> bool:
+        """Whether proxies of a namespace may call it."""
+        return not self.export_to or "*" in self.export_to or namespace in self.export_to
+
+    @property
+    def is_looked_up(self) -> bool:
+        """Whether the DNS knows where it is; else its addresses are a file of endpoints."""
+        return self.resolution is not Resolution.STATIC
 
     def port(self, number: int) -> ServicePort | None:
         """The port with this number; None when there is none."""
@@ -95,50 +97,28 @@ class InboundPort:
 
 @dataclass(frozen=True, slots=True)
 class OutboundPort:
-    """A loopback port of a sidecar that leads to one service, or to every external host (``HTTP_PROXY``)."""
+    """
+    A loopback port of a sidecar.
+
+    It leads to one service, whatever host is asked for; or by host to several; or outwards (``HTTP_PROXY``).
+    """
 
     number: int
     protocol: Protocol
     host: str = ""
-    """The service's host; empty for ``HTTP_PROXY``."""
+    """The host of the one service."""
     service_port: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayServer:
-    """
-    One ``servers[]`` of a Gateway.
-
-    ``ISTIO_MUTUAL`` and ``PASSTHROUGH`` lead outwards: requests of the mesh, and TLS of the applications' own.
-    """
-
-    port: int
-    name: str
-    hosts: tuple[str, ...]
-    tls: TlsMode
-    credential: str = ""
-    """Directory below ``certs/`` with ``tls.crt`` and ``tls.key`` (and ``ca.crt`` for MUTUAL)."""
-    minimum_protocol: str = "TLSV1_2"
-    ciphers: tuple[str, ...] = ()
-    login: Login | None = None
-    """How people sign in there with a browser; None: they do not."""
-    gateway: str = ""
-    """``namespace/name`` of the Gateway that it is of."""
+    targets: tuple[tuple[str, int], ...] | None = None
+    """Host and port of every service to which it leads by the requested host; None where it does not go by that."""
+    leaves: bool = False
+    """Whether every other host is asked for at the egress gateway; else such requests are refused here."""
 
     @property
-    def is_egress(self) -> bool:
-        """Whether sidecars send through it by mTLS of the mesh."""
-        return self.tls is TlsMode.ISTIO_MUTUAL
-
-    @property
-    def is_passthrough(self) -> bool:
-        """Whether TLS passes unopened, by its server name."""
-        return self.tls is TlsMode.PASSTHROUGH
-
-    @property
-    def is_outwards(self) -> bool:
-        """Whether it leads to hosts outside the mesh."""
-        return self.is_egress or self.is_passthrough
+    def services(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of every service to which it leads."""
+        if self.targets is not None:
+            return self.targets
+        return ((self.host, self.service_port),) if self.host else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +144,10 @@ class MeshWorkload:
     enforce: Enforce | None = None
     """The choice made by annotation; None leaves it to the rendering."""
     limits: tuple[AppliedLimit, ...] = ()  # of the requests that it receives, in the order of policies and rules
+    group: str = ""
+    """Name of its WorkloadGroup."""
+    probe: Probe | None = None
+    """How its proxy sees whether the application can work; None: it is taken to be."""
     locality: WorkloadLocality = NOWHERE_KNOWN
     weight: int = 0
     """Its share beside others; 0: as much as every other."""
@@ -196,13 +180,16 @@ class MeshWorkload:
         ports = (
             *(port.number for port in self.inbound),
             *(port.number for port in self.outbound),
-            *(server.port for server in self.servers),
+            *dict.fromkeys(server.port for server in self.servers),
         )
         return tuple(sorted(ports))
 
     def outbound_port(self, host: str) -> int | None:
         """The loopback port that leads to ``host``; ``""`` asks for the forward proxy."""
-        return next((port.number for port in self.outbound if port.host == host), None)
+        if not host:
+            return next((port.number for port in self.outbound if port.protocol is Protocol.HTTP_PROXY), None)
+        named = (port.number for port in self.outbound if host in (name for name, _ in port.services))
+        return next(named, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +224,7 @@ class Mesh:
 
     def workloads_of(self, service: MeshService) -> tuple[MeshWorkload, ...]:
         """The workloads behind a service: same namespace, every label of the selector."""
-        if service.external:
+        if service.external or service.endpoints:
             return ()
         wanted = service.selector.items()
         first = next(iter(wanted), None)

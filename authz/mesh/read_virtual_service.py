@@ -1,11 +1,11 @@
 """The reader of VirtualService: where requests and connections lead. What Istio would refuse is a problem."""
 
 from authz.documents.accessors import Part
-from authz.mesh.kind_parts import read_metadata, read_spec
+from authz.mesh.kind_parts import read_export_to, read_metadata, read_spec
 from authz.mesh.mesh_documents import Written, WrittenVirtualService
 from authz.mesh.read_http_match import read_gateways, read_namespace
 from authz.mesh.read_http_route import RouteReader, full_host
-from authz.mesh.value_parts import is_host, is_label, only_fields
+from authz.mesh.value_parts import is_host, only_fields
 from authz.mesh.virtual_service import MESH, ConnectionMatch, ConnectionRoute, VirtualService
 from authz.mesh.virtual_service_fields import FIELDS
 from authz.mesh.virtual_services import is_subset
@@ -28,7 +28,7 @@ def read_virtual_service(part: Part, written: Written) -> None:
         http=http,
         tls=_connections(spec, "tls", hosts, routes),
         tcp=_connections(spec, "tcp", hosts, routes),
-        export_to=_export_to(spec, namespace),
+        export_to=read_export_to(spec, namespace),
         created=_created(part),
         location=part.location,
     )
@@ -58,15 +58,6 @@ def _check_hosts(spec: Part, hosts: tuple[str, ...], service: VirtualService) ->
         twin = next((other for other in service.hosts[:i] if is_subset(name, other) or is_subset(other, name)), None)
         if twin is not None:
             spec.note("ME-5", f"`{host}` and `{twin}` stand for the same names", f"hosts[{i}]", "write one of them")
-
-
-def _export_to(spec: Part, namespace: str) -> tuple[str, ...]:
-    found = []
-    for one in spec.texts("exportTo"):
-        if one not in (".", "*", "~") and not is_label(one):
-            spec.note("ME-1", f"`{one}` is not a namespace", "exportTo", "a namespace, `.` for its own, `*` for all")
-        found.append(namespace if one == "." else one)
-    return tuple(found)
 
 
 def _connections(spec: Part, field: str, hosts: tuple[str, ...], routes: RouteReader) -> tuple[ConnectionRoute, ...]:

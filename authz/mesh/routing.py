@@ -7,9 +7,10 @@ Read by the rendering and by ``authz explain``, so that both choose alike.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, Protocol, ServicePort
+from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, ServicePort, TlsMode
 from authz.mesh.virtual_service import (
     MESH,
+    ConnectionMatch,
     ConnectionRoute,
     HttpMatch,
     HttpRoute,
@@ -45,12 +46,51 @@ def gateway_routes(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) ->
     """The routes of a gateway's server by host, of every VirtualService that is bound to it."""
     found: dict[str, list[ChosenRoutes]] = {}
     for one in mesh.virtual_services.of_gateway(server.gateway, workload.namespace):
-        hosts = common_hosts(server.hosts, one.hosts)
+        hosts = common_hosts(server.hosts_for(one.namespace), one.hosts)
         routes = reachable(one.http, server.gateway, server.port, workload.labels, workload.namespace) if hosts else []
         if routes:
             for host in hosts:
                 found.setdefault(host.lower(), []).append(ChosenRoutes(one, routes))
     return found
+
+
+def gateway_connections(
+    mesh: Mesh, workload: MeshWorkload, server: GatewayServer
+) -> dict[tuple[str, ...], ConnectionRoute]:
+    """Where connections of a gateway's server go, by server names: those of its routes, or of the server itself."""
+    if server.tls is TlsMode.PASSTHROUGH:
+        return dict(gateway_tls_routes(mesh, workload, server))
+    chosen = gateway_tcp_route(mesh, workload, server)
+    return {server.server_names if server.tls is not TlsMode.DISABLE else (): chosen} if chosen else {}
+
+
+def gateway_tcp_route(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> ConnectionRoute | None:
+    """The first ``tcp`` route of what is bound to a gateway's server; who calls is not asked, as in Istio."""
+    for one in mesh.virtual_services.of_gateway(server.gateway, workload.namespace):
+        for route in one.tcp if common_hosts(server.hosts_for(one.namespace), one.hosts) else ():
+            if not route.matches or any(_fits_server(match, server) for match in route.matches):
+                return route
+    return None
+
+
+def gateway_tls_routes(
+    mesh: Mesh, workload: MeshWorkload, server: GatewayServer
+) -> list[tuple[tuple[str, ...], ConnectionRoute]]:
+    """The server names and ``tls`` routes of the VirtualServices bound to a server; of a name the first."""
+    seen: set[str] = set()
+    found = []
+    for one in mesh.virtual_services.of_gateway(server.gateway, workload.namespace):
+        for route in one.tls if common_hosts(server.hosts_for(one.namespace), one.hosts) else ():
+            for match in route.matches:
+                names = tuple(dict.fromkeys(name.lower() for name in match.sni_hosts if name.lower() not in seen))
+                if names and _fits_server(match, server):
+                    seen.update(names)
+                    found.append((names, route))
+    return found
+
+
+def _fits_server(match: ConnectionMatch, server: GatewayServer) -> bool:
+    return match.port in (0, server.port) and (not match.gateways or server.gateway in match.gateways)
 
 
 def tcp_route(mesh: Mesh, workload: MeshWorkload, service: MeshService, port: int) -> ConnectionRoute | None:
@@ -104,6 +144,10 @@ def _of_sidecar(
 
 
 def _of_server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> Iterator[RouteDestination]:
+    if not server.takes_requests:
+        for route in gateway_connections(mesh, workload, server).values():
+            yield from (weighted.destination for weighted in route.destinations)
+        return
     for bound in gateway_routes(mesh, workload, server).values():
         for one in bound:
             yield from _of_http(one.routes)
@@ -125,13 +169,13 @@ def unresolved(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[RouteDestin
 
 
 def _destinations(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[Iterator[RouteDestination], int]]:
-    for outbound in workload.outbound:
-        service = mesh.find_service(outbound.host)
-        port = service.port(outbound.service_port) if service else None
-        if outbound.protocol is not Protocol.HTTP_PROXY and service is not None and port is not None:
+    for host, number in dict.fromkeys(pair for outbound in workload.outbound for pair in outbound.services):
+        service = mesh.find_service(host)
+        port = service.port(number) if service else None
+        if service is not None and port is not None:
             yield _of_sidecar(mesh, workload, service, port), port.number
     for server in workload.servers:
-        if not server.is_outwards:
+        if server.leads_inwards:
             yield _of_server(mesh, workload, server), server.port
 
 

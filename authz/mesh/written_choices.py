@@ -36,6 +36,21 @@ class TlsMode(StrEnum):
     DISABLE = "DISABLE"
     SIMPLE = "SIMPLE"
     MUTUAL = "MUTUAL"
+    OPTIONAL_MUTUAL = "OPTIONAL_MUTUAL"
+    """A client may show a certificate; one that does shows a good one."""
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
     PASSTHROUGH = "PASSTHROUGH"
     """Used for a gateway's server only: the client's own TLS, unopened, goes to the host whose name it asks for."""
+
+
+class Resolution(StrEnum):
+    """How the addresses of a service are found."""
+
+    STATIC = "STATIC"
+    """They are written, or those of workloads."""
+    DNS = "DNS"
+    """Every address of a name."""
+    DNS_ROUND_ROBIN = "DNS_ROUND_ROBIN"
+    """The first address of a name, whenever a connection is made."""
+    BY_NAME = "BY_NAME"
+    """The name that is asked for, among many (``*.example.com``)."""

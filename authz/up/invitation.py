@@ -23,12 +23,13 @@ def invitation(own: OwnMesh) -> str:
 def _addresses(own: OwnMesh) -> Iterator[str]:
     for gateway in own.mesh.gateways:
         for server in gateway.servers:
-            if not server.is_egress and not server.is_passthrough:
+            if server.takes_requests:
                 yield f"[bold]Open[/bold]     {_url(server.port, is_tls=bool(server.credential))}"
     for workload in own.mesh.sidecars:
         if not workload.inbound:
             continue
-        others = "".join(f", reaches {_service(port.host)} at {port.number}" for port in workload.outbound if port.host)
+        reached = [(host, port.number) for port in workload.outbound for host, _ in port.services]
+        others = "".join(f", reaches {_service(host)} at {number}" for host, number in reached)
         listens = f"listens on {app_port(workload)}, its proxy on {workload.inbound[0].number}{others}"
         yield f"[bold]Service[/bold]  {workload.name} {listens}"
 
@@ -39,7 +40,7 @@ def _tries(own: OwnMesh) -> Iterator[str]:
         yield f"{indent}TOKEN=$(curl -s http://{LOOPBACK}:{own.up.issuer}/token/alice)"
     for gateway in own.mesh.gateways:
         for server in gateway.servers:
-            if server.is_egress or server.is_passthrough:
+            if not server.takes_requests:
                 continue
             trust = f" --cacert {shlex.quote(_near(own.web_bundle))}" if server.credential else ""
             curl = f"{indent}curl -i{trust} {_url(server.port, is_tls=bool(server.credential))}"

@@ -72,8 +72,8 @@ def application(own: OwnMesh, workload: MeshWorkload) -> Command:
     port = app_port(workload)
     environment = {"PORT": str(port)}
     for outbound in workload.outbound:
+        scheme = "http" if outbound.protocol.is_http else "tcp"
         if outbound.host:
-            scheme = "http" if outbound.protocol.is_http else "tcp"
             environment[url_variable(outbound.host.partition(".")[0])] = f"{scheme}://{LOOPBACK}:{outbound.number}"
     return Command(
         f"{APPLICATION}{workload.name}",

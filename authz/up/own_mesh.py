@@ -153,6 +153,6 @@ def issue_web(own: OwnMesh, web: CertificateAuthority, now: float) -> None:
     """Issue what gateways show to browsers."""
     for gateway in own.mesh.gateways:
         for server in gateway.servers:
-            if server.credential:
+            for credential in server.credentials:
                 issued = web.issue_server_certificate(WEB_NAMES, now, addresses=(LOOPBACK, "::1"))
-                write_secret_files(own.state / "certs" / server.credential, "tls", issued.chain_pem, issued.key_pem)
+                write_secret_files(own.state / "certs" / credential, "tls", issued.chain_pem, issued.key_pem)

@@ -16,7 +16,11 @@ from authz.mesh.description import read_mesh_description
 from authz.mesh.rate_limits import AppliedLimit
 from authz.sources.policies.directory import read_file
 
-_IDENTITY_FIELDS = ("metadata", "spec.labels", "spec.serviceAccount")
+_IDENTITY_FIELDS = {
+    "WorkloadEntry": ("metadata", "spec.labels", "spec.serviceAccount"),
+    "WorkloadGroup": ("metadata", "spec.metadata", "spec.template.labels", "spec.template.serviceAccount"),
+}
+"""The fields, by kind, that say who a workload is."""
 _LIMITS = "BackendTrafficPolicy"
 
 
@@ -53,7 +57,7 @@ def described_mesh(mesh_file: Path | None, data: bytes | None = None) -> MeshDes
     wrong = [
         problem
         for problem in problems
-        if (problem.resource.startswith("WorkloadEntry") and problem.path.startswith(_IDENTITY_FIELDS))
+        if problem.path.startswith(_IDENTITY_FIELDS.get(problem.resource.partition(" ")[0], ()))
         or problem.resource.startswith(_LIMITS)
     ]
     if wrong:

@@ -50,6 +50,31 @@ def test_an_entry_whose_identity_cannot_be_used_is_refused(tmp_path: Path, entry
         described_workloads(file)
 
 
+GROUP = """---
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: group, namespace: shop}
+spec: {template: {serviceAccount: grouped, labels: {version: %s}}}
+"""
+GROUPED = ENTRY.replace("namespace: shop}", "namespace: shop, annotations: {istio.io/autoRegistrationGroup: group}}")
+
+
+def test_what_a_group_says_of_its_workloads_counts(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(CONFIG + GROUPED.replace("serviceAccount: seven, ", "") % "a" + GROUP % "v1")
+    (found,) = described_workloads(file)
+    assert (found.service_account, found.labels) == ("grouped", frozenset({("app", "a"), ("version", "v1")}))
+
+
+@pytest.mark.parametrize("group", ["", GROUP % "7", (GROUP % "v1").replace("grouped", "[a]")])
+def test_a_group_that_cannot_be_used_is_refused(tmp_path: Path, group: str) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(CONFIG + GROUPED % "a" + group)
+    with pytest.raises(LoadError, match="error") as refused:
+        described_workloads(file)
+    assert any("group" in str(problem).lower() for problem in refused.value.problems)
+
+
 async def test_a_broken_entry_keeps_the_last_good_set(tmp_path: Path) -> None:
     policies, mesh = tmp_path / "policies", tmp_path / "mesh.yaml"
     policies.mkdir()

@@ -1,0 +1,102 @@
+"""Gateways tied to the workloads that they select: which servers share a port, and which of them may."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from authz.documents.accessors import Part
+from authz.mesh.gateway_server import GatewayServer, TlsMode, server_groups
+from authz.mesh.login import Login
+from authz.mesh.mesh_documents import Gateway, Written
+from authz.mesh.nouns import MeshWorkload
+
+DescribedServers = Sequence[tuple[Gateway, Sequence[tuple[GatewayServer, Part]]]]
+"""The Gateways in order, with their servers as they are bound."""
+
+
+def described_servers(written: Written) -> DescribedServers:
+    """Every server with its Gateway's name, and whether routes lead where its unopened TLS goes."""
+    routed = {name for one in written.virtual_services if one.service.tls for name in one.service.gateways}
+    found = []
+    for gateway in sorted(written.gateways, key=lambda g: (g.namespace, g.name)):
+        name = f"{gateway.namespace}/{gateway.name}"
+        servers = []
+        for server, part in gateway.servers:
+            # Without a route, the policies decide which names may be asked for, and DNS where they are.
+            is_routed = server.tls is TlsMode.PASSTHROUGH and (server.hosts != ("*",) or name in routed)
+            servers.append((replace(server, gateway=name, is_routed=is_routed), part))
+        found.append((gateway, servers))
+    return found
+
+
+def with_gateways(workload: MeshWorkload, gateways: DescribedServers) -> MeshWorkload:
+    """The workload with every server of the Gateways that select it, of whatever namespace, as in Istio."""
+    found = tuple(server for server, _ in _selecting(workload, gateways))
+    return replace(workload, servers=found) if found else workload
+
+
+def _selecting(workload: MeshWorkload, gateways: DescribedServers) -> Iterable[tuple[GatewayServer, Part]]:
+    for gateway, servers in gateways:
+        if gateway.labels and gateway.labels.items() <= workload.labels.items():
+            yield from servers
+
+
+def check_gateways(workloads: Iterable[MeshWorkload], written: Written, gateways: DescribedServers) -> None:
+    """Note Gateways given twice, logins that differ, and servers of a port that cannot be told apart."""
+    _note_twice(written)
+    _check_logins(written)
+    noted: set[int] = set()
+    for workload in workloads:
+        found = list(_selecting(workload, gateways))
+        parts = {id(server): part for server, part in found}
+        for group in server_groups(server for server, _ in found):
+            for message, server, help_text in _clashes(group):
+                part = parts[id(server)]
+                if id(part.node) not in noted:
+                    noted.add(id(part.node))
+                    part.note("ME-5", message, "port", help_text)
+
+
+def _clashes(group: tuple[GatewayServer, ...]) -> Iterable[tuple[str, GatewayServer, str]]:
+    first, *others = group
+    names: dict[str, GatewayServer] = {}
+    for server in group:
+        if server.tls is TlsMode.DISABLE or server.is_passthrough or server.is_egress:
+            continue
+        for name in server.server_names or ("*",):
+            other = names.setdefault(name, server)
+            if other is not server:
+                message = f"two servers with TLS on port {server.port} are for `{name}`: also {_called(other)}"
+                yield message, server, "one certificate answers to a name: give each server its own hosts"
+    for server in others:
+        if first.leads_inwards is not server.leads_inwards or not first.leads_inwards:
+            help_text = "what leads outwards (ISTIO_MUTUAL, or PASSTHROUGH for `*`) has a port of its own"
+            yield f"port {server.port} is also that of {_called(first)}", server, help_text
+        elif (first.tls is TlsMode.DISABLE) is not (server.tls is TlsMode.DISABLE):
+            yield f"port {server.port} is with TLS and without: also {_called(first)}", server, "choose another port"
+        elif first.tls is TlsMode.DISABLE and not (first.takes_requests and server.takes_requests):
+            help_text = "only HTTP servers share a port without TLS"
+            yield f"port {server.port} is also that of {_called(first)}", server, help_text
+
+
+def _called(server: GatewayServer) -> str:
+    return f"`{server.name}` of the Gateway `{server.gateway}`"
+
+
+def _note_twice(written: Written) -> None:
+    first: dict[tuple[str, str], Part] = {}
+    for gateway in written.gateways:
+        other = first.setdefault((gateway.namespace, gateway.name), gateway.part)
+        if other is not gateway.part and gateway.name:
+            message = f"the Gateway `{gateway.namespace}/{gateway.name}` is given twice, first at {other.location}"
+            gateway.part.note("ME-5", message)
+
+
+def _check_logins(written: Written) -> None:
+    """Two gateways may share a session, if everything about their logins is the same."""
+    first: dict[str, tuple[Login, Part]] = {}
+    for gateway in written.gateways:
+        for login in {server.login for server, _ in gateway.servers if server.login}:
+            other, at = first.setdefault(login.credential, (login, gateway.part))
+            if other != login and login.credential:
+                message = f"another login has the credential `{login.credential}`, at {at.location}"
+                gateway.part.note("ME-5", message, "", "write the same login there, or choose another `credentialName`")
