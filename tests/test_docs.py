@@ -1,8 +1,9 @@
 """
 The documentation says what is: links lead somewhere, commands, settings and rooms are those of the code, examples run.
 
-    python tests/test_docs.py     writes the table of settings into docs/operations.md anew, and into
-                                  docs/architecture.md which rooms each room may import
+    python tests/test_docs.py     writes the table of settings into docs/operations.md anew, into
+                                  docs/architecture.md which rooms each room may import, and into
+                                  docs/mesh-fields.md which fields of Istio's kinds are not done
 """
 
 import os
@@ -31,6 +32,7 @@ PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md
 OPERATIONS = DOCS / "operations.md"
 HOUSE = DOCS / "architecture.md"
 ROOM = re.compile(r"^\| \[`([\w.]+)`\]\(\S+\) \|[^|]*\| ([^|]*) \|$", re.MULTILINE)
+FIELDS = "<!-- fields: written by `python tests/test_docs.py` -->\n"
 BEGIN, END = "<!-- settings: written by `python tests/test_docs.py` -->\n", "<!-- end of settings -->\n"
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -217,6 +219,16 @@ def write_settings() -> None:
     OPERATIONS.write_text(text[:begin] + settings_table() + text[end:])
 
 
+def write_fields() -> None:
+    """What `tests/mesh/test_istio_fields.py` compares."""
+    page = DOCS / "mesh-fields.md"
+    text = page.read_text()
+    begin, end = text.index(FIELDS) + len(FIELDS), text.index("<!-- end of fields -->\n")
+    table = runpy.run_path(str(ROOT / "tests" / "mesh" / "istio_fields.py"))["table"]
+    page.write_text(text[:begin] + table() + text[end:])
+
+
 if __name__ == "__main__":
+    write_fields()
     write_rooms()
     write_settings()

@@ -12,7 +12,7 @@ import click
 from authz.cli import mesh_native, terminal
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
-from authz.core.errors import LoadError
+from authz.core.errors import LoadError, Severity
 from authz.envoy.options import Authz, Listeners, RenderOptions, Secrets
 from authz.envoy.rendered_files import differences, left_over, make_login_keys, write_files
 from authz.mesh.description import read_mesh_description
@@ -160,7 +160,8 @@ def render(
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --check
     authz mesh render --mesh mesh.yaml --policies policies/ --out state/ --enforce native --watch
     """
-    from authz.envoy.render import (  # slow to import
+    from authz.envoy.listener_logs import kept_records  # slow to import
+    from authz.envoy.render import (
         Native,
         keep_check,
         modes_of,
@@ -202,6 +203,8 @@ def render(
         options, kept = keep_check(mesh, engine, options)
         for name, reasons in kept.items():
             terminal.remark(f"`{name}` asks the authorization server: {'; '.join(reasons)}")
+    for name, kept_whole in kept_records(mesh, options).items():
+        terminal.remark(f"`{name}`: {kept_whole}")
     policed = Native(engine, keys) if engine is not None else None
     mode_of = permissive if engine is None else modes_of(engine)
     mesh_native.judge_extensions(mesh, mode_of, options, policed, out, "off" if check else validate)
@@ -280,6 +283,9 @@ def _read(path: Path, traffic: Path | None) -> Mesh:
     mesh, problems = read_mesh_description([*read_directory(path), *more])
     if any(problem.is_error for problem in problems):
         raise LoadError(problems)
+    for problem in problems:
+        if problem.severity is Severity.WARNING:
+            terminal.remark(f"{problem}")
     return mesh
 
 

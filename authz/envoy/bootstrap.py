@@ -49,7 +49,7 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
         ),
         admin=Admin(address=pipe(f"run/{workload.name}.admin.sock", ADMIN_SOCKET_MODE)),
         layered_runtime=LayeredRuntime(
-            layers=[RuntimeLayer(name="istio", static_layer=Struct.from_dict(_runtime(options)))]
+            layers=[RuntimeLayer(name="istio", static_layer=Struct.from_dict(_runtime(workload, options)))]
         ),
         overload_manager=OverloadManager(
             resource_monitors=[
@@ -86,8 +86,9 @@ def _locality(workload: MeshWorkload) -> Locality | None:
     return Locality(region=place.region, zone=place.zone, sub_zone=place.subzone) if place.region else None
 
 
-def _runtime(options: RenderOptions) -> dict[str, bool | int]:
-    return RUNTIME | {EXPORT_MILLISECONDS: 1000} if options.otlp else dict(RUNTIME)
+def _runtime(workload: MeshWorkload, options: RenderOptions) -> dict[str, bool | int]:
+    traces = options.otlp or workload.telemetry.collectors
+    return RUNTIME | {EXPORT_MILLISECONDS: 1000} if traces else dict(RUNTIME)
 
 
 def node_labels(workload: MeshWorkload) -> dict[str, str]:

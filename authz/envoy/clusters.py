@@ -26,7 +26,7 @@ from authz.envoy.destinations import Callee, destinations
 from authz.envoy.http_options import http1_upstream, http2_upstream
 from authz.envoy.messages import assignment, at, endpoint, seconds
 from authz.envoy.options import LIMITS_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
-from authz.envoy.outside_clusters import outside_clusters, outside_ports, passed_through
+from authz.envoy.outside_clusters import outside_clusters, outside_ports, passed_through, reach
 from authz.envoy.rate_limit_filters import asks_service
 from authz.envoy.service_clusters import between_proxies, eds_cluster, mesh_clusters
 from authz.envoy.tls import mesh_client
@@ -43,6 +43,7 @@ from authz.mesh.nouns import (
 )
 from authz.mesh.routing import called_by
 from authz.mesh.secure_naming import identities
+from authz.mesh.telemetry_kind import Collector
 
 
 def helper_clusters(workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
@@ -61,6 +62,7 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
     found: list[Cluster] = []
     if (workload.enforce or options.enforce) is Enforce.NATIVE:
         found += [_provider(one) for one in mesh.config.extension_providers if one.is_usable]
+    found += [_told(mesh, workload, one, options) for one in workload.telemetry.collectors]
     found += login_clusters(workload, options)
     if asks_service(workload, options):
         found.append(_limits())
@@ -82,13 +84,34 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
 def _provider(provider: ExtensionProvider) -> Cluster:
     """An external authorizer that the proxy asks itself; the host's resolver finds its address."""
     host = provider.service.rpartition("/")[2]
+    made = _by_dns(naming.provider_cluster(provider), Address(host, provider.port))
+    made.typed_extension_protocol_options = http2_upstream() if provider.protocol == "grpc" else http1_upstream()
+    return made
+
+
+def _told(mesh: Mesh, workload: MeshWorkload, collector: Collector, options: RenderOptions) -> Cluster:
+    """A provider of logs or spans: over mTLS of the mesh where a workload is behind it, else as it is, by gRPC."""
+    name = naming.collector_cluster(collector)
+    service = next((one for one in mesh.services if one.host == collector.service), None)
+    port = service.port(collector.port) if service else None
+    if service is None or port is None:
+        made = _by_dns(name, Address(collector.service, collector.port))
+    elif service.external:
+        made = reach(mesh, workload, Callee(service, port), name)
+    else:
+        (made,) = mesh_clusters(mesh, workload, [Callee(service, port)], options)
+        made.name = name
+    made.typed_extension_protocol_options = http2_upstream(keepalive=True)
+    return made
+
+
+def _by_dns(name: str, address: Address) -> Cluster:
     return Cluster(
-        name=naming.provider_cluster(provider),
+        name=name,
         type=ClusterDiscoveryType.STRICT_DNS,
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(1),
-        typed_extension_protocol_options=http2_upstream() if provider.protocol == "grpc" else http1_upstream(),
-        load_assignment=assignment(naming.provider_cluster(provider), [at(Address(host, provider.port))]),
+        load_assignment=assignment(name, [at(address)]),
     )
 
 

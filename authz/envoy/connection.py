@@ -6,27 +6,21 @@ neither, because policies are enforced where a request arrives (EV-9).
 """
 
 from enum import StrEnum
-from functools import lru_cache
 
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.core.v3 import (
     ExtensionConfigSource,
-    GrpcService,
-    GrpcServiceEnvoyGrpc,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     HttpProtocolOptionsHeadersWithUnderscoresAction,
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
-from envoy_data_plane.envoy.config.trace.v3 import OpenTelemetryConfig, TracingHttp
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
     HttpConnectionManagerForwardClientCertDetails,
     HttpConnectionManagerPathWithEscapedSlashesAction,
     HttpConnectionManagerSetCurrentClientCertDetails,
-    HttpConnectionManagerTracing,
     HttpConnectionManagerUpgradeConfig,
     HttpFilter,
     Rds,
@@ -37,17 +31,17 @@ from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import (
     TcpProxyWeightedClusterClusterWeight,
     UpstreamConnectMode,
 )
-from envoy_data_plane.envoy.type.tracing.v3 import CustomTag
-from envoy_data_plane.envoy.type.v3 import Percent
 
 from authz.core.resources import MeshConfig, PathNormalization
-from authz.envoy.check_filter import HTTP_FILTER, NETWORK_FILTER, http_check_filter, network_check_filter
-from authz.envoy.messages import followed_file, json_log, pack, seconds
+from authz.envoy.check_filter import http_check_filter, network_check_filter
+from authz.envoy.listener_logs import http_logs, tcp_logs
+from authz.envoy.messages import followed_file, pack, seconds
 from authz.envoy.native import slots
 from authz.envoy.native.listener_parts import NATIVE_TCP
-from authz.envoy.options import OTLP_CLUSTER, RenderOptions, filters_file, log_file, routes_file
+from authz.envoy.options import RenderOptions, filters_file, routes_file
 from authz.envoy.rate_limit_filters import rate_limit_filters
 from authz.envoy.refusal_log import refusal_logs
+from authz.envoy.tracing import request_ids, tracing
 from authz.mesh.nouns import MeshWorkload
 
 EARLY_DATA_BYTES = 65536
@@ -112,8 +106,12 @@ def http_filter(
         http2_protocol_options=_http2(gateway),
         request_headers_timeout=seconds(10) if gateway else None,
         upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type=name) for name in upgrades],
-        access_log=[_http_log(workload.name), *refusal_logs(workload, name, options)] if checked else [],
-        tracing=_tracing(workload, options),
+        access_log=[
+            *http_logs(workload, options, outbound=not checked, gateway=gateway),
+            *(refusal_logs(workload, name, options) if checked else ()),
+        ],
+        tracing=tracing(workload, options, inbound=identified),
+        request_id_extension=request_ids(workload, inbound=identified),
     )
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
 
@@ -163,7 +161,7 @@ def tcp_filters(
         upstream_connect_mode=UpstreamConnectMode.ON_DOWNSTREAM_DATA if checked else UpstreamConnectMode.IMMEDIATE,
         max_early_data_bytes=EARLY_DATA_BYTES if checked else None,
         max_downstream_connection_duration=seconds(options.max_connection_seconds) if checked else None,
-        access_log=[_tcp_log(workload)] if checked else [],
+        access_log=tcp_logs(workload, options, outbound=not checked),
     )
     last = Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
     if not checked:
@@ -216,86 +214,3 @@ def _http2(gateway: bool) -> Http2ProtocolOptions:
         initial_stream_window_size=65536,
         initial_connection_window_size=1048576,
     )
-
-
-_URL = "%REQ(:SCHEME)%://%REQ(:AUTHORITY)%%PATH(NQ:PATH)%"
-
-
-def _tracing(workload: MeshWorkload, options: RenderOptions) -> HttpConnectionManagerTracing | None:
-    """
-    Export spans, so that the audit span has a parent (XA-169, XA-170).
-
-    The URL is given without its query, which may hold a token.
-    """
-    if not options.otlp:
-        return None
-    config = OpenTelemetryConfig(
-        service_name=f"{workload.name}.{workload.namespace}",
-        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=OTLP_CLUSTER), timeout=seconds(1)),
-    )
-    return HttpConnectionManagerTracing(
-        random_sampling=Percent(value=options.sampling_percent),
-        custom_tags=[CustomTag(tag="http.url", value=_URL)],
-        provider=TracingHttp(name="envoy.tracers.opentelemetry", typed_config=pack(config)),
-    )
-
-
-@lru_cache(maxsize=8)
-def _http_log(proxy: str) -> AccessLog:
-    """The path without its query, which may hold a token (XA-183). It is the same for all listeners of a proxy."""
-    fields = {
-        "time": "%START_TIME%",
-        "proxy": proxy,
-        "request_id": "%REQ(X-REQUEST-ID)%",
-        "trace_id": "%TRACE_ID%",
-        "peer": "%DOWNSTREAM_PEER_URI_SAN%",
-        "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
-        "client_address": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-        "method": "%REQ(:METHOD)%",
-        "host": "%REQ(:AUTHORITY)%",
-        "path": "%PATH(NQ:PATH)%",
-        "protocol": "%PROTOCOL%",
-        "status": "%RESPONSE_CODE%",
-        "details": "%RESPONSE_CODE_DETAILS%",
-        "flags": "%RESPONSE_FLAGS%",
-        "duration_ms": "%DURATION%",
-        "upstream": "%UPSTREAM_HOST%",
-        "check_us": f"%FILTER_STATE({HTTP_FILTER}:FIELD:latency_us)%",
-    }
-    return json_log(log_file(proxy), fields | _decision_fields(HTTP_FILTER))
-
-
-def _tcp_log(workload: MeshWorkload) -> AccessLog:
-    fields = {
-        "time": "%START_TIME%",
-        "proxy": workload.name,
-        "peer": "%DOWNSTREAM_PEER_URI_SAN%",
-        "peer_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
-        "local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
-        "sni": "%REQUESTED_SERVER_NAME%",
-        "details": "%CONNECTION_TERMINATION_DETAILS%",
-        "flags": "%RESPONSE_FLAGS%",
-        "duration_ms": "%DURATION%",
-        "received_bytes": "%BYTES_RECEIVED%",
-        "sent_bytes": "%BYTES_SENT%",
-        "upstream": "%UPSTREAM_HOST%",
-    }
-    return json_log(log_file(workload.name), fields | _decision_fields(NETWORK_FILTER))
-
-
-def _decision_fields(namespace: str) -> dict[str, str]:
-    """The fields that the authorization server sends with every answer, as dynamic metadata (AP-88, XA-176, XA-177)."""
-    names = (
-        "decision",
-        "decision_id",
-        "stage",
-        "rule",
-        "reason",
-        "policy_version",
-        "audit",
-        "dry_run_allow",
-        "dry_run_allow_rule",
-        "dry_run_deny",
-        "dry_run_deny_rule",
-    )
-    return {name: f"%DYNAMIC_METADATA({namespace}:{name})%" for name in names}

@@ -2,6 +2,7 @@
 
 from authz.core.resources import ExtensionProvider
 from authz.mesh.nouns import InboundPort, Mesh, MeshService, MeshWorkload, ServicePort
+from authz.mesh.telemetry_kind import Collector
 
 ANY_OUTSIDE = "outside-any"
 ANY_OUTSIDE_TUNNEL = "outside-any-tunnel"
@@ -13,6 +14,11 @@ DNS_CACHE = "outside"
 def provider_cluster(provider: ExtensionProvider) -> str:
     """Two providers may share an address and speak different protocols, so the name is the provider's."""
     return f"provider|{provider.name}"
+
+
+def collector_cluster(collector: Collector) -> str:
+    """Name of the cluster by which a proxy tells a provider of MeshConfig its logs or spans."""
+    return f"collector|{collector.port}||{collector.service}"
 
 
 def app_cluster(port: InboundPort) -> str:

@@ -18,7 +18,7 @@ All paths are relative to the state directory, the working directory of every pr
     run/limits.sock         the service that counts for all proxies; among containers run/authz/limits.sock
     run/sds.sock            the secret discovery server, if secrets come from it; among containers run/ca/sds.sock
     run/<proxy>.admin.sock  administration of an Envoy
-    logs/<proxy>.json       access log
+    logs/<proxy>.json       access log; logs/<proxy>.outbound.json and logs/<proxy>.filtered.json if a Telemetry asks
     login/<credential>.json what the issuer of a browser login said about itself, in case it does not answer
 
 The caller makes ``run/`` and ``logs/``. This file imports no Envoy library.
@@ -59,6 +59,16 @@ LOGIN_HEADER = b'{\n "issuer":'
 def log_file(proxy: str) -> str:
     """The access log of a proxy."""
     return f"logs/{proxy}.json"
+
+
+def filtered_log_file(proxy: str) -> str:
+    """What a Telemetry's filter leaves of the access log of a proxy whose whole log is the record."""
+    return f"logs/{proxy}.filtered.json"
+
+
+def outbound_log_file(proxy: str) -> str:
+    """The access log of what leaves a workload, if a Telemetry asks for one."""
+    return f"logs/{proxy}.outbound.json"
 
 
 def filters_file(proxy: str, slot: str) -> str:

@@ -2,8 +2,8 @@
 Read a mesh description: Istio's kinds in YAML files become one ``Mesh``, or problems with their places.
 
 Understood kinds: ConfigMap ``istio`` (MeshConfig), WorkloadEntry, Sidecar, ServiceEntry, DestinationRule, Gateway,
-VirtualService, EnvoyFilter, WasmPlugin and BackendTrafficPolicy. Where Istio has no field, annotations that begin with
-``mesh.authz/`` take its place:
+VirtualService, EnvoyFilter, WasmPlugin, Telemetry and BackendTrafficPolicy. Where Istio has no field, annotations that
+begin with ``mesh.authz/`` take its place:
 
 - ``mesh.authz/compose-address`` on WorkloadEntry and ServiceEntry: its IP address among containers.
 - ``mesh.authz/compose-app`` on WorkloadEntry: address and port of the application among containers.
@@ -26,6 +26,7 @@ from authz.mesh.mesh_documents import Written, joined, note_second_settings
 from authz.mesh.nouns import (
     Mesh,
 )
+from authz.mesh.read_telemetry_providers import read_telemetry_providers
 from authz.policy.mesh_config import read_mesh
 
 
@@ -117,6 +118,7 @@ def _read_document(document: Document, written: Written) -> None:
         written.config, problems = read_mesh(document.file, written.data, documents=(document,))
         written.config_part = part
         written.problems.extend(problems)
+        written.telemetry_providers = read_telemetry_providers(document, written.data, written.problems)
     elif kind in READERS:
         READERS[kind](part, written)
     elif kind:

@@ -14,6 +14,7 @@ from authz.mesh.read_gateway import read_gateway
 from authz.mesh.read_rate_limits import read_traffic_policy
 from authz.mesh.read_service_entry import read_service_entry
 from authz.mesh.read_sidecar import read_sidecar
+from authz.mesh.read_telemetry import read_telemetry
 from authz.mesh.read_virtual_service import read_virtual_service
 from authz.mesh.read_wasm_plugin import read_wasm_plugin
 from authz.mesh.read_workload_entry import read_workload_entry
@@ -29,9 +30,10 @@ READERS: dict[str, Callable[[Part, Written], None]] = {
     "DestinationRule": read_destination_rule,
     "EnvoyFilter": read_envoy_filter,
     "WasmPlugin": read_wasm_plugin,
+    "Telemetry": read_telemetry,
     "BackendTrafficPolicy": read_traffic_policy,
 }
 """
-Every kind that is understood, of ``networking.istio.io`` and ``extensions.istio.io``, and of ``gateway.envoyproxy.io``
-for rate limits.
+Every kind that is understood, of ``networking.istio.io``, ``extensions.istio.io`` and ``telemetry.istio.io``, and of
+``gateway.envoyproxy.io`` for rate limits.
 """

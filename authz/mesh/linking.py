@@ -15,6 +15,7 @@ from authz.mesh.link_groups import check_probes, with_groups
 from authz.mesh.link_rate_limits import check_limits, with_limits
 from authz.mesh.link_rules import check_rules
 from authz.mesh.link_sidecars import Registry, SidecarIndex, with_sidecar
+from authz.mesh.link_telemetry import sorted_telemetries, telemetry_of
 from authz.mesh.mesh_documents import Written
 from authz.mesh.nouns import (
     Mesh,
@@ -37,10 +38,12 @@ def link(written: Written) -> Mesh:
     by_host = {service.host: service for service in reversed(services)}
     registry = Registry(services, by_host, has_egress, SidecarIndex(written))
     gateways = described_servers(written)
+    telemetries = sorted_telemetries(written, [workload for workload, _ in described])
     workloads = []
     for workload, part in described:
         linked = replace(workload, spiffe_id=SpiffeId(trust_domain, workload.spiffe_id.path))
         linked = with_limits(with_gateways(with_sidecar(linked, part, registry), gateways), written)
+        linked = replace(linked, telemetry=telemetry_of(linked, telemetries, written))
         if not linked.is_gateway and not linked.inbound and not linked.outbound:
             part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
         if linked.is_gateway and linked.inbound:

@@ -15,6 +15,7 @@ from authz.mesh.nouns import (
     OutboundPort,
 )
 from authz.mesh.rate_limits import RateLimitPolicy
+from authz.mesh.telemetry_kind import SpanTag, TelemetryMode, TelemetryProviders
 from authz.mesh.traffic_policy import DestinationRule
 from authz.mesh.virtual_service import RouteDestination, VirtualService
 
@@ -77,6 +78,52 @@ class WrittenGroup:
     part: Part
 
 
+@dataclass(frozen=True, slots=True)
+class LogRule:
+    """One ``accessLogging[]`` of a Telemetry; ``providers`` are names with their places."""
+
+    mode: TelemetryMode
+    providers: tuple[tuple[str, Part], ...]
+    is_disabled: bool
+    expression: str
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRule:
+    """One ``tracing[]`` of a Telemetry; None is what is not written and inherited."""
+
+    mode: TelemetryMode
+    providers: tuple[tuple[str, Part], ...]
+    is_disabled: bool | None
+    sampling_percent: float | None
+    tags: dict[str, SpanTag] | None
+    samples_by_request_id: bool | None
+    has_istio_tags: bool | None
+    is_silent: bool | None
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenTelemetry:
+    """A Telemetry as written: which workloads, and the rules of logs and spans."""
+
+    name: str
+    namespace: str
+    created: str
+    labels: dict[str, str]
+    gateways: tuple[str, ...] | None
+    """Names of gateways that are targets; None: the labels select."""
+    logs: tuple[LogRule, ...]
+    spans: tuple[SpanRule, ...]
+    part: Part
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is for all workloads of its namespace."""
+        return not self.labels and self.gateways is None
+
+
 @dataclass(slots=True)
 class Written:
     """What was read of some documents, or of all, before they are tied together."""
@@ -94,6 +141,8 @@ class Written:
     wasm_plugins: list[tuple[WasmPlugin, Part]] = field(default_factory=list)
     rate_limits: list[tuple[RateLimitPolicy, Part]] = field(default_factory=list)
     groups: list["WrittenGroup"] = field(default_factory=list)
+    telemetries: list[WrittenTelemetry] = field(default_factory=list)
+    telemetry_providers: TelemetryProviders = field(default_factory=TelemetryProviders)
     problems: list[Problem] = field(default_factory=list)
     data: bytes = b""
     """The file that is being read, in which YAML within its YAML is located."""
@@ -114,6 +163,7 @@ def joined(parts: Iterable[Written]) -> Written:
         if part.config_part is not None:
             if made.config_part is None:
                 made.config, made.config_part = part.config, part.config_part
+                made.telemetry_providers = part.telemetry_providers
             else:
                 note_second_settings(part.config_part, made)
     return made

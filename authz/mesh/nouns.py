@@ -21,6 +21,7 @@ from authz.mesh.ports import Place as Place
 from authz.mesh.ports import ServicePort as ServicePort
 from authz.mesh.probes import Probe
 from authz.mesh.rate_limits import AppliedLimit
+from authz.mesh.telemetry_kind import WorkloadTelemetry
 from authz.mesh.traffic_policy import DestinationRule
 from authz.mesh.virtual_services import VirtualServices
 from authz.mesh.written_choices import Enforce as Enforce
@@ -152,6 +153,8 @@ class MeshWorkload:
     weight: int = 0
     """Its share beside others; 0: as much as every other."""
     network: str = ""
+    telemetry: WorkloadTelemetry = field(default_factory=WorkloadTelemetry)
+    """What Telemetries say of its logs and spans."""
     location: Location = field(default=NOWHERE, compare=False)
 
     @property

@@ -27,6 +27,8 @@ FIELDS: dict[str, dict[str, str]] = {
         **_done("verifyCertificateSpki", "verifyCertificateHash"),
         **_done("minProtocolVersion", "maxProtocolVersion", "cipherSuites"),
         "insecureSkipVerify": _CHECKED,
+        "ecdhCurves": "Envoy's own choice of curves is used; leave it out",
+        "alpnProtocols": "HTTP/2 and HTTP/1.1 are offered, which is what the port speaks; leave it out",
     },
     "TLSCertificate": {
         **_done("serverCertificate", "privateKey"),

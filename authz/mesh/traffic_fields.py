@@ -32,6 +32,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "RetryBudget": dict.fromkeys(("percent", "minRetryConcurrency", "budgetInterval"), DONE),
     "LoadBalancerSettings": {
         **dict.fromkeys(("simple", "consistentHash", "localityLbSetting", "warmupDurationSecs", "warmup"), DONE),
+        "backendUtilization": "it needs what backends say of their load, in responses; write `simple: LEAST_REQUEST`",
         "zoneAwareLbSetting": "Envoy needs to know the replicas of the proxy itself for it; write `localityLbSetting`",
     },
     "ConsistentHashLB": dict.fromkeys(
@@ -76,6 +77,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
             ),
             DONE,
         ),
+        "failurePercentageThreshold": "write `consecutive5xxErrors` or `consecutiveGatewayErrors`",
         "outlierDetectionHttpErrorCodes": "Istio has the field and does nothing with it yet; leave it out",
     },
     "ClientTLSSettings": {
@@ -85,6 +87,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "sni": DONE,
         "insecureSkipVerify": "whoever answered would be believed; name what vouches for the host by `caCertificates`",
         "caCrl": DONE,
+        "caCertCredentialName": "secrets of a cluster are not read here; write `caCertificates`",
     },
 }
 """The names of messages are those of istio.io/api; those that only select (``PortSelector``) stand here, too."""

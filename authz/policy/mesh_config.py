@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.resources import MeshConfig, PathNormalization
 from authz.documents import reading
-from authz.documents.decoders import choice, integer, text, texts
+from authz.documents.decoders import anything, choice, integer, text, texts
 from authz.documents.reading import Document, Node, Scalar, read_documents
 from authz.documents.schema import Decoder, Fault, Field, Notes, Shape, given, text_of
 from authz.policy import foreign, variables
@@ -37,7 +37,7 @@ _IGNORED = (
     *("caCertificates", "defaultServiceExportTo", "defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo"),
     *("localityLbSetting", "dnsRefreshRate", "h2UpgradePolicy", "inboundClusterStatName", "outboundClusterStatName"),
     *("certificates", "serviceSettings", "enablePrometheusMerge", "verifyCertificateAtClient", "ca"),
-    *("defaultProviders", "discoverySelectors", "defaultHttpRetryPolicy", "meshMTLS", "tlsDefaults"),
+    *("discoverySelectors", "defaultHttpRetryPolicy", "meshMTLS", "tlsDefaults"),
     *("compliancePolicy", "hboneIdleTimeout", "serviceScopeConfigs"),
 )
 _IGNORED_PROXY = (
@@ -144,6 +144,7 @@ MESH_CONFIG: Shape[MeshConfig] = Shape(
         "pathNormalization": Field("path_normalization", _NORMALIZATION.decode),
         "extensionProviders": Field("extension_providers", decode_providers),
         "tokenIntrospection": Field("introspections", decode_introspections),
+        "defaultProviders": Field("", anything),  # of logs and spans: whoever renders a mesh reads them
         "defaultConfig": Field("default_config", _PROXY_CONFIG.decode),
         **{name: _ignored(name) for name in _IGNORED},
     },

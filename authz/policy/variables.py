@@ -94,7 +94,9 @@ def variables(root: Node) -> Iterator[tuple[Node, str]]:
         elif isinstance(node, Sequence):
             waiting.extend(reversed(node.items))
         elif isinstance(node, reading.Mapping):
-            waiting.extend(reversed([*node.keys, *node.entries.values()]))
+            # Formats of access logs are full of Envoy's own commands, which look like variables and are none.
+            values = [value for key, value in node.entries.items() if key != "logFormat"]
+            waiting.extend(reversed([*node.keys, *values]))
 
 
 def _in_text(text: str) -> Iterator[str]:

@@ -48,6 +48,15 @@ def test_every_field_that_is_not_done_is_documented_with_its_reason(field: str) 
     assert any(reason in row for row in rows for reason in reasons if reason)
 
 
+def test_the_example_of_a_telemetry_is_read() -> None:
+    page = Path(__file__).parents[2] / "docs" / "telemetry.md"
+    (example,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S)
+    (sidecar,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
+    mesh, problems = read_mesh_description([("mesh.yaml", sidecar.encode()), ("telemetry.yaml", example.encode())])
+    assert problems == ()
+    assert mesh.workload("shop").telemetry.server.spans is not None
+
+
 def test_every_code_is_documented() -> None:
     rooms = [Path(kinds.__file__).parents[1] / room for room in ("mesh", "envoy", "control")]
     source = "".join(path.read_text() for room in rooms for path in room.rglob("*.py"))

@@ -38,7 +38,8 @@ def complete(
     Put the policies' part into a listener, in the JSON form of Envoy's message, in place.
 
     ``query_values``: parameters whose values are logged, except those in which a token may come.
-    Only what decides is touched: outbound listeners of a sidecar have no access log, and stay as they are.
+    Only what decides is touched: outbound listeners of a sidecar do not write this log, and stay as they are. The logs
+    that a Telemetry asks for stand behind the record.
     Connections are judged once: a changed policy replaces the filter chains of a TCP port, as in a cluster.
     """
     tcp = [one.as_extension() for one in linear_tcp(engine, workload, cluster_of)]
@@ -53,6 +54,10 @@ def complete(
             config: dict[str, Any] = one.get("typed_config", {})
             if "access_log" not in config:
                 continue
+            logs = config["access_log"]
+            others = [log for log in logs if log["typed_config"].get("path") != log_path]
+            if logs and len(others) == len(logs):
+                continue  # it leads out, and has only what a Telemetry asks for
             told = None if one["name"] == _MANAGER else asked  # for HTTP the filters in the slots tell it
             subject = record_log.Subject(
                 workload,
@@ -64,10 +69,10 @@ def complete(
                 query_values=logged,
             )
             if one["name"] == _MANAGER:
-                config["access_log"] = [record_log.http_file_log(log_path, subject)]
+                config["access_log"] = [record_log.http_file_log(log_path, subject), *others]
                 config["local_reply_config"] = record_log.denial_replies()
             elif one["name"] == _TCP_PROXY:
-                config["access_log"] = [record_log.tcp_file_log(log_path, subject)]
+                config["access_log"] = [record_log.tcp_file_log(log_path, subject), *others]
 
 
 def _chains(listener: Mapping[str, Any]) -> list[dict[str, Any]]:
