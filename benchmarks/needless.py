@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-from authz.analysis.needless.needless_rules import NeedlessRules, needless_rules
+from authz.analysis.needless.needless_rules import needless_rules
 from authz.analysis.needless.staged_rules import ALLOW, DENY, StagedRule, narrowed, rules_by_stage, sets_of, with_only
+from authz.analysis.needless.verdict import NeedlessRules
 from authz.analysis.sets.asked_workloads import AskedWorkload, targets_of
 from authz.analysis.sets.difference import difference
 from authz.analysis.sets.model import Model, PolicyPair

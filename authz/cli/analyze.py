@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from authz.analysis.needless.needless_rules import NeedlessRules, needless_rules
+from authz.analysis.needless.needless_rules import needless_rules
+from authz.analysis.needless.verdict import NeedlessRules
 from authz.analysis.sets.asked_workloads import AskedWorkload
 from authz.analysis.traps.findings import CHECKS, find
 from authz.analysis.traps.policy_set import Trap

@@ -12,10 +12,9 @@ from authz.analysis.needless.open_to_all import open_to_all
 from authz.analysis.needless.rule_judge import Neighbours, RuleJudge
 from authz.analysis.needless.signs_of_life import living
 from authz.analysis.needless.staged_rules import ALLOW, StagedRule, narrowed, rules_by_stage
-from authz.analysis.needless.verdict import RuleId, RuleVerdict, VerdictKind, id_of, summed_up
+from authz.analysis.needless.verdict import NeedlessRules, RuleId, RuleVerdict, VerdictKind, id_of, summed_up
 from authz.analysis.sets.asked_workloads import AskedWorkload, applying
 from authz.analysis.sets.model import PolicyPair
-from authz.core.decision import RuleReference
 from authz.core.engine import Engine
 from authz.core.resources import GATEWAY_NAME_LABEL, AuthorizationPolicy
 
@@ -26,20 +25,6 @@ AT_ONCE = 24
 FEW_RULES = 100
 """Rules of a workload up to which that is less work than a model for each."""
 _GATEWAY_WORDS = ("gateway", "ingress", "egress")
-
-
-@dataclass(slots=True)
-class NeedlessRules:
-    """What is proved about the rules of a set of policies."""
-
-    verdicts: dict[RuleId, RuleVerdict] = field(default_factory=dict)
-    """Of every needless rule; all of them can be removed together."""
-    undecided: dict[RuleId, str] = field(default_factory=dict)
-    """Rules of which it is not known whether they decide anything, and why."""
-    judged: set[RuleId] = field(default_factory=set)
-    """Rules of which it is known: needless, or not."""
-    open: list[list[RuleReference]] = field(default_factory=list)
-    """ALLOW rules that together let every HTTP request through at some workload, each list once."""
 
 
 @dataclass(frozen=True, slots=True)

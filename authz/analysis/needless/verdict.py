@@ -1,6 +1,6 @@
 """What is known of a rule: whether some request is decided by it, and if none is, what makes it so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from authz.core.decision import RuleReference
@@ -66,3 +66,17 @@ def summed_up(verdicts: list[RuleVerdict]) -> RuleVerdict:
     fields = dict.fromkeys(field for verdict in verdicts for field in verdict.fields)
     no_caller = all(verdict.has_no_caller for verdict in verdicts)
     return RuleVerdict(weakest.kind, tuple(by.values()), tuple(fields), no_caller, weakest.reason)
+
+
+@dataclass(slots=True)
+class NeedlessRules:
+    """What is proved about the rules of a set of policies."""
+
+    verdicts: dict[RuleId, RuleVerdict] = field(default_factory=dict)
+    """Of every needless rule; all of them can be removed together."""
+    undecided: dict[RuleId, str] = field(default_factory=dict)
+    """Rules of which it is not known whether they decide anything, and why."""
+    judged: set[RuleId] = field(default_factory=set)
+    """Rules of which it is known: needless, or not."""
+    open: list[list[RuleReference]] = field(default_factory=list)
+    """ALLOW rules that together let every HTTP request through at some workload, each list once."""

@@ -7,7 +7,7 @@ A finding never says more than can be known from the policies, the mesh settings
 
 from collections.abc import Callable, Iterable, Iterator
 
-from authz.analysis.needless.needless_rules import NeedlessRules
+from authz.analysis.needless.verdict import NeedlessRules
 from authz.analysis.traps.intents import INTENT_CHECKS
 from authz.analysis.traps.needless_traps import COVERED_CHECK, NEEDLESS_CHECKS, told_once
 from authz.analysis.traps.policy_set import HEADER, PolicySet, finding, rules_of, uses_of

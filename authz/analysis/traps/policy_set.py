@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 
-from authz.analysis.needless.needless_rules import NeedlessRules
+from authz.analysis.needless.verdict import NeedlessRules
 from authz.core.attributes import Workload
 from authz.core.catalog import OPERATION_FIELDS, SOURCE_FIELDS, Attribute, condition_attribute
 from authz.core.engine import Engine

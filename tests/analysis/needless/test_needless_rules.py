@@ -2,8 +2,8 @@
 
 import pytest
 
-from authz.analysis.needless.needless_rules import NeedlessRules, needless_rules
-from authz.analysis.needless.verdict import RuleVerdict
+from authz.analysis.needless.needless_rules import needless_rules
+from authz.analysis.needless.verdict import NeedlessRules, RuleVerdict
 from authz.analysis.sets.asked_workloads import AskedWorkload, targets_of
 from authz.core.attributes import Workload
 from authz.core.compiler import compile_engine
