@@ -123,4 +123,5 @@ def only_fields(part: Part, fields: dict[str, str]) -> None:
     part.only(*fields)
     for name, reason in fields.items():
         if reason and part.has(name):
-            part.note("ME-6", f"`{name}` is not done here: {reason}", name, "leave it out")
+            why, _, help_text = reason.partition("; ")
+            part.note("ME-6", f"`{name}` is not done here: {why}", name, help_text or "leave it out")
