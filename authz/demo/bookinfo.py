@@ -18,6 +18,7 @@ from authz.demo.certificates import CERTIFICATE_TTL_SECONDS, issue_certificates
 from authz.demo.commands import all_commands, hosting_check
 from authz.demo.layout import DemoError, Layout, describe, ports_of
 from authz.demo.prepare import (
+    OPTIONS,
     Modes,
     PolicyState,
     clear_sockets,
@@ -29,11 +30,14 @@ from authz.demo.prepare import (
     render,
     render_again,
 )
+from authz.demo.traffic_rules import TrafficState, read_again, render_traffic, traffic_state, why_not
 from authz.local.busy import busy_ports
 from authz.local.supervision import Event, LocalSupervisor, OnEvent
 from authz.mesh.nouns import Enforce
 
 WATCH_SECONDS = 0.2
+SETTLE_SECONDS = 2 * OPTIONS.poll_seconds
+"""In this time an Envoy that polls has seen a changed file; one that watches is sooner."""
 ISSUER_SECONDS = 60.0
 """Within this time the demo's own issuer runs, even on a slow machine."""
 
@@ -59,7 +63,7 @@ class DemoSupervisor(LocalSupervisor):
             self._check_ports()
             await self._check_hosting()
             clear_sockets(self.layout)
-            seen = policy_state(self.layout.policies)
+            seen, rules = policy_state(self.layout.policies), traffic_state(self.layout.traffic)
             engine = read_engine_or_stop(self.layout)
             await asyncio.to_thread(issue_certificates, self.layout, self._clock())
             self._step("certificates", began)
@@ -77,6 +81,7 @@ class DemoSupervisor(LocalSupervisor):
             raise
         self._background(self._renew_certificates())
         self._background(self._follow_policies(seen, engine))
+        self._background(self._follow_traffic(rules))
 
     def _rendering(self, engine: Engine) -> Awaitable[None]:
         """Render in the background; where Envoys decide by themselves, a follower does it when the issuer runs."""
@@ -146,6 +151,26 @@ class DemoSupervisor(LocalSupervisor):
                 self._report(
                     Event("rendered", f"PeerAuthentication changed: {len(changed)} files rendered, the proxies follow")
                 )
+
+    async def _follow_traffic(self, seen: TrafficState) -> None:
+        """What is edited in traffic/ leads requests elsewhere, without a restart and without a refused one."""
+        while self.layout.traffic is not None:
+            await asyncio.sleep(WATCH_SECONDS)
+            found = traffic_state(self.layout.traffic)
+            if found == seen:
+                continue
+            seen = found
+            try:
+                self.layout = await asyncio.to_thread(read_again, self.layout)
+                if self._follower is not None:  # it sees that mesh.yaml has changed
+                    continue
+                engine = await asyncio.to_thread(read_engine, self.layout)
+                count = await render_traffic(self.layout, engine, options(self.layout), SETTLE_SECONDS)
+            except (DemoError, LoadError, OSError) as error:
+                told = why_not(error)
+                self._report(Event("problem", f"the traffic rules cannot be used, the last good ones stay:\n{told}"))
+                continue
+            self._report(Event("rendered", f"traffic rules changed: {count} files rendered, the proxies follow"))
 
     def _check_ports(self) -> None:
         busy = busy_ports(ports_of(self.layout.mesh, self.layout.offset))
