@@ -165,7 +165,9 @@ class DemoSupervisor(LocalSupervisor):
                 if self._follower is not None:  # it sees that mesh.yaml has changed
                     continue
                 engine = await asyncio.to_thread(read_engine, self.layout)
-                count = await render_traffic(self.layout, engine, options(self.layout), SETTLE_SECONDS)
+                count = await asyncio.to_thread(
+                    render_traffic, self.layout, engine, options(self.layout), SETTLE_SECONDS
+                )
             except (DemoError, LoadError, OSError) as error:
                 told = why_not(error)
                 self._report(Event("problem", f"the traffic rules cannot be used, the last good ones stay:\n{told}"))

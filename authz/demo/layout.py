@@ -119,7 +119,7 @@ class Layout:
 
     @property
     def limits_port(self) -> int:
-        """Port of the store of rate limits; 0 where nobody serves them: a server inside a proxy counts for nobody else."""
+        """Port of the store of rate limits; 0 where nobody serves them: servers inside proxies do not."""
         return LIMITS_PORT + self.offset if self.traffic is not None and self.authz is Authz.SERVER else 0
 
     @property

@@ -128,8 +128,8 @@ def plan(
         if traffic is not None:
             followed = state / "traffic"
             shutil.rmtree(followed, ignore_errors=True)
-            for directory in (traffic, traffic / EXAMPLES):
-                for name, rule in traffic_files(directory):
+            for source in (traffic, traffic / EXAMPLES):
+                for name, rule in traffic_files(source):
                     target = followed / Path(name).relative_to(traffic)
                     target.parent.mkdir(exist_ok=True)
                     target.write_text(_adapted(rule, ports, offset, keycloak), encoding="utf-8")

@@ -5,7 +5,7 @@ They are read beside the description and joined with it in ``mesh.yaml`` of the 
 reads. Subdirectories are not looked into: ``examples/`` lies there.
 """
 
-import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from authz.core.errors import LoadError
 from authz.demo.layout import DemoError, Layout, describe
 from authz.envoy.options import RenderOptions
 from authz.envoy.render import modes_of, render_all
-from authz.envoy.rendered_files import left_over, write_files
-from authz.envoy.still_led_to import with_clusters_led_to
+from authz.envoy.rendered_files import left_over
+from authz.envoy.still_led_to import write_below_proxies
 from authz.identity.secret_files import write_file
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
@@ -81,32 +81,22 @@ def read_again(layout: Layout) -> Layout:
     return replace(layout, mesh=mesh)
 
 
-async def render_traffic(layout: Layout, engine: Engine, options: RenderOptions, settle_seconds: float) -> int:
+def render_traffic(layout: Layout, engine: Engine, options: RenderOptions, settle_seconds: float) -> int:
     """
-    Write what a change of the rules changed, so that no request is led to a cluster that its proxy does not know.
-
-    Clusters come before the routes that lead to them, and go after the routes that led to them. Returns how many files
-    were written or removed.
+    Write what a change of the rules changed; requests that run are led where their proxies know the way.
 
     Args:
         settle_seconds: in this time a proxy sees that a file has changed.
 
-    Raises:
-        LoadError, OSError.
+    Returns:
+        How many files were written or removed. Raises LoadError, OSError.
     """
-    files = await asyncio.to_thread(render_all, layout.mesh, modes_of(engine), options)
-    first = with_clusters_led_to(layout.state, files)
-    changed = await asyncio.to_thread(write_files, layout.state, first)
-    if changed:
-        await asyncio.sleep(settle_seconds)
-    changed += await asyncio.to_thread(write_files, layout.state, {n: c for n, c in files.items() if n not in first})
-    if any(first[name] != files[name] for name in first):
-        await asyncio.sleep(settle_seconds)
-        await asyncio.to_thread(write_files, layout.state, files)
+    files = render_all(layout.mesh, modes_of(engine), options)
+    written = write_below_proxies(layout.state, files, lambda: time.sleep(settle_seconds))
     stale = left_over(layout.state, files)
     for name in stale:
         (layout.state / name).unlink(missing_ok=True)
-    return len(changed) + len(stale)
+    return len(written) + len(stale)
 
 
 def why_not(error: Exception) -> str:

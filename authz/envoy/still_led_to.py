@@ -1,11 +1,38 @@
-"""Clusters that a proxy's present routes may still lead to, kept until its new routes are in force."""
+"""Write rendered files below running proxies, whose routes must not lead to clusters that they do not know."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from authz.envoy.rendered_files import write_files
 
 _NAME = re.compile(rb"^  name: (.+)$", re.MULTILINE)
 _ITEM = b"\n- "
+
+
+def write_below_proxies(out: Path, files: Mapping[str, bytes], pause: Callable[[], None]) -> tuple[str, ...]:
+    """
+    Write what is new or different, as ``write_files`` does, so that no request of a running proxy goes astray.
+
+    Clusters come before the routes that lead to them, and go after the routes that led to them.
+
+    Args:
+        out: the state directory.
+        files: all that was rendered, by name.
+        pause: waits until a proxy has seen that a file changed; called only where it matters.
+
+    Returns:
+        The names written, each once. Raises OSError.
+    """
+    first = with_clusters_led_to(out, files)
+    written = write_files(out, first)
+    if any(name.startswith("cds/") for name in written):
+        pause()
+    written += write_files(out, {name: content for name, content in files.items() if name not in first})
+    if any(files[name] != content for name, content in first.items()):
+        pause()
+        written += write_files(out, files)
+    return tuple(dict.fromkeys(written))
 
 
 def with_clusters_led_to(out: Path, files: Mapping[str, bytes]) -> dict[str, bytes]:

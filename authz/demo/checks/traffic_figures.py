@@ -1,4 +1,4 @@
-"""Scenarios of traffic rules whose result is a figure: shares, retries, failover, circuit breaking, edits under load."""
+"""Scenarios of traffic rules judged by figures: shares, retries, failover, circuit breaking, edits under load."""
 
 import asyncio
 import time
@@ -26,7 +26,8 @@ ASKED, V3_SHARE, ERROR = 400, 0.1, 1e-6
 """Requests, the share of v3 among them, and how often a right share may be taken for a wrong one."""
 FEW = 40
 BURST, AT_ONCE = 120, 24
-OVERFLOWS = f"cluster.outbound|9080||{DETAILS}.upstream_rq_pending_overflow"
+OVERFLOWS = tuple(f"cluster.outbound|9080||{DETAILS}.upstream_rq_{what}_overflow" for what in ("active", "pending"))
+"""What Envoy counts when a breaker refuses: a request too many on connections, and one too many that waits."""
 BLUE = """apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: reviews-blue, namespace: bookinfo}
@@ -44,7 +45,7 @@ def figure_scenarios() -> Iterator[Scenario]:
     yield Scenario(
         group,
         "a circuit breaker under load",
-        "200 and 503, each 503 overloaded and counted; 120 of 120 without",
+        "200 and 503, all overloaded and counted; 120 of 120 without",
         _breaks,
     )
 
@@ -167,7 +168,7 @@ async def _breaks(world: World) -> str:
 
     await world.until(closed)
     after = (await _burst(world))["200"]
-    under = "200 and 503, each 503 overloaded and counted" if is_right else f"{told(found)}, counted {counted}"
+    under = "200 and 503, all overloaded and counted" if is_right else f"{told(found)}, counted {counted}"
     return f"{under}; {after} of {BURST} without"
 
 
@@ -186,6 +187,6 @@ async def _burst(world: World) -> Counter[str]:
 
 
 async def _overflows(world: World) -> int:
-    lines = await asyncio.to_thread(ask_admin, world.admin(PRODUCTPAGE), "/stats?filter=upstream_rq_pending_overflow")
-    values = dict(line.rpartition(": ")[::2] for line in lines.splitlines())
-    return int(values.get(OVERFLOWS, "0"))
+    lines = (await asyncio.to_thread(ask_admin, world.admin(PRODUCTPAGE), "/stats?filter=_overflow")).splitlines()
+    values = dict(line.rpartition(": ")[::2] for line in lines)
+    return sum(int(values.get(name, "0")) for name in OVERFLOWS)
