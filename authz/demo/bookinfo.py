@@ -50,6 +50,7 @@ class DemoSupervisor(LocalSupervisor):
         self.layout = layout
         self._clock = clock
         self._follower: MeshFollower | None = None
+        self._rendering_lock = asyncio.Lock()  # what was rendered from older policies must not be written over newer
 
     async def start(self) -> None:
         """
@@ -146,7 +147,8 @@ class DemoSupervisor(LocalSupervisor):
             self._report(Event("policies", f"policies changed: version {engine.version}"))
             found_modes = modes(self.layout, engine)
             if found_modes != known and self._follower is None:
-                changed = await asyncio.to_thread(render_again, self.layout, engine, known)
+                async with self._rendering_lock:
+                    changed = await asyncio.to_thread(render_again, self.layout, engine, known)
                 known = found_modes
                 self._report(
                     Event("rendered", f"PeerAuthentication changed: {len(changed)} files rendered, the proxies follow")
@@ -161,13 +163,14 @@ class DemoSupervisor(LocalSupervisor):
                 continue
             seen = found
             try:
-                self.layout = await asyncio.to_thread(read_again, self.layout)
-                if self._follower is not None:  # it sees that mesh.yaml has changed
-                    continue
-                engine = await asyncio.to_thread(read_engine, self.layout)
-                count = await asyncio.to_thread(
-                    render_traffic, self.layout, engine, options(self.layout), SETTLE_SECONDS
-                )
+                async with self._rendering_lock:
+                    self.layout = await asyncio.to_thread(read_again, self.layout)
+                    if self._follower is not None:  # it sees that mesh.yaml has changed
+                        continue
+                    engine = await asyncio.to_thread(read_engine, self.layout)
+                    count = await asyncio.to_thread(
+                        render_traffic, self.layout, engine, options(self.layout), SETTLE_SECONDS
+                    )
             except (DemoError, LoadError, OSError) as error:
                 told = why_not(error)
                 self._report(Event("problem", f"the traffic rules cannot be used, the last good ones stay:\n{told}"))
