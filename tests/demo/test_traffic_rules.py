@@ -1,5 +1,6 @@
 """Rules of traffic are read beside the mesh description, and followed as long as the processes stay the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import options, plan
 from authz.demo.traffic_rules import EXAMPLES, read_again, read_with_traffic, traffic_files, traffic_state
 from authz.envoy.render import render_all
+from tests.mesh.meshes import logins
 
 ROOT = Path(__file__).parent.parent.parent
 MESH, POLICIES, TRAFFIC = ROOT / "envoy-configs" / "mesh.yaml", ROOT / "policies", ROOT / "traffic"
@@ -19,7 +21,8 @@ RATINGS = (
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    return plan(tmp_path / "state", POLICIES, MESH, offset=1000, copy=True, traffic=TRAFFIC)
+    found = plan(tmp_path / "state", POLICIES, MESH, offset=1000, copy=True, traffic=TRAFFIC)
+    return replace(found, logins=logins(found.mesh))
 
 
 def test_copies_are_edited_and_examples_lie_beside_them(layout: Layout) -> None:
@@ -63,7 +66,10 @@ def test_a_new_file_is_in_the_mesh_that_servers_read(layout: Layout) -> None:
         (MESH.read_text().partition("---\n")[0], "second|twice|already"),
         (
             "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: extra, namespace: bookinfo}\n"
-            "spec: {address: 127.0.0.1, serviceAccount: extra, labels: {app: extra}}\n",
+            "spec: {address: 127.0.0.1, serviceAccount: extra, labels: {app: extra}}\n---\n"
+            "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: extra, namespace: bookinfo}\n"
+            "spec:\n  workloadSelector: {labels: {app: extra}}\n  ingress:\n"
+            "  - {port: {number: 15199, name: http, protocol: HTTP}, defaultEndpoint: '127.0.0.1:19199'}\n",
             "workloads and their ports cannot change",
         ),
     ],
