@@ -118,9 +118,8 @@ def command(
 
     \b
     authz demo                       until Ctrl-C
-    authz demo --check               about 130 scenarios, expected and actual; exit 0 or 3
+    authz demo --check               about 170 scenarios, expected and actual; exit 0 or 3
     authz demo --check --run egress  some of them
-    authz demo --check --run "authority is dead" --outage 600
     authz demo --check --compose     the same, among containers; with --enforce native, too
     authz demo --authz embedded      without a server: every proxy decides by itself
     authz demo --issuer keycloak     people sign in at a real Keycloak
@@ -149,8 +148,9 @@ def command(
         keycloak=find_keycloak(keycloak, Path()) if issuer == ISSUERS[1] else None,
         traffic=inputs.traffic,
     )
-    wanted = Checking(pattern, outage) if check else None
-    raise SystemExit(asyncio.run(_run(layout, console, wanted, keep=keep, form=form)))
+    raise SystemExit(
+        asyncio.run(_run(layout, console, Checking(pattern, outage) if check else None, keep=keep, form=form))
+    )
 
 
 def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool) -> None:

@@ -18,7 +18,6 @@ from authz.demo.certificates import CERTIFICATE_TTL_SECONDS, issue_certificates
 from authz.demo.commands import all_commands, hosting_check
 from authz.demo.layout import DemoError, Layout, describe, ports_of
 from authz.demo.prepare import (
-    OPTIONS,
     Modes,
     PolicyState,
     clear_sockets,
@@ -36,8 +35,6 @@ from authz.local.supervision import Event, LocalSupervisor, OnEvent
 from authz.mesh.nouns import Enforce
 
 WATCH_SECONDS = 0.2
-SETTLE_SECONDS = 2 * OPTIONS.poll_seconds
-"""In this time an Envoy that polls has seen a changed file; one that watches is sooner."""
 ISSUER_SECONDS = 60.0
 """Within this time the demo's own issuer runs, even on a slow machine."""
 
@@ -168,9 +165,7 @@ class DemoSupervisor(LocalSupervisor):
                     if self._follower is not None:  # it sees that mesh.yaml has changed
                         continue
                     engine = await asyncio.to_thread(read_engine, self.layout)
-                    count = await asyncio.to_thread(
-                        render_traffic, self.layout, engine, options(self.layout), SETTLE_SECONDS
-                    )
+                    count = await asyncio.to_thread(render_traffic, self.layout, engine, options(self.layout))
             except (DemoError, LoadError, OSError) as error:
                 told = why_not(error)
                 self._report(Event("problem", f"the traffic rules cannot be used, the last good ones stay:\n{told}"))

@@ -7,8 +7,9 @@ Everything is read before anything is written, so that a mistake in a file stops
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from authz.core.compiler import compile_engine
@@ -115,28 +116,28 @@ def plan(
         (state / directory).mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)
     write_file(state / "mesh.yaml", joined.encode())
-    in_force = policies.absolute()
-    followed = None if traffic is None else traffic.absolute()
+    in_force, followed = policies.absolute(), None if traffic is None else traffic.absolute()
     if copy or offset or keycloak is not None:
-        in_force = state / "policies"
-        shutil.rmtree(in_force, ignore_errors=True)
-        for path, content in policy_files(policies):
-            target = in_force / Path(path).relative_to(policies)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            adapted = _adapted(content.decode("utf-8", "replace"), ports, offset, keycloak)
-            target.write_text(adapted, encoding="utf-8")
+        adapt = partial(_adapted, ports=ports, offset=offset, keycloak=keycloak)
+        in_force = _copied(policies, policy_files(policies), state / "policies", adapt)
         if traffic is not None:
-            followed = state / "traffic"
-            shutil.rmtree(followed, ignore_errors=True)
-            for source in (traffic, traffic / EXAMPLES):
-                for name, rule in traffic_files(source):
-                    target = followed / Path(name).relative_to(traffic)
-                    target.parent.mkdir(exist_ok=True)
-                    target.write_text(_adapted(rule, ports, offset, keycloak), encoding="utf-8")
+            files = (*traffic_files(traffic), *traffic_files(traffic / EXAMPLES))
+            followed = _copied(traffic, ((name, rule.encode()) for name, rule in files), state / "traffic", adapt)
     layout = Layout(state, in_force, mesh, offset, secrets, authz, server, enforce, keycloak, followed, text)
     if keycloak is not None:
         lay_keycloak(layout)
     return layout
+
+
+def _copied(source: Path, files: Iterable[tuple[str, bytes]], target: Path, adapt: Callable[[str], str]) -> Path:
+    """Make ``target`` anew, of adapted files that lie below ``source``; return it."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for path, content in files:
+        copy = target / Path(path).relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(adapt(content.decode("utf-8", "replace")), encoding="utf-8")
+    return target
 
 
 def _adapted(text: str, ports: tuple[int, ...], offset: int, keycloak: Path | None) -> str:

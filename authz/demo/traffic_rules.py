@@ -5,7 +5,6 @@ They are read beside the description and joined with it in ``mesh.yaml`` of the 
 reads. Subdirectories are not looked into: ``examples/`` lies there.
 """
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +14,20 @@ from authz.demo.layout import DemoError, Layout, describe
 from authz.envoy.options import RenderOptions
 from authz.envoy.render import modes_of, render_all
 from authz.envoy.rendered_files import left_over
-from authz.envoy.still_led_to import write_below_proxies
+from authz.envoy.still_led_to import settle_seconds, write_below_proxies
 from authz.identity.secret_files import write_file
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 
 EXAMPLES = "examples"
 """A directory below, of files that are in force once they are copied out of it."""
-Rules = list[tuple[str, str]]
+TrafficFiles = list[tuple[str, str]]
 """Path and text of every file, in order."""
 TrafficState = tuple[tuple[str, int, int], ...]
 """Path, time of change and size of every file: they differ when something has changed."""
 
 
-def traffic_files(directory: Path | None) -> Rules:
+def traffic_files(directory: Path | None) -> TrafficFiles:
     """Read the YAML files of a directory. Raises DemoError: it is none, or a file cannot be read."""
     if directory is None:
         return []
@@ -50,7 +49,7 @@ def traffic_state(directory: Path | None) -> TrafficState:
     return tuple(found)
 
 
-def read_with_traffic(name: str, text: str, rules: Rules) -> tuple[Mesh, str]:
+def read_with_traffic(name: str, text: str, rules: TrafficFiles) -> tuple[Mesh, str]:
     """
     Read the mesh description together with its traffic rules.
 
@@ -81,18 +80,15 @@ def read_again(layout: Layout) -> Layout:
     return replace(layout, mesh=mesh)
 
 
-def render_traffic(layout: Layout, engine: Engine, options: RenderOptions, settle_seconds: float) -> int:
+def render_traffic(layout: Layout, engine: Engine, options: RenderOptions) -> int:
     """
     Write what a change of the rules changed; requests that run are led where their proxies know the way.
-
-    Args:
-        settle_seconds: in this time a proxy sees that a file has changed.
 
     Returns:
         How many files were written or removed. Raises LoadError, OSError.
     """
     files = render_all(layout.mesh, modes_of(engine), options)
-    written = write_below_proxies(layout.state, files, lambda: time.sleep(settle_seconds))
+    written = write_below_proxies(layout.state, files, settle_seconds(options))
     stale = left_over(layout.state, files)
     for name in stale:
         (layout.state / name).unlink(missing_ok=True)

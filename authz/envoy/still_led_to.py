@@ -1,16 +1,26 @@
 """Write rendered files below running proxies, whose routes must not lead to clusters that they do not know."""
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from authz.envoy.options import RenderOptions
 from authz.envoy.rendered_files import write_files
 
+WATCHED_SECONDS = 0.2
 _NAME = re.compile(rb"^  name: (.+)$", re.MULTILINE)
 _ITEM = b"\n- "
 
 
-def write_below_proxies(out: Path, files: Mapping[str, bytes], pause: Callable[[], None]) -> tuple[str, ...]:
+def settle_seconds(options: RenderOptions) -> float:
+    """Tell in which time a proxy has read a changed file: one that watches soon, another one when it has looked."""
+    return max(2 * options.poll_seconds, WATCHED_SECONDS)
+
+
+def write_below_proxies(
+    out: Path, files: Mapping[str, bytes], settle: float, pause: Callable[[float], None] = time.sleep
+) -> tuple[str, ...]:
     """
     Write what is new or different, as ``write_files`` does, so that no request of a running proxy goes astray.
 
@@ -19,7 +29,8 @@ def write_below_proxies(out: Path, files: Mapping[str, bytes], pause: Callable[[
     Args:
         out: the state directory.
         files: all that was rendered, by name.
-        pause: waits until a proxy has seen that a file changed; called only where it matters.
+        settle: seconds; in this time a proxy sees that a file has changed; waited for only where it matters.
+        pause: waits.
 
     Returns:
         The names written, each once. Raises OSError.
@@ -27,10 +38,10 @@ def write_below_proxies(out: Path, files: Mapping[str, bytes], pause: Callable[[
     first = with_clusters_led_to(out, files)
     written = write_files(out, first)
     if any(name.startswith("cds/") for name in written):
-        pause()
+        pause(settle)
     written += write_files(out, {name: content for name, content in files.items() if name not in first})
     if any(files[name] != content for name, content in first.items()):
-        pause()
+        pause(settle)
         written += write_files(out, files)
     return tuple(dict.fromkeys(written))
 

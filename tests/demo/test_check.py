@@ -52,8 +52,8 @@ def layout(tmp_path: Path) -> Layout:
 
 def command(layout: Layout, *more: str) -> list[str]:
     state = ("--state", str(layout.state), "--port-offset", str(layout.offset))
-    state += () if "--traffic" in more else ("--traffic", str(TRAFFIC))
-    return [sys.executable, "-m", "authz", "demo", *ARGUMENTS, *state, *more]
+    traffic = () if "--traffic" in more else ("--traffic", str(TRAFFIC))
+    return [sys.executable, "-m", "authz", "demo", *ARGUMENTS, *traffic, *state, *more]
 
 
 def children(layout: Layout) -> Iterator[int]:

@@ -66,7 +66,7 @@ def test_a_new_file_is_in_the_mesh_that_servers_read(layout: Layout) -> None:
         (MESH.read_text().partition("---\n")[0], "second|twice|already"),
         (
             "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: extra, namespace: bookinfo}\n"
-            "spec: {address: 127.0.0.1, serviceAccount: extra, labels: {app: extra}}\n---\n"
+            "spec: {address: 127.0.0.1, serviceAccount: extra, labels: {app: extra}, ports: {http: 15199}}\n---\n"
             "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: extra, namespace: bookinfo}\n"
             "spec:\n  workloadSelector: {labels: {app: extra}}\n  ingress:\n"
             "  - {port: {number: 15199, name: http, protocol: HTTP}, defaultEndpoint: '127.0.0.1:19199'}\n",

@@ -25,7 +25,7 @@ def seen(out: Path) -> tuple[bytes, bytes]:
 def written(out: Path, names: tuple[str, ...], leads_to: str) -> tuple[tuple[str, ...], list[tuple[bytes, bytes]]]:
     """The names written, and what a proxy could see at every pause."""
     pauses: list[tuple[bytes, bytes]] = []
-    return write_below_proxies(out, files(names, leads_to), lambda: pauses.append(seen(out))), pauses
+    return write_below_proxies(out, files(names, leads_to), 1.0, lambda _: pauses.append(seen(out))), pauses
 
 
 def test_a_new_cluster_comes_before_the_route_and_an_old_one_goes_after_it(tmp_path: Path) -> None:
