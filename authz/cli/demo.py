@@ -130,10 +130,9 @@ def command(
     _refuse_missing(outage, secrets, issuer, keycloak, compose=compose)
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
-        root = _compose_root()
-        containers = Containers(root, copy_inputs(root, policies or root / "policies", state), Enforce(enforce))
-        checking = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
-        raise SystemExit(asyncio.run(checking))
+        containers = _containers(policies, state, Enforce(enforce))
+        among = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
+        raise SystemExit(asyncio.run(among))
     inputs = _inputs(policies, mesh, traffic, console, check=check)
     layout = plan(
         state,
@@ -148,9 +147,8 @@ def command(
         keycloak=find_keycloak(keycloak, Path()) if issuer == ISSUERS[1] else None,
         traffic=inputs.traffic,
     )
-    raise SystemExit(
-        asyncio.run(_run(layout, console, Checking(pattern, outage) if check else None, keep=keep, form=form))
-    )
+    checking = Checking(pattern, outage) if check else None
+    raise SystemExit(asyncio.run(_run(layout, console, checking, keep=keep, form=form)))
 
 
 def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool) -> None:
@@ -186,6 +184,11 @@ def _inputs(policies: Path | None, mesh: Path | None, traffic: Path | None, cons
         console.print(found.note, soft_wrap=True)
     rules = traffic or (found.traffic if mesh is None else None)  # those of the demo are about its own services
     return Inputs(policies or found.policies, mesh or found.mesh, traffic=rules)
+
+
+def _containers(policies: Path | None, state: Path, enforce: Enforce) -> Containers:
+    root = _compose_root()
+    return Containers(root, copy_inputs(root, policies or root / "policies", state), enforce)
 
 
 def _compose_root() -> Path:
