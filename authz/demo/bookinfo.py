@@ -29,7 +29,7 @@ from authz.demo.prepare import (
     render,
     render_again,
 )
-from authz.demo.traffic_rules import TrafficState, read_again, render_traffic, traffic_state, why_not
+from authz.demo.traffic_rules import TrafficRendering, TrafficState, read_again, traffic_state, why_not
 from authz.local.busy import busy_ports
 from authz.local.supervision import Event, LocalSupervisor, OnEvent
 from authz.mesh.nouns import Enforce
@@ -153,19 +153,22 @@ class DemoSupervisor(LocalSupervisor):
 
     async def _follow_traffic(self, seen: TrafficState) -> None:
         """What is edited in traffic/ leads requests elsewhere, without a restart and without a refused one."""
+        rendering = TrafficRendering(self.layout, options(self.layout))
         while self.layout.traffic is not None:
             await asyncio.sleep(WATCH_SECONDS)
             found = traffic_state(self.layout.traffic)
-            if found == seen:
-                continue
-            seen = found
             try:
+                if found == seen:
+                    async with self._rendering_lock:
+                        await asyncio.to_thread(rendering.retire)
+                    continue
+                seen = found
                 async with self._rendering_lock:
                     self.layout = await asyncio.to_thread(read_again, self.layout)
                     if self._follower is not None:  # it sees that mesh.yaml has changed
                         continue
                     engine = await asyncio.to_thread(read_engine, self.layout)
-                    count = await asyncio.to_thread(render_traffic, self.layout, engine, options(self.layout))
+                    count = await asyncio.to_thread(rendering.render, self.layout, engine)
             except (DemoError, LoadError, OSError) as error:
                 told = why_not(error)
                 self._report(Event("problem", f"the traffic rules cannot be used, the last good ones stay:\n{told}"))

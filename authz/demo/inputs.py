@@ -78,7 +78,11 @@ def _lay(source: Path, folder: Path) -> None:
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             for name in (POLICIES, MESH, TRAFFIC):
-                files = [source / name] if (source / name).is_file() else sorted((source / name).rglob("*.yaml"))
+                files = (
+                    [source / name]
+                    if (source / name).is_file()
+                    else sorted(path for path in (source / name).rglob("*.yaml*") if path.is_file())
+                )
                 for file in files:
                     target = aside / "new" / file.relative_to(source)
                     target.parent.mkdir(parents=True, exist_ok=True)

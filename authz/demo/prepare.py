@@ -29,7 +29,7 @@ from authz.demo.layout import (
     shift_ports,
 )
 from authz.demo.programs import envoy_binary
-from authz.demo.traffic_rules import EXAMPLES, read_with_traffic, traffic_files
+from authz.demo.traffic_rules import read_with_traffic, traffic_files
 from authz.envoy.native.binary import envoy_polls
 from authz.envoy.options import Authz, RenderOptions, Secrets
 from authz.envoy.render import modes_of, render_all, render_endpoints, render_listeners
@@ -121,8 +121,8 @@ def plan(
         adapt = partial(_adapted, ports=ports, offset=offset, keycloak=keycloak)
         in_force = _copied(policies, policy_files(policies), state / "policies", adapt)
         if traffic is not None:
-            files = (*traffic_files(traffic), *traffic_files(traffic / EXAMPLES))
-            followed = _copied(traffic, ((name, rule.encode()) for name, rule in files), state / "traffic", adapt)
+            files = [path for path in sorted(traffic.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+            followed = _copied(traffic, ((str(path), path.read_bytes()) for path in files), state / "traffic", adapt)
     layout = Layout(state, in_force, mesh, offset, secrets, authz, server, enforce, keycloak, followed, text)
     if keycloak is not None:
         lay_keycloak(layout)

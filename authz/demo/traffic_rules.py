@@ -2,25 +2,27 @@
 Traffic rules of the demo: documents of the mesh description in a directory of their own, edited while it runs.
 
 They are read beside the description and joined with it in ``mesh.yaml`` of the state directory, which everybody else
-reads. Subdirectories are not looked into: ``examples/`` lies there.
+reads. Only names of YAML files count; those in ``examples/`` have another ending.
 """
 
+import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
+from authz.control.state_directory import StateDirectory
 from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.layout import DemoError, Layout, describe
 from authz.envoy.options import RenderOptions
-from authz.envoy.render import modes_of, render_all
-from authz.envoy.rendered_files import left_over
-from authz.envoy.still_led_to import settle_seconds, write_below_proxies
+from authz.envoy.render import modes_of
+from authz.envoy.rendering import RenderedFiles, Rendering
 from authz.identity.secret_files import write_file
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 
-EXAMPLES = "examples"
-"""A directory below, of files that are in force once they are copied out of it."""
+EXAMPLES, OFF = "examples", ".off"
+"""A directory below, and how names of files end there that are not in force."""
 TrafficFiles = list[tuple[str, str]]
 """Path and text of every file, in order."""
 TrafficState = tuple[tuple[str, int, int], ...]
@@ -80,19 +82,31 @@ def read_again(layout: Layout) -> Layout:
     return replace(layout, mesh=mesh)
 
 
-def render_traffic(layout: Layout, engine: Engine, options: RenderOptions) -> int:
-    """
-    Write what a change of the rules changed; requests that run are led where their proxies know the way.
+class TrafficRendering:
+    """What is rendered again and again as rules change; requests that run are led where their proxies know the way."""
 
-    Returns:
-        How many files were written or removed. Raises LoadError, OSError.
-    """
-    files = render_all(layout.mesh, modes_of(engine), options)
-    written = write_below_proxies(layout.state, files, settle_seconds(options))
-    stale = left_over(layout.state, files)
-    for name in stale:
-        (layout.state / name).unlink(missing_ok=True)
-    return len(written) + len(stale)
+    def __init__(self, layout: Layout, options: RenderOptions) -> None:
+        """Begin with what is in the state directory of ``layout``, where everything was rendered."""
+        self._options = options
+        self._rendering = Rendering()
+        self._state = StateDirectory(layout.state, time.monotonic, settle_seconds=2 * options.poll_seconds)
+        self._files: RenderedFiles = {}
+        self._due = math.inf
+
+    def render(self, layout: Layout, engine: Engine) -> int:
+        """Write what a change of the rules changed; return how many files. Raises LoadError, OSError."""
+        self._files = self._rendering.render(layout.mesh, modes_of(engine), self._options)
+        return self._put()
+
+    def retire(self) -> None:
+        """Remove what has been kept for routes that have changed since, if it is time. Raises OSError."""
+        if time.monotonic() >= self._due:
+            self._put()
+
+    def _put(self) -> int:
+        put = self._state.put(self._files)
+        self._due = math.inf if put.again_seconds is None else time.monotonic() + put.again_seconds
+        return len(put.written) + len(put.removed)
 
 
 def why_not(error: Exception) -> str:
@@ -101,9 +115,9 @@ def why_not(error: Exception) -> str:
 
 
 def _paths(directory: Path) -> list[Path]:
-    if directory.name == EXAMPLES and not directory.exists():
-        return []
-    found = (path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
+    if not directory.is_dir():
+        raise NotADirectoryError(f"`{directory}` is not a directory")
+    found = (path for path in directory.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file())
     return sorted(path for path in found if not path.name.startswith("."))
 
 

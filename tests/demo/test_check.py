@@ -18,7 +18,7 @@ from tests.service.test_both_servers import needs_hosting
 
 ROOT = Path(__file__).parent.parent.parent
 ARGUMENTS = ("--policies", str(ROOT / "policies"), "--mesh", str(ROOT / "envoy-configs" / "mesh.yaml"))
-TRAFFIC = ROOT / "traffic"
+TRAFFIC, EVERYTHING = ROOT / "traffic", ROOT / "tests" / "demo" / "everything"
 LONGEST_SECONDS = 400
 """Of a whole check on a busy machine."""
 WAYS = [
@@ -26,10 +26,8 @@ WAYS = [
     pytest.param(("--server", "envoy"), id="hosted", marks=needs_hosting),
     pytest.param(("--authz", "embedded"), id="embedded", marks=needs_hosting),
     pytest.param(("--enforce", "native"), id="native"),
-    pytest.param(("--traffic", str(TRAFFIC / "examples" / "everything")), id="everything"),
-    pytest.param(
-        ("--traffic", str(TRAFFIC / "examples" / "everything"), "--enforce", "native"), id="native-everything"
-    ),
+    pytest.param(("--traffic", str(EVERYTHING)), id="everything"),
+    pytest.param(("--traffic", str(EVERYTHING), "--enforce", "native"), id="native-everything"),
 ]
 """
 Who decides: a server of its own, one hosted in Envoy, every proxy with a server inside, or Envoy's own filters;

@@ -67,10 +67,10 @@ def test_what_the_user_edited_stays(here: Path, packaged: Path) -> None:
 
 def test_rules_of_traffic_are_laid_with_their_examples_where_there_are_any(here: Path, packaged: Path) -> None:
     (packaged / TRAFFIC / "examples").mkdir(parents=True)
-    (packaged / TRAFFIC / "examples" / "a.yaml").write_text("packaged")
+    (packaged / TRAFFIC / "examples" / "a.yaml.off").write_text("packaged")
     laid = find(here, packaged).traffic
     assert laid == here / FOLDER / TRAFFIC
-    assert (laid / "examples" / "a.yaml").read_text() == "packaged"
+    assert (laid / "examples" / "a.yaml.off").read_text() == "packaged"
 
 
 def test_a_check_reads_the_packages_files_and_leaves_nothing_behind(here: Path, packaged: Path) -> None:

@@ -13,6 +13,7 @@ from tests.mesh.meshes import logins
 
 ROOT = Path(__file__).parent.parent.parent
 MESH, POLICIES, TRAFFIC = ROOT / "envoy-configs" / "mesh.yaml", ROOT / "policies", ROOT / "traffic"
+EVERYTHING = ROOT / "tests" / "demo" / "everything"
 RATINGS = (
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: ratings, namespace: bookinfo}\n"
     "spec:\n  hosts: [ratings]\n  http:\n  - route: [{destination: {host: ratings, subset: v1}}]\n"
@@ -28,15 +29,15 @@ def layout(tmp_path: Path) -> Layout:
 def test_copies_are_edited_and_examples_lie_beside_them(layout: Layout) -> None:
     assert layout.traffic == layout.state / "traffic"
     assert [Path(name).name for name, _ in traffic_files(layout.traffic)] == ["reviews.yaml", "subsets.yaml"]
-    examples = {path.name for path in (TRAFFIC / EXAMPLES).glob("*.yaml")}
+    examples = {path.name for path in (TRAFFIC / EXAMPLES).iterdir()}
     assert {path.name for path in (layout.traffic / EXAMPLES).iterdir()} == examples
-    assert "book -X POST 'https://localhost:16443/" in (layout.traffic / EXAMPLES / "orders-quota.yaml").read_text()
+    assert "book -X POST 'https://localhost:16443/" in (layout.traffic / EXAMPLES / "orders-quota.yaml.off").read_text()
 
 
 @pytest.mark.parametrize(
     "rules",
-    [*sorted((TRAFFIC / EXAMPLES).glob("*.yaml")), TRAFFIC / EXAMPLES / "everything"],
-    ids=lambda path: path.stem,
+    [*sorted((TRAFFIC / EXAMPLES).iterdir()), EVERYTHING],
+    ids=lambda path: path.name.partition(".")[0],
 )
 def test_every_example_can_be_used(layout: Layout, rules: Path) -> None:
     files = traffic_files(rules) if rules.is_dir() else [*traffic_files(TRAFFIC), (rules.name, rules.read_text())]

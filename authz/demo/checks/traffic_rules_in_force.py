@@ -11,7 +11,7 @@ from authz.demo.checks.clients import Reply
 from authz.demo.checks.edits import changed
 from authz.demo.checks.world import World
 from authz.demo.layout import DemoError
-from authz.demo.traffic_rules import EXAMPLES
+from authz.demo.traffic_rules import EXAMPLES, OFF
 
 REVIEWS = "reviews.bookinfo.svc.cluster.local"
 RATINGS = "ratings.bookinfo.svc.cluster.local"
@@ -34,7 +34,7 @@ async def in_force(world: World, *names: str, old: str = "", new: str = "") -> A
     directory = traffic(world)
     async with AsyncExitStack() as stack:
         for name in names:
-            text = (directory / EXAMPLES / name).read_text(encoding="utf-8")
+            text = (directory / EXAMPLES / f"{name}{OFF}").read_text(encoding="utf-8")
             if old not in text:
                 raise DemoError(f"`{name}` no longer contains `{old}`, which this scenario edits")
             edited = text.replace(old, new)
