@@ -7,7 +7,7 @@ import pytest
 
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import options, plan
-from authz.demo.traffic_rules import EXAMPLES, read_again, read_with_traffic, traffic_files, traffic_state
+from authz.demo.traffic_rules import EXAMPLES, OFF, read_again, read_with_traffic, traffic_files, traffic_state
 from authz.envoy.render import render_all
 from tests.mesh.meshes import logins
 
@@ -30,6 +30,7 @@ def test_copies_are_edited_and_examples_lie_beside_them(layout: Layout) -> None:
     assert layout.traffic == layout.state / "traffic"
     assert [Path(name).name for name, _ in traffic_files(layout.traffic)] == ["reviews.yaml", "subsets.yaml"]
     examples = {path.name for path in (TRAFFIC / EXAMPLES).iterdir()}
+    assert all(name.endswith(".yaml" + OFF) for name in examples)  # whoever reads the folder whole leaves them out
     assert {path.name for path in (layout.traffic / EXAMPLES).iterdir()} == examples
     assert "book -X POST 'https://localhost:16443/" in (layout.traffic / EXAMPLES / "orders-quota.yaml.off").read_text()
 
