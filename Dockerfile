@@ -18,6 +18,7 @@ COPY pyproject.toml ./
 COPY README.md LICENSE ./
 COPY authz ./authz
 COPY policies ./policies
+COPY traffic ./traffic
 COPY packaging ./packaging
 COPY envoy-configs/mesh.yaml ./envoy-configs/
 COPY docs/compose/keycloak/realm.json ./docs/compose/keycloak/

@@ -340,8 +340,9 @@ def test_the_policy_for_keycloak_is_ours_as_the_demo_rewrites_it() -> None:
 def test_the_realm_has_the_people_of_our_issuer() -> None:
     realm = json.loads((ROOT / "docs/compose/keycloak/realm.json").read_text())
     people = {user["username"]: user for user in realm["users"]}
-    assert set(people) == set(PEOPLE)
-    for name, claims in PEOPLE.items():
+    assert set(people) == set(PEOPLE) - {"jason"}  # rules of traffic are not tried there
+    for name in people:
+        claims = PEOPLE[name]
         assert people[name]["realmRoles"] == claims["roles"]
         assert people[name]["attributes"]["role"] == [claims["role"]]
         assert f"{people[name]['firstName']} {people[name]['lastName']}" == claims["name"]

@@ -50,6 +50,10 @@ SERVERS = ("grpcio", "envoy")
     "--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The mesh description.  [default: that of the demo]",
 )  # fmt: skip
+@click.option(
+    "--traffic", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="More documents of the mesh description; edit them while it runs.  [default: those of the demo, for its mesh]",
+)  # fmt: skip
 @click.option("--port-offset", metavar="N", type=int, default=0, help="Add N to every port (policies are copied then).")
 @click.option(
     "--secrets", type=click.Choice([s.value for s in Secrets]), default=Secrets.SDS.value, show_default=True,
@@ -90,6 +94,7 @@ def command(
     state: Path,
     policies: Path | None,
     mesh: Path | None,
+    traffic: Path | None,
     port_offset: int,
     secrets: str,
     authz: str,
@@ -113,9 +118,8 @@ def command(
 
     \b
     authz demo                       until Ctrl-C
-    authz demo --check               about 130 scenarios, expected and actual; exit 0 or 3
+    authz demo --check               about 170 scenarios, expected and actual; exit 0 or 3
     authz demo --check --run egress  some of them
-    authz demo --check --run "authority is dead" --outage 600
     authz demo --check --compose     the same, among containers; with --enforce native, too
     authz demo --authz embedded      without a server: every proxy decides by itself
     authz demo --issuer keycloak     people sign in at a real Keycloak
@@ -126,11 +130,10 @@ def command(
     _refuse_missing(outage, secrets, issuer, keycloak, compose=compose)
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
-        root = _compose_root()
-        containers = Containers(root, copy_inputs(root, policies or root / "policies", state), Enforce(enforce))
-        checking = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
-        raise SystemExit(asyncio.run(checking))
-    inputs = _inputs(policies, mesh, console, check=check)
+        containers = _containers(policies, state, Enforce(enforce))
+        among = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
+        raise SystemExit(asyncio.run(among))
+    inputs = _inputs(policies, mesh, traffic, console, check=check)
     layout = plan(
         state,
         inputs.policies,
@@ -142,9 +145,10 @@ def command(
         server=server or SERVERS[0],
         enforce=Enforce(enforce),
         keycloak=find_keycloak(keycloak, Path()) if issuer == ISSUERS[1] else None,
+        traffic=inputs.traffic,
     )
-    wanted = Checking(pattern, outage) if check else None
-    raise SystemExit(asyncio.run(_run(layout, console, wanted, keep=keep, form=form)))
+    checking = Checking(pattern, outage) if check else None
+    raise SystemExit(asyncio.run(_run(layout, console, checking, keep=keep, form=form)))
 
 
 def _refuse_mixed(authz: str, enforce: str, server: str | None, *, compose: bool) -> None:
@@ -169,16 +173,22 @@ def _refuse_missing(outage: float, secrets: str, issuer: str, keycloak: Path | N
         raise click.UsageError("--compose takes no --issuer: docker-compose.override.example.yaml has Keycloak")
 
 
-def _inputs(policies: Path | None, mesh: Path | None, console: Console, *, check: bool) -> Inputs:
+def _inputs(policies: Path | None, mesh: Path | None, traffic: Path | None, console: Console, *, check: bool) -> Inputs:
     """Take what was named, and for the rest what the demo brings; say what people should know before it starts."""
     if check and not envoy_shows_roots():
         console.print("left out: authz rotation drill, for which Envoy must be 1.40 or newer", soft_wrap=True)
     if policies is not None and mesh is not None:
-        return Inputs(policies, mesh)
+        return Inputs(policies, mesh, traffic=traffic)
     found = find_inputs(Path(), to_edit=not check)
     if found.note:
         console.print(found.note, soft_wrap=True)
-    return Inputs(policies or found.policies, mesh or found.mesh)
+    rules = traffic or (found.traffic if mesh is None else None)  # those of the demo are about its own services
+    return Inputs(policies or found.policies, mesh or found.mesh, traffic=rules)
+
+
+def _containers(policies: Path | None, state: Path, enforce: Enforce) -> Containers:
+    root = _compose_root()
+    return Containers(root, copy_inputs(root, policies or root / "policies", state), enforce)
 
 
 def _compose_root() -> Path:

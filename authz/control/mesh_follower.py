@@ -90,7 +90,7 @@ class MeshFollower:
         self._traffic = traffic
         self._reader = DescriptionReader()
         self._rendering = Rendering()
-        self._state = StateDirectory(out, clock)
+        self._state = StateDirectory(out, clock, settle_seconds=2 * options.poll_seconds)
         self._rendered: _Rendered | None = None
         self._logins: tuple[Login, ...] = ()
         self._reloader = Reloader(policies, mesh_file, self._take, clock)

@@ -5,6 +5,7 @@ A proxy reads one file after the other. A cluster that goes before the last rout
 """
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -28,9 +29,26 @@ class Put(NamedTuple):
 class StateDirectory:
     """What was written into a state directory."""
 
-    def __init__(self, out: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        out: Path,
+        clock: Callable[[], float],
+        *,
+        settle_seconds: float = 0.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """
+        Args:
+            out: the directory.
+            clock: seconds.
+            settle_seconds: in this time proxies have seen that a file changed. Those that watch see changes in their
+                order; those that only look now and then may read a route before the cluster that it leads to.
+            pause: waits.
+        """
         self._out = out
         self._clock = clock
+        self._settle_seconds = settle_seconds
+        self._pause = pause
         self._known: dict[str, bytes] = {}
         self._retiring: dict[str, float] = {}
         """Files with clusters that are to go: since when."""
@@ -48,7 +66,13 @@ class StateDirectory:
             if name.startswith("cds/") and known.get(name) is not files[name]:
                 wanted[name] = self._with_retiring(name, files[name], known.get(name), now)
         changed = {name: content for name, content in wanted.items() if known.get(name) is not content}
-        written = write_files(self._out, changed)
+        written: tuple[str, ...] = ()
+        ahead = {name: content for name, content in changed.items() if name.startswith(("eds/", "cds/"))}
+        if self._settle_seconds and any((self._out / name).is_file() for name in ahead if name.startswith("cds/")):
+            written = write_files(self._out, ahead)
+            if any(name.startswith("cds/") for name in written):
+                self._pause(self._settle_seconds)
+        written += write_files(self._out, changed)
         self._retiring = {name: since for name, since in self._retiring.items() if name in files}
         removed: tuple[str, ...] = ()
         if not self._retiring:

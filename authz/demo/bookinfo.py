@@ -29,6 +29,7 @@ from authz.demo.prepare import (
     render,
     render_again,
 )
+from authz.demo.traffic_rules import TrafficRendering, TrafficState, read_again, traffic_state, why_not
 from authz.local.busy import busy_ports
 from authz.local.supervision import Event, LocalSupervisor, OnEvent
 from authz.mesh.nouns import Enforce
@@ -46,6 +47,7 @@ class DemoSupervisor(LocalSupervisor):
         self.layout = layout
         self._clock = clock
         self._follower: MeshFollower | None = None
+        self._rendering_lock = asyncio.Lock()  # what was rendered from older policies must not be written over newer
 
     async def start(self) -> None:
         """
@@ -59,7 +61,7 @@ class DemoSupervisor(LocalSupervisor):
             self._check_ports()
             await self._check_hosting()
             clear_sockets(self.layout)
-            seen = policy_state(self.layout.policies)
+            seen, rules = policy_state(self.layout.policies), traffic_state(self.layout.traffic)
             engine = read_engine_or_stop(self.layout)
             await asyncio.to_thread(issue_certificates, self.layout, self._clock())
             self._step("certificates", began)
@@ -77,6 +79,7 @@ class DemoSupervisor(LocalSupervisor):
             raise
         self._background(self._renew_certificates())
         self._background(self._follow_policies(seen, engine))
+        self._background(self._follow_traffic(rules))
 
     def _rendering(self, engine: Engine) -> Awaitable[None]:
         """Render in the background; where Envoys decide by themselves, a follower does it when the issuer runs."""
@@ -141,11 +144,36 @@ class DemoSupervisor(LocalSupervisor):
             self._report(Event("policies", f"policies changed: version {engine.version}"))
             found_modes = modes(self.layout, engine)
             if found_modes != known and self._follower is None:
-                changed = await asyncio.to_thread(render_again, self.layout, engine, known)
+                async with self._rendering_lock:
+                    changed = await asyncio.to_thread(render_again, self.layout, engine, known)
                 known = found_modes
                 self._report(
                     Event("rendered", f"PeerAuthentication changed: {len(changed)} files rendered, the proxies follow")
                 )
+
+    async def _follow_traffic(self, seen: TrafficState) -> None:
+        """What is edited in traffic/ leads requests elsewhere, without a restart and without a refused one."""
+        rendering = TrafficRendering(self.layout, options(self.layout))
+        while self.layout.traffic is not None:
+            await asyncio.sleep(WATCH_SECONDS)
+            found = traffic_state(self.layout.traffic)
+            try:
+                if found == seen:
+                    async with self._rendering_lock:
+                        await asyncio.to_thread(rendering.retire)
+                    continue
+                seen = found
+                async with self._rendering_lock:
+                    self.layout = await asyncio.to_thread(read_again, self.layout)
+                    if self._follower is not None:  # it sees that mesh.yaml has changed
+                        continue
+                    engine = await asyncio.to_thread(read_engine, self.layout)
+                    count = await asyncio.to_thread(rendering.render, self.layout, engine)
+            except (DemoError, LoadError, OSError) as error:
+                told = why_not(error)
+                self._report(Event("problem", f"the traffic rules cannot be used, the last good ones stay:\n{told}"))
+                continue
+            self._report(Event("rendered", f"traffic rules changed: {count} files rendered, the proxies follow"))
 
     def _check_ports(self) -> None:
         busy = busy_ports(ports_of(self.layout.mesh, self.layout.offset))

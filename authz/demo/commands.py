@@ -16,7 +16,7 @@ from authz.local.proxy_process import ADMIN_SOCKET, proxy_command
 from authz.mesh.nouns import Enforce, MeshWorkload
 from authz.settings.precedence import PREFIX
 
-AUTHZ, CA = "authz", "ca"
+AUTHZ, CA, LIMITS = "authz", "ca", "limits"
 EMBEDDED_ADMIN_SOCKET = "run/{name}.authz-admin.sock"
 """Health and metrics of the authorization server inside a proxy."""
 DATABASE = "ratingsdb"
@@ -37,6 +37,7 @@ def all_commands(layout: Layout) -> list[list[Command]]:
         *custom(layout),
         *collector(),
         *certificate_authority(layout),
+        *limits_store(layout),
     ]
     if layout.authz is Authz.EMBEDDED:
         return [first, [embedding_proxy(layout, workload) for workload in layout.mesh.workloads]]
@@ -84,9 +85,17 @@ def application(layout: Layout, workload: MeshWorkload) -> Command:
 
 def redis(workload: MeshWorkload) -> Command:
     """A Redis that keeps nothing and listens on loopback: whoever wants in must pass the sidecar."""
-    port = _app_port(workload)
+    return _redis(f"{workload.name}-app", "Redis", _app_port(workload))
+
+
+def limits_store(layout: Layout) -> list[Command]:
+    """Another one, in which the authorization server counts requests: a quota is gone when the demo ends."""
+    return [_redis(LIMITS, "Redis of rate limits", layout.limits_port)] if layout.limits_port else []
+
+
+def _redis(name: str, kind: str, port: int) -> Command:
     arguments = (redis_binary(), "--port", str(port), "--bind", LOOPBACK, "--save", "", "--appendonly", "no")
-    return Command(f"{workload.name}-app", "Redis", arguments, f"tcp:{port}")
+    return Command(name, kind, arguments, f"tcp:{port}")
 
 
 def outside(layout: Layout) -> Command:
@@ -161,6 +170,9 @@ def authorization_server(layout: Layout) -> Command:
         options |= {"--access-logs": "file:logs", "--access-log-admin": f"unix:{ADMIN_SOCKET}"}
         options["--access-log-state"] = "."  # a token with a key that is unknown has the key set fetched
         options["--access-log-admin"] = options["--access-log-admin"].replace("{name}", "{proxy}")
+    if layout.limits_port:
+        options |= {"--rate-limits": "unix:run/limits.sock"}
+        options |= {"--rate-limit-store": f"redis://{LOOPBACK}:{layout.limits_port}/0"}
     arguments = (part for pair in options.items() for part in pair)
     kind = "authorization server" + (" in an Envoy" if layout.server == "envoy" else "")
     ready = f"http:{layout.admin_port}/readyz"

@@ -1,5 +1,5 @@
 """
-Find the policies and the mesh description that the demo runs.
+Find the policies, the mesh description and the traffic rules that the demo runs.
 
 In a checkout, or in any folder laid out like one, it runs those there. Elsewhere it lays the package's copy of them,
 which pyproject's ``force-include`` makes, into ``authz-demo/`` of the working directory for the user to edit. Once they
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from authz.demo.layout import DemoError
 
-POLICIES, MESH = "policies", "envoy-configs/mesh.yaml"
+POLICIES, MESH, TRAFFIC = "policies", "envoy-configs/mesh.yaml", "traffic"
 """Where a checkout has them; the package has the same names below PACKAGED."""
 FOLDER = "authz-demo"
 CHECKOUT = Path(__file__).parents[2]
@@ -30,6 +30,8 @@ class Inputs:
     mesh: Path
     note: str = ""
     """Where they come from, for people; empty in a checkout."""
+    traffic: Path | None = None
+    """More documents of the mesh description; None: there are none."""
 
 
 def find_inputs(here: Path, *, to_edit: bool, checkout: Path = CHECKOUT, packaged: Path = PACKAGED) -> Inputs:
@@ -44,23 +46,26 @@ def find_inputs(here: Path, *, to_edit: bool, checkout: Path = CHECKOUT, package
         DemoError: ``authz-demo/`` is something else, or cannot be written, or this package lacks its files.
     """
     if _has_both(here):
-        return Inputs(here / POLICIES, here / MESH)
+        return _of(here)
     folder = here / FOLDER
     if _has_both(folder):
-        return Inputs(folder / POLICIES, folder / MESH, f"policies and mesh description are those of {folder}/")
+        return _of(folder, f"policies and mesh description are those of {folder}/")
     if _has_both(checkout):
-        return Inputs(checkout / POLICIES, checkout / MESH)
+        return _of(checkout)
     if not _has_both(packaged):
         raise DemoError("this package has no demo files in it: install the wheel again, or name --policies and --mesh")
     if not to_edit:
-        return Inputs(packaged / POLICIES, packaged / MESH)
+        return _of(packaged)
     if folder.exists():
         missing = MESH if (folder / POLICIES).is_dir() else f"{POLICIES}/"
         raise DemoError(f"`{folder}` lacks {missing}: move it away, and the demo's files are copied there anew")
     _lay(packaged, folder)
-    return Inputs(
-        folder / POLICIES, folder / MESH, f"copied policies and mesh description to {folder}/: edit them there"
-    )
+    return _of(folder, f"copied policies and mesh description to {folder}/: edit them there")
+
+
+def _of(root: Path, note: str = "") -> Inputs:
+    traffic = root / TRAFFIC
+    return Inputs(root / POLICIES, root / MESH, note, traffic if traffic.is_dir() else None)
 
 
 def _has_both(root: Path) -> bool:
@@ -72,8 +77,12 @@ def _lay(source: Path, folder: Path) -> None:
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            for name in (POLICIES, MESH):
-                files = [source / name] if (source / name).is_file() else sorted((source / name).rglob("*.yaml"))
+            for name in (POLICIES, MESH, TRAFFIC):
+                files = (
+                    [source / name]
+                    if (source / name).is_file()
+                    else sorted(path for path in (source / name).rglob("*.yaml*") if path.is_file())
+                )
                 for file in files:
                     target = aside / "new" / file.relative_to(source)
                     target.parent.mkdir(parents=True, exist_ok=True)

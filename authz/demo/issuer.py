@@ -35,8 +35,13 @@ ALGORITHM = "ES256"
 PEOPLE: Mapping[str, Mapping[str, object]] = {
     "alice": {"sub": "alice", "name": "Alice Reader", "role": "reader", "roles": ["reader"]},
     "bob": {"sub": "bob", "name": "Bob Moderator", "role": "moderator", "roles": ["reader", "moderator"]},
+    "jason": {"sub": "jason", "name": "jason", "role": "reader", "roles": ["reader"]},
 }
-"""Name to claims. ``role`` becomes a header (RA-48 wants a simple value), ``roles`` is what policies read."""
+"""
+Name to claims; jason is the user of Istio's tasks on traffic.
+
+``role`` becomes a header (RA-48 wants a simple value), ``roles`` is what policies read.
+"""
 
 
 @dataclass(slots=True)

@@ -4,7 +4,8 @@ Where the demo keeps its things, and which ports it takes.
 The state directory is the working directory of every process, so all paths in it are relative (XA-11); ``mesh.options``
 documents the part of it that Envoys read. Here are the demo's own parts:
 
-    mesh.yaml, policies/    what is in force; policies/ only if a copy is used (``--check``, ``--port-offset``)
+    mesh.yaml               what is in force: the description, and what is in traffic/
+    policies/, traffic/     only if copies are used (``--check``, ``--port-offset``)
     ca/                     the mesh's certificate authority, kept between starts; web/ and outside/ beside it
     entries.yaml            who may have which certificate by SDS
     revocations/list.txt    identities and certificates that are refused at once
@@ -32,6 +33,8 @@ ADMIN_PORT = 19192
 """Port of the authorization server's operator side: readiness, metrics."""
 CA_PORT, CA_ADMIN_PORT, CA_ENROL_PORT = 19194, 19195, 19196
 """The authority's ports: for holders of a certificate, over mutual TLS; its metrics; for bearers of a token."""
+LIMITS_PORT = 19197
+"""Port of the Redis that counts requests for rate limits."""
 LOOPBACK = "127.0.0.1"
 AUDIT_LOG = "logs/audit.jsonl"
 ENTRIES = "entries.yaml"
@@ -66,6 +69,10 @@ class Layout:
     """Who decides: the check, or every Envoy by native filters, whose access logs the server then follows."""
     keycloak: Path | None = None
     """An unpacked Keycloak, absolute, which is the issuer; None: the demo's own."""
+    traffic: Path | None = None
+    """The directory of more documents of the mesh description, watched, absolute; None: there are none."""
+    alone: str = field(default="", repr=False)
+    """Text of the mesh description without them."""
 
     logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
     """What the issuers of browser logins say about themselves; known once they run."""
@@ -109,6 +116,11 @@ class Layout:
     def ca_enrol_port(self) -> int:
         """Port at which workloads enrol by a token."""
         return CA_ENROL_PORT + self.offset
+
+    @property
+    def limits_port(self) -> int:
+        """Port of the store of rate limits; 0 where nobody serves them: servers inside proxies do not."""
+        return LIMITS_PORT + self.offset if self.traffic is not None and self.authz is Authz.SERVER else 0
 
     @property
     def login(self) -> Login | None:
@@ -173,7 +185,7 @@ def issuer_urls(offset: int = 0) -> tuple[str, str]:
 
 def ports_of(mesh: Mesh, offset: int = 0) -> tuple[int, ...]:
     """Every port that the demo binds, in order; ``offset`` is the one that ``mesh`` was shifted by."""
-    ports = {port + offset for port in (ISSUER_PORT, ADMIN_PORT, CA_PORT, CA_ADMIN_PORT, CA_ENROL_PORT)}
+    ports = {port + offset for port in (ISSUER_PORT, ADMIN_PORT, CA_PORT, CA_ADMIN_PORT, CA_ENROL_PORT, LIMITS_PORT)}
     for workload in mesh.workloads:
         ports.update(workload.listening)
         ports.update(port.app.process.port for port in workload.inbound)

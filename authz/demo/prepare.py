@@ -7,8 +7,9 @@ Everything is read before anything is written, so that a mistake in a file stops
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from authz.core.compiler import compile_engine
@@ -28,12 +29,12 @@ from authz.demo.layout import (
     shift_ports,
 )
 from authz.demo.programs import envoy_binary
+from authz.demo.traffic_rules import read_with_traffic, traffic_files
 from authz.envoy.native.binary import envoy_polls
 from authz.envoy.options import Authz, RenderOptions, Secrets
 from authz.envoy.render import modes_of, render_all, render_endpoints, render_listeners
 from authz.envoy.rendered_files import make_login_keys
 from authz.identity.secret_files import write_file
-from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies
 
@@ -78,18 +79,20 @@ def plan(
     server: str = "grpcio",
     enforce: Enforce = Enforce.CHECK,
     keycloak: Path | None = None,
+    traffic: Path | None = None,
 ) -> Layout:
     """
     Read the mesh, make the state directory, and copy into it what must not be changed where it is.
 
     Args:
         offset: added to every port.
-        copy: work on a copy of the policies.
+        copy: work on copies of the policies and of the traffic rules.
         secrets: how proxies get their certificates.
         authz: who answers checks.
         server: what hosts the authorization server, when it is a process of its own.
         enforce: who decides.
         keycloak: an unpacked Keycloak, which is the issuer; policies are then copied, and rewritten for its tokens.
+        traffic: a directory of more documents of the mesh description.
 
     Raises:
         DemoError: with every problem of the mesh description.
@@ -101,43 +104,46 @@ def plan(
         raise DemoError(f"cannot read the mesh description `{mesh_file}`: {error.strerror}") from error
     if not policies.is_dir():
         raise DemoError(f"`{policies}` is not a directory of policies; name one with --policies")
-    original = _read_mesh(str(mesh_file), text)
+    rules = traffic_files(traffic)
+    original, _ = read_with_traffic(str(mesh_file), text, rules)
     ports = ports_of(original)
     if offset and not all(0 < port + offset <= 65535 for port in ports):
         raise DemoError(f"ports {ports[0]} to {ports[-1]} cannot be shifted by {offset}")
     text = _local_providers(_adapted(text, ports, offset, keycloak), original)
-    mesh = _read_mesh(str(mesh_file), text)
+    rules = [(name, _adapted(rule, ports, offset, keycloak)) for name, rule in rules]
+    mesh, joined = read_with_traffic(str(mesh_file), text, rules)
     for directory in DIRECTORIES:
         (state / directory).mkdir(parents=True, exist_ok=True)
     state.chmod(0o700)
-    write_file(state / "mesh.yaml", text.encode())
-    in_force = policies.absolute()
+    write_file(state / "mesh.yaml", joined.encode())
+    in_force, followed = policies.absolute(), None if traffic is None else traffic.absolute()
     if copy or offset or keycloak is not None:
-        in_force = state / "policies"
-        shutil.rmtree(in_force, ignore_errors=True)
-        for path, content in policy_files(policies):
-            target = in_force / Path(path).relative_to(policies)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            adapted = _adapted(content.decode("utf-8", "replace"), ports, offset, keycloak)
-            target.write_text(adapted, encoding="utf-8")
-    layout = Layout(state, in_force, mesh, offset, secrets, authz, server, enforce, keycloak)
+        adapt = partial(_adapted, ports=ports, offset=offset, keycloak=keycloak)
+        in_force = _copied(policies, policy_files(policies), state / "policies", adapt)
+        if traffic is not None:
+            files = [path for path in sorted(traffic.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+            followed = _copied(traffic, ((str(path), path.read_bytes()) for path in files), state / "traffic", adapt)
+    layout = Layout(state, in_force, mesh, offset, secrets, authz, server, enforce, keycloak, followed, text)
     if keycloak is not None:
         lay_keycloak(layout)
     return layout
+
+
+def _copied(source: Path, files: Iterable[tuple[str, bytes]], target: Path, adapt: Callable[[str], str]) -> Path:
+    """Make ``target`` anew, of adapted files that lie below ``source``; return it."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for path, content in files:
+        copy = target / Path(path).relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(adapt(content.decode("utf-8", "replace")), encoding="utf-8")
+    return target
 
 
 def _adapted(text: str, ports: tuple[int, ...], offset: int, keycloak: Path | None) -> str:
     """Of a mesh description or a policy: with its ports shifted, and for Keycloak's tokens where it is the issuer."""
     shifted = shift_ports(text, ports, offset)
     return shifted if keycloak is None else for_keycloak(shifted, *issuer_urls(offset))
-
-
-def _read_mesh(name: str, text: str) -> Mesh:
-    mesh, problems = read_mesh_description([(name, text.encode())])
-    errors = describe(problems)
-    if errors:
-        raise DemoError(f"the mesh description cannot be used:\n{errors}")
-    return mesh
 
 
 def _local_providers(text: str, mesh: Mesh) -> str:

@@ -40,6 +40,7 @@ def invitation(layout: Layout, *, has_page: bool = False) -> str:
         "",
         *_console(layout, state),
         f"[bold]Edit[/bold]    a file in {policies}/ and try again: it is in force within a second.",
+        *_rules(layout),
         f"[bold]Ask[/bold]     authz audit show --log {state}/logs/audit.jsonl ID",
         "        [dim]# ID: the x-authz-decision-id of a 403, in its headers and on the product page[/dim]",
         *_where_to_watch(layout, state, has_page=has_page),
@@ -60,6 +61,13 @@ def _tokens(layout: Layout) -> list[str]:
         f"        token() {{ curl -s {layout.issuer_url}/protocol/openid-connect/token {form} | {cut}; }}",
         "        ALICE=$(token alice) BOB=$(token bob)",
     ]
+
+
+def _rules(layout: Layout) -> list[str]:
+    if layout.traffic is None:
+        return []
+    traffic = _near(layout.traffic)
+    return [f"[bold]Lead[/bold]    {traffic}/ says which version answers; more to try is in {traffic}/examples/."]
 
 
 def _console(layout: Layout, state: str) -> list[str]:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from authz.demo.apps.__main__ import build
+from authz.demo.apps.calls import ask
 from authz.demo.apps.custom import custom
 from authz.demo.apps.details import details
 from authz.demo.apps.outside import outside
@@ -229,3 +230,49 @@ def test_the_external_authorizer_allows_up_to_three_copies(query: str, status: i
 @pytest.mark.parametrize("name", ["productpage", "details", "reviews", "ratings", "outside", "custom"])
 def test_every_name_builds_an_application(name: str) -> None:
     assert build(name, "v1", {}).routes
+
+
+def test_end_user_is_who_signed_in_and_never_what_a_client_wrote() -> None:
+    seen: list[dict[str, str]] = []
+    with serving(recorder(seen, JSONResponse({}))) as other, serving(productpage(other, other)) as page:
+        for headers in (ALICE, {}):
+            httpx.get(f"{page}/productpage", headers={**headers, "end-user": "jason"}, trust_env=False)
+    assert [headers.get("end-user") for headers in seen] == ["Alice Reader"] * 2 + [None] * 2
+
+
+def test_who_is_signed_in_is_not_told_outside() -> None:
+    seen: list[dict[str, str]] = []
+    with serving(recorder(seen, JSONResponse({}))) as books, serving(details(books)) as page:
+        sent = {"end-user": "jason", "authorization": "Bearer x", "user-agent": "me"}
+        httpx.get(f"{page}/details/0", headers=sent, trust_env=False)
+    (headers,) = seen
+    assert "end-user" not in headers
+    assert "authorization" not in headers
+    assert headers["user-agent"] == "me"
+
+
+@pytest.mark.parametrize(("failures", "status", "asked"), [(1, 200, 2), (2, 0, 2)])
+async def test_another_try_is_made_where_there_was_no_answer(failures: int, status: int, asked: int) -> None:
+    calls: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        if len(calls) <= failures:
+            raise httpx.ReadTimeout("late", request=request)
+        return httpx.Response(200, json={})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        assert (await ask(http, "http://reviews/", {}, tries=2)).status == status
+    assert len(calls) == asked
+
+
+async def test_a_refusal_is_an_answer_and_not_tried_again() -> None:
+    calls: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        return httpx.Response(403, text="no")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        assert (await ask(http, "http://reviews/", {}, tries=2)).status == 403
+    assert len(calls) == 1

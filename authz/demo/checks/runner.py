@@ -14,8 +14,11 @@ from authz.demo.checks.mesh import mesh_scenarios
 from authz.demo.checks.modes import mode_scenarios
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.signing_in import login_scenarios
+from authz.demo.checks.traffic_figures import figure_scenarios
+from authz.demo.checks.traffic_scenarios import traffic_scenarios
 from authz.demo.checks.world import World
 from authz.demo.programs import envoy_shows_roots
+from authz.demo.traffic_rules import EXAMPLES
 from authz.envoy.options import Authz, Secrets
 from authz.mesh.nouns import Enforce
 
@@ -45,6 +48,8 @@ def all_scenarios(
     has_users: bool = False,
     shows_roots: bool = True,
     has_keycloak: bool = False,
+    has_examples: bool = False,
+    has_quotas: bool = False,
 ) -> Iterator[Scenario]:
     """Yield every scenario in the order of the table; the rough ones come last."""
     yield from door_scenarios(has_keycloak=has_keycloak)
@@ -55,6 +60,9 @@ def all_scenarios(
     if secrets is Secrets.SDS:
         yield from identity_scenarios(outage_seconds, has_users=has_users, shows_roots=shows_roots)
         yield from mode_scenarios()
+    if has_examples and not has_keycloak:  # whose realm does not know jason
+        yield from traffic_scenarios(has_quotas=has_quotas)
+        yield from figure_scenarios()
     yield from incidents(authz=authz, enforce=enforce)
     if has_keycloak:
         yield from keycloak_events()
@@ -76,6 +84,8 @@ async def run_check(world: World, pattern: str = "", outage_seconds: float = OUT
         has_users=world.has_users,
         shows_roots=world.has_users or envoy_shows_roots(),  # containers bring an Envoy of their own
         has_keycloak=layout.keycloak is not None,
+        has_examples=layout.traffic is not None and (layout.traffic / EXAMPLES).is_dir(),
+        has_quotas=bool(layout.limits_port),
     )
     for scenario in chosen:
         if pattern.lower() not in f"{scenario.group} {scenario.name}".lower():

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from authz.core.attributes import read_field
 from authz.core.decided import Record
 from authz.demo.certificates import issue_certificates
-from authz.demo.checks.clients import Pair, Reply, Tls, exchange, send, shown_certificate
+from authz.demo.checks.clients import TIMEOUT_SECONDS, Pair, Reply, Tls, exchange, send, shown_certificate
 from authz.demo.checks.credentials import make_certificates
 from authz.demo.checks.edits import changed, replace_file, replaced
 from authz.demo.checks.issuing import Issuing, OwnIssuing
@@ -104,6 +104,7 @@ class World(Places):
         headers: HeaderList = (),
         host: str = "localhost",
         body: bytes = b"",
+        seconds: float = TIMEOUT_SECONDS,
     ) -> Reply:
         """Ask the ingress gateway from outside; ``token`` names one of ``prepare``."""
         bearer = [("authorization", f"Bearer {self._tokens[token]}")] if token else []
@@ -117,6 +118,7 @@ class World(Places):
             host=host,
             body=body,
             tls=tls,
+            seconds=seconds,
         )
 
     async def call(
