@@ -30,6 +30,10 @@ ONE_QUESTION = 3.0
     type=click.Path(exists=True, dir_okay=False),
     help="Istio's MeshConfig, or a mesh description, with whose workloads selectors are then compared.",
 )
+@click.option(
+    "--traffic", metavar="PATH", type=click.Path(exists=True),
+    help="More of the mesh description, as for `authz mesh render`: a file or directory.",
+)  # fmt: skip
 @out.answer_form("table", "json")
 @click.option(
     "--suppress", metavar="CODE[=NAME]", multiple=True,
@@ -39,7 +43,14 @@ ONE_QUESTION = 3.0
     "--seconds", metavar="N", type=click.FloatRange(0), default=SECONDS,
     help="Time for proofs, 15 if not given; rules that are not decided by then are compared as written.",
 )  # fmt: skip
-def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tuple[str, ...], seconds: float) -> None:
+def command(
+    paths: tuple[str, ...],
+    mesh: str | None,
+    traffic: str | None,
+    output: str,
+    suppress: tuple[str, ...],
+    seconds: float,
+) -> None:
     """
     Look for policies that are valid but probably do not mean what their author meant (exit 3 if there are findings).
 
@@ -54,8 +65,10 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
         code = text.partition("=")[0]
         if code.startswith("AN-") and code not in CHECKS:
             raise click.BadParameter(f"there is no finding `{code}`", param_hint="--suppress")
+    if traffic and not mesh:
+        raise click.UsageError("--traffic is read together with --mesh, a mesh description")
     loaded = policy_files.load(paths, mesh)
-    asked, left_out = asked_workloads((loaded.engine,), mesh)
+    asked, left_out = asked_workloads((loaded.engine,), mesh, traffic)
     with WithoutCollector(for_good=True):
         needless = needless_rules(loaded.engine, asked, _limit(seconds), is_whole=not left_out)
     workloads = [one.workload for one in asked] if _is_described(asked) else []
@@ -67,7 +80,7 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
         if problem.severity is Severity.WARNING
         and not (problem.code == "RE-16" and problem.resource in obeyed_by_nobody)
     )
-    found = [problem for problem in (*traps, *warnings, *_extensions(mesh)) if not _is_out(problem, suppress)]
+    found = [problem for problem in (*traps, *warnings, *_extensions(mesh, traffic)) if not _is_out(problem, suppress)]
     found.sort(key=lambda problem: (problem.location, problem.path, problem.code))
     is_ok = all(problem.severity is Severity.INFO for problem in found)
     if output == "json":
@@ -87,14 +100,14 @@ def command(paths: tuple[str, ...], mesh: str | None, output: str, suppress: tup
     raise SystemExit(out.Exit.YES if is_ok else out.Exit.NO)
 
 
-def _extensions(mesh: str | None) -> list[Problem]:
+def _extensions(mesh: str | None, traffic: str | None) -> list[Problem]:
     """What EnvoyFilters of a mesh description weaken by permission, and how extensions can change requests (ME-8)."""
     written = policy_files.read_bytes(mesh) if mesh else b""
-    if not mesh or (b"EnvoyFilter" not in written and b"WasmPlugin" not in written):
+    if not mesh or not (traffic or b"EnvoyFilter" in written or b"WasmPlugin" in written):
         return []
     from authz.envoy.proxy_parts import extension_problems  # slow to import
 
-    found = extension_problems(policy_files.read_workloads(mesh))
+    found = extension_problems(policy_files.read_workloads(mesh, traffic))
     if any(problem.is_error for problem in found):
         raise LoadError(found)
     return [problem for problem in found if problem.code == "ME-8"]

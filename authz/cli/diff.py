@@ -83,7 +83,9 @@ def _path_of(name: str) -> str:
     return name.partition(":")[2] or "." if is_revision(name) else name
 
 
-def asked_workloads(engines: Sequence[Engine], mesh: str | None) -> tuple[list[AskedWorkload], list[str]]:
+def asked_workloads(
+    engines: Sequence[Engine], mesh: str | None, traffic: str | None = None
+) -> tuple[list[AskedWorkload], list[str]]:
     """
     The workloads of a mesh description, else those that the policies tell apart.
 
@@ -92,7 +94,7 @@ def asked_workloads(engines: Sequence[Engine], mesh: str | None) -> tuple[list[A
     """
     if not mesh or b"WorkloadEntry" not in policy_files.read_bytes(mesh):
         return targets_of(engines)
-    described = policy_files.read_workloads(mesh).workloads
+    described = policy_files.read_workloads(mesh, traffic).workloads
     callers = tuple(dict.fromkeys(str(workload.spiffe_id) for workload in described))
     found = []
     for workload in described:

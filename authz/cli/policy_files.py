@@ -71,9 +71,9 @@ def read_mesh_file(path: str | None) -> tuple[MeshConfig, tuple[Problem, ...]]:
     return read_mesh(path, Path(path).read_bytes()) if path else (MeshConfig(), ())
 
 
-def read_workloads(mesh_file: str) -> "Mesh":
+def read_workloads(mesh_file: str, traffic: str | None = None) -> "Mesh":
     """
-    Read the workloads that a mesh description names.
+    Read a mesh description, and with it what stands apart in the file or directory ``traffic``.
 
     Raises:
         LoadError: the description is refused.
@@ -81,7 +81,8 @@ def read_workloads(mesh_file: str) -> "Mesh":
     """
     from authz.mesh.description import read_mesh_description  # only where workloads are asked for by name
 
-    mesh, problems = read_mesh_description([(mesh_file, Path(mesh_file).read_bytes())])
+    more = read_directory(Path(traffic)) if traffic else []
+    mesh, problems = read_mesh_description([(mesh_file, Path(mesh_file).read_bytes()), *more])
     if any(problem.is_error for problem in problems):
         raise LoadError(problems)
     return mesh

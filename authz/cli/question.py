@@ -153,7 +153,7 @@ def _named(
 def _find(options: Mapping[str, Any], flag: str) -> "MeshWorkload":
     if not options["mesh"]:
         raise click.UsageError(f"--{flag} needs --mesh, a mesh description with workloads")
-    mesh = policy_files.read_workloads(options["mesh"])
+    mesh = policy_files.read_workloads(options["mesh"], options.get("traffic"))
     name = options[flag]
     try:
         return mesh.workload(name)

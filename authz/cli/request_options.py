@@ -39,6 +39,10 @@ _OPTIONS = (
     ),
     click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig."),
     click.option(
+        "--traffic", metavar="PATH", type=click.Path(exists=True),
+        help="More of the mesh description, as for `authz mesh render`: a file or directory of routes.",
+    ),
+    click.option(
         "--file", "-f", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         help="Request as YAML or JSON, in the form of test cases: `workload`, `request`, `customStub`.",
     ),

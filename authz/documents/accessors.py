@@ -41,9 +41,18 @@ class Part:
 
     def note(self, code: str, message: str, field: str = "", help_text: str = "", at: Node | None = None) -> None:
         """Note an error at ``field`` of this mapping (or at its beginning)."""
+        self._add(Severity.ERROR, code, message, field, help_text, at)
+
+    def warn(self, code: str, message: str, field: str = "", help_text: str = "") -> None:
+        """Note at ``field`` what is valid, but probably does not mean what it seems to."""
+        self._add(Severity.WARNING, code, message, field, help_text)
+
+    def _add(
+        self, severity: Severity, code: str, message: str, field: str, help_text: str, at: Node | None = None
+    ) -> None:
         place = at or self._node_at(field) or self.node
         path = self._below(field) if field else self.path
-        self.notes.add(Severity.ERROR, code, place, message, help_text, path)
+        self.notes.add(severity, code, place, message, help_text, path)
 
     def _node_at(self, field: str) -> Node | None:
         """The node of a field, or of one item of a list (``hosts[1]``)."""
@@ -120,7 +129,7 @@ class Part:
         part = self.part(field)
         return {key: part.text(key) for key in part.node.entries} if part else {}
 
-    def part(self, field: str, *, required: bool = False) -> "Part | None":
+    def part(self, field: str, *, required: bool = False, help_text: str = "") -> "Part | None":
         """A mapping within this one; None when it is absent, noted when it is ``required``."""
         node = given(self.node, field)
         if node is None:
@@ -129,7 +138,7 @@ class Part:
             return None
         if isinstance(node, Mapping):
             return Part(node, self._below(field), self.notes, self.codes)
-        self.note(self.codes.shape, f"expected a mapping, got {describe(node)}", field)
+        self.note(self.codes.shape, f"expected a mapping, got {describe(node)}", field, help_text)
         return None
 
     def parts(self, field: str) -> "list[Part]":

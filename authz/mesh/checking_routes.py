@@ -2,10 +2,12 @@
 
 from authz.documents.accessors import Part
 from authz.mesh.mesh_documents import Gateway, Written, WrittenVirtualService
-from authz.mesh.nouns import GatewayServer, Mesh, MeshService, TlsMode
+from authz.mesh.near_names import host_help, name_help
+from authz.mesh.nouns import GatewayServer, Mesh, MeshService, Protocol, TlsMode
 from authz.mesh.re2_syntax import matcher_of
 from authz.mesh.routing import port_of, unresolved
 from authz.mesh.virtual_service import AUTHORITY, MESH, MatchKind, RouteDestination, VirtualService, authority_of
+from authz.mesh.virtual_services import is_wildcard
 
 
 def check_routes(mesh: Mesh, written: Written) -> None:
@@ -17,6 +19,7 @@ def check_routes(mesh: Mesh, written: Written) -> None:
     for virtual in written.virtual_services:
         _check_gateways(virtual, gateways)
         _check_hosts_known(mesh, virtual)
+        _warn_of_no_service(mesh, virtual)
         for destination, part in virtual.destinations:
             places[id(destination)] = part
             _check_destination(mesh, destination, part, subsets, _is_tcp(virtual, destination))
@@ -43,13 +46,15 @@ def _check_destination(
 ) -> None:
     host, service = destination.host, mesh.find_service(destination.host)
     if service is None:
-        part.note("ME-4", f"no ServiceEntry has the host `{host}`", "host", "a short name is one of this namespace")
+        part.note("ME-4", f"no ServiceEntry has the host `{host}`", "host", host_help(mesh, host))
         return
     port = port_of(service, destination, 0)
     if destination.port and port is None:
         part.note("ME-4", f"`{host}` has no port {destination.port}", "port", f"its ports: {_ports(service)}")
     elif port is not None and port.protocol.is_http is is_tcp:
         wanted, help_text = ("bytes", "write an `http` route") if is_tcp else ("HTTP", "write a `tcp` route")
+        if port.protocol is Protocol.HTTPS and is_tcp:
+            help_text = "if the application speaks TLS itself, give this port of its ServiceEntry `protocol: TLS`"
         part.note("ME-4", f"the port {port.number} of `{host}` does not speak {wanted}", "host", help_text)
     if destination.subset and service.external:
         help_text = "leave `subset` out"
@@ -61,6 +66,17 @@ def _check_destination(
         part.note("ME-6", "bytes do not leave the mesh through a sidecar", "host", "use the gateway's PASSTHROUGH port")
     elif service.external and mesh.egress_gateway is None:
         part.note("ME-4", "external hosts are reached through an egress gateway, and there is none", "host")
+
+
+def _warn_of_no_service(mesh: Mesh, virtual: WrittenVirtualService) -> None:
+    """Warn of a host for sidecars that no service has: Istio takes it, and no request ever would."""
+    spec = virtual.part.part("spec")
+    if spec is None or MESH not in virtual.service.gateways or len(virtual.service.gateways) > 1:
+        return
+    for i, host in enumerate(virtual.service.hosts):
+        if not is_wildcard(host) and mesh.find_service(host) is None:
+            message = f"no ServiceEntry has the host `{host}`, so no sidecar has a route for it"
+            spec.warn("ME-4", message, f"hosts[{i}]", host_help(mesh, host))
 
 
 def _check_hosts_known(mesh: Mesh, virtual: WrittenVirtualService) -> None:
@@ -97,7 +113,8 @@ def _check_delegate(
 ) -> None:
     name, found = "/".join(key), delegates.get(key)
     if found is None:
-        part.note("ME-4", f"no VirtualService is called `{name}`", "name")
+        known = [f"{space}/{own}" for (space, own), one in delegates.items() if one.service.is_delegate]
+        part.note("ME-4", f"no VirtualService is called `{name}`", "name", name_help(name, known))
     elif not found.service.is_delegate:
         part.note("ME-4", f"`{name}` has `hosts`, so nobody can delegate to it", "name", "leave its `hosts` out")
     elif not found.service.is_exported_to(virtual.service.namespace):
@@ -112,19 +129,26 @@ def _check_gateways(virtual: WrittenVirtualService, gateways: dict[str, Gateway]
         inwards = [one for one, _ in servers if not one.is_outwards or _is_routed(one, service)]
         if name in gateways and not inwards:
             help_text = "an egress gateway has a route for every host, and the policies decide"
-            virtual.part.note(
-                "ME-6", f"the Gateway `{name}` leads outwards, where routes do not count", "spec", help_text
-            )
+            spec, field = _gateway_place(virtual, name)
+            spec.note("ME-6", f"the Gateway `{name}` leads outwards, where routes do not count", field, help_text)
     connections = [match for one in (*service.tls, *service.tcp) for match in one.matches]
     matched = {name for http in service.http for match in http.matches for name in match.gateways}
     matched.update(name for match in connections for name in match.gateways)
     for name in dict.fromkeys((*service.gateways, *sorted(matched))):
         if name not in known:
-            virtual.part.note("ME-4", f"no Gateway is called `{name}`", "spec")
+            spec, field = _gateway_place(virtual, name)
+            spec.note("ME-4", f"no Gateway is called `{name}`", field, name_help(name, gateways))
     if not service.is_delegate:
         for name in sorted((matched & known) - set(service.gateways)):
             help_text = f"add `{name}` to `spec.gateways`"
             virtual.part.note("ME-4", f"a match is for `{name}`, to which it is not bound", "spec", help_text)
+
+
+def _gateway_place(virtual: WrittenVirtualService, name: str) -> tuple[Part, str]:
+    """Where the name of a Gateway is written: among ``gateways``, or somewhere in a match."""
+    spec = virtual.part.part("spec") or virtual.part
+    names = virtual.service.gateways
+    return spec, f"gateways[{names.index(name)}]" if spec.has("gateways") and name in names else ""
 
 
 def _is_routed(server: GatewayServer, service: VirtualService) -> bool:

@@ -64,6 +64,13 @@ class DescriptionReader:
         return mesh, sort_problems(dict.fromkeys(found))
 
 
+_OF_POLICIES = "this is a policy: put it into the directory of `--policies`"
+_OTHER_KINDS = {
+    **dict.fromkeys(("AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"), _OF_POLICIES),
+    "Service": "write a ServiceEntry with `location: MESH_INTERNAL` and the host `NAME.NAMESPACE.svc.cluster.local`",
+    **dict.fromkeys(("Deployment", "Pod", "StatefulSet", "DaemonSet"), "write a WorkloadEntry for each workload"),
+    **dict.fromkeys(("HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "Ingress"), "write a VirtualService"),
+}
 _Parts = dict[tuple[int, int, bytes], Written]
 """By line, number of documents before, and text: what depends on its place is read again when it has moved."""
 _EMPTY_HELP = "write the description, or leave the file out"
@@ -123,4 +130,5 @@ def _read_document(document: Document, written: Written) -> None:
         READERS[kind](part, written)
     elif kind:
         kinds = ", ".join(("ConfigMap", *READERS))
-        part.note("ME-6", f"the kind `{kind}` does not describe a mesh here", "kind", f"understood: {kinds}")
+        help_text = _OTHER_KINDS.get(kind, f"understood: {kinds}")
+        part.note("ME-6", f"the kind `{kind}` does not describe a mesh here", "kind", help_text)

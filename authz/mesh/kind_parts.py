@@ -20,7 +20,7 @@ _BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP"}
 
 def read_metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]:
     """Name, namespace and annotations; of our own only the given ones exist, others are left alone."""
-    part.only("apiVersion", "kind", "metadata", "spec")
+    part.only("apiVersion", "kind", "metadata", "spec", "status")  # an export of a cluster holds `status`
     metadata = part.part("metadata")
     if metadata is None:
         return "", "default", None

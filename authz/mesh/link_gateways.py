@@ -44,6 +44,12 @@ def check_gateways(workloads: Iterable[MeshWorkload], written: Written, gateways
     """Note Gateways given twice, logins that differ, and servers of a port that cannot be told apart."""
     _note_twice(written)
     _check_logins(written)
+    workloads = tuple(workloads)
+    for gateway, _ in gateways:
+        if not any(gateway.labels.items() <= workload.labels.items() for workload in workloads):
+            help_text = "give a WorkloadEntry all these labels"
+            spec = gateway.part.part("spec") or gateway.part
+            spec.warn("ME-4", "no workload has these labels, so no gateway has these servers", "selector", help_text)
     noted: set[int] = set()
     for workload in workloads:
         found = list(_selecting(workload, gateways))

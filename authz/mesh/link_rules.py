@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from authz.documents.accessors import Part
 from authz.mesh.mesh_documents import Written
+from authz.mesh.near_names import host_help
 from authz.mesh.nouns import Mesh, MeshService, Resolution
 from authz.mesh.secure_naming import identities
 from authz.mesh.traffic_policy import ClientTlsMode, DestinationRule, TrafficPolicy
@@ -25,12 +26,9 @@ def check_rules(mesh: Mesh, written: Written) -> None:
     for rule, part in written.destination_rules:
         spec = part.part("spec") or part
         if not rule.is_wildcard and rule.host and rule.host not in services:
-            spec.note("ME-4", f"no ServiceEntry has the host `{rule.host}`", "host", _HOST_HELP)
+            spec.note("ME-4", f"no ServiceEntry has the host `{rule.host}`", "host", host_help(mesh, rule.host))
         for service in by_rule.get(id(rule), ()):
             _check(mesh, rule, service, spec)
-
-
-_HOST_HELP = "write the whole name of a service, as its ServiceEntry does"
 
 
 def _check(mesh: Mesh, rule: DestinationRule, service: MeshService, spec: Part) -> None:

@@ -78,7 +78,7 @@ def read_gateways(part: Part, namespace: str) -> tuple[str, ...]:
 
 def read_string_match(part: Part, field: str, *, can_be_empty: bool = False) -> StringMatch | None:
     """``exact``, ``prefix`` or ``regex``; None where nothing is written. Only an empty prefix can be meant."""
-    return string_match(part.part(field), can_be_empty=can_be_empty)
+    return string_match(part.part(field, help_text=_AS_WRITTEN), can_be_empty=can_be_empty)
 
 
 def string_match(match: Part | None, *, can_be_empty: bool = False, star: bool = False) -> StringMatch | None:
@@ -97,11 +97,15 @@ def string_match(match: Part | None, *, can_be_empty: bool = False, star: bool =
         match.note("ME-1", "an empty prefix is no comparison", kind, "leave the match out, or write a prefix")
     if kind is MatchKind.REGEX and not (star and value == "*"):
         check_regex(match, kind, value)
+    if kind is not MatchKind.REGEX and value.endswith(("*", ".+", "$")):
+        help_text = "leave the end out" if kind is MatchKind.PREFIX else "write `prefix`, or `regex` in the syntax of RE2"
+        match.warn("ME-1", f"`{value}` is no pattern: it is compared as it is written", kind, help_text)
     if "\x00" in value or (kind is MatchKind.EXACT and _CONTROL.search(value)):
         match.note("ME-1", "it has a control character, which no request has", kind)
     return StringMatch(kind, value)
 
 
+_AS_WRITTEN = "write how it is compared: `exact: …`, `prefix: …` or `regex: …`"
 _ONE_KIND = "write one of exact, prefix, regex"
 
 
@@ -116,7 +120,7 @@ def read_matches(part: Part, field: str) -> dict[str, StringMatch | None]:
     """A mapping of names to comparisons; an empty one asks only whether it is there."""
     names = part.part(field)
     found = {}
-    for name, match in entries_of(names):
+    for name, match in entries_of(names, _AS_WRITTEN):
         found[name] = string_match(match, star=field == "withoutHeaders")
         if names is not None and (not name or len(name) > 1024):
             names.note("ME-1", "a name has from 1 to 1024 characters", name)

@@ -12,6 +12,7 @@ _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 _UNITS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 MOST_SECONDS = 315_576_000
 """Ten years: what Envoy takes is bounded, too."""
+_DURATION_HELP = "for instance 0.5s, 100ms or 1m30s"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.IGNORECASE)
 
@@ -36,11 +37,13 @@ def read_duration(part: Part, field: str) -> float | None:
     node = given(part.node, field)
     if node is None:
         return None
-    written = part.text(field)
     if not isinstance(node, Scalar) or node.kind is not Kind.TEXT:
-        return None  # noted already
+        unit = f"write its unit, too: `{node.value}s`" if _number(node) is not None else _DURATION_HELP
+        part.note("ME-1", f"expected a duration, got {describe(node)}", field, unit)
+        return None
+    written = node.value
     if not _DURATION.fullmatch(written):
-        part.note("ME-1", f"`{written}` is not a duration", field, "for instance 0.5s, 100ms or 1m30s")
+        part.note("ME-1", f"`{written}` is not a duration", field, _DURATION_HELP)
         return None
     milliseconds = sum(Decimal(number) * _UNITS[unit] for number, unit in _PART.findall(written))
     if milliseconds < 1 or milliseconds != int(milliseconds):
@@ -90,7 +93,7 @@ def _number(node: Node) -> float | None:
     return None
 
 
-def entries_of(part: Part | None) -> list[tuple[str, "Part | None"]]:
+def entries_of(part: Part | None, help_text: str = "") -> list[tuple[str, "Part | None"]]:
     """The entries of a mapping of mappings; None where nothing is written; other values are noted."""
     if part is None:
         return []
@@ -98,7 +101,7 @@ def entries_of(part: Part | None) -> list[tuple[str, "Part | None"]]:
     for key in part.node.entries:
         node = given(part.node, key)
         if node is not None and not isinstance(node, Mapping):
-            part.note("ME-1", f"expected a mapping, got {describe(node)}", key)
+            part.note("ME-1", f"expected a mapping, got {describe(node)}", key, help_text)
         else:
             found.append((key, part.part(key)))
     return found
