@@ -71,8 +71,8 @@ def _check_destination(
 def _warn_of_no_service(mesh: Mesh, virtual: WrittenVirtualService) -> None:
     """Warn of a host for sidecars that no service has: Istio takes it, and no request ever would."""
     spec = virtual.part.part("spec")
-    if spec is None or MESH not in virtual.service.gateways or len(virtual.service.gateways) > 1:
-        return
+    if spec is None or virtual.service.gateways != (MESH,) or virtual.service.tls:
+        return  # TLS routes go by the names in `sniHosts`
     for i, host in enumerate(virtual.service.hosts):
         if not is_wildcard(host) and mesh.find_service(host) is None:
             message = f"no ServiceEntry has the host `{host}`, so no sidecar has a route for it"

@@ -12,7 +12,9 @@ def host_help(mesh: Mesh, host: str) -> str:
     label, _, rest = host.partition(".")
     gateway = next((one for one in mesh.workloads if one.is_gateway and label.removeprefix("istio-") == one.name), None)
     if gateway is not None and rest.startswith(f"{gateway.namespace}."):
-        return "a gateway is not called by a route: proxies send by themselves to the egress gateway what leaves the mesh"
+        return (
+            "a gateway is not called by a route: proxies send by themselves to the egress gateway what leaves the mesh"
+        )
     elsewhere = [one for one in hosts if one.partition(".")[0] == label]
     if elsewhere:
         names = " or ".join(f"`{one}`" for one in elsewhere)

@@ -98,7 +98,9 @@ def string_match(match: Part | None, *, can_be_empty: bool = False, star: bool =
     if kind is MatchKind.REGEX and not (star and value == "*"):
         check_regex(match, kind, value)
     if kind is not MatchKind.REGEX and value.endswith(("*", ".+", "$")):
-        help_text = "leave the end out" if kind is MatchKind.PREFIX else "write `prefix`, or `regex` in the syntax of RE2"
+        help_text = (
+            "leave the end out" if kind is MatchKind.PREFIX else "write `prefix`, or `regex` in the syntax of RE2"
+        )
         match.warn("ME-1", f"`{value}` is no pattern: it is compared as it is written", kind, help_text)
     if "\x00" in value or (kind is MatchKind.EXACT and _CONTROL.search(value)):
         match.note("ME-1", "it has a control character, which no request has", kind)

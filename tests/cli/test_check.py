@@ -490,3 +490,14 @@ def test_what_does_not_apply_is_told_where_nothing_does(run: Run, policies: Path
         "  not here: no object is in namespace `shopp`; they are in shop\n"
         "            AuthorizationPolicy shop/reads: it is in namespace `shop`, the workload in `shopp`\n"
     )
+
+
+def test_routes_that_stand_apart_are_followed(run: Run, policies: Path, tmp_path: Path) -> None:
+    documents = ROUTED.split("---\n")
+    routes = [one for one in documents if "kind: VirtualService" in one]
+    (tmp_path / "mesh.yaml").write_text("---\n".join(one for one in documents if one not in routes))
+    (tmp_path / "traffic").mkdir()
+    (tmp_path / "traffic" / "routes.yaml").write_text("---\n".join(routes))
+    asked = ("explain", "-p", "policies", "--mesh", "mesh.yaml", "--from", "web-v1", "--to", "cart", "--path", "/old/7")
+    assert "route `moved`" not in run(*asked).stdout
+    assert "route `moved` at traffic/routes.yaml:" in run(*asked, "--traffic", "traffic").stdout

@@ -95,7 +95,7 @@ MISTAKES = [
     ("{http: 15011,", "{http: 15999,", "{number: 15011", "ME-4", "is not among `spec.ports` of server-v1"),
     ("tls: {mode: SIMPLE, credentialName: web}", "tls: {mode: SIMPLE}", "{mode", "ME-3", "`credentialName` is missing"),
     ("credentialName: web", "minProtocolVersion: TLSV1_0", "TLSV1_0", "ME-1", "older versions are unsafe"),
-    ("gateways: [istio-system/web]", "gateways: [web]", "hosts", "ME-4", "no Gateway is called `app/web`"),
+    ("gateways: [istio-system/web]", "gateways: [web]", "web]", "ME-4", "no Gateway is called `app/web`"),
     ("port: {number: 80}}}]", "port: {number: 81}}}]", "{number: 81", "ME-4", "has no port 81"),
     ("mode: ISTIO_MUTUAL", "mode: AUTO_PASSTHROUGH", "AUTO", "ME-6", "`AUTO_PASSTHROUGH` is not done"),
     ("mode: PASSTHROUGH", "mode: PASSTHROUGH, credentialName: x", "credentialName", "ME-1", "it opens no TLS"),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from authz.core.errors import Severity
 from authz.core.errors import Problem
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
@@ -38,10 +39,10 @@ def test_a_mutated_document_is_refused_with_its_place_or_read(kind: str) -> None
     accepted = 0
     for text in mutations(documents(kind), SEED, COUNT):
         mesh, problems = read(text)
-        accepted += not problems
+        accepted += not any(problem.is_error for problem in problems)
         assert mesh is not None
         for problem in problems:
-            assert problem.is_error, str(problem)
+            assert problem.severity in (Severity.ERROR, Severity.WARNING), str(problem)
             assert problem.location.file in ("case.yaml", "rest.yaml"), (str(problem), text)
             assert problem.location.line > 0, (str(problem), text)
             assert problem.message, text
