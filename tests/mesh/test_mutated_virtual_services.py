@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.core.errors import Severity
-from authz.core.errors import Problem
+from authz.core.errors import Problem, Severity
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from tests.mesh.mutated import accepted_by_envoy, mutations
