@@ -38,7 +38,11 @@ def read_duration(part: Part, field: str) -> float | None:
     if node is None:
         return None
     if not isinstance(node, Scalar) or node.kind is not Kind.TEXT:
-        unit = f"write its unit, too: `{node.value}s`" if _number(node) is not None else _DURATION_HELP
+        unit = (
+            f"write its unit, too: `{node.value}s`"
+            if isinstance(node, Scalar) and node.kind is Kind.NUMBER
+            else _DURATION_HELP
+        )
         part.note("ME-1", f"expected a duration, got {describe(node)}", field, unit)
         return None
     written = node.value
