@@ -141,6 +141,8 @@ def _named(
     options: Mapping[str, Any],
 ) -> tuple[OfflineWorkload, OfflineRequest, dict[str, str], bool]:
     """Let the workloads that ``--to`` and ``--from`` name override what the file says."""
+    if options.get("traffic") and not options["mesh"]:
+        raise click.UsageError("--traffic is read together with --mesh, a mesh description")
     to, caller = (_find(options, flag) if options[flag] else None for flag in ("to", "from"))
     if to is not None:
         ports = [*(port.number for port in to.inbound), *(server.port for server in to.servers)]
