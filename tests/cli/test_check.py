@@ -503,8 +503,8 @@ def test_routes_that_stand_apart_are_followed(run: Run, policies: Path, tmp_path
     assert "route `moved` at traffic/routes.yaml:" in run(*asked, "--traffic", "traffic").stdout
 
 
-def test_routes_without_a_description_are_refused(run: Run, tmp_path: Path) -> None:
+def test_routes_without_a_description_are_refused(run: Run, policies: Path, tmp_path: Path) -> None:
     """Nobody would notice that they were not looked at."""
     result = run("check", *ASKED, "--path", "/cart/7", "--traffic", str(tmp_path))
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "--traffic is read together with --mesh" in result.output
