@@ -16,7 +16,7 @@ from tests.mesh.test_traffic_entries import TEXT
 
 KINDS = ("Gateway", "Sidecar", "ServiceEntry", "WorkloadEntry", "WorkloadGroup")
 COUNT = 200
-WITH_ENVOY = 50
+WITH_ENVOY = 12
 SEED = 53
 DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
 

@@ -14,7 +14,7 @@ from tests.mesh.meshes import ONE_SIDECAR
 from tests.mesh.mutated import ODD, accepted_by_envoy, mutations
 
 COUNT = 600
-WITH_ENVOY = 50
+WITH_ENVOY = 20
 SEED = 15
 GOOD = """
 apiVersion: telemetry.istio.io/v1

@@ -13,7 +13,7 @@ from tests.mesh.mutated import accepted_by_envoy, mutations
 from tests.mesh.shops import BOTH, CASES, OURS, virtual_services
 
 COUNT = 1500
-WITH_ENVOY = 50
+WITH_ENVOY = 20
 SEED = 15
 
 

@@ -174,13 +174,13 @@ def test_what_the_mutations_start_from_is_accepted(number: int, tmp_path: Path) 
 
 
 @pytest.mark.envoy
-@pytest.mark.parametrize("seed", range(70))
+@pytest.mark.parametrize("seed", range(30))
 def test_a_mutant_is_refused_with_its_place_or_accepted_by_envoy(seed: int, tmp_path: Path) -> None:
     assert_told(judged(mutated(seed), tmp_path))
 
 
 @pytest.mark.envoy
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(25))
 def test_a_mutated_plugin_is_refused_with_its_place_or_accepted_by_envoy(seed: int, tmp_path: Path) -> None:
     module = tmp_path / "answer.wasm"
     module.write_bytes(answering_module(200))
