@@ -4,8 +4,9 @@ import re
 
 from authz.documents.accessors import Part
 from authz.mesh.header_values import header_value_fault
+from authz.mesh.quantities import read_boolean
 from authz.mesh.re2_syntax import regex_fault
-from authz.mesh.value_parts import entries_of, is_label, only_fields, read_boolean
+from authz.mesh.value_parts import entries_of, is_label, only_fields
 from authz.mesh.virtual_service import (
     AUTHORITY,
     MESH,

@@ -4,9 +4,10 @@ import re
 from http import HTTPStatus
 
 from authz.documents.accessors import Part
+from authz.mesh.quantities import read_boolean, read_duration, read_percent, read_whole
 from authz.mesh.read_http_match import string_match
 from authz.mesh.read_route_answers import LEAST_STATUS, MOST_STATUS
-from authz.mesh.value_parts import only_fields, read_boolean, read_duration, read_percent, read_whole
+from authz.mesh.value_parts import only_fields
 from authz.mesh.virtual_service import GRPC_STATUSES, CorsRules, FaultInjection, HttpRetry, MatchKind, StringMatch
 from authz.mesh.virtual_service_fields import FIELDS
 
@@ -26,7 +27,7 @@ def read_retries(http: Part) -> HttpRetry | None:
     if part is None:
         return None
     only_fields(part, FIELDS["HTTPRetry"])
-    attempts, retry_on = read_whole(part, "attempts"), part.text("retryOn")
+    attempts, retry_on = read_whole(part, "attempts") or 0, part.text("retryOn")
     for condition in retry_on.split(",") if retry_on else ():
         if condition not in RETRY_CONDITIONS and condition not in _CODES:
             help_text = f"a status, or one of {', '.join(RETRY_CONDITIONS)}, without blanks"
@@ -67,12 +68,12 @@ def _delay(part: Part) -> tuple[float, float]:
         part.note("ME-3", "`fixedDelay` is missing", "fixedDelay", "for instance 5s")
     if part.has("percentage"):
         return wait or 0.0, read_percent(part, "percentage") or 0.0
-    return wait or 0.0, float(read_whole(part, "percent", most=100))
+    return wait or 0.0, float(read_whole(part, "percent", most=100) or 0)
 
 
 def _abort(part: Part) -> tuple[int, str, float | None]:
     only_fields(part, FIELDS["Abort"])
-    status, grpc = read_whole(part, "httpStatus"), part.text("grpcStatus")
+    status, grpc = read_whole(part, "httpStatus") or 0, part.text("grpcStatus")
     if part.has("httpStatus") and part.has("grpcStatus"):
         part.note("ME-1", "`httpStatus` and `grpcStatus` exclude each other", "grpcStatus")
     if not any(part.has(field) for field in ("httpStatus", "grpcStatus", "http2Error")):

@@ -3,11 +3,12 @@
 import re
 
 from authz.documents.accessors import Part
+from authz.mesh.quantities import read_duration, read_percent, read_whole
 from authz.mesh.re2_syntax import substitution_fault
 from authz.mesh.read_http_match import authorities, check_regex, read_header_changes, read_http_match
 from authz.mesh.read_http_policies import read_cors, read_fault, read_retries
 from authz.mesh.read_route_answers import read_direct_response, read_redirect
-from authz.mesh.value_parts import is_host, is_label, only_fields, read_duration, read_percent, read_whole
+from authz.mesh.value_parts import is_host, is_label, only_fields
 from authz.mesh.virtual_service import (
     HttpMirror,
     HttpRewrite,
@@ -73,7 +74,7 @@ class RouteReader:
             headers = read_header_changes(one) if "headers" in fields else None
             if destination is not None:
                 read = self.read_destination(destination)
-                found.append(WeightedDestination(read, read_whole(one, "weight"), headers))
+                found.append(WeightedDestination(read, read_whole(one, "weight") or 0, headers))
         total = sum(one.weight for one in found)
         if len(found) > 1 and not total:
             help_text = "give each its share: `weight: 90`, `weight: 10`"
@@ -159,7 +160,7 @@ def _mirror_percent(http: Part) -> float | None:
         return read_percent(http, "mirrorPercentage")
     if not http.has("mirrorPercent"):
         return None
-    return float(read_whole(http, "mirrorPercent", most=100))
+    return float(read_whole(http, "mirrorPercent", most=100) or 0)
 
 
 def _rewrite(http: Part) -> HttpRewrite | None:

@@ -3,7 +3,7 @@
 from authz.documents.accessors import Part
 from authz.documents.schema import describe, given
 from authz.mesh.locality_values import locality_problem
-from authz.mesh.quantities import choice_of, decimal_of, seconds_of, truth_of, whole_of
+from authz.mesh.quantities import read_boolean, read_choice, read_decimal, read_duration, read_whole
 from authz.mesh.traffic_fields import check_fields
 from authz.mesh.traffic_policy import (
     ConsistentHash,
@@ -40,7 +40,7 @@ def _simple(part: Part) -> LoadBalancing:
         help_text = "an application calls a loopback port here, so there is no address of its own choice to go to"
         part.note("ME-6", "`PASSTHROUGH` is not done here", "simple", help_text)
         return LoadBalancing.UNSPECIFIED
-    return choice_of(part, "simple", LoadBalancing, LoadBalancing.UNSPECIFIED)
+    return read_choice(part, "simple", LoadBalancing, LoadBalancing.UNSPECIFIED)
 
 
 def _consistent_hash(part: Part | None) -> ConsistentHash | None:
@@ -60,9 +60,9 @@ def _consistent_hash(part: Part | None) -> ConsistentHash | None:
     return ConsistentHash(
         key=key,
         name=_cookie_name(cookie) if cookie else name,
-        source_ip=truth_of(part, "useSourceIp") is not False,
+        source_ip=read_boolean(part, "useSourceIp") is not False,
         cookie_path=cookie.text("path") if cookie else "",
-        cookie_seconds=seconds_of(cookie, "ttl", zero=True) if cookie else None,
+        cookie_seconds=read_duration(cookie, "ttl", zero=True) if cookie else None,
         cookie_attributes=_attributes(cookie) if cookie else (),
         ring_size=_ring_size(part),
         maglev=_maglev(part),
@@ -91,7 +91,7 @@ def _attributes(cookie: Part) -> tuple[tuple[str, str], ...]:
 
 
 def _ring_size(part: Part) -> int | None:
-    ring, old = part.part("ringHash"), whole_of(part, "minimumRingSize", most=_MOST_RING)
+    ring, old = part.part("ringHash"), read_whole(part, "minimumRingSize", most=_MOST_RING)
     for other in ("ringHash", "maglev"):
         if old and part.has(other):
             part.note("ME-1", f"`minimumRingSize` and `{other}` exclude each other", other, "leave the former out")
@@ -100,7 +100,7 @@ def _ring_size(part: Part) -> int | None:
     if ring is None:
         return old or None
     check_fields(ring, "RingHash")
-    return whole_of(ring, "minimumRingSize", most=_MOST_RING) or 0
+    return read_whole(ring, "minimumRingSize", most=_MOST_RING) or 0
 
 
 def _maglev(part: Part) -> int | None:
@@ -111,7 +111,7 @@ def _maglev(part: Part) -> int | None:
     if not maglev.has("tableSize"):
         maglev.note("ME-3", "`tableSize` is missing", "tableSize", "write a prime number, for instance 65537")
         return None
-    size = whole_of(maglev, "tableSize", most=_MOST_MAGLEV, least=1)
+    size = read_whole(maglev, "tableSize", most=_MOST_MAGLEV, least=1)
     if size is not None and not _is_prime(size):
         maglev.note("ME-1", f"`{size}` is not a prime number", "tableSize", "write for instance 65537")
     return size
@@ -125,18 +125,18 @@ def _is_prime(number: int) -> bool:
 
 
 def _warmup(part: Part) -> Warmup | None:
-    old, warmup = seconds_of(part, "warmupDurationSecs"), part.part("warmup")
+    old, warmup = read_duration(part, "warmupDurationSecs"), part.part("warmup")
     if warmup is None:
         return None if old is None else Warmup(old)
     check_fields(warmup, "WarmupConfiguration")
     if not warmup.has("duration"):
         warmup.note("ME-3", "`duration` is missing", "duration", "write seconds, for instance 30s")
-    aggression = decimal_of(warmup, "aggression", most=1e6)
+    aggression = read_decimal(warmup, "aggression", most=1e6)
     if aggression == 0:
         warmup.note("ME-1", "the aggression is 0", "aggression", "write a number above 0; 1 is a straight line")
     return Warmup(
-        seconds_of(warmup, "duration") or 1.0,
-        10.0 if (least := decimal_of(warmup, "minimumPercent", most=100)) is None else least,
+        read_duration(warmup, "duration") or 1.0,
+        10.0 if (least := read_decimal(warmup, "minimumPercent", most=100)) is None else least,
         1.0 if aggression is None else aggression,
     )
 
@@ -158,7 +158,7 @@ def _locality(part: Part | None) -> LocalityBalancing | None:
     if problem := locality_problem([source for source, _ in sources]):
         part.note("ME-1", problem, "distribute", _LOCALITY_HELP)
     return LocalityBalancing(
-        enabled=truth_of(part, "enabled") is not False,
+        enabled=read_boolean(part, "enabled") is not False,
         distribute=shares if distribute else None,
         failover=tuple(_failover(one) for one in failover),
         failover_priority=priority,
@@ -175,7 +175,7 @@ def _shares(share: Part) -> tuple[tuple[str, int], ...]:
         if not share.has("to"):
             share.note("ME-3", "`to` is missing", "to", "write shares that add up to 100")
         return ()
-    found = {place: whole_of(to, place, most=100, least=1) for place in to.node.entries}
+    found = {place: read_whole(to, place, most=100, least=1) for place in to.node.entries}
     if None not in found.values() and sum(share or 0 for share in found.values()) != 100:
         total = sum(share or 0 for share in found.values())
         share.note("ME-1", f"the shares add up to {total}, not to 100", "to", "write shares that add up to 100")

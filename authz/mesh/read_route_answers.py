@@ -5,7 +5,8 @@ import binascii
 import re
 
 from authz.documents.accessors import Part
-from authz.mesh.value_parts import only_fields, read_whole
+from authz.mesh.quantities import read_whole
+from authz.mesh.value_parts import only_fields
 from authz.mesh.virtual_service import DirectResponse, HttpRedirect
 from authz.mesh.virtual_service_fields import FIELDS
 
@@ -21,7 +22,7 @@ def read_redirect(http: Part) -> HttpRedirect | None:
     if part is None:
         return None
     only_fields(part, FIELDS["HTTPRedirect"])
-    code = read_whole(part, "redirectCode", 301) or 301
+    code = read_whole(part, "redirectCode") or 301
     if code not in REDIRECT_CODES:
         is_other = 300 <= code <= 399
         message = f"`{code}` is not a status of a redirect that Envoy sends" if is_other else f"`{code}` is no redirect"
@@ -61,7 +62,7 @@ def read_direct_response(http: Part) -> DirectResponse | None:
     if part is None:
         return None
     only_fields(part, FIELDS["HTTPDirectResponse"])
-    status = read_whole(part, "status")
+    status = read_whole(part, "status") or 0
     if not part.has("status"):
         part.note("ME-3", "`status` is missing", "status")
     elif not LEAST_STATUS <= status <= MOST_STATUS:

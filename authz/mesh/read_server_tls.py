@@ -6,8 +6,9 @@ from typing import Any
 
 from authz.documents.accessors import Part
 from authz.mesh.gateway_server import CertificatePaths, ClientChecks, TlsMode
+from authz.mesh.quantities import read_boolean
 from authz.mesh.traffic_entry_fields import FIELDS
-from authz.mesh.value_parts import only_fields, read_boolean
+from authz.mesh.value_parts import only_fields
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?")
 _PATH = re.compile(r"(?!/)[A-Za-z0-9._/-]{1,255}")

@@ -16,8 +16,9 @@ from authz.mesh.kind_parts import (
 from authz.mesh.locality_values import WorkloadLocality
 from authz.mesh.mesh_documents import Written
 from authz.mesh.nouns import TLS_MODE, Address, MeshService, Place, Resolution, ServiceEndpoint, ServicePort
+from authz.mesh.quantities import read_whole
 from authz.mesh.traffic_entry_fields import FIELDS
-from authz.mesh.value_parts import is_host, only_fields, read_whole
+from authz.mesh.value_parts import is_host, only_fields
 
 
 class _Location(StrEnum):
@@ -196,7 +197,7 @@ def _endpoints(
         if account:
             read_service_account(endpoint, namespace)
         locality = WorkloadLocality.from_text(endpoint.text("locality"))
-        weight, network = read_whole(endpoint, "weight"), endpoint.text("network")
+        weight, network = read_whole(endpoint, "weight") or 0, endpoint.text("network")
         for port in ports:
             number = (written.port(port.name) if written else 0) or port.target or port.number
             place = Place(Address(host, number), Address(compose, number))

@@ -7,9 +7,9 @@ from authz.mesh.cel_syntax import cel_fault
 from authz.mesh.format_commands import checked_format, header_faults, is_header, is_secret_header
 from authz.mesh.kind_parts import read_metadata, read_spec
 from authz.mesh.mesh_documents import LogRule, SpanRule, Written, WrittenTelemetry
+from authz.mesh.quantities import read_boolean
 from authz.mesh.telemetry_fields import NO_METRICS, only_telemetry_fields
 from authz.mesh.telemetry_kind import SpanTag, TagSource, TelemetryMode
-from authz.mesh.value_parts import read_boolean
 
 _VERSIONS = ("telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1")
 _GATEWAYS = "gateway.networking.k8s.io"

@@ -9,6 +9,7 @@ from authz.documents.reading import Document, Kind, Mapping, Scalar, Sequence
 from authz.documents.schema import Notes, given
 from authz.mesh.format_commands import checked_format
 from authz.mesh.kind_parts import CODES
+from authz.mesh.quantities import read_boolean, read_duration
 from authz.mesh.telemetry_kind import (
     Collector,
     FileLog,
@@ -21,7 +22,7 @@ from authz.mesh.telemetry_kind import (
     TelemetryProvider,
     TelemetryProviders,
 )
-from authz.mesh.value_parts import is_host, read_boolean, read_duration
+from authz.mesh.value_parts import is_host
 from authz.policy.mesh_wrappings import search
 
 _WHOLE_PATH = "its entries hold the path with the query, in which a token may stand; use `envoyOtelAls`"

@@ -1,7 +1,7 @@
 """The reader of a DestinationRule's ``trafficPolicy``: of a host, of one of its ports, of a subset."""
 
 from authz.documents.accessors import Part
-from authz.mesh.quantities import INT32, UINT32, choice_of, decimal_of, seconds_of, truth_of, whole_of
+from authz.mesh.quantities import INT32, UINT32, read_boolean, read_choice, read_decimal, read_duration, read_whole
 from authz.mesh.read_load_balancer import read_load_balancer
 from authz.mesh.traffic_fields import DONE, FIELDS, check_fields
 from authz.mesh.traffic_policy import (
@@ -80,18 +80,18 @@ def _connection_pool(part: Part | None) -> ConnectionPool | None:
     if upgrade not in _UPGRADES:
         http.note("ME-1", f"`{upgrade}` is not one of {', '.join(_UPGRADES)}", "h2UpgradePolicy")
     return ConnectionPool(
-        max_connections=whole_of(tcp, "maxConnections") or 0,
-        connect_seconds=seconds_of(tcp, "connectTimeout"),
+        max_connections=read_whole(tcp, "maxConnections") or 0,
+        connect_seconds=read_duration(tcp, "connectTimeout"),
         keepalive=_keepalive(tcp.part("tcpKeepalive")),
-        max_connection_seconds=seconds_of(tcp, "maxConnectionDuration"),
-        tcp_idle_seconds=seconds_of(tcp, "idleTimeout", zero=True),
-        max_pending_requests=whole_of(http, "http1MaxPendingRequests") or 0,
-        max_requests=whole_of(http, "http2MaxRequests") or 0,
-        max_requests_per_connection=whole_of(http, "maxRequestsPerConnection") or 0,
-        max_retries=whole_of(http, "maxRetries") or 0,
-        http_idle_seconds=seconds_of(http, "idleTimeout"),
+        max_connection_seconds=read_duration(tcp, "maxConnectionDuration"),
+        tcp_idle_seconds=read_duration(tcp, "idleTimeout", zero=True),
+        max_pending_requests=read_whole(http, "http1MaxPendingRequests") or 0,
+        max_requests=read_whole(http, "http2MaxRequests") or 0,
+        max_requests_per_connection=read_whole(http, "maxRequestsPerConnection") or 0,
+        max_retries=read_whole(http, "maxRetries") or 0,
+        http_idle_seconds=read_duration(http, "idleTimeout"),
         http2=upgrade == "UPGRADE",
-        max_concurrent_streams=whole_of(http, "maxConcurrentStreams") or 0,
+        max_concurrent_streams=read_whole(http, "maxConcurrentStreams") or 0,
         ping_seconds=_pings(http.part("http2KeepAlive")),
     )
 
@@ -104,9 +104,9 @@ def _keepalive(part: Part | None) -> TcpKeepalive | None:
     if part is None:
         return None
     check_fields(part, "TcpKeepalive")
-    time, interval = seconds_of(part, "time"), seconds_of(part, "interval")
+    time, interval = read_duration(part, "time"), read_duration(part, "interval")
     return TcpKeepalive(
-        probes=whole_of(part, "probes", most=UINT32) or 0,
+        probes=read_whole(part, "probes", most=UINT32) or 0,
         time_seconds=None if time is None else int(time),
         interval_seconds=None if interval is None else int(interval),
     )
@@ -119,7 +119,7 @@ def _pings(part: Part | None) -> tuple[float, float] | None:
     for field in ("interval", "timeout"):
         if not part.has(field):
             part.note("ME-3", f"`{field}` is missing", field, "write seconds, for instance 10s")
-    interval, timeout = seconds_of(part, "interval"), seconds_of(part, "timeout")
+    interval, timeout = read_duration(part, "interval"), read_duration(part, "timeout")
     return None if interval is None or timeout is None else (interval, timeout)
 
 
@@ -127,20 +127,20 @@ def _outlier(part: Part | None) -> OutlierPolicy | None:
     if part is None:
         return None
     check_fields(part, "OutlierDetection")
-    split = truth_of(part, "splitExternalLocalOriginErrors") is True
-    local = whole_of(part, "consecutiveLocalOriginFailures", most=UINT32)
+    split = read_boolean(part, "splitExternalLocalOriginErrors") is True
+    local = read_whole(part, "consecutiveLocalOriginFailures", most=UINT32)
     if local and not split:
         help_text = "write `splitExternalLocalOriginErrors: true`, too"
         part.note("ME-1", "nothing counts local failures by themselves", "consecutiveLocalOriginFailures", help_text)
     return OutlierPolicy(
-        consecutive_5xx=whole_of(part, "consecutive5xxErrors", most=UINT32),
-        consecutive_gateway_errors=whole_of(part, "consecutiveGatewayErrors", most=UINT32),
+        consecutive_5xx=read_whole(part, "consecutive5xxErrors", most=UINT32),
+        consecutive_gateway_errors=read_whole(part, "consecutiveGatewayErrors", most=UINT32),
         split_local_origin=split,
         consecutive_local_origin=local,
-        interval_seconds=seconds_of(part, "interval"),
-        base_ejection_seconds=seconds_of(part, "baseEjectionTime"),
-        max_ejection_percent=whole_of(part, "maxEjectionPercent", most=100) or 0,
-        min_health_percent=whole_of(part, "minHealthPercent", most=100) or 0,
+        interval_seconds=read_duration(part, "interval"),
+        base_ejection_seconds=read_duration(part, "baseEjectionTime"),
+        max_ejection_percent=read_whole(part, "maxEjectionPercent", most=100) or 0,
+        min_health_percent=read_whole(part, "minHealthPercent", most=100) or 0,
     )
 
 
@@ -149,7 +149,7 @@ def _tls(part: Part | None) -> ClientTls | None:
         return None
     check_fields(part, "ClientTLSSettings")
     found = ClientTls(
-        mode=choice_of(part, "mode", ClientTlsMode, ClientTlsMode.DISABLE),
+        mode=read_choice(part, "mode", ClientTlsMode, ClientTlsMode.DISABLE),
         ca_certificates=part.text("caCertificates"),
         sni=part.text("sni"),
         subject_alt_names=part.texts("subjectAltNames"),
@@ -203,9 +203,9 @@ def _retry_budget(part: Part | None) -> RetryBudget | None:
     if part is None:
         return None
     check_fields(part, "RetryBudget")
-    percent = decimal_of(part, "percent", most=100)
+    percent = read_decimal(part, "percent", most=100)
     return RetryBudget(
         percent=20.0 if percent is None else percent,
-        min_concurrency=whole_of(part, "minRetryConcurrency", most=INT32) or 3,
-        interval_seconds=seconds_of(part, "budgetInterval"),
+        min_concurrency=read_whole(part, "minRetryConcurrency", most=INT32) or 3,
+        interval_seconds=read_duration(part, "budgetInterval"),
     )

@@ -16,8 +16,9 @@ from authz.mesh.locality_values import WorkloadLocality
 from authz.mesh.mesh_documents import Written
 from authz.mesh.nouns import Enforce, MeshWorkload
 from authz.mesh.probes import Probe
+from authz.mesh.quantities import read_whole
 from authz.mesh.traffic_entry_fields import FIELDS
-from authz.mesh.value_parts import only_fields, read_whole
+from authz.mesh.value_parts import only_fields
 
 GROUP = "istio.io/autoRegistrationGroup"
 """Istio's annotation with the name of the WorkloadGroup by which it registered a WorkloadEntry."""
@@ -66,7 +67,7 @@ def read_entry(
         ports={key: ports.port(key) for key in ports.node.entries} if ports else {},
         enforce=enforce,
         locality=WorkloadLocality.from_text(spec.text("locality")),
-        weight=read_whole(spec, "weight"),
+        weight=read_whole(spec, "weight") or 0,
         network=spec.text("network"),
         group=group,
         probe=probe,

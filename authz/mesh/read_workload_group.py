@@ -6,9 +6,10 @@ from authz.documents.accessors import Part
 from authz.mesh.kind_parts import read_metadata, read_spec
 from authz.mesh.mesh_documents import Written, WrittenGroup
 from authz.mesh.probes import Probe, ProbeKind
+from authz.mesh.quantities import read_whole
 from authz.mesh.read_workload_entry import read_entry
 from authz.mesh.traffic_entry_fields import FIELDS
-from authz.mesh.value_parts import only_fields, read_whole
+from authz.mesh.value_parts import only_fields
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,4094}[\x21-\x7e])?|")
@@ -79,7 +80,7 @@ def _probe(spec: Part) -> Probe | None:
 
 def _at_least_one(probe: Part, field: str, default: int) -> int:
     """0 stands for the default, as in Istio."""
-    return read_whole(probe, field, default, most=86_400) or default
+    return read_whole(probe, field, most=86_400) or default
 
 
 def _service(asked: Part) -> str:

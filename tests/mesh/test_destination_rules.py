@@ -67,7 +67,10 @@ MISTAKES = [
     (policy("{loadBalancer: {localityLbSetting: {failover: [{from: a/b, to: c}]}}}"), 6, "ME-1", "is not a region"),
     (policy("{connectionPool: {}}"), 6, "ME-3", "the connection pool says nothing"),
     (policy("{connectionPool: {tcp: {maxConnections: -1}}}"), 6, "ME-1", "expected a whole number"),
-    (policy("{connectionPool: {tcp: {connectTimeout: 1}}}"), 6, "ME-1", "expected a string"),
+    (policy("{connectionPool: {tcp: {connectTimeout: 1}}}"), 6, "ME-1", "write its unit, too: `1s`"),
+    (policy(f"{{connectionPool: {{tcp: {{connectTimeout: {'9' * 400}s}}}}}}"), 6, "ME-1", "help: for instance 0.5s"),
+    (policy("{connectionPool: {tcp: {connectTimeout: 999999999999s}}}"), 6, "ME-1", "longer than ten years"),
+    (policy("{connectionPool: {tcp: {connectTimeout: ١s}}}"), 6, "ME-1", "is not a duration"),  # not ASCII
     (policy("{connectionPool: {tcp: {connectTimeout: soon}}}"), 6, "ME-1", "`soon` is not a duration"),
     (policy("{connectionPool: {tcp: {connectTimeout: 0s}}}"), 6, "ME-1", "whole number of milliseconds"),
     (policy("{connectionPool: {http: {useClientProtocol: true}}}"), 6, "ME-6", "HTTP/2 is always spoken"),

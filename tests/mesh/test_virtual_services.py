@@ -82,6 +82,7 @@ WRONG = [
     ),
     ("{hosts: [reviews], http: [{$to, timeout: 5}]}", "5}", "ME-1", "expected a duration"),
     ("{hosts: [reviews], http: [{$to, timeout: 5 s}]}", "5 s", "ME-1", "`5 s` is not a duration"),
+    ("{hosts: [reviews], http: [{$to, timeout: ١s}]}", "١s", "ME-1", "`١s` is not a duration"),
     ("{hosts: [reviews], http: [{$to, timeout: 0s}]}", "0s", "ME-1", "whole number of milliseconds"),
     ("{hosts: [reviews], http: [{$to, timeout: 1.0001s}]}", "1.0001s", "ME-1", "whole number of milliseconds"),
     ("{hosts: [reviews], http: [{$to, retries: {attempts: 1, retryOn: 'x'}}]}", "'x'", "ME-1", "not a reason to retry"),
