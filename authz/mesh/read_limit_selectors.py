@@ -5,8 +5,7 @@ import re
 
 from authz.core.matchers import compile_template
 from authz.documents.accessors import Part
-from authz.documents.reading import Kind, Scalar
-from authz.documents.schema import describe, given
+from authz.mesh.quantities import read_boolean
 from authz.mesh.rate_limits import (
     CLAIMS,
     NAMESPACE,
@@ -22,11 +21,11 @@ from authz.mesh.rate_limits import (
     Selector,
     ValueMatch,
 )
+from authz.mesh.re2_syntax import regex_fault
 
 _CLAIM = re.compile(rf"{re.escape(CLAIMS)}(\[[^\[\]]+\])+")
 _ATTRIBUTES = f"one of {PRINCIPAL}, {NAMESPACE}, {CLAIMS}[NAME]"
 _METHOD = re.compile(r"[A-Z]+(-[A-Z]+)*")
-_NOT_RE2 = re.compile(r"\(\?(=|!|<=|<!)|\\[1-9]")
 
 
 def read_selectors(part: Part, scope: LimitScope) -> list[Selector]:
@@ -53,7 +52,7 @@ def _header(part: Part) -> HeaderSelector:
     if name.startswith(":"):
         part.note("ME-6", f"`{name}` is no header of the client's", "name", "write `path` or `methods`")
     _check_value(part, match)
-    return HeaderSelector(name, match, part.text("value"), read_flag(part, "invert"))
+    return HeaderSelector(name, match, part.text("value"), read_boolean(part, "invert") is True)
 
 
 def _check_value(part: Part, match: ValueMatch) -> None:
@@ -69,13 +68,8 @@ def _check_value(part: Part, match: ValueMatch) -> None:
 
 def _check_regex(part: Part) -> None:
     written = part.text("value")
-    problem = "RE2 has no lookaround and no back references" if _NOT_RE2.search(written) else ""
-    try:
-        re.compile(written)
-    except re.error as error:
-        problem = problem or str(error)
-    if problem:
-        part.note("ME-1", f"`{written}` is not a regular expression: {problem}", "value", "Envoy reads RE2")
+    if fault := regex_fault(written) or regex_fault(f"(?:{written})"):  # more is put around that of a path
+        part.note("ME-1", f"`{written}` is not a regular expression: {fault}", "value", "Envoy reads RE2")
 
 
 def _methods(part: Part) -> list[Selector]:
@@ -86,7 +80,7 @@ def _methods(part: Part) -> list[Selector]:
         if name and not _METHOD.fullmatch(name):
             one.note("ME-1", f"`{name}` is not a method", "value", "write for instance GET")
         methods.append(name)
-        inverted.append(read_flag(one, "invert"))
+        inverted.append(read_boolean(one, "invert") is True)
     if any(inverted) and len(methods) > 1:
         message = "one of several methods, and one of them inverted, is every method"
         part.note("ME-6", message, "methods", "write one inverted method for each selector; selectors hold together")
@@ -106,7 +100,7 @@ def _path(part: Part) -> PathSelector:
             compile_template(value)
         except ValueError as error:
             part.note("ME-1", str(error), "value", "`{*}` is one segment, `{**}` any number")
-    return PathSelector(match, value, read_flag(part, "invert"))
+    return PathSelector(match, value, read_boolean(part, "invert") is True)
 
 
 def _address(part: Part) -> AddressSelector:
@@ -141,15 +135,4 @@ def _attribute(part: Part, scope: LimitScope) -> AttributeSelector:
         for field in ("invert", "default"):
             if part.has(field):
                 part.note("ME-6", f"a proxy that counts for itself cannot do `{field}` here", field, help_text)
-    return AttributeSelector(key, match, part.text("value"), read_flag(part, "invert"), part.text("default"))
-
-
-def read_flag(part: Part, field: str) -> bool:
-    """A boolean; false, and a problem noted, where it is not one."""
-    node = given(part.node, field)
-    if node is None:
-        return False
-    if isinstance(node, Scalar) and node.kind is Kind.BOOLEAN:
-        return node.is_true
-    part.note("ME-1", f"expected true or false, got {describe(node)}", field)
-    return False
+    return AttributeSelector(key, match, part.text("value"), read_boolean(part, "invert") is True, part.text("default"))

@@ -8,6 +8,7 @@ from authz.core.decision import RuleReference
 from authz.documents.accessors import Part
 from authz.mesh.kind_parts import read_metadata, read_spec
 from authz.mesh.mesh_documents import Written
+from authz.mesh.quantities import read_boolean
 from authz.mesh.rate_limits import (
     AddressSelector,
     LimitScope,
@@ -16,7 +17,7 @@ from authz.mesh.rate_limits import (
     RateLimitRule,
     RateLimitTarget,
 )
-from authz.mesh.read_limit_selectors import read_flag, read_selectors
+from authz.mesh.read_limit_selectors import read_selectors
 
 GROUP = "networking.istio.io"
 TARGET_KINDS = ("WorkloadEntry", "ServiceEntry", "Gateway")
@@ -102,7 +103,7 @@ def _rate_limit(limit: Part, namespace: str, policy: str) -> tuple[RateLimitRule
 def _rules(part: Part, scope: LimitScope, namespace: str, policy: str) -> list[RateLimitRule]:
     is_global = scope is LimitScope.GLOBAL
     part.only("rules", *(("failClosed",) if is_global else ()))
-    fails_closed = read_flag(part, "failClosed")
+    fails_closed = read_boolean(part, "failClosed") is True
     rules = part.parts("rules")
     if not rules:
         part.note("ME-3", "there is no rule", "rules")
@@ -111,7 +112,7 @@ def _rules(part: Part, scope: LimitScope, namespace: str, policy: str) -> list[R
     found = []
     for index, rule in enumerate(rules):
         rule.only("clientSelectors", "limit", "cost", "shared", "shadowMode")
-        shadow = read_flag(rule, "shadowMode")
+        shadow = read_boolean(rule, "shadowMode") is True
         if shadow and not is_global:
             rule.note("ME-6", "`shadowMode` is for global limits, as in Envoy Gateway", "shadowMode")
         name = f"ns[{namespace}]-limit[{policy}]-{scope}[{index}]"
@@ -126,7 +127,7 @@ def _rules(part: Part, scope: LimitScope, namespace: str, policy: str) -> list[R
             unit,
             tuple(one for selector in rule.parts("clientSelectors") for one in read_selectors(selector, scope)),
             cost=_cost(rule, scope),
-            is_shared=read_flag(rule, "shared"),
+            is_shared=read_boolean(rule, "shared") is True,
             is_shadow=shadow,
             fails_closed=fails_closed,
         )

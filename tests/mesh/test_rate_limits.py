@@ -41,6 +41,10 @@ def selecting(selector: str, scope: str = "global") -> str:
     return policy(f"{{{scope}: {{rules: [{{clientSelectors: [{selector}], limit: {ONCE}}}]}}}}")
 
 
+def matching(pattern: str) -> str:
+    return selecting(f"{{headers: [{{name: a, type: RegularExpression, value: '{pattern}'}}]}}")
+
+
 def read(*texts: str) -> tuple[Mesh, tuple[Problem, ...]]:
     return read_mesh_description([("mesh.yaml", description(Ports()) + "".join(texts).encode())])
 
@@ -166,8 +170,14 @@ def with_rule(rule: str, scope: str = "global") -> str:
         (selecting("{headers: [{name: a}]}"), "ME-3", "`value` is missing"),
         (selecting("{headers: [{name: ':path', value: a}]}"), "ME-6", "no header of the client's"),
         (selecting("{headers: [{name: a, type: Distinct, value: b}]}"), "ME-1", "takes every value"),
-        (selecting("{headers: [{name: a, type: RegularExpression, value: '('}]}"), "ME-1", "not a regular expression"),
-        (selecting("{headers: [{name: a, type: RegularExpression, value: '(?=a)'}]}"), "ME-1", "no lookaround"),
+        (matching("("), "ME-1", "not a regular expression"),
+        (matching("(?=a)"), "ME-1", "not a regular expression"),
+        (matching(r"(a)\1"), "ME-1", "not a regular expression"),
+        (matching("a{1001}"), "ME-1", "it repeats more than 1000 times"),
+        (matching("(?>a)b"), "ME-1", "not a regular expression"),
+        (matching("a++"), "ME-1", "not a regular expression"),
+        (matching(r"\Qa"), "ME-1", "not a regular expression"),  # it would quote what stands behind it, too
+        (selecting("{path: {type: RegularExpression, value: '/a++'}}"), "ME-1", "not a regular expression"),
         (selecting("{methods: [{value: get}]}"), "ME-1", "`get` is not a method"),
         (selecting("{methods: [{value: GET, invert: true}, {value: PUT}]}"), "ME-6", "is every method"),
         (selecting("{path: {value: a}}"), "ME-1", "`a` is not a path"),
@@ -193,6 +203,11 @@ def test_what_cannot_be_done_is_refused_with_its_place(text: str, code: str, sai
     assert found, problems
     assert {problem.code for problem in found} == {code}
     assert all(problem.location.line > 90 and problem.resource.startswith("BackendTrafficPolicy") for problem in found)
+
+
+@pytest.mark.parametrize("pattern", [r"\pL+", "(?i)a", r"\Qa.b\E", "a{1000}", "a?b"])
+def test_regular_expressions_are_those_of_re2(pattern: str) -> None:
+    assert read(matching(pattern))[1] == ()
 
 
 @pytest.mark.parametrize("field", NOT_DONE)
