@@ -213,7 +213,7 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     They are JSON, which is read by Envoy and written here many times faster than YAML. The version is the digest of the
     content: a policy that does not concern the workload changes nothing here. With TCP alone no listener has a slot.
     """
-    if not _speaks_http(workload):
+    if not workload.speaks_http:
         return {}
     filters = http_filters(
         native.engine, workload.workload, native.key_sets, gateway=workload.is_gateway, cluster_of=provider_cluster
@@ -228,19 +228,9 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     return files
 
 
-def _speaks_http(workload: MeshWorkload) -> bool:
-    servers = any(server.is_egress or server.takes_requests for server in workload.servers)
-    return servers or any(port.protocol.is_http for port in workload.inbound)
-
-
-def _speaks_tcp(workload: MeshWorkload) -> bool:
-    servers = any(not server.is_egress and not server.takes_requests for server in workload.servers)
-    return servers or any(not port.protocol.is_http for port in workload.inbound)
-
-
 def network_filters(workload: MeshWorkload, native: Native) -> tuple[dict[str, Json], ...]:
     """The filters of a workload's TCP ports, as they stand in its listeners; none where it has no such port."""
-    filters = linear_tcp(native.engine, workload.workload, provider_cluster) if _speaks_tcp(workload) else []
+    filters = linear_tcp(native.engine, workload.workload, provider_cluster) if workload.speaks_tcp else []
     return tuple(one.as_extension() for one in filters)
 
 
@@ -249,7 +239,7 @@ def listener_rules(workload: MeshWorkload, native: Native) -> str:
     policies = native.engine.for_workload(workload.workload)
     parameters = sorted({name for rule in policies.jwt_rules for name in rule.from_params})
     network = network_filters(workload, native)
-    return json.dumps([network, repr(asked_of(policies)) if _speaks_tcp(workload) else "", parameters])
+    return json.dumps([network, repr(asked_of(policies)) if workload.speaks_tcp else "", parameters])
 
 
 def render_listeners(

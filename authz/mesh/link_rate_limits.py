@@ -39,17 +39,12 @@ def check_limits(mesh: Mesh, written: Written) -> None:
                 message = f"no {target.kind} {what} is described in the namespace `{policy.namespace}`"
                 part.note("ME-4", message, "targetRefs" if target.name else "targetSelectors")
             for workload in chosen:
-                if not _speaks_http(workload):
+                if not workload.speaks_http:
                     part.note("ME-6", f"`{workload.name}` receives no requests, and bytes are not counted")
 
 
 def _sorted(written: Written) -> Iterator[tuple[RateLimitPolicy, Part]]:
     yield from sorted(written.rate_limits, key=lambda one: (one[0].namespace, one[0].name))
-
-
-def _speaks_http(workload: MeshWorkload) -> bool:
-    servers = any(server.is_egress or server.takes_requests for server in workload.servers)
-    return servers or any(port.protocol.is_http for port in workload.inbound)
 
 
 def _selects(target: RateLimitTarget, policy: RateLimitPolicy, workload: MeshWorkload, written: Written) -> bool:

@@ -163,6 +163,18 @@ class MeshWorkload:
         return bool(self.servers)
 
     @property
+    def speaks_http(self) -> bool:
+        """Whether its proxy takes requests from others, and not just bytes."""
+        servers = any(server.is_egress or server.takes_requests for server in self.servers)
+        return servers or any(port.protocol.is_http for port in self.inbound)
+
+    @property
+    def speaks_tcp(self) -> bool:
+        """Whether its proxy takes bytes from others; it may speak HTTP as well."""
+        servers = any(not server.is_egress and not server.takes_requests for server in self.servers)
+        return servers or any(not port.protocol.is_http for port in self.inbound)
+
+    @property
     def is_egress_gateway(self) -> bool:
         """Whether one of its servers takes what sidecars send out."""
         return any(server.is_egress for server in self.servers)

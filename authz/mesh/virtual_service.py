@@ -266,10 +266,3 @@ class VirtualService:
     def is_exported_to(self, namespace: str) -> bool:
         """Whether a workload of this namespace sees it."""
         return not self.export_to or "*" in self.export_to or namespace in self.export_to
-
-    def all_destinations(self) -> tuple[RouteDestination, ...]:
-        """Every destination and mirror, in order."""
-        found = [one.destination for route in self.http for one in route.destinations]
-        found += [mirror.destination for route in self.http for mirror in route.mirrored_to]
-        found += [one.destination for route in (*self.tls, *self.tcp) for one in route.destinations]
-        return tuple(found)

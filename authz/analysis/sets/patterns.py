@@ -101,16 +101,3 @@ def subject_patterns(matcher: RequestPrincipals) -> Iterator[Pattern]:
         if value.endswith("*"):
             yield (subject[:-1], ANY) if subject[:-1] else (ANY,)
         yield (subject,) if subject else ()
-
-
-def issuer_patterns(matcher: RequestPrincipals) -> Iterator[Pattern]:
-    """What request principals may ask of the issuer, whatever the subject."""
-    for value in matcher.written:
-        issuer = value.rpartition("/")[0]
-        yield (SOME_LINE,)
-        yield ()
-        if value.startswith("*"):
-            yield (ANY, issuer[1:])
-        if value.endswith("*"):
-            yield (value[:-1], ANY)
-        yield from ((text,) for text in (issuer, value) if text)
