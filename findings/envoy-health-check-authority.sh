@@ -43,15 +43,20 @@ def seen(cluster, two, host, timeout):
         "listeners": [listener("in", [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}])], "clusters": [checked]}}))
     proxy = subprocess.Popen(command("proxy.json"))
     try:
-        while int((curl("admin.sock", "/stats?filter=health_check.attempt", "attempt") or " 0").rpartition(" ")[2]) < 4:
-            time.sleep(0.05)
+        wait_for(lambda: int((curl("admin.sock", "/stats?filter=health_check.attempt", "attempt") or " 0").rpartition(" ")[2]) >= 4)
         flags = curl("admin.sock", "/clusters", "health_flags").rpartition("::")[2]
-        while curl("in.sock", "/", "") is None:
-            time.sleep(0.05)
+        wait_for(lambda: curl("in.sock", "/", "") is not None)
         return flags, curl("in.sock", "/", "answered")
     finally:
         proxy.terminate()
         proxy.wait()
+
+
+def wait_for(holds):
+    ends = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < ends, "Envoy does not answer"
+        time.sleep(0.05)
 
 
 def command(config):
@@ -69,8 +74,7 @@ answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {
 open("app.json", "w").write(json.dumps({"static_resources": {"listeners": [listener("app", [answer])]}}))
 app = subprocess.Popen(command("app.json"))
 try:
-    while curl("app.sock", "/", "answered") is None:
-        time.sleep(0.05)
+    wait_for(lambda: curl("app.sock", "/", "answered") is not None)
     expected = {
         (PLAIN, False, None, "5s"): "healthy",
         (PLAIN, True, None, "5s"): "healthy",

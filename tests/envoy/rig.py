@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,14 @@ ALLOW = b"\x0a\x00"
 DENY = b"\x0a\x02\x08\x07"
 """A CheckResponse with status PERMISSION_DENIED."""
 SERVING = b"\x08\x01"
+
+
+def eventually(holds: Callable[[], object], limit: float = 15.0, said: Callable[[], object] = lambda: "") -> None:
+    """Wait until other processes have made something true; ``said`` says what there is instead."""
+    end = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < end, f"it does not come true: {said()}"
+        time.sleep(0.02)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from authz.envoy.messages import as_json
 from authz.envoy.render import render_all
 from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
-from tests.envoy.rig import Authority, CheckServer, Proxy, envoys, free_ports, get
+from tests.envoy.rig import Authority, CheckServer, Proxy, envoys, eventually, free_ports, get
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
@@ -115,7 +115,7 @@ class Running:
         assert name in written
         if "cds/client.yaml" in written:
             client.wait_for_stat(_CLUSTERS, clusters + 1)
-            self.eventually(lambda: client.stat("cluster_manager.warming_clusters") == 0)
+            eventually(lambda: client.stat("cluster_manager.warming_clusters") == 0)
         client.wait_for_stat(_ROUTES.format(port=self.port), routed + 1)
 
     def answers(self, count: int, **headers: str) -> list[str]:
@@ -124,13 +124,6 @@ class Running:
     def answer(self, path: str = "/", **headers: str) -> str:
         status, body = get(self.port, path, headers={k.replace("_", "-"): v for k, v in headers.items()})
         return body if status == 200 else str(status)
-
-    @staticmethod
-    def eventually(holds: Callable[[], bool], limit: float = 15.0) -> None:
-        end = time.monotonic() + limit
-        while not holds():
-            assert time.monotonic() < end, "it does not come true"
-            time.sleep(0.05)
 
 
 _CLUSTERS = "cluster_manager.cds.update_success"
@@ -227,10 +220,10 @@ def test_an_endpoint_that_fails_is_left_out_for_a_while(mesh: Running) -> None:
     both = {"name": "both", "labels": FIT}
     policy = {"outlierDetection": outlier, "loadBalancer": balancing}
     mesh.rule({"subsets": [{**both, "trafficPolicy": policy}]}, "both")
-    mesh.eventually(lambda: {"one", "two"} <= set(mesh.answers(9)))
+    eventually(lambda: {"one", "two"} <= set(mesh.answers(9)))
     mesh.apps["two"].is_broken = True
     try:
-        mesh.eventually(lambda: set(mesh.answers(6)) == {"one"})
+        eventually(lambda: set(mesh.answers(6)) == {"one"})
     finally:
         mesh.apps["two"].is_broken = False
 
@@ -253,7 +246,7 @@ def test_who_is_near_answers_until_it_fails(mesh: Running) -> None:
     assert set(mesh.answers(9)) == {"one"}
     mesh.apps["one"].is_broken = True
     try:
-        mesh.eventually(lambda: set(mesh.answers(6)) == {"two"})
+        eventually(lambda: set(mesh.answers(6)) == {"two"})
     finally:
         mesh.apps["one"].is_broken = False
 
@@ -277,13 +270,13 @@ def test_plaintext_is_spoken_where_a_rule_says_so_and_refused_where_mtls_is_stri
     mesh: Running, mode: MtlsMode, wanted: str
 ) -> None:
     mesh.rule({"subsets": SUBSETS, "trafficPolicy": {"tls": {"mode": "DISABLE"}}}, "v2", mode=mode)
-    mesh.eventually(lambda: mesh.answer() == wanted)
+    eventually(lambda: mesh.answer() == wanted)
 
 
 def test_a_certificate_of_the_mesh_by_its_files_is_as_good_as_the_sidecars_own(mesh: Running) -> None:
     files = {"clientCertificate": "certs/client/tls.crt", "privateKey": "certs/client/tls.key"}
     tls = {"mode": "MUTUAL", **files, "caCertificates": "certs/roots/ca.crt"}
     mesh.rule({"subsets": SUBSETS, "trafficPolicy": {"tls": tls}}, "v2", mode=MtlsMode.STRICT)
-    mesh.eventually(lambda: mesh.answer() == "two")
+    eventually(lambda: mesh.answer() == "two")
     mesh.rule({"subsets": SUBSETS, "trafficPolicy": {"tls": tls}}, "v3", mode=MtlsMode.STRICT)
     assert mesh.answer() == "503"

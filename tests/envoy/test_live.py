@@ -4,7 +4,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tests.envoy.rig import (
     Proxy,
     application,
     envoys,
+    eventually,
     free_ports,
     get,
 )
@@ -271,20 +272,11 @@ def test_bytes_pass_only_after_the_check_allowed_the_connection(live: Running) -
             database.accept()  # XA-165: a refused client never reaches the database
 
 
-def eventually(wanted: Callable[[], bool], limit: float = 5.0) -> bool:
-    end = time.monotonic() + limit
-    while not wanted():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def test_peer_authentication_changes_without_a_restart(tmp_path: Path) -> None:
     with running(tmp_path, MtlsMode.STRICT, ("client-v1", "server-v1")) as live:
         assert get(live.ports.in_http)[0] == 0
         write_files(tmp_path, render_changing(live.mesh, mode(MtlsMode.PERMISSIVE)))
-        assert eventually(lambda: get(live.ports.in_http)[0] == 200)
+        eventually(lambda: get(live.ports.in_http)[0] == 200, 5.0)
         assert get(live.ports.out_http)[0] == 200
         write_files(tmp_path, render_changing(live.mesh, mode(MtlsMode.DISABLE)))
 
@@ -293,10 +285,10 @@ def test_peer_authentication_changes_without_a_restart(tmp_path: Path) -> None:
             status = get(live.ports.out_http)[0]
             return status == 200 and CLIENT.encode() not in live.checks.asked[-1]
 
-        assert eventually(is_anonymous)
+        eventually(is_anonymous, 5.0)
         write_files(tmp_path, render_changing(live.mesh, mode(MtlsMode.STRICT)))
-        assert eventually(lambda: get(live.ports.in_http)[0] == 0)
-        assert eventually(lambda: get(live.ports.out_http)[0] == 200)
+        eventually(lambda: get(live.ports.in_http)[0] == 0, 5.0)
+        eventually(lambda: get(live.ports.out_http)[0] == 200, 5.0)
         assert all(proxy.process.poll() is None for proxy in live.proxies.values())
 
 
@@ -321,5 +313,5 @@ def test_without_the_authorization_server_everything_is_refused_503(tmp_path: Pa
         files = render_changing(replace(live.mesh), mode(MtlsMode.STRICT))
         nobody = files["eds/authz.yaml"].replace(b"run/authz-", b"run/nobody-")
         write_files(tmp_path, {"eds/authz.yaml": nobody})
-        assert eventually(lambda: get(live.ports.out_http)[0] == 503)
+        eventually(lambda: get(live.ports.out_http)[0] == 503, 5.0)
         assert get(live.ports.out_http) == (503, "")

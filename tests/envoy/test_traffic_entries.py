@@ -6,7 +6,6 @@ import http.server
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from authz.envoy.render import render_all
 from authz.envoy.rendered_files import write_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
-from tests.envoy.rig import ALLOW, DENY, Authority, CheckServer, Proxy, application, envoys, free_ports
+from tests.envoy.rig import ALLOW, DENY, Authority, CheckServer, Proxy, application, envoys, eventually, free_ports
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
 
@@ -261,10 +260,7 @@ def test_nobody_is_sent_to_a_workload_whose_application_is_unwell(entries: Entri
         return {entries.ask(service)[1] for _ in range(count)}
 
     def wait_until(names: set[str]) -> None:
-        end = time.monotonic() + 15
-        while reached() != names:
-            assert time.monotonic() < end, (reached(), client.admin("/clusters")[1])
-            time.sleep(0.05)
+        eventually(lambda: reached() == names, said=lambda: (reached(), client.admin("/clusters")[1]))
 
     wait_until({"b", "c"})
     apps["c"].is_ready = False
