@@ -147,7 +147,7 @@ class DestinationRules:
 
     @cached_property
     def _sorted(self) -> tuple[DestinationRule, ...]:
-        """Rules with a selector first, then by name: files have no time of creation, by which Istio would go."""
+        """Rules with a selector first, then by name: Istio goes by the time of creation, which is not read here."""
         return tuple(sorted(self.rules, key=lambda rule: (rule.selector is None, rule.name, rule.namespace)))
 
 

@@ -11,8 +11,8 @@ def linked_extensions(written: Written) -> tuple[tuple[EnvoyFilter, ...], tuple[
     """
     EnvoyFilters in the order in which istiod applies them, and plugins by name.
 
-    By priority, then those of the root namespace, then by name and namespace: documents have no time of creation,
-    which comes before the name in a cluster.
+    By priority, then those of the root namespace, then by name and namespace. In a cluster the time of creation comes
+    before the name; it is not read here.
     """
     root = written.config.root_namespace
     _check("EnvoyFilter", [((f.namespace, f.name), f.labels, part) for f, part in written.envoy_filters], written)
