@@ -89,16 +89,25 @@ class Validator:
         with tempfile.TemporaryDirectory(prefix="authz-validate-") as directory:
             file = Path(directory) / "envoy.json"
             file.write_text(json.dumps(bootstrap(changed)), encoding="utf-8")
-            command = [self.binary, "-c", str(file), "--mode", "validate", "--log-level", "error"]
-            command += ["--disable-hot-restart", "--concurrency", "1"]
-            try:
-                done = subprocess.run(  # noqa: S603  # the Envoy that was asked for
-                    command, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
-                    errors="replace",
-                )  # fmt: skip
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise EnvoyError(f"`{self.binary}` cannot validate: {error}") from error
-        return envoy_text(done.stderr) if done.returncode else ""
+            return refusal(self.binary, file)
+
+
+def refusal(binary: str, file: Path) -> str:
+    """
+    What Envoy says of a configuration, read in the directory of its file; empty when it takes it.
+
+    Raises EnvoyError when the binary cannot be run.
+    """
+    command = [binary, "-c", file.name, "--mode", "validate", "--log-level", "error"]
+    command += ["--disable-hot-restart", "--concurrency", "1"]
+    try:
+        done = subprocess.run(  # noqa: S603  # the Envoy that was asked for
+            command, cwd=file.parent, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
+            errors="replace",
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EnvoyError(f"`{binary}` cannot validate: {error}") from error
+    return envoy_text(done.stderr) if done.returncode else ""
 
 
 def _changed(out: Path, files: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:

@@ -5,18 +5,16 @@ Types and names of fields are known here; which values Envoy takes (a lower boun
 """
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from authz.control.envoy_validation import TIMEOUT_SECONDS, Validator
+from authz.control.envoy_validation import Validator, refusal
 from authz.core.errors import Problem
 from authz.envoy.extended import Extensions, demand
 from authz.envoy.listeners import MtlsModeOf
-from authz.envoy.native.binary import EnvoyError, envoy_text
 from authz.envoy.native.slots import COMPOSITE_TYPE, TYPES
 from authz.envoy.options import RENDERED_DIRECTORIES, RenderOptions
 from authz.envoy.patches.typed_patches import TypedPatch
@@ -119,17 +117,9 @@ def _refusal(binary: str, out: Path, bootstrap: Mapping[str, Any]) -> str:
         for path in set(_followed(made)):
             (here / path).parent.mkdir(parents=True, exist_ok=True)
             (here / path).write_text("resources: []\n", encoding="utf-8")
-        (here / "envoy.json").write_text(json.dumps(made), encoding="utf-8")
-        command = [binary, "-c", "envoy.json", "--mode", "validate", "--log-level", "error"]
-        command += ["--disable-hot-restart", "--concurrency", "1"]
-        try:
-            done = subprocess.run(  # noqa: S603  # the Envoy that was asked for
-                command, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
-                errors="replace",
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EnvoyError(f"`{binary}` cannot validate: {error}") from error
-    return _shortened(envoy_text(done.stderr)) if done.returncode else ""
+        file = here / "envoy.json"
+        file.write_text(json.dumps(made), encoding="utf-8")
+        return _shortened(refusal(binary, file))
 
 
 def _shortened(text: str) -> str:
