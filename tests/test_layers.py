@@ -160,6 +160,9 @@ def imported(source: str) -> tuple[str, ...]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
             found += (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            written = [one.value for one in node.args[:1] if isinstance(one, ast.Constant)]
+            found += (name for name in written if isinstance(name, str))
     return tuple(found)
 
 
@@ -269,6 +272,14 @@ def test_a_circle_is_found() -> None:
         ("audit", "if 1:\n    import httpx", ["httpx"]),
         ("service", "from authz.service.workers.worker import serve", ["authz.service.workers.worker.serve"]),
         ("service", "import watchfiles", ["watchfiles"]),
+        ("analysis.needless", "from authz.analysis.traps import findings", ["authz.analysis.traps.findings"]),
+        ("envoy.patches", "from authz.envoy.render import render_all", ["authz.envoy.render.render_all"]),
+        ("service", "from authz.service.rate_limits import limiting", ["authz.service.rate_limits.limiting"]),
+        ("service.rate_limits", "importlib.import_module('authz.envoy.render')", ["authz.envoy.render"]),
+        ("service.rate_limits", "__import__('authz.cli')", ["authz.cli"]),
+        ("control", "import cryptography", ["cryptography"]),
+        ("demo", "from authz.demo.checks import runner", ["authz.demo.checks.runner"]),
+        ("mesh", "import betterproto2", ["betterproto2"]),
     ],
 )
 def test_a_breach_is_found(room: str, source: str, found: list[str]) -> None:
