@@ -1,13 +1,13 @@
 """The reader of Telemetry: whom it selects, what it says of access logs and spans, and why metrics are not done."""
 
 from authz.documents.accessors import Part
-from authz.documents.reading import Kind, Mapping, Scalar
+from authz.documents.reading import Mapping
 from authz.documents.schema import describe, given
 from authz.mesh.cel_syntax import cel_fault
 from authz.mesh.format_commands import checked_format, header_faults, is_header, is_secret_header
 from authz.mesh.kind_parts import read_metadata, read_spec
 from authz.mesh.mesh_documents import LogRule, SpanRule, Written, WrittenTelemetry
-from authz.mesh.quantities import read_boolean
+from authz.mesh.quantities import read_boolean, read_decimal
 from authz.mesh.telemetry_fields import NO_METRICS, only_telemetry_fields
 from authz.mesh.telemetry_kind import SpanTag, TagSource, TelemetryMode
 
@@ -15,22 +15,6 @@ _VERSIONS = ("telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1")
 _GATEWAYS = "gateway.networking.k8s.io"
 _OWN_TAGS = frozenset({"http.url"})
 """Tags that a proxy sets so that they tell no token; a custom tag would take their place."""
-
-
-def _percent(part: Part, field: str) -> float | None:
-    """Read a number from 0 to 100; None where nothing is written."""
-    node = given(part.node, field)
-    if node is None:
-        return None
-    if isinstance(node, Scalar) and node.kind is Kind.NUMBER:
-        try:
-            value = float(node.value)
-        except ValueError:
-            value = -1.0
-        if 0 <= value <= 100:
-            return value
-    part.note("ME-1", f"expected a number from 0 to 100, got {describe(node)}", field)
-    return None
 
 
 def read_telemetry(part: Part, written: Written) -> None:
@@ -149,7 +133,7 @@ def _span_rule(rule: Part) -> SpanRule:
         mode=_mode(rule, "TracingSelector"),
         providers=providers,
         is_disabled=read_boolean(rule, "disableSpanReporting"),
-        sampling_percent=_percent(rule, "randomSamplingPercentage"),
+        sampling_percent=read_decimal(rule, "randomSamplingPercentage", most=100),
         tags=_tags(rule),
         samples_by_request_id=read_boolean(rule, "useRequestIdForTraceSampling"),
         has_istio_tags=read_boolean(rule, "enableIstioTags"),
