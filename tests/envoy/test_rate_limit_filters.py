@@ -84,7 +84,8 @@ def test_requests_are_counted_behind_what_decides(enforce: Enforce, deciding: li
 
 def test_a_gateway_is_limited_like_a_sidecar() -> None:
     files = rendered(mesh(policy(LOCAL, WEB, "istio-system")))
-    chain = ["envoy.filters.http.ext_authz", "authz.local-rate-limits", "envoy.filters.http.router"]
+    routing = ["envoy.filters.http.cors", "envoy.filters.http.fault", "envoy.filters.http.router"]
+    chain = ["envoy.filters.http.ext_authz", "authz.local-rate-limits", *routing]
     assert filters(files, "ingress") == {"ingress_15021": [chain]}
 
 
