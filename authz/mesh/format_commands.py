@@ -50,12 +50,25 @@ _VARY = """
     GRPC_STATUS PATH REQUESTED_SERVER_NAME START_TIME START_TIME_LOCAL UPSTREAM_METADATA
 """
 _MAY_HAVE_ARGUMENTS = _WITH_ARGUMENTS | frozenset(_VARY.split())
-SECRET_HEADERS = CREDENTIALS | {"x-forwarded-client-cert", "x-jwt-assertion", "x-goog-iap-jwt-assertion"}
+_TOKENS = """
+    x-forwarded-client-cert x-jwt-assertion x-goog-iap-jwt-assertion x-auth-token x-access-token x-id-token
+    x-amz-security-token x-auth-request-access-token x-forwarded-access-token x-vault-token
+"""
+SECRET_HEADERS = CREDENTIALS | frozenset(_TOKENS.split())
 """Headers that no log and no span gets; the first kinds are credentials, the others are tokens or certificates."""
 _PATHS = frozenset({":path", "x-envoy-original-path", "x-original-url", "x-forwarded-uri", "referer", "location"})
 """Headers with a URL, in whose query a token may stand."""
-_SECRET_PARAMETERS = frozenset({"access_token", "id_token", "refresh_token", "token", "code"})
-_COMMAND = re.compile(r"%(?:%|([A-Z0-9_]+)(?:\(((?:[^()\n]|\([^()\n]*\))*)\))?(?::(\d+))?%)")
+_PARAMETERS = """
+    access_token api_key apikey assertion auth client_assertion client_secret code code_verifier id_token jwt key
+    passwd password pwd refresh_token samlresponse secret session session_id sessionid sid sig signature token
+    x-amz-credential x-amz-security-token x-amz-signature
+"""
+_SECRET_PARAMETERS = frozenset(_PARAMETERS.split())
+"""Parameters by which a client proves who it is, or what could be used to be it."""
+_COMMAND = re.compile(r"%(?:%|([A-Z0-9_]+)(?:\((.*?)\))?(?::([0-9]+))?%)")
+"""As Envoy finds a command: an argument ends at the first bracket behind which the command ends, whatever is in it."""
+_ARGUMENT = re.compile(r"(?:[^()\n]|\([^()\n]*\))*")
+"""An argument whose brackets are pairs, so that nobody can be wrong about where it ends."""
 _HEADER = re.compile(r":?[!#$&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _ORIGINAL = "x-envoy-original-path?:path"
 
@@ -99,6 +112,8 @@ def _command(found: re.Match[str], faults: list[FormatFault]) -> str:
         faults.append(
             FormatFault("ME-1", f"`%{name}%` is not a command that is known here", "see Envoy's list of commands")
         )
+    elif not _ARGUMENT.fullmatch(argument or ""):
+        faults.append(FormatFault("ME-1", f"the brackets in `{found[0][:40]}` are no pairs", f"write %{name}(…)%"))
     elif (name in _WITH_ARGUMENTS) and not argument:
         faults.append(FormatFault("ME-1", f"`%{name}%` needs an argument", f"write %{name}(…)%"))
     elif length and name not in _WITH_ARGUMENTS | {"PATH"}:

@@ -196,6 +196,7 @@ def test_the_place_in_an_expression_is_told() -> None:
         ("%REQ_WITHOUT_QUERY(X-ENVOY-ORIGINAL-PATH?:PATH):9%", "%PATH(NQ:ORIG_OR_PATH):9%"),
         ("%PATH(WQ:ORIG)% %PATH%", "%PATH(NQ:ORIG)% %PATH(NQ:ORIG_OR_PATH)%"),
         ("100%% %REQ(X-A?X-B):3%", "100%% %REQ(X-A?X-B):3%"),
+        ("%START_TIME(%Y (%Z))%%REQ(:PATH)%", "%START_TIME(%Y (%Z))%%PATH(NQ:PATH)%"),
     ],
 )
 def test_paths_lose_their_query_and_nothing_else_changes(written: str, made: str) -> None:
@@ -207,8 +208,15 @@ def test_paths_lose_their_query_and_nothing_else_changes(written: str, made: str
     [
         *("%REQ(authorization)%", "%REQ(x?cookie)%", "%RESP(set-cookie)%", "%REQ(REFERER)%", "%RESP(location)%"),
         *("%CEL(request.headers.cookie)%", "%QUERY_PARAMS%", "%QUERY_PARAM(code)%", "%SECRET(a)%", "%REQ%", "%NO%"),
+        *("%QUERY_PARAM(JWT)%", "%QUERY_PARAM(password)%", "%REQ(x-forwarded-access-token)%"),
+        *("%START_TIME(()%%REQ(cookie)%)%START_TIME(%START_TIME(%)%", "%START_TIME(()%", "%START_TIME(a)b)%"),
         *("%DURATION(a)%", "%DURATION:3%", "50%", "%REQ(a", "%PATH(XX:YY)%", "%REQ_WITHOUT_QUERY(REFERER)%"),
     ],
 )
 def test_a_format_that_tells_a_secret_or_means_nothing_is_refused(written: str) -> None:
     assert checked_format(written)[1] != ()
+
+
+def test_a_secret_between_two_commands_is_seen_where_envoy_sees_it() -> None:
+    faults = checked_format("%START_TIME(()%%REQ(cookie)%)%START_TIME(%START_TIME(%)%")[1]
+    assert any("`cookie` is a credential" in fault.message for fault in faults), faults
