@@ -20,12 +20,14 @@ _log = logging.getLogger("authz.rate_limits")
 MEMORY = "memory"
 PREFIX = "authz"
 STORE_SECONDS = 0.15
-"""The longest wait for Redis; a proxy waits a quarter of a second for us."""
+"""The longest wait for one answer of Redis; a proxy waits a quarter of a second for us."""
+EXCHANGE_SECONDS = 0.2
+"""The longest time for an exchange with all its tries: a proxy that gave up before us would refuse without a record."""
 PAUSE_SECONDS = 1.0
 """The time in which a store that failed is not asked again, so that no request waits for it."""
 LATER_SECONDS = 5
 """How much longer than its window a key is kept, for clocks that differ."""
-MOST_AT_ONCE = 500
+MOST_AT_ONCE = 100
 """Counts in one exchange with Redis; others wait for the next."""
 MOST_KEYS = 200_000
 """Counters of one process; each takes some 200 bytes."""
@@ -131,7 +133,10 @@ class RedisStore:
         while self._waiting:
             asked, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             try:
-                counts = await self._counts(asked)
+                async with asyncio.timeout(EXCHANGE_SECONDS):
+                    counts = [int(count or 0) for count in await self._counts(asked)]
+                if len(counts) != len(asked):
+                    raise ValueError("it answered something else than it was asked")
             except Exception as error:  # Redis', the network's, or a mistake of ours: nobody may wait for ever
                 self._fail(asked, str(error) or type(error).__name__)
                 continue
@@ -140,7 +145,7 @@ class RedisStore:
                 _log.warning("the store of rate limits, %s, answers again", self._shown)
             for one, count in zip(asked, counts, strict=True):
                 if not one.found.done():  # the proxy may have given up
-                    one.found.set_result(int(count or 0))
+                    one.found.set_result(count)
 
     async def _counts(self, asked: list["_Count"]) -> list[Any]:
         bridge = self._storage.bridge

@@ -1,7 +1,9 @@
 """Redis as the store: shared by several, its failures, and what is never written anywhere."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,54 @@ async def test_many_at_once_wait_instead_of_going_uncounted(tmp_path: Path) -> N
         found = await asyncio.gather(*(store.add("a", NOW + 30, 1, NOW) for _ in range(1_000)))
         await store.close()
     assert sorted(found) == list(range(1, 1_001))
+
+
+@contextlib.asynccontextmanager
+async def pretended_redis(directory: Path, answer: bytes) -> AsyncIterator[str]:
+    """Something that gives the same answer to everything; the URL."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65_536):
+                writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_unix_server(talk, directory / "redis.sock")
+    try:
+        yield f"unix://{directory}/redis.sock"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"garbage\r\n", b"+OK\r\n" * 9, b"$3\r\nabc\r\n" * 9, b"*-1\r\n" * 9, b"\xff" * 70_000, b"-ERR no\r\n" * 9],
+    ids=["silence", "garbage", "words", "texts", "nothing", "no-protocol", "errors"],
+)
+async def test_a_store_that_is_silent_or_talks_nonsense_is_down_before_a_proxy_gives_up(
+    tmp_path: Path, answer: bytes
+) -> None:
+    async with pretended_redis(tmp_path, answer) as url:
+        store = open_store(url)
+        asked = [store.add("a", NOW + 1, amount, NOW) for amount in (0, 1, 0)]
+        async with asyncio.timeout(0.25):
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        await store.close()
+    assert [type(one) for one in found] == [StoreDown] * 3
+
+
+async def test_a_value_that_is_no_number_keeps_nobody_waiting(tmp_path: Path) -> None:
+    import redis
+
+    with redis_server(tmp_path) as url:
+        with redis.Redis(unix_socket_path=url.removeprefix("unix://")) as client:
+            client.set("authz:a", "many")
+        store = open_store(url)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreDown, match="many"):
+                await store.add("a", NOW + 1, 0, NOW)
+            assert await store.add("b", NOW + 5, 1, NOW + 4) == 1
+        await store.close()
 
 
 async def test_nothing_secret_of_the_url_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
