@@ -39,7 +39,12 @@ def read_limit_request(message: bytes) -> tuple[Entries, ...]:
         request = pb.RateLimitRequest.FromString(message)
     except DecodeError as error:
         raise ValueError("the message is not a RateLimitRequest") from error
-    return tuple(tuple((entry.key, entry.value) for entry in one.entries) for one in request.descriptors)
+    return tuple(tuple((_text(entry.key), _text(entry.value)) for entry in one.entries) for one in request.descriptors)
+
+
+def _text(value: str | bytes) -> str:
+    """What a client writes into a header need not be UTF-8, and arrives as bytes; different ones stay different."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogateescape")
 
 
 def write_limit_response(quotas: Iterable[Quota], refused_by: str = "") -> bytes:

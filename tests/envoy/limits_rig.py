@@ -172,7 +172,7 @@ class Limited:
     proxies: dict[str, Proxy] = field(default_factory=dict)
 
     def ask(
-        self, path: str = "/", *headers: tuple[str, str], method: str = "GET", plain: bool = False
+        self, path: str = "/", *headers: tuple[str, str | bytes], method: str = "GET", plain: bool = False
     ) -> tuple[int, dict[str, str]]:
         port = self.ports.in_http if plain else self.ports.out_http
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

@@ -5,6 +5,7 @@ log entries, by which proxies tell what they refused by themselves.
 It moves bytes between gRPC and ``RateLimiter``, and knows nothing of their content.
 """
 
+import logging
 from collections.abc import Callable
 
 import grpc
@@ -24,6 +25,15 @@ from authz.telemetry.status import RateLimitStatus
 from authz.wire.limit_messages import METHOD, SERVICE
 
 STOP_SECONDS = 0.5
+_grpc_log = logging.getLogger("grpc._cython.cygrpc")
+
+
+def _is_no_client_text(entry: logging.LogRecord) -> bool:
+    """
+    Keep out of the log what a client wrote: it may send an ``x-request-id`` that is not UTF-8, with which a proxy asks,
+    and grpcio would write a traceback for each such request.
+    """
+    return not str(entry.msg).startswith("Invalid encoding")
 
 
 class RateLimitPort:
@@ -40,6 +50,7 @@ class RateLimitPort:
         clock: Callable[[], float],
     ) -> None:
         """``take``: what access log entries are taken with."""
+        _grpc_log.addFilter(_is_no_client_text)  # once, however often
         self._limiter = RateLimiter(store, audit)
         self._listen = settings.rate_limits.listen
         self._store = store

@@ -249,6 +249,71 @@ async def test_without_a_store_the_proxy_decides_and_a_refusal_is_recorded(close
     assert asking.limiter.status().problem == "nobody is there"
 
 
+def _bytes_of(number: int, data: bytes) -> bytes:
+    """A field of a protobuf message, of fewer than 128 bytes."""
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+async def test_text_that_is_not_utf_8_is_counted_each_by_itself() -> None:
+    asking = Asking(RULE)
+
+    async def code(key: bytes) -> int:
+        entries = [(b"rule", RULE.id.encode()), (b"header x-key", key)]
+        descriptor = b"".join(_bytes_of(1, _bytes_of(1, name) + _bytes_of(2, value)) for name, value in entries)
+        answer = await asking.limiter.answer(_bytes_of(2, descriptor), FACTS, NOW)
+        return pb.RateLimitResponse.FromString(answer).overall_code
+
+    assert [await code(key) for key in (b"\xff", b"\xff", b"\xff", b"\xfe", b"\xc3")] == [1, 1, 2, 1, 1]
+
+
+async def test_values_that_join_to_the_same_text_are_not_the_same() -> None:
+    first, second = "request.auth.claims[a]", "request.auth.claims[b]"
+    asking = Asking(by(distinct(first), distinct(second)))
+    await asking.ask(("rule", RULE.id), (first, "x\0y"), (second, "z"))
+    await asking.ask(("rule", RULE.id), (first, "x"), (second, "y\0z"))
+    assert len(set(asking.store.keys)) == 2
+
+
+async def test_entries_that_name_another_rule_workload_or_caller_choose_no_other_counter() -> None:
+    asking = Asking(by(distinct("source.principal")))
+    forged = [("rule", RULE.id), ("source.principal", "cluster.local/ns/app/sa/admin"), ("x-authz-principal", "admin")]
+    assert await asking.codes(1, *forged) == [1]
+    assert await asking.codes(2, ("rule", RULE.id), principal="spiffe://cluster.local/ns/app/sa/admin") == [1, 1]
+    assert await asking.codes(3, ("rule", RULE.id)) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("addend", [0, 1, 2**32 - 1])
+async def test_what_envoy_wants_to_add_is_what_the_rule_says(addend: int) -> None:
+    asking = Asking(RULE)
+    request = pb.RateLimitRequest(domain="of somebody else")
+    request.descriptors.add().entries.add(key="rule", value=RULE.id)
+    message = request.SerializeToString() + b"\x18" + _varint(addend)
+    answers = [await asking.limiter.answer(message, FACTS, NOW) for _ in range(3)]
+    assert [pb.RateLimitResponse.FromString(one).overall_code for one in answers] == [1, 1, 2]
+
+
+def _varint(number: int) -> bytes:
+    found = b""
+    while number >= 128:
+        found, number = found + bytes([number & 127 | 128]), number >> 7
+    return found + bytes([number])
+
+
+async def test_descriptors_that_are_many_empty_repeated_or_large_are_answered_one_by_one() -> None:
+    asking = Asking(replace(RULE, requests=5))
+    request = pb.RateLimitRequest()
+    request.descriptors.add()
+    request.descriptors.add().entries.add(key="rule")
+    request.descriptors.add().entries.add(value="x" * 1_000_000)
+    for _ in range(2_000):
+        request.descriptors.add().entries.add(key="rule", value=RULE.id)
+    answer = pb.RateLimitResponse.FromString(await asking.limiter.answer(request.SerializeToString(), FACTS, NOW))
+    assert answer.overall_code == 2
+    assert len(answer.statuses) == 2_003
+    assert asking.limiter.status().unknown == 3
+    assert len(asking.audit.offers) == 1, "one request, one record"
+
+
 async def test_bytes_that_are_no_request_are_said_to_be_none() -> None:
     with pytest.raises(ValueError, match="not a RateLimitRequest"):
         await Asking(RULE).limiter.answer(b"\xff\xff", FACTS, NOW)
