@@ -43,7 +43,8 @@ _VERSION = re.compile(r"[0-9a-f]{12}")
 _POLICIES, _MESH = "policies/", "mesh/"
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 """What reading a file raises that is no archive, or one that we did not write."""
-_SECRET_MEMBERS = ("k", "d", "p", "q", "dp", "dq", "qi")
+_SECRET_MEMBERS = ("k", "d", "p", "q", "dp", "dq", "qi", "r", "t", "priv")
+"""Private members of a JSON Web Key of any kind; ``r`` and ``t`` are those of an RSA key with more primes than two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,8 @@ def _read(path: Path) -> PolicyTexts:
     with zipfile.ZipFile(path) as archive:
         if sum(one.file_size for one in archive.infolist()) > MAX_BYTES:
             raise ValueError("more than was ever kept")
+        if not {one.compress_type for one in archive.infolist()} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise ValueError("packed otherwise than we do")  # other methods raise errors of their own
         found = [(name, archive.read(name)) for name in archive.namelist()]
     policies = ((name.removeprefix(_POLICIES), data) for name, data in found if name.startswith(_POLICIES))
     mesh = next(((name.removeprefix(_MESH), data) for name, data in found if name.startswith(_MESH)), None)

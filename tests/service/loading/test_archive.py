@@ -235,3 +235,28 @@ async def test_an_archive_that_cannot_be_written_is_told_and_keeps_nothing_from_
         assert await asyncio.wait_for(reloader.load(), 60)
     assert "is not kept in the archive" in caplog.text
     assert str(tmp_path / "archive") in caplog.text
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_file_that_is_packed_otherwise_than_ours_is_no_archive(tmp_path: Path, method: int) -> None:
+    archive = Archive(tmp_path / "archive")
+    version = keep(archive, tmp_path / "policies")
+    file = tmp_path / "archive" / f"{version}.zip"
+    with zipfile.ZipFile(file, "w", method) as opened:
+        opened.writestr("policies/p.yaml", POLICY.format(path="a"))
+    data = bytearray(file.read_bytes())
+    data[60:64] = b"\xff" * 4
+    file.write_bytes(data)
+    with pytest.raises(OSError, match="no archived set"):
+        archive.snapshot(version)
+
+
+@pytest.mark.parametrize("member", ["r", "d", "t"])
+def test_secrets_of_further_primes_are_blotted_out(tmp_path: Path, member: str) -> None:
+    policies, archive = tmp_path / "policies", Archive(tmp_path / "archive")
+    policies.mkdir()
+    keys = {"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "oth": [{member: SECRET}]}]}
+    (policies / "jwt.yaml").write_text(JWT.format(jwks=json.dumps(keys)))
+    version = keep(archive, policies)
+    with zipfile.ZipFile(tmp_path / "archive" / f"{version}.zip") as opened:
+        assert SECRET.encode() not in b"".join(opened.read(name) for name in opened.namelist())
