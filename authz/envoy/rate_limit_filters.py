@@ -115,6 +115,8 @@ def asks_service(workload: MeshWorkload, options: RenderOptions) -> bool:
 
 def _global(limits: list[AppliedLimit], workload: MeshWorkload, *, closed: bool, native: bool) -> RateLimit:
     facts = _FACTS | {"x-authz-proxy": workload.name, "x-authz-enforce": "native" if native else "check"}
+    if closed:
+        facts["x-authz-fail-closed"] = YES  # the service cannot know it of a rule that it does not know
     return RateLimit(
         domain=DOMAIN,
         timeout=seconds(0.25),

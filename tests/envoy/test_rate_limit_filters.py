@@ -78,6 +78,7 @@ def test_requests_are_counted_behind_what_decides(enforce: Enforce, deciding: li
     assert filters(files, "server-v1") == {"inbound_15011": [chain, chain]}
     assert "rate-limits" not in str(filters(files, "client-v1"))
     assert "eds/limits.yaml" in files
+    assert yaml.dump(files["lds/server-v1.yaml"]).count("x-authz-fail-closed") == 2, "the closed filter of each chain"
     assert [one["name"] for one in files["cds/server-v1.yaml"]["resources"]].count("limits") == 1
     assert not any(one["name"] == "limits" for one in files["cds/client-v1.yaml"]["resources"])
 

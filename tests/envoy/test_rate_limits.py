@@ -246,6 +246,19 @@ def test_a_changed_number_holds_without_a_change_of_the_proxy(tmp_path: Path) ->
         wait_for(lambda: mesh.ask()[0] == 200)
 
 
+@pytest.mark.parametrize(("text", "status"), [(SHARED, 200), (CLOSED, 503)], ids=["open", "closed"])
+def test_a_limit_that_only_the_proxy_knows_does_what_it_says(tmp_path: Path, text: str, status: int) -> None:
+    with redis_server(tmp_path) as url, limited(tmp_path, text, "--rate-limit-store", url) as mesh:
+        assert mesh.statuses(5) == [200, 200, 200, 200, 429]
+        described = (tmp_path / "mesh.yaml").read_text()
+        (tmp_path / "new.yaml").write_text(described.replace("name: quota", "name: other"))
+        (tmp_path / "new.yaml").rename(tmp_path / "mesh.yaml")
+        wait_for(lambda: mesh.ask()[0] == status)
+        assert mesh.statuses(3) == [status] * 3
+        assert mesh.served.metric("authz_rate_limit_unknown_rules_total") >= 4
+        assert mesh.served.metric("authz_rate_limit_store_failing") == 0
+
+
 def test_a_limit_that_cannot_be_read_keeps_the_last_good_ones(tmp_path: Path) -> None:
     with redis_server(tmp_path) as url, limited(tmp_path, SHARED, "--rate-limit-store", url) as mesh:
         text = (tmp_path / "mesh.yaml").read_text()

@@ -70,7 +70,12 @@ class RateLimiter:
             ValueError: it is none.
             StoreDown: nobody can count. Envoy does what the limit says; a refusal is recorded here.
         """
+        unknown = self.unknown
         asked = [self._applying(entries, facts, now) for entries in read_limit_request(message)]
+        if self.unknown > unknown and facts.get("x-authz-fail-closed") == "yes":
+            reason = "nobody can count for a limit that the proxy has and the mesh description here has not"
+            self._record(None, reason, UNAVAILABLE, facts, now)
+            raise StoreDown(reason)
         applying = [one for one in asked if one is not None]
         try:
             if len(applying) == 1:  # tasks cost as much as counting
@@ -128,11 +133,12 @@ class RateLimiter:
         found = rule.reference
         self.results[found.namespace, found.policy, str(found.index), result] += 1
 
-    def _record(self, rule: RateLimitRule, reason: str, status: int, facts: CallFacts, now: float) -> None:
+    def _record(self, rule: RateLimitRule | None, reason: str, status: int, facts: CallFacts, now: float) -> None:
         """Record a refusal, unless the proxy's own log does: one that enforces by itself is recorded from there."""
         if facts.get("x-authz-enforce") == "native":
             return
-        decision = Decision(Effect.DENY, Stage.RATE_LIMIT, reason, rule.reference, status, policy_version=self._version)
+        found = rule.reference if rule is not None else None
+        decision = Decision(Effect.DENY, Stage.RATE_LIMIT, reason, found, status, policy_version=self._version)
         request_id = facts.get("x-authz-request-id", "")
         self._audit.record(Offer(self._attributes(facts), decision, request_id, now, 0.0))
 

@@ -218,6 +218,15 @@ async def test_a_rule_of_another_description_does_not_refuse_and_is_counted() ->
     assert asking.limiter.status().unknown == 1
 
 
+async def test_or_is_not_counted_and_refused_where_the_limit_fails_closed() -> None:
+    asking = Asking(RULE)
+    with pytest.raises(StoreDown, match="the mesh description here has not"):
+        await asking.ask(("rule", RULE.id), ("rule", "app/gone/global/0"), **{"fail-closed": "yes"})
+    (offer,) = asking.audit.offers
+    assert (offer.decision.status, offer.decision.stage, offer.decision.rule) == (503, Stage.RATE_LIMIT, None)
+    assert (asking.store.keys, asking.limiter.status().problem) == ([], "")
+
+
 async def test_a_refusal_is_recorded_with_what_is_known_of_the_request() -> None:
     asking = Asking(RULE)
     await asking.codes(3)
