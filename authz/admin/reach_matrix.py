@@ -150,7 +150,7 @@ class Reach:
             state, reason = self._run(version)
         except OSError as error:
             state, reason = ReachState.FAILED, f"{self._program[0]}: {error.strerror}"
-        except (ValueError, KeyError, TypeError):
+        except Exception:  # whatever it said; else nobody would try again
             state, reason = ReachState.FAILED, "what the process said cannot be read"
         with self._lock:
             self._state, self._reason, self._thread = state, reason, None

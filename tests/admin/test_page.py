@@ -471,6 +471,9 @@ async def _guarded(listen: str, token: str, method: str, path: str, headers: dic
     ("listen", "token", "method", "path", "headers", "status"),
     [
         ("0.0.0.0:1", TOKEN, "GET", "/api/overview", {}, 401),
+        ("0.0.0.0:1", TOKEN, "GET", "/api/reach", {}, 401),
+        ("0.0.0.0:1", TOKEN, "GET", "/api/reach/cell", {}, 401),
+        ("0.0.0.0:1", TOKEN, "GET", "/api/candidate", {}, 401),
         ("0.0.0.0:1", TOKEN, "GET", "/", {"authorization": "Bearer wrong"}, 401),
         ("0.0.0.0:1", TOKEN, "GET", "/metrics", {}, 401),
         ("0.0.0.0:1", TOKEN, "GET", "/api/overview", {"authorization": "Basic %%%"}, 401),

@@ -116,6 +116,7 @@ HEAD = {"policy_version": "v1", "callers": [{"caller": "a", "identity": "spiffe:
         ("", ReachState.FAILED),
         ("no JSON", ReachState.FAILED),
         ("[]", ReachState.FAILED),
+        ("[" * 1_900, ReachState.FAILED),  # RecursionError
         (json.dumps(HEAD), ReachState.TOO_LARGE),  # and then it was ended
         (json.dumps(HEAD) + "\n{}", ReachState.FAILED),
         (json.dumps(HEAD) + "\n" + json.dumps({"x": "y" * 3_000}), ReachState.TOO_LARGE),
@@ -193,6 +194,19 @@ async def test_the_matrix_and_one_pair_are_answered(service: Service) -> None:
     cell = await service.json(f"/api/reach/cell?caller={FRONT}&workload=bookinfo/details-v1")
     assert cell["grants"][0]["said"]["may"] == "method GET, path /details/*"
     assert (await service.get("/api/reach/cell?caller=x&workload=y")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "", "?caller", "?caller=", "?workload=bookinfo/details-v1&caller=%ff", "?caller=%00&workload=%00",
+        f"?caller={FRONT}&workload=bookinfo/details-v1&workload=", f"?caller[]={FRONT}&workload=bookinfo/details-v1%20",
+        f"?caller={FRONT.upper()}&workload=bookinfo/details-v1", f"?caller={'x' * 10_000}&workload={'y' * 10_000}",
+    ],
+)  # fmt: skip
+async def test_a_pair_that_is_not_asked_for_exactly_is_not_known(service: Service, query: str) -> None:
+    answer = await service.get(f"/api/reach/cell{query}")
+    assert (answer.status_code, answer.json()) == (404, {"error": "not kept any more"})
 
 
 async def test_one_worker_finds_it_for_all(service: Service) -> None:

@@ -58,6 +58,25 @@ def test_a_proxy_is_told_the_texts_that_its_limits_ask_for(names: tuple[str, ...
     assert metadata["decision"] == "ALLOW"
 
 
+def test_a_claim_takes_the_place_of_nothing_that_the_answer_says() -> None:
+    names = ("decision", "stage", "rule", "decision_id", "claims")
+    claims = ToldClaims({WORKLOAD: limits(*(f"[{name}]" for name in names))})
+    decision = Decision(Effect.DENY, Stage.DEFAULT, "why", RuleReference("app", "p", 0, "p"), 403)
+    forged = dict.fromkeys(names, "ALLOW")
+    answer = write_response(decision, "x" * 24) + claims.for_request(asking(WORKLOAD, forged))
+    response = pb.CheckResponse.FromString(answer)
+    metadata = MessageToDict(response.dynamic_metadata)
+    assert (response.status.code, response.WhichOneof("http_response")) == (7, "denied_response")
+    assert [metadata[name] for name in names[:4]] == ["DENY", "default", "p", "x" * 24]
+    assert metadata["claims"] == forged
+
+
+def test_a_token_and_what_was_not_asked_for_are_never_told() -> None:
+    told = ToldClaims({WORKLOAD: limits("[sub]")}).for_request(asking(WORKLOAD, CLAIMS | {"raw": "eyJhbGciOi"}))
+    assert b"jason" in told
+    assert not any(text in told for text in (b"eyJ", b"secret", b"raw", b"books"))
+
+
 def test_a_workload_without_such_limits_is_told_nothing_and_an_unknown_one_all() -> None:
     claims = ToldClaims({WORKLOAD: limits("[sub]"), OTHER: limits()})
     assert claims.for_request(asking(OTHER, CLAIMS)) == b""

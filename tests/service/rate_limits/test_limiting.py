@@ -221,7 +221,7 @@ async def test_a_rule_of_another_description_does_not_refuse_and_is_counted() ->
 async def test_or_is_not_counted_and_refused_where_the_limit_fails_closed() -> None:
     asking = Asking(RULE)
     with pytest.raises(StoreDown, match="the mesh description here has not"):
-        await asking.ask(("rule", RULE.id), ("rule", "app/gone/global/0"), **{"fail-closed": "yes"})
+        await asking.ask(("rule", RULE.id), ("rule", "app/gone/global/0"), now=NOW, **{"fail-closed": "yes"})
     (offer,) = asking.audit.offers
     assert (offer.decision.status, offer.decision.stage, offer.decision.rule) == (503, Stage.RATE_LIMIT, None)
     assert (asking.store.keys, asking.limiter.status().problem) == ([], "")
