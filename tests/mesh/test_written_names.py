@@ -9,7 +9,11 @@ TEXT = BOOKINFO.read_text()
 NAMES = ("../../etc/x", "a/b", "..", ".", "a..b", "%41", "a b", "UPPER", "a_b", "a\\n")
 PLACES = {
     "a workload": ("name: productpage-v1\n", "name: {}\n", "a name"),
-    "a namespace": ("name: productpage-v1\n  namespace: bookinfo", "name: productpage-v1\n  namespace: {}", "a namespace"),
+    "a namespace": (
+        "name: productpage-v1\n  namespace: bookinfo",
+        "name: productpage-v1\n  namespace: {}",
+        "a namespace",
+    ),
     "a Gateway": ("name: bookinfo-gateway\n", "name: {}\n", "a name"),
     "a service": ("metadata: {{name: ratings, ", "metadata: {{name: {}, ", "a name"),
     "a certificate": ("credentialName: bookinfo-web", "credentialName: {}", "a name"),
@@ -44,3 +48,34 @@ def test_a_host_with_a_colon_is_an_address_or_refused(host: str) -> None:
     written = TEXT.replace('hosts: ["*"]\n    tls: {mode: SIMPLE', f'hosts: ["{host}"]\n    tls: {{mode: SIMPLE', 1)
     _, problems = read_mesh_description([("mesh.yaml", written.encode())])
     assert any(f"`{host}` is not a host" in problem.message for problem in problems if problem.is_error)
+
+
+SERVER = "tls: {mode: SIMPLE, credentialName: bookinfo-web, minProtocolVersion: TLSV1_2}"
+BOTH = """tls: {mode: MUTUAL, credentialName: web}
+  - port: {number: 15443, name: two, protocol: HTTPS}
+    hosts: [a.example]
+    tls: {mode: SIMPLE, credentialName: web-cacert}"""
+RULE = """
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: own, namespace: bookinfo}
+spec: {host: ratings.bookinfo.svc.cluster.local, trafficPolicy: {tls: {mode: MUTUAL, credentialName: NAME}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (TEXT.replace("bookinfo-web", "roots"), "the credential `roots` has the name of the mesh's own"),
+        (TEXT.replace("bookinfo-web", "ratings-v1"), "the credential `ratings-v1` has the name of the mesh's own"),
+        (TEXT.replace(SERVER, BOTH), "the credential `web-cacert` has the name of a bundle of another server"),
+        (TEXT + RULE.replace("NAME", "roots"), "the credential `roots` has the name of the mesh's own"),
+        (TEXT + RULE.replace("NAME", "ratings-v2"), "the credential `ratings-v2` has the name of the mesh's own"),
+        (TEXT.replace("name: ratings-v1", "name: roots"), "`roots` is what the mesh's own authorities are called"),
+    ],
+)
+def test_no_certificate_of_ones_own_takes_the_place_of_the_meshs(written: str, told: str) -> None:
+    assert written != TEXT
+    _, problems = read_mesh_description([("mesh.yaml", written.encode())])
+    assert told in [problem.message for problem in problems if problem.is_error]
