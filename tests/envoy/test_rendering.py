@@ -1,6 +1,7 @@
 """A mesh that is rendered again is what it would be rendered for the first time."""
 
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -141,7 +142,7 @@ def native(mode: str, port: int) -> Native:
     return Native(compiled)
 
 
-WAYS = (
+WAYS: tuple[dict[str, Any], ...] = (
     {},
     {"enforce": Enforce.NATIVE},
     {"enforce": Enforce.NATIVE, "query_values": ("page",)},
