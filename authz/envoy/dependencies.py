@@ -12,7 +12,7 @@ from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.options import RenderOptions
 from authz.envoy.proxy_parts import Native
 from authz.envoy.render import listener_rules
-from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.mesh.nouns import Mesh, MeshWorkload, Protocol
 from authz.mesh.routing import (
     called_by,
     gateway_connections,
@@ -48,6 +48,11 @@ def _own(
     is_native = native is not None and options.is_native(workload)
     yield listener_rules(workload, native) if native is not None and is_native else ""
     yield mesh.envoy_filters, mesh.wasm_plugins, mesh.egress_gateway
+    for collector in workload.telemetry.collectors:
+        service = mesh.find_service(collector.service)
+        yield service, mesh.workloads_of(service) if service is not None else ()
+    if any(port.protocol is Protocol.HTTP_PROXY and not port.leaves for port in workload.outbound):
+        yield tuple(service.host for service in mesh.services if service.external)
     if mesh.envoy_filters or mesh.wasm_plugins:  # what guards a proxy is known by all ports and hosts of the mesh
         yield mesh.workloads, mesh.services
     if options.source_addresses:

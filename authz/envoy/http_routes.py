@@ -212,7 +212,7 @@ def route_match(match: HttpMatch | None) -> RouteMatch:
     found = RouteMatch(
         case_sensitive=not match.ignore_uri_case,
         headers=headers,
-        query_parameters=[_parameter(name, one) for name, one in match.query_params.items()],
+        query_parameters=[_parameter(name, one) for name, one in sorted(match.query_params.items())],
     )
     if match.uri is None:
         found.prefix = "/"

@@ -20,9 +20,12 @@ from authz.envoy.http_routes import DEFAULT_ROUTE, ClusterOfDestination, default
 from authz.envoy.routes import REFUSED
 from authz.mesh.domains import domains
 from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, OutboundPort, ServicePort, TlsMode
-from authz.mesh.routing import ChosenRoutes, gateway_routes, port_of, sidecar_routes
+from authz.mesh.routing import ChosenRoutes, demanding_hosts, gateway_routes, port_of, sidecar_routes
 from authz.mesh.virtual_service import HttpRoute, RouteDestination
-from authz.mesh.virtual_services import is_wildcard
+from authz.mesh.virtual_services import is_subset, is_wildcard
+
+MISDIRECTED = "misdirected"
+"""Name of the route for hosts of another server that demands a certificate of the client."""
 
 
 def service_virtual_host(
@@ -100,6 +103,9 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, servers: Sequence[G
         for host in server.hosts if server.https_redirect else ():
             by_host.setdefault(host.lower(), {})
             redirected.add(host.lower())
+    foreign = demanding_hosts(workload, servers[0])
+    for host in [one for one in by_host if _is_theirs(one, foreign, servers[0])]:
+        del by_host[host]
     made: dict[str, list[Route]] = {}
     sharing: dict[tuple[bool, tuple[str, ...]], list[str]] = {}
     for host, chosen in by_host.items():
@@ -112,7 +118,7 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, servers: Sequence[G
                     made[name].append(_with_hashes(plain, route, mesh, workload, port))
     if not sharing:
         return [VirtualHost(name=f"blackhole:{port}", domains=["*"])]
-    return [
+    return ([_misdirected(port, foreign)] if foreign else []) + [
         VirtualHost(
             name=f"{hosts[0]}:{port}",
             domains=hosts,
@@ -121,6 +127,23 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, servers: Sequence[G
         )
         for (is_redirected, _), hosts in sharing.items()
     ]
+
+
+def _is_theirs(host: str, foreign: list[str], server: GatewayServer) -> bool:
+    """Whether a host is for a server with one of the ``foreign`` hosts: this one has none that fits it better."""
+    own = [one.lower() for one in server.hosts if is_subset(host, one.lower())]
+    return any(is_subset(host, theirs) and not any(is_subset(one, theirs) for one in own) for theirs in foreign)
+
+
+def _misdirected(port: int, hosts: list[str]) -> VirtualHost:
+    """
+    What is for a server that demands a certificate is not answered where another server's TLS was spoken.
+
+    Browsers then ask again on a connection of its own, where they show one (RFC 9110, 15.5.20).
+    """
+    answer = DirectResponseAction(status=421)
+    route = Route(name=MISDIRECTED, match=RouteMatch(prefix="/"), direct_response=answer)
+    return VirtualHost(name=f"{MISDIRECTED}:{port}", domains=hosts, routes=[route])
 
 
 def _joined(chosen: Mapping[str, ChosenRoutes], made: Mapping[str, list[Route]]) -> list[Route]:

@@ -38,7 +38,7 @@ def wasm_filter(plugin: WasmPlugin) -> Tree:
             runtime=RUNTIME,
             code=AsyncDataSource(local=DataSource(filename=plugin.file)),
             environment_variables=EnvironmentVariables(
-                host_env_keys=list(plugin.host_environment), key_values=dict(plugin.environment)
+                host_env_keys=list(plugin.host_environment), key_values=dict(sorted(plugin.environment.items()))
             ),
         ),
         configuration=pack(StringValue(value=plugin.config)) if plugin.config else None,

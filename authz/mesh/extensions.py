@@ -45,6 +45,11 @@ class WrittenValue:
     origin: WrittenAt
     places: Mapping[str, Location] = field(default_factory=dict)
     keys: Mapping[str, Location] = field(default_factory=dict)
+    _exact: str = field(init=False, repr=False)
+    """Python takes ``1``, ``1.0`` and ``true`` for equal, and a proxy does not: values are compared as texts, too."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_exact", repr(self.data))
 
     def at(self, path: str, *, key: bool = False) -> WrittenAt:
         """The origin of a part."""

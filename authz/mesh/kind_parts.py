@@ -30,7 +30,24 @@ def read_metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]
             if key.value.startswith("mesh.authz/") and key.value not in annotations:
                 known = ", ".join(f"`{name}`" for name in annotations) or "none"
                 found.note("ME-2", f"unknown annotation `{key.value}`", key.value, f"understood here: {known}", key)
-    return metadata.text("name", required=True), metadata.text("namespace", "default"), found
+    return _read_name(metadata), _read_namespace(metadata), found
+
+
+def _read_name(metadata: Part) -> str:
+    """A name as Kubernetes has them: it becomes part of names of files, clusters and listeners."""
+    written = metadata.text("name", required=True)
+    if written and not (len(written) <= 253 and all(map(is_label, written.split(".")))):
+        metadata.note("ME-1", f"`{written}` is not a name", "name", "write a-z, 0-9, `-` and `.`")
+        return ""
+    return written
+
+
+def _read_namespace(metadata: Part) -> str:
+    written = metadata.text("namespace", "default")
+    if not is_label(written):
+        metadata.note("ME-1", f"`{written}` is not a namespace", "namespace", "write a-z, 0-9 and `-`")
+        return "default"
+    return written
 
 
 def read_spec(part: Part) -> Part:

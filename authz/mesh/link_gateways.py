@@ -9,6 +9,8 @@ from authz.mesh.login import Login
 from authz.mesh.mesh_documents import Gateway, Written
 from authz.mesh.nouns import MeshWorkload
 
+ROOTS = "roots"
+"""Name of the secret, and of the directory below ``certs/``, with the mesh's own authorities."""
 DescribedServers = Sequence[tuple[Gateway, Sequence[tuple[GatewayServer, Part]]]]
 """The Gateways in order, with their servers as they are bound."""
 
@@ -45,6 +47,7 @@ def check_gateways(workloads: Iterable[MeshWorkload], written: Written, gateways
     _note_twice(written)
     _check_logins(written)
     workloads = tuple(workloads)
+    _check_credentials(workloads, gateways)
     for gateway, _ in gateways:
         if not any(gateway.labels.items() <= workload.labels.items() for workload in workloads):
             help_text = "give a WorkloadEntry all these labels"
@@ -95,6 +98,27 @@ def _note_twice(written: Written) -> None:
         if other is not gateway.part and gateway.name:
             message = f"the Gateway `{gateway.namespace}/{gateway.name}` is given twice, first at {other.location}"
             gateway.part.note("ME-5", message)
+
+
+def _check_credentials(workloads: tuple[MeshWorkload, ...], gateways: DescribedServers) -> None:
+    """What the mesh calls by a name is not also a certificate of the user's own: one file would hide the other."""
+    taken = {ROOTS, *(workload.name for workload in workloads)}
+    bundles = {
+        f"{server.client.ca_credential or server.credential}-cacert"
+        for _, servers in gateways
+        for server, _ in servers
+        if server.asks_for_certificate and not server.client.ca_certificates
+    }
+    for _, servers in gateways:
+        for server, part in servers:
+            for name in server.credentials:
+                if name in taken or name in bundles:
+                    whose = "a bundle of another server" if name in bundles else "the mesh's own"
+                    help_text = "choose another name of the directory below certs/"
+                    part.note("ME-5", f"the credential `{name}` has the name of {whose}", "tls", help_text)
+            if (name := f"{server.client.ca_credential or server.credential}-cacert") in taken & bundles:
+                help_text = "choose another name of the workload, or of the directory below certs/"
+                part.note("ME-5", f"the bundle `{name}` has the name of a workload", "tls", help_text)
 
 
 def _check_logins(written: Written) -> None:

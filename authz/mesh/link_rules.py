@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from authz.documents.accessors import Part
+from authz.mesh.link_gateways import ROOTS
 from authz.mesh.mesh_documents import Written
 from authz.mesh.near_names import host_help
 from authz.mesh.nouns import Mesh, MeshService, Resolution
@@ -38,6 +39,10 @@ def _check(mesh: Mesh, rule: DestinationRule, service: MeshService, spec: Part) 
             spec.note("ME-6", f"`proxyProtocol` is not done for `{service.host}`", "trafficPolicy", help_text)
         if policy.tls is None:
             continue
+        name = policy.tls.credential
+        if name and (name == ROOTS or any(w.name in (name, f"{name}-cacert") for w in mesh.workloads)):
+            help_text = "choose another name of the directory below certs/"
+            spec.note("ME-5", f"the credential `{name}` has the name of the mesh's own", "trafficPolicy", help_text)
         is_opened = policy.tls.mode in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL)
         has_authority = policy.tls.ca_certificates or policy.tls.credential
         named = policy.tls.subject_alt_names or service.subject_alt_names

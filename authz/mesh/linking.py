@@ -10,7 +10,7 @@ from authz.mesh.checking_routes import check_routes
 from authz.mesh.delegates import resolve
 from authz.mesh.destination_rules import DestinationRules
 from authz.mesh.link_extensions import linked_extensions
-from authz.mesh.link_gateways import check_gateways, described_servers, with_gateways
+from authz.mesh.link_gateways import ROOTS, check_gateways, described_servers, with_gateways
 from authz.mesh.link_groups import check_probes, with_groups
 from authz.mesh.link_rate_limits import check_limits, with_limits
 from authz.mesh.link_rules import check_rules
@@ -44,6 +44,8 @@ def link(written: Written) -> Mesh:
         linked = replace(workload, spiffe_id=SpiffeId(trust_domain, workload.spiffe_id.path))
         linked = with_limits(with_gateways(with_sidecar(linked, part, registry), gateways), written)
         linked = replace(linked, telemetry=telemetry_of(linked, telemetries, written))
+        if linked.name == ROOTS:
+            part.note("ME-5", f"`{ROOTS}` is what the mesh's own authorities are called", "", "choose another name")
         if not linked.is_gateway and not linked.inbound and not linked.outbound:
             part.note("ME-4", "neither a Sidecar nor a Gateway selects this workload", help_text=_SIDECAR_HELP)
         if linked.is_gateway and linked.inbound:

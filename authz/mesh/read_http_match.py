@@ -169,10 +169,17 @@ def _operations(headers: Part, field: str) -> HeaderOperations:
     return found
 
 
+_FRAMING = frozenset(("content-length", "transfer-encoding"))
+"""What follows a message that ends elsewhere than its sender meant would be another one, that no policy saw."""
+
+
 def _check_change(part: Part, name: str, is_authority: bool, field: str = "") -> None:
     if is_authority:
         return
-    if name.startswith(":") or name.lower() == "host":
+    if name.lower() in _FRAMING:
+        help_text = "they say where a message ends, and a proxy knows that by itself"
+        part.note("ME-6", f"`{name}` is not changed here", field or name, help_text)
+    elif name.startswith(":") or name.lower() == "host":
         help_text = "to change the host, write `rewrite.authority`"
         part.note("ME-1", f"`{name}` cannot be changed here", field or name, help_text)
     elif not _HEADER_NAME.fullmatch(name):

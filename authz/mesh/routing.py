@@ -17,7 +17,7 @@ from authz.mesh.virtual_service import (
     RouteDestination,
     VirtualService,
 )
-from authz.mesh.virtual_services import common_hosts, fits_connection, is_catch_all, reachable
+from authz.mesh.virtual_services import common_hosts, fits_connection, is_catch_all, is_subset, reachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,19 @@ def gateway_routes(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) ->
             for host in hosts:
                 found.setdefault(host.lower(), []).append(ChosenRoutes(one, routes))
     return found
+
+
+def demanding_hosts(workload: MeshWorkload, server: GatewayServer) -> list[str]:
+    """
+    The hosts, among those of a server with TLS, of narrower servers of its port that demand a client's certificate.
+
+    Who spoke this server's TLS has shown none that those would take, whatever host the request then names.
+    """
+    if server.tls is TlsMode.DISABLE:
+        return []
+    others = (one for one in workload.servers if (one.port, one.bind) == (server.port, server.bind))
+    hosts = [host.lower() for one in others if one is not server and one.tls is TlsMode.MUTUAL for host in one.hosts]
+    return sorted({host for host in hosts if any(is_subset(host, own.lower()) for own in server.hosts)})
 
 
 def gateway_connections(

@@ -28,6 +28,11 @@ class LogFormat:
 
     text: str = ""
     labels: Mapping[str, Json] = field(default_factory=dict)
+    _exact: str = field(init=False, repr=False)
+    """An entry has its members in this order, so that another order is another format."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_exact", repr(self.labels))
 
 
 @dataclass(frozen=True, slots=True)

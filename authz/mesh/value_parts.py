@@ -1,5 +1,6 @@
 """Names, entries and fields of Istio's networking kinds; what is wrong is noted."""
 
+import ipaddress
 import re
 
 from authz.documents.accessors import Part
@@ -25,11 +26,22 @@ def entries_of(part: Part | None, help_text: str = "") -> list[tuple[str, "Part 
 
 def is_host(name: str, *, wildcard: bool = True) -> bool:
     """Whether it is a DNS name or an IP address; ``wildcard`` admits ``*`` and ``*.example.com``."""
+    if ":" in name:
+        return is_address(name)
     labels = name.removesuffix(".").split(".")
     if wildcard and (labels[0] == "*" or (labels[0].startswith("*-") and _DNS_LABEL.fullmatch(labels[0][2:]))):
         labels = labels[1:]
         return len(name) <= 255 and all(_DNS_LABEL.fullmatch(label) for label in labels)
-    return 0 < len(name) <= 255 and (":" in name or all(_DNS_LABEL.fullmatch(label) for label in labels))
+    return 0 < len(name) <= 255 and all(_DNS_LABEL.fullmatch(label) for label in labels)
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_label(name: str) -> bool:

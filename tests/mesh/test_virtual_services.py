@@ -41,6 +41,15 @@ def test_every_field_of_istios_is_known() -> None:
 
 
 WRONG = [
+    *(
+        (f"{{hosts: [reviews], http: [{{$to, headers: {{{side}: {way}}}}}]}}", where, "ME-6", "is not changed here")
+        for side in ("request", "response")
+        for way, where in (
+            ('{set: {content-length: "0"}}', '"0"'),
+            ("{add: {Transfer-Encoding: chunked}}", "chunked"),
+            ("{remove: [content-length]}", "content"),
+        )
+    ),
     # what stands below `spec`, the text at the place of the problem, its code and some of its words
     ("{hosts: [reviews]}", "{hosts", "ME-3", "`http`, `tls` or `tcp` is missing"),
     ("{hosts: [reviews], http: [{}]}", "{}", "ME-3", "`route`, `redirect`, `directResponse` or `delegate` is missing"),
