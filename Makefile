@@ -3,10 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two processes share the machine, a file of tests each, and those that wait longest go first. Rooms that start a whole
-# mesh or measure run alone.
+# Two processes share the machine, a file of tests each, in the order of tests/conftest.py. Rooms that start a whole mesh
+# or measure run alone.
 ALONE := tests/demo tests/benchmarks
-FIRST := tests/service/workers tests/control tests/service tests/admin tests/envoy
 
 .PHONY: help demo check test test-fast lint types format protos envoy-configs bench bench-quick bench-servers soak clean system-packages requirements image release fuzz keycloak
 
@@ -20,7 +19,7 @@ check: $(STAMP)  ## Run the demo's scenarios and print a table of expected and a
 	$(BIN)/authz demo --check
 
 test: system-packages $(STAMP) lint types  ## Set up and run all tests
-	$(BIN)/pytest $(PYTEST_ARGS) -n 2 --dist loadfile --no-loadscope-reorder $(FIRST) tests $(ALONE:%=--ignore=%) || [ $$? -eq 5 ]
+	$(BIN)/pytest $(PYTEST_ARGS) -n 2 --dist loadfile --no-loadscope-reorder tests $(ALONE:%=--ignore=%) || [ $$? -eq 5 ]
 	$(BIN)/pytest $(PYTEST_ARGS) $(ALONE) || [ $$? -eq 5 ]
 
 # Rooms without other processes; property tests and what is slow by design are left to `make test`.

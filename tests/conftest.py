@@ -19,6 +19,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 REAL_PROCESSES = frozenset({"admin", "control", "demo", "envoy", "mesh", "packaging", "service"})
 """Rooms whose tests start real Envoys, servers and browsers on a machine that others use too."""
+FIRST = ("envoy", "service", "control", "admin")
+"""Rooms that wait longest, which begin, so that no process of two is left alone with one of them at the end."""
+LONGEST_SECONDS = {"demo": 900.0}
+"""A test that hangs ends after this time with the stacks of all threads, and the others go on."""
 
 
 def pytest_collection_finish() -> None:
@@ -27,8 +31,11 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Such a test may fail once for want of time; a test that fails twice has found something."""
-    root = Path(__file__).parent
-    for item in items:
-        if item.path.relative_to(root).parts[0] in REAL_PROCESSES:
+    """Such a test may fail once for want of time; a test that fails twice has found something. None may hang."""
+    rooms = {item: item.path.relative_to(Path(__file__).parent).parts[0] for item in items}
+    for item, room in rooms.items():
+        if room in REAL_PROCESSES:
             item.add_marker(pytest.mark.flaky(reruns=1))
+        if room in LONGEST_SECONDS:
+            item.add_marker(pytest.mark.timeout(LONGEST_SECONDS[room]))
+    items.sort(key=lambda item: FIRST.index(rooms[item]) if rooms[item] in FIRST else len(FIRST))
