@@ -254,12 +254,13 @@ def _names_caller(grant: Mapping[str, Any]) -> bool:
 
 
 def _let_all_others_go_first(process: int) -> None:
-    """Lowest priority and bounded memory, as far as the system has them."""
+    """
+    Lowest priority and bounded memory, as far as the system has them.
+
+    Not the kernel's idle class: where no processor is ever idle, there would never be a matrix.
+    """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, process, 19)
-    if hasattr(os, "SCHED_IDLE"):
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0))
     with contextlib.suppress(ImportError, AttributeError, OSError, ValueError):
         import resource  # not everywhere
 
