@@ -372,7 +372,9 @@ def test_a_change_of_policies_is_proved_anew(described: Serving, open_page: Open
     file = described.policies / "shop.yaml"
     file.write_text(POLICIES.replace("sa/front", "sa/nobody"))
     try:
-        page.get_by_role("button", name=re.compile("^front-v1 to api-v1: nothing may pass")).wait_for(timeout=PATIENCE_MS)
+        page.get_by_role("button", name=re.compile("^front-v1 to api-v1: nothing may pass")).wait_for(
+            timeout=PATIENCE_MS
+        )
     finally:
         file.write_text(POLICIES)
     page.get_by_role("button", name=re.compile("^front-v1 to api-v1: with conditions")).wait_for(timeout=PATIENCE_MS)
