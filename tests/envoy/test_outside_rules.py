@@ -47,7 +47,9 @@ def test_a_subset_and_a_port_have_tls_of_their_own() -> None:
   subsets:
   - name: old
     trafficPolicy:
-      portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE, sni: old.example.com, subjectAltNames: [a]}}]
+      portLevelSettings:
+      - port: {number: 443}
+        tls: {mode: SIMPLE, sni: old.example.com, subjectAltNames: [a], caCertificates: certs/outside/ca.crt}
 """
     mesh = described(rule)
     assert "transport_socket" not in cluster(mesh, "outbound|443||known.example.com")
