@@ -509,7 +509,9 @@ def missing_for_a_real_run() -> str:
     """Why the containers cannot be started here; empty when they can."""
     if shutil.which("docker") is None:
         return "there is no docker"
-    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+    try:
+        subprocess.run(["docker", "info"], capture_output=True, check=True, timeout=30)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return "no Docker daemon answers"
     images = sorted({service["image"] for service in SERVICES.values()})
     found = subprocess.run(["docker", "image", "inspect", *images], capture_output=True, check=False)
@@ -518,6 +520,7 @@ def missing_for_a_real_run() -> str:
 
 @pytest.mark.slow
 @pytest.mark.envoy
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize("enforce", list(Enforce))
 def test_every_scenario_holds_among_containers(tmp_path: Path, enforce: Enforce) -> None:
     """With the image as it was built last."""
