@@ -19,7 +19,7 @@ check: $(STAMP)  ## Run the demo's scenarios and print a table of expected and a
 	$(BIN)/authz demo --check
 
 test: system-packages $(STAMP) lint types  ## Set up and run all tests
-	$(BIN)/pytest $(PYTEST_ARGS) -n 2 --dist loadfile --no-loadscope-reorder tests $(ALONE:%=--ignore=%) || [ $$? -eq 5 ]
+	$(BIN)/pytest --maxfail 25 $(PYTEST_ARGS) -n 2 --dist loadfile --no-loadscope-reorder tests $(ALONE:%=--ignore=%) || [ $$? -eq 5 ]
 	$(BIN)/pytest $(PYTEST_ARGS) $(ALONE) || [ $$? -eq 5 ]
 
 # Rooms without other processes; property tests and what is slow by design are left to `make test`.

@@ -18,7 +18,7 @@ from tests.browser import chromium, needs_chromium, open_context
 from tests.service.messages import CALLER, check_request, peer, response, told
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-pytestmark = [pytest.mark.slow, needs_chromium]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90), needs_chromium]
 POLICIES = """\
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -113,7 +113,7 @@ class Serving:
 
     def ask(self, **changed: Any) -> dict[str, Any]:
         """One Check call; answers the dynamic metadata, with ``decision`` and ``decision_id``."""
-        return told(response(next(self._calls)(check_request(**changed))))
+        return told(response(next(self._calls)(check_request(**changed), timeout=30)))
 
     def stop(self) -> int:
         for channel in self._channels:
