@@ -14,6 +14,7 @@ from authz.analysis.traps.policy_set import Trap
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.diff import asked_workloads
+from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.core.errors import LoadError, Problem, Severity
 from authz.core.uncollected import WithoutCollector
 
@@ -30,10 +31,7 @@ ONE_QUESTION = 3.0
     type=click.Path(exists=True, dir_okay=False),
     help="Istio's MeshConfig, or a mesh description, with whose workloads selectors are then compared.",
 )
-@click.option(
-    "--traffic", metavar="PATH", type=click.Path(exists=True),
-    help="More of the mesh description, as for `authz mesh render`: a file or directory.",
-)  # fmt: skip
+@TRAFFIC
 @out.answer_form("table", "json")
 @click.option(
     "--suppress", metavar="CODE[=NAME]", multiple=True,
@@ -65,9 +63,8 @@ def command(
         code = text.partition("=")[0]
         if code.startswith("AN-") and code not in CHECKS:
             raise click.BadParameter(f"there is no finding `{code}`", param_hint="--suppress")
-    if traffic and not mesh:
-        raise click.UsageError("--traffic is read together with --mesh, a mesh description")
-    loaded = policy_files.load(paths, mesh)
+    check_traffic(mesh, traffic)
+    loaded = policy_files.load(paths, mesh, traffic)
     asked, left_out = asked_workloads((loaded.engine,), mesh, traffic)
     with WithoutCollector(for_good=True):
         needless = needless_rules(loaded.engine, asked, _limit(seconds), is_whole=not left_out)

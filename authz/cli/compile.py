@@ -10,6 +10,7 @@ import click
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.jwks_option import JWKS, read_key_sets
+from authz.cli.traffic_option import TRAFFIC
 from authz.core.asked import asked_of
 from authz.core.attributes import Json, Workload
 from authz.core.compiler import compile_engine
@@ -32,6 +33,7 @@ HTTP, TCP = "http-filters.json", "network-filters.json"
     "--policies", required=True, type=click.Path(exists=True, path_type=Path), help="A file or directory of policies."
 )
 @click.option("--mesh", required=True, type=click.Path(exists=True, dir_okay=False), help="The mesh description.")
+@TRAFFIC
 @click.option("--to", "name", required=True, help="Name of the workload.")
 @click.option(
     "--form",
@@ -46,6 +48,7 @@ HTTP, TCP = "http-filters.json", "network-filters.json"
 def command(
     policies: Path,
     mesh: str,
+    traffic: str | None,
     name: str,
     form: str,
     jwks: tuple[str, ...],
@@ -68,7 +71,7 @@ def command(
     from authz.envoy.native.indexed import Form
     from authz.envoy.native.yaml_text import as_yaml
 
-    described = policy_files.read_workloads(mesh)
+    described = policy_files.read_workloads(mesh, traffic)
     target = _find(described.workloads, name)
     engine = compile_engine(read_policies(read_directory(policies), described.config).resources, described.config)
     workload = Workload(target.namespace, frozenset(target.labels.items()), target.service_account, target.name)

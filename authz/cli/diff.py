@@ -12,8 +12,9 @@ from authz.analysis.sets.unobeyed import changed_and_unobeyed
 from authz.analysis.sets.unverified import tokens_nobody_verifies
 from authz.cli import diff_report, policy_files
 from authz.cli import terminal as out
-from authz.cli.mesh_sides import sides_of, workloads_of
+from authz.cli.mesh_sides import NamedDescription, sides_of, workloads_of
 from authz.cli.revisions import is_revision, read_named
+from authz.cli.traffic_option import TRAFFIC_HELP
 from authz.core.compiler import compile_as_needed
 from authz.core.engine import Engine
 from authz.core.errors import LoadError, sort_problems
@@ -31,15 +32,20 @@ SECONDS = 10.0
     "--mesh", metavar="FILE",
     help="Istio's MeshConfig, or a mesh description: then its workloads are asked about. Also at a git revision.",
 )  # fmt: skip
+@click.option("--traffic", metavar="PATH", help=f"{TRAFFIC_HELP} Also at a git revision.")
 @click.option(
     "--new-mesh", metavar="FILE", help="The mesh file of NEW, where it changes as well; --mesh is the one of OLD."
 )
+@click.option("--new-traffic", metavar="PATH", help="What --traffic is of NEW, where it changes as well.")
 @click.option(
     "--seconds", metavar="N", type=click.FloatRange(0), default=SECONDS,
     help="Time for each workload; what is not known by then is not decided.",
 )  # fmt: skip
 @out.answer_form("text", "json", "markdown", "sarif")
-def command(old: str, new: str, mesh: str | None, new_mesh: str | None, seconds: float, output: str) -> None:
+def command(
+    old: str, new: str, mesh: str | None, traffic: str | None, new_mesh: str | None, new_traffic: str | None,
+    seconds: float, output: str,
+) -> None:  # fmt: skip
     """
     Tell which requests NEW answers differently from OLD, for every workload, with one request for each reason.
 
@@ -54,7 +60,7 @@ def command(old: str, new: str, mesh: str | None, new_mesh: str | None, seconds:
     authz diff HEAD:policies/ policies/ --mesh HEAD:mesh.yaml --new-mesh mesh.yaml
     """
     with WithoutCollector(for_good=True):
-        before, after = sides_of(mesh, new_mesh)
+        before, after = sides_of(NamedDescription(mesh, traffic), NamedDescription(new_mesh, new_traffic))
         engines = (
             _engine(old, before.config if before is not None else None),
             _engine(new, after.config if after is not None else None),
@@ -92,7 +98,7 @@ def asked_workloads(
     Returns:
         The workloads, and what had to be left out.
     """
-    if not mesh or b"WorkloadEntry" not in policy_files.read_bytes(mesh):
+    if not mesh or not policy_files.has_workloads(policy_files.description_files(mesh, traffic)):
         return targets_of(engines)
     described = policy_files.read_workloads(mesh, traffic).workloads
     callers = tuple(dict.fromkeys(str(workload.spiffe_id) for workload in described))

@@ -20,6 +20,7 @@ from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.doctor_asking import ask_dates, ask_server
 from authz.cli.envoy_admin import dated, get, proxy_name, read_proxy
+from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.core.attributes import Workload
 from authz.core.errors import FetchError, LoadError, Severity
 
@@ -56,6 +57,7 @@ class Visit:
     "--policies", "-p", metavar="PATH", multiple=True, type=click.Path(exists=True), help="Policies; may be repeated."
 )
 @click.option("--mesh", metavar="FILE", type=FILE, help="Istio's MeshConfig, or a mesh description.")
+@TRAFFIC
 @click.option(
     "--state", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="The directory of `authz mesh render`.",
@@ -71,7 +73,7 @@ class Visit:
 @out.answer_form("text", "json")
 def command(
     config: Path | None, admin: str, envoy_admin: tuple[str, ...], policies: tuple[str, ...], mesh: Path | None,
-    state: Path | None, ca: Path | None, entries: Path | None, ask_issuers: bool, output: str,
+    traffic: str | None, state: Path | None, ca: Path | None, entries: Path | None, ask_issuers: bool, output: str,
 ) -> None:  # fmt: skip
     """
     Say what is not as docs/hardening.md wants it; checks of what is not given are listed as not made.
@@ -88,12 +90,13 @@ def command(
         raise click.UsageError("nothing to look at: give --config, --policies, --envoy-admin, --ca or --entries")
     if ask_issuers and not policies:
         raise click.UsageError("--ask-issuers needs --policies, which name them")
+    check_traffic(mesh, traffic)
     visit = Visit(time.time())
     if config is not None:
         _settings(visit, config)
     if admin:
         visit.add((2, 10), _asked(visit, admin, partial(ask_server, admin, visit.now)))
-    _policies(visit, policies, mesh, ask_issuers=ask_issuers)
+    _policies(visit, policies, mesh, traffic, ask_issuers=ask_issuers)
     if state is not None:
         place = NamedPlace(PlaceKind.RENDERED, state, "--state")
         visit.add((3,), judge_places([place], visit.now))
@@ -130,32 +133,33 @@ def _settings(visit: Visit, config: Path) -> None:
     visit.add((5,), certificate_lives.judge_lives(certificate_lives.lives_of(settings), visit.now))
 
 
-def _policies(visit: Visit, paths: Sequence[str], mesh: Path | None, *, ask_issuers: bool) -> None:
+def _policies(visit: Visit, paths: Sequence[str], mesh: Path | None, traffic: str | None, *, ask_issuers: bool) -> None:
     """Raises LoadError, OSError."""
     named = [NamedPlace(PlaceKind.TRUSTED, Path(path), "--policies") for path in paths if path != policy_files.STDIN]
     named += [NamedPlace(PlaceKind.TRUSTED, mesh, "--mesh")] if mesh is not None else []
+    named += [NamedPlace(PlaceKind.TRUSTED, Path(traffic), "--traffic")] if traffic is not None else []
     if named:
         visit.add((3,), judge_places(named, visit.now))
     if not paths:
         return
-    loaded = policy_files.load(paths, str(mesh) if mesh is not None else None)
+    loaded = policy_files.load(paths, str(mesh) if mesh is not None else None, traffic)
     secrets = [
         NamedPlace(PlaceKind.SECRET, Path(one.client_secret_file), "`tokenIntrospection`")
         for one in loaded.mesh.introspections
     ]
     if secrets:  # else nobody has looked at the age of anything
         visit.add((3, 4), judge_places(secrets, visit.now))
-    visit.add((6, 7, 8), judge_policies(loaded.engine, loaded.mesh, _sidecars(mesh)))
+    visit.add((6, 7, 8), judge_policies(loaded.engine, loaded.mesh, _sidecars(mesh, traffic)))
     if ask_issuers:
         for name, ask in ask_dates(list(loaded.engine.token_rules()), visit.now):
             visit.add((10,), _asked(visit, name, ask))
 
 
-def _sidecars(mesh: Path | None) -> list[Workload]:
+def _sidecars(mesh: Path | None, traffic: str | None) -> list[Workload]:
     """The described workloads whose ports PeerAuthentication is about: those of a gateway belong to its Gateway."""
-    if mesh is None or b"WorkloadEntry" not in mesh.read_bytes():
+    if mesh is None or not policy_files.has_workloads(policy_files.description_files(str(mesh), traffic)):
         return []
-    described = policy_files.read_workloads(str(mesh)).workloads
+    described = policy_files.read_workloads(str(mesh), traffic).workloads
     return [one.workload for one in described if not one.is_gateway]
 
 

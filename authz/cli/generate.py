@@ -10,6 +10,7 @@ from authz.audit.query import STDIN, RecordFilter, Skipped, find
 from authz.cli import terminal as out
 from authz.cli.audit import WHEN
 from authz.cli.replay import described_by, trail_files, watched
+from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.core.uncollected import WithoutCollector
 
 PATH_VALUES = 8
@@ -26,6 +27,7 @@ PATH_VALUES = 8
     type=click.Path(exists=True, dir_okay=False),
     help="Mesh description: its WorkloadEntries say the labels of workloads in place of the records.",
 )
+@TRAFFIC
 @click.option("--since", type=WHEN, help="Only records since then: `2h30m` ago, or a time.")
 @click.option("--until", type=WHEN, help="Only records until then.")
 @click.option("--workload", default="", help="Only this destination, `reviews-v2` or `reviews-v2.bookinfo`; * allowed.")
@@ -44,6 +46,7 @@ PATH_VALUES = 8
 def command(
     audit: tuple[Path, ...],
     mesh: str | None,
+    traffic: str | None,
     since: float | None,
     until: float | None,
     workload: str,
@@ -63,9 +66,10 @@ def command(
     """
     if audit.count(STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
+    check_traffic(mesh, traffic)
     skipped = Skipped()
     with WithoutCollector(for_good=True):
-        observed = Observed(path_values, described_by(mesh))
+        observed = Observed(path_values, described_by(mesh, traffic))
         wanted = RecordFilter(since, until, workload=workload)
         observed.take_all(watched(found.record for found in find(trail_files(audit), wanted, skipped)))
     if skipped.lines:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from authz.analysis.sets.asked_workloads import AskedWorkload, targets_of
-from authz.cli.revisions import NoRevision, is_revision, read_named
+from authz.cli import policy_files
+from authz.cli.revisions import Files, NoRevision, is_revision, read_named
+from authz.cli.traffic_option import check_traffic
 from authz.core.engine import Engine
 from authz.core.errors import NOWHERE, LoadError
 from authz.core.resources import MeshConfig
@@ -16,15 +18,13 @@ from authz.policy.mesh_config import read_mesh
 if TYPE_CHECKING:
     from authz.mesh.nouns import MeshWorkload
 
-_DESCRIBES = b"WorkloadEntry"
-
 
 @dataclass(frozen=True, slots=True)
 class MeshSide:
     """The mesh file of one side, read."""
 
     name: str
-    """As it was named."""
+    """The file with the settings, as it was named."""
     config: MeshConfig
     workloads: "tuple[MeshWorkload, ...]" = ()
     """Those that it describes; none where it is settings only."""
@@ -35,23 +35,34 @@ class MeshSide:
         return self.name.partition(":")[2] if is_revision(self.name) else self.name
 
 
-def sides_of(mesh: str | None, new_mesh: str | None) -> tuple[MeshSide | None, MeshSide | None]:
+class NamedDescription(NamedTuple):
+    """What was named on the command line for one side; a name may be of a git revision."""
+
+    mesh: str | None
+    traffic: str | None
+
+
+def sides_of(old: NamedDescription, new: NamedDescription) -> tuple[MeshSide | None, MeshSide | None]:
     """
-    The mesh files of both sides; without ``new_mesh`` one for both.
+    The mesh files of both sides; what is not named for ``new`` is that of ``old``.
 
     Raises:
-        click.UsageError: there is no such file, it is a directory, or only NEW has one.
+        click.UsageError: there is no such file, it is a directory, only NEW has one, or ``traffic`` stands alone.
         LoadError: one is refused.
         OSError: one cannot be read.
     """
-    if mesh is None:
-        if new_mesh is not None:
+    if old.mesh is None:
+        if new.mesh is not None:
             raise click.UsageError("--new-mesh needs the mesh file of OLD: name it with --mesh")
+        check_traffic(old.mesh, old.traffic or new.traffic)
         return None, None
-    before = read_side(mesh, "--mesh")
-    if new_mesh is None:
+    before = _read_side(old.mesh, "--mesh", old.traffic, "--traffic")
+    if new.mesh is None and new.traffic is None:
         return before, before
-    after = read_side(new_mesh, "--new-mesh")
+    after = _read_side(
+        new.mesh or old.mesh, "--new-mesh" if new.mesh else "--mesh",
+        new.traffic or old.traffic, "--new-traffic" if new.traffic else "--traffic",
+    )  # fmt: skip
     # What only stands elsewhere is the same, and then nothing that depends on it is compared.
     return before, replace(after, config=before.config) if _means(before) == _means(after) else after
 
@@ -61,33 +72,39 @@ def _means(side: MeshSide) -> MeshConfig:
     return replace(side.config, extension_providers=providers)
 
 
-def read_side(name: str, option: str) -> MeshSide:
+def _read_side(name: str, option: str, traffic: str | None, traffic_option: str) -> MeshSide:
     """
     Read mesh settings or a mesh description, as it is or as it was at a git revision.
 
     Raises:
-        click.BadParameter: there is no such file, or it is a directory.
+        click.BadParameter: there is no such file, or ``name`` is a directory.
         LoadError: it is refused.
         OSError: it cannot be read.
     """
-    try:
-        files = read_named(name)
-    except NoRevision as error:
-        raise click.BadParameter(str(error), param_hint=option) from error
+    files = _named(name, option)
     if len(files) != 1:
         raise click.BadParameter(f"`{name}` is a directory; name the file", param_hint=option)
-    ((file, data),) = files
-    config, problems = read_mesh(file, data)
+    files += _named(traffic, traffic_option) if traffic else []
+    settings = policy_files.with_settings(files)
+    config, problems = read_mesh(*settings)
     if any(problem.is_error for problem in problems):
         raise LoadError(problems)
-    if _DESCRIBES not in data:
-        return MeshSide(name, config)
+    where = name if settings is files[0] else settings[0]
+    if not policy_files.has_workloads(files):
+        return MeshSide(where, config)
     from authz.mesh.description import read_mesh_description  # only where workloads are described
 
-    mesh, problems = read_mesh_description([(file, data)])
+    mesh, problems = read_mesh_description(files)
     if any(problem.is_error for problem in problems):
         raise LoadError(problems)
-    return MeshSide(name, config, tuple(mesh.workloads))
+    return MeshSide(where, config, tuple(mesh.workloads))
+
+
+def _named(name: str, option: str) -> Files:
+    try:
+        return read_named(name)
+    except NoRevision as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
 
 
 def workloads_of(

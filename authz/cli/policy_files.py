@@ -1,7 +1,7 @@
 """Files given to commands: policies and mesh settings, read and compiled as the running service does."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,31 @@ def read_mesh_file(path: str | None) -> tuple[MeshConfig, tuple[Problem, ...]]:
     return read_mesh(path, Path(path).read_bytes()) if path else (MeshConfig(), ())
 
 
+def description_files(mesh_file: str, traffic: str | None = None) -> list[tuple[str, bytes]]:
+    """
+    The files of a mesh description: that of ``--mesh``, and those of the file or directory ``traffic``.
+
+    Raises OSError.
+    """
+    more = read_directory(Path(traffic)) if traffic else []
+    return [(mesh_file, Path(mesh_file).read_bytes()), *more]
+
+
+def has_workloads(files: Iterable[tuple[str, bytes]]) -> bool:
+    """Whether files of a description describe workloads, and are not just mesh settings."""
+    return any(b"WorkloadEntry" in data for _, data in files)
+
+
+def with_settings(files: Sequence[tuple[str, bytes]]) -> tuple[str, bytes]:
+    """The file of a description that holds the mesh settings: the first unless only another one has them."""
+    return next((one for one in files if b"ConfigMap" in one[1]), files[0])
+
+
+def settings_file(mesh_file: str | None, traffic: str | None = None) -> str | None:
+    """The path of ``with_settings``, for the commands that are written into answers. Raises OSError."""
+    return with_settings(description_files(mesh_file, traffic))[0] if mesh_file and traffic else mesh_file
+
+
 def read_workloads(mesh_file: str, traffic: str | None = None) -> "Mesh":
     """
     Read a mesh description, and with it what stands apart in the file or directory ``traffic``.
@@ -81,16 +106,19 @@ def read_workloads(mesh_file: str, traffic: str | None = None) -> "Mesh":
     """
     from authz.mesh.description import read_mesh_description  # only where workloads are asked for by name
 
-    more = read_directory(Path(traffic)) if traffic else []
-    mesh, problems = read_mesh_description([(mesh_file, Path(mesh_file).read_bytes()), *more])
+    mesh, problems = read_mesh_description(description_files(mesh_file, traffic))
     if any(problem.is_error for problem in problems):
         raise LoadError(problems)
     return mesh
 
 
-def load(paths: Sequence[str], mesh_file: str | None, *, for_one_request: bool = False) -> Loaded:
+def load(
+    paths: Sequence[str], mesh_file: str | None, traffic: str | None = None, *, for_one_request: bool = False
+) -> Loaded:
     """
     Read and check everything; compiled is what the asked workload needs.
+
+    Of the mesh description only the settings are read, wherever in ``mesh_file`` and ``traffic`` they stand.
 
     What the reader lets pass can be compiled (``tests/policy/test_properties.py`` holds it to that), and a policy that
     nevertheless cannot be compiled refuses when it is asked.
@@ -99,7 +127,7 @@ def load(paths: Sequence[str], mesh_file: str | None, *, for_one_request: bool =
         LoadError: carries every problem of all files.
         OSError: something cannot be read.
     """
-    mesh, problems = read_mesh_file(mesh_file)
+    mesh, problems = read_mesh_file(settings_file(mesh_file, traffic))
     files, empty = read_paths(paths)
     with WithoutCollector(for_good=True):
         result = read_policies(files, mesh if mesh_file else None)

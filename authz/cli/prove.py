@@ -19,6 +19,7 @@ from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.diff import SECONDS, asked_workloads
 from authz.cli.diff_report import answer, describe
+from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.core.attributes import Json
 from authz.core.errors import LoadError, Problem, Severity, sort_problems
 from authz.core.uncollected import WithoutCollector
@@ -52,6 +53,7 @@ class Proved:
     "--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
     help="MeshConfig or mesh description, in place of the file's `meshFile`.",
 )  # fmt: skip
+@TRAFFIC
 @click.option(
     "--seconds", metavar="N", type=click.FloatRange(0), default=SECONDS,
     help="Time for each invariant of a workload; what is not known by then is not decided.",
@@ -59,8 +61,9 @@ class Proved:
 @out.answer_form("text", "json")
 @click.option("-v", "--verbose", is_flag=True, help="Name every workload for which an invariant is proved.")
 def command(
-    files: tuple[str, ...], policies: tuple[str, ...], mesh: str | None, seconds: float, output: str, verbose: bool
-) -> None:
+    files: tuple[str, ...], policies: tuple[str, ...], mesh: str | None, traffic: str | None, seconds: float,
+    output: str, verbose: bool,
+) -> None:  # fmt: skip
     """
     Prove what policies must keep: requests that are never allowed, always allowed, or allowed only if (docs/proofs.md).
 
@@ -77,7 +80,7 @@ def command(
             read = read_invariants(name, Path(name).read_bytes())
             if any(problem.is_error for problem in read.problems):
                 raise LoadError(read.problems)
-            found += _prove(read, policies, mesh, seconds)
+            found += _prove(read, policies, mesh, traffic, seconds)
     if output == "json":
         out.print_json(_as_json(found))
     else:
@@ -92,14 +95,18 @@ def command(
     )
 
 
-def _prove(read: InvariantFile, policies: tuple[str, ...], mesh: str | None, seconds: float) -> Iterator[Proved]:
+def _prove(
+    read: InvariantFile, policies: tuple[str, ...], mesh: str | None, traffic: str | None, seconds: float
+) -> Iterator[Proved]:
     folder = Path(read.file).parent
     paths = policies or tuple(str(folder / name) for name in read.policy_files)
     mesh = mesh or (str(folder / read.mesh_file) if read.mesh_file else None)
     if not paths:
         raise click.UsageError(f"{read.file} names no `policyFiles`; name the policies with --policies")
-    loaded = policy_files.load(paths, mesh)
-    workloads, left_out = asked_workloads([loaded.engine], mesh)
+    check_traffic(mesh, traffic)
+    loaded = policy_files.load(paths, mesh, traffic)
+    settings = policy_files.settings_file(mesh, traffic) or ""
+    workloads, left_out = asked_workloads([loaded.engine], mesh, traffic)
     has_names = mesh is not None and not any(one.name.endswith(")") for one in workloads)
     problems: list[Problem] = []
     todo: list[tuple[Invariant, AskedWorkload]] = []
@@ -117,7 +124,7 @@ def _prove(read: InvariantFile, policies: tuple[str, ...], mesh: str | None, sec
         applying = loaded.engine.for_workload(asked.workload)
         pair = PolicyPair(applying, applying, asked.is_gateway, asked.ports, asked.callers)
         proof = prove(invariant, pair, lambda ends=ends: time.monotonic() > ends)  # type: ignore[misc]  # bound now, not at the call
-        command = command_of(pair, proof.witness, paths, mesh or "") if proof.witness is not None else ""
+        command = command_of(pair, proof.witness, paths, settings) if proof.witness is not None else ""
         yield Proved(invariant, asked, proof, command)
 
 

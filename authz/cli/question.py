@@ -25,6 +25,7 @@ from authz.analysis.offline.stubs import stub_answer
 from authz.cli import policy_files
 from authz.cli.slips import check_flags, check_request, check_token, identity
 from authz.cli.token_stage import Credentials, Unanswered
+from authz.cli.traffic_option import check_traffic
 from authz.core.attributes import AttributeContext, Workload
 from authz.core.engine import Engine, WorkloadPolicies
 from authz.core.errors import LoadError, Problem
@@ -69,7 +70,7 @@ def ask(options: Mapping[str, Any], *, every_rule: bool = True, arriving: Offlin
     """
     if [*options["policies"], options["file"], options["token_file"]].count(policy_files.STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
-    loaded = policy_files.load(options["policies"], options["mesh"], for_one_request=True)
+    loaded = policy_files.load(options["policies"], options["mesh"], options["traffic"], for_one_request=True)
     check_flags(options, loaded.mesh)
     target, request, stubs, is_gateway = _named(*_described(options), options)
     credentials = Credentials(options)
@@ -141,8 +142,7 @@ def _named(
     options: Mapping[str, Any],
 ) -> tuple[OfflineWorkload, OfflineRequest, dict[str, str], bool]:
     """Let the workloads that ``--to`` and ``--from`` name override what the file says."""
-    if options.get("traffic") and not options["mesh"]:
-        raise click.UsageError("--traffic is read together with --mesh, a mesh description")
+    check_traffic(options["mesh"], options["traffic"])
     to, caller = (_find(options, flag) if options[flag] else None for flag in ("to", "from"))
     if to is not None:
         ports = [*(port.number for port in to.inbound), *(server.port for server in to.servers)]
@@ -155,7 +155,7 @@ def _named(
 def _find(options: Mapping[str, Any], flag: str) -> "MeshWorkload":
     if not options["mesh"]:
         raise click.UsageError(f"--{flag} needs --mesh, a mesh description with workloads")
-    mesh = policy_files.read_workloads(options["mesh"], options.get("traffic"))
+    mesh = policy_files.read_workloads(options["mesh"], options["traffic"])
     name = options[flag]
     try:
         return mesh.workload(name)

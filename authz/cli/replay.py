@@ -14,6 +14,7 @@ from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.audit import WHEN
 from authz.cli.replay_views import ReplayQuestion, print_markdown, print_text, report_json
+from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.core.attributes import Workload
 from authz.core.decided import Record
 from authz.core.engine import Engine
@@ -44,6 +45,7 @@ _KEPT = 16
     type=click.Path(exists=True, dir_okay=False),
     help="Istio's MeshConfig; WorkloadEntries in it say the labels of workloads in place of the records.",
 )
+@TRAFFIC
 @click.option("--as-of", is_flag=True, help="Decide each record by the policies of then, and compare; needs --archive.")
 @click.option(
     "--archive",
@@ -60,6 +62,7 @@ def command(
     audit: tuple[Path, ...],
     policies: tuple[str, ...],
     mesh: str | None,
+    traffic: str | None,
     archive: Path | None,
     since: float | None,
     until: float | None,
@@ -86,10 +89,11 @@ def command(
         raise click.UsageError("--as-of needs --archive, the directory of `authz serve --archive`")
     if audit.count(STDIN) > 1:
         raise click.UsageError("stdin (`-`) can be read only once")
+    check_traffic(mesh, traffic)
     wanted, skipped = RecordFilter(since, until, workload=workload), Skipped()
     with WithoutCollector(for_good=True):
-        asked = ReplayQuestion(audit, policies, mesh, as_of)
-        replay = _prepared(asked, archive)
+        asked = ReplayQuestion(audit, policies, policy_files.settings_file(mesh, traffic), as_of)
+        replay = _prepared(asked, described_by(mesh, traffic), archive)
         replay.take_all(watched(found.record for found in find(trail_files(audit), wanted, skipped)))
     report = replay.report()
     if skipped.lines:
@@ -105,9 +109,8 @@ def command(
     raise SystemExit(out.Exit.NO if _is_change(report, as_of=as_of, strict=strict) else out.Exit.YES)
 
 
-def _prepared(asked: ReplayQuestion, archive: Path | None) -> Replay:
+def _prepared(asked: ReplayQuestion, described: dict[tuple[str, str], Workload], archive: Path | None) -> Replay:
     """Load what decides. Raises LoadError, OSError."""
-    described = described_by(asked.mesh)
     kept = Archive(archive) if archive is not None else None
 
     @lru_cache(maxsize=_KEPT)
@@ -123,9 +126,10 @@ def _prepared(asked: ReplayQuestion, archive: Path | None) -> Replay:
     return Replay(lambda version: loaded.engine, described, then)
 
 
-def described_by(mesh: str | None) -> dict[tuple[str, str], Workload]:
-    """The workloads of a mesh description by (namespace, name); none without one. Raises LoadError."""
-    workloads = described_workloads(Path(mesh) if mesh else None)
+def described_by(mesh: str | None, traffic: str | None = None) -> dict[tuple[str, str], Workload]:
+    """The workloads of a mesh description by (namespace, name); none without one. Raises LoadError, OSError."""
+    more = policy_files.description_files(mesh, traffic)[1:] if mesh and traffic else ()
+    workloads = described_workloads(Path(mesh) if mesh else None, more=more)
     return {(one.namespace, one.name): one for one in workloads if one.name}
 
 

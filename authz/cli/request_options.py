@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from authz.analysis.offline.request import MAX_PORT
+from authz.cli.traffic_option import TRAFFIC
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -38,10 +39,7 @@ _OPTIONS = (
         type=click.Path(exists=True, allow_dash=True), help="File or directory of policies; may be repeated.",
     ),
     click.option("--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Istio's MeshConfig."),
-    click.option(
-        "--traffic", metavar="PATH", type=click.Path(exists=True),
-        help="More of the mesh description, as for `authz mesh render`: a file or directory of routes.",
-    ),
+    TRAFFIC,
     click.option(
         "--file", "-f", metavar="FILE", type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         help="Request as YAML or JSON, in the form of test cases: `workload`, `request`, `customStub`.",

@@ -31,7 +31,7 @@ def route_taken(options: Mapping[str, Any]) -> "tuple[FollowedRoute, OfflineRequ
     """
     if not (options["to"] and options["from"] and options["mesh"]):
         return None
-    mesh = policy_files.read_workloads(options["mesh"], options.get("traffic"))
+    mesh = policy_files.read_workloads(options["mesh"], options["traffic"])
     caller = next((one for one in mesh.workloads if one.name == options["from"]), None)
     if caller is None or any(one.name == options["to"] for one in mesh.workloads):
         return None

@@ -9,6 +9,7 @@ import click
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.jwks_option import JWKS, read_key_sets
+from authz.cli.traffic_option import TRAFFIC
 from authz.core.attributes import Json
 from authz.core.engine import Engine
 from authz.core.errors import AuthzError
@@ -39,6 +40,7 @@ class _Skipped:
 @click.option(
     "--mesh", metavar="FILE", required=True, type=click.Path(exists=True, dir_okay=False), help="The mesh description."
 )
+@TRAFFIC
 @click.option("--to", "names", metavar="WORKLOAD", multiple=True, help="Only this workload; may be repeated.")
 @click.option(
     "--form",
@@ -62,15 +64,9 @@ class _Skipped:
 )
 @out.answer_form("table", "json")
 def command(
-    policies: str,
-    mesh: str,
-    names: tuple[str, ...],
-    form: str,
-    jwks: tuple[str, ...],
-    max_requests: int,
-    envoy: str,
-    output: str,
-) -> None:
+    policies: str, mesh: str, traffic: str | None, names: tuple[str, ...], form: str, jwks: tuple[str, ...],
+    max_requests: int, envoy: str, output: str,
+) -> None:  # fmt: skip
     """
     Try policies on an Envoy started for the purpose: requests for every rule, and near misses of every value.
 
@@ -87,14 +83,15 @@ def command(
     from authz.envoy.native.binary import find_envoy
     from authz.envoy.native.indexed import Form
 
-    described = policy_files.read_workloads(mesh)
+    described = policy_files.read_workloads(mesh, traffic)
     known = {workload.name: workload for workload in described.workloads}
     for name in names:
         if name not in known:
             raise click.BadParameter(
                 f"the mesh has no workload `{name}`; it has {', '.join(sorted(known))}", param_hint="--to"
             )
-    engine = policy_files.load([policies], mesh).engine
+    engine = policy_files.load([policies], mesh, traffic).engine
+    settings = policy_files.settings_file(mesh, traffic) or mesh
     key_sets = read_key_sets(jwks)
     binary = find_envoy(envoy)
     outcomes: list[TrialOutcome] = []
@@ -115,9 +112,9 @@ def command(
     if not outcomes:
         raise AuthzError("no workload could be tried")
     if output == "json":
-        out.print_json(_as_json(outcomes, skipped, policies, mesh))
+        out.print_json(_as_json(outcomes, skipped, policies, settings))
     else:
-        _print(outcomes, skipped, policies, mesh)
+        _print(outcomes, skipped, policies, settings)
     agree = not any(outcome.disagreements for outcome in outcomes)
     raise SystemExit(out.Exit.YES if agree else out.Exit.NO)
 

@@ -17,6 +17,7 @@ from authz.cli import terminal as out
 from authz.cli.asked_request import asked_values
 from authz.cli.diff import SECONDS, asked_workloads
 from authz.cli.request_options import LINES
+from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.cli.who_can_views import AskedAccess, AskedCaller, WhoCan
 from authz.core.catalog import condition_attribute
 from authz.core.engine import Engine
@@ -36,6 +37,7 @@ ANONYMOUS = "anonymous"
     "--mesh", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
     help="Istio's MeshConfig, or a mesh description: then its workloads are asked about.",
 )  # fmt: skip
+@TRAFFIC
 @click.option("--to", metavar="WORKLOAD", multiple=True, help="Only of this workload, stars allowed; may be repeated.")
 @click.option(
     "--from", "caller", metavar="CALLER",
@@ -62,9 +64,9 @@ ANONYMOUS = "anonymous"
 )  # fmt: skip
 @out.answer_form("text", "json", "jsonl", "csv")
 def command(
-    policies: tuple[str, ...], mesh: str | None, to: tuple[str, ...], caller: str | None, method: str | None,
-    path: str | None, host: str | None, port: str | None, headers: tuple[str, ...], claims: str | None, matrix: bool,
-    seconds: float, output: str,
+    policies: tuple[str, ...], mesh: str | None, traffic: str | None, to: tuple[str, ...], caller: str | None,
+    method: str | None, path: str | None, host: str | None, port: str | None, headers: tuple[str, ...],
+    claims: str | None, matrix: bool, seconds: float, output: str,
 ) -> None:  # fmt: skip
     """
     Tell who is let through, in the words of the rules that allow it, without what other rules take away
@@ -81,11 +83,12 @@ def command(
     """
     if matrix and caller is not None:
         raise click.UsageError("--matrix asks about all callers; leave --from out")
+    check_traffic(mesh, traffic)
     asked = asked_values({"method": method, "path": path, "host": host, "port": port}, headers, claims)
     with WithoutCollector(for_good=True):
-        loaded = policy_files.load(policies, mesh)
-        workloads, left_out = asked_workloads([loaded.engine], mesh)
-        known = _known_callers(mesh)
+        loaded = policy_files.load(policies, mesh, traffic)
+        workloads, left_out = asked_workloads([loaded.engine], mesh, traffic)
+        known = _known_callers(mesh, traffic)
         if matrix and not known:
             raise click.UsageError("--matrix needs a mesh description: name one with --mesh")
         if matrix:
@@ -96,7 +99,7 @@ def command(
         meant = _meant(workloads, to)
         found = WhoCan(
             policies,
-            mesh or "",
+            policy_files.settings_file(mesh, traffic) or "",
             loaded.engine.version,
             tuple(callers),
             meant,
@@ -132,11 +135,11 @@ def _of(caller: AskedCaller) -> Sequence[AskedValues]:
     return (AskedValues(_PRINCIPAL, (caller.spiffe_id.removeprefix(_SPIFFE),)),)
 
 
-def _known_callers(mesh: str | None) -> list[AskedCaller]:
+def _known_callers(mesh: str | None, traffic: str | None) -> list[AskedCaller]:
     """The workloads of a mesh description with their identities; nothing without one."""
-    if not mesh or b"WorkloadEntry" not in policy_files.read_bytes(mesh):
+    if not mesh or not policy_files.has_workloads(policy_files.description_files(mesh, traffic)):
         return []
-    described = policy_files.read_workloads(mesh).workloads
+    described = policy_files.read_workloads(mesh, traffic).workloads
     return [AskedCaller(f"{one.namespace}/{one.name}", str(one.spiffe_id)) for one in described]
 
 

@@ -6,7 +6,7 @@ Only identity, labels and rate limits are read here. Whatever else a description
 ``authz mesh render``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,14 +32,20 @@ class MeshDescribed(NamedTuple):
     """Of the workloads that have any."""
 
 
-def described_workloads(mesh_file: Path | None, data: bytes | None = None) -> tuple[Workload, ...]:
+def described_workloads(
+    mesh_file: Path | None, data: bytes | None = None, more: Iterable[tuple[str, bytes]] = ()
+) -> tuple[Workload, ...]:
     """The workloads alone, as ``described_mesh``."""
-    return described_mesh(mesh_file, data).workloads
+    return described_mesh(mesh_file, data, more).workloads
 
 
-def described_mesh(mesh_file: Path | None, data: bytes | None = None) -> MeshDescribed:
+def described_mesh(
+    mesh_file: Path | None, data: bytes | None = None, more: Iterable[tuple[str, bytes]] = ()
+) -> MeshDescribed:
     """
-    Read the description; nothing without a file, or without WorkloadEntries. ``data``, if given, is the file's text.
+    Read the description; nothing without a file, or without WorkloadEntries.
+
+    ``data``, if given, is the file's text; ``more`` are further files of the description with their texts.
 
     Raises:
         LoadError: an entry's identity or labels are not usable, without which its sidecar's word would count again; or
@@ -53,7 +59,7 @@ def described_mesh(mesh_file: Path | None, data: bytes | None = None) -> MeshDes
         except OSError as error:
             message = f"cannot be read: {error.strerror}"
             raise LoadError([Problem(Severity.ERROR, "unreadable", message, Location(str(mesh_file)))]) from error
-    mesh, problems = read_mesh_description([(str(mesh_file), data)])
+    mesh, problems = read_mesh_description([(str(mesh_file), data), *more])
     wrong = [
         problem
         for problem in problems
