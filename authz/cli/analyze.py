@@ -77,7 +77,7 @@ def command(
         if problem.severity is Severity.WARNING
         and not (problem.code == "RE-16" and problem.resource in obeyed_by_nobody)
     )
-    found = [problem for problem in (*traps, *warnings, *_extensions(mesh, traffic)) if not _is_out(problem, suppress)]
+    found = [problem for problem in (*traps, *warnings, *_described(mesh, traffic)) if not _is_out(problem, suppress)]
     found.sort(key=lambda problem: (problem.location, problem.path, problem.code))
     is_ok = all(problem.severity is Severity.INFO for problem in found)
     if output == "json":
@@ -97,17 +97,22 @@ def command(
     raise SystemExit(out.Exit.YES if is_ok else out.Exit.NO)
 
 
-def _extensions(mesh: str | None, traffic: str | None) -> list[Problem]:
-    """What EnvoyFilters of a mesh description weaken by permission, and how extensions can change requests (ME-8)."""
-    written = policy_files.read_bytes(mesh) if mesh else b""
-    if not mesh or not (traffic or b"EnvoyFilter" in written or b"WasmPlugin" in written):
+def _described(mesh: str | None, traffic: str | None) -> list[Problem]:
+    """
+    What in a mesh description misleads; and what EnvoyFilters weaken by permission, and how extensions can change
+    requests (ME-8).
+    """
+    if not mesh or not (traffic or policy_files.has_workloads(policy_files.description_files(mesh))):
         return []
+    described, problems = policy_files.read_description(mesh, traffic)
+    if not described.envoy_filters and not described.wasm_plugins:
+        return list(problems)
     from authz.envoy.proxy_parts import extension_problems  # slow to import
 
-    found = extension_problems(policy_files.read_workloads(mesh, traffic))
+    found = extension_problems(described)
     if any(problem.is_error for problem in found):
         raise LoadError(found)
-    return [problem for problem in found if problem.code == "ME-8"]
+    return [*problems, *(problem for problem in found if problem.code == "ME-8")]
 
 
 def _say_total(found: Sequence[Problem], policies: int) -> None:

@@ -104,12 +104,17 @@ def read_workloads(mesh_file: str, traffic: str | None = None) -> "Mesh":
         LoadError: the description is refused.
         OSError: it cannot be read.
     """
+    return read_description(mesh_file, traffic)[0]
+
+
+def read_description(mesh_file: str, traffic: str | None = None) -> "tuple[Mesh, tuple[Problem, ...]]":
+    """As ``read_workloads``, with warnings and remarks."""
     from authz.mesh.description import read_mesh_description  # only where workloads are asked for by name
 
     mesh, problems = read_mesh_description(description_files(mesh_file, traffic))
     if any(problem.is_error for problem in problems):
         raise LoadError(problems)
-    return mesh
+    return mesh, problems
 
 
 def load(

@@ -16,7 +16,7 @@ from authz.control.extension_validation import judge_extensions
 from authz.control.key_texts import KeyText, read_key_text, text_of
 from authz.control.login_discovery import discover_logins
 from authz.control.state_directory import Put, StateDirectory
-from authz.core.errors import LoadError
+from authz.core.errors import LoadError, Severity
 from authz.core.resources import MtlsMode
 from authz.envoy.browser_login import kept_file
 from authz.envoy.listeners import MtlsModeOf
@@ -93,6 +93,7 @@ class MeshFollower:
         self._state = StateDirectory(out, clock, settle_seconds=2 * options.poll_seconds)
         self._rendered: _Rendered | None = None
         self._logins: tuple[Login, ...] = ()
+        self._warned: frozenset[str] = frozenset()
         self._reloader = Reloader(policies, mesh_file, self._take, clock)
         self._keys = KeySource[KeyText, str](
             read_key_text,
@@ -202,6 +203,10 @@ class MeshFollower:
         mesh, problems = self._reader.read(files)
         if any(problem.is_error for problem in problems):
             raise LoadError(problems)
+        warnings = frozenset(str(problem) for problem in problems if problem.severity is Severity.WARNING)
+        for line in sorted(warnings - self._warned):
+            self._say(f"warning   {line}")
+        self._warned = warnings
         return mesh
 
     async def _discover(self, mesh: Mesh) -> None:

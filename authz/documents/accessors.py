@@ -47,6 +47,10 @@ class Part:
         """Note at ``field`` what is valid, but probably does not mean what it seems to."""
         self._add(Severity.WARNING, code, message, field, help_text)
 
+    def remark(self, code: str, message: str, field: str = "", help_text: str = "") -> None:
+        """Note at ``field`` what somebody may want to know; nothing needs to be done."""
+        self._add(Severity.INFO, code, message, field, help_text)
+
     def _add(
         self, severity: Severity, code: str, message: str, field: str, help_text: str, at: Node | None = None
     ) -> None:

@@ -6,6 +6,7 @@ from authz.mesh.near_names import host_help, name_help
 from authz.mesh.nouns import GatewayServer, Mesh, MeshService, Protocol, TlsMode
 from authz.mesh.re2_syntax import matcher_of
 from authz.mesh.routing import port_of, unresolved
+from authz.mesh.unreached_routes import warn_of_unreached
 from authz.mesh.virtual_service import AUTHORITY, MESH, MatchKind, RouteDestination, VirtualService, authority_of
 from authz.mesh.virtual_services import is_wildcard
 
@@ -20,12 +21,14 @@ def check_routes(mesh: Mesh, written: Written) -> None:
         _check_gateways(virtual, gateways)
         _check_hosts_known(mesh, virtual)
         _warn_of_no_service(mesh, virtual)
+        _warn_of_no_server(virtual, gateways)
         for destination, part in virtual.destinations:
             places[id(destination)] = part
             _check_destination(mesh, destination, part, subsets, _is_tcp(virtual, destination))
         for key, part in virtual.delegates:
             _check_delegate(virtual, key, part, delegates)
     _note_twice(written)
+    warn_of_unreached(written)
     noted: set[int] = set()
     for workload in mesh.workloads:
         for destination, service, called in unresolved(mesh, workload):
@@ -77,6 +80,22 @@ def _warn_of_no_service(mesh: Mesh, virtual: WrittenVirtualService) -> None:
         if not is_wildcard(host) and mesh.find_service(host) is None:
             message = f"no ServiceEntry has the host `{host}`, so no sidecar has a route for it"
             spec.warn("ME-4", message, f"hosts[{i}]", host_help(mesh, host))
+
+
+def _warn_of_no_server(virtual: WrittenVirtualService, gateways: dict[str, Gateway]) -> None:
+    """Warn of a host that no server of its Gateways has (``istioctl analyze``: IST0132): no client can ask for it."""
+    service = virtual.service
+    found = [gateways[name] for name in service.gateways if name in gateways]
+    servers = [server for gateway in found for server, _ in gateway.servers]
+    if len(found) < len(service.gateways) or not servers:
+        return  # what is missing is told already; and a host for sidecars need not be one of a gateway
+    for i, host in enumerate(service.hosts):
+        if not any(server.admits(host, service.namespace) for server in servers):
+            hosts = (one for server in servers for one in server.hosts_for(service.namespace))
+            known = ", ".join(f"`{one}`" for one in dict.fromkeys(hosts)) or "none for this namespace"
+            message = f"no server of {' or '.join(f'`{one}`' for one in service.gateways)} has the host `{host}`"
+            spec = virtual.part.part("spec") or virtual.part
+            spec.warn("ME-4", message, f"hosts[{i}]", f"add it to the `hosts` of a server; there are {known}")
 
 
 def _check_hosts_known(mesh: Mesh, virtual: WrittenVirtualService) -> None:

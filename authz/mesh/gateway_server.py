@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from authz.mesh.login import Login
+from authz.mesh.virtual_services import common_hosts
 from authz.mesh.written_choices import Protocol
 from authz.mesh.written_choices import TlsMode as TlsMode
 
@@ -117,6 +118,10 @@ class GatewayServer:
         scoped = {host for _, host in self.scopes}
         allowed = {host for scope, host in self.scopes if scope == namespace}
         return tuple(host for host in self.hosts if host not in scoped or host in allowed)
+
+    def admits(self, host: str, namespace: str) -> bool:
+        """Whether a VirtualService of this namespace may have routes for this host, or for some that it stands for."""
+        return bool(common_hosts([host.lower()], [one.lower() for one in self.hosts_for(namespace)]))
 
 
 def server_groups(servers: Iterable[GatewayServer]) -> list[tuple[GatewayServer, ...]]:

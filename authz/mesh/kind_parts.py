@@ -14,6 +14,16 @@ CODES = Codes(shape="ME-1", unknown="ME-2", missing="ME-3")
 COMPOSE_ADDRESS = "mesh.authz/compose-address"
 COMPOSE_APP = "mesh.authz/compose-app"
 ENFORCE = "mesh.authz/enforce"
+_NETWORKING = tuple(f"networking.istio.io/{version}" for version in ("v1", "v1beta1", "v1alpha3"))
+API_VERSIONS = {
+    **dict.fromkeys(("WorkloadEntry", "WorkloadGroup", "ServiceEntry", "Sidecar"), _NETWORKING),
+    **dict.fromkeys(("Gateway", "VirtualService", "DestinationRule"), _NETWORKING),
+    "EnvoyFilter": ("networking.istio.io/v1alpha3",),
+    "WasmPlugin": ("extensions.istio.io/v1alpha1",),
+    "Telemetry": ("telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1"),
+    "BackendTrafficPolicy": ("gateway.envoyproxy.io/v1alpha1",),
+}
+"""The groups and versions in which Istio serves each kind; they differ in nothing."""
 _BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP"}
 """Istio's names for what is forwarded as bytes here."""
 
@@ -21,6 +31,7 @@ _BYTES = {"MONGO": "TCP", "REDIS": "TCP", "MYSQL": "TCP"}
 def read_metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]:
     """Name, namespace and annotations; of our own only the given ones exist, others are left alone."""
     part.only("apiVersion", "kind", "metadata", "spec", "status")  # an export of a cluster holds `status`
+    _check_version(part)
     metadata = part.part("metadata")
     if metadata is None:
         return "", "default", None
@@ -31,6 +42,14 @@ def read_metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]
                 known = ", ".join(f"`{name}`" for name in annotations) or "none"
                 found.note("ME-2", f"unknown annotation `{key.value}`", key.value, f"understood here: {known}", key)
     return _read_name(metadata), _read_namespace(metadata), found
+
+
+def _check_version(part: Part) -> None:
+    """Every version that Istio serves of a kind means the same; one that it has not is of something else."""
+    written, kind = part.text("apiVersion"), part.text("kind")
+    known = API_VERSIONS.get(kind, ())
+    if written and written not in known:
+        part.note("ME-1", f"`{written}` has no {kind} that is read here", "apiVersion", f"write {' or '.join(known)}")
 
 
 def _read_name(metadata: Part) -> str:

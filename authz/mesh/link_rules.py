@@ -1,6 +1,6 @@
 """DestinationRules held against the services that they name: what leads nowhere, and what is not done for a service."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from authz.documents.accessors import Part
 from authz.mesh.link_gateways import ROOTS
@@ -24,12 +24,14 @@ def check_rules(mesh: Mesh, written: Written) -> None:
     for service in mesh.services:
         for rule in mesh.destination_rules.for_service(service.host):
             by_rule.setdefault(id(rule), []).append(service)
+    led_to = {(one.host, one.subset) for virtual in written.virtual_services for one, _ in virtual.destinations}
     for rule, part in written.destination_rules:
         spec = part.part("spec") or part
         if not rule.is_wildcard and rule.host and rule.host not in services:
             spec.note("ME-4", f"no ServiceEntry has the host `{rule.host}`", "host", host_help(mesh, rule.host))
         for service in by_rule.get(id(rule), ()):
             _check(mesh, rule, service, spec)
+        _warn_of_empty_subsets(mesh, rule, by_rule.get(id(rule), []), spec, led_to)
 
 
 def _check(mesh: Mesh, rule: DestinationRule, service: MeshService, spec: Part) -> None:
@@ -75,6 +77,31 @@ def _check(mesh: Mesh, rule: DestinationRule, service: MeshService, spec: Part) 
     if service.external and gateway is not None and mesh.rule_for(gateway, service) is None:
         message = f"the proxy that calls `{service.host}`, the egress gateway, does not heed this rule"
         spec.note("ME-4", message, "host", f"put it into the namespace of the ServiceEntry, {service.namespace}")
+
+
+def _warn_of_empty_subsets(
+    mesh: Mesh, rule: DestinationRule, services: list[MeshService], spec: Part, led_to: set[tuple[str, str]]
+) -> None:
+    """
+    Warn of subsets with nobody in them (``istioctl analyze``: IST0173): a request that is led there gets a 503.
+
+    Where no route leads, it is a remark: many write the subsets of versions that may come one day.
+    """
+    known = [labels for service in services for labels in _labels(mesh, service)]
+    if not known or any(service.external and not service.endpoints for service in services):
+        return  # nothing has labels, or nobody knows what is behind a host outside
+    for i, subset in enumerate(rule.subsets):
+        if not any(subset.labels.items() <= labels.items() for labels in known):
+            is_used = any((service.host, subset.name) in led_to for service in services)
+            written = ", ".join(f"{name}: {value}" for name, value in subset.labels.items())
+            message = f"the subset `{subset.name}` is empty: no workload of `{rule.host}` has the labels `{written}`"
+            help_text = "give a WorkloadEntry or an endpoint all of them"
+            (spec.warn if is_used else spec.remark)("ME-4", message, f"subsets[{i}]", help_text)
+
+
+def _labels(mesh: Mesh, service: MeshService) -> Iterator[Mapping[str, str]]:
+    yield from (workload.labels for workload in mesh.workloads_of(service))
+    yield from (endpoint.labels for endpoints in service.endpoints.values() for endpoint in endpoints)
 
 
 def _policies(rule: DestinationRule) -> Iterator[TrafficPolicy]:

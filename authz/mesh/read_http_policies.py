@@ -7,7 +7,7 @@ from authz.documents.accessors import Part
 from authz.mesh.quantities import read_boolean, read_duration, read_percent, read_whole
 from authz.mesh.read_http_match import string_match
 from authz.mesh.read_route_answers import LEAST_STATUS, MOST_STATUS
-from authz.mesh.value_parts import only_fields
+from authz.mesh.value_parts import only_fields, warn_of_deprecated
 from authz.mesh.virtual_service import GRPC_STATUSES, CorsRules, FaultInjection, HttpRetry, MatchKind, StringMatch
 from authz.mesh.virtual_service_fields import FIELDS
 
@@ -67,8 +67,15 @@ def _delay(part: Part) -> tuple[float, float]:
     if not part.has("fixedDelay") and not part.has("exponentialDelay"):
         part.note("ME-3", "`fixedDelay` is missing", "fixedDelay", "for instance 5s")
     if part.has("percentage"):
+        _warn_of_unheeded(part, "percent", "percentage")
         return wait or 0.0, read_percent(part, "percentage") or 0.0
+    warn_of_deprecated(part, "percent", "`percentage: {value: …}`")
     return wait or 0.0, float(read_whole(part, "percent", most=100) or 0)
+
+
+def _warn_of_unheeded(part: Part, old: str, new: str) -> None:
+    if part.has(old):
+        part.warn("ME-2", f"`{old}` is not heeded beside `{new}`", old, "leave it out")
 
 
 def _abort(part: Part) -> tuple[int, str, float | None]:
@@ -95,7 +102,10 @@ def read_cors(http: Part) -> CorsRules | None:
     for i, one in enumerate(part.parts("allowOrigins")):
         if not any(one.text(kind) for kind in MatchKind if one.has(kind)):
             part.note("ME-3", "an origin is empty", f"allowOrigins[{i}]", "write `exact: https://example.com`")
-    if not part.has("allowOrigins"):
+    if part.has("allowOrigins"):
+        _warn_of_unheeded(part, "allowOrigin", "allowOrigins")
+    else:
+        warn_of_deprecated(part, "allowOrigin", "`allowOrigins: [{exact: …}]`")
         origins = [StringMatch(MatchKind.EXACT, text) for text in part.texts("allowOrigin")]
     methods = part.texts("allowMethods")
     for method in methods:

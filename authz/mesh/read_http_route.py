@@ -8,7 +8,7 @@ from authz.mesh.re2_syntax import substitution_fault
 from authz.mesh.read_http_match import authorities, check_regex, read_header_changes, read_http_match
 from authz.mesh.read_http_policies import read_cors, read_fault, read_retries
 from authz.mesh.read_route_answers import read_direct_response, read_redirect
-from authz.mesh.value_parts import is_host, is_label, only_fields
+from authz.mesh.value_parts import is_host, is_label, only_fields, warn_of_deprecated
 from authz.mesh.virtual_service import (
     HttpMirror,
     HttpRewrite,
@@ -76,6 +76,10 @@ class RouteReader:
                 read = self.read_destination(destination)
                 found.append(WeightedDestination(read, read_whole(one, "weight") or 0, headers))
         total = sum(one.weight for one in found)
+        for i, one in enumerate(part.parts("route") if total else ()):
+            if len(found) > 1 and not one.has("weight"):
+                message = "a destination without `weight` gets nothing beside others"
+                part.warn("ME-3", message, f"route[{i}]", "write its share, or `weight: 0`")
         if len(found) > 1 and not total:
             help_text = "give each its share: `weight: 90`, `weight: 10`"
             part.note("ME-1", "the weights of several destinations are all 0", "route", help_text)
@@ -160,6 +164,7 @@ def _mirror_percent(http: Part) -> float | None:
         return read_percent(http, "mirrorPercentage")
     if not http.has("mirrorPercent"):
         return None
+    warn_of_deprecated(http, "mirrorPercent", "`mirrorPercentage: {value: …}`")
     return float(read_whole(http, "mirrorPercent", most=100) or 0)
 
 

@@ -11,7 +11,6 @@ from authz.mesh.quantities import read_boolean, read_decimal
 from authz.mesh.telemetry_fields import NO_METRICS, only_telemetry_fields
 from authz.mesh.telemetry_kind import SpanTag, TagSource, TelemetryMode
 
-_VERSIONS = ("telemetry.istio.io/v1", "telemetry.istio.io/v1alpha1")
 _GATEWAYS = "gateway.networking.k8s.io"
 _OWN_TAGS = frozenset({"http.url"})
 """Tags that a proxy sets so that they tell no token; a custom tag would take their place."""
@@ -21,9 +20,6 @@ def read_telemetry(part: Part, written: Written) -> None:
     """Read what the proxies of some workloads log and trace."""
     name, namespace, _ = read_metadata(part)
     metadata = part.part("metadata")
-    if part.text("apiVersion") not in ("", *_VERSIONS):
-        known = " or ".join(_VERSIONS)
-        part.note("ME-1", f"`{part.text('apiVersion')}` has no Telemetry", "apiVersion", f"write {known}")
     spec = read_spec(part)
     only_telemetry_fields(spec, "Telemetry")
     for metrics in spec.parts("metrics"):

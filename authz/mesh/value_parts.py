@@ -49,6 +49,12 @@ def is_label(name: str) -> bool:
     return bool(_DNS_LABEL.fullmatch(name)) and name == name.lower()
 
 
+def warn_of_deprecated(part: Part, field: str, instead: str) -> None:
+    """Warn of a field that Istio's API marks as deprecated and still heeds, where it is written."""
+    if part.has(field):
+        part.warn("ME-2", f"`{field}` is deprecated in Istio's API, though still heeded", field, f"write {instead}")
+
+
 def only_fields(part: Part, fields: dict[str, str]) -> None:
     """Note every field that Istio's API does not have (``ME-2``), and those with a reason why they are not done."""
     part.only(*fields)

@@ -31,10 +31,10 @@ UNKNOWN_TO_OURS = ("decorator", "metadata", "include_request_attempt_count", "va
 
 
 def read(case: dict[str, Json]) -> tuple[Mesh, list[Problem]]:
-    """The mesh of a case; whether subsets are defined is not asked here."""
+    """The mesh of a case and its errors; whether subsets are defined is not asked here."""
     text = "\n---\n".join(text for text in (BOTH, OURS, virtual_services(case)) if text)
     mesh, problems = read_mesh_description([("case.yaml", text.encode())])
-    return mesh, [problem for problem in problems if "is defined by no DestinationRule" not in str(problem)]
+    return mesh, [one for one in problems if one.is_error and "is defined by no DestinationRule" not in str(one)]
 
 
 def ours(case: dict[str, Json]) -> Json:
