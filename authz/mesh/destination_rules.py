@@ -147,8 +147,8 @@ class DestinationRules:
 
     @cached_property
     def _sorted(self) -> tuple[DestinationRule, ...]:
-        """Rules with a selector first, then by name: Istio goes by the time of creation, which is not read here."""
-        return tuple(sorted(self.rules, key=lambda rule: (rule.selector is None, rule.name, rule.namespace)))
+        """Rules with a selector first, then the oldest, then by name, as Istio merges them."""
+        return tuple(sorted(self.rules, key=lambda r: (r.selector is None, r.created, r.name, r.namespace)))
 
 
 def _is_private(rule: DestinationRule) -> bool:

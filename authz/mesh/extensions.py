@@ -181,6 +181,8 @@ class EnvoyFilter:
     priority: int = 0
     weakens: str = ""
     """The reason why it may weaken enforcement; empty: it must not."""
+    created: str = ""
+    """``metadata.creationTimestamp`` of YAML that came from a cluster: there the older one is first."""
 
 
 class PluginPhase(StrEnum):
@@ -231,3 +233,5 @@ class WasmPlugin:
     """Variables of the proxy's own environment that the plugin sees."""
     match: tuple[tuple[WorkloadMode, tuple[int, ...]], ...] = ()
     """Sides and ports; no ports: all of them. Empty: everywhere."""
+    created: str = ""
+    """As that of an EnvoyFilter."""

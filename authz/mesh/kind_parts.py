@@ -44,6 +44,12 @@ def read_metadata(part: Part, *annotations: str) -> tuple[str, str, Part | None]
     return _read_name(metadata), _read_namespace(metadata), found
 
 
+def read_created(part: Part) -> str:
+    """``metadata.creationTimestamp`` of YAML that came from a cluster; empty in what people write, which is first."""
+    metadata = part.part("metadata")
+    return metadata.text("creationTimestamp") if metadata else ""
+
+
 def _check_version(part: Part) -> None:
     """Every version that Istio serves of a kind means the same; one that it has not is of something else."""
     written, kind = part.text("apiVersion"), part.text("kind")

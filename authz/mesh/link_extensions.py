@@ -9,19 +9,21 @@ from authz.mesh.mesh_documents import Written
 
 def linked_extensions(written: Written) -> tuple[tuple[EnvoyFilter, ...], tuple[WasmPlugin, ...]]:
     """
-    EnvoyFilters in the order in which istiod applies them, and plugins by name.
+    EnvoyFilters in the order in which istiod applies them, and plugins before their priorities are looked at.
 
-    By priority, then those of the root namespace, then by name and namespace. In a cluster the time of creation comes
-    before the name; it is not read here.
+    EnvoyFilters by priority, then those of the root namespace, then the oldest, then by name and namespace; plugins
+    of a proxy's own namespace before those of the root namespace, the oldest first, then by name.
     """
     root = written.config.root_namespace
     _check("EnvoyFilter", [((f.namespace, f.name), f.labels, part) for f, part in written.envoy_filters], written)
     _check("WasmPlugin", [((p.namespace, p.name), p.labels, part) for p, part in written.wasm_plugins], written)
     filters = sorted(
         (one for one, _ in written.envoy_filters),
-        key=lambda f: (f.priority, f.namespace != root, f"{f.name}.{f.namespace}"),
+        key=lambda f: (f.priority, f.namespace != root, f.created, f"{f.name}.{f.namespace}"),
     )
-    plugins = sorted((one for one, _ in written.wasm_plugins), key=lambda p: (p.namespace, p.name))
+    plugins = sorted(
+        (one for one, _ in written.wasm_plugins), key=lambda p: (p.namespace == root, p.created, p.name, p.namespace)
+    )
     return tuple(filters), tuple(plugins)
 
 

@@ -3,7 +3,7 @@
 import re
 
 from authz.documents.accessors import Part
-from authz.mesh.kind_parts import read_metadata, read_spec
+from authz.mesh.kind_parts import read_created, read_metadata, read_spec
 from authz.mesh.mesh_documents import Written
 from authz.mesh.read_traffic_policy import read_traffic_policy
 from authz.mesh.traffic_fields import check_fields
@@ -31,6 +31,7 @@ def read_destination_rule(part: Part, written: Written) -> None:
         subsets=_subsets(spec),
         export_to=_export_to(spec, namespace, has_selector=selector is not None),
         selector=selector,
+        created=read_created(part),
         location=part.location,
     )
     written.destination_rules.append((rule, part))

@@ -20,7 +20,7 @@ from authz.mesh.extensions import (
     RouteActionKind,
     RouteTableMatch,
 )
-from authz.mesh.kind_parts import read_metadata, read_spec
+from authz.mesh.kind_parts import read_created, read_metadata, read_spec
 from authz.mesh.mesh_documents import Written
 from authz.mesh.written_values import origin_of, read_labels, read_signed, read_value
 
@@ -76,7 +76,9 @@ def read_envoy_filter(part: Part, written: Written) -> None:
     patches = [made for one in spec.parts("configPatches") if (made := _patch(one)) is not None]
     priority = read_signed(spec, "priority") or 0
     labels = read_labels(spec, "workloadSelector", "labels")
-    found = EnvoyFilter(name, namespace, tuple(patches), origin_of(part, "metadata"), labels, priority, weakens)
+    found = EnvoyFilter(
+        name, namespace, tuple(patches), origin_of(part, "metadata"), labels, priority, weakens, read_created(part)
+    )
     written.envoy_filters.append((found, part))
 
 

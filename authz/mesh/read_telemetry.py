@@ -5,7 +5,7 @@ from authz.documents.reading import Mapping
 from authz.documents.schema import describe, given
 from authz.mesh.cel_syntax import cel_fault
 from authz.mesh.format_commands import checked_format, header_faults, is_header, is_secret_header
-from authz.mesh.kind_parts import read_metadata, read_spec
+from authz.mesh.kind_parts import read_created, read_metadata, read_spec
 from authz.mesh.mesh_documents import LogRule, SpanRule, Written, WrittenTelemetry
 from authz.mesh.quantities import read_boolean, read_decimal
 from authz.mesh.telemetry_fields import NO_METRICS, only_telemetry_fields
@@ -19,7 +19,6 @@ _OWN_TAGS = frozenset({"http.url"})
 def read_telemetry(part: Part, written: Written) -> None:
     """Read what the proxies of some workloads log and trace."""
     name, namespace, _ = read_metadata(part)
-    metadata = part.part("metadata")
     spec = read_spec(part)
     only_telemetry_fields(spec, "Telemetry")
     for metrics in spec.parts("metrics"):
@@ -28,7 +27,7 @@ def read_telemetry(part: Part, written: Written) -> None:
     telemetry = WrittenTelemetry(
         name=name,
         namespace=namespace,
-        created=metadata.text("creationTimestamp") if metadata else "",
+        created=read_created(part),
         labels=labels,
         gateways=gateways,
         logs=tuple(_log_rule(one) for one in spec.parts("accessLogging")),

@@ -1,7 +1,7 @@
 """The reader of VirtualService: where requests and connections lead. What Istio would refuse is a problem."""
 
 from authz.documents.accessors import Part
-from authz.mesh.kind_parts import read_export_to, read_metadata, read_spec
+from authz.mesh.kind_parts import read_created, read_export_to, read_metadata, read_spec
 from authz.mesh.mesh_documents import Written, WrittenVirtualService
 from authz.mesh.read_http_match import read_gateways, read_namespace
 from authz.mesh.read_http_route import RouteReader, full_host
@@ -29,7 +29,7 @@ def read_virtual_service(part: Part, written: Written) -> None:
         tls=_connections(spec, "tls", hosts, routes),
         tcp=_connections(spec, "tcp", hosts, routes),
         export_to=read_export_to(spec, namespace),
-        created=_created(part),
+        created=read_created(part),
         location=part.location,
     )
     _check_hosts(spec, hosts, service)
@@ -41,11 +41,6 @@ def read_virtual_service(part: Part, written: Written) -> None:
     written.virtual_services.append(
         WrittenVirtualService(service, part, tuple(routes.http), tuple(routes.destinations), tuple(routes.delegates))
     )
-
-
-def _created(part: Part) -> str:
-    metadata = part.part("metadata")
-    return metadata.text("creationTimestamp") if metadata else ""
 
 
 def _check_hosts(spec: Part, hosts: tuple[str, ...], service: VirtualService) -> None:

@@ -4,7 +4,7 @@ import json
 
 from authz.documents.accessors import Part
 from authz.mesh.extensions import FailStrategy, PluginPhase, WasmPlugin, WorkloadMode
-from authz.mesh.kind_parts import read_metadata, read_spec
+from authz.mesh.kind_parts import read_created, read_metadata, read_spec
 from authz.mesh.mesh_documents import Written
 from authz.mesh.written_values import origin_of, read_labels, read_signed, read_value
 
@@ -50,6 +50,7 @@ def read_wasm_plugin(part: Part, written: Written) -> None:
         environment=environment,
         host_environment=host,
         match=tuple(_selected(one) for one in spec.parts("match")),
+        created=read_created(part),
     )
     written.wasm_plugins.append((plugin, part))
 

@@ -216,6 +216,8 @@ class DestinationRule:
     """Namespaces whose proxies heed it, ``.`` for its own, ``*`` for all; empty: all."""
     selector: Mapping[str, str] | None = None
     """Labels of the proxies of its namespace that alone heed it; None: all."""
+    created: str = ""
+    """``metadata.creationTimestamp`` of YAML that came from a cluster: there the older one is first."""
     location: Location = field(default=NOWHERE, compare=False)
 
     @property

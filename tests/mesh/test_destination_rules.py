@@ -168,3 +168,18 @@ def _certificate() -> bytes:
     from tests.envoy.rig import Authority
 
     return Authority.new().certificate.public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.mark.parametrize(("older", "counts"), [("a", "a"), ("b", "b"), ("", "a")])
+def test_of_two_rules_the_oldest_counts_then_the_name(older: str, counts: str) -> None:
+    rules = []
+    for name in ("a", "b"):
+        created = f", creationTimestamp: {2024 if name == older else 2025}-01-01T00:00:00Z" if older else ""
+        rules.append(
+            f"{{kind: DestinationRule, metadata: {{name: {name}, namespace: app{created}}}, "
+            f"spec: {{host: server, trafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {ord(name)}}}}}}}}}}}"
+        )
+    mesh, _ = read_mesh_description([("rules.yaml", "\n---\n".join(rules).encode())])
+    found = mesh.destination_rules.in_force("app", {}, "server.app.svc.cluster.local", "app")
+    assert found is not None
+    assert (found.name, found.created[:4]) == (counts, "2024" if older else "")

@@ -173,3 +173,21 @@ def test_a_plugin_that_cannot_be_done_is_refused(spec: str, code: str) -> None:
     _, problems = read(plugin(spec))
     assert [problem.code for problem in problems] == [code], [str(one) for one in problems]
     assert problems[0].location.line
+
+
+def test_of_equal_extensions_the_oldest_comes_first_and_plugins_of_the_root_namespace_last() -> None:
+    texts = []
+    for name, namespace, year in (
+        ("a", "shop", 2025),
+        ("b", "shop", 2024),
+        ("c", "istio-system", 2023),
+        ("d", "shop", 0),
+    ):
+        created = f", creationTimestamp: '{year}-01-01T00:00:00Z'" if year else ""
+        metadata = f"{{name: {name}, namespace: {namespace}{created}}}"
+        texts.append(envoy_filter(GOOD, metadata=metadata))
+        texts.append(f"kind: WasmPlugin\nmetadata: {metadata}\nspec: {{url: file:///p.wasm}}\n")
+    mesh, problems = read("---\n".join(texts))
+    assert problems == ()
+    assert [one.name for one in mesh.envoy_filters] == ["c", "d", "b", "a"]
+    assert [one.name for one in mesh.wasm_plugins] == ["d", "b", "a", "c"]
