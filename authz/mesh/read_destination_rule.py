@@ -6,8 +6,9 @@ from authz.documents.accessors import Part
 from authz.mesh.kind_parts import read_created, read_metadata, read_spec
 from authz.mesh.mesh_documents import Written
 from authz.mesh.read_traffic_policy import read_traffic_policy
-from authz.mesh.traffic_fields import check_fields
+from authz.mesh.traffic_fields import FIELDS
 from authz.mesh.traffic_policy import DestinationRule, Subset
+from authz.mesh.value_parts import only_fields
 
 _HOST = re.compile(r"(\*|(\*-)?[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -21,7 +22,7 @@ def read_destination_rule(part: Part, written: Written) -> None:
     """A DestinationRule, its host as a full name."""
     name, namespace, _ = read_metadata(part)
     spec = read_spec(part)
-    check_fields(spec, "DestinationRule")
+    only_fields(spec, FIELDS["DestinationRule"])
     selector = _selector(spec.part("workloadSelector"))
     rule = DestinationRule(
         name=name,
@@ -48,7 +49,7 @@ def _host(spec: Part, namespace: str) -> str:
 def _subsets(spec: Part) -> tuple[Subset, ...]:
     found: dict[str, Subset] = {}
     for part in spec.parts("subsets"):
-        check_fields(part, "Subset")
+        only_fields(part, FIELDS["Subset"])
         name, labels = part.text("name", required=True), part.strings("labels")
         if part.has("name") and not _LABEL.fullmatch(name):
             part.note("ME-1", f"`{name}` is not the name of a subset", "name", "write a-z, 0-9 and `-`")
@@ -65,7 +66,7 @@ def _subsets(spec: Part) -> tuple[Subset, ...]:
 def _selector(part: Part | None) -> dict[str, str] | None:
     if part is None:
         return None
-    check_fields(part, "WorkloadSelector")
+    only_fields(part, FIELDS["WorkloadSelector"])
     labels = part.strings("matchLabels")
     for key, value in labels.items():
         if not key or "*" in key + value:

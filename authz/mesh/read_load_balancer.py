@@ -4,7 +4,7 @@ from authz.documents.accessors import Part
 from authz.documents.schema import describe, given
 from authz.mesh.locality_values import locality_problem
 from authz.mesh.quantities import read_boolean, read_choice, read_decimal, read_duration, read_whole
-from authz.mesh.traffic_fields import check_fields
+from authz.mesh.traffic_fields import FIELDS
 from authz.mesh.traffic_policy import (
     ConsistentHash,
     HashKey,
@@ -13,6 +13,7 @@ from authz.mesh.traffic_policy import (
     LocalityBalancing,
     Warmup,
 )
+from authz.mesh.value_parts import only_fields
 
 _MOST_MAGLEV = 5_000_010
 _MOST_RING = 8 * 1024 * 1024
@@ -24,7 +25,7 @@ def read_load_balancer(part: Part | None) -> LoadBalancer | None:
     """How one of several endpoints is chosen."""
     if part is None:
         return None
-    check_fields(part, "LoadBalancerSettings")
+    only_fields(part, FIELDS["LoadBalancerSettings"])
     if part.has("simple") and part.has("consistentHash"):
         part.note("ME-1", "`simple` and `consistentHash` exclude each other", "consistentHash", "write one of them")
     return LoadBalancer(
@@ -46,7 +47,7 @@ def _simple(part: Part) -> LoadBalancing:
 def _consistent_hash(part: Part | None) -> ConsistentHash | None:
     if part is None:
         return None
-    check_fields(part, "ConsistentHashLB")
+    only_fields(part, FIELDS["ConsistentHashLB"])
     keys = [key for key in HashKey if key is not HashKey.NONE and part.has(key)]
     if len(keys) > 1:
         part.note("ME-1", f"`{keys[0]}` and `{keys[1]}` exclude each other", keys[1], "write one of them")
@@ -70,7 +71,7 @@ def _consistent_hash(part: Part | None) -> ConsistentHash | None:
 
 
 def _cookie_name(cookie: Part) -> str:
-    check_fields(cookie, "HTTPCookie")
+    only_fields(cookie, FIELDS["HTTPCookie"])
     name = cookie.text("name", required=True)
     if cookie.has("name") and not name:
         cookie.note("ME-1", "the cookie has no name", "name", "write a name")
@@ -80,7 +81,7 @@ def _cookie_name(cookie: Part) -> str:
 def _attributes(cookie: Part) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     for attribute in cookie.parts("attributes"):
-        check_fields(attribute, "HTTPCookie.Attribute")
+        only_fields(attribute, FIELDS["HTTPCookie.Attribute"])
         name = attribute.text("name")
         if not name:
             attribute.note("ME-3", "the attribute has no name", "name", "write for instance SameSite")
@@ -99,7 +100,7 @@ def _ring_size(part: Part) -> int | None:
         part.note("ME-1", "`ringHash` and `maglev` exclude each other", "maglev", "write one of them")
     if ring is None:
         return old or None
-    check_fields(ring, "RingHash")
+    only_fields(ring, FIELDS["RingHash"])
     return read_whole(ring, "minimumRingSize", most=_MOST_RING) or 0
 
 
@@ -107,7 +108,7 @@ def _maglev(part: Part) -> int | None:
     maglev = part.part("maglev")
     if maglev is None:
         return None
-    check_fields(maglev, "MagLev")
+    only_fields(maglev, FIELDS["MagLev"])
     if not maglev.has("tableSize"):
         maglev.note("ME-3", "`tableSize` is missing", "tableSize", "write a prime number, for instance 65537")
         return None
@@ -128,7 +129,7 @@ def _warmup(part: Part) -> Warmup | None:
     old, warmup = read_duration(part, "warmupDurationSecs"), part.part("warmup")
     if warmup is None:
         return None if old is None else Warmup(old)
-    check_fields(warmup, "WarmupConfiguration")
+    only_fields(warmup, FIELDS["WarmupConfiguration"])
     if not warmup.has("duration"):
         warmup.note("ME-3", "`duration` is missing", "duration", "write seconds, for instance 30s")
     aggression = read_decimal(warmup, "aggression", most=1e6)
@@ -144,7 +145,7 @@ def _warmup(part: Part) -> Warmup | None:
 def _locality(part: Part | None) -> LocalityBalancing | None:
     if part is None:
         return None
-    check_fields(part, "LocalityLoadBalancerSetting")
+    only_fields(part, FIELDS["LocalityLoadBalancerSetting"])
     distribute, failover = part.parts("distribute"), part.parts("failover")
     if distribute and failover:
         part.note("ME-1", "`distribute` and `failover` exclude each other", "failover", "write one of them")
@@ -169,7 +170,7 @@ _LOCALITY_HELP = "write region/zone/subzone, where `*` may stand at the end"
 
 
 def _shares(share: Part) -> tuple[tuple[str, int], ...]:
-    check_fields(share, "Distribute")
+    only_fields(share, FIELDS["Distribute"])
     to = share.part("to")
     if to is None:
         if not share.has("to"):
@@ -188,7 +189,7 @@ def _shares(share: Part) -> tuple[tuple[str, int], ...]:
 
 
 def _failover(part: Part) -> tuple[str, str]:
-    check_fields(part, "Failover")
+    only_fields(part, FIELDS["Failover"])
     source, target = part.text("from"), part.text("to")
     if source == target:
         part.note("ME-1", "`from` and `to` are the same region", "to", "write different regions")

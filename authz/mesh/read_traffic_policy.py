@@ -3,7 +3,7 @@
 from authz.documents.accessors import Part
 from authz.mesh.quantities import INT32, UINT32, read_boolean, read_choice, read_decimal, read_duration, read_whole
 from authz.mesh.read_load_balancer import read_load_balancer
-from authz.mesh.traffic_fields import DONE, FIELDS, check_fields
+from authz.mesh.traffic_fields import DONE, FIELDS
 from authz.mesh.traffic_policy import (
     ClientTls,
     ClientTlsMode,
@@ -13,6 +13,7 @@ from authz.mesh.traffic_policy import (
     TcpKeepalive,
     TrafficPolicy,
 )
+from authz.mesh.value_parts import only_fields
 
 _UPGRADES = ("DEFAULT", "DO_NOT_UPGRADE", "UPGRADE")
 _VERSIONS = ("V1", "V2")
@@ -22,7 +23,7 @@ def read_traffic_policy(part: Part | None) -> TrafficPolicy | None:
     """A traffic policy; None where nothing is written."""
     if part is None:
         return None
-    check_fields(part, "TrafficPolicy")
+    only_fields(part, FIELDS["TrafficPolicy"])
     _at_least_one(part, "TrafficPolicy")
     ports: dict[int, TrafficPolicy] = {}
     for one in part.parts("portLevelSettings"):
@@ -43,11 +44,11 @@ def read_traffic_policy(part: Part | None) -> TrafficPolicy | None:
 
 
 def _port_policy(part: Part) -> tuple[int, TrafficPolicy]:
-    check_fields(part, "PortTrafficPolicy")
+    only_fields(part, FIELDS["PortTrafficPolicy"])
     _at_least_one(part, "PortTrafficPolicy", "port")
     port = part.part("port", required=True)
     if port:
-        check_fields(port, "PortSelector")
+        only_fields(port, FIELDS["PortSelector"])
     return port.port("number", required=True) if port else 0, _common(part)
 
 
@@ -69,13 +70,13 @@ def _common(part: Part) -> TrafficPolicy:
 def _connection_pool(part: Part | None) -> ConnectionPool | None:
     if part is None:
         return None
-    check_fields(part, "ConnectionPoolSettings")
+    only_fields(part, FIELDS["ConnectionPoolSettings"])
     tcp, http = part.part("tcp"), part.part("http")
     if not part.has("tcp") and not part.has("http"):
         part.note("ME-3", "the connection pool says nothing", help_text="write `tcp` or `http`")
     tcp, http = tcp or _empty(part), http or _empty(part)
-    check_fields(tcp, "TCPSettings")
-    check_fields(http, "HTTPSettings")
+    only_fields(tcp, FIELDS["TCPSettings"])
+    only_fields(http, FIELDS["HTTPSettings"])
     upgrade = http.text("h2UpgradePolicy", "DEFAULT")
     if upgrade not in _UPGRADES:
         http.note("ME-1", f"`{upgrade}` is not one of {', '.join(_UPGRADES)}", "h2UpgradePolicy")
@@ -103,7 +104,7 @@ def _empty(part: Part) -> Part:
 def _keepalive(part: Part | None) -> TcpKeepalive | None:
     if part is None:
         return None
-    check_fields(part, "TcpKeepalive")
+    only_fields(part, FIELDS["TcpKeepalive"])
     time, interval = read_duration(part, "time"), read_duration(part, "interval")
     return TcpKeepalive(
         probes=read_whole(part, "probes", most=UINT32) or 0,
@@ -115,7 +116,7 @@ def _keepalive(part: Part | None) -> TcpKeepalive | None:
 def _pings(part: Part | None) -> tuple[float, float] | None:
     if part is None:
         return None
-    check_fields(part, "ConnectionKeepalive")
+    only_fields(part, FIELDS["ConnectionKeepalive"])
     for field in ("interval", "timeout"):
         if not part.has(field):
             part.note("ME-3", f"`{field}` is missing", field, "write seconds, for instance 10s")
@@ -126,7 +127,7 @@ def _pings(part: Part | None) -> tuple[float, float] | None:
 def _outlier(part: Part | None) -> OutlierPolicy | None:
     if part is None:
         return None
-    check_fields(part, "OutlierDetection")
+    only_fields(part, FIELDS["OutlierDetection"])
     split = read_boolean(part, "splitExternalLocalOriginErrors") is True
     local = read_whole(part, "consecutiveLocalOriginFailures", most=UINT32)
     if local and not split:
@@ -147,7 +148,7 @@ def _outlier(part: Part | None) -> OutlierPolicy | None:
 def _tls(part: Part | None) -> ClientTls | None:
     if part is None:
         return None
-    check_fields(part, "ClientTLSSettings")
+    only_fields(part, FIELDS["ClientTLSSettings"])
     found = ClientTls(
         mode=read_choice(part, "mode", ClientTlsMode, ClientTlsMode.DISABLE),
         ca_certificates=part.text("caCertificates"),
@@ -191,7 +192,7 @@ def _check_credential(part: Part, tls: ClientTls) -> None:
 def _proxy_protocol(part: Part | None) -> str:
     if part is None:
         return ""
-    check_fields(part, "ProxyProtocol")
+    only_fields(part, FIELDS["ProxyProtocol"])
     version = part.text("version", "V1")
     if version not in _VERSIONS:
         part.note("ME-1", f"`{version}` is not one of {', '.join(_VERSIONS)}", "version")
@@ -202,7 +203,7 @@ def _proxy_protocol(part: Part | None) -> str:
 def _retry_budget(part: Part | None) -> RetryBudget | None:
     if part is None:
         return None
-    check_fields(part, "RetryBudget")
+    only_fields(part, FIELDS["RetryBudget"])
     percent = read_decimal(part, "percent", most=100)
     return RetryBudget(
         percent=20.0 if percent is None else percent,

@@ -6,10 +6,6 @@ The reader refuses by this table, and the documentation is made from it, so neit
 
 from collections.abc import Mapping
 
-from authz.documents.accessors import Part
-from authz.documents.reading import Kind, Scalar
-from authz.documents.schema import given, note_unknown
-
 DONE = ""
 """What stands for a field that is done; any other text is the reason why it is not."""
 _SAME = (
@@ -77,7 +73,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
             ),
             DONE,
         ),
-        "failurePercentageThreshold": "write `consecutive5xxErrors` or `consecutiveGatewayErrors`",
+        "failurePercentageThreshold": "errors are counted, not their share; write `consecutive5xxErrors`",
         "outlierDetectionHttpErrorCodes": "Istio has the field and does nothing with it yet; leave it out",
     },
     "ClientTLSSettings": {
@@ -91,20 +87,3 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """The names of messages are those of istio.io/api; those that only select (``PortSelector``) stand here, too."""
-
-
-def check_fields(part: Part, message: str) -> None:
-    """Note every field of a part that its message does not have, and every one that is refused, with the reason."""
-    fields = FIELDS[message]
-    for key in part.node.keys:
-        reason = fields.get(key.value)
-        if reason is None:
-            note_unknown(key.value, part.node, fields, part.notes, part.codes.unknown)
-        elif reason and part.has(key.value) and not _is_false(part, key.value):
-            part.note("ME-6", f"`{key.value}` is not done here", key.value, reason, key)
-
-
-def _is_false(part: Part, field: str) -> bool:
-    """Whether something refused is written, but not wanted."""
-    node = given(part.node, field)
-    return isinstance(node, Scalar) and node.kind is Kind.BOOLEAN and not node.is_true

@@ -1,5 +1,5 @@
 """
-Every field of VirtualService in Istio's API (istio.io/api 1.31), by message, and why some are not done here.
+Every field of VirtualService in Istio's API (``value_parts.ISTIO_API``), by message, and why some are not done here.
 
 The table is complete, which a test holds against Istio's own definition; the documentation is generated from it.
 """

@@ -71,7 +71,7 @@ routeConfiguration gateway vhost domainName route.name route.action cluster serv
 filterClass selector targetRef url sha256 imagePullPolicy imagePullSecret verificationKey pluginConfig pluginName phase
 failStrategy vmConfig.env valueFrom match mode ports type
 """.split()  # noqa: SIM905  # read as a list of words
-"""Of EnvoyFilter and WasmPlugin in istio.io/api v1.31.0-rc.0."""
+"""Of EnvoyFilter and WasmPlugin in Istio's API."""
 
 
 @pytest.mark.parametrize("name", FIELDS)

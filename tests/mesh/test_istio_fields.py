@@ -7,8 +7,10 @@ import pytest
 
 from authz.mesh.kinds import READERS
 from authz.mesh.telemetry_fields import TELEMETRY_FIELDS
+from authz.mesh.value_parts import ISTIO_API
 from tests.mesh.istio_fields import KINDS, SOURCE, fields_of, table
 
+LISTS = ("istio_fields.json", "istio_traffic_entries.json", "istio_virtual_service_fields.json")
 PAGE = Path(__file__).parents[2] / "docs" / "mesh-fields.md"
 BEGIN, END = "<!-- fields: written by `python tests/test_docs.py` -->\n", "<!-- end of fields -->\n"
 
@@ -22,6 +24,12 @@ def test_the_documentation_says_what_the_readers_say() -> None:
     text = PAGE.read_text()
     assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)] == table(), "run `python tests/test_docs.py`"
     assert SOURCE in text
+
+
+@pytest.mark.parametrize("name", [*LISTS, "istio_api_fields.json"])
+def test_every_list_of_fields_is_of_the_version_that_is_said(name: str) -> None:
+    head, _, _ = (Path(__file__).parent / name).read_text().partition('"messages"')
+    assert ISTIO_API in (head if name != "istio_api_fields.json" else SOURCE)
 
 
 def test_every_kind_that_is_read_is_listed() -> None:
