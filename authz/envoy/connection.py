@@ -64,6 +64,7 @@ def http_filter(
     options: RenderOptions,
     *,
     first_filters: tuple[HttpFilter, ...] = (),
+    answering_filters: tuple[HttpFilter, ...] = (),
     extra_filters: tuple[HttpFilter, ...] = (),
     upgrades: tuple[str, ...] = ("websocket",),
 ) -> Filter:
@@ -71,8 +72,9 @@ def http_filter(
     The HTTP connection manager of a listener.
 
     ``routes`` are a table, or the name of one that is a file of its own.
-    ``first_filters`` stand before the check, ``extra_filters`` between it and the router. Requests are counted for rate
-    limits behind the check: one that is refused costs nothing.
+    ``first_filters`` stand before the check. Behind it ``answering_filters`` may answer in place of the service; then
+    requests are counted for rate limits, so that one that is refused or answered before costs nothing;
+    ``extra_filters`` are next to the router.
     A gateway names nobody in XFCC, not even workloads on their way out: who they are is of no use outside.
     """
     gateway = role is Role.GATEWAY
@@ -86,7 +88,7 @@ def http_filter(
         stat_prefix=name,
         route_config=None if isinstance(routes, str) else routes,
         rds=_followed_routes(workload, routes) if isinstance(routes, str) else None,
-        http_filters=[*first_filters, *deciding, *limiting, *extra_filters, _router()],
+        http_filters=[*first_filters, *deciding, *answering_filters, *limiting, *extra_filters, _router()],
         use_remote_address=gateway,  # CS-9, XA-201
         xff_num_trusted_hops=mesh.num_trusted_proxies if gateway else 0,
         normalize_path=mode is not PathNormalization.NONE,

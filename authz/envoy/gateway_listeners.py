@@ -96,7 +96,7 @@ def _web_chain(
         workload,
         mesh.config,
         options,
-        extra_filters=fault_and_cors(),
+        answering_filters=fault_and_cors(),
         first_filters=login_filters(server.login, server.hosts, options) if server.login else (),
     )
     return _chain("web", server, server.server_names if server.tls is not TlsMode.DISABLE else (), [http])

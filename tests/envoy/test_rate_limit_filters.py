@@ -83,10 +83,10 @@ def test_requests_are_counted_behind_what_decides(enforce: Enforce, deciding: li
     assert not any(one["name"] == "limits" for one in files["cds/client-v1.yaml"]["resources"])
 
 
-def test_a_gateway_is_limited_like_a_sidecar() -> None:
+def test_a_gateway_counts_behind_what_answers_in_place_of_the_service() -> None:
     files = rendered(mesh(policy(LOCAL, WEB, "istio-system")))
-    routing = ["envoy.filters.http.cors", "envoy.filters.http.fault", "envoy.filters.http.router"]
-    chain = ["envoy.filters.http.ext_authz", "authz.local-rate-limits", *routing]
+    answering = ["envoy.filters.http.cors", "envoy.filters.http.fault"]
+    chain = ["envoy.filters.http.ext_authz", *answering, "authz.local-rate-limits", "envoy.filters.http.router"]
     assert filters(files, "ingress") == {"ingress_15021": [chain]}
 
 
