@@ -63,7 +63,9 @@ def judge_extensions(
     from authz.control.envoy_validation import Validator
 
     validator = Validator.of(how)
-    for problem in extension_validation.judge_extensions(mesh, mode_of, options, native, out, validator):
+    for problem in extension_validation.judge_extensions(
+        mesh, mode_of, options, native, out, validator, terminal.remark
+    ):
         terminal.remark(str(problem))
 
 

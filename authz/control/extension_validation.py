@@ -5,8 +5,11 @@ Types and names of fields are known here; which values Envoy takes (a lower boun
 """
 
 import json
+import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,19 @@ from authz.envoy.patches.typed_patches import TypedPatch
 from authz.envoy.proxy_parts import Native, extension_problems, shown_to_envoy
 from authz.mesh.extensions import WasmPlugin, WrittenAt
 from authz.mesh.nouns import Mesh
+from authz.mesh.value_parts import is_address
 
 _NO_WASM = ("envoy.filters.http.wasm", "envoy.wasm.runtime")
+_PORT = re.compile(r'(?<="port_value": )\d+')
+_ADDRESS = re.compile(r'(?<="address": ")[^"]*')
+_NUMBER = re.compile(r"(?<![0-9a-zA-Z.])\d{2,5}(?![0-9a-zA-Z.])")
 _PASSES = next(url for url in TYPES if url != COMPOSITE_TYPE)
 Bootstraps = Mapping[str, Mapping[str, Any]]
 """Whole configurations by name of the proxy."""
+
+
+def _say_nothing(_: str) -> None:
+    """For those whom it does not concern how much is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +56,14 @@ def judge_extensions(
     native: Native | None,
     out: Path,
     validator: Validator | None,
+    say: Callable[[str], None] = _say_nothing,
 ) -> tuple[Problem, ...]:
     """
     Everything that is to be said of the extensions of a mesh before it is rendered, by an Envoy, too, if there is one.
 
     Args:
         out: the state directory.
+        say: is told how much is shown to Envoy, where there is more than one proxy.
 
     Raises:
         LoadError: an extension is refused, with everything that is wrong.
@@ -66,22 +79,49 @@ def judge_extensions(
             Extensions.of(mesh).patches,
             mesh.wasm_plugins,
         )
-        demand(refused_by_envoy(validator.binary, out, shown))
+        demand(refused_by_envoy(validator.binary, out, shown, say))
     return found
 
 
-def refused_by_envoy(binary: str, out: Path, shown: ShownExtensions) -> tuple[Problem, ...]:
+def refused_by_envoy(
+    binary: str, out: Path, shown: ShownExtensions, say: Callable[[str], None] = _say_nothing
+) -> tuple[Problem, ...]:
     """
-    Show Envoy each proxy that extensions concern; say for each that it refuses which patch does it.
+    Show Envoy the proxies that extensions concern; say for each that it refuses which patch does it.
+
+    Of proxies that are equal but for their names, addresses and ports one is shown, several at a time.
 
     Args:
         out: the state directory, in which certificates are found that a configuration names.
+        say: is told how much is shown.
 
     Raises:
         EnvoyError: the binary cannot be run.
     """
-    texts = {name: _refusal(binary, out, one) for name, one in shown.bootstraps_of(None).items()}
+    bootstraps = shown.bootstraps_of(None)
+    distinct = {_but_for_names(name, one): name for name, one in sorted(bootstraps.items(), reverse=True)}
+    names = sorted(distinct.values())
+    at_once = os.cpu_count() or 1
+    if len(bootstraps) > 1:
+        say(f"showing Envoy {len(names)} distinct of the {len(bootstraps)} proxies that extensions concern")
+    with ThreadPoolExecutor(at_once) as pool:
+        texts = dict(zip(names, pool.map(lambda name: _refusal(binary, out, bootstraps[name]), names), strict=True))
     return tuple(dict.fromkeys(_blamed(binary, out, shown, name, text) for name, text in texts.items() if text))
+
+
+def _but_for_names(proxy: str, bootstrap: Mapping[str, Any]) -> str:
+    """
+    A configuration with the proxy's name, its IP addresses and its ports numbered as they come.
+
+    Which of them are the same stays, and what is no address or no port stays as it is: that is what Envoy looks at.
+    """
+    text = re.sub(
+        f"(?<![A-Za-z0-9-]){re.escape(proxy)}(?![A-Za-z0-9-])", "PROXY", json.dumps(bootstrap, sort_keys=True)
+    )
+    ports = {port: f"PORT{i}" for i, port in enumerate(dict.fromkeys(_PORT.findall(text))) if int(port) < 2**16}
+    hosts = {host: f"HOST{i}" for i, host in enumerate(dict.fromkeys(_ADDRESS.findall(text))) if is_address(host)}
+    text = _ADDRESS.sub(lambda found: hosts.get(found[0], found[0]), text)
+    return _NUMBER.sub(lambda found: ports.get(found[0], found[0]), text)
 
 
 def _blamed(binary: str, out: Path, shown: ShownExtensions, proxy: str, text: str) -> Problem:

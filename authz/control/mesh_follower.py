@@ -230,7 +230,7 @@ class MeshFollower:
             self._say(f"check     `{name}` asks the authorization server: {'; '.join(reasons)}")
         before, mode_of = self._rendered, modes_of(snapshot.engine)
         if before is None or before.mesh != mesh:
-            for problem in judge_extensions(mesh, mode_of, options, native, self._out, self._validator):
+            for problem in judge_extensions(mesh, mode_of, options, native, self._out, self._validator, self._say):
                 self._say(f"extension {problem}")
         filters: dict[str, bytes] = {}
         for workload in mesh.workloads:
