@@ -19,10 +19,12 @@ from authz.analysis.hardening.open_settings import judge_settings
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.doctor_asking import ask_dates, ask_server
+from authz.cli.doctor_extensions import NUMBER, judge_extensions
 from authz.cli.envoy_admin import dated, get, proxy_name, read_proxy
 from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.core.attributes import Workload
 from authz.core.errors import FetchError, LoadError, Severity
+from authz.envoy.native.binary import EnvoyError
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
@@ -97,6 +99,8 @@ def command(
     if admin:
         visit.add((2, 10), _asked(visit, admin, partial(ask_server, admin, visit.now)))
     _policies(visit, policies, mesh, traffic, ask_issuers=ask_issuers)
+    if mesh is not None:
+        visit.add((NUMBER,), _asked(visit, str(mesh), partial(judge_extensions, mesh, traffic, state)))
     if state is not None:
         place = NamedPlace(PlaceKind.RENDERED, state, "--state")
         visit.add((3,), judge_places([place], visit.now))
@@ -116,7 +120,7 @@ def _asked(visit: Visit, name: str, ask: Callable[[], Iterable[Finding]]) -> lis
     """What came of a question; what does not answer is noted."""
     try:
         return list(ask())
-    except (FetchError, ValueError, OSError) as error:
+    except (FetchError, ValueError, OSError, EnvoyError) as error:
         visit.failures.append(f"{name}: {error}")
         return []
 

@@ -24,6 +24,7 @@ from authz.identity.ca import CertificateAuthority
 from authz.identity.certificate_template import ROOT_TTL_SECONDS
 from authz.identity.secret_files import write_secret_files
 from authz.tokens.signing import jwks_text, make_keys
+from tests.mesh.meshes import ONE_SIDECAR
 from tests.service.test_app import worker
 
 TYPE = "type.googleapis.com/envoy.extensions"
@@ -467,7 +468,7 @@ def test_for_people_it_says_what_where_why_and_what_to_do(here: Installation) ->
     assert lines[1] == f"   error: {CHECKS[8].why}"
     assert lines[2].startswith("   do: unset it")
     assert "not checked: 6. STRICT everywhere (give --policies)" in lines
-    assert lines[-1] == "6 of 12 checks: 1 finding"
+    assert lines[-1] == "6 of 13 checks: 1 finding"
     assert done.exit_code == 3
 
 
@@ -525,3 +526,36 @@ def test_an_issuer_is_asked_for_the_time_where_it_is_wanted(here: Installation) 
     here.policy((here.folder / "policies" / "jwt.yaml").read_text().replace(ISSUER, "http://127.0.0.1:1"), "jwt.yaml")
     told = json.loads(here.doctor("--policies", "policies", "--ask-issuers").output)
     assert told["not_asked"][0].startswith("issuer http://127.0.0.1:1/keys: ")
+
+
+LUA = """
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: script, namespace: shop, annotations: {mesh.authz/weakens-enforcement: "a trial until May"}}
+spec:
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match: {context: SIDECAR_INBOUND, listener: {filterChain: {filter: {
+      name: envoy.filters.network.http_connection_manager, subFilter: {name: envoy.filters.http.router}}}}}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: script
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+          default_source_code: {inline_string: SCRIPT}
+"""
+
+
+@pytest.mark.envoy
+def test_extensions_are_told_with_their_proxies_and_shown_to_the_envoy_at_hand(here: Installation) -> None:
+    pytest.importorskip("envoy")
+    mesh = here.folder / "mesh.yaml"
+    mesh.write_text(ONE_SIDECAR + LUA.replace("SCRIPT", '"-- nothing"'))
+    said = [what for number, _, what in here.found("--mesh", "mesh.yaml") if number == 13]
+    assert any(what.startswith("EnvoyFilter `shop/script` is for ") for what in said), said
+    assert "EnvoyFilter `shop/script` may weaken enforcement: a trial until May" in said
+    mesh.write_text(ONE_SIDECAR + LUA.replace("SCRIPT", '"not lua ("'))
+    refused = [(severity, what) for number, severity, what in here.found("--mesh", "mesh.yaml") if number == 13]
+    assert any(severity == "error" and "Envoy refuses" in what for severity, what in refused), refused

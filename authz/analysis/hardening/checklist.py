@@ -51,6 +51,7 @@ CHECKS: Mapping[int, Concern] = {
         "processes of one user can have one another's identities and keys",
         "--entries or --envoy-admin",
     ),
+    13: Concern("Extensions", "what stands among a proxy's filters sees and changes what passes there", "--mesh"),
 }
 
 
