@@ -104,3 +104,12 @@ def test_every_command_has_the_same_option() -> None:
         (option,) = [one for one in command.params if one.name == "traffic"]
         texts.add(option.to_info_dict()["help"].removesuffix(" Also at a git revision."))
     assert len(texts) == 1
+
+
+def test_what_misleads_in_routes_of_the_folder_is_a_finding(run: Run, spread: Path) -> None:
+    behind = "  - name: late\n    route: [{destination: {host: cart}}]\n"
+    (routes,) = [file for file in spread.glob("more/**/*.yaml") if "kind: VirtualService" in file.read_text()]
+    routes.write_text(routes.read_text() + behind + behind)
+    result = run("analyze", "policies", *AT)
+    assert result.exit_code == 3, result.output
+    assert "warning: spec.http[4]: no request takes this route: what stands at more/routes/" in result.output
