@@ -26,7 +26,7 @@ from authz.envoy.destinations import Callee, destinations
 from authz.envoy.http_options import http1_upstream, http2_upstream
 from authz.envoy.messages import assignment, at, endpoint, seconds
 from authz.envoy.options import LIMITS_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
-from authz.envoy.outside_clusters import outside_clusters, outside_ports, passed_through, reach
+from authz.envoy.outside_clusters import outside_clusters, outside_ports, reach
 from authz.envoy.rate_limit_filters import asks_service
 from authz.envoy.service_clusters import between_proxies, eds_cluster, mesh_clusters
 from authz.envoy.tls import mesh_client
@@ -75,8 +75,6 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
     if workload.is_egress_gateway or workload.is_passthrough:
         found += outside_clusters(mesh, workload)
     if workload.is_passthrough:
-        named = {cluster.name for cluster in found}
-        found += [cluster for cluster in passed_through(mesh, workload) if cluster.name not in named]
         found.append(_by_name())
     return found
 

@@ -20,7 +20,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.proxy_protocol.v3 impor
 from envoy_data_plane.envoy.type.matcher.v3 import AddressMatcher
 from envoy_data_plane.xds.core.v3 import CidrRange
 
-from authz.envoy import naming, routes
+from authz.envoy import naming
 from authz.envoy.destinations import Callee, destinations
 from authz.envoy.http_options import bytes_upstream, outside_upstream
 from authz.envoy.messages import assignment, at, pack, seconds, transport_socket
@@ -67,11 +67,12 @@ def _forward_proxy(name: str) -> Cluster:
 
 
 def outside_clusters(mesh: Mesh, gateway: MeshWorkload) -> list[Cluster]:
-    """TLS to every known external host and to any other; and the same without TLS, for CONNECT."""
+    """Every port of the known external hosts, and any other host by TLS; and the same as bytes, for CONNECT."""
     found = []
-    for service, port in _request_ports(mesh):
+    for service, port in outside_ports(mesh):
         called = list(destinations(mesh, gateway, service, port))
-        found += [_requests(mesh, gateway, destination) for destination in called]
+        if port.protocol.is_http:
+            found += [_requests(mesh, gateway, destination) for destination in called]
         found.append(reach(mesh, gateway, called[0], naming.tunnel_cluster(service, port)))
     anywhere = _forward_proxy(naming.ANY_OUTSIDE)
     anywhere.typed_extension_protocol_options = outside_upstream()
@@ -138,21 +139,6 @@ def _with_proxy_protocol(inner: TransportSocket, version: str) -> TransportSocke
     return transport_socket(wrapped, "envoy.transport_sockets.upstream_proxy_protocol")
 
 
-def passed_through(mesh: Mesh, gateway: MeshWorkload) -> list[Cluster]:
-    """The clusters for the applications' own TLS to known hosts."""
-    found = []
-    for service, port in routes.passed_through(mesh):
-        called = next(destinations(mesh, gateway, service, port))
-        found.append(reach(mesh, gateway, called, naming.tunnel_cluster(service, port)))
-    return found
-
-
-def _request_ports(mesh: Mesh) -> list[tuple[MeshService, ServicePort]]:
-    found = ((service, routes.outside_port(service)) for service in mesh.services)
-    return [(service, port) for service, port in found if port is not None]
-
-
 def outside_ports(mesh: Mesh) -> list[tuple[MeshService, ServicePort]]:
-    """The service ports outside that an egress gateway calls, once each."""
-    found = [*_request_ports(mesh), *routes.passed_through(mesh)]
-    return list({(service.host, port.number): (service, port) for service, port in found}.values())
+    """Every port of every service outside: an egress gateway can be asked for each."""
+    return [(service, port) for service in mesh.services if service.external for port in service.ports]

@@ -17,7 +17,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from authz.envoy import naming
 from authz.envoy.hashing import hash_policies
 from authz.envoy.http_routes import DEFAULT_ROUTE, ClusterOfDestination, default_action, http_route
-from authz.envoy.routes import REFUSED
+from authz.envoy.routes import REFUSED, host_outside
 from authz.mesh.domains import domains
 from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, OutboundPort, ServicePort, TlsMode
 from authz.mesh.routing import ChosenRoutes, demanding_hosts, gateway_routes, port_of, sidecar_routes
@@ -173,9 +173,9 @@ def clusters_of(mesh: Mesh, called: int) -> ClusterOfDestination:
         service = mesh.find_service(destination.host)
         if service is None:
             return f"outbound|{destination.port or called}|{destination.subset}|{destination.host}", ""
-        if service.external:
-            return naming.egress_route(mesh), "" if is_wildcard(service.host) else service.host
         port = port_of(service, destination, called)
+        if service.external:
+            return naming.egress_route(mesh), host_outside(service, port) if port else ""
         number = port.number if port else destination.port or called
         return naming.subset_cluster(service.host, number, destination.subset), ""
 
