@@ -72,7 +72,7 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
     gateway = mesh.egress_gateway
     if gateway is not None and _leaves(mesh, workload):
         found.append(_egress_gateway(workload, gateway, options, mesh))
-    if workload.is_egress_gateway or workload.is_passthrough:
+    if workload.is_gateway:
         found += outside_clusters(mesh, workload)
     if workload.is_passthrough:
         found.append(_by_name())
@@ -124,8 +124,8 @@ def called_destinations(mesh: Mesh, workload: MeshWorkload) -> Iterator[Callee]:
     for service, port in called(mesh, workload):
         if not service.is_looked_up:
             yield from destinations(mesh, workload, service, port)
-    if workload.is_egress_gateway or workload.is_passthrough:
-        for service, port in outside_ports(mesh):
+    if workload.is_gateway:
+        for service, port in outside_ports(mesh, workload):
             if not service.is_looked_up:
                 yield from destinations(mesh, workload, service, port)
 
@@ -133,6 +133,8 @@ def called_destinations(mesh: Mesh, workload: MeshWorkload) -> Iterator[Callee]:
 def _leaves(mesh: Mesh, workload: MeshWorkload) -> bool:
     if any(port.protocol is Protocol.HTTP_PROXY or port.leaves for port in workload.outbound):
         return True
+    if mesh.leaves_alone(workload):
+        return False
     return any(service.external for service, _, _ in called_by(mesh, workload))
 
 

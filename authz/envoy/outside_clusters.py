@@ -29,6 +29,7 @@ from authz.envoy.service_clusters import eds_cluster, looked_up_cluster
 from authz.envoy.tls import outside_client, plaintext
 from authz.envoy.traffic import apply_policy
 from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Protocol, Resolution, ServicePort
+from authz.mesh.routing import called_by, called_by_bytes
 from authz.mesh.traffic_policy import ClientTls, ClientTlsMode, ConnectionPool, TrafficPolicy
 
 INSIDE = (
@@ -67,17 +68,28 @@ def _forward_proxy(name: str) -> Cluster:
 
 
 def outside_clusters(mesh: Mesh, gateway: MeshWorkload) -> list[Cluster]:
-    """Every port of the known external hosts, and any other host by TLS; and the same as bytes, for CONNECT."""
-    found = []
-    for service, port in outside_ports(mesh):
-        called = list(destinations(mesh, gateway, service, port))
-        if port.protocol.is_http:
-            found += [_requests(mesh, gateway, destination) for destination in called]
-        found.append(reach(mesh, gateway, called[0], naming.tunnel_cluster(service, port)))
+    """
+    What a gateway reaches outside by itself, for requests and for bytes.
+
+    An egress gateway reaches every port of the known hosts, and any other host by TLS, or by CONNECT.
+    """
+    found = _known(mesh, gateway)
+    if not (gateway.is_egress_gateway or gateway.is_passthrough):
+        return found
     anywhere = _forward_proxy(naming.ANY_OUTSIDE)
     anywhere.typed_extension_protocol_options = outside_upstream()
     anywhere.transport_socket = outside_client(ClientTls())
     return [*found, anywhere, _forward_proxy(naming.ANY_OUTSIDE_TUNNEL)]
+
+
+def _known(mesh: Mesh, gateway: MeshWorkload) -> list[Cluster]:
+    found = []
+    for service, port in outside_ports(mesh, gateway):
+        called = list(destinations(mesh, gateway, service, port))
+        if port.protocol.is_http:
+            found += [_requests(mesh, gateway, destination) for destination in called]
+        found.append(reach(mesh, gateway, called[0], naming.tunnel_cluster(service, port)))
+    return found
 
 
 def _requests(mesh: Mesh, gateway: MeshWorkload, called: Callee) -> Cluster:
@@ -139,6 +151,15 @@ def _with_proxy_protocol(inner: TransportSocket, version: str) -> TransportSocke
     return transport_socket(wrapped, "envoy.transport_sockets.upstream_proxy_protocol")
 
 
-def outside_ports(mesh: Mesh) -> list[tuple[MeshService, ServicePort]]:
-    """Every port of every service outside: an egress gateway can be asked for each."""
-    return [(service, port) for service in mesh.services if service.external for port in service.ports]
+def outside_ports(mesh: Mesh, gateway: MeshWorkload) -> list[tuple[MeshService, ServicePort]]:
+    """What a gateway reaches outside: an egress gateway can be asked for every port, others go where routes lead."""
+    if gateway.is_egress_gateway or gateway.is_passthrough:
+        return [(service, port) for service in mesh.services if service.external for port in service.ports]
+    found = called_by(mesh, gateway) if mesh.leaves_alone(gateway) else called_by_bytes(mesh, gateway)
+    outside = {(service.host, port.number): (service, port) for service, port, _ in found if service.external}
+    return list(outside.values())
+
+
+def finds_names(mesh: Mesh, gateway: MeshWorkload) -> bool:
+    """Whether a gateway leads to hosts of a wildcard, which it has to look up for each request."""
+    return any(service.resolution is Resolution.BY_NAME for service, _ in outside_ports(mesh, gateway))

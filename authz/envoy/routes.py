@@ -60,10 +60,11 @@ def egress_routes(name: str, mesh: Mesh) -> RouteConfiguration:
     policies that decide where a workload may go. Of a host with several ports the one that is asked for in Host is
     called; without a port there, ``outside_port``.
     """
-    virtual = []
-    for service in mesh.services:
-        if service.external:
-            virtual.append(VirtualHost(name=service.host, domains=[service.host], routes=_to_host(service)))
+    virtual = [
+        VirtualHost(name=service.host, domains=[service.host], routes=_to_host(service))
+        for service in mesh.services
+        if service.external
+    ]
     anywhere = _outwards(naming.ANY_OUTSIDE_TUNNEL, naming.ANY_OUTSIDE)
     return table(name, [*virtual, VirtualHost(name="any", domains=["*"], routes=anywhere)])
 

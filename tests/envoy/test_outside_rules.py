@@ -16,7 +16,7 @@ from authz.envoy.rendered_files import write_files
 from authz.envoy.tls_conflicts import tls_conflicts
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh, MeshWorkload
-from tests.envoy.rig import Application, Authority, CheckServer, envoys, free_ports, get
+from tests.envoy.rig import Application, Authority, CheckServer, application, envoys, free_ports, get
 from tests.mesh.meshes import Ports, description
 
 OWN = "  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: certs/outside/ca.crt}}"
@@ -198,3 +198,32 @@ def test_a_host_outside_sees_the_certificate_that_the_rule_names(tmp_path: Path)
     ):
         assert get(ports.out_known, "/hello") == (200, "hello")
         assert app.paths == ["/hello"]
+
+
+@pytest.mark.envoy
+@pytest.mark.slow
+def test_the_second_port_of_a_host_is_reached_and_policies_see_it(tmp_path: Path) -> None:
+    ports = Ports(*free_ports(12))
+    one = "ports: [{number: 443, name: https, protocol: HTTPS}"
+    second = f", {{number: {ports.out_known}, name: b, protocol: HTTP}}]"
+    level = "  trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]}"
+    text = description(ports).decode().replace(f"{one}]", one + second).replace(OWN, level)
+    text = text.replace(f"ports: {{https: {ports.outside}}}", f"ports: {{https: 1, b: {ports.outside}}}")
+    mesh, problems = read_mesh_description([("mesh.yaml", text.encode())])
+    assert problems == ()
+    write_files(tmp_path, render_all(mesh))
+    authority = Authority.new()
+    for workload in mesh.workloads:
+        authority.issue(tmp_path / "certs" / workload.name, str(workload.spiffe_id))
+    authority.publish(tmp_path / "certs" / "roots" / "ca.crt")
+    (tmp_path / "run").mkdir()
+    host = f"known.example.com:{ports.out_known}"
+    with (
+        CheckServer().serving(f"unix:{tmp_path}/run/authz-0.sock") as checks,
+        application(ports.outside) as app,
+        envoys(tmp_path, "client-v1", "egress"),
+    ):
+        assert get(ports.out_known, "/by-port") == (200, "hello")
+        assert get(ports.out_any, "/by-proxy", host=host) == (200, "hello")
+        assert (app.paths, {one["host"] for one in app.headers}) == (["/by-port", "/by-proxy"], {host})
+        assert all(host.encode() in asked for asked in checks.asked)

@@ -107,7 +107,7 @@ def test_settings_of_a_port_that_nobody_has_are_named_at_their_number(host: str,
     (found,) = read(f"host: {host}\n{level}\nsubsets: [{{name: old, labels: {{version: v1}}}}]")[1]
     assert (found.severity, found.code) == (severity, "ME-4")
     assert found.path == "spec.trafficPolicy.portLevelSettings[1].port.number"
-    assert found.help is not None and "80, 6379" in found.help
+    assert found.help.startswith("write one of 80, 6379,")
 
 
 def test_all_mistakes_of_a_rule_are_reported_at_once() -> None:
