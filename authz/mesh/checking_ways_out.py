@@ -21,12 +21,14 @@ _NO_GATEWAY = "external hosts are reached through an egress gateway, and there i
 def check_ways_out(mesh: Mesh, written: Written, places: dict[int, Part]) -> None:
     """Note each destination outside that a proxy would take and cannot reach, at its place."""
     noted: set[tuple[int, str]] = set()
-    for workload in mesh.workloads:
+    for workload in mesh.workloads if any(service.external for service in mesh.services) else ():
         for is_bytes, called in ((False, called_by_requests), (True, called_by_bytes)):
             for service, _, destination in called(mesh, workload):
                 found = _problem(mesh, workload, service, destination, is_bytes=is_bytes) if service.external else None
+                if found is None:
+                    continue
                 at, field = _place(written, service, destination, places)
-                if found is not None and at is not None and (id(at.node), found[1]) not in noted:
+                if at is not None and (id(at.node), found[1]) not in noted:
                     noted.add((id(at.node), found[1]))
                     at.note(found[0], found[1], "subset" if "as a whole" in found[1] else field, found[2])
 
