@@ -288,6 +288,8 @@ class MeshConfig:
     """The control-plane flag PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS (AP-81, AP-82)."""
     skip_validate_trust_domain: bool = False
     """PILOT_SKIP_VALIDATE_TRUST_DOMAIN (PA-13)."""
+    is_registry_only: bool = False
+    """``outboundTrafficPolicy.mode: REGISTRY_ONLY``, for every Sidecar that says nothing of it."""
     written: frozenset[str] = field(default=frozenset(), compare=False)
     """Names of these attributes that were given, even as Istio's default: so it shows what a later reading has lost."""
 

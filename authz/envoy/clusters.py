@@ -26,7 +26,7 @@ from authz.envoy.destinations import Callee, destinations
 from authz.envoy.http_options import http1_upstream, http2_upstream
 from authz.envoy.messages import assignment, at, endpoint, seconds
 from authz.envoy.options import LIMITS_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER, Authz, RenderOptions, Secrets
-from authz.envoy.outside_clusters import outside_clusters, outside_ports, passed_through, reach
+from authz.envoy.outside_clusters import outside_clusters, outside_ports, reach
 from authz.envoy.rate_limit_filters import asks_service
 from authz.envoy.service_clusters import between_proxies, eds_cluster, mesh_clusters
 from authz.envoy.tls import mesh_client
@@ -72,11 +72,9 @@ def clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list
     gateway = mesh.egress_gateway
     if gateway is not None and _leaves(mesh, workload):
         found.append(_egress_gateway(workload, gateway, options, mesh))
-    if workload.is_egress_gateway or workload.is_passthrough:
+    if workload.is_gateway:
         found += outside_clusters(mesh, workload)
     if workload.is_passthrough:
-        named = {cluster.name for cluster in found}
-        found += [cluster for cluster in passed_through(mesh, workload) if cluster.name not in named]
         found.append(_by_name())
     return found
 
@@ -126,8 +124,8 @@ def called_destinations(mesh: Mesh, workload: MeshWorkload) -> Iterator[Callee]:
     for service, port in called(mesh, workload):
         if not service.is_looked_up:
             yield from destinations(mesh, workload, service, port)
-    if workload.is_egress_gateway or workload.is_passthrough:
-        for service, port in outside_ports(mesh):
+    if workload.is_gateway:
+        for service, port in outside_ports(mesh, workload):
             if not service.is_looked_up:
                 yield from destinations(mesh, workload, service, port)
 
@@ -135,6 +133,8 @@ def called_destinations(mesh: Mesh, workload: MeshWorkload) -> Iterator[Callee]:
 def _leaves(mesh: Mesh, workload: MeshWorkload) -> bool:
     if any(port.protocol is Protocol.HTTP_PROXY or port.leaves for port in workload.outbound):
         return True
+    if mesh.leaves_alone(workload):
+        return False
     return any(service.external for service, _, _ in called_by(mesh, workload))
 
 

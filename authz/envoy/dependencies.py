@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from authz.envoy.destinations import destinations
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.options import RenderOptions
+from authz.envoy.outside_clusters import finds_names
 from authz.envoy.proxy_parts import Native
 from authz.envoy.render import listener_rules
 from authz.mesh.nouns import Mesh, MeshWorkload, Protocol
@@ -55,6 +56,8 @@ def _own(
         yield tuple(service.host for service in mesh.services if service.external)
     if mesh.envoy_filters or mesh.wasm_plugins:  # what guards a proxy is known by all ports and hosts of the mesh
         yield mesh.workloads, mesh.services
+    if workload.is_gateway:
+        yield mesh.leaves_alone(workload), finds_names(mesh, workload)
     if options.source_addresses:
         yield mesh.workloads.index(workload)
 
@@ -71,6 +74,7 @@ def _routes(mesh: Mesh, workload: MeshWorkload) -> Iterator[object]:
 
 
 def _called(mesh: Mesh, workload: MeshWorkload) -> Iterator[object]:
+    yield mesh.leaves_alone(workload)
     found = {(service.host, port.number): (service, port) for service, port, _ in called_by(mesh, workload)}
     for service, port in found.values():
         yield tuple(destinations(mesh, workload, service, port)), mesh.workloads_of(service)

@@ -63,6 +63,8 @@ def _of_services(mesh: Mesh, mode_of: MtlsModeOf, world: PickAddress) -> Iterato
     """Endpoints of every port of every service, of the subsets that proxies call, and as single proxies take them."""
 
     def is_plaintext(workload: MeshWorkload, port: int) -> bool:
+        if workload.is_gateway:
+            return not workload.speaks_mtls_at(port)
         return mode_of(workload, port) is MtlsMode.DISABLE
 
     def behind(destination: Callee) -> list[PlacedEndpoint]:

@@ -7,7 +7,7 @@ chain and is cut off. Every chain has the check, however many servers share a po
 
 from collections.abc import Iterator, Sequence
 
-from envoy_data_plane.envoy.config.core.v3 import TrafficDirection
+from envoy_data_plane.envoy.config.core.v3 import TrafficDirection, TransportSocket
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, FilterChainMatch, Listener
 from envoy_data_plane.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import FilterConfig
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
@@ -19,7 +19,7 @@ from authz.envoy.http_faults import fault_and_cors
 from authz.envoy.listener_frame import ANY_ADDRESS, framed
 from authz.envoy.messages import pack
 from authz.envoy.options import Listeners, RenderOptions
-from authz.envoy.outside_clusters import dns_cache
+from authz.envoy.outside_clusters import dns_cache, finds_names
 from authz.envoy.passthrough import checked_chains
 from authz.envoy.route_tables import server_table
 from authz.envoy.tcp_routes import led_to
@@ -67,8 +67,9 @@ def _chains(
             if names and not left:
                 continue
             seen.update(left)
-            filters = tcp_filters(name, led_to(mesh, server.port, route.destinations), workload, options, checked=True)
-            yield _chain(f"{server.name}", server, left, filters)
+            leads = led_to(mesh, workload, server.port, route.destinations)
+            filters = tcp_filters(name, leads, workload, options, checked=True)
+            yield _chain(f"{server.name}", server, left, filters, _socket(mesh, workload, server, options))
 
 
 def _to_outside(name: str, mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> FilterChain:
@@ -97,20 +98,31 @@ def _web_chain(
         mesh.config,
         options,
         answering_filters=fault_and_cors(),
+        extra_filters=(_resolve_hosts(),) if finds_names(mesh, workload) else (),
         first_filters=login_filters(server.login, server.hosts, options) if server.login else (),
     )
-    return _chain("web", server, server.server_names if server.tls is not TlsMode.DISABLE else (), [http])
+    names = server.server_names if server.tls is not TlsMode.DISABLE else ()
+    return _chain("web", server, names, [http], _socket(mesh, workload, server, options))
 
 
-def _chain(name: str, server: GatewayServer, names: Sequence[str], filters: list[Filter]) -> FilterChain:
-    is_opened = server.tls not in (TlsMode.DISABLE, TlsMode.PASSTHROUGH)
+def _socket(
+    mesh: Mesh, workload: MeshWorkload, server: GatewayServer, options: RenderOptions
+) -> TransportSocket | None:
+    if server.tls is TlsMode.ISTIO_MUTUAL:
+        return mesh_server(workload, mesh.config, options)
+    return None if server.tls in (TlsMode.DISABLE, TlsMode.PASSTHROUGH) else web_server(server)
+
+
+def _chain(
+    name: str, server: GatewayServer, names: Sequence[str], filters: list[Filter], socket: TransportSocket | None
+) -> FilterChain:
     match = FilterChainMatch(server_names=list(names)) if names else None
     if server.tls is TlsMode.PASSTHROUGH:
         match = FilterChainMatch(transport_protocol="tls", server_names=[one for one in names if one != "*"])
     return FilterChain(
         name=name if server.tls is TlsMode.DISABLE or not names else f"{name} {names[0]}",
         filter_chain_match=match,
-        transport_socket=web_server(server) if is_opened else None,
+        transport_socket=socket,
         filters=filters,
     )
 

@@ -20,7 +20,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.proxy_protocol.v3 impor
 from envoy_data_plane.envoy.type.matcher.v3 import AddressMatcher
 from envoy_data_plane.xds.core.v3 import CidrRange
 
-from authz.envoy import naming, routes
+from authz.envoy import naming
 from authz.envoy.destinations import Callee, destinations
 from authz.envoy.http_options import bytes_upstream, outside_upstream
 from authz.envoy.messages import assignment, at, pack, seconds, transport_socket
@@ -29,6 +29,7 @@ from authz.envoy.service_clusters import eds_cluster, looked_up_cluster
 from authz.envoy.tls import outside_client, plaintext
 from authz.envoy.traffic import apply_policy
 from authz.mesh.nouns import Address, Mesh, MeshService, MeshWorkload, Protocol, Resolution, ServicePort
+from authz.mesh.routing import called_by, called_by_bytes
 from authz.mesh.traffic_policy import ClientTls, ClientTlsMode, ConnectionPool, TrafficPolicy
 
 INSIDE = (
@@ -67,16 +68,28 @@ def _forward_proxy(name: str) -> Cluster:
 
 
 def outside_clusters(mesh: Mesh, gateway: MeshWorkload) -> list[Cluster]:
-    """TLS to every known external host and to any other; and the same without TLS, for CONNECT."""
-    found = []
-    for service, port in _request_ports(mesh):
-        called = list(destinations(mesh, gateway, service, port))
-        found += [_requests(mesh, gateway, destination) for destination in called]
-        found.append(reach(mesh, gateway, called[0], naming.tunnel_cluster(service, port)))
+    """
+    What a gateway reaches outside by itself, for requests and for bytes.
+
+    An egress gateway reaches every port of the known hosts, and any other host by TLS, or by CONNECT.
+    """
+    found = _known(mesh, gateway)
+    if not (gateway.is_egress_gateway or gateway.is_passthrough):
+        return found
     anywhere = _forward_proxy(naming.ANY_OUTSIDE)
     anywhere.typed_extension_protocol_options = outside_upstream()
     anywhere.transport_socket = outside_client(ClientTls())
     return [*found, anywhere, _forward_proxy(naming.ANY_OUTSIDE_TUNNEL)]
+
+
+def _known(mesh: Mesh, gateway: MeshWorkload) -> list[Cluster]:
+    found = []
+    for service, port in outside_ports(mesh, gateway):
+        called = list(destinations(mesh, gateway, service, port))
+        if port.protocol.is_http:
+            found += [_requests(mesh, gateway, destination) for destination in called]
+        found.append(reach(mesh, gateway, called[0], naming.tunnel_cluster(service, port)))
+    return found
 
 
 def _requests(mesh: Mesh, gateway: MeshWorkload, called: Callee) -> Cluster:
@@ -138,21 +151,15 @@ def _with_proxy_protocol(inner: TransportSocket, version: str) -> TransportSocke
     return transport_socket(wrapped, "envoy.transport_sockets.upstream_proxy_protocol")
 
 
-def passed_through(mesh: Mesh, gateway: MeshWorkload) -> list[Cluster]:
-    """The clusters for the applications' own TLS to known hosts."""
-    found = []
-    for service, port in routes.passed_through(mesh):
-        called = next(destinations(mesh, gateway, service, port))
-        found.append(reach(mesh, gateway, called, naming.tunnel_cluster(service, port)))
-    return found
+def outside_ports(mesh: Mesh, gateway: MeshWorkload) -> list[tuple[MeshService, ServicePort]]:
+    """What a gateway reaches outside: an egress gateway can be asked for every port, others go where routes lead."""
+    if gateway.is_egress_gateway or gateway.is_passthrough:
+        return [(service, port) for service in mesh.services if service.external for port in service.ports]
+    found = called_by(mesh, gateway) if mesh.leaves_alone(gateway) else called_by_bytes(mesh, gateway)
+    outside = {(service.host, port.number): (service, port) for service, port, _ in found if service.external}
+    return list(outside.values())
 
 
-def _request_ports(mesh: Mesh) -> list[tuple[MeshService, ServicePort]]:
-    found = ((service, routes.outside_port(service)) for service in mesh.services)
-    return [(service, port) for service, port in found if port is not None]
-
-
-def outside_ports(mesh: Mesh) -> list[tuple[MeshService, ServicePort]]:
-    """The service ports outside that an egress gateway calls, once each."""
-    found = [*_request_ports(mesh), *routes.passed_through(mesh)]
-    return list({(service.host, port.number): (service, port) for service, port in found}.values())
+def finds_names(mesh: Mesh, gateway: MeshWorkload) -> bool:
+    """Whether a gateway leads to hosts of a wildcard, which it has to look up for each request."""
+    return any(service.resolution is Resolution.BY_NAME for service, _ in outside_ports(mesh, gateway))

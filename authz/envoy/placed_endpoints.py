@@ -51,9 +51,16 @@ def _mark_plaintext(endpoint: LbEndpoint) -> None:
 
 
 def receiving_port(workload: MeshWorkload, port: ServicePort) -> int | None:
-    """Where a workload's proxy receives what is for a port: as it says, else the service's ``targetPort``."""
+    """
+    Where a workload's proxy receives what is for a port: as it says, else the service's ``targetPort``.
+
+    A gateway receives at the ports of its servers, so that a service of it need not say it again.
+    """
     if port.name in workload.ports:
         return workload.ports[port.name]
+    if workload.is_gateway:
+        number = port.target or port.number
+        return number if number in {server.port for server in workload.servers} else None
     return port.target if port.target in {one.number for one in workload.inbound} else None
 
 

@@ -23,7 +23,9 @@ def outbound_name(port: OutboundPort) -> str:
 def outbound_table(mesh: Mesh, workload: MeshWorkload, port: OutboundPort) -> RouteConfiguration:
     """Routes of a loopback port for requests to one service, or to several by host."""
     if port.targets is not None:
-        return routes.table(outbound_name(port), virtual_hosts_by_host(mesh, workload, port))
+        made = routes.table(outbound_name(port), virtual_hosts_by_host(mesh, workload, port))
+        made.ignore_port_in_host_matching = not port.is_unwritten
+        return made
     service = mesh.service(port.host)
     service_port = service.port(port.service_port)
     assert service_port is not None, "linking resolved every outbound port"

@@ -2,6 +2,7 @@
 
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
+    HeaderMatcher,
     Route,
     RouteActionUpgradeConfig,
     RouteActionUpgradeConfigConnectConfig,
@@ -10,13 +11,17 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatchConnectMatcher,
     VirtualHost,
 )
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from authz.envoy import naming
 from authz.envoy.http_routes import default_action
 from authz.mesh.nouns import Mesh, MeshService, Protocol, Resolution, ServicePort
+from authz.mesh.virtual_services import is_wildcard
 
 REFUSED = "block_all"
 """Istio's name of what becomes of hosts that are not described where nothing else may leave."""
+_UNWRITTEN = (80, 443)
+"""Ports that clients leave out of Host, and that the host outside is therefore not told."""
 MAX_DIRECT_RESPONSE_BYTES = 1024 * 1024
 """Istio's bound on the body of a ``directResponse``; Envoy's own is 4 KiB."""
 
@@ -52,20 +57,57 @@ def egress_routes(name: str, mesh: Mesh) -> RouteConfiguration:
     Known external hosts to their clusters, every other host to wherever DNS says.
 
     There is a route for everything, because a request without a route is answered without a check (XA-62): it is the
-    policies that decide where a workload may go.
+    policies that decide where a workload may go. Of a host with several ports the one that is asked for in Host is
+    called; without a port there, ``outside_port``.
     """
-    virtual = []
-    for service in mesh.services:
-        port = outside_port(service)
-        if port is not None:
-            routes = _outwards(naming.tunnel_cluster(service, port), naming.service_cluster(service, port))
-            virtual.append(VirtualHost(name=service.host, domains=[service.host], routes=routes))
+    virtual = [
+        VirtualHost(name=service.host, domains=[service.host], routes=_to_host(service))
+        for service in mesh.services
+        if service.external
+    ]
     anywhere = _outwards(naming.ANY_OUTSIDE_TUNNEL, naming.ANY_OUTSIDE)
     return table(name, [*virtual, VirtualHost(name="any", domains=["*"], routes=anywhere)])
 
 
+def _to_host(service: MeshService) -> list[Route]:
+    usual, made = outside_port(service), []
+    for port in service.ports:
+        if port is usual:
+            continue
+        tunnel, plain = _outwards(naming.tunnel_cluster(service, port), naming.service_cluster(service, port))
+        if port.number in _UNWRITTEN and plain.route is not None and not is_wildcard(service.host):
+            plain.route.host_rewrite_literal = service.host
+        for route in (tunnel, plain) if port.protocol.is_http else (tunnel,):
+            assert route.match is not None
+            route.name += f"-{port.number}"
+            route.match.headers = [_asked_at(port)]
+            made.append(route)
+    if usual is None:
+        return [*made, *_outwards(naming.ANY_OUTSIDE_TUNNEL, naming.ANY_OUTSIDE)]
+    return [*made, *_outwards(naming.tunnel_cluster(service, usual), naming.service_cluster(service, usual))]
+
+
+def _asked_at(port: ServicePort) -> HeaderMatcher:
+    return HeaderMatcher(name=":authority", string_match=StringMatcher(suffix=f":{port.number}"))
+
+
+def host_outside(service: MeshService, port: ServicePort) -> str:
+    """
+    The host by which an egress gateway knows a port of a service outside; empty: of many, the one that was asked for.
+
+    As in a URL, a port that is not the usual one is in it; policies see that, too.
+    """
+    if is_wildcard(service.host):
+        return ""
+    return service.host if port == outside_port(service) else f"{service.host}:{port.number}"
+
+
 def outside_port(service: MeshService) -> ServicePort | None:
-    """The port of an external service that the egress gateway uses: the first with TLS, else the first HTTP one."""
+    """
+    The port of an external service that the egress gateway calls where a request names none.
+
+    The first with TLS, else the first HTTP one; None where no port takes requests.
+    """
     if not service.external:
         return None
     http = [port for port in service.ports if port.protocol.is_http]

@@ -19,7 +19,7 @@ def tls_conflicts(mesh: Mesh, mode_of: MtlsModeOf) -> tuple[str, ...]:
             refusing = MtlsMode.STRICT if tls.mode is ClientTlsMode.DISABLE else MtlsMode.DISABLE
             for server in workloads_behind(mesh, called):
                 number = server.ports.get(called.port.name)
-                if number is not None and mode_of(server, number) is refusing:
+                if number is not None and not server.is_gateway and mode_of(server, number) is refusing:
                     whom = f"`{server.name}` at port {number}, where PeerAuthentication is {refusing.name}"
                     found.add(
                         f"DestinationRule {rule.namespace}/{rule.name} says `{tls.mode}` to {whom}: nobody gets in"

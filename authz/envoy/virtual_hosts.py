@@ -17,7 +17,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from authz.envoy import naming
 from authz.envoy.hashing import hash_policies
 from authz.envoy.http_routes import DEFAULT_ROUTE, ClusterOfDestination, default_action, http_route
-from authz.envoy.routes import REFUSED
+from authz.envoy.routes import REFUSED, host_outside
 from authz.mesh.domains import domains
 from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, OutboundPort, ServicePort, TlsMode
 from authz.mesh.routing import ChosenRoutes, demanding_hosts, gateway_routes, port_of, sidecar_routes
@@ -37,7 +37,7 @@ def service_virtual_host(
     Args:
         domains: the values of Host that mean this service at the port; ``["*"]`` where it leads nowhere else.
     """
-    cluster_of = clusters_of(mesh, port.number)
+    cluster_of = clusters_of(mesh, workload, port.number)
     chosen = sidecar_routes(mesh, workload, service, port.number)
     # Which of many names was asked for is known only when it is, and must not be lost.
     known = "" if is_wildcard(service.host) else service.host
@@ -58,7 +58,8 @@ def virtual_hosts_by_host(mesh: Mesh, workload: MeshWorkload, port: OutboundPort
     """
     The virtual hosts of a loopback port that leads to several services, and what becomes of every other host.
 
-    A service is known by every name by which Istio knows it in the workload's namespace.
+    A service is known by every name by which Istio knows it in the workload's namespace. The port in a host counts
+    where the loopback port is for every port of a service.
     """
     found: list[tuple[MeshService, ServicePort]] = []
     for host, number in port.services:
@@ -66,10 +67,16 @@ def virtual_hosts_by_host(mesh: Mesh, workload: MeshWorkload, port: OutboundPort
         called = service.port(number) if service else None
         if service is not None and called is not None:
             found.append((service, called))
-    names = domains([service for service, _ in found], workload.namespace)
-    made = [
-        service_virtual_host(mesh, workload, service, called, domains=names[service.host]) for service, called in found
-    ]
+    names = domains({service.host: service for service, _ in found}.values(), workload.namespace)
+    made: list[VirtualHost] = []
+    seen: set[str] = set()
+    for service, called in found:
+        asked = names[service.host]
+        if port.is_unwritten:
+            with_port = [f"{name}:{called.number}" for name in asked]
+            asked = with_port if service.host in seen else [*asked, *with_port]
+        seen.add(service.host)
+        made.append(service_virtual_host(mesh, workload, service, called, domains=asked))
     return [*made, elsewhere(mesh, leaves=port.leaves)]
 
 
@@ -90,7 +97,7 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, servers: Sequence[G
     each of its hosts does, whether it has routes or not.
     """
     port = servers[0].port
-    cluster_of = clusters_of(mesh, port)
+    cluster_of = clusters_of(mesh, workload, port)
     is_tls = servers[0].tls is not TlsMode.DISABLE
     by_host: dict[str, dict[str, ChosenRoutes]] = {}
     redirected: set[str] = set()
@@ -166,16 +173,16 @@ def _with_hashes(made: Route, route: HttpRoute, mesh: Mesh, workload: MeshWorklo
     return made
 
 
-def clusters_of(mesh: Mesh, called: int) -> ClusterOfDestination:
+def clusters_of(mesh: Mesh, workload: MeshWorkload, called: int) -> ClusterOfDestination:
     """The clusters of destinations at a proxy, where requests come for this port of a service or of a gateway."""
 
     def cluster_of(destination: RouteDestination) -> tuple[str, str]:
         service = mesh.find_service(destination.host)
         if service is None:
             return f"outbound|{destination.port or called}|{destination.subset}|{destination.host}", ""
-        if service.external:
-            return naming.egress_route(mesh), "" if is_wildcard(service.host) else service.host
         port = port_of(service, destination, called)
+        if service.external and not mesh.leaves_alone(workload):
+            return naming.egress_route(mesh), host_outside(service, port) if port else ""
         number = port.number if port else destination.port or called
         return naming.subset_cluster(service.host, number, destination.subset), ""
 

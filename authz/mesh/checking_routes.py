@@ -1,13 +1,15 @@
 """What the routes of VirtualServices lead to: every host, port, subset, Gateway and delegate must be there."""
 
 from authz.documents.accessors import Part
+from authz.mesh.checking_ways_out import check_ways_out
+from authz.mesh.link_gateways import is_routed
 from authz.mesh.mesh_documents import Gateway, Written, WrittenVirtualService
 from authz.mesh.near_names import host_help, name_help
-from authz.mesh.nouns import GatewayServer, Mesh, MeshService, Protocol, TlsMode
+from authz.mesh.nouns import Mesh, MeshService, Protocol
 from authz.mesh.re2_syntax import matcher_of
 from authz.mesh.routing import port_of, unresolved
 from authz.mesh.unreached_routes import warn_of_unreached
-from authz.mesh.virtual_service import AUTHORITY, MESH, MatchKind, RouteDestination, VirtualService, authority_of
+from authz.mesh.virtual_service import AUTHORITY, MESH, MatchKind, RouteDestination, authority_of
 from authz.mesh.virtual_services import is_wildcard
 
 
@@ -37,6 +39,7 @@ def check_routes(mesh: Mesh, written: Written) -> None:
                 noted.add(id(destination))
                 help_text = f"write `port: {{number: …}}`, one of {_ports(service)}"
                 at.note("ME-4", f"`{service.host}` has several ports, and none is {called}", "host", help_text)
+    check_ways_out(mesh, written, places)
 
 
 def _is_tcp(virtual: WrittenVirtualService, destination: RouteDestination) -> bool:
@@ -54,21 +57,14 @@ def _check_destination(
     port = port_of(service, destination, 0)
     if destination.port and port is None:
         part.note("ME-4", f"`{host}` has no port {destination.port}", "port", f"its ports: {_ports(service)}")
-    elif port is not None and port.protocol.is_http is is_tcp:
+    elif port is not None and port.protocol.is_http is is_tcp and not (service.external and port.speaks_tls):
         wanted, help_text = ("bytes", "write an `http` route") if is_tcp else ("HTTP", "write a `tcp` route")
         if port.protocol is Protocol.HTTPS and is_tcp:
             help_text = "if the application speaks TLS itself, give this port of its ServiceEntry `protocol: TLS`"
         part.note("ME-4", f"the port {port.number} of `{host}` does not speak {wanted}", "host", help_text)
-    if destination.subset and service.external:
-        help_text = "leave `subset` out"
-        part.note("ME-6", "hosts outside are reached through the egress gateway, as a whole", "subset", help_text)
-    elif destination.subset and destination.subset not in subsets.get(host, ()):
+    if destination.subset and destination.subset not in subsets.get(host, ()):
         message = f"the subset `{destination.subset}` is defined by no DestinationRule of `{host}`"
         part.note("ME-4", message, "subset", "add it to `subsets` of a DestinationRule with this host")
-    if service.external and is_tcp:
-        part.note("ME-6", "bytes do not leave the mesh through a sidecar", "host", "use the gateway's PASSTHROUGH port")
-    elif service.external and mesh.egress_gateway is None:
-        part.note("ME-4", "external hosts are reached through an egress gateway, and there is none", "host")
 
 
 def _warn_of_no_service(mesh: Mesh, virtual: WrittenVirtualService) -> None:
@@ -109,7 +105,8 @@ def _check_hosts_known(mesh: Mesh, virtual: WrittenVirtualService) -> None:
                     message = f"`{one.value}` compares a host in a way that is not done here"
                     part.note("ME-6", message, "match", "write a simpler expression")
         given = [route.rewrite.authority if route.rewrite else "", authority_of(route.headers)]
-        for weighted in route.destinations:
+        is_by_gateway = MESH in virtual.service.gateways or mesh.egress_gateway is not None
+        for weighted in route.destinations if is_by_gateway else ():
             service = mesh.find_service(weighted.destination.host)
             hosts = {host for host in (*given, authority_of(weighted.headers)) if host}
             if service is not None and service.external and hosts - {service.host}:
@@ -145,7 +142,7 @@ def _check_gateways(virtual: WrittenVirtualService, gateways: dict[str, Gateway]
     service, known = virtual.service, {*gateways, MESH}
     for name in service.gateways:
         servers = gateways[name].servers if name in gateways else ()
-        inwards = [one for one, _ in servers if not one.is_outwards or _is_routed(one, service)]
+        inwards = [one for one, _ in servers if not one.is_outwards or is_routed(one, [service])]
         if name in gateways and not inwards:
             help_text = "an egress gateway has a route for every host, and the policies decide"
             spec, field = _gateway_place(virtual, name)
@@ -168,11 +165,6 @@ def _gateway_place(virtual: WrittenVirtualService, name: str) -> tuple[Part, str
     spec = virtual.part.part("spec") or virtual.part
     names = virtual.service.gateways
     return spec, f"gateways[{names.index(name)}]" if spec.has("gateways") and name in names else ""
-
-
-def _is_routed(server: GatewayServer, service: VirtualService) -> bool:
-    """Whether `tls` routes make a PASSTHROUGH server lead inwards."""
-    return server.tls is TlsMode.PASSTHROUGH and (bool(service.tls) or server.hosts != ("*",))
 
 
 def _note_twice(written: Written) -> None:

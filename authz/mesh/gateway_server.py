@@ -39,7 +39,7 @@ class GatewayServer:
     """
     One ``servers[]`` of a Gateway.
 
-    ``ISTIO_MUTUAL`` leads outwards: requests of the mesh; ``PASSTHROUGH`` does unless ``is_routed``: TLS of the
+    Unless ``is_routed``, ``ISTIO_MUTUAL`` leads requests of the mesh outwards, and ``PASSTHROUGH`` TLS of the
     applications' own. Everything else leads to what VirtualServices say.
     """
 
@@ -70,12 +70,12 @@ class GatewayServer:
     """Instead of credentials."""
     client: ClientChecks = ClientChecks()
     is_routed: bool = False
-    """Whether ``tls`` routes of VirtualServices lead where a PASSTHROUGH server's connections go."""
+    """Whether VirtualServices lead where a PASSTHROUGH or ISTIO_MUTUAL server's connections or requests go."""
 
     @property
     def is_egress(self) -> bool:
-        """Whether sidecars send through it by mTLS of the mesh."""
-        return self.tls is TlsMode.ISTIO_MUTUAL
+        """Whether sidecars send through it, by mTLS of the mesh, whatever leaves it."""
+        return self.tls is TlsMode.ISTIO_MUTUAL and not self.is_routed
 
     @property
     def is_passthrough(self) -> bool:

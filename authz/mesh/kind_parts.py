@@ -86,15 +86,19 @@ def read_spec(part: Part) -> Part:
 
 def read_listener_port(listener: Part) -> tuple[int, str, Protocol]:
     """Number, name and protocol of the port of a listener of a Sidecar."""
-    if listener.text("captureMode", "NONE") != "NONE":
-        listener.note(
-            "ME-6", "traffic is not captured here", "captureMode", "write `captureMode: NONE` or leave it out"
-        )
+    check_capture_mode(listener)
     port = listener.part("port", required=True)
     if port is None:
         return 0, "", Protocol.HTTP
     only_fields(port, FIELDS["SidecarPort"])
     return port.port("number", required=True), port.text("name"), read_protocol(port)
+
+
+def check_capture_mode(listener: Part) -> None:
+    """Note a listener that is to be given what an application sends to others."""
+    if listener.text("captureMode", "NONE") != "NONE":
+        help_text = "write `captureMode: NONE` or leave it out"
+        listener.note("ME-6", "traffic is not captured here", "captureMode", help_text)
 
 
 def read_protocol(port: Part) -> Protocol:

@@ -8,6 +8,7 @@ from authz.mesh.gateway_server import GatewayServer, TlsMode, server_groups
 from authz.mesh.login import Login
 from authz.mesh.mesh_documents import Gateway, Written
 from authz.mesh.nouns import MeshWorkload
+from authz.mesh.virtual_service import VirtualService
 
 ROOTS = "roots"
 """Name of the secret, and of the directory below ``certs/``, with the mesh's own authorities."""
@@ -17,17 +18,29 @@ DescribedServers = Sequence[tuple[Gateway, Sequence[tuple[GatewayServer, Part]]]
 
 def described_servers(written: Written) -> DescribedServers:
     """Every server with its Gateway's name, and whether routes lead where its unopened TLS goes."""
-    routed = {name for one in written.virtual_services if one.service.tls for name in one.service.gateways}
+    bound: dict[str, list[VirtualService]] = {}
+    for virtual in written.virtual_services:
+        for name in virtual.service.gateways:
+            bound.setdefault(name, []).append(virtual.service)
     found = []
     for gateway in sorted(written.gateways, key=lambda g: (g.namespace, g.name)):
         name = f"{gateway.namespace}/{gateway.name}"
         servers = []
         for server, part in gateway.servers:
-            # Without a route, the policies decide which names may be asked for, and DNS where they are.
-            is_routed = server.tls is TlsMode.PASSTHROUGH and (server.hosts != ("*",) or name in routed)
-            servers.append((replace(server, gateway=name, is_routed=is_routed), part))
+            servers.append((replace(server, gateway=name, is_routed=is_routed(server, bound.get(name, ()))), part))
         found.append((gateway, servers))
     return found
+
+
+def is_routed(server: GatewayServer, bound: Iterable[VirtualService]) -> bool:
+    """
+    Whether what could lead outwards goes by the routes of what is bound to its Gateway.
+
+    Without a route, the policies decide which hosts may be asked for, and DNS where they are.
+    """
+    if server.tls is TlsMode.PASSTHROUGH:
+        return server.hosts != ("*",) or any(one.tls for one in bound)
+    return server.tls is TlsMode.ISTIO_MUTUAL and any(one.http if server.protocol.is_http else one.tcp for one in bound)
 
 
 def with_gateways(workload: MeshWorkload, gateways: DescribedServers) -> MeshWorkload:

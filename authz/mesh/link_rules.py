@@ -29,7 +29,9 @@ def check_rules(mesh: Mesh, written: Written) -> None:
         spec = part.part("spec") or part
         if not rule.is_wildcard and rule.host and rule.host not in services:
             spec.note("ME-4", f"no ServiceEntry has the host `{rule.host}`", "host", host_help(mesh, rule.host))
-        for service in by_rule.get(id(rule), ()):
+        covered = by_rule.get(id(rule), [])
+        _check_ports(rule, covered, spec)
+        for service in covered:
             _check(mesh, rule, service, spec)
         _warn_of_empty_subsets(mesh, rule, by_rule.get(id(rule), []), spec, led_to)
 
@@ -68,11 +70,6 @@ def _check(mesh: Mesh, rule: DestinationRule, service: MeshService, spec: Part) 
                     spec.note("ME-4", message, "trafficPolicy", help_text)
     if rule.is_wildcard:
         return
-    numbers = {port.number for port in service.ports}
-    for policy in _policies(rule):
-        for number in policy.ports:
-            if number and number not in numbers:
-                spec.note("ME-4", f"`{service.host}` has no port {number}", "trafficPolicy")
     gateway = mesh.egress_gateway
     if service.external and gateway is not None and mesh.rule_for(gateway, service) is None:
         message = f"the proxy that calls `{service.host}`, the egress gateway, does not heed this rule"
@@ -102,6 +99,31 @@ def _warn_of_empty_subsets(
 def _labels(mesh: Mesh, service: MeshService) -> Iterator[Mapping[str, str]]:
     yield from (workload.labels for workload in mesh.workloads_of(service))
     yield from (endpoint.labels for endpoints in service.endpoints.values() for endpoint in endpoints)
+
+
+def _check_ports(rule: DestinationRule, covered: list[MeshService], spec: Part) -> None:
+    """
+    Note settings of ports that no service of the rule has.
+
+    Those of one host were meant for something, perhaps for its TLS; of many hosts it is a warning, because services
+    come and go.
+    """
+    numbers = sorted({port.number for service in covered for port in service.ports})
+    wanted = {number for policy in _policies(rule) for number in policy.ports if number} - set(numbers)
+    if not wanted or not covered:
+        return
+    help_text = f"write one of {', '.join(map(str, numbers))}, or leave these settings out"
+    for place in (spec, *spec.parts("subsets")):
+        policy = place.part("trafficPolicy")
+        for level in policy.parts("portLevelSettings") if policy else ():
+            port = level.part("port")
+            number = port.port("number") if port else 0
+            if port is None or number not in wanted:
+                continue
+            if rule.is_wildcard:
+                port.warn("ME-4", f"no service of `{rule.host}` has a port {number}", "number", help_text)
+            else:
+                port.note("ME-4", f"`{rule.host}` has no port {number}", "number", help_text)
 
 
 def _policies(rule: DestinationRule) -> Iterator[TrafficPolicy]:

@@ -7,6 +7,7 @@ from authz.core.errors import NOWHERE, Problem, Severity
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.documents.accessors import Part
 from authz.mesh.checking_routes import check_routes
+from authz.mesh.checking_ways_out import with_ways_out
 from authz.mesh.delegates import resolve
 from authz.mesh.destination_rules import DestinationRules
 from authz.mesh.link_extensions import linked_extensions
@@ -14,12 +15,10 @@ from authz.mesh.link_gateways import ROOTS, check_gateways, described_servers, w
 from authz.mesh.link_groups import check_probes, with_groups
 from authz.mesh.link_rate_limits import check_limits, with_limits
 from authz.mesh.link_rules import check_rules
-from authz.mesh.link_sidecars import Registry, SidecarIndex, with_sidecar
+from authz.mesh.link_sidecars import Registry, SidecarIndex, routed_hosts, with_sidecar, with_unwritten_ports
 from authz.mesh.link_telemetry import sorted_telemetries, telemetry_of
 from authz.mesh.mesh_documents import Written
-from authz.mesh.nouns import (
-    Mesh,
-)
+from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.mesh.routing import called_by
 from authz.mesh.virtual_service import VirtualService
 from authz.mesh.virtual_services import VirtualServices
@@ -33,13 +32,15 @@ def link(written: Written) -> Mesh:
     described = with_groups(written)
     parts = {id(workload): part for workload, part in described}
     trust_domain = _trust_domain(written)
-    selectors = [gateway.labels for gateway in written.gateways for server, _ in gateway.servers if server.is_egress]
+    gateways = described_servers(written)
+    selectors = [gateway.labels for gateway, servers in gateways for server, _ in servers if server.is_egress]
     has_egress = any(labels.items() <= workload.labels.items() for labels in selectors for workload, _ in described)
     by_host = {service.host: service for service in reversed(services)}
-    registry = Registry(services, by_host, has_egress, SidecarIndex(written))
-    gateways = described_servers(written)
+    registry = Registry(
+        services, by_host, has_egress, SidecarIndex(written), written.config.is_registry_only, routed_hosts(written)
+    )
     telemetries = sorted_telemetries(written, [workload for workload, _ in described])
-    workloads = []
+    workloads: list[MeshWorkload] = []
     for workload, part in described:
         linked = replace(workload, spiffe_id=SpiffeId(trust_domain, workload.spiffe_id.path))
         linked = with_limits(with_gateways(with_sidecar(linked, part, registry), gateways), written)
@@ -53,11 +54,14 @@ def link(written: Written) -> Mesh:
             part.note("ME-5", "a Gateway and a Sidecar with `ingress` both select this workload", "spec", help_text)
         workloads.append(linked)
         parts[id(linked)] = part
+    kept = with_unwritten_ports(workloads, registry.sidecars)
+    parts |= {id(new): parts[id(old)] for old, new in zip(workloads, kept, strict=True)}
     filters, plugins = linked_extensions(written)
-    ordered = tuple(sorted(workloads, key=lambda w: w.name))
+    ordered = tuple(sorted(kept, key=lambda w: w.name))
     virtual_services = VirtualServices(_virtual_services(written))
     rules = DestinationRules(tuple(rule for rule, _ in written.destination_rules), written.config.root_namespace)
     mesh = Mesh(written.config, ordered, services, filters, plugins, virtual_services, rules)
+    mesh = with_ways_out(mesh, registry.sidecars, parts)
     _check_ports(mesh, parts)
     check_gateways(mesh.workloads, written, gateways)
     _check_exported(mesh, parts)
@@ -108,7 +112,9 @@ def _check_ports(mesh: Mesh, parts: dict[int, Part]) -> None:
     owner: dict[int, str] = {}
     for workload in mesh.workloads:
         part = parts[id(workload)]
-        for number in (*workload.listening, *sorted({port.app.process.port for port in workload.inbound})):
+        unwritten = {port.number for port in workload.outbound if port.is_unwritten}  # unique on its machine
+        applications = sorted({port.app.process.port for port in workload.inbound})
+        for number in (*(one for one in workload.listening if one not in unwritten), *applications):
             other = owner.setdefault(number, workload.name)
             if other != workload.name and number:
                 part.note("ME-5", f"the port {number} of {workload.name} is also one of {other}", "", _UNIQUE)

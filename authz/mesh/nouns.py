@@ -110,9 +110,15 @@ class OutboundPort:
     """The host of the one service."""
     service_port: int = 0
     targets: tuple[tuple[str, int], ...] | None = None
-    """Host and port of every service to which it leads by the requested host; None where it does not go by that."""
+    """
+    Host and port of every service to which it leads by the requested host; None where it does not go by that.
+
+    Of several ports of a host the first is meant where a request names none.
+    """
     leaves: bool = False
     """Whether every other host is asked for at the egress gateway; else such requests are refused here."""
+    is_unwritten: bool = False
+    """Whether its number is not written: it leads to every port of its services, and is unique on its machine alone."""
 
     @property
     def services(self) -> tuple[tuple[str, int], ...]:
@@ -184,6 +190,10 @@ class MeshWorkload:
         """Whether one of its servers lets TLS pass unopened."""
         return any(server.is_passthrough for server in self.servers)
 
+    def speaks_mtls_at(self, port: int) -> bool:
+        """Whether a gateway's server at a port takes mTLS of the mesh, which PeerAuthentication says of sidecars."""
+        return any(server.port == port and server.tls is TlsMode.ISTIO_MUTUAL for server in self.servers)
+
     @property
     def workload(self) -> Workload:
         """The noun by which policies are selected (RE-15 to RE-19)."""
@@ -248,6 +258,17 @@ class Mesh:
     def rule_for(self, workload: MeshWorkload, service: MeshService) -> DestinationRule | None:
         """The DestinationRule that a workload's proxy heeds when it calls a service; None when there is none."""
         return self.destination_rules.in_force(workload.namespace, workload.labels, service.host, service.namespace)
+
+    def leaves_alone(self, workload: MeshWorkload) -> bool:
+        """
+        Whether a proxy sends requests out of the mesh by itself, and not through the egress gateway.
+
+        Gateways do that take mTLS of the mesh or let TLS out, and where there is no egress gateway all gateways do.
+        Bytes go out from every gateway, and from no sidecar.
+        """
+        if not workload.is_gateway or self.egress_gateway is None:
+            return workload.is_gateway
+        return workload.is_passthrough or any(server.tls is TlsMode.ISTIO_MUTUAL for server in workload.servers)
 
     @property
     def sidecars(self) -> tuple[MeshWorkload, ...]:

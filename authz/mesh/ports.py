@@ -33,3 +33,8 @@ class ServicePort:
     protocol: Protocol
     target: int = 0
     """The port of endpoints that do not say one (``targetPort``); 0: the same number."""
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether what comes there as bytes is TLS of an application's own, which ``tls`` routes look at."""
+        return self.protocol in (Protocol.TLS, Protocol.HTTPS)

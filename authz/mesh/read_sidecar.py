@@ -3,11 +3,14 @@
 from enum import StrEnum
 
 from authz.documents.accessors import Part
-from authz.mesh.kind_parts import read_host_port, read_listener_port, read_metadata, read_spec
+from authz.mesh.kind_parts import check_capture_mode, read_host_port, read_listener_port, read_metadata, read_spec
 from authz.mesh.mesh_documents import EgressListener, Sidecar, Written
 from authz.mesh.nouns import InboundPort, OutboundPort, Place, Protocol
 from authz.mesh.traffic_entry_fields import FIELDS
 from authz.mesh.value_parts import is_host, is_label, only_fields
+
+UNWRITTEN_PORT = 15001
+"""Where an application calls what an egress listener without a port leads to: Istio's number of what is captured."""
 
 
 class _OutboundMode(StrEnum):
@@ -25,7 +28,12 @@ def read_sidecar(part: Part, written: Written) -> None:
         only_fields(selector, FIELDS["WorkloadSelector"])
     labels = selector.strings("labels") if selector else {}
     inbound = tuple((_inbound(listener), listener) for listener in spec.parts("ingress"))
-    outbound = tuple(_outbound(listener, namespace) for listener in spec.parts("egress"))
+    egress = spec.parts("egress")
+    outbound = tuple(_outbound(listener, namespace) for listener in egress)
+    for listener in egress[:-1]:
+        if not listener.has("port"):
+            help_text = "as in Istio: one alone may have none, and it is for what the others leave"
+            listener.note("ME-1", "an egress listener without a port is the last one", "", help_text)
     if not inbound and not outbound and not spec.has("outboundTrafficPolicy"):
         spec.note("ME-3", "`ingress` or `egress` is missing", "ingress", "without a port a Sidecar says nothing")
     written.sidecars.append(Sidecar(namespace, labels or None, inbound, outbound, _leaves(spec), part))
@@ -55,11 +63,10 @@ def _outbound(listener: Part, namespace: str) -> EgressListener:
     if listener.text("bind", "127.0.0.1") != "127.0.0.1":
         listener.note("ME-6", "outbound ports are bound to 127.0.0.1 only", "bind", "anybody could use this identity")
     if not listener.has("port"):
-        help_text = "traffic is not captured: write a `port` for these hosts, at which the application calls them"
-        listener.note("ME-6", "an egress listener without a port has no effect here", "port", help_text)
-        number, protocol = 0, Protocol.HTTP
-    else:
-        number, _, protocol = read_listener_port(listener)
+        check_capture_mode(listener)
+        unwritten = OutboundPort(UNWRITTEN_PORT, Protocol.HTTP, targets=(), is_unwritten=True)
+        return EgressListener(unwritten, _hosts(listener, namespace), listener)
+    number, _, protocol = read_listener_port(listener)
     hosts = _hosts(listener, namespace)
     if protocol is Protocol.HTTP_PROXY:
         if hosts != (("*", "*"),):

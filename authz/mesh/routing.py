@@ -7,7 +7,7 @@ Read by the rendering and by ``authz explain``, so that both choose alike.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, ServicePort, TlsMode
+from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, Protocol, ServicePort, TlsMode
 from authz.mesh.virtual_service import (
     MESH,
     ConnectionMatch,
@@ -16,8 +16,11 @@ from authz.mesh.virtual_service import (
     HttpRoute,
     RouteDestination,
     VirtualService,
+    WeightedDestination,
 )
 from authz.mesh.virtual_services import common_hosts, fits_connection, is_catch_all, is_subset, reachable
+
+_DEMANDING = (TlsMode.MUTUAL, TlsMode.ISTIO_MUTUAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def demanding_hosts(workload: MeshWorkload, server: GatewayServer) -> list[str]:
     if server.tls is TlsMode.DISABLE:
         return []
     others = (one for one in workload.servers if (one.port, one.bind) == (server.port, server.bind))
-    hosts = [host.lower() for one in others if one is not server and one.tls is TlsMode.MUTUAL for host in one.hosts]
+    hosts = [host.lower() for one in others if one is not server and one.tls in _DEMANDING for host in one.hosts]
     return sorted({host for host in hosts if any(is_subset(host, own.lower()) for own in server.hosts)})
 
 
@@ -142,28 +145,81 @@ def called_by(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[MeshService,
         yield from _resolved(mesh, destinations, called)
 
 
-def _of_sidecar(
+def called_by_requests(
+    mesh: Mesh, workload: MeshWorkload
+) -> Iterator[tuple[MeshService, ServicePort, RouteDestination]]:
+    """Where requests end that a proxy takes: of a VirtualService only its routes."""
+    for service, port, is_bytes in _outbound(mesh, workload):
+        if not is_bytes:
+            yield from _resolved(mesh, requests_of_sidecar(mesh, workload, service, port), port.number)
+    for server in workload.servers:
+        if server.leads_inwards:
+            yield from _resolved(mesh, _requests_of_server(mesh, workload, server), server.port)
+
+
+def called_by_bytes(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[MeshService, ServicePort, RouteDestination]]:
+    """Where connections end that a proxy takes and does not look into."""
+    for service, port, is_bytes in _outbound(mesh, workload):
+        if is_bytes:
+            yield from _resolved(mesh, _bytes_of_sidecar(mesh, workload, service, port), port.number)
+    for server in workload.servers:
+        if server.leads_inwards:
+            yield from _resolved(mesh, _bytes_of_server(mesh, workload, server), server.port)
+
+
+def _outbound(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[MeshService, ServicePort, bool]]:
+    """What a sidecar's loopback ports lead to, once each, and whether as bytes."""
+    pairs = ((pair, not port.protocol.is_http) for port in workload.outbound for pair in port.services)
+    for (host, number), is_bytes in dict.fromkeys(pairs):
+        service = mesh.find_service(host)
+        port = service.port(number) if service else None
+        if service is not None and port is not None:
+            yield service, port, is_bytes
+
+
+def connection_ways(
+    mesh: Mesh, workload: MeshWorkload, service: MeshService, port: ServicePort
+) -> list[tuple[tuple[str, ...], tuple[WeightedDestination, ...]]]:
+    """
+    Where bytes for a service's port go, by the server names of ``tls`` routes; without names wherever they are from.
+
+    Bytes for HTTPS outside are TLS of the application's own, as in Istio.
+    """
+    chosen = None
+    if port.speaks_tls:
+        by_name = tls_routes(mesh, workload, service, port.number)
+        if by_name:
+            return [(names, route.destinations) for names, route in by_name]
+    if port.protocol is not Protocol.TLS:
+        chosen = tcp_route(mesh, workload, service, port.number)
+    itself = (WeightedDestination(RouteDestination(service.host, port.number)),)
+    return [((), chosen.destinations if chosen else itself)]
+
+
+def requests_of_sidecar(
     mesh: Mesh, workload: MeshWorkload, service: MeshService, port: ServicePort
 ) -> Iterator[RouteDestination]:
-    yield RouteDestination(service.host, port.number)
-    if port.protocol.is_http:
-        chosen = sidecar_routes(mesh, workload, service, port.number)
-        yield from _of_http(chosen.routes if chosen else ())
-        return
-    routes = [route for _, route in tls_routes(mesh, workload, service, port.number)]
-    one = tcp_route(mesh, workload, service, port.number)
-    for route in (*routes, *((one,) if one else ())):
-        yield from (weighted.destination for weighted in route.destinations)
+    """Where the requests of a workload for a service's port end: by its routes, or at the service itself."""
+    chosen = sidecar_routes(mesh, workload, service, port.number)
+    yield from _of_http(chosen.routes) if chosen else (RouteDestination(service.host, port.number),)
 
 
-def _of_server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> Iterator[RouteDestination]:
-    if not server.takes_requests:
-        for route in gateway_connections(mesh, workload, server).values():
-            yield from (weighted.destination for weighted in route.destinations)
-        return
-    for bound in gateway_routes(mesh, workload, server).values():
+def _bytes_of_sidecar(
+    mesh: Mesh, workload: MeshWorkload, service: MeshService, port: ServicePort
+) -> Iterator[RouteDestination]:
+    for _, destinations in connection_ways(mesh, workload, service, port):
+        yield from (weighted.destination for weighted in destinations)
+
+
+def _requests_of_server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> Iterator[RouteDestination]:
+    for bound in gateway_routes(mesh, workload, server).values() if server.takes_requests else ():
         for one in bound:
             yield from _of_http(one.routes)
+
+
+def _bytes_of_server(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> Iterator[RouteDestination]:
+    for route in gateway_connections(mesh, workload, server).values() if not server.takes_requests else ():
+        yield from (weighted.destination for weighted in route.destinations)
 
 
 def _of_http(routes: Iterable[tuple[HttpRoute, HttpMatch | None]]) -> Iterator[RouteDestination]:
@@ -182,14 +238,14 @@ def unresolved(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[RouteDestin
 
 
 def _destinations(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[Iterator[RouteDestination], int]]:
-    for host, number in dict.fromkeys(pair for outbound in workload.outbound for pair in outbound.services):
-        service = mesh.find_service(host)
-        port = service.port(number) if service else None
-        if service is not None and port is not None:
-            yield _of_sidecar(mesh, workload, service, port), port.number
+    for service, port, is_bytes in _outbound(mesh, workload):
+        yield iter((RouteDestination(service.host, port.number),)), port.number
+        ways = _bytes_of_sidecar if is_bytes else requests_of_sidecar
+        yield ways(mesh, workload, service, port), port.number
     for server in workload.servers:
         if server.leads_inwards:
-            yield _of_server(mesh, workload, server), server.port
+            yield _bytes_of_server(mesh, workload, server), server.port
+            yield _requests_of_server(mesh, workload, server), server.port
 
 
 def _resolved(

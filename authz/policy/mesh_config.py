@@ -9,6 +9,7 @@ and so is a file in which no settings are found, unless it describes workloads.
 
 from collections.abc import Iterable
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from authz.core.errors import Location, Problem, Severity, sort_problems
@@ -33,7 +34,7 @@ _IGNORED = (
     *("proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "connectTimeout", "protocolDetectionTimeout"),
     *("tcpKeepalive", "ingressClass", "ingressService", "ingressControllerMode", "ingressSelector", "enableTracing"),
     *("accessLogFile", "accessLogFormat", "accessLogEncoding", "enableEnvoyAccessLogService"),
-    *("disableEnvoyListenerLog", "outboundTrafficPolicy", "inboundTrafficPolicy", "configSources", "enableAutoMtls"),
+    *("disableEnvoyListenerLog", "inboundTrafficPolicy", "configSources", "enableAutoMtls"),
     *("caCertificates", "defaultServiceExportTo", "defaultVirtualServiceExportTo", "defaultDestinationRuleExportTo"),
     *("localityLbSetting", "dnsRefreshRate", "h2UpgradePolicy", "inboundClusterStatName", "outboundClusterStatName"),
     *("certificates", "serviceSettings", "enablePrometheusMerge", "verifyCertificateAtClient", "ca"),
@@ -54,6 +55,15 @@ _IGNORED_PROXY = (
 
 class _Normalization(NamedTuple):
     normalization: PathNormalization = PathNormalization.BASE
+
+
+class _OutboundMode(StrEnum):
+    REGISTRY_ONLY = "REGISTRY_ONLY"
+    ALLOW_ANY = "ALLOW_ANY"
+
+
+class _Outbound(NamedTuple):
+    mode: _OutboundMode = _OutboundMode.REGISTRY_ONLY
 
 
 class _Topology(NamedTuple):
@@ -118,6 +128,15 @@ _PROXY_CONFIG: Shape[_ProxyConfig] = Shape(
     },
     _ProxyConfig,
 )
+_OUTBOUND: Shape[_Outbound] = Shape(
+    "an outbound traffic policy",
+    {
+        "mode": Field("mode", choice(_OutboundMode, "a mode", "RE-14", _OutboundMode.REGISTRY_ONLY)),
+        "egressProxy": _ignored("egressProxy"),
+    },
+    _Outbound,
+)
+"""Istio's default of one that is there but says nothing is REGISTRY_ONLY."""
 _NORMALIZATION: Shape[_Normalization] = Shape(
     "a path normalisation", {"normalization": Field("normalization", _normalization)}, _Normalization
 )
@@ -126,11 +145,13 @@ _NORMALIZATION: Shape[_Normalization] = Shape(
 def _mesh_config(
     path_normalization: _Normalization = _Normalization(),  # noqa: B008  # a frozen value
     default_config: _ProxyConfig = _ProxyConfig(),  # noqa: B008  # a frozen value
+    outbound: _Outbound | None = None,
     **others: Any,
 ) -> MeshConfig:
     return MeshConfig(
         path_normalization=path_normalization.normalization,
         num_trusted_proxies=default_config.topology.trusted_proxies,
+        is_registry_only=outbound is not None and outbound.mode is _OutboundMode.REGISTRY_ONLY,
         **others,
     )
 
@@ -144,6 +165,7 @@ MESH_CONFIG: Shape[MeshConfig] = Shape(
         "pathNormalization": Field("path_normalization", _NORMALIZATION.decode),
         "extensionProviders": Field("extension_providers", decode_providers),
         "tokenIntrospection": Field("introspections", decode_introspections),
+        "outboundTrafficPolicy": Field("outbound", _OUTBOUND.decode),  # whoever renders a mesh heeds it
         "defaultProviders": Field("", anything),  # of logs and spans: whoever renders a mesh reads them
         "defaultConfig": Field("default_config", _PROXY_CONFIG.decode),
         **{name: _ignored(name) for name in _IGNORED},

@@ -16,7 +16,7 @@ from authz.envoy.rendered_files import write_files
 from authz.envoy.tls_conflicts import tls_conflicts
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh, MeshWorkload
-from tests.envoy.rig import Application, Authority, CheckServer, envoys, free_ports, get
+from tests.envoy.rig import Application, Authority, CheckServer, application, envoys, free_ports, get
 from tests.mesh.meshes import Ports, description
 
 OWN = "  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: certs/outside/ca.crt}}"
@@ -98,6 +98,66 @@ def test_whoever_cannot_meet_is_named(tls: str, refusing: MtlsMode) -> None:
     assert "15012" in second
 
 
+SEVERAL = """
+  ports:
+  - {number: 443, name: https, protocol: HTTPS}
+  - {number: 80, name: http, protocol: HTTP, targetPort: 8443}
+  - {number: 8080, name: other, protocol: HTTP}
+  - {number: 6379, name: bytes, protocol: TCP}
+"""
+
+
+def several_ports() -> Mesh:
+    """The small mesh, whose known host has four ports, with settings for one of them."""
+    text = description(Ports()).decode()
+    text = text.replace("\n  ports: [{number: 443, name: https, protocol: HTTPS}]\n", SEVERAL)
+    text = text.replace(", ports: {https: 19022}", "").replace("number: 15003,", "number: 8080,")
+    level = "portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE, sni: other.example.com}}]"
+    mesh, problems = read_mesh_description([("mesh.yaml", text.replace(OWN, f"  trafficPolicy: {{{level}}}").encode())])
+    assert problems == (), [str(problem) for problem in problems]
+    return mesh
+
+
+def test_every_port_of_a_host_outside_has_a_cluster_of_its_own() -> None:
+    mesh = several_ports()
+    http = cluster(mesh, "outbound|443||known.example.com")
+    assert "sni" not in http["transport_socket"]["typed_config"]
+    originated = cluster(mesh, "outbound|80||known.example.com")
+    assert originated["transport_socket"]["typed_config"]["sni"] == "other.example.com"
+    assert "transport_socket" not in cluster(mesh, "outbound|8080||known.example.com")
+    files = render_all(mesh)
+    (made,) = yaml.safe_load(files["eds/known.example.com_80.yaml"])["resources"]
+    assert made["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] == 8443
+    tunnels = [one["name"] for one in yaml.safe_load(files["cds/egress.yaml"])["resources"] if "tunnel" in one["name"]]
+    assert [name.split("|")[1] for name in tunnels if "|" in name] == ["443", "80", "8080", "6379"]
+
+
+def test_a_sidecar_names_the_port_by_which_the_egress_gateway_chooses() -> None:
+    files = render_all(several_ports())
+    (table,) = yaml.safe_load(files["rds/client-v1.outbound_8080.yaml"])["resources"]
+    (route,) = table["virtual_hosts"][0]["routes"]
+    assert route["route"]["host_rewrite_literal"] == "known.example.com:8080"
+    listener = yaml.safe_load(files["lds/egress.yaml"])["resources"][0]
+    http = listener["filter_chains"][0]["filters"][-1]["typed_config"]["route_config"]
+    known = next(one for one in http["virtual_hosts"] if one["name"] == "known.example.com")
+    ways = {
+        (suffixes[0] if suffixes else "", "connect_matcher" in one["match"]): one["route"]["cluster"].split("||")[0]
+        for one in known["routes"]
+        for suffixes in [[header["string_match"]["suffix"] for header in one["match"].get("headers", ())]]
+    }
+    assert ways == {
+        (":80", True): "tunnel|80",
+        (":80", False): "outbound|80",
+        (":8080", True): "tunnel|8080",
+        (":8080", False): "outbound|8080",
+        (":6379", True): "tunnel|6379",
+        ("", True): "tunnel|443",
+        ("", False): "outbound|443",
+    }
+    rewritten = [one["route"].get("host_rewrite_literal") for one in known["routes"] if one["name"] == "outside-80"]
+    assert rewritten == ["known.example.com"], "what goes without saying is not said to the host"
+
+
 @contextmanager
 def demanding(port: int, certificate: Path, clients: Path) -> Iterator[Application]:
     """An application that demands a certificate of its clients."""
@@ -138,3 +198,32 @@ def test_a_host_outside_sees_the_certificate_that_the_rule_names(tmp_path: Path)
     ):
         assert get(ports.out_known, "/hello") == (200, "hello")
         assert app.paths == ["/hello"]
+
+
+@pytest.mark.envoy
+@pytest.mark.slow
+def test_the_second_port_of_a_host_is_reached_and_policies_see_it(tmp_path: Path) -> None:
+    ports = Ports(*free_ports(12))
+    one = "ports: [{number: 443, name: https, protocol: HTTPS}"
+    second = f", {{number: {ports.out_known}, name: b, protocol: HTTP}}]"
+    level = "  trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]}"
+    text = description(ports).decode().replace(f"{one}]", one + second).replace(OWN, level)
+    text = text.replace(f"ports: {{https: {ports.outside}}}", f"ports: {{https: 1, b: {ports.outside}}}")
+    mesh, problems = read_mesh_description([("mesh.yaml", text.encode())])
+    assert problems == ()
+    write_files(tmp_path, render_all(mesh))
+    authority = Authority.new()
+    for workload in mesh.workloads:
+        authority.issue(tmp_path / "certs" / workload.name, str(workload.spiffe_id))
+    authority.publish(tmp_path / "certs" / "roots" / "ca.crt")
+    (tmp_path / "run").mkdir()
+    host = f"known.example.com:{ports.out_known}"
+    with (
+        CheckServer().serving(f"unix:{tmp_path}/run/authz-0.sock") as checks,
+        application(ports.outside) as app,
+        envoys(tmp_path, "client-v1", "egress"),
+    ):
+        assert get(ports.out_known, "/by-port") == (200, "hello")
+        assert get(ports.out_any, "/by-proxy", host=host) == (200, "hello")
+        assert (app.paths, {one["host"] for one in app.headers}) == (["/by-port", "/by-proxy"], {host})
+        assert all(host.encode() in asked for asked in checks.asked)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.core.errors import Problem
+from authz.core.errors import Problem, Severity
 from authz.envoy.clusters import clusters
 from authz.envoy.messages import as_json
 from authz.envoy.options import RenderOptions
@@ -96,6 +96,18 @@ def test_a_mistake_in_a_rule_is_named_with_its_place(spec: str, line: int, code:
     found = [problem for problem in read(spec)[1] if problem.code == code and words in str(problem)]
     assert found, [str(problem) for problem in read(spec)[1]]
     assert (found[0].location.file, found[0].location.line) in {("rule.yaml", line), ("rule.yaml", line + 1)}
+
+
+@pytest.mark.parametrize(
+    ("host", "severity"), [("server", Severity.ERROR), ("'*.app.svc.cluster.local'", Severity.WARNING)]
+)
+def test_settings_of_a_port_that_nobody_has_are_named_at_their_number(host: str, severity: Severity) -> None:
+    level = "trafficPolicy: {portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}, LEVEL]}"
+    level = level.replace("LEVEL", "{port: {number: 81}, tls: {mode: DISABLE}}")
+    (found,) = read(f"host: {host}\n{level}\nsubsets: [{{name: old, labels: {{version: v1}}}}]")[1]
+    assert (found.severity, found.code) == (severity, "ME-4")
+    assert found.path == "spec.trafficPolicy.portLevelSettings[1].port.number"
+    assert found.help.startswith("write one of 80, 6379,")
 
 
 def test_all_mistakes_of_a_rule_are_reported_at_once() -> None:

@@ -21,6 +21,7 @@ from authz.mesh.nouns import Enforce, Mesh, MeshService, Resolution
 from authz.mesh.probes import Probe, ProbeKind
 from authz.mesh.traffic_entry_fields import FIELDS
 from tests.envoy.test_traffic_entries import DESCRIPTION, NAMES
+from tests.mesh.meshes import Ports, description
 
 PORTS = {name: 21000 + i for i, name in enumerate(NAMES)}
 TEXT = Template(DESCRIPTION).substitute(PORTS)
@@ -193,7 +194,7 @@ WRONG = [
         "`x` is given twice",
     ),
     ("Sidecar", "{workloadSelector: {labels: {a: b}}}", "{workload", "ME-3", "says nothing"),
-    ("Sidecar", '{egress: [{hosts: ["./*"]}]}', "{hosts", "ME-6", "an egress listener without a port"),
+    ("Sidecar", '{egress: [{hosts: ["./*"]}, {hosts: ["./*"]}]}', "{hosts", "ME-1", "without a port is the last one"),
     ("Sidecar", "{egress: [{$out, bind: 0.0.0.0, hosts: ['./*']}]}", "0.0.0.0", "ME-6", "127.0.0.1 only"),
     ("Sidecar", "{egress: [{$out, hosts: ['a b/c']}]}", "'a b/c'", "ME-1", "is not a namespace and a host"),
     ("Sidecar", "{egress: [{$out, hosts: []}]}", "[]", "ME-3", "`hosts` is empty"),
@@ -288,7 +289,14 @@ CLASHES = [
         f"number: {PORTS['bytes']}, name: b, protocol: TCP",
         "only HTTP",
     ),
-    ("{mode: PASSTHROUGH}", "{mode: ISTIO_MUTUAL}", "has a port of its own"),
+    (
+        "---\n",
+        "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: out, namespace: shop}\nspec:\n"
+        "  selector: {istio: ingress}\n  servers:\n"
+        f"  - {{port: {{number: {PORTS['secure']}, name: o, protocol: HTTPS}}, hosts: [o], "
+        "tls: {mode: ISTIO_MUTUAL}}\n---\n",
+        "has a port of its own",
+    ),
     ("labels: {app: a}, ports", "labels: {app: a, istio: ingress}, ports", "a Gateway and a Sidecar"),
     (
         "hosts: [a.shop.svc.cluster.local]\n",
@@ -416,3 +424,92 @@ def test_names_of_services_are_those_of_istio() -> None:
     assert found["*.Wild.example"][0] == "*.wild.example"
     every = [name for names in found.values() for name in names]
     assert len(every) == len(set(every))
+
+
+UNWRITTEN = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: default, namespace: shop}
+spec: {egress: [{hosts: ["./*", "istio-system/*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: a, namespace: shop}
+spec: {address: $a, serviceAccount: a, labels: {app: a}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: b, namespace: shop}
+spec: {address: $b, serviceAccount: b, labels: {app: b}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web, namespace: shop}
+spec:
+  hosts: [web.shop.svc.cluster.local]
+  location: MESH_INTERNAL
+  ports: [{number: 9090, name: more, protocol: HTTP}, {number: 80, name: web, protocol: HTTP}]
+  endpoints: [{address: 10.0.0.9, serviceAccount: web}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: away, namespace: elsewhere}
+spec:
+  hosts: [away.elsewhere.svc.cluster.local]
+  location: MESH_INTERNAL
+  ports: [{number: 80, name: web, protocol: HTTP}]
+  endpoints: [{address: 10.0.0.9, serviceAccount: away}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: out, namespace: shop}
+spec: {hosts: [out.example], ports: [{number: 80, name: web, protocol: HTTP}]}
+"""
+
+
+def test_an_egress_listener_without_a_port_leads_to_every_port_of_its_services() -> None:
+    mesh, problems = read(Template(UNWRITTEN).substitute(a="10.0.0.1", b="10.0.0.2"))
+    assert {(problem.code, str(problem.severity)) for problem in problems} == {("ME-4", "warning")}
+    assert all("`out.example:80`: reached through an egress gateway" in problem.message for problem in problems)
+    for workload in mesh.workloads:
+        (port,) = workload.outbound
+        assert port.number == 15001
+        assert port.targets == (("web.shop.svc.cluster.local", 80), ("web.shop.svc.cluster.local", 9090))
+    (table,) = yaml.safe_load(render_all(mesh)["rds/a.outbound_15001.yaml"])["resources"]
+    assert not table.get("ignore_port_in_host_matching")
+    first, second, elsewhere = table["virtual_hosts"]
+    assert {"web", "web:80", "web.shop", "web.shop.svc.cluster.local:80"} < set(first["domains"])
+    assert {"web:9090", "web.shop:9090"} < set(second["domains"])
+    assert not set(first["domains"]) & set(second["domains"])
+    assert (elsewhere["domains"], elsewhere["routes"][0]["direct_response"]["status"]) == (["*"], 502)
+
+
+@pytest.mark.parametrize("addresses", [("10.0.0.1", "10.0.0.1"), ("127.0.0.1", "127.0.0.2")])
+def test_on_one_machine_nobody_has_the_port_that_all_would_have(addresses: tuple[str, str]) -> None:
+    mesh, problems = read(Template(UNWRITTEN).substitute(a=addresses[0], b=addresses[1]))
+    (found,) = [problem for problem in problems if problem.code == "ME-5"]
+    assert (str(found.severity), found.path) == ("warning", "spec.egress[0].hosts")
+    assert "a, b run on one machine" in found.message
+    assert [workload.outbound for workload in mesh.workloads] == [(), ()]
+
+
+OUTBOUND = [
+    ("", "", True),
+    ("REGISTRY_ONLY", "", False),
+    ("REGISTRY_ONLY", "ALLOW_ANY", True),
+    ("ALLOW_ANY", "", True),
+    ("ALLOW_ANY", "REGISTRY_ONLY", False),
+]
+
+
+@pytest.mark.parametrize(("mesh_wide", "own", "leaves"), OUTBOUND)
+def test_the_outbound_policy_of_the_mesh_holds_where_a_sidecar_has_none(mesh_wide: str, own: str, leaves: bool) -> None:
+    text = description(Ports()).decode()
+    if mesh_wide:
+        text = text.replace("    trustDomain:", f"    outboundTrafficPolicy: {{mode: {mesh_wide}}}\n    trustDomain:")
+    if own:
+        policy = f"spec:\n  outboundTrafficPolicy: {{mode: {own}}}\n  workloadSelector: {{labels: {{app: client}}}}"
+        text = text.replace("spec:\n  workloadSelector: {labels: {app: client}}", policy)
+    found, problems = read(text)
+    assert problems == ()
+    assert [port.leaves for port in found.workload("client-v1").outbound] == [False, False, False, leaves]
