@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from authz.control.envoy_validation import Validator, refusal
-from authz.core.errors import Problem
+from authz.core.errors import Problem, Severity
 from authz.envoy.extended import Extensions, demand
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.slots import COMPOSITE_TYPE, TYPES
@@ -30,6 +30,8 @@ _NO_WASM = ("envoy.filters.http.wasm", "envoy.wasm.runtime")
 _PORT = re.compile(r'(?<="port_value": )\d+')
 _ADDRESS = re.compile(r'(?<="address": ")[^"]*')
 _NUMBER = re.compile(r"(?<![0-9a-zA-Z.])\d{2,5}(?![0-9a-zA-Z.])")
+_MISSING = re.compile(r"Invalid path: (\S+)")
+_UNKNOWN_FIELD = re.compile(r"no\s+such\s+field")
 _PASSES = next(url for url in TYPES if url != COMPOSITE_TYPE)
 Bootstraps = Mapping[str, Mapping[str, Any]]
 """Whole configurations by name of the proxy."""
@@ -79,7 +81,9 @@ def judge_extensions(
             Extensions.of(mesh).patches,
             mesh.wasm_plugins,
         )
-        demand(refused_by_envoy(validator.binary, out, shown, say))
+        told = refused_by_envoy(validator.binary, out, shown, say)
+        demand(told)
+        found += told
     return found
 
 
@@ -141,6 +145,17 @@ def _blamed(binary: str, out: Path, shown: ShownExtensions, proxy: str, text: st
             help_text = "look at the module, and whether it lies where the proxy runs"
         named = (one for one in shown.plugins if f"{one.namespace}.{one.name}" in what or one.file in what)
         return next(named, shown.plugins[0]).origin.problem("ME-9", what, help_text)
+    return _without_extensions(what)
+
+
+def _without_extensions(what: str) -> Problem:
+    """What Envoy refuses without any extension, too; a file that is not there yet may come before the proxy starts."""
+    if missing := _MISSING.search(what):
+        text = f"not shown to Envoy: `{missing[1]}`, which the configuration names, is not in the state directory yet"
+        return WrittenAt().problem("ME-9", text, "put it there and render again", Severity.WARNING)
+    if _UNKNOWN_FIELD.search(what):
+        told = "without extensions it refuses, too: this Envoy is older than what is rendered needs (docs/mesh.md)"
+        return WrittenAt().problem("ME-9", what, told)
     return WrittenAt().problem("ME-9", what, "without extensions it refuses, too: this is a bug of the rendering")
 
 

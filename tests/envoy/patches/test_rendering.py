@@ -9,8 +9,9 @@ import yaml
 from click.testing import CliRunner
 
 from authz.cli import application
+from authz.control import extension_validation
 from authz.control.envoy_validation import Validator
-from authz.control.extension_validation import judge_extensions
+from authz.control.extension_validation import ShownExtensions, judge_extensions, refused_by_envoy
 from authz.core.errors import LoadError
 from authz.envoy.native.binary import find_envoy
 from authz.envoy.options import Listeners, RenderOptions
@@ -92,6 +93,24 @@ def test_what_envoy_refuses_is_put_down_to_the_patch_that_does_it(tmp_path: Path
     assert (problem.code, problem.location.file, problem.resource) == ("ME-9", "1.yaml", "EnvoyFilter app/wrong")
     assert "script load error" in problem.message
     assert problem.help
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told", "is_error"),
+    [
+        ("Invalid path: certs/outside/ca.crt", "`certs/outside/ca.crt`, which the configuration names, is not", False),
+        ("near 1:5 (offset 4): no such  field:   'resolved_address_filter'", "this Envoy is older than", True),
+        ("something else", "this is a bug of the rendering", True),
+    ],
+)
+def test_what_envoy_refuses_without_extensions_too_is_not_put_down_to_them(
+    monkeypatch: pytest.MonkeyPatch, refusal: str, told: str, is_error: bool
+) -> None:
+    monkeypatch.setattr(extension_validation, "_refusal", lambda *_: refusal)
+    shown = ShownExtensions(lambda _: {"server-v1": {}}, ())
+    (problem,) = refused_by_envoy("envoy", Path("state"), shown)
+    assert told in f"{problem.message} {problem.help}"
+    assert problem.is_error is is_error
 
 
 @pytest.mark.envoy
