@@ -10,6 +10,7 @@ from rich.text import Text
 from authz.audit.record_line import EFFECT_STYLES, render_parts, short_principal, text
 from authz.core.attributes import read_field
 from authz.core.decided import Record
+from authz.core.decision import Stage
 from authz.mesh.nouns import Mesh
 
 POLL_SECONDS = 0.1
@@ -34,7 +35,8 @@ def decision_line(record: Record, mesh: Mesh, policies: Path) -> Text:
     why = why.replace(f"({policies}/", f"({policies.name}/")
     line = Text(f"{time:12}  ", style="dim", no_wrap=True)
     line.append(f"{effect:5}  ", style=EFFECT_STYLES.get(effect.strip().lower(), ""))
-    line.append(f"{source or visitor or 'anonymous'} → {to}".ljust(34) + "  ")
+    nobody = "somebody" if record.get("stage") == Stage.RATE_LIMIT else "anonymous"  # whoever counts is told no token
+    line.append(f"{source or visitor or nobody} → {to}".ljust(34) + "  ")
     line.append(f"{asked:30}  ", style="bold")
     line.append(why, style="dim")
     return line

@@ -404,6 +404,30 @@ def test_the_matrix_fits_and_axe_finds_nothing_wrong(
     assert len(page.screenshot(path=tmp_path / "shot.png")) > 5_000
 
 
+def test_a_refused_request_of_a_rate_limit_leads_to_the_decision_that_allowed_it(
+    serving: Serving, open_page: Open
+) -> None:
+    """Whoever counts is told no token: the page must not say that there was none."""
+    told = serving.ask(path="/cart/1")["decision_id"]
+    page = open_page(f"decisions/{told}")
+    page.get_by_role("heading", name="Token").wait_for()
+    limited = {"stage": "rate-limit", "effect": "deny", "reason": "the limit is used up", "status": 429}
+    limited |= {"explained": None, "command": None, "x_request_id": "r-1", "token": None}
+
+    def answer(route: Any) -> None:
+        real = route.fetch()
+        record = real.json()
+        record["source"]["principal"] = ""
+        route.fulfill(response=real, json=record | limited)
+
+    page.route("**/api/decisions/*", answer)
+    page.reload()
+    page.get_by_text("somebody → api-v1: the limit is used up").wait_for()
+    assert page.get_by_role("heading", name="Token").count() == 0
+    page.get_by_role("link", name="decisions of this request").click()
+    assert page.get_by_role("searchbox").input_value() == "r-1"
+
+
 # --- the candidate -------------------------------------------------------------------------------------------------
 
 

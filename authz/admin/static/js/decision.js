@@ -2,7 +2,7 @@
 
 import { Gone, get } from "./api.js";
 import { boxed, chip, copyable, facts, glyph, h, mono } from "./dom.js";
-import { asked, clock, place, ruleName, span, target, who } from "./text.js";
+import { asked, clock, isCounted, place, ruleName, span, target, who } from "./text.js";
 
 const WORDS = { allow: "Allowed", deny: "Denied" };
 const FIRED = { ALLOW: "allow", AUDIT: "accent", CUSTOM: "warn" };
@@ -33,6 +33,7 @@ function render(found) {
     verdict(found),
     h("div", { class: "two" },
       h("div", { class: "stack" },
+        isCounted(found) ? counted(found) : null,
         nearest ? missed(nearest) : null,
         found.explained ? stages(found) : null,
         found.command ? h("div", { class: "card" }, h("h2", {}, "Decide it again"), h("div", { class: "body" },
@@ -65,6 +66,13 @@ function wanted(predicate) {
   if (predicate.expected.length) parts.push(predicate.expected.length > 1 ? "one of " : "", values(predicate.expected));
   if (predicate.excluded.length) parts.push(parts.length ? " and none of " : "none of ", values(predicate.excluded));
   return parts;
+}
+
+/** A request that policies had allowed: with the check, who sent it stands in that decision. */
+function counted(found) {
+  return h("div", { class: "card" }, h("h2", {}, "Rate limit"), h("div", { class: "body" },
+    h("p", {}, "The policies allowed this request; a rate limit refused it."),
+    found.token || !found.x_request_id ? null : h("p", {}, "Whose token it had is told by the ", h("a", { href: `#/decisions?q=${encodeURIComponent(found.x_request_id)}` }, "decisions of this request"), ".")));
 }
 
 /** The rule that came closest, with the fields that failed. */
@@ -137,7 +145,7 @@ function sides(found) {
       ["Status told", found.status ? String(found.status) : null],
       ["Headers", found.header_names?.length ? h("details", {}, h("summary", {}, `${found.header_names.length} names`), found.header_names.map((name) => boxed(name))) : null],
     ]) : null,
-    card("Token", token ? [
+    isCounted(found) && !token ? null : card("Token", token ? [
       ["Issuer", mono(token.issuer)], ["Subject", mono(token.subject)], ["Accepted by", mono(token.rule)], ["Key", token.key_id && mono(token.key_id)],
       ["Digest", token.digest && mono(token.digest)], ["Expires", token.expires_at ? expiry(token.expires_at) : "never"], ["Verified", token.cached ? "before, remembered" : "now"],
     ] : [["Presented", found.authentication.outcome === "rejected" ? `refused: ${found.authentication.reason || "not accepted"}` : "none that a policy asks for"]]),
@@ -147,7 +155,7 @@ function sides(found) {
     ]) : null,
     card("Trace", [
       ["Trace id", found.trace_id ? mono(found.trace_id) : "none"], ["x-request-id", found.x_request_id && mono(found.x_request_id)],
-      ["Took", `${found.duration_us.toFixed(0)} µs`],
+      ["Took", isCounted(found) ? null : `${found.duration_us.toFixed(0)} µs`],
       ...found.timings.map((timing) => [timing.name, `${timing.duration_us.toFixed(0)} µs ${timing.detail}`]),
     ]),
     h("div", { class: "card" }, h("h2", {}, "In the audit log"), h("div", { class: "body" }, copyable(`authz audit show ${found.decision_id}`, "audit command"))),

@@ -28,7 +28,7 @@ function route() {
 }
 
 function show() {
-  if (location.hash && !location.hash.startsWith("#/")) return; // the skip link
+  if (!isFirst && location.hash && !location.hash.startsWith("#/")) return; // the skip link
   const { view, id, query } = route();
   leave();
   main.replaceChildren();

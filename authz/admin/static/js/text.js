@@ -6,8 +6,11 @@ export function account(principal) {
   return match ? { namespace: match[1], name: match[2] } : { namespace: "", name: principal || "" };
 }
 
-/** Who called: the account of the certificate, else the person of the token. */
-export const who = (record) => account(record.source?.principal).name || record.token?.subject || "no identity";
+/** Who called: the account of the certificate, else the person of the token, which whoever counts requests is not told. */
+export const who = (record) => account(record.source?.principal).name || record.token?.subject || (isCounted(record) ? "somebody" : "no identity");
+
+/** Whether a rate limit refused it, after policies had allowed it. */
+export const isCounted = (record) => record.stage === "rate-limit";
 
 export function clock(iso) {
   const at = new Date(iso);
