@@ -19,12 +19,13 @@ import pytest
 import yaml
 
 from authz.core.spiffe import TrustDomain
-from authz.demo.containers import rendered, rendering
+from authz.demo.checks.traffic_rules_in_force import ASKS_RATINGS, PRODUCTPAGE
+from authz.demo.containers import IN_FORCE, rendering
 from authz.demo.issuer import AUDIENCE, PEOPLE
 from authz.demo.keycloak import for_keycloak
-from authz.demo.layout import Layout, issuer_urls
+from authz.demo.layout import LIMITS_PORT, LOOPBACK, Layout, issuer_urls
 from authz.demo.prepare import DIRECTORIES, options, read_engine
-from authz.envoy.options import OTLP_CLUSTER, Secrets
+from authz.envoy.options import OTLP_CLUSTER, RenderOptions, Secrets
 from authz.envoy.render import Native, modes_of, render_all
 from authz.identity.registration import UnixPeer, granted, read_entries
 from authz.mesh.description import read_mesh_description
@@ -172,7 +173,7 @@ def test_the_authority_reads_those_entries_and_serves_the_socket_that_proxies_as
     assert ca["volumes"][0].endswith("-./docs/compose/identities}:/mesh/identities:ro")
     assert told["--entries"] == f"identities/{ENTRIES.name}"
     assert mounts(ca)["/mesh/run"] == "ca-socket"
-    asked = re.findall(r"path: (\S+)", rendered_here()["eds/sds.yaml"].decode())
+    asked = re.findall(r"path: (\S+)", rendered_here()["eds-compose/sds.yaml"].decode())
     assert asked == [told["--socket"].replace("run/", "run/ca/")]
     for name in proxies():
         assert mounts(SERVICES[name])["/mesh/run/ca"] == "ca-socket:ro"
@@ -263,24 +264,54 @@ def test_both_replicas_are_asked_on_the_sockets_they_listen_on() -> None:
 def rendered_here() -> dict[str, bytes]:
     """What the service ``configuration`` writes."""
     layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, logins=logins(MESH))
-    return rendered(layout, read_engine(layout))
+    return render_all(MESH, modes_of(read_engine(layout)), rendering(layout))
 
 
 def test_only_endpoint_files_differ_from_those_of_the_process_demo() -> None:
     """Byte by byte (XA-190)."""
     layout = Layout(ROOT, ROOT / "policies", MESH, secrets=Secrets.SDS, logins=logins(MESH))
     processes = render_all(MESH, modes_of(read_engine(layout)), options(layout))
-    for name, content in rendered_here().items():
-        if not name.startswith("eds/"):
-            assert content == processes[name], name
-    assert {name.partition("/")[0] for name in rendered_here()} == {"envoy", "cds", "lds", "rds", "eds", "sds", "login"}
+    assert {name for name, content in rendered_here().items() if content != processes[name]} == {
+        "eds-compose/authz.yaml", "eds-compose/otlp.yaml", "eds/authz.yaml"
+    }  # fmt: skip
+    found = {name.partition("/")[0] for name in rendered_here()}
+    assert found == {"envoy", "cds", "lds", "rds", "eds", "eds-compose", "sds", "login"}
 
 
 def test_endpoints_are_those_of_the_repository() -> None:
     layout = Layout(ROOT, ROOT / "policies", MESH, logins=logins(MESH))
-    for name, content in rendered(layout, read_engine(layout)).items():
-        if name.startswith("eds/") and name != f"eds/{OTLP_CLUSTER}.yaml":  # nobody else's proxies have a collector
-            assert content == (ROOT / "envoy-configs" / name.replace("eds/", "eds-compose/")).read_bytes(), name
+    for name, content in render_all(MESH, modes_of(read_engine(layout)), rendering(layout)).items():
+        if name.startswith("eds-compose/") and name != f"eds-compose/{OTLP_CLUSTER}.yaml":  # only here is a collector
+            assert content == (ROOT / "envoy-configs" / name).read_bytes(), name
+
+
+def test_description_and_traffic_rules_are_joined_for_the_servers() -> None:
+    renderer = mounts(SERVICES["configuration"])
+    assert renderer["/mesh/traffic"].endswith(":ro")
+    assert any("-./traffic}" in volume for volume in SERVICES["configuration"]["volumes"])
+    directory = IN_FORCE.partition("/")[0]
+    assert renderer[f"/mesh/{directory}"] == directory
+    for name in ("authz-0", "authz-1"):
+        assert dict(pairwise(SERVICES[name]["command"]))["--mesh"] == IN_FORCE
+        assert mounts(SERVICES[name])[f"/mesh/{directory}"] == f"{directory}:ro"
+        assert SERVICES[name]["depends_on"]["configuration"] == {"condition": "service_healthy"}
+
+
+def test_one_replica_counts_for_all_proxies_where_they_ask_and_in_a_store_of_its_own() -> None:
+    counting = {name for name, service in SERVICES.items() if "--rate-limits" in service.get("command", ())}
+    assert counting == {"authz-0"}
+    quota = (ROOT / "traffic/examples/orders-quota.yaml.off").read_bytes()
+    mesh, problems = read_mesh_description([("mesh.yaml", TEXT), ("quota.yaml", quota)])
+    assert not problems
+    files = render_all(mesh, options=RenderOptions(logins=logins(mesh)))
+    asked = re.findall(r"path: (\S+)", files["eds-compose/limits.yaml"].decode())
+    told = dict(pairwise(SERVICES["authz-0"]["command"]))
+    assert asked == [told["--rate-limits"].replace("unix:run/", "run/authz/")]
+    assert told["--rate-limit-store"] == f"redis://{LOOPBACK}:{LIMITS_PORT}/0"
+    store = SERVICES["limits"]
+    assert store["network_mode"] == SERVICES["authz-0"]["network_mode"]
+    listening = dict(pairwise(store["command"]))
+    assert (listening["--port"], listening["--bind"], listening["--save"]) == (str(LIMITS_PORT), LOOPBACK, "")
 
 
 def test_the_settings_of_evidence_are_those_of_the_process_demo() -> None:
@@ -355,7 +386,7 @@ def test_the_check_has_a_way_into_every_application_it_plays() -> None:
     sources = [ROOT / "authz/demo/checks" / name for name in ("mesh.py", "incidents.py")]
     asks = re.compile(r'from_app\(\s*"([^"]+)"|"(\S+-v\d)", (?:""|books)')
     used = {pair for path in sources for pair in asks.findall(path.read_text())}
-    names = {part for pair in used for part in pair if part}
+    names = {part for pair in used for part in pair if part} | {PRODUCTPAGE, ASKS_RATINGS}
     assert {"details-v1", "reviews-v1", "productpage-v1"} <= names
     assert {f"{name}-relay" for name in names} <= set(CHECK)
 
@@ -532,7 +563,8 @@ def test_every_scenario_holds_among_containers(tmp_path: Path, enforce: Enforce)
     assert ran.stdout, ran.stderr
     told = json.loads(ran.stdout)
     assert [row for row in told["scenarios"] if not row["ok"]] == []
-    assert told["passed"] >= 130
+    assert told["passed"] >= 160
+    assert {"Traffic", "Traffic, in figures"} <= {row["group"] for row in told["scenarios"]}
 
 
 def test_the_image_is_built_of_everything_that_the_wheel_is_made_of() -> None:

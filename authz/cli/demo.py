@@ -18,7 +18,7 @@ from authz.demo.checks.identity import OUTAGE_SECONDS
 from authz.demo.checks.runner import Result, run_check
 from authz.demo.checks.world import World
 from authz.demo.commands import count_steps
-from authz.demo.inputs import CHECKOUT, Inputs, find_inputs
+from authz.demo.inputs import CHECKOUT, POLICIES, TRAFFIC, Inputs, find_inputs
 from authz.demo.keycloak import find_keycloak
 from authz.demo.layout import DemoError, Layout
 from authz.demo.prepare import plan
@@ -130,7 +130,7 @@ def command(
     _refuse_missing(outage, secrets, issuer, keycloak, compose=compose)
     console = Console(stderr=check, highlight=False, emoji=False)
     if compose:
-        containers = _containers(policies, state, Enforce(enforce))
+        containers = _containers(policies, traffic, state, Enforce(enforce), elsewhere=bool(mesh or port_offset))
         among = _check_containers(containers, console, pattern=pattern, build=build, keep=keep, form=form)
         raise SystemExit(asyncio.run(among))
     inputs = _inputs(policies, mesh, traffic, console, check=check)
@@ -186,9 +186,14 @@ def _inputs(policies: Path | None, mesh: Path | None, traffic: Path | None, cons
     return Inputs(policies or found.policies, mesh or found.mesh, traffic=rules)
 
 
-def _containers(policies: Path | None, state: Path, enforce: Enforce) -> Containers:
+def _containers(
+    policies: Path | None, traffic: Path | None, state: Path, enforce: Enforce, *, elsewhere: bool
+) -> Containers:
+    if elsewhere:
+        raise click.UsageError("--compose takes neither --mesh nor --port-offset: addresses are those of its file")
     root = _compose_root()
-    return Containers(root, copy_inputs(root, policies or root / "policies", state), enforce)
+    copies = copy_inputs(root, policies or root / POLICIES, traffic or root / TRAFFIC, state)
+    return Containers(root, copies, enforce)
 
 
 def _compose_root() -> Path:

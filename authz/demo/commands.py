@@ -16,7 +16,9 @@ from authz.local.proxy_process import ADMIN_SOCKET, proxy_command
 from authz.mesh.nouns import Enforce, MeshWorkload
 from authz.settings.precedence import PREFIX
 
-AUTHZ, CA, LIMITS = "authz", "ca", "limits"
+AUTHZ, CA, LIMITS, COUNTING = "authz", "ca", "limits", "limits-server"
+LIMITS_SOCKET = "run/limits.sock"
+"""Where proxies ask for counts (``envoy.options``)."""
 EMBEDDED_ADMIN_SOCKET = "run/{name}.authz-admin.sock"
 """Health and metrics of the authorization server inside a proxy."""
 DATABASE = "ratingsdb"
@@ -40,7 +42,8 @@ def all_commands(layout: Layout) -> list[list[Command]]:
         *limits_store(layout),
     ]
     if layout.authz is Authz.EMBEDDED:
-        return [first, [embedding_proxy(layout, workload) for workload in layout.mesh.workloads]]
+        proxies = [embedding_proxy(layout, workload) for workload in layout.mesh.workloads]
+        return [first, counting_server(layout), proxies] if layout.limits_port else [first, proxies]
     return [first, [authorization_server(layout)], [proxy(workload) for workload in layout.mesh.workloads]]
 
 
@@ -171,12 +174,25 @@ def authorization_server(layout: Layout) -> Command:
         options["--access-log-state"] = "."  # a token with a key that is unknown has the key set fetched
         options["--access-log-admin"] = options["--access-log-admin"].replace("{name}", "{proxy}")
     if layout.limits_port:
-        options |= {"--rate-limits": "unix:run/limits.sock"}
-        options |= {"--rate-limit-store": f"redis://{LOOPBACK}:{layout.limits_port}/0"}
+        options |= _counts(layout)
     arguments = (part for pair in options.items() for part in pair)
     kind = "authorization server" + (" in an Envoy" if layout.server == "envoy" else "")
     ready = f"http:{layout.admin_port}/readyz"
     return Command(AUTHZ, kind, (*_cli(), "serve", *arguments, *decides_by(layout)), ready)
+
+
+def counting_server(layout: Layout) -> list[Command]:
+    """Beside proxies that answer their own checks, one server counts for all of them, and does nothing else."""
+    admin = EMBEDDED_ADMIN_SOCKET.format(name=COUNTING)
+    options = {"--listen": "none", "--admin": f"unix:{admin}", "--drain-delay-seconds": "0", **_counts(layout)}
+    arguments = (part for pair in options.items() for part in pair)
+    command = (*_cli(), "serve", *arguments, *decides_by(layout))
+    return [Command(COUNTING, "server of rate limits", command, f"authz:{admin}")]
+
+
+def _counts(layout: Layout) -> dict[str, str]:
+    store = f"redis://{LOOPBACK}:{layout.limits_port}/0"
+    return {"--rate-limits": f"unix:{LIMITS_SOCKET}", "--rate-limit-store": store}
 
 
 def embedding_proxy(layout: Layout, workload: MeshWorkload) -> Command:

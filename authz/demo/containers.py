@@ -4,7 +4,7 @@ The programs that containers of the demo's compose file run besides the product 
     python -m authz.demo.containers certificates     makes the mesh's authority and publishes its roots as they change
     python -m authz.demo.containers web              issues the gateway's certificate, and again at half of its life
     python -m authz.demo.containers outside          plays the world outside, with a certificate of its own authority
-    python -m authz.demo.containers configuration    renders Envoy's configuration, and again when policies change
+    python -m authz.demo.containers configuration    renders Envoy's configuration, and again when its sources change
 
 With ``--enforce native`` the last one renders native filters, too, and follows the issuer's keys, which belong to them.
 
@@ -24,7 +24,6 @@ from pathlib import Path
 
 from authz.control.login_discovery import discover_logins
 from authz.control.mesh_follower import MeshFollower
-from authz.core.engine import Engine
 from authz.core.errors import LoadError
 from authz.demo.apps.__main__ import main as run_app
 from authz.demo.certificates import (
@@ -35,11 +34,11 @@ from authz.demo.certificates import (
     make_client_secrets,
 )
 from authz.demo.layout import OTLP_SOCKET, DemoError, Layout, describe
-from authz.demo.prepare import options, policy_state, read_engine
+from authz.demo.prepare import PolicyState, options, policy_state, read_engine
+from authz.demo.traffic_rules import TrafficRendering, TrafficState, read_again, traffic_state, why_not
 from authz.envoy.browser_login import kept_file
 from authz.envoy.options import RenderOptions, Secrets
-from authz.envoy.render import modes_of, render_all
-from authz.envoy.rendered_files import make_login_keys, write_files
+from authz.envoy.rendered_files import make_login_keys
 from authz.identity.ca import BUNDLE_FILE, INTERMEDIATES_FILE, STATE_FILE, CertificateAuthority
 from authz.identity.certificate_template import SERVER_TTL_SECONDS
 from authz.identity.secret_files import write_file
@@ -53,30 +52,28 @@ WORKERS = 2
 OTLP = f"run/authz/{Path(OTLP_SOCKET).name}"
 """The collector's socket as proxies see it: beside that of the authorization server."""
 LOOK_SECONDS = 0.2
-DESCRIPTION, POLICIES = "envoy-configs/mesh.yaml", "policies"
+DESCRIPTION, POLICIES, TRAFFIC = "envoy-configs/mesh.yaml", "policies", "traffic"
 """Places below the state directory, mounted from the checkout."""
+IN_FORCE = "description/mesh.yaml"
+"""The description and the rules in ``traffic/`` as one, which the servers follow."""
 
 
 def read_layout(state: Path = STATE, enforce: Enforce = Enforce.CHECK) -> Layout:
-    """Read the mesh description of the state directory. Raises DemoError, OSError."""
+    """Read the mesh description of the state directory, without traffic rules. Raises DemoError, OSError."""
     path = state / DESCRIPTION
     mesh, problems = read_mesh_description([(str(path), path.read_bytes())])
     if errors := describe(problems):
         raise DemoError(f"the mesh description cannot be used:\n{errors}")
-    return Layout(state, state / POLICIES, mesh, secrets=Secrets.SDS, enforce=enforce)
+    rules = state / TRAFFIC
+    traffic = rules if rules.is_dir() else None
+    return Layout(
+        *(state, state / POLICIES, mesh), secrets=Secrets.SDS, enforce=enforce, traffic=traffic, mesh_file=IN_FORCE
+    )
 
 
 def rendering(layout: Layout) -> RenderOptions:
     """The options of the process demo, with the sockets of these containers."""
     return replace(options(layout), workers=WORKERS, otlp_compose=OTLP)
-
-
-def rendered(layout: Layout, engine: Engine) -> dict[str, bytes]:
-    """The files of the process demo, except that the containers' addresses are in ``eds/`` (XA-190)."""
-    files = render_all(layout.mesh, modes_of(engine), rendering(layout))
-    here = {name: content for name, content in files.items() if not name.startswith(("eds/", "eds-compose/"))}
-    places = {name: content for name, content in files.items() if name.startswith("eds-compose/")}
-    return here | {name.replace("eds-compose/", "eds/"): content for name, content in places.items()}
 
 
 def certificates(layout: Layout) -> None:
@@ -141,25 +138,76 @@ def outside(layout: Layout) -> None:
 
 
 def configuration(layout: Layout) -> None:
-    """Render for ever: listeners follow PeerAuthentication. Broken policies change nothing and are reported."""
+    """Render for ever. What cannot be used changes nothing and is reported."""
     if layout.enforce is Enforce.NATIVE:
         asyncio.run(follow(layout))
         return
-    take_kept(layout)
-    seen: tuple[tuple[str, int, int], ...] = ()
-    layout = replace(layout, logins=asyncio.run(discover_logins(layout.mesh, layout.state))[0])
+    checked = CheckConfiguration(layout)
     while True:
-        found = policy_state(layout.policies)
-        if found != seen:
-            seen = found
-            try:
-                _say(f"{len(write_files(layout.state, rendered(layout, read_engine(layout))))} files written")
-                READY.touch()
-            except LoadError as error:
-                _say(f"the policies cannot be used, what was rendered stays:\n{describe(error.problems)}")
-            except FileNotFoundError:
-                seen = ()  # a file vanished while it was read
+        if checked.look():
+            READY.touch()
         time.sleep(LOOK_SECONDS)
+
+
+def read_sources(layout: Layout) -> Layout:
+    """
+    Join the description and the rules as they are now, for the servers and for whoever renders.
+
+    Raises DemoError (nothing was written), OSError.
+    """
+    try:
+        text = (layout.state / DESCRIPTION).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DemoError(f"cannot read the mesh description `{DESCRIPTION}`: {error}") from error
+    return read_again(replace(layout, alone=text))
+
+
+class CheckConfiguration:
+    """
+    Everything but filters, for proxies that ask the authorization server.
+
+    It has the addresses of both worlds: containers mount ``eds-compose/`` where proxies look for ``eds/`` (XA-190).
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        take_kept(layout)
+        self._layout = layout
+        self._seen: tuple[PolicyState, TrafficState] | None = None
+        self._rendering: TrafficRendering | None = None
+
+    def look(self) -> bool:
+        """Render again if a source has changed; return whether everything was written."""
+        found = policy_state(self._layout.policies), _mesh_state(self._layout)
+        if found == self._seen:
+            if self._rendering is not None:
+                self._rendering.retire()
+            return False
+        self._seen = found
+        try:
+            layout = read_sources(self._layout)
+            if self._rendering is None or layout.mesh.logins != self._layout.mesh.logins:
+                layout = replace(layout, logins=asyncio.run(discover_logins(layout.mesh, layout.state))[0])
+                self._rendering = TrafficRendering(layout, rendering(layout))
+            self._layout = layout
+            written = self._rendering.render(layout, read_engine(layout))
+        except FileNotFoundError:  # a file vanished while it was read
+            self._seen = None
+            return False
+        except (DemoError, LoadError) as error:
+            _say(f"this cannot be used, what was rendered stays:\n{why_not(error)}")
+            return False
+        _say(f"{written} files written")
+        return True
+
+
+def _mesh_state(layout: Layout) -> TrafficState:
+    """What says whether the description or the rules have changed."""
+    description = layout.state / DESCRIPTION
+    try:
+        facts = description.stat()
+    except OSError:
+        return traffic_state(layout.traffic)
+    return ((str(description), facts.st_mtime_ns, facts.st_size), *traffic_state(layout.traffic))
 
 
 def take_kept(layout: Layout) -> None:
@@ -176,22 +224,41 @@ async def follow(layout: Layout) -> None:
     """
     Do what ``authz mesh render --enforce native --watch`` does, for ever.
 
-    It writes the addresses of both worlds: containers mount ``eds-compose/`` where proxies look for ``eds/``.
-
-    Exits with 1 where the policies cannot be used and there is nothing yet to keep: no proxy starts then.
+    Exits with 1 where sources cannot be used and there is nothing yet to keep: no proxy starts then.
     """
     take_kept(layout)
-    description = layout.state / DESCRIPTION
+    seen = _mesh_state(layout)
+    description = layout.state / layout.mesh_file
     follower = MeshFollower(layout.policies, description, layout.state, rendering(layout), clock=time.time, say=_say)
     try:
+        layout = await asyncio.to_thread(read_sources, layout)
         await follower.start()
         await asyncio.to_thread(READY.touch)
-        await follower.run()
-    except LoadError as error:
-        _say(f"the policies cannot be used, nothing was rendered:\n{describe(error.problems)}")
+        async with asyncio.TaskGroup() as together:
+            together.create_task(_follow_sources(layout, seen))
+            together.create_task(follower.run())
+    except (DemoError, LoadError) as error:
+        _say(f"this cannot be used, nothing was rendered:\n{why_not(error)}")
         raise SystemExit(1) from None
     finally:
         await follower.close()
+
+
+async def _follow_sources(layout: Layout, seen: TrafficState) -> None:
+    """Join the description and the rules again when they change; the follower sees that."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        found = _mesh_state(layout)
+        if found == seen:
+            continue
+        try:
+            layout = await asyncio.to_thread(read_sources, layout)
+            seen = found
+        except FileNotFoundError:
+            continue  # a file vanished while it was read
+        except DemoError as error:
+            seen = found
+            _say(f"this cannot be used, the last good description stays:\n{why_not(error)}")
 
 
 PARTS = {"certificates": certificates, "web": web, "outside": outside, "configuration": configuration}
@@ -205,7 +272,10 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the first process of a container has no default for it
     os.umask(0o022)
-    PARTS[given.what](read_layout(enforce=Enforce(given.enforce)))
+    try:
+        PARTS[given.what](read_layout(enforce=Enforce(given.enforce)))
+    except DemoError as error:
+        sys.exit(str(error))
 
 
 def _say(text: str) -> None:

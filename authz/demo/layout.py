@@ -73,7 +73,8 @@ class Layout:
     """The directory of more documents of the mesh description, watched, absolute; None: there are none."""
     alone: str = field(default="", repr=False)
     """Text of the mesh description without them."""
-
+    mesh_file: str = "mesh.yaml"
+    """Where both are joined to what is in force: in the state directory, relative."""
     logins: Mapping[str, LoginEndpoints] = field(default_factory=dict)
     """What the issuers of browser logins say about themselves; known once they run."""
 
@@ -119,8 +120,8 @@ class Layout:
 
     @property
     def limits_port(self) -> int:
-        """Port of the store of rate limits; 0 where nobody serves them: servers inside proxies do not."""
-        return LIMITS_PORT + self.offset if self.traffic is not None and self.authz is Authz.SERVER else 0
+        """Port of the store of rate limits; 0 without traffic rules, which have them."""
+        return LIMITS_PORT + self.offset if self.traffic is not None else 0
 
     @property
     def login(self) -> Login | None:

@@ -70,7 +70,7 @@ def read_with_traffic(name: str, text: str, rules: TrafficFiles) -> tuple[Mesh, 
 
 def read_again(layout: Layout) -> Layout:
     """
-    Read the traffic rules as they are now, and write ``mesh.yaml``, which the servers follow.
+    Read the traffic rules as they are now, and write what is in force, which the servers follow.
 
     Raises:
         DemoError: they cannot be used, or would need other processes than those that run; nothing was written.
@@ -78,7 +78,7 @@ def read_again(layout: Layout) -> Layout:
     mesh, joined = read_with_traffic("mesh.yaml", layout.alone, traffic_files(layout.traffic))
     if _processes(mesh) != _processes(layout.mesh):
         raise DemoError("workloads and their ports cannot change while the demo runs: start it again")
-    write_file(layout.state / "mesh.yaml", joined.encode())
+    write_file(layout.state / layout.mesh_file, joined.encode())
     return replace(layout, mesh=mesh)
 
 

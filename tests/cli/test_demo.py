@@ -6,6 +6,7 @@ from tests.cli.conftest import Run
 
 WRONG = [
     (("--outage", "600"), "--outage, --compose and --output need --check"),
+    (("--check", "--compose", "--port-offset", "100"), "--compose takes neither --mesh nor --port-offset"),
     (("--check", "--outage", "600", "--compose"), "--outage needs the authority as a process"),
     (("--check", "--outage", "600", "--secrets", "files"), "--outage needs the authority as a process"),
     (("--check", "--outage", "0"), "0.0 is not in the range x>=1"),

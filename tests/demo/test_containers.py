@@ -1,12 +1,20 @@
 """What containers run besides the product: the authority's making, its roots as they change, and the check's relays."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from authz.demo import containers
-from authz.demo.containers import follow, make_authority, publish, read_layout
+from authz.demo.containers import (
+    IN_FORCE,
+    CheckConfiguration,
+    follow,
+    make_authority,
+    publish,
+    read_layout,
+)
 from authz.demo.layout import DemoError, Layout
 from authz.demo.relay import serve
 from authz.envoy.options import Secrets
@@ -26,7 +34,7 @@ spec: {action: DENY, rules: [{to: [{operation: {paths: [/closed]}}]}]}
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     (tmp_path / "envoy-configs").symlink_to(ROOT / "envoy-configs")
-    for directory in ("certs/roots", "revocations"):
+    for directory in ("certs/roots", "revocations", "description"):
         (tmp_path / directory).mkdir(parents=True)
     return read_layout(tmp_path)
 
@@ -75,6 +83,43 @@ def test_roots_are_published_when_they_change_and_only_then(layout: Layout) -> N
     assert not list(roots.glob("*.key"))
 
 
+RULE = """apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: bookinfo}
+spec: {hosts: [reviews], http: [{timeout: 7s, route: [{destination: {host: reviews}}]}]}
+"""
+ROUTES = "rds/productpage-v1.outbound_15112.yaml"
+
+
+@pytest.fixture
+def ruled(layout: Layout) -> Layout:
+    layout.policies.mkdir()
+    (layout.policies / "one.yaml").write_text(POLICY)
+    (layout.state / "traffic").mkdir()
+    return read_layout(layout.state)
+
+
+def test_traffic_rules_are_rendered_again_when_they_change_and_the_servers_get_them_too(
+    ruled: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configuration, rule = CheckConfiguration(ruled), ruled.state / "traffic/reviews.yaml"
+    assert configuration.look()
+    assert not configuration.look(), "nothing has changed"
+    assert "timeout: 7s" not in (ruled.state / ROUTES).read_text()
+    rule.write_text(RULE)
+    assert configuration.look()
+    routes, in_force = (ruled.state / ROUTES).read_text(), (ruled.state / IN_FORCE).read_text()
+    assert "timeout: 7s" in routes
+    assert RULE in in_force
+    rule.write_text(RULE.replace("timeout", "timeouts"))
+    assert not configuration.look()
+    assert "reviews.yaml:4" in capsys.readouterr().err
+    assert ((ruled.state / ROUTES).read_text(), (ruled.state / IN_FORCE).read_text()) == (routes, in_force)
+    rule.unlink()
+    assert configuration.look()
+    assert "timeout: 7s" not in (ruled.state / ROUTES).read_text()
+
+
 class Ready:
     """In the place of the file that the health check looks for: what was there when it was made."""
 
@@ -111,6 +156,32 @@ async def test_who_renders_native_filters_is_healthy_when_all_are_there(
         is_http = bool(workload.servers) or any(port.protocol.is_http for port in workload.inbound)
         assert any(name.startswith(f"ecds/{workload.name}.") for name in ready.found) is is_http, workload.name
     assert "path: run/authz/authz-1.sock" in (native.state / "eds-compose/authz.yaml").read_text()
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    for _ in range(1500):
+        if happened():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("it did not happen")
+
+
+async def test_native_filters_follow_traffic_rules_too(
+    ruled: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready, rule = Ready(ruled.state), ruled.state / "traffic/reviews.yaml"
+    monkeypatch.setattr(containers, "READY", ready)
+    following = asyncio.create_task(follow(read_layout(ruled.state, Enforce.NATIVE)))
+    async with asyncio.timeout(60):
+        await ready.done.wait()
+        rule.write_text(RULE)
+        await until(lambda: "timeout: 7s" in (ruled.state / ROUTES).read_text())
+        rule.write_text(RULE.replace("timeout", "timeouts"))
+        await until(lambda: "reviews.yaml:4" in capsys.readouterr().err)
+    assert RULE in (ruled.state / IN_FORCE).read_text()
+    assert not following.done()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_without_usable_policies_nothing_is_rendered_and_no_proxy_starts(

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from authz.cli import application
 from authz.cli.demo import SERVERS
 from authz.demo.checks.runner import all_scenarios
-from authz.demo.commands import AUTHZ, EMBEDDED_ADMIN_SOCKET, all_commands
+from authz.demo.commands import AUTHZ, COUNTING, EMBEDDED_ADMIN_SOCKET, LIMITS, all_commands
 from authz.demo.layout import AUDIT_LOG, Layout
 from authz.demo.prepare import options, plan
 from authz.envoy.options import Authz, Secrets, embedded_socket
@@ -57,6 +57,19 @@ def settings(command: Command) -> Settings:
 def test_an_embedded_demo_has_the_same_processes_but_the_server(layout: Layout, embedded: Layout) -> None:
     assert commands(layout).keys() - commands(embedded).keys() == {AUTHZ}
     assert commands(embedded).keys() <= commands(layout).keys()
+
+
+def test_beside_embedding_proxies_one_server_counts_for_all_and_does_nothing_else(
+    layout: Layout, embedded: Layout
+) -> None:
+    ruled = replace(layout, traffic=ROOT / "traffic")
+    server, beside = commands(ruled), commands(replace(embedded, traffic=ruled.traffic))
+    assert beside.keys() - commands(embedded).keys() == {COUNTING, LIMITS}
+    told, counted = flags(beside[COUNTING]), flags(server[AUTHZ])
+    assert told["listen"] == ["none"]
+    assert {name: told[name] for name in ("rate_limits", "rate_limit_store", "mesh", "audit")} == {
+        name: counted[name] for name in ("rate_limits", "rate_limit_store", "mesh", "audit")
+    }
 
 
 @pytest.mark.parametrize("secrets", list(Secrets))

@@ -19,7 +19,6 @@ from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
 from authz.demo.layout import DemoError
-from authz.demo.prepare import policy_files
 from authz.mesh.nouns import Enforce
 
 PROJECT = "bookinfo-check"
@@ -29,7 +28,7 @@ FILES = {
 }
 CHECK, BUILT = "check", "certificates"
 """Services: the one in which the check runs, and the one with the build that all services of the image share."""
-COPIED = {"BOOKINFO_POLICIES": "policies", "BOOKINFO_IDENTITIES": "identities"}
+COPIED = {"BOOKINFO_POLICIES": "policies", "BOOKINFO_TRAFFIC": "traffic", "BOOKINFO_IDENTITIES": "identities"}
 """Variables of docker-compose.yaml to the copies that they lead to."""
 IDENTITIES = "docs/compose/identities"
 REPLICAS = ("authz-0", "authz-1")
@@ -164,21 +163,23 @@ async def _wait_until_ready(container: str) -> None:
     raise DemoError(f"not ready {READY_SECONDS:.0f} s after its start")
 
 
-def copy_inputs(root: Path, policies: Path, state: Path) -> Path:
+def copy_inputs(root: Path, policies: Path, traffic: Path, state: Path) -> Path:
     """
-    Copy policies and registration entries where the check may change them, and return the directory of the copies.
+    Copy what the check may change, examples of traffic rules included, and return the directory of the copies.
 
     Its container has a user other than ours: it may write there, and to nothing else of ours.
     """
     copies = (state / "compose").absolute()
-    for name, source in zip(COPIED.values(), (policies, root / IDENTITIES), strict=True):
+    for name, source in zip(COPIED.values(), (policies, traffic, root / IDENTITIES), strict=True):
         target = copies / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for file, content in policy_files(source):
-            path = target / Path(file).relative_to(source)
+        for file in sorted(source.rglob("*.y*ml*")):
+            if not file.is_file() or file.name.startswith("."):
+                continue
+            path = target / file.relative_to(source)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            path.write_bytes(file.read_bytes())
             path.chmod(0o644)
         target.chmod(0o777)  # see above
     return copies
@@ -227,4 +228,5 @@ async def _not_again(_: World) -> str:
 def _result(told: dict[str, Json]) -> Result:
     scenario = Scenario(str(told["group"]), str(told["name"]), str(told["expected"]), _not_again)
     seconds = told["seconds"]
-    return Result(scenario, str(told["actual"]), float(seconds) if isinstance(seconds, int | float) else 0.0)
+    took = float(seconds) if isinstance(seconds, int | float) else 0.0
+    return Result(scenario, str(told["actual"]), took, str(told["remark"]))

@@ -18,7 +18,7 @@ from authz.demo.checks.clients import ClientPlace
 from authz.demo.checks.runner import run_check
 from authz.demo.checks.world import World
 from authz.demo.commands import AUTHZ
-from authz.demo.containers import DESCRIPTION, read_layout
+from authz.demo.containers import read_layout
 from authz.demo.layout import DemoError, Layout
 from authz.identity.secret_files import write_file
 from authz.mesh.nouns import Enforce
@@ -26,7 +26,7 @@ from authz.mesh.nouns import Enforce
 PROBES = Path("/probe")
 """Sockets of the relays, by workload."""
 CONTROL = "control"
-"""The container whose address issuer, authority and authorization server share."""
+"""The container whose address issuer, authority, authorization server and the store of rate limits share."""
 
 
 class Outside:
@@ -58,7 +58,6 @@ class ContainerWorld(World):
     """Places are addresses of containers, loopback ports are reached by relays, and operators' logs are Docker's."""
 
     has_users = True
-    mesh_file = DESCRIPTION
 
     def __init__(self, layout: Layout, outside: Outside) -> None:
         self._outside = outside
@@ -87,6 +86,9 @@ class ContainerWorld(World):
 
     def enrolment(self) -> ClientPlace:
         return ClientPlace(self.layout.ca_enrol_port, CONTROL)
+
+    def limits_store(self) -> ClientPlace:
+        return ClientPlace(self.layout.limits_port, relay=PROBES / f"{CONTROL}.sock")
 
     def authority_socket(self) -> Path:
         return PROBES / "productpage-v1.sds.sock"
@@ -155,6 +157,7 @@ async def check(pattern: str, enforce: Enforce) -> None:
                 "expected": scenario.expected,
                 "actual": result.actual,
                 "seconds": result.seconds,
+                "remark": result.remark,
             }
         )
 

@@ -82,7 +82,7 @@ async def _plan(world: World) -> str:
         served = _untimed(await world.becomes("200", lambda: _plaintext(world)))
         await world.outcome(await world.call("plaintext", "details-v1", "/nowhere"))  # waits for the records
     await world.becomes("closed", lambda: _plaintext(world))
-    options = ("--mesh", world.mesh_file, "--min-window", "1s", "-o", "json")
+    options = ("--mesh", world.layout.mesh_file, "--min-window", "1s", "-o", "json")
     code, told = await world.authz("mtls", "plan", str(world.audit_log), *options)
     unsafe = [workload["workload"] for workload in json.loads(told)["workloads"] if not workload["safe"]]
     return f"{served}; exit code {code}, not safe: {', '.join(unsafe)}"

@@ -16,8 +16,6 @@ class Places:
 
     has_users = False
     """Whether every proxy runs as a user of its own, by which the authority knows it."""
-    mesh_file = "mesh.yaml"
-    """The mesh description, in the state directory."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -49,6 +47,10 @@ class Places:
     def enrolment(self) -> ClientPlace:
         """Where the authority takes bearers of a join token."""
         return ClientPlace(self.layout.ca_enrol_port)
+
+    def limits_store(self) -> ClientPlace:
+        """Where the Redis listens in which requests are counted."""
+        return ClientPlace(self.layout.limits_port)
 
     def authority_socket(self) -> Path:
         """The way to the authority that productpage's sidecar has, as its user."""

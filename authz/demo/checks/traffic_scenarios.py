@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from authz.core.attributes import read_field
 from authz.core.decided import Record
-from authz.demo.checks.clients import ClientPlace, exchange
+from authz.demo.checks.clients import exchange
 from authz.demo.checks.scenario import Scenario
 from authz.demo.checks.traffic_rules_in_force import (
     ASKS_RATINGS,
@@ -165,8 +165,7 @@ async def _quota(world: World) -> str:
         last = replies[-1]
         other = await world.visit(ORDER, "alice", method="POST")
         record = await world.find(lambda record: record.get("stage") == "rate-limit")
-    place = ClientPlace(world.layout.limits_port)
-    keys = exchange(place, b"DBSIZE\r\n").body.strip().removeprefix(":")
+    keys = exchange(world.limits_store(), b"DBSIZE\r\n").body.strip().removeprefix(":")
     world.remark(f"{keys} keys in Redis")
     passed = sum(reply.status == 200 for reply in replies)
     left = f"{last.status} remaining {last.headers.get('x-ratelimit-remaining')}"
