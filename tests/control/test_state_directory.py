@@ -77,15 +77,18 @@ def test_a_failed_writing_is_done_again_whole(state: StateDirectory, tmp_path: P
 
 def test_proxies_that_only_look_now_and_then_see_a_new_cluster_before_the_route(tmp_path: Path, clock: Clock) -> None:
     seen: list[tuple[list[str], bytes]] = []
+    endpoints = ("eds/v2.yaml", "eds-compose/v2.yaml")
 
     def look(seconds: float) -> None:
         assert seconds == 0.5
+        assert all((tmp_path / name).exists() for name in endpoints), "a proxy refuses a cluster without this file"
         seen.append((named(tmp_path / "cds/a.yaml"), (tmp_path / "rds/a.x.yaml").read_bytes()))
 
     state = StateDirectory(tmp_path, clock, settle_seconds=0.5, pause=look)
     state.put({"cds/a.yaml": clusters("v1"), "rds/a.x.yaml": HEADER + b"one"})
     assert seen == []  # nobody runs yet
-    state.put({"cds/a.yaml": clusters("v2"), "rds/a.x.yaml": HEADER + b"two"})
+    new = {"cds/a.yaml": clusters("v2"), "rds/a.x.yaml": HEADER + b"two"}
+    state.put(new | dict.fromkeys(endpoints, HEADER))
     assert seen == [(["v2", "v1"], HEADER + b"one")]
     state.put({"cds/a.yaml": (tmp_path / "cds/a.yaml").read_bytes(), "rds/a.x.yaml": HEADER + b"three"})
     assert len(seen) == 1  # clusters are as they were

@@ -154,6 +154,7 @@ async def _rewritten(world: World) -> str:
 
 async def _quota(world: World) -> str:
     """The first request that is counted shows that the rule is in force; it counts."""
+    await world.new_token("jason", "jason")
     async with in_force(world, "orders-quota.yaml"):
 
         async def is_counted() -> bool | None:
