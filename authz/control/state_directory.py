@@ -67,7 +67,9 @@ class StateDirectory:
                 wanted[name] = self._with_retiring(name, files[name], known.get(name), now)
         changed = {name: content for name, content in wanted.items() if known.get(name) is not content}
         written: tuple[str, ...] = ()
-        ahead = {name: content for name, content in changed.items() if name.startswith(("eds/", "eds-compose/", "cds/"))}
+        ahead = {
+            name: content for name, content in changed.items() if name.startswith(("eds/", "eds-compose/", "cds/"))
+        }
         if self._settle_seconds and any((self._out / name).is_file() for name in ahead if name.startswith("cds/")):
             written = write_files(self._out, ahead)
             if any(name.startswith("cds/") for name in written):
