@@ -39,7 +39,8 @@ class Packed(PackedAny):
     @classmethod
     def of(cls, message: betterproto2.Message) -> "Packed":
         """Put a message of a registered type into an ``Any``."""
-        made = cls(type_url=default_message_pool.type_to_url[type(message)])
+        made = cls.__new__(cls)
+        made.type_url = default_message_pool.type_to_url[type(message)]
         made.message = message
         return made
 
@@ -59,15 +60,23 @@ class Packed(PackedAny):
 
 def plain(message: betterproto2.Message) -> Any:
     """The JSON form of a message, field names as in Envoy's documentation; of what wraps a value, the value."""
-    special = _SPECIAL.get(type(message))
-    if special is not None:
-        return special(message)
+    kind, given = type(message), vars(message)
+    plan = _plans.get((kind, *given))
+    if plan is None:
+        special = _SPECIAL.get(kind)
+        if special is not None:
+            return special(message)
+        plan = _plans[kind, *given] = [one for one in _fields(kind) if one[0] in given]
     made = {}
-    for attribute, name, encode, is_optional in _fields(type(message)):
-        value = getattr(message, attribute)
+    for attribute, name, encode, is_optional in plan:
+        value = given[attribute]
         if value is not None and (is_optional or value):  # asking whether a message is empty is slow
             made[name] = encode(value)
     return made
+
+
+_plans: dict[tuple[object, ...], list[_Field]] = {}
+"""What to write of a message by its type and the fields that it was given: as many as our code has ways to make one."""
 
 
 @cache
@@ -98,18 +107,14 @@ def _single(proto_type: str, unwrap: Callable[[], type] | None, kind: Any) -> En
     if proto_type == betterproto2.TYPE_ENUM:
         names = {one: one.proto_name or one.name for one in kind}
         return lambda value: names[value] if value in names else int(value)
-    if proto_type == betterproto2.TYPE_BYTES:
-        return lambda value: b64encode(value).decode()
-    if proto_type in betterproto2.INT_64_TYPES:
-        return str
-    return _number if proto_type in (betterproto2.TYPE_FLOAT, betterproto2.TYPE_DOUBLE) else _same
+    return _SCALARS[proto_type]
 
 
 def _unwrapped(wrapper: type[Any]) -> Encode:
     """Of a number or text with presence the library shows the value alone, of others their own form."""
-    if wrapper in (protobuf.BoolValue, protobuf.StringValue, protobuf.UInt32Value, protobuf.Int32Value):
-        return _same
-    return _duration if wrapper is protobuf.Duration else lambda value: wrapper.from_wrapped(value).to_dict(casing=str)
+    if wrapper is protobuf.Duration:
+        return _duration
+    return _WRAPPED.get(wrapper) or (lambda value: wrapper.from_wrapped(value).to_dict(casing=str))
 
 
 @lru_cache(maxsize=1024)
@@ -117,12 +122,47 @@ def _duration(value: timedelta) -> str:
     return str(protobuf.Duration.from_wrapped(value).to_dict())
 
 
-def _same(value: Any) -> Any:
-    return value
+def _text(value: str) -> str:
+    return value if type(value) is str else str.__str__(value)  # a writer of YAML knows no kinds of text
 
 
 def _number(value: float) -> float | str:
-    return value if math.isfinite(value) else "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if math.isfinite(value):
+        return float(value)
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _whole(low: int, high: int, written: type = int) -> Encode:
+    """Whole numbers of a field, of which the library refuses those that are too small or too large."""
+
+    def encode(value: int) -> Any:
+        if not low <= value <= high:
+            raise ValueError(f"{value} is not between {low} and {high}")
+        return written(value)
+
+    return encode
+
+
+_INT32, _UINT32 = _whole(-(2**31), 2**31 - 1), _whole(0, 2**32 - 1)
+_INT64, _UINT64 = _whole(-(2**63), 2**63 - 1, str), _whole(0, 2**64 - 1, str)
+_SCALARS: dict[str, Encode] = {
+    betterproto2.TYPE_BOOL: bool,
+    betterproto2.TYPE_STRING: _text,
+    betterproto2.TYPE_BYTES: lambda value: b64encode(value).decode(),
+    **dict.fromkeys((betterproto2.TYPE_FLOAT, betterproto2.TYPE_DOUBLE), _number),
+    **dict.fromkeys((betterproto2.TYPE_INT32, betterproto2.TYPE_SINT32, betterproto2.TYPE_SFIXED32), _INT32),
+    **dict.fromkeys((betterproto2.TYPE_UINT32, betterproto2.TYPE_FIXED32), _UINT32),
+    **dict.fromkeys((betterproto2.TYPE_INT64, betterproto2.TYPE_SINT64, betterproto2.TYPE_SFIXED64), _INT64),
+    **dict.fromkeys((betterproto2.TYPE_UINT64, betterproto2.TYPE_FIXED64), _UINT64),
+}
+_WRAPPED: dict[type, Encode] = {
+    protobuf.BoolValue: bool,
+    protobuf.StringValue: _text,
+    protobuf.UInt32Value: _UINT32,
+    protobuf.Int32Value: _INT32,
+    protobuf.DoubleValue: _number,
+    protobuf.FloatValue: _number,
+}
 
 
 def _any(packed: PackedAny) -> dict[str, Any]:
@@ -143,7 +183,9 @@ def _value(value: Value) -> Any:
         return _struct(value.struct_value)
     if value.list_value is not None:
         return _list(value.list_value)
-    return value.to_dict()
+    if value.number_value is not None:
+        return float(value.number_value)
+    return next((one for one in (value.string_value, value.bool_value) if one is not None), None)
 
 
 def _list(values: ListValue) -> list[Any]:
