@@ -39,12 +39,12 @@ def lighten() -> None:
     for kind in default_message_pool.type_to_url:
         if kind not in _checking:
             _checking[kind] = kind.__init__
-            kind.__init__ = _first  # type: ignore[method-assign]  # what this file is for
+            kind.__init__ = _first  # type: ignore[method-assign,assignment]  # what this file is for
 
 
 def check(message: betterproto2.Message) -> None:
     """Let the library look at the values of a message, not at those of the messages in it. Raises ValueError."""
-    kind = type(message)
+    kind = next(one for one in type(message).__mro__ if one in _checking)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a warning, and about Envoy's own fields
         _checking[kind](kind.__new__(kind), **{name: one for name, one in vars(message).items() if name[0] != "_"})
@@ -58,18 +58,19 @@ def _first(message: betterproto2.Message, *first: Any, **given: Any) -> None:
 
 
 def _prepare(kind: type[betterproto2.Message]) -> None:
-    makers = {one.name: one.default_factory for one in fields(kind)}  # type: ignore[arg-type]  # each is a dataclass
+    makers: dict[str, Any] = {one.name: one.default_factory for one in fields(kind)}  # type: ignore[arg-type]  # each is a dataclass
     names = makers.keys()
     for name, make in makers.items():
-        value = make()  # type: ignore[misc]  # every field has one
+        value = make()
         setattr(kind, name, _Fresh(name, make) if isinstance(value, list | dict) else value)
-    kind._unknown_fields = b""
 
     def construct(message: betterproto2.Message, *first: Any, **given: Any) -> None:
         if first:
             given |= dict(zip(names, first, strict=False))
         if not given.keys() <= names:
             raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(given.keys() - names))}")
+        given["_unknown_fields"] = b""  # the library looks for it when it writes bytes
         vars(message).update(given)
 
-    kind.__init__ = construct  # type: ignore[method-assign]  # as above
+    kind.__init__ = construct  # type: ignore[method-assign,assignment]  # as above
+    kind._validate = check  # type: ignore[method-assign]  # its own needs what only its own constructor makes

@@ -6,12 +6,15 @@ types of all fields each time. Here a packed message is kept as it is, and what 
 once. That both agree on everything that is rendered is a test.
 """
 
+import dataclasses
 import marshal
 import math
+import sys
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
+from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints
 
 import betterproto2
@@ -42,6 +45,7 @@ class Packed(PackedAny):
     def of(cls, message: betterproto2.Message) -> "Packed":
         """Put a message of a registered type into an ``Any``."""
         made = cls.__new__(cls)
+        made._unknown_fields = b""
         made.type_url = default_message_pool.type_to_url[type(message)]
         made.message = message
         return made
@@ -58,6 +62,31 @@ class Packed(PackedAny):
     def unpack(self, message_pool: betterproto2.MessagePool | None = None) -> betterproto2.Message:
         """The very message that was packed."""
         return self.message
+
+
+class Written(Struct):
+    """A ``Struct`` that keeps what it was made of."""
+
+    __slots__ = ("content",)
+    content: Mapping[str, Any]
+    _betterproto_meta = _described(Struct)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Written":
+        """Keep JSON that nobody changes."""
+        made = cls.__new__(cls)
+        made._unknown_fields = b""
+        made.content = content
+        return made
+
+    @property
+    def fields(self) -> Any:
+        """The content as messages."""
+        return Struct.from_dict(dict(self.content)).fields
+
+    @fields.setter
+    def fields(self, _written: object) -> None:
+        """The library's constructor sets every field, this one to nothing."""
 
 
 def plain(message: betterproto2.Message) -> Any:
@@ -96,31 +125,39 @@ _plans: dict[tuple[object, ...], list[_Field]] = {}
 
 @cache
 def _fields(kind: type[betterproto2.Message]) -> tuple[_Field, ...]:
-    types = get_type_hints(kind)
-    about = _described(kind).meta_by_field_name
+    """From the fields themselves: the library's description of a type evaluates all its hints again for each field."""
+    found = ((one, betterproto2.FieldMetadata.get(one)) for one in dataclasses.fields(kind))  # type: ignore[arg-type]  # each is a dataclass
     return tuple(
-        (name, name.rstrip("_"), _encoder(meta, types[name]), bool(meta.optional)) for name, meta in about.items()
+        (one.name, one.name.rstrip("_"), _encoder(meta, partial(_hint, kind, str(one.type))), bool(meta.optional))
+        for one, meta in found
     )
 
 
-def _encoder(meta: betterproto2.FieldMetadata, hint: Any) -> Encode:
+def _hint(kind: type, written: str) -> Any:
+    """The type that a field's hint names."""
+    space = vars(sys.modules[kind.__module__])
+    return get_type_hints(SimpleNamespace(__annotations__={"field": written}), space)["field"]
+
+
+def _encoder(meta: betterproto2.FieldMetadata, hint: Callable[[], Any]) -> Encode:
     """How the values of a field are written; empty lists and maps are left out by whoever calls it."""
     if meta.map_meta is not None:
-        key, value = (
-            _single(one.proto_type, one.unwrap, kind) for one, kind in zip(meta.map_meta, hint.__args__, strict=True)
-        )
+        of_key, of_value = meta.map_meta
+        key = _single(of_key.proto_type, of_key.unwrap, lambda: hint().__args__[0])
+        value = _single(of_value.proto_type, of_value.unwrap, lambda: hint().__args__[1])
         return lambda items: {key(k): value(v) for k, v in items.items()}
     if meta.repeated:
-        item = _single(meta.proto_type, meta.unwrap, hint.__args__[0])
+        item = _single(meta.proto_type, meta.unwrap, lambda: hint().__args__[0])
         return lambda items: [item(one) for one in items]
-    return _single(meta.proto_type, meta.unwrap, hint.__args__[0] if meta.optional else hint)
+    return _single(meta.proto_type, meta.unwrap, lambda: hint().__args__[0] if meta.optional else hint())
 
 
-def _single(proto_type: str, unwrap: Callable[[], type] | None, kind: Any) -> Encode:
+def _single(proto_type: str, unwrap: Callable[[], type] | None, kind: Callable[[], Any]) -> Encode:
+    """``kind`` is asked for enumerations alone."""
     if proto_type == betterproto2.TYPE_MESSAGE:
         return _unwrapped(unwrap()) if unwrap is not None else plain
     if proto_type == betterproto2.TYPE_ENUM:
-        names = {one: one.proto_name or one.name for one in kind}
+        names = {one: one.proto_name or one.name for one in kind()}
         return lambda value: names[value] if value in names else int(value)
     return _SCALARS[proto_type]
 
@@ -203,6 +240,15 @@ def _value(value: Value) -> Any:
     return next((one for one in (value.string_value, value.bool_value) if one is not None), None)
 
 
+def _json(value: Any) -> Any:
+    """A copy in the form that the library gives it: every number is a fraction."""
+    if isinstance(value, str) or value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    return {key: _json(one) for key, one in value.items()} if isinstance(value, Mapping) else [_json(x) for x in value]
+
+
 def _list(values: ListValue) -> list[Any]:
     return [_value(one) for one in values.values]
 
@@ -217,5 +263,12 @@ _SPECIAL: dict[type, Encode] = {
     if isinstance(kind, type)
     and issubclass(kind, betterproto2.Message)
     and kind.to_dict is not betterproto2.Message.to_dict
-} | {PackedAny: _any, Packed: _any, Struct: _struct, Value: _value, ListValue: _list}
+} | {
+    PackedAny: _any,
+    Packed: _any,
+    Struct: _struct,
+    Written: lambda message: _json(message.content),
+    Value: _value,
+    ListValue: _list,
+}
 """Messages whose JSON form is not a mapping of their fields."""
