@@ -64,7 +64,7 @@ class Packed(PackedAny):
         return self.message
 
 
-class Written(Struct):
+class KeptStruct(Struct):
     """A ``Struct`` that keeps what it was made of."""
 
     __slots__ = ("content",)
@@ -72,7 +72,7 @@ class Written(Struct):
     _betterproto_meta = _described(Struct)
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> "Written":
+    def of(cls, content: Mapping[str, Any]) -> "KeptStruct":
         """Keep JSON that nobody changes."""
         made = cls.__new__(cls)
         made._unknown_fields = b""
@@ -267,7 +267,7 @@ _SPECIAL: dict[type, Encode] = {
     PackedAny: _any,
     Packed: _any,
     Struct: _struct,
-    Written: lambda message: _json(message.content),
+    KeptStruct: lambda message: _json(message.content),
     Value: _value,
     ListValue: _list,
 }

@@ -8,7 +8,7 @@ from betterproto2 import Message
 
 from authz.envoy import messages
 from authz.envoy.light_messages import check, lighten
-from authz.envoy.plain import Packed, Written, plain
+from authz.envoy.plain import Packed, KeptStruct, plain
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +37,6 @@ def look(found: object, shared: dict[int, Message]) -> None:
             shared[id(found)] = found
         if isinstance(found, Packed):
             look(found.message, shared)
-        elif not isinstance(found, Written):
+        elif not isinstance(found, KeptStruct):
             check(found)
             look(list(vars(found).values()), shared)

@@ -12,7 +12,7 @@ from envoy_data_plane.google.protobuf import Any as PackedAny
 from envoy_data_plane.google.protobuf import Duration, Struct
 
 from authz.envoy.light_messages import check, lighten
-from authz.envoy.plain import Packed, Written, kept, plain
+from authz.envoy.plain import Packed, KeptStruct, kept, plain
 
 lighten()
 
@@ -91,7 +91,7 @@ def test_what_is_kept_is_copied_wherever_it_is_written() -> None:
 
 def test_a_struct_that_keeps_its_content_is_written_and_read_as_one() -> None:
     content: dict[str, Any] = {"text": "a", "number": 1, "yes": True, "nothing": None, "list": [1.5, {"b": [[]]}]}
-    made = Written.of(content)
+    made = KeptStruct.of(content)
     assert made.to_dict() == content
     # 1 and 1.0 are equal, and not the same text.
     assert repr(plain(made)) == repr(Struct.parse(bytes(Struct.from_dict(content))).to_dict())
