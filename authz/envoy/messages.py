@@ -27,7 +27,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
 from envoy_data_plane.envoy.extensions.access_loggers.file.v3 import FileAccessLog
 from envoy_data_plane.google.protobuf import Any as PackedAny
 
-from authz.envoy.plain import Packed, KeptStruct, plain
+from authz.envoy.plain import KeptStruct, Packed, plain
 from authz.mesh.nouns import Address as MeshAddress
 
 

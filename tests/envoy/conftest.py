@@ -8,7 +8,7 @@ from betterproto2 import Message
 
 from authz.envoy import messages
 from authz.envoy.light_messages import check, lighten
-from authz.envoy.plain import Packed, KeptStruct, plain
+from authz.envoy.plain import KeptStruct, Packed, plain
 
 
 @pytest.fixture(scope="session", autouse=True)

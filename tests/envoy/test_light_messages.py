@@ -12,7 +12,7 @@ from envoy_data_plane.google.protobuf import Any as PackedAny
 from envoy_data_plane.google.protobuf import Duration, Struct
 
 from authz.envoy.light_messages import check, lighten
-from authz.envoy.plain import Packed, KeptStruct, kept, plain
+from authz.envoy.plain import KeptStruct, Packed, kept, plain
 
 lighten()
 
