@@ -40,6 +40,8 @@ def lighten() -> None:
         if kind not in _checking:
             _checking[kind] = kind.__init__
             kind.__init__ = _first  # type: ignore[method-assign,assignment]  # what this file is for
+            # The library's own refuses what is kept beside the fields.
+            kind._validate = check  # type: ignore[method-assign,assignment]  # called with the message alone
 
 
 def check(message: betterproto2.Message) -> None:
@@ -73,4 +75,3 @@ def _prepare(kind: type[betterproto2.Message]) -> None:
         vars(message).update(given)
 
     kind.__init__ = construct  # type: ignore[method-assign,assignment]  # as above
-    kind._validate = check  # type: ignore[method-assign]  # its own needs what only its own constructor makes
