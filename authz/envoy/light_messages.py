@@ -47,9 +47,13 @@ def lighten() -> None:
 def check(message: betterproto2.Message) -> None:
     """Let the library look at the values of a message, not at those of the messages in it. Raises ValueError."""
     kind = next(one for one in type(message).__mro__ if one in _checking)
+    light = kind.__init__
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a warning, and about Envoy's own fields
-        _checking[kind](kind.__new__(kind), **{name: one for name, one in vars(message).items() if name[0] != "_"})
+        try:
+            _checking[kind](kind.__new__(kind), **{name: one for name, one in vars(message).items() if name[0] != "_"})
+        finally:
+            kind.__init__ = light  # type: ignore[method-assign]  # pydantic puts its own back when it is first used
 
 
 def _first(message: betterproto2.Message, *first: Any, **given: Any) -> None:
