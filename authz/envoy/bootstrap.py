@@ -28,6 +28,7 @@ from authz.envoy.options import (
     RenderOptions,
 )
 from authz.envoy.passthrough import allow_internal_listeners
+from authz.envoy.plain import KeptStruct
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
@@ -45,7 +46,7 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
             id=workload.name,
             cluster=workload.labels.get("app", workload.name),
             locality=_locality(workload),
-            metadata=Struct.from_dict({LABELS_KEY: node_labels(workload)}),
+            metadata=KeptStruct.of({LABELS_KEY: node_labels(workload)}),
         ),
         admin=Admin(address=pipe(f"run/{workload.name}.admin.sock", ADMIN_SOCKET_MODE)),
         layered_runtime=LayeredRuntime(

@@ -40,6 +40,7 @@ from authz.envoy.hosting import hosting_address, hosting_listener
 from authz.envoy.http_options import http2_upstream
 from authz.envoy.messages import assignment, endpoint, followed_file, pack, pipe, seconds
 from authz.envoy.options import AUTHZ_CLUSTER, HOST_MODULE, RenderOptions, embedded_socket
+from authz.envoy.plain import kept
 
 HTTP_FILTER = "envoy.filters.http.ext_authz"
 NETWORK_FILTER = "envoy.filters.network.ext_authz"
@@ -71,7 +72,7 @@ def _http_check_filter(times: Times, body_bytes: int, *, include_peer_certificat
     if body_bytes:
         # Partial, because it is the service that refuses what a provider finds too long (AP-83).
         body = BufferSettings(max_request_bytes=body_bytes, allow_partial_message=True, pack_as_bytes=True)
-    return HttpFilter(
+    made = HttpFilter(
         name=HTTP_FILTER,
         typed_config=pack(
             HttpExtAuthz(
@@ -90,6 +91,7 @@ def _http_check_filter(times: Times, body_bytes: int, *, include_peer_certificat
             )
         ),
     )
+    return kept(made)
 
 
 def network_check_filter(options: RenderOptions, stat_prefix: str) -> Filter:
@@ -140,11 +142,13 @@ def _check_service(times: Times) -> GrpcService:
     )
 
 
+@cache
 def check_cluster() -> Cluster:
     """
     The workers of the authorization server, one endpoint each (XA-122).
 
-    Their number stands only in the endpoints file. Closed when no worker is healthy (XA-126).
+    Their number stands only in the endpoints file. Closed when no worker is healthy (XA-126). One message for all
+    proxies, to be left alone.
     """
     cluster = _authz_cluster()
     cluster.type = ClusterDiscoveryType.EDS
@@ -159,7 +163,7 @@ def check_cluster() -> Cluster:
         base_ejection_time=seconds(5),
         max_ejection_percent=50,
     )
-    return cluster
+    return kept(cluster)
 
 
 def embedded_check_cluster(proxy: str) -> Cluster:

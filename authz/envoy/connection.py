@@ -6,6 +6,7 @@ neither, because policies are enforced where a request arrives (EV-9).
 """
 
 from enum import StrEnum
+from functools import cache, lru_cache
 
 from envoy_data_plane.envoy.config.core.v3 import (
     ExtensionConfigSource,
@@ -39,6 +40,7 @@ from authz.envoy.messages import followed_file, pack, seconds
 from authz.envoy.native import slots
 from authz.envoy.native.listener_parts import NATIVE_TCP
 from authz.envoy.options import RenderOptions, filters_file, routes_file
+from authz.envoy.plain import kept
 from authz.envoy.rate_limit_filters import rate_limit_filters
 from authz.envoy.refusal_log import refusal_logs
 from authz.envoy.tracing import request_ids, tracing
@@ -99,15 +101,15 @@ def http_filter(
         set_current_client_cert_details=(
             HttpConnectionManagerSetCurrentClientCertDetails(uri=True) if identified else None
         ),
-        common_http_protocol_options=HttpProtocolOptions(
-            idle_timeout=seconds(3600 if not gateway else 300),
+        common_http_protocol_options=_common(
+            3600 if not gateway else 300,
             # An application's connection to its own sidecar has no certificate that could expire.
-            max_connection_duration=seconds(options.max_connection_seconds) if checked else None,
-            headers_with_underscores_action=_underscores(options.refuse_underscores),
+            options.max_connection_seconds if checked else None,
+            options.refuse_underscores,
         ),
         http2_protocol_options=_http2(gateway),
         request_headers_timeout=seconds(10) if gateway else None,
-        upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type=name) for name in upgrades],
+        upgrade_configs=[_upgrade(name) for name in upgrades],
         access_log=[
             *http_logs(workload, options, outbound=not checked, gateway=gateway),
             *(refusal_logs(workload, name, options) if checked else ()),
@@ -180,8 +182,24 @@ def _by_weight(clusters: list[tuple[str, int]]) -> TcpProxyWeightedCluster:
 _XFCC = HttpConnectionManagerForwardClientCertDetails
 
 
+@cache
 def _router() -> HttpFilter:
-    return HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router()))
+    return kept(HttpFilter(name="envoy.filters.http.router", typed_config=pack(Router())))
+
+
+@cache
+def _upgrade(name: str) -> HttpConnectionManagerUpgradeConfig:
+    return kept(HttpConnectionManagerUpgradeConfig(upgrade_type=name))
+
+
+@lru_cache(maxsize=16)
+def _common(idle_seconds: int, longest: float | None, refuses_underscores: bool) -> HttpProtocolOptions:
+    made = HttpProtocolOptions(
+        idle_timeout=seconds(idle_seconds),
+        max_connection_duration=None if longest is None else seconds(longest),
+        headers_with_underscores_action=_underscores(refuses_underscores),
+    )
+    return kept(made)
 
 
 def _body_bytes(mesh: MeshConfig) -> int:
@@ -206,13 +224,15 @@ def _underscores(refuse: bool) -> HttpProtocolOptionsHeadersWithUnderscoresActio
     return action.REJECT_REQUEST if refuse else action.ALLOW
 
 
+@cache
 def _http2(gateway: bool) -> Http2ProtocolOptions:
     if not gateway:
-        return Http2ProtocolOptions(allow_connect=True)
+        return kept(Http2ProtocolOptions(allow_connect=True))
     # Envoy's own advice for proxies at the edge.
-    return Http2ProtocolOptions(
+    made = Http2ProtocolOptions(
         allow_connect=True,
         max_concurrent_streams=100,
         initial_stream_window_size=65536,
         initial_connection_window_size=1048576,
     )
+    return kept(made)

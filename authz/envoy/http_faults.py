@@ -10,6 +10,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.google.protobuf import Any as PackedAny
 
 from authz.envoy.messages import pack, seconds
+from authz.envoy.plain import kept
 from authz.envoy.text_matchers import fractional, string_matcher
 from authz.mesh.virtual_service import GRPC_STATUSES, CorsRules, FaultInjection, HttpRoute
 
@@ -21,8 +22,8 @@ CORS = "envoy.filters.http.cors"
 def fault_and_cors() -> tuple[HttpFilter, ...]:
     """The filters, in Istio's order; without a word of a route they do nothing."""
     return (
-        HttpFilter(name=CORS, typed_config=pack(Cors())),
-        HttpFilter(name=FAULT, typed_config=pack(HttpFault())),
+        kept(HttpFilter(name=CORS, typed_config=pack(Cors()))),
+        kept(HttpFilter(name=FAULT, typed_config=pack(HttpFault()))),
     )
 
 

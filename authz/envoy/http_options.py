@@ -18,6 +18,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.google.protobuf import Any as PackedAny
 
 from authz.envoy.messages import pack, seconds
+from authz.envoy.plain import kept
 from authz.mesh.traffic_policy import ClientTls, ConnectionPool
 
 _NO_POOL, _NO_TLS = ConnectionPool(), ClientTls()
@@ -30,13 +31,14 @@ def http2_upstream(*, keepalive: bool = False, max_connection_seconds: int = 0) 
 
     CONNECT is allowed, since WebSockets need it on HTTP/2.
     """
+    return {_KEY: _http2_options(keepalive, max_connection_seconds)}
+
+
+@lru_cache(maxsize=16)
+def _http2_options(keepalive: bool, max_connection_seconds: int) -> PackedAny:
     ping = KeepaliveSettings(interval=seconds(10), timeout=seconds(2)) if keepalive else None
-    return _options(
-        HttpProtocolOptionsExplicitHttpConfig(
-            http2_protocol_options=Http2ProtocolOptions(allow_connect=True, connection_keepalive=ping)
-        ),
-        max_connection_seconds,
-    )
+    http2 = Http2ProtocolOptions(allow_connect=True, connection_keepalive=ping)
+    return _options(HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2), max_connection_seconds)
 
 
 @lru_cache(maxsize=256)
@@ -53,7 +55,7 @@ def _service_options(pool: ConnectionPool, max_connection_seconds: int) -> Packe
         common_http_protocol_options=_common(pool, min(bounds, default=None)),
         explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2),
     )
-    return pack(options)
+    return kept(pack(options))
 
 
 def service_upstream(pool: ConnectionPool, max_connection_seconds: int) -> dict[str, PackedAny]:
@@ -91,9 +93,12 @@ def _common(pool: ConnectionPool, longest: float | None) -> CommonHttpOptions | 
 
 def http1_upstream(*, max_connection_seconds: int = 0) -> dict[str, PackedAny]:
     """Speak HTTP/1.1 to a cluster; 0 seconds sets no bound on the life of a connection."""
-    return _options(
-        HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions()), max_connection_seconds
-    )
+    return {_KEY: _http1_options(max_connection_seconds)}
+
+
+@lru_cache(maxsize=16)
+def _http1_options(max_connection_seconds: int) -> PackedAny:
+    return _options(_HTTP1, max_connection_seconds)
 
 
 def outside_upstream(pool: ConnectionPool = _NO_POOL, tls: ClientTls = _NO_TLS) -> dict[str, PackedAny]:
@@ -124,12 +129,7 @@ def _http2(pool: ConnectionPool) -> HttpProtocolOptionsExplicitHttpConfig:
     return HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
 
 
-def _options(config: HttpProtocolOptionsExplicitHttpConfig, max_connection_seconds: int) -> dict[str, PackedAny]:
+def _options(config: HttpProtocolOptionsExplicitHttpConfig, max_connection_seconds: int) -> PackedAny:
     limit = CommonHttpOptions(max_connection_duration=seconds(max_connection_seconds))
-    return {
-        _KEY: pack(
-            HttpProtocolOptions(
-                common_http_protocol_options=limit if max_connection_seconds else None, explicit_http_config=config
-            )
-        )
-    }
+    common = limit if max_connection_seconds else None
+    return kept(pack(HttpProtocolOptions(common_http_protocol_options=common, explicit_http_config=config)))

@@ -12,7 +12,7 @@ LOOPBACK = "127.0.0.1"
 
 def framed(name: str, host: str, port: int, chains: list[FilterChain], direction: TrafficDirection) -> Listener:
     """A listener at an address with these filter chains."""
-    by_name = any(chain.filter_chain_match and chain.filter_chain_match.server_names for chain in chains)
+    by_name = any(chain.filter_chain_match is not None and chain.filter_chain_match.server_names for chain in chains)
     inspected = direction is TrafficDirection.INBOUND or by_name
     return Listener(
         name=name,

@@ -20,6 +20,7 @@ from authz.envoy.http_faults import fault_and_cors
 from authz.envoy.listener_frame import ANY_ADDRESS, LOOPBACK, framed
 from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.passthrough import finding_listener
+from authz.envoy.plain import kept
 from authz.envoy.route_tables import outbound_name, outbound_table
 from authz.envoy.tcp_routes import outbound_chains
 from authz.envoy.tls import mesh_server
@@ -51,8 +52,8 @@ def _inbound(mesh: Mesh, workload: MeshWorkload, port: InboundPort, mode: MtlsMo
     def filters() -> list[Filter]:
         cluster = naming.app_cluster(port)
         if not port.protocol.is_http:
-            return tcp_filters(name, cluster, workload, options, checked=True)
-        return [http_filter(Role.INBOUND, routes.to_cluster(name, cluster), workload, mesh.config, options)]
+            return [kept(one) for one in tcp_filters(name, cluster, workload, options, checked=True)]
+        return [kept(http_filter(Role.INBOUND, routes.to_cluster(name, cluster), workload, mesh.config, options))]
 
     def chains() -> Iterator[FilterChain]:
         if mode is not MtlsMode.DISABLE and workload.probe is not None:

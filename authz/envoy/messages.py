@@ -26,9 +26,8 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
 )
 from envoy_data_plane.envoy.extensions.access_loggers.file.v3 import FileAccessLog
 from envoy_data_plane.google.protobuf import Any as PackedAny
-from envoy_data_plane.google.protobuf import Struct
 
-from authz.envoy.plain import Packed, plain
+from authz.envoy.plain import KeptStruct, Packed, plain
 from authz.mesh.nouns import Address as MeshAddress
 
 
@@ -103,7 +102,7 @@ def json_log(path: str, fields: dict[str, str]) -> AccessLog:
             FileAccessLog(
                 path=path,
                 log_format=SubstitutionFormatString(
-                    json_format=Struct.from_dict(fields), json_format_options=JsonFormatOptions(sort_properties=False)
+                    json_format=KeptStruct.of(fields), json_format_options=JsonFormatOptions(sort_properties=False)
                 ),
             )
         ),

@@ -7,6 +7,7 @@ a way out of the mesh by itself. So the outer listener checks; the inner one, wh
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
 from envoy_data_plane.envoy.config.listener.v3 import (
@@ -26,6 +27,7 @@ from authz.envoy.connection import tcp_filters
 from authz.envoy.messages import extension, pack, seconds
 from authz.envoy.options import RenderOptions
 from authz.envoy.outside_clusters import dns_cache
+from authz.envoy.plain import kept
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 OUTSIDE_PORT = 443
@@ -34,9 +36,10 @@ HELLO_SECONDS = 5
 """The time for the client's first message, which holds the name."""
 
 
+@cache
 def tls_inspector() -> ListenerFilter:
-    """Reads the server name and tells TLS from plaintext."""
-    return ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=pack(TlsInspector()))
+    """Reads the server name and tells TLS from plaintext; one message for all listeners, to be left alone."""
+    return kept(ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=pack(TlsInspector())))
 
 
 def checked_chains(name: str, mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[FilterChain]:

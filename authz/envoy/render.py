@@ -17,6 +17,7 @@ from authz.envoy.bootstrap import bootstrap
 from authz.envoy.browser_login import kept_document, kept_file, login_secret_files
 from authz.envoy.clusters import clusters
 from authz.envoy.endpoints import endpoint_files
+from authz.envoy.light_messages import lighten
 from authz.envoy.listeners import MtlsModeOf, listeners
 from authz.envoy.messages import as_json, as_resource
 from authz.envoy.naming import provider_cluster
@@ -279,3 +280,6 @@ def render_endpoints(
     return {
         f"{directory}/{name}": resources_text([as_resource(content)], mesh, options) for name, content in files.items()
     }
+
+
+lighten()

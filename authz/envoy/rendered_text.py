@@ -13,6 +13,9 @@ READABLE_WORKLOADS = 100
 """Of a larger mesh the files are JSON: nobody reads them, and YAML would be most of the time of a rendering."""
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+
+
 def resources_text(resources: list[dict[str, object]], mesh: Mesh, options: RenderOptions) -> bytes:
     """A discovery file with these resources."""
     return file_text({"resources": resources}, mesh, options)
@@ -23,7 +26,7 @@ def file_text(content: dict[str, object], mesh: Mesh, options: RenderOptions) ->
     if options.poll_seconds:
         _poll(content, f"{options.poll_seconds:g}s")
     if len(mesh.workloads) > READABLE_WORKLOADS:
-        return HEADER + json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return HEADER + _ENCODER.encode(content).encode() + b"\n"
     return HEADER + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True).encode()
 
 

@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import Previ
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
 
 from authz.envoy.messages import pack, seconds
+from authz.envoy.plain import kept
 from authz.mesh.virtual_service import HttpRetry
 
 NEVER_REACHED = "connect-failure,refused-stream,reset-before-request"
@@ -24,8 +25,13 @@ BY_CODE = "retriable-status-codes"
 @cache
 def default_retries() -> RetryPolicy:
     """Two more tries of what never reached a server, at another one; one message for all routes, to be left alone."""
-    return RetryPolicy(
-        retry_on=NEVER_REACHED, num_retries=2, retry_host_predicate=_elsewhere(), host_selection_retry_max_attempts=5
+    return kept(
+        RetryPolicy(
+            retry_on=NEVER_REACHED,
+            num_retries=2,
+            retry_host_predicate=_elsewhere(),
+            host_selection_retry_max_attempts=5,
+        )
     )
 
 

@@ -27,6 +27,7 @@ from authz.envoy.http_options import bytes_upstream, service_upstream
 from authz.envoy.messages import followed_file, seconds
 from authz.envoy.options import RenderOptions
 from authz.envoy.placed_endpoints import PLAINTEXT_MARK, endpoints_file, looked_up_assignment
+from authz.envoy.plain import kept
 from authz.envoy.tls import mesh_client, outside_client, plaintext
 from authz.envoy.traffic import apply_policy
 from authz.envoy.workload_health import ask_workloads
@@ -34,19 +35,23 @@ from authz.mesh.nouns import Mesh, MeshWorkload, Resolution
 from authz.mesh.traffic_policy import ClientTlsMode, ConnectionPool
 
 _NO_POOL = ConnectionPool()
-_PLAINTEXT = ClusterTransportSocketMatch(
-    name="plaintext", match=Struct.from_dict(dict(PLAINTEXT_MARK)), transport_socket=plaintext()
+_PLAINTEXT = kept(
+    ClusterTransportSocketMatch(
+        name="plaintext", match=Struct.from_dict(dict(PLAINTEXT_MARK)), transport_socket=plaintext()
+    )
 )
-_BOUNDS = CircuitBreakers(thresholds=[CircuitBreakersThresholds(max_retries=1_000)])
-_UNREACHABLE = OutlierDetection(
-    split_external_local_origin_errors=True,
-    consecutive_local_origin_failure=3,
-    enforcing_consecutive_5xx=0,
-    enforcing_consecutive_gateway_failure=0,
-    enforcing_success_rate=0,
-    interval=seconds(1),
-    base_ejection_time=seconds(5),
-    max_ejection_percent=50,
+_BOUNDS = kept(CircuitBreakers(thresholds=[CircuitBreakersThresholds(max_retries=1_000)]))
+_UNREACHABLE = kept(
+    OutlierDetection(
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=3,
+        enforcing_consecutive_5xx=0,
+        enforcing_consecutive_gateway_failure=0,
+        enforcing_success_rate=0,
+        interval=seconds(1),
+        base_ejection_time=seconds(5),
+        max_ejection_percent=50,
+    )
 )
 """Only failures to reach the peer count: a 503 from the other side's authorization is no reason to avoid it."""
 

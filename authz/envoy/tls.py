@@ -45,6 +45,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from authz.core.resources import MeshConfig
 from authz.envoy.messages import followed_file, pack, seconds, transport_socket
 from authz.envoy.options import ROOTS_SECRET, SDS_CLUSTER, RenderOptions, Secrets
+from authz.envoy.plain import kept
 from authz.mesh.nouns import MeshWorkload
 from authz.mesh.traffic_policy import ClientTls, ClientTlsMode
 
@@ -189,12 +190,13 @@ def _mesh_context(
 
 @cache
 def _mesh_parameters(minimum: str, ciphers: tuple[str, ...]) -> TlsParameters:
-    return TlsParameters(
+    made = TlsParameters(
         tls_minimum_protocol_version=TlsParametersTlsProtocol.from_string(minimum),
         # Upstream TLS ends at 1.2 unless told otherwise (XA-118).
         tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
         cipher_suites=list(ciphers),
     )
+    return kept(made)
 
 
 def _mesh_certificate(workload: MeshWorkload, secrets: Secrets) -> SdsSecretConfig:
@@ -204,12 +206,12 @@ def _mesh_certificate(workload: MeshWorkload, secrets: Secrets) -> SdsSecretConf
 @lru_cache(maxsize=64)
 def _certificate(identity: str, name: str, secrets: Secrets) -> SdsSecretConfig:
     """All clusters and listeners of a proxy share it."""
-    return SdsSecretConfig(name=identity, sds_config=_mesh_secret(name, secrets))
+    return kept(SdsSecretConfig(name=identity, sds_config=_mesh_secret(name, secrets)))
 
 
 @cache
 def _mesh_roots(secrets: Secrets) -> SdsSecretConfig:
-    return SdsSecretConfig(name=ROOTS_SECRET, sds_config=_mesh_secret("roots", secrets))
+    return kept(SdsSecretConfig(name=ROOTS_SECRET, sds_config=_mesh_secret("roots", secrets)))
 
 
 def san_matcher(matcher: StringMatcher, san_type: SubjectAltNameMatcherSanType) -> SubjectAltNameMatcher:

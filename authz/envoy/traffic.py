@@ -5,6 +5,8 @@ Facts from Istio's ``cluster_traffic_policy.go``. Where nothing is said, what th
 is safe: see ``docs/traffic-destinations.md``.
 """
 
+from functools import lru_cache
+
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
@@ -26,6 +28,7 @@ from envoy_data_plane.envoy.config.core.v3 import TcpKeepalive as EnvoyKeepalive
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from authz.envoy.messages import seconds
+from authz.envoy.plain import kept
 from authz.mesh.traffic_policy import (
     ConnectionPool,
     ConsistentHash,
@@ -56,16 +59,22 @@ def apply_policy(cluster: Cluster, policy: TrafficPolicy) -> None:
             keepalive_interval=pool.keepalive.interval_seconds,
         )
         cluster.upstream_connection_options = UpstreamConnectionOptions(tcp_keepalive=keepalive)
-    cluster.circuit_breakers = CircuitBreakers(thresholds=[_thresholds(pool, policy.retry_budget)])
+    cluster.circuit_breakers = _bounds(pool, policy.retry_budget)
     common = cluster.common_lb_config or ClusterCommonLbConfig()
     if policy.outlier is not None:
         cluster.outlier_detection = _outlier(policy.outlier)
         common.healthy_panic_threshold = Percent(value=policy.outlier.min_health_percent)
     if _weighs_localities(policy):
         common.locality_weighted_lb_config = ClusterCommonLbConfigLocalityWeightedLbConfig()
-    if common != ClusterCommonLbConfig():
+    if policy.outlier is not None or _weighs_localities(policy):
         cluster.common_lb_config = common
     _balance(cluster, policy.load_balancer or LoadBalancer())
+
+
+@lru_cache(maxsize=256)
+def _bounds(pool: ConnectionPool, budget: RetryBudget | None) -> CircuitBreakers:
+    """One message for all clusters with the same bounds, to be left alone."""
+    return kept(CircuitBreakers(thresholds=[_thresholds(pool, budget)]))
 
 
 def _thresholds(pool: ConnectionPool, budget: RetryBudget | None) -> CircuitBreakersThresholds:

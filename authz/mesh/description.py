@@ -15,6 +15,7 @@ begin with ``mesh.authz/`` take its place:
 from collections.abc import Iterable
 
 from authz.core.errors import Location, Problem, Severity, sort_problems
+from authz.core.uncollected import WithoutCollector
 from authz.documents.accessors import Part
 from authz.documents.reading import MAX_FILE_BYTES, Document, Extent, Mapping, read_documents
 from authz.documents.schema import Notes
@@ -47,6 +48,10 @@ class DescriptionReader:
 
     def read(self, files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
         """Read as ``read_mesh_description`` does; what comes of unchanged documents are the very nouns of before."""
+        with WithoutCollector():
+            return self._read(files)
+
+    def _read(self, files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
         problems: list[Problem] = []
         read: list[Written] = []
         known: dict[str, _Parts] = {}
