@@ -161,10 +161,12 @@ def free_ports(count: int) -> list[int]:
     Ports that nobody listens on right now, on any address, as Envoy binds them.
 
     Below the ephemeral range: a port from it may become the local end of anybody's outgoing connection before Envoy
-    binds it, and then the bind fails.
+    binds it, and then the bind fails. And another worker of the tests looks among others: between looking and binding
+    seconds may pass.
     """
     found: list[int] = []
-    for port in random.sample(range(20_000, 32_000), 2_000):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+    for port in random.sample(range(20_000 + worker, 32_000, 4), 2_000):
         with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
             found.append(port)
         if len(found) == count:
