@@ -32,7 +32,7 @@ except SystemExit as end:
 """
 
 HELP, VALIDATE, CHECK = ("--help",), ("validate", "policies"), ("check", *POLICIES, "-n", "bookinfo", "--path", "/")
-BOUNDS = {HELP: 130, VALIDATE: 220, CHECK: 245}
+BOUNDS = {HELP: 130, VALIDATE: 220, CHECK: 250}
 """The most modules, those of Python included; ten more cost some three hundredths of the start."""
 
 
