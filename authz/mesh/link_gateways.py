@@ -36,7 +36,7 @@ def described_servers(written: Written) -> DescribedServers:
 
 def is_routed(server: GatewayServer, bound: Iterable[VirtualService], servers: Iterable[GatewayServer] = ()) -> bool:
     """
-    Whether what could lead outwards goes by the routes of what is bound to its Gateway, which has all these ``servers``.
+    Whether what could lead outwards goes by the routes of what is bound to its Gateway, which has these ``servers``.
 
     Without a route, the policies decide which hosts may be asked for, and DNS where they are. A Gateway may also have
     servers that take what comes into the mesh: their routes are no reason that nothing else may leave by this one.
