@@ -11,7 +11,9 @@ from authz.core.engine import Engine
 from authz.core.errors import LoadError, Problem, sort_problems
 from authz.core.resources import MeshConfig
 from authz.core.uncollected import WithoutCollector
+from authz.documents.reading import read_documents
 from authz.policy.mesh_config import read_mesh
+from authz.policy.mesh_wrappings import search
 from authz.policy.reader import read_policies
 from authz.service.loading.snapshot import no_policies
 from authz.sources.policies.directory import read_directory
@@ -88,7 +90,10 @@ def has_workloads(files: Iterable[tuple[str, bytes]]) -> bool:
 
 def with_settings(files: Sequence[tuple[str, bytes]]) -> tuple[str, bytes]:
     """The file of a description that holds the mesh settings: the first unless only another one has them."""
-    return next((one for one in files if b"ConfigMap" in one[1]), files[0])
+    named = [one for one in files if b"ConfigMap" in one[1]]
+    if len(named) > 1:  # in all but one a comment, or another one's
+        named = [(file, data) for file, data in named if any(search(read_documents(file, data, []), data, []))] or named
+    return named[0] if named else files[0]
 
 
 def settings_file(mesh_file: str | None, traffic: str | None = None) -> str | None:

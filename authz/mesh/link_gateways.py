@@ -26,21 +26,33 @@ def described_servers(written: Written) -> DescribedServers:
     for gateway in sorted(written.gateways, key=lambda g: (g.namespace, g.name)):
         name = f"{gateway.namespace}/{gateway.name}"
         servers = []
+        every = tuple(server for server, _ in gateway.servers)
         for server, part in gateway.servers:
-            servers.append((replace(server, gateway=name, is_routed=is_routed(server, bound.get(name, ()))), part))
+            led = is_routed(server, bound.get(name, ()), every)
+            servers.append((replace(server, gateway=name, is_routed=led), part))
         found.append((gateway, servers))
     return found
 
 
-def is_routed(server: GatewayServer, bound: Iterable[VirtualService]) -> bool:
+def is_routed(server: GatewayServer, bound: Iterable[VirtualService], servers: Iterable[GatewayServer] = ()) -> bool:
     """
-    Whether what could lead outwards goes by the routes of what is bound to its Gateway.
+    Whether what could lead outwards goes by the routes of what is bound to its Gateway, which has these ``servers``.
 
-    Without a route, the policies decide which hosts may be asked for, and DNS where they are.
+    Without a route, the policies decide which hosts may be asked for, and DNS where they are. A Gateway may also have
+    servers that take what comes into the mesh: their routes are no reason that nothing else may leave by this one.
     """
     if server.tls is TlsMode.PASSTHROUGH:
         return server.hosts != ("*",) or any(one.tls for one in bound)
-    return server.tls is TlsMode.ISTIO_MUTUAL and any(one.http if server.protocol.is_http else one.tcp for one in bound)
+    if server.tls is not TlsMode.ISTIO_MUTUAL:
+        return False
+    others = [one for one in servers if one.tls not in (TlsMode.PASSTHROUGH, TlsMode.ISTIO_MUTUAL)]
+    return any(
+        server.admits(host, one.namespace)
+        and not (server.hosts == ("*",) and any(other.admits(host, one.namespace) for other in others))
+        for one in bound
+        if (one.http if server.protocol.is_http else one.tcp)
+        for host in one.hosts
+    )
 
 
 def with_gateways(workload: MeshWorkload, gateways: DescribedServers) -> MeshWorkload:

@@ -74,6 +74,14 @@ def test_a_description_in_a_folder_means_what_one_file_means(run: Run, spread: P
     assert alone.output != together.output, "the folder changes nothing here"
 
 
+def test_a_file_that_only_speaks_of_settings_does_not_hold_them(run: Run, spread: Path) -> None:
+    """Else Istio's defaults would count, another trust domain among them."""
+    said = run(*COMMANDS["who-can"]).output
+    services = spread / "services.yaml"
+    services.write_text("# The ConfigMap with the settings is in another file.\n" + services.read_text())
+    assert run(*COMMANDS["who-can"]).output == said
+
+
 def test_the_doctor_looks_at_the_folder_too(run: Run, spread: Path) -> None:
     (spread / "more" / "routes" / "0.yaml").chmod(0o666)
     result = run("doctor", "-p", "policies", *AT)

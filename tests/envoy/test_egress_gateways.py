@@ -97,6 +97,23 @@ def test_what_would_leave_without_a_way_is_named(
     assert [(problem.code, words in problem.message) for problem in found] == [(code, True)], found
 
 
+def test_a_server_for_every_host_stays_one_when_others_of_its_gateway_have_routes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers = "- {port: {number: $gateway_http, name: http, protocol: HTTP}, hosts: [shop.example.com]}"
+    assert servers in DATA["ways"]["http"]["documents"]
+    any_host = '- {port: {number: $gateway_tls, name: any, protocol: HTTPS}, hosts: ["*"], tls: {mode: ISTIO_MUTUAL}}'
+    documents = DATA["ways"]["http"]["documents"].replace(servers, f"{servers}\n  {any_host}")
+    monkeypatch.setitem(DATA["ways"], "http", {**DATA["ways"]["http"], "documents": documents})
+    mesh, problems = described("http")
+    assert [problem for problem in problems if problem.severity is Severity.ERROR] == []
+    assert mesh.egress_gateway is not None
+    assert [(server.port, server.is_egress) for server in mesh.egress_gateway.servers] == [
+        (PORTS["gateway_http"], False),
+        (PORTS["gateway_tls"], True),
+    ]
+
+
 @dataclass
 class Running:
     """The client and the gateway of one way out, and the host outside."""
