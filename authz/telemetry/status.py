@@ -25,6 +25,30 @@ class ReloadStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicySourceStatus:
+    """The source that policies are fetched from. Times in seconds since the epoch, 0 for never."""
+
+    source: str
+    """Its address, without anything secret."""
+    revision: str = ""
+    """What is in force: the number of a bundle, the commit of a repository; empty before the first."""
+    number: int = 0
+    """Grows with every revision."""
+    created: float = 0.0
+    """When its author made it."""
+    taken_at: float = 0.0
+    """When it was put in force here."""
+    asked_at: float = 0.0
+    """When the source last said what is to be in force, and it was."""
+    error: str = ""
+    """Why it did not the last time; empty when it did."""
+    is_kept: bool = False
+    """Whether what is in force was kept on disk, because the source has not delivered since the start."""
+    successes: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PeerTrustStatus:
     """The trust bundles and revocations by which peers' certificates are judged. Times in seconds since the epoch."""
 
@@ -177,6 +201,8 @@ class ServiceStatus:
     """Everything the service reports about itself; a fresh value for each question, made in microseconds."""
 
     reload: ReloadStatus = ReloadStatus()
+    policy_source: PolicySourceStatus | None = None
+    """None where policies are a directory."""
     key_sets: tuple[KeySetStatus, ...] = ()
     token_cache: CacheStatus | None = None
     certificates: tuple[CertificateStatus, ...] = ()

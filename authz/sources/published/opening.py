@@ -1,0 +1,62 @@
+"""From an address and what goes with it to a source and its cache."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from authz.core.errors import SettingsError
+from authz.sources.published.bundle_source import BundleSource, BundleTrust
+from authz.sources.published.delivery import PolicySource
+from authz.sources.published.git_source import GitSource
+from authz.sources.published.policy_address import AddressKind, PolicyAddress
+from authz.sources.published.policy_cache import PolicyCache
+from authz.sources.published.policy_follower import PolicyFollower, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPolicies:
+    """What is said of a source beside its address."""
+
+    cache: Path | None = None
+    fleet: str = ""
+    public_keys: Sequence[Path] = ()
+    signers: Path | None = None
+    """For repositories: file of allowed signers of SSH, or a home of GnuPG; None takes unsigned commits."""
+    ca: Path | None = None
+    headers: Path | None = None
+    poll_seconds: float = 30.0
+
+
+def open_follower(
+    address: PolicyAddress,
+    told: PublishedPolicies,
+    trial: Trial,
+    *,
+    clock: Callable[[], float],
+    share: Callable[[], float],
+) -> tuple[PolicyFollower, PolicyCache]:
+    """
+    Open the cache and make what asks the source; nothing is asked yet. Arguments are those of ``PolicyFollower``.
+
+    Raises:
+        SettingsError: the address is a path, or what goes with it cannot be used.
+    """
+    if address.kind is AddressKind.PATH:
+        raise SettingsError(f"`{address}` is a path, and is read as it is")
+    if told.cache is None:
+        raise SettingsError(
+            f"policies from {address} need a directory for the last good ones: the setting `policies_cache`"
+        )
+    cache = PolicyCache(told.cache)
+    source: PolicySource
+    if address.kind is AddressKind.GIT:
+        repository = cache.directory / "repository.git"
+        source = GitSource(address, repository, signers=told.signers, ca=told.ca, headers_file=told.headers)
+    else:
+        trust = BundleTrust.of(told.fleet, told.public_keys)
+        source = BundleSource(address, trust, ca=told.ca, headers_file=told.headers)
+    cache.open()
+    follower = PolicyFollower(
+        source, cache, trial, shown=str(address), clock=clock, share=share, poll_seconds=told.poll_seconds
+    )
+    return follower, cache

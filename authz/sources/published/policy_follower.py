@@ -1,0 +1,173 @@
+"""
+Follows a source: asks it, tries what it delivers, and puts it where readers look, or keeps what is there.
+
+A thread of its own that shares nothing with the loop that answers checks but the files of the cache.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, Thread
+
+from authz.core.errors import AuthzError, FetchError, LoadError, SettingsError
+from authz.sources.published.delivery import Delivery, PolicySource
+from authz.sources.published.policy_cache import PolicyCache
+from authz.telemetry.status import PolicySourceStatus
+
+_log = logging.getLogger("authz.published")
+LONGEST_PAUSE_SECONDS = 300.0
+"""Between two askings of a source that fails, unless it is asked less often anyway."""
+Trial = Callable[[Path], None]
+"""Given the folder of a revision; raises LoadError when it cannot be put in force."""
+
+
+def pause_seconds(poll_seconds: float, failures: int, share: float) -> float:
+    """
+    How long to wait before the next asking: longer after each failure, and never all replicas at once.
+
+    Args:
+        poll_seconds: as the setting.
+        failures: in a row.
+        share: random, from 0 to 1: a fifth more or less.
+    """
+    longest = max(poll_seconds, LONGEST_PAUSE_SECONDS)
+    return min(poll_seconds * 2.0 ** min(failures, 30), longest) * (0.8 + 0.4 * share)
+
+
+class PolicyFollower:
+    """``begin`` once, then ``follow`` or ``ask``, then ``stop``."""
+
+    def __init__(
+        self,
+        source: PolicySource,
+        cache: PolicyCache,
+        trial: Trial,
+        *,
+        shown: str,
+        clock: Callable[[], float],
+        share: Callable[[], float],
+        poll_seconds: float,
+    ) -> None:
+        """
+        Args:
+            source: what is asked.
+            cache: where it is put, already open.
+            trial: judges a revision before readers see it.
+            shown: the source's address for people.
+            clock: seconds since the epoch.
+            share: random, from 0 to 1.
+            poll_seconds: how often the source is asked.
+        """
+        self._source = source
+        self._cache = cache
+        self._trial = trial
+        self._clock = clock
+        self._share = share
+        self._poll_seconds = poll_seconds
+        self._tag = ""
+        self._in_row = 0
+        self._stopping = Event()
+        self.status = PolicySourceStatus(source=shown)
+
+    def begin(self) -> None:
+        """
+        Ask once; put what is kept on disk in force when the source does not deliver.
+
+        Raises:
+            SettingsError: there is neither.
+        """
+        if self.ask():
+            return
+        problem = self.status.error
+        try:
+            kept = self._source.restore(self._cache.kept(), self._cache.taken(), self._clock())
+            if kept is None:
+                raise SettingsError(f"{problem}; and nothing is kept in `{self._cache.directory}` to start from")
+            self._cache.install(kept, self._trial)
+        except (AuthzError, OSError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            raise SettingsError(f"{problem}; and what is kept cannot be used: {_said(error)}") from error
+        self._note(self._of(kept), is_kept=True)
+        _log.error("the policies in force are those kept on disk, revision %s: %s", kept.revision.name, problem)
+
+    def ask(self) -> bool:
+        """Ask once; False when what is in force was kept. Never raises: the status says why."""
+        try:
+            found = self._source.ask(self._cache.taken(), self._cache.allowed(), self._tag, self._clock())
+            if found is not None:
+                self._cache.install(found, self._trial)
+        except (AuthzError, OSError) as error:
+            self._fail(error)
+            return False
+        except Exception as error:  # a mistake of ours must not end the following
+            _log.exception("asking the source of policies failed")
+            self._fail(FetchError(f"internal error: {type(error).__name__}"))
+            return False
+        self._in_row = 0
+        now = self._clock()
+        if self.status.error:
+            _log.warning("the source of policies answers again: %s", self.status.source)
+        told = self._of(found) if found is not None else self.status
+        self._note(replace(told, asked_at=now, error="", successes=self.status.successes + 1), is_kept=False)
+        if found is not None:
+            self._tag = found.tag
+            _log.info("revision %s of the policies came from %s", found.revision.name, self.status.source)
+        return True
+
+    def follow(self) -> Thread:
+        """Go on asking in a thread that ends with the process, or by ``stop``."""
+        thread = Thread(target=self._follow, name="policy source", daemon=True)
+        thread.start()
+        return thread
+
+    def stop(self) -> None:
+        """End the following; the cache stays, and other processes may use it."""
+        self._stopping.set()
+        self._source.stop()
+        self._cache.close()
+
+    def _follow(self) -> None:
+        while not self._stopping.wait(pause_seconds(self._poll_seconds, self._in_row, self._share())):
+            self.ask()
+
+    def _of(self, found: Delivery) -> PolicySourceStatus:
+        return replace(
+            self.status,
+            revision=found.revision.name,
+            number=found.revision.number,
+            created=found.created,
+            taken_at=self._clock(),
+        )
+
+    def _fail(self, error: Exception) -> None:
+        if self._stopping.is_set():
+            return
+        self._in_row += 1
+        self._tag = ""  # what was refused is looked at again
+        said = _said(error)
+        if said != self.status.error:
+            kept = self.status.revision
+            _log.error("policies: %s; %s", said, f"revision {kept} stays in force" if kept else "nothing is in force")
+            for problem in error.problems if isinstance(error, LoadError) else ():
+                if problem.is_error:
+                    _log.error("%s", problem)
+        self._note(replace(self.status, error=said, failures=self.status.failures + 1), is_kept=self.status.is_kept)
+
+    def _note(self, status: PolicySourceStatus, *, is_kept: bool) -> None:
+        self.status = replace(status, is_kept=is_kept)
+        try:
+            self._cache.write_status(self.status)
+        except OSError as error:
+            _log.error("the status of the source cannot be written: %s: %s", error.filename, error.strerror)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, LoadError):
+        first = next((str(problem).partition("\n")[0] for problem in error.problems if problem.is_error), "")
+        return f"its policies are refused, {error}: {first}"
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}"
+    return str(error)
