@@ -21,6 +21,7 @@ ROOT = Path(authz.__file__).parent
 
 ALLOWED: dict[str, str] = {
     "core": "",
+    "bundles": "core",
     "documents": "core",
     "policy": "core documents",
     "tokens": "core",
@@ -33,6 +34,7 @@ ALLOWED: dict[str, str] = {
     "sources.introspection": "core sources.keys",  # the same guards as for key sets
     "sources.policies": "",
     "sources.access_logs": "",
+    "sources.published": "bundles core telemetry",
     "analysis": "",
     "analysis.offline": "core documents",
     "analysis.suites": "analysis.offline core documents policy tokens",
@@ -65,9 +67,11 @@ ALLOWED: dict[str, str] = {
     "service.doors": "_proto admin core service service.ports settings wire",
     "service.app": (
         "admin audit core service service.doors service.loading service.native service.ports service.rate_limits "
-        "settings sources.introspection sources.keys telemetry tokens"
+        "settings sources.introspection sources.keys sources.published telemetry tokens"
     ),
-    "service.workers": "admin audit core envoy service service.app service.ports settings wire",
+    "service.workers": (
+        "admin audit core envoy service service.app service.loading service.ports settings sources.published wire"
+    ),
     "service.embedded": "core service service.app service.ports service.workers settings",
     "control.discovery": "_proto",
     "control.federation": "core identity sources.keys",
@@ -104,13 +108,14 @@ DOORS: dict[str, str] = {
     "betterproto2": "envoy envoy.patches",
     "cachetools": "identity",
     "click": "cli",
-    "cryptography": "analysis.hardening analysis.verify audit identity tokens",
+    "cryptography": "analysis.hardening analysis.verify audit bundles identity sources.published tokens",
     "envoy": "demo envoy.native service.workers",
     "envoy_data_plane": "envoy envoy.patches",
     "google": "_proto control.authority control.discovery service service.workers wire",
     "grpc": "cli control.authority demo demo.checks service service.ports service.rate_limits telemetry",
     "httpx": (
-        "cli control.federation demo.apps service service.native service.workers sources.introspection sources.keys"
+        "cli control.federation demo.apps service service.native service.workers sources.introspection sources.keys "
+        "sources.published"
     ),
     "jwt": "tokens",
     "limits": "service.rate_limits",

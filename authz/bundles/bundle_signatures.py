@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from authz.bundles.manifest import JSON_HOOKS, BundleRefused
+from authz.bundles.manifest import BundleRefused, read_json
 
 MAX_SIGNATURES = 16
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
@@ -68,9 +68,7 @@ def new_key_pair() -> tuple[bytes, bytes]:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return private, public
 
 
@@ -108,9 +106,9 @@ def read_signatures(data: bytes) -> tuple[BundleSignature, ...]:
     """
     wrong = BundleRefused("the list of signatures is damaged: sign the bundle again")
     try:
-        told = json.loads(data.decode(), **JSON_HOOKS)
-        rows = told["signatures"]
-        found = tuple(BundleSignature(str(row["key"]), base64.b64decode(row["signature"], validate=True)) for row in rows)
+        rows = read_json(data)["signatures"]
+        pairs = ((str(row["key"]), base64.b64decode(row["signature"], validate=True)) for row in rows)
+        found = tuple(BundleSignature(*pair) for pair in pairs)
     except (ValueError, RecursionError, KeyError, TypeError):
         raise wrong from None
     if len(found) > MAX_SIGNATURES or not all(_KEY_ID.fullmatch(one.key_id) for one in found):

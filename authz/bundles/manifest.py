@@ -9,7 +9,7 @@ Its exact bytes are signed, so nothing is read from it that these bytes do not s
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -100,7 +100,7 @@ def read_manifest(data: bytes) -> Manifest:
         BundleRefused: it is not a manifest of this format.
     """
     try:
-        told = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+        told = read_json(data)
     except (ValueError, RecursionError) as error:
         raise BundleRefused(f"the manifest is not JSON: {error}") from None
     if not isinstance(told, dict):
@@ -124,6 +124,11 @@ def read_manifest(data: bytes) -> Manifest:
         provenance=Provenance(**provenance),
         files=files,
     )
+
+
+def read_json(data: bytes) -> Any:
+    """Read JSON in which no member stands twice. Raises ValueError, RecursionError for anything else."""
+    return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
 
 
 def fleet_name(text: object) -> str:
@@ -224,7 +229,3 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is no number")
-
-
-JSON_HOOKS: Mapping[str, Callable[..., object]] = {"object_pairs_hook": _once, "parse_constant": _no_constant}
-"""For the other JSON of a bundle."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from authz.bundles.packing import MANIFEST, SIGNATURES, pack, unpack
+from authz.bundles.bundle_signatures import BundleSignature, read_signatures, sign, signers, write_signatures
 from authz.bundles.manifest import (
     MAX_FILES,
     BundledFile,
@@ -24,7 +24,7 @@ from authz.bundles.manifest import (
     time_text,
     write_manifest,
 )
-from authz.bundles.bundle_signatures import BundleSignature, read_signatures, sign, signers, write_signatures
+from authz.bundles.packing import MANIFEST, SIGNATURES, pack, unpack
 
 MAX_REASONS = 10
 """Files that are told of in one message."""

@@ -52,6 +52,7 @@ from authz.settings.settings import Settings
 from authz.sources.introspection.introspector import Introspector
 from authz.sources.keys.http_proxy import Proxies
 from authz.sources.keys.source import KeySource
+from authz.sources.published.policy_cache import read_source_status
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus
 from authz.tokens.json_text import read_object
@@ -175,8 +176,7 @@ class App:
             raise LoadError(self.reloader.status.problems)
         settle()
         status = self.reloader.status
-        counted = ", ".join(f"{number} {kind}" for kind, number in status.documents)
-        self._announce(f"policies  {settings.policies.path}: version {status.policy_version}, {counted}")
+        self._announce(f"policies  {settings.policies.path}: version {status.policy_version}, {status.counted}")
         if self.candidate is not None:
             self._tasks.append(asyncio.create_task(self.candidate.run(), name="candidate"))
         if self.evidence is not None:
@@ -235,6 +235,7 @@ class App:
         tokens = self.function.tokens
         return ServiceStatus(
             reload=self.reloader.status,
+            policy_source=read_source_status(self._settings.policies.cache),
             key_sets=(*map(fetched_status, self.keys.status()), *self._inline_keys),
             introspections=(*map(introspection_status, self.introspector.status()),),
             token_cache=None

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from authz.service.server import AskProvider
 from authz.service.streams import JudgeCaller
 from authz.service.workers.hosted import HostedServer, Receive, Scope, Send
 from authz.service.workers.line import ORDER, Line, Order
+from authz.service.workers.published import published_policies
 from authz.service.workers.refusals import follow_refusals
 from authz.service.workers.scheduling import calm_host
 from authz.service.workers.worker import LAST_SECONDS, SupervisedApp, tell_failure
@@ -88,6 +90,9 @@ class _Alone:
             {"server": "envoy", "workers": 1}, file=Path(file) if file else None, environment=environment
         ).model_copy(update={"listen": ()})  # Envoy listens
         log_to_stderr(LogSettings.of(settings))
+        self._published = ExitStack()
+        policies = published_policies(settings, lambda line: _log.info("%s", line))
+        settings = self._published.enter_context(policies)
         self._app = App(settings, lambda line: _log.info("%s", line), server=_server_of(settings))
         await self._app.start()
         assert isinstance(self._app.server, HostedServer)
@@ -95,6 +100,7 @@ class _Alone:
 
     async def stop(self) -> None:
         await self._app.stop(drain=False)
+        self._published.close()
 
 
 class _Supervised:

@@ -10,7 +10,8 @@ from authz.settings.precedence import PREFIX
 from authz.settings.settings import Settings
 
 TYPED = frozenset({
-    "policies", "mesh", "allow_empty", "archive", "candidate", "listen", "server", "workers", "admin", "certificates",
+    "policies", "policies_cache", "policies_fleet", "policies_public_keys", "policies_signers",
+    "mesh", "allow_empty", "archive", "candidate", "listen", "server", "workers", "admin", "certificates",
     "audit", "log_level", "peer_certificate", "peer_trust_bundles", "peer_revocations", "otlp_endpoint",
     "drain_delay_seconds", "access_logs", "access_log_positions", "access_log_admin", "access_log_state",
     "admin_token_file", "tls_certificate", "tls_key", "tls_client_ca", "audit_on_full", "audit_chain", "log_format",

@@ -48,7 +48,8 @@ def read_settings(
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
         raise SettingsError("`tls_client_ca` needs `tls_certificate` and `tls_key`")
     _check_access_logs(settings)
-    if settings.rate_limits and settings.mesh is None:
+    _check_published(settings)
+    if settings.rate_limits and settings.mesh is None and "://" not in settings.policies:
         raise SettingsError("`rate_limits` needs `mesh`: the limits are part of the mesh description")
     if settings.peer_certificate != "off" and not settings.peer_trust_bundles:
         raise SettingsError("`peer_certificate` needs `peer_trust_bundles`: nobody would be trusted")
@@ -83,6 +84,14 @@ def _check_access_logs(settings: Settings) -> None:
         )
     if settings.access_log_positions is not None and sum(_is_file(name) for name in settings.access_logs) > 1:
         raise SettingsError("`access_log_positions` is for one directory; without it each directory keeps its own")
+
+
+def _check_published(settings: Settings) -> None:
+    """Refuse what says how published policies are trusted where policies are a path, and nothing is fetched."""
+    if "://" not in settings.policies:
+        given = sorted(name for name in settings.model_fields_set if name.startswith("policies_"))
+        if given:
+            raise SettingsError(f"`{given[0]}` is for policies that are published, and `policies` is a path")
 
 
 class _Repeated(yaml.MarkedYAMLError):

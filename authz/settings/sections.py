@@ -36,16 +36,26 @@ class PolicySettings(Section):
     """Where policies and the mesh's own settings are read and kept, and whether their loss is meant."""
 
     PREFIX = "policies"
-    FLAT = {  # noqa: RUF012  # the dataclass has it as a ClassVar
-        "path": "policies",
-        **{name: name for name in ("mesh", "allow_empty", "archive", "candidate")},
-    }
+    _OWN: ClassVar = ("mesh", "allow_empty", "archive", "candidate")
+    FLAT: ClassVar[Mapping[str, str]] = {"address": "policies"} | dict(zip(_OWN, _OWN, strict=True))
 
-    path: Path
+    address: str
+    cache: Path | None
+    fleet: str
+    public_keys: tuple[Path, ...]
+    signers: Path | None
+    ca: Path | None
+    headers: Path | None
+    poll_seconds: float
     mesh: Path | None
     allow_empty: bool
     archive: Path | None
     candidate: Path | None
+
+    @property
+    def path(self) -> Path:
+        """The address, which is a path by the time that somebody reads it."""
+        return Path(self.address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +213,8 @@ class AccessLogSettings(Section):
 
     def __str__(self) -> str:
         """As a server says what it is going to record."""
-        share = f"{self.verify:.0%} of what is allowed decided again, and every denial"
-        return f"{', '.join(self.carriers)}: access logs of proxies that enforce; {share}"
+        logs = f"{', '.join(self.carriers)}: access logs of proxies that enforce"
+        return f"{logs}; {self.verify:.0%} of what is allowed decided again, and every denial"
 
     @property
     def directories(self) -> tuple[Path, ...]:

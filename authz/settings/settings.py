@@ -12,18 +12,15 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from authz.settings.http_doors import HttpDoors
+from authz.settings.policy_fields import PolicyFields
 from authz.settings.written_settings import is_address, named_files
 
 
-class Settings(BaseSettings):
+class Settings(PolicyFields, BaseSettings):
     """Every setting of ``authz serve``. A field's description is its flag's help."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    policies: Path = Field(
-        default=Path("policies"), description="directory of policies, read with its subfolders, or a single file"
-    )
-    mesh: Path | None = Field(default=None, description="MeshConfig in Istio's form; without it Istio's defaults hold")
     allow_empty: bool = Field(
         default=False,
         description="accept empty files, a set without policies, and changes that lose all policies or a mesh setting",

@@ -23,6 +23,7 @@ from authz.telemetry.status import (
     CandidateStatus,
     IntrospectionStatus,
     NativeStatus,
+    PolicySourceStatus,
     RateLimitStatus,
     ServiceStatus,
     TrailStatus,
@@ -110,6 +111,8 @@ class TelemetryCollector:
         yield gauge(names.RELOAD_TIME, {(): reload.loaded_at})
         yield gauge(names.POLICY_INFO, {(reload.policy_version,): 1.0} if reload.policy_version else {})
         yield gauge(names.POLICIES, {(kind,): float(number) for kind, number in reload.documents})
+        if status.policy_source is not None:
+            yield from _policy_source(status.policy_source)
         yield gauge(names.KEY_SET_KEYS, {(k.name,): float(k.keys) for k in status.key_sets})
         yield gauge(names.KEY_SET_FETCHED, {(k.name,): k.fetched_at or 0.0 for k in status.key_sets})
         yield gauge(names.KEY_SET_STALE, {(k.name,): float(bool(k.error)) for k in status.key_sets})
@@ -152,6 +155,15 @@ class TelemetryCollector:
             results[sink.name, "lost"] = sink.lost
         yield counter(names.SINK_RECORDS, results)
         yield gauge(names.SINK_OK, {(sink.name,): float(not sink.error) for sink in trail.sinks})
+
+
+def _policy_source(source: PolicySourceStatus) -> Iterator[Family]:
+    yield gauge(names.SOURCE_INFO, {(source.source, source.revision): 1.0} if source.revision else {})
+    yield gauge(names.SOURCE_REVISION, {(): float(source.number)})
+    yield gauge(names.SOURCE_CREATED, {(): source.created})
+    yield gauge(names.SOURCE_ASKED, {(): source.asked_at})
+    yield gauge(names.SOURCE_FAILING, {(): float(bool(source.error))})
+    yield counter(names.SOURCE_ASKINGS, {("success",): source.successes, ("failure",): source.failures})
 
 
 def _introspections(found: tuple[IntrospectionStatus, ...]) -> Iterator[Family]:

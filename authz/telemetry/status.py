@@ -23,6 +23,11 @@ class ReloadStatus:
     documents: tuple[tuple[str, int], ...] = ()
     """(kind, number) of the documents in force."""
 
+    @property
+    def counted(self) -> str:
+        """The documents in force, for people."""
+        return ", ".join(f"{number} {kind}" for kind, number in self.documents)
+
 
 @dataclass(frozen=True, slots=True)
 class PolicySourceStatus:

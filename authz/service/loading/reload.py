@@ -94,9 +94,8 @@ class Reloader:
             problems=snapshot.problems,
             documents=documents,
         )
-        counted = ", ".join(f"{number} {kind}" for kind, number in documents)
         role = "the candidate" if self._is_candidate else "in force"
-        _log.info("policy version %s is %s: %s", snapshot.version, role, counted)
+        _log.info("policy version %s is %s: %s", snapshot.version, role, self.status.counted)
         said = {_said(problem) for problem in old[0].problems} if old[0] is not None else frozenset()
         for problem in snapshot.problems:
             is_new = problem.severity is Severity.WARNING and _said(problem) not in said

@@ -15,6 +15,7 @@ from authz.service.ports.waiting import first_done
 from authz.service.workers.addresses import worker_count
 from authz.service.workers.choose import choose_server
 from authz.service.workers.line import REOPEN
+from authz.service.workers.published import published_policies
 from authz.service.workers.supervisor import Supervisor
 from authz.settings.sections import AdminSettings
 from authz.settings.settings import Settings
@@ -32,6 +33,12 @@ async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> 
     Raises:
         LoadError, SettingsError: the start failed.
     """
+    with published_policies(settings, announce) as settings:
+        await _serve(settings, announce, giving_way)
+
+
+async def _serve(settings: Settings, announce: Announce, giving_way: GivingWay) -> None:
+    """The same for policies that are at a path."""
     settings, why = choose_server(settings)
     if why:
         announce(f"server    {why}")

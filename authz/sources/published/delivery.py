@@ -1,4 +1,4 @@
-"""What a source delivers: the texts of a whole set, and the revision that they are. What they mean is not known here."""
+"""What a source delivers: the texts of a whole set, and which revision they are; what they mean is not known here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
 """
 A branch or tag of a git repository, read with the git binary: objects only, nothing of it is ever checked out or run.
 
-Git runs with settings of ours alone: no hooks, no prompts, no credential helpers, one protocol, bounded in time and size
-of files. A commit is taken when it descends from the last one, so that a history that was rewritten is noticed.
+Git runs with settings of ours alone: no hooks, prompts or credential helpers, one protocol, bounded in time and in the
+size of files. A commit is taken when it descends from the last one, so that a history that was rewritten is noticed.
 """
 
 import os
@@ -173,14 +173,14 @@ class GitSource:
         total = 0
         for entry in self._git("ls-tree", "-r", "-z", "--long", tree).split(b"\0")[:-1]:
             head, _, path = entry.partition(b"\t")
-            mode, _, blob, size = head.decode().split()
+            mode, _, blob, length = head.decode().split()
             name = path.decode("utf-8", "replace")
             if any(part.startswith(".") for part in name.split("/")) or not name.endswith(SUFFIXES):
                 continue
             if mode not in ("100644", "100755"):
                 raise NotTaken(f"commit {commit[:12]}: `{name}` is a link, and links are not followed")
             found[f"policies/{name}"] = blob
-            total += int(size)
+            total += int(length)
         if len(found) > MAX_FILES or total > MAX_UNPACKED_BYTES:
             raise NotTaken(f"commit {commit[:12]} has more than {MAX_FILES} files or {MAX_UNPACKED_BYTES >> 20} MiB")
         try:

@@ -10,7 +10,7 @@ from authz.sources.published.delivery import PolicySource
 from authz.sources.published.git_source import GitSource
 from authz.sources.published.policy_address import AddressKind, PolicyAddress
 from authz.sources.published.policy_cache import PolicyCache
-from authz.sources.published.policy_follower import PolicyFollower, Trial
+from authz.sources.published.policy_follower import PolicyFollower, RevisionTrial
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class PublishedPolicies:
 def open_follower(
     address: PolicyAddress,
     told: PublishedPolicies,
-    trial: Trial,
+    trial: RevisionTrial,
     *,
     clock: Callable[[], float],
     share: Callable[[], float],

@@ -149,8 +149,10 @@ class PolicyCache:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_source_status(directory: Path) -> PolicySourceStatus | None:
-    """What the process that asks the source last wrote; None before it did. Never raises for a damaged file."""
+def read_source_status(directory: Path | None) -> PolicySourceStatus | None:
+    """What the process that asks the source last wrote; None before it did, and without a cache. Never raises."""
+    if directory is None:
+        return None
     try:
         return PolicySourceStatus(**json.loads((directory / "status.json").read_bytes()))
     except (OSError, ValueError, TypeError):

@@ -18,7 +18,7 @@ from authz.telemetry.status import PolicySourceStatus
 _log = logging.getLogger("authz.published")
 LONGEST_PAUSE_SECONDS = 300.0
 """Between two askings of a source that fails, unless it is asked less often anyway."""
-Trial = Callable[[Path], None]
+RevisionTrial = Callable[[Path], None]
 """Given the folder of a revision; raises LoadError when it cannot be put in force."""
 
 
@@ -42,7 +42,7 @@ class PolicyFollower:
         self,
         source: PolicySource,
         cache: PolicyCache,
-        trial: Trial,
+        trial: RevisionTrial,
         *,
         shown: str,
         clock: Callable[[], float],
