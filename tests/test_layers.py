@@ -86,9 +86,9 @@ ALLOWED: dict[str, str] = {
     "cli": (
         "_proto analysis.access analysis.graph analysis.hardening analysis.invariants analysis.mutants "
         "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "
-        "analysis.verify audit control control.authority control.federation core demo demo.checks documents envoy "
+        "analysis.verify audit bundles control control.authority control.federation core demo demo.checks documents envoy "
         "envoy.native identity local mesh policy service.loading service.ports service.workers settings "
-        "sources.policies starter telemetry tokens up"
+        "sources.policies sources.published starter telemetry tokens up"
     ),
     "__main__": "cli",
     "_proto": "",

@@ -37,6 +37,7 @@ COMMANDS = {
     "doctor": "Go through the hardening checklist on a running installation.",
     "mesh": "Render Envoy configuration from a mesh description.",
     "ca": "Run and inspect the certificate authority.",
+    "bundle": "Build, sign, verify and fetch signed bundles of policies.",
     "rotation": "Watch and steer the rotation of certificates.",
     "demo": "Start Bookinfo on real Envoys.",
 }

@@ -111,7 +111,7 @@ class BundleSource:
         manifest = bundle.manifest
         revision = TakenRevision(manifest.fleet, manifest.revision, str(manifest.revision), bundle.digest)
         files = bundle.files if MESH in bundle.files else {**bundle.files, MESH: _DEFAULTS}
-        return Delivery(revision, files, True, manifest.created, data, tag)
+        return Delivery(revision, files, manifest.created, manifest.expires, data, tag)
 
     def _read(self, tag: str) -> tuple[bytes, str] | None:
         path = Path(unquote(urlsplit(self._address.place).path))

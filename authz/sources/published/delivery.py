@@ -30,10 +30,10 @@ class Delivery:
     revision: TakenRevision
     files: Mapping[str, bytes] = field(repr=False)
     """By names of a bundle: ``policies/…``, ``mesh.yaml``, ``traffic/…``, ``trust/…``."""
-    has_mesh: bool
-    """Whether a mesh description belongs to what this source delivers, so that its absence means Istio's defaults."""
     created: float
     """Seconds since the epoch, as its author says."""
+    expires: float | None = None
+    """From then on it would not be taken any more; None: never."""
     archive: bytes | None = field(default=None, repr=False)
     """What to keep so that the same can be judged again without the source; None where the source keeps it itself."""
     tag: str = ""

@@ -149,7 +149,7 @@ class GitSource:
             raise NotTaken(f"commit {commit[:12]} cannot be read: {error}") from error
         if not files:
             raise NotTaken(f"commit {commit[:12]} has no policy file in `{self._address.folder or '.'}`")
-        return Delivery(TakenRevision(str(self._address), number, commit, commit), files, False, created, tag=commit)
+        return Delivery(TakenRevision(str(self._address), number, commit, commit), files, created, tag=commit)
 
     def _refuse_older(self, commit: str, last: str) -> None:
         try:

@@ -12,7 +12,7 @@ from threading import Event, Thread
 
 from authz.core.errors import AuthzError, FetchError, LoadError, SettingsError
 from authz.sources.published.delivery import Delivery, PolicySource
-from authz.sources.published.policy_cache import PolicyCache
+from authz.sources.published.policy_cache import PolicyCache, read_source_status
 from authz.telemetry.status import PolicySourceStatus
 
 _log = logging.getLogger("authz.published")
@@ -66,9 +66,11 @@ class PolicyFollower:
         self._share = share
         self._poll_seconds = poll_seconds
         self._tag = ""
+        self._expires: float | None = None
         self._in_row = 0
         self._stopping = Event()
-        self.status = PolicySourceStatus(source=shown)
+        before = read_source_status(cache.directory) or PolicySourceStatus("")
+        self.status = PolicySourceStatus(shown, before.revision, before.number, before.created, before.taken_at)
 
     def begin(self) -> None:
         """
@@ -89,13 +91,17 @@ class PolicyFollower:
             if isinstance(error, SettingsError):
                 raise
             raise SettingsError(f"{problem}; and what is kept cannot be used: {_said(error)}") from error
+        self._expires = kept.expires
         self._note(self._of(kept), is_kept=True)
         _log.error("the policies in force are those kept on disk, revision %s: %s", kept.revision.name, problem)
 
     def ask(self) -> bool:
         """Ask once; False when what is in force was kept. Never raises: the status says why."""
+        now = self._clock()
         try:
-            found = self._source.ask(self._cache.taken(), self._cache.allowed(), self._tag, self._clock())
+            is_expired = self._expires is not None and now >= self._expires  # it is not enough that nothing changed
+            tag = "" if is_expired else self._tag
+            found = self._source.ask(self._cache.taken(), self._cache.allowed(), tag, now)
             if found is not None:
                 self._cache.install(found, self._trial)
         except (AuthzError, OSError) as error:
@@ -106,13 +112,12 @@ class PolicyFollower:
             self._fail(FetchError(f"internal error: {type(error).__name__}"))
             return False
         self._in_row = 0
-        now = self._clock()
         if self.status.error:
             _log.warning("the source of policies answers again: %s", self.status.source)
         told = self._of(found) if found is not None else self.status
         self._note(replace(told, asked_at=now, error="", successes=self.status.successes + 1), is_kept=False)
         if found is not None:
-            self._tag = found.tag
+            self._tag, self._expires = found.tag, found.expires
             _log.info("revision %s of the policies came from %s", found.revision.name, self.status.source)
         return True
 
@@ -145,11 +150,12 @@ class PolicyFollower:
         if self._stopping.is_set():
             return
         self._in_row += 1
-        self._tag = ""  # what was refused is looked at again
+        if not isinstance(error, FetchError):
+            self._tag = ""  # what was refused is looked at again
         said = _said(error)
         if said != self.status.error:
             kept = self.status.revision
-            _log.error("policies: %s; %s", said, f"revision {kept} stays in force" if kept else "nothing is in force")
+            _log.error("policies: %s; %s", said, f"revision {kept} stays" if kept else "there is no other")
             for problem in error.problems if isinstance(error, LoadError) else ():
                 if problem.is_error:
                     _log.error("%s", problem)
