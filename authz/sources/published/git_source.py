@@ -43,7 +43,7 @@ _PASSED = ("PATH", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PR
 
 
 class _Failed(Exception):
-    """Git ended with an error; the message is its last line."""
+    """Git ended with an error; the message is one line of what it said."""
 
 
 class GitSource:
@@ -240,6 +240,12 @@ class GitSource:
         finally:
             self._process = None
         if process.returncode:
-            lines = errors.decode("utf-8", "replace").strip().splitlines()
-            raise _Failed(lines[-1].removeprefix("fatal: ") if lines else f"git ended with code {process.returncode}")
+            raise _Failed(_cause(errors.decode("utf-8", "replace")) or f"git ended with code {process.returncode}")
         return output
+
+
+def _cause(said: str) -> str:
+    """The first line that git calls an error, or else the last one: advice follows, and progress comes before."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    errors = [line.partition(": ")[2] for line in lines if line.startswith(("fatal: ", "error: "))]
+    return (errors or lines[-1:] or [""])[0]
