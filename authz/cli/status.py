@@ -22,6 +22,8 @@ PAUSE_SECONDS = 0.2
 TIMEOUT_SECONDS = 5.0
 _VERSION = re.compile(r'^authz_policy_info\{[^}]*version="([^"]*)"[^}]*\} 1', re.MULTILINE)
 """One line for each worker."""
+_PUBLISHED = re.compile(r"^authz_policy_source_info\{(.*)\} 1", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _VERIFIED = re.compile(r'^authz_native_verified_total\{[^}]*result="([^"]*)"[^}]*\} (\S+)', re.MULTILINE)
 
 
@@ -34,6 +36,8 @@ class Status:
     """The reasons why it is not ready, or not healthy: ``part``, ``message``, ``blocks``."""
     versions: tuple[str, ...]
     """Policy version of every worker."""
+    published: tuple[tuple[str, str], ...] = ()
+    """Source and revision, where the policies are published elsewhere; more than one while workers differ."""
     verified: Mapping[str, int] = field(default_factory=dict)
     """Requests that proxies decided by themselves, by what came of deciding them again; ``skipped`` were not."""
 
@@ -194,7 +198,9 @@ def _ask(client: httpx.Client, path: Path | None) -> Status:
         for result, number in _VERIFIED.findall(metrics.text):
             verified[result] += int(float(number))
         versions = tuple(_VERSION.findall(metrics.text))
-        return Status(ready.status_code == httpx.codes.OK, tuple(causes), versions, verified)
+        labels = [dict(_LABEL.findall(found)) for found in _PUBLISHED.findall(metrics.text)]
+        published = tuple(sorted({(one["source"], one["revision"]) for one in labels}))
+        return Status(ready.status_code == httpx.codes.OK, tuple(causes), versions, published, verified)
     except (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, KeyError, TypeError) as error:
         raise FetchError(str(error) or type(error).__name__) from error
 
@@ -203,6 +209,8 @@ def _print(status: Status, version: str, is_yes: bool) -> None:
     workers = out.count(len(status.versions), "worker")
     out.say(f"{'ready' if status.is_ready else 'not ready'}: {workers}", "bold green" if is_yes else "bold red")
     out.say(f"  policies: {_versions(status.versions)}")
+    for source, revision in status.published:
+        out.say(f"  source:   {source}, revision {revision}")
     if version:
         out.say(f"  asked:    {version}, {'in force' if status.holds(version) else 'not in force on every worker'}")
     if any(status.verified.values()):
@@ -224,5 +232,10 @@ def _as_json(status: Status, version: str, is_yes: bool) -> Json:
         "causes": list(status.causes),
         "policy_versions": list(status.versions),
         "asked_version": version or None,
+        **(
+            {"published": [dict(zip(("source", "revision"), one, strict=True)) for one in status.published]}
+            if status.published
+            else {}
+        ),
         **({"verified": dict(status.verified)} if status.verified else {}),
     }

@@ -9,11 +9,12 @@ from pathlib import Path
 from ssl import SSLContext
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from authz.bundles.whole_bundle import build_bundle, sign_bundle
-from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.core.errors import LoadError, Location, Problem, SettingsError, Severity
 from authz.sources.published.opening import PublishedPolicies, open_follower
 from authz.sources.published.policy_address import read_address
 from authz.sources.published.policy_cache import PolicyCache
@@ -122,3 +123,10 @@ class Replica:
 
 def in_force(cache: PolicyCache) -> bytes:
     return (cache.policies / "a.yaml").read_bytes()
+
+
+def start_refused(replica: Replica, said: str) -> str:
+    """Why a replica does not start, which is what the pattern says."""
+    with pytest.raises(SettingsError, match=said) as refused, replica.running():
+        """It does not come so far."""
+    return str(refused.value)
