@@ -23,7 +23,7 @@ def test_flags_win_over_environment_and_environment_over_file(tmp_path: Path) ->
     file.write_text("policies: from-file\nmesh: from-file\nlog_level: debug\nlisten: [unix:/a, unix:/b]\n")
     environment = {"AUTHZ_POLICIES": "from-env", "AUTHZ_MESH": "from-env", "AUTHZ_ADMIN": "", "PATH": "/bin"}
     settings = read_settings({"policies": Path("from-flag"), "mesh": None}, file=file, environment=environment)
-    assert (settings.policies, settings.mesh, settings.log_level) == (Path("from-flag"), Path("from-env"), "debug")
+    assert (settings.policies, settings.mesh, settings.log_level) == ("from-flag", Path("from-env"), "debug")
     assert settings.listen == ("unix:/a", "unix:/b")
 
 

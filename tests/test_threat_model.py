@@ -26,6 +26,7 @@ DOORS = frozenset(
         "otlp_endpoint",
         "otlp_headers",
         "rate_limits",
+        "policies",
     }
 )
 """Settings that open a door or lead out and are not files by their type."""

@@ -37,6 +37,12 @@ class PolicyFields(BaseModel):
         description="MeshConfig in Istio's form; without it that of a bundle, or Istio's defaults, hold",
     )
 
+    @field_validator("policies", mode="before")
+    @classmethod
+    def _path_text(cls, value: object) -> object:
+        """A path that a program gives is one, too."""
+        return str(value) if isinstance(value, Path) else value
+
     @field_validator("policies_public_keys", mode="before")
     @classmethod
     def _several_files(cls, value: object) -> object:

@@ -37,9 +37,10 @@ class PolicySettings(Section):
 
     PREFIX = "policies"
     _OWN: ClassVar = ("mesh", "allow_empty", "archive", "candidate")
-    FLAT: ClassVar[Mapping[str, str]] = {"address": "policies"} | dict(zip(_OWN, _OWN, strict=True))
+    FLAT: ClassVar[Mapping[str, str]] = {"path": "policies"} | dict(zip(_OWN, _OWN, strict=True))
 
-    address: str
+    path: Path
+    """Where policies are published it says nothing; whoever serves was given one in the cache instead."""
     cache: Path | None
     fleet: str
     public_keys: tuple[Path, ...]
@@ -52,10 +53,8 @@ class PolicySettings(Section):
     archive: Path | None
     candidate: Path | None
 
-    @property
-    def path(self) -> Path:
-        """The address, which is a path by the time that somebody reads it."""
-        return Path(self.address)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # the setting is a text, for it may be a URL
 
 
 @dataclass(frozen=True, slots=True)

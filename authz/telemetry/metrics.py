@@ -158,12 +158,12 @@ class TelemetryCollector:
 
 
 def _policy_source(source: PolicySourceStatus) -> Iterator[Family]:
-    yield gauge(names.SOURCE_INFO, {(source.source, source.revision): 1.0} if source.revision else {})
-    yield gauge(names.SOURCE_REVISION, {(): float(source.number)})
-    yield gauge(names.SOURCE_CREATED, {(): source.created})
-    yield gauge(names.SOURCE_ASKED, {(): source.asked_at})
-    yield gauge(names.SOURCE_FAILING, {(): float(bool(source.error))})
-    yield counter(names.SOURCE_ASKINGS, {("success",): source.successes, ("failure",): source.failures})
+    yield gauge(names.PUBLISHED_INFO, {(source.source, source.revision): 1.0} if source.revision else {})
+    yield gauge(names.PUBLISHED_REVISION, {(): float(source.number)})
+    yield gauge(names.PUBLISHED_CREATED, {(): source.created})
+    yield gauge(names.PUBLISHED_ASKED, {(): source.asked_at})
+    yield gauge(names.PUBLISHED_FAILING, {(): float(bool(source.error))})
+    yield counter(names.PUBLISHED_ASKINGS, {("success",): source.successes, ("failure",): source.failures})
 
 
 def _introspections(found: tuple[IntrospectionStatus, ...]) -> Iterator[Family]:

@@ -137,20 +137,22 @@ RELOAD_TIME = Metric(
     "authz_policy_last_reload_success_timestamp_seconds", "gauge", "When the policies in force were loaded"
 )
 POLICY_INFO = Metric("authz_policy_info", "gauge", "Version of the policies in force", ("version",))
-SOURCE_INFO = Metric("authz_policy_source_info", "gauge", "Where published policies come from", ("source", "revision"))
-SOURCE_REVISION = Metric("authz_policy_source_revision", "gauge", "Number of the published revision in force")
-SOURCE_CREATED = Metric(
+PUBLISHED_INFO = Metric(
+    "authz_policy_source_info", "gauge", "Where published policies come from", ("source", "revision")
+)
+PUBLISHED_REVISION = Metric("authz_policy_source_revision", "gauge", "Number of the published revision in force")
+PUBLISHED_CREATED = Metric(
     "authz_policy_source_created_timestamp_seconds", "gauge", "When the published revision in force was made"
 )
-SOURCE_ASKED = Metric(
+PUBLISHED_ASKED = Metric(
     "authz_policy_source_last_success_timestamp_seconds",
     "gauge",
     "When the source last said what is to be in force, and it was; 0 when never since the start",
 )
-SOURCE_FAILING = Metric(
+PUBLISHED_FAILING = Metric(
     "authz_policy_source_failing", "gauge", "1 while the source does not answer, or what it says is refused"
 )
-SOURCE_ASKINGS = Metric("authz_policy_source_requests_total", "counter", "Times the source was asked", ("result",))
+PUBLISHED_ASKINGS = Metric("authz_policy_source_requests_total", "counter", "Times the source was asked", ("result",))
 POLICIES = Metric("authz_policies", "gauge", "Documents in force", ("kind",))
 PEER_TRUST_RELOADS = Metric(
     "authz_peer_trust_reloads_total", "counter", "Readings of trust bundles and the revocation list", ("result",)

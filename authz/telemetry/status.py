@@ -206,8 +206,6 @@ class ServiceStatus:
     """Everything the service reports about itself; a fresh value for each question, made in microseconds."""
 
     reload: ReloadStatus = ReloadStatus()
-    policy_source: PolicySourceStatus | None = None
-    """None where policies are a directory."""
     key_sets: tuple[KeySetStatus, ...] = ()
     token_cache: CacheStatus | None = None
     certificates: tuple[CertificateStatus, ...] = ()
@@ -231,6 +229,8 @@ class ServiceStatus:
     """Issuers that are asked about their tokens."""
     candidate: CandidateStatus | None = None
     """None without the setting ``candidate``."""
+    policy_source: PolicySourceStatus | None = None
+    """None where policies are a directory."""
 
 
 @dataclass(slots=True)

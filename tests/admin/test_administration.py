@@ -15,6 +15,7 @@ from authz.telemetry.status import (
     CertificateStatus,
     KeySetStatus,
     PeerTrustStatus,
+    PolicySourceStatus,
     RateLimitStatus,
     ReloadStatus,
     ServiceStatus,
@@ -96,6 +97,13 @@ async def get(path: str, status: Callable[[], ServiceStatus], trail: TrailStatus
             {},
             True,
             ["requests are not counted, the store does not answer: refused"],
+        ),
+        ({"policy_source": PolicySourceStatus("https://h/b", "7")}, {}, True, []),
+        (
+            {"policy_source": PolicySourceStatus("https://h/b", "7", error="it expired", is_kept=True)},
+            {},
+            True,
+            ["https://h/b: revision 7 stays, as it was kept on disk: it expired"],
         ),
         ({"tls_problem": "no PEM"}, {}, True, ["the last good certificate of the port stays: no PEM"]),
         (

@@ -7,6 +7,7 @@ stays.
 """
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,6 +25,8 @@ from authz.analysis.replay.observed import Observed
 from authz.analysis.replay.replay import Replay, group_json
 from authz.audit.query import read_record
 from authz.audit.writer import RecordWriter
+from authz.bundles.manifest import BundleRefused, read_manifest, write_manifest
+from authz.bundles.whole_bundle import read_bundle, refuse_bundle
 from authz.control.discovery.secrets import Secret, SecretStream, roots_secret, tls_secret
 from authz.core.attributes import AuthenticationOutcome, Workload
 from authz.core.catalog import CompileContext
@@ -57,6 +60,8 @@ from authz.wire.access_line import LineReader
 from authz.wire.access_log import NotAnEntry
 from authz.wire.access_stream import read_message
 from authz.wire.limit_messages import read_limit_request
+from tests.bundles.test_whole_bundle import KEY as BUNDLE_KEY
+from tests.bundles.test_whole_bundle import signed as signed_bundle
 from tests.identity.certificates import INTERMEDIATE, LEAF, REVIEWS, ROOT, pem
 from tests.identity.test_mutations import BUNDLES, as_pem
 from tests.identity.test_mutations import PLAIN as CERTIFICATE
@@ -332,6 +337,26 @@ def _yaml_seeds() -> Iterator[bytes]:
     yield b"rserial:4f\nspiffe://mesh.test/ns/a/sa/b\n"
 
 
+def bundle(data: bytes) -> None:
+    """A bundle, or the manifest of one: it is refused, or what it holds is what was signed."""
+    for form in (data, gzip.compress(data, 1, mtime=0)):
+        try:
+            found = read_bundle(form)
+            refuse_bundle(found, [BUNDLE_KEY.public_key()], fleet="shop", now=0)
+        except BundleRefused:
+            continue
+        assert found.manifest_bytes == read_bundle(signed_bundle()).manifest_bytes
+    with suppress(BundleRefused):
+        manifest = read_manifest(data)
+        assert read_manifest(write_manifest(manifest)) == manifest
+
+
+def _bundle_seeds() -> Iterator[bytes]:
+    yield signed_bundle()
+    yield gzip.decompress(signed_bundle())
+    yield read_bundle(signed_bundle()).manifest_bytes
+
+
 HARNESSES: dict[str, Harness] = {
     "check": Harness(check, lambda: iter((base(), base(SECRET)))),
     "yaml": Harness(yaml, _yaml_seeds),
@@ -343,6 +368,7 @@ HARNESSES: dict[str, Harness] = {
     "access_log": Harness(access_log, lambda: iter((line(), line(path="/a") + b"\n" + line()[:80], message("/ok")))),
     "limits": Harness(limits, lambda: iter((b"", b"\n\x05authz\x12\x16\n\x14\n\x04rule\x12\x0ca/b/global/0"))),
     "doors": Harness(doors, _door_seeds),
+    "bundle": Harness(bundle, _bundle_seeds),
     "record": Harness(record, _record_seeds),
 }
 

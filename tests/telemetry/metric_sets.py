@@ -13,11 +13,14 @@ WORKERS = _of("WORKER_")
 NATIVE = _of("NATIVE_")
 CANDIDATE = _of("CANDIDATE_")
 RATE_LIMITS = _of("RATE_LIMITS")
+PUBLISHED = _of("PUBLISHED_")
 AUTHORITY = _of("CA_", "SDS_", "WORKLOAD_STREAMS")
 _ROTATION = _of("SERVED_EXPIRY", "DRIFT")
 PROCESS = tuple(
-    metric for metric in _of("") if metric not in {*WORKERS, *NATIVE, *CANDIDATE, *RATE_LIMITS, *AUTHORITY, *_ROTATION}
+    metric
+    for metric in _of("")
+    if metric not in {*WORKERS, *NATIVE, *CANDIDATE, *RATE_LIMITS, *PUBLISHED, *AUTHORITY, *_ROTATION}
 )
 """What every server shows."""
-SERVER = (*PROCESS, *WORKERS, *NATIVE, *CANDIDATE, *RATE_LIMITS)
+SERVER = (*PROCESS, *WORKERS, *NATIVE, *CANDIDATE, *RATE_LIMITS, *PUBLISHED)
 """What a server may show."""

@@ -21,6 +21,7 @@ from authz.telemetry.status import (
     KeySetStatus,
     NativeStatus,
     PeerTrustStatus,
+    PolicySourceStatus,
     RateLimitStatus,
     ReloadStatus,
     ServiceStatus,
@@ -51,6 +52,7 @@ STATUS = ServiceStatus(
         in_force={"p": False},
     ),
     rate_limits=RateLimitStatus({("bookinfo", "reviews", "0", "refused"): 4}, 2, "refused"),
+    policy_source=PolicySourceStatus("https://h/b", "7", 7, 1.6e9, 1.7e9, 1.7e9, "expired", successes=3, failures=2),
     introspections=(IntrospectionStatus("https://asked", 7, 5, 2, 1, "no answer"),),
 )
 
@@ -177,6 +179,12 @@ def test_the_page_shows_the_statuses() -> None:
         ("authz_peer_trust_last_reload_successful", ()): 0,
         ("authz_peer_trust_last_reload_success_timestamp_seconds", ()): 1.7e9,
         ("authz_policy_info", (("version", "v7"),)): 1,
+        ("authz_policy_source_info", (("revision", "7"), ("source", "https://h/b"))): 1,
+        ("authz_policy_source_revision", ()): 7,
+        ("authz_policy_source_created_timestamp_seconds", ()): 1.6e9,
+        ("authz_policy_source_last_success_timestamp_seconds", ()): 1.7e9,
+        ("authz_policy_source_failing", ()): 1,
+        ("authz_policy_source_requests_total", (("result", "failure"),)): 2,
         ("authz_policy_last_reload_successful", ()): 0,
         ("authz_policy_last_reload_success_timestamp_seconds", ()): 1.7e9,
         ("authz_policy_reloads_total", (("result", "failure"),)): 1,

@@ -201,7 +201,14 @@ def prometheus(tmp_path: Path, admin: str) -> Iterator[str]:
         yield url
 
 
-_OF_OTHERS = ("authz_worker_", "authz_native_", "authz_access_log_", "authz_candidate_", "authz_rate_limit_")
+_OF_OTHERS = (
+    "authz_worker_",
+    "authz_native_",
+    "authz_access_log_",
+    "authz_candidate_",
+    "authz_rate_limit_",
+    "authz_policy_source_",
+)
 """Metrics that this server does not show."""
 
 
