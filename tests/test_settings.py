@@ -161,7 +161,7 @@ def test_every_section_of_a_file_is_read(tmp_path: Path) -> None:
         "keys: {timeout_seconds: 1}\ndrain: {delay_seconds: 3}\nlog: {level: debug}\n"
     )
     parts = Sections.of(read_settings({}, file=file, environment={}))
-    assert (parts.policies.path, parts.policies.mesh) == (Path("p"), Path("m"))
+    assert (parts.policies.path, parts.policies.place, parts.policies.mesh) == ("p", Path("p"), Path("m"))
     assert (parts.server.listen, parts.server.kind, parts.admin.address) == (("unix:/a",), "grpcio", "unix:/b")
     assert (parts.peer.certificate, parts.peer.trust_bundles) == ("optional", {"mesh.test": "a.pem"})
     assert (parts.tokens.max_bytes, parts.keys.timeout_seconds) == (300, 1)

@@ -142,7 +142,7 @@ class App:
         self.rate_limits = rate_limit_port(parts, self.trail, self.native, self._tls, judge_caller, clock)
         read = parts.policies
         self.reloader = Reloader(
-            read.path, read.mesh, self._put_in_force, clock, allow_empty=read.allow_empty, archive=read.archive
+            read.place, read.mesh, self._put_in_force, clock, allow_empty=read.allow_empty, archive=read.archive
         )
         self.is_draining = False
         self.admin: AdminServer | None = None
@@ -263,7 +263,7 @@ class App:
             return len(snapshot.workloads) if (snapshot := self.function.snapshot) is not None else 0
 
         read = self._settings.policies
-        paths = (read.path, read.mesh, read.candidate)  # absolute in commands that are copied
+        paths = (read.place, read.mesh, read.candidate)  # absolute in commands that are copied
         sources = Sources(*(str(path.absolute()) if path is not None else "" for path in paths))
         program = (own_python(), "-S", "-P", "-m", "authz")
         reach = Reach(program, own_environment(), sources, described, self._clock)

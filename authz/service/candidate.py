@@ -82,7 +82,7 @@ class Candidate:
         path = policies.candidate
         if path is None:
             return None
-        if are_nested(path, policies.path):
+        if are_nested(path, policies.place):
             raise SettingsError(f"setting `candidate`: `{path}` and the policies in force lie one within the other")
         return cls(path, policies, function, clock, tokens.cache_size)
 

@@ -39,8 +39,7 @@ class PolicySettings(Section):
     _OWN: ClassVar = ("mesh", "allow_empty", "archive", "candidate")
     FLAT: ClassVar[Mapping[str, str]] = {"path": "policies"} | dict(zip(_OWN, _OWN, strict=True))
 
-    path: Path
-    """Where policies are published it says nothing; whoever serves was given one in the cache instead."""
+    path: str
     cache: Path | None
     fleet: str
     public_keys: tuple[Path, ...]
@@ -53,8 +52,10 @@ class PolicySettings(Section):
     archive: Path | None
     candidate: Path | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))  # the setting is a text, for it may be a URL
+    @property
+    def place(self) -> Path:
+        """The path; where policies are published, whoever serves was given one in the cache instead."""
+        return Path(self.path)
 
 
 @dataclass(frozen=True, slots=True)
