@@ -52,7 +52,7 @@ def ratio(before: str, after: str, turns: int) -> float:
         live = directory / "policies.yaml"
         path = directory / "next.yaml"
         path.write_text(live.read_text().replace(before, after) if before else live.read_text())
-        settings = PolicySettings(live, None, False, None, path)
+        settings = PolicySettings(str(live), None, False, None, path)
         candidate = Candidate(path, settings, prepared.function, time.time, 10_000)
         candidate.replace(load_snapshot(path, None, prepared.now))
         found = []

@@ -40,17 +40,17 @@ class PolicySettings(Section):
     FLAT: ClassVar[Mapping[str, str]] = {"path": "policies"} | dict(zip(_OWN, _OWN, strict=True))
 
     path: str
-    cache: Path | None
-    fleet: str
-    public_keys: tuple[Path, ...]
-    signers: Path | None
-    ca: Path | None
-    headers: Path | None
-    poll_seconds: float
     mesh: Path | None
     allow_empty: bool
     archive: Path | None
     candidate: Path | None
+    cache: Path | None = None
+    fleet: str = ""
+    public_keys: tuple[Path, ...] = ()
+    signers: Path | None = None
+    ca: Path | None = None
+    headers: Path | None = None
+    poll_seconds: float = 30
 
     @property
     def place(self) -> Path:

@@ -49,7 +49,7 @@ BY_USER = policy(r.Action.ALLOW, r.Rule((r.Source(request_principals=("*",)),)),
 
 
 def settings(folder: Path, candidate: Path | None = None) -> PolicySettings:
-    return PolicySettings(folder / "policies", None, False, None, candidate or folder / "next")
+    return PolicySettings(str(folder / "policies"), None, False, None, candidate or folder / "next")
 
 
 def tokens(**facts: Any) -> r.RequestAuthentication:
@@ -326,7 +326,7 @@ def test_a_candidate_that_would_be_read_with_the_live_set_is_refused(tmp_path: P
 
 def test_without_the_setting_there_is_none(tmp_path: Path) -> None:
     function = CheckFunction(Recorder(), DecisionIds(NOW, b"abc"))
-    none = PolicySettings(tmp_path, None, False, None, None)
+    none = PolicySettings(str(tmp_path), None, False, None, None)
     assert Candidate.of(none, TokenSettings(1000, 10), function, lambda: NOW) is None
 
 

@@ -86,7 +86,7 @@ async def test_a_waiting_request_keeps_the_key_sets_of_its_beginning(tmp_path: P
         (policies / "policies.yaml").write_text(POLICIES % ISSUER)
         (policies / "jwt.yaml").write_text(JWT % (ISSUER, keys))
         settings = Settings(
-            policies=policies, mesh=tmp_path / "mesh.yaml", listen=("127.0.0.1:0",), audit=("none",), workers=1
+            policies=str(policies), mesh=tmp_path / "mesh.yaml", listen=("127.0.0.1:0",), audit=("none",), workers=1
         )
         app = App(settings, lambda _: None)
         try:
