@@ -1,12 +1,16 @@
 """
 Policies that are published elsewhere: fetched before anything serves, then followed beside whatever serves.
 
-Whoever reads policies is given a path in the cache and follows it as any directory.
+Whoever reads policies is given a path in the cache and follows it as any directory. Several servers inside one Envoy
+share one follower, because a cache is that of one process.
 """
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
 from time import time
 
 from authz.service.loading.revision_trial import make_trial
@@ -15,6 +19,20 @@ from authz.settings.sections import PolicySettings
 from authz.settings.settings import Settings
 from authz.sources.published.opening import PublishedPolicies, open_follower
 from authz.sources.published.policy_address import AddressKind, read_address
+from authz.sources.published.policy_cache import PolicyCache
+from authz.sources.published.policy_follower import PolicyFollower
+
+
+@dataclass(slots=True)
+class _Shared:
+    follower: PolicyFollower
+    cache: PolicyCache
+    users: int = 0
+
+
+_shared: dict[Path | None, _Shared] = {}
+"""Followers of this process by the directory of their cache."""
+_lock = Lock()
 
 
 @contextmanager
@@ -25,21 +43,38 @@ def published_policies(settings: Settings, announce: Announce) -> Iterator[Setti
     Raises:
         SettingsError: the source does not deliver, and nothing is kept of it.
     """
-    address = read_address(settings.policies)
-    if address.kind is AddressKind.PATH:
+    if read_address(settings.policies).kind is AddressKind.PATH:
         yield settings
         return
+    directory = settings.policies_cache
+    with _lock:
+        shared = _shared.get(directory) or _begin(settings)
+        _shared[directory] = shared
+        shared.users += 1
+    status, cache = shared.follower.status, shared.cache
+    where = "kept on disk, the source does not deliver" if status.is_kept else "from the source"
+    announce(f"policies  {status.source}: revision {status.revision}, {where}")
+    mesh = cache.mesh if settings.mesh is None and cache.mesh.exists() else settings.mesh
+    try:
+        yield settings.model_copy(update={"policies": str(cache.policies), "mesh": mesh})
+    finally:
+        with _lock:
+            shared.users -= 1
+            if not shared.users:
+                del _shared[directory]
+                shared.follower.stop()
+
+
+def _begin(settings: Settings) -> _Shared:
     own = PolicySettings.of(settings)
     told = PublishedPolicies(own.cache, own.fleet, own.public_keys, own.signers, own.ca, own.headers, own.poll_seconds)
     trial = make_trial(settings.mesh, time, allow_empty=settings.allow_empty)
+    address = read_address(settings.policies)
     follower, cache = open_follower(address, told, trial, clock=time, share=random.random)
     try:
         follower.begin()
-        status = follower.status
-        where = "kept on disk, the source does not deliver" if status.is_kept else "from the source"
-        announce(f"policies  {address}: revision {status.revision}, {where}")
-        follower.follow()
-        mesh = cache.mesh if settings.mesh is None and cache.mesh.exists() else settings.mesh
-        yield settings.model_copy(update={"policies": str(cache.policies), "mesh": mesh})
-    finally:
+    except BaseException:
         follower.stop()
+        raise
+    follower.follow()
+    return _Shared(follower, cache)

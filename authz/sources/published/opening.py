@@ -9,8 +9,8 @@ from authz.sources.published.bundle_source import BundleSource, BundleTrust
 from authz.sources.published.delivery import PolicySource
 from authz.sources.published.git_source import GitSource
 from authz.sources.published.policy_address import AddressKind, PolicyAddress
-from authz.sources.published.policy_cache import PolicyCache
-from authz.sources.published.policy_follower import PolicyFollower, RevisionTrial
+from authz.sources.published.policy_cache import PolicyCache, RevisionTrial
+from authz.sources.published.policy_follower import PolicyFollower
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ FOLDER_MODE, MODE = 0o750, 0o640
 CURRENT = "current"
 _KEPT = 2
 """Unpacked revisions: a reader may be within the one before."""
+RevisionTrial = Callable[[Path, Path | None], None]
+"""Given the folder of a revision and of the one in force, if any; raises LoadError when it cannot be put in force."""
 
 
 class PolicyCache:
@@ -105,11 +107,11 @@ class PolicyCache:
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return ""
 
-    def install(self, delivery: Delivery, trial: Callable[[Path], None]) -> None:
+    def install(self, delivery: Delivery, trial: RevisionTrial) -> None:
         """
         Unpack a revision beside the others, try it, and let readers see it by one rename.
 
-        ``trial`` is given the folder and raises for what cannot be put in force; the last good one then stays.
+        Whatever ``trial`` raises, the last good one stays.
         """
         revision = delivery.revision
         kept = self.directory / "kept"
@@ -120,7 +122,8 @@ class PolicyCache:
                 (new / name).parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
                 with open(new / name, "xb", opener=_opener) as file:
                     file.write(data)
-            trial(new)
+            current = self.directory / CURRENT
+            trial(new, current if current.exists() else None)
             if delivery.archive is not None:
                 _write(self.directory / "last-good.tar.gz", delivery.archive)
             _write(self.directory / "taken.json", json.dumps(asdict(revision)).encode())

@@ -7,19 +7,16 @@ A thread of its own that shares nothing with the loop that answers checks but th
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 from authz.core.errors import AuthzError, FetchError, LoadError, SettingsError
 from authz.sources.published.delivery import Delivery, PolicySource
-from authz.sources.published.policy_cache import PolicyCache, read_source_status
+from authz.sources.published.policy_cache import PolicyCache, RevisionTrial, read_source_status
 from authz.telemetry.status import PolicySourceStatus
 
 _log = logging.getLogger("authz.published")
 LONGEST_PAUSE_SECONDS = 300.0
 """Between two askings of a source that fails, unless it is asked less often anyway."""
-RevisionTrial = Callable[[Path], None]
-"""Given the folder of a revision; raises LoadError when it cannot be put in force."""
 
 
 def pause_seconds(poll_seconds: float, failures: int, share: float) -> float:
@@ -68,7 +65,7 @@ class PolicyFollower:
         self._tag = ""
         self._expires: float | None = None
         self._in_row = 0
-        self._stopping = Event()
+        self._stopping, self._installing = Event(), Lock()
         before = read_source_status(cache.directory) or PolicySourceStatus("")
         self.status = PolicySourceStatus(shown, before.revision, before.number, before.created, before.taken_at)
 
@@ -86,7 +83,7 @@ class PolicyFollower:
             kept = self._source.restore(self._cache.kept(), self._cache.taken(), self._clock())
             if kept is None:
                 raise SettingsError(f"{problem}; and nothing is kept in `{self._cache.directory}` to start from")
-            self._cache.install(kept, self._trial)
+            self._install(kept)
         except (AuthzError, OSError) as error:
             if isinstance(error, SettingsError):
                 raise
@@ -103,7 +100,7 @@ class PolicyFollower:
             tag = "" if is_expired else self._tag
             found = self._source.ask(self._cache.taken(), self._cache.allowed(), tag, now)
             if found is not None:
-                self._cache.install(found, self._trial)
+                self._install(found)
         except (AuthzError, OSError) as error:
             self._fail(error)
             return False
@@ -131,11 +128,18 @@ class PolicyFollower:
         """End the following; the cache stays, and other processes may use it."""
         self._stopping.set()
         self._source.stop()
-        self._cache.close()
+        with self._installing:
+            self._cache.close()
 
     def _follow(self) -> None:
         while not self._stopping.wait(pause_seconds(self._poll_seconds, self._in_row, self._share())):
             self.ask()
+
+    def _install(self, found: Delivery) -> None:
+        with self._installing:  # not while another process may already have the cache
+            if self._stopping.is_set():
+                raise FetchError("the server stops")
+            self._cache.install(found, self._trial)
 
     def _of(self, found: Delivery) -> PolicySourceStatus:
         return replace(

@@ -99,6 +99,9 @@ def test_workers_follow_a_bundle_keep_the_last_good_one_and_start_from_it_withou
         publish(tmp_path, 3, POLICY.replace("paths", "pathz") % "/three")
         third = server.comes_to(lambda found: bool(found["causes"]))
         assert third["policy_versions"] == second["policy_versions"]
+        publish(tmp_path, 4, "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\n")
+        lost = server.comes_to(lambda found: "is gone, and without one" in str(found["causes"]))
+        assert lost["policy_versions"] == second["policy_versions"]
         assert re.search(
             "revision 2 stays: its policies are refused, .*read.yaml:4:.*pathz", third["causes"][0]["message"]
         )

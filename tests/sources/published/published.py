@@ -30,7 +30,7 @@ def bundle(revision: int, text: bytes = b"kind: AuthorizationPolicy\n", **change
     return sign_bundle(build_bundle({"policies/a.yaml": text}, revision=revision, **told), KEY)
 
 
-def trial(folder: Path) -> None:
+def trial(folder: Path, _: Path | None) -> None:
     """Policies are anything but poison."""
     for file in sorted((folder / "policies").rglob("*.yaml")):
         if POISON in file.read_bytes():
