@@ -25,7 +25,10 @@ kind: AuthorizationPolicy
 metadata: {name: read, namespace: shop}
 spec: {rules: [{to: [{operation: {paths: ["%s"]}}]}]}
 """
-PATIENCE_SECONDS = 60.0
+PEERS = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\n"
+MESH = "trustDomain: shop.example\n"
+PATIENCE_SECONDS = 120.0
+"""A busy machine is no finding."""
 
 
 def publish(folder: Path, revision: int, policy: str, mesh: str = "") -> None:
@@ -92,14 +95,14 @@ def test_workers_follow_a_bundle_keep_the_last_good_one_and_start_from_it_withou
     with serving(tmp_path, 2) as server:
         first = server.comes_to(lambda found: len(found["policy_versions"]) == 2)
         assert first["published"] == [{"source": source, "revision": "1"}]
-        publish(tmp_path, 2, POLICY % "/two", mesh="trustDomain: shop.example\n")
+        publish(tmp_path, 2, POLICY % "/two", mesh=MESH)
         second = server.comes_to(lambda found: not set(found["policy_versions"]) & set(first["policy_versions"]))
         assert second["published"] == [{"source": source, "revision": "2"}]
         assert len(set(second["policy_versions"])) == 1
         publish(tmp_path, 3, POLICY.replace("paths", "pathz") % "/three")
         third = server.comes_to(lambda found: bool(found["causes"]))
         assert third["policy_versions"] == second["policy_versions"]
-        publish(tmp_path, 4, "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\n")
+        publish(tmp_path, 4, PEERS, MESH)
         lost = server.comes_to(lambda found: "is gone, and without one" in str(found["causes"]))
         assert lost["policy_versions"] == second["policy_versions"]
         assert re.search(
