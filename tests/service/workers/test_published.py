@@ -81,7 +81,7 @@ def serving(folder: Path, workers: int) -> Iterator[Server]:
     try:
         yield server
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(PATIENCE_SECONDS) == 0
     finally:
         server.process.kill()
         server.process.wait(30)
