@@ -17,6 +17,7 @@ from authz._proto import sds_pb2 as wire
 from authz.cli import terminal
 from authz.cli.ca_files import time_of
 from authz.core.errors import AuthzError, FetchError, SettingsError
+from authz.envoy.svid_pointers import svid_pointers
 from authz.identity.delivered import Delivered
 from authz.identity.keys import KeyType, generate_key, write_key
 from authz.identity.registrar import write_certificate_request
@@ -64,6 +65,9 @@ class Enrolling:
             raise FetchError(f"`{self.server}` answered with a certificate for another key")
         write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
         self._write_roots(response.bundle)
+        for name, content in svid_pointers(str(self.out)).items():
+            if not (self.out / name).exists():
+                write_file(self.out / name, content)
         return issued.end
 
     def follow(self, now: float) -> bool:

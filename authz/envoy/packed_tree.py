@@ -196,6 +196,5 @@ _SPECIAL: dict[str, Write] = {
     f"{WELL_KNOWN}Value": _value,
     f"{WELL_KNOWN}ListValue": _list,
     f"{WELL_KNOWN}Timestamp": _read_by_library(protobuf.Timestamp),
-    f"{WELL_KNOWN}FieldMask": _read_by_library(protobuf.FieldMask),
 }
 """Messages whose JSON form is not a mapping of their fields, by their full names."""

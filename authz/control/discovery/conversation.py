@@ -88,6 +88,10 @@ class Conversation:
         """Whether every response was answered."""
         return not any(one.is_waiting for one in self.subscriptions.values())
 
+    def has(self, world: ProxyWorld) -> bool:
+        """Whether this Envoy was sent this very world, and has answered it."""
+        return self._world is world and self.is_settled
+
     _is_delta = False
 
     def _due(self, *, is_delta: bool) -> list[Push]:
