@@ -128,7 +128,7 @@ def command(
     from authz.control.fleet.control_plane import ControlPlane, MeshSources
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    for name in ("uvicorn", "httpx"):
+    for name in ("uvicorn", "httpx", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
     options = RenderOptions(authz=Authz(authz), enforce=Enforce(enforce), workers=workers, otlp=otlp)
     server = AuthorityServer(AuthorityFiles(directory, entries, revocations), Doors(None, listen, enrol, dns, admin))

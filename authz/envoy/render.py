@@ -130,12 +130,14 @@ def _render_own(
     native: Native | None,
     extended: Mapping[str, ProxyResources],
 ) -> dict[str, bytes]:
-    """The bootstrap and where secrets are."""
-    if options.listeners is Listeners.STATIC:
-        made = static_bootstrap(mesh, workload, mode_of, options, native, extended)
-    else:
-        made = as_json(bootstrap(mesh, workload, [], options))
-    files = {f"envoy/{workload.name}.yaml": file_text(made, mesh, options)}
+    """The bootstrap and where secrets are; who has everything from the control plane brings its bootstrap."""
+    files: dict[str, bytes] = {}
+    if options.listeners is not Listeners.ADS:
+        if options.listeners is Listeners.STATIC:
+            made = static_bootstrap(mesh, workload, mode_of, options, native, extended)
+        else:
+            made = as_json(bootstrap(mesh, workload, [], options))
+        files[f"envoy/{workload.name}.yaml"] = file_text(made, mesh, options)
     secrets = secret_files(workload, options) | web_secret_files(workload.servers) | login_secret_files(workload)
     for name, secret in secrets.items():
         files[f"sds/{name}"] = resources_text([as_resource(secret)], mesh, options)

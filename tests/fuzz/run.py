@@ -12,7 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("check", "yaml", "token", "keys", "path", "certificate", "sds", "access_log", "limits", "doors", "record", "delta_discovery")
+NAMES = (
+    *("check", "yaml", "token", "keys", "path", "certificate", "sds", "access_log", "limits", "doors", "record"),
+    "delta_discovery",
+)
 """As in ``harnesses``, which is imported only where it is instrumented; a test holds them together."""
 SEEDS = Path(__file__).parent / "seeds"
 

@@ -164,9 +164,7 @@ class SecretServer:
             self._stock.leave(listener)
             self.streams -= 1
 
-    async def _receive(
-        self, listener: _Listener, request: wire.DiscoveryRequest, context: _Context
-    ) -> list[Push]:
+    async def _receive(self, listener: _Listener, request: wire.DiscoveryRequest, context: _Context) -> list[Push]:
         conversation = listener.conversation
         try:
             pushes = conversation.receive(request)

@@ -4,8 +4,9 @@ The discovery conversation of one Envoy without a stream: requests in, responses
 One object serves every type, one type alone or all of them on an aggregated stream, as the state of the world or as
 deltas. It knows neither gRPC nor who may have what: the shell gives it the world of its peer, and nothing else.
 
-Order is Envoy's, make before break: clusters, endpoints, listeners, routes, each after what it refers to was answered;
-a cluster that is gone stays until listeners and routes that do without it were taken.
+Order is Envoy's, make before break: clusters and endpoints, then listeners, then routes, each after what it refers to
+was answered. Envoy answers clusters once they are ready, which takes their endpoints. A cluster that is gone stays until
+listeners and routes that do without it were taken.
 """
 
 from collections.abc import Mapping
@@ -44,7 +45,8 @@ class Conversation:
         """
         Args:
             world: all that there is for this Envoy.
-            only: the one type that is served, where a stream is not aggregated; its requests may leave it out.
+            only: the one type that is served, where a stream is not aggregated; its requests may leave it out. It is
+                pushed to those as well that never answer, which some clients of secrets do not.
         """
         self._world: ProxyWorld = world or {}
         self._only = only
@@ -83,6 +85,16 @@ class Conversation:
         self._world = world
         return self._due(is_delta=self._is_delta)
 
+    def go_on(self) -> list[Push]:
+        """
+        Wait no longer for answers until there have been all: return what is due.
+
+        A cluster that never becomes ready, for want of its certificate or an answer of the DNS, must hold up neither
+        listeners, which enforce, nor the clusters that mend it.
+        """
+        self.is_impatient = not self.is_settled
+        return self._due(is_delta=self._is_delta)
+
     @property
     def is_settled(self) -> bool:
         """Whether every response was answered."""
@@ -93,17 +105,21 @@ class Conversation:
         return self._world is world and self.is_settled
 
     _is_delta = False
+    is_impatient = False
+    """Whether ``go_on`` was called since there last were all answers."""
 
     def _due(self, *, is_delta: bool) -> list[Push]:
         self._is_delta = is_delta
+        self.is_impatient = self.is_impatient and not self.is_settled
         pushes = []
         for type_url in (*FREE, *(other for other in self.subscriptions if other not in CHAIN + FREE)):
             pushes += self._push(type_url, keeps=False)
         keeps = any(self._is_unsettled(type_url) for type_url in _LEADING)
-        for type_url in CHAIN:
-            pushes += self._push(type_url, keeps=keeps and type_url in _RETIRED)
-            subscription = self.subscriptions.get(type_url)
-            if subscription is not None and subscription.is_waiting:
+        for together in (_RETIRED, (LISTENER_TYPE,), (ROUTES_TYPE,)):
+            for type_url in together:
+                pushes += self._push(type_url, keeps=keeps and type_url in _RETIRED)
+            asked = [one for type_url in together if (one := self.subscriptions.get(type_url)) is not None]
+            if any(one.is_waiting for one in asked) and not self.is_impatient:
                 break  # what comes next may refer to it
         return pushes
 
@@ -118,7 +134,7 @@ class Conversation:
     def _push(self, type_url: str, *, keeps: bool) -> list[Push]:
         """What is due of one type; nothing while a response has no answer, and what is gone only if nobody keeps it."""
         one = self.subscriptions.get(type_url)
-        if one is None or one.is_waiting:
+        if one is None or (one.is_waiting and not self._only and not self.is_impatient):
             return []
         there = self._world.get(type_url, _NOTHING)
         changed, gone = one.changed(there), () if keeps else one.gone(there)
@@ -131,8 +147,10 @@ class Conversation:
             resources, removed = changed, gone + missing
         else:
             resources, removed = tuple(wanted.values()), ()
-        # Of listeners and clusters the state of the world says by leaving out that they are gone, and nothing is news.
-        is_listed = type_url in WITH_WILDCARD and (bool(gone) or (one.is_wildcard and not one.nonce))
+        # Of listeners and clusters the state of the world says by leaving out that they are gone, and that there are
+        # none is news to a proxy that begins.
+        is_new = one.is_wildcard and not one.nonce and not one.sent
+        is_listed = type_url in WITH_WILDCARD and (bool(gone) or is_new)
         if not (changed or removed or is_listed):
             if gone:  # nobody needs to be told
                 one.sent = wanted
@@ -171,6 +189,8 @@ def _take_delta(subscription: Subscription, request: delta.DeltaDiscoveryRequest
     if is_first:
         versions: Mapping[str, str] = request.initial_resource_versions
         subscription.sent = {name: Discovered(name, version, b"") for name, version in versions.items()}
+        if versions:
+            subscription.accepted = version_of(subscription.sent.values())
         subscription.is_wildcard = not request.resource_names_subscribe and subscription.type_url in WITH_WILDCARD
     subscription.unsubscribe(request.resource_names_unsubscribe)
     subscription.subscribe(request.resource_names_subscribe, is_first=is_first)

@@ -108,9 +108,7 @@ class Subscription:
     def gone(self, there: Resources) -> tuple[str, ...]:
         """What it was sent and is no longer to have."""
         return tuple(
-            sorted(
-                name for name in self.sent if name not in there or not (self.is_wildcard or name in self.names)
-            )
+            sorted(name for name in self.sent if name not in there or not (self.is_wildcard or name in self.names))
         )
 
 

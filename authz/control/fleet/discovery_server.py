@@ -41,6 +41,8 @@ STARTING = 64
 """Streams that get everything at the same time: after a restart all proxies come back at once."""
 START_SECONDS = 5.0
 """The longest that a stream is among these."""
+ANSWER_SECONDS = 10.0
+"""The longest that a proxy's answer is waited for before what refers to it is sent all the same."""
 
 _Context = grpc.aio.ServicerContext[Request, bytes]
 
@@ -58,6 +60,8 @@ class _Stream:
     """It asks for no certificates."""
     is_told: bool = False
     is_starting: bool = False
+    patience: asyncio.TimerHandle | None = None
+    is_out_of_patience: bool = False
     told: set[str] = field(default_factory=set)
     """Names that were refused to it, so that each is recorded once."""
 
@@ -143,41 +147,49 @@ class DiscoveryServer:
                     self._started(stream)
         finally:
             self._started(stream)
+            if stream.patience is not None:
+                stream.patience.cancel()
             reading.cancel()
             stock.leave(stream)
             self._leave(stream)
 
     async def _answer(self, stock: Stock, stream: _Stream, item: Request | None, context: _Context) -> list[Push]:
         """What is due after a request, or the word that something changed; ends the call of a peer that may not ask."""
-        pushes: list[Push] = []
         conversation = stream.conversation
+        node = stream.node
         if item is None:
             stream.is_told = False
-            if not stream.node:
+            if not node:
                 return []  # it has not said yet who it is
-        else:
-            try:
-                pushes = conversation.receive(item)
-            except ValueError as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        member = self._member(stock, stream)
+        elif item.node.id:
+            node = item.node.id
+        member = self._member(stock, stream, node)
         if isinstance(member, Refused):
-            self._refuse(stock, str(stream.evidence), conversation.node, member.reason)
+            self._refuse(stock, str(stream.evidence), node, member.reason)
             await context.abort(STATUS[member.cause], member.reason)
         stream.node = member.name
         self._streams.setdefault(member.name, set()).add(stream)
+        pushes = conversation.update(member.world)
         if item is not None:
+            try:
+                pushes += conversation.receive(item)
+            except ValueError as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             self._note(stock, stream, item, member.world)
-        return pushes + conversation.update(member.world)
+        if stream.is_out_of_patience:
+            stream.is_out_of_patience = False
+            log.warning("%s leaves responses without an answer; what waits for it is sent", stream.node)
+            pushes += conversation.go_on()
+        _watch(stream)
+        return pushes
 
-    def _member(self, stock: Stock, stream: _Stream) -> FleetMember | Refused:
+    def _member(self, stock: Stock, stream: _Stream, node: str) -> FleetMember | Refused:
         """The proxy that a stream is of, judged each time: SVIDs expire and are revoked, and workloads go."""
         evidence: Evidence = stream.evidence
         if has_expired(evidence, stock.clock()):
             return Refused("the certificate that opened this stream has expired")
         if revoked := stock.registrar.revoked(evidence):
             return Refused(revoked)
-        node = stream.conversation.node
         member = self._fleet.get(node)
         if member is None or member.spiffe_id != stream.evidence.spiffe_id or stream.node not in ("", node):
             return Refused(f"`{stream.evidence}` has no proxy `{node[:SHOWN_CHARACTERS]}` in this mesh")
@@ -194,10 +206,13 @@ class DiscoveryServer:
             log.error("%s refused %s, keeps the old one: %s", node, short, request.error_detail.message)
         elif request.response_nonce:
             self.figures.acknowledged[short] += 1
-        is_delta = isinstance(request, delta.DeltaDiscoveryRequest)
-        names = request.resource_names_subscribe if is_delta else request.resource_names
+        named = (
+            request.resource_names_subscribe
+            if isinstance(request, delta.DeltaDiscoveryRequest)
+            else request.resource_names
+        )
         own = world.get(request.type_url, {})
-        for name in names:
+        for name in named:
             if name not in own and name != WILDCARD and name in self._names(request.type_url):
                 told = f"{short} {name}"
                 if told not in stream.told:
@@ -236,11 +251,24 @@ class DiscoveryServer:
                     self._left[name] = _state(self._fleet[name], stream, is_connected=False)
 
 
+def _watch(stream: _Stream) -> None:
+    """Wait for the proxy's answers, but not for ever."""
+    if stream.conversation.is_settled:
+        if stream.patience is not None:
+            stream.patience.cancel()
+            stream.patience = None
+    elif stream.patience is None and not stream.conversation.is_impatient:
+
+        def wake() -> None:
+            stream.patience, stream.is_out_of_patience = None, True
+            stream.wake()
+
+        stream.patience = asyncio.get_running_loop().call_later(ANSWER_SECONDS, wake)
+
+
 def _state(member: FleetMember, stream: _Stream, *, is_connected: bool) -> ProxyState:
     conversation = stream.conversation
-    types = {
-        SHORT_NAMES.get(url, url): _type_state(one) for url, one in sorted(conversation.subscriptions.items())
-    }
+    types = {SHORT_NAMES.get(url, url): _type_state(one) for url, one in sorted(conversation.subscriptions.items())}
     is_current = (
         is_connected
         and conversation.has(member.world)

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-
 from authz.control.discovery.discovered import CLUSTER_TYPE, Discovered, ProxyWorld
 from authz.core.spiffe import SpiffeId
 from authz.envoy.control_plane_source import followed_paths, point_to_control, roots_of
-
 from authz.envoy.packed_tree import packed
 from authz.mesh.nouns import MeshWorkload
 
@@ -150,5 +148,3 @@ def _packed(tree: dict[str, Any]) -> tuple[str, Discovered]:
     if url == CLUSTER_TYPE and "eds_cluster_config" in tree:
         awaited = (tree["eds_cluster_config"].get("service_name") or name,)
     return url, Discovered.pack(url, name, message, awaited)
-
-
