@@ -139,6 +139,8 @@ def _sized(data: bytes) -> bytes:
 
 
 def _any(tree: dict[str, Any]) -> bytes:
+    if not tree.get(TYPE):
+        return b""
     url, message = packed(tree)
     return b"\x0a" + _sized(url.encode()) + b"\x12" + _sized(message)
 

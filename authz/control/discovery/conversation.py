@@ -23,7 +23,7 @@ from authz.control.discovery.discovered import (
     Discovered,
     ProxyWorld,
     Push,
-    Resources,
+    TypeWorld,
     version_of,
 )
 from authz.control.discovery.subscription import WITH_WILDCARD, Subscription
@@ -35,7 +35,7 @@ _LEADING = (LISTENER_TYPE, ROUTES_TYPE)
 """What leads requests to clusters."""
 _RETIRED = (CLUSTER_TYPE, ENDPOINTS_TYPE)
 """What stays as long as something may lead to it."""
-_NOTHING: Resources = {}
+_NOTHING: TypeWorld = {}
 
 
 class Conversation:

@@ -56,9 +56,9 @@ class Discovered:
         return cls(name, digest(message), Any(type_url=type_url, value=message).SerializeToString(), awaited)
 
 
-Resources = Mapping[str, Discovered]
-"""Resources of one type by name."""
-ProxyWorld = Mapping[str, Resources]
+TypeWorld = Mapping[str, Discovered]
+"""TypeWorld of one type by name."""
+ProxyWorld = Mapping[str, TypeWorld]
 """Everything that one proxy may discover: resources by type URL."""
 
 

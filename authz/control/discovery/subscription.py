@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from authz.control.discovery.discovered import CLUSTER_TYPE, LISTENER_TYPE, Discovered, Resources
+from authz.control.discovery.discovered import CLUSTER_TYPE, LISTENER_TYPE, Discovered, TypeWorld
 
 WILDCARD = "*"
 WITH_WILDCARD = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
 """Types of which a first request without names wants everything."""
 MAX_NAMES = 20_000
-"""Resources of one type that one stream may name."""
+"""TypeWorld of one type that one stream may name."""
 
 
 @dataclass(slots=True)
@@ -94,18 +94,18 @@ class Subscription:
         self.is_waiting = False
         return True
 
-    def wanted(self, there: Resources) -> dict[str, Discovered]:
+    def wanted(self, there: TypeWorld) -> dict[str, Discovered]:
         """What it is to have of what there is; a name that does not exist yet is left out (XA-155)."""
         if self.is_wildcard:
             return dict(there)
         return {name: there[name] for name in self.names if name in there}
 
-    def changed(self, there: Resources) -> tuple[Discovered, ...]:
+    def changed(self, there: TypeWorld) -> tuple[Discovered, ...]:
         """What it is to have and has not been sent in this version, by name."""
         found = [one for name, one in self.wanted(there).items() if _version(self.sent, name) != one.version]
         return tuple(sorted(found, key=lambda one: one.name))
 
-    def gone(self, there: Resources) -> tuple[str, ...]:
+    def gone(self, there: TypeWorld) -> tuple[str, ...]:
         """What it was sent and is no longer to have."""
         return tuple(
             sorted(name for name in self.sent if name not in there or not (self.is_wildcard or name in self.names))

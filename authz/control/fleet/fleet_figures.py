@@ -5,10 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 
+from authz.control.authority.figures import Figured
 from authz.telemetry import names
-from authz.telemetry.names import Metric
-
-Labels = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ def fleet_json(states: Iterable[ProxyState], version: str) -> dict[str, object]:
 
 def fleet_figures(
     states: Iterable[ProxyState], figures: FleetFigures, streams: int
-) -> Iterable[tuple[Metric, Mapping[Labels, float] | float]]:
+) -> Figured:
     """Every metric of discovery with what it is now."""
     found = list(states)
     counts = {
@@ -86,5 +84,5 @@ def fleet_figures(
     yield names.XDS_REFUSED, figures.refused
 
 
-def _by_type(counts: Counter[str]) -> dict[Labels, float]:
+def _by_type(counts: Counter[str]) -> dict[tuple[str, ...], float]:
     return {(short,): counts[short] for short in sorted({*counts, "cds", "ecds", "eds", "lds", "rds", "sds"})}
