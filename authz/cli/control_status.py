@@ -1,6 +1,7 @@
 """``authz control status``: what every proxy of a fleet has taken, and what it refused."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,6 +37,9 @@ def status(admin: str, output: str) -> None:
 
 def _ask(admin: str) -> dict[str, Any]:
     """Raises FetchError."""
+    socket = Path(admin.removeprefix("unix:"))
+    if admin.startswith("unix:") and not socket.exists():  # httpcore would leave its own socket open
+        raise FetchError(f"`{admin}` does not answer: there is no such socket")
     try:
         with admin_client(admin, None, None) as client:
             response = client.get("/fleet")

@@ -65,9 +65,6 @@ class Enrolling:
             raise FetchError(f"`{self.server}` answered with a certificate for another key")
         write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
         self._write_roots(response.bundle)
-        for name, content in svid_pointers(str(self.out)).items():
-            if not (self.out / name).exists():
-                write_file(self.out / name, content)
         return issued.end
 
     def follow(self, now: float) -> bool:
@@ -106,9 +103,11 @@ class Enrolling:
             raise FetchError(f"`{self.server}` answered with something that is {error}") from error
 
     def _write_roots(self, pem: bytes) -> None:
-        file = self.out / "ca.crt"
-        if not file.exists() or file.read_bytes() != pem:
-            write_file(file, pem)
+        """The roots, and how an Envoy follows all of it."""
+        for name, content in {"ca.crt": pem, **svid_pointers(str(self.out))}.items():
+            file = self.out / name
+            if not file.exists() or file.read_bytes() != content:
+                write_file(file, content)
 
     def _roots(self) -> bytes:
         """Take the newer of two bundles: the one given at the start, or the one the authority has told since."""

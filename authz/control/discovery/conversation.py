@@ -5,8 +5,8 @@ One object serves every type, one type alone or all of them on an aggregated str
 deltas. It knows neither gRPC nor who may have what: the shell gives it the world of its peer, and nothing else.
 
 Order is Envoy's, make before break: clusters and endpoints, then listeners, then routes, each after what it refers to
-was answered. Envoy answers clusters once they are ready, which takes their endpoints. A cluster that is gone stays until
-listeners and routes that do without it were taken.
+was answered. Envoy answers clusters once they are ready, which takes their endpoints. A cluster that is gone stays
+until listeners and routes that do without it were taken.
 """
 
 from collections.abc import Mapping

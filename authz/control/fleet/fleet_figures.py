@@ -65,9 +65,7 @@ def fleet_json(states: Iterable[ProxyState], version: str) -> dict[str, object]:
     return {"policies": version, "proxies": proxies}
 
 
-def fleet_figures(
-    states: Iterable[ProxyState], figures: FleetFigures, streams: int
-) -> Figured:
+def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: int) -> Figured:
     """Every metric of discovery with what it is now."""
     found = list(states)
     counts = {

