@@ -23,7 +23,7 @@ from authz.control.discovery.subscription import MAX_NAMES
 TYPES = {short: url for url, short in SHORT_NAMES.items()}
 
 
-def world(**types: str) -> ProxyWorld:
+def world(**types: str) -> dict[str, dict[str, Discovered]]:
     """``cds="a1 b2"``: cluster ``a`` in version 1, ``b`` in version 2. A cluster awaits the endpoints of its name."""
     return {
         TYPES[short]: {
