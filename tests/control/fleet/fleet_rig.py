@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import http.client
+import json
 import socket
 import subprocess
 import time
@@ -113,7 +115,7 @@ async def ask(port: int, path: str) -> str:
         writer.close()
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110  # another process has no event to wait for
             await asyncio.sleep(0.03)
@@ -180,9 +182,9 @@ class Rig:
         return issued.chain_pem, issued.key_pem
 
     def join(self, proxy: str, spiffe_id: str) -> None:
-        """Leave an SVID as ``authz ca join`` does."""
+        """Leave an SVID as ``authz ca join`` does, or another one in its place."""
         directory = self.state / "certs" / proxy
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
         write_secret_files(directory, "tls", *self.credentials(spiffe_id))
         (directory / "ca.crt").write_bytes((self.folder / "ca" / BUNDLE_FILE).read_bytes())
         for name, content in svid_pointers(f"certs/{proxy}").items():
@@ -230,6 +232,16 @@ class Rig:
             return all(one["is_current"] for one in self.status().values())
 
         await until(is_so)
+
+    def served(self, proxy: str) -> set[str]:
+        """Serial numbers of the leaves that an Envoy uses now."""
+        connection = http.client.HTTPConnection("admin")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        with contextlib.closing(connection):
+            connection.sock.connect(str(self.state / "run" / f"{proxy}.admin.sock"))
+            connection.request("GET", "/certs")
+            found = json.loads(connection.getresponse().read())["certificates"]
+        return {one["cert_chain"][0]["serial_number"] for one in found if one["cert_chain"]}
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What ``/fleet`` says, by proxy."""

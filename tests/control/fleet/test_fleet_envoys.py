@@ -21,6 +21,7 @@ async def test_a_fleet_follows_policies_and_description_shows_what_it_refuses_an
         async with rig.application():
             with rig.envoy("web-v1"), rig.envoy("api-v1"):
                 await _policies_reach_only_whom_they_concern(rig)
+                await _renewed_certificates_are_taken_from_their_files(rig)
                 await _listeners_follow_the_description(rig)
                 await _a_refusal_is_shown_and_the_last_good_one_stays(rig)
                 await _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig)
@@ -44,6 +45,17 @@ async def _policies_reach_only_whom_they_concern(rig: Rig) -> None:
     assert {short for short, kind in after["api-v1"]["types"].items() if kind != before["api-v1"]["types"][short]} == {
         "ecds"
     }
+
+
+async def _renewed_certificates_are_taken_from_their_files(rig: Rig) -> None:
+    before = rig.served("api-v1")
+    rig.join("api-v1", API)
+
+    async def is_taken() -> bool:
+        now = rig.served("api-v1")
+        return bool(now) and not now & before  # those of the mesh, and the one that is shown to the control plane
+
+    await until(is_taken)
 
 
 async def _listeners_follow_the_description(rig: Rig) -> None:
