@@ -62,7 +62,7 @@ spec:
   rules: [{{to: [{{operation: {{paths: ["/{path}"]}}}}]}}]
 """
 TYPES = frozenset({"cds", "eds", "lds", "rds", "ecds", "sds"})
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 PER_CLIENT = 500
 """Streams of one client process."""
 
@@ -170,11 +170,13 @@ def measure(size: int, changes: int, port: int) -> float:
     """Print what one size is like; return the CPU seconds of a change of one workload."""
     everybody = [f"w{number}" for number in range(size)]
     with controlled(size, port) as fleet:
-        before, began = fleet.memory(), time.time()
+        before, before_cpu, began = fleet.memory(), fleet.cpu(), time.time()
+        print(f"{size} proxies: made after {before_cpu:.1f} s of CPU", flush=True)
         with connected(fleet):
             last = fleet.until({(name, short) for name in everybody for short in TYPES})
-            print(f"{size} streams: all have everything after {last - began:.1f} s")
-            print(f"  memory for one more stream: {(fleet.memory() - before) / size / 1000:.0f} kB")
+            used = fleet.cpu() - before_cpu
+            print(f"{size} streams: all have everything after {last - began:.1f} s, {used:.1f} s of CPU", flush=True)
+            print(f"  memory for one more stream: {(fleet.memory() - before) / size / 1000:.0f} kB", flush=True)
             times, used = [], fleet.cpu()
             for number in range(changes):
                 name = everybody[number * 7 % size]
