@@ -34,7 +34,7 @@ def control(rig: Rig, enrol: int, admin: Path) -> Iterator[subprocess.Popen[str]
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 @pytest.mark.slow
