@@ -77,6 +77,9 @@ ALLOWED: dict[str, str] = {
     "control.federation": "core identity sources.keys",
     "control.authority": "_proto admin control.discovery control.federation core identity service.ports telemetry",
     "control": "core envoy envoy.native envoy.patches mesh service.loading sources.keys sources.policies tokens",
+    "control.fleet": (
+        "_proto control control.authority control.discovery core envoy envoy.native identity mesh telemetry"
+    ),
     "local": "audit core mesh",
     "demo": "control core demo.apps envoy envoy.native identity local mesh policy settings tokens",
     "demo.apps": "",
@@ -86,9 +89,9 @@ ALLOWED: dict[str, str] = {
     "cli": (
         "_proto analysis.access analysis.graph analysis.hardening analysis.invariants analysis.mutants "
         "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "
-        "analysis.verify audit bundles control control.authority control.federation core demo demo.checks documents "
-        "envoy envoy.native identity local mesh policy service.loading service.ports service.workers settings "
-        "sources.policies sources.published starter telemetry tokens up"
+        "analysis.verify audit bundles control control.authority control.federation control.fleet core demo "
+        "demo.checks documents envoy envoy.native identity local mesh policy service.loading service.ports service.workers "
+        "settings sources.policies sources.published starter telemetry tokens up"
     ),
     "__main__": "cli",
     "_proto": "",
@@ -112,7 +115,7 @@ DOORS: dict[str, str] = {
     "envoy": "demo envoy.native service.workers",
     "envoy_data_plane": "envoy envoy.patches",
     "google": "_proto control.authority control.discovery service service.workers wire",
-    "grpc": "cli control.authority demo demo.checks service service.ports service.rate_limits telemetry",
+    "grpc": "cli control.authority control.fleet demo demo.checks service service.ports service.rate_limits telemetry",
     "httpx": (
         "cli control.federation demo.apps service service.native service.workers sources.introspection sources.keys "
         "sources.published"

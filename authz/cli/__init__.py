@@ -36,6 +36,7 @@ COMMANDS = {
     "verify": "Try your policies on a real Envoy.",
     "doctor": "Go through the hardening checklist on a running installation.",
     "mesh": "Render Envoy configuration from a mesh description.",
+    "control": "Serve a fleet of Envoys their configuration: the control plane.",
     "ca": "Run and inspect the certificate authority.",
     "bundle": "Build, sign, verify and fetch signed bundles of policies.",
     "rotation": "Watch and steer the rotation of certificates.",

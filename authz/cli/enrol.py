@@ -17,6 +17,7 @@ from authz._proto import sds_pb2 as wire
 from authz.cli import terminal
 from authz.cli.ca_files import time_of
 from authz.core.errors import AuthzError, FetchError, SettingsError
+from authz.envoy.svid_pointers import svid_pointers
 from authz.identity.delivered import Delivered
 from authz.identity.keys import KeyType, generate_key, write_key
 from authz.identity.registrar import write_certificate_request
@@ -102,9 +103,11 @@ class Enrolling:
             raise FetchError(f"`{self.server}` answered with something that is {error}") from error
 
     def _write_roots(self, pem: bytes) -> None:
-        file = self.out / "ca.crt"
-        if not file.exists() or file.read_bytes() != pem:
-            write_file(file, pem)
+        """The roots, and how an Envoy follows all of it."""
+        for name, content in {"ca.crt": pem, **svid_pointers(str(self.out))}.items():
+            file = self.out / name
+            if not file.exists() or file.read_bytes() != content:
+                write_file(file, content)
 
     def _roots(self) -> bytes:
         """Take the newer of two bundles: the one given at the start, or the one the authority has told since."""

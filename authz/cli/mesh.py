@@ -9,13 +9,12 @@ from typing import NoReturn
 
 import click
 
-from authz.cli import mesh_native, terminal
+from authz.cli import mesh_bootstrap, mesh_native, terminal
+from authz.cli.mesh_files import ca_bundles, read_description
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
-from authz.core.errors import LoadError, Severity
 from authz.envoy.options import Authz, Listeners, RenderOptions, Secrets
 from authz.envoy.rendered_files import differences, left_over, make_login_keys, write_files
-from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh
 from authz.policy.reader import read_policies
 from authz.sources.policies.directory import read_directory
@@ -61,7 +60,7 @@ def command() -> None:
 )
 @click.option(
     "--listeners",
-    type=click.Choice([s.value for s in Listeners]),
+    type=click.Choice([Listeners.DYNAMIC.value, Listeners.STATIC.value]),
     default=Listeners.DYNAMIC.value,
     show_default=True,
     help="dynamic: in files that running proxies follow; static: in the bootstrap, one file for each proxy.",
@@ -184,13 +183,13 @@ def render(
         tls_ciphers=tls_cipher,
         otlp=otlp,
     )
-    bundles = _bundles(jwks_ca_bundle)
+    bundles = ca_bundles(jwks_ca_bundle)
     if watch:
         if check or policies is None or mesh_path.is_dir():
             raise click.UsageError("--watch needs --policies and a --mesh FILE, and cannot be combined with --check")
         asyncio.run(mesh_native.follow(policies, mesh_path, out, options, bundles, validate, traffic))
         return
-    mesh = _read(mesh_path, traffic)
+    mesh = read_description(mesh_path, traffic)
     options = replace(
         options, logins=mesh_native.discovered_logins(mesh, mesh_path if mesh_path.is_dir() else mesh_path.parent, out)
     )
@@ -240,6 +239,9 @@ def _write(out: Path, files: dict[str, bytes]) -> None:
     terminal.say(f"{len(written)} of {terminal.count(len(files), 'file')} written, {len(stale)} removed, in {out}")
 
 
+command.add_command(mesh_bootstrap.bootstrap)
+
+
 @command.command("environment")
 @click.option(
     "--state",
@@ -269,24 +271,6 @@ def environment(state: Path, program: tuple[str, ...]) -> None:
             raise click.ClickException(f"`{program[0]}` cannot be run: {error.strerror}") from error
     for name, value in found.items():
         terminal.say(f"{name}={shlex.quote(value)}")
-
-
-def _bundles(written: tuple[str, ...]) -> dict[str, str]:
-    found = dict(one.rpartition("=")[::2] for one in written)
-    if "" in found:
-        raise click.UsageError("--jwks-ca-bundle is ISSUER=FILE")
-    return found
-
-
-def _read(path: Path, traffic: Path | None) -> Mesh:
-    more = read_directory(traffic) if traffic is not None else []
-    mesh, problems = read_mesh_description([*read_directory(path), *more])
-    if any(problem.is_error for problem in problems):
-        raise LoadError(problems)
-    for problem in problems:
-        if problem.severity is Severity.WARNING:
-            terminal.remark(f"{problem}")
-    return mesh
 
 
 def _engine(policies: Path, mesh: Mesh) -> Engine:

@@ -129,7 +129,7 @@ def command(
     version = policy_files.load(policies, mesh).engine.version if policies else ""
     if (certificate is None) is not (key is None) or (certificate is not None and ca is None):
         raise click.UsageError("--ca, --certificate and --key go together")
-    with _client(admin, token_file, _tls(ca, certificate, key)) as client:
+    with admin_client(admin, token_file, _tls(ca, certificate, key)) as client:
         try:
             status = _await(client, _socket(admin), version, time.monotonic() + wait)
         except FetchError as error:
@@ -153,7 +153,7 @@ def _tls(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSL
     return context
 
 
-def _client(admin: str, token_file: Path | None, tls: ssl.SSLContext | None) -> httpx.Client:
+def admin_client(admin: str, token_file: Path | None, tls: ssl.SSLContext | None) -> httpx.Client:
     """Make a client of the address. Raises OSError for a file, click.BadParameter for the address."""
     headers = {"authorization": f"Bearer {token_file.read_text().strip()}"} if token_file is not None else {}
     path = _socket(admin)

@@ -19,6 +19,7 @@ from authz.control.state_directory import Put, StateDirectory
 from authz.core.errors import LoadError, Severity
 from authz.core.resources import MtlsMode
 from authz.envoy.browser_login import kept_file
+from authz.envoy.filter_rendering import FilterRendering
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
@@ -30,7 +31,6 @@ from authz.envoy.render import (
     listener_rules,
     modes_of,
     network_filters,
-    render_filters,
 )
 from authz.envoy.rendered_files import make_login_keys, write_files
 from authz.envoy.rendering import Rendering
@@ -44,6 +44,8 @@ from authz.sources.policies.directory import read_directory
 from authz.sources.policies.watching import watch
 
 _log = logging.getLogger("authz.render")
+Deliver = Callable[[Mesh, Mapping[str, bytes], str], None]
+"""Is given the mesh, every rendered file, and the version of the policies, in a thread."""
 ISSUER_PATIENCE_SECONDS = 5.0
 """For the issuer of a login, which may be starting at the same time; none where what it said is kept."""
 AGAIN_SECONDS = 1.0
@@ -66,6 +68,7 @@ class MeshFollower:
         refresh_seconds: float = 1200.0,
         validator: Validator | None = None,
         traffic: Path | None = None,
+        deliver: Deliver | None = None,
     ) -> None:
         """
         Args:
@@ -79,6 +82,8 @@ class MeshFollower:
             refresh_seconds: how often key sets without Cache-Control are fetched.
             validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
             traffic: more of the description: a directory, read with its subfolders, or a file.
+            deliver: is given what was rendered in place of the state directory. What it raises is as if a file could
+                not be written.
         """
         self._mesh_file = mesh_file
         self._out = out
@@ -90,6 +95,10 @@ class MeshFollower:
         self._traffic = traffic
         self._reader = DescriptionReader()
         self._rendering = Rendering()
+        self._filters = FilterRendering()
+        self._deliver = deliver
+        self._problem = ""
+        self._delivered: Mapping[str, bytes] = {}
         self._state = StateDirectory(out, clock, settle_seconds=2 * options.poll_seconds)
         self._rendered: _Rendered | None = None
         self._logins: tuple[Login, ...] = ()
@@ -156,19 +165,29 @@ class MeshFollower:
             await self._changed.wait()
             try:
                 await self._render()
+                self._problem = ""
             except LoadError as error:
+                self._problem = str(error)
                 for problem in error.problems:
                     _log.error("%s", problem)
-                self._say("kept      every file as it was: the mesh description has problems")
+                self._say("kept      everything as it was: the mesh description has problems")
                 if any(problem.code == NO_ISSUER for problem in error.problems):  # it may come back by itself
                     asyncio.get_running_loop().call_later(ISSUER_PATIENCE_SECONDS, self._changed.set)
             except EnvoyError as error:
+                self._problem = str(error)
                 _log.error("%s", error)
-                self._say(f"kept      every file as it was: {error}")
+                self._say(f"kept      everything as it was: {error}")
             except OSError as error:
+                self._problem = str(error)
                 _log.error("cannot write `%s`: %s", error.filename or self._out, error.strerror or error)
                 await asyncio.sleep(AGAIN_SECONDS)
                 self._changed.set()  # otherwise what denies would wait for somebody to change something else
+
+    @property
+    def problem(self) -> str:
+        """Why policies or description as they are now are not in force; empty when they are."""
+        status = self._reloader.status
+        return self._problem if status.is_ok else "; ".join(map(str, status.problems))
 
     async def close(self) -> None:
         """Stop following; files stay as they are."""
@@ -232,10 +251,7 @@ class MeshFollower:
         if before is None or before.mesh != mesh:
             for problem in judge_extensions(mesh, mode_of, options, native, self._out, self._validator, self._say):
                 self._say(f"extension {problem}")
-        filters: dict[str, bytes] = {}
-        for workload in mesh.workloads:
-            if options.is_native(workload):
-                filters |= render_filters(mesh, workload, native)
+        filters = self._filters.render(mesh, options, native)
         shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
         if self._validator is not None:
             known = {} if before is None else before.shapes
@@ -244,14 +260,20 @@ class MeshFollower:
                 for w in mesh.workloads
                 if options.is_native(w) and known.get(w.name) != shapes[w.name]
             }
-            if why := self._validator.validate(self._out, filters, network):
+            shown = {name: one for name, one in filters.items() if self._delivered.get(name) is not one}
+            if why := self._validator.validate(self._out, shown, network):
                 self._say(f"unchecked {why}")
-        first = write_files(self._out, filters)  # they take milliseconds, and what follows may take seconds
+        # They take milliseconds, and what follows may take seconds.
+        first = write_files(self._out, filters) if self._deliver is None else ()
         files = filters | self._rendering.render(mesh, mode_of, options, native)
         if before is None or before.mesh.logins != mesh.logins:
             for line in make_login_keys(self._out, mesh.logins):
                 self._say(f"login     {line}")
         self._rendered = _Rendered(mesh, shapes)
+        if self._deliver is not None:
+            self._deliver(mesh, files, snapshot.version)
+            self._delivered = files
+            return Put((), (), None)
         put = self._state.put(files)
         return put._replace(written=first + put.written)
 

@@ -7,6 +7,8 @@ _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"[a-zA-Z0-9._-]+")
 _ISTIO = re.compile(r"/ns/([^/]+)/sa/([^/]+)")
 MAX_ID_BYTES = 2048
+AUTHORITY_PATH = "/authz/ca"
+"""Of the SPIFFE ID by which the authority and the control plane are known in their trust domain."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

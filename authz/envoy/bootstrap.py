@@ -8,6 +8,7 @@ from envoy_data_plane.envoy.config.bootstrap.v3 import (
     LayeredRuntime,
     RuntimeLayer,
 )
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.core.v3 import Locality, Node
 from envoy_data_plane.envoy.config.listener.v3 import Listener
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
@@ -16,6 +17,7 @@ from envoy_data_plane.google.protobuf import Struct
 
 from authz.envoy.check_filter import LABELS_KEY, embedded_listener
 from authz.envoy.clusters import clusters, helper_clusters
+from authz.envoy.control_plane_source import control_cluster, from_control
 from authz.envoy.messages import followed_file, pack, pipe
 from authz.envoy.native.binary import RUNTIME
 from authz.envoy.options import (
@@ -39,7 +41,6 @@ ADMIN_SOCKET_MODE = 0o660
 
 def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], options: RenderOptions) -> Bootstrap:
     """The whole configuration of one proxy: listeners, clusters, administration."""
-    dynamic = options.listeners is Listeners.DYNAMIC
     own = [embedded_listener(workload.name)] if options.authz is Authz.EMBEDDED else []
     made = Bootstrap(
         node=Node(
@@ -64,22 +65,36 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
                 )
             ]
         ),
-        dynamic_resources=(
-            BootstrapDynamicResources(
-                cds_config=followed_file("cds", f"{workload.name}.yaml", wait_for_ever=True),
-                lds_config=followed_file("lds", f"{workload.name}.yaml", wait_for_ever=True),
-            )
-            if dynamic
-            else None
-        ),
+        dynamic_resources=_dynamic(workload, options),
         static_resources=BootstrapStaticResources(
-            listeners=[*own, *([] if dynamic else listeners)],
-            clusters=helper_clusters(workload, options) + ([] if dynamic else clusters(mesh, workload, options)),
+            listeners=[*own, *(listeners if options.listeners is Listeners.STATIC else [])],
+            clusters=_static_clusters(mesh, workload, options),
         ),
     )
     if workload.is_passthrough:
         allow_internal_listeners(made)
     return made
+
+
+def _dynamic(workload: MeshWorkload, options: RenderOptions) -> BootstrapDynamicResources | None:
+    match options.listeners:
+        case Listeners.STATIC:
+            return None
+        case Listeners.ADS:
+            return from_control()
+    return BootstrapDynamicResources(
+        cds_config=followed_file("cds", f"{workload.name}.yaml", wait_for_ever=True),
+        lds_config=followed_file("lds", f"{workload.name}.yaml", wait_for_ever=True),
+    )
+
+
+def _static_clusters(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> list[Cluster]:
+    match options.listeners:
+        case Listeners.STATIC:
+            return helper_clusters(workload, options) + clusters(mesh, workload, options)
+        case Listeners.ADS:
+            return [control_cluster(mesh, workload, options)]
+    return helper_clusters(workload, options)
 
 
 def _locality(workload: MeshWorkload) -> Locality | None:

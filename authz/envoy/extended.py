@@ -12,7 +12,7 @@ from authz.envoy import naming
 from authz.envoy.check_filter import HTTP_FILTER
 from authz.envoy.listener_frame import ANY_ADDRESS
 from authz.envoy.native.slots import slot_names
-from authz.envoy.options import AUTHZ_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER
+from authz.envoy.options import AUTHZ_CLUSTER, CONTROL_CLUSTER, OTLP_CLUSTER, SDS_CLUSTER
 from authz.envoy.patches.patching import PatchedProxy, patched, remarked, unused
 from authz.envoy.patches.proxy_resources import ProxyResources, ProxySelf, Standing
 from authz.envoy.patches.typed_patches import TypedPatch, typed_patches
@@ -23,7 +23,7 @@ from authz.mesh.gateway_server import GatewayServer, group_name, server_groups, 
 from authz.mesh.link_extensions import is_selected
 from authz.mesh.nouns import Mesh, MeshWorkload
 
-PRIVATE = frozenset({AUTHZ_CLUSTER, SDS_CLUSTER})
+PRIVATE = frozenset({AUTHZ_CLUSTER, CONTROL_CLUSTER, SDS_CLUSTER})
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def _web_chain(
 ) -> FilterChain:
     """The chain of servers that share a table."""
     server = servers[0]
-    is_followed = options.listeners is Listeners.DYNAMIC
+    is_followed = options.listeners is not Listeners.STATIC
     http = http_filter(
         Role.GATEWAY,
         table if is_followed else server_table(table, mesh, workload, servers),

@@ -83,7 +83,7 @@ def _outbound(mesh: Mesh, workload: MeshWorkload, port: OutboundPort, options: R
         upgrades = ("websocket", "CONNECT")
         chains = _one_chain(http_filter(Role.OUTBOUND, table, workload, mesh.config, options, upgrades=upgrades))
     elif port.protocol.is_http:
-        followed = options.listeners is Listeners.DYNAMIC
+        followed = options.listeners is not Listeners.STATIC
         routed = name if followed else outbound_table(mesh, workload, port)
         extra = fault_and_cors()
         chains = _one_chain(http_filter(Role.OUTBOUND, routed, workload, mesh.config, options, extra_filters=extra))

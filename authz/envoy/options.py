@@ -35,6 +35,7 @@ AUTHZ_CLUSTER = "authz"
 LIMITS_CLUSTER = "limits"
 OTLP_CLUSTER = "otlp"
 SDS_CLUSTER = "sds"
+CONTROL_CLUSTER = "authz-control"
 CLIENT_SECRET, HMAC_KEY = "client-secret", "hmac"
 """Files in the directory of a browser login's credential."""
 HOST_MODULE = "run/authz-host.so"
@@ -101,10 +102,16 @@ class Authz(StrEnum):
 
 
 class Listeners(StrEnum):
-    """``DYNAMIC``: a file of their own that Envoy follows. ``STATIC``: in the bootstrap, one file for each proxy."""
+    """
+    Where a proxy has its listeners from, and with them everything else that changes.
+
+    ``DYNAMIC``: a file of their own that Envoy follows. ``STATIC``: in the bootstrap, one file for each proxy. ``ADS``:
+    the control plane; what is rendered names files all the same, and becomes resources where it is served.
+    """
 
     DYNAMIC = "dynamic"
     STATIC = "static"
+    ADS = "ads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,8 @@ class RenderOptions:
     """Endpoints of the authorization server, one socket each (XA-123); none when it is embedded."""
     secrets: Secrets = Secrets.FILES
     listeners: Listeners = Listeners.DYNAMIC
+    control: str = ""
+    """``host:port`` of the control plane, for ``Listeners.ADS``."""
     otlp: str = ""
     """Address of an OpenTelemetry collector: ``host:port``, or the path of a socket; empty: no tracing."""
     otlp_compose: str = ""

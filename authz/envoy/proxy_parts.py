@@ -115,7 +115,7 @@ def proxy_parts(
     mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None
 ) -> ProxyResources:
     """The resources of a workload without extensions, in the form in which they are patched."""
-    is_dynamic = options.listeners is Listeners.DYNAMIC
+    is_dynamic = options.listeners is not Listeners.STATIC
     found = [as_json(one) for one in listeners(mesh, workload, mode_of, options)]
     return plain_resources(
         [completed(one, workload, options, native) for one in found],

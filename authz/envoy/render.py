@@ -15,7 +15,7 @@ from authz.core.engine import Engine
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
 from authz.envoy.browser_login import kept_document, kept_file, login_secret_files
-from authz.envoy.clusters import clusters
+from authz.envoy.clusters import clusters, helper_clusters
 from authz.envoy.endpoints import endpoint_files
 from authz.envoy.light_messages import lighten
 from authz.envoy.listeners import MtlsModeOf, listeners
@@ -114,7 +114,7 @@ def render_proxy(
 ) -> dict[str, bytes]:
     """Render everything that is one proxy's alone, its filters excepted, and its clusters if it ``has`` them."""
     files = _render_own(mesh, workload, mode_of, options, native, extended)
-    if options.listeners is Listeners.DYNAMIC:
+    if options.listeners is not Listeners.STATIC:
         if not has_clusters:
             files |= render_clusters(mesh, workload, options, extended)
         files |= render_listeners(mesh, workload, mode_of, options, native, extended)
@@ -130,12 +130,14 @@ def _render_own(
     native: Native | None,
     extended: Mapping[str, ProxyResources],
 ) -> dict[str, bytes]:
-    """The bootstrap and where secrets are."""
-    if options.listeners is Listeners.STATIC:
-        made = static_bootstrap(mesh, workload, mode_of, options, native, extended)
-    else:
-        made = as_json(bootstrap(mesh, workload, [], options))
-    files = {f"envoy/{workload.name}.yaml": file_text(made, mesh, options)}
+    """The bootstrap and where secrets are; who has everything from the control plane brings its bootstrap."""
+    files: dict[str, bytes] = {}
+    if options.listeners is not Listeners.ADS:
+        if options.listeners is Listeners.STATIC:
+            made = static_bootstrap(mesh, workload, mode_of, options, native, extended)
+        else:
+            made = as_json(bootstrap(mesh, workload, [], options))
+        files[f"envoy/{workload.name}.yaml"] = file_text(made, mesh, options)
     secrets = secret_files(workload, options) | web_secret_files(workload.servers) | login_secret_files(workload)
     for name, secret in secrets.items():
         files[f"sds/{name}"] = resources_text([as_resource(secret)], mesh, options)
@@ -170,7 +172,7 @@ def render_changing(
         if options.is_native(workload):
             assert native is not None, "whoever renders for native enforcement gives the policies"
             files |= render_filters(mesh, workload, native)
-    is_dynamic = options.listeners is Listeners.DYNAMIC
+    is_dynamic = options.listeners is not Listeners.STATIC
     if is_dynamic:
         for workload in mesh.workloads:
             files |= render_clusters(mesh, workload, options, extended)
@@ -193,6 +195,8 @@ def render_clusters(
         found = as_resources(CLUSTER_TYPE, extended[workload.name].clusters)
     else:
         found = [as_resource(cluster) for cluster in clusters(mesh, workload, options)]
+    if options.listeners is Listeners.ADS:  # the bootstrap is as small as can be, and no patch sees these
+        found = [*(as_resource(cluster) for cluster in helper_clusters(workload, options)), *found]
     return {f"cds/{workload.name}.yaml": resources_text(found, mesh, options)}
 
 

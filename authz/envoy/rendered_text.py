@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from authz.envoy.options import HEADER, RenderOptions
+from authz.envoy.options import HEADER, Listeners, RenderOptions
 from authz.mesh.nouns import Mesh
 
 READABLE_WORKLOADS = 100
@@ -25,9 +25,15 @@ def file_text(content: dict[str, object], mesh: Mesh, options: RenderOptions) ->
     """A file of a mesh, as Envoy reads it."""
     if options.poll_seconds:
         _poll(content, f"{options.poll_seconds:g}s")
-    if len(mesh.workloads) > READABLE_WORKLOADS:
+    if len(mesh.workloads) > READABLE_WORKLOADS or options.listeners is Listeners.ADS:
         return HEADER + _ENCODER.encode(content).encode() + b"\n"
-    return HEADER + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True).encode()
+    return HEADER + readable_text(content).encode()
+
+
+def readable_text(content: dict[str, object]) -> str:
+    """Plain data as YAML that Envoy reads as it was meant."""
+    made: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return made
 
 
 def named_resources(content: bytes) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from ipaddress import ip_address
 
 from authz.core.errors import NOWHERE, Problem, Severity
 from authz.core.spiffe import SpiffeId, TrustDomain
@@ -107,19 +108,28 @@ def _check_ports(mesh: Mesh, parts: dict[int, Part]) -> None:
     """
     Proxies bind all addresses, so that one set of files serves processes and containers.
 
-    Hence every port is unique in the mesh (XA-190), applications' ports included.
+    Hence every port is unique on a machine (XA-190), applications' ports included. Another address is another machine,
+    except on loopback.
     """
-    owner: dict[int, str] = {}
+    owner: dict[tuple[str, int], str] = {}
     for workload in mesh.workloads:
         part = parts[id(workload)]
+        machine = _machine(workload.address)
         unwritten = {port.number for port in workload.outbound if port.is_unwritten}  # unique on its machine
         applications = sorted({port.app.process.port for port in workload.inbound})
         for number in (*(one for one in workload.listening if one not in unwritten), *applications):
-            other = owner.setdefault(number, workload.name)
+            other = owner.setdefault((machine, number), workload.name)
             if other != workload.name and number:
                 part.note("ME-5", f"the port {number} of {workload.name} is also one of {other}", "", _UNIQUE)
         if len(set(workload.listening)) != len(workload.listening):
             part.note("ME-5", f"two listeners of {workload.name} have the same port", "", _UNIQUE)
+
+
+def _machine(address: str) -> str:
+    try:
+        return "" if ip_address(address).is_loopback else address
+    except ValueError:  # which was noted
+        return ""
 
 
 def _check_exported(mesh: Mesh, parts: dict[int, Part]) -> None:
@@ -134,7 +144,7 @@ def _check_exported(mesh: Mesh, parts: dict[int, Part]) -> None:
             parts[id(workload)].note("ME-4", message, "", help_text)
 
 
-_UNIQUE = "ports are unique in the whole mesh, so that it can run on one machine"
+_UNIQUE = "ports are unique among the workloads of an address, because a proxy binds all addresses of its machine"
 
 
 def _check_targets(mesh: Mesh, written: Written) -> None:

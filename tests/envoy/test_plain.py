@@ -1,4 +1,4 @@
-"""What is written of Envoy's messages is what their library writes."""
+"""What is written of Envoy's messages, as trees and as bytes, is what their library writes."""
 
 import pytest
 from betterproto2 import Message
@@ -8,12 +8,14 @@ from envoy_data_plane.envoy.config.route.v3 import Route, RouteMatch
 from envoy_data_plane.envoy.type.v3 import Int64Range, Percent
 from envoy_data_plane.google.protobuf import Any as PackedAny
 from envoy_data_plane.google.protobuf import Struct
+from envoy_data_plane.message_pool import default_message_pool
 
 from authz.envoy.bootstrap import bootstrap
 from authz.envoy.clusters import clusters
 from authz.envoy.endpoints import endpoint_files
 from authz.envoy.listeners import listeners
 from authz.envoy.options import Listeners, RenderOptions, Secrets
+from authz.envoy.packed_tree import Unpackable, packed
 from authz.envoy.plain import Packed, plain
 from authz.envoy.render import permissive
 from authz.envoy.route_tables import route_tables
@@ -30,6 +32,30 @@ MESSAGES: list[Message] = [
     Int64Range(start=-1, end=2**60),
     SocketAddress(address="é", port_value=0),
 ]
+
+
+def read_back(message: Message) -> Message:
+    """The message whose tree was written as bytes, read by the library."""
+    url, written = packed(plain(Packed.of(message)))
+    assert url == default_message_pool.type_to_url[type(message)]
+    return type(message).parse(written)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_tree_is_written_as_the_bytes_of_its_message(message: Message) -> None:
+    assert plain(read_back(message)) == plain(message)
+
+
+@pytest.mark.parametrize(
+    ("tree", "why"),
+    [
+        ({"@type": "type.googleapis.com/envoy.none.v3.Nothing"}, "the type `.*Nothing` is not known"),
+        ({"@type": "type.googleapis.com/envoy.type.v3.Percent", "values": 1}, "has no field `values`"),
+    ],
+)
+def test_what_is_not_known_is_not_written(tree: dict[str, object], why: str) -> None:
+    with pytest.raises(Unpackable, match=why):
+        packed(tree)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
@@ -62,6 +88,7 @@ def test_everything_rendered_is_written_as_its_library_writes_it(options: Render
         made: list[Message] = [*found, *clusters(mesh, workload, options), *route_tables(mesh, workload)]
         for message in [*made, bootstrap(mesh, workload, found, options)]:
             assert plain(message) == message.to_dict(casing=str)  # type: ignore[arg-type]  # any callable serves
+            assert plain(read_back(message)) == plain(message)
     for assignment in endpoint_files(mesh, permissive, options, compose=False).values():
         assert plain(assignment) == assignment.to_dict(casing=str)  # type: ignore[arg-type]  # any callable serves
 

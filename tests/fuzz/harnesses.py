@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from authz._proto import ext_authz_pb2, sds_pb2
+from authz._proto import delta_discovery_pb2, ext_authz_pb2, sds_pb2
 from authz._proto.rate_limit_pb2 import RateLimitResponse
 from authz.analysis.invariants.invariant_reader import read_invariants
 from authz.analysis.replay.least_privilege import policies_text
@@ -27,7 +27,9 @@ from authz.audit.query import read_record
 from authz.audit.writer import RecordWriter
 from authz.bundles.manifest import BundleRefused, read_manifest, write_manifest
 from authz.bundles.whole_bundle import read_bundle, refuse_bundle
-from authz.control.discovery.secrets import Secret, SecretStream, roots_secret, tls_secret
+from authz.control.discovery.conversation import Conversation
+from authz.control.discovery.discovered import CLUSTER_TYPE, ENDPOINTS_TYPE, SECRET_TYPE, Discovered
+from authz.control.discovery.secrets import roots_secret, tls_secret
 from authz.core.attributes import AuthenticationOutcome, Workload
 from authz.core.catalog import CompileContext
 from authz.core.compiler import compile_engine
@@ -199,8 +201,8 @@ def certificate(data: bytes) -> None:
 
 def sds(data: bytes) -> None:
     """A conversation of one Envoy: the only error is the documented one, and nothing comes that was not asked for."""
-    shelf: dict[str, Secret] = {"ROOTCA": roots_secret("ROOTCA", b"roots"), "own": tls_secret("own", b"1", b"key")}
-    stream = SecretStream(shelf)
+    shelf: dict[str, Discovered] = {"ROOTCA": roots_secret("ROOTCA", b"roots"), "own": tls_secret("own", b"1", b"key")}
+    stream = Conversation({SECRET_TYPE: shelf}, only=SECRET_TYPE)
     for number, part in enumerate(data.split(b"\0\xff\0")):
         try:
             asked = sds_pb2.DiscoveryRequest.FromString(part)
@@ -211,11 +213,36 @@ def sds(data: bytes) -> None:
         except ValueError:
             return
         shelf["own"] = tls_secret("own", str(number // 2).encode(), b"key")
-        told += stream.update(shelf)
+        told += stream.update({SECRET_TYPE: shelf})
+        wanted = stream.subscriptions[SECRET_TYPE] if stream.subscriptions else None
         for one in told:
-            names = {sds_pb2.Secret.FromString(resource.value).name for resource in one.resources}
-            assert names <= set(stream.names)
-        assert stream.update(shelf) == [], "the same is never sent twice"
+            response = sds_pb2.DiscoveryResponse.FromString(one.encode())
+            names = {sds_pb2.Secret.FromString(resource.value).name for resource in response.resources}
+            assert wanted is not None
+            assert wanted.is_wildcard or names <= wanted.names.keys()
+        assert stream.update({SECRET_TYPE: shelf}) == [], "the same is never sent twice"
+
+
+def delta_discovery(data: bytes) -> None:
+    """An aggregated conversation in deltas: only what the proxy may have, and never the same twice."""
+    world = {
+        kind: {name: Discovered.pack(kind, name, name.encode()) for name in ("a", "b")}
+        for kind in (CLUSTER_TYPE, ENDPOINTS_TYPE)
+    }
+    stream = Conversation(world)
+    for part in data.split(b"\0\xff\0"):
+        try:
+            asked = delta_discovery_pb2.DeltaDiscoveryRequest.FromString(part)
+        except Exception:  # gRPC refuses it before we are asked
+            continue
+        try:
+            told = stream.receive(asked)
+        except ValueError:
+            return
+        for one in told:
+            response = delta_discovery_pb2.DeltaDiscoveryResponse.FromString(one.encode())
+            assert all(resource.name in world[one.type_url] for resource in response.resources)
+        assert stream.update(dict(world)) == [], "the same is never sent twice"
 
 
 def access_log(data: bytes) -> None:
@@ -308,6 +335,16 @@ def _record_seeds() -> Iterator[bytes]:
     yield lines[1].replace("/ns/", '/ns/\\u2028\\n\\"').replace("reviews", "*").encode()
 
 
+def _delta_seeds() -> Iterator[bytes]:
+    asking = delta_discovery_pb2.DeltaDiscoveryRequest
+    first = asking(type_url=CLUSTER_TYPE, initial_resource_versions={"a": "old", "gone": "1"})
+    ack = asking(type_url=CLUSTER_TYPE, response_nonce="1")
+    named = asking(type_url=ENDPOINTS_TYPE, resource_names_subscribe=["a", "*", "else"])
+    less = asking(type_url=ENDPOINTS_TYPE, resource_names_unsubscribe=["*"], response_nonce="2")
+    less.error_detail.message = "no"
+    yield b"\0\xff\0".join(one.SerializeToString() for one in (first, named, ack, less))
+
+
 def _sds_seeds() -> Iterator[bytes]:
     first = sds_pb2.DiscoveryRequest(resource_names=["own"])
     ack = sds_pb2.DiscoveryRequest(resource_names=["own"], response_nonce="1", version_info="x")
@@ -370,6 +407,7 @@ HARNESSES: dict[str, Harness] = {
     "doors": Harness(doors, _door_seeds),
     "bundle": Harness(bundle, _bundle_seeds),
     "record": Harness(record, _record_seeds),
+    "delta_discovery": Harness(delta_discovery, _delta_seeds),
 }
 
 

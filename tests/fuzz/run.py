@@ -13,8 +13,22 @@ import tempfile
 from pathlib import Path
 
 NAMES = (
-    "check", "yaml", "token", "keys", "path", "certificate", "sds", "access_log", "limits", "doors", "bundle", "record",
-)  # fmt: skip
+    *(
+        "check",
+        "yaml",
+        "token",
+        "keys",
+        "path",
+        "certificate",
+        "sds",
+        "access_log",
+        "limits",
+        "doors",
+        "bundle",
+        "record",
+    ),
+    "delta_discovery",
+)
 """As in ``harnesses``, which is imported only where it is instrumented; a test holds them together."""
 SEEDS = Path(__file__).parent / "seeds"
 

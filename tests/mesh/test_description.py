@@ -68,6 +68,13 @@ def test_every_port_of_bookinfo_is_unique(bookinfo: Mesh) -> None:
     assert len(ports) == len(set(ports))
 
 
+@pytest.mark.parametrize(("address", "clashes"), [("10.0.0.2", False), ("127.0.0.1", True), ("127.0.0.9", True)])
+def test_a_port_is_unique_on_a_machine_and_every_loopback_address_is_one(address: str, clashes: bool) -> None:
+    text = description(Ports()).decode().replace("number: 15001,", "number: 15011,", 1)
+    text = text.replace("address: 127.0.0.1, serviceAccount: client", f"address: {address}, serviceAccount: client", 1)
+    assert any("is also one of" in str(problem) for problem in read(text.encode())[1]) is clashes
+
+
 def test_the_order_of_documents_does_not_matter() -> None:
     text = description(Ports())
     backwards = b"\n---\n".join(reversed(text.split(b"\n---\n")))

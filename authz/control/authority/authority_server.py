@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -21,14 +21,14 @@ from authz.admin.access import Access, Guard, judge_access
 from authz.control.authority.authority_files import AuthorityFiles, Changes
 from authz.control.authority.bundle_endpoint import EndpointDoor, make_endpoint
 from authz.control.authority.enrolment import Enrolment
-from authz.control.authority.figures import AuthorityFacts, Reload, make_app
+from authz.control.authority.figures import AuthorityFacts, GuestPages, Reload, make_app
 from authz.control.authority.issuance_record import IssuanceRecord
-from authz.control.authority.sds import SecretServer
+from authz.control.authority.sds import Identify, SecretServer
 from authz.control.authority.stock import Stock
 from authz.control.authority.workload_api import STRANGERS, WorkloadServer
 from authz.control.federation.bundle_follower import BundleFollower
 from authz.core.errors import LoadError, Problem, SettingsError
-from authz.core.spiffe import SpiffeId
+from authz.core.spiffe import AUTHORITY_PATH, SpiffeId
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.federation import Relationship
 from authz.identity.join_tokens import TOKENS_DIRECTORY
@@ -80,6 +80,13 @@ class Doors:
     """Our trust bundle, for other trust domains."""
 
 
+class Guest(GuestPages, Protocol):
+    """Another service in the authority's process: at its door for holders of an SVID, and on its admin pages."""
+
+    def handlers(self, stock: Stock, identify: Identify) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
+        """Its services; asked once, when the doors are opened."""
+
+
 @dataclass(slots=True)
 class AuthorityServer:
     """Loads, opens the doors, renews, looks for changes."""
@@ -92,6 +99,7 @@ class AuthorityServer:
     """The ports that ``listen``, ``enrol`` and ``endpoint`` were bound to, for port 0."""
     jwt_issuer: str = ""
     """``iss`` of JWT-SVIDs, for verifiers that ask for one."""
+    guest: Guest | None = None
     record: IssuanceRecord = field(init=False)
     stock: Stock = field(init=False)
     workload: WorkloadServer = field(init=False)
@@ -227,6 +235,8 @@ class AuthorityServer:
         if self.doors.listen:
             identify = self.secrets.identify_svid
             handlers = (self.secrets.handler(identify), enrolment.handler(identify))
+            if self.guest is not None:
+                handlers += self.guest.handlers(self.stock, identify)
             await self._serve("listen", self.doors.listen, handlers, is_mutual=True)
         if self.doors.enrol:
             await self._serve("enrol", self.doors.enrol, (enrolment.handler(None),), is_mutual=False)
@@ -237,7 +247,7 @@ class AuthorityServer:
             self._web.append(self.doors.endpoint.server(app, own))
             self.ports["bundle"] = int(self._web[-1].address.rpartition(":")[2])
         if self.doors.admin:
-            guarded = Guard(make_app(self._facts), _access(self.doors.admin))
+            guarded = Guard(make_app(self._facts, self.guest), _access(self.doors.admin))
             self._web.append(AdminServer(guarded, self.doors.admin))
         for web in self._web:
             await web.start()  # last: whoever answers here is serving
@@ -287,7 +297,7 @@ class AuthorityServer:
         now = self.clock()
         if now < self._own_renewal or not (self.doors.listen or self.doors.enrol or self.doors.endpoint):
             return
-        own = SpiffeId(self._registrar.ca.trust_domain, "/authz/ca")
+        own = SpiffeId(self._registrar.ca.trust_domain, AUTHORITY_PATH)
         issued = self._registrar.ca.issue_svid(own, now, dns=self.doors.dns)
         write_secret_files(self.files.directory / SERVER, FILE_NAME, issued.chain_pem, issued.key_pem)
         self._own_renewal = renewal_time(issued.not_before, issued.not_after, 0.5)

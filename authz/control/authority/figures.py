@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from authz.admin.access import Receive, Scope, Send
 from authz.control.authority.sds import SecretServer
@@ -23,6 +24,23 @@ from authz.telemetry.text import CONTENT_TYPE, metric_lines
 
 SIGN_ERROR = "CERT_GEN_ERROR"
 """istiod's word for it; the record has the reason."""
+
+
+Figured = Iterable[tuple[Metric, Mapping[tuple[str, ...], float] | float]]
+"""Metrics with what they are now."""
+
+
+class GuestPages(Protocol):
+    """What another service in the authority's process adds to its pages."""
+
+    def figures(self) -> Figured:
+        """Its metrics."""
+
+    def causes(self) -> Iterable[dict[str, object]]:
+        """What needs a person's attention."""
+
+    def page(self, path: str) -> object | None:
+        """The JSON at a path; None where there is nothing."""
 
 
 @dataclass(slots=True)
@@ -90,7 +108,7 @@ def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
             yield {"part": "renewal", "message": f"{spiffe_id} is not renewed: {held.failure}", "blocks": False}
 
 
-def figures(facts: AuthorityFacts) -> Iterable[tuple[Metric, Mapping[tuple[str, ...], float] | float]]:
+def figures(facts: AuthorityFacts) -> Figured:
     """Every metric of the authority with what it is now."""
     ca, secrets, counts = facts.ca, facts.secrets, facts.issuances
     sent, kept = secrets.figures, facts.stock.shelf.kept
@@ -123,12 +141,14 @@ def figures(facts: AuthorityFacts) -> Iterable[tuple[Metric, Mapping[tuple[str, 
     yield names.CA_SVID_EXPIRY, {(name,): end for name, end in sorted(ends.items())}
 
 
-def _page(facts: AuthorityFacts) -> str:
+def _page(found: Figured) -> str:
     """Prometheus text of every figure."""
-    return "".join(f"{line}\n" for metric, values in figures(facts) for line in metric_lines(metric, values))
+    return "".join(f"{line}\n" for metric, values in found for line in metric_lines(metric, values))
 
 
-def make_app(facts: Callable[[], AuthorityFacts]) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def make_app(
+    facts: Callable[[], AuthorityFacts], guest: GuestPages | None = None
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """``facts`` is asked on every request. Whoever gets an answer at all has found an authority that serves."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,11 +156,17 @@ def make_app(facts: Callable[[], AuthorityFacts]) -> Callable[[Scope, Receive, S
         content_type = CONTENT_TYPE.encode()
         if scope["path"] in ("/healthz", "/readyz"):
             found = list(causes(facts())) if scope["path"] == "/healthz" else []
+            if guest is not None and scope["path"] == "/healthz":
+                found += guest.causes()
             word = "attention" if found else "healthy" if scope["path"] == "/healthz" else "ready"
             status, body = 200, json.dumps({"status": word, "causes": found}).encode() + b"\n"
             content_type = b"application/json"
         elif scope["path"] == "/metrics":
-            status, body = 200, _page(facts()).encode()
+            more = guest.figures() if guest is not None else ()
+            status, body = 200, _page([*figures(facts()), *more]).encode()
+        elif guest is not None and (shown := guest.page(scope["path"])) is not None:
+            status, body = 200, json.dumps(shown).encode() + b"\n"
+            content_type = b"application/json"
         headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

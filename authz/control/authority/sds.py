@@ -1,5 +1,5 @@
 """
-The gRPC shell of secret discovery: streams around ``discovery.secrets.SecretStream``, filled from the ``stock``.
+The gRPC shell of secret discovery: streams around ``discovery.conversation.Conversation``, filled from the ``stock``.
 
 The socket by which a peer came in decides who it is: by the kernel's credentials (``unix_peers``), or by the
 certificate of its mutual TLS.
@@ -15,13 +15,12 @@ import grpc
 
 from authz._proto import sds_pb2 as wire
 from authz.control.authority.stock import Stock, has_expired
+from authz.control.discovery.conversation import Conversation
+from authz.control.discovery.discovered import SECRET_TYPE, Discovered, Push, version_of
 from authz.control.discovery.secrets import (
     FEDERATED_ROOTS,
     ROOTS,
-    Secret,
-    SecretStream,
     federated_roots_secret,
-    respond,
     roots_secret,
     tls_secret,
 )
@@ -48,7 +47,7 @@ MAX_NAMES = 64
 SHOWN_CHARACTERS = 200
 """The most characters that are shown of an unknown name."""
 
-_Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, wire.DiscoveryResponse]
+_Context = grpc.aio.ServicerContext[wire.DiscoveryRequest, bytes]
 Identify = Callable[[grpc.aio.ServicerContext[Any, Any]], Evidence | Refused]
 """Says who the peer of a call is. Calls are typed Any, because the answer is the same for every kind."""
 
@@ -58,15 +57,21 @@ class _Listener:
     """One open stream. ``inbox`` takes requests and, as None, the word that something changed."""
 
     evidence: Evidence
-    conversation: SecretStream = field(default_factory=SecretStream)
+    conversation: Conversation = field(default_factory=lambda: Conversation(only=SECRET_TYPE))
     inbox: asyncio.Queue[wire.DiscoveryRequest | None] = field(default_factory=lambda: asyncio.Queue(MAX_INBOX))
     is_told: bool = False
 
     @property
     def holders(self) -> list[Holder]:
         """The certificates that the stream asked for."""
-        names = (name for name in self.conversation.names if name.startswith("spiffe://"))
+        names = (name for name in self.names if name.startswith("spiffe://"))
         return [(self.evidence, SpiffeId.parse(name)) for name in names]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the stream asked for."""
+        subscription = self.conversation.subscriptions.get(SECRET_TYPE)
+        return () if subscription is None else tuple(subscription.names)
 
     def wake(self) -> None:
         """A full inbox needs none: every request that is taken from there looks at the secrets again."""
@@ -95,23 +100,23 @@ class SecretServer:
         """How many are open."""
         self.figures = Figures()
 
-    def handler(self, identify: Identify) -> "grpc.GenericRpcHandler[wire.DiscoveryRequest, wire.DiscoveryResponse]":
+    def handler(self, identify: Identify) -> "grpc.GenericRpcHandler[wire.DiscoveryRequest, bytes]":
         """The gRPC service for peers that ``identify`` tells apart."""
 
-        async def stream(requests: AsyncIterator[wire.DiscoveryRequest], context: _Context) -> AsyncIterator[object]:
+        async def stream(requests: AsyncIterator[wire.DiscoveryRequest], context: _Context) -> AsyncIterator[bytes]:
             evidence = await self._identified(identify, context)
             async for response in self._converse(evidence, requests, context):
                 yield response
 
-        async def fetch(request: wire.DiscoveryRequest, context: _Context) -> wire.DiscoveryResponse:
+        async def fetch(request: wire.DiscoveryRequest, context: _Context) -> bytes:
             evidence = await self._identified(identify, context)
             found = await self._secrets_or_abort(evidence, tuple(request.resource_names), context)
-            return respond(list(found.values()))
+            return Push(SECRET_TYPE, version_of(found.values()), "", tuple(found.values())).encode()
 
-        read, write = wire.DiscoveryRequest.FromString, wire.DiscoveryResponse.SerializeToString
+        read = wire.DiscoveryRequest.FromString
         methods = {
-            "StreamSecrets": grpc.stream_stream_rpc_method_handler(stream, read, write),
-            "FetchSecrets": grpc.unary_unary_rpc_method_handler(fetch, read, write),
+            "StreamSecrets": grpc.stream_stream_rpc_method_handler(stream, read),
+            "FetchSecrets": grpc.unary_unary_rpc_method_handler(fetch, read),
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
@@ -136,7 +141,7 @@ class SecretServer:
 
     async def _converse(
         self, evidence: Evidence, requests: AsyncIterator[wire.DiscoveryRequest], context: _Context
-    ) -> AsyncIterator[wire.DiscoveryResponse]:
+    ) -> AsyncIterator[bytes]:
         listener = _Listener(evidence)
         self._stock.listen(listener)
         self.streams += 1
@@ -144,48 +149,46 @@ class SecretServer:
         try:
             while not (reading.done() and listener.inbox.empty()):
                 request = await listener.inbox.get()
-                responses: list[wire.DiscoveryResponse] = []
+                pushes: list[Push] = []
                 if request is None:
                     listener.is_told = False
                 else:
-                    responses = await self._receive(listener, request, context)
-                names = listener.conversation.names
-                secrets = await self._secrets_or_abort(evidence, names, context)
-                responses += listener.conversation.update(secrets)
-                for response in responses:
+                    pushes = await self._receive(listener, request, context)
+                secrets = await self._secrets_or_abort(evidence, listener.names, context)
+                pushes += listener.conversation.update({SECRET_TYPE: secrets})
+                for push in pushes:
                     self.figures.pushes += 1
-                    yield response
+                    yield push.encode()
         finally:
             reading.cancel()
             self._stock.leave(listener)
             self.streams -= 1
 
-    async def _receive(
-        self, listener: _Listener, request: wire.DiscoveryRequest, context: _Context
-    ) -> list[wire.DiscoveryResponse]:
+    async def _receive(self, listener: _Listener, request: wire.DiscoveryRequest, context: _Context) -> list[Push]:
         conversation = listener.conversation
         try:
-            responses = conversation.receive(request)
+            pushes = conversation.receive(request)
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if request.HasField("error_detail"):
             self.figures.rejected += 1
             names = ", ".join(request.resource_names)
-            log.error("%s refused %s, keeps the old one: %s", conversation.node, names, conversation.rejection)
+            told = request.error_detail.message
+            log.error("%s refused %s, keeps the old one: %s", conversation.node, names, told)
         elif request.response_nonce:
             self.figures.acknowledged += 1
-        return responses
+        return pushes
 
     async def _secrets_or_abort(
         self, evidence: Evidence, names: tuple[str, ...], context: _Context
-    ) -> dict[str, Secret]:
+    ) -> dict[str, Discovered]:
         secrets = self._secrets(evidence, names)
         if isinstance(secrets, Refused):
             self.figures.refused += 1
             await context.abort(STATUS[secrets.cause], secrets.reason)
         return secrets
 
-    def _secrets(self, evidence: Evidence, names: tuple[str, ...]) -> dict[str, Secret] | Refused:
+    def _secrets(self, evidence: Evidence, names: tuple[str, ...]) -> dict[str, Discovered] | Refused:
         if len(names) > MAX_NAMES:
             return self._refuse(
                 evidence, "", f"{len(names)} secrets were asked for, at most {MAX_NAMES} are served on one stream"
@@ -203,7 +206,7 @@ class SecretServer:
             found[name] = secret
         return found
 
-    def _secret(self, evidence: Evidence, name: str) -> Secret | Refused:
+    def _secret(self, evidence: Evidence, name: str) -> Discovered | Refused:
         """A name is ``ROOTCA``, ``ALL``, a trust domain's SPIFFE ID (its bundle) or a workload's."""
         ca = self._registrar.ca
         if name == ROOTS:

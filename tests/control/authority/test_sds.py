@@ -20,7 +20,8 @@ import pytest
 from authz._proto import sds_pb2 as wire
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
-from authz.control.discovery.secrets import ROOTS, SECRET_TYPE
+from authz.control.discovery.discovered import SECRET_TYPE
+from authz.control.discovery.secrets import ROOTS
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import CertificateAuthority, Issued

@@ -1,19 +1,19 @@
 """The secret discovery conversation, driven without a stream (XA-153 to XA-157)."""
 
 import pytest
+from google.protobuf.any_pb2 import Any
 
 from authz._proto import sds_pb2 as wire
+from authz.control.discovery.conversation import Conversation
+from authz.control.discovery.discovered import SECRET_TYPE, Discovered, Push
 from authz.control.discovery.secrets import (
     ROOTS,
-    SECRET_TYPE,
     SPIFFE_VALIDATOR_TYPE,
-    Secret,
-    SecretStream,
     federated_roots_secret,
-    respond,
     roots_secret,
     tls_secret,
 )
+from authz.control.discovery.subscription import Subscription
 
 REVIEWS = "spiffe://mesh.test/ns/shop/sa/reviews"
 FIRST = tls_secret(REVIEWS, b"chain one", b"key one")
@@ -33,11 +33,38 @@ def ask(*names: str, version: str = "", nonce: str = "", error: str = "", node: 
     return request
 
 
-def table(*secrets: Secret) -> dict[str, Secret]:
+class SecretStream:
+    """The conversation about secrets alone, with its responses as messages."""
+
+    def __init__(self, secrets: dict[str, Discovered] | None = None) -> None:
+        self.conversation = Conversation({SECRET_TYPE: secrets or {}}, only=SECRET_TYPE)
+
+    def receive(self, request: wire.DiscoveryRequest) -> list[wire.DiscoveryResponse]:
+        return [on_the_wire(push) for push in self.conversation.receive(request)]
+
+    def update(self, secrets: dict[str, Discovered]) -> list[wire.DiscoveryResponse]:
+        return [on_the_wire(push) for push in self.conversation.update({SECRET_TYPE: secrets})]
+
+    @property
+    def subscription(self) -> Subscription:
+        return self.conversation.subscriptions[SECRET_TYPE]
+
+
+def on_the_wire(push: Push) -> wire.DiscoveryResponse:
+    return wire.DiscoveryResponse.FromString(push.encode())
+
+
+def message(secret: Discovered) -> wire.Secret:
+    packed = Any.FromString(secret.packed)
+    assert packed.type_url == SECRET_TYPE
+    return wire.Secret.FromString(packed.value)
+
+
+def table(*secrets: Discovered) -> dict[str, Discovered]:
     return {secret.name: secret for secret in secrets}
 
 
-def subscribed(*secrets: Secret) -> tuple[SecretStream, wire.DiscoveryResponse]:
+def subscribed(*secrets: Discovered) -> tuple[SecretStream, wire.DiscoveryResponse]:
     stream = SecretStream(table(*secrets))
     (response,) = stream.receive(ask(*[secret.name for secret in secrets], node="reviews-v1"))
     return stream, response
@@ -57,7 +84,7 @@ def test_a_subscription_is_answered_with_the_secret_under_its_own_name() -> None
     assert secret.name == REVIEWS
     assert secret.tls_certificate.certificate_chain.inline_bytes == b"chain one"
     assert secret.tls_certificate.private_key.inline_bytes == b"key one"
-    assert stream.node == "reviews-v1"
+    assert stream.conversation.node == "reviews-v1"
 
 
 def test_after_an_ack_the_server_is_silent_until_there_is_something_new() -> None:
@@ -75,11 +102,11 @@ def test_a_refused_secret_is_not_sent_again_but_a_newer_one_is() -> None:
     (second,) = stream.update(table(SECOND))
     nack = ask(version=FIRST.version, nonce=second.nonce, error="KEY_VALUES_MISMATCH")
     assert stream.receive(nack) == []
-    assert stream.rejection == "KEY_VALUES_MISMATCH"
+    assert stream.subscription.rejection == "KEY_VALUES_MISMATCH"
     assert stream.update(table(SECOND)) == []
     (third,) = stream.update(table(tls_secret(REVIEWS, b"chain three", b"key three")))
     stream.receive(ask(version=third.version_info, nonce=third.nonce))
-    assert stream.rejection == ""
+    assert stream.subscription.rejection == ""
 
 
 def test_the_last_good_secret_may_be_pushed_after_a_refused_one() -> None:
@@ -96,9 +123,9 @@ def test_a_late_answer_to_an_overtaken_response_is_ignored() -> None:
     (second,) = stream.update(table(SECOND))
     assert stream.receive(ask(version=FIRST.version, nonce=first.nonce)) == []
     assert stream.receive(ask(version=FIRST.version, nonce=first.nonce, error="of the first")) == []
-    assert stream.rejection == ""
+    assert stream.subscription.rejection == ""
     stream.receive(ask(version=FIRST.version, nonce=second.nonce, error="of the second"))
-    assert stream.rejection == "of the second"
+    assert stream.subscription.rejection == "of the second"
 
 
 def test_after_a_reconnect_the_secret_is_sent_even_if_envoy_still_has_it() -> None:
@@ -128,20 +155,20 @@ def test_a_changed_subscription_is_answered_with_what_is_now_wanted() -> None:
     (second,) = stream.receive(ask(REVIEWS, ROOTS, version=first.version_info, nonce=first.nonce))
     assert [secret.name for secret in opened(second)] == [REVIEWS, ROOTS]
     assert stream.receive(ask(ROOTS, version=second.version_info, nonce=second.nonce)) == []
-    assert stream.names == (ROOTS,)
+    assert list(stream.subscription.names) == [ROOTS]
     assert stream.update(table(SECOND, BUNDLE)) == []
 
 
 def test_the_node_of_the_first_request_is_kept() -> None:
     stream, response = subscribed(FIRST)
     stream.receive(ask(version=FIRST.version, nonce=response.nonce))
-    assert stream.node == "reviews-v1"
+    assert stream.conversation.node == "reviews-v1"
 
 
 def test_something_else_than_secrets_is_an_error() -> None:
     request = ask()
     request.type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-    with pytest.raises(ValueError, match="has secrets only"):
+    with pytest.raises(ValueError, match="only, not"):
         SecretStream(table(FIRST)).receive(request)
 
 
@@ -154,16 +181,12 @@ def test_versions_are_equal_for_equal_secrets_and_never_show_the_key() -> None:
 def test_federated_bundles_are_each_for_their_own_trust_domain() -> None:
     secret = federated_roots_secret("ALL", {"b.test": b"b roots", "a.test": b"a roots"})
     assert secret.version == federated_roots_secret("ALL", {"a.test": b"a roots", "b.test": b"b roots"}).version
-    config = secret.message.validation_context.custom_validator_config
+    config = message(secret).validation_context.custom_validator_config
     assert config.name == "envoy.tls.cert_validator.spiffe"
     assert config.typed_config.type_url == SPIFFE_VALIDATOR_TYPE
     validator = wire.SpiffeCertValidatorConfig.FromString(config.typed_config.value)
     found = [(domain.name, domain.trust_bundle.inline_bytes) for domain in validator.trust_domains]
     assert found == [("a.test", b"a roots"), ("b.test", b"b roots")]
-
-
-def test_a_single_answer_needs_no_stream() -> None:
-    assert [secret.name for secret in opened(respond([FIRST, BUNDLE]))] == [REVIEWS, ROOTS]
 
 
 def test_the_field_numbers_are_envoys() -> None:
@@ -172,19 +195,19 @@ def test_the_field_numbers_are_envoys() -> None:
     from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import SpiffeCertValidatorConfig
     from envoy_data_plane.envoy.service.discovery.v3 import DiscoveryRequest, DiscoveryResponse
 
-    secret = EnvoySecret.parse(FIRST.message.SerializeToString())
+    secret = EnvoySecret.parse(message(FIRST).SerializeToString())
     assert secret.name == REVIEWS
     assert secret.tls_certificate is not None
     assert secret.tls_certificate.certificate_chain is not None
     assert secret.tls_certificate.private_key is not None
     assert secret.tls_certificate.certificate_chain.inline_bytes == b"chain one"
     assert secret.tls_certificate.private_key.inline_bytes == b"key one"
-    context = EnvoySecret.parse(BUNDLE.message.SerializeToString()).validation_context
+    context = EnvoySecret.parse(message(BUNDLE).SerializeToString()).validation_context
     assert context is not None
     assert context.trusted_ca is not None
     assert context.trusted_ca.inline_bytes == b"roots"
     federated = federated_roots_secret("ALL", {"a.test": b"a roots"})
-    context = EnvoySecret.parse(federated.message.SerializeToString()).validation_context
+    context = EnvoySecret.parse(message(federated).SerializeToString()).validation_context
     assert context is not None
     assert context.custom_validator_config is not None
     assert context.custom_validator_config.typed_config is not None
@@ -196,6 +219,6 @@ def test_the_field_numbers_are_envoys() -> None:
     assert request.node.id == "reviews-v1"
     assert request.error_detail is not None
     assert (request.error_detail.code, request.error_detail.message) == (13, "no")
-    response = DiscoveryResponse.parse(respond([FIRST], "7").SerializeToString())
+    response = DiscoveryResponse.parse(Push(SECRET_TYPE, FIRST.version, "7", (FIRST,)).encode())
     assert (response.version_info, response.nonce, response.type_url) == (FIRST.version, "7", SECRET_TYPE)
     assert response.resources[0].type_url == SECRET_TYPE

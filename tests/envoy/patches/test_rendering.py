@@ -67,7 +67,7 @@ def http_filters(listener: Any) -> list[list[str]]:
 def test_only_what_an_extension_concerns_is_changed(listeners: Listeners) -> None:
     mesh, options = mesh_of(LUA.replace("CODE", '"-- nothing"')), RenderOptions(listeners=listeners)
     plain, extended = render_all(replace(mesh, envoy_filters=()), options=options), render_all(mesh, options=options)
-    file = "lds/server-v1.yaml" if listeners is Listeners.DYNAMIC else "envoy/server-v1.yaml"
+    file = "envoy/server-v1.yaml" if listeners is Listeners.STATIC else "lds/server-v1.yaml"
     assert [name for name in plain if plain[name] != extended[name]] == [file]
     assert plain.keys() == extended.keys()
     content = yaml.safe_load(extended[file])

@@ -1,0 +1,163 @@
+"""``authz control``: one process to which the Envoys of a fleet connect, and what it knows of them."""
+
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+from time import time
+from typing import TYPE_CHECKING
+
+import click
+
+from authz.cli import control_status, terminal
+from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
+from authz.cli.mesh_files import ca_bundles
+from authz.envoy.options import Authz, RenderOptions
+from authz.mesh.nouns import Enforce
+
+if TYPE_CHECKING:
+    from authz.control.fleet.control_plane import ControlPlane
+
+
+@click.group("control", invoke_without_command=True, short_help="Serve a fleet of Envoys their configuration.")
+@click.option("--policies", type=click.Path(exists=True, path_type=Path), help="Policies: a directory, or a file.")
+@click.option(
+    "--mesh",
+    "mesh_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The description of the mesh: a YAML file.",
+)
+@click.option(
+    "--traffic",
+    type=click.Path(exists=True, path_type=Path),
+    help="More of the description: a YAML file, or a directory of them.",
+)
+@DIRECTORY
+@click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
+@click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
+@click.option("--listen", default="", help="host:port, mutual TLS: discovery, secrets and renewal for SVID holders.")
+@click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
+@click.option(
+    "--dns", multiple=True, default=("localhost",), help="Name in this server's certificate; may be repeated."
+)
+@click.option("--admin", default="", help="host:port on loopback, or unix:PATH: /fleet, /metrics, /healthz, /readyz.")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="control-state",
+    show_default=True,
+    help="Directory for what is kept of the issuers of browser logins.",
+)
+@click.option(
+    "--enforce",
+    type=click.Choice([e.value for e in Enforce]),
+    default=Enforce.NATIVE.value,
+    show_default=True,
+    help="Who decides: every Envoy by itself with native filters, or a check. `mesh.authz/enforce` on a "
+    "WorkloadEntry decides it for one workload.",
+)
+@click.option(
+    "--authz",
+    type=click.Choice([a.value for a in Authz]),
+    default=Authz.SERVER.value,
+    show_default=True,
+    help="Who answers checks: a server beside each Envoy, or every proxy itself (see `authz mesh environment`).",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    help="How many workers the authorization server beside an Envoy has.",
+)
+@click.option(
+    "--validate",
+    metavar="auto|off|PATH",
+    default="auto",
+    show_default=True,
+    help="Try changed native filters on an Envoy before proxies get them, as `authz mesh render --validate`.",
+)
+@click.option(
+    "--jwks-ca-bundle",
+    multiple=True,
+    metavar="ISSUER=FILE",
+    help="PEM bundle that alone vouches for an issuer's or a key URI's server; may be repeated.",
+)
+@click.option("--otlp", default="", help="OpenTelemetry collector of the proxies: host:port or the path of a socket.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    policies: Path | None,
+    mesh_path: Path | None,
+    traffic: Path | None,
+    directory: Path,
+    entries: Path | None,
+    revocations: Path | None,
+    listen: str,
+    enrol: str,
+    dns: tuple[str, ...],
+    admin: str,
+    keep: Path,
+    enforce: str,
+    authz: str,
+    workers: int,
+    validate: str,
+    jwks_ca_bundle: tuple[str, ...],
+    otlp: str,
+) -> None:
+    """
+    Serve every Envoy of a mesh its configuration, policies and trust until SIGTERM, and say what each has taken.
+
+    A proxy is known by its SVID and gets exactly what is its own. A change that cannot be used keeps what is in force.
+    Envoys keep what they have while this is down. The authority is in it: do not run `authz ca serve` beside it.
+
+    \b
+    authz control --policies policies/ --mesh mesh.yaml --listen 0.0.0.0:7443 --enrol 0.0.0.0:7444 \\
+        --dns control.example --admin 127.0.0.1:15014
+    authz control status --admin 127.0.0.1:15014
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    if policies is None or mesh_path is None or not listen:
+        raise click.UsageError("--policies, --mesh and --listen are needed")
+    load(directory)  # so that a missing file is reported as everywhere else
+    from authz.control.authority.authority_files import AuthorityFiles
+    from authz.control.authority.authority_server import AuthorityServer, Doors  # grpc is slow to import
+    from authz.control.envoy_validation import Validator
+    from authz.control.fleet.control_plane import ControlPlane, MeshSources
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    for name in ("uvicorn", "httpx", "watchfiles"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    options = RenderOptions(authz=Authz(authz), enforce=Enforce(enforce), workers=workers, otlp=otlp)
+    server = AuthorityServer(AuthorityFiles(directory, entries, revocations), Doors(None, listen, enrol, dns, admin))
+    sources = MeshSources(policies, mesh_path, traffic, keep, ca_bundles(jwks_ca_bundle))
+    plane = ControlPlane(sources, options, server, clock=time, say=terminal.remark, validator=Validator.of(validate))
+    asyncio.run(_serve(plane, server.ports))
+
+
+command.add_command(control_status.status)
+
+
+async def _serve(plane: "ControlPlane", ports: dict[str, int]) -> None:
+    from authz.service.ports.handshakes import HANDSHAKES
+    from authz.service.ports.log import other_log_level, set_log_level  # with it come the settings
+    from authz.service.ports.signals import on_signals
+
+    stopping = asyncio.Event()
+    on_signals(stopping.set, {signal.SIGUSR2: lambda: set_log_level(other_log_level("info"))}, terminal.remark)
+    HANDSHAKES.of_grpc()
+    try:
+        await plane.start()
+        shown = ", ".join(f"{door} port {port}" for door, port in ports.items())
+        terminal.remark(f"serving discovery ({shown})")
+        tasks = {asyncio.create_task(plane.run()), asyncio.create_task(stopping.wait())}
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for task in done:
+            task.result()
+    finally:
+        await plane.stop()

@@ -1,0 +1,55 @@
+"""``authz mesh bootstrap``: the one file that the Envoy of a machine needs to be part of a fleet."""
+
+from pathlib import Path
+
+import click
+
+from authz.cli.mesh_files import read_description
+from authz.core.errors import SettingsError
+from authz.envoy.options import Authz, Listeners, RenderOptions
+
+
+@click.command()
+@click.option(
+    "--mesh",
+    "mesh_path",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="The description: a YAML file, or a directory of them.",
+)
+@click.option("--to", "name", required=True, metavar="WORKLOAD", help="The workload whose Envoy it is.")
+@click.option("--control", required=True, metavar="HOST:PORT", help="Where the control plane listens for SVIDs.")
+@click.option(
+    "--authz",
+    type=click.Choice([a.value for a in Authz]),
+    default=Authz.SERVER.value,
+    show_default=True,
+    help="Who answers checks: a separate server, or the proxy itself (see `authz mesh environment`).",
+)
+def bootstrap(mesh_path: Path, name: str, control: str, authz: str) -> None:
+    """
+    Print the file with which an Envoy starts that has everything else from `authz control`.
+
+    It belongs into the directory in which Envoy runs, beside `certs/WORKLOAD` as `authz ca join` leaves it; `run` and
+    `logs` are there, too.
+
+    \b
+    authz mesh bootstrap --mesh mesh.yaml --to reviews-v1 --control control.example:7443 > envoy.yaml
+    authz ca join --server control.example:7444 --renew control.example:7443 --bundle bundle.pem --token-file token \\
+        --out certs/reviews-v1 --watch &
+    envoy -c envoy.yaml
+    """
+    from authz.envoy.bootstrap import bootstrap as made  # slow to import
+    from authz.envoy.messages import as_json
+    from authz.envoy.rendered_text import readable_text
+
+    host, _, port = control.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"`{control}` is not host:port", param_hint="--control")
+    mesh = read_description(mesh_path, None)
+    workload = next((one for one in mesh.workloads if one.name == name), None)
+    if workload is None:
+        known = ", ".join(f"`{one.name}`" for one in mesh.workloads[:20])
+        raise SettingsError(f"there is no workload `{name}` in `{mesh_path}`; it has {known or 'none'}")
+    options = RenderOptions(listeners=Listeners.ADS, authz=Authz(authz), control=control)
+    click.echo(readable_text(as_json(made(mesh, workload, [], options))), nl=False)

@@ -1,0 +1,152 @@
+"""
+The control plane as a process: the mesh followed and served to every Envoy of the fleet, beside the authority.
+
+A change of policies, description or key sets that cannot be used keeps what is in force and says so. When this process
+dies, Envoys keep what they have; when it is back, they come back and get what differs.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from authz.control.authority.authority_server import AuthorityServer
+from authz.control.authority.figures import Figured
+from authz.control.authority.sds import Identify
+from authz.control.authority.stock import Stock
+from authz.control.envoy_validation import Validator
+from authz.control.fleet.discovery_server import DiscoveryServer
+from authz.control.fleet.fleet_figures import fleet_figures, fleet_json
+from authz.control.fleet.fleet_snapshot import Fleet, FleetSnapshot
+from authz.control.mesh_follower import MeshFollower
+from authz.envoy.native.binary import EnvoyError
+from authz.envoy.options import Listeners, RenderOptions
+from authz.envoy.packed_tree import Unpackable
+from authz.envoy.rendered_files import write_files
+from authz.mesh.nouns import Mesh
+
+FLEET_PAGE = "/fleet"
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSources:
+    """Where the truth is."""
+
+    policies: Path
+    """A directory, read with its subfolders, or a file."""
+    mesh: Path
+    traffic: Path | None = None
+    """More of the description."""
+    keep: Path = Path("state")
+    """A directory for what has to outlive the process: documents of the issuers of browser logins."""
+    ca_bundles: Mapping[str, str] = field(default_factory=dict)
+    """PEM file by issuer or key URI, as the setting ``jwks_ca_bundles``."""
+
+
+class ControlPlane:
+    """``start`` in a running event loop, ``run`` until cancelled, ``stop``. The authority's ``Guest``."""
+
+    def __init__(
+        self,
+        sources: MeshSources,
+        options: RenderOptions,
+        authority: AuthorityServer,
+        *,
+        clock: Callable[[], float],
+        say: Callable[[str], None],
+        validator: Validator | None = None,
+    ) -> None:
+        """
+        Args:
+            sources: what is followed.
+            options: how it is rendered; where listeners come from is always this process.
+            authority: whose door for holders of an SVID is ours, too.
+            clock: seconds since the epoch.
+            say: is given one line for people about every change.
+            validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
+        """
+        self.discovery = DiscoveryServer()
+        self._authority = authority
+        self._keep = sources.keep
+        self._say = say
+        self._snapshot = FleetSnapshot()
+        self._version = ""
+        authority.guest = self
+        self._follower = MeshFollower(
+            sources.policies,
+            sources.mesh,
+            sources.keep,
+            replace(options, listeners=Listeners.ADS),
+            clock=clock,
+            say=say,
+            ca_bundles=sources.ca_bundles,
+            validator=validator,
+            traffic=sources.traffic,
+            deliver=self._deliver,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """
+        Make the whole fleet once, then open the doors.
+
+        Raises:
+            LoadError: policies, description or the authority's files have problems.
+            EnvoyError: Envoy refuses the filters.
+            SettingsError: an address or the authority cannot be used.
+            OSError: a file cannot be read.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._follower.start()
+        await self._authority.start()
+
+    async def run(self) -> None:
+        """Follow what changes, until cancelled."""
+        await self._follower.run()
+
+    async def stop(self) -> None:
+        """Close the doors; Envoys keep what they have."""
+        await self._follower.close()
+        await self._authority.stop()
+
+    def handlers(self, stock: Stock, identify: Identify) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
+        """Aggregated discovery."""
+        return (self.discovery.handler(stock, identify),)
+
+    def figures(self) -> Figured:
+        """Metrics of discovery."""
+        return fleet_figures(self.discovery.states(), self.discovery.figures, self.discovery.streams)
+
+    def causes(self) -> Iterable[dict[str, object]]:
+        """Proxies that refused something, and a change that is not in force."""
+        if self._follower.problem:
+            message = f"a change is not in force: {self._follower.problem}"
+            yield {"part": "mesh", "message": message, "blocks": False}
+        for state in self.discovery.states():
+            for short, one in state.types.items():
+                if one.rejection:
+                    message = f"{state.name} refused {short} {one.refused}: {one.rejection}"
+                    yield {"part": "proxy", "message": message, "blocks": False}
+
+    def page(self, path: str) -> object | None:
+        """Every proxy with what it took and refused."""
+        return fleet_json(self.discovery.states(), self._version) if path == FLEET_PAGE else None
+
+    def _deliver(self, mesh: Mesh, files: Mapping[str, bytes], version: str) -> None:
+        """Make the fleet of what was rendered, and publish it. In a thread. Raises EnvoyError, OSError."""
+        assert self._loop is not None, "rendered only after the start"
+        write_files(self._keep, {name: data for name, data in files.items() if name.startswith("login/")})
+        try:
+            fleet = self._snapshot.make(mesh.workloads, files)
+        except Unpackable as error:
+            raise EnvoyError(f"what was rendered cannot be sent: {error}") from error
+        self._loop.call_soon_threadsafe(self._publish, fleet, version)
+
+    def _publish(self, fleet: Fleet, version: str) -> None:
+        changed = self.discovery.publish(fleet)
+        self._version = version
+        if changed:
+            self._say(f"published version {version}: {len(changed)} of {len(fleet)} proxies have something new")

@@ -1,0 +1,292 @@
+"""
+The gRPC shell of aggregated discovery: streams around ``discovery.conversation.Conversation``, filled from the fleet.
+
+The SVID of a connection says which workload asks, and ``node.id`` must name a proxy of that workload: it gets its own
+world, and of other names nothing. A change wakes the streams of those proxies only whose worlds changed. Each stream
+takes what is newest when its proxy can take more, so that a slow one holds up nobody.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from authz._proto import delta_discovery_pb2 as delta
+from authz._proto import sds_pb2 as sotw
+from authz.control.authority.sds import SHOWN_CHARACTERS, STATUS, Identify
+from authz.control.authority.stock import Stock, has_expired
+from authz.control.discovery.conversation import Conversation, Request
+from authz.control.discovery.discovered import SHORT_NAMES, ProxyWorld, Push
+from authz.control.discovery.subscription import WILDCARD, Subscription
+from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
+from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
+from authz.identity.registrar import Cause, Refused, SigningLimit
+from authz.identity.registration import Evidence, SvidPeer
+from authz.identity.renewal import Holder
+
+log = logging.getLogger("authz.control.discovery")
+audit = logging.getLogger("authz.discovery")
+"""One JSON line for everything that was refused to a peer."""
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+MAX_INBOX = 16
+"""Requests of one stream that wait; further ones wait in the connection."""
+MAX_STREAMS = 4
+"""Streams of one proxy: it needs one, and after a failure of the network an old one may not have ended yet."""
+STARTING = 64
+"""Streams that get everything at the same time: after a restart all proxies come back at once."""
+START_SECONDS = 5.0
+"""The longest that a stream is among these."""
+ANSWER_SECONDS = 10.0
+"""The longest that a proxy's answer is waited for before what refers to it is sent all the same."""
+
+_Context = grpc.aio.ServicerContext[Request, bytes]
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """One open stream. ``inbox`` takes requests and, as None, the word that something changed."""
+
+    evidence: SvidPeer
+    node: str = ""
+    """The proxy that it is of, as its first request said."""
+    conversation: Conversation = field(default_factory=Conversation)
+    inbox: asyncio.Queue[Request | None] = field(default_factory=lambda: asyncio.Queue(MAX_INBOX))
+    holders: tuple[Holder, ...] = ()
+    """It asks for no certificates."""
+    is_told: bool = False
+    is_starting: bool = False
+    patience: asyncio.TimerHandle | None = None
+    is_out_of_patience: bool = False
+    told: set[str] = field(default_factory=set)
+    """Names that were refused to it, so that each is recorded once."""
+
+    def wake(self) -> None:
+        """A full inbox needs none: every request that is taken from there looks at the world again."""
+        if not self.is_told and not self.inbox.full():
+            self.is_told = True
+            self.inbox.put_nowait(None)
+
+
+class DiscoveryServer:
+    """Serves one fleet, whose changes it is told by ``publish``."""
+
+    def __init__(self, *, starting: int = STARTING) -> None:
+        self._fleet: Fleet = {}
+        self._streams: dict[str, set[_Stream]] = {}
+        self._left: dict[str, ProxyState] = {}
+        self._others: dict[str, set[str]] | None = None
+        self._starting = asyncio.Semaphore(starting)
+        self._records = SigningLimit(1.0, 10, 20.0, 200)  # a stranger who knocks in a loop must not fill the disk
+        self.figures = FleetFigures()
+
+    def publish(self, fleet: Fleet) -> tuple[str, ...]:
+        """Replace the fleet; return the names of the proxies that are new or have another world, or are gone."""
+        before, self._fleet, self._others = self._fleet, fleet, None
+        changed = [name for name, member in fleet.items() if before.get(name) is not member]
+        changed += [name for name in before if name not in fleet]
+        for name in changed:
+            for stream in self._streams.get(name, ()):
+                stream.wake()
+        self._left = {name: state for name, state in self._left.items() if name in fleet}
+        return tuple(changed)
+
+    def handler(self, stock: Stock, identify: Identify) -> "grpc.GenericRpcHandler[Any, bytes]":
+        """The gRPC service for peers that ``identify`` tells apart by their SVIDs."""
+
+        async def stream(requests: AsyncIterator[Request], context: _Context) -> AsyncIterator[bytes]:
+            async for response in self._converse(stock, identify, requests, context):
+                yield response
+
+        read, read_delta = sotw.DiscoveryRequest.FromString, delta.DeltaDiscoveryRequest.FromString
+        methods = {
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(stream, read),
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(stream, read_delta),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    def states(self) -> Iterator[ProxyState]:
+        """Every proxy of the fleet by name: what it was sent, and what it said to that."""
+        for name, member in sorted(self._fleet.items()):
+            streams = self._streams.get(name)
+            if streams:
+                yield _state(member, max(streams, key=lambda one: one.evidence.expires_at), is_connected=True)
+            else:
+                yield self._left.get(name, ProxyState(name, str(member.spiffe_id)))
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return sum(map(len, self._streams.values()))
+
+    async def _converse(
+        self, stock: Stock, identify: Identify, requests: AsyncIterator[Request], context: _Context
+    ) -> AsyncIterator[bytes]:
+        evidence = identify(context)
+        if not isinstance(evidence, SvidPeer):
+            reason = evidence.reason if isinstance(evidence, Refused) else "an SVID is needed"
+            self._refuse(stock, context.peer(), "", reason)
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, reason)
+        stream = _Stream(evidence)
+        reading = asyncio.create_task(_read_into(requests, stream.inbox))
+        stock.listen(stream)
+        try:
+            await self._starting.acquire()
+            stream.is_starting = True
+            asyncio.get_running_loop().call_later(START_SECONDS, self._started, stream)
+            while not (reading.done() and stream.inbox.empty()):
+                item = await stream.inbox.get()
+                for push in await self._answer(stock, stream, item, context):
+                    self.figures.pushes[SHORT_NAMES.get(push.type_url, "other")] += 1
+                    yield push.encode()
+                if stream.conversation.subscriptions and stream.conversation.is_settled:
+                    self._started(stream)
+        finally:
+            self._started(stream)
+            if stream.patience is not None:
+                stream.patience.cancel()
+            reading.cancel()
+            stock.leave(stream)
+            self._leave(stream)
+
+    async def _answer(self, stock: Stock, stream: _Stream, item: Request | None, context: _Context) -> list[Push]:
+        """What is due after a request, or the word that something changed; ends the call of a peer that may not ask."""
+        conversation = stream.conversation
+        node = stream.node
+        if item is None:
+            stream.is_told = False
+            if not node:
+                return []  # it has not said yet who it is
+        elif item.node.id:
+            node = item.node.id
+        member = self._member(stock, stream, node)
+        if isinstance(member, Refused):
+            self._refuse(stock, str(stream.evidence), node, member.reason)
+            await context.abort(STATUS[member.cause], member.reason)
+        stream.node = member.name
+        self._streams.setdefault(member.name, set()).add(stream)
+        pushes = conversation.update(member.world)
+        if item is not None:
+            try:
+                pushes += conversation.receive(item)
+            except ValueError as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            self._note(stock, stream, item, member.world)
+        if stream.is_out_of_patience:
+            stream.is_out_of_patience = False
+            log.warning("%s leaves responses without an answer; what waits for it is sent", stream.node)
+            pushes += conversation.go_on()
+        _watch(stream)
+        return pushes
+
+    def _member(self, stock: Stock, stream: _Stream, node: str) -> FleetMember | Refused:
+        """The proxy that a stream is of, judged each time: SVIDs expire and are revoked, and workloads go."""
+        evidence: Evidence = stream.evidence
+        if has_expired(evidence, stock.clock()):
+            return Refused("the certificate that opened this stream has expired")
+        if revoked := stock.registrar.revoked(evidence):
+            return Refused(revoked)
+        member = self._fleet.get(node)
+        if member is None or member.spiffe_id != stream.evidence.spiffe_id or stream.node not in ("", node):
+            return Refused(f"`{stream.evidence}` has no proxy `{node[:SHOWN_CHARACTERS]}` in this mesh")
+        if not stream.node and len(self._streams.get(node, ())) >= MAX_STREAMS:
+            return Refused(f"`{node}` has {MAX_STREAMS} streams already", Cause.LIMIT)
+        return member
+
+    def _note(self, stock: Stock, stream: _Stream, request: Request, world: ProxyWorld) -> None:
+        """Count and log what a request says: an ACK, a NACK, names of others."""
+        short = SHORT_NAMES.get(request.type_url, "other")
+        node = stream.node
+        if request.HasField("error_detail"):
+            self.figures.rejected[short] += 1
+            log.error("%s refused %s, keeps the old one: %s", node, short, request.error_detail.message)
+        elif request.response_nonce:
+            self.figures.acknowledged[short] += 1
+        named = (
+            request.resource_names_subscribe
+            if isinstance(request, delta.DeltaDiscoveryRequest)
+            else request.resource_names
+        )
+        own = world.get(request.type_url, {})
+        for name in named:
+            if name not in own and name != WILDCARD and name in self._names(request.type_url):
+                told = f"{short} {name}"
+                if told not in stream.told:
+                    stream.told.add(told)
+                    reason = f"{short} `{name[:SHOWN_CHARACTERS]}` is of another workload"
+                    self._refuse(stock, str(stream.evidence), node, reason)
+
+    def _names(self, type_url: str) -> set[str]:
+        """Every name of a type in the fleet; gathered when somebody asks for what it does not have."""
+        if self._others is None:
+            self._others = {}
+        if type_url not in self._others:
+            self._others[type_url] = {name for one in self._fleet.values() for name in one.world.get(type_url, ())}
+        return self._others[type_url]
+
+    def _refuse(self, stock: Stock, peer: str, node: str, reason: str) -> None:
+        self.figures.refused += 1
+        now = stock.clock()
+        if self._records.take(peer, now):
+            line = {"time": now, "peer": peer, "node": node[:SHOWN_CHARACTERS], "refused": reason}
+            audit.warning("%s", json.dumps(line))
+
+    def _started(self, stream: _Stream) -> None:
+        if stream.is_starting:
+            stream.is_starting = False
+            self._starting.release()
+
+    def _leave(self, stream: _Stream) -> None:
+        name = stream.node
+        streams = self._streams.get(name, set())
+        if stream in streams:
+            streams.discard(stream)
+            if not streams:
+                del self._streams[name]
+                if name in self._fleet:
+                    self._left[name] = _state(self._fleet[name], stream, is_connected=False)
+
+
+def _watch(stream: _Stream) -> None:
+    """Wait for the proxy's answers, but not for ever."""
+    if stream.conversation.is_settled:
+        if stream.patience is not None:
+            stream.patience.cancel()
+            stream.patience = None
+    elif stream.patience is None and not stream.conversation.is_impatient:
+
+        def wake() -> None:
+            stream.patience, stream.is_out_of_patience = None, True
+            stream.wake()
+
+        stream.patience = asyncio.get_running_loop().call_later(ANSWER_SECONDS, wake)
+
+
+def _state(member: FleetMember, stream: _Stream, *, is_connected: bool) -> ProxyState:
+    conversation = stream.conversation
+    types = {SHORT_NAMES.get(url, url): _type_state(one) for url, one in sorted(conversation.subscriptions.items())}
+    is_current = (
+        is_connected
+        and conversation.has(member.world)
+        and not any(one.rejection for one in conversation.subscriptions.values())
+    )
+    expires = stream.evidence.expires_at
+    return ProxyState(member.name, str(member.spiffe_id), is_connected, is_current, expires, types)
+
+
+def _type_state(one: Subscription) -> TypeState:
+    return TypeState(one.accepted, one.refused, one.rejection, one.is_waiting)
+
+
+async def _read_into(requests: AsyncIterator[Request], inbox: asyncio.Queue[Request | None]) -> None:
+    """Move requests to the inbox; the last word wakes the loop so that it sees the end."""
+    try:
+        async for request in requests:
+            await inbox.put(request)
+    finally:
+        if not inbox.full():
+            inbox.put_nowait(None)

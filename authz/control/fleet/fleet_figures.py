@@ -1,0 +1,86 @@
+"""What a control plane knows of its proxies, for people and for metrics."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+
+from authz.control.authority.figures import Figured
+from authz.telemetry import names
+
+
+@dataclass(frozen=True, slots=True)
+class TypeState:
+    """One type of one proxy."""
+
+    accepted: str = ""
+    """The version that it took last; empty: none yet."""
+    refused: str = ""
+    """The version that it refused; empty when it took the last one."""
+    rejection: str = ""
+    """Envoy's own words about that."""
+    is_waiting: bool = False
+    """Whether it has not yet answered what it was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyState:
+    """One proxy."""
+
+    name: str
+    spiffe_id: str
+    is_connected: bool = False
+    is_current: bool = False
+    """Whether it has taken all that there is for it now."""
+    certificate_expires: float = 0.0
+    """Of the SVID by which it last connected, seconds since the epoch; 0: it never has."""
+    types: Mapping[str, TypeState] = field(default_factory=dict)
+    """By Envoy's short name: ``lds``."""
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether it refused something and has not taken a newer one."""
+        return any(one.rejection for one in self.types.values())
+
+
+@dataclass(slots=True)
+class FleetFigures:
+    """Counts since the start, by type."""
+
+    pushes: Counter[str] = field(default_factory=Counter)
+    acknowledged: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """Peers, and names of other workloads."""
+
+
+def fleet_json(states: Iterable[ProxyState], version: str) -> dict[str, object]:
+    """The answer of ``/fleet``: ``version`` is that of the policies."""
+    proxies = []
+    for state in states:
+        shown = asdict(state)
+        expires = shown.pop("certificate_expires")
+        shown["certificate_expires"] = expires if expires and isfinite(expires) else None
+        proxies.append(shown)
+    return {"policies": version, "proxies": proxies}
+
+
+def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: int) -> Figured:
+    """Every metric of discovery with what it is now."""
+    found = list(states)
+    counts = {
+        "current": sum(one.is_current for one in found),
+        "refusing": sum(one.is_connected and one.is_refusing for one in found),
+        "missing": sum(not one.is_connected for one in found),
+    }
+    counts["behind"] = len(found) - sum(counts.values())
+    yield names.XDS_PROXIES, {(word,): number for word, number in counts.items()}
+    yield names.XDS_STREAMS, streams
+    yield names.XDS_PUSHES, _by_type(figures.pushes)
+    yield names.XDS_ACKNOWLEDGED, _by_type(figures.acknowledged)
+    yield names.XDS_REJECTED, _by_type(figures.rejected)
+    yield names.XDS_REFUSED, figures.refused
+
+
+def _by_type(counts: Counter[str]) -> dict[tuple[str, ...], float]:
+    return {(short,): counts[short] for short in sorted({*counts, "cds", "ecds", "eds", "lds", "rds", "sds"})}

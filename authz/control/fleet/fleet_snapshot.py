@@ -1,0 +1,150 @@
+"""
+What every proxy of a mesh may discover, made from the files that are rendered for it.
+
+A proxy gets its listeners and clusters, what these name, what that names, and nothing else: the files that it would
+follow. A resource that several proxies have, such as the endpoints of a service, is the same object with the same bytes
+in all their worlds. What was made of a file stays as long as its content is the very object of before.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from authz.control.discovery.discovered import CLUSTER_TYPE, Discovered, ProxyWorld
+from authz.core.spiffe import SpiffeId
+from authz.envoy.control_plane_source import followed_paths, point_to_control, roots_of
+from authz.envoy.packed_tree import packed
+from authz.mesh.nouns import MeshWorkload
+
+ROOTS_FILE = "sds/roots.yaml"
+"""Rendered once for the mesh; here every proxy has its own, beside its certificate."""
+DISCOVERED = ("cds/", "eds/", "lds/", "rds/", "ecds/", "sds/")
+"""Directories of rendered files that become resources."""
+_TYPE = "@type"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetMember:
+    """One proxy: who may ask for its world, and the world."""
+
+    name: str
+    """Its workload's, and its ``node.id``."""
+    spiffe_id: SpiffeId
+    world: ProxyWorld = field(repr=False, compare=False)
+
+
+Fleet = Mapping[str, FleetMember]
+"""Every proxy of the mesh by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a file has become."""
+
+    content: bytes
+    resources: tuple[tuple[str, Discovered], ...]
+    """With their type URLs."""
+    named: tuple[str, ...]
+    """The files that it names."""
+
+
+@dataclass(slots=True)
+class FleetSnapshot:
+    """The fleet as it was last made; ``make`` makes what differs."""
+
+    _made: dict[str, _Made] = field(default_factory=dict)
+    _uses: dict[str, tuple[_Made, ...]] = field(default_factory=dict)
+    _members: dict[str, FleetMember] = field(default_factory=dict)
+    _roots: dict[str, tuple[str, Discovered]] = field(default_factory=dict)
+
+    def make(self, workloads: Iterable[MeshWorkload], files: Mapping[str, bytes]) -> Fleet:
+        """
+        The proxies of these workloads.
+
+        Args:
+            workloads: those of the mesh.
+            files: as ``render_all`` renders them for ``Listeners.ADS``.
+
+        Returns:
+            By name; a member whose world is as it was is the very object of before.
+
+        Raises:
+            Unpackable: a type is not known here.
+        """
+        made: dict[str, _Made] = {}
+        uses: dict[str, tuple[_Made, ...]] = {}
+        members: dict[str, FleetMember] = {}
+        for workload in workloads:
+            name = workload.name
+            used = uses[name] = tuple(self._used(name, files, made))
+            before = self._members.get(name)
+            if before is not None and before.spiffe_id == workload.spiffe_id and _same(used, self._uses[name]):
+                members[name] = before
+            else:
+                members[name] = FleetMember(name, workload.spiffe_id, self._world(name, used))
+        self._roots = {name: self._roots[name] for name in members if name in self._roots}
+        self._made, self._uses, self._members = made, uses, members
+        return members
+
+    def _used(self, proxy: str, files: Mapping[str, bytes], made: dict[str, _Made]) -> Iterator[_Made]:
+        """The files of a proxy: its listeners and clusters, and what is named from there."""
+        todo = [f"cds/{proxy}.yaml", f"lds/{proxy}.yaml"]
+        seen = set(todo)
+        while todo:
+            name = todo.pop()
+            one = made.get(name)
+            if one is None:
+                if name not in files:
+                    continue
+                one = made[name] = self._read(name, files)
+            yield one
+            new = [other for other in one.named if other not in seen]
+            seen.update(new)
+            todo += new
+
+    def _read(self, name: str, files: Mapping[str, bytes]) -> _Made:
+        known, content = self._made.get(name), files[name]
+        if known is not None and known.content is content and all(other in files for other in known.named):
+            return known
+        trees = _resources(content)
+        named = tuple(dict.fromkeys(path for path in followed_paths(trees) if _is_discovered(path, files)))
+        point_to_control(trees, (*named, ROOTS_FILE))
+        return _Made(content, () if name == ROOTS_FILE else tuple(map(_packed, trees)), named)
+
+    def _world(self, proxy: str, used: tuple[_Made, ...]) -> ProxyWorld:
+        world: dict[str, dict[str, Discovered]] = {}
+        for url, resource in (*(pair for one in used for pair in one.resources), self._roots_of(proxy)):
+            world.setdefault(url, {})[resource.name] = resource
+        return world
+
+    def _roots_of(self, proxy: str) -> tuple[str, Discovered]:
+        """Unused where a proxy speaks no mutual TLS: then nobody asks."""
+        found = self._roots.get(proxy)
+        if found is None:
+            found = self._roots[proxy] = _packed(roots_of(proxy))
+        return found
+
+
+def _is_discovered(path: str, files: Mapping[str, bytes]) -> bool:
+    return path in files and path.startswith(DISCOVERED)
+
+
+def _same(used: tuple[_Made, ...], before: tuple[_Made, ...]) -> bool:
+    return len(used) == len(before) and all(one is other for one, other in zip(used, before, strict=True))
+
+
+def _resources(content: bytes) -> list[dict[str, Any]]:
+    """The trees of a rendered file, which is JSON behind a line of comment, or wholly."""
+    text = content.partition(b"\n")[2] if content.startswith(b"#") else content
+    found: list[dict[str, Any]] = json.loads(text)["resources"]
+    return found
+
+
+def _packed(tree: dict[str, Any]) -> tuple[str, Discovered]:
+    url, message = packed(tree)
+    name = tree.get("name") or tree["cluster_name"]
+    awaited: tuple[str, ...] = ()
+    if url == CLUSTER_TYPE and "eds_cluster_config" in tree:
+        awaited = (tree["eds_cluster_config"].get("service_name") or name,)
+    return url, Discovered.pack(url, name, message, awaited)

@@ -1,0 +1,147 @@
+"""
+A proxy that has everything from the control plane: how it finds it, and how config sources come to point there.
+
+Its own SVID is in files as ``authz ca join`` leaves them. Envoy follows them only by way of a file of secret discovery
+(XA-148), which lies beside them.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from envoy_data_plane.envoy.config.bootstrap.v3 import BootstrapDynamicResources
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType, ClusterDnsLookupFamily
+from envoy_data_plane.envoy.config.core.v3 import (
+    AggregatedConfigSource,
+    ApiConfigSource,
+    ApiConfigSourceApiType,
+    ApiVersion,
+    BackoffStrategy,
+    ConfigSource,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    PathConfigSource,
+    RetryPolicy,
+    WatchedDirectory,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    CommonTlsContextCombinedCertificateValidationContext,
+    SdsSecretConfig,
+    SubjectAltNameMatcherSanType,
+    UpstreamTlsContext,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+
+from authz.core.spiffe import AUTHORITY_PATH
+from authz.envoy.http_options import http2_upstream
+from authz.envoy.messages import as_resource, assignment, at, seconds, transport_socket
+from authz.envoy.options import CONTROL_CLUSTER, ROOTS_SECRET, RenderOptions
+from authz.envoy.svid_pointers import OWN_POINTER, OWN_SECRET, ROOTS_POINTER
+from authz.envoy.tls import bundle_secret, san_matcher
+from authz.mesh.nouns import Address, Mesh, MeshWorkload
+
+_SOURCE = "path_config_source"
+
+
+def from_control() -> BootstrapDynamicResources:
+    """Everything on one stream, in deltas; a proxy without it stays closed (XA-155)."""
+    return BootstrapDynamicResources(
+        ads_config=ApiConfigSource(
+            api_type=ApiConfigSourceApiType.DELTA_GRPC,
+            transport_api_version=ApiVersion.V3,
+            set_node_on_first_message_only=True,
+            grpc_services=[
+                GrpcService(
+                    envoy_grpc=GrpcServiceEnvoyGrpc(
+                        cluster_name=CONTROL_CLUSTER,
+                        # Envoy's own maximum of 30 s would delay everything after an outage.
+                        retry_policy=RetryPolicy(
+                            retry_back_off=BackoffStrategy(base_interval=seconds(0.5), max_interval=seconds(4))
+                        ),
+                    )
+                )
+            ],
+        ),
+        cds_config=_aggregated(),
+        lds_config=_aggregated(),
+    )
+
+
+def control_cluster(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> Cluster:
+    """The control plane over mutual TLS: it is known by the authority's SPIFFE ID, whatever its address."""
+    host, _, port = options.control.rpartition(":")
+    directory = f"certs/{workload.name}"
+    context = UpstreamTlsContext(
+        common_tls_context=CommonTlsContext(
+            alpn_protocols=["h2"],
+            tls_certificate_sds_secret_configs=[_pointed(OWN_SECRET, directory, OWN_POINTER)],
+            combined_validation_context=CommonTlsContextCombinedCertificateValidationContext(
+                default_validation_context=CertificateValidationContext(
+                    match_typed_subject_alt_names=[
+                        san_matcher(
+                            StringMatcher(exact=f"spiffe://{mesh.config.trust_domain}{AUTHORITY_PATH}"),
+                            SubjectAltNameMatcherSanType.URI,
+                        )
+                    ]
+                ),
+                validation_context_sds_secret_config=_pointed(ROOTS_SECRET, directory, ROOTS_POINTER),
+            ),
+        ),
+    )
+    return Cluster(
+        name=CONTROL_CLUSTER,
+        type=ClusterDiscoveryType.STRICT_DNS,
+        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
+        connect_timeout=seconds(2),
+        typed_extension_protocol_options=http2_upstream(keepalive=True),
+        load_assignment=assignment(CONTROL_CLUSTER, [at(Address(host.strip("[]"), int(port)))]),
+        transport_socket=transport_socket(context),
+    )
+
+
+def roots_of(proxy: str) -> dict[str, object]:
+    """The trust bundle of a proxy as a resource: where ``authz ca join`` leaves it, beside its certificate."""
+    return as_resource(bundle_secret(ROOTS_SECRET, proxy))
+
+
+def followed_paths(tree: object) -> Iterator[str]:
+    """The files that a rendered tree names as config sources."""
+    for source in _sources(tree):
+        yield str(source[_SOURCE]["path"])
+
+
+def point_to_control(tree: object, paths: Collection[str]) -> None:
+    """Have the config sources that name one of these files ask the control plane, on the stream there is already."""
+    for source in _sources(tree):
+        if source[_SOURCE]["path"] in paths:
+            del source[_SOURCE]
+            source["ads"] = {}
+
+
+def _sources(tree: object) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _sources(item)
+    elif isinstance(tree, dict):
+        if isinstance(tree.get(_SOURCE), dict):
+            yield tree
+        for value in list(tree.values()):
+            yield from _sources(value)
+
+
+def _aggregated() -> ConfigSource:
+    return ConfigSource(
+        ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3, initial_fetch_timeout=seconds(0)
+    )
+
+
+def _pointed(name: str, directory: str, file: str) -> SdsSecretConfig:
+    source = ConfigSource(
+        path_config_source=PathConfigSource(
+            path=f"{directory}/{file}", watched_directory=WatchedDirectory(path=directory)
+        ),
+        resource_api_version=ApiVersion.V3,
+        initial_fetch_timeout=seconds(0),
+    )
+    return SdsSecretConfig(name=name, sds_config=source)

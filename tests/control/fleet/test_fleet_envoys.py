@@ -1,0 +1,103 @@
+"""Two real Envoys that have everything but their bootstrap from the control plane, over mutual TLS."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, answers, ask, free_ports, until
+
+pytestmark = pytest.mark.envoy
+
+
+async def test_a_fleet_follows_policies_and_description_shows_what_it_refuses_and_outlives_its_control(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    rig.join("web-v1", WEB)
+    rig.join("api-v1", API)
+    await rig.start()
+    try:
+        async with rig.application():
+            with rig.envoy("web-v1"), rig.envoy("api-v1"):
+                await _policies_reach_only_whom_they_concern(rig)
+                await _renewed_certificates_are_taken_from_their_files(rig)
+                await _listeners_follow_the_description(rig)
+                await _a_refusal_is_shown_and_the_last_good_one_stays(rig)
+                await _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig)
+    finally:
+        await rig.stop()
+
+
+async def _policies_reach_only_whom_they_concern(rig: Rig) -> None:
+    await answers(rig.out, "/one", "200")
+    assert await ask(rig.out, "/two") == "403"
+    await rig.everybody_is_current()
+    assert rig.plane is not None
+    before, pushes = rig.status(), rig.plane.discovery.figures.pushes.copy()
+    rig.write_policy(allow("/two"))
+    await answers(rig.out, "/two", "200")
+    assert await ask(rig.out, "/one") == "403"
+    await rig.everybody_is_current()
+    assert rig.plane.discovery.figures.pushes - pushes == {"ecds": 1}
+    after = rig.status()
+    assert after["web-v1"] == before["web-v1"]
+    assert {short for short, kind in after["api-v1"]["types"].items() if kind != before["api-v1"]["types"][short]} == {
+        "ecds"
+    }
+
+
+async def _renewed_certificates_are_taken_from_their_files(rig: Rig) -> None:
+    before = rig.served("api-v1")
+    rig.join("api-v1", API)
+
+    async def is_taken() -> bool:
+        now = rig.served("api-v1")
+        return bool(now) and not now & before  # those of the mesh, and the one that is shown to the control plane
+
+    await until(is_taken)
+
+
+async def _listeners_follow_the_description(rig: Rig) -> None:
+    old = rig.out
+    (rig.out,) = free_ports(1)
+    rig.write_mesh()
+    await answers(rig.out, "/two", "200")
+    await answers(old, "/two", "ConnectionRefusedError")
+
+
+async def _a_refusal_is_shown_and_the_last_good_one_stays(rig: Rig) -> None:
+    assert rig.plane is not None
+    good = rig.out
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        rig.out = taken.getsockname()[1]
+        rig.write_mesh()
+
+        async def is_refused() -> bool:
+            return bool(rig.status()["web-v1"]["types"]["lds"]["rejection"])
+
+        await until(is_refused)
+        listeners = rig.status()["web-v1"]["types"]["lds"]
+        assert "ddress already in use" in listeners["rejection"] or "cannot bind" in listeners["rejection"]
+        assert listeners["refused"]
+        assert [cause["part"] for cause in rig.plane.causes()] == ["proxy"]
+        assert not rig.status()["web-v1"]["is_current"]
+    rig.out = good
+    rig.write_mesh()
+    await answers(rig.out, "/two", "200")
+    await rig.everybody_is_current()
+
+
+async def _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig: Rig) -> None:
+    await rig.stop()
+    assert await ask(rig.out, "/two") == "200"
+    rig.write_policy(allow("/three"))
+    await rig.start()
+    await answers(rig.out, "/three", "200")
+    assert await ask(rig.out, "/two") == "403"
+    await rig.everybody_is_current()
+    assert rig.plane is not None
+    assert rig.plane.discovery.figures.pushes["ecds"] == 1
+    assert rig.plane.discovery.figures.pushes["lds"] == 0
