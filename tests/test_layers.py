@@ -90,8 +90,8 @@ ALLOWED: dict[str, str] = {
         "_proto analysis.access analysis.graph analysis.hardening analysis.invariants analysis.mutants "
         "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "
         "analysis.verify audit bundles control control.authority control.federation control.fleet core demo "
-        "demo.checks documents envoy envoy.native identity local mesh policy service.loading service.ports service.workers "
-        "settings sources.policies sources.published starter telemetry tokens up"
+        "demo.checks documents envoy envoy.native identity local mesh policy service.loading service.ports "
+        "service.workers settings sources.policies sources.published starter telemetry tokens up"
     ),
     "__main__": "cli",
     "_proto": "",
