@@ -1,8 +1,7 @@
 """Policies as they are, or as they were at a git revision: ``policies/`` or ``HEAD~1:policies/``; git is only read."""
 
-import io
+import os
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,8 @@ class NoRevision(AuthzError):
 
 
 Files = list[tuple[str, bytes]]
+_LINK = b"120000"
+"""The mode by which git knows a link."""
 
 
 def is_revision(name: str) -> bool:
@@ -47,28 +48,36 @@ def read_named(name: str) -> Files:
     if kind == "blob":
         return [(f"{revision}:{inside}", _git("cat-file", "blob", asked, name=name))]
     tree = _git("rev-parse", "--verify", asked, name=name).decode().strip()
-    top = _git("rev-parse", "--show-toplevel", name=name).decode().rstrip("\n")
     prefix = f"{revision}:" if inside == "." else f"{revision}:{inside}/"
-    return sorted(_members(_git("-C", top, "archive", "--format=tar", tree, name=name), prefix))
+    return sorted(_files(tree, prefix, name))
 
 
-def _members(data: bytes, prefix: str) -> Iterator[tuple[str, bytes]]:
-    """The files of a tree that ``read_directory`` would read."""
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for member in archive.getmembers():
-            parts = Path(member.name).parts
-            if not member.name.endswith(SUFFIXES) or any(part.startswith(".") for part in parts):
-                continue
-            if member.issym():
-                raise NoRevision(f"`{prefix}{member.name}` is a link; links of a revision are not followed")
-            content = archive.extractfile(member)
-            if content is not None:
-                yield f"{prefix}{member.name}", content.read()
+def _files(tree: str, prefix: str, name: str) -> Iterator[tuple[str, bytes]]:
+    """The files that ``read_directory`` would read; ``git archive`` would leave out what attributes of git hide."""
+    blobs: dict[str, bytes] = {}
+    for entry in _git("ls-tree", "-r", "-z", "--full-tree", tree, name=name).split(b"\0")[:-1]:
+        head, _, path = entry.partition(b"\t")
+        mode, kind, blob = head.split()
+        found = os.fsdecode(path)
+        if not found.endswith(SUFFIXES) or any(part.startswith(".") for part in Path(found).parts):
+            continue
+        if mode == _LINK:
+            raise NoRevision(f"`{prefix}{found}` is a link; links of a revision are not followed")
+        if kind == b"blob":
+            blobs[found] = blob
+    texts = _git("cat-file", "--batch", name=name, given=b"".join(blob + b"\n" for blob in blobs.values()))
+    at = 0
+    for found in blobs:
+        line = texts[at : texts.index(b"\n", at)]
+        at += len(line) + 1
+        size = int(line.split()[2])
+        yield f"{prefix}{found}", texts[at : at + size]
+        at += size + 1
 
 
-def _git(*arguments: str, name: str) -> bytes:
+def _git(*arguments: str, name: str, given: bytes = b"") -> bytes:
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, check=False)  # noqa: S603, S607  # git of the user's path, without a shell
+        done = subprocess.run(["git", *arguments], input=given, capture_output=True, check=False)  # noqa: S603, S607  # git of the user's path, without a shell
     except FileNotFoundError:
         raise NoRevision(f"`{name}` names a git revision, and there is no `git` here") from None
     if done.returncode:

@@ -324,6 +324,15 @@ def test_a_revision_is_read_from_a_folder_below(run: Run, repository: Path, monk
 
 
 @NEEDS_GIT
+def test_attributes_of_git_hide_no_policy(run: Run, repository: Path) -> None:
+    (repository / "policies" / ".gitattributes").write_text("*.yaml export-ignore\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "hidden from archives")
+    assert run("diff", "HEAD~2:policies", "HEAD:policies").exit_code == 3
+    assert run("diff", "HEAD:policies", "policies").exit_code == 0
+
+
+@NEEDS_GIT
 @pytest.mark.parametrize(
     ("name", "said"),
     [
