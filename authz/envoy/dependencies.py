@@ -27,27 +27,35 @@ Dependencies = tuple[object, ...]
 """Compared by value; what was read from unchanged documents is the same object, and equal at once."""
 
 
-def proxy_dependencies(
-    mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None
-) -> tuple[Dependencies, Dependencies]:
+def sidecar_surroundings(mesh: Mesh) -> Dependencies:
+    """All of a mesh that can be in the files of sidecars: everything but the routes that are for gateways alone."""
+    extensions = mesh.envoy_filters, mesh.wasm_plugins
+    return mesh.workloads, mesh.services, extensions, mesh.destination_rules, mesh.virtual_services.for_sidecars
+
+
+def policy_dependencies(
+    workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None
+) -> Dependencies:
+    """Everything of the policies that is in a proxy's files, filters excepted."""
+    modes = tuple(mode_of(workload, port.number) for port in workload.inbound)
+    is_native = native is not None and options.is_native(workload)
+    return modes, listener_rules(workload, native) if native is not None and is_native else ""
+
+
+def proxy_dependencies(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> tuple[Dependencies, Dependencies]:
     """
-    Everything that is in a proxy's files, filters excepted.
+    Everything of the mesh that is in a proxy's files.
 
     Returns:
         What is in its clusters, and what is in its bootstrap, listeners, routes and secrets besides.
     """
-    own = tuple(_own(mesh, workload, mode_of, options, native))
+    own = tuple(_own(mesh, workload, options))
     called = tuple(_called(mesh, workload))
     return (own, called), tuple(_routes(mesh, workload))
 
 
-def _own(
-    mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None
-) -> Iterator[object]:
+def _own(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> Iterator[object]:
     yield workload
-    yield tuple(mode_of(workload, port.number) for port in workload.inbound)
-    is_native = native is not None and options.is_native(workload)
-    yield listener_rules(workload, native) if native is not None and is_native else ""
     yield mesh.envoy_filters, mesh.wasm_plugins, mesh.egress_gateway
     for collector in workload.telemetry.collectors:
         service = mesh.find_service(collector.service)

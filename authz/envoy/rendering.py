@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from authz.envoy.browser_login import kept_document, kept_file
 from authz.envoy.clusters import called_destinations
-from authz.envoy.dependencies import Dependencies, proxy_dependencies
+from authz.envoy.dependencies import Dependencies, policy_dependencies, proxy_dependencies, sidecar_surroundings
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.options import RenderOptions
 from authz.envoy.proxy_parts import Native, extended_resources
@@ -30,6 +30,13 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    policies: Dependencies
+    mesh: tuple[Dependencies, Dependencies]
+    files: RenderedFiles
+
+
 @dataclass(slots=True)
 class Rendering:
     """
@@ -41,7 +48,9 @@ class Rendering:
 
     _around: object = None
     """What every file is made of."""
-    _proxies: dict[str, tuple[tuple[Dependencies, Dependencies], RenderedFiles]] = field(default_factory=dict)
+    _beside: Dependencies = ()
+    """What every sidecar's files are made of beside the policies."""
+    _proxies: dict[str, "_Proxy"] = field(default_factory=dict)
     _endpoints: tuple[object, RenderedFiles] = (None, {})
 
     def render(
@@ -54,17 +63,23 @@ class Rendering:
     def _render(self, mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None) -> RenderedFiles:
         around = (mesh.config, options, len(mesh.workloads) > READABLE_WORKLOADS)
         if around != self._around:
-            self._around, self._proxies, self._endpoints = around, {}, (None, {})
+            self._around, self._proxies, self._endpoints, self._beside = around, {}, (None, {}), ()
         files: RenderedFiles = {}
         known, self._proxies = self._proxies, {}
+        beside = sidecar_surroundings(mesh)
+        is_beside_same, self._beside = beside == self._beside, beside
         for workload in mesh.workloads:
-            needs = proxy_dependencies(mesh, workload, mode_of, options, native)
-            before, made = known.get(workload.name, ((None, None), {}))
-            if before != needs:
+            policies = policy_dependencies(workload, mode_of, options, native)
+            before = known.get(workload.name)
+            is_same = before is not None and is_beside_same and not workload.is_gateway
+            needs = before.mesh if before is not None and is_same else proxy_dependencies(mesh, workload, options)
+            made = before.files if before is not None else {}
+            if before is None or (before.policies, before.mesh) != (policies, needs):
                 extended = extended_resources(mesh, mode_of, options, native, workload)
-                kept = {} if before[0] != needs[0] else {name: made[name] for name in made if name.startswith("cds/")}
+                has_clusters = before is not None and (before.policies, before.mesh[0]) == (policies, needs[0])
+                kept = {name: made[name] for name in made if has_clusters and name.startswith("cds/")}
                 made = render_proxy(mesh, workload, mode_of, options, native, extended, has_clusters=bool(kept)) | kept
-            self._proxies[workload.name] = needs, made
+            self._proxies[workload.name] = _Proxy(policies, needs, made)
             files |= made
         files |= render_client_secrets(mesh, options)
         files |= self._rendered_endpoints(mesh, mode_of, options)

@@ -5,6 +5,7 @@ A table of a loopback port is composed of ``service_virtual_host``, one for each
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
@@ -17,15 +18,19 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from authz.envoy import naming
 from authz.envoy.hashing import hash_policies
 from authz.envoy.http_routes import DEFAULT_ROUTE, ClusterOfDestination, default_action, http_route
+from authz.envoy.plain import kept
 from authz.envoy.routes import REFUSED, host_outside
 from authz.mesh.domains import domains
 from authz.mesh.nouns import GatewayServer, Mesh, MeshService, MeshWorkload, OutboundPort, ServicePort, TlsMode
 from authz.mesh.routing import ChosenRoutes, demanding_hosts, gateway_routes, port_of, sidecar_routes
-from authz.mesh.virtual_service import HttpRoute, RouteDestination
+from authz.mesh.virtual_service import HttpMatch, HttpRoute, RouteDestination
 from authz.mesh.virtual_services import is_subset, is_wildcard
 
 MISDIRECTED = "misdirected"
 """Name of the route for hosts of another server that demands a certificate of the client."""
+
+_MOST_KEPT = 64
+"""Tables in which the routes of one VirtualService are kept."""
 
 
 def service_virtual_host(
@@ -97,7 +102,6 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, servers: Sequence[G
     each of its hosts does, whether it has routes or not.
     """
     port = servers[0].port
-    cluster_of = clusters_of(mesh, workload, port)
     is_tls = servers[0].tls is not TlsMode.DISABLE
     by_host: dict[str, dict[str, ChosenRoutes]] = {}
     redirected: set[str] = set()
@@ -119,10 +123,7 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, servers: Sequence[G
         sharing.setdefault((host in redirected, tuple(chosen)), []).append(host)
         for name, one in chosen.items():
             if name not in made:
-                made[name] = []
-                for route, match in one.routes:
-                    plain = http_route(route, match, cluster_of, port, is_tls=is_tls)
-                    made[name].append(_with_hashes(plain, route, mesh, workload, port))
+                made[name] = _kept_routes(one, mesh, workload, port, is_tls=is_tls)
     if not sharing:
         return [VirtualHost(name=f"blackhole:{port}", domains=["*"])]
     return ([_misdirected(port, foreign)] if foreign else []) + [
@@ -134,6 +135,41 @@ def server_virtual_hosts(mesh: Mesh, workload: MeshWorkload, servers: Sequence[G
         )
         for (is_redirected, _), hosts in sharing.items()
     ]
+
+
+def _kept_routes(one: ChosenRoutes, mesh: Mesh, workload: MeshWorkload, port: int, *, is_tls: bool) -> list[Route]:
+    """The routes of a VirtualService at a gateway, kept with it while they lead where they led."""
+    cluster_of = clusters_of(mesh, workload, port)
+    ends: list[object] = []
+    for route, _ in one.routes:
+        ends += [cluster_of(mirror.destination) for mirror in route.mirrored_to]
+        for weighted in route.destinations:
+            service = mesh.find_service(weighted.destination.host)
+            called = port_of(service, weighted.destination, port) if service is not None else None
+            rule = mesh.rule_for(workload, service) if service is not None else None
+            is_inside = service is not None and not service.external
+            ends.append((cluster_of(weighted.destination), called and called.number, is_inside, rule))
+    place = ("routes of a gateway", workload.name, port, is_tls)
+    found = one.service.kept.get(place)
+    if isinstance(found, _KeptRoutes) and (found.chosen, found.ends) == (one.routes, ends):
+        return found.routes
+    routes = []
+    for route, match in one.routes:
+        plain = http_route(route, match, cluster_of, port, is_tls=is_tls)
+        routes.append(kept(_with_hashes(plain, route, mesh, workload, port)))
+    if len(one.service.kept) >= _MOST_KEPT:  # of gateways that had other names or ports
+        one.service.kept.clear()
+    one.service.kept[place] = _KeptRoutes(one.routes, ends, routes)
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptRoutes:
+    """Routes that nobody changes any more, and what they are made of beside their VirtualService."""
+
+    chosen: list[tuple[HttpRoute, HttpMatch | None]]
+    ends: list[object]
+    routes: list[Route]
 
 
 def _is_theirs(host: str, foreign: list[str], server: GatewayServer) -> bool:

@@ -32,7 +32,14 @@ def check_routes(mesh: Mesh, written: Written) -> None:
     _note_twice(written)
     warn_of_unreached(written)
     noted: set[int] = set()
-    for workload in mesh.workloads:
+    open_ports = (
+        mesh.find_service(one.host)
+        for virtual in written.virtual_services
+        for one, _ in virtual.destinations
+        if not one.port
+    )
+    can_be_open = any(service is not None and len(service.ports) != 1 for service in open_ports)
+    for workload in mesh.workloads if can_be_open else ():
         for destination, service, called in unresolved(mesh, workload):
             at = places.get(id(destination))
             if at is not None and id(destination) not in noted:

@@ -59,7 +59,8 @@ def with_ways_out(mesh: Mesh, index: SidecarIndex, parts: dict[int, Part]) -> Me
                 f"{names}: reached through an egress gateway, there is none, and {workload.name} does not get there"
             )
             listener.part.warn("ME-4", message, "hosts", EGRESS_HELP)
-    return replace(mesh, workloads=tuple(made))
+    changed = any(one is not other for one, other in zip(made, mesh.workloads, strict=True))
+    return replace(mesh, workloads=tuple(made)) if changed else mesh
 
 
 def _leads_out(mesh: Mesh, workload: MeshWorkload, target: tuple[str, int]) -> bool:

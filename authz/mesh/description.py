@@ -22,7 +22,7 @@ from authz.documents.schema import Notes
 from authz.documents.splitting import split_documents
 from authz.mesh.kind_parts import CODES
 from authz.mesh.kinds import READERS
-from authz.mesh.linking import link
+from authz.mesh.linking import LinkedProxies, link
 from authz.mesh.mesh_documents import Written, joined, note_second_settings
 from authz.mesh.nouns import (
     Mesh,
@@ -45,6 +45,7 @@ class DescriptionReader:
 
     def __init__(self) -> None:
         self._known: dict[str, _Parts] = {}
+        self._proxies: LinkedProxies | None = None
 
     def read(self, files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
         """Read as ``read_mesh_description`` does; what comes of unchanged documents are the very nouns of before."""
@@ -63,7 +64,7 @@ class DescriptionReader:
                 problems.append(Problem(Severity.ERROR, "empty", message, Location(file), help=_EMPTY_HELP))
         self._known = known
         written = joined(read)
-        mesh = link(written)
+        mesh, self._proxies = link(written, self._proxies)
         found = [*problems, *written.problems, *(one for part in read for one in part.problems)]
         # What a Sidecar gets wrong is noted for each workload that it selects.
         return mesh, sort_problems(dict.fromkeys(found))

@@ -124,6 +124,8 @@ def _every_port(listener: EgressListener, found: Iterable[MeshService]) -> Itera
 
 def with_unwritten_ports(workloads: Sequence[MeshWorkload], index: "SidecarIndex") -> list[MeshWorkload]:
     """The workloads without ports that are not written, where something else on their machine has that port."""
+    if not any(port.is_unwritten for workload in workloads for port in workload.outbound):
+        return list(workloads)
     taken: dict[tuple[str, int], set[str]] = {}
     for workload in workloads:
         for number in (*workload.listening, *(port.app.process.port for port in workload.inbound)):

@@ -1,7 +1,7 @@
 """Documents of a mesh description tied together: ports to workloads, routes to gateways, TLS to hosts."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
 from authz.core.errors import NOWHERE, Problem, Severity
@@ -12,35 +12,92 @@ from authz.mesh.checking_ways_out import with_ways_out
 from authz.mesh.delegates import resolve
 from authz.mesh.destination_rules import DestinationRules
 from authz.mesh.link_extensions import linked_extensions
-from authz.mesh.link_gateways import ROOTS, check_gateways, described_servers, with_gateways
+from authz.mesh.link_gateways import ROOTS, DescribedServers, check_gateways, described_servers, with_gateways
 from authz.mesh.link_groups import check_probes, with_groups
 from authz.mesh.link_rate_limits import check_limits, with_limits
 from authz.mesh.link_rules import check_rules
 from authz.mesh.link_sidecars import Registry, SidecarIndex, routed_hosts, with_sidecar, with_unwritten_ports
 from authz.mesh.link_telemetry import sorted_telemetries, telemetry_of
-from authz.mesh.mesh_documents import Written
-from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.mesh.mesh_documents import Written, WrittenTelemetry
+from authz.mesh.nouns import Mesh, MeshService, MeshWorkload
 from authz.mesh.routing import called_by
 from authz.mesh.virtual_service import VirtualService
 from authz.mesh.virtual_services import VirtualServices
 
 
-def link(written: Written) -> Mesh:
-    """Tie the documents together: ports to workloads, routes to gateways, TLS to hosts; and note any clashes."""
+@dataclass(slots=True)
+class LinkedProxies:
+    """The workloads of a mesh tied to everything but routes and rules, and the documents that they are made of."""
+
+    made_of: tuple[object, ...]
+    """Documents by their parts, which are equal only to themselves; the settings, which are always read, by value."""
+    workloads: tuple[MeshWorkload, ...]
+    parts: dict[int, Part]
+    sidecars: SidecarIndex
+    is_silent: bool
+    """Whether no problem was noted on the way; else it has to be noted again whenever these documents are read."""
+    is_checked: bool = False
+    """Whether their ports, servers and probes were looked at, and there was nothing to note."""
+
+
+def link(written: Written, before: LinkedProxies | None = None) -> tuple[Mesh, LinkedProxies | None]:
+    """
+    Tie the documents together: ports to workloads, routes to gateways, TLS to hosts; and note any clashes.
+
+    Args:
+        before: what the last reading gave beside its mesh: where only routes changed, its workloads are taken again.
+    """
     services = tuple(sorted((service for service, _ in written.services), key=lambda s: (s.host, s.name)))
     _note_twice(((service.host.lower(), part) for service, part in written.services), "the host")
     _note_twice(((workload.name, part) for workload, part in written.workloads), "the workload name")
     described = with_groups(written)
+    gateways = described_servers(written)
+    telemetries = sorted_telemetries(written, [workload for workload, _ in described])
+    proxies = _proxies(written, services, described, gateways, telemetries, before)
+    parts = dict(proxies.parts)
+    filters, plugins = linked_extensions(written)
+    virtual_services = VirtualServices(_virtual_services(written))
+    rules = DestinationRules(tuple(rule for rule, _ in written.destination_rules), written.config.root_namespace)
+    mesh = Mesh(written.config, proxies.workloads, services, filters, plugins, virtual_services, rules)
+    mesh = with_ways_out(mesh, proxies.sidecars, parts)
+    if proxies is not before or mesh.workloads is not proxies.workloads or not proxies.is_checked:
+        noted = written.noted
+        _check_ports(mesh, parts)
+        check_gateways(mesh.workloads, written, gateways)
+        check_probes([(workload, parts[id(workload)]) for workload in mesh.workloads])
+        proxies.is_checked = written.noted == noted and mesh.workloads is proxies.workloads
+    _check_exported(mesh, parts)
+    _check_targets(mesh, written)
+    check_limits(mesh, written)
+    check_routes(mesh, written)
+    return mesh, proxies if proxies.is_silent else None
+
+
+def _proxies(
+    written: Written,
+    services: tuple[MeshService, ...],
+    described: list[tuple[MeshWorkload, Part]],
+    gateways: DescribedServers,
+    telemetries: tuple[WrittenTelemetry, ...],
+    before: LinkedProxies | None,
+) -> LinkedProxies:
+    """The workloads with the ports of their Sidecars, servers, limits and telemetry; ``before`` if it is the same."""
+    routed = routed_hosts(written)
+    made_of = (
+        *(tuple(described), tuple(written.groups), tuple(written.services), tuple(written.sidecars)),
+        *(tuple(written.gateways), [[server for server, _ in servers] for _, servers in gateways]),
+        *(tuple(written.rate_limits), telemetries, routed, written.config, written.telemetry_providers),
+    )
+    if before is not None and before.made_of == made_of:
+        return before
+    noted = written.noted
     parts = {id(workload): part for workload, part in described}
     trust_domain = _trust_domain(written)
-    gateways = described_servers(written)
     selectors = [gateway.labels for gateway, servers in gateways for server, _ in servers if server.is_egress]
     has_egress = any(labels.items() <= workload.labels.items() for labels in selectors for workload, _ in described)
     by_host = {service.host: service for service in reversed(services)}
-    registry = Registry(
-        services, by_host, has_egress, SidecarIndex(written), written.config.is_registry_only, routed_hosts(written)
-    )
-    telemetries = sorted_telemetries(written, [workload for workload, _ in described])
+    sidecars = SidecarIndex(written)
+    registry = Registry(services, by_host, has_egress, sidecars, written.config.is_registry_only, routed)
     workloads: list[MeshWorkload] = []
     for workload, part in described:
         linked = replace(workload, spiffe_id=SpiffeId(trust_domain, workload.spiffe_id.path))
@@ -57,20 +114,8 @@ def link(written: Written) -> Mesh:
         parts[id(linked)] = part
     kept = with_unwritten_ports(workloads, registry.sidecars)
     parts |= {id(new): parts[id(old)] for old, new in zip(workloads, kept, strict=True)}
-    filters, plugins = linked_extensions(written)
     ordered = tuple(sorted(kept, key=lambda w: w.name))
-    virtual_services = VirtualServices(_virtual_services(written))
-    rules = DestinationRules(tuple(rule for rule, _ in written.destination_rules), written.config.root_namespace)
-    mesh = Mesh(written.config, ordered, services, filters, plugins, virtual_services, rules)
-    mesh = with_ways_out(mesh, registry.sidecars, parts)
-    _check_ports(mesh, parts)
-    check_gateways(mesh.workloads, written, gateways)
-    _check_exported(mesh, parts)
-    check_probes([(workload, parts[id(workload)]) for workload in mesh.workloads])
-    _check_targets(mesh, written)
-    check_limits(mesh, written)
-    check_routes(mesh, written)
-    return mesh
+    return LinkedProxies(made_of, ordered, parts, sidecars, is_silent=written.noted == noted)
 
 
 _SIDECAR_HELP = "add a Sidecar whose `workloadSelector.labels` are among the labels of this workload"

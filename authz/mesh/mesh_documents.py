@@ -17,7 +17,7 @@ from authz.mesh.nouns import (
 from authz.mesh.rate_limits import RateLimitPolicy
 from authz.mesh.telemetry_kind import SpanTag, TelemetryMode, TelemetryProviders
 from authz.mesh.traffic_policy import DestinationRule
-from authz.mesh.virtual_service import RouteDestination, VirtualService
+from authz.mesh.virtual_service import HttpRoute, RouteDestination, VirtualService
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,12 @@ class WrittenVirtualService:
     http: tuple[Part, ...]
     destinations: tuple[tuple[RouteDestination, Part], ...]
     delegates: tuple[tuple[tuple[str, str], Part], ...]
+    unreached: "tuple[UnreachedRoute, ...] | None" = field(default=None, compare=False, repr=False)
+    """What is told of its routes alone, found out once; None: not yet."""
+
+
+UnreachedRoute = tuple[HttpRoute, Part, str, str, str]
+"""A route that no request takes, or a match of it: with its part, what is wrong, the field, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,20 +152,34 @@ class Written:
     problems: list[Problem] = field(default_factory=list)
     data: bytes = b""
     """The file that is being read, in which YAML within its YAML is located."""
+    noting: list[list[Problem]] = field(default_factory=list)
+    """Where the documents that were put together here note their problems."""
     documents: int = 0
     own_problems: int = 0
     """How many problems were found in the documents alone; tying them together finds more."""
+
+    @property
+    def noted(self) -> int:
+        """How many problems there are by now, of all documents."""
+        return len(self.problems) + sum(map(len, self.noting))
+
+
+_OF_PROBLEMS = ("problems", "noting")
 
 
 def joined(parts: Iterable[Written]) -> Written:
     """Put together what was read in parts; problems stay where they are, and the parts still note theirs there."""
     made = Written()
     lists = [
-        one.name for one in fields(Written) if isinstance(getattr(made, one.name), list) and one.name != "problems"
+        one.name
+        for one in fields(Written)
+        if isinstance(getattr(made, one.name), list) and one.name not in _OF_PROBLEMS
     ]
     for part in parts:
         for name in lists:
-            getattr(made, name).extend(getattr(part, name))
+            if found := getattr(part, name):
+                getattr(made, name).extend(found)
+        made.noting.append(part.problems)
         if part.config_part is not None:
             if made.config_part is None:
                 made.config, made.config_part = part.config, part.config_part

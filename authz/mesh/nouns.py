@@ -4,8 +4,9 @@ The mesh as frozen nouns: workloads, services, gateways, and who may call whom.
 Built by ``description`` from Istio's kinds, read by ``render`` and the demo. Nothing here knows YAML or Envoy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from authz.core.attributes import Workload
 from authz.core.errors import NOWHERE, Location
@@ -29,6 +30,7 @@ from authz.mesh.written_choices import Protocol as Protocol
 from authz.mesh.written_choices import Resolution as Resolution
 from authz.mesh.written_choices import TlsMode as TlsMode
 
+T = TypeVar("T")
 TLS_MODE = "security.istio.io/tlsMode"
 """Istio's label of endpoints; ``disabled``: there is no proxy, and no TLS."""
 
@@ -82,7 +84,10 @@ class MeshService:
 
     def port(self, number: int) -> ServicePort | None:
         """The port with this number; None when there is none."""
-        return next((port for port in self.ports if port.number == number), None)
+        for port in self.ports:  # mostly there is one, and it is asked for once for each route that leads here
+            if port.number == number:
+                return port
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +291,15 @@ class Mesh:
         found = (server.login for gateway in self.gateways for server in gateway.servers)
         return tuple(dict.fromkeys(login for login in found if login is not None))
 
+    def once(self, make: Callable[..., T], *of: object) -> T:
+        """What ``make`` makes of this mesh and of these very objects: made once, and kept as long as the mesh."""
+        kept = self._index.made
+        key = (make, *map(id, of))
+        if key not in kept:
+            kept[key] = of, make(self, *of)  # who keeps the objects keeps their ids from others
+        found: T = kept[key][1]
+        return found
+
     @property
     def egress_gateway(self) -> MeshWorkload | None:
         """The first egress gateway by name; external traffic leaves through it."""
@@ -296,6 +310,7 @@ class _Index:
     """Where to find what, so that a mesh of a thousand services is not searched a thousand times."""
 
     def __init__(self, workloads: tuple[MeshWorkload, ...], services: tuple[MeshService, ...]) -> None:
+        self.made: dict[tuple[object, ...], tuple[tuple[object, ...], Any]] = {}
         self.by_name = {workload.name: workload for workload in reversed(workloads)}
         self.by_host = {service.host: service for service in reversed(services)}
         self.egress_gateway = next((workload for workload in workloads if workload.is_egress_gateway), None)

@@ -47,6 +47,10 @@ def sidecar_routes(mesh: Mesh, workload: MeshWorkload, service: MeshService, por
 
 def gateway_routes(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> dict[str, list[ChosenRoutes]]:
     """The routes of a gateway's server by host, of every VirtualService that is bound to it."""
+    return mesh.once(_gateway_routes, workload, server)
+
+
+def _gateway_routes(mesh: Mesh, workload: MeshWorkload, server: GatewayServer) -> dict[str, list[ChosenRoutes]]:
     found: dict[str, list[ChosenRoutes]] = {}
     for one in mesh.virtual_services.of_gateway(server.gateway, workload.namespace):
         hosts = common_hosts(server.hosts_for(one.namespace), one.hosts)
@@ -141,8 +145,15 @@ def port_of(service: MeshService, destination: RouteDestination, called: int) ->
 
 def called_by(mesh: Mesh, workload: MeshWorkload) -> Iterator[tuple[MeshService, ServicePort, RouteDestination]]:
     """Everything to which requests and connections of a proxy can lead, in order, some of it several times."""
-    for destinations, called in _destinations(mesh, workload):
-        yield from _resolved(mesh, destinations, called)
+    if workload.is_gateway:  # it may lead to thousands, and is asked for several times
+        yield from mesh.once(_called_by, workload)
+    else:
+        yield from _called_by(mesh, workload)
+
+
+def _called_by(mesh: Mesh, workload: MeshWorkload) -> list[tuple[MeshService, ServicePort, RouteDestination]]:
+    ways = _destinations(mesh, workload)
+    return [one for destinations, called in ways for one in _resolved(mesh, destinations, called)]
 
 
 def called_by_requests(

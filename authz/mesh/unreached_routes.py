@@ -5,20 +5,24 @@ Istio accepts them all (``istioctl analyze``: IST0109, IST0130, IST0131). Only w
 expressions only the same one, and nothing of a route that delegates, since what its delegate does not take goes on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from authz.core.errors import Location
-from authz.mesh.mesh_documents import Written, WrittenVirtualService
+from authz.mesh.mesh_documents import UnreachedRoute, Written, WrittenVirtualService
 from authz.mesh.virtual_service import MESH, HttpMatch, HttpRoute, MatchKind, StringMatch, VirtualService
-from authz.mesh.virtual_services import VirtualServices, is_catch_all, with_known_host
+from authz.mesh.virtual_services import in_order, is_catch_all, with_known_host
 
 
 def warn_of_unreached(written: Written) -> None:
     """Warn of routes behind others of the same VirtualService, and of another one with the same host."""
     noted: set[int] = set()
     for virtual in written.virtual_services:
-        _warn_within(virtual, noted)
+        if virtual.unreached is None:
+            object.__setattr__(virtual, "unreached", tuple(_unreached_within(virtual)))
+        for route, part, message, field, help_text in virtual.unreached or ():
+            part.warn("ME-5", message, field, help_text)
+            noted.update([id(route)] if not field else ())
     for (gateway, host, _), found in _sharing(written).items():
         if len(found) > 1 and gateway == MESH:
             _warn_of_hidden(found, host)
@@ -51,7 +55,7 @@ class _Taken:
         return next((place for one, place in candidates if _covers(one, match)), None)
 
 
-def _warn_within(virtual: WrittenVirtualService, noted: set[int]) -> None:
+def _unreached_within(virtual: WrittenVirtualService) -> Iterator[UnreachedRoute]:
     service = virtual.service
     named = {name for route in service.http for match in route.matches for name in match.gateways}
     # A delegate does not know the gateways of those who delegate to it: an empty name stands for any other.
@@ -60,13 +64,12 @@ def _warn_within(virtual: WrittenVirtualService, noted: set[int]) -> None:
     for part, route in zip(virtual.http, service.http, strict=True):
         found = [_before(match, taken) for match in route.matches or (HttpMatch(),)]
         if all(found):
-            noted.add(id(route))
             message = f"no request takes this route: {_takes(next(filter(None, found)))} every one that it is for"
-            part.warn("ME-5", message, "", "let it stand before that one, or leave it out")
+            yield route, part, message, "", "let it stand before that one, or leave it out"
         for i, place in enumerate(found):
             if place is not None and not all(found):
                 message = f"no request takes this match: {_takes(place)} every one that it is for"
-                part.warn("ME-5", message, f"match[{i}]", "let its route stand before that one, or leave it out")
+                yield route, part, message, f"match[{i}]", "let its route stand before that one, or leave it out"
         for match in (route.matches or (HttpMatch(location=route.location),)) if route.delegate is None else ():
             for gateway, before in taken.items():
                 if (here := _at(match, gateway)) is not None:
@@ -103,7 +106,7 @@ def _sharing(written: Written) -> dict[_Shared, list[WrittenVirtualService]]:
     servers = {f"{one.namespace}/{one.name}": [server for server, _ in one.servers] for one in written.gateways}
     parts = {id(one.service): one for one in written.virtual_services}
     found: dict[_Shared, list[WrittenVirtualService]] = {}
-    for one in VirtualServices(virtual.service for virtual in written.virtual_services).all:
+    for one in in_order(virtual.service for virtual in written.virtual_services):
         seen_by: frozenset[str] = frozenset() if "*" in one.export_to else frozenset(one.export_to)
         for gateway in dict.fromkeys(one.gateways):
             for host in dict.fromkeys(host.lower() for host in one.hosts):

@@ -257,6 +257,8 @@ class VirtualService:
     created: str = ""
     """``metadata.creationTimestamp`` of YAML that came from a cluster: there the older one is first."""
     location: Location = field(default=NOWHERE, compare=False)
+    kept: dict[object, object] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """For whoever makes something of it again and again: what was made, beside what it was made of besides."""
 
     @property
     def is_delegate(self) -> bool:

@@ -49,11 +49,16 @@ def common_hosts(ours: Iterable[str], theirs: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def in_order(services: Iterable[VirtualService]) -> tuple[VirtualService, ...]:
+    """Istio's order, delegates left out."""
+    return tuple(sorted((one for one in services if not one.is_delegate), key=_order))
+
+
 class VirtualServices:
     """Frozen after it is made: VirtualServices that were linked, delegates left out."""
 
     def __init__(self, services: Iterable[VirtualService] = ()) -> None:
-        self.all = tuple(sorted((one for one in services if not one.is_delegate), key=_order))
+        self.all = in_order(services)
         self._exact: dict[str, list[VirtualService]] = {}
         self._wild: dict[str, list[VirtualService]] = {}
         self._of_gateway: dict[str, list[VirtualService]] = {}
@@ -66,6 +71,11 @@ class VirtualServices:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VirtualServices) and self.all == other.all
+
+    @property
+    def for_sidecars(self) -> tuple[VirtualService, ...]:
+        """Those that are not for gateways alone, in order."""
+        return tuple(one for one in self.all if MESH in one.gateways)
 
     __hash__ = None  # type: ignore[assignment]  # the nouns hold mappings, so nothing here can be hashed
 
