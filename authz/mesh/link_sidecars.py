@@ -128,8 +128,11 @@ def with_unwritten_ports(workloads: Sequence[MeshWorkload], index: "SidecarIndex
         return list(workloads)
     taken: dict[tuple[str, int], set[str]] = {}
     for workload in workloads:
-        for number in (*workload.listening, *(port.app.process.port for port in workload.inbound)):
+        for number in workload.listening:
             taken.setdefault((_machine(workload), number), set()).add(workload.name)
+        for inbound in workload.inbound:
+            place = (_machine(workload), inbound.app.process.port)
+            taken.setdefault(place, set()).add(f"the application of {workload.name}")
     made: list[MeshWorkload] = []
     lost: dict[int, tuple[EgressListener, set[str]]] = {}
     for workload in workloads:

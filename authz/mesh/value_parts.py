@@ -11,6 +11,8 @@ from authz.documents.schema import describe, given
 
 ISTIO_API = "istio.io/api v1.32.0"
 """The version whose fields the tables of fields have (``*_fields.py``); tests hold them against its definitions."""
+_SWITCHES = frozenset({"insecureSkipVerify", "useClientProtocol"})
+"""Fields that are not done and are ``false`` where nothing is said; of any other ``false`` is no value in Istio."""
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.IGNORECASE)
 
 
@@ -64,11 +66,11 @@ def only_fields(part: Part, fields: Mapping[str, str]) -> None:
     Note every field that Istio's API does not have (``ME-2``), and those that are not done (``ME-6``).
 
     ``fields`` has every field of the message: an empty text where it is done, else the reason why it is not, and after
-    a semicolon what to do instead. What is written as ``false`` is not wanted, and may stand there.
+    a semicolon what to do instead. A switch that is written as ``false`` is not wanted, and may stand there.
     """
     part.only(*fields)
     for name, reason in fields.items():
-        if reason and part.has(name) and not _is_false(part, name):
+        if reason and part.has(name) and not (name in _SWITCHES and _is_false(part, name)):
             why, _, help_text = reason.partition("; ")
             part.note("ME-6", f"`{name}` is not done here: {why}", name, help_text or "leave it out")
 

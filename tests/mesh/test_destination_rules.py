@@ -80,6 +80,7 @@ MISTAKES = [
     (policy("{outlierDetection: {maxEjectionPercent: 101}}"), 6, "ME-1", "from 0 to 100"),
     (policy("{tls: {mode: MUTUAL}}"), 6, "ME-3", "`clientCertificate` is missing"),
     (policy("{tls: {mode: SIMPLE, insecureSkipVerify: true}}"), 6, "ME-6", "whoever answered would be believed"),
+    (policy("{tls: {mode: SIMPLE, caCertCredentialName: false}}"), 6, "ME-6", "secrets of a cluster are not read"),
     (policy("{tls: {mode: SIMPLE, credentialName: a, caCertificates: b}}"), 6, "ME-1", "exclude each other"),
     (policy("{tls: {mode: SIMPLE, credentialName: ../a}}"), 6, "ME-1", "`../a` is not a name"),
     (policy("{tls: {mode: ISTIO_MUTUAL, subjectAltNames: [spiffe://a/b]}}"), 5, "ME-4", "not widened"),

@@ -493,6 +493,27 @@ def test_on_one_machine_nobody_has_the_port_that_all_would_have(addresses: tuple
     assert [workload.outbound for workload in mesh.workloads] == [(), ()]
 
 
+APPLICATION_THERE = """
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: a, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: a}}
+  ingress: [{port: {number: 15080, protocol: HTTP, name: web}, defaultEndpoint: "127.0.0.1:15001"}]
+  egress: [{hosts: ["./*"]}]
+"""
+
+
+def test_an_application_that_has_the_port_keeps_it() -> None:
+    text = Template(UNWRITTEN).substitute(a="10.0.0.1", b="10.0.0.2") + APPLICATION_THERE
+    mesh, problems = read(text.replace("labels: {app: a}}", "labels: {app: a}, ports: {web: 15080}}", 1))
+    assert [str(problem) for problem in problems if problem.is_error] == []
+    (found,) = [problem for problem in problems if problem.code == "ME-5"]
+    assert "a, the application of a run on one machine" in found.message
+    assert [[port.number for port in workload.outbound] for workload in mesh.workloads] == [[], [15001]]
+
+
 OUTBOUND = [
     ("", "", True),
     ("REGISTRY_ONLY", "", False),
