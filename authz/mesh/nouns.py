@@ -84,10 +84,7 @@ class MeshService:
 
     def port(self, number: int) -> ServicePort | None:
         """The port with this number; None when there is none."""
-        for port in self.ports:  # mostly there is one, and it is asked for once for each route that leads here
-            if port.number == number:
-                return port
-        return None
+        return next((port for port in self.ports if port.number == number), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,11 +290,10 @@ class Mesh:
 
     def once(self, make: Callable[..., T], *of: object) -> T:
         """What ``make`` makes of this mesh and of these very objects: made once, and kept as long as the mesh."""
-        kept = self._index.made
         key = (make, *map(id, of))
-        if key not in kept:
-            kept[key] = of, make(self, *of)  # who keeps the objects keeps their ids from others
-        found: T = kept[key][1]
+        if key not in self._index.made:
+            self._index.made[key] = of, make(self, *of)  # who keeps the objects keeps their ids from others
+        found: T = self._index.made[key][1]
         return found
 
     @property
