@@ -5,7 +5,7 @@ What it costs to render a large mesh, and to render it again after a change: ``p
 
 Every service has a workload with a sidecar that calls ``--routes`` others, and so many routes at the gateway. Told are
 CPU seconds of reading and rendering, the peak of memory, and the part of the whole that a changed route takes: the
-median of five changes, and the first of them, in which Python's collector walks over all that the whole has made.
+median of five changes, and the first of them, in which Python's collector may walk over all that the whole has made.
 ``--other`` is a checkout of another build: what both can render is rendered by both, in turns.
 """
 
