@@ -45,12 +45,17 @@ class NamedPlace:
 def places_of(settings: Settings) -> Iterator[NamedPlace]:
     """Everything that the settings of a server name."""
     for name in ("tls_key", "admin_tls_key", "otlp_key", "admin_token_file", "audit_hash_key", "audit_signing_key",
-                 "otlp_headers"):  # fmt: skip
+                 "otlp_headers", "policies_headers"):  # fmt: skip
         if (path := getattr(settings, name)) is not None:
             yield NamedPlace(PlaceKind.SECRET, path, f"setting `{name}`")
-    for name in ("policies", "mesh", "peer_revocations", "tls_client_ca", "admin_tls_client_ca", "tls_certificate"):
+    if "://" not in settings.policies:
+        yield NamedPlace(PlaceKind.TRUSTED, Path(settings.policies), "setting `policies`")
+    for name in ("mesh", "peer_revocations", "tls_client_ca", "admin_tls_client_ca", "tls_certificate",
+                 "policies_cache", "policies_signers", "policies_ca"):  # fmt: skip
         if (path := getattr(settings, name)) is not None:
             yield NamedPlace(PlaceKind.TRUSTED, path, f"setting `{name}`")
+    for path in settings.policies_public_keys:
+        yield NamedPlace(PlaceKind.TRUSTED, path, "setting `policies_public_keys`")
     for bundles in settings.peer_trust_bundles.values():
         for path in bundles.split(","):
             yield NamedPlace(PlaceKind.TRUSTED, Path(path.strip()), "setting `peer_trust_bundles`")
