@@ -7,6 +7,7 @@ expressions only the same one, and nothing of a route that delegates, since what
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 
 from authz.core.errors import Location
 from authz.mesh.mesh_documents import UnreachedRoute, Written, WrittenVirtualService
@@ -31,28 +32,40 @@ def warn_of_unreached(written: Written) -> None:
 
 
 class _Taken:
-    """Matches that come first, with their places, found by the path that they are about."""
+    """Matches that come first, with their places, found by the path and by a header that they are about."""
 
     def __init__(self) -> None:
-        self._by_path: dict[tuple[MatchKind, str], list[tuple[HttpMatch, Location]]] = {}
-        self._others: list[tuple[HttpMatch, Location]] = []
+        self._found: dict[tuple[_Asked, _Asked], list[tuple[HttpMatch, Location]]] = {}
 
     def add(self, match: HttpMatch, place: Location) -> None:
         """What is asked for after it may be taken by it."""
-        if match.uri is None or match.ignore_uri_case or _is_every_path(match.uri):
-            self._others.append((match, place))
-        else:
-            self._by_path.setdefault((match.uri.kind, match.uri.value), []).append((match, place))
+        is_any = match.uri is None or match.ignore_uri_case or _is_every_path(match.uri)
+        path = None if is_any or match.uri is None else (match.uri.kind.value, match.uri.value)
+        header = next(_exact_headers(match), None)
+        self._found.setdefault((path, header), []).append((match, place))
 
     def before(self, match: HttpMatch) -> Location | None:
         """The place of one that takes every request of this match."""
-        candidates = [*self._others]
+        paths: list[_Asked] = [None]
         if match.uri is not None:
             kind, value = match.uri.kind, match.uri.value
-            candidates += self._by_path.get((kind, value), ())
-            for length in range(len(value) + 1) if kind is not MatchKind.REGEX else ():
-                candidates += self._by_path.get((MatchKind.PREFIX, value[:length]), ())
+            paths.append((kind.value, value))
+            lengths = range(len(value) + 1) if kind is not MatchKind.REGEX else ()
+            paths += [(MatchKind.PREFIX.value, value[:length]) for length in lengths]
+        # Who asks for one value of a header takes no request that may have another.
+        keys = product(dict.fromkeys(paths), (None, *_exact_headers(match)))
+        candidates = (one for key in keys for one in self._found.get(key, ()))
         return next((place for one, place in candidates if _covers(one, match)), None)
+
+
+_Asked = tuple[str, str] | None
+"""A kind of match, or the name of a header, with the value that is asked for; None: any."""
+
+
+def _exact_headers(match: HttpMatch) -> Iterator[tuple[str, str]]:
+    for name, wanted in match.headers.items():
+        if wanted is not None and wanted.kind is MatchKind.EXACT:
+            yield name.lower(), wanted.value
 
 
 def _unreached_within(virtual: WrittenVirtualService) -> Iterator[UnreachedRoute]:

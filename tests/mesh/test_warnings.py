@@ -120,6 +120,26 @@ USEFUL = {
 }
 
 
+def asking(headers: str, path: str = "") -> str:
+    uri = f", uri: {{prefix: {path}}}" if path else ""
+    return f"{{match: [{{headers: {{{headers}}}{uri}}}], {TO}}}"
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (asking("a: {exact: x}"), asking("a: {exact: x}")),
+        (asking("a: {exact: x}"), asking("A: {exact: x}, b: {exact: w}", "/c")),
+        (asking("b: {exact: w}", "/c"), asking("a: {prefix: z}, b: {exact: w}", "/c/d")),
+        (asking("a: {prefix: x}"), asking("a: {exact: xy}")),
+        (asking("a: {}"), asking("a: {exact: xy}")),
+    ],
+)
+def test_a_route_behind_one_that_asks_for_fewer_headers_is_told(first: str, later: str) -> None:
+    (found,) = read(virtual(f"{{hosts: [reviews], http: [{first}, {later}]}}"))
+    assert (found.path, "no request takes this route" in found.message) == ("spec.http[1]", True)
+
+
 @pytest.mark.parametrize("name", USEFUL)
 def test_routes_that_have_their_use_are_not_warned_of(name: str) -> None:
     assert not [one for one in read(virtual(USEFUL[name])) if "no request takes" in one.message]
