@@ -22,6 +22,7 @@ ROOT = Path(authz.__file__).parent
 ALLOWED: dict[str, str] = {
     "core": "",
     "bundles": "core",
+    "truth": "core",
     "documents": "core",
     "policy": "core documents",
     "tokens": "core",
@@ -122,6 +123,7 @@ DOORS: dict[str, str] = {
     ),
     "jwt": "tokens",
     "limits": "service.rate_limits",
+    "nats": "truth",
     "opentelemetry": "audit demo telemetry",
     "prometheus_client": "telemetry",
     "pydantic": "settings",

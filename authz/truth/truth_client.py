@@ -1,0 +1,245 @@
+"""
+The truth of a fleet in NATS JetStream, for callers without an event loop: every method waits, at most ``CALL_SECONDS``.
+
+The client of NATS's maintainers runs in a thread of its own. It reconnects by itself; meanwhile every call fails at
+once, for a change that were sent later, when its author believes that it failed, would be worse.
+"""
+
+import asyncio
+import logging
+import ssl
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import TimeoutError as NotInTime
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TypeVar
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from authz.core.errors import AuthzError, SettingsError
+from authz.truth.truth_address import TruthAccess, TruthAddress, refuse_access
+
+log = logging.getLogger("authz.truth")
+
+CALL_SECONDS = 5.0
+"""For one call."""
+CONNECT_SECONDS = 2.0
+"""For one server."""
+PAUSE_SECONDS = 0.5
+"""Between two attempts to connect."""
+WRONG_LAST_SEQUENCE = (10071, 10164)
+"""The servers' codes for a condition that did not hold."""
+_Returned = TypeVar("_Returned")
+
+
+class TruthAway(AuthzError):
+    """The truth does not answer, or has no majority; what was asked may or may not have happened."""
+
+
+class TruthChanged(AuthzError):
+    """Somebody else changed it meanwhile; nothing was done."""
+
+
+class TruthRefused(AuthzError):
+    """The servers do not allow it, or what is asked for is not there; the message says what."""
+
+
+class TruthClient:
+    """One connection. ``begin`` or ``with``; ``stop`` ends it."""
+
+    def __init__(self, address: TruthAddress, access: TruthAccess, *, name: str = "authz") -> None:
+        """
+        Args:
+            address: the servers.
+            access: the certificate.
+            name: shown by the servers' monitoring.
+
+        Raises:
+            SettingsError: address and access do not fit, or a file cannot be used.
+        """
+        refuse_access(address, access)
+        self.address = address
+        self._access = access
+        self._name = name
+        self._tls = _tls(access)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="truth", daemon=True)
+        self._client = Client()
+        self._wakes: list[Callable[[], None]] = []
+        self._connecting: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Connect in the background; calls fail until this has succeeded."""
+        self._thread.start()
+        self._loop.call_soon_threadsafe(self._start)
+
+    def wait(self, seconds: float = CALL_SECONDS) -> bool:
+        """Whether it is connected, after at most so many seconds."""
+        try:
+            return asyncio.run_coroutine_threadsafe(self._until_connected(seconds), self._loop).result(seconds + 1)
+        except (NotInTime, RuntimeError):
+            return False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now; the servers may have no majority all the same."""
+        return bool(self._client.is_connected)
+
+    def on_change(self, wake: Callable[[], None]) -> None:
+        """Call this after every reconnection, from the client's thread: what was missed must be looked at."""
+        self._wakes.append(wake)
+
+    def stop(self) -> None:
+        """End the connection and the thread."""
+        if not self._thread.is_alive():
+            return
+        with suppress(NotInTime, nats.errors.Error, OSError):  # the servers notice by themselves
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(CALL_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CALL_SECONDS)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def __enter__(self) -> "TruthClient":
+        """
+        Connect, for a command.
+
+        Raises:
+            TruthAway: no server answers.
+        """
+        self.begin()
+        if not self.wait():
+            self.stop()
+            raise TruthAway(f"{self.address} does not answer")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End it."""
+        self.stop()
+
+    def call(
+        self, work: Callable[[JetStreamContext], Coroutine[Any, Any, _Returned]], seconds: float = CALL_SECONDS
+    ) -> _Returned:
+        """
+        Run something in the client's thread, and wait for its answer. For the rooms of this package.
+
+        Raises:
+            TruthAway: no answer in time.
+            TruthChanged: a condition on the revision did not hold.
+            TruthRefused: the servers refuse it, or it is not there.
+        """
+        if not self._client.is_connected:
+            raise TruthAway(f"{self.address} does not answer")
+        future = asyncio.run_coroutine_threadsafe(work(self._client.jetstream(timeout=seconds)), self._loop)
+        try:
+            return future.result(seconds + 1)
+        except nats.js.errors.ServiceUnavailableError as error:
+            raise TruthAway(f"{self.address} has no majority now: {error.description}") from error
+        except nats.js.errors.APIError as error:
+            is_changed = isinstance(error, nats.js.errors.KeyWrongLastSequenceError)
+            if is_changed or error.err_code in WRONG_LAST_SEQUENCE:  # the client's ``delete`` says it so
+                raise TruthChanged("somebody else changed it meanwhile") from error
+            raise TruthRefused(f"{self.address} refuses it: {error.description or type(error).__name__}") from error
+        except (nats.errors.Error, OSError, NotInTime, TimeoutError) as error:
+            future.cancel()
+            raise TruthAway(f"{self.address} does not answer: {str(error) or type(error).__name__}") from error
+
+    def context(self) -> JetStreamContext:
+        """For coroutines that ``run`` is given."""
+        return self._client.jetstream(timeout=CALL_SECONDS)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside all else, until it ends or the client does; what it raises is logged."""
+        asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (nats.errors.Error, OSError) as error:
+            log.warning("%s: %s", self.address, error)
+
+    def _start(self) -> None:
+        self._connecting = self._loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        """Until it has succeeded once; later the client does so by itself."""
+        is_said = False
+        while True:
+            try:
+                await self._client.connect(
+                    servers=[f"nats://{server}" for server in self.address.servers],
+                    name=self._name,
+                    tls=self._tls,
+                    tls_hostname=self._access.name or None,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
+                    connect_timeout=int(CONNECT_SECONDS),
+                    reconnect_time_wait=PAUSE_SECONDS,  # type: ignore[arg-type]  # it is slept, and a fraction will do
+                    max_reconnect_attempts=-1,
+                    ping_interval=5,
+                    pending_size=0,  # nothing is sent later that failed now
+                )
+            except (nats.errors.Error, OSError, ssl.SSLError) as error:
+                if not is_said:
+                    log.warning("%s does not answer: %s", self.address, error or type(error).__name__)
+                    is_said = True
+                await asyncio.sleep(PAUSE_SECONDS)
+            else:
+                self._wake()
+                return
+
+    async def _until_connected(self, seconds: float) -> bool:
+        until = self._loop.time() + seconds
+        while not self._client.is_connected and self._loop.time() < until:  # noqa: ASYNC110  # the client has no event
+            await asyncio.sleep(0.02)
+        return bool(self._client.is_connected)
+
+    async def _close(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+        await self._client.close()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _on_error(self, error: Exception) -> None:
+        log.debug("%s: %s", self.address, error)
+
+    async def _on_disconnected(self) -> None:
+        if self._client.is_closed:
+            return
+        log.warning("%s: the connection ended", self.address)
+        if self._tls is not None and self._access.certificate is not None:
+            try:
+                self._tls.load_cert_chain(self._access.certificate, self._access.key)
+            except OSError as error:
+                log.error("%s: %s", self._access.certificate, error)
+
+    async def _on_reconnected(self) -> None:
+        log.info("%s: connected again", self.address)
+        self._wake()
+
+    def _wake(self) -> None:
+        for wake in self._wakes:
+            wake()
+
+
+def _tls(access: TruthAccess) -> ssl.SSLContext | None:
+    """Raises SettingsError."""
+    if access.ca is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(access.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        if access.certificate is not None:
+            context.load_cert_chain(access.certificate, access.key)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"TLS to the truth: {error.strerror or error}") from error
+    return context
