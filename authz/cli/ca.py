@@ -10,9 +10,10 @@ from authz.cli import terminal
 from authz.cli.ca_bundle import bundle, federation
 from authz.cli.ca_entries import entry, token
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of, trust_domain_of
+from authz.cli.ca_intermediate import intermediate
 from authz.cli.ca_join import join
 from authz.cli.ca_jwt import jwt
-from authz.cli.ca_root import intermediate, root
+from authz.cli.ca_root import root
 from authz.cli.ca_serve import serve
 from authz.core.attributes import Json
 from authz.core.errors import SettingsError

@@ -47,7 +47,8 @@ def load(directory: Path) -> CertificateAuthority:
 def own_bundle(directory: Path) -> TrustBundle:
     """What our own trust domain is trusted by. Raises SettingsError, OSError."""
     try:
-        return replace(load(directory).trust_bundle, jwt_keys=read_jwt_keys(directory).public)
+        bundle = load(directory).trust_bundle
+        return replace(bundle, jwt_keys=(*read_jwt_keys(directory).public, *bundle.jwt_keys))
     except ValueError as error:
         raise SettingsError(str(error)) from error
 

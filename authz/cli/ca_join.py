@@ -18,7 +18,14 @@ from authz.service.ports.signals import STOPPING, ignore_ending
 
 
 @click.command()
-@click.option("--server", required=True, help="host:port of `authz ca serve --enrol`, or --listen for a renewal.")
+@click.option(
+    "--server",
+    "servers",
+    required=True,
+    multiple=True,
+    help="host:port of `authz ca serve --enrol`, or --listen for a renewal; repeated, the next one is asked when one "
+    "does not answer.",
+)
 @click.option("--bundle", required=True, type=PEM_FILE, help="The roots that the server's certificate is checked by.")
 @click.option(
     "--token-file",
@@ -38,19 +45,19 @@ from authz.service.ports.signals import STOPPING, ignore_ending
 )
 @click.option(
     "--renew",
-    default="",
+    multiple=True,
     metavar="HOST:PORT",
-    help="With --watch: the address of `authz ca serve --listen`, where the SVID is renewed.",
+    help="With --watch: the address of `authz ca serve --listen`, where the SVID is renewed; may be repeated.",
 )
 def join(
-    server: str,
+    servers: tuple[str, ...],
     bundle: Path,
     token_file: Path | None,
     out: Path,
     key_type: str,
     server_name: str,
     watch: bool,
-    renew: str,
+    renew: tuple[str, ...],
 ) -> None:
     """
     Get this workload's certificate, or renew it. The private key is made here and never leaves.
@@ -64,6 +71,8 @@ def join(
     authz ca join --server ca.example:7444 --bundle bundle.pem --token-file token --out certs/web
     authz ca join --server ca.example:7444 --renew ca.example:7443 --bundle bundle.pem --token-file token \\
         --out certs/web --watch
+    authz ca join --server a.example:7444 --server b.example:7444 --renew a.example:7443 --renew b.example:7443 \\
+        --bundle bundle.pem --token-file token --out certs/web --watch
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc begins; what went wrong is said in our words
     from authz.cli.enrol import Declined, Enrolling, keep_renewed  # grpc is slow to import
@@ -72,14 +81,14 @@ def join(
         raise click.UsageError("--watch with --token-file needs --renew: the door for tokens renews nothing")
     if renew and not watch:
         raise click.UsageError("--renew needs --watch")
-    enrolling = Enrolling(server, bundle, out, KeyType(key_type), server_name)
+    enrolling = Enrolling(servers, bundle, out, KeyType(key_type), server_name)
     try:
         until = enrolling.valid_until(time.time()) if watch else None
         if until is None:
             until = enrolling.enrol(time.time(), token_file.read_text().strip() if token_file else "")
         terminal.say(f"{out / FILE_NAME}.crt, valid until {time_of(until)}")
         if watch:
-            keep_renewed(replace(enrolling, server=renew or server), _stop_on_signals())
+            keep_renewed(replace(enrolling, servers=renew or servers), _stop_on_signals())
     except Declined as error:
         terminal.remark(f"error: {error}")
         sys.exit(terminal.Exit.NO)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from authz.cli import terminal
-from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of
+from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load
 from authz.cli.envoy_admin import read_proxies
 from authz.core.errors import SettingsError
 from authz.identity.authority import AuthorityState
@@ -16,7 +16,7 @@ from authz.identity.ca import CertificateAuthority
 from authz.identity.drift import still_served, trusts
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
-from authz.identity.rotation import activate, prepare, renew, retire, taint
+from authz.identity.rotation import activate, prepare, retire, taint
 
 
 @click.group()
@@ -135,40 +135,3 @@ def _refuse_if(names: list[str], what: str) -> None:
         for name in names:
             terminal.say(f"{name} {what}")
         sys.exit(terminal.Exit.NO)
-
-
-@click.group()
-def intermediate() -> None:
-    """
-    The certificate that signs, below the root.
-
-    \b
-    authz ca intermediate renew --ca ca
-    """
-
-
-@intermediate.command("renew")
-@DIRECTORY
-@KEY_TYPE
-@click.option(
-    "--chain", type=PEM_FILE, help="Your own intermediate first, without the root. By default one is made here."
-)
-@click.option("--key", type=PEM_FILE, help="The key of your own intermediate.")
-def intermediate_renew(directory: Path, key_type: str, chain: Path | None, key: Path | None) -> None:
-    """
-    Sign with another intermediate of the same root, before the one in use expires. Nobody's trust changes.
-
-    \b
-    authz ca intermediate renew --ca ca
-    authz ca intermediate renew --ca ca --chain intermediate.pem --key intermediate.key
-    """
-    if (chain is None) != (key is None):
-        raise click.UsageError("your own intermediate needs --chain and --key")
-    now = time.time()
-    before = load(directory)
-    own_root = directory / before.active.id / "root.crt" if chain is not None else None
-    adopted = adopted_authority(own_root, chain, key, now, before.trust_domain)
-    changed = _step(lambda: renew(before, now, key_type=KeyType(key_type), adopted=adopted))
-    changed.save(directory)
-    end = min(c.not_valid_after_utc.timestamp() for c in (*changed.active.chain, changed.active.root))
-    terminal.say(f"{changed.active.id} signs with another intermediate, until {time_of(end)}")

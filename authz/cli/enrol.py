@@ -34,11 +34,12 @@ class Declined(AuthzError):
     """The authority refused, or would refuse; asking again in the same way changes nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Enrolling:
     """Where to ask and where to write."""
 
-    server: str
+    servers: tuple[str, ...]
+    """Authorities below one root, ``host:port``; the one that answered last comes first."""
     bundle: Path
     out: Path
     key_type: KeyType
@@ -62,7 +63,7 @@ class Enrolling:
         response = self._ask("Enrol", request, self._credentials(now, token))
         issued = self._answered(response.chain)
         if not issued.is_of(key):
-            raise FetchError(f"`{self.server}` answered with a certificate for another key")
+            raise FetchError(f"`{self.servers[0]}` answered with a certificate for another key")
         write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
         self._write_roots(response.bundle)
         return issued.end
@@ -100,7 +101,7 @@ class Enrolling:
         try:
             return Delivered.read(pem)
         except ValueError as error:
-            raise FetchError(f"`{self.server}` answered with something that is {error}") from error
+            raise FetchError(f"`{self.servers[0]}` answered with something that is {error}") from error
 
     def _write_roots(self, pem: bytes) -> None:
         """The roots, and how an Envoy follows all of it."""
@@ -132,8 +133,23 @@ class Enrolling:
             raise SettingsError(str(error)) from error
 
     def _ask(self, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials) -> wire.EnrolResponse:
+        """Ask one authority after the other until one answers; a refusal is an answer, and the others' would be too."""
+        silent = []
+        for server in self.servers:
+            try:
+                answer = self._ask_one(server, method, request, credentials)
+            except FetchError as error:
+                silent.append(str(error))
+                continue
+            self.servers = (server, *(other for other in self.servers if other != server))
+            return answer
+        raise FetchError("; ".join(silent))
+
+    def _ask_one(
+        self, server: str, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials
+    ) -> wire.EnrolResponse:
         options = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
-        with grpc.secure_channel(self.server, credentials, options=options) as channel:
+        with grpc.secure_channel(server, credentials, options=options) as channel:
             call = channel.unary_unary(
                 f"/{SERVICE}/{method}",
                 request_serializer=wire.EnrolRequest.SerializeToString,
@@ -145,8 +161,8 @@ class Enrolling:
                 code, details = (error.code(), error.details()) if isinstance(error, grpc.Call) else (None, str(error))
                 reason = (details or "").rpartition("last error: ")[2]
                 if code in REFUSALS:
-                    raise Declined(f"`{self.server}` refused: {reason}") from None  # the cause may quote the request
-                raise FetchError(f"`{self.server}` gave no answer: {reason}") from None
+                    raise Declined(f"`{server}` refused: {reason}") from None  # the cause may quote the request
+                raise FetchError(f"`{server}` gave no answer: {reason}") from None
         assert isinstance(answer, wire.EnrolResponse)
         return answer
 
@@ -166,7 +182,7 @@ def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:
                 terminal.remark(f"renewed until {time_of(until)}")
             told = ""
         except (AuthzError, OSError) as error:
-            if enrolling.valid_until(now) is None:
+            if enrolling.valid_until(time.time()) is None:  # it may have ended while the authority was asked
                 raise
             if str(error) != told:  # once, not every few seconds
                 terminal.remark(f"not renewed, trying again: {error}")

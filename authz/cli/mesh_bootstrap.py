@@ -18,7 +18,14 @@ from authz.envoy.options import Authz, Listeners, RenderOptions
     help="The description: a YAML file, or a directory of them.",
 )
 @click.option("--to", "name", required=True, metavar="WORKLOAD", help="The workload whose Envoy it is.")
-@click.option("--control", required=True, metavar="HOST:PORT", help="Where the control plane listens for SVIDs.")
+@click.option(
+    "--control",
+    "controls",
+    required=True,
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Where the control plane listens for SVIDs; once for each of its replicas.",
+)
 @click.option(
     "--authz",
     type=click.Choice([a.value for a in Authz]),
@@ -26,7 +33,7 @@ from authz.envoy.options import Authz, Listeners, RenderOptions
     show_default=True,
     help="Who answers checks: a separate server, or the proxy itself (see `authz mesh environment`).",
 )
-def bootstrap(mesh_path: Path, name: str, control: str, authz: str) -> None:
+def bootstrap(mesh_path: Path, name: str, controls: tuple[str, ...], authz: str) -> None:
     """
     Print the file with which an Envoy starts that has everything else from `authz control`.
 
@@ -35,6 +42,7 @@ def bootstrap(mesh_path: Path, name: str, control: str, authz: str) -> None:
 
     \b
     authz mesh bootstrap --mesh mesh.yaml --to reviews-v1 --control control.example:7443 > envoy.yaml
+    authz mesh bootstrap --mesh mesh.yaml --to reviews-v1 --control a.example:7443 --control b.example:7443
     authz ca join --server control.example:7444 --renew control.example:7443 --bundle bundle.pem --token-file token \\
         --out certs/reviews-v1 --watch &
     envoy -c envoy.yaml
@@ -43,13 +51,14 @@ def bootstrap(mesh_path: Path, name: str, control: str, authz: str) -> None:
     from authz.envoy.messages import as_json
     from authz.envoy.rendered_text import readable_text
 
-    host, _, port = control.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise click.BadParameter(f"`{control}` is not host:port", param_hint="--control")
+    for control in controls:
+        host, _, port = control.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise click.BadParameter(f"`{control}` is not host:port", param_hint="--control")
     mesh = read_description(mesh_path, None)
     workload = next((one for one in mesh.workloads if one.name == name), None)
     if workload is None:
         known = ", ".join(f"`{one.name}`" for one in mesh.workloads[:20])
         raise SettingsError(f"there is no workload `{name}` in `{mesh_path}`; it has {known or 'none'}")
-    options = RenderOptions(listeners=Listeners.ADS, authz=Authz(authz), control=control)
+    options = RenderOptions(listeners=Listeners.ADS, authz=Authz(authz), control=controls)
     click.echo(readable_text(as_json(made(mesh, workload, [], options))), nl=False)

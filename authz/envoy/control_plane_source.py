@@ -9,7 +9,12 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from envoy_data_plane.envoy.config.bootstrap.v3 import BootstrapDynamicResources
-from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType, ClusterDnsLookupFamily
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    Cluster,
+    ClusterDiscoveryType,
+    ClusterDnsLookupFamily,
+    OutlierDetection,
+)
 from envoy_data_plane.envoy.config.core.v3 import (
     AggregatedConfigSource,
     ApiConfigSource,
@@ -69,8 +74,12 @@ def from_control() -> BootstrapDynamicResources:
 
 
 def control_cluster(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) -> Cluster:
-    """The control plane over mutual TLS: it is known by the authority's SPIFFE ID, whatever its address."""
-    host, _, port = options.control.rpartition(":")
+    """
+    The control plane over mutual TLS: it is known by the authority's SPIFFE ID, whatever its address.
+
+    Of several replicas Envoy takes one for its stream, and the next when that is gone. One that does not answer is left
+    out for a while, so that coming back does not begin with it; no probe goes to replicas from each of the proxies.
+    """
     directory = f"certs/{workload.name}"
     context = UpstreamTlsContext(
         common_tls_context=CommonTlsContext(
@@ -95,8 +104,25 @@ def control_cluster(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) 
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(2),
         typed_extension_protocol_options=http2_upstream(keepalive=True),
-        load_assignment=assignment(CONTROL_CLUSTER, [at(Address(host.strip("[]"), int(port)))]),
+        load_assignment=assignment(CONTROL_CLUSTER, [at(_address(one)) for one in options.control]),
+        outlier_detection=_left_out() if len(options.control) > 1 else None,
         transport_socket=transport_socket(context),
+    )
+
+
+def _address(control: str) -> Address:
+    host, _, port = control.rpartition(":")
+    return Address(host.strip("[]"), int(port))
+
+
+def _left_out() -> OutlierDetection:
+    """A single failure leaves a replica out; when all have failed, Envoy asks all (its panic threshold)."""
+    return OutlierDetection(
+        consecutive_5xx=1,
+        interval=seconds(1),
+        base_ejection_time=seconds(5),
+        max_ejection_time=seconds(30),
+        max_ejection_percent=100,
     )
 
 

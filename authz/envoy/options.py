@@ -127,8 +127,8 @@ class RenderOptions:
     """Endpoints of the authorization server, one socket each (XA-123); none when it is embedded."""
     secrets: Secrets = Secrets.FILES
     listeners: Listeners = Listeners.DYNAMIC
-    control: str = ""
-    """``host:port`` of the control plane, for ``Listeners.ADS``."""
+    control: tuple[str, ...] = ()
+    """``host:port`` of every replica of the control plane, for ``Listeners.ADS``."""
     otlp: str = ""
     """Address of an OpenTelemetry collector: ``host:port``, or the path of a socket; empty: no tracing."""
     otlp_compose: str = ""

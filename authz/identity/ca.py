@@ -9,6 +9,8 @@ the directory's files by rename, the list of authorities last, so that a reader 
                                      former.crt (intermediates that signed before)
     <directory>/bundle.pem           every trusted root
     <directory>/intermediates.pem    for the authorization server, which is shown leaves only (XA-35)
+
+There may be several below the same roots, each with a name and intermediates of its own (``announcement``).
 """
 
 import json
@@ -22,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import SpiffeId, TrustDomain
+from authz.identity.announcement import FIRST_NAME, Announcement, check_name, read_others
 from authz.identity.authority import (
     Authority,
     AuthorityState,
@@ -41,7 +44,7 @@ from authz.identity.certificate_template import (
 from authz.identity.keys import KeyType, PublicKey, generate_key, read_key, write_key
 from authz.identity.secret_files import SECRET_MODE, read_secret, write_file, write_secret_files
 from authz.identity.sign import SERIAL_BYTES, read_serial, sign
-from authz.identity.svid_validation import Rejection, validate_svid
+from authz.identity.svid_validation import MAX_CHAIN, Rejection, is_signed_by, validate_svid
 
 STATE_FILE = "authorities.json"
 BUNDLE_FILE = "bundle.pem"
@@ -73,6 +76,12 @@ class CertificateAuthority:
     trust_domain: TrustDomain
     authorities: tuple[Authority, ...]
     random: RandomBytes = field(default=os.urandom, repr=False)
+    name: str = FIRST_NAME
+    """Among the authorities of this trust domain."""
+    others: tuple[Announcement, ...] = ()
+    """The other authorities below our roots, as far as they are known here."""
+    disbelieved: tuple[str, ...] = ()
+    """What is not believed of what others are said to have announced, and why."""
 
     def __post_init__(self) -> None:
         active = sum(authority.state is AuthorityState.ACTIVE for authority in self.authorities)
@@ -112,15 +121,17 @@ class CertificateAuthority:
         try:
             state = json.loads((path / STATE_FILE).read_bytes())
             trust_domain = TrustDomain(state["trustDomain"])
+            own = check_name(str(state.get("name", FIRST_NAME)))
             listed = [
                 (str(entry["id"]), AuthorityState(entry["state"]), str(entry.get("signing", "signing")))
                 for entry in state["authorities"]
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"`{path / STATE_FILE}` is not a list of authorities: {error}") from error
-        return cls(
-            trust_domain, tuple(_read_authority(path / name, name, st, files) for name, st, files in listed), random
-        )
+        authorities = tuple(_read_authority(path / name, name, st, files) for name, st, files in listed)
+        alone = cls(trust_domain, authorities, random, own)
+        others, disbelieved = read_others(path, own, alone.trust_bundle)
+        return replace(alone, others=others, disbelieved=disbelieved)
 
     def save(self, directory: Path | str) -> None:
         """Write everything; directories of authorities that are gone are removed last. Raises OSError."""
@@ -137,9 +148,8 @@ class CertificateAuthority:
             if authority.root_key is not None:
                 write_file(place / "root.key", write_key(authority.root_key), SECRET_MODE)
         listed = [{"id": a.id, "state": a.state.value, "signing": a.files} for a in self.authorities]
-        state = {"trustDomain": self.trust_domain.name, "authorities": listed}
-        intermediates = b"".join(c.public_bytes(Encoding.PEM) for c in self.trust_bundle.intermediates)
-        write_file(path / INTERMEDIATES_FILE, intermediates)
+        state = {"trustDomain": self.trust_domain.name, "name": self.name, "authorities": listed}
+        self.save_intermediates(path)
         write_file(path / BUNDLE_FILE, self.bundle_pem)
         write_file(path / STATE_FILE, json.dumps(state, indent=2).encode() + b"\n")
         kept = {authority.id: authority.files for authority in self.authorities}
@@ -150,10 +160,30 @@ class CertificateAuthority:
                 key.unlink()
                 key.with_suffix(".crt").unlink(missing_ok=True)
 
+    def save_intermediates(self, directory: Path) -> None:
+        """Write what signs in this trust domain, if it is not there. Raises OSError."""
+        pem = b"".join(c.public_bytes(Encoding.PEM) for c in self.trust_bundle.intermediates)
+        path = directory / INTERMEDIATES_FILE
+        if not path.exists() or path.read_bytes() != pem:
+            write_file(path, pem)
+
     @property
     def active(self) -> Authority:
         """The authority that signs now."""
         return next(authority for authority in self.authorities if authority.state is AuthorityState.ACTIVE)
+
+    @property
+    def sound_pem(self) -> bytes:
+        """
+        What signs now, ours first; the others' below the same root, too: a certificate of theirs need not be renewed.
+
+        No more than ``MAX_CHAIN``, which is what readers take.
+        """
+        root = self.active.root
+        theirs = [c for other in self.others for c in other.intermediates if c not in self.active.chain]
+        below = [c for c in theirs if is_signed_by(c, root)]
+        own = self.active.chain or (root,)
+        return b"".join(c.public_bytes(Encoding.PEM) for c in (*own, *below)[:MAX_CHAIN])
 
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
@@ -167,9 +197,11 @@ class CertificateAuthority:
 
     @property
     def trust_bundle(self) -> TrustBundle:
-        """The roots and, for peers of whom only the leaf is known, the intermediates."""
-        intermediates = tuple(c for authority in self.authorities for c in (*authority.chain, *authority.former))
-        return TrustBundle(self.trust_domain, self.roots, intermediates)
+        """The roots, intermediates for peers of whom only the leaf is known, and the others' keys of JWT-SVIDs."""
+        own = tuple(c for authority in self.authorities for c in (*authority.chain, *authority.former))
+        theirs = tuple(c for other in self.others for c in other.intermediates)
+        keys = tuple(key for other in self.others for key in other.jwt_keys)
+        return TrustBundle(self.trust_domain, self.roots, (*own, *theirs), keys)
 
     def authority(self, authority_id: str) -> Authority:
         """Find an authority by its id. Raises ValueError when there is none."""

@@ -3,18 +3,20 @@
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from authz.identity.keys import PrivateKey, key_bytes
 from authz.identity.renewal import renewal_time
-from authz.identity.svid_validation import Rejection, read_chain
+from authz.identity.svid_validation import Rejection, is_signed_by, read_chain
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The first certificate of a PEM text."""
+    """The first certificate of a PEM text, and what follows it."""
 
     leaf: x509.Certificate
+    chain: tuple[x509.Certificate, ...] = ()
+    """What follows it in the text."""
 
     @classmethod
     def read(cls, pem: bytes) -> "Delivered":
@@ -22,7 +24,7 @@ class Delivered:
         chain = read_chain(pem)
         if isinstance(chain, Rejection):
             raise ValueError(chain.reason)
-        return cls(chain[0])
+        return cls(chain[0], tuple(chain[1:]))
 
     @property
     def end(self) -> float:
@@ -42,9 +44,5 @@ class Delivered:
             return False
 
     def is_signed_by(self, signing: "Delivered") -> bool:
-        """Whether the other one directly signed it."""
-        try:
-            self.leaf.verify_directly_issued_by(signing.leaf)
-        except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-            return False
-        return True
+        """Whether one of the other's certificates directly signed it."""
+        return any(is_signed_by(self.leaf, certificate) for certificate in (signing.leaf, *signing.chain))

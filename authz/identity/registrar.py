@@ -124,8 +124,9 @@ class Registrar:
 
     @property
     def trust_bundle(self) -> TrustBundle:
-        """What our own trust domain is trusted by: the authority's roots and intermediates, and JWT-SVID keys."""
-        return replace(self.ca.trust_bundle, jwt_keys=self.jwt_keys.public)
+        """What our own trust domain is trusted by: roots, intermediates, keys of JWT-SVIDs of all its authorities."""
+        bundle = self.ca.trust_bundle
+        return replace(bundle, jwt_keys=(*self.jwt_keys.public, *bundle.jwt_keys))
 
     def grants(self, evidence: Evidence) -> Mapping[str, Grant]:
         """Every identity that this evidence is good for, by SPIFFE ID."""

@@ -174,7 +174,7 @@ def _next_above(below: Parts, pool: list[x509.Certificate], bundle: TrustBundle)
     name = f"the intermediate `{above.subject.rfc4514_string()}`"
     if above.subject != below.certificate.issuer:
         return Rejection(f"{below.name} was issued by `{issuer}`, but {name} follows in the chain")
-    if not _is_signed_by(below.certificate, above):
+    if not is_signed_by(below.certificate, above):
         return Rejection(f"{below.name} is not signed by {name}")
     parts = read_parts(above, name)
     return Rejection(parts) if isinstance(parts, str) else parts
@@ -183,7 +183,7 @@ def _next_above(below: Parts, pool: list[x509.Certificate], bundle: TrustBundle)
 def _issuer_among(candidates: tuple[x509.Certificate, ...], below: x509.Certificate) -> x509.Certificate | None:
     """Several roots may bear one name during a rotation: the signature decides."""
     for candidate in candidates:
-        if candidate.subject == below.issuer and _key_ids_agree(below, candidate) and _is_signed_by(below, candidate):
+        if candidate.subject == below.issuer and _key_ids_agree(below, candidate) and is_signed_by(below, candidate):
             return candidate
     return None
 
@@ -200,7 +200,8 @@ def _key_ids_agree(below: x509.Certificate, above: x509.Certificate) -> bool:
     return wanted.key_identifier is None or wanted.key_identifier == had.digest
 
 
-def _is_signed_by(below: x509.Certificate, above: x509.Certificate) -> bool:
+def is_signed_by(below: x509.Certificate, above: x509.Certificate) -> bool:
+    """Whether ``above`` directly signed ``below``, names and signature."""
     try:
         below.verify_directly_issued_by(above)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):

@@ -285,3 +285,30 @@ def test_key_types_are_named_as_they_are_documented(run: Run, tmp_path: Path) ->
     result = run("ca", "init", "--ca", str(tmp_path / "ca"), "--trust-domain", "td", "--key-type", "rsa-2048")
 
     assert result.exit_code == 0, result.output
+
+
+def test_another_authority_is_made_without_the_roots_key_and_each_believes_the_other(run: Run, tmp_path: Path) -> None:
+    assert run("ca", "init", "--trust-domain", "mesh.test").exit_code == 0
+    assert "authority `b` below" in run("ca", "intermediate", "issue", "--name", "b", "--out", "b").stdout
+    assert list(tmp_path.glob("b/*/root.key")) == []
+    assert (tmp_path / "b" / "bundle.pem").read_bytes() == (tmp_path / "ca" / "bundle.pem").read_bytes()
+    assert run("ca", "issue", FRONT, "--ca", "b", "--out", "certs").exit_code == 0
+    assert run("ca", "verify", "certs/tls.crt", "--ca", "ca").exit_code == 0
+    (tmp_path / "token").write_text(run("ca", "jwt", "mint", FRONT, "--ca", "ca", "--audience", "cart").stdout)
+    assert run("ca", "jwt", "validate", "token", "--ca", "b", "--audience", "cart").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--name", "b", "--out", "c"), "there is an authority `b` already"),
+        (("--name", "first", "--out", "c"), "there is an authority `first` already"),
+        (("--name", "B/c", "--out", "c"), "`B/c` is not a name of an authority"),
+        (("--name", "c", "--out", "b"), "`b` already holds an authority"),
+        (("--ca", "b", "--name", "c", "--out", "c"), "is not here, so nothing below it can be signed"),
+    ],
+)
+def test_another_authority_that_cannot_be_made_is_refused(run: Run, arguments: tuple[str, ...], reason: str) -> None:
+    assert run("ca", "init").exit_code == 0
+    assert run("ca", "intermediate", "issue", "--name", "b", "--out", "b").exit_code == 0
+    assert reason in failed(run("ca", "intermediate", "issue", *arguments), 1)

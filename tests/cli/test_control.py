@@ -85,12 +85,23 @@ def test_the_bootstrap_names_the_control_plane_and_nothing_else() -> None:
     assert set(made["dynamic_resources"]) == {"ads_config", "cds_config", "lds_config"}
 
 
+def test_the_bootstrap_leads_to_every_replica_of_the_control_plane() -> None:
+    code, text = bootstrap("--to", "reviews-v1", "--control", "a.example:7443", "--control", "b.example:7444")
+    (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
+    (group,) = cluster["load_assignment"]["endpoints"]
+    addresses = [one["endpoint"]["address"]["socket_address"] for one in group["lb_endpoints"]]
+    assert code == 0
+    assert [(one["address"], one["port_value"]) for one in addresses] == [("a.example", 7443), ("b.example", 7444)]
+    assert cluster["outlier_detection"]["consecutive_5xx"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
         (("--to", "nobody", "--control", "a:1"), 1, "there is no workload `nobody`"),
         (("--to", "reviews-v1", "--control", "a"), 2, "`a` is not host:port"),
         (("--to", "reviews-v1", "--control", "a:0"), 2, "`a:0` is not host:port"),
+        (("--to", "reviews-v1", "--control", "a:1", "--control", "b"), 2, "`b` is not host:port"),
     ],
 )
 def test_a_bootstrap_that_cannot_be_made_is_refused(arguments: tuple[str, ...], code: int, told: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -74,7 +75,7 @@ class Running:
 
     def enrolling(self) -> Enrolling:
         where = f"localhost:{self.server.ports['listen']}"
-        return Enrolling(where, self.directory / "ca" / BUNDLE_FILE, self.out, KeyType.ECDSA_P256)
+        return Enrolling((where,), self.directory / "ca" / BUNDLE_FILE, self.out, KeyType.ECDSA_P256)
 
     def deliver(self, ttl_seconds: float = 3600, age_seconds: float = 0) -> None:
         issued = self.ca.issue_svid(RATINGS, time.time() - age_seconds, ttl_seconds=ttl_seconds)
@@ -173,15 +174,32 @@ def test_an_impostor_of_the_authority_never_sees_a_token(running: Running, tmp_p
     real = running.server.ports["enrol"]
     bundle = running.directory / "ca" / BUNDLE_FILE
     try:
-        joining = Enrolling(f"localhost:{impostor.ports['enrol']}", bundle, running.out, KeyType.ECDSA_P256)
+        joining = Enrolling((f"localhost:{impostor.ports['enrol']}",), bundle, running.out, KeyType.ECDSA_P256)
         with pytest.raises(FetchError, match="gave no answer"):
             joining.enrol(time.time(), token)
     finally:
         asyncio.run_coroutine_threadsafe(impostor.stop(0), running.loop).result(10)
     assert impostor.record.counts.issued == sum(impostor.record.counts.refused.values()) == 0
     assert not (running.out / "tls.key").exists()
-    Enrolling(f"localhost:{real}", bundle, running.out, KeyType.ECDSA_P256).enrol(time.time(), token)
+    Enrolling((f"localhost:{real}",), bundle, running.out, KeyType.ECDSA_P256).enrol(time.time(), token)
     assert running.held().extensions
+
+
+def test_the_next_authority_is_asked_when_one_is_down_and_comes_first_from_then_on(running: Running) -> None:
+    with socket.socket() as taken:  # bound and not listening: refused at once
+        taken.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{taken.getsockname()[1]}"
+        joining = running.enrolling()
+        (alive,) = joining.servers
+        joining.servers = (dead, alive)
+        running.deliver()
+        before = running.held().serial_number
+        joining.enrol(time.time())
+        assert running.held().serial_number != before
+        assert joining.servers == (alive, dead)
+        joining.servers = (dead,)
+        with pytest.raises(FetchError, match="gave no answer"):
+            joining.enrol(time.time())
 
 
 def test_a_bundle_that_holds_no_certificate_is_said(running: Running) -> None:

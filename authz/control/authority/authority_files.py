@@ -6,6 +6,7 @@ from pathlib import Path
 from authz.control.federation.bundle_follower import bundle_file
 from authz.core.errors import LoadError, Problem
 from authz.core.spiffe import TrustDomain
+from authz.identity.announcement import OTHERS_DIRECTORY
 from authz.identity.bundle import TrustBundle
 from authz.identity.bundle_document import read_any_bundle
 from authz.identity.ca import STATE_FILE
@@ -44,6 +45,11 @@ class AuthorityFiles:
         return self.directory / STATE_FILE
 
     @property
+    def others(self) -> Path:
+        """What the other authorities announced: files that are renamed into place, so its own time tells."""
+        return self.directory / OTHERS_DIRECTORY
+
+    @property
     def jwt_keys(self) -> Path:
         """The keys of JWT-SVIDs."""
         return self.directory / JWT_KEYS_FILE
@@ -60,7 +66,7 @@ class AuthorityFiles:
     def watched(self, relationships: tuple[Relationship, ...]) -> list[Path]:
         """Every file whose change matters."""
         named = (self.entries, self.revocations, *(path for _, path in self.bundles(relationships)))
-        return [self.state_file, self.jwt_keys, *(path for path in named if path is not None)]
+        return [self.state_file, self.others, self.jwt_keys, *(path for path in named if path is not None)]
 
     def read_relationships(self, own: TrustDomain) -> tuple[Relationship, ...]:
         """Read the relationships whose bundles are fetched. Raises LoadError, OSError."""

@@ -25,6 +25,7 @@ from authz.control.authority.figures import AuthorityFacts, GuestPages, Reload, 
 from authz.control.authority.issuance_record import IssuanceRecord
 from authz.control.authority.sds import Identify, SecretServer
 from authz.control.authority.stock import Stock
+from authz.control.authority.upkeep import Upkeep
 from authz.control.authority.workload_api import STRANGERS, WorkloadServer
 from authz.control.federation.bundle_follower import BundleFollower
 from authz.core.errors import LoadError, Problem, SettingsError
@@ -32,7 +33,7 @@ from authz.core.spiffe import AUTHORITY_PATH, SpiffeId
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.federation import Relationship
 from authz.identity.join_tokens import TOKENS_DIRECTORY
-from authz.identity.jwt_keys import change_jwt_keys, read_jwt_keys
+from authz.identity.jwt_keys import read_jwt_keys
 from authz.identity.registrar import Refused, Registrar, SigningLimit
 from authz.identity.registration import UnixPeer, binary_selectors
 from authz.identity.renewal import renewal_time
@@ -112,6 +113,7 @@ class AuthorityServer:
     _web: list[AdminServer] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _own_renewal: float = 0.0
+    _upkeep: Upkeep = field(init=False)
     reload: Reload = field(default_factory=Reload)
 
     async def start(self) -> None:
@@ -128,7 +130,9 @@ class AuthorityServer:
         if relationships or self.files.fetched.is_dir():
             self.follower = BundleFollower(relationships, self.files.fetched, self.clock)
         self._changes.look(self._watched())
-        self._keep_jwt_keys()
+        self._upkeep = Upkeep(self.files, self._registrar, self.reload)
+        self._upkeep.keep_jwt_keys(self.clock())
+        self._upkeep.keep_announced(self.clock())
         self._read_rules()
         try:
             await self._open_doors()
@@ -160,8 +164,9 @@ class AuthorityServer:
         if changed and self.reload.problem:
             changed = set(self._watched())
         try:
-            if self.files.state_file in changed:
+            if changed & {self.files.state_file, self.files.others}:
                 self._registrar.ca = CertificateAuthority.load(self.files.directory)
+            if self.files.state_file in changed:
                 self._own_renewal = 0.0
                 log.info("the authority changed: active is now %s", self._registrar.ca.active.id)
             if changed:
@@ -176,7 +181,11 @@ class AuthorityServer:
         except LoadError as error:
             self.reload.refuse(_listed(error.problems))
             log.error("a change is not taken, what was in force stays: %s", self.reload.problem)
-        self._keep_jwt_keys()
+        is_new = self._upkeep.keep_jwt_keys(self.clock())
+        if is_new:
+            self.stock.tell()
+        if changed or is_new or self.reload.announcement:
+            self._upkeep.keep_announced(self.clock())
         try:
             self._renew_own()
             self.reload.own_certificate = ""
@@ -200,23 +209,6 @@ class AuthorityServer:
         self.stock.replace_federated(rules.federated)
         if self._unix is not None:
             self._unix.recheck()
-
-    def _keep_jwt_keys(self) -> None:
-        """Make the next key of JWT-SVIDs when it is due; if that cannot be done, the present one goes on signing."""
-        now = self.clock()
-        if not self.reload.jwt_keys and self._registrar.jwt_keys.is_current(now):
-            return
-        try:
-            keys = change_jwt_keys(self.files.directory, lambda before: before.kept_current(now))
-            self.reload.jwt_keys = ""
-        except (ValueError, OSError) as error:
-            if not self.reload.jwt_keys:
-                log.error("the keys of JWT-SVIDs are not renewed: %s", error)
-            self.reload.jwt_keys = str(error)
-            return
-        if keys != self._registrar.jwt_keys:
-            self._registrar.jwt_keys = keys
-            self.stock.tell()
 
     @property
     def _relationships(self) -> tuple[Relationship, ...]:

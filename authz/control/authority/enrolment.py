@@ -44,7 +44,7 @@ class Enrolment:
             return answer
 
         async def trust(_: wire.EnrolRequest, context: _Context) -> wire.EnrolResponse:
-            """Tell what is trusted, and which certificate signs now: from that a holder sees that it should renew."""
+            """Tell what is trusted, and which certificates sign now: from that a holder sees that it should renew."""
             assert identify is not None
             evidence = identify(context)
             refused = evidence if isinstance(evidence, Refused) else None
@@ -54,7 +54,7 @@ class Enrolment:
                 self._registrar.refuse(context.peer(), "", refused, self._clock())
                 await context.abort(STATUS[refused.cause], refused.reason)
             ca = self._registrar.ca
-            return wire.EnrolResponse(chain=ca.active.chain_pem or ca.active.root_pem, bundle=ca.bundle_pem)
+            return wire.EnrolResponse(chain=ca.sound_pem, bundle=ca.bundle_pem)
 
         calls = {"Enrol": enrol} if identify is None else {"Enrol": enrol, "Trust": trust}
         read, write = wire.EnrolRequest.FromString, wire.EnrolResponse.SerializeToString

@@ -67,6 +67,8 @@ class Reload:
     """Why the authority cannot renew the certificate of its own doors; empty when it can."""
     jwt_keys: str = ""
     """Why the next key of JWT-SVIDs cannot be made; empty when it can."""
+    announcement: str = ""
+    """Why the other authorities cannot be told what this one signs with; empty when they can."""
 
     def refuse(self, problem: str) -> None:
         """Note that a change of the files is not in force, and why."""
@@ -100,6 +102,11 @@ def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
     if facts.reload.jwt_keys:
         message = f"the keys of JWT-SVIDs are not renewed: {facts.reload.jwt_keys}"
         yield {"part": "renewal", "message": message, "blocks": False}
+    if facts.reload.announcement:
+        message = f"the other authorities are not told of a change: {facts.reload.announcement}"
+        yield {"part": "authorities", "message": message, "blocks": False}
+    for message in facts.ca.disbelieved:
+        yield {"part": "authorities", "message": message, "blocks": False}
     for domain, failure in facts.follower.failures.items() if facts.follower is not None else ():
         message = f"the bundle of {domain} cannot be fetched, the last good one stays: {failure}"
         yield {"part": "federation", "message": message, "blocks": False}

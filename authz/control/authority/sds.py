@@ -122,11 +122,17 @@ class SecretServer:
 
     def identify_svid(self, context: grpc.aio.ServicerContext[Any, Any]) -> Evidence | Refused:
         """The peer of a mutual TLS connection: judged again here, for expiry and for intermediates (XA-159)."""
-        certificates = list(context.auth_context().get("x509_pem_cert", []))
-        if not certificates:
+        shown = context.auth_context()
+        leaf = b"".join(shown.get("x509_pem_cert", []))
+        if not leaf:
             return Refused("a client certificate is needed")
+        # Another authority of this trust domain may have signed it, whose intermediate is new to us. At this end of a
+        # connection OpenSSL leaves the leaf out of the chain.
+        above = b"".join(shown.get("x509_pem_cert_chain", []))
         bundle = self._registrar.ca.trust_bundle
-        examined = validate_svid(bytes(certificates[0]), {bundle.trust_domain: bundle}, self._stock.clock())
+        examined = validate_svid(
+            above if above.startswith(leaf) else leaf + above, {bundle.trust_domain: bundle}, self._stock.clock()
+        )
         if isinstance(examined, Rejection):
             return Refused(examined.reason)
         return SvidPeer(examined.spiffe_id, examined.serial, min(window.end for window in examined.windows))

@@ -134,6 +134,8 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.out, self.inbound, self.app, self.control = free_ports(4)
+        self.controls = [self.control]
+        """The ports that proxies are told of."""
         self.mesh, self.policies, self.state = folder / "mesh.yaml", folder / "policies", folder / "vm"
         self.policies.mkdir()
         for name in ("run", "logs"):
@@ -195,7 +197,7 @@ class Rig:
         """An Envoy with nothing but its bootstrap."""
         mesh, _ = read_mesh_description([(str(self.mesh), self.mesh.read_bytes())])
         workload = next(one for one in mesh.workloads if one.name == proxy)
-        options = RenderOptions(listeners=Listeners.ADS, control=f"127.0.0.1:{self.control}")
+        options = RenderOptions(listeners=Listeners.ADS, control=tuple(f"127.0.0.1:{port}" for port in self.controls))
         path = self.state / f"{proxy}.yaml"
         path.write_text(readable_text(as_json(bootstrap(mesh, workload, [], options))))
         with self.started(path) as process:
