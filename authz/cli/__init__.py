@@ -37,6 +37,7 @@ COMMANDS = {
     "doctor": "Go through the hardening checklist on a running installation.",
     "mesh": "Render Envoy configuration from a mesh description.",
     "control": "Serve a fleet of Envoys their configuration: the control plane.",
+    "fleet": "Tell what every replica and proxy of a fleet runs.",
     "ca": "Run and inspect the certificate authority.",
     "bundle": "Build, sign, verify and fetch signed bundles of policies.",
     "rotation": "Watch and steer the rotation of certificates.",
