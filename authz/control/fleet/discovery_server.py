@@ -9,8 +9,9 @@ takes what is newest when its proxy can take more, so that a slow one holds up n
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from time import time
 from typing import Any
 
 import grpc
@@ -20,10 +21,11 @@ from authz._proto import sds_pb2 as sotw
 from authz.control.authority.sds import SHOWN_CHARACTERS, STATUS, Identify
 from authz.control.authority.stock import Stock, has_expired
 from authz.control.discovery.conversation import Conversation, Request
-from authz.control.discovery.discovered import SHORT_NAMES, ProxyWorld, Push
+from authz.control.discovery.discovered import SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
 from authz.control.discovery.subscription import WILDCARD, Subscription
 from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
 from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
+from authz.control.fleet.proxy_standings import ProxyStandings
 from authz.identity.registrar import Cause, Refused, SigningLimit
 from authz.identity.registration import Evidence, SvidPeer
 from authz.identity.renewal import Holder
@@ -75,20 +77,23 @@ class _Stream:
 class DiscoveryServer:
     """Serves one fleet, whose changes it is told by ``publish``."""
 
-    def __init__(self, *, starting: int = STARTING) -> None:
+    def __init__(self, *, starting: int = STARTING, clock: Callable[[], float] = time) -> None:
         self._fleet: Fleet = {}
         self._streams: dict[str, set[_Stream]] = {}
         self._left: dict[str, ProxyState] = {}
         self._others: dict[str, set[str]] | None = None
         self._starting = asyncio.Semaphore(starting)
         self._records = SigningLimit(1.0, 10, 20.0, 200)  # a stranger who knocks in a loop must not fill the disk
+        self._clock = clock
         self.figures = FleetFigures()
+        self.standings = ProxyStandings()
 
     def publish(self, fleet: Fleet) -> tuple[str, ...]:
         """Replace the fleet; return the names of the proxies that are new or have another world, or are gone."""
         before, self._fleet, self._others = self._fleet, fleet, None
         changed = [name for name, member in fleet.items() if before.get(name) is not member]
         changed += [name for name in before if name not in fleet]
+        self.standings.change(changed, fleet, self._clock())
         for name in changed:
             for stream in self._streams.get(name, ()):
                 stream.wake()
@@ -111,12 +116,18 @@ class DiscoveryServer:
 
     def states(self) -> Iterator[ProxyState]:
         """Every proxy of the fleet by name: what it was sent, and what it said to that."""
-        for name, member in sorted(self._fleet.items()):
-            streams = self._streams.get(name)
-            if streams:
-                yield _state(member, max(streams, key=lambda one: one.evidence.expires_at), is_connected=True)
-            else:
-                yield self._left.get(name, ProxyState(name, str(member.spiffe_id)))
+        return (self._state_of(member) for _, member in sorted(self._fleet.items()))
+
+    def state(self, name: str) -> ProxyState | None:
+        """One of them; None when there is no such proxy."""
+        member = self._fleet.get(name)
+        return None if member is None else self._state_of(member)
+
+    def _state_of(self, member: FleetMember) -> ProxyState:
+        streams = self._streams.get(member.name)
+        if streams:
+            return _state(member, max(streams, key=lambda one: one.evidence.expires_at), is_connected=True)
+        return self._left.get(member.name, ProxyState(member.name, str(member.spiffe_id)))
 
     @property
     def streams(self) -> int:
@@ -181,6 +192,7 @@ class DiscoveryServer:
             log.warning("%s leaves responses without an answer; what waits for it is sent", stream.node)
             pushes += conversation.go_on()
         _watch(stream)
+        self.standings.note(stream.node, self._clock(), is_current=_is_current(member, conversation))
         return pushes
 
     def _member(self, stock: Stock, stream: _Stream, node: str) -> FleetMember | Refused:
@@ -201,6 +213,8 @@ class DiscoveryServer:
         """Count and log what a request says: an ACK, a NACK, names of others."""
         short = SHORT_NAMES.get(request.type_url, "other")
         node = stream.node
+        if request.response_nonce:
+            self.standings.answer(node, self._clock(), is_refusal=request.HasField("error_detail"))
         if request.HasField("error_detail"):
             self.figures.rejected[short] += 1
             log.error("%s refused %s, keeps the old one: %s", node, short, request.error_detail.message)
@@ -247,6 +261,7 @@ class DiscoveryServer:
             streams.discard(stream)
             if not streams:
                 del self._streams[name]
+                self.standings.leave(name, self._clock())
                 if name in self._fleet:
                     self._left[name] = _state(self._fleet[name], stream, is_connected=False)
 
@@ -269,13 +284,19 @@ def _watch(stream: _Stream) -> None:
 def _state(member: FleetMember, stream: _Stream, *, is_connected: bool) -> ProxyState:
     conversation = stream.conversation
     types = {SHORT_NAMES.get(url, url): _type_state(one) for url, one in sorted(conversation.subscriptions.items())}
-    is_current = (
-        is_connected
-        and conversation.has(member.world)
-        and not any(one.rejection for one in conversation.subscriptions.values())
-    )
+    is_current = is_connected and _is_current(member, conversation)
     expires = stream.evidence.expires_at
     return ProxyState(member.name, str(member.spiffe_id), is_connected, is_current, expires, types)
+
+
+def _is_current(member: FleetMember, conversation: Conversation) -> bool:
+    """Whether a proxy has taken all that there is for it: it has also asked for every type of that, but for secrets."""
+    asked = conversation.subscriptions
+    return (
+        conversation.has(member.world)
+        and not any(one.rejection for one in asked.values())
+        and all(url in asked or url == SECRET_TYPE for url in member.world)
+    )
 
 
 def _type_state(one: Subscription) -> TypeState:
