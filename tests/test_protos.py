@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
-from authz._proto import access_log_pb2, ext_authz_pb2, health_pb2, rate_limit_pb2
+from authz._proto import access_log_pb2, endpoints_pb2, ext_authz_pb2, health_pb2, rate_limit_pb2
 
 ROOT = Path(__file__).parent.parent
 FILES = {
@@ -36,6 +36,8 @@ FILES = {
     "envoy/service/accesslog/v3/als.proto": ("StreamAccessLogsMessage",),
     "envoy/service/ratelimit/v3/rls.proto": ("RateLimitRequest", "RateLimitResponse"),
     "envoy/extensions/common/ratelimit/v3/ratelimit.proto": ("RateLimitDescriptor",),
+    "envoy/config/endpoint/v3/endpoint.proto": ("ClusterLoadAssignment",),
+    "envoy/config/endpoint/v3/endpoint_components.proto": ("Endpoint", "LbEndpoint", "LocalityLbEndpoints"),
     "google/rpc/status.proto": ("Status",),
     "google/protobuf/wrappers.proto": ("BoolValue",),
 }
@@ -125,7 +127,7 @@ def _varint(image: mmap.mmap, at: int) -> tuple[int, int]:
 
 OURS: list[Descriptor] = [
     message
-    for file in (ext_authz_pb2, access_log_pb2, rate_limit_pb2)
+    for file in (ext_authz_pb2, access_log_pb2, rate_limit_pb2, endpoints_pb2)
     for message in file.DESCRIPTOR.message_types_by_name.values()
     if not message.GetOptions().map_entry
 ]

@@ -84,6 +84,14 @@ if TYPE_CHECKING:
     metavar="ISSUER=FILE",
     help="PEM bundle that alone vouches for an issuer's or a key URI's server; may be repeated.",
 )
+@click.option(
+    "--gone-after",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="How long a proxy that was connected is away until others send it nothing; 0: for ever.",
+)
 @click.option("--otlp", default="", help="OpenTelemetry collector of the proxies: host:port or the path of a socket.")
 @click.pass_context
 def command(
@@ -104,6 +112,7 @@ def command(
     workers: int,
     validate: str,
     jwks_ca_bundle: tuple[str, ...],
+    gone_after: float,
     otlp: str,
 ) -> None:
     """
@@ -133,7 +142,10 @@ def command(
     options = RenderOptions(authz=Authz(authz), enforce=Enforce(enforce), workers=workers, otlp=otlp)
     server = AuthorityServer(AuthorityFiles(directory, entries, revocations), Doors(None, listen, enrol, dns, admin))
     sources = MeshSources(policies, mesh_path, traffic, keep, ca_bundles(jwks_ca_bundle))
-    plane = ControlPlane(sources, options, server, clock=time, say=terminal.remark, validator=Validator.of(validate))
+    shown = Validator.of(validate)
+    plane = ControlPlane(
+        sources, options, server, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after
+    )
     asyncio.run(_serve(plane, server.ports))
 
 

@@ -59,7 +59,7 @@ def _print(version: str, proxies: list[dict[str, Any]]) -> None:
         word = "current" if one["is_current"] else "refusing" if refused else "behind"
         taken = " ".join(f"{short}:{kind['accepted'][:6] or '-'}" for short, kind in types)
         expires = one["certificate_expires"]
-        state = word if one["is_connected"] else "missing"
+        state = "gone" if one["is_gone"] else word if one["is_connected"] else "missing"
         rows.append((one["name"], state, taken, time_of(expires) if expires else ""))
     terminal.say(f"policies {version}: {terminal.count(len(rows), 'proxy', 'proxies')}")
     terminal.print_table(("PROXY", "STATE", "TAKEN", "CERTIFICATE UNTIL"), rows)

@@ -284,8 +284,13 @@ XDS_PROXIES = Metric(
     "authz_xds_proxies",
     "gauge",
     "Proxies of the mesh: current (took all there is), behind (under way), refusing (refused something), missing (not "
-    "connected).",
+    "connected), gone (for so long that its endpoints are unhealthy).",
     ("state",),
+)
+XDS_KEPT_ENDPOINTS = Metric(
+    "authz_xds_kept_endpoints",
+    "gauge",
+    "Destinations of which too many proxies are gone, so that all of their endpoints stay.",
 )
 XDS_STREAMS = Metric("authz_xds_streams", "gauge", "Open streams of discovery.")
 XDS_PUSHES = Metric("authz_xds_pushes_total", "counter", "Responses sent.", ("type",))

@@ -20,6 +20,7 @@ import grpc
 from authz.admin.access import Access, Guard, judge_access
 from authz.control.authority.authority_files import AuthorityFiles, Changes
 from authz.control.authority.bundle_endpoint import EndpointDoor, make_endpoint
+from authz.control.authority.connection_options import CONNECTION_SECONDS, OPTIONS, SILENCE_SECONDS, options_for
 from authz.control.authority.enrolment import Enrolment
 from authz.control.authority.figures import AuthorityFacts, GuestPages, Reload, make_app
 from authz.control.authority.issuance_record import IssuanceRecord
@@ -47,19 +48,6 @@ log = logging.getLogger("authz.control.authority.server")  # the name that peopl
 SERVER = "server"
 LOOK_SECONDS = 1.0
 OWN_RETRY_SECONDS = 60.0
-OPTIONS = [
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 1 << 20),
-    ("grpc.http2.min_ping_interval_without_data_ms", 5000),  # Envoy's keepalive pings (XA-128)
-    ("grpc.http2.max_ping_strikes", 0),  # else a quiet stream ends with the fourth ping, and returns for a new SVID
-]
-CONNECTION_SECONDS = 300.0
-"""
-The longest that a remote peer stays connected before it proves again who it is. An Envoy whose SVID expired would
-ask over and over on the connection that it opened with that SVID, and would never be served.
-"""
-CONNECTION_GRACE_SECONDS = 1.0
-"""The time that calls still running then are given; streams never end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +65,8 @@ class Doors:
     admin: str = ""
     """``host:port`` on loopback, or ``unix:PATH``: metrics and health for operators."""
     connection_seconds: float = CONNECTION_SECONDS
+    silence_seconds: float = SILENCE_SECONDS
+    """The longest that a remote peer says nothing before it is asked whether it is there."""
     endpoint: EndpointDoor | None = None
     """Our trust bundle, for other trust domains."""
 
@@ -271,9 +261,7 @@ class AuthorityServer:
     ) -> None:
         place = self.files.directory / SERVER
         bundle = self.files.directory / BUNDLE_FILE if is_mutual else None
-        ages = (("age", self.doors.connection_seconds), ("age_grace", CONNECTION_GRACE_SECONDS))
-        limits = [(f"grpc.max_connection_{name}_ms", int(seconds * 1000)) for name, seconds in ages]
-        server = grpc.aio.server(options=[*OPTIONS, *limits])
+        server = grpc.aio.server(options=options_for(self.doors.connection_seconds, self.doors.silence_seconds))
         server.add_generic_rpc_handlers(handlers)
         credentials = ServerCertificate(place / "tls.crt", place / "tls.key", bundle).credentials()
         try:

@@ -55,6 +55,11 @@ class Discovered:
         """A resource from its serialized message; its version is the digest."""
         return cls(name, digest(message), Any(type_url=type_url, value=message).SerializeToString(), awaited)
 
+    @property
+    def message(self) -> bytes:
+        """The serialized message that was packed."""
+        return Any.FromString(self.packed).value
+
 
 TypeWorld = Mapping[str, Discovered]
 """TypeWorld of one type by name."""

@@ -6,7 +6,7 @@ dies, Envoys keep what they have; when it is back, they come back and get what d
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from authz.control.authority.stock import Stock
 from authz.control.envoy_validation import Validator
 from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.control.fleet.fleet_figures import fleet_figures, fleet_json
+from authz.control.fleet.fleet_health import FleetHealth
 from authz.control.fleet.fleet_snapshot import Fleet, FleetSnapshot
+from authz.control.fleet.gone_proxies import GoneProxies
 from authz.control.mesh_follower import MeshFollower
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.options import Listeners, RenderOptions
@@ -58,6 +60,7 @@ class ControlPlane:
         clock: Callable[[], float],
         say: Callable[[str], None],
         validator: Validator | None = None,
+        gone_after: float = 0.0,
     ) -> None:
         """
         Args:
@@ -67,8 +70,12 @@ class ControlPlane:
             clock: seconds since the epoch.
             say: is given one line for people about every change.
             validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
+            gone_after: for how many seconds a proxy is away until its endpoints are unhealthy for others; 0: they
+                stay.
         """
         self.discovery = DiscoveryServer()
+        self.health = FleetHealth(self.discovery, GoneProxies(gone_after), sources.keep, say)
+        self.health.elsewhere = self._elsewhere
         self._authority = authority
         self._keep = sources.keep
         self._say = say
@@ -100,12 +107,18 @@ class ControlPlane:
             OSError: a file cannot be read.
         """
         self._loop = asyncio.get_running_loop()
+        self.health.restore()
         await self._follower.start()
         await self._authority.start()
 
     async def run(self) -> None:
         """Follow what changes, until cancelled."""
-        await self._follower.run()
+        looking = asyncio.create_task(self.health.run(), name="health of the fleet")
+        try:
+            await self._follower.run()
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     async def stop(self) -> None:
         """Close the doors; Envoys keep what they have."""
@@ -118,13 +131,15 @@ class ControlPlane:
 
     def figures(self) -> Figured:
         """Metrics of discovery."""
-        return fleet_figures(self.discovery.states(), self.discovery.figures, self.discovery.streams)
+        kept = len(self.health.kept)
+        return fleet_figures(self.health.states(), self.discovery.figures, self.discovery.streams, kept)
 
     def causes(self) -> Iterable[dict[str, object]]:
         """Proxies that refused something, and a change that is not in force."""
         if self._follower.problem:
             message = f"a change is not in force: {self._follower.problem}"
             yield {"part": "mesh", "message": message, "blocks": False}
+        yield from self.health.causes()
         for state in self.discovery.states():
             for short, one in state.types.items():
                 if one.rejection:
@@ -133,7 +148,7 @@ class ControlPlane:
 
     def page(self, path: str) -> object | None:
         """Every proxy with what it took and refused."""
-        return fleet_json(self.discovery.states(), self._version) if path == FLEET_PAGE else None
+        return fleet_json(self.health.states(), self._version) if path == FLEET_PAGE else None
 
     def _deliver(self, mesh: Mesh, files: Mapping[str, bytes], version: str) -> None:
         """Make the fleet of what was rendered, and publish it. In a thread. Raises EnvoyError, OSError."""
@@ -143,10 +158,14 @@ class ControlPlane:
             fleet = self._snapshot.make(mesh.workloads, files)
         except Unpackable as error:
             raise EnvoyError(f"what was rendered cannot be sent: {error}") from error
-        self._loop.call_soon_threadsafe(self._publish, fleet, version)
+        self._loop.call_soon_threadsafe(self._publish, fleet, mesh, version)
 
-    def _publish(self, fleet: Fleet, version: str) -> None:
-        changed = self.discovery.publish(fleet)
+    def _elsewhere(self) -> Set[str] | None:
+        """Other authorities are those of other control planes, whose proxies are not known here."""
+        return None if self._authority.stock.registrar.ca.others else frozenset()
+
+    def _publish(self, fleet: Fleet, mesh: Mesh, version: str) -> None:
+        changed = self.health.publish(fleet, mesh)
         self._version = version
         if changed:
             self._say(f"published version {version}: {len(changed)} of {len(fleet)} proxies have something new")

@@ -9,7 +9,7 @@ takes what is newest when its proxy can take more, so that a slow one holds up n
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Set
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -21,7 +21,7 @@ from authz._proto import sds_pb2 as sotw
 from authz.control.authority.sds import SHOWN_CHARACTERS, STATUS, Identify
 from authz.control.authority.stock import Stock, has_expired
 from authz.control.discovery.conversation import Conversation, Request
-from authz.control.discovery.discovered import SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
+from authz.control.discovery.discovered import LISTENER_TYPE, SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
 from authz.control.discovery.subscription import WILDCARD, Subscription
 from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
 from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
@@ -128,6 +128,21 @@ class DiscoveryServer:
         if streams:
             return _state(member, max(streams, key=lambda one: one.evidence.expires_at), is_connected=True)
         return self._left.get(member.name, ProxyState(member.name, str(member.spiffe_id)))
+
+    @property
+    def connected(self) -> Set[str]:
+        """The proxies that have a stream, by name; changes with them."""
+        return self._streams.keys()
+
+    @property
+    def left(self) -> Set[str]:
+        """The proxies that had a stream which has ended, by name; they may have another one."""
+        return self._left.keys()
+
+    def has_listeners(self, name: str) -> bool:
+        """Whether a proxy is connected and has taken its listeners: before, it receives nothing."""
+        found = (one.conversation.subscriptions.get(LISTENER_TYPE) for one in self._streams.get(name, ()))
+        return any(one is not None and one.accepted for one in found)
 
     @property
     def streams(self) -> int:

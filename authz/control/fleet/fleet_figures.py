@@ -36,6 +36,8 @@ class ProxyState:
     """Of the SVID by which it last connected, seconds since the epoch; 0: it never has."""
     types: Mapping[str, TypeState] = field(default_factory=dict)
     """By Envoy's short name: ``lds``."""
+    is_gone: bool = False
+    """Whether it has been away for so long that its endpoints are unhealthy for others."""
 
     @property
     def is_refusing(self) -> bool:
@@ -65,16 +67,18 @@ def fleet_json(states: Iterable[ProxyState], version: str) -> dict[str, object]:
     return {"policies": version, "proxies": proxies}
 
 
-def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: int) -> Figured:
-    """Every metric of discovery with what it is now."""
+def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: int, kept: int) -> Figured:
+    """Every metric of discovery with what it is now; ``kept``: destinations of which too many proxies are gone."""
     found = list(states)
     counts = {
-        "current": sum(one.is_current for one in found),
-        "refusing": sum(one.is_connected and one.is_refusing for one in found),
-        "missing": sum(not one.is_connected for one in found),
+        "current": sum(one.is_current and not one.is_gone for one in found),
+        "refusing": sum(one.is_connected and not one.is_gone and one.is_refusing for one in found),
+        "missing": sum(not one.is_connected and not one.is_gone for one in found),
+        "gone": sum(one.is_gone for one in found),
     }
     counts["behind"] = len(found) - sum(counts.values())
     yield names.XDS_PROXIES, {(word,): number for word, number in counts.items()}
+    yield names.XDS_KEPT_ENDPOINTS, kept
     yield names.XDS_STREAMS, streams
     yield names.XDS_PUSHES, _by_type(figures.pushes)
     yield names.XDS_ACKNOWLEDGED, _by_type(figures.acknowledged)

@@ -28,7 +28,7 @@ from authz.envoy.svid_pointers import svid_pointers
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.secret_files import write_secret_files
 from authz.mesh.description import read_mesh_description
-from authz.mesh.nouns import Enforce
+from authz.mesh.nouns import Enforce, Mesh
 from tests.control.authority.sds_mesh import stop_envoy
 
 MESH = """
@@ -77,6 +77,17 @@ spec: {{mtls: {{mode: STRICT}}}}
 """
 WEB, API = (f"spiffe://mesh.test/ns/shop/sa/{name}" for name in ("web", "api"))
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+
+
+def _mesh_text(**ports: int) -> str:
+    return MESH.split("---\napiVersion: security")[0].format(**ports)
+
+
+def described(**ports: int) -> Mesh:
+    """The mesh with these numbers."""
+    mesh, problems = read_mesh_description([("mesh.yaml", _mesh_text(**ports).encode())])
+    assert not problems
+    return mesh
 
 
 def allow(path: str, name: str = "api") -> str:
@@ -145,11 +156,12 @@ class Rig:
         self.ca = CertificateAuthority.create("mesh.test", time.time())
         self.ca.save(folder / "ca")
         self.said: list[str] = []
+        self.gone_after = 0.0
         self.plane: ControlPlane | None = None
         self._running: asyncio.Task[None] | None = None
 
     def write_mesh(self, more: str = "") -> None:
-        text = MESH.split("---\napiVersion: security")[0].format(out=self.out, inbound=self.inbound, app=self.app)
+        text = _mesh_text(out=self.out, inbound=self.inbound, app=self.app)
         self._replace(self.mesh, text + more)
 
     def write_policy(self, text: str, name: str = "api.yaml") -> None:
@@ -163,11 +175,13 @@ class Rig:
 
     async def start(self) -> None:
         """The control plane; ``control`` is its port."""
-        doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",))
+        doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), silence_seconds=1.0)
         authority = AuthorityServer(AuthorityFiles(self.folder / "ca"), doors)
         sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep")
         options = RenderOptions(enforce=Enforce.NATIVE)
-        self.plane = ControlPlane(sources, options, authority, clock=time.time, say=self.said.append)
+        self.plane = ControlPlane(
+            sources, options, authority, clock=time.time, say=self.said.append, gone_after=self.gone_after
+        )
         await self.plane.start()
         self._running = asyncio.create_task(self.plane.run())
 
@@ -237,13 +251,17 @@ class Rig:
 
     def served(self, proxy: str) -> set[str]:
         """Serial numbers of the leaves that an Envoy uses now."""
+        found = json.loads(self.asked(proxy, "/certs"))["certificates"]
+        return {one["cert_chain"][0]["serial_number"] for one in found if one["cert_chain"]}
+
+    def asked(self, proxy: str, path: str) -> bytes:
+        """What an Envoy says at its admin socket."""
         connection = http.client.HTTPConnection("admin")
         connection.sock = socket.socket(socket.AF_UNIX)
         with contextlib.closing(connection):
             connection.sock.connect(str(self.state / "run" / f"{proxy}.admin.sock"))
-            connection.request("GET", "/certs")
-            found = json.loads(connection.getresponse().read())["certificates"]
-        return {one["cert_chain"][0]["serial_number"] for one in found if one["cert_chain"]}
+            connection.request("GET", path)
+            return connection.getresponse().read()
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What ``/fleet`` says, by proxy."""

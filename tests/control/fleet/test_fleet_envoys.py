@@ -1,10 +1,15 @@
 """Two real Envoys that have everything but their bootstrap from the control plane, over mutual TLS."""
 
+import signal
 import socket
+import subprocess
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from authz._proto import delta_discovery_pb2 as wire
+from authz.control.discovery.discovered import LISTENER_TYPE
 from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, answers, ask, free_ports, until
 
 pytestmark = pytest.mark.envoy
@@ -19,12 +24,14 @@ async def test_a_fleet_follows_policies_and_description_shows_what_it_refuses_an
     await rig.start()
     try:
         async with rig.application():
-            with rig.envoy("web-v1"), rig.envoy("api-v1"):
+            with rig.envoy("web-v1"), rig.envoy("api-v1") as second:
                 await _policies_reach_only_whom_they_concern(rig)
                 await _renewed_certificates_are_taken_from_their_files(rig)
                 await _listeners_follow_the_description(rig)
                 await _a_refusal_is_shown_and_the_last_good_one_stays(rig)
                 await _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig)
+                await _who_is_gone_is_sent_nothing_until_it_is_back(rig)
+                await _a_machine_that_says_no_farewell_is_missed(rig, second)
     finally:
         await rig.stop()
 
@@ -92,6 +99,7 @@ async def _a_refusal_is_shown_and_the_last_good_one_stays(rig: Rig) -> None:
 
 async def _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig: Rig) -> None:
     await rig.stop()
+    rig.gone_after = 1.0
     assert await ask(rig.out, "/two") == "200"
     rig.write_policy(allow("/three"))
     await rig.start()
@@ -101,3 +109,62 @@ async def _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig:
     assert rig.plane is not None
     assert rig.plane.discovery.figures.pushes["ecds"] == 1
     assert rig.plane.discovery.figures.pushes["lds"] == 0
+
+
+SECOND = """---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {{name: api-v2, namespace: shop}}
+spec: {{address: 192.0.2.1, serviceAccount: api, labels: {{app: api}}, ports: {{http: {port}}}}}
+"""
+
+
+async def _who_is_gone_is_sent_nothing_until_it_is_back(rig: Rig) -> None:
+    """``api-v2`` is a stream without an Envoy, at an address of nobody."""
+    assert rig.plane is not None
+    rig.write_mesh(SECOND.format(port=rig.inbound))
+    await until(_web_holds_second_for(rig, "healthy"))
+    figures = rig.plane.discovery.figures
+    await _connect_as_second(rig, until_back=False)
+    before = figures.pushes.copy()
+    await until(_web_holds_second_for(rig, "/failed_eds_health"))
+    assert figures.pushes - before == {"eds": 1}
+    assert {name for name, one in rig.status().items() if one["is_gone"]} == {"api-v2"}
+    assert {await ask(rig.out, "/three") for _ in range(8)} == {"200"}
+    await _connect_as_second(rig, until_back=True)
+    assert [line.partition(":")[0] for line in rig.said if "api-v2" in line] == [
+        "gone      `api-v2`",
+        "back      `api-v2`",
+    ]
+
+
+def _web_holds_second_for(rig: Rig, flags: str) -> Callable[[], Awaitable[bool]]:
+    async def is_so() -> bool:
+        return f"192.0.2.1:{rig.inbound}::health_flags::{flags}\n".encode() in rig.asked("web-v1", "/clusters")
+
+    return is_so
+
+
+async def _connect_as_second(rig: Rig, *, until_back: bool) -> None:
+    """Take the listeners of ``api-v2``, and stay until it is no longer gone if so."""
+    async with rig.stream(API) as call:
+        request = wire.DeltaDiscoveryRequest(type_url=LISTENER_TYPE)
+        request.node.id = "api-v2"
+        await call.write(request)
+        response = await call.read()
+        await call.write(wire.DeltaDiscoveryRequest(type_url=LISTENER_TYPE, response_nonce=response.nonce))
+        if until_back:
+            await until(_web_holds_second_for(rig, "healthy"))
+            assert not rig.status()["api-v2"]["is_gone"]
+
+
+async def _a_machine_that_says_no_farewell_is_missed(rig: Rig, process: "subprocess.Popen[bytes]") -> None:
+    async def is_missed() -> bool:
+        return not rig.status()["api-v1"]["is_connected"]
+
+    assert not await is_missed()
+    process.send_signal(signal.SIGSTOP)
+    try:
+        await until(is_missed)
+    finally:
+        process.send_signal(signal.SIGCONT)

@@ -1,0 +1,133 @@
+"""
+Endpoints of workloads that are gone, marked as unhealthy for whoever calls them.
+
+Laid over a fleet as it was made: what is not touched is the very object of before, so that nobody else is woken.
+Where more than half of a destination would be unhealthy, nothing is marked: then the reason is rather on the way from
+the proxies to here, and callers would do the same (Envoy's panic threshold, 50 %).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from authz._proto import endpoints_pb2 as wire
+from authz.control.discovery.discovered import ENDPOINTS_TYPE, Discovered, TypeWorld
+from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
+from authz.mesh.nouns import MeshWorkload
+
+_Place = tuple[str, int]
+"""Address and port."""
+_NOTHING: TypeWorld = {}
+
+
+@dataclass(slots=True)
+class _Marked:
+    """What became of one resource."""
+
+    of: Discovered
+    places: frozenset[_Place]
+    made: Discovered | None
+    """None: too many are gone, so that it stays as it is."""
+
+
+@dataclass(slots=True)
+class EndpointHealth:
+    """Lays who is gone over a fleet; costs nothing while nobody is."""
+
+    kept: tuple[str, ...] = ()
+    """Endpoints, by name, of which too many are gone; sorted."""
+    _before: dict[str, FleetMember] = field(default_factory=dict)
+    """Members whose endpoints are known."""
+    _known: dict[str, Discovered] = field(default_factory=dict)
+    """Endpoints by name; those that are no more do no harm."""
+    _places: dict[str, frozenset[_Place]] = field(default_factory=dict)
+    _names: dict[_Place, set[str]] = field(default_factory=dict)
+    """By place: the endpoints in which it is."""
+    _marked: dict[str, _Marked] = field(default_factory=dict)
+    _laid: dict[str, tuple[FleetMember, Mapping[str, Discovered], FleetMember]] = field(default_factory=dict)
+    """By name: the member as it was made, what was laid over it, and what that is."""
+
+    def lay_over(self, fleet: Fleet, gone: Iterable[MeshWorkload]) -> Fleet:
+        """
+        The fleet in which endpoints of these workloads are unhealthy; without any, the very one that was given.
+
+        A member that is as it was is the very object of before.
+        """
+        places = frozenset(place for workload in gone for place in places_of(workload))
+        if not places:
+            self.kept = ()
+            for known in (self._before, self._known, self._places, self._names, self._marked, self._laid):
+                known.clear()
+            return fleet
+        self._learn(fleet)
+        marked = {}
+        for name in {name for place in places for name in self._names.get(place, ())}:
+            marked[name] = self._mark(name, self._places[name] & places)
+        self._marked = marked
+        self.kept = tuple(sorted(name for name, one in marked.items() if one.made is None))
+        over = {name: one.made for name, one in marked.items() if one.made is not None}
+        laid = {}
+        for name, member in fleet.items():
+            there = member.world.get(ENDPOINTS_TYPE, _NOTHING)
+            own = {one: over[one] for one in there.keys() & over.keys()}
+            if own:
+                laid[name] = self._lay(member, own)
+        self._laid = laid
+        return {name: laid[name][2] if name in laid else member for name, member in fleet.items()}
+
+    def _learn(self, fleet: Fleet) -> None:
+        """Read which places are where, of what is new."""
+        for member_name, member in fleet.items():
+            if self._before.get(member_name) is member:
+                continue
+            for name, one in member.world.get(ENDPOINTS_TYPE, _NOTHING).items():
+                if self._known.get(name) is one:
+                    continue
+                self._known[name] = one
+                for place in self._places.get(name, ()):
+                    self._names[place].discard(name)
+                found = self._places[name] = frozenset(place for _, place in _endpoints(_read(one)))
+                for place in found:
+                    self._names.setdefault(place, set()).add(name)
+        self._before = dict(fleet)
+
+    def _mark(self, name: str, places: frozenset[_Place]) -> _Marked:
+        """Endpoints with these places unhealthy."""
+        resource, before = self._known[name], self._marked.get(name)
+        if before is not None and before.of is resource and before.places == places:
+            return before
+        assignment = _read(resource)
+        endpoints = list(_endpoints(assignment))
+        unhealthy = [endpoint for endpoint, place in endpoints if place in places]
+        if 2 * len(unhealthy) > len(endpoints):
+            return _Marked(resource, places, None)
+        for endpoint in unhealthy:
+            endpoint.health_status = wire.UNHEALTHY
+        made = Discovered.pack(ENDPOINTS_TYPE, name, assignment.SerializeToString(deterministic=True))
+        return _Marked(resource, places, made)
+
+    def _lay(
+        self, member: FleetMember, own: Mapping[str, Discovered]
+    ) -> tuple[FleetMember, Mapping[str, Discovered], FleetMember]:
+        before = self._laid.get(member.name)
+        if before is not None and before[0] is member and before[1] == own:
+            return before
+        world = {**member.world, ENDPOINTS_TYPE: {**member.world[ENDPOINTS_TYPE], **own}}
+        return member, own, FleetMember(member.name, member.spiffe_id, world)
+
+
+def places_of(workload: MeshWorkload) -> frozenset[tuple[str, int]]:
+    """Where a workload's proxy receives: address and port."""
+    ports = [port.number for port in workload.inbound] + [server.port for server in workload.servers]
+    return frozenset((workload.address, number) for number in (*ports, *workload.ports.values()))
+
+
+def _read(resource: Discovered) -> wire.ClusterLoadAssignment:
+    return wire.ClusterLoadAssignment.FromString(resource.message)
+
+
+def _endpoints(assignment: wire.ClusterLoadAssignment) -> Iterator[tuple[wire.LbEndpoint, _Place]]:
+    """Every endpoint with its place; that of a socket has no address."""
+    for group in assignment.endpoints:
+        for one in group.lb_endpoints:
+            address = one.endpoint.address.socket_address
+            yield one, (address.address, address.port_value)

@@ -1,0 +1,149 @@
+"""
+Which proxies are gone, looked at every second, and what of that others are told: their endpoints are unhealthy.
+
+Only endpoints travel, and only to proxies that have them. Who was connected and who was gone is noted in a file, so
+that a restart brings nobody back who is gone, and takes nobody out who had no time to come back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+from authz.control.fleet.discovery_server import DiscoveryServer
+from authz.control.fleet.endpoint_health import EndpointHealth
+from authz.control.fleet.fleet_figures import ProxyState
+from authz.control.fleet.fleet_snapshot import Fleet
+from authz.control.fleet.gone_proxies import LOOK_SECONDS, GoneProxies
+from authz.envoy.rendered_files import write_files
+from authz.mesh.nouns import Mesh
+
+NOTED_FILE = "proxies.json"
+NOTE_LOOKS = 5
+"""Every so many looks it is noted who is connected: after a start, that changes all the time."""
+SHOWN = 5
+"""How many names a line for people has."""
+log = logging.getLogger("authz.control.health")
+
+
+class FleetHealth:
+    """What stands between the fleet as it is made and the fleet as it is served."""
+
+    def __init__(
+        self,
+        discovery: DiscoveryServer,
+        gone: GoneProxies,
+        keep: Path,
+        say: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """
+        Args:
+            discovery: serves the fleet, and knows who is connected.
+            gone: says who is gone.
+            keep: the directory in which that is noted.
+            say: is given one line for people about everybody who is gone, or back.
+            clock: seconds, which never go back.
+        """
+        self.elsewhere: Callable[[], Set[str] | None] = frozenset
+        """Names of the proxies that other control planes of this mesh serve; None where that cannot be known."""
+        self._discovery = discovery
+        self._gone = gone
+        self._keep = keep
+        self._say = say
+        self._clock = clock
+        self._overlay = EndpointHealth()
+        self._fleet: Fleet = {}
+        self._mesh: Mesh | None = None
+        self._noted = ""
+
+    def restore(self) -> None:
+        """Begin with what was noted, if anything was."""
+        try:
+            self._noted = (self._keep / NOTED_FILE).read_text()
+        except (OSError, ValueError):
+            return
+        self._gone.restore(self._noted)
+
+    def publish(self, fleet: Fleet, mesh: Mesh) -> tuple[str, ...]:
+        """Serve this fleet; return the names of proxies for which something changed."""
+        self._fleet, self._mesh = fleet, mesh
+        return self._serve()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        looks = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            looks += 1
+            has_changed = self.look()
+            if has_changed or looks % NOTE_LOOKS == 0:
+                await self._note()
+
+    def look(self) -> bool:
+        """See who is gone or back; whether somebody is."""
+        if self._mesh is None:
+            return False
+        before, discovery = self._gone.gone, self._discovery
+        gone = self._gone.look(
+            self._clock(),
+            discovery.connected,
+            discovery.has_listeners,
+            members=self._fleet,
+            left=discovery.left,
+            elsewhere=self.elsewhere(),
+        )
+        if gone == before:
+            return False
+        told = self._serve()
+        for names, what in ((gone - before, "gone"), (before - gone & self._fleet.keys(), "back")):
+            if names:
+                self._say(f"{what:<9} {_listed(names)}: {len(told)} proxies are told")
+                log.warning("%s: %s", what, ", ".join(sorted(names)))
+        return True
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Endpoints, by name, of which too many are gone, so that all of them stay."""
+        return self._overlay.kept
+
+    def states(self) -> Iterator[ProxyState]:
+        """Every proxy, by name."""
+        gone = self._gone.gone
+        for state in self._discovery.states():
+            yield replace(state, is_gone=True) if state.name in gone else state
+
+    def causes(self) -> Iterable[dict[str, object]]:
+        """Destinations that stay as they are though more than half of them is gone."""
+        if self.kept:
+            message = f"more than half is gone, so all endpoints stay: {_listed(self.kept)}"
+            yield {"part": "endpoints", "message": message, "blocks": False}
+
+    def _serve(self) -> tuple[str, ...]:
+        before = self._overlay.kept
+        gone = self._gone.gone
+        workloads = () if self._mesh is None else [one for one in self._mesh.workloads if one.name in gone]
+        told = self._discovery.publish(self._overlay.lay_over(self._fleet, workloads))
+        if new := sorted({*self._overlay.kept} - {*before}):
+            self._say(f"kept      all endpoints of {_listed(new)}: more than half is gone")
+            log.error("more than half is gone, so all endpoints stay: %s", ", ".join(new))
+        return told
+
+    async def _note(self) -> None:
+        noted = self._gone.noted()
+        if noted == self._noted:
+            return
+        try:
+            await asyncio.to_thread(write_files, self._keep, {NOTED_FILE: noted.encode()})
+            self._noted = noted
+        except OSError as error:
+            log.error("cannot write `%s`: %s", error.filename or self._keep, error.strerror or error)
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = sorted(names)
+    more = len(found) - SHOWN
+    return ", ".join(f"`{name}`" for name in found[:SHOWN]) + (f" and {more} more" if more > 0 else "")
