@@ -21,8 +21,8 @@ from authz._proto import sds_pb2 as sotw
 from authz.control.authority.sds import SHOWN_CHARACTERS, STATUS, Identify
 from authz.control.authority.stock import Stock, has_expired
 from authz.control.discovery.conversation import Conversation, Request
-from authz.control.discovery.discovered import LISTENER_TYPE, SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
-from authz.control.discovery.subscription import WILDCARD, Subscription
+from authz.control.discovery.discovered import SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
+from authz.control.discovery.subscription import WILDCARD
 from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
 from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
 from authz.control.fleet.proxy_standings import ProxyStandings
@@ -130,19 +130,9 @@ class DiscoveryServer:
         return self._left.get(member.name, ProxyState(member.name, str(member.spiffe_id)))
 
     @property
-    def connected(self) -> Set[str]:
-        """The proxies that have a stream, by name; changes with them."""
-        return self._streams.keys()
-
-    @property
-    def left(self) -> Set[str]:
-        """The proxies that had a stream which has ended, by name; they may have another one."""
-        return self._left.keys()
-
-    def has_listeners(self, name: str) -> bool:
-        """Whether a proxy is connected and has taken its listeners: before, it receives nothing."""
-        found = (one.conversation.subscriptions.get(LISTENER_TYPE) for one in self._streams.get(name, ()))
-        return any(one is not None and one.accepted for one in found)
+    def connected_and_left(self) -> tuple[Set[str], Set[str]]:
+        """Names of the proxies that have a stream, and of those of which one has ended; both change with them."""
+        return self._streams.keys(), self._left.keys()
 
     @property
     def streams(self) -> int:
@@ -298,7 +288,10 @@ def _watch(stream: _Stream) -> None:
 
 def _state(member: FleetMember, stream: _Stream, *, is_connected: bool) -> ProxyState:
     conversation = stream.conversation
-    types = {SHORT_NAMES.get(url, url): _type_state(one) for url, one in sorted(conversation.subscriptions.items())}
+    types = {
+        SHORT_NAMES.get(url, url): TypeState(one.accepted, one.refused, one.rejection, one.is_waiting)
+        for url, one in sorted(conversation.subscriptions.items())
+    }
     is_current = is_connected and _is_current(member, conversation)
     expires = stream.evidence.expires_at
     return ProxyState(member.name, str(member.spiffe_id), is_connected, is_current, expires, types)
@@ -312,10 +305,6 @@ def _is_current(member: FleetMember, conversation: Conversation) -> bool:
         and not any(one.rejection for one in asked.values())
         and all(url in asked or url == SECRET_TYPE for url in member.world)
     )
-
-
-def _type_state(one: Subscription) -> TypeState:
-    return TypeState(one.accepted, one.refused, one.rejection, one.is_waiting)
 
 
 async def _read_into(requests: AsyncIterator[Request], inbox: asyncio.Queue[Request | None]) -> None:

@@ -87,13 +87,14 @@ class FleetHealth:
         """See who is gone or back; whether somebody is."""
         if self._mesh is None:
             return False
-        before, discovery = self._gone.gone, self._discovery
+        before = self._gone.gone
+        connected, left = self._discovery.connected_and_left
         gone = self._gone.look(
             self._clock(),
-            discovery.connected,
-            discovery.has_listeners,
+            connected,
+            self._has_listeners,
             members=self._fleet,
-            left=discovery.left,
+            left=left,
             elsewhere=self.elsewhere(),
         )
         if gone == before:
@@ -121,6 +122,11 @@ class FleetHealth:
         if self.kept:
             message = f"more than half is gone, so all endpoints stay: {_listed(self.kept)}"
             yield {"part": "endpoints", "message": message, "blocks": False}
+
+    def _has_listeners(self, name: str) -> bool:
+        """Whether a proxy is connected and has taken its listeners: before, it receives nothing."""
+        state = self._discovery.state(name)
+        return state is not None and state.is_connected and "lds" in state.types and bool(state.types["lds"].accepted)
 
     def _serve(self) -> tuple[str, ...]:
         before = self._overlay.kept
