@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from authz.truth.fleet_report import (
     ProxyReport,
-    Refusal,
+    RefusedResource,
     Reported,
     has_reached,
     revision_number,
@@ -68,7 +68,7 @@ class ProxyView:
     acknowledged_at: float = 0.0
     refused_at: float = 0.0
     certificate_expires: float = 0.0
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[RefusedResource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusedResource:
     """Something that a proxy refused, and has not taken a newer one of."""
 
     kind: str
@@ -62,7 +62,7 @@ class ProxyReport:
     """When it last refused something; 0: never."""
     certificate_expires: float = 0.0
     """Of the SVID by which it last connected; 0: unknown."""
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[RefusedResource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def proxy_json(proxy: ProxyReport) -> dict[str, Any]:
 
 def read_proxy(row: Mapping[str, Any]) -> ProxyReport:
     """Raises TypeError: it is none."""
-    refusals = tuple(Refusal(**one) for one in row.get("refusals", ()))
+    refusals = tuple(RefusedResource(**one) for one in row.get("refusals", ()))
     return ProxyReport(**{**row, "refusals": refusals})
 
 
@@ -228,5 +228,5 @@ def _load(value: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(found, dict):
-        raise ValueError("no object")  # noqa: TRY004  # of the bytes, not of an argument
+        raise ValueError("no object")  # of the bytes, not of an argument
     return found

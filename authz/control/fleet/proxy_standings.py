@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Standing:
+class ProxyStanding:
     """Of one proxy that was connected. Times in seconds since the epoch."""
 
     is_current: bool = False
@@ -29,12 +29,12 @@ class ProxyStandings:
     """What is published."""
     since: float = 0.0
     """When that was."""
-    _of: dict[str, Standing] = field(default_factory=dict)
+    _of: dict[str, ProxyStanding] = field(default_factory=dict)
     _changed: set[str] = field(default_factory=set)
 
-    def of(self, name: str) -> Standing:
+    def of(self, name: str) -> ProxyStanding:
         """A proxy's; all empty before it was connected."""
-        return self._of.get(name) or Standing()
+        return self._of.get(name) or ProxyStanding()
 
     def change(self, changed: Iterable[str], members: Collection[str], now: float) -> None:
         """
@@ -61,7 +61,7 @@ class ProxyStandings:
         """A proxy is connected, and has or has not what there is for it."""
         standing = self._of.get(name)
         if standing is None:
-            standing = self._of[name] = Standing(since=now)
+            standing = self._of[name] = ProxyStanding(since=now)
             self._changed.add(name)
         if standing.is_current != is_current:
             revision = "" if is_current else self.revision
@@ -70,7 +70,7 @@ class ProxyStandings:
 
     def answer(self, name: str, now: float, *, is_refusal: bool) -> None:
         """A proxy took something, or refused it."""
-        standing = self._of.setdefault(name, Standing(since=now))
+        standing = self._of.setdefault(name, ProxyStanding(since=now))
         if is_refusal:
             standing.refused_at = now
         else:
