@@ -9,7 +9,7 @@ takes what is newest when its proxy can take more, so that a slow one holds up n
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,11 +84,18 @@ class DiscoveryServer:
         self._records = SigningLimit(1.0, 10, 20.0, 200)  # a stranger who knocks in a loop must not fill the disk
         self.figures = FleetFigures()
 
-    def publish(self, fleet: Fleet) -> tuple[str, ...]:
-        """Replace the fleet; return the names of the proxies that are new or have another world, or are gone."""
+    def publish(self, fleet: Fleet, some: Iterable[str] | None = None) -> tuple[str, ...]:
+        """
+        Replace the fleet; return the names of the proxies that are new or have another world, or are gone.
+
+        ``some`` are those among which these are, if that is known.
+        """
         before, self._fleet, self._others = self._fleet, fleet, None
-        changed = [name for name, member in fleet.items() if before.get(name) is not member]
-        changed += [name for name in before if name not in fleet]
+        if some is None:
+            changed = [name for name, member in fleet.items() if before.get(name) is not member]
+            changed += [name for name in before if name not in fleet]
+        else:
+            changed = [name for name in some if before.get(name) is not fleet[name]]
         for name in changed:
             for stream in self._streams.get(name, ()):
                 stream.wake()
