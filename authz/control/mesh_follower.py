@@ -7,20 +7,20 @@ and what enforces goes before what leads to it. A change that cannot be used kee
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from authz.control.envoy_validation import Validator
 from authz.control.extension_validation import judge_extensions
 from authz.control.key_texts import KeyText, read_key_text, text_of
 from authz.control.login_discovery import discover_logins
+from authz.control.mesh_in_force import ListenerShape, MeshInForce, shape
 from authz.control.state_directory import Put, StateDirectory
 from authz.core.errors import LoadError, Severity
-from authz.core.resources import MtlsMode
+from authz.core.touched import FiledWorkloads
 from authz.envoy.browser_login import kept_file
 from authz.envoy.filter_rendering import FilterRendering
-from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
 from authz.envoy.options import RenderOptions
@@ -28,7 +28,6 @@ from authz.envoy.render import (
     KeyTexts,
     Native,
     keep_check,
-    listener_rules,
     modes_of,
     network_filters,
 )
@@ -44,8 +43,11 @@ from authz.sources.policies.directory import read_directory
 from authz.sources.policies.watching import watch
 
 _log = logging.getLogger("authz.render")
-Deliver = Callable[[Mesh, Mapping[str, bytes], str], None]
-"""Is given the mesh, every rendered file, and the version of the policies, in a thread."""
+Deliver = Callable[[Mesh, Mapping[str, bytes], str, tuple[MeshWorkload, ...] | None], None]
+"""
+Is given the mesh, every rendered file, the version of the policies, and the proxies whose own files alone may be other
+than last time; None: any may. In a thread.
+"""
 ISSUER_PATIENCE_SECONDS = 5.0
 """For the issuer of a login, which may be starting at the same time; none where what it said is kept."""
 AGAIN_SECONDS = 1.0
@@ -72,8 +74,7 @@ class MeshFollower:
     ) -> None:
         """
         Args:
-            policies: a directory, read with its subfolders, or a file.
-            mesh_file: the description.
+            policies: a directory, read with its subfolders, or a file; ``mesh_file``: the description.
             out: the state directory.
             options: how it is rendered.
             clock: seconds since the epoch.
@@ -82,8 +83,7 @@ class MeshFollower:
             refresh_seconds: how often key sets without Cache-Control are fetched.
             validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
             traffic: more of the description: a directory, read with its subfolders, or a file.
-            deliver: is given what was rendered in place of the state directory. What it raises is as if a file could
-                not be written.
+            deliver: is given what was rendered in place of files; what it raises is as if these could not be written.
         """
         self._mesh_file = mesh_file
         self._out = out
@@ -98,12 +98,16 @@ class MeshFollower:
         self._filters = FilterRendering()
         self._deliver = deliver
         self._problem = ""
-        self._delivered: Mapping[str, bytes] = {}
+        self._delivered: dict[str, bytes] = {}
+        self._in_force: MeshInForce | None = None
         self._state = StateDirectory(out, clock, settle_seconds=2 * options.poll_seconds)
-        self._rendered: _Rendered | None = None
+        self._mesh: Mesh | None = None
+        self._shapes: dict[str, ListenerShape] = {}
         self._logins: tuple[Login, ...] = ()
         self._warned: frozenset[str] = frozenset()
-        self._reloader = Reloader(policies, mesh_file, self._take, clock)
+        # Two sets of files in turn would be read whole each time.
+        reader = self._reader if traffic is None else None
+        self._reloader = Reloader(policies, mesh_file, self._take, clock, reader=reader, answers_requests=False)
         self._keys = KeySource[KeyText, str](
             read_key_text,
             text_of,
@@ -205,8 +209,9 @@ class MeshFollower:
         self._changed.clear()
         snapshot, keys = self._snapshot, dict(self._keys.key_sets)
         assert snapshot is not None, "rendered only after a load"
-        mesh = await asyncio.to_thread(self._read)
-        await self._discover(mesh)
+        mesh = await asyncio.to_thread(self._read, snapshot.mesh_text)
+        if mesh is not self._mesh:
+            await self._discover(mesh)
         put = await asyncio.to_thread(self._write, mesh, snapshot, keys)
         if put.written or put.removed:
             counted = f"{len(put.written)} files written, {len(put.removed)} removed"
@@ -214,9 +219,9 @@ class MeshFollower:
         if put.again_seconds is not None:
             asyncio.get_running_loop().call_later(put.again_seconds, self._changed.set)
 
-    def _read(self) -> Mesh:
-        """The description and what is beside it. Raises LoadError, OSError."""
-        files = [(str(self._mesh_file), self._mesh_file.read_bytes())]
+    def _read(self, mesh_text: bytes | None) -> Mesh:
+        """The description and what is beside it; the text is that which policies go with. Raises LoadError, OSError."""
+        files = [(str(self._mesh_file), self._mesh_file.read_bytes() if mesh_text is None else mesh_text)]
         if self._traffic is not None:
             files += read_directory(self._traffic)
         mesh, problems = self._reader.read(files)
@@ -244,55 +249,69 @@ class MeshFollower:
     def _write(self, mesh: Mesh, snapshot: Snapshot, keys: KeyTexts) -> Put:
         """Render what differs, and put it in place. Raises LoadError, EnvoyError, OSError."""
         native = Native(snapshot.engine, keys)
-        options, kept = keep_check(mesh, snapshot.engine, self._options)
+        # Until everybody has what is made now, the next change may differ from it in anything.
+        in_force, self._in_force = self._in_force, None
+        if in_force is not None and self._deliver is not None:
+            some = in_force.touched(mesh, self._options, native)
+            if some is not None and self._deliver_some(some, replace(in_force, native=native), snapshot.version):
+                return Put((), (), None)
+        return self._write_all(mesh, native, snapshot.version)
+
+    def _deliver_some(self, some: tuple[MeshWorkload, ...], wanted: MeshInForce, version: str) -> bool:
+        """Deliver the files of those workloads alone; False when others change with them. Raises as ``_write``."""
+        assert self._deliver is not None
+        mesh, options, native = wanted.mesh, wanted.options, wanted.native
+        mode_of = modes_of(native.engine)
+        filters = self._filters.render_some(mesh, some, options, native)
+        shapes = self._validated(some, filters, options, native)
+        rest = self._rendering.render_some(mesh, some, mode_of, options, native)
+        if rest is None:
+            return False
+        self._delivered |= filters | rest
+        self._deliver(mesh, self._delivered, version, some)
+        self._shapes |= shapes
+        self._in_force = wanted
+        return True
+
+    def _write_all(self, mesh: Mesh, native: Native, version: str) -> Put:
+        options, kept = keep_check(mesh, native.engine, self._options)
         for name, reasons in kept.items():
             self._say(f"check     `{name}` asks the authorization server: {'; '.join(reasons)}")
-        before, mode_of = self._rendered, modes_of(snapshot.engine)
-        if before is None or before.mesh != mesh:
+        before, mode_of = self._mesh, modes_of(native.engine)
+        if before is None or before != mesh:
             for problem in judge_extensions(mesh, mode_of, options, native, self._out, self._validator, self._say):
                 self._say(f"extension {problem}")
         filters = self._filters.render(mesh, options, native)
-        shapes = {w.name: _shape(mesh, w, mode_of, native, options) for w in mesh.workloads}
-        if self._validator is not None:
-            known = {} if before is None else before.shapes
-            network = {
-                w.name: network_filters(w, native)
-                for w in mesh.workloads
-                if options.is_native(w) and known.get(w.name) != shapes[w.name]
-            }
-            shown = {name: one for name, one in filters.items() if self._delivered.get(name) is not one}
-            if why := self._validator.validate(self._out, shown, network):
-                self._say(f"unchecked {why}")
+        shapes = self._validated(mesh.workloads, filters, options, native)
         # They take milliseconds, and what follows may take seconds.
         first = write_files(self._out, filters) if self._deliver is None else ()
         files = filters | self._rendering.render(mesh, mode_of, options, native)
-        if before is None or before.mesh.logins != mesh.logins:
+        if before is None or before.logins != mesh.logins:
             for line in make_login_keys(self._out, mesh.logins):
                 self._say(f"login     {line}")
-        self._rendered = _Rendered(mesh, shapes)
-        if self._deliver is not None:
-            self._deliver(mesh, files, snapshot.version)
-            self._delivered = files
-            return Put((), (), None)
-        put = self._state.put(files)
-        return put._replace(written=first + put.written)
+        self._mesh, self._shapes = mesh, shapes
+        if self._deliver is None:
+            put = self._state.put(files)
+            return put._replace(written=first + put.written)
+        self._deliver(mesh, files, version, None)
+        self._delivered = files
+        filed = FiledWorkloads(one.workload for one in mesh.workloads)
+        self._in_force = MeshInForce(mesh, self._options, options, kept, native, filed)
+        return Put((), (), None)
 
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """All that the listeners of a workload take from policies."""
-
-    modes: tuple[tuple[int, MtlsMode], ...]
-    rest: str
-    """Network filters and what the access log must show, as text."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    mesh: Mesh
-    shapes: Mapping[str, _Shape]
-
-
-def _shape(mesh: Mesh, workload: MeshWorkload, mode_of: MtlsModeOf, native: Native, options: RenderOptions) -> _Shape:
-    modes = tuple((port.number, mode_of(workload, port.number)) for port in workload.inbound)
-    return _Shape(modes, listener_rules(workload, native) if options.is_native(workload) else "check")
+    def _validated(
+        self, workloads: Iterable[MeshWorkload], filters: Mapping[str, bytes], options: RenderOptions, native: Native
+    ) -> dict[str, ListenerShape]:
+        """Show Envoy what is new of the filters of these workloads; return what it has seen by then."""
+        if self._validator is None:
+            return {}
+        shapes = {one.name: shape(one, modes_of(native.engine), native, options) for one in workloads}
+        network = {
+            one.name: network_filters(one, native)
+            for one in workloads
+            if options.is_native(one) and self._shapes.get(one.name) != shapes[one.name]
+        }
+        shown = {name: one for name, one in filters.items() if self._delivered.get(name) is not one}
+        if why := self._validator.validate(self._out, shown, network):
+            self._say(f"unchecked {why}")
+        return shapes

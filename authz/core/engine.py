@@ -181,7 +181,7 @@ class Engine:
         read = self.resources
         for number, item in enumerate(read.request_authentications, len(read.authorization_policies)):
             namespace = item.metadata.namespace
-            if namespace in namespaces and _applies(item.target, namespace, workload.namespace, labels):
+            if namespace in namespaces and applies(item.target, namespace, workload.namespace, labels):
                 yield number
 
     def known_workloads(self) -> tuple[Workload, ...]:
@@ -224,7 +224,7 @@ class Engine:
         for namespace in self._namespaces(workload):
             if namespace in self._policies:
                 for ordinal in self._in_namespace(namespace).candidates(workload.labels):
-                    if _applies(written[ordinal].target, namespace, workload.namespace, labels):
+                    if applies(written[ordinal].target, namespace, workload.namespace, labels):
                         yield ordinal
 
     def _select(self, workload: Workload) -> WorkloadPolicies:
@@ -252,7 +252,7 @@ class Engine:
             item
             for namespace in namespaces
             for item in self._authentications.get(namespace, ())
-            if _applies(item.target, namespace, own, labels)
+            if applies(item.target, namespace, own, labels)
         ]
         rules = [self._asked(rule) for item in applying for rule in item.jwt_rules]
         return tuple(sorted(rules, key=lambda rule: rule.issuer.encode()))
@@ -286,7 +286,7 @@ def _modes(peers: tuple[PeerAuthentication | None, ...]) -> tuple[MtlsMode, dict
     return mode, {port: mode if own is MtlsMode.UNSET else own for port, own in listed}
 
 
-def _applies(target: Target, policy_namespace: str, namespace: str, labels: Mapping[str, str]) -> bool:
+def applies(target: Target, policy_namespace: str, namespace: str, labels: Mapping[str, str]) -> bool:
     """RE-16 to RE-19, for a candidate of the root namespace or the workload's own."""
     if target.target_refs:
         gateway = labels.get(GATEWAY_NAME_LABEL)

@@ -7,6 +7,7 @@ compares with rendering everything.
 
 from collections.abc import Iterator
 
+from authz.core.resources import MtlsMode
 from authz.envoy.destinations import destinations
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.options import RenderOptions
@@ -35,8 +36,8 @@ def sidecar_surroundings(mesh: Mesh) -> Dependencies:
 
 def policy_dependencies(
     workload: MeshWorkload, mode_of: MtlsModeOf, options: RenderOptions, native: Native | None
-) -> Dependencies:
-    """Everything of the policies that is in a proxy's files, filters excepted."""
+) -> tuple[tuple[MtlsMode, ...], str]:
+    """Everything of the policies that is in a proxy's files, filters excepted: modes of its ports, and its rules."""
     modes = tuple(mode_of(workload, port.number) for port in workload.inbound)
     is_native = native is not None and options.is_native(workload)
     return modes, listener_rules(workload, native) if native is not None and is_native else ""

@@ -1,10 +1,11 @@
 """A mesh rendered again and again: only what a change touches is made anew."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from authz.core.resources import MtlsMode
 from authz.envoy.browser_login import kept_document, kept_file
 from authz.envoy.clusters import called_destinations
 from authz.envoy.dependencies import Dependencies, policy_dependencies, proxy_dependencies, sidecar_surroundings
@@ -13,7 +14,7 @@ from authz.envoy.options import RenderOptions
 from authz.envoy.proxy_parts import Native, extended_resources
 from authz.envoy.render import render_client_secrets, render_endpoints, render_proxy
 from authz.envoy.rendered_text import READABLE_WORKLOADS
-from authz.mesh.nouns import Mesh
+from authz.mesh.nouns import Mesh, MeshWorkload
 
 RenderedFiles = dict[str, bytes]
 
@@ -32,7 +33,7 @@ def uncollected() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Proxy:
-    policies: Dependencies
+    policies: tuple[tuple[MtlsMode, ...], str]
     mesh: tuple[Dependencies, Dependencies]
     files: RenderedFiles
 
@@ -87,8 +88,44 @@ class Rendering:
             files[kept_file(login)] = kept_document(login, options.logins[login.issuer])
         return dict(sorted(files.items()))
 
+    def render_some(
+        self,
+        mesh: Mesh,
+        workloads: Iterable[MeshWorkload],
+        mode_of: MtlsModeOf,
+        options: RenderOptions,
+        native: Native | None = None,
+    ) -> RenderedFiles | None:
+        """
+        The files of some workloads, where nothing but policies and token rules differs from what was last rendered.
+
+        Others have what they had. Which workloads, that is for the caller to know.
+
+        Returns:
+            None where these policies change more than the files of these proxies: who is spoken to in plaintext is in
+            the endpoints of all callers.
+
+        Raises:
+            LoadError: an extension is refused.
+        """
+        files: RenderedFiles = {}
+        for workload in workloads:
+            before = self._proxies.get(workload.name)
+            policies = policy_dependencies(workload, mode_of, options, native)
+            if before is None or _plaintext(before.policies[0]) != _plaintext(policies[0]):
+                return None
+            made = before.files
+            if before.policies != policies:
+                extended = extended_resources(mesh, mode_of, options, native, workload)
+                made = render_proxy(mesh, workload, mode_of, options, native, extended)
+                if made.keys() != before.files.keys():
+                    return None
+                self._proxies[workload.name] = _Proxy(policies, before.mesh, made)
+            files |= made
+        return files
+
     def _rendered_endpoints(self, mesh: Mesh, mode_of: MtlsModeOf, options: RenderOptions) -> RenderedFiles:
-        modes = [mode_of(workload, port.number) for workload in mesh.workloads for port in workload.inbound]
+        modes = [_plaintext(mode_of(w, port.number) for port in w.inbound) for w in mesh.workloads]
         ruled = mesh.workloads if mesh.destination_rules.rules else ()
         called = [(w.name, one) for w in ruled for one in called_destinations(mesh, w) if one.rule is not None]
         needs = (mesh.services, mesh.workloads, modes, called)
@@ -99,3 +136,8 @@ class Rendering:
                 made |= render_endpoints(mesh, mode_of, options, compose=compose)
             self._endpoints = needs, made
         return made
+
+
+def _plaintext(modes: Iterable[MtlsMode]) -> tuple[bool, ...]:
+    """All that endpoints take from the modes of a workload's ports."""
+    return tuple(mode is MtlsMode.DISABLE for mode in modes)

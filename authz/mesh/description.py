@@ -13,6 +13,7 @@ begin with ``mesh.authz/`` take its place:
 """
 
 from collections.abc import Iterable
+from threading import Lock
 
 from authz.core.errors import Location, Problem, Severity, sort_problems
 from authz.core.uncollected import WithoutCollector
@@ -30,8 +31,11 @@ from authz.mesh.nouns import (
 from authz.mesh.read_telemetry_providers import read_telemetry_providers
 from authz.policy.mesh_config import read_mesh
 
+MeshRead = tuple[Mesh, tuple[Problem, ...]]
+"""A mesh, and what is to be said of its description."""
 
-def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
+
+def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> MeshRead:
     """
     Read (file name, content) pairs. Never raises on content.
 
@@ -41,18 +45,27 @@ def read_mesh_description(files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tup
 
 
 class DescriptionReader:
-    """Reads a description again and again, and each time only the documents that changed or moved."""
+    """
+    Reads a description again and again, and each time only the documents that changed or moved.
+
+    Several threads may read with it. Where no text changed, the very mesh of before is returned.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, _Parts] = {}
         self._proxies: LinkedProxies | None = None
+        self._last: tuple[list[tuple[str, bytes]], MeshRead] | None = None
+        self._turn = Lock()
 
-    def read(self, files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
+    def read(self, files: Iterable[tuple[str, bytes]]) -> MeshRead:
         """Read as ``read_mesh_description`` does; what comes of unchanged documents are the very nouns of before."""
-        with WithoutCollector():
-            return self._read(files)
+        asked = list(files)
+        with self._turn, WithoutCollector():
+            if self._last is None or self._last[0] != asked:
+                self._last = asked, self._read(asked)
+            return self._last[1]
 
-    def _read(self, files: Iterable[tuple[str, bytes]]) -> tuple[Mesh, tuple[Problem, ...]]:
+    def _read(self, files: Iterable[tuple[str, bytes]]) -> MeshRead:
         problems: list[Problem] = []
         read: list[Written] = []
         known: dict[str, _Parts] = {}

@@ -6,7 +6,7 @@ dies, Envoys keep what they have; when it is back, they come back and get what d
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from authz.envoy.native.binary import EnvoyError
 from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.packed_tree import Unpackable
 from authz.envoy.rendered_files import write_files
-from authz.mesh.nouns import Mesh
+from authz.mesh.nouns import Mesh, MeshWorkload
 
 FLEET_PAGE = "/fleet"
 
@@ -150,22 +150,26 @@ class ControlPlane:
         """Every proxy with what it took and refused."""
         return fleet_json(self.health.states(), self._version) if path == FLEET_PAGE else None
 
-    def _deliver(self, mesh: Mesh, files: Mapping[str, bytes], version: str) -> None:
+    def _deliver(
+        self, mesh: Mesh, files: Mapping[str, bytes], version: str, some: tuple[MeshWorkload, ...] | None
+    ) -> None:
         """Make the fleet of what was rendered, and publish it. In a thread. Raises EnvoyError, OSError."""
         assert self._loop is not None, "rendered only after the start"
-        write_files(self._keep, {name: data for name, data in files.items() if name.startswith("login/")})
+        if some is None:
+            write_files(self._keep, {name: data for name, data in files.items() if name.startswith("login/")})
         try:
-            fleet = self._snapshot.make(mesh.workloads, files)
+            fleet = self._snapshot.make(mesh.workloads, files, some)
         except Unpackable as error:
             raise EnvoyError(f"what was rendered cannot be sent: {error}") from error
-        self._loop.call_soon_threadsafe(self._publish, fleet, mesh, version)
+        names = None if some is None else [workload.name for workload in some]
+        self._loop.call_soon_threadsafe(self._publish, fleet, mesh, version, names)
 
     def _elsewhere(self) -> Set[str] | None:
         """Other authorities are those of other control planes, whose proxies are not known here."""
         return None if self._authority.stock.registrar.ca.others else frozenset()
 
-    def _publish(self, fleet: Fleet, mesh: Mesh, version: str) -> None:
-        changed = self.health.publish(fleet, mesh)
+    def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
+        changed = self.health.publish(fleet, mesh, some)
         self._version = version
         if changed:
             self._say(f"published version {version}: {len(changed)} of {len(fleet)} proxies have something new")

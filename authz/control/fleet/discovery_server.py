@@ -9,7 +9,7 @@ takes what is newest when its proxy can take more, so that a slow one holds up n
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -88,11 +88,14 @@ class DiscoveryServer:
         self.figures = FleetFigures()
         self.standings = ProxyStandings()
 
-    def publish(self, fleet: Fleet) -> tuple[str, ...]:
-        """Replace the fleet; return the names of the proxies that are new or have another world, or are gone."""
+    def publish(self, fleet: Fleet, some: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Replace the fleet; return whose world is new or gone: proxies among ``some``, if these are known."""
         before, self._fleet, self._others = self._fleet, fleet, None
-        changed = [name for name, member in fleet.items() if before.get(name) is not member]
-        changed += [name for name in before if name not in fleet]
+        if some is None:
+            changed = [name for name, member in fleet.items() if before.get(name) is not member]
+            changed += [name for name in before if name not in fleet]
+        else:
+            changed = [name for name in some if before.get(name) is not fleet[name]]
         self.standings.change(changed, fleet, self._clock())
         for name in changed:
             for stream in self._streams.get(name, ()):

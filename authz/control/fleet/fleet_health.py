@@ -59,6 +59,8 @@ class FleetHealth:
         self._fleet: Fleet = {}
         self._mesh: Mesh | None = None
         self._noted = ""
+        self._is_laid = False
+        """Whether what is served is another fleet than what was made."""
 
     def restore(self) -> None:
         """Begin with what was noted, if anything was."""
@@ -68,10 +70,10 @@ class FleetHealth:
             return
         self._gone.restore(self._noted)
 
-    def publish(self, fleet: Fleet, mesh: Mesh) -> tuple[str, ...]:
-        """Serve this fleet; return the names of proxies for which something changed."""
+    def publish(self, fleet: Fleet, mesh: Mesh, some: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Serve this fleet; return the names of proxies for which something changed, all of them among ``some``."""
         self._fleet, self._mesh = fleet, mesh
-        return self._serve()
+        return self._serve(some)
 
     async def run(self) -> None:
         """Look for ever."""
@@ -128,11 +130,13 @@ class FleetHealth:
         state = self._discovery.state(name)
         return state is not None and state.is_connected and "lds" in state.types and bool(state.types["lds"].accepted)
 
-    def _serve(self) -> tuple[str, ...]:
+    def _serve(self, some: Iterable[str] | None = None) -> tuple[str, ...]:
         before = self._overlay.kept
         gone = self._gone.gone
         workloads = () if self._mesh is None else [one for one in self._mesh.workloads if one.name in gone]
-        told = self._discovery.publish(self._overlay.lay_over(self._fleet, workloads))
+        served = self._overlay.lay_over(self._fleet, workloads)
+        is_laid, self._is_laid = self._is_laid, served is not self._fleet
+        told = self._discovery.publish(served, None if is_laid or self._is_laid else some)
         if new := sorted({*self._overlay.kept} - {*before}):
             self._say(f"kept      all endpoints of {_listed(new)}: more than half is gone")
             log.error("more than half is gone, so all endpoints stay: %s", ", ".join(new))

@@ -58,13 +58,19 @@ class FleetSnapshot:
     _members: dict[str, FleetMember] = field(default_factory=dict)
     _roots: dict[str, tuple[str, Discovered]] = field(default_factory=dict)
 
-    def make(self, workloads: Iterable[MeshWorkload], files: Mapping[str, bytes]) -> Fleet:
+    def make(
+        self,
+        workloads: Iterable[MeshWorkload],
+        files: Mapping[str, bytes],
+        some: Iterable[MeshWorkload] | None = None,
+    ) -> Fleet:
         """
         The proxies of these workloads.
 
         Args:
             workloads: those of the mesh.
             files: as ``render_all`` renders them for ``Listeners.ADS``.
+            some: those whose own files alone may be other than last time; None: any file may.
 
         Returns:
             By name; a member whose world is as it was is the very object of before.
@@ -75,7 +81,7 @@ class FleetSnapshot:
         made: dict[str, _Made] = {}
         uses: dict[str, tuple[_Made, ...]] = {}
         members: dict[str, FleetMember] = {}
-        for workload in workloads:
+        for workload in workloads if some is None else some:
             name = workload.name
             used = uses[name] = tuple(self._used(name, files, made))
             before = self._members.get(name)
@@ -83,6 +89,11 @@ class FleetSnapshot:
                 members[name] = before
             else:
                 members[name] = FleetMember(name, workload.spiffe_id, self._world(name, used))
+        if some is not None:
+            self._made |= made
+            self._uses |= uses
+            self._members = self._members | members
+            return self._members
         self._roots = {name: self._roots[name] for name in members if name in self._roots}
         self._made, self._uses, self._members = made, uses, members
         return members

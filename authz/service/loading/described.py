@@ -6,13 +6,13 @@ Only identity, labels and rate limits are read here. Whatever else a description
 ``authz mesh render``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from authz.core.attributes import Workload
 from authz.core.errors import LoadError, Location, Problem, Severity
-from authz.mesh.description import read_mesh_description
+from authz.mesh.description import MeshRead, read_mesh_description
 from authz.mesh.rate_limits import AppliedLimit
 from authz.sources.policies.directory import read_file
 
@@ -22,6 +22,10 @@ _IDENTITY_FIELDS = {
 }
 """The fields, by kind, that say who a workload is."""
 _LIMITS = "BackendTrafficPolicy"
+
+
+ReadDescription = Callable[[Iterable[tuple[str, bytes]]], MeshRead]
+"""Reads the files of a description, as ``read_mesh_description``."""
 
 
 class MeshDescribed(NamedTuple):
@@ -40,12 +44,16 @@ def described_workloads(
 
 
 def described_mesh(
-    mesh_file: Path | None, data: bytes | None = None, more: Iterable[tuple[str, bytes]] = ()
+    mesh_file: Path | None,
+    data: bytes | None = None,
+    more: Iterable[tuple[str, bytes]] = (),
+    read: ReadDescription = read_mesh_description,
 ) -> MeshDescribed:
     """
     Read the description; nothing without a file, or without WorkloadEntries.
 
-    ``data``, if given, is the file's text; ``more`` are further files of the description with their texts.
+    ``data``, if given, is the file's text; ``more`` are further files of the description with their texts; ``read``
+    reads them all.
 
     Raises:
         LoadError: an entry's identity or labels are not usable, without which its sidecar's word would count again; or
@@ -59,7 +67,7 @@ def described_mesh(
         except OSError as error:
             message = f"cannot be read: {error.strerror}"
             raise LoadError([Problem(Severity.ERROR, "unreadable", message, Location(str(mesh_file)))]) from error
-    mesh, problems = read_mesh_description([(str(mesh_file), data), *more])
+    mesh, problems = read([(str(mesh_file), data), *more])
     wrong = [
         problem
         for problem in problems

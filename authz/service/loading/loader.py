@@ -20,10 +20,11 @@ from authz.core.engine import Engine
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.policy.memory import Memory, digest_of
 from authz.service.loading.garbage import let_go
+from authz.service.loading.mesh_file import MeshFile
 from authz.service.loading.snapshot import Snapshot, load_snapshot
 from authz.service.loading.transfer import ALLOW_EMPTY, Done, LoadRefused, code_digest, receive
 from authz.service.ports.own_python import own_environment, own_python
-from authz.sources.policies.directory import directory_bytes, read_directory, read_file
+from authz.sources.policies.directory import directory_bytes, read_directory
 
 _log = logging.getLogger("authz.loader")
 WORTH_BYTES = 256 * 1024
@@ -44,10 +45,12 @@ class Loader:
     The memory holds the digests of the texts beside the resources that are in force anyway, 300 bytes for a policy.
     """
 
-    def __init__(self, *, allow_empty: bool = False) -> None:
+    def __init__(self, *, allow_empty: bool = False, mesh: MeshFile | None = None) -> None:
         self._allow_empty = allow_empty
         self._memory = Memory()
         self._mesh = b""
+        self._mesh_file = mesh
+        """Whose text was read before each loading, where somebody does that."""
         self._process: subprocess.Popen[bytes] | None = None
         self._is_stopped = False
         self._is_told = False
@@ -73,9 +76,15 @@ class Loader:
 
     def load_here(self, policies: Path, mesh_file: Path | None, now: float, before: Engine | None = None) -> Snapshot:
         """The same without a process: nothing waits when the server starts."""
-        mesh = _mesh_digest(mesh_file)
+        mesh = self._mesh_text(mesh_file)
         snapshot = load_snapshot(
-            policies, mesh_file, now, allow_empty=self._allow_empty, memory=self._memory, before=before
+            policies,
+            mesh_file,
+            now,
+            allow_empty=self._allow_empty,
+            memory=self._memory,
+            before=before,
+            settings=self._mesh_file.settings if self._mesh_file is not None else None,
         )
         self._mesh = mesh
         return snapshot
@@ -83,7 +92,7 @@ class Loader:
     def _new_bytes(self, policies: Path, mesh_file: Path | None) -> int:
         """How much there is to be read; a new mesh concerns every policy. 0 when that is not known yet."""
         total = directory_bytes(policies)
-        if total < WORTH_BYTES or self._mesh != _mesh_digest(mesh_file):
+        if total < WORTH_BYTES or self._mesh != self._mesh_text(mesh_file):
             return total
         try:
             return sum(self._memory.new_bytes(name, data) for name, data in read_directory(policies))
@@ -95,6 +104,13 @@ class Loader:
         self._is_stopped = True
         if self._process is not None:
             self._process.kill()
+
+    def _mesh_text(self, mesh_file: Path | None) -> bytes:
+        """What tells the texts of mesh files apart; empty without a file that can be read."""
+        if self._mesh_file is not None:
+            return self._mesh_file.known or b""
+        text = MeshFile().text(mesh_file)
+        return b"" if text is None else digest_of(text)
 
     def _load_beside(self, policies: Path, mesh_file: Path | None, now: float) -> Snapshot:
         command = [own_python(), "-S", "-P", "-m", _MODULE, str(policies), *([str(mesh_file)] if mesh_file else [])]
@@ -110,7 +126,7 @@ class Loader:
             if self._is_stopped:
                 process.kill()
             assert process.stdout is not None, "a pipe was asked for"
-            mesh = _mesh_digest(mesh_file)
+            mesh = self._mesh_text(mesh_file)
             received = receive(process.stdout, _CODE)
             process.stdout.close()
             end = _end_of(process.wait(), said)
@@ -126,22 +142,6 @@ class Loader:
         if received.ready is not None or self._is_stopped:
             raise LoadError([_died(policies, end)])
         raise _NotStarted(f"{command[0]} {end}")
-
-
-def text_of_mesh(mesh_file: Path | None) -> bytes | None:
-    """None without a file that can be read."""
-    if mesh_file is None:
-        return None
-    try:
-        return read_file(mesh_file)
-    except OSError:
-        return None
-
-
-def _mesh_digest(mesh_file: Path | None) -> bytes:
-    """Empty without a file that can be read."""
-    text = text_of_mesh(mesh_file)
-    return b"" if text is None else digest_of(text)
 
 
 def _start(command: list[str], said: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from authz.core.attributes import Workload
 from authz.core.errors import LoadError, Location, Problem, Severity
+from authz.mesh.description import DescriptionReader
 from authz.service.loading.archive import Archive, PolicyTexts, read_texts
-from authz.service.loading.described import described_mesh
 from authz.service.loading.garbage import beside_checks, let_go
-from authz.service.loading.loader import Loader, text_of_mesh
+from authz.service.loading.loader import Loader
 from authz.service.loading.losses import losses
+from authz.service.loading.mesh_file import MeshFile
 from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.failure import where_it_failed
 from authz.sources.policies.watching import watch
@@ -34,7 +35,8 @@ class Reloader:
     ``put_in_force`` is called in the event loop with each good snapshot. With ``allow_empty`` files without a document,
     a set without a policy, and the loss of all policies or of a mesh setting are taken as they are. What was put in
     force is kept in ``archive``; that it cannot be written is told and changes nothing. A ``is_candidate`` set is put
-    beside the one in force: the log says so, and checks are already answered at its first load.
+    beside the one in force: the log says so, and checks are already answered at its first load. ``reader`` as in
+    ``MeshFile``. Where nothing ``answers_requests``, the policies of workloads are selected when somebody wants them.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Reloader:
         allow_empty: bool = False,
         archive: Path | None = None,
         is_candidate: bool = False,
+        reader: DescriptionReader | None = None,
+        answers_requests: bool = True,
     ) -> None:
         self._is_candidate = is_candidate
         self._archive = Archive(archive) if archive is not None else None
@@ -56,7 +60,9 @@ class Reloader:
         self._put_in_force = put_in_force
         self._clock = clock
         self._allow_empty = allow_empty
-        self._loader = Loader(allow_empty=allow_empty)
+        self._answers_requests = answers_requests
+        self._mesh = MeshFile(reader)
+        self._loader = Loader(allow_empty=allow_empty, mesh=self._mesh)
         self.snapshot: Snapshot | None = None
         self.status = ReloadStatus()
 
@@ -66,7 +72,7 @@ class Reloader:
 
         ``known`` are workloads to prepare for, beside those that have asked the set before.
         """
-        if self.snapshot is not None:
+        if self.snapshot is not None and self._answers_requests:
             known = (*known, *self.snapshot.engine.known_workloads())
         try:
             snapshot = await asyncio.to_thread(self._prepare, known)
@@ -123,7 +129,7 @@ class Reloader:
             snapshot = self._of_one_text()
             if self.snapshot is not None:
                 self._refuse_losses(self.snapshot, snapshot)
-            for workload in (*known, *snapshot.workloads):
+            for workload in (*known, *snapshot.workloads) if self._answers_requests else ():
                 snapshot.engine.for_workload(workload)
             return snapshot
 
@@ -135,16 +141,16 @@ class Reloader:
         refused from then on.
         """
         for _ in range(_ATTEMPTS):
-            text = text_of_mesh(self._mesh_file)
+            text = self._mesh.text(self._mesh_file)
             self._texts = self._read_texts()
             before = self.snapshot.engine if self.snapshot is not None else None
             if before is None and not self._is_candidate:  # no check waits yet
                 snapshot = self._loader.load_here(self._policies, self._mesh_file, self._clock())
             else:
                 snapshot = self._loader.load(self._policies, self._mesh_file, self._clock(), before)
-            described = described_mesh(self._mesh_file, text)
-            if text == text_of_mesh(self._mesh_file):
-                return replace(snapshot, workloads=described.workloads, limits=described.limits)
+            described = self._mesh.described(self._mesh_file, text)
+            if text == self._mesh.text(self._mesh_file):
+                return replace(snapshot, workloads=described.workloads, limits=described.limits, mesh_text=text)
         message = "the file keeps changing while the policies are read"
         raise LoadError([Problem(Severity.ERROR, "unreadable", message, Location(str(self._mesh_file)))])
 

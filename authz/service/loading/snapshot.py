@@ -34,6 +34,8 @@ class Snapshot:
     """As the mesh description has them; empty without one."""
     limits: Mapping[Workload, tuple[AppliedLimit, ...]] = field(default_factory=dict)
     """Rate limits of the workloads that have any."""
+    mesh_text: bytes | None = field(default=None, repr=False, compare=False)
+    """The mesh file that settings and workloads are from, for who follows it; None where there is none."""
 
     @property
     def resources(self) -> Resources:
@@ -50,6 +52,7 @@ def load_snapshot(
     allow_empty: bool = False,
     memory: Memory | None = None,
     before: Engine | None = None,
+    settings: Callable[[Path], tuple[MeshConfig, tuple[Problem, ...]]] | None = None,
 ) -> Snapshot:
     """
     Read everything, check everything, compile everything.
@@ -62,6 +65,7 @@ def load_snapshot(
         allow_empty: accept files without a document, and a set without a policy; never an empty mesh file, which need
                 not be named.
         before: as in ``compile_engine``.
+        settings: reads those of the mesh file, for whoever has read them before.
 
     Raises:
         LoadError: carries every problem of all files, in order.
@@ -70,7 +74,7 @@ def load_snapshot(
     problems: tuple[Problem, ...] = ()
     try:
         if mesh_file is not None:
-            mesh, problems = read_mesh(str(mesh_file), read_file(mesh_file))
+            mesh, problems = settings(mesh_file) if settings else read_mesh(str(mesh_file), read_file(mesh_file))
         if policies.exists() and not policies.is_dir():
             files = [(str(policies), read_file(policies))]
         else:
