@@ -29,7 +29,7 @@ ALLOWED: dict[str, str] = {
     "identity": "core documents tokens",
     "wire": "_proto core",
     "telemetry": "core",
-    "audit": "core telemetry",
+    "audit": "core telemetry truth",
     "sources": "",
     "sources.keys": "core",
     "sources.introspection": "core sources.keys",  # the same guards as for key sets
