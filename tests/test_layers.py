@@ -59,7 +59,7 @@ ALLOWED: dict[str, str] = {
     "service.loading": "core mesh policy service.ports sources.policies telemetry",
     "service": (
         "_proto audit core identity mesh service.loading service.ports settings sources.introspection sources.keys "
-        "sources.policies telemetry tokens wire"
+        "sources.policies telemetry tokens truth wire"
     ),
     "service.native": (
         "audit core envoy.native service service.loading service.ports settings sources.access_logs telemetry wire"

@@ -38,7 +38,7 @@ class _Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class SpooledLines:
     """Lines to be delivered; ``Spool.delivered`` or ``Spool.failed`` says what became of them."""
 
     lines: tuple[bytes, ...]
@@ -95,7 +95,7 @@ class Spool:
             if self._sync:
                 os.fdatasync(self._descriptor)
 
-    def take(self, most: int) -> Taken | None:
+    def take(self, most: int) -> SpooledLines | None:
         """The oldest lines that wait, at most so many; None when none do."""
         with self._lock:
             segment = next((one for one in self._segments if one.delivered < one.size), None)
@@ -112,9 +112,9 @@ class Spool:
             again += end < segment.uncertain
             lines.append(line)
             end += len(line) + 1
-        return Taken(tuple(lines), again, segment, end)
+        return SpooledLines(tuple(lines), again, segment, end)
 
-    def delivered(self, taken: Taken) -> None:
+    def delivered(self, taken: SpooledLines) -> None:
         """These lines need not be kept any longer."""
         with self._lock:
             segment = taken.segment
@@ -128,7 +128,7 @@ class Spool:
                 self._segments.remove(segment)
                 segment.file.unlink(missing_ok=True)
 
-    def failed(self, taken: Taken) -> None:
+    def failed(self, taken: SpooledLines) -> None:
         """These lines are to be delivered again; nobody knows which of them were."""
         with self._lock:
             taken.segment.uncertain = max(taken.segment.uncertain, taken.end)

@@ -13,7 +13,8 @@ from authz.audit.query import RecordFilter, Skipped, read_record
 from authz.audit.stored_key import record_key
 from authz.core.decided import Record
 from authz.truth.truth_client import TruthClient
-from authz.truth.truth_stream import AGAIN, StoredRecord, StreamBegin, StreamReader, TruthStream
+from authz.truth.truth_stream import AGAIN, TruthStream
+from authz.truth.truth_stream_reader import StoredRecord, StreamBegin, StreamReader, read_stream
 
 _CLOCK_SECONDS = 60.0
 """By which the clocks of servers and writers may differ."""
@@ -30,13 +31,12 @@ def find_stored(
     Raises:
         TruthAway, TruthRefused: as ``TruthClient.call``.
     """
-    stream = TruthStream(client)
-    last = stream.last()
+    last = TruthStream(client).last()
     at = wanted.since - _CLOCK_SECONDS if wanted.since is not None else None
     begin = StreamBegin(first, at if first <= 1 else None)  # a record is stored after its decision
-    again = {record_key(stored.data) for stored in stream.read(begin, last, AGAIN)}
+    again = {record_key(stored.data) for stored in read_stream(client, begin, last, AGAIN)}
     told: set[str] = set()
-    for stored in stream.read(begin, last):
+    for stored in read_stream(client, begin, last):
         if again and (key := record_key(stored.data)) in again:
             if key in told:
                 continue

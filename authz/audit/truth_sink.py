@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from authz.audit.entry import Entry
-from authz.audit.spool import Spool, Taken
+from authz.audit.spool import Spool, SpooledLines
 from authz.audit.stored_key import record_key
 from authz.core.errors import AuthzError
 from authz.truth.truth_client import TruthClient
@@ -105,5 +105,5 @@ class TruthSink:
         self.problem = problem
 
 
-def _records(taken: Taken) -> list[StreamRecord]:
+def _records(taken: SpooledLines) -> list[StreamRecord]:
     return [StreamRecord(record_key(line), line, number < taken.again) for number, line in enumerate(taken.lines)]

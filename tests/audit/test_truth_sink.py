@@ -20,6 +20,7 @@ from tests.audit.nats_process import NatsProcess
 
 MakeOffer = Callable[..., Offer]
 ROOM = 1 << 20
+EVERY = RecordFilter()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def entries(*numbers: int) -> list[Entry]:
     return [Entry(line(number), 0.0) for number in numbers]
 
 
-def found(server: NatsProcess, wanted: RecordFilter = RecordFilter()) -> list[str]:
+def found(server: NatsProcess, wanted: RecordFilter = EVERY) -> list[str]:
     with server.client() as client:
         return [str(record["decision_id"]) for record in find_stored(client, wanted)]
 
