@@ -8,13 +8,13 @@ is found from itself: the key that its writer sent decides nothing here.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from authz.audit.query import RecordFilter, Skipped, read_record
 from authz.audit.stored_key import record_key
 from authz.core.decided import Record
-from authz.truth.truth_client import TruthClient
-from authz.truth.truth_stream import AGAIN, TruthStream
-from authz.truth.truth_stream_reader import StoredRecord, StreamBegin, StreamReader, read_stream
+from authz.truth.truth_client import TruthAway, TruthClient
+from authz.truth.truth_stream_reader import StoredRecord, StreamReader
 
 _CLOCK_SECONDS = 60.0
 """By which the clocks of servers and writers may differ."""
@@ -23,20 +23,23 @@ _WINDOW = 1000
 
 
 def find_stored(
-    client: TruthClient, wanted: RecordFilter, skipped: Skipped | None = None, *, first: int = 1
+    client: TruthClient, wanted: RecordFilter, skipped: Skipped | None = None, *, newest: int = 0
 ) -> Iterator[Record]:
     """
-    Find the records that are there now, in the order in which the servers got them, from the place ``first``.
+    Find the records that are there now, in the order in which the servers got them; only among the ``newest``, if any.
 
     Raises:
         TruthAway, TruthRefused: as ``TruthClient.call``.
     """
-    last = TruthStream(client).last()
-    at = wanted.since - _CLOCK_SECONDS if wanted.since is not None else None
-    begin = StreamBegin(first, at if first <= 1 else None)  # a record is stored after its decision
-    again = {record_key(stored.data) for stored in read_stream(client, begin, last, AGAIN)}
+    reader = StreamReader(client)
+    first, last = reader.extent()
+    if newest:
+        first = max(first, last - newest + 1)
+    if wanted.since is not None:  # a record is stored after its decision
+        first = reader.first_since(wanted.since - _CLOCK_SECONDS, first, last)
+    again = {record_key(stored.data) for stored in reader.sent_again(first, last)}
     told: set[str] = set()
-    for stored in read_stream(client, begin, last):
+    for stored in reader.records(first, last):
         if again and (key := record_key(stored.data)) in again:
             if key in told:
                 continue
@@ -50,11 +53,12 @@ def newest_stored(
     client: TruthClient, wanted: RecordFilter, number: int, skipped: Skipped | None = None
 ) -> deque[Record]:
     """The newest records, at most so many, without reading all that is there. Raises as ``find_stored``."""
-    window, last = max(_WINDOW, number), TruthStream(client).last()
+    first, last = StreamReader(client).extent()
+    window = max(_WINDOW, number)
     while True:
-        first = last - window + 1
-        found = deque(find_stored(client, wanted, skipped if first <= 1 else None, first=max(first, 1)), maxlen=number)
-        if len(found) == number or first <= 1:
+        is_all = window >= last - first + 1
+        found = deque(find_stored(client, wanted, skipped if is_all else None, newest=window), maxlen=number)
+        if len(found) == number or is_all:
             return found
         window *= 8
 
@@ -63,18 +67,22 @@ def follow_stored(client: TruthClient, wanted: RecordFilter, wait: Callable[[], 
     """
     Yield records as they arrive after this call; ``wait`` is called when there are none, False ends it.
 
-    What is sent again is not shown again if it is among the last hundred thousand.
+    What is sent again is not shown again if it is among the last hundred thousand. While servers are away it waits.
     """
-    return _follow(client, TruthStream(client).last(), wanted, wait)
+    reader = StreamReader(client)
+    return _follow(client, reader, reader.extent()[1], wanted, wait)
 
 
-def _follow(client: TruthClient, last: int, wanted: RecordFilter, wait: Callable[[], bool]) -> Iterator[Record]:
-    reader = StreamReader(client, StreamBegin(last + 1))
+def _follow(
+    client: TruthClient, reader: StreamReader, read: int, wanted: RecordFilter, wait: Callable[[], bool]
+) -> Iterator[Record]:
     seen: OrderedDict[str, None] = OrderedDict()
-    try:
-        while True:
-            page = reader.page()
-            for stored in page:
+    while True:
+        last = read
+        with suppress(TruthAway):
+            last = reader.extent()[1]
+            for stored in reader.records(read + 1, last):
+                read = stored.sequence
                 key = record_key(stored.data)
                 if key in seen:
                     continue
@@ -84,10 +92,9 @@ def _follow(client: TruthClient, last: int, wanted: RecordFilter, wait: Callable
                 record = _record(client, stored, None)
                 if record is not None and wanted.holds(record):
                     yield record
-            if not page and not wait():
-                return
-    finally:
-        reader.stop()
+            read = last
+        if not wait():
+            return
 
 
 def _record(client: TruthClient, stored: StoredRecord, skipped: Skipped | None) -> Record | None:

@@ -15,8 +15,9 @@ from authz.audit.entry import Entry
 from authz.audit.spool import Spool, SpooledLines
 from authz.audit.stored_key import record_key
 from authz.core.errors import AuthzError
+from authz.truth.many_answers import MAX_IN_FLIGHT
 from authz.truth.truth_client import TruthClient
-from authz.truth.truth_stream import MAX_IN_FLIGHT, StreamRecord, TruthStream
+from authz.truth.truth_stream import StreamRecord, TruthStream
 
 _log = logging.getLogger("authz.audit")
 CLOSE_SECONDS = 2.0
