@@ -29,7 +29,7 @@ ALLOWED: dict[str, str] = {
     "identity": "core documents tokens",
     "wire": "_proto core",
     "telemetry": "core",
-    "audit": "core telemetry",
+    "audit": "core telemetry truth",
     "sources": "",
     "sources.keys": "core",
     "sources.introspection": "core sources.keys",  # the same guards as for key sets
@@ -59,7 +59,7 @@ ALLOWED: dict[str, str] = {
     "service.loading": "core mesh policy service.ports sources.policies telemetry",
     "service": (
         "_proto audit core identity mesh service.loading service.ports settings sources.introspection sources.keys "
-        "sources.policies telemetry tokens wire"
+        "sources.policies telemetry tokens truth wire"
     ),
     "service.native": (
         "audit core envoy.native service service.loading service.ports settings sources.access_logs telemetry wire"

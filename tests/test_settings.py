@@ -7,8 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from authz.core.errors import SettingsError
+from authz.settings.audit_section import AuditSettings
 from authz.settings.precedence import read_settings
-from authz.settings.sections import PATHS, SECTIONS, AccessLogSettings, AuditSettings, Section, Sections, flatten
+from authz.settings.section import Section
+from authz.settings.sections import PATHS, SECTIONS, AccessLogSettings, Sections, flatten
 from authz.settings.settings import Settings
 
 
@@ -32,6 +34,11 @@ def test_flags_win_over_environment_and_environment_over_file(tmp_path: Path) ->
     [
         ({"AUTHZ_LISTEN": "unix:/a, 127.0.0.1:1"}, "listen", ("unix:/a", "127.0.0.1:1")),
         ({"AUTHZ_MAX_TOKEN_BYTES": "300"}, "max_token_bytes", 300),
+        (
+            {"AUTHZ_AUDIT": "stdout, nats://a:1,b:2/shop,file:x"},
+            "audit",
+            ("stdout", "nats://a:1,b:2/shop", "file:x"),
+        ),
         ({"AUTHZ_JWKS_CA_BUNDLES": '{"https://i": "ca.pem"}'}, "jwks_ca_bundles", {"https://i": "ca.pem"}),
         (
             {"AUTHZ_JWKS_CA_BUNDLES": "https://i?a=b=ca.pem; j=k.pem"},

@@ -40,6 +40,7 @@ def judge_health(service: ServiceStatus, trail: TrailStatus, now: float) -> Heal
 
     A refused reload does not make the service unready: the last good policies stay in force.
     A failing sink does if it never worked, or where a lost record must deny: requests are then refused anyway.
+    One that keeps records, to deliver them later, does not.
     ``now`` is in seconds since the epoch.
     """
     tokens = (*_keys(service), *_issuers(service))
@@ -122,7 +123,8 @@ def _audit(trail: TrailStatus) -> Iterator[HealthCause]:
         yield HealthCause("audit", "the audit writer is not running", True)
     for sink in trail.sinks:
         if sink.error:
-            yield HealthCause("audit", f"sink {sink.name} fails: {sink.error}", not sink.written or trail.denies)
+            is_critical = not sink.is_late and (not sink.written or trail.denies)
+            yield HealthCause("audit", f"sink {sink.name} fails: {sink.error}", is_critical)
     if trail.capacity and trail.queued >= trail.capacity:
         yield HealthCause("audit", f"the queue is full: {trail.dropped} decisions have no record", trail.denies)
     if trail.tracing:

@@ -42,9 +42,13 @@ class Skipped:
 
     def add(self, file: Path, number: int) -> None:
         """Count a line that is not a record; the first five keep their place."""
+        self.note(f"{file}:{number}")
+
+    def note(self, place: str) -> None:
+        """The same, for a place that is no line of a file."""
         self.lines += 1
         if len(self.places) < 5:
-            self.places.append(f"{file}:{number}")
+            self.places.append(place)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,9 +122,7 @@ class AuditTrail:
             dropped=self._dropped,
             filtered=self._builder.filtered,
             failed=self._builder.failed,
-            sinks=tuple(
-                SinkStatus(s.name, s.written, s.lost, s.errors, s.error or sink.problem) for sink, s in self._sinks
-            ),
+            sinks=tuple(_seen(sink, status) for sink, status in self._sinks),
             tracing=self._tracer.problem,
             is_running=self._thread.is_alive(),
             denies=self._denies,
@@ -204,3 +202,11 @@ class AuditTrail:
                 status.error = ""
             status.written += len(entries)
             return
+
+
+def _seen(sink: Sink, status: SinkStatus) -> SinkStatus:
+    """How a sink is doing, with what it says of itself."""
+    waiting: int | None = getattr(sink, "waiting", None)
+    is_late = waiting is not None and not status.error and bool(sink.problem)
+    error = status.error or sink.problem
+    return SinkStatus(status.name, status.written, status.lost, status.errors, error, is_late, waiting)

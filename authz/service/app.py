@@ -91,18 +91,19 @@ class App:
             self.tracer,
             lambda: self.function.snapshot,
             self.watch.observe if parts.admin.address else None,
+            parts.truth,
         )
-        self._proxies = Proxies.of(parts.keys.proxy, os.environ)
+        keys = parts.keys
+        self._proxies = Proxies.of(keys.proxy, os.environ)
         self.keys = KeySource[KeySet, KeySetState](
             read_key_set,
             KeySetState,
             clock=clock,
-            refresh_seconds=parts.keys.refresh_seconds,
-            ca_bundles=parts.keys.ca_bundles,
+            refresh_seconds=keys.refresh_seconds,
+            ca_bundles=keys.ca_bundles,
             proxies=self._proxies,
         )
         self.evidence = PeerEvidence.of(parts.peer, clock)
-        keys = parts.keys
         self.introspector = Introspector(read_object, clock=clock, ca_bundles=keys.ca_bundles, proxies=self._proxies)
         self.function = CheckFunction(
             self.trail,
@@ -299,8 +300,7 @@ async def run(settings: Settings, announce: Announce, giving_way: GivingWay) -> 
     def signalled() -> None:
         (at_once if stopping.is_set() else stopping).set()
 
-    others: dict[signal.Signals, Callable[[], object]] = {
-        # It rolls several workers.
+    others: dict[signal.Signals, Callable[[], object]] = {  # SIGHUP rolls several workers
         signal.SIGHUP: lambda: announce("SIGHUP    changes nothing here: policies are followed without it"),
         signal.SIGUSR1: app.trail.reopen,
         signal.SIGUSR2: lambda: set_log_level(other_log_level(settings.log_level)),

@@ -15,6 +15,7 @@ from authz.audit.file_sink import FileSink, Rotation
 from authz.audit.omissions import RecordRules
 from authz.audit.request_fields import RecordOptions
 from authz.audit.sinks import OtlpSink, log_exporter
+from authz.audit.spool import Spool
 from authz.audit.trail import AuditTrail
 from authz.core.attributes import AttributeContext
 from authz.core.decided import Offer, TraceIds
@@ -23,7 +24,8 @@ from authz.core.errors import SettingsError
 from authz.core.explain import RuleNote, nearest_miss
 from authz.identity.pem import refuse_encrypted_key
 from authz.service.loading.snapshot import Snapshot
-from authz.settings.sections import AuditSettings, OtlpSettings
+from authz.settings.audit_section import AuditSettings
+from authz.settings.sections import OtlpSettings, TruthSettings
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.otlp import OtlpTarget, service_resource, span_exporter
 from authz.telemetry.spans import DecisionTracer
@@ -33,6 +35,9 @@ MOST_RULES_WALKED = 200
 A workload with more ALLOW rules has its nearest miss found on demand only (``authz explain``, the page): it walks all
 of them, and the writer's time is the checks' time.
 """
+
+
+_TRUTH = "nats://"
 
 
 def make_tracer(otlp: OtlpSettings) -> DecisionTracer:
@@ -52,6 +57,7 @@ def make_trail(
     tracer: DecisionTracer,
     snapshot: Callable[[], Snapshot | None],
     watch: Callable[[Offer, TraceIds], None] | None = None,
+    truth: TruthSettings | None = None,
 ) -> AuditTrail:
     """
     Build the trail; it is not started.
@@ -60,6 +66,7 @@ def make_trail(
         stdout: the sink of that name, in case it is asked for.
         snapshot: the one in force, asked when a denial is explained.
         watch: told of every decision, for the page.
+        truth: for records that go there.
 
     Raises:
         SettingsError: names the setting.
@@ -76,7 +83,7 @@ def make_trail(
         return nearest_miss(policies, attributes)
 
     return AuditTrail(
-        _sinks(audit, otlp, stdout),
+        _sinks(audit, otlp, stdout, truth),
         capacity=audit.capacity,
         on_full=audit.on_full,
         flush_seconds=audit.flush_seconds,
@@ -103,7 +110,9 @@ def _rules(audit: AuditSettings) -> RecordRules:
         raise SettingsError(f"setting `audit_redact` or `audit_drop`: {error}") from error
 
 
-def _sinks(audit: AuditSettings, otlp: OtlpSettings, stdout: Sink) -> list[Sink]:
+def _sinks(audit: AuditSettings, otlp: OtlpSettings, stdout: Sink, truth: TruthSettings | None) -> list[Sink]:
+    if sum(name.startswith(_TRUTH) for name in audit.sinks) > 1:
+        raise SettingsError("setting `audit`: records go to one fleet only, and `nats://…` is there twice")
     sinks: list[Sink] = []
     for name in audit.sinks:
         kind, _, argument = name.partition(":")
@@ -113,11 +122,34 @@ def _sinks(audit: AuditSettings, otlp: OtlpSettings, stdout: Sink) -> list[Sink]
             sinks.append(OtlpSink(log_exporter(_target(otlp))))
         elif kind == "file" and argument:
             sinks.append(_file(audit, Path(argument)))
+        elif name.startswith(_TRUTH):
+            sinks.append(_truth(audit, truth, name))
         elif name != "none":
             raise SettingsError(
-                f"setting `audit`: `{name}` is not a sink; it is stdout, file:PATH, otlp (with otlp_endpoint) or none"
+                f"setting `audit`: `{name}` is not a sink; it is stdout, file:PATH, otlp (with otlp_endpoint), "
+                "nats://HOST:PORT/FLEET or none"
             )
     return sinks
+
+
+def _truth(audit: AuditSettings, truth: TruthSettings | None, name: str) -> Sink:
+    try:
+        from authz.audit.truth_sink import TruthSink
+        from authz.truth.truth_address import TruthAccess, read_truth_address
+        from authz.truth.truth_client import TruthClient
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"setting `audit`: {name} needs `{error.name}`: install `authz-mesh[fleet]`") from error
+    if audit.spool is None:
+        raise SettingsError(f"setting `audit`: {name} needs `audit_spool`, a directory for records that wait")
+    access = TruthAccess(truth.ca, truth.certificate, truth.key, truth.name) if truth is not None else TruthAccess()
+    try:
+        client = TruthClient(read_truth_address(name), access, name="authz audit")
+    except SettingsError as error:
+        raise SettingsError(f"setting `audit`: {error}") from error
+    try:
+        return TruthSink(client, Spool(audit.spool, audit.spool_bytes, sync=audit.sync == "disk"))
+    except OSError as error:
+        raise SettingsError(f"setting `audit_spool`: `{audit.spool}` cannot be written: {error.strerror}") from error
 
 
 def _file(audit: AuditSettings, path: Path) -> FileSink:

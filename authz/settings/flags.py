@@ -15,6 +15,7 @@ TYPED = frozenset({
     "audit", "log_level", "peer_certificate", "peer_trust_bundles", "peer_revocations", "otlp_endpoint",
     "drain_delay_seconds", "access_logs", "access_log_positions", "access_log_admin", "access_log_state",
     "admin_token_file", "tls_certificate", "tls_key", "tls_client_ca", "audit_on_full", "audit_chain", "log_format",
+    "audit_spool", "truth_ca", "truth_certificate", "truth_key", "truth_name",
     "rate_limits", "rate_limit_store",
 })  # fmt: skip
 """Settings that have a flag: what changes from start to start, or makes one safe. The others belong in a file."""

@@ -6,29 +6,13 @@ flags, environment and file; a file may also write a section, ``audit: {capacity
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
+from authz.settings.audit_section import AuditSettings
 from authz.settings.http_doors import HttpDoor
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the settings; its fields are ``<PREFIX>_<field>`` of ``Settings`` but where ``FLAT`` says otherwise."""
-
-    PREFIX: ClassVar[str]
-    FLAT: ClassVar[Mapping[str, str]] = {}
-
-    @classmethod
-    def flat_names(cls) -> dict[str, str]:
-        """The name in ``Settings`` of every field."""
-        return {field.name: cls.FLAT.get(field.name, f"{cls.PREFIX}_{field.name}") for field in fields(cls)}
-
-    @classmethod
-    def of(cls, settings: object) -> Self:
-        """Take the section out of all settings."""
-        return cls(**{name: getattr(settings, flat) for name, flat in cls.flat_names().items()})
+from authz.settings.section import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,32 +137,15 @@ class KeySettings(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class AuditSettings(Section):
-    """Records of decisions: where they go, what they hold, and how their files are kept."""
+class TruthSettings(Section):
+    """By what the servers of the fleet's truth and this one know each other."""
 
-    PREFIX = "audit"
-    FLAT = {"sinks": "audit"}  # noqa: RUF012  # the dataclass has it as a ClassVar
+    PREFIX = "truth"
 
-    sinks: tuple[str, ...]
-    capacity: int
-    on_full: Literal["drop", "deny"]
-    flush_seconds: float
-    redact: tuple[str, ...]
-    drop: tuple[str, ...]
-    hash_key: Path | None
-    query_values: tuple[str, ...]
-    rotate_bytes: int
-    rotate_seconds: float
-    keep: int
-    compress: Literal["gzip", "none"]
-    sync: Literal["system", "disk"]
-    chain: Literal["off", "on"]
-    signing_key: Path | None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The file sinks."""
-        return tuple(Path(name.partition(":")[2]) for name in self.sinks if name.startswith("file:"))
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +250,7 @@ class Sections:
     tokens: TokenSettings
     keys: KeySettings
     audit: AuditSettings
+    truth: TruthSettings
     access_logs: AccessLogSettings
     rate_limits: RateLimitSettings
     otlp: OtlpSettings

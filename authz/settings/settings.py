@@ -11,12 +11,14 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from authz.settings.audit_fields import AuditFields
 from authz.settings.http_doors import HttpDoors
 from authz.settings.policy_fields import PolicyFields
+from authz.settings.truth_fields import TruthFields
 from authz.settings.written_settings import is_address, named_files
 
 
-class Settings(PolicyFields, BaseSettings):
+class Settings(PolicyFields, AuditFields, TruthFields, BaseSettings):
     """Every setting of ``authz serve``. A field's description is its flag's help."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -117,50 +119,6 @@ class Settings(PolicyFields, BaseSettings):
         description="how long the start waits for key sets; after that their tokens are refused; 0 waits for ever",
     )
 
-    audit: tuple[str, ...] = Field(
-        default=("stdout",), description="sinks of decision records: stdout, file:PATH, otlp or none; several allowed"
-    )
-    audit_capacity: int = Field(default=8192, ge=1, description="how many records may wait in the queue")
-    audit_on_full: Literal["drop", "deny"] = Field(
-        default="drop",
-        description="what happens to a request when the audit queue is full: it goes unrecorded, or is denied",
-    )
-    audit_flush_seconds: float = Field(
-        default=0.05,
-        gt=0,
-        le=60,
-        description="how often records reach the sinks: a killed process loses at most this much",
-    )
-    audit_redact: tuple[str, ...] = Field(
-        default=(), description="fields to hide, as $.token.subject:hash (or :mask, :remove); several allowed"
-    )
-    audit_drop: tuple[str, ...] = Field(
-        default=(),
-        description="allowed requests not to record: request.path=/healthz*; denials are kept; several allowed",
-    )
-    audit_hash_key: Path | None = Field(default=None, description="file with the key of hashed fields")
-    audit_query_values: tuple[str, ...] = Field(
-        default=(), description="query parameters whose values are recorded; for all others only the names are"
-    )
-    audit_rotate_bytes: int = Field(
-        default=100_000_000, ge=0, description="a file sink is rotated at this size; 0 never does"
-    )
-    audit_rotate_seconds: float = Field(
-        default=86_400, ge=0, description="a file sink is rotated at this age; 0 never does"
-    )
-    audit_keep: int = Field(default=0, ge=0, description="rotated files kept; 0 keeps all")
-    audit_compress: Literal["gzip", "none"] = Field(default="gzip", description="compression of rotated files")
-    audit_sync: Literal["system", "disk"] = Field(
-        default="system",
-        description="`disk` waits for the disk at every flush, so that losing the machine loses no more than that",
-    )
-    audit_chain: Literal["off", "on"] = Field(
-        default="off", description="link the records of file sinks by digests, for `authz audit verify`"
-    )
-    audit_signing_key: Path | None = Field(
-        default=None, description="Ed25519 key, PEM, that signs checkpoints of the chain"
-    )
-
     access_logs: tuple[str, ...] = Field(
         default=(),
         description="records of proxies that enforce by themselves: file:DIR follows their logs, grpc:ADDRESS receives "
@@ -235,19 +193,13 @@ class Settings(PolicyFields, BaseSettings):
     log_format: Literal["text", "json"] = Field(default="text", description="form of the operator's log")
 
     @field_validator(
-        "listen", "audit", "audit_redact", "audit_query_values", "metadata_namespaces", "certificates", "access_logs",
+        "listen", "metadata_namespaces", "certificates", "access_logs",
         "rate_limits", mode="before",
     )  # fmt: skip
     @classmethod
     def _several(cls, value: object) -> object:
         """A list, or one text with commas as the environment gives it."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("audit_drop", mode="before")
-    @classmethod
-    def _several_rules(cls, value: object) -> object:
-        """A list, or one text with semicolons: a rule has commas inside."""
-        return tuple(part.strip() for part in value.split(";") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("jwks_ca_bundles", "peer_trust_bundles", mode="before")
     @classmethod

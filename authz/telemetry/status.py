@@ -244,6 +244,10 @@ class SinkStatus:
     errors: int = 0
     error: str = ""
     """Last error, empty again after a success."""
+    is_late: bool = False
+    """Whether that is about records that are kept, to be delivered later: none is lost yet."""
+    waiting: int | None = None
+    """Bytes that are kept until they can be delivered; None for a sink that keeps none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,10 @@ class TruthClient:
         """For coroutines that ``run`` is given."""
         return self._client.jetstream(timeout=CALL_SECONDS)
 
+    def connection(self) -> Client:
+        """For coroutines of this package that ``call`` is given."""
+        return self._client
+
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside all else, until it ends or the client does; what it raises is logged."""
         asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)

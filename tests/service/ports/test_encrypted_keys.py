@@ -14,7 +14,8 @@ from authz.identity.secret_files import read_secret
 from authz.service.ports.http import make_admin_server
 from authz.service.ports.server_tls import ServerCertificate
 from authz.service.recording import make_tracer, make_trail
-from authz.settings.sections import AdminSettings, AuditSettings, OtlpSettings
+from authz.settings.audit_section import AuditSettings
+from authz.settings.sections import AdminSettings, OtlpSettings
 from authz.settings.settings import Settings
 from authz.telemetry.counters import Telemetry
 from tests.service.ports.test_server_tls import Pair

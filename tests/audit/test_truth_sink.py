@@ -1,0 +1,199 @@
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from authz.audit.entry import Entry
+from authz.audit.query import RecordFilter, Skipped
+from authz.audit.spool import Spool
+from authz.audit.stored_key import record_key
+from authz.audit.stored_trail import find_stored, follow_stored, newest_stored
+from authz.audit.trail import AuditTrail
+from authz.audit.truth_sink import TruthSink
+from authz.core.decided import Offer
+from authz.truth.truth_stream import StreamRecord, TruthStream, make_stream
+from tests.audit.nats_process import NatsProcess
+
+MakeOffer = Callable[..., Offer]
+ROOM = 1 << 20
+EVERY = RecordFilter()
+
+
+@pytest.fixture(scope="module")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsProcess]:
+    server = NatsProcess(tmp_path_factory.mktemp("nats")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def nats(_server: NatsProcess) -> NatsProcess:
+    """A server with an empty stream."""
+    with _server.client() as client:
+        client.call(lambda js: _remove(js))
+        assert make_stream(client, 1)
+        assert not make_stream(client, 1)
+    return _server
+
+
+async def _remove(js: object) -> None:
+    import nats.js.errors
+
+    try:
+        await js.delete_stream("authz-shop-audit")  # type: ignore[attr-defined]  # it is a JetStreamContext
+    except nats.js.errors.NotFoundError:
+        return
+
+
+def line(number: int, effect: str = "deny") -> bytes:
+    at = f"2026-01-31T12:{number // 60 % 60:02}:{number % 60:02}.000000Z"
+    return json.dumps({"decision_id": f"d{number}", "time": at, "effect": effect}, separators=(",", ":")).encode()
+
+
+def entries(*numbers: int) -> list[Entry]:
+    return [Entry(line(number), 0.0) for number in numbers]
+
+
+def found(server: NatsProcess, wanted: RecordFilter = EVERY) -> list[str]:
+    with server.client() as client:
+        return [str(record["decision_id"]) for record in find_stored(client, wanted)]
+
+
+def within(holds: Callable[[], bool], seconds: float = 15.0) -> bool:
+    until = time.monotonic() + seconds
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.01)
+    return holds()
+
+
+def test_records_of_a_trail_are_found_again_in_their_order(
+    nats: NatsProcess, tmp_path: Path, make_offer: MakeOffer, secret: str
+) -> None:
+    trail = AuditTrail([TruthSink(nats.client(), Spool(tmp_path, ROOM))])
+    trail.start()
+    for number in range(1200):
+        trail.record(make_offer(decision_id=f"d{number}"))
+    assert trail.close(10)
+    with nats.client() as client:
+        records = list(find_stored(client, RecordFilter()))
+        newest = newest_stored(client, RecordFilter(), 2)
+    assert [record["decision_id"] for record in records] == [f"d{number}" for number in range(1200)]
+    assert [record["decision_id"] for record in newest] == ["d1198", "d1199"]
+    assert secret not in json.dumps(records)
+    assert trail.status().sinks[0].error == ""
+    assert [file.name for file in tmp_path.iterdir()] == ["0.lock"]
+
+
+def test_a_server_that_is_killed_and_comes_back_has_every_record_and_readers_see_each_once(
+    nats: NatsProcess, tmp_path: Path
+) -> None:
+    sink = TruthSink(nats.client(), Spool(tmp_path, ROOM))
+    stop, numbers = threading.Event(), iter(range(100_000))
+
+    def write() -> None:
+        while not stop.is_set():
+            sink.write(entries(*(next(numbers) for _ in range(20))))
+            stop.wait(0.002)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        for _ in range(2):
+            assert within(lambda: not sink.waiting or not sink.problem)
+            nats.kill()
+            assert within(lambda: bool(sink.problem))
+            assert "does not answer" in sink.problem
+            nats.start()
+            assert within(lambda: not sink.problem)
+    finally:
+        stop.set()
+        writing.join()
+        assert within(lambda: not sink.waiting)
+        sink.close()
+    written = next(numbers)
+    assert written > 100
+    assert Counter(found(nats)) == Counter(f"d{number}" for number in range(written))
+
+
+def test_what_a_killed_process_left_is_sent_by_the_next_and_seen_once(nats: NatsProcess, tmp_path: Path) -> None:
+    first, second = Spool(tmp_path, ROOM), Spool(tmp_path, ROOM)
+    first.append(line(1) + b"\n" + line(2) + b"\n")
+    second.append(line(3) + b"\n")
+    with nats.client() as client:
+        TruthStream(client).publish([StreamRecord("of another key, as if the servers had forgotten it", line(1))])
+    first.close()
+    second.close()  # as the end of a process does
+    sink = TruthSink(nats.client(), Spool(tmp_path, ROOM))
+    assert within(lambda: len(found(nats)) == 3 and not list(tmp_path.glob("*.jsonl")))
+    sink.close()
+    assert sorted(found(nats)) == ["d1", "d2", "d3"]
+    with nats.client() as client:
+        assert TruthStream(client).extent() == (1, 4)
+
+
+def test_equal_records_are_stored_once_while_the_servers_remember(nats: NatsProcess) -> None:
+    records = [StreamRecord(record_key(line(1)), line(1))]
+    with nats.client() as client:
+        stream = TruthStream(client)
+        stream.publish(records)
+        stream.publish(records)
+        assert stream.extent() == (1, 1)
+
+
+def test_a_record_of_the_same_id_that_says_something_else_is_not_kept_out(nats: NatsProcess) -> None:
+    with nats.client() as client:
+        stream = TruthStream(client)
+        for one in (line(1, "allow"), line(1, "deny")):
+            stream.publish([StreamRecord(record_key(one), one)])
+        assert [record["effect"] for record in find_stored(client, RecordFilter())] == ["allow", "deny"]
+
+
+def test_without_servers_records_are_kept_up_to_the_bound_and_then_refused(tmp_path: Path) -> None:
+    absent = NatsProcess(tmp_path / "server")
+    spool = tmp_path / "spool"
+    sink = TruthSink(absent.client(), Spool(spool, 200))
+    trail = AuditTrail([sink])
+    trail.start()
+    trail.note(entries(1)[0])
+    assert trail.flush()
+    assert within(lambda: bool(sink.problem))
+    kept = trail.status().sinks[0]
+    assert (kept.written, kept.lost, kept.is_late, kept.waiting) == (1, 0, True, len(line(1)) + 1)
+    trail.note(Entry(line(2) + b" " * 200, 0.0))
+    assert trail.flush()
+    full = trail.status().sinks[0]
+    assert (full.written, full.lost, full.is_late) == (1, 1, False)
+    assert "the spool is full" in full.error
+    assert trail.close()
+    assert (spool / "0.00000001.jsonl").read_bytes() == line(1) + b"\n"
+
+
+def test_records_are_chosen_by_time_and_what_is_none_is_counted(nats: NatsProcess) -> None:
+    from datetime import datetime
+
+    at = datetime.fromisoformat("2026-01-31T12:00:05+00:00").timestamp()
+    skipped = Skipped()
+    with nats.client() as client:
+        TruthStream(client).publish([StreamRecord(str(number), line(number)) for number in range(10)])
+        TruthStream(client).publish([StreamRecord("x", b"no record")])
+        chosen = [r["decision_id"] for r in find_stored(client, RecordFilter(since=at, until=at + 2), skipped)]
+        future = list(find_stored(client, RecordFilter(since=time.time() + 3600)))
+    assert chosen == ["d5", "d6", "d7"]
+    assert skipped.places == [f"{nats.address}:11"]
+    assert future == []
+
+
+def test_who_follows_sees_what_arrives_and_nothing_twice(nats: NatsProcess) -> None:
+    with nats.client() as client:
+        stream = TruthStream(client)
+        stream.publish([StreamRecord("0", line(0))])
+        turns = iter((True, True, False))
+        following = follow_stored(client, RecordFilter(), lambda: next(turns))
+        stream.publish(
+            [StreamRecord("1", line(1)), StreamRecord("2", line(1), is_again=True), StreamRecord("3", line(2))]
+        )
+        assert [record["decision_id"] for record in following] == ["d1", "d2"]
