@@ -79,7 +79,7 @@ ALLOWED: dict[str, str] = {
     "control.authority": "_proto admin control.discovery control.federation core identity service.ports telemetry",
     "control": "core envoy envoy.native envoy.patches mesh service.loading sources.keys sources.policies tokens",
     "control.fleet": (
-        "_proto control control.authority control.discovery core envoy envoy.native identity mesh telemetry"
+        "_proto control control.authority control.discovery core envoy envoy.native identity mesh telemetry truth"
     ),
     "local": "audit core mesh",
     "demo": "control core demo.apps envoy envoy.native identity local mesh policy settings tokens",
@@ -92,7 +92,7 @@ ALLOWED: dict[str, str] = {
         "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "
         "analysis.verify audit bundles control control.authority control.federation control.fleet core demo "
         "demo.checks documents envoy envoy.native identity local mesh policy service.loading service.ports "
-        "service.workers settings sources.policies sources.published starter telemetry tokens up"
+        "service.workers settings sources.policies sources.published starter telemetry tokens truth up"
     ),
     "__main__": "cli",
     "_proto": "",

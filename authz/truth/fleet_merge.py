@@ -7,7 +7,7 @@ much its clock differs from that of whoever keeps the reports, so that a wrong c
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from authz.truth.fleet_report import (
     ProxyReport,
@@ -85,7 +85,7 @@ class FleetView:
     def skew_seconds(self) -> float:
         """For how long the replica or proxy that is behind longest has been so, silent and unknown ones included."""
         late = [one.since for one in self.proxies if one.state in (BEHIND, REFUSING, UNKNOWN) and one.since]
-        late += [one.heard_at for one in self.replicas if one.state == SILENT]
+        late += [one.heard_at for one in self.replicas if one.state == SILENT and one.heard_at]
         late += [self._newest_since for one in self.replicas if one.state in (BEHIND, REFUSING)]
         return max((self.now - since for since in late), default=0.0)
 
@@ -116,6 +116,10 @@ class FleetView:
         for proxy in self.proxies:
             if proxy.state == UNKNOWN or (proxy.state != MISSING and not has_reached(proxy.revision, revision)):
                 yield proxy
+
+    def has(self, revision: str) -> bool:
+        """Whether every live replica and proxy has acknowledged a revision, or a newer one; nobody has without any."""
+        return bool(self.replicas) and not any(True for _ in self.without(revision))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,25 @@ def merge_reports(
         _replica_view(one, newest, counts.get(one.report.name, 0), is_silent=one.report.name in silent) for one in found
     )
     return FleetView(now, newest, replicas, proxies)
+
+
+def view_json(view: FleetView) -> dict[str, object]:
+    """For programs; times in seconds since the epoch, null where there is none."""
+
+    def shown(one: ReplicaView | ProxyView) -> dict[str, object]:
+        found = asdict(one)
+        for name in ("since", "heard_at", "acknowledged_at", "refused_at", "certificate_expires"):
+            if name in found:
+                found[name] = found[name] or None
+        return found
+
+    return {
+        "now": view.now,
+        "revision": view.revision,
+        "skew_seconds": round(view.skew_seconds, 3),
+        "replicas": [{**shown(one), "has_wrong_clock": one.has_wrong_clock} for one in view.replicas],
+        "proxies": [shown(one) for one in view.proxies],
+    }
 
 
 def _newest(sources: Iterable[Reported]) -> str:

@@ -4,6 +4,7 @@ Buckets of the truth: values by key with a revision for compare-and-swap, and ar
 Revisions count the changes of a bucket, from 1. Reads are answered by the leader, and never go back in time.
 """
 
+import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -116,6 +117,17 @@ class TruthBucket:
     def history(self, key: str) -> tuple[TruthEntry, ...]:
         """Every kept value of a key, the oldest first."""
         return tuple(one for one in self._listed(key, include_history=True) if one.value)
+
+    def now(self) -> float:
+        """The time by the servers' clock, as in ``TruthEntry.created``: seconds since the epoch."""
+
+        async def work(_: JetStreamContext) -> float:
+            told = json.loads(await self._client.ask(f"$JS.API.STREAM.INFO.KV_{self.name}"))
+            if "error" in told:
+                raise TruthRefused(f"the bucket `{self.name}`: {told['error'].get('description')}")
+            return datetime.fromisoformat(told["ts"]).timestamp()
+
+        return self._client.call(work)
 
     def watch(self, pattern: str, wake: Callable[[], None]) -> None:
         """

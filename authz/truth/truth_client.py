@@ -149,6 +149,10 @@ class TruthClient:
             future.cancel()
             raise TruthAway(f"{self.address} does not answer: {str(error) or type(error).__name__}") from error
 
+    async def ask(self, subject: str) -> bytes:
+        """A request that JetStream's client has no method for. For coroutines that ``call`` is given."""
+        return bytes((await self._client.request(subject, timeout=CALL_SECONDS)).data)
+
     def context(self) -> JetStreamContext:
         """For coroutines that ``run`` is given."""
         return self._client.jetstream(timeout=CALL_SECONDS)

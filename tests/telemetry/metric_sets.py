@@ -1,11 +1,13 @@
-"""The metrics of ``authz.telemetry.names`` by who shows them; a new one is in a set by its constant's name."""
+"""The metrics of ``authz.telemetry`` by who shows them; a new one is in a set by its constant's name."""
 
-from authz.telemetry import names
+from authz.telemetry import fleet_names, names
 
 
 def _of(*prefixes: str) -> tuple[names.Metric, ...]:
     return tuple(
-        value for name, value in vars(names).items() if isinstance(value, names.Metric) and name.startswith(prefixes)
+        value
+        for name, value in {**vars(names), **vars(fleet_names)}.items()
+        if isinstance(value, names.Metric) and name.startswith(prefixes)
     )
 
 
@@ -15,7 +17,7 @@ CANDIDATE = _of("CANDIDATE_")
 RATE_LIMITS = _of("RATE_LIMITS")
 PUBLISHED = _of("PUBLISHED_")
 AUTHORITY = _of("CA_", "SDS_", "WORKLOAD_STREAMS")
-FLEET = _of("XDS_")
+FLEET = _of("XDS_", "FLEET_")
 _ROTATION = _of("SERVED_EXPIRY", "DRIFT")
 PROCESS = tuple(
     metric

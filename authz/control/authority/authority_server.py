@@ -103,6 +103,8 @@ class AuthorityServer:
     _web: list[AdminServer] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _own_renewal: float = 0.0
+    own_expires: float = 0.0
+    """When the certificate of the doors ends; 0: there is none."""
     _upkeep: Upkeep = field(init=False)
     reload: Reload = field(default_factory=Reload)
 
@@ -280,6 +282,7 @@ class AuthorityServer:
         own = SpiffeId(self._registrar.ca.trust_domain, AUTHORITY_PATH)
         issued = self._registrar.ca.issue_svid(own, now, dns=self.doors.dns)
         write_secret_files(self.files.directory / SERVER, FILE_NAME, issued.chain_pem, issued.key_pem)
+        self.own_expires = issued.not_after
         self._own_renewal = renewal_time(issued.not_before, issued.not_after, 0.5)
 
 

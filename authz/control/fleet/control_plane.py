@@ -21,6 +21,7 @@ from authz.control.envoy_validation import Validator
 from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.control.fleet.fleet_figures import fleet_figures, fleet_json
 from authz.control.fleet.fleet_health import FleetHealth
+from authz.control.fleet.fleet_reporter import FleetReporter, OwnState, ReportStore
 from authz.control.fleet.fleet_snapshot import Fleet, FleetSnapshot
 from authz.control.fleet.gone_proxies import GoneProxies
 from authz.control.mesh_follower import MeshFollower
@@ -29,8 +30,11 @@ from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.packed_tree import Unpackable
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.truth.fleet_merge import view_json
+from authz.truth.fleet_report import reported_json
 
 FLEET_PAGE = "/fleet"
+REPORT_PAGE, VIEW_PAGE = "/fleet/report", "/fleet/view"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class ControlPlane:
         say: Callable[[str], None],
         validator: Validator | None = None,
         gone_after: float = 0.0,
+        replica: str = "control",
+        store: ReportStore | None = None,
     ) -> None:
         """
         Args:
@@ -72,10 +78,14 @@ class ControlPlane:
             validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
             gone_after: for how many seconds a proxy is away until its endpoints are unhealthy for others; 0: they
                 stay.
+            replica: the name of this process in its fleet.
+            store: where it reports what it and its proxies run; None: nowhere.
         """
-        self.discovery = DiscoveryServer()
+        self.discovery = DiscoveryServer(clock=clock)
+        self.reporter = FleetReporter(self.discovery, replica, self._own_state, clock=clock, store=store)
         self.health = FleetHealth(self.discovery, GoneProxies(gone_after), sources.keep, say)
         self.health.elsewhere = self._elsewhere
+        self._clock = clock
         self._authority = authority
         self._keep = sources.keep
         self._say = say
@@ -113,15 +123,20 @@ class ControlPlane:
 
     async def run(self) -> None:
         """Follow what changes, until cancelled."""
-        looking = asyncio.create_task(self.health.run(), name="health of the fleet")
+        beside = [
+            asyncio.create_task(self.health.run(), name="health of the fleet"),
+            asyncio.create_task(self.reporter.run(), name="report"),
+        ]
         try:
             await self._follower.run()
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def stop(self) -> None:
         """Close the doors; Envoys keep what they have."""
+        await self.reporter.withdraw()
         await self._follower.close()
         await self._authority.stop()
 
@@ -132,7 +147,8 @@ class ControlPlane:
     def figures(self) -> Figured:
         """Metrics of discovery."""
         kept = len(self.health.kept)
-        return fleet_figures(self.health.states(), self.discovery.figures, self.discovery.streams, kept)
+        yield from fleet_figures(self.health.states(), self.discovery.figures, self.discovery.streams, kept)
+        yield from self.reporter.figures()
 
     def causes(self) -> Iterable[dict[str, object]]:
         """Proxies that refused something, and a change that is not in force."""
@@ -140,6 +156,9 @@ class ControlPlane:
             message = f"a change is not in force: {self._follower.problem}"
             yield {"part": "mesh", "message": message, "blocks": False}
         yield from self.health.causes()
+        if self.reporter.problem:
+            message = f"the fleet does not know what runs here: {self.reporter.problem}"
+            yield {"part": "report", "message": message, "blocks": False}
         for state in self.discovery.states():
             for short, one in state.types.items():
                 if one.rejection:
@@ -147,8 +166,15 @@ class ControlPlane:
                     yield {"part": "proxy", "message": message, "blocks": False}
 
     def page(self, path: str) -> object | None:
-        """Every proxy with what it took and refused."""
-        return fleet_json(self.health.states(), self._version) if path == FLEET_PAGE else None
+        """Every proxy with what it took and refused; the report of this replica; the fleet as all report it."""
+        if path == FLEET_PAGE:
+            return fleet_json(self.health.states(), self._version)
+        if path == REPORT_PAGE:
+            return reported_json(self.reporter.own())
+        return view_json(self.reporter.view()) if path == VIEW_PAGE else None
+
+    def _own_state(self) -> OwnState:
+        return OwnState(self._follower.problem, self._authority.own_expires)
 
     def _deliver(
         self, mesh: Mesh, files: Mapping[str, bytes], version: str, some: tuple[MeshWorkload, ...] | None
@@ -165,11 +191,14 @@ class ControlPlane:
         self._loop.call_soon_threadsafe(self._publish, fleet, mesh, version, names)
 
     def _elsewhere(self) -> Set[str] | None:
-        """Other authorities are those of other control planes, whose proxies are not known here."""
+        """Other authorities are those of other control planes, whose proxies only a truth tells."""
+        if self.reporter.is_told:
+            return self.reporter.elsewhere
         return None if self._authority.stock.registrar.ca.others else frozenset()
 
     def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
         changed = self.health.publish(fleet, mesh, some)
+        self.discovery.standings.revise(version, self._clock())
         self._version = version
         if changed:
             self._say(f"published version {version}: {len(changed)} of {len(fleet)} proxies have something new")

@@ -1,0 +1,56 @@
+"""``authz fleet wait``: until every live replica and proxy has acknowledged a revision."""
+
+from pathlib import Path
+
+import click
+
+from authz.cli import terminal
+from authz.cli.fleet_source import Look, fleet_options, looking_at
+from authz.cli.fleet_status import read_seconds
+from authz.cli.fleet_views import remark_reasons
+from authz.truth.fleet_waiting import await_revision
+
+
+@click.command()
+@fleet_options
+@click.option("--revision", required=True, help="A number, or a digest of policies; a higher number will do as well.")
+@click.option("--timeout", callback=read_seconds, default="60s", help="How long to wait.")
+def wait(
+    truth: str | None, truth_ca: Path | None, truth_cert: Path | None, truth_key: Path | None, truth_name: str,
+    admin: tuple[str, ...], revision: str, timeout: float,
+) -> None:  # fmt: skip
+    """
+    Wait until every live replica and proxy has acknowledged a revision (exit 0), or say who has not (exit 3).
+
+    Proxies that are connected nowhere are not waited for: they get it when they connect.
+
+    \b
+    authz fleet wait --truth nats://127.0.0.1:4222/shop --revision 7
+    authz fleet wait --admin 127.0.0.1:15014 --revision 7 --timeout 2m
+    """
+    with looking_at(truth, truth_ca, truth_cert, truth_key, truth_name, admin) as look:
+        is_there = await_fleet(look, revision, timeout)
+    raise SystemExit(terminal.Exit.YES if is_there else terminal.Exit.NO)
+
+
+def await_fleet(look: Look, revision: str, seconds: float) -> bool:
+    """
+    Wait, and say how it ended: how many have it, or who has not. For every command that has changed something.
+
+    Raises:
+        AuthzError: nobody answered at the end.
+    """
+    view = await_revision(look, revision, seconds)
+    live = [one for one in view.proxies if one.state != "missing"]
+    if view.has(revision):
+        counted = terminal.count(len(view.replicas), "replica"), terminal.count(len(live), "proxy", "proxies")
+        terminal.say(f"revision {revision}: {counted[0]} and {counted[1]} have acknowledged it")
+        return True
+    late = list(view.without(revision))
+    if not view.replicas:
+        terminal.remark("no replica has reported what it runs")
+    else:
+        whole = len(view.replicas) + len(live)
+        terminal.remark(f"revision {revision}: {len(late)} of {whole} have not acknowledged it")
+        remark_reasons(late, view.now)
+    return False

@@ -1,0 +1,79 @@
+"""Reports as bytes: read back as they were written, small where there is little to say, refused where they are none."""
+
+import json
+
+import pytest
+
+from authz.core.errors import SettingsError
+from authz.truth.fleet_report import (
+    CONTROL,
+    MAX_TEXT,
+    ProxyReport,
+    RefusedResource,
+    ReplicaReport,
+    Reported,
+    check_replica_name,
+    part_count,
+    part_of,
+    part_value,
+    read_part,
+    read_replica,
+    read_reported,
+    replica_value,
+    reported_json,
+)
+
+FULL = ProxyReport("web-v1", True, False, "6", 1.5, 2.5, 3.5, 4.5, (RefusedResource("lds", "35b4", "cannot bind ü"),))
+REPORT = ReplicaReport("control-1", CONTROL, 100.0, "7", 50.0, "no such kind", 900.0, (4, 5))
+MOST = 1 << 19
+
+
+def test_what_is_written_is_read_back() -> None:
+    assert read_replica(replica_value(REPORT)) == REPORT
+    assert read_part(part_value([FULL, ProxyReport("api-v1")], 2, MOST)) == (2, (FULL, ProxyReport("api-v1")))
+    shown = json.loads(json.dumps(reported_json(Reported(3.0, REPORT, (FULL,)))))
+    assert read_reported(shown, 3.0).proxies == (FULL,)
+
+
+def test_a_current_proxy_takes_few_bytes() -> None:
+    proxy = ProxyReport("p" * 30, True, True, "", 1780000000.123, 1780000000.123, 0.0, 1780003600.0)
+    assert len(part_value([proxy], 1, MOST)) < 220
+
+
+def test_words_are_cut_and_left_out_where_they_do_not_fit() -> None:
+    wordy = ProxyReport("p", True, refusals=(RefusedResource("lds", "v", "x" * 2 * MAX_TEXT),))
+    _, (cut,) = read_part(part_value([wordy], 1, MOST))
+    assert len(cut.refusals[0].words) == MAX_TEXT
+    _, (without,) = read_part(part_value([wordy], 1, 300))
+    assert without.refusals == (RefusedResource("lds", "v", ""),)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"name": "a"}', b'{"proxies": 3}', b'{"of": [], "proxies": 1}'],
+)
+def test_what_is_no_report_is_refused(value: bytes) -> None:
+    for read in (read_replica, read_part):
+        with pytest.raises(ValueError):  # whatever is wrong with it
+            read(value)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "before", "parts"),
+    [(0, 0, 1), (200, 0, 1), (201, 0, 2), (10_000, 0, 50), (10_000, 50, 50), (10_001, 50, 102), (2_000, 50, 20)],
+)
+def test_parts_grow_with_the_fleet_and_stay_as_long_as_they_fit(proxies: int, before: int, parts: int) -> None:
+    assert part_count(proxies, before) == parts
+
+
+def test_proxies_are_spread_over_the_parts() -> None:
+    counts = [0] * 50
+    for number in range(10_000):
+        counts[part_of(f"web-{number}", 50)] += 1
+    assert max(counts) < 300
+
+
+@pytest.mark.parametrize("name", ["", "A", "a.b", "a b", "-a", "a" * 64, "a*", "a>"])
+def test_names_that_would_be_other_keys_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="is no name of a replica"):
+        check_replica_name(name)
