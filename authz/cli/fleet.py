@@ -2,6 +2,8 @@
 
 import click
 
+from authz.cli.fleet_up import up
+
 
 @click.group("fleet", short_help="Tell what every replica and proxy of a fleet runs.")
 def command() -> None:
@@ -11,3 +13,6 @@ def command() -> None:
     \b
     authz fleet --help
     """
+
+
+command.add_command(up)

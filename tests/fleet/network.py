@@ -64,7 +64,8 @@ class Network:
         for process in reversed(self._started):
             self.stop(process)
         for machine in (*self.addresses, "switch"):
-            subprocess.run(["ip", "netns", "del", self.namespace(machine)], capture_output=True, timeout=COMMAND_SECONDS)
+            gone = ["ip", "netns", "del", self.namespace(machine)]
+            subprocess.run(gone, capture_output=True, timeout=COMMAND_SECONDS)
 
     def namespace(self, machine: str) -> str:
         """By which the kernel knows it."""
@@ -125,7 +126,7 @@ class Network:
         made: list[socket.socket] = []
 
         def make() -> None:  # a thread can be in another network than its process
-            with open(f"/run/netns/{self.namespace(machine)}") as namespace:  # noqa: PTH123  # of the kernel
+            with open(f"/run/netns/{self.namespace(machine)}") as namespace:  # of the kernel
                 if _libc.setns(namespace.fileno(), CLONE_NEWNET) == 0:
                     made.append(socket.socket())
 
