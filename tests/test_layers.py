@@ -86,7 +86,7 @@ ALLOWED: dict[str, str] = {
     "demo.apps": "",
     "demo.checks": "core demo envoy identity local mesh tokens",
     "starter": "core documents",
-    "up": "control control.authority core documents envoy envoy.native identity local mesh",
+    "up": "control control.authority core documents envoy envoy.native identity local mesh truth",
     "cli": (
         "_proto analysis.access analysis.graph analysis.hardening analysis.invariants analysis.mutants "
         "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "

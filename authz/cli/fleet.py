@@ -3,6 +3,7 @@
 import click
 
 from authz.cli.fleet_status import status
+from authz.cli.fleet_up import up
 from authz.cli.fleet_wait import wait
 
 
@@ -19,3 +20,4 @@ def command() -> None:
 
 command.add_command(status)
 command.add_command(wait)
+command.add_command(up)

@@ -43,8 +43,8 @@ def bootstrap(mesh_path: Path, name: str, controls: tuple[str, ...], authz: str)
     \b
     authz mesh bootstrap --mesh mesh.yaml --to reviews-v1 --control control.example:7443 > envoy.yaml
     authz mesh bootstrap --mesh mesh.yaml --to reviews-v1 --control a.example:7443 --control b.example:7443
-    authz ca join --server control.example:7444 --renew control.example:7443 --bundle bundle.pem --token-file token \\
-        --out certs/reviews-v1 --watch &
+    authz ca join --server control.example:7444 --bundle bundle.pem --out certs/reviews-v1 --token-file token
+    authz ca join --server control.example:7443 --bundle bundle.pem --out certs/reviews-v1 --watch &
     envoy -c envoy.yaml
     """
     from authz.envoy.bootstrap import bootstrap as made  # slow to import

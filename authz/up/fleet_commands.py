@@ -1,0 +1,91 @@
+"""
+Which processes make up a fleet for trying, as values: nothing is started here.
+
+They are the commands that a person would type on three machines (docs/fleet.md).
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+
+from authz.core.spiffe import AUTHORITY_PATH
+from authz.local.children import Command
+from authz.up.fleet_plan import FleetPlan, FleetReplica
+from authz.up.own_mesh import LOOPBACK
+
+SERVER_CONF = "server.conf"
+CONTROL_SECONDS = 90.0
+"""For a control to become ready: it renders the whole mesh first, beside others on a busy machine."""
+
+
+def another_authority(plan: FleetPlan, replica: FleetReplica) -> Command:
+    """Make the authority of a further replica; it ends."""
+    told = {"--ca": plan.replicas[0].ca, "--name": f"replica-{replica.number}", "--out": replica.ca}
+    return _once(f"make-{replica.ca}", "authority", "ca", "intermediate", "issue", *_options(told))
+
+
+def truth_server(nats_server: str, replica: FleetReplica) -> Command:
+    """One server of the truth: ready when it has found the others and one of them leads."""
+    arguments = (nats_server, "--config", f"{replica.truth_name}/{SERVER_CONF}")
+    return Command(replica.truth_name, "server of the truth", arguments, f"http:{replica.monitor}/healthz")
+
+
+def control(plan: FleetPlan, replica: FleetReplica) -> Command:
+    """One control with the authority of its replica."""
+    told = {
+        "--policies": str(plan.policies),
+        "--mesh": str(plan.mesh_file),
+        "--ca": replica.ca,
+        "--listen": f"{LOOPBACK}:{replica.listen}",
+        "--enrol": f"{LOOPBACK}:{replica.enrol}",
+        "--admin": f"{LOOPBACK}:{replica.admin}",
+        "--keep": replica.control_name,
+    }
+    return Command(
+        replica.control_name,
+        "control",
+        (*cli(), "control", *_options(told)),
+        f"http:{replica.admin}/readyz",
+        patience_seconds=CONTROL_SECONDS,
+    )
+
+
+def server_conf(plan: FleetPlan, replica: FleetReplica) -> str:
+    """
+    The configuration of one server of the truth.
+
+    Whoever connects shows a certificate of our authority; only the authorities' own identity may come in.
+    """
+    tls = {
+        "cert_file": f"{replica.truth_name}/tls.crt",
+        "key_file": f"{replica.truth_name}/tls.key",
+        "ca_file": plan.bundle.name,
+    }
+    told = {
+        "server_name": replica.truth_name,
+        "listen": f"{LOOPBACK}:{replica.truth}",
+        "http": f"{LOOPBACK}:{replica.monitor}",
+        "jetstream": {"store_dir": f"{replica.truth_name}/store"},
+        "tls": {**tls, "verify_and_map": True},
+        "authorization": {"users": [{"user": f"spiffe://{plan.mesh.config.trust_domain}{AUTHORITY_PATH}"}]},
+        "cluster": {
+            "name": plan.name,
+            "listen": f"{LOOPBACK}:{replica.routes}",
+            "routes": [f"nats://localhost:{other.routes}" for other in plan.replicas if other is not replica],
+            "tls": {**tls, "verify": True},
+        },
+    }
+    return json.dumps(told, indent=2) + "\n"
+
+
+def cli() -> tuple[str, ...]:
+    """The same installation as this process, whatever the PATH says."""
+    return (sys.executable, "-m", "authz")
+
+
+def _once(name: str, kind: str, *arguments: str) -> Command:
+    return Command(name, kind, (*cli(), *arguments))
+
+
+def _options(told: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(part for pair in told.items() for part in pair)
