@@ -112,7 +112,7 @@ DOORS: dict[str, str] = {
     "betterproto2": "envoy envoy.patches",
     "cachetools": "identity",
     "click": "cli",
-    "cryptography": "analysis.hardening analysis.verify audit bundles identity sources.published tokens",
+    "cryptography": "analysis.hardening analysis.verify audit bundles identity sources.published tokens truth",
     "envoy": "demo envoy.native service.workers",
     "envoy_data_plane": "envoy envoy.patches",
     "google": "_proto control.authority control.discovery service service.workers wire",

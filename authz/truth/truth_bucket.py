@@ -4,6 +4,8 @@ Buckets of the truth: values by key with a revision for compare-and-swap, and ar
 Revisions count the changes of a bucket, from 1. Reads are answered by the leader, and never go back in time.
 """
 
+import asyncio
+import base64
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -12,10 +14,10 @@ from typing import Any, TypeVar
 
 import nats.js.errors
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, ObjectStoreConfig, StorageType
-from nats.js.kv import KV_DEL, KV_PURGE, KeyValue
+from nats.js.api import KeyValueConfig, ObjectInfo, ObjectStoreConfig, RawStreamMsg, RePublish, StorageType
+from nats.js.kv import KV_DEL, KV_OP, KV_PURGE, KeyValue
 
-from authz.truth.truth_client import TruthClient, TruthRefused
+from authz.truth.truth_client import CALL_SECONDS, TruthClient, TruthRefused
 
 POLICIES, SECURITY, KEY_SETS, FLEET, ARCHIVES = "policies", "security", "keysets", "fleet", "archives"
 """What buckets are for: revisions of policies and description; the authorities; keys of issuers; who runs what."""
@@ -25,6 +27,12 @@ MAX_VALUE_BYTES = 512 << 10
 _Returned = TypeVar("_Returned")
 ARCHIVE_SECONDS = 60.0
 """For an archive to come or go."""
+LIST_SECONDS = 30.0
+"""For all values of a bucket, or all that are kept of a key."""
+AT_ONCE = 64
+"""Values that are asked for at the same time."""
+_NO_STREAM = 10059
+"""The servers' code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,16 @@ def bucket_name(fleet: str, what: str) -> str:
     return f"authz-{fleet}-{what}"
 
 
+def stream_of(fleet: str, what: str) -> str:
+    """The name of the stream that a bucket is."""
+    return f"{'OBJ' if what == ARCHIVES else 'KV'}_{bucket_name(fleet, what)}"
+
+
+def change_subject(fleet: str, what: str, pattern: str) -> str:
+    """Where a change is told after it was kept: a bucket's key, or a pattern of keys."""
+    return f"authz.changed.{fleet}.{what}.{pattern}"
+
+
 def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
     """
     Make every bucket that is not there, kept by so many servers; return the names of those that were made.
@@ -60,7 +78,14 @@ def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
                 await js.key_value(name)
             except nats.js.errors.NotFoundError:
                 told = KeyValueConfig(
-                    name, history=kept, replicas=replicas, storage=StorageType.FILE, max_value_size=MAX_VALUE_BYTES
+                    name,
+                    history=kept,
+                    replicas=replicas,
+                    storage=StorageType.FILE,
+                    max_value_size=MAX_VALUE_BYTES,
+                    republish=RePublish(
+                        f"$KV.{name}.>", change_subject(client.address.fleet, what, ">"), headers_only=True
+                    ),
                 )
                 await js.create_key_value(told)
                 made.append(name)
@@ -72,7 +97,7 @@ def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
             made.append(name)
         return tuple(made)
 
-    return client.call(make, 30.0)
+    return client.call(make, 30.0, about=bucket_name(client.address.fleet, ""))
 
 
 class TruthBucket:
@@ -81,18 +106,24 @@ class TruthBucket:
     def __init__(self, client: TruthClient, what: str) -> None:
         """``what`` is one of ``KEEPS``. Nothing is asked yet."""
         self._client = client
+        self._what = what
         self.name = bucket_name(client.address.fleet, what)
+        self._stream = stream_of(client.address.fleet, what)
+        self._before = f"$KV.{self.name}."
 
     def get(self, key: str) -> TruthEntry | None:
         """The newest value; None when there is none, or it was deleted."""
 
-        async def work(store: KeyValue) -> TruthEntry | None:
+        async def work(js: JetStreamContext) -> TruthEntry | None:
             try:
-                return _entry(await store.get(key))
-            except nats.js.errors.KeyNotFoundError:
+                return self._entry(await js.get_msg(self._stream, subject=f"{self._before}{key}"))
+            except nats.js.errors.NotFoundError as error:
+                if error.err_code == _NO_STREAM:
+                    raise
                 return None
 
-        return self._with(work)
+        found = self._ask(work)
+        return found if found is not None and found.value else None
 
     def create(self, key: str, value: bytes) -> int:
         """Put the first value; the revision. Raises TruthChanged when there is one."""
@@ -112,22 +143,46 @@ class TruthBucket:
 
     def entries(self, pattern: str = ">") -> dict[str, TruthEntry]:
         """The newest values by key; ``a.>`` are those below ``a``, ``a.*`` those one step below."""
-        return {one.key: one for one in self._listed(pattern, include_history=False) if one.value}
+
+        async def work(js: JetStreamContext) -> list[TruthEntry]:
+            info = await js.stream_info(self._stream, subjects_filter=f"{self._before}{pattern}")
+            subjects = sorted(info.state.subjects or ())
+            found: list[TruthEntry] = []
+            for at in range(0, len(subjects), AT_ONCE):
+                asked = (js.get_msg(self._stream, subject=subject) for subject in subjects[at : at + AT_ONCE])
+                found += map(self._entry, await asyncio.gather(*asked))
+            return found
+
+        return {one.key: one for one in self._ask(work, LIST_SECONDS) if one.value}
 
     def history(self, key: str) -> tuple[TruthEntry, ...]:
         """Every kept value of a key, the oldest first."""
-        return tuple(one for one in self._listed(key, include_history=True) if one.value)
+
+        async def work(js: JetStreamContext) -> tuple[TruthEntry, ...]:
+            found: list[TruthEntry] = []
+            at = 1
+            try:
+                while True:
+                    message = await js.get_msg(self._stream, seq=at, subject=f"{self._before}{key}", next=True)
+                    found.append(self._entry(message))
+                    at = found[-1].revision + 1
+            except nats.js.errors.NotFoundError as error:
+                if error.err_code == _NO_STREAM:
+                    raise
+            return tuple(one for one in found if one.value)
+
+        return self._ask(work, LIST_SECONDS)
 
     def now(self) -> float:
         """The time by the servers' clock, as in ``TruthEntry.created``: seconds since the epoch."""
 
         async def work(_: JetStreamContext) -> float:
-            told = json.loads(await self._client.ask(f"$JS.API.STREAM.INFO.KV_{self.name}"))
+            told = json.loads(await self._client.ask(f"$JS.API.STREAM.INFO.{self._stream}"))
             if "error" in told:
                 raise TruthRefused(f"the bucket `{self.name}`: {told['error'].get('description')}")
             return datetime.fromisoformat(told["ts"]).timestamp()
 
-        return self._client.call(work)
+        return self._client.call(work, about=self.name)
 
     def watch(self, pattern: str, wake: Callable[[], None]) -> None:
         """
@@ -135,42 +190,37 @@ class TruthBucket:
 
         It is a hint, which may be lost: whoever waits looks by itself now and then.
         """
-        self._client.on_change(lambda: self._client.run(self._follow(pattern, wake)))
-        if self._client.is_connected:
-            self._client.run(self._follow(pattern, wake))
+        self._client.hear(change_subject(self._client.address.fleet, self._what, pattern), wake)
 
-    async def _follow(self, pattern: str, wake: Callable[[], None]) -> None:
-        wake()
-        store = await self._client.context().key_value(self.name)
-        watcher = await store.watch(pattern, meta_only=True)
-        async for entry in watcher:
-            if entry is not None:
-                wake()
-
-    def _listed(self, pattern: str, *, include_history: bool) -> list[TruthEntry]:
-        async def work(store: KeyValue) -> list[TruthEntry]:
-            found: list[TruthEntry] = []
-            watcher = await store.watch(pattern, include_history=include_history)
+    def _ask(
+        self, work: Callable[[JetStreamContext], Coroutine[Any, Any, _Returned]], seconds: float = CALL_SECONDS
+    ) -> _Returned:
+        async def call(js: JetStreamContext) -> _Returned:
             try:
-                async for entry in watcher:
-                    if entry is None:
-                        break
-                    found.append(_entry(entry))
-            finally:
-                await watcher.stop()  # type: ignore[no-untyped-call]  # theirs
-            return found
+                return await work(js)
+            except nats.js.errors.NotFoundError as error:
+                if error.err_code == _NO_STREAM:
+                    raise _without_bucket(self.name) from None
+                raise
 
-        return self._with(work)
+        return self._client.call(call, seconds, about=self.name)
+
+    def _entry(self, message: RawStreamMsg) -> TruthEntry:
+        operation = (message.headers or {}).get(KV_OP)
+        is_gone = operation in (KV_DEL, KV_PURGE)
+        at = message.time.timestamp() if message.time is not None else 0.0
+        key = (message.subject or "").removeprefix(self._before)
+        return TruthEntry(key, _DELETED if is_gone else message.data or _DELETED, message.seq or 0, at)
 
     def _with(self, work: Callable[[KeyValue], Coroutine[Any, Any, _Returned]]) -> _Returned:
         async def call(js: JetStreamContext) -> _Returned:
             try:
                 store = await js.key_value(self.name)
             except nats.js.errors.NotFoundError:
-                raise TruthRefused(f"there is no bucket `{self.name}`: make it with `authz truth init`") from None
+                raise _without_bucket(self.name) from None
             return await work(store)
 
-        return self._client.call(call)
+        return self._client.call(call, about=self.name)
 
 
 class TruthArchives:
@@ -180,6 +230,7 @@ class TruthArchives:
         """Nothing is asked yet."""
         self._client = client
         self.name = bucket_name(client.address.fleet, ARCHIVES)
+        self._stream = stream_of(client.address.fleet, ARCHIVES)
 
     def put(self, name: str, data: bytes) -> None:
         """Put an archive. The same name must always be the same bytes."""
@@ -187,22 +238,51 @@ class TruthArchives:
         async def work(js: JetStreamContext) -> None:
             await (await js.object_store(self.name)).put(name, data)
 
-        self._client.call(work, ARCHIVE_SECONDS)
+        self._client.call(work, ARCHIVE_SECONDS, about=self.name)
 
     def get(self, name: str, most: int) -> bytes | None:
-        """Fetch an archive; None when there is none. Raises TruthRefused when it has more than ``most`` bytes."""
+        """
+        Fetch an archive; None when there is none. What it is, its reader judges.
+
+        Raises:
+            TruthRefused: it has more than ``most`` bytes, or is not whole.
+        """
+        before = f"$O.{self.name}"
 
         async def work(js: JetStreamContext) -> bytes | None:
             store = await js.object_store(self.name)
             try:
-                info = await store.get_info(name)
-                if (info.size or 0) > most:
-                    raise TruthRefused(f"the archive `{name}` has more than {most} bytes")
-                return (await store.get(name)).data
+                info: ObjectInfo = await store.get_info(name)
             except nats.js.errors.ObjectNotFoundError:
                 return None
+            size = info.size or 0
+            if size > most:
+                raise TruthRefused(f"the archive `{name}` has more than {most} bytes")
+            data = bytearray()
+            at = 1
+            while len(data) < size:
+                try:
+                    part = await js.get_msg(self._stream, seq=at, subject=f"{before}.C.{info.nuid}", next=True)
+                except nats.js.errors.NotFoundError:
+                    raise TruthRefused(f"the archive `{name}` is not whole") from None
+                data += part.data or b""
+                at = (part.seq or at) + 1
+            if len(data) != size:
+                raise TruthRefused(f"the archive `{name}` is not whole")
+            return bytes(data)
 
-        return self._client.call(work, ARCHIVE_SECONDS)
+        return self._client.call(work, ARCHIVE_SECONDS, about=self.name)
+
+    def names(self) -> tuple[str, ...]:
+        """Every archive that there is."""
+        before = f"$O.{self.name}.M."
+
+        async def work(js: JetStreamContext) -> tuple[str, ...]:
+            info = await js.stream_info(self._stream, subjects_filter=f"{before}>")
+            encoded = (subject.removeprefix(before) for subject in info.state.subjects or ())
+            return tuple(sorted(base64.urlsafe_b64decode(one).decode(errors="replace") for one in encoded))
+
+        return self._client.call(work, ARCHIVE_SECONDS, about=self.name)
 
     def delete(self, name: str) -> None:
         """Delete an archive, if it is there."""
@@ -213,16 +293,12 @@ class TruthArchives:
             except nats.js.errors.ObjectNotFoundError:
                 return
 
-        self._client.call(work)
+        self._client.call(work, about=self.name)
 
 
 _DELETED = b""
 """What stands for a deleted value; values are never empty."""
 
 
-def _entry(found: KeyValue.Entry) -> TruthEntry:
-    if found.operation in (KV_DEL, KV_PURGE) or not found.value:
-        return TruthEntry(found.key, _DELETED, found.revision or 0)
-    created: object = found.created  # the library says that it is a number, and it is a time
-    at = created.timestamp() if isinstance(created, datetime) else 0.0
-    return TruthEntry(found.key, found.value, found.revision or 0, at)
+def _without_bucket(name: str) -> TruthRefused:
+    return TruthRefused(f"there is no bucket `{name}`: make it with `authz truth init`")

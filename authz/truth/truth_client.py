@@ -19,15 +19,17 @@ import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from authz.core.errors import AuthzError, SettingsError
+from authz.core.errors import AuthzError
 from authz.truth.truth_address import TruthAccess, TruthAddress, refuse_access
+from authz.truth.truth_tls import inbox_prefix, path_of, tls_context
 
 log = logging.getLogger("authz.truth")
 
 CALL_SECONDS = 5.0
-"""For one call."""
+"""For one call, and for each request of a longer one."""
 CONNECT_SECONDS = 2.0
 """For one server."""
 PAUSE_SECONDS = 0.5
@@ -66,12 +68,15 @@ class TruthClient:
         self.address = address
         self._access = access
         self._name = name
-        self._tls = _tls(access)
+        self._tls = tls_context(access)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="truth", daemon=True)
         self._client = Client()
         self._wakes: list[Callable[[], None]] = []
+        self._heard: list[tuple[str, Callable[[], None]]] = []
+        self._refusals: dict[asyncio.Future[str], str] = {}
         self._connecting: asyncio.Task[None] | None = None
+        self._subscribing: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         """Connect in the background; calls fail until this has succeeded."""
@@ -123,10 +128,16 @@ class TruthClient:
         self.stop()
 
     def call(
-        self, work: Callable[[JetStreamContext], Coroutine[Any, Any, _Returned]], seconds: float = CALL_SECONDS
+        self,
+        work: Callable[[JetStreamContext], Coroutine[Any, Any, _Returned]],
+        seconds: float = CALL_SECONDS,
+        *,
+        about: str = "",
     ) -> _Returned:
         """
         Run something in the client's thread, and wait for its answer. For the rooms of this package.
+
+        ``about`` is a part of every subject that it sends to, by which it learns that the servers do not allow it.
 
         Raises:
             TruthAway: no answer in time.
@@ -135,7 +146,8 @@ class TruthClient:
         """
         if not self._client.is_connected:
             raise TruthAway(f"{self.address} does not answer")
-        future = asyncio.run_coroutine_threadsafe(work(self._client.jetstream(timeout=seconds)), self._loop)
+        doing = self._unless_refused(work(self._client.jetstream(timeout=min(seconds, CALL_SECONDS))), about)
+        future = asyncio.run_coroutine_threadsafe(doing, self._loop)
         try:
             return future.result(seconds + 1)
         except nats.js.errors.ServiceUnavailableError as error:
@@ -153,21 +165,44 @@ class TruthClient:
         """A request that JetStream's client has no method for. For coroutines that ``call`` is given."""
         return bytes((await self._client.request(subject, timeout=CALL_SECONDS)).data)
 
-    def context(self) -> JetStreamContext:
-        """For coroutines that ``run`` is given."""
-        return self._client.jetstream(timeout=CALL_SECONDS)
-
     def connection(self) -> Client:
         """For coroutines of this package that ``call`` is given."""
         return self._client
 
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside all else, until it ends or the client does; what it raises is logged."""
-        asyncio.run_coroutine_threadsafe(self._guarded(work), self._loop)
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _unless_refused(self, work: Coroutine[Any, Any, _Returned], about: str) -> _Returned:
+        """What is not allowed is never answered, and the servers say so beside it."""
+        refused: asyncio.Future[str] = self._loop.create_future()
+        task = self._loop.create_task(work)
+        self._refusals[refused] = about
         try:
-            await work
+            await asyncio.wait((task, refused), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise TruthRefused(f"{self.address} does not allow it: {refused.result()}")
+        finally:
+            del self._refusals[refused]
+            task.cancel()
+
+    def hear(self, subject: str, wake: Callable[[], None]) -> None:
+        """Call this for whatever is sent to a subject, and after every reconnection, from the client's thread."""
+        self.on_change(wake)
+        self._heard.append((subject, wake))
+        self._loop.call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        """Once there is a connection; later the client subscribes again by itself."""
+        while self._client.is_connected and self._heard:
+            subject, wake = self._heard.pop()
+            task = self._loop.create_task(self._subscribe(subject, wake))
+            self._subscribing.add(task)
+            task.add_done_callback(self._subscribing.discard)
+
+    async def _subscribe(self, subject: str, wake: Callable[[], None]) -> None:
+        async def heard(_: Msg) -> None:
+            wake()
+
+        try:
+            await self._client.subscribe(subject, cb=heard)
         except (nats.errors.Error, OSError) as error:
             log.warning("%s: %s", self.address, error)
 
@@ -184,6 +219,8 @@ class TruthClient:
                     name=self._name,
                     tls=self._tls,
                     tls_hostname=self._access.name or None,
+                    tls_handshake_first=self._tls is not None,  # else who is between says that there is no TLS
+                    inbox_prefix=inbox_prefix(path_of(self._access)),
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
@@ -199,6 +236,7 @@ class TruthClient:
                     is_said = True
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
+                self._hear()
                 self._wake()
                 return
 
@@ -218,7 +256,12 @@ class TruthClient:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _on_error(self, error: Exception) -> None:
-        log.debug("%s: %s", self.address, error)
+        said = str(error)
+        log.debug("%s: %s", self.address, said)
+        if "permissions violation" in said.lower():
+            for refused, about in self._refusals.items():
+                if about and about in said and not refused.done():
+                    refused.set_result(said.removeprefix("nats: "))
 
     async def _on_disconnected(self) -> None:
         if self._client.is_closed:
@@ -237,17 +280,3 @@ class TruthClient:
     def _wake(self) -> None:
         for wake in self._wakes:
             wake()
-
-
-def _tls(access: TruthAccess) -> ssl.SSLContext | None:
-    """Raises SettingsError."""
-    if access.ca is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=str(access.ca))
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        if access.certificate is not None:
-            context.load_cert_chain(access.certificate, access.key)
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(f"TLS to the truth: {error.strerror or error}") from error
-    return context

@@ -4,12 +4,12 @@ Which processes make up a fleet for trying, as values: nothing is started here.
 They are the commands that a person would type on three machines (docs/fleet.md).
 """
 
-import json
 import sys
 from collections.abc import Mapping
 
-from authz.core.spiffe import AUTHORITY_PATH
+from authz.core.spiffe import TrustDomain
 from authz.local.children import Command
+from authz.truth.server_configuration import TruthServer, TruthServerTls, server_configuration
 from authz.up.fleet_plan import FleetPlan, FleetReplica
 from authz.up.own_mesh import LOOPBACK
 
@@ -51,31 +51,21 @@ def control(plan: FleetPlan, replica: FleetReplica) -> Command:
 
 
 def server_conf(plan: FleetPlan, replica: FleetReplica) -> str:
-    """
-    The configuration of one server of the truth.
-
-    Whoever connects shows a certificate of our authority; only the authorities' own identity may come in.
-    """
-    tls = {
-        "cert_file": f"{replica.truth_name}/tls.crt",
-        "key_file": f"{replica.truth_name}/tls.key",
-        "ca_file": plan.bundle.name,
-    }
-    told = {
-        "server_name": replica.truth_name,
-        "listen": f"{LOOPBACK}:{replica.truth}",
-        "http": f"{LOOPBACK}:{replica.monitor}",
-        "jetstream": {"store_dir": f"{replica.truth_name}/store"},
-        "tls": {**tls, "verify_and_map": True},
-        "authorization": {"users": [{"user": f"spiffe://{plan.mesh.config.trust_domain}{AUTHORITY_PATH}"}]},
-        "cluster": {
-            "name": plan.name,
-            "listen": f"{LOOPBACK}:{replica.routes}",
-            "routes": [f"nats://localhost:{other.routes}" for other in plan.replicas if other is not replica],
-            "tls": {**tls, "verify": True},
-        },
-    }
-    return json.dumps(told, indent=2) + "\n"
+    """The configuration of one server of the truth."""
+    folder = plan.folder / replica.truth_name
+    told = TruthServer(
+        replica.truth_name,
+        plan.name,
+        folder / "store",
+        listen=f"{LOOPBACK}:{replica.truth}",
+        cluster=f"{LOOPBACK}:{replica.routes}",
+        routes=tuple(f"localhost:{other.routes}" for other in plan.replicas),
+        monitor=f"{LOOPBACK}:{replica.monitor}",
+        tls=TruthServerTls(
+            TrustDomain(plan.mesh.config.trust_domain), plan.bundle, folder / "tls.crt", folder / "tls.key"
+        ),
+    )
+    return server_configuration(told)
 
 
 def cli() -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from authz.local.busy import busy_ports
 from authz.local.children import Command, LocalError, last_lines, start, stop
 from authz.local.nats_binary import find_nats_server
 from authz.local.supervision import LocalSupervisor, OnEvent
+from authz.truth.server_configuration import SERVER_PATH
 from authz.truth.truth_address import TruthAccess, read_truth_address
 from authz.truth.truth_bucket import make_buckets
 from authz.truth.truth_client import TruthClient
@@ -22,6 +23,8 @@ from authz.up.fleet_plan import FleetPlan, FleetReplica
 ONCE_SECONDS = 60.0
 """For a command that does something and ends."""
 TRUTH_NAME = "localhost"
+TRUTH_CLIENT = "truth-client"
+"""The folder of the certificate by which we make the buckets, as the authority does."""
 TRUTH_CERTIFICATE_SECONDS = 30 * 24 * 3600.0
 """Life of what servers of the truth show each other and their clients, made anew by every start."""
 
@@ -101,17 +104,19 @@ class FleetSupervisor(LocalSupervisor):
         """The configuration and certificates of every server of the truth. Raises OSError."""
         plan, now = self.plan, self._clock()
         ca = CertificateAuthority.load(plan.folder / plan.replicas[0].ca)
-        own = SpiffeId(ca.trust_domain, AUTHORITY_PATH)
-        for replica in plan.replicas:
-            directory = plan.folder / replica.truth_name
+        whose = {replica.truth_name: SERVER_PATH for replica in plan.replicas} | {TRUTH_CLIENT: AUTHORITY_PATH}
+        for name, path in whose.items():
+            directory = plan.folder / name
             directory.mkdir(mode=0o700, exist_ok=True)
+            own = SpiffeId(ca.trust_domain, path)
             issued = ca.issue_svid(own, now, dns=(TRUTH_NAME,), ttl_seconds=TRUTH_CERTIFICATE_SECONDS)
             write_secret_files(directory, "tls", issued.chain_pem, issued.key_pem)
-            write_file(directory / SERVER_CONF, server_conf(plan, replica).encode())
+        for replica in plan.replicas:
+            write_file(plan.folder / replica.truth_name / SERVER_CONF, server_conf(plan, replica).encode())
 
     def _make_buckets(self) -> None:
         """Raises TruthAway, TruthRefused."""
-        files = self.plan.folder / self.plan.replicas[0].truth_name
+        files = self.plan.folder / TRUTH_CLIENT
         access = TruthAccess(self.plan.bundle, files / "tls.crt", files / "tls.key", TRUTH_NAME)
         with TruthClient(read_truth_address(self.plan.truth_address), access) as client:
             made = make_buckets(client, min(len(self.plan.replicas), 3) | 1)

@@ -1,0 +1,173 @@
+"""
+What a server of the truth is told: ``nats-server.conf``, with one user for each role, known by the SPIFFE ID it has.
+
+    reader      takes policies, key sets and who runs what; writes records of decisions, and reads them
+    publisher   changes policies, and reads the same
+    authority   changes everything; this is the ID of every control plane
+
+Nobody makes a consumer, for the servers deliver where its maker says, without asking whether that maker may send there.
+Readers ask for one message after another, and hear of changes under a name of their own.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from authz.core.errors import SettingsError
+from authz.core.spiffe import AUTHORITY_PATH, SpiffeId, TrustDomain
+from authz.truth.truth_bucket import (
+    ARCHIVES,
+    FLEET,
+    KEEPS,
+    KEY_SETS,
+    POLICIES,
+    bucket_name,
+    change_subject,
+    stream_of,
+)
+from authz.truth.truth_stream import stream_name, stream_subject
+from authz.truth.truth_tls import inbox_prefix
+
+CLIENT_PORT, ROUTE_PORT = 4222, 6222
+SERVER_PATH = "/authz/truth"
+"""Of the SPIFFE ID that servers know each other by."""
+READS = (POLICIES, KEY_SETS, FLEET)
+"""Buckets of values that readers and publishers read; archives as well."""
+
+
+class TruthRole(StrEnum):
+    """Who may do what."""
+
+    READER = "reader"
+    PUBLISHER = "publisher"
+    AUTHORITY = "authority"
+
+    @property
+    def path(self) -> str:
+        """Of the SPIFFE ID."""
+        return AUTHORITY_PATH if self is TruthRole.AUTHORITY else f"/authz/{self.value}"
+
+    def spiffe_id(self, trust_domain: TrustDomain) -> SpiffeId:
+        """The identity that has this role."""
+        return SpiffeId(trust_domain, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class TruthServerTls:
+    """Files of a server: an SVID of ``SERVER_PATH`` with the DNS names by which clients and other servers call it."""
+
+    trust_domain: TrustDomain
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TruthServer:
+    """One server."""
+
+    name: str
+    fleet: str
+    store: Path
+    listen: str = f"0.0.0.0:{CLIENT_PORT}"
+    """For clients, ``host:port``."""
+    cluster: str = ""
+    """For the other servers, ``host:port``; empty: there are none."""
+    routes: tuple[str, ...] = ()
+    """``host:port`` of all servers; a host is a DNS name in the certificate of that server."""
+    monitor: str = ""
+    """``host:port`` of this machine where it says how it is, by HTTP to anybody; empty: nowhere."""
+    tls: TruthServerTls | None = None
+    """None: clients of this machine alone, who may do everything."""
+
+
+def server_configuration(server: TruthServer) -> str:
+    """
+    Write the file that ``nats-server -c`` takes.
+
+    Raises:
+        SettingsError: others could reach a server that asks nobody who they are.
+    """
+    if server.tls is None:
+        for place in (server.listen, server.cluster, *server.routes):
+            host = place.rpartition(":")[0]
+            if place and host not in ("localhost", "127.0.0.1", "[::1]"):
+                raise SettingsError(
+                    f"without TLS a server of the truth is for this machine, and `{place}` is not on it"
+                )
+    lines = [
+        f"server_name: {_quoted(server.name)}",
+        f"listen: {_quoted(server.listen)}",
+        "jetstream {",
+        f"  store_dir: {_quoted(str(server.store))}",
+        "  sync_interval: always  # what was acknowledged is on the disk",
+        "}",
+    ]
+    if server.monitor:
+        lines.append(f"http: {_quoted(server.monitor)}")
+    if server.tls is not None:
+        lines += [*_tls(server.tls, ""), "authorization {", "  users: ["]
+        for role in TruthRole:
+            lines += _user(role.spiffe_id(server.tls.trust_domain), server.fleet, role)
+        lines += ["  ]", "}"]
+    if server.cluster:
+        lines += ["cluster {", f"  name: {_quoted(f'authz-{server.fleet}')}", f"  listen: {_quoted(server.cluster)}"]
+        lines += ["  no_advertise: true  # clients have the addresses that they were given"]
+        if server.tls is not None:
+            own = f"spiffe://{server.tls.trust_domain}{SERVER_PATH}"
+            lines += [f"  authorization {{ user: {_quoted(own)} }}", *_tls(server.tls, "  ")]
+        lines += ["  routes: [", *(f"    {_quoted(f'nats://{route}')}" for route in server.routes), "  ]", "}"]
+    return "\n".join(lines) + "\n"
+
+
+def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
+    """The subjects that a role may send to (``publish``) and hear (``subscribe``), with the wildcards of NATS."""
+    heard = [f"{inbox_prefix(role.path)}.>"]
+    if role is TruthRole.AUTHORITY:
+        every = tuple(stream_of(fleet, what) for what in (*KEEPS, ARCHIVES))
+        sent = [f"$JS.API.{verb}.{stream}" for stream in every for verb in _ALL_VERBS]
+        sent += [f"$KV.{bucket_name(fleet, what)}.>" for what in KEEPS] + [f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
+        sent += [f"$JS.API.{verb}.{stream_name(fleet)}" for verb in _ALL_VERBS] + [stream_subject(fleet, ">")]
+        return {"publish": tuple(sent), "subscribe": (*heard, *(change_subject(fleet, what, ">") for what in KEEPS))}
+    streams = tuple(stream_of(fleet, what) for what in (*READS, ARCHIVES))
+    sent = [f"$JS.API.{verb}.{stream}" for stream in streams for verb in _READ_VERBS]
+    sent += [f"$JS.API.{verb}.{stream_name(fleet)}" for verb in _READ_VERBS]
+    if role is TruthRole.READER:
+        sent.append(stream_subject(fleet, ">"))  # the servers that take policies write what they decided
+    if role is TruthRole.PUBLISHER:
+        sent += [f"$KV.{bucket_name(fleet, POLICIES)}.>", f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
+        sent += [f"$JS.API.STREAM.PURGE.{stream_of(fleet, ARCHIVES)}"]
+    return {"publish": tuple(sent), "subscribe": (*heard, *(change_subject(fleet, what, ">") for what in READS))}
+
+
+_READ_VERBS = ("STREAM.INFO", "STREAM.MSG.GET")
+_ALL_VERBS = (*_READ_VERBS, "STREAM.CREATE", "STREAM.UPDATE", "STREAM.PURGE")
+
+
+def _user(spiffe_id: SpiffeId, fleet: str, role: TruthRole) -> Iterable[str]:
+    yield f"    {{ user: {_quoted(str(spiffe_id))}, permissions: {{"
+    for what, subjects in permissions(fleet, role).items():
+        yield f"      {what}: {{ allow: ["
+        yield from (f"        {_quoted(subject)}" for subject in subjects)
+        yield "      ] }"
+    yield "    } }"
+
+
+def _tls(tls: TruthServerTls, indent: str) -> Iterable[str]:
+    yield f"{indent}tls {{"
+    yield f"{indent}  ca_file: {_quoted(str(tls.ca))}"
+    yield f"{indent}  cert_file: {_quoted(str(tls.certificate))}"
+    yield f"{indent}  key_file: {_quoted(str(tls.key))}"
+    yield f"{indent}  verify_and_map: true"
+    if not indent:
+        yield f'{indent}  min_version: "1.3"'
+        yield f"{indent}  handshake_first: true  # nobody between can say that there is no TLS"
+    yield f"{indent}  timeout: 5"
+    yield f"{indent}}}"
+
+
+def _quoted(text: str) -> str:
+    """Between quotes nothing means anything else there: not ``$``, ``#`` or a brace."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,20 @@
+"""One server for all tests of a module; each takes keys of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from authz.truth.truth_client import TruthClient
+from tests.nats_server import NatsServers, truth_servers
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    with truth_servers(tmp_path_factory.mktemp("truth")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(servers: NatsServers) -> Iterator[TruthClient]:
+    with servers.client() as connected:
+        yield connected

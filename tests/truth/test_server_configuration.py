@@ -1,0 +1,143 @@
+"""What each role may do, on real servers with mutual TLS that are told what ``server_configuration`` writes."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from authz.core.errors import SettingsError
+from authz.core.spiffe import TrustDomain
+from authz.identity.ca import CertificateAuthority
+from authz.truth.server_configuration import TruthRole, TruthServer, server_configuration
+from authz.truth.truth_address import TruthAccess
+from authz.truth.truth_bucket import FLEET, KEY_SETS, POLICIES, SECURITY, TruthArchives, TruthBucket, make_buckets
+from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
+from tests.nats_server import TRUST_DOMAIN, NatsServers, truth_servers
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    with truth_servers(tmp_path_factory.mktemp("truth"), tls=True) as running:
+        with running.client() as authority:
+            for what in (POLICIES, SECURITY, KEY_SETS, FLEET):
+                TruthBucket(authority, what).put("there", b"1")
+            TruthArchives(authority).put("there", b"archive")
+        yield running
+
+
+def keep_and_forget(client: TruthClient) -> bytes | None:
+    archives = TruthArchives(client)
+    archives.put("new", b"1")
+    kept = archives.get("new", 100)
+    archives.delete("new")
+    return kept
+
+
+READER, PUBLISHER = TruthRole.READER, TruthRole.PUBLISHER
+ALLOWED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
+    (READER, lambda client: TruthBucket(client, POLICIES).get("there")),
+    (READER, lambda client: TruthBucket(client, POLICIES).history("there")),
+    (READER, lambda client: TruthBucket(client, FLEET).entries()),
+    (READER, lambda client: TruthBucket(client, KEY_SETS).get("there")),
+    (READER, lambda client: TruthArchives(client).get("there", 100)),
+    (PUBLISHER, lambda client: TruthBucket(client, POLICIES).get("there")),
+    (PUBLISHER, lambda client: TruthBucket(client, POLICIES).put("new", b"1")),
+    (PUBLISHER, keep_and_forget),
+]
+REFUSED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
+    (READER, lambda client: TruthBucket(client, POLICIES).put("there", b"2")),
+    (READER, lambda client: TruthArchives(client).put("there", b"2")),
+    (READER, lambda client: TruthArchives(client).delete("there")),
+    (READER, lambda client: TruthBucket(client, SECURITY).get("there")),
+    (READER, lambda client: TruthBucket(client, FLEET).put("there", b"2")),
+    (PUBLISHER, lambda client: TruthBucket(client, SECURITY).get("there")),
+    (PUBLISHER, lambda client: TruthBucket(client, SECURITY).put("there", b"2")),
+    (PUBLISHER, lambda client: TruthBucket(client, KEY_SETS).put("there", b"2")),
+    (PUBLISHER, lambda client: make_buckets(client, 1)),
+]
+
+
+@pytest.fixture(scope="module")
+def clients(servers: NatsServers) -> Iterator[dict[TruthRole, TruthClient]]:
+    with servers.client(READER) as reader, servers.client(PUBLISHER) as publisher:
+        yield {READER: reader, PUBLISHER: publisher}
+
+
+@pytest.mark.parametrize(("role", "act"), ALLOWED)
+def test_a_role_may_do_what_it_is_for(
+    clients: dict[TruthRole, TruthClient], role: TruthRole, act: Callable[[TruthClient], object]
+) -> None:
+    assert act(clients[role])
+
+
+def test_a_role_may_do_nothing_else(servers: NatsServers, clients: dict[TruthRole, TruthClient]) -> None:
+    for role, act in REFUSED:
+        with pytest.raises(TruthRefused, match="does not allow it"):
+            act(clients[role])
+    with servers.client() as authority:
+        for what in (POLICIES, SECURITY, KEY_SETS, FLEET):
+            found = TruthBucket(authority, what).get("there")
+            assert found is not None
+            assert found.value == b"1"
+        assert TruthArchives(authority).get("there", 100) == b"archive"
+
+
+def test_a_reader_hears_of_changes(servers: NatsServers, clients: dict[TruthRole, TruthClient]) -> None:
+    woken: list[float] = []
+    TruthBucket(clients[READER], POLICIES).watch(">", lambda: woken.append(1))
+    assert clients[READER].wait()
+    until = time.monotonic() + 5
+    while not woken and time.monotonic() < until:
+        TruthBucket(clients[PUBLISHER], POLICIES).put("heard", b"1")
+    assert woken
+
+
+@pytest.mark.parametrize(
+    ("whose", "path"), [("ours", "/ns/shop/sa/web"), ("ours", "/authz/truth"), ("another's", "/authz/ca")]
+)
+def test_a_stranger_is_not_let_in(servers: NatsServers, tmp_path: Path, whose: str, path: str) -> None:
+    access = servers.access(path)
+    if whose != "ours":
+        other = NatsServers(tmp_path, 1, CertificateAuthority.create(TrustDomain(TRUST_DOMAIN), time.time()))
+        access = TruthAccess(access.ca, *other.issue(path), access.name)
+    stranger = TruthClient(servers.address, access)
+    stranger.begin()
+    try:
+        assert not stranger.wait(0.5)
+        with pytest.raises(TruthAway):
+            TruthBucket(stranger, POLICIES).get("there")
+    finally:
+        stranger.stop()
+
+
+def test_nothing_is_said_without_tls(servers: NatsServers) -> None:
+    host, _, port = servers.address.servers[0].rpartition(":")
+    with socket.create_connection((host, int(port)), 5) as plain:
+        plain.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            plain.recv(1)
+
+
+@pytest.mark.slow  # servers wait at least four seconds before they elect
+def test_three_servers_keep_what_one_that_dies_had(tmp_path: Path) -> None:
+    with truth_servers(tmp_path, 3, tls=True) as servers, servers.client() as client:
+        bucket = TruthBucket(client, POLICIES)
+        bucket.put("kept", b"1")
+        servers.kill(0)
+        until = time.monotonic() + 15
+        while True:
+            try:
+                found = bucket.get("kept")
+                break
+            except TruthAway:
+                assert time.monotonic() < until
+        assert found is not None
+        assert found.value == b"1"
+
+
+def test_a_server_without_tls_is_for_this_machine_alone(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="is not on it"):
+        server_configuration(TruthServer("one", "shop", tmp_path))
+    assert "tls {" not in server_configuration(TruthServer("one", "shop", tmp_path, listen="127.0.0.1:4222"))
