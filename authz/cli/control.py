@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     default="control-state",
     show_default=True,
-    help="Directory for what is kept of the issuers of browser logins.",
+    help="Directory for what outlives this process: what was last in force, who was connected, issuers of logins.",
 )
 @click.option(
     "--enforce",

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import time
 
 from authz.control.envoy_validation import Validator
 from authz.control.extension_validation import judge_extensions
@@ -24,13 +25,7 @@ from authz.envoy.filter_rendering import FilterRendering
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
 from authz.envoy.options import RenderOptions
-from authz.envoy.render import (
-    KeyTexts,
-    Native,
-    keep_check,
-    modes_of,
-    network_filters,
-)
+from authz.envoy.render import KeyTexts, Native, keep_check, modes_of, network_filters
 from authz.envoy.rendered_files import make_login_keys, write_files
 from authz.envoy.rendering import Rendering
 from authz.mesh.description import DescriptionReader
@@ -56,6 +51,9 @@ AGAIN_SECONDS = 1.0
 
 class MeshFollower:
     """``start`` once in a running event loop, then ``run`` until cancelled, then ``close``."""
+
+    read_at = 0.0, 0.0
+    """When what is in force began to be read, seconds since the epoch: policies and description, and traffic."""
 
     def __init__(
         self,
@@ -209,10 +207,12 @@ class MeshFollower:
         self._changed.clear()
         snapshot, keys = self._snapshot, dict(self._keys.key_sets)
         assert snapshot is not None, "rendered only after a load"
+        read_at = snapshot.loaded_at, time()
         mesh = await asyncio.to_thread(self._read, snapshot.mesh_text)
         if mesh is not self._mesh:
             await self._discover(mesh)
         put = await asyncio.to_thread(self._write, mesh, snapshot, keys)
+        self.read_at = read_at
         if put.written or put.removed:
             counted = f"{len(put.written)} files written, {len(put.removed)} removed"
             self._say(f"rendered  version {snapshot.version}: {counted}")

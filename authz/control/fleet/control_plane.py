@@ -8,7 +8,9 @@ dies, Envoys keep what they have; when it is back, they come back and get what d
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import grpc
@@ -24,6 +26,8 @@ from authz.control.fleet.fleet_health import FleetHealth
 from authz.control.fleet.fleet_reporter import FleetReporter, OwnState, ReportStore
 from authz.control.fleet.fleet_snapshot import Fleet, FleetSnapshot
 from authz.control.fleet.gone_proxies import GoneProxies
+from authz.control.fleet.steadfast_follower import SteadfastFollower
+from authz.control.kept_inputs import InputPaths
 from authz.control.mesh_follower import MeshFollower
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.options import Listeners, RenderOptions
@@ -47,7 +51,10 @@ class MeshSources:
     traffic: Path | None = None
     """More of the description."""
     keep: Path = Path("state")
-    """A directory for what has to outlive the process: documents of the issuers of browser logins."""
+    """
+    A directory for what has to outlive the process: what was last in force, who was connected, and documents of the
+    issuers of browser logins.
+    """
     ca_bundles: Mapping[str, str] = field(default_factory=dict)
     """PEM file by issuer or key URI, as the setting ``jwks_ca_bundles``."""
 
@@ -92,18 +99,24 @@ class ControlPlane:
         self._snapshot = FleetSnapshot()
         self._version = ""
         authority.guest = self
-        self._follower = MeshFollower(
-            sources.policies,
-            sources.mesh,
-            sources.keep,
-            replace(options, listeners=Listeners.ADS),
-            clock=clock,
-            say=say,
-            ca_bundles=sources.ca_bundles,
-            validator=validator,
-            traffic=sources.traffic,
-            deliver=self._deliver,
-        )
+        self._delivering, self._has_fresh = Lock(), False
+
+        def follow(paths: InputPaths) -> MeshFollower:
+            return MeshFollower(
+                paths.policies,
+                paths.mesh,
+                sources.keep,
+                replace(options, listeners=Listeners.ADS),
+                clock=clock,
+                say=say,
+                ca_bundles=sources.ca_bundles,
+                validator=validator,
+                traffic=paths.traffic,
+                deliver=partial(self._deliver, paths is not there),
+            )
+
+        there = InputPaths(sources.policies, sources.mesh, sources.traffic)
+        self._follower = SteadfastFollower(follow, there, sources.keep, say)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
@@ -177,18 +190,28 @@ class ControlPlane:
         return OwnState(self._follower.problem, self._authority.own_expires)
 
     def _deliver(
-        self, mesh: Mesh, files: Mapping[str, bytes], version: str, some: tuple[MeshWorkload, ...] | None
+        self,
+        is_kept: bool,
+        mesh: Mesh,
+        files: Mapping[str, bytes],
+        version: str,
+        some: tuple[MeshWorkload, ...] | None,
     ) -> None:
         """Make the fleet of what was rendered, and publish it. In a thread. Raises EnvoyError, OSError."""
         assert self._loop is not None, "rendered only after the start"
         if some is None:
             write_files(self._keep, {name: data for name, data in files.items() if name.startswith("login/")})
-        try:
-            fleet = self._snapshot.make(mesh.workloads, files, some)
-        except Unpackable as error:
-            raise EnvoyError(f"what was rendered cannot be sent: {error}") from error
-        names = None if some is None else [workload.name for workload in some]
-        self._loop.call_soon_threadsafe(self._publish, fleet, mesh, version, names)
+        with self._delivering:  # while what was kept is served, what is there may be tried
+            if is_kept and self._has_fresh:
+                return
+            self._has_fresh = not is_kept
+            try:
+                fleet = self._snapshot.make(mesh.workloads, files, some)
+            except Unpackable as error:
+                self._has_fresh = False
+                raise EnvoyError(f"what was rendered cannot be sent: {error}") from error
+            names = None if some is None else [workload.name for workload in some]
+            self._loop.call_soon_threadsafe(self._publish, fleet, mesh, version, names)
 
     def _elsewhere(self) -> Set[str] | None:
         """Other authorities are those of other control planes, whose proxies only a truth tells."""

@@ -35,6 +35,10 @@ class EndpointHealth:
 
     kept: tuple[str, ...] = ()
     """Endpoints, by name, of which too many are gone; sorted."""
+    _gone: frozenset[_Place] = frozenset()
+    """The places that were laid over last."""
+    _served: dict[str, FleetMember] = field(default_factory=dict)
+    """What that was."""
     _before: dict[str, FleetMember] = field(default_factory=dict)
     """Members whose endpoints are known."""
     _known: dict[str, Discovered] = field(default_factory=dict)
@@ -46,49 +50,62 @@ class EndpointHealth:
     _laid: dict[str, tuple[FleetMember, Mapping[str, Discovered], FleetMember]] = field(default_factory=dict)
     """By name: the member as it was made, what was laid over it, and what that is."""
 
-    def lay_over(self, fleet: Fleet, gone: Iterable[MeshWorkload]) -> Fleet:
+    def lay_over(self, fleet: Fleet, gone: Iterable[MeshWorkload], some: Iterable[str] | None = None) -> Fleet:
         """
         The fleet in which endpoints of these workloads are unhealthy; without any, the very one that was given.
 
-        A member that is as it was is the very object of before.
+        Args:
+            fleet: as it was made.
+            gone: the workloads.
+            some: the members that alone may be other than last time; None: any may.
+
+        Returns:
+            A member that is as it was is the very object of before.
         """
         places = frozenset(place for workload in gone for place in places_of(workload))
         if not places:
-            self.kept = ()
-            for known in (self._before, self._known, self._places, self._names, self._marked, self._laid):
-                known.clear()
+            self._forget()
             return fleet
-        self._learn(fleet)
-        marked = {}
-        for name in {name for place in places for name in self._names.get(place, ())}:
-            marked[name] = self._mark(name, self._places[name] & places)
-        self._marked = marked
-        self.kept = tuple(sorted(name for name, one in marked.items() if one.made is None))
+        is_whole = some is None or places != self._gone
+        members = fleet if is_whole or some is None else {name: fleet[name] for name in some}
+        new = self._learn(members)
+        marked, served = ({}, dict(fleet)) if is_whole else (dict(self._marked), dict(self._served))
+        for name in {name for place in places for name in self._names.get(place, ())} if is_whole else new:
+            marked.pop(name, None)
+            if found := self._places[name] & places:
+                marked[name] = self._mark(name, found)
         over = {name: one.made for name, one in marked.items() if one.made is not None}
-        laid = {}
-        for name, member in fleet.items():
+        for name, member in members.items():
             there = member.world.get(ENDPOINTS_TYPE, _NOTHING)
-            own = {one: over[one] for one in there.keys() & over.keys()}
-            if own:
-                laid[name] = self._lay(member, own)
-        self._laid = laid
-        return {name: laid[name][2] if name in laid else member for name, member in fleet.items()}
+            served[name] = self._lay(member, {one: over[one] for one in there.keys() & over.keys()})
+        self.kept = tuple(sorted(name for name, one in marked.items() if one.made is None))
+        self._gone, self._marked, self._served = places, marked, served
+        self._laid = {name: one for name, one in self._laid.items() if name in fleet} if is_whole else self._laid
+        return served
 
-    def _learn(self, fleet: Fleet) -> None:
-        """Read which places are where, of what is new."""
-        for member_name, member in fleet.items():
+    def _forget(self) -> None:
+        self.kept, self._gone, self._served = (), frozenset(), {}
+        for known in (self._before, self._known, self._places, self._names, self._marked, self._laid):
+            known.clear()
+
+    def _learn(self, members: Fleet) -> set[str]:
+        """Read which places are where, of what is new: endpoints by name."""
+        new = set()
+        for member_name, member in members.items():
             if self._before.get(member_name) is member:
                 continue
+            self._before[member_name] = member
             for name, one in member.world.get(ENDPOINTS_TYPE, _NOTHING).items():
                 if self._known.get(name) is one:
                     continue
+                new.add(name)
                 self._known[name] = one
                 for place in self._places.get(name, ()):
                     self._names[place].discard(name)
                 found = self._places[name] = frozenset(place for _, place in _endpoints(_read(one)))
                 for place in found:
                     self._names.setdefault(place, set()).add(name)
-        self._before = dict(fleet)
+        return new
 
     def _mark(self, name: str, places: frozenset[_Place]) -> _Marked:
         """Endpoints with these places unhealthy."""
@@ -105,14 +122,17 @@ class EndpointHealth:
         made = Discovered.pack(ENDPOINTS_TYPE, name, assignment.SerializeToString(deterministic=True))
         return _Marked(resource, places, made)
 
-    def _lay(
-        self, member: FleetMember, own: Mapping[str, Discovered]
-    ) -> tuple[FleetMember, Mapping[str, Discovered], FleetMember]:
+    def _lay(self, member: FleetMember, own: Mapping[str, Discovered]) -> FleetMember:
+        if not own:
+            self._laid.pop(member.name, None)
+            return member
         before = self._laid.get(member.name)
         if before is not None and before[0] is member and before[1] == own:
-            return before
+            return before[2]
         world = {**member.world, ENDPOINTS_TYPE: {**member.world[ENDPOINTS_TYPE], **own}}
-        return member, own, FleetMember(member.name, member.spiffe_id, world)
+        made = FleetMember(member.name, member.spiffe_id, world)
+        self._laid[member.name] = member, own, made
+        return made
 
 
 def places_of(workload: MeshWorkload) -> frozenset[tuple[str, int]]:

@@ -133,10 +133,11 @@ class FleetHealth:
     def _serve(self, some: Iterable[str] | None = None) -> tuple[str, ...]:
         before = self._overlay.kept
         gone = self._gone.gone
-        workloads = () if self._mesh is None else [one for one in self._mesh.workloads if one.name in gone]
-        served = self._overlay.lay_over(self._fleet, workloads)
+        mesh, there = self._mesh, gone & self._fleet.keys()
+        workloads = () if mesh is None else [mesh.workload(name) for name in there]
+        served = self._overlay.lay_over(self._fleet, workloads, some)
         is_laid, self._is_laid = self._is_laid, served is not self._fleet
-        told = self._discovery.publish(served, None if is_laid or self._is_laid else some)
+        told = self._discovery.publish(served, some if is_laid == self._is_laid else None)
         if new := sorted({*self._overlay.kept} - {*before}):
             self._say(f"kept      all endpoints of {_listed(new)}: more than half is gone")
             log.error("more than half is gone, so all endpoints stay: %s", ", ".join(new))

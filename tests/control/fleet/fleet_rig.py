@@ -263,6 +263,13 @@ class Rig:
             connection.request("GET", path)
             return connection.getresponse().read()
 
+    def version(self) -> str:
+        """Of the policies in force."""
+        assert self.plane is not None
+        page = self.plane.page("/fleet")
+        assert isinstance(page, dict)
+        return str(page["policies"])
+
     def status(self) -> dict[str, dict[str, Any]]:
         """What ``/fleet`` says, by proxy."""
         assert self.plane is not None

@@ -107,6 +107,19 @@ def test_endpoints_that_changed_are_read_again() -> None:
     assert unhealthy(health.lay_over(changed, [workload(4)]), "both", "a") == [4]
 
 
+def test_where_only_some_members_may_be_other_only_these_are_looked_at() -> None:
+    health = EndpointHealth()
+    first = health.lay_over(FLEET, [workload(1)])
+    changed = {**FLEET, "only-b": member("only-b", endpoints("b", 1, 3)), "none": member("none", endpoints("c", 1, 4))}
+    some = health.lay_over(changed, [workload(1)], ["only-b", "none"])
+    assert unhealthy(some, "only-b", "b") == [1]
+    assert unhealthy(some, "none", "c") == [1]
+    assert some["both"] is first["both"]
+    back = health.lay_over(FLEET, [workload(1)], ["none"])
+    assert back["none"] is FLEET["none"]
+    assert unhealthy(health.lay_over(FLEET, [workload(3)], []), "both", "a") == [3]
+
+
 def test_what_is_not_known_of_endpoints_is_kept() -> None:
     weight = b"\xba\x3e\x01x"  # field 999
     fleet = {"x": member("x", endpoints("a", 1, 2, weight=weight))}
