@@ -22,7 +22,7 @@ from authz.truth.fleet_report import check_replica_name
 
 if TYPE_CHECKING:
     from authz.control.fleet.control_plane import ControlPlane
-    from authz.control.fleet.fleet_reporter import ReportStore
+    from authz.control.fleet.fleet_reporter import Replica
     from authz.truth.truth_client import TruthClient
 
 
@@ -157,46 +157,32 @@ def command(
     options = RenderOptions(authz=Authz(authz), enforce=Enforce(enforce), workers=workers, otlp=otlp)
     server = AuthorityServer(AuthorityFiles(directory, entries, revocations), Doors(None, listen, enrol, dns, admin))
     sources = MeshSources(policies, mesh_path, traffic, keep, ca_bundles(jwks_ca_bundle))
-    name = check_replica_name(replica or _replica_name(listen))
+    shown = Validator.of(validate)
+    own = _replica(truth, replica, listen)
     plane = ControlPlane(
-        sources,
-        options,
-        server,
-        clock=time,
-        say=terminal.remark,
-        validator=Validator.of(validate),
-        gone_after=gone_after,
-        replica=name,
-        store=_store(truth, name),
+        sources, options, server, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own
     )
-    try:
-        asyncio.run(_serve(plane, server.ports))
-    finally:
-        if truth is not None:
-            truth.stop()
+    asyncio.run(_serve(plane, server.ports, truth))
 
 
 command.add_command(control_status.status)
 
 
-def _replica_name(listen: str) -> str:
-    """``vm-3-7443``: the machine's and the port."""
-    machine = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")[:50].strip("-")
-    return f"{machine or 'control'}-{listen.rpartition(':')[2]}"
-
-
-def _store(truth: "TruthClient | None", name: str) -> "ReportStore | None":
+def _replica(truth: "TruthClient | None", name: str, listen: str) -> "Replica":
     """Where this process reports what it and its proxies run; nobody waits for the connection, which begins now."""
+    from authz.control.fleet.fleet_reporter import Replica, ReportStore
+
+    machine = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")[:50].strip("-")
+    name = check_replica_name(name or f"{machine or 'control'}-{listen.rpartition(':')[2]}")
     if truth is None:
-        return None
-    from authz.control.fleet.fleet_reporter import ReportStore
+        return Replica(name)
     from authz.truth.report_store import ReportReader, ReportWriter
 
     truth.begin()
-    return ReportStore(ReportWriter(truth, name), ReportReader(truth))
+    return Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
 
 
-async def _serve(plane: "ControlPlane", ports: dict[str, int]) -> None:
+async def _serve(plane: "ControlPlane", ports: dict[str, int], truth: "TruthClient | None") -> None:
     from authz.service.ports.handshakes import HANDSHAKES
     from authz.service.ports.log import other_log_level, set_log_level  # with it come the settings
     from authz.service.ports.signals import on_signals
@@ -217,3 +203,5 @@ async def _serve(plane: "ControlPlane", ports: dict[str, int]) -> None:
             task.result()
     finally:
         await plane.stop()
+        if truth is not None:
+            await asyncio.to_thread(truth.stop)

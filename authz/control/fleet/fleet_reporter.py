@@ -83,34 +83,41 @@ class OwnState:
     """Of its doors."""
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """This process in its fleet."""
+
+    name: str = "control"
+    store: ReportStore | None = None
+    """None: nobody else is told."""
+
+
 class FleetReporter:
     """``run`` until cancelled, then ``withdraw``; ``view`` and ``own`` at any time, in the loop of the discovery."""
 
     def __init__(
         self,
         discovery: DiscoveryServer,
-        name: str,
+        replica: Replica,
         own: Callable[[], OwnState],
         *,
         clock: Callable[[], float],
-        store: ReportStore | None = None,
     ) -> None:
         """
         Args:
             discovery: whose proxies they are.
-            name: this replica's in its fleet.
+            replica: its name, and who is told.
             own: what to say of this process.
             clock: seconds since the epoch.
-            store: None: nobody else is told.
         """
-        self.name = name
+        self.name = replica.name
         self.problem = ""
         """Why the fleet does not know what runs here; empty when it does."""
         self._discovery = discovery
         self._own = own
         self._clock = clock
-        self._store = store
-        self.is_told = store is not None
+        self._store = replica.store
+        self.is_told = replica.store is not None
         """Whether there are others who are told, and heard."""
         self._rows: dict[str, ProxyReport] = {}
         self._untold: dict[str, ProxyReport | None] = {}

@@ -20,7 +20,7 @@ from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.discovery.discovered import SHORT_NAMES
 from authz.control.fleet.control_plane import ControlPlane, MeshSources
-from authz.control.fleet.fleet_reporter import ReportStore
+from authz.control.fleet.fleet_reporter import Replica, ReportStore
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.truth.report_store import ReportReader, ReportWriter
@@ -63,14 +63,14 @@ async def control(rig: Rig, name: str, address: str, port: int) -> AsyncIterator
     """A replica over the rig's files that reports by this name."""
     truth = client(address)
     truth.begin()
-    store = ReportStore(ReportWriter(truth, name), ReportReader(truth))
+    own = Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
     authority = AuthorityServer(
         AuthorityFiles(rig.folder / "ca"), Doors(listen=f"127.0.0.1:{port}", dns=("localhost",))
     )
     sources = MeshSources(rig.policies, rig.mesh, keep=rig.folder / f"keep-{name}")
     options = RenderOptions(enforce=Enforce.NATIVE)
     plane = ControlPlane(
-        sources, options, authority, clock=time.time, say=rig.said.append, replica=name, store=store
+        sources, options, authority, clock=time.time, say=rig.said.append, replica=own
     )  # fmt: skip
     await plane.start()
     running = asyncio.create_task(plane.run())
