@@ -147,6 +147,8 @@ async def test_replicas_report_what_they_and_their_proxies_run_and_commands_say_
             await until(lambda: _is(address, {"web-v1": ("missing", "one"), "api-v1": ("missing", "two")}))
         gone = await fleet(address, "status")
         assert (gone.exit_code, gone.stdout) == (3, "revision -: 0 replicas, 0 proxies\n"), "they said farewell"
+        forgotten = await fleet(address, "forget", "one")
+        assert (forgotten.exit_code, forgotten.stdout) == (3, "no replica `one` has reported\n")
 
 
 async def _is(address: str, expected: dict[str, tuple[str, str]]) -> bool:
