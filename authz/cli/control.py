@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import re
 import signal
+import socket
 import sys
 from pathlib import Path
 from time import time
@@ -13,11 +15,15 @@ import click
 from authz.cli import control_status, terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
 from authz.cli.mesh_files import ca_bundles
+from authz.cli.truth_options import truth_options
 from authz.envoy.options import Authz, RenderOptions
 from authz.mesh.nouns import Enforce
+from authz.truth.fleet_report import check_replica_name
 
 if TYPE_CHECKING:
     from authz.control.fleet.control_plane import ControlPlane
+    from authz.control.fleet.fleet_reporter import Replica
+    from authz.truth.truth_client import TruthClient
 
 
 @click.group("control", invoke_without_command=True, short_help="Serve a fleet of Envoys their configuration.")
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 @DIRECTORY
 @click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
 @click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
+@truth_options
 @click.option("--listen", default="", help="host:port, mutual TLS: discovery, secrets and renewal for SVID holders.")
 @click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
 @click.option(
@@ -92,6 +99,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="How long a proxy that was connected is away until others send it nothing; 0: for ever.",
 )
+@click.option(
+    "--replica",
+    default="",
+    metavar="NAME",
+    help="With --truth: the name by which the fleet knows this process; the machine's and the port without it.",
+)
 @click.option("--otlp", default="", help="OpenTelemetry collector of the proxies: host:port or the path of a socket.")
 @click.pass_context
 def command(
@@ -114,6 +127,8 @@ def command(
     jwks_ca_bundle: tuple[str, ...],
     gone_after: float,
     otlp: str,
+    truth: "TruthClient | None",
+    replica: str,
 ) -> None:
     """
     Serve every Envoy of a mesh its configuration, policies and trust until SIGTERM, and say what each has taken.
@@ -143,16 +158,31 @@ def command(
     server = AuthorityServer(AuthorityFiles(directory, entries, revocations), Doors(None, listen, enrol, dns, admin))
     sources = MeshSources(policies, mesh_path, traffic, keep, ca_bundles(jwks_ca_bundle))
     shown = Validator.of(validate)
+    own = _replica(truth, replica, listen)
     plane = ControlPlane(
-        sources, options, server, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after
+        sources, options, server, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own
     )
-    asyncio.run(_serve(plane, server.ports))
+    asyncio.run(_serve(plane, server.ports, truth))
 
 
 command.add_command(control_status.status)
 
 
-async def _serve(plane: "ControlPlane", ports: dict[str, int]) -> None:
+def _replica(truth: "TruthClient | None", name: str, listen: str) -> "Replica":
+    """Where this process reports what it and its proxies run; nobody waits for the connection, which begins now."""
+    from authz.control.fleet.fleet_reporter import Replica, ReportStore
+
+    machine = re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().partition(".")[0].lower()).strip("-")[:50].strip("-")
+    name = check_replica_name(name or f"{machine or 'control'}-{listen.rpartition(':')[2]}")
+    if truth is None:
+        return Replica(name)
+    from authz.truth.report_store import ReportReader, ReportWriter
+
+    truth.begin()
+    return Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
+
+
+async def _serve(plane: "ControlPlane", ports: dict[str, int], truth: "TruthClient | None") -> None:
     from authz.service.ports.handshakes import HANDSHAKES
     from authz.service.ports.log import other_log_level, set_log_level  # with it come the settings
     from authz.service.ports.signals import on_signals
@@ -173,3 +203,5 @@ async def _serve(plane: "ControlPlane", ports: dict[str, int]) -> None:
             task.result()
     finally:
         await plane.stop()
+        if truth is not None:
+            await asyncio.to_thread(truth.stop)

@@ -2,6 +2,7 @@
 
 import click
 
+from authz.cli.fleet_forget import forget
 from authz.cli.fleet_status import status
 from authz.cli.fleet_up import up
 from authz.cli.fleet_wait import wait
@@ -18,6 +19,7 @@ def command() -> None:
     """
 
 
+command.add_command(forget)
 command.add_command(status)
 command.add_command(wait)
 command.add_command(up)

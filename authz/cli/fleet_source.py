@@ -5,59 +5,43 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import httpx
 
 from authz.cli.status import admin_client
+from authz.cli.truth_options import truth_options
 from authz.core.errors import FetchError
 from authz.truth.fleet_merge import FleetView, merge_reports
 from authz.truth.fleet_report import CONTROL, ReplicaReport, Reported, read_reported
 
+if TYPE_CHECKING:
+    from authz.truth.truth_client import TruthClient
+
 REPORT_PAGE = "/fleet/report"
 Look = Callable[[], FleetView]
 """Asks once. Raises AuthzError when nobody answers."""
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def fleet_options(function: _Decorated) -> _Decorated:
+def fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of every command that asks a fleet; they become the arguments of ``looking_at``."""
-    for option in reversed(
-        (
-            click.option("--truth", metavar="URL", help="The truth of the fleet: nats://HOST:PORT/FLEET."),
-            click.option("--truth-ca", type=_FILE, help="PEM bundle that alone vouches for its servers."),
-            click.option("--truth-cert", type=_FILE, help="PEM chain to show to them."),
-            click.option("--truth-key", type=_FILE, help="PEM key of --truth-cert."),
-            click.option("--truth-name", default="", help="The DNS name in every server's certificate."),
-            click.option(
-                "--admin",
-                metavar="ADDRESS",
-                multiple=True,
-                help="Without a truth: the --admin of each control plane, host:port or unix:/path; may be repeated.",
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+    admin = click.option(
+        "--admin",
+        metavar="ADDRESS",
+        multiple=True,
+        help="Without --truth: the --admin of each control plane, host:port or unix:/path; may be repeated.",
+    )
+    return truth_options(admin(command))
 
 
 @contextmanager
-def looking_at(
-    truth: str | None,
-    truth_ca: Path | None,
-    truth_cert: Path | None,
-    truth_key: Path | None,
-    truth_name: str,
-    admin: tuple[str, ...],
-) -> Iterator[Look]:
+def looking_at(truth: "TruthClient | None", admin: tuple[str, ...]) -> Iterator[Look]:
     """
     What asks the fleet.
 
     Raises:
         click.UsageError: neither or both places are given.
-        SettingsError: the address or a file cannot be used.
         TruthAway: no server answers.
     """
     if (truth is None) is not bool(admin):
@@ -66,17 +50,10 @@ def looking_at(
         yield lambda: look_at_admins(admin)
         return
     from authz.truth.report_store import ReportReader  # nats is slow to import
-    from authz.truth.truth_address import TruthAccess, read_truth_address
-    from authz.truth.truth_client import TruthClient
 
-    access = TruthAccess(truth_ca, truth_cert, truth_key, truth_name)
-    with TruthClient(read_truth_address(truth), access, name="authz fleet") as client:
+    with truth as client:
         reader = ReportReader(client)
-
-        def look() -> FleetView:
-            return merge_reports(*reader.read())
-
-        yield look
+        yield lambda: merge_reports(*reader.read())
 
 
 def look_at_admins(addresses: tuple[str, ...]) -> FleetView:

@@ -1,7 +1,7 @@
 """``authz fleet status``: which revision every replica and proxy runs."""
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +9,9 @@ from authz.cli import terminal
 from authz.cli.fleet_source import fleet_options, looking_at
 from authz.cli.fleet_views import print_fleet
 from authz.truth.fleet_merge import view_json
+
+if TYPE_CHECKING:
+    from authz.truth.truth_client import TruthClient
 
 _DURATION = re.compile(r"(\d{1,6})([smh]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -28,8 +31,7 @@ def read_seconds(ctx: click.Context, param: click.Parameter, value: str) -> floa
 @click.option("--lagging", is_flag=True, help="Show no proxies but those that are not as they should be.")
 @terminal.answer_form("text", "json")
 def status(
-    truth: str | None, truth_ca: Path | None, truth_cert: Path | None, truth_key: Path | None, truth_name: str,
-    admin: tuple[str, ...], older_than: float, lagging: bool, output: str,
+    truth: "TruthClient | None", admin: tuple[str, ...], older_than: float, lagging: bool, output: str,
 ) -> None:  # fmt: skip
     """
     Show which revision every replica and proxy of a fleet runs, when it took it, and what it refused.
@@ -42,7 +44,7 @@ def status(
     authz fleet status --admin 127.0.0.1:15014 --admin 127.0.0.1:15015 --older-than 2m
     authz fleet status --truth nats://127.0.0.1:4222/shop -o json | jq -r '.lagging[]'
     """
-    with looking_at(truth, truth_ca, truth_cert, truth_key, truth_name, admin) as look:
+    with looking_at(truth, admin) as look:
         view = look()
     late = list(view.lagging(older_than))
     if output == "json":

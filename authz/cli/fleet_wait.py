@@ -1,6 +1,6 @@
 """``authz fleet wait``: until every live replica and proxy has acknowledged a revision."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,14 +10,16 @@ from authz.cli.fleet_status import read_seconds
 from authz.cli.fleet_views import remark_reasons
 from authz.truth.fleet_waiting import await_revision
 
+if TYPE_CHECKING:
+    from authz.truth.truth_client import TruthClient
+
 
 @click.command()
 @fleet_options
 @click.option("--revision", required=True, help="A number, or a digest of policies; a higher number will do as well.")
 @click.option("--timeout", callback=read_seconds, default="60s", help="How long to wait.")
 def wait(
-    truth: str | None, truth_ca: Path | None, truth_cert: Path | None, truth_key: Path | None, truth_name: str,
-    admin: tuple[str, ...], revision: str, timeout: float,
+    truth: "TruthClient | None", admin: tuple[str, ...], revision: str, timeout: float,
 ) -> None:  # fmt: skip
     """
     Wait until every live replica and proxy has acknowledged a revision (exit 0), or say who has not (exit 3).
@@ -28,7 +30,7 @@ def wait(
     authz fleet wait --truth nats://127.0.0.1:4222/shop --revision 7
     authz fleet wait --admin 127.0.0.1:15014 --revision 7 --timeout 2m
     """
-    with looking_at(truth, truth_ca, truth_cert, truth_key, truth_name, admin) as look:
+    with looking_at(truth, admin) as look:
         is_there = await_fleet(look, revision, timeout)
     raise SystemExit(terminal.Exit.YES if is_there else terminal.Exit.NO)
 

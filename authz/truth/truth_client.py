@@ -79,7 +79,9 @@ class TruthClient:
         self._subscribing: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
-        """Connect in the background; calls fail until this has succeeded."""
+        """Connect in the background, once; calls fail until this has succeeded."""
+        if self._thread.is_alive():
+            return
         self._thread.start()
         self._loop.call_soon_threadsafe(self._start)
 

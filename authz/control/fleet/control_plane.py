@@ -23,7 +23,7 @@ from authz.control.envoy_validation import Validator
 from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.control.fleet.fleet_figures import fleet_figures, fleet_json
 from authz.control.fleet.fleet_health import FleetHealth
-from authz.control.fleet.fleet_reporter import FleetReporter, OwnState, ReportStore
+from authz.control.fleet.fleet_reporter import FleetReporter, OwnState, Replica
 from authz.control.fleet.fleet_snapshot import Fleet, FleetSnapshot
 from authz.control.fleet.gone_proxies import GoneProxies
 from authz.control.fleet.steadfast_follower import SteadfastFollower
@@ -72,8 +72,7 @@ class ControlPlane:
         say: Callable[[str], None],
         validator: Validator | None = None,
         gone_after: float = 0.0,
-        replica: str = "control",
-        store: ReportStore | None = None,
+        replica: Replica | None = None,
     ) -> None:
         """
         Args:
@@ -85,11 +84,10 @@ class ControlPlane:
             validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
             gone_after: for how many seconds a proxy is away until its endpoints are unhealthy for others; 0: they
                 stay.
-            replica: the name of this process in its fleet.
-            store: where it reports what it and its proxies run; None: nowhere.
+            replica: by which name it reports what it and its proxies run, and where; None: nowhere.
         """
         self.discovery = DiscoveryServer(clock=clock)
-        self.reporter = FleetReporter(self.discovery, replica, self._own_state, clock=clock, store=store)
+        self.reporter = FleetReporter(self.discovery, replica or Replica(), self._own_state, clock=clock)
         self.health = FleetHealth(self.discovery, GoneProxies(gone_after), sources.keep, say)
         self.health.elsewhere = self._elsewhere
         self._clock = clock

@@ -33,9 +33,12 @@ log = logging.getLogger("authz.control.discovery")
 LOOK_SECONDS = 1.0
 """How often somebody looks whether something changed."""
 HEARTBEAT_SECONDS = 8.0
-"""A report is written at least so often, and what others report is read."""
+"""A report is written at least so often."""
+HEAR_SECONDS = 3.0
+"""How often it is read what others report."""
 TRUSTED_SECONDS = 600.0
 """For so long a silent replica is believed to serve its proxies."""
+DOUBLE = "another process reports by the same name: give each replica a name of its own, `--replica`"
 AT_ONCE = 500
 """Proxies that are looked at before other work has its turn."""
 
@@ -80,34 +83,41 @@ class OwnState:
     """Of its doors."""
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """This process in its fleet."""
+
+    name: str = "control"
+    store: ReportStore | None = None
+    """None: nobody else is told."""
+
+
 class FleetReporter:
     """``run`` until cancelled, then ``withdraw``; ``view`` and ``own`` at any time, in the loop of the discovery."""
 
     def __init__(
         self,
         discovery: DiscoveryServer,
-        name: str,
+        replica: Replica,
         own: Callable[[], OwnState],
         *,
         clock: Callable[[], float],
-        store: ReportStore | None = None,
     ) -> None:
         """
         Args:
             discovery: whose proxies they are.
-            name: this replica's in its fleet.
+            replica: its name, and who is told.
             own: what to say of this process.
             clock: seconds since the epoch.
-            store: None: nobody else is told.
         """
-        self.name = name
+        self.name = replica.name
         self.problem = ""
         """Why the fleet does not know what runs here; empty when it does."""
         self._discovery = discovery
         self._own = own
         self._clock = clock
-        self._store = store
-        self.is_told = store is not None
+        self._store = replica.store
+        self.is_told = replica.store is not None
         """Whether there are others who are told, and heard."""
         self._rows: dict[str, ProxyReport] = {}
         self._untold: dict[str, ProxyReport | None] = {}
@@ -182,19 +192,17 @@ class FleetReporter:
         # What changed meanwhile belongs to it: a report must never call a proxy current at a revision that came later.
         self._look(self._discovery.standings.take_changed())
         now, state = self._clock(), (self._discovery.standings.revision, self._own())
-        is_due = not 0 <= now - self._told_at < HEARTBEAT_SECONDS
-        if not (self._untold or is_due or state != self._told):
-            return
-        untold, self._untold = self._untold, {}
-        report = self._report(now)
+        is_due = self._untold or state != self._told or not 0 <= now - self._told_at < HEARTBEAT_SECONDS
         try:
-            await asyncio.to_thread(_write, store.writer, untold, report)
-            self._told, self._told_at = state, now
             if is_due:
+                untold, self._untold = self._untold, {}
+                await asyncio.to_thread(_write, store.writer, untold, self._report(now))
+                self._told, self._told_at = state, now
+            if self._heard is None or not 0 <= now - self._heard[2] < HEAR_SECONDS:
                 self._heard = (*await asyncio.to_thread(store.reader.read), self._clock())
-            self._note("another process reports by the same name" if store.writer.has_double else "")
+            self._note(DOUBLE if store.writer.has_double else "")
         except AuthzError as error:
-            self._note(str(error))
+            self._note(DOUBLE if store.writer.has_double else str(error))
 
     def _note(self, problem: str) -> None:
         if problem != self.problem:

@@ -1,0 +1,189 @@
+"""Two control planes that report to a real server of NATS, proxies that are streams, and commands that ask."""
+
+import asyncio
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from authz._proto import delta_discovery_pb2 as wire
+from authz.cli import application
+from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.authority_server import AuthorityServer, Doors
+from authz.control.discovery.discovered import SHORT_NAMES
+from authz.control.fleet.control_plane import ControlPlane, MeshSources
+from authz.control.fleet.fleet_reporter import Replica, ReportStore
+from authz.envoy.options import RenderOptions
+from authz.mesh.nouns import Enforce
+from authz.truth.report_store import ReportReader, ReportWriter
+from authz.truth.truth_address import TruthAccess, read_truth_address
+from authz.truth.truth_bucket import make_buckets
+from authz.truth.truth_client import TruthClient
+from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, free_ports, until
+
+
+@contextmanager
+def nats(folder: Path) -> Iterator[str]:
+    """A server with every bucket; the address of the fleet."""
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        pytest.skip("there is no nats-server")
+    (port,) = free_ports(1)
+    command = [found, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "nats")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(500):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.02)
+        address = f"nats://127.0.0.1:{port}/shop"
+        with client(address) as connected:
+            make_buckets(connected, 1)
+        yield address
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def client(address: str) -> TruthClient:
+    return TruthClient(read_truth_address(address), TruthAccess())
+
+
+@asynccontextmanager
+async def control(rig: Rig, name: str, address: str, port: int) -> AsyncIterator[ControlPlane]:
+    """A replica over the rig's files that reports by this name."""
+    truth = client(address)
+    truth.begin()
+    own = Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
+    authority = AuthorityServer(
+        AuthorityFiles(rig.folder / "ca"), Doors(listen=f"127.0.0.1:{port}", dns=("localhost",))
+    )
+    sources = MeshSources(rig.policies, rig.mesh, keep=rig.folder / f"keep-{name}")
+    options = RenderOptions(enforce=Enforce.NATIVE)
+    plane = ControlPlane(
+        sources, options, authority, clock=time.time, say=rig.said.append, replica=own
+    )  # fmt: skip
+    await plane.start()
+    running = asyncio.create_task(plane.run())
+    try:
+        yield plane
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await plane.stop()
+        await asyncio.to_thread(truth.stop)
+
+
+class Proxy:
+    """A stream that wants everything, and acknowledges it while it ``answers``."""
+
+    def __init__(self, rig: Rig, name: str, spiffe_id: str) -> None:
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self._rig, self._name, self._spiffe_id = rig, name, spiffe_id
+
+    async def run(self, port: int) -> None:
+        self._rig.control = port
+        async with self._rig.stream(self._spiffe_id) as call:
+            for url in SHORT_NAMES:
+                request = wire.DeltaDiscoveryRequest(type_url=url, resource_names_subscribe=["*"])
+                request.node.id = self._name
+                await call.write(request)
+            while True:
+                response = await call.read()
+                await self.answers.wait()
+                ack = wire.DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+                await call.write(ack)
+
+
+@asynccontextmanager
+async def running(proxy: Proxy, port: int) -> AsyncIterator[None]:
+    task = asyncio.create_task(proxy.run(port))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def fleet(address: str, *arguments: str) -> Result:
+    command = ["fleet", *arguments, "--truth", address]
+    return await asyncio.to_thread(lambda: CliRunner().invoke(application, command))
+
+
+async def states(address: str) -> dict[str, tuple[str, str]]:
+    shown = json.loads((await fleet(address, "status", "-o", "json")).stdout)
+    return {one["name"]: (one["state"], one.get("replica", "")) for one in shown["replicas"] + shown["proxies"]}
+
+
+async def test_replicas_report_what_they_and_their_proxies_run_and_commands_say_so(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    ports = free_ports(2)
+    web, api = Proxy(rig, "web-v1", WEB), Proxy(rig, "api-v1", API)
+    with nats(tmp_path) as address:
+        nobody = await fleet(address, "status")
+        assert (nobody.exit_code, nobody.stdout) == (3, "revision -: 0 replicas, 0 proxies\n")
+        async with control(rig, "one", address, ports[0]) as one, control(rig, "two", address, ports[1]) as two:
+            async with running(web, ports[0]), running(api, ports[1]):
+                await _all_are_current(address, one)
+                await _one_does_not_answer(rig, address, two, api)
+
+                async def is_heard() -> bool:
+                    return one.reporter.elsewhere == {"api-v1"}
+
+                await until(is_heard)
+                page = one.page("/fleet/view")
+                assert isinstance(page, dict)
+                assert {row["name"]: row["replica"] for row in page["proxies"]} == {"web-v1": "one", "api-v1": "two"}
+            await until(lambda: _is(address, {"web-v1": ("missing", "one"), "api-v1": ("missing", "two")}))
+        gone = await fleet(address, "status")
+        assert (gone.exit_code, gone.stdout) == (3, "revision -: 0 replicas, 0 proxies\n"), "they said farewell"
+        forgotten = await fleet(address, "forget", "one")
+        assert (forgotten.exit_code, forgotten.stdout) == (3, "no replica `one` has reported\n")
+
+
+async def _is(address: str, expected: dict[str, tuple[str, str]]) -> bool:
+    return expected.items() <= (await states(address)).items()
+
+
+async def _all_are_current(address: str, one: ControlPlane) -> None:
+    replicas = {"one": ("current", ""), "two": ("current", "")}
+    await until(lambda: _is(address, replicas | {"web-v1": ("current", "one"), "api-v1": ("current", "two")}))
+    revision = one.discovery.standings.revision
+    shown = await fleet(address, "status")
+    assert shown.exit_code == 0
+    assert f"revision {revision}: 2 replicas, 2 proxies" in shown.stdout
+    waited = await fleet(address, "wait", "--revision", revision)
+    assert waited.exit_code == 0, waited.output
+    assert waited.stdout == f"revision {revision}: 2 replicas and 2 proxies have acknowledged it\n"
+
+
+async def _one_does_not_answer(rig: Rig, address: str, two: ControlPlane, api: Proxy) -> None:
+    before = two.discovery.standings.revision
+    api.answers.clear()
+    rig.write_policy(allow("/two"))
+
+    async def is_published() -> bool:
+        return two.discovery.standings.revision != before
+
+    await until(is_published)
+    revision = two.discovery.standings.revision
+    await until(lambda: _is(address, {"one": ("current", ""), "two": ("current", ""), "api-v1": ("behind", "two")}))
+    waited = await fleet(address, "wait", "--revision", revision, "--timeout", "0s")
+    assert waited.exit_code == 3
+    assert f"revision {revision}: 1 of 4 have not acknowledged it" in waited.stderr
+    assert f"proxy api-v1 at two: has revision {before}, behind for" in waited.stderr
+    patient, strict = [await fleet(address, "status", "--older-than", bound) for bound in ("1h", "0s")]
+    assert (patient.exit_code, strict.exit_code) == (0, 3)
+    api.answers.set()
+    answered = await fleet(address, "wait", "--revision", revision, "--timeout", "30s")
+    assert answered.exit_code == 0, answered.output
