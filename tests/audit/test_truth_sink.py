@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from authz.audit.entry import Entry
 from authz.audit.query import RecordFilter, Skipped
@@ -14,6 +15,7 @@ from authz.audit.stored_key import record_key
 from authz.audit.stored_trail import find_stored, follow_stored, newest_stored
 from authz.audit.trail import AuditTrail
 from authz.audit.truth_sink import TruthSink
+from authz.cli import application
 from authz.core.decided import Offer
 from authz.truth.truth_stream import StreamRecord, TruthStream, make_stream
 from tests.audit.nats_process import NatsProcess
@@ -197,3 +199,40 @@ def test_who_follows_sees_what_arrives_and_nothing_twice(nats: NatsProcess) -> N
             [StreamRecord("1", line(1)), StreamRecord("2", line(1), is_again=True), StreamRecord("3", line(2))]
         )
         assert [record["decision_id"] for record in following] == ["d1", "d2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ids"),
+    [
+        (("audit", "tail", "-n", "2"), ["d8", "d9"]),
+        (("audit", "since", "2026-01-31T12:00:07Z"), ["d7", "d8", "d9"]),
+        (("audit", "between", "2026-01-31T12:00:01Z", "2026-01-31T12:00:02Z", "--effect", "deny"), ["d1", "d2"]),
+        (("audit", "show", "d4"), ["d4"]),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_commands_take_the_address_where_they_take_a_file(
+    nats: NatsProcess, arguments: tuple[str, ...], ids: list[str]
+) -> None:
+    with nats.client() as client:
+        TruthStream(client).publish([StreamRecord(str(number), line(number)) for number in range(10)])
+    done = CliRunner().invoke(application, [*arguments, "--log", str(nats.address), "-o", "json"])
+    assert [json.loads(one)["decision_id"] for one in done.stdout.splitlines()] == ids
+    by_setting = CliRunner().invoke(
+        application, [*arguments, "-o", "json"], env={"AUTHZ_AUDIT": f"stdout,{nats.address}"}
+    )
+    assert by_setting.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("nats://localhost", "`nats` is not followed by what the truth of a fleet needs: nats://HOST:PORT"),
+        ("nats://elsewhere:4222/shop", "is on other machines, which needs TLS: `--truth-ca`"),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_told(place: str, said: str) -> None:
+    for command in (["audit", "tail", "--log", place], ["generate", place]):
+        done = CliRunner().invoke(application, command)
+        assert said in done.stderr
+        assert done.exit_code == 1
