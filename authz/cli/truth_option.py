@@ -1,39 +1,45 @@
-"""By what a command and the servers of a fleet's truth know each other: ``--truth-ca`` and the others."""
+"""
+By what a command and the truth of a fleet know each other: ``--truth-ca``, ``--truth-cert``, ``--truth-key``,
+``--truth-name``.
+"""
 
-import functools
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from authz.truth.truth_address import TruthAccess
 
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_OPTIONS = (
+    click.option("--truth-ca", type=_PEM, help="PEM bundle that alone vouches for the servers of the truth."),
+    click.option("--truth-cert", type=_PEM, help="PEM certificate chain by which they know this client, an SVID."),
+    click.option("--truth-key", type=_PEM, help="Its private key."),
+    click.option(
+        "--truth-name",
+        default="",
+        metavar="DNS",
+        help="The name that every server's certificate has; by default each has that of its own host.",
+    ),
+)
 
 
-def truth_options(command: _Command) -> _Command:
-    """Give a command the options; it gets what they say as its argument ``access``."""
+def truth_access(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the four options; its function gets them as one argument, ``access``."""
 
-    @functools.wraps(command)
-    def called(
-        *args: Any,
+    @wraps(command)
+    def with_access(
+        *arguments: Any,
         truth_ca: Path | None,
         truth_cert: Path | None,
         truth_key: Path | None,
         truth_name: str,
         **others: Any,
     ) -> Any:
-        return command(*args, access=TruthAccess(truth_ca, truth_cert, truth_key, truth_name), **others)
+        return command(*arguments, access=TruthAccess(truth_ca, truth_cert, truth_key, truth_name), **others)
 
-    for option in reversed(
-        (
-            click.option("--truth-ca", type=_PEM, help="For nats://…: PEM bundle that alone vouches for its servers."),
-            click.option("--truth-cert", type=_PEM, help="PEM chain by which those servers know you."),
-            click.option("--truth-key", type=_PEM, help="PEM key of it."),
-            click.option("--truth-name", default="", help="DNS name of all of those servers, if it is not their host."),
-        )
-    ):
-        called = option(called)
-    return called  # type: ignore[return-value]  # it takes other arguments, which click alone gives
+    for option in reversed(_OPTIONS):
+        with_access = option(with_access)
+    return with_access
