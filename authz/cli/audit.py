@@ -15,12 +15,16 @@ from typing import BinaryIO, TypeVar
 import click
 
 from authz.audit.chain import read_public_key, verify_chain
-from authz.audit.query import RecordFilter, Skipped, audit_files, find, follow, read_lines
+from authz.audit.query import RecordFilter, Skipped, audit_files, read_lines
 from authz.audit.record_line import text
 from authz.cli import terminal as out
 from authz.cli.record_views import print_record, print_records, print_report, report_json, say
+from authz.cli.trail_option import TrailPath, TrailPlace, following, found_records, newest_records
+from authz.cli.truth_option import truth_access
 from authz.core.decided import Record
 from authz.service.loading.archive import Archive
+from authz.settings.written_settings import read_sinks
+from authz.truth.truth_address import SCHEME, TruthAccess
 
 NO = 3
 _SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
@@ -54,10 +58,12 @@ class _Time(click.ParamType[float]):
 WHEN = _Time()
 
 
-def _configured_file() -> Path:
-    """The file sink of the service's own setting, when it is in the environment."""
-    sinks = [name.strip().partition(":") for name in os.environ.get("AUTHZ_AUDIT", "").split(",")]
-    return next((Path(path) for kind, _, path in sinks if kind == "file" and path), Path("audit.jsonl"))
+def _configured_place() -> str:
+    """The file or stream of the service's own setting, when it is in the environment."""
+    for sink in read_sinks(os.environ.get("AUTHZ_AUDIT", "")):
+        if sink.startswith(("file:", f"{SCHEME}://")):
+            return sink.removeprefix("file:")
+    return "audit.jsonl"
 
 
 def _reading(command: _Command) -> _Command:
@@ -67,11 +73,12 @@ def _reading(command: _Command) -> _Command:
             click.option(
                 "--log",
                 "path",
-                type=click.Path(path_type=Path),
-                default=_configured_file,
-                show_default="the file of AUTHZ_AUDIT, else audit.jsonl",
-                help="Audit file (its rotated files are read too), or a directory of them.",
+                type=TrailPath(path_type=Path),
+                default=_configured_place,
+                show_default="the file or address of AUTHZ_AUDIT, else audit.jsonl",
+                help="Audit file (its rotated files are read too), a directory of them, or nats://HOST:PORT/FLEET.",
             ),
+            truth_access,
             out.answer_form("table", "json"),
         )
     ):
@@ -107,6 +114,7 @@ def audit() -> None:
     \b
     authz audit tail -f --log /var/log/authz/audit.jsonl
     authz audit since 10m --effect deny --workload reviews-v2
+    authz audit since 10m --log nats://localhost:4222/shop
     authz audit show 6b019f90c2eb880000000001
     """
 
@@ -118,7 +126,9 @@ def audit() -> None:
 @click.option(
     "-f", "--follow", "is_following", is_flag=True, help="Keep printing decisions as they are made, until Ctrl-C."
 )
-def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: str | None) -> None:
+def tail(
+    path: TrailPlace, access: TruthAccess, output: str, number: int, *, is_following: bool, **chosen: str | None
+) -> None:
     """
     Show the newest records.
 
@@ -126,30 +136,32 @@ def tail(path: Path, output: str, number: int, *, is_following: bool, **chosen: 
     authz audit tail -n 5
     authz audit tail -f --effect deny
     """
-    wanted = _filter(chosen)
+    wanted, skipped = _filter(chosen), Skipped()
     _require(path, is_following)
     if not is_following:
-        print_records(deque(_records(path, wanted), maxlen=number), output)
+        print_records(newest_records(path, access, wanted, number, skipped), output)
+        _say_skipped(skipped)
         return
-    # Opened before the older records are read, so that none falls in between; what both see is shown once.
-    appended = follow(path if not path.is_dir() else audit_files(path)[-1], wanted, _wait)
-    last = deque(_records(path, wanted), maxlen=number)
-    shown = {text(record.get("decision_id")) for record in last}
-    for record in last:
-        say(record, output)
-    sys.stdout.flush()
-    with contextlib.suppress(KeyboardInterrupt):  # the way to end it, and no failure
-        for record in appended:
-            if text(record.get("decision_id")) not in shown:
-                say(record, output)
-                sys.stdout.flush()
+    # Begun before the older records are read, so that none falls in between; what both see is shown once.
+    with following(path, access, wanted, _wait) as appended:
+        last = newest_records(path, access, wanted, number, skipped) if _is_there(path) else deque[Record]()
+        _say_skipped(skipped)
+        shown = {text(record.get("decision_id")) for record in last}
+        for record in last:
+            say(record, output)
+        sys.stdout.flush()
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it, and no failure
+            for record in appended:
+                if text(record.get("decision_id")) not in shown:
+                    say(record, output)
+                    sys.stdout.flush()
 
 
 @audit.command()
 @_reading
 @_filtering
 @click.argument("when", type=WHEN)
-def since(path: Path, output: str, when: float, **chosen: str | None) -> None:
+def since(path: TrailPlace, access: TruthAccess, output: str, when: float, **chosen: str | None) -> None:
     """
     Show records since WHEN: `10m` ago, or a time.
 
@@ -158,7 +170,7 @@ def since(path: Path, output: str, when: float, **chosen: str | None) -> None:
     authz audit since 2026-11-21T13:00:00Z --principal '*/sa/productpage' -o json
     """
     _require(path)
-    print_records(_records(path, _filter(chosen, since=when)), output)
+    print_records(_records(path, access, _filter(chosen, since=when)), output)
 
 
 @audit.command()
@@ -166,7 +178,7 @@ def since(path: Path, output: str, when: float, **chosen: str | None) -> None:
 @_filtering
 @click.argument("begin", type=WHEN)
 @click.argument("end", type=WHEN)
-def between(path: Path, output: str, begin: float, end: float, **chosen: str | None) -> None:
+def between(path: TrailPlace, access: TruthAccess, output: str, begin: float, end: float, **chosen: str | None) -> None:
     """
     Show records from BEGIN to END, both included.
 
@@ -177,7 +189,7 @@ def between(path: Path, output: str, begin: float, end: float, **chosen: str | N
     if begin > end:
         raise click.UsageError("BEGIN is later than END")
     _require(path)
-    print_records(_records(path, _filter(chosen, since=begin, until=end)), output)
+    print_records(_records(path, access, _filter(chosen, since=begin, until=end)), output)
 
 
 @audit.command()
@@ -189,7 +201,7 @@ def between(path: Path, output: str, begin: float, end: float, **chosen: str | N
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="What `authz serve --archive` kept: the decision is explained by the policies of then.",
 )
-def show(path: Path, output: str, wanted_id: str, archive: Path | None) -> None:
+def show(path: TrailPlace, access: TruthAccess, output: str, wanted_id: str, archive: Path | None) -> None:
     """
     Show one decision by its id, the `x-authz-decision-id` of a denied response.
 
@@ -200,7 +212,7 @@ def show(path: Path, output: str, wanted_id: str, archive: Path | None) -> None:
     authz audit show 6b019f90c2eb880000000001 --archive /var/lib/authz/archive
     """
     _require(path)
-    found = list(_records(path, RecordFilter(any_id=wanted_id)))
+    found = list(_records(path, access, RecordFilter(any_id=wanted_id)))
     if not found:
         click.echo(f"no record of decision, trace or request `{wanted_id}` in {path}", err=True)
         sys.exit(NO)
@@ -266,19 +278,26 @@ def _filter(chosen: dict[str, str | None], *, since: float | None = None, until:
     )
 
 
-def _require(path: Path, is_following: bool = False) -> None:
+def _is_there(path: TrailPlace) -> bool:
+    return not isinstance(path, Path) or bool(audit_files(path))
+
+
+def _require(path: TrailPlace, is_following: bool = False) -> None:
     """An absent file is no empty answer: it is the wrong path, except for one that is about to be written."""
-    if not audit_files(path) and (not is_following or path.is_dir()):
+    if not _is_there(path) and (not is_following or not isinstance(path, Path) or path.is_dir()):
         raise click.ClickException(f"no audit file at {path}; name it with --log")
 
 
-def _records(path: Path, wanted: RecordFilter) -> Iterator[Record]:
+def _records(path: TrailPlace, access: TruthAccess, wanted: RecordFilter) -> Iterator[Record]:
     skipped = Skipped()
     try:
-        for found in find(audit_files(path), wanted, skipped):
-            yield found.record
+        yield from found_records((path,), access, wanted, skipped)
     except OSError as error:
         raise click.ClickException(str(error)) from error
+    _say_skipped(skipped)
+
+
+def _say_skipped(skipped: Skipped) -> None:
     if skipped.lines:
         where = ", ".join(skipped.places)
         click.echo(f"{skipped.lines} line{'s' if skipped.lines > 1 else ''} skipped, no records: {where}", err=True)

@@ -1,26 +1,26 @@
 """``authz generate``: least-privilege policies from recorded traffic."""
 
-from pathlib import Path
-
 import click
 
 from authz.analysis.replay.least_privilege import anonymous_rules, policies_text
 from authz.analysis.replay.observed import Observed
-from authz.audit.query import STDIN, RecordFilter, Skipped, find
+from authz.audit.query import RecordFilter, Skipped
 from authz.cli import terminal as out
 from authz.cli.audit import WHEN
-from authz.cli.replay import described_by, trail_files, watched
+from authz.cli.replay import described_by, watched
 from authz.cli.traffic_option import TRAFFIC, check_traffic
+from authz.cli.trail_option import TRAILS, TrailPlace, found_records, refuse_stdin_twice
+from authz.cli.truth_option import truth_access
 from authz.core.uncollected import WithoutCollector
+from authz.truth.truth_address import TruthAccess
 
 PATH_VALUES = 8
 """Names that people would still list."""
 
 
 @click.command("generate", short_help="Write policies that allow what was recorded.")
-@click.argument(
-    "audit", nargs=-1, required=True, metavar="AUDIT...", type=click.Path(exists=True, allow_dash=True, path_type=Path)
-)
+@click.argument("audit", nargs=-1, required=True, metavar="AUDIT...", type=TRAILS)
+@truth_access
 @click.option(
     "--mesh",
     metavar="FILE",
@@ -44,7 +44,8 @@ PATH_VALUES = 8
     help="A segment of a path with more names becomes {*}; ids, numbers and UUIDs do so from the second on.",
 )
 def command(
-    audit: tuple[Path, ...],
+    audit: tuple[TrailPlace, ...],
+    access: TruthAccess,
     mesh: str | None,
     traffic: str | None,
     since: float | None,
@@ -64,14 +65,13 @@ def command(
     authz generate audit/ --mesh mesh.yaml --since 7d --min-count 10 > generated.yaml
     authz replay audit/ --policies generated.yaml --mesh mesh.yaml
     """
-    if audit.count(STDIN) > 1:
-        raise click.UsageError("stdin (`-`) can be read only once")
+    refuse_stdin_twice(audit)
     check_traffic(mesh, traffic)
     skipped = Skipped()
     with WithoutCollector(for_good=True):
         observed = Observed(path_values, described_by(mesh, traffic))
         wanted = RecordFilter(since, until, workload=workload)
-        observed.take_all(watched(found.record for found in find(trail_files(audit), wanted, skipped)))
+        observed.take_all(watched(found_records(audit, access, wanted, skipped)))
     if skipped.lines:
         out.remark(f"{out.count(skipped.lines, 'line')} skipped, no records: {', '.join(skipped.places)}")
     if not observed.called:

@@ -9,18 +9,21 @@ from pathlib import Path
 import click
 
 from authz.analysis.replay.replay import CHANGES, Replay, ReplayOutcome, ReplayReport
-from authz.audit.query import STDIN, RecordFilter, Skipped, audit_files, find
+from authz.audit.query import RecordFilter, Skipped
 from authz.cli import policy_files
 from authz.cli import terminal as out
 from authz.cli.audit import WHEN
 from authz.cli.replay_views import ReplayQuestion, print_markdown, print_text, report_json
 from authz.cli.traffic_option import TRAFFIC, check_traffic
+from authz.cli.trail_option import TRAILS, TrailPlace, found_records, refuse_stdin_twice
+from authz.cli.truth_option import truth_access
 from authz.core.attributes import Workload
 from authz.core.decided import Record
 from authz.core.engine import Engine
 from authz.core.uncollected import WithoutCollector
 from authz.service.loading.archive import Archive
 from authz.service.loading.described import described_workloads
+from authz.truth.truth_address import TruthAccess
 
 PROGRESS_SECONDS = 0.5
 _KEPT = 16
@@ -28,9 +31,8 @@ _KEPT = 16
 
 
 @click.command("replay", short_help="Decide recorded traffic again, by other policies.")
-@click.argument(
-    "audit", nargs=-1, required=True, metavar="AUDIT...", type=click.Path(exists=True, allow_dash=True, path_type=Path)
-)
+@click.argument("audit", nargs=-1, required=True, metavar="AUDIT...", type=TRAILS)
+@truth_access
 @click.option(
     "--policies",
     "-p",
@@ -59,7 +61,8 @@ _KEPT = 16
 @click.option("--strict", is_flag=True, help="What cannot be said, or is assumed, counts as a change.")
 @out.answer_form("text", "json", "markdown")
 def command(
-    audit: tuple[Path, ...],
+    audit: tuple[TrailPlace, ...],
+    access: TruthAccess,
     policies: tuple[str, ...],
     mesh: str | None,
     traffic: str | None,
@@ -75,26 +78,27 @@ def command(
     """
     Say what other policies would have changed in recorded traffic (exit 0: nothing, 3: something).
 
-    AUDIT: files of the trail, with their rotated ones, directories of them, or `-` for stdin. What a record lacks is
-    never guessed: where the new policies ask for it and it matters, the answer is that it cannot be said.
+    AUDIT: files of the trail, with their rotated ones, directories of them, `-` for stdin, or the stream of a fleet,
+    nats://HOST:PORT/FLEET. What a record lacks is never guessed: where the new policies ask for it and it matters, the
+    answer is that it cannot be said.
 
     \b
     authz replay /var/log/authz/audit.jsonl --policies new-policies/
     authz replay audit/ --policies policies/ --mesh mesh.yaml --since 24h --workload reviews-v2 -o markdown
     authz replay audit.jsonl --as-of --archive /var/lib/authz/archive
+    authz replay nats://localhost:4222/shop --policies new-policies/ --since 1h
     """
     if as_of == bool(policies):
         raise click.UsageError("give either the new policies with --policies, or --as-of for those of then")
     if as_of and archive is None:
         raise click.UsageError("--as-of needs --archive, the directory of `authz serve --archive`")
-    if audit.count(STDIN) > 1:
-        raise click.UsageError("stdin (`-`) can be read only once")
+    refuse_stdin_twice(audit)
     check_traffic(mesh, traffic)
     wanted, skipped = RecordFilter(since, until, workload=workload), Skipped()
     with WithoutCollector(for_good=True):
         asked = ReplayQuestion(audit, policies, policy_files.settings_file(mesh, traffic), as_of)
         replay = _prepared(asked, described_by(mesh, traffic), archive)
-        replay.take_all(watched(found.record for found in find(trail_files(audit), wanted, skipped)))
+        replay.take_all(watched(found_records(audit, access, wanted, skipped)))
     report = replay.report()
     if skipped.lines:
         out.remark(f"{out.count(skipped.lines, 'line')} skipped, no records: {', '.join(skipped.places)}")
@@ -131,14 +135,6 @@ def described_by(mesh: str | None, traffic: str | None = None) -> dict[tuple[str
     more = policy_files.description_files(mesh, traffic)[1:] if mesh and traffic else ()
     workloads = described_workloads(Path(mesh) if mesh else None, more=more)
     return {(one.namespace, one.name): one for one in workloads if one.name}
-
-
-def trail_files(paths: Iterable[Path]) -> list[Path]:
-    """The files of trails, each once and the oldest first. Raises ClickException when there is none."""
-    files = [file for path in paths for file in audit_files(path)]
-    if not files:
-        raise click.ClickException(f"no audit file in {', '.join(map(str, paths))}")
-    return list(dict.fromkeys(files))
 
 
 def _is_change(report: ReplayReport, *, as_of: bool, strict: bool) -> bool:

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from authz.analysis.offline.command import check_command
 from authz.analysis.replay.recorded_request import RecordedRequest
@@ -11,6 +10,7 @@ from authz.analysis.replay.redecide import attributes_with_token
 from authz.analysis.replay.replay import CHANGES, ReplayGroup, ReplayOutcome, ReplayReport, group_json
 from authz.audit.query import STDIN
 from authz.cli import terminal as out
+from authz.cli.trail_option import TrailPlace
 from authz.core.attributes import AttributeContext, Json
 from authz.core.engine import Engine
 
@@ -27,7 +27,7 @@ _STYLES = {
 class ReplayQuestion:
     """What the command was asked, for the commands that it names."""
 
-    audit: tuple[Path, ...]
+    audit: tuple[TrailPlace, ...]
     policies: tuple[str, ...]
     mesh: str | None
     is_as_of: bool

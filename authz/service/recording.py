@@ -149,6 +149,7 @@ def _truth(audit: AuditSettings, truth: TruthSettings | None, name: str) -> Sink
     try:
         return TruthSink(client, Spool(audit.spool, audit.spool_bytes, sync=audit.sync == "disk"))
     except OSError as error:
+        client.stop()
         raise SettingsError(f"setting `audit_spool`: `{audit.spool}` cannot be written: {error.strerror}") from error
 
 

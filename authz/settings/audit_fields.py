@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from authz.settings.written_settings import read_sinks
+
 
 class AuditFields(BaseModel):
     """Fields of ``Settings``."""
@@ -66,15 +68,7 @@ class AuditFields(BaseModel):
     @classmethod
     def _several_sinks(cls, value: object) -> object:
         """A list, or one text with commas as the environment gives it; an address of several servers has some, too."""
-        if not isinstance(value, str):
-            return value
-        sinks: list[str] = []
-        for part in (part.strip() for part in value.split(",")):
-            if sinks and sinks[-1].startswith("nats://") and "/" not in sinks[-1].removeprefix("nats://"):
-                sinks[-1] += f",{part}"
-            elif part:
-                sinks.append(part)
-        return tuple(sinks)
+        return read_sinks(value) if isinstance(value, str) else value
 
     @field_validator("audit_redact", "audit_query_values", mode="before")
     @classmethod

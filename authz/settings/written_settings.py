@@ -1,4 +1,4 @@
-"""Values of settings as somebody writes them: addresses, and files by name."""
+"""Values of settings as somebody writes them: addresses, sinks, and files by name."""
 
 import json
 from collections.abc import Iterator
@@ -19,6 +19,17 @@ def named_files(text: str) -> Iterator[tuple[str, object]]:
         if not (name and equals and file):
             raise ValueError(f"`{part}` is neither NAME=FILE nor a JSON object")
         yield name, file
+
+
+def read_sinks(text: str) -> tuple[str, ...]:
+    """Sinks of audit records, with commas between them; an address of several servers has some, too."""
+    sinks: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if sinks and sinks[-1].startswith("nats://") and "/" not in sinks[-1].removeprefix("nats://"):
+            sinks[-1] += f",{part}"
+        elif part:
+            sinks.append(part)
+    return tuple(sinks)
 
 
 def is_address(text: str) -> bool:

@@ -155,6 +155,7 @@ class TelemetryCollector:
             results[sink.name, "lost"] = sink.lost
         yield counter(names.SINK_RECORDS, results)
         yield gauge(names.SINK_OK, {(sink.name,): float(not sink.error) for sink in trail.sinks})
+        yield gauge(names.SINK_WAITING, {(sink.name,): float(sink.waiting or 0) for sink in trail.sinks})
 
 
 def _policy_source(source: PolicySourceStatus) -> Iterator[Family]:

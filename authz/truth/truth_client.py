@@ -104,6 +104,8 @@ class TruthClient:
     def stop(self) -> None:
         """End the connection and the thread."""
         if not self._thread.is_alive():
+            if self._thread.ident is None:  # it was never begun
+                self._loop.close()
             return
         with suppress(NotInTime, nats.errors.Error, OSError):  # the servers notice by themselves
             asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(CALL_SECONDS)

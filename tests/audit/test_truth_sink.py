@@ -1,11 +1,16 @@
+import contextlib
 import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from authz.audit.entry import Entry
 from authz.audit.query import RecordFilter, Skipped
@@ -14,8 +19,10 @@ from authz.audit.stored_key import record_key
 from authz.audit.stored_trail import find_stored, follow_stored, newest_stored
 from authz.audit.trail import AuditTrail
 from authz.audit.truth_sink import TruthSink
+from authz.cli import application
 from authz.core.decided import Offer
-from authz.truth.truth_stream import StreamRecord, TruthStream, make_stream
+from authz.truth.truth_client import TruthRefused
+from authz.truth.truth_stream import StreamRecord, TruthStream, make_stream, stream_name
 from tests.audit.nats_process import NatsProcess
 
 MakeOffer = Callable[..., Offer]
@@ -34,19 +41,15 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsProcess]:
 def nats(_server: NatsProcess) -> NatsProcess:
     """A server with an empty stream."""
     with _server.client() as client:
-        client.call(lambda js: _remove(js))
+        client.call(_remove)
         assert make_stream(client, 1)
         assert not make_stream(client, 1)
     return _server
 
 
-async def _remove(js: object) -> None:
-    import nats.js.errors
-
-    try:
-        await js.delete_stream("authz-shop-audit")  # type: ignore[attr-defined]  # it is a JetStreamContext
-    except nats.js.errors.NotFoundError:
-        return
+async def _remove(js: JetStreamContext) -> None:
+    with contextlib.suppress(NotFoundError):
+        await js.delete_stream(stream_name("shop"))
 
 
 def line(number: int, effect: str = "deny") -> bytes:
@@ -73,10 +76,13 @@ def within(holds: Callable[[], bool], seconds: float = 15.0) -> bool:
 def test_records_of_a_trail_are_found_again_in_their_order(
     nats: NatsProcess, tmp_path: Path, make_offer: MakeOffer, secret: str
 ) -> None:
-    trail = AuditTrail([TruthSink(nats.client(), Spool(tmp_path, ROOM))])
+    sink = TruthSink(nats.client(), Spool(tmp_path, 4 * ROOM))
+    trail = AuditTrail([sink])
     trail.start()
     for number in range(1200):
         trail.record(make_offer(decision_id=f"d{number}"))
+    assert trail.flush()
+    assert within(lambda: not sink.waiting)
     assert trail.close(10)
     with nats.client() as client:
         records = list(find_stored(client, RecordFilter()))
@@ -152,6 +158,16 @@ def test_a_record_of_the_same_id_that_says_something_else_is_not_kept_out(nats: 
         assert [record["effect"] for record in find_stored(client, RecordFilter())] == ["allow", "deny"]
 
 
+def test_nobody_can_take_a_record_out(nats: NatsProcess) -> None:
+    with nats.client() as client:
+        TruthStream(client).publish([StreamRecord("1", line(1))])
+        with pytest.raises(TruthRefused, match="not permitted"):
+            client.call(lambda js: js.purge_stream(stream_name("shop")))
+        with pytest.raises(TruthRefused, match="not permitted"):
+            client.call(lambda js: js.delete_msg(stream_name("shop"), 1))
+    assert found(nats) == ["d1"]
+
+
 def test_without_servers_records_are_kept_up_to_the_bound_and_then_refused(tmp_path: Path) -> None:
     absent = NatsProcess(tmp_path / "server")
     spool = tmp_path / "spool"
@@ -173,8 +189,6 @@ def test_without_servers_records_are_kept_up_to_the_bound_and_then_refused(tmp_p
 
 
 def test_records_are_chosen_by_time_and_what_is_none_is_counted(nats: NatsProcess) -> None:
-    from datetime import datetime
-
     at = datetime.fromisoformat("2026-01-31T12:00:05+00:00").timestamp()
     skipped = Skipped()
     with nats.client() as client:
@@ -197,3 +211,40 @@ def test_who_follows_sees_what_arrives_and_nothing_twice(nats: NatsProcess) -> N
             [StreamRecord("1", line(1)), StreamRecord("2", line(1), is_again=True), StreamRecord("3", line(2))]
         )
         assert [record["decision_id"] for record in following] == ["d1", "d2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ids"),
+    [
+        (("audit", "tail", "-n", "2"), ["d8", "d9"]),
+        (("audit", "since", "2026-01-31T12:00:07Z"), ["d7", "d8", "d9"]),
+        (("audit", "between", "2026-01-31T12:00:01Z", "2026-01-31T12:00:02Z", "--effect", "deny"), ["d1", "d2"]),
+        (("audit", "show", "d4"), ["d4"]),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_commands_take_the_address_where_they_take_a_file(
+    nats: NatsProcess, arguments: tuple[str, ...], ids: list[str]
+) -> None:
+    with nats.client() as client:
+        TruthStream(client).publish([StreamRecord(str(number), line(number)) for number in range(10)])
+    done = CliRunner().invoke(application, [*arguments, "--log", str(nats.address), "-o", "json"])
+    assert [json.loads(one)["decision_id"] for one in done.stdout.splitlines()] == ids
+    by_setting = CliRunner().invoke(
+        application, [*arguments, "-o", "json"], env={"AUTHZ_AUDIT": f"stdout,{nats.address}"}
+    )
+    assert by_setting.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("nats://localhost", "`nats` is not followed by what the truth of a fleet needs: nats://HOST:PORT"),
+        ("nats://elsewhere:4222/shop", "is on other machines, which needs TLS: `--truth-ca`"),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_told(place: str, said: str) -> None:
+    for command in (["audit", "tail", "--log", place], ["generate", place]):
+        done = CliRunner().invoke(application, command)
+        assert said in done.stderr
+        assert done.exit_code == 1
