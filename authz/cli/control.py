@@ -13,11 +13,13 @@ import click
 from authz.cli import control_status, terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
 from authz.cli.mesh_files import ca_bundles
+from authz.cli.truth_options import common_state, truth_options
 from authz.envoy.options import Authz, RenderOptions
 from authz.mesh.nouns import Enforce
 
 if TYPE_CHECKING:
     from authz.control.fleet.control_plane import ControlPlane
+    from authz.truth.truth_client import TruthClient
 
 
 @click.group("control", invoke_without_command=True, short_help="Serve a fleet of Envoys their configuration.")
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @DIRECTORY
 @click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
 @click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
+@truth_options
 @click.option("--listen", default="", help="host:port, mutual TLS: discovery, secrets and renewal for SVID holders.")
 @click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
 @click.option(
@@ -114,6 +117,7 @@ def command(
     jwks_ca_bundle: tuple[str, ...],
     gone_after: float,
     otlp: str,
+    truth: "TruthClient | None",
 ) -> None:
     """
     Serve every Envoy of a mesh its configuration, policies and trust until SIGTERM, and say what each has taken.
@@ -140,7 +144,9 @@ def command(
     for name in ("uvicorn", "httpx", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
     options = RenderOptions(authz=Authz(authz), enforce=Enforce(enforce), workers=workers, otlp=otlp)
-    server = AuthorityServer(AuthorityFiles(directory, entries, revocations), Doors(None, listen, enrol, dns, admin))
+    files = AuthorityFiles(directory, entries, revocations, is_common=truth is not None)
+    common = common_state(truth, files)
+    server = AuthorityServer(files, Doors(None, listen, enrol, dns, admin), common=common)
     sources = MeshSources(policies, mesh_path, traffic, keep, ca_bundles(jwks_ca_bundle))
     shown = Validator.of(validate)
     plane = ControlPlane(
