@@ -76,7 +76,9 @@ ALLOWED: dict[str, str] = {
     "service.embedded": "core service service.app service.ports service.workers settings",
     "control.discovery": "_proto",
     "control.federation": "core identity sources.keys",
-    "control.authority": "_proto admin control.discovery control.federation core identity service.ports telemetry",
+    "control.authority": (
+        "_proto admin control.discovery control.federation core identity service.ports telemetry truth"
+    ),
     "control": "core envoy envoy.native envoy.patches mesh service.loading sources.keys sources.policies tokens",
     "control.fleet": (
         "_proto control control.authority control.discovery core envoy envoy.native identity mesh sources.policies "

@@ -8,7 +8,7 @@ import click
 
 from authz.cli import terminal
 from authz.cli.ca_bundle import bundle, federation
-from authz.cli.ca_entries import entry, token
+from authz.cli.ca_entries import entry, revocation, token
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of, trust_domain_of
 from authz.cli.ca_intermediate import intermediate
 from authz.cli.ca_join import join
@@ -182,6 +182,7 @@ ca.add_command(root)
 ca.add_command(intermediate)
 ca.add_command(token)
 ca.add_command(entry)
+ca.add_command(revocation)
 ca.add_command(jwt)
 ca.add_command(bundle)
 ca.add_command(federation)

@@ -2,21 +2,41 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from authz.cli import terminal
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load
+from authz.cli.changed_roots import ChangedRoots, OwnRoots
 from authz.cli.envoy_admin import read_proxies
+from authz.cli.truth_options import truth_options
 from authz.core.errors import SettingsError
+from authz.identity.announcement import TRUSTED
 from authz.identity.authority import AuthorityState
 from authz.identity.ca import CertificateAuthority
 from authz.identity.drift import still_served, trusts
 from authz.identity.keys import KeyType
-from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.rotation import activate, prepare, retire, taint
+
+if TYPE_CHECKING:
+    from authz.truth.truth_client import TruthClient  # nats is slow to import
+
+ADMIN = click.option(
+    "--admin", "admins", multiple=True, help="Admin interface of an Envoy to look at first; may be repeated."
+)
+UNCHECKED = click.option("--unchecked", is_flag=True, help="Do not look at any Envoy first.")
+WAIT = click.option(
+    "--wait",
+    "seconds",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="With --truth: so many seconds the other authorities may take.",
+)
 
 
 @click.group()
@@ -38,25 +58,39 @@ def root() -> None:
 @click.option("--root", "root_file", type=PEM_FILE, help="Bring your own root.")
 @click.option("--chain", type=PEM_FILE, help="Your own intermediate first, without the root.")
 @click.option("--key", type=PEM_FILE, help="The key of the intermediate, or of the root when there is none.")
-def root_prepare(directory: Path, key_type: str, root_file: Path | None, chain: Path | None, key: Path | None) -> None:
+@truth_options
+@WAIT
+def root_prepare(
+    directory: Path,
+    key_type: str,
+    root_file: Path | None,
+    chain: Path | None,
+    key: Path | None,
+    truth: "TruthClient | None",
+    seconds: float,
+) -> None:
     """
-    Trust a second root; it signs nothing yet.
+    Trust a second root; it signs nothing yet. With --truth, every authority gets an intermediate below it.
+
+    Exit code 3: an authority did not follow in time; the same command again goes on waiting.
 
     \b
     authz ca root prepare --ca ca
+    authz ca root prepare --ca ca --truth nats://truth.example:4222/shop --truth-ca bundle.pem
     """
     now = time.time()
-    before = load(directory)
-    adopted = adopted_authority(root_file, chain, key, now, before.trust_domain)
-    changed = _step(lambda: prepare(before, now, key_type=KeyType(key_type), adopted=adopted))
-    changed.save(directory)
-    terminal.say(f"prepared {changed.authorities[-1].id}; activate it when every proxy trusts it")
-
-
-ADMIN = click.option(
-    "--admin", "admins", multiple=True, help="Admin interface of an Envoy to look at first; may be repeated."
-)
-UNCHECKED = click.option("--unchecked", is_flag=True, help="Do not look at any Envoy first.")
+    with _roots(truth, directory, seconds) as roots:
+        before = roots.load()
+        adopted = adopted_authority(root_file, chain, key, now, before.trust_domain)
+        prepared = [one for one in before.authorities if one.state is AuthorityState.PREPARED]
+        if not (prepared and truth is not None and adopted is None):
+            changed = _step(
+                lambda: roots.publish(lambda ca: prepare(ca, now, key_type=KeyType(key_type), adopted=adopted))
+            )
+            prepared = list(changed.authorities[-1:])
+        made = prepared[0]
+        roots.wait(f"cannot sign below {made.id} yet", lambda states: states.get(made.id) == made.state)
+        terminal.say(f"prepared {made.id}; activate it when every proxy trusts it")
 
 
 @root.command("activate")
@@ -64,36 +98,56 @@ UNCHECKED = click.option("--unchecked", is_flag=True, help="Do not look at any E
 @click.argument("authority_id", default="")
 @ADMIN
 @UNCHECKED
-def root_activate(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
+@truth_options
+@WAIT
+def root_activate(
+    directory: Path,
+    authority_id: str,
+    admins: tuple[str, ...],
+    unchecked: bool,
+    truth: "TruthClient | None",
+    seconds: float,
+) -> None:
     """
-    Sign with the prepared authority. Exit code 3: an Envoy does not trust it yet.
+    Sign with the prepared authority. Exit code 3: an Envoy does not trust it yet, or an authority cannot sign with it.
 
     \b
     authz ca root activate --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
     """
     _require_look(admins, unchecked)
-    before = load(directory)
-    changed = _step(lambda: activate(before, authority_id))
-    serial = changed.active.root.serial_number
-    blind = [name for name, served in read_proxies(admins).items() if not trusts(served, serial)]
-    _refuse_if(blind, f"does not trust {changed.active.id} yet")
-    changed.save(directory)
-    terminal.say(f"active is {changed.active.id}; {before.active.id} is old")
+    with _roots(truth, directory, seconds) as roots:
+        before = roots.load()
+        active = _step(lambda: activate(before, authority_id)).active
+        roots.wait(f"cannot sign below {active.id} yet", lambda states: states.get(active.id, TRUSTED) != TRUSTED)
+        proxies = read_proxies(admins).items()
+        blind = [name for name, served in proxies if not trusts(served, active.root.serial_number)]
+        _refuse_if(blind, f"does not trust {active.id} yet")
+        changed = _step(lambda: roots.publish(lambda ca: activate(ca, authority_id)))
+        roots.wait(f"does not sign below {active.id} yet", lambda states: states.get(active.id) == active.state)
+        terminal.say(f"active is {changed.active.id}; {before.active.id} is old")
 
 
 @root.command("taint")
 @DIRECTORY
 @click.argument("authority_id", default="")
-def root_taint(directory: Path, authority_id: str) -> None:
+@truth_options
+@WAIT
+def root_taint(directory: Path, authority_id: str, truth: "TruthClient | None", seconds: float) -> None:
     """
     Have everything that an old authority signed renewed.
 
     \b
     authz ca root taint --ca ca
     """
-    changed = _step(lambda: taint(load(directory), authority_id))
-    changed.save(directory)
-    terminal.say("tainted; retire it when no proxy serves its certificates any more")
+    with _roots(truth, directory, seconds) as roots:
+        roots.load()
+        changed = _step(lambda: roots.publish(lambda ca: taint(ca, authority_id)))
+        tainted = {one.id for one in changed.authorities if one.state is AuthorityState.TAINTED}
+        roots.wait(
+            "does not renew yet what the old one signed",
+            lambda states: all(states.get(one) == AuthorityState.TAINTED for one in tainted),
+        )
+        terminal.say("tainted; retire it when no proxy serves its certificates any more")
 
 
 @root.command("retire")
@@ -101,21 +155,48 @@ def root_taint(directory: Path, authority_id: str) -> None:
 @click.argument("authority_id", default="")
 @ADMIN
 @UNCHECKED
-def root_retire(directory: Path, authority_id: str, admins: tuple[str, ...], unchecked: bool) -> None:
+@truth_options
+@WAIT
+def root_retire(
+    directory: Path,
+    authority_id: str,
+    admins: tuple[str, ...],
+    unchecked: bool,
+    truth: "TruthClient | None",
+    seconds: float,
+) -> None:
     """
-    Stop trusting an authority. Exit code 3: an Envoy still serves its certificates.
+    Stop trusting an authority. Exit code 3: an Envoy still serves its certificates, or an authority still trusts it.
 
     \b
     authz ca root retire --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
     """
     _require_look(admins, unchecked)
-    changed = _step(lambda: retire(load(directory), authority_id))
-    kept = [authority.id for authority in changed.authorities if authority.state is not AuthorityState.PREPARED]
-    issued = list(Ledger(directory / LEDGER_FILE).read())
-    late = [name for name, served in read_proxies(admins).items() if still_served(served, issued, kept)]
-    _refuse_if(late, "still serves its certificates")
-    changed.save(directory)
-    terminal.say(f"retired; trusted are {', '.join(a.id for a in changed.authorities)}")
+    with _roots(truth, directory, seconds) as roots:
+        before = roots.load()
+        changed = _step(lambda: retire(before, authority_id))
+        kept = [authority.id for authority in changed.authorities if authority.state is not AuthorityState.PREPARED]
+        gone = {one.id for one in before.authorities} - {one.id for one in changed.authorities}
+        active = changed.active.id
+        roots.wait(f"does not sign below {active} yet", lambda states: states.get(active) == AuthorityState.ACTIVE)
+        issued = list(roots.issued())
+        late = [name for name, served in read_proxies(admins).items() if still_served(served, issued, kept)]
+        _refuse_if(late, "still serves its certificates")
+        _step(lambda: roots.publish(lambda ca: retire(ca, authority_id)))
+        roots.wait(f"still trusts {', '.join(gone)}", lambda states: not gone & states.keys())
+        terminal.say(f"retired; trusted are {', '.join(a.id for a in changed.authorities)}")
+
+
+@contextmanager
+def _roots(truth: "TruthClient | None", directory: Path, seconds: float) -> Iterator[ChangedRoots]:
+    load(directory)  # so that a missing file is reported as everywhere else
+    if truth is None:
+        yield OwnRoots(directory)
+        return
+    from authz.cli.common_roots import CommonRoots  # nats is slow to import
+
+    with truth:
+        yield CommonRoots(truth, directory, seconds)
 
 
 def _step(change: Callable[[], CertificateAuthority]) -> CertificateAuthority:

@@ -11,9 +11,11 @@ import click
 
 from authz.cli import terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load, trust_domain_of
+from authz.cli.truth_options import common_state, truth_options
 
 if TYPE_CHECKING:
     from authz.control.authority.authority_server import AuthorityServer  # grpc is slow to import
+    from authz.truth.truth_client import TruthClient
 
 
 @click.command()
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dns", multiple=True, default=("localhost",), help="Name in this server's certificate; may be repeated."
 )
+@truth_options
 @click.option("--admin", default="", help="host:port on loopback, or unix:PATH: /metrics, /healthz and /readyz.")
 def serve(
     directory: Path,
@@ -61,6 +64,7 @@ def serve(
     jwt_issuer: str,
     dns: tuple[str, ...],
     admin: str,
+    truth: "TruthClient | None",
 ) -> None:
     """
     Hand out and renew SVIDs until SIGTERM. Envoys keep what they have while this is down.
@@ -70,6 +74,8 @@ def serve(
     authz ca serve --ca ca --entries entries.yaml --listen 0.0.0.0:7443 --enrol 0.0.0.0:7444
     authz ca serve --ca ca --entries entries.yaml --socket run/sds.sock --federation federation.yaml \\
       --bundle-endpoint 0.0.0.0:8443 --dns ca.example
+    authz ca serve --ca ca-b --listen 0.0.0.0:7443 --enrol 0.0.0.0:7444 --dns b.example \\
+      --truth nats://truth.example:4222/shop --truth-ca bundle.pem
     """
     from authz.control.authority.authority_files import AuthorityFiles
     from authz.control.authority.authority_server import AuthorityServer, Doors  # grpc is slow to import
@@ -84,13 +90,14 @@ def serve(
         raise click.UsageError("--federate is DOMAIN=FILE")
     load(directory)  # so that a missing file is reported as everywhere else
     federated = tuple((trust_domain_of(domain), Path(file)) for domain, _, file in pairs)
-    files = AuthorityFiles(directory, entries, revocations, federated, federation)
+    files = AuthorityFiles(directory, entries, revocations, federated, federation, truth is not None)
     endpoint = EndpointDoor(bundle_endpoint, bundle_certificate, bundle_key) if bundle_endpoint else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     for name in ("uvicorn", "httpx"):  # a line for every bundle that is fetched is too much
         logging.getLogger(name).setLevel(logging.WARNING)
     doors = Doors(socket, listen, enrol, dns, admin, endpoint=endpoint)
-    asyncio.run(_serve(AuthorityServer(files, doors, jwt_issuer=jwt_issuer)))
+    common = common_state(truth, files)
+    asyncio.run(_serve(AuthorityServer(files, doors, jwt_issuer=jwt_issuer, common=common)))
 
 
 async def _serve(server: "AuthorityServer") -> None:

@@ -15,7 +15,7 @@ import click
 from authz.cli import control_status, terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
 from authz.cli.mesh_files import ca_bundles
-from authz.cli.truth_options import truth_options
+from authz.cli.truth_options import common_state, truth_options
 from authz.envoy.options import Authz, RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.truth.fleet_report import check_replica_name
@@ -155,7 +155,9 @@ def command(
     for name in ("uvicorn", "httpx", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
     options = RenderOptions(authz=Authz(authz), enforce=Enforce(enforce), workers=workers, otlp=otlp)
-    server = AuthorityServer(AuthorityFiles(directory, entries, revocations), Doors(None, listen, enrol, dns, admin))
+    files = AuthorityFiles(directory, entries, revocations, is_common=truth is not None)
+    common = common_state(truth, files)
+    server = AuthorityServer(files, Doors(None, listen, enrol, dns, admin), common=common)
     sources = MeshSources(policies, mesh_path, traffic, keep, ca_bundles(jwks_ca_bundle))
     shown = Validator.of(validate)
     own = _replica(truth, replica, listen)

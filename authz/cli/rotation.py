@@ -4,12 +4,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from authz.cli import terminal
+from authz.cli.ca_common import issued_anywhere
 from authz.cli.ca_files import load
 from authz.cli.envoy_admin import proxy_name, read_proxies
+from authz.cli.truth_options import truth_options
 from authz.core.attributes import Json
 from authz.core.errors import FetchError, SettingsError
 from authz.identity.authority import AuthorityState
@@ -30,6 +33,9 @@ from authz.identity.rotation import activate, prepare, retire, taint
 from authz.telemetry.counters import Labels
 from authz.telemetry.names import DRIFT, SERVED_EXPIRY
 from authz.telemetry.text import metric_lines
+
+if TYPE_CHECKING:
+    from authz.truth.truth_client import TruthClient  # nats is slow to import
 
 ADMIN = click.option(
     "--admin",
@@ -68,11 +74,17 @@ def rotation() -> None:
     "--expiring-within", type=click.FloatRange(0), help="Seconds. By default a third of each certificate's life."
 )
 @terminal.answer_form("table", "json", "metrics", name="form")
+@truth_options
 def check(
-    admins: tuple[str, ...], directory: Path | None, certs: Path | None, expiring_within: float | None, form: str
+    admins: tuple[str, ...],
+    directory: Path | None,
+    certs: Path | None,
+    expiring_within: float | None,
+    form: str,
+    truth: "TruthClient | None",
 ) -> None:
     """
-    Compare what was issued with what each Envoy serves and trusts.
+    Compare what was issued with what each Envoy serves and trusts; with --truth, what any authority issued.
 
     Exit code: 0 all as it should be, 3 drift or approaching expiry (also: a proxy cannot be asked), 1 no answer.
 
@@ -83,7 +95,7 @@ def check(
     if not admins:
         raise click.UsageError("at least one --admin is needed")
     now = time.time()
-    expected = _expected(directory, certs, now)
+    expected = _expected(directory, certs, truth, now)
     found: list[Drift] = []
     served: dict[str, tuple[Served, ...]] = {}
     for address in admins:
@@ -192,13 +204,14 @@ class Steps:
             time.sleep(0.2 if waiting else 0)
 
 
-def _expected(directory: Path | None, certs: Path | None, now: float) -> Expected:
+def _expected(directory: Path | None, certs: Path | None, truth: "TruthClient | None", now: float) -> Expected:
     serials = None
     roots = None
     if directory is not None:
         ca = load(directory)
         roots = frozenset(root.serial_number for root in ca.roots)
-        serials = expected_serials(Ledger(directory / LEDGER_FILE).read(), now)
+        issued = Ledger(directory / LEDGER_FILE).read() if truth is None else issued_anywhere(truth)
+        serials = expected_serials(issued, now)
     if certs is not None:
         serials = serials_of_files(path.read_bytes() for path in sorted(certs.rglob("*.crt")))
     return Expected(serials, roots)

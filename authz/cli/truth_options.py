@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from authz.core.errors import SettingsError
+
 if TYPE_CHECKING:
+    from authz.control.authority.authority_files import AuthorityFiles
+    from authz.control.authority.common_state import CommonState
     from authz.truth.truth_client import TruthClient  # nats is slow to import
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -56,7 +60,19 @@ def truth_client(
         if ca or certificate or key or name:
             raise click.UsageError("--truth-ca, --truth-cert, --truth-key and --truth-name go with --truth")
         return None
-    from authz.truth.truth_address import TruthAccess, read_truth_address
-    from authz.truth.truth_client import TruthClient
+    try:
+        from authz.truth.truth_address import TruthAccess, read_truth_address
+        from authz.truth.truth_client import TruthClient
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"--truth needs the extra `fleet`, `pip install 'authz-mesh[fleet]'`: {error}") from None
 
     return TruthClient(read_truth_address(address), TruthAccess(ca, certificate, key, name))
+
+
+def common_state(truth: "TruthClient | None", files: "AuthorityFiles") -> "CommonState | None":
+    """What an authority shares with others, if there is a truth."""
+    if truth is None:
+        return None
+    from authz.control.authority.common_state import CommonState
+
+    return CommonState(truth, files)

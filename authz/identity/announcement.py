@@ -25,6 +25,7 @@ from authz.tokens.jwks import Key
 KIND = "announcement"
 OWN_FILE = "announcement.json"
 OTHERS_DIRECTORY = "others"
+TRUSTED = "trusted"
 FIRST_NAME = "first"
 """The authority that `authz ca init` makes."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -40,7 +41,11 @@ class Announcement:
     intermediates: tuple[x509.Certificate, ...] = ()
     jwt_keys: tuple[Key, ...] = ()
     states: Mapping[str, str] = field(default_factory=dict)
-    """By id of a root: the state in which this authority has it."""
+    """By id of a root: the state in which this authority has it; ``TRUSTED`` if it cannot sign below it."""
+    awaited: Mapping[str, str] = field(default_factory=dict)
+    """By id of a root: the public key (PEM) for which an intermediate below it is wanted."""
+    plan: int = 0
+    """The sequence of the last change of the root that it follows."""
 
 
 def check_name(name: str) -> str:
@@ -60,6 +65,8 @@ def read_announcement(data: bytes, bundle: TrustBundle) -> Announcement:
             _certificates(str(payload["intermediates"])),
             read_bundle_document(bundle.trust_domain, str(payload["bundle"]).encode()).bundle.jwt_keys,
             _texts(payload, "states"),
+            _texts(payload, "awaited"),
+            _whole(payload, "plan"),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"it is not an announcement: {error}") from None
@@ -86,15 +93,15 @@ def read_others(directory: Path, own: str, bundle: TrustBundle) -> tuple[tuple[A
     return tuple(found), tuple(problems)
 
 
-def keep_other(directory: Path, data: bytes, own: str, bundle: TrustBundle) -> Announcement | None:
+def keep_other(directory: Path, data: bytes, name: str, bundle: TrustBundle) -> Announcement | None:
     """
-    Keep what another authority said; None if there is nothing new in it, or it is our own.
+    Keep what the authority of this name said; None if there is nothing new in it.
 
     Raises ValueError for one that is not believed, or older than the one at hand; OSError.
     """
     told = read_announcement(data, bundle)
-    if told.name == own:
-        return None
+    if told.name != name:
+        raise ValueError(f"it is of the authority `{told.name}`")
     path = directory / OTHERS_DIRECTORY / f"{told.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     if path.exists():

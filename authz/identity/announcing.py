@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.attributes import Json
 from authz.core.spiffe import AUTHORITY_PATH, SpiffeId
-from authz.identity.announcement import KIND, OWN_FILE, check_name
+from authz.identity.announcement import KIND, OWN_FILE, TRUSTED, check_name
 from authz.identity.authority import renew_intermediate
 from authz.identity.bundle import TrustBundle
 from authz.identity.bundle_document import write_bundle_document
@@ -47,7 +47,7 @@ def another_authority(
         )
         for a in ca.authorities
     ]
-    return CertificateAuthority(ca.trust_domain, tuple(made), ca.random, name=name)
+    return CertificateAuthority(ca.trust_domain, tuple(made), ca.random, name=name, plan=ca.plan)
 
 
 def sign_document(ca: CertificateAuthority, kind: str, payload: Mapping[str, Json], now: float) -> bytes:
@@ -79,9 +79,13 @@ def keep_announced(directory: Path, ca: CertificateAuthority, keys: JwtKeys, now
 def _said(ca: CertificateAuthority, keys: JwtKeys) -> dict[str, Json]:
     own = TrustBundle(ca.trust_domain, ca.roots, jwt_keys=keys.public)
     signs = [c for authority in ca.authorities for c in (*authority.chain, *authority.former)]
+    states: dict[str, Json] = {one.id: one.state.value for one in ca.authorities}
+    states |= {one.id: TRUSTED for one in ca.trusted}
     return {
         "name": ca.name,
         "intermediates": b"".join(c.public_bytes(Encoding.PEM) for c in signs).decode(),
         "bundle": write_bundle_document(own, 0, 0).decode(),
-        "states": {authority.id: authority.state.value for authority in ca.authorities},
+        "states": states,
+        "awaited": dict[str, Json]((one.id, one.awaited) for one in ca.trusted),
+        "plan": ca.plan,
     }

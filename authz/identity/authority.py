@@ -54,7 +54,7 @@ class Authority:
     @property
     def id(self) -> str:
         """The first 16 hexadecimal digits of the SHA-256 of the root's certificate."""
-        return hashlib.sha256(self.root.public_bytes(Encoding.DER)).hexdigest()[:16]
+        return root_id(self.root)
 
     @property
     def signing(self) -> x509.Certificate:
@@ -80,6 +80,11 @@ class Authority:
     def root_pem(self) -> bytes:
         """The root certificate in PEM."""
         return self.root.public_bytes(Encoding.PEM)
+
+
+def root_id(root: x509.Certificate) -> str:
+    """The id of every authority below this root."""
+    return hashlib.sha256(root.public_bytes(Encoding.DER)).hexdigest()[:16]
 
 
 def create_authority(

@@ -23,6 +23,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from authz.core.attributes import Json
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.announcement import FIRST_NAME, Announcement, check_name, read_others
 from authz.identity.authority import (
@@ -45,8 +46,11 @@ from authz.identity.keys import KeyType, PublicKey, generate_key, read_key, writ
 from authz.identity.secret_files import SECRET_MODE, read_secret, write_file, write_secret_files
 from authz.identity.sign import SERIAL_BYTES, read_serial, sign
 from authz.identity.svid_validation import MAX_CHAIN, Rejection, is_signed_by, validate_svid
+from authz.identity.trusted_root import AWAITED_KEY, TrustedRoot, read_trusted_root, write_trusted_roots
 
 STATE_FILE = "authorities.json"
+LOCK_FILE = "authorities.lock"
+"""Held by whoever reads the authorities to change them, where several processes may."""
 BUNDLE_FILE = "bundle.pem"
 FORMER_FILE = "former.crt"
 INTERMEDIATES_FILE = "intermediates.pem"
@@ -82,6 +86,10 @@ class CertificateAuthority:
     """The other authorities below our roots, as far as they are known here."""
     disbelieved: tuple[str, ...] = ()
     """What is not believed of what others are said to have announced, and why."""
+    trusted: tuple[TrustedRoot, ...] = ()
+    """Roots that others prepared, below which this authority cannot sign yet."""
+    plan: int = 0
+    """The sequence of the last change of the root that all authorities follow (``rotation_plan``)."""
 
     def __post_init__(self) -> None:
         active = sum(authority.state is AuthorityState.ACTIVE for authority in self.authorities)
@@ -126,10 +134,12 @@ class CertificateAuthority:
                 (str(entry["id"]), AuthorityState(entry["state"]), str(entry.get("signing", "signing")))
                 for entry in state["authorities"]
             ]
+            trusted, plan = [str(name) for name in state.get("trusted", ())], int(state.get("plan", 0))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"`{path / STATE_FILE}` is not a list of authorities: {error}") from error
         authorities = tuple(_read_authority(path / name, name, st, files) for name, st, files in listed)
-        alone = cls(trust_domain, authorities, random, own)
+        roots = tuple(read_trusted_root(path / name) for name in trusted)
+        alone = cls(trust_domain, authorities, random, own, trusted=roots, plan=plan)
         others, disbelieved = read_others(path, own, alone.trust_bundle)
         return replace(alone, others=others, disbelieved=disbelieved)
 
@@ -147,12 +157,20 @@ class CertificateAuthority:
             write_file(place / "root.crt", authority.root_pem)
             if authority.root_key is not None:
                 write_file(place / "root.key", write_key(authority.root_key), SECRET_MODE)
-        listed = [{"id": a.id, "state": a.state.value, "signing": a.files} for a in self.authorities]
-        state = {"trustDomain": self.trust_domain.name, "name": self.name, "authorities": listed}
+        listed: list[Json] = [{"id": a.id, "state": a.state.value, "signing": a.files} for a in self.authorities]
+        write_trusted_roots(path, self.trusted)
+        state: dict[str, Json] = {"trustDomain": self.trust_domain.name, "name": self.name, "authorities": listed}
+        if self.trusted or self.plan:
+            state |= {"trusted": [one.id for one in self.trusted], "plan": self.plan}
         self.save_intermediates(path)
         write_file(path / BUNDLE_FILE, self.bundle_pem)
         write_file(path / STATE_FILE, json.dumps(state, indent=2).encode() + b"\n")
         kept = {authority.id: authority.files for authority in self.authorities}
+        for awaited in list(path.glob(f"*/{AWAITED_KEY}")):
+            if awaited.parent.name in kept:
+                awaited.unlink()
+            elif awaited.parent.name not in {one.id for one in self.trusted}:
+                shutil.rmtree(awaited.parent, ignore_errors=True)
         for key in list(path.glob("*/signing*.key")):  # the list is whole before anything of it goes
             if key.parent.name not in kept:
                 shutil.rmtree(key.parent, ignore_errors=True)  # a second key of it was seen before
@@ -188,12 +206,12 @@ class CertificateAuthority:
     @property
     def roots(self) -> tuple[x509.Certificate, ...]:
         """Roots of all authorities that are still trusted."""
-        return tuple(authority.root for authority in self.authorities)
+        return (*(one.root for one in self.authorities), *(one.root for one in self.trusted))
 
     @property
     def bundle_pem(self) -> bytes:
         """Every trusted root, prepared and old ones too: rotation overlaps (XA-160)."""
-        return b"".join(authority.root_pem for authority in self.authorities)
+        return b"".join(root.public_bytes(Encoding.PEM) for root in self.roots)
 
     @property
     def trust_bundle(self) -> TrustBundle:

@@ -7,18 +7,16 @@ processes of one authority agree.
     <directory>/jwt_keys.json     private: kid, times and PKCS#8 of each key
 """
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from authz.identity.keys import generate_key, key_bytes, read_key, write_key
+from authz.identity.locked import locked
 from authz.identity.registration import MAX_JWT_SVID_TTL_SECONDS
 from authz.identity.secret_files import SECRET_MODE, read_secret, write_file
 from authz.tokens.jwks import Key
@@ -130,7 +128,7 @@ def read_jwt_keys(directory: Path) -> JwtKeys:
 
 def change_jwt_keys(directory: Path, change: Callable[[JwtKeys], JwtKeys]) -> JwtKeys:
     """Read, change and write the keys; nobody else does so meanwhile. Raises ValueError, OSError."""
-    with _locked(directory):
+    with locked(directory / _LOCK_FILE):
         before = read_jwt_keys(directory)
         after = change(before)
         if after != before:
@@ -140,13 +138,3 @@ def change_jwt_keys(directory: Path, change: Callable[[JwtKeys], JwtKeys]) -> Jw
             ]
             write_file(directory / JWT_KEYS_FILE, json.dumps({"keys": listed}, indent=2).encode() + b"\n", SECRET_MODE)
     return after
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    lock = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

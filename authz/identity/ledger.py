@@ -41,7 +41,7 @@ class Ledger:
             if not path.exists():
                 continue
             for line in path.read_text().splitlines():
-                issuance = _read(line)
+                issuance = read_line(line)
                 if issuance is not None:
                     yield issuance
 
@@ -54,7 +54,8 @@ class Ledger:
         self.path.rename(self._previous)
 
 
-def _read(line: str) -> Issuance | None:
+def read_line(line: str) -> Issuance | None:
+    """One recorded line; None if it cannot be read."""
     try:
         fields = json.loads(line)
         read = {"serial": int(fields["serial"], 16), "audience": tuple(fields.get("audience", ()))}

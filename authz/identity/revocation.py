@@ -24,6 +24,10 @@ class Revocations:
     serials: frozenset[int] = frozenset()
     spiffe_ids: frozenset[str] = frozenset()
 
+    def __or__(self, other: "Revocations") -> "Revocations":
+        """What either of them revokes."""
+        return Revocations(self.serials | other.serials, self.spiffe_ids | other.spiffe_ids)
+
     def judge(self, spiffe_id: SpiffeId, serial: int) -> str | None:
         """Say what is revoked, or None."""
         if serial in self.serials:

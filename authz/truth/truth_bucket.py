@@ -21,8 +21,12 @@ from authz.truth.truth_client import CALL_SECONDS, TruthClient, TruthRefused
 
 POLICIES, SECURITY, KEY_SETS, FLEET, ARCHIVES = "policies", "security", "keysets", "fleet", "archives"
 """What buckets are for: revisions of policies and description; the authorities; keys of issuers; who runs what."""
-KEEPS = {POLICIES: 64, SECURITY: 1, KEY_SETS: 1, FLEET: 1}
+LEDGER = "ledger"
+"""What the authorities signed and refused."""
+KEEPS = {POLICIES: 64, SECURITY: 1, KEY_SETS: 1, FLEET: 1, LEDGER: 1}
 """Values of a key that a bucket keeps; 64 is the most that NATS does."""
+FORGETS_SECONDS = {LEDGER: 40 * 24 * 3600.0}
+"""After so long a value is gone: no certificate of a workload lives longer than 30 days."""
 MAX_VALUE_BYTES = 512 << 10
 _Returned = TypeVar("_Returned")
 ARCHIVE_SECONDS = 60.0
@@ -86,6 +90,7 @@ def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
                     republish=RePublish(
                         f"$KV.{name}.>", change_subject(client.address.fleet, what, ">"), headers_only=True
                     ),
+                    ttl=FORGETS_SECONDS.get(what),
                 )
                 await js.create_key_value(told)
                 made.append(name)

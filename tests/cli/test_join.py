@@ -20,7 +20,7 @@ from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.core.errors import FetchError
 from authz.core.spiffe import SpiffeId
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
-from authz.identity.join_tokens import TOKENS_DIRECTORY, make_token, store_token
+from authz.identity.join_tokens import TOKENS_DIRECTORY, TokenDirectory, make_token
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance
@@ -69,7 +69,7 @@ class Running:
 
     def token(self) -> str:
         text, kept = make_token(os.urandom(32), RATINGS, time.time(), 60)
-        store_token(self.directory / "ca" / TOKENS_DIRECTORY, kept)
+        TokenDirectory(self.directory / "ca" / TOKENS_DIRECTORY).store(kept)
         (self.directory / "token").write_text(text)
         return str(self.directory / "token")
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.join_tokens import TakenToken, make_token, store_token, take_token
+from authz.identity.join_tokens import TakenToken, TokenDirectory, make_token
 from authz.identity.keys import PublicKey, generate_key, key_bytes
 from authz.identity.ledger import Ledger
 from authz.identity.registrar import (
@@ -286,17 +286,17 @@ def test_a_bad_request_is_refused(request_pem: bytes, reason: str) -> None:
 
 def kept_token(directory: Path, ttl_seconds: float = 60) -> str:
     text, token = make_token(b"r" * 32, REVIEWS, NOW, ttl_seconds)
-    store_token(directory, token)
+    TokenDirectory(directory).store(token)
     return text
 
 
 def test_a_token_is_good_once(tmp_path: Path) -> None:
     text = kept_token(tmp_path)
-    taken = take_token(tmp_path, text, NOW)
+    taken = TokenDirectory(tmp_path).take(text, NOW)
     assert isinstance(taken, TakenToken)
     assert taken.spiffe_id == REVIEWS
     taken.spend()
-    assert take_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
+    assert TokenDirectory(tmp_path).take(text, NOW) == Rejection("the join token is unknown or was used before")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -309,14 +309,14 @@ def test_only_the_digest_of_a_token_is_kept(tmp_path: Path) -> None:
 
 def test_an_expired_token_is_spent_by_the_attempt(tmp_path: Path) -> None:
     text = kept_token(tmp_path)
-    assert take_token(tmp_path, text, NOW + 60) == Rejection("the join token has expired")
-    assert take_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
+    assert TokenDirectory(tmp_path).take(text, NOW + 60) == Rejection("the join token has expired")
+    assert TokenDirectory(tmp_path).take(text, NOW) == Rejection("the join token is unknown or was used before")
 
 
 @pytest.mark.parametrize("text", ["", "x", "../../etc/passwd", "\ud800", "r" * 10_000])
 def test_a_made_up_token_is_unknown(tmp_path: Path, text: str) -> None:
     kept_token(tmp_path)
-    assert take_token(tmp_path, text, NOW) == Rejection("the join token is unknown or was used before")
+    assert TokenDirectory(tmp_path).take(text, NOW) == Rejection("the join token is unknown or was used before")
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from authz.truth.truth_address import TruthAddress
-from authz.truth.truth_bucket import ARCHIVES, FLEET, POLICIES, SECURITY, TruthArchives, TruthBucket, make_buckets
+from authz.truth.truth_bucket import (
+    ARCHIVES,
+    FLEET,
+    KEEPS,
+    POLICIES,
+    SECURITY,
+    TruthArchives,
+    TruthBucket,
+    make_buckets,
+)
 from authz.truth.truth_client import TruthAway, TruthChanged, TruthClient, TruthRefused
 from tests.nats_server import NatsServers, truth_servers
 
@@ -98,8 +107,7 @@ def test_a_fleet_without_buckets_is_told_to_make_them(servers: NatsServers) -> N
         for ask in (lambda: bucket.get("a"), lambda: bucket.history("a"), lambda: bucket.put("a", b"1")):
             with pytest.raises(TruthRefused, match="authz truth init"):
                 ask()
-        assert set(make_buckets(client, 1)) == {f"authz-other-{what}" for what in
-                                                ("policies", "security", "keysets", "fleet", ARCHIVES)}  # fmt: skip
+        assert set(make_buckets(client, 1)) == {f"authz-other-{what}" for what in (*KEEPS, ARCHIVES)}
         assert make_buckets(client, 1) == ()
         assert bucket.get("a") is None
 

@@ -19,6 +19,10 @@ FEDERATED_DIRECTORY = "federated"
 """Below the authority's: bundles that were fetched, ``<trust domain>.json``."""
 
 
+COMMON_DIRECTORY = "common"
+"""Below the authority's: what all authorities have in common, as it was seen last."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Who may have what, and who else is trusted."""
@@ -38,11 +42,30 @@ class AuthorityFiles:
     federated: tuple[tuple[TrustDomain, Path], ...] = ()
     federation: Path | None = None
     """Relationships whose bundles are fetched from their endpoints, into ``FEDERATED_DIRECTORY``."""
+    is_common: bool = False
+    """Whether entries and revocations are also those that all authorities have in common; see ``common``."""
 
     @property
     def state_file(self) -> Path:
         """The list of authorities, written last in every change of them."""
         return self.directory / STATE_FILE
+
+    @property
+    def common(self) -> tuple[Path, Path]:
+        """The entries and revocations in common, as they were seen last."""
+        place = self.directory / COMMON_DIRECTORY
+        return place / "entries.yaml", place / "revocations.txt"
+
+    @property
+    def entries_file(self) -> Path | None:
+        """Entries of our own go before those in common."""
+        return self.common[0] if self.entries is None and self.is_common else self.entries
+
+    @property
+    def revocation_files(self) -> tuple[Path, ...]:
+        """What any of them revokes is revoked."""
+        own = () if self.revocations is None else (self.revocations,)
+        return (*own, self.common[1]) if self.is_common else own
 
     @property
     def others(self) -> Path:
@@ -65,7 +88,7 @@ class AuthorityFiles:
 
     def watched(self, relationships: tuple[Relationship, ...]) -> list[Path]:
         """Every file whose change matters."""
-        named = (self.entries, self.revocations, *(path for _, path in self.bundles(relationships)))
+        named = (self.entries_file, *self.revocation_files, *(path for _, path in self.bundles(relationships)))
         return [self.state_file, self.others, self.jwt_keys, *(path for path in named if path is not None)]
 
     def read_relationships(self, own: TrustDomain) -> tuple[Relationship, ...]:
@@ -82,12 +105,12 @@ class AuthorityFiles:
         problems: tuple[Problem, ...] = ()
         entries: tuple[RegistrationEntry, ...] = ()
         revocations = NO_REVOCATIONS
-        if self.entries is not None:
-            entries, found = read_entries(str(self.entries), self.entries.read_bytes(), own)
+        if self.entries_file is not None:
+            entries, found = read_entries(str(self.entries_file), self.entries_file.read_bytes(), own)
             problems += found
-        if self.revocations is not None:
-            text = self.revocations.read_text(errors="replace")
-            revocations, found = read_revocations(str(self.revocations), text)
+        for file in self.revocation_files:
+            more, found = read_revocations(str(file), file.read_text(errors="replace"))
+            revocations |= more
             problems += found
         if problems:
             raise LoadError(problems)

@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from authz.admin.access import Access, Guard, judge_access
+from authz.admin.access import Guard
 from authz.control.authority.authority_files import AuthorityFiles, Changes
 from authz.control.authority.bundle_endpoint import EndpointDoor, make_endpoint
 from authz.control.authority.connection_options import CONNECTION_SECONDS, OPTIONS, SILENCE_SECONDS, options_for
 from authz.control.authority.enrolment import Enrolment
-from authz.control.authority.figures import AuthorityFacts, GuestPages, Reload, make_app
+from authz.control.authority.figures import AuthorityFacts, GuestPages, Reload, admin_access, make_app
 from authz.control.authority.issuance_record import IssuanceRecord
 from authz.control.authority.sds import Identify, SecretServer
 from authz.control.authority.stock import Stock
@@ -33,15 +33,18 @@ from authz.core.errors import LoadError, Problem, SettingsError
 from authz.core.spiffe import AUTHORITY_PATH, SpiffeId
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.federation import Relationship
-from authz.identity.join_tokens import TOKENS_DIRECTORY
+from authz.identity.join_tokens import TOKENS_DIRECTORY, TokenDirectory
 from authz.identity.jwt_keys import read_jwt_keys
 from authz.identity.registrar import Refused, Registrar, SigningLimit
 from authz.identity.registration import UnixPeer, binary_selectors
 from authz.identity.renewal import renewal_time
 from authz.identity.secret_files import FILE_NAME, write_secret_files
-from authz.service.ports.http import AdminServer, AdminTls, host_and_port
+from authz.service.ports.http import AdminServer, AdminTls
 from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.unix_peers import Close, UnixPeers
+
+if TYPE_CHECKING:
+    from authz.control.authority.common_state import CommonState  # its client of NATS is an extra
 
 log = logging.getLogger("authz.control.authority.server")  # the name that people search logs for
 
@@ -91,6 +94,8 @@ class AuthorityServer:
     jwt_issuer: str = ""
     """``iss`` of JWT-SVIDs, for verifiers that ask for one."""
     guest: Guest | None = None
+    common: "CommonState | None" = None
+    """What is shared with other authorities; its connection begins and ends with this one."""
     record: IssuanceRecord = field(init=False)
     stock: Stock = field(init=False)
     workload: WorkloadServer = field(init=False)
@@ -115,6 +120,9 @@ class AuthorityServer:
         except ValueError as error:
             raise SettingsError(str(error)) from error
         self.record = IssuanceRecord(self.files.directory)
+        if self.common is not None:
+            await asyncio.to_thread(self.common.begin)
+            ca = CertificateAuthority.load(self.files.directory)
         self._registrar = Registrar(ca, limit=self.limit, observe=self.record.note, jwt_issuer=self.jwt_issuer)
         self.stock = Stock(self._registrar, self.clock, random.random)  # spreads renewals, guards nothing
         self.secrets, self.workload = SecretServer(self.stock), WorkloadServer(self.stock)
@@ -136,6 +144,8 @@ class AuthorityServer:
         self._tasks = [asyncio.create_task(self.stock.keep_current()), asyncio.create_task(self._look())]
         if self.follower is not None:
             self._tasks.append(asyncio.create_task(self.follower.run()))
+        if self.common is not None:
+            self._tasks.append(asyncio.create_task(self.common.run()))
 
     async def stop(self, grace_seconds: float = 0.5) -> None:
         """Stop all doors, waiting ``grace_seconds`` for calls under way."""
@@ -148,6 +158,8 @@ class AuthorityServer:
             await self._unix.stop()
         for server in self._servers:
             await server.stop(grace_seconds)
+        if self.common is not None:
+            await asyncio.to_thread(self.common.stop)
 
     def look(self) -> None:
         """Read what changed again; where it is broken, what was there before stays."""
@@ -215,7 +227,8 @@ class AuthorityServer:
             self._unix = UnixPeers(self.doors.socket, self._is_known, self._refuse_peer, self._open_private, asked)
             await self._unix.start()
         self._renew_own()
-        enrolment = Enrolment(self._registrar, self.files.directory / TOKENS_DIRECTORY, self.clock)
+        tokens = TokenDirectory(self.files.directory / TOKENS_DIRECTORY) if self.common is None else self.common.tokens
+        enrolment = Enrolment(self._registrar, tokens, self.clock)
         if self.doors.listen:
             identify = self.secrets.identify_svid
             handlers = (self.secrets.handler(identify), enrolment.handler(identify))
@@ -231,14 +244,21 @@ class AuthorityServer:
             self._web.append(self.doors.endpoint.server(app, own))
             self.ports["bundle"] = int(self._web[-1].address.rpartition(":")[2])
         if self.doors.admin:
-            guarded = Guard(make_app(self._facts, self.guest), _access(self.doors.admin))
+            guarded = Guard(make_app(self._facts, self.guest), admin_access(self.doors.admin))
             self._web.append(AdminServer(guarded, self.doors.admin))
         for web in self._web:
             await web.start()  # last: whoever answers here is serving
 
     def _facts(self) -> AuthorityFacts:
         return AuthorityFacts(
-            self._registrar.ca, self.stock, self.secrets, self.workload, self.record.counts, self.reload, self.follower
+            self._registrar.ca,
+            self.stock,
+            self.secrets,
+            self.workload,
+            self.record.counts,
+            self.reload,
+            self.follower,
+            self.common.problems if self.common is not None else (),
         )
 
     def _is_known(self, peer: UnixPeer) -> bool:
@@ -284,17 +304,6 @@ class AuthorityServer:
         write_secret_files(self.files.directory / SERVER, FILE_NAME, issued.chain_pem, issued.key_pem)
         self.own_expires = issued.not_after
         self._own_renewal = renewal_time(issued.not_before, issued.not_after, 0.5)
-
-
-def _access(address: str) -> Access:
-    """Raises SettingsError for an address at which others could read, because nobody has to show anything here."""
-    if not address.startswith("unix:"):
-        host_and_port(address)
-    try:
-        return judge_access(address)
-    except SettingsError:
-        message = f"`{address}` can be reached from other machines; listen on 127.0.0.1 or on unix:PATH"
-        raise SettingsError(message) from None
 
 
 def _listed(problems: tuple[Problem, ...]) -> str:

@@ -4,26 +4,29 @@ The gRPC shell of enrolment: a join token or a valid SVID, and a certificate req
 The private key never leaves the workload. Every "no" is audited and answered with the same words as to a local peer.
 """
 
+import asyncio
+import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import grpc
 
 from authz._proto import sds_pb2 as wire
 from authz.control.authority.sds import STATUS, Identify
-from authz.identity.join_tokens import TakenToken, take_token
+from authz.core.errors import AuthzError
+from authz.identity.join_tokens import TakenToken, TokenStore
 from authz.identity.registrar import Cause, Refused, Registrar, read_certificate_request
 from authz.identity.registration import Evidence, SvidPeer, TokenBearer
 
+log = logging.getLogger("authz.control.authority.server")  # the name that people search logs for
 SERVICE = "authz.identity.v1.Enrolment"
 
 _Context = grpc.aio.ServicerContext[wire.EnrolRequest, wire.EnrolResponse]
 
 
 class Enrolment:
-    """``tokens``: the directory of join tokens."""
+    """``tokens`` may have to ask other machines, and is asked in a thread."""
 
-    def __init__(self, registrar: Registrar, tokens: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, registrar: Registrar, tokens: TokenStore, clock: Callable[[], float]) -> None:
         self._registrar = registrar
         self._tokens = tokens
         self._clock = clock
@@ -33,7 +36,7 @@ class Enrolment:
 
         async def enrol(request: wire.EnrolRequest, context: _Context) -> wire.EnrolResponse:
             if identify is None:
-                evidence, answer = self._join(request, context)
+                evidence, answer = await self._join(request, context)
             else:
                 evidence = identify(context)
                 answer = evidence if isinstance(evidence, Refused) else self._sign(evidence, request)
@@ -61,7 +64,7 @@ class Enrolment:
         handlers = {name: grpc.unary_unary_rpc_method_handler(call, read, write) for name, call in calls.items()}
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    def _join(
+    async def _join(
         self, request: wire.EnrolRequest, context: _Context
     ) -> "tuple[Evidence | Refused, wire.EnrolResponse | Refused]":
         """
@@ -70,25 +73,30 @@ class Enrolment:
         The token is spent by a certificate, and by a refusal that would come again. Where there were too many requests,
         or we could not sign, the bearer still has it.
         """
-        taken = self._bearer(request, context)
+        taken = await self._bearer(request, context)
         if isinstance(taken, Refused):
             return taken, taken
         evidence = TokenBearer(taken.spiffe_id)
         answer = self._sign(evidence, request)
-        if isinstance(answer, Refused) and answer.cause in (Cause.LIMIT, Cause.SIGNING):
-            taken.give_back()
-        else:
-            taken.spend()
+        is_kept = isinstance(answer, Refused) and answer.cause in (Cause.LIMIT, Cause.SIGNING)
+        try:
+            await asyncio.to_thread(taken.give_back if is_kept else taken.spend)
+        except (AuthzError, OSError) as error:  # taken it is in any case, and the answer stands
+            log.warning("a join token of %s could not be %s: %s", evidence, "given back" if is_kept else "spent", error)
         return evidence, answer
 
-    def _bearer(self, request: wire.EnrolRequest, context: _Context) -> TakenToken | Refused:
+    async def _bearer(self, request: wire.EnrolRequest, context: _Context) -> TakenToken | Refused:
         # The limit is per address, so that a stranger who guesses tokens keeps nobody else from enrolling.
         if not self._registrar.limit.take(f"join-token {context.peer().rpartition(':')[0]}", self._clock()):
             return Refused("too many join tokens are tried, try again later", Cause.LIMIT)
         key = read_certificate_request(request.certificate_request)
         if isinstance(key, Refused):
             return key  # judged first, so that a slip does not spend the token
-        taken = take_token(self._tokens, request.join_token, self._clock())
+        try:
+            taken = await asyncio.to_thread(self._tokens.take, request.join_token, self._clock())
+        except (AuthzError, OSError) as error:
+            log.error("join tokens cannot be taken: %s", error)
+            return Refused("nobody can say now whether the join token was used before, try again later", Cause.SIGNING)
         return taken if isinstance(taken, TakenToken) else Refused(taken.reason)
 
     def _sign(self, evidence: Evidence, request: wire.EnrolRequest) -> wire.EnrolResponse | Refused:

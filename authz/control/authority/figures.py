@@ -10,14 +10,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from authz.admin.access import Receive, Scope, Send
+from authz.admin.access import Access, Receive, Scope, Send, judge_access
 from authz.control.authority.sds import SecretServer
 from authz.control.authority.stock import Stock
 from authz.control.authority.workload_api import WorkloadServer
 from authz.control.federation.bundle_follower import BundleFollower
+from authz.core.errors import SettingsError
 from authz.identity.ca import CertificateAuthority
 from authz.identity.registrar import Cause
 from authz.service.ports.handshakes import HANDSHAKES
+from authz.service.ports.http import host_and_port
 from authz.telemetry import names
 from authz.telemetry.names import Metric
 from authz.telemetry.text import CONTENT_TYPE, metric_lines
@@ -87,6 +89,8 @@ class AuthorityFacts:
     issuances: Issuances = field(default_factory=Issuances)
     reload: Reload = field(default_factory=Reload)
     follower: BundleFollower | None = None
+    common_problems: tuple[str, ...] = ()
+    """About what is shared with other authorities."""
 
 
 def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
@@ -105,7 +109,7 @@ def causes(facts: AuthorityFacts) -> Iterable[dict[str, object]]:
     if facts.reload.announcement:
         message = f"the other authorities are not told of a change: {facts.reload.announcement}"
         yield {"part": "authorities", "message": message, "blocks": False}
-    for message in facts.ca.disbelieved:
+    for message in (*facts.ca.disbelieved, *facts.common_problems):
         yield {"part": "authorities", "message": message, "blocks": False}
     for domain, failure in facts.follower.failures.items() if facts.follower is not None else ():
         message = f"the bundle of {domain} cannot be fetched, the last good one stays: {failure}"
@@ -179,3 +183,14 @@ def make_app(
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     return app
+
+
+def admin_access(address: str) -> Access:
+    """Raises SettingsError for an address at which others could read, because nobody has to show anything here."""
+    if not address.startswith("unix:"):
+        host_and_port(address)
+    try:
+        return judge_access(address)
+    except SettingsError:
+        message = f"`{address}` can be reached from other machines; listen on 127.0.0.1 or on unix:PATH"
+        raise SettingsError(message) from None

@@ -25,7 +25,7 @@ from authz.control.discovery.secrets import ROOTS
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.join_tokens import TOKENS_DIRECTORY, make_token, store_token
+from authz.identity.join_tokens import TOKENS_DIRECTORY, TokenDirectory, make_token
 from authz.identity.keys import generate_key
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import SigningLimit, write_certificate_request
@@ -73,7 +73,7 @@ class Authority:
 
     def token(self, ttl_seconds: float = 60, spiffe_id: str = RATINGS) -> str:
         text, kept = make_token(os.urandom(32), SpiffeId.parse(spiffe_id), time.time(), ttl_seconds)
-        store_token(self.directory / "ca" / TOKENS_DIRECTORY, kept)
+        TokenDirectory(self.directory / "ca" / TOKENS_DIRECTORY).store(kept)
         return text
 
 

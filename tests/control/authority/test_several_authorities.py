@@ -17,10 +17,12 @@ from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.announcement import OTHERS_DIRECTORY
 from authz.identity.announcing import another_authority, keep_announced
 from authz.identity.ca import CertificateAuthority, Issued
-from authz.identity.join_tokens import TOKENS_DIRECTORY, make_token, store_token
+from authz.identity.join_tokens import TOKENS_DIRECTORY, TokenDirectory, make_token
 from authz.identity.jwt_keys import change_jwt_keys, read_jwt_keys
 from authz.identity.jwt_svid import ValidJwt, sign_jwt_svid, validate_jwt_svid
+from authz.identity.keys import generate_key, write_key
 from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.registrar import write_certificate_request
 from authz.identity.secret_files import write_file
 from authz.identity.svid_validation import Examined, validate_svid
 from tests.control.authority.test_sds import enrol, refusal
@@ -45,7 +47,7 @@ class Member:
 
     def token(self) -> str:
         text, kept = make_token(os.urandom(32), RATINGS, time.time(), 60)
-        store_token(self.directory / TOKENS_DIRECTORY, kept)
+        TokenDirectory(self.directory / TOKENS_DIRECTORY).store(kept)
         return text
 
     def tell(self, other: "Member") -> None:
@@ -78,10 +80,11 @@ async def two(folder: Path) -> AsyncIterator[tuple[Member, Member]]:
 
 
 async def renewed(at: Member, held: Issued) -> Issued:
-    """The same identity with another certificate; the key is thrown away."""
+    """The same identity with another certificate and key."""
+    key = generate_key()
     async with at.channel("listen", held) as channel:
-        answer = await enrol(channel)
-    return replace(held, chain_pem=answer.chain)
+        answer = await enrol(channel, request=write_certificate_request(key))
+    return replace(held, chain_pem=answer.chain, key_pem=write_key(key))
 
 
 async def test_what_one_signed_the_other_renews_and_refuses_once_it_is_revoked(tmp_path: Path) -> None:

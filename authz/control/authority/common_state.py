@@ -1,0 +1,194 @@
+"""
+What several authorities have in common, in the bucket of the authorities, and how one of them keeps up with it.
+
+    entries, revocations             as files; the last good ones are kept in <directory>/common/
+    tokens.<digest>                  join tokens (``common_tokens``)
+    authorities.<name>               what each announces (``identity.announcement``)
+    plan                             the change of the root that all follow (``identity.rotation_plan``)
+    intermediates.<name>.<root>      intermediates that were asked for
+
+Whatever comes from there is verified or read before it counts, and what is broken leaves the last good one. Without the
+truth certificates are renewed as before, by the entries and revocations seen last; join tokens are refused.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.common_ledger import LedgerSender
+from authz.control.authority.common_tokens import CommonTokens
+from authz.core.errors import AuthzError, LoadError, Problem, SettingsError
+from authz.core.spiffe import TrustDomain
+from authz.identity.announcement import OWN_FILE, keep_other
+from authz.identity.announcing import keep_announced
+from authz.identity.ca import LOCK_FILE, CertificateAuthority
+from authz.identity.jwt_keys import read_jwt_keys
+from authz.identity.locked import locked
+from authz.identity.registration import read_entries
+from authz.identity.revocation import read_revocations
+from authz.identity.rotation_plan import follow_plan, read_plan, take_intermediate
+from authz.identity.secret_files import write_file
+from authz.truth.truth_bucket import LEDGER, SECURITY, TruthBucket
+from authz.truth.truth_client import CALL_SECONDS, TruthAway, TruthClient
+
+log = logging.getLogger("authz.control.authority.server")  # the name that people search logs for
+
+ENTRIES_KEY, REVOCATIONS_KEY, PLAN_KEY = "entries", "revocations", "plan"
+AUTHORITIES_KEY, INTERMEDIATES_KEY = "authorities.", "intermediates."
+LOOK_SECONDS = 2.0
+"""The longest between two looks; a change in the bucket wakes at once."""
+
+
+class CommonState:
+    """``begin`` before the authority starts, then ``run`` beside it, ``stop``."""
+
+    def __init__(self, client: TruthClient, files: AuthorityFiles, clock: Callable[[], float] = time.time) -> None:
+        """
+        Args:
+            client: not begun yet.
+            files: of this authority; what is common is written where it reads.
+            clock: seconds since the epoch.
+        """
+        self._client = client
+        self._files = files
+        self._clock = clock
+        self._bucket = TruthBucket(client, SECURITY)
+        self.tokens = CommonTokens(self._bucket)
+        self.problems: tuple[str, ...] = ()
+        """What is not as it should be, for people."""
+
+    def begin(self, wait_seconds: float = CALL_SECONDS) -> None:
+        """
+        Connect, and take what is common once.
+
+        Raises:
+            SettingsError: the truth does not answer, and nothing was kept from before: who is revoked is not known.
+        """
+        self._client.begin()
+        self._client.wait(wait_seconds)
+        self.look()
+        if not all(path.exists() for path in self._files.common):
+            self.stop()
+            raise SettingsError(f"entries and revocations are not known yet: {'; '.join(self.problems)}")
+
+    async def run(self) -> None:
+        """Keep up, until cancelled."""
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        self._bucket.watch(">", lambda: _wake(loop, woken))
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await woken.wait()
+            except TimeoutError:
+                pass
+            woken.clear()
+            if await asyncio.to_thread(self.look):
+                woken.set()
+
+    def stop(self) -> None:
+        """End the connection."""
+        self._client.stop()
+
+    def look(self) -> bool:
+        """Take and give what is new, all that can be; say whether there is more to give."""
+        found: list[str] = []
+        has_more = False
+        try:
+            with locked(self._files.directory / LOCK_FILE):
+                ca = CertificateAuthority.load(self._files.directory)
+                found += self._take_rules(ca.trust_domain)
+                found += self._take_announcements(ca)
+                found += self._take_plan(CertificateAuthority.load(self._files.directory))
+            self._announce(ca.name)
+            has_more = LedgerSender(self._files.directory, ca.name, TruthBucket(self._client, LEDGER)).send()
+        except TruthAway as error:
+            found.append(f"{error}: entries and revocations are those seen last, and join tokens are refused")
+        except (AuthzError, ValueError, OSError) as error:
+            found.append(str(error))
+        for problem in found:
+            if problem not in self.problems:
+                log.error("what the authorities have in common: %s", problem)
+        self.problems = tuple(found)
+        return has_more
+
+    def _take_rules(self, own: TrustDomain) -> Iterator[str]:
+        """Keep entries and revocations if they can be read; each is judged as if it were a file of ours."""
+        for key, path in zip((ENTRIES_KEY, REVOCATIONS_KEY), self._files.common, strict=True):
+            found = self._bucket.get(key)
+            before = path.read_bytes() if path.exists() else None
+            if found is None:
+                if before:
+                    yield f"`{key}` are gone from {self._bucket.name}; the last ones stay in force"
+                elif before is None:
+                    _write(path, b"")
+            elif found.value != before:
+                problems = judge_rules(key, found.value, own)
+                if problems:
+                    told = "; ".join(str(problem) for problem in problems)
+                    yield f"`{key}` cannot be used, the last ones stay in force: {told}"
+                else:
+                    _write(path, found.value)
+
+    def _take_announcements(self, ca: CertificateAuthority) -> Iterator[str]:
+        for key, entry in self._bucket.entries(f"{AUTHORITIES_KEY}*").items():
+            name = key.removeprefix(AUTHORITIES_KEY)
+            if name == ca.name:
+                continue
+            try:
+                keep_other(self._files.directory, entry.value, name, ca.trust_bundle)
+            except ValueError as error:
+                yield f"`{key}` is not believed: {error}"
+
+    def _take_plan(self, ca: CertificateAuthority) -> Iterator[str]:
+        changed, found = ca, self._bucket.get(PLAN_KEY)
+        for root in ca.trusted:
+            given = self._bucket.get(f"{INTERMEDIATES_KEY}{ca.name}.{root.id}")
+            if given is not None:
+                try:
+                    changed = take_intermediate(changed, root, given.value, self._clock())
+                except ValueError as error:
+                    yield f"the intermediate below the root `{root.id}`: {error}"
+        if found is not None:
+            try:
+                plan = read_plan(found.value, ca.trust_bundle)
+                changed = follow_plan(changed, plan)
+            except ValueError as error:
+                yield f"the plan for the roots is not believed: {error}"
+            else:
+                if changed.plan < plan.sequence:
+                    yield f"this authority has no intermediate below the active root `{plan.active}`"
+        if changed is not ca:
+            changed.save(self._files.directory)
+            keep_announced(self._files.directory, changed, read_jwt_keys(self._files.directory), self._clock())
+
+    def _announce(self, name: str) -> None:
+        """Say what we are, as it was written down when it changed."""
+        own = self._files.directory / OWN_FILE
+        if own.exists():
+            data, key = own.read_bytes(), AUTHORITIES_KEY + name
+            found = self._bucket.get(key)
+            if found is None or found.value != data:
+                self._bucket.put(key, data)
+
+
+def judge_rules(key: str, data: bytes, own: TrustDomain) -> tuple[Problem, ...]:
+    """Every problem of entries or revocations. Never raises on content."""
+    try:
+        if key == ENTRIES_KEY:
+            return read_entries(key, data, own)[1]
+        return read_revocations(key, data.decode(errors="replace"))[1]
+    except LoadError as error:
+        return error.problems
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(exist_ok=True, mode=0o755)
+    write_file(path, data)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(woken.set)

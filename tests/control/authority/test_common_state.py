@@ -1,0 +1,283 @@
+"""What several authorities have in common, by a real server of NATS: tokens, rules, the record, changes of the root."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from authz.cli import application
+from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.authority_server import AuthorityServer, Doors
+from authz.control.authority.common_ledger import LedgerSender, read_common_ledger
+from authz.control.authority.common_state import CommonState
+from authz.control.authority.common_tokens import CommonTokens
+from authz.core.errors import SettingsError
+from authz.core.spiffe import SpiffeId
+from authz.identity.announcing import another_authority, keep_announced
+from authz.identity.authority import AuthorityState
+from authz.identity.ca import CertificateAuthority
+from authz.identity.join_tokens import TakenToken, make_token
+from authz.identity.jwt_keys import JwtKeys
+from authz.identity.ledger import LEDGER_FILE, Ledger
+from authz.identity.registrar import Issuance
+from authz.identity.rotation_plan import write_plan
+from authz.identity.svid_validation import Rejection
+from authz.truth.truth_bucket import LEDGER, SECURITY, TruthBucket
+from authz.truth.truth_client import TruthClient
+from tests.control.authority.nats_server import NatsServer, nats_server
+from tests.control.authority.test_sds import enrol, refusal
+from tests.control.authority.test_several_authorities import RATINGS, Member, renewed
+
+ENTRIES = f"entries:\n- {{ spiffeID: {RATINGS}, parentID: spiffe://mesh.test/node/a }}\n"
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    with nats_server(tmp_path_factory.mktemp("truth")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(truth: NatsServer) -> Iterator[TruthClient]:
+    """Connected, and nothing is in the buckets."""
+    with truth.client() as client:
+        for what in (SECURITY, LEDGER):
+            bucket = TruthBucket(client, what)
+            for key, entry in bucket.entries().items():
+                bucket.delete(key, entry.revision)
+        yield client
+
+
+@asynccontextmanager
+async def authorities(folder: Path, truth: NatsServer, *names: str) -> AsyncIterator[list[Member]]:
+    first = CertificateAuthority.create("mesh.test", time.time())
+    members = []
+    for name in names:
+        one = first if name == "first" else another_authority(first, name, time.time())
+        one.save(folder / name)
+        files = AuthorityFiles(folder / name, is_common=True)
+        doors = Doors(listen="localhost:0", enrol="localhost:0", dns=("localhost",))
+        members.append(Member(folder / name, AuthorityServer(files, doors, common=CommonState(truth.client(), files))))
+    try:
+        for member in members:
+            await member.server.start()
+        yield members
+    finally:
+        for member in members:
+            await member.server.stop(0)
+
+
+async def until(happened: Callable[[], bool], *members: Member, seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not happened():
+            await asyncio.sleep(0.05)
+            for member in members:
+                member.server.look()
+
+
+async def authz(*arguments: str) -> tuple[int, str]:
+    """A command, beside the authorities that run on this loop."""
+    done = await asyncio.to_thread(CliRunner().invoke, application, list(arguments), catch_exceptions=False)
+    return done.exit_code, done.output
+
+
+def token_for(spiffe_id: SpiffeId, tokens: CommonTokens, ttl_seconds: float = 60) -> str:
+    text, kept = make_token(os.urandom(32), spiffe_id, time.time(), ttl_seconds)
+    tokens.store(kept)
+    return text
+
+
+def test_of_many_who_take_a_token_at_the_same_time_one_gets_it(truth: NatsServer, client: TruthClient) -> None:
+    bucket = TruthBucket(client, SECURITY)
+    for _ in range(5):
+        text = token_for(RATINGS, CommonTokens(bucket))
+        together = threading.Barrier(8)
+        answers: list[TakenToken | Rejection] = []
+
+        def take(text: str, together: threading.Barrier, answers: list[TakenToken | Rejection]) -> None:
+            together.wait(10)
+            answers.append(CommonTokens(bucket).take(text, time.time()))
+
+        threads = [threading.Thread(target=take, args=(text, together, answers)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert sum(isinstance(answer, TakenToken) for answer in answers) == 1
+        assert len(answers) == 8
+
+
+def test_a_token_is_given_back_expires_and_is_never_kept_as_it_is(client: TruthClient) -> None:
+    bucket = TruthBucket(client, SECURITY)
+    tokens = CommonTokens(bucket)
+    text = token_for(RATINGS, tokens)
+    assert text.encode() not in b"".join(key.encode() + entry.value for key, entry in bucket.entries().items())
+    taken = tokens.take(text, time.time())
+    assert isinstance(taken, TakenToken)
+    assert tokens.take(text, time.time()) == Rejection("the join token is unknown or was used before")
+    taken.give_back()
+    assert tokens.take(text, time.time() + 60) == Rejection("the join token has expired")
+    assert tokens.take(text, time.time()) == Rejection("the join token is unknown or was used before")
+
+
+async def test_two_authorities_share_tokens_rules_and_what_they_announce(
+    tmp_path: Path, truth: NatsServer, client: TruthClient
+) -> None:
+    bucket = TruthBucket(client, SECURITY)
+    async with authorities(tmp_path, truth, "first", "b", "c") as (a, b, c):
+        await until(lambda: all(len(one.server.stock.registrar.ca.others) == 2 for one in (a, b, c)), a, b, c)
+        for one in (a, b, c):
+            assert len(one.server.stock.registrar.trust_bundle.jwt_keys) == 3
+
+        text = token_for(RATINGS, CommonTokens(bucket))
+        async with a.channel("enrol") as first, b.channel("enrol") as second:
+            answers = await asyncio.gather(enrol(first, text), enrol(second, text), return_exceptions=True)
+        assert sum(not isinstance(answer, BaseException) for answer in answers) == 1
+
+        (tmp_path / "entries.yaml").write_text(ENTRIES)
+        push = (
+            "ca",
+            "entry",
+            "push",
+            str(tmp_path / "entries.yaml"),
+            "--trust-domain",
+            "mesh.test",
+            "--if-revision",
+            "0",
+        )
+        assert (await authz(*push, "--truth", truth.url))[0] == 0
+        assert "changed by somebody else" in (await authz(*push, "--truth", truth.url))[1]
+        await until(lambda: len(b.server.stock.registrar.entries) == len(a.server.stock.registrar.entries) == 1, a, b)
+
+        held = a.ca.issue_svid(RATINGS, time.time())
+        await renewed(b, held)
+        (tmp_path / "revoked.txt").write_text(f"serial:{held.serial:x}\n")
+        assert (await authz("ca", "revocation", "push", str(tmp_path / "revoked.txt"), "--truth", truth.url))[0] == 0
+        await until(lambda: bool(b.server.stock.registrar.revocations.serials), b)
+        async with b.channel("listen", held) as channel:
+            assert (await refusal(enrol(channel)))[0] == "PERMISSION_DENIED"
+
+        bucket.put("entries", b"entries: [{")  # by somebody who does not validate
+        assert b.server.common is not None
+        await until(lambda: "entries" in "".join(b.server.common.problems if b.server.common else ()), b)
+        assert len(b.server.stock.registrar.entries) == 1
+
+
+async def test_without_the_truth_certificates_are_renewed_and_tokens_are_refused(
+    tmp_path: Path, client: TruthClient
+) -> None:
+    with nats_server(tmp_path) as own:
+        async with authorities(tmp_path, own, "first") as (a,):
+            with own.client() as there:
+                text = token_for(RATINGS, CommonTokens(TruthBucket(there, SECURITY)))
+            own.stop()
+            async with a.channel("enrol") as channel:
+                code, reason = await refusal(enrol(channel, text))
+            assert (code, "nobody can say now" in reason) == ("INTERNAL", True)
+            await renewed(a, a.ca.issue_svid(RATINGS, time.time()))
+            common = a.server.common
+            assert common is not None
+            await until(lambda: "join tokens are refused" in "".join(common.problems))
+            own.start()
+            await until(lambda: common.problems == ())
+            with own.client() as there:
+                ledger = TruthBucket(there, LEDGER)
+                mine = list(Ledger(a.directory / LEDGER_FILE).read())
+                await until(lambda: len(list(read_common_ledger(ledger))) == len(mine))
+            assert {one.is_issued for one in mine} == {True, False}
+            async with a.channel("enrol") as channel:
+                await enrol(channel, text)
+
+
+def test_an_authority_that_never_saw_the_truth_does_not_start(tmp_path: Path) -> None:
+    CertificateAuthority.create("mesh.test", time.time()).save(tmp_path)
+    common = CommonState(NatsServer(tmp_path).client(), AuthorityFiles(tmp_path, is_common=True))
+    with pytest.raises(SettingsError, match="entries and revocations are not known yet"):
+        common.begin(0.1)
+
+
+def test_the_record_is_sent_once_in_spite_of_a_restart_and_of_a_file_put_aside(
+    tmp_path: Path, client: TruthClient
+) -> None:
+    bucket = TruthBucket(client, LEDGER)
+    ledger = Ledger(tmp_path / LEDGER_FILE)
+
+    def record(number: int) -> None:
+        ledger.record(Issuance(number, "somebody", str(RATINGS), True, serial=number))
+
+    record(1)
+    LedgerSender(tmp_path, "a", bucket).send()
+    record(2)
+    (tmp_path / LEDGER_FILE).rename(tmp_path / f"{LEDGER_FILE}.1")
+    record(3)
+    sender = LedgerSender(tmp_path, "a", bucket)
+    sender.send()
+    sender.send()
+    (tmp_path / "issued.sent").unlink()
+    LedgerSender(tmp_path, "a", bucket).send()
+    assert [one.serial for one in read_common_ledger(bucket)] == [1, 2, 3]
+
+
+@pytest.mark.slow
+async def test_the_root_is_changed_across_all_authorities_and_nobody_who_is_late_is_left_behind(
+    tmp_path: Path, truth: NatsServer, client: TruthClient
+) -> None:
+    async with authorities(tmp_path, truth, "first", "b", "c") as (a, b, c):
+        old = a.ca.active
+        steps = ("--ca", str(a.directory), "--truth", truth.url, "--wait")
+
+        async def step(name: str, *more: str) -> tuple[int, str]:
+            return await authz("ca", "root", name, *steps, "20", *more)
+
+        await until(lambda: len(a.ca.others) == 2)
+        held = b.ca.issue_svid(RATINGS, time.time())
+        await c.server.stop(0)
+        code, told = await authz("ca", "root", "prepare", *steps, "0")
+        assert (code, "authority `c` cannot sign below" in told) == (3, True)
+        code, told = await authz("ca", "root", "activate", "--unchecked", *steps, "0")
+        assert (code, "authority `c` cannot sign below" in told) == (3, True)
+        assert a.ca.active.id == old.id
+
+        files = AuthorityFiles(c.directory, is_common=True)
+        doors = Doors(listen="localhost:0", enrol="localhost:0", dns=("localhost",))
+        c.server = AuthorityServer(files, doors, common=CommonState(truth.client(), files))
+        await c.server.start()
+        try:
+            for name in ("prepare", "activate", "taint", "retire"):
+                code, told = await step(name, *(["--unchecked"] if name in ("activate", "retire") else []))
+                assert code == 0, told
+                roots = {one.ca.bundle_pem for one in (a, b, c)}
+                assert len(roots) == 1
+                if name != "retire":
+                    held = await renewed(c, held)
+            for one in (a, b, c):
+                (only,) = one.ca.authorities
+                assert (only.state, only.id != old.id, len(one.ca.others)) == (AuthorityState.ACTIVE, True, 2)
+                assert len(list(one.directory.glob("*/root.key"))) == (one is a)
+            await until(lambda: all(one.server.stock.registrar.ca.active.id != old.id for one in (a, b, c)), a, b, c)
+            await renewed(b, held)
+        finally:
+            await c.server.stop(0)
+
+
+def test_what_is_not_signed_by_an_authority_changes_nothing(tmp_path: Path, client: TruthClient) -> None:
+    ca = CertificateAuthority.create("mesh.test", time.time())
+    ca.save(tmp_path / "a")
+    stranger = CertificateAuthority.create("mesh.test", time.time())
+    stranger.save(tmp_path / "x")
+    bucket = TruthBucket(client, SECURITY)
+    bucket.put("authorities.x", keep_announced(tmp_path / "x", stranger, JwtKeys(), time.time()))
+    bucket.put("plan", write_plan(stranger, time.time(), signed_by=stranger))
+    state = CommonState(client, AuthorityFiles(tmp_path / "a", is_common=True))
+    state.look()
+    assert [problem.partition(":")[0] for problem in state.problems] == [
+        "`authorities.x` is not believed",
+        "the plan for the roots is not believed",
+    ]
+    assert CertificateAuthority.load(tmp_path / "a").roots == ca.roots
