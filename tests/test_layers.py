@@ -35,7 +35,7 @@ ALLOWED: dict[str, str] = {
     "sources.introspection": "core sources.keys",  # the same guards as for key sets
     "sources.policies": "",
     "sources.access_logs": "",
-    "sources.published": "bundles core telemetry",
+    "sources.published": "bundles core telemetry truth",
     "analysis": "",
     "analysis.offline": "core documents",
     "analysis.suites": "analysis.offline core documents policy tokens",
@@ -71,7 +71,7 @@ ALLOWED: dict[str, str] = {
         "settings sources.introspection sources.keys sources.published telemetry tokens"
     ),
     "service.workers": (
-        "admin audit core envoy service service.app service.loading service.ports settings sources.published wire"
+        "admin audit core envoy service service.app service.loading service.ports settings sources.published truth wire"
     ),
     "service.embedded": "core service service.app service.ports service.workers settings",
     "control.discovery": "_proto",

@@ -14,6 +14,7 @@ import click
 import httpx
 
 from authz.cli import terminal
+from authz.cli.truth_option import truth_access
 from authz.core.errors import FetchError, SettingsError
 from authz.identity.secret_files import write_file
 from authz.service.loading.revision_trial import make_trial
@@ -21,6 +22,7 @@ from authz.sources.published.bundle_source import read_headers
 from authz.sources.published.opening import PublishedPolicies, open_follower
 from authz.sources.published.policy_address import AddressKind, read_address
 from authz.sources.published.policy_cache import PolicyCache
+from authz.truth.truth_address import TruthAccess
 
 _PUT_SECONDS = 60.0
 EXISTING = click.Path(exists=True, path_type=Path)
@@ -39,11 +41,12 @@ CACHE = click.option(
 @click.option("--mesh", type=PEM, help="Mesh settings to try policies by, instead of those of a bundle.")
 @click.option("--headers", type=PEM, help="File of headers for the server, `name: value` lines.")
 @click.option("--ca", type=PEM, help="PEM bundle that alone vouches for the server.")
+@truth_access
 @click.option("--watch", is_flag=True, help="Go on asking, until SIGTERM.")
 @click.option("--poll", type=click.FloatRange(1), default=30.0, metavar="SECONDS", help="How often, with --watch.")
 def fetch(
     address: str, cache: Path, fleet: str, keys: tuple[Path, ...], signers: Path | None, mesh: Path | None,
-    headers: Path | None, ca: Path | None, watch: bool, poll: float,
+    headers: Path | None, ca: Path | None, access: TruthAccess, watch: bool, poll: float,
 ) -> None:  # fmt: skip
     """
     Fetch published policies as a server does, for commands that take a path: the path is printed.
@@ -53,6 +56,7 @@ def fetch(
     \b
     authz bundle fetch https://bundles.example/shop.tar.gz --cache cache --public-key keys/bundle.pub --fleet shop
     authz bundle fetch git+https://git.example/policies.git#main --cache cache --watch
+    authz bundle fetch nats://truth.example/shop --cache cache --public-key keys/bundle.pub --truth-ca bundle.pem
     authz analyze cache/current/policies
     """
     where = read_address(address)
@@ -61,7 +65,7 @@ def fetch(
     form = "%(asctime)s %(levelname)s %(name)s %(message)s" if watch else "authz: error: %(message)s"
     logging.basicConfig(level=logging.INFO if watch else logging.ERROR, format=form, stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    told = PublishedPolicies(cache, fleet, keys, signers, ca, headers, poll)
+    told = PublishedPolicies(cache, fleet, keys, signers, ca, headers, poll, access)
     follower, kept = open_follower(where, told, make_trial(mesh, time.time), clock=time.time, share=random.random)
     try:
         if watch:

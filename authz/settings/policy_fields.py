@@ -12,7 +12,8 @@ class PolicyFields(BaseModel):
         default="policies",
         min_length=1,
         description="directory of policies, read with its subfolders, or a single file; or where they are published, "
-        "https://…/bundle.tar.gz, file:///…/bundle.tar.gz, git+https://…#ref or git+file:///…#ref (docs/bundles.md)",
+        "https://…/bundle.tar.gz, file:///…/bundle.tar.gz, git+https://…#ref, git+file:///…#ref or "
+        "nats://HOST/FLEET (docs/bundles.md, docs/truth.md)",
     )
     policies_cache: Path | None = Field(
         default=None, description="directory of the last good policies that were published; they need one"

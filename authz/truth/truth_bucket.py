@@ -290,13 +290,16 @@ class TruthArchives:
         return self._client.call(work, ARCHIVE_SECONDS, about=self.name)
 
     def delete(self, name: str) -> None:
-        """Delete an archive, if it is there."""
+        """Delete an archive, if it is there, so that nothing of it stays."""
 
         async def work(js: JetStreamContext) -> None:
             try:
-                await (await js.object_store(self.name)).delete(name)
+                info: ObjectInfo = await (await js.object_store(self.name)).get_info(name, show_deleted=True)
             except nats.js.errors.ObjectNotFoundError:
                 return
+            encoded = base64.urlsafe_b64encode(name.encode()).decode()
+            for subject in (f"$O.{self.name}.M.{encoded}", f"$O.{self.name}.C.{info.nuid}"):
+                await js.purge_stream(self._stream, subject=subject)
 
         self._client.call(work, about=self.name)
 

@@ -10,6 +10,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotInTime
 from contextlib import suppress
 from types import TracebackType
@@ -161,7 +162,7 @@ class TruthClient:
             if is_changed or error.err_code in WRONG_LAST_SEQUENCE:  # the client's ``delete`` says it so
                 raise TruthChanged("somebody else changed it meanwhile") from error
             raise TruthRefused(f"{self.address} refuses it: {error.description or type(error).__name__}") from error
-        except (nats.errors.Error, OSError, NotInTime, TimeoutError) as error:
+        except (nats.errors.Error, OSError, NotInTime, TimeoutError, CancelledError) as error:
             future.cancel()
             raise TruthAway(f"{self.address} does not answer: {str(error) or type(error).__name__}") from error
 

@@ -95,7 +95,7 @@ def test_what_verify_says_is_for_people_and_for_programs(built: Path) -> None:
         (("push", "shop.tar.gz", "out.tar.gz"), 1, "nobody signed it, so nobody would take it"),
         (("fetch", "policies", "--cache", "c"), 1, "`policies` is a path, which commands take as it is"),
         (("fetch", "https://h/b", "--cache", "c"), 1, "a bundle needs the name of its fleet and a public key"),
-        (("fetch", "nats://h/b", "--cache", "c"), 1, "`nats://…` is none of the addresses of policies"),
+        (("fetch", "ftp://h/b", "--cache", "c"), 1, "`ftp://…` is none of the addresses of policies"),
         (("allow", "--cache", "nowhere", "--revision", "1"), 1, "`nowhere`: there is no such directory"),
     ],
 )

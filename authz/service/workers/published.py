@@ -21,6 +21,7 @@ from authz.sources.published.opening import PublishedPolicies, open_follower
 from authz.sources.published.policy_address import AddressKind, read_address
 from authz.sources.published.policy_cache import PolicyCache
 from authz.sources.published.policy_follower import PolicyFollower
+from authz.truth.truth_address import TruthAccess
 
 
 @dataclass(slots=True)
@@ -67,7 +68,10 @@ def published_policies(settings: Settings, announce: Announce) -> Iterator[Setti
 
 def _begin(settings: Settings) -> _Shared:
     own = PolicySettings.of(settings)
-    told = PublishedPolicies(own.cache, own.fleet, own.public_keys, own.signers, own.ca, own.headers, own.poll_seconds)
+    told = PublishedPolicies(
+        own.cache, own.fleet, own.public_keys, own.signers, own.ca, own.headers, own.poll_seconds,
+        TruthAccess(settings.truth_ca, settings.truth_certificate, settings.truth_key, settings.truth_name),
+    )  # fmt: skip
     trial = make_trial(settings.mesh, time, allow_empty=settings.allow_empty)
     address = read_address(settings.policies)
     follower, cache = open_follower(address, told, trial, clock=time, share=random.random)

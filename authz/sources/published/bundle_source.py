@@ -56,6 +56,25 @@ class BundleTrust:
                 raise SettingsError(f"public key `{file}` {error}") from error
         return cls(fleet, tuple(keys))
 
+    def judge(self, data: bytes, last: TakenRevision | None, allowed: str, tag: str, now: float) -> Delivery:
+        """
+        Take a bundle, or refuse it; arguments are those of ``PolicySource.ask``.
+
+        Raises:
+            NotTaken: it is refused.
+        """
+        taken = Taken(last.number, last.digest) if last is not None and last.owner == self.fleet else None
+        try:
+            bundle = read_bundle(data)
+            older = int(allowed) if allowed.isdecimal() else None
+            refuse_bundle(bundle, self.keys, fleet=self.fleet, now=now, last=taken, allowed_older=older)
+        except BundleRefused as error:
+            raise NotTaken(f"the bundle is refused: {error}") from error
+        manifest = bundle.manifest
+        revision = TakenRevision(manifest.fleet, manifest.revision, str(manifest.revision), bundle.digest)
+        files = bundle.files if MESH in bundle.files else {**bundle.files, MESH: _DEFAULTS}
+        return Delivery(revision, files, manifest.created, manifest.expires, data, tag)
+
 
 class BundleSource:
     """``PolicySource`` of bundles."""
@@ -90,28 +109,17 @@ class BundleSource:
         if found is None:
             return None
         data, new_tag = found
-        return self._judge(data, last, allowed, new_tag, now)
+        return self._trust.judge(data, last, allowed, new_tag, now)
 
     def restore(self, kept: bytes | None, last: TakenRevision | None, now: float) -> Delivery | None:
         """As ``PolicySource``; what was taken last is as old as it is."""
-        return None if kept is None else self._judge(kept, last, "", "", now)
+        return None if kept is None else self._trust.judge(kept, last, "", "", now)
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Nobody says when a file or an answer changes."""
 
     def stop(self) -> None:
         """Nothing is under way that does not end by itself."""
-
-    def _judge(self, data: bytes, last: TakenRevision | None, allowed: str, tag: str, now: float) -> Delivery:
-        trust = self._trust
-        taken = Taken(last.number, last.digest) if last is not None and last.owner == trust.fleet else None
-        try:
-            bundle = read_bundle(data)
-            older = int(allowed) if allowed.isdecimal() else None
-            refuse_bundle(bundle, trust.keys, fleet=trust.fleet, now=now, last=taken, allowed_older=older)
-        except BundleRefused as error:
-            raise NotTaken(f"the bundle is refused: {error}") from error
-        manifest = bundle.manifest
-        revision = TakenRevision(manifest.fleet, manifest.revision, str(manifest.revision), bundle.digest)
-        files = bundle.files if MESH in bundle.files else {**bundle.files, MESH: _DEFAULTS}
-        return Delivery(revision, files, manifest.created, manifest.expires, data, tag)
 
     def _read(self, tag: str) -> tuple[bytes, str] | None:
         path = Path(unquote(urlsplit(self._address.place).path))

@@ -1,6 +1,6 @@
 """What a source delivers: the texts of a whole set, and which revision they are; what they mean is not known here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -67,6 +67,9 @@ class PolicySource(Protocol):
             NotTaken: it is refused now.
             OSError: a file cannot be read.
         """
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` from any thread when there may be something new; sources that cannot know never do."""
 
     def stop(self) -> None:
         """End what is under way; called from another thread."""

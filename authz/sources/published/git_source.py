@@ -10,7 +10,7 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -121,6 +121,9 @@ class GitSource:
         if last is None or last.owner != str(self._address) or not (self._repository / "HEAD").exists():
             return None
         return self._judge(last.digest, last, "")
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """A repository does not say when it changes."""
 
     def stop(self) -> None:
         """As ``PolicySource``."""

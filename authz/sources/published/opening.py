@@ -11,6 +11,7 @@ from authz.sources.published.git_source import GitSource
 from authz.sources.published.policy_address import AddressKind, PolicyAddress
 from authz.sources.published.policy_cache import PolicyCache, RevisionTrial
 from authz.sources.published.policy_follower import PolicyFollower
+from authz.truth.truth_address import TruthAccess, read_truth_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class PublishedPolicies:
     ca: Path | None = None
     headers: Path | None = None
     poll_seconds: float = 30.0
+    truth: TruthAccess = TruthAccess()  # noqa: RUF009  # frozen
+    """For the truth of a fleet: by what its servers and we know each other."""
 
 
 def open_follower(
@@ -52,6 +55,15 @@ def open_follower(
     if address.kind is AddressKind.GIT:
         repository = cache.directory / "repository.git"
         source = GitSource(address, repository, signers=told.signers, ca=told.ca, headers_file=told.headers)
+    elif address.kind is AddressKind.TRUTH:
+        where = read_truth_address(address.place)
+        if told.fleet and told.fleet != where.fleet:
+            raise SettingsError(f"{address} is of the fleet `{where.fleet}`, and `policies_fleet` is `{told.fleet}`")
+        try:
+            from authz.sources.published.truth_source import TruthSource
+        except ModuleNotFoundError:
+            raise SettingsError(f"{address} needs the client of NATS: pip install 'authz-mesh[fleet]'") from None
+        source = TruthSource(where, told.truth, BundleTrust.of(where.fleet, told.public_keys))
     else:
         trust = BundleTrust.of(told.fleet, told.public_keys)
         source = BundleSource(address, trust, ca=told.ca, headers_file=told.headers)

@@ -6,6 +6,7 @@ Where policies come from, as the setting ``policies`` says it.
     file:///var/lib/shop.tar.gz                 the same, put there by somebody else
     git+https://host/policies.git#main          a branch or tag of a repository
     git+file:///srv/policies.git#main:shop      a folder in it
+    nats://one:4222,two:4222/shop               the bundle in force in the truth of a fleet
 """
 
 import re
@@ -15,10 +16,12 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from authz.core.errors import SettingsError
+from authz.truth.truth_address import SCHEME as NATS
+from authz.truth.truth_address import read_truth_address
 
 _REF = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._/-]*[A-Za-z0-9_-])?")
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-FORMS = "a path, https://…/bundle.tar.gz, file:///…/bundle.tar.gz, git+https://…#ref or git+file:///…#ref"
+FORMS = "a path, https://…/bundle.tar.gz, file:///…/bundle.tar.gz, git+https://…#ref, git+file:///…#ref or nats://HOST/FLEET"
 
 
 class AddressKind(StrEnum):
@@ -28,6 +31,7 @@ class AddressKind(StrEnum):
     HTTP = "http"
     FILE = "file"
     GIT = "git"
+    TRUTH = "truth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,11 @@ class PolicyAddress:
     @property
     def is_bundle(self) -> bool:
         """Whether what comes from there is signed by itself."""
-        return self.kind in (AddressKind.HTTP, AddressKind.FILE)
+        return self.kind in (AddressKind.HTTP, AddressKind.FILE, AddressKind.TRUTH)
 
     def __str__(self) -> str:
         """As people and metrics see it: without user, password and query."""
-        if self.kind is AddressKind.PATH:
+        if self.kind in (AddressKind.PATH, AddressKind.TRUTH):
             return self.place
         parts = urlsplit(self.place)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else (parts.hostname or "")
@@ -68,6 +72,8 @@ def read_address(text: str) -> PolicyAddress:
     scheme, divider, _ = text.partition("://")
     if not divider:
         return PolicyAddress(AddressKind.PATH, text)
+    if scheme == NATS:
+        return PolicyAddress(AddressKind.TRUTH, str(read_truth_address(text)))
     plain, _, fragment = text.partition("#")
     try:
         parts = urlsplit(plain)

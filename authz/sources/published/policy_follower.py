@@ -15,6 +15,8 @@ from authz.sources.published.policy_cache import PolicyCache, RevisionTrial, rea
 from authz.telemetry.status import PolicySourceStatus
 
 _log = logging.getLogger("authz.published")
+WAKE_SECONDS = 0.2
+"""Over which the askings of all replicas are spread that hear of a change."""
 LONGEST_PAUSE_SECONDS = 300.0
 """Between two askings of a source that fails, unless it is asked less often anyway."""
 
@@ -65,7 +67,7 @@ class PolicyFollower:
         self._tag = ""
         self._expires: float | None = None
         self._in_row = 0
-        self._stopping, self._installing = Event(), Lock()
+        self._stopping, self._woken, self._installing = Event(), Event(), Lock()
         before = read_source_status(cache.directory) or PolicySourceStatus("")
         self.status = PolicySourceStatus(shown, before.revision, before.number, before.created, before.taken_at)
 
@@ -120,6 +122,7 @@ class PolicyFollower:
 
     def follow(self) -> Thread:
         """Go on asking in a thread that ends with the process, or by ``stop``."""
+        self._source.watch(self._woken.set)
         thread = Thread(target=self._follow, name="policy source", daemon=True)
         thread.start()
         return thread
@@ -127,12 +130,18 @@ class PolicyFollower:
     def stop(self) -> None:
         """End the following; the cache stays, and other processes may use it."""
         self._stopping.set()
+        self._woken.set()
         self._source.stop()
         with self._installing:
             self._cache.close()
 
     def _follow(self) -> None:
-        while not self._stopping.wait(pause_seconds(self._poll_seconds, self._in_row, self._share())):
+        while True:
+            if self._woken.wait(pause_seconds(self._poll_seconds, self._in_row, self._share())):
+                self._stopping.wait(WAKE_SECONDS * self._share())
+            if self._stopping.is_set():
+                return
+            self._woken.clear()
             self.ask()
 
     def _install(self, found: Delivery) -> None:

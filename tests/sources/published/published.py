@@ -109,8 +109,9 @@ class Replica:
         public = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         key.write_bytes(KEY.public_key().public_bytes(*public))
         told = PublishedPolicies(
-            self.directory / "cache", "shop", [key], self.told.signers, self.told.ca, self.told.headers
-        )
+            self.directory / "cache", "shop", [key], self.told.signers, self.told.ca, self.told.headers,
+            truth=self.told.truth,
+        )  # fmt: skip
         clock: Callable[[], float] = lambda: self.now  # noqa: E731  # a test sets it
         follower, cache = open_follower(read_address(self.address), told, trial, clock=clock, share=lambda: 0.5)
         try:

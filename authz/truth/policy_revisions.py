@@ -1,0 +1,115 @@
+"""
+Revisions of the policies of a fleet: archives by their digest, and a head that is replaced by compare-and-swap only.
+
+The archive comes before the head that names it, and goes after no kept head does. What an archive holds is not known
+here.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from authz.truth.policy_head import DamagedHead, PolicyHead, read_head, write_head
+from authz.truth.truth_bucket import POLICIES, TruthArchives, TruthBucket
+from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
+
+log = logging.getLogger("authz.truth")
+HEAD = "head"
+"""The key."""
+_DIGITS = 64
+"""Of a digest; archives of other names are not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptHead:
+    """A head, and where it is kept."""
+
+    head: PolicyHead
+    place: int
+    """The bucket's revision, by which it is replaced."""
+
+
+class PolicyRevisions:
+    """Every method raises TruthAway and TruthRefused, as ``TruthClient.call`` does."""
+
+    def __init__(self, client: TruthClient) -> None:
+        """Nothing is asked yet."""
+        self._bucket = TruthBucket(client, POLICIES)
+        self._archives = TruthArchives(client)
+
+    def head(self) -> KeptHead | None:
+        """
+        What is in force; None before the first push.
+
+        Raises:
+            DamagedHead: what stands there is none.
+        """
+        found = self._bucket.get(HEAD)
+        if found is None:
+            return None
+        try:
+            return KeptHead(read_head(found.value), found.revision)
+        except DamagedHead as error:
+            raise DamagedHead(f"the head of the policies in the truth is damaged: {error}") from None
+
+    def history(self) -> tuple[PolicyHead, ...]:
+        """The heads that are kept, at most 64, the oldest first; what is none is left out, and logged."""
+        found = []
+        for entry in self._bucket.history(HEAD):
+            try:
+                found.append(read_head(entry.value))
+            except DamagedHead as error:
+                log.warning("a head of the policies in the truth is damaged, of bucket revision %s: %s",
+                            entry.revision, error)  # fmt: skip
+        return tuple(found)
+
+    def archive(self, head: PolicyHead, most: int) -> bytes:
+        """
+        The archive of a revision, with at most so many bytes.
+
+        Raises:
+            TruthRefused: it is not there, larger, or another one.
+        """
+        data = self._archives.get(head.digest, most)
+        if data is None:
+            raise TruthRefused(f"the archive of revision {head.number} is not in the truth")
+        if hashlib.sha256(data).hexdigest() != head.digest:
+            raise TruthRefused(f"the archive of revision {head.number} has another digest than its head says")
+        return data
+
+    def publish(self, head: PolicyHead, archive: bytes, before: KeptHead | None) -> None:
+        """
+        Put a revision in force in the place of ``before``, or as the first.
+
+        Raises:
+            TruthChanged: another one is in force by now; nothing is changed.
+            TruthAway: nobody knows whether it is in force: ask ``is_published``.
+            DamagedHead: the head could not be read again.
+        """
+        value = write_head(head)
+        # Only what is here by now may go later: what somebody else puts for a newer revision has no head yet.
+        there = self._archives.names()
+        self._archives.put(head.digest, archive)
+        if before is None:
+            self._bucket.create(HEAD, value)
+        else:
+            self._bucket.update(HEAD, value, before.place)
+        try:
+            self._forget(there)
+        except (TruthAway, TruthRefused) as error:
+            log.warning("old archives of the policies stay in the truth until the next push: %s", error)
+
+    def is_published(self, head: PolicyHead) -> bool:
+        """Whether a revision is in force, or was."""
+        return head in self.history()
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """As ``TruthBucket.watch``, for the head."""
+        self._bucket.watch(HEAD, wake)
+
+    def _forget(self, there: tuple[str, ...]) -> None:
+        kept = {head.digest for head in self.history()}
+        for name in there:
+            if name not in kept and len(name) == _DIGITS and not name.strip("0123456789abcdef"):
+                self._archives.delete(name)

@@ -1,0 +1,72 @@
+"""Revisions on a real server: archives before heads, compare-and-swap, and what goes when 64 are kept."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from authz.truth.policy_head import DamagedHead, PolicyHead
+from authz.truth.policy_revisions import HEAD, KeptHead, PolicyRevisions
+from authz.truth.truth_bucket import POLICIES, TruthArchives, TruthBucket
+from authz.truth.truth_client import TruthChanged, TruthClient, TruthRefused
+
+
+def made(number: int, archive: bytes) -> PolicyHead:
+    return PolicyHead(number, hashlib.sha256(archive).hexdigest(), 1_800_000_000, "ann", "why", 1)
+
+
+def test_revisions_follow_each_other_and_old_archives_go(client: TruthClient) -> None:
+    revisions, archives = PolicyRevisions(client), TruthArchives(client)
+    assert revisions.head() is None
+    assert revisions.history() == ()
+    archives.put("somebody else's", b"1")
+    before: KeptHead | None = None
+    for number in range(1, 68):
+        data = b"archive %d" % number
+        revisions.publish(made(number, data), data, before)
+        before = revisions.head()
+        assert before is not None
+    assert [head.number for head in revisions.history()] == list(range(4, 68))
+    kept = {head.digest for head in revisions.history()}
+    assert set(archives.names()) - kept == {"somebody else's"}
+    assert kept <= set(archives.names())
+    assert revisions.archive(before.head if before else made(1, b""), 100) == b"archive 67"
+
+
+def test_of_two_pushes_one_is_in_force_and_the_other_is_told(client: TruthClient) -> None:
+    revisions = PolicyRevisions(client)
+    before = revisions.head()
+    assert before is not None
+    first, second = made(68, b"first"), made(68, b"second")
+    revisions.publish(first, b"first", before)
+    with pytest.raises(TruthChanged):
+        revisions.publish(second, b"second", before)
+    with pytest.raises(TruthChanged):
+        revisions.publish(second, b"second", None)
+    assert revisions.is_published(first)
+    assert not revisions.is_published(second)
+
+
+def test_an_archive_that_is_another_or_not_there_is_refused(client: TruthClient) -> None:
+    revisions, archives = PolicyRevisions(client), TruthArchives(client)
+    forged = made(70, b"good")
+    with pytest.raises(TruthRefused, match="is not in the truth"):
+        revisions.archive(forged, 100)
+    archives.put(forged.digest, b"evil")
+    with pytest.raises(TruthRefused, match="another digest"):
+        revisions.archive(forged, 100)
+    with pytest.raises(TruthRefused, match="more than 3 bytes"):
+        revisions.archive(forged, 3)
+
+
+def test_a_damaged_head_is_said_and_never_taken(client: TruthClient, caplog: pytest.LogCaptureFixture) -> None:
+    revisions = PolicyRevisions(client)
+    kept = revisions.head()
+    assert kept is not None
+    TruthBucket(client, POLICIES).put(HEAD, b'{"number": 1}')
+    with pytest.raises(DamagedHead, match="is damaged"):
+        revisions.head()
+    assert revisions.history()[-1] == kept.head
+    assert "is damaged" in caplog.text
+    with pytest.raises(TruthChanged):
+        revisions.publish(replace(kept.head, number=69), b"first", kept)
