@@ -114,11 +114,13 @@ def root_activate(
     \b
     authz ca root activate --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
     """
-    _require_look(admins, unchecked)
+    _require_look(admins, unchecked, truth)
     with _roots(truth, directory, seconds) as roots:
         before = roots.load()
         active = _step(lambda: activate(before, authority_id)).active
         roots.wait(f"cannot sign below {active.id} yet", lambda states: states.get(active.id, TRUSTED) != TRUSTED)
+        if not admins and not unchecked:
+            roots.wait_for_holders(f"does not trust {active.id} yet", lambda report: report.lacking.get(active.id))
         proxies = read_proxies(admins).items()
         blind = [name for name, served in proxies if not trusts(served, active.root.serial_number)]
         _refuse_if(blind, f"does not trust {active.id} yet")
@@ -171,7 +173,7 @@ def root_retire(
     \b
     authz ca root retire --ca ca --admin run/web.admin.sock --admin run/cart.admin.sock
     """
-    _require_look(admins, unchecked)
+    _require_look(admins, unchecked, truth)
     with _roots(truth, directory, seconds) as roots:
         before = roots.load()
         changed = _step(lambda: retire(before, authority_id))
@@ -179,6 +181,11 @@ def root_retire(
         gone = {one.id for one in before.authorities} - {one.id for one in changed.authorities}
         active = changed.active.id
         roots.wait(f"does not sign below {active} yet", lambda states: states.get(active) == AuthorityState.ACTIVE)
+        if not admins and not unchecked:
+            roots.wait_for_holders(
+                f"still has a certificate below {', '.join(gone)}",
+                lambda report: tuple(name for one in gone for name in report.signed.get(one, ())),
+            )
         issued = list(roots.issued())
         late = [name for name, served in read_proxies(admins).items() if still_served(served, issued, kept)]
         _refuse_if(late, "still serves its certificates")
@@ -206,8 +213,8 @@ def _step(change: Callable[[], CertificateAuthority]) -> CertificateAuthority:
         raise SettingsError(str(error)) from error
 
 
-def _require_look(admins: tuple[str, ...], unchecked: bool) -> None:
-    if bool(admins) == unchecked:
+def _require_look(admins: tuple[str, ...], unchecked: bool, truth: "TruthClient | None") -> None:
+    if (admins and unchecked) or not (admins or unchecked or truth):
         raise click.UsageError("give --admin for every Envoy, or --unchecked")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from authz.cli.ca_files import load
+from authz.control.authority.holders import HolderReport
 from authz.identity.ca import CertificateAuthority
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance
@@ -21,6 +22,13 @@ class ChangedRoots(Protocol):
 
     def wait(self, what: str, is_done: Callable[[Mapping[str, str]], bool]) -> None:
         """Wait for every other authority, given its states by id; exits with 3 and ``what`` those lack who are late."""
+
+    def wait_for_holders(self, what: str, late: Callable[[HolderReport], tuple[str, ...] | None]) -> None:
+        """
+        Wait for every holder of an SVID, as ``authz ca join --watch`` tells; exits with 3 and those who are late.
+
+        ``late`` is given what one authority reported; None: it has not looked for that yet.
+        """
 
     def issued(self) -> Iterable[Issuance]:
         """What was signed and refused, oldest first."""
@@ -45,6 +53,9 @@ class OwnRoots:
 
     def wait(self, what: str, is_done: Callable[[Mapping[str, str]], bool]) -> None:
         """Nobody is waited for."""
+
+    def wait_for_holders(self, what: str, late: Callable[[HolderReport], tuple[str, ...] | None]) -> None:
+        """Their Envoys are asked instead."""
 
     def issued(self) -> Iterable[Issuance]:
         """Its own record."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from authz.cli import terminal
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.common_ledger import read_common_ledger
-from authz.control.authority.common_state import AUTHORITIES_KEY, INTERMEDIATES_KEY, PLAN_KEY, CommonState
+from authz.control.authority.common_state import AUTHORITIES_KEY, HOLDERS_KEY, INTERMEDIATES_KEY, PLAN_KEY, CommonState
+from authz.control.authority.holders import HolderReport, read_holder_report
 from authz.core.errors import SettingsError
 from authz.identity.announcing import keep_announced
 from authz.identity.ca import LOCK_FILE, CertificateAuthority
@@ -20,6 +21,9 @@ from authz.identity.rotation_plan import is_for, read_plan, sign_intermediate, w
 from authz.truth.truth_bucket import LEDGER, SECURITY, TruthBucket, TruthEntry
 from authz.truth.truth_client import TruthChanged, TruthClient
 
+NOBODY = "no proxy has said what it trusts: give --admin for every Envoy, or --unchecked"
+STALE_SECONDS = 30.0
+"""An authority that has reported nothing for so long is gone."""
 PAUSE_SECONDS = 0.2
 """Between two looks at what the other authorities say."""
 
@@ -86,6 +90,36 @@ class CommonRoots:
                     terminal.say(f"authority `{name}` {what}")
                 sys.exit(terminal.Exit.NO)
             time.sleep(PAUSE_SECONDS)
+
+    def wait_for_holders(self, what: str, late: Callable[[HolderReport], tuple[str, ...] | None]) -> None:
+        """Wait for every holder that any authority heard of lately, and for one if there is none."""
+        deadline = time.monotonic() + self._seconds
+        while True:
+            self._state.look()
+            missing = self._late_holders(late)
+            if not missing:
+                return
+            if time.monotonic() >= deadline:
+                for name in missing:
+                    terminal.say(name if name == NOBODY else f"{name} {what}")
+                sys.exit(terminal.Exit.NO)
+            time.sleep(PAUSE_SECONDS)
+
+    def _late_holders(self, late: Callable[[HolderReport], tuple[str, ...] | None]) -> list[str]:
+        now, seen = time.time(), 0
+        missing: list[str] = []
+        for key, entry in self._bucket.entries(f"{HOLDERS_KEY}*").items():
+            name = key.removeprefix(HOLDERS_KEY)
+            try:
+                report = read_holder_report(entry.value)
+            except ValueError as error:
+                raise SettingsError(f"what authority `{name}` reported cannot be read: {error}") from error
+            if now - report.at > STALE_SECONDS:  # it died, and those who asked it ask others
+                continue
+            seen += report.seen
+            found = late(report)
+            missing += (f"some proxy at authority `{name}`",) if found is None else found
+        return missing if seen else [NOBODY]
 
     def issued(self) -> Iterable[Issuance]:
         """What any authority recorded."""

@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from cryptography import x509
 
 from authz._proto import sds_pb2 as wire
 from authz.cli import terminal
 from authz.cli.ca_files import time_of
+from authz.control.authority.holders import SIGNER_HEADER, TRUSTED_HEADER
 from authz.core.errors import AuthzError, FetchError, SettingsError
 from authz.envoy.svid_pointers import svid_pointers
+from authz.identity.authority import root_id
 from authz.identity.delivered import Delivered
 from authz.identity.keys import KeyType, generate_key, write_key
 from authz.identity.registrar import write_certificate_request
 from authz.identity.secret_files import FILE_NAME, read_secret, write_file, write_secret_files
+from authz.identity.svid_validation import is_signed_by
 
 TIMEOUT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
@@ -115,6 +119,17 @@ class Enrolling:
         files = [self.bundle, self.out / "ca.crt"]
         return max((file for file in files if file.exists()), key=lambda file: file.stat().st_mtime_ns).read_bytes()
 
+    def _told(self) -> list[tuple[str, str | bytes]]:
+        """What is trusted here, and below which root our certificate is: a change of the root waits for that."""
+        try:
+            roots = x509.load_pem_x509_certificates((self.out / "ca.crt").read_bytes())
+            own = self._own()
+        except (OSError, ValueError, SettingsError):
+            return []
+        top = (own.leaf, *own.chain)[-1]
+        signer = next((root_id(root) for root in roots if is_signed_by(top, root)), "")
+        return [(TRUSTED_HEADER, ",".join(root_id(root) for root in roots)), (SIGNER_HEADER, signer)]
+
     def _credentials(self, now: float, token: str = "") -> grpc.ChannelCredentials:
         if token:
             return grpc.ssl_channel_credentials(self.bundle.read_bytes())
@@ -156,7 +171,7 @@ class Enrolling:
                 response_deserializer=wire.EnrolResponse.FromString,
             )
             try:
-                answer = call(request, timeout=TIMEOUT_SECONDS)
+                answer = call(request, timeout=TIMEOUT_SECONDS, metadata=tuple(self._told()))
             except grpc.RpcError as error:
                 code, details = (error.code(), error.details()) if isinstance(error, grpc.Call) else (None, str(error))
                 reason = (details or "").rpartition("last error: ")[2]

@@ -228,7 +228,8 @@ class AuthorityServer:
             await self._unix.start()
         self._renew_own()
         tokens = TokenDirectory(self.files.directory / TOKENS_DIRECTORY) if self.common is None else self.common.tokens
-        enrolment = Enrolment(self._registrar, tokens, self.clock)
+        holders = self.common.holders if self.common is not None else None
+        enrolment = Enrolment(self._registrar, tokens, self.clock, holders)
         if self.doors.listen:
             identify = self.secrets.identify_svid
             handlers = (self.secrets.handler(identify), enrolment.handler(identify))

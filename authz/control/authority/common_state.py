@@ -6,12 +6,14 @@ What several authorities have in common, in the bucket of the authorities, and h
     authorities.<name>               what each announces (``identity.announcement``)
     plan                             the change of the root that all follow (``identity.rotation_plan``)
     intermediates.<name>.<root>      intermediates that were asked for
+    holders.<name>                   what those trust who ask this authority (``holders``)
 
 Whatever comes from there is verified or read before it counts, and what is broken leaves the last good one. Without the
 truth certificates are renewed as before, by the entries and revocations seen last; join tokens are refused.
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -20,10 +22,13 @@ from pathlib import Path
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.common_ledger import LedgerSender
 from authz.control.authority.common_tokens import CommonTokens
+from authz.control.authority.holders import Holders
+from authz.core.attributes import Json
 from authz.core.errors import AuthzError, LoadError, Problem, SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.announcement import OWN_FILE, keep_other
 from authz.identity.announcing import keep_announced
+from authz.identity.authority import root_id
 from authz.identity.ca import LOCK_FILE, CertificateAuthority
 from authz.identity.jwt_keys import read_jwt_keys
 from authz.identity.locked import locked
@@ -37,7 +42,9 @@ from authz.truth.truth_client import CALL_SECONDS, TruthAway, TruthClient
 log = logging.getLogger("authz.control.authority.server")  # the name that people search logs for
 
 ENTRIES_KEY, REVOCATIONS_KEY, PLAN_KEY = "entries", "revocations", "plan"
-AUTHORITIES_KEY, INTERMEDIATES_KEY = "authorities.", "intermediates."
+AUTHORITIES_KEY, INTERMEDIATES_KEY, HOLDERS_KEY = "authorities.", "intermediates.", "holders."
+REPORT_SECONDS = 10.0
+"""How often it is said what the holders of SVIDs trust, if nothing changes."""
 LOOK_SECONDS = 2.0
 """The longest between two looks; a change in the bucket wakes at once."""
 
@@ -57,6 +64,10 @@ class CommonState:
         self._clock = clock
         self._bucket = TruthBucket(client, SECURITY)
         self.tokens = CommonTokens(self._bucket)
+        self.holders: Holders | None = None
+        """Who asks this authority; None in a command beside it, which nobody asks."""
+        self._reported: Json = None
+        self._reported_at = 0.0
         self.problems: tuple[str, ...] = ()
         """What is not as it should be, for people."""
 
@@ -67,6 +78,7 @@ class CommonState:
         Raises:
             SettingsError: the truth does not answer, and nothing was kept from before: who is revoked is not known.
         """
+        self.holders = Holders()
         self._client.begin()
         self._client.wait(wait_seconds)
         self.look()
@@ -103,6 +115,8 @@ class CommonState:
                 found += self._take_announcements(ca)
                 found += self._take_plan(CertificateAuthority.load(self._files.directory))
             self._announce(ca.name)
+            if self.holders is not None:
+                self._report_holders(ca.name, self.holders)
             has_more = LedgerSender(self._files.directory, ca.name, TruthBucket(self._client, LEDGER)).send()
         except TruthAway as error:
             found.append(f"{error}: entries and revocations are those seen last, and join tokens are refused")
@@ -172,6 +186,14 @@ class CommonState:
             found = self._bucket.get(key)
             if found is None or found.value != data:
                 self._bucket.put(key, data)
+
+    def _report_holders(self, name: str, holders: Holders) -> None:
+        """Say what the holders trust, when that changed and every now and then: it is believed for a while only."""
+        ca, now = CertificateAuthority.load(self._files.directory), self._clock()
+        report = holders.report((root_id(root) for root in ca.roots), now)
+        if report != self._reported or now - self._reported_at > REPORT_SECONDS:
+            self._bucket.put(HOLDERS_KEY + name, json.dumps(report | {"at": now}).encode())
+            self._reported, self._reported_at = report, now
 
 
 def judge_rules(key: str, data: bytes, own: TrustDomain) -> tuple[Problem, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import grpc
 
 from authz._proto import sds_pb2 as wire
+from authz.control.authority.holders import Holders
 from authz.control.authority.sds import STATUS, Identify
 from authz.core.errors import AuthzError
 from authz.identity.join_tokens import TakenToken, TokenStore
@@ -26,7 +27,10 @@ _Context = grpc.aio.ServicerContext[wire.EnrolRequest, wire.EnrolResponse]
 class Enrolment:
     """``tokens`` may have to ask other machines, and is asked in a thread."""
 
-    def __init__(self, registrar: Registrar, tokens: TokenStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, registrar: Registrar, tokens: TokenStore, clock: Callable[[], float], holders: Holders | None = None
+    ) -> None:
+        self._holders = holders if holders is not None else Holders()
         self._registrar = registrar
         self._tokens = tokens
         self._clock = clock
@@ -56,6 +60,8 @@ class Enrolment:
             if refused is not None:
                 self._registrar.refuse(context.peer(), "", refused, self._clock())
                 await context.abort(STATUS[refused.cause], refused.reason)
+            assert isinstance(evidence, SvidPeer)
+            self._holders.note(evidence, context.invocation_metadata() or (), self._clock())
             ca = self._registrar.ca
             return wire.EnrolResponse(chain=ca.sound_pem, bundle=ca.bundle_pem)
 
@@ -108,6 +114,8 @@ class Enrolment:
         issued = self._registrar.issue(evidence, evidence.spiffe_id, self._clock(), key)
         if isinstance(issued, Refused):
             return issued
+        if isinstance(evidence, SvidPeer):
+            self._holders.forget(evidence)
         return wire.EnrolResponse(
             chain=issued.chain_pem, bundle=self._registrar.ca.bundle_pem, spiffe_id=str(evidence.spiffe_id)
         )
