@@ -6,7 +6,6 @@ from authz.cli.fleet_forget import forget
 from authz.cli.fleet_status import status
 from authz.cli.fleet_up import up
 from authz.cli.fleet_wait import wait
-from authz.cli.fleet_up import up
 
 
 @click.group("fleet", short_help="Tell what every replica and proxy of a fleet runs.")
