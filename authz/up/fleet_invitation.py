@@ -41,9 +41,9 @@ def _machine(plan: FleetPlan) -> Iterator[str]:
 
 
 def _rest(plan: FleetPlan) -> Iterator[str]:
-    first = plan.replicas[0]
+    admins = " ".join(f"--admin {LOOPBACK}:{replica.admin}" for replica in plan.replicas)
     yield f"[bold]Change[/bold]   edit {_near(plan.policies)} or {_near(plan.mesh_file)}"
-    yield f"[bold]Ask[/bold]      authz control status --admin {LOOPBACK}:{first.admin}"
+    yield f"[bold]Ask[/bold]      authz fleet status {admins}"
     yield f"[bold]Look[/bold]     {_near(plan.folder)}/logs/ has what every process printed"
     yield "[bold]Stop[/bold]     Ctrl-C"
 

@@ -189,6 +189,14 @@ class Shop:
         found = [self.asked_of(machine) for machine in CONTROLS]
         return {name: one for told in found for name, one in told.items() if one["is_connected"]}
 
+    def status(self) -> tuple[int, list[Any], dict[str, str]]:
+        """What ``authz fleet status`` says: its exit code, every replica, and the state of every proxy by name."""
+        admins = [f"--admin unix:{self.network.folders[machine] / 'admin.sock'}" for machine in CONTROLS]
+        command = f"{sys.executable} -m authz fleet status -o json --older-than 0s {' '.join(admins)}".split()
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        told = json.loads(ran.stdout)
+        return ran.returncode, told["replicas"], {one["name"]: one["state"] for one in told["proxies"]}
+
     def everybody_is_current(self) -> None:
         """Wait until it is so."""
 

@@ -40,6 +40,10 @@ def test_a_control_that_is_killed_and_comes_back_loses_no_request_and_allows_non
     with Load(shop.network, "two", "/one", "/two") as load:
         shop.kill_control("one")
         shop.everybody_is_current()  # at the other one
+        code, replicas, proxies = shop.status()
+        assert (code, sorted(one["state"] for one in replicas), set(proxies.values())) == (
+            3, ["current", "silent"], {"current"},
+        )  # fmt: skip
         load.goes_on()
         shop.start_control("one")
         shop.kill_control("two")
@@ -67,7 +71,9 @@ def test_a_site_that_is_cut_off_keeps_enforcing_and_gets_what_it_missed(shop: Sh
         shop.is_cut_off("web-v2")  # its Envoy says so
         load.goes_on()
     assert load.counts == {"/one": {"200": load.all("/one")}, "/two": {"403": load.all("/two")}}
-    assert shop.states()["web-v1"]["is_current"]
+    code, _, proxies = shop.status()
+    assert (code, proxies["web-v1"]) == (3, "current")
+    assert proxies["api-v1"] in ("behind", "missing")
     network.heal("three")
     answers(network, "three", "/two", "200", 60)
     answers(network, "three", "/one", "403")
@@ -80,6 +86,9 @@ def test_a_control_with_a_wrong_clock_serves_nobody_and_everybody_is_served(shop
     shop.start_control("one", ahead_seconds=2 * 24 * 3600)
     shop.everybody_is_current()
     assert not any(one["is_connected"] for one in shop.asked_of("one").values())
+    _, replicas, proxies = shop.status()
+    assert [one["has_wrong_clock"] for one in replicas].count(True) == 1
+    assert set(proxies.values()) == {"current"}
     shop.write_policy("/two")
     answers(shop.network, "three", "/two", "200")
     assert asked(shop.network, "three", OUT, "/one") == "403"
