@@ -107,10 +107,11 @@ def test_a_proxy_that_reads_nothing_holds_up_nobody(shop: Shop) -> None:
     shop.everybody_is_current()
 
 
-def test_a_full_disk_of_a_control_stops_no_policy(shop: Shop) -> None:
+def test_a_full_disk_of_a_control_stops_neither_policies_nor_renewals(shop: Shop) -> None:
     shop.kill_control("two")
     with shop.full_disk("one"):
         shop.write_policy("/two")
         answers(shop.network, "three", "/two", "200")
         answers(shop.network, "three", "/one", "403")
         shop.everybody_is_current()
+        shop.run("two", "ca join --server 10.77.0.1:7443 --server-name one.example --bundle bundle.pem --out certs/web-v1")
