@@ -8,6 +8,7 @@ secret discovery.
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,10 +65,15 @@ class Enrolling:
         """
         key = generate_key(self.key_type)
         request = wire.EnrolRequest(join_token=token, certificate_request=write_certificate_request(key))
-        response = self._ask("Enrol", request, self._credentials(now, token))
-        issued = self._answered(response.chain)
-        if not issued.is_of(key):
-            raise FetchError(f"`{self.servers[0]}` answered with a certificate for another key")
+
+        def judge(issued: Delivered) -> str:
+            if not issued.is_of(key):
+                return "a certificate for another key"
+            return (
+                "" if issued.begin <= now < issued.end else "a certificate that is not valid now: whose clock is wrong?"
+            )
+
+        response, issued = self._ask("Enrol", request, self._credentials(now, token), judge)
         write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
         self._write_roots(response.bundle)
         return issued.end
@@ -78,9 +84,9 @@ class Enrolling:
 
         Raises what ``enrol`` does.
         """
-        response = self._ask("Trust", wire.EnrolRequest(), self._credentials(now))
+        response, signing = self._ask("Trust", wire.EnrolRequest(), self._credentials(now), lambda _: "")
         self._write_roots(response.bundle)
-        return not self._own().is_signed_by(self._answered(response.chain))
+        return not self._own().is_signed_by(signing)
 
     def valid_until(self, now: float) -> float | None:
         """The identity in ``out``; None when there is nothing or it has expired."""
@@ -100,12 +106,6 @@ class Enrolling:
             return Delivered.read(file.read_bytes())
         except ValueError as error:
             raise SettingsError(f"`{file}` is {error}") from error
-
-    def _answered(self, pem: bytes) -> Delivered:
-        try:
-            return Delivered.read(pem)
-        except ValueError as error:
-            raise FetchError(f"`{self.servers[0]}` answered with something that is {error}") from error
 
     def _write_roots(self, pem: bytes) -> None:
         """The roots, and how an Envoy follows all of it."""
@@ -147,18 +147,33 @@ class Enrolling:
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
-    def _ask(self, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials) -> wire.EnrolResponse:
-        """Ask one authority after the other until one answers; a refusal is an answer, and the others' would be too."""
+    def _ask(
+        self,
+        method: str,
+        request: wire.EnrolRequest,
+        credentials: grpc.ChannelCredentials,
+        judge: Callable[[Delivered], str],
+    ) -> tuple[wire.EnrolResponse, Delivered]:
+        """
+        Ask one authority after the other until one's answer can be used: one that refuses may have a wrong clock.
+
+        ``judge`` says what is wrong with what an authority answered. When nobody's answer can be used, a refusal counts
+        for more than silence.
+        """
+        refused: Declined | None = None
         silent = []
         for server in self.servers:
             try:
                 answer = self._ask_one(server, method, request, credentials)
+                delivered = _delivered(server, answer.chain, judge)
+            except Declined as error:
+                refused = refused or error
             except FetchError as error:
                 silent.append(str(error))
-                continue
-            self.servers = (server, *(other for other in self.servers if other != server))
-            return answer
-        raise FetchError("; ".join(silent))
+            else:
+                self.servers = (server, *(other for other in self.servers if other != server))
+                return answer, delivered
+        raise refused or FetchError("; ".join(silent))
 
     def _ask_one(
         self, server: str, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials
@@ -180,6 +195,17 @@ class Enrolling:
                 raise FetchError(f"`{server}` gave no answer: {reason}") from None
         assert isinstance(answer, wire.EnrolResponse)
         return answer
+
+
+def _delivered(server: str, pem: bytes, judge: Callable[[Delivered], str]) -> Delivered:
+    """Read what an authority answered. Raises FetchError when it cannot be used."""
+    try:
+        delivered = Delivered.read(pem)
+    except ValueError as error:
+        raise FetchError(f"`{server}` answered with something that is {error}") from error
+    if wrong := judge(delivered):
+        raise FetchError(f"`{server}` answered with {wrong}")
+    return delivered
 
 
 def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:

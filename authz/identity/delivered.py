@@ -27,6 +27,11 @@ class Delivered:
         return cls(chain[0], tuple(chain[1:]))
 
     @property
+    def begin(self) -> float:
+        """Seconds since the epoch."""
+        return self.leaf.not_valid_before_utc.timestamp()
+
+    @property
     def end(self) -> float:
         """Seconds since the epoch."""
         return self.leaf.not_valid_after_utc.timestamp()
@@ -34,7 +39,7 @@ class Delivered:
     @property
     def renew_at(self) -> float:
         """Half of its life, seconds since the epoch."""
-        return renewal_time(self.leaf.not_valid_before_utc.timestamp(), self.end, 0.5)
+        return renewal_time(self.begin, self.end, 0.5)
 
     def is_of(self, key: PrivateKey) -> bool:
         """Whether it is a certificate for this key."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from authz.core.spiffe import TrustDomain
 from authz.local.children import Command
 from authz.truth.server_configuration import TruthServer, TruthServerTls, server_configuration
-from authz.up.fleet_plan import FleetPlan, FleetReplica
+from authz.up.fleet_plan import TRUTH_HOST, FleetPlan, FleetReplica
 from authz.up.own_mesh import LOOPBACK
 
 SERVER_CONF = "server.conf"
@@ -40,6 +40,8 @@ def control(plan: FleetPlan, replica: FleetReplica) -> Command:
         "--enrol": f"{LOOPBACK}:{replica.enrol}",
         "--admin": f"{LOOPBACK}:{replica.admin}",
         "--keep": replica.control_name,
+        "--replica": replica.control_name,
+        **plan.truth_options,
     }
     return Command(
         replica.control_name,
@@ -58,8 +60,8 @@ def server_conf(plan: FleetPlan, replica: FleetReplica) -> str:
         plan.name,
         folder / "store",
         listen=f"{LOOPBACK}:{replica.truth}",
-        cluster=f"{LOOPBACK}:{replica.routes}",
-        routes=tuple(f"localhost:{other.routes}" for other in plan.replicas),
+        cluster=f"{LOOPBACK}:{replica.routes}" if len(plan.replicas) > 1 else "",
+        routes=tuple(f"{TRUTH_HOST}:{other.routes}" for other in plan.replicas if len(plan.replicas) > 1),
         monitor=f"{LOOPBACK}:{replica.monitor}",
         tls=TruthServerTls(
             TrustDomain(plan.mesh.config.trust_domain), plan.bundle, folder / "tls.crt", folder / "tls.key"

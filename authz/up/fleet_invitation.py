@@ -41,11 +41,17 @@ def _machine(plan: FleetPlan) -> Iterator[str]:
 
 
 def _rest(plan: FleetPlan) -> Iterator[str]:
-    first = plan.replicas[0]
+    truth = " ".join(part for pair in _truth(plan) for part in pair)
     yield f"[bold]Change[/bold]   edit {_near(plan.policies)} or {_near(plan.mesh_file)}"
-    yield f"[bold]Ask[/bold]      authz control status --admin {LOOPBACK}:{first.admin}"
+    yield f"[bold]Ask[/bold]      authz fleet status {truth}"
     yield f"[bold]Look[/bold]     {_near(plan.folder)}/logs/ has what every process printed"
     yield "[bold]Stop[/bold]     Ctrl-C"
+
+
+def _truth(plan: FleetPlan) -> Iterator[tuple[str, str]]:
+    """The options by which a command reaches the truth from here."""
+    for name, value in plan.truth_options.items():
+        yield name, value if name == "--truth" else shlex.quote(_near(plan.folder / value))
 
 
 def _near(path: Path) -> str:

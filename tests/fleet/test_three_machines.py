@@ -1,89 +1,117 @@
-"""Three machines with addresses of their own: proxies that join by token, one control, and a cable that is pulled."""
+"""
+Three machines with addresses of their own, two controls with an authority each, and what goes wrong between them.
 
-from pathlib import Path
+In every case: no request lost, none wrongly allowed, and what was missed comes as soon as it can.
+"""
+
+import signal
+from collections.abc import Iterator
 
 import pytest
 
-from tests.fleet.network import Network, asked, missing_right, until
-from tests.fleet.shop import (
-    IDENTITY,
-    MACHINE_OF,
-    MESH,
-    OUT,
-    Load,
-    allow,
-    answers,
-    authz,
-    command,
-    proxies,
-    start_application,
-    start_envoy,
-)
+from tests.fleet.network import Network, asked, missing_right
+from tests.fleet.shop import OUT, Load, Shop, answers
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow, pytest.mark.skipif(bool(missing_right()), reason=missing_right())]
-CONTROL = "10.77.0.1:7443"
 
 
-def test_machines_join_by_token_and_a_site_that_is_cut_off_keeps_enforcing_and_gets_what_it_missed(
-    tmp_path: Path,
-) -> None:
-    with Network(tmp_path, ("one", "two", "three")) as network:
-        start_control(network)
-        for proxy in IDENTITY:
-            join(network, proxy)
-            start_envoy(network, proxy)
-        start_application(network)
-        for machine in ("two", "three"):
-            answers(network, machine, "/one", "200")
-            assert asked(network, machine, OUT, "/two") == "403"
-        admin = network.folders["one"] / "admin.sock"
-        until(lambda: states(admin) == {(True, True)}, "all proxies have taken everything")
-
-        network.cut("three")
-        policy = network.folders["one"] / "policies" / "api.yaml"
-        policy.write_text(allow("/two"))
-        with Load(network, "three", "/one", "/two") as load:
-            until(lambda: not proxies(admin)["api-v1"]["is_connected"], "the cut is noticed", 60)
-            assert proxies(admin)["web-v1"]["is_current"]
-        assert set(load.counts["/one"]) == {"200"}
-        assert set(load.counts["/two"]) == {"403"}
-
-        network.heal("three")
-        answers(network, "three", "/two", "200", 60)
-        assert asked(network, "three", OUT, "/one") == "403"
-        answers(network, "two", "/two", "200")
-        until(lambda: states(admin) == {(True, True)}, "all proxies are back")
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with Network(tmp_path_factory.mktemp("fleet"), ("one", "two", "three")) as network:
+        made = Shop(network)
+        made.start()
+        yield made
 
 
-def states(admin: Path) -> set[tuple[bool, bool]]:
-    return {(one["is_connected"], one["is_current"]) for one in proxies(admin).values()}
+@pytest.fixture(autouse=True)
+def _begins_well(shop: Shop) -> None:
+    """Every case begins with two controls and three proxies that have everything, and ``/one`` allowed."""
+    shop.write_policy("/one")
+    for machine, control in shop.controls.items():
+        if control.poll() is not None:
+            shop.start_control(machine)
+    shop.everybody_is_current()
+    for machine in ("two", "three"):
+        answers(shop.network, machine, "/one", "200")
+        answers(shop.network, machine, "/two", "403")
 
 
-def start_control(network: Network) -> None:
-    folder = network.folders["one"]
-    (folder / "policies").mkdir()
-    (folder / "policies" / "api.yaml").write_text(allow("/one"))
-    (folder / "mesh.yaml").write_text(MESH)
-    command(network, "one", "ca init --trust-domain mesh.test --ca ca")
-    told = "--policies policies --mesh mesh.yaml --ca ca --listen 10.77.0.1:7443 --enrol 10.77.0.1:7444"
-    authz(network, "one", "control", *told.split(), "--dns", "one.example", "--admin", "unix:admin.sock")
-    until(lambda: bool(proxies(folder / "admin.sock")), "the control serves")
+def test_a_control_that_is_killed_and_comes_back_loses_no_request_and_allows_none_wrongly(shop: Shop) -> None:
+    with Load(shop.network, "two", "/one", "/two") as load:
+        shop.kill_control("one")
+        shop.everybody_is_current()  # at the other one
+        code, replicas, proxies = shop.status()
+        assert (code, sorted(one["state"] for one in replicas), set(proxies.values())) == (
+            3, ["current", "silent"], {"current"},
+        )  # fmt: skip
+        load.goes_on()
+        shop.start_control("one")
+        shop.kill_control("two")
+        shop.everybody_is_current()
+        load.goes_on()
+    assert load.counts == {"/one": {"200": load.all("/one")}, "/two": {"403": load.all("/two")}}
 
 
-def join(network: Network, proxy: str) -> None:
-    machine = MACHINE_OF[proxy]
-    one, other = network.folders["one"], network.folders[machine]
-    token = command(network, "one", f"ca token create {IDENTITY[proxy]} --ca ca")
-    (other / f"{proxy}.token").write_text(token)
-    (other / "bundle.pem").write_bytes((one / "ca" / "bundle.pem").read_bytes())
-    (other / "mesh.yaml").write_text(MESH)
-    (other / f"{proxy}.yaml").write_text(
-        command(network, machine, f"mesh bootstrap --mesh mesh.yaml --to {proxy} --control {CONTROL}")
-    )
-    told = "--server 10.77.0.1:7444 --renew 10.77.0.1:7443 --server-name one.example --bundle bundle.pem --watch"
-    certificates = f"certs/{proxy}"
-    authz(
-        network, machine, "ca", "join", *told.split(), "--token-file", f"{proxy}.token", "--out", certificates,
-        log=f"join-{proxy}.log",
-    )  # fmt: skip
-    until((other / certificates / "svid.json").exists, f"{proxy} has joined")
+def test_a_policy_changed_while_a_control_is_down_is_in_force_when_it_is_the_only_one(shop: Shop) -> None:
+    shop.kill_control("one")
+    shop.write_policy("/two")
+    answers(shop.network, "two", "/two", "200")
+    shop.start_control("one")
+    shop.kill_control("two")
+    shop.everybody_is_current()
+    assert asked(shop.network, "two", OUT, "/two") == "200"
+    assert asked(shop.network, "two", OUT, "/one") == "403"
+
+
+def test_a_site_that_is_cut_off_keeps_enforcing_and_gets_what_it_missed(shop: Shop) -> None:
+    network = shop.network
+    network.cut("three")
+    shop.write_policy("/two")
+    with Load(network, "three", "/one", "/two") as load:
+        shop.is_cut_off("web-v2")  # its Envoy says so
+        load.goes_on()
+    assert load.counts == {"/one": {"200": load.all("/one")}, "/two": {"403": load.all("/two")}}
+    code, _, proxies = shop.status()
+    assert (code, proxies["web-v1"]) == (3, "current")
+    assert proxies["api-v1"] in ("behind", "missing")
+    network.heal("three")
+    answers(network, "three", "/two", "200", 60)
+    answers(network, "three", "/one", "403")
+    answers(network, "two", "/two", "200")
+    shop.everybody_is_current()
+
+
+def test_a_control_with_a_wrong_clock_serves_nobody_and_everybody_is_served(shop: Shop) -> None:
+    shop.kill_control("one")
+    shop.start_control("one", ahead_seconds=2 * 24 * 3600)
+    shop.everybody_is_current()
+    assert not any(one["is_connected"] for one in shop.asked_of("one").values())
+    _, replicas, proxies = shop.status()
+    assert [one["has_wrong_clock"] for one in replicas].count(True) == 1
+    assert set(proxies.values()) == {"current"}
+    shop.write_policy("/two")
+    answers(shop.network, "three", "/two", "200")
+    assert asked(shop.network, "three", OUT, "/one") == "403"
+    shop.kill_control("one")
+
+
+def test_a_proxy_that_reads_nothing_holds_up_nobody(shop: Shop) -> None:
+    envoy = shop.envoys["web-v1"]
+    envoy.send_signal(signal.SIGSTOP)
+    try:
+        for path in ("/three", "/two"):
+            shop.write_policy(path)
+            answers(shop.network, "three", path, "200")
+    finally:
+        envoy.send_signal(signal.SIGCONT)
+    shop.everybody_is_current()
+
+
+def test_a_full_disk_of_a_control_stops_neither_policies_nor_renewals(shop: Shop) -> None:
+    shop.kill_control("two")
+    with shop.full_disk("one"):
+        shop.write_policy("/two")
+        answers(shop.network, "three", "/two", "200")
+        answers(shop.network, "three", "/one", "403")
+        shop.everybody_is_current()
+        shop.run("two", "ca join --server 10.77.0.1:7443 --server-name one.example --bundle bundle.pem --out certs/web-v1")
