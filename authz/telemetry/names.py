@@ -195,9 +195,7 @@ QUEUE_CAPACITY = Metric("authz_audit_queue_capacity", "gauge", "Most decisions t
 DROPPED = Metric("authz_audit_dropped_total", "counter", "Decisions without a record", ("cause",))
 SINK_RECORDS = Metric("authz_audit_sink_records_total", "counter", "Records by sink", ("sink", "result"))
 SINK_OK = Metric("authz_audit_sink_healthy", "gauge", "0 while a sink fails", ("sink",))
-SINK_WAITING = Metric(
-    "authz_audit_sink_waiting_bytes", "gauge", "What a sink keeps until it can deliver it", ("sink",)
-)
+SINK_WAITING = Metric("authz_audit_sink_waiting_bytes", "gauge", "What a sink keeps until it can deliver it", ("sink",))
 CERTIFICATE = Metric(
     "authz_certificate_expiry_timestamp_seconds", "gauge", "When a certificate expires", ("kind", *_WORKLOAD)
 )
