@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from cryptography import x509
 
 from authz._proto import sds_pb2 as wire
 from authz.cli import terminal
@@ -22,6 +21,7 @@ from authz.control.authority.holders import SIGNER_HEADER, TRUSTED_HEADER
 from authz.core.errors import AuthzError, FetchError, SettingsError
 from authz.envoy.svid_pointers import svid_pointers
 from authz.identity.authority import root_id
+from authz.identity.bundle import read_certificates
 from authz.identity.delivered import Delivered
 from authz.identity.keys import KeyType, generate_key, write_key
 from authz.identity.registrar import write_certificate_request
@@ -122,7 +122,7 @@ class Enrolling:
     def _told(self) -> list[tuple[str, str | bytes]]:
         """What is trusted here, and below which root our certificate is: a change of the root waits for that."""
         try:
-            roots = x509.load_pem_x509_certificates((self.out / "ca.crt").read_bytes())
+            roots = read_certificates((self.out / "ca.crt").read_bytes(), "bundle")
             own = self._own()
         except (OSError, ValueError, SettingsError):
             return []

@@ -60,14 +60,15 @@ def split_bundle(trust_domain: TrustDomain, pem: bytes) -> TrustBundle:
 
     For judges of lone leaves (XA-35). Raises ValueError when there is no root.
     """
-    found = _read(pem, "bundle")
+    found = read_certificates(pem, "bundle")
     roots = tuple(certificate for certificate in found if certificate.issuer == certificate.subject)
     if not roots:
         raise ValueError(f"the bundle of `{trust_domain}` holds no root")
     return TrustBundle(trust_domain, roots, tuple(certificate for certificate in found if certificate not in roots))
 
 
-def _read(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+def read_certificates(pem: bytes, what: str) -> tuple[x509.Certificate, ...]:
+    """A list of PEM certificates, in its order. Raises ValueError, which says ``what`` it should be."""
     if not pem.strip():
         return ()
     try:

@@ -67,7 +67,7 @@ class TruthClient:
         """
         refuse_access(address, access)
         self.address = address
-        self._access = access
+        self.access = access
         self._name = name
         self._tls = tls_context(access)
         self._loop = asyncio.new_event_loop()
@@ -223,9 +223,9 @@ class TruthClient:
                     servers=[f"nats://{server}" for server in self.address.servers],
                     name=self._name,
                     tls=self._tls,
-                    tls_hostname=self._access.name or None,
+                    tls_hostname=self.access.name or None,
                     tls_handshake_first=self._tls is not None,  # else who is between says that there is no TLS
-                    inbox_prefix=inbox_prefix(path_of(self._access)),
+                    inbox_prefix=inbox_prefix(path_of(self.access)),
                     error_cb=self._on_error,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
@@ -272,11 +272,11 @@ class TruthClient:
         if self._client.is_closed:
             return
         log.warning("%s: the connection ended", self.address)
-        if self._tls is not None and self._access.certificate is not None:
+        if self._tls is not None and self.access.certificate is not None:
             try:
-                self._tls.load_cert_chain(self._access.certificate, self._access.key)
+                self._tls.load_cert_chain(self.access.certificate, self.access.key)
             except OSError as error:
-                log.error("%s: %s", self._access.certificate, error)
+                log.error("%s: %s", self.access.certificate, error)
 
     async def _on_reconnected(self) -> None:
         log.info("%s: connected again", self.address)
