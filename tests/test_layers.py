@@ -81,7 +81,7 @@ ALLOWED: dict[str, str] = {
     ),
     "control": "core envoy envoy.native envoy.patches mesh service.loading sources.keys sources.policies tokens",
     "control.fleet": (
-        "_proto control control.authority control.discovery core envoy envoy.native identity mesh sources.policies "
+        "_proto admin control control.authority control.discovery core envoy envoy.native identity mesh sources.policies "
         "telemetry truth"
     ),
     "local": "audit core mesh",

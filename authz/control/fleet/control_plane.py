@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from authz.admin.fleet_page import fleet_file
 from authz.control.authority.authority_server import AuthorityServer
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
@@ -177,12 +178,14 @@ class ControlPlane:
                     yield {"part": "proxy", "message": message, "blocks": False}
 
     def page(self, path: str) -> object | None:
-        """Every proxy with what it took and refused; the report of this replica; the fleet as all report it."""
+        """
+        Every proxy with what it took and refused; the report of this replica; the fleet as all report it, and its page.
+        """
         if path == FLEET_PAGE:
             return fleet_json(self.health.states(), self._version)
         if path == REPORT_PAGE:
             return reported_json(self.reporter.own())
-        return view_json(self.reporter.view()) if path == VIEW_PAGE else None
+        return view_json(self.reporter.view()) if path == VIEW_PAGE else fleet_file(path)
 
     def _own_state(self) -> OwnState:
         return OwnState(self._follower.problem, self._authority.own_expires)
