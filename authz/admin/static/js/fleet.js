@@ -2,7 +2,7 @@
 
 import { every, get } from "./api.js";
 import { chip, h, mono } from "./dom.js";
-import { ago, count, span } from "./text.js";
+import { ago, span } from "./text.js";
 
 const MAX_ROWS = 500; // more than anybody reads; the filter finds the rest
 const KINDS = { current: "allow", behind: "warn", refusing: "deny", silent: "deny", unknown: "deny", missing: "warn" };
@@ -65,11 +65,11 @@ function proxies() {
   const matches = (one) => (!lagging.checked || one.state !== "current") &&
     (!wanted || [one.name, one.replica, one.revision, one.state].some((text) => text.toLowerCase().includes(wanted)));
   const shown = found.proxies.filter(matches);
-  const rows = shown.slice(0, MAX_ROWS).map((one) => [h("b", {}, one.name), word(one), revision(one), one.replica || "–", since(one.since),
-    one.acknowledged_at ? ago(one.acknowledged_at, found.now) : "–", expiry(one.certificate_expires),
+  const rows = shown.slice(0, MAX_ROWS).map((one) => [h("b", { class: "nowrap" }, one.name), word(one), revision(one), h("span", { class: "nowrap" }, one.replica || "–"), since(one.since),
+    h("span", { class: "nowrap" }, one.acknowledged_at ? ago(one.acknowledged_at, found.now) : "–"), expiry(one.certificate_expires),
     one.refusals.map((refused) => h("div", { class: "fails-text" }, `${refused.kind}: ${refused.words}`))]);
   const more = shown.length > rows.length ? `, the first ${rows.length} of them` : "";
-  return table(`Proxies (${count(shown.length, "proxy", "proxies")}${more})`,
+  return table(`Proxies (${shown.length.toLocaleString("en")}${more})`,
     ["Proxy", "State", "Revision", "At", "For", "Last ACK", "Certificate", "Refused"], rows,
     found.proxies.length ? "None is like that." : "The mesh has no proxies.");
 }
