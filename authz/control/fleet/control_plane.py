@@ -36,7 +36,7 @@ from authz.envoy.packed_tree import Unpackable
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.truth.fleet_merge import view_json
-from authz.truth.fleet_report import reported_json
+from authz.truth.fleet_report import digest_revision, reported_json
 
 FLEET_PAGE = "/fleet"
 REPORT_PAGE, VIEW_PAGE = "/fleet/report", "/fleet/view"
@@ -91,6 +91,8 @@ class ControlPlane:
         self.reporter = FleetReporter(self.discovery, replica or Replica(), self._own_state, clock=clock)
         self.health = FleetHealth(self.discovery, GoneProxies(gone_after), sources.keep, say)
         self.health.elsewhere = self._elsewhere
+        self.revision_of: Callable[[str], str] = digest_revision
+        """The revision that policies of a version are; where they are published it has a number."""
         self._clock = clock
         self._authority = authority
         self._keep = sources.keep
@@ -222,7 +224,7 @@ class ControlPlane:
 
     def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
         changed = self.health.publish(fleet, mesh, some)
-        self.discovery.standings.revise(version, self._clock())
+        self.discovery.standings.revise(self.revision_of(version), self._clock())
         self._version = version
         if changed:
             self._say(f"published version {version}: {len(changed)} of {len(fleet)} proxies have something new")
