@@ -181,7 +181,7 @@ def _replica(truth: "TruthClient | None", name: str, listen: str) -> "Replica":
     from authz.truth.report_store import ReportReader, ReportWriter
 
     truth.begin()
-    return Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
+    return Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth, but=name)))
 
 
 async def _serve(plane: "ControlPlane", ports: dict[str, int], truth: "TruthClient | None") -> None:

@@ -23,6 +23,7 @@ SILENT_SECONDS = 30.0
 """A replica that has not reported for so long is silent."""
 CLOCK_SECONDS = 5.0
 """A replica's clock that differs by more is wrong; what a report needs on its way counts as well."""
+_TIMES = frozenset(("since", "heard_at", "acknowledged_at", "refused_at", "certificate_expires"))
 CURRENT, BEHIND, REFUSING, MISSING, UNKNOWN, SILENT = "current", "behind", "refusing", "missing", "unknown", "silent"
 
 
@@ -187,10 +188,9 @@ def view_json(view: FleetView) -> dict[str, object]:
     """For programs; times in seconds since the epoch, null where there is none."""
 
     def shown(one: ReplicaView | ProxyView) -> dict[str, object]:
-        found = asdict(one)
-        for name in ("since", "heard_at", "acknowledged_at", "refused_at", "certificate_expires"):
-            if name in found:
-                found[name] = found[name] or None
+        found: dict[str, object] = {name: getattr(one, name) for name in one.__slots__}
+        for name in _TIMES & found.keys():
+            found[name] = found[name] or None
         return found
 
     return {
@@ -198,7 +198,7 @@ def view_json(view: FleetView) -> dict[str, object]:
         "revision": view.revision,
         "skew_seconds": round(view.skew_seconds, 3),
         "replicas": [{**shown(one), "has_wrong_clock": one.has_wrong_clock} for one in view.replicas],
-        "proxies": [shown(one) for one in view.proxies],
+        "proxies": [{**shown(one), "refusals": [asdict(refused) for refused in one.refusals]} for one in view.proxies],
     }
 
 

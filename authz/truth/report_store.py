@@ -115,9 +115,10 @@ class ReportWriter:
 class ReportReader:
     """Reads the reports of all replicas; what has not changed since the last time is not asked for again."""
 
-    def __init__(self, client: TruthClient) -> None:
-        """Nothing is asked yet."""
+    def __init__(self, client: TruthClient, *, but: str = "") -> None:
+        """Nothing is asked yet; ``but`` is the name of a replica that is not asked for: one's own."""
         self._bucket = TruthBucket(client, FLEET)
+        self._but = but
         self._read: dict[str, tuple[int, int, tuple[ProxyReport, ...]]] = {}
 
     def read(self) -> tuple[list[Reported], float]:
@@ -139,7 +140,8 @@ class ReportReader:
         return bool(keys)
 
     def _all(self) -> list[Reported]:
-        heads = [_read_head(key, entry) for key, entry in self._bucket.entries(f"{REPLICA}.*").items()]
+        found = self._bucket.entries(f"{REPLICA}.*")
+        heads = [_read_head(key, entry) for key, entry in found.items() if key != f"{REPLICA}.{self._but}"]
         servers = [_read_head(key, entry) for key, entry in self._bucket.entries(f"{SERVER}.*").items()]
         self._fetch(
             {

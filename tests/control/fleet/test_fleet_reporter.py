@@ -28,7 +28,7 @@ async def control(rig: Rig, name: str, servers: NatsServers, port: int) -> Async
     """A replica over the rig's files that reports by this name."""
     truth = servers.client()
     truth.begin()
-    own = Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
+    own = Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth, but=name)))
     authority = AuthorityServer(
         AuthorityFiles(rig.folder / "ca"), Doors(listen=f"127.0.0.1:{port}", dns=("localhost",))
     )
