@@ -183,7 +183,7 @@ def _replica(truth: "TruthClient | None", name: str, listen: str) -> "Replica":
     from authz.truth.report_store import ReportReader, ReportWriter
 
     truth.begin()
-    return Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
+    return Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth, but=name)))
 
 
 def _log() -> None:

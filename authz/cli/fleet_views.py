@@ -52,7 +52,7 @@ def print_fleet(view: FleetView, lagging: Iterable[ReplicaView | ProxyView], *, 
     if proxies:
         terminal.say()
         terminal.print_table(
-            ("PROXY", "STATE", "REVISION", "AT", "SINCE", "TAKEN", "CERTIFICATE UNTIL"),
+            ("PROXY", "STATE", "REVISION", "AT", "SINCE", "LAST ACK", "CERTIFICATE UNTIL"),
             [
                 (
                     *(one.name, one.state, one.revision or "-", one.replica or "-", _ago(now, one.since)),

@@ -6,10 +6,12 @@ is not known any more: its proxies are *unknown* until another replica has them.
 much its clock differs from that of whoever keeps the reports, so that a wrong clock makes nothing older or newer.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 from authz.truth.fleet_report import (
+    CONTROL,
     ProxyReport,
     RefusedResource,
     Reported,
@@ -21,6 +23,7 @@ SILENT_SECONDS = 30.0
 """A replica that has not reported for so long is silent."""
 CLOCK_SECONDS = 5.0
 """A replica's clock that differs by more is wrong; what a report needs on its way counts as well."""
+_TIMES = frozenset(("since", "heard_at", "acknowledged_at", "refused_at", "certificate_expires"))
 CURRENT, BEHIND, REFUSING, MISSING, UNKNOWN, SILENT = "current", "behind", "refusing", "missing", "unknown", "silent"
 
 
@@ -155,25 +158,28 @@ def merge_reports(
         silent_seconds: how old a report may be.
         revision: what everybody should have; empty: the newest that a living replica has.
     """
-    found = sorted(reports, key=lambda one: one.report.name)
-    silent = {one.report.name for one in found if now - one.at > silent_seconds or not one.is_whole}
-    living = [one for one in found if one.report.name not in silent]
-    newest = revision or _newest(living or found)
+    found = sorted(reports, key=lambda one: (one.report.name, one.report.kind))
+    silent = {_key(one) for one in found if now - one.at > silent_seconds or not one.is_whole}
+    living = [one for one in found if _key(one) not in silent]
+    newest = revision or _newest([one for one in living if one.report.kind == CONTROL] or living or found)
     best: dict[str, _Seen] = {}
     for source in found:
         for proxy in source.proxies:
-            seen = _Seen(proxy, source, source.report.name in silent)
+            seen = _Seen(proxy, source, _key(source) in silent)
             before = best.get(proxy.name)
             if before is None or seen.rank > before.rank:
                 best[proxy.name] = seen
     begun = min((_since(one) for one in living if has_reached(one.report.revision, newest)), default=now)
     proxies = tuple(_proxy_view(best[name], newest, begun, now) for name in sorted(best))
-    counts: dict[str, int] = {}
-    for view in proxies:
-        if view.state not in (MISSING, UNKNOWN):
-            counts[view.replica] = counts.get(view.replica, 0) + 1
+    counts = Counter(view.replica for view in proxies if view.state not in (MISSING, UNKNOWN))
     replicas = tuple(
-        _replica_view(one, newest, counts.get(one.report.name, 0), is_silent=one.report.name in silent) for one in found
+        _replica_view(
+            one,
+            newest,
+            counts[one.report.name] if one.report.kind == CONTROL else 0,
+            is_silent=_key(one) in silent,
+        )
+        for one in found
     )
     return FleetView(now, newest, replicas, proxies)
 
@@ -182,10 +188,9 @@ def view_json(view: FleetView) -> dict[str, object]:
     """For programs; times in seconds since the epoch, null where there is none."""
 
     def shown(one: ReplicaView | ProxyView) -> dict[str, object]:
-        found = asdict(one)
-        for name in ("since", "heard_at", "acknowledged_at", "refused_at", "certificate_expires"):
-            if name in found:
-                found[name] = found[name] or None
+        found: dict[str, object] = {name: getattr(one, name) for name in one.__slots__}
+        for name in _TIMES & found.keys():
+            found[name] = found[name] or None
         return found
 
     return {
@@ -193,7 +198,7 @@ def view_json(view: FleetView) -> dict[str, object]:
         "revision": view.revision,
         "skew_seconds": round(view.skew_seconds, 3),
         "replicas": [{**shown(one), "has_wrong_clock": one.has_wrong_clock} for one in view.replicas],
-        "proxies": [shown(one) for one in view.proxies],
+        "proxies": [{**shown(one), "refusals": [asdict(refused) for refused in one.refusals]} for one in view.proxies],
     }
 
 
@@ -258,6 +263,10 @@ def _proxy_view(seen: _Seen, newest: str, begun: float, now: float) -> ProxyView
         proxy.certificate_expires,
         proxy.refusals,
     )
+
+
+def _key(source: Reported) -> tuple[str, str]:
+    return source.report.kind, source.report.name
 
 
 def _at(source: Reported, time: float) -> float:

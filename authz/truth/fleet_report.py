@@ -3,6 +3,9 @@ What a replica says of itself and of the proxies that it serves, and how that is
 
     replica.<name>            one for each replica, written every few seconds: that it lives
     proxies.<name>.<number>   the proxies of its mesh in parts, each written when one of them changed
+    server.<name>             one for each ``authz serve`` whose policies come from the truth; it has no proxies
+
+A server may write its own key and no replica's, so what stands at ``server.`` says nothing of proxies.
 
 A proxy that is current has the replica's own revision, and its part says no other: a revision that concerns nobody
 changes no part. The replica names the change of each part that it means, and writes the parts before itself, so that
@@ -20,7 +23,7 @@ from zlib import crc32
 
 from authz.core.errors import SettingsError
 
-REPLICA, PROXIES = "replica", "proxies"
+REPLICA, PROXIES, SERVER = "replica", "proxies", "server"
 """What keys begin with."""
 CONTROL, SERVE = "control", "serve"
 """Kinds of replicas."""
@@ -28,8 +31,8 @@ PART_PROXIES = 200
 """About so many proxies are in one part."""
 MAX_TEXT = 400
 """Characters of a proxy's words, and of a problem."""
-MAX_DIGITS = 9
-"""Of a revision that is a number; a digest that happens to have digits only is longer."""
+MAX_DIGITS = 16
+"""Of a revision that is a number."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -106,6 +109,11 @@ def check_replica_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise SettingsError(f"`{name[:100]}` is no name of a replica: at most 63 characters of a-z, 0-9 and `-`")
     return name
+
+
+def digest_revision(digest: str) -> str:
+    """A digest as a revision, which nobody takes for a number although it may have digits only."""
+    return f"v{digest}" if digest.isdigit() else digest
 
 
 def revision_number(revision: str) -> int | None:

@@ -10,8 +10,11 @@ from dataclasses import replace
 from threading import Lock
 
 from authz.truth.fleet_report import (
+    CONTROL,
     PROXIES,
     REPLICA,
+    SERVE,
+    SERVER,
     ProxyReport,
     ReplicaReport,
     Reported,
@@ -112,9 +115,10 @@ class ReportWriter:
 class ReportReader:
     """Reads the reports of all replicas; what has not changed since the last time is not asked for again."""
 
-    def __init__(self, client: TruthClient) -> None:
-        """Nothing is asked yet."""
+    def __init__(self, client: TruthClient, *, but: str = "") -> None:
+        """Nothing is asked yet; ``but`` is the name of a replica that is not asked for: one's own."""
         self._bucket = TruthBucket(client, FLEET)
+        self._but = but
         self._read: dict[str, tuple[int, int, tuple[ProxyReport, ...]]] = {}
 
     def read(self) -> tuple[list[Reported], float]:
@@ -128,30 +132,25 @@ class ReportReader:
 
     def forget(self, name: str) -> bool:
         """Take away what a replica reported that will not come back; False when there is none of that name."""
-        keys = self._bucket.entries(f"{REPLICA}.{name}") | self._bucket.entries(f"{PROXIES}.{name}.*")
+        keys: dict[str, TruthEntry] = {}
+        for pattern in (f"{REPLICA}.{name}", f"{SERVER}.{name}", f"{PROXIES}.{name}.*"):
+            keys |= self._bucket.entries(pattern)
         for key, entry in keys.items():
             self._bucket.delete(key, entry.revision)
         return bool(keys)
 
     def _all(self) -> list[Reported]:
-        heads = self._bucket.entries(f"{REPLICA}.*")
-        reports = {key.partition(".")[2]: _read_head(key.partition(".")[2], entry) for key, entry in heads.items()}
-        wanted = {
-            f"{PROXIES}.{name}.{number}": change
-            for name, report in reports.items()
-            if report is not None
-            for number, change in enumerate(report.parts)
-        }
-        self._fetch(wanted)
-        found = []
-        for name, report in reports.items():
-            at = heads[f"{REPLICA}.{name}"].created
-            if report is None:
-                broken = ReplicaReport(name, "", at, "", 0.0, "its report cannot be read")
-                found.append(Reported(at, broken, is_whole=False))
-            else:
-                found.append(self._reported(report, at))
-        return found
+        found = self._bucket.entries(f"{REPLICA}.*")
+        heads = [_read_head(key, entry) for key, entry in found.items() if key != f"{REPLICA}.{self._but}"]
+        servers = [_read_head(key, entry) for key, entry in self._bucket.entries(f"{SERVER}.*").items()]
+        self._fetch(
+            {
+                f"{PROXIES}.{head.report.name}.{number}": change
+                for head in heads
+                for number, change in enumerate(head.report.parts)
+            }
+        )
+        return [*map(self._with_proxies, heads), *servers]
 
     def _fetch(self, wanted: Mapping[str, int]) -> None:
         self._read = {key: known for key, known in self._read.items() if key in wanted}
@@ -167,20 +166,24 @@ class ReportReader:
                 except ValueError as error:
                     log.error("the report `%s` cannot be read: %s", key, error)
 
-    def _reported(self, report: ReplicaReport, at: float) -> Reported:
+    def _with_proxies(self, head: Reported) -> Reported:
         proxies: list[ProxyReport] = []
-        is_whole = True
-        for number, change in enumerate(report.parts):
-            revision, parts, part = self._read.get(f"{PROXIES}.{report.name}.{number}", (0, 0, ()))
-            is_whole = is_whole and revision >= change and parts == len(report.parts)
+        is_whole, parts = head.is_whole, head.report.parts
+        for number, change in enumerate(parts):
+            revision, count, part = self._read.get(f"{PROXIES}.{head.report.name}.{number}", (0, 0, ()))
+            is_whole = is_whole and revision >= change and count == len(parts)
             proxies += part
-        return Reported(at, report, tuple(proxies), is_whole)
+        return replace(head, proxies=tuple(proxies), is_whole=is_whole)
 
 
-def _read_head(name: str, entry: TruthEntry) -> ReplicaReport | None:
-    """None: it cannot be read."""
+def _read_head(key: str, entry: TruthEntry) -> Reported:
+    """Without its proxies; not whole when it cannot be read."""
+    prefix, _, name = key.partition(".")
+    kind = SERVE if prefix == SERVER else CONTROL
     try:
-        return replace(read_replica(entry.value), name=name)
+        report = replace(read_replica(entry.value), name=name, kind=kind)
     except ValueError as error:
-        log.error("the report `%s` cannot be read: %s", entry.key, error)
-        return None
+        log.error("the report `%s` cannot be read: %s", key, error)
+        broken = ReplicaReport(name, kind, entry.created, "", 0.0, "its report cannot be read")
+        return Reported(entry.created, broken, is_whole=False)
+    return Reported(entry.created, report)

@@ -504,9 +504,10 @@ async def test_who_may_read_what(
     assert answer.headers["x-frame-options"] == "DENY"
 
 
-def test_the_page_has_no_inline_script_or_style_and_loads_nothing_from_elsewhere() -> None:
+@pytest.mark.parametrize("name", ["index.html", "fleet.html"])
+def test_the_page_has_no_inline_script_or_style_and_loads_nothing_from_elsewhere(name: str) -> None:
     static = Path(str(Page.__module__ and __import__("authz.admin", fromlist=["x"]).__path__[0])) / "static"
-    html = (static / "index.html").read_text()
+    html = (static / name).read_text()
     assert "<style" not in html
     assert "style=" not in html
     assert "onclick" not in html

@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from authz.truth.fleet_merge import FleetView, merge_reports
-from authz.truth.fleet_report import CONTROL, ProxyReport, RefusedResource, ReplicaReport, Reported, has_reached
+from authz.truth.fleet_report import (
+    CONTROL,
+    SERVE,
+    ProxyReport,
+    RefusedResource,
+    ReplicaReport,
+    Reported,
+    digest_revision,
+    has_reached,
+)
 
 NOW = 10_000.0
 REFUSED = (RefusedResource("lds", "v", "cannot bind"),)
@@ -20,10 +29,11 @@ def replica(
     since: float = 500.0,
     problem: str = "",
     is_whole: bool = True,
+    kind: str = CONTROL,
 ) -> Reported:
     """``age`` and ``since`` in seconds before now; ``clock``: by how many seconds its clock is ahead."""
     at = NOW - age
-    report = ReplicaReport(name, CONTROL, at + clock, revision, NOW - since + clock, problem)
+    report = ReplicaReport(name, kind, at + clock, revision, NOW - since + clock, problem)
     return Reported(at, report, proxies, is_whole)
 
 
@@ -126,6 +136,11 @@ def shown(view: FleetView) -> dict[str, tuple[str, ...]]:
             id="what a silent replica had is not the newest",
         ),
         pytest.param(
+            [replica("a", "7", proxy("p")), replica("a", "6", kind=SERVE, age=40.0), replica("b", "99", kind=SERVE)],
+            {"a": ("silent", "6"), "b": ("current", "99"), "p": ("current", "7", "a")},
+            id="a server of the same name, and one that says what it likes, change nothing for proxies",
+        ),
+        pytest.param(
             [replica("a", "7", proxy("p"), problem="mesh.yaml:3: no such kind")],
             {"a": ("refusing", "7"), "p": ("current", "7", "a")},
             id="a replica that cannot use what is there",
@@ -134,7 +149,7 @@ def shown(view: FleetView) -> dict[str, tuple[str, ...]]:
 )
 def test_states_of_replicas_and_proxies(reports: list[Reported], expected: dict[str, tuple[str, ...]]) -> None:
     assert shown(merge_reports(reports, NOW)) == expected
-    assert shown(merge_reports(reversed(reports), NOW)) == expected
+    assert merge_reports(reversed(reports), NOW) == merge_reports(reports, NOW)
 
 
 @pytest.mark.parametrize("ahead", [0.0, 300.0, -300.0, 7200.0])
@@ -217,7 +232,9 @@ def test_all_are_behind_a_revision_that_nobody_has_yet() -> None:
         ("", "7", False),
         ("d1c7ebb85ac1", "d1c7ebb85ac1", True),
         ("d1c7ebb85ac1", "7", False),
-        ("999999999999", "7", False),  # a digest of digits
+        ("20261130120000", "7", True),
+        (digest_revision("999999999999"), "7", False),
+        (digest_revision("999999999999"), digest_revision("999999999999"), True),
     ],
 )
 def test_a_revision_reaches_another(revision: str, wanted: str, *, expected: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from authz.admin.access import Access, Receive, Scope, Send, judge_access
+from authz.admin.fleet_page import PageFile
 from authz.control.authority.sds import SecretServer
 from authz.control.authority.stock import Stock
 from authz.control.authority.workload_api import WorkloadServer
@@ -42,7 +43,7 @@ class GuestPages(Protocol):
         """What needs a person's attention."""
 
     def page(self, path: str) -> object | None:
-        """The JSON at a path; None where there is nothing."""
+        """What is at a path: a ``PageFile``, or values for JSON; None where there is nothing."""
 
 
 @dataclass(slots=True)
@@ -176,8 +177,8 @@ def make_app(
             more = guest.figures() if guest is not None else ()
             status, body = 200, _page([*figures(facts()), *more]).encode()
         elif guest is not None and (shown := guest.page(scope["path"])) is not None:
-            status, body = 200, json.dumps(shown).encode() + b"\n"
-            content_type = b"application/json"
+            status, body = 200, shown.content if isinstance(shown, PageFile) else json.dumps(shown).encode() + b"\n"
+            content_type = shown.content_type.encode() if isinstance(shown, PageFile) else b"application/json"
         headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from authz.admin.fleet_page import fleet_file
 from authz.control.authority.authority_server import AuthorityServer
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
@@ -36,7 +37,7 @@ from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.telemetry.status import PolicySourceStatus
 from authz.truth.fleet_merge import view_json
-from authz.truth.fleet_report import reported_json
+from authz.truth.fleet_report import digest_revision, reported_json
 
 FLEET_PAGE = "/fleet"
 REPORT_PAGE, VIEW_PAGE = "/fleet/report", "/fleet/view"
@@ -93,6 +94,8 @@ class ControlPlane:
         self.reporter = FleetReporter(self.discovery, replica or Replica(), self._own_state, clock=clock)
         self.health = FleetHealth(self.discovery, GoneProxies(gone_after), sources.keep, say)
         self.health.elsewhere = self._elsewhere
+        self.revision_of: Callable[[str], str] = digest_revision
+        """The revision that policies of a version are; where they are published it has a number."""
         self._clock = clock
         self._source = source
         self._authority = authority
@@ -186,12 +189,14 @@ class ControlPlane:
                     yield {"part": "proxy", "message": message, "blocks": False}
 
     def page(self, path: str) -> object | None:
-        """Every proxy with what it took and refused; the report of this replica; the fleet as all report it."""
+        """
+        Every proxy with what it took and refused; the report of this replica; the fleet as all report it, and its page.
+        """
         if path == FLEET_PAGE:
             return fleet_json(self.health.states(), self._version)
         if path == REPORT_PAGE:
             return reported_json(self.reporter.own())
-        return view_json(self.reporter.view()) if path == VIEW_PAGE else None
+        return view_json(self.reporter.view()) if path == VIEW_PAGE else fleet_file(path)
 
     def _own_state(self) -> OwnState:
         return OwnState(self._follower.problem, self._authority.own_expires)
@@ -228,7 +233,7 @@ class ControlPlane:
 
     def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
         changed = self.health.publish(fleet, mesh, some)
-        self.discovery.standings.revise(version, self._clock())
+        self.discovery.standings.revise(self.revision_of(version), self._clock())
         self._version = version
         if changed:
             self._say(f"published version {version}: {len(changed)} of {len(fleet)} proxies have something new")

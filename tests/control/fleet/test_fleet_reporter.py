@@ -2,16 +2,11 @@
 
 import asyncio
 import json
-import shutil
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 
 from authz._proto import delta_discovery_pb2 as wire
@@ -24,46 +19,16 @@ from authz.control.fleet.fleet_reporter import Replica, ReportStore
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.truth.report_store import ReportReader, ReportWriter
-from authz.truth.truth_address import TruthAccess, read_truth_address
-from authz.truth.truth_bucket import make_buckets
-from authz.truth.truth_client import TruthClient
 from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, free_ports, until
-
-
-@contextmanager
-def nats(folder: Path) -> Iterator[str]:
-    """A server with every bucket; the address of the fleet."""
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if found is None:
-        pytest.skip("there is no nats-server")
-    (port,) = free_ports(1)
-    command = [found, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "nats")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(500):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.02)
-        address = f"nats://127.0.0.1:{port}/shop"
-        with client(address) as connected:
-            make_buckets(connected, 1)
-        yield address
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-def client(address: str) -> TruthClient:
-    return TruthClient(read_truth_address(address), TruthAccess())
+from tests.nats_server import NatsServers, truth_servers
 
 
 @asynccontextmanager
-async def control(rig: Rig, name: str, address: str, port: int) -> AsyncIterator[ControlPlane]:
+async def control(rig: Rig, name: str, servers: NatsServers, port: int) -> AsyncIterator[ControlPlane]:
     """A replica over the rig's files that reports by this name."""
-    truth = client(address)
+    truth = servers.client()
     truth.begin()
-    own = Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
+    own = Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth, but=name)))
     authority = AuthorityServer(
         AuthorityFiles(rig.folder / "ca"), Doors(listen=f"127.0.0.1:{port}", dns=("localhost",))
     )
@@ -129,10 +94,11 @@ async def test_replicas_report_what_they_and_their_proxies_run_and_commands_say_
     rig = Rig(tmp_path)
     ports = free_ports(2)
     web, api = Proxy(rig, "web-v1", WEB), Proxy(rig, "api-v1", API)
-    with nats(tmp_path) as address:
+    with truth_servers(tmp_path / "nats") as servers:
+        address = str(servers.address)
         nobody = await fleet(address, "status")
         assert (nobody.exit_code, nobody.stdout) == (3, "revision -: 0 replicas, 0 proxies\n")
-        async with control(rig, "one", address, ports[0]) as one, control(rig, "two", address, ports[1]) as two:
+        async with control(rig, "one", servers, ports[0]) as one, control(rig, "two", servers, ports[1]) as two:
             async with running(web, ports[0]), running(api, ports[1]):
                 await _all_are_current(address, one)
                 await _one_does_not_answer(rig, address, two, api)

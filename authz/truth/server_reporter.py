@@ -1,0 +1,71 @@
+"""An ``authz serve`` whose policies come from the truth reports which revision it has taken."""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+
+from authz.core.errors import AuthzError
+from authz.truth.fleet_report import SERVE, SERVER, ReplicaReport, replica_value
+from authz.truth.truth_bucket import FLEET, TruthBucket
+from authz.truth.truth_client import TruthClient
+
+log = logging.getLogger("authz.truth")
+LOOK_SECONDS = 1.0
+"""How often it looks at itself."""
+HEARTBEAT_SECONDS = 8.0
+"""It reports at least so often."""
+STOP_SECONDS = 10.0
+"""How long its end waits for a report under way."""
+
+
+class ServerReporter:
+    """
+    Reports what an ``authz serve`` has taken, which has no proxies: from a thread of its own. ``begin``, ``stop``.
+    """
+
+    def __init__(self, client: TruthClient, name: str, state: Callable[[], tuple[str, float, str]]) -> None:
+        """
+        Args:
+            client: begun by somebody else, who also ends it.
+            name: as ``check_replica_name`` wants it.
+            state: revision, when it was taken, and why nothing newer is; in seconds since the epoch.
+        """
+        self._bucket = TruthBucket(client, FLEET)
+        self._key = f"{SERVER}.{name}"
+        self._name = name
+        self._state = state
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="report", daemon=True)
+
+    def begin(self) -> None:
+        """Report until ``stop``."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the report away: who ends in order is not missed."""
+        self._stopping.set()
+        self._thread.join(STOP_SECONDS)
+        try:
+            entry = self._bucket.get(self._key)
+            if entry is not None:
+                self._bucket.delete(self._key, entry.revision)
+        except AuthzError as error:
+            log.warning("the report of this server stays: %s", error)
+
+    def _run(self) -> None:
+        told, told_at, problem = ("", 0.0, ""), 0.0, ""
+        while True:
+            state, now = self._state(), time.time()
+            if state != told or not 0 <= now - told_at < HEARTBEAT_SECONDS:
+                try:
+                    report = ReplicaReport(self._name, SERVE, now, state[0], state[1], state[2])
+                    self._bucket.put(self._key, replica_value(report))
+                    told, told_at, failure = state, now, ""
+                except AuthzError as error:
+                    failure = str(error)
+                if failure and failure != problem:
+                    log.error("the fleet does not know what runs here: %s", failure)
+                problem = failure
+            if self._stopping.wait(LOOK_SECONDS):
+                return
