@@ -43,7 +43,7 @@ def read_bundle(trust_domain: TrustDomain, roots_pem: bytes, intermediates_pem: 
 
     An intermediate among the roots is refused: trusting it would outlive the root that vouches for it.
     """
-    roots = _read(roots_pem, "bundle")
+    roots = read_certificates(roots_pem, "bundle")
     if not roots:
         raise ValueError(f"the bundle of `{trust_domain}` is empty")
     for root in roots:
@@ -51,7 +51,7 @@ def read_bundle(trust_domain: TrustDomain, roots_pem: bytes, intermediates_pem: 
             raise ValueError(
                 f"the bundle of `{trust_domain}` holds `{root.subject.rfc4514_string()}`, which is not a root"
             )
-    return TrustBundle(trust_domain, roots, _read(intermediates_pem, "list of intermediates"))
+    return TrustBundle(trust_domain, roots, read_certificates(intermediates_pem, "list of intermediates"))
 
 
 def split_bundle(trust_domain: TrustDomain, pem: bytes) -> TrustBundle:
