@@ -1,7 +1,7 @@
 """
 What a server of the truth is told: ``nats-server.conf``, with one user for each role, known by the SPIFFE ID it has.
 
-    reader      takes policies, key sets and who runs what; writes records of decisions, and reads them
+    reader      takes policies, key sets and who runs what; writes records of decisions and key sets, and reads them
     publisher   changes policies, and reads the same
     authority   changes everything; this is the ID of every control plane
 
@@ -136,6 +136,7 @@ def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
     sent += [f"$JS.API.{verb}.{stream_name(fleet)}" for verb in _READ_VERBS]
     if role is TruthRole.READER:
         sent.append(stream_subject(fleet, ">"))  # the servers that take policies write what they decided
+        sent.append(f"$KV.{bucket_name(fleet, KEY_SETS)}.>")  # and the key sets that they fetch, which they sign
     if role is TruthRole.PUBLISHER:
         sent += [f"$KV.{bucket_name(fleet, POLICIES)}.>", f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
         sent += [f"$JS.API.STREAM.PURGE.{stream_of(fleet, ARCHIVES)}"]
