@@ -38,8 +38,22 @@ def seal(kind: str, payload: Mapping[str, Json], chain_pem: bytes, key: ec.Ellip
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def unseal(kind: str, data: bytes, bundle: TrustBundle) -> Mapping[str, Json]:
-    """Read what an authority of this trust domain signed. Raises ValueError with a reason that fits after a colon."""
+def unseal(
+    kind: str, data: bytes, bundle: TrustBundle, *, path: str = AUTHORITY_PATH, now: float | None = None
+) -> Mapping[str, Json]:
+    """
+    Read what an authority of this trust domain signed, or whoever has another path in its SPIFFE ID.
+
+    Args:
+        kind: as it was sealed.
+        data: the document.
+        bundle: whom to trust.
+        path: of the SPIFFE ID that must have signed.
+        now: the signer's certificate must be valid then, seconds since the epoch; None: whenever it signed.
+
+    Raises:
+        ValueError: with a reason that fits after a colon.
+    """
     if len(data) > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES} bytes")
     try:
@@ -54,8 +68,14 @@ def unseal(kind: str, data: bytes, bundle: TrustBundle) -> Mapping[str, Json]:
     examined = examine(chain_pem, {bundle.trust_domain: bundle})
     if isinstance(examined, Rejection):
         raise ValueError(f"its signer is not trusted: {examined.reason}")
-    if examined.spiffe_id.path != AUTHORITY_PATH:
-        raise ValueError(f"`{examined.spiffe_id}` signed it, which is no authority")
+    if examined.spiffe_id.path != path:
+        raise ValueError(
+            f"`{examined.spiffe_id}` signed it, which is no authority"
+            if path == AUTHORITY_PATH
+            else f"`{examined.spiffe_id}` signed it, and not one of `{path}`"
+        )
+    if now is not None and (rejection := examined.at(now)) is not None:
+        raise ValueError(f"its signer is not trusted: {rejection.reason}")
     chain = read_chain(chain_pem)
     assert not isinstance(chain, Rejection), "examined before"
     key = chain[0].public_key()

@@ -46,18 +46,16 @@ from authz.service.rate_limits.rate_limit_port import rate_limit_port
 from authz.service.readiness import wait_for_keys
 from authz.service.recording import make_tracer, make_trail
 from authz.service.server import AskProvider, CheckServer, Server
+from authz.service.shared_keys import make_key_source
 from authz.service.streams import JudgeCaller, stream_server
 from authz.settings.sections import Sections
 from authz.settings.settings import Settings
 from authz.sources.introspection.introspector import Introspector
 from authz.sources.keys.http_proxy import Proxies
-from authz.sources.keys.source import KeySource
 from authz.sources.published.policy_cache import read_source_status
 from authz.telemetry.counters import Telemetry
 from authz.telemetry.status import CacheStatus, KeySetStatus, ServiceStatus
 from authz.tokens.json_text import read_object
-from authz.tokens.jwks import KeySet, read_key_set
-from authz.tokens.key_sets import KeySetState
 
 _log = logging.getLogger("authz.app")
 ServerOf = Callable[[CheckFunction, AskProvider, JudgeCaller | None], Server]
@@ -95,14 +93,7 @@ class App:
         )
         keys = parts.keys
         self._proxies = Proxies.of(keys.proxy, os.environ)
-        self.keys = KeySource[KeySet, KeySetState](
-            read_key_set,
-            KeySetState,
-            clock=clock,
-            refresh_seconds=keys.refresh_seconds,
-            ca_bundles=keys.ca_bundles,
-            proxies=self._proxies,
-        )
+        self.keys = make_key_source(keys, parts.truth, clock, self._proxies)
         self.evidence = PeerEvidence.of(parts.peer, clock)
         self.introspector = Introspector(read_object, clock=clock, ca_bundles=keys.ca_bundles, proxies=self._proxies)
         self.function = CheckFunction(

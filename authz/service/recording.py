@@ -24,6 +24,7 @@ from authz.core.errors import SettingsError
 from authz.core.explain import RuleNote, nearest_miss
 from authz.identity.pem import refuse_encrypted_key
 from authz.service.loading.snapshot import Snapshot
+from authz.service.truth_connection import truth_client
 from authz.settings.audit_section import AuditSettings
 from authz.settings.sections import OtlpSettings, TruthSettings
 from authz.telemetry.counters import Telemetry
@@ -38,6 +39,7 @@ of them, and the writer's time is the checks' time.
 
 
 _TRUTH = "nats://"
+_NO_FILES = TruthSettings()
 
 
 def make_tracer(otlp: OtlpSettings) -> DecisionTracer:
@@ -57,7 +59,7 @@ def make_trail(
     tracer: DecisionTracer,
     snapshot: Callable[[], Snapshot | None],
     watch: Callable[[Offer, TraceIds], None] | None = None,
-    truth: TruthSettings | None = None,
+    truth: TruthSettings = _NO_FILES,
 ) -> AuditTrail:
     """
     Build the trail; it is not started.
@@ -110,7 +112,7 @@ def _rules(audit: AuditSettings) -> RecordRules:
         raise SettingsError(f"setting `audit_redact` or `audit_drop`: {error}") from error
 
 
-def _sinks(audit: AuditSettings, otlp: OtlpSettings, stdout: Sink, truth: TruthSettings | None) -> list[Sink]:
+def _sinks(audit: AuditSettings, otlp: OtlpSettings, stdout: Sink, truth: TruthSettings) -> list[Sink]:
     if sum(name.startswith(_TRUTH) for name in audit.sinks) > 1:
         raise SettingsError("setting `audit`: records go to one fleet only, and `nats://…` is there twice")
     sinks: list[Sink] = []
@@ -132,20 +134,12 @@ def _sinks(audit: AuditSettings, otlp: OtlpSettings, stdout: Sink, truth: TruthS
     return sinks
 
 
-def _truth(audit: AuditSettings, truth: TruthSettings | None, name: str) -> Sink:
-    try:
-        from authz.audit.truth_sink import TruthSink
-        from authz.truth.truth_address import TruthAccess, read_truth_address
-        from authz.truth.truth_client import TruthClient
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"setting `audit`: {name} needs `{error.name}`: install `authz-mesh[fleet]`") from error
+def _truth(audit: AuditSettings, truth: TruthSettings, name: str) -> Sink:
     if audit.spool is None:
         raise SettingsError(f"setting `audit`: {name} needs `audit_spool`, a directory for records that wait")
-    access = TruthAccess(truth.ca, truth.certificate, truth.key, truth.name) if truth is not None else TruthAccess()
-    try:
-        client = TruthClient(read_truth_address(name), access, name="authz audit")
-    except SettingsError as error:
-        raise SettingsError(f"setting `audit`: {error}") from error
+    client = truth_client("audit", name, truth)
+    from authz.audit.truth_sink import TruthSink  # needs what `truth_client` has found
+
     try:
         return TruthSink(client, Spool(audit.spool, audit.spool_bytes, sync=audit.sync == "disk"))
     except OSError as error:

@@ -134,6 +134,7 @@ class KeySettings(Section):
     ca_bundles: dict[str, str]
     proxy: str
     timeout_seconds: float
+    shared: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +143,10 @@ class TruthSettings(Section):
 
     PREFIX = "truth"
 
-    ca: Path | None
-    certificate: Path | None
-    key: Path | None
-    name: str
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,11 @@ class Settings(PolicyFields, AuditFields, TruthFields, BaseSettings):
         description="proxy for key sets and discovery, http://host:port; `none` for no proxy; by default that of the "
         "environment, HTTPS_PROXY and NO_PROXY",
     )
+    jwks_shared: str = Field(
+        default="",
+        description="nats://HOST:PORT[,…]/FLEET where one server of the fleet fetches key sets for all; needs "
+        "`truth_ca`, `truth_certificate` and `truth_key`, with which it signs them",
+    )
     keys_timeout_seconds: float = Field(
         default=30,
         ge=0,

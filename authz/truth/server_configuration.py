@@ -1,8 +1,8 @@
 """
 What a server of the truth is told: ``nats-server.conf``, with one user for each role, known by the SPIFFE ID it has.
 
-    reader      takes policies, key sets and who runs what; writes records of decisions, and reads them; says of servers
-                (never of control planes) which revision they have
+    reader      takes policies, key sets and who runs what; writes records of decisions and key sets, and reads them; says
+                of servers (never of control planes) which revision they have
     publisher   changes policies, and reads the same
     authority   changes everything; this is the ID of every control plane
 
@@ -139,6 +139,7 @@ def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
     if role is TruthRole.READER:
         sent.append(stream_subject(fleet, ">"))  # the servers that take policies write what they decided
         sent.append(f"$KV.{bucket_name(fleet, FLEET)}.{SERVER}.*")  # and which revision they have
+        sent.append(f"$KV.{bucket_name(fleet, KEY_SETS)}.>")  # and the key sets that they fetch, which they sign
     if role is TruthRole.PUBLISHER:
         sent += [f"$KV.{bucket_name(fleet, POLICIES)}.>", f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
         sent += [f"$JS.API.STREAM.PURGE.{stream_of(fleet, ARCHIVES)}"]

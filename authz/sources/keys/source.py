@@ -19,6 +19,7 @@ from authz.core.errors import FetchError
 from authz.core.resources import JwtRule
 from authz.sources.keys.fetch import discover_key_uri, fetch_json, public_roots
 from authz.sources.keys.http_proxy import NO_PROXIES, Proxies
+from authz.sources.keys.key_sharing import KeySharing, SharedKeySet
 from authz.sources.keys.needs import KeyNeed, key_needs
 from authz.sources.keys.schedule import REFRESH_SECONDS, refresh_delay, retry_delay
 
@@ -104,6 +105,7 @@ class KeySource(Generic[K, S]):
         ca_bundles: Mapping[str, str] | None = None,
         proxies: Proxies = NO_PROXIES,
         on_change: Callable[[Mapping[str, S]], None] | None = None,
+        sharing: KeySharing | None = None,
     ) -> None:
         """
         Args:
@@ -113,6 +115,7 @@ class KeySource(Generic[K, S]):
             ca_bundles: PEM file by issuer or key URI; such a source trusts this bundle only.
             proxies: those by which issuers beyond this machine are reached.
             on_change: told of every new ``key_sets``.
+            sharing: with the other servers of a fleet, one of which fetches for all; None fetches by itself.
         """
         self.key_sets = MappingProxyType({})
         self._read = read
@@ -123,6 +126,7 @@ class KeySource(Generic[K, S]):
         self._ca_bundles = dict(ca_bundles or {})
         self._proxies = proxies
         self._on_change = on_change
+        self._sharing = sharing
         self._sources: dict[str, _Source[K]] = {}
         self._ready = asyncio.Event()
         self._ready.set()
@@ -200,6 +204,8 @@ class KeySource(Generic[K, S]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sharing is not None:
+            await self._sharing.close()
 
     async def _run(self, source: _Source[K]) -> None:
         while True:
@@ -213,9 +219,8 @@ class KeySource(Generic[K, S]):
         source.attempted_at, source.next_at, source.is_hinted = self._clock(), None, False
         source.wake.clear()
         try:
-            async with asyncio.timeout(source.need.timeout_seconds):
-                text, headers = await self._fetch(source)
-            keys = self._read(text)
+            got = await self._obtain(source)
+            keys = self._read(got.text)
             if not len(keys) and source.keys:
                 # In a cluster Envoy refuses such a set and keeps the previous one (RA-37).
                 why = f": {'; '.join(keys.skipped)}" if keys.skipped else ""
@@ -234,9 +239,9 @@ class KeySource(Generic[K, S]):
                 _LOG.info("key set of %s is available again", source.keys_from)
             if keys.skipped and (source.keys is None or source.keys.skipped != keys.skipped):
                 _LOG.warning("key set of %s: not used: %s", source.keys_from, "; ".join(keys.skipped))
-            source.keys, source.fetched_at, source.error, source.failures = keys, self._clock(), "", 0
+            source.keys, source.fetched_at, source.error, source.failures = keys, got.fetched_at, "", 0
             source.fetches += 1
-            source.next_at = source.fetched_at + refresh_delay(headers, self._refresh_seconds)
+            source.next_at = source.fetched_at + self._good_for(got.headers)
 
     def _failed(self, source: _Source[K], reason: str) -> None:
         now = self._clock()
@@ -247,6 +252,19 @@ class KeySource(Generic[K, S]):
         _LOG.warning("key set of %s not refreshed, attempt %d: %s", source.keys_from, source.failures, reason)
         if source.fetched_at is not None and now - source.fetched_at > DISCARD_SECONDS:
             source.keys = None
+
+    async def _obtain(self, source: _Source[K]) -> SharedKeySet:
+        async def fetch() -> tuple[str, Mapping[str, str]]:
+            async with asyncio.timeout(source.need.timeout_seconds):
+                return await self._fetch(source)
+
+        if self._sharing is None:
+            text, headers = await fetch()
+            return SharedKeySet(text, headers, self._clock())
+        return await self._sharing.obtain(source.keys_from, source.fetched_at, fetch, self._good_for)
+
+    def _good_for(self, headers: Mapping[str, str]) -> float:
+        return refresh_delay(headers, self._refresh_seconds)
 
     async def _fetch(self, source: _Source[K]) -> tuple[str, Mapping[str, str]]:
         context = await self._trust(source)
