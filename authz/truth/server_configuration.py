@@ -1,8 +1,8 @@
 """
 What a server of the truth is told: ``nats-server.conf``, with one user for each role, known by the SPIFFE ID it has.
 
-    reader      takes policies, key sets and who runs what; writes records of decisions and key sets, and reads them; says
-                of servers (never of control planes) which revision they have
+    reader      takes policies, key sets and who runs what; writes records of decisions and key sets; says of servers
+                (never of control planes) which revision they have
     publisher   changes policies, and reads the same
     authority   changes everything; this is the ID of every control plane
 
