@@ -8,7 +8,6 @@ secret discovery.
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +19,10 @@ from authz.cli.ca_files import time_of
 from authz.control.authority.holders import SIGNER_HEADER, TRUSTED_HEADER
 from authz.core.errors import AuthzError, FetchError, SettingsError
 from authz.envoy.svid_pointers import svid_pointers
-from authz.identity.authority import root_id
-from authz.identity.bundle import read_certificates
 from authz.identity.delivered import Delivered
 from authz.identity.keys import KeyType, generate_key, write_key
 from authz.identity.registrar import write_certificate_request
 from authz.identity.secret_files import FILE_NAME, read_secret, write_file, write_secret_files
-from authz.identity.svid_validation import is_signed_by
 
 TIMEOUT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
@@ -65,15 +61,10 @@ class Enrolling:
         """
         key = generate_key(self.key_type)
         request = wire.EnrolRequest(join_token=token, certificate_request=write_certificate_request(key))
-
-        def judge(issued: Delivered) -> str:
-            if not issued.is_of(key):
-                return "a certificate for another key"
-            return (
-                "" if issued.begin <= now < issued.end else "a certificate that is not valid now: whose clock is wrong?"
-            )
-
-        response, issued = self._ask("Enrol", request, self._credentials(now, token), judge)
+        response = self._ask("Enrol", request, self._credentials(now, token))
+        issued = self._answered(response.chain)
+        if not issued.is_of(key):
+            raise FetchError(f"`{self.servers[0]}` answered with a certificate for another key")
         write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
         self._write_roots(response.bundle)
         return issued.end
@@ -84,9 +75,9 @@ class Enrolling:
 
         Raises what ``enrol`` does.
         """
-        response, signing = self._ask("Trust", wire.EnrolRequest(), self._credentials(now), lambda _: "")
+        response = self._ask("Trust", wire.EnrolRequest(), self._credentials(now))
         self._write_roots(response.bundle)
-        return not self._own().is_signed_by(signing)
+        return not self._own().is_signed_by(self._answered(response.chain))
 
     def valid_until(self, now: float) -> float | None:
         """The identity in ``out``; None when there is nothing or it has expired."""
@@ -107,6 +98,12 @@ class Enrolling:
         except ValueError as error:
             raise SettingsError(f"`{file}` is {error}") from error
 
+    def _answered(self, pem: bytes) -> Delivered:
+        try:
+            return Delivered.read(pem)
+        except ValueError as error:
+            raise FetchError(f"`{self.servers[0]}` answered with something that is {error}") from error
+
     def _write_roots(self, pem: bytes) -> None:
         """The roots, and how an Envoy follows all of it."""
         for name, content in {"ca.crt": pem, **svid_pointers(str(self.out))}.items():
@@ -122,13 +119,10 @@ class Enrolling:
     def _told(self) -> list[tuple[str, str | bytes]]:
         """What is trusted here, and below which root our certificate is: a change of the root waits for that."""
         try:
-            roots = read_certificates((self.out / "ca.crt").read_bytes(), "bundle")
-            own = self._own()
+            trusted, signer = self._own().roots_among((self.out / "ca.crt").read_bytes())
         except (OSError, ValueError, SettingsError):
             return []
-        top = (own.leaf, *own.chain)[-1]
-        signer = next((root_id(root) for root in roots if is_signed_by(top, root)), "")
-        return [(TRUSTED_HEADER, ",".join(root_id(root) for root in roots)), (SIGNER_HEADER, signer)]
+        return [(TRUSTED_HEADER, ",".join(trusted)), (SIGNER_HEADER, signer)]
 
     def _credentials(self, now: float, token: str = "") -> grpc.ChannelCredentials:
         if token:
@@ -147,33 +141,18 @@ class Enrolling:
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
-    def _ask(
-        self,
-        method: str,
-        request: wire.EnrolRequest,
-        credentials: grpc.ChannelCredentials,
-        judge: Callable[[Delivered], str],
-    ) -> tuple[wire.EnrolResponse, Delivered]:
-        """
-        Ask one authority after the other until one's answer can be used: one that refuses may have a wrong clock.
-
-        ``judge`` says what is wrong with what an authority answered. When nobody's answer can be used, a refusal counts
-        for more than silence.
-        """
-        refused: Declined | None = None
+    def _ask(self, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials) -> wire.EnrolResponse:
+        """Ask one authority after the other until one answers; a refusal is an answer, and the others' would be too."""
         silent = []
         for server in self.servers:
             try:
                 answer = self._ask_one(server, method, request, credentials)
-                delivered = _delivered(server, answer.chain, judge)
-            except Declined as error:
-                refused = refused or error
             except FetchError as error:
                 silent.append(str(error))
-            else:
-                self.servers = (server, *(other for other in self.servers if other != server))
-                return answer, delivered
-        raise refused or FetchError("; ".join(silent))
+                continue
+            self.servers = (server, *(other for other in self.servers if other != server))
+            return answer
+        raise FetchError("; ".join(silent))
 
     def _ask_one(
         self, server: str, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials
@@ -195,17 +174,6 @@ class Enrolling:
                 raise FetchError(f"`{server}` gave no answer: {reason}") from None
         assert isinstance(answer, wire.EnrolResponse)
         return answer
-
-
-def _delivered(server: str, pem: bytes, judge: Callable[[Delivered], str]) -> Delivered:
-    """Read what an authority answered. Raises FetchError when it cannot be used."""
-    try:
-        delivered = Delivered.read(pem)
-    except ValueError as error:
-        raise FetchError(f"`{server}` answered with something that is {error}") from error
-    if wrong := judge(delivered):
-        raise FetchError(f"`{server}` answered with {wrong}")
-    return delivered
 
 
 def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
+from authz.identity.authority import root_id
+from authz.identity.bundle import read_certificates
 from authz.identity.keys import PrivateKey, key_bytes
 from authz.identity.renewal import renewal_time
 from authz.identity.svid_validation import Rejection, is_signed_by, read_chain
@@ -40,6 +42,12 @@ class Delivered:
     def renew_at(self) -> float:
         """Half of its life, seconds since the epoch."""
         return renewal_time(self.begin, self.end, 0.5)
+
+    def roots_among(self, bundle_pem: bytes) -> tuple[tuple[str, ...], str]:
+        """The ids of all roots in a bundle, and of that below which this is; empty if none. Raises ValueError."""
+        roots = read_certificates(bundle_pem, "bundle")
+        top = (self.leaf, *self.chain)[-1]
+        return tuple(map(root_id, roots)), next((root_id(root) for root in roots if is_signed_by(top, root)), "")
 
     def is_of(self, key: PrivateKey) -> bool:
         """Whether it is a certificate for this key."""
