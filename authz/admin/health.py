@@ -61,9 +61,8 @@ def _service(service: ServiceStatus) -> Iterator[HealthCause]:
             "policies", f"the last change was refused, version {reload.policy_version or 'none'} stays: {first}", False
         )
     source = service.policy_source
-    if source is not None and source.error:
-        kept = f"revision {source.revision} stays{', as it was kept on disk' if source.is_kept else ''}"
-        yield HealthCause("policies", f"{source.source}: {kept}: {source.error}", False)
+    if source is not None and source.problem:
+        yield HealthCause("policies", source.problem, False)
 
 
 def _candidate(service: ServiceStatus) -> Iterator[HealthCause]:

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import click
 
 from authz.cli import control_status, terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
+from authz.cli.control_policies import PolicyPlace, opened, policy_place
 from authz.cli.mesh_files import ca_bundles
 from authz.cli.truth_options import common_state, truth_options
 from authz.envoy.options import Authz, RenderOptions
@@ -27,12 +29,12 @@ if TYPE_CHECKING:
 
 
 @click.group("control", invoke_without_command=True, short_help="Serve a fleet of Envoys their configuration.")
-@click.option("--policies", type=click.Path(exists=True, path_type=Path), help="Policies: a directory, or a file.")
+@policy_place
 @click.option(
     "--mesh",
     "mesh_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The description of the mesh: a YAML file.",
+    help="The description of the mesh: a YAML file; by default that of the bundle of --policies.",
 )
 @click.option(
     "--traffic",
@@ -109,7 +111,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(
     ctx: click.Context,
-    policies: Path | None,
+    place: PolicyPlace,
     mesh_path: Path | None,
     traffic: Path | None,
     directory: Path,
@@ -139,11 +141,13 @@ def command(
     \b
     authz control --policies policies/ --mesh mesh.yaml --listen 0.0.0.0:7443 --enrol 0.0.0.0:7444 \\
         --dns control.example --admin 127.0.0.1:15014
+    authz control --policies https://bundles.example/shop.tar.gz --policies-fleet shop \\
+        --policies-public-keys bundle.pub --listen 0.0.0.0:7443
     authz control status --admin 127.0.0.1:15014
     """
     if ctx.invoked_subcommand is not None:
         return
-    if policies is None or mesh_path is None or not listen:
+    if not place.address or not listen or (mesh_path is None and not place.may_have_mesh):
         raise click.UsageError("--policies, --mesh and --listen are needed")
     load(directory)  # so that a missing file is reported as everywhere else
     from authz.control.authority.authority_files import AuthorityFiles
@@ -151,20 +155,17 @@ def command(
     from authz.control.envoy_validation import Validator
     from authz.control.fleet.control_plane import ControlPlane, MeshSources
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    for name in ("uvicorn", "httpx", "watchfiles"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _log()
     options = RenderOptions(authz=Authz(authz), enforce=Enforce(enforce), workers=workers, otlp=otlp)
     files = AuthorityFiles(directory, entries, revocations, is_common=truth is not None)
-    common = common_state(truth, files)
-    server = AuthorityServer(files, Doors(None, listen, enrol, dns, admin), common=common)
-    sources = MeshSources(policies, mesh_path, traffic, keep, ca_bundles(jwks_ca_bundle))
-    shown = Validator.of(validate)
-    own = _replica(truth, replica, listen)
-    plane = ControlPlane(
-        sources, options, server, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own
-    )
-    asyncio.run(_serve(plane, server.ports, truth))
+    doors = Doors(None, listen, enrol, dns, admin)
+    server = AuthorityServer(files, doors, common=common_state(truth, files))
+    shown, own = Validator.of(validate), _replica(truth, replica, listen)
+    make = partial(ControlPlane, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own)
+    with opened(place.kept_below(keep), mesh_path, traffic) as found:
+        sources = MeshSources(found.policies, found.mesh, found.traffic, keep, ca_bundles(jwks_ca_bundle))
+        plane = make(sources, options, server, source=found.status)
+        asyncio.run(_serve(plane, server.ports, truth))
 
 
 command.add_command(control_status.status)
@@ -182,6 +183,12 @@ def _replica(truth: "TruthClient | None", name: str, listen: str) -> "Replica":
 
     truth.begin()
     return Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth)))
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    for name in ("uvicorn", "httpx", "watchfiles"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 async def _serve(plane: "ControlPlane", ports: dict[str, int], truth: "TruthClient | None") -> None:

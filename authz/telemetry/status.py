@@ -52,6 +52,14 @@ class PolicySourceStatus:
     successes: int = 0
     failures: int = 0
 
+    @property
+    def problem(self) -> str:
+        """What stays in force, and why; empty while the source delivers."""
+        if not self.error:
+            return ""
+        kept = f"revision {self.revision} stays{', as it was kept on disk' if self.is_kept else ''}"
+        return f"{self.source}: {kept}: {self.error}"
+
 
 @dataclass(frozen=True, slots=True)
 class PeerTrustStatus:

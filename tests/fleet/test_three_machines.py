@@ -114,4 +114,6 @@ def test_a_full_disk_of_a_control_stops_neither_policies_nor_renewals(shop: Shop
         answers(shop.network, "three", "/two", "200")
         answers(shop.network, "three", "/one", "403")
         shop.everybody_is_current()
-        shop.run("two", "ca join --server 10.77.0.1:7443 --server-name one.example --bundle bundle.pem --out certs/web-v1")
+        shop.run(
+            "two", "ca join --server 10.77.0.1:7443 --server-name one.example --bundle bundle.pem --out certs/web-v1"
+        )

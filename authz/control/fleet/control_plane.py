@@ -21,7 +21,7 @@ from authz.control.authority.sds import Identify
 from authz.control.authority.stock import Stock
 from authz.control.envoy_validation import Validator
 from authz.control.fleet.discovery_server import DiscoveryServer
-from authz.control.fleet.fleet_figures import fleet_figures, fleet_json
+from authz.control.fleet.fleet_figures import fleet_figures, fleet_json, source_figures
 from authz.control.fleet.fleet_health import FleetHealth
 from authz.control.fleet.fleet_reporter import FleetReporter, OwnState, Replica
 from authz.control.fleet.fleet_snapshot import Fleet, FleetSnapshot
@@ -34,6 +34,7 @@ from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.packed_tree import Unpackable
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.telemetry.status import PolicySourceStatus
 from authz.truth.fleet_merge import view_json
 from authz.truth.fleet_report import reported_json
 
@@ -73,6 +74,7 @@ class ControlPlane:
         validator: Validator | None = None,
         gone_after: float = 0.0,
         replica: Replica | None = None,
+        source: Callable[[], PolicySourceStatus | None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -85,12 +87,14 @@ class ControlPlane:
             gone_after: for how many seconds a proxy is away until its endpoints are unhealthy for others; 0: they
                 stay.
             replica: by which name it reports what it and its proxies run, and where; None: nowhere.
+            source: how the source of published policies is; None: they are not published.
         """
         self.discovery = DiscoveryServer(clock=clock)
         self.reporter = FleetReporter(self.discovery, replica or Replica(), self._own_state, clock=clock)
         self.health = FleetHealth(self.discovery, GoneProxies(gone_after), sources.keep, say)
         self.health.elsewhere = self._elsewhere
         self._clock = clock
+        self._source = source
         self._authority = authority
         self._keep = sources.keep
         self._say = say
@@ -160,12 +164,17 @@ class ControlPlane:
         kept = len(self.health.kept)
         yield from fleet_figures(self.health.states(), self.discovery.figures, self.discovery.streams, kept)
         yield from self.reporter.figures()
+        if (source := self._source()) is not None:
+            yield from source_figures(source)
 
     def causes(self) -> Iterable[dict[str, object]]:
         """Proxies that refused something, and a change that is not in force."""
         if self._follower.problem:
             message = f"a change is not in force: {self._follower.problem}"
             yield {"part": "mesh", "message": message, "blocks": False}
+        source = self._source()
+        if source is not None and source.problem:
+            yield {"part": "policies", "message": source.problem, "blocks": False}
         yield from self.health.causes()
         if self.reporter.problem:
             message = f"the fleet does not know what runs here: {self.reporter.problem}"

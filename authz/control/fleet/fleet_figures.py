@@ -7,6 +7,7 @@ from math import isfinite
 
 from authz.control.authority.figures import Figured
 from authz.telemetry import names
+from authz.telemetry.status import PolicySourceStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,16 @@ def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: 
     yield names.XDS_ACKNOWLEDGED, _by_type(figures.acknowledged)
     yield names.XDS_REJECTED, _by_type(figures.rejected)
     yield names.XDS_REFUSED, figures.refused
+
+
+def source_figures(source: PolicySourceStatus) -> Figured:
+    """How the source of published policies is, as a server says it."""
+    yield names.PUBLISHED_INFO, {(source.source, source.revision): 1.0} if source.revision else {}
+    yield names.PUBLISHED_REVISION, source.number
+    yield names.PUBLISHED_CREATED, source.created
+    yield names.PUBLISHED_ASKED, source.asked_at
+    yield names.PUBLISHED_FAILING, float(bool(source.error))
+    yield names.PUBLISHED_ASKINGS, {("success",): source.successes, ("failure",): source.failures}
 
 
 def _by_type(counts: Counter[str]) -> dict[tuple[str, ...], float]:

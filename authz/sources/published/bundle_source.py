@@ -72,7 +72,7 @@ class BundleTrust:
             raise NotTaken(f"the bundle is refused: {error}") from error
         manifest = bundle.manifest
         revision = TakenRevision(manifest.fleet, manifest.revision, str(manifest.revision), bundle.digest)
-        files = bundle.files if MESH in bundle.files else {**bundle.files, MESH: _DEFAULTS}
+        files = bundle.files if MESH in bundle.files else {**bundle.files, MESH: DEFAULT_MESH}
         return Delivery(revision, files, manifest.created, manifest.expires, data, tag)
 
 
@@ -156,7 +156,7 @@ class BundleSource:
         raise FetchError(f"{self._address}: more than {MAX_REDIRECTS} redirects")
 
 
-_DEFAULTS = b"rootNamespace: istio-system\n"
+DEFAULT_MESH = b"rootNamespace: istio-system\n"
 """The mesh settings of a bundle that has none: one of Istio's defaults, which says nothing."""
 
 

@@ -29,6 +29,7 @@ from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.secret_files import write_secret_files
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Enforce, Mesh
+from authz.telemetry.status import PolicySourceStatus
 from tests.control.authority.sds_mesh import stop_envoy
 
 MESH = """
@@ -157,6 +158,7 @@ class Rig:
         self.ca.save(folder / "ca")
         self.said: list[str] = []
         self.gone_after = 0.0
+        self.source: Callable[[], PolicySourceStatus | None] = lambda: None
         self.plane: ControlPlane | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -180,7 +182,13 @@ class Rig:
         sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep")
         options = RenderOptions(enforce=Enforce.NATIVE)
         self.plane = ControlPlane(
-            sources, options, authority, clock=time.time, say=self.said.append, gone_after=self.gone_after
+            sources,
+            options,
+            authority,
+            clock=time.time,
+            say=self.said.append,
+            gone_after=self.gone_after,
+            source=self.source,
         )
         await self.plane.start()
         self._running = asyncio.create_task(self.plane.run())
