@@ -162,8 +162,7 @@ def command(
     server = AuthorityServer(files, doors, common=common_state(truth, files))
     shown, own = Validator.of(validate), _replica(truth, replica, listen)
     make = partial(ControlPlane, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own)
-    access = truth.access if truth is not None else None
-    with opened(place.kept_below(keep, access), mesh_path, traffic) as found:
+    with opened(place.kept_below(keep), mesh_path, traffic) as found:
         sources = MeshSources(found.policies, found.mesh, found.traffic, keep, ca_bundles(jwks_ca_bundle))
         plane = make(sources, options, server, source=found.status)
         asyncio.run(_serve(plane, server.ports, truth))

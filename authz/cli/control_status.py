@@ -12,6 +12,9 @@ from authz.cli.ca_files import time_of
 from authz.cli.status import admin_client
 from authz.core.errors import FetchError
 
+WAITS = {"cds": ": a cluster may wait for endpoints or its certificate, and hides until then whether one is refused"}
+"""What may be the reason that a proxy leaves a type without an answer."""
+
 
 @click.command()
 @click.option("--admin", metavar="ADDRESS", default="127.0.0.1:15014", help="Its --admin: host:port or unix:/path.")
@@ -67,3 +70,5 @@ def _print(version: str, proxies: list[dict[str, Any]]) -> None:
         for short, kind in one["types"].items():
             if kind["rejection"]:
                 terminal.say(f"{one['name']} refused {short} {kind['refused']}: {kind['rejection']}")
+            if kind.get("is_overdue"):
+                terminal.say(f"{one['name']} does not answer {short}{WAITS.get(short, '')}")

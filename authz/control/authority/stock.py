@@ -46,6 +46,7 @@ class Stock:
     def __init__(self, registrar: Registrar, clock: Clock, jitter: Callable[[], float]) -> None:
         self.registrar = registrar
         self.clock = clock
+        self.jitter = jitter
         self.shelf = Shelf(registrar, jitter)
         self.jwts = JwtShelf(registrar)
         self.federated: Bundles = {}

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Set
-from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
@@ -19,59 +18,29 @@ import grpc
 from authz._proto import delta_discovery_pb2 as delta
 from authz._proto import sds_pb2 as sotw
 from authz.control.authority.sds import SHOWN_CHARACTERS, STATUS, Identify
-from authz.control.authority.stock import Stock, has_expired
+from authz.control.authority.stock import Stock
 from authz.control.discovery.conversation import Conversation, Request
 from authz.control.discovery.discovered import SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
 from authz.control.discovery.subscription import WILDCARD
 from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
 from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
 from authz.control.fleet.proxy_standings import ProxyStandings
+from authz.control.fleet.proxy_stream import ProxyStream, ends_at
 from authz.identity.registrar import Cause, Refused, SigningLimit
 from authz.identity.registration import Evidence, SvidPeer
-from authz.identity.renewal import Holder
 
 log = logging.getLogger("authz.control.discovery")
 audit = logging.getLogger("authz.discovery")
 """One JSON line for everything that was refused to a peer."""
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-MAX_INBOX = 16
-"""Requests of one stream that wait; further ones wait in the connection."""
 MAX_STREAMS = 4
 """Streams of one proxy: it needs one, and after a failure of the network an old one may not have ended yet."""
 STARTING = 64
 """Streams that get everything at the same time: after a restart all proxies come back at once."""
 START_SECONDS = 5.0
 """The longest that a stream is among these."""
-ANSWER_SECONDS = 10.0
-"""The longest that a proxy's answer is waited for before what refers to it is sent all the same."""
-
 _Context = grpc.aio.ServicerContext[Request, bytes]
-
-
-@dataclass(slots=True, eq=False)
-class _Stream:
-    """One open stream. ``inbox`` takes requests and, as None, the word that something changed."""
-
-    evidence: SvidPeer
-    node: str = ""
-    """The proxy that it is of, as its first request said."""
-    conversation: Conversation = field(default_factory=Conversation)
-    inbox: asyncio.Queue[Request | None] = field(default_factory=lambda: asyncio.Queue(MAX_INBOX))
-    holders: tuple[Holder, ...] = ()
-    """It asks for no certificates."""
-    is_told: bool = False
-    is_starting: bool = False
-    patience: asyncio.TimerHandle | None = None
-    is_out_of_patience: bool = False
-    told: set[str] = field(default_factory=set)
-    """Names that were refused to it, so that each is recorded once."""
-
-    def wake(self) -> None:
-        """A full inbox needs none: every request that is taken from there looks at the world again."""
-        if not self.is_told and not self.inbox.full():
-            self.is_told = True
-            self.inbox.put_nowait(None)
 
 
 class DiscoveryServer:
@@ -79,7 +48,7 @@ class DiscoveryServer:
 
     def __init__(self, *, starting: int = STARTING, clock: Callable[[], float] = time) -> None:
         self._fleet: Fleet = {}
-        self._streams: dict[str, set[_Stream]] = {}
+        self._streams: dict[str, set[ProxyStream]] = {}
         self._left: dict[str, ProxyState] = {}
         self._others: dict[str, set[str]] | None = None
         self._starting = asyncio.Semaphore(starting)
@@ -150,8 +119,9 @@ class DiscoveryServer:
             reason = evidence.reason if isinstance(evidence, Refused) else "an SVID is needed"
             self._refuse(stock, context.peer(), "", reason)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, reason)
-        stream = _Stream(evidence)
-        reading = asyncio.create_task(_read_into(requests, stream.inbox))
+        stream = ProxyStream(evidence, ends_at(evidence.expires_at, stock.clock(), stock.jitter()))
+        stream.end_in(stream.ends_at - stock.clock())
+        reading = asyncio.create_task(stream.read(requests))
         stock.listen(stream)
         try:
             await self._starting.acquire()
@@ -166,19 +136,18 @@ class DiscoveryServer:
                     self._started(stream)
         finally:
             self._started(stream)
-            if stream.patience is not None:
-                stream.patience.cancel()
+            stream.close()
             reading.cancel()
             stock.leave(stream)
             self._leave(stream)
 
-    async def _answer(self, stock: Stock, stream: _Stream, item: Request | None, context: _Context) -> list[Push]:
+    async def _answer(self, stock: Stock, stream: ProxyStream, item: Request | None, context: _Context) -> list[Push]:
         """What is due after a request, or the word that something changed; ends the call of a peer that may not ask."""
         conversation = stream.conversation
         node = stream.node
         if item is None:
             stream.is_told = False
-            if not node:
+            if not node and stock.clock() < stream.ends_at:
                 return []  # it has not said yet who it is
         elif item.node.id:
             node = item.node.id
@@ -199,15 +168,15 @@ class DiscoveryServer:
             stream.is_out_of_patience = False
             log.warning("%s leaves responses without an answer; what waits for it is sent", stream.node)
             pushes += conversation.go_on()
-        _watch(stream)
+        stream.watch()
         self.standings.note(stream.node, self._clock(), is_current=_is_current(member, conversation))
         return pushes
 
-    def _member(self, stock: Stock, stream: _Stream, node: str) -> FleetMember | Refused:
+    def _member(self, stock: Stock, stream: ProxyStream, node: str) -> FleetMember | Refused:
         """The proxy that a stream is of, judged each time: SVIDs expire and are revoked, and workloads go."""
         evidence: Evidence = stream.evidence
-        if has_expired(evidence, stock.clock()):
-            return Refused("the certificate that opened this stream has expired")
+        if stock.clock() >= stream.ends_at:
+            return Refused("the certificate that opened this stream expires; a new stream takes a new one")
         if revoked := stock.registrar.revoked(evidence):
             return Refused(revoked)
         member = self._fleet.get(node)
@@ -217,7 +186,7 @@ class DiscoveryServer:
             return Refused(f"`{node}` has {MAX_STREAMS} streams already", Cause.LIMIT)
         return member
 
-    def _note(self, stock: Stock, stream: _Stream, request: Request, world: ProxyWorld) -> None:
+    def _note(self, stock: Stock, stream: ProxyStream, request: Request, world: ProxyWorld) -> None:
         """Count and log what a request says: an ACK, a NACK, names of others."""
         short = SHORT_NAMES.get(request.type_url, "other")
         node = stream.node
@@ -257,12 +226,12 @@ class DiscoveryServer:
             line = {"time": now, "peer": peer, "node": node[:SHOWN_CHARACTERS], "refused": reason}
             audit.warning("%s", json.dumps(line))
 
-    def _started(self, stream: _Stream) -> None:
+    def _started(self, stream: ProxyStream) -> None:
         if stream.is_starting:
             stream.is_starting = False
             self._starting.release()
 
-    def _leave(self, stream: _Stream) -> None:
+    def _leave(self, stream: ProxyStream) -> None:
         name = stream.node
         streams = self._streams.get(name, set())
         if stream in streams:
@@ -274,25 +243,12 @@ class DiscoveryServer:
                     self._left[name] = _state(self._fleet[name], stream, is_connected=False)
 
 
-def _watch(stream: _Stream) -> None:
-    """Wait for the proxy's answers, but not for ever."""
-    if stream.conversation.is_settled:
-        if stream.patience is not None:
-            stream.patience.cancel()
-            stream.patience = None
-    elif stream.patience is None and not stream.conversation.is_impatient:
-
-        def wake() -> None:
-            stream.patience, stream.is_out_of_patience = None, True
-            stream.wake()
-
-        stream.patience = asyncio.get_running_loop().call_later(ANSWER_SECONDS, wake)
-
-
-def _state(member: FleetMember, stream: _Stream, *, is_connected: bool) -> ProxyState:
+def _state(member: FleetMember, stream: ProxyStream, *, is_connected: bool) -> ProxyState:
     conversation = stream.conversation
     types = {
-        SHORT_NAMES.get(url, url): TypeState(one.accepted, one.refused, one.rejection, one.is_waiting)
+        SHORT_NAMES.get(url, url): TypeState(
+            one.accepted, one.refused, one.rejection, one.is_waiting, one.is_waiting and conversation.is_impatient
+        )
         for url, one in sorted(conversation.subscriptions.items())
     }
     is_current = is_connected and _is_current(member, conversation)
@@ -308,13 +264,3 @@ def _is_current(member: FleetMember, conversation: Conversation) -> bool:
         and not any(one.rejection for one in asked.values())
         and all(url in asked or url == SECRET_TYPE for url in member.world)
     )
-
-
-async def _read_into(requests: AsyncIterator[Request], inbox: asyncio.Queue[Request | None]) -> None:
-    """Move requests to the inbox; the last word wakes the loop so that it sees the end."""
-    try:
-        async for request in requests:
-            await inbox.put(request)
-    finally:
-        if not inbox.full():
-            inbox.put_nowait(None)

@@ -22,6 +22,8 @@ class TypeState:
     """Envoy's own words about that."""
     is_waiting: bool = False
     """Whether it has not yet answered what it was sent."""
+    is_overdue: bool = False
+    """Whether that has been so for long."""
 
 
 @dataclass(frozen=True, slots=True)

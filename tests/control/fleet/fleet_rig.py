@@ -157,7 +157,7 @@ class Rig:
         self.ca = CertificateAuthority.create("mesh.test", time.time())
         self.ca.save(folder / "ca")
         self.said: list[str] = []
-        self.gone_after = 0.0
+        self.gone_after = self.skew = 0.0
         self.source: Callable[[], PolicySourceStatus | None] = lambda: None
         self.plane: ControlPlane | None = None
         self._running: asyncio.Task[None] | None = None
@@ -178,7 +178,7 @@ class Rig:
     async def start(self) -> None:
         """The control plane; ``control`` is its port."""
         doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), silence_seconds=1.0)
-        authority = AuthorityServer(AuthorityFiles(self.folder / "ca"), doors)
+        authority = AuthorityServer(AuthorityFiles(self.folder / "ca"), doors, lambda: time.time() + self.skew)
         sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep")
         options = RenderOptions(enforce=Enforce.NATIVE)
         self.plane = ControlPlane(

@@ -1,5 +1,6 @@
 """The control plane asked without an Envoy: who gets what, and what is written down of who does not."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import pytest
 from authz._proto import delta_discovery_pb2 as wire
 from authz.control.discovery.discovered import CLUSTER_TYPE, ENDPOINTS_TYPE, LISTENER_TYPE, SECRET_TYPE
 from authz.control.fleet.discovery_server import MAX_STREAMS
+from authz.identity.certificate_template import SVID_TTL_SECONDS
 from tests.control.fleet.fleet_rig import API, WEB, Rig, until
 
 
@@ -83,6 +85,18 @@ async def test_a_stream_cannot_become_another_proxys(rig: Rig) -> None:
         await read(call)
         await call.write(wanting(LISTENER_TYPE, node="api-v1"))
         assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_streams_end_before_their_certificate_does_though_nothing_else_happens(rig: Rig) -> None:
+    async with rig.stream(WEB) as named, rig.stream(API) as silent:
+        await named.write(wanting(CLUSTER_TYPE))
+        await read(named)
+        rig.skew = 2 * SVID_TTL_SECONDS
+        async with asyncio.timeout(30):
+            codes = [(await call.code(), await call.details()) for call in (named, silent)]
+        for code, details in codes:
+            assert code is grpc.StatusCode.PERMISSION_DENIED
+            assert "expires" in details
 
 
 async def test_a_proxy_has_a_few_streams_at_most(rig: Rig) -> None:
