@@ -40,6 +40,8 @@ COMMANDS = {
     "fleet": "Tell what every replica and proxy of a fleet runs.",
     "ca": "Run and inspect the certificate authority.",
     "bundle": "Build, sign, verify and fetch signed bundles of policies.",
+    "policies": "Push policies to the truth of a fleet; its revisions.",
+    "truth": "Configure, prepare and inspect the NATS servers that a fleet shares.",
     "rotation": "Watch and steer the rotation of certificates.",
     "demo": "Start Bookinfo on real Envoys.",
 }

@@ -1,8 +1,6 @@
 """``authz bundle``: signed archives of policies: built, signed, verified, sent, fetched."""
 
 import os
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,18 +8,16 @@ from pathlib import Path
 
 import click
 
-from authz.bundles.bundle_signatures import key_id, new_key_pair, read_bundle_key, read_verifying_key
-from authz.bundles.manifest import MESH, BundleRefused, Provenance, time_text
+from authz.bundles.bundle_signatures import key_id, new_key_pair, read_verifying_key
+from authz.bundles.manifest import BundleRefused, time_text
 from authz.bundles.packing import MAX_PACKED_BYTES
 from authz.bundles.whole_bundle import Bundle, build_bundle, read_bundle, refuse_bundle, sign_bundle
 from authz.cli import policy_files, terminal
+from authz.cli.bundle_contents import bundle_files, duration_seconds, provenance_of, signing_key
 from authz.cli.bundle_sources import allow, fetch, put
 from authz.core.attributes import Json
-from authz.identity.secret_files import PUBLIC_MODE, SECRET_MODE, read_secret, write_file
-from authz.sources.policies.directory import read_directory, read_file
-from authz.telemetry.counters import program_version
+from authz.identity.secret_files import PUBLIC_MODE, SECRET_MODE, write_file
 
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 EXISTING = click.Path(exists=True, path_type=Path)
 PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 BUNDLE = click.argument("file", type=PEM)
@@ -84,15 +80,11 @@ def build(
     authz bundle build policies -o shop.tar.gz --fleet shop --revision 1 --expires 30d --mesh mesh.yaml
     """
     policy_files.load([str(path) for path in policies], str(mesh) if mesh is not None else None)
-    files: dict[str, bytes] = {}
-    for name, data in _members(policies, mesh, traffic, trust):
-        if name in files:
-            raise BundleRefused(f"`{name}` would stand in it twice: two of the paths have it")
-        files[name] = data
+    files = bundle_files(policies, mesh, traffic, trust)
     made = created if created is not None else int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
-    until = made + _duration(expires) if expires else None
+    until = made + duration_seconds(expires) if expires else None
     packed = build_bundle(
-        files, fleet=fleet, revision=revision, created=made, expires=until, provenance=_provenance(policies[0])
+        files, fleet=fleet, revision=revision, created=made, expires=until, provenance=provenance_of(policies[0])
     )
     write_file(out, packed)
     click.echo(f"{out}: fleet {fleet}, revision {revision}, {terminal.count(len(files), 'file')}; not signed yet")
@@ -108,14 +100,7 @@ def sign(file: Path, key: Path) -> None:
     \b
     authz bundle sign shop.tar.gz --key keys/bundle.key
     """
-    try:
-        pem = read_secret(key)
-    except ValueError as error:
-        raise BundleRefused(str(error)) from error
-    try:
-        private = read_bundle_key(pem)
-    except BundleRefused as error:
-        raise BundleRefused(f"`{key}` {error}") from error
+    private = signing_key(key)
     write_file(file, sign_bundle(_read(file), private))
     click.echo(f"{file}: signed by key {key_id(private.public_key())}")
 
@@ -181,45 +166,6 @@ command.add_command(allow)
 def _read(file: Path) -> bytes:
     with file.open("rb") as opened:
         return opened.read(MAX_PACKED_BYTES + 1)
-
-
-def _members(
-    policies: tuple[Path, ...], mesh: Path | None, traffic: Path | None, trust: tuple[Path, ...]
-) -> Iterator[tuple[str, bytes]]:
-    for folder, paths in (("policies", policies), ("traffic", (traffic,) if traffic is not None else ())):
-        for path in paths:
-            above = path if path.is_dir() else path.parent
-            for name, data in read_directory(path):
-                yield f"{folder}/{Path(name).relative_to(above).as_posix()}", data
-    if mesh is not None:
-        yield MESH, read_file(mesh)
-    for path in trust:
-        yield f"trust/{path.name}", read_file(path)
-
-
-def _duration(text: str) -> int:
-    found = re.fullmatch(r"([1-9]\d{0,5})([mhd])", text)
-    if found is None:
-        raise click.BadParameter("expected a number of days, hours or minutes: 30d, 12h, 90m", param_hint="--expires")
-    return int(found[1]) * _SECONDS[found[2]]
-
-
-def _provenance(path: Path) -> Provenance:
-    """The commit that the files are of, with `-dirty` where they differ from it; nothing outside of git."""
-    tool = f"authz {program_version()}"
-    folder = path if path.is_dir() else path.parent
-
-    def git(*arguments: str) -> str:
-        command_line = ["git", "-C", str(folder), *arguments]
-        done = subprocess.run(command_line, capture_output=True, text=True, check=True)  # noqa: S603  # the user's git
-        return done.stdout.strip()
-
-    try:
-        commit, author = git("log", "-1", "--format=%H%n%an").split("\n")
-        is_dirty = bool(git("status", "--porcelain", "--", "."))
-    except (OSError, ValueError, subprocess.CalledProcessError):
-        return Provenance(tool=tool)
-    return Provenance(f"{commit}-dirty" if is_dirty else commit, author, tool)
 
 
 def _lines(file: Path, bundle: Bundle, signed_by: tuple[str, ...]) -> Iterator[str]:

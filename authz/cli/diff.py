@@ -59,8 +59,22 @@ def command(
     authz diff policies/ candidate.yaml -o json
     authz diff HEAD:policies/ policies/ --mesh HEAD:mesh.yaml --new-mesh mesh.yaml
     """
+    found = compare(old, new, NamedDescription(mesh, traffic), NamedDescription(new_mesh, new_traffic), seconds)
+    diff_report.write(found, output)
+    raise SystemExit(diff_report.exit_code(found))
+
+
+def compare(
+    old: str, new: str, old_mesh: NamedDescription, new_mesh: NamedDescription, seconds: float
+) -> diff_report.DiffReport:
+    """
+    Compare two sets of policies by their names, with the mesh file of each.
+
+    Raises:
+        click.UsageError, LoadError, NoRevision, OSError: as ``sides_of``, and for the policies.
+    """
     with WithoutCollector(for_good=True):
-        before, after = sides_of(NamedDescription(mesh, traffic), NamedDescription(new_mesh, new_traffic))
+        before, after = sides_of(old_mesh, new_mesh)
         engines = (
             _engine(old, before.config if before is not None else None),
             _engine(new, after.config if after is not None else None),
@@ -71,9 +85,7 @@ def command(
         pairs = [(one.asked.name, one.pair) for one in compared if one.pair is not None]
         warnings = [*changed_and_unobeyed(*engines, workloads), *tokens_nobody_verifies(pairs)]
         path = after.path if after is not None else ""
-        found = diff_report.DiffReport(old, new, path, compared, left_out, _path_of(new), warnings, notes)
-        diff_report.write(found, output)
-    raise SystemExit(diff_report.exit_code(found))
+        return diff_report.DiffReport(old, new, path, compared, left_out, _path_of(new), warnings, notes)
 
 
 def _engine(name: str, mesh: MeshConfig | None) -> Engine:

@@ -25,6 +25,11 @@ _OPTIONS = (
     ),
 )
 
+TRUTH_URL = click.option(
+    "--to", "--truth", "url", required=True, metavar="URL", help="The truth of the fleet: nats://HOST:PORT[,…]/FLEET."
+)
+"""Where it is, for commands that do nothing without it."""
+
 
 def truth_access(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the four options; its function gets them as one argument, ``access``."""

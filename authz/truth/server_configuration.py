@@ -32,7 +32,8 @@ from authz.truth.truth_bucket import (
 from authz.truth.truth_stream import stream_name, stream_subject
 from authz.truth.truth_tls import inbox_prefix
 
-CLIENT_PORT, ROUTE_PORT = 4222, 6222
+ALL_CLIENTS = "0.0.0.0:4222"  # whoever has no certificate is not let in
+"""Where a server listens by default."""
 SERVER_PATH = "/authz/truth"
 """Of the SPIFFE ID that servers know each other by."""
 READS = (POLICIES, KEY_SETS, FLEET)
@@ -73,7 +74,7 @@ class TruthServer:
     name: str
     fleet: str
     store: Path
-    listen: str = f"0.0.0.0:{CLIENT_PORT}"
+    listen: str = ALL_CLIENTS
     """For clients, ``host:port``."""
     cluster: str = ""
     """For the other servers, ``host:port``; empty: there are none."""

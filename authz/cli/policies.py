@@ -1,0 +1,173 @@
+"""``authz policies``: revisions of policies in the truth of a fleet: pushed, listed, shown, rolled back."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from authz.bundles.bundle_signatures import read_verifying_key
+from authz.bundles.manifest import BundleRefused
+from authz.bundles.packing import MAX_PACKED_BYTES
+from authz.bundles.whole_bundle import Bundle, read_bundle, refuse_bundle
+from authz.cli import terminal
+from authz.cli.bundle_contents import duration_seconds, signing_key
+from authz.cli.policy_push import (
+    AUTHOR,
+    DRY_RUN,
+    EXPIRES,
+    IF_REVISION,
+    KEY,
+    MESSAGE,
+    PEM,
+    finish,
+    in_force,
+    own_name,
+    prepare,
+    push,
+    revisions_of,
+)
+from authz.cli.policy_views import bundle_json, head_json, history_row, revision_lines
+from authz.cli.truth_option import TRUTH_URL, truth_access
+from authz.core.errors import FetchError
+from authz.truth.policy_head import PolicyHead
+from authz.truth.truth_address import TruthAccess
+
+if TYPE_CHECKING:
+    from authz.truth.policy_revisions import PolicyRevisions
+
+
+@click.group("policies", short_help="Push policies to the truth of a fleet; its revisions.")
+def command() -> None:
+    """
+    Revisions of the policies of a fleet (docs/truth.md).
+
+    \b
+    authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key -m "first ones"
+    authz policies history --to nats://127.0.0.1:4222/shop
+    authz policies show 1 --to nats://127.0.0.1:4222/shop
+    authz policies rollback 1 --to nats://127.0.0.1:4222/shop --key keys/bundle.key
+    """
+
+
+command.add_command(push)
+
+
+@command.command("history")
+@TRUTH_URL
+@terminal.answer_form("table", "json")
+@truth_access
+def history(url: str, output: str, access: TruthAccess) -> None:
+    """
+    List the revisions that are kept, at most 64, the newest first.
+
+    \b
+    authz policies history --to nats://127.0.0.1:4222/shop
+    """
+    with revisions_of(url, access) as revisions:
+        heads = list(reversed(revisions.history()))
+    if output == "json":
+        terminal.print_json({"revisions": [head_json(head) for head in heads]})
+    elif heads:
+        terminal.print_table(("REVISION", "TIME", "AUTHOR", "FILES", "MESSAGE"), map(history_row, heads))
+    else:
+        terminal.say("nothing was pushed yet")
+
+
+@command.command("show")
+@click.argument("revision", required=False, type=click.IntRange(1))
+@TRUTH_URL
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Directory to write its files to.")
+@terminal.answer_form("text", "json")
+@truth_access
+def show(revision: int | None, url: str, out: Path | None, output: str, access: TruthAccess) -> None:
+    """
+    Show one revision, by default the one in force; --out writes its files to a directory that is not there yet.
+
+    \b
+    authz policies show 7 --to nats://127.0.0.1:4222/shop
+    authz policies show 7 --to nats://127.0.0.1:4222/shop --out seven
+    """
+    with revisions_of(url, access) as revisions:
+        head, bundle = _revision(revisions, revision)
+    if out is not None:
+        out.mkdir()
+        for name, data in bundle.files.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(data)
+    if output == "json":
+        terminal.print_json({**head_json(head), **bundle_json(bundle)})
+        return
+    for line in revision_lines(head, bundle):
+        terminal.say(line)
+
+
+@command.command("rollback")
+@click.argument("revision", type=click.IntRange(1))
+@TRUTH_URL
+@KEY
+@click.option(
+    "--public-key", "keys", multiple=True, type=PEM,
+    help="PEM of another key by which the old revision may be signed; may be repeated.",
+)  # fmt: skip
+@MESSAGE
+@AUTHOR
+@EXPIRES
+@IF_REVISION
+@DRY_RUN
+@terminal.answer_form("text", "json")
+@truth_access
+def rollback(
+    revision: int, url: str, key: Path | None, keys: tuple[Path, ...], message: str, author: str, expires: str,
+    if_revision: int | None, dry_run: bool, output: str, access: TruthAccess,
+) -> None:  # fmt: skip
+    """
+    Push the content of an old revision as a new one: replicas never go back.
+
+    What is signed again must have been signed by the same key, or by one of --public-key. It lives as long as before,
+    from now on.
+
+    \b
+    authz policies rollback 6 --to nats://127.0.0.1:4222/shop --key keys/bundle.key -m "7 locked ops out"
+    """
+    if key is None and not keys:
+        raise click.UsageError("--key is needed; with --dry-run a --public-key is enough")
+    with revisions_of(url, access) as revisions:
+        before, kept = in_force(revisions, if_revision)
+        head, old = _revision(revisions, revision)
+        _refuse_unknown(old, key, keys)
+        manifest = old.manifest
+        lifetime = manifest.expires - manifest.created if manifest.expires is not None else None
+        if expires:
+            lifetime = duration_seconds(expires)
+        said = f"rollback to revision {revision}" + (f": {message}" if message else "")
+        pushed = prepare(
+            url, old.files, kept, before, author or own_name(), said, manifest.provenance, lifetime, head.number
+        )
+        finish(revisions, pushed, key, dry_run=dry_run, output=output)
+
+
+def _revision(revisions: "PolicyRevisions", number: int | None) -> tuple[PolicyHead, Bundle]:
+    """Raises FetchError, BundleRefused, TruthAway, TruthRefused."""
+    heads = revisions.history()
+    found = [head for head in heads if number is None or head.number == number]
+    if not found:
+        kept = f"revisions {heads[0].number} to {heads[-1].number} are kept" if heads else "nothing was pushed yet"
+        raise FetchError(f"there is no revision {number}: {kept}" if number is not None else kept)
+    head = found[-1]
+    bundle = read_bundle(revisions.archive(head, MAX_PACKED_BYTES))
+    if bundle.manifest.revision != head.number:
+        raise BundleRefused(f"the head says revision {head.number}, and its bundle is {bundle.manifest.revision}")
+    return head, bundle
+
+
+def _refuse_unknown(old: Bundle, key: Path | None, keys: tuple[Path, ...]) -> None:
+    """What somebody else put there is not signed again. Raises BundleRefused, OSError."""
+    known = [signing_key(key).public_key()] if key is not None else []
+    for file in keys:
+        try:
+            known.append(read_verifying_key(file.read_bytes()))
+        except BundleRefused as error:
+            raise BundleRefused(f"`{file}` {error}") from error
+    created = float(old.manifest.created)  # that it has expired since is no matter
+    refuse_bundle(old, known, fleet=old.manifest.fleet, now=min(created, time.time()))

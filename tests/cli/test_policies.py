@@ -1,0 +1,187 @@
+"""``authz policies`` and ``authz truth`` on a real server: pushed, refused, raced, rolled back, without an answer."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from authz.bundles.whole_bundle import build_bundle
+from authz.cli import application, policy_push
+from authz.truth.policy_head import PolicyHead
+from authz.truth.policy_revisions import PolicyRevisions
+from authz.truth.truth_client import TruthAway
+from tests.nats_server import NatsServers, truth_servers
+
+POLICY = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: read, namespace: shop}
+spec: {rules: [{to: [{operation: {methods: [METHOD]}}]}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    with truth_servers(tmp_path_factory.mktemp("truth")) as running:
+        yield running
+
+
+@pytest.fixture
+def run(servers: NatsServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Runner":
+    monkeypatch.chdir(tmp_path)
+    Path("policies").mkdir()
+    runner = Runner(servers)
+    runner.write("GET")
+    assert CliRunner().invoke(application, ["bundle", "keygen", "keys"]).exit_code == 0
+    return runner
+
+
+class Runner:
+    def __init__(self, servers: NatsServers) -> None:
+        self.url = str(servers.address)
+
+    def __call__(self, *arguments: object, code: int = 0) -> Result:
+        done = CliRunner().invoke(application, [*map(str, arguments), "--to", self.url])
+        assert done.exit_code == code, done.output
+        assert "Traceback" not in done.output
+        return done
+
+    def push(self, *arguments: object, code: int = 0) -> Result:
+        return self("policies", "push", "policies", "--key", "keys/bundle.key", *arguments, code=code)
+
+    def number(self) -> int:
+        told: dict[str, Any] = json.loads(self("policies", "history", "-o", "json").stdout)
+        return int(told["revisions"][0]["revision"]) if told["revisions"] else 0
+
+    def write(self, method: str) -> None:
+        Path("policies/read.yaml").write_text(POLICY.replace("METHOD", method))
+
+
+def test_a_set_is_pushed_changed_and_rolled_back(run: Runner) -> None:
+    assert "nothing was pushed yet" in run("policies", "history").stdout
+    assert "nothing is pushed" in run.push("--dry-run").stdout
+    assert run.number() == 0
+    said = run.push("--author", "ann", "-m", "first ones", "--if-revision", 0).stdout
+    assert "added    policies/read.yaml" in said
+    assert "revision 1 is in force" in said
+    run.write("POST")
+    told = json.loads(run.push("--author", "bob", "-m", "write\nmore", "-o", "json", "--expires", "30d").stdout)
+    assert (told["revision"], told["pushed"], told["author"], told["changed"]) == (2, True, "bob", 1)
+    assert told["changes"] == {"added": [], "changed": ["policies/read.yaml"], "removed": []}
+    assert not told["diff"]["equal"]
+    assert (
+        "rollback to revision 1: no"
+        in run(
+            "policies", "rollback", 1, "--key", "keys/bundle.key", "-m", "no", "--author", "eve", "-o", "json"
+        ).stdout
+    )
+    shown = json.loads(run("policies", "show", "-o", "json").stdout)
+    assert (shown["revision"], shown["rollback_of"], shown["fleet"]) == (3, 1, "shop")
+    run("policies", "show", 3, "--out", "three")
+    assert Path("three/policies/read.yaml").read_text() == POLICY.replace("METHOD", "GET")
+    lines = run("policies", "history").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["3", "2", "1"]
+    assert "write" in run("policies", "show", 2).stdout
+
+
+def test_who_comes_second_is_told_who_came_first(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.push("--author", "ann", "-m", "mine")
+    number = run.number()
+    refused = run.push("--if-revision", number - 1, code=3)
+    assert f"revision {number} is in force, pushed by ann" in refused.stderr
+    prepare = policy_push.prepare
+
+    def late(*arguments: Any) -> Any:
+        """Somebody pushes between the comparison and the push."""
+        monkeypatch.setattr(policy_push, "prepare", prepare)
+        run.push("--author", "bob", "-m", "quick")
+        return prepare(*arguments)
+
+    monkeypatch.setattr(policy_push, "prepare", late)
+    refused = run.push("--author", "ann", code=3)
+    assert f"revision {number + 1} is in force, pushed by bob" in refused.stderr
+    assert "quick" in refused.stderr
+    assert run.number() == number + 1
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_push_without_an_answer_is_found_out_about(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    before = run.number()
+    publish = PolicyRevisions.publish
+
+    def lost(revisions: PolicyRevisions, *arguments: Any) -> None:
+        """The first answer is lost, whether or not the push was."""
+        monkeypatch.setattr(PolicyRevisions, "publish", publish)
+        if is_kept:
+            publish(revisions, *arguments)
+        raise TruthAway("no answer")
+
+    monkeypatch.setattr(PolicyRevisions, "publish", lost)
+    said = run.push()
+    assert "no answer; trying again" in said.stderr
+    assert f"revision {before + 1} is in force" in said.stdout
+    assert run.number() == before + 1
+
+
+def test_when_nobody_ever_answers_nobody_knows(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> None:
+        raise TruthAway("no answer")
+
+    monkeypatch.setattr(policy_push, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(PolicyRevisions, "publish", lost)
+    assert "nobody knows whether revision" in run.push(code=1).output
+
+
+def test_what_is_wrong_is_refused_before_anything_is_pushed(run: Runner, servers: NatsServers) -> None:
+    run.push()
+    before = run.number()
+    Path("broken.yaml").write_text(POLICY.replace("rules", "rulez"))
+    Path("mesh.yaml").write_text("rootNamespace: istio-system\n")
+    cases: list[tuple[tuple[object, ...], int, str]] = [
+        (("policies", "push", "broken.yaml", "--key", "keys/bundle.key"), 1, "broken.yaml:4:"),
+        (("policies", "push", "policies"), 2, "--key is needed, or --dry-run"),
+        (("policies", "push", "policies", "--key", "keys/bundle.pub"), 1, "a private key that others may read"),
+        (("policies", "push", "policies", "--dry-run", "--traffic", "policies"), 2, "--traffic is read together"),
+        (("policies", "show", 999), 1, "there is no revision 999: revisions 1 to"),
+        (("policies", "rollback", 1), 2, "--key is needed"),
+    ]
+    for arguments, code, said in cases:
+        assert said in run(*arguments, code=code).output
+    assert run.number() == before
+    run.push("--mesh", "mesh.yaml")
+    assert "without --mesh it would be lost" in run.push(code=1).output
+    forged = build_bundle({"policies/a.yaml": b"kind: X\n"}, fleet="shop", revision=before + 2, created=1)
+    with servers.client() as client:
+        import hashlib
+
+        revisions = PolicyRevisions(client)
+        head = PolicyHead(before + 2, hashlib.sha256(forged).hexdigest(), 1, "eve", "", 1)
+        revisions.publish(head, forged, revisions.head())
+    refused = run("policies", "rollback", before + 2, "--key", "keys/bundle.key", code=1)
+    assert "nobody signed it" in refused.output
+
+
+def test_a_truth_is_configured_made_and_looked_at(run: Runner, tmp_path: Path) -> None:
+    invoke = CliRunner().invoke
+    told = ["truth", "config", "--fleet", "shop", "--name", "one", "--store", "store"]
+    plain = invoke(application, [*told, "--local"])
+    assert 'listen: "127.0.0.1:4222"' in plain.stdout
+    assert "tls {" not in plain.stdout
+    assert "or --local" in invoke(application, told).output
+    files = ["--ca", "a", "--cert", "b", "--key", "c", "--trust-domain", "mesh.test"]
+    whole = invoke(application, [*told, *files, "--cluster", "0.0.0.0:6222", "--route", "two.example:6222"])
+    for said in ('user: "spiffe://mesh.test/authz/reader"', "verify_and_map: true", '"nats://two.example:6222"'):
+        assert said in whole.stdout
+    assert "made the stream of records" in run("truth", "init").stdout
+    assert "everything is there" in run("truth", "init").stdout
+    assert "1, 3 or 5" in run("truth", "init", "--replicas", 2, code=2).output
+    well = json.loads(run("truth", "status", "-o", "json").stdout)
+    assert well["ok"]
+    assert {"policies", "security", "archives"} <= {one["bucket"] for one in well["buckets"]}
+    run.url = run.url.replace("/shop", "/other")
+    assert "authz truth init" in run("truth", "status", code=3).stdout
+    assert "make it with `authz truth init`" in run("policies", "history", code=1).output
