@@ -177,7 +177,7 @@ class Rig:
 
     async def start(self) -> None:
         """The control plane; ``control`` is its port."""
-        doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), silence_seconds=1.0)
+        doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), silence_seconds=2.5)
         authority = AuthorityServer(AuthorityFiles(self.folder / "ca"), doors, lambda: time.time() + self.skew)
         sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep")
         options = RenderOptions(enforce=Enforce.NATIVE)
