@@ -1,5 +1,6 @@
 """The options of every command that asks the truth of a fleet."""
 
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from authz.cli.ca_files import load
 from authz.core.errors import SettingsError
+from authz.identity.announcing import own_svid
 
 if TYPE_CHECKING:
     from authz.control.authority.authority_files import AuthorityFiles
@@ -24,7 +27,9 @@ _OPTIONS = (
         help="What a fleet has in common: nats://HOST:PORT[,HOST:PORT…]/FLEET.",
     ),
     click.option("--truth-ca", type=_FILE, help="PEM bundle that alone vouches for the servers of --truth."),
-    click.option("--truth-cert", type=_FILE, help="Our certificate (PEM chain), by which they know us."),
+    click.option(
+        "--truth-cert", type=_FILE, help="Our certificate (PEM chain); with --ca the authority's own by default."
+    ),
     click.option("--truth-key", type=_FILE, help="Its private key."),
     click.option("--truth-name", default="", help="DNS name that each of their certificates has, if not its host."),
 )
@@ -43,6 +48,10 @@ def truth_options(command: Callable[..., Any]) -> Callable[..., Any]:
         truth_name: str,
         **others: Any,
     ) -> Any:
+        directory = others.get("directory")
+        if truth_address and truth_ca and not (truth_cert or truth_key) and isinstance(directory, Path):
+            load(directory)  # so that a missing file is reported as everywhere else
+            truth_cert, truth_key = own_svid(directory, time.time())
         truth = truth_client(truth_address, truth_ca, truth_cert, truth_key, truth_name)
         return command(*arguments, truth=truth, **others)
 

@@ -15,10 +15,16 @@ from authz.identity.bundle import TrustBundle
 from authz.identity.bundle_document import write_bundle_document
 from authz.identity.ca import CertificateAuthority
 from authz.identity.certificate_template import INTERMEDIATE_TTL_SECONDS
+from authz.identity.delivered import Delivered
 from authz.identity.jwt_keys import JwtKeys
 from authz.identity.keys import KeyType, generate_key
-from authz.identity.secret_files import write_file
+from authz.identity.secret_files import FILE_NAME, write_file, write_secret_files
 from authz.identity.signed_document import seal, unseal
+
+SERVER_DIRECTORY = "server"
+"""Below an authority's: its own certificate."""
+OWN_SECONDS = 60.0
+"""A certificate that ends sooner is of no use to a command."""
 
 
 def another_authority(
@@ -56,6 +62,26 @@ def sign_document(ca: CertificateAuthority, kind: str, payload: Mapping[str, Jso
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     issued = ca.issue_svid(SpiffeId(ca.trust_domain, AUTHORITY_PATH), now, public_key=key.public_key())
     return seal(kind, payload, issued.chain_pem, key)
+
+
+def own_svid(directory: Path, now: float) -> tuple[Path, Path]:
+    """
+    Files of the authority's own certificate and key, by which it is known elsewhere; made if they will not do.
+
+    An authority that serves renews them. Raises ValueError, OSError.
+    """
+    certificate, key = (
+        directory / SERVER_DIRECTORY / f"{FILE_NAME}.crt",
+        directory / SERVER_DIRECTORY / f"{FILE_NAME}.key",
+    )
+    try:
+        if Delivered.read(certificate.read_bytes()).end > now + OWN_SECONDS and key.exists():
+            return certificate, key
+    except (FileNotFoundError, ValueError):  # none, or something else
+        pass
+    ca = CertificateAuthority.load(directory)
+    issued = ca.issue_svid(SpiffeId(ca.trust_domain, AUTHORITY_PATH), now)
+    return write_secret_files(directory / SERVER_DIRECTORY, FILE_NAME, issued.chain_pem, issued.key_pem)
 
 
 def keep_announced(directory: Path, ca: CertificateAuthority, keys: JwtKeys, now: float) -> bytes:

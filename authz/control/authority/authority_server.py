@@ -31,6 +31,7 @@ from authz.control.authority.workload_api import STRANGERS, WorkloadServer
 from authz.control.federation.bundle_follower import BundleFollower
 from authz.core.errors import LoadError, Problem, SettingsError
 from authz.core.spiffe import AUTHORITY_PATH, SpiffeId
+from authz.identity.announcing import SERVER_DIRECTORY
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority
 from authz.identity.federation import Relationship
 from authz.identity.join_tokens import TOKENS_DIRECTORY, TokenDirectory
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("authz.control.authority.server")  # the name that people search logs for
 
-SERVER = "server"
+SERVER = SERVER_DIRECTORY
 LOOK_SECONDS = 1.0
 OWN_RETRY_SECONDS = 60.0
 

@@ -20,7 +20,7 @@ from authz.control.authority.common_state import CommonState
 from authz.control.authority.common_tokens import CommonTokens
 from authz.core.errors import SettingsError
 from authz.core.spiffe import SpiffeId
-from authz.identity.announcing import another_authority, keep_announced
+from authz.identity.announcing import another_authority, keep_announced, own_svid
 from authz.identity.authority import AuthorityState
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority, Issued
 from authz.identity.join_tokens import TakenToken, make_token
@@ -31,23 +31,25 @@ from authz.identity.registrar import Issuance
 from authz.identity.rotation_plan import write_plan
 from authz.identity.secret_files import write_secret_files
 from authz.identity.svid_validation import Examined, Rejection, validate_svid
+from authz.truth.server_configuration import TruthRole
+from authz.truth.truth_address import TruthAccess
 from authz.truth.truth_bucket import LEDGER, SECURITY, TruthBucket
-from authz.truth.truth_client import TruthClient
-from tests.control.authority.nats_server import NatsServer, nats_server
+from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
 from tests.control.authority.test_sds import enrol, refusal
 from tests.control.authority.test_several_authorities import MESH, RATINGS, Member, renewed
+from tests.nats_server import NAME, NatsServers, truth_servers
 
 ENTRIES = f"entries:\n- {{ spiffeID: {RATINGS}, parentID: spiffe://mesh.test/node/a }}\n"
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    with nats_server(tmp_path_factory.mktemp("truth")) as server:
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    with truth_servers(tmp_path_factory.mktemp("truth")) as server:
         yield server
 
 
 @pytest.fixture
-def client(truth: NatsServer) -> Iterator[TruthClient]:
+def client(truth: NatsServers) -> Iterator[TruthClient]:
     """Connected, and nothing is in the buckets."""
     with truth.client() as client:
         for what in (SECURITY, LEDGER):
@@ -58,7 +60,7 @@ def client(truth: NatsServer) -> Iterator[TruthClient]:
 
 
 @asynccontextmanager
-async def authorities(folder: Path, truth: NatsServer, *names: str) -> AsyncIterator[list[Member]]:
+async def authorities(folder: Path, truth: NatsServers, *names: str) -> AsyncIterator[list[Member]]:
     first = CertificateAuthority.create("mesh.test", time.time())
     members = []
     for name in names:
@@ -96,7 +98,7 @@ def token_for(spiffe_id: SpiffeId, tokens: CommonTokens, ttl_seconds: float = 60
     return text
 
 
-def test_of_many_who_take_a_token_at_the_same_time_one_gets_it(truth: NatsServer, client: TruthClient) -> None:
+def test_of_many_who_take_a_token_at_the_same_time_one_gets_it(truth: NatsServers, client: TruthClient) -> None:
     bucket = TruthBucket(client, SECURITY)
     for _ in range(5):
         text = token_for(RATINGS, CommonTokens(bucket))
@@ -130,7 +132,7 @@ def test_a_token_is_given_back_expires_and_is_never_kept_as_it_is(client: TruthC
 
 
 async def test_two_authorities_share_tokens_rules_and_what_they_announce(
-    tmp_path: Path, truth: NatsServer, client: TruthClient
+    tmp_path: Path, truth: NatsServers, client: TruthClient
 ) -> None:
     bucket = TruthBucket(client, SECURITY)
     async with authorities(tmp_path, truth, "first", "b", "c") as (a, b, c):
@@ -154,14 +156,16 @@ async def test_two_authorities_share_tokens_rules_and_what_they_announce(
             "--if-revision",
             "0",
         )
-        assert (await authz(*push, "--truth", truth.url))[0] == 0
-        assert "changed by somebody else" in (await authz(*push, "--truth", truth.url))[1]
+        assert (await authz(*push, "--truth", str(truth.address)))[0] == 0
+        assert "changed by somebody else" in (await authz(*push, "--truth", str(truth.address)))[1]
         await until(lambda: len(b.server.stock.registrar.entries) == len(a.server.stock.registrar.entries) == 1, a, b)
 
         held = a.ca.issue_svid(RATINGS, time.time())
         await renewed(b, held)
         (tmp_path / "revoked.txt").write_text(f"serial:{held.serial:x}\n")
-        assert (await authz("ca", "revocation", "push", str(tmp_path / "revoked.txt"), "--truth", truth.url))[0] == 0
+        assert (await authz("ca", "revocation", "push", str(tmp_path / "revoked.txt"), "--truth", str(truth.address)))[
+            0
+        ] == 0
         await until(lambda: bool(b.server.stock.registrar.revocations.serials), b)
         async with b.channel("listen", held) as channel:
             assert (await refusal(enrol(channel)))[0] == "PERMISSION_DENIED"
@@ -175,11 +179,11 @@ async def test_two_authorities_share_tokens_rules_and_what_they_announce(
 async def test_without_the_truth_certificates_are_renewed_and_tokens_are_refused(
     tmp_path: Path, client: TruthClient
 ) -> None:
-    with nats_server(tmp_path) as own:
+    with truth_servers(tmp_path / "truth") as own:
         async with authorities(tmp_path, own, "first") as (a,):
             with own.client() as there:
                 text = token_for(RATINGS, CommonTokens(TruthBucket(there, SECURITY)))
-            own.stop()
+            own.kill(0)
             async with a.channel("enrol") as channel:
                 code, reason = await refusal(enrol(channel, text))
             assert (code, "nobody can say now" in reason) == ("INTERNAL", True)
@@ -187,7 +191,7 @@ async def test_without_the_truth_certificates_are_renewed_and_tokens_are_refused
             common = a.server.common
             assert common is not None
             await until(lambda: "join tokens are refused" in "".join(common.problems))
-            own.start()
+            own.start(0)
             await until(lambda: common.problems == ())
             with own.client() as there:
                 ledger = TruthBucket(there, LEDGER)
@@ -200,7 +204,7 @@ async def test_without_the_truth_certificates_are_renewed_and_tokens_are_refused
 
 def test_an_authority_that_never_saw_the_truth_does_not_start(tmp_path: Path) -> None:
     CertificateAuthority.create("mesh.test", time.time()).save(tmp_path)
-    common = CommonState(NatsServer(tmp_path).client(), AuthorityFiles(tmp_path, is_common=True))
+    common = CommonState(NatsServers(tmp_path / "truth", 1, None).client(), AuthorityFiles(tmp_path, is_common=True))
     with pytest.raises(SettingsError, match="entries and revocations are not known yet"):
         common.begin(0.1)
 
@@ -229,7 +233,7 @@ def test_the_record_is_sent_once_in_spite_of_a_restart_and_of_a_file_put_aside(
 
 @pytest.mark.slow
 async def test_the_root_is_changed_across_all_authorities_and_nobody_who_is_late_is_left_behind(
-    tmp_path: Path, truth: NatsServer, client: TruthClient, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, truth: NatsServers, client: TruthClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with authorities(tmp_path, truth, "first", "b", "c") as (a, b, c):
         for module in (
@@ -239,7 +243,7 @@ async def test_the_root_is_changed_across_all_authorities_and_nobody_who_is_late
         ):
             monkeypatch.setattr(f"{module}.LOOK_SECONDS", 0.2)
         old = a.ca.active
-        steps = ("--ca", str(a.directory), "--truth", truth.url, "--wait")
+        steps = ("--ca", str(a.directory), "--truth", str(truth.address), "--wait")
 
         async def step(name: str, *more: str) -> tuple[int, str]:
             return await authz("ca", "root", name, *steps, "20", *more)
@@ -310,3 +314,32 @@ def test_what_is_not_signed_by_an_authority_changes_nothing(tmp_path: Path, clie
         "the plan for the roots is not believed",
     ]
     assert CertificateAuthority.load(tmp_path / "a").roots == ca.roots
+
+
+async def test_an_authority_has_all_rights_that_it_needs_by_its_own_certificate_and_nobody_else_has(
+    tmp_path: Path,
+) -> None:
+    ca = CertificateAuthority.create("mesh.test", time.time())
+    ca.save(tmp_path / "ca")
+    with truth_servers(tmp_path / "truth", tls=True, ca=ca) as servers:
+        place = (
+            "--truth",
+            str(servers.address),
+            "--truth-name",
+            NAME,
+            "--truth-ca",
+            str(tmp_path / "ca" / BUNDLE_FILE),
+        )
+        assert (await authz("ca", "token", "create", str(RATINGS), "--ca", str(tmp_path / "ca"), *place))[0] == 0
+        certificate, key = own_svid(tmp_path / "ca", time.time())
+        access = TruthAccess(tmp_path / "ca" / BUNDLE_FILE, certificate, key, NAME)
+        common = CommonState(TruthClient(servers.address, access), AuthorityFiles(tmp_path / "ca", is_common=True))
+        try:
+            common.begin()
+            Ledger(tmp_path / "ca" / LEDGER_FILE).record(Issuance(1, "somebody", str(RATINGS), True, serial=1))
+            common.look()
+            assert common.problems == ()
+        finally:
+            common.stop()
+        with servers.client(TruthRole.READER) as reader, pytest.raises((TruthAway, TruthRefused)):
+            TruthBucket(reader, SECURITY).put("entries", b"entries: []")
