@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -18,6 +19,7 @@ from authz.control.fleet.control_plane import ControlPlane, MeshSources
 from authz.control.fleet.fleet_reporter import Replica, ReportStore
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
+from authz.telemetry.status import PolicySourceStatus
 from authz.truth.report_store import ReportReader, ReportWriter
 from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, free_ports, until
 from tests.nats_server import NatsServers, truth_servers
@@ -153,3 +155,33 @@ async def _one_does_not_answer(rig: Rig, address: str, two: ControlPlane, api: P
     api.answers.set()
     answered = await fleet(address, "wait", "--revision", revision, "--timeout", "30s")
     assert answered.exit_code == 0, answered.output
+
+
+async def test_a_published_revision_is_claimed_when_all_was_read_after_it_had_been_taken(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    taken = [PolicySourceStatus("https://bundles.example/shop.tar.gz", "7", 7, taken_at=time.time() - 60)]
+    authority = AuthorityServer(AuthorityFiles(rig.folder / "ca"), Doors(listen="127.0.0.1:0"))
+    sources = MeshSources(rig.policies, rig.mesh, keep=tmp_path / "keep")
+    options = RenderOptions(enforce=Enforce.NATIVE)
+    plane = ControlPlane(
+        sources, options, authority, clock=time.time, say=rig.said.append, source=lambda: taken[0]
+    )  # fmt: skip
+    await plane.start()
+    running = asyncio.create_task(plane.run())
+    try:
+        assert plane.reporter.own().report.revision == "7"
+        taken[0] = PolicySourceStatus(taken[0].source, "8", 8, taken_at=time.time())
+        assert plane.reporter.own().report.revision == "7", "it was taken, and is not in force yet"
+        rig.write_policy(allow("/two"))
+
+        async def is_in_force() -> bool:
+            return plane.reporter.own().report.revision == "8"
+
+        await until(is_in_force)
+        taken[0] = replace(taken[0], revision="9", number=9, taken_at=float("inf"), error="the bundle is refused")
+        assert plane.reporter.own().report.revision == "8"
+        assert "the bundle is refused" in plane.reporter.own().report.problem
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await plane.stop()
