@@ -26,8 +26,10 @@ from tests.nats_server import NatsServers, truth_servers
 
 
 @asynccontextmanager
-async def control(rig: Rig, name: str, servers: NatsServers, port: int) -> AsyncIterator[ControlPlane]:
-    """A replica over the rig's files that reports by this name."""
+async def control(
+    rig: Rig, name: str, servers: NatsServers, port: int, *, ahead: float = 0.0
+) -> AsyncIterator[ControlPlane]:
+    """A replica over the rig's files that reports by this name; its clock is ``ahead`` by so many seconds."""
     truth = servers.client()
     truth.begin()
     own = Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth, but=name)))
@@ -37,7 +39,7 @@ async def control(rig: Rig, name: str, servers: NatsServers, port: int) -> Async
     sources = MeshSources(rig.policies, rig.mesh, keep=rig.folder / f"keep-{name}")
     options = RenderOptions(enforce=Enforce.NATIVE)
     plane = ControlPlane(
-        sources, options, authority, clock=time.time, say=rig.said.append, replica=own
+        sources, options, authority, clock=lambda: time.time() + ahead, say=rig.said.append, replica=own
     )  # fmt: skip
     await plane.start()
     running = asyncio.create_task(plane.run())
@@ -100,7 +102,8 @@ async def test_replicas_report_what_they_and_their_proxies_run_and_commands_say_
         address = str(servers.address)
         nobody = await fleet(address, "status")
         assert (nobody.exit_code, nobody.stdout) == (3, "revision -: 0 replicas, 0 proxies\n")
-        async with control(rig, "one", servers, ports[0]) as one, control(rig, "two", servers, ports[1]) as two:
+        wrong = control(rig, "two", servers, ports[1], ahead=-600.0)
+        async with control(rig, "one", servers, ports[0]) as one, wrong as two:
             async with running(web, ports[0]), running(api, ports[1]):
                 await _all_are_current(address, one)
                 await _one_does_not_answer(rig, address, two, api)
@@ -130,6 +133,9 @@ async def _all_are_current(address: str, one: ControlPlane) -> None:
     shown = await fleet(address, "status")
     assert shown.exit_code == 0
     assert f"revision {revision}: 2 replicas, 2 proxies" in shown.stdout
+    assert shown.stdout.endswith("two: its clock is 10m behind\n"), "and it makes nobody older"
+    told = json.loads((await fleet(address, "status", "-o", "json")).stdout)
+    assert max(told["now"] - row["since"] for row in told["proxies"]) < 120
     waited = await fleet(address, "wait", "--revision", revision)
     assert waited.exit_code == 0, waited.output
     assert waited.stdout == f"revision {revision}: 2 replicas and 2 proxies have acknowledged it\n"
