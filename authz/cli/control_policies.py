@@ -155,7 +155,9 @@ def opened(place: PolicyPlace, mesh: Path | None, traffic: Path | None) -> Itera
             beside = cache.mesh.with_name("traffic")
             mesh, traffic = cache.mesh, traffic or (beside if beside.is_dir() else None)
         follower.follow()
-        yield OpenedPolicies(cache.policies, mesh, traffic, lambda: follower.status)
+        yield OpenedPolicies(
+            cache.policies, mesh, traffic, lambda: replace(follower.status, taken_at=cache.swapped_at())
+        )
     finally:
         follower.stop()
 

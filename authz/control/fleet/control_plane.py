@@ -40,6 +40,8 @@ from authz.truth.fleet_merge import view_json
 from authz.truth.fleet_report import digest_revision, reported_json
 
 FLEET_PAGE = "/fleet"
+GRAIN_SECONDS = 0.02
+"""By so much the time of a file may be too early."""
 REPORT_PAGE, VIEW_PAGE = "/fleet/report", "/fleet/view"
 
 
@@ -94,8 +96,6 @@ class ControlPlane:
         self.reporter = FleetReporter(self.discovery, replica or Replica(), self._own_state, clock=clock)
         self.health = FleetHealth(self.discovery, GoneProxies(gone_after), sources.keep, say)
         self.health.elsewhere = self._elsewhere
-        self.revision_of: Callable[[str], str] = digest_revision
-        """The revision that policies of a version are; where they are published it has a number."""
         self._clock = clock
         self._source = source
         self._authority = authority
@@ -199,7 +199,15 @@ class ControlPlane:
         return view_json(self.reporter.view()) if path == VIEW_PAGE else fleet_file(path)
 
     def _own_state(self) -> OwnState:
-        return OwnState(self._follower.problem, self._authority.own_expires)
+        """
+        What is reported of this process. A published revision is claimed when all that is in force was read after it
+        had been taken: policies, description and what is beside them are in several files.
+        """
+        source = self._source()
+        if source is not None and source.revision and self._follower.read_at > source.taken_at + GRAIN_SECONDS:
+            self.discovery.standings.revise(source.revision, self._clock())
+        problem = self._follower.problem or (source.problem if source is not None else "")
+        return OwnState(problem, self._authority.own_expires)
 
     def _deliver(
         self,
@@ -233,7 +241,8 @@ class ControlPlane:
 
     def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
         changed = self.health.publish(fleet, mesh, some)
-        self.discovery.standings.revise(self.revision_of(version), self._clock())
+        if self._source() is None:
+            self.discovery.standings.revise(digest_revision(version), self._clock())
         self._version = version
         if changed:
             self._say(f"published version {version}: {len(changed)} of {len(fleet)} proxies have something new")

@@ -191,7 +191,8 @@ class FleetReporter:
             await asyncio.sleep(0)
         # What changed meanwhile belongs to it: a report must never call a proxy current at a revision that came later.
         self._look(self._discovery.standings.take_changed())
-        now, state = self._clock(), (self._discovery.standings.revision, self._own())
+        own = self._own()
+        now, state = self._clock(), (self._discovery.standings.revision, own)
         is_due = self._untold or state != self._told or not 0 <= now - self._told_at < HEARTBEAT_SECONDS
         try:
             if is_due:

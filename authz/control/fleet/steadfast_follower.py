@@ -73,6 +73,15 @@ class SteadfastFollower:
         """Why the mesh as it is now is not in force; empty when it is."""
         return self._why or self._follower.problem
 
+    @property
+    def read_at(self) -> float:
+        """
+        When the reading of what is in force began, seconds since the epoch: nothing that was there then is missing.
+
+        0 while what was kept is served.
+        """
+        return 0.0 if self._why else min(self._follower.read_at)
+
     async def run(self) -> None:
         """Follow what changes, until cancelled."""
         if self._why:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from time import time
+from typing import TYPE_CHECKING
 
 from authz.service.loading.revision_trial import make_trial
 from authz.service.ports.log import Announce
@@ -21,13 +22,17 @@ from authz.sources.published.opening import PublishedPolicies, open_follower
 from authz.sources.published.policy_address import AddressKind, read_address
 from authz.sources.published.policy_cache import PolicyCache
 from authz.sources.published.policy_follower import PolicyFollower
-from authz.truth.truth_address import TruthAccess
+from authz.truth.truth_address import TruthAccess, read_truth_address
+
+if TYPE_CHECKING:
+    from authz.service.workers.taken_report import TakenReport
 
 
 @dataclass(slots=True)
 class _Shared:
     follower: PolicyFollower
     cache: PolicyCache
+    report: "TakenReport | None" = None
     users: int = 0
 
 
@@ -63,15 +68,17 @@ def published_policies(settings: Settings, announce: Announce) -> Iterator[Setti
             shared.users -= 1
             if not shared.users:
                 del _shared[directory]
+                if shared.report is not None:
+                    shared.report.stop()
                 shared.follower.stop()
 
 
 def _begin(settings: Settings) -> _Shared:
     own = PolicySettings.of(settings)
+    access = TruthAccess(settings.truth_ca, settings.truth_certificate, settings.truth_key, settings.truth_name)
     told = PublishedPolicies(
-        own.cache, own.fleet, own.public_keys, own.signers, own.ca, own.headers, own.poll_seconds,
-        TruthAccess(settings.truth_ca, settings.truth_certificate, settings.truth_key, settings.truth_name),
-    )  # fmt: skip
+        own.cache, own.fleet, own.public_keys, own.signers, own.ca, own.headers, own.poll_seconds, access
+    )
     trial = make_trial(settings.mesh, time, allow_empty=settings.allow_empty)
     address = read_address(settings.policies)
     follower, cache = open_follower(address, told, trial, clock=time, share=random.random)
@@ -81,4 +88,8 @@ def _begin(settings: Settings) -> _Shared:
         follower.stop()
         raise
     follower.follow()
-    return _Shared(follower, cache)
+    if address.kind is not AddressKind.TRUTH:
+        return _Shared(follower, cache)
+    from authz.service.workers.taken_report import TakenReport  # nats is slow to import
+
+    return _Shared(follower, cache, TakenReport(read_truth_address(address.place), access, follower, cache.directory))

@@ -137,6 +137,13 @@ class PolicyCache:
             (self.directory / "allowed.json").unlink(missing_ok=True)
         self._prune(new)
 
+    def swapped_at(self) -> float:
+        """When readers began to see what is in force, seconds since the epoch; infinite when there is nothing."""
+        try:
+            return (self.directory / CURRENT).lstat().st_ctime  # a rename is a change of it
+        except OSError:
+            return float("inf")
+
     def write_status(self, status: PolicySourceStatus) -> None:
         """Leave it for the workers and for people."""
         _write(self.directory / "status.json", json.dumps(asdict(status)).encode())

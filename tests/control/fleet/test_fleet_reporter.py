@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -18,14 +19,17 @@ from authz.control.fleet.control_plane import ControlPlane, MeshSources
 from authz.control.fleet.fleet_reporter import Replica, ReportStore
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
+from authz.telemetry.status import PolicySourceStatus
 from authz.truth.report_store import ReportReader, ReportWriter
 from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, free_ports, until
 from tests.nats_server import NatsServers, truth_servers
 
 
 @asynccontextmanager
-async def control(rig: Rig, name: str, servers: NatsServers, port: int) -> AsyncIterator[ControlPlane]:
-    """A replica over the rig's files that reports by this name."""
+async def control(
+    rig: Rig, name: str, servers: NatsServers, port: int, *, ahead: float = 0.0
+) -> AsyncIterator[ControlPlane]:
+    """A replica over the rig's files that reports by this name; its clock is ``ahead`` by so many seconds."""
     truth = servers.client()
     truth.begin()
     own = Replica(name, ReportStore(ReportWriter(truth, name), ReportReader(truth, but=name)))
@@ -35,7 +39,7 @@ async def control(rig: Rig, name: str, servers: NatsServers, port: int) -> Async
     sources = MeshSources(rig.policies, rig.mesh, keep=rig.folder / f"keep-{name}")
     options = RenderOptions(enforce=Enforce.NATIVE)
     plane = ControlPlane(
-        sources, options, authority, clock=time.time, say=rig.said.append, replica=own
+        sources, options, authority, clock=lambda: time.time() + ahead, say=rig.said.append, replica=own
     )  # fmt: skip
     await plane.start()
     running = asyncio.create_task(plane.run())
@@ -98,7 +102,8 @@ async def test_replicas_report_what_they_and_their_proxies_run_and_commands_say_
         address = str(servers.address)
         nobody = await fleet(address, "status")
         assert (nobody.exit_code, nobody.stdout) == (3, "revision -: 0 replicas, 0 proxies\n")
-        async with control(rig, "one", servers, ports[0]) as one, control(rig, "two", servers, ports[1]) as two:
+        wrong = control(rig, "two", servers, ports[1], ahead=-600.0)
+        async with control(rig, "one", servers, ports[0]) as one, wrong as two:
             async with running(web, ports[0]), running(api, ports[1]):
                 await _all_are_current(address, one)
                 await _one_does_not_answer(rig, address, two, api)
@@ -128,6 +133,9 @@ async def _all_are_current(address: str, one: ControlPlane) -> None:
     shown = await fleet(address, "status")
     assert shown.exit_code == 0
     assert f"revision {revision}: 2 replicas, 2 proxies" in shown.stdout
+    assert shown.stdout.endswith("two: its clock is 10m behind\n"), "and it makes nobody older"
+    told = json.loads((await fleet(address, "status", "-o", "json")).stdout)
+    assert max(told["now"] - row["since"] for row in told["proxies"]) < 120
     waited = await fleet(address, "wait", "--revision", revision)
     assert waited.exit_code == 0, waited.output
     assert waited.stdout == f"revision {revision}: 2 replicas and 2 proxies have acknowledged it\n"
@@ -153,3 +161,33 @@ async def _one_does_not_answer(rig: Rig, address: str, two: ControlPlane, api: P
     api.answers.set()
     answered = await fleet(address, "wait", "--revision", revision, "--timeout", "30s")
     assert answered.exit_code == 0, answered.output
+
+
+async def test_a_published_revision_is_claimed_when_all_was_read_after_it_had_been_taken(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    taken = [PolicySourceStatus("https://bundles.example/shop.tar.gz", "7", 7, taken_at=time.time() - 60)]
+    authority = AuthorityServer(AuthorityFiles(rig.folder / "ca"), Doors(listen="127.0.0.1:0"))
+    sources = MeshSources(rig.policies, rig.mesh, keep=tmp_path / "keep")
+    options = RenderOptions(enforce=Enforce.NATIVE)
+    plane = ControlPlane(
+        sources, options, authority, clock=time.time, say=rig.said.append, source=lambda: taken[0]
+    )  # fmt: skip
+    await plane.start()
+    running = asyncio.create_task(plane.run())
+    try:
+        assert plane.reporter.own().report.revision == "7"
+        taken[0] = PolicySourceStatus(taken[0].source, "8", 8, taken_at=time.time())
+        assert plane.reporter.own().report.revision == "7", "it was taken, and is not in force yet"
+        rig.write_policy(allow("/two"))
+
+        async def is_in_force() -> bool:
+            return plane.reporter.own().report.revision == "8"
+
+        await until(is_in_force)
+        taken[0] = replace(taken[0], revision="9", number=9, taken_at=float("inf"), error="the bundle is refused")
+        assert plane.reporter.own().report.revision == "8"
+        assert "the bundle is refused" in plane.reporter.own().report.problem
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await plane.stop()

@@ -1,0 +1,49 @@
+"""What of the truth of its fleet this server has taken, reported there: ``authz fleet status`` shows it."""
+
+import re
+import socket
+from pathlib import Path
+from zlib import crc32
+
+from authz.sources.published.policy_follower import PolicyFollower
+from authz.truth.server_reporter import ServerReporter
+from authz.truth.truth_address import TruthAccess, TruthAddress
+from authz.truth.truth_client import TruthClient
+
+
+class TakenReport:
+    """Begins when it is made; ``stop`` takes the report away."""
+
+    def __init__(self, address: TruthAddress, access: TruthAccess, follower: PolicyFollower, cache: Path) -> None:
+        """
+        Nobody waits for the servers.
+
+        Args:
+            address: of the truth that the policies come from.
+            access: by what we and its servers know each other.
+            follower: knows what was taken.
+            cache: its directory, which no other server of this machine has.
+
+        Raises:
+            SettingsError: address and access do not fit.
+        """
+
+        def state() -> tuple[str, float, str]:
+            status = follower.status
+            return status.revision, status.taken_at, status.error
+
+        self._client = TruthClient(address, access, name="authz serve")
+        self._reporter = ServerReporter(self._client, server_name(socket.gethostname(), cache), state)
+        self._client.begin()
+        self._reporter.begin()
+
+    def stop(self) -> None:
+        """Say farewell, and end the connection."""
+        self._reporter.stop()
+        self._client.stop()
+
+
+def server_name(machine: str, cache: Path) -> str:
+    """``vm-3-1f3a09c2``: the machine's, and where its cache is: the same after a restart."""
+    short = re.sub(r"[^a-z0-9-]+", "-", machine.partition(".")[0].lower()).strip("-")[:50].strip("-")
+    return f"{short or 'server'}-{crc32(str(cache.absolute()).encode()):08x}"
