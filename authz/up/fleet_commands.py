@@ -14,6 +14,10 @@ from authz.up.fleet_plan import TRUTH_HOST, FleetPlan, FleetReplica
 from authz.up.own_mesh import LOOPBACK
 
 SERVER_CONF = "server.conf"
+KEYS = "keys"
+"""Directory of the key that signs policies."""
+IS_THERE = 3
+"""Exit code of ``first_policies``: a revision is in force."""
 CONTROL_SECONDS = 90.0
 """For a control to become ready: it renders the whole mesh first, beside others on a busy machine."""
 
@@ -22,6 +26,18 @@ def another_authority(plan: FleetPlan, replica: FleetReplica) -> Command:
     """Make the authority of a further replica; it ends."""
     told = {"--ca": plan.replicas[0].ca, "--name": f"replica-{replica.number}", "--out": replica.ca}
     return _once(f"make-{replica.ca}", "authority", "ca", "intermediate", "issue", *_options(told))
+
+
+def signing_key() -> Command:
+    """Make the key that signs policies; it ends."""
+    return _once("make-keys", "key of policies", "bundle", "keygen", KEYS)
+
+
+def first_policies(plan: FleetPlan) -> Command:
+    """Put the first policies and the description in force; it ends, with ``IS_THERE`` when some are."""
+    told = {"--mesh": str(plan.mesh_file), "--to": plan.truth_address, "--key": f"{KEYS}/bundle.key"}
+    more = {"--if-revision": "0", "--message": "first ones", **plan.truth_certificate}
+    return _once("push-policies", "first policies", "policies", "push", str(plan.policies), *_options(told | more))
 
 
 def truth_server(nats_server: str, replica: FleetReplica) -> Command:
@@ -33,8 +49,8 @@ def truth_server(nats_server: str, replica: FleetReplica) -> Command:
 def control(plan: FleetPlan, replica: FleetReplica) -> Command:
     """One control with the authority of its replica."""
     told = {
-        "--policies": str(plan.policies),
-        "--mesh": str(plan.mesh_file),
+        "--policies": plan.truth_address,
+        "--policies-public-keys": f"{KEYS}/bundle.pub",
         "--ca": replica.ca,
         "--listen": f"{LOOPBACK}:{replica.listen}",
         "--enrol": f"{LOOPBACK}:{replica.enrol}",

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from authz.up.fleet_commands import KEYS
 from authz.up.fleet_plan import FleetPlan
 from authz.up.own_mesh import LOOPBACK
 
@@ -30,8 +31,9 @@ def _machine(plan: FleetPlan) -> Iterator[str]:
     mesh, bundle = (shlex.quote(_near(path)) for path in (plan.mesh_file, plan.bundle))
     yield f"[bold]Machine[/bold]  [dim]# in another terminal; {workload.name} here[/dim]"
     join = f"--bundle {bundle} --out certs/{workload.name}"
+    truth = f"--truth {plan.truth_address} {_certificate(plan)}"
     for line in (
-        f"authz ca token create {workload.spiffe_id} --ca {ca} > token",
+        f"authz ca token create {workload.spiffe_id} --ca {ca} {truth} > token",
         f"authz mesh bootstrap --mesh {mesh} --to {workload.name} {controls} > envoy.yaml",
         f"authz ca join {servers} {join} --token-file token",
         f"authz ca join {renewals} {join} --watch &",
@@ -41,17 +43,19 @@ def _machine(plan: FleetPlan) -> Iterator[str]:
 
 
 def _rest(plan: FleetPlan) -> Iterator[str]:
-    truth = " ".join(part for pair in _truth(plan) for part in pair)
-    yield f"[bold]Change[/bold]   edit {_near(plan.policies)} or {_near(plan.mesh_file)}"
-    yield f"[bold]Ask[/bold]      authz fleet status {truth}"
+    mesh, policies, key = (
+        shlex.quote(_near(path)) for path in (plan.mesh_file, plan.policies, plan.folder / KEYS / "bundle.key")
+    )
+    at = f"--to {plan.truth_address} {_certificate(plan)}"
+    yield f"[bold]Change[/bold]   authz policies push {policies} --mesh {mesh} --key {key} {at} -m 'why'"
+    yield f"[bold]Ask[/bold]      authz fleet status --truth {plan.truth_address} {_certificate(plan)}"
     yield f"[bold]Look[/bold]     {_near(plan.folder)}/logs/ has what every process printed"
     yield "[bold]Stop[/bold]     Ctrl-C"
 
 
-def _truth(plan: FleetPlan) -> Iterator[tuple[str, str]]:
-    """The options by which a command reaches the truth from here."""
-    for name, value in plan.truth_options.items():
-        yield name, value if name == "--truth" else shlex.quote(_near(plan.folder / value))
+def _certificate(plan: FleetPlan) -> str:
+    """The options by which the truth knows a command that is typed here."""
+    return " ".join(f"{name} {shlex.quote(_near(plan.folder / file))}" for name, file in plan.truth_certificate.items())
 
 
 def _near(path: Path) -> str:

@@ -5,6 +5,7 @@ A fleet for trying on one machine, as values: its replicas, their ports and file
     DIR/bundle.pem      what machines check this fleet by
     DIR/truth-1/        of a server of the truth: its configuration, certificate and store
     DIR/truth-client/   by which controls and commands are known there
+    DIR/keys/           what signs policies
     DIR/control-1/      what a control keeps
     DIR/logs/           what each process printed
 """
@@ -111,10 +112,15 @@ class FleetPlan:
         return f"nats://{servers}/{self.name}"
 
     @property
-    def truth_options(self) -> Mapping[str, str]:
-        """By which our commands reach the truth as an authority; files are relative to ``folder``."""
+    def truth_certificate(self) -> Mapping[str, str]:
+        """By which the truth knows our commands to be an authority's; files are relative to ``folder``."""
         files = {"--truth-cert": f"{TRUTH_CLIENT}/tls.crt", "--truth-key": f"{TRUTH_CLIENT}/tls.key"}
-        return {"--truth": self.truth_address, "--truth-ca": self.bundle.name, **files}
+        return {"--truth-ca": self.bundle.name, **files}
+
+    @property
+    def truth_options(self) -> Mapping[str, str]:
+        """The same with the address, for commands that take ``--truth``."""
+        return {"--truth": self.truth_address, **self.truth_certificate}
 
     def ports(self) -> list[int]:
         """Every port that will be bound."""

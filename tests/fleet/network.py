@@ -65,7 +65,7 @@ class Network:
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._started):
-            self.stop(process)
+            self.stop(process, kill=True)
         for machine in (*self.addresses, "switch"):
             gone = ["ip", "netns", "del", self.namespace(machine)]
             subprocess.run(gone, capture_output=True, timeout=COMMAND_SECONDS)

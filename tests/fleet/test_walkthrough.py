@@ -20,7 +20,7 @@ pytestmark = [
 PAGE = Path(authz.__file__).parent.parent / "docs" / "fleet.md"
 BLOCK = re.compile(r"^```(sh|yaml)\n# (\S+?)(, stays)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MACHINES = ("one", "two", "three")
-STAYING_READY_SECONDS = 30.0
+STAYING_READY_SECONDS = 60.0
 
 
 def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
@@ -28,6 +28,7 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
         commands = tmp_path / "bin"
         write_programs(commands, network)
         environment = {"PATH": f"{commands}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        exported = dict.fromkeys(MACHINES, "")
         for kind, where, stays, text in BLOCK.findall(PAGE.read_text()):
             if kind == "yaml":
                 file = network.folders["one"] / where
@@ -35,21 +36,26 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
                 file.write_text(text)
                 continue
             machine = where.removesuffix(".example")
-            if stays:
-                network.start(machine, "bash", "-c", f"exec {text}", log="staying.log", environment=environment)
-                continue
-            for command in text.replace("\\\n", " ").splitlines():
-                typed(network, machine, command, environment)
+            lines = text.replace("\\\n", " ").splitlines()
+            staying = lines.pop() if stays else ""
+            for line in lines:
+                if line.startswith("export "):  # of the terminal in which everything on this machine is typed
+                    exported[machine] += line + "\n"
+                else:
+                    typed(network, machine, line, exported[machine], environment)
+            if staying:
+                script = f"{exported[machine]}exec {staying}"
+                network.start(machine, "bash", "-c", script, log=f"{staying.split()[0]}.log", environment=environment)
 
 
-def typed(network: Network, machine: str, line: str, environment: dict[str, str]) -> None:
+def typed(network: Network, machine: str, line: str, exported: str, environment: dict[str, str]) -> None:
     """A command, again until what stays is ready for it; one with a comment prints that."""
     command, _, expected = (part.strip() for part in line.partition("  #"))
     said: list[str] = []
 
     def is_done() -> bool:
         try:
-            said[:] = [network.run(machine, command, environment)]
+            said[:] = [network.run(machine, exported + command, environment)]
         except AssertionError as error:
             said[:] = [str(error)]
             return False
