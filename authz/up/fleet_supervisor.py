@@ -17,6 +17,7 @@ from authz.truth.server_configuration import SERVER_PATH
 from authz.truth.truth_address import TruthAccess, read_truth_address
 from authz.truth.truth_bucket import make_buckets
 from authz.truth.truth_client import TruthClient
+from authz.truth.truth_stream import make_stream
 from authz.up.fleet_commands import (
     IS_THERE,
     KEYS,
@@ -131,6 +132,8 @@ class FleetSupervisor(LocalSupervisor):
         files = self.plan.folder / TRUTH_CLIENT
         access = TruthAccess(self.plan.bundle, files / "tls.crt", files / "tls.key", TRUTH_HOST)
         with TruthClient(read_truth_address(self.plan.truth_address), access) as client:
-            made = make_buckets(client, REPLICAS if len(self.plan.replicas) >= REPLICAS else 1)
-        if made:
+            replicas = REPLICAS if len(self.plan.replicas) >= REPLICAS else 1
+            made = make_buckets(client, replicas)
+            is_made = make_stream(client, replicas)
+        if made or is_made:
             self._step("buckets of the truth", time.monotonic())
