@@ -16,10 +16,13 @@ from typing import Any
 import grpc
 
 from authz.admin.fleet_page import fleet_file
+from authz.canary.canary_selection import CanarySource
+from authz.canary.canary_status import CanaryState, canary_json
 from authz.control.authority.authority_server import AuthorityServer
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
 from authz.control.authority.stock import Stock
+from authz.control.canary_follower import CanaryFollower
 from authz.control.envoy_validation import Validator
 from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.control.fleet.fleet_figures import fleet_figures, fleet_json, source_figures
@@ -35,12 +38,14 @@ from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.packed_tree import Unpackable
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.telemetry import names
 from authz.telemetry.status import PolicySourceStatus
 from authz.truth.fleet_merge import view_json
 from authz.truth.fleet_report import digest_revision, reported_json
 
 FLEET_PAGE = "/fleet"
 REPORT_PAGE, VIEW_PAGE = "/fleet/report", "/fleet/view"
+CANARY_PAGE = "/canary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class MeshSources:
     """
     ca_bundles: Mapping[str, str] = field(default_factory=dict)
     """PEM file by issuer or key URI, as the setting ``jwks_ca_bundles``."""
+    canary: CanarySource | None = None
+    """A candidate for a part of the mesh."""
 
 
 class ControlPlane:
@@ -107,7 +114,7 @@ class ControlPlane:
         self._delivering, self._has_fresh = Lock(), False
 
         def follow(paths: InputPaths) -> MeshFollower:
-            return MeshFollower(
+            made = MeshFollower(
                 paths.policies,
                 paths.mesh,
                 sources.keep,
@@ -119,10 +126,17 @@ class ControlPlane:
                 traffic=paths.traffic,
                 deliver=partial(self._deliver, paths is not there),
             )
+            made.canary = CanaryFollower(sources.canary, paths.policies, paths.mesh, sources.keep, clock=clock, say=say)
+            return made
 
         there = InputPaths(sources.policies, sources.mesh, sources.traffic)
         self._follower = SteadfastFollower(follow, there, sources.keep, say)
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def canary(self) -> CanaryFollower:
+        """The candidate."""
+        return self._follower.canary
 
     async def start(self) -> None:
         """
@@ -169,6 +183,8 @@ class ControlPlane:
         yield from self.reporter.figures()
         if (source := self._source()) is not None:
             yield from source_figures(source)
+        yield names.CANARY_WORKLOADS, len(self.canary.status.chosen)
+        yield names.CANARY_STATE, {(state,): float(state is self.canary.status.state) for state in CanaryState}
 
     def causes(self) -> Iterable[dict[str, object]]:
         """Proxies that refused something, and a change that is not in force."""
@@ -182,6 +198,9 @@ class ControlPlane:
         if self.reporter.problem:
             message = f"the fleet does not know what runs here: {self.reporter.problem}"
             yield {"part": "report", "message": message, "blocks": False}
+        if self.canary.problem:
+            message = f"the candidate is not in force as it is: {self.canary.problem}"
+            yield {"part": "candidate", "message": message, "blocks": False}
         for state in self.discovery.states():
             for short, one in state.types.items():
                 if one.rejection:
@@ -190,8 +209,11 @@ class ControlPlane:
 
     def page(self, path: str) -> object | None:
         """
-        Every proxy with what it took and refused; the report of this replica; the fleet as all report it, and its page.
+        Every proxy with what it took and refused; the report of this replica; the fleet as all report it, and its page;
+        a candidate.
         """
+        if path == CANARY_PAGE:
+            return canary_json(self.canary.status)
         if path == FLEET_PAGE:
             return fleet_json(self.health.states(), self._version)
         if path == REPORT_PAGE:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from authz.control.canary_follower import CanaryFollower
 from authz.control.kept_inputs import KEPT_FILE, InputPaths, KeptInputs
 from authz.control.mesh_follower import MeshFollower
 from authz.core.errors import LoadError
@@ -72,6 +73,11 @@ class SteadfastFollower:
     def problem(self) -> str:
         """Why the mesh as it is now is not in force; empty when it is."""
         return self._why or self._follower.problem
+
+    @property
+    def canary(self) -> CanaryFollower:
+        """The candidate beside what is followed now."""
+        return self._follower.canary
 
     async def run(self) -> None:
         """Follow what changes, until cancelled."""

