@@ -131,7 +131,7 @@ DOORS: dict[str, str] = {
     "jwt": "tokens",
     "limits": "service.rate_limits",
     "nats": "truth",
-    "opentelemetry": "audit demo telemetry",
+    "opentelemetry": "audit control.fleet demo telemetry",
     "prometheus_client": "telemetry",
     "pydantic": "settings",
     "pydantic_settings": "settings",

@@ -13,6 +13,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+from authz.canary.canary_judge import AbortBound
 from authz.core.errors import SettingsError
 
 _SALT = b"authz canary\x00"
@@ -59,6 +60,8 @@ class CanarySource:
     path: Path
     """A directory, read with its subfolders, or a file; nothing there: there is no candidate."""
     selection: CanarySelection
+    bound: AbortBound | None = None
+    """When it is taken back; None: only by hand."""
 
 
 def read_share(text: str) -> Fraction:

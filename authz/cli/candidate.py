@@ -124,7 +124,9 @@ def status(admin: str, output: str) -> None:
         chosen = f" for {len(found['chosen'])} of {found['workloads']} workloads ({found['selection']})"
         out.say(f"candidate{version}: {state}{chosen if found['chosen'] else ''}")
         for name in found["chosen"]:
-            out.say(f"  {name}")
+            counts = found.get("counts", {}).get(name)
+            told = f": refused {counts['refused']} of {counts['requests']} requests" if counts else ""
+            out.say(f"  {name}{told}")
         for name in found["left_out"]:
             out.say(f"  not {name}: it asks an authorization server")
         if found["reason"]:

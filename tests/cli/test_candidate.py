@@ -82,6 +82,7 @@ def test_a_candidate_is_aborted(run: Run, candidate: Path) -> None:
     assert not candidate.exists()
 
 
+COUNTS = {"web-7": {"requests": 40, "refused": 2}}
 CHOSEN = CanaryStatus(CanaryState.IN_FORCE, "a1", "", "5% and web-1", ("web-1", "web-7"), ("old-1",), 40)
 
 
@@ -92,7 +93,8 @@ CHOSEN = CanaryStatus(CanaryState.IN_FORCE, "a1", "", "5% and web-1", ("web-1", 
         (
             CHOSEN,
             0,
-            "candidate version a1: in force for 2 of 40 workloads (5% and web-1)\n  web-1\n  web-7\n"
+            "candidate version a1: in force for 2 of 40 workloads (5% and web-1)\n  web-1\n"
+            "  web-7: refused 2 of 40 requests\n"
             "  not old-1: it asks an authorization server\n",
         ),
         (
@@ -105,7 +107,7 @@ CHOSEN = CanaryStatus(CanaryState.IN_FORCE, "a1", "", "5% and web-1", ("web-1", 
 def test_who_has_a_candidate_is_told(
     run: Run, monkeypatch: pytest.MonkeyPatch, status: CanaryStatus, code: int, told: str
 ) -> None:
-    monkeypatch.setattr("authz.cli.candidate.ask_control", lambda *_: canary_json(status))
+    monkeypatch.setattr("authz.cli.candidate.ask_control", lambda *_: {**canary_json(status), "counts": COUNTS})
     found = run("candidate", "status")
     assert (found.exit_code, found.stdout) == (code, told)
     assert json.loads(run("candidate", "status", "-o", "json").stdout)["chosen"] == list(status.chosen)

@@ -17,13 +17,13 @@ import grpc
 
 from authz.admin.fleet_page import fleet_file
 from authz.canary.canary_selection import CanarySource
-from authz.canary.canary_status import CanaryState, canary_json
 from authz.control.authority.authority_server import AuthorityServer
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
 from authz.control.authority.stock import Stock
 from authz.control.canary_follower import CanaryFollower
 from authz.control.envoy_validation import Validator
+from authz.control.fleet.canary_watch import CanaryWatch
 from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.control.fleet.fleet_figures import fleet_figures, fleet_json, source_figures
 from authz.control.fleet.fleet_health import FleetHealth
@@ -38,7 +38,6 @@ from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.packed_tree import Unpackable
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh, MeshWorkload
-from authz.telemetry import names
 from authz.telemetry.status import PolicySourceStatus
 from authz.truth.fleet_merge import view_json
 from authz.truth.fleet_report import digest_revision, reported_json
@@ -131,6 +130,8 @@ class ControlPlane:
 
         there = InputPaths(sources.policies, sources.mesh, sources.traffic)
         self._follower = SteadfastFollower(follow, there, sources.keep, say)
+        bound = sources.canary.bound if sources.canary is not None else None
+        self._watch = CanaryWatch(lambda: self.canary, bound, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -173,8 +174,8 @@ class ControlPlane:
         await self._authority.stop()
 
     def handlers(self, stock: Stock, identify: Identify) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
-        """Aggregated discovery."""
-        return (self.discovery.handler(stock, identify),)
+        """Aggregated discovery, and reports of requests."""
+        return self.discovery.handler(stock, identify), self._watch.handler(stock, identify)
 
     def figures(self) -> Figured:
         """Metrics of discovery."""
@@ -183,8 +184,7 @@ class ControlPlane:
         yield from self.reporter.figures()
         if (source := self._source()) is not None:
             yield from source_figures(source)
-        yield names.CANARY_WORKLOADS, len(self.canary.status.chosen)
-        yield names.CANARY_STATE, {(state,): float(state is self.canary.status.state) for state in CanaryState}
+        yield from self._watch.figures()
 
     def causes(self) -> Iterable[dict[str, object]]:
         """Proxies that refused something, and a change that is not in force."""
@@ -213,7 +213,7 @@ class ControlPlane:
         a candidate.
         """
         if path == CANARY_PAGE:
-            return canary_json(self.canary.status)
+            return self._watch.shown()
         if path == FLEET_PAGE:
             return fleet_json(self.health.states(), self._version)
         if path == REPORT_PAGE:
@@ -255,6 +255,7 @@ class ControlPlane:
 
     def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
         changed = self.health.publish(fleet, mesh, some)
+        self._watch.follow(fleet)
         self.discovery.standings.revise(self.revision_of(version), self._clock())
         self._version = version
         if changed:

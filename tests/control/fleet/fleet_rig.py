@@ -161,6 +161,7 @@ class Rig:
         self.gone_after = 0.0
         self.source: Callable[[], PolicySourceStatus | None] = lambda: None
         self.canary: CanarySource | None = None
+        self.report_seconds = 0
         self.plane: ControlPlane | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -221,7 +222,8 @@ class Rig:
         """An Envoy with nothing but its bootstrap."""
         mesh, _ = read_mesh_description([(str(self.mesh), self.mesh.read_bytes())])
         workload = next(one for one in mesh.workloads if one.name == proxy)
-        options = RenderOptions(listeners=Listeners.ADS, control=tuple(f"127.0.0.1:{port}" for port in self.controls))
+        controls = tuple(f"127.0.0.1:{port}" for port in self.controls)
+        options = RenderOptions(listeners=Listeners.ADS, control=controls, report_seconds=self.report_seconds)
         path = self.state / f"{proxy}.yaml"
         path.write_text(readable_text(as_json(bootstrap(mesh, workload, [], options))))
         with self.started(path) as process:

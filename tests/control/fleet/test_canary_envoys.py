@@ -1,10 +1,13 @@
 """A candidate in force for one of two real Envoys, promoted, and taken back."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from authz.canary.canary_judge import AbortBound
 from authz.canary.canary_selection import CanarySelection, CanarySource
+from authz.canary.canary_status import CanaryState
 from authz.service.loading.promotion import promote
 from tests.control.fleet.fleet_rig import API, MESH, Rig, answers, ask, free_ports, until
 
@@ -57,7 +60,9 @@ class TwoApis(Rig):
 
 async def test_one_of_two_proxies_gets_a_candidate_which_is_promoted_or_taken_back(tmp_path: Path) -> None:
     rig = TwoApis(tmp_path)
-    rig.canary = CanarySource(rig.candidate, CanarySelection(names=frozenset({"api-v2"})))
+    bound = AbortBound(Fraction(1, 2), window_seconds=600)
+    rig.canary = CanarySource(rig.candidate, CanarySelection(names=frozenset({"api-v2"})), bound)
+    rig.report_seconds = 1
     rig.write_policy(allow("/one"))
     rig.join("api-v1", API)
     rig.join("api-v2", API)
@@ -69,7 +74,7 @@ async def test_one_of_two_proxies_gets_a_candidate_which_is_promoted_or_taken_ba
                 await _only_the_chosen_one_changes(rig)
                 promote(rig.candidate, rig.policies, "v2")
                 await rig.allowed("/two", "/two")
-                await _what_is_aborted_is_taken_back(rig)
+                await _one_that_refuses_too_much_is_taken_back(rig)
     finally:
         await rig.stop()
 
@@ -88,11 +93,19 @@ async def _only_the_chosen_one_changes(rig: TwoApis) -> None:
     assert (shown["state"], shown["chosen"], shown["workloads"]) == ("in force", ("api-v2",), 3)
 
 
-async def _what_is_aborted_is_taken_back(rig: TwoApis) -> None:
+async def _one_that_refuses_too_much_is_taken_back(rig: TwoApis) -> None:
     rig.write_candidate("/three")
     await rig.allowed("/two", "/three")
     assert rig.plane is not None
-    rig.plane.canary.abort("somebody says so")
+
+    async def is_aborted() -> bool:
+        assert rig.plane is not None
+        for _ in range(20):
+            await ask(rig.second, "/two")
+        return rig.plane.canary.status.state is CanaryState.ABORTED
+
+    await until(is_aborted)
+    assert rig.plane.canary.status.reason.startswith("`api-v2` refused ")
     await rig.allowed("/two", "/two")
 
 
