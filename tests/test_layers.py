@@ -23,6 +23,7 @@ ALLOWED: dict[str, str] = {
     "core": "",
     "bundles": "core",
     "truth": "core",
+    "canary": "core",
     "documents": "core",
     "policy": "core documents",
     "tokens": "core",
@@ -79,9 +80,12 @@ ALLOWED: dict[str, str] = {
     "control.authority": (
         "_proto admin control.discovery control.federation core identity service.ports telemetry truth"
     ),
-    "control": "core envoy envoy.native envoy.patches mesh service.loading sources.keys sources.policies tokens",
+    "control": (
+        "canary core envoy envoy.native envoy.patches mesh service.loading service.ports sources.keys sources.policies "
+        "tokens"
+    ),
     "control.fleet": (
-        "_proto admin control control.authority control.discovery core envoy envoy.native identity mesh "
+        "_proto admin canary control control.authority control.discovery core envoy envoy.native identity mesh "
         "sources.policies telemetry truth"
     ),
     "local": "audit core mesh",
@@ -93,7 +97,7 @@ ALLOWED: dict[str, str] = {
     "cli": (
         "_proto analysis.access analysis.graph analysis.hardening analysis.invariants analysis.mutants "
         "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "
-        "analysis.verify audit bundles control control.authority control.federation control.fleet core demo "
+        "analysis.verify audit bundles canary control control.authority control.federation control.fleet core demo "
         "demo.checks documents envoy envoy.native identity local mesh policy service.loading service.ports "
         "service.workers settings sources.policies sources.published starter telemetry tokens truth up"
     ),
@@ -127,7 +131,7 @@ DOORS: dict[str, str] = {
     "jwt": "tokens",
     "limits": "service.rate_limits",
     "nats": "truth",
-    "opentelemetry": "audit demo telemetry",
+    "opentelemetry": "audit control.fleet demo telemetry",
     "prometheus_client": "telemetry",
     "pydantic": "settings",
     "pydantic_settings": "settings",

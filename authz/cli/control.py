@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from authz.canary.canary_selection import CanarySource
 from authz.cli import control_status, terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
+from authz.cli.canary_options import canary_options
 from authz.cli.control_policies import PolicyPlace, opened, policy_place
 from authz.cli.mesh_files import ca_bundles
 from authz.cli.truth_options import common_state, truth_options
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, path_type=Path),
     help="More of the description: a YAML file, or a directory of them.",
 )
+@canary_options
 @DIRECTORY
 @click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
 @click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
@@ -131,6 +134,7 @@ def command(
     otlp: str,
     truth: "TruthClient | None",
     replica: str,
+    canary: CanarySource | None,
 ) -> None:
     """
     Serve every Envoy of a mesh its configuration, policies and trust until SIGTERM, and say what each has taken.
@@ -163,7 +167,7 @@ def command(
     shown, own = Validator.of(validate), _replica(truth, replica, listen)
     make = partial(ControlPlane, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own)
     with opened(place.kept_below(keep), mesh_path, traffic) as found:
-        sources = MeshSources(found.policies, found.mesh, found.traffic, keep, ca_bundles(jwks_ca_bundle))
+        sources = MeshSources(found.policies, found.mesh, found.traffic, keep, ca_bundles(jwks_ca_bundle), canary)
         plane = make(sources, options, server, source=found.status)
         asyncio.run(_serve(plane, server.ports, truth))
 

@@ -29,7 +29,7 @@ def status(admin: str, output: str) -> None:
     authz control status --admin 127.0.0.1:15014
     authz control status -o json
     """
-    found = _ask(admin)
+    found = ask_control(admin, "/fleet", "proxies")
     proxies: list[dict[str, Any]] = found["proxies"]
     if output == "json":
         terminal.print_json(found)
@@ -38,18 +38,23 @@ def status(admin: str, output: str) -> None:
     raise SystemExit(terminal.Exit.YES if all(one["is_current"] for one in proxies) else terminal.Exit.NO)
 
 
-def _ask(admin: str) -> dict[str, Any]:
-    """Raises FetchError."""
+def ask_control(admin: str, page: str, has: str) -> dict[str, Any]:
+    """
+    The JSON of a page of a control plane's admin address, in which there is a key that only it ``has``.
+
+    Raises:
+        FetchError: there is no answer, or it is another server's.
+    """
     socket = Path(admin.removeprefix("unix:"))
     if admin.startswith("unix:") and not socket.exists():  # httpcore would leave its own socket open
         raise FetchError(f"`{admin}` does not answer: there is no such socket")
     try:
         with admin_client(admin, None, None) as client:
-            response = client.get("/fleet")
+            response = client.get(page)
         found = response.json() if response.status_code == httpx.codes.OK else None
     except (httpx.HTTPError, json.JSONDecodeError) as error:
         raise FetchError(f"`{admin}` does not answer: {str(error) or type(error).__name__}") from error
-    if not isinstance(found, dict) or "proxies" not in found:
+    if not isinstance(found, dict) or has not in found:
         raise FetchError(f"`{admin}` is not the admin address of a control plane")
     return found
 

@@ -33,7 +33,13 @@ from authz.envoy.options import Authz, Listeners, RenderOptions
     show_default=True,
     help="Who answers checks: a separate server, or the proxy itself (see `authz mesh environment`).",
 )
-def bootstrap(mesh_path: Path, name: str, controls: tuple[str, ...], authz: str) -> None:
+@click.option(
+    "--report",
+    type=click.IntRange(1, 3600),
+    metavar="SECONDS",
+    help="How often it tells the control plane how many requests it had and refused: candidates are judged by it.",
+)
+def bootstrap(mesh_path: Path, name: str, controls: tuple[str, ...], authz: str, report: int | None) -> None:
     """
     Print the file with which an Envoy starts that has everything else from `authz control`.
 
@@ -60,5 +66,5 @@ def bootstrap(mesh_path: Path, name: str, controls: tuple[str, ...], authz: str)
     if workload is None:
         known = ", ".join(f"`{one.name}`" for one in mesh.workloads[:20])
         raise SettingsError(f"there is no workload `{name}` in `{mesh_path}`; it has {known or 'none'}")
-    options = RenderOptions(listeners=Listeners.ADS, authz=Authz(authz), control=controls)
+    options = RenderOptions(listeners=Listeners.ADS, authz=Authz(authz), control=controls, report_seconds=report or 0)
     click.echo(readable_text(as_json(made(mesh, workload, [], options))), nl=False)

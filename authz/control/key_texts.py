@@ -1,9 +1,12 @@
 """Key sets as they were published, as text: what filters hold, once their keys were seen to be usable."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from authz.core.resources import JwtRule
+from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
 from authz.envoy.proxy_parts import KeyTexts
 from authz.sources.keys.source import KeySource
 from authz.tokens.jwks import read_key_set
@@ -20,6 +23,19 @@ class KeyText:
 
     def __len__(self) -> int:
         return self.usable
+
+
+async def follow_hints(out: Path, keys: KeySource[KeyText, str]) -> None:
+    """
+    Fetch the keys again by which a refused token may be signed, until cancelled.
+
+    Whoever reads the access logs says so in the state directory ``out``.
+    """
+    hinted = Hinted(out)
+    while True:
+        for source in hinted.new(keys.key_sets):
+            keys.hint(source)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def fetch_key_texts(

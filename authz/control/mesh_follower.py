@@ -9,21 +9,23 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import time
 
+from authz.control.canary_follower import CanaryFollower
 from authz.control.envoy_validation import Validator
 from authz.control.extension_validation import judge_extensions
-from authz.control.key_texts import KeyText, read_key_text, text_of
+from authz.control.key_texts import KeyText, follow_hints, read_key_text, text_of
 from authz.control.login_discovery import discover_logins
 from authz.control.mesh_in_force import ListenerShape, MeshInForce, shape
 from authz.control.state_directory import Put, StateDirectory
 from authz.core.errors import LoadError, Severity
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.touched import FiledWorkloads
 from authz.envoy.browser_login import kept_file
 from authz.envoy.filter_rendering import FilterRendering
 from authz.envoy.native.binary import EnvoyError
-from authz.envoy.native.key_hints import POLL_SECONDS, Hinted
 from authz.envoy.options import RenderOptions
 from authz.envoy.render import KeyTexts, Native, keep_check, modes_of, network_filters
 from authz.envoy.rendered_files import make_login_keys, write_files
@@ -83,8 +85,7 @@ class MeshFollower:
             traffic: more of the description: a directory, read with its subfolders, or a file.
             deliver: is given what was rendered in place of files; what it raises is as if these could not be written.
         """
-        self._mesh_file = mesh_file
-        self._out = out
+        self._mesh_file, self._out = mesh_file, out
         self._options = options
         self._say = say
         self._validator = validator
@@ -115,6 +116,7 @@ class MeshFollower:
             on_change=lambda _: self._changed.set(),
         )
         self._watching: asyncio.Task[None] | None = None
+        self.canary = CanaryFollower(None, policies, mesh_file, out, clock=clock, say=say)
 
     async def start(self, keys_timeout_seconds: float = 5.0) -> None:
         """
@@ -129,6 +131,7 @@ class MeshFollower:
             EnvoyError: Envoy refuses the filters; no file was touched.
             OSError: a file could not be written.
         """
+        await self.canary.start(self._follow)
         ready = asyncio.Event()
         self._watching = asyncio.create_task(self._reloader.run(ready), name="reload")
         await ready.wait()
@@ -141,7 +144,7 @@ class MeshFollower:
 
     async def run(self) -> None:
         """Render what changes, until cancelled. What cannot be written is reported and tried again."""
-        beside = [asyncio.create_task(self._follow_hints(), name="key hints")]
+        beside = [asyncio.create_task(follow_hints(self._out, self._keys), name="key hints")]
         if self._traffic is not None:
             beside.append(asyncio.create_task(self._follow_traffic(self._traffic), name="traffic"))
         try:
@@ -153,14 +156,6 @@ class MeshFollower:
     async def _follow_traffic(self, traffic: Path) -> None:
         async for _ in watch([traffic]):
             self._changed.set()
-
-    async def _follow_hints(self) -> None:
-        """A refused token may be signed by a key published since: whoever reads the access logs says so."""
-        hinted = Hinted(self._out)
-        while True:
-            for source in hinted.new(self._keys.key_sets):
-                self._keys.hint(source)
-            await asyncio.sleep(POLL_SECONDS)
 
     async def _render_changes(self) -> None:
         while True:
@@ -193,6 +188,7 @@ class MeshFollower:
 
     async def close(self) -> None:
         """Stop following; files stay as they are."""
+        await self.canary.close()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -200,7 +196,14 @@ class MeshFollower:
 
     def _take(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._keys.update(rule for item in snapshot.resources.request_authentications for rule in item.jwt_rules)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Fetch the keys of what is there now, and render it."""
+        if self._snapshot is None:
+            return
+        rules = [rule for item in self._snapshot.resources.request_authentications for rule in item.jwt_rules]
+        self._keys.update([*rules, *self.canary.jwt_rules])
         self._changed.set()
 
     async def _render(self) -> None:
@@ -211,7 +214,7 @@ class MeshFollower:
         mesh = await asyncio.to_thread(self._read, snapshot.mesh_text)
         if mesh is not self._mesh:
             await self._discover(mesh)
-        put = await asyncio.to_thread(self._write, mesh, snapshot, keys)
+        put = await self.canary.put(snapshot, mesh, self._options, partial(self._write, mesh, keys))
         self.read_at = read_at
         if put.written or put.removed:
             counted = f"{len(put.written)} files written, {len(put.removed)} removed"
@@ -246,16 +249,16 @@ class MeshFollower:
             self._say(f"kept      {line}")
         self._options, self._logins = replace(self._options, logins=found), mesh.logins
 
-    def _write(self, mesh: Mesh, snapshot: Snapshot, keys: KeyTexts) -> Put:
+    def _write(self, mesh: Mesh, keys: KeyTexts, policies: PoliciesByWorkload) -> Put:
         """Render what differs, and put it in place. Raises LoadError, EnvoyError, OSError."""
-        native = Native(snapshot.engine, keys)
+        native = Native(policies, keys)
         # Until everybody has what is made now, the next change may differ from it in anything.
         in_force, self._in_force = self._in_force, None
         if in_force is not None and self._deliver is not None:
             some = in_force.touched(mesh, self._options, native)
-            if some is not None and self._deliver_some(some, replace(in_force, native=native), snapshot.version):
+            if some is not None and self._deliver_some(some, replace(in_force, native=native), policies.version):
                 return Put((), (), None)
-        return self._write_all(mesh, native, snapshot.version)
+        return self._write_all(mesh, native, policies.version)
 
     def _deliver_some(self, some: tuple[MeshWorkload, ...], wanted: MeshInForce, version: str) -> bool:
         """Deliver the files of those workloads alone; False when others change with them. Raises as ``_write``."""

@@ -5,8 +5,9 @@ What the proxies of a mesh have, and what it was made of: from there follows who
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from authz.canary.canary_engine import touched_names
 from authz.core.resources import MtlsMode
-from authz.core.touched import FiledWorkloads, touched
+from authz.core.touched import FiledWorkloads
 from authz.envoy.listeners import MtlsModeOf
 from authz.envoy.native.limits import report
 from authz.envoy.options import RenderOptions
@@ -38,10 +39,10 @@ class MeshInForce:
         """
         if mesh is not self.mesh or given != self.given or native.key_sets != self.native.key_sets:
             return None
-        found = touched(self.native.engine, native.engine, self.filed)
+        found = touched_names(self.native.engine, native.engine, self.filed)
         if found is None:
             return None
-        some = tuple(mesh.workload(name) for name in sorted(workload.name for workload in found))
+        some = tuple(mesh.workload(name) for name in sorted(found))
         is_as_it_was = all(self._reasons(one, native) == self.kept.get(one.name, ()) for one in some)
         return some if is_as_it_was else None
 

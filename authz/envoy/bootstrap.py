@@ -18,7 +18,7 @@ from envoy_data_plane.google.protobuf import Struct
 from authz.envoy.check_filter import LABELS_KEY, embedded_listener
 from authz.envoy.clusters import clusters, helper_clusters
 from authz.envoy.control_plane_source import control_cluster, from_control
-from authz.envoy.messages import followed_file, pack, pipe
+from authz.envoy.messages import followed_file, pack, pipe, seconds
 from authz.envoy.native.binary import RUNTIME
 from authz.envoy.options import (
     LABEL_NAMESPACE,
@@ -31,6 +31,7 @@ from authz.envoy.options import (
 )
 from authz.envoy.passthrough import allow_internal_listeners
 from authz.envoy.plain import KeptStruct
+from authz.envoy.request_reports import request_reports
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 EXPORT_MILLISECONDS = "tracing.opentelemetry.flush_interval_ms"
@@ -71,6 +72,9 @@ def bootstrap(mesh: Mesh, workload: MeshWorkload, listeners: list[Listener], opt
             clusters=_static_clusters(mesh, workload, options),
         ),
     )
+    if options.report_seconds:
+        made.stats_flush_interval = seconds(options.report_seconds)
+        made.stats_sinks = [request_reports(workload.name)]
     if workload.is_passthrough:
         allow_internal_listeners(made)
     return made

@@ -129,6 +129,8 @@ class RenderOptions:
     listeners: Listeners = Listeners.DYNAMIC
     control: tuple[str, ...] = ()
     """``host:port`` of every replica of the control plane, for ``Listeners.ADS``."""
+    report_seconds: int = 0
+    """How often a proxy tells the control plane what it refused, for ``Listeners.ADS``; 0: never."""
     otlp: str = ""
     """Address of an OpenTelemetry collector: ``host:port``, or the path of a socket; empty: no tracing."""
     otlp_compose: str = ""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from authz.core.engine import Engine
 from authz.core.errors import Problem
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
 from authz.envoy.clusters import clusters
@@ -38,7 +38,7 @@ def permissive(_workload: MeshWorkload, _port: int) -> MtlsMode:
 class Native:
     """The material of filters, for workloads whose Envoys decide by themselves."""
 
-    engine: Engine
+    engine: PoliciesByWorkload
     key_sets: KeyTexts = field(default_factory=dict)
 
 

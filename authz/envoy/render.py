@@ -11,7 +11,7 @@ from hashlib import sha256
 
 from authz.core.asked import asked_of
 from authz.core.attributes import Json
-from authz.core.engine import Engine
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.resources import MtlsMode
 from authz.envoy.bootstrap import bootstrap
 from authz.envoy.browser_login import kept_document, kept_file, login_secret_files
@@ -50,7 +50,7 @@ from authz.envoy.web_tls import web_secret_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 
-def modes_of(engine: Engine) -> MtlsModeOf:
+def modes_of(engine: PoliciesByWorkload) -> MtlsModeOf:
     """The effective PeerAuthentication modes of a compiled policy set (PA-4 to PA-7)."""
 
     def mode_of(workload: MeshWorkload, port: int) -> MtlsMode:
@@ -59,7 +59,9 @@ def modes_of(engine: Engine) -> MtlsModeOf:
     return mode_of
 
 
-def keep_check(mesh: Mesh, engine: Engine, options: RenderOptions) -> tuple[RenderOptions, dict[str, tuple[str, ...]]]:
+def keep_check(
+    mesh: Mesh, engine: PoliciesByWorkload, options: RenderOptions
+) -> tuple[RenderOptions, dict[str, tuple[str, ...]]]:
     """
     Let those workloads ask the check whose policies Envoy could not decide by itself.
 

@@ -298,6 +298,14 @@ XDS_PUSHES = Metric("authz_xds_pushes_total", "counter", "Responses sent.", ("ty
 XDS_ACKNOWLEDGED = Metric("authz_xds_acknowledged_total", "counter", "Responses that a proxy took.", ("type",))
 XDS_REJECTED = Metric("authz_xds_rejected_total", "counter", "Responses that a proxy refused.", ("type",))
 XDS_REFUSED = Metric("authz_xds_refused_total", "counter", "Peers, and names of other workloads, that were refused.")
+CANARY_WORKLOADS = Metric("authz_canary_workloads", "gauge", "Workloads that have the candidate in force.")
+CANARY_STATE = Metric(
+    "authz_canary_state", "gauge", "1 for what holds of the candidate: none, in force, refused, aborted.", ("state",)
+)
+CANARY_REQUESTS = Metric(
+    "authz_canary_requests", "gauge", "Requests of the last window at workloads that have the candidate and report."
+)
+CANARY_REFUSED = Metric("authz_canary_refused", "gauge", "Those of them that were refused.")
 CA_FAILING_RENEWALS = Metric("authz_ca_failing_renewals", "gauge", "Certificates in use whose last renewal failed.")
 CA_SVID_EXPIRY = Metric(
     "authz_ca_svid_expiration_timestamp_seconds",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from authz.canary.canary_status import CanaryState, CanaryStatus, canary_json
 from tests.cli.conftest import POLICIES, Run
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets two directories change places")
@@ -79,3 +80,34 @@ def test_a_candidate_is_aborted(run: Run, candidate: Path) -> None:
     result = run("candidate", "abort", "--candidate", "next", "-o", "json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, {"aborted": True, "kept": "next.aborted"})
     assert not candidate.exists()
+
+
+COUNTS = {"web-7": {"requests": 40, "refused": 2}}
+CHOSEN = CanaryStatus(CanaryState.IN_FORCE, "a1", "", "5% and web-1", ("web-1", "web-7"), ("old-1",), 40)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (CanaryStatus(), 0, "candidate: none\n"),
+        (
+            CHOSEN,
+            0,
+            "candidate version a1: in force for 2 of 40 workloads (5% and web-1)\n  web-1\n"
+            "  web-7: refused 2 of 40 requests\n"
+            "  not old-1: it asks an authorization server\n",
+        ),
+        (
+            CHOSEN.become(CanaryState.ABORTED, reason="too many denials"),
+            3,
+            "candidate version a1: aborted\n  too many denials\n",
+        ),
+    ],
+)
+def test_who_has_a_candidate_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, status: CanaryStatus, code: int, told: str
+) -> None:
+    monkeypatch.setattr("authz.cli.candidate.ask_control", lambda *_: {**canary_json(status), "counts": COUNTS})
+    found = run("candidate", "status")
+    assert (found.exit_code, found.stdout) == (code, told)
+    assert json.loads(run("candidate", "status", "-o", "json").stdout)["chosen"] == list(status.chosen)

@@ -116,6 +116,22 @@ def test_control_without_what_it_needs_is_wrong_usage() -> None:
     assert "--policies, --mesh and --listen are needed" in done.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--canary", "5%"), 2, "need --candidate"),
+        (("--candidate", "next"), 2, "needs --canary or --canary-workload"),
+        (("--candidate", "next", "--canary", "5"), 1, "a share is written as `5%`"),
+    ],
+)
+def test_a_candidate_for_nobody_and_nobody_for_a_candidate_are_wrong_usage(
+    arguments: tuple[str, ...], code: int, told: str
+) -> None:
+    done = CliRunner().invoke(application, ["control", "--listen", "127.0.0.1:0", *arguments])
+    assert done.exit_code == code
+    assert told in done.output
+
+
 def test_a_status_without_a_control_plane_is_no_answer(tmp_path: Path) -> None:
     done = CliRunner().invoke(application, ["control", "status", "--admin", f"unix:{tmp_path}/none"])
     assert done.exit_code == 1

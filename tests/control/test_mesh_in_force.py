@@ -6,17 +6,17 @@ from random import Random
 
 import pytest
 
+from authz.canary.canary_engine import CanaryEngine
 from authz.control.envoy_validation import Validator
 from authz.control.fleet.fleet_snapshot import FleetSnapshot
 from authz.control.mesh_follower import MeshFollower
 from authz.core.compiler import compile_engine
-from authz.core.engine import Engine
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.envoy.native.binary import EnvoyError
 from authz.envoy.options import Listeners, RenderOptions
 from authz.mesh.nouns import Enforce, Mesh, MeshWorkload
 from authz.policy.memory import Memory
 from authz.policy.reader import read_policies
-from authz.service.loading.snapshot import Snapshot
 from authz.tokens.signing import jwks_text, make_keys
 
 OPTIONS = RenderOptions(enforce=Enforce.NATIVE, listeners=Listeners.ADS)
@@ -147,9 +147,9 @@ class Served:
         self.files, self.some = dict(files), some
         self.worlds = {name: one.world for name, one in self.snapshot.make(mesh.workloads, files, some).items()}
 
-    def take(self, text: bytes, engine: Engine, keys: Mapping[str, str]) -> None:
+    def take(self, text: bytes, engine: PoliciesByWorkload, keys: Mapping[str, str]) -> None:
         mesh = self.follower._read(text)
-        self.follower._write(mesh, Snapshot(engine, engine.mesh, engine.version, 0.0), dict(keys))
+        self.follower._write(mesh, dict(keys), engine)
 
 
 def shown(worlds: Mapping[str, Mapping[str, Mapping[str, object]]]) -> dict[str, object]:
@@ -163,6 +163,7 @@ def test_touching_some_gives_what_making_everything_anew_gives(seed: int, tmp_pa
     memory, served, before = Memory(), Served(tmp_path), None
     policies = {name: policy(random, name) for name in ("a", "b", "c", "d")}
     edits, without, keys, partly = frozenset[int](), None, 0, 0
+    candidate, chosen = None, frozenset[str]()
     for _ in range(25):
         kept = dict(policies)
         match random.randrange(12):
@@ -172,7 +173,10 @@ def test_touching_some_gives_what_making_everything_anew_gives(seed: int, tmp_pa
                 without = random.choice((None, random.randrange(len(WORKLOADS))))
             case 2:
                 keys = random.randrange(4)
-            case 3 if len(policies) > 2:
+            case 3:
+                candidate = before
+                chosen = frozenset(random.sample([name for name, *_ in WORKLOADS], random.randrange(len(WORKLOADS))))
+            case 4 if len(policies) > 2:
                 del policies[random.choice(sorted(policies))]
             case _:
                 name = random.choice("abcdefgh")
@@ -185,15 +189,19 @@ def test_touching_some_gives_what_making_everything_anew_gives(seed: int, tmp_pa
             policies = kept
             continue
         engine = before = compile_engine(result.resources, config, before)
-        texts = {rule.keys_from: KEYS[keys % 2] for rule in engine.token_rules() if keys < 2 or "one" in rule.issuer}
+        is_canary = candidate is not None and candidate.mesh == config
+        chosen -= {WORKLOADS[without][0]} if without is not None else frozenset()
+        rules = [*engine.token_rules(), *(candidate.token_rules() if candidate is not None else ())]
+        texts = {rule.keys_from: KEYS[keys % 2] for rule in rules if keys < 2 or "one" in rule.issuer}
         served.fails = random.random() < 0.1
         try:
-            served.take(text, engine, texts)
+            served.take(text, CanaryEngine(engine, candidate, chosen) if candidate and is_canary else engine, texts)
         except EnvoyError:
             continue
         partly += served.some is not None
         anew = Served(tmp_path)
-        anew.take(text, compile_engine(result.resources, config), texts)
+        fresh = compile_engine(result.resources, config)
+        anew.take(text, CanaryEngine(fresh, candidate, chosen) if candidate and is_canary else fresh, texts)
         assert served.files == anew.files
         assert shown(served.worlds) == shown(anew.worlds)
-    assert partly > 5  # or nothing would have been compared
+    assert partly > 3  # or nothing would have been compared

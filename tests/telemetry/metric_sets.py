@@ -17,7 +17,7 @@ CANDIDATE = _of("CANDIDATE_")
 RATE_LIMITS = _of("RATE_LIMITS")
 PUBLISHED = _of("PUBLISHED_")
 AUTHORITY = _of("CA_", "SDS_", "WORKLOAD_STREAMS")
-FLEET = _of("XDS_", "FLEET_")
+FLEET = _of("XDS_", "FLEET_", "CANARY_")
 _ROTATION = _of("SERVED_EXPIRY", "DRIFT")
 PROCESS = tuple(
     metric

@@ -16,11 +16,14 @@ from typing import Any
 import grpc
 
 from authz.admin.fleet_page import fleet_file
+from authz.canary.canary_selection import CanarySource
 from authz.control.authority.authority_server import AuthorityServer
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
 from authz.control.authority.stock import Stock
+from authz.control.canary_follower import CanaryFollower
 from authz.control.envoy_validation import Validator
+from authz.control.fleet.canary_watch import CanaryWatch
 from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.control.fleet.fleet_figures import fleet_figures, fleet_json, source_figures
 from authz.control.fleet.fleet_health import FleetHealth
@@ -43,6 +46,7 @@ FLEET_PAGE = "/fleet"
 GRAIN_SECONDS = 0.02
 """By so much the time of a file may be too early."""
 REPORT_PAGE, VIEW_PAGE = "/fleet/report", "/fleet/view"
+CANARY_PAGE = "/canary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class MeshSources:
     """
     ca_bundles: Mapping[str, str] = field(default_factory=dict)
     """PEM file by issuer or key URI, as the setting ``jwks_ca_bundles``."""
+    canary: CanarySource | None = None
+    """A candidate for a part of the mesh."""
 
 
 class ControlPlane:
@@ -107,7 +113,7 @@ class ControlPlane:
         self._delivering, self._has_fresh = Lock(), False
 
         def follow(paths: InputPaths) -> MeshFollower:
-            return MeshFollower(
+            made = MeshFollower(
                 paths.policies,
                 paths.mesh,
                 sources.keep,
@@ -119,10 +125,19 @@ class ControlPlane:
                 traffic=paths.traffic,
                 deliver=partial(self._deliver, paths is not there),
             )
+            made.canary = CanaryFollower(sources.canary, paths.policies, paths.mesh, sources.keep, clock=clock, say=say)
+            return made
 
         there = InputPaths(sources.policies, sources.mesh, sources.traffic)
         self._follower = SteadfastFollower(follow, there, sources.keep, say)
+        bound = sources.canary.bound if sources.canary is not None else None
+        self._watch = CanaryWatch(lambda: self.canary, bound, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def canary(self) -> CanaryFollower:
+        """The candidate."""
+        return self._follower.canary
 
     async def start(self) -> None:
         """
@@ -159,8 +174,8 @@ class ControlPlane:
         await self._authority.stop()
 
     def handlers(self, stock: Stock, identify: Identify) -> "tuple[grpc.GenericRpcHandler[Any, Any], ...]":
-        """Aggregated discovery."""
-        return (self.discovery.handler(stock, identify),)
+        """Aggregated discovery, and reports of requests."""
+        return self.discovery.handler(stock, identify), self._watch.handler(stock, identify)
 
     def figures(self) -> Figured:
         """Metrics of discovery."""
@@ -169,6 +184,7 @@ class ControlPlane:
         yield from self.reporter.figures()
         if (source := self._source()) is not None:
             yield from source_figures(source)
+        yield from self._watch.figures()
 
     def causes(self) -> Iterable[dict[str, object]]:
         """Proxies that refused something, and a change that is not in force."""
@@ -182,6 +198,9 @@ class ControlPlane:
         if self.reporter.problem:
             message = f"the fleet does not know what runs here: {self.reporter.problem}"
             yield {"part": "report", "message": message, "blocks": False}
+        if self.canary.problem:
+            message = f"the candidate is not in force as it is: {self.canary.problem}"
+            yield {"part": "candidate", "message": message, "blocks": False}
         for state in self.discovery.states():
             for short, one in state.types.items():
                 if one.rejection:
@@ -190,8 +209,11 @@ class ControlPlane:
 
     def page(self, path: str) -> object | None:
         """
-        Every proxy with what it took and refused; the report of this replica; the fleet as all report it, and its page.
+        Every proxy with what it took and refused; the report of this replica; the fleet as all report it, and its page;
+        a candidate.
         """
+        if path == CANARY_PAGE:
+            return self._watch.shown()
         if path == FLEET_PAGE:
             return fleet_json(self.health.states(), self._version)
         if path == REPORT_PAGE:
@@ -241,6 +263,7 @@ class ControlPlane:
 
     def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
         changed = self.health.publish(fleet, mesh, some)
+        self._watch.follow(fleet)
         if self._source() is None:
             self.discovery.standings.revise(digest_revision(version), self._clock())
         self._version = version

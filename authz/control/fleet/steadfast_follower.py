@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from authz.control.canary_follower import CanaryFollower
 from authz.control.kept_inputs import KEPT_FILE, InputPaths, KeptInputs
 from authz.control.mesh_follower import MeshFollower
 from authz.core.errors import LoadError
@@ -81,6 +82,11 @@ class SteadfastFollower:
         0 while what was kept is served.
         """
         return 0.0 if self._why else min(self._follower.read_at)
+
+    @property
+    def canary(self) -> CanaryFollower:
+        """The candidate beside what is followed now."""
+        return self._follower.canary
 
     async def run(self) -> None:
         """Follow what changes, until cancelled."""

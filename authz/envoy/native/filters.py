@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from authz.core.attributes import Workload
-from authz.core.engine import Engine
 from authz.core.index import Needs
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.resources import Action
 from authz.core.uncollected import WithoutCollector
 from authz.envoy.native import ext_authz
@@ -34,13 +34,13 @@ class NativeFilters:
     sizes: tuple[StageSize, ...]
 
 
-def linear_tcp(engine: Engine, workload: Workload, cluster_of: ClusterOf = istio_cluster) -> list[Filter]:
+def linear_tcp(engine: PoliciesByWorkload, workload: Workload, cluster_of: ClusterOf = istio_cluster) -> list[Filter]:
     """The network filters of one workload in the order of the stages."""
     return list(tcp_filters(engine, workload, cluster_of=cluster_of).filters)
 
 
 def http_filters(
-    engine: Engine,
+    engine: PoliciesByWorkload,
     workload: Workload,
     key_sets: Mapping[str, str],
     *,
@@ -60,7 +60,7 @@ def http_filters(
 
 
 def _http_filters(
-    engine: Engine,
+    engine: PoliciesByWorkload,
     workload: Workload,
     key_sets: Mapping[str, str],
     form: Form,
@@ -83,7 +83,9 @@ def _http_filters(
     return NativeFilters(tuple(filters), tuple(writer.sizes))
 
 
-def tcp_filters(engine: Engine, workload: Workload, *, cluster_of: ClusterOf = istio_cluster) -> NativeFilters:
+def tcp_filters(
+    engine: PoliciesByWorkload, workload: Workload, *, cluster_of: ClusterOf = istio_cluster
+) -> NativeFilters:
     """The network filters of TCP ports, to stand before the TCP proxy; always linear, asked once per connection."""
     stages = stages_of(engine.written_for(workload), engine.mesh, tcp=True)
     filters: list[Filter] = []
@@ -113,7 +115,7 @@ def _asking(rules: ProviderRules, cluster_of: ClusterOf, *, tcp: bool) -> Filter
     return Filter("envoy.filters.http.ext_authz", ext_authz.http_filter(rules.provider, cluster_of))
 
 
-def _needs(engine: Engine, workload: Workload) -> dict[str, Needs]:
+def _needs(engine: PoliciesByWorkload, workload: Workload) -> dict[str, Needs]:
     """Find what each rule needs, by Istio's name of the rule."""
     found = {}
     for policy in engine.for_workload(workload).policies:

@@ -7,12 +7,12 @@ It is the workload's own, so that a policy that does not concern a workload chan
 from hashlib import sha256
 
 from authz.core.attributes import Workload
-from authz.core.engine import Engine
+from authz.core.policies_by_workload import PoliciesByWorkload
 
 LENGTH = 12
 
 
-def filters_version(engine: Engine, workload: Workload) -> str:
+def filters_version(engine: PoliciesByWorkload, workload: Workload) -> str:
     """
     The digest of all that decides for a workload: policies, token rules, mesh settings; keys are not part of it.
 

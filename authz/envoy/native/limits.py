@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from authz.core.attributes import Json, Workload
-from authz.core.engine import Engine
 from authz.core.errors import Location
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.resources import AuthorizationPolicy, JwtRule, Presence, Rule
 from authz.envoy.native.binary import MAX_PROGRAM, RUNTIME
 from authz.envoy.native.filters import NativeFilters
@@ -61,7 +61,7 @@ class Report:
         return (*self.workload, *of_rules)
 
 
-def report(engine: Engine, workload: Workload, *, has_evidence: bool = False) -> Report:
+def report(engine: PoliciesByWorkload, workload: Workload, *, has_evidence: bool = False) -> Report:
     """
     Say what is native, for every rule that applies to the workload.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from authz.core.asked import asked_of
 from authz.core.attributes import Workload
-from authz.core.engine import Engine
+from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.envoy.native import record_log
 from authz.envoy.native.ext_authz import ClusterOf
 from authz.envoy.native.filters import linear_tcp
@@ -26,7 +26,7 @@ def complete(
     listener: dict[str, Any],
     proxy: str,
     workload: Workload,
-    engine: Engine,
+    engine: PoliciesByWorkload,
     *,
     gateway: bool,
     log_path: str,

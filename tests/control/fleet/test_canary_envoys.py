@@ -1,0 +1,114 @@
+"""A candidate in force for one of two real Envoys, promoted, and taken back."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from authz.canary.canary_judge import AbortBound
+from authz.canary.canary_selection import CanarySelection, CanarySource
+from authz.canary.canary_status import CanaryState
+from authz.service.loading.promotion import promote
+from tests.control.fleet.fleet_rig import API, MESH, Rig, answers, ask, free_ports, until
+
+pytestmark = pytest.mark.envoy
+
+
+def allow(path: str) -> str:
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: api, namespace: shop}\n"
+        f'spec: {{rules: [{{to: [{{operation: {{paths: ["{path}"]}}}}]}}]}}\n'
+    )
+
+
+class TwoApis(Rig):
+    """``api-v1`` and ``api-v2`` take plaintext, so that no client of the mesh is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.second, self.nobody = free_ports(2)
+        super().__init__(folder)
+        self.candidate = folder / "next"
+
+    def write_mesh(self, more: str = "") -> None:
+        added = "---\n".join(MESH.format(out=self.out, inbound=self.inbound, app=self.app).split("---\n")[3:6])
+        for old, new in (
+            ("api-v1", "api-v2"),
+            ("app: api", "app: two"),
+            ("name: api,", "name: two,"),
+            ("api.shop", "two.shop"),
+            (str(self.app), str(self.nobody)),
+            (str(self.inbound), str(self.second)),
+        ):
+            added = added.replace(old, new)
+        super().write_mesh(f"---\n{added}{more}")
+
+    def write_candidate(self, path: str) -> None:
+        self.candidate.mkdir(exist_ok=True)
+        self._replace(self.candidate / "api.yaml", allow(path))
+
+    def write_policy(self, text: str, name: str = "api.yaml") -> None:
+        self._replace(self.policies / name, text)
+
+    async def allowed(self, first: str, second: str) -> None:
+        """Each allows its own path, and not that of the other; there is no application behind ``api-v2``."""
+        await answers(self.inbound, first, "200")
+        await answers(self.second, second, "503")
+        if first != second:
+            assert await ask(self.inbound, second) == "403"
+            assert await ask(self.second, first) == "403"
+
+
+async def test_one_of_two_proxies_gets_a_candidate_which_is_promoted_or_taken_back(tmp_path: Path) -> None:
+    rig = TwoApis(tmp_path)
+    bound = AbortBound(Fraction(1, 2), window_seconds=600)
+    rig.canary = CanarySource(rig.candidate, CanarySelection(names=frozenset({"api-v2"})), bound)
+    rig.report_seconds = 1
+    rig.write_policy(allow("/one"))
+    rig.join("api-v1", API)
+    rig.join("api-v2", API)
+    await rig.start()
+    try:
+        async with rig.application():
+            with rig.envoy("api-v1"), rig.envoy("api-v2"):
+                await rig.allowed("/one", "/one")
+                await _only_the_chosen_one_changes(rig)
+                promote(rig.candidate, rig.policies, "v2")
+                await rig.allowed("/two", "/two")
+                await _one_that_refuses_too_much_is_taken_back(rig)
+    finally:
+        await rig.stop()
+
+
+async def _only_the_chosen_one_changes(rig: TwoApis) -> None:
+    assert rig.plane is not None
+    await until(lambda: _are_current(rig, "api-v1", "api-v2"))
+    before, pushes = rig.status(), rig.plane.discovery.figures.pushes.copy()
+    rig.write_candidate("/two")
+    await rig.allowed("/one", "/two")
+    await until(lambda: _are_current(rig, "api-v1", "api-v2"))
+    assert rig.plane.discovery.figures.pushes - pushes == {"ecds": 1}
+    assert rig.status()["api-v1"] == before["api-v1"]
+    shown = rig.plane.page("/canary")
+    assert isinstance(shown, dict)
+    assert (shown["state"], shown["chosen"], shown["workloads"]) == ("in force", ("api-v2",), 3)
+
+
+async def _one_that_refuses_too_much_is_taken_back(rig: TwoApis) -> None:
+    rig.write_candidate("/three")
+    await rig.allowed("/two", "/three")
+    assert rig.plane is not None
+
+    async def is_aborted() -> bool:
+        assert rig.plane is not None
+        for _ in range(20):
+            await ask(rig.second, "/two")
+        return rig.plane.canary.status.state is CanaryState.ABORTED
+
+    await until(is_aborted)
+    assert rig.plane.canary.status.reason.startswith("`api-v2` refused ")
+    await rig.allowed("/two", "/two")
+
+
+async def _are_current(rig: Rig, *proxies: str) -> bool:
+    status = rig.status()
+    return all(status[proxy]["is_current"] for proxy in proxies)

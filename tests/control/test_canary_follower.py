@@ -1,0 +1,212 @@
+"""A candidate in force for a part of the mesh, and none where anything is wrong with it."""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pytest
+
+from authz.canary.canary_selection import CanarySelection, CanarySource
+from authz.canary.canary_status import CanaryState, CanaryStatus
+from authz.control.canary_follower import CanaryFollower
+from authz.control.mesh_follower import MeshFollower
+from authz.core.errors import SettingsError
+from authz.envoy.native.binary import EnvoyError
+from authz.envoy.options import RenderOptions
+from authz.mesh.nouns import Enforce
+from tests.mesh.meshes import Ports, description
+
+OPTIONS = RenderOptions(enforce=Enforce.NATIVE)
+
+
+def policy(path: str) -> str:
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
+        "metadata: {name: paths, namespace: istio-system}\n"
+        f'spec: {{rules: [{{to: [{{operation: {{paths: ["{path}"]}}}}]}}]}}\n'
+    )
+
+
+class Rollout:
+    """A mesh followed with a candidate for ``server-v1``."""
+
+    def __init__(self, folder: Path, *names: str, validator: Any = None) -> None:
+        self.folder, self.out, self.candidate = folder, folder / "state", folder / "next"
+        self.mesh, self.policies = folder / "mesh.yaml", folder / "policies"
+        if not self.policies.exists():
+            self.policies.mkdir()
+            self.mesh.write_bytes(description(Ports()))
+            self.write(self.policies, policy("/old"))
+        self.said: list[str] = []
+        source = CanarySource(self.candidate, CanarySelection(names=frozenset(names or ("server-v1",))))
+        self.canary = CanaryFollower(
+            source, self.policies, self.mesh, folder / "keep", clock=time, say=self.said.append
+        )
+        self.follower = MeshFollower(
+            self.policies,
+            self.mesh,
+            self.out,
+            OPTIONS,
+            clock=time,
+            say=self.said.append,
+            validator=validator,
+        )
+        self.follower.canary = self.canary
+
+    def write(self, place: Path, text: str) -> None:
+        place.mkdir(exist_ok=True)
+        fresh = self.folder / "fresh"
+        fresh.write_text(text)
+        fresh.replace(place / "a.yaml")
+
+    def files(self) -> dict[str, bytes]:
+        found = {path.relative_to(self.out): path.read_bytes() for path in self.out.rglob("*") if path.is_file()}
+        return {str(name): content for name, content in found.items()}
+
+    def paths(self) -> dict[str, str]:
+        """The path that each proxy allows."""
+        found = {}
+        for file in (self.out / "ecds").glob("*.authz-rules.json"):
+            text = file.read_text()
+            found[file.name.partition(".")[0]] = next(
+                (path for path in ("/old", "/new", "/newest") if f'"{path}"' in text), ""
+            )
+        return found
+
+    async def until(self, condition: Callable[[CanaryStatus], object]) -> CanaryStatus:
+        async with asyncio.timeout(20):
+            while not condition(self.canary.status):  # noqa: ASYNC110  # files tell nobody
+                await asyncio.sleep(0.02)
+        return self.canary.status
+
+
+@contextlib.asynccontextmanager
+async def following(rollout: Rollout) -> AsyncIterator[Rollout]:
+    await rollout.follower.start(keys_timeout_seconds=0.1)
+    running = asyncio.create_task(rollout.follower.run())
+    try:
+        yield rollout
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await rollout.follower.close()
+
+
+async def test_a_candidate_comes_and_goes_and_touches_the_filters_of_whom_it_is_for_alone(tmp_path: Path) -> None:
+    async with following(Rollout(tmp_path)) as rollout:
+        assert rollout.canary.status.state is CanaryState.NONE
+        before = rollout.files()
+        assert set(rollout.paths().values()) == {"/old"}
+        rollout.write(rollout.candidate, policy("/new"))
+        status = await rollout.until(
+            lambda one: one.state is CanaryState.IN_FORCE and rollout.paths()["server-v1"] == "/new"
+        )
+        assert status.chosen == ("server-v1",)
+        after = rollout.files()
+        changed = {name for name, content in after.items() if before[name] != content}
+        assert changed
+        assert all(name.startswith("ecds/server-v1.") for name in changed)
+        rollout.write(rollout.policies, policy("/newest"))
+        await rollout.until(lambda _: "/newest" in rollout.paths().values())
+        assert rollout.paths()["server-v1"] == "/new"
+        rollout.write(rollout.policies, policy("/old"))
+        shutil.rmtree(rollout.candidate)
+        await rollout.until(lambda one: one.state is CanaryState.NONE and rollout.files() == before)
+        assert any("in force for 1 of" in line for line in rollout.said)
+        assert rollout.said.count("candidate none: every workload has the policies in force") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "told"),
+    [
+        ((), policy("/new").replace("rules", "ruels"), "unknown field"),
+        (("server-v1", "nobody"), policy("/new"), "the mesh has no workload `nobody`"),
+    ],
+)
+async def test_a_candidate_that_cannot_be_used_leaves_all_as_it_was_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, ...], text: str, told: str
+) -> None:
+    rollout = Rollout(tmp_path, *names)
+    rollout.write(rollout.candidate, text)
+    async with following(rollout):
+        status = rollout.canary.status
+        assert status.state is CanaryState.REFUSED
+        assert told in status.reason
+        assert told in rollout.canary.problem
+        assert set(rollout.paths().values()) == {"/old"}
+        assert any("every workload keeps the policies in force" in line for line in rollout.said)
+        assert any(record.name == "authz.canary" and record.levelno == logging.ERROR for record in caplog.records)
+
+
+async def test_a_broken_change_of_a_candidate_keeps_the_last_good_one_and_is_told(tmp_path: Path) -> None:
+    rollout = Rollout(tmp_path)
+    rollout.write(rollout.candidate, policy("/new"))
+    async with following(rollout):
+        assert rollout.paths()["server-v1"] == "/new"
+        rollout.write(rollout.candidate, "nonsense: [")
+        status = await rollout.until(lambda one: one.reason)
+        assert status.state is CanaryState.IN_FORCE
+        assert rollout.paths()["server-v1"] == "/new"
+        assert rollout.canary.problem
+
+
+class Judge:
+    """In the place of a ``Validator``: refuses filters in which a path stands."""
+
+    def __init__(self, refused: str) -> None:
+        self.refused = refused
+
+    def validate(self, _out: Path, filters: Mapping[str, bytes], _network: object) -> str:
+        if any(self.refused.encode() in content for content in filters.values()):
+            raise EnvoyError("Envoy refuses it")
+        return ""
+
+
+async def test_a_candidate_that_envoy_refuses_is_taken_back_and_not_tried_again(tmp_path: Path) -> None:
+    rollout = Rollout(tmp_path, validator=Judge("/new"))
+    rollout.write(rollout.candidate, policy("/new"))
+    async with following(rollout):
+        assert rollout.canary.status.state is CanaryState.REFUSED
+        assert rollout.canary.status.reason == "Envoy refuses it"
+        assert rollout.paths()["server-v1"] == "/old"
+        rollout.write(rollout.candidate, policy("/neu"))
+        await rollout.until(lambda one: one.state is CanaryState.IN_FORCE)
+
+
+async def test_what_was_aborted_stays_so_after_a_restart_until_it_changes(tmp_path: Path) -> None:
+    rollout = Rollout(tmp_path)
+    rollout.write(rollout.candidate, policy("/new"))
+    async with following(rollout):
+        rollout.canary.abort("too many denials")
+        await rollout.until(lambda _: rollout.paths()["server-v1"] == "/old")
+        assert rollout.canary.status.state is CanaryState.ABORTED
+        assert rollout.canary.problem == ""
+    again = Rollout(tmp_path)
+    async with following(again):
+        assert again.canary.status.state is CanaryState.ABORTED
+        assert again.canary.status.reason == "too many denials"
+        assert again.paths()["server-v1"] == "/old"
+        again.write(again.candidate, policy("/newest"))
+        await again.until(lambda one: one.state is CanaryState.IN_FORCE and again.paths()["server-v1"] == "/newest")
+
+
+async def test_a_kept_abort_that_cannot_be_read_counts_as_one(tmp_path: Path) -> None:
+    rollout = Rollout(tmp_path)
+    rollout.write(rollout.candidate, policy("/new"))
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / "canary-aborted.json").write_text("{")
+    async with following(rollout):
+        assert rollout.canary.status.state is CanaryState.ABORTED
+        assert "cannot be read" in rollout.canary.status.reason
+        assert rollout.paths()["server-v1"] == "/old"
+
+
+def test_a_candidate_within_the_policies_in_force_is_refused(tmp_path: Path) -> None:
+    source = CanarySource(tmp_path / "policies" / "next", CanarySelection(names=frozenset({"server-v1"})))
+    with pytest.raises(SettingsError, match="lie one within the other"):
+        CanaryFollower(source, tmp_path / "policies", tmp_path / "mesh.yaml", tmp_path, clock=time, say=print)
