@@ -49,11 +49,16 @@ def looking_at(truth: "TruthClient | None", admin: tuple[str, ...]) -> Iterator[
     if truth is None:
         yield lambda: look_at_admins(admin)
         return
+    with truth as client:
+        yield look_through(client)
+
+
+def look_through(client: "TruthClient") -> Look:
+    """What asks the truth of a fleet, by a client that is connected."""
     from authz.truth.report_store import ReportReader  # nats is slow to import
 
-    with truth as client:
-        reader = ReportReader(client)
-        yield lambda: merge_reports(*reader.read())
+    reader = ReportReader(client)
+    return lambda: merge_reports(*reader.read())
 
 
 def look_at_admins(addresses: tuple[str, ...]) -> FleetView:

@@ -8,6 +8,7 @@ from authz.cli import terminal
 from authz.cli.fleet_source import Look, fleet_options, looking_at
 from authz.cli.fleet_status import read_seconds
 from authz.cli.fleet_views import remark_reasons
+from authz.truth.fleet_merge import FleetView
 from authz.truth.fleet_waiting import await_revision
 
 if TYPE_CHECKING:
@@ -37,12 +38,16 @@ def wait(
 
 def await_fleet(look: Look, revision: str, seconds: float) -> bool:
     """
-    Wait, and say how it ended: how many have it, or who has not. For every command that has changed something.
+    Wait, and say how it ended.
 
     Raises:
         AuthzError: nobody answered at the end.
     """
-    view = await_revision(look, revision, seconds)
+    return say_waited(await_revision(look, revision, seconds), revision)
+
+
+def say_waited(view: FleetView, revision: str) -> bool:
+    """How waiting for a revision ended: how many have it, or who has not. For every command that changed something."""
     live = [one for one in view.proxies if one.state != "missing"]
     if view.has(revision):
         counted = terminal.count(len(view.replicas), "replica"), terminal.count(len(live), "proxy", "proxies")

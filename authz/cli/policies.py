@@ -20,6 +20,7 @@ from authz.cli.policy_push import (
     KEY,
     MESSAGE,
     PEM,
+    WAIT,
     finish,
     in_force,
     own_name,
@@ -114,12 +115,13 @@ def show(revision: int | None, url: str, out: Path | None, output: str, access: 
 @AUTHOR
 @EXPIRES
 @IF_REVISION
+@WAIT
 @DRY_RUN
 @terminal.answer_form("text", "json")
 @truth_access
 def rollback(
     revision: int, url: str, key: Path | None, keys: tuple[Path, ...], message: str, author: str, expires: str,
-    if_revision: int | None, dry_run: bool, output: str, access: TruthAccess,
+    if_revision: int | None, wait: float, dry_run: bool, output: str, access: TruthAccess,
 ) -> None:  # fmt: skip
     """
     Push the content of an old revision as a new one: replicas never go back.
@@ -144,7 +146,7 @@ def rollback(
         pushed = prepare(
             url, old.files, kept, before, author or own_name(), said, manifest.provenance, lifetime, head.number
         )
-        finish(revisions, pushed, key, dry_run=dry_run, output=output)
+        finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
 
 
 def _revision(revisions: "PolicyRevisions", number: int | None) -> tuple[PolicyHead, Bundle]:

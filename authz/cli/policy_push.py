@@ -18,10 +18,13 @@ from authz.bundles.whole_bundle import Bundle, build_bundle, read_bundle, sign_b
 from authz.cli import diff_report, policy_files, terminal
 from authz.cli.bundle_contents import bundle_files, duration_seconds, provenance_of, signing_key
 from authz.cli.diff import SECONDS, compare
+from authz.cli.fleet_source import look_through
+from authz.cli.fleet_wait import say_waited
 from authz.cli.mesh_sides import NamedDescription
 from authz.cli.policy_views import head_json
 from authz.cli.truth_option import TRUTH_URL, truth_access
 from authz.core.attributes import Json
+from authz.truth.fleet_waiting import await_revision
 from authz.truth.policy_head import PolicyHead
 from authz.truth.truth_address import TruthAccess, read_truth_address
 
@@ -39,6 +42,10 @@ EXPIRES = click.option("--expires", default="", metavar="TIME", help="How long i
 IF_REVISION = click.option(
     "--if-revision", type=click.IntRange(0), metavar="N",
     help="Only if revision N is in force, 0 for none; by default the one that the set was compared with.",
+)  # fmt: skip
+WAIT = click.option(
+    "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0,
+    help="How long to wait until every live replica and proxy has acknowledged it (`authz fleet wait`).",
 )  # fmt: skip
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Check and compare, and push nothing.")
 
@@ -67,22 +74,25 @@ class Pushed:
 @AUTHOR
 @EXPIRES
 @IF_REVISION
+@WAIT
 @DRY_RUN
 @terminal.answer_form("text", "json")
 @truth_access
 def push(
     policies: tuple[Path, ...], url: str, mesh: Path | None, traffic: Path | None, trust: tuple[Path, ...],
-    key: Path | None, message: str, author: str, expires: str, if_revision: int | None, dry_run: bool, output: str,
-    access: TruthAccess,
+    key: Path | None, message: str, author: str, expires: str, if_revision: int | None, wait: float, dry_run: bool,
+    output: str, access: TruthAccess,
 ) -> None:  # fmt: skip
     """
     Put a whole set of policies in force in the truth of a fleet, if what it was compared with still is.
 
     Policies that servers would refuse are refused. Exit code: 0 it is in force, 3 another revision was pushed
-    meanwhile and nothing is changed, 1 it was refused, or nobody knows.
+    meanwhile and nothing is changed, 1 it was refused, or nobody knows. With --wait also 3 when it is in force and
+    somebody has not acknowledged it in time; who, is said.
 
     \b
     authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key -m "first ones"
+    authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key -m "no ops" --wait 60
     authz policies push policies --mesh mesh.yaml --to nats://127.0.0.1:4222/shop --dry-run
     authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key --if-revision 7 -m "let ops in"
     """
@@ -101,7 +111,7 @@ def push(
             raise BundleRefused("what is in force has a mesh description, and without --mesh it would be lost")
         lifetime = duration_seconds(expires) if expires else None
         pushed = prepare(url, files, kept, before, who, message, provenance, lifetime, None)
-        finish(revisions, pushed, key, dry_run=dry_run, output=output)
+        finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
 
 
 @contextmanager
@@ -170,8 +180,10 @@ def prepare(
     return Pushed(head, archive, before, changes, _compared(old, files) if kept is not None else None)
 
 
-def finish(revisions: "PolicyRevisions", pushed: Pushed, key: Path | None, *, dry_run: bool, output: str) -> None:
-    """Say what changes; sign and push unless it is a dry run. Ends the command."""
+def finish(
+    revisions: "PolicyRevisions", pushed: Pushed, key: Path | None, *, dry_run: bool, output: str, wait: float = 0.0
+) -> None:
+    """Say what changes; sign and push unless it is a dry run, and wait for the fleet. Ends the command."""
     if output == "text":
         _say_changes(pushed)
     if not dry_run:
@@ -179,15 +191,26 @@ def finish(revisions: "PolicyRevisions", pushed: Pushed, key: Path | None, *, dr
             raise click.UsageError("--key is needed, or --dry-run")
         pushed = signed(pushed, key)
         publish(revisions, pushed)
+    if output == "text":
+        is_pushed = f"revision {pushed.head.number} is in force"
+        terminal.say(
+            f"would be revision {pushed.head.number}; nothing is pushed" if dry_run else is_pushed,
+            "" if dry_run else "green",
+        )
+    revision = str(pushed.head.number)
+    view = await_revision(look_through(revisions.client), revision, wait) if wait and not dry_run else None
     if output == "json":
         told: dict[str, Json] = {"pushed": not dry_run, **head_json(pushed.head)}
         told["changes"] = {name: list(names) for name, names in pushed.changes.items()}
         told["diff"] = diff_report.as_json(pushed.report) if pushed.report is not None else None
+        if view is not None:
+            told["acknowledged"] = view.has(revision)
+            told["without"] = [one.name for one in view.without(revision)]
         terminal.print_json(told)
-    elif dry_run:
-        terminal.say(f"would be revision {pushed.head.number}; nothing is pushed")
-    else:
-        terminal.say(f"revision {pushed.head.number} is in force", "green")
+    elif view is not None:
+        say_waited(view, revision)
+    if view is not None and not view.has(revision):
+        raise SystemExit(terminal.Exit.NO)
 
 
 def signed(pushed: Pushed, key: Path) -> Pushed:

@@ -35,6 +35,7 @@ class PolicyRevisions:
 
     def __init__(self, client: TruthClient) -> None:
         """Nothing is asked yet."""
+        self.client = client
         self._bucket = TruthBucket(client, POLICIES)
         self._archives = TruthArchives(client)
 

@@ -1,6 +1,7 @@
 """``authz policies`` and ``authz truth`` on a real server: pushed, refused, raced, rolled back, without an answer."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from authz.bundles.whole_bundle import build_bundle
 from authz.cli import application, policy_push
 from authz.truth.policy_head import PolicyHead
 from authz.truth.policy_revisions import PolicyRevisions
+from authz.truth.server_reporter import ServerReporter
 from authz.truth.truth_client import TruthAway
 from tests.nats_server import NatsServers, truth_servers
 
@@ -185,3 +187,22 @@ def test_a_truth_is_configured_made_and_looked_at(run: Runner, tmp_path: Path) -
     run.url = run.url.replace("/shop", "/other")
     assert "authz truth init" in run("truth", "status", code=3).stdout
     assert "make it with `authz truth init`" in run("policies", "history", code=1).output
+
+
+def test_a_push_waits_until_all_that_live_have_it_or_says_who_has_not(run: Runner, tmp_path: Path) -> None:
+    with truth_servers(tmp_path / "truth") as servers, servers.client() as client:
+        run = Runner(servers)
+        nobody = run.push("--wait", 0.1, code=3)
+        assert "revision 1 is in force" in nobody.stdout
+        assert "no replica has reported what it runs" in nobody.stderr
+        reporter = ServerReporter(client, "vm-3", lambda: ("2", time.time(), ""))
+        reporter.begin()
+        run.write("PATCH")
+        told = run.push("--wait", 30)
+        assert "revision 2: 1 replica and 0 proxies have acknowledged it" in told.stdout
+        run.write("PUT")
+        late = run.push("--wait", 0.1, "-o", "json", code=3)
+        assert [json.loads(late.stdout)[name] for name in ("acknowledged", "without")] == [False, ["vm-3"]]
+        run.write("GET")
+        assert "replica vm-3: has revision 2" in run.push("--wait", 0.1, code=3).stderr
+        reporter.stop()
