@@ -1,7 +1,24 @@
-"""Metrics of a whole fleet, as every control plane of it sees it. The others are in ``names``."""
+"""Metrics of a control plane: of its own proxies, and of the whole fleet as it sees it. The others are in ``names``."""
 
 from authz.telemetry.names import Metric
 
+XDS_PROXIES = Metric(
+    "authz_xds_proxies",
+    "gauge",
+    "Proxies of the mesh: current (took all there is), behind (under way), refusing (refused something), missing (not "
+    "connected), gone (for so long that its endpoints are unhealthy).",
+    ("state",),
+)
+XDS_KEPT_ENDPOINTS = Metric(
+    "authz_xds_kept_endpoints",
+    "gauge",
+    "Destinations of which too many proxies are gone, so that all of their endpoints stay.",
+)
+XDS_STREAMS = Metric("authz_xds_streams", "gauge", "Open streams of discovery.")
+XDS_PUSHES = Metric("authz_xds_pushes_total", "counter", "Responses sent.", ("type",))
+XDS_ACKNOWLEDGED = Metric("authz_xds_acknowledged_total", "counter", "Responses that a proxy took.", ("type",))
+XDS_REJECTED = Metric("authz_xds_rejected_total", "counter", "Responses that a proxy refused.", ("type",))
+XDS_REFUSED = Metric("authz_xds_refused_total", "counter", "Peers, and names of other workloads, that were refused.")
 FLEET_SKEW = Metric(
     "authz_fleet_skew_seconds",
     "gauge",

@@ -281,23 +281,6 @@ SDS_ACKNOWLEDGED = Metric("authz_sds_acknowledged_total", "counter", "Secrets th
 SDS_REJECTED = Metric("authz_sds_rejected_total", "counter", "Secrets that a proxy refused.")
 SDS_REFUSED = Metric("authz_sds_refused_total", "counter", "Peers and names that were refused.")
 SDS_STREAMS = Metric("authz_sds_streams", "gauge", "Open streams.")
-XDS_PROXIES = Metric(
-    "authz_xds_proxies",
-    "gauge",
-    "Proxies of the mesh: current (took all there is), behind (under way), refusing (refused something), missing (not "
-    "connected), gone (for so long that its endpoints are unhealthy).",
-    ("state",),
-)
-XDS_KEPT_ENDPOINTS = Metric(
-    "authz_xds_kept_endpoints",
-    "gauge",
-    "Destinations of which too many proxies are gone, so that all of their endpoints stay.",
-)
-XDS_STREAMS = Metric("authz_xds_streams", "gauge", "Open streams of discovery.")
-XDS_PUSHES = Metric("authz_xds_pushes_total", "counter", "Responses sent.", ("type",))
-XDS_ACKNOWLEDGED = Metric("authz_xds_acknowledged_total", "counter", "Responses that a proxy took.", ("type",))
-XDS_REJECTED = Metric("authz_xds_rejected_total", "counter", "Responses that a proxy refused.", ("type",))
-XDS_REFUSED = Metric("authz_xds_refused_total", "counter", "Peers, and names of other workloads, that were refused.")
 CANARY_WORKLOADS = Metric("authz_canary_workloads", "gauge", "Workloads that have the candidate in force.")
 CANARY_STATE = Metric(
     "authz_canary_state", "gauge", "1 for what holds of the candidate: none, in force, refused, aborted.", ("state",)

@@ -113,18 +113,11 @@ class ControlPlane:
         self._delivering, self._has_fresh = Lock(), False
 
         def follow(paths: InputPaths) -> MeshFollower:
+            told = replace(options, listeners=Listeners.ADS)
             made = MeshFollower(
-                paths.policies,
-                paths.mesh,
-                sources.keep,
-                replace(options, listeners=Listeners.ADS),
-                clock=clock,
-                say=say,
-                ca_bundles=sources.ca_bundles,
-                validator=validator,
-                traffic=paths.traffic,
-                deliver=partial(self._deliver, paths is not there),
-            )
+                paths.policies, paths.mesh, sources.keep, told, clock=clock, say=say, ca_bundles=sources.ca_bundles,
+                validator=validator, traffic=paths.traffic, deliver=partial(self._deliver, paths is not there),
+            )  # fmt: skip
             made.canary = CanaryFollower(sources.canary, paths.policies, paths.mesh, sources.keep, clock=clock, say=say)
             return made
 

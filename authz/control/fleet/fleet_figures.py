@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 
 from authz.control.authority.figures import Figured
-from authz.telemetry import names
+from authz.telemetry import fleet_names, names
 from authz.telemetry.status import PolicySourceStatus
 
 
@@ -80,13 +80,13 @@ def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: 
         "gone": sum(one.is_gone for one in found),
     }
     counts["behind"] = len(found) - sum(counts.values())
-    yield names.XDS_PROXIES, {(word,): number for word, number in counts.items()}
-    yield names.XDS_KEPT_ENDPOINTS, kept
-    yield names.XDS_STREAMS, streams
-    yield names.XDS_PUSHES, _by_type(figures.pushes)
-    yield names.XDS_ACKNOWLEDGED, _by_type(figures.acknowledged)
-    yield names.XDS_REJECTED, _by_type(figures.rejected)
-    yield names.XDS_REFUSED, figures.refused
+    yield fleet_names.XDS_PROXIES, {(word,): number for word, number in counts.items()}
+    yield fleet_names.XDS_KEPT_ENDPOINTS, kept
+    yield fleet_names.XDS_STREAMS, streams
+    yield fleet_names.XDS_PUSHES, _by_type(figures.pushes)
+    yield fleet_names.XDS_ACKNOWLEDGED, _by_type(figures.acknowledged)
+    yield fleet_names.XDS_REJECTED, _by_type(figures.rejected)
+    yield fleet_names.XDS_REFUSED, figures.refused
 
 
 def source_figures(source: PolicySourceStatus) -> Figured:
