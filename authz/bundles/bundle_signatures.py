@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from authz.bundles.manifest import BundleRefused, read_json
 
+BundleKey = Ed25519PrivateKey
+"""The kind of key that signs."""
 MAX_SIGNATURES = 16
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
 _RAW = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)

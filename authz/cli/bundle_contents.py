@@ -4,23 +4,19 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from authz.bundles.bundle_signatures import read_bundle_key
+from authz.bundles.bundle_signatures import BundleKey, read_bundle_key
 from authz.bundles.manifest import MESH, BundleRefused, Provenance
 from authz.identity.secret_files import read_secret
 from authz.sources.policies.directory import read_directory, read_file
 from authz.telemetry.counters import program_version
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
-def signing_key(file: Path) -> "Ed25519PrivateKey":
+def signing_key(file: Path) -> BundleKey:
     """
     Read the key that signs, from a file that nobody else can read.
 

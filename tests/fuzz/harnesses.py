@@ -58,6 +58,7 @@ from authz.sources.introspection.exchange import read_answer
 from authz.tokens.cache import TokenCache
 from authz.tokens.json_text import read_object
 from authz.tokens.jwks import read_key_set
+from authz.truth.policy_head import DamagedHead, PolicyHead, read_head, write_head
 from authz.wire.access_line import LineReader
 from authz.wire.access_log import NotAnEntry
 from authz.wire.access_stream import read_message
@@ -388,13 +389,22 @@ def bundle(data: bytes) -> None:
         assert read_manifest(write_manifest(manifest)) == manifest
 
 
+def policy_head(data: bytes) -> None:
+    """A head of the policies in a truth: it is refused, or it is read again as the same."""
+    with suppress(DamagedHead):
+        head = read_head(data)
+        assert read_head(write_head(head)) == head
+
+
 def _bundle_seeds() -> Iterator[bytes]:
     yield signed_bundle()
     yield gzip.decompress(signed_bundle())
     yield read_bundle(signed_bundle()).manifest_bytes
 
 
+_HEAD = PolicyHead(7, "ab" * 32, 1_800_000_000, "ann", "why", 3, 1, 0, 2, 5)
 HARNESSES: dict[str, Harness] = {
+    "policy_head": Harness(policy_head, lambda: iter((write_head(_HEAD),))),
     "check": Harness(check, lambda: iter((base(), base(SECRET)))),
     "yaml": Harness(yaml, _yaml_seeds),
     "token": Harness(token, lambda: (text.encode() for text in TOKENS.values())),

@@ -41,6 +41,7 @@ ALLOWED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (READER, lambda client: TruthBucket(client, POLICIES).history("there")),
     (READER, lambda client: TruthBucket(client, FLEET).entries()),
     (READER, lambda client: TruthBucket(client, KEY_SETS).get("there")),
+    (READER, lambda client: TruthBucket(client, KEY_SETS).put("new", b"1")),
     (READER, lambda client: TruthArchives(client).get("there", 100)),
     (PUBLISHER, lambda client: TruthBucket(client, POLICIES).get("there")),
     (PUBLISHER, lambda client: TruthBucket(client, POLICIES).put("new", b"1")),
