@@ -14,13 +14,14 @@ from tests.fleet.network import Network, missing_right, until
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.slow,
+    pytest.mark.timeout(600),  # some forty commands, one after another
     pytest.mark.skipif(bool(missing_right()), reason=missing_right()),
     pytest.mark.skipif(shutil.which("curl") is None, reason="the page asks by curl"),
 ]
 PAGE = Path(authz.__file__).parent.parent / "docs" / "fleet.md"
 BLOCK = re.compile(r"^```(sh|yaml)\n# (\S+?)(, stays)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MACHINES = ("one", "two", "three")
-STAYING_READY_SECONDS = 60.0
+STAYING_READY_SECONDS = 120.0
 
 
 def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
