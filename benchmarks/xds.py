@@ -1,16 +1,21 @@
 """
-Many proxies on one control plane: ``python -m benchmarks.xds [--streams 100 1000] [--changes 20]``.
+Many proxies on one control plane: ``python -m benchmarks.xds [--streams 100 1000] [--changes 100]``.
 
 For each number of streams a mesh of as many workloads is served by ``authz control``, and as many streams connect at
-once. Printed are: when the last had everything; the memory of the control plane for one more stream; how long a changed
-policy of one workload takes to its proxy, from the rename of its file; the same for a policy of all, to the last proxy;
-and the control plane's CPU for a change of one workload, with its ratio between the sizes.
+once. Printed are: when the last had everything; memory of the control plane for a proxy; how long a changed policy of
+one workload takes to its proxy, from the rename of its file; the same for a policy of all, to the last proxy; and the
+control plane's CPU for a change of one workload, with its ratio between the sizes. Where Go is, a snapshot cache of
+go-control-plane serves the same clients resources of the same size, and a change of all is measured there, too.
+
+Clients, control plane and this program share one machine. Limits of open files must allow a connection for each proxy.
 """
 
 import argparse
 import json
 import os
 import queue
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,9 +67,12 @@ spec:
   rules: [{{to: [{{operation: {{paths: ["/{path}"]}}}}]}}]
 """
 TYPES = frozenset({"cds", "eds", "lds", "rds", "ecds", "sds"})
-PATIENCE_SECONDS = 300.0
-PER_CLIENT = 500
+PATIENCE_SECONDS = 150.0
+PER_CLIENT = 2500
 """Streams of one client process."""
+IDLE_SECONDS = 6.0
+"""In which nothing changes, to see what the control plane uses then."""
+GO = Path(__file__).with_name("xds_go")
 
 
 @dataclass
@@ -77,23 +85,31 @@ class Fleet:
     process: "subprocess.Popen[str]"
     heard: "queue.Queue[tuple[str, str, float, int]]" = field(default_factory=queue.Queue)
 
+    sizes: "dict[str, int]" = field(default_factory=dict)
+    """Bytes of what last came, by type."""
+
     def until(self, wanted: "set[tuple[str, str]]") -> float:
         """Wait for something of these types at these proxies; return when the last came."""
         last, missing, ends = 0.0, set(wanted), time.time() + PATIENCE_SECONDS
         while missing:
-            name, short, at, _ = self.heard.get(timeout=max(0.1, ends - time.time()))
+            name, short, at, self.sizes[short] = self.heard.get(timeout=max(0.1, ends - time.time()))
             missing.discard((name, short))
             last = max(last, at)
         return last
 
     def cpu(self) -> float:
         """Seconds of CPU that the control plane has used."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu(self.process.pid)
 
     def memory(self) -> int:
         """Bytes of the control plane in memory."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu(process: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def write(folder: Path, name: str, path: str, selector: str = "") -> float:
@@ -166,39 +182,96 @@ def _listen(client: "subprocess.Popen[str]", heard: "queue.Queue[tuple[str, str,
         heard.put(json.loads(line))
 
 
-def measure(size: int, changes: int, port: int) -> float:
+def measure(size: int, changes: int, port: int, go: Path | None) -> float:
     """Print what one size is like; return the CPU seconds of a change of one workload."""
     everybody = [f"w{number}" for number in range(size)]
+    everything = {(name, short) for name in everybody for short in TYPES}
     with controlled(size, port) as fleet:
-        before, before_cpu, began = fleet.memory(), fleet.cpu(), time.time()
-        print(f"{size} proxies: made after {before_cpu:.1f} s of CPU", flush=True)
+        made, made_cpu, began = fleet.memory(), fleet.cpu(), time.time()
+        print(f"{size} proxies: made after {made_cpu:.1f} s of CPU, {made / 1e6:.0f} MB", flush=True)
         with connected(fleet):
-            last = fleet.until({(name, short) for name in everybody for short in TYPES})
-            used = fleet.cpu() - before_cpu
-            print(f"{size} streams: all have everything after {last - began:.1f} s, {used:.1f} s of CPU", flush=True)
-            print(f"  memory for one more stream: {(fleet.memory() - before) / size / 1000:.0f} kB", flush=True)
-            times, used = [], fleet.cpu()
+            last = fleet.until(everything)
+            print(f"  cold start of all: {last - began:.1f} s, {fleet.cpu() - made_cpu:.1f} s of CPU", flush=True)
+            one = (fleet.memory() - made) / size / 1000
+            print(f"  memory of a stream: {one:.0f} kB, of everything {fleet.memory() / 1e6:.0f} MB", flush=True)
+            idle = at_rest(fleet)
+            print(f"  CPU without a change: {idle * 100:.1f} % of a core", flush=True)
+            times, used, began = [], fleet.cpu(), time.time()
             for number in range(changes):
                 name = everybody[number * 7 % size]
-                began = write(fleet.folder, "one", f"p{number}", f"selector: {{matchLabels: {{app: {name}}}}}")
-                times.append(fleet.until({(name, "ecds")}) - began)
-            each = (fleet.cpu() - used) / changes
-            print(f"  a policy of one workload: median {median(times):.2f} s, longest of {changes} {max(times):.2f} s")
-            print(f"  CPU of such a change: {each * 1000:.0f} ms")
-            began = write(fleet.folder, "all", "changed")
+                renamed = write(fleet.folder, "one", f"p{number}", f"selector: {{matchLabels: {{app: {name}}}}}")
+                times.append(fleet.until({(name, "ecds")}) - renamed)
+            each = (fleet.cpu() - used - idle * (time.time() - began)) / changes
+            p99 = sorted(times)[min(changes - 1, int(changes * 0.99))]
+            print(f"  a policy of one workload, {changes} times: median {median(times):.2f} s, p99 {p99:.2f} s")
+            print(f"  CPU of such a change: {each * 1000:.1f} ms", flush=True)
+            used, began = fleet.cpu(), write(fleet.folder, "all", "changed")
             last = fleet.until({(name, "ecds") for name in everybody})
-            print(f"  a policy of all: {last - began:.1f} s to the last")
+            ours = last - began
+            print(f"  a policy of all: {ours:.2f} s to the last, {fleet.cpu() - used:.2f} s of CPU", flush=True)
+        if go is not None:
+            compare(fleet, go, everything, ours)
     return each
+
+
+def at_rest(fleet: Fleet) -> float:
+    """The share of a core that the control plane uses when nothing changes."""
+    time.sleep(IDLE_SECONDS)
+    used = fleet.cpu()
+    time.sleep(IDLE_SECONDS)
+    return (fleet.cpu() - used) / IDLE_SECONDS
+
+
+def compare(fleet: Fleet, go: Path, everything: "set[tuple[str, str]]", ours: float) -> None:
+    """Print what a snapshot cache of go-control-plane takes for the same."""
+    port = fleet.port + 1
+    command = [str(go), str(port), str(fleet.size), str(fleet.folder), json.dumps(fleet.sizes)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own
+    assert server.stdin is not None
+    assert server.stdout is not None
+    try:
+        server.stdout.readline()
+        other = Fleet(fleet.folder, fleet.size, port, server)
+        began, used = time.time(), other.cpu()
+        with connected(other):
+            last = other.until(everything)
+            print(f"  go-control-plane: cold start {last - began:.1f} s, {other.cpu() - used:.1f} s of CPU", flush=True)
+            used = other.cpu()
+            server.stdin.write("change\n")
+            server.stdin.flush()
+            began = float(server.stdout.readline())
+            last = other.until({pair for pair in everything if pair[1] == "ecds"})
+            theirs = last - began
+            print(f"  go-control-plane: a change of all {theirs:.2f} s to the last, {other.cpu() - used:.2f} s of CPU")
+            print(f"  a change of all here is {ours / theirs:.2f} times that", flush=True)
+    finally:
+        server.kill()
+        server.wait(60)
+
+
+@contextmanager
+def built() -> Iterator[Path | None]:
+    """The server of go-control-plane; None where it cannot be built."""
+    found = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "xds_go"
+        if found is None:
+            print("go-control-plane is left out: there is no Go here")
+        elif subprocess.run([found, "build", "-o", program, "."], cwd=GO).returncode:  # noqa: S603  # our own
+            print("go-control-plane is left out: it cannot be built here")
+        yield program if program.exists() else None
 
 
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, nargs="+", default=[100, 1000])
-    parser.add_argument("--changes", type=int, default=20)
+    parser.add_argument("--changes", type=int, default=100)
     parser.add_argument("--port", type=int, default=17443)
     asked = parser.parse_args()
-    each = {size: measure(size, asked.changes, asked.port) for size in asked.streams}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    with built() as go:
+        each = {size: measure(size, asked.changes, asked.port, go) for size in asked.streams}
     least, most = min(each), max(each)
     if least != most:
         print(f"CPU of a change of one, {most} streams to {least}: {each[most] / each[least]:.2f} times")

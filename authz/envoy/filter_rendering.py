@@ -1,11 +1,11 @@
 """The filters of a mesh rendered again and again: only those of workloads whose rules or keys changed are made anew."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from authz.envoy.options import RenderOptions
 from authz.envoy.proxy_parts import Native
-from authz.envoy.render import render_filters
+from authz.envoy.render import filter_contents, filter_files
 from authz.mesh.nouns import Mesh, MeshWorkload
 
 _Filters = tuple[Hashable, dict[str, bytes]]
@@ -17,7 +17,8 @@ class FilterRendering:
     """
     The filters of every proxy that decides by itself, as they were last rendered.
 
-    The content of an unchanged file is the very object of before.
+    The content of an unchanged file is the very object of before, and one object for all proxies whose policies came to
+    be the same at the same time.
     """
 
     _around: object = None
@@ -29,12 +30,7 @@ class FilterRendering:
         around = (mesh.config, dict(native.key_sets))
         known = self._made if around == self._around else {}
         self._around, self._made = around, {}
-        files: dict[str, bytes] = {}
-        for workload in mesh.workloads:
-            if options.is_native(workload):
-                self._made[workload.name] = _rendered(mesh, workload, native, known.get(workload.name))
-                files |= self._made[workload.name][1]
-        return files
+        return self._rendered(mesh, mesh.workloads, known, options, native)
 
     def render_some(
         self, mesh: Mesh, workloads: Iterable[MeshWorkload], options: RenderOptions, native: Native
@@ -44,17 +40,30 @@ class FilterRendering:
 
         Others have what they had. Which workloads, that is for the caller to know.
         """
+        return self._rendered(mesh, workloads, self._made, options, native)
+
+    def _rendered(
+        self,
+        mesh: Mesh,
+        workloads: Iterable[MeshWorkload],
+        known: Mapping[str, _Filters],
+        options: RenderOptions,
+        native: Native,
+    ) -> dict[str, bytes]:
         files: dict[str, bytes] = {}
+        made: dict[Hashable, tuple[bytes, ...]] = {}
         for workload in workloads:
-            if options.is_native(workload):
-                self._made[workload.name] = _rendered(mesh, workload, native, self._made.get(workload.name))
-                files |= self._made[workload.name][1]
+            if not options.is_native(workload):
+                continue
+            rules = native.engine.digests_for(workload.workload)
+            needs = (rules, workload.is_gateway, workload.speaks_http)
+            before = known.get(workload.name)
+            if before is not None and before[0] == needs and rules:
+                self._made[workload.name] = before
+            else:
+                contents = made.get(needs) if rules else None  # policies that were not read from text have no digests
+                if contents is None:
+                    contents = made[needs] = filter_contents(mesh, workload, native)
+                self._made[workload.name] = needs, filter_files(mesh, workload, contents)
+            files |= self._made[workload.name][1]
         return files
-
-
-def _rendered(mesh: Mesh, workload: MeshWorkload, native: Native, before: _Filters | None) -> _Filters:
-    rules = native.engine.digests_for(workload.workload)
-    needs = (rules, workload.workload, workload.is_gateway, workload.speaks_http)
-    if before is None or before[0] != needs or not rules:  # policies that were not read from text have no digests
-        return needs, render_filters(mesh, workload, native)
-    return needs, before[1]

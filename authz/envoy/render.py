@@ -5,7 +5,7 @@ Pure: nothing is read or written here. ``options`` documents the layout of the s
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 
@@ -220,19 +220,36 @@ def render_filters(mesh: Mesh, workload: MeshWorkload, native: Native) -> dict[s
     They are JSON, which is read by Envoy and written here many times faster than YAML. The version is the digest of the
     content: a policy that does not concern the workload changes nothing here. With TCP alone no listener has a slot.
     """
+    return filter_files(mesh, workload, filter_contents(mesh, workload, native))
+
+
+def filter_files(mesh: Mesh, workload: MeshWorkload, contents: Iterable[bytes]) -> dict[str, bytes]:
+    """The files of one proxy that have these contents."""
     if not workload.speaks_http:
         return {}
+    names = (filters_file(workload.name, slot) for slot in slot_names(mesh.config))
+    return dict(zip(names, contents, strict=True))
+
+
+def filter_contents(mesh: Mesh, workload: MeshWorkload, native: Native) -> tuple[bytes, ...]:
+    """
+    What is in the files of a proxy's filters, by slot; none with TCP alone.
+
+    It is the same for proxies with the same policies and token rules, if both or neither are gateways.
+    """
+    if not workload.speaks_http:
+        return ()
     filters = http_filters(
         native.engine, workload.workload, native.key_sets, gateway=workload.is_gateway, cluster_of=provider_cluster
     ).filters
     asked = asked_of(native.engine.for_workload(workload.workload))
     resources = fill_slots(filters, mesh.config, filters_version(native.engine, workload.workload), asked)
-    files = {}
-    for slot, resource in zip(slot_names(mesh.config), resources, strict=True):
+    contents = []
+    for resource in resources:
         text = json.dumps(resource, separators=(",", ":"), ensure_ascii=False)
         version = sha256(text.encode()).hexdigest()[:16]
-        files[filters_file(workload.name, slot)] = f'{{"version_info":"{version}","resources":[{text}]}}\n'.encode()
-    return files
+        contents.append(f'{{"version_info":"{version}","resources":[{text}]}}\n'.encode())
+    return tuple(contents)
 
 
 def network_filters(workload: MeshWorkload, native: Native) -> tuple[dict[str, Json], ...]:

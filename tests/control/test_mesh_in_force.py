@@ -89,9 +89,13 @@ TOKENS = (
 )
 PEERS = ("mtls: {mode: STRICT}", "mtls: {mode: DISABLE}", "mtls: {mode: PERMISSIVE}")
 PORTS = ("", ", portLevelMtls: {'7001': {mode: DISABLE}}", ", portLevelMtls: {'7001': {mode: STRICT}}")
-CONFIGS = (("mesh.test, ", "mesh.test, trustDomainAliases: [old.test], "), ("rootNamespace: root", ""),
-           ("version: v2", "version: v3"), ("10.0.0.2", "10.0.0.7"),
-           ("hosts: [shop.example", "hosts: [more.example"))  # fmt: skip
+CONFIGS = (
+    ("mesh.test, ", "mesh.test, trustDomainAliases: [old.test], "),
+    ("rootNamespace: root", ""),
+    ("version: v2", "version: v3"),
+    ("10.0.0.2", "10.0.0.7"),
+    ("hosts: [shop.example", "hosts: [more.example"),
+)
 
 
 def document(kind: str, namespace: str, name: str, spec: str, note: str = "") -> str:
@@ -157,14 +161,14 @@ def shown(worlds: Mapping[str, Mapping[str, Mapping[str, object]]]) -> dict[str,
             for name, world in worlds.items()}  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_touching_some_gives_what_making_everything_anew_gives(seed: int, tmp_path: Path) -> None:
     random = Random(seed)  # not for secrets
     memory, served, before = Memory(), Served(tmp_path), None
     policies = {name: policy(random, name) for name in ("a", "b", "c", "d")}
     edits, without, keys, partly = frozenset[int](), None, 0, 0
     candidate, chosen = None, frozenset[str]()
-    for _ in range(25):
+    for _ in range(20):
         kept = dict(policies)
         match random.randrange(12):
             case 0:
@@ -204,4 +208,4 @@ def test_touching_some_gives_what_making_everything_anew_gives(seed: int, tmp_pa
         anew.take(text, CanaryEngine(fresh, candidate, chosen) if candidate and is_canary else fresh, texts)
         assert served.files == anew.files
         assert shown(served.worlds) == shown(anew.worlds)
-    assert partly > 3  # or nothing would have been compared
+    assert partly > 2  # or nothing would have been compared

@@ -188,8 +188,8 @@ def _take_delta(subscription: Subscription, request: delta.DeltaDiscoveryRequest
         subscription.answer(request.response_nonce, _error(request))
     if is_first:
         versions: Mapping[str, str] = request.initial_resource_versions
-        subscription.sent = {name: Discovered(name, version, b"") for name, version in versions.items()}
         if versions:
+            subscription.sent = {name: Discovered(name, version, b"") for name, version in versions.items()}
             subscription.accepted = version_of(subscription.sent.values())
         subscription.is_wildcard = not request.resource_names_subscribe and subscription.type_url in WITH_WILDCARD
     subscription.unsubscribe(request.resource_names_unsubscribe)

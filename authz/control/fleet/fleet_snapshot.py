@@ -50,6 +50,15 @@ class _Made:
 
 
 @dataclass(slots=True)
+class _Making:
+    """What files have become so far."""
+
+    by_name: dict[str, _Made] = field(default_factory=dict)
+    by_content: dict[int, _Made] = field(default_factory=dict)
+    """By identity: the filters of proxies with the same policies are one object."""
+
+
+@dataclass(slots=True)
 class FleetSnapshot:
     """The fleet as it was last made; ``make`` makes what differs."""
 
@@ -78,7 +87,7 @@ class FleetSnapshot:
         Raises:
             Unpackable: a type is not known here.
         """
-        made: dict[str, _Made] = {}
+        made = _Making()
         uses: dict[str, tuple[_Made, ...]] = {}
         members: dict[str, FleetMember] = {}
         for workload in workloads if some is None else some:
@@ -90,38 +99,42 @@ class FleetSnapshot:
             else:
                 members[name] = FleetMember(name, workload.spiffe_id, self._world(name, used))
         if some is not None:
-            self._made |= made
+            self._made |= made.by_name
             self._uses |= uses
             self._members = self._members | members
             return self._members
         self._roots = {name: self._roots[name] for name in members if name in self._roots}
-        self._made, self._uses, self._members = made, uses, members
+        self._made, self._uses, self._members = made.by_name, uses, members
         return members
 
-    def _used(self, proxy: str, files: Mapping[str, bytes], made: dict[str, _Made]) -> Iterator[_Made]:
+    def _used(self, proxy: str, files: Mapping[str, bytes], made: _Making) -> Iterator[_Made]:
         """The files of a proxy: its listeners and clusters, and what is named from there."""
         todo = [f"cds/{proxy}.yaml", f"lds/{proxy}.yaml"]
         seen = set(todo)
         while todo:
             name = todo.pop()
-            one = made.get(name)
+            one = made.by_name.get(name)
             if one is None:
                 if name not in files:
                     continue
-                one = made[name] = self._read(name, files)
+                one = made.by_name[name] = self._read(name, files, made)
             yield one
             new = [other for other in one.named if other not in seen]
             seen.update(new)
             todo += new
 
-    def _read(self, name: str, files: Mapping[str, bytes]) -> _Made:
-        known, content = self._made.get(name), files[name]
-        if known is not None and known.content is content and all(other in files for other in known.named):
-            return known
+    def _read(self, name: str, files: Mapping[str, bytes], made: _Making) -> _Made:
+        content = files[name]
+        for known in (self._made.get(name), made.by_content.get(id(content))):
+            if known is not None and known.content is content and all(other in files for other in known.named):
+                return known
         trees = _resources(content)
         named = tuple(dict.fromkeys(path for path in followed_paths(trees) if _is_discovered(path, files)))
         point_to_control(trees, (*named, ROOTS_FILE))
-        return _Made(content, () if name == ROOTS_FILE else tuple(map(_packed, trees)), named)
+        if name == ROOTS_FILE:
+            return _Made(content, (), named)
+        one = made.by_content[id(content)] = _Made(content, tuple(map(_packed, trees)), named)
+        return one
 
     def _world(self, proxy: str, used: tuple[_Made, ...]) -> ProxyWorld:
         world: dict[str, dict[str, Discovered]] = {}

@@ -8,6 +8,8 @@ from authz.mesh.description import DescriptionReader, read_mesh_description
 from authz.policy.mesh_config import read_mesh
 from authz.service.loading.described import MeshDescribed, described_mesh
 from authz.sources.policies.directory import read_file
+from authz.sources.policies.listing import FileState
+from authz.sources.policies.looking import settled_state
 
 SettingsRead = tuple[MeshConfig, tuple[Problem, ...]]
 """Settings of the mesh, and what is to be said of them."""
@@ -20,6 +22,7 @@ class MeshFile:
         """``reader`` reads the description in it: one by which others read it, too; None where only this one does."""
         self._read = read_mesh_description if reader is None else reader.read
         self._text: bytes | None = None
+        self._state: tuple[FileState, ...] | None = None
         self._settings: SettingsRead | None = None
         self._described: MeshDescribed | None = None
 
@@ -27,13 +30,21 @@ class MeshFile:
         """The text as it is on disk now; None without a file that can be read."""
         if path is None:
             return None
+        state = settled_state(path)
+        if state is not None and state == self._state:
+            return self._text
         try:
             text = read_file(path)
         except OSError:
             text = None
         if text != self._text:
             self._text, self._settings, self._described = text, None, None
+        self._state = state if text is not None else None  # looked at before it was read
         return self._text
+
+    def forget(self) -> None:
+        """Read the text next time, whatever the times of its file say: they have lied."""
+        self._state = None
 
     @property
     def known(self) -> bytes | None:

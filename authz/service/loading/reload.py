@@ -114,7 +114,11 @@ class Reloader:
         """Load at every change, until cancelled."""
         paths = [self._policies] if self._mesh_file is None else [self._policies, self._mesh_file]
         try:
-            async for _ in watch(paths, ready=ready):
+            lies = 0
+            async for state in watch(paths, ready=ready):
+                if state.lies != lies:
+                    lies = state.lies
+                    self._mesh.forget()
                 await self.load()
         finally:
             self.stop()

@@ -18,6 +18,8 @@ RECENT_SECONDS = 3.0
 """The coarsest time that a usual file system keeps is two seconds: what is younger may change without a new time."""
 TURN_FILES, TURN_BYTES = 100, 4_000_000
 """Most files, and most of their bytes, digested at one look beside the recent ones: some five milliseconds."""
+TURN_SECONDS = 1.0
+"""The least time between two such looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,20 @@ class State:
     folders: frozenset[Folder] = field(compare=False)
 
 
+def settled_state(path: Path) -> tuple[FileState, ...] | None:
+    """
+    What tells the text of a file from any other that it may get, as far as times do not lie; ``State.lies`` says.
+
+    None while its times may be those of another text as well: it has just changed, or cannot be looked at.
+    """
+    latest = time.time_ns() - int(RECENT_SECONDS * 1e9)
+    try:
+        entries = tuple(list_files(path))
+    except OSError:
+        return None
+    return entries if entries and all(max(entry[4], entry[5]) < latest for entry in entries) else None
+
+
 class Looker:
     """Looks at some paths again and again, one look at a time; knows the texts by their digests."""
 
@@ -42,6 +58,7 @@ class Looker:
         self._paths = [path.absolute() for path in paths]
         self._digests: dict[str, tuple[FileState, bytes]] = {}
         self._next = 0
+        self._next_turn = 0.0
         self._lies = 0
 
     def look(self) -> State:
@@ -67,7 +84,9 @@ class Looker:
         latest = time.time_ns() - int(RECENT_SECONDS * 1e9)
         due = {entry[0]: entry for entry in entries if max(entry[4], entry[5]) > latest}
         read = 0
-        for _ in range(min(TURN_FILES, len(entries))):
+        is_due = time.monotonic() >= self._next_turn  # several looks at one change are one
+        for _ in range(min(TURN_FILES, len(entries)) if is_due else 0):
+            self._next_turn = time.monotonic() + TURN_SECONDS
             if read > TURN_BYTES:
                 break
             self._next = (self._next + 1) % len(entries)

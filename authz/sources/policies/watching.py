@@ -28,9 +28,9 @@ _START_SECONDS = 2.0
 
 async def watch(
     paths: Sequence[Path], *, quiet_seconds: float = QUIET_SECONDS, ready: asyncio.Event | None = None
-) -> AsyncGenerator[None]:
+) -> AsyncGenerator[State]:
     """
-    Yield each time that files below some directories, or some files, have changed and are at rest again.
+    Yield each time that files below some directories, or some files, have changed and are at rest again: their state.
 
     Args:
         paths: directories are watched with everything below them, files by name.
@@ -77,7 +77,7 @@ async def watch(
                 if found == before and not hint.is_set():
                     break
             seen = found
-            yield
+            yield found
 
 
 async def _begun(follower: Subscriber, hint: asyncio.Event) -> None:
