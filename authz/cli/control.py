@@ -19,6 +19,7 @@ from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
 from authz.cli.canary_options import canary_options
 from authz.cli.control_policies import PolicyPlace, opened, policy_place
 from authz.cli.mesh_files import ca_bundles
+from authz.cli.mesh_options import JWKS_CA_BUNDLE, VALIDATE, WHO_ANSWERS, WORKERS, who_decides
 from authz.cli.truth_options import common_state, truth_options
 from authz.envoy.options import Authz, RenderOptions
 from authz.mesh.nouns import Enforce
@@ -61,41 +62,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Directory for what outlives this process: what was last in force, who was connected, issuers of logins.",
 )
-@click.option(
-    "--enforce",
-    type=click.Choice([e.value for e in Enforce]),
-    default=Enforce.NATIVE.value,
-    show_default=True,
-    help="Who decides: every Envoy by itself with native filters, or a check. `mesh.authz/enforce` on a "
-    "WorkloadEntry decides it for one workload.",
-)
-@click.option(
-    "--authz",
-    type=click.Choice([a.value for a in Authz]),
-    default=Authz.SERVER.value,
-    show_default=True,
-    help="Who answers checks: a server beside each Envoy, or every proxy itself (see `authz mesh environment`).",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    default=2,
-    show_default=True,
-    help="How many workers the authorization server beside an Envoy has.",
-)
-@click.option(
-    "--validate",
-    metavar="auto|off|PATH",
-    default="auto",
-    show_default=True,
-    help="Try changed native filters on an Envoy before proxies get them, as `authz mesh render --validate`.",
-)
-@click.option(
-    "--jwks-ca-bundle",
-    multiple=True,
-    metavar="ISSUER=FILE",
-    help="PEM bundle that alone vouches for an issuer's or a key URI's server; may be repeated.",
-)
+@who_decides(Enforce.NATIVE)
+@WHO_ANSWERS
+@WORKERS
+@VALIDATE
+@JWKS_CA_BUNDLE
 @click.option(
     "--gone-after",
     type=click.FloatRange(0),

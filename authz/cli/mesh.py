@@ -11,6 +11,7 @@ import click
 
 from authz.cli import mesh_bootstrap, mesh_native, terminal
 from authz.cli.mesh_files import ca_bundles, read_description
+from authz.cli.mesh_options import JWKS_CA_BUNDLE, MESH, VALIDATE, WHO_ANSWERS, WORKERS, who_decides
 from authz.core.compiler import compile_engine
 from authz.core.engine import Engine
 from authz.envoy.options import Authz, Listeners, RenderOptions, Secrets
@@ -32,13 +33,7 @@ def command() -> None:
 
 
 @command.command("render")
-@click.option(
-    "--mesh",
-    "mesh_path",
-    required=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="The description: a YAML file, or a directory of them.",
-)
+@MESH
 @click.option(
     "--traffic",
     type=click.Path(exists=True, path_type=Path),
@@ -65,38 +60,13 @@ def command() -> None:
     show_default=True,
     help="dynamic: in files that running proxies follow; static: in the bootstrap, one file for each proxy.",
 )
-@click.option(
-    "--authz",
-    type=click.Choice([a.value for a in Authz]),
-    default=Authz.SERVER.value,
-    show_default=True,
-    help="Who answers checks: a separate server, or every proxy itself (see `authz mesh environment`).",
-)
-@click.option(
-    "--enforce",
-    type=click.Choice([e.value for e in Enforce]),
-    default=Enforce.CHECK.value,
-    show_default=True,
-    help="Who decides: the check, or every Envoy by itself with native filters. `mesh.authz/enforce` on a "
-    "WorkloadEntry decides it for one workload.",
-)
-@click.option(
-    "--jwks-ca-bundle",
-    multiple=True,
-    metavar="ISSUER=FILE",
-    help="PEM bundle that alone vouches for an issuer's or a key URI's server; may be repeated.",
-)
+@WHO_ANSWERS
+@who_decides(Enforce.CHECK)
+@JWKS_CA_BUNDLE
 @click.option(
     "--watch", is_flag=True, help="Keep rendering as policies, the description and key sets change, until Ctrl-C."
 )
-@click.option(
-    "--validate",
-    metavar="auto|off|PATH",
-    default="auto",
-    show_default=True,
-    help="Try changed native filters on an Envoy before they are written: auto uses one on this machine, if there is "
-    "any and the filters are not too large; off uses none; PATH is the Envoy to use.",
-)
+@VALIDATE
 @click.option(
     "--query-value",
     multiple=True,
@@ -104,13 +74,7 @@ def command() -> None:
     help="Query parameter whose values a proxy that decides by itself writes into its access log; may be repeated. "
     "Like the setting `audit_query_values`.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1, 256),
-    default=2,
-    show_default=True,
-    help="How many workers the authorization server has: one address is rendered for each.",
-)
+@WORKERS
 @click.option(
     "--peer-certificate", is_flag=True, help="Send callers' certificates, for the setting `peer_certificate`."
 )

@@ -5,18 +5,13 @@ from pathlib import Path
 import click
 
 from authz.cli.mesh_files import read_description
+from authz.cli.mesh_options import MESH, WHO_ANSWERS
 from authz.core.errors import SettingsError
 from authz.envoy.options import Authz, Listeners, RenderOptions
 
 
 @click.command()
-@click.option(
-    "--mesh",
-    "mesh_path",
-    required=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="The description: a YAML file, or a directory of them.",
-)
+@MESH
 @click.option("--to", "name", required=True, metavar="WORKLOAD", help="The workload whose Envoy it is.")
 @click.option(
     "--control",
@@ -26,13 +21,7 @@ from authz.envoy.options import Authz, Listeners, RenderOptions
     metavar="HOST:PORT",
     help="Where the control plane listens for SVIDs; once for each of its replicas.",
 )
-@click.option(
-    "--authz",
-    type=click.Choice([a.value for a in Authz]),
-    default=Authz.SERVER.value,
-    show_default=True,
-    help="Who answers checks: a separate server, or the proxy itself (see `authz mesh environment`).",
-)
+@WHO_ANSWERS
 @click.option(
     "--report",
     type=click.IntRange(1, 3600),

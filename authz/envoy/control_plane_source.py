@@ -17,15 +17,10 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     AggregatedConfigSource,
-    ApiConfigSource,
     ApiConfigSourceApiType,
     ApiVersion,
-    BackoffStrategy,
     ConfigSource,
-    GrpcService,
-    GrpcServiceEnvoyGrpc,
     PathConfigSource,
-    RetryPolicy,
     WatchedDirectory,
 )
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
@@ -40,7 +35,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from authz.core.spiffe import AUTHORITY_PATH
 from authz.envoy.http_options import http2_upstream
-from authz.envoy.messages import as_resource, assignment, at, seconds, transport_socket
+from authz.envoy.messages import as_resource, asked_stream, assignment, at, seconds, transport_socket
 from authz.envoy.options import CONTROL_CLUSTER, ROOTS_SECRET, RenderOptions
 from authz.envoy.svid_pointers import OWN_POINTER, OWN_SECRET, ROOTS_POINTER
 from authz.envoy.tls import bundle_secret, san_matcher
@@ -52,22 +47,7 @@ _SOURCE = "path_config_source"
 def from_control() -> BootstrapDynamicResources:
     """Everything on one stream, in deltas; a proxy without it stays closed (XA-155)."""
     return BootstrapDynamicResources(
-        ads_config=ApiConfigSource(
-            api_type=ApiConfigSourceApiType.DELTA_GRPC,
-            transport_api_version=ApiVersion.V3,
-            set_node_on_first_message_only=True,
-            grpc_services=[
-                GrpcService(
-                    envoy_grpc=GrpcServiceEnvoyGrpc(
-                        cluster_name=CONTROL_CLUSTER,
-                        # Envoy's own maximum of 30 s would delay everything after an outage.
-                        retry_policy=RetryPolicy(
-                            retry_back_off=BackoffStrategy(base_interval=seconds(0.5), max_interval=seconds(4))
-                        ),
-                    )
-                )
-            ],
-        ),
+        ads_config=asked_stream(CONTROL_CLUSTER, ApiConfigSourceApiType.DELTA_GRPC),
         cds_config=_aggregated(),
         lds_config=_aggregated(),
     )

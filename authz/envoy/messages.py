@@ -7,11 +7,17 @@ import betterproto2
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
+    ApiConfigSource,
+    ApiConfigSourceApiType,
     ApiVersion,
+    BackoffStrategy,
     ConfigSource,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
     JsonFormatOptions,
     PathConfigSource,
     Pipe,
+    RetryPolicy,
     SocketAddress,
     SubstitutionFormatString,
     TransportSocket,
@@ -91,6 +97,19 @@ def followed_file(directory: str, name: str, *, wait_for_ever: bool = False) -> 
         ),
         resource_api_version=ApiVersion.V3,
         initial_fetch_timeout=seconds(0) if wait_for_ever else None,
+    )
+
+
+def asked_stream(cluster: str, api_type: ApiConfigSourceApiType) -> ApiConfigSource:
+    """Resources that a proxy asks a cluster for, on one stream; after an outage it tries again every few seconds."""
+    # Envoy's own maximum of 30 s would delay everything after an outage.
+    back_off = BackoffStrategy(base_interval=seconds(0.5), max_interval=seconds(4))
+    retry = RetryPolicy(retry_back_off=back_off)
+    return ApiConfigSource(
+        api_type=api_type,
+        transport_api_version=ApiVersion.V3,
+        set_node_on_first_message_only=True,
+        grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster, retry_policy=retry))],
     )
 
 

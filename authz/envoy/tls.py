@@ -12,15 +12,10 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 
 from envoy_data_plane.envoy.config.core.v3 import (
-    ApiConfigSource,
     ApiConfigSourceApiType,
     ApiVersion,
-    BackoffStrategy,
     ConfigSource,
     DataSource,
-    GrpcService,
-    GrpcServiceEnvoyGrpc,
-    RetryPolicy,
     TransportSocket,
     WatchedDirectory,
 )
@@ -43,7 +38,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from authz.core.resources import MeshConfig
-from authz.envoy.messages import followed_file, pack, seconds, transport_socket
+from authz.envoy.messages import asked_stream, followed_file, pack, seconds, transport_socket
 from authz.envoy.options import ROOTS_SECRET, SDS_CLUSTER, RenderOptions, Secrets
 from authz.envoy.plain import kept
 from authz.mesh.nouns import MeshWorkload
@@ -225,22 +220,7 @@ def _mesh_secret(name: str, secrets: Secrets) -> ConfigSource:
     return ConfigSource(
         resource_api_version=ApiVersion.V3,
         initial_fetch_timeout=seconds(0),  # closed until the certificate is there (XA-155)
-        api_config_source=ApiConfigSource(
-            api_type=ApiConfigSourceApiType.GRPC,
-            transport_api_version=ApiVersion.V3,
-            set_node_on_first_message_only=True,
-            grpc_services=[
-                GrpcService(
-                    envoy_grpc=GrpcServiceEnvoyGrpc(
-                        cluster_name=SDS_CLUSTER,
-                        # Envoy's own maximum of 30 s would delay everything after an outage.
-                        retry_policy=RetryPolicy(
-                            retry_back_off=BackoffStrategy(base_interval=seconds(0.5), max_interval=seconds(4))
-                        ),
-                    )
-                )
-            ],
-        ),
+        api_config_source=asked_stream(SDS_CLUSTER, ApiConfigSourceApiType.GRPC),
     )
 
 

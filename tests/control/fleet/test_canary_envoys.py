@@ -114,6 +114,7 @@ async def _reports_count_for_their_own_workload_alone(rig: TwoApis) -> None:
         export = channel.unary_unary(
             "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             request_serializer=ExportMetricsServiceRequest.SerializeToString,
+            response_deserializer=None,
         )
         with pytest.raises(grpc.aio.AioRpcError, match="has no such proxy"):
             await export(ExportMetricsServiceRequest(resource_metrics=scopes))

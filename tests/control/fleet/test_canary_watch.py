@@ -32,9 +32,9 @@ def test_a_candidate_of_which_a_workload_refuses_too_much_is_aborted_once(cannot
     watch.take("web-1", RequestCounts(0, 0))
     now = 110.0
     watch.take("web-2", RequestCounts(100, 100))
-    assert candidate.status.state is CanaryState.IN_FORCE
+    before = candidate.status.state
     watch.take("web-1", RequestCounts(100, 50))
-    assert candidate.status.state is CanaryState.ABORTED
+    assert (before, candidate.status.state) == (CanaryState.IN_FORCE, CanaryState.ABORTED)
     assert candidate.status.reason.startswith("`web-1` refused 50 of 100 requests")
     watch.take("web-1", RequestCounts(200, 150))
     assert watch.shown()["counts"] == {}
