@@ -20,7 +20,7 @@ from authz.audit.record_line import text
 from authz.cli import terminal as out
 from authz.cli.record_views import print_record, print_records, print_report, report_json, say
 from authz.cli.trail_option import TrailPath, TrailPlace, following, found_records, newest_records
-from authz.cli.truth_option import truth_access
+from authz.cli.truth_options import truth_access
 from authz.core.decided import Record
 from authz.service.loading.archive import Archive
 from authz.settings.written_settings import read_sinks

@@ -14,7 +14,7 @@ import click
 import httpx
 
 from authz.cli import terminal
-from authz.cli.truth_option import truth_access
+from authz.cli.truth_options import truth_access
 from authz.core.errors import FetchError, SettingsError
 from authz.identity.secret_files import write_file
 from authz.service.loading.revision_trial import make_trial

@@ -10,7 +10,7 @@ from authz.cli.audit import WHEN
 from authz.cli.replay import described_by, watched
 from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.cli.trail_option import TRAILS, TrailPlace, found_records, refuse_stdin_twice
-from authz.cli.truth_option import truth_access
+from authz.cli.truth_options import truth_access
 from authz.core.uncollected import WithoutCollector
 from authz.truth.truth_address import TruthAccess
 

@@ -29,7 +29,7 @@ from authz.cli.policy_push import (
     revisions_of,
 )
 from authz.cli.policy_views import bundle_json, head_json, history_row, revision_lines
-from authz.cli.truth_option import TRUTH_URL, truth_access
+from authz.cli.truth_options import TRUTH_URL, truth_access
 from authz.core.errors import FetchError
 from authz.truth.policy_head import PolicyHead
 from authz.truth.truth_address import TruthAccess

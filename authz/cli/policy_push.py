@@ -22,7 +22,7 @@ from authz.cli.fleet_source import look_through
 from authz.cli.fleet_wait import say_waited
 from authz.cli.mesh_sides import NamedDescription
 from authz.cli.policy_views import head_json
-from authz.cli.truth_option import TRUTH_URL, truth_access
+from authz.cli.truth_options import TRUTH_URL, truth_access
 from authz.core.attributes import Json
 from authz.truth.fleet_waiting import await_revision
 from authz.truth.policy_head import PolicyHead

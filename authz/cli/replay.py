@@ -16,7 +16,7 @@ from authz.cli.audit import WHEN
 from authz.cli.replay_views import ReplayQuestion, print_markdown, print_text, report_json
 from authz.cli.traffic_option import TRAFFIC, check_traffic
 from authz.cli.trail_option import TRAILS, TrailPlace, found_records, refuse_stdin_twice
-from authz.cli.truth_option import truth_access
+from authz.cli.truth_options import truth_access
 from authz.core.attributes import Workload
 from authz.core.decided import Record
 from authz.core.engine import Engine

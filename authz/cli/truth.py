@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from authz.cli import terminal
-from authz.cli.truth_option import TRUTH_URL, truth_access
+from authz.cli.truth_options import TRUTH_URL, truth_access
 from authz.core.attributes import Json
 from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain

@@ -1,7 +1,8 @@
-"""The options of every command that asks the truth of a fleet."""
+"""The options of every command that asks the truth of a fleet: where it is, and by what its servers know us."""
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,71 +12,87 @@ import click
 from authz.cli.ca_files import load
 from authz.core.errors import SettingsError
 from authz.identity.announcing import own_svid
+from authz.truth.truth_address import TruthAccess, read_truth_address
 
 if TYPE_CHECKING:
     from authz.control.authority.authority_files import AuthorityFiles
     from authz.control.authority.common_state import CommonState
     from authz.truth.truth_client import TruthClient  # nats is slow to import
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_OPTIONS = (
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+_ACCESS = (
+    click.option("--truth-ca", type=_PEM, help="PEM bundle that alone vouches for the servers of the truth."),
     click.option(
-        "--truth",
-        "truth_address",
+        "--truth-cert",
+        type=_PEM,
+        help="PEM certificate chain by which they know this client, an SVID; with --ca the authority's own by default.",
+    ),
+    click.option("--truth-key", type=_PEM, help="Its private key."),
+    click.option(
+        "--truth-name",
         default="",
-        metavar="URL",
-        help="What a fleet has in common: nats://HOST:PORT[,HOST:PORT…]/FLEET.",
+        metavar="DNS",
+        help="The name that every server's certificate has; by default each has that of its own host.",
     ),
-    click.option("--truth-ca", type=_FILE, help="PEM bundle that alone vouches for the servers of --truth."),
-    click.option(
-        "--truth-cert", type=_FILE, help="Our certificate (PEM chain); with --ca the authority's own by default."
-    ),
-    click.option("--truth-key", type=_FILE, help="Its private key."),
-    click.option("--truth-name", default="", help="DNS name that each of their certificates has, if not its host."),
 )
+_ADDRESS = click.option(
+    "--truth",
+    "truth_address",
+    default="",
+    metavar="URL",
+    help="What a fleet has in common: nats://HOST:PORT[,HOST:PORT…]/FLEET.",
+)
+TRUTH_URL = click.option(
+    "--to", "--truth", "url", required=True, metavar="URL", help="The truth of the fleet: nats://HOST:PORT[,…]/FLEET."
+)
+"""Where it is, for commands that do nothing without it."""
 
 
-def truth_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options, and one argument ``truth``: a ``TruthClient`` that is not begun yet, or None."""
+def truth_access(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the four options of TLS; its function gets them as one argument, ``access``."""
 
     @wraps(command)
-    def with_truth(
+    def with_access(
         *arguments: Any,
-        truth_address: str,
         truth_ca: Path | None,
         truth_cert: Path | None,
         truth_key: Path | None,
         truth_name: str,
         **others: Any,
     ) -> Any:
+        return command(*arguments, access=TruthAccess(truth_ca, truth_cert, truth_key, truth_name), **others)
+
+    for option in reversed(_ACCESS):
+        with_access = option(with_access)
+    return with_access
+
+
+def truth_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command all options, and one argument ``truth``: a ``TruthClient`` that is not begun yet, or None."""
+
+    @wraps(command)
+    def with_truth(*arguments: Any, truth_address: str, access: TruthAccess, **others: Any) -> Any:
         directory = others.get("directory")
-        if truth_address and truth_ca and not (truth_cert or truth_key) and isinstance(directory, Path):
+        if truth_address and access.ca and not (access.certificate or access.key) and isinstance(directory, Path):
             load(directory)  # so that a missing file is reported as everywhere else
-            truth_cert, truth_key = own_svid(directory, time.time())
-        truth = truth_client(truth_address, truth_ca, truth_cert, truth_key, truth_name)
-        return command(*arguments, truth=truth, **others)
+            certificate, key = own_svid(directory, time.time())
+            access = replace(access, certificate=certificate, key=key)
+        return command(*arguments, truth=truth_client(truth_address, access), **others)
 
-    wrapped: Callable[..., Any] = with_truth
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
+    return _ADDRESS(truth_access(with_truth))
 
 
-def truth_client(
-    address: str, ca: Path | None, certificate: Path | None, key: Path | None, name: str
-) -> "TruthClient | None":
+def truth_client(address: str, access: TruthAccess) -> "TruthClient | None":
     """The client of an address; None without one. Raises SettingsError, click.UsageError."""
     if not address:
-        if ca or certificate or key or name:
+        if access != TruthAccess():
             raise click.UsageError("--truth-ca, --truth-cert, --truth-key and --truth-name go with --truth")
         return None
     try:
-        from authz.truth.truth_address import TruthAccess, read_truth_address
         from authz.truth.truth_client import TruthClient
     except ModuleNotFoundError as error:
         raise SettingsError(f"--truth needs the extra `fleet`, `pip install 'authz-mesh[fleet]'`: {error}") from None
-
-    return TruthClient(read_truth_address(address), TruthAccess(ca, certificate, key, name))
+    return TruthClient(read_truth_address(address), access)
 
 
 def common_state(truth: "TruthClient | None", files: "AuthorityFiles") -> "CommonState | None":
