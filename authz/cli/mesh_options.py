@@ -50,7 +50,7 @@ JWKS_CA_BUNDLE: Option = click.option(
 
 
 def who_decides(default: Enforce) -> Option:
-    """``--enforce``."""
+    """Make ``--enforce`` with this default."""
     return click.option(
         "--enforce",
         type=click.Choice([e.value for e in Enforce]),
