@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -88,10 +87,13 @@ def join(
             until = enrolling.enrol(time.time(), token_file.read_text().strip() if token_file else "")
         terminal.say(f"{out / FILE_NAME}.crt, valid until {time_of(until)}")
         if watch:
-            keep_renewed(replace(enrolling, servers=renew or servers), _stop_on_signals())
+            enrolling.servers = renew or servers
+            keep_renewed(enrolling, _stop_on_signals())
     except Declined as error:
         terminal.remark(f"error: {error}")
         sys.exit(terminal.Exit.NO)
+    finally:
+        enrolling.hang_up()
 
 
 def _stop_on_signals() -> threading.Event:

@@ -8,7 +8,8 @@ secret discovery.
 
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -45,6 +46,11 @@ class Enrolling:
     out: Path
     key_type: KeyType
     server_name: str = ""
+    _line: "tuple[str, bytes, grpc.Channel] | None" = field(default=None, repr=False)
+    """
+    The connection by which was asked last, its server, and by what both knew each other: a handshake every few seconds
+    for each machine of a fleet is more than an authority can do.
+    """
 
     def __post_init__(self) -> None:
         """Raises SettingsError for a bundle that holds no certificate; OSError."""
@@ -61,10 +67,15 @@ class Enrolling:
         """
         key = generate_key(self.key_type)
         request = wire.EnrolRequest(join_token=token, certificate_request=write_certificate_request(key))
-        response = self._ask("Enrol", request, self._credentials(now, token))
-        issued = self._answered(response.chain)
-        if not issued.is_of(key):
-            raise FetchError(f"`{self.servers[0]}` answered with a certificate for another key")
+
+        def judge(issued: Delivered) -> str:
+            if not issued.is_of(key):
+                return "a certificate for another key"
+            return (
+                "" if issued.begin <= now < issued.end else "a certificate that is not valid now: whose clock is wrong?"
+            )
+
+        response, issued = self._ask("Enrol", request, self._knows(now, token), judge)
         write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
         self._write_roots(response.bundle)
         return issued.end
@@ -75,9 +86,9 @@ class Enrolling:
 
         Raises what ``enrol`` does.
         """
-        response = self._ask("Trust", wire.EnrolRequest(), self._credentials(now))
+        response, signing = self._ask("Trust", wire.EnrolRequest(), self._knows(now), lambda _: "")
         self._write_roots(response.bundle)
-        return not self._own().is_signed_by(self._answered(response.chain))
+        return not self._own().is_signed_by(signing)
 
     def valid_until(self, now: float) -> float | None:
         """The identity in ``out``; None when there is nothing or it has expired."""
@@ -97,12 +108,6 @@ class Enrolling:
             return Delivered.read(file.read_bytes())
         except ValueError as error:
             raise SettingsError(f"`{file}` is {error}") from error
-
-    def _answered(self, pem: bytes) -> Delivered:
-        try:
-            return Delivered.read(pem)
-        except ValueError as error:
-            raise FetchError(f"`{self.servers[0]}` answered with something that is {error}") from error
 
     def _write_roots(self, pem: bytes) -> None:
         """The roots, and how an Envoy follows all of it."""
@@ -124,16 +129,17 @@ class Enrolling:
             return []
         return [(TRUSTED_HEADER, ",".join(trusted)), (SIGNER_HEADER, signer)]
 
-    def _credentials(self, now: float, token: str = "") -> grpc.ChannelCredentials:
+    def _knows(self, now: float, token: str = "") -> tuple[bytes, bytes | None, bytes | None]:
+        """The roots, and the key and chain of what lies in ``out``, where no token is the proof."""
         if token:
-            return grpc.ssl_channel_credentials(self.bundle.read_bytes())
+            return self.bundle.read_bytes(), None, None
         try:
             end = self._own().end
             if now >= end:
                 told = f"the SVID in `{self.out}` expired at {time_of(end)}"
                 raise Declined(f"{told} and renews nothing; a join token is needed")
             chain = (self.out / f"{FILE_NAME}.crt").read_bytes()
-            return grpc.ssl_channel_credentials(self._roots(), read_secret(self.out / f"{FILE_NAME}.key"), chain)
+            return self._roots(), read_secret(self.out / f"{FILE_NAME}.key"), chain
         except FileNotFoundError:
             raise SettingsError(
                 f"there is no SVID `{FILE_NAME}` in `{self.out}` to renew; a join token is needed"
@@ -141,39 +147,83 @@ class Enrolling:
         except ValueError as error:
             raise SettingsError(str(error)) from error
 
-    def _ask(self, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials) -> wire.EnrolResponse:
-        """Ask one authority after the other until one answers; a refusal is an answer, and the others' would be too."""
+    def _channel(self, server: str, known: tuple[bytes, bytes | None, bytes | None]) -> grpc.Channel:
+        """The connection of last time, if server and certificates are the same."""
+        roots, key, chain = known
+        shown = roots + b"\0" + (chain or b"")
+        if self._line is not None:
+            if self._line[:2] == (server, shown):
+                return self._line[2]
+            self.hang_up()
+        options = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
+        channel = grpc.secure_channel(server, grpc.ssl_channel_credentials(roots, key, chain), options=options)
+        self._line = server, shown, channel
+        return channel
+
+    def hang_up(self) -> None:
+        """End the connection, if there is one."""
+        if self._line is not None:
+            self._line[2].close()
+            self._line = None
+
+    def _ask(
+        self,
+        method: str,
+        request: wire.EnrolRequest,
+        known: tuple[bytes, bytes | None, bytes | None],
+        judge: Callable[[Delivered], str],
+    ) -> tuple[wire.EnrolResponse, Delivered]:
+        """
+        Ask one authority after the other until one's answer can be used: one that refuses may have a wrong clock.
+
+        ``judge`` says what is wrong with what an authority answered. When nobody's answer can be used, a refusal counts
+        for more than silence.
+        """
+        refused: Declined | None = None
         silent = []
         for server in self.servers:
             try:
-                answer = self._ask_one(server, method, request, credentials)
+                answer = self._ask_one(server, method, request, known)
+                delivered = _delivered(server, answer.chain, judge)
+            except Declined as error:
+                refused = refused or error
             except FetchError as error:
                 silent.append(str(error))
-                continue
-            self.servers = (server, *(other for other in self.servers if other != server))
-            return answer
-        raise FetchError("; ".join(silent))
+            else:
+                self.servers = (server, *(other for other in self.servers if other != server))
+                return answer, delivered
+        raise refused or FetchError("; ".join(silent))
 
     def _ask_one(
-        self, server: str, method: str, request: wire.EnrolRequest, credentials: grpc.ChannelCredentials
+        self, server: str, method: str, request: wire.EnrolRequest, known: tuple[bytes, bytes | None, bytes | None]
     ) -> wire.EnrolResponse:
-        options = [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
-        with grpc.secure_channel(server, credentials, options=options) as channel:
-            call = channel.unary_unary(
-                f"/{SERVICE}/{method}",
-                request_serializer=wire.EnrolRequest.SerializeToString,
-                response_deserializer=wire.EnrolResponse.FromString,
-            )
-            try:
-                answer = call(request, timeout=TIMEOUT_SECONDS, metadata=tuple(self._told()))
-            except grpc.RpcError as error:
-                code, details = (error.code(), error.details()) if isinstance(error, grpc.Call) else (None, str(error))
-                reason = (details or "").rpartition("last error: ")[2]
-                if code in REFUSALS:
-                    raise Declined(f"`{server}` refused: {reason}") from None  # the cause may quote the request
-                raise FetchError(f"`{server}` gave no answer: {reason}") from None
+        call = self._channel(server, known).unary_unary(
+            f"/{SERVICE}/{method}",
+            request_serializer=wire.EnrolRequest.SerializeToString,
+            response_deserializer=wire.EnrolResponse.FromString,
+        )
+        try:
+            answer = call(request, timeout=TIMEOUT_SECONDS, metadata=tuple(self._told()))
+        except grpc.RpcError as error:
+            self.hang_up()
+            code, details = (error.code(), error.details()) if isinstance(error, grpc.Call) else (None, str(error))
+            reason = (details or "").rpartition("last error: ")[2]
+            if code in REFUSALS:
+                raise Declined(f"`{server}` refused: {reason}") from None  # the cause may quote the request
+            raise FetchError(f"`{server}` gave no answer: {reason}") from None
         assert isinstance(answer, wire.EnrolResponse)
         return answer
+
+
+def _delivered(server: str, pem: bytes, judge: Callable[[Delivered], str]) -> Delivered:
+    """Read what an authority answered. Raises FetchError when it cannot be used."""
+    try:
+        delivered = Delivered.read(pem)
+    except ValueError as error:
+        raise FetchError(f"`{server}` answered with something that is {error}") from error
+    if wrong := judge(delivered):
+        raise FetchError(f"`{server}` answered with {wrong}")
+    return delivered
 
 
 def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:

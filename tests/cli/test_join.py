@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from cryptography import x509
 
@@ -278,6 +280,31 @@ def test_a_certificate_in_files_is_renewed_at_half_of_its_life(running: Running)
     with watching(running):
         until(lambda: len({i.serial for i in issued(running)}) >= 3)
     assert running.held().serial_number in {i.serial for i in issued(running)}
+
+
+def test_whoever_asks_again_needs_no_other_handshake_until_its_certificate_is_another(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    real = grpc.secure_channel
+
+    def open_one(target: str, *arguments: Any, **options: Any) -> grpc.Channel:
+        opened.append(target)
+        return real(target, *arguments, **options)
+
+    monkeypatch.setattr(grpc, "secure_channel", open_one)
+    running.deliver()
+    joining = running.enrolling()
+    for _ in range(3):
+        assert not joining.follow(time.time())
+    joining.hang_up()
+    joining.hang_up()
+    assert len(opened) <= 2  # the first answer may bring other roots than those of the start
+    joining.enrol(time.time())
+    before = len(opened)
+    joining.follow(time.time())
+    assert len(opened) == before + 1
+    joining.hang_up()
 
 
 def test_a_new_root_reaches_files_as_it_reaches_secret_discovery(
