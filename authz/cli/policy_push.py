@@ -4,7 +4,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,6 +111,9 @@ def push(
             raise BundleRefused("what is in force has a mesh description, and without --mesh it would be lost")
         lifetime = duration_seconds(expires) if expires else None
         pushed = prepare(url, files, kept, before, who, message, provenance, lifetime, None)
+        if pushed.report is not None:  # commands in it are for what is here
+            shown = replace(pushed.report, path=named[0], mesh=str(mesh) if mesh else pushed.report.mesh)
+            pushed = replace(pushed, report=shown)
         finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
 
 
@@ -270,16 +273,16 @@ def conflict(head: PolicyHead | None) -> None:
 
 
 def _compared(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> diff_report.DiffReport:
-    with TemporaryDirectory() as folder:
-        for name, files in (("in-force", old), ("new", new)):
+    with TemporaryDirectory() as folder, chdir(folder):  # so that places are said without it
+        for name, files in (("in-force", old), ("pushed", new)):
             for path, data in files.items():
-                where = Path(folder, name, path)
+                where = Path(name, path)
                 where.parent.mkdir(parents=True, exist_ok=True)
                 where.write_bytes(data)
-        sides = [_description(Path(folder, name)) for name in ("in-force", "new")]
+        sides = [_description(Path(name)) for name in ("in-force", "pushed")]
         if sides[0].mesh is None:  # the first mesh description is compared with itself
             sides[0] = sides[1]
-        report = compare(f"{folder}/in-force/policies", f"{folder}/new/policies", sides[0], sides[1], SECONDS)
+        report = compare("in-force/policies", "pushed/policies", sides[0], sides[1], SECONDS)
         return replace(report, old="in force", new="pushed")
 
 

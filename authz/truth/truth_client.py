@@ -40,6 +40,11 @@ WRONG_LAST_SEQUENCE = (10071, 10164)
 _Returned = TypeVar("_Returned")
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what asyncio says of every connection that begins with TLS, as those of this client do."""
+    return "eof_received()" not in str(record.msg)
+
+
 class TruthAway(AuthzError):
     """The truth does not answer, or has no majority; what was asked may or may not have happened."""
 
@@ -83,6 +88,7 @@ class TruthClient:
         """Connect in the background, once; calls fail until this has succeeded."""
         if self._thread.is_alive():
             return
+        logging.getLogger("asyncio").addFilter(_is_news)
         self._thread.start()
         self._loop.call_soon_threadsafe(self._start)
 

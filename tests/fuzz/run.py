@@ -13,20 +13,19 @@ import tempfile
 from pathlib import Path
 
 NAMES = (
-    *(
-        "check",
-        "yaml",
-        "token",
-        "keys",
-        "path",
-        "certificate",
-        "sds",
-        "access_log",
-        "limits",
-        "doors",
-        "bundle",
-        "record",
-    ),
+    "policy_head",
+    "check",
+    "yaml",
+    "token",
+    "keys",
+    "path",
+    "certificate",
+    "sds",
+    "access_log",
+    "limits",
+    "doors",
+    "bundle",
+    "record",
     "delta_discovery",
 )
 """As in ``harnesses``, which is imported only where it is instrumented; a test holds them together."""

