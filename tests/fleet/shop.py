@@ -214,7 +214,8 @@ class Shop:
         """Give a proxy its certificate and its bootstrap."""
         machine = MACHINE_OF[proxy]
         folder = self.network.folders[machine]
-        (folder / f"{proxy}.token").write_text(self.run("one", f"ca token create {IDENTITY[proxy]} --ca ca"))
+        told = " ".join(TRUTH_OPTIONS)
+        (folder / f"{proxy}.token").write_text(self.run("one", f"ca token create {IDENTITY[proxy]} --ca ca {told}"))
         controls = [self.network.addresses[one] for one in CONTROLS]
         told = " ".join(f"--control {address}:7443" for address in controls)
         (folder / f"{proxy}.yaml").write_text(self.run(machine, f"mesh bootstrap --mesh mesh.yaml --to {proxy} {told}"))
