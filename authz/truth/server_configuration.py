@@ -6,8 +6,10 @@ What a server of the truth is told: ``nats-server.conf``, with one user for each
     publisher   changes policies, and reads the same
     authority   changes everything; this is the ID of every control plane
 
-Nobody makes a consumer, for the servers deliver where its maker says, without asking whether that maker may send there.
-Readers ask for one message after another, and hear of changes under a name of their own.
+Servers answer where whoever asks wants the answer, without asking whether he may send there. So what the fleet has is
+in an account of its own, in which nobody is. Each role has another one, into which comes what it may send to and hear,
+and an answer reaches nothing that is not there, nor another role. For the same reason nobody makes a consumer: readers
+ask for one message after another, and hear of changes under a name of their own.
 """
 
 import json
@@ -30,12 +32,14 @@ from authz.truth.truth_bucket import (
     stream_of,
 )
 from authz.truth.truth_stream import stream_name, stream_subject
-from authz.truth.truth_tls import inbox_prefix
+from authz.truth.truth_tls import API, API_OF_ROLES, inbox_prefix
 
 ALL_CLIENTS = "0.0.0.0:4222"  # whoever has no certificate is not let in
 """Where a server listens by default."""
 SERVER_PATH = "/authz/truth"
 """Of the SPIFFE ID that servers know each other by."""
+TRUTH_ACCOUNT = "TRUTH"
+"""What NATS calls the account of the streams; those of roles are called as these."""
 READS = (POLICIES, KEY_SETS, FLEET)
 """Buckets of values that readers and publishers read; archives as well."""
 
@@ -111,10 +115,7 @@ def server_configuration(server: TruthServer) -> str:
     if server.monitor:
         lines.append(f"http: {_quoted(server.monitor)}")
     if server.tls is not None:
-        lines += [*_tls(server.tls, ""), "authorization {", "  users: ["]
-        for role in TruthRole:
-            lines += _user(role.spiffe_id(server.tls.trust_domain), server.fleet, role)
-        lines += ["  ]", "}"]
+        lines += [*_tls(server.tls, ""), *_accounts(server.tls.trust_domain, server.fleet)]
     if server.cluster:
         lines += ["cluster {", f"  name: {_quoted(f'authz-{server.fleet}')}", f"  listen: {_quoted(server.cluster)}"]
         lines += ["  no_advertise: true  # clients have the addresses that they were given"]
@@ -130,21 +131,20 @@ def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
     heard = [f"{inbox_prefix(role.path)}.>"]
     if role is TruthRole.AUTHORITY:
         every = tuple(stream_of(fleet, what) for what in (*KEEPS, ARCHIVES))
-        sent = [f"$JS.API.{verb}.{stream}" for stream in every for verb in _ALL_VERBS]
+        sent = [f"{API_OF_ROLES}.{verb}.{stream}" for stream in every for verb in _ALL_VERBS]
         sent += [f"$KV.{bucket_name(fleet, what)}.>" for what in KEEPS] + [f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
-        sent += [f"$JS.API.{verb}.{stream_name(fleet)}" for verb in _ALL_VERBS] + [stream_subject(fleet, ">")]
+        sent += [f"{API_OF_ROLES}.{verb}.{stream_name(fleet)}" for verb in _ALL_VERBS] + [stream_subject(fleet, ">")]
         return {"publish": tuple(sent), "subscribe": (*heard, *(change_subject(fleet, what, ">") for what in KEEPS))}
     streams = tuple(stream_of(fleet, what) for what in (*READS, ARCHIVES))
-    sent = [f"$JS.API.{verb}.{stream}" for stream in streams for verb in _READ_VERBS]
-    sent += [f"$JS.API.{verb}.{stream_name(fleet)}" for verb in _READ_VERBS]
+    sent = [f"{API_OF_ROLES}.{verb}.{stream}" for stream in streams for verb in _READ_VERBS]
+    sent += [f"{API_OF_ROLES}.{verb}.{stream_name(fleet)}" for verb in _READ_VERBS]
     if role is TruthRole.READER:
         # The servers that take policies write what they decided and run, and signed key sets that they fetched for all.
         sent += [stream_subject(fleet, ">"), *(f"$KV.{bucket_name(fleet, what)}.>" for what in (KEY_SETS, FLEET))]
         sent.append(f"$KV.{bucket_name(fleet, FLEET)}.{SERVER}.*")  # and which revision they have
-        sent.append(f"$KV.{bucket_name(fleet, KEY_SETS)}.>")  # and the key sets that they fetch, which they sign
     if role is TruthRole.PUBLISHER:
         sent += [f"$KV.{bucket_name(fleet, POLICIES)}.>", f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
-        sent += [f"$JS.API.STREAM.PURGE.{stream_of(fleet, ARCHIVES)}"]
+        sent += [f"{API_OF_ROLES}.STREAM.PURGE.{stream_of(fleet, ARCHIVES)}"]
     return {"publish": tuple(sent), "subscribe": (*heard, *(change_subject(fleet, what, ">") for what in READS))}
 
 
@@ -152,13 +152,45 @@ _READ_VERBS = ("STREAM.INFO", "STREAM.MSG.GET")
 _ALL_VERBS = (*_READ_VERBS, "STREAM.CREATE", "STREAM.UPDATE", "STREAM.PURGE")
 
 
-def _user(spiffe_id: SpiffeId, fleet: str, role: TruthRole) -> Iterable[str]:
-    yield f"    {{ user: {_quoted(str(spiffe_id))}, permissions: {{"
-    for what, subjects in permissions(fleet, role).items():
-        yield f"      {what}: {{ allow: ["
-        yield from (f"        {_quoted(subject)}" for subject in subjects)
-        yield "      ] }"
-    yield "    } }"
+def _accounts(trust_domain: TrustDomain, fleet: str) -> Iterable[str]:
+    """That of the streams, which gives everything to the others, and one for each role, which takes what it may."""
+    takes = {role: tuple(_taken(permissions(fleet, role))) for role in TruthRole}
+    yield "accounts {"
+    yield f"  {TRUTH_ACCOUNT}: {{"
+    yield "    jetstream: enabled"
+    yield "    exports: ["
+    for kind, subject in sorted({(kind, _there(subject)) for taken in takes.values() for kind, subject in taken}):
+        yield f"      {{ {kind}: {_quoted(subject)} }}"
+    yield "    ]"
+    yield "  }"
+    for role, taken in takes.items():
+        yield f"  {role.value}: {{"
+        yield f"    users: [ {{ user: {_quoted(str(role.spiffe_id(trust_domain)))}, permissions: {{"
+        for what, subjects in permissions(fleet, role).items():
+            yield f"      {what}: {{ allow: ["
+            yield from (f"        {_quoted(subject)}" for subject in subjects)
+            yield "      ] }"
+        yield "    } } ]"
+        yield "    imports: ["
+        for kind, subject in taken:
+            there = f"{kind}: {{ account: {TRUTH_ACCOUNT}, subject: {_quoted(_there(subject))} }}"
+            to = "" if subject == _there(subject) else f", to: {_quoted(subject)}"
+            yield f"      {{ {there}{to} }}"
+        yield "    ]"
+        yield "  }"
+    yield "}"
+
+
+def _taken(allowed: Mapping[str, tuple[str, ...]]) -> Iterable[tuple[str, str]]:
+    """What comes from the account of the streams, as NATS calls it, and its subject; inboxes stay where they are."""
+    yield from (("service", subject) for subject in allowed["publish"])
+    yield from (("stream", subject) for subject in allowed["subscribe"] if not subject.startswith("_INBOX"))
+
+
+def _there(subject: str) -> str:
+    """What a subject of a role is called in the account of the streams: elsewhere JetStream's own name is taken."""
+    asked = subject.removeprefix(f"{API_OF_ROLES}.")
+    return subject if asked == subject else f"{API}.{asked}"
 
 
 def _tls(tls: TruthServerTls, indent: str) -> Iterable[str]:

@@ -182,7 +182,7 @@ class TruthBucket:
         """The time by the servers' clock, as in ``TruthEntry.created``: seconds since the epoch."""
 
         async def work(_: JetStreamContext) -> float:
-            told = json.loads(await self._client.ask(f"$JS.API.STREAM.INFO.{self._stream}"))
+            told = json.loads(await self._client.ask(f"{self._client.api}.STREAM.INFO.{self._stream}"))
             if "error" in told:
                 raise TruthRefused(f"the bucket `{self.name}`: {told['error'].get('description')}")
             return datetime.fromisoformat(told["ts"]).timestamp()

@@ -25,7 +25,7 @@ from nats.js import JetStreamContext
 
 from authz.core.errors import AuthzError
 from authz.truth.truth_address import TruthAccess, TruthAddress, refuse_access
-from authz.truth.truth_tls import inbox_prefix, path_of, tls_context
+from authz.truth.truth_tls import API, API_OF_ROLES, inbox_prefix, path_of, tls_context
 
 log = logging.getLogger("authz.truth")
 
@@ -75,6 +75,8 @@ class TruthClient:
         self.access = access
         self._name = name
         self._tls = tls_context(access)
+        self.api = API if self._tls is None else API_OF_ROLES
+        """Below it JetStream is asked: without TLS there are no roles."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="truth", daemon=True)
         self._client = Client()
@@ -157,7 +159,8 @@ class TruthClient:
         """
         if not self._client.is_connected:
             raise TruthAway(f"{self.address} does not answer")
-        doing = self._unless_refused(work(self._client.jetstream(timeout=min(seconds, CALL_SECONDS))), about)
+        jetstream = self._client.jetstream(prefix=self.api, timeout=min(seconds, CALL_SECONDS))
+        doing = self._unless_refused(work(jetstream), about)
         future = asyncio.run_coroutine_threadsafe(doing, self._loop)
         try:
             return future.result(seconds + 1)

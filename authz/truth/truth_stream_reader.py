@@ -43,7 +43,7 @@ class StreamReader:
         self._stream = TruthStream(client)
         self._answers = ManyAnswers(client)
         fleet = client.address.fleet
-        self._subject = f"$JS.API.STREAM.MSG.GET.{stream_name(fleet)}"
+        self._subject = f"{client.api}.STREAM.MSG.GET.{stream_name(fleet)}"
         self._again = stream_subject(fleet, AGAIN)
 
     def extent(self) -> tuple[int, int]:

@@ -8,6 +8,11 @@ from cryptography import x509
 from authz.core.errors import SettingsError
 from authz.truth.truth_address import TruthAccess
 
+API = "$JS.API"
+"""Below it JetStream is asked, in the account where it is."""
+API_OF_ROLES = "truth"
+"""And in those of roles, which have it from there."""
+
 
 def inbox_prefix(path: str) -> str:
     """Below this name go answers to those whose SPIFFE ID has this path: no role hears those of another."""

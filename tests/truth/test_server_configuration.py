@@ -1,19 +1,35 @@
 """What each role may do, on real servers with mutual TLS that are told what ``server_configuration`` writes."""
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from nats.js import JetStreamContext
 
 from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.ca import CertificateAuthority
-from authz.truth.server_configuration import TruthRole, TruthServer, server_configuration
+from authz.truth.many_answers import MAX_IN_FLIGHT
+from authz.truth.server_configuration import TruthRole, TruthServer, permissions, server_configuration
 from authz.truth.truth_address import TruthAccess
-from authz.truth.truth_bucket import FLEET, KEY_SETS, POLICIES, SECURITY, TruthArchives, TruthBucket, make_buckets
+from authz.truth.truth_bucket import (
+    FLEET,
+    KEY_SETS,
+    POLICIES,
+    SECURITY,
+    TruthArchives,
+    TruthBucket,
+    bucket_name,
+    make_buckets,
+    stream_of,
+)
 from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
+from authz.truth.truth_stream import StreamRecord, TruthStream, make_stream
+from authz.truth.truth_stream_reader import StreamReader
+from authz.truth.truth_tls import API, API_OF_ROLES, inbox_prefix
 from tests.nats_server import TRUST_DOMAIN, NatsServers, truth_servers
 
 
@@ -24,6 +40,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
             for what in (POLICIES, SECURITY, KEY_SETS, FLEET):
                 TruthBucket(authority, what).put("there", b"1")
             TruthArchives(authority).put("there", b"archive")
+            assert make_stream(authority, 1)
         yield running
 
 
@@ -35,6 +52,12 @@ def keep_and_forget(client: TruthClient) -> bytes | None:
     return kept
 
 
+def write_and_read_records(client: TruthClient) -> bool:
+    records = [StreamRecord(str(number), b"{}") for number in range(MAX_IN_FLIGHT)]
+    TruthStream(client).publish(records)
+    return len(list(StreamReader(client).records(*TruthStream(client).extent()))) >= len(records)
+
+
 READER, PUBLISHER = TruthRole.READER, TruthRole.PUBLISHER
 ALLOWED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (READER, lambda client: TruthBucket(client, POLICIES).get("there")),
@@ -44,6 +67,8 @@ ALLOWED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (READER, lambda client: TruthBucket(client, KEY_SETS).get("there")),
     (READER, lambda client: TruthBucket(client, KEY_SETS).put("new", b"1")),
     (READER, lambda client: TruthArchives(client).get("there", 100)),
+    (READER, lambda client: TruthBucket(client, POLICIES).now()),
+    (READER, write_and_read_records),
     (PUBLISHER, lambda client: TruthBucket(client, POLICIES).get("there")),
     (PUBLISHER, lambda client: TruthBucket(client, POLICIES).put("new", b"1")),
     (PUBLISHER, keep_and_forget),
@@ -84,6 +109,40 @@ def test_a_role_may_do_nothing_else(servers: NatsServers, clients: dict[TruthRol
             assert found is not None
             assert found.value == b"1"
         assert TruthArchives(authority).get("there", 100) == b"archive"
+
+
+@pytest.mark.parametrize(
+    ("role", "others"), [(READER, (POLICIES, SECURITY, FLEET)), (PUBLISHER, (SECURITY, KEY_SETS, FLEET))]
+)
+def test_no_answer_goes_where_a_role_may_not_send(
+    servers: NatsServers, clients: dict[TruthRole, TruthClient], role: TruthRole, others: tuple[str, ...]
+) -> None:
+    """Who asks says where the answer goes: into a bucket, into a request, or to somebody else who waits for one."""
+    places = [f"$KV.{bucket_name('shop', what)}.there" for what in others]
+    places.append(f"{inbox_prefix(TruthRole.AUTHORITY.path)}.attacked")
+    places += [f"{api}.STREAM.PURGE.{stream_of('shop', what)}" for api in (API, API_OF_ROLES) for what in others]
+
+    async def attack(_: JetStreamContext) -> int:
+        sent = 0
+        for subject in permissions("shop", role)["publish"]:
+            asked = b'{"seq": 1}' if ".GET." in subject else b'{"filter": "none"}' if ".PURGE." in subject else b""
+            for place in places:
+                await clients[role].connection().publish(re.sub("[*>]$", "attacked", subject), asked, reply=place)
+                sent += 1
+        await clients[role].connection().flush()
+        return sent
+
+    heard: list[float] = []
+    with servers.client() as authority:
+        authority.hear(f"{inbox_prefix(TruthRole.AUTHORITY.path)}.attacked", lambda: heard.append(1))
+        authority.call(lambda _: authority.connection().flush())
+        assert clients[role].call(attack) > 100
+        for what in others:
+            TruthBucket(authority, what).put("later", b"1")  # what was sent before is there when this is
+            found = TruthBucket(authority, what).get("there")
+            assert found is not None
+            assert found.value == b"1"
+    assert not heard
 
 
 def test_a_reader_hears_of_changes(servers: NatsServers, clients: dict[TruthRole, TruthClient]) -> None:
