@@ -137,13 +137,18 @@ def in_force(revisions: "PolicyRevisions", if_revision: int | None) -> "tuple[Ke
     What is in force, and its content; ends the command with 3 when it is another revision than ``if_revision``.
 
     Raises:
-        DamagedHead, BundleRefused, TruthAway, TruthRefused: it cannot be read.
+        DamagedHead, BundleRefused, TruthAway, TruthRefused: it cannot be read, and so nothing is pushed.
     """
-    before = revisions.head()
-    number = before.head.number if before is not None else 0
-    if if_revision is not None and number != if_revision:
-        conflict(before.head if before is not None else None)
-    return before, read_bundle(revisions.archive(before.head, MAX_PACKED_BYTES)) if before is not None else None
+    from authz.truth.truth_client import TruthAway
+
+    try:
+        before = revisions.head()
+        number = before.head.number if before is not None else 0
+        if if_revision is not None and number != if_revision:
+            conflict(before.head if before is not None else None)
+        return before, read_bundle(revisions.archive(before.head, MAX_PACKED_BYTES)) if before is not None else None
+    except TruthAway as error:
+        raise TruthAway(f"{error}; nothing was pushed") from error
 
 
 def prepare(
@@ -230,13 +235,13 @@ def publish(revisions: "PolicyRevisions", pushed: Pushed) -> None:
     When nobody answers it is pushed again: of the same compare-and-swap at most one succeeds, and then it is known.
 
     Raises:
-        TruthAway: nobody knows whether it is in force.
+        TruthAway: nobody knows whether it is in force, or it certainly is not; the message says which.
         TruthRefused, DamagedHead: it is not.
     """
-    from authz.truth.truth_client import TruthAway, TruthChanged
+    from authz.truth.truth_client import TruthAway, TruthChanged, TruthUntouched
 
     until = time.monotonic() + SETTLE_SECONDS
-    is_said = False
+    is_said, is_untouched = False, True
     while True:
         try:
             try:
@@ -246,6 +251,9 @@ def publish(revisions: "PolicyRevisions", pushed: Pushed) -> None:
                     found = revisions.head()
                     conflict(found.head if found is not None else None)
         except TruthAway as error:
+            is_untouched = is_untouched and isinstance(error, TruthUntouched)
+            if time.monotonic() > until and is_untouched:
+                raise TruthAway(f"{error}; nothing was pushed") from error
             if time.monotonic() > until:
                 raise TruthAway(
                     f"{error}: nobody knows whether revision {pushed.head.number} is in force; `authz policies "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from authz.truth.policy_head import DamagedHead, PolicyHead, read_head, write_head
 from authz.truth.truth_bucket import POLICIES, TruthArchives, TruthBucket
-from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
+from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused, TruthUntouched
 
 log = logging.getLogger("authz.truth")
 HEAD = "head"
@@ -85,13 +85,17 @@ class PolicyRevisions:
 
         Raises:
             TruthChanged: another one is in force by now; nothing is changed.
+            TruthUntouched: nobody answered before the head was asked for: by this call, nothing has come in force.
             TruthAway: nobody knows whether it is in force: ask ``is_published``.
             DamagedHead: the head could not be read again.
         """
         value = write_head(head)
         # Only what is here by now may go later: what somebody else puts for a newer revision has no head yet.
-        there = self._archives.names()
-        self._archives.put(head.digest, archive)
+        try:
+            there = self._archives.names()
+            self._archives.put(head.digest, archive)
+        except TruthAway as error:
+            raise TruthUntouched(str(error)) from error
         if before is None:
             self._bucket.create(HEAD, value)
         else:

@@ -49,6 +49,10 @@ class TruthAway(AuthzError):
     """The truth does not answer, or has no majority; what was asked may or may not have happened."""
 
 
+class TruthUntouched(TruthAway):
+    """As before, and what was asked has certainly not happened."""
+
+
 class TruthChanged(AuthzError):
     """Somebody else changed it meanwhile; nothing was done."""
 
