@@ -17,11 +17,13 @@ settings.load_profile("authz")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-REAL_PROCESSES = frozenset({"admin", "control", "demo", "envoy", "mesh", "packaging", "service"})
+REAL_PROCESSES = frozenset(
+    {"admin", "control", "demo", "envoy", "fleet", "mesh", "packaging", "service", "sources", "truth", "up"}
+)
 """Rooms whose tests start real Envoys, servers and browsers on a machine that others use too."""
-FIRST = ("envoy", "service", "control", "admin")
+FIRST = ("fleet", "envoy", "service", "control", "admin", "up")
 """Rooms that wait longest, which begin, so that no process of two is left alone with one of them at the end."""
-LONGEST_SECONDS = {"demo": 900.0}
+LONGEST_SECONDS = {"demo": 900.0, "fleet": 400.0}
 """A test that hangs ends after this time with the stacks of all threads, and the others go on."""
 
 
