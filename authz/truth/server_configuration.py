@@ -139,8 +139,8 @@ def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
     sent = [f"{API_OF_ROLES}.{verb}.{stream}" for stream in streams for verb in _READ_VERBS]
     sent += [f"{API_OF_ROLES}.{verb}.{stream_name(fleet)}" for verb in _READ_VERBS]
     if role is TruthRole.READER:
-        # The servers that take policies write what they decided and run, and signed key sets that they fetched for all.
-        sent += [stream_subject(fleet, ">"), *(f"$KV.{bucket_name(fleet, what)}.>" for what in (KEY_SETS, FLEET))]
+        # The servers that take policies write what they decided, and key sets that they fetched for all, signed.
+        sent += [stream_subject(fleet, ">"), f"$KV.{bucket_name(fleet, KEY_SETS)}.>"]
         sent.append(f"$KV.{bucket_name(fleet, FLEET)}.{SERVER}.*")  # and which revision they have
     if role is TruthRole.PUBLISHER:
         sent += [f"$KV.{bucket_name(fleet, POLICIES)}.>", f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
