@@ -111,9 +111,8 @@ def push(
             raise BundleRefused("what is in force has a mesh description, and without --mesh it would be lost")
         lifetime = duration_seconds(expires) if expires else None
         pushed = prepare(url, files, kept, before, who, message, provenance, lifetime, None)
-        if pushed.report is not None:  # commands in it are for what is here
-            shown = replace(pushed.report, path=named[0], mesh=str(mesh) if mesh else pushed.report.mesh)
-            pushed = replace(pushed, report=shown)
+        if (report := pushed.report) is not None:  # commands in it are for what is here
+            pushed = replace(pushed, report=replace(report, path=named[0], mesh=str(mesh) if mesh else report.mesh))
         finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
 
 
