@@ -111,6 +111,11 @@ class DiscoveryServer:
         """How many are open."""
         return sum(map(len, self._streams.values()))
 
+    @property
+    def starting(self) -> int:
+        """How many streams are being given everything now."""
+        return sum(stream.is_starting for streams in self._streams.values() for stream in streams)
+
     async def _converse(
         self, stock: Stock, identify: Identify, requests: AsyncIterator[Request], context: _Context
     ) -> AsyncIterator[bytes]:
