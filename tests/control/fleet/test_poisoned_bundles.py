@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -131,7 +132,7 @@ async def test_every_control_keeps_the_last_good_one_and_says_so_until_a_good_on
                     return all(said in healthz(plane) for plane in planes)
 
                 await until(all_say_so)
-                await until(lambda said=said: _is(servers, "refusing", "1", said))
+                await until(partial(_is, servers, "refusing", "1", said))
                 assert {version(plane) for plane in planes} == {good}
                 for name in ("one", "two"):
                     kept = next((tmp_path / f"cache-{name}").rglob("current/policies/api.yaml"))
