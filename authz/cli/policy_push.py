@@ -35,6 +35,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
 PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 SETTLE_SECONDS = 20.0
 """For a push without an answer to be found out about."""
+UNKNOWN = ": nobody knows whether revision {} is in force; `authz policies history` says so once the truth answers"
 KEY = click.option("--key", type=PEM, help="Ed25519 key that signs, PKCS#8 PEM; not needed with --dry-run.")
 MESSAGE = click.option("--message", "-m", default="", help="Why, for those who read the history.")
 AUTHOR = click.option("--author", default="", help="Who; by default the one of the git commit, or of the machine.")
@@ -248,16 +249,14 @@ def publish(revisions: "PolicyRevisions", pushed: Pushed) -> None:
             except TruthChanged:
                 if not revisions.is_published(pushed.head):
                     found = revisions.head()
+                    if found == pushed.before:  # after an election a server may know less than who leads
+                        raise TruthUntouched("the servers of the truth do not agree yet") from None
                     conflict(found.head if found is not None else None)
         except TruthAway as error:
             is_untouched = is_untouched and isinstance(error, TruthUntouched)
-            if time.monotonic() > until and is_untouched:
-                raise TruthAway(f"{error}; nothing was pushed") from error
             if time.monotonic() > until:
-                raise TruthAway(
-                    f"{error}: nobody knows whether revision {pushed.head.number} is in force; `authz policies "
-                    "history` says so when the truth answers again"
-                ) from error
+                known = "; nothing was pushed" if is_untouched else UNKNOWN.format(pushed.head.number)
+                raise TruthAway(f"{error}{known}") from error
             if not is_said:
                 terminal.remark(f"{error}; trying again …")
             is_said = True

@@ -14,7 +14,7 @@ from authz.cli import application, policy_push
 from authz.truth.policy_head import PolicyHead
 from authz.truth.policy_revisions import PolicyRevisions
 from authz.truth.server_reporter import ServerReporter
-from authz.truth.truth_client import TruthAway
+from authz.truth.truth_client import TruthAway, TruthChanged
 from tests.nats_server import NatsServers, truth_servers
 
 POLICY = """apiVersion: security.istio.io/v1
@@ -126,6 +126,22 @@ def test_a_push_without_an_answer_is_found_out_about(
     said = run.push()
     assert "no answer; trying again" in said.stderr
     assert f"revision {before + 1} is in force" in said.stdout
+    assert run.number() == before + 1
+
+
+def test_a_swap_refused_by_servers_that_do_not_agree_yet_is_tried_again(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run.number()
+    publish = PolicyRevisions.publish
+
+    def early(revisions: PolicyRevisions, *_: object) -> None:
+        """As after an election: refused, and what was in force still is."""
+        monkeypatch.setattr(PolicyRevisions, "publish", publish)
+        raise TruthChanged("somebody else changed it meanwhile")
+
+    monkeypatch.setattr(PolicyRevisions, "publish", early)
+    assert "do not agree yet; trying again" in run.push().stderr
     assert run.number() == before + 1
 
 
