@@ -149,7 +149,8 @@ class Served:
         if self.fails:
             raise EnvoyError("refused")
         self.files, self.some = dict(files), some
-        self.worlds = {name: one.world for name, one in self.snapshot.make(mesh.workloads, files, some).items()}
+        made = {name: one.world for name, one in self.snapshot.make(mesh.workloads, files, some).items()}
+        self.worlds = made if some is None else self.worlds | made
 
     def take(self, text: bytes, engine: PoliciesByWorkload, keys: Mapping[str, str]) -> None:
         mesh = self.follower._read(text)

@@ -256,9 +256,11 @@ class ControlPlane:
 
     def _publish(self, fleet: Fleet, mesh: Mesh, version: str, some: Collection[str] | None) -> None:
         changed = self.health.publish(fleet, mesh, some)
-        self._watch.follow(fleet)
+        if some is None:
+            self._watch.follow(fleet)
         if self._source() is None:
             self.discovery.standings.revise(digest_revision(version), self._clock())
         self._version = version
         if changed:
-            self._say(f"published version {version}: {len(changed)} of {len(fleet)} proxies have something new")
+            everybody = len(mesh.workloads)
+            self._say(f"published version {version}: {len(changed)} of {everybody} proxies have something new")

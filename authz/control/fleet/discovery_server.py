@@ -47,7 +47,7 @@ class DiscoveryServer:
     """Serves one fleet, whose changes it is told by ``publish``."""
 
     def __init__(self, *, starting: int = STARTING, clock: Callable[[], float] = time) -> None:
-        self._fleet: Fleet = {}
+        self._fleet: dict[str, FleetMember] = {}
         self._streams: dict[str, set[ProxyStream]] = {}
         self._left: dict[str, ProxyState] = {}
         self._others: dict[str, set[str]] | None = None
@@ -56,20 +56,31 @@ class DiscoveryServer:
         self._clock = clock
         self.figures = FleetFigures()
         self.standings = ProxyStandings()
+        self.moves = 0
+        """Grows with every proxy that comes or leaves, and where others may be in the fleet than before."""
 
     def publish(self, fleet: Fleet, some: Iterable[str] | None = None) -> tuple[str, ...]:
-        """Replace the fleet; return whose world is new or gone: proxies among ``some``, if these are known."""
-        before, self._fleet, self._others = self._fleet, fleet, None
+        """
+        Serve a fleet, of which nothing is kept but its members; return whose world is new or gone.
+
+        Args:
+            fleet: everybody; where ``some`` is given, nobody else is looked at.
+            some: proxies of the fleet of before, which alone may be other than they were; None: any may.
+        """
+        before, self._others = self._fleet, None
         if some is None:
             changed = [name for name, member in fleet.items() if before.get(name) is not member]
             changed += [name for name in before if name not in fleet]
+            self._fleet = dict(fleet)
+            self._left = {name: state for name, state in self._left.items() if name in fleet}
+            self.moves += 1
         else:
             changed = [name for name in some if before.get(name) is not fleet[name]]
-        self.standings.change(changed, fleet, self._clock())
+            before.update((name, fleet[name]) for name in changed)
+        self.standings.change(changed, self._fleet, self._clock())
         for name in changed:
             for stream in self._streams.get(name, ()):
                 stream.wake()
-        self._left = {name: state for name, state in self._left.items() if name in fleet}
         return tuple(changed)
 
     def handler(self, stock: Stock, identify: Identify) -> "grpc.GenericRpcHandler[Any, bytes]":
@@ -161,7 +172,10 @@ class DiscoveryServer:
             self._refuse(stock, str(stream.evidence), node, member.reason)
             await context.abort(STATUS[member.cause], member.reason)
         stream.node = member.name
-        self._streams.setdefault(member.name, set()).add(stream)
+        if member.name not in self._streams:
+            self._streams[member.name] = set()
+            self.moves += 1
+        self._streams[member.name].add(stream)
         pushes = conversation.update(member.world)
         if item is not None:
             try:
@@ -243,6 +257,7 @@ class DiscoveryServer:
             streams.discard(stream)
             if not streams:
                 del self._streams[name]
+                self.moves += 1
                 self.standings.leave(name, self._clock())
                 if name in self._fleet:
                     self._left[name] = _state(self._fleet[name], stream, is_connected=False)

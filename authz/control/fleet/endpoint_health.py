@@ -60,7 +60,8 @@ class EndpointHealth:
             some: the members that alone may be other than last time; None: any may.
 
         Returns:
-            A member that is as it was is the very object of before.
+            A member that is as it was is the very object of before. Where only some were looked at, so is the fleet, in
+            which they are replaced: who compares with what was has to keep that.
         """
         places = frozenset(place for workload in gone for place in places_of(workload))
         if not places:
@@ -69,11 +70,12 @@ class EndpointHealth:
         is_whole = some is None or places != self._gone
         members = fleet if is_whole or some is None else {name: fleet[name] for name in some}
         new = self._learn(members)
-        marked, served = ({}, dict(fleet)) if is_whole else (dict(self._marked), dict(self._served))
+        marked, served = ({}, dict(fleet)) if is_whole else (self._marked, self._served)
         for name in {name for place in places for name in self._names.get(place, ())} if is_whole else new:
-            marked.pop(name, None)
             if found := self._places[name] & places:
                 marked[name] = self._mark(name, found)
+            else:
+                marked.pop(name, None)
         over = {name: one.made for name, one in marked.items() if one.made is not None}
         for name, member in members.items():
             there = member.world.get(ENDPOINTS_TYPE, _NOTHING)

@@ -15,7 +15,7 @@ from time import monotonic
 from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.control.fleet.endpoint_health import EndpointHealth
 from authz.control.fleet.fleet_figures import ProxyState
-from authz.control.fleet.fleet_snapshot import Fleet
+from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
 from authz.control.fleet.gone_proxies import LOOK_SECONDS, GoneProxies
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh
@@ -56,11 +56,15 @@ class FleetHealth:
         self._say = say
         self._clock = clock
         self._overlay = EndpointHealth()
-        self._fleet: Fleet = {}
+        self._fleet: dict[str, FleetMember] = {}
         self._mesh: Mesh | None = None
         self._noted = ""
-        self._is_laid = False
-        """Whether what is served is another fleet than what was made."""
+        self._is_noted = False
+        """Whether nobody has looked since that was noted."""
+        self._laid: Set[str] = frozenset()
+        """Who was gone in what is served."""
+        self._looked: tuple[int, Set[str] | None] | None = None
+        """What the last look was told."""
 
     def restore(self) -> None:
         """Begin with what was noted, if anything was."""
@@ -71,8 +75,19 @@ class FleetHealth:
         self._gone.restore(self._noted)
 
     def publish(self, fleet: Fleet, mesh: Mesh, some: Iterable[str] | None = None) -> tuple[str, ...]:
-        """Serve this fleet; return the names of proxies for which something changed, all of them among ``some``."""
-        self._fleet, self._mesh = fleet, mesh
+        """
+        Serve a fleet; return the names of proxies for which something changed.
+
+        Args:
+            fleet: everybody, or those of ``some``.
+            mesh: the workloads that these are the proxies of.
+            some: members of the fleet of before, which alone may be other than they were; None: any may.
+        """
+        self._mesh = mesh
+        if some is None:
+            self._fleet = dict(fleet)
+        else:
+            self._fleet |= fleet
         return self._serve(some)
 
     async def run(self) -> None:
@@ -82,13 +97,17 @@ class FleetHealth:
             await asyncio.sleep(LOOK_SECONDS)
             looks += 1
             has_changed = self.look()
-            if has_changed or looks % NOTE_LOOKS == 0:
+            if has_changed or (looks % NOTE_LOOKS == 0 and not self._is_noted):
                 await self._note()
 
     def look(self) -> bool:
         """See who is gone or back; whether somebody is."""
         if self._mesh is None:
             return False
+        told = self._discovery.moves, self.elsewhere()
+        if told == self._looked and not self._gone.is_anybody_away:
+            return False  # as every second of a fleet at rest, whose size must not matter
+        self._looked, self._is_noted = told, False
         before = self._gone.gone
         connected, left = self._discovery.connected_and_left
         gone = self._gone.look(
@@ -97,14 +116,14 @@ class FleetHealth:
             self._has_listeners,
             members=self._fleet,
             left=left,
-            elsewhere=self.elsewhere(),
+            elsewhere=told[1],
         )
         if gone == before:
             return False
-        told = self._serve()
+        served = self._serve()
         for names, what in ((gone - before, "gone"), (before - gone & self._fleet.keys(), "back")):
             if names:
-                self._say(f"{what:<9} {_listed(names)}: {len(told)} proxies are told")
+                self._say(f"{what:<9} {_listed(names)}: {len(served)} proxies are told")
                 log.warning("%s: %s", what, ", ".join(sorted(names)))
         return True
 
@@ -132,25 +151,26 @@ class FleetHealth:
 
     def _serve(self, some: Iterable[str] | None = None) -> tuple[str, ...]:
         before = self._overlay.kept
-        gone = self._gone.gone
-        mesh, there = self._mesh, gone & self._fleet.keys()
+        mesh, there = self._mesh, frozenset(name for name in self._gone.gone if name in self._fleet)
+        if there != self._laid:
+            some, self._laid = None, there
         workloads = () if mesh is None else [mesh.workload(name) for name in there]
         served = self._overlay.lay_over(self._fleet, workloads, some)
-        is_laid, self._is_laid = self._is_laid, served is not self._fleet
-        told = self._discovery.publish(served, some if is_laid == self._is_laid else None)
+        told = self._discovery.publish(served, some)
         if new := sorted({*self._overlay.kept} - {*before}):
             self._say(f"kept      all endpoints of {_listed(new)}: more than half is gone")
             log.error("more than half is gone, so all endpoints stay: %s", ", ".join(new))
         return told
 
     async def _note(self) -> None:
-        noted = self._gone.noted()
+        self._is_noted, noted = True, self._gone.noted()
         if noted == self._noted:
             return
         try:
             await asyncio.to_thread(write_files, self._keep, {NOTED_FILE: noted.encode()})
             self._noted = noted
         except OSError as error:
+            self._is_noted = False
             log.error("cannot write `%s`: %s", error.filename or self._keep, error.strerror or error)
 
 

@@ -74,7 +74,7 @@ class FleetSnapshot:
         some: Iterable[MeshWorkload] | None = None,
     ) -> Fleet:
         """
-        The proxies of these workloads.
+        The proxies of these workloads, or of some of them.
 
         Args:
             workloads: those of the mesh.
@@ -82,7 +82,8 @@ class FleetSnapshot:
             some: those whose own files alone may be other than last time; None: any file may.
 
         Returns:
-            By name; a member whose world is as it was is the very object of before.
+            By name, and the caller's own: everybody, or those of ``some`` alone. A member whose world is as it was is
+            the very object of before.
 
         Raises:
             Unpackable: a type is not known here.
@@ -101,11 +102,11 @@ class FleetSnapshot:
         if some is not None:
             self._made |= made.by_name
             self._uses |= uses
-            self._members = self._members | members
-            return self._members
+            self._members |= members
+            return members
         self._roots = {name: self._roots[name] for name in members if name in self._roots}
         self._made, self._uses, self._members = made.by_name, uses, members
-        return members
+        return dict(members)
 
     def _used(self, proxy: str, files: Mapping[str, bytes], made: _Making) -> Iterator[_Made]:
         """The files of a proxy: its listeners and clusters, and what is named from there."""

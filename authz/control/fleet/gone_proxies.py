@@ -46,6 +46,14 @@ class GoneProxies:
             self.gone = gone
             self._away = {name: self.after_seconds if name in gone else 0.0 for name in known | gone}
 
+    @property
+    def is_anybody_away(self) -> bool:
+        """
+        Whether time alone may make somebody gone, or back. While nobody is away, a ``look`` that is told what the last
+        was told finds what that found.
+        """
+        return bool(self._away)
+
     def noted(self) -> str:
         """What has to outlive the process."""
         return json.dumps({"known": sorted(self._present | self._away.keys()), "gone": sorted(self.gone)})
