@@ -139,6 +139,7 @@ class Served:
         self.snapshot = FleetSnapshot()
         self.files: dict[str, bytes] = {}
         self.some: tuple[MeshWorkload, ...] | None = None
+        self.worlds: dict[str, Mapping[str, Mapping[str, object]]] = {}
         self.fails = False
         named = {"clock": lambda: 0.0, "say": lambda line: None, "validator": validator, "deliver": self.deliver}
         self.follower = MeshFollower(folder, folder / "mesh.yaml", folder / "state", OPTIONS, **named)  # type: ignore[arg-type]  # each is of its own kind
