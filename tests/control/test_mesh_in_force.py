@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from authz.canary.canary_engine import CanaryEngine
+from authz.control.discovery.discovered import ProxyWorld
 from authz.control.envoy_validation import Validator
 from authz.control.fleet.fleet_snapshot import FleetSnapshot
 from authz.control.mesh_follower import MeshFollower
@@ -139,7 +140,7 @@ class Served:
         self.snapshot = FleetSnapshot()
         self.files: dict[str, bytes] = {}
         self.some: tuple[MeshWorkload, ...] | None = None
-        self.worlds: dict[str, Mapping[str, Mapping[str, object]]] = {}
+        self.worlds: dict[str, ProxyWorld] = {}
         self.fails = False
         named = {"clock": lambda: 0.0, "say": lambda line: None, "validator": validator, "deliver": self.deliver}
         self.follower = MeshFollower(folder, folder / "mesh.yaml", folder / "state", OPTIONS, **named)  # type: ignore[arg-type]  # each is of its own kind
