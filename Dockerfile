@@ -31,6 +31,11 @@ ENV PATH=/opt/authz/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Named volumes take owner and mode of the directory that they cover when they are new: docker-compose.yaml has the users.
 RUN mkdir -m 0755 /mesh && cd /mesh && mkdir -m 0700 ca web outside issuer && mkdir -m 0750 audit revocations \
     && chown 10001:10001 . audit issuer && chown 10003:10001 ca revocations && chown 10110:10001 web && chown 10004:10001 outside
+# The same for docker-compose.fleet.yaml.
+RUN install -d -m 0755 /fleet && cd /fleet \
+    && install -d -o 10003 -g 10001 -m 0700 root authority-1 authority-2 authority-3 truth-1 truth-2 truth-3 operator kept \
+    && install -d -o 10003 -g 10001 -m 0750 public token-web token-api \
+    && install -d -o 10120 -g 10001 -m 0700 web && install -d -o 10121 -g 10001 -m 0700 api
 WORKDIR /mesh
 USER 10001:10001
 ENTRYPOINT ["authz"]
