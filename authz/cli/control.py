@@ -137,7 +137,8 @@ def command(
     server = AuthorityServer(files, doors, common=common_state(truth, files))
     shown, own = Validator.of(validate), _replica(truth, replica, listen)
     make = partial(ControlPlane, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own)
-    with opened(place.kept_below(keep), mesh_path, traffic) as found:
+    kept = place.kept_below(keep, truth.access if truth is not None else None)
+    with opened(kept, mesh_path, traffic) as found:
         sources = MeshSources(found.policies, found.mesh, found.traffic, keep, ca_bundles(jwks_ca_bundle), canary)
         plane = make(sources, options, server, source=found.status)
         asyncio.run(_serve(plane, server.ports, truth))

@@ -66,9 +66,10 @@ class PolicyPlace:
     address: str
     told: PublishedPolicies
 
-    def kept_below(self, keep: Path) -> "PolicyPlace":
-        """The same with a cache below a directory, unless it has one."""
-        return replace(self, told=replace(self.told, cache=self.told.cache or keep / CACHE_DIRECTORY))
+    def kept_below(self, keep: Path, truth: TruthAccess | None = None) -> "PolicyPlace":
+        """The same with a cache below a directory, unless it has one, and by what the servers of a truth know us."""
+        cache, access = self.told.cache or keep / CACHE_DIRECTORY, truth or self.told.truth
+        return replace(self, told=replace(self.told, cache=cache, truth=access))
 
     @property
     def may_have_mesh(self) -> bool:
@@ -110,19 +111,12 @@ def policy_place(command: Callable[..., Any]) -> Callable[..., Any]:
             policies_ca,
             policies_headers,
             policies_poll_seconds,
-            _truth_access(),
         )
         return command(*arguments, place=PolicyPlace(policies or "", told), **others)
 
     for option in reversed(_OPTIONS):
         with_place = option(with_place)
     return with_place
-
-
-def _truth_access() -> TruthAccess:
-    """For an address of the truth: the command's options for --truth, which take part in something else, too."""
-    told = click.get_current_context().params
-    return TruthAccess(told.get("truth_ca"), told.get("truth_cert"), told.get("truth_key"), told.get("truth_name", ""))
 
 
 @contextmanager

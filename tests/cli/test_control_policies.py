@@ -11,6 +11,7 @@ from authz.bundles.whole_bundle import build_bundle, sign_bundle
 from authz.cli.control_policies import PolicyPlace, opened
 from authz.core.errors import SettingsError
 from authz.sources.published.opening import PublishedPolicies
+from authz.truth.truth_address import TruthAccess
 from tests.control.fleet.fleet_rig import Rig, allow, until
 from tests.control.fleet.test_fleet_envoys import SECOND
 from tests.sources.published.published import KEY
@@ -108,3 +109,10 @@ def test_a_path_is_taken_as_it_is(rig: Rig) -> None:
         assert (found.policies, found.mesh, found.status()) == (rig.policies, rig.mesh, None)
     with pytest.raises(click.BadParameter), opened(replace(place, address="nowhere"), rig.mesh, None):
         """There is nothing."""
+
+
+def test_the_truth_is_asked_for_policies_by_the_certificate_by_which_it_is_asked_for_all_else(tmp_path: Path) -> None:
+    own = TruthAccess(tmp_path / "bundle.pem", tmp_path / "tls.crt", tmp_path / "tls.key")
+    place = PolicyPlace("nats://127.0.0.1:4222/shop", PublishedPolicies())
+    assert place.kept_below(tmp_path / "keep", own).told.truth == own
+    assert place.kept_below(tmp_path / "keep").told.truth == TruthAccess()
