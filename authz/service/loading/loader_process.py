@@ -45,7 +45,8 @@ def main() -> int:
     from authz.service.loading.transfer import ALLOW_EMPTY, send_snapshot
 
     gc.disable()  # what is read has no cycles, and this does not live long
-    stream = sys.stdout.buffer
+    # With PYTHONUNBUFFERED, which containers have, `sys.stdout.buffer` writes a part where the timer interrupts it.
+    stream = open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115  # lives as long as the process
     sys.stdout = sys.stderr  # whatever else is printed must not fall among the messages
     try:
         paths = [Path(argument) for argument in sys.argv[1:] if argument != ALLOW_EMPTY]

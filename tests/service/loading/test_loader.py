@@ -4,6 +4,7 @@ import asyncio
 import io
 import itertools
 import logging
+import os
 import pickle
 import signal
 import subprocess
@@ -283,6 +284,14 @@ def test_what_the_process_prints_does_not_fall_among_the_messages() -> None:
     code += "transfer.send_snapshot = lambda *_, **__: print('hello')\nloader_process.main()"
     done = subprocess.run([sys.executable, "-c", code, "policies"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "hello\n")
+
+
+def test_nothing_is_lost_where_python_does_not_buffer_and_the_timer_interrupts_a_piece() -> None:
+    code = "from authz.service.loading import loader_process, transfer\n"
+    code += "transfer.send_snapshot = lambda _, __, out, **___: [out.write(bytes(300_000)) for _ in range(40)]\n"
+    command = [sys.executable, "-c", f"{code}loader_process.main()", "policies"]
+    done = subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    assert (len(done.stdout), done.stderr) == (12_000_000, b"")
 
 
 @pytest.mark.parametrize(("elapsed", "used", "expected"), [(0.2, 0.2, True), (2.9, 1.0, True), (3.1, 1.0, False)])
