@@ -22,7 +22,7 @@ ROOT = Path(authz.__file__).parent
 ALLOWED: dict[str, str] = {
     "core": "",
     "bundles": "core",
-    "truth": "core",
+    "truth": "bundles core",
     "canary": "core",
     "documents": "core",
     "policy": "core documents",

@@ -15,7 +15,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from authz.bundles.manifest import BundleRefused, read_json
+from authz.bundles.manifest import BundleRefused
+from authz.bundles.strict_json import read_strict_json
 
 BundleKey = Ed25519PrivateKey
 """The kind of key that signs."""
@@ -108,7 +109,7 @@ def read_signatures(data: bytes) -> tuple[BundleSignature, ...]:
     """
     wrong = BundleRefused("the list of signatures is damaged: sign the bundle again")
     try:
-        rows = read_json(data)["signatures"]
+        rows = read_strict_json(data)["signatures"]
         pairs = ((str(row["key"]), base64.b64decode(row["signature"], validate=True)) for row in rows)
         found = tuple(BundleSignature(*pair) for pair in pairs)
     except (ValueError, RecursionError, KeyError, TypeError):

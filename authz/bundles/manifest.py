@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from authz.bundles.strict_json import read_strict_json
 from authz.core.errors import AuthzError
 
 FORMAT = "authz-bundle/1"
@@ -100,8 +101,8 @@ def read_manifest(data: bytes) -> Manifest:
         BundleRefused: it is not a manifest of this format.
     """
     try:
-        told = read_json(data)
-    except (ValueError, RecursionError) as error:
+        told = read_strict_json(data)
+    except ValueError as error:
         raise BundleRefused(f"the manifest is not JSON: {error}") from None
     if not isinstance(told, dict):
         raise BundleRefused("the manifest is not a JSON object")
@@ -124,11 +125,6 @@ def read_manifest(data: bytes) -> Manifest:
         provenance=Provenance(**provenance),
         files=files,
     )
-
-
-def read_json(data: bytes) -> Any:
-    """Read JSON in which no member stands twice. Raises ValueError, RecursionError for anything else."""
-    return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
 
 
 def fleet_name(text: object) -> str:
@@ -218,14 +214,3 @@ def _time(told: object, name: str) -> int:
         return int(datetime.strptime(str(told), _TIME).replace(tzinfo=UTC).timestamp())
     except ValueError:
         raise BundleRefused(f"the manifest's `{name}` is no time such as `2026-11-30T12:00:00Z`") from None
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a member stands there twice")
-    return found
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no number")

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
+from authz.bundles.strict_json import read_strict_json
 from authz.core.errors import SettingsError
 
 REPLICA, PROXIES, SERVER = "replica", "proxies", "server"
@@ -231,10 +232,7 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 
 
 def _load(value: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(value)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    found = read_strict_json(value)
     if not isinstance(found, dict):
         raise ValueError("no object")  # of the bytes, not of an argument
     return found

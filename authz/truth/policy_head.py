@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from authz.bundles.strict_json import read_strict_json
 from authz.core.errors import AuthzError
 
 FORMAT = "authz-policies/1"
@@ -87,8 +88,8 @@ def read_head(data: bytes) -> PolicyHead:
     if len(data) > MAX_HEAD_BYTES:
         raise DamagedHead(f"it has more than {MAX_HEAD_BYTES} bytes")
     try:
-        told = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        told = read_strict_json(data)
+    except ValueError:
         raise DamagedHead("it is no JSON in which every member stands once") from None
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         raise DamagedHead(f"it has another format than `{FORMAT}`: use a program that knows it")
@@ -121,14 +122,3 @@ def _text(told: object, name: str, most: int) -> str:
     if not isinstance(told, str) or len(told) > most or not told.replace("\n", " ").isprintable():
         raise DamagedHead(f"its `{name}` is no text of at most {most} characters that can be printed")
     return told
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a member stands there twice")
-    return found
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no number")
