@@ -13,6 +13,8 @@ from fractions import Fraction
 MIN_REQUESTS = 20
 """Of fewer in a window nothing follows."""
 WINDOW_SECONDS = 60.0
+LEAST_SECONDS = 0.5
+"""Of the reports of a proxy within so long the last is kept: one that reports in a loop must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,10 @@ class CanaryJudge:
         if said and (counts.requests < said[-1][1].requests or counts.refused < said[-1][1].refused):
             said.clear()  # it was started again
             said.append((now, RequestCounts()))
-        said.append((now, counts))
+        if len(said) > 1 and now - said[-2][0] < LEAST_SECONDS:
+            said[-1] = (now, counts)
+        else:
+            said.append((now, counts))
         while len(said) > 1 and said[1][0] <= now - self._window:
             said.popleft()
 

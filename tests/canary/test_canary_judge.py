@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from authz.canary.canary_judge import AbortBound, CanaryJudge, RequestCounts
+from authz.canary.canary_judge import LEAST_SECONDS, AbortBound, CanaryJudge, RequestCounts
 
 BOUND = AbortBound(Fraction(1, 20))
 
@@ -97,3 +97,12 @@ def test_a_larger_share_keeps_what_was_known_of_those_that_had_the_candidate() -
     counted = judged.counted(60.0)
     assert counted["web-1"][1] == Fraction(1, 10)
     assert counted["web-2"][1] == Fraction(1, 2)
+
+
+def test_a_proxy_that_reports_in_a_loop_fills_no_memory_and_is_judged_all_the_same() -> None:
+    judged = judge()
+    for number in range(20_000):
+        judged.report("web-1", RequestCounts(100 + number, 10 + number), 50.0 + number / 1000)
+    assert len(judged._reported["web-1"].said) <= 60 / LEAST_SECONDS + 2
+    assert judged.counted(70.0)["web-1"][0] == RequestCounts(19_999, 19_999)
+    assert judged.verdict(70.0)

@@ -59,6 +59,8 @@ class CanaryWatch:
                 if member is None or member.spiffe_id != evidence.spiffe_id:
                     reason = f"`{evidence}` has no such proxy in this mesh"
                     await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+                if min(counts.requests, counts.refused) < 0:
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"`{proxy}` cannot have counted less than 0")
                 self.take(proxy, counts)
             return b""
 

@@ -107,17 +107,21 @@ async def _reports_count_for_their_own_workload_alone(rig: TwoApis) -> None:
     chain, key = rig.credentials(WEB)
     roots = (rig.folder / "ca" / BUNDLE_FILE).read_bytes()
     channel = grpc.aio.secure_channel(f"localhost:{rig.control}", grpc.ssl_channel_credentials(roots, key, chain))
-    point = NumberDataPoint(as_int=1000)
-    metric = Metric(name="api-v2.refused", sum=Sum(data_points=[point]))
-    scopes = [ResourceMetrics(scope_metrics=[ScopeMetrics(metrics=[metric])])]
     async with channel:
         export = channel.unary_unary(
             "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             request_serializer=ExportMetricsServiceRequest.SerializeToString,
             response_deserializer=None,
         )
-        with pytest.raises(grpc.aio.AioRpcError, match="has no such proxy"):
-            await export(ExportMetricsServiceRequest(resource_metrics=scopes))
+        for name, count, said in (("api-v2", 1000, "has no such proxy"), ("web-v1", -1, "less than 0")):
+            with pytest.raises(grpc.aio.AioRpcError, match=said):
+                await export(_report(name, count))
+
+
+def _report(proxy: str, refused: int) -> ExportMetricsServiceRequest:
+    metric = Metric(name=f"{proxy}.refused", sum=Sum(data_points=[NumberDataPoint(as_int=refused)]))
+    scope = ScopeMetrics(metrics=[metric])
+    return ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(scope_metrics=[scope])])
 
 
 async def _what_is_aborted_is_taken_back(rig: TwoApis) -> None:
