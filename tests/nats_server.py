@@ -60,7 +60,10 @@ class NatsServers:
                 f"server-{number}", FLEET, own / "store", listen=self.address.servers[number],
                 cluster=routes[number] if routes else "", routes=routes, tls=tls,
             )  # fmt: skip
-            (own / "nats-server.conf").write_text(server_configuration(told))
+            text = server_configuration(told)
+            if tls is None:  # processes are killed here, never machines
+                text = text.replace("sync_interval: always", "sync_interval: 1m")
+            (own / "nats-server.conf").write_text(text)
 
     def issue(self, path: str, *, dns: tuple[str, ...] = ()) -> tuple[Path, Path]:
         """Files of a certificate and key of ``spiffe://mesh.test<path>``, issued now."""

@@ -23,7 +23,7 @@ from authz.cli import application
 from authz.core.decided import Offer
 from authz.truth.truth_client import TruthRefused
 from authz.truth.truth_stream import StreamRecord, TruthStream, make_stream, stream_name
-from tests.audit.nats_process import NatsProcess
+from tests.nats_server import NatsServers
 
 MakeOffer = Callable[..., Offer]
 ROOM = 1 << 20
@@ -31,14 +31,15 @@ EVERY = RecordFilter()
 
 
 @pytest.fixture(scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsProcess]:
-    server = NatsProcess(tmp_path_factory.mktemp("nats")).start()
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    server = NatsServers(tmp_path_factory.mktemp("nats"), 1, None)
+    server.start(0)
     yield server
-    server.kill()
+    server.stop()
 
 
 @pytest.fixture
-def nats(_server: NatsProcess) -> NatsProcess:
+def nats(_server: NatsServers) -> NatsServers:
     """A server with an empty stream."""
     with _server.client() as client:
         client.call(_remove)
@@ -61,7 +62,7 @@ def entries(*numbers: int) -> list[Entry]:
     return [Entry(line(number), 0.0) for number in numbers]
 
 
-def found(server: NatsProcess, wanted: RecordFilter = EVERY) -> list[str]:
+def found(server: NatsServers, wanted: RecordFilter = EVERY) -> list[str]:
     with server.client() as client:
         return [str(record["decision_id"]) for record in find_stored(client, wanted)]
 
@@ -74,7 +75,7 @@ def within(holds: Callable[[], bool], seconds: float = 15.0) -> bool:
 
 
 def test_records_of_a_trail_are_found_again_in_their_order(
-    nats: NatsProcess, tmp_path: Path, make_offer: MakeOffer, secret: str
+    nats: NatsServers, tmp_path: Path, make_offer: MakeOffer, secret: str
 ) -> None:
     sink = TruthSink(nats.client(), Spool(tmp_path, 4 * ROOM))
     trail = AuditTrail([sink])
@@ -95,7 +96,7 @@ def test_records_of_a_trail_are_found_again_in_their_order(
 
 
 def test_a_server_that_is_killed_and_comes_back_has_every_record_and_readers_see_each_once(
-    nats: NatsProcess, tmp_path: Path
+    nats: NatsServers, tmp_path: Path
 ) -> None:
     sink = TruthSink(nats.client(), Spool(tmp_path, ROOM))
     stop, numbers = threading.Event(), iter(range(100_000))
@@ -110,10 +111,10 @@ def test_a_server_that_is_killed_and_comes_back_has_every_record_and_readers_see
     try:
         for _ in range(2):
             assert within(lambda: not sink.waiting or not sink.problem)
-            nats.kill()
+            nats.kill(0)
             assert within(lambda: bool(sink.problem))
             assert "does not answer" in sink.problem
-            nats.start()
+            nats.start(0)
             assert within(lambda: not sink.problem)
     finally:
         stop.set()
@@ -125,7 +126,7 @@ def test_a_server_that_is_killed_and_comes_back_has_every_record_and_readers_see
     assert Counter(found(nats)) == Counter(f"d{number}" for number in range(written))
 
 
-def test_what_a_killed_process_left_is_sent_by_the_next_and_seen_once(nats: NatsProcess, tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_sent_by_the_next_and_seen_once(nats: NatsServers, tmp_path: Path) -> None:
     first, second = Spool(tmp_path, ROOM), Spool(tmp_path, ROOM)
     first.append(line(1) + b"\n" + line(2) + b"\n")
     second.append(line(3) + b"\n")
@@ -141,7 +142,7 @@ def test_what_a_killed_process_left_is_sent_by_the_next_and_seen_once(nats: Nats
         assert TruthStream(client).extent() == (1, 4)
 
 
-def test_equal_records_are_stored_once_while_the_servers_remember(nats: NatsProcess) -> None:
+def test_equal_records_are_stored_once_while_the_servers_remember(nats: NatsServers) -> None:
     records = [StreamRecord(record_key(line(1)), line(1))]
     with nats.client() as client:
         stream = TruthStream(client)
@@ -150,7 +151,7 @@ def test_equal_records_are_stored_once_while_the_servers_remember(nats: NatsProc
         assert stream.extent() == (1, 1)
 
 
-def test_a_record_of_the_same_id_that_says_something_else_is_not_kept_out(nats: NatsProcess) -> None:
+def test_a_record_of_the_same_id_that_says_something_else_is_not_kept_out(nats: NatsServers) -> None:
     with nats.client() as client:
         stream = TruthStream(client)
         for one in (line(1, "allow"), line(1, "deny")):
@@ -158,7 +159,7 @@ def test_a_record_of_the_same_id_that_says_something_else_is_not_kept_out(nats: 
         assert [record["effect"] for record in find_stored(client, RecordFilter())] == ["allow", "deny"]
 
 
-def test_nobody_can_take_a_record_out(nats: NatsProcess) -> None:
+def test_nobody_can_take_a_record_out(nats: NatsServers) -> None:
     with nats.client() as client:
         TruthStream(client).publish([StreamRecord("1", line(1))])
         with pytest.raises(TruthRefused, match="not permitted"):
@@ -169,7 +170,7 @@ def test_nobody_can_take_a_record_out(nats: NatsProcess) -> None:
 
 
 def test_without_servers_records_are_kept_up_to_the_bound_and_then_refused(tmp_path: Path) -> None:
-    absent = NatsProcess(tmp_path / "server")
+    absent = NatsServers(tmp_path / "server", 1, None)
     spool = tmp_path / "spool"
     sink = TruthSink(absent.client(), Spool(spool, 200))
     trail = AuditTrail([sink])
@@ -188,7 +189,7 @@ def test_without_servers_records_are_kept_up_to_the_bound_and_then_refused(tmp_p
     assert (spool / "0.00000001.jsonl").read_bytes() == line(1) + b"\n"
 
 
-def test_records_are_chosen_by_time_and_what_is_none_is_counted(nats: NatsProcess) -> None:
+def test_records_are_chosen_by_time_and_what_is_none_is_counted(nats: NatsServers) -> None:
     at = datetime.fromisoformat("2026-01-31T12:00:05+00:00").timestamp()
     skipped = Skipped()
     with nats.client() as client:
@@ -201,7 +202,7 @@ def test_records_are_chosen_by_time_and_what_is_none_is_counted(nats: NatsProces
     assert future == []
 
 
-def test_who_follows_sees_what_arrives_and_nothing_twice(nats: NatsProcess) -> None:
+def test_who_follows_sees_what_arrives_and_nothing_twice(nats: NatsServers) -> None:
     with nats.client() as client:
         stream = TruthStream(client)
         stream.publish([StreamRecord("0", line(0))])
@@ -224,7 +225,7 @@ def test_who_follows_sees_what_arrives_and_nothing_twice(nats: NatsProcess) -> N
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )
 def test_commands_take_the_address_where_they_take_a_file(
-    nats: NatsProcess, arguments: tuple[str, ...], ids: list[str]
+    nats: NatsServers, arguments: tuple[str, ...], ids: list[str]
 ) -> None:
     with nats.client() as client:
         TruthStream(client).publish([StreamRecord(str(number), line(number)) for number in range(10)])

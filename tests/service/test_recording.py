@@ -16,8 +16,8 @@ from authz.settings.precedence import read_settings
 from authz.settings.sections import Sections
 from authz.telemetry.counters import Telemetry
 from authz.truth.truth_stream import make_stream
-from tests.audit.nats_process import NatsProcess
 from tests.audit.recent import RecentSink
+from tests.nats_server import NatsServers
 
 
 def made(**told: object) -> AuditTrail:
@@ -27,7 +27,8 @@ def made(**told: object) -> AuditTrail:
 
 
 def test_records_go_to_the_stream_that_the_setting_names(tmp_path: Path, make_offer: Callable[..., Offer]) -> None:
-    server = NatsProcess(tmp_path / "nats").start()
+    server = NatsServers(tmp_path / "nats", 1, None)
+    server.start(0)
     try:
         with server.client() as client:
             make_stream(client, 1)
@@ -41,7 +42,7 @@ def test_records_go_to_the_stream_that_the_setting_names(tmp_path: Path, make_of
             assert trail.close()
             assert [record["decision_id"] for record in find_stored(client, RecordFilter())] == ["d-1"]
     finally:
-        server.kill()
+        server.stop()
 
 
 @pytest.mark.parametrize(

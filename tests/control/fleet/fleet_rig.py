@@ -141,6 +141,19 @@ async def answers(port: int, path: str, status: str) -> None:
     await until(is_so)
 
 
+@asynccontextmanager
+async def served(plane: ControlPlane) -> AsyncIterator[ControlPlane]:
+    """A control plane while it runs."""
+    await plane.start()
+    running = asyncio.create_task(plane.run())
+    try:
+        yield plane
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await plane.stop()
+
+
 class Rig:
     """The files of a mesh, and what runs of it."""
 

@@ -21,7 +21,7 @@ from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.telemetry.status import PolicySourceStatus
 from authz.truth.report_store import ReportReader, ReportWriter
-from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, free_ports, until
+from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, free_ports, served, until
 from tests.nats_server import NatsServers, truth_servers
 
 
@@ -41,14 +41,10 @@ async def control(
     plane = ControlPlane(
         sources, options, authority, clock=lambda: time.time() + ahead, say=rig.said.append, replica=own
     )  # fmt: skip
-    await plane.start()
-    running = asyncio.create_task(plane.run())
     try:
-        yield plane
+        async with served(plane):
+            yield plane
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await plane.stop()
         await asyncio.to_thread(truth.stop)
 
 

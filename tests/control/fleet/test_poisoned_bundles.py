@@ -28,7 +28,7 @@ from authz.truth.policy_revisions import HEAD, PolicyRevisions
 from authz.truth.report_store import ReportReader, ReportWriter
 from authz.truth.truth_bucket import POLICIES, TruthArchives, TruthBucket
 from authz.truth.truth_client import TruthClient
-from tests.control.fleet.fleet_rig import Rig, allow, until
+from tests.control.fleet.fleet_rig import Rig, allow, served, until
 from tests.nats_server import FLEET, NatsServers, truth_servers
 
 OURS, STRANGERS = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
@@ -85,14 +85,10 @@ async def control(rig: Rig, name: str, servers: NatsServers) -> AsyncIterator[Co
         plane = ControlPlane(
             sources, options, authority, clock=time.time, say=rig.said.append, replica=own, source=found.status
         )  # fmt: skip
-        await plane.start()
-        running = asyncio.create_task(plane.run())
         try:
-            yield plane
+            async with served(plane):
+                yield plane
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            await plane.stop()
             await asyncio.to_thread(truth.stop)
 
 
