@@ -12,23 +12,19 @@ from authz.bundles.packing import MAX_PACKED_BYTES
 from authz.bundles.whole_bundle import Bundle, read_bundle, refuse_bundle
 from authz.cli import terminal
 from authz.cli.bundle_contents import duration_seconds, signing_key
-from authz.cli.policy_push import (
+from authz.cli.policy_push import finish, in_force, own_name, prepare, push, revisions_of
+from authz.cli.policy_views import bundle_json, head_json, history_row, revision_lines
+from authz.cli.push_options import (
     AUTHOR,
     DRY_RUN,
     EXPIRES,
     IF_REVISION,
     KEY,
     MESSAGE,
+    OVER_DAMAGED,
     PEM,
     WAIT,
-    finish,
-    in_force,
-    own_name,
-    prepare,
-    push,
-    revisions_of,
 )
-from authz.cli.policy_views import bundle_json, head_json, history_row, revision_lines
 from authz.cli.truth_options import TRUTH_URL, truth_access
 from authz.core.errors import FetchError
 from authz.truth.policy_head import PolicyHead
@@ -115,13 +111,14 @@ def show(revision: int | None, url: str, out: Path | None, output: str, access: 
 @AUTHOR
 @EXPIRES
 @IF_REVISION
+@OVER_DAMAGED
 @WAIT
 @DRY_RUN
 @terminal.answer_form("text", "json")
 @truth_access
 def rollback(
     revision: int, url: str, key: Path | None, keys: tuple[Path, ...], message: str, author: str, expires: str,
-    if_revision: int | None, wait: float, dry_run: bool, output: str, access: TruthAccess,
+    if_revision: int | None, over_damaged: bool, wait: float, dry_run: bool, output: str, access: TruthAccess,
 ) -> None:  # fmt: skip
     """
     Push the content of an old revision as a new one: replicas never go back.
@@ -135,7 +132,7 @@ def rollback(
     if key is None and not keys:
         raise click.UsageError("--key is needed; with --dry-run a --public-key is enough")
     with revisions_of(url, access) as revisions:
-        before, kept = in_force(revisions, if_revision)
+        before, kept = in_force(revisions, if_revision, over_damaged=over_damaged)
         head, old = _revision(revisions, revision)
         _refuse_unknown(old, key, keys)
         manifest = old.manifest

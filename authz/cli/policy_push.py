@@ -22,6 +22,18 @@ from authz.cli.fleet_source import look_through
 from authz.cli.fleet_wait import say_waited
 from authz.cli.mesh_sides import NamedDescription
 from authz.cli.policy_views import head_json
+from authz.cli.push_options import (
+    AUTHOR,
+    DRY_RUN,
+    EXISTING,
+    EXPIRES,
+    IF_REVISION,
+    KEY,
+    MESSAGE,
+    OVER_DAMAGED,
+    PEM,
+    WAIT,
+)
 from authz.cli.truth_options import TRUTH_URL, truth_access
 from authz.core.attributes import Json
 from authz.truth.fleet_waiting import await_revision
@@ -31,24 +43,9 @@ from authz.truth.truth_address import TruthAccess, read_truth_address
 if TYPE_CHECKING:
     from authz.truth.policy_revisions import KeptHead, PolicyRevisions
 
-EXISTING = click.Path(exists=True, path_type=Path)
-PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
 SETTLE_SECONDS = 20.0
 """For a push without an answer to be found out about."""
 UNKNOWN = ": nobody knows whether revision {} is in force; `authz policies history` says so once the truth answers"
-KEY = click.option("--key", type=PEM, help="Ed25519 key that signs, PKCS#8 PEM; not needed with --dry-run.")
-MESSAGE = click.option("--message", "-m", default="", help="Why, for those who read the history.")
-AUTHOR = click.option("--author", default="", help="Who; by default the one of the git commit, or of the machine.")
-EXPIRES = click.option("--expires", default="", metavar="TIME", help="How long it may be put in force: 30d, 12h, 90m.")
-IF_REVISION = click.option(
-    "--if-revision", type=click.IntRange(0), metavar="N",
-    help="Only if revision N is in force, 0 for none; by default the one that the set was compared with.",
-)  # fmt: skip
-WAIT = click.option(
-    "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0,
-    help="How long to wait until every live replica and proxy has acknowledged it (`authz fleet wait`).",
-)  # fmt: skip
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Check and compare, and push nothing.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +72,15 @@ class Pushed:
 @AUTHOR
 @EXPIRES
 @IF_REVISION
+@OVER_DAMAGED
 @WAIT
 @DRY_RUN
 @terminal.answer_form("text", "json")
 @truth_access
 def push(
     policies: tuple[Path, ...], url: str, mesh: Path | None, traffic: Path | None, trust: tuple[Path, ...],
-    key: Path | None, message: str, author: str, expires: str, if_revision: int | None, wait: float, dry_run: bool,
-    output: str, access: TruthAccess,
+    key: Path | None, message: str, author: str, expires: str, if_revision: int | None, over_damaged: bool,
+    wait: float, dry_run: bool, output: str, access: TruthAccess,
 ) -> None:  # fmt: skip
     """
     Put a whole set of policies in force in the truth of a fleet, if what it was compared with still is.
@@ -107,7 +105,7 @@ def push(
     who = author or provenance.author or own_name()
     files = bundle_files(policies, mesh, traffic, trust)
     with revisions_of(url, access) as revisions:
-        before, kept = in_force(revisions, if_revision)
+        before, kept = in_force(revisions, if_revision, over_damaged=over_damaged)
         if kept is not None and MESH in kept.files and mesh is None:
             raise BundleRefused("what is in force has a mesh description, and without --mesh it would be lost")
         lifetime = duration_seconds(expires) if expires else None
@@ -132,7 +130,9 @@ def revisions_of(url: str, access: TruthAccess) -> "Iterator[PolicyRevisions]":
         yield PolicyRevisions(client)
 
 
-def in_force(revisions: "PolicyRevisions", if_revision: int | None) -> "tuple[KeptHead | None, Bundle | None]":
+def in_force(
+    revisions: "PolicyRevisions", if_revision: int | None, *, over_damaged: bool = False
+) -> "tuple[KeptHead | None, Bundle | None]":
     """
     What is in force, and its content; ends the command with 3 when it is another revision than ``if_revision``.
 
@@ -142,7 +142,7 @@ def in_force(revisions: "PolicyRevisions", if_revision: int | None) -> "tuple[Ke
     from authz.truth.truth_client import TruthAway
 
     try:
-        before = revisions.head()
+        before = revisions.head(over_damaged=over_damaged)
         number = before.head.number if before is not None else 0
         if if_revision is not None and number != if_revision:
             conflict(before.head if before is not None else None)

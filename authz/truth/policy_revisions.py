@@ -39,12 +39,15 @@ class PolicyRevisions:
         self._bucket = TruthBucket(client, POLICIES)
         self._archives = TruthArchives(client)
 
-    def head(self) -> KeptHead | None:
+    def head(self, *, over_damaged: bool = False) -> KeptHead | None:
         """
         What is in force; None before the first push.
 
+        Args:
+            over_damaged: in the place of what is none, the newest kept head that can be read.
+
         Raises:
-            DamagedHead: what stands there is none.
+            DamagedHead: what stands there is none, and no other can be read if one is wanted.
         """
         found = self._bucket.get(HEAD)
         if found is None:
@@ -52,7 +55,13 @@ class PolicyRevisions:
         try:
             return KeptHead(read_head(found.value), found.revision)
         except DamagedHead as error:
-            raise DamagedHead(f"the head of the policies in the truth is damaged: {error}") from None
+            kept = self.history() if over_damaged else ()
+            if kept:
+                return KeptHead(kept[-1], found.revision)
+            raise DamagedHead(
+                f"the head of the policies in the truth is damaged: {error}; servers keep what they have. Find out "
+                "who wrote it, then replace it with `authz policies push --over-damaged`"
+            ) from None
 
     def history(self) -> tuple[PolicyHead, ...]:
         """The heads that are kept, at most 64, the oldest first; what is none is left out, and logged."""

@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 from authz.bundles.whole_bundle import build_bundle
 from authz.cli import application, policy_push
 from authz.truth.policy_head import PolicyHead
-from authz.truth.policy_revisions import PolicyRevisions
+from authz.truth.policy_revisions import HEAD, PolicyRevisions
 from authz.truth.server_reporter import ServerReporter
+from authz.truth.truth_bucket import POLICIES, TruthBucket
 from authz.truth.truth_client import TruthAway, TruthChanged
 from tests.nats_server import NatsServers, truth_servers
 
@@ -86,6 +87,17 @@ def test_a_set_is_pushed_changed_and_rolled_back(run: Runner) -> None:
     lines = run("policies", "history").stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["3", "2", "1"]
     assert "write" in run("policies", "show", 2).stdout
+
+
+def test_a_head_that_cannot_be_read_is_replaced_by_whoever_says_so(run: Runner, servers: NatsServers) -> None:
+    run.push("-m", "good")
+    number = run.number()
+    with servers.client() as client:
+        TruthBucket(client, POLICIES).put(HEAD, b'{"number": 1, "number": 2}')
+    run.write("PUT")
+    assert "--over-damaged" in run.push("-m", "no", code=1).output
+    assert "changed  policies/read.yaml" in run.push("-m", "mended", "--over-damaged").stdout
+    assert run.number() == number + 1
 
 
 def test_who_comes_second_is_told_who_came_first(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

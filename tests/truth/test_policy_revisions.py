@@ -70,3 +70,10 @@ def test_a_damaged_head_is_said_and_never_taken(client: TruthClient, caplog: pyt
     assert "is damaged" in caplog.text
     with pytest.raises(TruthChanged):
         revisions.publish(replace(kept.head, number=69), b"first", kept)
+    damaged = revisions.head(over_damaged=True)
+    assert damaged is not None
+    assert damaged.head == kept.head
+    revisions.publish(replace(kept.head, number=69), b"first", damaged)
+    mended = revisions.head()
+    assert mended is not None
+    assert mended.head.number == 69
