@@ -93,10 +93,17 @@ class Enrolling:
     def valid_until(self, now: float) -> float | None:
         """The identity in ``out``; None when there is nothing or it has expired."""
         try:
-            end = self._own().end
-        except (SettingsError, OSError):
+            return self.must_be_valid(now)
+        except (Declined, SettingsError, OSError):
             return None
-        return end if now < end else None
+
+    def must_be_valid(self, now: float) -> float:
+        """Until when the identity in ``out`` is good. Raises Declined when it has expired, SettingsError, OSError."""
+        end = self._own().end
+        if now >= end:
+            told = f"the SVID in `{self.out}` expired at {time_of(end)}"
+            raise Declined(f"{told} and renews nothing; a join token is needed")
+        return end
 
     def renew_at(self) -> float:
         """Half of the life of what lies in ``out``. Raises SettingsError, OSError."""
@@ -134,10 +141,7 @@ class Enrolling:
         if token:
             return self.bundle.read_bytes(), None, None
         try:
-            end = self._own().end
-            if now >= end:
-                told = f"the SVID in `{self.out}` expired at {time_of(end)}"
-                raise Declined(f"{told} and renews nothing; a join token is needed")
+            self.must_be_valid(now)
             chain = (self.out / f"{FILE_NAME}.crt").read_bytes()
             return self._roots(), read_secret(self.out / f"{FILE_NAME}.key"), chain
         except FileNotFoundError:
@@ -241,9 +245,9 @@ def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:
                 terminal.remark(f"renewed until {time_of(until)}")
             told = ""
         except (AuthzError, OSError) as error:
-            if enrolling.valid_until(time.time()) is None:  # it may have ended while the authority was asked
-                raise
+            # It may have ended while the authority was asked, and a handshake refused for that looks like silence.
+            until = enrolling.must_be_valid(time.time())
             if str(error) != told:  # once, not every few seconds
                 terminal.remark(f"not renewed, trying again: {error}")
             told = str(error)
-            stopping.wait(min(LOOK_SECONDS, max(0.1, (enrolling.valid_until(now) or now) - now)))
+            stopping.wait(min(LOOK_SECONDS, max(0.1, until - now)))

@@ -338,6 +338,22 @@ def test_whoever_watches_goes_on_until_its_certificate_has_expired(
     assert told.count("not renewed, trying again") == 1  # said once, not with every attempt
 
 
+def test_a_certificate_that_ends_while_the_authority_is_asked_is_told_as_expired(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The authority's handshake refuses it first, which looks like silence; asking again would change nothing."""
+    running.deliver()
+
+    def follow(*_: object) -> bool:
+        running.deliver(ttl_seconds=60, age_seconds=61)
+        raise FetchError("Socket closed")
+
+    monkeypatch.setattr("authz.cli.enrol.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(Enrolling, "follow", follow)
+    with pytest.raises(Declined, match=r"expired .* a join token is needed"):
+        keep_renewed(running.enrolling(), threading.Event())
+
+
 class watching:
     """``keep_renewed`` in a thread while the block runs."""
 
