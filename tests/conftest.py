@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Such a test may fail once for want of time; a test that fails twice has found something. None may hang."""
     rooms = {item: item.path.relative_to(Path(__file__).parent).parts[0] for item in items}
     for item, room in rooms.items():
-        if room in REAL_PROCESSES:
+        if room in REAL_PROCESSES or item.get_closest_marker("slow"):  # those of other rooms start processes too
             item.add_marker(pytest.mark.flaky(reruns=1))
         if room in LONGEST_SECONDS:
             item.add_marker(pytest.mark.timeout(LONGEST_SECONDS[room]))
