@@ -40,7 +40,7 @@ RUN = ("cli.md", "findings.md", "identity-providers.md", "proofs.md", "testing-p
 """Pages whose console blocks are complete: each command is run, and printed output compared."""
 RUN_WHOLE = ("tutorial.md",)
 """Pages whose commands are run one after another, by `tests/up/test_tutorial.py`."""
-NEVER_RUN = re.compile(r"\b(serve|demo|ca serve|pip|make|curl|docker|openssl|sudo|systemctl)\b|--watch\b")
+NEVER_RUN = re.compile(r"\b(serve|demo|ca serve|fleet up|pip|make|curl|docker|openssl|sudo|systemctl)\b|--watch\b")
 """Commands that would stay, build, or need a running service; their options are checked all the same."""
 
 TUNING = frozenset({"audit_capacity", "audit_flush_seconds", "max_token_bytes", "token_cache_size"})
