@@ -1,5 +1,5 @@
 """
-A proxy that tells the control plane how many requests it had and refused: what a candidate is judged by.
+A proxy that tells the control plane how much came to it and was refused: what a candidate is judged by.
 
 Envoy sends two sums by OpenTelemetry, on the connection of discovery, and nothing else of its statistics.
 """
@@ -30,11 +30,11 @@ from authz.envoy.options import CONTROL_CLUSTER
 
 REQUESTS, REFUSED = "requests", "refused"
 """Names of the sums, behind the proxy's name and a dot."""
-_MANAGERS = r"http\.(inbound|ingress|egress)_[0-9]+\."
-"""Those through which requests of others come, by ``stat_prefix``."""
+_PORTS = r"(inbound|ingress|egress)_[0-9]+\."
+"""Those through which others come, by ``stat_prefix``; a TCP connection counts as one request."""
 _COUNTED = (
-    (_MANAGERS + r"downstream_rq_completed", REQUESTS),
-    (_MANAGERS + r"(rbac|jwt_authn|ext_authz)\.denied", REFUSED),
+    (rf"http\.{_PORTS}downstream_rq_completed|tcp\.{_PORTS}downstream_cx_total", REQUESTS),
+    (rf"http\.{_PORTS}(rbac|jwt_authn|ext_authz)\.denied|tcp\.rbac\.denied|ext_authz\.tcp\.denied", REFUSED),
 )
 
 

@@ -1,5 +1,10 @@
 """A candidate in force for one of two real Envoys, promoted, and taken back."""
 
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+from fractions import Fraction
 from pathlib import Path
 
 import grpc
@@ -7,6 +12,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum
 
+from authz.canary.canary_judge import AbortBound
 from authz.canary.canary_selection import CanarySelection, CanarySource
 from authz.identity.ca import BUNDLE_FILE
 from authz.service.loading.promotion import promote
@@ -20,6 +26,37 @@ def allow(path: str) -> str:
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: api, namespace: shop}\n"
         f'spec: {{rules: [{{to: [{{operation: {{paths: ["{path}"]}}}}]}}]}}\n'
     )
+
+
+def allow_port(port: int) -> str:
+    return (
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: api, namespace: shop}\n"
+        f"spec: {{rules: [{{to: [{{operation: {{ports: ['{port}']}}}}]}}]}}\n"
+    )
+
+
+class TcpApi(Rig):
+    """``api-v1`` takes connections in plaintext, and knows nothing of HTTP."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.candidate = folder / "next"
+
+    def write_mesh(self, more: str = "") -> None:
+        text = MESH.format(out=self.out, inbound=self.inbound, app=self.app).rpartition("---\n")[0]
+        self._replace(self.mesh, text.replace("protocol: HTTP", "protocol: TCP") + more)
+
+    def write_policy(self, text: str, name: str = "api.yaml") -> None:
+        self._replace(self.policies / name, text)
+
+    async def connects(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.inbound)
+            with contextlib.closing(writer):
+                writer.write(b"GET / HTTP/1.1\r\n\r\n")
+                return await reader.readline() != b""
+        except OSError:
+            return False
 
 
 class TwoApis(Rig):
@@ -78,6 +115,42 @@ async def test_one_of_two_proxies_gets_a_candidate_which_is_promoted_or_taken_ba
                 await _what_is_aborted_is_taken_back(rig)
     finally:
         await rig.stop()
+
+
+async def test_a_candidate_is_aborted_by_what_envoy_counts_of_refused_connections(tmp_path: Path) -> None:
+    rig = TcpApi(tmp_path)
+    bound = AbortBound(Fraction(1, 2), 60)
+    rig.canary = CanarySource(rig.candidate, CanarySelection(names=frozenset({"api-v1"})), bound)
+    rig.report_seconds = 1
+    rig.write_policy(allow_port(rig.inbound))
+    rig.join("api-v1", API)
+    await rig.start()
+    try:
+        async with rig.application():
+            with rig.envoy("api-v1"):
+                await until(rig.connects)
+                rig.candidate.mkdir()
+                rig._replace(rig.candidate / "api.yaml", allow_port(1))
+                await until(lambda: _is_not(rig.connects))
+                await until(lambda: _becomes_aborted(rig))
+                await until(rig.connects)
+    finally:
+        await rig.stop()
+    (said,) = [text for text in rig.said if "aborted" in text]
+    assert re.search(r"api-v1.*refused", said)
+
+
+async def _is_not(condition: Callable[[], Awaitable[bool]]) -> bool:
+    return not await condition()
+
+
+async def _becomes_aborted(rig: TcpApi) -> bool:
+    assert rig.plane is not None
+    for _ in range(3):
+        await rig.connects()
+    shown = rig.plane.page("/canary")
+    assert isinstance(shown, dict)
+    return bool(shown["state"] == "aborted")
 
 
 async def _only_the_chosen_one_changes(rig: TwoApis) -> None:
