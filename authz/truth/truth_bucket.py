@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import nats.js.errors
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, ObjectInfo, ObjectStoreConfig, RawStreamMsg, RePublish, StorageType
+from nats.js.api import DiscardPolicy, ObjectInfo, ObjectStoreConfig, RawStreamMsg, RePublish, StorageType, StreamConfig
 from nats.js.kv import KV_DEL, KV_OP, KV_PURGE, KeyValue
 
 from authz.truth.truth_client import CALL_SECONDS, TruthClient, TruthRefused
@@ -78,22 +78,28 @@ def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
         made = []
         for what, kept in KEEPS.items():
             name = bucket_name(client.address.fleet, what)
+            before = f"$KV.{name}.>"
+            told = StreamConfig(
+                name=stream_of(client.address.fleet, what),
+                subjects=[before],
+                max_msgs_per_subject=kept,
+                max_msg_size=MAX_VALUE_BYTES,
+                max_age=FORGETS_SECONDS.get(what, 0.0),
+                discard=DiscardPolicy.NEW,
+                num_replicas=replicas,
+                storage=StorageType.FILE,
+                deny_delete=True,
+                republish=RePublish(before, change_subject(client.address.fleet, what, ">"), headers_only=True),
+                allow_rollup_hdrs=False,  # by which whoever may write one key would delete all others
+            )
             try:
-                await js.key_value(name)
+                there = (await js.stream_info(told.name or "")).config
             except nats.js.errors.NotFoundError:
-                told = KeyValueConfig(
-                    name,
-                    history=kept,
-                    replicas=replicas,
-                    storage=StorageType.FILE,
-                    max_value_size=MAX_VALUE_BYTES,
-                    republish=RePublish(
-                        f"$KV.{name}.>", change_subject(client.address.fleet, what, ">"), headers_only=True
-                    ),
-                    ttl=FORGETS_SECONDS.get(what),
-                )
-                await js.create_key_value(told)
+                await js.add_stream(told)
                 made.append(name)
+            else:
+                if there.allow_rollup_hdrs:
+                    await js.update_stream(there, allow_rollup_hdrs=False)
         name = bucket_name(client.address.fleet, ARCHIVES)
         try:
             await js.object_store(name)

@@ -146,6 +146,27 @@ def test_no_answer_goes_where_a_role_may_not_send(
     assert not heard
 
 
+def test_who_may_write_one_key_cannot_roll_a_bucket_up_into_it(
+    servers: NatsServers, clients: dict[TruthRole, TruthClient]
+) -> None:
+    """NATS deletes everything else of a stream for a header, whatever else its sender may do."""
+
+    async def roll_up(js: JetStreamContext) -> None:
+        await js.publish(f"$KV.{bucket_name('shop', FLEET)}.server.mine", b"1", headers={"Nats-Rollup": "all"})
+
+    async def allow_it(js: JetStreamContext) -> None:
+        await js.update_stream((await js.stream_info(stream_of("shop", FLEET))).config, allow_rollup_hdrs=True)
+
+    with servers.client() as authority:
+        for was_allowed in (False, True):
+            if was_allowed:  # in a truth that was made before this was known
+                authority.call(allow_it)
+                assert make_buckets(authority, 1) == ()
+            with pytest.raises(TruthRefused, match="rollup"):
+                clients[READER].call(roll_up)
+            assert TruthBucket(authority, FLEET).get("there") is not None
+
+
 def test_a_reader_hears_of_changes(servers: NatsServers, clients: dict[TruthRole, TruthClient]) -> None:
     woken: list[float] = []
     TruthBucket(clients[READER], POLICIES).watch(">", lambda: woken.append(1))
