@@ -78,20 +78,14 @@ def make_buckets(client: TruthClient, replicas: int) -> tuple[str, ...]:
         made = []
         for what, kept in KEEPS.items():
             name = bucket_name(client.address.fleet, what)
-            before = f"$KV.{name}.>"
+            before, told_at = f"$KV.{name}.>", change_subject(client.address.fleet, what, ">")
             told = StreamConfig(
-                name=stream_of(client.address.fleet, what),
-                subjects=[before],
-                max_msgs_per_subject=kept,
-                max_msg_size=MAX_VALUE_BYTES,
-                max_age=FORGETS_SECONDS.get(what, 0.0),
-                discard=DiscardPolicy.NEW,
-                num_replicas=replicas,
-                storage=StorageType.FILE,
-                deny_delete=True,
-                republish=RePublish(before, change_subject(client.address.fleet, what, ">"), headers_only=True),
+                name=stream_of(client.address.fleet, what), subjects=[before], max_msgs_per_subject=kept,
+                max_msg_size=MAX_VALUE_BYTES, max_age=FORGETS_SECONDS.get(what, 0.0), discard=DiscardPolicy.NEW,
+                num_replicas=replicas, storage=StorageType.FILE, deny_delete=True,
+                republish=RePublish(before, told_at, headers_only=True),
                 allow_rollup_hdrs=False,  # by which whoever may write one key would delete all others
-            )
+            )  # fmt: skip
             try:
                 there = (await js.stream_info(told.name or "")).config
             except nats.js.errors.NotFoundError:
@@ -266,6 +260,8 @@ class TruthArchives:
                 info: ObjectInfo = await store.get_info(name)
             except nats.js.errors.ObjectNotFoundError:
                 return None
+            except (nats.js.errors.BadObjectMetaError, ValueError, TypeError, KeyError):
+                raise TruthRefused(f"what is said of the archive `{name}` is damaged") from None
             size = info.size or 0
             if size > most:
                 raise TruthRefused(f"the archive `{name}` has more than {most} bytes")
@@ -285,13 +281,12 @@ class TruthArchives:
         return self._client.call(work, ARCHIVE_SECONDS, about=self.name)
 
     def names(self) -> tuple[str, ...]:
-        """Every archive that there is."""
+        """Every archive that there is, and whatever else has a name there."""
         before = f"$O.{self.name}.M."
 
         async def work(js: JetStreamContext) -> tuple[str, ...]:
             info = await js.stream_info(self._stream, subjects_filter=f"{before}>")
-            encoded = (subject.removeprefix(before) for subject in info.state.subjects or ())
-            return tuple(sorted(base64.urlsafe_b64decode(one).decode(errors="replace") for one in encoded))
+            return tuple(sorted(_archive_name(one.removeprefix(before)) for one in info.state.subjects or ()))
 
         return self._client.call(work, ARCHIVE_SECONDS, about=self.name)
 
@@ -312,6 +307,13 @@ class TruthArchives:
 
 _DELETED = b""
 """What stands for a deleted value; values are never empty."""
+
+
+def _archive_name(encoded: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(encoded).decode()
+    except ValueError:  # somebody else's
+        return encoded
 
 
 def _without_bucket(name: str) -> TruthRefused:

@@ -1,9 +1,11 @@
 """Revisions on a real server: archives before heads, compare-and-swap, and what goes when 64 are kept."""
 
+import base64
 import hashlib
 from dataclasses import replace
 
 import pytest
+from nats.js import JetStreamContext
 
 from authz.truth.policy_head import DamagedHead, PolicyHead
 from authz.truth.policy_revisions import HEAD, KeptHead, PolicyRevisions
@@ -59,6 +61,26 @@ def test_an_archive_that_is_another_or_not_there_is_refused(client: TruthClient)
         revisions.archive(forged, 3)
 
 
+def test_what_somebody_else_put_among_the_archives_stops_no_push(client: TruthClient) -> None:
+    revisions, archives = PolicyRevisions(client), TruthArchives(client)
+    head = made(71, b"mine")
+    named = base64.urlsafe_b64encode(head.digest.encode()).decode()
+
+    async def put(js: JetStreamContext) -> None:
+        for name in ("a", "_", named):  # no base64, no UTF-8, and a name of ours
+            await js.publish(f"$O.{archives.name}.M.{name}", b'"damaged"')
+
+    client.call(put)
+    assert {"a", "_"} <= set(archives.names())
+    with pytest.raises(TruthRefused, match="is damaged"):
+        revisions.archive(head, 100)
+    before = revisions.head()
+    assert before is not None
+    other = replace(head, digest=hashlib.sha256(b"other").hexdigest())
+    revisions.publish(other, b"other", before)
+    assert revisions.archive(other, 100) == b"other"
+
+
 def test_a_damaged_head_is_said_and_never_taken(client: TruthClient, caplog: pytest.LogCaptureFixture) -> None:
     revisions = PolicyRevisions(client)
     kept = revisions.head()
@@ -69,11 +91,11 @@ def test_a_damaged_head_is_said_and_never_taken(client: TruthClient, caplog: pyt
     assert revisions.history()[-1] == kept.head
     assert "is damaged" in caplog.text
     with pytest.raises(TruthChanged):
-        revisions.publish(replace(kept.head, number=69), b"first", kept)
+        revisions.publish(replace(kept.head, number=72), b"first", kept)
     damaged = revisions.head(over_damaged=True)
     assert damaged is not None
     assert damaged.head == kept.head
-    revisions.publish(replace(kept.head, number=69), b"first", damaged)
+    revisions.publish(replace(kept.head, number=72), b"first", damaged)
     mended = revisions.head()
     assert mended is not None
-    assert mended.head.number == 69
+    assert mended.head.number == 72
