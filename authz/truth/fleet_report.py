@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 from authz.bundles.strict_json import read_strict_json
@@ -34,6 +34,9 @@ MAX_TEXT = 400
 """Characters of a proxy's words, and of a problem."""
 MAX_DIGITS = 16
 """Of a revision that is a number."""
+MAX_TIME = 253_402_300_799
+"""The last second that has four digits of a year: later ones cannot be shown."""
+MAX_COUNT = 2**53
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -89,6 +92,9 @@ class ReplicaReport:
     """The change of the truth by which each part of its proxies was last written."""
 
 
+_Read = TypeVar("_Read", RefusedResource, ProxyReport, ReplicaReport)
+
+
 @dataclass(frozen=True, slots=True)
 class Reported:
     """A report with when it came in, by the clock of whoever keeps reports."""
@@ -107,7 +113,7 @@ def check_replica_name(name: str) -> str:
     Raises:
         SettingsError: it is none.
     """
-    if not _NAME.fullmatch(name):
+    if not is_replica_name(name):
         raise SettingsError(f"`{name[:100]}` is no name of a replica: at most 63 characters of a-z, 0-9 and `-`")
     return name
 
@@ -131,15 +137,15 @@ def has_reached(revision: str, wanted: str) -> bool:
 
 def replica_value(report: ReplicaReport) -> bytes:
     """As it is written."""
-    return _dump(_filled(report) | {"problem": report.problem[:MAX_TEXT]})
+    return _dump(_replica_json(report))
 
 
 def read_replica(value: bytes) -> ReplicaReport:
     """Raises ValueError: it is none."""
     found = _load(value)
     try:
-        found["parts"] = tuple(map(int, found.get("parts", ())))
-        return ReplicaReport(**found)
+        found["parts"] = tuple(map(_count, found.get("parts", ())))
+        return _checked(ReplicaReport(**found))
     except TypeError as error:
         raise ValueError(str(error)) from error
 
@@ -166,7 +172,7 @@ def read_part(value: bytes) -> tuple[int, tuple[ProxyReport, ...]]:
     """How many parts there are, and the proxies of this one. Raises ValueError: it is none."""
     found = _load(value)
     try:
-        return int(found["of"]), tuple(map(read_proxy, found["proxies"]))
+        return _count(found["of"]), tuple(map(read_proxy, found["proxies"]))
     except (TypeError, KeyError) as error:
         raise ValueError(str(error)) from error
 
@@ -182,23 +188,27 @@ def proxy_json(proxy: ProxyReport) -> dict[str, Any]:
 
 
 def read_proxy(row: Mapping[str, Any]) -> ProxyReport:
-    """Raises TypeError: it is none."""
-    refusals = tuple(RefusedResource(**one) for one in row.get("refusals", ()))
-    return ProxyReport(**{**row, "refusals": refusals})
+    """Raises TypeError, ValueError: it is none."""
+    refusals = tuple(_checked(RefusedResource(**one)) for one in row.get("refusals", ()))
+    return _checked(ProxyReport(**{**row, "refusals": refusals}))
 
 
 def reported_json(reported: Reported) -> dict[str, Any]:
     """A whole report, as the admin address of a replica shows it."""
-    return {"replica": _filled(reported.report), "proxies": [proxy_json(one) for one in reported.proxies]}
+    return {"replica": _replica_json(reported.report), "proxies": [proxy_json(one) for one in reported.proxies]}
 
 
 def read_reported(found: Mapping[str, Any], at: float) -> Reported:
     """What an admin address showed at a time. Raises ValueError: it is none."""
     try:
-        report = ReplicaReport(**{**found["replica"], "parts": ()})
+        report = _checked(ReplicaReport(**{**found["replica"], "parts": ()}))
         return Reported(at, report, tuple(map(read_proxy, found["proxies"])))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(str(error)) from error
+
+
+def _replica_json(report: ReplicaReport) -> dict[str, Any]:
+    return _filled(report) | {"problem": report.problem[:MAX_TEXT]}
 
 
 def part_count(proxies: int, before: int = 0) -> int:
@@ -216,6 +226,38 @@ def part_count(proxies: int, before: int = 0) -> int:
 def part_of(name: str, parts: int) -> int:
     """The part in which a proxy is; the same in every process."""
     return crc32(name.encode()) % parts
+
+
+def is_replica_name(name: str) -> bool:
+    """Whether somebody may report by this name."""
+    return bool(_NAME.fullmatch(name))
+
+
+def _checked(one: _Read) -> _Read:
+    """
+    What anybody wrote, as it is: every field is of its type and within its bounds, so that it can be shown.
+
+    Raises ValueError.
+    """
+    for name, described in type(one).__dataclass_fields__.items():
+        value = getattr(one, name)
+        if described.type in (str, "str"):
+            is_right = isinstance(value, str) and len(value) <= MAX_TEXT
+        elif described.type in (bool, "bool"):
+            is_right = isinstance(value, bool)
+        elif described.type in (float, "float"):
+            is_right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TIME
+        else:
+            continue  # its members were looked at
+        if not is_right:
+            raise ValueError(f"`{name}` is not what it should be")
+    return one
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
+        raise ValueError("a number is not what it should be")
+    return value
 
 
 def _filled(one: ProxyReport | ReplicaReport) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from authz.truth.fleet_report import (
     ProxyReport,
     ReplicaReport,
     Reported,
+    is_replica_name,
     part_count,
     part_of,
     part_value,
@@ -31,6 +32,8 @@ from authz.truth.truth_client import TruthChanged, TruthClient
 log = logging.getLogger("authz.truth")
 FEW_PARTS = 8
 """So many changed parts are asked for one by one, and more of them all at once."""
+MAX_ODD = 20
+"""Of so many names that are none it is said, once for each."""
 TRIES = 5
 """Parts change while they are read."""
 
@@ -120,6 +123,7 @@ class ReportReader:
         self._bucket = TruthBucket(client, FLEET)
         self._but = but
         self._read: dict[str, tuple[int, int, tuple[ProxyReport, ...]]] = {}
+        self._odd: set[str] = set()
 
     def read(self) -> tuple[list[Reported], float]:
         """Every report, and what time it is by the servers' clock."""
@@ -140,9 +144,9 @@ class ReportReader:
         return bool(keys)
 
     def _all(self) -> list[Reported]:
-        found = self._bucket.entries(f"{REPLICA}.*")
+        found = self._named(self._bucket.entries(f"{REPLICA}.*"))
         heads = [_read_head(key, entry) for key, entry in found.items() if key != f"{REPLICA}.{self._but}"]
-        servers = [_read_head(key, entry) for key, entry in self._bucket.entries(f"{SERVER}.*").items()]
+        servers = [_read_head(key, entry) for key, entry in self._named(self._bucket.entries(f"{SERVER}.*")).items()]
         self._fetch(
             {
                 f"{PROXIES}.{head.report.name}.{number}": change
@@ -151,6 +155,15 @@ class ReportReader:
             }
         )
         return [*map(self._with_proxies, heads), *servers]
+
+    def _named(self, entries: Mapping[str, TruthEntry]) -> dict[str, TruthEntry]:
+        """Those of names by which somebody may report: others have no meaning, and nobody could forget them."""
+        found = {key: entry for key, entry in entries.items() if is_replica_name(key.partition(".")[2])}
+        for key in entries.keys() - found.keys() - self._odd:
+            if len(self._odd) < MAX_ODD:
+                log.error("%r is no name of a report: somebody with the role of a server wrote it", key)
+                self._odd.add(key)
+        return found
 
     def _fetch(self, wanted: Mapping[str, int]) -> None:
         self._read = {key: known for key, known in self._read.items() if key in wanted}

@@ -1,6 +1,7 @@
 """Reports as bytes: read back as they were written, small where there is little to say, refused where they are none."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -56,6 +57,46 @@ def test_what_is_no_report_is_refused(value: bytes) -> None:
     for read in (read_replica, read_part):
         with pytest.raises(ValueError):  # whatever is wrong with it
             read(value)
+
+
+ODD: tuple[object, ...] = (7, None, True, [], {}, "x" * (MAX_TEXT + 1))
+ODD_PARTS: tuple[object, ...] = ([-1], ["1"], [1.5], [True], [None], 5)
+ODD_TIMES: tuple[object, ...] = (-1, 1e308, 10**400, "1", None, False, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("name", "kind", "revision", "problem") for value in ODD),
+        *((name, value) for name in ("clock", "since", "certificate_expires") for value in ODD_TIMES),
+        *(("parts", value) for value in ODD_PARTS),
+    ],
+)
+def test_a_report_with_a_value_of_another_type_or_beyond_its_bounds_is_refused(name: str, value: object) -> None:
+    """Anybody with the role of a server may write one, and every control reads it."""
+    with pytest.raises(ValueError):  # whatever is wrong with it
+        read_replica(json.dumps({**json.loads(replica_value(REPORT)), name: value}).encode())
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *({"name": value} for value in ODD),
+        *({"name": "p", "is_connected": value} for value in (1, "yes", None)),
+        *({"name": "p", "since": value} for value in ODD_TIMES),
+        *({"name": "p", "refusals": [{"kind": "lds", "version": "1", "words": value}]} for value in ODD),
+        *({"name": "p", "refusals": value} for value in (7, [7], [{}])),
+    ],
+)
+def test_a_proxy_with_a_value_of_another_type_or_beyond_its_bounds_is_refused(row: dict[str, object]) -> None:
+    with pytest.raises(ValueError):  # whatever is wrong with it
+        read_part(json.dumps({"of": 1, "proxies": [row]}).encode())
+
+
+def test_a_long_problem_is_cut_wherever_it_is_shown() -> None:
+    long = replace(REPORT, problem="x" * 2 * MAX_TEXT)
+    shown = read_reported(json.loads(json.dumps(reported_json(Reported(3.0, long)))), 3.0)
+    assert read_replica(replica_value(long)).problem == shown.report.problem == "x" * MAX_TEXT
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nats.js import JetStreamContext
 
 from authz.truth.fleet_merge import merge_reports
-from authz.truth.fleet_report import CONTROL, PART_PROXIES, ProxyReport, ReplicaReport, part_value
+from authz.truth.fleet_report import CONTROL, PART_PROXIES, ProxyReport, ReplicaReport, part_value, replica_value
 from authz.truth.report_store import ReportReader, ReportWriter
 from authz.truth.server_configuration import TruthRole
 from authz.truth.server_reporter import ServerReporter
-from authz.truth.truth_bucket import FLEET, TruthBucket
+from authz.truth.truth_bucket import FLEET, TruthBucket, bucket_name, stream_of
 from authz.truth.truth_client import TruthAway, TruthChanged, TruthClient, TruthRefused
 from tests.nats_server import NatsServers, truth_servers
 
@@ -66,6 +67,33 @@ def test_only_parts_that_changed_are_written_and_a_revision_that_concerns_nobody
     assert {one.state for one in view.proxies} == {"current", "missing"}
     assert [one.name for one in view.proxies if one.revision != "9"] == ["web-5"]
     assert abs(now - time.time()) < 5
+
+
+def test_what_a_server_may_write_hides_no_control(
+    client: TruthClient, servers: NatsServers, caplog: pytest.LogCaptureFixture
+) -> None:
+    ReportWriter(client, "one").write(report())
+    odd = ("server.\x1b[2J", "server.<b>", f"server.{'x' * 64}")
+    values = dict.fromkeys(odd, replica_value(report()))
+    values["server.two"] = b'{"name": "", "kind": "", "clock": 1e999, "revision": 7, "since": 0}'
+
+    async def write(js: JetStreamContext) -> None:
+        for key, value in values.items():
+            await js.publish(f"$KV.{bucket_name('shop', FLEET)}.{key}", value)
+
+    with servers.client(TruthRole.READER) as server:
+        server.call(write)
+    reader = ReportReader(client)
+    for _ in range(2):
+        view = merge_reports(*reader.read())
+    assert [(one.name, one.state, one.revision) for one in view.replicas] == [
+        ("one", "current", "7"),
+        ("two", "silent", ""),
+    ]
+    assert view.skew_seconds < 60
+    assert [repr(key) in caplog.text for key in odd] == [True] * 3
+    assert caplog.text.count("is no name of a report") == 3
+    client.call(lambda js: js.purge_stream(stream_of("shop", FLEET)))  # others delete by key, and these are none
 
 
 def test_a_reader_takes_what_changed_and_never_an_old_part_for_a_new_revision(client: TruthClient) -> None:
