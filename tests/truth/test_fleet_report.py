@@ -61,6 +61,7 @@ def test_what_is_no_report_is_refused(value: bytes) -> None:
 
 ODD: tuple[object, ...] = (7, None, True, [], {}, "x" * (MAX_TEXT + 1))
 ODD_PARTS: tuple[object, ...] = ([-1], ["1"], [1.5], [True], [None], 5)
+ODD_ROWS: tuple[object, ...] = (7, [7], [{}])
 ODD_TIMES: tuple[object, ...] = (-1, 1e308, 10**400, "1", None, False, [])
 
 
@@ -85,7 +86,7 @@ def test_a_report_with_a_value_of_another_type_or_beyond_its_bounds_is_refused(n
         *({"name": "p", "is_connected": value} for value in (1, "yes", None)),
         *({"name": "p", "since": value} for value in ODD_TIMES),
         *({"name": "p", "refusals": [{"kind": "lds", "version": "1", "words": value}]} for value in ODD),
-        *({"name": "p", "refusals": value} for value in (7, [7], [{}])),
+        *({"name": "p", "refusals": value} for value in ODD_ROWS),
     ],
 )
 def test_a_proxy_with_a_value_of_another_type_or_beyond_its_bounds_is_refused(row: dict[str, object]) -> None:

@@ -145,6 +145,8 @@ class Conversation:
             missing = tuple(sorted(one.unknown - wanted.keys() - set(gone)))
             one.unknown.clear()
             resources, removed = changed, gone + missing
+            if resources or removed:  # with what was refused, so that an answer holds for all that there is
+                resources += one.refused_before(wanted, changed)
         else:
             resources, removed = tuple(wanted.values()), ()
         # Of listeners and clusters the state of the world says by leaving out that they are gone, and that there are
@@ -155,10 +157,11 @@ class Conversation:
             if gone:  # nobody needs to be told
                 one.sent = wanted
             return []
-        self._note_awaited(type_url, changed)
+        self._note_awaited(type_url, resources if self._is_delta else changed)
         one.sent = wanted
         self._nonce += 1
-        one.nonce, one.is_waiting, one.pushed = str(self._nonce), True, version_of(wanted.values())
+        told = tuple(each.name for each in resources) if self._is_delta else ()
+        one.note_push(str(self._nonce), version_of(wanted.values()), told)
         return [Push(type_url, one.pushed, one.nonce, resources, removed, self._is_delta)]
 
     def _note_awaited(self, type_url: str, changed: tuple[Discovered, ...]) -> None:

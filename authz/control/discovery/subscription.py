@@ -38,6 +38,10 @@ class Subscription:
     """The proxy's words when it refused the last response; empty after it took one."""
     refused: str = ""
     """The version that it refused; empty when there is none."""
+    suspects: frozenset[str] = frozenset()
+    """Of a delta: what came in a response that was refused, and has not been taken since. One of them is the reason."""
+    told: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of a delta: what came in the last response and in earlier ones without an answer, by nonce."""
 
     def name_all(self, names: Iterable[str]) -> None:
         """
@@ -80,19 +84,37 @@ class Subscription:
         for name in list(self.sent) if WILDCARD in gone else gone:
             if name not in self.names and (name in gone or not self.is_wildcard):
                 self.sent.pop(name, None)
+        if self.suspects:
+            self.suspects = self.suspects.intersection(self.sent)
+            if not self.suspects:  # what it does without it no longer refuses
+                self.rejection, self.refused = "", ""
+
+    def note_push(self, nonce: str, version: str, names: tuple[str, ...]) -> None:
+        """A response was sent; ``names`` are what came in it, if it was a delta."""
+        if not self.is_waiting:
+            self.told.clear()
+        if names:
+            self.told[nonce] = names
+        self.nonce, self.is_waiting, self.pushed = nonce, True, version
 
     def answer(self, nonce: str, error: str | None) -> bool:
         """
         Note an ACK, or a NACK with its text. Return whether it was of the last response: others are overtaken.
+
+        A delta that is taken says nothing of what came in another that was refused.
         """
-        if nonce != self.nonce:
-            return False
-        if self.is_waiting and error is None:
-            self.accepted, self.rejection, self.refused = self.pushed, "", ""
-        elif error is not None:
+        is_last = nonce == self.nonce
+        named = self.told.pop(nonce, ())
+        if error is not None and (is_last or named):
             self.rejection, self.refused = error, self.pushed
-        self.is_waiting = False
-        return True
+            self.suspects |= frozenset(named)
+        elif is_last and self.is_waiting:
+            self.accepted = self.pushed
+            self.suspects -= frozenset(named)
+            if not self.suspects:
+                self.rejection, self.refused = "", ""
+        self.is_waiting = self.is_waiting and not is_last
+        return is_last
 
     def wanted(self, there: TypeWorld) -> dict[str, Discovered]:
         """What it is to have of what there is; a name that does not exist yet is left out (XA-155)."""
@@ -104,6 +126,11 @@ class Subscription:
         """What it is to have and has not been sent in this version, by name."""
         found = [one for name, one in self.wanted(there).items() if _version(self.sent, name) != one.version]
         return tuple(sorted(found, key=lambda one: one.name))
+
+    def refused_before(self, wanted: TypeWorld, changed: Iterable[Discovered]) -> tuple[Discovered, ...]:
+        """Of what is wanted and has not changed what may have been refused, by name; what is gone is so no longer."""
+        self.suspects = self.suspects.intersection(wanted)
+        return tuple(wanted[name] for name in sorted(self.suspects - {one.name for one in changed}))
 
     def gone(self, there: TypeWorld) -> tuple[str, ...]:
         """What it was sent and is no longer to have."""
