@@ -26,7 +26,7 @@ from authz.control.discovery.discovered import (
     TypeWorld,
     version_of,
 )
-from authz.control.discovery.subscription import WITH_WILDCARD, Subscription
+from authz.control.discovery.subscription import MAX_TYPE, MAX_WORDS, WITH_WILDCARD, Subscription
 
 Request = sotw.DiscoveryRequest | delta.DeltaDiscoveryRequest
 MAX_TYPES = 16
@@ -60,7 +60,7 @@ class Conversation:
         """
         Take a request: a subscription, an ACK or a NACK. Return what is due, often nothing.
 
-        Raises ValueError when another type than the only one is asked for, too many types, or too many names.
+        Raises ValueError when another type than the only one is asked for, too many types or names, or too long ones.
         """
         type_url = request.type_url or self._only
         if self._only and type_url != self._only:
@@ -68,6 +68,8 @@ class Conversation:
         if request.node.id:
             self.node = request.node.id
         known = self.subscriptions.get(type_url)
+        if len(type_url) > MAX_TYPE:
+            raise ValueError(f"a type of {len(type_url)} characters, at most {MAX_TYPE} are served")
         if known is None and len(self.subscriptions) >= MAX_TYPES:
             raise ValueError(f"more than {MAX_TYPES} types were asked for on one stream")
         subscription = known if known is not None else Subscription(type_url)
@@ -202,4 +204,4 @@ def _take_delta(subscription: Subscription, request: delta.DeltaDiscoveryRequest
 def _error(request: Request) -> str | None:
     if not request.HasField("error_detail"):
         return None
-    return request.error_detail.message or f"code {request.error_detail.code}"
+    return request.error_detail.message[:MAX_WORDS] or f"code {request.error_detail.code}"

@@ -10,6 +10,10 @@ WITH_WILDCARD = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
 """Types of which a first request without names wants everything."""
 MAX_NAMES = 20_000
 """TypeWorld of one type that one stream may name."""
+MAX_NAME, MAX_TYPE = 1000, 200
+"""Characters of a name, and of a type."""
+MAX_WORDS = 4000
+"""Characters that are kept of what a proxy says when it refuses something."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class Subscription:
         Raises ValueError for too many.
         """
         named = dict.fromkeys(names)
+        _demand_short(named)
         _demand_few(named)
         # Without names from the first request on, everything is wanted; who has named something wants nothing then.
         self.has_named = self.has_named or bool(named)
@@ -65,6 +70,7 @@ class Subscription:
         Raises ValueError for too many.
         """
         asked = dict.fromkeys(names)
+        _demand_short(asked)
         _demand_few(self.names | asked)
         self.is_wildcard = self.is_wildcard or WILDCARD in asked
         added = {name: None for name in asked if name != WILDCARD}
@@ -147,3 +153,9 @@ def _version(sent: Mapping[str, Discovered], name: str) -> str | None:
 def _demand_few(names: Mapping[str, None]) -> None:
     if len(names) > MAX_NAMES:
         raise ValueError(f"{len(names)} resources of one type were named, at most {MAX_NAMES} are served on a stream")
+
+
+def _demand_short(names: Iterable[str]) -> None:
+    longest = max(map(len, names), default=0)
+    if longest > MAX_NAME:
+        raise ValueError(f"a name of {longest} characters, at most {MAX_NAME} are served")

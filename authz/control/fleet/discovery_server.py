@@ -21,7 +21,7 @@ from authz.control.authority.sds import SHOWN_CHARACTERS, STATUS, Identify
 from authz.control.authority.stock import Stock
 from authz.control.discovery.conversation import Conversation, Request
 from authz.control.discovery.discovered import SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
-from authz.control.discovery.subscription import WILDCARD
+from authz.control.discovery.subscription import MAX_WORDS, WILDCARD
 from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
 from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
 from authz.control.fleet.proxy_standings import ProxyStandings
@@ -40,6 +40,8 @@ STARTING = 64
 """Streams that get everything at the same time: after a restart all proxies come back at once."""
 START_SECONDS = 5.0
 """The longest that a stream is among these."""
+FIRST_SECONDS = 60.0
+"""The longest that a stream says nothing at its beginning: Envoy's first request comes with it."""
 _Context = grpc.aio.ServicerContext[Request, bytes]
 
 
@@ -53,6 +55,9 @@ class DiscoveryServer:
         self._others: dict[str, set[str]] | None = None
         self._starting = asyncio.Semaphore(starting)
         self._records = SigningLimit(1.0, 10, 20.0, 200)  # a stranger who knocks in a loop must not fill the disk
+        self._words = SigningLimit(1.0, 20, 1000.0, 20_000)  # nor a proxy that refuses in a loop
+        self.opened = 0
+        """Streams since the start."""
         self._clock = clock
         self.figures = FleetFigures()
         self.standings = ProxyStandings()
@@ -109,7 +114,7 @@ class DiscoveryServer:
     def _state_of(self, member: FleetMember) -> ProxyState:
         streams = self._streams.get(member.name)
         if streams:
-            return _state(member, max(streams, key=lambda one: one.evidence.expires_at), is_connected=True)
+            return _state(member, max(streams, key=lambda one: one.number), is_connected=True)
         return self._left.get(member.name, ProxyState(member.name, str(member.spiffe_id)))
 
     @property
@@ -135,27 +140,49 @@ class DiscoveryServer:
             reason = evidence.reason if isinstance(evidence, Refused) else "an SVID is needed"
             self._refuse(stock, context.peer(), "", reason)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, reason)
-        stream = ProxyStream(evidence, ends_at(evidence.expires_at, stock.clock(), stock.jitter()))
+        self.opened += 1
+        stream = ProxyStream(evidence, ends_at(evidence.expires_at, stock.clock(), stock.jitter()), self.opened)
         stream.end_in(stream.ends_at - stock.clock())
         reading = asyncio.create_task(stream.read(requests))
         stock.listen(stream)
         try:
+            item = await self._first(stock, stream, reading, context)
             await self._starting.acquire()
             stream.is_starting = True
             asyncio.get_running_loop().call_later(START_SECONDS, self._started, stream)
-            while not (reading.done() and stream.inbox.empty()):
-                item = await stream.inbox.get()
+            while True:
                 for push in await self._answer(stock, stream, item, context):
                     self.figures.pushes[SHORT_NAMES.get(push.type_url, "other")] += 1
                     yield push.encode()
                 if stream.conversation.subscriptions and stream.conversation.is_settled:
                     self._started(stream)
+                if reading.done() and stream.inbox.empty():
+                    return
+                item = await stream.inbox.get()
         finally:
             self._started(stream)
             stream.close()
             reading.cancel()
             stock.leave(stream)
             self._leave(stream)
+
+    async def _first(
+        self, stock: Stock, stream: ProxyStream, reading: "asyncio.Task[None]", context: _Context
+    ) -> Request | None:
+        """
+        The first request, or None at the end of the stream: whoever opens streams and says nothing must not take the
+        places of those who begin.
+        """
+        try:
+            async with asyncio.timeout(FIRST_SECONDS):
+                while (item := await stream.inbox.get()) is None:
+                    stream.is_told = False
+                    if reading.done() or stock.clock() >= stream.ends_at:
+                        return None
+                return item
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "a stream begins with a request, and none came")
+            raise
 
     async def _answer(self, stock: Stock, stream: ProxyStream, item: Request | None, context: _Context) -> list[Push]:
         """What is due after a request, or the word that something changed; ends the call of a peer that may not ask."""
@@ -213,7 +240,9 @@ class DiscoveryServer:
             self.standings.answer(node, self._clock(), is_refusal=request.HasField("error_detail"))
         if request.HasField("error_detail"):
             self.figures.rejected[short] += 1
-            log.error("%s refused %s, keeps the old one: %s", node, short, request.error_detail.message)
+            if self._words.take(node, self._clock()):
+                words = request.error_detail.message[:MAX_WORDS]
+                log.error("%s refused %s, keeps the old one: %s", node, short, words)
         elif request.response_nonce:
             self.figures.acknowledged[short] += 1
         named = (

@@ -38,6 +38,8 @@ class ProxyStream:
     evidence: SvidPeer
     ends_at: float
     """Seconds since the epoch."""
+    number: int = 0
+    """In the order in which they were opened: of several of one proxy, the newest is the one that it uses."""
     node: str = ""
     """The proxy that it is of, as its first request said."""
     conversation: Conversation = field(default_factory=Conversation)

@@ -18,7 +18,7 @@ from authz.control.discovery.discovered import (
     ProxyWorld,
     Push,
 )
-from authz.control.discovery.subscription import MAX_NAMES
+from authz.control.discovery.subscription import MAX_NAME, MAX_NAMES, MAX_TYPE
 
 TYPES = {short: url for url, short in SHORT_NAMES.items()}
 
@@ -309,8 +309,13 @@ def test_a_wildcard_of_a_delta_ends_when_it_is_unsubscribed() -> None:
         lambda proxy: [
             proxy.stream.receive(sotw.DiscoveryRequest(type_url=str(number))) for number in range(MAX_TYPES + 1)
         ],
+        lambda proxy: proxy.ask("eds", "x" * (MAX_NAME + 1)),
+        lambda proxy: proxy.stream.receive(delta.DeltaDiscoveryRequest(type_url="x" * (MAX_TYPE + 1))),
+        lambda proxy: proxy.stream.receive(
+            delta.DeltaDiscoveryRequest(type_url=ENDPOINTS_TYPE, resource_names_subscribe=["x" * (MAX_NAME + 1)])
+        ),
     ],
-    ids=["names", "types"],
+    ids=["names", "types", "name", "type", "name of a delta"],
 )
 def test_nobody_makes_a_stream_remember_without_bound(ask: Callable[[Proxy], object]) -> None:
     with pytest.raises(ValueError, match=r"more than|at most"):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from authz._proto import delta_discovery_pb2 as wire
 from authz.control.discovery.discovered import CLUSTER_TYPE, ENDPOINTS_TYPE, LISTENER_TYPE, SECRET_TYPE
-from authz.control.fleet.discovery_server import MAX_STREAMS
+from authz.control.discovery.subscription import MAX_WORDS
+from authz.control.fleet import discovery_server
+from authz.control.fleet.discovery_server import MAX_STREAMS, STARTING
 from authz.identity.certificate_template import SVID_TTL_SECONDS
 from tests.control.fleet.fleet_rig import API, WEB, Rig, until
 
@@ -109,6 +112,51 @@ async def test_a_proxy_has_a_few_streams_at_most(rig: Rig) -> None:
         async with rig.stream(WEB) as more:
             await more.write(wanting(CLUSTER_TYPE))
             assert await more.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_streams_that_say_nothing_take_nobodys_turn(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery_server, "START_SECONDS", 3600.0)
+    monkeypatch.setattr(discovery_server, "FIRST_SECONDS", 3.0)
+    async with AsyncExitStack() as opened, asyncio.timeout(30):
+        silent = [await opened.enter_async_context(rig.stream(API)) for _ in range(STARTING)]
+
+        async def are_open() -> bool:
+            assert rig.plane is not None
+            return rig.plane.discovery.opened == STARTING
+
+        await until(are_open)
+        async with rig.stream(WEB) as call:
+            await call.write(wanting(CLUSTER_TYPE))
+            assert (await read(call)).resources
+        assert {await call.code() for call in silent} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+async def test_a_proxy_is_shown_as_its_newest_stream_is(rig: Rig) -> None:
+    async with AsyncExitStack() as opened:
+        for _ in range(MAX_STREAMS):  # the others may be of connections that are no more
+            call = await opened.enter_async_context(rig.stream(WEB))
+            await call.write(wanting(CLUSTER_TYPE))
+            response = await read(call)
+        await call.write(wire.DeltaDiscoveryRequest(type_url=CLUSTER_TYPE, response_nonce=response.nonce))
+
+        async def is_shown() -> bool:
+            return not rig.status()["web-v1"]["types"]["cds"]["is_waiting"]
+
+        await until(is_shown, 10)
+
+
+async def test_a_proxy_that_refuses_in_a_loop_fills_no_log(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    async with rig.stream(WEB) as call:
+        await call.write(wanting(CLUSTER_TYPE))
+        response = await read(call)
+        refusal = wire.DeltaDiscoveryRequest(type_url=CLUSTER_TYPE, response_nonce=response.nonce)
+        refusal.error_detail.message = "x" * 100_000
+        for _ in range(200):
+            await call.write(refusal)
+        await call.write(wanting(ENDPOINTS_TYPE, "nobody-has-this"))
+        await read(call)
+    assert len(rig.status()["web-v1"]["types"]["cds"]["rejection"]) == MAX_WORDS
+    assert 0 < len(caplog.text) < 50 * MAX_WORDS
 
 
 async def test_a_proxy_that_answers_nothing_holds_up_nobody(rig: Rig) -> None:
