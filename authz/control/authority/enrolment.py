@@ -15,7 +15,7 @@ from authz.control.authority.holders import Holders
 from authz.control.authority.sds import STATUS, Identify
 from authz.core.errors import AuthzError
 from authz.identity.join_tokens import TakenToken, TokenStore
-from authz.identity.registrar import Cause, Refused, Registrar, read_certificate_request
+from authz.identity.registrar import Cause, Refused, Registrar, SigningLimit, read_certificate_request
 from authz.identity.registration import Evidence, SvidPeer, TokenBearer
 
 log = logging.getLogger("authz.control.authority.server")  # the name that people search logs for
@@ -34,6 +34,8 @@ class Enrolment:
         self._registrar = registrar
         self._tokens = tokens
         self._clock = clock
+        self._guesses = SigningLimit()
+        """Of its own: strangers from many addresses must not use up what the registrar may sign for others."""
 
     def handler(self, identify: Identify | None) -> "grpc.GenericRpcHandler[wire.EnrolRequest, wire.EnrolResponse]":
         """The service for holders of an SVID, or, without ``identify``, for bearers of a join token."""
@@ -93,7 +95,7 @@ class Enrolment:
 
     async def _bearer(self, request: wire.EnrolRequest, context: _Context) -> TakenToken | Refused:
         # The limit is per address, so that a stranger who guesses tokens keeps nobody else from enrolling.
-        if not self._registrar.limit.take(f"join-token {context.peer().rpartition(':')[0]}", self._clock()):
+        if not self._guesses.take(f"join-token {context.peer().rpartition(':')[0]}", self._clock()):
             return Refused("too many join tokens are tried, try again later", Cause.LIMIT)
         key = read_certificate_request(request.certificate_request)
         if isinstance(key, Refused):

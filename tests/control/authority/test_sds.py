@@ -482,7 +482,7 @@ async def test_a_bad_request_does_not_spend_the_token_and_an_old_token_is_refuse
 
 
 async def test_a_rate_limit_does_not_spend_the_token(directory: Path) -> None:
-    limit = SigningLimit(per_peer=0.001, burst=100, total=0.001, total_burst=3)  # one certificate takes two
+    limit = SigningLimit(per_peer=0.001, burst=100, total=0.001, total_burst=1)
     async with running(directory, limit) as authority, authority.channel("enrol", None) as channel:
         await enrol(channel, authority.token())
         token = authority.token()
@@ -490,6 +490,16 @@ async def test_a_rate_limit_does_not_spend_the_token(directory: Path) -> None:
         authority.server._registrar.limit = SigningLimit()
         assert (await enrol(channel, token)).spiffe_id == RATINGS
         assert (await refusal(enrol(channel, token)))[0] == "PERMISSION_DENIED"
+
+
+async def test_strangers_who_guess_tokens_keep_nobody_from_renewing(directory: Path) -> None:
+    limit = SigningLimit(per_peer=0.001, burst=100, total=0.001, total_burst=3)
+    async with running(directory, limit) as authority:
+        async with authority.channel("enrol", None) as channel:
+            for _ in range(5):
+                assert (await refusal(enrol(channel, "guessed")))[0] == "PERMISSION_DENIED"
+        async with authority.channel("listen", authority.issue(RATINGS)) as channel:
+            assert (await enrol(channel)).spiffe_id == RATINGS
 
 
 async def test_the_enrolment_door_serves_no_secrets(directory: Path) -> None:
