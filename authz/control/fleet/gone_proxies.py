@@ -87,7 +87,7 @@ class GoneProxies:
         self._looked = now
         if elsewhere is None:
             self.gone = frozenset()
-            self._away.clear()
+            self._away = dict.fromkeys(self._away, 0.0)  # who is still away when somebody knows is so from then on
         if elsewhere is None or not self.after_seconds:
             return self.gone
         present = connected | elsewhere if elsewhere else connected

@@ -68,6 +68,18 @@ def test_nobody_is_gone_where_nobody_knows_who_is_connected_elsewhere() -> None:
         assert not gone.look(float(second), frozenset(), lambda name: True, members=MEMBERS, elsewhere=None)
 
 
+def test_who_was_gone_before_a_time_of_which_nobody_knows_is_gone_again_after_it() -> None:
+    """As after a start, when the truth is asked for the first time, or while it elects a leader."""
+    gone = GoneProxies(2.0)
+    gone.restore('{"known": ["a", "b", "c"], "gone": ["c"]}')
+    assert not gone.look(0.0, frozenset("ab"), lambda name: True, members=MEMBERS, elsewhere=None)
+    assert [gone.look(float(second), frozenset("ab"), lambda name: True, members=MEMBERS) for second in (1, 2, 3)] == [
+        frozenset(),
+        {"c"},
+        {"c"},
+    ]
+
+
 def test_time_in_which_nobody_looked_takes_nobody_out() -> None:
     assert looked(GoneProxies(2 * MAX_LOOK_SECONDS), "abc", "ab", "ab", step=3600.0) == ""
     assert looked(GoneProxies(2.0), "abc", "ab", "ab", "ab", step=-1.0) == ""
