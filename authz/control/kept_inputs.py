@@ -91,8 +91,8 @@ class KeptInputs:
             return None
         try:
             files, digest = _unzipped(path)
-            if _digest(files) != digest or not files:
-                raise ValueError("another digest")
+            if _digest(files) != digest or not any(name.startswith("mesh/") for name in files):
+                raise ValueError("another digest, or no description")
         except _BROKEN as error:
             raise OSError(None, "is not what was kept", str(path)) from error
         top = self._directory / UNPACKED / digest[:16]

@@ -40,7 +40,7 @@ class GoneProxies:
         try:
             found = json.loads(noted)
             known, gone = (frozenset(map(str, found[key])) for key in ("known", "gone"))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return
         if self.after_seconds:
             self.gone = gone

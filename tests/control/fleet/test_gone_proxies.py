@@ -103,7 +103,7 @@ def test_after_a_restart_who_was_gone_stays_gone_and_others_have_the_whole_time_
 
 
 @pytest.mark.parametrize(
-    "noted", ["", "{", "[]", "{}", "null", '{"known": 1, "gone": 2}', '{"known": [1], "gone": []}']
+    "noted", ["", "{", "[" * 100_000, "[]", "{}", "null", '{"known": 1, "gone": 2}', '{"known": [1], "gone": []}']
 )
 def test_a_note_that_cannot_be_read_is_none(noted: str) -> None:
     gone = GoneProxies(2.0)
