@@ -10,6 +10,7 @@ until listeners and routes that do without it were taken.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from authz._proto import delta_discovery_pb2 as delta
 from authz._proto import sds_pb2 as sotw
@@ -143,6 +144,7 @@ class Conversation:
         wanted = one.wanted(there)
         if keeps:
             wanted = {**{name: one.sent[name] for name in one.gone(there)}, **wanted}
+        one.forget_refused(wanted)
         if self._is_delta:
             missing = tuple(sorted(one.unknown - wanted.keys() - set(gone)))
             one.unknown.clear()
@@ -173,7 +175,8 @@ class Conversation:
             return
         for cluster in changed:
             for name in cluster.awaited:
-                endpoints.sent.pop(name, None)
+                if name in endpoints.sent:
+                    endpoints.sent[name] = replace(endpoints.sent[name], version="")
 
 
 def _take_state(subscription: Subscription, request: sotw.DiscoveryRequest, *, is_first: bool) -> bool:

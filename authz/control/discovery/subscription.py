@@ -90,10 +90,6 @@ class Subscription:
         for name in list(self.sent) if WILDCARD in gone else gone:
             if name not in self.names and (name in gone or not self.is_wildcard):
                 self.sent.pop(name, None)
-        if self.suspects:
-            self.suspects = self.suspects.intersection(self.sent)
-            if not self.suspects:  # what it does without it no longer refuses
-                self.rejection, self.refused = "", ""
 
     def note_push(self, nonce: str, version: str, names: tuple[str, ...]) -> None:
         """A response was sent; ``names`` are what came in it, if it was a delta."""
@@ -110,13 +106,13 @@ class Subscription:
         A delta that is taken says nothing of what came in another that was refused.
         """
         is_last = nonce == self.nonce
-        named = self.told.pop(nonce, ())
+        named = frozenset(self.told.pop(nonce, ()))
         if error is not None and (is_last or named):
             self.rejection, self.refused = error, self.pushed
-            self.suspects |= frozenset(named)
+            self.suspects |= named
         elif is_last and self.is_waiting:
             self.accepted = self.pushed
-            self.suspects -= frozenset(named)
+            self.suspects -= named
             if not self.suspects:
                 self.rejection, self.refused = "", ""
         self.is_waiting = self.is_waiting and not is_last
@@ -133,9 +129,15 @@ class Subscription:
         found = [one for name, one in self.wanted(there).items() if _version(self.sent, name) != one.version]
         return tuple(sorted(found, key=lambda one: one.name))
 
+    def forget_refused(self, wanted: TypeWorld) -> None:
+        """What it is no longer to have it refuses no longer."""
+        if not self.suspects <= wanted.keys():
+            self.suspects = self.suspects.intersection(wanted)
+            if not self.suspects:
+                self.rejection, self.refused = "", ""
+
     def refused_before(self, wanted: TypeWorld, changed: Iterable[Discovered]) -> tuple[Discovered, ...]:
-        """Of what is wanted and has not changed what may have been refused, by name; what is gone is so no longer."""
-        self.suspects = self.suspects.intersection(wanted)
+        """Of what is wanted and has not changed what may have been refused, by name."""
         return tuple(wanted[name] for name in sorted(self.suspects - {one.name for one in changed}))
 
     def gone(self, there: TypeWorld) -> tuple[str, ...]:
