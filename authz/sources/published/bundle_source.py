@@ -144,7 +144,7 @@ class BundleSource:
                         asked["if-none-match"] = tag
                     with client.stream("GET", url, headers=asked) as response:
                         if not response.has_redirect_location:
-                            return _answer(response, until)
+                            return _answer(response, until, is_known=bool(tag))
                         target = url.join(response.headers["location"])
                     if target.scheme != url.scheme:
                         raise FetchError(f"{self._address}: it redirects to `{target.scheme}://`, which is refused")
@@ -179,8 +179,8 @@ def read_headers(file: Path | None) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-def _answer(response: httpx.Response, until: float) -> tuple[bytes, str] | None:
-    if response.status_code == httpx.codes.NOT_MODIFIED:
+def _answer(response: httpx.Response, until: float, *, is_known: bool) -> tuple[bytes, str] | None:
+    if response.status_code == httpx.codes.NOT_MODIFIED and is_known:  # or else it says so of what nobody has
         return None
     if response.status_code != httpx.codes.OK:
         raise ValueError(f"status {response.status_code}, expected 200")

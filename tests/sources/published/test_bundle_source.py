@@ -172,6 +172,7 @@ def test_a_file_is_read_again_when_it_was_replaced(tmp_path: Path) -> None:
     ("status", "location", "said"),
     [
         (404, "", "status 404, expected 200"),
+        (304, "", "status 304, expected 200"),
         (302, "file:///etc/passwd", "it redirects to `file://`"),
         (302, "https://127.0.0.1:1/", "it redirects to `https://`"),
         (302, "/shop.tar.gz", "more than 5 redirects"),
