@@ -52,6 +52,9 @@ def say_waited(view: FleetView, revision: str) -> bool:
     if view.has(revision):
         counted = terminal.count(len(view.replicas), "replica"), terminal.count(len(live), "proxy", "proxies")
         terminal.say(f"revision {revision}: {counted[0]} and {counted[1]} have acknowledged it")
+        if missing := len(view.proxies) - len(live):
+            told = terminal.count(missing, "proxy is", "proxies are")
+            terminal.remark(f"{told} connected nowhere, and not waited for: `authz fleet status --lagging` names them")
         return True
     late = list(view.without(revision))
     if not view.replicas:

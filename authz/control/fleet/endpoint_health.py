@@ -76,6 +76,9 @@ class EndpointHealth:
                 marked[name] = self._mark(name, found)
             else:
                 marked.pop(name, None)
+        if is_whole:
+            there_are = {name for one in members.values() for name in one.world.get(ENDPOINTS_TYPE, _NOTHING)}
+            marked = {name: one for name, one in marked.items() if name in there_are}
         over = {name: one.made for name, one in marked.items() if one.made is not None}
         for name, member in members.items():
             there = member.world.get(ENDPOINTS_TYPE, _NOTHING)

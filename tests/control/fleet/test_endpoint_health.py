@@ -107,6 +107,14 @@ def test_endpoints_that_changed_are_read_again() -> None:
     assert unhealthy(health.lay_over(changed, [workload(4)]), "both", "a") == [4]
 
 
+def test_of_endpoints_that_are_no_more_nothing_is_said() -> None:
+    health = EndpointHealth()
+    assert health.lay_over(FLEET, [workload(3)])
+    assert health.kept == ("b",)
+    health.lay_over({"both": member("both", A)}, [workload(3)])
+    assert health.kept == ()
+
+
 def test_where_only_some_members_may_be_other_only_these_are_looked_at() -> None:
     health = EndpointHealth()
     first = health.lay_over(FLEET, [workload(1)])
