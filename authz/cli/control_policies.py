@@ -146,8 +146,7 @@ def opened(place: PolicyPlace, mesh: Path | None, traffic: Path | None) -> Itera
         where = "kept on disk, the source does not deliver" if status.is_kept else "from the source"
         terminal.remark(f"policies  {status.source}: revision {status.revision}, {where}")
         if mesh is None:
-            beside = cache.mesh.with_name("traffic")
-            mesh, traffic = cache.mesh, traffic or (beside if beside.is_dir() else None)
+            mesh, traffic = cache.mesh, traffic or cache.traffic
         follower.follow()
         yield OpenedPolicies(
             cache.policies, mesh, traffic, lambda: replace(follower.status, taken_at=cache.swapped_at())

@@ -105,7 +105,7 @@ class MeshFollower:
         self._logins: tuple[Login, ...] = ()
         self._warned: frozenset[str] = frozenset()
         # Two sets of files in turn would be read whole each time.
-        reader = self._reader if traffic is None else None
+        reader = self._reader if traffic is None or (traffic.is_dir() and not any(traffic.iterdir())) else None
         self._reloader = Reloader(policies, mesh_file, self._take, clock, reader=reader, answers_requests=False)
         self._keys = KeySource[KeyText, str](
             read_key_text,

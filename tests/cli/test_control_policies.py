@@ -71,6 +71,28 @@ async def test_a_bundle_with_a_description_is_served_and_followed(rig: Rig) -> N
             await rig.stop()
 
 
+async def test_traffic_that_a_later_bundle_brings_is_followed_and_goes_with_it_again(rig: Rig) -> None:
+    place = publish(rig, 1, allow("/one"))
+    written, said = rig.mesh, "traffic/t.yaml"
+    with opened(place, None, None) as found:
+        rig.policies, rig.mesh, rig.traffic = found.policies, found.mesh, found.traffic
+        await rig.start()
+        try:
+            assert set(rig.status()) == {"web-v1", "api-v1"}
+            rig.mesh = written
+            for revision, more in ((2, {said: SECOND.format(port=rig.inbound)}), (3, {})):
+                publish(rig, revision, allow("/one"), **more)
+
+                async def is_there(expected: bool = bool(more)) -> bool:
+                    return ("api-v2" in rig.status()) is expected
+
+                await until(is_there)
+            assert rig.plane is not None
+            assert list(rig.plane.causes()) == []
+        finally:
+            await rig.stop()
+
+
 def test_a_description_of_ones_own_counts_instead(rig: Rig) -> None:
     place = publish(rig, 1, allow("/one"), **{"mesh.yaml": ""})
     with opened(place, rig.mesh, None) as found:

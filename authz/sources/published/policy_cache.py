@@ -48,6 +48,11 @@ class PolicyCache:
         """The mesh description in force, through the link; sources without one do not have it."""
         return self.directory / CURRENT / "mesh.yaml"
 
+    @property
+    def traffic(self) -> Path:
+        """What is beside the description in force, through the link: empty where the revision has nothing of it."""
+        return self.directory / CURRENT / "traffic"
+
     def open(self) -> None:
         """
         Make the directory and keep other processes out until this one ends.
@@ -118,6 +123,7 @@ class PolicyCache:
         kept.mkdir(FOLDER_MODE, exist_ok=True)
         new = kept / f"{revision.number}-{revision.digest[:12]}-{os.urandom(4).hex()}"
         try:
+            (new / "traffic").mkdir(FOLDER_MODE, parents=True)  # a later revision may have some, and is followed there
             for name, data in delivery.files.items():
                 (new / name).parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
                 with open(new / name, "xb", opener=_opener) as file:

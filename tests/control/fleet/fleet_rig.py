@@ -173,6 +173,7 @@ class Rig:
         self.said: list[str] = []
         self.gone_after = self.skew = 0.0
         self.source: Callable[[], PolicySourceStatus | None] = lambda: None
+        self.traffic: Path | None = None
         self.canary: CanarySource | None = None
         self.report_seconds = 0
         self.plane: ControlPlane | None = None
@@ -195,7 +196,7 @@ class Rig:
         """The control plane; ``control`` is its port."""
         doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), silence_seconds=2.5)
         authority = AuthorityServer(AuthorityFiles(self.folder / "ca"), doors, lambda: time.time() + self.skew)
-        sources = MeshSources(self.policies, self.mesh, keep=self.folder / "keep", canary=self.canary)
+        sources = MeshSources(self.policies, self.mesh, self.traffic, keep=self.folder / "keep", canary=self.canary)
         options = RenderOptions(enforce=Enforce.NATIVE)
         self.plane = ControlPlane(
             sources,
