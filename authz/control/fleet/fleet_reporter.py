@@ -124,6 +124,8 @@ class FleetReporter:
         self._told: tuple[str, OwnState] | None = None
         self._told_at = 0.0
         self._heard: tuple[list[Reported], float, float] | None = None
+        self._served: dict[str, frozenset[str]] = {}
+        """Whom each other replica served when its report could last be read."""
 
     def own(self) -> Reported:
         """This replica alone."""
@@ -158,14 +160,21 @@ class FleetReporter:
         """
         The proxies that other replicas serve; None where that cannot be known.
 
-        Those of a replica that has been silent for a short time are among them: it may serve them all the same.
+        Those of a replica that has been silent for a short time are among them: it may serve them all the same. Of one
+        whose report cannot be read now, or not all of it, those are that it served before.
         """
         if self._heard is None or self.problem:
             return None
         reports, at, heard = self._heard
         now = at + max(0.0, self._clock() - heard)
-        others = [one for one in reports if one.report.name != self.name and now - one.at <= TRUSTED_SECONDS]
-        return frozenset(proxy.name for one in others for proxy in one.proxies if proxy.is_connected)
+        found: set[str] = set()
+        for one in reports:
+            if one.report.kind == CONTROL and one.report.name != self.name and now - one.at <= TRUSTED_SECONDS:
+                served = self._served.get(one.report.name)
+                if served is None:
+                    return None
+                found |= served
+        return frozenset(found)
 
     async def run(self) -> None:
         """Report what changes, until cancelled. Without a store there is nothing to do."""
@@ -201,6 +210,7 @@ class FleetReporter:
                 self._told, self._told_at = state, now
             if self._heard is None or not 0 <= now - self._heard[2] < HEAR_SECONDS:
                 self._heard = (*await asyncio.to_thread(store.reader.read), self._clock())
+                self._served |= {one.report.name: _connected(one) for one in self._heard[0] if one.is_whole}
             self._note(DOUBLE if store.writer.has_double else "")
         except AuthzError as error:
             self._note(DOUBLE if store.writer.has_double else str(error))
@@ -253,3 +263,7 @@ class FleetReporter:
 def _write(writer: ReportWriting, untold: dict[str, ProxyReport | None], report: ReplicaReport) -> None:
     writer.take(untold)
     writer.write(report)
+
+
+def _connected(reported: Reported) -> frozenset[str]:
+    return frozenset(proxy.name for proxy in reported.proxies if proxy.is_connected)

@@ -16,10 +16,12 @@ from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.discovery.discovered import SHORT_NAMES
 from authz.control.fleet.control_plane import ControlPlane, MeshSources
-from authz.control.fleet.fleet_reporter import Replica, ReportStore
+from authz.control.fleet.discovery_server import DiscoveryServer
+from authz.control.fleet.fleet_reporter import HEAR_SECONDS, FleetReporter, OwnState, Replica, ReportStore
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.telemetry.status import PolicySourceStatus
+from authz.truth.fleet_report import CONTROL, SERVE, ProxyReport, ReplicaReport, Reported
 from authz.truth.report_store import ReportReader, ReportWriter
 from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, free_ports, served, until
 from tests.nats_server import NatsServers, truth_servers
@@ -157,6 +159,44 @@ async def _one_does_not_answer(rig: Rig, address: str, two: ControlPlane, api: P
     api.answers.set()
     answered = await fleet(address, "wait", "--revision", revision, "--timeout", "30s")
     assert answered.exit_code == 0, answered.output
+
+
+class Told:
+    """A truth in which another control reports ``proxies``; None: its report cannot be read."""
+
+    has_double = False
+
+    def __init__(self, *proxies: str) -> None:
+        self.proxies: tuple[str, ...] | None = proxies
+
+    def take(self, changed: object) -> None:
+        """Nothing is kept."""
+
+    def write(self, report: object) -> None:
+        """Nothing is kept."""
+
+    def withdraw(self) -> None:
+        """Nothing was kept."""
+
+    def read(self) -> tuple[list[Reported], float]:
+        rows = tuple(ProxyReport(name, is_connected=True) for name in self.proxies or ())
+        other = Reported(100.0, ReplicaReport("two", CONTROL, 100.0, "7", 1.0), rows, is_whole=self.proxies is not None)
+        server = Reported(100.0, ReplicaReport("three", SERVE, 100.0, "", 0.0), is_whole=False)
+        return [other, server], 100.0
+
+
+async def test_a_control_whose_report_cannot_be_read_serves_whom_it_served() -> None:
+    """As while controls of two versions run: its proxies must not be taken for gone."""
+    now, told = 100.0, Told("web")
+    store = ReportStore(told, told)
+    reporter = FleetReporter(DiscoveryServer(), Replica("one", store), OwnState, clock=lambda: now)
+    heard = []
+    for proxies in (None, ("web",), None, ("web", "api")):
+        told.proxies = proxies
+        now += HEAR_SECONDS
+        await reporter._turn(store)
+        heard.append(reporter.elsewhere)
+    assert heard == [None, {"web"}, {"web"}, {"web", "api"}]
 
 
 async def test_a_published_revision_is_claimed_when_all_was_read_after_it_had_been_taken(tmp_path: Path) -> None:
