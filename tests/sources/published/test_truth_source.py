@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +30,10 @@ def push(servers: NatsServers, number: int, data: bytes) -> None:
         revisions.publish(head, data, revisions.head())
 
 
-def until(replica: Path, cache_file: Path, text: bytes) -> None:
+def until(what: str, is_so: Callable[[], bool]) -> None:
     ends = time.monotonic() + 10
-    while not cache_file.exists() or cache_file.read_bytes() != text:
-        assert time.monotonic() < ends, f"{replica}: {cache_file} is not {text!r}"
+    while not is_so():
+        assert time.monotonic() < ends, what
         time.sleep(0.01)
 
 
@@ -47,7 +47,8 @@ def test_a_push_is_heard_of_at_once_and_a_bad_one_keeps_the_last_good(servers: N
         assert follower.status.successes == 2
         follower.follow()  # asks every half a minute, and the test waits ten seconds
         push(servers, 2, bundle(2, b"two"))
-        until(tmp_path, cache.policies / "a.yaml", b"two")
+        until("the second is in force", lambda: follower.status.number == 2)
+        assert in_force(cache) == b"two"
         for number, data, said in (
             (3, bundle(3, POISON), "its policies are refused"),
             (4, bundle(4, fleet="other"), "for the fleet `other`"),
@@ -83,8 +84,8 @@ def test_without_the_truth_a_replica_starts_from_its_disk_and_takes_up_again(
         follower.follow()
         servers.start(0)
         push(servers, 2, bundle(2, b"two"))
-        until(tmp_path, cache.policies / "a.yaml", b"two")
-        assert not follower.status.is_kept
+        until("the status says it", lambda: (follower.status.number, follower.status.is_kept) == (2, False))
+        assert in_force(cache) == b"two"
 
 
 def test_the_fleet_of_the_address_is_that_of_the_setting(tmp_path: Path) -> None:
