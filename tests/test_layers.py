@@ -78,7 +78,7 @@ ALLOWED: dict[str, str] = {
     "control.discovery": "_proto",
     "control.federation": "core identity sources.keys",
     "control.authority": (
-        "_proto admin control.discovery control.federation core identity service.ports telemetry truth"
+        "_proto admin bundles control.discovery control.federation core identity service.ports telemetry truth"
     ),
     "control": (
         "canary core envoy envoy.native envoy.patches mesh service.loading service.ports sources.keys sources.policies "

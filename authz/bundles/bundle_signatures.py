@@ -20,6 +20,8 @@ from authz.bundles.strict_json import read_strict_json
 
 BundleKey = Ed25519PrivateKey
 """The kind of key that signs."""
+VerifyingKey = Ed25519PublicKey
+"""The kind of key by which a signature is judged."""
 MAX_SIGNATURES = 16
 _KEY_ID = re.compile(r"[0-9a-f]{32}")
 _RAW = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)

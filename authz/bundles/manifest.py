@@ -120,8 +120,8 @@ def read_manifest(data: bytes) -> Manifest:
     return Manifest(
         fleet=fleet_name(told["fleet"]),
         revision=_number(told["revision"], "revision", 1),
-        created=_time(told["created"], "created"),
-        expires=None if told["expires"] is None else _time(told["expires"], "expires"),
+        created=read_time(told["created"], "created"),
+        expires=None if told["expires"] is None else read_time(told["expires"], "expires"),
         provenance=Provenance(**provenance),
         files=files,
     )
@@ -169,6 +169,19 @@ def time_text(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime(_TIME)
 
 
+def read_time(told: object, name: str) -> int:
+    """
+    Read what ``time_text`` wrote.
+
+    Raises:
+        BundleRefused: it is no such time; ``name`` says of what.
+    """
+    try:
+        return int(datetime.strptime(str(told), _TIME).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise BundleRefused(f"`{name}` is no time such as `2026-11-30T12:00:00Z`") from None
+
+
 def _wrong_name(name: str) -> str:
     parts = name.split("/")
     if len(name.encode()) > MAX_NAME_BYTES:
@@ -207,10 +220,3 @@ def _number(told: object, name: str, least: int) -> int:
     if not isinstance(told, int) or isinstance(told, bool) or not least <= told <= MAX_REVISION:
         raise BundleRefused(f"the manifest's `{name}` is not a number from {least} to {MAX_REVISION}")
     return told
-
-
-def _time(told: object, name: str) -> int:
-    try:
-        return int(datetime.strptime(str(told), _TIME).replace(tzinfo=UTC).timestamp())
-    except ValueError:
-        raise BundleRefused(f"the manifest's `{name}` is no time such as `2026-11-30T12:00:00Z`") from None

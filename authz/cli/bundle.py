@@ -13,7 +13,7 @@ from authz.bundles.manifest import BundleRefused, time_text
 from authz.bundles.packing import MAX_PACKED_BYTES
 from authz.bundles.whole_bundle import Bundle, build_bundle, read_bundle, refuse_bundle, sign_bundle
 from authz.cli import policy_files, terminal
-from authz.cli.bundle_contents import bundle_files, duration_seconds, provenance_of, signing_key
+from authz.cli.bundle_contents import bundle_files, duration_seconds, provenance_of, signing_key, verifying_keys
 from authz.cli.bundle_sources import allow, fetch, put
 from authz.core.attributes import Json
 from authz.identity.secret_files import PUBLIC_MODE, SECRET_MODE, write_file
@@ -117,12 +117,7 @@ def verify(file: Path, keys: tuple[Path, ...], fleet: str | None, output: str) -
     \b
     authz bundle verify shop.tar.gz --public-key keys/bundle.pub --fleet shop
     """
-    known = []
-    for one in keys:
-        try:
-            known.append(read_verifying_key(one.read_bytes()))
-        except BundleRefused as error:
-            raise BundleRefused(f"`{one}` {error}") from error
+    known = verifying_keys(keys)
     try:
         bundle = read_bundle(_read(file))
         signed_by = refuse_bundle(bundle, known, fleet=fleet or bundle.manifest.fleet, now=time.time())

@@ -2,12 +2,12 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
-from authz.bundles.bundle_signatures import BundleKey, read_bundle_key
+from authz.bundles.bundle_signatures import BundleKey, VerifyingKey, read_bundle_key, read_verifying_key
 from authz.bundles.manifest import MESH, BundleRefused, Provenance
 from authz.identity.secret_files import read_secret
 from authz.sources.policies.directory import read_directory, read_file
@@ -32,6 +32,23 @@ def signing_key(file: Path) -> BundleKey:
         return read_bundle_key(pem)
     except BundleRefused as error:
         raise BundleRefused(f"`{file}` {error}") from error
+
+
+def verifying_keys(files: Iterable[Path]) -> tuple[VerifyingKey, ...]:
+    """
+    Read public keys.
+
+    Raises:
+        BundleRefused: one is another kind of key.
+        OSError: one cannot be read.
+    """
+    found = []
+    for file in files:
+        try:
+            found.append(read_verifying_key(file.read_bytes()))
+        except BundleRefused as error:
+            raise BundleRefused(f"`{file}` {error}") from error
+    return tuple(found)
 
 
 def bundle_files(

@@ -3,13 +3,17 @@
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from authz.bundles.manifest import BundleRefused
 from authz.cli import terminal
-from authz.cli.ca_common import push_rules, show_rules, store_common_token
+from authz.cli.bundle_contents import duration_seconds, signing_key, verifying_keys
+from authz.cli.ca_common import RulesSigning, push_rules, show_rules, store_common_token
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load, time_of, trust_domain_of
 from authz.cli.truth_options import truth_options
 from authz.core.errors import LoadError, SettingsError
@@ -54,7 +58,7 @@ def token_create(spiffe_id: str, directory: Path, ttl: float, truth: "TruthClien
     if truth is None:
         TokenDirectory(directory / TOKENS_DIRECTORY).store(kept)
     else:
-        store_common_token(truth, kept)
+        store_common_token(truth, kept, directory)
     click.echo(text)
     terminal.remark(f"for {wanted}, until {time_of(kept.expires_at)}")
 
@@ -65,7 +69,8 @@ def revocation() -> None:
     Revocations that several authorities have in common.
 
     \b
-    authz ca revocation push revoked.txt --truth nats://truth.example:4222/shop --truth-ca bundle.pem
+    authz ca revocation push revoked.txt --key keys/bundle.key --truth nats://truth.example:4222/shop \\
+      --truth-ca bundle.pem
     authz ca revocation show --truth nats://truth.example:4222/shop --truth-ca bundle.pem
     """
 
@@ -75,45 +80,93 @@ IF_REVISION = click.option(
 )
 
 
-def _push(truth: "TruthClient | None", key: str, file: Path, trust_domain: str, if_revision: int | None) -> None:
+SIGNED_BY = click.option("--key", type=PEM_FILE, help="Ed25519 key that signs them, as `authz bundle keygen` makes it.")
+EXPIRES = click.option(
+    "--expires", default="", metavar="TIME", help="With --key: how long they may be taken: 30d, 12h, 90m."
+)
+NUMBER = click.option(
+    "--number",
+    type=click.IntRange(1),
+    help="With --key: their number, larger than any before; by default that of the clock.",
+)
+PUBLIC_KEYS = click.option(
+    "--public-key",
+    "keys",
+    multiple=True,
+    type=PEM_FILE,
+    help="One of these must have signed them, PEM; may be repeated.",
+)
+
+
+def _push_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what both kinds are pushed with; its function gets the signing as one argument, ``signing``."""
+
+    @wraps(command)
+    def with_signing(*arguments: Any, key: Path | None, expires: str, number: int | None, **others: Any) -> Any:
+        if key is None and (expires or number):
+            raise click.UsageError("--expires and --number go with --key")
+        signing = None
+        if key is not None:
+            signing = RulesSigning(signing_key(key), duration_seconds(expires) if expires else None, number)
+        return command(*arguments, signing=signing, **others)
+
+    return IF_REVISION(SIGNED_BY(EXPIRES(NUMBER(with_signing))))
+
+
+def _push(
+    truth: "TruthClient | None",
+    key: str,
+    file: Path,
+    trust_domain: str,
+    if_revision: int | None,
+    signing: RulesSigning | None,
+) -> None:
     if truth is None:
         raise click.UsageError("--truth is needed: a file that only one authority has is given to `authz ca serve`")
-    revision = push_rules(truth, key, file, trust_domain_of(trust_domain), if_revision)
-    terminal.say(f"{key}: revision {revision}")
+    terminal.say(push_rules(truth, key, file, trust_domain_of(trust_domain), if_revision, signing))
 
 
-def _show(truth: "TruthClient | None", key: str) -> None:
+def _show(truth: "TruthClient | None", key: str, keys: tuple[Path, ...]) -> None:
     if truth is None:
         raise click.UsageError("--truth is needed")
-    data, revision = show_rules(truth, key)
-    terminal.remark(f"{key}: revision {revision}")
+    known = verifying_keys(keys)
+    try:
+        data, said = show_rules(truth, key, known)
+    except BundleRefused as error:
+        terminal.remark(str(error))
+        sys.exit(terminal.Exit.NO)
+    terminal.remark(said)
     click.echo(data.decode(errors="replace"), nl=False)
 
 
 @revocation.command("push")
 @click.argument("file", type=PEM_FILE)
-@IF_REVISION
+@_push_options
 @truth_options
-def revocation_push(file: Path, if_revision: int | None, truth: "TruthClient | None") -> None:
+def revocation_push(
+    file: Path, if_revision: int | None, truth: "TruthClient | None", signing: RulesSigning | None
+) -> None:
     """
     Replace the serial numbers and SPIFFE IDs that every authority refuses. Exit code: 0 done, 3 they have problems.
 
     \b
-    authz ca revocation push revoked.txt --truth nats://truth.example:4222/shop --truth-ca bundle.pem
+    authz ca revocation push revoked.txt --key keys/bundle.key --truth nats://truth.example:4222/shop \\
+      --truth-ca bundle.pem
     """
-    _push(truth, "revocations", file, "cluster.local", if_revision)
+    _push(truth, "revocations", file, "cluster.local", if_revision, signing)
 
 
 @revocation.command("show")
+@PUBLIC_KEYS
 @truth_options
-def revocation_show(truth: "TruthClient | None") -> None:
+def revocation_show(truth: "TruthClient | None", keys: tuple[Path, ...]) -> None:
     """
-    Print what every authority refuses, and its revision.
+    Print what every authority refuses, its revision and who signed it. Exit code 3: none of the keys did.
 
     \b
     authz ca revocation show --truth nats://truth.example:4222/shop --truth-ca bundle.pem
     """
-    _show(truth, "revocations")
+    _show(truth, "revocations", keys)
 
 
 @click.group()
@@ -172,25 +225,28 @@ def entry_show(file: Path, trust_domain: str) -> None:
 @entry.command("push")
 @click.argument("file", type=PEM_FILE)
 @click.option("--trust-domain", default="cluster.local", help="The trust domain of its identities.")
-@IF_REVISION
+@_push_options
 @truth_options
-def entry_push(file: Path, trust_domain: str, if_revision: int | None, truth: "TruthClient | None") -> None:
+def entry_push(
+    file: Path, trust_domain: str, if_revision: int | None, truth: "TruthClient | None", signing: RulesSigning | None
+) -> None:
     """
     Replace the entries that all authorities have in common. Exit code: 0 done, 3 they have problems.
 
     \b
-    authz ca entry push entries.yaml --truth nats://truth.example:4222/shop --truth-ca bundle.pem
+    authz ca entry push entries.yaml --key keys/bundle.key --truth nats://truth.example:4222/shop --truth-ca bundle.pem
     """
-    _push(truth, "entries", file, trust_domain, if_revision)
+    _push(truth, "entries", file, trust_domain, if_revision, signing)
 
 
 @entry.command("common")
+@PUBLIC_KEYS
 @truth_options
-def entry_common(truth: "TruthClient | None") -> None:
+def entry_common(truth: "TruthClient | None", keys: tuple[Path, ...]) -> None:
     """
-    Print the entries that all authorities have in common, and their revision.
+    Print the entries that all authorities have in common, their revision and who signed them. Exit 3: none of the keys.
 
     \b
     authz ca entry common --truth nats://truth.example:4222/shop --truth-ca bundle.pem
     """
-    _show(truth, "entries")
+    _show(truth, "entries", keys)

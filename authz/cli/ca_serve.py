@@ -11,7 +11,7 @@ import click
 
 from authz.cli import terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load, trust_domain_of
-from authz.cli.truth_options import common_state, truth_options
+from authz.cli.truth_options import ENTRIES_PUBLIC_KEYS, common_state, truth_options
 
 if TYPE_CHECKING:
     from authz.control.authority.authority_server import AuthorityServer  # grpc is slow to import
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dns", multiple=True, default=("localhost",), help="Name in this server's certificate; may be repeated."
 )
+@ENTRIES_PUBLIC_KEYS
 @truth_options
 @click.option("--admin", default="", help="host:port on loopback, or unix:PATH: /metrics, /healthz and /readyz.")
 def serve(
@@ -64,6 +65,7 @@ def serve(
     jwt_issuer: str,
     dns: tuple[str, ...],
     admin: str,
+    entries_keys: tuple[Path, ...],
     truth: "TruthClient | None",
 ) -> None:
     """
@@ -96,7 +98,7 @@ def serve(
     for name in ("uvicorn", "httpx"):  # a line for every bundle that is fetched is too much
         logging.getLogger(name).setLevel(logging.WARNING)
     doors = Doors(socket, listen, enrol, dns, admin, endpoint=endpoint)
-    common = common_state(truth, files)
+    common = common_state(truth, files, entries_keys)
     asyncio.run(_serve(AuthorityServer(files, doors, jwt_issuer=jwt_issuer, common=common)))
 
 

@@ -20,7 +20,7 @@ from authz.cli.canary_options import canary_options
 from authz.cli.control_policies import PolicyPlace, opened, policy_place
 from authz.cli.mesh_files import ca_bundles
 from authz.cli.mesh_options import JWKS_CA_BUNDLE, VALIDATE, WHO_ANSWERS, WORKERS, who_decides
-from authz.cli.truth_options import common_state, truth_options
+from authz.cli.truth_options import ENTRIES_PUBLIC_KEYS, common_state, truth_options
 from authz.envoy.options import Authz, RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.truth.fleet_report import check_replica_name
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 @DIRECTORY
 @click.option("--entries", type=PEM_FILE, help="Registration entries: who may have which identity.")
 @click.option("--revocations", type=PEM_FILE, help="Serial numbers and SPIFFE IDs that are refused.")
+@ENTRIES_PUBLIC_KEYS
 @truth_options
 @click.option("--listen", default="", help="host:port, mutual TLS: discovery, secrets and renewal for SVID holders.")
 @click.option("--enrol", default="", help="host:port, TLS: the first certificate for bearers of a join token.")
@@ -91,6 +92,7 @@ def command(
     directory: Path,
     entries: Path | None,
     revocations: Path | None,
+    entries_keys: tuple[Path, ...],
     listen: str,
     enrol: str,
     dns: tuple[str, ...],
@@ -134,7 +136,7 @@ def command(
     options = RenderOptions(authz=Authz(authz), enforce=Enforce(enforce), workers=workers, otlp=otlp)
     files = AuthorityFiles(directory, entries, revocations, is_common=truth is not None)
     doors = Doors(None, listen, enrol, dns, admin)
-    server = AuthorityServer(files, doors, common=common_state(truth, files))
+    server = AuthorityServer(files, doors, common=common_state(truth, files, entries_keys))
     shown, own = Validator.of(validate), _replica(truth, replica, listen)
     make = partial(ControlPlane, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own)
     kept = place.kept_below(keep, truth.access if truth is not None else None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from authz.cli.bundle_contents import verifying_keys
 from authz.cli.ca_files import load
 from authz.core.errors import SettingsError
 from authz.identity.announcing import own_svid
@@ -41,6 +42,13 @@ _ADDRESS = click.option(
     default="",
     metavar="URL",
     help="What a fleet has in common: nats://HOST:PORT[,HOST:PORT…]/FLEET.",
+)
+ENTRIES_PUBLIC_KEYS = click.option(
+    "--entries-public-keys",
+    "entries_keys",
+    multiple=True,
+    type=_PEM,
+    help="With --truth: PEM of a key that must have signed entries and revocations; may be repeated.",
 )
 TRUTH_URL = click.option(
     "--to", "--truth", "url", required=True, metavar="URL", help="The truth of the fleet: nats://HOST:PORT[,…]/FLEET."
@@ -95,10 +103,18 @@ def truth_client(address: str, access: TruthAccess) -> "TruthClient | None":
     return TruthClient(read_truth_address(address), access)
 
 
-def common_state(truth: "TruthClient | None", files: "AuthorityFiles") -> "CommonState | None":
-    """What an authority shares with others, if there is a truth."""
+def common_state(
+    truth: "TruthClient | None", files: "AuthorityFiles", entries_keys: tuple[Path, ...]
+) -> "CommonState | None":
+    """
+    What an authority shares with others, if there is a truth.
+
+    Raises SettingsError, click.UsageError, OSError, and BundleRefused for a key of another kind.
+    """
     if truth is None:
+        if entries_keys:
+            raise click.UsageError("--entries-public-keys goes with --truth: files of one authority are not signed")
         return None
     from authz.control.authority.common_state import CommonState
 
-    return CommonState(truth, files)
+    return CommonState(truth, files, verifying_keys(entries_keys))

@@ -14,7 +14,7 @@ from authz.identity.authority import renew_intermediate
 from authz.identity.bundle import TrustBundle
 from authz.identity.bundle_document import write_bundle_document
 from authz.identity.ca import CertificateAuthority
-from authz.identity.certificate_template import INTERMEDIATE_TTL_SECONDS
+from authz.identity.certificate_template import INTERMEDIATE_TTL_SECONDS, SVID_TTL_SECONDS
 from authz.identity.delivered import Delivered
 from authz.identity.jwt_keys import JwtKeys
 from authz.identity.keys import KeyType, generate_key
@@ -56,11 +56,18 @@ def another_authority(
     return CertificateAuthority(ca.trust_domain, tuple(made), ca.random, name=name, plan=ca.plan)
 
 
-def sign_document(ca: CertificateAuthority, kind: str, payload: Mapping[str, Json], now: float) -> bytes:
+def sign_document(
+    ca: CertificateAuthority,
+    kind: str,
+    payload: Mapping[str, Json],
+    now: float,
+    *,
+    ttl_seconds: float = SVID_TTL_SECONDS,
+) -> bytes:
     """Sign a document for the other authorities of this trust domain. Raises ValueError."""
-    key = generate_key()
+    key, own = generate_key(), SpiffeId(ca.trust_domain, AUTHORITY_PATH)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    issued = ca.issue_svid(SpiffeId(ca.trust_domain, AUTHORITY_PATH), now, public_key=key.public_key())
+    issued = ca.issue_svid(own, now, public_key=key.public_key(), ttl_seconds=ttl_seconds)
     return seal(kind, payload, issued.chain_pem, key)
 
 

@@ -26,6 +26,7 @@ from authz.analysis.replay.replay import Replay, group_json
 from authz.audit.query import read_record
 from authz.audit.writer import RecordWriter
 from authz.bundles.manifest import BundleRefused, read_manifest, write_manifest
+from authz.bundles.signed_rules import read_signed_rules
 from authz.bundles.whole_bundle import read_bundle, refuse_bundle
 from authz.control.discovery.conversation import Conversation
 from authz.control.discovery.discovered import CLUSTER_TYPE, ENDPOINTS_TYPE, SECRET_TYPE, Discovered
@@ -63,6 +64,7 @@ from authz.wire.access_line import LineReader
 from authz.wire.access_log import NotAnEntry
 from authz.wire.access_stream import read_message
 from authz.wire.limit_messages import read_limit_request
+from tests.bundles.test_signed_rules import signed as signed_rules
 from tests.bundles.test_whole_bundle import KEY as BUNDLE_KEY
 from tests.bundles.test_whole_bundle import signed as signed_bundle
 from tests.identity.certificates import INTERMEDIATE, LEAF, REVIEWS, ROOT, pem
@@ -396,6 +398,14 @@ def policy_head(data: bytes) -> None:
         assert read_head(write_head(head)) == head
 
 
+def rules(data: bytes) -> None:
+    """Signed entries or revocations: they are refused, or they are those that were signed."""
+    with suppress(BundleRefused):
+        found = read_signed_rules(data)
+        if found.signed_by([BUNDLE_KEY.public_key()]):
+            assert found.content == read_signed_rules(signed_rules()).content
+
+
 def _bundle_seeds() -> Iterator[bytes]:
     yield signed_bundle()
     yield gzip.decompress(signed_bundle())
@@ -416,6 +426,7 @@ HARNESSES: dict[str, Harness] = {
     "limits": Harness(limits, lambda: iter((b"", b"\n\x05authz\x12\x16\n\x14\n\x04rule\x12\x0ca/b/global/0"))),
     "doors": Harness(doors, _door_seeds),
     "bundle": Harness(bundle, _bundle_seeds),
+    "rules": Harness(rules, lambda: iter((signed_rules(),))),
     "record": Harness(record, _record_seeds),
     "delta_discovery": Harness(delta_discovery, _delta_seeds),
 }

@@ -25,6 +25,7 @@ NAMES = (
     "limits",
     "doors",
     "bundle",
+    "rules",
     "record",
     "delta_discovery",
 )

@@ -1,8 +1,8 @@
 """
 What several authorities have in common, in the bucket of the authorities, and how one of them keeps up with it.
 
-    entries, revocations             as files; the last good ones are kept in <directory>/common/
-    tokens.<digest>                  join tokens (``common_tokens``)
+    entries, revocations             as files, signed (``common_rules``)
+    tokens.<digest>                  join tokens, signed by the authority that made them (``common_tokens``)
     authorities.<name>               what each announces (``identity.announcement``)
     plan                             the change of the root that all follow (``identity.rotation_plan``)
     intermediates.<name>.<root>      intermediates that were asked for
@@ -17,31 +17,28 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
+from authz.bundles.bundle_signatures import VerifyingKey
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.common_ledger import LedgerSender
+from authz.control.authority.common_rules import CommonRules
 from authz.control.authority.common_tokens import CommonTokens
 from authz.control.authority.holders import Holders
 from authz.core.attributes import Json
-from authz.core.errors import AuthzError, LoadError, Problem, SettingsError
-from authz.core.spiffe import TrustDomain
+from authz.core.errors import AuthzError, SettingsError
 from authz.identity.announcement import OWN_FILE, keep_other
 from authz.identity.announcing import keep_announced
 from authz.identity.authority import root_id
 from authz.identity.ca import LOCK_FILE, CertificateAuthority
 from authz.identity.jwt_keys import read_jwt_keys
 from authz.identity.locked import locked
-from authz.identity.registration import read_entries
-from authz.identity.revocation import read_revocations
 from authz.identity.rotation_plan import follow_plan, read_plan, take_intermediate
-from authz.identity.secret_files import write_file
 from authz.truth.truth_bucket import LEDGER, SECURITY, TruthBucket
 from authz.truth.truth_client import CALL_SECONDS, TruthAway, TruthClient
 
 log = logging.getLogger("authz.control.authority.server")  # the name that people search logs for
 
-ENTRIES_KEY, REVOCATIONS_KEY, PLAN_KEY = "entries", "revocations", "plan"
+PLAN_KEY = "plan"
 AUTHORITIES_KEY, INTERMEDIATES_KEY, HOLDERS_KEY = "authorities.", "intermediates.", "holders."
 REPORT_SECONDS = 10.0
 """How often it is said what the holders of SVIDs trust, if nothing changes."""
@@ -52,18 +49,26 @@ LOOK_SECONDS = 2.0
 class CommonState:
     """``begin`` before the authority starts, then ``run`` beside it, ``stop``."""
 
-    def __init__(self, client: TruthClient, files: AuthorityFiles, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        client: TruthClient,
+        files: AuthorityFiles,
+        keys: tuple[VerifyingKey, ...] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """
         Args:
             client: not begun yet.
             files: of this authority; what is common is written where it reads.
+            keys: one of them must have signed entries and revocations; none: whoever may write there is believed.
             clock: seconds since the epoch.
         """
         self._client = client
         self._files = files
         self._clock = clock
         self._bucket = TruthBucket(client, SECURITY)
-        self.tokens = CommonTokens(self._bucket)
+        self._rules = CommonRules(files, client.address.fleet, keys)
+        self.tokens = CommonTokens(self._bucket, files.directory)
         self.holders: Holders | None = None
         """Who asks this authority; None in a command beside it, which nobody asks."""
         self._reported: Json = None
@@ -76,8 +81,11 @@ class CommonState:
         Connect, and take what is common once.
 
         Raises:
-            SettingsError: the truth does not answer, and nothing was kept from before: who is revoked is not known.
+            SettingsError: the truth does not answer, and nothing was kept from before: who is revoked is not known;
+                or keys were left out by mistake.
         """
+        if warning := self._rules.check():
+            log.warning("%s", warning)
         self.holders = Holders()
         self._client.begin()
         self._client.wait(wait_seconds)
@@ -111,7 +119,8 @@ class CommonState:
         try:
             with locked(self._files.directory / LOCK_FILE):
                 ca = CertificateAuthority.load(self._files.directory)
-                found += self._take_rules(ca.trust_domain)
+                if self._files.is_common:  # not in a command beside the authority, which has no keys
+                    found += self._rules.take(self._bucket, ca.trust_domain, self._clock())
                 found += self._take_announcements(ca)
                 found += self._take_plan(CertificateAuthority.load(self._files.directory))
             self._announce(ca.name)
@@ -127,24 +136,6 @@ class CommonState:
                 log.error("what the authorities have in common: %s", problem)
         self.problems = tuple(found)
         return has_more
-
-    def _take_rules(self, own: TrustDomain) -> Iterator[str]:
-        """Keep entries and revocations if they can be read; each is judged as if it were a file of ours."""
-        for key, path in zip((ENTRIES_KEY, REVOCATIONS_KEY), self._files.common, strict=True):
-            found = self._bucket.get(key)
-            before = path.read_bytes() if path.exists() else None
-            if found is None:
-                if before:
-                    yield f"`{key}` are gone from {self._bucket.name}; the last ones stay in force"
-                elif before is None:
-                    _write(path, b"")
-            elif found.value != before:
-                problems = judge_rules(key, found.value, own)
-                if problems:
-                    told = "; ".join(str(problem) for problem in problems)
-                    yield f"`{key}` cannot be used, the last ones stay in force: {told}"
-                else:
-                    _write(path, found.value)
 
     def _take_announcements(self, ca: CertificateAuthority) -> Iterator[str]:
         for key, entry in self._bucket.entries(f"{AUTHORITIES_KEY}*").items():
@@ -194,21 +185,6 @@ class CommonState:
         if report != self._reported or now - self._reported_at > REPORT_SECONDS:
             self._bucket.put(HOLDERS_KEY + name, json.dumps(report | {"at": now}).encode())
             self._reported, self._reported_at = report, now
-
-
-def judge_rules(key: str, data: bytes, own: TrustDomain) -> tuple[Problem, ...]:
-    """Every problem of entries or revocations. Never raises on content."""
-    try:
-        if key == ENTRIES_KEY:
-            return read_entries(key, data, own)[1]
-        return read_revocations(key, data.decode(errors="replace"))[1]
-    except LoadError as error:
-        return error.problems
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True, mode=0o755)
-    write_file(path, data)
 
 
 def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:

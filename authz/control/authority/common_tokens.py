@@ -1,45 +1,85 @@
-"""Join tokens that several authorities share: of several who take one at the same time, one deletes its record."""
+"""
+Join tokens that several authorities share: of several who take one at the same time, one deletes its record.
 
+The record is signed by the authority that made the token (``identity.signed_document``): whoever may write there, but
+is no authority, makes nobody a token.
+"""
+
+import time
+from pathlib import Path
+
+from authz.core.errors import SettingsError
+from authz.core.spiffe import SpiffeId
+from authz.identity.announcing import sign_document
+from authz.identity.bundle import TrustBundle
+from authz.identity.ca import CertificateAuthority
+from authz.identity.certificate_template import SVID_TTL_SECONDS
 from authz.identity.join_tokens import UNKNOWN, JoinToken, TakenToken, digest_of, judge_token, write_token
+from authz.identity.signed_document import unseal
 from authz.identity.svid_validation import Rejection
 from authz.truth.truth_bucket import TruthBucket
 from authz.truth.truth_client import TruthChanged
 
 TOKEN_KEY = "tokens."  # noqa: S105  # the beginning of a key in a bucket
+KIND = "join-token"
 
 
 class CommonTokens:
     """A ``TokenStore`` in the bucket of the authorities. Only digests are in it."""
 
-    def __init__(self, bucket: TruthBucket) -> None:
-        """Nothing is asked yet."""
+    def __init__(self, bucket: TruthBucket, directory: Path) -> None:
+        """``directory``: of the authority that signs, and by whose roots is judged. Nothing is asked yet."""
         self._bucket = bucket
+        self._directory = directory
 
     def store(self, token: JoinToken) -> None:
-        """Keep a token. Raises TruthAway, TruthRefused."""
-        self._bucket.create(TOKEN_KEY + token.digest, write_token(token))
+        """Keep a token. Raises TruthAway, TruthRefused, SettingsError, OSError."""
+        now = time.time()
+        told = {"digest": token.digest, "token": write_token(token).decode()}
+        try:
+            life = max(SVID_TTL_SECONDS, token.expires_at - now)
+            record = sign_document(self._authority(), KIND, told, now, ttl_seconds=life)
+        except ValueError as error:
+            raise SettingsError(f"the token cannot be signed: {error}") from error
+        self._bucket.create(TOKEN_KEY + token.digest, record)
 
     def take(self, text: str, now: float) -> TakenToken | Rejection:
         """
         Take a token by deleting this very revision of its record.
 
-        Raises TruthAway: nobody can say whether it was used; it may be spent, and is never good twice.
+        Raises TruthAway: nobody can say whether it was used; it may be spent, and is never good twice. SettingsError.
         """
-        key = TOKEN_KEY + digest_of(text)
-        found = self._bucket.get(key)
+        digest, bundle = digest_of(text), self._authority().trust_bundle
+        found = self._bucket.get(TOKEN_KEY + digest)
         if found is None:
             return Rejection(UNKNOWN)
         try:
-            self._bucket.delete(key, found.revision)
+            self._bucket.delete(TOKEN_KEY + digest, found.revision)
         except TruthChanged:
             return Rejection(UNKNOWN)
-        judged = judge_token(found.value, now)
+        judged = _judge(digest, found.value, bundle, now)
         if isinstance(judged, Rejection):
             return judged
-        return TakenToken(judged, _nothing, lambda: self._give_back(key, found.value))
+        return TakenToken(judged, _nothing, lambda: self._give_back(digest, found.value))
 
-    def _give_back(self, key: str, value: bytes) -> None:
-        self._bucket.create(key, value)
+    def _authority(self) -> CertificateAuthority:
+        try:
+            return CertificateAuthority.load(self._directory)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+
+    def _give_back(self, digest: str, record: bytes) -> None:
+        self._bucket.create(TOKEN_KEY + digest, record)
+
+
+def _judge(digest: str, record: bytes, bundle: TrustBundle, now: float) -> SpiffeId | Rejection:
+    try:
+        told = unseal(KIND, record, bundle, now=now)
+    except ValueError as error:
+        return Rejection(f"no authority made the join token: {error}")
+    if told.get("digest") != digest:
+        return Rejection("no authority made the join token: its record is of another one")
+    return judge_token(str(told.get("token")).encode(), now)
 
 
 def _nothing() -> None:

@@ -23,7 +23,7 @@ from authz.core.spiffe import SpiffeId
 from authz.identity.announcing import another_authority, keep_announced, own_svid
 from authz.identity.authority import AuthorityState
 from authz.identity.ca import BUNDLE_FILE, CertificateAuthority, Issued
-from authz.identity.join_tokens import TakenToken, make_token
+from authz.identity.join_tokens import TakenToken, digest_of, make_token, write_token
 from authz.identity.jwt_keys import JwtKeys
 from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
@@ -57,6 +57,13 @@ def client(truth: NatsServers) -> Iterator[TruthClient]:
             for key, entry in bucket.entries().items():
                 bucket.delete(key, entry.revision)
         yield client
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Path:
+    """The directory of an authority that makes tokens."""
+    CertificateAuthority.create("mesh.test", time.time()).save(tmp_path / "maker")
+    return tmp_path / "maker"
 
 
 @asynccontextmanager
@@ -98,16 +105,16 @@ def token_for(spiffe_id: SpiffeId, tokens: CommonTokens, ttl_seconds: float = 60
     return text
 
 
-def test_of_many_who_take_a_token_at_the_same_time_one_gets_it(truth: NatsServers, client: TruthClient) -> None:
+def test_of_many_who_take_a_token_at_the_same_time_one_gets_it(client: TruthClient, maker: Path) -> None:
     bucket = TruthBucket(client, SECURITY)
     for _ in range(5):
-        text = token_for(RATINGS, CommonTokens(bucket))
+        text = token_for(RATINGS, CommonTokens(bucket, maker))
         together = threading.Barrier(8)
         answers: list[TakenToken | Rejection] = []
 
         def take(text: str, together: threading.Barrier, answers: list[TakenToken | Rejection]) -> None:
             together.wait(10)
-            answers.append(CommonTokens(bucket).take(text, time.time()))
+            answers.append(CommonTokens(bucket, maker).take(text, time.time()))
 
         threads = [threading.Thread(target=take, args=(text, together, answers)) for _ in range(8)]
         for thread in threads:
@@ -118,9 +125,9 @@ def test_of_many_who_take_a_token_at_the_same_time_one_gets_it(truth: NatsServer
         assert len(answers) == 8
 
 
-def test_a_token_is_given_back_expires_and_is_never_kept_as_it_is(client: TruthClient) -> None:
+def test_a_token_is_given_back_expires_and_is_never_kept_as_it_is(client: TruthClient, maker: Path) -> None:
     bucket = TruthBucket(client, SECURITY)
-    tokens = CommonTokens(bucket)
+    tokens = CommonTokens(bucket, maker)
     text = token_for(RATINGS, tokens)
     assert text.encode() not in b"".join(key.encode() + entry.value for key, entry in bucket.entries().items())
     taken = tokens.take(text, time.time())
@@ -129,6 +136,23 @@ def test_a_token_is_given_back_expires_and_is_never_kept_as_it_is(client: TruthC
     taken.give_back()
     assert tokens.take(text, time.time() + 60) == Rejection("the join token has expired")
     assert tokens.take(text, time.time()) == Rejection("the join token is unknown or was used before")
+
+
+def test_a_token_that_no_authority_made_is_good_for_nobody(client: TruthClient, maker: Path, tmp_path: Path) -> None:
+    bucket, own = TruthBucket(client, SECURITY), CommonTokens(TruthBucket(client, SECURITY), maker)
+    CertificateAuthority.create("mesh.test", time.time()).save(tmp_path / "stranger")
+    stranger = CommonTokens(bucket, tmp_path / "stranger")
+    text, unsigned = make_token(os.urandom(32), RATINGS, time.time(), 60)
+    bucket.put(f"tokens.{unsigned.digest}", write_token(unsigned))
+    other, moved = token_for(RATINGS, own), make_token(os.urandom(32), RATINGS, time.time(), 60)
+    record = bucket.get(f"tokens.{digest_of(other)}")
+    assert record is not None
+    bucket.put(f"tokens.{moved[1].digest}", record.value)
+    for forged in (text, token_for(RATINGS, stranger), moved[0]):
+        refused = own.take(forged, time.time())
+        assert isinstance(refused, Rejection)
+        assert refused.reason.startswith("no authority made the join token: ")
+        assert own.take(forged, time.time()) == Rejection("the join token is unknown or was used before")
 
 
 async def test_two_authorities_share_tokens_rules_and_what_they_announce(
@@ -140,7 +164,7 @@ async def test_two_authorities_share_tokens_rules_and_what_they_announce(
         for one in (a, b, c):
             assert len(one.server.stock.registrar.trust_bundle.jwt_keys) == 3
 
-        text = token_for(RATINGS, CommonTokens(bucket))
+        text = token_for(RATINGS, CommonTokens(bucket, a.directory))
         async with a.channel("enrol") as first, b.channel("enrol") as second:
             answers = await asyncio.gather(enrol(first, text), enrol(second, text), return_exceptions=True)
         assert sum(not isinstance(answer, BaseException) for answer in answers) == 1
@@ -182,7 +206,7 @@ async def test_without_the_truth_certificates_are_renewed_and_tokens_are_refused
     with truth_servers(tmp_path / "truth") as own:
         async with authorities(tmp_path, own, "first") as (a,):
             with own.client() as there:
-                text = token_for(RATINGS, CommonTokens(TruthBucket(there, SECURITY)))
+                text = token_for(RATINGS, CommonTokens(TruthBucket(there, SECURITY), a.directory))
             own.kill(0)
             async with a.channel("enrol") as channel:
                 code, reason = await refusal(enrol(channel, text))
