@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from authz.cli import terminal
+from authz.cli.ca_authority import authority as authorities
 from authz.cli.ca_bundle import bundle, federation
 from authz.cli.ca_entries import entry, revocation, token
 from authz.cli.ca_files import DIRECTORY, KEY_TYPE, PEM_FILE, adopted_authority, load, time_of, trust_domain_of
@@ -180,6 +181,7 @@ ca.add_command(serve)
 ca.add_command(join)
 ca.add_command(root)
 ca.add_command(intermediate)
+ca.add_command(authorities)
 ca.add_command(token)
 ca.add_command(entry)
 ca.add_command(revocation)

@@ -11,6 +11,7 @@ from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.common_ledger import read_common_ledger
 from authz.control.authority.common_state import AUTHORITIES_KEY, HOLDERS_KEY, INTERMEDIATES_KEY, PLAN_KEY, CommonState
 from authz.control.authority.holders import HolderReport, read_holder_report
+from authz.control.authority.known_authorities import known_authorities
 from authz.core.errors import SettingsError
 from authz.identity.announcing import keep_announced
 from authz.identity.ca import LOCK_FILE, CertificateAuthority
@@ -88,6 +89,7 @@ class CommonRoots:
             if time.monotonic() >= deadline:
                 for name in missing:
                     terminal.say(f"authority `{name}` {what}")
+                self._tell_silent(missing)
                 sys.exit(terminal.Exit.NO)
             time.sleep(PAUSE_SECONDS)
 
@@ -145,6 +147,14 @@ class CommonRoots:
 
     def _names(self) -> list[str]:
         return sorted(key.removeprefix(AUTHORITIES_KEY) for key in self._bucket.entries(f"{AUTHORITIES_KEY}*"))
+
+    def _tell_silent(self, missing: list[str]) -> None:
+        for one in known_authorities(self._bucket):
+            if one.name in missing and one.silent_seconds > STALE_SECONDS:
+                terminal.remark(
+                    f"`{one.name}` was last heard of {one.silent_seconds:.0f} seconds ago: if it will not come back, "
+                    f"`authz ca authority forget {one.name}` with the same --ca and --truth"
+                )
 
     def _sign_awaited(self, ca: CertificateAuthority) -> None:
         held = {authority.id for authority in ca.authorities if authority.root_key is not None}

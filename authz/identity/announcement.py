@@ -9,7 +9,7 @@ how far it is with a change of the root. Each is signed (``signed_document``): i
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,6 +115,21 @@ def keep_other(directory: Path, data: bytes, name: str, bundle: TrustBundle) -> 
             return None
     write_file(path, data)
     return told
+
+
+def drop_forgotten(directory: Path, known: Iterable[str], bundle: TrustBundle) -> None:
+    """
+    Drop what authorities said that are known no longer, once it says nothing: below a root that was retired.
+
+    Until then it stays, for what they signed is still good. Raises OSError.
+    """
+    names = set(known)
+    for path in (directory / OTHERS_DIRECTORY).glob("*.json"):
+        if path.stem not in names:
+            try:
+                read_announcement(path.read_bytes(), bundle)
+            except ValueError:
+                path.unlink(missing_ok=True)
 
 
 def _certificates(pem: str) -> tuple[x509.Certificate, ...]:

@@ -26,7 +26,7 @@ from authz.control.authority.common_tokens import CommonTokens
 from authz.control.authority.holders import Holders
 from authz.core.attributes import Json
 from authz.core.errors import AuthzError, SettingsError
-from authz.identity.announcement import OWN_FILE, keep_other
+from authz.identity.announcement import OWN_FILE, drop_forgotten, keep_other
 from authz.identity.announcing import keep_announced
 from authz.identity.authority import root_id
 from authz.identity.ca import LOCK_FILE, CertificateAuthority
@@ -138,7 +138,9 @@ class CommonState:
         return has_more
 
     def _take_announcements(self, ca: CertificateAuthority) -> Iterator[str]:
-        for key, entry in self._bucket.entries(f"{AUTHORITIES_KEY}*").items():
+        announced = self._bucket.entries(f"{AUTHORITIES_KEY}*")
+        drop_forgotten(self._files.directory, (key.removeprefix(AUTHORITIES_KEY) for key in announced), ca.trust_bundle)
+        for key, entry in announced.items():
             name = key.removeprefix(AUTHORITIES_KEY)
             if name == ca.name:
                 continue
