@@ -96,6 +96,10 @@ class NatsServers:
             time.sleep(0.02)
         raise AssertionError((own / "log").read_text())
 
+    def process_id(self, number: int) -> int:
+        """Of one that was started, for signals."""
+        return self._processes[number].pid
+
     def kill(self, number: int) -> None:
         """End one as if its machine had failed."""
         process = self._processes.pop(number, None)

@@ -11,6 +11,7 @@ import click
 
 from authz.cli import terminal
 from authz.cli.ca_files import KEY_TYPE, PEM_FILE, time_of
+from authz.cli.renewal_hook import RenewalHook
 from authz.identity.keys import KeyType
 from authz.identity.secret_files import FILE_NAME
 from authz.service.ports.signals import STOPPING, ignore_ending
@@ -48,6 +49,13 @@ from authz.service.ports.signals import STOPPING, ignore_ending
     metavar="HOST:PORT",
     help="With --watch: the address of `authz ca serve --listen`, where the SVID is renewed; may be repeated.",
 )
+@click.option(
+    "--on-renewal",
+    default="",
+    metavar="COMMAND",
+    help="With --watch: run without a shell, at the start and after every renewal of certificate or roots, "
+    "again until it succeeds.",
+)
 def join(
     servers: tuple[str, ...],
     bundle: Path,
@@ -57,6 +65,7 @@ def join(
     server_name: str,
     watch: bool,
     renew: tuple[str, ...],
+    on_renewal: str,
 ) -> None:
     """
     Get this workload's certificate, or renew it. The private key is made here and never leaves.
@@ -72,14 +81,17 @@ def join(
         --out certs/web --watch
     authz ca join --server a.example:7444 --server b.example:7444 --renew a.example:7443 --renew b.example:7443 \\
         --bundle bundle.pem --token-file token --out certs/web --watch
+    authz ca join --server ca.example:7443 --bundle bundle.pem --out certs/truth --watch \\
+        --on-renewal "nats-server --signal reload=nats-server.pid"
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc begins; what went wrong is said in our words
     from authz.cli.enrol import Declined, Enrolling, keep_renewed  # grpc is slow to import
 
     if watch and token_file is not None and not renew:
         raise click.UsageError("--watch with --token-file needs --renew: the door for tokens renews nothing")
-    if renew and not watch:
-        raise click.UsageError("--renew needs --watch")
+    if (renew or on_renewal) and not watch:
+        raise click.UsageError(f"{'--renew' if renew else '--on-renewal'} needs --watch")
+    hook = RenewalHook.of(on_renewal) if on_renewal else None
     enrolling = Enrolling(servers, bundle, out, KeyType(key_type), server_name)
     try:
         until = enrolling.valid_until(time.time()) if watch else None
@@ -88,7 +100,7 @@ def join(
         terminal.say(f"{out / FILE_NAME}.crt, valid until {time_of(until)}")
         if watch:
             enrolling.servers = renew or servers
-            keep_renewed(enrolling, _stop_on_signals())
+            keep_renewed(enrolling, _stop_on_signals(), hook)
     except Declined as error:
         terminal.remark(f"error: {error}")
         sys.exit(terminal.Exit.NO)

@@ -17,6 +17,7 @@ import grpc
 from authz._proto import sds_pb2 as wire
 from authz.cli import terminal
 from authz.cli.ca_files import time_of
+from authz.cli.renewal_hook import RenewalHook
 from authz.control.authority.holders import SIGNER_HEADER, TRUSTED_HEADER
 from authz.core.errors import AuthzError, FetchError, SettingsError
 from authz.envoy.svid_pointers import svid_pointers
@@ -46,6 +47,8 @@ class Enrolling:
     out: Path
     key_type: KeyType
     server_name: str = ""
+    changes: int = 0
+    """How often certificate or roots were written."""
     _line: "tuple[str, bytes, grpc.Channel] | None" = field(default=None, repr=False)
     """
     The connection by which was asked last, its server, and by what both knew each other: a handshake every few seconds
@@ -77,6 +80,7 @@ class Enrolling:
 
         response, issued = self._ask("Enrol", request, self._knows(now, token), judge)
         write_secret_files(self.out, FILE_NAME, response.chain, write_key(key))
+        self.changes += 1
         self._write_roots(response.bundle)
         return issued.end
 
@@ -122,6 +126,7 @@ class Enrolling:
             file = self.out / name
             if not file.exists() or file.read_bytes() != content:
                 write_file(file, content)
+                self.changes += 1
 
     def _roots(self) -> bytes:
         """Take the newer of two bundles: the one given at the start, or the one the authority has told since."""
@@ -230,13 +235,15 @@ def _delivered(server: str, pem: bytes, judge: Callable[[Delivered], str]) -> De
     return delivered
 
 
-def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:
+def keep_renewed(enrolling: Enrolling, stopping: threading.Event, hook: RenewalHook | None = None) -> None:
     """
-    Keep certificate and roots current until ``stopping``; a failure is reported and tried again.
+    Keep certificate and roots current until ``stopping``; a failure, of ``hook`` too, is reported and tried again.
 
     Raises Declined when the SVID has expired meanwhile: then nothing but a token helps.
     """
     told = ""
+    if hook is not None:
+        hook.run(enrolling.changes)
     while not stopping.wait(max(0.1, min(LOOK_SECONDS, enrolling.renew_at() - time.time()))):
         now = time.time()
         try:
@@ -251,3 +258,5 @@ def keep_renewed(enrolling: Enrolling, stopping: threading.Event) -> None:
                 terminal.remark(f"not renewed, trying again: {error}")
             told = str(error)
             stopping.wait(min(LOOK_SECONDS, max(0.1, until - now)))
+        if hook is not None:
+            hook.run(enrolling.changes)

@@ -247,6 +247,7 @@ def test_a_bundle_that_holds_no_certificate_is_said(running: Running) -> None:
     [
         (("--watch", "--token-file", "TOKEN"), "needs --renew: the door for tokens renews nothing"),
         (("--renew", "localhost:1"), "--renew needs --watch"),
+        (("--on-renewal", "true"), "--on-renewal needs --watch"),
     ],
 )
 def test_options_that_cannot_work_together_are_wrong_usage(
