@@ -8,11 +8,13 @@ Real servers of NATS for tests: one, or a cluster of three, with or without TLS.
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,14 @@ import pytest
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.ca import CertificateAuthority
 from authz.identity.secret_files import write_secret_files
-from authz.truth.server_configuration import SERVER_PATH, TruthRole, TruthServer, TruthServerTls, server_configuration
+from authz.truth.server_configuration import (
+    SERVER_PATH,
+    TruthMember,
+    TruthRole,
+    TruthServer,
+    TruthServerTls,
+    server_configuration,
+)
 from authz.truth.truth_address import TruthAccess, TruthAddress
 from authz.truth.truth_bucket import make_buckets
 from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
@@ -41,7 +50,9 @@ def nats_server() -> str:
 class NatsServers:
     """Servers by number, from 0."""
 
-    def __init__(self, directory: Path, count: int, ca: CertificateAuthority | None) -> None:
+    def __init__(
+        self, directory: Path, count: int, ca: CertificateAuthority | None, members: tuple[TruthMember, ...] = ()
+    ) -> None:
         self.directory, self.ca = directory, ca
         ports = free_ports(2 * count)
         self.address = TruthAddress(tuple(f"localhost:{port}" for port in ports[:count]), FLEET)
@@ -53,13 +64,17 @@ class NatsServers:
             (directory / "bundle.pem").write_bytes(ca.bundle_pem)
             certificate, key = self.issue(SERVER_PATH, dns=("localhost", NAME))
             tls = TruthServerTls(ca.trust_domain, directory / "bundle.pem", certificate, key)
-        for number in range(count):
+        self._told = [
+            TruthServer(
+                f"server-{number}", FLEET, directory / f"server-{number}" / "store",
+                listen=self.address.servers[number], cluster=routes[number] if routes else "", routes=routes, tls=tls,
+                members=members,
+            )
+            for number in range(count)
+        ]  # fmt: skip
+        for number, told in enumerate(self._told):
             own = directory / f"server-{number}"
             own.mkdir(parents=True)
-            told = TruthServer(
-                f"server-{number}", FLEET, own / "store", listen=self.address.servers[number],
-                cluster=routes[number] if routes else "", routes=routes, tls=tls,
-            )  # fmt: skip
             text = server_configuration(told)
             if tls is None:  # processes are killed here, never machines
                 text = text.replace("sync_interval: always", "sync_interval: 1m")
@@ -96,6 +111,13 @@ class NatsServers:
             time.sleep(0.02)
         raise AssertionError((own / "log").read_text())
 
+    def let_in(self, *members: TruthMember) -> None:
+        """Only these from now on of the roles that they have, as ``authz truth config`` and a reload do."""
+        for number, told in enumerate(self._told):
+            text = server_configuration(replace(told, members=members))
+            (self.directory / f"server-{number}" / "nats-server.conf").write_text(text)
+            self._processes[number].send_signal(signal.SIGHUP)
+
     def process_id(self, number: int) -> int:
         """Of one that was started, for signals."""
         return self._processes[number].pid
@@ -130,12 +152,17 @@ class NatsServers:
 
 @contextlib.contextmanager
 def truth_servers(
-    directory: Path, count: int = 1, *, tls: bool = False, ca: CertificateAuthority | None = None
+    directory: Path,
+    count: int = 1,
+    *,
+    tls: bool = False,
+    ca: CertificateAuthority | None = None,
+    members: tuple[TruthMember, ...] = (),
 ) -> Iterator[NatsServers]:
     """Servers with the buckets of the fleet ``shop``; ``ca`` is whose certificates they have, a new one by default."""
     if tls and ca is None:
         ca = CertificateAuthority.create(TrustDomain(TRUST_DOMAIN), time.time())
-    servers = NatsServers(directory, count, ca)
+    servers = NatsServers(directory, count, ca, members)
     try:
         for number in range(count):
             servers.start(number)

@@ -39,10 +39,17 @@ def command() -> None:
 @click.option("--cert", type=click.Path(path_type=Path), help="PEM chain of spiffe://TRUST-DOMAIN/authz/truth.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key.")
 @click.option("--monitor", default="", help="host:port on loopback where it says how it is, by HTTP.")
+@click.option(
+    "--member",
+    "members",
+    multiple=True,
+    metavar="ROLE/NAME",
+    help="Let in spiffe://TRUST-DOMAIN/authz/ROLE/NAME, and of that role none but such; may be repeated.",
+)
 @click.option("--local", is_flag=True, help="No TLS and no roles, on 127.0.0.1 alone, to try it.")
 def config(
     fleet: str, name: str, store: Path, listen: str, cluster: str, routes: tuple[str, ...], trust_domain: str,
-    ca: Path | None, cert: Path | None, key: Path | None, monitor: str, local: bool,
+    ca: Path | None, cert: Path | None, key: Path | None, monitor: str, members: tuple[str, ...], local: bool,
 ) -> None:  # fmt: skip
     """
     Print nats-server.conf for one server: TLS with our own certificates, a user for each role, and its cluster.
@@ -57,13 +64,15 @@ def config(
         ALL_CLIENTS,
         TruthServer,
         TruthServerTls,
+        read_member,
         server_configuration,
     )
 
     read_truth_address(f"nats://localhost/{fleet}")  # the name
+    named = tuple(read_member(one) for one in members)
     files = [file for file in (ca, cert, key) if file is not None]
-    if local and (files or trust_domain):
-        raise click.UsageError("--local is without --trust-domain, --ca, --cert and --key")
+    if local and (files or trust_domain or members):
+        raise click.UsageError("--local is without --trust-domain, --ca, --cert, --key and --member")
     if bool(cluster) != bool(routes):
         raise click.UsageError("--cluster and --route go together")
     tls = None
@@ -77,7 +86,7 @@ def config(
         except ValueError as error:
             raise SettingsError(str(error)) from error
         tls = TruthServerTls(domain, ca.absolute(), cert.absolute(), key.absolute())
-    server = TruthServer(name, fleet, store.absolute(), listen or ALL_CLIENTS, cluster, routes, monitor, tls)
+    server = TruthServer(name, fleet, store.absolute(), listen or ALL_CLIENTS, cluster, routes, monitor, tls, named)
     click.echo(server_configuration(server), nl=False)
 
 

@@ -1,5 +1,10 @@
-"""What servers of the same SPIFFE ID tell each other by way of somebody whom they need not trust: signed documents."""
+"""
+What servers of the same SPIFFE ID tell each other by way of somebody whom they need not trust: signed documents.
 
+Those that have a role in the truth by a name of their own, ``/authz/reader/web-1``, believe all others of that role.
+"""
+
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,9 @@ from authz.identity.bundle import split_bundle
 from authz.identity.keys import read_key
 from authz.identity.signed_document import seal, unseal
 from authz.identity.svid_validation import Rejection, identity_of_leaf, read_chain
+
+_ROLE = re.compile(r"/authz/(?!ca\b|truth\b)[a-z0-9-]+(?=/|$)")
+"""Of clients of the truth, whose members have a step more; authorities have none."""
 
 
 class PeerSeal:
@@ -42,10 +50,11 @@ class PeerSeal:
         return seal(self._kind, payload, chain, key)
 
     def unseal(self, data: bytes, now: float) -> Mapping[str, Any]:
-        """Read what one of the same SPIFFE ID signed. Raises ValueError, AuthzError, OSError."""
+        """Read what one of the same SPIFFE ID or role signed. Raises ValueError, AuthzError, OSError."""
         own = self._own(self._certificate.read_bytes())
         bundle = split_bundle(own.trust_domain, self._ca.read_bytes())
-        return unseal(self._kind, data, bundle, path=own.path, now=now)
+        role = _ROLE.match(own.path)
+        return unseal(self._kind, data, bundle, path=role[0] if role else own.path, now=now, has_members=bool(role))
 
     def _own(self, chain_pem: bytes) -> SpiffeId:
         chain = read_chain(chain_pem)

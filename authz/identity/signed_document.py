@@ -39,7 +39,13 @@ def seal(kind: str, payload: Mapping[str, Json], chain_pem: bytes, key: ec.Ellip
 
 
 def unseal(
-    kind: str, data: bytes, bundle: TrustBundle, *, path: str = AUTHORITY_PATH, now: float | None = None
+    kind: str,
+    data: bytes,
+    bundle: TrustBundle,
+    *,
+    path: str = AUTHORITY_PATH,
+    now: float | None = None,
+    has_members: bool = False,
 ) -> Mapping[str, Json]:
     """
     Read what an authority of this trust domain signed, or whoever has another path in its SPIFFE ID.
@@ -49,6 +55,7 @@ def unseal(
         data: the document.
         bundle: whom to trust.
         path: of the SPIFFE ID that must have signed.
+        has_members: whoever has a path one step below may have signed it, too.
         now: the signer's certificate must be valid then, seconds since the epoch; None: whenever it signed.
 
     Raises:
@@ -68,7 +75,8 @@ def unseal(
     examined = examine(chain_pem, {bundle.trust_domain: bundle})
     if isinstance(examined, Rejection):
         raise ValueError(f"its signer is not trusted: {examined.reason}")
-    if examined.spiffe_id.path != path:
+    above, _, name = examined.spiffe_id.path.rpartition("/")
+    if examined.spiffe_id.path != path and not (has_members and name and above == path):
         raise ValueError(
             f"`{examined.spiffe_id}` signed it, which is no authority"
             if path == AUTHORITY_PATH

@@ -13,6 +13,7 @@ ask for one message after another, and hear of changes under a name of their own
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -44,6 +45,9 @@ READS = (POLICIES, KEY_SETS, FLEET)
 """Buckets of values that readers and publishers read; archives as well."""
 
 
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
 class TruthRole(StrEnum):
     """Who may do what."""
 
@@ -59,6 +63,43 @@ class TruthRole(StrEnum):
     def spiffe_id(self, trust_domain: TrustDomain) -> SpiffeId:
         """The identity that has this role."""
         return SpiffeId(trust_domain, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class TruthMember:
+    """
+    A holder of a role with a name of its own, ``spiffe://TRUST-DOMAIN/authz/reader/web-1``.
+
+    Servers of NATS know no revocations: who is in their configuration is let in. By a name of its own, one whose key
+    was stolen can be left out of it, and the others of that role stay.
+    """
+
+    role: TruthRole
+    name: str
+
+    @property
+    def account(self) -> str:
+        """What NATS calls its account: one of its own, so that it hears nothing of what others ask."""
+        return f"{self.role.value}/{self.name}"
+
+    def spiffe_id(self, trust_domain: TrustDomain) -> SpiffeId:
+        """The identity by which servers know it."""
+        return SpiffeId(trust_domain, f"{self.role.path}/{self.name}")
+
+
+def read_member(text: str) -> TruthMember:
+    """
+    Read ``reader/web-1``.
+
+    Raises:
+        SettingsError: it is none. Control planes have one name for all, by which proxies know them.
+    """
+    kind, _, name = text.partition("/")
+    known = [role.value for role in TruthRole if role is not TruthRole.AUTHORITY]
+    if kind not in known or not _NAME.fullmatch(name):
+        shown = " or ".join(f"`{role}/NAME`" for role in known)
+        raise SettingsError(f"`{text}` is no member of a role: write {shown}, with a NAME of a-z, 0-9 and `-`")
+    return TruthMember(TruthRole(kind), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +129,8 @@ class TruthServer:
     """``host:port`` of this machine where it says how it is, by HTTP to anybody; empty: nowhere."""
     tls: TruthServerTls | None = None
     """None: clients of this machine alone, who may do everything."""
+    members: tuple[TruthMember, ...] = ()
+    """Of a role that has some, nobody else is let in: not who has the role's own ID."""
 
 
 def server_configuration(server: TruthServer) -> str:
@@ -115,7 +158,7 @@ def server_configuration(server: TruthServer) -> str:
     if server.monitor:
         lines.append(f"http: {_quoted(server.monitor)}")
     if server.tls is not None:
-        lines += [*_tls(server.tls, ""), *_accounts(server.tls.trust_domain, server.fleet)]
+        lines += [*_tls(server.tls, ""), *_accounts(server.tls.trust_domain, server.fleet, server.members)]
     if server.cluster:
         lines += ["cluster {", f"  name: {_quoted(f'authz-{server.fleet}')}", f"  listen: {_quoted(server.cluster)}"]
         lines += ["  no_advertise: true  # clients have the addresses that they were given"]
@@ -152,7 +195,7 @@ _READ_VERBS = ("STREAM.INFO", "STREAM.MSG.GET")
 _ALL_VERBS = (*_READ_VERBS, "STREAM.CREATE", "STREAM.UPDATE", "STREAM.PURGE")
 
 
-def _accounts(trust_domain: TrustDomain, fleet: str) -> Iterable[str]:
+def _accounts(trust_domain: TrustDomain, fleet: str, members: tuple[TruthMember, ...]) -> Iterable[str]:
     """That of the streams, which gives everything to the others, and one for each role, which takes what it may."""
     takes = {role: tuple(_taken(permissions(fleet, role))) for role in TruthRole}
     yield "accounts {"
@@ -164,21 +207,29 @@ def _accounts(trust_domain: TrustDomain, fleet: str) -> Iterable[str]:
     yield "    ]"
     yield "  }"
     for role, taken in takes.items():
-        yield f"  {role.value}: {{"
-        yield f"    users: [ {{ user: {_quoted(str(role.spiffe_id(trust_domain)))}, permissions: {{"
-        for what, subjects in permissions(fleet, role).items():
-            yield f"      {what}: {{ allow: ["
-            yield from (f"        {_quoted(subject)}" for subject in subjects)
-            yield "      ] }"
-        yield "    } } ]"
-        yield "    imports: ["
-        for kind, subject in taken:
-            there = f"{kind}: {{ account: {TRUTH_ACCOUNT}, subject: {_quoted(_there(subject))} }}"
-            to = "" if subject == _there(subject) else f", to: {_quoted(subject)}"
-            yield f"      {{ {there}{to} }}"
-        yield "    ]"
-        yield "  }"
+        ids = {one.account: one.spiffe_id(trust_domain) for one in members if one.role is role}
+        for account, spiffe_id in (ids or {role.value: role.spiffe_id(trust_domain)}).items():
+            yield from _account(account, spiffe_id, permissions(fleet, role), taken)
     yield "}"
+
+
+def _account(
+    name: str, spiffe_id: SpiffeId, allowed: Mapping[str, tuple[str, ...]], taken: Iterable[tuple[str, str]]
+) -> Iterable[str]:
+    yield f"  {_quoted(name)}: {{"
+    yield f"    users: [ {{ user: {_quoted(str(spiffe_id))}, permissions: {{"
+    for what, subjects in allowed.items():
+        yield f"      {what}: {{ allow: ["
+        yield from (f"        {_quoted(subject)}" for subject in subjects)
+        yield "      ] }"
+    yield "    } } ]"
+    yield "    imports: ["
+    for kind, subject in taken:
+        there = f"{kind}: {{ account: {TRUTH_ACCOUNT}, subject: {_quoted(_there(subject))} }}"
+        to = "" if subject == _there(subject) else f", to: {_quoted(subject)}"
+        yield f"      {{ {there}{to} }}"
+    yield "    ]"
+    yield "  }"
 
 
 def _taken(allowed: Mapping[str, tuple[str, ...]]) -> Iterable[tuple[str, str]]:

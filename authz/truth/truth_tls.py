@@ -15,8 +15,8 @@ API_OF_ROLES = "truth"
 
 
 def inbox_prefix(path: str) -> str:
-    """Below this name go answers to those whose SPIFFE ID has this path: no role hears those of another."""
-    return f"_INBOX_authz.{path.rpartition('/')[2] or 'local'}"
+    """Below this name go answers to those whose SPIFFE ID has this path: that of a role, or of one of its members."""
+    return f"_INBOX_authz.{[*path.split('/'), '', ''][2] or 'local'}"
 
 
 def path_of(access: TruthAccess) -> str:

@@ -22,9 +22,27 @@ def sealing(folder: Path, path: str, signer: CertificateAuthority = CA, kind: st
     return PeerSeal(kind, *(folder / name for name in files))
 
 
-def test_one_of_the_same_identity_is_believed(tmp_path: Path) -> None:
-    one, other = sealing(tmp_path / "one", "/authz/reader"), sealing(tmp_path / "other", "/authz/reader")
-    assert one.unseal(other.seal({"text": "keys"}), NOW) == {"text": "keys"}
+@pytest.mark.parametrize(
+    ("own", "other", "is_believed"),
+    [
+        ("/authz/reader", "/authz/reader", True),
+        ("/authz/reader/web-1", "/authz/reader/web-2", True),
+        ("/authz/reader/web-1", "/authz/reader", True),
+        ("/authz/reader/web-1", "/authz/publisher/web-1", False),
+        ("/authz/reader/web-1", "/authz/reader/web-2/x", False),
+        ("/authz/reader", "/authz/readers", False),
+        ("/authz/ca", "/authz/ca/x", False),
+        ("/ns/shop/sa/web", "/ns/shop/sa/web", True),
+        ("/ns/shop/sa/web", "/ns/shop/sa/web/x", False),
+    ],
+)
+def test_one_of_the_same_identity_or_role_is_believed(tmp_path: Path, own: str, other: str, is_believed: bool) -> None:
+    one, another = sealing(tmp_path / "one", own), sealing(tmp_path / "other", other)
+    if is_believed:
+        assert one.unseal(another.seal({"text": "keys"}), NOW) == {"text": "keys"}
+    else:
+        with pytest.raises(ValueError, match="signed it, "):
+            one.unseal(another.seal({"text": "keys"}), NOW)
 
 
 @pytest.mark.parametrize(
