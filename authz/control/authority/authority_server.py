@@ -126,7 +126,8 @@ class AuthorityServer:
             ca = CertificateAuthority.load(self.files.directory)
         self._registrar = Registrar(ca, limit=self.limit, observe=self.record.note, jwt_issuer=self.jwt_issuer)
         self.stock = Stock(self._registrar, self.clock, random.random)  # spreads renewals, guards nothing
-        self.secrets, self.workload = SecretServer(self.stock), WorkloadServer(self.stock)
+        holders = self.common.holders if self.common is not None else None
+        self.secrets, self.workload = SecretServer(self.stock, holders), WorkloadServer(self.stock)
         relationships = self.files.read_relationships(ca.trust_domain)
         if relationships or self.files.fetched.is_dir():
             self.follower = BundleFollower(relationships, self.files.fetched, self.clock)

@@ -1,5 +1,6 @@
 """
-What the holders of SVIDs say that they trust, each time that they ask for changes: ``authz ca join --watch``.
+What the holders of SVIDs trust: ``authz ca join --watch`` says so each time that it asks for changes, and an Envoy by
+the secrets that it acknowledges, for as long as its stream is open.
 
 A change of the root waits for all of them. One that says something untrue holds up or breaks only itself.
 """
@@ -7,7 +8,8 @@ A change of the root waits for all of them. One that says something untrue holds
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from authz.core.attributes import Json
 from authz.identity.registration import SvidPeer
@@ -27,9 +29,12 @@ class Held:
     """What one holder said last."""
 
     name: str
-    trusted: frozenset[str]
+    trusted: frozenset[str] | None
+    """Ids of roots; None: it says nothing of that, as a stream does that asks for a certificate alone."""
     signer: str
+    """The id of the root of its certificate; empty when that is not known."""
     at: float
+    """When it was heard of; infinite while its stream is open."""
 
 
 @dataclass(slots=True)
@@ -37,6 +42,8 @@ class Holders:
     """By SPIFFE ID and serial number: several proxies may have one identity."""
 
     _held: dict[tuple[str, int], Held] = field(default_factory=dict)
+    _streams: dict[int, dict[str, Held]] = field(default_factory=dict)
+    """By number of a stream of secret discovery, then by name."""
 
     def note(self, peer: SvidPeer, metadata: Iterable[tuple[str, str | bytes]], now: float) -> None:
         """Take what a call says; one that says nothing is of somebody else's client."""
@@ -52,17 +59,30 @@ class Holders:
         """This certificate was renewed: the next one has a serial number of its own."""
         self._held.pop((str(peer.spiffe_id), peer.serial), None)
 
+    def note_stream(self, stream: int, name: str, trusted: frozenset[str] | None, signer: str) -> None:
+        """Take what a stream of secret discovery has acknowledged."""
+        self._streams.setdefault(stream, {})[name] = Held(name, trusted, signer, inf)
+
+    def end_stream(self, stream: int, now: float) -> None:
+        """It is believed for a while yet, in which its proxy opens another one."""
+        if stream in self._streams:
+            self._streams[stream] = {name: replace(one, at=now) for name, one in self._streams[stream].items()}
+
     def report(self, roots: Iterable[str], now: float) -> dict[str, Json]:
         """What all of them trust and are signed below, for whoever changes the root."""
         for key, one in list(self._held.items()):
             if now - one.at > SEEN_SECONDS:
                 self._held.pop(key, None)
+        for stream, taken in list(self._streams.items()):
+            if all(now - one.at > SEEN_SECONDS for one in taken.values()):
+                self._streams.pop(stream, None)
         held = list(self._held.values())
+        held += [one for taken in list(self._streams.values()) for one in list(taken.values())]
         lists: dict[str, Json] = {}
         for root in roots:
-            lacking = _named(one.name for one in held if root not in one.trusted)
+            lacking = _named(one.name for one in held if one.trusted is not None and root not in one.trusted)
             lists[root] = {"lacking": lacking, "signed": _named(one.name for one in held if one.signer == root)}
-        return {"seen": len(held), "roots": lists}
+        return {"seen": sum(one.trusted is not None for one in held), "roots": lists}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import grpc
 
 from authz._proto import sds_pb2 as wire
+from authz.control.authority.holders import Holders
 from authz.control.authority.stock import Stock, has_expired
+from authz.control.authority.taken_secrets import note_taken
 from authz.control.discovery.conversation import Conversation
 from authz.control.discovery.discovered import SECRET_TYPE, Discovered, Push, version_of
 from authz.control.discovery.secrets import (
@@ -60,6 +63,8 @@ class _Listener:
     conversation: Conversation = field(default_factory=lambda: Conversation(only=SECRET_TYPE))
     inbox: asyncio.Queue[wire.DiscoveryRequest | None] = field(default_factory=lambda: asyncio.Queue(MAX_INBOX))
     is_told: bool = False
+    number: int = 0
+    """Tells it from others of the same peer."""
 
     @property
     def holders(self) -> list[Holder]:
@@ -93,8 +98,11 @@ class Figures:
 class SecretServer:
     """Serves secrets of one stock."""
 
-    def __init__(self, stock: Stock) -> None:
+    def __init__(self, stock: Stock, holders: Holders | None = None) -> None:
+        """``holders``: where it is noted what peers have acknowledged, for those who change the root."""
         self._stock = stock
+        self._noted = holders
+        self._numbers = count(1)
         self._registrar = stock.registrar
         self.streams = 0
         """How many are open."""
@@ -148,7 +156,7 @@ class SecretServer:
     async def _converse(
         self, evidence: Evidence, requests: AsyncIterator[wire.DiscoveryRequest], context: _Context
     ) -> AsyncIterator[bytes]:
-        listener = _Listener(evidence)
+        listener = _Listener(evidence, number=next(self._numbers))
         self._stock.listen(listener)
         self.streams += 1
         reading = asyncio.create_task(_read_into(requests, listener.inbox))
@@ -169,9 +177,13 @@ class SecretServer:
             reading.cancel()
             self._stock.leave(listener)
             self.streams -= 1
+            if self._noted is not None:
+                self._noted.end_stream(listener.number, self._stock.clock())
 
     async def _receive(self, listener: _Listener, request: wire.DiscoveryRequest, context: _Context) -> list[Push]:
         conversation = listener.conversation
+        before = conversation.subscriptions.get(SECRET_TYPE)
+        sent, nonce = (dict(before.sent), before.nonce) if before is not None else ({}, "")
         try:
             pushes = conversation.receive(request)
         except ValueError as error:
@@ -183,6 +195,9 @@ class SecretServer:
             log.error("%s refused %s, keeps the old one: %s", conversation.node, names, told)
         elif request.response_nonce:
             self.figures.acknowledged += 1
+            if self._noted is not None and request.response_nonce == nonce:
+                own = self._registrar.ca.trust_bundle
+                note_taken(self._noted, listener.number, str(listener.evidence), sent, own)
         return pushes
 
     async def _secrets_or_abort(

