@@ -10,12 +10,16 @@ from authz.bundles.manifest import BundleRefused, time_text
 from authz.bundles.signed_rules import looks_signed, read_signed_rules, sign_rules
 from authz.core.errors import LoadError, SettingsError
 from authz.core.spiffe import TrustDomain
+from authz.identity.announcement import read_announcement
+from authz.identity.bundle import TrustBundle
 from authz.identity.join_tokens import JoinToken
 from authz.identity.registrar import Issuance
 
 if TYPE_CHECKING:
     from authz.truth.truth_client import TruthClient
 
+PAUSE_SECONDS = 0.3
+"""Between two looks at what the authorities say."""
 CLOCKS_DIFFER_SECONDS = 24 * 3600
 """By more than this no clock of somebody who pushes is wrong."""
 
@@ -31,14 +35,24 @@ class RulesSigning:
     """None: of the clock, or the one after that which it replaces."""
 
 
+@dataclass(frozen=True, slots=True)
+class PushedRules:
+    """What was pushed."""
+
+    said: str
+    """For people."""
+    number: int
+    """0: nobody signed it."""
+
+
 def push_rules(
     truth: "TruthClient", key: str, file: Path, own: TrustDomain, if_revision: int | None, signing: RulesSigning | None
-) -> str:
+) -> PushedRules:
     """
     Replace the entries or revocations that all authorities have in common, if they are those that were looked at.
 
-    Says what they are now. Raises LoadError for what cannot be used, SettingsError when somebody else was faster or a
-    signature is missing, BundleRefused, TruthAway, OSError.
+    ``truth`` must have begun. Raises LoadError for what cannot be used, SettingsError when somebody else was faster or
+    a signature is missing, BundleRefused, TruthAway, OSError.
     """
     from authz.control.authority.common_rules import judge_rules
     from authz.truth.truth_bucket import SECURITY, TruthBucket
@@ -49,24 +63,55 @@ def push_rules(
         raise LoadError(problems)
     if not data.strip():
         data = b"# none\n"  # an empty value would be a deleted one
-    said = ""
-    with truth:
-        bucket = TruthBucket(truth, SECURITY)
-        before = bucket.get(key)
-        if signing is not None:
-            number = _next_number(signing, before.value if before is not None else b"", int(time.time()))
-            data = _signed(data, signing, truth.address.fleet, key, number, int(time.time()))
-            said = f", number {number}, signed by key {key_id(signing.key.public_key())}"
-        elif before is not None and looks_signed(before.value):
-            raise SettingsError(f"`{key}` are signed, and without --key authorities would not take them")
-        revision = before.revision if before is not None else 0
-        try:
-            if if_revision is not None and if_revision != revision:
-                raise TruthChanged(f"it is revision {revision}")
-            new = bucket.update(key, data, revision) if before is not None else bucket.create(key, data)
-        except TruthChanged as error:
-            raise SettingsError(f"`{key}` were changed by somebody else, nothing was done: {error}") from None
-    return f"{key}: revision {new}{said}"
+    said, number = "", 0
+    bucket = TruthBucket(truth, SECURITY)
+    before = bucket.get(key)
+    if signing is not None:
+        number = _next_number(signing, before.value if before is not None else b"", int(time.time()))
+        data = _signed(data, signing, truth.address.fleet, key, number, int(time.time()))
+        said = f", number {number}, signed by key {key_id(signing.key.public_key())}"
+    elif before is not None and looks_signed(before.value):
+        raise SettingsError(f"`{key}` are signed, and without --key authorities would not take them")
+    revision = before.revision if before is not None else 0
+    try:
+        if if_revision is not None and if_revision != revision:
+            raise TruthChanged(f"it is revision {revision}")
+        new = bucket.update(key, data, revision) if before is not None else bucket.create(key, data)
+    except TruthChanged as error:
+        raise SettingsError(f"`{key}` were changed by somebody else, nothing was done: {error}") from None
+    return PushedRules(f"{key}: revision {new}{said}", number)
+
+
+def wait_for_rules(
+    truth: "TruthClient", key: str, number: int, bundle: TrustBundle, seconds: float
+) -> tuple[tuple[str, float], ...]:
+    """
+    Wait until every authority has said, signed, that it has these in force, or newer ones.
+
+    Return the names of those that have not after so many seconds, and for how long each was silent. ``truth`` must have
+    begun. Raises TruthAway, TruthRefused.
+    """
+    from authz.control.authority.known_authorities import known_authorities
+    from authz.truth.truth_bucket import SECURITY, TruthBucket
+
+    deadline = time.monotonic() + seconds
+    while True:
+        late = tuple(
+            (one.name, one.silent_seconds)
+            for one in known_authorities(TruthBucket(truth, SECURITY))
+            if _number_at(one.name, one.announced, key, bundle) < number
+        )
+        if not late or time.monotonic() >= deadline:
+            return late
+        time.sleep(PAUSE_SECONDS)
+
+
+def _number_at(name: str, announced: bytes, key: str, bundle: TrustBundle) -> int:
+    try:
+        told = read_announcement(announced, bundle)
+    except ValueError:
+        return 0
+    return told.taken.get(key, 0) if told.name == name else 0
 
 
 def _signed(data: bytes, signing: RulesSigning, fleet: str, key: str, number: int, now: int) -> bytes:

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import click
 from authz.bundles.manifest import BundleRefused
 from authz.cli import terminal
 from authz.cli.bundle_contents import duration_seconds, signing_key, verifying_keys
-from authz.cli.ca_common import RulesSigning, push_rules, show_rules, store_common_token
+from authz.cli.ca_common import RulesSigning, push_rules, show_rules, store_common_token, wait_for_rules
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load, time_of, trust_domain_of
 from authz.cli.truth_options import truth_options
 from authz.core.errors import LoadError, SettingsError
@@ -78,8 +79,6 @@ def revocation() -> None:
 IF_REVISION = click.option(
     "--if-revision", type=click.IntRange(0), help="Only if this is the revision in force; 0: if there is none."
 )
-
-
 SIGNED_BY = click.option("--key", type=PEM_FILE, help="Ed25519 key that signs them, as `authz bundle keygen` makes it.")
 EXPIRES = click.option(
     "--expires", default="", metavar="TIME", help="With --key: how long they may be taken: 30d, 12h, 90m."
@@ -98,32 +97,66 @@ PUBLIC_KEYS = click.option(
 )
 
 
+WAIT = click.option(
+    "--wait",
+    "seconds",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="With --key: so many seconds all authorities may take to say that they have them in force; else exit code 3.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pushing:
+    """What both kinds are pushed with."""
+
+    directory: Path
+    if_revision: int | None
+    signing: RulesSigning | None
+    seconds: float
+
+
 def _push_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command what both kinds are pushed with; its function gets the signing as one argument, ``signing``."""
+    """Give a command what both kinds are pushed with; its function gets that as one argument, ``pushing``."""
 
     @wraps(command)
-    def with_signing(*arguments: Any, key: Path | None, expires: str, number: int | None, **others: Any) -> Any:
-        if key is None and (expires or number):
-            raise click.UsageError("--expires and --number go with --key")
+    def with_pushing(
+        *arguments: Any,
+        directory: Path,
+        if_revision: int | None,
+        key: Path | None,
+        expires: str,
+        number: int | None,
+        seconds: float,
+        **others: Any,
+    ) -> Any:
+        if key is None and (expires or number or seconds):
+            raise click.UsageError("--expires, --number and --wait go with --key")
         signing = None
         if key is not None:
             signing = RulesSigning(signing_key(key), duration_seconds(expires) if expires else None, number)
-        return command(*arguments, signing=signing, **others)
+        return command(*arguments, pushing=_Pushing(directory, if_revision, signing, seconds), **others)
 
-    return IF_REVISION(SIGNED_BY(EXPIRES(NUMBER(with_signing))))
+    for option in (WAIT, NUMBER, EXPIRES, SIGNED_BY, IF_REVISION, DIRECTORY):
+        with_pushing = option(with_pushing)
+    return with_pushing
 
 
-def _push(
-    truth: "TruthClient | None",
-    key: str,
-    file: Path,
-    trust_domain: str,
-    if_revision: int | None,
-    signing: RulesSigning | None,
-) -> None:
+def _push(truth: "TruthClient | None", key: str, file: Path, trust_domain: str, pushing: _Pushing) -> None:
     if truth is None:
         raise click.UsageError("--truth is needed: a file that only one authority has is given to `authz ca serve`")
-    terminal.say(push_rules(truth, key, file, trust_domain_of(trust_domain), if_revision, signing))
+    with truth:
+        bundle = load(pushing.directory).trust_bundle if pushing.seconds else None
+        pushed = push_rules(truth, key, file, trust_domain_of(trust_domain), pushing.if_revision, pushing.signing)
+        terminal.say(pushed.said)
+        if bundle is None:
+            return
+        late = wait_for_rules(truth, key, pushed.number, bundle, pushing.seconds)
+    for name, silent in late:
+        terminal.say(f"authority `{name}` does not say that it has them; it was heard of {silent:.0f} seconds ago")
+    if late:
+        sys.exit(terminal.Exit.NO)
+    terminal.say("every authority has them in force")
 
 
 def _show(truth: "TruthClient | None", key: str, keys: tuple[Path, ...]) -> None:
@@ -141,19 +174,19 @@ def _show(truth: "TruthClient | None", key: str, keys: tuple[Path, ...]) -> None
 
 @revocation.command("push")
 @click.argument("file", type=PEM_FILE)
-@_push_options
 @truth_options
-def revocation_push(
-    file: Path, if_revision: int | None, truth: "TruthClient | None", signing: RulesSigning | None
-) -> None:
+@_push_options
+def revocation_push(file: Path, truth: "TruthClient | None", pushing: _Pushing) -> None:
     """
-    Replace the serial numbers and SPIFFE IDs that every authority refuses. Exit code: 0 done, 3 they have problems.
+    Replace the serial numbers and SPIFFE IDs that every authority refuses.
+
+    Exit code: 0 done, 3 they have problems, or with --wait: an authority does not say that it has them.
 
     \b
     authz ca revocation push revoked.txt --key keys/bundle.key --truth nats://truth.example:4222/shop \\
       --truth-ca bundle.pem
     """
-    _push(truth, "revocations", file, "cluster.local", if_revision, signing)
+    _push(truth, "revocations", file, "cluster.local", pushing)
 
 
 @revocation.command("show")
@@ -225,18 +258,18 @@ def entry_show(file: Path, trust_domain: str) -> None:
 @entry.command("push")
 @click.argument("file", type=PEM_FILE)
 @click.option("--trust-domain", default="cluster.local", help="The trust domain of its identities.")
-@_push_options
 @truth_options
-def entry_push(
-    file: Path, trust_domain: str, if_revision: int | None, truth: "TruthClient | None", signing: RulesSigning | None
-) -> None:
+@_push_options
+def entry_push(file: Path, trust_domain: str, truth: "TruthClient | None", pushing: _Pushing) -> None:
     """
-    Replace the entries that all authorities have in common. Exit code: 0 done, 3 they have problems.
+    Replace the entries that all authorities have in common.
+
+    Exit code: 0 done, 3 they have problems, or with --wait: an authority does not say that it has them.
 
     \b
     authz ca entry push entries.yaml --key keys/bundle.key --truth nats://truth.example:4222/shop --truth-ca bundle.pem
     """
-    _push(truth, "entries", file, trust_domain, if_revision, signing)
+    _push(truth, "entries", file, trust_domain, pushing)
 
 
 @entry.command("common")

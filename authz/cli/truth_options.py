@@ -85,7 +85,12 @@ def truth_options(command: Callable[..., Any]) -> Callable[..., Any]:
             load(directory)  # so that a missing file is reported as everywhere else
             certificate, key = own_svid(directory, time.time())
             access = replace(access, certificate=certificate, key=key)
-        return command(*arguments, truth=truth_client(truth_address, access), **others)
+        client = truth_client(truth_address, access)
+        try:
+            return command(*arguments, truth=client, **others)
+        finally:
+            if client is not None:
+                client.stop()
 
     return _ADDRESS(truth_access(with_truth))
 

@@ -46,6 +46,8 @@ class Announcement:
     """By id of a root: the public key (PEM) for which an intermediate below it is wanted."""
     plan: int = 0
     """The sequence of the last change of the root that it follows."""
+    taken: Mapping[str, int] = field(default_factory=dict)
+    """By kind: the number of the signed entries and revocations that are in force there."""
 
 
 def check_name(name: str) -> str:
@@ -67,6 +69,7 @@ def read_announcement(data: bytes, bundle: TrustBundle) -> Announcement:
             _texts(payload, "states"),
             _texts(payload, "awaited"),
             _whole(payload, "plan"),
+            _numbers(payload, "taken"),
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"it is not an announcement: {error}") from None
@@ -148,3 +151,11 @@ def _texts(payload: Mapping[str, Json], name: str) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError(f"`{name}` is not an object")  # content, not a mistake in a program
     return {key: str(text) for key, text in value.items()}
+
+
+def _numbers(payload: Mapping[str, Json], name: str) -> dict[str, int]:
+    """None where an older version said nothing of it."""
+    value = payload.get(name, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"`{name}` is not an object")  # content, not a mistake in a program
+    return {key: _whole(value, key) for key in value}

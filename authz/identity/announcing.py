@@ -91,8 +91,14 @@ def own_svid(directory: Path, now: float) -> tuple[Path, Path]:
     return write_secret_files(directory / SERVER_DIRECTORY, FILE_NAME, issued.chain_pem, issued.key_pem)
 
 
-def keep_announced(directory: Path, ca: CertificateAuthority, keys: JwtKeys, now: float) -> bytes:
-    """Write our announcement anew if it would say something new; answer what is there. Raises ValueError, OSError."""
+def keep_announced(
+    directory: Path, ca: CertificateAuthority, keys: JwtKeys, now: float, taken: Mapping[str, int] | None = None
+) -> bytes:
+    """
+    Write our announcement anew if it would say something new; answer what is there. Raises ValueError, OSError.
+
+    ``taken``: numbers of the entries and revocations in force; None: as was said before.
+    """
     path, says = directory / OWN_FILE, _said(ca, keys)
     before: Mapping[str, Json] = {}
     try:
@@ -100,6 +106,7 @@ def keep_announced(directory: Path, ca: CertificateAuthority, keys: JwtKeys, now
         before = unseal(KIND, data, ca.trust_bundle)
     except (FileNotFoundError, ValueError):  # none, or one below a root that was retired
         data = b""
+    says["taken"] = dict[str, Json](taken) if taken is not None else before.get("taken", {})
     if {name: before[name] for name in before if name != "sequence"} == says:
         return data
     last = before.get("sequence")

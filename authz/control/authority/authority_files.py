@@ -1,8 +1,10 @@
 """Where all parts of an authority are that may change while it runs, and how they are read: all or nothing."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from authz.control.authority.taken_rules import TAKEN_FILE, read_taken
 from authz.control.federation.bundle_follower import bundle_file
 from authz.core.errors import LoadError, Problem
 from authz.core.spiffe import TrustDomain
@@ -30,6 +32,8 @@ class Rules:
     entries: tuple[RegistrationEntry, ...] = ()
     revocations: Revocations = NO_REVOCATIONS
     federated: tuple[TrustBundle, ...] = ()
+    taken: Mapping[str, int] = field(default_factory=dict)
+    """The numbers of the signed ones in common, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,11 @@ class AuthorityFiles:
         """The entries and revocations in common, as they were seen last."""
         place = self.directory / COMMON_DIRECTORY
         return place / "entries.yaml", place / "revocations.txt"
+
+    @property
+    def taken(self) -> Path:
+        """Which signed ones these are."""
+        return self.directory / COMMON_DIRECTORY / TAKEN_FILE
 
     @property
     def entries_file(self) -> Path | None:
@@ -89,7 +98,8 @@ class AuthorityFiles:
     def watched(self, relationships: tuple[Relationship, ...]) -> list[Path]:
         """Every file whose change matters."""
         named = (self.entries_file, *self.revocation_files, *(path for _, path in self.bundles(relationships)))
-        return [self.state_file, self.others, self.jwt_keys, *(path for path in named if path is not None)]
+        record = (self.taken,) if self.is_common else ()
+        return [self.state_file, self.others, self.jwt_keys, *record, *(path for path in named if path is not None)]
 
     def read_relationships(self, own: TrustDomain) -> tuple[Relationship, ...]:
         """Read the relationships whose bundles are fetched. Raises LoadError, OSError."""
@@ -101,10 +111,11 @@ class AuthorityFiles:
         return found
 
     def read_rules(self, own: TrustDomain, relationships: tuple[Relationship, ...]) -> Rules:
-        """Read entries, revocations and federated bundles. Raises LoadError, ValueError, OSError."""
+        """Read entries, revocations and federated bundles. Raises LoadError, SettingsError, ValueError, OSError."""
         problems: tuple[Problem, ...] = ()
         entries: tuple[RegistrationEntry, ...] = ()
         revocations = NO_REVOCATIONS
+        taken = read_taken(self.taken) if self.is_common else {}  # first: never newer than what is read below
         if self.entries_file is not None:
             entries, found = read_entries(str(self.entries_file), self.entries_file.read_bytes(), own)
             problems += found
@@ -120,7 +131,7 @@ class AuthorityFiles:
             for domain, path in self.bundles(relationships)
             if domain not in fetched or path.exists()
         ]
-        return Rules(entries, revocations, tuple(bundles))
+        return Rules(entries, revocations, tuple(bundles), {kind: one.number for kind, one in taken.items()})
 
 
 class Changes:

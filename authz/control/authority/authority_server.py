@@ -133,9 +133,9 @@ class AuthorityServer:
             self.follower = BundleFollower(relationships, self.files.fetched, self.clock)
         self._changes.look(self._watched())
         self._upkeep = Upkeep(self.files, self._registrar, self.reload)
+        self._read_rules()
         self._upkeep.keep_jwt_keys(self.clock())
         self._upkeep.keep_announced(self.clock())
-        self._read_rules()
         try:
             await self._open_doors()
         except BaseException as error:
@@ -181,7 +181,7 @@ class AuthorityServer:
                 self._read_rules()
                 self.reload.problem = ""
                 self.stock.tell()
-        except (ValueError, OSError) as error:
+        except (SettingsError, ValueError, OSError) as error:
             self.reload.refuse(str(error))
             log.error("a change of the authority is not taken, the old one stays: %s", error)
         except LoadError as error:
@@ -212,6 +212,7 @@ class AuthorityServer:
         """Entries, revocations and federated bundles: all or nothing. Raises LoadError, ValueError, OSError."""
         rules = self.files.read_rules(self._registrar.ca.trust_domain, self._relationships)
         self._registrar.entries, self._registrar.revocations = rules.entries, rules.revocations
+        self._upkeep.taken = rules.taken
         self.stock.replace_federated(rules.federated)
         if self._unix is not None:
             self._unix.recheck()

@@ -10,15 +10,14 @@ Revocations that were kept back are as if they had not been made, and so an auth
 without any: nobody could tell a list that is not there from one that was taken away.
 """
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from authz.bundles.bundle_signatures import VerifyingKey
 from authz.bundles.manifest import BundleRefused, time_text
 from authz.bundles.signed_rules import SignedRules, looks_signed, read_signed_rules
 from authz.control.authority.authority_files import AuthorityFiles
+from authz.control.authority.taken_rules import TakenRules, read_taken, write_taken
 from authz.core.errors import AuthzError, LoadError, Problem, SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.registration import read_entries
@@ -27,7 +26,6 @@ from authz.identity.secret_files import write_file
 from authz.truth.truth_bucket import TruthBucket
 
 ENTRIES_KEY, REVOCATIONS_KEY = "entries", "revocations"
-TAKEN_FILE = "taken.json"
 UNSIGNED = (
     "entries and revocations in common are taken without a signature: whoever may write where they are decides who "
     "gets which identity; sign them, and give --entries-public-keys"
@@ -38,23 +36,13 @@ class RulesRefused(AuthzError):
     """Entries or revocations that are not taken; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class TakenRules:
-    """The signed ones that were taken last, of one kind."""
-
-    fleet: str
-    number: int
-    digest: str
-    expires: int | None
-
-
 class CommonRules:
     """Those of one authority, whose directory is locked while it takes."""
 
     def __init__(self, files: AuthorityFiles, fleet: str, keys: tuple[VerifyingKey, ...]) -> None:
         """``keys``: by which they must be signed; none: whoever may write there is believed."""
         self._paths = dict(zip((ENTRIES_KEY, REVOCATIONS_KEY), files.common, strict=True))
-        self._record = files.common[0].with_name(TAKEN_FILE)
+        self._record = files.taken
         self._fleet = fleet
         self._keys = keys
 
@@ -67,7 +55,7 @@ class CommonRules:
         """
         if self._keys:
             return ""
-        if self._taken():
+        if read_taken(self._record):
             raise SettingsError(
                 f"signed entries or revocations were taken before: give --entries-public-keys, or remove "
                 f"`{self._record}` to believe whoever may write there"
@@ -82,7 +70,7 @@ class CommonRules:
             SettingsError: what was taken before cannot be read.
             TruthAway, TruthRefused, OSError.
         """
-        taken = self._taken()
+        taken = read_taken(self._record)
         for key, path in self._paths.items():
             found = bucket.get(key)
             in_force = path.read_bytes() if path.exists() else None
@@ -95,7 +83,7 @@ class CommonRules:
                         refuse_rules(key, content, own)
                     if judged is not None and judged != taken.get(key):  # first: a crash after it must not lead back
                         taken[key] = judged
-                        self._write_taken(taken)
+                        _write(self._record, write_taken(taken))
                     if content != in_force:
                         _write(path, content)
                 except RulesRefused as error:
@@ -135,19 +123,6 @@ class CommonRules:
         if is_new and found.expires is not None and now >= found.expires:
             raise RulesRefused(f"they expired at {time_text(found.expires)}")
         return found.content, TakenRules(found.fleet, found.number, found.digest, found.expires)
-
-    def _taken(self) -> dict[str, TakenRules]:
-        try:
-            told = json.loads(self._record.read_bytes())
-            return {str(key): TakenRules(**one) for key, one in told.items()}
-        except FileNotFoundError:
-            return {}
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise SettingsError(f"`{self._record}` is damaged; remove it to take whatever is signed now") from error
-
-    def _write_taken(self, taken: dict[str, TakenRules]) -> None:
-        told = {key: asdict(one) for key, one in taken.items()}
-        _write(self._record, json.dumps(told).encode() + b"\n")
 
 
 def plain_rules(data: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """What an authority makes anew from time to time without being asked: keys of JWT-SVIDs, and its announcement."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from authz.control.authority.authority_files import AuthorityFiles
@@ -19,6 +20,8 @@ class Upkeep:
     files: AuthorityFiles
     registrar: Registrar
     reload: Reload
+    taken: Mapping[str, int] | None = None
+    """Numbers of the signed entries and revocations in force; None: they were not read yet."""
 
     def keep_jwt_keys(self, now: float) -> bool:
         """Make the next key of JWT-SVIDs when it is due, and say whether there is something new."""
@@ -40,7 +43,7 @@ class Upkeep:
         """Tell the other authorities what changed, and judges of lone leaves which intermediates sign."""
         ca = self.registrar.ca
         try:
-            keep_announced(self.files.directory, ca, self.registrar.jwt_keys, now)
+            keep_announced(self.files.directory, ca, self.registrar.jwt_keys, now, self.taken)
             ca.save_intermediates(self.files.directory)
             self.reload.announcement = ""
         except (ValueError, OSError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from authz.bundles.bundle_signatures import VerifyingKey, new_key_pair, read_verifying_key
 from authz.cli import application
 from authz.cli.enrol import Enrolling, keep_renewed
 from authz.control.authority.authority_files import AuthorityFiles
@@ -29,7 +30,7 @@ from authz.identity.keys import KeyType
 from authz.identity.ledger import LEDGER_FILE, Ledger
 from authz.identity.registrar import Issuance
 from authz.identity.rotation_plan import write_plan
-from authz.identity.secret_files import write_secret_files
+from authz.identity.secret_files import SECRET_MODE, write_file, write_secret_files
 from authz.identity.svid_validation import Examined, Rejection, validate_svid
 from authz.truth.server_configuration import TruthRole
 from authz.truth.truth_address import TruthAccess
@@ -67,7 +68,9 @@ def maker(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def authorities(folder: Path, truth: NatsServers, *names: str) -> AsyncIterator[list[Member]]:
+async def authorities(
+    folder: Path, truth: NatsServers, *names: str, keys: tuple[VerifyingKey, ...] = ()
+) -> AsyncIterator[list[Member]]:
     first = CertificateAuthority.create("mesh.test", time.time())
     members = []
     for name in names:
@@ -75,7 +78,8 @@ async def authorities(folder: Path, truth: NatsServers, *names: str) -> AsyncIte
         one.save(folder / name)
         files = AuthorityFiles(folder / name, is_common=True)
         doors = Doors(listen="localhost:0", enrol="localhost:0", dns=("localhost",))
-        members.append(Member(folder / name, AuthorityServer(files, doors, common=CommonState(truth.client(), files))))
+        common = CommonState(truth.client(), files, keys)
+        members.append(Member(folder / name, AuthorityServer(files, doors, common=common)))
     try:
         for member in members:
             await member.server.start()
@@ -198,6 +202,36 @@ async def test_two_authorities_share_tokens_rules_and_what_they_announce(
         assert b.server.common is not None
         await until(lambda: "entries" in "".join(b.server.common.problems if b.server.common else ()), b)
         assert len(b.server.stock.registrar.entries) == 1
+
+
+async def test_a_push_waits_until_every_authority_has_said_that_it_has_it_in_force(
+    tmp_path: Path, truth: NatsServers, client: TruthClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.control.authority.common_state.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("authz.control.authority.authority_server.LOOK_SECONDS", 0.2)
+    private, public = new_key_pair()
+    write_file(tmp_path / "key", private, SECRET_MODE)
+    listed = tmp_path / "revoked.txt"
+    listed.write_text("")
+    place = ("--key", str(tmp_path / "key"), "--truth", str(truth.address), "--ca", str(tmp_path / "first"))
+
+    async def push(*more: str) -> tuple[int, str]:
+        return await authz("ca", "revocation", "push", str(listed), *place, *more)
+
+    assert (await push())[0] == 0
+    async with authorities(tmp_path, truth, "first", "b", keys=(read_verifying_key(public),)) as (a, b):
+        await until(lambda: len(a.ca.others) == len(b.ca.others) == 1)
+        listed.write_text("serial:4f7f\n")
+        code, told = await push("--wait", "10")
+        assert (code, "every authority has them in force" in told) == (0, True)
+        for one in (a, b):
+            assert one.server.stock.registrar.revocations.serials == {0x4F7F}
+        b.server.files.common[1].unlink()  # so that what it is given is not in force there
+        b.server.files.common[1].mkdir()
+        listed.write_text("serial:1\n")
+        code, told = await push("--wait", "1.5")
+        assert (code, "authority `b` does not say that it has them" in told, "`first`" in told) == (3, True, False)
+        assert a.server.stock.registrar.revocations.serials == {1}
 
 
 async def test_without_the_truth_certificates_are_renewed_and_tokens_are_refused(
