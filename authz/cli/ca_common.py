@@ -51,8 +51,8 @@ def push_rules(
     """
     Replace the entries or revocations that all authorities have in common, if they are those that were looked at.
 
-    ``truth`` must have begun. Raises LoadError for what cannot be used, SettingsError when somebody else was faster or
-    a signature is missing, BundleRefused, TruthAway, OSError.
+    ``truth`` must have begun. Raises LoadError for what cannot be used, TruthChanged when somebody else was faster,
+    SettingsError when a signature is missing, BundleRefused, TruthAway, OSError.
     """
     from authz.control.authority.common_rules import judge_rules
     from authz.truth.truth_bucket import SECURITY, TruthBucket
@@ -78,7 +78,7 @@ def push_rules(
             raise TruthChanged(f"it is revision {revision}")
         new = bucket.update(key, data, revision) if before is not None else bucket.create(key, data)
     except TruthChanged as error:
-        raise SettingsError(f"`{key}` were changed by somebody else, nothing was done: {error}") from None
+        raise TruthChanged(f"`{key}` were changed by somebody else, nothing was done: {error}") from None
     return PushedRules(f"{key}: revision {new}{said}", number)
 
 

@@ -145,9 +145,15 @@ def _push_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _push(truth: "TruthClient | None", key: str, file: Path, trust_domain: str, pushing: _Pushing) -> None:
     if truth is None:
         raise click.UsageError("--truth is needed: a file that only one authority has is given to `authz ca serve`")
+    from authz.truth.truth_client import TruthChanged  # nats is slow to import
+
     with truth:
         bundle = load(pushing.directory).trust_bundle if pushing.seconds else None
-        pushed = push_rules(truth, key, file, trust_domain_of(trust_domain), pushing.if_revision, pushing.signing)
+        try:
+            pushed = push_rules(truth, key, file, trust_domain_of(trust_domain), pushing.if_revision, pushing.signing)
+        except TruthChanged as error:
+            terminal.remark(f"error: {error}")
+            sys.exit(terminal.Exit.NO)
         terminal.say(pushed.said)
         if bundle is None:
             return
@@ -180,7 +186,8 @@ def revocation_push(file: Path, truth: "TruthClient | None", pushing: _Pushing) 
     """
     Replace the serial numbers and SPIFFE IDs that every authority refuses.
 
-    Exit code: 0 done, 3 they have problems, or with --wait: an authority does not say that it has them.
+    Exit code: 0 done; 3 they have problems, somebody else was faster, or with --wait: an authority does not say that
+    it has them.
 
     \b
     authz ca revocation push revoked.txt --key keys/bundle.key --truth nats://truth.example:4222/shop \\
@@ -264,7 +271,8 @@ def entry_push(file: Path, trust_domain: str, truth: "TruthClient | None", pushi
     """
     Replace the entries that all authorities have in common.
 
-    Exit code: 0 done, 3 they have problems, or with --wait: an authority does not say that it has them.
+    Exit code: 0 done; 3 they have problems, somebody else was faster, or with --wait: an authority does not say that
+    it has them.
 
     \b
     authz ca entry push entries.yaml --key keys/bundle.key --truth nats://truth.example:4222/shop --truth-ca bundle.pem

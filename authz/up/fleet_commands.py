@@ -15,9 +15,11 @@ from authz.up.own_mesh import LOOPBACK
 
 SERVER_CONF = "server.conf"
 KEYS = "keys"
-"""Directory of the key that signs policies."""
+"""Directory of the key that signs policies, entries and revocations."""
+REVOCATIONS = "revoked.txt"
+"""Nobody, at first."""
 IS_THERE = 3
-"""Exit code of ``first_policies``: a revision is in force."""
+"""Exit code of ``first_policies`` and ``first_revocations``: a revision is in force."""
 CONTROL_SECONDS = 90.0
 """For a control to become ready: it renders the whole mesh first, beside others on a busy machine."""
 
@@ -40,6 +42,12 @@ def first_policies(plan: FleetPlan) -> Command:
     return _once("push-policies", "first policies", "policies", "push", str(plan.policies), *_options(told | more))
 
 
+def first_revocations(plan: FleetPlan) -> Command:
+    """Sign that nobody is revoked, without which no control starts; it ends, with ``IS_THERE`` when there is a list."""
+    told = {"--key": f"{KEYS}/bundle.key", "--if-revision": "0", **plan.truth_options}
+    return _once("push-revocations", "first revocations", "ca", "revocation", "push", REVOCATIONS, *_options(told))
+
+
 def truth_server(nats_server: str, replica: FleetReplica) -> Command:
     """One server of the truth: ready when it has found the others and one of them leads."""
     arguments = (nats_server, "--config", f"{replica.truth_name}/{SERVER_CONF}")
@@ -51,6 +59,7 @@ def control(plan: FleetPlan, replica: FleetReplica) -> Command:
     told = {
         "--policies": plan.truth_address,
         "--policies-public-keys": f"{KEYS}/bundle.pub",
+        "--entries-public-keys": f"{KEYS}/bundle.pub",
         "--ca": replica.ca,
         "--listen": f"{LOOPBACK}:{replica.listen}",
         "--enrol": f"{LOOPBACK}:{replica.enrol}",

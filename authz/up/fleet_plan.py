@@ -5,7 +5,7 @@ A fleet for trying on one machine, as values: its replicas, their ports and file
     DIR/bundle.pem      what machines check this fleet by
     DIR/truth-1/        of a server of the truth: its configuration, certificate and store
     DIR/truth-client/   by which controls and commands are known there
-    DIR/keys/           what signs policies
+    DIR/keys/           what signs policies, entries and revocations
     DIR/control-1/      what a control keeps
     DIR/logs/           what each process printed
 """

@@ -21,10 +21,12 @@ from authz.truth.truth_stream import make_stream
 from authz.up.fleet_commands import (
     IS_THERE,
     KEYS,
+    REVOCATIONS,
     SERVER_CONF,
     another_authority,
     control,
     first_policies,
+    first_revocations,
     server_conf,
     signing_key,
     truth_server,
@@ -71,7 +73,8 @@ class FleetSupervisor(LocalSupervisor):
             await asyncio.to_thread(self._make_buckets)
             if not (plan.folder / KEYS).exists():
                 await self._run_once([signing_key()])
-            await self._run_once([first_policies(plan)], (0, IS_THERE))
+            (plan.folder / REVOCATIONS).touch()
+            await self._run_once([first_policies(plan), first_revocations(plan)], (0, IS_THERE))
             await self._start_wave([control(plan, replica) for replica in plan.replicas])
         except BaseException:
             await self.stop()

@@ -2,7 +2,7 @@
 #
 #   certificates      the root, an authority below it for each control, certificates and configurations of the truth, the key
 #                     that signs policies; ends
-#   operator          the buckets of the truth, the first policies, tokens by which proxies join; stays, for `exec`
+#   operator          the buckets of the truth, the first policies and revocations, tokens by which proxies join; stays, for `exec`
 #   join NAME ROLE    the first certificate of the workload NAME by the token of ROLE, and its renewal
 #
 # Each may run again: authorities and keys are kept, certificates and tokens are made anew.
@@ -33,6 +33,9 @@ operator() {
   authz truth init --to "$TRUTH" $CERTIFICATE --replicas 3
   authz policies push policies --mesh mesh.yaml --to "$TRUTH" $CERTIFICATE --key operator/keys/bundle.key \
     --if-revision 0 -m "first ones" || [ $? -eq 3 ]     # 3: there are some
+  touch /tmp/revoked.txt
+  authz ca revocation push /tmp/revoked.txt --truth "$TRUTH" $CERTIFICATE --key operator/keys/bundle.key \
+    --if-revision 0 || [ $? -eq 3 ]
   for role in web api; do
     authz ca token create spiffe://$DOMAIN/ns/shop/sa/$role --ca authority-1/ca --truth "$TRUTH" $CERTIFICATE > "token-$role/made"
     mv "token-$role/made" "token-$role/token"

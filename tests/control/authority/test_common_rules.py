@@ -173,6 +173,8 @@ def test_what_is_pushed_with_a_key_is_taken_and_each_push_is_newer(
     assert list(own.take(bucket, OWN, time.time())) == []
     assert revoked(tmp_path) == REVOKED
 
+    code, told = authz(*push_revocations, *signing, "--if-revision", "0")
+    assert (code, "were changed by somebody else, nothing was done" in told) == (3, True)
     code, told = authz(*push_revocations)
     assert (code, "without --key authorities would not take them" in told) == (1, True)
     assert authz(*push_revocations, "--number", "9")[0] == 2
