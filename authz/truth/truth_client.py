@@ -202,7 +202,11 @@ class TruthClient:
             task.cancel()
 
     def hear(self, subject: str, wake: Callable[[], None]) -> None:
-        """Call this for whatever is sent to a subject, and after every reconnection, from the client's thread."""
+        """
+        Call this, in the client's thread, for whatever is sent to a subject, and whenever the servers begin to tell of it.
+
+        What changed before they did is not told: so whoever is called has to look by itself.
+        """
         self.on_change(wake)
         self._heard.append((subject, wake))
         self._loop.call_soon_threadsafe(self._hear)
@@ -221,6 +225,8 @@ class TruthClient:
 
         try:
             await self._client.subscribe(subject, cb=heard)
+            await self._client.flush()
+            wake()
         except (nats.errors.Error, OSError) as error:
             log.warning("%s: %s", self.address, error)
 

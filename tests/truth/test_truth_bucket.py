@@ -91,7 +91,7 @@ def test_who_watches_is_woken_by_a_change_after_it_was_kept(servers: NatsServers
             woken.set()
 
         TruthBucket(other, POLICIES).watch("watched", wake)
-        revision = bucket.create("watched", b"0")
+        revision = bucket.put("watched", b"0")
         for number in range(1, 20):
             assert woken.wait(5)
             found = TruthBucket(client, POLICIES).get("watched")
