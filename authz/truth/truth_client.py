@@ -203,7 +203,7 @@ class TruthClient:
 
     def hear(self, subject: str, wake: Callable[[], None]) -> None:
         """
-        Call this, in the client's thread, for whatever is sent to a subject, and whenever the servers begin to tell of it.
+        In the client's thread, call this for whatever is sent to a subject, and when the servers begin to tell of it.
 
         What changed before they did is not told: so whoever is called has to look by itself.
         """
