@@ -172,8 +172,8 @@ def read_part(value: bytes) -> tuple[int, tuple[ProxyReport, ...]]:
     """How many parts there are, and the proxies of this one. Raises ValueError: it is none."""
     found = _load(value)
     try:
-        return _count(found["of"]), tuple(map(read_proxy, found["proxies"]))
-    except (TypeError, KeyError) as error:
+        return _count(found["of"]), tuple(_checked(read_proxy(row)) for row in found["proxies"])
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(str(error)) from error
 
 
@@ -188,9 +188,9 @@ def proxy_json(proxy: ProxyReport) -> dict[str, Any]:
 
 
 def read_proxy(row: Mapping[str, Any]) -> ProxyReport:
-    """Raises TypeError, ValueError: it is none."""
-    refusals = tuple(_checked(RefusedResource(**one)) for one in row.get("refusals", ()))
-    return _checked(ProxyReport(**{**row, "refusals": refusals}))
+    """Raises TypeError: it is none."""
+    refusals = tuple(RefusedResource(**one) for one in row.get("refusals", ()))
+    return ProxyReport(**{**row, "refusals": refusals})
 
 
 def reported_json(reported: Reported) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def read_reported(found: Mapping[str, Any], at: float) -> Reported:
     """What an admin address showed at a time. Raises ValueError: it is none."""
     try:
         report = _checked(ReplicaReport(**{**found["replica"], "parts": ()}))
-        return Reported(at, report, tuple(map(read_proxy, found["proxies"])))
+        return Reported(at, report, tuple(_checked(read_proxy(row)) for row in found["proxies"]))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(str(error)) from error
 
@@ -248,10 +248,17 @@ def _checked(one: _Read) -> _Read:
         elif described.type in (float, "float"):
             is_right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TIME
         else:
-            continue  # its members were looked at
+            is_right = all(_is_right(member) for member in value)
         if not is_right:
             raise ValueError(f"`{name}` is not what it should be")
     return one
+
+
+def _is_right(member: object) -> bool:
+    """Of several: refused resources, numbers that were looked at, or lines of text. Raises ValueError."""
+    if isinstance(member, RefusedResource):
+        _checked(member)
+    return not isinstance(member, str) or len(member) <= MAX_TEXT
 
 
 def _count(value: object) -> int:

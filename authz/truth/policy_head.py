@@ -20,8 +20,6 @@ FORMAT = "authz-policies/1"
 MAX_HEAD_BYTES = 32 << 10
 MAX_NUMBER = 2**53 - 1
 """What every reader of JSON keeps exactly."""
-MAX_TIME = 253_402_300_799
-"""The last second that has four digits of a year: later ones cannot be shown."""
 MAX_AUTHOR, MAX_MESSAGE = 200, 4000
 """Characters."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -106,7 +104,7 @@ def read_head(data: bytes) -> PolicyHead:
     return PolicyHead(
         number=number,
         digest=told["digest"],
-        created=_number(told["created"], "created", 0, MAX_TIME),
+        created=_number(told["created"], "created", 0),
         author=_text(told["author"], "author", MAX_AUTHOR),
         message=_text(told["message"], "message", MAX_MESSAGE),
         rollback_of=before,
@@ -114,7 +112,8 @@ def read_head(data: bytes) -> PolicyHead:
     )
 
 
-def _number(told: object, name: str, least: int, most: int = MAX_NUMBER) -> int:
+def _number(told: object, name: str, least: int) -> int:
+    most = 253_402_300_799 if name in ("created", "at") else MAX_NUMBER  # later years have more than four digits
     if not isinstance(told, int) or isinstance(told, bool) or not least <= told <= most:
         raise DamagedHead(f"its `{name}` is no number from {least} to {most}")
     return told

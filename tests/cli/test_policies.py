@@ -11,9 +11,6 @@ from click.testing import CliRunner, Result
 
 from authz.bundles.whole_bundle import build_bundle
 from authz.cli import application, policy_push
-from authz.cli.fleet_wait import say_waited
-from authz.truth.fleet_merge import merge_reports
-from authz.truth.fleet_report import CONTROL, ProxyReport, ReplicaReport, Reported
 from authz.truth.policy_head import PolicyHead
 from authz.truth.policy_revisions import HEAD, PolicyRevisions
 from authz.truth.server_reporter import ServerReporter
@@ -237,12 +234,3 @@ def test_a_push_waits_until_all_that_live_have_it_or_says_who_has_not(run: Runne
         run.write("GET")
         assert "replica vm-3: has revision 2" in run.push("--wait", 0.1, code=3).stderr
         reporter.stop()
-
-
-def test_who_is_connected_nowhere_is_not_waited_for_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    replica = ReplicaReport("one", CONTROL, 100.0, "7", 50.0)
-    proxies = (ProxyReport("web", True, True), ProxyReport("api"))
-    assert say_waited(merge_reports([Reported(100.0, replica, proxies)], 100.0), "7")
-    said = capsys.readouterr()
-    assert said.out == "revision 7: 1 replica and 1 proxy have acknowledged it\n"
-    assert "1 proxy is connected nowhere, and not waited for" in said.err

@@ -51,7 +51,18 @@ def test_words_are_cut_and_left_out_where_they_do_not_fit() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"name": "a"}', b'{"proxies": 3}', b'{"of": [], "proxies": 1}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"name": "a"}',
+        b'{"proxies": 3}',
+        b'{"of": 1, "proxies": [7]}',
+        b'{"of": [], "proxies": 1}',
+    ],
 )
 def test_what_is_no_report_is_refused(value: bytes) -> None:
     for read in (read_replica, read_part):

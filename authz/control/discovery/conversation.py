@@ -10,7 +10,6 @@ until listeners and routes that do without it were taken.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from authz._proto import delta_discovery_pb2 as delta
 from authz._proto import sds_pb2 as sotw
@@ -66,11 +65,11 @@ class Conversation:
         type_url = request.type_url or self._only
         if self._only and type_url != self._only:
             raise ValueError(f"this server has `{self._only}` only, not `{type_url}`")
+        if len(type_url) > MAX_TYPE:
+            raise ValueError(f"a type of {len(type_url)} characters, at most {MAX_TYPE} are served")
         if request.node.id:
             self.node = request.node.id
         known = self.subscriptions.get(type_url)
-        if len(type_url) > MAX_TYPE:
-            raise ValueError(f"a type of {len(type_url)} characters, at most {MAX_TYPE} are served")
         if known is None and len(self.subscriptions) >= MAX_TYPES:
             raise ValueError(f"more than {MAX_TYPES} types were asked for on one stream")
         subscription = known if known is not None else Subscription(type_url)
@@ -139,18 +138,17 @@ class Conversation:
         one = self.subscriptions.get(type_url)
         if one is None or (one.is_waiting and not self._only and not self.is_impatient):
             return []
+        if one.rejection and self._is_delta and not one.is_waiting:
+            one.forget_refused()
         there = self._world.get(type_url, _NOTHING)
         changed, gone = one.changed(there), () if keeps else one.gone(there)
         wanted = one.wanted(there)
         if keeps:
             wanted = {**{name: one.sent[name] for name in one.gone(there)}, **wanted}
-        one.forget_refused(wanted)
         if self._is_delta:
             missing = tuple(sorted(one.unknown - wanted.keys() - set(gone)))
             one.unknown.clear()
             resources, removed = changed, gone + missing
-            if resources or removed:  # with what was refused, so that an answer holds for all that there is
-                resources += one.refused_before(wanted, changed)
         else:
             resources, removed = tuple(wanted.values()), ()
         # Of listeners and clusters the state of the world says by leaving out that they are gone, and that there are
@@ -161,12 +159,28 @@ class Conversation:
             if gone:  # nobody needs to be told
                 one.sent = wanted
             return []
-        self._note_awaited(type_url, resources if self._is_delta else changed)
+        self._note_awaited(type_url, changed)
+        if self._is_delta:
+            resources = self._with_untaken(one, changed, wanted)
+        one.untaken |= {resource.name for resource in changed}
         one.sent = wanted
         self._nonce += 1
-        told = tuple(each.name for each in resources) if self._is_delta else ()
-        one.note_push(str(self._nonce), version_of(wanted.values()), told)
+        one.nonce, one.is_waiting, one.pushed = str(self._nonce), True, version_of(wanted.values())
         return [Push(type_url, one.pushed, one.nonce, resources, removed, self._is_delta)]
+
+    def _with_untaken(
+        self, one: Subscription, changed: tuple[Discovered, ...], wanted: TypeWorld
+    ) -> tuple[Discovered, ...]:
+        """
+        What is sent in a delta: what changed, and again what the proxy refused, or has left without an answer.
+
+        So the answer to the last response says whether it has everything, as in the state of the world; it would take
+        a delta without what it refused, and what it says of one that another has overtaken is no longer known.
+        """
+        if not one.untaken or self._only:
+            return changed
+        again = one.untaken - {resource.name for resource in changed}
+        return tuple(sorted((*changed, *(wanted[name] for name in again if name in wanted)), key=lambda it: it.name))
 
     def _note_awaited(self, type_url: str, changed: tuple[Discovered, ...]) -> None:
         """A cluster that is made again waits for its endpoints, though they are the ones it had."""
@@ -175,8 +189,7 @@ class Conversation:
             return
         for cluster in changed:
             for name in cluster.awaited:
-                if name in endpoints.sent:
-                    endpoints.sent[name] = replace(endpoints.sent[name], version="")
+                endpoints.sent.pop(name, None)
 
 
 def _take_state(subscription: Subscription, request: sotw.DiscoveryRequest, *, is_first: bool) -> bool:

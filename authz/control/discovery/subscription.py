@@ -34,6 +34,8 @@ class Subscription:
     """Of the last response."""
     is_waiting: bool = False
     """Whether the last response has no answer yet. There is one under way at most: a slow proxy gets the newest."""
+    untaken: frozenset[str] = frozenset()
+    """What was sent since the proxy last took a response."""
     pushed: str = ""
     """The version of the last response."""
     accepted: str = ""
@@ -42,10 +44,6 @@ class Subscription:
     """The proxy's words when it refused the last response; empty after it took one."""
     refused: str = ""
     """The version that it refused; empty when there is none."""
-    suspects: frozenset[str] = frozenset()
-    """Of a delta: what came in a response that was refused, and has not been taken since. One of them is the reason."""
-    told: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of a delta: what came in the last response and in earlier ones without an answer, by nonce."""
 
     def name_all(self, names: Iterable[str]) -> None:
         """
@@ -54,7 +52,6 @@ class Subscription:
         Raises ValueError for too many.
         """
         named = dict.fromkeys(names)
-        _demand_short(named)
         _demand_few(named)
         # Without names from the first request on, everything is wanted; who has named something wants nothing then.
         self.has_named = self.has_named or bool(named)
@@ -70,7 +67,6 @@ class Subscription:
         Raises ValueError for too many.
         """
         asked = dict.fromkeys(names)
-        _demand_short(asked)
         _demand_few(self.names | asked)
         self.is_wildcard = self.is_wildcard or WILDCARD in asked
         added = {name: None for name in asked if name != WILDCARD}
@@ -91,32 +87,24 @@ class Subscription:
             if name not in self.names and (name in gone or not self.is_wildcard):
                 self.sent.pop(name, None)
 
-    def note_push(self, nonce: str, version: str, names: tuple[str, ...]) -> None:
-        """A response was sent; ``names`` are what came in it, if it was a delta."""
-        if not self.is_waiting:
-            self.told.clear()
-        if names:
-            self.told[nonce] = names
-        self.nonce, self.is_waiting, self.pushed = nonce, True, version
-
     def answer(self, nonce: str, error: str | None) -> bool:
         """
         Note an ACK, or a NACK with its text. Return whether it was of the last response: others are overtaken.
-
-        A delta that is taken says nothing of what came in another that was refused.
         """
-        is_last = nonce == self.nonce
-        named = frozenset(self.told.pop(nonce, ()))
-        if error is not None and (is_last or named):
+        if nonce != self.nonce:
+            return False
+        if self.is_waiting and error is None:
+            self.accepted, self.rejection, self.refused, self.untaken = self.pushed, "", "", frozenset()
+        elif error is not None:
             self.rejection, self.refused = error, self.pushed
-            self.suspects |= named
-        elif is_last and self.is_waiting:
-            self.accepted = self.pushed
-            self.suspects -= named
-            if not self.suspects:
-                self.rejection, self.refused = "", ""
-        self.is_waiting = self.is_waiting and not is_last
-        return is_last
+        self.is_waiting = False
+        return True
+
+    def forget_refused(self) -> None:
+        """Of deltas: what was taken back from it, it refuses no longer. Not while a response has no answer."""
+        self.untaken = self.untaken.intersection(self.sent)
+        if not self.untaken:
+            self.rejection, self.refused = "", ""
 
     def wanted(self, there: TypeWorld) -> dict[str, Discovered]:
         """What it is to have of what there is; a name that does not exist yet is left out (XA-155)."""
@@ -128,17 +116,6 @@ class Subscription:
         """What it is to have and has not been sent in this version, by name."""
         found = [one for name, one in self.wanted(there).items() if _version(self.sent, name) != one.version]
         return tuple(sorted(found, key=lambda one: one.name))
-
-    def forget_refused(self, wanted: TypeWorld) -> None:
-        """What it is no longer to have it refuses no longer."""
-        if not self.suspects <= wanted.keys():
-            self.suspects = self.suspects.intersection(wanted)
-            if not self.suspects:
-                self.rejection, self.refused = "", ""
-
-    def refused_before(self, wanted: TypeWorld, changed: Iterable[Discovered]) -> tuple[Discovered, ...]:
-        """Of what is wanted and has not changed what may have been refused, by name."""
-        return tuple(wanted[name] for name in sorted(self.suspects - {one.name for one in changed}))
 
     def gone(self, there: TypeWorld) -> tuple[str, ...]:
         """What it was sent and is no longer to have."""
@@ -153,11 +130,8 @@ def _version(sent: Mapping[str, Discovered], name: str) -> str | None:
 
 
 def _demand_few(names: Mapping[str, None]) -> None:
-    if len(names) > MAX_NAMES:
-        raise ValueError(f"{len(names)} resources of one type were named, at most {MAX_NAMES} are served on a stream")
-
-
-def _demand_short(names: Iterable[str]) -> None:
     longest = max(map(len, names), default=0)
     if longest > MAX_NAME:
         raise ValueError(f"a name of {longest} characters, at most {MAX_NAME} are served")
+    if len(names) > MAX_NAMES:
+        raise ValueError(f"{len(names)} resources of one type were named, at most {MAX_NAMES} are served on a stream")

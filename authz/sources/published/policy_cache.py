@@ -122,8 +122,8 @@ class PolicyCache:
         kept = self.directory / "kept"
         kept.mkdir(FOLDER_MODE, exist_ok=True)
         new = kept / f"{revision.number}-{revision.digest[:12]}-{os.urandom(4).hex()}"
+        (new / "traffic").mkdir(FOLDER_MODE, parents=True)  # a later revision may have some, and is followed there
         try:
-            (new / "traffic").mkdir(FOLDER_MODE, parents=True)  # a later revision may have some, and is followed there
             for name, data in delivery.files.items():
                 (new / name).parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
                 with open(new / name, "xb", opener=_opener) as file:

@@ -18,7 +18,7 @@ from authz.control.discovery.discovered import (
     ProxyWorld,
     Push,
 )
-from authz.control.discovery.subscription import MAX_NAME, MAX_NAMES, MAX_TYPE
+from authz.control.discovery.subscription import MAX_NAMES
 
 TYPES = {short: url for url, short in SHORT_NAMES.items()}
 
@@ -168,52 +168,6 @@ def test_what_was_refused_is_not_sent_again_until_it_changes_and_its_text_is_kep
     assert listeners.accepted != before
 
 
-FILTERS = world(ecds="f1 g1 h1")
-
-
-def test_a_delta_that_is_taken_does_not_hide_that_another_was_refused() -> None:
-    """Every later one has what was refused again, and so its answer is one about everything."""
-    proxy = Proxy(FILTERS, is_delta=True)
-    proxy.settle(proxy.ask("ecds", "f", "g", "h"))
-    filters = proxy.stream.subscriptions[EXTENSION_TYPE]
-    (push,) = proxy.stream.update(world(ecds="f2 g2 h1"))
-    assert proxy.answer(push, "f: too large") == []
-    (push,) = proxy.stream.update(world(ecds="f2 g2 h2"))
-    assert shown(push) == "ecds: h f g"
-    proxy.answer(push, "f: still too large")
-    assert filters.rejection == "f: still too large"
-    assert proxy.settle(proxy.stream.update(world(ecds="f3 g2 h2"))) == ["ecds: f g h"]
-    assert (filters.rejection, filters.refused, filters.suspects) == ("", "", frozenset())
-    assert proxy.settle(proxy.stream.update(world(ecds="f4 g2 h2"))) == ["ecds: f"]
-
-
-@pytest.mark.parametrize("is_gone", [True, False], ids=["there is none now", "it wants none now"])
-def test_what_a_proxy_refused_and_does_without_it_refuses_no_longer(is_gone: bool) -> None:
-    proxy = Proxy(FILTERS, is_delta=True)
-    proxy.settle(proxy.ask("ecds", "f", "g"))
-    (push,) = proxy.stream.update(world(ecds="f2 g1"))
-    proxy.answer(push, "f: too large")
-    if is_gone:
-        assert proxy.settle(proxy.stream.update(world(ecds="g1"))) == ["ecds: -f"]
-    else:
-        proxy.ask("ecds", gone=("f",))
-    assert proxy.stream.subscriptions[EXTENSION_TYPE].rejection == ""
-
-
-def test_a_late_refusal_of_a_delta_counts_though_a_newer_one_was_sent_meanwhile() -> None:
-    proxy = settled(world(cds="a1 b1", eds="a1 b1"), is_delta=True)
-    first, endpoints = proxy.stream.update(world(cds="a2 b1", eds="a1 b1"))
-    proxy.stream.go_on()
-    newer = proxy.stream.update(world(cds="a2 b2", eds="a1 b1"))
-    proxy.answer(first, "a: no such file")
-    for push in (endpoints, *newer):
-        proxy.answer(push)
-    assert proxy.stream.is_settled
-    assert proxy.stream.subscriptions[CLUSTER_TYPE].rejection == "a: no such file"
-    assert proxy.settle(proxy.stream.update(world(cds="a2 b3", eds="a1 b1"))) == ["cds: b a", "eds: a"]
-    assert proxy.stream.subscriptions[CLUSTER_TYPE].rejection == ""
-
-
 @both
 def test_a_slow_proxy_gets_the_newest_and_nothing_between(is_delta: bool) -> None:
     proxy = settled(WORLD, is_delta=is_delta)
@@ -309,13 +263,8 @@ def test_a_wildcard_of_a_delta_ends_when_it_is_unsubscribed() -> None:
         lambda proxy: [
             proxy.stream.receive(sotw.DiscoveryRequest(type_url=str(number))) for number in range(MAX_TYPES + 1)
         ],
-        lambda proxy: proxy.ask("eds", "x" * (MAX_NAME + 1)),
-        lambda proxy: proxy.stream.receive(delta.DeltaDiscoveryRequest(type_url="x" * (MAX_TYPE + 1))),
-        lambda proxy: proxy.stream.receive(
-            delta.DeltaDiscoveryRequest(type_url=ENDPOINTS_TYPE, resource_names_subscribe=["x" * (MAX_NAME + 1)])
-        ),
     ],
-    ids=["names", "types", "name", "type", "name of a delta"],
+    ids=["names", "types"],
 )
 def test_nobody_makes_a_stream_remember_without_bound(ask: Callable[[Proxy], object]) -> None:
     with pytest.raises(ValueError, match=r"more than|at most"):

@@ -73,6 +73,20 @@ async def _listeners_follow_the_description(rig: Rig) -> None:
     await answers(old, "/two", "ConnectionRefusedError")
 
 
+async def _another_listener_comes_and_the_refusal_is_shown_all_the_same(rig: Rig) -> None:
+    (more,) = free_ports(1)
+    port = f"{{port: {{number: {more}, protocol: HTTP, name: more}}, hosts: [./api.shop.svc.cluster.local]}}"
+    rig.mesh.write_text(rig.mesh.read_text().replace("egress: [", f"egress: [{port}, "))
+    await answers(more, "/two", "200")
+
+    async def is_answered() -> bool:
+        return not rig.status()["web-v1"]["types"]["lds"]["is_waiting"]
+
+    await until(is_answered)
+    assert rig.status()["web-v1"]["types"]["lds"]["rejection"]
+    assert not rig.status()["web-v1"]["is_current"]
+
+
 async def _a_refusal_is_shown_and_the_last_good_one_stays(rig: Rig) -> None:
     assert rig.plane is not None
     good = rig.out
@@ -96,20 +110,6 @@ async def _a_refusal_is_shown_and_the_last_good_one_stays(rig: Rig) -> None:
     rig.write_mesh()
     await answers(rig.out, "/two", "200")
     await rig.everybody_is_current()
-
-
-async def _another_listener_comes_and_the_refusal_is_shown_all_the_same(rig: Rig) -> None:
-    (more,) = free_ports(1)
-    port = f"{{port: {{number: {more}, protocol: HTTP, name: more}}, hosts: [./api.shop.svc.cluster.local]}}"
-    rig.mesh.write_text(rig.mesh.read_text().replace("egress: [", f"egress: [{port}, "))
-    await answers(more, "/two", "200")
-
-    async def is_answered() -> bool:
-        return not rig.status()["web-v1"]["types"]["lds"]["is_waiting"]
-
-    await until(is_answered)
-    assert rig.status()["web-v1"]["types"]["lds"]["rejection"]
-    assert not rig.status()["web-v1"]["is_current"]
 
 
 async def _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig: Rig) -> None:
