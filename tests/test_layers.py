@@ -21,7 +21,7 @@ ROOT = Path(authz.__file__).parent
 
 ALLOWED: dict[str, str] = {
     "core": "",
-    "bundles": "core",
+    "bundles": "canary core",
     "truth": "bundles core",
     "canary": "core",
     "documents": "core",
@@ -36,7 +36,7 @@ ALLOWED: dict[str, str] = {
     "sources.introspection": "core sources.keys",  # the same guards as for key sets
     "sources.policies": "",
     "sources.access_logs": "",
-    "sources.published": "bundles core telemetry truth",
+    "sources.published": "bundles canary core telemetry truth",
     "analysis": "",
     "analysis.offline": "core documents",
     "analysis.suites": "analysis.offline core documents policy tokens",

@@ -157,7 +157,8 @@ class PageFacts:
 
     def candidate(self) -> dict[str, Json]:
         """What the candidate policies would change."""
-        return candidate_json(self.status().candidate, self.sources)
+        status = self.status()
+        return candidate_json(status.candidate, self.sources, status.policy_source)
 
     def identity(self) -> dict[str, Json]:
         """List certificates, key sets, and who was seen with which identity."""

@@ -67,6 +67,8 @@ def _service(service: ServiceStatus) -> Iterator[HealthCause]:
 
 def _candidate(service: ServiceStatus) -> Iterator[HealthCause]:
     """A broken candidate concerns nobody's answer; whoever wrote it wants to know."""
+    if service.policy_source is not None and service.policy_source.candidate_problem:
+        yield HealthCause("candidate", service.policy_source.candidate_problem, False)
     if service.candidate is not None and not service.candidate.reload.is_ok:
         reload = service.candidate.reload
         first = next((str(problem).partition("\n")[0] for problem in reload.problems if problem.is_error), "")

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from authz.admin.explained import Sources
@@ -9,15 +10,19 @@ from authz.admin.merge import JsonAnswer
 from authz.admin.policies import problem_json
 from authz.analysis.offline.as_json import rule_json
 from authz.core.attributes import Json
-from authz.telemetry.status import CandidateDifference, CandidateStatus
+from authz.telemetry.status import CandidateDifference, CandidateStatus, PolicySourceStatus
 
 EXAMPLES = 3
 _SUMS = ("uncounted", "timed", "own_seconds", "check_seconds")
 
 
-def candidate_json(candidate: CandidateStatus | None, sources: Sources) -> dict[str, Json]:
+def candidate_json(
+    candidate: CandidateStatus | None, sources: Sources, source: PolicySourceStatus | None = None
+) -> dict[str, Json]:
     """
     What came of the candidate. ``is_set`` is False without the setting; without a candidate, ``version`` is None.
+
+    ``source`` is where published policies come from: a candidate that lies beside them was pushed there.
     """
     if candidate is None:
         return {"is_set": False, "version": None}
@@ -34,11 +39,18 @@ def candidate_json(candidate: CandidateStatus | None, sources: Sources) -> dict[
         "timed": candidate.timed,
         "own_seconds": candidate.own_seconds,
         "check_seconds": candidate.check_seconds,
-        "commands": _commands(sources),
+        "commands": _commands(sources, source.source if source is not None else ""),
     }
 
 
-def _commands(sources: Sources) -> dict[str, Json]:
+def _commands(sources: Sources, source: str) -> dict[str, Json]:
+    if source and Path(sources.candidate).parent == Path(sources.policies).parent.parent:
+        ending = shlex.join(["--to", source])
+        return {
+            "diff": shlex.join(["authz", "diff", sources.policies, sources.candidate]),
+            "promote": f"authz candidate promote {ending} --key bundle.key",
+            "abort": f"authz candidate abort {ending}",
+        }
     mesh = ["--mesh", sources.mesh] if sources.mesh else []
     own = ["--candidate", sources.candidate]
     return {

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from authz.bundles.strict_json import read_strict_json
+from authz.canary.candidate_terms import CandidateTerms, read_terms, write_terms
 from authz.core.errors import AuthzError
 
 FORMAT = "authz-bundle/1"
@@ -65,6 +66,8 @@ class Manifest:
     provenance: Provenance
     files: tuple[BundledFile, ...]
     """In the order of their names."""
+    candidate: CandidateTerms | None = None
+    """For whom it is if it is a candidate; None: it is for all."""
 
 
 def write_manifest(manifest: Manifest) -> bytes:
@@ -87,6 +90,11 @@ def write_manifest(manifest: Manifest) -> bytes:
         },
         "files": [{"name": file.name, "size": file.size, "sha256": file.digest} for file in manifest.files],
     }
+    if manifest.candidate is not None:
+        try:
+            told["candidate"] = write_terms(manifest.candidate)
+        except ValueError as error:
+            raise BundleRefused(f"the candidate's terms {error}") from None
     written = (json.dumps(told, indent=1, ensure_ascii=True) + "\n").encode()
     if read_manifest(written) != manifest:
         raise BundleRefused("the manifest cannot be written so that it is read as the same")
@@ -108,7 +116,8 @@ def read_manifest(data: bytes) -> Manifest:
         raise BundleRefused("the manifest is not a JSON object")
     if told.get("format") != FORMAT:
         raise BundleRefused(f"the manifest has another format than `{FORMAT}`: use a program that knows it")
-    _members(told, "the manifest", ("format", "fleet", "revision", "created", "expires", "provenance", "files"))
+    own = ("candidate",) if "candidate" in told else ()
+    _members(told, "the manifest", ("format", "fleet", "revision", "created", "expires", "provenance", "files", *own))
     provenance = told["provenance"]
     _members(provenance, "`provenance`", ("commit", "author", "tool"))
     if not all(isinstance(value, str) for value in provenance.values()):
@@ -117,13 +126,15 @@ def read_manifest(data: bytes) -> Manifest:
         raise BundleRefused(f"the manifest's `files` is not a list of at most {MAX_FILES}")
     files = tuple(map(_file, told["files"]))
     refuse_names([file.name for file in files])
+    revision = _number(told["revision"], "revision", 1)
     return Manifest(
         fleet=fleet_name(told["fleet"]),
-        revision=_number(told["revision"], "revision", 1),
+        revision=revision,
         created=read_time(told["created"], "created"),
         expires=None if told["expires"] is None else read_time(told["expires"], "expires"),
         provenance=Provenance(**provenance),
         files=files,
+        candidate=_terms(told["candidate"], revision) if own else None,
     )
 
 
@@ -209,6 +220,13 @@ def _file(told: object) -> BundledFile:
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise BundleRefused(f"the manifest has no SHA-256 of `{_shown(name)}`")
     return BundledFile(name, _number(told["size"], "size", 0), digest)
+
+
+def _terms(told: object, revision: int) -> CandidateTerms:
+    try:
+        return read_terms(told, revision)
+    except ValueError as error:
+        raise BundleRefused(f"the manifest is that of a candidate, and its terms {error}") from None
 
 
 def _members(told: object, what: str, names: tuple[str, ...]) -> None:

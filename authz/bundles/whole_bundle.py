@@ -25,6 +25,7 @@ from authz.bundles.manifest import (
     write_manifest,
 )
 from authz.bundles.packing import MANIFEST, SIGNATURES, pack, unpack
+from authz.canary.candidate_terms import CandidateTerms
 
 MAX_REASONS = 10
 """Files that are told of in one message."""
@@ -63,9 +64,12 @@ def build_bundle(
     created: int,
     expires: int | None = None,
     provenance: Provenance = Provenance(),  # noqa: B008  # frozen
+    candidate: CandidateTerms | None = None,
 ) -> bytes:
     """
     Pack files by name; nobody has signed it yet. The order of ``files`` does not matter.
+
+    With ``candidate``, whose number is the revision, nobody takes it for what is in force for all.
 
     Raises:
         BundleRefused: a name, the fleet or a size is not possible, there is no policy, or it expires before it begins.
@@ -79,7 +83,7 @@ def build_bundle(
     ordered = dict(sorted(files.items()))
     refuse_names(list(ordered))
     listed = tuple(BundledFile(name, len(data), _digest(data)) for name, data in ordered.items())
-    manifest = Manifest(fleet_name(fleet), revision, created, expires, provenance, listed)
+    manifest = Manifest(fleet_name(fleet), revision, created, expires, provenance, listed, candidate)
     return pack({MANIFEST: write_manifest(manifest), SIGNATURES: write_signatures(()), **ordered})
 
 
@@ -152,14 +156,10 @@ def refuse_bundle(
     Raises:
         BundleRefused: names every reason; only that nobody we know signed it, if so, for then it says nothing.
     """
-    found = signers(bundle.manifest_bytes, bundle.signatures, keys)
-    if not found:
-        raise BundleRefused(_unsigned(bundle))
-    manifest, reasons = bundle.manifest, []
-    if manifest.fleet != fleet:
-        reasons.append(f"it is for the fleet `{manifest.fleet}`, and this is `{fleet}`")
-    if manifest.expires is not None and now >= manifest.expires:
-        reasons.append(f"it expired at {time_text(manifest.expires)}: publish a newer one")
+    found, reasons = _signed_reasons(bundle, keys, fleet, now)
+    manifest = bundle.manifest
+    if manifest.candidate is not None:
+        reasons.append("it is a candidate, which is not in force for all: `authz candidate promote` does that")
     if last is not None and manifest.revision != allowed_older:
         if manifest.revision < last.revision:
             reasons.append(
@@ -171,6 +171,37 @@ def refuse_bundle(
     if reasons:
         raise BundleRefused("; ".join(reasons))
     return found
+
+
+def refuse_candidate(bundle: Bundle, keys: Sequence[Ed25519PublicKey], *, fleet: str, now: float) -> CandidateTerms:
+    """
+    Refuse what must not be a candidate; what is said of it otherwise. Arguments are those of ``refuse_bundle``.
+
+    Raises:
+        BundleRefused: as ``refuse_bundle``; what is for all is no candidate, for it does not say who gets it.
+    """
+    _, reasons = _signed_reasons(bundle, keys, fleet, now)
+    terms = bundle.manifest.candidate
+    if terms is None:
+        reasons.append("it is no candidate: it was signed to be in force for all")
+    if reasons or terms is None:
+        raise BundleRefused("; ".join(reasons))
+    return terms
+
+
+def _signed_reasons(
+    bundle: Bundle, keys: Sequence[Ed25519PublicKey], fleet: str, now: float
+) -> tuple[tuple[str, ...], list[str]]:
+    """Who signed it, and why it is refused whatever it is for. Raises BundleRefused: nobody we know signed it."""
+    found = signers(bundle.manifest_bytes, bundle.signatures, keys)
+    if not found:
+        raise BundleRefused(_unsigned(bundle))
+    manifest, reasons = bundle.manifest, []
+    if manifest.fleet != fleet:
+        reasons.append(f"it is for the fleet `{manifest.fleet}`, and this is `{fleet}`")
+    if manifest.expires is not None and now >= manifest.expires:
+        reasons.append(f"it expired at {time_text(manifest.expires)}: publish a newer one")
+    return found, reasons
 
 
 def _unsigned(bundle: Bundle) -> str:

@@ -69,13 +69,16 @@ class CanaryJudge:
     """``report`` and ``begin`` tell it what happens, in the order of time; ``verdict`` judges."""
 
     def __init__(self, bound: AbortBound | None) -> None:
-        """Without a ``bound`` it counts, and its verdict is never against a candidate."""
-        self._bound = bound
-        self._window = bound.window_seconds if bound is not None else WINDOW_SECONDS
+        """Without a ``bound``, which may be replaced, it counts, and its verdict is never against a candidate."""
+        self.bound = bound
         self._reported: dict[str, _Reported] = {}
         self._names: frozenset[str] = frozenset()
         self._version = ""
         self._since = 0.0
+
+    @property
+    def _window(self) -> float:
+        return self.bound.window_seconds if self.bound is not None else WINDOW_SECONDS
 
     def report(self, proxy: str, counts: RequestCounts, now: float) -> None:
         """Take what a proxy has counted since it started."""
@@ -109,7 +112,7 @@ class CanaryJudge:
 
     def verdict(self, now: float) -> str:
         """Why the candidate must be taken back; empty while it need not."""
-        bound = self._bound
+        bound = self.bound
         if bound is None or not self._version:
             return ""
         for name, (had, before) in sorted(self.counted(now).items()):

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 
-from authz.canary.canary_judge import AbortBound
 from authz.core.errors import SettingsError
 
 _SALT = b"authz canary\x00"
@@ -39,6 +37,10 @@ class CanarySelection:
             found |= within or {min(places, key=lambda name: (places[name], name))}
         return frozenset(found)
 
+    def __bool__(self) -> bool:
+        """Whether it may choose anybody."""
+        return self.share > 0 or bool(self.names)
+
     def unknown(self, workloads: Iterable[str]) -> tuple[str, ...]:
         """Named workloads that are not among these, sorted."""
         return tuple(sorted(self.names.difference(workloads)))
@@ -51,17 +53,6 @@ class CanarySelection:
         """For people: ``5% and web-v1``."""
         share = (f"{float(self.share * 100):g}%",) if self.share else ()
         return " and ".join((*share, *sorted(self.names)))
-
-
-@dataclass(frozen=True, slots=True)
-class CanarySource:
-    """Where a candidate is, and for whom."""
-
-    path: Path
-    """A directory, read with its subfolders, or a file; nothing there: there is no candidate."""
-    selection: CanarySelection
-    bound: AbortBound | None = None
-    """When it is taken back; None: only by hand."""
 
 
 def read_share(text: str) -> Fraction:

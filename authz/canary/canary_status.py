@@ -1,7 +1,7 @@
 """What becomes of a candidate, for people and programs."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 
@@ -34,6 +34,8 @@ class CanaryStatus:
     """Chosen ones that ask an authorization server, which decides by its own policies."""
     workloads: int = 0
     """Of the mesh."""
+    number: int = 0
+    """Among the revisions of the fleet, of one that was pushed; 0 for others."""
 
     def become(
         self,
@@ -45,17 +47,22 @@ class CanaryStatus:
         left_out: Iterable[str] = (),
     ) -> "CanaryStatus":
         """Another state of the same selection; without ``version`` of the same candidate."""
-        return CanaryStatus(
-            state,
-            version or self.version,
-            reason,
-            self.selection,
-            tuple(sorted(chosen)),
-            tuple(sorted(left_out)),
-            self.workloads,
+        return replace(
+            self,
+            state=state,
+            version=version or self.version,
+            reason=reason,
+            chosen=tuple(sorted(chosen)),
+            left_out=tuple(sorted(left_out)),
         )
 
 
 def canary_json(status: CanaryStatus) -> dict[str, object]:
     """The answer of ``/canary``."""
     return asdict(status)
+
+
+def shown_names(names: tuple[str, ...], most: int = 5) -> str:
+    """The first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

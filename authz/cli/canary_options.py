@@ -8,7 +8,25 @@ from pathlib import Path
 import click
 
 from authz.canary.canary_judge import WINDOW_SECONDS, AbortBound
-from authz.canary.canary_selection import CanarySelection, CanarySource, read_share
+from authz.canary.canary_selection import CanarySelection, read_share
+from authz.canary.canary_source import CanarySource
+
+CANARY = click.option("--canary", metavar="SHARE", help="The share of workloads that get it, such as `5%`.")
+CANARY_WORKLOAD = click.option(
+    "--canary-workload", multiple=True, metavar="NAME", help="A workload that gets it; may be repeated."
+)
+ABORT_ABOVE = click.option(
+    "--abort-above",
+    metavar="SHARE",
+    help="Take it back when a workload that has it refuses so much more of its requests than before.",
+)
+ABORT_WINDOW = click.option(
+    "--abort-window",
+    type=click.IntRange(1, 86400),
+    default=int(WINDOW_SECONDS),
+    show_default=True,
+    help="For --abort-above: the seconds of which requests count.",
+)
 
 
 def canary_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,28 +52,11 @@ def canary_options(command: Callable[..., None]) -> Callable[..., None]:
             source = CanarySource(candidate, CanarySelection(share, frozenset(canary_workload)), bound)
         command(canary=source, **others)
 
-    for option in (
-        click.option(
-            "--abort-window",
-            type=click.IntRange(1, 86400),
-            default=int(WINDOW_SECONDS),
-            show_default=True,
-            help="For --abort-above: the seconds of which requests count.",
-        ),
-        click.option(
-            "--abort-above",
-            metavar="SHARE",
-            help="Take it back when a workload that has it refuses so much more of its requests than before.",
-        ),
-        click.option(
-            "--canary-workload", multiple=True, metavar="NAME", help="A workload that gets it; may be repeated."
-        ),
-        click.option("--canary", metavar="SHARE", help="The share of workloads that get it, such as `5%`."),
-        click.option(
-            "--candidate",
-            type=click.Path(path_type=Path),
-            help="Other policies, in force for a part of the mesh; nothing there: there are none.",
-        ),
-    ):
+    candidate = click.option(
+        "--candidate",
+        type=click.Path(path_type=Path),
+        help="Other policies, in force for a part of the mesh; nothing there: there are none.",
+    )
+    for option in (ABORT_WINDOW, ABORT_ABOVE, CANARY_WORKLOAD, CANARY, candidate):
         with_canary = option(with_canary)
     return with_canary

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authz.canary.canary_selection import CanarySource
+from authz.canary.canary_source import CanarySource
 from authz.cli import control_status, terminal
 from authz.cli.ca_files import DIRECTORY, PEM_FILE, load
 from authz.cli.canary_options import canary_options
@@ -141,7 +141,7 @@ def command(
     make = partial(ControlPlane, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own)
     kept = place.kept_below(keep, truth.access if truth is not None else None)
     with opened(kept, mesh_path, traffic) as found:
-        sources = MeshSources(found.policies, found.mesh, found.traffic, keep, ca_bundles(jwks_ca_bundle), canary)
+        sources = MeshSources(*found.paths, keep, ca_bundles(jwks_ca_bundle), canary or found.canary(own.name))
         plane = make(sources, options, server, source=found.status)
         asyncio.run(_serve(plane, server.ports, truth))
 

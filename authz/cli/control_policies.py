@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from authz.canary.canary_source import CanarySource
 from authz.cli import terminal
 from authz.core.errors import LoadError, Location, Problem, Severity
 from authz.mesh.description import read_mesh_description
@@ -27,6 +28,9 @@ from authz.sources.published.policy_address import AddressKind, read_address
 from authz.sources.published.policy_cache import RevisionTrial
 from authz.telemetry.status import PolicySourceStatus
 from authz.truth.truth_address import TruthAccess
+
+if TYPE_CHECKING:
+    from authz.sources.published.candidate_follower import CandidateFollower
 
 CACHE_DIRECTORY = "policies"
 """Below ``--keep``."""
@@ -85,6 +89,20 @@ class OpenedPolicies:
     mesh: Path
     traffic: Path | None
     status: Callable[[], PolicySourceStatus | None] = lambda: None
+    candidate: "CandidateFollower | None" = None
+    """What may be pushed beside them."""
+
+    @property
+    def paths(self) -> tuple[Path, Path, Path | None]:
+        """Policies, description, and more of it."""
+        return self.policies, self.mesh, self.traffic
+
+    def canary(self, by: str) -> CanarySource | None:
+        """Where such a candidate is; ``by`` is who takes it back from here."""
+        if self.candidate is None:
+            return None
+        self.candidate.by = by
+        return CanarySource(self.candidate.path, published=self.candidate)
 
 
 def policy_place(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,8 +167,9 @@ def opened(place: PolicyPlace, mesh: Path | None, traffic: Path | None) -> Itera
             mesh, traffic = cache.mesh, traffic or cache.traffic
         follower.follow()
         yield OpenedPolicies(
-            cache.policies, mesh, traffic, lambda: replace(follower.status, taken_at=cache.swapped_at())
-        )
+            cache.policies, mesh, traffic, lambda: replace(follower.status, taken_at=cache.swapped_at()),
+            follower.candidate,
+        )  # fmt: skip
     finally:
         follower.stop()
 

@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from authz.bundles.bundle_signatures import read_verifying_key
 from authz.bundles.manifest import BundleRefused
 from authz.bundles.packing import MAX_PACKED_BYTES
 from authz.bundles.whole_bundle import Bundle, read_bundle, refuse_bundle
 from authz.cli import terminal
-from authz.cli.bundle_contents import duration_seconds, signing_key
-from authz.cli.policy_push import finish, in_force, own_name, prepare, push, revisions_of
-from authz.cli.policy_views import bundle_json, head_json, history_row, revision_lines
+from authz.cli.bundle_contents import duration_seconds
+from authz.cli.policy_publishing import finish
+from authz.cli.policy_push import in_force, known_keys, own_name, prepare, push, revisions_of
+from authz.cli.policy_views import (
+    bundle_json,
+    candidate_json,
+    head_json,
+    history_rows,
+    revision_lines,
+    told_candidates,
+    told_revisions,
+)
 from authz.cli.push_options import (
     AUTHOR,
     DRY_RUN,
@@ -26,8 +34,9 @@ from authz.cli.push_options import (
     WAIT,
 )
 from authz.cli.truth_options import TRUTH_URL, truth_access
+from authz.core.attributes import Json
 from authz.core.errors import FetchError
-from authz.truth.policy_head import PolicyHead
+from authz.truth.policy_head import PolicyHead, PushedCandidate
 from authz.truth.truth_address import TruthAccess
 
 if TYPE_CHECKING:
@@ -56,17 +65,18 @@ command.add_command(push)
 @truth_access
 def history(url: str, output: str, access: TruthAccess) -> None:
     """
-    List the revisions that are kept, at most 64, the newest first.
+    List the revisions and candidates that are kept, of the last 64 changes, the newest first.
 
     \b
     authz policies history --to nats://127.0.0.1:4222/shop
     """
     with revisions_of(url, access) as revisions:
-        heads = list(reversed(revisions.history()))
+        heads = revisions.history()
     if output == "json":
-        terminal.print_json({"revisions": [head_json(head) for head in heads]})
+        told: dict[str, Json] = {"revisions": [head_json(head) for head in told_revisions(heads)]}
+        terminal.print_json({**told, "candidates": [candidate_json(one) for one in told_candidates(heads)]})
     elif heads:
-        terminal.print_table(("REVISION", "TIME", "AUTHOR", "FILES", "MESSAGE"), map(history_row, heads))
+        terminal.print_table(("REVISION", "TIME", "AUTHOR", "FILES", "MESSAGE"), history_rows(heads))
     else:
         terminal.say("nothing was pushed yet")
 
@@ -79,7 +89,9 @@ def history(url: str, output: str, access: TruthAccess) -> None:
 @truth_access
 def show(revision: int | None, url: str, out: Path | None, output: str, access: TruthAccess) -> None:
     """
-    Show one revision, by default the one in force; --out writes its files to a directory that is not there yet.
+    Show one revision or candidate, by default the revision in force.
+
+    --out writes its files to a directory that is not there yet.
 
     \b
     authz policies show 7 --to nats://127.0.0.1:4222/shop
@@ -93,7 +105,8 @@ def show(revision: int | None, url: str, out: Path | None, output: str, access: 
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(data)
     if output == "json":
-        terminal.print_json({**head_json(head), **bundle_json(bundle)})
+        own = head_json(head) if isinstance(head, PolicyHead) else candidate_json(head, bundle.manifest.candidate)
+        terminal.print_json({**own, **bundle_json(bundle)})
         return
     for line in revision_lines(head, bundle):
         terminal.say(line)
@@ -146,10 +159,11 @@ def rollback(
         finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
 
 
-def _revision(revisions: "PolicyRevisions", number: int | None) -> tuple[PolicyHead, Bundle]:
-    """Raises FetchError, BundleRefused, TruthAway, TruthRefused."""
+def _revision(revisions: "PolicyRevisions", number: int | None) -> tuple[PolicyHead | PushedCandidate, Bundle]:
+    """One that is kept, or the one in force. Raises FetchError, BundleRefused, TruthAway, TruthRefused."""
     heads = revisions.history()
-    found = [head for head in heads if number is None or head.number == number]
+    every: list[PolicyHead | PushedCandidate] = [*told_candidates(heads), *told_revisions(heads)]
+    found = [one for one in every if one.number == number] if number is not None else list(heads)
     if not found:
         kept = f"revisions {heads[0].number} to {heads[-1].number} are kept" if heads else "nothing was pushed yet"
         raise FetchError(f"there is no revision {number}: {kept}" if number is not None else kept)
@@ -162,11 +176,6 @@ def _revision(revisions: "PolicyRevisions", number: int | None) -> tuple[PolicyH
 
 def _refuse_unknown(old: Bundle, key: Path | None, keys: tuple[Path, ...]) -> None:
     """What somebody else put there is not signed again. Raises BundleRefused, OSError."""
-    known = [signing_key(key).public_key()] if key is not None else []
-    for file in keys:
-        try:
-            known.append(read_verifying_key(file.read_bytes()))
-        except BundleRefused as error:
-            raise BundleRefused(f"`{file}` {error}") from error
+    known = known_keys(key, keys)
     created = float(old.manifest.created)  # that it has expired since is no matter
     refuse_bundle(old, known, fleet=old.manifest.fleet, now=min(created, time.time()))

@@ -1,27 +1,25 @@
-"""``authz policies push`` and ``rollback``: a set is checked, compared, signed, and put in force as a whole."""
+"""``authz policies push``, and what ``rollback`` has in common with it: a set is checked, compared, and built."""
 
-import hashlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
 
-from authz.bundles.manifest import MESH, BundleRefused, Provenance, time_text
+from authz.bundles.bundle_signatures import VerifyingKey, read_verifying_key
+from authz.bundles.manifest import MESH, BundleRefused, Provenance
 from authz.bundles.packing import MAX_PACKED_BYTES
-from authz.bundles.whole_bundle import Bundle, build_bundle, read_bundle, sign_bundle
+from authz.bundles.whole_bundle import Bundle, build_bundle, read_bundle
+from authz.canary.candidate_terms import CandidateTerms
 from authz.cli import diff_report, policy_files, terminal
 from authz.cli.bundle_contents import bundle_files, duration_seconds, provenance_of, signing_key
 from authz.cli.diff import SECONDS, compare
-from authz.cli.fleet_source import look_through
-from authz.cli.fleet_wait import say_waited
 from authz.cli.mesh_sides import NamedDescription
-from authz.cli.policy_views import head_json
+from authz.cli.policy_publishing import Pushed, conflict, finish
 from authz.cli.push_options import (
     AUTHOR,
     DRY_RUN,
@@ -33,32 +31,20 @@ from authz.cli.push_options import (
     OVER_DAMAGED,
     PEM,
     WAIT,
+    WantedCandidate,
+    candidate_options,
 )
 from authz.cli.truth_options import TRUTH_URL, truth_access
-from authz.core.attributes import Json
-from authz.truth.fleet_waiting import await_revision
-from authz.truth.policy_head import PolicyHead
+from authz.mesh.description import read_mesh_description
+from authz.truth.policy_head import PolicyHead, PushedCandidate
 from authz.truth.truth_address import TruthAccess, read_truth_address
 
 if TYPE_CHECKING:
     from authz.truth.policy_revisions import KeptHead, PolicyRevisions
 
-SETTLE_SECONDS = 20.0
-"""For a push without an answer to be found out about."""
-UNKNOWN = ": nobody knows whether revision {} is in force; `authz policies history` says so once the truth answers"
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """What is to be pushed, compared with what is in force."""
-
-    head: PolicyHead
-    archive: bytes
-    before: "KeptHead | None"
-    changes: Mapping[str, tuple[str, ...]]
-    """Names of files: ``added``, ``changed``, ``removed``."""
-    report: diff_report.DiffReport | None
-    """None where nothing was in force."""
+UNSIGNED = "0" * 64
+"""In the place of a digest, until it is signed."""
+_POLICIES = "policies/"
 
 
 @click.command("push")
@@ -67,6 +53,7 @@ class Pushed:
 @click.option("--mesh", type=PEM, help="The mesh description, or Istio's MeshConfig.")
 @click.option("--traffic", type=EXISTING, help="What stands apart of it, a file or directory.")
 @click.option("--trust", multiple=True, type=PEM, help="Trust material, such as a PEM bundle; may be repeated.")
+@candidate_options
 @KEY
 @MESSAGE
 @AUTHOR
@@ -80,7 +67,7 @@ class Pushed:
 def push(
     policies: tuple[Path, ...], url: str, mesh: Path | None, traffic: Path | None, trust: tuple[Path, ...],
     key: Path | None, message: str, author: str, expires: str, if_revision: int | None, over_damaged: bool,
-    wait: float, dry_run: bool, output: str, access: TruthAccess,
+    wait: float, dry_run: bool, output: str, access: TruthAccess, wanted: WantedCandidate | None,
 ) -> None:  # fmt: skip
     """
     Put a whole set of policies in force in the truth of a fleet, if what it was compared with still is.
@@ -89,12 +76,20 @@ def push(
     meanwhile and nothing is changed, 1 it was refused, or nobody knows. With --wait also 3 when it is in force and
     somebody has not acknowledged it in time; who, is said.
 
+    With --candidate it is not in force for all: servers that are asked decide it in shadow, and control planes put it
+    in force for those that --canary and --canary-workload choose (`authz candidate --help`).
+
     \b
     authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key -m "first ones"
     authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key -m "no ops" --wait 60
     authz policies push policies --mesh mesh.yaml --to nats://127.0.0.1:4222/shop --dry-run
     authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key --if-revision 7 -m "let ops in"
+    authz policies push policies --to nats://127.0.0.1:4222/shop --key keys/bundle.key --candidate --canary 5%
     """
+    if wanted is not None and (wait or over_damaged):
+        raise click.UsageError(
+            "--candidate goes with neither --wait nor --over-damaged: `authz candidate status` says who has it"
+        )
     if traffic is not None and mesh is None:
         raise click.UsageError("--traffic is read together with --mesh, a mesh description")
     named = [str(path) for path in policies]
@@ -106,10 +101,13 @@ def push(
     files = bundle_files(policies, mesh, traffic, trust)
     with revisions_of(url, access) as revisions:
         before, kept = in_force(revisions, if_revision, over_damaged=over_damaged)
-        if kept is not None and MESH in kept.files and mesh is None:
+        if kept is not None and MESH in kept.files and mesh is None and wanted is None:
             raise BundleRefused("what is in force has a mesh description, and without --mesh it would be lost")
         lifetime = duration_seconds(expires) if expires else None
-        pushed = prepare(url, files, kept, before, who, message, provenance, lifetime, None)
+        if wanted is None:
+            pushed = prepare(url, files, kept, before, who, message, provenance, lifetime, None)
+        else:
+            pushed = prepare_candidate(url, files, kept, before, who, message, provenance, lifetime, wanted)
         if (report := pushed.report) is not None:  # commands in it are for what is here
             pushed = replace(pushed, report=replace(report, path=named[0], mesh=str(mesh) if mesh else report.mesh))
         finish(revisions, pushed, key, dry_run=dry_run, output=output, wait=wait)
@@ -169,113 +167,101 @@ def prepare(
         BundleRefused, LoadError: it cannot be built, or one of both sets cannot be compared.
     """
     now = int(time.time())
-    number = before.head.number + 1 if before is not None else 1
+    number, reserved = (before.head.next_number, before.head.reserved) if before is not None else (1, 0)
     own = Provenance(provenance.commit, author, provenance.tool)
     archive = build_bundle(
         files, fleet=read_truth_address(url).fleet, revision=number, created=now,
         expires=now + lifetime if lifetime is not None else None, provenance=own,
     )  # fmt: skip
     old = dict(kept.files) if kept is not None else {}
-    changes = {
-        "added": tuple(sorted(files.keys() - old.keys())),
-        "changed": tuple(sorted(name for name in files.keys() & old.keys() if files[name] != old[name])),
-        "removed": tuple(sorted(old.keys() - files.keys())),
-    }
+    changes = _changes(old, files)
     head = PolicyHead(
-        number, "0" * 64, now, author, message, len(files), len(changes["added"]), len(changes["changed"]),
-        len(changes["removed"]), rollback_of,
-    )  # fmt: skip
+        number,
+        UNSIGNED,
+        now,
+        author,
+        message,
+        len(files),
+        *_counts(changes),
+        rollback_of=rollback_of,
+        reserved=reserved,
+    )
     return Pushed(head, archive, before, changes, _compared(old, files) if kept is not None else None)
 
 
-def finish(
-    revisions: "PolicyRevisions", pushed: Pushed, key: Path | None, *, dry_run: bool, output: str, wait: float = 0.0
-) -> None:
-    """Say what changes; sign and push unless it is a dry run, and wait for the fleet. Ends the command."""
-    if output == "text":
-        _say_changes(pushed)
-    if not dry_run:
-        if key is None:
-            raise click.UsageError("--key is needed, or --dry-run")
-        pushed = signed(pushed, key)
-        publish(revisions, pushed)
-    if output == "text":
-        is_pushed = f"revision {pushed.head.number} is in force"
-        terminal.say(
-            f"would be revision {pushed.head.number}; nothing is pushed" if dry_run else is_pushed,
-            "" if dry_run else "green",
-        )
-    revision = str(pushed.head.number)
-    view = await_revision(look_through(revisions.client), revision, wait) if wait and not dry_run else None
-    if output == "json":
-        told: dict[str, Json] = {"pushed": not dry_run, **head_json(pushed.head)}
-        told["changes"] = {name: list(names) for name, names in pushed.changes.items()}
-        told["diff"] = diff_report.as_json(pushed.report) if pushed.report is not None else None
-        if view is not None:
-            told["acknowledged"] = view.has(revision)
-            told["without"] = [one.name for one in view.without(revision)]
-        terminal.print_json(told)
-    elif view is not None:
-        say_waited(view, revision)
-    if view is not None and not view.has(revision):
-        raise SystemExit(terminal.Exit.NO)
-
-
-def signed(pushed: Pushed, key: Path) -> Pushed:
-    """With a signature, and the digest of the whole. Raises BundleRefused, OSError."""
-    archive = sign_bundle(pushed.archive, signing_key(key))
-    head = replace(pushed.head, digest=hashlib.sha256(archive).hexdigest())
-    return replace(pushed, head=head, archive=archive)
-
-
-def publish(revisions: "PolicyRevisions", pushed: Pushed) -> None:
+def prepare_candidate(
+    url: str,
+    files: Mapping[str, bytes],
+    kept: Bundle | None,
+    before: "KeptHead | None",
+    author: str,
+    message: str,
+    provenance: Provenance,
+    lifetime: int | None,
+    wanted: WantedCandidate,
+) -> Pushed:
     """
-    Put it in force; ends the command with 3 on a conflict.
+    Build a candidate beside what is in force, which nobody has signed yet, and compare it with that.
 
-    When nobody answers it is pushed again: of the same compare-and-swap at most one succeeds, and then it is known.
+    All but policies is as it is in force: what ``files`` has of it must be the same.
 
     Raises:
-        TruthAway: nobody knows whether it is in force, or it certainly is not; the message says which.
-        TruthRefused, DamagedHead: it is not.
+        BundleRefused, LoadError: as ``prepare``; nothing is in force, more than policies is changed, or a workload is
+            not described.
     """
-    from authz.truth.truth_client import TruthAway, TruthChanged, TruthUntouched
-
-    until = time.monotonic() + SETTLE_SECONDS
-    is_said, is_untouched = False, True
-    while True:
-        try:
-            try:
-                revisions.publish(pushed.head, pushed.archive, pushed.before)
-            except TruthChanged:
-                if not revisions.is_published(pushed.head):
-                    found = revisions.head()
-                    if found == pushed.before:  # after an election a server may know less than who leads
-                        raise TruthUntouched("the servers of the truth do not agree yet") from None
-                    conflict(found.head if found is not None else None)
-        except TruthAway as error:
-            is_untouched = is_untouched and isinstance(error, TruthUntouched)
-            if time.monotonic() > until:
-                known = "; nothing was pushed" if is_untouched else UNKNOWN.format(pushed.head.number)
-                raise TruthAway(f"{error}{known}") from error
-            if not is_said:
-                terminal.remark(f"{error}; trying again …")
-            is_said = True
-            time.sleep(0.2)
-        else:
-            return
-
-
-def conflict(head: PolicyHead | None) -> None:
-    """Say which revision is in force instead, and end the command with 3."""
-    if head is None:
-        terminal.remark("nothing is in force; nothing was pushed")
-    else:
-        why = f": {head.message}" if head.message else ""
-        terminal.remark(
-            f"revision {head.number} is in force, pushed by {head.author} at {time_text(head.created)}{why}; nothing "
-            "was pushed. Look at it (`authz policies show`), and push again."
+    if kept is None or before is None:
+        raise BundleRefused("nothing is in force that a candidate could be beside: push it without --candidate")
+    policies, rest = of_policies(files), not_policies(files)
+    if other := sorted(name for name, data in rest.items() if kept.files.get(name) != data):
+        raise BundleRefused(
+            f"a candidate changes policies alone, and `{other[0]}` is not what is in force: push that first"
         )
-    sys.exit(terminal.Exit.NO)
+    whole = {**not_policies(kept.files), **policies}
+    _refuse_unknown_workloads(whole, wanted)
+    now, number = int(time.time()), before.head.next_number
+    terms = CandidateTerms(number, before.head.number, wanted.selection, wanted.bound)
+    archive = build_bundle(
+        whole, fleet=read_truth_address(url).fleet, revision=number, created=now,
+        expires=now + lifetime if lifetime is not None else None,
+        provenance=Provenance(provenance.commit, author, provenance.tool), candidate=terms,
+    )  # fmt: skip
+    changes = _changes(kept.files, whole)
+    own = PushedCandidate(number, UNSIGNED, now, author, message, len(whole), *_counts(changes))
+    head = replace(before.head, reserved=number, candidate=own)
+    return Pushed(head, archive, before, changes, _compared(dict(kept.files), whole), terms)
+
+
+def of_policies(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Those of a bundle that are policies."""
+    return {name: data for name, data in files.items() if name.startswith(_POLICIES)}
+
+
+def not_policies(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The others: the mesh description and trust material."""
+    return {name: data for name, data in files.items() if not name.startswith(_POLICIES)}
+
+
+def _refuse_unknown_workloads(files: Mapping[str, bytes], wanted: WantedCandidate) -> None:
+    """Raises BundleRefused. Where workloads are described elsewhere, control planes look."""
+    described = [(name, data) for name, data in files.items() if name == MESH or name.startswith("traffic/")]
+    if not policy_files.has_workloads(described):
+        return
+    mesh, _ = read_mesh_description(described)
+    if unknown := wanted.selection.unknown(one.name for one in mesh.workloads):
+        raise BundleRefused(f"the mesh has no workload {', '.join(f'`{name}`' for name in unknown)}")
+
+
+def _counts(changes: Mapping[str, tuple[str, ...]]) -> tuple[int, int, int]:
+    return len(changes["added"]), len(changes["changed"]), len(changes["removed"])
+
+
+def _changes(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> dict[str, tuple[str, ...]]:
+    """Names of files: ``added``, ``changed`` and ``removed``, in this order."""
+    return {
+        "added": tuple(sorted(new.keys() - old.keys())),
+        "changed": tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
+        "removed": tuple(sorted(old.keys() - new.keys())),
+    }
 
 
 def _compared(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> diff_report.DiffReport:
@@ -297,16 +283,19 @@ def _description(folder: Path) -> NamedDescription:
     return NamedDescription(str(mesh) if mesh.exists() else None, str(traffic) if traffic.exists() else None)
 
 
-def _say_changes(pushed: Pushed) -> None:
-    for what, names in pushed.changes.items():
-        for name in names:
-            terminal.say(f"{what:8} {name}")
-    if pushed.report is not None:
-        diff_report.write(pushed.report, "text")
-
-
 def _text(path: Path | None) -> str | None:
     return str(path) if path is not None else None
+
+
+def known_keys(key: Path | None, keys: tuple[Path, ...]) -> list[VerifyingKey]:
+    """The public half of the key that signs, and others. Raises BundleRefused, OSError."""
+    known = [signing_key(key).public_key()] if key is not None else []
+    for file in keys:
+        try:
+            known.append(read_verifying_key(file.read_bytes()))
+        except BundleRefused as error:
+            raise BundleRefused(f"`{file}` {error}") from error
+    return known
 
 
 def own_name() -> str:

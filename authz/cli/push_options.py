@@ -1,8 +1,17 @@
 """The options of ``authz policies push`` and ``rollback``."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
+
+from authz.canary.canary_judge import AbortBound
+from authz.canary.canary_selection import CanarySelection, read_share
+from authz.cli.canary_options import ABORT_ABOVE, ABORT_WINDOW, CANARY, CANARY_WORKLOAD
 
 EXISTING = click.Path(exists=True, path_type=Path)
 PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -24,3 +33,42 @@ OVER_DAMAGED = click.option(
     is_flag=True,
     help="Replace a head that cannot be read; the set is compared with the newest revision that can.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class WantedCandidate:
+    """For whom a candidate shall be, and when it is taken back."""
+
+    selection: CanarySelection
+    bound: AbortBound | None
+
+
+def candidate_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a candidate; it gets ``wanted``: a ``WantedCandidate``, or None."""
+
+    @wraps(command)
+    def with_candidate(
+        *arguments: Any,
+        candidate: bool,
+        canary: str | None,
+        canary_workload: tuple[str, ...],
+        abort_above: str | None,
+        abort_window: int,
+        **others: Any,
+    ) -> Any:
+        chooses = canary is not None or bool(canary_workload)
+        if not candidate and (chooses or abort_above is not None):
+            raise click.UsageError("--canary, --canary-workload and --abort-above need --candidate")
+        if abort_above is not None and not chooses:
+            raise click.UsageError("--abort-above is for those that --canary or --canary-workload choose")
+        wanted = None
+        if candidate:
+            share = read_share(canary) if canary is not None else Fraction(0)
+            bound = AbortBound(read_share(abort_above), abort_window) if abort_above is not None else None
+            wanted = WantedCandidate(CanarySelection(share, frozenset(canary_workload)), bound)
+        return command(*arguments, wanted=wanted, **others)
+
+    candidate = click.option("--candidate", is_flag=True, help="As a candidate beside what is in force.")
+    for option in (ABORT_WINDOW, ABORT_ABOVE, CANARY_WORKLOAD, CANARY, candidate):
+        with_candidate = option(with_candidate)
+    return with_candidate

@@ -1,36 +1,38 @@
 """
 A candidate in force for a part of the mesh: followed, laid beside the policies of all others, and taken back.
 
-Its path may lead nowhere: then there is none. Whatever is wrong with it leaves every workload the policies that are in
-force, and is told. A candidate that was aborted stays so, whoever is restarted, until it changes or its path is empty
-once.
+Its path may lead nowhere: then there is none. One that was pushed says itself for whom it is. Whatever is wrong with it
+leaves every workload the policies that are in force, and is told. A candidate that was aborted stays so, whoever is
+restarted, until it changes or its path is empty once.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from authz.canary.canary_engine import CanaryEngine
-from authz.canary.canary_selection import CanarySource
-from authz.canary.canary_status import CanaryState, CanaryStatus
+from authz.canary.canary_judge import AbortBound
+from authz.canary.canary_selection import CanarySelection
+from authz.canary.canary_source import CanarySource
+from authz.canary.canary_status import CanaryState, CanaryStatus, shown_names
+from authz.canary.candidate_terms import CandidateTerms
+from authz.control.aborted_canary import AbortedCanary
+from authz.control.canary_members import decides, undecidable
+from authz.control.canary_reading import CanaryReading
 from authz.core.errors import LoadError, SettingsError
 from authz.core.policies_by_workload import PoliciesByWorkload
 from authz.core.resources import JwtRule
 from authz.envoy.native.binary import EnvoyError
-from authz.envoy.native.limits import report
 from authz.envoy.options import RenderOptions
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.promotion import are_nested
-from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
 from authz.service.ports.failure import where_it_failed
 from authz.sources.policies.watching import watch
 
 _log = logging.getLogger("authz.canary")
-ABORTED_FILE = "canary-aborted.json"
 _Put = TypeVar("_Put")
 
 
@@ -62,17 +64,17 @@ class CanaryFollower:
         if source is not None and are_nested(source.path, policies):
             raise SettingsError(f"`{source.path}` and the policies in force lie one within the other")
         self._source = source
+        self._published = source.published if source is not None else None
         self._mesh_file = mesh_file
-        self._kept = keep / ABORTED_FILE
+        self._kept = AbortedCanary(keep)
         self._clock = clock
         self._say = say
-        self._reloader: Reloader | None = None
+        self._reading = CanaryReading(source, mesh_file, clock) if source is not None else None
         self._refused: tuple[str, str] = ("", "")
         self._told: object = None
         self._on_change: Callable[[], None] = lambda: None
         self._watching: asyncio.Task[None] | None = None
-        self._loading = asyncio.Lock()
-        self.status = CanaryStatus()
+        self._status = CanaryStatus()
 
     async def start(self, on_change: Callable[[], None]) -> None:
         """
@@ -90,6 +92,32 @@ class CanaryFollower:
         waiting.cancel()
         await self._load()
         self._on_change = on_change
+
+    @property
+    def status(self) -> CanaryStatus:
+        """What becomes of it; of one that was pushed and is not there, why."""
+        published = self._published
+        if published is None or self._status.state is not CanaryState.NONE:
+            return self._status
+        if published.problem:
+            return self._status.become(CanaryState.REFUSED, reason=published.problem)
+        if published.aborted:
+            return self._status.become(CanaryState.ABORTED, reason=published.aborted)
+        return self._status
+
+    @property
+    def selection(self) -> CanarySelection:
+        """For whom it is."""
+        if self._published is not None:
+            return self._terms.selection if self._terms is not None else CanarySelection()
+        return self._source.selection if self._source is not None else CanarySelection()
+
+    @property
+    def bound(self) -> AbortBound | None:
+        """When it is taken back; None: only by hand."""
+        if self._published is not None:
+            return self._terms.bound if self._terms is not None else None
+        return self._source.bound if self._source is not None else None
 
     async def close(self) -> None:
         """Stop following."""
@@ -130,14 +158,16 @@ class CanaryFollower:
 
     async def beside(self, base: Snapshot, mesh: Mesh, options: RenderOptions) -> PoliciesByWorkload:
         """The policies of every workload: the candidate's for the chosen ones, ``base`` for all others."""
-        if self._source is None:
+        if self._reading is None:
             return base.engine
+        self._reading.note_base(base)
         snapshot = self._snapshot
         if snapshot is not None and snapshot.mesh != base.mesh:
             await self._load()  # the settings of the mesh have changed, and we saw it first
             snapshot = self._snapshot
         names = tuple(one.name for one in mesh.workloads)
-        status = CanaryStatus(selection=str(self._source.selection), workloads=len(names))
+        selection, number = self.selection, self._terms.number if self._terms is not None else 0
+        status = CanaryStatus(selection=str(selection), workloads=len(names), number=number)
         if snapshot is None or snapshot.version == base.version:
             self._tell(status.become(CanaryState.REFUSED if self._reason else CanaryState.NONE, reason=self._reason))
             return base.engine
@@ -145,9 +175,8 @@ class CanaryFollower:
         if aborted := self._aborted(snapshot.version):
             self._tell(status.become(CanaryState.ABORTED, reason=aborted))
             return base.engine
-        selection = self._source.selection
         selected = selection.chosen(one.name for one in mesh.workloads if options.is_native(one))
-        members = [one for one in mesh.workloads if one.name in selected and _decides(one, base.engine, options)]
+        members = [one for one in mesh.workloads if one.name in selected and decides(one, base.engine, options)]
         if reason := self._refusal(snapshot, base, members, names, options):
             self._tell(status.become(CanaryState.REFUSED, reason=reason))
             return base.engine
@@ -158,19 +187,16 @@ class CanaryFollower:
 
     def _refuse(self, reason: str) -> None:
         """Say that the candidate cannot be used as it is; it is not tried again until it changes."""
-        self._refused = (self.status.version, reason)
-        self._tell(self.status.become(CanaryState.REFUSED, version=self.status.version, reason=reason))
+        self._refused = (self._key(self._status.version), reason)
+        self._tell(self._status.become(CanaryState.REFUSED, reason=reason))
 
     def abort(self, reason: str) -> None:
         """Take the candidate back for good. Raises OSError where that cannot be kept; it is taken back all the same."""
-        version = self.status.version
-        self._refused = (version, reason)
-        self._tell(self.status.become(CanaryState.ABORTED, version=version, reason=reason))
+        key = self._key(self._status.version)
+        self._refused = (key, reason)
+        self._tell(self._status.become(CanaryState.ABORTED, reason=reason))
         self._on_change()
-        self._kept.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._kept.with_name(f".{self._kept.name}.new")
-        fresh.write_text(json.dumps({"version": version, "reason": reason, "time": self._clock()}))
-        fresh.replace(self._kept)
+        self._kept.keep(key, reason, self._clock())
 
     async def _watch(self, path: Path, ready: asyncio.Event) -> None:
         try:
@@ -180,20 +206,20 @@ class CanaryFollower:
         except Exception as error:  # a mistake of ours must not end what has nothing to do with it
             _log.error("the candidate is no longer followed: %s", where_it_failed(error))
         finally:
-            if self._reloader is not None:
-                self._reloader.stop()
+            if self._reading is not None:
+                self._reading.stop()
 
     @property
     def _snapshot(self) -> Snapshot | None:
-        return self._reloader.snapshot if self._reloader is not None else None
+        return self._reading.snapshot if self._reading is not None else None
+
+    @property
+    def _terms(self) -> CandidateTerms | None:
+        return self._reading.terms if self._reading is not None else None
 
     @property
     def _reason(self) -> str:
-        """What is wrong with what lies there now."""
-        if self._reloader is None or self._reloader.status.is_ok:
-            return ""
-        problems = self._reloader.status.problems
-        return "; ".join(str(problem) for problem in problems if problem.is_error) or "it cannot be read"
+        return self._reading.reason if self._reading is not None else ""
 
     def _refusal(
         self,
@@ -204,67 +230,58 @@ class CanaryFollower:
         options: RenderOptions,
     ) -> str:
         """Why a candidate cannot be in force for those that are chosen; empty when it can."""
-        assert self._source is not None
-        version, reason = self._refused
-        if version == snapshot.version:
+        key, reason = self._refused
+        if key == self._key(snapshot.version):
             return reason
         if snapshot.mesh != base.mesh:
             return f"it was not read with the settings of the mesh that hold now: {self._reason}"
-        if unknown := self._source.selection.unknown(names):
+        if unknown := self.selection.unknown(names):
             return f"the mesh has no workload {', '.join(f'`{name}`' for name in unknown)}"
         if not chosen:
             return "none of those that are chosen decides by itself"
-        for workload in chosen:
-            found = report(snapshot.engine, workload.workload, has_evidence=options.include_peer_certificate)
-            if not found.is_native:
-                return f"`{workload.name}` cannot decide it by itself: {'; '.join(found.reasons)}"
-        return ""
+        return undecidable(snapshot.engine, chosen, options)
 
     async def _load(self) -> None:
-        """Load what is there; nothing there means no candidate."""
-        async with self._loading:
-            await self._load_alone()
-
-    async def _load_alone(self) -> None:
-        assert self._source is not None
-        path = self._source.path
-        if not await asyncio.to_thread(_is_there, path):
-            self._reloader, self._refused = None, ("", "")
-            try:
-                self._kept.unlink(missing_ok=True)
-            except OSError as error:
-                _log.error("cannot remove `%s`: %s", self._kept, error.strerror)
+        """Load what is there; nothing there means no candidate, and that none was aborted."""
+        if self._reading is None or await self._reading.load():
             return
-        if self._reloader is None:
-            self._reloader = Reloader(
-                path, self._mesh_file, lambda _: None, self._clock, is_candidate=True, answers_requests=False
-            )
-        await self._reloader.load()
+        self._refused = ("", "")
+        try:
+            self._kept.forget()
+        except OSError as error:
+            _log.error("cannot remove `%s`: %s", self._kept.path, error.strerror)
 
     def _aborted(self, version: str) -> str:
         """Why this candidate was aborted; empty when it was not."""
-        try:
-            found = json.loads(self._kept.read_text())
-            return str(found["reason"]) if found["version"] == version else ""
-        except FileNotFoundError:
-            known, reason = self._refused
-            return reason if known == version and self.status.state is CanaryState.ABORTED else ""
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            return f"what `{self._kept}` says of it cannot be read: {error}"
+        key = self._key(version)
+        kept = self._kept.reason(key)
+        if kept is not None:
+            return kept
+        known, reason = self._refused
+        return reason if known == key and self._status.state is CanaryState.ABORTED else ""
+
+    def _key(self, version: str) -> str:
+        """Of a candidate: one that was pushed again is another, even with the same policies."""
+        return f"{version} of candidate {self._terms.number}" if self._terms is not None else version
 
     def _tell(self, status: CanaryStatus) -> None:
-        """Replace the status, and say what is new in it."""
-        self.status = status
-        told = (status.state, status.version, status.reason, status.chosen)
+        """Replace the status, and say what is new in it; that one was taken back is said to whoever published it."""
+        self._status = status
+        if status.state is CanaryState.ABORTED and self._published is not None and status.number:
+            self._published.abort(status.number, status.reason)
+        number = status.number if status.state is not CanaryState.NONE else 0
+        told = (status.state, status.version, number, status.reason, status.chosen)
         if told == self._told:
             return
         is_first, self._told = self._told is None, told
         line = f"candidate version {status.version or '-'} {status.state}"
         match status.state:
             case CanaryState.IN_FORCE:
-                self._say(f"{line} for {len(status.chosen)} of {status.workloads} workloads: {_shown(status.chosen)}")
+                self._say(
+                    f"{line} for {len(status.chosen)} of {status.workloads} workloads: {shown_names(status.chosen)}"
+                )
                 if status.left_out:
-                    self._say(f"candidate not for {_shown(status.left_out)}: they ask an authorization server")
+                    self._say(f"candidate not for {shown_names(status.left_out)}: they ask an authorization server")
                 if status.reason:
                     self._say(f"candidate as it is now is not in force: {status.reason}")
             case CanaryState.NONE if not is_first:
@@ -272,22 +289,3 @@ class CanaryFollower:
             case CanaryState.REFUSED | CanaryState.ABORTED:
                 self._say(f"{line}: every workload keeps the policies in force: {status.reason}")
                 _log.error("the candidate is %s: %s", status.state, status.reason)
-
-
-def _decides(workload: MeshWorkload, base: PoliciesByWorkload, options: RenderOptions) -> bool:
-    """Whether its own Envoy decides by the policies in force."""
-    if not options.is_native(workload):
-        return False
-    return report(base, workload.workload, has_evidence=options.include_peer_certificate).is_native
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # whether it is cannot be seen: loading it says why
-        return True
-
-
-def _shown(names: tuple[str, ...], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

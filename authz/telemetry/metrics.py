@@ -138,7 +138,7 @@ class TelemetryCollector:
         if status.rate_limits is not None:
             yield from _rate_limits(status.rate_limits)
         if status.candidate is not None:
-            yield from _candidate(status.candidate)
+            yield from _candidate(status.candidate, status.policy_source)
         roots = [c.not_after for c in status.certificates if c.kind == "root"]
         yield gauge(names.ROOT_EXPIRY, {(): min(roots)} if roots else {})
 
@@ -182,11 +182,12 @@ def _rate_limits(limits: RateLimitStatus) -> Iterator[Family]:
     yield gauge(names.RATE_LIMITS_FAILING, {(): float(bool(limits.problem))})
 
 
-def _candidate(candidate: CandidateStatus) -> Iterator[Family]:
+def _candidate(candidate: CandidateStatus, source: PolicySourceStatus | None) -> Iterator[Family]:
     version = candidate.reload.policy_version
     yield counter(names.CANDIDATE_DECISIONS, {(result,): number for result, number in candidate.results.items()})
     yield gauge(names.CANDIDATE_INFO, {(version,): 1.0} if version else {})
-    yield gauge(names.CANDIDATE_OK, {(): float(candidate.reload.is_ok)})
+    is_refused = source is not None and bool(source.candidate_problem)
+    yield gauge(names.CANDIDATE_OK, {(): float(candidate.reload.is_ok and not is_refused)})
 
 
 def _native(native: NativeStatus) -> Iterator[Family]:

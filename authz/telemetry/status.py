@@ -51,6 +51,8 @@ class PolicySourceStatus:
     """Whether what is in force was kept on disk, because the source has not delivered since the start."""
     successes: int = 0
     failures: int = 0
+    candidate_problem: str = ""
+    """Why the candidate that was pushed there is not one here; empty when it is, or there is none."""
 
     @property
     def problem(self) -> str:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from authz.truth.policy_head import DamagedHead, PolicyHead, read_head, write_head
+from authz.truth.policy_head import DamagedHead, PolicyHead, PushedCandidate, read_head, write_head
 from authz.truth.truth_bucket import POLICIES, TruthArchives, TruthBucket
 from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused, TruthUntouched
 
@@ -64,7 +64,11 @@ class PolicyRevisions:
             ) from None
 
     def history(self) -> tuple[PolicyHead, ...]:
-        """The heads that are kept, at most 64, the oldest first; what is none is left out, and logged."""
+        """
+        The heads that are kept, at most 64, the oldest first; what is none is left out, and logged.
+
+        A revision stands there again for everything that became of its candidates.
+        """
         found = []
         for entry in self._bucket.history(HEAD):
             try:
@@ -74,9 +78,9 @@ class PolicyRevisions:
                             entry.revision, error)  # fmt: skip
         return tuple(found)
 
-    def archive(self, head: PolicyHead, most: int) -> bytes:
+    def archive(self, head: PolicyHead | PushedCandidate, most: int) -> bytes:
         """
-        The archive of a revision, with at most so many bytes.
+        The archive of a revision or candidate, with at most so many bytes.
 
         Raises:
             TruthRefused: it is not there, larger, or another one.
@@ -90,7 +94,12 @@ class PolicyRevisions:
 
     def publish(self, head: PolicyHead, archive: bytes, before: KeptHead | None) -> None:
         """
-        Put a revision in force in the place of ``before``, or as the first.
+        Put a revision in force in the place of ``before``, or as the first; or a candidate beside what is in force.
+
+        Args:
+            head: what is to stand there.
+            archive: what is new in it: that of its candidate if it is for the revision of ``before``.
+            before: what stands there.
 
         Raises:
             TruthChanged: another one is in force by now; nothing is changed.
@@ -99,10 +108,13 @@ class PolicyRevisions:
             DamagedHead: the head could not be read again.
         """
         value = write_head(head)
+        new: PolicyHead | PushedCandidate = head
+        if before is not None and head.number == before.head.number and head.candidate is not None:
+            new = head.candidate
         # Only what is here by now may go later: what somebody else puts for a newer revision has no head yet.
         try:
             there = self._archives.names()
-            self._archives.put(head.digest, archive)
+            self._archives.put(new.digest, archive)
         except TruthAway as error:
             raise TruthUntouched(str(error)) from error
         if before is None:
@@ -114,6 +126,16 @@ class PolicyRevisions:
         except (TruthAway, TruthRefused) as error:
             log.warning("old archives of the policies stay in the truth until the next push: %s", error)
 
+    def amend(self, head: PolicyHead, before: KeptHead) -> None:
+        """
+        Say something else of the revision in force and its candidate, without an archive.
+
+        Raises:
+            TruthChanged: something else stands there by now; nothing is changed.
+            DamagedHead: the head could not be read again.
+        """
+        self._bucket.update(HEAD, write_head(head), before.place)
+
     def is_published(self, head: PolicyHead) -> bool:
         """Whether a revision is in force, or was."""
         return head in self.history()
@@ -123,7 +145,8 @@ class PolicyRevisions:
         self._bucket.watch(HEAD, wake)
 
     def _forget(self, there: tuple[str, ...]) -> None:
-        kept = {head.digest for head in self.history()}
+        heads = self.history()
+        kept = {head.digest for head in heads} | {head.candidate.digest for head in heads if head.candidate is not None}
         for name in there:
             if name not in kept and len(name) == _DIGITS and not name.strip("0123456789abcdef"):
                 self._archives.delete(name)

@@ -14,7 +14,16 @@ from authz.bundles import packing
 from authz.bundles.bundle_signatures import key_id, new_key_pair, read_bundle_key, read_verifying_key
 from authz.bundles.manifest import BundleRefused, Provenance, read_manifest, write_manifest
 from authz.bundles.packing import MANIFEST, SIGNATURES, pack, unpack
-from authz.bundles.whole_bundle import Bundle, Taken, build_bundle, read_bundle, refuse_bundle, sign_bundle
+from authz.bundles.whole_bundle import (
+    Bundle,
+    Taken,
+    build_bundle,
+    read_bundle,
+    refuse_bundle,
+    sign_bundle,
+)
+from authz.canary.canary_selection import CanarySelection
+from authz.canary.candidate_terms import CandidateTerms
 
 KEY, OTHER = Ed25519PrivateKey.from_private_bytes(bytes(32)), Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
 FILES = {
@@ -25,6 +34,7 @@ FILES = {
     "trust/roots.pem": b"-----BEGIN CERTIFICATE-----\n",
 }
 NOW = 1_800_000_000
+TERMS = CandidateTerms(7, 6, CanarySelection(names=frozenset({"web-v1"})))
 
 
 def built(**changes: object) -> bytes:
@@ -81,6 +91,7 @@ def test_any_of_several_signatures_is_enough() -> None:
         (signed(), {"last": Taken(7, "")}, "its revision 7 was taken with other files"),
         (signed(), {"fleet": "other", "now": NOW + 100.0}, "`other`; it expired"),
         (sign_bundle(built(fleet="x"), OTHER), {}, "none of the keys given here"),
+        (signed(candidate=TERMS), {}, "it is a candidate, which is not in force for all"),
     ],
 )
 def test_a_bundle_is_refused_with_every_reason(data: bytes, changes: dict[str, object], said: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from authz.bundles.whole_bundle import build_bundle
-from authz.cli import application, policy_push
+from authz.cli import application, policy_publishing, policy_push
 from authz.truth.policy_head import PolicyHead
 from authz.truth.policy_revisions import HEAD, PolicyRevisions
 from authz.truth.server_reporter import ServerReporter
@@ -161,7 +161,7 @@ def test_when_nobody_ever_answers_nobody_knows(run: Runner, monkeypatch: pytest.
     def lost(*_: object) -> None:
         raise TruthAway("no answer")
 
-    monkeypatch.setattr(policy_push, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(policy_publishing, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(PolicyRevisions, "publish", lost)
     assert "nobody knows whether revision" in run.push(code=1).output
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from authz.bundles.packing import MAX_PACKED_BYTES
 from authz.bundles.whole_bundle import read_bundle
-from authz.cli import application, policy_push
+from authz.cli import application, policy_publishing
 from authz.truth import truth_client
 from authz.truth.policy_revisions import PolicyRevisions
 from authz.truth.truth_bucket import TruthBucket
@@ -119,7 +119,7 @@ def test_a_push_without_a_majority_fails_and_says_what_is_in_force_afterwards(
     before = push.in_force()
     assert before[1] == "GET"
     with monkeypatch.context() as patched:
-        patched.setattr(policy_push, "SETTLE_SECONDS", 0.5)
+        patched.setattr(policy_publishing, "SETTLE_SECONDS", 0.5)
         push.before(PolicyRevisions, "publish", push.lose)
         assert "nothing was pushed" in push("PUT", 1).stderr, "it was lost before the archive was there"
         assert "nothing was pushed" in push("PUT", 1).stderr, "it was lost before the comparison"
@@ -128,7 +128,7 @@ def test_a_push_without_a_majority_fails_and_says_what_is_in_force_afterwards(
     push("HEAD", 0)  # every bucket has a leader again
     number = before[0] + 1
     with monkeypatch.context() as patched:
-        patched.setattr(policy_push, "SETTLE_SECONDS", 3.0)
+        patched.setattr(policy_publishing, "SETTLE_SECONDS", 3.0)
         push.before(TruthBucket, "update", push.lose)
         said = push("PUT", 1).stderr
     assert f"nobody knows whether revision {number + 1} is in force" in said

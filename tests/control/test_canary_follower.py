@@ -5,14 +5,18 @@ import contextlib
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from time import time
 from typing import Any
 
 import pytest
 
-from authz.canary.canary_selection import CanarySelection, CanarySource
+from authz.canary.canary_judge import AbortBound
+from authz.canary.canary_selection import CanarySelection
+from authz.canary.canary_source import CanarySource
 from authz.canary.canary_status import CanaryState, CanaryStatus
+from authz.canary.candidate_terms import CandidateTerms
 from authz.control.canary_follower import CanaryFollower
 from authz.control.mesh_follower import MeshFollower
 from authz.core.errors import SettingsError
@@ -35,7 +39,7 @@ def policy(path: str) -> str:
 class Rollout:
     """A mesh followed with a candidate for ``server-v1``."""
 
-    def __init__(self, folder: Path, *names: str, validator: Any = None) -> None:
+    def __init__(self, folder: Path, *names: str, validator: Any = None, published: Any = None) -> None:
         self.folder, self.out, self.candidate = folder, folder / "state", folder / "next"
         self.mesh, self.policies = folder / "mesh.yaml", folder / "policies"
         if not self.policies.exists():
@@ -43,7 +47,8 @@ class Rollout:
             self.mesh.write_bytes(description(Ports()))
             self.write(self.policies, policy("/old"))
         self.said: list[str] = []
-        source = CanarySource(self.candidate, CanarySelection(names=frozenset(names or ("server-v1",))))
+        selection = CanarySelection(names=frozenset(names or ("server-v1",)))
+        source = CanarySource(self.candidate, selection, published=published)
         self.canary = CanaryFollower(
             source, self.policies, self.mesh, folder / "keep", clock=time, say=self.said.append
         )
@@ -210,3 +215,80 @@ def test_a_candidate_within_the_policies_in_force_is_refused(tmp_path: Path) -> 
     source = CanarySource(tmp_path / "policies" / "next", CanarySelection(names=frozenset({"server-v1"})))
     with pytest.raises(SettingsError, match="lie one within the other"):
         CanaryFollower(source, tmp_path / "policies", tmp_path / "mesh.yaml", tmp_path, clock=time, say=print)
+
+
+class Pushed:
+    """In the place of what follows the truth: terms change with the files, as in one rename."""
+
+    def __init__(self) -> None:
+        self.problem = self.aborted = ""
+        self.told: CandidateTerms | None = None
+        self.replaced = 0.0
+        self.aborts: list[tuple[int, str]] = []
+
+    def terms(self, _: Path) -> CandidateTerms | None:
+        return self.told
+
+    def replaced_at(self) -> float:
+        return self.replaced
+
+    def abort(self, number: int, reason: str) -> None:
+        self.aborts.append((number, reason))
+
+
+def terms(number: int, *names: str) -> CandidateTerms:
+    return CandidateTerms(number, 1, CanarySelection(names=frozenset(names)), AbortBound(Fraction(1, 10)))
+
+
+async def test_one_that_was_pushed_says_itself_for_whom_it_is(tmp_path: Path) -> None:
+    pushed = Pushed()
+    async with following(Rollout(tmp_path, published=pushed)) as rollout:
+        before = rollout.files()
+        pushed.problem = "nobody signed it"
+        assert (rollout.canary.status.state, rollout.canary.status.reason) == (CanaryState.REFUSED, pushed.problem)
+        pushed.problem, pushed.told = "", terms(2)
+        rollout.write(rollout.candidate, policy("/new"))
+        pushed.told = terms(3, "server-v1")
+        rollout.write(rollout.candidate, policy("/new"))
+        status = await rollout.until(lambda _: rollout.paths()["server-v1"] == "/new")
+        assert (status.number, status.chosen, status.selection) == (3, ("server-v1",), "server-v1")
+        assert rollout.canary.bound == AbortBound(Fraction(1, 10))
+        rollout.canary.abort("too much")
+        await rollout.until(lambda _: rollout.files() == before)
+        assert set(pushed.aborts) == {(3, "too much")}
+        pushed.told = terms(4, "server-v1")
+        rollout.write(rollout.candidate, policy("/new"))
+        status = await rollout.until(lambda _: rollout.paths()["server-v1"] == "/new")
+        assert status.number == 4
+        pushed.told = terms(5, "server-v1")
+        rollout.write(rollout.candidate, policy("/new").replace("rules", "ruels"))
+        status = await rollout.until(lambda one: one.state is CanaryState.REFUSED and rollout.files() == before)
+        assert "unknown field" in status.reason
+        pushed.told, pushed.aborted = None, "bob: by hand"
+        shutil.rmtree(rollout.candidate)
+        status = await rollout.until(lambda one: one.state is CanaryState.ABORTED)
+        assert (status.reason, str(rollout.canary.bound)) == ("bob: by hand", "None")
+
+
+async def test_one_that_is_promoted_stays_until_what_is_in_force_was_read(tmp_path: Path) -> None:
+    pushed = Pushed()
+    pushed.told = terms(2, "server-v1")
+    rollout = Rollout(tmp_path, published=pushed)
+    rollout.write(rollout.candidate, policy("/new"))
+    async with following(rollout):
+        assert rollout.paths()["server-v1"] == "/new"
+        seen: list[str] = []
+        pushed.told, pushed.replaced = None, time()
+        shutil.rmtree(rollout.candidate)
+
+        def is_for_all(_: CanaryStatus) -> bool:
+            seen.append(rollout.paths()["server-v1"])
+            return set(rollout.paths().values()) == {"/new"}
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await rollout.until(is_for_all)
+        rollout.write(rollout.policies, policy("/new"))
+        await rollout.until(is_for_all)
+        await rollout.until(lambda one: one.state is CanaryState.NONE)
+        assert set(seen) == {"/new"}

@@ -59,13 +59,14 @@ from authz.sources.introspection.exchange import read_answer
 from authz.tokens.cache import TokenCache
 from authz.tokens.json_text import read_object
 from authz.tokens.jwks import read_key_set
-from authz.truth.policy_head import DamagedHead, PolicyHead, read_head, write_head
+from authz.truth.policy_head import CandidateAbort, DamagedHead, PolicyHead, PushedCandidate, read_head, write_head
 from authz.wire.access_line import LineReader
 from authz.wire.access_log import NotAnEntry
 from authz.wire.access_stream import read_message
 from authz.wire.limit_messages import read_limit_request
 from tests.bundles.test_signed_rules import signed as signed_rules
 from tests.bundles.test_whole_bundle import KEY as BUNDLE_KEY
+from tests.bundles.test_whole_bundle import TERMS as CANDIDATE_TERMS
 from tests.bundles.test_whole_bundle import signed as signed_bundle
 from tests.identity.certificates import INTERMEDIATE, LEAF, REVIEWS, ROOT, pem
 from tests.identity.test_mutations import BUNDLES, as_pem
@@ -410,9 +411,11 @@ def _bundle_seeds() -> Iterator[bytes]:
     yield signed_bundle()
     yield gzip.decompress(signed_bundle())
     yield read_bundle(signed_bundle()).manifest_bytes
+    yield read_bundle(signed_bundle(candidate=CANDIDATE_TERMS)).manifest_bytes
 
 
-_HEAD = PolicyHead(7, "ab" * 32, 1_800_000_000, "ann", "why", 3, 1, 0, 2, 5)
+_CANDIDATE = PushedCandidate(8, "cd" * 32, 1_800_000_000, "bob", "", 3, aborted=CandidateAbort(1, "control", "why"))
+_HEAD = PolicyHead(7, "ab" * 32, 1_800_000_000, "ann", "why", 3, 1, 0, 2, 5, 8, _CANDIDATE)
 HARNESSES: dict[str, Harness] = {
     "policy_head": Harness(policy_head, lambda: iter((write_head(_HEAD),))),
     "check": Harness(check, lambda: iter((base(), base(SECRET)))),

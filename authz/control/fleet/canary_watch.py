@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as otlp
 
-from authz.canary.canary_judge import AbortBound, CanaryJudge, RequestCounts
+from authz.canary.canary_judge import CanaryJudge, RequestCounts
 from authz.canary.canary_status import CanaryState, canary_json
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
@@ -31,17 +31,14 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class CanaryWatch:
     """Takes reports, and takes a candidate back by itself where there is a bound. In one event loop."""
 
-    def __init__(
-        self, canary: Callable[[], CanaryFollower], bound: AbortBound | None, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, canary: Callable[[], CanaryFollower], clock: Callable[[], float]) -> None:
         """
         Args:
             canary: the candidate, as it is followed now.
-            bound: when it is taken back; None: only by hand.
             clock: seconds since the epoch.
         """
         self._canary = canary
-        self._judge = CanaryJudge(bound)
+        self._judge = CanaryJudge(None)
         self._fleet: Fleet = {}
         self._clock = clock
 
@@ -72,7 +69,8 @@ class CanaryWatch:
         """Note what a proxy has counted since it started, and judge the candidate by it."""
         status, now = self._canary().status, self._clock()
         is_in_force = status.state is CanaryState.IN_FORCE
-        self._judge.begin(status.version if is_in_force else "", status.chosen, now)
+        self._judge.bound = self._canary().bound
+        self._judge.begin(f"{status.version} {status.number}" if is_in_force else "", status.chosen, now)
         self._judge.report(proxy, counts, now)
         if reason := self._judge.verdict(now):
             try:

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from authz.admin.fleet_page import fleet_file
-from authz.canary.canary_selection import CanarySource
+from authz.canary.canary_source import CanarySource
 from authz.control.authority.authority_server import AuthorityServer
 from authz.control.authority.figures import Figured
 from authz.control.authority.sds import Identify
@@ -123,8 +123,7 @@ class ControlPlane:
 
         there = InputPaths(sources.policies, sources.mesh, sources.traffic)
         self._follower = SteadfastFollower(follow, there, sources.keep, say)
-        bound = sources.canary.bound if sources.canary is not None else None
-        self._watch = CanaryWatch(lambda: self.canary, bound, clock)
+        self._watch = CanaryWatch(lambda: self.canary, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property

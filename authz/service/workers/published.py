@@ -61,8 +61,10 @@ def published_policies(settings: Settings, announce: Announce) -> Iterator[Setti
     where = "kept on disk, the source does not deliver" if status.is_kept else "from the source"
     announce(f"policies  {status.source}: revision {status.revision}, {where}")
     mesh = cache.mesh if settings.mesh is None and cache.mesh.exists() else settings.mesh
+    pushed = shared.follower.candidate
+    candidate = pushed.path if settings.candidate is None and pushed is not None else settings.candidate
     try:
-        yield settings.model_copy(update={"policies": str(cache.policies), "mesh": mesh})
+        yield settings.model_copy(update={"policies": str(cache.policies), "mesh": mesh, "candidate": candidate})
     finally:
         with _lock:
             shared.users -= 1

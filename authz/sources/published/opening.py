@@ -52,6 +52,7 @@ def open_follower(
         )
     cache = PolicyCache(told.cache)
     source: PolicySource
+    pushed = None
     if address.kind is AddressKind.GIT:
         repository = cache.directory / "repository.git"
         source = GitSource(address, repository, signers=told.signers, ca=told.ca, headers_file=told.headers)
@@ -60,10 +61,13 @@ def open_follower(
         if told.fleet and told.fleet != where.fleet:
             raise SettingsError(f"{address} is of the fleet `{where.fleet}`, and `policies_fleet` is `{told.fleet}`")
         try:
+            from authz.sources.published.candidate_follower import CandidateFollower
             from authz.sources.published.truth_source import TruthSource
         except ModuleNotFoundError:
             raise SettingsError(f"{address} needs the client of NATS: pip install 'authz-mesh[fleet]'") from None
-        source = TruthSource(where, told.truth, BundleTrust.of(where.fleet, told.public_keys))
+        trust = BundleTrust.of(where.fleet, told.public_keys)
+        source = truth = TruthSource(where, told.truth, trust)
+        pushed = CandidateFollower(truth.revisions, trust, cache, clock)
     else:
         trust = BundleTrust.of(told.fleet, told.public_keys)
         source = BundleSource(address, trust, ca=told.ca, headers_file=told.headers)
@@ -71,4 +75,11 @@ def open_follower(
     follower = PolicyFollower(
         source, cache, trial, shown=str(address), clock=clock, share=share, poll_seconds=told.poll_seconds
     )
+    if pushed is not None:
+        try:
+            pushed.begin()
+        except OSError as error:
+            follower.stop()
+            raise SettingsError(f"the policy cache `{error.filename or cache.directory}`: {error.strerror}") from error
+        pushed.wake, follower.candidate = follower.wake, pushed
     return follower, cache

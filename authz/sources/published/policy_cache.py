@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class PolicyCache:
     def allow(self, name: str) -> None:
         """Let one revision in although it is older, once."""
         self.directory.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
-        _write(self.directory / "allowed.json", json.dumps({"revision": name}).encode())
+        write_whole(self.directory / "allowed.json", json.dumps({"revision": name}).encode())
 
     def allowed(self) -> str:
         """The revision that may be older; empty for none."""
@@ -124,15 +124,12 @@ class PolicyCache:
         new = kept / f"{revision.number}-{revision.digest[:12]}-{os.urandom(4).hex()}"
         (new / "traffic").mkdir(FOLDER_MODE, parents=True)  # a later revision may have some, and is followed there
         try:
-            for name, data in delivery.files.items():
-                (new / name).parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
-                with open(new / name, "xb", opener=_opener) as file:
-                    file.write(data)
+            write_members(new, delivery.files)
             current = self.directory / CURRENT
             trial(new, current if current.exists() else None)
             if delivery.archive is not None:
-                _write(self.directory / "last-good.tar.gz", delivery.archive)
-            _write(self.directory / "taken.json", json.dumps(asdict(revision)).encode())
+                write_whole(self.directory / "last-good.tar.gz", delivery.archive)
+            write_whole(self.directory / "taken.json", json.dumps(asdict(revision)).encode())
             link = self.directory / f".{CURRENT}.{os.urandom(4).hex()}"
             link.symlink_to(new.relative_to(self.directory), target_is_directory=True)
             link.rename(self.directory / CURRENT)
@@ -152,7 +149,7 @@ class PolicyCache:
 
     def write_status(self, status: PolicySourceStatus) -> None:
         """Leave it for the workers and for people."""
-        _write(self.directory / "status.json", json.dumps(asdict(status)).encode())
+        write_whole(self.directory / "status.json", json.dumps(asdict(status)).encode())
 
     def _prune(self, current: Path) -> None:
         def age(folder: Path) -> float:
@@ -179,7 +176,16 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, MODE)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_members(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write new files below a folder by their names. Raises OSError."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+        with open(folder / name, "xb", opener=_opener) as file:
+            file.write(data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file by one rename, so that whoever reads it sees one or the other. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with open(temporary, "xb", opener=_opener) as file:

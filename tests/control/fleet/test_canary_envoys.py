@@ -13,7 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum
 
 from authz.canary.canary_judge import AbortBound
-from authz.canary.canary_selection import CanarySelection, CanarySource
+from authz.canary.canary_selection import CanarySelection
+from authz.canary.canary_source import CanarySource
 from authz.identity.ca import BUNDLE_FILE
 from authz.service.loading.promotion import promote
 from tests.control.fleet.fleet_rig import API, MESH, WEB, Rig, answers, ask, free_ports, until

@@ -15,6 +15,7 @@ class Candidate:
 
     def __init__(self) -> None:
         self.status = CanaryStatus(CanaryState.IN_FORCE, "a1", chosen=("web-1",))
+        self.bound: AbortBound | None = AbortBound(Fraction(1, 20))
         self.cannot_keep = False
 
     def abort(self, reason: str) -> None:
@@ -28,7 +29,7 @@ def test_a_candidate_of_which_a_workload_refuses_too_much_is_aborted_once(cannot
     candidate, now = Candidate(), 100.0
     candidate.cannot_keep = cannot_keep
     followed: Any = candidate
-    watch = CanaryWatch(lambda: followed, AbortBound(Fraction(1, 20)), lambda: now)
+    watch = CanaryWatch(lambda: followed, lambda: now)
     watch.take("web-1", RequestCounts(0, 0))
     now = 110.0
     watch.take("web-2", RequestCounts(100, 100))
@@ -41,9 +42,11 @@ def test_a_candidate_of_which_a_workload_refuses_too_much_is_aborted_once(cannot
 
 
 def test_without_a_bound_reports_are_shown() -> None:
-    followed: Any = Candidate()
+    candidate = Candidate()
+    candidate.bound = None
+    followed: Any = candidate
     times = iter([100.0, 110.0, 110.0, 110.0])
-    watch = CanaryWatch(lambda: followed, None, lambda: next(times))
+    watch = CanaryWatch(lambda: followed, lambda: next(times))
     watch.take("web-1", RequestCounts(10, 0))
     watch.take("web-1", RequestCounts(20, 5))
     assert watch.shown()["counts"] == {

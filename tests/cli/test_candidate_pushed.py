@@ -1,0 +1,217 @@
+"""``authz policies push --candidate`` and ``authz candidate … --to`` on a real server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from authz.cli import application, candidate_pushed
+from authz.cli.policy_push import prepare
+from tests.nats_server import NatsServers, truth_servers
+
+POLICY = """apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: read, namespace: shop}
+spec: {rules: [{to: [{operation: {methods: [METHOD]}}]}]}
+"""
+MESH = """apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "trustDomain: mesh.test"}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: api-v1, namespace: shop}
+spec: {address: 127.0.0.1, serviceAccount: api, labels: {app: api}, ports: {http: 18080}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: api, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: api}}
+  ingress: [{port: {number: 18080, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:18090"}]
+"""
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    with truth_servers(tmp_path_factory.mktemp("truth")) as running:
+        yield running
+
+
+class Runner:
+    def __init__(self, servers: NatsServers) -> None:
+        self.servers, self.url = servers, str(servers.address)
+
+    def __call__(self, *arguments: object, code: int = 0) -> Result:
+        done = CliRunner().invoke(application, [*map(str, arguments), "--to", self.url])
+        assert done.exit_code == code, done.output
+        assert "Traceback" not in done.output
+        return done
+
+    def push(self, *arguments: object, code: int = 0) -> Result:
+        return self(
+            "policies", "push", "policies", "--key", "keys/bundle.key", "--author", "ann", *arguments, code=code
+        )
+
+    def candidate(self, *arguments: object, code: int = 0) -> Result:
+        return self("candidate", *arguments, code=code)
+
+    def promote(self, *arguments: object, code: int = 0) -> Result:
+        return self.candidate("promote", "--key", "keys/bundle.key", "--author", "bob", *arguments, code=code)
+
+    def status(self, code: int = 0) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.candidate("status", "-o", "json", code=code).stdout)
+        return found
+
+    def in_force(self) -> str:
+        out = Path(f"shown-{len(list(Path().glob('shown-*')))}")
+        self("policies", "show", "--out", out)
+        return (out / "policies/read.yaml").read_text().partition("methods: [")[2].partition("]")[0]
+
+    def write(self, method: str) -> None:
+        Path("policies/read.yaml").write_text(POLICY.replace("METHOD", method))
+
+
+@pytest.fixture
+def run(servers: NatsServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """A new revision with a mesh description is in force, and no candidate."""
+    monkeypatch.chdir(tmp_path)
+    Path("policies").mkdir()
+    Path("mesh.yaml").write_text(MESH)
+    runner = Runner(servers)
+    runner.write("GET")
+    assert CliRunner().invoke(application, ["bundle", "keygen", "keys"]).exit_code == 0
+    runner.push("--mesh", "mesh.yaml", "-m", "base")
+    return runner
+
+
+def test_a_candidate_has_a_number_of_its_own_and_becomes_a_revision_after_all_others(run: Runner) -> None:
+    base = run.status()["revision"]
+    run.write("PUT")
+    said = run.push(
+        "--candidate", "--canary", "5%", "--canary-workload", "api-v1", "--abort-above", "10%", "-m", "puts"
+    )
+    assert "changed  policies/read.yaml" in said.stdout
+    assert (
+        f"candidate {base + 1} is beside revision {base}, for 5% and api-v1, taken back above 10% in 60 s"
+        in said.stdout
+    )
+    found = run.status()
+    assert (found["revision"], found["candidate"], found["aborted"]) == (base, base + 1, None)
+    assert found["terms"] == {
+        "base": base, "share": "5%", "workloads": ["api-v1"], "abort_above": "10%", "abort_window": 60,
+    }  # fmt: skip
+    assert run.in_force() == "GET"
+    assert "nothing is pushed" in run.promote("--dry-run").stdout
+    assert f"revision {base + 2} is in force" in run.promote("-m", "no complaints").stdout
+    assert run.in_force() == "PUT"
+    assert run.status()["candidate"] is None
+    shown = json.loads(run("policies", "show", "-o", "json").stdout)
+    assert (shown["revision"], shown["promoted_from"]) == (base + 2, base + 1)
+    assert "mesh.yaml" in shown["names"]
+    lines = run("policies", "history").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == [str(base + 2), str(base + 1), str(base)]
+    assert f"promoted as {base + 2}" in lines[2]
+    assert f"candidate {base + 1} of shop" in run("policies", "show", base + 1).stdout
+    refused = run("policies", "rollback", base + 1, "--key", "keys/bundle.key", code=1)
+    assert "it is a candidate" in refused.output
+
+
+def test_what_is_taken_back_is_not_promoted_and_its_number_is_not_given_again(run: Runner) -> None:
+    base = run.status()["revision"]
+    run.write("PUT")
+    assert "in shadow alone" in run.push("--candidate").stdout
+    assert f"candidate {base + 1} is taken back" in run.candidate("abort", "-m", "locks ops out").stdout
+    assert run.status(code=3)["aborted"]["reason"] == "locks ops out"
+    assert "was taken back before" in run.candidate("abort", code=3).output
+    assert "locks ops out" in run.promote(code=3).output
+    assert "taken back" in run("policies", "history").stdout
+    assert f"revision {base + 2} is in force" in run.push("--mesh", "mesh.yaml").stdout
+    assert run.status()["candidate"] is None
+    assert "there is no candidate" in run.candidate("abort", code=3).output
+
+
+def test_a_push_ends_a_candidate_which_is_promoted_only_by_who_says_so(run: Runner) -> None:
+    base = run.status()["revision"]
+    run.write("PUT")
+    run.push("--candidate", "--canary", "1%")
+    run.write("POST")
+    assert f"candidate {base + 1} is over" in run.push("--mesh", "mesh.yaml", "-m", "quick").stdout
+    assert f"candidate {base + 1} is over; to promote it all the same" in run.promote(code=3).output
+    assert "compared with revision" not in run.promote(base + 1, code=3).output
+    assert f"revision {base + 2} is in force" in run.promote(base + 1, "--if-revision", base, code=3).output
+    run.promote(base + 1, "--if-revision", base + 2)
+    assert run.in_force() == "PUT"
+
+
+def test_whoever_pushes_meanwhile_is_found_out_about(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = run.status()["revision"]
+    run.write("PUT")
+    run.push("--candidate")
+
+    def late(*arguments: Any) -> Any:
+        """Somebody takes it back between the comparison and the promotion."""
+        run.candidate("abort", "-m", "quick")
+        return prepare(*arguments)
+
+    monkeypatch.setattr(candidate_pushed, "prepare", late)
+    said = run.promote(code=3).output
+    assert f"revision {base} is in force" in said
+    assert "taken back by" in said
+    assert run.status(code=3)["revision"] == base
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--candidate", "--canary-workload", "api-v9"), "the mesh has no workload `api-v9`"),
+        (("--candidate", "--mesh", "other.yaml"), "a candidate changes policies alone"),
+        (("--candidate", "--wait", "5"), "goes with neither"),
+        (("--canary", "5%"), "need --candidate"),
+        (("--candidate", "--abort-above", "5%"), "for those that --canary"),
+        (("--candidate", "--canary", "0%"), "a share is written as"),
+    ],
+)
+def test_what_cannot_be_a_candidate_is_refused(run: Runner, arguments: tuple[str, ...], said: str) -> None:
+    Path("other.yaml").write_text(MESH.replace("18080", "18081"))
+    before = run.status()
+    done = CliRunner().invoke(
+        application, ["policies", "push", "policies", "--key", "keys/bundle.key", "--to", run.url, *arguments]
+    )
+    assert done.exit_code in (1, 2)
+    assert said in " ".join(done.output.split())
+    assert run.status() == before
+
+
+def test_a_candidate_that_somebody_else_signed_is_not_promoted(run: Runner) -> None:
+    run.write("PUT")
+    run.push("--candidate")
+    assert CliRunner().invoke(application, ["bundle", "keygen", "others"]).exit_code == 0
+    refused = run.candidate("promote", "--key", "others/bundle.key", code=1)
+    assert "none of the keys given here signed it" in refused.output
+    run.candidate("promote", "--key", "others/bundle.key", "--public-key", "keys/bundle.pub")
+    assert run.in_force() == "PUT"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("promote",), "say which candidate"),
+        (("abort", "--candidate", "x", "--to", "nats://127.0.0.1/shop"), "say which candidate"),
+        (("promote", "--to", "nats://127.0.0.1/shop"), "--to needs --key"),
+        (("promote", "--to", "nats://127.0.0.1/shop", "--policies", "x"), "`--policies` goes with --candidate"),
+        (("promote", "3", "--candidate", "x", "--policies", "x"), "a number goes with --to"),
+        (("promote", "--candidate", "x", "--policies", "x", "-m", "why"), "`--message` goes with --to"),
+        (("promote", "--candidate", "x"), "--candidate needs --policies"),
+        (("abort", "--candidate", "x", "--truth-name", "x"), "`--truth-name` goes with --to"),
+        (("status", "--to", "nats://127.0.0.1/shop", "--admin", "127.0.0.1:1"), "`--admin` goes with a control plane"),
+    ],
+)
+def test_options_of_the_other_candidate_are_not_ignored(arguments: tuple[str, ...], said: str) -> None:
+    done = CliRunner().invoke(application, ["candidate", *arguments])
+    assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
