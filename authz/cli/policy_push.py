@@ -140,7 +140,7 @@ def in_force(
     from authz.truth.truth_client import TruthAway
 
     try:
-        before = revisions.head(over_damaged=over_damaged)
+        before = revisions.to_replace(over_damaged=over_damaged)
         number = before.head.number if before is not None else 0
         if if_revision is not None and number != if_revision:
             conflict(before.head if before is not None else None)

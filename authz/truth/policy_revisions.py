@@ -17,6 +17,8 @@ from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused, Truth
 log = logging.getLogger("authz.truth")
 HEAD = "head"
 """The key."""
+MOST_NUMBERS_AT_ONCE = 1000
+"""One is usual; candidates have numbers, too."""
 _DIGITS = 64
 """Of a digest; archives of other names are not ours."""
 
@@ -39,29 +41,44 @@ class PolicyRevisions:
         self._bucket = TruthBucket(client, POLICIES)
         self._archives = TruthArchives(client)
 
-    def head(self, *, over_damaged: bool = False) -> KeptHead | None:
+    def head(self) -> KeptHead | None:
         """
         What is in force; None before the first push.
 
+        Raises:
+            DamagedHead: what stands there is none.
+        """
+        found = self._bucket.get(HEAD)
+        try:
+            return KeptHead(read_head(found.value), found.revision) if found is not None else None
+        except DamagedHead as error:
+            raise _damaged(error) from None
+
+    def to_replace(self, *, over_damaged: bool = False) -> KeptHead | None:
+        """
+        What is in force, for whoever gives the next revision its number; None before the first push.
+
+        A head whose number jumps is damaged as well: who may write there, but has no key, could use up all numbers.
+
         Args:
-            over_damaged: in the place of what is none, the newest kept head that can be read.
+            over_damaged: in the place of a damaged one, the newest kept head that is not.
 
         Raises:
-            DamagedHead: what stands there is none, and no other can be read if one is wanted.
+            DamagedHead: what stands there is, and no other is kept if one is wanted.
         """
         found = self._bucket.get(HEAD)
         if found is None:
             return None
+        good = _in_steps(self.history())
         try:
-            return KeptHead(read_head(found.value), found.revision)
+            head = read_head(found.value)
+            if good and head.next_number - good[-1].next_number > MOST_NUMBERS_AT_ONCE:
+                raise DamagedHead(f"number {head.next_number - 1} does not follow {good[-1].next_number - 1}")
+            return KeptHead(head, found.revision)
         except DamagedHead as error:
-            kept = self.history() if over_damaged else ()
-            if kept:
-                return KeptHead(kept[-1], found.revision)
-            raise DamagedHead(
-                f"the head of the policies in the truth is damaged: {error}; servers keep what they have. Find out "
-                "who wrote it, then replace it with `authz policies push --over-damaged`"
-            ) from None
+            if over_damaged and good:
+                return KeptHead(good[-1], found.revision)
+            raise _damaged(error) from None
 
     def history(self) -> tuple[PolicyHead, ...]:
         """
@@ -150,3 +167,19 @@ class PolicyRevisions:
         for name in there:
             if name not in kept and len(name) == _DIGITS and not name.strip("0123456789abcdef"):
                 self._archives.delete(name)
+
+
+def _in_steps(heads: tuple[PolicyHead, ...]) -> list[PolicyHead]:
+    """Those that follow upon one another, the oldest first."""
+    good: list[PolicyHead] = []
+    for head in heads:
+        if not good or head.next_number - good[-1].next_number <= MOST_NUMBERS_AT_ONCE:
+            good.append(head)
+    return good
+
+
+def _damaged(error: DamagedHead) -> DamagedHead:
+    return DamagedHead(
+        f"the head of the policies in the truth is damaged: {error}; servers keep what they have. Find out who wrote "
+        "it, then replace it with `authz policies push --over-damaged`"
+    )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from nats.js import JetStreamContext
 
-from authz.truth.policy_head import DamagedHead, PolicyHead
+from authz.truth.policy_head import DamagedHead, PolicyHead, write_head
 from authz.truth.policy_revisions import HEAD, KeptHead, PolicyRevisions
 from authz.truth.truth_bucket import POLICIES, TruthArchives, TruthBucket
 from authz.truth.truth_client import TruthChanged, TruthClient, TruthRefused
@@ -92,10 +92,31 @@ def test_a_damaged_head_is_said_and_never_taken(client: TruthClient, caplog: pyt
     assert "is damaged" in caplog.text
     with pytest.raises(TruthChanged):
         revisions.publish(replace(kept.head, number=72), b"first", kept)
-    damaged = revisions.head(over_damaged=True)
+    with pytest.raises(DamagedHead, match="is damaged"):
+        revisions.to_replace()
+    damaged = revisions.to_replace(over_damaged=True)
     assert damaged is not None
     assert damaged.head == kept.head
     revisions.publish(replace(kept.head, number=72), b"first", damaged)
     mended = revisions.head()
     assert mended is not None
     assert mended.head.number == 72
+
+
+@pytest.mark.parametrize(("number", "reserved"), [(2**53 - 1, 0), (100, 2**53 - 1), (3000, 0)])
+def test_nobody_who_may_write_uses_up_the_numbers_of_those_who_sign(
+    client: TruthClient, number: int, reserved: int
+) -> None:
+    revisions = PolicyRevisions(client)
+    kept = revisions.to_replace()
+    assert kept is not None
+    TruthBucket(client, POLICIES).put(HEAD, write_head(replace(kept.head, number=number, reserved=reserved)))
+    with pytest.raises(DamagedHead, match="does not follow"):
+        revisions.to_replace()
+    found = revisions.to_replace(over_damaged=True)
+    assert found is not None
+    assert found.head == kept.head
+    following = replace(kept.head, number=kept.head.next_number)
+    revisions.publish(following, b"first", found)
+    assert revisions.to_replace() == revisions.head()
+    assert following in revisions.history()
