@@ -109,11 +109,14 @@ def init(url: str, replicas: int, audit_megabytes: int, audit_days: float, acces
     """
     if replicas % 2 == 0:
         raise click.BadParameter("1, 3 or 5: an even number survives no more", param_hint="--replicas")
+    from authz.truth.server_version import old_server
     from authz.truth.truth_bucket import make_buckets  # nats is slow to import
-    from authz.truth.truth_client import TruthClient
+    from authz.truth.truth_client import TruthClient, TruthRefused
     from authz.truth.truth_stream import make_stream
 
     with TruthClient(read_truth_address(url), access) as client:
+        if old := old_server(client.server_version):
+            raise TruthRefused(f"{url}: {old}")
         made = make_buckets(client, replicas)
         is_made = make_stream(client, replicas, max_bytes=audit_megabytes << 20, max_age_seconds=audit_days * 86_400)
     names = [*made, *(["the stream of records"] if is_made else [])]
@@ -126,13 +129,15 @@ def init(url: str, replicas: int, audit_megabytes: int, audit_days: float, acces
 @truth_access
 def status(url: str, output: str, access: TruthAccess) -> None:
     """
-    Say which buckets are there, and whether every server has all of them. Exit code: 0 all is well, 3 it is not.
+    Say which buckets are there, and whether every server has all of them. Exit code: 0 all is well, 3 it is not,
+    or the server that answered is too old.
 
     \b
     authz truth status --to nats://127.0.0.1:4222/shop
     """
     from authz.truth.bucket_standing import bucket_standings  # nats is slow to import
     from authz.truth.server_configuration import READS
+    from authz.truth.server_version import old_server
     from authz.truth.truth_bucket import ARCHIVES, KEEPS
     from authz.truth.truth_client import TruthClient, TruthRefused
 
@@ -141,7 +146,8 @@ def status(url: str, output: str, access: TruthAccess) -> None:
             found = bucket_standings(client, (*KEEPS, ARCHIVES))
         except TruthRefused:  # a reader does not see all
             found = bucket_standings(client, (*READS, ARCHIVES))
-    is_well = all(one.is_well for one in found)
+        old = old_server(client.server_version)
+    is_well = all(one.is_well for one in found) and not old
     if output == "json":
         rows: list[Json] = [
             {
@@ -150,7 +156,7 @@ def status(url: str, output: str, access: TruthAccess) -> None:
             }
             for one in found
         ]  # fmt: skip
-        terminal.print_json({"ok": is_well, "buckets": rows})
+        terminal.print_json({"ok": is_well, "server": old, "buckets": rows})
     else:
         terminal.print_table(
             ("BUCKET", "SERVERS", "LEADER", "BEHIND", "VALUES", "BYTES"),
@@ -162,4 +168,6 @@ def status(url: str, output: str, access: TruthAccess) -> None:
                 for one in found
             ],
         )  # fmt: skip
+        if old:
+            click.echo(old)
     sys.exit(terminal.Exit.YES if is_well else terminal.Exit.NO)

@@ -22,6 +22,7 @@ from pathlib import Path
 from authz.core.errors import SettingsError
 from authz.core.spiffe import AUTHORITY_PATH, SpiffeId, TrustDomain
 from authz.truth.fleet_report import SERVER
+from authz.truth.server_version import least_server
 from authz.truth.truth_bucket import (
     ARCHIVES,
     FLEET,
@@ -148,6 +149,7 @@ def server_configuration(server: TruthServer) -> str:
                     f"without TLS a server of the truth is for this machine, and `{place}` is not on it"
                 )
     lines = [
+        f"# for nats-server {least_server()} or newer",
         f"server_name: {_quoted(server.name)}",
         f"listen: {_quoted(server.listen)}",
         "jetstream {",

@@ -7,7 +7,6 @@ once, for a change that were sent later, when its author believes that it failed
 
 import asyncio
 import logging
-import ssl
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
@@ -24,6 +23,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from authz.core.errors import AuthzError
+from authz.truth.failed_connection import failure_of
+from authz.truth.server_version import old_server
 from authz.truth.truth_address import TruthAccess, TruthAddress, refuse_access
 from authz.truth.truth_tls import API, API_OF_ROLES, inbox_prefix, path_of, tls_context
 
@@ -88,6 +89,7 @@ class TruthClient:
         self._heard: list[tuple[str, Callable[[], None]]] = []
         self._refusals: dict[asyncio.Future[str], str] = {}
         self._connecting: asyncio.Task[None] | None = None
+        self._failures: dict[str, None] = {}
         self._subscribing: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -109,6 +111,11 @@ class TruthClient:
     def is_connected(self) -> bool:
         """Whether there is a connection now; the servers may have no majority all the same."""
         return bool(self._client.is_connected)
+
+    @property
+    def server_version(self) -> str:
+        """What the server that we are connected to says of itself, ``nats server v2.10.27``; v0.0.0 of none."""
+        return repr(self._client.connected_server_version).strip("<>")
 
     def on_change(self, wake: Callable[[], None]) -> None:
         """Call this after every reconnection, from the client's thread: what was missed must be looked at."""
@@ -137,7 +144,7 @@ class TruthClient:
         self.begin()
         if not self.wait():
             self.stop()
-            raise TruthAway(f"{self.address} does not answer")
+            raise self._away()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -162,7 +169,7 @@ class TruthClient:
             TruthRefused: the servers refuse it, or it is not there.
         """
         if not self._client.is_connected:
-            raise TruthAway(f"{self.address} does not answer")
+            raise self._away()
         jetstream = self._client.jetstream(prefix=self.api, timeout=min(seconds, CALL_SECONDS))
         doing = self._unless_refused(work(jetstream), about)
         future = asyncio.run_coroutine_threadsafe(doing, self._loop)
@@ -235,7 +242,6 @@ class TruthClient:
 
     async def _connect(self) -> None:
         """Until it has succeeded once; later the client does so by itself."""
-        is_said = False
         while True:
             try:
                 await self._client.connect(
@@ -254,12 +260,11 @@ class TruthClient:
                     ping_interval=5,
                     pending_size=0,  # nothing is sent later that failed now
                 )
-            except (nats.errors.Error, OSError, ssl.SSLError) as error:
-                if not is_said:
-                    log.warning("%s does not answer: %s", self.address, error or type(error).__name__)
-                    is_said = True
+            except (nats.errors.Error, OSError) as error:
+                await self._on_error(error)
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
+                self._greet()
                 self._hear()
                 self._wake()
                 return
@@ -279,9 +284,22 @@ class TruthClient:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
+    def _away(self) -> TruthAway:
+        return TruthAway(": ".join((f"{self.address} does not answer", *filter(None, ["; ".join(self._failures)]))))
+
+    def _greet(self) -> None:
+        """After every connection."""
+        self._failures.clear()
+        if old := old_server(self.server_version):
+            log.warning("%s: %s", self.address, old)
+
     async def _on_error(self, error: Exception) -> None:
         said = str(error)
         log.debug("%s: %s", self.address, said)
+        failure = "" if self._client.is_connected else failure_of(error, tls=self._tls is not None)
+        if failure and failure not in self._failures:
+            log.warning("%s does not answer: %s", self.address, failure)
+            self._failures[failure] = None
         if "permissions violation" in said.lower():
             for refused, about in self._refusals.items():
                 if about and about in said and not refused.done():
@@ -299,6 +317,7 @@ class TruthClient:
 
     async def _on_reconnected(self) -> None:
         log.info("%s: connected again", self.address)
+        self._greet()
         self._wake()
 
     def _wake(self) -> None:

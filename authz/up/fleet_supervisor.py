@@ -11,9 +11,10 @@ from authz.identity.kept import kept_authority
 from authz.identity.secret_files import write_file, write_secret_files
 from authz.local.busy import busy_ports
 from authz.local.children import Command, LocalError, last_lines, start, stop
-from authz.local.nats_binary import find_nats_server
+from authz.local.nats_binary import find_nats_server, version_of
 from authz.local.supervision import LocalSupervisor, OnEvent
 from authz.truth.server_configuration import SERVER_PATH
+from authz.truth.server_version import old_server
 from authz.truth.truth_address import TruthAccess, read_truth_address
 from authz.truth.truth_bucket import make_buckets
 from authz.truth.truth_client import TruthClient
@@ -56,6 +57,8 @@ class FleetSupervisor(LocalSupervisor):
         Raises LocalError, TruthAway and TruthRefused; what was started by then is stopped again.
         """
         plan, nats_server = self.plan, find_nats_server()
+        if old := old_server(await asyncio.to_thread(version_of, nats_server)):
+            raise LocalError(f"`{nats_server}`: {old}")
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._take_lock(f"this fleet is already running, in `{plan.folder}`; stop it first")
         try:

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from authz.bundles.whole_bundle import build_bundle
 from authz.cli import application, policy_publishing, policy_push
+from authz.truth import server_version
 from authz.truth.policy_head import PolicyHead
 from authz.truth.policy_revisions import HEAD, PolicyRevisions
 from authz.truth.server_reporter import ServerReporter
@@ -195,7 +196,7 @@ def test_what_is_wrong_is_refused_before_anything_is_pushed(run: Runner, servers
     assert "nobody signed it" in refused.output
 
 
-def test_a_truth_is_configured_made_and_looked_at(run: Runner, tmp_path: Path) -> None:
+def test_a_truth_is_configured_made_and_looked_at(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     invoke = CliRunner().invoke
     told = ["truth", "config", "--fleet", "shop", "--name", "one", "--store", "store"]
     plain = invoke(application, [*told, "--local"])
@@ -212,6 +213,11 @@ def test_a_truth_is_configured_made_and_looked_at(run: Runner, tmp_path: Path) -
     well = json.loads(run("truth", "status", "-o", "json").stdout)
     assert well["ok"]
     assert {"policies", "security", "archives"} <= {one["bucket"] for one in well["buckets"]}
+    assert plain.stdout.startswith("# for nats-server 2.10.21 or newer\n")
+    with monkeypatch.context() as later:
+        later.setattr(server_version, "LEAST_SERVER", (99, 0, 0))
+        assert "is too old: 99.0.0 or newer is needed" in run("truth", "init", code=1).output
+        assert "is too old" in run("truth", "status", code=3).stdout
     run.url = run.url.replace("/shop", "/other")
     assert "authz truth init" in run("truth", "status", code=3).stdout
     assert "make it with `authz truth init`" in run("policies", "history", code=1).output

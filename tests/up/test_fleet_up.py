@@ -1,5 +1,6 @@
 """``authz fleet up``: what it prints is typed, and one proxy has joined a fleet of three controls."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -9,7 +10,10 @@ from urllib.request import urlopen
 import pytest
 
 from authz.local.busy import busy_ports
+from authz.local.children import LocalError
+from authz.up import fleet_supervisor
 from authz.up.fleet_plan import MOST_REPLICAS, PORTS_EACH, plan_fleet
+from authz.up.fleet_supervisor import FleetSupervisor
 from tests.up.own import environment, until
 
 pytestmark = [pytest.mark.envoy, pytest.mark.slow]
@@ -85,6 +89,21 @@ def test_a_machine_joins_by_the_commands_that_are_printed_and_ctrl_c_stops_every
         if fleet.poll() is None:
             fleet.kill()
             fleet.wait(30)
+
+
+def test_a_server_of_the_truth_that_is_too_old_is_named_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "mesh.yaml").write_text(MESH.replace("PORT", "80"))
+    old = tmp_path / "nats-server"
+    old.write_text("#!/bin/sh\necho nats-server: v2.9.10\n")
+    old.chmod(0o755)
+    monkeypatch.setattr(fleet_supervisor, "find_nats_server", lambda: str(old))
+    plan = plan_fleet(tmp_path / "fleet", "fleet", tmp_path / "mesh.yaml", tmp_path / "policies", 3, 31_000)
+    with pytest.raises(LocalError, match=r"2\.9\.10 is too old"):
+        asyncio.run(FleetSupervisor(plan, lambda _: None).start())
+    assert not plan.folder.exists()
 
 
 def taken(admin: int) -> bool:
