@@ -86,7 +86,7 @@ ALLOWED: dict[str, str] = {
     ),
     "control.fleet": (
         "_proto admin canary control control.authority control.discovery core envoy envoy.native identity mesh "
-        "sources.policies telemetry truth"
+        "sources.keys sources.policies telemetry truth"
     ),
     "local": "audit core mesh",
     "demo": "control core demo.apps envoy envoy.native identity local mesh policy settings tokens",
@@ -99,7 +99,7 @@ ALLOWED: dict[str, str] = {
         "analysis.needless analysis.offline analysis.replay analysis.sets analysis.suites analysis.traps "
         "analysis.verify audit bundles canary control control.authority control.federation control.fleet core demo "
         "demo.checks documents envoy envoy.native identity local mesh policy service.loading service.ports "
-        "service.workers settings sources.policies sources.published starter telemetry tokens truth up"
+        "service.workers settings sources.keys sources.policies sources.published starter telemetry tokens truth up"
     ),
     "__main__": "cli",
     "_proto": "",

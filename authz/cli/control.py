@@ -20,7 +20,7 @@ from authz.cli.canary_options import canary_options
 from authz.cli.control_policies import PolicyPlace, opened, policy_place
 from authz.cli.mesh_files import ca_bundles
 from authz.cli.mesh_options import JWKS_CA_BUNDLE, VALIDATE, WHO_ANSWERS, WORKERS, who_decides
-from authz.cli.truth_options import ENTRIES_PUBLIC_KEYS, common_state, truth_options
+from authz.cli.truth_options import ENTRIES_PUBLIC_KEYS, common_state, key_sharing, truth_options
 from authz.envoy.options import Authz, RenderOptions
 from authz.mesh.nouns import Enforce
 from authz.truth.fleet_report import check_replica_name
@@ -141,9 +141,9 @@ def command(
     make = partial(ControlPlane, clock=time, say=terminal.remark, validator=shown, gone_after=gone_after, replica=own)
     kept = place.kept_below(keep, truth.access if truth is not None else None)
     with opened(kept, mesh_path, traffic) as found:
-        sources = MeshSources(*found.paths, keep, ca_bundles(jwks_ca_bundle), canary or found.canary(own.name))
-        plane = make(sources, options, server, source=found.status)
-        asyncio.run(_serve(plane, server.ports, truth))
+        chosen = canary or found.canary(own.name)
+        sources = MeshSources(*found.paths, keep, ca_bundles(jwks_ca_bundle), chosen, key_sharing(truth))
+        asyncio.run(_serve(make(sources, options, server, source=found.status), server.ports, truth))
 
 
 command.add_command(control_status.status)

@@ -13,11 +13,13 @@ from authz.cli.bundle_contents import verifying_keys
 from authz.cli.ca_files import load
 from authz.core.errors import SettingsError
 from authz.identity.announcing import own_svid
+from authz.identity.peer_seal import PeerSeal
 from authz.truth.truth_address import TruthAccess, read_truth_address
 
 if TYPE_CHECKING:
     from authz.control.authority.authority_files import AuthorityFiles
     from authz.control.authority.common_state import CommonState
+    from authz.sources.keys.key_sharing import KeySharing
     from authz.truth.truth_client import TruthClient  # nats is slow to import
 
 _PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -123,3 +125,18 @@ def common_state(
     from authz.control.authority.common_state import CommonState
 
     return CommonState(truth, files, verifying_keys(entries_keys))
+
+
+def key_sharing(truth: "TruthClient | None") -> "KeySharing | None":
+    """
+    What controls share their key sets by, if there is a truth in which they can sign them: without TLS they cannot.
+
+    Servers share theirs beside these (``jwks_shared``): what a server signs is no word for a control.
+    """
+    if truth is None or truth.access.ca is None or truth.access.certificate is None or truth.access.key is None:
+        return None
+    from authz.sources.keys.key_sharing import KeySharing
+    from authz.truth.truth_key_store import TruthKeyStore
+
+    signing = PeerSeal("key set", truth.access.ca, truth.access.certificate, truth.access.key)
+    return KeySharing(TruthKeyStore(truth, signing, among="control", is_lent=True), clock=time.time)

@@ -35,6 +35,7 @@ from authz.mesh.login import NO_ISSUER, Login
 from authz.mesh.nouns import Mesh, MeshWorkload
 from authz.service.loading.reload import Reloader
 from authz.service.loading.snapshot import Snapshot
+from authz.sources.keys.key_sharing import KeySharing
 from authz.sources.keys.source import KeySource
 from authz.sources.policies.directory import read_directory
 from authz.sources.policies.watching import watch
@@ -71,6 +72,7 @@ class MeshFollower:
         validator: Validator | None = None,
         traffic: Path | None = None,
         deliver: Deliver | None = None,
+        sharing: KeySharing | None = None,
     ) -> None:
         """
         Args:
@@ -84,6 +86,7 @@ class MeshFollower:
             validator: shows changed filters to an Envoy before proxies get them; None: nobody does.
             traffic: more of the description: a directory, read with its subfolders, or a file.
             deliver: is given what was rendered in place of files; what it raises is as if these could not be written.
+            sharing: with others of a fleet, one of which fetches key sets for all; None fetches by itself.
         """
         self._mesh_file, self._out = mesh_file, out
         self._options = options
@@ -108,13 +111,9 @@ class MeshFollower:
         reader = self._reader if traffic is None or (traffic.is_dir() and not any(traffic.iterdir())) else None
         self._reloader = Reloader(policies, mesh_file, self._take, clock, reader=reader, answers_requests=False)
         self._keys = KeySource[KeyText, str](
-            read_key_text,
-            text_of,
-            clock=clock,
-            refresh_seconds=refresh_seconds,
-            ca_bundles=ca_bundles,
-            on_change=lambda _: self._changed.set(),
-        )
+            read_key_text, text_of, clock=clock, refresh_seconds=refresh_seconds, ca_bundles=ca_bundles,
+            on_change=lambda _: self._changed.set(), sharing=sharing,
+        )  # fmt: skip
         self._watching: asyncio.Task[None] | None = None
         self.canary = CanaryFollower(None, policies, mesh_file, out, clock=clock, say=say)
 

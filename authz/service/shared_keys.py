@@ -6,8 +6,7 @@ only with the signature of a server that has the same SPIFFE ID as this one, by 
 for and that is valid now. The servers of NATS have certificates of that authority, too, with an ID of their own.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 from authz.core.errors import AuthzError, SettingsError
 from authz.identity.peer_seal import PeerSeal
@@ -19,12 +18,7 @@ from authz.sources.keys.source import KeySource
 from authz.tokens.jwks import KeySet, read_key_set
 from authz.tokens.key_sets import KeySetState
 
-if TYPE_CHECKING:
-    from authz.truth.truth_client import TruthClient
-
 _KIND = "key set"
-FIRST_SECONDS = 1.0
-"""For the first connection: a server that starts asks the others before it asks the issuer."""
 
 
 def make_key_source(
@@ -63,58 +57,6 @@ def key_sharing(keys: KeySettings, truth: TruthSettings, clock: Callable[[], flo
     except (AuthzError, OSError) as error:
         client.stop()
         raise SettingsError(f"setting `jwks_shared`: {error}") from error
+    from authz.truth.truth_key_store import TruthKeyStore  # nats is an extra, and there by now
+
     return KeySharing(TruthKeyStore(client, signing), clock=clock)
-
-
-class TruthKeyStore:
-    """A bucket of the truth, as ``KeyStore`` has it."""
-
-    def __init__(self, client: "TruthClient", signing: PeerSeal) -> None:
-        """Begin to connect."""
-        from authz.truth.truth_bucket import KEY_SETS, TruthBucket
-
-        self._client = client
-        self._bucket = TruthBucket(client, KEY_SETS)
-        self._signing = signing
-        self._is_first = True
-        client.begin()
-
-    def get(self, name: str) -> tuple[bytes, int] | None:
-        """As ``KeyStore.get``."""
-        if self._is_first:
-            self._client.wait(FIRST_SECONDS)
-            self._is_first = False
-        entry = self._bucket.get(name)
-        return (entry.value, entry.revision) if entry is not None else None
-
-    def change(self, name: str, value: bytes, revision: int) -> bool:
-        """As ``KeyStore.change``."""
-        from authz.truth.truth_client import TruthChanged
-
-        try:
-            self._bucket.update(name, value, revision)
-        except TruthChanged:
-            return False
-        return True
-
-    def put(self, name: str, value: bytes) -> object:
-        """As ``KeyStore.put``."""
-        return self._bucket.put(name, value)
-
-    def seal(self, payload: Mapping[str, Any]) -> bytes:
-        """As ``KeyStore.seal``."""
-        try:
-            return self._signing.seal(payload)
-        except OSError as error:
-            raise AuthzError(f"the certificate of this server: {error}") from error
-
-    def unseal(self, data: bytes, now: float) -> Mapping[str, Any]:
-        """As ``KeyStore.unseal``."""
-        try:
-            return self._signing.unseal(data, now)
-        except OSError as error:
-            raise AuthzError(f"the certificate of this server: {error}") from error
-
-    def close(self) -> None:
-        """As ``KeyStore.close``."""
-        self._client.stop()

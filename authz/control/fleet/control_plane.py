@@ -38,6 +38,7 @@ from authz.envoy.options import Listeners, RenderOptions
 from authz.envoy.packed_tree import Unpackable
 from authz.envoy.rendered_files import write_files
 from authz.mesh.nouns import Mesh, MeshWorkload
+from authz.sources.keys.key_sharing import KeySharing
 from authz.telemetry.status import PolicySourceStatus
 from authz.truth.fleet_merge import view_json
 from authz.truth.fleet_report import digest_revision, reported_json
@@ -67,6 +68,8 @@ class MeshSources:
     """PEM file by issuer or key URI, as the setting ``jwks_ca_bundles``."""
     canary: CanarySource | None = None
     """A candidate for a part of the mesh."""
+    sharing: KeySharing | None = None
+    """With other controls, one of which fetches key sets for all."""
 
 
 class ControlPlane:
@@ -116,7 +119,8 @@ class ControlPlane:
             told = replace(options, listeners=Listeners.ADS)
             made = MeshFollower(
                 paths.policies, paths.mesh, sources.keep, told, clock=clock, say=say, ca_bundles=sources.ca_bundles,
-                validator=validator, traffic=paths.traffic, deliver=partial(self._deliver, paths is not there),
+                validator=validator, traffic=paths.traffic, sharing=sources.sharing,
+                deliver=partial(self._deliver, paths is not there),
             )  # fmt: skip
             made.canary = CanaryFollower(sources.canary, paths.policies, paths.mesh, sources.keep, clock=clock, say=say)
             return made

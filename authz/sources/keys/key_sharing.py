@@ -24,6 +24,8 @@ from authz.core.errors import AuthzError
 _LOG = logging.getLogger(__name__)
 WAIT_SECONDS = 3.0
 """For the set that somebody else fetches now."""
+STORE_SECONDS = 2.0
+"""For the store to answer: whoever starts waits for key sets, and not much longer."""
 LOOK_SECONDS = 0.2
 """How often whoever waits looks."""
 LEASE_SECONDS = 15.0
@@ -88,9 +90,11 @@ class KeySharing:
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         holder: str = "",
+        store_seconds: float = STORE_SECONDS,
     ) -> None:
         """``holder`` tells this server from the others; by default it is random. Nothing is asked yet."""
         self._store = store
+        self._store_seconds = store_seconds
         self._clock = clock
         self._sleep = sleep
         self._holder = holder or secrets.token_hex(8)
@@ -111,7 +115,7 @@ class KeySharing:
         try:
             text, headers = await fetch()
             got = SharedKeySet(text, headers, self._clock())
-            if len(text) <= MAX_TEXT and _is_public(text):
+            if is_held is not None and len(text) <= MAX_TEXT and _is_public(text):
                 await self._ask(lambda: self._store.put(f"set.{digest}", self._sealed(keys_from, got)))
         finally:
             if is_held:
@@ -124,8 +128,8 @@ class KeySharing:
 
     async def _from_others(
         self, keys_from: str, digest: str, newer_than: float | None, good_for: GoodFor
-    ) -> tuple[SharedKeySet | None, bool]:
-        """What another got, and whether the lease is ours because nobody did."""
+    ) -> tuple[SharedKeySet | None, bool | None]:
+        """What another got, and whether the lease is ours because nobody did; None: the store cannot be used now."""
         until = self._clock() + WAIT_SECONDS
         while True:
             found = await self._ask(lambda: self._look(keys_from, digest, newer_than, good_for))
@@ -133,17 +137,19 @@ class KeySharing:
                 return found, False
             is_held = await self._ask(lambda: self._take_lease(digest)) if found is not None else None
             if is_held is None or is_held or self._clock() >= until:
-                return None, bool(is_held)
+                return None, is_held
             await self._sleep(LOOK_SECONDS)
 
     async def _ask(self, work: Callable[[], _Returned]) -> _Returned | None:
         """None when the store cannot be used now, which is told once."""
         try:
-            answer = await asyncio.to_thread(work)
-        except AuthzError as error:
+            async with asyncio.timeout(self._store_seconds):
+                answer = await asyncio.to_thread(work)
+        except (AuthzError, TimeoutError) as error:
+            why = str(error) or f"no answer within {self._store_seconds:g} s"
             if not self._problem:
-                _LOG.warning("key sets are not shared: %s", error)
-            self._problem = str(error)
+                _LOG.warning("key sets are not shared: %s", why)
+            self._problem = why
             return None
         if self._problem:
             _LOG.info("key sets are shared again")

@@ -111,6 +111,25 @@ async def test_one_server_fetches_for_all_when_they_start_and_when_a_key_is_unkn
     assert not any(b"secret" in value for value, _ in fleet.store.values.values())
 
 
+async def test_a_store_that_says_nothing_is_asked_once_and_delays_nobody_for_long() -> None:
+    fleet, silent = Fleet(), threading.Event()
+
+    class SilentStore(MemoryStore):
+        def get(self, name: str) -> tuple[bytes, int] | None:
+            self.looks += 1
+            silent.wait(10)
+            return None
+
+    store = SilentStore()
+    server = KeySharing(store, clock=lambda: fleet.now, store_seconds=0.05)
+    try:
+        async with asyncio.timeout(5):
+            got = await fleet.obtain(server)
+    finally:
+        silent.set()
+    assert (got.text, fleet.asked, store.looks, store.values) == (PUBLIC, 1, 1, {})
+
+
 async def test_a_holder_that_does_nothing_is_not_waited_for_long() -> None:
     fleet = Fleet()
     server = KeySharing(fleet.store, clock=lambda: fleet.now, sleep=fleet.passing)
