@@ -12,7 +12,7 @@ from authz.cli.ca_files import time_of
 from authz.cli.status import admin_client
 from authz.core.errors import FetchError
 
-WAITS = {"cds": ": a cluster may wait for endpoints or its certificate, and hides until then whether one is refused"}
+WAITS = {"cds": " (while one cluster waits, Envoy says of none whether it refuses it)"}
 """What may be the reason that a proxy leaves a type without an answer."""
 
 
@@ -76,4 +76,5 @@ def _print(version: str, proxies: list[dict[str, Any]]) -> None:
             if kind["rejection"]:
                 terminal.say(f"{one['name']} refused {short} {kind['refused']}: {kind['rejection']}")
             if kind.get("is_overdue"):
-                terminal.say(f"{one['name']} does not answer {short}{WAITS.get(short, '')}")
+                waits = f": {'; '.join(found)}" if (found := kind.get("waits")) else ""
+                terminal.say(f"{one['name']} does not answer {short}{waits}{WAITS.get(short, '')}")

@@ -71,6 +71,8 @@ def print_fleet(view: FleetView, lagging: Iterable[ReplicaView | ProxyView], *, 
     for proxy in proxies:
         for refused in proxy.refusals:
             terminal.say(f"{proxy.name} refused {refused.kind} {refused.version}: {refused.words}")
+        for line in proxy.waits:
+            terminal.say(f"{proxy.name} does not answer {line}")
 
 
 def reason(one: ReplicaView | ProxyView, now: float) -> str:
@@ -87,6 +89,8 @@ def reason(one: ReplicaView | ProxyView, now: float) -> str:
     if one.refusals:
         first = one.refusals[0]
         return f"proxy {one.name}{where}: {has}, and refused {first.kind} {first.version}: {first.words}"
+    if one.waits:
+        return f"proxy {one.name}{where}: {has}, and does not answer {one.waits[0]}"
     told = {
         BEHIND: f"{has}, behind for {for_long}",
         REFUSING: f"{has}, refusing for {for_long}",

@@ -19,6 +19,9 @@ XDS_PUSHES = Metric("authz_xds_pushes_total", "counter", "Responses sent.", ("ty
 XDS_ACKNOWLEDGED = Metric("authz_xds_acknowledged_total", "counter", "Responses that a proxy took.", ("type",))
 XDS_REJECTED = Metric("authz_xds_rejected_total", "counter", "Responses that a proxy refused.", ("type",))
 XDS_REFUSED = Metric("authz_xds_refused_total", "counter", "Peers, and names of other workloads, that were refused.")
+XDS_OVERDUE = Metric(
+    "authz_xds_overdue", "gauge", "Proxies that have left a response without an answer for ten seconds.", ("type",)
+)
 FLEET_SKEW = Metric(
     "authz_fleet_skew_seconds",
     "gauge",

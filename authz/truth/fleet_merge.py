@@ -72,6 +72,8 @@ class ProxyView:
     refused_at: float = 0.0
     certificate_expires: float = 0.0
     refusals: tuple[RefusedResource, ...] = ()
+    waits: tuple[str, ...] = ()
+    """As in a report, while it is connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +264,7 @@ def _proxy_view(seen: _Seen, newest: str, begun: float, now: float) -> ProxyView
         *times,
         proxy.certificate_expires,
         proxy.refusals,
+        proxy.waits if state in (BEHIND, REFUSING) else (),
     )
 
 

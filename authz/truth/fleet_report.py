@@ -70,6 +70,8 @@ class ProxyReport:
     certificate_expires: float = 0.0
     """Of the SVID by which it last connected; 0: unknown."""
     refusals: tuple[RefusedResource, ...] = ()
+    waits: tuple[str, ...] = ()
+    """What it leaves without an answer, and what it may wait for, a line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ def part_value(proxies: Iterable[ProxyReport], parts: int, most: int) -> bytes:
     if len(value) > most:
         for row in rows:
             row["refusals"] = [{**one, "words": ""} for one in row.get("refusals", ())]
+            row.pop("waits", None)
         value = _dump({"of": parts, "proxies": rows})
     return value
 
@@ -184,13 +187,16 @@ def proxy_json(proxy: ProxyReport) -> dict[str, Any]:
         row["refusals"] = [
             {"kind": one.kind, "version": one.version, "words": one.words[:MAX_TEXT]} for one in proxy.refusals
         ]
+    if proxy.waits:
+        row["waits"] = [line[:MAX_TEXT] for line in proxy.waits]
     return row
 
 
 def read_proxy(row: Mapping[str, Any]) -> ProxyReport:
     """Raises TypeError: it is none."""
     refusals = tuple(RefusedResource(**one) for one in row.get("refusals", ()))
-    return ProxyReport(**{**row, "refusals": refusals})
+    waits = tuple(map(str, row.get("waits", ())))
+    return ProxyReport(**{**row, "refusals": refusals, "waits": waits})
 
 
 def reported_json(reported: Reported) -> dict[str, Any]:

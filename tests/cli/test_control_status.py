@@ -75,4 +75,7 @@ def test_an_answer_that_is_overdue_is_said_with_what_may_be_the_reason() -> None
     done = status(replace(WEB, types={"cds": waiting, "lds": replace(waiting, is_overdue=False)}))
     lines = done.stdout.splitlines()[2:]
     assert len(lines) == 2
-    assert lines[1].startswith("web-v1 does not answer cds: a cluster may wait for endpoints or its certificate")
+    assert lines[1].startswith("web-v1 does not answer cds (while one cluster waits")
+    waits = replace(waiting, waits=("`a` may be refused: its endpoints were not asked for", "`b` waits"))
+    said = status(replace(WEB, types={"cds": waits})).stdout.splitlines()[-1]
+    assert said.startswith("web-v1 does not answer cds: `a` may be refused: its endpoints were not asked for;")

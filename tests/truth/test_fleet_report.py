@@ -24,7 +24,8 @@ from authz.truth.fleet_report import (
     reported_json,
 )
 
-FULL = ProxyReport("web-v1", True, False, "6", 1.5, 2.5, 3.5, 4.5, (RefusedResource("lds", "35b4", "cannot bind ü"),))
+REFUSED = RefusedResource("lds", "35b4", "cannot bind ü")
+FULL = ProxyReport("web-v1", True, False, "6", 1.5, 2.5, 3.5, 4.5, (REFUSED,), ("cds: `a` waits",))
 REPORT = ReplicaReport("control-1", CONTROL, 100.0, "7", 50.0, "no such kind", 900.0, (4, 5))
 MOST = 1 << 19
 
@@ -42,11 +43,12 @@ def test_a_current_proxy_takes_few_bytes() -> None:
 
 
 def test_words_are_cut_and_left_out_where_they_do_not_fit() -> None:
-    wordy = ProxyReport("p", True, refusals=(RefusedResource("lds", "v", "x" * 2 * MAX_TEXT),))
+    refused = RefusedResource("lds", "v", "x" * 2 * MAX_TEXT)
+    wordy = ProxyReport("p", True, refusals=(refused,), waits=("y" * 2 * MAX_TEXT,))
     _, (cut,) = read_part(part_value([wordy], 1, MOST))
-    assert len(cut.refusals[0].words) == MAX_TEXT
+    assert len(cut.refusals[0].words) == len(cut.waits[0]) == MAX_TEXT
     _, (without,) = read_part(part_value([wordy], 1, 300))
-    assert without.refusals == (RefusedResource("lds", "v", ""),)
+    assert (without.refusals, without.waits) == ((RefusedResource("lds", "v", ""),), ())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from authz._proto import sds_pb2 as sotw
 from authz.control.authority.sds import SHOWN_CHARACTERS, STATUS, Identify
 from authz.control.authority.stock import Stock
 from authz.control.discovery.conversation import Conversation, Request
-from authz.control.discovery.discovered import SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
+from authz.control.discovery.discovered import CLUSTER_TYPE, SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
+from authz.control.discovery.overdue import waits_of
 from authz.control.discovery.subscription import MAX_WORDS, WILDCARD
 from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
 from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
@@ -212,7 +213,9 @@ class DiscoveryServer:
             self._note(stock, stream, item, member.world)
         if stream.is_out_of_patience:
             stream.is_out_of_patience = False
-            log.warning("%s leaves responses without an answer; what waits for it is sent", stream.node)
+            waits = f": {'; '.join(found)}" if (found := waits_of(conversation.subscriptions, member.world)) else ""
+            log.warning("%s leaves responses without an answer; what waits for it is sent%s", stream.node, waits)
+            self.standings.touch(stream.node)
             pushes += conversation.go_on()
         stream.watch()
         self.standings.note(stream.node, self._clock(), is_current=_is_current(member, conversation))
@@ -293,10 +296,11 @@ class DiscoveryServer:
 
 
 def _state(member: FleetMember, stream: ProxyStream, *, is_connected: bool) -> ProxyState:
-    conversation = stream.conversation
+    conversation, is_late = stream.conversation, stream.conversation.is_impatient
+    waits = {CLUSTER_TYPE: waits_of(conversation.subscriptions, member.world)} if is_late else {}
     types = {
         SHORT_NAMES.get(url, url): TypeState(
-            one.accepted, one.refused, one.rejection, one.is_waiting, one.is_waiting and conversation.is_impatient
+            one.accepted, one.refused, one.rejection, one.is_waiting, one.is_waiting and is_late, waits.get(url, ())
         )
         for url, one in sorted(conversation.subscriptions.items())
     }

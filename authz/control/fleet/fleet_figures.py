@@ -24,6 +24,8 @@ class TypeState:
     """Whether it has not yet answered what it was sent."""
     is_overdue: bool = False
     """Whether that has been so for long."""
+    waits: tuple[str, ...] = ()
+    """What it may wait for, or not say, where that can be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: 
     yield fleet_names.XDS_ACKNOWLEDGED, _by_type(figures.acknowledged)
     yield fleet_names.XDS_REJECTED, _by_type(figures.rejected)
     yield fleet_names.XDS_REFUSED, figures.refused
+    asked = (item for one in found if one.is_connected for item in one.types.items())
+    yield fleet_names.XDS_OVERDUE, _by_type(Counter(short for short, kind in asked if kind.is_overdue))
 
 
 def source_figures(source: PolicySourceStatus) -> Figured:

@@ -7,13 +7,14 @@ Only proxies of which something changed are looked at. Without a truth the fleet
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol
 
 from authz.control.authority.figures import Figured
 from authz.control.fleet.discovery_server import DiscoveryServer
+from authz.control.fleet.fleet_figures import ProxyState
 from authz.core.errors import AuthzError
 from authz.telemetry import fleet_names
 from authz.truth.fleet_merge import (
@@ -257,7 +258,15 @@ class FleetReporter:
             standing.refused_at,
             expires if isfinite(expires) else 0.0,
             tuple(refusals) if state.is_connected else (),
+            tuple(_waits(state)) if state.is_connected else (),
         )
+
+
+def _waits(state: ProxyState) -> Iterator[str]:
+    """A line for each type that is overdue."""
+    for kind, one in state.types.items():
+        if one.is_overdue:
+            yield f"{kind}: {'; '.join(one.waits)}" if one.waits else kind
 
 
 def _write(writer: ReportWriting, untold: dict[str, ProxyReport | None], report: ReplicaReport) -> None:

@@ -77,6 +77,10 @@ class ProxyStandings:
             standing.acknowledged_at = now
         self._changed.add(name)
 
+    def touch(self, name: str) -> None:
+        """Something else of a proxy is to be told."""
+        self._changed.add(name)
+
     def leave(self, name: str, now: float) -> None:
         """A proxy is not connected any more."""
         if name in self._of:

@@ -18,6 +18,7 @@ from authz.control.discovery.discovered import (
     ProxyWorld,
     Push,
 )
+from authz.control.discovery.overdue import MOST_WAITS, waits_of
 from authz.control.discovery.subscription import MAX_NAMES
 
 TYPES = {short: url for url, short in SHORT_NAMES.items()}
@@ -204,6 +205,36 @@ def test_clusters_that_never_become_ready_hold_up_listeners_and_their_own_repair
     assert [shown(push) for push in proxy.stream.update(WORLD | world(cds="a2", lds="l2"))] == ["cds: a", "eds: a"]
     assert [shown(push) for push in proxy.stream.go_on()] == ["lds: l"]
     assert [shown(push) for push in proxy.stream.update(WORLD | world(cds="a3", lds="l2"))] == ["cds: a", "eds: a"]
+
+
+@both
+def test_of_clusters_without_an_answer_it_is_said_what_they_may_wait_for(is_delta: bool) -> None:
+    proxy = settled(WORLD, is_delta=is_delta)
+    there = WORLD | world(cds="a2 b1 c1", eds="a1 b1")
+    pushes = proxy.stream.update(there)
+    last, endpoints = (next(push for push in pushes if push.type_url == url) for url in (CLUSTER_TYPE, ENDPOINTS_TYPE))
+    proxy.answer(endpoints)
+    told = (
+        "`b` may be refused: its endpoints were not asked for",
+        "`c` may be refused: its endpoints were not asked for",
+        "`a` has its endpoints, and may wait for its certificate, or be refused",
+    )
+    assert waits_of(proxy.stream.subscriptions, there) == told
+    if is_delta:
+        proxy.ask("eds", "c")
+    else:  # it names all that it wants, as one more answer to the last endpoints
+        proxy.answer(endpoints, names=["a", "c"])
+    assert waits_of(proxy.stream.subscriptions, there)[:2] == (told[0], "`c` waits for endpoints that are not here")
+    proxy.answer(last, "b: no")
+    assert waits_of(proxy.stream.subscriptions, there) == ()
+
+
+def test_of_many_clusters_without_an_answer_the_first_are_named() -> None:
+    proxy = settled(WORLD, is_delta=True)
+    there = WORLD | world(cds="a1 b1 c1 d1 e1 f1 g1 h1")
+    proxy.stream.update(there)
+    said = waits_of(proxy.stream.subscriptions, there)
+    assert (len(said), said[-1]) == (MOST_WAITS + 1, "and 2 more")
 
 
 def test_of_a_name_that_does_not_exist_a_delta_says_so_and_the_state_of_the_world_nothing() -> None:

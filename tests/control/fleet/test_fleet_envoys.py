@@ -4,19 +4,26 @@ import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.core.v3 import Address, SocketAddress, SocketAddressProtocol, TypedExtensionConfig
+from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
+from envoy_data_plane.envoy.extensions.network.dns_resolver.cares.v3 import CaresDnsResolverConfig
+from envoy_data_plane.google.protobuf import Any as AnyMessage
 
 from authz._proto import delta_discovery_pb2 as wire
-from authz.control.discovery.discovered import LISTENER_TYPE
+from authz.control.discovery.discovered import CLUSTER_TYPE, LISTENER_TYPE, Discovered
+from authz.control.fleet import proxy_stream
 from tests.control.fleet.fleet_rig import API, WEB, Rig, allow, answers, ask, free_ports, until
 
 pytestmark = pytest.mark.envoy
 
 
 async def test_a_fleet_follows_policies_and_description_shows_what_it_refuses_and_outlives_its_control(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = Rig(tmp_path)
     rig.join("web-v1", WEB)
@@ -29,6 +36,7 @@ async def test_a_fleet_follows_policies_and_description_shows_what_it_refuses_an
                 await _renewed_certificates_are_taken_from_their_files(rig)
                 await _listeners_follow_the_description(rig)
                 await _a_refusal_is_shown_and_the_last_good_one_stays(rig)
+                await _a_refusal_that_envoy_does_not_say_yet_is_told(rig, monkeypatch)
                 await _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig)
                 await _who_is_gone_is_sent_nothing_until_it_is_back(rig)
                 await _a_machine_that_says_no_farewell_is_missed(rig, second)
@@ -110,6 +118,65 @@ async def _a_refusal_is_shown_and_the_last_good_one_stays(rig: Rig) -> None:
     rig.write_mesh()
     await answers(rig.out, "/two", "200")
     await rig.everybody_is_current()
+
+
+async def _a_refusal_that_envoy_does_not_say_yet_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses one cluster, and says nothing of it while another one waits for the DNS."""
+    assert rig.plane is not None
+    monkeypatch.setattr(proxy_stream, "ANSWER_SECONDS", 0.5)
+    fleet = dict(rig.plane.discovery._fleet)
+    web = fleet["web-v1"]
+
+    def publish(**more: Cluster) -> None:
+        packed = {name: _packed(name, one) for name, one in more.items()}
+        world = {**web.world, CLUSTER_TYPE: {**web.world[CLUSTER_TYPE], **packed}}
+        assert rig.plane is not None
+        rig.plane.discovery.publish({**fleet, "web-v1": replace(web, world=world)})
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        bad = Cluster(name="bad", type=ClusterDiscoveryType.EDS)  # from where it has its endpoints it does not say
+        publish(bad=bad, slow=_asking_at(silent.getsockname()[1]))
+
+        async def is_told() -> bool:
+            return bool(rig.status()["web-v1"]["types"]["cds"]["waits"])
+
+        await until(is_told)
+        told = rig.status()["web-v1"]["types"]["cds"]
+        assert told["rejection"] == ""
+        assert [line.partition(":")[0] for line in told["waits"]] == [
+            "`bad` may be refused", "`slow` may wait for its certificate or the DNS, or be refused",
+        ]  # fmt: skip
+        (row,) = (one for one in rig.plane.reporter.view().proxies if one.name == "web-v1")
+        assert row.waits[0].startswith("cds: `bad` may be refused")
+        publish(bad=bad)
+
+        async def is_refused() -> bool:
+            return "bad" in rig.status()["web-v1"]["types"]["cds"]["rejection"]
+
+        await until(is_refused)
+    publish()
+    await rig.everybody_is_current()
+
+
+def _packed(name: str, cluster: Cluster) -> Discovered:
+    return Discovered.pack(CLUSTER_TYPE, name, bytes(cluster), (name,) if name == "bad" else ())
+
+
+def _asking_at(port: int) -> Cluster:
+    """One with an endpoint whose address is asked for at a port of this machine."""
+
+    asked = SocketAddress(address="127.0.0.1", port_value=port, protocol=SocketAddressProtocol.UDP)
+    resolver = CaresDnsResolverConfig(resolvers=[Address(socket_address=asked)])
+    address = Address(socket_address=SocketAddress(address="slow.example", port_value=80))
+    endpoint = LbEndpoint(endpoint=Endpoint(address=address))
+    told = TypedExtensionConfig(name="envoy.network.dns_resolver.cares", typed_config=AnyMessage.pack(resolver))
+    return Cluster(
+        name="slow",
+        type=ClusterDiscoveryType.STRICT_DNS,
+        typed_dns_resolver_config=told,
+        load_assignment=ClusterLoadAssignment("slow", [LocalityLbEndpoints(lb_endpoints=[endpoint])]),
+    )
 
 
 async def _without_control_all_goes_on_and_with_it_again_what_differs_comes(rig: Rig) -> None:

@@ -67,7 +67,8 @@ function proxies() {
   const shown = found.proxies.filter(matches);
   const rows = shown.slice(0, MAX_ROWS).map((one) => [h("b", { class: "nowrap" }, one.name), word(one), revision(one), h("span", { class: "nowrap" }, one.replica || "–"), since(one.since),
     h("span", { class: "nowrap" }, one.acknowledged_at ? ago(one.acknowledged_at, found.now) : "–"), expiry(one.certificate_expires),
-    one.refusals.map((refused) => h("div", { class: "fails-text" }, `${refused.kind}: ${refused.words}`))]);
+    [...one.refusals.map((refused) => h("div", { class: "fails-text" }, `${refused.kind}: ${refused.words}`)),
+      ...one.waits.map((line) => h("div", {}, `no answer to ${line}`))]]);
   const more = shown.length > rows.length ? `, the first ${rows.length} of them` : "";
   return table(`Proxies (${shown.length.toLocaleString("en")}${more})`,
     ["Proxy", "State", "Revision", "At", "For", "Last ACK", "Certificate", "Refused"], rows,
