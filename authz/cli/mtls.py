@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,14 +18,17 @@ from authz.analysis.graph.plaintext import (
     plan_strict,
     span,
 )
-from authz.audit.query import RecordFilter, Skipped, audit_files, find, record_time
+from authz.audit.query import RecordFilter, Skipped, record_time
 from authz.cli import terminal
+from authz.cli.trail_option import TRAILS, TrailPlace, found_records, refuse_stdin_twice
+from authz.cli.truth_options import truth_access
 from authz.core.attributes import Json, read_field
 from authz.core.decided import Record
 from authz.core.errors import LoadError
 from authz.mesh.description import read_mesh_description
 from authz.mesh.nouns import Mesh
 from authz.sources.policies.directory import read_directory
+from authz.truth.truth_address import TruthAccess
 
 _SPAN = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_SECONDS}
@@ -53,7 +56,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("audit", nargs=-1, required=True, metavar="AUDIT...", type=click.Path(exists=True, path_type=Path))
+@click.argument("audit", nargs=-1, required=True, metavar="AUDIT...", type=TRAILS)
 @click.option(
     "--mesh",
     "mesh_path",
@@ -62,9 +65,14 @@ def command() -> None:
 )
 @click.option("--min-window", type=_Span(), default="1d", help="A shorter observation proves nothing.")
 @terminal.answer_form("table", "json", name="form")
-def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, form: str) -> None:
+@truth_access
+def plan(
+    audit: tuple[TrailPlace, ...], mesh_path: Path | None, min_window: float, form: str, access: TruthAccess
+) -> None:
     """
-    Say who still sends to what without mutual TLS, and where STRICT is safe. AUDIT: files, or directories of them.
+    Say who still sends to what without mutual TLS, and where STRICT is safe.
+
+    AUDIT: files of the trail, directories of them, `-` for stdin, or the stream of a fleet, nats://HOST:PORT/FLEET.
 
     Exit 0 when it is safe for every workload, 3 when not. No data does not mean safe, and what `audit_drop` leaves out
     of the record is no data. Plaintext to a port that is already STRICT ends in the handshake and is in no record.
@@ -72,10 +80,17 @@ def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, for
     \b
     authz mtls plan audit.jsonl
     authz mtls plan audit/ --mesh mesh.yaml --min-window 7d
+    authz mtls plan nats://127.0.0.1:4222/shop --mesh mesh.yaml
     """
+    refuse_stdin_twice(audit)
     mesh = _read(mesh_path) if mesh_path is not None else None
     skipped = Skipped()
-    found = plan_strict(_requests(audit, skipped), _known(mesh), _names(mesh), min_window)
+    found = plan_strict(
+        _requests(found_records(audit, access, RecordFilter(), skipped), skipped),
+        _known(mesh),
+        _names(mesh),
+        min_window,
+    )
     if form == "json":
         terminal.print_json(_json(found))
     else:
@@ -85,12 +100,11 @@ def plan(audit: tuple[Path, ...], mesh_path: Path | None, min_window: float, for
     raise SystemExit(terminal.Exit.YES if found.is_safe else terminal.Exit.NO)
 
 
-def _requests(paths: tuple[Path, ...], skipped: Skipped) -> Iterator[Seen]:
-    files = [file for path in paths for file in audit_files(path)]
-    for one in find(files, RecordFilter(), skipped):
-        seen = _seen(one.record)
+def _requests(records: Iterable[Record], skipped: Skipped) -> Iterator[Seen]:
+    for record in records:
+        seen = _seen(record)
         if seen is None:
-            skipped.add(one.file, one.line)
+            skipped.note(f"decision {str(record.get('decision_id'))[:100]}")
         else:
             yield seen
 

@@ -237,6 +237,20 @@ def test_commands_take_the_address_where_they_take_a_file(
     assert by_setting.stdout == done.stdout
 
 
+def test_who_sends_plaintext_is_found_in_the_stream(nats: NatsServers) -> None:
+    told = {"effect": "allow", "source": {"mtls": False}, "destination": {"namespace": "shop", "workload": "api"}}
+    lines = [
+        json.dumps({"decision_id": f"d{day}", "time": f"2026-01-0{day}T00:00:00.000000Z", **told}).encode()
+        for day in (1, 3)
+    ]
+    with nats.client() as client:
+        TruthStream(client).publish([StreamRecord(str(number), one) for number, one in enumerate((*lines, line(1)))])
+    done = CliRunner().invoke(application, ["mtls", "plan", str(nats.address)])
+    assert "namespace shop: STRICT is NOT safe" in done.stdout
+    assert "1 line skipped, no records: decision d1" in done.stderr
+    assert done.exit_code == 3
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [
@@ -245,7 +259,7 @@ def test_commands_take_the_address_where_they_take_a_file(
     ],
 )
 def test_an_address_that_cannot_be_read_is_told(place: str, said: str) -> None:
-    for command in (["audit", "tail", "--log", place], ["generate", place]):
+    for command in (["audit", "tail", "--log", place], ["generate", place], ["mtls", "plan", place]):
         done = CliRunner().invoke(application, command)
         assert said in done.stderr
         assert done.exit_code == 1

@@ -14,7 +14,7 @@ from authz._proto import sds_pb2 as wire
 from authz.control.authority.holders import Holders
 from authz.control.authority.sds import STATUS, Identify
 from authz.core.errors import AuthzError
-from authz.identity.join_tokens import TakenToken, TokenStore
+from authz.identity.join_tokens import UNKNOWN, TakenToken, TokenDirectory, TokenStore
 from authz.identity.registrar import Cause, Refused, Registrar, SigningLimit, read_certificate_request
 from authz.identity.registration import Evidence, SvidPeer, TokenBearer
 
@@ -22,6 +22,8 @@ log = logging.getLogger("authz.control.authority.server")  # the name that peopl
 SERVICE = "authz.identity.v1.Enrolment"
 
 _Context = grpc.aio.ServicerContext[wire.EnrolRequest, wire.EnrolResponse]
+_LOOKED_HERE = "it was looked for in the directory of this authority, which has no `--truth`"
+_LOOKED_IN_TRUTH = "it was looked for in the truth of the fleet, where `authz ca token create --truth` puts it"
 
 
 class Enrolment:
@@ -105,7 +107,10 @@ class Enrolment:
         except (AuthzError, OSError) as error:
             log.error("join tokens cannot be taken: %s", error)
             return Refused("nobody can say now whether the join token was used before, try again later", Cause.SIGNING)
-        return taken if isinstance(taken, TakenToken) else Refused(taken.reason)
+        if isinstance(taken, TakenToken):
+            return taken
+        looked = f": {_LOOKED_HERE if isinstance(self._tokens, TokenDirectory) else _LOOKED_IN_TRUTH}"
+        return Refused(taken.reason + (looked if taken.reason == UNKNOWN else ""))
 
     def _sign(self, evidence: Evidence, request: wire.EnrolRequest) -> wire.EnrolResponse | Refused:
         assert isinstance(evidence, SvidPeer | TokenBearer)

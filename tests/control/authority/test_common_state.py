@@ -172,6 +172,8 @@ async def test_two_authorities_share_tokens_rules_and_what_they_announce(
         async with a.channel("enrol") as first, b.channel("enrol") as second:
             answers = await asyncio.gather(enrol(first, text), enrol(second, text), return_exceptions=True)
         assert sum(not isinstance(answer, BaseException) for answer in answers) == 1
+        (refused,) = (str(answer) for answer in answers if isinstance(answer, BaseException))
+        assert "in the truth of the fleet, where `authz ca token create" in refused
 
         (tmp_path / "entries.yaml").write_text(ENTRIES)
         push = (

@@ -459,7 +459,8 @@ async def test_a_join_token_gives_one_certificate_for_its_identity(directory: Pa
         assert answer.spiffe_id == RATINGS
         assert answer.bundle == authority.ca.bundle_pem
         assert isinstance(validate_svid(answer.chain, {MESH: authority.ca.trust_bundle}, time.time()), Examined)
-        unknown = ("PERMISSION_DENIED", "the join token is unknown or was used before")
+        where = "it was looked for in the directory of this authority, which has no `--truth`"
+        unknown = ("PERMISSION_DENIED", f"the join token is unknown or was used before: {where}")
         assert await refusal(enrol(channel, token)) == unknown
         assert await refusal(enrol(channel, "made up")) == unknown
         assert await refusal(enrol(channel)) == unknown
