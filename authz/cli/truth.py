@@ -136,16 +136,11 @@ def status(url: str, output: str, access: TruthAccess) -> None:
     authz truth status --to nats://127.0.0.1:4222/shop
     """
     from authz.truth.bucket_standing import bucket_standings  # nats is slow to import
-    from authz.truth.server_configuration import READS
     from authz.truth.server_version import old_server
-    from authz.truth.truth_bucket import ARCHIVES, KEEPS
-    from authz.truth.truth_client import TruthClient, TruthRefused
+    from authz.truth.truth_client import TruthClient
 
     with TruthClient(read_truth_address(url), access) as client:
-        try:
-            found = bucket_standings(client, (*KEEPS, ARCHIVES))
-        except TruthRefused:  # a reader does not see all
-            found = bucket_standings(client, (*READS, ARCHIVES))
+        found = bucket_standings(client)
         old = old_server(client.server_version)
     is_well = all(one.is_well for one in found) and not old
     if output == "json":

@@ -1,14 +1,14 @@
 """How the servers keep what a fleet has: which bucket is there, who leads it, and which server is behind."""
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 
-from authz.truth.truth_bucket import ARCHIVES, KEEPS, stream_of
-from authz.truth.truth_client import TruthClient
+from authz.truth.truth_bucket import ARCHIVES, KEEPS, bucket_name, stream_of
+from authz.truth.truth_client import TruthClient, TruthRefused
 
 LOOK_SECONDS = 10.0
 
@@ -36,22 +36,30 @@ class BucketStanding:
 
 def bucket_standings(client: TruthClient, buckets: tuple[str, ...] = (*KEEPS, ARCHIVES)) -> tuple[BucketStanding, ...]:
     """
-    Ask for every bucket that the client may read.
+    Ask for those buckets that the client may see.
 
     Raises:
-        TruthAway, TruthRefused: as ``TruthClient.call``.
+        TruthAway: as ``TruthClient.call``.
+        TruthRefused: it may see none.
     """
 
-    async def look(js: JetStreamContext) -> tuple[BucketStanding, ...]:
-        return tuple(await asyncio.gather(*(one(js, what) for what in buckets)))
-
-    async def one(js: JetStreamContext, what: str) -> BucketStanding:
+    async def look(js: JetStreamContext, what: str) -> BucketStanding:
         try:
             return _standing(what, await js.stream_info(stream_of(client.address.fleet, what)))
         except nats.js.errors.NotFoundError:
             return BucketStanding(what, is_there=False)
 
-    return client.call(look, LOOK_SECONDS, about=f"authz-{client.address.fleet}-")
+    found, refusals = [], []
+    for what in buckets:  # one after the other: that one is not allowed is said beside the answers
+        try:
+            found.append(
+                client.call(partial(look, what=what), LOOK_SECONDS, about=bucket_name(client.address.fleet, what))
+            )
+        except TruthRefused as error:
+            refusals.append(error)
+    if not found and refusals:
+        raise refusals[0]
+    return tuple(found)
 
 
 def _standing(what: str, info: StreamInfo) -> BucketStanding:

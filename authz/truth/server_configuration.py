@@ -4,6 +4,7 @@ What a server of the truth is told: ``nats-server.conf``, with one user for each
     reader      takes policies, key sets and who runs what; writes records of decisions and key sets; says of servers
                 (never of control planes) which revision they have
     publisher   changes policies, and reads the same
+    auditor     reads records of decisions, and who runs what; nothing else, and changes nothing
     authority   changes everything; this is the ID of every control plane
 
 Servers answer where whoever asks wants the answer, without asking whether he may send there. So what the fleet has is
@@ -43,7 +44,7 @@ SERVER_PATH = "/authz/truth"
 TRUTH_ACCOUNT = "TRUTH"
 """What NATS calls the account of the streams; those of roles are called as these."""
 READS = (POLICIES, KEY_SETS, FLEET)
-"""Buckets of values that readers and publishers read; archives as well."""
+"""Buckets of values that readers and publishers read; archives as well. Auditors read the last one alone."""
 
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -54,6 +55,7 @@ class TruthRole(StrEnum):
 
     READER = "reader"
     PUBLISHER = "publisher"
+    AUDITOR = "auditor"
     AUTHORITY = "authority"
 
     @property
@@ -180,7 +182,8 @@ def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
         sent += [f"$KV.{bucket_name(fleet, what)}.>" for what in KEEPS] + [f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
         sent += [f"{API_OF_ROLES}.{verb}.{stream_name(fleet)}" for verb in _ALL_VERBS] + [stream_subject(fleet, ">")]
         return {"publish": tuple(sent), "subscribe": (*heard, *(change_subject(fleet, what, ">") for what in KEEPS))}
-    streams = tuple(stream_of(fleet, what) for what in (*READS, ARCHIVES))
+    read = (FLEET,) if role is TruthRole.AUDITOR else (*READS, ARCHIVES)
+    streams = tuple(stream_of(fleet, what) for what in read)
     sent = [f"{API_OF_ROLES}.{verb}.{stream}" for stream in streams for verb in _READ_VERBS]
     sent += [f"{API_OF_ROLES}.{verb}.{stream_name(fleet)}" for verb in _READ_VERBS]
     if role is TruthRole.READER:
@@ -190,7 +193,8 @@ def permissions(fleet: str, role: TruthRole) -> Mapping[str, tuple[str, ...]]:
     if role is TruthRole.PUBLISHER:
         sent += [f"$KV.{bucket_name(fleet, POLICIES)}.>", f"$O.{bucket_name(fleet, ARCHIVES)}.>"]
         sent += [f"{API_OF_ROLES}.STREAM.PURGE.{stream_of(fleet, ARCHIVES)}"]
-    return {"publish": tuple(sent), "subscribe": (*heard, *(change_subject(fleet, what, ">") for what in READS))}
+    heard += [change_subject(fleet, what, ">") for what in read if what != ARCHIVES]
+    return {"publish": tuple(sent), "subscribe": tuple(heard)}
 
 
 _READ_VERBS = ("STREAM.INFO", "STREAM.MSG.GET")

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from nats.js import JetStreamContext
 
+from authz.cli import application
 from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain
 from authz.identity.ca import CertificateAuthority
@@ -18,6 +20,7 @@ from authz.truth.truth_address import TruthAccess
 from authz.truth.truth_bucket import (
     FLEET,
     KEY_SETS,
+    LEDGER,
     POLICIES,
     SECURITY,
     TruthArchives,
@@ -41,6 +44,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
                 TruthBucket(authority, what).put("there", b"1")
             TruthArchives(authority).put("there", b"archive")
             assert make_stream(authority, 1)
+            TruthStream(authority).publish([StreamRecord("0", b'{"decision_id": "d0", "effect": "deny"}')])
         yield running
 
 
@@ -58,7 +62,11 @@ def write_and_read_records(client: TruthClient) -> bool:
     return len(list(StreamReader(client).records(*TruthStream(client).extent()))) >= len(records)
 
 
-READER, PUBLISHER = TruthRole.READER, TruthRole.PUBLISHER
+def read_records(client: TruthClient) -> object:
+    return list(StreamReader(client).records(*StreamReader(client).extent()))
+
+
+READER, PUBLISHER, AUDITOR = TruthRole.READER, TruthRole.PUBLISHER, TruthRole.AUDITOR
 ALLOWED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (READER, lambda client: TruthBucket(client, POLICIES).get("there")),
     (READER, lambda client: TruthBucket(client, POLICIES).history("there")),
@@ -72,6 +80,9 @@ ALLOWED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (PUBLISHER, lambda client: TruthBucket(client, POLICIES).get("there")),
     (PUBLISHER, lambda client: TruthBucket(client, POLICIES).put("new", b"1")),
     (PUBLISHER, keep_and_forget),
+    (AUDITOR, lambda client: TruthBucket(client, FLEET).entries()),
+    (AUDITOR, lambda client: TruthBucket(client, FLEET).now()),
+    (AUDITOR, read_records),
 ]
 REFUSED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (READER, lambda client: TruthBucket(client, POLICIES).put("there", b"2")),
@@ -84,13 +95,19 @@ REFUSED: list[tuple[TruthRole, Callable[[TruthClient], object]]] = [
     (PUBLISHER, lambda client: TruthBucket(client, SECURITY).put("there", b"2")),
     (PUBLISHER, lambda client: TruthBucket(client, KEY_SETS).put("there", b"2")),
     (PUBLISHER, lambda client: make_buckets(client, 1)),
+    *((AUDITOR, lambda client, what=what: TruthBucket(client, what).get("there")) for what in (POLICIES, SECURITY)),
+    (AUDITOR, lambda client: TruthBucket(client, KEY_SETS).get("there")),
+    (AUDITOR, lambda client: TruthBucket(client, LEDGER).get("there")),
+    (AUDITOR, lambda client: TruthArchives(client).get("there", 100)),
+    (AUDITOR, lambda client: TruthBucket(client, FLEET).put("server.new", b"2")),
+    (AUDITOR, lambda client: TruthBucket(client, FLEET).put("there", b"2")),
 ]
 
 
 @pytest.fixture(scope="module")
 def clients(servers: NatsServers) -> Iterator[dict[TruthRole, TruthClient]]:
-    with servers.client(READER) as reader, servers.client(PUBLISHER) as publisher:
-        yield {READER: reader, PUBLISHER: publisher}
+    with servers.client(READER) as reader, servers.client(PUBLISHER) as publisher, servers.client(AUDITOR) as auditor:
+        yield {READER: reader, PUBLISHER: publisher, AUDITOR: auditor}
 
 
 @pytest.mark.parametrize(("role", "act"), ALLOWED)
@@ -113,7 +130,12 @@ def test_a_role_may_do_nothing_else(servers: NatsServers, clients: dict[TruthRol
 
 
 @pytest.mark.parametrize(
-    ("role", "others"), [(READER, (POLICIES, SECURITY, FLEET)), (PUBLISHER, (SECURITY, KEY_SETS, FLEET))]
+    ("role", "others"),
+    [
+        (READER, (POLICIES, SECURITY, FLEET)),
+        (PUBLISHER, (SECURITY, KEY_SETS, FLEET)),
+        (AUDITOR, (POLICIES, SECURITY, KEY_SETS, FLEET)),
+    ],
 )
 def test_no_answer_goes_where_a_role_may_not_send(
     servers: NatsServers, clients: dict[TruthRole, TruthClient], role: TruthRole, others: tuple[str, ...]
@@ -137,7 +159,7 @@ def test_no_answer_goes_where_a_role_may_not_send(
     with servers.client() as authority:
         authority.hear(f"{inbox_prefix(TruthRole.AUTHORITY.path)}.attacked", lambda: heard.append(1))
         authority.call(lambda _: authority.connection().flush())
-        assert clients[role].call(attack) > 100
+        assert clients[role].call(attack) > 20
         for what in others:
             TruthBucket(authority, what).put("later", b"1")  # what was sent before is there when this is
             found = TruthBucket(authority, what).get("there")
@@ -165,6 +187,23 @@ def test_who_may_write_one_key_cannot_roll_a_bucket_up_into_it(
             with pytest.raises(TruthRefused, match="rollup"):
                 clients[READER].call(roll_up)
             assert TruthBucket(authority, FLEET).get("there") is not None
+
+
+def test_an_auditor_asks_by_the_commands_that_are_for_it(servers: NatsServers) -> None:
+    def asked(*command: str, code: int) -> str:
+        access = servers.access(AUDITOR.path)
+        files = ("--truth-ca", access.ca, "--truth-cert", access.certificate, "--truth-key", access.key)
+        done = CliRunner().invoke(application, [*command, *map(str, files), "--truth-name", access.name])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    address = str(servers.address)
+    assert "d0" in asked("audit", "tail", "-n", "9999", "--log", address, "-o", "json", code=0)
+    assert "fleet" in asked("truth", "status", "--to", address, code=0)
+    assert "0 proxies" in asked("fleet", "status", "--truth", address, code=3)
+    assert "does not allow it" in asked("policies", "history", "--to", address, code=1)
+    sent = permissions("shop", AUDITOR)["publish"]
+    assert all(subject.startswith(f"{API_OF_ROLES}.STREAM.") for subject in sent), "it reads, and writes no record"
 
 
 def test_a_reader_hears_of_changes(servers: NatsServers, clients: dict[TruthRole, TruthClient]) -> None:
