@@ -1,10 +1,14 @@
 """Why a server of the truth cannot be reached, in words that say what to do."""
 
+import logging
 import socket
 import ssl
 
 from nats.errors import Error
 
+from authz.truth.server_version import old_server
+
+log = logging.getLogger("authz.truth")
 _OF_SERVER = {62: "name", 64: "name", 10: "expired", 9: "early"}
 """OpenSSL's codes of what is wrong with a server's certificate: X509_V_ERR_HOSTNAME_MISMATCH and others."""
 _WORDS_OF_SERVER = {
@@ -43,3 +47,28 @@ def failure_of(error: BaseException, *, tls: bool) -> str:
     if isinstance(error, Error) and "authorization violation" in str(error).lower():
         return "it gives the SPIFFE ID of `--truth-cert` no role" if tls else "it lets nobody in without a certificate"
     return ""
+
+
+class FailedConnections:
+    """Why there has been no connection since there last was one; each reason is logged once."""
+
+    def __init__(self, address: str, *, tls: bool) -> None:
+        self._address, self._tls = address, tls
+        self._reasons: dict[str, None] = {}
+
+    def note(self, error: BaseException) -> None:
+        """An attempt to connect has failed."""
+        reason = failure_of(error, tls=self._tls)
+        if reason and reason not in self._reasons:
+            log.warning("%s does not answer: %s", self._address, reason)
+            self._reasons[reason] = None
+
+    def end(self, version: str) -> None:
+        """There is a connection, to a server that says this of itself."""
+        self._reasons.clear()
+        if old := old_server(version):
+            log.warning("%s: %s", self._address, old)
+
+    def __str__(self) -> str:
+        """For whoever asks meanwhile."""
+        return f"{self._address} does not answer{': ' if self._reasons else ''}{'; '.join(self._reasons)}"

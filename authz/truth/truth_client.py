@@ -23,8 +23,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from authz.core.errors import AuthzError
-from authz.truth.failed_connection import failure_of
-from authz.truth.server_version import old_server
+from authz.truth.failed_connection import FailedConnections
 from authz.truth.truth_address import TruthAccess, TruthAddress, refuse_access
 from authz.truth.truth_tls import API, API_OF_ROLES, inbox_prefix, path_of, tls_context
 
@@ -89,7 +88,7 @@ class TruthClient:
         self._heard: list[tuple[str, Callable[[], None]]] = []
         self._refusals: dict[asyncio.Future[str], str] = {}
         self._connecting: asyncio.Task[None] | None = None
-        self._failures: dict[str, None] = {}
+        self._failures = FailedConnections(str(address), tls=self._tls is not None)
         self._subscribing: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
@@ -144,7 +143,7 @@ class TruthClient:
         self.begin()
         if not self.wait():
             self.stop()
-            raise self._away()
+            raise TruthAway(str(self._failures))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -169,7 +168,7 @@ class TruthClient:
             TruthRefused: the servers refuse it, or it is not there.
         """
         if not self._client.is_connected:
-            raise self._away()
+            raise TruthAway(str(self._failures))
         jetstream = self._client.jetstream(prefix=self.api, timeout=min(seconds, CALL_SECONDS))
         doing = self._unless_refused(work(jetstream), about)
         future = asyncio.run_coroutine_threadsafe(doing, self._loop)
@@ -264,7 +263,7 @@ class TruthClient:
                 await self._on_error(error)
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
-                self._greet()
+                self._failures.end(self.server_version)
                 self._hear()
                 self._wake()
                 return
@@ -284,22 +283,11 @@ class TruthClient:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    def _away(self) -> TruthAway:
-        return TruthAway(": ".join((f"{self.address} does not answer", *filter(None, ["; ".join(self._failures)]))))
-
-    def _greet(self) -> None:
-        """After every connection."""
-        self._failures.clear()
-        if old := old_server(self.server_version):
-            log.warning("%s: %s", self.address, old)
-
     async def _on_error(self, error: Exception) -> None:
         said = str(error)
         log.debug("%s: %s", self.address, said)
-        failure = "" if self._client.is_connected else failure_of(error, tls=self._tls is not None)
-        if failure and failure not in self._failures:
-            log.warning("%s does not answer: %s", self.address, failure)
-            self._failures[failure] = None
+        if not self._client.is_connected:
+            self._failures.note(error)
         if "permissions violation" in said.lower():
             for refused, about in self._refusals.items():
                 if about and about in said and not refused.done():
@@ -317,7 +305,7 @@ class TruthClient:
 
     async def _on_reconnected(self) -> None:
         log.info("%s: connected again", self.address)
-        self._greet()
+        self._failures.end(self.server_version)
         self._wake()
 
     def _wake(self) -> None:
