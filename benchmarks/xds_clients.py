@@ -12,6 +12,7 @@ measured beside it: one call, nothing compressed, windows as wide as can be.
 """
 
 import json
+import os
 import resource
 import selectors
 import socket
@@ -19,10 +20,12 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from authz._proto import delta_discovery_pb2 as wire
 from authz.control.discovery.discovered import SHORT_NAMES
+from authz.envoy.control_plane_source import PING_SECONDS
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -33,6 +36,7 @@ INITIAL_WINDOW = 4
 WIDEST = 2**31 - 1
 AGAIN_SECONDS = 0.01
 """The pause after a connection that was lost: it must not make things worse."""
+PING_EVERY = float(os.environ.get("PING_EVERY", PING_SECONDS[0]))
 AT_ONCE = 20
 """Connections that are begun before answers are looked at."""
 HEAD = {
@@ -93,6 +97,11 @@ class Proxy:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
 
+    def ping(self) -> None:
+        """Ask whether the server is there, as an Envoy does."""
+        if self._is_open:
+            self.socket.send(frame(PING, 0, 0, bytes(8)))
+
     def _take(self) -> Iterator[wire.DeltaDiscoveryResponse]:
         while len(self._frames) >= 9 and len(self._frames) >= (end := 9 + int.from_bytes(self._frames[:3])):
             kind, flags, content = self._frames[3], self._frames[4], bytes(self._frames[9:end])
@@ -120,12 +129,21 @@ def run(port: int, first: int, count: int, directory: Path) -> None:
     context.set_alpn_protocols(["h2"])
     with selectors.DefaultSelector() as selector:
         waiting = [f"w{number}" for number in range(first + count - 1, first - 1, -1)]
+        proxies: dict[int, Proxy] = {}
+        began, pinged = time.monotonic(), 0
         while True:
             ready: list[Proxy] = []
             for name in [waiting.pop() for _ in range(min(AT_ONCE, len(waiting)))]:
                 ready.append(Proxy(port, name, context))
+                proxies[int(name[1:]) - first] = ready[-1]
                 selector.register(ready[-1].socket, selectors.EVENT_READ, ready[-1])
-            ready += (key.data for key, _ in selector.select(0 if waiting else None))
+            ready += (key.data for key, _ in selector.select(0 if waiting else PING_EVERY / count))
+            while pinged < (time.monotonic() - began) / PING_EVERY * count:
+                asking = proxies.get(pinged % count)
+                pinged += 1
+                if asking is not None:
+                    with suppress(OSError):  # its end is seen where it is read
+                        asking.ping()
             for proxy in dict.fromkeys(ready):
                 try:
                     for response in proxy.go_on():

@@ -25,18 +25,28 @@ _NO_POOL, _NO_TLS = ConnectionPool(), ClientTls()
 _KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def http2_upstream(*, keepalive: bool = False, max_connection_seconds: int = 0) -> dict[str, PackedAny]:
+def http2_upstream(
+    *, keepalive: bool = False, max_connection_seconds: int = 0, ping_seconds: tuple[int, int] = (10, 2)
+) -> dict[str, PackedAny]:
     """
     HTTP/2; ``keepalive`` finds a dead peer within seconds (the server must allow the pings, XA-128).
 
     CONNECT is allowed, since WebSockets need it on HTTP/2.
+
+    Args:
+        keepalive: whether the peer is asked whether it is there.
+        max_connection_seconds: how long a connection lives; 0: no bound.
+        ping_seconds: how often it is asked, and how long it has to answer.
     """
-    return {_KEY: _http2_options(keepalive, max_connection_seconds)}
+    return {_KEY: _http2_options(ping_seconds if keepalive else None, max_connection_seconds)}
 
 
 @lru_cache(maxsize=16)
-def _http2_options(keepalive: bool, max_connection_seconds: int) -> PackedAny:
-    ping = KeepaliveSettings(interval=seconds(10), timeout=seconds(2)) if keepalive else None
+def _http2_options(ping_seconds: tuple[int, int] | None, max_connection_seconds: int) -> PackedAny:
+    ping = None
+    if ping_seconds is not None:
+        interval, timeout = ping_seconds
+        ping = KeepaliveSettings(interval=seconds(interval), timeout=seconds(timeout))
     http2 = Http2ProtocolOptions(allow_connect=True, connection_keepalive=ping)
     return _options(HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2), max_connection_seconds)
 

@@ -20,7 +20,7 @@ import grpc
 from authz.admin.access import Guard
 from authz.control.authority.authority_files import AuthorityFiles, Changes
 from authz.control.authority.bundle_endpoint import EndpointDoor, make_endpoint
-from authz.control.authority.connection_options import CONNECTION_SECONDS, OPTIONS, SILENCE_SECONDS, options_for
+from authz.control.authority.connection_options import OPTIONS, ConnectionLife, options_for
 from authz.control.authority.enrolment import Enrolment
 from authz.control.authority.figures import AuthorityFacts, GuestPages, Reload, admin_access, make_app
 from authz.control.authority.issuance_record import IssuanceRecord
@@ -40,6 +40,7 @@ from authz.identity.registrar import Refused, Registrar, SigningLimit
 from authz.identity.registration import UnixPeer, binary_selectors
 from authz.identity.renewal import renewal_time
 from authz.identity.secret_files import FILE_NAME, write_secret_files
+from authz.service.ports.dead_machines import find_dead_machines
 from authz.service.ports.http import AdminServer, AdminTls
 from authz.service.ports.server_tls import ServerCertificate
 from authz.service.ports.unix_peers import Close, UnixPeers
@@ -68,9 +69,8 @@ class Doors:
     """Names in our own certificate, by which enrolling workloads check it."""
     admin: str = ""
     """``host:port`` on loopback, or ``unix:PATH``: metrics and health for operators."""
-    connection_seconds: float = CONNECTION_SECONDS
-    silence_seconds: float = SILENCE_SECONDS
-    """The longest that a remote peer says nothing before it is asked whether it is there."""
+    life: ConnectionLife = ConnectionLife()
+    """Of connections of remote peers."""
     endpoint: EndpointDoor | None = None
     """Our trust bundle, for other trust domains."""
 
@@ -287,7 +287,7 @@ class AuthorityServer:
     ) -> None:
         place = self.files.directory / SERVER
         bundle = self.files.directory / BUNDLE_FILE if is_mutual else None
-        server = grpc.aio.server(options=options_for(self.doors.connection_seconds, self.doors.silence_seconds))
+        server = grpc.aio.server(options=options_for(self.doors.life))
         server.add_generic_rpc_handlers(handlers)
         credentials = ServerCertificate(place / "tls.crt", place / "tls.key", bundle).credentials()
         try:
@@ -295,6 +295,7 @@ class AuthorityServer:
         except RuntimeError as error:
             raise SettingsError(f"cannot listen on `{address}`: it is in use or not an address of this host") from error
         self.ports[door] = port
+        find_dead_machines(port)
         await server.start()
         self._servers.append(server)
 

@@ -1,5 +1,9 @@
 """How long gRPC connections of the authority's doors live, and when their peers are asked whether they are there."""
 
+from dataclasses import dataclass
+
+from authz.service.ports.dead_machines import UNANSWERED_SECONDS
+
 MAX_PENDING = 20_000
 """Calls that nobody has taken yet: more than any fleet has proxies."""
 OPTIONS = [
@@ -15,25 +19,42 @@ OPTIONS = [
     ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING),
     ("grpc.server_max_unrequested_time_in_server", 120),
 ]
-CONNECTION_SECONDS = 300.0
-"""
-The longest that a remote peer stays connected before it proves again who it is. An Envoy whose SVID expired would
-ask over and over on the connection that it opened with that SVID, and would never be served.
-"""
-SILENCE_SECONDS = 30.0
-"""After so much silence a remote peer is asked whether it is there: a machine without power says no farewell."""
 SILENCE_GRACE_SECONDS = 10.0
-"""The time in which it has to answer."""
+"""The time that a silent peer has to answer."""
 CONNECTION_GRACE_SECONDS = 1.0
 """The time that calls still running then are given; streams never end by themselves."""
 
 
-def options_for(connection_seconds: float, silence_seconds: float) -> list[tuple[str, int]]:
-    """Options of a door for remote peers, whose connections live so long, and are silent for so long at most."""
+@dataclass(frozen=True, slots=True)
+class ConnectionLife:
+    """How long connections of remote peers live."""
+
+    seconds: float = 3600.0
+    """
+    The longest that a peer stays connected before it proves again who it is, and may choose another control plane. Each
+    time costs a handshake: ten thousand peers that came back every five minutes would take a fifth of a processor.
+    """
+    unused_seconds: float = 10.0
+    """
+    A connection without calls ends after so long. An Envoy whose stream was ended, because the SVID that it showed
+    expires, asks over and over on the connection that it opened with that SVID, with pauses that grow to 30 seconds: in
+    one of them that connection ends, and the next has the newer SVID. ``authz ca join --watch`` asks twice as often.
+    """
+    silence_seconds: float = 180.0
+    """
+    After so much silence a peer is asked over HTTP/2 whether it is there: one that hangs says no farewell. Envoys ask us
+    more often, so that this is for those that no longer do. Machines that are gone are found by ``dead_machines``.
+    """
+
+
+def options_for(life: ConnectionLife) -> list[tuple[str, int]]:
+    """Options of a door for remote peers."""
     times = {
-        "max_connection_age": connection_seconds,
+        "max_connection_age": life.seconds,
         "max_connection_age_grace": CONNECTION_GRACE_SECONDS,
-        "keepalive_time": silence_seconds,
-        "http2.ping_timeout": min(silence_seconds, SILENCE_GRACE_SECONDS),  # keepalive_timeout ends no connection
+        "max_connection_idle": life.unused_seconds,
+        "keepalive_time": life.silence_seconds,
+        "http2.ping_timeout": min(life.silence_seconds, SILENCE_GRACE_SECONDS),  # keepalive_timeout ends no connection
+        "keepalive_timeout": UNANSWERED_SECONDS,  # but the kernel is told it, for what was sent or asked
     }
     return [*OPTIONS, *((f"grpc.{name}_ms", int(seconds * 1000)) for name, seconds in times.items())]

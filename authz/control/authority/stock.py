@@ -52,6 +52,8 @@ class Stock:
         self.federated: Bundles = {}
         """Bundles of other trust domains; replaced whole by ``replace_federated``."""
         self._listeners: set[Listener] = set()
+        self._minded: set[Listener] = set()
+        """Those of them that are looked at every second."""
 
     def replace_federated(self, federated: Iterable[TrustBundle]) -> None:
         """Trust these bundles besides our own, each for its own trust domain."""
@@ -65,27 +67,36 @@ class Stock:
         allowed = {domain for grant in grants for domain in grant.federates_with} - {own.trust_domain}
         return {own.trust_domain: own, **{domain: b for domain, b in self.federated.items() if domain in allowed}}
 
-    def listen(self, listener: Listener) -> None:
-        """Wake the listener from now on."""
+    def listen(self, listener: Listener, *, minds_itself: bool = False) -> None:
+        """
+        Wake the listener from now on.
+
+        Args:
+            listener: the stream.
+            minds_itself: whether it wants no certificates and wakes when its own proof expires; there may be thousands.
+        """
         self._listeners.add(listener)
+        if not minds_itself:
+            self._minded.add(listener)
 
     def leave(self, listener: Listener) -> None:
         """Stop waking it; what nobody else wants is not renewed."""
         self._listeners.discard(listener)
+        self._minded.discard(listener)
 
     def tell(self, renewed: Iterable[Holder] | None = None) -> None:
         """Wake the streams that may have something new: all, or those of the holders given."""
         holders = None if renewed is None else set(renewed)
-        for listener in self._listeners:
+        for listener in self._listeners if holders is None else self._minded:
             if holders is None or holders & set(listener.holders):
                 listener.wake()
 
     def tick(self, now: float) -> None:
         """Renew what is due, push what was renewed, end the streams whose proof has expired."""
-        for listener in self._listeners:
+        for listener in self._minded:
             if has_expired(listener.evidence, now):
                 listener.wake()
-        wanted = {holder for listener in self._listeners for holder in listener.holders}
+        wanted = {holder for listener in self._minded for holder in listener.holders}
         authorities = self.registrar.ca.authorities
         sound = {a.id for a in authorities if a.state is not AuthorityState.TAINTED}
         condemned = {kept.svid.authority_id for kept in self.shelf.kept.values()} - sound

@@ -145,7 +145,7 @@ class DiscoveryServer:
         stream = ProxyStream(evidence, ends_at(evidence.expires_at, stock.clock(), stock.jitter()), self.opened)
         stream.end_in(stream.ends_at - stock.clock())
         reading = asyncio.create_task(stream.read(requests))
-        stock.listen(stream)
+        stock.listen(stream, minds_itself=True)
         try:
             item = await self._first(stock, stream, reading, context)
             await self._starting.acquire()

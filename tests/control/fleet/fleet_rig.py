@@ -19,6 +19,7 @@ from authz._proto import delta_discovery_pb2 as wire
 from authz.canary.canary_source import CanarySource
 from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
+from authz.control.authority.connection_options import ConnectionLife
 from authz.control.fleet.control_plane import ControlPlane, MeshSources
 from authz.core.spiffe import SpiffeId
 from authz.envoy.bootstrap import bootstrap
@@ -194,7 +195,7 @@ class Rig:
 
     async def start(self) -> None:
         """The control plane; ``control`` is its port."""
-        doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), silence_seconds=2.5)
+        doors = Doors(listen=f"127.0.0.1:{self.control}", dns=("localhost",), life=ConnectionLife(silence_seconds=2.5))
         authority = AuthorityServer(AuthorityFiles(self.folder / "ca"), doors, lambda: time.time() + self.skew)
         sources = MeshSources(self.policies, self.mesh, self.traffic, keep=self.folder / "keep", canary=self.canary)
         options = RenderOptions(enforce=Enforce.NATIVE)
