@@ -22,13 +22,13 @@ from authz.core.resources import (
     Resources,
     Target,
 )
-from authz.core.rule_sets import ActionSets, action_sets
+from authz.core.rule_sets import ActionSets, SharedSets, action_sets
 from authz.core.rules import CompiledPolicy
 
 T = TypeVar("T")
 
-MAX_WORKLOADS = 4096
-"""Workloads remembered at once; labels come from proxies, so their number must be bounded."""
+MAX_WORKLOADS = 16_384
+"""Workloads remembered at once, some 20 MB; labels come from proxies, so their number must be bounded."""
 MAX_REMEMBERED = 4096
 """Decisions remembered for one workload."""
 
@@ -147,6 +147,7 @@ class Engine:
         )
         self._introspections = {one.issuer: one for one in mesh.introspections}
         self._workloads: dict[tuple[str, frozenset[tuple[str, str]]], WorkloadPolicies] = {}
+        self._sets = SharedSets(mesh, indexed=indexed)
 
     def for_workload(self, workload: Workload) -> WorkloadPolicies:
         """Answer the policies that apply to a workload (RE-15 to RE-23). Pure but for its memory."""
@@ -241,7 +242,7 @@ class Engine:
             jwt_rules=self._jwt_rules(tuple(reversed(namespaces)), workload.namespace, labels),
             base_mode=base,
             port_modes=ports,
-            http=action_sets(policies, self.mesh, tcp=False, indexed=self._is_indexed),
+            http=self._sets.http(policies),
             is_indexed=self._is_indexed,
             peer_authentications=tuple(peer for peer in peers if peer is not None),
         )

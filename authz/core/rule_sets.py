@@ -8,6 +8,10 @@ from authz.core.resources import Action, ExtensionProvider, MeshConfig
 from authz.core.rules import CompiledPolicy, CompiledRule, RuleSet
 
 
+MAX_SHARED = 1024
+"""Sets that are remembered for the next workload with the same policies."""
+
+
 @dataclass(frozen=True, slots=True)
 class CustomSet:
     """
@@ -53,6 +57,26 @@ def action_sets(policies: Iterable[CompiledPolicy], mesh: MeshConfig, *, tcp: bo
         dry_run_deny=rule_set(Action.DENY, dry_run=True),
         dry_run_allow=rule_set(Action.ALLOW, dry_run=True),
     )
+
+
+class SharedSets:
+    """The sets for HTTP, made once for all workloads that have the same policies: where there are many, most have."""
+
+    def __init__(self, mesh: MeshConfig, *, indexed: bool) -> None:
+        self._mesh = mesh
+        self._is_indexed = indexed
+        self._made: dict[tuple[int, ...], tuple[tuple[CompiledPolicy, ...], ActionSets]] = {}
+        """By identity of the policies, which are kept so that no others get it."""
+
+    def http(self, policies: tuple[CompiledPolicy, ...]) -> ActionSets:
+        """The sets of these very policies. From several threads: at worst they are made twice."""
+        key = tuple(map(id, policies))
+        found = self._made.get(key)
+        if found is None:
+            if len(self._made) >= MAX_SHARED:
+                self._made.clear()
+            found = self._made[key] = policies, action_sets(policies, self._mesh, tcp=False, indexed=self._is_indexed)
+        return found[1]
 
 
 def _custom_sets(

@@ -64,6 +64,10 @@ class FilterRendering:
                 contents = made.get(needs) if rules else None  # policies that were not read from text have no digests
                 if contents is None:
                     contents = made[needs] = filter_contents(mesh, workload, native)
-                self._made[workload.name] = needs, filter_files(mesh, workload, contents)
+                if before is not None and len(before[1]) == len(contents):  # the slots are those of before
+                    renewed = dict(zip(before[1], contents, strict=True))
+                else:
+                    renewed = filter_files(mesh, workload, contents)
+                self._made[workload.name] = needs, renewed
             files |= self._made[workload.name][1]
         return files

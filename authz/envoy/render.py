@@ -258,9 +258,14 @@ def network_filters(workload: MeshWorkload, native: Native) -> tuple[dict[str, J
     return tuple(one.as_extension() for one in filters)
 
 
+_NO_RULES = json.dumps([(), "", []])
+
+
 def listener_rules(workload: MeshWorkload, native: Native) -> str:
     """All that the listeners of a workload that decides by itself take from its rules; equal texts, equal listeners."""
     policies = native.engine.for_workload(workload.workload)
+    if not policies.jwt_rules and not workload.speaks_tcp:
+        return _NO_RULES
     parameters = sorted({name for rule in policies.jwt_rules for name in rule.from_params})
     network = network_filters(workload, native)
     return json.dumps([network, repr(asked_of(policies)) if workload.speaks_tcp else "", parameters])

@@ -35,6 +35,7 @@ _LEADING = (LISTENER_TYPE, ROUTES_TYPE)
 """What leads requests to clusters."""
 _RETIRED = (CLUSTER_TYPE, ENDPOINTS_TYPE)
 """What stays as long as something may lead to it."""
+_ORDERED = frozenset(CHAIN + FREE)
 _NOTHING: TypeWorld = {}
 
 
@@ -114,7 +115,7 @@ class Conversation:
         self._is_delta = is_delta
         self.is_impatient = self.is_impatient and not self.is_settled
         pushes = []
-        for type_url in (*FREE, *(other for other in self.subscriptions if other not in CHAIN + FREE)):
+        for type_url in (*FREE, *(other for other in self.subscriptions if other not in _ORDERED)):
             pushes += self._push(type_url, keeps=False)
         keeps = any(self._is_unsettled(type_url) for type_url in _LEADING)
         for together in (_RETIRED, (LISTENER_TYPE,), (ROUTES_TYPE,)):
@@ -131,7 +132,7 @@ class Conversation:
         if one is None:
             return False
         there = self._world.get(type_url, _NOTHING)
-        return one.is_waiting or bool(one.rejection) or bool(one.changed(there)) or bool(one.gone(there))
+        return one.is_waiting or bool(one.rejection) or not one.is_done(there)
 
     def _push(self, type_url: str, *, keeps: bool) -> list[Push]:
         """What is due of one type; nothing while a response has no answer, and what is gone only if nobody keeps it."""
@@ -141,6 +142,8 @@ class Conversation:
         if one.rejection and self._is_delta and not one.is_waiting:
             one.forget_refused()
         there = self._world.get(type_url, _NOTHING)
+        if one.is_done(there) and not one.unknown and (one.nonce or one.sent):
+            return []
         changed, gone = one.changed(there), () if keeps else one.gone(there)
         wanted = one.wanted(there)
         if keeps:
@@ -157,13 +160,13 @@ class Conversation:
         is_listed = type_url in WITH_WILDCARD and (bool(gone) or is_new)
         if not (changed or removed or is_listed):
             if gone:  # nobody needs to be told
-                one.sent = wanted
+                one.sent, one.done = wanted, None
             return []
         self._note_awaited(type_url, changed)
         if self._is_delta:
             resources = self._with_untaken(one, changed, wanted)
         one.untaken |= {resource.name for resource in changed}
-        one.sent = wanted
+        one.sent, one.done = wanted, None
         self._nonce += 1
         one.nonce, one.is_waiting, one.pushed = str(self._nonce), True, version_of(wanted.values())
         return [Push(type_url, one.pushed, one.nonce, resources, removed, self._is_delta)]
@@ -190,6 +193,7 @@ class Conversation:
         for cluster in changed:
             for name in cluster.awaited:
                 endpoints.sent.pop(name, None)
+                endpoints.done = None
 
 
 def _take_state(subscription: Subscription, request: sotw.DiscoveryRequest, *, is_first: bool) -> bool:
@@ -198,6 +202,7 @@ def _take_state(subscription: Subscription, request: sotw.DiscoveryRequest, *, i
         if not subscription.answer(request.response_nonce, _error(request)):
             return False
     else:
+        subscription.done = None
         subscription.sent.clear()  # "resend anyway": the first request after a reconnect (XA-154, 5)
         subscription.is_waiting = False
     subscription.name_all(request.resource_names)
@@ -211,6 +216,7 @@ def _take_delta(subscription: Subscription, request: delta.DeltaDiscoveryRequest
         versions: Mapping[str, str] = request.initial_resource_versions
         if versions:
             subscription.sent = {name: Discovered(name, version, b"") for name, version in versions.items()}
+            subscription.done = None
             subscription.accepted = version_of(subscription.sent.values())
         subscription.is_wildcard = not request.resource_names_subscribe and subscription.type_url in WITH_WILDCARD
     subscription.unsubscribe(request.resource_names_unsubscribe)

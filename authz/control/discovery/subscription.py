@@ -28,6 +28,11 @@ class Subscription:
     """Whether a request of the state of the world ever named anything."""
     sent: dict[str, Discovered] = field(default_factory=dict)
     """What the proxy has, or has refused: neither is sent again until it changes (XA-154)."""
+    done: TypeWorld | None = None
+    """
+    The very world of which nothing more was to be sent when it was last looked at: most types of most proxies, at each
+    change and answer. None after everything else that changes what was sent, or what is wanted.
+    """
     unknown: set[str] = field(default_factory=set)
     """Asked for by name since the last response of a delta, which says of what does not exist that it is gone."""
     nonce: str = ""
@@ -53,6 +58,7 @@ class Subscription:
         """
         named = dict.fromkeys(names)
         _demand_few(named)
+        self.done = None
         # Without names from the first request on, everything is wanted; who has named something wants nothing then.
         self.has_named = self.has_named or bool(named)
         self.is_wildcard = WILDCARD in named or (self.type_url in WITH_WILDCARD and not self.has_named)
@@ -68,6 +74,9 @@ class Subscription:
         """
         asked = dict.fromkeys(names)
         _demand_few(self.names | asked)
+        if not asked:
+            return
+        self.done = None
         self.is_wildcard = self.is_wildcard or WILDCARD in asked
         added = {name: None for name in asked if name != WILDCARD}
         self.names |= added
@@ -79,6 +88,9 @@ class Subscription:
     def unsubscribe(self, names: Iterable[str]) -> None:
         """Want these no longer; the proxy has forgotten them."""
         gone = frozenset(names)
+        if not gone:
+            return
+        self.done = None
         if WILDCARD in gone:
             self.is_wildcard = False
         self.names = {name: None for name in self.names if name not in gone}
@@ -111,6 +123,12 @@ class Subscription:
         if self.is_wildcard:
             return dict(there)
         return {name: there[name] for name in self.names if name in there}
+
+    def is_done(self, there: TypeWorld) -> bool:
+        """Whether it has been sent what there is for it, and nothing else."""
+        if self.done is not there and not self.changed(there) and not self.gone(there):
+            self.done = there
+        return self.done is there
 
     def changed(self, there: TypeWorld) -> tuple[Discovered, ...]:
         """What it is to have and has not been sent in this version, by name."""

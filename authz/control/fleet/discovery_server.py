@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Set
+from functools import partial
 from time import time
 from typing import Any
 
@@ -91,11 +92,7 @@ class DiscoveryServer:
 
     def handler(self, stock: Stock, identify: Identify) -> "grpc.GenericRpcHandler[Any, bytes]":
         """The gRPC service for peers that ``identify`` tells apart by their SVIDs."""
-
-        async def stream(requests: AsyncIterator[Request], context: _Context) -> AsyncIterator[bytes]:
-            async for response in self._converse(stock, identify, requests, context):
-                yield response
-
+        stream = partial(self._converse, stock, identify)
         read, read_delta = sotw.DiscoveryRequest.FromString, delta.DeltaDiscoveryRequest.FromString
         methods = {
             "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(stream, read),

@@ -9,6 +9,7 @@ in all their worlds. What was made of a file stays as long as its content is the
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 from authz.control.discovery.discovered import CLUSTER_TYPE, Discovered, ProxyWorld
@@ -49,6 +50,10 @@ class _Made:
     """The files that it names."""
 
 
+_Uses = dict[str, _Made]
+"""The files of a proxy by name: its listeners and clusters, and what is named from there, in that order."""
+
+
 @dataclass(slots=True)
 class _Making:
     """What files have become so far."""
@@ -63,7 +68,7 @@ class FleetSnapshot:
     """The fleet as it was last made; ``make`` makes what differs."""
 
     _made: dict[str, _Made] = field(default_factory=dict)
-    _uses: dict[str, tuple[_Made, ...]] = field(default_factory=dict)
+    _uses: dict[str, _Uses] = field(default_factory=dict)
     _members: dict[str, FleetMember] = field(default_factory=dict)
     _roots: dict[str, tuple[str, Discovered]] = field(default_factory=dict)
 
@@ -89,16 +94,18 @@ class FleetSnapshot:
             Unpackable: a type is not known here.
         """
         made = _Making()
-        uses: dict[str, tuple[_Made, ...]] = {}
+        uses: dict[str, _Uses] = {}
         members: dict[str, FleetMember] = {}
         for workload in workloads if some is None else some:
             name = workload.name
-            used = uses[name] = tuple(self._used(name, files, made))
             before = self._members.get(name)
+            known = None if some is None else self._renewed(name, files, made)
+            used = uses[name] = known or dict(self._used(name, files, made))
             if before is not None and before.spiffe_id == workload.spiffe_id and _same(used, self._uses[name]):
                 members[name] = before
             else:
-                members[name] = FleetMember(name, workload.spiffe_id, self._world(name, used))
+                world = self._world(name, used.values())
+                members[name] = FleetMember(name, workload.spiffe_id, _kept(world, before.world if before else {}))
         if some is not None:
             self._made |= made.by_name
             self._uses |= uses
@@ -108,7 +115,21 @@ class FleetSnapshot:
         self._made, self._uses, self._members = made.by_name, uses, members
         return dict(members)
 
-    def _used(self, proxy: str, files: Mapping[str, bytes], made: _Making) -> Iterator[_Made]:
+    def _renewed(self, proxy: str, files: Mapping[str, bytes], made: _Making) -> _Uses | None:
+        """The files of a proxy where their names are those of before; None where that must be looked at."""
+        found = dict(self._uses.get(proxy, {}))
+        for name, one in found.items():
+            if files.get(name) is not one.content:
+                if name not in files:
+                    return None
+                if name not in made.by_name:
+                    made.by_name[name] = self._read(name, files, made)
+                found[name] = made.by_name[name]
+                if found[name].named != one.named:
+                    return None
+        return found
+
+    def _used(self, proxy: str, files: Mapping[str, bytes], made: _Making) -> Iterator[tuple[str, _Made]]:
         """The files of a proxy: its listeners and clusters, and what is named from there."""
         todo = [f"cds/{proxy}.yaml", f"lds/{proxy}.yaml"]
         seen = set(todo)
@@ -119,7 +140,7 @@ class FleetSnapshot:
                 if name not in files:
                     continue
                 one = made.by_name[name] = self._read(name, files, made)
-            yield one
+            yield name, one
             new = [other for other in one.named if other not in seen]
             seen.update(new)
             todo += new
@@ -137,7 +158,7 @@ class FleetSnapshot:
         one = made.by_content[id(content)] = _Made(content, tuple(map(_packed, trees)), named)
         return one
 
-    def _world(self, proxy: str, used: tuple[_Made, ...]) -> ProxyWorld:
+    def _world(self, proxy: str, used: Iterable[_Made]) -> ProxyWorld:
         world: dict[str, dict[str, Discovered]] = {}
         for url, resource in (*(pair for one in used for pair in one.resources), self._roots_of(proxy)):
             world.setdefault(url, {})[resource.name] = resource
@@ -151,12 +172,17 @@ class FleetSnapshot:
         return found
 
 
+def _kept(world: ProxyWorld, before: ProxyWorld) -> ProxyWorld:
+    """The world in which types that are as they were are the very objects of before: a stream looks at others alone."""
+    return {url: old if (old := before.get(url)) == new else new for url, new in world.items()}
+
+
 def _is_discovered(path: str, files: Mapping[str, bytes]) -> bool:
     return path in files and path.startswith(DISCOVERED)
 
 
-def _same(used: tuple[_Made, ...], before: tuple[_Made, ...]) -> bool:
-    return len(used) == len(before) and all(one is other for one, other in zip(used, before, strict=True))
+def _same(used: _Uses, before: _Uses) -> bool:
+    return len(used) == len(before) and all(map(is_, used.values(), before.values()))
 
 
 def _resources(content: bytes) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """One open stream of discovery: what its proxy says waits in an inbox, and when it is to end at the latest."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from math import isfinite
@@ -31,6 +32,52 @@ def ends_at(expires_at: float, now: float, share: float) -> float:
     return expires_at - share * min(ENDING_SECONDS, ENDING_SHARE * max(0.0, expires_at - now))
 
 
+class Inbox:
+    """
+    What one task puts and another takes: an ``asyncio.Queue`` for one of each, at a third of its price.
+
+    Thousands of streams wake at a change of all, and each answers.
+    """
+
+    __slots__ = ("_items", "_room", "_taker")
+
+    def __init__(self) -> None:
+        self._items: deque[Request | None] = deque()
+        self._taker: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    def full(self) -> bool:
+        """Whether ``put`` would wait."""
+        return len(self._items) >= MAX_INBOX
+
+    def empty(self) -> bool:
+        """Whether ``get`` would wait."""
+        return not self._items
+
+    def put_nowait(self, item: Request | None) -> None:
+        """Put one, even when it is full."""
+        self._items.append(item)
+        if self._taker is not None and not self._taker.done():
+            self._taker.set_result(None)
+
+    async def put(self, item: Request | None) -> None:
+        """Put one when there is room."""
+        while self.full():
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+        self.put_nowait(item)
+
+    async def get(self) -> Request | None:
+        """Take the oldest when there is one."""
+        while not self._items:
+            self._taker = asyncio.get_running_loop().create_future()
+            await self._taker
+        item = self._items.popleft()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        return item
+
+
 @dataclass(slots=True, eq=False)
 class ProxyStream:
     """One open stream. ``inbox`` takes requests and, as None, the word that something changed."""
@@ -43,7 +90,7 @@ class ProxyStream:
     node: str = ""
     """The proxy that it is of, as its first request said."""
     conversation: Conversation = field(default_factory=Conversation)
-    inbox: asyncio.Queue[Request | None] = field(default_factory=lambda: asyncio.Queue(MAX_INBOX))
+    inbox: Inbox = field(default_factory=Inbox)
     holders: tuple[Holder, ...] = ()
     """It asks for no certificates."""
     is_told: bool = False
@@ -51,6 +98,8 @@ class ProxyStream:
     is_out_of_patience: bool = False
     told: set[str] = field(default_factory=set)
     """Names that were refused to it, so that each is recorded once."""
+    _waits_since: float | None = None
+    """By the loop's clock; None while every response was answered."""
     _patience: asyncio.TimerHandle | None = None
     _ending: asyncio.TimerHandle | None = None
 
@@ -66,18 +115,32 @@ class ProxyStream:
             self._ending = asyncio.get_running_loop().call_later(max(0.0, seconds), self.wake)
 
     def watch(self) -> None:
-        """Wait for the proxy's answers, but not for ever."""
+        """
+        Wait for the proxy's answers, but not for ever.
+
+        A timer that is no longer needed runs out, and the next answer that is waited for has the same: setting one for
+        each response, and taking it back, would cost as much as the response.
+        """
         if self.conversation.is_settled:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
-        elif self._patience is None and not self.conversation.is_impatient:
+            self._waits_since = None
+        elif self._waits_since is None and not self.conversation.is_impatient:
+            loop = asyncio.get_running_loop()
+            self._waits_since = loop.time()
+            if self._patience is None:
+                self._patience = loop.call_at(self._waits_since + ANSWER_SECONDS, self._look)
 
-            def wake() -> None:
-                self._patience, self.is_out_of_patience = None, True
-                self.wake()
-
-            self._patience = asyncio.get_running_loop().call_later(ANSWER_SECONDS, wake)
+    def _look(self) -> None:
+        """See for how long an answer has been waited for."""
+        self._patience = None
+        if self._waits_since is None:
+            return
+        loop = asyncio.get_running_loop()
+        due = self._waits_since + ANSWER_SECONDS
+        if loop.time() < due:
+            self._patience = loop.call_at(due, self._look)
+        else:
+            self._waits_since, self.is_out_of_patience = None, True
+            self.wake()
 
     async def read(self, requests: AsyncIterator[Request]) -> None:
         """Move requests to the inbox; the last word wakes the loop so that it sees the end."""
