@@ -7,6 +7,7 @@ the path to one of its roots. What does not depend on time is ``examine``, so th
 
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -26,6 +27,9 @@ from authz.identity.leaf import (
 
 MAX_CHAIN = 6
 """Certificates below the root; nobody has longer chains, and each certificate costs a signature check."""
+
+MAX_AUTHORITIES = 256
+"""Of so many it is remembered how they were judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def _examine(chain_pem: str | bytes, bundles: Bundles) -> Examined | Rejection:
     if isinstance(path, Rejection):
         return path
     for i, authority in enumerate(path[1:]):
-        if reason := judge_authority(authority, i) or next(constraint_reasons(authority, leaf), None):
+        if reason := _judged(authority.certificate, authority.name, i) or next(constraint_reasons(authority, leaf), None):
             return Rejection(reason)
     return Examined(spiffe_id, chain[0].serial_number, tuple(_window(parts) for parts in path))
 
@@ -148,23 +152,25 @@ def _build_path(leaf: Parts, given: list[x509.Certificate], bundle: TrustBundle)
     pool = list(given)
     while len(path) <= MAX_CHAIN:
         current = path[-1].certificate
-        root = _issuer_among(bundle.roots, current)
+        root = _issuer_among(bundle.roots, current, is_leaf=len(path) == 1)
         if root is not None:
-            parts = read_parts(root, "the root")
+            parts = _parts(root, "the root")
             if isinstance(parts, str):
                 return Rejection(parts)
             return [*path, parts] if root != current else path
         if current.issuer == current.subject:
             return Rejection(f"{path[-1].name} is self-signed and not a root of `{bundle.trust_domain}`")
-        step = _next_above(path[-1], pool, bundle)
+        step = _next_above(path[-1], pool, bundle, is_leaf=len(path) == 1)
         if isinstance(step, Rejection):
             return step
         path.append(step)
     return Rejection("the chain goes in a circle")
 
 
-def _next_above(below: Parts, pool: list[x509.Certificate], bundle: TrustBundle) -> Parts | Rejection:
-    above = pool.pop(0) if pool else _issuer_among(bundle.intermediates, below.certificate)
+def _next_above(
+    below: Parts, pool: list[x509.Certificate], bundle: TrustBundle, *, is_leaf: bool
+) -> Parts | Rejection:
+    above = pool.pop(0) if pool else _issuer_among(bundle.intermediates, below.certificate, is_leaf=is_leaf)
     issuer = below.certificate.issuer.rfc4514_string()
     if above is None:
         named = any(root.subject == below.certificate.issuer for root in (*bundle.roots, *bundle.intermediates))
@@ -174,16 +180,19 @@ def _next_above(below: Parts, pool: list[x509.Certificate], bundle: TrustBundle)
     name = f"the intermediate `{above.subject.rfc4514_string()}`"
     if above.subject != below.certificate.issuer:
         return Rejection(f"{below.name} was issued by `{issuer}`, but {name} follows in the chain")
-    if not is_signed_by(below.certificate, above):
+    if not (is_signed_by if is_leaf else _is_authority_signed_by)(below.certificate, above):
         return Rejection(f"{below.name} is not signed by {name}")
-    parts = read_parts(above, name)
+    parts = _parts(above, name)
     return Rejection(parts) if isinstance(parts, str) else parts
 
 
-def _issuer_among(candidates: tuple[x509.Certificate, ...], below: x509.Certificate) -> x509.Certificate | None:
+def _issuer_among(
+    candidates: tuple[x509.Certificate, ...], below: x509.Certificate, *, is_leaf: bool
+) -> x509.Certificate | None:
     """Several roots may bear one name during a rotation: the signature decides."""
+    is_signed = is_signed_by if is_leaf else _is_authority_signed_by
     for candidate in candidates:
-        if candidate.subject == below.issuer and _key_ids_agree(below, candidate) and is_signed_by(below, candidate):
+        if candidate.subject == below.issuer and _key_ids_agree(below, candidate) and is_signed(below, candidate):
             return candidate
     return None
 
@@ -207,6 +216,17 @@ def is_signed_by(below: x509.Certificate, above: x509.Certificate) -> bool:
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         return False
     return True
+
+
+# Thousands of workloads have a few authorities: of these, everything is judged once that does not depend on the leaf.
+_is_authority_signed_by = lru_cache(MAX_AUTHORITIES)(is_signed_by)
+_parts = lru_cache(MAX_AUTHORITIES)(read_parts)
+
+
+@lru_cache(MAX_AUTHORITIES)
+def _judged(authority: x509.Certificate, name: str, below: int) -> str | None:
+    parts = _parts(authority, name)
+    return parts if isinstance(parts, str) else judge_authority(parts, below)
 
 
 def _window(parts: Parts) -> Window:
