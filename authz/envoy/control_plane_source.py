@@ -48,6 +48,11 @@ PING_SECONDS = (120, 5)
 How often a proxy asks by HTTP/2 whether the control plane is there, and how long that has to answer. It finds one that
 hangs; every proxy of a fleet asks, and each answer costs a tenth of a millisecond.
 """
+CONNECTION_SECONDS = 300
+"""
+After so long a connection takes no new stream; the one that it has goes on. When that is ended, because the SVID that
+opened the connection expires, the next is on another connection, by the SVID of then.
+"""
 _SOURCE = "path_config_source"
 
 
@@ -90,7 +95,9 @@ def control_cluster(mesh: Mesh, workload: MeshWorkload, options: RenderOptions) 
         type=ClusterDiscoveryType.STRICT_DNS,
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(2),
-        typed_extension_protocol_options=http2_upstream(keepalive=True, ping_seconds=PING_SECONDS),
+        typed_extension_protocol_options=http2_upstream(
+            keepalive=True, max_connection_seconds=CONNECTION_SECONDS, ping_seconds=PING_SECONDS
+        ),
         upstream_connection_options=UpstreamConnectionOptions(tcp_keepalive=_dead_machines()),
         load_assignment=assignment(CONTROL_CLUSTER, [at(_address(one)) for one in options.control]),
         outlier_detection=_left_out() if len(options.control) > 1 else None,

@@ -29,16 +29,12 @@ CONNECTION_GRACE_SECONDS = 1.0
 class ConnectionLife:
     """How long connections of remote peers live."""
 
-    seconds: float = 3600.0
+    seconds: float = 1800.0
     """
     The longest that a peer stays connected before it proves again who it is, and may choose another control plane. Each
-    time costs a handshake: ten thousand peers that came back every five minutes would take a fifth of a processor.
-    """
-    unused_seconds: float = 10.0
-    """
-    A connection without calls ends after so long. An Envoy whose stream was ended, because the SVID that it showed
-    expires, asks over and over on the connection that it opened with that SVID, with pauses that grow to 30 seconds: in
-    one of them that connection ends, and the next has the newer SVID. ``authz ca join --watch`` asks twice as often.
+    time costs a handshake: ten thousand peers that came back every five minutes would take a fifth of a processor. Not
+    much longer: an Envoy whose stream was ended, because the SVID that it showed expires, asks over and over on that
+    connection, unless its bootstrap is of ours or as in the guide: then a connection that is old takes no new streams.
     """
     silence_seconds: float = 180.0
     """
@@ -52,7 +48,6 @@ def options_for(life: ConnectionLife) -> list[tuple[str, int]]:
     times = {
         "max_connection_age": life.seconds,
         "max_connection_age_grace": CONNECTION_GRACE_SECONDS,
-        "max_connection_idle": life.unused_seconds,
         "keepalive_time": life.silence_seconds,
         "http2.ping_timeout": min(life.silence_seconds, SILENCE_GRACE_SECONDS),  # keepalive_timeout ends no connection
         "keepalive_timeout": UNANSWERED_SECONDS,  # but the kernel is told it, for what was sent or asked

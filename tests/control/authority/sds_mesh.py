@@ -42,6 +42,7 @@ static_resources:
     typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        common_http_protocol_options: {{ max_connection_duration: {sds_life} }}
         explicit_http_config: {{ http2_protocol_options: {{}} }}
     load_assignment:
       cluster_name: sds
@@ -144,6 +145,7 @@ def server_bootstrap(directory: Path, port: int, *, own: str = SERVER_ID, roots:
         client_cluster="",
         sds=f"{{ pipe: {{ path: {directory}/sds.sock }} }}",
         sds_tls="",
+        sds_life="300s",
     )
 
 
@@ -155,6 +157,7 @@ def client_bootstrap(
     own: str = CLIENT_ID,
     sds: str = "",
     sds_tls: str = "",
+    sds_life: str = "300s",
 ) -> str:
     """An Envoy that takes plaintext and goes on with mutual TLS to ``SERVER_ID``."""
     common = COMMON_TLS.format(own=own, peer=SERVER_ID, sds=SDS_CONFIG, roots="ROOTCA")
@@ -167,6 +170,7 @@ def client_bootstrap(
         client_cluster=CLIENT_CLUSTER.format(common=common, next_port=next_port, per_connection=per_connection),
         sds=sds or f"{{ pipe: {{ path: {directory}/sds.sock }} }}",
         sds_tls=sds_tls,
+        sds_life=sds_life,
     )
 
 

@@ -278,7 +278,7 @@ async def _refused(running: Mesh) -> bool:
 
 @asynccontextmanager
 async def remote_mesh(
-    directory: Path, ca: CertificateAuthority, deliver: Callable[[], None], life: ConnectionLife
+    directory: Path, ca: CertificateAuthority, deliver: Callable[[], None], life: ConnectionLife, sds_life: str = "300s"
 ) -> AsyncIterator[tuple[AuthorityServer, int]]:
     """The client Envoy asks over mutual TLS, with an SVID in files, as a join token gives; the port to ask it at."""
     ca.save(directory / "ca")
@@ -295,7 +295,7 @@ async def remote_mesh(
     front, back = free_port(), free_port()
     envoys = [
         run_envoy(directory, "server", server_bootstrap(directory, back)),
-        run_envoy(directory, "client", client_bootstrap(directory, front, back, 1, sds=remote, sds_tls=tls)),
+        run_envoy(directory, "client", client_bootstrap(directory, front, back, 1, sds=remote, sds_tls=tls, sds_life=sds_life)),
     ]
     try:
         await wait_for(lambda: _answers(front))
@@ -339,20 +339,26 @@ async def test_a_remote_envoy_proves_itself_anew_and_loses_no_request(tmp_path: 
         assert server.record.counts.refused.total() == 0
 
 
-async def test_a_remote_envoy_leaves_the_connection_whose_certificate_has_expired(tmp_path: Path) -> None:
-    """Though connections may live long: its stream is ended, and so is the connection on which nothing is left."""
+async def test_a_remote_envoy_whose_streams_have_ended_comes_by_another_connection(tmp_path: Path) -> None:
+    """
+    One whose connections take no new streams after a time, as in our bootstraps: its streams themselves go on, until
+    their certificate expires. The authority lets connections live for much longer.
+    """
     ca = CertificateAuthority.create("mesh.test", time.time())
-    deliver = delivering(tmp_path, ca, 3)
-    async with remote_mesh(tmp_path, ca, deliver, ConnectionLife(unused_seconds=0.2)) as (server, _):
+    async with remote_mesh(tmp_path, ca, delivering(tmp_path, ca, 4), ConnectionLife(), "0.5s") as (server, _):
         delivering(tmp_path, ca, 3600)()
-        ended = time.time() + 3
+        ended = time.time() + 4
 
         async def is_served_by_the_newer_one() -> bool:
             issued = Ledger(tmp_path / "ca" / LEDGER_FILE).read()
             return any(one.evidence == CLIENT_ID and one.is_issued and one.time > ended for one in issued)
 
+        async def had_four_streams() -> bool:  # two secrets, each with a stream, and again
+            return admin(tmp_path, "client", "/stats?filter=^cluster.sds.upstream_rq_total$").endswith(" 4\n")
+
         await wait_for(is_served_by_the_newer_one)
-    assert server.record.counts.refused.total() > 0, "it asked on the connection that was left"
+        await wait_for(had_four_streams)
+    assert server.record.counts.refused.total() == 2, "the end of both, and nothing on the connection that was left"
 
 
 def test_the_guides_cluster_for_a_remote_envoy_is_taken_by_envoy(tmp_path: Path) -> None:
