@@ -7,7 +7,6 @@ from authz.core.decision import RuleReference
 from authz.core.resources import Action, ExtensionProvider, MeshConfig
 from authz.core.rules import CompiledPolicy, CompiledRule, RuleSet
 
-
 MAX_SHARED = 1024
 """Sets that are remembered for the next workload with the same policies."""
 

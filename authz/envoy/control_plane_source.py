@@ -5,7 +5,7 @@ Its own SVID is in files as ``authz ca join`` leaves them. Envoy follows them on
 (XA-148), which lies beside them.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from envoy_data_plane.envoy.config.bootstrap.v3 import BootstrapDynamicResources
@@ -43,10 +43,12 @@ from authz.envoy.svid_pointers import OWN_POINTER, OWN_SECRET, ROOTS_POINTER
 from authz.envoy.tls import bundle_secret, san_matcher
 from authz.mesh.nouns import Address, Mesh, MeshWorkload
 
-PING_SECONDS = (120, 5)
+ConfigTree = dict[str, Any]
+"""A part of a rendered tree, as JSON."""
+PING_SECONDS = (300, 10)
 """
 How often a proxy asks by HTTP/2 whether the control plane is there, and how long that has to answer. It finds one that
-hangs; every proxy of a fleet asks, and each answer costs a tenth of a millisecond.
+hangs; every proxy of a fleet asks, and each answer costs a third of a millisecond.
 """
 CONNECTION_SECONDS = 300
 """
@@ -131,29 +133,33 @@ def roots_of(proxy: str) -> dict[str, object]:
     return as_resource(bundle_secret(ROOTS_SECRET, proxy))
 
 
-def followed_paths(tree: object) -> Iterator[str]:
-    """The files that a rendered tree names as config sources."""
-    for source in _sources(tree):
+def file_sources(tree: object) -> list[ConfigTree]:
+    """The config sources of a rendered tree that name files, in the order in which they stand there."""
+    found: list[ConfigTree] = []
+    todo = [tree]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            if isinstance(one.get(_SOURCE), dict):
+                found.append(one)
+            todo += reversed(one.values())
+        elif isinstance(one, list):
+            todo += reversed(one)
+    return found
+
+
+def followed_paths(sources: Iterable[ConfigTree]) -> Iterator[str]:
+    """The files that config sources name."""
+    for source in sources:
         yield str(source[_SOURCE]["path"])
 
 
-def point_to_control(tree: object, paths: Collection[str]) -> None:
+def point_to_control(sources: Iterable[ConfigTree], paths: Collection[str]) -> None:
     """Have the config sources that name one of these files ask the control plane, on the stream there is already."""
-    for source in _sources(tree):
+    for source in sources:
         if source[_SOURCE]["path"] in paths:
             del source[_SOURCE]
             source["ads"] = {}
-
-
-def _sources(tree: object) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _sources(item)
-    elif isinstance(tree, dict):
-        if isinstance(tree.get(_SOURCE), dict):
-            yield tree
-        for value in list(tree.values()):
-            yield from _sources(value)
 
 
 def _aggregated() -> ConfigSource:

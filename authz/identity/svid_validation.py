@@ -101,7 +101,9 @@ def _examine(chain_pem: str | bytes, bundles: Bundles) -> Examined | Rejection:
     if isinstance(path, Rejection):
         return path
     for i, authority in enumerate(path[1:]):
-        if reason := _judged(authority.certificate, authority.name, i) or next(constraint_reasons(authority, leaf), None):
+        if reason := _judged(authority.certificate, authority.name, i) or next(
+            constraint_reasons(authority, leaf), None
+        ):
             return Rejection(reason)
     return Examined(spiffe_id, chain[0].serial_number, tuple(_window(parts) for parts in path))
 
@@ -167,9 +169,7 @@ def _build_path(leaf: Parts, given: list[x509.Certificate], bundle: TrustBundle)
     return Rejection("the chain goes in a circle")
 
 
-def _next_above(
-    below: Parts, pool: list[x509.Certificate], bundle: TrustBundle, *, is_leaf: bool
-) -> Parts | Rejection:
+def _next_above(below: Parts, pool: list[x509.Certificate], bundle: TrustBundle, *, is_leaf: bool) -> Parts | Rejection:
     above = pool.pop(0) if pool else _issuer_among(bundle.intermediates, below.certificate, is_leaf=is_leaf)
     issuer = below.certificate.issuer.rfc4514_string()
     if above is None:

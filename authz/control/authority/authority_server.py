@@ -69,7 +69,7 @@ class Doors:
     """Names in our own certificate, by which enrolling workloads check it."""
     admin: str = ""
     """``host:port`` on loopback, or ``unix:PATH``: metrics and health for operators."""
-    life: ConnectionLife = ConnectionLife()
+    life: ConnectionLife = field(default_factory=ConnectionLife)
     """Of connections of remote peers."""
     endpoint: EndpointDoor | None = None
     """Our trust bundle, for other trust domains."""

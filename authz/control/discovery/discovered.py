@@ -99,7 +99,7 @@ class Push:
 
 @lru_cache(maxsize=64)
 def _entry(name: str, version: str, packed: bytes) -> bytes:
-    """A resource of a delta, as a field. Kept for a moment: new filters go to thousands of proxies, one after the other."""
+    """A resource of a delta, as a field; kept a moment, for new filters go to thousands of proxies in a row."""
     head = delta.Resource(name=name, version=version).SerializeToString()
     length = _varint(len(packed))
     whole = _varint(len(head) + len(_RESOURCES) + len(length) + len(packed))

@@ -14,7 +14,7 @@ from typing import Any
 
 from authz.control.discovery.discovered import CLUSTER_TYPE, Discovered, ProxyWorld
 from authz.core.spiffe import SpiffeId
-from authz.envoy.control_plane_source import followed_paths, point_to_control, roots_of
+from authz.envoy.control_plane_source import file_sources, followed_paths, point_to_control, roots_of
 from authz.envoy.packed_tree import packed
 from authz.mesh.nouns import MeshWorkload
 
@@ -151,8 +151,9 @@ class FleetSnapshot:
             if known is not None and known.content is content and all(other in files for other in known.named):
                 return known
         trees = _resources(content)
-        named = tuple(dict.fromkeys(path for path in followed_paths(trees) if _is_discovered(path, files)))
-        point_to_control(trees, (*named, ROOTS_FILE))
+        sources = file_sources(trees)
+        named = tuple(dict.fromkeys(path for path in followed_paths(sources) if _is_discovered(path, files)))
+        point_to_control(sources, (*named, ROOTS_FILE))
         if name == ROOTS_FILE:
             return _Made(content, (), named)
         one = made.by_content[id(content)] = _Made(content, tuple(map(_packed, trees)), named)

@@ -1,8 +1,8 @@
 """
-Machines that are gone without a farewell, found by the kernel: it asks whoever is silent, which costs this process nothing.
+Machines that are gone without a farewell, found by the kernel: it asks whoever is silent, at no cost of this process.
 
 gRPC's own question is a frame of HTTP/2, encrypted, answered and read in its threads: ten thousand peers that are asked
-every half minute take a tenth of a processor. It offers no option for the kernel's, but a connection inherits these from
+every half minute take a tenth of a processor. It has no option for the kernel's, but a connection inherits these from
 the socket that took it.
 """
 
@@ -14,7 +14,7 @@ SILENT_SECONDS = 30
 """After so long the kernel asks."""
 AGAIN_SECONDS = 5
 UNANSWERED_SECONDS = 40
-"""After so long without any answer the connection is given up, by ``TCP_USER_TIMEOUT``: after two questions at least."""
+"""After so long without an answer the connection is given up (``TCP_USER_TIMEOUT``), after two questions at least."""
 FOLDER = "/dev/fd"
 
 

@@ -295,7 +295,9 @@ async def remote_mesh(
     front, back = free_port(), free_port()
     envoys = [
         run_envoy(directory, "server", server_bootstrap(directory, back)),
-        run_envoy(directory, "client", client_bootstrap(directory, front, back, 1, sds=remote, sds_tls=tls, sds_life=sds_life)),
+        run_envoy(
+            directory, "client", client_bootstrap(directory, front, back, 1, sds=remote, sds_tls=tls, sds_life=sds_life)
+        ),
     ]
     try:
         await wait_for(lambda: _answers(front))
