@@ -197,7 +197,7 @@ class ControlPlane:
         if self.canary.problem:
             message = f"the candidate is not in force as it is: {self.canary.problem}"
             yield {"part": "candidate", "message": message, "blocks": False}
-        for state in self.discovery.states():
+        for state in (one for one in self.discovery.states() if not one.is_current):
             for short, one in state.types.items():
                 if one.rejection:
                     message = f"{state.name} refused {short} {one.refused}: {one.rejection}"

@@ -54,6 +54,9 @@ class DiscoveryServer:
         self._fleet: dict[str, FleetMember] = {}
         self._streams: dict[str, set[ProxyStream]] = {}
         self._left: dict[str, ProxyState] = {}
+        self._states: dict[str, ProxyState] = {}
+        """As they were last asked for; a proxy of which something may be other since then has none."""
+        self._sorted: tuple[str, ...] | None = None
         self._others: dict[str, set[str]] | None = None
         self._starting = asyncio.Semaphore(starting)
         self._records = SigningLimit(1.0, 10, 20.0, 200)  # a stranger who knocks in a loop must not fill the disk
@@ -75,6 +78,7 @@ class DiscoveryServer:
             some: proxies of the fleet of before, which alone may be other than they were; None: any may.
         """
         before, self._others = self._fleet, None
+        self._sorted = self._sorted if some is not None else None
         if some is None:
             changed = [name for name, member in fleet.items() if before.get(name) is not member]
             changed += [name for name in before if name not in fleet]
@@ -86,6 +90,7 @@ class DiscoveryServer:
             before.update((name, fleet[name]) for name in changed)
         self.standings.change(changed, self._fleet, self._clock())
         for name in changed:
+            self._states.pop(name, None)
             for stream in self._streams.get(name, ()):
                 stream.wake()
         return tuple(changed)
@@ -102,7 +107,9 @@ class DiscoveryServer:
 
     def states(self) -> Iterator[ProxyState]:
         """Every proxy of the fleet by name: what it was sent, and what it said to that."""
-        return (self._state_of(member) for _, member in sorted(self._fleet.items()))
+        if self._sorted is None:
+            self._sorted = tuple(sorted(self._fleet))
+        return iter([self._state_of(self._fleet[name]) for name in self._sorted])
 
     def state(self, name: str) -> ProxyState | None:
         """One of them; None when there is no such proxy."""
@@ -110,6 +117,12 @@ class DiscoveryServer:
         return None if member is None else self._state_of(member)
 
     def _state_of(self, member: FleetMember) -> ProxyState:
+        found = self._states.get(member.name)
+        if found is None:
+            found = self._states[member.name] = self._looked_at(member)
+        return found
+
+    def _looked_at(self, member: FleetMember) -> ProxyState:
         streams = self._streams.get(member.name)
         if streams:
             return _state(member, max(streams, key=lambda one: one.number), is_connected=True)
@@ -201,6 +214,7 @@ class DiscoveryServer:
             self._streams[member.name] = set()
             self.moves += 1
         self._streams[member.name].add(stream)
+        self._states.pop(member.name, None)
         pushes = conversation.update(member.world)
         if item is not None:
             try:
@@ -284,6 +298,7 @@ class DiscoveryServer:
         streams = self._streams.get(name, set())
         if stream in streams:
             streams.discard(stream)
+            self._states.pop(name, None)
             if not streams:
                 del self._streams[name]
                 self.moves += 1

@@ -9,6 +9,9 @@ from authz.control.authority.figures import Figured
 from authz.telemetry import fleet_names, names
 from authz.telemetry.status import PolicySourceStatus
 
+WORDS = ("current", "refusing", "missing", "gone", "behind")
+"""What a proxy is, for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class TypeState:
@@ -74,15 +77,8 @@ def fleet_json(states: Iterable[ProxyState], version: str) -> dict[str, object]:
 
 def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: int, kept: int) -> Figured:
     """Every metric of discovery with what it is now; ``kept``: destinations of which too many proxies are gone."""
-    found = list(states)
-    counts = {
-        "current": sum(one.is_current and not one.is_gone for one in found),
-        "refusing": sum(one.is_connected and not one.is_gone and one.is_refusing for one in found),
-        "missing": sum(not one.is_connected and not one.is_gone for one in found),
-        "gone": sum(one.is_gone for one in found),
-    }
-    counts["behind"] = len(found) - sum(counts.values())
-    yield fleet_names.XDS_PROXIES, {(word,): number for word, number in counts.items()}
+    counts = Counter(map(_word, states))
+    yield fleet_names.XDS_PROXIES, {(word,): counts[word] for word in WORDS}
     yield fleet_names.XDS_KEPT_ENDPOINTS, kept
     yield fleet_names.XDS_STREAMS, streams
     yield fleet_names.XDS_PUSHES, _by_type(figures.pushes)
@@ -101,6 +97,17 @@ def source_figures(source: PolicySourceStatus) -> Figured:
     yield names.PUBLISHED_ASKED, source.asked_at
     yield names.PUBLISHED_FAILING, float(bool(source.error))
     yield names.PUBLISHED_ASKINGS, {("success",): source.successes, ("failure",): source.failures}
+
+
+def _word(state: ProxyState) -> str:
+    """One of ``WORDS``."""
+    if state.is_gone:
+        return "gone"
+    if state.is_current:
+        return "current"
+    if not state.is_connected:
+        return "missing"
+    return "refusing" if state.is_refusing else "behind"
 
 
 def _by_type(counts: Counter[str]) -> dict[tuple[str, ...], float]:

@@ -1,6 +1,7 @@
 """The discovery conversation of all types, driven without a stream: state of the world and deltas."""
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 
@@ -316,3 +317,73 @@ def test_responses_share_the_bytes_of_their_resources_and_are_envoys_messages() 
     assert [(item.name, item.version) for item in found.resources] == [("big", big.version)]
     assert found.resources[0].resource is not None
     assert found.resources[0].resource.value == b"x" * 70_000
+
+
+class Forgetful(Conversation):
+    """Remembers of no world that nothing of it is due."""
+
+    def forget(self) -> None:
+        for one in self.subscriptions.values():
+            one.done = None
+
+
+def other_world(random: Random, there: ProxyWorld) -> ProxyWorld:
+    """The types that are as they were are the very objects of before, as in a fleet."""
+    new = dict(there)
+    for short in random.sample(list(TYPES), random.randint(0, 3)):
+        text = " ".join(f"{name}{random.randint(1, 3)}" for name in "abc" if random.random() < 0.6)
+        new |= world(**{short: text})
+    return new
+
+
+def ask_something(
+    random: Random, pending: list[Push], *, is_delta: bool
+) -> delta.DeltaDiscoveryRequest | sotw.DiscoveryRequest:
+    """An answer to something that was sent, or a request; often one that makes no sense."""
+    names = random.choice([[], ["*"], ["a"], ["a", "b"], ["c", "x"]])
+    url, nonce = random.choice(list(TYPES.values())), random.choice(["", "7"])
+    if pending and random.random() < 0.7:
+        push = pending.pop(random.randrange(len(pending)))
+        url, nonce = push.type_url, push.nonce
+        names = [] if random.random() < 0.8 else names
+    if is_delta:
+        request: delta.DeltaDiscoveryRequest | sotw.DiscoveryRequest = delta.DeltaDiscoveryRequest(
+            type_url=url,
+            response_nonce=nonce,
+            resource_names_subscribe=names,
+            resource_names_unsubscribe=random.choice([[], [], [], ["a"], ["*"]]),
+            initial_resource_versions=random.choice([{}, {"a": "1"}]),
+        )
+    else:
+        request = sotw.DiscoveryRequest(type_url=url, response_nonce=nonce, resource_names=names)
+    if nonce and random.random() < 0.2:
+        request.error_detail.message = "no"
+    return request
+
+
+@both
+def test_what_is_remembered_changes_nothing_that_is_sent(is_delta: bool) -> None:
+    """A type of which nothing was due is not looked at again until something changes that could make it so."""
+    remembered = sent = 0
+    for seed in range(150):
+        random = Random(seed)
+        there = other_world(random, WORLD)
+        one, other, pending = Conversation(there), Forgetful(there), list[Push]()
+        for _ in range(40):
+            other.forget()
+            what = random.random()
+            if what < 0.3:
+                there = other_world(random, there)
+                told, expected = one.update(there), other.update(there)
+            elif what < 0.35:
+                told, expected = one.go_on(), other.go_on()
+            else:
+                request = ask_something(random, pending, is_delta=is_delta)
+                told, expected = one.receive(request), other.receive(request)
+            assert told == expected, seed
+            assert one.is_settled == other.is_settled
+            pending += told
+            sent += len(told)
+            remembered += sum(subscription.done is not None for subscription in one.subscriptions.values())
+    assert sent > 1000
+    assert remembered > 1000

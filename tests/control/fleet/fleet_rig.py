@@ -21,6 +21,7 @@ from authz.control.authority.authority_files import AuthorityFiles
 from authz.control.authority.authority_server import AuthorityServer, Doors
 from authz.control.authority.connection_options import ConnectionLife
 from authz.control.fleet.control_plane import ControlPlane, MeshSources
+from authz.control.fleet.discovery_server import DiscoveryServer
 from authz.core.spiffe import SpiffeId
 from authz.envoy.bootstrap import bootstrap
 from authz.envoy.messages import as_json
@@ -216,8 +217,16 @@ class Rig:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         if self.plane is not None:
+            self._compare_states(self.plane.discovery)
             await self.plane.stop()
         self.plane = None
+
+    @staticmethod
+    def _compare_states(discovery: DiscoveryServer) -> None:
+        """What was remembered of each proxy, whatever a test did with it, is what is there."""
+        shown = list(discovery.states())
+        discovery._states.clear()
+        assert shown == list(discovery.states())
 
     def credentials(self, spiffe_id: str) -> tuple[bytes, bytes]:
         issued = self.ca.issue_svid(SpiffeId.parse(spiffe_id), time.time())
