@@ -8,7 +8,7 @@ secret discovery.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from authz._proto import sds_pb2 as wire
 from authz.cli import terminal
 from authz.cli.ca_files import time_of
 from authz.cli.renewal_hook import RenewalHook
-from authz.control.authority.holders import SIGNER_HEADER, TRUSTED_HEADER
+from authz.control.authority.holders import AGAIN_HEADER, MOST_ASK_SECONDS, SIGNER_HEADER, TRUSTED_HEADER
 from authz.core.errors import AuthzError, FetchError, SettingsError
 from authz.envoy.svid_pointers import svid_pointers
 from authz.identity.delivered import Delivered
@@ -28,7 +28,7 @@ from authz.identity.secret_files import FILE_NAME, read_secret, write_file, writ
 
 TIMEOUT_SECONDS = 10.0
 LOOK_SECONDS = 5.0
-"""How often ``--watch`` asks what is trusted, and retries what failed."""
+"""How often ``--watch`` asks what is trusted, unless the authority has too many to answer, and retries what failed."""
 SERVICE = "authz.identity.v1.Enrolment"
 REFUSALS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
 
@@ -49,6 +49,8 @@ class Enrolling:
     server_name: str = ""
     changes: int = 0
     """How often certificate or roots were written."""
+    again: float = 0.0
+    """In how many seconds the authority that answered last wants to be asked again; 0: it does not say."""
     _line: "tuple[str, bytes, grpc.Channel] | None" = field(default=None, repr=False)
     """
     The connection by which was asked last, its server, and by what both knew each other: a handshake every few seconds
@@ -211,8 +213,9 @@ class Enrolling:
             request_serializer=wire.EnrolRequest.SerializeToString,
             response_deserializer=wire.EnrolResponse.FromString,
         )
+        self.again = 0.0
         try:
-            answer = call(request, timeout=TIMEOUT_SECONDS, metadata=tuple(self._told()))
+            answer, done = call.with_call(request, timeout=TIMEOUT_SECONDS, metadata=tuple(self._told()))
         except grpc.RpcError as error:
             self.hang_up()
             code, details = (error.code(), error.details()) if isinstance(error, grpc.Call) else (None, str(error))
@@ -221,7 +224,14 @@ class Enrolling:
                 raise Declined(f"`{server}` refused: {reason}") from None  # the cause may quote the request
             raise FetchError(f"`{server}` gave no answer: {reason}") from None
         assert isinstance(answer, wire.EnrolResponse)
+        self.again = _again(done.trailing_metadata() or ())
         return answer
+
+
+def _again(metadata: Iterable[tuple[str, str | bytes]]) -> float:
+    """What an authority says of the next time; nothing that it says keeps us from asking for long."""
+    told = dict(metadata).get(AGAIN_HEADER, "")
+    return min(MOST_ASK_SECONDS, float(told)) if isinstance(told, str) and told.isdecimal() else 0.0
 
 
 def _delivered(server: str, pem: bytes, judge: Callable[[Delivered], str]) -> Delivered:
@@ -244,7 +254,7 @@ def keep_renewed(enrolling: Enrolling, stopping: threading.Event, hook: RenewalH
     told = ""
     if hook is not None:
         hook.run(enrolling.changes)
-    while not stopping.wait(max(0.1, min(LOOK_SECONDS, enrolling.renew_at() - time.time()))):
+    while not stopping.wait(max(0.1, min(max(LOOK_SECONDS, enrolling.again), enrolling.renew_at() - time.time()))):
         now = time.time()
         try:
             if now >= enrolling.renew_at() or enrolling.follow(now):

@@ -308,6 +308,19 @@ def test_whoever_asks_again_needs_no_other_handshake_until_its_certificate_is_an
     joining.hang_up()
 
 
+def test_whoever_watches_asks_as_often_as_the_authority_can_answer(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.deliver()
+    joining = running.enrolling()
+    joining.follow(time.time())
+    assert joining.again == 0
+    monkeypatch.setattr("authz.control.authority.holders.ASKS_PER_SECOND", 0.05)
+    joining.follow(time.time())
+    assert joining.again == 20
+    joining.hang_up()
+
+
 def test_a_new_root_reaches_files_as_it_reaches_secret_discovery(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

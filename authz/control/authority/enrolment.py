@@ -11,7 +11,7 @@ from collections.abc import Callable
 import grpc
 
 from authz._proto import sds_pb2 as wire
-from authz.control.authority.holders import Holders
+from authz.control.authority.holders import AGAIN_HEADER, ASK_SECONDS, Holders
 from authz.control.authority.sds import STATUS, Identify
 from authz.core.errors import AuthzError
 from authz.identity.join_tokens import UNKNOWN, TakenToken, TokenDirectory, TokenStore
@@ -66,6 +66,8 @@ class Enrolment:
                 await context.abort(STATUS[refused.cause], refused.reason)
             assert isinstance(evidence, SvidPeer)
             self._holders.note(evidence, context.invocation_metadata() or (), self._clock())
+            if (again := self._holders.again) > ASK_SECONDS:
+                context.set_trailing_metadata(((AGAIN_HEADER, str(int(again))),))
             ca = self._registrar.ca
             return wire.EnrolResponse(chain=ca.sound_pem, bundle=ca.bundle_pem)
 

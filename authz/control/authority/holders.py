@@ -16,8 +16,13 @@ from authz.identity.registration import SvidPeer
 
 TRUSTED_HEADER, SIGNER_HEADER = "authz-trusts", "authz-signed-below"
 """Metadata of a call: ids of roots with commas between them, and the id of the root of the caller's certificate."""
+AGAIN_HEADER = "authz-ask-after"
+"""Metadata of an answer: seconds. Who is told nothing asks every five."""
+ASK_SECONDS, MOST_ASK_SECONDS = 5.0, 300.0
+ASKS_PER_SECOND = 100
+"""So many are answered at most: where there are more holders than 500, each is to ask less often."""
 SEEN_SECONDS = 30.0
-"""Who was not heard of for so long is gone; they ask every five seconds."""
+"""Who was not heard of for so long is gone, or for three times as long as it was told to wait."""
 MOST_HOLDERS = 50_000
 NAMED = 20
 """Of those who are late so many are named."""
@@ -35,6 +40,8 @@ class Held:
     """The id of the root of its certificate; empty when that is not known."""
     at: float
     """When it was heard of; infinite while its stream is open."""
+    again: float = ASK_SECONDS
+    """In how many seconds it was to ask again."""
 
 
 @dataclass(slots=True)
@@ -44,6 +51,8 @@ class Holders:
     _held: dict[tuple[str, int], Held] = field(default_factory=dict)
     _streams: dict[int, dict[str, Held]] = field(default_factory=dict)
     """By number of a stream of secret discovery, then by name."""
+    _looked_at: float = 0.0
+    """When those that are gone were last forgotten."""
 
     def note(self, peer: SvidPeer, metadata: Iterable[tuple[str, str | bytes]], now: float) -> None:
         """Take what a call says; one that says nothing is of somebody else's client."""
@@ -52,8 +61,21 @@ class Holders:
             return
         ids = frozenset(_ID.findall(told[TRUSTED_HEADER][:1000]))
         key = (str(peer.spiffe_id), peer.serial)
+        if not 0 <= now - self._looked_at < SEEN_SECONDS:
+            self._forget_gone(now)
         if key in self._held or len(self._held) < MOST_HOLDERS:
-            self._held[key] = Held(key[0], ids, told.get(SIGNER_HEADER, "")[:16], now)
+            self._held[key] = Held(key[0], ids, told.get(SIGNER_HEADER, "")[:16], now, self.again)
+
+    @property
+    def again(self) -> float:
+        """In how many seconds holders are to ask again, so that all of them are answered with little work."""
+        return min(MOST_ASK_SECONDS, max(ASK_SECONDS, len(self._held) / ASKS_PER_SECOND))
+
+    def _forget_gone(self, now: float) -> None:
+        self._looked_at = now
+        for key, one in list(self._held.items()):
+            if now - one.at > max(SEEN_SECONDS, 3 * one.again):
+                self._held.pop(key, None)
 
     def forget(self, peer: SvidPeer) -> None:
         """This certificate was renewed: the next one has a serial number of its own."""
@@ -70,9 +92,7 @@ class Holders:
 
     def report(self, roots: Iterable[str], now: float) -> dict[str, Json]:
         """What all of them trust and are signed below, for whoever changes the root."""
-        for key, one in list(self._held.items()):
-            if now - one.at > SEEN_SECONDS:
-                self._held.pop(key, None)
+        self._forget_gone(now)
         for stream, taken in list(self._streams.items()):
             if all(now - one.at > SEEN_SECONDS for one in taken.values()):
                 self._streams.pop(stream, None)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from authz.control.authority.holders import (
+    ASK_SECONDS,
     SEEN_SECONDS,
     SIGNER_HEADER,
     TRUSTED_HEADER,
@@ -51,6 +52,19 @@ def test_what_a_stream_acknowledged_counts_until_a_while_after_its_end() -> None
     holders.end_stream(3, 100)
     assert reported(holders, 100 + SEEN_SECONDS).seen == 1
     assert reported(holders, 101 + SEEN_SECONDS).seen == 0
+
+
+def test_very_many_holders_are_to_ask_less_often_and_are_not_gone_meanwhile() -> None:
+    holders = Holders()
+    for number in range(500):
+        holders.note(SvidPeer(WEB.spiffe_id, number), [(TRUSTED_HEADER, OLD)], 0)
+    assert holders.again == ASK_SECONDS
+    for number in range(500, 2000):
+        holders.note(SvidPeer(WEB.spiffe_id, number), [(TRUSTED_HEADER, OLD)], 0)
+    assert holders.again == 20
+    assert 0 < reported(holders, SEEN_SECONDS + 20).seen < 500, "who was told to ask soon is gone"
+    holders.note(WEB, [(TRUSTED_HEADER, OLD)], 3 * 20 + 1)
+    assert holders.again == ASK_SECONDS, "all others are gone"
 
 
 def test_a_client_that_says_nothing_is_not_counted_and_nonsense_is_no_root() -> None:
