@@ -19,8 +19,8 @@ TRUSTED_HEADER, SIGNER_HEADER = "authz-trusts", "authz-signed-below"
 AGAIN_HEADER = "authz-ask-after"
 """Metadata of an answer: seconds. Who is told nothing asks every five."""
 ASK_SECONDS, MOST_ASK_SECONDS = 5.0, 300.0
-ASKS_PER_SECOND = 100
-"""So many are answered at most: where there are more holders than 500, each is to ask less often."""
+ASKS_PER_SECOND = 50
+"""So many are answered, a millisecond each: where there are more holders than 250, each is to ask less often."""
 SEEN_SECONDS = 30.0
 """Who was not heard of for so long is gone, or for three times as long as it was told to wait."""
 MOST_HOLDERS = 50_000
