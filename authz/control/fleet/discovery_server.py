@@ -27,7 +27,7 @@ from authz.control.discovery.subscription import MAX_WORDS, WILDCARD
 from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
 from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
 from authz.control.fleet.proxy_standings import ProxyStandings
-from authz.control.fleet.proxy_stream import ProxyStream, ends_at
+from authz.control.fleet.proxy_stream import ANSWER_SECONDS, ProxyStream, Waits, ends_at
 from authz.identity.registrar import Cause, Refused, SigningLimit
 from authz.identity.registration import Evidence, SvidPeer
 
@@ -59,6 +59,8 @@ class DiscoveryServer:
         self._sorted: tuple[str, ...] | None = None
         self._others: dict[str, set[str]] | None = None
         self._starting = asyncio.Semaphore(starting)
+        self._starts = Waits(START_SECONDS, self._started)
+        self._answers = Waits(ANSWER_SECONDS, ProxyStream.look)
         self._records = SigningLimit(1.0, 10, 20.0, 200)  # a stranger who knocks in a loop must not fill the disk
         self._words = SigningLimit(1.0, 20, 1000.0, 20_000)  # nor a proxy that refuses in a loop
         self.opened = 0
@@ -160,7 +162,7 @@ class DiscoveryServer:
             item = await self._first(stock, stream, reading, context)
             await self._starting.acquire()
             stream.is_starting = True
-            asyncio.get_running_loop().call_later(START_SECONDS, self._started, stream)
+            self._starts.add(stream)
             while True:
                 for push in await self._answer(stock, stream, item, context):
                     self.figures.pushes[SHORT_NAMES.get(push.type_url, "other")] += 1
@@ -228,7 +230,7 @@ class DiscoveryServer:
             log.warning("%s leaves responses without an answer; what waits for it is sent%s", stream.node, waits)
             self.standings.touch(stream.node)
             pushes += conversation.go_on()
-        stream.watch()
+        stream.watch(self._answers)
         self.standings.note(stream.node, self._clock(), is_current=_is_current(member, conversation))
         return pushes
 

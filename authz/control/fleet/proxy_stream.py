@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -14,6 +14,8 @@ MAX_INBOX = 16
 """Requests of one stream that wait; further ones wait in the connection."""
 ANSWER_SECONDS = 10.0
 """The longest that a proxy's answer is waited for before what refers to it is sent all the same."""
+GRAIN_SECONDS = 0.25
+"""Who waits for so long may wait for this much longer, so that many are looked at together."""
 ENDING_SHARE, ENDING_SECONDS = 0.1, 60.0
 """Streams end in the last part of what their certificates have left, so that those of a batch do not end together."""
 
@@ -78,6 +80,36 @@ class Inbox:
         return item
 
 
+class Waits:
+    """
+    Streams that are looked at some seconds after each came here, all by one timer.
+
+    A timer for each response of each stream, set and taken back or left to run out, would cost as much as the response.
+    """
+
+    def __init__(self, seconds: float, look: Callable[["ProxyStream"], None]) -> None:
+        """``look`` is called with each stream, a quarter of a second late at most."""
+        self._seconds = seconds
+        self._look = look
+        self._waiting: deque[tuple[float, ProxyStream]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, stream: "ProxyStream") -> None:
+        """Look at this one later; it may be here several times."""
+        loop = asyncio.get_running_loop()
+        self._waiting.append((loop.time() + self._seconds, stream))
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._run, loop)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        while self._waiting and self._waiting[0][0] <= now:
+            self._look(self._waiting.popleft()[1])
+        self._timer = None
+        if self._waiting:
+            self._timer = loop.call_at(max(self._waiting[0][0], now + GRAIN_SECONDS), self._run, loop)
+
+
 @dataclass(slots=True, eq=False)
 class ProxyStream:
     """One open stream. ``inbox`` takes requests and, as None, the word that something changed."""
@@ -96,11 +128,11 @@ class ProxyStream:
     is_told: bool = False
     is_starting: bool = False
     is_out_of_patience: bool = False
+    is_closed: bool = False
     told: set[str] = field(default_factory=set)
     """Names that were refused to it, so that each is recorded once."""
     _waits_since: float | None = None
     """By the loop's clock; None while every response was answered."""
-    _patience: asyncio.TimerHandle | None = None
     _ending: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
@@ -114,31 +146,19 @@ class ProxyStream:
         if isfinite(seconds):
             self._ending = asyncio.get_running_loop().call_later(max(0.0, seconds), self.wake)
 
-    def watch(self) -> None:
-        """
-        Wait for the proxy's answers, but not for ever.
-
-        A timer that is no longer needed runs out, and the next answer that is waited for has the same: setting one for
-        each response, and taking it back, would cost as much as the response.
-        """
+    def watch(self, waits: Waits) -> None:
+        """Wait for the proxy's answers, but not for ever: ``waits`` is to ``look`` after ``ANSWER_SECONDS``."""
         if self.conversation.is_settled:
             self._waits_since = None
         elif self._waits_since is None and not self.conversation.is_impatient:
-            loop = asyncio.get_running_loop()
-            self._waits_since = loop.time()
-            if self._patience is None:
-                self._patience = loop.call_at(self._waits_since + ANSWER_SECONDS, self._look)
+            self._waits_since = asyncio.get_running_loop().time()
+            waits.add(self)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """See for how long an answer has been waited for."""
-        self._patience = None
-        if self._waits_since is None:
+        if self._waits_since is None or self.is_closed:
             return
-        loop = asyncio.get_running_loop()
-        due = self._waits_since + ANSWER_SECONDS
-        if loop.time() < due:
-            self._patience = loop.call_at(due, self._look)
-        else:
+        if self._waits_since + ANSWER_SECONDS <= asyncio.get_running_loop().time():
             self._waits_since, self.is_out_of_patience = None, True
             self.wake()
 
@@ -153,6 +173,6 @@ class ProxyStream:
 
     def close(self) -> None:
         """Wait for nothing any more."""
-        for timer in (self._patience, self._ending):
-            if timer is not None:
-                timer.cancel()
+        self.is_closed = True
+        if self._ending is not None:
+            self._ending.cancel()
