@@ -24,7 +24,6 @@ from pathlib import Path
 
 from authz._proto import delta_discovery_pb2 as wire
 from authz.control.discovery.discovered import SHORT_NAMES
-from authz.envoy.control_plane_source import PING_SECONDS
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -35,8 +34,8 @@ INITIAL_WINDOW = 4
 WIDEST = 2**31 - 1
 AGAIN_SECONDS = 0.01
 """The pause after a connection that was lost: it must not make things worse."""
-PING_EVERY = PING_SECONDS[0]
-"""Seconds, as an Envoy whose bootstrap is of ours."""
+PING_EVERY = 300.0
+"""Seconds, as in the bootstraps that we print; Envoy's types, which are there, take a second to import."""
 AT_ONCE = 20
 """Connections that are begun before answers are looked at."""
 HEAD = {
