@@ -95,6 +95,19 @@ def test_the_bootstrap_leads_to_every_replica_of_the_control_plane() -> None:
     assert cluster["outlier_detection"]["consecutive_5xx"] == 1
 
 
+@pytest.mark.parametrize(("more", "ping"), [((), "300s"), (("--report", "10"), "10s")], ids=["quiet", "reporting"])
+def test_a_proxy_finds_a_control_plane_that_is_gone_and_costs_it_little(more: tuple[str, ...], ping: str) -> None:
+    """Machines are found by the kernel, which asks nothing while something that was sent has no answer."""
+    _, text = bootstrap("--to", "reviews-v1", "--control", "a.example:7443", *more)
+    (cluster,) = yaml.safe_load(text)["static_resources"]["clusters"]
+    (options,) = cluster["typed_extension_protocol_options"].values()
+    pings = options["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"]
+    machine = cluster["upstream_connection_options"]["tcp_keepalive"]
+    assert pings["interval"] == ping
+    assert machine == {"keepalive_probes": 3, "keepalive_time": 10, "keepalive_interval": 2}
+    assert options["common_http_protocol_options"]["max_connection_duration"] == "300s"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
