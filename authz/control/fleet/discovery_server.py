@@ -20,13 +20,14 @@ from authz._proto import delta_discovery_pb2 as delta
 from authz._proto import sds_pb2 as sotw
 from authz.control.authority.sds import SHOWN_CHARACTERS, STATUS, Identify
 from authz.control.authority.stock import Stock
-from authz.control.discovery.conversation import Conversation, Request
-from authz.control.discovery.discovered import CLUSTER_TYPE, SECRET_TYPE, SHORT_NAMES, ProxyWorld, Push
+from authz.control.discovery.conversation import Request
+from authz.control.discovery.discovered import SHORT_NAMES, ProxyWorld, Push
 from authz.control.discovery.overdue import waits_of
 from authz.control.discovery.subscription import MAX_WORDS, WILDCARD
-from authz.control.fleet.fleet_figures import FleetFigures, ProxyState, TypeState
+from authz.control.fleet.fleet_figures import FleetFigures, ProxyState
 from authz.control.fleet.fleet_snapshot import Fleet, FleetMember
 from authz.control.fleet.proxy_standings import ProxyStandings
+from authz.control.fleet.proxy_state import has_everything, state_of
 from authz.control.fleet.proxy_stream import ANSWER_SECONDS, ProxyStream, Waits, ends_at
 from authz.identity.registrar import Cause, Refused, SigningLimit
 from authz.identity.registration import Evidence, SvidPeer
@@ -127,7 +128,7 @@ class DiscoveryServer:
     def _looked_at(self, member: FleetMember) -> ProxyState:
         streams = self._streams.get(member.name)
         if streams:
-            return _state(member, max(streams, key=lambda one: one.number), is_connected=True)
+            return state_of(member, max(streams, key=lambda one: one.number), is_connected=True)
         return self._left.get(member.name, ProxyState(member.name, str(member.spiffe_id)))
 
     @property
@@ -231,7 +232,7 @@ class DiscoveryServer:
             self.standings.touch(stream.node)
             pushes += conversation.go_on()
         stream.watch(self._answers)
-        self.standings.note(stream.node, self._clock(), is_current=_is_current(member, conversation))
+        self.standings.note(stream.node, self._clock(), is_current=has_everything(member, conversation))
         return pushes
 
     def _member(self, stock: Stock, stream: ProxyStream, node: str) -> FleetMember | Refused:
@@ -306,28 +307,4 @@ class DiscoveryServer:
                 self.moves += 1
                 self.standings.leave(name, self._clock())
                 if name in self._fleet:
-                    self._left[name] = _state(self._fleet[name], stream, is_connected=False)
-
-
-def _state(member: FleetMember, stream: ProxyStream, *, is_connected: bool) -> ProxyState:
-    conversation, is_late = stream.conversation, stream.conversation.is_impatient
-    waits = {CLUSTER_TYPE: waits_of(conversation.subscriptions, member.world)} if is_late else {}
-    types = {
-        SHORT_NAMES.get(url, url): TypeState(
-            one.accepted, one.refused, one.rejection, one.is_waiting, one.is_waiting and is_late, waits.get(url, ())
-        )
-        for url, one in sorted(conversation.subscriptions.items())
-    }
-    is_current = is_connected and _is_current(member, conversation)
-    expires = stream.evidence.expires_at
-    return ProxyState(member.name, str(member.spiffe_id), is_connected, is_current, expires, types)
-
-
-def _is_current(member: FleetMember, conversation: Conversation) -> bool:
-    """Whether a proxy has taken all that there is for it: it has also asked for every type of that, but for secrets."""
-    asked = conversation.subscriptions
-    return (
-        conversation.has(member.world)
-        and not any(one.rejection for one in asked.values())
-        and all(url in asked or url == SECRET_TYPE for url in member.world)
-    )
+                    self._left[name] = state_of(self._fleet[name], stream, is_connected=False)
