@@ -77,7 +77,8 @@ def fleet_json(states: Iterable[ProxyState], version: str) -> dict[str, object]:
 
 def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: int, kept: int) -> Figured:
     """Every metric of discovery with what it is now; ``kept``: destinations of which too many proxies are gone."""
-    counts = Counter(map(_word, states))
+    found = list(states)
+    counts = Counter(map(_word, found))
     yield fleet_names.XDS_PROXIES, {(word,): counts[word] for word in WORDS}
     yield fleet_names.XDS_KEPT_ENDPOINTS, kept
     yield fleet_names.XDS_STREAMS, streams
@@ -85,7 +86,8 @@ def fleet_figures(states: Iterable[ProxyState], figures: FleetFigures, streams: 
     yield fleet_names.XDS_ACKNOWLEDGED, _by_type(figures.acknowledged)
     yield fleet_names.XDS_REJECTED, _by_type(figures.rejected)
     yield fleet_names.XDS_REFUSED, figures.refused
-    asked = (item for one in found if one.is_connected for item in one.types.items())
+    late = (one for one in found if one.is_connected and not one.is_current)  # who is current has answered everything
+    asked = (item for one in late for item in one.types.items())
     yield fleet_names.XDS_OVERDUE, _by_type(Counter(short for short, kind in asked if kind.is_overdue))
 
 
