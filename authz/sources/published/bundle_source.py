@@ -79,6 +79,8 @@ class BundleTrust:
 class BundleSource:
     """``PolicySource`` of bundles."""
 
+    away_seconds: float | None = None
+
     def __init__(
         self, address: PolicyAddress, trust: BundleTrust, *, ca: Path | None = None, headers_file: Path | None = None
     ) -> None:

@@ -43,6 +43,9 @@ class Delivery:
 class PolicySource(Protocol):
     """Asks one address. Called by one thread at a time."""
 
+    away_seconds: float | None
+    """How long it is not asked again after it did not answer; None: ever longer, for it has to be spared."""
+
     def ask(self, last: TakenRevision | None, allowed: str, tag: str, now: float) -> Delivery | None:
         """
         Ask for what is published now; None when that is what was asked for before.

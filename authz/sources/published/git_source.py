@@ -49,6 +49,8 @@ class _Failed(Exception):
 class GitSource:
     """``PolicySource`` of a repository."""
 
+    away_seconds: float | None = None
+
     def __init__(
         self,
         address: PolicyAddress,

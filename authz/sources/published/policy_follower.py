@@ -73,6 +73,7 @@ class PolicyFollower:
         self._in_row = 0
         self.candidate: CandidateFollower | None = None
         """What follows the candidate at the same place, if there may be one."""
+        self._is_away = False
         self._stopping, self._woken, self._installing = Event(), Event(), Lock()
         before = read_source_status(cache.directory) or PolicySourceStatus("")
         self.status = PolicySourceStatus(shown, before.revision, before.number, before.created, before.taken_at)
@@ -130,7 +131,7 @@ class PolicyFollower:
             _log.exception("asking the source of policies failed")
             self._fail(FetchError(f"internal error: {type(error).__name__}"))
             return False
-        self._in_row = 0
+        self._in_row, self._is_away = 0, False
         if self.status.error:
             _log.warning("the source of policies answers again: %s", self.status.source)
         told = self._of(found) if found is not None else self.status
@@ -139,6 +140,13 @@ class PolicyFollower:
             self._tag, self._expires = found.tag, found.expires
             _log.info("revision %s of the policies came from %s", found.revision.name, self.status.source)
         return True
+
+    def pause(self) -> float:
+        """How many seconds to wait for a word of the source until it is asked again."""
+        away = self._source.away_seconds
+        if self._is_away and away is not None:
+            return pause_seconds(min(self._poll_seconds, away), 0, self._share())
+        return pause_seconds(self._poll_seconds, self._in_row, self._share())
 
     def follow(self) -> Thread:
         """Go on asking in a thread that ends with the process, or by ``stop``."""
@@ -157,7 +165,7 @@ class PolicyFollower:
 
     def _follow(self) -> None:
         while True:
-            if self._woken.wait(pause_seconds(self._poll_seconds, self._in_row, self._share())):
+            if self._woken.wait(self.pause()):
                 self._stopping.wait(WAKE_SECONDS * self._share())
             if self._stopping.is_set():
                 return
@@ -182,8 +190,10 @@ class PolicyFollower:
     def _fail(self, error: Exception) -> None:
         if self._stopping.is_set():
             return
-        self._in_row += 1
-        if not isinstance(error, FetchError):
+        self._is_away = isinstance(error, FetchError)
+        if not isinstance(error, OSError):  # a disk of ours that is full is nothing that the source is spared for
+            self._in_row += 1
+        if not self._is_away:
             self._tag = ""  # what was refused is looked at again
         said = _said(error)
         if said != self.status.error:

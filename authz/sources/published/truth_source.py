@@ -13,10 +13,17 @@ from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused
 
 BEGIN_SECONDS = 5.0
 """For the first connection; from then on the client reconnects beside the askings."""
+AWAY_SECONDS = 5.0
+"""
+Between askings of a truth that is away. A client whose server was cut off from the others stays connected to it, and is
+not told when there is a majority again; what was pushed meanwhile is not told again, either.
+"""
 
 
 class TruthSource:
     """``PolicySource`` of the truth. While it is away every asking fails at once."""
+
+    away_seconds: float | None = AWAY_SECONDS
 
     def __init__(self, address: TruthAddress, access: TruthAccess, trust: BundleTrust) -> None:
         """

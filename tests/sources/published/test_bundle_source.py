@@ -234,6 +234,7 @@ def test_a_full_disk_leaves_the_last_good_set(tmp_path: Path, monkeypatch: pytes
             assert not follower.ask()
         assert "No space left on device" in follower.status.error
         assert in_force(cache) == b"one"
+        assert follower.pause() == 30, "the source is not spared for that"
         assert follower.ask()
         assert in_force(cache) == b"two"
 

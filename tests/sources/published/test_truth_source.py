@@ -88,6 +88,22 @@ def test_without_the_truth_a_replica_starts_from_its_disk_and_takes_up_again(
         assert in_force(cache) == b"two"
 
 
+def test_a_truth_that_was_away_for_long_is_asked_every_few_seconds_and_what_is_refused_ever_more_rarely(
+    servers: NatsServers, tmp_path: Path
+) -> None:
+    push(servers, 1, bundle(1, b"one"))
+    with Replica(tmp_path / "replica", str(servers.address)).running() as (follower, _):
+        assert follower.pause() == 30
+        push(servers, 2, bundle(2, POISON))
+        for _ in range(3):
+            assert not follower.ask()
+        assert follower.pause() >= 240
+        servers.kill(0)
+        for _ in range(20):  # after ten minutes it must not be minutes until it is asked again
+            assert not follower.ask()
+        assert follower.pause() == truth_source.AWAY_SECONDS
+
+
 def test_the_fleet_of_the_address_is_that_of_the_setting(tmp_path: Path) -> None:
     replica = Replica(tmp_path / "replica", "nats://localhost/other")
     assert "is of the fleet `other`" in start_refused(replica, "policies_fleet")
