@@ -4,6 +4,7 @@ The record of what was issued and refused: one JSON line each, public facts only
 ``rotation check`` compares it with what proxies serve; people read it to see who got or wanted what.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -24,12 +25,16 @@ class Ledger:
     path: Path
 
     def record(self, issuance: Issuance) -> None:
-        """Append one line. Raises OSError."""
+        """Append one line. Raises OSError, also when a full disk took a part of it: what comes next is not lost then."""
         line = json.dumps(asdict(issuance) | {"serial": f"{issuance.serial:x}"}, separators=(",", ":"))
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line.encode() + b"\n")
             size = os.fstat(descriptor).st_size
+            is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            data = (b"\n" if is_torn else b"") + line.encode() + b"\n"
+            if os.write(descriptor, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            size += len(data)
         finally:
             os.close(descriptor)
         if size > MAX_BYTES:

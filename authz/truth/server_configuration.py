@@ -39,6 +39,11 @@ from authz.truth.truth_tls import API, API_OF_ROLES, inbox_prefix
 
 ALL_CLIENTS = "0.0.0.0:4222"  # whoever has no certificate is not let in
 """Where a server listens by default."""
+PING_SECONDS = 5
+"""
+How often a server asks clients and other servers whether they are there. Half a connection that has outlived a partition
+keeps its server out of the cluster: the other half is gone, and a new connection counts as a second one.
+"""
 SERVER_PATH = "/authz/truth"
 """Of the SPIFFE ID that servers know each other by."""
 TRUTH_ACCOUNT = "TRUTH"
@@ -128,6 +133,11 @@ class TruthServer:
     """For the other servers, ``host:port``; empty: there are none."""
     routes: tuple[str, ...] = ()
     """``host:port`` of all servers; a host is a DNS name in the certificate of that server."""
+    own_route: str = ""
+    """
+    Which of these is its own. Servers tell each other of the rest, and without it by numbers that no certificate has:
+    after a partition they would then try such a connection a hundred times a second, for ever.
+    """
     monitor: str = ""
     """``host:port`` of this machine where it says how it is, by HTTP to anybody; empty: nowhere."""
     tls: TruthServerTls | None = None
@@ -158,6 +168,7 @@ def server_configuration(server: TruthServer) -> str:
         f"  store_dir: {_quoted(str(server.store))}",
         "  sync_interval: always  # what was acknowledged is on the disk",
         "}",
+        f'ping_interval: "{PING_SECONDS}s"  # the second without an answer ends a connection',
     ]
     if server.monitor:
         lines.append(f"http: {_quoted(server.monitor)}")
@@ -166,6 +177,8 @@ def server_configuration(server: TruthServer) -> str:
     if server.cluster:
         lines += ["cluster {", f"  name: {_quoted(f'authz-{server.fleet}')}", f"  listen: {_quoted(server.cluster)}"]
         lines += ["  no_advertise: true  # clients have the addresses that they were given"]
+        if server.own_route:
+            lines.append(f"  advertise: {_quoted(server.own_route)}")
         if server.tls is not None:
             own = f"spiffe://{server.tls.trust_domain}{SERVER_PATH}"
             lines += [f"  authorization {{ user: {_quoted(own)} }}", *_tls(server.tls, "  ")]

