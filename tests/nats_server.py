@@ -68,7 +68,7 @@ class NatsServers:
             TruthServer(
                 f"server-{number}", FLEET, directory / f"server-{number}" / "store",
                 listen=self.address.servers[number], cluster=routes[number] if routes else "", routes=routes, tls=tls,
-                members=members,
+                members=members, own_route=routes[number] if routes else "",
             )
             for number in range(count)
         ]  # fmt: skip

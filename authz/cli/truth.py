@@ -10,6 +10,7 @@ from authz.cli.truth_options import TRUTH_URL, truth_access
 from authz.core.attributes import Json
 from authz.core.errors import SettingsError
 from authz.core.spiffe import TrustDomain
+from authz.identity.leaf import dns_names
 from authz.truth.truth_address import TruthAccess, read_truth_address
 
 
@@ -86,8 +87,27 @@ def config(
         except ValueError as error:
             raise SettingsError(str(error)) from error
         tls = TruthServerTls(domain, ca.absolute(), cert.absolute(), key.absolute())
-    server = TruthServer(name, fleet, store.absolute(), listen or ALL_CLIENTS, cluster, routes, monitor, tls, named)
+    own = _own_route(routes, cert) if cert is not None else ""
+    server = TruthServer(name, fleet, store.absolute(), listen or ALL_CLIENTS, cluster, routes, own, monitor, tls, named)
     click.echo(server_configuration(server), nl=False)
+
+
+def _own_route(routes: tuple[str, ...], certificate: Path) -> str:
+    """The route whose host the server's own certificate names; empty, and said so, when that is not one."""
+    try:
+        names = dns_names(certificate.read_bytes())
+    except (OSError, ValueError):
+        names = ()
+    found = [route for route in routes if route.rpartition(":")[0] in names]
+    if len(found) == 1:
+        return found[0]
+    if routes:
+        terminal.remark(
+            f"`{certificate}` does not have the name of exactly one --route, so the other servers will know this one "
+            "by its number, and try for ever to connect to it in vain after the network failed: issue it first, "
+            "with --dns"
+        )
+    return ""
 
 
 @command.command("init")

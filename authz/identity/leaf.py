@@ -57,6 +57,14 @@ class Parts:
         return tuple(self.names.get_values_for_type(x509.UniformResourceIdentifier)) if self.names else ()
 
 
+def dns_names(pem: bytes) -> tuple[str, ...]:
+    """DNS names of the first certificate of a PEM chain, as they are written. Raises ValueError: there is none."""
+    found = read_parts(x509.load_pem_x509_certificates(pem)[0], "the certificate")
+    if isinstance(found, str):
+        raise ValueError(found)
+    return tuple(found.names.get_values_for_type(x509.DNSName)) if found.names else ()
+
+
 def read_parts(certificate: x509.Certificate, name: str) -> Parts | str:
     """Decode a certificate's extensions, or say why that cannot be done."""
     try:

@@ -25,7 +25,7 @@ class Ledger:
     path: Path
 
     def record(self, issuance: Issuance) -> None:
-        """Append one line. Raises OSError, also when a full disk took a part of it: what comes next is not lost then."""
+        """Append one line. Raises OSError, also when a full disk took a part of it, which then costs no other line."""
         line = json.dumps(asdict(issuance) | {"serial": f"{issuance.serial:x}"}, separators=(",", ":"))
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:

@@ -41,8 +41,8 @@ ALL_CLIENTS = "0.0.0.0:4222"  # whoever has no certificate is not let in
 """Where a server listens by default."""
 PING_SECONDS = 5
 """
-How often a server asks clients and other servers whether they are there. Half a connection that has outlived a partition
-keeps its server out of the cluster: the other half is gone, and a new connection counts as a second one.
+How often a server asks clients and other servers whether they are there. Half a connection that has outlived a
+partition keeps its server out of the cluster: the other half is gone, and a new connection counts as a second one.
 """
 SERVER_PATH = "/authz/truth"
 """Of the SPIFFE ID that servers know each other by."""

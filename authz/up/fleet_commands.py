@@ -87,6 +87,7 @@ def server_conf(plan: FleetPlan, replica: FleetReplica) -> str:
         listen=f"{LOOPBACK}:{replica.truth}",
         cluster=f"{LOOPBACK}:{replica.routes}" if len(plan.replicas) > 1 else "",
         routes=tuple(f"{TRUTH_HOST}:{other.routes}" for other in plan.replicas if len(plan.replicas) > 1),
+        own_route=f"{TRUTH_HOST}:{replica.routes}",
         monitor=f"{LOOPBACK}:{replica.monitor}",
         tls=TruthServerTls(
             TrustDomain(plan.mesh.config.trust_domain), plan.bundle, folder / "tls.crt", folder / "tls.key"

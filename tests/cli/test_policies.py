@@ -11,9 +11,12 @@ from click.testing import CliRunner, Result
 
 from authz.bundles.whole_bundle import build_bundle
 from authz.cli import application, policy_publishing, policy_push
+from authz.core.spiffe import SpiffeId
+from authz.identity.ca import CertificateAuthority
 from authz.truth import server_version
 from authz.truth.policy_head import PolicyHead
 from authz.truth.policy_revisions import HEAD, PolicyRevisions
+from authz.truth.server_configuration import SERVER_PATH
 from authz.truth.server_reporter import ServerReporter
 from authz.truth.truth_bucket import POLICIES, TruthBucket
 from authz.truth.truth_client import TruthAway, TruthChanged
@@ -205,6 +208,15 @@ def test_a_truth_is_configured_made_and_looked_at(run: Runner, monkeypatch: pyte
     assert "or --local" in invoke(application, told).output
     files = ["--ca", "a", "--cert", "b", "--key", "c", "--trust-domain", "mesh.test"]
     whole = invoke(application, [*told, *files, "--cluster", "0.0.0.0:6222", "--route", "two.example:6222"])
+    assert "exactly one --route" in whole.stderr, "the certificate is not there"
+    ca = CertificateAuthority.create("mesh.test", time.time())
+    own = SpiffeId(ca.trust_domain, SERVER_PATH)
+    (tmp_path / "own.crt").write_bytes(ca.issue_svid(own, time.time(), dns=("truth", "two.example")).chain_pem)
+    files[3] = str(tmp_path / "own.crt")
+    routes = ["--route", "one.example:6222", "--route", "two.example:6222"]
+    whole = invoke(application, [*told, *files, "--cluster", "0.0.0.0:6222", *routes])
+    assert 'advertise: "two.example:6222"' in whole.stdout
+    assert not whole.stderr
     for said in ('user: "spiffe://mesh.test/authz/reader"', "verify_and_map: true", '"nats://two.example:6222"'):
         assert said in whole.stdout
     assert "made the stream of records" in run("truth", "init").stdout

