@@ -109,7 +109,8 @@ class Shop:
             (folder / "truth" / "server.conf").write_text(self.run(machine, told))
             self.start_truth(machine)
         until(lambda: bool(self.truth_leader()), "somebody leads the truth")
-        self.run("one", f"truth init --to {TRUTH} {ACCESS} --replicas 3")
+        init = f"truth init --to {TRUTH} {ACCESS} --replicas 3"
+        until(lambda: self.type("one", init).code == 0, "the truth is made")  # streams need a leader each, too
 
     def type(self, machine: str, arguments: str) -> Typed:
         """One of our commands on a machine, and what became of it."""
