@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ TRUTH = "nats://one.example:4222,two.example:4222,three.example:4222/shop"
 ACCESS = "--truth-ca bundle.pem --truth-cert truth-client/tls.crt --truth-key truth-client/tls.key"
 CONTROLS = ("one", "two")
 BLOCK_BYTES = 4096
+ELECTION_SECONDS = 30.0
+"""In which the truth may have nobody who leads, and says so to whoever pushes."""
 CURRENT = dict.fromkeys(CONTROLS, "current")
 """The state of both when all is well."""
 
@@ -125,6 +128,9 @@ class Shop:
     def push(self, path: str = "", machine: str = "one", key: str = "keys") -> None:
         """Let callers ask for one path besides the one that is always allowed."""
         typed = self.try_push(path, machine, key)
+        ends = time.monotonic() + ELECTION_SECONDS
+        while typed.code == 1 and "nothing was pushed" in typed.remarks and time.monotonic() < ends:
+            typed = self.try_push(path, machine, key)
         assert typed.code == 0, typed
         self.number = json.loads(typed.out)["revision"]
         self.path = path

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from authz._proto import delta_discovery_pb2 as wire
-from authz.control.discovery.discovered import LISTENER_TYPE
+from authz.canary.canary_selection import CanarySelection, CanarySource
+from authz.control.discovery.discovered import EXTENSION_TYPE, LISTENER_TYPE
 from authz.control.kept_inputs import KEPT_FILE
 from authz.core.errors import LoadError
 from tests.control.fleet.fleet_rig import API, Rig, allow, until
@@ -33,10 +34,10 @@ def mend(rig: Rig) -> None:
     rig.write_policy(allow("/two"))
 
 
-async def in_force(rig: Rig) -> str:
-    """The version of the listeners of a proxy."""
+async def in_force(rig: Rig, type_url: str = LISTENER_TYPE) -> str:
+    """The version of something of a proxy: by default of its listeners."""
     async with rig.stream(API) as call:
-        request = wire.DeltaDiscoveryRequest(type_url=LISTENER_TYPE)
+        request = wire.DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=["*"])
         request.node.id = "api-v1"
         await call.write(request)
         response = await call.read()
@@ -75,6 +76,34 @@ async def test_a_restart_while_it_is_broken_keeps_what_was_kept(rig: Rig) -> Non
         await rig.stop()
         await rig.start()
         assert await in_force(rig) == before
+
+
+async def test_a_candidate_stays_in_force_beside_what_was_kept_and_goes_when_it_is_taken_away(rig: Rig) -> None:
+    candidate = rig.folder / "next"
+    rig.canary = CanarySource(candidate, CanarySelection(names=frozenset({"api-v1"})))
+    await rig.start()
+    without = await in_force(rig, EXTENSION_TYPE)
+    await rig.stop()
+    candidate.mkdir()
+    (candidate / "api.yaml").write_text(allow("/two"))
+    await rig.start()
+    before = await in_force(rig, EXTENSION_TYPE)
+    assert before != without
+    await rig.stop()
+    break_policies(rig)
+    await rig.start()
+    assert await in_force(rig, EXTENSION_TYPE) == before
+    assert rig.plane is not None
+    shown = rig.plane.page("/canary")
+    assert isinstance(shown, dict)
+    assert (shown["state"], shown["chosen"]) == ("in force", ("api-v1",))
+    (candidate / "api.yaml").unlink()
+    candidate.rmdir()
+
+    async def is_gone() -> bool:
+        return await in_force(rig, EXTENSION_TYPE) == without
+
+    await until(is_gone)
 
 
 async def test_without_anything_kept_it_does_not_start(rig: Rig) -> None:
