@@ -124,7 +124,7 @@ def start_again(fleet: Fleet) -> None:
 
 def change_until(clients: Returning, folder: Path) -> list[float]:
     """Change the policy of one proxy again and again until all have everything; how long each change took."""
-    took = []
+    took: list[float] = []
     while clients.left():
         if clients.missing[CHANGED]:
             time.sleep(0.01)

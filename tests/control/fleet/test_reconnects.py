@@ -6,7 +6,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +167,11 @@ async def test_all_come_back_at_once_and_each_gets_everything_a_few_at_a_time(
     clients, loop = Clients(port, tmp_path), asyncio.get_running_loop()
     try:
         async with serving(tmp_path, port) as found:
-            changed = fleet() | {FIRST: FleetMember(FIRST, ALL, world(b"two"))}
-            change = partial(loop.call_soon_threadsafe, found.server.publish, changed, (FIRST,))
+            changed = {**fleet(), FIRST: FleetMember(FIRST, ALL, world(b"two"))}
+
+            def change() -> None:
+                loop.call_soon_threadsafe(found.server.publish, changed, (FIRST,))
+
             left = await asyncio.to_thread(clients.connect, change)
             assert found.server.streams >= PROXIES
             assert clients.lost <= PROXIES / 100
