@@ -151,7 +151,7 @@ class Shop:
         doors = f"--listen {address}:7443 --enrol {address}:7444 --dns {machine}.example --admin unix:admin.sock"
         command = (sys.executable, CLOCK, str(ahead_seconds), "control", *told.split(), *doors.split())
         self.controls[machine] = self.network.start(machine, *command, "--replica", machine, log="control.log")
-        until(lambda: bool(self.asked_of(machine)), f"the control on {machine} serves")
+        until(lambda: bool(self.asked_of(machine)), f"the control on {machine} serves", 90)
 
     def kill_control(self, machine: str) -> None:
         """As a machine that fails does."""

@@ -123,6 +123,8 @@ def test_a_site_that_is_cut_off_keeps_enforcing_and_gets_what_it_missed(shop: Sh
         shop.answers("two", "/two", "200", NEAR["two"], 30)
         print(f"{time.monotonic() - healed:.1f} s after it was healed the site has the new policy")
         shop.status_is()
+        for machine, host in (("two", API), ("three", STOCK)):
+            shop.answers(machine, "/two", "200", host)
         for folder in network.folders.values():
             refused = (folder / "truth.log").read_text().count("route handshake error")
             assert refused < 50, "servers know each other by names that certificates have"

@@ -1,8 +1,14 @@
 """Who is gone, by looks at who is connected: without streams, and without time that passes."""
 
+import asyncio
+
 import pytest
 
+from authz.control.fleet import fleet_reporter
+from authz.control.fleet.discovery_server import DiscoveryServer
+from authz.control.fleet.fleet_reporter import TRUSTED_SECONDS, FleetReporter, OwnState, Replica, ReportStore
 from authz.control.fleet.gone_proxies import MAX_LOOK_SECONDS, GoneProxies
+from authz.truth.fleet_report import CONTROL, ProxyReport, ReplicaReport, Reported
 
 MEMBERS = frozenset("abc")
 
@@ -109,3 +115,58 @@ def test_a_note_that_cannot_be_read_is_none(noted: str) -> None:
     gone = GoneProxies(2.0)
     gone.restore(noted)
     assert looked(gone, "", "", "", "") == ""
+
+
+async def test_a_site_that_is_silent_for_longer_than_it_is_believed_is_gone_until_it_reports_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A replica that cannot be heard is believed to serve its proxies for ten minutes; by a clock."""
+    for name, seconds in (("LOOK_SECONDS", 0.001), ("HEAR_SECONDS", 0.0)):
+        monkeypatch.setattr(fleet_reporter, name, seconds)
+    store, now = Heard(ReplicaReport("two", CONTROL, 0.0, "1", 0.0)), [0.0]
+    replica = Replica("one", ReportStore(store, store))
+    reporter = FleetReporter(DiscoveryServer(), replica, OwnState, clock=lambda: now[0])
+    gone, members = GoneProxies(60.0), frozenset("b")
+    running = asyncio.create_task(reporter.run())
+    try:
+        for second in range(0, 1500, 5):
+            now[0] = store.now = float(second)
+            if second < 100 or second >= 1000:
+                store.reported_at = now[0]
+            before = store.reads
+            async with asyncio.timeout(10):
+                while store.reads <= before + 1:  # noqa: ASYNC110  # no event for it
+                    await asyncio.sleep(0.001)
+            gone.look(now[0], frozenset(), lambda name: True, members=members, elsewhere=reporter.elsewhere)
+            is_lost = 100 + TRUSTED_SECONDS + 60 < second < 1000
+            is_there = second <= 95 + TRUSTED_SECONDS or second >= 1000
+            assert not (is_there and gone.gone), second
+            assert gone.gone == members or not is_lost, second
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+class Heard:
+    """A truth that has the report of one replica, with the proxy ``b``."""
+
+    has_double = False
+
+    def __init__(self, report: ReplicaReport) -> None:
+        self.now = self.reported_at = 0.0
+        self.reads = 0
+        self._report = report
+
+    def read(self) -> tuple[list[Reported], float]:
+        self.reads += 1
+        proxies = (ProxyReport("b", is_connected=True, is_current=True),)
+        return [Reported(self.reported_at, self._report, proxies)], self.now
+
+    def take(self, changed: object) -> None:
+        """Nobody hears what this replica says."""
+
+    def write(self, report: ReplicaReport) -> None:
+        """Nobody."""
+
+    def withdraw(self) -> None:
+        """Nobody."""
