@@ -19,7 +19,7 @@ from tests.fleet.network import Network, asked, missing_right, until
 from tests.fleet.shop import CONTROLS, Shop
 from tests.fleet.shop_mesh import API, IDENTITY, NEAR, OUT, STOCK
 
-PARTITION_SECONDS = float(os.environ.get("AUTHZ_PARTITION_SECONDS", "0"))
+PARTITION_SECONDS = float(os.environ.get("PARTITION_SECONDS", "0"))
 """For so long a site stays cut off after all has been seen that there is to see."""
 pytestmark = [
     pytest.mark.envoy,
