@@ -25,7 +25,9 @@ from benchmarks.xds_clients import Proxy
 
 AGAIN_SECONDS = 0.02
 PATIENCE_SECONDS = 300.0
+CHANGE_SECONDS = 30.0
 CHANGED = "w0"
+"""Whose policy changes; it is the first that comes back."""
 
 
 class Returning:
@@ -80,7 +82,7 @@ class Returning:
             selector.unregister(proxy.socket)
             proxy.socket.close()
             missing.update(SHORT_NAMES)
-            self._waiting.append(proxy.name)
+            self._waiting.insert(len(self._waiting) if proxy.name == CHANGED else 0, proxy.name)
         if proxy._is_open and not was_open:
             self.handshakes.append(time.monotonic())
 
@@ -96,6 +98,16 @@ def until_all(clients: Returning) -> None:
         if time.monotonic() > ends:
             raise SystemExit(f"{left} proxies do not have everything after {PATIENCE_SECONDS:.0f} s")
         time.sleep(0.01)
+
+
+@contextmanager
+def ended(fleet: Fleet) -> Iterator[None]:
+    """End whatever process the fleet has by then."""
+    try:
+        yield
+    finally:
+        fleet.process.terminate()
+        fleet.process.wait(60)
 
 
 @contextmanager
@@ -132,7 +144,10 @@ def change_until(clients: Returning, folder: Path) -> list[float]:
         before = len(clients.changes)
         path, selector = f"p{len(took)}", f"selector: {{matchLabels: {{app: {CHANGED}}}}}"
         renamed = write(folder, "one", path, selector)
+        ends = time.monotonic() + CHANGE_SECONDS
         while len(clients.changes) == before:
+            if time.monotonic() > ends:
+                raise SystemExit(f"a change of one proxy did not come within {CHANGE_SECONDS:.0f} s")
             time.sleep(0.005)
         took.append(clients.changes[before] - renamed)
     return took
@@ -140,7 +155,7 @@ def change_until(clients: Returning, folder: Path) -> list[float]:
 
 def measure(size: int, port: int) -> None:
     """Print what one size is like."""
-    with controlled(size, port) as fleet, connected(fleet) as clients:
+    with controlled(size, port) as fleet, ended(fleet), connected(fleet) as clients:
         fleet.process.kill()
         fleet.process.wait()
         while clients.left() < size:
