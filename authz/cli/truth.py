@@ -88,7 +88,9 @@ def config(
             raise SettingsError(str(error)) from error
         tls = TruthServerTls(domain, ca.absolute(), cert.absolute(), key.absolute())
     own = _own_route(routes, cert) if cert is not None else ""
-    server = TruthServer(name, fleet, store.absolute(), listen or ALL_CLIENTS, cluster, routes, own, monitor, tls, named)
+    server = TruthServer(
+        name, fleet, store.absolute(), listen or ALL_CLIENTS, cluster, routes, own, monitor, tls, named
+    )
     click.echo(server_configuration(server), nl=False)
 
 

@@ -199,7 +199,7 @@ def test_what_is_wrong_is_refused_before_anything_is_pushed(run: Runner, servers
     assert "nobody signed it" in refused.output
 
 
-def test_a_truth_is_configured_made_and_looked_at(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truth_is_configured_made_and_looked_at(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     invoke = CliRunner().invoke
     told = ["truth", "config", "--fleet", "shop", "--name", "one", "--store", "store"]
     plain = invoke(application, [*told, "--local"])

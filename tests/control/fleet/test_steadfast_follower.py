@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from authz._proto import delta_discovery_pb2 as wire
-from authz.canary.canary_selection import CanarySelection, CanarySource
+from authz.canary.canary_selection import CanarySelection
+from authz.canary.canary_source import CanarySource
 from authz.control.discovery.discovered import EXTENSION_TYPE, LISTENER_TYPE
 from authz.control.kept_inputs import KEPT_FILE
 from authz.core.errors import LoadError
