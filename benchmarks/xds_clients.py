@@ -34,7 +34,7 @@ INITIAL_WINDOW = 4
 WIDEST = 2**31 - 1
 AGAIN_SECONDS = 0.01
 """The pause after a connection that was lost: it must not make things worse."""
-PING_EVERY = 300.0
+PING_EVERY = 60.0
 """Seconds, as in the bootstraps that we print; Envoy's types, which are there, take a second to import."""
 AT_ONCE = 20
 """Connections that are begun before answers are looked at."""

@@ -45,7 +45,7 @@ from authz.mesh.nouns import Address, Mesh, MeshWorkload
 
 ConfigTree = dict[str, Any]
 """A part of a rendered tree, as JSON."""
-PING_SECONDS, TELLING_PING_SECONDS = (300, 10), (10, 2)
+PING_SECONDS, TELLING_PING_SECONDS = (60, 10), (10, 2)
 """
 How often a proxy asks by HTTP/2 whether the control plane is there, and how long that has to answer. It finds one that
 hangs; every proxy of a fleet asks, and each answer costs a third of a millisecond. One that reports its requests asks

@@ -95,7 +95,7 @@ def test_the_bootstrap_leads_to_every_replica_of_the_control_plane() -> None:
     assert cluster["outlier_detection"]["consecutive_5xx"] == 1
 
 
-@pytest.mark.parametrize(("more", "ping"), [((), "300s"), (("--report", "10"), "10s")], ids=["quiet", "reporting"])
+@pytest.mark.parametrize(("more", "ping"), [((), "60s"), (("--report", "10"), "10s")], ids=["quiet", "reporting"])
 def test_a_proxy_finds_a_control_plane_that_is_gone_and_costs_it_little(more: tuple[str, ...], ping: str) -> None:
     """Machines are found by the kernel, which asks nothing while something that was sent has no answer."""
     _, text = bootstrap("--to", "reviews-v1", "--control", "a.example:7443", *more)

@@ -36,7 +36,7 @@ class ConnectionLife:
     much longer: an Envoy whose stream was ended, because the SVID that it showed expires, asks over and over on that
     connection, unless its bootstrap is of ours or as in the guide: then a connection that is old takes no new streams.
     """
-    silence_seconds: float = 400.0
+    silence_seconds: float = 90.0
     """
     After so much silence a peer is asked over HTTP/2 whether it is there: one that hangs says no farewell. Envoys ask
     us more often, so that this is for those that no longer do. Machines that are gone are found by ``dead_machines``.
