@@ -25,6 +25,8 @@ from authz.truth.truth_client import TruthRefused
 from authz.truth.truth_stream import StreamRecord, TruthStream, make_stream, stream_name
 from tests.nats_server import NatsServers
 
+pytestmark = pytest.mark.slow  # real servers of the truth
+
 MakeOffer = Callable[..., Offer]
 ROOM = 1 << 20
 EVERY = RecordFilter()

@@ -12,6 +12,8 @@ from authz.cli import application, candidate_pushed
 from authz.cli.policy_push import prepare
 from tests.nats_server import NatsServers, truth_servers
 
+pytestmark = pytest.mark.slow  # real servers of the truth
+
 POLICY = """apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: read, namespace: shop}

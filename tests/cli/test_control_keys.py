@@ -24,6 +24,7 @@ from tests.demo.serving import serving
 from tests.mesh.meshes import Ports, description
 from tests.nats_server import NatsServers, truth_servers
 
+pytestmark = pytest.mark.slow
 KEYS = jwks_text(list(make_keys({"one": {"kty": "EC", "kid": "one"}}).values()))
 POLICY = """apiVersion: security.istio.io/v1
 kind: RequestAuthentication

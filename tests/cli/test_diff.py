@@ -165,6 +165,7 @@ def test_refused_policies_end_with_their_problems(run: Run, policies: Path, tmp_
     assert "unknown field `method`" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_same_requests_are_shown_every_time(policies: Path, tmp_path: Path) -> None:
     """Sets of texts have another order in each process, which must not reach a comment on a change."""
     many = ", ".join(f'"/{name}"' for name in ("amber", "beige", "coral", "denim", "ebony"))

@@ -22,6 +22,8 @@ from authz.truth.truth_bucket import POLICIES, TruthBucket
 from authz.truth.truth_client import TruthAway, TruthChanged
 from tests.nats_server import NatsServers, truth_servers
 
+pytestmark = pytest.mark.slow  # real servers of the truth
+
 POLICY = """apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: read, namespace: shop}

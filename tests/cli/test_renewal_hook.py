@@ -26,6 +26,8 @@ from authz.truth.server_configuration import SERVER_PATH
 from authz.truth.truth_bucket import SECURITY, TruthBucket
 from tests.nats_server import NAME, TRUST_DOMAIN, NatsServers, nats_server, truth_servers
 
+pytestmark = pytest.mark.slow  # real servers of the truth
+
 OWN = SpiffeId(TrustDomain(TRUST_DOMAIN), SERVER_PATH)
 
 

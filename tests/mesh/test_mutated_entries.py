@@ -33,6 +33,7 @@ def read(text: str) -> tuple[Mesh, tuple[Problem, ...]]:
     return read_mesh_description([("case.yaml", text.encode()), ("rest.yaml", rest)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mutated_document_is_refused_with_its_place_or_read(kind: str) -> None:
     accepted = 0

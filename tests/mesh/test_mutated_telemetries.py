@@ -63,6 +63,7 @@ def read(text: str) -> tuple[Mesh, list[Problem]]:
     return mesh, [one for one in problems if one.severity is Severity.ERROR]
 
 
+@pytest.mark.slow
 def test_a_mutated_document_is_refused_with_its_place_or_read() -> None:
     accepted = 0
     for text in mutations(list(yaml.safe_load_all(GOOD)), SEED, COUNT):

@@ -34,6 +34,7 @@ def read(text: str) -> tuple[Mesh, list[Problem]]:
     return mesh, [problem for problem in problems if "is defined by no DestinationRule" not in str(problem)]
 
 
+@pytest.mark.slow
 def test_a_mutated_document_is_refused_with_its_place_or_read() -> None:
     accepted = 0
     for text in mutations(documents(), SEED, COUNT):

@@ -7,6 +7,7 @@ from benchmarks.needless import compare
 SETS, REQUESTS = 200, 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(0, SETS, 50))
 def test_rules_that_are_needless_decide_nothing_and_the_others_do(seed: int) -> None:
     ended = [compare(number, REQUESTS) for number in range(seed, seed + 50)]

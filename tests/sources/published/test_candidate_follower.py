@@ -22,6 +22,8 @@ from authz.truth.policy_revisions import KeptHead, PolicyRevisions
 from tests.nats_server import NatsServers, truth_servers
 from tests.sources.published.published import KEY, NOW, Replica, bundle, in_force
 
+pytestmark = pytest.mark.slow  # real servers of the truth
+
 SELECTION = CanarySelection(Fraction(1, 20), frozenset({"web-v1"}))
 
 

@@ -16,6 +16,8 @@ from authz.truth.truth_bucket import POLICIES, TruthBucket
 from tests.nats_server import NatsServers, truth_servers
 from tests.sources.published.published import NOW, POISON, Replica, bundle, in_force, start_refused
 
+pytestmark = pytest.mark.slow  # real servers of the truth
+
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[NatsServers]:
