@@ -38,6 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item, room in rooms.items():
         if room in REAL_PROCESSES or item.get_closest_marker("slow"):  # those of other rooms start processes too
             item.add_marker(pytest.mark.flaky(reruns=1))
-        if room in LONGEST_SECONDS:
+        if room in LONGEST_SECONDS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LONGEST_SECONDS[room]))
     items.sort(key=lambda item: FIRST.index(rooms[item]) if rooms[item] in FIRST else len(FIRST))

@@ -5,6 +5,7 @@ Methods wait for the servers, and raise what ``TruthClient.call`` does; what was
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from threading import Lock
@@ -27,13 +28,15 @@ from authz.truth.fleet_report import (
     replica_value,
 )
 from authz.truth.truth_bucket import FLEET, MAX_VALUE_BYTES, TruthBucket, TruthEntry
-from authz.truth.truth_client import TruthChanged, TruthClient
+from authz.truth.truth_client import TruthAway, TruthChanged, TruthClient
 
 log = logging.getLogger("authz.truth")
 FEW_PARTS = 8
 """So many changed parts are asked for one by one, and more of them all at once."""
 MAX_ODD = 20
 """Of so many names that are none it is said, once for each."""
+FAREWELL_SECONDS = 4.0
+"""Whoever stops processes kills them after ten."""
 TRIES = 5
 """Parts change while they are read."""
 
@@ -91,12 +94,19 @@ class ReportWriter:
         self._revision = self._bucket.put(key, value) if revision is None else self._update(key, value, revision)
 
     def withdraw(self) -> None:
-        """Take the report away: this replica is not missed."""
+        """Take the report away: this replica is not missed. Tried for a while, as its server may end with this one."""
         with self._lock:
             self._is_over = True
-            if not self.has_double:
-                self._forget(f"{REPLICA}.{self._name}")
-                self._forget(f"{PROXIES}.{self._name}.*")
+            until = time.monotonic() + FAREWELL_SECONDS
+            while not self.has_double:
+                try:
+                    self._forget(f"{REPLICA}.{self._name}")
+                    self._forget(f"{PROXIES}.{self._name}.*")
+                    return
+                except (TruthAway, TruthChanged):  # perhaps changed by the try before
+                    if time.monotonic() > until:
+                        raise
+                time.sleep(0.2)
 
     def _update(self, key: str, value: bytes, revision: int) -> int:
         try:

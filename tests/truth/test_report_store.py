@@ -1,6 +1,7 @@
 """Reports in a real server of NATS: what is written when something changes, what is read, and by whom it may be."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -142,6 +143,19 @@ def test_who_says_farewell_leaves_nothing_and_writes_nothing_more(client: TruthC
     writer.withdraw()
     writer.write(report())
     assert TruthBucket(client, FLEET).entries() == {}
+
+
+def test_farewell_is_said_to_another_server_when_its_own_ends_at_the_same_time(tmp_path: Path) -> None:
+    with truth_servers(tmp_path) as servers, servers.client() as client:
+        writer = ReportWriter(client, "one")
+        writer.take(fleet(3))
+        writer.write(report())
+        servers.kill(0)
+        again = threading.Timer(0.5, servers.start, (0,))
+        again.start()
+        writer.withdraw()
+        again.join()
+        assert TruthBucket(client, FLEET).entries() == {}
 
 
 def test_what_was_not_written_while_the_truth_was_away_is_written_then(tmp_path: Path) -> None:
