@@ -130,7 +130,8 @@ def _digest(files: dict[str, bytes]) -> str:
 
 def _zipped(files: dict[str, bytes], digest: str) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    # Not compressed: it is written every few seconds while policies change, and a large description hardly does.
+    with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(_DIGEST, digest)
         for name, data in sorted(files.items()):
             archive.writestr(name, data)
