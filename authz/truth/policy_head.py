@@ -49,25 +49,8 @@ class CandidateAbort:
 
 
 @dataclass(frozen=True, slots=True)
-class PushedCandidate:
-    """A candidate as it was pushed; fields as those of ``PolicyHead``. For whom it is, its archive says."""
-
-    number: int
-    digest: str
-    created: int
-    author: str
-    message: str
-    files: int
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    """Files, compared with the revision that is in force."""
-    aborted: CandidateAbort | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyHead:
-    """One revision of the policies of a fleet."""
+class PushedSet:
+    """What is said of every set of policies that was pushed."""
 
     number: int
     """Grows with every push, from 1; that of its bundle."""
@@ -82,7 +65,20 @@ class PolicyHead:
     added: int = 0
     changed: int = 0
     removed: int = 0
-    """Files, compared with the revision before."""
+    """Files, compared with the revision before; of a candidate, with the one that is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushedCandidate(PushedSet):
+    """A candidate as it was pushed. For whom it is, its archive says."""
+
+    aborted: CandidateAbort | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyHead(PushedSet):
+    """One revision of the policies of a fleet."""
+
     rollback_of: int | None = None
     """The revision whose content it has again."""
     reserved: int = 0
@@ -157,7 +153,7 @@ def read_head(data: bytes) -> PolicyHead:
     )
 
 
-def _told(head: PolicyHead | PushedCandidate) -> dict[str, Any]:
+def _told(head: PushedSet) -> dict[str, Any]:
     return {name: getattr(head, name) for name in _BOTH}
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from authz.truth.policy_head import DamagedHead, PolicyHead, PushedCandidate, read_head, write_head
+from authz.truth.policy_head import DamagedHead, PolicyHead, PushedSet, read_head, write_head
 from authz.truth.truth_bucket import POLICIES, TruthArchives, TruthBucket
 from authz.truth.truth_client import TruthAway, TruthClient, TruthRefused, TruthUntouched
 
@@ -95,7 +95,7 @@ class PolicyRevisions:
                             entry.revision, error)  # fmt: skip
         return tuple(found)
 
-    def archive(self, head: PolicyHead | PushedCandidate, most: int) -> bytes:
+    def archive(self, head: PushedSet, most: int) -> bytes:
         """
         The archive of a revision or candidate, with at most so many bytes.
 
@@ -125,7 +125,7 @@ class PolicyRevisions:
             DamagedHead: the head could not be read again.
         """
         value = write_head(head)
-        new: PolicyHead | PushedCandidate = head
+        new: PushedSet = head
         if before is not None and head.number == before.head.number and head.candidate is not None:
             new = head.candidate
         # Only what is here by now may go later: what somebody else puts for a newer revision has no head yet.
